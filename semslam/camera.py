@@ -1,0 +1,90 @@
+"""The pinhole camera: pixels to rays and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera. Pixels are (u, v) = (column, row), integer at the pixel's centre."""
+
+    width: int  # pixels
+    height: int  # pixels
+    fx: float  # pixels
+    fy: float  # pixels
+    cx: float  # pixels
+    cy: float  # pixels
+    distortion: tuple[float, ...] | None = None  # OpenCV's k1 k2 p1 p2 k3; None = already undistorted
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"camera is {self.width}x{self.height}; width and height must be at least 1 pixel")
+        intrinsics = (self.fx, self.fy, self.cx, self.cy)
+        if not np.all(np.isfinite(intrinsics)) or self.fx <= 0 or self.fy <= 0:
+            raise ValueError(
+                f"camera has fx {self.fx}, fy {self.fy}, cx {self.cx}, cy {self.cy}; the focal lengths must be "
+                f"positive pixels (a data set with negative fy has its y axis mirrored by its reader)"
+            )
+
+    @property
+    def K(self) -> np.ndarray:
+        """(3, 3) float64 intrinsic matrix."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=np.float64)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width), as NumPy counts an image."""
+        return self.height, self.width
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Pixels (..., 2) of camera-frame points (..., 3) in metres; no test of visibility or distortion."""
+        z = points[..., 2]
+        return np.stack(
+            [self.fx * points[..., 0] / z + self.cx, self.fy * points[..., 1] / z + self.cy], axis=-1
+        )
+
+    def backproject(self, depth: np.ndarray) -> np.ndarray:
+        """Vertex map (H, W, 3), camera frame, metres, of a depth image (H, W); zero where depth is zero."""
+        if depth.shape != self.shape:
+            raise ValueError(f"depth is {depth.shape[1]}x{depth.shape[0]}, the camera {self.width}x{self.height}")
+        u = (np.arange(self.width, dtype=depth.dtype) - depth.dtype.type(self.cx)) / depth.dtype.type(self.fx)
+        v = (np.arange(self.height, dtype=depth.dtype) - depth.dtype.type(self.cy)) / depth.dtype.type(self.fy)
+        return np.stack([u[None, :] * depth, v[:, None] * depth, depth], axis=-1)
+
+    def resized(self, width: int, height: int) -> Camera:
+        """This camera after its image is resized.
+
+        The half pixels keep pixel centres on pixel centres; without them a map
+        built at half resolution is shifted by a quarter of a pixel.
+        """
+        sx, sy = width / self.width, height / self.height
+        return Camera(
+            width,
+            height,
+            self.fx * sx,
+            self.fy * sy,
+            (self.cx + 0.5) * sx - 0.5,
+            (self.cy + 0.5) * sy - 0.5,
+            self.distortion,
+        )
+
+    def undistorted(self) -> Camera:
+        """The same intrinsics without distortion: the camera of an image that `undistort` returned."""
+        return replace(self, distortion=None)
+
+    def undistort(self, image: np.ndarray, nearest: bool = False) -> np.ndarray:
+        """An image (H, W, ...) without this camera's distortion; `nearest` for depth and labels.
+
+        Outside the recorded image the result is 0.
+        """
+        if self.distortion is None:
+            return image
+        import cv2
+
+        map_u, map_v = cv2.initUndistortRectifyMap(
+            self.K, np.asarray(self.distortion), None, self.K, (self.width, self.height), cv2.CV_32FC1
+        )
+        return cv2.remap(image, map_u, map_v, cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)

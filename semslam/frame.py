@@ -1,0 +1,71 @@
+"""The values that travel through the system: what was recorded, what was perceived, where the camera was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from semslam.camera import Camera
+
+UNLABELLED = 255  # the id of a pixel without a class, in memory; files count it as 0
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One moment of a sequence, as recorded."""
+
+    index: int
+    timestamp: float  # seconds
+    color: np.ndarray  # (H, W, 3) uint8 RGB
+    camera: Camera
+    depth: np.ndarray | None = None  # (H, W) float32 metres along z, 0 = none
+    labels: np.ndarray | None = None  # (H, W) uint8 class ids, 255 = unlabelled
+    T_world_camera: np.ndarray | None = None  # (4, 4) float64
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What the system believes of a frame, ready for tracking and fusion: all images have the camera's size."""
+
+    frame: Frame
+    camera: Camera
+    color: np.ndarray  # (H, W, 3) uint8 RGB
+    depth: np.ndarray  # (H, W) float32 metres along z, 0 = none
+    confidence: np.ndarray | None = None  # (H, W) float32 in 0..1, weight of each depth; None = all 1
+    class_probabilities: np.ndarray | None = None  # (H, W, C) float32; all zero = unlabelled pixel
+    normals: np.ndarray | None = None  # (H, W, 3) float32 unit, camera frame, towards the camera
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the map looks like from a pose: the model side of tracking, and of drawing."""
+
+    camera: Camera
+    T_world_camera: np.ndarray  # (4, 4) float64
+    vertices: np.ndarray  # (H, W, 3) float32 metres, camera frame; z = 0 where the map is empty
+    normals: np.ndarray  # (H, W, 3) float32 unit, camera frame
+    color: np.ndarray  # (H, W, 3) uint8 RGB
+    confidence: np.ndarray  # (H, W) float32, the surfel's confidence
+    index: np.ndarray  # (H, W) int64 surfel slot, -1 = none
+
+
+@dataclass(frozen=True, eq=False)
+class Tracking:
+    """The pose found for a frame. Lost tracking is data: ok is False and the pose is the best guess."""
+
+    T_world_camera: np.ndarray  # (4, 4) float64
+    ok: bool
+    inliers: int = 0  # pixels that took part in the last iteration
+    residual: float = 0.0  # RMS point-to-plane distance of the inliers, metres
+    covariance: np.ndarray | None = None  # (6, 6) of the twist (translation, rotation), camera frame
+    reason: str = ""  # why ok is False, for people
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One turn of the loop."""
+
+    frame: Frame
+    observation: Observation
+    tracking: Tracking
