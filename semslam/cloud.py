@@ -1,0 +1,62 @@
+"""The finished map as plain arrays: what export, viewers and evaluation read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from semslam.frame import UNLABELLED
+
+
+@dataclass(frozen=True, eq=False)
+class SurfelCloud:
+    """N surfels of a map, in the world frame. A copy: changing the map later does not change it."""
+
+    positions: np.ndarray  # (N, 3) float32 metres
+    normals: np.ndarray  # (N, 3) float32 unit
+    radii: np.ndarray  # (N,) float32 metres
+    confidence: np.ndarray  # (N,) float32, the sum of the weights of what was merged
+    colors: np.ndarray  # (N, 3) uint8 RGB
+    first_seen: np.ndarray  # (N,) int32 frame index
+    last_seen: np.ndarray  # (N,) int32 frame index
+    class_probabilities: np.ndarray | None = None  # (N, C) float32; rows sum to 1, or to 0 where never labelled
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def labels(self) -> np.ndarray:
+        """(N,) uint8 most probable class ids, 255 where a surfel was never labelled."""
+        if self.class_probabilities is None:
+            return np.full(len(self), UNLABELLED, np.uint8)
+        labels = self.class_probabilities.argmax(axis=1).astype(np.uint8)
+        labels[self.class_probabilities.max(axis=1, initial=0) <= 0] = UNLABELLED
+        return labels
+
+    def label_confidence(self) -> np.ndarray:
+        """(N,) float32 probability of the most probable class, 0 where never labelled."""
+        if self.class_probabilities is None:
+            return np.zeros(len(self), np.float32)
+        return self.class_probabilities.max(axis=1, initial=0)
+
+    def entropy(self) -> np.ndarray:
+        """(N,) float32 entropy of the class probabilities in nats; log C where never labelled."""
+        if self.class_probabilities is None:
+            return np.zeros(len(self), np.float32)
+        p = self.class_probabilities
+        entropy = -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=1)
+        entropy[p.max(axis=1, initial=0) <= 0] = np.log(p.shape[1])
+        return entropy.astype(np.float32)
+
+    def selected(self, keep: np.ndarray) -> SurfelCloud:
+        """The surfels that a mask or index array keeps."""
+        return SurfelCloud(
+            self.positions[keep],
+            self.normals[keep],
+            self.radii[keep],
+            self.confidence[keep],
+            self.colors[keep],
+            self.first_seen[keep],
+            self.last_seen[keep],
+            None if self.class_probabilities is None else self.class_probabilities[keep],
+        )
