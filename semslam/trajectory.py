@@ -1,0 +1,324 @@
+"""Trajectories and their files: TUM, KITTI, EuRoC, Open3D, ScanNet and 7-Scenes, ElasticFusion.
+
+In memory a trajectory is camera-to-world, whatever the file's basis. Files that carry no time count frames;
+`fps` turns the count into seconds, and fps=1 leaves the frame numbers as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from semslam import poses
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Where the camera was, and when. Timestamps increase strictly."""
+
+    timestamps: np.ndarray  # (N,) float64 seconds
+    T_world_camera: np.ndarray  # (N, 4, 4) float64
+
+    def __post_init__(self) -> None:
+        if self.T_world_camera.shape != (len(self.timestamps), 4, 4):
+            raise ValueError(
+                f"trajectory has {len(self.timestamps)} timestamps and poses of shape {self.T_world_camera.shape}; "
+                f"expected ({len(self.timestamps)}, 4, 4)"
+            )
+        if not (np.all(np.isfinite(self.timestamps)) and np.all(np.isfinite(self.T_world_camera))):
+            raise ValueError("trajectory holds NaN or infinite numbers; leave frames without a pose out of it")
+        if np.any(np.diff(self.timestamps) <= 0):
+            at = int(np.argmax(np.diff(self.timestamps) <= 0)) + 1
+            raise ValueError(
+                f"timestamps must increase, but pose {at} at {self.timestamps[at]:.6f} s follows "
+                f"{self.timestamps[at - 1]:.6f} s; sort the poses and drop duplicates"
+            )
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N, 3) float64 camera centres in the world, metres."""
+        return self.T_world_camera[:, :3, 3]
+
+    @property
+    def length(self) -> float:
+        """Metres along the camera centres."""
+        return float(np.linalg.norm(np.diff(self.positions, axis=0), axis=1).sum())
+
+    def at(self, timestamp: float, max_gap: float = np.inf) -> np.ndarray | None:
+        """The pose (4, 4) at a time, interpolated along the screw between its neighbours.
+
+        None outside the trajectory, or where the neighbours lie more than `max_gap` seconds apart.
+        """
+        after = int(np.searchsorted(self.timestamps, timestamp))
+        if after < len(self) and self.timestamps[after] == timestamp:
+            return self.T_world_camera[after].copy()
+        if after == 0 or after == len(self):
+            return None
+        t_0, t_1 = self.timestamps[after - 1 : after + 1]
+        if t_1 - t_0 > max_gap:
+            return None
+        fraction = float((timestamp - t_0) / (t_1 - t_0))
+        return poses.interpolate(self.T_world_camera[after - 1], self.T_world_camera[after], fraction)
+
+    def selected(self, keep: np.ndarray) -> Trajectory:
+        """The poses that a mask or an increasing index array keeps."""
+        return Trajectory(self.timestamps[keep], self.T_world_camera[keep])
+
+
+def associate(times_a: np.ndarray, times_b: np.ndarray, max_difference: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
+    """Index arrays (ia, ib) of the times that belong together: mutual nearest neighbours at most this far apart.
+
+    Both inputs are sorted seconds; both outputs increase, and no time is used twice.
+    """
+    times_a, times_b = np.asarray(times_a, np.float64), np.asarray(times_b, np.float64)
+    if len(times_a) == 0 or len(times_b) == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    b_of_a, a_of_b = _nearest(times_a, times_b), _nearest(times_b, times_a)
+    ia = np.arange(len(times_a))
+    # A hair more than the limit: 0.12 - 0.10 is above 0.02 in binary.
+    keep = (a_of_b[b_of_a] == ia) & (np.abs(times_a - times_b[b_of_a]) <= max_difference + 1e-9)
+    return ia[keep], b_of_a[keep]
+
+
+def _nearest(times: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """For each time the index of the nearest of `among` (sorted); the earlier one where two are as near."""
+    right = np.clip(np.searchsorted(among, times), 1, len(among) - 1) if len(among) > 1 else np.zeros(len(times), int)
+    left = np.maximum(right - 1, 0)
+    return np.where(times - among[left] <= among[right] - times, left, right)
+
+
+def write_tum(path: str | Path, trajectory: Trajectory) -> None:
+    """Write `timestamp tx ty tz qx qy qz qw` lines: camera to world, seconds and metres, single spaces."""
+    quaternions_xyzw = Rotation.from_matrix(trajectory.T_world_camera[:, :3, :3]).as_quat()
+    rows = np.column_stack([trajectory.timestamps, trajectory.positions, quaternions_xyzw])
+    lines = [f"{row[0]:.9f} " + " ".join(f"{number:.10f}" for number in row[1:]) + "\n" for row in rows]
+    Path(path).write_text("".join(lines), encoding="ascii")
+
+
+def read_tum(path: str | Path, fps: float = 30.0) -> Trajectory:
+    """TUM lines, also ElasticFusion's and ICL-NUIM's .freiburg: seconds, position, quaternion xyzw.
+
+    ICL-NUIM's file counts frames where the time should be; they stay as they are. `fps` is not used.
+    """
+    path = Path(path)
+    return _from_rows(path, list(_numbers(path, (8,), "TUM: timestamp tx ty tz qx qy qz qw")), 1.0, [4, 5, 6, 7])
+
+
+def read_euroc(path: str | Path, fps: float = 30.0) -> Trajectory:
+    """EuRoC csv: nanoseconds, position, quaternion wxyz, further columns ignored. `fps` is not used.
+
+    EuRoC's poses are those of the body (the IMU): multiply by T_body_camera for a camera's.
+    """
+    path = Path(path)
+    rows = list(_numbers(path, range(8, 33), "EuRoC: nanoseconds,px,py,pz,qw,qx,qy,qz,...", separator=","))
+    return _from_rows(path, rows, 1e-9, [5, 6, 7, 4])
+
+
+# Takes a camera's axes (x right, y down, z forward) to a robot's (x forward, y left, z up): iSAM's basis.
+_T_ROBOT_CAMERA = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+
+
+def read_elasticfusion_csv(path: str | Path, fps: float = 30.0) -> Trajectory:
+    """ElasticFusion's -p file: microseconds,x,y,z,qx,qy,qz,qw in iSAM's basis (x forward, z up). `fps` is not used.
+
+    Both world and camera are expressed in that basis, so a pose T becomes M^-1 T M.
+    """
+    path = Path(path)
+    rows = list(_numbers(path, (8,), "ElasticFusion: microseconds,x,y,z,qx,qy,qz,qw", separator=","))
+    robot = _from_rows(path, rows, 1e-6, [4, 5, 6, 7])
+    return Trajectory(robot.timestamps, _T_ROBOT_CAMERA.T @ robot.T_world_camera @ _T_ROBOT_CAMERA)
+
+
+def read_kitti(path: str | Path, fps: float = 10.0) -> Trajectory:
+    """One pose a line, 12 numbers (3x4 row-major) or 16 (4x4, as Replica's traj.txt), one line a frame."""
+    path = Path(path)
+    rows = list(_numbers(path, (12, 16), "KITTI: 12 numbers (3x4 camera to world), or 16 (4x4)"))
+    matrices = [(line, i, _matrix(path, line, numbers)) for i, (line, numbers) in enumerate(rows)]
+    return _from_matrices(path, matrices, fps)
+
+
+def read_icl_sim(path: str | Path, fps: float = 30.0) -> Trajectory:
+    """ICL-NUIM's .gt.sim: three lines of four numbers a pose, in ICL's own basis (y up: left-handed)."""
+    path = Path(path)
+    return _from_matrices(path, _stacked_matrices(path, rows=3, heading=False), fps)
+
+
+def read_open3d_log(path: str | Path, fps: float = 30.0) -> Trajectory:
+    """Open3D's and Redwood's .log: a line of three integers, then the 4x4 camera-to-world matrix."""
+    path = Path(path)
+    return _from_matrices(path, _stacked_matrices(path, rows=4, heading=True), fps)
+
+
+def read_pose_folder(path: str | Path, fps: float = 30.0) -> Trajectory:
+    """A folder of 4x4 text files, one a frame: ScanNet's pose/12.txt, 7-Scenes' frame-000012.pose.txt.
+
+    The frame number comes from the name. A matrix with -inf or NaN (ScanNet's mark of a lost frame) is left out.
+    """
+    path = Path(path)
+    numbered = sorted((int(match[1]), file) for file in path.glob("*.txt") if (match := _POSE_FILE.match(file.name)))
+    if not numbered:
+        raise ValueError(f"{path}: no pose files; expected 12.txt (ScanNet) or frame-000012.pose.txt (7-Scenes)")
+    matrices = []
+    for number, file in numbered:
+        rows = [numbers for _, numbers in _numbers(file, (4,), "a 4x4 matrix", finite=False)]
+        if len(rows) != 4:
+            raise ValueError(f"{file}: {len(rows)} lines of numbers, expected a 4x4 matrix")
+        if np.all(np.isfinite(rows)):
+            matrices.append((1, number, _matrix(file, 1, np.concatenate(rows))))
+    if not matrices:
+        raise ValueError(f"{path}: none of its {len(numbered)} poses is valid (all -inf or NaN)")
+    return _from_matrices(path, matrices, fps)
+
+
+_POSE_FILE = re.compile(r"^(?:frame-)?(\d+)(?:\.pose)?\.txt$")
+
+READERS: dict[str, Callable[[str | Path, float], Trajectory]] = {
+    "tum": read_tum,
+    "freiburg": read_tum,
+    "kitti": read_kitti,
+    "icl-sim": read_icl_sim,
+    "euroc": read_euroc,
+    "elasticfusion": read_elasticfusion_csv,
+    "open3d": read_open3d_log,
+    "pose-folder": read_pose_folder,
+}
+
+
+def read_trajectory(path: str | Path, kind: str | None = None, fps: float = 30.0) -> Trajectory:
+    """Read a trajectory file or folder of poses; its kind, a key of READERS, is told from it where not given."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such trajectory file or folder")
+    kind = detect_kind(path) if kind is None else kind
+    if kind not in READERS:
+        raise ValueError(f"unknown trajectory kind '{kind}'; known are {', '.join(sorted(READERS))}")
+    return READERS[kind](path, fps)
+
+
+def detect_kind(path: str | Path) -> str:
+    """The key of READERS that fits a file or folder, from its name and its first lines."""
+    path = Path(path)
+    if path.is_dir():
+        return "pose-folder"
+    lines = [line for _, line in _lines(path)][:2]
+    if not lines:
+        raise ValueError(f"{path}: holds no poses")
+    columns = [len(line.replace(",", " ").split()) for line in lines]
+    if "," in lines[0]:
+        # With eight columns both csv forms look alike, but nanoseconds since 1970 have 19 digits, microseconds 16.
+        nanoseconds = columns[0] > 8 or len(lines[0].split(",")[0].strip().split(".")[0]) > 17
+        return "euroc" if nanoseconds else "elasticfusion"
+    if columns[0] == 8:
+        return "tum"
+    if columns[0] in (12, 16):
+        return "kitti"
+    if columns[0] == 3 and columns[1:] == [4]:
+        return "open3d"
+    if columns[0] == 4:
+        return "icl-sim"
+    raise ValueError(
+        f"{path}: {columns[0]} numbers in the first line fit no known trajectory; expected 8 (TUM), 12 or 16 (KITTI), "
+        f"a .csv (EuRoC, ElasticFusion), Open3D's .log or a folder of 4x4 matrices; name the kind if this is one"
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that hold something, with their numbers counted from 1; comments start with #."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not a text file, expected a trajectory") from None
+    for i, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield i, line.strip()
+
+
+def _numbers(
+    path: Path, columns: range | tuple[int, ...], form: str, separator: str | None = None, finite: bool = True
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(line number, numbers) of each line that holds something; raises where a line does not fit the form."""
+    for i, line in _lines(path):
+        words = line.split(separator)
+        try:
+            numbers = np.array([float(word) for word in words])
+        except ValueError:
+            if i == 1:  # a heading without '#', as spreadsheets write it
+                continue
+            raise ValueError(f"{path}:{i}: '{line[:60]}' holds something that is no number; expected {form}") from None
+        if len(numbers) not in columns:
+            raise ValueError(f"{path}:{i}: {len(numbers)} columns, expected {form}")
+        if finite and not np.all(np.isfinite(numbers)):
+            raise ValueError(f"{path}:{i}: holds NaN or an infinite number; remove the line of a frame without a pose")
+        yield i, numbers
+
+
+def _matrix(path: Path, line: int, numbers: np.ndarray) -> np.ndarray:
+    """The rigid (4, 4) transform of 12 or 16 numbers, its rounded rotation made a true one."""
+    T = np.eye(4)
+    T[: len(numbers) // 4] = numbers.reshape(-1, 4)
+    # Left-handed data (ICL-NUIM) stays left-handed here: the reader of the set mirrors world and camera.
+    mirrored = np.diag([1.0, -1.0 if np.linalg.det(T[:3, :3]) < 0 else 1.0, 1.0, 1.0])
+    if not poses.is_rigid(T @ mirrored, tolerance=1e-2):
+        raise ValueError(
+            f"{path}:{line}: not a rigid transform (rotation not orthonormal within 0.01, or last row not 0 0 0 1)"
+        )
+    return poses.orthonormalized(T @ mirrored) @ mirrored
+
+
+def _stacked_matrices(path: Path, rows: int, heading: bool) -> list[tuple[int, int, np.ndarray]]:
+    """(line, frame number, matrix) of poses written as `rows` lines of four numbers, with a heading line or not."""
+    lines = list(_numbers(path, (3, 4) if heading else (4,), f"{rows} lines of 4 numbers a pose"))
+    block = rows + heading
+    if len(lines) % block:
+        raise ValueError(
+            f"{path}: {len(lines)} lines of numbers, not a multiple of {block}: the last pose is cut short"
+        )
+    matrices = []
+    for i in range(0, len(lines), block):
+        line, number = lines[i][0], i // block
+        for row, (at, numbers) in enumerate(lines[i : i + block]):
+            expected = 3 if heading and row == 0 else 4
+            if len(numbers) != expected:
+                raise ValueError(f"{path}:{at}: {len(numbers)} numbers, expected {expected}")
+        matrices.append(
+            (line, number, _matrix(path, line, np.concatenate([n for _, n in lines[i + heading : i + block]])))
+        )
+    return matrices
+
+
+def _from_matrices(path: Path, matrices: list[tuple[int, int, np.ndarray]], fps: float) -> Trajectory:
+    """A trajectory of (line, frame number, matrix)."""
+    if not matrices:
+        raise ValueError(f"{path}: holds no poses")
+    return Trajectory(
+        np.array([number for _, number, _ in matrices], np.float64) / fps, np.stack([T for _, _, T in matrices])
+    )
+
+
+def _from_rows(path: Path, rows: list[tuple[int, np.ndarray]], seconds: float, quaternion: list[int]) -> Trajectory:
+    """A trajectory of rows (time, position, quaternion); `quaternion` names the columns of x, y, z and w."""
+    if not rows:
+        raise ValueError(f"{path}: holds no poses")
+    previous = -np.inf
+    for line, row in rows:
+        norm = float(np.linalg.norm(row[quaternion]))
+        if abs(norm - 1) > 1e-2:
+            raise ValueError(f"{path}:{line}: quaternion of length {norm:.4f}, expected 1; are the columns in order?")
+        if row[0] <= previous:
+            raise ValueError(
+                f"{path}:{line}: timestamp {row[0]:.10g} does not increase (before it {previous:.10g}); "
+                f"sort the lines and drop duplicates"
+            )
+        previous = row[0]
+    table = np.stack([row[:8] for _, row in rows])
+    T = np.tile(np.eye(4), (len(rows), 1, 1))
+    T[:, :3, :3] = Rotation.from_quat(table[:, quaternion]).as_matrix()
+    T[:, :3, 3] = table[:, 1:4]
+    return Trajectory(table[:, 0] * seconds, T)
