@@ -1,0 +1,135 @@
+"""From a raw depth image to measurements worth fusing: smoothed depth, normals and the sensor's noise.
+
+The loops are compiled with Numba; the plain NumPy versions that judge them live in tests/test_depth_filter.py.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+f32 = np.float32
+COMPILED = {"parallel": True, "cache": True, "nogil": True, "error_model": "numpy"}
+
+
+@nb.njit(inline="always")
+def depth_sigma(z, base, quadratic):
+    """Axial standard deviation in metres of a structured-light depth z (Nguyen et al. 2012, eq. 3)."""
+    return base + quadratic * (z - f32(0.4)) * (z - f32(0.4))
+
+
+@nb.njit(**COMPILED)
+def bilateral(depth, radius, near, far, base, quadratic, out):
+    """Edge-preserving mean of depth (H, W) over a (2 radius + 1) square window, metres.
+
+    The range weight is Tukey's biweight (1 - (e / 3 sigma)^2)^2, zero beyond three standard deviations of the
+    sensor's noise: unlike a Gaussian it gives other surfaces exactly no weight, and it needs no exponential.
+    Depth outside near..far becomes 0.
+    """
+    height, width = depth.shape
+    spatial = f32(1) / (f32(2) * f32(0.5 * radius + 0.5) * f32(0.5 * radius + 0.5))
+    for v_ in nb.prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        scale = np.empty(width, np.float32)
+        total = np.empty(width, np.float32)
+        weight = np.empty(width, np.float32)
+        for u in range(width):
+            d = depth[v, u]
+            sigma = depth_sigma(d, base, quadratic)
+            scale[u] = f32(1) / (f32(9) * sigma * sigma)
+            total[u] = f32(0)
+            weight[u] = f32(0)
+        here = depth[v]
+        for dv in range(max(-radius, -v), min(radius, height - 1 - v) + 1):
+            for du in range(-radius, radius + 1):
+                w_space = np.exp(-f32(dv * dv + du * du) * spatial)
+                a = max(0, -du)
+                b = min(width, width - du)
+                # slices that start at 0: the compiler then vectorises the loop
+                there = depth[v + dv, a + du : b + du]
+                center = here[a:b]
+                scales = scale[a:b]
+                totals = total[a:b]
+                ws = weight[a:b]
+                for k in range(b - a):
+                    e = there[k] - center[k]
+                    w = max(f32(1) - e * e * scales[k], f32(0))
+                    w = w * w * w_space
+                    totals[k] += w * e
+                    ws[k] += w
+        for u in range(width):
+            d = depth[v, u]
+            # NaN fails both comparisons and so becomes "none"
+            out[v, u] = d + total[u] / weight[u] if d >= near and d <= far else f32(0)
+
+
+@nb.njit(inline="always")
+def slope(minus, here, plus, jump):
+    """Depth difference a step along one image axis, and whether the surface goes on to a side at all.
+
+    The mean of both sides where both belong to the surface, else the side that does: a pixel at the border of a
+    surface keeps its normal.
+    """
+    left = minus > f32(0) and abs(here - minus) < jump
+    right = plus > f32(0) and abs(plus - here) < jump
+    if left and right:
+        return f32(0.5) * (plus - minus), True
+    if left:
+        return here - minus, True
+    if right:
+        return plus - here, True
+    return f32(0), False
+
+
+@nb.njit(**COMPILED)
+def normals_of(depth, fx, fy, cx, cy, base, quadratic, out):
+    """Unit normals (H, W, 3), camera frame, towards the camera, of a smoothed depth image; 0 where there is none.
+
+    For a depth image z(u, v) the normal is along (fx z_u, fy z_v, -(z + (u - cx) z_u + (v - cy) z_v)), the cross
+    product of the vertex map's derivatives. Differences are taken over two pixels, which halves the noise of the
+    angle, or over one where the surface ends sooner. A pixel that continues to no side, horizontally or vertically,
+    floats between two surfaces ("flying pixel") and gets no normal.
+    """
+    height, width = depth.shape
+    for v_ in nb.prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        for u in range(width):
+            d = depth[v, u]
+            out[v, u, 0] = f32(0)
+            out[v, u, 1] = f32(0)
+            out[v, u, 2] = f32(0)
+            if d <= f32(0):
+                continue
+            # 80 degrees of tilt, plus the noise of a difference
+            noise = f32(3) * depth_sigma(d, base, quadratic)
+            jump_u = f32(2) * f32(5.7) * d / fx + noise
+            jump_v = f32(2) * f32(5.7) * d / fy + noise
+            u_0 = depth[v, u - 2] if u >= 2 else f32(0)
+            u_1 = depth[v, u + 2] if u < width - 2 else f32(0)
+            z_u, ok_u = slope(u_0, d, u_1, jump_u)
+            z_u = z_u * f32(0.5)
+            if not ok_u:
+                u_0 = depth[v, u - 1] if u >= 1 else f32(0)
+                u_1 = depth[v, u + 1] if u < width - 1 else f32(0)
+                z_u, ok_u = slope(u_0, d, u_1, jump_u)
+            v_0 = depth[v - 2, u] if v >= 2 else f32(0)
+            v_1 = depth[v + 2, u] if v < height - 2 else f32(0)
+            z_v, ok_v = slope(v_0, d, v_1, jump_v)
+            z_v = z_v * f32(0.5)
+            if not ok_v:
+                v_0 = depth[v - 1, u] if v >= 1 else f32(0)
+                v_1 = depth[v + 1, u] if v < height - 1 else f32(0)
+                z_v, ok_v = slope(v_0, d, v_1, jump_v)
+            if not (ok_u and ok_v):
+                continue
+            n_x = fx * z_u
+            n_y = fy * z_v
+            n_z = -(d + (f32(u) - cx) * z_u + (f32(v) - cy) * z_v)
+            length = np.sqrt(n_x * n_x + n_y * n_y + n_z * n_z)
+            # a surface seen edge-on, or from behind: its depth says little about where it is
+            facing = n_x * (f32(u) - cx) / fx + n_y * (f32(v) - cy) / fy + n_z
+            if length <= f32(0) or facing >= f32(0):
+                continue
+            out[v, u, 0] = n_x / length
+            out[v, u, 1] = n_y / length
+            out[v, u, 2] = n_z / length

@@ -1,0 +1,211 @@
+"""One frame into the map: filter, index map, associate, merge, append, remove; and the map back into an image."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from semslam import depth_filter, kernels
+from semslam.camera import Camera
+from semslam.frame import Observation, View
+from semslam.surfels import SurfelMap
+
+logger = logging.getLogger(__name__)
+f32 = np.float32
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How measurements become surfels. Lengths in metres."""
+
+    near: float = 0.3  # nearer depth is dropped
+    far: float = 5.0  # farther depth is dropped
+    smoothing: int = 2  # half width in pixels of the bilateral filter's window, 0 = none
+    noise: float = 0.0012  # standard deviation of depth at 0.4 m ...
+    noise_quadratic: float = 0.0019  # ... growing with (z - 0.4)^2 (Nguyen et al. 2012)
+    gate: float = 0.01  # depth gate of the association, on top of three standard deviations
+    normal_gate_deg: float = 40.0
+    spacing: float = 0.002  # surfels are not added closer than this
+    max_confidence: float = 100.0  # beyond it the mean forgets: scenes change
+    stable: float = 5.0  # confidence from which a surfel is kept without being confirmed
+    patience: int = 20  # frames that an unstable surfel in view may go unconfirmed
+    clean_every: int = 10  # frames
+    carve: float = 1.0  # confidence that a surfel in front of a measurement loses a frame
+
+
+@dataclass(frozen=True)
+class FusionCounts:
+    """What one frame did to the map."""
+
+    merged: int  # surfels
+    added: int  # surfels
+    removed: int  # surfels
+    visible_chunks: int
+
+
+class Fusion:
+    """Fuses observations of one image size into a map; holds the working images, not the map.
+
+    The calls of one frame, in this order: `prepare` (depth to smoothed depth and normals; poses are not needed yet,
+    tracking may use the results), `fuse`, then `predict` without a new projection as long as the pose stays.
+    """
+
+    def __init__(self, camera: Camera, config: FusionConfig | None = None) -> None:
+        self.camera = camera
+        self.config = config or FusionConfig()
+        height, width = camera.shape
+        self._K = np.array([camera.fx, camera.fy, camera.cx, camera.cy], f32)
+        self.depth = np.zeros((height, width), f32)  # smoothed, metres
+        self.normals = np.zeros((height, width, 3), f32)  # camera frame
+        self._new = np.zeros(height * width, np.uint8)  # pixels that become surfels
+        self._index = np.full(height * width, kernels.EMPTY, np.int64)
+        self._index_pose: np.ndarray | None = None  # the pose that the index map was made for
+        self._new_counts = np.zeros(height, np.int64)
+        self._merged_counts = np.zeros(0, np.int64)
+        self._all_sure = np.ones((height, width), f32)
+        self._weights = _radial_weights(camera)
+        self._chunks = np.empty(0, np.int32)
+        self._to_bury: np.ndarray | None = None  # chunks with marked surfels
+
+    def prepare(self, depth: np.ndarray) -> None:
+        """Smooth a depth image (H, W) float32 metres and take its normals, into `depth` and `normals`."""
+        c = self.config
+        if depth.shape != self.camera.shape:
+            raise ValueError(
+                f"depth is {depth.shape[1]}x{depth.shape[0]}, the map's camera {self.camera.width}x"
+                f"{self.camera.height}; all frames of a map need one size"
+            )
+        depth = np.ascontiguousarray(depth, f32)
+        depth_filter.bilateral(
+            depth, c.smoothing, f32(c.near), f32(c.far), f32(c.noise), f32(c.noise_quadratic), self.depth
+        )
+        depth_filter.normals_of(self.depth, *self._K, f32(c.noise), f32(c.noise_quadratic), self.normals)
+
+    def fuse(self, surfels: SurfelMap, observation: Observation, T_world_camera: np.ndarray, now: int) -> FusionCounts:
+        """Fuse the prepared observation, seen at the given pose as frame `now`, into the map."""
+        c = self.config
+        R, t = _rotation_translation(T_world_camera)
+        removed = self._bury(surfels)
+        n = self._see(surfels, R, t)
+        noise = (f32(c.noise), f32(c.noise_quadratic), f32(c.gate))
+        near, far = f32(0.5 * c.near), f32(1.2 * c.far)
+        confidence = self._all_sure if observation.confidence is None else observation.confidence
+        cos_gate = f32(np.cos(np.radians(c.normal_gate_deg)))
+        kernels.clear_index(self._index)
+        if len(self._merged_counts) < n:
+            self._merged_counts = np.empty(len(self._chunks), np.int64)
+        kernels.merge(
+            self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen, R, t,
+            self._K, near, far, self.depth, self.normals, observation.color, self._weights, confidence, *noise,
+            cos_gate, f32(c.max_confidence), f32(c.carve), np.int32(now), self._index, self._merged_counts,
+        )  # fmt: skip
+        self._index_pose = T_world_camera
+        merged = int(self._merged_counts[:n].sum())
+        kernels.mark_new(
+            self._index, self.depth, self.normals, self._weights, confidence, f32(0.5) * (self._K[0] + self._K[1]),
+            *noise, f32(c.spacing), self._new, self._new_counts,
+        )  # fmt: skip
+        added = self._append(surfels, observation, confidence, R, t, now)
+        if c.clean_every and now % c.clean_every == c.clean_every - 1:
+            n = self._see(surfels, R, t)
+            kernels.mark_removals(
+                self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen,
+                R, t, self._K, near, far, self.depth, self._index, *noise, cos_gate,
+                np.int32(now), f32(c.stable), np.int32(c.patience),
+            )  # fmt: skip
+            self._to_bury = self._chunks[:n].copy()
+        return FusionCounts(merged, added, removed, n)
+
+    def predict(self, surfels: SurfelMap, T_world_camera: np.ndarray) -> View:
+        """What the map looks like from a pose: one pixel a surfel, with holes where the map is sparse.
+
+        The index map of the last `fuse` is used again where the pose is the same. `View.index` holds until the
+        next `fuse`.
+        """
+        R, t = _rotation_translation(T_world_camera)
+        if self._index_pose is not T_world_camera:
+            n = self._see(surfels, R, t)
+            kernels.clear_index(self._index)
+            kernels.project_chunks(
+                self._chunks, n, surfels.counts, surfels.position, surfels.normal, R, t, self._K,
+                f32(0.5 * self.config.near), f32(1.2 * self.config.far), self.camera.width, self.camera.height,
+                self._index,
+            )  # fmt: skip
+            self._index_pose = T_world_camera
+        shape = self.camera.shape
+        view = View(
+            camera=self.camera,
+            T_world_camera=T_world_camera,
+            vertices=np.empty((*shape, 3), f32),
+            normals=np.empty((*shape, 3), f32),
+            color=np.empty((*shape, 3), np.uint8),
+            confidence=np.empty(shape, f32),
+            index=np.empty(shape, np.int64),
+        )
+        kernels.gather(
+            self._index, surfels.position, surfels.normal, surfels.color, R, t, self.camera.width,
+            view.vertices, view.normals, view.color, view.confidence, view.index,
+        )  # fmt: skip
+        return view
+
+    def finish(self, surfels: SurfelMap) -> int:
+        """Bury what the last cleaning marked; returns how many. Call before the map is saved or read."""
+        return self._bury(surfels)
+
+    def _append(
+        self,
+        surfels: SurfelMap,
+        observation: Observation,
+        confidence: np.ndarray,
+        R: np.ndarray,
+        t: np.ndarray,
+        now: int,
+    ) -> int:
+        ends = np.cumsum(self._new_counts)
+        pixels = np.empty(int(ends[-1]), np.int32)
+        kernels.list_new(self._new, self.camera.width, ends - self._new_counts, pixels)
+        points = np.empty((len(pixels), 3), f32)
+        kernels.world_points(pixels, len(pixels), self.depth, R, t, self._K, points)
+        new_slots = surfels.insert(points)
+        kernels.write_new(
+            pixels, points, new_slots, len(new_slots), self.depth, self.normals, observation.color, self._weights,
+            confidence, R, self._K, np.int32(now), surfels.position, surfels.normal, surfels.color, surfels.seen,
+            surfels.scores, self._index,
+        )  # fmt: skip
+        return len(new_slots)
+
+    def _see(self, surfels: SurfelMap, R: np.ndarray, t: np.ndarray) -> int:
+        """Write the ids of the chunks in view into `_chunks`; returns how many."""
+        if len(self._chunks) < surfels.n_chunks:
+            self._chunks = np.empty(max(256, 2 * surfels.n_chunks), np.int32)
+        return kernels.visible_chunks(
+            surfels.origins, surfels.counts, surfels.n_chunks, f32(surfels.config.block), f32(0.1), R, t, self._K,
+            f32(0.5 * self.config.near), f32(1.2 * self.config.far), self.camera.width, self.camera.height,
+            self._chunks,
+        )  # fmt: skip
+
+    def _bury(self, surfels: SurfelMap) -> int:
+        if self._to_bury is None:
+            return 0
+        before = len(surfels)
+        surfels.compact(self._to_bury, len(self._to_bury))
+        self._to_bury = None
+        self._index_pose = None  # the index map names slots that have moved
+        return before - len(surfels)
+
+
+def _rotation_translation(T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.ascontiguousarray(T[:3, :3], f32), np.ascontiguousarray(T[:3, 3], f32)
+
+
+def _radial_weights(camera: Camera) -> np.ndarray:
+    """(H, W) exp(-(d / d_max)^2 / 0.72), d in pixels from the principal point (Keller et al. 2013, sec. 4.2).
+
+    d_max is half the image's diagonal, so that the weights do not depend on the resolution.
+    """
+    v, u = np.mgrid[: camera.height, : camera.width].astype(f32)
+    half_diagonal = f32(0.5 * np.hypot(camera.width, camera.height))
+    distance = np.hypot(u - f32(camera.cx), v - f32(camera.cy)) / half_diagonal
+    return np.exp(-(distance**2) / f32(0.72)).astype(f32)

@@ -1,0 +1,492 @@
+"""The compiled loops over surfels and pixels. One surfel or one pixel an iteration, plain scalars.
+
+Surfels live in chunks of `CHUNK` slots; chunk k owns the slots k * CHUNK .. k * CHUNK + count[k] - 1, all in one cube
+of space, so that what the camera cannot see is skipped a chunk at a time. The index map (H * W,) int64 holds for each
+pixel the nearest surfel as one key, depth in micrometres << 32 | slot: the minimum of keys is the nearest surfel, and
+among equals the lower slot, whatever the order in which threads arrive.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from semslam.depth_filter import COMPILED, depth_sigma
+
+f32 = np.float32
+CHUNK = 1024
+EMPTY = np.int64(0x7FFFFFFFFFFFFFFF)
+SLOT = np.int64(0xFFFFFFFF)
+MICRO = f32(1e6)
+DEAD = f32(-1)  # the confidence of a surfel that waits for the next compaction
+MARKED = np.uint16(1)  # the same, said in the spare fourth channel of its colour
+
+
+@intrinsic
+def atomic_min(typing_context, array, index, value):
+    """array[index] = min(array[index], value) for a contiguous int64 array, atomically."""
+    signature = types.void(array, types.intp, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        from numba.np.arrayobj import make_array
+
+        data = make_array(signature.args[0])(context, builder, arguments[0]).data
+        builder.atomic_rmw("min", builder.gep(data, [arguments[1]]), arguments[2], "monotonic")
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@nb.njit(inline="always")
+def gate_of(z, base, quadratic, gate):
+    """How far, in metres, a measurement at depth z may lie from the surfel that it belongs to."""
+    return gate + f32(3) * depth_sigma(z, base, quadratic)
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def visible_chunks(origins, counts, n_chunks, block, margin, R, t, K, near, far, width, height, out):
+    """Chunks whose cube of space (lower corner `origins`, side `block`, metres) meets the view frustum.
+
+    R, t is T_world_camera. A cube is outside when its centre is further from one of the six planes than its
+    half-diagonal plus the margin by which surfels may have moved. Returns how many ids were written to `out`.
+    """
+    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    # inward normals (x, z) or (y, z) of the four side planes, through the outer edges of the border pixels
+    left = (f32(-0.5) - cx) / fx
+    right = (f32(width) - f32(0.5) - cx) / fx
+    top = (f32(-0.5) - cy) / fy
+    bottom = (f32(height) - f32(0.5) - cy) / fy
+    n_left = f32(1) / np.sqrt(f32(1) + left * left)
+    n_right = f32(1) / np.sqrt(f32(1) + right * right)
+    n_top = f32(1) / np.sqrt(f32(1) + top * top)
+    n_bottom = f32(1) / np.sqrt(f32(1) + bottom * bottom)
+    reach = f32(0.8660254) * block + margin
+    half = f32(0.5) * block
+    n = 0
+    for k in range(n_chunks):
+        if counts[k] == 0:
+            continue
+        x = origins[k, 0] + half - t[0]
+        y = origins[k, 1] + half - t[1]
+        z = origins[k, 2] + half - t[2]
+        z_c = R[0, 2] * x + R[1, 2] * y + R[2, 2] * z
+        if z_c < near - reach or z_c > far + reach:
+            continue
+        x_c = R[0, 0] * x + R[1, 0] * y + R[2, 0] * z
+        if (x_c - left * z_c) * n_left < -reach or (right * z_c - x_c) * n_right < -reach:
+            continue
+        y_c = R[0, 1] * x + R[1, 1] * y + R[2, 1] * z
+        if (y_c - top * z_c) * n_top < -reach or (bottom * z_c - y_c) * n_bottom < -reach:
+            continue
+        out[n] = k
+        n += 1
+    return n
+
+
+@nb.njit(**COMPILED)
+def clear_index(index):
+    for p_ in nb.prange(index.size):
+        p = np.int64(p_)  # prange counts unsigned
+        index[p] = EMPTY
+
+
+@nb.njit(**COMPILED)
+def project_chunks(chunks, n, counts, position, normal, R, t, K, near, far, width, height, index):
+    """The index map of the surfels in `chunks[:n]` seen from T_world_camera = (R, t)."""
+    r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
+    r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
+    r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
+    t0, t1, t2 = t[0], t[1], t[2]
+    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    for c_ in nb.prange(n):
+        c = np.int64(c_)  # prange counts unsigned
+        first = np.int64(chunks[c]) * CHUNK
+        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
+            x = position[i, 0] - t0
+            y = position[i, 1] - t1
+            z = position[i, 2] - t2
+            z_c = r02 * x + r12 * y + r22 * z
+            if z_c < near or z_c > far:
+                continue
+            u = np.int32(np.floor((r00 * x + r10 * y + r20 * z) / z_c * fx + cx + f32(0.5)))
+            v = np.int32(np.floor((r01 * x + r11 * y + r21 * z) / z_c * fy + cy + f32(0.5)))
+            if u < 0 or v < 0 or u >= width or v >= height:
+                continue
+            if normal[i, 3] < f32(0):
+                continue
+            p = v * width + u
+            key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
+            if key < index[p]:
+                atomic_min(index, p, key)
+
+
+@nb.njit(**COMPILED)
+def merge(
+    chunks, n, counts, s_position, s_normal, s_color, s_seen, R, t, K, near, far, depth, normals, color, weights,
+    confidence, base, quadratic, gate, cos_gate, max_confidence, carve, now, index, merged_counts,
+):  # fmt: skip
+    """Merge the frame into the surfels of `chunks[:n]`, carve free space, and make the frame's index map.
+
+    A surfel's partner is the measurement in the pixel that it projects to: being there bounds its distance to the
+    pixel's ray to 0.71 pixels; depth and normal must agree within the gates. Going surfel by surfel has no races,
+    touches each surfel's memory once, and updates all surfels of a surface, so that no second layer can hide behind
+    the first.
+
+    The merge is the confidence-weighted mean (Keller et al. 2013, eq. 3-6), with one change: the position moves along
+    the surfel's normal only, because what the measurement says across it is where its pixel happened to lie; this
+    keeps the surfels' spacing. A measurement much coarser than the surfel (radius over 1.5 times) only confirms it
+    (Whelan et al. 2015, sec. 4).
+
+    A surfel in front of a reliable measurement by more than two gates contradicts it: it loses `carve` of its
+    confidence, dies below zero, and takes no part in the index map. merged_counts (n,) counts a chunk's merges.
+    """
+    height, width = depth.shape
+    r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
+    r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
+    r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
+    t0, t1, t2 = t[0], t[1], t[2]
+    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    inverse_focal = f32(2) / (fx + fy)
+    for c_ in nb.prange(n):
+        c = np.int64(c_)  # prange counts unsigned
+        first = np.int64(chunks[c]) * CHUNK
+        merged = 0
+        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
+            x = s_position[i, 0] - t0
+            y = s_position[i, 1] - t1
+            z = s_position[i, 2] - t2
+            z_c = r02 * x + r12 * y + r22 * z
+            if z_c < near or z_c > far:
+                continue
+            inverse = f32(1) / z_c
+            u = np.int64(np.floor((r00 * x + r10 * y + r20 * z) * inverse * fx + cx + f32(0.5)))
+            v = np.int64(np.floor((r01 * x + r11 * y + r21 * z) * inverse * fy + cy + f32(0.5)))
+            if u < 0 or v < 0 or u >= width or v >= height:
+                continue
+            confident = s_normal[i, 3]
+            if confident < f32(0):
+                continue
+            d = depth[v, u]
+            m_z = normals[v, u, 2]
+            if d > f32(0) and m_z != f32(0):
+                room = gate_of(d, base, quadratic, gate)
+                if d - z_c > f32(2) * room:
+                    confident -= carve
+                    s_normal[i, 3] = confident if confident >= f32(0) else DEAD
+                    continue
+                if abs(d - z_c) < room:
+                    m_x = normals[v, u, 0]
+                    m_y = normals[v, u, 1]
+                    n_x = r00 * m_x + r01 * m_y + r02 * m_z
+                    n_y = r10 * m_x + r11 * m_y + r12 * m_z
+                    n_z = r20 * m_x + r21 * m_y + r22 * m_z
+                    s_x = s_normal[i, 0]
+                    s_y = s_normal[i, 1]
+                    s_z = s_normal[i, 2]
+                    weight = weights[v, u] * confidence[v, u]
+                    if s_x * n_x + s_y * n_y + s_z * n_z > cos_gate and weight > f32(0):
+                        merged += 1
+                        s_seen[i, 1] = now
+                        total = confident + weight
+                        s_normal[i, 3] = min(total, max_confidence)
+                        radius = f32(1.4142135) * d * inverse_focal * min(f32(2), f32(-1) / m_z)
+                        if radius < f32(1.5) * s_position[i, 3]:
+                            m_x = (f32(u) - cx) / fx * d
+                            m_y = (f32(v) - cy) / fy * d
+                            w_x = r00 * m_x + r01 * m_y + r02 * d - x
+                            w_y = r10 * m_x + r11 * m_y + r12 * d - y
+                            w_z = r20 * m_x + r21 * m_y + r22 * d - z
+                            b = weight / total
+                            shift = b * (w_x * s_x + w_y * s_y + w_z * s_z)
+                            s_position[i, 0] += shift * s_x
+                            s_position[i, 1] += shift * s_y
+                            s_position[i, 2] += shift * s_z
+                            s_position[i, 3] += b * (radius - s_position[i, 3])
+                            s_x += b * (n_x - s_x)
+                            s_y += b * (n_y - s_y)
+                            s_z += b * (n_z - s_z)
+                            scale = f32(1) / np.sqrt(s_x * s_x + s_y * s_y + s_z * s_z)
+                            s_normal[i, 0] = s_x * scale
+                            s_normal[i, 1] = s_y * scale
+                            s_normal[i, 2] = s_z * scale
+                            b *= f32(256)  # colours are 8.8 fixed point
+                            for k in range(3):
+                                old = f32(s_color[i, k])
+                                new = old + b * (f32(color[v, u, k]) - old * f32(1 / 256)) + f32(0.5)
+                                s_color[i, k] = np.uint16(new)
+            p = v * width + u
+            key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
+            if key < index[p]:
+                atomic_min(index, p, key)
+        merged_counts[c] = merged
+
+
+@nb.njit(inline="always")
+def covered(index, u, v, width, height, d, gate, reach):
+    """Whether a surfel within `reach` pixels of (u, v) already stands at depth d."""
+    own = index[v * width + u] >> 32
+    low = np.int64(max(d - gate, f32(0)) * MICRO)
+    high = np.int64((d + gate) * MICRO)
+    if own > low and own < high:
+        return True
+    for w in range(max(v - reach, 0), min(v + reach + 1, height)):
+        for q in range(max(u - reach, 0), min(u + reach + 1, width)):
+            z = index[w * width + q] >> 32
+            if z > low and z < high:
+                return True
+    return False
+
+
+@nb.njit(**COMPILED)
+def mark_new(index, depth, normals, weights, confidence, focal, base, quadratic, gate, spacing, new, new_counts):
+    """Mark the measurements that no surfel covers: in `new` (H * W,) uint8, counted by row in new_counts (H,).
+
+    Covered means that a surfel stands within the gate of the measurement's depth in its pixel or a neighbouring one,
+    or in as many pixels around as `spacing` metres take up there.
+    """
+    height, width = depth.shape
+    for v_ in nb.prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        n_new = 0
+        for u in range(width):
+            p = v * width + u
+            new[p] = 0
+            d = depth[v, u]
+            if d <= f32(0) or normals[v, u, 2] == f32(0) or weights[v, u] * confidence[v, u] <= f32(0):
+                continue
+            room = gate_of(d, base, quadratic, gate)
+            reach = min(max(np.int64(np.ceil(spacing * focal / d)), 1), 4)
+            if not covered(index, u, v, width, height, d, room, reach):
+                new[p] = 1
+                n_new += 1
+        new_counts[v] = n_new
+
+
+@nb.njit(**COMPILED)
+def list_new(new, width, offsets, pixels):
+    """The marked pixels, in row-major order; offsets (H,) is the exclusive prefix sum of the rows' counts."""
+    for v_ in nb.prange(offsets.size):
+        v = np.int64(v_)  # prange counts unsigned
+        k = offsets[v]
+        for u in range(width):
+            if new[v * width + u]:
+                pixels[k] = v * width + u
+                k += 1
+
+
+@nb.njit(inline="always")
+def block_key(x, y, z, block):
+    """One int64 for the cube of side `block` that holds a point: 21 bits an axis, enough for +-260 km at 0.25 m."""
+    offset = np.int64(1 << 20)
+    i = np.int64(np.floor(x / block)) + offset
+    j = np.int64(np.floor(y / block)) + offset
+    k = np.int64(np.floor(z / block)) + offset
+    return (i << 42) | (j << 21) | k
+
+
+@nb.njit(inline="always")
+def find_block(keys, key):
+    """Where `key` stands, or would stand, in an open-addressing table whose size is a power of two."""
+    mask = keys.size - 1
+    h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    k = np.int64(h >> np.uint64(20)) & mask
+    while keys[k] != -1 and keys[k] != key:
+        k = (k + 1) & mask
+    return k
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def allocate(points, start, block, keys, open_chunks, origins, counts, n_chunks, n_blocks, out):
+    """Slots for points[start:] (N, 3), world metres, in the open chunk of each one's cube or in a new chunk.
+
+    Sequential, so that slots do not depend on threads. Stops early where the chunks are used up or the table of
+    cubes is half full. Returns how far it came, the number of chunks and of cubes: the caller makes room and goes on.
+    """
+    i = start
+    while i < len(points):
+        if n_chunks == counts.size or 2 * n_blocks >= keys.size:
+            break
+        key = block_key(points[i, 0], points[i, 1], points[i, 2], block)
+        h = find_block(keys, key)
+        if keys[h] == -1:
+            keys[h] = key
+            open_chunks[h] = -1
+            n_blocks += 1
+        chunk = open_chunks[h]
+        if chunk == -1 or counts[chunk] == CHUNK:
+            chunk = n_chunks
+            n_chunks += 1
+            open_chunks[h] = chunk
+            counts[chunk] = 0
+            for k in range(3):
+                origins[chunk, k] = np.floor(points[i, k] / block) * block
+        out[i] = np.int64(chunk) * CHUNK + counts[chunk]
+        counts[chunk] += 1
+        i += 1
+    return i, n_chunks, n_blocks
+
+
+@nb.njit(**COMPILED)
+def world_points(pixels, n, depth, R, t, K, out):
+    """World positions (n, 3), metres, of the given pixels of a depth image."""
+    width = depth.shape[1]
+    for j_ in nb.prange(n):
+        j = np.int64(j_)  # prange counts unsigned
+        v = pixels[j] // width
+        u = pixels[j] - v * width
+        d = depth[v, u]
+        x = (f32(u) - K[2]) / K[0] * d
+        y = (f32(v) - K[3]) / K[1] * d
+        for k in range(3):
+            out[j, k] = R[k, 0] * x + R[k, 1] * y + R[k, 2] * d + t[k]
+
+
+@nb.njit(**COMPILED)
+def write_new(
+    pixels, points, new_slots, n, depth, normals, color, weights, confidence, R, K, now,
+    s_position, s_normal, s_color, s_seen, s_scores, index,
+):  # fmt: skip
+    """Make the n new surfels, and enter them in the index map."""
+    width = depth.shape[1]
+    focal = f32(0.5) * (K[0] + K[1])
+    n_scores = s_scores.shape[1]
+    for j_ in nb.prange(n):
+        j = np.int64(j_)  # prange counts unsigned
+        p = pixels[j]
+        v = p // width
+        u = p - v * width
+        i = new_slots[j]
+        d = depth[v, u]
+        for k in range(3):
+            s_position[i, k] = points[j, k]
+            s_normal[i, k] = R[k, 0] * normals[v, u, 0] + R[k, 1] * normals[v, u, 1] + R[k, 2] * normals[v, u, 2]
+            s_color[i, k] = np.uint16(256) * np.uint16(color[v, u, k])
+        s_color[i, 3] = np.uint16(0)
+        s_position[i, 3] = f32(1.4142135) * d / focal * min(f32(2), f32(1) / abs(normals[v, u, 2]))
+        s_normal[i, 3] = weights[v, u] * confidence[v, u]
+        s_seen[i, 0] = now
+        s_seen[i, 1] = now
+        for k in range(n_scores):
+            s_scores[i, k] = f32(0)
+        index[p] = (np.int64(d * MICRO) << 32) | np.int64(i)
+
+
+@nb.njit(**COMPILED)
+def mark_removals(
+    chunks, n, counts, position, normal, color, seen, R, t, K, near, far, depth, index, base, quadratic, gate, cos_gate,
+    now, stable, patience,
+):  # fmt: skip
+    """Kill surfels in view that are unstable and no longer confirmed, or doubles of a better one in their pixel.
+
+    Unstable: confidence below `stable`, the surface is measured where it stands, yet it was not merged for more than
+    `patience` frames. Double: the same normal, within the gate in depth and half a radius sideways of the pixel's
+    front surfel, and no more confident than that one. The mark goes into the colour's spare channel, which nobody
+    reads here, so that the result does not depend on the order; `compact_chunks` buries what is marked.
+    """
+    height, width = depth.shape
+    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    for c_ in nb.prange(n):
+        c = np.int64(c_)  # prange counts unsigned
+        first = np.int64(chunks[c]) * CHUNK
+        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
+            if normal[i, 3] < f32(0):
+                continue
+            x = position[i, 0] - t[0]
+            y = position[i, 1] - t[1]
+            z = position[i, 2] - t[2]
+            z_c = R[0, 2] * x + R[1, 2] * y + R[2, 2] * z
+            if z_c < near or z_c > far:
+                continue
+            u = np.int32(np.floor((R[0, 0] * x + R[1, 0] * y + R[2, 0] * z) / z_c * fx + cx + f32(0.5)))
+            v = np.int32(np.floor((R[0, 1] * x + R[1, 1] * y + R[2, 1] * z) / z_c * fy + cy + f32(0.5)))
+            if u < 0 or v < 0 or u >= width or v >= height:
+                continue
+            room = gate_of(z_c, base, quadratic, gate)
+            d = depth[v, u]
+            if d > f32(0) and abs(d - z_c) < f32(2) * room and normal[i, 3] < stable and now - seen[i, 1] > patience:
+                color[i, 3] = MARKED
+                continue
+            key = index[v * width + u]
+            j = key & SLOT
+            if key == EMPTY or j == np.int64(i) or f32(key >> 32) / MICRO < z_c - room:
+                continue
+            n_x = normal[j, 0]
+            n_y = normal[j, 1]
+            n_z = normal[j, 2]
+            if n_x * normal[i, 0] + n_y * normal[i, 1] + n_z * normal[i, 2] < cos_gate:
+                continue
+            x = position[i, 0] - position[j, 0]
+            y = position[i, 1] - position[j, 1]
+            z = position[i, 2] - position[j, 2]
+            along = x * n_x + y * n_y + z * n_z
+            sideways = x * x + y * y + z * z - along * along
+            reach = f32(0.5) * min(position[i, 3], position[j, 3])
+            if abs(along) < room and sideways < reach * reach and normal[i, 3] <= normal[j, 3]:
+                color[i, 3] = MARKED
+
+
+@nb.njit(**COMPILED)
+def compact_chunks(chunks, n, counts, position, normal, color, seen, scores):
+    """Close the gaps that dead surfels leave, a chunk an iteration, keeping the order of the living."""
+    n_scores = scores.shape[1]
+    for c_ in nb.prange(n):
+        c = np.int64(c_)  # prange counts unsigned
+        chunk = chunks[c]
+        first = np.int64(chunk) * CHUNK
+        end = first
+        for i in range(first, first + counts[chunk]):
+            if normal[i, 3] < f32(0) or color[i, 3] == MARKED:
+                continue
+            if end != i:
+                for k in range(4):
+                    position[end, k] = position[i, k]
+                    normal[end, k] = normal[i, k]
+                    color[end, k] = color[i, k]
+                seen[end, 0] = seen[i, 0]
+                seen[end, 1] = seen[i, 1]
+                for k in range(n_scores):
+                    scores[end, k] = scores[i, k]
+            end += 1
+        counts[chunk] = end - first
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def reopen_chunks(chunks, n, origins, counts, block, keys, open_chunks):
+    """Let each cube append to the emptiest of the given chunks, so that removed surfels' slots are used again."""
+    half = f32(0.5) * block
+    for c in range(n):
+        chunk = chunks[c]
+        key = block_key(origins[chunk, 0] + half, origins[chunk, 1] + half, origins[chunk, 2] + half, block)
+        h = find_block(keys, key)
+        if keys[h] == key and counts[chunk] < counts[open_chunks[h]]:
+            open_chunks[h] = chunk
+
+
+@nb.njit(**COMPILED)
+def gather(index, position, normal, color, R, t, width, vertices, normals, colors, confidence, slots):
+    """What the index map shows: vertices, normals (camera frame), colours, confidence and slots a pixel."""
+    for p_ in nb.prange(index.size):
+        p = np.int64(p_)  # prange counts unsigned
+        v = p // width
+        u = p - v * width
+        key = index[p]
+        if key == EMPTY:
+            for k in range(3):
+                vertices[v, u, k] = f32(0)
+                normals[v, u, k] = f32(0)
+                colors[v, u, k] = np.uint8(0)
+            confidence[v, u] = f32(0)
+            slots[v, u] = -1
+            continue
+        i = np.uint64(key & SLOT)
+        x = position[i, 0] - t[0]
+        y = position[i, 1] - t[1]
+        z = position[i, 2] - t[2]
+        for k in range(3):
+            vertices[v, u, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
+            normals[v, u, k] = R[0, k] * normal[i, 0] + R[1, k] * normal[i, 1] + R[2, k] * normal[i, 2]
+            colors[v, u, k] = np.uint8(color[i, k] >> 8)
+        confidence[v, u] = normal[i, 3]
+        slots[v, u] = np.int64(i)
