@@ -1,0 +1,143 @@
+"""A software renderer for maps: every surfel is an opaque disk, the nearest disk gives a pixel its surfel.
+
+Pictures need no display, no OpenGL and no driver, and are the same on every machine: an image is cut into bands of
+rows, each band is drawn by one thread, and among disks of equal depth the first in the map wins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.cloud import SurfelCloud
+
+f32 = np.float32
+BANDS = 16  # enough to keep a few threads busy when the surfels crowd in one part of the image
+NEAR = f32(0.05)  # metres in front of the camera
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """Which surfel each pixel shows."""
+
+    camera: Camera
+    T_world_camera: np.ndarray  # (4, 4) float64
+    index: np.ndarray  # (H, W) int32 index into the cloud, -1 = nothing
+    depth: np.ndarray  # (H, W) float32 metres along the view axis, inf = nothing
+
+
+@nb.njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _project(positions, normals, radii, R, t, fx, fy, cx, cy, width, height, orthographic, cull, points, axes, rows):
+    """Surfels in the camera's frame and the rows (first, last) each may touch; last < first where it is not drawn.
+
+    `rows` is 16 bit to keep the bands' scan over it short. R, t is T_camera_world.
+    """
+    for i in nb.prange(len(positions)):
+        x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
+        nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
+        px = R[0, 0] * x + R[0, 1] * y + R[0, 2] * z + t[0]
+        py = R[1, 0] * x + R[1, 1] * y + R[1, 2] * z + t[1]
+        pz = R[2, 0] * x + R[2, 1] * y + R[2, 2] * z + t[2]
+        ax = R[0, 0] * nx + R[0, 1] * ny + R[0, 2] * nz
+        ay = R[1, 0] * nx + R[1, 1] * ny + R[1, 2] * nz
+        az = R[2, 0] * nx + R[2, 1] * ny + R[2, 2] * nz
+        points[i, 0], points[i, 1], points[i, 2] = px, py, pz
+        axes[i, 0], axes[i, 1], axes[i, 2] = ax, ay, az
+        rows[i, 0], rows[i, 1] = 1, 0
+        facing = -az if orthographic else -(ax * px + ay * py + az * pz)
+        if (not orthographic and pz < NEAR) or (cull and facing <= f32(0)) or not (px == px and pz == pz):
+            continue
+        scale = f32(1) if orthographic else f32(1) / pz
+        u, v, reach = fx * px * scale + cx, fy * py * scale + cy, max(fx, fy) * radii[i] * scale
+        if u + reach < f32(-0.5) or u - reach > width - f32(0.5):
+            continue
+        if v + reach < f32(-0.5) or v - reach > height - f32(0.5):
+            continue
+        # rounding outwards by half a pixel keeps a disk that falls between pixel centres on its nearest pixel
+        rows[i, 0] = max(0, int(np.floor(v - reach + f32(0.5))))
+        rows[i, 1] = min(height - 1, int(np.floor(v + reach + f32(0.5))))
+
+
+@nb.njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _draw(points, axes, radii, rows, fx, fy, cx, cy, width, height, orthographic, index, depth):
+    """Every pixel's nearest disk: the ray of a pixel meets the disk's plane within its radius of the centre.
+
+    A disk seen edge-on, or smaller than a pixel, still draws the pixel its centre falls on.
+    """
+    for band in nb.prange(BANDS):
+        top, bottom = band * height // BANDS, (band + 1) * height // BANDS
+        for i in range(len(points)):
+            if rows[i, 0] >= bottom or rows[i, 1] < top or rows[i, 1] < rows[i, 0]:
+                continue
+            px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+            ax, ay, az = axes[i, 0], axes[i, 1], axes[i, 2]
+            r = radii[i]
+            scale = f32(1) if orthographic else f32(1) / pz
+            u, v, reach = fx * px * scale + cx, fy * py * scale + cy, fx * r * scale
+            centre_u, centre_v = int(np.floor(u + f32(0.5))), int(np.floor(v + f32(0.5)))
+            first_u = max(0, int(np.floor(u - reach + f32(0.5))))
+            last_u = min(width - 1, int(np.floor(u + reach + f32(0.5))))
+            offset = ax * px + ay * py + az * pz
+            for row in range(max(top, np.int64(rows[i, 0])), min(bottom, np.int64(rows[i, 1]) + 1)):
+                for column in range(first_u, last_u + 1):
+                    dx, dy = (f32(column) - cx) / fx, (f32(row) - cy) / fy
+                    if orthographic:
+                        z = (offset - ax * dx - ay * dy) / az
+                        ex, ey, ez = dx - px, dy - py, z - pz
+                    else:
+                        z = offset / (ax * dx + ay * dy + az)
+                        ex, ey, ez = dx * z - px, dy * z - py, z - pz
+                    if not (ex * ex + ey * ey + ez * ez <= r * r):  # also where the ray runs along the plane
+                        if row != centre_v or column != centre_u:
+                            continue
+                        z = pz
+                    if z < depth[row, column]:
+                        depth[row, column] = z
+                        index[row, column] = i
+
+
+def render(
+    cloud: SurfelCloud,
+    camera: Camera,
+    T_world_camera: np.ndarray,
+    *,
+    cull_back: bool = True,
+    orthographic: bool = False,
+) -> Rendering:
+    """The cloud as a camera at that pose sees it.
+
+    `cull_back` leaves out surfels that face away, so that a room seen from outside is open towards the viewer.
+    `orthographic` looks along parallel rays: the camera's focal lengths then count pixels a metre.
+    """
+    T_camera_world = poses.inverse(np.asarray(T_world_camera, np.float64))
+    R = np.ascontiguousarray(T_camera_world[:3, :3], f32)
+    t = np.ascontiguousarray(T_camera_world[:3, 3], f32)
+    n = len(cloud)
+    points, axes, rows = np.empty((n, 3), f32), np.empty((n, 3), f32), np.empty((n, 2), np.int16)
+    index = np.full(camera.shape, -1, np.int32)
+    depth = np.full(camera.shape, np.inf, f32)
+    positions, normals, radii = (np.ascontiguousarray(a, f32) for a in (cloud.positions, cloud.normals, cloud.radii))
+    lens = (f32(camera.fx), f32(camera.fy), f32(camera.cx), f32(camera.cy), camera.width, camera.height, orthographic)
+    _project(positions, normals, radii, R, t, *lens, cull_back, points, axes, rows)
+    _draw(points, axes, radii, rows, *lens, index, depth)
+    return Rendering(camera, T_world_camera, index, depth)
+
+
+def painted(rendering: Rendering, colors: np.ndarray, background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
+    """(H, W, 3) uint8 picture of a rendering in which surfel i has colors[i], (N, 3) uint8."""
+    image = np.empty((*rendering.index.shape, 3), np.uint8)
+    image[:] = background
+    drawn = rendering.index >= 0
+    image[drawn] = colors[rendering.index[drawn]]
+    return image
+
+
+def lit(colors: np.ndarray, cloud: SurfelCloud, T_world_camera: np.ndarray, ambient: float = 0.55) -> np.ndarray:
+    """(N, 3) uint8 colours under a lamp above the viewer's left shoulder, so that flat label colours show shape."""
+    lamp = np.asarray(T_world_camera, np.float64)[:3, :3] @ np.array([-0.35, -0.6, -0.72])
+    brightness = ambient + (1 - ambient) * np.abs(cloud.normals @ lamp.astype(f32))
+    return np.clip(colors * brightness[:, None], 0, 255).astype(np.uint8)
