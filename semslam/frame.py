@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -69,3 +69,4 @@ class Step:
     frame: Frame
     observation: Observation
     tracking: Tracking
+    stages_ms: dict[str, float] = field(default_factory=dict)  # how long each stage took, milliseconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,8 +48,12 @@ class FusionCounts:
 class Fusion:
     """Fuses observations of one image size into a map; holds the working images, not the map.
 
-    The calls of one frame, in this order: `prepare` (depth to smoothed depth and normals; poses are not needed yet,
-    tracking may use the results), `fuse`, then `predict` without a new projection as long as the pose stays.
+    The calls of one frame, in this order: `prepare` (depth to smoothed depth and normals, for tracking and fusion),
+    `fuse`, then `predict`, which costs no projection as long as the pose stays.
+
+    Attributes:
+        weights: (H, W) float32, how much a pixel counts by its place in the image.
+        visible: (n,) int32 chunks that the last `fuse` had in view.
     """
 
     def __init__(self, camera: Camera, config: FusionConfig | None = None) -> None:
@@ -57,35 +61,41 @@ class Fusion:
         self.config = config or FusionConfig()
         height, width = camera.shape
         self._K = np.array([camera.fx, camera.fy, camera.cx, camera.cy], f32)
-        self.depth = np.zeros((height, width), f32)  # smoothed, metres
-        self.normals = np.zeros((height, width, 3), f32)  # camera frame
+        self._depth = np.zeros((height, width), f32)
+        self._normals = np.zeros((height, width, 3), f32)
         self._new = np.zeros(height * width, np.uint8)  # pixels that become surfels
         self._index = np.full(height * width, kernels.EMPTY, np.int64)
         self._index_pose: np.ndarray | None = None  # the pose that the index map was made for
         self._new_counts = np.zeros(height, np.int64)
         self._merged_counts = np.zeros(0, np.int64)
+        self._views = [_empty_view(camera), _empty_view(camera)]
         self._all_sure = np.ones((height, width), f32)
-        self._weights = _radial_weights(camera)
+        self.weights = _radial_weights(camera)
         self._chunks = np.empty(0, np.int32)
+        self.visible = self._chunks
         self._to_bury: np.ndarray | None = None  # chunks with marked surfels
 
-    def prepare(self, depth: np.ndarray) -> None:
-        """Smooth a depth image (H, W) float32 metres and take its normals, into `depth` and `normals`."""
+    def prepare(self, observation: Observation) -> Observation:
+        """The observation with smoothed depth and its normals, which are working images: the next call reuses them."""
         c = self.config
-        if depth.shape != self.camera.shape:
+        if observation.depth.shape != self.camera.shape:
+            height, width = observation.depth.shape
             raise ValueError(
-                f"depth is {depth.shape[1]}x{depth.shape[0]}, the map's camera {self.camera.width}x"
-                f"{self.camera.height}; all frames of a map need one size"
+                f"frame {observation.frame.index} is {width}x{height}, the map's camera "
+                f"{self.camera.width}x{self.camera.height}; all frames of a map need one size"
             )
-        depth = np.ascontiguousarray(depth, f32)
-        depth_filter.bilateral(
-            depth, c.smoothing, f32(c.near), f32(c.far), f32(c.noise), f32(c.noise_quadratic), self.depth
-        )
-        depth_filter.normals_of(self.depth, *self._K, f32(c.noise), f32(c.noise_quadratic), self.normals)
+        noise = (f32(c.noise), f32(c.noise_quadratic))
+        depth = np.ascontiguousarray(observation.depth, f32)
+        depth_filter.bilateral(depth, c.smoothing, f32(c.near), f32(c.far), *noise, self._depth)
+        depth_filter.normals_of(self._depth, *self._K, *noise, self._normals)
+        return replace(observation, depth=self._depth, normals=self._normals)
 
     def fuse(self, surfels: SurfelMap, observation: Observation, T_world_camera: np.ndarray, now: int) -> FusionCounts:
-        """Fuse the prepared observation, seen at the given pose as frame `now`, into the map."""
+        """Fuse a prepared observation, seen at the given pose as frame `now`, into the map."""
         c = self.config
+        depth, normals = observation.depth, observation.normals
+        if normals is None:
+            raise ValueError("the observation has no normals; call `prepare` first")
         R, t = _rotation_translation(T_world_camera)
         removed = self._bury(surfels)
         n = self._see(surfels, R, t)
@@ -98,34 +108,35 @@ class Fusion:
             self._merged_counts = np.empty(len(self._chunks), np.int64)
         kernels.merge(
             self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen, R, t,
-            self._K, near, far, self.depth, self.normals, observation.color, self._weights, confidence, *noise,
+            self._K, near, far, depth, normals, observation.color, self.weights, confidence, *noise,
             cos_gate, f32(c.max_confidence), f32(c.carve), np.int32(now), self._index, self._merged_counts,
         )  # fmt: skip
-        self._index_pose = T_world_camera
+        self._index_pose = np.array(T_world_camera)
         merged = int(self._merged_counts[:n].sum())
         kernels.mark_new(
-            self._index, self.depth, self.normals, self._weights, confidence, f32(0.5) * (self._K[0] + self._K[1]),
+            self._index, depth, normals, self.weights, confidence, f32(0.5) * (self._K[0] + self._K[1]),
             *noise, f32(c.spacing), self._new, self._new_counts,
         )  # fmt: skip
-        added = self._append(surfels, observation, confidence, R, t, now)
+        added = self._append(surfels, observation, normals, confidence, R, t, now)
+        n = self._see(surfels, R, t)
+        self.visible = self._chunks[:n]
         if c.clean_every and now % c.clean_every == c.clean_every - 1:
-            n = self._see(surfels, R, t)
             kernels.mark_removals(
                 self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen,
-                R, t, self._K, near, far, self.depth, self._index, *noise, cos_gate,
+                R, t, self._K, near, far, depth, self._index, *noise, cos_gate,
                 np.int32(now), f32(c.stable), np.int32(c.patience),
             )  # fmt: skip
-            self._to_bury = self._chunks[:n].copy()
+            self._to_bury = self.visible.copy()
         return FusionCounts(merged, added, removed, n)
 
     def predict(self, surfels: SurfelMap, T_world_camera: np.ndarray) -> View:
         """What the map looks like from a pose: one pixel a surfel, with holes where the map is sparse.
 
-        The index map of the last `fuse` is used again where the pose is the same. `View.index` holds until the
-        next `fuse`.
+        The index map of the last `fuse` is used again where the pose is the same. The images belong to two views
+        that take turns: copy what must outlive the next but one call. `View.index` holds until the next `fuse`.
         """
         R, t = _rotation_translation(T_world_camera)
-        if self._index_pose is not T_world_camera:
+        if self._index_pose is None or not np.array_equal(self._index_pose, T_world_camera):
             n = self._see(surfels, R, t)
             kernels.clear_index(self._index)
             kernels.project_chunks(
@@ -133,31 +144,39 @@ class Fusion:
                 f32(0.5 * self.config.near), f32(1.2 * self.config.far), self.camera.width, self.camera.height,
                 self._index,
             )  # fmt: skip
-            self._index_pose = T_world_camera
-        shape = self.camera.shape
-        view = View(
-            camera=self.camera,
-            T_world_camera=T_world_camera,
-            vertices=np.empty((*shape, 3), f32),
-            normals=np.empty((*shape, 3), f32),
-            color=np.empty((*shape, 3), np.uint8),
-            confidence=np.empty(shape, f32),
-            index=np.empty(shape, np.int64),
-        )
+            self._index_pose = np.array(T_world_camera)
+        self._views.reverse()
+        view = replace(self._views[0], T_world_camera=np.array(T_world_camera))
         kernels.gather(
             self._index, surfels.position, surfels.normal, surfels.color, R, t, self.camera.width,
             view.vertices, view.normals, view.color, view.confidence, view.index,
         )  # fmt: skip
         return view
 
-    def finish(self, surfels: SurfelMap) -> int:
-        """Bury what the last cleaning marked; returns how many. Call before the map is saved or read."""
-        return self._bury(surfels)
+    def state(self) -> dict[str, np.ndarray]:
+        """What must be kept, beside the map, to go on exactly as if there had been no break."""
+        state = {"index": self._index}
+        if self._index_pose is not None:
+            state["index_pose"] = self._index_pose
+        if self._to_bury is not None:
+            state["to_bury"] = self._to_bury
+        return state
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take up a `state`; ValueError where it is of another image size."""
+        if state["index"].shape != self._index.shape:
+            raise ValueError(
+                f"the saved state is of {state['index'].size} pixels, these frames have {self._index.size}"
+            )
+        self._index[:] = state["index"]
+        self._index_pose = state.get("index_pose")
+        self._to_bury = state.get("to_bury")
 
     def _append(
         self,
         surfels: SurfelMap,
         observation: Observation,
+        normals: np.ndarray,
         confidence: np.ndarray,
         R: np.ndarray,
         t: np.ndarray,
@@ -167,10 +186,10 @@ class Fusion:
         pixels = np.empty(int(ends[-1]), np.int32)
         kernels.list_new(self._new, self.camera.width, ends - self._new_counts, pixels)
         points = np.empty((len(pixels), 3), f32)
-        kernels.world_points(pixels, len(pixels), self.depth, R, t, self._K, points)
+        kernels.world_points(pixels, len(pixels), observation.depth, R, t, self._K, points)
         new_slots = surfels.insert(points)
         kernels.write_new(
-            pixels, points, new_slots, len(new_slots), self.depth, self.normals, observation.color, self._weights,
+            pixels, points, new_slots, len(new_slots), observation.depth, normals, observation.color, self.weights,
             confidence, R, self._K, np.int32(now), surfels.position, surfels.normal, surfels.color, surfels.seen,
             surfels.scores, self._index,
         )  # fmt: skip
@@ -198,6 +217,19 @@ class Fusion:
 
 def _rotation_translation(T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(T[:3, :3], f32), np.ascontiguousarray(T[:3, 3], f32)
+
+
+def _empty_view(camera: Camera) -> View:
+    shape = camera.shape
+    return View(
+        camera=camera,
+        T_world_camera=np.eye(4),
+        vertices=np.zeros((*shape, 3), f32),
+        normals=np.zeros((*shape, 3), f32),
+        color=np.zeros((*shape, 3), np.uint8),
+        confidence=np.zeros(shape, f32),
+        index=np.full(shape, -1, np.int64),
+    )
 
 
 def _radial_weights(camera: Camera) -> np.ndarray:

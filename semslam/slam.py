@@ -1,0 +1,111 @@
+"""The system on one screen: perceive, track, fuse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.cloud import SurfelCloud
+from semslam.frame import Frame, Observation, Step, Tracking, View
+from semslam.fusion import Fusion, FusionConfig
+from semslam.label_fusion import LabelFusionConfig, label_fusion
+from semslam.perception import Perceive, Perception, PerceptionConfig, Prediction
+from semslam.surfels import MapConfig, SurfelMap
+
+Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
+Track = Callable[[Observation, Predict], Tracking]
+
+
+@dataclass(frozen=True)
+class SlamConfig:
+    """The stages' settings; the defaults reconstruct a room from a Kinect-like sensor."""
+
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    map: MapConfig = field(default_factory=MapConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    labels: LabelFusionConfig = field(default_factory=LabelFusionConfig)
+
+
+def given_pose(observation: Observation, predict: Predict) -> Tracking:
+    """Tracking for those who have poses: the frame's own."""
+    T = observation.frame.T_world_camera
+    if T is None:
+        return Tracking(np.eye(4), ok=False, reason="the sequence has no pose for this frame")
+    return Tracking(T, ok=True)
+
+
+class Slam:
+    """Dense semantic SLAM: each frame's depth and classes, at the pose that tracking finds, go into one surfel map."""
+
+    def __init__(
+        self,
+        camera: Camera,
+        config: SlamConfig | None = None,
+        *,
+        perceive: Perceive | None = None,
+        track: Track = given_pose,
+        label_set: str | None = None,
+        predict: Callable[[np.ndarray], Prediction] | None = None,
+    ) -> None:
+        """camera: that of the frames. label_set: that of the frames' labels, if any. predict: a network, see
+        Perception; `perceive` replaces the whole first stage."""
+        self.config = config or SlamConfig()
+        perception = Perception(self.config.perception, camera, label_set, predict) if perceive is None else None
+        self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
+        self.track = track
+        self.surfels = SurfelMap(perception.num_classes if perception else 0, self.config.map)
+        self.fusion = Fusion(perception.camera if perception else camera, self.config.fusion)
+        self.labels = label_fusion(self.config.labels)
+
+    def run(self, frames: Iterable[Frame]) -> Iterator[Step]:
+        """Step through frames; drawing, files and progress happen between steps, in the caller."""
+        return (self.step(frame) for frame in frames)
+
+    def step(self, frame: Frame) -> Step:
+        """One frame through the system."""
+        watch = _Stopwatch()
+        observation = self.perceive(frame)
+        watch.lap("perceive")
+        observation = self.fusion.prepare(observation)
+        watch.lap("filter")
+        tracking = self.track(observation, self.predict)
+        watch.lap("track")
+        if tracking.ok:  # a lost frame must not smear the map
+            self.fusion.fuse(self.surfels, observation, tracking.T_world_camera, frame.index)
+            watch.lap("fuse")
+            if observation.class_probabilities is not None:
+                self.labels.fuse(
+                    self.surfels,
+                    self.fusion.visible,
+                    observation.class_probabilities,
+                    self.fusion.weights,
+                    observation.camera,
+                    tracking.T_world_camera,
+                    frame.index,
+                )
+                watch.lap("labels")
+        return Step(frame, observation, tracking, watch.stages_ms)
+
+    def predict(self, T_world_camera: np.ndarray) -> View:
+        """What the map looks like from a pose."""
+        return self.fusion.predict(self.surfels, T_world_camera)
+
+    def cloud(self, min_confidence: float = 0.0) -> SurfelCloud:
+        """The map so far, as plain arrays."""
+        probabilities = self.labels.probabilities(self.surfels) if self.surfels.num_classes else None
+        return self.surfels.cloud(probabilities, min_confidence)
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self.stages_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.stages_ms[stage] = (now - self._last) * 1e3
+        self._last = now
