@@ -1,0 +1,57 @@
+"""Recordings as frames: `open_sequence(path)` knows a dozen layouts by what lies in the folder.
+
+Adding a reader is a file with `fits(path)` and an `open_...` function, and a line in READERS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sequences import folder, room
+from sequences.sequence import CorruptFrame, ImageSequence, Sequence
+
+__all__ = ["READERS", "CorruptFrame", "ImageSequence", "Reader", "Sequence", "open_sequence"]
+
+
+class Reader(NamedTuple):
+    """How one kind of recording is told apart and opened."""
+
+    open: Callable[..., Sequence]  # (path, *, depth_scale=None, camera=None, ...)
+    fits: Callable[[Path], bool]  # whether a path looks like this kind
+    layout: str  # what lies in it, for people
+
+
+READERS: dict[str, Reader] = {
+    "room": Reader(room.open_room, room.fits, room.LAYOUT),
+    "folder": Reader(folder.open_folder, folder.fits, folder.LAYOUT),
+}
+
+
+def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> Sequence:
+    """Open a recording; its kind, a key of READERS, is told from what lies in the folder where not given.
+
+    Options that every reader of files takes: `depth_scale` (units a metre) and `camera` replace what the
+    recording says; None leaves it. FileNotFoundError where there is nothing, ValueError where no frame could be right.
+    """
+    path = Path(path)
+    if kind is None:
+        kind = detect_kind(path)
+    elif kind not in READERS:
+        raise ValueError(f"unknown kind of sequence '{kind}'; known are {', '.join(READERS)}")
+    return READERS[kind].open(path, **{name: value for name, value in options.items() if value is not None})
+
+
+def detect_kind(path: str | Path) -> str:
+    """The key of READERS of the first kind that a path fits."""
+    path = Path(path)
+    for kind, reader in READERS.items():
+        if reader.fits(path):
+            return kind
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such sequence; give a folder, a list file, or 'room' for the built-in one")
+    if path.is_dir() and not any(path.iterdir()):
+        raise ValueError(f"{path}: the folder is empty; a plain sequence holds {folder.LAYOUT}")
+    kinds = "; ".join(f"{kind}: {reader.layout}" for kind, reader in READERS.items())
+    raise ValueError(f"{path}: fits no known kind of sequence ({kinds}); name one with --kind")
