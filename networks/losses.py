@@ -1,0 +1,78 @@
+"""The losses of the joint network, each the mean over the pixels that have truth.
+
+Predictions are (B, C, h, w) at the network's resolution, truth at the same. A batch without one valid pixel costs 0
+and still has a gradient (of zero), so that a training step needs no special case.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IGNORE = 255  # label of a pixel without a class
+
+
+def cross_entropy(scores: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of scores (B, C, h, w) and class ids (B, h, w) int64, mean over the pixels that are not 255.
+
+    With `class_weights` (C,) the mean is weighted.
+    """
+    loss = F.cross_entropy(scores, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
+    if class_weights is None:
+        count = (labels != IGNORE).sum()
+    else:
+        padded = torch.cat([class_weights, class_weights.new_zeros(IGNORE + 1 - len(class_weights))])
+        count = padded[labels].sum()
+    return loss / count.clamp(min=1e-6)
+
+
+def inverse_huber(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """Inverse Huber of depths (B, h, w) in metres: |e| up to c, (e^2 + c^2) / (2 c) beyond, c = 0.2 max |e|.
+
+    Laina et al., "Deeper Depth Prediction with Fully Convolutional Residual Networks", 2016. The threshold c is the
+    batch's, over valid pixels, and carries no gradient; the mean is over valid pixels, so that the loss does not
+    depend on how many are missing; nothing clips the prediction, so that a negative one is pulled up.
+    """
+    error = torch.where(valid, predicted - truth, torch.zeros_like(predicted)).abs()
+    c = (0.2 * error.detach().max()).clamp(min=1e-6)  # a perfect batch must not divide by zero
+    loss = torch.where(error <= c, error, (error.square() + c * c) / (2 * c))
+    return torch.where(valid, loss, torch.zeros_like(loss)).sum() / valid.sum().clamp(min=1)
+
+
+def negative_dot(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """Minus the cosine between predicted (B, 3, h, w; any length) and true unit normals, mean over valid (B, h, w)."""
+    cosine = (F.normalize(predicted, dim=1, eps=1e-6) * truth).sum(1)
+    return -torch.where(valid, cosine, torch.zeros_like(cosine)).sum() / valid.sum().clamp(min=1)
+
+
+class WeightedSum(nn.Module):
+    """Sum of the tasks' losses with given weights."""
+
+    def __init__(self, weights: dict[str, float]) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+
+    def forward(self, losses: dict[str, Tensor]) -> Tensor:
+        return torch.stack([self.weights[task] * loss for task, loss in losses.items()]).sum()
+
+
+class UncertaintyWeightedSum(nn.Module):
+    """Sum of the tasks' losses with learned weights, exp(-s) L + s / 2 with s = log sigma^2.
+
+    Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018: regression counts
+    L / (2 sigma^2) + log sigma, classification L / sigma^2 + log sigma. The losses here may be negative or absolute,
+    so only the form is theirs: a task's weight falls as its loss stays high.
+    """
+
+    def __init__(self, tasks: dict[str, float]) -> None:
+        super().__init__()
+        self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in tasks})
+
+    def forward(self, losses: dict[str, Tensor]) -> Tensor:
+        terms = []
+        for task, loss in losses.items():
+            s = self.log_variance[task]
+            factor = 1.0 if task == "segmentation" else 0.5
+            terms.append(factor * torch.exp(-s) * loss + 0.5 * s)
+        return torch.stack(terms).sum()

@@ -1,0 +1,109 @@
+"""What moves the weights: groups of parameters with their own optimiser and rhythm, schedules, averaged weights."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(eq=False)
+class Group:
+    """Parameters that step together.
+
+    A group steps once `every` examples that concern it have been seen since it last did, with the mean of their
+    gradients: 1 steps at each batch that concerns it (plain training, BlitzNet), 10 or 30 accumulate (UberNet).
+    """
+
+    name: str
+    parameters: list[nn.Parameter]
+    rate: float
+    every: int = 1
+    weight_decay: float = 0.0
+    seen: int = field(default=0, init=False)  # examples since the last step
+    batches: int = field(default=0, init=False)  # batches that added gradient since then
+
+
+def adamw(group: Group) -> torch.optim.Optimizer:
+    decayed = [p for p in group.parameters if p.dim() > 1]  # neither biases nor norms
+    others = [p for p in group.parameters if p.dim() <= 1]
+    parts = [{"params": decayed, "weight_decay": group.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([part for part in parts if part["params"]], lr=group.rate)
+
+
+def sgd(group: Group) -> torch.optim.Optimizer:
+    return torch.optim.SGD(group.parameters, lr=group.rate, momentum=0.9, weight_decay=group.weight_decay)
+
+
+OPTIMISERS: dict[str, Callable[[Group], torch.optim.Optimizer]] = {"adamw": adamw, "sgd": sgd}
+
+
+def poly(progress: float) -> float:
+    """Factor of the rate at `progress` 0..1 of a training: (1 - progress)^0.9."""
+    return max(0.0, 1.0 - progress) ** 0.9
+
+
+def step_by_thirds(progress: float) -> float:
+    """Factor of the rate: a tenth after each third."""
+    return 0.1 ** min(2, int(progress * 3))
+
+
+def constant(progress: float) -> float:
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"poly": poly, "step": step_by_thirds, "constant": constant}
+
+
+def warmed_up(factor: float, step: int, steps: int) -> float:
+    """`factor` rising linearly over the first `steps` steps."""
+    return factor * min(1.0, (step + 1) / steps) if steps else factor
+
+
+class AveragedWeights:
+    """Exponential moving average of a module's parameters; buffers are copied.
+
+    The decay grows with the number of updates, so that the random start is soon forgotten.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.state: dict[str, Tensor] = {key: value.detach().clone() for key, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for key, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.state[key].lerp_(value, 1 - decay)
+            else:
+                self.state[key].copy_(value)
+
+
+def clip(parameters: Iterable[nn.Parameter], norm: float) -> float:
+    """Scale the gradients so that their joint norm is at most `norm`; returns what it was."""
+    return float(nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], norm))
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to hand large blocks back to the kernel between steps.
+
+    A training step frees and asks again for hundreds of megabytes; where page faults are slow (virtual machines)
+    this took seven eighths of a step.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, -1)
+        libc.mallopt(m_top_pad, 1 << 29)
+    except (OSError, AttributeError):  # another C library: nothing lost but speed
+        return
