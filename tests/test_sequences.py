@@ -1,0 +1,322 @@
+"""Readers: what lies in files comes out in our units, and what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from semslam.labels import LABEL_SETS
+from sequences import READERS, CorruptFrame, open_sequence
+from sequences.folder import write_folder
+from sequences.room import RoomSequence
+
+
+@pytest.fixture(scope="module")
+def room() -> RoomSequence:
+    return RoomSequence(frames=6, width=80, height=60)
+
+
+@pytest.fixture(scope="module")
+def original(room, tmp_path_factory) -> Path:
+    return write_folder(room, tmp_path_factory.mktemp("written") / "room")
+
+
+@pytest.fixture
+def folder(original, tmp_path) -> Path:
+    """A plain folder of six frames, for tests to spoil."""
+    return Path(shutil.copytree(original, tmp_path / "seq"))
+
+
+def frames_read(path: Path) -> tuple[list[int], list[str]]:
+    """As a caller does that counts and skips: (indices read, messages of the others)."""
+    sequence, read, problems = open_sequence(path), [], []
+    for i in range(len(sequence)):
+        try:
+            read.append(sequence[i].index)
+        except CorruptFrame as problem:
+            problems.append(str(problem))
+    return read, problems
+
+
+# The plain folder, when all is well
+
+
+def test_a_written_sequence_reads_back_as_it_was(room, original):
+    sequence = open_sequence(original)
+    assert len(sequence) == len(room) and sequence.camera == room.camera
+    assert (sequence.has_depth, sequence.has_labels, sequence.has_poses) == (True, True, True)
+    assert sequence.label_set == "nyu40" and sequence.name == "room"
+    for ours, theirs in zip(room, sequence):
+        assert np.array_equal(ours.color, theirs.color) and np.array_equal(ours.labels, theirs.labels)
+        assert np.abs(ours.depth - theirs.depth).max() <= 0.00051
+        np.testing.assert_allclose(ours.T_world_camera, theirs.T_world_camera, atol=1e-6)
+        assert ours.timestamp == pytest.approx(theirs.timestamp, abs=1e-6)
+        assert theirs.depth.dtype == np.float32 and theirs.color.dtype == theirs.labels.dtype == np.uint8
+
+
+def test_a_frame_is_the_same_in_whatever_order_it_is_read(original):
+    sequence = open_sequence(original)
+    late = sequence[4]
+    in_order = list(sequence)[4]
+    assert np.array_equal(late.color, in_order.color) and late.index == in_order.index == 4
+
+
+def test_depth_labels_and_poses_are_optional(folder):
+    for part in ("depth", "label40"):
+        shutil.rmtree(folder / part)
+    (folder / "groundtruth.txt").unlink()
+    sequence = open_sequence(folder)
+    frame = sequence[2]
+    assert frame.depth is None and frame.labels is None and frame.T_world_camera is None
+    assert not (sequence.has_depth or sequence.has_labels or sequence.has_poses)
+    assert sequence.trajectory is None and frame.timestamp == pytest.approx(2 / 30)
+
+
+def test_frames_without_a_label_file_are_unlabelled_frames(folder):
+    (folder / "label40" / "000003.png").unlink()
+    sequence = open_sequence(folder)
+    assert sequence[3].labels is None and sequence[4].labels is not None
+
+
+def test_frames_are_in_the_order_of_their_numbers(folder):
+    for sub in ("color", "depth", "label40"):
+        for i in range(6):
+            (folder / sub / f"{i:06d}.png").rename(folder / sub / f"{i * 3}.png")
+    sequence = open_sequence(folder)
+    assert [path.name for path in sequence.color_paths] == ["0.png", "3.png", "6.png", "9.png", "12.png", "15.png"]
+
+
+def test_a_nan_line_is_a_frame_without_a_pose(folder):
+    path = folder / "groundtruth.txt"
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].split()[0] + " nan" * 7
+    path.write_text("\n".join(lines) + "\n")
+    sequence = open_sequence(folder)
+    assert sequence[2].T_world_camera is None and sequence[3].T_world_camera is not None
+    assert len(sequence.trajectory) == 5 and sequence[2].timestamp == pytest.approx(2 / 30, abs=1e-6)
+
+
+def test_frames_without_a_pose_are_written_and_read_back(folder, tmp_path):
+    sequence = open_sequence(folder)
+    gaps = replace(sequence, poses=tuple(None if i in (0, 3) else T for i, T in enumerate(sequence.poses)))
+    again = open_sequence(write_folder(gaps, tmp_path / "again"))
+    assert [T is None for T in again.poses] == [True, False, False, True, False, False]
+    np.testing.assert_allclose(again.poses[4], sequence.poses[4], atol=1e-8)
+
+
+def test_distortion_in_camera_yaml_is_removed_from_every_image(folder):
+    values = yaml.safe_load((folder / "camera.yaml").read_text())
+    (folder / "camera.yaml").write_text(yaml.safe_dump(values | {"distortion": [0.3, -0.5, 0.0, 0.0, 0.0]}))
+    sequence, frame = open_sequence(folder), open_sequence(folder)[0]
+    assert sequence.camera.distortion is None
+    plain = open_sequence(folder, camera=sequence.camera)[0]
+    assert not np.array_equal(frame.color, plain.color) and not np.array_equal(frame.labels, plain.labels)
+    assert set(np.unique(frame.labels)) <= set(np.unique(plain.labels)) | {255}
+    assert np.array_equal(frame.labels == 255, frame.depth == 0), "outside the recorded image there is neither"
+
+
+def test_settings_given_replace_those_of_the_folder(folder):
+    sequence = open_sequence(folder, depth_scale=5000.0)
+    np.testing.assert_allclose(sequence[0].depth * 5, open_sequence(folder)[0].depth, rtol=1e-6)
+    camera = replace(sequence.camera, fx=100.0)
+    assert open_sequence(folder, camera=camera)[0].camera.fx == 100.0
+
+
+def test_real_recordings_read_as_their_readme_says(shared_data):
+    kitchen = open_sequence(shared_data / "redkitchen")
+    assert len(kitchen) == 200 and kitchen.camera.fx == 525.96
+    assert [i for i in range(9) if kitchen[i].labels is not None] == [0, 4, 8]
+    assert 0.5 < np.median(kitchen[0].depth[kitchen[0].depth > 0]) < 4
+    living = open_sequence(shared_data / "icl_livingroom1")
+    assert len(living) == 211 and living[210].labels is not None and len(living.trajectory) == 211
+
+
+# The plain folder, spoilt
+
+
+@pytest.mark.parametrize("sub", ["color", "depth"])
+def test_a_missing_file_is_one_corrupt_frame_that_names_it(folder, sub):
+    (folder / sub / "000002.png").unlink()
+    read, problems = frames_read(folder)
+    assert read == [0, 1, 3, 4, 5] and len(problems) == 1
+    assert f"{sub}/000002.png: the file is missing" in problems[0]
+
+
+@pytest.mark.parametrize("sub", ["color", "depth", "label40"])
+@pytest.mark.parametrize("bytes_left", [0, 20, 0.5])
+def test_a_truncated_file_is_one_corrupt_frame_that_names_it(folder, sub, bytes_left):
+    path = folder / sub / "000000.png"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * bytes_left) if bytes_left < 1 else bytes_left])
+    read, problems = frames_read(folder)
+    assert read == [1, 2, 3, 4, 5] and len(problems) == 1
+    assert f"{sub}/000000.png: the file is" in problems[0] and "\n" not in problems[0]
+
+
+def test_half_a_jpeg_is_corrupt_and_not_half_grey(folder):
+    color = cv2.imread(str(folder / "color" / "000001.png"))
+    (folder / "color" / "000001.png").unlink()
+    data = cv2.imencode(".jpg", color)[1].tobytes()
+    (folder / "color" / "000001.jpg").write_bytes(data[: len(data) // 2])
+    read, problems = frames_read(folder)
+    assert 1 not in read and "truncated" in problems[0]
+
+
+def test_a_damaged_image_is_one_corrupt_frame(folder):
+    path = folder / "depth" / "000001.png"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+    read, problems = frames_read(folder)
+    assert 1 not in read and "damaged" in problems[0]
+
+
+def test_one_frame_of_another_size_is_corrupt(folder):
+    cv2.imwrite(str(folder / "depth" / "000003.png"), np.ones((30, 40), np.uint16))
+    read, problems = frames_read(folder)
+    assert 3 not in read and "depth is 40x30, the camera's is 80x60" in problems[0]
+
+
+def test_a_camera_of_another_size_is_refused_at_once(folder):
+    text = (folder / "camera.yaml").read_text().replace("width: 80", "width: 160")
+    (folder / "camera.yaml").write_text(text)
+    with pytest.raises(ValueError, match="image is 80x60, the camera's is 160x60"):
+        open_sequence(folder)
+
+
+def test_depth_of_another_size_is_refused_at_once(folder):
+    for path in (folder / "depth").iterdir():
+        cv2.imwrite(str(path), np.ones((30, 40), np.uint16))
+    with pytest.raises(ValueError, match=r"000000\.png: depth is 40x30"):
+        open_sequence(folder)
+
+
+def test_depth_of_another_type_is_refused_at_once(folder):
+    for path in (folder / "depth").iterdir():
+        cv2.imwrite(str(path), np.ones((60, 80), np.uint8))
+    with pytest.raises(ValueError, match="depth is uint8 with 1 channel, expected uint16"):
+        open_sequence(folder)
+    for path in (folder / "depth").iterdir():
+        cv2.imwrite(str(path), np.ones((60, 80, 3), np.uint16))
+    with pytest.raises(ValueError, match="depth is uint16 with 3 channels"):
+        open_sequence(folder)
+
+
+def test_an_image_that_is_no_image_is_corrupt(folder):
+    (folder / "color" / "000000.png").write_text("not an image")
+    assert "is no image or is damaged" in frames_read(folder)[1][0]
+
+
+def test_a_label_id_outside_the_set_is_corrupt_and_named(folder):
+    labels = np.full((60, 80), 77, np.uint8)
+    cv2.imwrite(str(folder / "label40" / "000002.png"), labels)
+    read, problems = frames_read(folder)
+    assert 2 not in read and "label id 77 is outside nyu40" in problems[0]
+
+
+def test_labels_that_are_all_outside_the_set_are_refused_at_once(folder):
+    for path in (folder / "label40").iterdir():
+        cv2.imwrite(str(path), np.full((60, 80), 200, np.uint8))
+    with pytest.raises(ValueError, match=r"label40/000000\.png: label id 200"):
+        open_sequence(folder)
+
+
+def test_a_pose_count_that_disagrees_is_refused(folder):
+    path = folder / "groundtruth.txt"
+    path.write_text("\n".join(path.read_text().splitlines()[:-2]) + "\n")
+    with pytest.raises(ValueError, match=r"groundtruth\.txt: 4 pose lines, but 6 frames"):
+        open_sequence(folder)
+
+
+def test_poses_that_are_mostly_nan_are_refused_with_file_and_line(folder):
+    path = folder / "groundtruth.txt"
+    lines = [line.split()[0] + " nan" * 7 if i > 0 else line for i, line in enumerate(path.read_text().splitlines())]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"groundtruth\.txt:2: NaN in this and 4 more of 6 pose lines"):
+        open_sequence(folder)
+
+
+def test_a_pose_line_with_words_or_columns_missing_is_named(folder):
+    path = folder / "groundtruth.txt"
+    good = path.read_text().splitlines()
+    path.write_text("\n".join([*good[:3], "0.1 0 0 zero 0 0 0 1", *good[4:]]))
+    with pytest.raises(ValueError, match=r"groundtruth\.txt:4"):
+        open_sequence(folder)
+    path.write_text("\n".join([*good[:3], "0.1 0 0 0 1", *good[4:]]))
+    with pytest.raises(ValueError, match=r"groundtruth\.txt:4: 5 columns"):
+        open_sequence(folder)
+
+
+def test_an_empty_folder_says_what_is_expected(tmp_path):
+    with pytest.raises(ValueError, match=r"empty; a plain sequence holds color/"):
+        open_sequence(tmp_path)
+
+
+def test_a_folder_without_colour_images_says_so(folder):
+    shutil.rmtree(folder / "color")
+    with pytest.raises(ValueError, match="color/ holds no images"):
+        open_sequence(folder)
+
+
+def test_nothing_at_a_path_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such sequence"):
+        open_sequence(tmp_path / "nowhere")
+
+
+def test_a_folder_of_other_things_names_the_known_kinds(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match="fits no known kind"):
+        open_sequence(tmp_path)
+    with pytest.raises(ValueError, match="unknown kind of sequence 'video'; known are room"):
+        open_sequence(tmp_path, kind="video")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: text.replace("fx:", "f:"), "lacks fx"),
+        (lambda text: text + "color_scale: 3\n", "unknown color_scale; known are width"),
+        (lambda text: re.sub("fy: .*", "fy: -480", text), "focal lengths must be positive"),
+        (lambda text: re.sub("fx: .*", "fx: wide", text), "wide"),
+        (lambda text: re.sub("depth_scale: .*", "depth_scale: 0", text), "depth_scale 0.0"),
+        (lambda text: "a: [b", "is not YAML"),
+    ],
+)
+def test_a_camera_file_that_is_wrong_says_what_is(folder, spoil, message):
+    path = folder / "camera.yaml"
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(ValueError, match=rf"camera\.yaml: .*{message}"):
+        open_sequence(folder)
+
+
+def test_a_folder_without_a_camera_file_says_what_to_write(folder):
+    (folder / "camera.yaml").unlink()
+    with pytest.raises(ValueError, match=r"camera\.yaml: missing; write width"):
+        open_sequence(folder)
+
+
+def test_one_frame_in_two_formats_is_refused(folder):
+    shutil.copy(folder / "color" / "000001.png", folder / "color" / "000001.jpg")
+    with pytest.raises(ValueError, match="are one frame"):
+        open_sequence(folder)
+
+
+def test_asking_beyond_the_end_is_an_index_error(original):
+    for index in (6, -1):
+        with pytest.raises(IndexError, match=r"frames 0\.\.5"):
+            open_sequence(original)[index]
+
+
+def test_every_reader_says_what_it_reads():
+    assert all(reader.layout and callable(reader.open) and callable(reader.fits) for reader in READERS.values())
+
+
+def test_labels_of_the_room_are_nyu40(room):
+    assert room[0].labels[room[0].labels != 255].max() < len(LABEL_SETS["nyu40"])
