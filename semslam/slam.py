@@ -56,6 +56,7 @@ class Slam:
         self.config = config or SlamConfig()
         perception = Perception(self.config.perception, camera, label_set, predict) if perceive is None else None
         self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
+        self.network = predict
         self.track = track
         self.surfels = SurfelMap(perception.num_classes if perception else 0, self.config.map)
         self.fusion = Fusion(perception.camera if perception else camera, self.config.fusion)

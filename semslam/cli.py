@@ -1,0 +1,169 @@
+"""The commands: the only place that prints, exits, sets up logging and shows progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue" if sys.platform == "win32" else "omp")
+
+app = typer.Typer(
+    help="Dense semantic SLAM: RGB-D frames become a labelled 3-D map of surfels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Kind = Annotated[Optional[str], typer.Option("--kind", help="Layout of the sequence; found out where not given.")]  # noqa: UP045
+
+
+def main() -> None:
+    """Run the command line; wrong input ends with one line and exit code 2."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        app(standalone_mode=True)
+    except (ValueError, OSError, MemoryError, ImportError) as error:
+        if os.environ.get("SEMSLAM_DEBUG"):
+            raise
+        sys.stderr.write(f"semslam: {' '.join(str(error).split()) or type(error).__name__}\n")
+        sys.exit(2)
+
+
+@app.command()
+def reconstruct(
+    sequence: Annotated[
+        str, typer.Argument(help="Folder or list file of a recording, or 'room' for the built-in one.")
+    ],
+    out: Out,
+    kind: Kind = None,
+    depth: Annotated[str, typer.Option(help="sensor | predicted")] = "sensor",
+    labels: Annotated[str, typer.Option(help="predicted | truth | none")] = "predicted",
+    poses: Annotated[
+        Optional[str], typer.Option(help="dataset | tracked | a trajectory file; dataset where there are poses.")  # noqa: UP045
+    ] = None,
+    classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
+    label_every: Annotated[Optional[int], typer.Option(help="Frames between two labelled ones.")] = None,  # noqa: UP045
+    weights: Annotated[Optional[str], typer.Option(help="Weights of the network; bundled ones by default.")] = None,  # noqa: UP045
+    engine: Annotated[Optional[str], typer.Option(help="torch | onnxruntime | openvino")] = None,  # noqa: UP045
+    config: Annotated[Optional[Path], typer.Option(help="YAML with any of the settings of config.yaml.")] = None,  # noqa: UP045
+    hold_out: Annotated[Optional[int], typer.Option(help="Keep every so many-th frame to judge the map by.")] = None,  # noqa: UP045
+    max_surfels: Annotated[Optional[int], typer.Option(help="Capacity of the map.")] = None,  # noqa: UP045
+    mesh: Annotated[bool, typer.Option(help="Also write a labelled triangle mesh.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+) -> None:
+    """Reconstruct a sequence into a labelled surfel map."""
+    from semslam import main_job as job
+
+    run = job.prepare(
+        sequence,
+        out,
+        config=config,
+        kind=kind,
+        depth=depth,
+        labels=labels,
+        poses=poses,
+        classes=classes,
+        label_every=label_every,
+        weights=weights,
+        engine=engine,
+        hold_out=hold_out,
+        max_surfels=max_surfels,
+        resume=resume,
+    )
+    with _interruptible() as interrupted, _progress(len(run), "frames") as advance:
+        for _ in run:
+            advance()
+            if interrupted():
+                break
+    if len(run):
+        run.save()
+        typer.echo(f"stopped with {len(run)} frames to go; `semslam reconstruct ... --resume` goes on from here: {out}")
+        raise typer.Exit(130)
+    metrics = job.finish(run, mesh=mesh)
+    typer.echo(
+        f"{metrics['frames_fused']} of {metrics['frames']} frames fused, {metrics['frames_per_second']:.1f} frames/s, "
+        f"{metrics['surfels']} surfels"
+    )
+    for name, what in (
+        ("preview", "picture"),
+        ("map", "surfels"),
+        ("mesh", "mesh"),
+        ("trajectory", "trajectory"),
+        ("metrics", "figures"),
+    ):
+        path = getattr(run.folder, name)
+        if path.is_file():
+            typer.echo(f"{what + ':':<12}{path}")
+    typer.echo(f"look at it:  semslam view {out}")
+
+
+@app.command()
+def view(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    png: Annotated[Optional[Path], typer.Option(help="Write a picture instead of opening a window.")] = None,  # noqa: UP045
+    color_by: Annotated[str, typer.Option(help="color | label | normal | confidence | entropy | first_seen")] = "color",
+) -> None:
+    """Look at the map of a run."""
+    from semslam import viewer
+    from semslam.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    cloud, label_set = folder.load_cloud()
+    trajectory = folder.load_trajectory().T_world_camera
+    if png:
+        viewer.render_png(png, cloud, label_set, coloring=color_by, trajectory=trajectory)
+        typer.echo(f"picture: {png}")
+        return
+    typer.echo(viewer.KEYS_HELP)
+    viewer.view(cloud, label_set, trajectory=trajectory)
+
+
+@app.command()
+def doctor(
+    sequence: Annotated[str, typer.Argument(help="Folder or list file of a recording.")],
+    kind: Kind = None,
+) -> None:
+    """Find wrong depth scale, intrinsics, pose convention, timestamps or label ids; exit code 1 if any."""
+    from semslam.doctor import diagnose
+    from sequences import open_sequence
+
+    findings = diagnose(open_sequence(sequence, kind))
+    for finding in findings:
+        typer.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+    if not findings:
+        typer.echo("nothing wrong found")
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C is remembered and asked for between two frames, so that no frame is left half fused."""
+    import signal
+
+    hit: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: hit.append(number))
+    try:
+        yield lambda: bool(hit)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _progress(total: int, unit: str) -> Iterator[Callable[[], Any]]:
+    """A bar with rate and time left on a terminal, silence in a pipe."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=f" {unit}", disable=None, leave=False) as bar:
+        yield lambda: bar.update(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The main job: from what a person asks for to a run, and from its end to the files that they look at."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semslam import config as configs
+from semslam.cloud import SurfelCloud
+from semslam.labels import LABEL_SETS
+from semslam.perception import Perception
+from semslam.run import Run, RunConfig, pose_source
+from semslam.run_folder import RunFolder
+from semslam.slam import Slam
+
+MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
+
+
+def prepare(
+    path: str,
+    out: Path,
+    *,
+    config: Path | None = None,
+    kind: str | None = None,
+    depth: str = "sensor",
+    labels: str = "predicted",
+    poses: str | None = None,
+    classes: str = "nyu13",
+    label_every: int | None = None,
+    weights: str | None = None,
+    engine: str | None = None,
+    hold_out: int | None = None,
+    max_surfels: int | None = None,
+    resume: bool = False,
+) -> Run:
+    """A run ready to iterate. ValueError or OSError, one line, for what cannot be done.
+
+    What is named here wins over the settings of the file `config`.
+    """
+    from sequences import open_sequence
+
+    base = configs.load(config, RunConfig) if config else RunConfig(sequence=path)
+    sequence = open_sequence(path, kind)
+    perception = replace(base.slam.perception, depth=depth, labels=labels, classes=classes, label_every=label_every)
+    settings = RunConfig(
+        sequence=path,
+        kind=kind,
+        poses=poses or ("dataset" if sequence.has_poses else "tracked"),
+        hold_out=hold_out,
+        max_corrupt=base.max_corrupt,
+        weights=weights,
+        engine=engine,
+        slam=replace(
+            base.slam,
+            perception=perception,
+            map=replace(base.slam.map, max_surfels=max_surfels or base.slam.map.max_surfels),
+        ),
+    )
+    if hold_out is not None and hold_out < 2:
+        raise ValueError(f"--hold-out is {hold_out}, expected at least 2: some frames must be left to fuse")
+    folder = RunFolder.create(out)
+    predict = None
+    if "predicted" in (depth, labels):
+        predict = network(classes, weights, engine)
+    slam = Slam(
+        sequence.camera,
+        settings.slam,
+        track=pose_source(settings.poses, sequence),
+        label_set=sequence.label_set,
+        predict=predict,
+    )
+    return Run(settings, sequence, slam, folder, resume)
+
+
+def network(classes: str, weights: str | None, engine: str | None) -> Any:
+    """The network's prediction of an image, with probabilities of the given classes."""
+    from networks.inference import Predictor
+
+    return Predictor(weights, engine=engine, classes=classes)
+
+
+def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
+    """Write everything that a run leaves behind; returns its metrics."""
+    from semslam import export, pictures
+
+    run.save()
+    metrics = run.metrics()
+    if run.progress.held_out:
+        metrics.update(_judged_by_held_out(run))
+    folder = run.folder
+    folder.save_metrics(metrics)
+    cloud = run.slam.cloud()
+    labels = LABEL_SETS[run.config.slam.perception.classes]
+    export.write_map_ply(folder.map, cloud, labels)
+    trajectory = np.array(run.progress.poses).reshape(-1, 4, 4)
+    if len(cloud) == 0:
+        return metrics
+    pictures.preview(folder.preview, cloud, labels, title=run.sequence.name, trajectory=trajectory)
+    if mesh:
+        began = time.perf_counter()
+        _write_mesh(run, cloud)
+        metrics["mesh_seconds"] = time.perf_counter() - began
+        folder.save_metrics(metrics)
+    return metrics
+
+
+def _write_mesh(run: Run, cloud: SurfelCloud) -> None:
+    """mesh.ply: Open3D's TSDF of every so many-th frame at its final pose, labelled from the surfels."""
+    from semslam import export
+    from semslam.reconstruction import reconstructed
+
+    config = run.config.slam.perception
+    perceive = Perception(replace(config, labels="none"), run.sequence.camera, None, run.slam.network)
+    lost = set(run.progress.lost)
+    posed = [(i, T) for i, T in zip(run.progress.indices, run.progress.poses) if i not in lost]
+    observed = ((perceive(run.sequence[i]), T) for i, T in posed[::MESH_EVERY])
+    mesh = reconstructed(observed, cloud)
+    export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[config.classes])
+
+
+def _judged_by_held_out(run: Run) -> dict[str, float]:
+    """How well the map predicts the sensor's depth in frames that it was not made from.
+
+    A held-out frame is seen from its recorded pose where those were given, else from the pose between its neighbours'.
+    """
+    from semslam.splatting import render
+
+    cloud, trajectory = run.slam.cloud(), run.progress.trajectory()
+    errors, valid = [], 0
+    for index in run.progress.held_out:
+        frame = run.sequence[index]
+        T = frame.T_world_camera if run.config.poses == "dataset" else trajectory.at(frame.timestamp)
+        if T is None or frame.depth is None:
+            continue
+        predicted = render(cloud, frame.camera, T, cull_back=False).depth
+        fusion = run.slam.config.fusion
+        measured = (frame.depth > fusion.near) & (frame.depth < fusion.far)
+        seen = measured & np.isfinite(predicted)
+        errors.append(np.abs(predicted - frame.depth)[seen])
+        valid += int(measured.sum())
+    pooled = np.concatenate(errors) if errors else np.zeros(0)
+    return {
+        "held_out_depth_median_m": float(np.median(pooled)) if len(pooled) else float("nan"),
+        "held_out_coverage": len(pooled) / valid if valid else float("nan"),
+    }

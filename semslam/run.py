@@ -1,0 +1,233 @@
+"""One run: a sequence through the loop into a run folder, resumable."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semslam import config as configs
+from semslam.frame import Frame, Step, Tracking
+from semslam.run_folder import RunFolder, versions
+from semslam.slam import Slam, SlamConfig
+from semslam.surfels import SurfelMap
+from semslam.trajectory import Trajectory
+
+logger = logging.getLogger(__name__)
+READ_AHEAD = 6  # frames decoded by another thread while one is fused
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes; config.yaml in its folder."""
+
+    sequence: str
+    kind: str | None = None  # of the sequence; None = by its layout
+    poses: str = "dataset"  # dataset | tracked | predicted | a file
+    hold_out: int | None = None  # every so many-th frame is not fused but kept to judge the map by
+    max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
+    weights: str | None = None  # of the network; None = the bundled ones
+    pose_weights: str | None = None  # of the pose network
+    engine: str | None = None  # of the inference; None = the best one present
+    slam: SlamConfig = field(default_factory=SlamConfig)
+
+
+@dataclass
+class Progress:
+    """What a run has behind it, besides the map."""
+
+    next_index: int = 0
+    indices: list[int] = field(default_factory=list)
+    timestamps: list[float] = field(default_factory=list)
+    poses: list[np.ndarray] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    corrupt: list[int] = field(default_factory=list)
+    held_out: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+
+    def trajectory(self) -> Trajectory:
+        """The pose of every frame that was read, by time; of frames with the same time the first."""
+        timestamps, first = np.unique(np.array(self.timestamps), return_index=True)
+        return Trajectory(timestamps, np.array(self.poses).reshape(-1, 4, 4)[first])
+
+    def record(self, step: Step) -> None:
+        self.indices.append(step.frame.index)
+        self.timestamps.append(step.frame.timestamp)
+        self.poses.append(step.tracking.T_world_camera)
+        if not step.tracking.ok:
+            self.lost.append(step.frame.index)
+        for stage, milliseconds in step.stages_ms.items():
+            self.stages_ms.setdefault(stage, []).append(milliseconds)
+
+    def state(self) -> dict[str, np.ndarray]:
+        arrays = {
+            "run_next_index": np.array(self.next_index),
+            "run_timestamps": np.array(self.timestamps, np.float64),
+            "run_poses": np.array(self.poses, np.float64).reshape(-1, 4, 4),
+            "run_seconds": np.array(self.seconds),
+        }
+        for name in ("indices", "lost", "corrupt", "held_out"):
+            arrays[f"run_{name}"] = np.array(getattr(self, name), np.int64)
+        for stage, values in self.stages_ms.items():
+            arrays[f"run_ms_{stage}"] = np.array(values)
+        return arrays
+
+    @staticmethod
+    def from_state(state: dict[str, np.ndarray]) -> Progress:
+        return Progress(
+            next_index=int(state["run_next_index"]),
+            timestamps=list(state["run_timestamps"]),
+            poses=list(state["run_poses"]),
+            seconds=float(state["run_seconds"]),
+            stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
+            **{name: [int(i) for i in state[f"run_{name}"]] for name in ("indices", "lost", "corrupt", "held_out")},
+        )
+
+
+class Run:
+    """A reconstruction in progress. Iterate to step through the sequence; `save` at any time between two steps."""
+
+    def __init__(self, config: RunConfig, sequence: Any, slam: Slam, folder: RunFolder, resume: bool = False) -> None:
+        """sequence: an open `sequences.Sequence`. resume: go on where the folder's saved state ends, if it has one."""
+        self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
+        self.progress = Progress()
+        if resume and folder.state.is_file():
+            self._restore()
+        configs.save(folder.config, config)
+
+    def __len__(self) -> int:
+        """Frames still to do."""
+        return len(self.sequence) - self.progress.next_index
+
+    def __iter__(self) -> Iterator[Step | None]:
+        """Step through the remaining frames; None for one that was unreadable or held out."""
+        for index, frame in self._frames():
+            began = time.perf_counter()
+            step = self._advance(index, frame)
+            self.progress.next_index = index + 1
+            self.progress.seconds += time.perf_counter() - began
+            yield step
+
+    def _advance(self, index: int, frame: Frame | Exception) -> Step | None:
+        if isinstance(frame, Exception):
+            self.progress.corrupt.append(index)
+            logger.warning("frame %d is skipped: %s", index, frame)
+            allowed = max(1, int(self.config.max_corrupt * len(self.sequence)))
+            if len(self.progress.corrupt) > allowed:
+                raise ValueError(
+                    f"{self.config.sequence}: {len(self.progress.corrupt)} of {index + 1} frames are unreadable, more "
+                    f"than the {allowed} allowed; the last: {frame}"
+                )
+            return None
+        if self.config.hold_out and index % self.config.hold_out == self.config.hold_out - 1:
+            self.progress.held_out.append(index)
+            return None
+        step = self.slam.step(frame)
+        self.progress.record(step)
+        return step
+
+    def _frames(self) -> Iterator[tuple[int, Frame | Exception]]:
+        """Frames in order, decoded ahead by another thread; the exception of one that cannot be read."""
+
+        def read(index: int) -> Frame | Exception:
+            try:
+                return self.sequence[index]
+            except (ValueError, OSError) as error:
+                return error
+
+        first, last = self.progress.next_index, len(self.sequence)
+        with ThreadPoolExecutor(1) as reader:
+            ahead = [reader.submit(read, i) for i in range(first, min(first + READ_AHEAD, last))]
+            try:
+                for index in range(first, last):
+                    frame = ahead.pop(0).result()
+                    if index + READ_AHEAD < last:
+                        ahead.append(reader.submit(read, index + READ_AHEAD))
+                    yield index, frame
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def save(self) -> None:
+        """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""
+        self.folder.save_state({**self.slam.surfels.state(), **self._loop_state(), **self.progress.state()})
+        self.folder.save_trajectory(self.progress.trajectory())
+
+    def metrics(self) -> dict[str, Any]:
+        """Counts, timings and versions, under the names of DESIGN.md."""
+        progress, surfels = self.progress, self.slam.surfels
+        frames = len(progress.indices)
+        return {
+            "frames": progress.next_index,
+            "frames_fused": frames - len(progress.lost),
+            "frames_lost": len(progress.lost),
+            "frames_corrupt": len(progress.corrupt),
+            "frames_held_out": len(progress.held_out),
+            "surfels": len(self.slam.cloud()),
+            "surfels_turned_away": surfels.turned_away,
+            "bytes_per_surfel": surfels.bytes_per_surfel,
+            "seconds": progress.seconds,
+            "frames_per_second": frames / progress.seconds if progress.seconds else float("nan"),
+            "stages_ms": {
+                stage: {"median": float(np.median(v)), "p95": float(np.percentile(v, 95))}
+                for stage, v in progress.stages_ms.items()
+            },
+            "lost": progress.lost,
+            "corrupt": progress.corrupt,
+            "versions": versions(),
+        }
+
+    def _loop_state(self) -> dict[str, np.ndarray]:
+        return {f"fusion_{name}": value for name, value in self.slam.fusion.state().items()}
+
+    def _restore(self) -> None:
+        saved = configs.load(self.folder.config, RunConfig)
+        if saved != self.config:
+            raise ValueError(
+                f"{self.folder.config}: this run was made with other settings; resume it with the same, or use "
+                f"another --out"
+            )
+        state = self.folder.load_state()
+        self.slam.surfels = SurfelMap.from_state(state, self.config.slam.map)
+        self.slam.fusion.restore({k[len("fusion_") :]: v for k, v in state.items() if k.startswith("fusion_")})
+        self.progress = Progress.from_state(state)
+
+
+def pose_source(poses: str, sequence: Any) -> Callable[..., Tracking]:
+    """The tracking that `--poses` names: given by the data set, tracked, or from a trajectory file."""
+    from semslam.slam import given_pose
+
+    if poses == "dataset":
+        if not sequence.has_poses:
+            raise ValueError(f"--poses dataset: {sequence.name} has no poses; use --poses tracked or a trajectory file")
+        return given_pose
+    if poses == "tracked":
+        from semslam.tracking import Tracker
+
+        return Tracker()
+    if not Path(poses).exists():
+        raise FileNotFoundError(f"--poses {poses}: neither dataset, tracked nor predicted, nor a file that exists")
+    return poses_from(Path(poses), sequence)
+
+
+def poses_from(path: Path, sequence: Any) -> Callable[..., Tracking]:
+    """Tracking from a trajectory file, interpolated to the frames' times."""
+    from semslam.trajectory import read_trajectory
+
+    trajectory = read_trajectory(path)
+    gap = 0.1  # seconds between given poses beyond which the one in between is not known
+
+    def track(observation: Any, predict: Any) -> Tracking:
+        T = trajectory.at(observation.frame.timestamp, gap)
+        if T is None:
+            return Tracking(np.eye(4), ok=False, reason=f"{path} has no pose near {observation.frame.timestamp:.3f} s")
+        return Tracking(T, ok=True)
+
+    return track

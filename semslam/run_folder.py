@@ -1,0 +1,150 @@
+"""A run on disk: where each file of a reconstruction is, and how it is written and read again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semslam.atomic import replacing
+from semslam.cloud import SurfelCloud
+from semslam.labels import LABEL_SETS, LabelSet
+from semslam.trajectory import Trajectory, read_tum, write_tum
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run. Each appears whole or not at all."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def trajectory(self) -> Path:
+        return self.path / "trajectory.txt"
+
+    @property
+    def map(self) -> Path:
+        """Surfels for other programs."""
+        return self.path / "map.ply"
+
+    @property
+    def state(self) -> Path:
+        """The map without loss, and what is needed to go on."""
+        return self.path / "map.npz"
+
+    @property
+    def mesh(self) -> Path:
+        return self.path / "mesh.ply"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def preview(self) -> Path:
+        return self.path / "preview.png"
+
+    @staticmethod
+    def create(path: str | Path) -> RunFolder:
+        """Make the folder, and find out now, not after the work, whether it can be written."""
+        folder = RunFolder(Path(path))
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            with replacing(folder.path / ".writable") as probe:
+                probe.write_bytes(b"")
+            (folder.path / ".writable").unlink()
+        except OSError as error:
+            raise OSError(
+                f"{path}: cannot write the run here ({error.strerror or error}); name another --out"
+            ) from None
+        return folder
+
+    @staticmethod
+    def open(path: str | Path) -> RunFolder:
+        """An existing run; FileNotFoundError where it has no map."""
+        folder = RunFolder(Path(path))
+        if not folder.state.is_file():
+            raise FileNotFoundError(
+                f"{path}: not a run, {folder.state.name} is missing; make one with `semslam reconstruct ... --out {path}`"
+            )
+        return folder
+
+    def save_state(self, state: dict[str, np.ndarray]) -> None:
+        with replacing(self.state) as temporary, Path(temporary).open("wb") as file:
+            np.savez(file, **state)  # type: ignore[arg-type]
+
+    def load_state(self) -> dict[str, np.ndarray]:
+        """What `save_state` wrote; ValueError where the file is not whole."""
+        try:
+            with np.load(self.state, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for a damaged file
+            raise ValueError(f"{self.state}: damaged ({error}); run `semslam reconstruct` again") from None
+
+    def load_cloud(self) -> tuple[SurfelCloud, LabelSet]:
+        """The map as plain arrays with all class probabilities, and the classes it tells apart."""
+        from semslam import config as configs
+        from semslam.label_fusion import label_fusion
+        from semslam.run import RunConfig
+        from semslam.surfels import SurfelMap
+
+        config = configs.load(self.config, RunConfig)
+        surfels = SurfelMap.from_state(self.load_state(), config.slam.map)
+        labels = LABEL_SETS[config.slam.perception.classes]
+        fusion = label_fusion(config.slam.labels)
+        return surfels.cloud(fusion.probabilities(surfels) if surfels.num_classes else None), labels
+
+    def save_trajectory(self, trajectory: Trajectory) -> None:
+        with replacing(self.trajectory) as temporary:
+            write_tum(temporary, trajectory)
+
+    def load_trajectory(self) -> Trajectory:
+        return read_tum(self.trajectory)
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        write_json(self.metrics, metrics)
+
+    def load_metrics(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.metrics.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self.metrics}: not JSON ({error})") from None
+
+
+def write_json(path: str | Path, values: dict[str, Any]) -> None:
+    """Write figures as JSON, whole or not at all; NaN, which JSON has not, becomes null."""
+    with replacing(path) as temporary:
+        text = json.dumps(_jsonable(values), indent=2, allow_nan=False)
+        Path(temporary).write_text(text + "\n", encoding="utf-8")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _jsonable(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, np.generic):
+        return _jsonable(value.item())
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide what a run computes."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in ("semslam", "numpy", "numba", "torch", "open3d-cpu", "open3d", "opencv-python-headless"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
