@@ -223,7 +223,8 @@ def _write_mesh_open3d(path: str | Path, mesh: LabelledMesh, label_set: LabelSet
     shape.vertex.colors = o3d.core.Tensor(np.ascontiguousarray(colors))
     # an OBJ names its material file, so both are written under their own names and moved together
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part") as temporary:
-        written = o3d.t.io.write_triangle_mesh(str(Path(temporary) / path.name), shape)
+        text = path.suffix == ".obj"  # says so itself, on standard output, when it is not asked for
+        written = o3d.t.io.write_triangle_mesh(str(Path(temporary) / path.name), shape, write_ascii=text)
         if not written or shutil.disk_usage(temporary).free == 0:  # the writer itself does not notice a full disk
             raise OSError(errno.ENOSPC, "could not be written; is the disk full or the folder read-only?", str(path))
         for file in sorted(Path(temporary).iterdir()):
