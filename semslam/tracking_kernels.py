@@ -256,7 +256,10 @@ def linearize(points, model_grey, n, T, depth, normals, intrinsics, image, image
         _reduce(geometry, n_geometry, out[block, 0])
         _reduce(colour, n_colour, out[block, 1])
         out[block, 0, W] = w_geometry
+        out[block, 0, R] = 0  # nobody asks
         out[block, 1, W] = w_colour
         out[block, 1, R] = r_colour
+        for k in range(2, SUMS):
+            out[block, 2, k] = 0
         out[block, 2, 0] = visible
         out[block, 2, 1] = measured

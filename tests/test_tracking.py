@@ -1,0 +1,248 @@
+"""Registration of a frame against the map's view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+import pytest
+
+from semslam import poses
+from semslam import tracking_kernels as kernels
+from semslam.camera import Camera
+from semslam.frame import Frame, Observation, View
+from semslam.tracking import Tracker
+
+CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
+
+
+class Corner:
+    """A scene known by formula: the inside of a textured corner, floor y = 1, walls z = 3 and x = 1.2."""
+
+    planes = (((0.0, -1.0, 0.0), 1.0), ((0.0, 0.0, -1.0), 3.0), ((-1.0, 0.0, 0.0), 1.2))  # n . p + d = 0
+
+    def __init__(self, contrast: float = 60.0) -> None:
+        self.contrast = contrast
+
+    def seen_from(self, T: np.ndarray, camera: Camera = CAMERA) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Exact depth, normals (camera frame) and colour from a pose T_world_camera."""
+        rays = camera.backproject(np.ones(camera.shape)) @ T[:3, :3].T
+        depth = np.full(camera.shape, np.inf)
+        normals = np.zeros((*camera.shape, 3))
+        for normal, offset in self.planes:
+            along = -(T[:3, 3] @ normal + offset) / (rays @ normal)
+            nearer = (along > 0) & (along < depth)
+            depth[nearer] = along[nearer]
+            normals[nearer] = np.asarray(normal) @ T[:3, :3]
+        depth[~np.isfinite(depth)] = 0
+        points = T[:3, 3] + rays * depth[..., None]
+        grey = 120 + self.contrast * np.sin(4 * points[..., 0] + 1) * np.sin(5 * points[..., 1]) * np.cos(
+            3 * points[..., 2]
+        )
+        color = np.repeat(np.clip(grey + 0.5, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        return depth.astype(np.float32), normals.astype(np.float32), color
+
+    def observation(self, T: np.ndarray, index: int = 0) -> Observation:
+        depth, normals, color = self.seen_from(T)
+        return Observation(Frame(index, index / 30, color, CAMERA, depth), CAMERA, color, depth, normals=normals)
+
+    def view(self, T: np.ndarray) -> View:
+        depth, normals, color = self.seen_from(T)
+        return View(
+            camera=CAMERA,
+            T_world_camera=T,
+            vertices=CAMERA.backproject(depth),
+            normals=normals,
+            color=color,
+            confidence=np.full(CAMERA.shape, 10, np.float32),
+            index=np.arange(depth.size).reshape(CAMERA.shape),
+        )
+
+
+class Wall(Corner):
+    """A bare wall seen straight on: geometry holds one translation and two rotations."""
+
+    planes = (((0.0, 0.0, -1.0), 2.0),)
+
+
+def moved(metres: tuple[float, float, float], degrees: tuple[float, float, float]) -> np.ndarray:
+    return poses.exp(np.concatenate([metres, np.radians(degrees)]))
+
+
+def error(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Metres and degrees between two poses."""
+    E = poses.inverse(a) @ b
+    return float(np.linalg.norm(E[:3, 3])), float(np.degrees(poses.rotation_angle(E)))
+
+
+def linearized(tracker: Tracker, scene: Corner, T_live: np.ndarray, T: np.ndarray, **gates: float) -> np.ndarray:
+    """The sums of both terms at T = T_live_view on the finest level, view at the origin."""
+    observation = scene.observation(T_live)
+    tracker._see(observation, scene.view(np.eye(4)))
+    number = len(tracker.config.levels) - 1
+    n = tracker._counts[number]
+    values = {"far": 0.5, "cos": 0.5, "scale": 1e3, "tukey": 1e3, "grey": 1.0, "offset": 0, "grad": -1, "huber": 1e6}
+    values.update(gates)
+    out = np.empty((-(-n // kernels.BLOCK), 3, kernels.SUMS), np.float32)
+    kernels.linearize(
+        tracker._points[number],
+        tracker._greys[number],
+        n,
+        T.astype(np.float32),
+        observation.depth,
+        observation.normals,
+        tracker._intrinsics[0],
+        tracker._live[0],
+        tracker._intrinsics[0],
+        np.array([0.01, 0], np.float32),
+        np.array(list(values.values()), np.float32),
+        out,
+    )
+    return out.sum(axis=0, dtype=np.float64)
+
+
+def test_the_jacobians_of_both_terms_agree_with_finite_differences():
+    # With unit weights the gradient J^T r is half the derivative of the sum of squares, as long as the pairs stay
+    # the same: at 1e-5 almost none change.
+    tracker = Tracker(CAMERA)
+    scene, T = Corner(), moved((0.011, -0.007, 0.013), (0.5, -0.3, 0.4))
+    step = 2e-5
+    analytic = linearized(tracker, scene, np.eye(4), T)[:2, 21:27]
+    numeric = np.zeros((2, 6))
+    for k in range(6):
+        costs = []
+        for sign in (1, -1):
+            twist = np.zeros(6)
+            twist[k] = sign * step
+            costs.append(linearized(tracker, scene, np.eye(4), poses.exp(twist) @ T)[:2, kernels.WRR])
+        numeric[:, k] = (costs[0] - costs[1]) / (4 * step)
+    scale = np.abs(analytic).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(numeric / scale, analytic / scale, atol=0.02)
+
+
+def test_the_sums_do_not_depend_on_the_number_of_threads():
+    scene, T = Corner(), moved((0.02, 0.01, -0.02), (1, 1, 0))
+    before = numba.get_num_threads()
+    sums = []
+    try:
+        for threads in (1, 2):
+            numba.set_num_threads(min(threads, before))
+            sums.append(linearized(Tracker(CAMERA), scene, np.eye(4), T))
+    finally:
+        numba.set_num_threads(before)
+    np.testing.assert_array_equal(sums[0], sums[1])
+
+
+def test_the_sums_agree_with_the_obvious_loop():
+    tracker, scene, T = Tracker(CAMERA), Corner(), moved((0.02, 0.01, -0.02), (1, 1, 0))
+    sums = linearized(tracker, scene, np.eye(4), T)
+    observation = scene.observation(np.eye(4))
+    points = tracker._points[-1][: tracker._counts[-1]].astype(np.float64)
+    hessian, gradient, count = np.zeros((6, 6)), np.zeros(6), 0
+    for point in points:
+        x, n = T[:3, :3] @ point[:3] + T[:3, 3], T[:3, :3] @ point[3:]
+        u, v = np.floor(CAMERA.project(x) + 0.5).astype(int)
+        if not (0 <= u < CAMERA.width and 0 <= v < CAMERA.height):
+            continue
+        d = float(observation.depth[v, u])
+        p = np.array([(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, 1]) * d
+        if np.linalg.norm(p - x) > 0.5 or observation.normals[v, u] @ n < 0.5:
+            continue
+        J = -np.concatenate([n, np.cross(p, n)]) / 0.01
+        hessian += np.outer(J, J)
+        gradient += J * (n @ (p - x)) / 0.01
+        count += 1
+    assert sums[0, kernels.COUNT] == pytest.approx(count, abs=2)
+    np.testing.assert_allclose(sums[0, :21], hessian[np.triu_indices(6)], atol=1e-3 * np.abs(hessian).max())
+    np.testing.assert_allclose(sums[0, 21:27], gradient, atol=2e-3 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize(
+    ("metres", "degrees"),
+    [((0, 0, 0), (0, 0, 0)), ((0.03, -0.02, 0.04), (1, -2, 1)), ((0.08, 0.05, -0.06), (3, 4, -3))],
+)
+def test_a_motion_is_found(metres, degrees):
+    scene, T = Corner(), moved(metres, degrees)
+    tracking = Tracker(CAMERA).track(scene.observation(T), scene.view(np.eye(4)), np.eye(4))
+    assert tracking.ok, tracking.reason
+    assert error(tracking.T_world_camera, T)[0] < 2e-3 and error(tracking.T_world_camera, T)[1] < 0.05
+
+
+def test_a_motion_is_found_against_a_view_with_holes_from_elsewhere_in_the_world():
+    scene, T = Corner(), moved((0.03, -0.02, 0.04), (1, -2, 1))
+    T_new_old = moved((5, -3, 2), (40, 100, -20))  # the same scene in another world frame
+    view = scene.view(np.eye(4))
+    holes = np.random.default_rng(0).random(CAMERA.shape) < 0.4
+    view.vertices[holes] = 0
+    view = replace(view, T_world_camera=T_new_old)
+    tracking = Tracker(CAMERA).track(scene.observation(T), view, T_new_old)
+    assert tracking.ok and error(tracking.T_world_camera, T_new_old @ T)[0] < 2e-3
+
+
+def test_fast_rotation_is_caught_by_the_pre_alignment():
+    scene, T = Corner(), moved((0, 0, 0), (0, 9, 0))
+    observation, view = scene.observation(T), scene.view(np.eye(4))
+    tracking = Tracker(CAMERA).track(observation, view, np.eye(4))
+    assert tracking.ok and error(tracking.T_world_camera, T)[1] < 0.1
+
+
+def test_along_a_bare_wall_the_motion_model_holds_and_not_the_noise():
+    scene = Wall(contrast=0)
+    T = moved((0, 0, 0.02), (0.5, 0, 0))  # what geometry can see
+    T_prior = moved((0.02, -0.01, 0), (0, 0, 1.0))  # what only the motion model knows
+    observation = scene.observation(T)
+    rng = np.random.default_rng(0)
+    normals = observation.normals + rng.normal(scale=0.03, size=observation.normals.shape).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+    view = scene.view(np.eye(4))
+    noisy = view.normals + rng.normal(scale=0.03, size=view.normals.shape).astype(np.float32)
+    view.normals[:] = noisy / np.linalg.norm(noisy, axis=2, keepdims=True)
+    tracking = Tracker(CAMERA).track(replace(observation, normals=normals), view, T_prior)
+    found = poses.log(tracking.T_world_camera)
+    assert found[2] == pytest.approx(0.02, abs=2e-3) and np.degrees(found[3]) == pytest.approx(0.5, abs=0.1)
+    assert found[:2] == pytest.approx([0.02, -0.01], abs=1e-3) and np.degrees(found[5]) == pytest.approx(1, abs=0.05)
+    std = np.sqrt(np.diag(tracking.covariance))
+    assert std[0] > 10 * std[2], "the covariance must say which directions nobody measured"
+
+
+def test_along_a_textured_wall_colour_holds():
+    scene, T = Wall(contrast=60), moved((0.03, -0.02, 0.02), (0.5, 0.5, 1.0))
+    tracking = Tracker(CAMERA).track(scene.observation(T), scene.view(np.eye(4)), np.eye(4))
+    assert tracking.ok, tracking.reason
+    assert error(tracking.T_world_camera, T)[0] < 3e-3
+
+
+def test_a_person_in_part_of_the_view_does_not_pull_the_pose():
+    scene, T = Corner(), moved((0.02, -0.02, 0.03), (1, -1, 1))
+    observation = scene.observation(T)
+    for frame in range(3):  # a slab 1 m before the camera that moves otherwise than the scene
+        depth, color = observation.depth.copy(), observation.color.copy()
+        depth[20:110, 50 + 5 * frame : 90 + 5 * frame] = 1.0 + 0.02 * frame
+        color[20:110, 50 + 5 * frame : 90 + 5 * frame] = 30
+        with_person = replace(observation, depth=depth, color=color)
+        tracking = Tracker(CAMERA).track(with_person, scene.view(np.eye(4)), np.eye(4))
+        assert tracking.ok and error(tracking.T_world_camera, T)[0] < 3e-3
+
+
+def test_a_frame_without_depth_is_lost_and_says_so():
+    scene = Corner()
+    observation = replace(scene.observation(np.eye(4)), depth=np.zeros(CAMERA.shape, np.float32))
+    tracking = Tracker(CAMERA).track(observation, scene.view(np.eye(4)), np.eye(4))
+    assert not tracking.ok and "depth" in tracking.reason
+
+
+def test_a_black_image_is_tracked_by_its_geometry():
+    scene, T = Corner(), moved((0.02, -0.02, 0.03), (1, -1, 1))
+    observation = scene.observation(T)
+    tracking = Tracker(CAMERA).track(
+        replace(observation, color=np.zeros_like(observation.color)), scene.view(np.eye(4)), np.eye(4)
+    )
+    assert tracking.ok and error(tracking.T_world_camera, T)[0] < 3e-3
+
+
+def test_another_place_is_lost():
+    tracking = Tracker(CAMERA).track(
+        Wall().observation(np.eye(4)), Corner().view(moved((0, 0, -1), (0, 40, 0))), np.eye(4)
+    )
+    assert not tracking.ok and tracking.reason
