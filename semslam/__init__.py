@@ -1,1 +1,7 @@
 """Dense semantic SLAM: RGB-D frames become a labelled 3-D map of surfels."""
+
+import os
+
+# OpenMP may be called from several threads at once, which readers do; Numba's first choice, TBB, is often too old and
+# then warns. Read by Numba when it is imported.
+os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")

@@ -12,8 +12,6 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue" if sys.platform == "win32" else "omp")
-
 app = typer.Typer(
     help="Dense semantic SLAM: RGB-D frames become a labelled 3-D map of surfels.",
     no_args_is_help=True,
@@ -116,13 +114,14 @@ def view(
 
     folder = RunFolder.open(run)
     cloud, label_set = folder.load_cloud()
-    trajectory = folder.load_trajectory().T_world_camera
+    viewed = viewer.Viewed(cloud, label_set, run.name, folder.load_trajectory().T_world_camera)
     if png:
-        viewer.render_png(png, cloud, label_set, coloring=color_by, trajectory=trajectory)
+        viewer.render_png(png, viewed, coloring=color_by)
         typer.echo(f"picture: {png}")
         return
-    typer.echo(viewer.KEYS_HELP)
-    viewer.view(cloud, label_set, trajectory=trajectory)
+    for line in [*viewer.legend_lines(viewed), *viewer.key_help()]:
+        typer.echo(line)
+    viewer.view([viewed], report=typer.echo)
 
 
 @app.command()

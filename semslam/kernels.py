@@ -45,6 +45,13 @@ def gate_of(z, base, quadratic, gate):
     return gate + f32(3) * depth_sigma(z, base, quadratic)
 
 
+@nb.njit(inline="always")
+def radius_of(z, n_z, inverse_focal, spacing):
+    """Radius in metres of the disk that stands for a pixel at depth z with normal n_z (Whelan et al. 2015, sec. 4)."""
+    tilt = min(f32(2), f32(1) / max(abs(n_z), f32(0.01)))
+    return f32(1.4142135) * max(z * inverse_focal, spacing) * tilt
+
+
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def visible_chunks(origins, counts, n_chunks, block, margin, R, t, K, near, far, width, height, out):
     """Chunks whose cube of space (lower corner `origins`, side `block`, metres) meets the view frustum.
@@ -125,7 +132,7 @@ def project_chunks(chunks, n, counts, position, normal, R, t, K, near, far, widt
 @nb.njit(**COMPILED)
 def merge(
     chunks, n, counts, s_position, s_normal, s_color, s_seen, R, t, K, near, far, depth, normals, color, weights,
-    confidence, base, quadratic, gate, cos_gate, max_confidence, carve, now, index, merged_counts,
+    confidence, base, quadratic, gate, cos_gate, spacing, max_confidence, carve, now, index, merged_counts,
 ):  # fmt: skip
     """Merge the frame into the surfels of `chunks[:n]`, carve free space, and make the frame's index map.
 
@@ -191,7 +198,7 @@ def merge(
                         s_seen[i, 1] = now
                         total = confident + weight
                         s_normal[i, 3] = min(total, max_confidence)
-                        radius = f32(1.4142135) * d * inverse_focal * min(f32(2), f32(-1) / m_z)
+                        radius = radius_of(d, m_z, inverse_focal, spacing)
                         if radius < f32(1.5) * s_position[i, 3]:
                             m_x = (f32(u) - cx) / fx * d
                             m_y = (f32(v) - cy) / fy * d
@@ -244,7 +251,8 @@ def mark_new(index, depth, normals, weights, confidence, focal, base, quadratic,
     """Mark the measurements that no surfel covers: in `new` (H * W,) uint8, counted by row in new_counts (H,).
 
     Covered means that a surfel stands within the gate of the measurement's depth in its pixel or a neighbouring one,
-    or in as many pixels around as `spacing` metres take up there.
+    or in as many pixels around as `spacing` metres take up there. Where pixels are finer than the spacing, only those
+    on a grid of about that spacing may become surfels.
     """
     height, width = depth.shape
     for v_ in nb.prange(height):
@@ -257,7 +265,10 @@ def mark_new(index, depth, normals, weights, confidence, focal, base, quadratic,
             if d <= f32(0) or normals[v, u, 2] == f32(0) or weights[v, u] * confidence[v, u] <= f32(0):
                 continue
             room = gate_of(d, base, quadratic, gate)
-            reach = min(max(np.int64(np.ceil(spacing * focal / d)), 1), 4)
+            # nearer than this many metres a pixel is smaller than the spacing: then only every second, third ... is used
+            reach = min(np.int64(spacing * focal / d) + 1, 4)
+            if u % reach != 0 or v % reach != 0:
+                continue
             if not covered(index, u, v, width, height, d, room, reach):
                 new[p] = 1
                 n_new += 1
@@ -345,12 +356,12 @@ def world_points(pixels, n, depth, R, t, K, out):
 
 @nb.njit(**COMPILED)
 def write_new(
-    pixels, points, new_slots, n, depth, normals, color, weights, confidence, R, K, now,
-    s_position, s_normal, s_color, s_seen, s_scores, index,
+    pixels, points, new_slots, n, depth, normals, color, weights, confidence, R, K, spacing,
+    now, s_position, s_normal, s_color, s_seen, s_scores, index,
 ):  # fmt: skip
     """Make the n new surfels, and enter them in the index map."""
     width = depth.shape[1]
-    focal = f32(0.5) * (K[0] + K[1])
+    inverse_focal = f32(2) / (K[0] + K[1])
     n_scores = s_scores.shape[1]
     for j_ in nb.prange(n):
         j = np.int64(j_)  # prange counts unsigned
@@ -364,7 +375,7 @@ def write_new(
             s_normal[i, k] = R[k, 0] * normals[v, u, 0] + R[k, 1] * normals[v, u, 1] + R[k, 2] * normals[v, u, 2]
             s_color[i, k] = np.uint16(256) * np.uint16(color[v, u, k])
         s_color[i, 3] = np.uint16(0)
-        s_position[i, 3] = f32(1.4142135) * d / focal * min(f32(2), f32(1) / abs(normals[v, u, 2]))
+        s_position[i, 3] = radius_of(d, normals[v, u, 2], inverse_focal, spacing)
         s_normal[i, 3] = weights[v, u] * confidence[v, u]
         s_seen[i, 0] = now
         s_seen[i, 1] = now
@@ -382,8 +393,9 @@ def mark_removals(
 
     Unstable: confidence below `stable`, the surface is measured where it stands, yet it was not merged for more than
     `patience` frames. Double: the same normal, within the gate in depth and half a radius sideways of the pixel's
-    front surfel, and no more confident than that one. The mark goes into the colour's spare channel, which nobody
-    reads here, so that the result does not depend on the order; `compact_chunks` buries what is marked.
+    front surfel; of the two the less confident goes, on a tie the one behind. The mark goes into the colour's spare
+    channel, which nobody reads here, so that the result does not depend on the order; `compact_chunks` buries what is
+    marked.
     """
     height, width = depth.shape
     fx, fy, cx, cy = K[0], K[1], K[2], K[3]
@@ -423,8 +435,11 @@ def mark_removals(
             along = x * n_x + y * n_y + z * n_z
             sideways = x * x + y * y + z * z - along * along
             reach = f32(0.5) * min(position[i, 3], position[j, 3])
-            if abs(along) < room and sideways < reach * reach and normal[i, 3] <= normal[j, 3]:
-                color[i, 3] = MARKED
+            if abs(along) < room and sideways < reach * reach:
+                if normal[i, 3] <= normal[j, 3]:
+                    color[i, 3] = MARKED
+                else:
+                    color[j, 3] = MARKED
 
 
 @nb.njit(**COMPILED)

@@ -74,7 +74,8 @@ class RunFolder:
         folder = RunFolder(Path(path))
         if not folder.state.is_file():
             raise FileNotFoundError(
-                f"{path}: not a run, {folder.state.name} is missing; make one with `semslam reconstruct ... --out {path}`"
+                f"{path}: not a run, {folder.state.name} is missing; make one with "
+                f"`semslam reconstruct SEQUENCE --out {path}`"
             )
         return folder
 
