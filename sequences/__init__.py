@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sequences import folder, room
+from sequences import folder, icl_nuim, nyu_raw, open3d_folder, png_list, room, seven_scenes, sun_rgbd, tum
 from sequences.sequence import CorruptFrame, ImageSequence, Sequence
 
 __all__ = ["READERS", "CorruptFrame", "ImageSequence", "Reader", "Sequence", "open_sequence"]
@@ -25,6 +25,14 @@ class Reader(NamedTuple):
 
 READERS: dict[str, Reader] = {
     "room": Reader(room.open_room, room.fits, room.LAYOUT),
+    "tum": Reader(tum.open_tum, tum.fits, tum.LAYOUT),
+    "7scenes": Reader(seven_scenes.open_seven_scenes, seven_scenes.fits, seven_scenes.LAYOUT),
+    "icl-nuim": Reader(icl_nuim.open_icl_nuim, icl_nuim.fits, icl_nuim.LAYOUT),
+    "png-list": Reader(png_list.open_png_list, png_list.fits, png_list.LAYOUT),
+    "open3d": Reader(open3d_folder.open_open3d, open3d_folder.fits, open3d_folder.LAYOUT),
+    "nyu-raw": Reader(nyu_raw.open_nyu_raw, nyu_raw.fits, nyu_raw.LAYOUT),
+    "sun-rgbd": Reader(sun_rgbd.open_sun_rgbd, sun_rgbd.fits, sun_rgbd.LAYOUT),
+    # The plain folder last: it claims everything with a color/, to say what else it needs.
     "folder": Reader(folder.open_folder, folder.fits, folder.LAYOUT),
 }
 

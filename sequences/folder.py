@@ -32,7 +32,7 @@ def fits(path: Path) -> bool:
 def open_folder(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> ImageSequence:
     """Open a plain folder. Depth, labels and poses are optional; depth_scale and camera replace camera.yaml's."""
     path = Path(path)
-    color = _images(path / "color")
+    color = images_by_name(path / "color")
     if not color:
         raise ValueError(f"{path}: color/ holds no images; expected {LAYOUT}")
     if camera is None or (path / "camera.yaml").exists():
@@ -41,7 +41,7 @@ def open_folder(path: str | Path, *, depth_scale: float | None = None, camera: C
         depth_scale = recorded_scale if depth_scale is None else depth_scale
     else:
         fps = 30.0
-    depth, labels = _images(path / "depth", (".png",)), _images(path / "label40", (".png",))
+    depth, labels = images_by_name(path / "depth", (".png",)), images_by_name(path / "label40", (".png",))
     # A frame that lost its colour or its depth file stays a frame: reading it says which file is missing.
     names = sorted(color.keys() | depth.keys(), key=lambda name: images.natural_key(Path(name)))
     suffix = next(iter(color.values())).suffix
@@ -80,15 +80,11 @@ def read_camera(path: Path) -> tuple[Camera, float, float]:
     if unknown := [str(key) for key in values if key not in required + optional]:
         raise ValueError(f"{path}: unknown {', '.join(unknown)}; known are {', '.join(required + optional)}")
     try:
+        width, height = int(values["width"]), int(values["height"])
+        fx, fy, cx, cy = (float(values[key]) for key in ("fx", "fy", "cx", "cy"))
         distortion = values.get("distortion")
-        camera = Camera(
-            *(int(values[key]) for key in required[:2]),
-            *(float(values[key]) for key in required[2:]),
-            distortion=None if distortion is None else tuple(float(k) for k in distortion),
-        )
-        depth_scale, fps = (
-            float(values.get(key, default)) for key, default in (("depth_scale", 1000.0), ("fps", 30.0))
-        )
+        camera = Camera(width, height, fx, fy, cx, cy, None if distortion is None else tuple(map(float, distortion)))
+        depth_scale, fps = float(values.get("depth_scale", 1000.0)), float(values.get("fps", 30.0))
     except (TypeError, ValueError) as problem:
         raise ValueError(f"{path}: {problem}") from None
     if not (0 < depth_scale < np.inf and 0 < fps < np.inf):
@@ -96,7 +92,7 @@ def read_camera(path: Path) -> tuple[Camera, float, float]:
     return camera, depth_scale, fps
 
 
-def _images(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
+def images_by_name(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """Image files of a folder by name without suffix; empty if there is no such folder."""
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir(), key=images.natural_key) if folder.is_dir() else ():

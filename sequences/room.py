@@ -66,14 +66,15 @@ class RoomSequence(Sequence):
         self.name = "room"
         self.camera = Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
         self.timestamps = np.arange(frames) / FPS
-        self.poses = tuple(path(float(t)) for t in self.timestamps)
+        self._path = tuple(path(float(t)) for t in self.timestamps)
+        self.poses = self._path
         self.label_set = "nyu40"
         self.has_depth = True
         self._noise, self._seed = noise, seed
 
     def __getitem__(self, index: int) -> Frame:
         i = self._checked(index)
-        T_world_camera = self.poses[i]
+        T_world_camera = self._path[i]
         view = render(self.camera, T_world_camera)
         exact = Frame(
             i, float(self.timestamps[i]), view.color, self.camera, view.depth, view.labels, T_world_camera.copy()
