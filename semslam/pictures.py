@@ -5,7 +5,7 @@ Everything is drawn in software (see semslam.splatting), so pictures come out th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from semslam.atomic import replacing
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
-from semslam.coloring import COLORINGS, UNLABELLED_COLOR, Coloring, label
+from semslam.coloring import COLORINGS, UNLABELLED_COLOR
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
 from semslam.splatting import lit, painted, render
@@ -32,31 +32,34 @@ def picture_camera(width: int = 960, height: int = 720, field_of_view: float = n
 
 def picture(
     cloud: SurfelCloud,
-    label_set: LabelSet,
     camera: Camera,
     T_world_camera: np.ndarray,
-    colorings: Sequence[Coloring],
+    colors: Sequence[np.ndarray],
     *,
     cull_back: bool = True,
     background: tuple[int, int, int] = BACKGROUND,
 ) -> list[np.ndarray]:
-    """The map from one pose, once for every coloring: (H, W, 3) uint8 each.
+    """The map from one pose, once for each colours (N, 3) uint8: (H, W, 3) uint8 each.
 
-    Drawn at twice the size and averaged down, so that edges are smooth in print. Colours that stand for something
-    are lit, recorded ones are left as the camera saw them. `cull_back` False shows surfaces from behind as well.
+    Drawn at twice the size and averaged down, so that edges are smooth in print. `cull_back` False shows surfaces
+    from behind as well.
     """
     import cv2
 
     fine = camera.resized(2 * camera.width, 2 * camera.height)
     rendering = render(cloud, fine, T_world_camera, cull_back=cull_back)
-    images = []
-    for coloring in colorings:
-        colors = coloring(cloud, label_set)
-        if coloring is label:
-            colors = lit(colors, cloud, T_world_camera)
-        image = painted(rendering, colors, background)
-        images.append(cv2.resize(image, (camera.width, camera.height), interpolation=cv2.INTER_AREA))
-    return images
+    return [
+        cv2.resize(painted(rendering, c, background), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        for c in colors
+    ]
+
+
+def shown_colors(cloud: SurfelCloud, label_set: LabelSet, coloring: str, T_world_camera: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8 colours by a name of COLORINGS; those of classes are lit, so that flat areas show their shape."""
+    if coloring not in COLORINGS:
+        raise ValueError(f"there is no coloring {coloring!r}; there are {', '.join(COLORINGS)}")
+    colors = COLORINGS[coloring](cloud, label_set)
+    return lit(colors, cloud, T_world_camera) if coloring == "label" else colors
 
 
 def draw_path(
@@ -86,9 +89,9 @@ def draw_path(
                 cv2.line(image, a.tolist(), b.tolist(), stroke, width, cv2.LINE_AA, shift=4)
         for end, filled in ((0, False), (-1, True)):
             if in_front[end]:
-                radius = (2 * thickness + 1) * 16
-                line = cv2.FILLED if filled and stroke == color else width
-                cv2.circle(image, pixels[end].tolist(), radius, stroke, line, cv2.LINE_AA, shift=4)
+                center, radius = pixels[end].tolist(), (2 * thickness + 1) * 16
+                line = cv2.FILLED if filled or stroke != color else width
+                cv2.circle(image, center, radius + (32 if stroke != color else 0), stroke, line, cv2.LINE_AA, shift=4)
     return image
 
 
@@ -117,6 +120,65 @@ def class_color(label_set: LabelSet, class_id: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def legend_entries(cloud: SurfelCloud, label_set: LabelSet) -> list[tuple[str, tuple[int, int, int]]]:
+    """(text, RGB colour) of every class present, with its share of the surface."""
+    return [
+        (class_name(label_set, i) + (f"  {100 * share:.1f} %" if share >= 0.0005 else ""), class_color(label_set, i))
+        for i, share in classes_present(cloud, label_set)
+    ]
+
+
+def write_figure(
+    path: str | Path,
+    images: Sequence[np.ndarray],
+    *,
+    title: str = "",
+    note: str = "",
+    legend: Sequence[tuple[str, tuple[int, int, int]]] = (),
+) -> None:
+    """Write pictures of one size side by side as PNG: title above on the left, note on the right, legend below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    # sizes in inches at 100 dots an inch: a picture's pixel is the figure's pixel
+    height, width = images[0].shape[0] / 100, images[0].shape[1] / 100
+    margin, gap, head = 0.25, 0.12, 0.55
+    total_width = 2 * margin + len(images) * width + (len(images) - 1) * gap
+    per_row = max(1, int((total_width - 2 * margin) // 2.2))
+    rows = -(-len(legend) // per_row)
+    foot = margin + 0.3 * rows + (0.1 if rows else 0)
+    total_height = head + height + foot
+    figure = Figure(figsize=(total_width, total_height), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    for k, image in enumerate(images):
+        left = (margin + k * (width + gap)) / total_width
+        axes = figure.add_axes((left, foot / total_height, width / total_width, height / total_height))
+        axes.imshow(image, interpolation="none", aspect="auto")
+        axes.set_axis_off()
+    line = 1 - 0.5 * head / total_height
+    figure.text(margin / total_width, line, title, fontsize=15, color=INK, va="center", weight="bold")
+    figure.text(1 - margin / total_width, line, note, fontsize=13, color=INK, va="center", ha="right")
+    if legend:
+        figure.legend(
+            handles=[
+                Patch(facecolor="#{:02x}{:02x}{:02x}".format(*color), edgecolor=INK, linewidth=0.4, label=text)
+                for text, color in legend
+            ],
+            loc="center",
+            bbox_to_anchor=(0.5, 0.5 * foot / total_height),
+            ncols=min(per_row, len(legend)),
+            frameon=False,
+            fontsize=13,
+            labelcolor=INK,
+            handlelength=1.1,
+            handleheight=1.1,
+            columnspacing=1.6,
+        )
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
 def preview(
     path: str | Path,
     cloud: SurfelCloud,
@@ -130,65 +192,46 @@ def preview(
 
     `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up. `views` names COLORINGS.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
     camera = picture_camera()
     if len(cloud):
         up = up_direction(cloud, label_set, trajectory)
         T_world_view = overview(cloud, camera, up, trajectory=trajectory)
-        images = picture(cloud, label_set, camera, T_world_view, [COLORINGS[name] for name in views])
+        colors = [shown_colors(cloud, label_set, name, T_world_view) for name in views]
+        images = picture(cloud, camera, T_world_view, colors)
         if trajectory is not None:
             images = [draw_path(image, camera, T_world_view, trajectory) for image in images]
     else:
         images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8) for _ in views]
+    legend = legend_entries(cloud, label_set)
+    write_figure(path, images, title=title, note=f"{len(cloud):,} surfels", legend=legend)
 
-    # sizes in inches at 100 dots an inch: a picture's pixel is the figure's pixel
-    margin, gap, head, per_row = 0.25, 0.12, 0.55, 8
-    entries = [
-        Patch(
-            facecolor="#{:02x}{:02x}{:02x}".format(*class_color(label_set, i)),
-            edgecolor=INK,
-            linewidth=0.4,
-            label=f"{class_name(label_set, i)}  {100 * share:.1f} %" if share >= 0.0005 else class_name(label_set, i),
-        )
-        for i, share in classes_present(cloud, label_set)
-    ]
-    rows = max(1, -(-len(entries) // per_row))
-    foot = 0.3 + 0.3 * rows
-    width, height = camera.width / 100, camera.height / 100
-    total_width = 2 * margin + len(images) * width + (len(images) - 1) * gap
-    total_height = head + height + foot
-    figure = Figure(figsize=(total_width, total_height), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
-    for k, image in enumerate(images):
-        left = (margin + k * (width + gap)) / total_width
-        axes = figure.add_axes((left, foot / total_height, width / total_width, height / total_height))
-        axes.imshow(image, interpolation="none", aspect="auto")
-        axes.set_axis_off()
-    figure.text(
-        margin / total_width, 1 - 0.5 * head / total_height, title, fontsize=15, color=INK, va="center", weight="bold"
-    )
-    count = f"{len(cloud):,} surfels"
-    figure.text(
-        1 - margin / total_width, 1 - 0.5 * head / total_height, count, fontsize=13, color=INK, va="center", ha="right"
-    )
-    if entries:
-        figure.legend(
-            handles=entries,
-            loc="center",
-            bbox_to_anchor=(0.5, 0.5 * foot / total_height),
-            ncols=min(per_row, len(entries)),
-            frameon=False,
-            fontsize=13,
-            labelcolor=INK,
-            handlelength=1.1,
-            handleheight=1.1,
-            columnspacing=1.6,
-        )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+
+def legend_image(
+    cloud: SurfelCloud, label_set: LabelSet, *, hidden: Container[int] = (), chosen: int | None = None
+) -> np.ndarray:
+    """(H, W, 3) uint8: the classes present, one a line; the chosen one framed, the hidden ones pale."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    present = classes_present(cloud, label_set)
+    width, line, margin = 2.6, 0.3, 0.15
+    height = 2 * margin + line * max(len(present), 1)
+    figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    for k, (i, share) in enumerate(present):
+        y = margin + (k + 0.5) * line
+        color = "#{:02x}{:02x}{:02x}".format(*class_color(label_set, i))
+        pale = 0.25 if i in hidden else 1.0
+        if i == chosen:
+            axes.add_patch(Rectangle((0.06, y - 0.14), width - 0.12, 0.28, facecolor="none", edgecolor=INK))
+        axes.add_patch(Rectangle((0.15, y - 0.08), 0.16, 0.16, facecolor=color, edgecolor=INK, lw=0.4, alpha=pale))
+        axes.text(0.42, y, class_name(label_set, i), fontsize=11, color=INK, va="center", alpha=pale)
+        axes.text(width - 0.15, y, f"{100 * share:.1f} %", fontsize=11, color=INK, va="center", ha="right", alpha=pale)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
