@@ -106,7 +106,10 @@ def reconstruct(
 def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     png: Annotated[Optional[Path], typer.Option(help="Write a picture instead of opening a window.")] = None,  # noqa: UP045
-    color_by: Annotated[str, typer.Option(help="color | label | normal | confidence | entropy | first_seen")] = "color",
+    color_by: Annotated[
+        str, typer.Option(help="color | label | normal | confidence | entropy | first_seen | last_seen")
+    ] = "label",
+    hide: Annotated[str, typer.Option(help="Names of classes to leave out, with commas.")] = "",
 ) -> None:
     """Look at the map of a run."""
     from semslam import viewer
@@ -114,14 +117,15 @@ def view(
 
     folder = RunFolder.open(run)
     cloud, label_set = folder.load_cloud()
-    viewed = viewer.Viewed(cloud, label_set, run.name, folder.load_trajectory().T_world_camera)
+    hidden = [label_set.id_of(name.strip()) for name in hide.split(",") if name.strip()]
+    viewed = viewer.Viewed(cloud, label_set, str(run), folder.load_trajectory().T_world_camera)
     if png:
-        viewer.render_png(png, viewed, coloring=color_by)
+        viewer.render_png(png, viewed, coloring=color_by, hidden=hidden)
         typer.echo(f"picture: {png}")
         return
-    for line in [*viewer.legend_lines(viewed), *viewer.key_help()]:
+    for line in [*viewer.key_help(), *viewer.legend_lines(viewed)]:
         typer.echo(line)
-    viewer.view([viewed], report=typer.echo)
+    viewer.view([viewed.without(hidden)], report=typer.echo)
 
 
 @app.command()

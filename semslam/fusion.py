@@ -109,7 +109,8 @@ class Fusion:
         kernels.merge(
             self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen, R, t,
             self._K, near, far, depth, normals, observation.color, self.weights, confidence, *noise,
-            cos_gate, f32(c.spacing), f32(c.max_confidence), f32(c.carve), np.int32(now), self._index, self._merged_counts,
+            cos_gate, f32(c.spacing), f32(c.max_confidence), f32(c.carve), np.int32(now), self._index,
+            self._merged_counts,
         )  # fmt: skip
         self._index_pose = np.array(T_world_camera)
         merged = int(self._merged_counts[:n].sum())
@@ -190,8 +191,8 @@ class Fusion:
         new_slots = surfels.insert(points)
         kernels.write_new(
             pixels, points, new_slots, len(new_slots), observation.depth, normals, observation.color, self.weights,
-            confidence, R, self._K, f32(self.config.spacing), np.int32(now), surfels.position, surfels.normal, surfels.color, surfels.seen,
-            surfels.scores, self._index,
+            confidence, R, self._K, f32(self.config.spacing), np.int32(now), surfels.position, surfels.normal,
+            surfels.color, surfels.seen, surfels.scores, self._index,
         )  # fmt: skip
         return len(new_slots)
 

@@ -265,7 +265,7 @@ def mark_new(index, depth, normals, weights, confidence, focal, base, quadratic,
             if d <= f32(0) or normals[v, u, 2] == f32(0) or weights[v, u] * confidence[v, u] <= f32(0):
                 continue
             room = gate_of(d, base, quadratic, gate)
-            # nearer than this many metres a pixel is smaller than the spacing: then only every second, third ... is used
+            # where a pixel is smaller than the spacing, only every second, third or fourth is used
             reach = min(np.int64(spacing * focal / d) + 1, 4)
             if u % reach != 0 or v % reach != 0:
                 continue

@@ -11,7 +11,7 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.cloud import SurfelCloud
-from semslam.labels import LABEL_SETS
+from semslam.labels import LABEL_SETS, remapping
 from semslam.perception import Perception
 from semslam.run import Run, RunConfig, pose_source
 from semslam.run_folder import RunFolder
@@ -63,24 +63,25 @@ def prepare(
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"--hold-out is {hold_out}, expected at least 2: some frames must be left to fuse")
     folder = RunFolder.create(out)
-    predict = None
-    if "predicted" in (depth, labels):
-        predict = network(classes, weights, engine)
+    needs_network = "predicted" in (depth, labels)
     slam = Slam(
         sequence.camera,
         settings.slam,
         track=pose_source(settings.poses, sequence),
         label_set=sequence.label_set,
-        predict=predict,
+        network=predictor(classes, weights, engine) if needs_network else None,
     )
     return Run(settings, sequence, slam, folder, resume)
 
 
-def network(classes: str, weights: str | None, engine: str | None) -> Any:
-    """The network's prediction of an image, with probabilities of the given classes."""
+def predictor(classes: str, weights: str | None = None, engine: str | None = None) -> Any:
+    """The network of a weights file (the bundled one by default) with probabilities of the given classes."""
     from networks.inference import Predictor
 
-    return Predictor(weights, engine=engine, classes=classes)
+    full = Predictor.load(weights, engine=engine)
+    if full.label_set == classes:
+        return full
+    return full.merged(remapping(full.label_set, classes), classes)
 
 
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
@@ -89,6 +90,8 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
 
     run.save()
     metrics = run.metrics()
+    if run.slam.network is not None:
+        metrics["engine"] = run.slam.network.engine
     if run.progress.held_out:
         metrics.update(_judged_by_held_out(run))
     folder = run.folder

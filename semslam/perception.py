@@ -19,9 +19,25 @@ Perceive = Callable[[Frame], Observation]
 class Prediction(Protocol):
     """What a network says of one image."""
 
-    depth: np.ndarray  # (H, W) float32 metres
-    confidence: np.ndarray | None  # (H, W) float32 in 0..1, how far the depth is to be trusted
-    class_probabilities: np.ndarray  # (H, W, C) float32
+    @property
+    def depth(self) -> np.ndarray: ...  # (H, W) float32 metres
+
+    @property
+    def depth_confidence(self) -> np.ndarray: ...  # (H, W) float32 in 0..1
+
+    @property
+    def class_probabilities(self) -> np.ndarray: ...  # (H, W, C) float32
+
+
+class Network(Protocol):
+    """What is asked of a network; `networks.inference.Predictor` is one."""
+
+    @property
+    def engine(self) -> str: ...  # what runs it
+
+    def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float) -> Prediction: ...
+
+    def class_probabilities(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -39,8 +55,7 @@ class PerceptionConfig:
 class Perception:
     """Turns frames into observations as a configuration says.
 
-    predict: RGB (H, W, 3) uint8 -> Prediction with the classes of `config.classes`; needed where the configuration
-    says "predicted" anywhere.
+    network: of the classes of `config.classes`; needed where the configuration says "predicted" anywhere.
     """
 
     def __init__(
@@ -48,7 +63,7 @@ class Perception:
         config: PerceptionConfig,
         camera: Camera,
         label_set: str | None = None,
-        predict: Callable[[np.ndarray], Prediction] | None = None,
+        network: Network | None = None,
     ) -> None:
         for name, choices in (("depth", ("sensor", "predicted")), ("labels", ("predicted", "truth", "none"))):
             if getattr(config, name) not in choices:
@@ -57,10 +72,10 @@ class Perception:
             raise ValueError(f"--classes is {config.classes!r}, expected one of {', '.join(LABEL_SETS)}")
         if config.labels == "truth" and label_set is None:
             raise ValueError("--labels truth: this sequence has no labels; use --labels predicted or none")
-        if predict is None and "predicted" in (config.depth, config.labels):
+        if network is None and "predicted" in (config.depth, config.labels):
             raise ValueError("predicted depth or labels need a network")
         self.config = config
-        self.predict = predict
+        self.network = network
         self.num_classes = 0 if config.labels == "none" else len(LABEL_SETS[config.classes])
         self.camera = camera
         if config.width is not None and config.width != camera.width:
@@ -75,26 +90,24 @@ class Perception:
     def __call__(self, frame: Frame) -> Observation:
         """The observation of a frame; ValueError where the frame lacks what the configuration needs."""
         config = self.config
-        wants_labels = config.labels != "none" and frame.index % self._label_every == 0
-        prediction = None
-        if self.predict is not None and (
-            config.depth == "predicted" or (config.labels == "predicted" and wants_labels)
-        ):
-            prediction = self.predict(frame.color)
-        if config.depth == "predicted":
-            assert prediction is not None
-            depth, confidence = prediction.depth, prediction.confidence
-        else:
-            if frame.depth is None:
-                raise ValueError(f"frame {frame.index} has no depth image; use --depth predicted")
-            depth, confidence = frame.depth, None
-        probabilities = None
-        if wants_labels:
-            if config.labels == "truth":
-                probabilities = self._one_hot(frame)
-            elif prediction is not None:
-                probabilities = prediction.class_probabilities
         size = (self.camera.width, self.camera.height)
+        wants_labels = config.labels != "none" and frame.index % self._label_every == 0
+        confidence = probabilities = None
+        if config.depth == "predicted":
+            assert self.network is not None
+            prediction = self.network(frame.color, size, frame.camera.fx)
+            depth, confidence = prediction.depth, prediction.depth_confidence
+            if config.labels == "predicted" and wants_labels:
+                probabilities = prediction.class_probabilities
+        elif frame.depth is None:
+            raise ValueError(f"frame {frame.index} has no depth image; use --depth predicted")
+        else:
+            depth = _resized(frame.depth, size, cv2.INTER_NEAREST)
+            if config.labels == "predicted" and wants_labels:
+                assert self.network is not None
+                probabilities = self.network.class_probabilities(frame.color, size)
+        if config.labels == "truth" and wants_labels:
+            probabilities = self._one_hot(frame)
         if config.border:
             inside = np.zeros(depth.shape, bool)
             inside[config.border : -config.border, config.border : -config.border] = True
@@ -103,16 +116,16 @@ class Perception:
             frame=frame,
             camera=self.camera,
             color=_resized(frame.color, size, cv2.INTER_AREA),
-            depth=_resized(depth, size, cv2.INTER_NEAREST),
-            confidence=None if confidence is None else _resized(confidence, size, cv2.INTER_NEAREST),
-            class_probabilities=None if probabilities is None else _resized(probabilities, size, cv2.INTER_NEAREST),
+            depth=depth,
+            confidence=confidence,
+            class_probabilities=probabilities,
         )
 
     def _one_hot(self, frame: Frame) -> np.ndarray | None:
         """(H, W, C) float32, 1 for the true class of each labelled pixel; None where the frame has no labels."""
         if frame.labels is None or self._classes_of is None:
             return None
-        labels = self._classes_of[frame.labels]
+        labels = _resized(self._classes_of[frame.labels], (self.camera.width, self.camera.height), cv2.INTER_NEAREST)
         known = np.flatnonzero(labels != UNLABELLED)
         probabilities = np.zeros((labels.size, self.num_classes), np.float32)
         probabilities.ravel()[known * self.num_classes + labels.ravel()[known]] = 1
@@ -122,5 +135,4 @@ class Perception:
 def _resized(image: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
     if (image.shape[1], image.shape[0]) == size:
         return image
-    resized = cv2.resize(image, size, interpolation=interpolation)
-    return resized.reshape(*resized.shape[:2], *image.shape[2:])
+    return cv2.resize(image, size, interpolation=interpolation)

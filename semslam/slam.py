@@ -13,7 +13,7 @@ from semslam.cloud import SurfelCloud
 from semslam.frame import Frame, Observation, Step, Tracking, View
 from semslam.fusion import Fusion, FusionConfig
 from semslam.label_fusion import LabelFusionConfig, label_fusion
-from semslam.perception import Perceive, Perception, PerceptionConfig, Prediction
+from semslam.perception import Network, Perceive, Perception, PerceptionConfig
 from semslam.surfels import MapConfig, SurfelMap
 
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
@@ -49,14 +49,14 @@ class Slam:
         perceive: Perceive | None = None,
         track: Track = given_pose,
         label_set: str | None = None,
-        predict: Callable[[np.ndarray], Prediction] | None = None,
+        network: Network | None = None,
     ) -> None:
-        """camera: that of the frames. label_set: that of the frames' labels, if any. predict: a network, see
-        Perception; `perceive` replaces the whole first stage."""
+        """camera: that of the frames. label_set: that of the frames' labels, if any. network: see Perception;
+        `perceive` replaces the whole first stage."""
         self.config = config or SlamConfig()
-        perception = Perception(self.config.perception, camera, label_set, predict) if perceive is None else None
+        perception = Perception(self.config.perception, camera, label_set, network) if perceive is None else None
         self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
-        self.network = predict
+        self.network = network
         self.track = track
         self.surfels = SurfelMap(perception.num_classes if perception else 0, self.config.map)
         self.fusion = Fusion(perception.camera if perception else camera, self.config.fusion)
