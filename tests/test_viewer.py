@@ -1,0 +1,414 @@
+"""Pictures and the window: what is drawn is what is there."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from synthetic_maps import COLORS, NYU13, ROOM, cloud_of, path_through_room, plane, room
+
+from semslam.camera import Camera
+from semslam.coloring import COLORINGS, UNLABELLED_COLOR, graded
+from semslam.frame import UNLABELLED
+from semslam.pictures import (
+    BACKGROUND,
+    PATH_COLOR,
+    classes_present,
+    draw_path,
+    legend_image,
+    picture,
+    picture_camera,
+    preview,
+    shown_colors,
+)
+from semslam.splatting import painted, render
+from semslam.viewer import (
+    KEYS,
+    MapWindow,
+    Viewed,
+    frustum_lines,
+    key_help,
+    legend_lines,
+    render_png,
+    surfel_quads,
+    view,
+)
+from semslam.viewpoint import framed, look_at, orbit, overview, raised_direction, thinned
+
+UP = np.array([0, 0, 1.0])
+SMALL = Camera(96, 72, 80.0, 80.0, 47.5, 35.5)
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    return room()
+
+
+@pytest.fixture(scope="module")
+def viewed(cloud):
+    return Viewed(cloud, NYU13, "room", path_through_room(), SMALL, np.linspace(0, 0.1, len(cloud)))
+
+
+def read_png(path) -> np.ndarray:
+    import cv2
+
+    return cv2.imread(str(path))[..., ::-1]
+
+
+# the renderer
+
+
+def slow_render(cloud, camera, T_world_camera, cull_back, orthographic):
+    """Every pixel against every disk, in float64."""
+    T = np.linalg.inv(T_world_camera)
+    points, normals = cloud.positions @ T[:3, :3].T + T[:3, 3], cloud.normals @ T[:3, :3].T
+    depth = np.full(camera.shape, np.inf)
+    index = np.full(camera.shape, -1)
+    rays = camera.backproject(np.ones(camera.shape, np.float64))
+    for i, (p, n, r) in enumerate(zip(points, normals, cloud.radii.astype(np.float64))):
+        if (not orthographic and p[2] < 0.05) or (cull_back and (-n[2] if orthographic else -n @ p) <= 0):
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if orthographic:
+                hit = rays.copy()
+                hit[..., 2] = (n @ p - rays[..., :2] @ n[:2]) / n[2]
+            else:
+                hit = rays * ((n @ p) / (rays @ n))[..., None]
+        scale = 1 if orthographic else 1 / p[2]
+        centre = np.zeros(camera.shape, bool)
+        u, v = (camera.fx * p[0] * scale + camera.cx, camera.fy * p[1] * scale + camera.cy)
+        u, v = int(np.floor(u + 0.5)), int(np.floor(v + 0.5))
+        if 0 <= u < camera.width and 0 <= v < camera.height:
+            centre[v, u] = True
+        inside = ((hit - p) ** 2).sum(axis=-1) <= r * r
+        z = np.where(inside, hit[..., 2], np.where(centre, p[2], np.inf))
+        nearer = z < depth
+        depth[nearer], index[nearer] = z[nearer], i
+    return index, depth
+
+
+@pytest.mark.parametrize("orthographic", [False, True])
+@pytest.mark.parametrize("cull_back", [False, True])
+def test_the_fast_renderer_draws_what_the_obvious_loop_draws(orthographic, cull_back):
+    rng = np.random.default_rng(3)
+    positions = rng.uniform([-1, -0.8, -0.5], [1, 0.8, 3], (150, 3))
+    normals = rng.normal(size=(150, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    cloud = cloud_of([("wall", positions, normals)], 0.1)
+    cloud.radii[:] = rng.uniform(0.001, 0.2, 150)
+    T = look_at(np.array([0.1, -0.05, -0.3]), np.array([0, 0, 2.0]), np.array([0.1, -1, 0]))
+    camera = Camera(64, 48, 30.0, 30.0, 31.5, 23.5) if orthographic else Camera(64, 48, 50.0, 52.0, 30.0, 25.0)
+    fast = render(cloud, camera, T, cull_back=cull_back, orthographic=orthographic)
+    index, depth = slow_render(cloud, camera, T, cull_back, orthographic)
+    same = fast.index == index
+    assert (index >= 0).sum() > 500
+    assert same.mean() > 0.995  # a ray may graze a rim on this side in float32 and on that in float64
+    drawn = same & (index >= 0)
+    np.testing.assert_allclose(fast.depth[drawn], depth[drawn], atol=2e-3)
+
+
+def test_a_picture_is_the_same_for_any_number_of_threads(cloud):
+    import numba
+
+    T = path_through_room()[3]
+    threads = numba.get_num_threads()
+    pictures = []
+    for count in (1, threads):
+        numba.set_num_threads(count)
+        pictures.append(render(cloud, SMALL, T))
+    numba.set_num_threads(threads)
+    np.testing.assert_array_equal(pictures[0].index, pictures[1].index)
+    np.testing.assert_array_equal(pictures[0].depth, pictures[1].depth)
+
+
+def test_the_depth_of_a_wall_is_its_distance():
+    wall = cloud_of([("wall", *plane((-2, -2, 2), (0, 4, 0), (4, 0, 0), 0.02))], 0.02)  # faces a camera at 0
+    drawn = render(wall, SMALL, np.eye(4))
+    assert (drawn.index >= 0).all()
+    np.testing.assert_allclose(drawn.depth, 2, atol=1e-5)
+    assert (render(wall, SMALL, look_at(np.array([0, 0, 4.0]), np.zeros(3), UP + [0, 1, 0])).index < 0).all()
+
+
+def test_an_empty_map_is_drawn_as_background(cloud):
+    nothing = cloud.selected(np.zeros(len(cloud), bool))
+    drawn = render(nothing, SMALL, np.eye(4))
+    assert (painted(drawn, nothing.colors, (1, 2, 3)) == (1, 2, 3)).all()
+
+
+# where to stand
+
+
+def test_looking_at_a_point_puts_it_in_the_middle_of_the_image_and_up_at_the_top():
+    T = look_at(np.array([1.0, 2, 3]), np.array([4.0, -1, 1]), UP)
+    T_inv = np.linalg.inv(T)
+    target, above = (T_inv @ [4, -1, 1, 1])[:3], (T_inv @ [4, -1, 2, 1])[:3]
+    np.testing.assert_allclose(SMALL.project(target), [SMALL.cx, SMALL.cy], atol=1e-9)
+    assert SMALL.project(above)[1] < SMALL.cy
+    assert np.linalg.det(T[:3, :3]) == pytest.approx(1)
+    assert np.isfinite(look_at(np.zeros(3), UP, UP)).all()  # straight up
+
+
+def test_a_framed_map_fills_the_image_with_the_path_inside(cloud):
+    path = path_through_room()[:, :3, 3]
+    T = framed(cloud.positions, raised_direction(UP, 0.7, 0.6), UP, SMALL, path)
+    for points, all_inside in ((cloud.positions, 0.98), (path, 1.0)):
+        local = (np.column_stack([points, np.ones(len(points))]) @ np.linalg.inv(T).T)[:, :3]
+        u, v = SMALL.project(local).T
+        inside = (u > -0.5) & (u < SMALL.width - 0.5) & (v > -0.5) & (v < SMALL.height - 0.5) & (local[:, 2] > 0)
+        assert inside.mean() >= all_inside
+        if points is cloud.positions:
+            used = max(np.ptp(u) / SMALL.width, np.ptp(v) / SMALL.height)
+            assert used > 0.85
+
+
+def test_the_overview_stands_above_and_sees_the_floor_of_a_closed_room(cloud):
+    T = overview(cloud, SMALL, UP, trajectory=path_through_room())
+    assert T[2, 3] > ROOM[2]
+    assert T[1, 3] < 0  # the cameras looked along y: so does the viewer
+    seen = render(cloud, SMALL, T).index
+    labels = cloud.labels()[seen[seen >= 0]]
+    assert {NYU13.id_of(name) for name in ("floor", "wall", "table", "bed")} <= set(labels)
+    assert NYU13.id_of("ceiling") not in labels
+
+
+def test_an_orbit_keeps_its_distance_and_comes_round():
+    start = look_at(np.array([3.0, 0, 1]), np.zeros(3), UP)
+    turns = orbit(start, np.zeros(3), UP, 8)
+    np.testing.assert_allclose(turns[0], start, atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(turns[:, :2, 3], axis=1), 3)
+    np.testing.assert_allclose(turns[4, :2, 3], [-3, 0], atol=1e-12)
+    np.testing.assert_allclose(turns[:, 2, 3], 1)
+
+
+def test_thinning_keeps_the_surface_covered(cloud):
+    thin = thinned(cloud, 1000)
+    assert len(thin) == 1000
+    assert np.sum(thin.radii**2) == pytest.approx(np.sum(cloud.radii**2), rel=1e-3)
+    assert cloud.radii.max() < thin.radii.max()  # the map itself is left alone
+
+
+# colours
+
+
+def test_every_coloring_colours_every_surfel(cloud):
+    for name, coloring in COLORINGS.items():
+        colors = coloring(cloud, NYU13)
+        assert colors.shape == (len(cloud), 3) and colors.dtype == np.uint8, name
+        assert len(coloring(cloud.selected(np.zeros(len(cloud), bool)), NYU13)) == 0
+
+
+def test_labels_are_shown_in_the_colours_of_the_legend(cloud):
+    colors = COLORINGS["label"](cloud, NYU13)
+    table = cloud.labels() == NYU13.id_of("table")
+    assert (colors[table] == NYU13.colors[NYU13.id_of("table")]).all()
+    assert (colors[cloud.labels() == UNLABELLED] == UNLABELLED_COLOR).all()
+    with pytest.raises(ValueError, match="no coloring 'mood'; there are color"):
+        shown_colors(cloud, NYU13, "mood", np.eye(4))
+
+
+def test_a_scale_runs_from_its_low_to_its_high_colour_and_marks_what_has_no_value():
+    colors = graded(np.array([-1, 0, 5, 10, 99, np.nan]), 0, 10)
+    assert (colors[0] == colors[1]).all() and (colors[3] == colors[4]).all()
+    assert len({tuple(c) for c in colors}) == 4
+    assert tuple(colors[5]) == UNLABELLED_COLOR
+
+
+def test_the_legend_counts_surface_and_not_surfels():
+    parts = [
+        ("floor", *plane((0, 0, 0), (1, 0, 0), (0, 1, 0), 0.02)),
+        ("wall", *plane((0, 0, 0), (0, 1, 0), (0, 0, 1), 0.04)),
+    ]
+    cloud = cloud_of(parts, 0.02)
+    cloud.radii[cloud.labels() == NYU13.id_of("wall")] *= 2
+    assert dict(classes_present(cloud, NYU13)) == {
+        NYU13.id_of("floor"): pytest.approx(0.5, abs=0.02),
+        NYU13.id_of("wall"): pytest.approx(0.5, abs=0.02),
+    }
+
+
+# pictures
+
+
+def test_a_preview_shows_the_room_its_labels_and_its_legend(cloud, tmp_path):
+    preview(tmp_path / "preview.png", cloud, NYU13, title="a room", trajectory=path_through_room())
+    preview(tmp_path / "again.png", cloud, NYU13, title="a room", trajectory=path_through_room())
+    assert (tmp_path / "preview.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+    image = read_png(tmp_path / "preview.png")
+    assert image.shape[1] > 1.8 * image.shape[0]
+    left, right = np.split(image[60:-80], [image.shape[1] // 2], axis=1)
+    pixels = {tuple(c) for c in image.reshape(-1, 3)[::7]}
+    assert tuple(BACKGROUND) in pixels and len(pixels) > 100
+    assert (left == COLORS["table"]).all(axis=-1).sum() > 2000
+    assert (right == COLORS["table"]).all(axis=-1).sum() == 0
+    legend = image[-60:]
+    for name in ("floor", "wall", "table", "bed"):
+        assert (legend == NYU13.colors[NYU13.id_of(name)]).all(axis=-1).sum() > 50, name
+
+
+def test_an_empty_map_has_a_preview_too(cloud, tmp_path):
+    preview(tmp_path / "preview.png", cloud.selected(np.zeros(len(cloud), bool)), NYU13)
+    assert read_png(tmp_path / "preview.png").size
+
+
+def test_the_path_is_drawn_where_the_camera_was(cloud):
+    camera, path = picture_camera(320, 240), path_through_room()
+    T = overview(cloud, camera, UP, trajectory=path)
+    colors = [shown_colors(cloud, NYU13, name, T) for name in ("color", "label")]
+    plain = picture(cloud, camera, T, colors)
+    assert [image.shape for image in plain] == [(240, 320, 3)] * 2
+    drawn = draw_path(plain[0], camera, T, path)
+    changed = (drawn != plain[0]).any(axis=-1)
+    ends = camera.project((np.linalg.inv(T) @ path[[0, -1], :, 3].T).T[:, :3])
+    for u, v in ends:
+        assert changed[round(v) - 3 : round(v) + 4, round(u) - 3 : round(u) + 4].any()
+    assert 30 < changed.sum() < 4000
+    assert (drawn == PATH_COLOR).all(axis=-1).any()
+    behind = draw_path(plain[0], camera, T, np.stack([T @ np.diag([1, 1, 1, 1.0])] * 2))
+    np.testing.assert_array_equal(behind, plain[0])
+
+
+def test_a_legend_has_a_line_for_every_class(cloud):
+    one, chosen = legend_image(cloud, NYU13), legend_image(cloud, NYU13, hidden={4}, chosen=4)
+    assert one.shape == chosen.shape and (one != chosen).any()
+    for name in ("floor", "wall", "table"):
+        assert (one == NYU13.colors[NYU13.id_of(name)]).all(axis=-1).sum() > 80
+
+
+# the window
+
+
+@pytest.fixture
+def window(viewed):
+    lines: list[str] = []
+    try:
+        window = MapWindow(viewed, width=320, height=240, visible=False, report=lines.append)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    window.lines = lines
+    yield window
+    window.close()
+
+
+def test_a_png_is_written_without_a_display_and_is_not_blank(viewed, tmp_path):
+    render_png(tmp_path / "map.png", viewed)
+    image = read_png(tmp_path / "map.png")
+    shown = (image[60:-60] != BACKGROUND).any(axis=-1)
+    assert shown.mean() > 0.3
+    for name in ("table", "floor"):
+        assert (image[-60:] == NYU13.colors[NYU13.id_of(name)]).all(axis=-1).any()
+
+
+def test_without_a_driver_our_own_renderer_draws_the_same_scene_and_says_so(viewed, tmp_path, monkeypatch, caplog):
+    render_png(tmp_path / "opengl.png", viewed, coloring="normal")
+
+    def no_driver(*_, **__):
+        raise RuntimeError("no driver")
+
+    monkeypatch.setattr("semslam.viewer.MapWindow", no_driver)
+    with caplog.at_level(logging.WARNING):
+        render_png(tmp_path / "ours.png", viewed, coloring="normal")
+    assert "software renderer" in caplog.text
+    difference = np.abs(read_png(tmp_path / "opengl.png").astype(int) - read_png(tmp_path / "ours.png"))
+    assert np.median(difference) == 0
+    assert (difference.max(axis=-1) > 60).mean() < 0.05
+
+
+def test_hidden_classes_are_not_drawn_and_hiding_all_is_an_error(viewed, tmp_path):
+    assert NYU13.id_of("floor") not in viewed.without([NYU13.id_of("floor")]).cloud.labels()
+    assert len(viewed.without([NYU13.id_of("floor")]).errors) == len(viewed.without([NYU13.id_of("floor")]).cloud)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        render_png(tmp_path / "map.png", viewed, hidden=range(256))
+
+
+def test_every_key_does_something_that_exists(window):
+    for key, (action, meaning) in KEYS.items():
+        if action not in ("quit",):
+            window.act(action)
+            assert window.poll(), (key, meaning)
+    assert len(key_help()) == len(KEYS)
+    window.act("quit")
+    assert not window.poll()
+
+
+def test_the_window_shows_classes_hides_them_and_looks_where_it_is_told(window, cloud):
+    window.act("toggle_disks")
+    window.act("toggle_path")
+    window.act("show:label")
+    window.poll()
+    floor = NYU13.colors[NYU13.id_of("floor")]
+    assert (np.abs(window.image().astype(int) - floor) <= 2).all(axis=-1).sum() > 500
+    while window.classes()[window.chosen] != NYU13.id_of("floor"):
+        window.act("next_class")
+    window.act("toggle_class")
+    assert window.lines[-1] == "floor (hidden)"
+    window.poll()
+    assert (np.abs(window.image().astype(int) - floor) <= 2).all(axis=-1).sum() == 0
+    window.act("show_all")
+    window.poll()
+    assert (np.abs(window.image().astype(int) - floor) <= 2).all(axis=-1).sum() > 500
+
+    T = path_through_room()[5]
+    window.look_from(T)
+    np.testing.assert_allclose(window.pose(), T, atol=1e-6)
+    window.update(window.viewed)  # a newer map does not move the viewer
+    np.testing.assert_allclose(window.pose(), T, atol=1e-6)
+
+
+def test_picking_names_the_class_under_the_pointer(window):
+    window.look_from(look_at(np.array([1.5, 1.2, 2.2]), np.array([1.5, 1.2, 0.75]), np.array([0, 1.0, 0])))
+    window.poll()
+    line = window.described(160, 120)
+    assert "table 0.90" in line and "0.7" in line and "confidence" in line
+    window.look_from(look_at(np.array([1.5, 1.2, 9]), np.array([1.5, 1.2, 20]), np.array([0, 1.0, 0])))
+    assert window.described(160, 120) == "nothing there"
+
+
+def test_an_error_view_needs_a_comparison(window, cloud):
+    window.act("show:error")
+    assert "reference" in window.lines[-1]
+    window.viewed = Viewed(cloud, NYU13)
+    window.act("show:error")
+    assert "not compared" in window.lines[-1]
+
+
+def test_two_maps_share_one_camera(viewed, monkeypatch):
+    """Turning one window turns the other; closing one ends the comparison."""
+    opened: list[MapWindow] = []
+    polls = 0
+    real_poll = MapWindow.poll
+
+    def poll(self):
+        nonlocal polls
+        if self not in opened:
+            opened.append(self)
+        polls += 1
+        alive = real_poll(self)
+        if polls == 3:  # the user turns the first window
+            self.look_from(path_through_room()[2])
+        return alive and polls < 9
+
+    monkeypatch.setattr(MapWindow, "poll", poll)
+    monkeypatch.setattr(MapWindow, "open_legend", lambda self: None)
+    poses = []
+    monkeypatch.setattr(MapWindow, "close", lambda self: (poses.append(self.pose()), self._vis.destroy_window()))
+    try:
+        view([viewed, viewed])
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert len(opened) == 2 and len(poses) == 2
+    np.testing.assert_allclose(poses[0], path_through_room()[2], atol=1e-5)
+    np.testing.assert_allclose(poses[1], poses[0], atol=1e-5)
+
+
+def test_lines_of_the_legend_and_shapes_have_the_right_size(viewed, cloud):
+    assert any("floor" in line for line in legend_lines(viewed))
+    vertices, triangles = surfel_quads(cloud.selected(np.arange(5)))
+    a, b, c = (vertices[triangles[:, k]] for k in range(3))
+    cross = np.cross(b - a, c - a) / 2
+    areas = np.linalg.norm(cross, axis=1).reshape(5, 2).sum(axis=1)
+    np.testing.assert_allclose(areas, np.pi * cloud.radii[:5] ** 2, rtol=1e-5)  # as large as the disks
+    assert (np.einsum("ij,ij->i", cross, np.repeat(cloud.normals[:5], 2, axis=0)) > 0).all()  # seen from the front
+    points, lines = frustum_lines(SMALL, np.eye(4), 0.5)
+    assert points.shape == (5, 3) and lines.shape == (8, 2)
+    np.testing.assert_allclose(SMALL.project(points[1:])[0], [-0.5, -0.5])
