@@ -59,6 +59,20 @@ class ResNetRefineNet(ResNet):
 class MobileRefineNet(MobileNetV2):
     """Light-Weight RefineNet on MobileNet-v2: one task, 3,328,360 parameters at 40 classes."""
 
+    conv3: nn.Conv2d
+    conv4: nn.Conv2d
+    conv5: nn.Conv2d
+    conv6: nn.Conv2d
+    conv7: nn.Conv2d
+    conv8: nn.Conv2d
+    crp1: nn.Sequential
+    crp2: nn.Sequential
+    crp3: nn.Sequential
+    crp4: nn.Sequential
+    conv_adapt2: nn.Conv2d
+    conv_adapt3: nn.Conv2d
+    conv_adapt4: nn.Conv2d
+
     def __init__(self, num_classes: int = 40) -> None:
         super().__init__()
         self.num_classes = num_classes

@@ -69,6 +69,11 @@ class ResNet(nn.Module):
         channels: of the four layers' outputs, (64, 128, 256, 512) or four times as many.
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, depth: int) -> None:
         super().__init__()
         if depth not in LAYERS:
