@@ -54,10 +54,18 @@ def normal(cloud: SurfelCloud, label_set: LabelSet) -> np.ndarray:
     return np.clip((cloud.normals + 1) * 127.5, 0, 255).astype(np.uint8)
 
 
+def _frames(frames: np.ndarray) -> np.ndarray:
+    return graded(frames.astype(np.float64), float(frames.min(initial=0)), float(frames.max(initial=1)), "plasma")
+
+
 def first_seen(cloud: SurfelCloud, label_set: LabelSet) -> np.ndarray:
-    """From the first frame's surfels, purple, to the last's, yellow."""
-    frames = cloud.first_seen.astype(np.float64)
-    return graded(frames, frames.min(initial=0), frames.max(initial=1), "plasma")
+    """From the surfels that appeared first, purple, to the newest, yellow."""
+    return _frames(cloud.first_seen)
+
+
+def last_seen(cloud: SurfelCloud, label_set: LabelSet) -> np.ndarray:
+    """From the surfels not seen for longest, purple, to those seen last, yellow."""
+    return _frames(cloud.last_seen)
 
 
 COLORINGS: dict[str, Coloring] = {
@@ -67,4 +75,5 @@ COLORINGS: dict[str, Coloring] = {
     "entropy": entropy,
     "normal": normal,
     "first_seen": first_seen,
+    "last_seen": last_seen,
 }

@@ -75,6 +75,7 @@ def shown_range(coloring: str) -> str:
         "entropy": "black: certain of the class; yellow: all classes alike",
         "normal": "red, green, blue: x, y, z of the normal",
         "first_seen": "purple: first frames; yellow: last",
+        "last_seen": "purple: long ago; yellow: last frames",
         "error": "blue: 0 cm; red: 5 cm or more from the reference; grey: not compared",
     }.get(coloring, "")
 

@@ -12,7 +12,7 @@ OURS = ("semslam", "networks", "sequences")
 VALUES = {"semslam", *(f"semslam.{name}" for name in ("camera", "frame", "poses", "labels", "trajectory", "cloud"))}
 ENGINE = {f"semslam.{name}" for name in ("kernels", "depth_filter", "surfels", "fusion", "label_fusion", "tracking")}
 # The doors through which networks enter the rest: they import them inside functions, so that a map needs no torch.
-NETWORK_DOORS = {"semslam.perception", "semslam.cli"}
+NETWORK_DOORS = {"semslam.perception", "semslam.main_job", "semslam.cli"}
 # Entry points that need images to train or score on; everything else in networks/ works on tensors.
 ENTRY_POINTS = ("train", "score")
 SLOW_TO_IMPORT = {"torch", "open3d", "matplotlib", "cv2", "numba", "onnxruntime", "openvino", "onnx", "plotly", "h5py"}
