@@ -82,6 +82,11 @@ def draw_path(
     pixels = np.zeros((len(points), 2), np.int64)
     in_front = points[:, 2] > 0.05
     pixels[in_front] = np.round(np.clip(camera.project(points[in_front]), -30000, 30000) * 16)  # 1/16 pixel
+    kept = [0]  # segments shorter than the line is wide would string it like beads
+    for i in range(1, len(pixels)):
+        if i == len(pixels) - 1 or np.linalg.norm(pixels[i] - pixels[kept[-1]]) > 16 * camera.width / 200:
+            kept.append(i)
+    pixels, in_front = pixels[kept], in_front[kept]
     thickness = max(1, round(camera.width / 480))
     for width, stroke in ((thickness + 2, (255, 255, 255)), (thickness, color)):
         for a, b, visible in zip(pixels[:-1], pixels[1:], in_front[:-1] & in_front[1:], strict=True):
