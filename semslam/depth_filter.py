@@ -22,8 +22,8 @@ def depth_sigma(z, base, quadratic):
 def bilateral(depth, radius, near, far, base, quadratic, out):
     """Edge-preserving mean of depth (H, W) over a (2 radius + 1) square window, metres.
 
-    The range weight is Tukey's biweight (1 - (e / 3 sigma)^2)^2, zero beyond three standard deviations of the
-    sensor's noise: unlike a Gaussian it gives other surfaces exactly no weight, and it needs no exponential.
+    The range weight is Tukey's biweight (1 - (e / 3 s)^2)^2, zero beyond three standard deviations s of the
+    difference of two measurements: unlike a Gaussian it gives other surfaces exactly no weight, and it is cheap.
     Depth outside near..far becomes 0.
     """
     height, width = depth.shape
@@ -36,7 +36,7 @@ def bilateral(depth, radius, near, far, base, quadratic, out):
         for u in range(width):
             d = depth[v, u]
             sigma = depth_sigma(d, base, quadratic)
-            scale[u] = f32(1) / (f32(9) * sigma * sigma)
+            scale[u] = f32(1) / (f32(18) * sigma * sigma)
             total[u] = f32(0)
             weight[u] = f32(0)
         here = depth[v]

@@ -1,0 +1,262 @@
+"""The engine against the obvious loop, and the laws that fusion must keep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+import pytest
+
+from semslam import poses
+from semslam.frame import Frame, Observation
+from semslam.fusion import Fusion, FusionConfig
+from semslam.label_fusion import LABEL_FUSIONS, LabelFusionConfig, label_fusion
+from semslam.surfels import MapConfig, SurfelMap
+from sequences import open_sequence
+
+SMALL = "room:frames=12,width=128,height=96"
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[Frame]:
+    return list(open_sequence(SMALL + ",noise=kinect"))
+
+
+def observe(frame: Frame) -> Observation:
+    assert frame.depth is not None
+    return Observation(frame, frame.camera, frame.color, frame.depth)
+
+
+def fused(frames: list[Frame], config: FusionConfig | None = None, map_config: MapConfig | None = None):
+    surfels, fusion = SurfelMap(0, map_config), Fusion(frames[0].camera, config)
+    for frame in frames:
+        fusion.fuse(surfels, fusion.prepare(observe(frame)), frame.T_world_camera, frame.index)
+    return surfels, fusion
+
+
+def flat(depth: float, frame: Frame) -> Observation:
+    return replace(observe(frame), depth=np.full(frame.camera.shape, depth, np.float32))
+
+
+def plain_merge(surfels: SurfelMap, fusion: Fusion, observation: Observation, T: np.ndarray, now: int) -> dict:
+    """What merging does to each surfel, one at a time, in float64: the judge of the compiled loop."""
+    c, K = fusion.config, observation.camera
+    T_camera_world = poses.inverse(T)
+    with np.errstate(invalid="ignore"):  # spare slots hold anything
+        position, normal = surfels.position.astype(float), surfels.normal.astype(float)
+    seen = surfels.seen.copy()
+    for i in surfels.slots():
+        if normal[i, 3] < 0:
+            continue
+        p = T_camera_world[:3, :3] @ position[i, :3] + T_camera_world[:3, 3]
+        if not 0.5 * c.near <= p[2] <= 1.2 * c.far:
+            continue
+        u, v = np.floor(K.project(p) + 0.5).astype(int)
+        if not (0 <= u < K.width and 0 <= v < K.height):
+            continue
+        d, n_camera = float(observation.depth[v, u]), observation.normals[v, u].astype(float)
+        if d <= 0 or not n_camera.any():
+            continue
+        gate = c.gate + 3 * (c.noise + c.noise_quadratic * (d - 0.4) ** 2)
+        if d - p[2] > 2 * gate:
+            left = normal[i, 3] - c.carve
+            normal[i, 3] = left if left >= 0 else -1
+            continue
+        n_world = T[:3, :3] @ n_camera
+        if abs(d - p[2]) >= gate or normal[i, :3] @ n_world <= np.cos(np.radians(c.normal_gate_deg)):
+            continue
+        weight = float(fusion.weights[v, u])
+        total = normal[i, 3] + weight
+        b = weight / total
+        seen[i, 1] = now
+        normal[i, 3] = min(total, c.max_confidence)
+        footprint = max(d / K.fx, c.spacing)
+        radius = np.sqrt(2) * footprint * min(2, 1 / max(abs(n_camera[2]), 0.01))
+        if radius >= 1.5 * position[i, 3]:
+            continue
+        measured = T[:3, :3] @ np.array([(u - K.cx) / K.fx * d, (v - K.cy) / K.fy * d, d]) + T[:3, 3]
+        position[i, :3] += b * ((measured - position[i, :3]) @ normal[i, :3]) * normal[i, :3]
+        position[i, 3] += b * (radius - position[i, 3])
+        mean = normal[i, :3] + b * (n_world - normal[i, :3])
+        normal[i, :3] = mean / np.linalg.norm(mean)
+    return {"position": position, "normal": normal, "seen": seen}
+
+
+def test_merging_equals_the_obvious_loop(frames):
+    surfels, fusion = fused(frames[:5], FusionConfig(clean_every=0))
+    frame = frames[8]
+    observation = fusion.prepare(observe(frame))
+    expected = plain_merge(surfels, fusion, observation, frame.T_world_camera, 8)
+    slots = surfels.slots()
+    fusion.fuse(surfels, observation, frame.T_world_camera, 8)
+    # float32 rounds a few projections into the neighbouring pixel
+    same = surfels.seen[slots, 1] == expected["seen"][slots, 1]
+    assert same.mean() > 0.999
+    for name, tolerance in (("position", 1e-4), ("normal", 2e-3)):
+        close = np.isclose(getattr(surfels, name)[slots], expected[name][slots], atol=tolerance).all(axis=1)
+        assert close.mean() > 0.998, name
+    assert (expected["seen"][slots, 1] == 8).mean() > 0.5  # it did merge
+
+
+def test_the_map_is_the_same_for_any_thread_count(frames):
+    threads = numba.get_num_threads()
+    maps = []
+    try:
+        for n in (1, 2):
+            numba.set_num_threads(min(n, threads))
+            maps.append(fused(frames)[0].state())
+    finally:
+        numba.set_num_threads(threads)
+    for name, values in maps[0].items():
+        assert np.array_equal(values, maps[1][name]), name
+
+
+def test_a_wall_seen_again_and_again_stays_one_wall(frames):
+    surfels, fusion = SurfelMap(0), Fusion(frames[0].camera)
+    for k in range(30):
+        fusion.fuse(surfels, fusion.prepare(flat(2.0, frames[0])), np.eye(4), k)
+    assert len(surfels.cloud()) == frames[0].camera.width * frames[0].camera.height
+    assert np.allclose(surfels.cloud().positions[:, 2], 2, atol=1e-6)
+
+
+def test_noise_averages_out_along_the_normal(frames):
+    rng = np.random.default_rng(0)
+    surfels, fusion = SurfelMap(0), Fusion(frames[0].camera, FusionConfig(smoothing=0))
+    for k in range(40):
+        observation = flat(1.5, frames[0])
+        observation.depth[:] += rng.normal(0, 0.004, observation.depth.shape)
+        fusion.fuse(surfels, fusion.prepare(observation), np.eye(4), k)
+    cloud = surfels.cloud()
+    good = cloud.confidence > 10
+    assert good.mean() > 0.8
+    assert np.abs(cloud.positions[good, 2] - 1.5).mean() < 0.0015
+
+
+def test_what_stood_in_free_space_is_removed(frames):
+    surfels, fusion = SurfelMap(0), Fusion(frames[0].camera)
+    for k in range(3):
+        fusion.fuse(surfels, fusion.prepare(flat(1.0, frames[0])), np.eye(4), k)
+    for k in range(3, 20):
+        fusion.fuse(surfels, fusion.prepare(flat(2.0, frames[0])), np.eye(4), k)
+    assert np.allclose(surfels.cloud().positions[:, 2], 2, atol=1e-6)
+
+
+def test_an_occluded_surface_is_kept(frames):
+    surfels, fusion = SurfelMap(0), Fusion(frames[0].camera)
+    for k in range(3):
+        fusion.fuse(surfels, fusion.prepare(flat(2.0, frames[0])), np.eye(4), k)
+    for k in range(3, 50):
+        fusion.fuse(surfels, fusion.prepare(flat(1.0, frames[0])), np.eye(4), k)
+    assert (np.abs(surfels.cloud().positions[:, 2] - 2) < 1e-6).sum() == frames[0].depth.size
+
+
+def test_the_view_from_a_fused_pose_shows_the_fused_depth(frames):
+    surfels, fusion = fused(frames[:1])
+    view = fusion.predict(surfels, frames[0].T_world_camera)
+    shown = view.vertices[..., 2] > 0
+    assert shown.mean() > 0.9
+    assert np.array_equal(shown, view.index >= 0)
+    prepared = fusion.prepare(observe(frames[0]))
+    assert np.abs(view.vertices[..., 2] - prepared.depth)[shown].max() < 1e-4
+    assert np.array_equal(view.color[shown], frames[0].color[shown])
+
+
+def test_a_view_from_a_new_pose_is_projected_anew(frames):
+    surfels, fusion = fused(frames[:6])
+    there = frames[0].T_world_camera
+    fusion.predict(surfels, frames[5].T_world_camera)
+    a = fusion.predict(surfels, there).vertices.copy()
+    other = Fusion(frames[0].camera)
+    assert np.array_equal(a, other.predict(surfels, there).vertices)
+
+
+def test_surfels_are_not_set_closer_than_the_spacing(frames):
+    surfels, fusion = SurfelMap(0), Fusion(frames[0].camera, FusionConfig(spacing=0.02))
+    for k in range(5):
+        fusion.fuse(surfels, fusion.prepare(flat(0.6, frames[0])), np.eye(4), k)
+    from scipy.spatial import cKDTree
+
+    positions = surfels.cloud().positions
+    distance, _ = cKDTree(positions).query(positions, k=2)
+    assert distance[:, 1].min() > 0.018
+
+
+def test_a_full_map_goes_on_merging(frames):
+    surfels, _ = fused(frames, map_config=MapConfig(max_surfels=2000))
+    assert len(surfels) <= 2000
+    assert surfels.full and surfels.turned_away > 0
+    assert surfels.seen[surfels.slots(), 1].max() == frames[-1].index
+
+
+def test_frames_of_another_size_are_one_clear_error(frames):
+    _, fusion = fused(frames[:1])
+    observation = observe(frames[0])
+    with pytest.raises(ValueError, match="64x48, the map's camera 128x96"):
+        fusion.prepare(replace(observation, depth=observation.depth[::2, ::2]))
+
+
+# label fusion
+
+
+def labelled(method: str, images: list[np.ndarray], config: LabelFusionConfig | None = None):
+    """Class probabilities of a wall after fusing constant class images (C,) one after the other."""
+    frame = open_sequence("room:frames=1,width=32,height=24")[0]
+    labels = label_fusion(config or LabelFusionConfig(method=method))
+    surfels, fusion = SurfelMap(len(images[0])), Fusion(frame.camera)
+    for k, p in enumerate(images):
+        fusion.fuse(surfels, fusion.prepare(flat(2.0, frame)), np.eye(4), k)
+        image = np.broadcast_to(np.float32(p), (*frame.camera.shape, len(p))).copy()
+        weights = np.ones(frame.camera.shape, np.float32)
+        labels.fuse(surfels, fusion.visible, image, weights, frame.camera, np.eye(4), k)
+    return labels.probabilities(surfels)
+
+
+@pytest.mark.parametrize("method", LABEL_FUSIONS)
+def test_probabilities_sum_to_one_and_agree_with_the_images(method):
+    p = labelled(method, [np.array([0.7, 0.2, 0.1])] * 5)
+    assert np.allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert np.all(p.argmax(axis=1) == 0)
+
+
+def test_bayes_is_the_normalised_product_above_the_floor():
+    a, b = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.5, 0.3])
+    found = labelled("", [a, b], LabelFusionConfig(method="bayes", weight=1.0, floor=0.001))
+    assert np.allclose(found, a * b / (a * b).sum(), atol=2e-3)
+
+
+def test_the_mean_is_the_mean():
+    a, b = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.5, 0.3])
+    assert np.allclose(labelled("mean", [a, b]), (a + b) / 2, atol=1e-3)
+
+
+def test_the_histogram_counts_winners():
+    a, b = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.5, 0.3])
+    assert np.allclose(labelled("histogram", [a, a, b]), [2 / 3, 1 / 3, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", LABEL_FUSIONS)
+def test_no_single_observation_vetoes_a_class_for_ever(method):
+    wrong, right = np.array([0.0, 1.0, 0.0]), np.array([0.8, 0.1, 0.1])
+    assert np.all(labelled(method, [wrong] + [right] * 6).argmax(axis=1) == 0)
+
+
+def test_old_evidence_fades_where_the_scene_changes():
+    config = LabelFusionConfig(most_evidence=20)
+    before, after = np.array([0.9, 0.05, 0.05]), np.array([0.05, 0.9, 0.05])
+    assert np.all(labelled("", [before] * 40 + [after] * 15, config).argmax(axis=1) == 1)
+
+
+@pytest.mark.parametrize("method", LABEL_FUSIONS)
+def test_unlabelled_pixels_change_nothing(method):
+    p = np.array([0.6, 0.3, 0.1])
+    assert np.array_equal(labelled(method, [p]), labelled(method, [p, np.zeros(3)]))
+    assert not labelled(method, [np.zeros(3)]).any()
+
+
+def test_a_wrong_class_count_is_one_clear_error():
+    frame = open_sequence("room:frames=1,width=32,height=24")[0]
+    surfels, fusion = SurfelMap(13), Fusion(frame.camera)
+    image = np.zeros((*frame.camera.shape, 40), np.float32)
+    with pytest.raises(ValueError, match="40 classes, the map of 13"):
+        label_fusion().fuse(surfels, fusion.visible, image, fusion.weights, frame.camera, np.eye(4), 0)

@@ -1,0 +1,122 @@
+"""The map's store: slots, capacity, saving, removal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from semslam import kernels
+from semslam.surfels import MapConfig, SurfelMap
+
+
+def random_points(n: int, extent: float = 3.0, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-extent, extent, (n, 3)).astype(np.float32)
+
+
+def filled(n: int, seed: int = 0, config: MapConfig | None = None, num_classes: int = 3) -> SurfelMap:
+    """A map of n surfels, inserted in three parts."""
+    surfels = SurfelMap(num_classes, config)
+    rng = np.random.default_rng(seed)
+    for points in np.array_split(random_points(n, seed=seed), 3):
+        slots = surfels.insert(points)
+        m = len(slots)
+        surfels.position[slots] = np.column_stack([points[:m], np.full(m, 0.005)])
+        normals = rng.normal(size=(m, 3))
+        surfels.normal[slots, :3] = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+        surfels.normal[slots, 3] = rng.uniform(0.5, 20, m)
+        surfels.color[slots] = np.column_stack([rng.integers(0, 65280, (m, 3)), np.zeros(m)])
+        surfels.seen[slots] = 7
+        surfels.scores[slots] = rng.random((m, num_classes))
+    return surfels
+
+
+def test_every_point_gets_a_slot_of_its_own_in_its_cube():
+    points = random_points(5000)
+    surfels = SurfelMap(0)
+    slots = surfels.insert(points)
+    assert len(np.unique(slots)) == len(points) == len(surfels)
+    assert np.array_equal(np.sort(slots), surfels.slots())
+    origins = surfels.origins[slots // kernels.CHUNK]
+    assert np.all(points >= origins) and np.all(points < origins + surfels.config.block + 1e-5)
+
+
+def test_thirteen_classes_fit_in_a_hundred_bytes():
+    assert SurfelMap(13).bytes_per_surfel < 100.1  # 100 and a chunk's share of the table
+
+
+def test_a_full_map_says_so_once_and_keeps_what_it_has(caplog):
+    surfels = filled(900, config=MapConfig(max_surfels=1000))
+    before = surfels.cloud().positions.copy()
+    assert len(surfels.insert(random_points(500, seed=5))) == 100
+    assert len(surfels.insert(random_points(10, seed=6))) == 0
+    assert len(surfels) == 1000
+    assert surfels.turned_away == 410
+    assert [r.message for r in caplog.records if "full" in r.message] == [caplog.records[0].message]
+    assert set(map(tuple, before)) <= set(map(tuple, surfels.position[surfels.slots(), :3]))
+
+
+def test_a_saved_map_continues_as_the_original():
+    a = filled(3000)
+    b = SurfelMap.from_state(a.state())
+    more = random_points(2000, seed=9)
+    assert np.array_equal(a.insert(more), b.insert(more))
+    for name in ("position", "normal", "color", "seen", "scores"):
+        slots = a.slots()[:3000]
+        assert np.array_equal(a.slots(), b.slots())
+        assert np.array_equal(getattr(a, name)[slots[:100]], getattr(b, name)[slots[:100]])
+
+
+def test_burying_the_dead_keeps_the_living_in_order():
+    surfels = filled(4000)
+    slots = surfels.slots()
+    dead = np.random.default_rng(3).random(len(slots)) < 0.3
+    surfels.normal[slots[dead], 3] = -1
+    surfels.color[slots[~dead][:50], 3] = 1  # marked
+    expected = surfels.position[slots[~dead][50:]].copy()
+    surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32), surfels.n_chunks)
+    assert np.array_equal(surfels.position[surfels.slots()], expected)
+
+
+def test_freed_slots_are_used_again():
+    surfels = filled(4000)
+    surfels.normal[surfels.slots(), 3] = -1
+    surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32), surfels.n_chunks)
+    chunks = surfels.n_chunks
+    surfels.insert(random_points(4000))
+    assert surfels.n_chunks == chunks
+
+
+def test_moving_the_map_keeps_every_surfel():
+    surfels = filled(2000)
+    slots = surfels.slots()
+    before = surfels.position[slots].copy()
+    surfels.move(before[:, :3] + np.float32([10, 0, 0]), surfels.normal[slots, :3].copy())
+    after = surfels.position[surfels.slots()]
+    order = lambda p: p[np.lexsort(p.T)]  # noqa: E731
+    assert np.allclose(order(after), order(before + np.float32([10, 0, 0, 0])), atol=1e-5)
+
+
+def test_chunks_in_view_hold_every_visible_surfel():
+    surfels = filled(20000)
+    chunks = np.empty(surfels.n_chunks, np.int32)
+    K = np.array([100, 100, 63.5, 47.5], np.float32)
+    R, t = np.eye(3, dtype=np.float32), np.array([0.2, -0.1, -1], np.float32)
+    n = kernels.visible_chunks(
+        surfels.origins, surfels.counts, surfels.n_chunks, np.float32(0.25), np.float32(0), R, t, K,
+        np.float32(0.3), np.float32(4), 128, 96, chunks,
+    )  # fmt: skip
+    p = surfels.position[surfels.slots(), :3] - t
+    u, v = p[:, 0] / p[:, 2] * 100 + 63.5, p[:, 1] / p[:, 2] * 100 + 47.5
+    visible = (p[:, 2] > 0.3) & (p[:, 2] < 4) & (u > -0.5) & (u < 127.5) & (v > -0.5) & (v < 95.5)
+    in_view = np.isin(surfels.slots() // kernels.CHUNK, chunks[:n])
+    assert np.all(in_view[visible])
+    assert in_view.mean() < 0.5  # and most of the rest is left out
+
+
+def test_too_many_surfels_for_the_capacity_is_one_clear_error():
+    a = filled(500)
+    with pytest.raises(ValueError, match="do not fit a map of 100"):
+        SurfelMap.from_arrays(
+            *(getattr(a, n)[a.slots()] for n in ("position", "normal", "color", "seen", "scores")),
+            config=MapConfig(max_surfels=100),
+        )
