@@ -59,6 +59,10 @@ class Sequence(ABC):
         T_world_camera = np.array([self.poses[i] for i in posed], np.float64).reshape(-1, 4, 4)
         return Trajectory(self.timestamps[posed], T_world_camera) if posed else None
 
+    def missing_files(self) -> list[Path]:
+        """Files that the recording lists and that are not there or empty."""
+        return []
+
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has frames 0..{len(self) - 1}, asked for {index}")
@@ -108,6 +112,10 @@ class ImageSequence(Sequence):
             labels=labels,
             T_world_camera=None if self.poses is None else self.poses[i],
         )
+
+    def missing_files(self) -> list[Path]:
+        listed = [*self.color_paths, *(self.depth_paths or ()), *(path for path in self.label_paths or () if path)]
+        return [path for path in listed if not path.is_file() or path.stat().st_size == 0]
 
     def _of_camera_size(self, image: np.ndarray, what: str, path: Path) -> np.ndarray:
         if image.shape[:2] != self.camera.shape:

@@ -478,6 +478,7 @@ def test_seven_scenes_depth_is_registered_and_65535_is_none(shared_data, tmp_pat
     from sequences.seven_scenes import DEPTH_CAMERA, T_COLOR_DEPTH
 
     path = Path(shutil.copytree(shared_data / "samples" / "7scenes_stairs" / "seq-01", tmp_path / "seq-01"))
+    path.chmod(0o755)
     (path / "frame-000000.depth.png").chmod(0o644)
     raw = cv2.imread(str(path / "frame-000000.depth.png"), cv2.IMREAD_UNCHANGED)
     raw[100:110, 200:300] = 65535

@@ -1,0 +1,238 @@
+"""The doctor finds each planted fault, names its remedy, and is silent about recordings that are sound."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from scipy.spatial.transform import Rotation
+
+from semslam.doctor import Finding, diagnose, examine
+from semslam.poses import inverse
+from sequences import open_sequence
+from sequences.folder import write_folder
+from sequences.kinect_noise import kinect_noise
+from sequences.room import RoomSequence
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    room = RoomSequence(frames=40, width=160, height=120)
+    return write_folder(room, tmp_path_factory.mktemp("doctor") / "room")
+
+
+@pytest.fixture
+def folder(sound, tmp_path) -> Path:
+    """Forty sound frames, to plant a fault in."""
+    return Path(shutil.copytree(sound, tmp_path / "room"))
+
+
+def change_camera(folder: Path, **values: float) -> None:
+    recorded = yaml.safe_load((folder / "camera.yaml").read_text())
+    (folder / "camera.yaml").write_text(yaml.safe_dump(recorded | values))
+
+
+def change_poses(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    rows = np.loadtxt(folder / "groundtruth.txt")
+    for row in rows:
+        T = np.eye(4)
+        T[:3, :3], T[:3, 3] = Rotation.from_quat(row[4:]).as_matrix(), row[1:4]
+        T = change(T)
+        row[1:] = [*T[:3, 3], *Rotation.from_matrix(T[:3, :3]).as_quat()]
+    np.savetxt(folder / "groundtruth.txt", rows, fmt="%.9f")
+
+
+def only(findings: list[Finding]) -> Finding:
+    assert len(findings) == 1, findings
+    return findings[0]
+
+
+def test_a_sound_recording_has_no_findings(sound):
+    assert examine(sound) == []
+
+
+def test_a_sound_recording_with_kinect_noise_has_no_findings():
+    assert diagnose(RoomSequence(frames=30, width=160, height=120, noise=kinect_noise)) == []
+
+
+@pytest.mark.parametrize("name", ["redkitchen", "icl_livingroom1", "samples/open3d"])
+def test_sound_public_recordings_have_no_findings(shared_data, name):
+    assert examine(shared_data / name) == []
+
+
+@pytest.mark.parametrize(("depth_scale", "advice"), [(1.0, "1000 times larger"), (1e6, "1000 times smaller")])
+def test_depth_a_thousand_times_off_is_found(folder, depth_scale, advice):
+    change_camera(folder, depth_scale=depth_scale)
+    finding = only(examine(folder))
+    assert finding.level == "error" and "median depth" in finding.what and advice in finding.remedy
+
+
+def test_depth_five_times_off_is_found_by_the_poses(folder):
+    change_camera(folder, depth_scale=5000.0)
+    finding = only(examine(folder))
+    assert finding.level == "error" and "depth is 5 times" in finding.what and "5 times smaller" in finding.remedy
+
+
+def test_intrinsics_of_another_image_size_are_found(folder):
+    recorded = open_sequence(folder).camera
+    change_camera(folder, **{key: 2 * getattr(recorded, key) for key in ("fx", "fy", "cx", "cy")})
+    finding = examine(folder)[0]
+    assert finding.level == "error" and "principal point (159.0, 119.0)" in finding.what
+    assert "another image size" in finding.remedy
+
+
+def test_a_focal_length_of_another_camera_is_found(folder):
+    recorded = open_sequence(folder).camera
+    change_camera(folder, fx=recorded.fx * 1.4, fy=recorded.fy * 1.4)
+    finding = only(examine(folder))
+    assert finding.level == "error" and "focal length about 0.7 times" in finding.what
+
+
+def test_an_absurd_focal_length_is_found_without_poses(folder):
+    (folder / "groundtruth.txt").unlink()
+    change_camera(folder, fx=3.0, fy=3.0)
+    assert "degrees wide" in only(examine(folder)).what
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "remedy"),
+    [
+        (inverse, "T_camera_world", "invert each pose"),
+        (lambda T: T @ np.diag([1.0, -1.0, -1.0, 1.0]), "OpenGL", "diag"),
+        (lambda T: np.block([[T[:3, :3], 1000 * T[:3, 3:]], [T[3:]]]), "0.001 times as long", "metres"),
+    ],
+    ids=["inverted", "opengl", "millimetres"],
+)
+def test_poses_in_another_convention_are_found(folder, change, what, remedy):
+    change_poses(folder, change)
+    finding = only(examine(folder))
+    assert finding.level == "error" and what in finding.what and remedy in finding.remedy
+
+
+def test_quaternions_with_w_first_are_found(folder):
+    rows = np.loadtxt(folder / "groundtruth.txt")
+    np.savetxt(folder / "groundtruth.txt", rows[:, [0, 1, 2, 3, 7, 4, 5, 6]], fmt="%.9f")
+    assert "qw first" in only(examine(folder)).what
+
+
+def test_poses_of_another_recording_are_called_unfitting(folder):
+    rng = np.random.default_rng(0)
+
+    def elsewhere(T: np.ndarray) -> np.ndarray:
+        moved = T.copy()
+        moved[:3, :3] = Rotation.random(rng=rng).as_matrix()
+        return moved
+
+    change_poses(folder, elsewhere)
+    finding = only(examine(folder))
+    assert finding.level == "warning" and "--poses tracked" in finding.remedy
+
+
+def with_timestamps(folder: Path, timestamps: np.ndarray) -> list[Finding]:
+    return diagnose(replace(open_sequence(folder), timestamps=timestamps))
+
+
+def test_timestamps_that_go_backwards_or_stand_still_are_found(folder):
+    times = np.arange(40) / 30
+    times[[10, 11]] = times[[11, 10]]
+    finding = only(with_timestamps(folder, times))
+    assert finding.level == "error" and "backwards 1 times, first at frame 11" in finding.what
+    times = np.arange(40) / 30
+    times[20] = times[19]
+    assert (
+        "1 frames have the timestamp of the frame before, first frame 20" in only(with_timestamps(folder, times)).what
+    )
+
+
+def test_timestamps_in_milliseconds_are_found(folder):
+    finding = only(with_timestamps(folder, np.arange(40) * 33.3))
+    assert finding.level == "error" and "milliseconds" in finding.what and "in seconds" in finding.remedy
+
+
+def test_a_gap_in_time_is_found(folder):
+    times = np.arange(40) / 30 + 2.0 * (np.arange(40) > 24)
+    finding = only(with_timestamps(folder, times))
+    assert finding.level == "warning" and "2.03 s, after frame 24" in finding.what
+
+
+def test_irregular_timestamps_are_hinted_at(folder):
+    times = np.cumsum(np.tile([1, 1, 3], 14)[:40]) / 30
+    assert only(with_timestamps(folder, times)).level == "hint"
+
+
+def test_repeated_timestamps_in_a_file_are_the_finding_that_it_cannot_be_opened(folder):
+    rows = np.loadtxt(folder / "groundtruth.txt")
+    rows[7, 0] = rows[6, 0]
+    np.savetxt(folder / "groundtruth.txt", rows, fmt="%.9f")
+    finding = only(examine(folder))
+    assert finding.level == "error" and re.search(r"groundtruth\.txt:8: timestamp .* does not increase", finding.what)
+
+
+def test_label_ids_outside_the_set_are_found(folder):
+    for path in sorted((folder / "label40").iterdir())[5:]:
+        ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        ids[:5] = 255
+        cv2.imwrite(str(path), ids)
+    finding = only(examine(folder))
+    assert finding.level == "error" and "35 of 40 frames" in finding.what
+    assert "label id 255 is outside nyu40" in finding.what
+
+
+def test_labels_that_are_all_void_are_found(folder):
+    for path in (folder / "label40").iterdir():
+        cv2.imwrite(str(path), np.zeros((120, 160), np.uint8))
+    assert "void everywhere" in only(examine(folder)).what
+
+
+def test_swapped_red_and_blue_are_hinted_at(folder):
+    for path in (folder / "color").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path))[..., ::-1])
+    finding = only(examine(folder))
+    assert finding.level == "hint" and "BGR" in finding.what
+
+
+def test_missing_and_damaged_files_are_found(folder):
+    (folder / "depth" / "000003.png").unlink()
+    path = folder / "color" / "000005.png"
+    path.write_bytes(path.read_bytes()[:100])
+    missing, damaged = examine(folder)
+    assert missing.level == damaged.level == "error"
+    assert "1 files are missing or empty" in missing.what and "depth/000003.png" in missing.what
+    assert "1 of 40 frames cannot be used" in damaged.what and "truncated" in damaged.what
+
+
+def test_a_mark_for_missing_depth_is_found(folder):
+    for path in (folder / "depth").iterdir():
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        depth[:20, :40] = 65535
+        cv2.imwrite(str(path), depth)
+    assert any("65.535 m, the largest" in finding.what and "write 0" in finding.remedy for finding in examine(folder))
+
+
+def test_empty_depth_is_found(folder):
+    for path in (folder / "depth").iterdir():
+        cv2.imwrite(str(path), np.zeros((120, 160), np.uint16))
+    assert "only 0.0% of the depth pixels" in only(examine(folder)).what
+
+
+def test_black_images_are_found(folder):
+    for path in (folder / "color").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path)) // 64)
+    assert any("nearly black" in finding.what for finding in examine(folder))
+
+
+def test_a_folder_that_cannot_be_opened_is_a_finding(folder):
+    (folder / "camera.yaml").unlink()
+    assert "camera.yaml: missing" in only(examine(folder)).what
+
+
+def test_nothing_there_is_not_a_diagnosis(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        examine(tmp_path / "nowhere")
