@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from networks import checkpoints, postprocessing
+from networks import checkpoints, cost, postprocessing
 from networks.engines import open_engine
 from networks.joint import JointNetwork
 
@@ -116,11 +116,17 @@ class Predictor:
         """
         check_image(image)
         height, width = image.shape[:2]
-        size = size or (width, height)
-        outputs = self.outputs(image)
+        if focal is not None and self._focal is not None:
+            focal *= self.input_shape(height, width)[1] / width
+        return self.interpreted(self.outputs(image), size or (width, height), focal)
+
+    def interpreted(
+        self, outputs: tuple[np.ndarray, ...], size: tuple[int, int], focal: float | None = None
+    ) -> Prediction:
+        """What the network's `outputs` say, at `size` (width, height); `focal` in pixels of what the network saw."""
         depth = postprocessing.depth(outputs[1], size)
         if focal is not None and self._focal is not None:
-            depth *= focal * self.input_shape(height, width)[1] / width / self._focal
+            depth *= focal / self._focal
         return Prediction(
             depth,
             postprocessing.depth_confidence(outputs[1], size),
@@ -130,17 +136,26 @@ class Predictor:
 
     def class_probabilities(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """Class probabilities alone, (H, W, C) float32, for a map whose depth comes from a sensor."""
-        check_image(image)
         return self._probabilities(self.outputs(image)[0], size or (image.shape[1], image.shape[0]))
 
     def outputs(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The network's own outputs, each (h, w, channels) float32, valid until the next call."""
+        """The network's own outputs of an image, each (h, w, channels) float32, valid until the next call."""
+        check_image(image)
         shape = self.input_shape(*image.shape[:2])
         if shape != image.shape[:2]:
             shrinks = shape[0] < image.shape[0]
             how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             image = cv2.resize(image, (shape[1], shape[0]), interpolation=how)
         return self._run(np.ascontiguousarray(image))
+
+    @property
+    def parameters(self) -> int:
+        """How many trained numbers the network has."""
+        return cost.parameters(self.network)
+
+    def gmac(self, width: int, height: int) -> float:
+        """10^9 multiply-accumulates that an input of this size costs."""
+        return cost.gmac(self.network, width, height)
 
     def input_shape(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which the network sees an image: its shape kept, the area of the training images."""
