@@ -13,7 +13,7 @@ import numpy as np
 
 from networks.encoders import MEAN
 
-PADDING = tuple(int(round(255 * m)) for m in MEAN)  # the mean colour: zero after normalisation
+PADDING = tuple(round(255 * m) for m in MEAN)  # the mean colour: zero after normalisation
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +44,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise ValueError(f"{path}: not a whole .safetensors file ({error}); copy it again") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: refused, as it holds more than tensors and could run code when loaded, or is damaged; "
-            f"save its state dict alone, or as .safetensors"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # half a file makes PyTorch raise almost anything
+        if "weights_only" in str(error).lower():
+            raise ValueError(
+                f"{path}: refused, because it holds more than tensors and could run code when loaded; "
+                f"save its state dict alone, or as .safetensors"
+            ) from error
         raise ValueError(f"{path}: not a whole PyTorch checkpoint ({_first_line(error)}); copy it again") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -68,7 +66,8 @@ def load(path: str | Path | None = None, num_classes: int | None = None) -> tupl
     """The joint network of a weights file (default: the bundled one), in eval mode and float32, and its metadata.
 
     The number of classes and the tasks are read off the tensors. Metadata has at least `num_classes`, `tasks`, `mean`,
-    `std`; ours also `class_set`, `input_size` (height, width that the network was trained for), `recipe`, `figures`.
+    `std`; ours also `class_set`, `input_size` (height, width of the images that it was trained on), `focal` (pixels, at
+    that size), `recipe`, `figures`.
 
     Args:
         path: a .safetensors file of ours or one of the authors' .ckpt files.
@@ -127,4 +126,5 @@ def save(path: str | Path, module: nn.Module, metadata: dict[str, Any] | None = 
     header = {key: json.dumps(value) for key, value in (metadata or {}).items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(tensors, temporary, header | {"format": "pt"})
+    os.chmod(temporary, 0o644)  # the library writes files that only their owner reads
     os.replace(temporary, path)

@@ -102,10 +102,27 @@ class JointNetwork(MobileNetV2):
                 nn.init.normal_(part.weight, std=0.5 / WIDTH**0.5)
             else:
                 fan_in = part.weight[0].numel()
-                head = name in _HEADS.values()
-                nn.init.normal_(part.weight, std=(0.1 if head else 1.4) / fan_in**0.5)
+                gain = 0.1 if name in _HEADS.values() else 0.8 if name.startswith("conv_adapt") else 1.4
+                nn.init.normal_(part.weight, std=gain / fan_in**0.5)
             if part.bias is not None:
                 part.bias.fill_(2.5 if name == "depth" else 0.0)  # metres: the middle of a room
+
+
+@torch.no_grad()
+def fit_decoder(network: JointNetwork, image: Tensor) -> None:
+    """Scale the random convolutions that read the encoder, so that each returns values of standard deviation 1.
+
+    An ImageNet encoder's features have deviations of 3 to 13: unscaled, most of what is summed from them lies outside
+    the range of ReLU6 and learns nothing. The finest level starts at zero, so that a training may switch it on later.
+
+    Args:
+        image: some normalised images (B, 3, H, W).
+    """
+    for number, features in enumerate(network.taps(image), start=3):
+        convolution = getattr(network, f"conv{number}")
+        convolution.weight /= convolution(features).std() + 1e-6
+    network.conv3.weight.zero_()
+    getattr(network.crp1[0], "1_outvar_dimred").weight.zero_()
 
 
 def normalised(image: Tensor) -> Tensor:

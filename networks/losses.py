@@ -1,14 +1,19 @@
 """The losses of the joint network, each the mean over the pixels that have truth.
 
 Predictions are (B, C, h, w) at the network's resolution, truth at the same. A batch without one valid pixel costs 0
-and still has a gradient (of zero), so that a training step needs no special case.
+and still has a gradient (of zero), so that a training step needs no special case. In a training of several processes
+counts and thresholds are those of the whole batch: each process returns its share of the mean.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from networks.distributed import largest, summed
 
 IGNORE = 255  # label of a pixel without a class
 
@@ -19,12 +24,9 @@ def cross_entropy(scores: Tensor, labels: Tensor, class_weights: Tensor | None =
     With `class_weights` (C,) the mean is weighted.
     """
     loss = F.cross_entropy(scores, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
-    if class_weights is None:
-        count = (labels != IGNORE).sum()
-    else:
-        padded = torch.cat([class_weights, class_weights.new_zeros(IGNORE + 1 - len(class_weights))])
-        count = padded[labels].sum()
-    return loss / count.clamp(min=1e-6)
+    valid = labels[labels != IGNORE]
+    count = torch.tensor(float(len(valid))) if class_weights is None else class_weights[valid].sum()
+    return loss / summed(count).clamp(min=1e-6)
 
 
 def inverse_huber(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
@@ -35,19 +37,22 @@ def inverse_huber(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     depend on how many are missing; nothing clips the prediction, so that a negative one is pulled up.
     """
     error = torch.where(valid, predicted - truth, torch.zeros_like(predicted)).abs()
-    c = (0.2 * error.detach().max()).clamp(min=1e-6)  # a perfect batch must not divide by zero
+    c = (0.2 * largest(error.max())).clamp(min=1e-6)  # a perfect batch must not divide by zero
     loss = torch.where(error <= c, error, (error.square() + c * c) / (2 * c))
-    return torch.where(valid, loss, torch.zeros_like(loss)).sum() / valid.sum().clamp(min=1)
+    return _mean_where(valid, loss)
 
 
 def negative_dot(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """Minus the cosine between predicted (B, 3, h, w; any length) and true unit normals, mean over valid (B, h, w)."""
-    cosine = (F.normalize(predicted, dim=1, eps=1e-6) * truth).sum(1)
-    return -torch.where(valid, cosine, torch.zeros_like(cosine)).sum() / valid.sum().clamp(min=1)
+    return -_mean_where(valid, (F.normalize(predicted, dim=1, eps=1e-6) * truth).sum(1))
 
 
-class WeightedSum(nn.Module):
-    """Sum of the tasks' losses with given weights."""
+def _mean_where(valid: Tensor, value: Tensor) -> Tensor:
+    return torch.where(valid, value, torch.zeros_like(value)).sum() / summed(valid.sum()).clamp(min=1)
+
+
+class FixedWeights(nn.Module):
+    """The sum of the tasks' losses with given weights."""
 
     def __init__(self, weights: dict[str, float]) -> None:
         super().__init__()
@@ -57,15 +62,14 @@ class WeightedSum(nn.Module):
         return torch.stack([self.weights[task] * loss for task, loss in losses.items()]).sum()
 
 
-class UncertaintyWeightedSum(nn.Module):
-    """Sum of the tasks' losses with learned weights, exp(-s) L + s / 2 with s = log sigma^2.
+class UncertaintyWeights(nn.Module):
+    """The sum of the tasks' losses with learned weights: exp(-s) L + s / 2, for regression exp(-s) L / 2 + s / 2.
 
-    Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018: regression counts
-    L / (2 sigma^2) + log sigma, classification L / sigma^2 + log sigma. The losses here may be negative or absolute,
-    so only the form is theirs: a task's weight falls as its loss stays high.
+    Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, equations 7 and 10
+    with s = log sigma^2: a task whose loss stays high counts less, and s keeps all from counting nothing.
     """
 
-    def __init__(self, tasks: dict[str, float]) -> None:
+    def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
         self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in tasks})
 

@@ -6,32 +6,20 @@ killed at any moment goes on to the same bits as one that was not.
 
 from __future__ import annotations
 
-import csv
-import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from networks import distributed
 from networks.encoders import freeze_norms
-from networks.optimisation import (
-    OPTIMISERS,
-    SCHEDULES,
-    AveragedWeights,
-    Group,
-    clip,
-    keep_freed_memory,
-    warmed_up,
-)
-
-logger = logging.getLogger(__name__)
+from networks.optimisation import OPTIMISERS, SCHEDULES, AveragedWeights, Group, clip, keep_freed_memory, warmed_up
+from networks.training_state import Log, State, restore, save, write
 
 
 @dataclass(frozen=True)
@@ -46,26 +34,35 @@ class Loop:
     clip: float | None = None  # largest norm of the gradient
     average: float = 0.999  # decay of the averaged weights that are validated and shipped; 0 = the last weights
     freeze_norms: bool = True  # keep batch norm statistics as they are
+    precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor multiplies it faster
     validate_every: int = 500  # steps; also at the end
     save_every: int = 200  # steps
     seed: int = 42
 
+    def __post_init__(self) -> None:
+        for name, table in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in table:
+                raise ValueError(f"loop.{name} is {getattr(self, name)!r}; known are {', '.join(table)}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"loop.precision is {self.precision!r}; known are auto, float32, bfloat16")
+        for name in ("steps", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"loop.{name} is {getattr(self, name)}; at least 1 is needed")
+
 
 class Objective(Protocol):
-    """What is learned: data, model, loss and measure."""
+    """What is learned: data, network, loss and measure."""
 
-    model: nn.Module
+    learner: nn.Module  # batch -> (loss, {term: tensor} for the log, {group: examples that concern it})
+    network: nn.Module  # the part of the learner that is validated and shipped
     groups: list[Group]
     measure: str  # the validation figure by which the best weights are chosen; larger is better
 
     def batch(self, step: int, progress: float) -> Any:
-        """The batch of a step: a function of its arguments (it runs in another thread, a step ahead)."""
+        """The batch of a step: a function of its arguments alone (it is made in another thread, a step ahead)."""
 
-    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float], dict[str, int]]:
-        """The loss, its named terms for the log, and how many examples concern each group."""
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Figures of `model` (in eval mode) on held-out data."""
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Figures of `network` (in eval mode) on held-out data."""
 
 
 def run(
@@ -77,10 +74,11 @@ def run(
     """Train until the steps or the hours are used up; continue from `folder`/last.pt if there is one.
 
     Writes `last.pt` (everything), `best.pt` (state dict of the averaged weights with the best validation) and
-    `log.csv`.
+    `log.csv`. Afterwards the network holds the averaged weights. Under torchrun the processes share each batch, and
+    the first one writes.
 
     Args:
-        report: called with each row of the log.
+        report: called with each row of the log (in the first process).
 
     Returns: the figures of the last validation.
     """
@@ -88,71 +86,89 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     torch.manual_seed(loop.seed)
-    model = objective.model
-    optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in objective.groups}
-    average = AveragedWeights(model, loop.average)
-    state = _State()
+    network, groups = objective.network, objective.groups
+    optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in groups}
+    average = AveragedWeights(network, loop.average)
+    state = State()
     if (folder / "last.pt").is_file():
-        _restore(folder / "last.pt", loop, objective, optimisers, average, state)
+        restore(folder / "last.pt", objective.learner, groups, optimisers, average, state)
+    learner = _shared(objective.learner)
     log = Log(folder / "log.csv", state.step)
-    schedule = SCHEDULES[loop.schedule]
+    first = distributed.rank() == 0
     began = time.monotonic() - state.seconds
 
     def progress(step: int) -> float:
-        done = step / loop.steps
-        return done if loop.hours is None else max(done, (time.monotonic() - began) / (3600 * loop.hours))
+        if loop.hours is None:
+            return step / loop.steps
+        return max(step / loop.steps, (time.monotonic() - began) / (3600 * loop.hours))
 
-    ahead = ThreadPoolExecutor(1)
-    try:
-        pending = ahead.submit(objective.batch, state.step, progress(state.step))
-        while (now := progress(state.step)) < 1.0:
+    now = progress(state.step)
+    with ThreadPoolExecutor(1) as ahead:
+        pending = ahead.submit(objective.batch, state.step, now)
+        while now < 1.0:
             started = time.monotonic()
             batch = pending.result()
-            pending = ahead.submit(objective.batch, state.step + 1, progress(state.step + 1))
-            model.train()
+            pending = ahead.submit(objective.batch, state.step + 1, now)
+            learner.train()
             if loop.freeze_norms:
-                freeze_norms(model)
-            loss, terms, examples = objective.loss(batch)
-            loss.backward()
+                freeze_norms(learner)
+            with _autocast(loop.precision, batch):
+                loss, terms, examples = learner(batch)
             if not torch.isfinite(loss):
-                raise ValueError(
-                    f"{folder}: the loss is {float(loss.detach())} at step {state.step}; lower the rates or set clip"
-                )
-            factor = warmed_up(schedule(now), state.step, loop.warmup)
-            _move(objective.groups, optimisers, examples, factor, loop.clip)
-            average.update(model)
+                found = f"the loss is {loss.item()} at step {state.step}"
+                raise ValueError(f"{folder}: {found}; lower the rates or set loop.clip")
+            # each process holds its share of the loss, and the gradients are averaged over processes
+            (loss * distributed.world()).backward()
+            factor = warmed_up(SCHEDULES[loop.schedule](now), state.step, loop.warmup)
+            _move(groups, optimisers, examples, factor, loop.clip)
+            average.update(network)
             state.step += 1
             state.seconds = time.monotonic() - began
-            row = {"step": state.step, "progress": now, "factor": factor, "seconds": state.seconds,
-                   "step_seconds": time.monotonic() - started, **terms}  # fmt: skip
-            ended = progress(state.step) >= 1.0
+            row = {"step": state.step, "progress": now, "rate_factor": factor, "seconds": state.seconds,
+                   "step_seconds": time.monotonic() - started}  # fmt: skip
+            row |= {name: float(distributed.summed(term)) for name, term in terms.items()}
+            now = _agreed(progress(state.step)) if loop.hours else progress(state.step)
+            ended = now >= 1.0
             if ended or state.step % loop.validate_every == 0:
-                state.figures = _validated(objective, average, loop)
-                row |= {f"val_{key}": value for key, value in state.figures.items()}
-                if state.figures[objective.measure] > state.best:
-                    state.best = state.figures[objective.measure]
-                    _write(folder / "best.pt", average.state if loop.average else model.state_dict())
-            log.add(row)
-            if report is not None:
-                report(row)
-            if ended or state.step % loop.save_every == 0:
-                state.seconds = time.monotonic() - began
-                log.flush()
-                _save(folder / "last.pt", loop, objective, optimisers, average, state)
-    finally:
-        ahead.shutdown(cancel_futures=True)
-        log.flush()
-    model.load_state_dict(average.state if loop.average else model.state_dict())
-    model.eval()
+                if first:
+                    state.figures = _validated(objective, average)
+                    row |= {f"val_{key}": value for key, value in state.figures.items()}
+                    if state.figures[objective.measure] > state.best:
+                        state.best = state.figures[objective.measure]
+                        write(folder / "best.pt", average.state)
+                distributed.barrier()
+            if first:
+                log.add(row)
+                if report is not None:
+                    report(row)
+                if ended or state.step % loop.save_every == 0:
+                    state.seconds = time.monotonic() - began
+                    log.flush()
+                    save(folder / "last.pt", objective.learner, groups, optimisers, average, state)
+        pending.cancel()
+    network.load_state_dict(average.state)
+    network.eval()
     return state.figures
 
 
-@dataclass
-class _State:
-    step: int = 0
-    seconds: float = 0.0
-    best: float = -np.inf
-    figures: dict[str, float] = None  # type: ignore[assignment]
+def _shared(learner: nn.Module) -> nn.Module:
+    """`learner`, its gradients averaged over the processes where there are several."""
+    if distributed.world() == 1:
+        return learner
+    # a process may meet no example of a task, whose head then has no gradient in it
+    return nn.parallel.DistributedDataParallel(learner, find_unused_parameters=True)
+
+
+def _agreed(progress: float) -> float:
+    """The clocks of several processes differ, and all must stop at the same step."""
+    return float(distributed.largest(torch.tensor(progress, dtype=torch.float64)))
+
+
+def _autocast(precision: str, batch: Any) -> torch.autocast:
+    on_gpu = torch.cuda.is_available() and any(isinstance(v, Tensor) and v.is_cuda for v in batch.values())
+    fast = on_gpu or torch.cpu._is_amx_tile_supported()  # AVX2 and plain AVX-512 gain nothing
+    wanted = precision == "bfloat16" or (precision == "auto" and fast)
+    return torch.autocast("cuda" if on_gpu else "cpu", torch.bfloat16, enabled=wanted)
 
 
 def _move(
@@ -186,103 +202,13 @@ def _move(
         group.seen = group.batches = 0
 
 
-def _validated(objective: Objective, average: AveragedWeights, loop: Loop) -> dict[str, float]:
-    model = objective.model
-    kept = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    if loop.average:
-        model.load_state_dict(average.state)
-    model.eval()
+def _validated(objective: Objective, average: AveragedWeights) -> dict[str, float]:
+    """The figures of the averaged weights; the network's own come back afterwards."""
+    network = objective.network
+    kept = {key: value.detach().clone() for key, value in network.state_dict().items()}
+    network.load_state_dict(average.state)
+    network.eval()
     with torch.no_grad():
-        figures = objective.validate(model)
-    model.load_state_dict(kept)
+        figures = objective.validate(network)
+    network.load_state_dict(kept)
     return figures
-
-
-# ------------------------------------------------------------------------------------------- files
-
-
-def _write(path: Path, content: object) -> None:
-    """Whole or not at all, also when killed while writing."""
-    temporary = path.with_name(f".{path.name}.part")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
-
-
-def _save(
-    path: Path,
-    loop: Loop,
-    objective: Objective,
-    optimisers: dict[str, torch.optim.Optimizer],
-    average: AveragedWeights,
-    state: _State,
-) -> None:
-    gradients = {
-        group.name: [None if p.grad is None else p.grad for p in group.parameters] for group in objective.groups
-    }
-    _write(
-        path,
-        {
-            "loop": asdict(loop),
-            "model": objective.model.state_dict(),
-            "average": average.state,
-            "updates": average.updates,
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in optimisers.items()},
-            "gradients": gradients,
-            "counts": {group.name: (group.seen, group.batches) for group in objective.groups},
-            "random": torch.get_rng_state(),
-            "step": state.step,
-            "seconds": state.seconds,
-            "best": float(state.best),
-            "figures": state.figures,
-        },
-    )
-
-
-def _restore(
-    path: Path,
-    loop: Loop,
-    objective: Objective,
-    optimisers: dict[str, torch.optim.Optimizer],
-    average: AveragedWeights,
-    state: _State,
-) -> None:
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        objective.model.load_state_dict(saved["model"])
-        for name, optimiser in optimisers.items():
-            optimiser.load_state_dict(saved["optimisers"][name])
-        for group in objective.groups:
-            group.seen, group.batches = saved["counts"][group.name]
-            for parameter, gradient in zip(group.parameters, saved["gradients"][group.name], strict=True):
-                parameter.grad = gradient
-    except Exception as error:  # whatever a damaged or foreign file makes PyTorch raise
-        message = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: cannot be continued from ({message}); move it away to start anew") from error
-    average.state, average.updates = saved["average"], saved["updates"]
-    torch.set_rng_state(saved["random"])
-    state.step, state.seconds, state.best = saved["step"], saved["seconds"], saved["best"]
-    state.figures = saved["figures"]
-    logger.info("continuing %s at step %d", path, state.step)
-
-
-class Log:
-    """A CSV file of rows whose columns may grow; rows after `step` of an earlier, killed run are dropped."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.is_file() and step > 0:
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-
-    def add(self, row: dict[str, float]) -> None:
-        self.rows.append({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
-
-    def flush(self) -> None:
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        temporary = self.path.with_name(f".{self.path.name}.part")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(temporary, self.path)

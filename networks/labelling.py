@@ -1,0 +1,62 @@
+"""A teacher's labels for images that lack them: hard labels, written as the label files of our folder layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from networks.joint import normalised
+
+
+@torch.no_grad()
+def label_image(network: nn.Module, color: np.ndarray, resolution: float = 1.0) -> np.ndarray:
+    """(H, W) uint8 0-based class ids of an RGB image (H, W, 3) uint8, by a joint or single-task network."""
+    height, width = color.shape[:2]
+    size = (round(width * resolution), round(height * resolution))
+    output = network(normalised(torch.from_numpy(cv2.resize(color, size, interpolation=cv2.INTER_AREA))[None]))
+    scores = output[0] if isinstance(output, tuple) else output
+    scores = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
+    return scores[0].argmax(0).to(torch.uint8).numpy()
+
+
+def label_folder(
+    network: nn.Module,
+    folder: str | Path,
+    out: str | Path,
+    resolution: float = 1.0,
+    report: Callable[[str], None] | None = None,
+) -> int:
+    """Write `out`/NAME.png (1-based ids) for each image of `folder`/color; returns how many were written.
+
+    Images that have a file already are left alone, so that a killed run goes on.
+    """
+    from sequences.images import read_color
+
+    folder, out = Path(folder), Path(out)
+    if not (folder / "color").is_dir():
+        raise FileNotFoundError(f"{folder}: no folder color/ in it; expected color/NAME.jpg or .png")
+    out.mkdir(parents=True, exist_ok=True)
+    network.eval()
+    written = 0
+    for path in _images(folder / "color"):
+        target = out / f"{path.stem}.png"
+        if target.is_file():
+            continue
+        temporary = out / f".{path.stem}.part.png"
+        if not cv2.imwrite(str(temporary), label_image(network, read_color(path), resolution) + np.uint8(1)):
+            raise OSError(f"{target}: cannot be written")
+        temporary.replace(target)
+        written += 1
+        if report is not None:
+            report(path.stem)
+    return written
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".jpg", ".jpeg", ".png"))

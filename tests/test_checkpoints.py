@@ -1,0 +1,129 @@
+"""Weights in files: there and back, the authors' old ones, and files that must be refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from networks import checkpoints
+from networks.joint import TASKS, JointNetwork
+
+
+@pytest.fixture(scope="module")
+def network() -> JointNetwork:
+    torch.manual_seed(0)
+    return JointNetwork(6).eval()
+
+
+def test_saved_weights_come_back_with_their_description(tmp_path: Path, network: JointNetwork) -> None:
+    file = tmp_path / "weights.safetensors"
+    checkpoints.save(file, network, {"class_set": "kitti6", "figures": {"miou": 0.5}}, half=False)
+    loaded, metadata = checkpoints.load(file)
+    for key, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+    assert not loaded.training
+    assert metadata["class_set"] == "kitti6"
+    assert metadata["figures"] == {"miou": 0.5}
+    assert (metadata["num_classes"], metadata["tasks"]) == (6, ["segmentation", "depth"])
+
+
+def test_half_precision_halves_the_file_and_keeps_three_digits(tmp_path: Path, network: JointNetwork) -> None:
+    file = tmp_path / "half.safetensors"
+    checkpoints.save(file, network)
+    assert file.stat().st_size < 2.2 * 3_000_000
+    loaded, _ = checkpoints.load(file)
+    for key, value in network.state_dict().items():
+        assert loaded.state_dict()[key].dtype == value.dtype
+        torch.testing.assert_close(loaded.state_dict()[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("classes", "tasks"), [(40, 2), (46, 2), (40, 3)])
+def test_an_old_checkpoint_loads_strictly_and_tells_its_classes_and_tasks(
+    tmp_path: Path, classes: int, tasks: int
+) -> None:
+    """As the authors' files: a legacy pickle, "state_dict" inside, no counts of batches."""
+    original = JointNetwork(classes, TASKS[:tasks])
+    state = {k: v for k, v in original.state_dict().items() if not k.endswith("num_batches_tracked")}
+    file = tmp_path / "ExpNYUD.ckpt"
+    torch.save({"state_dict": state, "epoch": 3}, file, _use_new_zipfile_serialization=False)
+    loaded, metadata = checkpoints.load(file)
+    assert (loaded.num_classes, loaded.tasks) == (classes, TASKS[:tasks])
+    assert metadata["num_classes"] == classes
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in state.items())
+
+
+def test_weights_of_another_class_count_are_refused(tmp_path: Path, network: JointNetwork) -> None:
+    file = tmp_path / "kitti.safetensors"
+    checkpoints.save(file, network)
+    with pytest.raises(ValueError, match=r"kitti\.safetensors: weights are for 6 classes, expected 40"):
+        checkpoints.load(file, num_classes=40)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path, network: JointNetwork) -> None:
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match=r"resnet\.pth: not a joint network"):
+        checkpoints.load(tmp_path / "resnet.pth")
+    state = network.state_dict()
+    del state["crp3.0.2_outvar_dimred.weight"]
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(ValueError, match=r"1 tensors are missing.*crp3\.0\.2"):
+        checkpoints.load(tmp_path / "less.pth")
+    state["crp3.0.2_outvar_dimred.weight"] = torch.zeros(256, 1, 1, 1)
+    torch.save(state, tmp_path / "shape.pth")
+    with pytest.raises(ValueError, match=r"crp3\.0\.2_outvar_dimred\.weight is \(256, 1, 1, 1\), expected"):
+        checkpoints.load(tmp_path / "shape.pth")
+
+
+class _Malicious:
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_is_refused_and_runs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "evil.ckpt"
+    torch.save({"state_dict": _Malicious()}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"evil\.ckpt: refused.*could run code") as caught:
+        checkpoints.load(file)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".ckpt"])
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_refused_in_one_line(
+    tmp_path: Path, network: JointNetwork, suffix: str, kept: float
+) -> None:
+    file = tmp_path / f"half{suffix}"
+    if suffix == ".safetensors":
+        checkpoints.save(file, network)
+    else:
+        torch.save(network.state_dict(), file, _use_new_zipfile_serialization=suffix == ".pth")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match=r"half\..*not a whole.*copy it again") as caught:
+        checkpoints.load(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_no_state_dict_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: no such weights file"):
+        checkpoints.load(tmp_path / "none.pth")
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="expected a state dict of tensors, found list"):
+        checkpoints.load(tmp_path / "list.pth")
+
+
+def test_the_bundled_weights_load_and_say_what_they_are() -> None:
+    network, metadata = checkpoints.load()
+    assert (network.num_classes, network.tasks) == (40, ("segmentation", "depth"))
+    assert metadata["class_set"] == "nyu40"
+    assert metadata["input_size"] == [240, 320]
+    assert checkpoints.bundled().stat().st_size < 7e6
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
