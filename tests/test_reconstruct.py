@@ -1,0 +1,252 @@
+"""The main job from the command line: what it writes, that it goes on after a break, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from semslam import cli, main_job
+from semslam.export import read_map_ply
+from semslam.labels import LABEL_SETS
+from semslam.run_folder import RunFolder
+from semslam.trajectory import read_tum
+from sequences import open_sequence
+from sequences.folder import write_folder
+
+ROOM = "room:frames=12,width=128,height=96"
+TRUTH = ["--labels", "truth"]
+
+
+def semslam(*arguments: object) -> int:
+    """Run the command line in this process; its exit code."""
+    before = sys.argv
+    sys.argv = ["semslam", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    """The one line that a refused command prints."""
+    assert semslam(*arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """The room as a plain folder."""
+    return write_folder(open_sequence(ROOM), tmp_path_factory.mktemp("recorded") / "room")
+
+
+@pytest.fixture
+def copied(recorded, tmp_path) -> Path:
+    """A copy of it to spoil."""
+    return Path(shutil.copytree(recorded, tmp_path / "room"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> RunFolder:
+    out = tmp_path_factory.mktemp("runs") / "room"
+    assert semslam("reconstruct", ROOM, "--out", out, *TRUTH) == 0
+    return RunFolder.open(out)
+
+
+def test_a_run_leaves_every_file_that_it_promises(finished):
+    for name in ("config", "trajectory", "map", "state", "mesh", "metrics", "preview"):
+        assert getattr(finished, name).stat().st_size > 0, name
+    assert not list(finished.path.glob(".*"))  # and nothing half written
+
+
+def test_metrics_have_their_stable_names(finished):
+    metrics = json.loads(finished.metrics.read_text())
+    assert metrics["frames"] == metrics["frames_fused"] == 12
+    assert metrics["frames_lost"] == 0
+    assert metrics["surfels"] == len(read_map_ply(finished.map))
+    assert metrics["bytes_per_surfel"] < 100.1
+    assert metrics["seconds"] > 0 and metrics["frames_per_second"] > 0
+    assert set(metrics["stages_ms"]["fuse"]) == {"median", "p95"}
+    assert metrics["versions"]["semslam"]
+
+
+def test_the_trajectory_has_every_frame(finished):
+    trajectory = read_tum(finished.trajectory)
+    truth = open_sequence(ROOM).trajectory
+    assert np.allclose(trajectory.timestamps, truth.timestamps)
+    assert np.allclose(trajectory.T_world_camera, truth.T_world_camera, atol=1e-6)
+
+
+def test_the_ply_and_the_lossless_form_say_the_same(finished):
+    cloud, labels = finished.load_cloud()
+    ply = read_map_ply(finished.map)
+    assert labels is LABEL_SETS["nyu13"]
+    assert np.array_equal(cloud.positions, ply.positions)
+    assert np.array_equal(cloud.labels(), ply.labels())
+    assert np.array_equal(cloud.colors, ply.colors)
+
+
+def test_the_preview_is_a_picture_of_something(finished):
+    picture = cv2.imread(str(finished.preview))
+    assert picture.std() > 20
+
+
+def test_two_runs_make_the_same_map_bytes(finished, tmp_path):
+    assert semslam("reconstruct", ROOM, "--out", tmp_path / "again", *TRUTH, "--no-mesh") == 0
+    assert RunFolder.open(tmp_path / "again").map.read_bytes() == finished.map.read_bytes()
+
+
+def interrupted_run(out: Path, frames: int) -> None:
+    run = main_job.prepare(ROOM, out, labels="truth")
+    for _ in zip(range(frames), run):
+        pass
+    run.save()
+
+
+def test_an_interrupted_run_goes_on_to_the_same_map(finished, tmp_path):
+    out = tmp_path / "broken"
+    interrupted_run(out, 5)
+    assert len(read_tum(out / "trajectory.txt")) == 5  # what there is, is valid
+    assert semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--resume", "--no-mesh") == 0
+    assert RunFolder.open(out).map.read_bytes() == finished.map.read_bytes()
+    assert json.loads((out / "metrics.json").read_text())["frames_fused"] == 12
+
+
+def test_ctrl_c_ends_with_130_and_a_run_to_resume(finished, tmp_path, monkeypatch):
+    import signal
+
+    from semslam.slam import Slam
+
+    step = Slam.step
+
+    def step_then_press_ctrl_c(self, frame):
+        if frame.index == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, frame)
+
+    out = tmp_path / "pressed"
+    with monkeypatch.context() as patched:
+        patched.setattr(Slam, "step", step_then_press_ctrl_c)
+        assert semslam("reconstruct", ROOM, "--out", out, *TRUTH) == 130
+    assert semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--resume", "--no-mesh") == 0
+    assert RunFolder.open(out).map.read_bytes() == finished.map.read_bytes()
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path, capsys):
+    interrupted_run(tmp_path / "a", 3)
+    line = refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--classes", "nyu40", "--resume")
+    assert "other settings" in line and "config.yaml" in line
+
+
+def test_held_out_frames_judge_the_map(tmp_path):
+    assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh", "--hold-out", "4") == 0
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["frames_held_out"] == 3 and metrics["frames_fused"] == 9
+    assert metrics["held_out_depth_median_m"] < 0.005
+    assert metrics["held_out_coverage"] > 0.95
+
+
+def test_a_corrupt_frame_is_skipped_and_counted(copied, tmp_path, caplog):
+    (copied / "depth" / sorted(os.listdir(copied / "depth"))[4]).write_bytes(b"not a picture")
+    assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH, "--no-mesh") == 0
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["frames_corrupt"] == 1 and metrics["frames_fused"] == 11
+    assert "frame 4 is skipped" in caplog.text
+
+
+def test_too_many_corrupt_frames_stop_the_run(copied, tmp_path, capsys):
+    for name in sorted(os.listdir(copied / "depth"))[3:8]:
+        (copied / "depth" / name).write_bytes(b"not a picture")
+    assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH) == 2
+    assert "frames are unreadable, more than the 1 allowed" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_missing_sequence_is_one_line(tmp_path, capsys):
+    assert "no such sequence" in refused(capsys, "reconstruct", tmp_path / "nowhere", "--out", tmp_path / "a")
+
+
+def test_an_empty_folder_is_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert "the folder is empty" in refused(capsys, "reconstruct", tmp_path / "empty", "--out", tmp_path / "a")
+
+
+def test_a_small_capacity_is_said_and_kept(tmp_path, caplog):
+    assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--max-surfels", 10_000, "--no-mesh") == 0
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert 9_000 < metrics["surfels"] <= 10_000  # removed ones make room only for what is seen again
+    assert metrics["surfels_turned_away"] > 0
+    assert "the map is full: 10000 surfels" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    assert "cannot write the run here" in refused(capsys, "reconstruct", ROOM, "--out", blocked / "run", *TRUTH)
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, capsys, monkeypatch):
+    def no_space(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", no_space)
+    assert "No space left on device" in refused(
+        capsys, "reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh"
+    )
+    assert not (tmp_path / "a" / "map.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--depth", "guessed", "--depth is 'guessed', expected one of sensor, predicted"),
+        ("--labels", "some", "--labels is 'some', expected one of predicted, truth, none"),
+        ("--classes", "nyu14", "--classes is 'nyu14', expected one of"),
+        ("--poses", "nowhere.txt", "neither dataset, tracked nor predicted, nor a file that exists"),
+        ("--hold-out", "1", "expected at least 2"),
+    ],
+)
+def test_a_wrong_choice_names_the_right_ones(tmp_path, capsys, option, value, expected):
+    arguments = ["reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, option, value]
+    assert expected in refused(capsys, *arguments)
+
+
+def test_an_unknown_setting_names_the_known_ones(tmp_path, capsys):
+    (tmp_path / "settings.yaml").write_text("sequence: room\nslam: {fusion: {smothing: 1}}\n")
+    line = refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "a", "--config", tmp_path / "settings.yaml")
+    assert "unknown setting 'smothing'" in line and "smoothing" in line
+
+
+def test_a_pose_file_gives_the_poses(finished, tmp_path):
+    out = tmp_path / "a"
+    assert (
+        semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--no-mesh", "--poses", finished.trajectory) == 0
+    )
+    assert len(RunFolder.open(out).load_cloud()[0]) == pytest.approx(len(finished.load_cloud()[0]), rel=0.02)
+
+
+def test_a_damaged_state_is_one_line(finished, tmp_path, capsys):
+    shutil.copytree(finished.path, tmp_path / "a")
+    state = tmp_path / "a" / "map.npz"
+    state.write_bytes(state.read_bytes()[:1000])
+    assert "map.npz: damaged" in refused(capsys, "view", tmp_path / "a", "--png", tmp_path / "a.png")
+
+
+def test_view_writes_a_picture_without_a_display(finished, tmp_path):
+    assert semslam("view", finished.path, "--png", tmp_path / "a.png", "--hide", "wall,ceiling") == 0
+    assert cv2.imread(str(tmp_path / "a.png")).std() > 10
+
+
+def test_doctor_finds_nothing_in_a_sound_recording(recorded, capsys):
+    assert semslam("doctor", recorded) == 0
+    assert "nothing wrong" in capsys.readouterr().out
