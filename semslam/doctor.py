@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,17 @@ def diagnose(sequence: Sequence) -> list[Finding]:
             findings += _geometry(sequence)
     rank = ("error", "warning", "hint")
     return sorted(findings, key=lambda finding: rank.index(finding.level))
+
+
+def implausible_depth(sequence: Sequence) -> Finding | None:
+    """The error that would make a map of this recording worthless, from a few frames: ask before a long run."""
+    from sequences import CorruptFrame
+
+    frames = []
+    for index in np.unique(np.linspace(0, len(sequence) - 1, 5).astype(int)):
+        with suppress(CorruptFrame):
+            frames.append(_thinned(sequence[int(index)]))
+    return next((finding for finding in _depth_scale(frames) if finding.level == "error"), None)
 
 
 # What each check looks at

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
-from semslam.doctor import Finding, diagnose, examine
+from semslam.doctor import Finding, diagnose, examine, implausible_depth
 from semslam.poses import inverse
 from sequences import open_sequence
 from sequences.folder import write_folder
@@ -72,6 +72,11 @@ def test_depth_a_thousand_times_off_is_found(folder, depth_scale, advice):
     change_camera(folder, depth_scale=depth_scale)
     finding = only(examine(folder))
     assert finding.level == "error" and "median depth" in finding.what and advice in finding.remedy
+    assert implausible_depth(open_sequence(folder)).what.startswith("the median depth is")
+
+
+def test_plausible_depth_is_no_reason_to_stop(sound):
+    assert implausible_depth(open_sequence(sound)) is None
 
 
 def test_depth_five_times_off_is_found_by_the_poses(folder):
