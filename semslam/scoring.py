@@ -1,8 +1,8 @@
 """A network against labelled images: every figure of the paper's tables, each under a named protocol.
 
-Predictions are those that a map would get: class probabilities brought bilinearly to the size of the labels and
-depth bilinearly to the size of the true depth. The truth is never resized, except where SemanticFusion's protocol
-asks for it.
+Class scores are brought to the size of the labels bilinearly, before soft-max, and depth likewise to the size of the
+true depth. The truth is never resized, except where SemanticFusion's protocol asks for it. (A map gets probabilities
+that were resized after soft-max, which costs a tenth and, on NYUv2, 0.1 points of mIoU.)
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def score(
         passes: over one image, for the latency.
         report: called with each image's name when it has been scored.
     """
+    import cv2
+
     labels = _LabelScores(predictor.label_set, classes, ignore_band)
     protocols = KITTI_PROTOCOLS if predictor.label_set == "kitti6" else PROTOCOLS
     depths = {suffix: DepthErrors(protocol) for suffix, protocol in protocols.items()}
@@ -68,8 +70,9 @@ def score(
         outputs = predictor.outputs(image.color)
         focal = None if camera is None else camera.fx * predictor.input_shape(height, width)[1] / camera.width
         if image.labels is not None:
-            shape = image.labels.shape
-            labels.add(predictor.interpreted(outputs, (shape[1], shape[0]), focal).class_probabilities, image.labels)
+            size = (image.labels.shape[1], image.labels.shape[0])
+            scores = cv2.resize(outputs[0], size, interpolation=cv2.INTER_LINEAR)
+            labels.add(predictor.interpreted((scores, *outputs[1:]), size).class_probabilities, image.labels)
         if image.depth is not None:
             prediction = predictor.interpreted(outputs, (image.depth.shape[1], image.depth.shape[0]), focal)
             for errors in depths.values():

@@ -20,6 +20,15 @@ STABLE_NAMES += ["rmse", "rmse_log", "abs_rel", "sqr_rel", "delta1", "delta2", "
 STABLE_NAMES += ["parameters", "gmac", "latency_ms", "engine"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny images gain nothing from more threads, and lose much where other programs want the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def images() -> list[LabelledImage]:
     rng = np.random.default_rng(0)
