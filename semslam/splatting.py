@@ -84,6 +84,8 @@ def _draw(points, axes, radii, rows, fx, fy, cx, cy, width, height, orthographic
             offset = ax * px + ay * py + az * pz
             for row in range(max(top, np.int64(rows[i, 0])), min(bottom, np.int64(rows[i, 1]) + 1)):
                 for column in range(first_u, last_u + 1):
+                    if depth[row, column] < pz - r:  # hidden whatever the angle
+                        continue
                     dx, dy = (f32(column) - cx) / fx, (f32(row) - cy) / fy
                     if orthographic:
                         z = (offset - ax * dx - ay * dy) / az
