@@ -44,7 +44,9 @@ class TrackingConfig:
     tukey: float = 4.685  # standard deviations at which a distance stops to count
     huber: float = 1.345  # standard deviations from which a grey difference counts linearly
     min_gradient: float = 2.0  # grey levels a pixel: flatter places tell nothing
-    color_weight: float = 1.0  # of the grey term against its statistical weight
+    trusted: float = 10.0  # confidence from which a surfel counts in full
+    border: float = 5.0  # weight falls to a half where a ray's squared slope is 1 / border: depth is distorted there
+    color_weight: float = 0.1  # of the grey term against its statistical weight
     prior_translation: float = 0.05  # metres, standard deviation of the motion model a frame
     prior_rotation: float = 0.05  # radians
     degenerate: float = 0.004  # mean squared share of the normals along a direction that geometry does not hold
@@ -106,7 +108,7 @@ class Tracker:
         self._model = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
         blocks = [(-(-height // level.stride), -(-width // level.stride)) for level in self.config.levels]
         self._row_counts = [np.empty(rows, np.int64) for rows, _ in blocks]
-        self._points = [np.empty((rows * columns, 6), f32) for rows, columns in blocks]
+        self._points = [np.empty((rows * columns, 7), f32) for rows, columns in blocks]
         self._greys = [np.empty(rows * columns, f32) for rows, columns in blocks]
         self._counts = [0] * len(blocks)
         self._sums = np.empty((-(-max(len(p) for p in self._points) // kernels.BLOCK), 3, kernels.SUMS), f32)
@@ -158,7 +160,10 @@ class Tracker:
             for fine, coarse in pairwise(pyramid):
                 kernels.halved(fine, coarse)
         for i, level in enumerate(self.config.levels):
-            n = kernels.sample_points(view.vertices, view.normals, level.stride, self._row_counts[i], self._points[i])
+            n = kernels.sample_points(
+                view.vertices, view.normals, view.confidence, level.stride, f32(self.config.trusted),
+                self._row_counts[i], self._points[i],
+            )  # fmt: skip
             self._counts[i] = n
             kernels.sample_grey(
                 self._points[i], n, self._model[level.pyramid], self._intrinsics[level.pyramid], self._greys[i]
@@ -175,6 +180,7 @@ class Tracker:
             [
                 level.gate, np.cos(np.radians(c.normal_gate_deg)), search.geometry_scale, c.tukey,
                 search.grey_scale, search.grey_offset, c.min_gradient**2, c.huber,
+                c.border,
             ], f32,
         )  # fmt: skip
         kernels.linearize(

@@ -71,10 +71,11 @@ def _first_occupied(vertices, normals, v_0, u_0, stride):
 
 
 @njit(**COMPILED)
-def sample_points(vertices, normals, stride, counts, out):
-    """One surface point, position and normal, of each stride x stride block of a view that has any.
+def sample_points(vertices, normals, confidence, stride, trusted, counts, out):
+    """One surface point of each stride x stride block of a view that has any: position, normal and weight.
 
-    out (N, 6) is filled in row order up to the returned count; counts (rows of blocks,) is working space.
+    The weight is 1 for surfels of at least `trusted` confidence and in proportion below: a surfel that few frames
+    made repeats their errors. out (N, 7) is filled in row order up to the returned count; counts (rows of blocks,) is working space.
     """
     rows = (vertices.shape[0] + stride - 1) // stride
     columns = (vertices.shape[1] + stride - 1) // stride
@@ -99,6 +100,7 @@ def sample_points(vertices, normals, stride, counts, out):
                 for k in range(3):
                     out[n, k] = vertices[v, u, k]
                     out[n, 3 + k] = normals[v, u, k]
+                out[n, 6] = np.sqrt(min(confidence[v, u] / trusted, np.float32(1)))
                 n += 1
     return total
 
@@ -162,7 +164,7 @@ def linearize(points, model_grey, n, T, depth, normals, intrinsics, image, image
     noise: the sensor's, as `depth_sigma` takes it.
     gates: 0 largest distance of the pair (m), 1 smallest cosine of the normals, 2 scale of the geometric residual
     (in units of the sensor's noise), 3 Tukey's constant, 4 scale of the grey residual (grey levels), 5 grey offset,
-    6 smallest squared gradient, 7 Huber's constant.
+    6 smallest squared gradient, 7 Huber's constant, 8 loss of weight towards the border of the image.
 
     out (blocks, 3, SUMS) float32: geometry, colour, and counts [visible points, of them with live depth].
     """
@@ -172,6 +174,7 @@ def linearize(points, model_grey, n, T, depth, normals, intrinsics, image, image
     gx, gy, hx, hy = image_intrinsics[0], image_intrinsics[1], image_intrinsics[2], image_intrinsics[3]
     far2, cosine = gates[0] * gates[0], gates[1]
     icp_scale, tukey, grey_scale, offset, gradient2, huber = gates[2], gates[3], gates[4], gates[5], gates[6], gates[7]
+    border = gates[8]
     one, half = np.float32(1), np.float32(0.5)
     for block_ in prange(out.shape[0]):
         block = np.int64(block_)  # prange counts unsigned
@@ -206,12 +209,14 @@ def linearize(points, model_grey, n, T, depth, normals, intrinsics, image, image
             nz = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c
             if normals[v, u, 0] * nx + normals[v, u, 1] * ny + normals[v, u, 2] * nz < cosine:
                 continue
+            slope2 = (px * px + py * py) * border
+            root = points[i, 6] / np.sqrt(one + slope2 * slope2)
             sigma = depth_sigma(z, noise[0], noise[1])
             r = nx * dx + ny * dy + nz * dz
             e = r / (sigma * icp_scale * tukey)
             e2 = e * e
             if e2 < one:
-                s = (one - e2) / sigma  # the square root of Tukey's weight, over the noise
+                s = (one - e2) * root / sigma  # the square root of Tukey's weight, over the noise
                 k = n_geometry
                 geometry[0, k] = -s * nx
                 geometry[1, k] = -s * ny
@@ -221,7 +226,7 @@ def linearize(points, model_grey, n, T, depth, normals, intrinsics, image, image
                 geometry[5, k] = -s * (qx * ny - qy * nx)
                 geometry[6, k] = s * r
                 geometry[7, k] = r
-                w_geometry += (one - e2) * (one - e2)
+                w_geometry += ((one - e2) * root) ** 2
                 n_geometry += 1
             if model_grey[i] < 0:
                 continue
@@ -239,6 +244,7 @@ def linearize(points, model_grey, n, T, depth, normals, intrinsics, image, image
             r_colour += r
             r -= offset
             weight = min(one, huber * grey_scale / max(abs(r), np.float32(1e-6)))
+            weight *= root * root
             s = np.sqrt(weight) / grey_scale
             jx, jy = du * gx * iz, dv * gy * iz
             jz = -(jx * px + jy * py)

@@ -82,7 +82,17 @@ def linearized(tracker: Tracker, scene: Corner, T_live: np.ndarray, T: np.ndarra
     tracker._see(observation, scene.view(np.eye(4)))
     number = len(tracker.config.levels) - 1
     n = tracker._counts[number]
-    values = {"far": 0.5, "cos": 0.5, "scale": 1e3, "tukey": 1e3, "grey": 1.0, "offset": 0, "grad": -1, "huber": 1e6}
+    values = {
+        "far": 0.5,
+        "cos": 0.5,
+        "scale": 1e3,
+        "tukey": 1e3,
+        "grey": 1.0,
+        "offset": 0,
+        "grad": -1,
+        "huber": 1e6,
+        "border": 0,
+    }
     values.update(gates)
     out = np.empty((-(-n // kernels.BLOCK), 3, kernels.SUMS), np.float32)
     kernels.linearize(
