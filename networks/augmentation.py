@@ -66,7 +66,7 @@ def augmented(sample: Sample, rng: np.random.Generator, config: Augmentation) ->
     depth = None if sample.depth is None else view(sample.depth, 0.0, cv2.INTER_NEAREST) / np.float32(zoom)
     normals = None if sample.normals is None else view(sample.normals, 0.0, cv2.INTER_NEAREST)
     if normals is not None and mirror:
-        normals = normals * np.float32([-1, 1, 1])
+        normals = normals * np.array([-1, 1, 1], np.float32)
     return Sample(color, labels, depth, normals)
 
 
@@ -79,34 +79,30 @@ def _window(
 ) -> np.ndarray:
     """The part (top, left, height, width) of `image`, in its pixels, resized to `size`; `fill` where there is none."""
     top, left, window_h, window_w = window
-    scale_y, scale_x = size[0] / window_h, size[1] / window_w
-    y0, x0 = max(0, round(top)), max(0, round(left))
-    y1 = min(image.shape[0], max(y0 + 1, round(top + window_h)))
-    x1 = min(image.shape[1], max(x0 + 1, round(left + window_w)))
-    out_y0, out_x0 = max(0, round((y0 - top) * scale_y)), max(0, round((x0 - left) * scale_x))
-    out_y1 = min(size[0], round((y1 - top) * scale_y))
-    out_x1 = min(size[1], round((x1 - left) * scale_x))
-    if y1 == round(top + window_h):
-        out_y1 = size[0]
-    if x1 == round(left + window_w):
-        out_x1 = size[1]
-    if top >= 0:
-        out_y0 = 0
-    if left >= 0:
-        out_x0 = 0
-    resized = cv2.resize(image[y0:y1, x0:x1], (out_x1 - out_x0, out_y1 - out_y0), interpolation=interpolation)
+    (y0, y1), (v0, v1) = _spans(top, window_h, image.shape[0], size[0])
+    (x0, x1), (u0, u1) = _spans(left, window_w, image.shape[1], size[1])
+    resized = cv2.resize(image[y0:y1, x0:x1], (u1 - u0, v1 - v0), interpolation=interpolation)
     if resized.shape[:2] == tuple(size):
         return resized
     canvas = np.empty((*size, *image.shape[2:]), image.dtype)
     canvas[...] = fill
-    canvas[out_y0:out_y1, out_x0:out_x1] = resized
+    canvas[v0:v1, u0:u1] = resized
     return canvas
+
+
+def _spans(start: float, length: float, source: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Along one axis: which of the `source` pixels a window covers, and which of the `size` pixels they become."""
+    first = min(max(0, round(start)), source - 1)
+    last = min(source, max(first + 1, round(start + length)))
+    begin = 0 if start >= 0 else round(-start / length * size)
+    end = size if start + length <= source else round((source - start) / length * size)
+    return (first, last), (begin, max(end, begin + 1))
 
 
 def recolored(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
     """RGB uint8 with brightness, contrast, saturation and the three channels changed by exp(gains) (6,)."""
     brightness, contrast, saturation, *channels = np.exp(gains)
-    grey = np.float32([0.299, 0.587, 0.114])
+    grey = np.array([0.299, 0.587, 0.114])
     # colour -> grey + saturation (colour - grey), channel gains and contrast are all linear: one 3x4 matrix
     matrix = saturation * np.eye(3) + (1 - saturation) * grey[None, :]
     matrix = np.diag(np.exp(0.3 * np.log(channels))) @ matrix

@@ -37,12 +37,14 @@ class ConvNorm(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm = self[0], self[1]
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
         if not self.training or norm.training:
             return super().forward(x)
+        assert norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         shift = norm.bias - norm.running_mean * scale
         weight = conv.weight * scale[:, None, None, None]
-        x = F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+        x = F.conv2d(x, weight, shift, conv.stride, conv.kernel_size[0] // 2, groups=conv.groups)
         return F.relu6(x, inplace=True) if len(self) == 3 else x
 
 
@@ -68,6 +70,8 @@ class MobileNetV2(nn.Module):
 
     Stride-2 layers pad by one pixel on every side, as the released checkpoints were trained.
     """
+
+    layer2: nn.Sequential  # and so on to layer8: blocks
 
     def __init__(self) -> None:
         super().__init__()

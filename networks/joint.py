@@ -29,13 +29,26 @@ class JointNetwork(MobileNetV2):
         tasks: a prefix of ("segmentation", "depth", "normals") with at least the first two.
     """
 
+    conv3: nn.Conv2d  # one for each level of the encoder, deepest last
+    conv4: nn.Conv2d
+    conv5: nn.Conv2d
+    conv6: nn.Conv2d
+    conv7: nn.Conv2d
+    conv8: nn.Conv2d
+    crp4: nn.Sequential  # the decoder's levels, coarsest first
+    crp3: nn.Sequential
+    crp2: nn.Sequential
+    conv_adapt4: nn.Conv2d
+    conv_adapt3: nn.Conv2d
+    conv_adapt2: nn.Conv2d
+
     def __init__(self, num_classes: int = 40, tasks: Sequence[str] = ("segmentation", "depth")) -> None:
         if tuple(tasks) not in (TASKS[:2], TASKS):
             raise ValueError(f"tasks are {tuple(tasks)}; expected {TASKS[:2]} or {TASKS}")
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}; at least one class is needed")
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes: int = num_classes
         self.tasks = tuple(tasks)
         for number, channels in enumerate(TAP_CHANNELS, start=3):
             setattr(self, f"conv{number}", conv1x1(channels, WIDTH))
@@ -122,7 +135,7 @@ def fit_decoder(network: JointNetwork, image: Tensor) -> None:
         convolution = getattr(network, f"conv{number}")
         convolution.weight /= convolution(features).std() + 1e-6
     network.conv3.weight.zero_()
-    getattr(network.crp1[0], "1_outvar_dimred").weight.zero_()
+    network.crp1.get_submodule("0.1_outvar_dimred").weight.zero_()  # type: ignore[operator,union-attr]
 
 
 def normalised(image: Tensor) -> Tensor:

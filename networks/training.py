@@ -53,10 +53,16 @@ class Loop:
 class Objective(Protocol):
     """What is learned: data, network, loss and measure."""
 
-    learner: nn.Module  # batch -> (loss, {term: tensor} for the log, {group: examples that concern it})
-    network: nn.Module  # the part of the learner that is validated and shipped
     groups: list[Group]
     measure: str  # the validation figure by which the best weights are chosen; larger is better
+
+    @property
+    def learner(self) -> nn.Module:
+        """batch -> (loss, {term: tensor} for the log, {group: examples that concern it})"""
+
+    @property
+    def network(self) -> nn.Module:
+        """The part of the learner that is validated and shipped."""
 
     def batch(self, step: int, progress: float) -> Any:
         """The batch of a step: a function of its arguments alone (it is made in another thread, a step ahead)."""
@@ -102,13 +108,15 @@ def run(
             return step / loop.steps
         return max(step / loop.steps, (time.monotonic() - began) / (3600 * loop.hours))
 
-    now = progress(state.step)
+    now = _agreed(progress(state.step))
     with ThreadPoolExecutor(1) as ahead:
         pending = ahead.submit(objective.batch, state.step, now)
         while now < 1.0:
             started = time.monotonic()
             batch = pending.result()
-            pending = ahead.submit(objective.batch, state.step + 1, now)
+            # of the next step without a time limit; with one, the clock decides, and all processes share its answer
+            following = now if loop.hours else progress(state.step + 1)
+            pending = ahead.submit(objective.batch, state.step + 1, following)
             learner.train()
             if loop.freeze_norms:
                 freeze_norms(learner)
@@ -127,7 +135,7 @@ def run(
             row = {"step": state.step, "progress": now, "rate_factor": factor, "seconds": state.seconds,
                    "step_seconds": time.monotonic() - started}  # fmt: skip
             row |= {name: float(distributed.summed(term)) for name, term in terms.items()}
-            now = _agreed(progress(state.step)) if loop.hours else progress(state.step)
+            now = _agreed(progress(state.step))
             ended = now >= 1.0
             if ended or state.step % loop.validate_every == 0:
                 if first:

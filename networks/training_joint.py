@@ -104,13 +104,17 @@ def train(config: JointTraining, report: Callable[[dict[str, float]], None] | No
 class JointLearner(nn.Module):
     """The network with its losses: a batch in, the loss out."""
 
+    class_weights: Tensor | None
+
     def __init__(self, network: JointNetwork, balance: nn.Module, weights: Tensor | None) -> None:
         super().__init__()
         self.network, self.balance = network, balance
         self.register_buffer("class_weights", weights)
+        self.stride = 4  # of the outputs that were learned from last
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
-        outputs = dict(zip(self.network.tasks, self.network(batch["image"], batch["stride"]), strict=True))
+        self.stride = batch["stride"]
+        outputs = dict(zip(self.network.tasks, self.network(batch["image"], self.stride), strict=True))
         # every process must agree on which tasks a batch has
         counts = distributed.summed(torch.tensor([batch["examples"][task] for task in TASKS])).tolist()
         examples = {f"head_{task}": int(n) for task, n in zip(TASKS, counts, strict=True) if task in outputs}
@@ -147,7 +151,7 @@ class JointObjective:
             if config.encoder is not None:
                 read = imagenet_from_folded if config.encoder.endswith(".npz") else imagenet_from_torchvision
                 load_encoder(network, read(config.encoder))
-            fit_decoder(network.eval(), self.batch(0, 0.0)["image"])
+            fit_decoder(network.eval(), self._batch(0, 0.0, share=slice(None))["image"])
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = None
         if config.class_balance > 0:
@@ -158,15 +162,17 @@ class JointObjective:
             balance = UncertaintyWeights(config.tasks)
         self.learner = JointLearner(self.network, balance, weights)
         self.groups = _groups(self.network, balance, config)
-        self.stride = 4  # of the stage that is being learned
 
     def batch(self, step: int, progress: float) -> dict[str, Any]:
+        return self._batch(step, progress, share=slice(distributed.rank(), None, distributed.world()))
+
+    def _batch(self, step: int, progress: float, share: slice) -> dict[str, Any]:
+        """The images of a step, or this process's share of them."""
         config = self.config
         stage = next((s for s in config.stages if progress < s.until), config.stages[-1])
-        self.stride = stage.stride
         view = Augmentation(stage.crop, stage.scale, config.resolution, color=config.color)
         seed = config.loop.seed
-        positions = range(step * config.batch, (step + 1) * config.batch)[distributed.rank() :: distributed.world()]
+        positions = range(step * config.batch, (step + 1) * config.batch)[share]
         views = [augmented(drawn(self.sets, p, seed), np.random.default_rng([seed, 2, p]), view) for p in positions]
         return collated(views, stage.stride)
 
@@ -174,7 +180,8 @@ class JointObjective:
         first = self.config.validation.first_output
         own = [s for s in (*self.config.sources, self.config.validation) if s.first_output > first]
         last = min((s.first_output for s in own), default=self.config.num_classes)
-        figures = scored(network, self.validation, self.config.resolution, self.stride, (first, last))
+        assert isinstance(network, JointNetwork)
+        figures = scored(network, self.validation, self.config.resolution, self.learner.stride, (first, last))
         # one point of mIoU counts as much as one centimetre or one degree
         angle = figures.get("normal_mean_deg", 0.0) / 100
         figures["score"] = figures.get("miou", 0.0) - figures.get("rmse", 0.0) - angle

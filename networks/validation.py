@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from networks.augmentation import Sample
-from networks.joint import normalised
+from networks.joint import JointNetwork, normalised
 from networks.losses import IGNORE
 
 
 @torch.no_grad()
 def scored(
-    network: nn.Module,
+    network: JointNetwork,
     samples: Iterable[Sample],
     resolution: float = 1.0,
     stride: int = 4,
@@ -30,12 +30,12 @@ def scored(
     truth's size. A task without truth, or that the network has not, gets no figure.
 
     Args:
-        network: a JointNetwork in eval mode.
+        network: in eval mode.
         resolution: of the stored images, at which the network sees them.
         stride: of the network's outputs.
         outputs: first and last + 1 of the class outputs that compete, in a joint label space; None = all.
     """
-    first, last = outputs or (0, network.num_classes)  # type: ignore[assignment]
+    first, last = outputs or (0, network.num_classes)
     count = last - first
     confusion = np.zeros((count, count), np.int64)
     squares, log_squares, depths, angles, normals = 0.0, 0.0, 0, 0.0, 0
@@ -61,7 +61,7 @@ def scored(
             cosine = (unit.transpose(1, 2, 0) * sample.normals).sum(-1)[valid]
             angles += float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).sum())
             normals += len(cosine)
-    figures = {}
+    figures: dict[str, float] = {}
     if confusion.any():
         hits = np.diag(confusion)
         union = confusion.sum(0) + confusion.sum(1) - hits

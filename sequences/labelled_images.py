@@ -176,13 +176,15 @@ def normals_of_depth(depth: np.ndarray, camera: Camera, window: int = 5) -> np.n
     """Unit normals (H, W, 3) float32 of a depth image in metres, towards the camera; zero where there is none.
 
     The cross product of the vertex map's differences over `window` pixels, after a bilateral filter that spares
-    edges. Where a neighbour is missing, or nearer or farther by more than a tenth, there is no normal.
+    edges. It filters 1 / depth, which is linear over a plane, so that planes stay planes. Where depth is missing in
+    the window, or a neighbour is nearer or farther by more than a tenth, there is no normal.
     """
     import cv2
 
     camera = camera.resized(depth.shape[1], depth.shape[0])
     half = window // 2
-    smooth = cv2.bilateralFilter(depth.astype(np.float32), window, 0.05, window)
+    inverse = np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0).astype(np.float32)
+    smooth = 1 / np.maximum(cv2.bilateralFilter(inverse, window, 0.02, window), 1e-3)
     vertices = cv2.copyMakeBorder(camera.backproject(smooth), half, half, half, half, cv2.BORDER_REPLICATE)
     z = cv2.copyMakeBorder(depth, half, half, half, half, cv2.BORDER_CONSTANT, value=0)
     height, width = depth.shape
@@ -191,7 +193,7 @@ def normals_of_depth(depth: np.ndarray, camera: Camera, window: int = 5) -> np.n
     up, down = (slice(0, height), columns), (slice(2 * half, 2 * half + height), columns)
     normals = np.cross(vertices[down] - vertices[up], vertices[right] - vertices[left])
     length = np.linalg.norm(normals, axis=-1)
-    valid = (depth > 0) & (length > 1e-12)
+    valid = cv2.erode((depth > 0).astype(np.uint8), np.ones((window, window))).astype(bool) & (length > 1e-12)
     for neighbour in (left, right, up, down):
         valid &= (z[neighbour] > 0) & (np.abs(z[neighbour] - depth) < 0.1 * depth)
     normals[valid] /= length[valid, None]

@@ -1,0 +1,486 @@
+"""Training: the loop's laws on a tiny problem, then the joint network's regimes on tiny images."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import checkpoints
+from networks.augmentation import Augmentation, Sample, augmented, recolored
+from networks.joint import JointNetwork
+from networks.labelling import label_folder
+from networks.optimisation import SCHEDULES, AveragedWeights, Group, warmed_up
+from networks.training import Loop, run
+from networks.training_data import Samples, Source, class_weights, collated, drawn
+from networks.training_joint import JointObjective, JointTraining, Stage, train
+from networks.validation import scored
+
+# ------------------------------------------------------------------------------------------- the loop
+
+
+class _Line(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.2), nn.Linear(4, 1))
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
+        loss = (self.network(batch["x"])[:, 0] - batch["y"]).square().mean()
+        return loss, {"square": loss.detach()}, {"all": len(batch["x"])}
+
+
+class _Fit:
+    """Fit a line to noise: small, random (dropout) and quick."""
+
+    measure = "score"
+
+    def __init__(self, rate: float = 0.05, every: int = 1) -> None:
+        torch.manual_seed(7)
+        self.learner = _Line()
+        self.network = self.learner.network
+        self.groups = [Group("all", list(self.network.parameters()), rate, every)]
+
+    def batch(self, step: int, progress: float) -> dict[str, Tensor]:
+        x = torch.from_numpy(np.random.default_rng([1, step]).normal(size=(4, 3)).astype(np.float32))
+        return {"x": x, "y": x.sum(1)}
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        assert not network.training
+        x = torch.eye(3)
+        return {"score": -float((network(x)[:, 0] - x.sum(1)).square().mean())}
+
+
+class _Killed(Exception):
+    pass
+
+
+def _weights(network: nn.Module) -> list[Tensor]:
+    return [value.clone() for value in network.state_dict().values()]
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("every", [1, 10])
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path, optimiser: str, every: int) -> None:
+    loop = Loop(steps=12, optimiser=optimiser, save_every=2, validate_every=5, warmup=3, clip=1.0, average=0.9)
+    whole = _Fit(every=every)
+    figures = run(whole, loop, tmp_path / "whole")
+
+    def kill(at: int) -> Any:
+        def report(row: dict[str, float]) -> None:
+            if row["step"] == at:
+                raise _Killed
+
+        return report
+
+    for at in (3, 7, 8):  # between saves, at a save and in the step of one
+        with pytest.raises(_Killed):
+            run(_Fit(every=every), loop, tmp_path / "killed", kill(at))
+    again = _Fit(every=every)
+    assert run(again, loop, tmp_path / "killed") == figures
+    for ours, theirs in zip(_weights(again.network), _weights(whole.network), strict=True):
+        assert torch.equal(ours, theirs)
+    steps = [line.split(",")[0] for line in (tmp_path / "killed" / "log.csv").read_text().splitlines()]
+    assert steps == ["step", *map(str, range(1, 13))]
+    best = [torch.load(tmp_path / name / "best.pt", weights_only=True) for name in ("whole", "killed")]
+    assert all(torch.equal(best[0][key], best[1][key]) for key in best[0])
+
+
+def test_the_same_seed_gives_the_same_training_and_another_another(tmp_path: Path) -> None:
+    ends = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        fit = _Fit()
+        run(fit, Loop(steps=5, seed=seed), tmp_path / name)
+        ends.append(_weights(fit.network))
+    assert all(torch.equal(a, b) for a, b in zip(ends[0], ends[1], strict=True))
+    assert not all(torch.equal(a, c) for a, c in zip(ends[0], ends[2], strict=True))
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    figures = run(_Fit(), Loop(steps=300, average=0.9), tmp_path)
+    assert figures["score"] > -0.1
+
+
+def test_a_damaged_or_foreign_state_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=r"last\.pt: cannot be continued from.*move it away"):
+        run(_Fit(), Loop(steps=2), tmp_path)
+
+
+def test_hours_end_a_training_and_its_schedule(tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    run(_Fit(), Loop(steps=10**9, hours=0.3 / 3600), tmp_path, rows.append)
+    assert 1 <= len(rows) < 10**5
+    assert rows[-1]["rate_factor"] < 0.5
+    assert "val_score" in rows[-1]
+
+
+def test_a_group_steps_once_enough_examples_concerned_it(tmp_path: Path) -> None:
+    """UberNet's rhythm: with batches of 4 and 10 examples a step, the weights move at every third batch."""
+    fit, states = _Fit(every=10), []
+    run(fit, Loop(steps=6, average=0.0), tmp_path, lambda row: states.append(_weights(fit.network)[0]))
+    moved = [not torch.equal(a, b) for a, b in itertools.pairwise(states)]
+    assert moved == [False, True, False, False, True]
+
+
+def test_accumulated_steps_are_those_of_the_mean_gradient(tmp_path: Path) -> None:
+    """Three batches and one step are one batch of all their examples (dropout off)."""
+
+    class Large(_Fit):
+        def batch(self, step: int, progress: float) -> dict[str, Tensor]:
+            parts = [super(Large, self).batch(i, progress) for i in range(3)]
+            return {key: torch.cat([part[key] for part in parts]) for key in ("x", "y")}
+
+    small, large = _Fit(rate=0.1, every=12), Large(rate=0.1)
+    for fit, steps, name in ((small, 3, "small"), (large, 1, "large")):
+        fit.network[1].p = 0.0
+        run(fit, Loop(steps=steps, optimiser="sgd", schedule="constant", average=0.0), tmp_path / name)
+    for ours, theirs in zip(_weights(small.network), _weights(large.network), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
+    class Broken(_Fit):
+        def batch(self, step: int, progress: float) -> dict[str, Tensor]:
+            return {"x": torch.full((1, 3), torch.nan), "y": torch.zeros(1)}
+
+    with pytest.raises(ValueError, match=r"the loss is nan at step 0; lower the rates or set loop\.clip"):
+        run(Broken(), Loop(steps=1), tmp_path)
+
+
+def test_schedules_fall_from_one_and_settings_are_checked() -> None:
+    for schedule in SCHEDULES.values():
+        values = [schedule(p) for p in np.linspace(0, 1, 50)]
+        assert values[0] == 1
+        assert values == sorted(values, reverse=True)
+    assert SCHEDULES["poly"](1.0) == 0
+    assert np.isclose(SCHEDULES["poly"](0.5), 0.5**0.9)
+    assert [round(SCHEDULES["step"](p), 3) for p in (0.3, 0.5, 0.9)] == [1, 0.1, 0.01]
+    assert [warmed_up(1.0, step, 4) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+    with pytest.raises(ValueError, match=r"loop\.optimiser is 'adam'; known are adamw, sgd"):
+        Loop(optimiser="adam")
+    with pytest.raises(ValueError, match=r"loop\.schedule"):
+        Loop(schedule="cosine")
+
+
+def test_averaged_weights_follow_and_forget_the_start() -> None:
+    module = nn.Linear(2, 2)
+    average = AveragedWeights(module, 0.9)
+    with torch.no_grad():
+        module.weight.fill_(5.0)
+    for _ in range(100):
+        average.update(module)
+    torch.testing.assert_close(average.state["weight"], module.weight.detach(), rtol=1e-3, atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------- views
+
+
+def _sample(rng: np.random.Generator, height: int = 48, width: int = 64) -> Sample:
+    labels = rng.integers(0, 5, (height, width)).astype(np.uint8)
+    normals = np.zeros((height, width, 3), np.float32)
+    normals[:, : width // 2] = (0.6, 0.0, -0.8)
+    normals[:, width // 2 :] = (-0.6, 0.0, -0.8)
+    color = np.full((height, width, 3), 100, np.uint8)
+    return Sample(color, labels, np.full((height // 2, width // 2), 3.0, np.float32), normals)
+
+
+def test_zooming_divides_depth_and_resolution_does_not() -> None:
+    sample = _sample(np.random.default_rng(0))
+    for zoom, resolution in ((2.0, 1.0), (0.5, 1.0), (1.0, 0.5), (1.5, 0.5)):
+        config = Augmentation((24, 32), (zoom, zoom), resolution, mirror=False)
+        depth = augmented(sample, np.random.default_rng(1), config).depth
+        assert np.allclose(depth[depth > 0], 3.0 / zoom)
+        assert (depth > 0).any()
+
+
+def test_mirroring_negates_the_normals_x_and_nothing_else() -> None:
+    sample = _sample(np.random.default_rng(0))
+    config = Augmentation((48, 64), (1.0, 1.0))
+    views = [augmented(sample, np.random.default_rng(seed), config) for seed in range(8)]
+    mirrored = [not np.array_equal(v.labels, sample.labels) for v in views]
+    assert True in mirrored
+    assert False in mirrored
+    for view, flipped in zip(views, mirrored, strict=True):
+        if flipped:
+            assert np.array_equal(view.labels[:, ::-1], sample.labels)
+            # a wall that faced left faces right, and lies on the other side: the picture is the same again
+        assert np.allclose(view.normals, sample.normals)
+
+
+def test_images_of_a_view_stay_on_each_other() -> None:
+    """A square that colour, labels and depth share is in the same place in every view, whatever its scale."""
+    color, labels = np.zeros((96, 128, 3), np.uint8), np.zeros((96, 128), np.uint8)
+    depth = np.ones((48, 64), np.float32)
+    color[40:80, 60:100], labels[40:80, 60:100], depth[20:40, 30:50] = 255, 1, 2.0
+    for seed in range(20):
+        view = augmented(Sample(color, labels, depth), np.random.default_rng(seed), Augmentation((64, 64), (0.5, 2.0)))
+        inside = view.color[..., 0] > 200
+        known = view.labels != 255
+        assert (inside[known] == (view.labels[known] == 1)).mean() > 0.96
+        ratio = view.depth[view.depth > 0]
+        assert (inside[view.depth > 0] == (ratio > 1.5 * ratio.min())).mean() > 0.93 or not inside.any() or inside.all()
+
+
+def test_what_lies_outside_the_image_is_unknown() -> None:
+    sample = _sample(np.random.default_rng(0))
+    view = augmented(sample, np.random.default_rng(0), Augmentation((96, 128), (0.8, 0.8)))
+    inside = view.labels != 255
+    assert np.isclose(inside.mean(), (48 * 0.8 / 96) * (64 * 0.8 / 128), rtol=0.05)
+    assert (view.depth > 0).mean() <= inside.mean() * 1.06
+    assert view.color.shape == (96, 128, 3)
+
+
+def test_recolouring_by_nothing_changes_nothing() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+    assert np.array_equal(recolored(image, np.zeros(6)), image)
+    assert not np.array_equal(recolored(image, np.full(6, 0.3)), image)
+
+
+def test_every_image_is_drawn_once_an_epoch() -> None:
+    sets = [list(range(5)), list(range(10, 13))]
+    epochs = [[drawn(sets, p, 3) for p in range(e * 8, e * 8 + 8)] for e in range(2)]  # type: ignore[arg-type]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == [0, 1, 2, 3, 4, 10, 11, 12]
+    assert epochs[0] != epochs[1]
+
+
+def test_a_batch_fills_what_is_missing_and_counts_what_is_there() -> None:
+    whole = _sample(np.random.default_rng(0))
+    view = augmented(whole, np.random.default_rng(0), Augmentation((32, 32), (1.0, 1.0)))
+    batch = collated([view, Sample(view.color, None, view.depth), Sample(view.color, view.labels)], 4)
+    assert batch["examples"] == {"segmentation": 2, "depth": 2, "normals": 1}
+    assert batch["image"].shape == (3, 3, 32, 32)
+    assert batch["segmentation"].shape == batch["depth"].shape == (3, 8, 8)
+    assert (batch["segmentation"][1] == 255).all()
+    assert (batch["depth"][2] == 0).all()
+    assert np.array_equal(batch["segmentation"][0], view.labels[2::4, 2::4])
+
+
+def test_rare_classes_weigh_more_and_pixels_one_on_average() -> None:
+    labels = np.zeros((10, 10), np.uint8)
+    labels[0] = 1
+    labels[9] = 255
+    weights = class_weights([Sample(np.zeros((10, 10, 3), np.uint8), labels)], 3, 0.5)
+    assert weights[2] == 0  # never seen
+    assert np.isclose(weights[1] / weights[0], np.sqrt(8))
+    assert np.isclose((weights[0] * 80 + weights[1] * 10) / 90, 1)
+
+
+# ------------------------------------------------------------------------------------------- the joint network
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images 64x48 whose left half is a near wall and whose right half is a far floor."""
+    root = tmp_path_factory.mktemp("images")
+    for kind in ("color", "label40", "depth"):
+        (root / kind).mkdir()
+    rng = np.random.default_rng(0)
+    names = [f"{i:03d}" for i in range(8)]
+    for name in names:
+        edge = int(rng.integers(20, 44))
+        color = rng.integers(0, 60, (48, 64, 3)).astype(np.uint8)
+        color[:, edge:] += 150
+        labels = np.full((48, 64), 1, np.uint8)
+        labels[:, edge:] = 2
+        depth = np.full((48, 64), 1000, np.uint16)
+        depth[:, edge:] = 3000
+        cv2.imwrite(str(root / "color" / f"{name}.png"), color)
+        cv2.imwrite(str(root / "label40" / f"{name}.png"), labels)
+        cv2.imwrite(str(root / "depth" / f"{name}.png"), depth)
+    (root / "train.txt").write_text("\n".join(names[:6]))
+    (root / "both.txt").write_text("\n".join(names[:2]))
+    (root / "rest.txt").write_text("\n".join(names[2:6]))
+    (root / "val.txt").write_text("\n".join(names[6:]))
+    return root
+
+
+def _config(folder: Path, out: Path, **settings: Any) -> JointTraining:
+    defaults: dict[str, Any] = {
+        "sources": (Source(str(folder)),),
+        "validation": Source(str(folder), "val"),
+        "stages": (Stage(0.5, (32, 32), (0.8, 1.2), 8), Stage(1.0, (32, 40), (0.8, 1.2), 4)),
+        "batch": 2,
+        "loop": Loop(steps=3, warmup=1, average=0.5, save_every=2),
+    }
+    return JointTraining(out=str(out), **(defaults | settings))
+
+
+def test_the_joint_network_trains_resumes_and_ships(folder: Path, tmp_path: Path) -> None:
+    config = _config(folder, tmp_path / "a", class_balance=0.3, frozen_layers=1)
+    whole = train(config)
+    assert {"miou", "rmse", "score"} <= whole.keys()
+    network, metadata = checkpoints.load(tmp_path / "a" / "network.safetensors")
+    assert metadata["label_sets"] == {"nyu40": [0, 40]}
+    assert metadata["input_size"] == [48, 64]
+    assert metadata["figures"] == whole
+
+    def kill(row: dict[str, float]) -> None:
+        if row["step"] == 3:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train(replace(config, out=str(tmp_path / "b")), kill)
+    assert train(replace(config, out=str(tmp_path / "b"))) == whole
+    again, _ = checkpoints.load(tmp_path / "b" / "network.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(_weights(network), _weights(again), strict=True))
+
+
+def test_the_joint_network_learns_what_is_plain_to_see(folder: Path, tmp_path: Path) -> None:
+    config = _config(folder, tmp_path, decoder_rate=2e-3, loop=Loop(steps=20, average=0.5), color=0.0)
+    rows: list[dict[str, float]] = []
+    train(config, rows.append)
+    for task in ("segmentation", "depth"):
+        assert sum(row[task] for row in rows[-4:]) < 0.7 * sum(row[task] for row in rows[:4])
+
+
+def _moved(objective: JointObjective, batch: dict[str, Any], out: Path) -> set[str]:
+    """The groups whose weights one step with this batch changes."""
+    before = {g.name: [p.detach().clone() for p in g.parameters] for g in objective.groups}
+    objective.batch = lambda step, progress: batch  # type: ignore[method-assign]
+    objective.validate = lambda network: {"score": 0.0}  # type: ignore[method-assign]
+    raw: dict[str, list[Tensor]] = {}
+
+    def look(row: dict[str, float]) -> None:
+        raw.update({g.name: [p.detach().clone() for p in g.parameters] for g in objective.groups})
+
+    run(objective, Loop(steps=1), out, look)
+    return {n for n in raw if any(not torch.equal(a, b) for a, b in zip(raw[n], before[n], strict=True))}
+
+
+def test_a_head_steps_only_when_its_labels_are_there(folder: Path, tmp_path: Path) -> None:
+    """BlitzNet's rhythm: of a batch with depth alone the segmentation head learns nothing."""
+    sources = (Source(str(folder), "both"), Source(str(folder), "rest", tasks=("depth",)))
+    config = _config(folder, tmp_path / "x", sources=sources)
+    objective = JointObjective(config, [Samples(s, 40) for s in sources], [])
+    rest = objective.sets[1]
+    assert all(sample.labels is None and sample.depth is not None for sample in rest)
+    view = [augmented(s, np.random.default_rng(0), Augmentation((32, 32), (1, 1))) for s in (rest[0], rest[1])]
+    assert _moved(objective, collated(view, 4), tmp_path / "depth") == {"encoder", "decoder", "head_depth"}
+    both = objective.sets[0]
+    objective = JointObjective(config, [both, rest], [])
+    view = [augmented(s, np.random.default_rng(0), Augmentation((32, 32), (1, 1))) for s in (both[0], rest[1])]
+    everything = {"encoder", "decoder", "head_depth", "head_segmentation"}
+    assert _moved(objective, collated(view, 4), tmp_path / "both") == everything
+
+
+def test_ubernets_groups_wait_for_their_examples(folder: Path, tmp_path: Path) -> None:
+    config = _config(folder, tmp_path, task_examples=10, shared_examples=30)
+    objective = JointObjective(config, [Samples(config.sources[0], 40)], [])
+    assert {g.name: g.every for g in objective.groups} == {
+        "encoder": 30, "decoder": 30, "head_segmentation": 10, "head_depth": 10,
+    }  # fmt: skip
+
+
+def test_a_teacher_labels_a_folder_and_its_labels_are_learned_from(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = JointNetwork(40)
+    assert label_folder(teacher, folder, tmp_path / "labels") == 8
+    assert label_folder(teacher, folder, tmp_path / "labels") == 0  # a killed run goes on
+    samples = Samples(Source(str(folder), "rest", labels=str(tmp_path / "labels")), 40)
+    with torch.no_grad():
+        teacher.eval()
+        assert scored(teacher, samples)["pixel_accuracy"] == 1.0  # they are the teacher's own
+
+
+def test_two_label_sets_share_one_network(folder: Path, tmp_path: Path) -> None:
+    """NYU's 40 classes and KITTI's 6 behind them: 46 outputs."""
+    kitti = tmp_path / "kitti"
+    (kitti / "color").mkdir(parents=True)
+    (kitti / "label6").mkdir()
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(kitti / "color" / "0.png"), rng.integers(0, 255, (48, 64, 3)).astype(np.uint8))
+    road = np.zeros((48, 64, 3), np.uint8)
+    road[24:] = (128, 64, 128)
+    cv2.imwrite(str(kitti / "label6" / "0.png"), road)
+    sources = (Source(str(folder)), Source(str(kitti), None, classes="kitti6", first_output=40))
+    config = _config(folder, tmp_path / "out", sources=sources, num_classes=46, loop=Loop(steps=2))
+    second = Samples(sources[1], 46)
+    assert set(np.unique(second[0].labels)) == {42, 255}
+    figures = train(config)  # validated on NYU's outputs alone
+    assert 0 <= figures["miou"] <= 1
+    _, metadata = checkpoints.load(tmp_path / "out" / "network.safetensors")
+    assert metadata["label_sets"] == {"nyu40": [0, 40], "kitti6": [40, 46]}
+    with pytest.raises(ValueError, match="has a label for output 42, the network has 40 outputs"):
+        Samples(sources[1], 40)
+
+
+def test_a_third_task_learns_normals_computed_from_depth(folder: Path, tmp_path: Path) -> None:
+    config = _config(folder, tmp_path, tasks=("segmentation", "depth", "normals"), loop=Loop(steps=2))
+    rows: list[dict[str, float]] = []
+    figures = train(config, rows.append)
+    assert "normals" in rows[0]
+    assert 0 <= figures["normal_mean_deg"] <= 180
+    heads = {g.name: g.rate for g in JointObjective(config, [Samples(config.sources[0], 40)], []).groups}
+    assert heads["head_normals"] == 10 * heads["head_depth"]
+
+
+def test_learned_task_weights_are_learned(folder: Path, tmp_path: Path) -> None:
+    config = _config(folder, tmp_path, learned_task_weights=True, loop=Loop(steps=2))
+    train(config)
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)["learner"]
+    assert float(saved["balance.log_variance.depth"]) != 0
+
+
+def test_settings_that_cannot_work_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="sources is empty"):
+        _config(folder, tmp_path, sources=())
+    with pytest.raises(ValueError, match="stride is 2; expected 4 or 8"):
+        _config(folder, tmp_path, stages=(Stage(stride=2),))
+    with pytest.raises(ValueError, match="unknown task 'pose'; known are segmentation, depth, normals"):
+        Source(str(folder), tasks=("pose",))
+
+
+_SHARED_TRAINING = """
+import sys, torch
+torch.set_num_threads(1)
+from networks.training import Loop
+from networks.training_joint import JointTraining, Stage, train
+from networks.training_data import Source
+folder, out = sys.argv[1:]
+train(JointTraining(
+    out=out,
+    sources=(Source(folder, "both"), Source(folder, "rest", tasks=("depth",))),
+    validation=Source(folder, "val"),
+    stages=(Stage(1.0, (32, 32), (0.8, 1.2), 4),),
+    batch=4,
+    class_balance=0.3,
+    loop=Loop(steps=3, optimiser="sgd", average=0.0, clip=1.0),
+))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_same_batch(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "shared.py"
+    script.write_text(_SHARED_TRAINING)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for launcher, name in (([sys.executable], "one"), (torchrun, "two")):
+        command = [*launcher, str(script), str(folder), str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two"))
+    for key, value in one["learner"].items():
+        torch.testing.assert_close(two["learner"][key], value, rtol=1e-5, atol=1e-5)
+    for group, state in one["optimisers"].items():  # what the gradients of all three steps left
+        for number, of_parameter in state["state"].items():
+            ours = two["optimisers"][group]["state"][number]["momentum_buffer"]
+            theirs = of_parameter["momentum_buffer"]
+            assert (ours - theirs).norm() <= 1e-2 * theirs.norm() + 1e-9
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("one", "two")]
+    columns = logs[0][0].split(",")
+    for a, b in zip(logs[0][1:], logs[1][1:], strict=True):
+        for column in ("segmentation", "depth"):
+            place = columns.index(column)
+            assert np.isclose(float(a.split(",")[place] or "nan"), float(b.split(",")[place] or "nan"),
+                              rtol=1e-3, equal_nan=True)  # fmt: skip
