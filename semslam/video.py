@@ -11,7 +11,7 @@ from semslam.atomic import replacing
 from semslam.camera import Camera
 from semslam.pictures import draw_path, picture, picture_camera
 from semslam.splatting import lit
-from semslam.viewer import Viewed
+from semslam.viewed import Viewed
 from semslam.viewpoint import orbit, overview, up_direction
 
 BACK = 0.6  # metres: a camera on the recorded path stands so far behind it, to see what lay around the frame

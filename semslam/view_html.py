@@ -12,7 +12,7 @@ import numpy as np
 from semslam.atomic import replacing
 from semslam.coloring import COLORINGS
 from semslam.pictures import PATH_COLOR, class_color, class_name, classes_present, picture_camera
-from semslam.viewer import Viewed, shown_range
+from semslam.viewed import Viewed, shown_range
 from semslam.viewpoint import level_axes, overview, thinned, up_direction
 
 POINTS = 100_000  # what a browser still turns without a graphics card
