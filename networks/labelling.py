@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -30,33 +30,35 @@ def label_folder(
     folder: str | Path,
     out: str | Path,
     resolution: float = 1.0,
+    names: str | None = None,
     report: Callable[[str], None] | None = None,
 ) -> int:
     """Write `out`/NAME.png (1-based ids) for each image of `folder`/color; returns how many were written.
 
     Images that have a file already are left alone, so that a killed run goes on.
+
+    Args:
+        resolution: of the images, at which the network sees them.
+        names: a split of the folder; None = every image.
+        report: called with the name of each image that was labelled.
     """
     from sequences.images import read_color
+    from sequences.labelled_images import open_labelled_folder
 
-    folder, out = Path(folder), Path(out)
-    if not (folder / "color").is_dir():
-        raise FileNotFoundError(f"{folder}: no folder color/ in it; expected color/NAME.jpg or .png")
+    images = open_labelled_folder(folder, names, read_truth=False)
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     network.eval()
     written = 0
-    for path in _images(folder / "color"):
-        target = out / f"{path.stem}.png"
+    for files in images.files:
+        target = out / f"{files.name}.png"
         if target.is_file():
             continue
-        temporary = out / f".{path.stem}.part.png"
-        if not cv2.imwrite(str(temporary), label_image(network, read_color(path), resolution) + np.uint8(1)):
+        temporary = out / f".{files.name}.part.png"
+        if not cv2.imwrite(str(temporary), label_image(network, read_color(files.color), resolution) + np.uint8(1)):
             raise OSError(f"{target}: cannot be written")
         temporary.replace(target)
         written += 1
         if report is not None:
-            report(path.stem)
+            report(files.name)
     return written
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    return (p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".jpg", ".jpeg", ".png"))

@@ -25,7 +25,7 @@ class Source:
     """A set of images and what is to be learned from it."""
 
     path: str  # a folder of labelled images, a list file (.txt), or NYUv2's official .mat
-    split: str | None = "train"  # of a folder or the .mat
+    split: str | None = "train"  # of a folder (a name in it, or the path of a .txt) or of the .mat; None = all
     tasks: tuple[str, ...] = TASKS  # what to learn from it, where there
     classes: str = "nyu40"  # label set of its label files
     first_output: int = 0  # the network's output for its first class: 40 puts KITTI-6 behind NYU-40

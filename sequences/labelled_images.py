@@ -101,8 +101,9 @@ def open_labelled_folder(
     classes: str = "nyu40",
     depth_scale: float = 1000.0,
     labels: str | Path | None = None,
+    read_truth: bool = True,
 ) -> LabelledImages:
-    """A split of a folder of labelled images; None takes every image.
+    """A split of a folder of labelled images: `root`/SPLIT.txt, or the path of a .txt file; None takes every image.
 
     A folder of labels or depth that is there must hold a file for every image.
 
@@ -110,6 +111,7 @@ def open_labelled_folder(
         classes: label set of the label files.
         depth_scale: units of the depth files a metre.
         labels: folder of the label files, if not `root`/label40 (say, what a teacher wrote).
+        read_truth: look for labels and depth at all.
     """
     root = Path(root)
     if not (root / "color").is_dir():
@@ -122,7 +124,7 @@ def open_labelled_folder(
     if labels is not None and not label_folder.is_dir():
         raise FileNotFoundError(f"{label_folder}: no such folder of labels")
     for kind, folder in (("labels", label_folder), ("depth", root / "depth")):
-        if folder.is_dir():
+        if read_truth and folder.is_dir():
             found[kind] = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".png"}
             _need(names, found[kind], folder, f"a {kind} file")
     files = [ImageFiles(n, color[n], **{kind: paths[n] for kind, paths in found.items()}) for n in names]
@@ -130,7 +132,7 @@ def open_labelled_folder(
 
 
 def _names(root: Path, split: str) -> list[str]:
-    path = root / f"{split}.txt"
+    path = Path(split) if split.endswith(".txt") else root / f"{split}.txt"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in root.glob("*.txt"))) or "none"
         raise FileNotFoundError(f"{path}: no such split; the folder's splits are: {known}")

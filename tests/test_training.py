@@ -21,6 +21,7 @@ from networks.augmentation import Augmentation, Sample, augmented, recolored
 from networks.joint import JointNetwork
 from networks.labelling import label_folder
 from networks.optimisation import SCHEDULES, AveragedWeights, Group, warmed_up
+from networks.regimes import compare
 from networks.training import Loop, run
 from networks.training_data import Samples, Source, class_weights, collated, drawn
 from networks.training_joint import JointObjective, JointTraining, Stage, train
@@ -438,6 +439,32 @@ def test_settings_that_cannot_work_are_refused(folder: Path, tmp_path: Path) -> 
         _config(folder, tmp_path, stages=(Stage(stride=2),))
     with pytest.raises(ValueError, match="unknown task 'pose'; known are segmentation, depth, normals"):
         Source(str(folder), tasks=("pose",))
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_our_configurations_are_understood(file: Path) -> None:
+    from semslam.config import load
+
+    if "sources" in file.read_text():
+        config = load(file, JointTraining)
+        assert config.stages[-1].until == 1.0
+
+
+def test_the_four_regimes_run_on_one_budget(folder: Path, tmp_path: Path) -> None:
+    base = _config(folder, tmp_path, stages=(Stage(1.0, (32, 32), (1.0, 1.0), 8),), loop=Loop(steps=3, average=0.0))
+    rows: list[str] = []
+    results = list(
+        compare(
+            base, Source(str(folder), "both"), Source(str(folder), "rest"), [1], lambda name, row: rows.append(name)
+        )
+    )
+    assert [r.regime for r in results] == [
+        "fine-tuning", "BlitzNet", "UberNet", "teacher's labels, then fine-tuning",
+    ]  # fmt: skip
+    assert len({r.figures["rmse"] for r in results}) == 4
+    steps = {name: rows.count(name) for name in rows}
+    assert steps == {"fine-tuning-1": 3, "blitznet-1": 3, "ubernet-1": 3, "pre-training-1": 2, "ours-1": 1}
+    assert {p.stem for p in (tmp_path / "labels-1").iterdir()} == {"002", "003", "004", "005"}
 
 
 _SHARED_TRAINING = """
