@@ -1,308 +1,225 @@
-"""The pose of a frame against the map's predicted view: geometry and colour together, coarse to fine.
-
-Minimised over T_live_view: the robust sum of squared point-to-plane distances, in units of the sensor's noise, and of
-differences of grey, in units of their own spread, with a weak prior around the predicted motion. Directions that the
-geometry does not determine (along a bare wall) are taken from the geometric term, and so are held by colour where
-there is texture and by the prior where there is none (Zhang, Kaess and Singh, ICRA 2016).
-"""
+"""The camera's pose, frame by frame: where it should be, where it is, whether to believe it, and where it is again."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
 from semslam import poses
-from semslam import tracking_kernels as kernels
-from semslam.camera import Camera
 from semslam.frame import Observation, Tracking, View
+from semslam.registration import Registrar, Registration, RegistrationConfig
+from semslam.relocalisation import Ferns, Keyframes
 
-f32 = np.float32
-NOWHERE = np.empty((0, 0, 3), f32)
-
-
-@dataclass(frozen=True)
-class Level:
-    """One stage of the coarse-to-fine search."""
-
-    stride: int  # pixels of the view for one point, in both directions
-    pyramid: int  # the grey images are halved so often
-    iterations: int  # at most
-    gate: float  # metres: pairs further apart are not the same surface
+logger = logging.getLogger(__name__)
+Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """How a frame is registered, and when it counts as lost."""
+    """How frames are registered, when they count as lost, and when a lost camera counts as found."""
 
-    levels: tuple[Level, ...] = (Level(4, 2, 8, 0.2), Level(3, 1, 5, 0.1), Level(2, 0, 4, 0.07))
-    rotation_iterations: int = 5  # of the SO(3) pre-alignment on the coarsest level
-    normal_gate_deg: float = 40.0
-    noise: float = 0.0012  # standard deviation of depth at 0.4 m ...
-    noise_quadratic: float = 0.0019  # ... growing with (z - 0.4)^2 (Nguyen et al. 2012)
-    tukey: float = 4.685  # standard deviations at which a distance stops to count
-    huber: float = 1.345  # standard deviations from which a grey difference counts linearly
-    min_gradient: float = 2.0  # grey levels a pixel: flatter places tell nothing
-    trusted: float = 10.0  # confidence from which a surfel counts in full
-    border: float = 5.0  # weight falls to a half where a ray's squared slope is 1 / border: depth is distorted there
-    color_weight: float = 0.1  # of the grey term against its statistical weight
-    prior_translation: float = 0.05  # metres, standard deviation of the motion model a frame
-    prior_rotation: float = 0.05  # radians
-    degenerate: float = 0.004  # mean squared share of the normals along a direction that geometry does not hold
-    converged: float = 1e-4  # metres and radians: smaller steps end a level
+    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     min_points: int = 500  # of the model, seen with depth in the live frame
-    min_inliers: float = 0.35  # of those
+    min_fitting: float = 0.35  # share of those
     max_residual: float = 4.0  # standard deviations of the sensor's noise
-    max_step: float = 0.3  # metres between the prior and the result
+    max_step: float = 0.3  # metres between the expected pose and the result
     max_turn_deg: float = 30.0
-    max_std: float = 0.03  # metres, and radians: of the pose, by the covariance
-    correlation: float = 100.0  # neighbouring pixels err together: so many count as one measurement
-
-
-@dataclass(frozen=True, eq=False)
-class Linearization:
-    """One term's normal equations, hessian x = -gradient, and what they were made of."""
-
-    hessian: np.ndarray  # (6, 6) J^T W J
-    gradient: np.ndarray  # (6,) J^T W r
-    cost: float  # weighted sum of squared residuals, in units of the noise
-    weight: float  # sum of robust weights
-    count: int  # points that took part
-    mean: float  # of the residuals
-    rms: float  # of the residuals, unweighted; metres or grey levels
-
-    @property
-    def spread(self) -> float:
-        """Weighted standard deviation of the residuals, in units of the noise assumed."""
-        return float(np.sqrt(self.cost / max(self.weight, 1e-9)))
-
-
-@dataclass(eq=False)
-class _Search:
-    """Where a registration stands."""
-
-    T: np.ndarray  # (4, 4) T_live_view
-    geometry_scale: float = 6.0  # of the sensor's noise: wide until the residuals say better
-    grey_scale: float = 20.0  # grey levels
-    grey_offset: float = 0.0  # exposure: live minus model
-    geometry: Linearization | None = None
-    visible: int = 0
-    measured: int = 0
-    information: np.ndarray = field(default_factory=lambda: np.zeros((6, 6)))
+    max_std: float = 0.1  # metres, and radians: what may add up over frames that do not determine the pose
+    keyframe_distance: float = 0.15  # metres from the last keyframe to the next ...
+    keyframe_turn_deg: float = 10.0  # ... or degrees
+    candidates: int = 4  # keyframes that are tried for a lost frame
+    found_fitting: float = 0.6  # share of the map in view that must fit for a lost camera to be found
+    found_residual: float = 2.5  # standard deviations of the sensor's noise
+    found_grey: float = 25.0  # grey levels, RMS
 
 
 class Tracker:
-    """Registers frames of one camera against views of a map; holds working images, and the motion so far.
+    """Tracks one camera against the map; a `Track` for `Slam`. Keeps the motion so far and the keyframes.
 
-    A frame takes three calls: `predicted_pose`, `track`, and `moved_to` when the pose is accepted.
+    A lost frame changes nothing but the state of being lost: the motion model then starts from the last good pose,
+    and every frame is compared with the keyframes until one fits.
     """
 
-    def __init__(self, camera: Camera, config: TrackingConfig | None = None) -> None:
-        self.camera = camera
+    def __init__(self, config: TrackingConfig | None = None, *, refine: bool = False) -> None:
+        """refine: expect the motion that the frames' own poses tell, instead of constant velocity."""
         self.config = config or TrackingConfig()
-        height, width = camera.shape
-        levels = max(level.pyramid for level in self.config.levels) + 1
-        self._intrinsics = [_halved_intrinsics(camera, k) for k in range(levels)]
-        self._live = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
-        self._model = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
-        blocks = [(-(-height // level.stride), -(-width // level.stride)) for level in self.config.levels]
-        self._row_counts = [np.empty(rows, np.int64) for rows, _ in blocks]
-        self._points = [np.empty((rows * columns, 7), f32) for rows, columns in blocks]
-        self._greys = [np.empty(rows * columns, f32) for rows, columns in blocks]
-        self._counts = [0] * len(blocks)
-        self._sums = np.empty((-(-max(len(p) for p in self._points) // kernels.BLOCK), 3, kernels.SUMS), f32)
-        self._noise = np.array([self.config.noise, self.config.noise_quadratic], f32)
+        self.refine = refine
+        self.keyframes = Keyframes(Ferns())
+        self._registrar: Registrar | None = None
         self._last: tuple[float, np.ndarray] | None = None  # seconds, T_world_camera
+        self._last_given: np.ndarray | None = None  # the data set's pose of that frame
         self._velocity: np.ndarray | None = None  # (6,) twist a second, camera frame
+        self._unmeasured = 0.0  # metres squared: variance added up over frames that did not determine the pose
+        self.lost = False
 
-    def predicted_pose(self, timestamp: float) -> np.ndarray:
-        """T_world_camera (4, 4) expected at a time, at constant velocity since the last accepted poses.
+    def __call__(self, observation: Observation, predict: Predict) -> Tracking:
+        """Find the frame's pose against the map, and remember it."""
+        frame = observation.frame
+        if self._last is None:
+            tracking = self._first(observation)
+        else:
+            # The map was last seen from there: its view needs no new projection.
+            tracking = self.track(observation, predict(self._last[1]), self.predicted_pose(observation))
+            if not tracking.ok:
+                tracking = self._found(observation, predict) or tracking
+        if tracking.ok:
+            self.moved_to(tracking.T_world_camera, frame.timestamp, frame.T_world_camera)
+            self._keep(observation, tracking.T_world_camera)
+        if self.lost == tracking.ok:
+            state = "found again" if tracking.ok else f"lost: {tracking.reason}"
+            logger.warning("frame %d at %.3f s: tracking is %s", frame.index, frame.timestamp, state)
+        self.lost = not tracking.ok
+        return tracking
 
-        Where time does not advance, or advances by more than half a second, it is the last pose: velocity says
-        nothing there. The identity before the first pose.
+    def predicted_pose(self, observation: Observation) -> np.ndarray:
+        """T_world_camera (4, 4) where the frame is expected.
+
+        At constant velocity since the last two poses; the last pose itself where time does not advance, or by more
+        than half a second, or the camera was lost: velocity says nothing there. With `refine`, the last pose moved as
+        the frames' own poses move.
         """
         if self._last is None:
             return np.eye(4)
         last, T = self._last
-        if self._velocity is None or not 0 < timestamp - last <= 0.5:
+        given = observation.frame.T_world_camera
+        if self.refine and given is not None and self._last_given is not None:
+            return T @ poses.inverse(self._last_given) @ given
+        elapsed = observation.frame.timestamp - last
+        if self._velocity is None or self.lost or not 0 < elapsed <= 0.5:
             return T
-        return T @ poses.exp(self._velocity * (timestamp - last))
-
-    def moved_to(self, T_world_camera: np.ndarray, timestamp: float) -> None:
-        """Accept a pose; the next prediction starts there."""
-        self._velocity = None
-        if self._last is not None and 0 < timestamp - self._last[0] <= 0.5:
-            self._velocity = poses.log(poses.inverse(self._last[1]) @ T_world_camera) / (timestamp - self._last[0])
-        self._last = timestamp, T_world_camera
+        return T @ poses.exp(self._velocity * elapsed)
 
     def track(self, observation: Observation, view: View, T_prior: np.ndarray) -> Tracking:
         """The pose of an observation, which needs normals, against a view of the map, searched around T_prior."""
-        if observation.normals is None:
-            raise ValueError(f"frame {observation.frame.index} has no normals; tracking needs them")
-        self._see(observation, view)
-        T_prior_live_view = poses.inverse(T_prior) @ view.T_world_camera
-        search = _Search(T_prior_live_view)
-        self._turn(search, observation)
-        for number in range(len(self.config.levels)):
-            self._descend(number, search, observation, T_prior_live_view)
-        # Inverses are transposes: a rotation's rounding would double with every frame that builds on it.
-        T = poses.orthonormalized(view.T_world_camera @ poses.inverse(search.T))
-        return self._judged(search, T, T_prior)
-
-    def _see(self, observation: Observation, view: View) -> None:
-        """Grey pyramids of both sides, and the model's points for every level."""
-        for pyramid, color, occupied in (
-            (self._live, observation.color, NOWHERE),
-            (self._model, view.color, view.vertices),
-        ):
-            kernels.grey(color, occupied, pyramid[0])
-            for fine, coarse in pairwise(pyramid):
-                kernels.halved(fine, coarse)
-        for i, level in enumerate(self.config.levels):
-            n = kernels.sample_points(
-                view.vertices, view.normals, view.confidence, level.stride, f32(self.config.trusted),
-                self._row_counts[i], self._points[i],
-            )  # fmt: skip
-            self._counts[i] = n
-            kernels.sample_grey(
-                self._points[i], n, self._model[level.pyramid], self._intrinsics[level.pyramid], self._greys[i]
-            )
-
-    def _linearized(
-        self, number: int, search: _Search, observation: Observation
-    ) -> tuple[Linearization, Linearization]:
-        """Geometry and colour at the search's pose, on one level."""
-        c, level = self.config, self.config.levels[number]
-        n = self._counts[number]
-        blocks = -(-n // kernels.BLOCK)
-        gates = np.array(
-            [
-                level.gate, np.cos(np.radians(c.normal_gate_deg)), search.geometry_scale, c.tukey,
-                search.grey_scale, search.grey_offset, c.min_gradient**2, c.huber,
-                c.border,
-            ], f32,
-        )  # fmt: skip
-        kernels.linearize(
-            self._points[number], self._greys[number], n, search.T.astype(f32), observation.depth,
-            observation.normals, self._intrinsics[0], self._live[level.pyramid], self._intrinsics[level.pyramid],
-            self._noise, gates, self._sums[:blocks],
-        )  # fmt: skip
-        geometry, color, seen = self._sums[:blocks].sum(axis=0, dtype=np.float64)
-        search.visible, search.measured = int(seen[0]), int(seen[1])
-        return _unpacked(geometry), _unpacked(color)
-
-    def _turn(self, search: _Search, observation: Observation) -> None:
-        """SO(3) pre-alignment: turn the prior by what the coarse images say, for fast rotation (Lovegrove 2011).
-
-        Kept only where the images then agree better.
-        """
-        if not self.config.rotation_iterations:
-            return
-        start, best = search.T, None
-        for _ in range(self.config.rotation_iterations + 1):
-            _, color = self._linearized(0, search, observation)
-            if color.count < self.config.min_points // 10:
-                break
-            score = color.rms
-            if best is None or score < best[0]:
-                best = score, search.T
-            hessian = color.hessian[3:, 3:] + 1e-3 * np.trace(color.hessian[3:, 3:]) * np.eye(3)
-            step = -np.linalg.solve(hessian, color.gradient[3:])
-            search.T = poses.exp(np.concatenate([np.zeros(3), step])) @ search.T
-            if np.linalg.norm(step) < 10 * self.config.converged:
-                break
-        search.T = start if best is None else best[1]
-
-    def _descend(self, number: int, search: _Search, observation: Observation, T_prior: np.ndarray) -> None:
-        """Gauss-Newton iterations on one level."""
-        c, level = self.config, self.config.levels[number]
-        share = level.stride**2 / c.correlation  # of a measurement that one point is worth
-        for _ in range(level.iterations):
-            search.geometry, color = self._linearized(number, search, observation)
-            # Widths for the next iteration; never so narrow that a better pose could not be found any more.
-            spread = float(np.clip(search.geometry.spread, 0.2, 6.0))
-            search.geometry_scale = 1.2 * spread
-            search.grey_offset = color.mean
-            grey_spread = max(color.spread, 3.0 / search.grey_scale)
-            search.grey_scale = float(np.clip(1.1 * grey_spread * search.grey_scale, 3.0, 30.0))
-
-            hessian, gradient = self._held(search.geometry)
-            color_share = c.color_weight / grey_spread**2
-            hessian = share * (hessian / spread**2 + color_share * color.hessian)
-            gradient = share * (gradient / spread**2 + color_share * color.gradient)
-            prior = 1 / np.array([c.prior_translation**2] * 3 + [c.prior_rotation**2] * 3)
-            search.information = hessian + np.diag(prior)
-            step = -np.linalg.solve(search.information, gradient + prior * poses.log(search.T @ poses.inverse(T_prior)))
-            search.T = poses.exp(step) @ search.T
-            if max(np.linalg.norm(step[:3]), np.linalg.norm(step[3:])) < c.converged:
-                break
-
-    def _held(self, geometry: Linearization) -> tuple[np.ndarray, np.ndarray]:
-        """The geometric normal equations without the directions that only the noise of the normals holds.
-
-        Rotations are counted as motion at the typical distance of the points, so that all six eigenvalues are mean
-        squared shares of the normals along a direction: 1 for motion straight at a wall, 0 along it.
-        """
-        total = np.trace(geometry.hessian[:3, :3])  # the sum of weights, since normals are units
-        if total <= 0:
-            return np.zeros((6, 6)), np.zeros(6)
-        reach = np.sqrt(max(np.trace(geometry.hessian[3:, 3:]) / total, 1e-6))
-        scale = np.array([1, 1, 1, 1 / reach, 1 / reach, 1 / reach])
-        values, vectors = np.linalg.eigh(geometry.hessian * np.outer(scale, scale) / total)
-        keep = np.clip(values / self.config.degenerate - 1, 0, 1)
-        hessian = (vectors * (keep * values)) @ vectors.T * total
-        gradient = (vectors * keep) @ vectors.T @ (scale * geometry.gradient)
-        return hessian / np.outer(scale, scale), gradient / scale
-
-    def _judged(self, search: _Search, T: np.ndarray, T_prior: np.ndarray) -> Tracking:
-        """Whether to believe the result."""
-        c, geometry = self.config, search.geometry
-        assert geometry is not None
-        covariance = np.linalg.inv(search.information)
-        step = poses.inverse(T_prior) @ T
-        share = geometry.count / max(search.measured, 1)
-        std = np.sqrt(np.linalg.eigvalsh(covariance)[-1])
+        c, found = self.config, self.register(observation, view, T_prior)
+        step = poses.inverse(T_prior) @ found.T_world_camera
         moved, turned = float(np.linalg.norm(step[:3, 3])), np.degrees(poses.rotation_angle(step))
+        self._unmeasured = self._unmeasured + found.std**2 if found.std > 0.01 else 0.0
         reason = ""
-        if search.measured < c.min_points:
-            reason = f"only {search.measured} points of the map are in view with depth (at least {c.min_points})"
-        elif share < c.min_inliers:
-            reason = f"only {100 * share:.0f} % of the map in view fits (at least {100 * c.min_inliers:.0f} %)"
-        elif geometry.spread > c.max_residual:
-            reason = f"residual is {geometry.spread:.1f} times the sensor's noise (at most {c.max_residual:g})"
-        elif std > c.max_std:
-            reason = f"the pose is uncertain by {std:.3f} m or radians (at most {c.max_std:g})"
+        if found.measured < c.min_points:
+            reason = f"only {found.measured} points of the map are in view with depth (at least {c.min_points})"
+        elif found.fitting < c.min_fitting:
+            reason = f"only {100 * found.fitting:.0f} % of the map in view fits (at least {100 * c.min_fitting:.0f} %)"
+        elif found.geometry.spread > c.max_residual:
+            reason = f"residual is {found.geometry.spread:.1f} times the sensor's noise (at most {c.max_residual:g})"
+        elif self._unmeasured > c.max_std**2:
+            reason = f"nothing determines the pose: uncertain by {self._unmeasured**0.5:.2f} m (at most {c.max_std:g})"
         elif moved > c.max_step or turned > c.max_turn_deg:
             reason = f"jump of {moved:.2f} m and {turned:.0f} degrees from the expected pose"
-        return Tracking(
-            T_world_camera=T,
-            ok=not reason,
-            inliers=geometry.count,
-            residual=geometry.rms,
-            covariance=covariance,
-            reason=reason,
+        return _tracking(found, reason)
+
+    def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
+        """Register without judging; for those who have their own reasons to believe or not."""
+        if self._registrar is None or self._registrar.camera != observation.camera:
+            self._registrar = Registrar(observation.camera, self.config.registration)
+        return self._registrar.register(observation, view, T_prior)
+
+    def moved_to(self, T_world_camera: np.ndarray, timestamp: float, T_given: np.ndarray | None = None) -> None:
+        """Accept a pose; the next prediction starts there. T_given: the data set's pose of the same frame."""
+        self._velocity = None
+        if self._last is not None and not self.lost:
+            elapsed = timestamp - self._last[0]
+            if elapsed <= 0:
+                logger.warning(
+                    "time goes from %.3f to %.3f s: frames are doubled or unsorted", self._last[0], timestamp
+                )
+            elif elapsed <= 0.5:
+                self._velocity = poses.log(poses.inverse(self._last[1]) @ T_world_camera) / elapsed
+        self._last, self._last_given = (timestamp, T_world_camera), T_given
+
+    def correct(self, T_new_old: Callable[[int], np.ndarray], index: int) -> None:
+        """Follow a map that was bent: T_new_old (4, 4) by frame index; `index` is that of the last frame."""
+        self.keyframes.T_world_camera = [
+            poses.orthonormalized(T_new_old(i) @ T)
+            for i, T in zip(self.keyframes.indices, self.keyframes.T_world_camera)
+        ]
+        if self._last is not None:
+            self._last = self._last[0], poses.orthonormalized(T_new_old(index) @ self._last[1])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What has to be kept to go on later as if nothing had happened; for `restore`."""
+        none = np.full((4, 4), np.nan)
+        time, T = self._last if self._last is not None else (np.nan, none)
+        return {
+            "time": np.array(time),
+            "pose": T,
+            "given": none if self._last_given is None else self._last_given,
+            "velocity": np.full(6, np.nan) if self._velocity is None else self._velocity,
+            "unmeasured": np.array(self._unmeasured),
+            "lost": np.array(self.lost),
+            **{f"keyframe_{name}": value for name, value in self.keyframes.state().items()},
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`."""
+        time = float(state["time"])
+        self._last = None if np.isnan(time) else (time, state["pose"])
+        self._last_given = None if np.isnan(state["given"]).any() else state["given"]
+        self._velocity = None if np.isnan(state["velocity"]).any() else state["velocity"]
+        self._unmeasured, self.lost = float(state["unmeasured"]), bool(state["lost"])
+        self.keyframes.restore({k[len("keyframe_") :]: v for k, v in state.items() if k.startswith("keyframe_")})
+
+    def _first(self, observation: Observation) -> Tracking:
+        """The first frame lies where the data set says, or at the origin; it has to show something."""
+        T = observation.frame.T_world_camera
+        T = np.eye(4) if T is None else T
+        measured = int(np.count_nonzero(observation.depth))
+        if measured < self.config.min_points:
+            return Tracking(T, ok=False, reason=f"the first frame has depth at {measured} pixels only")
+        return Tracking(T, ok=True, inliers=measured)
+
+    def _found(self, observation: Observation, predict: Predict) -> Tracking | None:
+        """The pose of a lost frame by the keyframes that look like it, or None.
+
+        Accepted only where the map as seen from the pose found, too, leads to the same pose.
+        """
+        code = self.keyframes.ferns.code(observation)
+        for k in self.keyframes.nearest(code, self.config.candidates):
+            T = self.keyframes.T_world_camera[k]
+            first = self.register(observation, predict(T), T)
+            if not self.fits(first):
+                continue
+            T = first.T_world_camera
+            second = self.register(observation, predict(T), T)
+            difference = poses.inverse(T) @ second.T_world_camera
+            close = np.linalg.norm(difference[:3, 3]) < 0.03 and poses.rotation_angle(difference) < np.radians(1.5)
+            if self.fits(second) and close:
+                self._unmeasured = 0.0
+                return _tracking(second, "")
+        return None
+
+    def fits(self, found: Registration) -> bool:
+        """Whether a pose found from far away is to be believed."""
+        c = self.config
+        return (
+            found.measured >= 4 * c.min_points
+            and found.measured >= 0.4 * found.visible
+            and found.fitting >= c.found_fitting
+            and found.geometry.spread <= c.found_residual
+            and found.std < 0.01
+            and found.color.rms <= c.found_grey
         )
 
+    def _keep(self, observation: Observation, T: np.ndarray) -> None:
+        """Make the frame a keyframe if it is far enough from the last one."""
+        c, keyframes = self.config, self.keyframes
+        if len(keyframes):
+            step = poses.inverse(keyframes.T_world_camera[-1]) @ T
+            near = np.linalg.norm(step[:3, 3]) < c.keyframe_distance
+            if near and poses.rotation_angle(step) < np.radians(c.keyframe_turn_deg):
+                return
+        keyframes.add(observation.frame.index, T, keyframes.ferns.code(observation))
 
-def _halved_intrinsics(camera: Camera, times: int) -> np.ndarray:
-    """fx, fy, cx, cy (float32) of an image halved so often, pixel centres on pixel centres."""
-    scale = 0.5**times
-    cx, cy = (camera.cx + 0.5) * scale - 0.5, (camera.cy + 0.5) * scale - 0.5
-    return np.array([camera.fx * scale, camera.fy * scale, cx, cy], f32)
 
-
-def _unpacked(sums: np.ndarray) -> Linearization:
-    hessian = np.zeros((6, 6))
-    hessian[np.triu_indices(6)] = sums[: kernels.TRIANGLE]
-    hessian += np.triu(hessian, 1).T
-    count = int(sums[kernels.COUNT])
-    return Linearization(
-        hessian=hessian,
-        gradient=sums[kernels.TRIANGLE : kernels.TRIANGLE + 6].copy(),
-        cost=float(sums[kernels.WRR]),
-        weight=float(sums[kernels.W]),
-        count=count,
-        mean=float(sums[kernels.R]) / max(count, 1),
-        rms=float(np.sqrt(sums[kernels.RR] / max(count, 1))),
+def _tracking(found: Registration, reason: str) -> Tracking:
+    return Tracking(
+        T_world_camera=found.T_world_camera,
+        ok=not reason,
+        inliers=found.geometry.count,
+        residual=found.geometry.rms,
+        covariance=found.covariance,
+        reason=reason,
     )

@@ -75,7 +75,8 @@ def sample_points(vertices, normals, confidence, stride, trusted, counts, out):
     """One surface point of each stride x stride block of a view that has any: position, normal and weight.
 
     The weight is 1 for surfels of at least `trusted` confidence and in proportion below: a surfel that few frames
-    made repeats their errors. out (N, 7) is filled in row order up to the returned count; counts (rows of blocks,) is working space.
+    made repeats their errors. out (N, 7) is filled in row order up to the returned count; counts (rows of blocks,)
+    is working space.
     """
     rows = (vertices.shape[0] + stride - 1) // stride
     columns = (vertices.shape[1] + stride - 1) // stride
