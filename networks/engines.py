@@ -37,7 +37,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """PyTorch on the CPU, with batch norms folded, channels_last order and banded pools; needs nothing else."""
+    """PyTorch on the CPU, with batch norms folded, channels_last order and a pool of our own."""
 
     def __init__(self, network: nn.Module, name: str = "torch", bfloat16: bool = False) -> None:
         self.name = name

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from networks.encoders import MEAN, STD
+from networks.folding import with_products
 
-_FORMAT = 1  # raised when the exported graph changes, so that old files are not used
+_FORMAT = 2  # raised when the exported graph changes, so that old files are not used
 _OPSET = 17
 
 
@@ -83,7 +84,7 @@ def onnx_file(network: nn.Module) -> Path:
     path = cache_folder() / f"{content_hash(network)}.onnx"
     if path.is_file():
         return path
-    wrapped = FromImage(network).eval()
+    wrapped = FromImage(with_products(network)).eval()
     outputs = [f"output{i}" for i in range(len(wrapped(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))))]
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
     try:

@@ -117,14 +117,18 @@ def test_folding_changes_no_output_and_leaves_no_batch_norm(build) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 256, 30, 40), (2, 8, 200, 160), (1, 3, 1, 1), (1, 4, 2, 7), (3, 5, 5, 3)])
-def test_the_banded_pool_is_the_pool_exactly(shape, monkeypatch) -> None:
+def test_our_pool_is_the_pool_exactly_on_any_number_of_threads(shape, monkeypatch) -> None:
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(shape, generator=generator)
     expected = F.max_pool2d(x, 5, stride=1, padding=2)
-    for band_bytes in (1, 1 << 14, 1 << 30):  # one row, some rows, all rows
-        monkeypatch.setattr("networks.folding._BAND_BYTES", band_bytes)
-        assert torch.equal(max_pool_5x5(x.contiguous(memory_format=torch.channels_last)), expected)
     assert torch.equal(max_pool_5x5(x), expected)
+    x = x.contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr("networks.folding._WORTH_A_THREAD", 0)
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert torch.equal(max_pool_5x5(x), expected)
+    half = x.bfloat16()
+    assert torch.equal(max_pool_5x5(half), F.max_pool2d(half, 5, stride=1, padding=2))
 
 
 def test_an_exported_network_is_found_again_and_another_one_is_not(network, monkeypatch) -> None:
