@@ -9,7 +9,14 @@ import numba as nb
 import numpy as np
 
 f32 = np.float32
-COMPILED = {"parallel": True, "cache": True, "nogil": True, "error_model": "numpy"}
+# of fast mathematics only what leaves the result to the machine and not to the run: fused multiply-add, reciprocals
+COMPILED = {
+    "parallel": True,
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "arcp", "nsz"},
+}
 
 
 @nb.njit(inline="always")

@@ -47,7 +47,7 @@ class View:
     normals: np.ndarray  # (H, W, 3) float32 unit, camera frame
     color: np.ndarray  # (H, W, 3) uint8 RGB
     confidence: np.ndarray  # (H, W) float32, the surfel's confidence
-    index: np.ndarray  # (H, W) int64 surfel slot, -1 = none
+    index: np.ndarray  # (H, W) int32 surfel slot, -1 = none
 
 
 @dataclass(frozen=True, eq=False)

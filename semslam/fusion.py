@@ -54,6 +54,7 @@ class Fusion:
     Attributes:
         weights: (H, W) float32, how much a pixel counts by its place in the image.
         visible: (n,) int32 chunks that the last `fuse` had in view.
+        pixels: (S,) int32, for each slot of those chunks the pixel v * W + u that it was merged with, -1 for none.
     """
 
     def __init__(self, camera: Camera, config: FusionConfig | None = None) -> None:
@@ -69,10 +70,12 @@ class Fusion:
         self._new_counts = np.zeros(height, np.int64)
         self._merged_counts = np.zeros(0, np.int64)
         self._views = [_empty_view(camera), _empty_view(camera)]
-        self._all_sure = np.ones((height, width), f32)
-        self.weights = _radial_weights(camera)
+        self._all_sure = np.ones((0, 0), f32)  # empty: no confidence image to read
+        self._weights = _radial_weights(camera)
+        self.weights = np.outer(self._weights[1], self._weights[0])
         self._chunks = np.empty(0, np.int32)
         self.visible = self._chunks
+        self.pixels = np.empty(0, np.int32)
         self._to_bury: np.ndarray | None = None  # chunks with marked surfels
 
     def prepare(self, observation: Observation) -> Observation:
@@ -98,9 +101,12 @@ class Fusion:
             raise ValueError("the observation has no normals; call `prepare` first")
         R, t = _rotation_translation(T_world_camera)
         removed = self._bury(surfels)
-        n = self._see(surfels, R, t)
-        noise = (f32(c.noise), f32(c.noise_quadratic), f32(c.gate))
         near, far = f32(0.5 * c.near), f32(1.2 * c.far)
+        # what lies behind all that is measured cannot be merged: in a large map most of the view frustum
+        far = min(far, f32(1.2) * depth.max() + f32(0.1))
+        n = self._see(surfels, R, t, far)
+        self._follow_growth(surfels)
+        noise = (f32(c.noise), f32(c.noise_quadratic), f32(c.gate))
         confidence = self._all_sure if observation.confidence is None else observation.confidence
         cos_gate = f32(np.cos(np.radians(c.normal_gate_deg)))
         kernels.clear_index(self._index)
@@ -108,18 +114,18 @@ class Fusion:
             self._merged_counts = np.empty(len(self._chunks), np.int64)
         kernels.merge(
             self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen, R, t,
-            self._K, near, far, depth, normals, observation.color, self.weights, confidence, *noise,
+            self._K, near, far, depth, normals, observation.color, *self._weights, confidence, *noise,
             cos_gate, f32(c.spacing), f32(c.max_confidence), f32(c.carve), np.int32(now), self._index,
-            self._merged_counts,
+            self.pixels, self._merged_counts,
         )  # fmt: skip
         self._index_pose = np.array(T_world_camera)
         merged = int(self._merged_counts[:n].sum())
         kernels.mark_new(
-            self._index, depth, normals, self.weights, confidence, f32(0.5) * (self._K[0] + self._K[1]),
+            self._index, depth, normals, confidence, f32(0.5) * (self._K[0] + self._K[1]),
             *noise, f32(c.spacing), self._new, self._new_counts,
         )  # fmt: skip
         added = self._append(surfels, observation, normals, confidence, R, t, now)
-        n = self._see(surfels, R, t)
+        n = self._see(surfels, R, t, far)
         self.visible = self._chunks[:n]
         if c.clean_every and now % c.clean_every == c.clean_every - 1:
             kernels.mark_removals(
@@ -138,7 +144,7 @@ class Fusion:
         """
         R, t = _rotation_translation(T_world_camera)
         if self._index_pose is None or not np.array_equal(self._index_pose, T_world_camera):
-            n = self._see(surfels, R, t)
+            n = self._see(surfels, R, t, f32(1.2 * self.config.far))
             kernels.clear_index(self._index)
             kernels.project_chunks(
                 self._chunks, n, surfels.counts, surfels.position, surfels.normal, R, t, self._K,
@@ -149,7 +155,7 @@ class Fusion:
         self._views.reverse()
         view = replace(self._views[0], T_world_camera=np.array(T_world_camera))
         kernels.gather(
-            self._index, surfels.position, surfels.normal, surfels.color, R, t, self.camera.width,
+            self._index, surfels.position, surfels.normal, surfels.color, R, t,
             view.vertices, view.normals, view.color, view.confidence, view.index,
         )  # fmt: skip
         return view
@@ -189,22 +195,28 @@ class Fusion:
         points = np.empty((len(pixels), 3), f32)
         kernels.world_points(pixels, len(pixels), observation.depth, R, t, self._K, points)
         new_slots = surfels.insert(points)
+        self._follow_growth(surfels)
         kernels.write_new(
-            pixels, points, new_slots, len(new_slots), observation.depth, normals, observation.color, self.weights,
+            pixels, points, new_slots, len(new_slots), observation.depth, normals, observation.color, *self._weights,
             confidence, R, self._K, f32(self.config.spacing), np.int32(now), surfels.position, surfels.normal,
-            surfels.color, surfels.seen, surfels.scores, self._index,
+            surfels.color, surfels.seen, surfels.scores, self.pixels, self._index,
         )  # fmt: skip
         return len(new_slots)
 
-    def _see(self, surfels: SurfelMap, R: np.ndarray, t: np.ndarray) -> int:
+    def _see(self, surfels: SurfelMap, R: np.ndarray, t: np.ndarray, far: np.float32) -> int:
         """Write the ids of the chunks in view into `_chunks`; returns how many."""
         if len(self._chunks) < surfels.n_chunks:
             self._chunks = np.empty(max(256, 2 * surfels.n_chunks), np.int32)
         return kernels.visible_chunks(
             surfels.origins, surfels.counts, surfels.n_chunks, f32(surfels.config.block), f32(0.1), R, t, self._K,
-            f32(0.5 * self.config.near), f32(1.2 * self.config.far), self.camera.width, self.camera.height,
-            self._chunks,
+            f32(0.5 * self.config.near), far, self.camera.width, self.camera.height, self._chunks,
         )  # fmt: skip
+
+    def _follow_growth(self, surfels: SurfelMap) -> None:
+        if len(self.pixels) < len(surfels.position):
+            grown = np.empty(len(surfels.position), np.int32)
+            grown[: len(self.pixels)] = self.pixels
+            self.pixels = grown
 
     def _bury(self, surfels: SurfelMap) -> int:
         if self._to_bury is None:
@@ -229,16 +241,17 @@ def _empty_view(camera: Camera) -> View:
         normals=np.zeros((*shape, 3), f32),
         color=np.zeros((*shape, 3), np.uint8),
         confidence=np.zeros(shape, f32),
-        index=np.full(shape, -1, np.int64),
+        index=np.full(shape, -1, np.int32),
     )
 
 
-def _radial_weights(camera: Camera) -> np.ndarray:
-    """(H, W) exp(-(d / d_max)^2 / 0.72), d in pixels from the principal point (Keller et al. 2013, sec. 4.2).
+def _radial_weights(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """exp(-(d / d_max)^2 / 0.72), d in pixels from the principal point (Keller et al. 2013, sec. 4.2), as factors.
 
-    d_max is half the image's diagonal, so that the weights do not depend on the resolution.
+    A Gaussian of the distance is the product of one in u, (W,), and one in v, (H,): tables that stay in the first
+    cache. d_max is half the image's diagonal, so that the weights do not depend on the resolution.
     """
-    v, u = np.mgrid[: camera.height, : camera.width].astype(f32)
-    half_diagonal = f32(0.5 * np.hypot(camera.width, camera.height))
-    distance = np.hypot(u - f32(camera.cx), v - f32(camera.cy)) / half_diagonal
-    return np.exp(-(distance**2) / f32(0.72)).astype(f32)
+    half_diagonal = 0.5 * np.hypot(camera.width, camera.height)
+    u = (np.arange(camera.width) - camera.cx) / half_diagonal
+    v = (np.arange(camera.height) - camera.cy) / half_diagonal
+    return np.exp(-(u**2) / 0.72).astype(f32), np.exp(-(v**2) / 0.72).astype(f32)

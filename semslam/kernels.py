@@ -131,8 +131,9 @@ def project_chunks(chunks, n, counts, position, normal, R, t, K, near, far, widt
 
 @nb.njit(**COMPILED)
 def merge(
-    chunks, n, counts, s_position, s_normal, s_color, s_seen, R, t, K, near, far, depth, normals, color, weights,
-    confidence, base, quadratic, gate, cos_gate, spacing, max_confidence, carve, now, index, merged_counts,
+    chunks, n, counts, s_position, s_normal, s_color, s_seen, R, t, K, near, far, depth, normals, color, weights_u,
+    weights_v, confidence, base, quadratic, gate, cos_gate, spacing, max_confidence, carve, now, index, pixels,
+    merged_counts,
 ):  # fmt: skip
     """Merge the frame into the surfels of `chunks[:n]`, carve free space, and make the frame's index map.
 
@@ -147,7 +148,9 @@ def merge(
     (Whelan et al. 2015, sec. 4).
 
     A surfel in front of a reliable measurement by more than two gates contradicts it: it loses `carve` of its
-    confidence, dies below zero, and takes no part in the index map. merged_counts (n,) counts a chunk's merges.
+    confidence, dies below zero, and takes no part in the index map. A measurement's weight is weights_u[u] *
+    weights_v[v] * confidence[v, u]; an empty confidence counts as 1. pixels (S,) int32 gets the pixel that each slot of
+    these chunks was merged with, -1 for none; merged_counts (n,) how many they are.
     """
     height, width = depth.shape
     r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
@@ -156,11 +159,18 @@ def merge(
     t0, t1, t2 = t[0], t[1], t[2]
     fx, fy, cx, cy = K[0], K[1], K[2], K[3]
     inverse_focal = f32(2) / (fx + fy)
+    inverse_fx = f32(1) / fx
+    inverse_fy = f32(1) / fy
+    has_confidence = confidence.size > 0
     for c_ in nb.prange(n):
         c = np.int64(c_)  # prange counts unsigned
         first = np.int64(chunks[c]) * CHUNK
-        merged = 0
+        partners = np.empty(CHUNK, np.int32)  # offsets of the surfels that have a partner ...
+        places = np.empty(CHUNK, np.int32)  # ... and its pixel, v << 16 | u
+        n_partners = 0
+        # two loops, because the locked minimum waits for all writes before it, and merging writes a lot
         for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
+            pixels[i] = -1
             x = s_position[i, 0] - t0
             y = s_position[i, 1] - t1
             z = s_position[i, 2] - t2
@@ -168,76 +178,88 @@ def merge(
             if z_c < near or z_c > far:
                 continue
             inverse = f32(1) / z_c
-            u = np.int64(np.floor((r00 * x + r10 * y + r20 * z) * inverse * fx + cx + f32(0.5)))
-            v = np.int64(np.floor((r01 * x + r11 * y + r21 * z) * inverse * fy + cy + f32(0.5)))
-            if u < 0 or v < 0 or u >= width or v >= height:
+            u_f = (r00 * x + r10 * y + r20 * z) * inverse * fx + cx + f32(0.5)
+            v_f = (r01 * x + r11 * y + r21 * z) * inverse * fy + cy + f32(0.5)
+            if u_f < f32(0) or v_f < f32(0) or u_f >= f32(width) or v_f >= f32(height):
                 continue
+            u = np.int64(u_f)
+            v = np.int64(v_f)
             confident = s_normal[i, 3]
             if confident < f32(0):
                 continue
             d = depth[v, u]
-            m_z = normals[v, u, 2]
-            if d > f32(0) and m_z != f32(0):
+            if d > f32(0) and normals[v, u, 2] != f32(0):
                 room = gate_of(d, base, quadratic, gate)
                 if d - z_c > f32(2) * room:
                     confident -= carve
                     s_normal[i, 3] = confident if confident >= f32(0) else DEAD
                     continue
                 if abs(d - z_c) < room:
-                    m_x = normals[v, u, 0]
-                    m_y = normals[v, u, 1]
-                    n_x = r00 * m_x + r01 * m_y + r02 * m_z
-                    n_y = r10 * m_x + r11 * m_y + r12 * m_z
-                    n_z = r20 * m_x + r21 * m_y + r22 * m_z
-                    s_x = s_normal[i, 0]
-                    s_y = s_normal[i, 1]
-                    s_z = s_normal[i, 2]
-                    weight = weights[v, u] * confidence[v, u]
-                    if s_x * n_x + s_y * n_y + s_z * n_z > cos_gate and weight > f32(0):
-                        merged += 1
-                        s_seen[i, 1] = now
-                        total = confident + weight
-                        s_normal[i, 3] = min(total, max_confidence)
-                        radius = radius_of(d, m_z, inverse_focal, spacing)
-                        if radius < f32(1.5) * s_position[i, 3]:
-                            m_x = (f32(u) - cx) / fx * d
-                            m_y = (f32(v) - cy) / fy * d
-                            w_x = r00 * m_x + r01 * m_y + r02 * d - x
-                            w_y = r10 * m_x + r11 * m_y + r12 * d - y
-                            w_z = r20 * m_x + r21 * m_y + r22 * d - z
-                            b = weight / total
-                            shift = b * (w_x * s_x + w_y * s_y + w_z * s_z)
-                            s_position[i, 0] += shift * s_x
-                            s_position[i, 1] += shift * s_y
-                            s_position[i, 2] += shift * s_z
-                            s_position[i, 3] += b * (radius - s_position[i, 3])
-                            s_x += b * (n_x - s_x)
-                            s_y += b * (n_y - s_y)
-                            s_z += b * (n_z - s_z)
-                            scale = f32(1) / np.sqrt(s_x * s_x + s_y * s_y + s_z * s_z)
-                            s_normal[i, 0] = s_x * scale
-                            s_normal[i, 1] = s_y * scale
-                            s_normal[i, 2] = s_z * scale
-                            b *= f32(256)  # colours are 8.8 fixed point
-                            for k in range(3):
-                                old = f32(s_color[i, k])
-                                new = old + b * (f32(color[v, u, k]) - old * f32(1 / 256)) + f32(0.5)
-                                s_color[i, k] = np.uint16(new)
+                    partners[n_partners] = np.int32(i - np.uint64(first))
+                    places[n_partners] = np.int32((v << 16) | u)
+                    n_partners += 1
             p = v * width + u
             key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
             if key < index[p]:
                 atomic_min(index, p, key)
+        merged = 0
+        for j in range(n_partners):
+            i = np.uint64(first + partners[j])
+            u = np.uint64(places[j] & 0xFFFF)
+            v = np.uint64(places[j] >> 16)
+            m_x = normals[v, u, 0]
+            m_y = normals[v, u, 1]
+            m_z = normals[v, u, 2]
+            n_x = r00 * m_x + r01 * m_y + r02 * m_z
+            n_y = r10 * m_x + r11 * m_y + r12 * m_z
+            n_z = r20 * m_x + r21 * m_y + r22 * m_z
+            s_x = s_normal[i, 0]
+            s_y = s_normal[i, 1]
+            s_z = s_normal[i, 2]
+            weight = weights_u[u] * weights_v[v]
+            if has_confidence:
+                weight *= confidence[v, u]
+            if s_x * n_x + s_y * n_y + s_z * n_z <= cos_gate or weight <= f32(0):
+                continue
+            merged += 1
+            pixels[i] = np.int32(v) * np.int32(width) + np.int32(u)
+            s_seen[i, 1] = now
+            confident = s_normal[i, 3]
+            total = confident + weight
+            s_normal[i, 3] = min(total, max_confidence)
+            d = depth[v, u]
+            radius = radius_of(d, m_z, inverse_focal, spacing)
+            if radius >= f32(1.5) * s_position[i, 3]:
+                continue
+            b = weight / total
+            m_x = (f32(u) - cx) * inverse_fx * d
+            m_y = (f32(v) - cy) * inverse_fy * d
+            x = r00 * m_x + r01 * m_y + r02 * d + t0 - s_position[i, 0]
+            y = r10 * m_x + r11 * m_y + r12 * d + t1 - s_position[i, 1]
+            z = r20 * m_x + r21 * m_y + r22 * d + t2 - s_position[i, 2]
+            shift = b * (x * s_x + y * s_y + z * s_z)
+            s_position[i, 0] += shift * s_x
+            s_position[i, 1] += shift * s_y
+            s_position[i, 2] += shift * s_z
+            s_position[i, 3] += b * (radius - s_position[i, 3])
+            s_x += b * (n_x - s_x)
+            s_y += b * (n_y - s_y)
+            s_z += b * (n_z - s_z)
+            scale = f32(1) / np.sqrt(s_x * s_x + s_y * s_y + s_z * s_z)
+            s_normal[i, 0] = s_x * scale
+            s_normal[i, 1] = s_y * scale
+            s_normal[i, 2] = s_z * scale
+            for k in range(3):  # colours are 8.8 fixed point
+                old = f32(s_color[i, k])
+                s_color[i, k] = np.uint16(np.int32(old + b * (f32(256) * f32(color[v, u, k]) - old) + f32(0.5)))
         merged_counts[c] = merged
 
 
 @nb.njit(inline="always")
 def covered(index, u, v, width, height, d, gate, reach):
     """Whether a surfel within `reach` pixels of (u, v) already stands at depth d."""
-    own = index[v * width + u] >> 32
     low = np.int64(max(d - gate, f32(0)) * MICRO)
     high = np.int64((d + gate) * MICRO)
-    if own > low and own < high:
-        return True
     for w in range(max(v - reach, 0), min(v + reach + 1, height)):
         for q in range(max(u - reach, 0), min(u + reach + 1, width)):
             z = index[w * width + q] >> 32
@@ -247,7 +269,7 @@ def covered(index, u, v, width, height, d, gate, reach):
 
 
 @nb.njit(**COMPILED)
-def mark_new(index, depth, normals, weights, confidence, focal, base, quadratic, gate, spacing, new, new_counts):
+def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, spacing, new, new_counts):
     """Mark the measurements that no surfel covers: in `new` (H * W,) uint8, counted by row in new_counts (H,).
 
     Covered means that a surfel stands within the gate of the measurement's depth in its pixel or a neighbouring one,
@@ -255,6 +277,7 @@ def mark_new(index, depth, normals, weights, confidence, focal, base, quadratic,
     on a grid of about that spacing may become surfels.
     """
     height, width = depth.shape
+    has_confidence = confidence.size > 0
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
         n_new = 0
@@ -262,9 +285,13 @@ def mark_new(index, depth, normals, weights, confidence, focal, base, quadratic,
             p = v * width + u
             new[p] = 0
             d = depth[v, u]
-            if d <= f32(0) or normals[v, u, 2] == f32(0) or weights[v, u] * confidence[v, u] <= f32(0):
+            if d <= f32(0):
                 continue
             room = gate_of(d, base, quadratic, gate)
+            if abs(f32(index[p] >> 32) / MICRO - d) < room:  # its own surfel, most often
+                continue
+            if normals[v, u, 2] == f32(0) or (has_confidence and confidence[v, u] <= f32(0)):
+                continue
             # where a pixel is smaller than the spacing, only every second, third or fourth is used
             reach = min(np.int64(spacing * focal / d) + 1, 4)
             if u % reach != 0 or v % reach != 0:
@@ -356,8 +383,8 @@ def world_points(pixels, n, depth, R, t, K, out):
 
 @nb.njit(**COMPILED)
 def write_new(
-    pixels, points, new_slots, n, depth, normals, color, weights, confidence, R, K, spacing,
-    now, s_position, s_normal, s_color, s_seen, s_scores, index,
+    pixels, points, new_slots, n, depth, normals, color, weights_u, weights_v, confidence, R, K, spacing,
+    now, s_position, s_normal, s_color, s_seen, s_scores, s_pixels, index,
 ):  # fmt: skip
     """Make the n new surfels, and enter them in the index map."""
     width = depth.shape[1]
@@ -376,11 +403,12 @@ def write_new(
             s_color[i, k] = np.uint16(256) * np.uint16(color[v, u, k])
         s_color[i, 3] = np.uint16(0)
         s_position[i, 3] = radius_of(d, normals[v, u, 2], inverse_focal, spacing)
-        s_normal[i, 3] = weights[v, u] * confidence[v, u]
+        s_normal[i, 3] = weights_u[u] * weights_v[v] * (confidence[v, u] if confidence.size > 0 else f32(1))
         s_seen[i, 0] = now
         s_seen[i, 1] = now
         for k in range(n_scores):
             s_scores[i, k] = f32(0)
+        s_pixels[i] = p
         index[p] = (np.int64(d * MICRO) << 32) | np.int64(i)
 
 
@@ -480,28 +508,39 @@ def reopen_chunks(chunks, n, origins, counts, block, keys, open_chunks):
 
 
 @nb.njit(**COMPILED)
-def gather(index, position, normal, color, R, t, width, vertices, normals, colors, confidence, slots):
+def gather(index, position, normal, color, R, t, vertices, normals, colors, confidence, slots):
     """What the index map shows: vertices, normals (camera frame), colours, confidence and slots a pixel."""
-    for p_ in nb.prange(index.size):
-        p = np.int64(p_)  # prange counts unsigned
-        v = p // width
-        u = p - v * width
-        key = index[p]
-        if key == EMPTY:
+    r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
+    r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
+    r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
+    t0, t1, t2 = t[0], t[1], t[2]
+    height, width = confidence.shape
+    for v_ in nb.prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        for u in range(width):
+            key = index[v * width + u]
+            if key == EMPTY:
+                for k in range(3):
+                    vertices[v, u, k] = f32(0)
+                    normals[v, u, k] = f32(0)
+                    colors[v, u, k] = np.uint8(0)
+                confidence[v, u] = f32(0)
+                slots[v, u] = -1
+                continue
+            i = np.uint64(key & SLOT)
+            x = position[i, 0] - t0
+            y = position[i, 1] - t1
+            z = position[i, 2] - t2
+            vertices[v, u, 0] = r00 * x + r10 * y + r20 * z
+            vertices[v, u, 1] = r01 * x + r11 * y + r21 * z
+            vertices[v, u, 2] = r02 * x + r12 * y + r22 * z
+            x = normal[i, 0]
+            y = normal[i, 1]
+            z = normal[i, 2]
+            normals[v, u, 0] = r00 * x + r10 * y + r20 * z
+            normals[v, u, 1] = r01 * x + r11 * y + r21 * z
+            normals[v, u, 2] = r02 * x + r12 * y + r22 * z
+            confidence[v, u] = normal[i, 3]
             for k in range(3):
-                vertices[v, u, k] = f32(0)
-                normals[v, u, k] = f32(0)
-                colors[v, u, k] = np.uint8(0)
-            confidence[v, u] = f32(0)
-            slots[v, u] = -1
-            continue
-        i = np.uint64(key & SLOT)
-        x = position[i, 0] - t[0]
-        y = position[i, 1] - t[1]
-        z = position[i, 2] - t[2]
-        for k in range(3):
-            vertices[v, u, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
-            normals[v, u, k] = R[0, k] * normal[i, 0] + R[1, k] * normal[i, 1] + R[2, k] * normal[i, 2]
-            colors[v, u, k] = np.uint8(color[i, k] >> 8)
-        confidence[v, u] = normal[i, 3]
-        slots[v, u] = np.int64(i)
+                colors[v, u, k] = np.uint8(color[i, k] >> 8)
+            slots[v, u] = np.int32(i)

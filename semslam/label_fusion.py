@@ -11,14 +11,24 @@ from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
-from semslam.camera import Camera
 from semslam.depth_filter import COMPILED
 from semslam.kernels import CHUNK
 from semslam.surfels import SurfelMap
 
 f32 = np.float32
-STEPS = 4095  # a probability is looked up as one of so many steps: a table in the first cache, no logarithms
+LOGARITHM, PROBABILITY, WINNER = 0, 1, 2  # the rules of `add_evidence`
+FADE_EVERY = 10  # frames between two looks for surfels with too much evidence
+
+
+def _log2_polynomial(degree: int = 4) -> np.ndarray:
+    nodes = 1.5 + 0.5 * np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
+    return np.polynomial.polynomial.polyfit(nodes, np.log2(nodes), degree).astype(np.float32)
+
+
+LOG2 = _log2_polynomial()
 
 
 @dataclass(frozen=True)
@@ -33,37 +43,37 @@ class LabelFusionConfig:
 
 @dataclass(frozen=True, eq=False)
 class LabelFusion:
-    """A way to fuse: evidence by table, and probabilities from scores."""
+    """A way to fuse: a compiled rule that adds evidence, and the reading of probabilities from scores."""
 
-    table: np.ndarray  # (STEPS + 1,) float32, the evidence of a class whose probability is k / STEPS
-    winner: bool  # whether only the most probable class of a pixel gets evidence
+    rule: int  # LOGARITHM, PROBABILITY or WINNER
     read: Callable[[np.ndarray], np.ndarray]  # scores (N, C) -> probabilities (N, C)
-    most_evidence: float
+    config: LabelFusionConfig
 
     def fuse(
         self,
         surfels: SurfelMap,
         chunks: np.ndarray,
+        pixels: np.ndarray,
         probabilities: np.ndarray,
         weights: np.ndarray,
-        camera: Camera,
-        T_world_camera: np.ndarray,
         now: int,
     ) -> None:
         """Add the evidence of an image to the surfels of `chunks` that were merged in frame `now`.
 
+        chunks and pixels are `Fusion.visible` and `Fusion.pixels`: each surfel is updated once, from its pixel.
         probabilities: (H, W, C) float32, all zero where a pixel has no label. weights: (H, W) float32, how much a
-        pixel's evidence counts. Each surfel is updated once, from the pixel that it projects to.
+        pixel's evidence counts.
         """
         if probabilities.shape[2] != surfels.num_classes:
             raise ValueError(
                 f"class probabilities are of {probabilities.shape[2]} classes, the map of {surfels.num_classes}"
             )
+        c = self.config
+        fades = now % FADE_EVERY == 0
         add_evidence(
-            chunks, surfels.counts, surfels.position, surfels.seen, np.ascontiguousarray(T_world_camera[:3, :3], f32),
-            np.ascontiguousarray(T_world_camera[:3, 3], f32),
-            np.array([camera.fx, camera.fy, camera.cx, camera.cy], f32), np.int32(now), probabilities, weights,
-            self.table, self.winner, f32(self.most_evidence), surfels.scores,
+            chunks, surfels.counts, pixels, np.ascontiguousarray(probabilities, f32).reshape(-1, surfels.num_classes),
+            weights.ravel(), self.rule, f32(c.floor), f32(c.weight), f32(c.most_evidence if fades else np.inf),
+            surfels.scores,
         )  # fmt: skip
 
     def probabilities(self, surfels: SurfelMap, slots: np.ndarray | None = None) -> np.ndarray:
@@ -86,19 +96,17 @@ def _shares(scores: np.ndarray) -> np.ndarray:
 
 def _bayes(config: LabelFusionConfig) -> LabelFusion:
     """Bayes' rule in logarithms: log p - log floor, times the weight (McCormac et al. 2017, eq. 2, with a floor)."""
-    p = np.arange(STEPS + 1) / STEPS
-    table = config.weight * (np.log(np.maximum(p, config.floor)) - np.log(config.floor))
-    return LabelFusion(table.astype(f32), False, _softmax, config.most_evidence)
+    return LabelFusion(LOGARITHM, _softmax, config)
 
 
 def _mean(config: LabelFusionConfig) -> LabelFusion:
     """The confidence-weighted mean of the probabilities."""
-    return LabelFusion((np.arange(STEPS + 1) / STEPS).astype(f32), False, _shares, config.most_evidence)
+    return LabelFusion(PROBABILITY, _shares, config)
 
 
 def _histogram(config: LabelFusionConfig) -> LabelFusion:
     """A count of how often each class was the most probable one."""
-    return LabelFusion(np.ones(STEPS + 1, f32), True, _shares, config.most_evidence)
+    return LabelFusion(WINNER, _shares, config)
 
 
 LABEL_FUSIONS: dict[str, Callable[[LabelFusionConfig], LabelFusion]] = {
@@ -118,45 +126,76 @@ def label_fusion(config: LabelFusionConfig | None = None) -> LabelFusion:
     return LABEL_FUSIONS[config.method](config)
 
 
+@intrinsic
+def bits_of(typing_context, x):
+    """The bits of a float32 as int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def float_of(typing_context, bits):
+    """The float32 with these bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), generate
+
+
+@nb.njit(inline="always")
+def logarithm(x):
+    """Natural logarithm of a positive float32 to 2e-4, without a branch or a call, so that loops of it vectorise.
+
+    The exponent's bits are the logarithm's whole part; for the mantissa m in 1..2 a polynomial of degree four is
+    fitted to log2(m) at Chebyshev's points.
+    """
+    bits = bits_of(x)
+    whole = f32((bits >> 23) - 127)
+    m = float_of((bits & np.int32(0x7FFFFF)) | np.int32(0x3F800000))
+    part = LOG2[0] + m * (LOG2[1] + m * (LOG2[2] + m * (LOG2[3] + m * LOG2[4])))
+    return (whole + part) * f32(0.6931472)
+
+
 @nb.njit(**COMPILED)
-def add_evidence(
-    chunks, counts, position, seen, R, t, K, now, probabilities, weights, table, winner, most_evidence, scores
-):
-    """scores[i, k] += weight * table[p_k] for every surfel i merged in frame `now`, p being its pixel's classes."""
-    height, width, n_classes = probabilities.shape
+def add_evidence(chunks, counts, pixels, probabilities, weights, rule, floor, scale, most, scores):
+    """scores[i, k] += evidence for class k in the pixel of surfel i, for every surfel of `chunks` that has one.
+
+    probabilities: (H * W, C); weights: (H * W,). Scores whose sum exceeds `most` shrink to it.
+    """
+    n_classes = probabilities.shape[1]
+    log_floor = logarithm(floor)
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         first = np.int64(chunks[c]) * CHUNK
         for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
-            if seen[i, 1] != now:
+            if pixels[i] < 0:
                 continue
-            x = position[i, 0] - t[0]
-            y = position[i, 1] - t[1]
-            z = position[i, 2] - t[2]
-            scale = f32(1) / (R[0, 2] * x + R[1, 2] * y + R[2, 2] * z)
-            u = np.int64(np.floor((R[0, 0] * x + R[1, 0] * y + R[2, 0] * z) * scale * K[0] + K[2] + f32(0.5)))
-            v = np.int64(np.floor((R[0, 1] * x + R[1, 1] * y + R[2, 1] * z) * scale * K[1] + K[3] + f32(0.5)))
-            if u < 0 or v < 0 or u >= width or v >= height:
-                continue
-            p = probabilities[v, u]
-            weight = weights[v, u]
-            total = f32(0)
-            if winner:
+            p = np.uint64(pixels[i])
+            if rule == LOGARITHM:
+                weight = weights[p] * scale
+                for k in range(n_classes):
+                    q = probabilities[p, k]
+                    evidence = logarithm(max(q, floor)) - log_floor
+                    scores[i, k] += weight * (evidence if q > floor else f32(0))
+            elif rule == PROBABILITY:
+                weight = weights[p]
+                for k in range(n_classes):
+                    scores[i, k] += weight * probabilities[p, k]
+            else:
                 best = 0
                 for k in range(1, n_classes):
-                    if p[k] > p[best]:
+                    if probabilities[p, k] > probabilities[p, best]:
                         best = k
-                if p[best] > f32(0):
-                    scores[i, best] += weight
+                if probabilities[p, best] > f32(0):
+                    scores[i, best] += weights[p]
+            if most < f32(np.inf):
+                total = f32(0)
                 for k in range(n_classes):
                     total += scores[i, k]
-            else:
-                for k in range(n_classes):
-                    step = np.uint64(min(max(p[k], f32(0)), f32(1)) * f32(STEPS) + f32(0.5))
-                    score = scores[i, k] + weight * table[step]
-                    scores[i, k] = score
-                    total += score
-            if total > most_evidence:
-                fade = most_evidence / total
-                for k in range(n_classes):
-                    scores[i, k] *= fade
+                if total > most:
+                    for k in range(n_classes):
+                        scores[i, k] *= most / total

@@ -82,10 +82,9 @@ class Slam:
                 self.labels.fuse(
                     self.surfels,
                     self.fusion.visible,
+                    self.fusion.pixels,
                     observation.class_probabilities,
                     self.fusion.weights,
-                    observation.camera,
-                    tracking.T_world_camera,
                     frame.index,
                 )
                 watch.lap("labels")

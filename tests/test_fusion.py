@@ -208,7 +208,7 @@ def labelled(method: str, images: list[np.ndarray], config: LabelFusionConfig | 
         fusion.fuse(surfels, fusion.prepare(flat(2.0, frame)), np.eye(4), k)
         image = np.broadcast_to(np.float32(p), (*frame.camera.shape, len(p))).copy()
         weights = np.ones(frame.camera.shape, np.float32)
-        labels.fuse(surfels, fusion.visible, image, weights, frame.camera, np.eye(4), k)
+        labels.fuse(surfels, fusion.visible, fusion.pixels, image, weights, k)
     return labels.probabilities(surfels)
 
 
@@ -259,4 +259,4 @@ def test_a_wrong_class_count_is_one_clear_error():
     surfels, fusion = SurfelMap(13), Fusion(frame.camera)
     image = np.zeros((*frame.camera.shape, 40), np.float32)
     with pytest.raises(ValueError, match="40 classes, the map of 13"):
-        label_fusion().fuse(surfels, fusion.visible, image, fusion.weights, frame.camera, np.eye(4), 0)
+        label_fusion().fuse(surfels, fusion.visible, fusion.pixels, image, fusion.weights, 0)
