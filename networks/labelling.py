@@ -19,8 +19,9 @@ def label_image(network: nn.Module, color: np.ndarray, resolution: float = 1.0) 
     """(H, W) uint8 0-based class ids of an RGB image (H, W, 3) uint8, by a joint or single-task network."""
     height, width = color.shape[:2]
     size = (round(width * resolution), round(height * resolution))
-    output = network(normalised(torch.from_numpy(cv2.resize(color, size, interpolation=cv2.INTER_AREA))[None]))
-    scores = output[0] if isinstance(output, tuple) else output
+    image = torch.from_numpy(cv2.resize(color, size, interpolation=cv2.INTER_AREA))
+    output = network(normalised(image[None].to(next(network.parameters()).device)))
+    scores = (output[0] if isinstance(output, tuple) else output).cpu()
     scores = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
     return scores[0].argmax(0).to(torch.uint8).numpy()
 

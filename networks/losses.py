@@ -24,8 +24,8 @@ def cross_entropy(scores: Tensor, labels: Tensor, class_weights: Tensor | None =
     With `class_weights` (C,) the mean is weighted.
     """
     loss = F.cross_entropy(scores, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
-    valid = labels[labels != IGNORE]
-    count = torch.tensor(float(len(valid))) if class_weights is None else class_weights[valid].sum()
+    valid = labels != IGNORE
+    count = valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
     return loss / summed(count).clamp(min=1e-6)
 
 

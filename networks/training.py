@@ -6,6 +6,7 @@ killed at any moment goes on to the same bits as one that was not.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ class Loop:
     clip: float | None = None  # largest norm of the gradient
     average: float = 0.999  # decay of the averaged weights that are validated and shipped; 0 = the last weights
     freeze_norms: bool = True  # keep batch norm statistics as they are
+    device: str = "auto"  # cpu, cuda, or auto: cuda where there is one
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor multiplies it faster
     validate_every: int = 500  # steps; also at the end
     save_every: int = 200  # steps
@@ -43,6 +45,10 @@ class Loop:
         for name, table in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in table:
                 raise ValueError(f"loop.{name} is {getattr(self, name)!r}; known are {', '.join(table)}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"loop.device is {self.device!r}; known are auto, cpu, cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("loop.device is cuda, but PyTorch finds no CUDA device here; set it to auto or cpu")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"loop.precision is {self.precision!r}; known are auto, float32, bfloat16")
         for name in ("steps", "validate_every", "save_every"):
@@ -64,8 +70,8 @@ class Objective(Protocol):
     def network(self) -> nn.Module:
         """The part of the learner that is validated and shipped."""
 
-    def batch(self, step: int, progress: float) -> Any:
-        """The batch of a step: a function of its arguments alone (it is made in another thread, a step ahead)."""
+    def batch(self, step: int, progress: float) -> dict[str, Any]:
+        """The named tensors of a step, a function of its arguments alone (another thread calls it, a step ahead)."""
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Figures of `network` (in eval mode) on held-out data."""
@@ -92,6 +98,8 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     torch.manual_seed(loop.seed)
+    device = _device(loop.device)
+    objective.learner.to(device)
     network, groups = objective.network, objective.groups
     optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in groups}
     average = AveragedWeights(network, loop.average)
@@ -108,19 +116,19 @@ def run(
             return step / loop.steps
         return max(step / loop.steps, (time.monotonic() - began) / (3600 * loop.hours))
 
-    now = _agreed(progress(state.step))
+    now = _agreed(progress(state.step), device)
     with ThreadPoolExecutor(1) as ahead:
         pending = ahead.submit(objective.batch, state.step, now)
         while now < 1.0:
             started = time.monotonic()
-            batch = pending.result()
+            batch = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in pending.result().items()}
             # of the next step without a time limit; with one, the clock decides, and all processes share its answer
             following = now if loop.hours else progress(state.step + 1)
             pending = ahead.submit(objective.batch, state.step + 1, following)
             learner.train()
             if loop.freeze_norms:
                 freeze_norms(learner)
-            with _autocast(loop.precision, batch):
+            with _autocast(loop.precision, device):
                 loss, terms, examples = learner(batch)
             if not torch.isfinite(loss):
                 found = f"the loss is {loss.item()} at step {state.step}"
@@ -135,7 +143,7 @@ def run(
             row = {"step": state.step, "progress": now, "rate_factor": factor, "seconds": state.seconds,
                    "step_seconds": time.monotonic() - started}  # fmt: skip
             row |= {name: float(distributed.summed(term)) for name, term in terms.items()}
-            now = _agreed(progress(state.step))
+            now = _agreed(progress(state.step), device)
             ended = now >= 1.0
             if ended or state.step % loop.validate_every == 0:
                 if first:
@@ -167,16 +175,23 @@ def _shared(learner: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(learner, find_unused_parameters=True)
 
 
-def _agreed(progress: float) -> float:
+def _device(name: str) -> torch.device:
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _agreed(progress: float, device: torch.device) -> float:
     """The clocks of several processes differ, and all must stop at the same step."""
-    return float(distributed.largest(torch.tensor(progress, dtype=torch.float64)))
+    return float(distributed.largest(torch.tensor(progress, dtype=torch.float64, device=device)))
 
 
-def _autocast(precision: str, batch: Any) -> torch.autocast:
-    on_gpu = torch.cuda.is_available() and any(isinstance(v, Tensor) and v.is_cuda for v in batch.values())
-    fast = on_gpu or torch.cpu._is_amx_tile_supported()  # AVX2 and plain AVX-512 gain nothing
+def _autocast(precision: str, device: torch.device) -> torch.autocast:
+    # AVX2 and plain AVX-512 gain nothing from bfloat16
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    fast = device.type == "cuda" or has_amx()
     wanted = precision == "bfloat16" or (precision == "auto" and fast)
-    return torch.autocast("cuda" if on_gpu else "cpu", torch.bfloat16, enabled=wanted)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
 def _move(

@@ -116,7 +116,8 @@ class JointLearner(nn.Module):
         self.stride = batch["stride"]
         outputs = dict(zip(self.network.tasks, self.network(batch["image"], self.stride), strict=True))
         # every process must agree on which tasks a batch has
-        counts = distributed.summed(torch.tensor([batch["examples"][task] for task in TASKS])).tolist()
+        here = torch.tensor([batch["examples"][task] for task in TASKS], device=batch["image"].device)
+        counts = distributed.summed(here).tolist()
         examples = {f"head_{task}": int(n) for task, n in zip(TASKS, counts, strict=True) if task in outputs}
         losses: dict[str, Tensor] = {}
         if examples["head_segmentation"]:

@@ -77,8 +77,9 @@ def restore(
         for group in groups:
             group.seen, group.batches = saved["counts"][group.name]
             for parameter, gradient in zip(group.parameters, saved["gradients"][group.name], strict=True):
-                parameter.grad = gradient
-        average.state, average.updates = saved["average"], saved["updates"]
+                parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        average.state = {key: saved["average"][key].to(value.device) for key, value in average.state.items()}
+        average.updates = saved["updates"]
         torch.set_rng_state(saved["random"])
         state.step, state.seconds, state.best = saved["step"], saved["seconds"], saved["best"]
         state.figures = saved["figures"]

@@ -38,11 +38,12 @@ def scored(
     first, last = outputs or (0, network.num_classes)
     count = last - first
     confusion = np.zeros((count, count), np.int64)
+    device = next(network.parameters()).device
     squares, log_squares, depths, angles, normals = 0.0, 0.0, 0, 0.0, 0
     for sample in samples:
         height, width = (round(side * resolution) for side in sample.color.shape[:2])
         image = cv2.resize(sample.color, (width, height), interpolation=cv2.INTER_AREA)
-        found = network(normalised(torch.from_numpy(image)[None]), stride=stride)
+        found = [o.cpu() for o in network(normalised(torch.from_numpy(image)[None].to(device)), stride=stride)]
         if sample.labels is not None:
             predicted = _resized(found[0][:, first:last], sample.labels.shape).argmax(0).numpy()
             valid = sample.labels != IGNORE

@@ -171,6 +171,9 @@ def test_schedules_fall_from_one_and_settings_are_checked() -> None:
         Loop(optimiser="adam")
     with pytest.raises(ValueError, match=r"loop\.schedule"):
         Loop(schedule="cosine")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="PyTorch finds no CUDA device here; set it to auto or cpu"):
+            Loop(device="cuda")
 
 
 def test_averaged_weights_follow_and_forget_the_start() -> None:
