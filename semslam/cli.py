@@ -44,7 +44,7 @@ def reconstruct(
     depth: Annotated[str, typer.Option(help="sensor | predicted")] = "sensor",
     labels: Annotated[str, typer.Option(help="predicted | truth | none")] = "predicted",
     poses: Annotated[
-        Optional[str], typer.Option(help="dataset | tracked | a trajectory file; dataset where there are poses.")  # noqa: UP045
+        Optional[str], typer.Option(help="dataset | tracked | refined | a file; by default dataset, if it has poses.")  # noqa: UP045
     ] = None,
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
     label_every: Annotated[Optional[int], typer.Option(help="Frames between two labelled ones.")] = None,  # noqa: UP045
@@ -52,6 +52,7 @@ def reconstruct(
     engine: Annotated[Optional[str], typer.Option(help="torch | onnxruntime | openvino")] = None,  # noqa: UP045
     config: Annotated[Optional[Path], typer.Option(help="YAML with any of the settings of config.yaml.")] = None,  # noqa: UP045
     hold_out: Annotated[Optional[int], typer.Option(help="Keep every so many-th frame to judge the map by.")] = None,  # noqa: UP045
+    loops: Annotated[bool, typer.Option(help="Correct tracked poses where the camera comes back.")] = True,
     max_surfels: Annotated[Optional[int], typer.Option(help="Capacity of the map.")] = None,  # noqa: UP045
     mesh: Annotated[bool, typer.Option(help="Also write a labelled triangle mesh.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
@@ -72,6 +73,7 @@ def reconstruct(
         weights=weights,
         engine=engine,
         hold_out=hold_out,
+        loops=loops,
         max_surfels=max_surfels,
         resume=resume,
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semslam.camera import Camera
+
+if TYPE_CHECKING:
+    from semslam.loop_closure import Correction
 
 UNLABELLED = 255  # the id of a pixel without a class, in memory; files count it as 0
 
@@ -70,3 +74,4 @@ class Step:
     observation: Observation
     tracking: Tracking
     stages_ms: dict[str, float] = field(default_factory=dict)  # how long each stage took, milliseconds
+    correction: Correction | None = None  # where a loop was closed: how all poses up to this frame's have moved

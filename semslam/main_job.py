@@ -12,10 +12,12 @@ import numpy as np
 from semslam import config as configs
 from semslam.cloud import SurfelCloud
 from semslam.labels import LABEL_SETS, remapping
+from semslam.loop_closure import LoopCloser
 from semslam.perception import Perception
 from semslam.run import Run, RunConfig, pose_source
 from semslam.run_folder import RunFolder
 from semslam.slam import Slam
+from semslam.tracking import Tracker
 
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
@@ -34,6 +36,7 @@ def prepare(
     weights: str | None = None,
     engine: str | None = None,
     hold_out: int | None = None,
+    loops: bool = True,
     max_surfels: int | None = None,
     resume: bool = False,
 ) -> Run:
@@ -51,6 +54,7 @@ def prepare(
         kind=kind,
         poses=poses or ("dataset" if sequence.has_poses else "tracked"),
         hold_out=hold_out,
+        loops=loops,
         max_corrupt=base.max_corrupt,
         weights=weights,
         engine=engine,
@@ -64,10 +68,13 @@ def prepare(
         raise ValueError(f"--hold-out is {hold_out}, expected at least 2: some frames must be left to fuse")
     folder = RunFolder.create(out)
     needs_network = "predicted" in (depth, labels)
+    track = pose_source(settings.poses, sequence, settings.slam.tracking)
+    closes_loops = loops and isinstance(track, Tracker)
     slam = Slam(
         sequence.camera,
         settings.slam,
-        track=pose_source(settings.poses, sequence),
+        track=track,
+        loops=LoopCloser(track, settings.slam.loops) if closes_loops else None,  # type: ignore[arg-type]
         label_set=sequence.label_set,
         network=predictor(classes, weights, engine) if needs_network else None,
     )

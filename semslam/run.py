@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,9 @@ import numpy as np
 from semslam import config as configs
 from semslam.frame import Frame, Step, Tracking
 from semslam.run_folder import RunFolder, versions
-from semslam.slam import Slam, SlamConfig
+from semslam.slam import Slam, SlamConfig, Track, given_pose
 from semslam.surfels import SurfelMap
+from semslam.tracking import Tracker, TrackingConfig
 from semslam.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
@@ -29,11 +30,11 @@ class RunConfig:
 
     sequence: str
     kind: str | None = None  # of the sequence; None = by its layout
-    poses: str = "dataset"  # dataset | tracked | predicted | a file
+    poses: str = "dataset"  # dataset | tracked | refined | a file
     hold_out: int | None = None  # every so many-th frame is not fused but kept to judge the map by
     max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
     weights: str | None = None  # of the network; None = the bundled ones
-    pose_weights: str | None = None  # of the pose network
+    loops: bool = True  # whether tracked poses are corrected where the camera comes back
     engine: str | None = None  # of the inference; None = the best one present
     slam: SlamConfig = field(default_factory=SlamConfig)
 
@@ -49,6 +50,7 @@ class Progress:
     lost: list[int] = field(default_factory=list)
     corrupt: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
+    loops: int = 0  # closed
     seconds: float = 0.0
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
 
@@ -63,6 +65,9 @@ class Progress:
         self.poses.append(step.tracking.T_world_camera)
         if not step.tracking.ok:
             self.lost.append(step.frame.index)
+        if step.correction is not None:
+            self.poses = list(step.correction.corrected(self.indices, np.array(self.poses)))
+            self.loops += 1
         for stage, milliseconds in step.stages_ms.items():
             self.stages_ms.setdefault(stage, []).append(milliseconds)
 
@@ -72,6 +77,7 @@ class Progress:
             "run_timestamps": np.array(self.timestamps, np.float64),
             "run_poses": np.array(self.poses, np.float64).reshape(-1, 4, 4),
             "run_seconds": np.array(self.seconds),
+            "run_loops": np.array(self.loops),
         }
         for name in ("indices", "lost", "corrupt", "held_out"):
             arrays[f"run_{name}"] = np.array(getattr(self, name), np.int64)
@@ -86,6 +92,7 @@ class Progress:
             timestamps=list(state["run_timestamps"]),
             poses=list(state["run_poses"]),
             seconds=float(state["run_seconds"]),
+            loops=int(state["run_loops"]),
             stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
             **{name: [int(i) for i in state[f"run_{name}"]] for name in ("indices", "lost", "corrupt", "held_out")},
         )
@@ -170,6 +177,7 @@ class Run:
             "frames_lost": len(progress.lost),
             "frames_corrupt": len(progress.corrupt),
             "frames_held_out": len(progress.held_out),
+            "loops_closed": progress.loops,
             "surfels": len(self.slam.cloud()),
             "surfels_turned_away": surfels.turned_away,
             "bytes_per_surfel": surfels.bytes_per_surfel,
@@ -185,7 +193,16 @@ class Run:
         }
 
     def _loop_state(self) -> dict[str, np.ndarray]:
-        return {f"fusion_{name}": value for name, value in self.slam.fusion.state().items()}
+        return {f"{name}_{key}": value for name, part in self._parts().items() for key, value in part.state().items()}
+
+    def _parts(self) -> dict[str, Any]:
+        """The parts of the loop, besides the map, that remember something between frames."""
+        parts: dict[str, Any] = {"fusion": self.slam.fusion}
+        if isinstance(self.slam.track, Tracker):
+            parts["tracker"] = self.slam.track
+        if self.slam.loops is not None:
+            parts["loops"] = self.slam.loops
+        return parts
 
     def _restore(self) -> None:
         saved = configs.load(self.folder.config, RunConfig)
@@ -196,28 +213,25 @@ class Run:
             )
         state = self.folder.load_state()
         self.slam.surfels = SurfelMap.from_state(state, self.config.slam.map)
-        self.slam.fusion.restore({k[len("fusion_") :]: v for k, v in state.items() if k.startswith("fusion_")})
+        for name, part in self._parts().items():
+            part.restore({k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f"{name}_")})
         self.progress = Progress.from_state(state)
 
 
-def pose_source(poses: str, sequence: Any) -> Callable[..., Tracking]:
-    """The tracking that `--poses` names: given by the data set, tracked, or from a trajectory file."""
-    from semslam.slam import given_pose
-
+def pose_source(poses: str, sequence: Any, config: TrackingConfig | None = None) -> Track:
+    """The tracking that `--poses` names: given by the data set, tracked, refined, or from a trajectory file."""
+    if poses in ("dataset", "refined") and not sequence.has_poses:
+        raise ValueError(f"--poses {poses}: {sequence.name} has no poses; use --poses tracked or a trajectory file")
     if poses == "dataset":
-        if not sequence.has_poses:
-            raise ValueError(f"--poses dataset: {sequence.name} has no poses; use --poses tracked or a trajectory file")
         return given_pose
-    if poses == "tracked":
-        from semslam.tracking import Tracker
-
-        return Tracker()
+    if poses in ("tracked", "refined"):
+        return Tracker(config, refine=poses == "refined")
     if not Path(poses).exists():
-        raise FileNotFoundError(f"--poses {poses}: neither dataset, tracked nor predicted, nor a file that exists")
+        raise FileNotFoundError(f"--poses {poses}: neither dataset, tracked nor refined, nor a file that exists")
     return poses_from(Path(poses), sequence)
 
 
-def poses_from(path: Path, sequence: Any) -> Callable[..., Tracking]:
+def poses_from(path: Path, sequence: Any) -> Track:
     """Tracking from a trajectory file, interpolated to the frames' times."""
     from semslam.trajectory import read_trajectory
 

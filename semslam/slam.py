@@ -13,8 +13,10 @@ from semslam.cloud import SurfelCloud
 from semslam.frame import Frame, Observation, Step, Tracking, View
 from semslam.fusion import Fusion, FusionConfig
 from semslam.label_fusion import LabelFusionConfig, label_fusion
+from semslam.loop_closure import LoopCloser, LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
 from semslam.surfels import MapConfig, SurfelMap
+from semslam.tracking import TrackingConfig
 
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Track = Callable[[Observation, Predict], Tracking]
@@ -28,6 +30,8 @@ class SlamConfig:
     map: MapConfig = field(default_factory=MapConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     labels: LabelFusionConfig = field(default_factory=LabelFusionConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    loops: LoopConfig = field(default_factory=LoopConfig)
 
 
 def given_pose(observation: Observation, predict: Predict) -> Tracking:
@@ -48,16 +52,18 @@ class Slam:
         *,
         perceive: Perceive | None = None,
         track: Track = given_pose,
+        loops: LoopCloser | None = None,
         label_set: str | None = None,
         network: Network | None = None,
     ) -> None:
-        """camera: that of the frames. label_set: that of the frames' labels, if any. network: see Perception;
-        `perceive` replaces the whole first stage."""
+        """camera: that of the frames. label_set: that of the frames' labels, if any. loops: of the tracker that
+        is `track`. network: see Perception; `perceive` replaces the whole first stage."""
         self.config = config or SlamConfig()
         perception = Perception(self.config.perception, camera, label_set, network) if perceive is None else None
         self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
         self.network = network
         self.track = track
+        self.loops = loops
         self.surfels = SurfelMap(perception.num_classes if perception else 0, self.config.map)
         self.fusion = Fusion(perception.camera if perception else camera, self.config.fusion)
         self.labels = label_fusion(self.config.labels)
@@ -75,6 +81,7 @@ class Slam:
         watch.lap("filter")
         tracking = self.track(observation, self.predict)
         watch.lap("track")
+        correction = None
         if tracking.ok:  # a lost frame must not smear the map
             self.fusion.fuse(self.surfels, observation, tracking.T_world_camera, frame.index)
             watch.lap("fuse")
@@ -88,7 +95,10 @@ class Slam:
                     frame.index,
                 )
                 watch.lap("labels")
-        return Step(frame, observation, tracking, watch.stages_ms)
+            if self.loops is not None:
+                correction = self.loops(observation, tracking, self.surfels, self.fusion)
+                watch.lap("loops")
+        return Step(frame, observation, tracking, watch.stages_ms, correction)
 
     def predict(self, T_world_camera: np.ndarray) -> View:
         """What the map looks like from a pose."""
