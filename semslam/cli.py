@@ -148,6 +148,82 @@ def doctor(
         typer.echo("nothing wrong found")
 
 
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="JPEG or PNG images.")],
+    out: Out,
+    weights: Annotated[Optional[str], typer.Option(help="Weights of the network; bundled ones by default.")] = None,  # noqa: UP045
+    classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu40",
+    engine: Annotated[Optional[str], typer.Option(help="torch | onnxruntime | openvino")] = None,  # noqa: UP045
+) -> None:
+    """Predict depth, labels (and normals) of single images."""
+    from semslam.main_job import predictor
+    from semslam.predict import predict_files
+
+    network = predictor(classes, weights, engine)
+    with _progress(len(images), "images") as advance:
+        for image in images:
+            for path in predict_files([image], out, network):
+                typer.echo(str(path))
+            advance()
+
+
+@app.command()
+def score(
+    data: Annotated[Path, typer.Option(help="Folder of labelled images: color/, label40/, depth/ and split files.")],
+    split: Annotated[str, typer.Option(help="Name of a split file in it, without .txt.")] = "val",
+    weights: Annotated[Optional[str], typer.Option(help="Weights of the network; bundled ones by default.")] = None,  # noqa: UP045
+    engine: Annotated[Optional[str], typer.Option(help="torch | onnxruntime | openvino")] = None,  # noqa: UP045
+    json: Annotated[Optional[Path], typer.Option(help="Also write the figures here.")] = None,  # noqa: UP045
+) -> None:
+    """Score a network against ground truth and print the paper's table rows."""
+    from networks.inference import Predictor
+    from semslam import scoring
+    from semslam.run_folder import write_json
+    from sequences.labelled_images import open_labelled_folder
+
+    network = Predictor.load(weights, engine=engine)
+    images = open_labelled_folder(data, split)
+    with _progress(len(images), "images") as advance:
+        figures = scoring.score(network, images, report=lambda _: advance())
+    typer.echo(scoring.tables(figures, Path(weights).stem if weights else "bundled"))
+    if json:
+        write_json(json, figures)
+        typer.echo(f"figures: {json}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML of a training; see configs/.")],
+) -> None:
+    """Train a joint network; a killed training goes on where it stopped."""
+    from networks.training_joint import JointTraining
+    from networks.training_joint import train as run
+    from semslam import config as configs
+
+    settings = configs.load(config, JointTraining)
+    figures = run(settings, report=lambda row: typer.echo(" ".join(f"{key}={value:.4g}" for key, value in row.items())))
+    typer.echo(" ".join(f"{key}={value:.4g}" for key, value in figures.items()))
+    typer.echo(f"weights: {settings.out}/network.safetensors")
+
+
+@app.command()
+def label(
+    data: Annotated[Path, typer.Argument(help="Folder with color/ in it.")],
+    out: Out,
+    weights: Annotated[str, typer.Option(help="Weights of the teacher.")],
+    split: Annotated[Optional[str], typer.Option(help="Name of a split file; every image by default.")] = None,  # noqa: UP045
+) -> None:
+    """Let a teacher write hard labels for images that lack them; a killed run goes on."""
+    from networks import checkpoints
+    from networks.labelling import label_folder
+
+    network, _ = checkpoints.load(weights)
+    with _progress(0, "images") as advance:
+        written = label_folder(network, data, out, names=split, report=lambda _: advance())
+    typer.echo(f"{written} label images written to {out}")
+
+
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C is remembered and asked for between two frames, so that no frame is left half fused."""

@@ -1,0 +1,111 @@
+"""Depth, labels and normals of single images as files and as a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from semslam.atomic import replacing
+from semslam.labels import LABEL_SETS, LabelSet
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an image file; ValueError, one line, where it is not 8-bit colour."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such image")
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError(f"{path}: cannot be decoded; expected a JPEG or PNG image")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        raise ValueError(
+            f"{path}: {8 * image.dtype.itemsize}-bit image of {channels} channel(s), expected 8-bit RGB; convert it, "
+            f"for example with `magick {path.name} -depth 8 -type TrueColor out.png`"
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def write_prediction(
+    folder: str | Path,
+    name: str,
+    depth: np.ndarray,
+    labels: np.ndarray,
+    label_set: LabelSet,
+    normals: np.ndarray | None = None,
+) -> list[Path]:
+    """Write NAME_depth.png (uint16 millimetres), NAME_labels.png (1-based ids), NAME_normals.png; the paths.
+
+    depth: (H, W) metres. labels: (H, W) ids in memory. normals: (H, W, 3), stored as (n + 1) / 2 * 255, z towards
+    the camera positive as usual in pictures.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    images = {
+        "depth": np.clip(np.round(depth * 1000), 0, 65535).astype(np.uint16),
+        "labels": label_set.to_file_ids(labels),
+    }
+    if normals is not None:
+        images["normals"] = np.round((normals * [1, 1, -1] + 1) / 2 * 255).astype(np.uint8)[..., ::-1]
+    paths = []
+    for kind, image in images.items():
+        path = folder / f"{name}_{kind}.png"
+        with replacing(path) as temporary:
+            if not cv2.imwrite(str(temporary), image):
+                raise OSError(f"{path}: cannot be written")
+        paths.append(path)
+    return paths
+
+
+def write_figure(
+    path: str | Path,
+    color: np.ndarray,
+    depth: np.ndarray,
+    labels: np.ndarray,
+    label_set: LabelSet,
+    normals: np.ndarray | None = None,
+) -> None:
+    """A picture for people: image, depth with its scale, labels with the names of the classes present, normals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
+
+    panels = 3 + (normals is not None)
+    figure, axes = plt.subplots(1, panels, figsize=(4.2 * panels, 4), layout="constrained")
+    for axis, title in zip(axes, ("image", "depth (m)", f"classes ({label_set.name})", "normals")):
+        axis.set_title(title, fontsize=11)
+        axis.axis("off")
+    axes[0].imshow(color)
+    shown = axes[1].imshow(depth, cmap="viridis_r")
+    figure.colorbar(shown, ax=axes[1], shrink=0.7)
+    axes[2].imshow(label_set.colorize(labels))
+    ids, counts = np.unique(labels[labels < len(label_set)], return_counts=True)
+    largest = ids[np.argsort(-counts)][:8]
+    patches = [Patch(color=label_set.colors[i] / 255, label=label_set.classes[i]) for i in largest]
+    axes[2].legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=4, fontsize=8, frameon=False)
+    if normals is not None:
+        axes[3].imshow((normals * [1, 1, -1] + 1) / 2)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)
+    plt.close(figure)
+
+
+def predict_files(images: list[Path], out: Path, predictor, figure: bool = True) -> list[Path]:
+    """Write predictions, and a figure, of each image; `predictor` is a `networks.inference.Predictor`."""
+    label_set = LABEL_SETS[predictor.label_set]
+    written = []
+    for path in images:
+        color = read_image(path)
+        prediction = predictor(color)
+        labels = prediction.class_probabilities.argmax(axis=2).astype(label_set.dtype)
+        written += write_prediction(out, path.stem, prediction.depth, labels, label_set, prediction.normals)
+        if figure:
+            write_figure(
+                out / f"{path.stem}_figure.png", color, prediction.depth, labels, label_set, prediction.normals
+            )
+            written.append(out / f"{path.stem}_figure.png")
+    return written
