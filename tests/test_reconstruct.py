@@ -229,9 +229,7 @@ def test_an_unknown_setting_names_the_known_ones(tmp_path, capsys):
 
 def test_a_pose_file_gives_the_poses(finished, tmp_path):
     out = tmp_path / "a"
-    assert (
-        semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--no-mesh", "--poses", finished.trajectory) == 0
-    )
+    assert semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--no-mesh", "--poses", finished.trajectory) == 0
     assert len(RunFolder.open(out).load_cloud()[0]) == pytest.approx(len(finished.load_cloud()[0]), rel=0.02)
 
 
