@@ -42,9 +42,7 @@ class Camera:
     def project(self, points: np.ndarray) -> np.ndarray:
         """Pixels (..., 2) of camera-frame points (..., 3) in metres; no test of visibility or distortion."""
         z = points[..., 2]
-        return np.stack(
-            [self.fx * points[..., 0] / z + self.cx, self.fy * points[..., 1] / z + self.cy], axis=-1
-        )
+        return np.stack([self.fx * points[..., 0] / z + self.cx, self.fy * points[..., 1] / z + self.cy], axis=-1)
 
     def backproject(self, depth: np.ndarray) -> np.ndarray:
         """Vertex map (H, W, 3), camera frame, metres, of a depth image (H, W); zero where depth is zero."""

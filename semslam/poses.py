@@ -45,9 +45,7 @@ def _left_jacobian(w: np.ndarray) -> np.ndarray:
 def exp(twist: np.ndarray) -> np.ndarray:
     """The transform (4, 4) of a twist (6,) = (translation part in metres, rotation vector in radians)."""
     twist = np.asarray(twist, dtype=np.float64)
-    return from_rotation_translation(
-        Rotation.from_rotvec(twist[3:]).as_matrix(), _left_jacobian(twist[3:]) @ twist[:3]
-    )
+    return from_rotation_translation(Rotation.from_rotvec(twist[3:]).as_matrix(), _left_jacobian(twist[3:]) @ twist[:3])
 
 
 def log(T: np.ndarray) -> np.ndarray:

@@ -157,7 +157,7 @@ class SurfelMap:
         return surfels
 
     def cloud(self, class_probabilities: np.ndarray | None = None, min_confidence: float = 0.0) -> SurfelCloud:
-        """A copy of the living as plain arrays; the class probabilities (N, C) come from `LabelFusion.probabilities`."""
+        """A copy of the living as plain arrays; class probabilities (N, C) come from `LabelFusion.probabilities`."""
         slots = self.slots()
         keep = (self.normal[slots, 3] >= max(min_confidence, 0.0)) & (self.color[slots, 3] != kernels.MARKED)
         slots = slots[keep]
