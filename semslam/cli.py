@@ -136,10 +136,9 @@ def doctor(
     kind: Kind = None,
 ) -> None:
     """Find wrong depth scale, intrinsics, pose convention, timestamps or label ids; exit code 1 if any."""
-    from semslam.doctor import diagnose
-    from sequences import open_sequence
+    from semslam.doctor import examine
 
-    findings = diagnose(open_sequence(sequence, kind))
+    findings = examine(sequence, kind)
     for finding in findings:
         typer.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
     if any(finding.level == "error" for finding in findings):

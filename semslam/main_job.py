@@ -11,6 +11,7 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.cloud import SurfelCloud
+from semslam.doctor import implausible_depth
 from semslam.labels import LABEL_SETS, remapping
 from semslam.loop_closure import LoopCloser
 from semslam.perception import Perception
@@ -66,6 +67,8 @@ def prepare(
     )
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"--hold-out is {hold_out}, expected at least 2: some frames must be left to fuse")
+    if depth == "sensor" and (finding := implausible_depth(sequence)) is not None:
+        raise ValueError(f"{path}: {finding.what}; {finding.remedy}")
     folder = RunFolder.create(out)
     needs_network = "predicted" in (depth, labels)
     track = pose_source(settings.poses, sequence, settings.slam.tracking)

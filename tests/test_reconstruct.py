@@ -172,6 +172,13 @@ def test_too_many_corrupt_frames_stop_the_run(copied, tmp_path, capsys):
     assert "frames are unreadable, more than the 1 allowed" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_depth_scale_a_thousand_times_off_is_said_before_the_work(copied, tmp_path, capsys):
+    camera = copied / "camera.yaml"
+    camera.write_text(camera.read_text().replace("depth_scale: 1000", "depth_scale: 1"))
+    line = refused(capsys, "reconstruct", copied, "--out", tmp_path / "a", *TRUTH)
+    assert "depth" in line and "scale" in line
+
+
 def test_a_missing_sequence_is_one_line(tmp_path, capsys):
     assert "no such sequence" in refused(capsys, "reconstruct", tmp_path / "nowhere", "--out", tmp_path / "a")
 
