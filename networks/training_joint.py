@@ -62,6 +62,7 @@ class JointTraining:
     normals_rate_factor: float = 10.0  # the normals' head learns faster
     weight_decay: float = 1e-2
     frozen_layers: int = 0  # encoder layers, from the image, that keep their weights
+    learned: tuple[str, ...] | None = None  # beginnings of the names of the parameters that alone are learned
     task_examples: int = 1  # labelled examples between two steps of a task's head
     shared_examples: int = 1  # examples between two steps of what tasks share
     class_balance: float = 0.0  # power p of a class's weight (its share of the pixels)^-p; 0 = all alike
@@ -215,7 +216,7 @@ def _groups(network: JointNetwork, balance: nn.Module, config: JointTraining) ->
     parameters: dict[str, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         layer = name.split(".")[0]
-        if layer in frozen:
+        if layer in frozen or (config.learned is not None and not name.startswith(config.learned)):
             parameter.requires_grad_(False)
         elif id(parameter) in heads:
             parameters.setdefault(f"head_{heads[id(parameter)]}", []).append(parameter)
