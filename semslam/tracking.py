@@ -53,6 +53,7 @@ class Tracker:
         self._last_given: np.ndarray | None = None  # the data set's pose of that frame
         self._velocity: np.ndarray | None = None  # (6,) twist a second, camera frame
         self._unmeasured = 0.0  # metres squared: variance added up over frames that did not determine the pose
+        self._time_warned = False
         self.lost = False
 
     def __call__(self, observation: Observation, predict: Predict) -> Tracking:
@@ -122,11 +123,12 @@ class Tracker:
         self._velocity = None
         if self._last is not None and not self.lost:
             elapsed = timestamp - self._last[0]
-            if elapsed <= 0:
+            if elapsed <= 0 and not self._time_warned:
+                self._time_warned = True
                 logger.warning(
                     "time goes from %.3f to %.3f s: frames are doubled or unsorted", self._last[0], timestamp
                 )
-            elif elapsed <= 0.5:
+            if 0 < elapsed <= 0.5:
                 self._velocity = poses.log(poses.inverse(self._last[1]) @ T_world_camera) / elapsed
         self._last, self._last_given = (timestamp, T_world_camera), T_given
 

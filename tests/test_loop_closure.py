@@ -1,0 +1,178 @@
+"""Keyframes, relocalisation, pose graph, and loops closed in a room whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from semslam import poses
+from semslam.evaluation.trajectory import absolute_error
+from semslam.frame import Frame, Observation, Tracking
+from semslam.loop_closure import Correction, Edge, LoopCloser, adjoint, optimized_poses
+from semslam.relocalisation import NO_CODE, Ferns, Keyframes
+from semslam.slam import Slam
+from semslam.surfels import SurfelMap
+from semslam.tracking import Tracker
+from semslam.trajectory import Trajectory
+from sequences.room import RoomSequence, orbit
+
+SPEED = 5  # the room's orbit five times as fast: 90 frames a round, 4 degrees a frame
+
+
+def room(frames: int) -> RoomSequence:
+    return RoomSequence(frames=frames, width=160, height=120, path=lambda seconds: orbit(SPEED * seconds))
+
+
+def sensed(frame: Frame) -> Observation:
+    return Observation(frame, frame.camera, frame.color, frame.depth)
+
+
+def covered(frame: Frame) -> Frame:
+    return replace(frame, depth=np.zeros_like(frame.depth), color=np.zeros_like(frame.color))
+
+
+class Drifting:
+    """A tracker that errs a little in every frame, always to the same side."""
+
+    def __init__(self, tracker: Tracker, twist: np.ndarray) -> None:
+        self.tracker, self.error = tracker, poses.exp(twist)
+
+    def __call__(self, observation: Observation, predict) -> Tracking:
+        tracking = self.tracker(observation, predict)
+        if not tracking.ok:
+            return tracking
+        T = tracking.T_world_camera @ self.error
+        self.tracker.moved_to(T, observation.frame.timestamp)
+        return replace(tracking, T_world_camera=T)
+
+
+def test_the_adjoint_moves_a_twist_through_a_transform():
+    T, x = poses.exp([1, 2, 3, 0.3, -0.5, 0.7]), np.array([0.1, -0.2, 0.3, 0.05, 0.2, -0.1])
+    np.testing.assert_allclose(T @ poses.exp(x) @ poses.inverse(T), poses.exp(adjoint(T) @ x), atol=1e-12)
+
+
+def chain(n: int = 12, seed: int = 0) -> tuple[np.ndarray, list[Edge]]:
+    """Poses round a circle and the exact edges between neighbours."""
+    T = np.stack([poses.exp([0, 0, 0, 0, 0, 2 * np.pi * k / n]) @ poses.exp([1.0, 0, 0, 0, 0, 0]) for k in range(n)])
+    edges = [Edge(k, k + 1, poses.inverse(T[k]) @ T[k + 1], np.eye(6) * 100) for k in range(n - 1)]
+    return T, edges
+
+
+def test_an_exact_graph_is_left_alone_and_a_disturbed_start_comes_back():
+    T, edges = chain()
+    edges.append(Edge(0, len(T) - 1, poses.inverse(T[0]) @ T[-1], np.eye(6) * 100, closure=True))
+    np.testing.assert_allclose(optimized_poses(T, edges), T, atol=1e-9)
+    rng = np.random.default_rng(0)
+    disturbed = np.stack([T[0], *[pose @ poses.exp(rng.normal(scale=0.05, size=6)) for pose in T[1:]]])
+    np.testing.assert_allclose(optimized_poses(disturbed, edges), T, atol=1e-6)
+
+
+def test_a_closed_loop_spreads_its_drift_evenly():
+    T, edges = chain()
+    drift = poses.exp([0, 0, 0.01, 0, 0, 0.02])
+    drifted, measured = [T[0]], []
+    for edge in edges:
+        measured.append(replace(edge, T_i_j=edge.T_i_j @ drift))
+        drifted.append(drifted[-1] @ measured[-1].T_i_j)
+    closure = Edge(0, len(T) - 1, poses.inverse(T[0]) @ T[-1], np.eye(6) * 1e6, closure=True)
+    new = optimized_poses(np.stack(drifted), [*measured, closure])
+    before = np.linalg.norm(np.stack(drifted)[:, :3, 3] - T[:, :3, 3], axis=1)
+    after = np.linalg.norm(new[:, :3, 3] - T[:, :3, 3], axis=1)
+    assert after[-1] < 1e-3 and after.max() < 0.5 * before.max()
+    shares = [
+        np.linalg.norm(poses.log(poses.inverse(e.T_i_j) @ poses.inverse(new[e.i]) @ new[e.j])[:3]) for e in measured
+    ]
+    assert max(shares) < 1.5 * min(shares)
+
+
+def test_a_wrong_closure_is_outvoted():
+    T, edges = chain()
+    wrong = Edge(2, 8, poses.exp([3, 0, 0, 0, 0, 1.0]), np.eye(6) * 100, closure=True)
+    right = [Edge(i, i + 6, poses.inverse(T[i]) @ T[i + 6], np.eye(6) * 100, closure=True) for i in range(5)]
+    new = optimized_poses(T, [*edges, *right, wrong])
+    assert np.abs(new[:, :3, 3] - T[:, :3, 3]).max() < 0.05
+
+
+def test_a_correction_interpolates_between_keyframes_and_moves_surfels_with_their_frames():
+    shift = poses.exp([0, 0, 0.2, 0, 0, 0])
+    correction = Correction(np.array([10, 20]), np.stack([np.eye(4), shift]))
+    np.testing.assert_allclose(correction.at(15)[:3, 3], [0, 0, 0.1], atol=1e-12)
+    np.testing.assert_array_equal(correction.at(0), np.eye(4))
+    np.testing.assert_array_equal(correction.at(99), shift)
+    position = np.array([[0, 0, 1, 0.01]] * 3, np.float32)
+    normal = np.array([[0, 0, -1, 5]] * 3, np.float32)
+    seen = np.array([[5, 30], [15, 30], [25, 30]], np.int32)
+    surfels = SurfelMap.from_arrays(position, normal, np.zeros((3, 4), np.uint16), seen, np.zeros((3, 0), np.float32))
+    correction.bend(surfels)
+    slots = surfels.slots()
+    by_frame = dict(zip(surfels.seen[slots, 0].tolist(), surfels.position[slots, 2].tolist()))
+    assert by_frame == pytest.approx({5: 1.0, 15: 1.1, 25: 1.2})
+
+
+def test_codes_of_the_same_view_agree_and_of_other_views_do_not():
+    frames = room(60)
+    observations = [sensed(f) for f in (frames[0], frames[1], frames[40])]
+    keyframes = Keyframes(Ferns())
+    for i, observation in enumerate(observations):
+        keyframes.add(i, np.eye(4), keyframes.ferns.code(observation))
+    d = keyframes.dissimilarity(keyframes.codes[0])
+    assert d[0] == 0 and d[1] < 0.3 < d[2]
+    assert keyframes.nearest(keyframes.codes[1], 2) == [1, 0]
+    np.testing.assert_array_equal(Ferns().code(observations[2]), keyframes.codes[2])
+    blind = covered(frames[0])
+    code = keyframes.ferns.code(sensed(blind))
+    assert np.all(code == NO_CODE) and keyframes.nearest(code, 3) == []
+
+
+def test_a_kidnapped_camera_is_found_where_it_has_been_before():
+    frames = room(60)
+    tracker = Tracker()
+    slam = Slam(frames.camera, perceive=sensed, track=tracker)
+    path = [frames[i] for i in range(50)]
+    path += [covered(replace(frames[49], index=50 + i, timestamp=(50 + i) / 30)) for i in range(30)]
+    path += [replace(frames[i], index=70 + i, timestamp=(70 + i) / 30) for i in range(10, 25)]
+    ok, wrong = [], 0.0
+    for k, frame in enumerate(path):
+        before = len(slam.surfels)
+        tracking = slam.step(replace(frame, T_world_camera=frame.T_world_camera if k == 0 else None)).tracking
+        ok.append(tracking.ok)
+        if 50 <= k < 80:
+            assert not tracking.ok and "depth" in tracking.reason
+            assert len(slam.surfels) == before, "a lost frame must not touch the map"
+        elif tracking.ok:
+            error = poses.inverse(frame.T_world_camera) @ tracking.T_world_camera
+            wrong = max(wrong, float(np.linalg.norm(error[:3, 3])))
+    assert all(ok[:50]) and any(ok[80:95]), "found again within 15 frames"
+    assert all(ok[80 + ok[80:].index(True) :])
+    assert wrong < 0.02
+
+
+def two_rounds(close: bool) -> tuple[float, float, int]:
+    """ATE, share of doubled surfels and closures of two rounds with forced drift."""
+    frames = room(180)
+    tracker = Tracker()
+    closer = LoopCloser(tracker)
+    slam = Slam(frames.camera, perceive=sensed, track=Drifting(tracker, np.array([4e-4, 0, 4e-4, 0, 2e-4, 0])))
+    T, truth = [], []
+    for i in range(len(frames)):
+        frame = frames[i]
+        step = slam.step(replace(frame, T_world_camera=frame.T_world_camera if i == 0 else None))
+        assert step.tracking.ok, (i, step.tracking.reason)
+        T.append(step.tracking.T_world_camera)
+        truth.append(frame.T_world_camera)
+        if close:
+            correction = closer(step.observation, step.tracking, slam.surfels, slam.fusion)
+            if correction is not None:
+                T = list(correction.corrected(range(i + 1), np.stack(T)))
+    times = np.arange(len(T)) / 30
+    ate = absolute_error(Trajectory(times, np.stack(T)), Trajectory(times, np.stack(truth))).rmse
+    return ate, 0.0, closer.closed
+
+
+def test_closing_loops_halves_forced_drift():
+    before, _, _ = two_rounds(close=False)
+    after, _, closed = two_rounds(close=True)
+    assert closed > 0 and before > 0.02
+    assert after < 0.5 * before
