@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
+from scipy.spatial.transform import Rotation, Slerp
 
 from semslam import kernels, loop_kernels, poses
 from semslam.frame import Observation, Tracking, View
@@ -61,25 +62,27 @@ class Correction:
     indices: np.ndarray  # (K,) increasing frame indices
     T_new_old: np.ndarray  # (K, 4, 4)
 
-    def at(self, index: int) -> np.ndarray:
-        """T_new_old (4, 4) at a frame; before the first and after the last keyframe, that one's."""
-        k = int(np.searchsorted(self.indices, index))
-        if k == 0 or k == len(self.indices):
-            return self.T_new_old[min(k, len(self.indices) - 1)]
-        fraction = (index - self.indices[k - 1]) / (self.indices[k] - self.indices[k - 1])
-        return poses.interpolate(self.T_new_old[k - 1], self.T_new_old[k], float(fraction))
+    def at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """T_new_old (N, 4, 4) at frames; before the first and after the last keyframe, that one's."""
+        times = np.clip(np.asarray(indices, np.float64), self.indices[0], self.indices[-1])
+        result = np.tile(np.eye(4), (len(times), 1, 1))
+        rotations = Rotation.from_matrix(self.T_new_old[:, :3, :3])
+        # Corrections are small: turning and shifting apart from one another is as good as along a screw.
+        result[:, :3, :3] = Slerp(self.indices, rotations)(times).as_matrix()
+        for axis in range(3):
+            result[:, axis, 3] = np.interp(times, self.indices, self.T_new_old[:, axis, 3])
+        return result
 
     def corrected(self, indices: Sequence[int] | np.ndarray, T_world_camera: np.ndarray) -> np.ndarray:
         """The poses (N, 4, 4) of the frames with these indices, after the correction."""
-        return np.stack([poses.orthonormalized(self.at(int(i)) @ T) for i, T in zip(indices, T_world_camera)])
+        return self.at(indices) @ T_world_camera
 
     def bend(self, surfels: SurfelMap) -> None:
         """Move every surfel with the frame that made it."""
         slots = surfels.slots()
         if len(slots) == 0:
             return
-        frames = np.arange(int(surfels.seen[slots, 0].max()) + 1)
-        table = np.ascontiguousarray(np.stack([self.at(int(i))[:3] for i in frames]), f32)
+        table = self.at(np.arange(int(surfels.seen[slots, 0].max()) + 1))[:, :3].astype(f32)
         positions, normals = np.empty((len(slots), 3), f32), np.empty((len(slots), 3), f32)
         loop_kernels.bend(slots, surfels.position, surfels.normal, surfels.seen, table, positions, normals)
         surfels.move(positions, normals)
@@ -131,7 +134,7 @@ class LoopCloser:
         self.closed += 1
         correction.bend(surfels)
         fusion.restore({"index": np.full(observation.depth.size, kernels.EMPTY)})  # slots have moved
-        self.tracker.correct(correction.at, observation.frame.index)
+        self.tracker.correct(correction.corrected, observation.frame.index)
         return correction
 
     def _seen_again(

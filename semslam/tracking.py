@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -132,14 +132,15 @@ class Tracker:
                 self._velocity = poses.log(poses.inverse(self._last[1]) @ T_world_camera) / elapsed
         self._last, self._last_given = (timestamp, T_world_camera), T_given
 
-    def correct(self, T_new_old: Callable[[int], np.ndarray], index: int) -> None:
-        """Follow a map that was bent: T_new_old (4, 4) by frame index; `index` is that of the last frame."""
-        self.keyframes.T_world_camera = [
-            poses.orthonormalized(T_new_old(i) @ T)
-            for i, T in zip(self.keyframes.indices, self.keyframes.T_world_camera)
-        ]
+    def correct(self, corrected: Callable[[Sequence[int], np.ndarray], np.ndarray], index: int) -> None:
+        """Follow a map that was bent. corrected: new poses of (frame indices, poses); index: the last frame's."""
+        keyframes = self.keyframes
+        if len(keyframes):
+            keyframes.T_world_camera = [
+                poses.orthonormalized(T) for T in corrected(keyframes.indices, np.stack(keyframes.T_world_camera))
+            ]
         if self._last is not None:
-            self._last = self._last[0], poses.orthonormalized(T_new_old(index) @ self._last[1])
+            self._last = self._last[0], poses.orthonormalized(corrected([index], self._last[1][None])[0])
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later as if nothing had happened; for `restore`."""

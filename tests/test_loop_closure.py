@@ -98,9 +98,9 @@ def test_a_wrong_closure_is_outvoted():
 def test_a_correction_interpolates_between_keyframes_and_moves_surfels_with_their_frames():
     shift = poses.exp([0, 0, 0.2, 0, 0, 0])
     correction = Correction(np.array([10, 20]), np.stack([np.eye(4), shift]))
-    np.testing.assert_allclose(correction.at(15)[:3, 3], [0, 0, 0.1], atol=1e-12)
-    np.testing.assert_array_equal(correction.at(0), np.eye(4))
-    np.testing.assert_array_equal(correction.at(99), shift)
+    np.testing.assert_allclose(correction.at([15])[0, :3, 3], [0, 0, 0.1], atol=1e-12)
+    np.testing.assert_allclose(correction.at([0])[0], np.eye(4))
+    np.testing.assert_allclose(correction.at([99])[0], shift)
     position = np.array([[0, 0, 1, 0.01]] * 3, np.float32)
     normal = np.array([[0, 0, -1, 5]] * 3, np.float32)
     seen = np.array([[5, 30], [15, 30], [25, 30]], np.int32)
