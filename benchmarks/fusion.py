@@ -12,6 +12,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numba
@@ -61,7 +62,8 @@ def ours(frames: list[Frame]) -> float:
     medians = []
     for label_every in (10, 1):
         engine = Engine(frames[0])
-        times = [milliseconds(lambda f=f: engine.step(f, f.T_world_camera, f.index, label_every)) for f in frames]
+        step = partial(engine.step, label_every=label_every)
+        times = [milliseconds(partial(step, f, f.T_world_camera, f.index)) for f in frames]
         medians.append(float(np.median(times[5:])))
         print(
             f"semslam, labels every {label_every} frames: {medians[-1]:.1f} ms a frame, p95 "
