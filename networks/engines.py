@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from torch import nn
 
 from networks.export import FromImage, onnx_file
 from networks.folding import folded
+from networks.quantisation import int8_file
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ def _bf16() -> bool:
     return "amx_bf16" in cpu_instructions()
 
 
-# Best first. bf16 is worth its rounding only where the CPU multiplies matrices in it.
+# bf16 is worth its rounding only where the CPU multiplies matrices in it.
 AVAILABLE: dict[str, Callable[[], bool]] = {
     "torch-cuda": torch.cuda.is_available,
     "openvino-bf16": lambda: _has("onnx", "openvino") and _bf16(),
@@ -174,33 +175,50 @@ AVAILABLE: dict[str, Callable[[], bool]] = {
     "onnxruntime": lambda: _has("onnx", "onnxruntime"),
     "torch": lambda: True,
     "torch-bf16": _bf16,
+    "openvino-int8": lambda: _has("onnx", "onnxruntime", "openvino"),
+    "onnxruntime-int8": lambda: _has("onnx", "onnxruntime"),
 }
+BEST_FIRST = ("torch-cuda", "openvino-bf16", "openvino", "onnxruntime", "torch")  # int8 only on request
+_EXTRA = "install it: pip install 'semslam[engines]'"
 _REMEDY = {
     "torch-cuda": "PyTorch finds no NVIDIA GPU here",
     "openvino-bf16": "this needs OpenVINO and a CPU with AMX bf16",
-    "openvino": "install it: pip install 'semslam[engines]'",
-    "onnxruntime": "install it: pip install 'semslam[engines]'",
+    "openvino": _EXTRA,
+    "onnxruntime": _EXTRA,
     "torch-bf16": "this CPU has no AMX bf16",
+    "openvino-int8": _EXTRA,
+    "onnxruntime-int8": _EXTRA,
 }
-_OPEN: dict[str, Callable[[nn.Module, int | None], Engine]] = {
-    "torch-cuda": lambda network, threads: CudaEngine(network),
-    "openvino-bf16": lambda network, threads: OpenVinoEngine(onnx_file(network), "openvino-bf16", threads, "bf16"),
-    "openvino": lambda network, threads: OpenVinoEngine(onnx_file(network), threads=threads),
-    "onnxruntime": lambda network, threads: OnnxRuntimeEngine(onnx_file(network), threads=threads),
-    "torch": lambda network, threads: TorchEngine(network),
-    "torch-bf16": lambda network, threads: TorchEngine(network, "torch-bf16", bfloat16=True),
-}
+
+
+def _open(name: str, network: nn.Module, threads: int | None, calibration: Iterable[np.ndarray] | None) -> Engine:
+    if name == "torch-cuda":
+        return CudaEngine(network)
+    if name.startswith("torch"):
+        return TorchEngine(network, name, bfloat16=name.endswith("-bf16"))
+    model = int8_file(network, calibration) if name.endswith("-int8") else onnx_file(network)
+    if name.startswith("onnxruntime"):
+        return OnnxRuntimeEngine(model, name, threads)
+    return OpenVinoEngine(model, name, threads, "bf16" if name.endswith("-bf16") else "f32")
 
 
 def available_engines() -> list[str]:
-    """The engines that this machine has, best first."""
+    """The engines that this machine has."""
     return [name for name, present in AVAILABLE.items() if present()]
 
 
-def open_engine(network: nn.Module, name: str | None = None, threads: int | None = None) -> Engine:
-    """An engine running `network`: the one named, or the best that this machine has and that takes the network.
+def open_engine(
+    network: nn.Module,
+    name: str | None = None,
+    threads: int | None = None,
+    calibration: Iterable[np.ndarray] | None = None,
+) -> Engine:
+    """An engine running `network`.
 
-    `threads` is for ONNX Runtime and OpenVINO (default: all cores); PyTorch has one setting for the whole process.
+    Args:
+        name: one of `available_engines()`; by default the first of `BEST_FIRST` that is here and takes the network.
+        threads: for ONNX Runtime and OpenVINO (default: all cores); PyTorch has one setting for the whole process.
+        calibration: for the int8 engines, see `quantisation.int8_file`.
     """
     if name is not None:
         if name not in AVAILABLE:
@@ -208,10 +226,12 @@ def open_engine(network: nn.Module, name: str | None = None, threads: int | None
         if not AVAILABLE[name]():
             found = ", ".join(available_engines())
             raise ValueError(f"engine {name!r} was asked for and is not here: {_REMEDY[name]}; here are {found}")
-        return _OPEN[name](network, threads)
-    for candidate in available_engines():
+        return _open(name, network, threads, calibration)
+    for candidate in BEST_FIRST:
+        if not AVAILABLE[candidate]():
+            continue
         try:
-            return _OPEN[candidate](network, threads)
+            return _open(candidate, network, threads, None)
         except Exception as error:  # whatever a broken installation raises, there is a next engine
             logger.warning("engine %s does not work here (%s); trying the next", candidate, str(error).split("\n")[0])
     raise AssertionError("the torch engine is always there")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Predictor:
         label_set: str | None = None,
         engine: str | None = None,
         threads: int | None = None,
+        calibration: Iterable[np.ndarray] | None = None,
     ) -> None:
         """
         Args:
@@ -61,6 +62,7 @@ class Predictor:
             label_set: which classes to return, if the network has several sets; the first by default.
             engine: one of `engines.available_engines()`; the best by default.
             threads: for engines that have a setting of their own.
+            calibration: images of one size; the int8 engines need them the first time.
         """
         metadata = metadata or {}
         self.network = network
@@ -70,7 +72,8 @@ class Predictor:
         self._input_size = tuple(metadata["input_size"]) if metadata.get("input_size") else None
         self._focal = metadata.get("focal")
         self._temperature = float(metadata.get("temperature", 1.0))
-        self._run = open_engine(network, engine, threads)
+        images = None if calibration is None else (self._seen(image) for image in calibration)
+        self._run = open_engine(network, engine, threads, images)
         self.engine = self._run.name
 
     @classmethod
@@ -80,11 +83,12 @@ class Predictor:
         label_set: str | None = None,
         engine: str | None = None,
         threads: int | None = None,
+        calibration: Iterable[np.ndarray] | None = None,
     ) -> Predictor:
         """The predictor of a weights file, ours or the authors'; the bundled one by default."""
         network, metadata = checkpoints.load(weights)
         try:
-            return cls(network, metadata, label_set, engine, threads)
+            return cls(network, metadata, label_set, engine, threads, calibration)
         except _OtherClasses as error:
             raise ValueError(f"{weights or checkpoints.bundled()}: {error}") from None
 
@@ -141,12 +145,15 @@ class Predictor:
     def outputs(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         """The network's own outputs of an image, each (h, w, channels) float32, valid until the next call."""
         check_image(image)
+        return self._run(self._seen(image))
+
+    def _seen(self, image: np.ndarray) -> np.ndarray:
+        """The image as the network gets it."""
         shape = self.input_shape(*image.shape[:2])
         if shape != image.shape[:2]:
-            shrinks = shape[0] < image.shape[0]
-            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            how = cv2.INTER_AREA if shape[0] < image.shape[0] else cv2.INTER_LINEAR
             image = cv2.resize(image, (shape[1], shape[0]), interpolation=how)
-        return self._run(np.ascontiguousarray(image))
+        return np.ascontiguousarray(image)
 
     @property
     def parameters(self) -> int:

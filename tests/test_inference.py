@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -172,11 +174,27 @@ def test_the_best_engine_is_taken_and_a_broken_one_passed_over(network, monkeypa
 
     for name in engines.AVAILABLE:
         monkeypatch.setitem(engines.AVAILABLE, name, lambda name=name: name in ("openvino", "torch"))
-    monkeypatch.setitem(engines._OPEN, "openvino", broken)
+    monkeypatch.setattr(engines, "onnx_file", broken)
     assert open_engine(network).name == "torch"
     assert "openvino does not work here" in caplog.text
     with pytest.raises(ImportError):
         open_engine(network, "openvino")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openvino-int8", "onnxruntime-int8"])
+def test_an_int8_engine_is_calibrated_once_and_stays_near_the_module(name, network, image, truth) -> None:
+    if name not in available_engines():
+        pytest.skip(f"{name} is not installed here")
+    fresh = with_used_norms(copy.deepcopy(network), seed=len(name))
+    with pytest.raises(ValueError, match="calibrate"):
+        open_engine(fresh, name)
+    exact = open_engine(fresh, "torch")(image)
+    for calibration in ([image, image[:, ::-1].copy()], None):
+        outputs = open_engine(fresh, name, calibration=calibration)(image)
+        assert [o.shape for o in outputs] == [o.shape for o in exact]
+        for ours, theirs in zip(outputs, exact, strict=True):
+            assert np.abs(ours - theirs).mean() < 0.4 * theirs.std()
 
 
 # ---------------------------------------------------------------------------------------------------- predictor
