@@ -1,0 +1,350 @@
+"""Tracked poses beside Open3D's RGB-D odometry and its t.pipelines.slam.Model, on the same frames in one run.
+
+Run on an otherwise idle machine:  python benchmarks/tracking.py [--only accuracy,speed,steps,loops,kidnap,map]
+Everything is decoded beforehand, so the speeds are those of the computing alone; two threads for everybody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from semslam import poses
+from semslam.evaluation import trajectory as evaluation
+from semslam.frame import Frame, Observation, Tracking
+from semslam.loop_closure import LoopCloser
+from semslam.slam import Slam
+from semslam.tracking import Tracker
+from semslam.trajectory import Trajectory
+from sequences import open_sequence
+from sequences.room import ROUND, RoomSequence
+
+GAPS = (10, 60, 100, 199)  # frames: how far apart depth is compared
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a system made of some frames."""
+
+    name: str
+    T_world_camera: np.ndarray  # (N, 4, 4)
+    ok: np.ndarray  # (N,) bool
+    milliseconds: np.ndarray  # (N,) a frame
+
+
+System = Callable[[Sequence[Frame]], Result]
+
+
+def sensed(frame: Frame) -> Observation:
+    return Observation(frame, frame.camera, frame.color, frame.depth)
+
+
+def without_pose(frame: Frame) -> Frame:
+    return replace(frame, T_world_camera=None)
+
+
+def semslam(frames: Sequence[Frame], loops: bool = True, wrap: Callable[[Tracker], Callable] | None = None) -> Result:
+    """Tracking with fusion, as `reconstruct --poses tracked` does it; starts at the first frame's given pose."""
+    result, _ = semslam_with_map(frames, loops, wrap)
+    return result
+
+
+def semslam_with_map(
+    frames: Sequence[Frame], loops: bool = True, wrap: Callable[[Tracker], Callable] | None = None
+) -> tuple[Result, Slam]:
+    tracker = Tracker()
+    slam = Slam(
+        frames[0].camera,
+        perceive=sensed,
+        track=wrap(tracker) if wrap else tracker,
+        loops=LoopCloser(tracker) if loops else None,
+    )
+    T, ok, milliseconds = [], [], []
+    for i, frame in enumerate(frames):
+        began = time.perf_counter()
+        step = slam.step(frame if i == 0 else without_pose(frame))
+        milliseconds.append((time.perf_counter() - began) * 1e3)
+        T.append(step.tracking.T_world_camera)
+        ok.append(step.tracking.ok)
+        if step.correction is not None:
+            T = list(step.correction.corrected([f.index for f in frames[: i + 1]], np.stack(T)))
+    return Result(
+        "semslam" + ("" if loops else " without loops"), np.stack(T), np.array(ok), np.array(milliseconds)
+    ), slam
+
+
+def open3d_odometry(method: str) -> System:
+    """Frame to frame: Open3D's rgbd_odometry_multi_scale with its defaults."""
+
+    def run(frames: Sequence[Frame]) -> Result:
+        import open3d as o3d
+
+        o3d.utility.set_max_threads(2)
+        odometry = o3d.t.pipelines.odometry
+        K = o3d.core.Tensor(frames[0].camera.K)
+        identity = o3d.core.Tensor(np.eye(4))
+        T, ok, milliseconds, previous = [frames[0].T_world_camera], [True], [0.0], _rgbd(frames[0])
+        for frame in frames[1:]:
+            began = time.perf_counter()
+            live = _rgbd(frame)
+            try:
+                found = odometry.rgbd_odometry_multi_scale(
+                    live, previous, K, identity, 1000.0, 5.0,
+                    [odometry.OdometryConvergenceCriteria(n) for n in (10, 5, 3)], getattr(odometry.Method, method),
+                )  # fmt: skip
+                T.append(T[-1] @ found.transformation.numpy())
+                ok.append(bool(found.fitness > 0.1))
+            except RuntimeError:  # a singular system ends the odometry of a frame
+                T.append(T[-1])
+                ok.append(False)
+            previous = live
+            milliseconds.append((time.perf_counter() - began) * 1e3)
+        return Result(f"Open3D odometry {method}", np.stack(T), np.array(ok), np.array(milliseconds))
+
+    return run
+
+
+def open3d_model(frames: Sequence[Frame], voxel_size: float = 0.01) -> Result:
+    """Frame to model: Open3D's t.pipelines.slam.Model, in the order of its own example."""
+    import open3d as o3d
+
+    o3d.utility.set_max_threads(2)
+    slam, cpu = o3d.t.pipelines.slam, o3d.core.Device("CPU:0")
+    height, width = frames[0].camera.shape
+    K = o3d.core.Tensor(frames[0].camera.K)
+    T = frames[0].T_world_camera
+    model = slam.Model(voxel_size, 16, 40000, o3d.core.Tensor(T), cpu)
+    live, cast = slam.Frame(height, width, K, cpu), slam.Frame(height, width, K, cpu)
+    all_T, ok, milliseconds = [], [], []
+    for i, frame in enumerate(frames):
+        began = time.perf_counter()
+        live.set_data_from_image("depth", o3d.t.geometry.Image(_millimetres(frame)))
+        live.set_data_from_image("color", o3d.t.geometry.Image(o3d.core.Tensor(np.ascontiguousarray(frame.color))))
+        good = True
+        if i > 0:
+            try:
+                found = model.track_frame_to_model(live, cast, 1000.0, 5.0, 0.07)
+                T = T @ found.transformation.numpy()
+                good = bool(found.fitness > 0.1)
+            except RuntimeError:
+                good = False
+        model.update_frame_pose(i, o3d.core.Tensor(T))
+        model.integrate(live, 1000.0, 5.0, 8.0)
+        model.synthesize_model_frame(cast, 1000.0, 0.1, 5.0, 8.0, False)
+        milliseconds.append((time.perf_counter() - began) * 1e3)
+        all_T.append(T)
+        ok.append(good)
+    name = f"Open3D slam.Model {voxel_size * 1e3:.0f} mm"
+    return Result(name, np.stack(all_T), np.array(ok), np.array(milliseconds))
+
+
+def _millimetres(frame: Frame):
+    import open3d as o3d
+
+    return o3d.core.Tensor(np.rint(frame.depth * 1000).astype(np.uint16))
+
+
+def _rgbd(frame: Frame):
+    import open3d as o3d
+
+    color = o3d.t.geometry.Image(o3d.core.Tensor(np.ascontiguousarray(frame.color)))
+    return o3d.t.geometry.RGBDImage(color, o3d.t.geometry.Image(_millimetres(frame)))
+
+
+def given(frames: Sequence[Frame]) -> Result:
+    """The data set's own poses."""
+    T = np.stack([frame.T_world_camera for frame in frames])
+    return Result("data set", T, np.ones(len(T), bool), np.zeros(len(T)))
+
+
+def trajectories(result: Result, frames: Sequence[Frame]) -> tuple[Trajectory, Trajectory]:
+    times = np.array([frame.timestamp for frame in frames])
+    return Trajectory(times, result.T_world_camera), Trajectory(times, np.stack([f.T_world_camera for f in frames]))
+
+
+def report(result: Result, frames: Sequence[Frame], gaps: Sequence[int] = GAPS) -> float:
+    """Print one line about a result; returns its ATE in metres."""
+    estimate, truth = trajectories(result, frames)
+    ate, rpe = evaluation.absolute_error(estimate, truth), evaluation.relative_error(estimate, truth)
+    depths = [frame.depth for frame in frames]
+    own = " ".join(
+        f"{evaluation.self_consistency(depths, frames[0].camera, result.T_world_camera, gap) * 1e3:5.1f}"
+        for gap in gaps
+        if gap < len(frames)
+    )
+    print(
+        f"{result.name:28s} ATE {ate.rmse * 1e3:7.2f} mm (largest {ate.maximum * 1e3:7.1f})  "
+        f"RPE {rpe.rmse_m * 1e3:6.2f} mm {np.degrees(rpe.rmse_rad):6.3f} deg  lost {np.count_nonzero(~result.ok):3d}  depth against itself {own} mm  "
+        f"{np.median(result.milliseconds[5:]):6.1f} ms a frame",
+        flush=True,
+    )
+    return ate.rmse
+
+
+PEERS: tuple[System, ...] = (open3d_odometry("Hybrid"), open3d_odometry("PointToPlane"), open3d_model)
+
+
+def accuracy(data: Path) -> None:
+    for name in ("icl_livingroom1", "redkitchen"):
+        frames = list(open_sequence(data / name))
+        print(f"\n{name}, {len(frames)} frames; depth {', '.join(map(str, GAPS))} frames apart")
+        report(given(frames), frames)
+        for system in (semslam, lambda f: semslam(f, loops=False), *PEERS):
+            report(system(frames), frames)
+
+
+def first_failure(result: Result, frames: Sequence[Frame]) -> int | None:
+    """The first frame that is lost, or whose motion since the one before is off by 5 cm or 5 degrees."""
+    truth = np.stack([f.T_world_camera for f in frames])
+    for i in range(1, len(frames)):
+        E = poses.inverse(poses.inverse(truth[i - 1]) @ truth[i]) @ (
+            poses.inverse(result.T_world_camera[i - 1]) @ result.T_world_camera[i]
+        )
+        if not result.ok[i] or np.linalg.norm(E[:3, 3]) > 0.05 or poses.rotation_angle(E) > np.radians(5):
+            return frames[i].index
+    return None
+
+
+def steps(data: Path) -> None:
+    print("\nEvery so many-th frame: the first frame that fails (lost, or 5 cm or 5 degrees off in one step), ATE")
+    for name in ("icl_livingroom1", "redkitchen"):
+        frames = list(open_sequence(data / name))
+        for every in (1, 2, 3, 4, 6, 8):
+            some = [replace(f, index=k) for k, f in enumerate(frames[::every])]
+            line = []
+            for system in (semslam, *PEERS):
+                result = system(some)
+                failed = first_failure(result, some)
+                ate = evaluation.absolute_error(*trajectories(result, some)).rmse
+                line.append(f"{result.name}: {'none' if failed is None else failed * every} ({ate * 1e3:.1f} mm)")
+            print(f"{name} every {every}: " + "; ".join(line), flush=True)
+
+
+def speed(data: Path) -> None:
+    print("\nTracking with fusion and prediction, ms a frame (median of frames 5 and later)")
+    frames = list(open_sequence(data / "redkitchen"))
+    semslam(frames[:10])  # compile
+    ours, model = semslam(frames), open3d_model(frames)
+    for result in (ours, model):
+        ms = result.milliseconds[5:]
+        print(f"{result.name}: {np.median(ms):.1f}, p95 {np.percentile(ms, 95):.1f}; {1e3 / ms.mean():.1f} frames/s")
+    print(f"ratio {np.median(model.milliseconds[5:]) / np.median(ours.milliseconds[5:]):.1f}")
+
+
+class Drifting:
+    """A tracker that errs a little in every frame, always to the same side."""
+
+    def __init__(self, tracker: Tracker, twist: np.ndarray) -> None:
+        self.tracker, self.error = tracker, poses.exp(twist)
+
+    def __call__(self, observation: Observation, predict: Callable) -> Tracking:
+        tracking = self.tracker(observation, predict)
+        if not tracking.ok:
+            return tracking
+        T = tracking.T_world_camera @ self.error
+        self.tracker.moved_to(T, observation.frame.timestamp)
+        return replace(tracking, T_world_camera=T)
+
+
+def thickness(slam: Slam) -> float:
+    """Metres: how far surfels of one surface spread along its normal (90th percentile over the map of the spread,
+    10th to 90th percentile, within 3 cm): doubled walls show here."""
+    from scipy.spatial import cKDTree
+
+    cloud = slam.cloud(3.0)
+    tree, rng, spread = cKDTree(cloud.positions), np.random.default_rng(0), []
+    chosen = rng.choice(len(cloud), min(5000, len(cloud)), replace=False)
+    for i, near in zip(chosen, tree.query_ball_point(cloud.positions[chosen], 0.03)):
+        same = np.array(near)[cloud.normals[near] @ cloud.normals[i] > 0.9]
+        along = (cloud.positions[same] - cloud.positions[i]) @ cloud.normals[i]
+        spread.append(np.subtract(*np.percentile(along, [90, 10])))
+    return float(np.percentile(spread, 90))
+
+
+def loops(data: Path) -> None:
+    print("\nTwo rounds in the synthetic room, 320x240, drift forced by noise")
+    frames = list(RoomSequence(frames=2 * ROUND, width=320, height=240))
+    twist = np.array([1e-3, 0, 1e-3, 0, 5e-4, 0])
+    for label, wrap, close in (
+        ("no drift", None, True),
+        ("drift", lambda t: Drifting(t, twist), False),
+        ("drift, loops closed", lambda t: Drifting(t, twist), True),
+    ):
+        result, slam = semslam_with_map(frames, close, wrap)
+        ate = evaluation.absolute_error(*trajectories(result, frames)).rmse
+        closed = slam.loops.closed if slam.loops is not None else 0
+        print(f"{label}: ATE {ate * 1e3:.1f} mm, thickness {thickness(slam) * 1e3:.1f} mm, {closed} loops", flush=True)
+
+
+def kidnap(data: Path) -> None:
+    print("\nCovered lens for 30 frames, then another place seen before")
+    room = RoomSequence(frames=300, width=320, height=240)
+    for back in (20, 80, 140, 200):
+        frames = [room[i] for i in range(240)]
+        dark = replace(frames[-1], depth=np.zeros_like(frames[-1].depth), color=np.zeros_like(frames[-1].color))
+        frames += [dark] * 30 + [room[i] for i in range(back, back + 30)]
+        frames = [replace(f, index=i, timestamp=i / 30) for i, f in enumerate(frames)]
+        result = semslam(frames)
+        again = np.flatnonzero(result.ok[270:])
+        E = poses.inverse(frames[-1].T_world_camera) @ result.T_world_camera[-1]
+        when = f"after {again[0]} frames" if len(again) else "never"
+        print(f"frame {back}: lost {np.count_nonzero(~result.ok[240:270])} of 30, found {when}, "
+              f"{np.linalg.norm(E[:3, 3]) * 1e3:.1f} mm off at the end", flush=True)  # fmt: skip
+
+
+def surface(data: Path) -> None:
+    print("\nicl_livingroom1: mean distance of surfels to the noise-free depth of every 10th frame")
+    from scipy.spatial import cKDTree
+
+    frames = list(open_sequence(data / "icl_livingroom1"))
+    points = np.concatenate(
+        [
+            (frame.camera.backproject(frame.depth)[frame.depth > 0] @ frame.T_world_camera[:3, :3].T.astype(np.float32)
+             + frame.T_world_camera[:3, 3].astype(np.float32))[::3]
+            for frame in frames[::10]
+        ]
+    )  # fmt: skip
+    tree = cKDTree(points)
+    given_slam = Slam(frames[0].camera, perceive=sensed)
+    for frame in frames:
+        given_slam.step(frame)
+    result, tracked_slam = semslam_with_map(frames)
+    alignment = evaluation.absolute_error(*trajectories(result, frames)).alignment
+    means = []
+    for name, slam in (("given poses", given_slam), ("tracked poses", tracked_slam)):
+        positions = slam.cloud(3.0).positions
+        if name == "tracked poses":
+            positions = alignment(positions)
+        means.append(float(np.mean(tree.query(positions[::5], workers=2)[0])))
+        print(f"{name}: {means[-1] * 1e3:.2f} mm")
+    print(f"difference {1e3 * (means[1] - means[0]):.2f} mm")
+
+
+SECTIONS: dict[str, Callable[[Path], None]] = {
+    "accuracy": accuracy,
+    "speed": speed,
+    "steps": steps,
+    "loops": loops,
+    "kidnap": kidnap,
+    "map": surface,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
+    arguments = parser.parse_args()
+    numba.set_num_threads(min(2, numba.get_num_threads()))
+    for name in arguments.only.split(","):
+        SECTIONS[name](arguments.data)
+
+
+if __name__ == "__main__":
+    main()
