@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -183,10 +181,11 @@ def test_the_best_engine_is_taken_and_a_broken_one_passed_over(network, monkeypa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["openvino-int8", "onnxruntime-int8"])
-def test_an_int8_engine_is_calibrated_once_and_stays_near_the_module(name, network, image, truth) -> None:
+def test_an_int8_engine_is_calibrated_once_and_stays_near_the_module(name, image) -> None:
     if name not in available_engines():
         pytest.skip(f"{name} is not installed here")
-    fresh = with_used_norms(copy.deepcopy(network), seed=len(name))
+    fresh = checkpoints.load()[0]  # rounding does more harm to random weights
+    fresh.segm.bias.data += len(name)  # a network that the cache does not know
     with pytest.raises(ValueError, match="calibrate"):
         open_engine(fresh, name)
     exact = open_engine(fresh, "torch")(image)
@@ -194,7 +193,7 @@ def test_an_int8_engine_is_calibrated_once_and_stays_near_the_module(name, netwo
         outputs = open_engine(fresh, name, calibration=calibration)(image)
         assert [o.shape for o in outputs] == [o.shape for o in exact]
         for ours, theirs in zip(outputs, exact, strict=True):
-            assert np.abs(ours - theirs).mean() < 0.4 * theirs.std()
+            assert np.abs(ours - theirs).mean() < 0.3 * theirs.std()
 
 
 # ---------------------------------------------------------------------------------------------------- predictor
