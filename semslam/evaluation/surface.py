@@ -1,0 +1,356 @@
+"""How far a reconstructed surface is from the true one.
+
+Protocol: both surfaces are brought to one point a 2 cm voxel, so that neither counts where it happens to be dense.
+Accuracy is the mean distance of the reconstruction's points to the reference, completeness that of the reference's
+points to the reconstruction; precision and recall are the fractions of them within a threshold, the F-score their
+harmonic mean (Knapitsch et al., Tanks and Temples, 2017; Sun et al., NeuralRecon, 2021). A sample of one side is
+held against the whole of the other, so that the voxels do not blur the distances.
+
+Visible-region rule, where the camera's views are known: a reference point counts if a view shows it between the near
+and the far limit; a reconstructed point counts if it projects, in at least one view, to a pixel where the reference
+lies between these limits, whether the point is before, on or behind it. What no view could have measured is judged
+on neither side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.cloud import SurfelCloud
+
+THRESHOLDS = (0.02, 0.05, 0.10)  # metres
+VOXEL = 0.02  # metres
+_FINE = 0.005  # metres; how densely points stand for a surface that is not a mesh
+
+
+@dataclass(frozen=True)
+class SurfaceScores:
+    """Metres, and fractions 0 to 1; accuracies are NaN where there is nothing to measure."""
+
+    protocol: str
+    accuracy_m: float  # mean distance of the reconstruction to the reference
+    accuracy_median_m: float
+    completeness_m: float  # mean distance of the reference to the reconstruction
+    completeness_median_m: float
+    thresholds_m: tuple[float, ...]
+    precision: tuple[float, ...]  # a threshold
+    recall: tuple[float, ...]
+    fscore: tuple[float, ...]
+    points: int  # of the reconstruction that were judged
+    points_outside: int  # of the reconstruction that no view of the reference says anything about
+    reference_points: int
+
+    def at(self, threshold_m: float) -> tuple[float, float, float]:
+        """(precision, recall, F-score) at one of the thresholds."""
+        k = self.thresholds_m.index(threshold_m)
+        return self.precision[k], self.recall[k], self.fscore[k]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The reference as a camera sees it."""
+
+    camera: Camera
+    T_world_camera: np.ndarray  # (4, 4) float64
+    depth: np.ndarray  # (H, W) float32 metres, 0 = none or outside the limits
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The surface that a reconstruction is held against."""
+
+    name: str
+    points: np.ndarray  # (M, 3) float32 world, what should be found, about one a 2 cm voxel
+    distance: Callable[[np.ndarray], np.ndarray]  # (N, 3) world points -> (N,) metres to the surface
+    views: tuple[View, ...] = ()  # none: everything counts
+
+    def judges(self, points: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether a view says anything about the place of each point (N, 3)."""
+        if not self.views:
+            return np.ones(len(points), bool)
+        judged = np.zeros(len(points), bool)
+        for view in self.views:
+            rest = np.flatnonzero(~judged)
+            judged[rest] = seen_depth(view, points[rest])[1] > 0
+        return judged
+
+    @property
+    def protocol(self) -> str:
+        """What was compared, in words."""
+        rule = f"visible region of {len(self.views)} views" if self.views else "whole surfaces, no visible-region rule"
+        return f"against {self.name}; {100 * VOXEL:g} cm voxels; {rule}"
+
+
+def voxel_means(points: np.ndarray, voxel: float = VOXEL) -> np.ndarray:
+    """(M, 3) float32 means of the points (N, 3) of each occupied voxel, in the voxels' order."""
+    if len(points) == 0:
+        return np.zeros((0, 3), np.float32)
+    cells = np.floor(np.asarray(points, np.float64) / voxel).astype(np.int64)
+    cells -= cells.min(axis=0)
+    size = cells.max(axis=0) + 1
+    key = (cells[:, 0] * size[1] + cells[:, 1]) * size[2] + cells[:, 2]
+    _, voxel_of, count = np.unique(key, return_inverse=True, return_counts=True)
+    sums = [np.bincount(voxel_of, weights=points[:, k], minlength=len(count)) for k in range(3)]
+    return (np.stack(sums, axis=1) / count[:, None]).astype(np.float32)
+
+
+def seen_depth(view: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For world points (N, 3): their depth z (N,) in a view and the reference's depth (N,) at their pixel, 0 = none."""
+    T = poses.inverse(np.asarray(view.T_world_camera, np.float64))
+    local = points @ T[:3, :3].T + T[:3, 3]
+    there = np.zeros(len(points), np.float32)
+    ahead = np.flatnonzero(local[:, 2] > 1e-3)
+    pixels = np.floor(view.camera.project(local[ahead]) + 0.5)
+    inside = np.all((pixels >= 0) & (pixels < (view.camera.width, view.camera.height)), axis=1)
+    u, v = pixels[inside].astype(np.int64).T
+    there[ahead[inside]] = view.depth[v, u]
+    return local[:, 2], there
+
+
+def distance_to_points(points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The distance, as a function, to the nearest of (M, 3) points; beyond 20 cm good to about a centimetre.
+
+    A search tree is slow far from a surface, where very many points are nearly the nearest. There, a distance
+    transform on a coarse grid names a point, and a tree of fewer points improves on it from 20 cm before that point.
+    """
+    fewer = voxel_means(points)
+    tree, small_tree, far = cKDTree(points), cKDTree(fewer), 0.2  # metres
+
+    def distance(queries: np.ndarray) -> np.ndarray:
+        if len(points) == 0 or len(queries) == 0:
+            return np.full(len(queries), np.inf)
+        rough = points[_nearest_by_grid(queries, points)].astype(np.float64)
+        distances = np.linalg.norm(rough - queries, axis=1)
+        start = rough + (queries - rough) * np.minimum(far / np.maximum(distances, far), 1)[:, None]
+        better = fewer[small_tree.query(start, workers=2)[1]]
+        distances = np.minimum(distances, np.linalg.norm(better - queries, axis=1))
+        close = distances < far
+        distances[close] = tree.query(queries[close], workers=2)[0]
+        return distances
+
+    return distance
+
+
+def _nearest_by_grid(queries: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N,) index of a point of the occupied cell that is nearest to each query's cell."""
+    low = np.minimum(points.min(axis=0), queries.min(axis=0)).astype(np.float64)
+    extent = np.maximum(points.max(axis=0), queries.max(axis=0)) - low
+    cell = max(0.04, float(np.prod(extent + 0.04) / 2e7) ** (1 / 3))  # metres; a bounded grid, however far outliers lie
+    size = np.floor(extent / cell).astype(np.int64) + 1
+    first = np.full(size, -1, np.int32)
+    first[tuple(np.floor((points[::-1] - low) / cell).astype(np.int64).T)] = np.arange(len(points) - 1, -1, -1)
+    nearest = distance_transform_edt(first < 0, return_distances=False, return_indices=True)
+    at = np.floor((queries - low) / cell).astype(np.int64).T
+    return first[tuple(nearest[:, at[0], at[1], at[2]])]
+
+
+def points_reference(points: np.ndarray, name: str = "points") -> Reference:
+    """A reference that is a cloud of points (N, 3), a map's surfels for example."""
+    if len(points) == 0:
+        raise ValueError(f"{name}: the reference has no points")
+    return Reference(name, voxel_means(points), distance_to_points(points))
+
+
+def mesh_reference(
+    vertices: np.ndarray,
+    triangles: np.ndarray,
+    name: str = "mesh",
+    camera: Camera | None = None,
+    T_world_camera: Iterable[np.ndarray] = (),
+    near: float = 0.3,
+    far: float = 5.0,
+) -> Reference:
+    """A reference that is a mesh: vertices (N, 3), triangles (M, 3), distances exact.
+
+    camera, T_world_camera: the views that decide what counts, at depths near..far in metres; none: all of it.
+    """
+    scene = _scene(vertices, triangles, name)
+
+    def distance(points: np.ndarray) -> np.ndarray:
+        import open3d as o3d
+
+        queries = o3d.core.Tensor(np.ascontiguousarray(points, np.float32))
+        return scene.compute_distance(queries).numpy() if len(points) else np.zeros(0, np.float32)
+
+    views = []
+    if camera is not None:
+        for T in T_world_camera:
+            depth = _cast(scene, camera, T)
+            views.append(View(camera, T, np.where((depth > near) & (depth < far), depth, np.float32(0))))
+    points = _seen_points(views) if views else voxel_means(sampled(vertices, triangles))
+    return Reference(name, points, distance, tuple(views))
+
+
+def depth_reference(
+    frames: Iterable[tuple[Camera, np.ndarray, np.ndarray]],
+    name: str = "back-projected depth",
+    near: float = 0.3,
+    far: float = 5.0,
+) -> Reference:
+    """A reference made of noise-free depth: (camera, depth (H, W) metres, T_world_camera) of each frame.
+
+    Its points are kept one a 5 mm voxel, which bounds what the distances can resolve to 2 to 3 mm.
+    """
+    views = [
+        View(camera, T, np.where((depth > near) & (depth < far), depth, 0).astype(np.float32))
+        for camera, depth, T in frames
+    ]
+    points = _seen_points(views, _FINE)
+    if len(points) == 0:
+        raise ValueError(f"{name}: no frame has a pose and depth between {near} and {far} m")
+    return Reference(name, voxel_means(points), distance_to_points(points), tuple(views))
+
+
+def sampled(vertices: np.ndarray, triangles: np.ndarray, spacing: float = _FINE) -> np.ndarray:
+    """(N, 3) points spread evenly over a mesh, about `spacing` metres apart; the same every time."""
+    corners = np.asarray(vertices, np.float64)[np.asarray(triangles, np.int64)]
+    areas = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    ends = np.cumsum(areas)
+    if len(ends) == 0 or ends[-1] <= 0:
+        return np.zeros((0, 3), np.float32)
+    count = int(min(max(ends[-1] / spacing**2, 1), 2e7))
+    rng = np.random.default_rng(0)
+    chosen = np.searchsorted(ends, (np.arange(count) + rng.random(count)) * (ends[-1] / count))
+    corners = corners[np.minimum(chosen, len(ends) - 1)]
+    a, b = rng.random((2, count, 1))
+    a, b = np.where(a + b > 1, 1 - a, a), np.where(a + b > 1, 1 - b, b)
+    return (corners[:, 0] + a * (corners[:, 1] - corners[:, 0]) + b * (corners[:, 2] - corners[:, 0])).astype(
+        np.float32
+    )
+
+
+def surface_scores(points: np.ndarray, reference: Reference, thresholds: Sequence[float] = THRESHOLDS) -> SurfaceScores:
+    """The figures of a reconstruction's points (N, 3) in the reference's world frame.
+
+    An empty reconstruction has precision, recall and F-score 0.
+    """
+    samples = voxel_means(points)
+    judged = reference.judges(samples)
+    to_reference = reference.distance(samples[judged]).astype(np.float64)
+    to_points = distance_to_points(points)(reference.points).astype(np.float64)
+    precision = [_share(to_reference < t) for t in thresholds]
+    recall = [_share(to_points < t) for t in thresholds]
+    return SurfaceScores(
+        protocol=reference.protocol,
+        accuracy_m=_finite(np.mean, to_reference),
+        accuracy_median_m=_finite(np.median, to_reference),
+        completeness_m=_finite(np.mean, to_points),
+        completeness_median_m=_finite(np.median, to_points),
+        thresholds_m=tuple(thresholds),
+        precision=tuple(precision),
+        recall=tuple(recall),
+        fscore=tuple(2 * p * r / (p + r) if p + r > 0 else 0.0 for p, r in zip(precision, recall)),
+        points=int(judged.sum()),
+        points_outside=int((~judged).sum()),
+        reference_points=len(reference.points),
+    )
+
+
+def surface_errors(points: np.ndarray, reference: Reference) -> np.ndarray:
+    """(N,) float32 metres from each point (N, 3) to the reference, NaN where the reference says nothing."""
+    errors = np.full(len(points), np.nan, np.float32)
+    judged = reference.judges(points)
+    errors[judged] = reference.distance(points[judged])
+    return errors
+
+
+def layering(cloud: SurfelCloud, apart: tuple[float, float] = (0.02, 0.20), samples: int = 20_000) -> float:
+    """How much of a map is layered: the share of surfels with another one of the same normal (within 30 degrees)
+    straight before or behind it, `apart` metres away along the normal and at most 2 cm to the side.
+
+    Of a sample of surfels, the same every time. A wall mapped once scores 0; NaN for an empty map.
+    """
+    if len(cloud) == 0:
+        return float("nan")
+    chosen = np.arange(len(cloud))
+    if len(cloud) > samples:
+        chosen = np.random.default_rng(0).choice(len(cloud), samples, replace=False)
+    thin = np.unique(np.floor(cloud.positions / 0.01).astype(np.int64), axis=0, return_index=True)[1]
+    tree = cKDTree(cloud.positions[thin])  # one surfel a centimetre is enough to meet
+    normals = cloud.normals[chosen]
+    layered = np.zeros(len(chosen), bool)
+    for step in np.arange(apart[0], apart[1], 0.02):
+        for side in (-1, 1):
+            rest = np.flatnonzero(~layered)
+            ends = cloud.positions[chosen[rest]] + side * (step + 0.01) * normals[rest]
+            distance, found = tree.query(ends, distance_upper_bound=0.02, workers=2)
+            meets = np.isfinite(distance)
+            other = cloud.normals[thin[np.where(meets, found, 0)]]
+            same = np.einsum("nk,nk->n", other, normals[rest]) > np.cos(np.radians(30))
+            layered[rest[meets & same]] = True
+    return float(layered.mean())
+
+
+def moved(reference: Reference, T_new_world: np.ndarray) -> Reference:
+    """The same reference in another world frame."""
+    R, t = T_new_world[:3, :3], T_new_world[:3, 3]
+    T_back = poses.inverse(np.asarray(T_new_world, np.float64))
+    return replace(
+        reference,
+        points=(reference.points @ R.T + t).astype(np.float32),
+        distance=lambda points: reference.distance((points @ T_back[:3, :3].T + T_back[:3, 3]).astype(np.float32)),
+        views=tuple(replace(view, T_world_camera=T_new_world @ view.T_world_camera) for view in reference.views),
+    )
+
+
+def _share(hits: np.ndarray) -> float:
+    return float(hits.mean()) if len(hits) else 0.0
+
+
+def _finite(figure: Callable[[np.ndarray], Any], distances: np.ndarray) -> float:
+    value = float(figure(distances)) if len(distances) else float("nan")
+    return value if np.isfinite(value) else float("nan")
+
+
+def _seen_points(views: Iterable[View], voxel: float = VOXEL) -> np.ndarray:
+    """(N, 3) world points of the views' depth, one a voxel. Gathered in batches, so that memory stays bounded."""
+    gathered, fresh = np.zeros((0, 3), np.float32), []
+    for view in views:
+        local = view.camera.backproject(view.depth)[view.depth > 0].astype(np.float64)
+        fresh.append((local @ view.T_world_camera[:3, :3].T + view.T_world_camera[:3, 3]).astype(np.float32))
+        if sum(map(len, fresh)) > 2_000_000:
+            gathered, fresh = _one_a_voxel(np.concatenate([gathered, *fresh]), min(voxel, _FINE)), []
+    return voxel_means(_one_a_voxel(np.concatenate([gathered, *fresh]), min(voxel, _FINE)), voxel)
+
+
+def _one_a_voxel(points: np.ndarray, voxel: float) -> np.ndarray:
+    """The first of the points of each voxel: averaging again and again would favour late ones."""
+    if len(points) == 0:
+        return points
+    cells = np.floor(points.astype(np.float64) / voxel).astype(np.int64)
+    cells -= cells.min(axis=0)
+    size = cells.max(axis=0) + 1
+    key = (cells[:, 0] * size[1] + cells[:, 1]) * size[2] + cells[:, 2]
+    return points[np.sort(np.unique(key, return_index=True)[1])]
+
+
+def _scene(vertices: np.ndarray, triangles: np.ndarray, name: str) -> Any:
+    import open3d as o3d
+
+    if len(triangles) == 0:
+        raise ValueError(f"{name}: the reference mesh has no triangles")
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(
+        o3d.core.Tensor(np.ascontiguousarray(vertices, np.float32)),
+        o3d.core.Tensor(np.ascontiguousarray(triangles, np.uint32)),
+    )
+    return scene
+
+
+def _cast(scene: Any, camera: Camera, T_world_camera: np.ndarray) -> np.ndarray:
+    """(H, W) float32 depth along z of a mesh through the pixels' centres, 0 where a ray meets nothing."""
+    import open3d as o3d
+
+    directions = camera.backproject(np.ones(camera.shape)) @ T_world_camera[:3, :3].T  # z = 1: t_hit is depth
+    origins = np.broadcast_to(T_world_camera[:3, 3], directions.shape)
+    rays = np.concatenate([origins, directions], axis=-1).astype(np.float32)
+    hit = scene.cast_rays(o3d.core.Tensor(rays))["t_hit"].numpy()
+    return np.where(np.isfinite(hit), hit, np.float32(0))

@@ -1,0 +1,169 @@
+"""Surface figures on shapes whose answer is known by hand, and against Open3D where it computes the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+from synthetic_maps import cloud_of, plane
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.evaluation.surface import (
+    depth_reference,
+    distance_to_points,
+    layering,
+    mesh_reference,
+    moved,
+    points_reference,
+    sampled,
+    surface_errors,
+    surface_scores,
+    voxel_means,
+)
+from semslam.viewpoint import look_at
+
+CAMERA = Camera(80, 60, 70.0, 70.0, 39.5, 29.5)
+SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
+TRIANGLES = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+
+
+def wall(z: float = 0.0, spacing: float = 0.005, width: float = 1.0) -> np.ndarray:
+    """Points on the unit square at a height z, or on the part of it below a width in x."""
+    return plane((0, 0, z), (width, 0, 0), (0, 1, 0), spacing)[0].astype(np.float32)
+
+
+@pytest.mark.parametrize("reference", [points_reference(wall()), mesh_reference(SQUARE, TRIANGLES)])
+def test_a_shifted_wall_is_as_far_as_it_was_shifted(reference):
+    scores = surface_scores(wall(0.03), reference)
+    assert scores.accuracy_m == pytest.approx(0.03, abs=5e-4)
+    assert scores.accuracy_median_m == pytest.approx(0.03, abs=5e-4)
+    assert scores.completeness_m == pytest.approx(0.03, abs=5e-4)
+    assert scores.at(0.02) == (0, 0, 0)
+    assert scores.at(0.05) == (1, 1, 1)
+    assert "no visible-region rule" in scores.protocol
+
+
+def test_half_a_wall_is_accurate_and_half_complete():
+    scores = surface_scores(wall(width=0.5), mesh_reference(SQUARE, TRIANGLES))
+    assert scores.accuracy_m < 1e-5
+    precision, recall, fscore = scores.at(0.05)
+    assert precision == 1
+    assert recall == pytest.approx(0.55, abs=0.01)  # 5 cm beyond the edge are still near enough
+    assert fscore == pytest.approx(2 * recall / (1 + recall))
+    # the other half lies 0 to 0.5 m away: 0.25 m on average, over half of the wall
+    assert scores.completeness_m == pytest.approx(0.125, abs=0.005)
+
+
+def test_precision_is_of_the_reconstruction_and_recall_of_the_reference():
+    twice = np.concatenate([wall(), wall(1.0)])
+    more = surface_scores(twice, points_reference(wall()))
+    less = surface_scores(wall(), points_reference(twice))
+    assert more.precision[0] == pytest.approx(0.5, abs=0.01)
+    assert more.recall[0] == 1
+    assert (less.precision[0], less.recall[0]) == (1, pytest.approx(0.5, abs=0.01))
+
+
+def test_where_points_are_dense_they_do_not_count_more():
+    uneven = np.concatenate([wall(), wall(0.04, spacing=0.01, width=0.5), wall(0.04, spacing=0.002, width=0.5)])
+    even = np.concatenate([wall(), wall(0.04, spacing=0.01, width=0.5)])
+    a, b = (surface_scores(points, points_reference(wall())) for points in (uneven, even))
+    assert a.accuracy_m == pytest.approx(b.accuracy_m, rel=0.02)
+
+
+def test_an_empty_map_scores_zero_and_has_no_accuracy():
+    scores = surface_scores(np.zeros((0, 3), np.float32), points_reference(wall()))
+    assert scores.fscore == scores.precision == scores.recall == (0, 0, 0)
+    assert np.isnan(scores.accuracy_m)
+    assert np.isnan(scores.completeness_m)
+
+
+def test_an_empty_reference_is_one_clear_error():
+    with pytest.raises(ValueError, match="the reference has no points"):
+        points_reference(np.zeros((0, 3), np.float32), "truth.ply")
+    with pytest.raises(ValueError, match="no triangles"):
+        mesh_reference(SQUARE, np.zeros((0, 3), np.int32))
+    with pytest.raises(ValueError, match="no frame has a pose and depth"):
+        depth_reference([(CAMERA, np.zeros(CAMERA.shape, np.float32), np.eye(4))])
+
+
+def test_voxel_means_and_distances_agree_with_open3d():
+    o3d = pytest.importorskip("open3d")
+    rng = np.random.default_rng(2)
+    points, others = rng.random((4000, 3)), rng.random((3000, 3))
+    points[0], points[1] = 0, 1  # Open3D's voxels start half a voxel before the lowest point
+    theirs = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
+    other = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(others))
+    down = np.asarray(theirs.voxel_down_sample(0.1).points) + 0.05
+    ours = voxel_means(points + 0.05, 0.1)
+    assert len(ours) == len(down)
+    assert cKDTree(ours).query(down)[0].max() < 1e-6
+    distance = distance_to_points(others.astype(np.float32))(points)
+    np.testing.assert_allclose(distance, theirs.compute_point_cloud_distance(other), atol=1e-6)
+
+
+def test_far_from_a_surface_distances_are_good_to_a_centimetre():
+    rng = np.random.default_rng(3)
+    surface = np.concatenate([wall(), wall(0.5), sampled(SQUARE[:, [2, 0, 1]], TRIANGLES)])
+    queries = rng.uniform(-3, 4, (2000, 3)).astype(np.float32)
+    found, exact = distance_to_points(surface)(queries), cKDTree(surface).query(queries)[0]
+    assert (found >= exact - 1e-6).all()
+    assert np.abs(found - exact).mean() < 0.01
+    assert np.abs(found - exact).max() < 0.03
+
+
+def test_only_what_a_view_shows_is_judged():
+    T = look_at(np.array([0.5, 0.5, -1.0]), np.array([0.5, 0.5, 0]), np.array([0, -1.0, 0]))
+    behind = SQUARE + [0, 0, 0.5]  # a second wall, hidden by the first
+    vertices, triangles = np.concatenate([SQUARE, behind]), np.concatenate([TRIANGLES, TRIANGLES + 4])
+    whole = mesh_reference(vertices, triangles)
+    seen = mesh_reference(vertices, triangles, camera=CAMERA, T_world_camera=[T])
+    assert whole.points[:, 2].max() > 0.49
+    assert seen.points[:, 2].max() < 0.01
+    assert "visible region of 1 views" in seen.protocol
+    # in front, on and behind what was seen counts; beside the image and where there is nothing does not
+    places = np.array([[0.5, 0.5, -0.2], [0.5, 0.5, 0], [0.5, 0.5, 0.3], [9, 0.5, 0], [0.5, 0.5, -2]], np.float32)
+    np.testing.assert_array_equal(seen.judges(places), [True, True, True, False, False])
+    errors = surface_errors(places, seen)
+    np.testing.assert_allclose(errors[:3], [0.2, 0, 0.2], atol=1e-5)
+    assert np.isnan(errors[3:]).all()
+    scores = surface_scores(places, seen)
+    assert (scores.points, scores.points_outside) == (3, 2)
+
+
+def test_depth_back_projected_is_the_surface_it_was_cast_from():
+    T = look_at(np.array([0.5, 0.5, -1.0]), np.array([0.5, 0.5, 0]), np.array([0, -1.0, 0]))
+    depth = mesh_reference(SQUARE, TRIANGLES, camera=CAMERA, T_world_camera=[T]).views[0].depth
+    reference = depth_reference([(CAMERA, depth, T)])
+    scores = surface_scores(wall(), reference)
+    assert scores.accuracy_m < 0.008  # pixels are 1.4 cm apart
+    assert scores.at(0.02)[1] == 1
+    near = depth_reference([(CAMERA, np.where(CAMERA.backproject(depth)[..., 0] > 0, depth, 7.0), T)])
+    assert near.points[:, 0].min() > 0.4 or near.points[:, 0].max() < 0.6  # 7 m is beyond the limit
+
+
+def test_a_rigid_motion_of_both_sides_changes_nothing():
+    T = poses.exp(np.array([1.0, -2.0, 0.5, 0.3, 0.2, -1.0]))
+    T_view = look_at(np.array([0.5, 0.5, -1.0]), np.array([0.5, 0.5, 0]), np.array([0, -1.0, 0]))
+    reference = mesh_reference(SQUARE, TRIANGLES, camera=CAMERA, T_world_camera=[T_view])
+    points = wall(0.03)
+    there = surface_errors((points @ T[:3, :3].T + T[:3, 3]).astype(np.float32), moved(reference, T))
+    np.testing.assert_allclose(there, surface_errors(points, reference), atol=1e-5)
+
+
+def test_samples_of_a_mesh_are_even_and_always_the_same():
+    points = sampled(SQUARE, np.array([[0, 1, 2], [0, 2, 3], [0, 0, 1]]), spacing=0.02)
+    assert len(points) == 2500
+    counts = np.histogram2d(points[:, 0], points[:, 1], bins=5, range=[[0, 1], [0, 1]])[0]
+    assert counts.min() > 70
+    np.testing.assert_array_equal(points, sampled(SQUARE, np.array([[0, 1, 2], [0, 2, 3], [0, 0, 1]]), spacing=0.02))
+
+
+def test_a_wall_mapped_once_is_not_layered_and_one_mapped_twice_is():
+    one = plane((0, 0, 0), (1, 0, 0), (0, 1, 0), 0.02)
+    two = plane((0, 0, 0.07), (1, 0, 0), (0, 1, 0), 0.02)
+    back = plane((0, 0, 0.07), (0, 1, 0), (1, 0, 0), 0.02)  # the other side of a thick board
+    assert layering(cloud_of([("wall", *one)], 0.02)) == 0
+    assert layering(cloud_of([("wall", *one), ("wall", *back)], 0.02)) == 0
+    assert layering(cloud_of([("wall", *one), ("wall", *two)], 0.02)) == 1
+    assert np.isnan(layering(cloud_of([("wall", *one)], 0.02).selected(np.zeros(0, int))))
