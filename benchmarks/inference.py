@@ -1,6 +1,6 @@
 """How fast the joint network runs here: every engine against the plain PyTorch module, in one process.
 
-    python benchmarks/inference.py [--size 640x480] [--rounds 15] [--threads 2] [--weights FILE]
+    python benchmarks/inference.py [--size 640x480] [--rounds 15] [--threads 2] [--weights FILE] [--calibrate FOLDER]
 
 Engines take turns, so that a busy moment hits all of them; medians. "x eager" is against the module as it is (NCHW),
 "x channels_last" against the module in channels_last order, which is one line of work. Then the post-processing.
@@ -12,7 +12,9 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--weights", default=None, help="default: the bundled ones")
     parser.add_argument("--engines", nargs="*", default=None, help="default: every one that is here")
+    parser.add_argument("--calibrate", default=None, help="folder of images for the int8 engines; without it none run")
     arguments = parser.parse_args()
     width, height = (int(n) for n in arguments.size.split("x"))
     torch.set_num_threads(arguments.threads)
@@ -40,8 +43,11 @@ def main() -> None:
         "eager": eager(network, image, torch.contiguous_format),
         "eager, channels_last": eager(network, image, torch.channels_last),
     }
+    images = [] if arguments.calibrate is None else calibration(Path(arguments.calibrate), metadata.get("input_size"))
     for name in arguments.engines or available_engines():
-        engine = open_engine(network, name, arguments.threads)
+        if name.endswith("-int8") and not images:
+            continue
+        engine = open_engine(network, name, arguments.threads, images)
         runs[name] = lambda engine=engine: engine(image)
     times = interleaved(runs, arguments.rounds)
 
@@ -67,6 +73,15 @@ def main() -> None:
     print(f"\npost-processing to {width}x{height}, beside the network's pass in {plain.engine}")
     for name, milliseconds in post.items():
         print(f"{name:24}{milliseconds:9.1f} ms = {milliseconds / times[plain.engine]:.2f} of it")
+
+
+def calibration(folder: Path, input_size: list[int] | None) -> list[np.ndarray]:
+    """Twenty images of a folder, at the size that the network was trained for."""
+    paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".jpg", ".png")]
+    images = [cv2.cvtColor(cv2.imread(str(p)), cv2.COLOR_BGR2RGB) for p in paths[:: max(1, len(paths) // 20)][:20]]
+    if input_size is None:
+        return images
+    return [cv2.resize(i, (input_size[1], input_size[0]), interpolation=cv2.INTER_AREA) for i in images]
 
 
 def eager(network: torch.nn.Module, image: np.ndarray, order: torch.memory_format) -> Callable[[], object]:

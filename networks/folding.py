@@ -123,7 +123,7 @@ def max_pool_5x5(x: Tensor) -> Tensor:
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
-_WORTH_A_THREAD = 1 << 18  # numbers in an image below which one thread is faster
+_WORTH_A_THREAD = 1 << 21  # numbers in an image below which one thread is faster
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.evaluation.depth import KITTI_PROTOCOLS, PROTOCOLS, DepthErrors
+from semslam.evaluation.depth import FIGURES, KITTI_PROTOCOLS, PROTOCOLS, DepthErrors
 from semslam.evaluation.normals import NormalErrors
 from semslam.evaluation.segmentation import Calibration, ConfusionMatrix, semanticfusion_size
 from semslam.labels import label_set, remap_arg_max, remap_labels, remap_probabilities
@@ -23,8 +23,6 @@ from semslam.labels import label_set, remap_arg_max, remap_labels, remap_probabi
 if TYPE_CHECKING:
     from networks.inference import Predictor
     from sequences.labelled_images import LabelledImage
-
-_DEPTH_FIGURES = ("rmse", "rmse_log", "abs_rel", "sqr_rel", "log10", "silog", "delta1", "delta2", "delta3")
 
 
 def score(
@@ -163,7 +161,7 @@ def _depth_figures(depths: dict[str, DepthErrors]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for suffix, errors in depths.items():
         for pooling, scores in (("", errors.pooled()), ("_mean_of_images", errors.mean_of_images())):
-            found |= {f"{name}{suffix}{pooling}": _plain(getattr(scores, name)) for name in _DEPTH_FIGURES}
+            found |= {f"{name}{suffix}{pooling}": _plain(getattr(scores, name)) for name in FIGURES}
     return found
 
 

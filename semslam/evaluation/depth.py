@@ -70,6 +70,9 @@ class DepthScores:
     images: int
 
 
+FIGURES = ("rmse", "rmse_log", "abs_rel", "sqr_rel", "log10", "silog", "delta1", "delta2", "delta3")
+
+
 def crop_slices(crop: tuple[float, float, float, float], height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of a crop given as fractions, truncated to whole pixels."""
 
@@ -112,13 +115,14 @@ class DepthErrors:
     def mean_of_images(self) -> DepthScores:
         """The mean of each image's own figures; images without a valid pixel are left out."""
         rows = np.array([row for row in self._sums if row[0] > 0]).reshape(-1, _COLUMNS)
-        figures = _figures(rows).mean(axis=0) if len(rows) else np.full(_COLUMNS, np.nan)
+        figures = _figures(rows).mean(axis=0) if len(rows) else np.full(len(FIGURES), np.nan)
         return self._scores(figures, "mean of images")
 
     def _scores(self, figures: np.ndarray, pooling: str) -> DepthScores:
         pixels = int(sum(row[0] for row in self._sums))
         images = sum(row[0] > 0 for row in self._sums)
-        return DepthScores(f"{self.protocol.name}, {pooling}", *(float(x) for x in figures[:9]), pixels, int(images))
+        named = {name: float(value) for name, value in zip(FIGURES, figures)}
+        return DepthScores(f"{self.protocol.name}, {pooling}", **named, pixels=pixels, images=int(images))
 
 
 _COLUMNS = 10

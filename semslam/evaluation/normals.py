@@ -62,13 +62,17 @@ class NormalErrors:
         pixels = int(self._histogram.sum())
         protocol = "angles pooled over valid pixels"
         if not pixels:
-            return NormalScores(protocol, *[float("nan")] * 6, pixels=0)
+            nothing = float("nan")
+            return NormalScores(protocol, nothing, nothing, nothing, nothing, nothing, nothing, 0)
         median_bin = int(np.searchsorted(np.cumsum(self._histogram), pixels / 2))
+        within_11_25, within_22_5, within_30 = (float(count) / pixels for count in self._within)
         return NormalScores(
             protocol,
             self._sum / pixels,
             (median_bin + 0.5) * _BIN_DEGREES,
             float(np.sqrt(self._squared_sum / pixels)),
-            *(float(count) / pixels for count in self._within),
-            pixels=pixels,
+            within_11_25,
+            within_22_5,
+            within_30,
+            pixels,
         )
