@@ -109,7 +109,7 @@ def test_far_from_a_surface_distances_are_good_to_a_centimetre():
     found, exact = distance_to_points(surface)(queries), cKDTree(surface).query(queries)[0]
     assert (found >= exact - 1e-6).all()
     assert np.abs(found - exact).mean() < 0.01
-    assert np.abs(found - exact).max() < 0.03
+    assert (found < 1.02 * exact + 0.01).all()
 
 
 def test_only_what_a_view_shows_is_judged():
