@@ -180,7 +180,8 @@ def report(result: Result, frames: Sequence[Frame], gaps: Sequence[int] = GAPS) 
     )
     print(
         f"{result.name:28s} ATE {ate.rmse * 1e3:7.2f} mm (largest {ate.maximum * 1e3:7.1f})  "
-        f"RPE {rpe.rmse_m * 1e3:6.2f} mm {np.degrees(rpe.rmse_rad):6.3f} deg  lost {np.count_nonzero(~result.ok):3d}  depth against itself {own} mm  "
+        f"RPE {rpe.rmse_m * 1e3:6.2f} mm {np.degrees(rpe.rmse_rad):6.3f} deg  "
+        f"lost {np.count_nonzero(~result.ok):3d}  depth against itself {own} mm  "
         f"{np.median(result.milliseconds[5:]):6.1f} ms a frame",
         flush=True,
     )

@@ -41,7 +41,7 @@ class LoopConfig:
     candidates: int = 2  # keyframes tried for a global closure
     way_std: float = 0.01  # metres of drift a metre, and radians a radian, between keyframes ...
     way_floor: float = 0.001  # ... and at least
-    closure_std: float = 0.003  # metres, and radians, of a closure
+    closure_std: float = 0.006  # metres, and radians, of a closure
 
 
 @dataclass(frozen=True, eq=False)
