@@ -108,6 +108,8 @@ def reconstruct(
 def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     png: Annotated[Optional[Path], typer.Option(help="Write a picture instead of opening a window.")] = None,  # noqa: UP045
+    html: Annotated[Optional[Path], typer.Option(help="Write a page that turns the map in a browser, offline.")] = None,  # noqa: UP045
+    video: Annotated[Optional[Path], typer.Option(help="Write an mp4 film of an orbit around the map.")] = None,  # noqa: UP045
     color_by: Annotated[
         str, typer.Option(help="color | label | normal | confidence | entropy | first_seen | last_seen")
     ] = "label",
@@ -124,6 +126,19 @@ def view(
     if png:
         viewer.render_png(png, viewed, coloring=color_by, hidden=hidden)
         typer.echo(f"picture: {png}")
+    if html:
+        from semslam.view_html import write_html
+
+        write_html(html, viewed.without(hidden))
+        typer.echo(f"page: {html}")
+    if video:
+        from semslam.pictures import picture_camera
+        from semslam.video import orbit_poses, write_video
+
+        shown = viewed.without(hidden)
+        write_video(video, shown, orbit_poses(shown, picture_camera()), coloring=color_by)
+        typer.echo(f"film: {video}")
+    if png or html or video:
         return
     for line in [*viewer.key_help(), *viewer.legend_lines(viewed)]:
         typer.echo(line)
