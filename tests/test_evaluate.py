@@ -1,0 +1,235 @@
+"""`semslam evaluate`: figures of runs whose errors are known, and of files that other systems wrote."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from stub_networks import KnowingNetwork
+from synthetic_maps import NYU13, cloud_of, path_through_room, plane, room
+from test_reconstruct import refused, semslam
+
+from semslam import main_job, poses
+from semslam.camera import Camera
+from semslam.evaluate import evaluate_run, over_scenes, scene_reference, world_alignment
+from semslam.evaluation.map_labels import (
+    MapLabelScores,
+    most_probable,
+    pooled_and_mean,
+    rendered_probabilities,
+    surfel_truth,
+)
+from semslam.evaluation.segmentation import ConfusionMatrix
+from semslam.frame import UNLABELLED
+from semslam.ply import write_ply
+from semslam.splatting import render
+from semslam.trajectory import Trajectory, write_tum
+from sequences import open_sequence
+
+ROOM = "room:frames=24,width=160,height=120"
+CAMERA = Camera(96, 72, 80.0, 80.0, 47.5, 35.5)
+STABLE = ("ate_m", "rpe_m", "rpe_deg", "coverage", "accuracy_m", "completeness_m", "fscore_5cm", "miou_13_single",
+          "miou_13_map")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network():
+    return KnowingNetwork(open_sequence(ROOM), mistakes=0.3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, network):
+    """A run on the room with a network that is wrong on three tenths of the blocks of a frame."""
+    out = tmp_path_factory.mktemp("runs") / "room"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main_job, "predictor", lambda *_: network)
+        job = main_job.prepare(ROOM, out, labels="predicted", label_every=2)
+        for _ in job:
+            pass
+        main_job.finish(job, mesh=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluation(run, network):
+    return evaluate_run(run, network=network)
+
+
+def test_a_run_with_exact_depth_and_poses_is_accurate_and_complete(evaluation):
+    figures = evaluation.figures
+    assert figures["ate_m"] < 1e-6
+    assert figures["coverage"] == 1
+    assert figures["accuracy_m"] < 0.005
+    assert figures["completeness_m"] < 0.02
+    assert figures["fscore_5cm"] > 0.97
+    assert "the scene's own mesh" in figures["surface_protocol"]
+    assert "visible region of 24 views" in figures["surface_protocol"]
+    assert evaluation.errors is not None
+    assert np.nanmedian(evaluation.errors) < 0.003
+
+
+def test_the_map_is_righter_than_the_frames_that_it_was_made_from(evaluation):
+    figures = evaluation.figures
+    assert figures["miou_13_single"] < 0.75
+    assert figures["miou_13_map"] > figures["miou_13_single"] + 0.1
+    assert figures["miou_13_map_covered"] >= figures["miou_13_map"]
+    assert figures["pixel_accuracy_13_surfels"] > 0.93
+    assert evaluation.labels[13].frames == 12  # every second one
+    assert set(STABLE) <= set(figures)
+
+
+def test_the_command_writes_the_figures_into_the_run_and_where_it_is_asked_to(
+    run, network, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    assert semslam("evaluate", run, "--json", tmp_path / "figures.json") == 0
+    printed = capsys.readouterr().out
+    assert "accuracy" in printed
+    assert "visible region" in printed
+    written, metrics = (json.loads(path.read_text()) for path in (tmp_path / "figures.json", run / "metrics.json"))
+    for name in STABLE:
+        assert metrics[name] == written[name]
+    assert metrics["surfels"] > 0  # what the run itself had written is still there
+
+
+def test_a_run_is_held_against_the_surface_that_one_names(run, network, tmp_path):
+    vertices, triangles, _ = open_sequence(ROOM).mesh()
+    shifted = vertices + np.float32([0, 0, 0.03])
+    write_ply(tmp_path / "truth.ply", dict(zip("xyz", shifted.T)), triangles)
+    figures = evaluate_run(run, str(tmp_path / "truth.ply"), network=network).figures
+    assert 0.005 < figures["accuracy_m"] < 0.03  # level surfaces are 3 cm off, walls are not
+    for truth in ("depth", "tsdf"):
+        figures = evaluate_run(run, truth, network=network).figures
+        assert figures["accuracy_m"] < 0.012, truth
+
+
+def test_a_sequence_without_a_surface_to_compare_with_says_so(tmp_path):
+    from sequences.folder import write_folder
+
+    folder = write_folder(open_sequence("room:frames=3,width=64,height=48"), tmp_path / "room")
+    (folder / "groundtruth.txt").unlink()
+    with pytest.raises(ValueError, match="no depth with poses to make a reference of"):
+        scene_reference(open_sequence(folder))
+    with pytest.raises(ValueError, match="has no mesh of its own"):
+        scene_reference(open_sequence(folder), "mesh")
+
+
+def test_a_map_of_another_system_is_compared_with_a_mesh(tmp_path, capsys):
+    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
+    write_ply(tmp_path / "truth.ply", dict(zip("xyz", square.T)), np.array([[0, 1, 2], [0, 2, 3]], np.int32))
+    points = plane((0, 0, 0.04), (1, 0, 0), (0, 1, 0), 0.01)[0].astype(np.float32)
+    write_ply(tmp_path / "other.ply", dict(zip("xyz", points.T)))
+    np.savetxt(tmp_path / "other.xyz", points)
+    for name in ("other.ply", "other.xyz"):
+        out = tmp_path / "figures.json"
+        arguments = ("--map", tmp_path / name, "--reference", tmp_path / "truth.ply", "--json", out)
+        assert semslam("evaluate", *arguments) == 0
+        figures = json.loads(out.read_text())
+        assert figures["accuracy_m"] == pytest.approx(0.04, abs=1e-3)
+        assert (figures["fscore_2cm"], figures["fscore_5cm"]) == (0, 1)
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_a_trajectory_of_another_system_is_compared_with_a_reference(tmp_path):
+    t = np.linspace(0, 3, 40)
+    T = np.stack([poses.exp(np.array([s, np.sin(s), 0.2 * s, 0, 0.3 * s, 0])) for s in t])
+    write_tum(tmp_path / "gt.txt", Trajectory(t, T))
+    half = T.copy()
+    half[:, :3, 3] *= 0.5
+    write_tum(tmp_path / "est.txt", Trajectory(t[:20], half[:20]))
+    out = tmp_path / "figures.json"
+    files = ("--trajectory", tmp_path / "est.txt", "--reference", tmp_path / "gt.txt", "--json", out)
+    assert semslam("evaluate", *files) == 0
+    rigid = json.loads(out.read_text())
+    assert rigid["coverage"] == 0.5
+    assert rigid["ate_m"] > 0.05
+    assert "SE(3)" in rigid["trajectory_protocol"]
+    assert semslam("evaluate", *files, "--with-scale") == 0
+    assert json.loads(out.read_text())["ate_m"] < 1e-6
+
+
+def test_what_cannot_be_evaluated_is_one_clear_line(tmp_path, capsys):
+    assert "name the folder of a run" in refused(capsys, "evaluate")
+    assert "not a run" in refused(capsys, "evaluate", tmp_path)
+    assert "--reference" in refused(capsys, "evaluate", "--map", tmp_path / "x.ply")
+    (tmp_path / "x.ply").write_text("nonsense")
+    files = ("--map", tmp_path / "x.ply", "--reference", tmp_path / "y.ply")
+    assert "holds no points" in refused(capsys, "evaluate", *files)
+
+
+def test_worlds_are_aligned_by_whole_poses_also_on_a_straight_path():
+    t = np.arange(10) / 10
+    T = np.stack([poses.exp(np.array([s, 0, 0, 0, 0, 0])) for s in t])
+    T_ref_est = poses.exp(np.array([0.5, 1, -2, 0.4, -0.8, 0.3]))
+    found = world_alignment(Trajectory(t, T), Trajectory(t, T_ref_est @ T))
+    np.testing.assert_allclose(found, T_ref_est, atol=1e-12)
+
+
+# the parts: labels of maps
+
+
+def test_a_map_rendered_back_has_its_own_labels():
+    cloud, T = room(), path_through_room(1)[0]
+    rendering = render(cloud, CAMERA, T)
+    image = rendered_probabilities(cloud, rendering)
+    labels = most_probable(image)
+    seen = rendering.index >= 0
+    np.testing.assert_array_equal(labels[seen], cloud.labels()[rendering.index[seen]])
+    assert (labels[~seen] == UNLABELLED).all()
+
+
+def test_surfels_get_the_class_that_most_frames_show_and_hidden_ones_none():
+    near = plane((-1, -1, 1), (2, 0, 0), (0, 2, 0), 0.02)
+    far = plane((-1, -1, 2), (2, 0, 0), (0, 2, 0), 0.02)
+    cloud = cloud_of([("wall", near[0], -near[1]), ("floor", far[0], -far[1])], 0.02)
+    bed, sofa, table = (NYU13.id_of(name) for name in ("bed", "sofa", "table"))
+    frames = [(CAMERA, np.eye(4), np.full(CAMERA.shape, label, np.uint8)) for label in (bed, sofa, bed, UNLABELLED)]
+    half = np.full(CAMERA.shape, table, np.uint8)
+    half[:, 48:] = bed
+    found = surfel_truth(cloud, [*frames, (CAMERA, np.eye(4), half)], 13)
+    inside = np.abs(cloud.positions[:, :2]).max(axis=1) < 0.4
+    front = cloud.positions[:, 2] < 1.5
+    assert (found[inside & front] == bed).all()
+    assert (found[~front & (np.abs(cloud.positions[:, :2]).max(axis=1) < 0.9)] == UNLABELLED).all()
+
+
+def test_holes_count_as_missed_but_not_among_the_covered():
+    truth = np.zeros((20, 20), np.uint8)
+    right = np.zeros((20, 20, 3), np.float32)
+    right[..., 0] = 1
+    holes = right.copy()
+    holes[:, 10:] = 0
+    scores = MapLabelScores(3)
+    scores.add(truth, holes, right)
+    assert scores.map.scores().miou == 0.5
+    assert scores.map_covered.scores().miou == 1
+    assert scores.single.scores().miou == 1
+    assert "1 labelled frames" in scores.protocol
+
+
+def test_the_band_at_boundaries_does_not_count():
+    truth = np.zeros((20, 20), np.uint8)
+    truth[:, 10:] = 1
+    called = np.zeros((20, 20, 2), np.float32)
+    called[:, :12, 0] = 1  # two pixels off
+    called[:, 12:, 1] = 1
+    scores = MapLabelScores(2)
+    scores.add(truth, called)
+    assert scores.map.scores().miou == 1
+
+
+def test_pooling_counts_pixels_and_the_mean_counts_scenes():
+    large, small = ConfusionMatrix(2), ConfusionMatrix(2)
+    large.add(np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8))
+    small.add(np.ones((1, 2), np.uint8), np.array([[0, 1]], np.uint8))
+    pooled, mean = pooled_and_mean({"large": large, "small": small})
+    assert pooled == pytest.approx((100 / 101 + 1 / 2) / 2)
+    assert mean == pytest.approx((1 + (0 + 1 / 2) / 2) / 2)
+
+
+def test_several_runs_are_pooled_and_averaged(evaluation):
+    twice = over_scenes({"a": evaluation, "b": evaluation})
+    assert twice["scenes"] == 2
+    assert twice["accuracy_m"] == pytest.approx(evaluation.figures["accuracy_m"])
+    assert twice["miou_13_map_pooled"] == pytest.approx(evaluation.figures["miou_13_map"])
