@@ -65,7 +65,13 @@ def from_dict(values: Any, kind: type[T], where: str) -> T:
     for key in values:
         if key not in known:
             raise ValueError(f"{where}: unknown setting {key!r}; known ones are {', '.join(known)}")
+    if missing := [f.name for f in dataclasses.fields(kind) if f.name not in values and _required(f)]:  # type: ignore[arg-type]
+        raise ValueError(f"{where}: lacks {', '.join(missing)}, which has no default")
     return kind(**{key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()})
+
+
+def _required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
@@ -76,7 +82,9 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return _convert(value, next(a for a in arguments if a is not type(None)), where)
     if dataclasses.is_dataclass(hint):
         return from_dict(value, hint, where)  # type: ignore[arg-type]
-    if origin in (tuple, list) and isinstance(value, (list, tuple)):
+    if origin in (tuple, list):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where}: found {value!r}, expected a list")
         inner = arguments[0] if arguments else Any
         return origin(_convert(v, inner, where) for v in value)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):

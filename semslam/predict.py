@@ -94,8 +94,8 @@ def write_figure(
     plt.close(figure)
 
 
-def predict_files(images: list[Path], out: Path, predictor, figure: bool = True) -> list[Path]:
-    """Write predictions, and a figure, of each image; `predictor` is a `networks.inference.Predictor`."""
+def predict_files(images: list[Path], out: Path, predictor) -> list[Path]:
+    """Write predictions and a figure of each image; `predictor` is a `networks.inference.Predictor`."""
     label_set = LABEL_SETS[predictor.label_set]
     written = []
     for path in images:
@@ -103,9 +103,7 @@ def predict_files(images: list[Path], out: Path, predictor, figure: bool = True)
         prediction = predictor(color)
         labels = prediction.class_probabilities.argmax(axis=2).astype(label_set.dtype)
         written += write_prediction(out, path.stem, prediction.depth, labels, label_set, prediction.normals)
-        if figure:
-            write_figure(
-                out / f"{path.stem}_figure.png", color, prediction.depth, labels, label_set, prediction.normals
-            )
-            written.append(out / f"{path.stem}_figure.png")
+        figure = out / f"{path.stem}_figure.png"
+        write_figure(figure, color, prediction.depth, labels, label_set, prediction.normals)
+        written.append(figure)
     return written

@@ -18,7 +18,7 @@ __all__ = ["READERS", "CorruptFrame", "ImageSequence", "Reader", "Sequence", "op
 class Reader(NamedTuple):
     """How one kind of recording is told apart and opened."""
 
-    open: Callable[..., Sequence]  # (path, *, depth_scale=None, camera=None, ...)
+    open: Callable[..., Sequence]  # (path, *, camera=None, ...)
     fits: Callable[[Path], bool]  # whether a path looks like this kind
     layout: str  # what lies in it, for people
 
@@ -40,8 +40,9 @@ READERS: dict[str, Reader] = {
 def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> Sequence:
     """Open a recording; its kind, a key of READERS, is told from what lies in the folder where not given.
 
-    Options that every reader of files takes: `depth_scale` (units a metre) and `camera` replace what the
-    recording says; None leaves it. FileNotFoundError where there is nothing, ValueError where no frame could be right.
+    Options of the readers of files: `camera` and, where the layout does not fix it (NYUv2 raw, SUN RGB-D),
+    `depth_scale` (units a metre) replace what the recording says; None leaves it.
+    FileNotFoundError where there is nothing, ValueError where no frame could be right.
     """
     path = Path(path)
     if kind is None:

@@ -48,7 +48,8 @@ class Sequence(ABC):
 
     @property
     def has_poses(self) -> bool:
-        return self.poses is not None
+        """Whether any frame has one: a trajectory of another recording gives none."""
+        return self.poses is not None and any(T is not None for T in self.poses)
 
     @property
     def trajectory(self) -> Trajectory | None:
