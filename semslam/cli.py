@@ -41,18 +41,20 @@ def reconstruct(
     ],
     out: Out,
     kind: Kind = None,
-    depth: Annotated[str, typer.Option(help="sensor | predicted")] = "sensor",
-    labels: Annotated[str, typer.Option(help="predicted | truth | none")] = "predicted",
+    depth: Annotated[Optional[str], typer.Option(help="sensor (default) | predicted")] = None,  # noqa: UP045
+    labels: Annotated[Optional[str], typer.Option(help="predicted (default) | truth | none")] = None,  # noqa: UP045
     poses: Annotated[
         Optional[str], typer.Option(help="dataset | tracked | refined | a file; by default dataset, if it has poses.")  # noqa: UP045
     ] = None,
-    classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
+    classes: Annotated[Optional[str], typer.Option(help="nyu13 (default) | nyu40")] = None,  # noqa: UP045
     label_every: Annotated[Optional[int], typer.Option(help="Frames between two labelled ones.")] = None,  # noqa: UP045
     weights: Annotated[Optional[str], typer.Option(help="Weights of the network; bundled ones by default.")] = None,  # noqa: UP045
     engine: Annotated[Optional[str], typer.Option(help="torch | onnxruntime | openvino")] = None,  # noqa: UP045
     config: Annotated[Optional[Path], typer.Option(help="YAML with any of the settings of config.yaml.")] = None,  # noqa: UP045
     hold_out: Annotated[Optional[int], typer.Option(help="Keep every so many-th frame to judge the map by.")] = None,  # noqa: UP045
-    loops: Annotated[bool, typer.Option(help="Correct tracked poses where the camera comes back.")] = True,
+    loops: Annotated[
+        Optional[bool], typer.Option("--loops/--no-loops", help="Correct tracked poses where the camera comes back.")  # noqa: UP045
+    ] = None,
     max_surfels: Annotated[Optional[int], typer.Option(help="Capacity of the map.")] = None,  # noqa: UP045
     mesh: Annotated[bool, typer.Option(help="Also write a labelled triangle mesh.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,

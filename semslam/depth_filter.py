@@ -60,8 +60,10 @@ def bilateral(depth, radius, near, far, base, quadratic, out):
                 ws = weight[a:b]
                 for k in range(b - a):
                     e = there[k] - center[k]
-                    w = max(f32(1) - e * e * scales[k], f32(0))
-                    w = w * w * w_space
+                    inside = e * e * scales[k] < f32(1)  # false for NaN and infinity too
+                    e = e if inside else f32(0)
+                    w = f32(1) - e * e * scales[k]
+                    w = w * w * w_space if inside else f32(0)
                     totals[k] += w * e
                     ws[k] += w
         for u in range(width):

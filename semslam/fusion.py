@@ -28,11 +28,21 @@ class FusionConfig:
     gate: float = 0.01  # depth gate of the association, on top of three standard deviations
     normal_gate_deg: float = 40.0
     spacing: float = 0.002  # surfels are not added closer than this
+    coarsest: float = 0.006  # where a pixel and a half is less, every second pixel of a chessboard is enough
     max_confidence: float = 100.0  # beyond it the mean forgets: scenes change
     stable: float = 5.0  # confidence from which a surfel is kept without being confirmed
     patience: int = 20  # frames that an unstable surfel in view may go unconfirmed
     clean_every: int = 10  # frames
     carve: float = 1.0  # confidence that a surfel in front of a measurement loses a frame
+
+    def __post_init__(self) -> None:
+        if not 0 < self.near < self.far <= 1000:
+            raise ValueError(f"fusion: near is {self.near} and far {self.far}; expected 0 < near < far <= 1000 metres")
+        if self.noise <= 0 or self.noise_quadratic < 0 or self.gate <= 0 or self.smoothing < 0:
+            raise ValueError(
+                f"fusion: noise {self.noise}, noise_quadratic {self.noise_quadratic}, gate {self.gate}, smoothing "
+                f"{self.smoothing}; noise and gate must be positive metres, the others not negative"
+            )
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,9 @@ class Fusion:
         self.camera = camera
         self.config = config or FusionConfig()
         height, width = camera.shape
+        if width > 65535 or height > 32767:
+            raise ValueError(f"images are {width}x{height}; the map takes at most 65535x32767, resize them with width")
+        self._fused = 0  # frames, which is what cleaning goes by: indices have gaps where frames are held out
         self._K = np.array([camera.fx, camera.fy, camera.cx, camera.cy], f32)
         self._depth = np.zeros((height, width), f32)
         self._normals = np.zeros((height, width, 3), f32)
@@ -81,12 +94,13 @@ class Fusion:
     def prepare(self, observation: Observation) -> Observation:
         """The observation with smoothed depth and its normals, which are working images: the next call reuses them."""
         c = self.config
-        if observation.depth.shape != self.camera.shape:
-            height, width = observation.depth.shape
-            raise ValueError(
-                f"frame {observation.frame.index} is {width}x{height}, the map's camera "
-                f"{self.camera.width}x{self.camera.height}; all frames of a map need one size"
-            )
+        for image in (observation.depth, observation.color, observation.confidence, observation.class_probabilities):
+            if image is not None and image.shape[:2] != self.camera.shape:
+                height, width = image.shape[:2]
+                raise ValueError(
+                    f"frame {observation.frame.index} has an image of {width}x{height}, the map's camera is "
+                    f"{self.camera.width}x{self.camera.height}; all images of a map need one size"
+                )
         noise = (f32(c.noise), f32(c.noise_quadratic))
         depth = np.ascontiguousarray(observation.depth, f32)
         depth_filter.bilateral(depth, c.smoothing, f32(c.near), f32(c.far), *noise, self._depth)
@@ -99,6 +113,8 @@ class Fusion:
         depth, normals = observation.depth, observation.normals
         if normals is None:
             raise ValueError("the observation has no normals; call `prepare` first")
+        if not np.isfinite(T_world_camera).all():
+            raise ValueError(f"the pose of frame {now} is not finite; give frames without a pose as lost")
         R, t = _rotation_translation(T_world_camera)
         removed = self._bury(surfels)
         near, far = f32(0.5 * c.near), f32(1.2 * c.far)
@@ -122,12 +138,13 @@ class Fusion:
         merged = int(self._merged_counts[:n].sum())
         kernels.mark_new(
             self._index, depth, normals, confidence, f32(0.5) * (self._K[0] + self._K[1]),
-            *noise, f32(c.spacing), self._new, self._new_counts,
+            *noise, f32(c.spacing), f32(c.coarsest), self._new, self._new_counts,
         )  # fmt: skip
         added = self._append(surfels, observation, normals, confidence, R, t, now)
         n = self._see(surfels, R, t, far)
         self.visible = self._chunks[:n]
-        if c.clean_every and now % c.clean_every == c.clean_every - 1:
+        self._fused += 1
+        if c.clean_every and self._fused % c.clean_every == 0:
             kernels.mark_removals(
                 self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen,
                 R, t, self._K, near, far, depth, self._index, *noise, cos_gate,
@@ -162,7 +179,7 @@ class Fusion:
 
     def state(self) -> dict[str, np.ndarray]:
         """What must be kept, beside the map, to go on exactly as if there had been no break."""
-        state = {"index": self._index}
+        state = {"index": self._index, "fused": np.array(self._fused)}
         if self._index_pose is not None:
             state["index_pose"] = self._index_pose
         if self._to_bury is not None:
@@ -176,6 +193,7 @@ class Fusion:
                 f"the saved state is of {state['index'].size} pixels, these frames have {self._index.size}"
             )
         self._index[:] = state["index"]
+        self._fused = int(state.get("fused", self._fused))
         self._index_pose = state.get("index_pose")
         self._to_bury = state.get("to_bury")
 

@@ -180,7 +180,7 @@ def merge(
             inverse = f32(1) / z_c
             u_f = (r00 * x + r10 * y + r20 * z) * inverse * fx + cx + f32(0.5)
             v_f = (r01 * x + r11 * y + r21 * z) * inverse * fy + cy + f32(0.5)
-            if u_f < f32(0) or v_f < f32(0) or u_f >= f32(width) or v_f >= f32(height):
+            if not (u_f >= f32(0) and v_f >= f32(0) and u_f < f32(width) and v_f < f32(height)):
                 continue
             u = np.int64(u_f)
             v = np.int64(v_f)
@@ -269,12 +269,13 @@ def covered(index, u, v, width, height, d, gate, reach):
 
 
 @nb.njit(**COMPILED)
-def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, spacing, new, new_counts):
+def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, spacing, coarsest, new, new_counts):
     """Mark the measurements that no surfel covers: in `new` (H * W,) uint8, counted by row in new_counts (H,).
 
     Covered means that a surfel stands within the gate of the measurement's depth in its pixel or a neighbouring one,
-    or in as many pixels around as `spacing` metres take up there. Where pixels are finer than the spacing, only those
-    on a grid of about that spacing may become surfels.
+    or in as many pixels around as `spacing` metres take up there. Only the black fields of a chessboard become surfels,
+    as long as these stand less than `coarsest` metres apart: 1.41 pixels, which is their radius, so that their disks
+    overlap, and what is left out is the half that repeats what its neighbours say.
     """
     height, width = depth.shape
     has_confidence = confidence.size > 0
@@ -292,9 +293,11 @@ def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, sp
                 continue
             if normals[v, u, 2] == f32(0) or (has_confidence and confidence[v, u] <= f32(0)):
                 continue
-            # where a pixel is smaller than the spacing, only every second, third or fourth is used
+            # cells of one pixel, or of two to four where a pixel is smaller than the spacing
             reach = min(np.int64(spacing * focal / d) + 1, 4)
             if u % reach != 0 or v % reach != 0:
+                continue
+            if f32(1.4142135) * d < coarsest * focal and (u // reach + v // reach) % 2 != 0:
                 continue
             if not covered(index, u, v, width, height, d, room, reach):
                 new[p] = 1

@@ -29,15 +29,15 @@ def prepare(
     *,
     config: Path | None = None,
     kind: str | None = None,
-    depth: str = "sensor",
-    labels: str = "predicted",
+    depth: str | None = None,
+    labels: str | None = None,
     poses: str | None = None,
-    classes: str = "nyu13",
+    classes: str | None = None,
     label_every: int | None = None,
     weights: str | None = None,
     engine: str | None = None,
     hold_out: int | None = None,
-    loops: bool = True,
+    loops: bool | None = None,
     max_surfels: int | None = None,
     resume: bool = False,
 ) -> Run:
@@ -47,24 +47,24 @@ def prepare(
     """
     from sequences import open_sequence
 
-    base = configs.load(config, RunConfig) if config else RunConfig(sequence=path)
+    base = configs.load(config, RunConfig) if config else RunConfig()
+    kind = kind or base.kind
     sequence = open_sequence(path, kind)
-    perception = replace(base.slam.perception, depth=depth, labels=labels, classes=classes, label_every=label_every)
-    settings = RunConfig(
-        sequence=path,
-        kind=kind,
-        poses=poses or ("dataset" if sequence.has_poses else "tracked"),
+
+    def chosen(settings: Any, **named: Any) -> Any:
+        return replace(settings, **{name: value for name, value in named.items() if value is not None})
+
+    perception = chosen(base.slam.perception, depth=depth, labels=labels, classes=classes, label_every=label_every)
+    settings = chosen(
+        replace(base, sequence=path, kind=kind),
+        poses=poses or base.poses or ("dataset" if sequence.has_poses else "tracked"),
         hold_out=hold_out,
         loops=loops,
-        max_corrupt=base.max_corrupt,
         weights=weights,
         engine=engine,
-        slam=replace(
-            base.slam,
-            perception=perception,
-            map=replace(base.slam.map, max_surfels=max_surfels or base.slam.map.max_surfels),
-        ),
+        slam=replace(base.slam, perception=perception, map=chosen(base.slam.map, max_surfels=max_surfels)),
     )
+    depth, labels, classes, hold_out = perception.depth, perception.labels, perception.classes, settings.hold_out
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"--hold-out is {hold_out}, expected at least 2: some frames must be left to fuse")
     if depth == "sensor" and (finding := implausible_depth(sequence)) is not None:
@@ -72,14 +72,14 @@ def prepare(
     folder = RunFolder.create(out)
     needs_network = "predicted" in (depth, labels)
     track = pose_source(settings.poses, sequence, settings.slam.tracking)
-    closes_loops = loops and isinstance(track, Tracker)
+    closes_loops = settings.loops and isinstance(track, Tracker)
     slam = Slam(
         sequence.camera,
         settings.slam,
         track=track,
         loops=LoopCloser(track, settings.slam.loops) if closes_loops else None,  # type: ignore[arg-type]
         label_set=sequence.label_set,
-        network=predictor(classes, weights, engine) if needs_network else None,
+        network=predictor(classes, settings.weights, settings.engine) if needs_network else None,
     )
     return Run(settings, sequence, slam, folder, resume)
 
@@ -99,6 +99,9 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     from semslam import export, pictures
 
     run.save()
+    if run.progress.fused == 0:
+        reason = run.progress.reason or "no frame could be read"
+        raise ValueError(f"{run.config.sequence}: no frame was fused, so there is no map; {reason}")
     metrics = run.metrics()
     if run.slam.network is not None:
         metrics["engine"] = run.slam.network.engine
@@ -113,6 +116,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     if len(cloud) == 0:
         return metrics
     pictures.preview(folder.preview, cloud, labels, title=run.sequence.name, trajectory=trajectory)
+    folder.mesh.unlink(missing_ok=True)  # an older run's
     if mesh:
         began = time.perf_counter()
         _write_mesh(run, cloud)

@@ -28,9 +28,9 @@ READ_AHEAD = 6  # frames decoded by another thread while one is fused
 class RunConfig:
     """Everything that decides what a run computes; config.yaml in its folder."""
 
-    sequence: str
+    sequence: str = ""
     kind: str | None = None  # of the sequence; None = by its layout
-    poses: str = "dataset"  # dataset | tracked | refined | a file
+    poses: str = ""  # dataset | tracked | refined | a file
     hold_out: int | None = None  # every so many-th frame is not fused but kept to judge the map by
     max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
     weights: str | None = None  # of the network; None = the bundled ones
@@ -51,20 +51,32 @@ class Progress:
     corrupt: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
     loops: int = 0  # closed
+    fused: int = 0
+    reason: str = ""  # why the last lost frame was lost
     seconds: float = 0.0
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def trajectory(self) -> Trajectory:
-        """The pose of every frame that was read, by time; of frames with the same time the first."""
+        """The pose of every frame, by time; of frames with the same time the first.
+
+        Lost frames repeat the last pose; those before the first pose are left out.
+        """
         timestamps, first = np.unique(np.array(self.timestamps), return_index=True)
         return Trajectory(timestamps, np.array(self.poses).reshape(-1, 4, 4)[first])
 
     def record(self, step: Step) -> None:
+        T = step.tracking.T_world_camera
+        if step.tracking.ok:
+            self.fused += 1
+        else:
+            self.lost.append(step.frame.index)
+            self.reason = step.tracking.reason
+            if not self.poses:
+                return  # there is not even a last pose to repeat
+            T = self.poses[-1]
         self.indices.append(step.frame.index)
         self.timestamps.append(step.frame.timestamp)
-        self.poses.append(step.tracking.T_world_camera)
-        if not step.tracking.ok:
-            self.lost.append(step.frame.index)
+        self.poses.append(T)
         if step.correction is not None:
             self.poses = list(step.correction.corrected(self.indices, np.array(self.poses)))
             self.loops += 1
@@ -78,6 +90,7 @@ class Progress:
             "run_poses": np.array(self.poses, np.float64).reshape(-1, 4, 4),
             "run_seconds": np.array(self.seconds),
             "run_loops": np.array(self.loops),
+            "run_fused": np.array(self.fused),
         }
         for name in ("indices", "lost", "corrupt", "held_out"):
             arrays[f"run_{name}"] = np.array(getattr(self, name), np.int64)
@@ -87,14 +100,18 @@ class Progress:
 
     @staticmethod
     def from_state(state: dict[str, np.ndarray]) -> Progress:
+        lists: dict[str, Any] = {
+            name: [int(i) for i in state[f"run_{name}"]] for name in ("indices", "lost", "corrupt", "held_out")
+        }
         return Progress(
             next_index=int(state["run_next_index"]),
             timestamps=list(state["run_timestamps"]),
             poses=list(state["run_poses"]),
             seconds=float(state["run_seconds"]),
             loops=int(state["run_loops"]),
+            fused=int(state["run_fused"]),
             stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
-            **{name: [int(i) for i in state[f"run_{name}"]] for name in ("indices", "lost", "corrupt", "held_out")},
+            **lists,
         )
 
 
@@ -107,7 +124,6 @@ class Run:
         self.progress = Progress()
         if resume and folder.state.is_file():
             self._restore()
-        configs.save(folder.config, config)
 
     def __len__(self) -> int:
         """Frames still to do."""
@@ -115,12 +131,13 @@ class Run:
 
     def __iter__(self) -> Iterator[Step | None]:
         """Step through the remaining frames; None for one that was unreadable or held out."""
+        began = time.perf_counter()
         for index, frame in self._frames():
-            began = time.perf_counter()
             step = self._advance(index, frame)
             self.progress.next_index = index + 1
             self.progress.seconds += time.perf_counter() - began
             yield step
+            began = time.perf_counter()  # waiting for the next frame to be decoded counts
 
     def _advance(self, index: int, frame: Frame | Exception) -> Step | None:
         if isinstance(frame, Exception):
@@ -128,6 +145,7 @@ class Run:
             logger.warning("frame %d is skipped: %s", index, frame)
             allowed = max(1, int(self.config.max_corrupt * len(self.sequence)))
             if len(self.progress.corrupt) > allowed:
+                self.save()
                 raise ValueError(
                     f"{self.config.sequence}: {len(self.progress.corrupt)} of {index + 1} frames are unreadable, more "
                     f"than the {allowed} allowed; the last: {frame}"
@@ -165,24 +183,25 @@ class Run:
     def save(self) -> None:
         """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""
         self.folder.save_state({**self.slam.surfels.state(), **self._loop_state(), **self.progress.state()})
+        configs.save(self.folder.config, self.config)  # beside the map that it made, not before
         self.folder.save_trajectory(self.progress.trajectory())
 
     def metrics(self) -> dict[str, Any]:
         """Counts, timings and versions, under the names of DESIGN.md."""
         progress, surfels = self.progress, self.slam.surfels
-        frames = len(progress.indices)
+        done = progress.fused + len(progress.lost)
         return {
             "frames": progress.next_index,
-            "frames_fused": frames - len(progress.lost),
+            "frames_fused": progress.fused,
             "frames_lost": len(progress.lost),
             "frames_corrupt": len(progress.corrupt),
             "frames_held_out": len(progress.held_out),
             "loops_closed": progress.loops,
-            "surfels": len(self.slam.cloud()),
+            "surfels": surfels.living(),
             "surfels_turned_away": surfels.turned_away,
             "bytes_per_surfel": surfels.bytes_per_surfel,
             "seconds": progress.seconds,
-            "frames_per_second": frames / progress.seconds if progress.seconds else float("nan"),
+            "frames_per_second": done / progress.seconds if progress.seconds else float("nan"),
             "stages_ms": {
                 stage: {"median": float(np.median(v)), "p95": float(np.percentile(v, 95))}
                 for stage, v in progress.stages_ms.items()
@@ -236,6 +255,11 @@ def poses_from(path: Path, sequence: Any) -> Track:
     from semslam.trajectory import read_trajectory
 
     trajectory = read_trajectory(path)
+    if not any(trajectory.at(float(t)) is not None for t in sequence.timestamps):
+        raise ValueError(
+            f"{path}: its times {trajectory.timestamps[0]:.3f} to {trajectory.timestamps[-1]:.3f} s meet none of the "
+            f"frames' {sequence.timestamps[0]:.3f} to {sequence.timestamps[-1]:.3f} s; both must count from one clock"
+        )
     gap = 0.1  # seconds between given poses beyond which the one in between is not known
 
     def track(observation: Any, predict: Any) -> Tracking:

@@ -51,20 +51,22 @@ class Slam:
         config: SlamConfig | None = None,
         *,
         perceive: Perceive | None = None,
+        num_classes: int = 0,
         track: Track = given_pose,
         loops: LoopCloser | None = None,
         label_set: str | None = None,
         network: Network | None = None,
     ) -> None:
-        """camera: that of the frames. label_set: that of the frames' labels, if any. loops: of the tracker that
-        is `track`. network: see Perception; `perceive` replaces the whole first stage."""
+        """camera: that of the frames. label_set: that of the frames' labels, if any. loops: of the tracker that is
+        `track`. network: see Perception. `perceive` replaces the whole first stage: its observations then have the
+        size of `camera` and `num_classes` classes."""
         self.config = config or SlamConfig()
         perception = Perception(self.config.perception, camera, label_set, network) if perceive is None else None
         self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
         self.network = network
         self.track = track
         self.loops = loops
-        self.surfels = SurfelMap(perception.num_classes if perception else 0, self.config.map)
+        self.surfels = SurfelMap(perception.num_classes if perception else num_classes, self.config.map)
         self.fusion = Fusion(perception.camera if perception else camera, self.config.fusion)
         self.labels = label_fusion(self.config.labels)
 

@@ -21,6 +21,10 @@ class MapConfig:
     max_surfels: int = 5_000_000  # reached: nothing is lost, nothing new is added, and it is said once
     block: float = 0.25  # side in metres of the cubes that surfels are kept by
 
+    def __post_init__(self) -> None:
+        if self.max_surfels < 1 or self.block <= 0:
+            raise ValueError(f"map: max_surfels is {self.max_surfels} and block {self.block}; both must be positive")
+
 
 class SurfelMap:
     """Surfels in the world frame, with spare capacity; fusion changes them in place.
@@ -53,6 +57,11 @@ class SurfelMap:
     def __len__(self) -> int:
         return int(self.counts[: self.n_chunks].sum())
 
+    def living(self) -> int:
+        """How many surfels are not waiting to be buried."""
+        slots = self.slots()
+        return int(np.count_nonzero((self.normal[slots, 3] >= 0) & (self.color[slots, 3] != kernels.MARKED)))
+
     @property
     def bytes_per_surfel(self) -> float:
         """Bytes that one slot occupies, its share of the chunk's table included."""
@@ -71,8 +80,23 @@ class SurfelMap:
         """
         room = self.config.max_surfels - len(self)
         n = min(len(points), max(room, 0))
-        if n < len(points):
-            self.turned_away += len(points) - n
+        # sparse surfels, far away, leave chunks almost empty: memory is bounded as well as their number
+        most_chunks = max(4096, 4 * self.config.max_surfels // CHUNK)
+        out = np.empty(n, np.int64)
+        done = 0
+        while done < n:
+            if self.n_chunks == len(self.counts):
+                if self.n_chunks >= most_chunks:
+                    break
+                self._grow_chunks(min(2 * self.n_chunks, most_chunks))
+            if 2 * self._n_blocks >= len(self._block_keys):
+                self._grow_blocks(2 * len(self._block_keys))
+            done, self.n_chunks, self._n_blocks = kernels.allocate(
+                points[:n], done, np.float32(self.config.block), self._block_keys, self._open_chunks,
+                self.origins, self.counts, self.n_chunks, self._n_blocks, out,
+            )  # fmt: skip
+        if done < len(points):
+            self.turned_away += len(points) - done
             if not self.full:
                 self.full = True
                 logger.warning(
@@ -80,18 +104,7 @@ class SurfelMap:
                     "raise --max-surfels to map more",
                     self.config.max_surfels,
                 )
-        out = np.empty(n, np.int64)
-        done = 0
-        while done < n:
-            if self.n_chunks == len(self.counts):
-                self._grow_chunks(2 * self.n_chunks)
-            if 2 * self._n_blocks >= len(self._block_keys):
-                self._grow_blocks(2 * len(self._block_keys))
-            done, self.n_chunks, self._n_blocks = kernels.allocate(
-                points[:n], done, np.float32(self.config.block), self._block_keys, self._open_chunks,
-                self.origins, self.counts, self.n_chunks, self._n_blocks, out,
-            )  # fmt: skip
-        return out
+        return out[:done]
 
     def compact(self, chunks: np.ndarray, n: int) -> None:
         """Bury the dead of the given chunks. Slots move within their chunk."""

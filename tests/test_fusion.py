@@ -189,11 +189,51 @@ def test_a_full_map_goes_on_merging(frames):
     assert surfels.seen[surfels.slots(), 1].max() == frames[-1].index
 
 
-def test_frames_of_another_size_are_one_clear_error(frames):
+@pytest.mark.parametrize("image", ["depth", "color", "confidence", "class_probabilities"])
+def test_images_of_another_size_are_one_clear_error(frames, image):
     _, fusion = fused(frames[:1])
-    observation = observe(frames[0])
-    with pytest.raises(ValueError, match="64x48, the map's camera 128x96"):
-        fusion.prepare(replace(observation, depth=observation.depth[::2, ::2]))
+    small = np.zeros((48, 64, 3), np.float32) if image != "depth" else frames[0].depth[::2, ::2]
+    with pytest.raises(ValueError, match="64x48, the map's camera is 128x96"):
+        fusion.prepare(replace(observe(frames[0]), **{image: small}))
+
+
+def test_a_pose_that_is_not_finite_is_one_clear_error(frames):
+    surfels, fusion = fused(frames[:1])
+    with pytest.raises(ValueError, match="pose of frame 1 is not finite"):
+        fusion.fuse(surfels, fusion.prepare(observe(frames[1])), np.full((4, 4), np.nan), 1)
+
+
+def test_near_surfaces_get_every_second_pixel_far_ones_every_pixel(frames):
+    for depth, share in ((0.5, 0.5), (2.0, 1.0)):
+        surfels, fusion = SurfelMap(0), Fusion(frames[0].camera, FusionConfig(spacing=0.001, coarsest=0.01))
+        fusion.fuse(surfels, fusion.prepare(flat(depth, frames[0])), np.eye(4), 0)
+        assert len(surfels) == share * frames[0].depth.size
+
+
+def test_cleaning_counts_frames_whatever_their_indices(frames):
+    maps = []
+    for step in (1, 5):
+        surfels, fusion = SurfelMap(0), Fusion(frames[0].camera, FusionConfig(patience=1000))
+        for k, frame in enumerate(frames):
+            fusion.fuse(surfels, fusion.prepare(observe(frame)), frame.T_world_camera, k * step)
+        maps.append(len(surfels.cloud()))
+    assert maps[0] == maps[1]
+
+
+def test_one_broken_pixel_spoils_no_other(frames):
+    fusion = Fusion(frames[0].camera)
+    for broken in (np.nan, np.inf, -np.inf):
+        observation = flat(2.0, frames[0])
+        observation.depth[20, 30] = broken
+        depth = fusion.prepare(observation).depth
+        assert depth[20, 30] == 0
+        assert (depth == 2).sum() == depth.size - 1
+
+
+@pytest.mark.parametrize("wrong", [{"noise": 0.0}, {"near": 2.0, "far": 1.0}, {"smoothing": -1}, {"far": 1e5}])
+def test_settings_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ValueError, match="fusion:"):
+        FusionConfig(**wrong)
 
 
 # label fusion

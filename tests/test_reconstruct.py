@@ -234,6 +234,31 @@ def test_an_unknown_setting_names_the_known_ones(tmp_path, capsys):
     assert "unknown setting 'smothing'" in line and "smoothing" in line
 
 
+def test_settings_of_a_file_hold_unless_an_option_says_otherwise(tmp_path):
+    (tmp_path / "settings.yaml").write_text("slam: {perception: {labels: truth, classes: nyu40}}\nhold_out: 4\n")
+    common = ["--config", tmp_path / "settings.yaml", "--no-mesh"]
+    assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *common) == 0
+    assert semslam("reconstruct", ROOM, "--out", tmp_path / "b", *common, "--classes", "nyu13") == 0
+    a, b = RunFolder.open(tmp_path / "a"), RunFolder.open(tmp_path / "b")
+    assert len(a.load_cloud()[1]) == 40 and len(b.load_cloud()[1]) == 13
+    assert a.load_metrics()["frames_held_out"] == 3
+
+
+def test_poses_of_another_clock_are_refused(finished, tmp_path, capsys):
+    lines = finished.trajectory.read_text().splitlines()
+    late = [f"{1e9 + k} {line.split(' ', 1)[1]}" for k, line in enumerate(lines) if not line.startswith("#")]
+    (tmp_path / "late.txt").write_text("\n".join(late) + "\n")
+    line = refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--poses", tmp_path / "late.txt")
+    assert "late.txt" in line and "clock" in line
+
+
+def test_another_run_in_the_same_folder_is_not_resumed_as_this_one(finished, tmp_path, capsys):
+    shutil.copytree(finished.path, tmp_path / "a")
+    main_job.prepare(ROOM, tmp_path / "a", labels="truth", classes="nyu40")  # started, and killed before it saved
+    arguments = ["--out", tmp_path / "a", *TRUTH, "--classes", "nyu40", "--resume"]
+    assert "other settings" in refused(capsys, "reconstruct", ROOM, *arguments)
+
+
 def test_a_pose_file_gives_the_poses(finished, tmp_path):
     out = tmp_path / "a"
     assert semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--no-mesh", "--poses", finished.trajectory) == 0
