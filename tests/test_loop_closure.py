@@ -171,7 +171,7 @@ def two_rounds(close: bool) -> tuple[float, float, int]:
     return ate, 0.0, closer.closed
 
 
-@pytest.mark.xfail(reason="no loop is found on this drift since the tracker was tuned; tracking (issue 4) is not done")
+@pytest.mark.xfail(reason="this drift leaves about 5 mm, too little to close; test a larger one (issue 4)")
 def test_closing_loops_halves_forced_drift():
     before, _, _ = two_rounds(close=False)
     after, _, closed = two_rounds(close=True)
