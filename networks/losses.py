@@ -18,12 +18,17 @@ from networks.distributed import largest, summed
 IGNORE = 255  # label of a pixel without a class
 
 
-def cross_entropy(scores: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    scores: Tensor, labels: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy of scores (B, C, h, w) and class ids (B, h, w) int64, mean over the pixels that are not 255.
 
-    With `class_weights` (C,) the mean is weighted.
+    With `class_weights` (C,) the mean is weighted. `smoothing` of the truth is shared out over all classes, which
+    keeps a network that has learned its images by heart from being too sure (Szegedy et al., CVPR 2016, section 7).
     """
-    loss = F.cross_entropy(scores, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
+    loss = F.cross_entropy(
+        scores, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
+    )
     valid = labels != IGNORE
     count = valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
     return loss / summed(count).clamp(min=1e-6)

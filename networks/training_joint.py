@@ -65,6 +65,7 @@ class JointTraining:
     learned: tuple[str, ...] | None = None  # beginnings of the names of the parameters that alone are learned
     task_examples: int = 1  # labelled examples between two steps of a task's head
     shared_examples: int = 1  # examples between two steps of what tasks share
+    label_smoothing: float = 0.0  # share of the truth that is spread over all classes
     class_balance: float = 0.0  # power p of a class's weight (its share of the pixels)^-p; 0 = all alike
     task_weights: dict[str, float] | None = None  # None = 0.5 each
     learned_task_weights: bool = False  # by uncertainty (Kendall et al.), in place of the fixed ones
@@ -107,9 +108,9 @@ class JointLearner(nn.Module):
 
     class_weights: Tensor | None
 
-    def __init__(self, network: JointNetwork, balance: nn.Module, weights: Tensor | None) -> None:
+    def __init__(self, network: JointNetwork, balance: nn.Module, weights: Tensor | None, smoothing: float) -> None:
         super().__init__()
-        self.network, self.balance = network, balance
+        self.network, self.balance, self.smoothing = network, balance, smoothing
         self.register_buffer("class_weights", weights)
         self.stride = 4  # of the outputs that were learned from last
 
@@ -123,7 +124,7 @@ class JointLearner(nn.Module):
         losses: dict[str, Tensor] = {}
         if examples["head_segmentation"]:
             scores = outputs["segmentation"].float()
-            losses["segmentation"] = cross_entropy(scores, batch["segmentation"], self.class_weights)
+            losses["segmentation"] = cross_entropy(scores, batch["segmentation"], self.class_weights, self.smoothing)
         if examples["head_depth"]:
             depth = batch["depth"]
             losses["depth"] = inverse_huber(outputs["depth"][:, 0].float(), depth, depth > 0)
@@ -162,7 +163,7 @@ class JointObjective:
         balance: nn.Module = FixedWeights(config.task_weights or dict.fromkeys(config.tasks, 0.5))
         if config.learned_task_weights:
             balance = UncertaintyWeights(config.tasks)
-        self.learner = JointLearner(self.network, balance, weights)
+        self.learner = JointLearner(self.network, balance, weights, config.label_smoothing)
         self.groups = _groups(self.network, balance, config)
 
     def batch(self, step: int, progress: float) -> dict[str, Any]:

@@ -1,58 +1,51 @@
 """Loops closed: drift seen, spread over a pose graph of keyframes, and map and poses moved along with it.
 
-Each new keyframe is registered against the old part of the map, the surfels made before a window of frames: as seen
-from where the camera is believed to be (local closure), else from the old keyframe that the frame looks like (global
-closure). Where the old map and the tracked pose disagree and the fit is beyond doubt, the disagreement becomes an edge
-of the pose graph. Every surfel then moves rigidly with the camera of the frame that made it, whose correction is
-interpolated between the keyframes before and after.
+Each new keyframe is registered directly against a few earlier ones: those that see the same surfaces by what is
+believed of their poses, spread over the time that has passed (local closures), and one that looks alike although it
+should see something else (global closure). Registering keyframe to keyframe, not to the map, measures the drift that
+the map has swallowed. What is measured are edges of a pose graph. Where its best solution has moved away from the
+present poses, the map is bent: every surfel moves rigidly with the camera of the frame that made it, whose correction
+is interpolated between the keyframes before and after.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation, Slerp
 
-from semslam import kernels, loop_kernels, poses
-from semslam.frame import Observation, Tracking, View
+from semslam import depth_filter, kernels, loop_kernels, poses
+from semslam.camera import Camera
+from semslam.frame import Frame, Observation, Tracking, View
 from semslam.fusion import Fusion
-from semslam.registration import Registration
+from semslam.pose_graph import Edge, optimized_poses
+from semslam.registration import Registrar, Registration, RegistrationConfig
 from semslam.surfels import SurfelMap
 from semslam.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 f32 = np.float32
+DEPTH_UNIT = 1e-4  # metres: of the keyframes' depth, which reaches to 6.5 m so
+GRID = 16  # pixels between the points that tell whether two keyframes see the same
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """When a loop is seen, when it is closed, and how stiff the way between keyframes is."""
+    """When a loop is seen, when the map is bent, and how stiff the way between keyframes is."""
 
-    window: int = 60  # frames: surfels first seen so long ago are the old map
-    covered: float = 0.2  # share of the image that the old map must fill
-    min_shift: float = 0.01  # metres: smaller disagreements are noted, and do not bend the map
-    min_turn_deg: float = 0.5
+    closures: int = 4  # earlier keyframes that a new one is registered against
+    overlap: float = 0.25  # share of the image in which two keyframes must see the same surface
+    fitting: float = 0.5  # share of that which must fit
     max_dissimilarity: float = 0.3  # of a keyframe for a global closure
-    candidates: int = 2  # keyframes tried for a global closure
-    way_std: float = 0.01  # metres of drift a metre, and radians a radian, between keyframes ...
-    way_floor: float = 0.001  # ... and at least
-    closure_std: float = 0.006  # metres, and radians, of a closure
-
-
-@dataclass(frozen=True, eq=False)
-class Edge:
-    """A measured motion between two keyframes."""
-
-    i: int
-    j: int
-    T_i_j: np.ndarray  # (4, 4)
-    information: np.ndarray  # (6, 6) inverse covariance of the twist of T_i_j, in j's frame
-    closure: bool = False  # between distant keyframes: may be wrong, so it is weighted robustly
+    min_shift: float = 0.005  # metres: smaller corrections wait
+    min_turn_deg: float = 0.25
+    way_std: float = 0.005  # metres of drift a metre, and radians a radian, between keyframes ...
+    way_floor: float = 0.0007  # ... and at least
+    closure_floor: float = 0.01  # metres, and radians: error of a closure besides noise; the sensor distorts
+    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +81,37 @@ class Correction:
         surfels.move(positions, normals)
 
 
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What a keyframe saw, at half the resolution, small enough to keep a thousand."""
+
+    depth: np.ndarray  # (H, W) uint16, in DEPTH_UNIT, 0 = none
+    grey: np.ndarray  # (H, W) uint8
+
+    @staticmethod
+    def of(observation: Observation) -> Snapshot:
+        depth = np.rint(observation.depth[::2, ::2] / DEPTH_UNIT)
+        grey = observation.color[::2, ::2].mean(axis=2)
+        return Snapshot(np.where(depth < 65536, depth, 0).astype(np.uint16), grey.astype(np.uint8))
+
+    def observation(self, camera: Camera, noise: RegistrationConfig) -> Observation:
+        """As an observation of the half-sized camera."""
+        depth = self.depth * f32(DEPTH_UNIT)
+        normals = np.empty((*depth.shape, 3), f32)
+        K = (f32(camera.fx), f32(camera.fy), f32(camera.cx), f32(camera.cy))
+        depth_filter.normals_of(depth, *K, f32(noise.noise), f32(noise.noise_quadratic), normals)
+        color = np.repeat(self.grey[..., None], 3, axis=2)
+        return Observation(Frame(0, 0.0, color, camera), camera, color, depth, normals=normals)
+
+    def grid(self, camera: Camera) -> np.ndarray:
+        """(N, 3) a few points of the surface seen, camera frame, metres."""
+        sparse = np.zeros(self.depth.shape, f32)
+        sparse[GRID // 4 :: GRID // 2, GRID // 4 :: GRID // 2] = self.depth[
+            GRID // 4 :: GRID // 2, GRID // 4 :: GRID // 2
+        ]
+        return camera.backproject(sparse * f32(DEPTH_UNIT))[sparse > 0]
+
+
 class LoopCloser:
     """Watches a tracker's keyframes for loops, and closes them. Call it after every fused frame."""
 
@@ -95,101 +119,132 @@ class LoopCloser:
         self.tracker = tracker
         self.config = config or LoopConfig()
         self.edges: list[Edge] = []
-        self.closed = 0  # loops
-        self._known = 0  # keyframes that are in the graph
+        self.snapshots: list[Snapshot] = []  # one a keyframe
+        self.closed = 0  # times that the map was bent
+        self._camera: Camera | None = None  # half the size
+        self._registrar: Registrar | None = None
+        self._grids: list[np.ndarray] = []
 
     def __call__(
         self, observation: Observation, tracking: Tracking, surfels: SurfelMap, fusion: Fusion
     ) -> Correction | None:
-        """Look for a loop if the frame became a keyframe. Where one is closed, map and tracker have been corrected.
+        """Look for loops if the frame became a keyframe. Where the map was bent, the tracker has been corrected too.
 
         The caller applies the returned correction to the poses that it keeps.
         """
         keyframes = self.tracker.keyframes
-        if not tracking.ok or len(keyframes) == self._known:
+        if not tracking.ok or len(keyframes) == len(self.snapshots):
             return None
-        k, self._known = len(keyframes) - 1, len(keyframes)
+        k = len(keyframes) - 1
+        self._remember(observation)
         if k == 0:
             return None
-        T = keyframes.T_world_camera[k]
-        way = poses.inverse(keyframes.T_world_camera[k - 1]) @ T
+        way = poses.inverse(keyframes.T_world_camera[k - 1]) @ keyframes.T_world_camera[k]
         self.edges.append(Edge(k - 1, k, way, self._way_information(way)))
-        found = self._seen_again(k, observation, surfels, fusion)
-        if found is None:
+        closures = self._closures(k)
+        if not closures:
             return None
-        a, T_found = found
-        information = np.eye(6) / self.config.closure_std**2
-        closure = Edge(a, k, poses.inverse(keyframes.T_world_camera[a]) @ T_found, information, closure=True)
-        shift = poses.inverse(T) @ T_found
-        metres, degrees = float(np.linalg.norm(shift[:3, 3])), float(np.degrees(poses.rotation_angle(shift)))
+        self.edges += closures
+        old = np.stack(keyframes.T_world_camera)
+        new = optimized_poses(old, self.edges)
+        step = poses.inverse(old) @ new
+        metres = np.linalg.norm(step[:, :3, 3], axis=1).max()
+        degrees = np.degrees(Rotation.from_matrix(step[:, :3, :3]).magnitude().max())
         if metres < self.config.min_shift and degrees < self.config.min_turn_deg:
-            self.edges.append(closure)
             return None
-        correction = self._spread(closure)
-        if correction is None:
-            logger.info("frame %d: a loop of %.3f m is refused, it fits no other", observation.frame.index, metres)
-            return None
-        logger.info("frame %d: a loop of %.3f m and %.2f degrees is closed", observation.frame.index, metres, degrees)
-        self.edges.append(closure)
+        logger.info("frame %d: the map is bent by %.3f m, %.2f degrees", observation.frame.index, metres, degrees)
         self.closed += 1
+        correction = Correction(np.array(keyframes.indices), new @ poses.inverse(old))
         correction.bend(surfels)
         fusion.restore({"index": np.full(observation.depth.size, kernels.EMPTY)})  # slots have moved
         self.tracker.correct(correction.corrected, observation.frame.index)
         return correction
 
-    def _seen_again(
-        self, k: int, observation: Observation, surfels: SurfelMap, fusion: Fusion
-    ) -> tuple[int, np.ndarray] | None:
-        """The old keyframe that keyframe k meets again, and k's pose (4, 4) according to the old map."""
+    def _remember(self, observation: Observation) -> None:
+        if self._camera is None:
+            self._prepare(observation.camera)
+        assert self._camera is not None
+        self.snapshots.append(Snapshot.of(observation))
+        self._grids.append(self.snapshots[-1].grid(self._camera))
+
+    def _prepare(self, camera: Camera) -> None:
+        # Every second pixel, beginning with the first: centres stay centres.
+        width, height = (camera.width + 1) // 2, (camera.height + 1) // 2
+        self._camera = Camera(width, height, camera.fx / 2, camera.fy / 2, camera.cx / 2, camera.cy / 2)
+        self._registrar = Registrar(self._camera, self.config.registration)
+
+    def _closures(self, k: int) -> list[Edge]:
+        """Edges from earlier keyframes to keyframe k."""
+        assert self._camera is not None
         c, keyframes = self.config, self.tracker.keyframes
-        before = observation.frame.index - c.window
-        if keyframes.indices[0] >= before:
-            return None
-        T = keyframes.T_world_camera[k]
-        found = self._against_old(observation, surfels, fusion, T, before)
-        if found is not None:
-            return found
-        dissimilarity = keyframes.dissimilarity(keyframes.codes[k])
-        dissimilarity[np.array(keyframes.indices) >= before] = 1
-        for a in np.argsort(dissimilarity, kind="stable")[: c.candidates]:
-            if dissimilarity[a] > c.max_dissimilarity:
-                break
-            start = self._against_old(observation, surfels, fusion, keyframes.T_world_camera[a], before)
-            again = start and self._against_old(observation, surfels, fusion, start[1], before)
-            if start and again:
-                difference = poses.inverse(start[1]) @ again[1]
-                if np.linalg.norm(difference[:3, 3]) < 0.02 and poses.rotation_angle(difference) < np.radians(1):
-                    return again
-        return None
+        live = self.snapshots[k].observation(self._camera, c.registration)
+        T_k = keyframes.T_world_camera[k]
+        shared = np.array(
+            [
+                _overlap(self._grids[a], poses.inverse(T_k) @ keyframes.T_world_camera[a], live.depth, self._camera)
+                for a in range(k - 1)
+            ]
+        )
+        local = np.flatnonzero(shared >= c.overlap)
+        if len(local) > c.closures:  # spread over time: old ones tell most of the drift, recent ones fit best
+            local = local[np.unique(np.linspace(0, len(local) - 1, c.closures).round().astype(int))]
+        edges = []
+        for a in local:
+            found = self._registered(int(a), live, poses.inverse(keyframes.T_world_camera[a]) @ T_k, c.fitting)
+            if found is not None:
+                edges.append(self._edge(int(a), k, found))
+        if k >= 2 and not np.any(shared >= c.overlap):
+            edges += self._global_closure(k, live)
+        return edges
 
-    def _against_old(
-        self, observation: Observation, surfels: SurfelMap, fusion: Fusion, T: np.ndarray, before: int
-    ) -> tuple[int, np.ndarray] | None:
-        """The middle keyframe of the old map in view from T, and the pose registered against it, or None."""
-        view = old_view(surfels, fusion, T, before)
-        covered = view.index >= 0
-        if covered.mean() < self.config.covered:
-            return None
-        registration: Registration = self.tracker.register(observation, view, T)
-        if not self.tracker.fits(registration):
-            return None
-        made = int(np.median(surfels.seen[view.index[covered], 0]))
-        a = int(np.searchsorted(self.tracker.keyframes.indices, made, side="right")) - 1
-        return max(a, 0), registration.T_world_camera
+    def _global_closure(self, k: int, live: Observation) -> list[Edge]:
+        """Edges to the keyframe that looks most alike and to a neighbour of it, if both lead to the same pose."""
+        c, keyframes = self.config, self.tracker.keyframes
+        dissimilarity = keyframes.dissimilarity(keyframes.codes[k])[: k - 1]
+        a = int(np.argmin(dissimilarity))
+        if dissimilarity[a] > c.max_dissimilarity:
+            return []
+        first = self._registered(a, live, np.eye(4), self.tracker.config.found_fitting)
+        if first is None:
+            return []
+        for b in (a + 1, a - 1):
+            if not 0 <= b < k - 1:
+                continue
+            T_b_a = poses.inverse(keyframes.T_world_camera[b]) @ keyframes.T_world_camera[a]
+            second = self._registered(b, live, T_b_a @ first.T_world_camera, self.tracker.config.found_fitting)
+            if second is None:
+                continue
+            difference = poses.inverse(T_b_a @ first.T_world_camera) @ second.T_world_camera
+            if np.linalg.norm(difference[:3, 3]) < 0.03 and poses.rotation_angle(difference) < np.radians(1.5):
+                return [self._edge(a, k, first), self._edge(b, k, second)]
+        return []
 
-    def _spread(self, closure: Edge) -> Correction | None:
-        """The correction that closes a loop, or None where the graph would rather not."""
-        keyframes = self.tracker.keyframes
-        old = np.stack(keyframes.T_world_camera)
-        new = optimized_poses(old, [*self.edges, closure])
+    def _registered(self, a: int, live: Observation, T_a_live: np.ndarray, fitting: float) -> Registration | None:
+        """The live keyframe's pose in keyframe a, or None where the fit is open to doubt."""
+        assert self._camera is not None and self._registrar is not None
+        c = self.config
+        model = self.snapshots[a].observation(self._camera, c.registration)
+        view = View(
+            camera=self._camera,
+            T_world_camera=np.eye(4),
+            vertices=self._camera.backproject(model.depth),
+            normals=model.normals,  # type: ignore[arg-type]
+            color=model.color,
+            confidence=np.full(self._camera.shape, c.registration.trusted, f32),
+            index=np.zeros(self._camera.shape, np.int32),
+        )
+        found = self._registrar.register(live, view, T_a_live)
+        believable = (
+            found.fitting >= fitting
+            and found.measured >= c.overlap * self._registrar.points
+            and found.geometry.spread <= self.tracker.config.max_residual
+            and found.std < 0.01
+        )
+        return found if believable else None
 
-        def disagreement(T: np.ndarray) -> float:
-            r = poses.log(poses.inverse(closure.T_i_j) @ poses.inverse(T[closure.i]) @ T[closure.j])
-            return float(np.sqrt(r @ closure.information @ r))
-
-        if disagreement(new) > 0.5 * disagreement(old):
-            return None
-        return Correction(np.array(keyframes.indices), new @ poses.inverse(old))
+    def _edge(self, a: int, k: int, found: Registration) -> Edge:
+        covariance = found.covariance + np.eye(6) * self.config.closure_floor**2
+        return Edge(a, k, found.T_world_camera, np.linalg.inv(covariance), closure=True)
 
     def _way_information(self, way: np.ndarray) -> np.ndarray:
         c = self.config
@@ -204,98 +259,35 @@ class LoopCloser:
             "motions": np.array([e.T_i_j for e in self.edges]).reshape(-1, 4, 4),
             "information": np.array([e.information for e in self.edges]).reshape(-1, 6, 6),
             "closures": np.array([e.closure for e in self.edges], bool),
-            "known": np.array(self._known),
             "closed": np.array(self.closed),
+            "depths": np.array([s.depth for s in self.snapshots], np.uint16),
+            "greys": np.array([s.grey for s in self.snapshots], np.uint8),
+            "camera": np.array(
+                [] if self._camera is None else [self._camera.fx, self._camera.fy, self._camera.cx, self._camera.cy]
+            ),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`."""
         rows = zip(state["ends"], state["motions"], state["information"], state["closures"])
         self.edges = [Edge(int(i), int(j), T, information, bool(closure)) for (i, j), T, information, closure in rows]
-        self._known, self.closed = int(state["known"]), int(state["closed"])
+        self.closed = int(state["closed"])
+        self.snapshots = [Snapshot(depth, grey) for depth, grey in zip(state["depths"], state["greys"])]
+        if self.snapshots:
+            height, width = self.snapshots[0].depth.shape
+            fx, fy, cx, cy = map(float, state["camera"])
+            self._camera = Camera(width, height, fx, fy, cx, cy)
+            self._registrar = Registrar(self._camera, self.config.registration)
+            self._grids = [snapshot.grid(self._camera) for snapshot in self.snapshots]
 
 
-def old_view(surfels: SurfelMap, fusion: Fusion, T_world_camera: np.ndarray, before: int) -> View:
-    """What the part of the map first seen before a frame looks like from a pose."""
-    camera = fusion.camera
-    R, t = np.ascontiguousarray(T_world_camera[:3, :3], f32), np.ascontiguousarray(T_world_camera[:3, 3], f32)
-    K = np.array([camera.fx, camera.fy, camera.cx, camera.cy], f32)
-    near, far = f32(0.5 * fusion.config.near), f32(1.2 * fusion.config.far)
-    chunks = np.empty(surfels.n_chunks, np.int32)
-    n = kernels.visible_chunks(
-        surfels.origins, surfels.counts, surfels.n_chunks, f32(surfels.config.block), f32(0.1), R, t, K, near, far,
-        camera.width, camera.height, chunks,
-    )  # fmt: skip
-    index = np.full(camera.width * camera.height, kernels.EMPTY)
-    loop_kernels.project_old(
-        chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.seen, np.int32(before), R, t, K, near, far,
-        camera.width, camera.height, index,
-    )  # fmt: skip
-    view = empty_view(camera, T_world_camera)
-    kernels.gather(
-        index, surfels.position, surfels.normal, surfels.color, R, t,
-        view.vertices, view.normals, view.color, view.confidence, view.index,
-    )  # fmt: skip
-    return view
-
-
-def empty_view(camera, T_world_camera: np.ndarray) -> View:
-    shape = camera.shape
-    return View(
-        camera=camera,
-        T_world_camera=T_world_camera,
-        vertices=np.zeros((*shape, 3), f32),
-        normals=np.zeros((*shape, 3), f32),
-        color=np.zeros((*shape, 3), np.uint8),
-        confidence=np.zeros(shape, f32),
-        index=np.full(shape, -1, np.int32),
-    )
-
-
-def adjoint(T: np.ndarray) -> np.ndarray:
-    """The (6, 6) matrix with T exp(x) T^-1 = exp(adjoint(T) x), twists (translation, rotation)."""
-    R, t = T[:3, :3], T[:3, 3]
-    result = np.zeros((6, 6))
-    result[:3, :3] = result[3:, 3:] = R
-    result[:3, 3:] = poses.skew(t) @ R
-    return result
-
-
-def optimized_poses(
-    T_world: np.ndarray, edges: Sequence[Edge], iterations: int = 20, robust: float = 5.0
-) -> np.ndarray:
-    """Keyframe poses (N, 4, 4) that agree best with the edges; the first keyframe stays where it is.
-
-    Gauss-Newton on the twists log(T_i_j^-1 T_i^-1 T_j), weighted by their information; closures by Cauchy's weight
-    with the given constant besides, so that a wrong one loses its say (Agarwal et al., ICRA 2013).
-    """
-    T = T_world.copy()
-    n = len(T)
-    if n < 2 or not edges:
-        return T
-    for _ in range(iterations):
-        rows, columns, values = [], [], []
-        gradient = np.zeros((n, 6))
-        for edge in edges:
-            between = poses.inverse(T[edge.i]) @ T[edge.j]
-            r = poses.log(poses.inverse(edge.T_i_j) @ between)
-            weight = 1.0 / (1.0 + float(r @ edge.information @ r) / robust**2) if edge.closure else 1.0
-            # T_i exp(x_i), T_j exp(x_j) changes r by x_j - Ad(T_j^-1 T_i) x_i, up to second order in r.
-            J = {edge.i: -adjoint(poses.inverse(between)), edge.j: np.eye(6)}
-            W = weight * edge.information
-            for a in (edge.i, edge.j):
-                gradient[a] += J[a].T @ W @ r
-                for b in (edge.i, edge.j):
-                    rows.append(np.repeat(np.arange(6) + 6 * a, 6))
-                    columns.append(np.tile(np.arange(6) + 6 * b, 6))
-                    values.append((J[a].T @ W @ J[b]).ravel())
-        shape = (6 * n, 6 * n)
-        hessian = sparse.csc_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape)
-        step = np.zeros(6 * n)
-        free = hessian[6:, 6:] + 1e-9 * sparse.identity(6 * n - 6)
-        step[6:] = -spsolve(free.tocsc(), gradient.ravel()[6:])
-        for k in range(1, n):
-            T[k] = poses.orthonormalized(T[k] @ poses.exp(step[6 * k : 6 * k + 6]))
-        if np.abs(step).max() < 1e-8:
-            break
-    return T
+def _overlap(points: np.ndarray, T_live_points: np.ndarray, depth: np.ndarray, camera: Camera) -> float:
+    """Share of points (N, 3) that another camera should see and whose depth (H, W) there is alike, within 0.3 m."""
+    if len(points) == 0:
+        return 0.0
+    p = points @ T_live_points[:3, :3].T + T_live_points[:3, 3]
+    p = p[p[:, 2] > 0.1]
+    pixels = np.rint(camera.project(p)).astype(np.int64)
+    inside = np.all((pixels >= 0) & (pixels < (camera.width, camera.height)), axis=1)
+    there = depth[pixels[inside, 1], pixels[inside, 0]]
+    return float(np.count_nonzero((there > 0) & (np.abs(there - p[inside, 2]) < 0.3)) / len(points))

@@ -1,4 +1,4 @@
-"""Compiled loops of loop closure: what the old part of a map looks like, and the map bent by time."""
+"""The compiled loop of loop closure: a map bent by time."""
 
 from __future__ import annotations
 
@@ -6,32 +6,6 @@ import numba as nb
 import numpy as np
 
 from semslam.depth_filter import COMPILED
-from semslam.kernels import CHUNK, MICRO, atomic_min
-
-f32 = np.float32
-
-
-@nb.njit(**COMPILED)
-def project_old(chunks, n, counts, position, normal, seen, before, R, t, K, near, far, width, height, index):
-    """The index map, as `kernels.project_chunks` makes it, of the surfels first seen before a frame."""
-    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
-    for c_ in nb.prange(n):
-        c = np.int64(c_)  # prange counts unsigned
-        first = np.int64(chunks[c]) * CHUNK
-        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
-            if seen[i, 0] >= before or normal[i, 3] < f32(0):
-                continue
-            x = position[i, 0] - t[0]
-            y = position[i, 1] - t[1]
-            z = position[i, 2] - t[2]
-            z_c = R[0, 2] * x + R[1, 2] * y + R[2, 2] * z
-            if z_c < near or z_c > far:
-                continue
-            u = np.int32(np.floor((R[0, 0] * x + R[1, 0] * y + R[2, 0] * z) / z_c * fx + cx + f32(0.5)))
-            v = np.int32(np.floor((R[0, 1] * x + R[1, 1] * y + R[2, 1] * z) / z_c * fy + cy + f32(0.5)))
-            if u < 0 or v < 0 or u >= width or v >= height:
-                continue
-            atomic_min(index, v * width + u, (np.int64(z_c * MICRO) << 32) | np.int64(i))
 
 
 @nb.njit(**COMPILED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import numpy as np
 from semslam import config as configs
 from semslam.cloud import SurfelCloud
 from semslam.doctor import implausible_depth
+from semslam.frame import Observation
+from semslam.fusion import FusionConfig
 from semslam.labels import LABEL_SETS, remapping
 from semslam.loop_closure import LoopCloser
-from semslam.perception import Perception
+from semslam.perception import Perception, PerceptionConfig
+from semslam.predicted_depth import DepthHelps, HelpsConfig, fusion_config
 from semslam.run import Run, RunConfig, pose_source
 from semslam.run_folder import RunFolder
-from semslam.slam import Slam
+from semslam.slam import Predict, Slam, Track
 from semslam.tracking import Tracker
 
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
@@ -38,6 +42,7 @@ def prepare(
     engine: str | None = None,
     hold_out: int | None = None,
     loops: bool | None = None,
+    helps: str | None = None,
     max_surfels: int | None = None,
     resume: bool = False,
 ) -> Run:
@@ -62,8 +67,15 @@ def prepare(
         loops=loops,
         weights=weights,
         engine=engine,
-        slam=replace(base.slam, perception=perception, map=chosen(base.slam.map, max_surfels=max_surfels)),
+        slam=replace(
+            base.slam,
+            perception=perception,
+            map=chosen(base.slam.map, max_surfels=max_surfels),
+            helps=HelpsConfig.named(helps) if helps else base.slam.helps,
+        ),
     )
+    if perception.depth == "predicted" and settings.slam.fusion == FusionConfig():
+        settings = replace(settings, slam=replace(settings.slam, fusion=fusion_config(settings.slam.helps)))
     depth, labels, classes, hold_out = perception.depth, perception.labels, perception.classes, settings.hold_out
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"--hold-out is {hold_out}, expected at least 2: some frames must be left to fuse")
@@ -81,7 +93,17 @@ def prepare(
         label_set=sequence.label_set,
         network=predictor(classes, settings.weights, settings.engine) if needs_network else None,
     )
+    if depth == "predicted":
+        expect = track.predicted_pose if isinstance(track, Tracker) else partial(_given, track, slam.predict)
+        helper = DepthHelps(slam.fusion.camera, settings.slam.helps, expect, given=not isinstance(track, Tracker))
+        slam.correct, slam.perceive = helper, helper.sparing(slam.perceive)  # type: ignore[arg-type]
     return Run(settings, sequence, slam, folder, resume)
+
+
+def _given(track: Track, predict: Predict, observation: Observation) -> np.ndarray | None:
+    """The pose that a source of given poses has for a frame, before anything of it was perceived."""
+    tracking = track(observation, predict)
+    return tracking.T_world_camera if tracking.ok else None
 
 
 def predictor(classes: str, weights: str | None = None, engine: str | None = None) -> Any:
@@ -135,8 +157,20 @@ def _write_mesh(run: Run, cloud: SurfelCloud) -> None:
     lost = set(run.progress.lost)
     posed = [(i, T) for i, T in zip(run.progress.indices, run.progress.poses) if i not in lost]
     observed = ((perceive(run.sequence[i]), T) for i, T in posed[::MESH_EVERY])
+    if config.depth == "predicted":  # corrected on its way into the map, and only there
+        observed = ((_rendered(run, cloud, i, T), T) for i, T in posed[::MESH_EVERY])
     mesh = reconstructed(observed, cloud)
     export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[config.classes])
+
+
+def _rendered(run: Run, cloud: SurfelCloud, index: int, T_world_camera: np.ndarray) -> Observation:
+    """A frame whose depth is what the map shows there."""
+    from semslam.splatting import render
+
+    frame, camera = run.sequence[index], run.slam.fusion.camera
+    depth = render(cloud, camera, T_world_camera).depth
+    color = Perception(PerceptionConfig(labels="none", width=camera.width), frame.camera).resized_color(frame)
+    return Observation(frame, camera, color, np.where(np.isfinite(depth), depth, np.float32(0)))
 
 
 def _judged_by_held_out(run: Run) -> dict[str, float]:

@@ -91,7 +91,7 @@ class Perception:
         """The observation of a frame; ValueError where the frame lacks what the configuration needs."""
         config = self.config
         size = (self.camera.width, self.camera.height)
-        wants_labels = config.labels != "none" and frame.index % self._label_every == 0
+        wants_labels = self.wants_labels(frame)
         confidence = probabilities = None
         if config.depth == "predicted":
             assert self.network is not None
@@ -115,11 +115,19 @@ class Perception:
         return Observation(
             frame=frame,
             camera=self.camera,
-            color=_resized(frame.color, size, cv2.INTER_AREA),
+            color=self.resized_color(frame),
             depth=depth,
             confidence=confidence,
             class_probabilities=probabilities,
         )
+
+    def wants_labels(self, frame: Frame) -> bool:
+        """Whether this frame is one of those whose labels are fused."""
+        return self.config.labels != "none" and frame.index % self._label_every == 0
+
+    def resized_color(self, frame: Frame) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of a frame at the map's size."""
+        return _resized(frame.color, (self.camera.width, self.camera.height), cv2.INTER_AREA)
 
     def _one_hot(self, frame: Frame) -> np.ndarray | None:
         """(H, W, C) float32, 1 for the true class of each labelled pixel; None where the frame has no labels."""

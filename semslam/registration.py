@@ -26,7 +26,7 @@ NOWHERE = np.empty((0, 0, 3), f32)
 class Level:
     """One stage of the coarse-to-fine search."""
 
-    stride: int  # pixels of the view for one point, in both directions
+    every: int  # so many-th point of the model takes part
     pyramid: int  # the grey images are halved so often
     iterations: int  # at most
     gate: float  # metres: pairs further apart are not the same surface
@@ -36,7 +36,8 @@ class Level:
 class RegistrationConfig:
     """How a frame is registered against a view."""
 
-    levels: tuple[Level, ...] = (Level(4, 2, 8, 0.2), Level(3, 1, 5, 0.1), Level(2, 0, 4, 0.07))
+    points: int = 30_000  # of the model at most, evenly spread over the image
+    levels: tuple[Level, ...] = (Level(2, 2, 8, 0.2), Level(2, 1, 5, 0.1), Level(1, 0, 4, 0.07))
     rotation_iterations: int = 5  # of the SO(3) pre-alignment on the coarsest level
     normal_gate_deg: float = 40.0
     noise: float = 0.0012  # standard deviation of depth at 0.4 m ...
@@ -124,12 +125,13 @@ class Registrar:
         self._intrinsics = [_halved_intrinsics(camera, k) for k in range(levels)]
         self._live = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
         self._model = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
-        blocks = [(-(-height // level.stride), -(-width // level.stride)) for level in self.config.levels]
-        self._row_counts = [np.empty(rows, np.int64) for rows, _ in blocks]
-        self._points = [np.empty((rows * columns, 7), f32) for rows, columns in blocks]
-        self._greys = [np.empty(rows * columns, f32) for rows, columns in blocks]
-        self._counts = [0] * len(blocks)
-        self._sums = np.empty((-(-max(len(p) for p in self._points) // kernels.BLOCK), 3, kernels.SUMS), f32)
+        self._stride = max(round((height * width / self.config.points) ** 0.5), 1)
+        rows, columns = -(-height // self._stride), -(-width // self._stride)
+        self._row_counts = np.empty(rows, np.int64)
+        self._points = np.empty((rows * columns, 7), f32)
+        self._greys = [np.empty(rows * columns, f32) for _ in range(levels)]  # of the points, by pyramid level
+        self.points = 0  # of the model, in the last registration
+        self._sums = np.empty((-(-rows * columns // kernels.BLOCK), 3, kernels.SUMS), f32)
         self._noise = np.array([self.config.noise, self.config.noise_quadratic], f32)
 
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
@@ -147,7 +149,7 @@ class Registrar:
         return Registration(T, search.information, search.geometry, search.color, search.visible, search.measured)
 
     def _see(self, observation: Observation, view: View) -> None:
-        """Grey pyramids of both sides, and the model's points for every level."""
+        """Grey pyramids of both sides, and the model's points."""
         for pyramid, color, occupied in (
             (self._live, observation.color, NOWHERE),
             (self._model, view.color, view.vertices),
@@ -155,23 +157,23 @@ class Registrar:
             kernels.grey(color, occupied, pyramid[0])
             for fine, coarse in pairwise(pyramid):
                 kernels.halved(fine, coarse)
-        for i, level in enumerate(self.config.levels):
-            n = kernels.sample_points(
-                view.vertices, view.normals, view.confidence, level.stride, f32(self.config.trusted),
-                self._row_counts[i], self._points[i],
-            )  # fmt: skip
-            self._counts[i] = n
-            kernels.sample_grey(
-                self._points[i], n, self._model[level.pyramid], self._intrinsics[level.pyramid], self._greys[i]
-            )
+        self.points = kernels.sample_points(
+            view.vertices, view.normals, view.confidence, self._model[0], self._stride, f32(self.config.trusted),
+            self._row_counts, self._points, self._greys[0],
+        )  # fmt: skip
+        for level in self.config.levels:
+            if level.pyramid > 0:
+                kernels.sample_grey(
+                    self._points, self.points, level.every, self._model[level.pyramid],
+                    self._intrinsics[level.pyramid], self._greys[level.pyramid],
+                )  # fmt: skip
 
     def _linearized(
         self, number: int, search: _Search, observation: Observation
     ) -> tuple[Linearization, Linearization]:
         """Geometry and colour at the search's pose, on one level."""
         c, level = self.config, self.config.levels[number]
-        n = self._counts[number]
-        blocks = -(-n // kernels.BLOCK)
+        blocks = -(-self.points // (level.every * kernels.BLOCK))
         gates = np.array(
             [
                 level.gate, np.cos(np.radians(c.normal_gate_deg)), search.geometry_scale, c.tukey,
@@ -180,7 +182,7 @@ class Registrar:
             ], f32,
         )  # fmt: skip
         kernels.linearize(
-            self._points[number], self._greys[number], n, search.T.astype(f32), observation.depth,
+            self._points, self._greys[level.pyramid], self.points, level.every, search.T.astype(f32), observation.depth,
             observation.normals, self._intrinsics[0], self._live[level.pyramid], self._intrinsics[level.pyramid],
             self._noise, gates, self._sums[:blocks],
         )  # fmt: skip
@@ -213,7 +215,7 @@ class Registrar:
     def _descend(self, number: int, search: _Search, observation: Observation, T_prior: np.ndarray) -> None:
         """Gauss-Newton iterations on one level."""
         c, level = self.config, self.config.levels[number]
-        share = level.stride**2 / c.correlation  # of a measurement that one point is worth
+        share = level.every * self._stride**2 / c.correlation  # of a measurement that one point is worth
         for _ in range(level.iterations):
             search.geometry, search.color = geometry, color = self._linearized(number, search, observation)
             # Widths for the next iteration; never so narrow that a better pose could not be found any more.

@@ -14,6 +14,7 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.frame import Frame, Step, Tracking
+from semslam.predicted_depth import DepthHelps
 from semslam.run_folder import RunFolder, versions
 from semslam.slam import Slam, SlamConfig, Track, given_pose
 from semslam.surfels import SurfelMap
@@ -221,6 +222,8 @@ class Run:
             parts["tracker"] = self.slam.track
         if self.slam.loops is not None:
             parts["loops"] = self.slam.loops
+        if isinstance(self.slam.correct, DepthHelps):
+            parts["helps"] = self.slam.correct
         return parts
 
     def _restore(self) -> None:

@@ -15,11 +15,13 @@ from semslam.fusion import Fusion, FusionConfig
 from semslam.label_fusion import LabelFusionConfig, label_fusion
 from semslam.loop_closure import LoopCloser, LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
+from semslam.predicted_depth import HelpsConfig
 from semslam.surfels import MapConfig, SurfelMap
 from semslam.tracking import TrackingConfig
 
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Track = Callable[[Observation, Predict], Tracking]
+Correct = Callable[[Observation, Predict], Observation]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class SlamConfig:
     labels: LabelFusionConfig = field(default_factory=LabelFusionConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     loops: LoopConfig = field(default_factory=LoopConfig)
+    helps: HelpsConfig = field(default_factory=HelpsConfig)  # for predicted depth
 
 
 def given_pose(observation: Observation, predict: Predict) -> Tracking:
@@ -53,18 +56,21 @@ class Slam:
         perceive: Perceive | None = None,
         num_classes: int = 0,
         track: Track = given_pose,
+        correct: Correct | None = None,
         loops: LoopCloser | None = None,
         label_set: str | None = None,
         network: Network | None = None,
     ) -> None:
-        """camera: that of the frames. label_set: that of the frames' labels, if any. loops: of the tracker that is
-        `track`. network: see Perception. `perceive` replaces the whole first stage: its observations then have the
-        size of `camera` and `num_classes` classes."""
+        """camera: that of the frames. correct: what is done to an observation before it is tracked, a
+        `predicted_depth.DepthHelps` for example. label_set: that of the frames' labels, if any. loops: of the tracker
+        that is `track`. network: see Perception. `perceive` replaces the whole first stage: its observations then have
+        the size of `camera` and `num_classes` classes."""
         self.config = config or SlamConfig()
         perception = Perception(self.config.perception, camera, label_set, network) if perceive is None else None
         self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
         self.network = network
         self.track = track
+        self.correct = correct
         self.loops = loops
         self.surfels = SurfelMap(perception.num_classes if perception else num_classes, self.config.map)
         self.fusion = Fusion(perception.camera if perception else camera, self.config.fusion)
@@ -79,6 +85,9 @@ class Slam:
         watch = _Stopwatch()
         observation = self.perceive(frame)
         watch.lap("perceive")
+        if self.correct is not None:
+            observation = self.correct(observation, self.predict)
+            watch.lap("correct")
         observation = self.fusion.prepare(observation)
         watch.lap("filter")
         tracking = self.track(observation, self.predict)

@@ -71,12 +71,12 @@ def _first_occupied(vertices, normals, v_0, u_0, stride):
 
 
 @njit(**COMPILED)
-def sample_points(vertices, normals, confidence, stride, trusted, counts, out):
-    """One surface point of each stride x stride block of a view that has any: position, normal and weight.
+def sample_points(vertices, normals, confidence, image, stride, trusted, counts, out, out_grey):
+    """One surface point of each stride x stride block of a view that has any: position, normal, weight, and grey.
 
     The weight is 1 for surfels of at least `trusted` confidence and in proportion below: a surfel that few frames
-    made repeats their errors. out (N, 7) is filled in row order up to the returned count; counts (rows of blocks,)
-    is working space.
+    made repeats their errors. out (N, 7) and out_grey (N,) are filled in row order up to the returned count; counts
+    (rows of blocks,) is working space. image (H, W) is the view's grey.
     """
     rows = (vertices.shape[0] + stride - 1) // stride
     columns = (vertices.shape[1] + stride - 1) // stride
@@ -102,17 +102,21 @@ def sample_points(vertices, normals, confidence, stride, trusted, counts, out):
                     out[n, k] = vertices[v, u, k]
                     out[n, 3 + k] = normals[v, u, k]
                 out[n, 6] = np.sqrt(min(confidence[v, u] / trusted, np.float32(1)))
+                out_grey[n] = image[v, u]
                 n += 1
     return total
 
 
 @njit(**COMPILED)
-def sample_grey(points, n, image, intrinsics, out):
-    """Grey of a level (H, W) at the projections of points, bilinear over its known pixels; NO_GREY if unknown."""
+def sample_grey(points, n, every, image, intrinsics, out):
+    """Grey of a level (H, W) at the projections of every so many-th of the first n points.
+
+    Bilinear over the known pixels around; NO_GREY if too few are known.
+    """
     height, width = image.shape
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
-    for i_ in prange(n):
-        i = np.int64(i_)  # prange counts unsigned
+    for k_ in prange((n + every - 1) // every):
+        i = np.int64(k_) * every  # prange counts unsigned
         z = points[i, 2]
         u, v = fx * points[i, 0] / z + cx, fy * points[i, 1] / z + cy
         u_0, v_0 = int(np.floor(u)), int(np.floor(v))
@@ -153,8 +157,8 @@ def _reduce(rows, n, out):
 
 
 @njit(**COMPILED)
-def linearize(points, model_grey, n, T, depth, normals, intrinsics, image, image_intrinsics, noise, gates, out):
-    """Both error terms of the model's points against the live frame, at T = T_live_view (4, 4) float32.
+def linearize(points, model_grey, n, every, T, depth, normals, intrinsics, image, image_intrinsics, noise, gates, out):
+    """Both error terms of every so many-th of the model's n points against the live frame, at T = T_live_view.
 
     Geometry: r = n . (p - x), x the model point and n its normal in the live camera, p the live point at the pixel
     nearest to the projection of x (projective data association, Blais and Levine 1995; point-to-plane, Chen and
@@ -183,7 +187,7 @@ def linearize(points, model_grey, n, T, depth, normals, intrinsics, image, image
         colour = np.empty((8, BLOCK), np.float32)
         n_geometry, n_colour, visible, measured = 0, 0, 0, 0
         w_geometry, w_colour, r_colour = np.float32(0), np.float32(0), np.float32(0)
-        for i in range(block * BLOCK, min((block + 1) * BLOCK, n)):
+        for i in range(block * BLOCK * every, min((block + 1) * BLOCK * every, n), every):
             a, b, c = points[i, 0], points[i, 1], points[i, 2]
             x = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3]
             y = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c + T[1, 3]

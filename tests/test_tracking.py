@@ -81,8 +81,7 @@ def linearized(tracker: Registrar, scene: Corner, T_live: np.ndarray, T: np.ndar
     """The sums of both terms at T = T_live_view on the finest level, view at the origin."""
     observation = scene.observation(T_live)
     tracker._see(observation, scene.view(np.eye(4)))
-    number = len(tracker.config.levels) - 1
-    n = tracker._counts[number]
+    n = tracker.points
     values = {
         "far": 0.5,
         "cos": 0.5,
@@ -97,9 +96,10 @@ def linearized(tracker: Registrar, scene: Corner, T_live: np.ndarray, T: np.ndar
     values.update(gates)
     out = np.empty((-(-n // kernels.BLOCK), 3, kernels.SUMS), np.float32)
     kernels.linearize(
-        tracker._points[number],
-        tracker._greys[number],
+        tracker._points,
+        tracker._greys[0],
         n,
+        1,
         T.astype(np.float32),
         observation.depth,
         observation.normals,
@@ -149,7 +149,7 @@ def test_the_sums_agree_with_the_obvious_loop():
     tracker, scene, T = Registrar(CAMERA), Corner(), moved((0.02, 0.01, -0.02), (1, 1, 0))
     sums = linearized(tracker, scene, np.eye(4), T)
     observation = scene.observation(np.eye(4))
-    points = tracker._points[-1][: tracker._counts[-1]].astype(np.float64)
+    points = tracker._points[: tracker.points].astype(np.float64)
     hessian, gradient, count = np.zeros((6, 6)), np.zeros(6), 0
     for point in points:
         x, n = T[:3, :3] @ point[:3] + T[:3, 3], T[:3, :3] @ point[3:6]

@@ -1,0 +1,1 @@
+"""What a person types: one module a family of commands, each a function of `app`."""

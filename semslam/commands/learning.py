@@ -1,0 +1,62 @@
+"""Commands that train networks and use them on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from semslam.commands.app import Engine, Out, Weights, app, progress
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="JPEG or PNG images.")],
+    out: Out,
+    weights: Weights = None,
+    classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu40",
+    engine: Engine = None,
+) -> None:
+    """Predict depth, labels (and normals) of single images."""
+    from semslam.main_job import predictor
+    from semslam.predict import predict_files
+
+    network = predictor(classes, weights, engine)
+    with progress(len(images), "images") as advance:
+        for image in images:
+            for path in predict_files([image], out, network):
+                typer.echo(str(path))
+            advance()
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML of a training; see configs/.")],
+) -> None:
+    """Train a joint network; a killed training goes on where it stopped."""
+    from networks.training_joint import JointTraining
+    from networks.training_joint import train as run
+    from semslam import config as configs
+
+    settings = configs.load(config, JointTraining)
+    figures = run(settings, report=lambda row: typer.echo(" ".join(f"{key}={value:.4g}" for key, value in row.items())))
+    typer.echo(" ".join(f"{key}={value:.4g}" for key, value in figures.items()))
+    typer.echo(f"weights: {settings.out}/network.safetensors")
+
+
+@app.command()
+def label(
+    data: Annotated[Path, typer.Argument(help="Folder with color/ in it.")],
+    out: Out,
+    weights: Annotated[str, typer.Option(help="Weights of the teacher.")],
+    split: Annotated[Optional[str], typer.Option(help="Name of a split file; every image by default.")] = None,  # noqa: UP045
+) -> None:
+    """Let a teacher write hard labels for images that lack them; a killed run goes on."""
+    from networks import checkpoints
+    from networks.labelling import label_folder
+
+    network, _ = checkpoints.load(weights)
+    with progress(0, "images") as advance:
+        written = label_folder(network, data, out, names=split, report=lambda _: advance())
+    typer.echo(f"{written} label images written to {out}")
