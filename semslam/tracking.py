@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from semslam.relocalisation import Ferns, Keyframes
 
 logger = logging.getLogger(__name__)
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
+Propose = Callable[[Observation], Sequence[np.ndarray]]  # where a lost camera may be, T_world_camera, likeliest first
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,14 @@ class Tracker:
     and every frame is compared with the keyframes until one fits.
     """
 
-    def __init__(self, config: TrackingConfig | None = None, *, refine: bool = False) -> None:
-        """refine: expect the motion that the frames' own poses tell, instead of constant velocity."""
+    def __init__(
+        self, config: TrackingConfig | None = None, *, refine: bool = False, propose: Propose | None = None
+    ) -> None:
+        """refine: expect the motion that the frames' own poses tell, instead of constant velocity. propose: what else
+        is tried where the keyframes do not find a lost camera, and by which a new camera finds a map that exists."""
         self.config = config or TrackingConfig()
         self.refine = refine
+        self.propose = propose
         self.keyframes = Keyframes(Ferns())
         self._registrar: Registrar | None = None
         self._last: tuple[float, np.ndarray] | None = None  # seconds, T_world_camera
@@ -60,7 +65,7 @@ class Tracker:
         """Find the frame's pose against the map, and remember it."""
         frame = observation.frame
         if self._last is None:
-            tracking = self._first(observation)
+            tracking = (self._found(observation, predict) if self.propose else None) or self._first(observation)
         else:
             # The map was last seen from there: its view needs no new projection.
             tracking = self.track(observation, predict(self._last[1]), self.predicted_pose(observation))
@@ -175,13 +180,11 @@ class Tracker:
         return Tracking(T, ok=True, inliers=measured)
 
     def _found(self, observation: Observation, predict: Predict) -> Tracking | None:
-        """The pose of a lost frame by the keyframes that look like it, or None.
+        """The pose of a lost frame by the keyframes that look like it, or by what is proposed, or None.
 
         Accepted only where the map as seen from the pose found, too, leads to the same pose.
         """
-        code = self.keyframes.ferns.code(observation)
-        for k in self.keyframes.nearest(code, self.config.candidates):
-            T = self.keyframes.T_world_camera[k]
+        for T in self._candidates(observation):
             first = self.register(observation, predict(T), T)
             if not self.fits(first):
                 continue
@@ -193,6 +196,14 @@ class Tracker:
                 self._unmeasured = 0.0
                 return _tracking(second, "")
         return None
+
+    def _candidates(self, observation: Observation) -> Iterator[np.ndarray]:
+        """Where a lost camera may be."""
+        code = self.keyframes.ferns.code(observation)
+        for k in self.keyframes.nearest(code, self.config.candidates):
+            yield self.keyframes.T_world_camera[k]
+        if self.propose is not None:  # asked last: it may cost a network
+            yield from self.propose(observation)
 
     def fits(self, found: Registration) -> bool:
         """Whether a pose found from far away is to be believed."""
