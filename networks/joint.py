@@ -69,7 +69,11 @@ class JointNetwork(MobileNetV2):
         Scores are before soft-max; depth may come out negative (take its absolute value, as the authors do); normals
         are not yet of unit length.
         """
-        l3, l4, l5, l6, l7, l8 = self.taps(image)
+        return self.decoded(self.taps(image), stride)
+
+    def decoded(self, taps: Sequence[Tensor], stride: int = 4) -> tuple[Tensor, ...]:
+        """`forward`, from the encoder's features on: they may have another reader."""
+        l3, l4, l5, l6, l7, l8 = taps
         x = self.crp4(F.relu6(self.conv8(l8) + self.conv7(l7)))
         x = upsampled(self.conv_adapt4(x), like=l6)
         x = self.crp3(F.relu6(self.conv6(l6) + self.conv5(l5) + x))
