@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from semslam.commands.app import app
+from semslam.commands.app import Out, app
 
 
 @app.command()
@@ -49,3 +49,14 @@ def view(
     for line in [*viewer.key_help(), *viewer.legend_lines(viewed)]:
         typer.echo(line)
     viewer.view([viewed.without(hidden)], report=typer.echo)
+
+
+@app.command()
+def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: Out) -> None:
+    """Write a run's map for other programs: PLY, PCD, OBJ, GLB, clouds and objects by class, a floor plan."""
+    from semslam.run_export import export_run
+
+    for what, path in export_run(run, out):
+        typer.echo(f"{what + ':':<17}{path}")
+    if not (run / "mesh.ply").is_file():
+        typer.echo("no mesh: the run was made without one; `semslam reconstruct` writes it unless --no-mesh is given")
