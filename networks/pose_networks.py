@@ -38,6 +38,12 @@ class PoseModel(nn.Module):
         """The poses (B, 6)."""
         return self.outputs(image, labels)["pose"]
 
+    def tuple_outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """`outputs` of tuples of images (B, T, 3, H, W), each (B, T, ...); a network of several images overrides it."""
+        shape = image.shape[:2]
+        found = self.outputs(image.flatten(0, 1), None if labels is None else labels.flatten(0, 1))
+        return {name: value.unflatten(0, shape) for name, value in found.items()}
+
     def extra_terms(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses that only this network has, by name; the trainer adds them to its own."""
         return {}
@@ -60,11 +66,17 @@ class Embedding(nn.Module):
 
 
 class PoseRegressor(nn.Module):
-    """Translation and log-quaternion of an embedding: (B, feature) -> (B, 6)."""
+    """Translation and log-quaternion of an embedding: (B, feature) -> (B, 6).
+
+    The weights start at a tenth of the reference's: with those, first guesses lie several turns away.
+    """
 
     def __init__(self, feature: int) -> None:
         super().__init__()
         self.translation, self.rotation = kaiming(nn.Linear(feature, 3)), kaiming(nn.Linear(feature, 3))
+        with torch.no_grad():
+            self.translation.weight *= 0.1  # type: ignore[operator]
+            self.rotation.weight *= 0.1  # type: ignore[operator]
 
     def forward(self, embedding: Tensor) -> Tensor:
         return torch.cat([self.translation(embedding), self.rotation(embedding)], 1)

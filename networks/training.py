@@ -29,6 +29,7 @@ class Loop:
 
     steps: int = 1000  # batches
     hours: float | None = None  # end after so much time, the schedule with it, if that comes before `steps`
+    cpu_hours: float | None = None  # the same in processor time of all threads: the same share on a busy machine
     optimiser: str = "adamw"  # or sgd (momentum 0.9)
     schedule: str = "poly"  # or step (a tenth after each third), constant
     warmup: int = 0  # steps
@@ -51,6 +52,8 @@ class Loop:
             raise ValueError("loop.device is cuda, but PyTorch finds no CUDA device here; set it to auto or cpu")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"loop.precision is {self.precision!r}; known are auto, float32, bfloat16")
+        if self.hours is not None and self.cpu_hours is not None:
+            raise ValueError("loop.hours and loop.cpu_hours are both set; choose one")
         for name in ("steps", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"loop.{name} is {getattr(self, name)}; at least 1 is needed")
@@ -109,12 +112,13 @@ def run(
     learner = _shared(objective.learner)
     log = Log(folder / "log.csv", state.step)
     first = distributed.rank() == 0
-    began = time.monotonic() - state.seconds
+    clock, hours = (time.process_time, loop.cpu_hours) if loop.cpu_hours else (time.monotonic, loop.hours)
+    began = clock() - state.seconds
 
     def progress(step: int) -> float:
-        if loop.hours is None:
+        if hours is None:
             return step / loop.steps
-        return max(step / loop.steps, (time.monotonic() - began) / (3600 * loop.hours))
+        return max(step / loop.steps, (clock() - began) / (3600 * hours))
 
     now = _agreed(progress(state.step), device)
     with ThreadPoolExecutor(1) as ahead:
@@ -123,7 +127,7 @@ def run(
             started = time.monotonic()
             batch = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in pending.result().items()}
             # of the next step without a time limit; with one, the clock decides, and all processes share its answer
-            following = now if loop.hours else progress(state.step + 1)
+            following = now if hours else progress(state.step + 1)
             pending = ahead.submit(objective.batch, state.step + 1, following)
             learner.train()
             if loop.freeze_norms:
@@ -139,7 +143,7 @@ def run(
             _move(groups, optimisers, examples, factor, loop.clip)
             average.update(network)
             state.step += 1
-            state.seconds = time.monotonic() - began
+            state.seconds = clock() - began
             row = {"step": state.step, "progress": now, "rate_factor": factor, "seconds": state.seconds,
                    "step_seconds": time.monotonic() - started}  # fmt: skip
             row |= {name: float(distributed.summed(term)) for name, term in terms.items()}
@@ -158,7 +162,7 @@ def run(
                 if report is not None:
                     report(row)
                 if ended or state.step % loop.save_every == 0:
-                    state.seconds = time.monotonic() - began
+                    state.seconds = clock() - began
                     log.flush()
                     save(folder / "last.pt", objective.learner, groups, optimisers, average, state)
         pending.cancel()

@@ -29,6 +29,11 @@ _Loader.add_implicit_resolver(
 
 def load(path: str | Path, kind: type[T]) -> T:
     """The configuration of a YAML file; ValueError names an unknown key, and the known ones, or a wrong type."""
+    return from_dict(read(path), kind, str(path))
+
+
+def read(path: str | Path) -> Any:
+    """What a YAML file holds, as plain dicts and lists; an empty file holds no settings."""
     path = Path(path)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
@@ -36,7 +41,7 @@ def load(path: str | Path, kind: type[T]) -> T:
         raise FileNotFoundError(f"{path}: no such file; expected a YAML configuration") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return from_dict(values or {}, kind, str(path))
+    return values or {}
 
 
 def save(path: str | Path, config: Any) -> None:
