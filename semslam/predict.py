@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,16 +96,43 @@ def write_figure(
     plt.close(figure)
 
 
-def predict_files(images: list[Path], out: Path, predictor) -> list[Path]:
-    """Write predictions and a figure of each image; `predictor` is a `networks.inference.Predictor`."""
+def names_for(images: Sequence[Path]) -> list[str]:
+    """The name of each image's outputs: its own, with as many of its folders before it as tell it from the others.
+
+    kitchen/0001.jpg and office/0001.jpg become kitchen_0001 and office_0001. An image named twice has one name.
+    """
+    paths = [path.resolve() for path in images]
+    by_stem: dict[str, set[Path]] = {}
+    for path in paths:
+        by_stem.setdefault(path.stem, set()).add(path)
+    names: dict[Path, str] = {}
+    for stem, alike in by_stem.items():
+        folders = {path: path.relative_to(path.anchor).parts[:-1] for path in alike}
+        depth = 0
+        while len({_last(parts, depth) for parts in folders.values()}) < len(set(folders.values())):
+            depth += 1
+        for path, parts in folders.items():
+            # the same name in the same folder has another suffix
+            own = stem if len(set(folders.values())) == len(alike) else path.name.replace(".", "_")
+            names[path] = "_".join([*_last(parts, depth), own])
+    return [names[path] for path in paths]
+
+
+def _last(parts: tuple[str, ...], count: int) -> tuple[str, ...]:
+    return parts[max(0, len(parts) - count) :]
+
+
+def predict_files(images: Sequence[Path], out: Path, predictor: Any) -> Iterator[list[Path]]:
+    """Write predictions and a figure of one image after the other; yields the paths of each.
+
+    `predictor` is a `networks.inference.Predictor`.
+    """
     label_set = LABEL_SETS[predictor.label_set]
-    written = []
-    for path in images:
+    for path, name in zip(images, names_for(images)):
         color = read_image(path)
         prediction = predictor(color)
         labels = prediction.class_probabilities.argmax(axis=2).astype(label_set.dtype)
-        written += write_prediction(out, path.stem, prediction.depth, labels, label_set, prediction.normals)
-        figure = out / f"{path.stem}_figure.png"
+        written = write_prediction(out, name, prediction.depth, labels, label_set, prediction.normals)
+        figure = out / f"{name}_figure.png"
         write_figure(figure, color, prediction.depth, labels, label_set, prediction.normals)
-        written.append(figure)
-    return written
+        yield [*written, figure]

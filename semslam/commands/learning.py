@@ -24,8 +24,8 @@ def predict(
 
     network = predictor(classes, weights, engine)
     with progress(len(images), "images") as advance:
-        for image in images:
-            for path in predict_files([image], out, network):
+        for written in predict_files(images, out, network):
+            for path in written:
                 typer.echo(str(path))
             advance()
 
