@@ -75,8 +75,8 @@ class PoseRegressor(nn.Module):
         super().__init__()
         self.translation, self.rotation = kaiming(nn.Linear(feature, 3)), kaiming(nn.Linear(feature, 3))
         with torch.no_grad():
-            self.translation.weight *= 0.1  # type: ignore[operator]
-            self.rotation.weight *= 0.1  # type: ignore[operator]
+            self.translation.weight.mul_(0.1)  # type: ignore[operator,union-attr]
+            self.rotation.weight.mul_(0.1)  # type: ignore[operator,union-attr]
 
     def forward(self, embedding: Tensor) -> Tensor:
         return torch.cat([self.translation(embedding), self.rotation(embedding)], 1)

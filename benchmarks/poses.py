@@ -1,0 +1,202 @@
+"""Pose networks on two scenes with one budget of processor time each, and nearest-neighbour retrieval beside them.
+
+    python benchmarks/poses.py OUT [--seconds 30] [--seeds 1 2 3] [--scenes redkitchen icl_livingroom1]
+
+Training frames are the first 70 % of a scene, except every fifth of them; tested are those fifths ("between", frames
+that have neighbours in training 1/30 s away) and the last 30 % ("later", which the camera reaches after training).
+Every network starts from ImageNet's MobileNet-v2 at 160x120, the joint trunk from the bundled weights (trained on NYUv2
+with labels and depth: a better start than the others have). Dual-Input reads labels that the bundled network predicts,
+in training and in testing, because a camera brings no labels. MapNet+PGO adds the motions of our own tracking.
+
+A training that was killed goes on; results stand in OUT/results.json after each, and `--table` alone prints them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from networks import checkpoints
+from networks.labelling import label_folder
+from networks.pose_encoders import open_encoder
+from networks.pose_graph_window import Covariances, optimised
+from networks.pose_predictor import PosePredictor
+from networks.pose_samples import PoseSource, open_source
+from networks.training import Loop
+from networks.training_pose import PoseTraining, train
+from semslam import poses
+from semslam.pose_scoring import PoseErrors, pose_errors, score_poses
+from semslam.run_folder import write_json
+from semslam.trajectory import read_tum
+
+DATA = Path("../shared/data")
+IMAGENET = DATA / "weights" / "mobilenet_v2_imagenet_folded.npz"
+LAST = {"redkitchen": 140, "icl_livingroom1": 147}  # frame after the last one of the 70 %
+TUPLES = {"tuple_length": 3, "skip": 10, "relative": "difference", "batch": 5}
+MODELS: dict[str, dict] = {
+    "PoseNet": {"network": "pose", "batch": 15},
+    "MapNet": {"network": "pose", **TUPLES},
+    "Dual-Input": {"network": "dual_input", **TUPLES},
+    "Multi-task": {"network": "multitask", **TUPLES},
+    "Multi-task, joint trunk": {"network": "joint", "trunk": "bundled", **TUPLES},
+}
+PGO, RETRIEVAL, MEAN = "MapNet + PGO", "retrieval", "mean pose of training"
+SPLITS = ("between", "later")
+
+
+def sources(scene: str, labels: Path | None) -> tuple[PoseSource, dict[str, PoseSource]]:
+    """(training frames, test frames by split) of a scene."""
+    known = None if labels is None else str(labels)
+    kept = PoseSource(str(DATA / scene), last=LAST[scene], hold_out=5, labels=known)
+    later = PoseSource(str(DATA / scene), first=LAST[scene], labels=known)
+    return kept, {"between": replace(kept, held_out=True), "later": later}
+
+
+def errors_of(predictor: PosePredictor, source: PoseSource) -> tuple[PoseErrors, np.ndarray, dict]:
+    score = score_poses(predictor, open_source(source))
+    assert score.errors is not None
+    return score.errors, score.predicted, score.figures
+
+
+def with_motions(predicted: np.ndarray, source: PoseSource, trajectory: Path) -> np.ndarray:
+    """Predictions of consecutive test frames, made to agree with the motions between them by our own tracking."""
+    numbers = open_source(source).numbers
+    tracked = read_tum(trajectory).T_world_camera[numbers]
+    motions = poses.inverse(tracked[:-1]) @ tracked[1:]
+    skip = max(1, round(10 / float(np.median(np.diff(numbers)))))
+    return optimised(predicted, motions, window=7, covariances=Covariances(), skip=skip)
+
+
+@torch.no_grad()
+def retrieved(train_source: PoseSource, source: PoseSource) -> np.ndarray:
+    """The pose of the training image that looks most alike: cosine of the mean last features of ImageNet's encoder."""
+    encoder = open_encoder("mobilenet_v2")
+    encoder.load_imagenet(IMAGENET)
+    encoder.eval()
+
+    def features(images) -> torch.Tensor:
+        from networks.joint import normalised
+        from networks.pose_predictor import shrunk
+
+        seen = [normalised(torch.from_numpy(shrunk(image.color, (120, 160)))[None]) for image in images]
+        found = torch.cat([encoder.levels(image)[-1].mean((2, 3)) for image in seen])
+        return torch.nn.functional.normalize(found, dim=1)
+
+    known, asked = open_source(train_source), open_source(source)
+    return known.T_world_camera[(features(asked) @ features(known).T).argmax(1).numpy()]
+
+
+def baselines(scene: str) -> dict[str, dict[str, dict]]:
+    """Retrieval, and the mean position with the most central orientation of the training frames."""
+    kept, tests = sources(scene, None)
+    found: dict[str, dict[str, dict]] = {RETRIEVAL: {}, MEAN: {}}
+    known = open_source(kept).T_world_camera
+    turns = np.swapaxes(known[:, None, :3, :3], -1, -2) @ known[None, :, :3, :3]
+    angles = np.arccos(np.clip((np.trace(turns, axis1=-2, axis2=-1) - 1) / 2, -1, 1))
+    middle = known[angles.sum(1).argmin()].copy()
+    middle[:3, 3] = known[:, :3, 3].mean(0)
+    for split, source in tests.items():
+        truth = open_source(source).T_world_camera
+        found[RETRIEVAL][split] = pose_errors(retrieved(kept, source), truth).figures()
+        found[MEAN][split] = pose_errors(np.repeat(middle[None], len(truth), 0), truth).figures()
+    return found
+
+
+def run(out: Path, scenes: list[str], seeds: list[int], seconds: float) -> None:
+    path = out / "results.json"
+    results: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+    for scene in scenes:
+        labels = out / "labels" / scene
+        if not labels.is_dir() or len(list(labels.glob("*.png"))) < len(open_source(PoseSource(str(DATA / scene)))):
+            label_folder(checkpoints.load()[0], DATA / scene, labels, resolution=0.5)
+        if f"{scene}/{RETRIEVAL}" not in results:
+            for name, figures in baselines(scene).items():
+                results[f"{scene}/{name}"] = {"0": figures}
+            write_json(path, results)
+    for seed in seeds:
+        for scene in scenes:
+            for name, settings in MODELS.items():
+                key = f"{scene}/{name}"
+                if str(seed) in results.get(key, {}):
+                    continue
+                known = out / "labels" / scene if settings["network"] == "dual_input" else None
+                kept, tests = sources(scene, known)
+                slug = "".join(c if c.isalnum() else "_" for c in name).lower()
+                config = PoseTraining(
+                    out=str(out / scene / f"{slug}-{seed}"),
+                    sources=(kept,),
+                    validation=tests["between"],
+                    encoder="mobilenet_v2",
+                    imagenet=None if "trunk" in settings else str(IMAGENET),
+                    feature=512,
+                    shorter_side=120,
+                    color=0.1,
+                    encoder_rate=5e-4,
+                    head_rate=1e-3,
+                    loop=Loop(steps=10**6, cpu_hours=seconds / 3600, average=0.98, clip=5.0, warmup=10,
+                              validate_every=10**6, save_every=40, seed=seed),
+                    **settings,
+                )  # fmt: skip
+                rows: list[dict] = []
+                train(config, rows.append)
+                predictor = PosePredictor.load(Path(config.out) / "network.safetensors")
+                figures: dict[str, dict] = {}
+                refined: dict[str, dict] = {}
+                for split, source in tests.items():
+                    _, predicted, figures[split] = errors_of(predictor, source)
+                    tracked = out / f"{scene}_tracked" / "trajectory.txt"
+                    if name == "MapNet" and tracked.is_file():
+                        better = with_motions(predicted, source, tracked)
+                        refined[split] = pose_errors(better, open_source(source).T_world_camera).figures()
+                figures["steps"] = rows[-1]["step"] if rows else results.get(key, {}).get("steps")
+                figures["cpu_seconds"] = rows[-1]["seconds"] if rows else None
+                results.setdefault(key, {})[str(seed)] = figures
+                if refined:
+                    results.setdefault(f"{scene}/{PGO}", {})[str(seed)] = refined
+                write_json(path, results)
+                print(key, seed, json.dumps(figures), flush=True)
+
+
+def table(out: Path, scenes: list[str]) -> str:
+    """Medians over a split's images, mean and range over the seeds."""
+    results = json.loads((out / "results.json").read_text())
+    lines = ["| scene | model | between: m | deg | later: m | deg | seeds |", "|---|---|---|---|---|---|---|"]
+    for scene in scenes:
+        for name in (MEAN, RETRIEVAL, "PoseNet", "MapNet", PGO, *list(MODELS)[2:]):
+            runs = list(results.get(f"{scene}/{name}", {}).values())
+            if not runs:
+                continue
+            cells = []
+            for split in SPLITS:
+                for figure, digits in (("median_m", 3), ("median_deg", 1)):
+                    values = [run[split][figure] for run in runs]
+                    spread = f" ({min(values):.{digits}f}-{max(values):.{digits}f})" if len(values) > 1 else ""
+                    cells.append(f"{np.mean(values):.{digits}f}{spread}")
+            lines.append(f"| {scene} | {name} | {' | '.join(cells)} | {len(runs)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=30.0, help="processor time of each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--scenes", nargs="+", choices=list(LAST), default=list(LAST))
+    parser.add_argument("--table", action="store_true", help="print what there is and train nothing")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if not arguments.table:
+        run(arguments.out, arguments.scenes, arguments.seeds, arguments.seconds)
+    print(table(arguments.out, arguments.scenes))
+
+
+if __name__ == "__main__":
+    main()
