@@ -294,10 +294,14 @@ def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, sp
             if normals[v, u, 2] == f32(0) or (has_confidence and confidence[v, u] <= f32(0)):
                 continue
             # cells of one pixel, or of two to four where a pixel is smaller than the spacing
-            reach = min(np.int64(spacing * focal / d) + 1, 4)
-            if u % reach != 0 or v % reach != 0:
-                continue
-            if f32(1.4142135) * d < coarsest * focal and (u // reach + v // reach) % 2 != 0:
+            reach = 1
+            odd = (u + v) & 1
+            if d <= spacing * focal:
+                reach = min(np.int64(spacing * focal / d) + 1, 4)
+                if u % reach != 0 or v % reach != 0:
+                    continue
+                odd = (u // reach + v // reach) & 1
+            if odd == 1 and f32(1.4142135) * d < coarsest * focal:
                 continue
             if not covered(index, u, v, width, height, d, room, reach):
                 new[p] = 1

@@ -7,7 +7,7 @@ e and the reading. Adding bounded evidence has no product that one near-zero out
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numba as nb
 import numpy as np
@@ -19,7 +19,7 @@ from semslam.kernels import CHUNK
 from semslam.surfels import SurfelMap
 
 f32 = np.float32
-LOGARITHM, PROBABILITY, WINNER = 0, 1, 2  # the rules of `add_evidence`
+LOGARITHM, PROBABILITY, WINNER, SUM = 0, 1, 2, 3  # the rules of `add_evidence`
 FADE_EVERY = 10  # frames between two looks for surfels with too much evidence
 
 
@@ -41,13 +41,14 @@ class LabelFusionConfig:
     most_evidence: float = 200.0  # the sum of scores beyond which old evidence fades
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LabelFusion:
     """A way to fuse: a compiled rule that adds evidence, and the reading of probabilities from scores."""
 
     rule: int  # LOGARITHM, PROBABILITY or WINNER
     read: Callable[[np.ndarray], np.ndarray]  # scores (N, C) -> probabilities (N, C)
     config: LabelFusionConfig
+    _image: np.ndarray | None = field(default=None, init=False)
 
     def fuse(
         self,
@@ -70,11 +71,20 @@ class LabelFusion:
             )
         c = self.config
         fades = now % FADE_EVERY == 0
+        rule, image = self.rule, np.ascontiguousarray(probabilities, f32).reshape(-1, surfels.num_classes)
+        if rule == LOGARITHM and surfels.counts[chunks].sum() > len(image):
+            rule, image = SUM, self._evidence(image)  # several surfels a pixel: its logarithms are taken once
         add_evidence(
-            chunks, surfels.counts, pixels, np.ascontiguousarray(probabilities, f32).reshape(-1, surfels.num_classes),
-            weights.ravel(), self.rule, f32(c.floor), f32(c.weight), f32(c.most_evidence if fades else np.inf),
-            surfels.scores,
+            chunks, surfels.counts, pixels, image, weights.ravel(), rule, f32(c.floor), f32(c.weight),
+            f32(c.most_evidence if fades else np.inf), surfels.scores,
         )  # fmt: skip
+
+    def _evidence(self, probabilities: np.ndarray) -> np.ndarray:
+        """A working image that the next call uses again: fresh memory costs as much as filling it."""
+        if self._image is None or self._image.shape != probabilities.shape:
+            self._image = np.empty_like(probabilities)
+        evidence_image(probabilities, f32(self.config.floor), self._image)
+        return self._image
 
     def probabilities(self, surfels: SurfelMap, slots: np.ndarray | None = None) -> np.ndarray:
         """(N, C) float32 class probabilities of the surfels (of all, in the order of `slots()`); 0 where unlabelled."""
@@ -160,11 +170,34 @@ def logarithm(x):
     return (whole + part) * f32(0.6931472)
 
 
+@nb.njit(inline="always")
+def evidence_of(q, floor, log_floor):
+    """log q - log floor, at least 0: what a probability says for its class, by Bayes' rule."""
+    evidence = logarithm(max(q, floor)) - log_floor
+    return evidence if q > floor else f32(0)
+
+
+@nb.njit(**COMPILED)
+def evidence_image(probabilities, floor, out):
+    """`evidence_of` every probability of an image (H * W, C), for the rule SUM."""
+    log_floor = logarithm(floor)
+    flat_in, flat_out = probabilities.reshape(-1), out.reshape(-1)
+    parts = 64  # of the work, in whole rows of vectors
+    size = -(-flat_in.size // parts)
+    for part_ in nb.prange(parts):
+        part = np.int64(part_)  # prange counts unsigned
+        q = flat_in[part * size : (part + 1) * size]
+        evidence = flat_out[part * size : (part + 1) * size]
+        for k in range(q.size):
+            evidence[k] = evidence_of(q[k], floor, log_floor)
+
+
 @nb.njit(**COMPILED)
 def add_evidence(chunks, counts, pixels, probabilities, weights, rule, floor, scale, most, scores):
     """scores[i, k] += evidence for class k in the pixel of surfel i, for every surfel of `chunks` that has one.
 
-    probabilities: (H * W, C); weights: (H * W,). Scores whose sum exceeds `most` shrink to it.
+    probabilities: (H * W, C), for the rule SUM their `evidence_image`; weights: (H * W,). Scores whose sum exceeds
+    `most` shrink to it.
     """
     n_classes = probabilities.shape[1]
     log_floor = logarithm(floor)
@@ -178,11 +211,9 @@ def add_evidence(chunks, counts, pixels, probabilities, weights, rule, floor, sc
             if rule == LOGARITHM:
                 weight = weights[p] * scale
                 for k in range(n_classes):
-                    q = probabilities[p, k]
-                    evidence = logarithm(max(q, floor)) - log_floor
-                    scores[i, k] += weight * (evidence if q > floor else f32(0))
-            elif rule == PROBABILITY:
-                weight = weights[p]
+                    scores[i, k] += weight * evidence_of(probabilities[p, k], floor, log_floor)
+            elif rule != WINNER:
+                weight = weights[p] * (scale if rule == SUM else f32(1))
                 for k in range(n_classes):
                     scores[i, k] += weight * probabilities[p, k]
             else:

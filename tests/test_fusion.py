@@ -287,6 +287,27 @@ def test_old_evidence_fades_where_the_scene_changes():
     assert np.all(labelled("", [before] * 40 + [after] * 15, config).argmax(axis=1) == 1)
 
 
+def test_more_surfels_than_pixels_get_the_evidence_that_few_would():
+    p = np.array([0.6, 0.3, 0.1])
+    image, weights = np.broadcast_to(np.float32(p), (4, 5, 3)).copy(), np.full((4, 5), 0.7, np.float32)
+    image[2, 2] = 0
+
+    def after_fusing(n: int) -> np.ndarray:
+        wall, up = np.zeros((n, 4), np.float32) + 0.5, np.ones((n, 4), np.float32)
+        surfels = SurfelMap.from_arrays(
+            wall, up, np.zeros((n, 4), np.uint16), np.zeros((n, 2), np.int32), np.zeros((n, 3), np.float32)
+        )
+        chunks = np.arange(surfels.n_chunks, dtype=np.int32)
+        pixels = (np.arange(len(surfels.position)) % image[..., 0].size).astype(np.int32)
+        label_fusion().fuse(surfels, chunks, pixels, image, weights, 1)
+        return surfels.scores[surfels.slots()]
+
+    few, many = after_fusing(18), after_fusing(60)
+    assert np.allclose(many[:18], few, atol=1e-6)
+    assert few[0, 0] > 0
+    assert not few[12].any()
+
+
 @pytest.mark.parametrize("method", LABEL_FUSIONS)
 def test_unlabelled_pixels_change_nothing(method):
     p = np.array([0.6, 0.3, 0.1])
