@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
+from semslam.associations import Associations
 from semslam.frame import Frame, Step, Tracking
 from semslam.predicted_depth import DepthHelps
 from semslam.run_folder import RunFolder, versions
@@ -123,6 +124,8 @@ class Run:
         """sequence: an open `sequences.Sequence`. resume: go on where the folder's saved state ends, if it has one."""
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
+        # labels that a network predicts go into every tenth frame unless said otherwise: so can others later
+        slam.remember(Associations(config.slam.perception.label_every or 10))
         if resume and folder.state.is_file():
             self._restore()
 
@@ -183,7 +186,12 @@ class Run:
 
     def save(self) -> None:
         """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""
-        self.folder.save_state({**self.slam.surfels.state(), **self._loop_state(), **self.progress.state()})
+        state = {**self.slam.surfels.state(), **self._loop_state(), **self.progress.state()}
+        if self.slam.associations is not None:  # first, because the map beside it says how many of its events count
+            self.folder.save_associations(self.slam.associations)
+            state["run_events"] = np.array(len(self.slam.associations.events))
+        self.folder.save_state(state)
+        self.folder.errors.unlink(missing_ok=True)  # of an earlier map
         configs.save(self.folder.config, self.config)  # beside the map that it made, not before
         self.folder.save_trajectory(self.progress.trajectory())
 
@@ -238,6 +246,10 @@ class Run:
         for name, part in self._parts().items():
             part.restore({k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f"{name}_")})
         self.progress = Progress.from_state(state)
+        if "run_events" in state:
+            self.slam.remember(self.folder.load_associations(int(state["run_events"])))
+        else:  # of an earlier version: what was not kept is not known
+            self.slam.associations = None
 
 
 def pose_source(poses: str, sequence: Any, config: TrackingConfig | None = None) -> Track:

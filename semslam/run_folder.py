@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from semslam.atomic import replacing
 from semslam.cloud import SurfelCloud
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.trajectory import Trajectory, read_tum, write_tum
+
+if TYPE_CHECKING:
+    from semslam.associations import Associations
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,16 @@ class RunFolder:
     def state(self) -> Path:
         """The map without loss, and what is needed to go on."""
         return self.path / "map.npz"
+
+    @property
+    def associations(self) -> Path:
+        """What is needed to fuse other labels into the same surfels."""
+        return self.path / "associations.npz"
+
+    @property
+    def errors(self) -> Path:
+        """Each surfel's distance to the reference that the run was last evaluated against."""
+        return self.path / "errors.npy"
 
     @property
     def mesh(self) -> Path:
@@ -80,18 +93,20 @@ class RunFolder:
         return folder
 
     def save_state(self, state: dict[str, np.ndarray]) -> None:
-        with replacing(self.state) as temporary, Path(temporary).open("wb") as file:
-            np.savez(file, **state)  # type: ignore[arg-type]
+        _save_arrays(self.state, state)
 
     def load_state(self) -> dict[str, np.ndarray]:
         """What `save_state` wrote; ValueError where the file is not whole."""
-        try:
-            with np.load(self.state, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for a damaged file
-            raise ValueError(f"{self.state}: damaged ({error}); run `semslam reconstruct` again") from None
+        return _load_arrays(self.state)
+
+    def save_associations(self, associations: Associations) -> None:
+        _save_arrays(self.associations, associations.state())
+
+    def load_associations(self, events: int | None = None) -> Associations:
+        """What `save_associations` wrote, or its first `events`; FileNotFoundError where the run has none."""
+        from semslam.associations import Associations
+
+        return Associations.from_state(_load_arrays(self.associations), events)
 
     def load_cloud(self) -> tuple[SurfelCloud, LabelSet]:
         """The map as plain arrays with all class probabilities, and the classes it tells apart."""
@@ -105,6 +120,15 @@ class RunFolder:
         labels = LABEL_SETS[config.slam.perception.classes]
         fusion = label_fusion(config.slam.labels)
         return surfels.cloud(fusion.probabilities(surfels) if surfels.num_classes else None), labels
+
+    def save_errors(self, errors: np.ndarray) -> None:
+        """Keep (N,) float32 metres, NaN where a surfel was not judged, in the order of `load_cloud`."""
+        with replacing(self.errors) as temporary, Path(temporary).open("wb") as file:
+            np.save(file, errors)
+
+    def load_errors(self) -> np.ndarray | None:
+        """What `save_errors` kept; None where the run was not evaluated."""
+        return np.load(self.errors, allow_pickle=False) if self.errors.is_file() else None
 
     def save_trajectory(self, trajectory: Trajectory) -> None:
         with replacing(self.trajectory) as temporary:
@@ -121,6 +145,21 @@ class RunFolder:
             return json.loads(self.metrics.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{self.metrics}: not JSON ({error})") from None
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with replacing(path) as temporary, Path(temporary).open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for a damaged file
+        raise ValueError(f"{path}: damaged ({error}); run `semslam reconstruct` again") from None
 
 
 def write_json(path: str | Path, values: dict[str, Any]) -> None:

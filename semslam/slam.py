@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from semslam.associations import Associations
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.frame import Frame, Observation, Step, Tracking, View
@@ -75,6 +76,7 @@ class Slam:
         self.surfels = SurfelMap(perception.num_classes if perception else num_classes, self.config.map)
         self.fusion = Fusion(perception.camera if perception else camera, self.config.fusion)
         self.labels = label_fusion(self.config.labels)
+        self.associations: Associations | None = None  # see `remember`
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Step]:
         """Step through frames; drawing, files and progress happen between steps, in the caller."""
@@ -106,10 +108,16 @@ class Slam:
                     frame.index,
                 )
                 watch.lap("labels")
+            if self.associations is not None:
+                self.associations.seen(frame.index, self.surfels, self.fusion)
             if self.loops is not None:
                 correction = self.loops(observation, tracking, self.surfels, self.fusion)
                 watch.lap("loops")
         return Step(frame, observation, tracking, watch.stages_ms, correction)
+
+    def remember(self, associations: Associations) -> None:
+        """From now on keep what is needed to fuse other labels into the map later."""
+        self.associations = self.surfels.journal = associations
 
     def predict(self, T_world_camera: np.ndarray) -> View:
         """What the map looks like from a pose."""

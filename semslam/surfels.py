@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +25,14 @@ class MapConfig:
     def __post_init__(self) -> None:
         if self.max_surfels < 1 or self.block <= 0:
             raise ValueError(f"map: max_surfels is {self.max_surfels} and block {self.block}; both must be positive")
+
+
+class Journal(Protocol):
+    """Who is told when surfels leave their slots; `associations.Associations` is one."""
+
+    def buries(self, surfels: SurfelMap, chunks: np.ndarray) -> None: ...
+
+    def moved(self, old: np.ndarray, new: np.ndarray) -> None: ...
 
 
 class SurfelMap:
@@ -53,14 +62,19 @@ class SurfelMap:
         self._open_chunks = np.full(1 << 12, -1, np.int32)
         self.full = False  # whether the capacity has turned surfels away
         self.turned_away = 0  # how many
+        self.journal: Journal | None = None
 
     def __len__(self) -> int:
         return int(self.counts[: self.n_chunks].sum())
 
+    def are_living(self) -> np.ndarray:
+        """(N,) bool: which of `slots()` are not waiting to be buried."""
+        slots = self.slots()
+        return (self.normal[slots, 3] >= 0) & (self.color[slots, 3] != kernels.MARKED)
+
     def living(self) -> int:
         """How many surfels are not waiting to be buried."""
-        slots = self.slots()
-        return int(np.count_nonzero((self.normal[slots, 3] >= 0) & (self.color[slots, 3] != kernels.MARKED)))
+        return int(np.count_nonzero(self.are_living()))
 
     @property
     def bytes_per_surfel(self) -> float:
@@ -108,6 +122,8 @@ class SurfelMap:
 
     def compact(self, chunks: np.ndarray, n: int) -> None:
         """Bury the dead of the given chunks. Slots move within their chunk."""
+        if self.journal is not None:
+            self.journal.buries(self, chunks[:n])
         kernels.compact_chunks(chunks, n, self.counts, self.position, self.normal, self.color, self.seen, self.scores)
         kernels.reopen_chunks(
             chunks, n, self.origins, self.counts, np.float32(self.config.block), self._block_keys, self._open_chunks
@@ -119,7 +135,9 @@ class SurfelMap:
         state = {name: getattr(self, name)[slots] for name in ("position", "normal", "color", "seen", "scores")}
         state["position"][:, :3] = positions
         state["normal"][:, :3] = normals
-        self._replace(state)
+        new_slots = self._replace(state)
+        if self.journal is not None:
+            self.journal.moved(slots, new_slots)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything needed to continue from here bit by bit: for `SurfelMap.from_state`, or numpy.savez."""
@@ -172,7 +190,7 @@ class SurfelMap:
     def cloud(self, class_probabilities: np.ndarray | None = None, min_confidence: float = 0.0) -> SurfelCloud:
         """A copy of the living as plain arrays; class probabilities (N, C) come from `LabelFusion.probabilities`."""
         slots = self.slots()
-        keep = (self.normal[slots, 3] >= max(min_confidence, 0.0)) & (self.color[slots, 3] != kernels.MARKED)
+        keep = self.are_living() & (self.normal[slots, 3] >= min_confidence)
         slots = slots[keep]
         return SurfelCloud(
             positions=self.position[slots, :3],
@@ -185,7 +203,8 @@ class SurfelMap:
             class_probabilities=None if class_probabilities is None else class_probabilities[keep],
         )
 
-    def _replace(self, state: dict[str, np.ndarray]) -> None:
+    def _replace(self, state: dict[str, np.ndarray]) -> np.ndarray:
+        """Fill the map afresh; the new slot of each surfel."""
         self.n_chunks = 0
         self._n_blocks = 0
         self._block_keys[:] = -1
@@ -197,6 +216,7 @@ class SurfelMap:
             )
         for name, values in state.items():
             getattr(self, name)[slots] = values
+        return slots
 
     def _grow_chunks(self, wanted: int) -> None:
         size = max(wanted, 256)

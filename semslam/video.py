@@ -34,6 +34,15 @@ def followed_poses(viewed: Viewed) -> np.ndarray:
     return followed
 
 
+def views_along(viewed: Viewed, along: str) -> np.ndarray:
+    """(N, 4, 4) poses of a film: "orbit" around the map, or "path", behind the recorded camera."""
+    if along == "path":
+        return followed_poses(viewed)
+    if along != "orbit":
+        raise ValueError(f"a film goes along the orbit or the path, not along {along!r}")
+    return orbit_poses(viewed, picture_camera())
+
+
 def write_video(
     path: str | Path,
     viewed: Viewed,

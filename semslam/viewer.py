@@ -6,6 +6,7 @@ What the keys do is in KEYS; the caller prints `key_help()` and what `MapWindow`
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ from semslam.viewpoint import overview, up_direction
 
 __all__ = ["KEYS", "MapWindow", "Viewed", "key_help", "legend_lines", "render_png", "view"]
 logger = logging.getLogger(__name__)
-
 
 # the visualizer keeps H, L, N, S, W and others for itself unless they are taken, as here
 KEYS: dict[str, tuple[str, str]] = {
@@ -163,6 +163,17 @@ class MapWindow:
         """Show every class."""
         self.hidden.clear()
         self._redraw()
+
+    def switches(self) -> tuple[str, frozenset[int], bool, bool, bool]:
+        """What is shown: coloring, hidden classes, path, frusta, disks; for `set_switches` of another window."""
+        return self.coloring, frozenset(self.hidden), self.path_shown, self.frusta_shown, self.disks
+
+    def set_switches(self, switches: tuple[str, frozenset[int], bool, bool, bool]) -> None:
+        """Show what another window shows."""
+        if switches != self.switches():
+            self.coloring, hidden, self.path_shown, self.frusta_shown, self.disks = switches
+            self.hidden = set(hidden)
+            self._redraw()
 
     def quit(self) -> None:
         """Close at the next poll."""
@@ -309,16 +320,29 @@ class MapWindow:
         self._legend.add_geometry(self._o3d.geometry.Image(np.ascontiguousarray(self._legend_picture())))
 
 
-def view(maps: Sequence[Viewed], *, report: Callable[[str], None] = logger.info) -> None:
-    """Open a window for each map, all with one camera, and return when the first is closed."""
+def view(
+    maps: Sequence[Viewed],
+    *,
+    coloring: str = "color",
+    hidden: Iterable[int] = (),
+    report: Callable[[str], None] = logger.info,
+) -> None:
+    """Open a window for each map, all with one camera and the same switches, until the first is closed."""
     windows = [MapWindow(viewed, report=report) for viewed in maps]
     try:
+        for window in windows:
+            window.set_switches((coloring, frozenset(hidden), *window.switches()[2:]))
         windows[0].open_legend()
-        shared = windows[0].pose()
+        shared, switches = windows[0].pose(), windows[0].switches()
         for window in windows[1:]:
             window.look_from(shared)
         while sum(window.poll() for window in windows) == len(windows):  # polls every window, unlike all()
+            time.sleep(0.005)  # polling does not wait, and a still picture needs no core of its own
             shared = _follow(windows, shared)
+            for changed in [window.switches() for window in windows if window.switches() != switches][:1]:
+                switches = changed
+                for window in windows:
+                    window.set_switches(switches)
     finally:
         for window in windows:
             window.close()
@@ -368,26 +392,40 @@ def render_png(
     coloring: str = "label",
     T_world_camera: np.ndarray | None = None,
     hidden: Iterable[int] = (),
+    beside: Sequence[Viewed] = (),
 ) -> None:
     """Write a picture of the map with its legend, without a display: from a pose, or from outside.
 
-    `coloring` is a name of COLORINGS, or error; surfels of the class ids in `hidden` are left out. Drawn by Open3D
-    over EGL; where there is no driver for it by our own renderer, which a warning says.
+    `coloring` is a name of COLORINGS, or error; surfels of the class ids in `hidden` are left out. `beside`: other
+    maps, seen from the same pose. Drawn by Open3D over EGL; where there is no driver for it by our own renderer, which
+    a warning says.
     """
     camera = picture_camera(1280, 960)
-    viewed = viewed.without(hidden)
-    if len(viewed.cloud) == 0:
-        raise ValueError(f"{path}: there is nothing to draw: the map is empty or all of its classes are hidden")
+    hidden = list(hidden)
+    maps = [one.without(hidden) for one in (viewed, *beside)]
+    viewed = maps[0]
+    for one in maps:
+        if len(one.cloud) == 0:
+            raise ValueError(f"{path}: there is nothing to draw: the map is empty or all of its classes are hidden")
     if T_world_camera is None:
         up = up_direction(viewed.cloud, viewed.label_set, viewed.trajectory)
         T_world_camera = overview(viewed.cloud, camera, up, trajectory=viewed.trajectory)
     try:
-        image = opengl_image(viewed, coloring, T_world_camera, camera)
+        images = [opengl_image(one, coloring, T_world_camera, camera) for one in maps]
     except RuntimeError as error:
         logger.warning("%s; drawing with the software renderer instead", error)
-        image = software_image(viewed, coloring, T_world_camera, camera)
-    if viewed.trajectory is not None:
-        image = draw_path(image, camera, T_world_camera, viewed.trajectory)
-    legend = legend_entries(viewed.cloud, viewed.label_set) if coloring == "label" else []
+        images = [software_image(one, coloring, T_world_camera, camera) for one in maps]
+    for k, one in enumerate(maps):
+        if one.trajectory is not None:
+            images[k] = draw_path(images[k], camera, T_world_camera, one.trajectory)
+    legend = dict(entry for one in reversed(maps) for entry in legend_entries(one.cloud, one.label_set))
+    if beside:  # shares of two maps do not fit one legend
+        legend = {name.split("  ")[0]: color for name, color in legend.items()}
     note = " ".join(filter(None, (f"{coloring.replace('_', ' ')}:", shown_range(coloring))))
-    write_figure(path, [image], title=viewed.name, note=note if shown_range(coloring) else "", legend=legend)
+    write_figure(
+        path,
+        images,
+        title="   |   ".join(one.name for one in maps),
+        note=note if shown_range(coloring) else "",
+        legend=list(legend.items()) if coloring == "label" else [],
+    )

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import struct
+import sys
 
 import cv2
 import numpy as np
 import pytest
 from test_reconstruct import refused, semslam
 
+from semslam import main_job
 from semslam.export import read_map_ply, read_mesh_ply
+from semslam.live import LiveView
 from semslam.run_folder import RunFolder
+from semslam.view_run import viewed_run
 
 ROOM = "room:frames=12,width=128,height=96"
 
@@ -72,3 +77,91 @@ def test_a_run_without_a_mesh_exports_the_rest_and_says_so(run, tmp_path, capsys
     assert "no mesh" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "exports").iterdir()} == {"surfels.ply", "surfels.pcd", "floor_plan.png"}
     assert "not a run" in refused(capsys, "export", tmp_path / "nowhere", "--out", tmp_path / "x")
+
+
+def test_a_recording_for_rerun_holds_frames_predictions_poses_and_map(run, tmp_path, capsys):
+    pytest.importorskip("rerun", reason="Rerun's SDK is an optional extra: pip install 'semslam[rerun]'")
+    assert semslam("view", run.path, "--rerun", tmp_path / "run.rrd", "--hide", "ceiling") == 0
+    data = (tmp_path / "run.rrd").read_bytes()
+    assert data[:3] == b"RRF"  # Rerun's recordings begin so
+    for entity in ("camera/color", "camera/depth", "camera/classes", "path", "map/classes", "map/colors"):
+        assert entity.encode() in data, entity
+    assert "written as .rrd, not as .txt" in refused(capsys, "view", run.path, "--rerun", tmp_path / "run.txt")
+
+
+def test_without_rerun_its_extra_is_named(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)  # as if it were not installed
+    line = refused(capsys, "view", run.path, "--rerun", tmp_path / "run.rrd")
+    assert "pip install 'semslam[rerun]'" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_are_shown_where_evaluate_has_found_them(run, tmp_path, capsys):
+    assert "was not compared" in refused(capsys, "view", run.path, "--png", tmp_path / "e.png", "--color-by", "error")
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    assert semslam("evaluate", copy) == 0
+    viewed = viewed_run(copy)
+    assert viewed.errors is not None and np.nanmedian(viewed.errors) < 0.01
+    assert semslam("view", copy, "--png", tmp_path / "e.png", "--color-by", "error") == 0
+    assert cv2.imread(str(tmp_path / "e.png")).std() > 10
+    assert viewed.camera is not None and viewed.camera.width == 128 and len(viewed.trajectory) == 12
+
+
+def test_two_runs_are_drawn_from_one_pose(run, tmp_path, capsys):
+    assert semslam("view", run.path, "--png", tmp_path / "one.png") == 0
+    assert semslam("view", run.path, "--compare", run.path, "--png", tmp_path / "two.png") == 0
+    one, two = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("one", "two"))
+    assert two.shape[1] > 1.8 * one.shape[1]
+    picture = two[100:900, 25:1305]
+    np.testing.assert_array_equal(picture, two[100:900, 25 + 1292 : 1305 + 1292])  # 1280 pixels and a gap
+    assert picture.std() > 20
+    line = refused(capsys, "view", run.path, "--compare", run.path, "--html", tmp_path / "x.html")
+    assert "--compare goes with the window or with --png" in line
+
+
+def test_films_go_round_the_map_or_along_the_path(run, tmp_path, capsys):
+    assert semslam("view", run.path, "--video", tmp_path / "path.mp4", "--along", "path") == 0
+    film = cv2.VideoCapture(str(tmp_path / "path.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 12  # one a recorded frame
+    assert film.read()[1].std() > 20
+    line = refused(capsys, "view", run.path, "--video", tmp_path / "x.mp4", "--along", "river")
+    assert "orbit or the path, not along 'river'" in line
+
+
+def test_without_a_display_view_names_what_it_can_write(run, capsys, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    line = refused(capsys, "view", run.path)
+    assert "no display" in line and "--png" in line
+
+
+def test_show_without_a_display_is_one_line_and_the_run_goes_on(tmp_path, capsys, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    arguments = ["--out", tmp_path / "a", "--labels", "none", "--no-mesh", "--show"]
+    assert semslam("reconstruct", "room:frames=3,width=64,height=48", *arguments) == 0
+    assert capsys.readouterr().err.splitlines() == ["--show: there is no display; going on without a window"]
+
+
+def test_the_live_view_follows_the_growing_map_and_leaves_the_run_alone(run, tmp_path):
+    """Off-screen; the map that comes out is that of a run without a window."""
+    making = main_job.prepare(ROOM, tmp_path / "live", labels="truth")
+    lines: list[str] = []
+    try:
+        live = LiveView(making, lines.append, visible=False, width=160, height=120)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    shown = []
+    for _ in making:
+        live()
+        shown.append(len(live.window.viewed.cloud))
+    assert shown[0] > 0 and shown[-1] > shown[0] and shown == sorted(shown)
+    assert live.window.coloring == "label" and len(live.window.viewed.trajectory) > 1
+    live.window.act("quit")
+    live()
+    assert live.window is None and lines[-1] == "the window is closed, the reconstruction goes on"
+    live()
+    live.stay()
+    assert main_job.finish(making, mesh=False)["surfels"] == run.load_metrics()["surfels"]
+    assert RunFolder.open(tmp_path / "live").map.read_bytes() == run.map.read_bytes()

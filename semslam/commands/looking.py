@@ -13,24 +13,34 @@ from semslam.commands.app import Out, app
 @app.command()
 def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    compare: Annotated[Optional[Path], typer.Option(help="Folder of another run, seen by the same camera.")] = None,  # noqa: UP045
     png: Annotated[Optional[Path], typer.Option(help="Write a picture instead of opening a window.")] = None,  # noqa: UP045
     html: Annotated[Optional[Path], typer.Option(help="Write a page that turns the map in a browser, offline.")] = None,  # noqa: UP045
-    video: Annotated[Optional[Path], typer.Option(help="Write an mp4 film of an orbit around the map.")] = None,  # noqa: UP045
+    video: Annotated[Optional[Path], typer.Option(help="Write an mp4 film.")] = None,  # noqa: UP045
+    along: Annotated[str, typer.Option(help="With --video: orbit | path, behind the recorded camera.")] = "orbit",
+    rerun: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write an .rrd file of frames, predictions, poses and map."),
+    ] = None,
     color_by: Annotated[
-        str, typer.Option(help="color | label | normal | confidence | entropy | first_seen | last_seen")
+        str, typer.Option(help="color | label | normal | confidence | entropy | first_seen | last_seen | error")
     ] = "label",
     hide: Annotated[str, typer.Option(help="Names of classes to leave out, with commas.")] = "",
 ) -> None:
-    """Look at the map of a run."""
+    """Look at the map of a run: in a window, or as a picture, page, film or Rerun recording."""
     from semslam import viewer
-    from semslam.run_folder import RunFolder
+    from semslam.view_run import has_display, viewed_run
 
-    folder = RunFolder.open(run)
-    cloud, label_set = folder.load_cloud()
-    hidden = [label_set.id_of(name.strip()) for name in hide.split(",") if name.strip()]
-    viewed = viewer.Viewed(cloud, label_set, str(run), folder.load_trajectory().T_world_camera)
+    viewed = viewed_run(run)
+    others = [viewed_run(compare)] if compare else []
+    hidden = [viewed.label_set.id_of(name.strip()) for name in hide.split(",") if name.strip()]
+    if color_by == "error" and viewed.errors is None:
+        raise ValueError(f"{run}: was not compared with a reference; do so first: `semslam evaluate {run}`")
+    if others and (html or video or rerun):
+        raise ValueError("--compare goes with the window or with --png")
+    viewed.colored(color_by)  # a wrong name is said before the work
     if png:
-        viewer.render_png(png, viewed, coloring=color_by, hidden=hidden)
+        viewer.render_png(png, viewed, coloring=color_by, hidden=hidden, beside=others)
         typer.echo(f"picture: {png}")
     if html:
         from semslam.view_html import write_html
@@ -38,17 +48,23 @@ def view(
         write_html(html, viewed.without(hidden))
         typer.echo(f"page: {html}")
     if video:
-        from semslam.pictures import picture_camera
-        from semslam.video import orbit_poses, write_video
+        from semslam.video import views_along, write_video
 
         shown = viewed.without(hidden)
-        write_video(video, shown, orbit_poses(shown, picture_camera()), coloring=color_by)
+        write_video(video, shown, views_along(shown, along), coloring=color_by)
         typer.echo(f"film: {video}")
-    if png or html or video:
+    if rerun:
+        from semslam.rerun_file import write_rerun
+
+        write_rerun(rerun, run, viewed.without(hidden))
+        typer.echo(f"recording: {rerun}   (look at it: rerun {rerun})")
+    if png or html or video or rerun:
         return
+    if not has_display():
+        raise ValueError("no display to open a window on; write a file instead: --png, --html, --video or --rerun FILE")
     for line in [*viewer.key_help(), *viewer.legend_lines(viewed)]:
         typer.echo(line)
-    viewer.view([viewed.without(hidden)], report=typer.echo)
+    viewer.view([viewed, *others], coloring=color_by, hidden=hidden, report=typer.echo)
 
 
 @app.command()

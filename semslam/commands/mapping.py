@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -38,6 +38,7 @@ def reconstruct(
     max_surfels: Annotated[Optional[int], typer.Option(help="Capacity of the map.")] = None,  # noqa: UP045
     mesh: Annotated[bool, typer.Option(help="Also write a labelled triangle mesh.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Look at the map in a window while it grows.")] = False,
 ) -> None:
     """Reconstruct a sequence into a labelled surfel map."""
     from semslam import main_job as job
@@ -60,9 +61,12 @@ def reconstruct(
         max_surfels=max_surfels,
         resume=resume,
     )
+    live = live_view(run) if show else None
     with interruptible() as interrupted, progress(len(run), "frames") as advance:
         for _ in run:
             advance()
+            if live is not None:
+                live()
             if interrupted():
                 break
     if len(run):
@@ -85,6 +89,69 @@ def reconstruct(
         if path.is_file():
             typer.echo(f"{what + ':':<12}{path}")
     typer.echo(f"look at it:  semslam view {out}")
+    if live is not None:
+        live.stay()
+
+
+def live_view(run: Any) -> Any:
+    """A window on a run; None, and one line that says so, where there is no display."""
+    from semslam.view_run import has_display
+
+    if has_display():
+        from semslam.live import LiveView
+
+        try:
+            return LiveView(run, typer.echo)
+        except RuntimeError as error:
+            typer.echo(f"--show: {error}; going on without a window", err=True)
+            return None
+    typer.echo("--show: there is no display; going on without a window", err=True)
+    return None
+
+
+@app.command()
+def relabel(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    weights: Weights = None,
+    classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
+    out: Annotated[Optional[Path], typer.Option(help="Folder to write to; RUN-relabelled by default.")] = None,  # noqa: UP045
+    engine: Engine = None,
+) -> None:
+    """Fuse another network's labels into the surfels of a run, without running SLAM again."""
+    from semslam import relabel as job
+
+    with progress(0, "frames") as advance:
+        folder = job.relabel(
+            run,
+            out or run.with_name(run.name + "-relabelled"),
+            weights=weights,
+            classes=classes,
+            engine=engine,
+            report=lambda _: advance(),
+        )
+    typer.echo(f"labels of {folder.load_metrics()['frames_labelled']} frames fused again: {folder.path}")
+    typer.echo(f"look at it:  semslam view {folder.path}")
+
+
+@app.command()
+def refine(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    out: Annotated[Optional[Path], typer.Option(help="Folder to write to; RUN-refined by default.")] = None,  # noqa: UP045
+    iterations: Annotated[int, typer.Option(help="Mean-field iterations.")] = 10,
+    neighbours: Annotated[int, typer.Option(help="Surfels that each surfel listens to.")] = 16,
+) -> None:
+    """Smooth a run's classes by a conditional random field over its surfels; a run of its own comes out."""
+    from semslam import refine as job
+    from semslam.surfel_crf import CrfConfig
+
+    crf = CrfConfig(iterations=iterations, neighbours=neighbours)
+    folder = job.refine(run, out or run.with_name(run.name + "-refined"), crf)
+    metrics = folder.load_metrics()
+    typer.echo(
+        f"{100 * metrics['refine_changed']:.1f} % of the labels changed, {metrics['refine_filled']} surfels got one, "
+        f"{metrics['refine_seconds']:.1f} s: {folder.path}"
+    )
+    typer.echo(f"gain or loss:  semslam evaluate {run} {folder.path}")
 
 
 @app.command()

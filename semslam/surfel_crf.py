@@ -1,0 +1,157 @@
+"""A conditional random field over surfels: neighbours that look alike should have the same class.
+
+Kraehenbuehl and Koltun (2011) with the kernels that McCormac et al. (2017, sec. III-D) put on surfels, on the graph of
+each surfel's nearest neighbours instead of all pairs: linear in the surfels, and far labels still travel, a neighbour
+an iteration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+
+from semslam.cloud import SurfelCloud
+from semslam.depth_filter import COMPILED
+
+f32 = np.float32
+LEAST = 1e-12  # added to probabilities before their logarithm is taken, as SemanticFusion does
+
+
+@dataclass(frozen=True)
+class CrfConfig:
+    """The two kernels, Gaussians of place and normal and of place and colour; SemanticFusion's values."""
+
+    sigma_position: float = 0.05  # metres
+    sigma_normal: float = 0.1
+    sigma_color: float = 20.0  # of 255
+    weight_normal: float = 3.0
+    weight_color: float = 10.0
+    iterations: int = 10
+    neighbours: int = 16
+
+    def __post_init__(self) -> None:
+        if min(self.sigma_position, self.sigma_normal, self.sigma_color) <= 0:
+            raise ValueError("the standard deviations of the field's kernels must be positive")
+        if self.iterations < 0 or self.neighbours < 1:
+            raise ValueError(
+                f"the field has {self.iterations} iterations and {self.neighbours} neighbours, not 0 and 1 or more"
+            )
+
+
+def nearest_neighbours(positions: np.ndarray, count: int) -> np.ndarray:
+    """(N, K) int32 the nearest other points of each of (N, 3), K = count or as many as there are."""
+    from scipy.spatial import cKDTree
+
+    count = min(count, len(positions) - 1)
+    if count < 1:
+        return np.zeros((len(positions), 0), np.int32)
+    # the tree is the same for balanced or not; halves of a cell are found faster than medians
+    tree = cKDTree(positions, balanced_tree=False, compact_nodes=False)
+    _, found = tree.query(positions, k=count + 1, workers=-1)
+    found = found.astype(np.int32)
+    own = found == np.arange(len(positions), dtype=np.int32)[:, None]
+    own[~own.any(axis=1), -1] = True  # among many in one place a point itself may not be found: drop the farthest
+    return found[~own].reshape(len(positions), count)
+
+
+@nb.njit(**COMPILED)
+def _kernels(neighbours, positions, normals, colors, by_place, by_normal, by_color, like_normal, like_color, sums):
+    """The two kernels of each pair, and their sums a surfel."""
+    for i_ in nb.prange(len(neighbours)):
+        i = np.int64(i_)
+        sum_normal = f32(0)
+        sum_color = f32(0)
+        for k in range(neighbours.shape[1]):
+            j = neighbours[i, k]
+            place = f32(0)
+            normal = f32(0)
+            color = f32(0)
+            for a in range(3):
+                d = positions[i, a] - positions[j, a]
+                place += d * d
+                d = normals[i, a] - normals[j, a]
+                normal += d * d
+                d = f32(colors[i, a]) - f32(colors[j, a])
+                color += d * d
+            like_normal[i, k] = np.exp(-place * by_place - normal * by_normal)
+            like_color[i, k] = np.exp(-place * by_place - color * by_color)
+            sum_normal += like_normal[i, k]
+            sum_color += like_color[i, k]
+        sums[i, 0] = sum_normal
+        sums[i, 1] = sum_color
+
+
+@nb.njit(**COMPILED)
+def _weights(neighbours, sums, weight_normal, weight_color, like_normal, like_color):
+    """like_normal becomes the weight of each pair: both kernels, each divided by the root of its two sums."""
+    for i_ in nb.prange(len(neighbours)):
+        i = np.int64(i_)
+        for k in range(neighbours.shape[1]):
+            j = neighbours[i, k]
+            a = np.sqrt(sums[i, 0] * sums[j, 0]) + f32(1e-20)
+            b = np.sqrt(sums[i, 1] * sums[j, 1]) + f32(1e-20)
+            like_normal[i, k] = weight_normal * like_normal[i, k] / a + weight_color * like_color[i, k] / b
+
+
+@nb.njit(**COMPILED)
+def _iterate(neighbours, weights, evidence, q, out):
+    """out[i] = softmax(evidence[i] + sum over neighbours j of weights[i, j] * q[j])."""
+    n_classes = q.shape[1]
+    for i_ in nb.prange(len(neighbours)):
+        i = np.int64(i_)
+        for c in range(n_classes):
+            out[i, c] = evidence[i, c]
+        for k in range(neighbours.shape[1]):
+            j = neighbours[i, k]
+            w = weights[i, k]
+            for c in range(n_classes):
+                out[i, c] += w * q[j, c]
+        most = out[i, 0]
+        for c in range(1, n_classes):
+            most = max(most, out[i, c])
+        total = f32(0)
+        for c in range(n_classes):
+            out[i, c] = np.exp(out[i, c] - most)
+            total += out[i, c]
+        for c in range(n_classes):
+            out[i, c] /= total
+
+
+def pair_weights(cloud: SurfelCloud, neighbours: np.ndarray, config: CrfConfig) -> np.ndarray:
+    """(N, K) float32 how strongly each neighbour (N, K) pulls, 13 in all with the default weights in even surroundings.
+
+    Each kernel is normalised by the root of its sums at both ends, so that what it weighs does not depend on how dense
+    the surfels are.
+    """
+    like_normal, like_color = (np.empty(neighbours.shape, f32) for _ in range(2))
+    sums = np.empty((len(cloud), 2), f32)
+    scales = (f32(0.5 / sigma**2) for sigma in (config.sigma_position, config.sigma_normal, config.sigma_color))
+    _kernels(neighbours, cloud.positions, cloud.normals, cloud.colors, *scales, like_normal, like_color, sums)
+    _weights(neighbours, sums, f32(config.weight_normal), f32(config.weight_color), like_normal, like_color)
+    return like_normal
+
+
+def refined_probabilities(cloud: SurfelCloud, config: CrfConfig | None = None) -> np.ndarray:
+    """(N, C) float32 class probabilities after mean-field iterations; the same for any number of threads.
+
+    Energy: -log(p + 1e-12) a surfel, Potts between neighbours. Surfels without a class get one where a chain of
+    neighbours leads to a surfel that has one, else they stay without (zero).
+    """
+    config = config or CrfConfig()
+    p = cloud.class_probabilities
+    if p is None:
+        raise ValueError("the map has no class probabilities to refine; relabel it first")
+    neighbours = nearest_neighbours(cloud.positions, config.neighbours)
+    weights = pair_weights(cloud, neighbours, config)
+    known = p.max(axis=1, initial=0) > 0
+    q = np.where(known[:, None], p, f32(1 / max(p.shape[1], 1))).astype(f32)
+    evidence = np.log(q + f32(LEAST))
+    out = np.empty_like(q)
+    for _ in range(config.iterations):
+        _iterate(neighbours, weights, evidence, q, out)
+        q, out = out, q
+    still_even = ~known & (q.max(axis=1, initial=0) - q.min(axis=1, initial=1) < 1e-6)
+    q[still_even] = 0
+    return q

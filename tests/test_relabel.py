@@ -1,0 +1,195 @@
+"""Other labels for the same surfels: as if the whole run had been made with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stub_networks import KnowingNetwork
+from test_reconstruct import refused, semslam
+
+from semslam import main_job, poses
+from semslam import relabel as relabelling
+from semslam.associations import Associations, pack, unpack
+from semslam.kernels import CHUNK
+from semslam.loop_closure import Correction
+from semslam.run_folder import RunFolder
+from semslam.surfels import SurfelMap
+from sequences import open_sequence
+
+ROOM = "room:frames=45,width=96,height=72,noise=kinect"
+EVERY = ["--label-every", "5"]
+NETWORKS = {"a": ("nyu13", 0.1, 1), "b": ("nyu13", 0.4, 2), "b40": ("nyu40", 0.4, 2)}
+
+
+def stub(classes: str = "nyu13", weights: str | None = None, engine: str | None = None) -> KnowingNetwork:
+    """What `predictor` gives for the "weights" a and b: two networks that err differently."""
+    set_of, mistakes, seed = NETWORKS[weights + ("40" if classes == "nyu40" else "")]
+    return KnowingNetwork(open_sequence(ROOM), set_of, mistakes, seed=seed)
+
+
+class Bending:
+    """Stands for a loop closer: bends map and poses every so often, a little, back and forth."""
+
+    def __init__(self, every: int = 8) -> None:
+        self.every, self.count = every, 0
+
+    def __call__(self, observation, tracking, surfels, fusion) -> Correction | None:
+        index = observation.frame.index
+        if index % self.every != self.every - 1:
+            return None
+        self.count += 1
+        shift = poses.exp([0.004 * (-1) ** self.count, 0.002, 0.3, 0, 0.002, 0])  # 0.3 m: into other cubes
+        correction = Correction(np.array([0, index]), np.stack([shift, shift]))
+        correction.bend(surfels)
+        fusion.restore({"index": np.full(observation.depth.size, np.int64(0x7FFFFFFFFFFFFFFF))})
+        return correction
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"count": np.array(self.count)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.count = int(state["count"])
+
+
+@pytest.fixture(autouse=True)
+def stubs(monkeypatch):
+    monkeypatch.setattr(main_job, "predictor", stub)
+    monkeypatch.setattr(relabelling, "predictor", stub)
+
+
+def reconstructed(out: Path, weights: str, classes: str = "nyu13", stop_at: int | None = None, bends: bool = True):
+    """A run, broken off after `stop_at` frames and resumed where that is given; with a map that is bent as it grows."""
+    for part in (stop_at, None) if stop_at else (None,):
+        run = main_job.prepare(
+            ROOM, out, labels="predicted", weights=weights, classes=classes, label_every=5, poses="dataset", resume=True
+        )
+        run.slam.loops = Bending() if bends else None
+        if part is None and stop_at:
+            run = type(run)(run.config, run.sequence, run.slam, run.folder, resume=True)  # with the loops' state too
+        for _, _step in zip(range(part or 1000), run):
+            pass
+        run.save()
+    main_job.finish(run, mesh=False)
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same recording with the networks a and b, and what is needed to compare."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(main_job, "predictor", stub)
+        made = {name: reconstructed(folder / name, name) for name in ("a", "b")}
+    return {name: run.folder for name, run in made.items()}
+
+
+def same_map(first: RunFolder, second: RunFolder) -> None:
+    a, b = first.load_state(), second.load_state()
+    timings = {name for name in {*a, *b} if name.startswith(("run_ms_", "run_seconds"))}
+    assert set(a) - timings == set(b) - timings
+    for name in a:
+        if name not in timings:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    assert first.map.read_bytes() == second.map.read_bytes()
+    assert first.config.read_text() == second.config.read_text()
+
+
+def test_a_relabelled_run_equals_a_full_run_bit_by_bit(runs, tmp_path):
+    kinds = [event.kind for event in runs["a"].load_associations().events]
+    assert set(kinds) == {0, 1, 2}, "frames were labelled, surfels buried, and the map was bent"
+    relabelled = relabelling.relabel(runs["a"].path, tmp_path / "new", weights="b")
+    assert not np.array_equal(runs["a"].load_state()["scores"], runs["b"].load_state()["scores"])
+    same_map(relabelled, runs["b"])
+
+
+def test_relabelling_there_and_back_is_the_first_run_again(runs, tmp_path):
+    relabelling.relabel(runs["a"].path, tmp_path / "b", weights="b", classes="nyu40")
+    same_map(relabelling.relabel(tmp_path / "b", tmp_path / "a", weights="a"), runs["a"])
+
+
+def test_an_interrupted_run_can_be_relabelled_as_one_without_a_break(runs, tmp_path):
+    broken = reconstructed(tmp_path / "broken", "a", stop_at=23).folder
+    same_map(broken, runs["a"])
+    same_map(relabelling.relabel(broken.path, tmp_path / "new", weights="b"), runs["b"])
+
+
+def test_what_happened_after_the_map_was_saved_does_not_count(runs):
+    all_of_it = runs["a"].load_associations()
+    some = runs["a"].load_associations(7)
+    assert len(all_of_it.events) > 7
+    assert [e.packed() for e in some.events] == [e.packed() for e in all_of_it.events[:7]]
+
+
+def test_a_map_without_labels_gets_them_from_the_command_line(tmp_path, capsys):
+    out = tmp_path / "bare"
+    assert semslam("reconstruct", ROOM, "--out", out, "--labels", "none", *EVERY, "--no-mesh") == 0
+    assert semslam("relabel", out, "--weights", "b", "--classes", "nyu40") == 0
+    assert "9 frames" in capsys.readouterr().out
+    full = tmp_path / "full"
+    arguments = ["--weights", "b", "--classes", "nyu40", *EVERY, "--no-mesh"]
+    assert semslam("reconstruct", ROOM, "--out", full, *arguments) == 0
+    same_map(RunFolder.open(tmp_path / "bare-relabelled"), RunFolder.open(full))
+    assert RunFolder.open(tmp_path / "bare-relabelled").load_metrics()["relabelled_from"] == str(out)
+
+
+def test_what_cannot_be_relabelled_is_one_line(runs, tmp_path, capsys):
+    assert "not written over" in refused(capsys, "relabel", runs["a"].path, "--out", runs["a"].path, "--weights", "b")
+    line = refused(capsys, "relabel", runs["a"].path, "--out", tmp_path / "x", "--weights", "b", "--classes", "x")
+    assert "--classes is 'x'" in line
+    bare = reconstructed(tmp_path / "bare", "a", bends=False).folder
+    bare.associations.unlink()
+    assert "associations.npz is missing" in refused(capsys, "relabel", bare.path, "--weights", "b")
+
+
+def test_packing_keeps_every_value():
+    for values in ([], [5], [3, 1, 2**31 - 1, 0, 7]):
+        np.testing.assert_array_equal(unpack(pack(np.array(values, np.int32))), values)
+
+
+def test_scores_follow_their_surfels_through_any_history():
+    """Random births, labels, deaths and moves: what is fused again is what a map beside it has added up."""
+    rng = np.random.default_rng(4)
+    surfels = SurfelMap(2)
+    surfels.journal = record = Associations(every=1)
+    fusion = type("Fused", (), {})()
+
+    def label(frame: int) -> None:
+        fusion.visible = np.flatnonzero(surfels.counts[: surfels.n_chunks]).astype(np.int32)
+        fusion.pixels = np.full(len(surfels.position), -1, np.int32)
+        slots = surfels.slots()
+        seen = slots[rng.random(len(slots)) < 0.6]
+        fusion.pixels[seen] = rng.integers(0, 1000, len(seen))
+        surfels.scores[seen, 0] += fusion.pixels[seen]
+        surfels.scores[seen, 1] += frame
+        record.seen(frame, surfels, fusion)
+
+    def again(ghost: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, frame: int) -> None:
+        slots = np.flatnonzero(pixels >= 0)
+        assert set(np.unique(slots // CHUNK)) == set(chunks)
+        ghost.scores[slots, 0] += pixels[slots]
+        ghost.scores[slots, 1] += frame
+
+    for frame in range(1, 30):
+        points = rng.uniform(-0.6, 0.6, (rng.integers(1, 1500), 3)).astype(np.float32)
+        slots = surfels.insert(points)
+        surfels.position[slots, :3] = points
+        surfels.normal[slots] = 1
+        surfels.color[slots] = 0
+        surfels.scores[slots] = 0
+        label(frame)
+        if frame % 3 == 0:
+            slots = surfels.slots()
+            surfels.normal[slots[rng.random(len(slots)) < 0.2], 3] = -1
+            surfels.color[slots[rng.random(len(slots)) < 0.1], 3] = 1
+            chunks = rng.permutation(surfels.n_chunks)[: surfels.n_chunks // 2 + 1].astype(np.int32)
+            surfels.compact(chunks, len(chunks))
+        if frame % 7 == 0:
+            slots = surfels.slots()
+            moved = surfels.position[slots, :3] + rng.uniform(-0.2, 0.2, (len(slots), 3)).astype(np.float32)
+            surfels.move(moved, surfels.normal[slots, :3].copy())
+    slots = surfels.slots()
+    assert len(slots) > 3000
+    back = Associations.from_state(record.state())
+    np.testing.assert_array_equal(back.refuse(2, again, slots), surfels.scores[slots])
