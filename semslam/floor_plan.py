@@ -14,6 +14,7 @@ from semslam.cloud import SurfelCloud
 from semslam.coloring import COLORINGS
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
+from semslam.pictures import without_specks
 from semslam.splatting import lit, painted, render
 from semslam.viewpoint import level_axes, up_direction
 
@@ -75,12 +76,13 @@ def floor_plan(
     """The map from above: the ceiling and what hangs above head height left out, walls along the image's sides.
 
     A camera's `trajectory` (N, 4, 4), T_world_camera, fits in and helps to find up. `pixels`: the longer side of the
-    picture. `coloring` names one of COLORINGS.
+    picture. `coloring` names one of COLORINGS. Specks without a class are drawn like their neighbours.
     """
     import cv2
 
     if len(cloud) == 0:
         raise ValueError("the map is empty: there is nothing to draw a plan of")
+    cloud = without_specks(cloud)
     up = up_direction(cloud, label_set, trajectory) if up is None else up
     axes = level_axes(up)
     heading = wall_heading(cloud, axes)

@@ -6,6 +6,7 @@ Everything is drawn in software (see semslam.splatting), so pictures come out th
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,33 @@ def picture(
         cv2.resize(painted(rendering, c, background), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
         for c in colors
     ]
+
+
+def without_specks(cloud: SurfelCloud, neighbours: int = 12, share: float = 1 / 3) -> SurfelCloud:
+    """The cloud as pictures draw it: surfels without a class amid ones that have one take their nearest one's class.
+
+    A network labels every tenth frame, so that surfels which only the frames between have seen are grey specks on
+    surfaces whose class is known. A surfel counts as such a speck where at least `share` of its nearest `neighbours`
+    have a class; wider grey areas stay grey. For the eye only: files and figures keep what the map says.
+    """
+    from scipy.spatial import cKDTree
+
+    probabilities = cloud.class_probabilities
+    if probabilities is None or len(cloud) <= neighbours:
+        return cloud
+    known = probabilities.max(axis=1, initial=0) > 0
+    blank = np.flatnonzero(~known)
+    if len(blank) == 0 or not known.any():
+        return cloud
+    _, nearest = cKDTree(cloud.positions, balanced_tree=False).query(
+        cloud.positions[blank], k=list(range(2, neighbours + 2)), workers=-1
+    )
+    labelled = known[nearest]
+    specks = labelled.sum(axis=1) >= share * neighbours
+    chosen = nearest[np.arange(len(blank)), labelled.argmax(axis=1)]  # the first is the nearest
+    filled = probabilities.copy()
+    filled[blank[specks]] = probabilities[chosen[specks]]
+    return replace(cloud, class_probabilities=filled)
 
 
 def shown_colors(cloud: SurfelCloud, label_set: LabelSet, coloring: str, T_world_camera: np.ndarray) -> np.ndarray:
@@ -195,9 +223,12 @@ def preview(
 ) -> None:
     """Write a PNG: the map in its colours and in its labels side by side, a legend of the classes present, a title.
 
-    `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up. `views` names COLORINGS.
+    `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up. `views` names COLORINGS. Specks without a
+    class are drawn like their neighbours (see `without_specks`); how many surfels have none stands above.
     """
     camera = picture_camera()
+    unlabelled = int(np.count_nonzero(cloud.labels() == UNLABELLED))
+    cloud = without_specks(cloud)
     if len(cloud):
         up = up_direction(cloud, label_set, trajectory)
         T_world_view = overview(cloud, camera, up, trajectory=trajectory)
@@ -207,8 +238,11 @@ def preview(
             images = [draw_path(image, camera, T_world_view, trajectory) for image in images]
     else:
         images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8) for _ in views]
+    note = f"{len(cloud):,} surfels"
+    if cloud.class_probabilities is not None and unlabelled:
+        note += f", {100 * unlabelled / len(cloud):.0f} % never labelled"
     legend = legend_entries(cloud, label_set)
-    write_figure(path, images, title=title, note=f"{len(cloud):,} surfels", legend=legend)
+    write_figure(path, images, title=title, note=note, legend=legend)
 
 
 def legend_image(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from semslam.pictures import (
     picture_camera,
     preview,
     shown_colors,
+    without_specks,
 )
 from semslam.splatting import painted, render
 from semslam.viewer import (
@@ -246,6 +248,20 @@ def test_a_preview_shows_the_room_its_labels_and_its_legend(cloud, tmp_path):
         assert (legend == NYU13.colors[NYU13.id_of(name)]).all(axis=-1).sum() > 50, name
 
 
+def test_grey_specks_take_their_neighbours_class_in_pictures_and_grey_walls_stay_grey(cloud):
+    before = cloud.labels()
+    rng = np.random.default_rng(5)
+    specks = (rng.random(len(cloud)) < 0.1) & (before == NYU13.id_of("floor"))
+    probabilities = np.where(specks[:, None], np.float32(0), cloud.class_probabilities)
+    drawn = without_specks(replace(cloud, class_probabilities=probabilities)).labels()
+    assert np.mean(drawn[specks] == before[specks]) > 0.95
+    grey = before == UNLABELLED  # the far wall's upper half
+    assert np.mean(drawn[grey] == UNLABELLED) > 0.9
+    labelled = ~specks & ~grey
+    np.testing.assert_array_equal(drawn[labelled], before[labelled])
+    assert without_specks(replace(cloud, class_probabilities=None)).class_probabilities is None
+
+
 def test_an_empty_map_has_a_preview_too(cloud, tmp_path):
     preview(tmp_path / "preview.png", cloud.selected(np.zeros(len(cloud), bool)), NYU13)
     assert read_png(tmp_path / "preview.png").size
@@ -399,6 +415,34 @@ def test_two_maps_share_one_camera(viewed, monkeypatch):
     assert len(opened) == 2 and len(poses) == 2
     np.testing.assert_allclose(poses[0], path_through_room()[2], atol=1e-5)
     np.testing.assert_allclose(poses[1], poses[0], atol=1e-5)
+
+
+def test_a_switch_of_one_window_switches_the_other(viewed, monkeypatch):
+    opened: list[MapWindow] = []
+    polls = 0
+    real_poll, real_close = MapWindow.poll, MapWindow.close
+    seen = []
+
+    def poll(self):
+        nonlocal polls
+        if self not in opened:
+            opened.append(self)
+        polls += 1
+        alive = real_poll(self)
+        if polls == 4:  # in the second window
+            self.act("show:entropy")
+            self.hidden = {NYU13.id_of("ceiling")}
+        return alive and polls < 9
+
+    monkeypatch.setattr(MapWindow, "poll", poll)
+    monkeypatch.setattr(MapWindow, "open_legend", lambda self: None)
+    monkeypatch.setattr(MapWindow, "close", lambda self: (seen.append(self.switches()), real_close(self)))
+    try:
+        view([viewed, viewed], coloring="label")
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert len(seen) == 2 and seen[0] == seen[1]
+    assert seen[0][:2] == ("entropy", frozenset({NYU13.id_of("ceiling")}))
 
 
 def test_lines_of_the_legend_and_shapes_have_the_right_size(viewed, cloud):
