@@ -49,6 +49,8 @@ def evaluate(
             evaluations[str(run)] = evaluation = job.evaluate_run(run, truth)
             folder = RunFolder.open(run)
             folder.save_metrics(folder.load_metrics() | evaluation.figures)
+            if evaluation.errors is not None:
+                folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
             typer.echo(f"{run}\n{table(evaluation.figures)}")
         figures = evaluation.figures
         if len(runs) > 1:
