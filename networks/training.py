@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from networks import distributed
 from networks.encoders import freeze_norms
 from networks.optimisation import OPTIMISERS, SCHEDULES, AveragedWeights, Group, clip, keep_freed_memory, warmed_up
-from networks.training_state import Log, State, restore, save, write
+from networks.training_state import Learning, Log, State, write
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,9 @@ def run(
     optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in groups}
     average = AveragedWeights(network, loop.average)
     state = State()
+    learning = Learning(objective.learner, groups, optimisers, average, state)
     if (folder / "last.pt").is_file():
-        restore(folder / "last.pt", objective.learner, groups, optimisers, average, state)
+        learning.restore(folder / "last.pt")
     learner = _shared(objective.learner)
     log = Log(folder / "log.csv", state.step)
     first = distributed.rank() == 0
@@ -164,7 +165,7 @@ def run(
                 if ended or state.step % loop.save_every == 0:
                     state.seconds = clock() - began
                     log.flush()
-                    save(folder / "last.pt", objective.learner, groups, optimisers, average, state)
+                    learning.save(folder / "last.pt")
         pending.cancel()
     network.load_state_dict(average.state)
     network.eval()

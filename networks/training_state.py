@@ -35,58 +35,54 @@ def write(path: Path, content: object) -> None:
     os.replace(temporary, path)
 
 
-def save(
-    path: Path,
-    learner: nn.Module,
-    groups: list[Group],
-    optimisers: dict[str, torch.optim.Optimizer],
-    average: AveragedWeights,
-    state: State,
-) -> None:
-    """Write everything that the next step depends on."""
-    content = {
-        "learner": learner.state_dict(),
-        "average": average.state,
-        "updates": average.updates,
-        "optimisers": {name: optimiser.state_dict() for name, optimiser in optimisers.items()},
-        "gradients": {group.name: [p.grad for p in group.parameters] for group in groups},  # of groups that accumulate
-        "counts": {group.name: (group.seen, group.batches) for group in groups},
-        "random": torch.get_rng_state(),
-        "step": state.step,
-        "seconds": state.seconds,
-        "best": float(state.best),
-        "figures": state.figures,
-    }
-    write(path, content)
+@dataclass(frozen=True)
+class Learning:
+    """Everything that the next step of a training depends on, in one place to write and read back."""
 
+    learner: nn.Module
+    groups: list[Group]
+    optimisers: dict[str, torch.optim.Optimizer]  # by the group's name
+    average: AveragedWeights
+    state: State
 
-def restore(
-    path: Path,
-    learner: nn.Module,
-    groups: list[Group],
-    optimisers: dict[str, torch.optim.Optimizer],
-    average: AveragedWeights,
-    state: State,
-) -> None:
-    """Bring everything back to where `save` left it."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        learner.load_state_dict(saved["learner"])
-        for name, optimiser in optimisers.items():
-            optimiser.load_state_dict(saved["optimisers"][name])
-        for group in groups:
-            group.seen, group.batches = saved["counts"][group.name]
-            for parameter, gradient in zip(group.parameters, saved["gradients"][group.name], strict=True):
-                parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        average.state = {key: saved["average"][key].to(value.device) for key, value in average.state.items()}
-        average.updates = saved["updates"]
-        torch.set_rng_state(saved["random"])
-        state.step, state.seconds, state.best = saved["step"], saved["seconds"], saved["best"]
-        state.figures = saved["figures"]
-    except Exception as error:  # whatever a damaged or foreign file makes PyTorch raise
-        message = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: cannot be continued from ({message}); move it away to start anew") from error
-    logger.info("continuing %s at step %d", path, state.step)
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        content = {
+            "learner": self.learner.state_dict(),
+            "average": self.average.state,
+            "updates": self.average.updates,
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "gradients": {g.name: [p.grad for p in g.parameters] for g in self.groups},  # of groups that accumulate
+            "counts": {group.name: (group.seen, group.batches) for group in self.groups},
+            "random": torch.get_rng_state(),
+            "step": self.state.step,
+            "seconds": self.state.seconds,
+            "best": float(self.state.best),
+            "figures": self.state.figures,
+        }
+        write(path, content)
+
+    def restore(self, path: Path) -> None:
+        """Bring everything back to where `save` left it."""
+        state, average = self.state, self.average
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            self.learner.load_state_dict(saved["learner"])
+            for name, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(saved["optimisers"][name])
+            for group in self.groups:
+                group.seen, group.batches = saved["counts"][group.name]
+                for parameter, gradient in zip(group.parameters, saved["gradients"][group.name], strict=True):
+                    parameter.grad = None if gradient is None else gradient.to(parameter.device)
+            average.state = {key: saved["average"][key].to(value.device) for key, value in average.state.items()}
+            average.updates = saved["updates"]
+            torch.set_rng_state(saved["random"])
+            state.step, state.seconds, state.best = saved["step"], saved["seconds"], saved["best"]
+            state.figures = saved["figures"]
+        except Exception as error:  # whatever a damaged or foreign file makes PyTorch raise
+            message = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{path}: cannot be continued from ({message}); move it away to start anew") from error
+        logger.info("continuing %s at step %d", path, state.step)
 
 
 class Log:

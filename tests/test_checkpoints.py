@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickletools
+import struct
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,32 @@ def test_an_old_checkpoint_loads_strictly_and_tells_its_classes_and_tasks(
     assert (loaded.num_classes, loaded.tasks) == (classes, TASKS[:tasks])
     assert metadata["num_classes"] == classes
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in state.items())
+
+
+def _as_python_2_wrote_it(file: Path) -> None:
+    """Turn the text in a legacy checkpoint, five pickles and then the numbers, into Python 2's byte strings."""
+    data, written, start = file.read_bytes(), b"", 0
+    for _ in range(5):
+        operations = list(pickletools.genops(data[start:]))
+        ends = [place for _, _, place in operations[1:]] + [operations[-1][2] + 1]
+        for (operation, text, place), end in zip(operations, ends, strict=True):
+            if operation.name == "BINUNICODE":
+                raw = str(text).encode()
+                written += b"T" + struct.pack("<i", len(raw)) + raw if len(raw) > 255 else bytes([85, len(raw)]) + raw
+            else:
+                written += data[start + place : start + end]
+        start += ends[-1]
+    file.write_bytes(written + data[start:])
+
+
+def test_a_checkpoint_of_python_2_loads(tmp_path: Path) -> None:
+    original = JointNetwork(6)
+    file = tmp_path / "ExpKITTI_joint.ckpt"
+    torch.save({"state_dict": dict(original.state_dict())}, file, _use_new_zipfile_serialization=False)
+    _as_python_2_wrote_it(file)
+    assert b"U\x0cconv8.weight" in file.read_bytes()  # a byte string
+    loaded, _ = checkpoints.load(file)
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in original.state_dict().items())
 
 
 def test_weights_of_another_class_count_are_refused(tmp_path: Path, network: JointNetwork) -> None:

@@ -16,16 +16,8 @@ from networks.postprocessing import depth_confidence, merging, resized
 from networks.refinenet import MobileRefineNet, ResNetRefineNet
 from semslam.labels import remap_probabilities, remapping
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 FLOAT32_ENGINES = ("torch", "onnxruntime", "openvino", "torch-cuda")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny images gain nothing from more threads, and lose much where other programs want the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", autouse=True)

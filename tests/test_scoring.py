@@ -15,18 +15,10 @@ from semslam.labels import remap_labels
 from semslam.scoring import score, tables
 from sequences.labelled_images import LabelledImage
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 STABLE_NAMES = ["images", "miou_40", "miou_13", "pixel_accuracy_40", "pixel_accuracy_13", "class_accuracy_13"]
 STABLE_NAMES += ["rmse", "rmse_log", "abs_rel", "sqr_rel", "delta1", "delta2", "delta3"]
 STABLE_NAMES += ["parameters", "gmac", "latency_ms", "engine"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny images gain nothing from more threads, and lose much where other programs want the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
