@@ -102,6 +102,22 @@ def score_poses(
     return PoseScore(figures, errors, T, images.T_world_camera)
 
 
+def labelled_examples(
+    predictor: PosePredictor, images: PosedImages, count: int = 3
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Input, result and target of `count` images spread over a set, of those with labels where there are any."""
+    places = np.arange(len(images))
+    if images.labelled is not None and images.labelled.any():
+        places = places[images.labelled]
+    rows = []
+    for place in np.unique(places[np.linspace(0, len(places) - 1, count).round().astype(int)]):
+        image = images[int(place)]
+        found = predictor.predict(image.color, image.labels if predictor.needs_labels else None)
+        if found.labels is not None:
+            rows.append((image.color, found.labels, image.labels))
+    return rows
+
+
 # ------------------------------------------------------------------------------------------------------- tables
 
 _KEYS = ("median_m", "mean_m", "median_deg", "mean_deg")

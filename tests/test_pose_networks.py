@@ -33,6 +33,15 @@ SMALL = {"encoder": "mobilenet_v2", "feature": 16, "num_classes": 7}
 METRES = PoseStatistics()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On images this small a second thread only waits for the first."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def random_poses(count: int, seed: int = 0) -> np.ndarray:
     T = np.tile(np.eye(4), (count, 1, 1))
     T[:, :3, :3] = Rotation.random(count, random_state=seed).as_matrix()

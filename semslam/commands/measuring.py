@@ -63,23 +63,76 @@ def evaluate(
 
 @app.command()
 def score(
-    data: Annotated[Path, typer.Option(help="Folder of labelled images: color/, label40/, depth/ and split files.")],
-    split: Annotated[str, typer.Option(help="Name of a split file in it, without .txt.")] = "val",
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder of color/, label40/, depth/ and split files; of pose weights, posed images."),
+    ],
+    split: Annotated[str | None, typer.Option(help="Split of the data; val by default, for poses all.")] = None,
     weights: Weights = None,
     engine: Engine = None,
     json: Annotated[Optional[Path], typer.Option(help="Also write the figures here.")] = None,  # noqa: UP045
+    labels: Annotated[Optional[str], typer.Option(help="Pose weights: folder of other label images.")] = None,  # noqa: UP045
+    frames: Annotated[Optional[str], typer.Option(help="Pose weights: FIRST:LAST of the frames to score.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Pose weights: folder to write pictures to.")] = None,  # noqa: UP045
 ) -> None:
-    """Score a network against ground truth and print the paper's table rows."""
+    """Score a network against ground truth and print the paper's table rows.
+
+    Weights of a pose network are scored on posed images: a recording with poses, DeepLoc, Cambridge, a list of poses.
+    """
     from networks.inference import Predictor
+    from networks.pose_predictor import read_metadata
     from semslam import scoring
     from semslam.run_folder import write_json
     from sequences.labelled_images import open_labelled_folder
 
-    network = Predictor.load(weights, engine=engine)
-    images = open_labelled_folder(data, split)
-    with progress(len(images), "images") as advance:
-        figures = scoring.score(network, images, report=lambda _: advance())
-    typer.echo(scoring.tables(figures, Path(weights).stem if weights else "bundled"))
+    if weights and read_metadata(weights).get("network"):
+        figures = _score_poses(data, split, weights, labels, frames, out)
+    elif labels or frames or out:
+        raise ValueError("--labels, --frames and --out are for the weights of a pose network; leave them out")
+    else:
+        network = Predictor.load(weights, engine=engine)
+        images = open_labelled_folder(data, split or "val")
+        with progress(len(images), "images") as advance:
+            figures = scoring.score(network, images, report=lambda _: advance())
+        typer.echo(scoring.tables(figures, Path(weights).stem if weights else "bundled"))
     if json:
         write_json(json, figures)
         typer.echo(f"figures: {json}")
+
+
+def _score_poses(
+    data: Path, split: str | None, weights: str, labels: str | None, frames: str | None, out: Path | None
+) -> dict[str, Any]:
+    """Score pose weights, print the table and, where a folder is given, draw the pictures."""
+    from networks.pose_predictor import PosePredictor
+    from networks.pose_samples import PoseSource, open_source
+    from semslam import pose_pictures, pose_scoring
+    from semslam.labels import label_set
+
+    first, last = _span(frames)
+    images = open_source(PoseSource(str(data), split=split, labels=labels, first=first, last=last))
+    predictor = PosePredictor.load(weights)
+    if predictor.needs_labels and images.labelled is not None:
+        images = images.selected(images.labelled)
+    with progress(len(images), "images") as advance:
+        found = pose_scoring.score_poses(predictor, images, report=lambda _: advance())
+    name = f"{predictor.metadata['network']}, {predictor.metadata['encoder']}"
+    typer.echo(pose_scoring.table(found.figures, name, data.name))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        if found.errors is not None:
+            pose_pictures.pose_graph(out / "poses.png", found.predicted, found.truth, f"{name} on {data.name}")
+            pose_pictures.cumulative_errors(out / "errors.png", {name: found.errors})
+        if "segmentation" in predictor.network.tells and predictor.metadata.get("class_set"):
+            rows = pose_scoring.labelled_examples(predictor, images)
+            pose_pictures.label_rows(out / "labels.png", rows, label_set(predictor.metadata["class_set"]))
+        typer.echo(f"pictures: {out}")
+    return found.figures
+
+
+def _span(frames: str | None) -> tuple[int, int | None]:
+    """First frame and the one after the last of FIRST:LAST, each of which may be left out."""
+    first, colon, last = (frames or ":").partition(":")
+    if not colon or not all(word == "" or word.isdigit() for word in (first, last)):
+        raise ValueError(f"--frames is {frames!r}; expected FIRST:LAST, such as 140: or 0:140")
+    return int(first or 0), int(last) if last else None
