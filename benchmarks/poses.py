@@ -8,15 +8,17 @@ Every network starts from ImageNet's MobileNet-v2 at 160x120, the joint trunk fr
 with labels and depth: a better start than the others have). Dual-Input reads labels that the bundled network predicts,
 in training and in testing, because a camera brings no labels. MapNet+PGO adds the motions of our own tracking.
 
-A training that was killed goes on; results stand in OUT/results.json after each, and `--table` alone prints them.
+A training that was killed goes on; results stand in OUT/SCENE/results.json after each; `--table` alone prints them.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +33,7 @@ from networks.pose_samples import PoseSource, open_source
 from networks.training import Loop
 from networks.training_pose import PoseTraining, train
 from semslam import poses
-from semslam.pose_scoring import PoseErrors, pose_errors, score_poses
+from semslam.pose_scoring import pose_errors, score_poses
 from semslam.run_folder import write_json
 from semslam.trajectory import read_tum
 
@@ -58,15 +60,8 @@ def sources(scene: str, labels: Path | None) -> tuple[PoseSource, dict[str, Pose
     return kept, {"between": replace(kept, held_out=True), "later": later}
 
 
-def errors_of(predictor: PosePredictor, source: PoseSource) -> tuple[PoseErrors, np.ndarray, dict]:
-    score = score_poses(predictor, open_source(source))
-    assert score.errors is not None
-    return score.errors, score.predicted, score.figures
-
-
-def with_motions(predicted: np.ndarray, source: PoseSource, trajectory: Path) -> np.ndarray:
-    """Predictions of consecutive test frames, made to agree with the motions between them by our own tracking."""
-    numbers = open_source(source).numbers
+def with_motions(predicted: np.ndarray, numbers: np.ndarray, trajectory: Path) -> np.ndarray:
+    """Predictions of test frames, made to agree with the motions between them by our own tracking."""
     tracked = read_tum(trajectory).T_world_camera[numbers]
     motions = poses.inverse(tracked[:-1]) @ tracked[1:]
     skip = max(1, round(10 / float(np.median(np.diff(numbers)))))
@@ -109,67 +104,80 @@ def baselines(scene: str) -> dict[str, dict[str, dict]]:
 
 
 def run(out: Path, scenes: list[str], seeds: list[int], seconds: float) -> None:
-    path = out / "results.json"
-    results: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+    """Train and score what has no result yet, seed by seed, so that a table of fewer seeds is whole soon."""
     for scene in scenes:
         labels = out / "labels" / scene
         if not labels.is_dir() or len(list(labels.glob("*.png"))) < len(open_source(PoseSource(str(DATA / scene)))):
             label_folder(checkpoints.load()[0], DATA / scene, labels, resolution=0.5)
-        if f"{scene}/{RETRIEVAL}" not in results:
+        if RETRIEVAL not in known_results(out, scene):
             for name, figures in baselines(scene).items():
-                results[f"{scene}/{name}"] = {"0": figures}
-            write_json(path, results)
+                keep_result(out, scene, name, 0, figures)
     for seed in seeds:
         for scene in scenes:
             for name, settings in MODELS.items():
-                key = f"{scene}/{name}"
-                if str(seed) in results.get(key, {}):
-                    continue
-                known = out / "labels" / scene if settings["network"] == "dual_input" else None
-                kept, tests = sources(scene, known)
-                slug = "".join(c if c.isalnum() else "_" for c in name).lower()
-                config = PoseTraining(
-                    out=str(out / scene / f"{slug}-{seed}"),
-                    sources=(kept,),
-                    validation=tests["between"],
-                    encoder="mobilenet_v2",
-                    imagenet=None if "trunk" in settings else str(IMAGENET),
-                    feature=512,
-                    shorter_side=120,
-                    color=0.1,
-                    encoder_rate=5e-4,
-                    head_rate=1e-3,
-                    loop=Loop(steps=10**6, cpu_hours=seconds / 3600, average=0.98, clip=5.0, warmup=10,
-                              validate_every=10**6, save_every=40, seed=seed),
-                    **settings,
-                )  # fmt: skip
-                rows: list[dict] = []
-                train(config, rows.append)
-                predictor = PosePredictor.load(Path(config.out) / "network.safetensors")
-                figures: dict[str, dict] = {}
-                refined: dict[str, dict] = {}
-                for split, source in tests.items():
-                    _, predicted, figures[split] = errors_of(predictor, source)
-                    tracked = out / f"{scene}_tracked" / "trajectory.txt"
-                    if name == "MapNet" and tracked.is_file():
-                        better = with_motions(predicted, source, tracked)
-                        refined[split] = pose_errors(better, open_source(source).T_world_camera).figures()
-                figures["steps"] = rows[-1]["step"] if rows else results.get(key, {}).get("steps")
-                figures["cpu_seconds"] = rows[-1]["seconds"] if rows else None
-                results.setdefault(key, {})[str(seed)] = figures
-                if refined:
-                    results.setdefault(f"{scene}/{PGO}", {})[str(seed)] = refined
-                write_json(path, results)
-                print(key, seed, json.dumps(figures), flush=True)
+                if str(seed) not in known_results(out, scene).get(name, {}):
+                    train_and_score(out, scene, name, settings, seed, seconds)
+
+
+def train_and_score(out: Path, scene: str, name: str, settings: dict, seed: int, seconds: float) -> None:
+    labels = out / "labels" / scene if settings["network"] == "dual_input" else None
+    kept, tests = sources(scene, labels)
+    slug = "".join(c if c.isalnum() else "_" for c in name).lower()
+    config = PoseTraining(
+        out=str(out / scene / f"{slug}-{seed}"),
+        sources=(kept,),
+        validation=tests["between"],
+        encoder="mobilenet_v2",
+        imagenet=None if "trunk" in settings else str(IMAGENET),
+        feature=512,
+        shorter_side=120,
+        color=0.1,
+        encoder_rate=5e-4,
+        head_rate=1e-3,
+        loop=Loop(steps=10**6, cpu_hours=seconds / 3600, average=0.98, clip=5.0, warmup=10,
+                  validate_every=10**6, save_every=20, seed=seed),
+        **settings,
+    )  # fmt: skip
+    train(config)
+    with (Path(config.out) / "log.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    predictor = PosePredictor.load(Path(config.out) / "network.safetensors")
+    figures: dict[str, Any] = {"steps": int(last["step"]), "cpu_seconds": float(last["seconds"])}
+    refined: dict[str, Any] = {}
+    for split, source in tests.items():
+        images = open_source(source)
+        score = score_poses(predictor, images)
+        figures[split] = score.figures
+        tracked = out / f"{scene}_tracked" / "trajectory.txt"
+        if name == "MapNet" and tracked.is_file():
+            better = with_motions(score.predicted, images.numbers, tracked)
+            refined[split] = pose_errors(better, score.truth).figures()
+    keep_result(out, scene, name, seed, figures)
+    if refined:
+        keep_result(out, scene, PGO, seed, refined)
+
+
+def known_results(out: Path, scene: str) -> dict[str, dict[str, dict]]:
+    """model -> seed -> split -> figures, of what was scored so far."""
+    path = out / scene / "results.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def keep_result(out: Path, scene: str, name: str, seed: int, figures: dict) -> None:
+    results = known_results(out, scene)
+    results.setdefault(name, {})[str(seed)] = figures
+    (out / scene).mkdir(parents=True, exist_ok=True)
+    write_json(out / scene / "results.json", results)
+    print(scene, name, seed, json.dumps(figures), flush=True)
 
 
 def table(out: Path, scenes: list[str]) -> str:
     """Medians over a split's images, mean and range over the seeds."""
-    results = json.loads((out / "results.json").read_text())
     lines = ["| scene | model | between: m | deg | later: m | deg | seeds |", "|---|---|---|---|---|---|---|"]
     for scene in scenes:
+        results = known_results(out, scene)
         for name in (MEAN, RETRIEVAL, "PoseNet", "MapNet", PGO, *list(MODELS)[2:]):
-            runs = list(results.get(f"{scene}/{name}", {}).values())
+            runs = list(results.get(name, {}).values())
             if not runs:
                 continue
             cells = []
