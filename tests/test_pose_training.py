@@ -23,6 +23,7 @@ from semslam.cli import app
 from semslam.pose_scoring import pose_errors, score_poses, table
 
 COUNT = 8
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("pose_*.yaml"))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -158,6 +159,13 @@ def test_a_network_of_labels_without_labels_says_so(deeploc: Path, tmp_path: Pat
     listing.write_text("\n".join(rows))
     with pytest.raises(ValueError, match=r"list\.txt: there are no labels, which this network needs"):
         PoseObjective(small(deeploc, tmp_path, network="dual_input", sources=(PoseSource(str(listing)),)))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configurations_that_come_along_are_whole(path: Path) -> None:
+    values = configs.read(path)
+    assert values.pop("kind") == "pose"
+    configs.from_dict(values, PoseTraining, str(path))
 
 
 # ------------------------------------------------------------------------------------------------------- scoring
