@@ -22,6 +22,7 @@ from networks import checkpoints
 from networks.engines import available_engines, cpu_instructions, open_engine
 from networks.export import FromImage
 from networks.inference import Predictor
+from semslam.predict import images_of
 
 
 def main() -> None:
@@ -77,8 +78,7 @@ def main() -> None:
 
 def calibration(folder: Path, input_size: list[int] | None) -> list[np.ndarray]:
     """Twenty images of a folder, at the size that the network was trained for."""
-    paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".jpg", ".png")]
-    images = [cv2.cvtColor(cv2.imread(str(p)), cv2.COLOR_BGR2RGB) for p in paths[:: max(1, len(paths) // 20)][:20]]
+    images = images_of(folder, 20)
     if input_size is None:
         return images
     return [cv2.resize(i, (input_size[1], input_size[0]), interpolation=cv2.INTER_AREA) for i in images]

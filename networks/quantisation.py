@@ -34,7 +34,8 @@ def int8_file(network: nn.Module, images: Iterable[np.ndarray] | None = None) ->
     if images is None:
         if not path.is_file():
             raise ValueError(
-                "this network was not quantised on this computer yet: give some images to calibrate it with"
+                "this network was not quantised on this computer yet: give some images to calibrate it with, "
+                "or run `semslam calibrate FOLDER` once"
             )
         return path
     import onnx

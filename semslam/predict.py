@@ -30,6 +30,18 @@ def read_image(path: str | Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def images_of(folder: str | Path, count: int) -> list[np.ndarray]:
+    """At most `count` images of a folder, evenly spread over its names in order."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of images")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not paths or count < 1:
+        raise ValueError(f"{folder}: {len(paths)} JPEG or PNG images are in it, {count} are wanted; name one with some")
+    chosen = np.unique(np.linspace(0, len(paths) - 1, count).round().astype(int))
+    return [read_image(paths[i]) for i in chosen]
+
+
 def write_prediction(
     folder: str | Path,
     name: str,

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pytest
 
-from semslam.predict import names_for, predict_files
+from semslam.predict import images_of, names_for, predict_files
 
 
 def test_names_are_as_long_as_it_takes_to_tell_images_apart():
@@ -45,3 +46,16 @@ def test_images_of_one_name_from_two_folders_do_not_overwrite_each_other(tmp_pat
     assert [len(paths) for paths in written] == [3, 3]
     depths = [cv2.imread(str(paths[0]), cv2.IMREAD_UNCHANGED)[0, 0] for paths in written]
     assert depths == [1000, 2000]
+
+
+def test_images_are_taken_evenly_from_a_folder(tmp_path):
+    for i in range(7):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((4, 5, 3), 10 * i, np.uint8))
+    (tmp_path / "notes.txt").write_text("not an image")
+    assert [int(image[0, 0, 0]) for image in images_of(tmp_path, 3)] == [0, 30, 60]
+    assert len(images_of(tmp_path, 20)) == 7
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="0 JPEG or PNG images"):
+        images_of(tmp_path / "empty", 3)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        images_of(tmp_path / "none", 3)

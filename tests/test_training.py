@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from networks import checkpoints
 from networks.augmentation import Augmentation, Sample, augmented, recolored
 from networks.joint import JointNetwork
-from networks.labelling import label_folder
+from networks.labelling import label_folder, load_teacher
 from networks.optimisation import SCHEDULES, AveragedWeights, Group, warmed_up
+from networks.refinenet import MobileRefineNet, ResNetRefineNet
 from networks.regimes import compare
 from networks.training import Loop, run
 from networks.training_data import Samples, Source, class_weights, collated, drawn
@@ -394,6 +395,29 @@ def test_a_teacher_labels_a_folder_and_its_labels_are_learned_from(folder: Path,
     with torch.no_grad():
         teacher.eval()
         assert scored(teacher, samples)["pixel_accuracy"] == 1.0  # they are the teacher's own
+
+
+def test_a_teacher_is_loaded_by_what_its_file_holds(tmp_path: Path) -> None:
+    for teacher in (ResNetRefineNet(50, 6), MobileRefineNet(6)):
+        torch.save({"state_dict": teacher.state_dict()}, tmp_path / "teacher.ckpt")
+        loaded, size = load_teacher(tmp_path / "teacher.ckpt")
+        assert type(loaded) is type(teacher) and size is None
+        assert all(torch.equal(loaded.state_dict()[key], value) for key, value in teacher.state_dict().items())
+    checkpoints.save(tmp_path / "joint.safetensors", JointNetwork(6), {"input_size": [24, 32]})
+    loaded, size = load_teacher(tmp_path / "joint.safetensors")
+    assert isinstance(loaded, JointNetwork) and size == (24, 32)
+    torch.save({"clf_conv.weight": torch.zeros(6, 256, 3, 3)}, tmp_path / "half.ckpt")
+    with pytest.raises(ValueError, match=r"half\.ckpt: a ResNet whose third layer has 0 blocks"):
+        load_teacher(tmp_path / "half.ckpt")
+
+
+def test_a_teacher_sees_images_at_the_size_that_it_was_trained_for(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = JointNetwork(40).eval()
+    label_folder(teacher, folder, tmp_path / "half", resolution=0.5, names="val")
+    label_folder(teacher, folder, tmp_path / "area", names="val", input_size=(24, 32))
+    for file in (tmp_path / "half").iterdir():
+        assert file.read_bytes() == (tmp_path / "area" / file.name).read_bytes()
 
 
 def test_two_label_sets_share_one_network(folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +28,20 @@ def predict(
             for path in written:
                 typer.echo(str(path))
             advance()
+
+
+@app.command()
+def calibrate(
+    images: Annotated[Path, typer.Argument(help="Folder of images of the kind that the network will see.")],
+    weights: Weights = None,
+    count: Annotated[int, typer.Option(help="Images that are used, evenly spread over the folder.")] = 20,
+) -> None:
+    """Make the 8-bit copy of a network that --engine onnxruntime-int8 and openvino-int8 run."""
+    from networks.inference import Predictor
+    from semslam.predict import images_of
+
+    Predictor.load(weights, engine="onnxruntime-int8", calibration=images_of(images, count))
+    typer.echo("calibrated; --engine onnxruntime-int8 and openvino-int8 now work with these weights on this computer")
 
 
 @app.command()
@@ -60,14 +74,13 @@ def train(
 def label(
     data: Annotated[Path, typer.Argument(help="Folder with color/ in it.")],
     out: Out,
-    weights: Annotated[str, typer.Option(help="Weights of the teacher.")],
-    split: Annotated[Optional[str], typer.Option(help="Name of a split file; every image by default.")] = None,  # noqa: UP045
+    weights: Annotated[str, typer.Option(help="Weights of the teacher: a joint network or a Light-Weight RefineNet.")],
+    split: Annotated[str | None, typer.Option(help="Name of a split file; every image by default.")] = None,
 ) -> None:
     """Let a teacher write hard labels for images that lack them; a killed run goes on."""
-    from networks import checkpoints
-    from networks.labelling import label_folder
+    from networks.labelling import label_folder, load_teacher
 
-    network, _ = checkpoints.load(weights)
+    network, size = load_teacher(weights)
     with progress(0, "images") as advance:
-        written = label_folder(network, data, out, names=split, report=lambda _: advance())
+        written = label_folder(network, data, out, names=split, input_size=size, report=lambda _: advance())
     typer.echo(f"{written} label images written to {out}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -12,17 +12,17 @@ from semslam.commands.app import Engine, Weights, app, progress
 
 @app.command()
 def evaluate(
-    runs: Annotated[Optional[list[Path]], typer.Argument(help="Folders of runs; several are pooled as well.")] = None,  # noqa: UP045
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of runs; several are pooled as well.")] = None,
     truth: Annotated[
         str,
         typer.Option(help="Surface to compare with: auto | mesh | depth (noise-free) | tsdf | a mesh or cloud."),
     ] = "auto",
-    map: Annotated[Optional[Path], typer.Option(help="Mesh or cloud of another system, instead of a run.")] = None,  # noqa: UP045
-    trajectory: Annotated[Optional[Path], typer.Option(help="Trajectory of another system, instead of a run.")] = None,  # noqa: UP045
-    reference: Annotated[Optional[Path], typer.Option(help="What --map or --trajectory is compared with.")] = None,  # noqa: UP045
-    sequence: Annotated[Optional[str], typer.Option(help="With --map: count only what its views could see.")] = None,  # noqa: UP045
+    map: Annotated[Path | None, typer.Option(help="Mesh or cloud of another system, instead of a run.")] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Trajectory of another system, instead of a run.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="What --map or --trajectory is compared with.")] = None,
+    sequence: Annotated[str | None, typer.Option(help="With --map: count only what its views could see.")] = None,
     with_scale: Annotated[bool, typer.Option("--with-scale", help="With --trajectory: Sim(3) alignment.")] = False,
-    json: Annotated[Optional[Path], typer.Option(help="Also write the figures here.")] = None,  # noqa: UP045
+    json: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
 ) -> None:
     """Evaluate runs, or another system's map or trajectory, against the truth."""
     from semslam import evaluate as job
@@ -65,15 +65,20 @@ def evaluate(
 def score(
     data: Annotated[
         Path,
-        typer.Option(help="Folder of color/, label40/, depth/ and split files; of pose weights, posed images."),
+        typer.Option(
+            help="Folder of color/, label40/, depth/ and split files, a list file of triples, or NYUv2's .mat; "
+            "of pose weights, posed images."
+        ),
     ],
     split: Annotated[str | None, typer.Option(help="Split of the data; val by default, for poses all.")] = None,
     weights: Weights = None,
     engine: Engine = None,
-    json: Annotated[Optional[Path], typer.Option(help="Also write the figures here.")] = None,  # noqa: UP045
-    labels: Annotated[Optional[str], typer.Option(help="Pose weights: folder of other label images.")] = None,  # noqa: UP045
-    frames: Annotated[Optional[str], typer.Option(help="Pose weights: FIRST:LAST of the frames to score.")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option(help="Pose weights: folder to write pictures to.")] = None,  # noqa: UP045
+    classes: Annotated[str, typer.Option(help="Label set of the data: nyu40 | nyu13 | kitti6")] = "nyu40",
+    depth_scale: Annotated[float, typer.Option(help="Units of the depth files a metre; 256 for KITTI.")] = 1000.0,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Pose weights: folder of other label images.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Pose weights: FIRST:LAST of the frames to score.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Pose weights: folder to write pictures to.")] = None,
 ) -> None:
     """Score a network against ground truth and print the paper's table rows.
 
@@ -81,19 +86,22 @@ def score(
     """
     from networks.inference import Predictor
     from networks.pose_predictor import read_metadata
+    from networks.training_data import Source, open_images
     from semslam import scoring
     from semslam.run_folder import write_json
-    from sequences.labelled_images import open_labelled_folder
+    from sequences.labelled_images import NYU_CAMERA
 
     if weights and read_metadata(weights).get("network"):
         figures = _score_poses(data, split, weights, labels, frames, out)
     elif labels or frames or out:
         raise ValueError("--labels, --frames and --out are for the weights of a pose network; leave them out")
     else:
-        network = Predictor.load(weights, engine=engine)
-        images = open_labelled_folder(data, split or "val")
+        outdoors = classes == "kitti6"
+        network = Predictor.load(weights, classes if outdoors else None, engine)
+        images = open_images(Source(str(data), split or "val", classes=classes, depth_scale=depth_scale))
+        camera = None if outdoors else NYU_CAMERA  # normals are computed with it
         with progress(len(images), "images") as advance:
-            figures = scoring.score(network, images, report=lambda _: advance())
+            figures = scoring.score(network, images, classes, camera, report=lambda _: advance())
         typer.echo(scoring.tables(figures, Path(weights).stem if weights else "bundled"))
     if json:
         write_json(json, figures)
