@@ -61,7 +61,7 @@ def label_rows(
     from matplotlib.patches import Patch
 
     height = 10 / 3 * rows[0][0].shape[0] / rows[0][0].shape[1]
-    figure, axes = _figure(10, height * len(rows) + 0.9, len(rows), 3)
+    figure, axes = _figure(10, (height + 0.25) * len(rows) + 0.9, len(rows), 3)
     shown: set[int] = set()
     for line, row in zip(np.reshape(axes, (len(rows), 3)), rows, strict=True):
         for axis, image, title in zip(line, row, ("input", "result", "target"), strict=True):

@@ -129,7 +129,7 @@ def open_posed(
     from sequences import READERS, detect_kind, open_sequence
 
     path, readers = Path(path), posed_readers()
-    if not path.exists() and str(path) not in READERS:
+    if not path.exists() and not any(reader.fits(path) for reader in READERS.values()):  # the room is no file
         raise FileNotFoundError(f"{path}: no such data; give a data set, a recording with poses, or a list of poses")
     if kind is None:
         kind = next((name for name, reader in readers.items() if reader.fits(path)), None) or detect_kind(path)
