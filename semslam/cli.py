@@ -7,7 +7,7 @@ import os
 import sys
 
 # each adds its commands to the app; --help lists them in this order
-from semslam.commands import mapping, looking, measuring, learning  # noqa: F401  # isort: skip
+from semslam.commands import mapping, looking, measuring, comparing, learning  # noqa: F401  # isort: skip
 from semslam.commands.app import app
 
 

@@ -33,6 +33,8 @@ def prepare(
     *,
     config: Path | None = None,
     kind: str | None = None,
+    camera: Path | None = None,
+    depth_scale: float | None = None,
     depth: str | None = None,
     labels: str | None = None,
     poses: str | None = None,
@@ -50,18 +52,18 @@ def prepare(
 
     What is named here wins over the settings of the file `config`.
     """
-    from sequences import open_sequence
-
-    base = configs.load(config, RunConfig) if config else RunConfig()
-    kind = kind or base.kind
-    sequence = open_sequence(path, kind)
 
     def chosen(settings: Any, **named: Any) -> Any:
         return replace(settings, **{name: value for name, value in named.items() if value is not None})
 
+    base = configs.load(config, RunConfig) if config else RunConfig()
+    base = chosen(
+        base, sequence=path, kind=kind, camera=None if camera is None else str(camera), depth_scale=depth_scale
+    )
+    sequence = base.open_sequence()
     perception = chosen(base.slam.perception, depth=depth, labels=labels, classes=classes, label_every=label_every)
     settings = chosen(
-        replace(base, sequence=path, kind=kind),
+        base,
         poses=poses or base.poses or ("dataset" if sequence.has_poses else "tracked"),
         hold_out=hold_out,
         loops=loops,
@@ -95,7 +97,8 @@ def prepare(
     )
     if depth == "predicted":
         expect = track.predicted_pose if isinstance(track, Tracker) else partial(_given, track, slam.predict)
-        helper = DepthHelps(slam.fusion.camera, settings.slam.helps, expect, given=not isinstance(track, Tracker))
+        given, patience = not isinstance(track, Tracker), min(30, len(sequence) // 5)
+        helper = DepthHelps(slam.fusion.camera, settings.slam.helps, expect, given, patience)
         slam.correct, slam.perceive = helper, helper.sparing(slam.perceive)  # type: ignore[arg-type]
     return Run(settings, sequence, slam, folder, resume)
 
@@ -104,6 +107,13 @@ def _given(track: Track, predict: Predict, observation: Observation) -> np.ndarr
     """The pose that a source of given poses has for a frame, before anything of it was perceived."""
     tracking = track(observation, predict)
     return tracking.T_world_camera if tracking.ok else None
+
+
+def weights_file(weights: str | None = None) -> Path:
+    """The weights file that a name means; the bundled one by default."""
+    from networks import checkpoints
+
+    return Path(weights) if weights else checkpoints.bundled()
 
 
 def predictor(classes: str, weights: str | None = None, engine: str | None = None) -> Any:

@@ -20,6 +20,7 @@ from semslam.fusion import FusionConfig
 from semslam.perception import Perception
 from semslam.scale_alignment import KnownDepths, ScaleShift, at_pixels, fit_scale_shift, smooth_bend
 
+FARTHEST = 1.8  # times; no measurement moves a pixel farther from what the network says here
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Expect = Callable[[Observation], "np.ndarray | None"]  # where the camera of an observation will be, if that is known
 
@@ -80,10 +81,11 @@ def without_slopes(depth: np.ndarray, camera: Camera, steepest_deg: float = 75.0
     return np.where(np.hypot(across, down) < limit * depth, depth, np.float32(0))
 
 
-def map_depths(view: View, predicted: np.ndarray, trusted: float = 1.0, cells: int = 24) -> KnownDepths:
+def map_depths(view: View, predicted: np.ndarray, trusted: float = 3.0, cells: int = 24) -> KnownDepths:
     """What the map's view says: for each cell of the image the place of the median ratio to the predicted depth.
 
-    trusted: confidence from which a surfel counts. Cells with few surfels are left out.
+    trusted: confidence from which a surfel counts. Cells with few surfels are left out. The weights are low: all
+    cells repeat what the same network said before.
     """
     height, width = predicted.shape
     z = view.vertices[..., 2]
@@ -97,7 +99,7 @@ def map_depths(view: View, predicted: np.ndarray, trusted: float = 1.0, cells: i
     count = np.diff(first, append=len(cell))
     middle = (first + count // 2)[count >= 0.05 * size * size]
     pixels = np.column_stack([u[middle], v[middle]]).astype(np.float32)
-    return KnownDepths(pixels, z[v[middle], u[middle]].astype(np.float64), np.full(len(middle), 0.3))
+    return KnownDepths(pixels, z[v[middle], u[middle]].astype(np.float64), np.full(len(middle), 0.03))
 
 
 class DepthHelps:
@@ -108,12 +110,14 @@ class DepthHelps:
     parallax has told the scale, for at most `patience` frames; a tracker needs every frame, and the first at once.
     """
 
-    def __init__(self, camera: Camera, config: HelpsConfig, expect: Expect, given: bool = True) -> None:
+    def __init__(
+        self, camera: Camera, config: HelpsConfig, expect: Expect, given: bool = True, patience: int = 30
+    ) -> None:
         self.camera = camera
         self.config = config
         self.expect = expect
         self.given = given
-        self.patience = 30  # frames
+        self.patience = patience
         self.distance, self.turn = 0.05, np.radians(5)  # metres and radians from keyframe to keyframe
         self._anchors = Anchors(camera)
         self._level: ScaleShift | None = None  # the network's scale and shift here, by triangulation
@@ -158,10 +162,11 @@ class DepthHelps:
         if self._level is None and c.anchors and self.given and self._waited < self.patience:
             self._waited += 1
             return _without_depth(observation)
+        anchored = float(known.weights.sum())
         if c.align:
             known = known.joined(map_depths(predict(T), depth))
         if c.anchors or c.align:
-            depth = self._corrected(depth, known)
+            depth = self._corrected(depth, known, anchored)
         if c.edges:
             depth = without_slopes(depth, self.camera)
         if keyframe:
@@ -182,15 +187,22 @@ class DepthHelps:
         old, rate = self._level, 0.2
         self._level = ScaleShift(old.scale + rate * (now.scale - old.scale), old.shift + rate * (now.shift - old.shift))
 
-    def _corrected(self, depth: np.ndarray, known: KnownDepths) -> np.ndarray:
-        """Scale, shift and bend; the prior is what triangulation says of the place, else the network itself."""
+    def _corrected(self, depth: np.ndarray, known: KnownDepths, anchored: float) -> np.ndarray:
+        """Scale, shift and bend; the prior is what triangulation says of the place, else the network itself.
+
+        anchored: how many sure measurements triangulation made in this frame. What the map says is no new evidence:
+        where it stands alone it counts as a tenth of one, and no pixel moves by more than FARTHEST from the prior, so
+        that a map which misleads itself a little in every frame does not run away.
+        """
         predicted = at_pixels(depth, known.pixels)
-        fit = fit_scale_shift(predicted, known.depths, known.weights, self._level)
+        independent = min(20.0, anchored + 0.1)
+        fit = fit_scale_shift(predicted, known.depths, known.weights, self._level, independent=independent)
         corrected = fit(depth).astype(np.float32)
         if self.config.bend and len(known):
             ratios = np.log(known.depths / fit(predicted))
             corrected *= np.exp(smooth_bend(known.pixels, ratios, known.weights, depth.shape))
-        return corrected
+        prior = (self._level or ScaleShift())(depth).astype(np.float32)
+        return np.clip(corrected, prior / FARTHEST, prior * FARTHEST)
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""

@@ -1,0 +1,63 @@
+"""The command that says what predicted depth costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semslam.commands.app import Engine, Kind, Out, Weights, app, interruptible, progress
+
+
+@app.command()
+def compare(
+    sequences: Annotated[list[str], typer.Argument(help="Recordings; several are pooled as well.")],
+    out: Out,
+    variants: Annotated[
+        str | None,
+        typer.Option(help="Names with commas, such as sensor,predicted_raw,predicted_all; every one by default."),
+    ] = None,
+    classes: Annotated[str, typer.Option(help="nyu13 | nyu40, which is scored as nyu13 too")] = "nyu40",
+    kind: Kind = None,
+    config: Annotated[Path | None, typer.Option(help="YAML with any of the settings of config.yaml.")] = None,
+    weights: Weights = None,
+    engine: Engine = None,
+    truth: Annotated[
+        str, typer.Option(help="Surface to compare with: auto | mesh | depth (noise-free) | tsdf | a mesh or cloud.")
+    ] = "auto",
+    json: Annotated[Path | None, typer.Option(help="Also write the figures here, flat.")] = None,
+) -> None:
+    """Compare sensor depth with predicted depth, everything else equal: runs, and one report of them."""
+    from semslam import compare as job
+    from semslam.report_sections import flat_figures, write
+    from semslam.run_folder import write_json
+
+    settings = job.Settings(classes, config, kind, weights, engine, truth)
+    comparisons = job.open_comparisons(sequences, out, settings, variants)
+    for comparison in comparisons:
+        for variant in comparison.variants:
+            run = comparison.prepared(variant)
+            if run is None:
+                typer.echo(f"{comparison.folder(variant)}: done before")
+                continue
+            with interruptible() as interrupted, progress(len(run), f"frames of {variant.name}") as advance:
+                for _ in run:
+                    advance()
+                    if interrupted():
+                        break
+            if len(run):
+                run.save()
+                typer.echo(f"stopped in {variant.name}, {len(run)} frames to go; the same command goes on from here")
+                raise typer.Exit(130)
+            comparison.finish(run)
+            typer.echo(f"{comparison.folder(variant)}: {run.progress.seconds:.0f} s")
+        with progress(len(comparison.variants), "variants judged") as advance:
+            for variant in comparison.variants:
+                comparison.evaluate(variant)
+                advance()
+    for path in write(out, comparisons):
+        typer.echo(f"report: {path}")
+    if json:
+        write_json(json, flat_figures(comparisons))
+        typer.echo(f"figures: {json}")

@@ -1,0 +1,245 @@
+"""`semslam compare`: a few variants of a tiny room with a network that errs in a known way, and the report of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+from stub_networks import KnowingNetwork
+from test_reconstruct import refused, semslam
+
+from semslam import compare, main_job
+from semslam.compare_depth import SHIFTED, DepthSource, StudiedFrame, best_scale, best_scale_shift, near_edges
+from semslam.evaluation.surface import points_reference
+from semslam.report import Section, Table, number, write_markdown
+from sequences import open_sequence
+
+ROOM = "room:frames=24,width=128,height=96"
+VARIANTS = "sensor,predicted_raw,predicted_2_anchors,predicted_all,predicted_raw_tracked,sensor_true_labels"
+
+
+def too_far(depth: np.ndarray, index: int) -> np.ndarray:
+    """What the network says: everything 1.5 times as far, give or take a tenth a frame."""
+    return (depth * (1.5 + 0.1 * np.sin(index))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return KnowingNetwork(open_sequence(ROOM), "nyu40", mistakes=0.2, spoil=too_far)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, network):
+    """The folder of a comparison, run twice: the second run finds everything done."""
+    out = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main_job, "predictor", lambda *_: network)
+        assert semslam("compare", ROOM, "--out", out, "--variants", VARIANTS, "--json", out / "flat.json") == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def figures(report):
+    return json.loads((report / "report.json").read_text())["scenes"]["room"]
+
+
+def test_every_variant_is_a_run_that_evaluate_reads(report, network, monkeypatch):
+    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    for name in VARIANTS.split(","):
+        for file in ("config.yaml", "trajectory.txt", "map.ply", "map.npz", "metrics.json", "preview.png"):
+            assert (report / name / file).stat().st_size > 0, (name, file)
+    before = json.loads((report / "sensor" / "metrics.json").read_text())
+    assert semslam("evaluate", report / "sensor") == 0
+    assert json.loads((report / "sensor" / "metrics.json").read_text()) == before
+
+
+def test_the_page_holds_everything_inside(report):
+    page = (report / "report.html").read_text()
+    assert not re.search(r"(src|href)\s*=\s*['\"]?(https?:)?//", page)
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+    sources = re.findall(r'<img src="([^"]*)"', page)
+    assert len(sources) > 20
+    for uri in sources:
+        kind, _, data = uri.partition(";base64,")
+        assert kind in ("data:image/svg+xml", "data:image/jpeg")
+        content = base64.b64decode(data, validate=True)
+        assert content.startswith(b"\xff\xd8" if kind.endswith("jpeg") else b"<?xml")
+    assert 'name="viewport"' in page and "@media print" in page
+
+
+def test_every_line_that_was_asked_for_is_in_the_report(report):
+    text = (report / "report.md").read_text()
+    for heading in ("What predicted depth costs", "The maps", "Depth, frame by frame", "Trajectory", "Surface",
+                    "Labels", "Cost", "Every figure again"):  # fmt: skip
+        assert f"## {heading}" in text
+    for words in ("Error painted on the maps", "By true distance", "By true class", "Near depth edges",
+                  "The median frame", "The worst frame", "Visible-region rule", "the scene's own mesh", "precision 2 cm",
+                  "F 10 cm", "Confusions, 13 classes", "Confusions, 40 classes", "Reliability, 13 classes", "ECE map",
+                  "Eigen crop, cap 10 m", "peak memory MB", "bytes a surfel", "network's own limit"):  # fmt: skip
+        assert words in text, words
+
+
+def test_raw_predicted_depth_costs_and_the_helps_give_most_of_it_back(figures):
+    error = {name: values["accuracy_m"] for name, values in figures["variants"].items()}
+    assert error["predicted_raw"] > 10 * error["sensor"]
+    assert error["predicted_all"] < error["predicted_raw"] / 2
+    assert error["predicted_2_anchors"] < error["predicted_raw"] / 2
+
+
+def test_the_networks_own_limit_is_what_no_scale_and_shift_can_mend(figures):
+    study = figures["depth"]
+    assert study["network"]["rmse"] > 0.5
+    assert study["network, best scale"]["rmse"] < 1e-3  # the stub errs in its scale alone
+    assert study[SHIFTED]["surface_m"] < 0.01
+    assert study["network"]["abs_rel"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_tracked_poses_have_the_scale_of_the_depth_that_they_were_tracked_with(figures):
+    tracked = figures["variants"]["predicted_raw_tracked"]
+    assert tracked["ate_sim3_m"] <= tracked["ate_m"]
+    assert figures["variants"]["sensor"]["ate_m"] < 1e-6
+
+
+def test_labels_are_scored_on_13_and_40_classes(figures):
+    sensor = figures["variants"]["sensor"]
+    assert sensor["miou_40_single"] < sensor["miou_40_map"] <= 1
+    assert 0 <= sensor["ece_13_map"] <= 1
+    assert figures["variants"]["sensor_true_labels"]["miou_13_map"] > sensor["miou_13_map"]
+
+
+def test_flat_figures_have_one_name_each(report, figures):
+    flat = json.loads((report / "flat.json").read_text())
+    assert flat["predicted_all.fscore_5cm"] == figures["variants"]["predicted_all"]["fscore_5cm"]
+    assert not [value for value in flat.values() if isinstance(value, (dict, list))]
+
+
+def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, network, monkeypatch, capsys):
+    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    settings = compare.Settings()
+    (comparison,) = compare.open_comparisons([ROOM], report, settings, "sensor,predicted_all")
+    assert [comparison.prepared(variant) for variant in comparison.variants] == [None, None]
+    other = report.parent / "broken"
+    (comparison,) = compare.open_comparisons([ROOM], other, settings, "predicted_all")
+    (variant,) = comparison.variants
+    run = comparison.prepared(variant)
+    for _ in zip(range(16), run):
+        pass
+    run.save()
+    run = comparison.prepared(variant)
+    assert len(run) == 8
+    for _ in run:
+        pass
+    comparison.finish(run)
+    assert (other / "predicted_all" / "map.ply").read_bytes() == (report / "predicted_all" / "map.ply").read_bytes()
+    (comparison,) = compare.open_comparisons([ROOM], other, compare.Settings(classes="nyu13"), "predicted_all")
+    monkeypatch.setattr(main_job, "predictor", lambda *_: KnowingNetwork(open_sequence(ROOM), "nyu13"))
+    assert len(comparison.prepared(variant)) == 24  # other settings: from the start
+
+
+def test_other_weights_mean_that_a_variant_is_made_again(report, network, monkeypatch, tmp_path):
+    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    monkeypatch.setattr(compare, "weights_digest", lambda _: "another")
+    (comparison,) = compare.open_comparisons([ROOM], tmp_path, compare.Settings(), "sensor")
+    (variant,) = comparison.variants
+    run = comparison.prepared(variant)
+    for _ in run:
+        pass
+    comparison.finish(run)
+    assert comparison.prepared(variant) is None
+    monkeypatch.setattr(compare, "weights_digest", lambda _: "a third")
+    assert len(comparison.prepared(variant)) == 24
+
+
+def test_the_commands_beside_the_figures_are_commands_of_ours(figures):
+    for name, values in figures["variants"].items():
+        make, judge = map(shlex.split, values["commands"])
+        assert make[:3] == ["semslam", "reconstruct", ROOM]
+        assert make[make.index("--out") + 1].endswith(name)
+        assert judge[:2] == ["semslam", "evaluate"]
+    assert "--helps noise,anchors" in figures["variants"]["predicted_2_anchors"]["commands"][0]
+
+
+def test_the_command_printed_beside_a_figure_makes_the_same_map(report, figures, network, monkeypatch, tmp_path):
+    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    words = shlex.split(figures["variants"]["predicted_all"]["commands"][0])
+    words[words.index("--out") + 1] = str(tmp_path / "again")
+    assert semslam(*words[1:]) == 0
+    assert (tmp_path / "again" / "map.ply").read_bytes() == (report / "predicted_all" / "map.ply").read_bytes()
+
+
+def test_wrong_input_is_one_clear_line(capsys, tmp_path):
+    line = refused(capsys, "compare", ROOM, "--out", tmp_path, "--variants", "sensr")
+    assert "'sensr'" in line and "predicted_all" in line
+    assert "names none" in refused(capsys, "compare", ROOM, "--out", tmp_path, "--variants", ",")
+    assert "--classes" in refused(capsys, "compare", ROOM, "--out", tmp_path, "--classes", "coco")
+    assert "nowhere" in refused(capsys, "compare", tmp_path / "nowhere", "--out", tmp_path)
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in refused(capsys, "compare", ROOM, "--out", tmp_path / "file")
+
+
+# the parts
+
+
+def test_variants_follow_what_a_sequence_offers():
+    sequence = open_sequence(ROOM)
+    names = [variant.name for variant in compare.variants_of(sequence)]
+    assert names[:2] == ["sensor", "predicted_raw"]
+    assert {"predicted_all", "sensor_tracked", "predicted_all_tracked", "predicted_all_true_labels"} <= set(names)
+    assert len(set(names)) == len(names)
+    sequence.has_depth, sequence.label_set, sequence.poses = False, None, None
+    names = [variant.name for variant in compare.variants_of(sequence)]
+    assert names[0] == "predicted_raw" and names[-1] == "predicted_all"
+    assert all(variant.poses == "tracked" for variant in compare.variants_of(sequence))
+
+
+def test_the_best_scale_and_shift_are_found_through_outliers():
+    rng = np.random.default_rng(0)
+    predicted = rng.uniform(1, 4, (40, 50)).astype(np.float32)
+    truth = (1.7 * predicted - 0.3).astype(np.float32)
+    truth[:12] = 0  # unknown
+    truth[12:17] = 5  # wrong
+    found = best_scale_shift(predicted, truth)
+    assert (found.scale, found.shift) == pytest.approx((1.7, -0.3), abs=1e-2)
+    assert best_scale(predicted, 1.7 * predicted).scale == pytest.approx(1.7)
+    assert best_scale(predicted, np.zeros_like(predicted)).scale == 1
+
+
+def studied(truth: np.ndarray, labels: np.ndarray) -> StudiedFrame:
+    camera = open_sequence(f"room:frames=1,width={truth.shape[1]},height={truth.shape[0]}").camera
+    return StudiedFrame(0, np.zeros((*truth.shape, 3), np.uint8), camera, truth, labels, np.eye(4))
+
+
+def test_errors_by_distance_class_and_edge_are_those_that_one_counts_by_hand():
+    truth = np.full((60, 80), 1.2, np.float32)
+    truth[:, 40:] = 3.5
+    labels = np.zeros((60, 80), np.uint8)
+    labels[:, 40:] = 3
+    depth = truth + np.where(truth > 2, np.float32(0.5), np.float32(0.1))
+    depth[:6] = 0  # a hole
+    source = DepthSource()
+    wall = np.column_stack([np.linspace(-3, 3, 50)[:, None].repeat(50, 1).ravel(), np.tile(np.linspace(-3, 3, 50), 50)])
+    source.add(studied(truth, labels), depth, points_reference(np.column_stack([wall, np.full(2500, 1.2)])))
+    figures = source.figures()
+    assert figures["shown"] == pytest.approx(0.9)
+    assert figures["rmse"] == pytest.approx(np.sqrt((0.1**2 + 0.5**2) / 2), abs=1e-4)
+    assert figures["abs_rel_cap10_mean_of_images"] == pytest.approx((0.1 / 1.2 + 0.5 / 3.5) / 2, abs=1e-4)
+    assert [e.pooled().rmse for e in source.distances if e.pooled().pixels] == pytest.approx([0.1, 0.5], abs=1e-4)
+    assert source.classes[0].pooled().rmse == pytest.approx(0.1, abs=1e-4)
+    assert source.classes[3].pooled().abs_rel == pytest.approx(0.5 / 3.5, abs=1e-4)
+    edges = near_edges(truth)
+    assert edges[:, 38:42].all() and not edges[:, :35].any() and not edges[:, 45:].any()
+    assert figures["rmse_near_edges"] == pytest.approx(figures["rmse_elsewhere"], rel=0.05)  # half of each on both
+    assert figures["surface_m"] >= 0.1
+
+
+def test_tables_are_markdown_with_as_many_cells_as_columns(tmp_path):
+    table = Table("T", ("a", "b"), (("x|y", number(1234.56, 1)), ("z", number(None))), "note")
+    write_markdown(tmp_path / "t.md", "title", [Section("s", [table])])
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert rows == ["| a | b |", "| --- | ---: |", "| x\\|y | 1,234.6 |", "| z | – |"]
+    assert number(float("nan")) == "–"
