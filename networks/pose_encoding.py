@@ -96,12 +96,6 @@ def relative_motion(first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([translation, log_quaternion(hemisphere(product(back, q_second)))], -1)
 
 
-def in_metres(encoded: Tensor, statistics: PoseStatistics) -> Tensor:
-    """Poses (..., 6) with their translation as it was before it was reduced."""
-    std, mean = encoded.new_tensor(statistics.std), encoded.new_tensor(statistics.mean)
-    return torch.cat([encoded[..., :3] * std + mean, encoded[..., 3:]], -1)
-
-
 # ----------------------------------------------------------------------------------------------- NumPy, (4, 4)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from networks.distributed import summed
 from networks.losses import UncertaintyWeights
-from networks.pose_encoding import PoseStatistics, in_metres, relative_motion
+from networks.pose_encoding import PoseStatistics, relative_motion
 
 # The starts of a in exp(-a) L + a, from MapNet: rotations, whose numbers are smaller, weigh exp(3) = 20 times as much.
 INITIAL = {"translation": 0.0, "rotation": -3.0, "relative_translation": 0.0, "relative_rotation": -3.0}
@@ -30,8 +30,9 @@ def plain_differences(pose: Tensor, statistics: PoseStatistics) -> Tensor:
 
 def true_motions(pose: Tensor, statistics: PoseStatistics) -> Tensor:
     """Each camera in the frame of the one before, (B, T - 1, 6), in metres: it does not depend on the world's axes."""
-    whole = in_metres(pose, statistics)
-    return relative_motion(whole[:, :-1], whole[:, 1:])
+    # the mean would cancel, and in float32 coordinates of a country (RobotCar: 5,736 km) have steps of half a metre
+    metres = torch.cat([pose[..., :3] * pose.new_tensor(statistics.std), pose[..., 3:]], -1)
+    return relative_motion(metres[:, :-1], metres[:, 1:])
 
 
 RELATIVES: dict[str, Callable[[Tensor, PoseStatistics], Tensor]] = {

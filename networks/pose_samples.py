@@ -136,20 +136,21 @@ def drawn_places(count: int, positions: Sequence[int], seed: int) -> list[int]:
 def batch_of(
     tuples: Sequence[tuple[PoseSamples, np.ndarray, bool]],
     statistics: PoseStatistics,
-    colors: Sequence[np.random.Generator] | None = None,
+    generators: Sequence[np.random.Generator] | None = None,
     color: float = 0.0,
 ) -> dict[str, Any]:
     """Tensors of tuples (samples, places (T,), whether their poses are the map's).
 
     image (B, T, 3, h, w) normalised, pose (B, T, 6) float32, placed (B,), labels (B, T, h, w) int64 and depth
-    (B, T, h, w) metres. A tuple is recoloured as one, so that its images differ by the camera alone.
+    (B, T, h, w) metres. With a `color` above 0 tuples are recoloured, each by its own of the `generators`, its images
+    alike, so that they differ by the camera alone.
     """
     pixels, labels, depth, pose = [], [], [], []
     for number, (samples, places, _) in enumerate(tuples):
         views = [samples[int(place)] for place in places]
         seen = [view[0] for view in views]
-        if color > 0 and colors is not None:
-            gains = colors[number].uniform(-1, 1, 6) * color
+        if color > 0 and generators is not None:
+            gains = generators[number].uniform(-1, 1, 6) * color
             seen = [recolored(image, gains) for image in seen]
         pixels.append(np.stack(seen))
         labels.append(np.stack([view[1] for view in views]))

@@ -132,11 +132,25 @@ _DEEPLOC: list[tuple[str, tuple[float | None, ...]]] = [
     ("VLocNet", (0.68, None, 3.43, None)),
     ("VLocNet++", (0.37, None, 1.93, None)),
 ]
+# Medians of MapNet on the test sequences of 7-Scenes (CVPR 2018), by scene.
+_MAPNET_SEVEN_SCENES = {
+    "chess": (0.08, 3.25),
+    "fire": (0.27, 11.69),
+    "heads": (0.18, 13.25),
+    "office": (0.17, 5.15),
+    "pumpkin": (0.22, 4.02),
+    "redkitchen": (0.23, 4.93),
+    "stairs": (0.30, 12.08),
+}
 
 
 def table(figures: dict[str, Any], name: str, data: str) -> str:
     """The report's table, its rows on DeepLoc above our row on `data`: comparable only if that is DeepLoc's test."""
-    rows = [*_DEEPLOC, (f"{name} on {data} ({figures['images']} images)", tuple(figures.get(key) for key in _KEYS))]
+    rows: list[tuple[str, tuple[float | None, ...]]] = [*_DEEPLOC]
+    if data in _MAPNET_SEVEN_SCENES:
+        metres, degrees = _MAPNET_SEVEN_SCENES[data]
+        rows.append((f"MapNet, whole 7-Scenes {data}", (metres, None, degrees, None)))
+    rows.append((f"{name} on {data} ({figures['images']} images)", tuple(figures.get(key) for key in _KEYS)))
     width = max(len(label) for label, _ in rows)
     heading = ("median m", "mean m", "median deg", "mean deg")
     lines = ["Poses, published on DeepLoc's test images; ours on what was scored"]

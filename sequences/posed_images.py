@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -162,34 +163,56 @@ def posed_sequence(sequence: Sequence, source: str, poses: Path | None = None) -
                 f"(semslam reconstruct --poses tracked) and name its trajectory.txt as poses"
             )
         T_world_camera = np.stack([known[i] for i in kept])  # type: ignore[misc]
-    label_paths = None
-    names = [f"{i:06d}" for i in kept]
-    recordings = np.zeros(len(kept), np.int64)
-    read_color = _frame_reader(sequence, "color")
+    readers = _image_readers(sequence) if isinstance(sequence, ImageSequence) else _frame_readers(sequence)
+    names, recordings, labelled = [f"{i:06d}" for i in kept], np.zeros(len(kept), np.int64), None
     if isinstance(sequence, ImageSequence):
-        label_paths = sequence.label_paths
         names = [sequence.color_paths[i].name for i in kept]
         recordings = np.unique([str(sequence.color_paths[i].parent) for i in kept], return_inverse=True)[1]
-        read_color = lambda number: sequence.read_color(sequence.color_paths[number])  # noqa: E731  without depth
-    labelled = None
     if sequence.has_labels:
-        labelled = np.array([label_paths is None or label_paths[i] is not None for i in kept])
+        paths = sequence.label_paths if isinstance(sequence, ImageSequence) else None
+        labelled = np.array([paths is None or paths[i] is not None for i in kept])
     return PosedImages(
         source=source,
         names=tuple(names),
         T_world_camera=np.asarray(T_world_camera, np.float64),
         recordings=recordings.astype(np.int64),
         numbers=np.asarray(kept, np.int64),
-        read_color=read_color,
-        read_labels=_frame_reader(sequence, "labels") if sequence.has_labels else None,
-        read_depth=_frame_reader(sequence, "depth") if sequence.has_depth else None,
+        read_color=readers["color"],
+        read_labels=readers["labels"] if sequence.has_labels else None,
+        read_depth=readers["depth"] if sequence.has_depth else None,
         labelled=labelled,
         label_set=sequence.label_set,
     )
 
 
-def _frame_reader(sequence: Sequence, what: str) -> Callable[[int], np.ndarray]:
-    return lambda number: getattr(sequence[number], what)
+def _image_readers(sequence: ImageSequence) -> dict[str, Callable[[int], Any]]:
+    """Readers that touch no file but the one that is asked for."""
+
+    def labels(number: int) -> np.ndarray | None:
+        path = None if sequence.label_paths is None else sequence.label_paths[number]
+        return None if path is None else sequence.read_labels(path)
+
+    def depth(number: int) -> np.ndarray | None:
+        return None if sequence.depth_paths is None else sequence.read_depth(sequence.depth_paths[number])
+
+    return {"color": lambda number: sequence.read_color(sequence.color_paths[number]), "labels": labels, "depth": depth}
+
+
+def _frame_readers(sequence: Sequence) -> dict[str, Callable[[int], Any]]:
+    """Readers of whole frames, of which the last few are kept: each is asked for up to three times in a row."""
+    frame = lru_cache(maxsize=4)(sequence.__getitem__)
+    return {
+        "color": lambda number: frame(number).color,
+        "labels": lambda number: frame(number).labels,
+        "depth": lambda number: frame(number).depth,
+    }
+
+
+def test_split(path: str | Path) -> str | None:
+    """ "test" of a data set that comes in training and test parts, None of anything else."""
+    path = Path(path)
+    parts = (path / "test" / "LeftImages", path / "dataset_test.txt", path / "TestSplit.txt")
+    return "test" if any(part.exists() for part in parts) else None
 
 
 def images_named(folder: str | Path) -> dict[str, Path]:

@@ -70,7 +70,7 @@ def score(
             "of pose weights, posed images."
         ),
     ],
-    split: Annotated[str | None, typer.Option(help="Split of the data; val by default, for poses all.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the data; by default val, for poses test.")] = None,
     weights: Weights = None,
     engine: Engine = None,
     classes: Annotated[str, typer.Option(help="Label set of the data: nyu40 | nyu13 | kitti6")] = "nyu40",
@@ -116,8 +116,10 @@ def _score_poses(
     from networks.pose_samples import PoseSource, open_source
     from semslam import pose_pictures, pose_scoring
     from semslam.labels import label_set
+    from sequences import posed_images
 
     first, last = _span(frames)
+    split = split or posed_images.test_split(data)
     images = open_source(PoseSource(str(data), split=split, labels=labels, first=first, last=last))
     predictor = PosePredictor.load(weights)
     if predictor.needs_labels and images.labelled is not None:
