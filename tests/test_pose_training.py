@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from networks import checkpoints
+from networks.pose_networks import NETWORKS
 from networks.pose_predictor import PosePredictor
 from networks.pose_samples import PoseSource, open_source
 from networks.training import Loop
@@ -133,6 +134,18 @@ def test_images_without_labels_teach_a_multi_task_network_poses_and_are_left_out
     assert len(dual.sets[0]) == COUNT - 1
     blue, green = dual.network.colors.table[0, 2], dual.network.colors.table[1, 1]
     assert blue > 2 and green > 2  # DeepLoc's background is blue, its sky green
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_takes_a_step_and_is_scored(deeploc: Path, tmp_path: Path, network: str) -> None:
+    lengths = {"tuple_length": 2, "skip": 1, "relative": "motion", "weighting": "uncertainty"}
+    figures = train(small(deeploc, tmp_path, network=network, loop=Loop(steps=1), **lengths))
+    predictor = PosePredictor.load(tmp_path / "network.safetensors")
+    tells = predictor.network.tells
+    assert ("median_m" in figures) == ("pose" in tells) and ("miou" in figures) == ("segmentation" in tells)
+    images = open_source(PoseSource(str(deeploc), split="test", labelled_only=True, last=2))
+    score = score_poses(predictor, images)
+    assert len(score.predicted) == (len(images) if "pose" in tells else 0)
 
 
 @pytest.mark.parametrize(
