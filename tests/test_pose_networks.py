@@ -209,6 +209,19 @@ def test_resnet34_has_the_reference_s_size() -> None:
     assert outputs["segmentation"].shape == (1, 10, 33, 57)
 
 
+def test_resnet34_starts_from_a_file_of_torchvision_s_names(tmp_path: Path) -> None:
+    given = open_encoder("resnet34")
+    state = given.state_dict() | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    torch.save(state, tmp_path / "resnet34.pth")
+    network = open_network("dual_input", SMALL | {"encoder": "resnet34"})
+    network.load_imagenet(tmp_path / "resnet34.pth")
+    for encoder in (network.encoder, network.label_encoder):
+        assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items())
+    torch.save({key: value for key, value in state.items() if key != "layer3.1.conv2.weight"}, tmp_path / "less.pth")
+    with pytest.raises(ValueError, match=r"less\.pth: lacks layer3\.1\.conv2\.weight"):
+        network.load_imagenet(tmp_path / "less.pth")
+
+
 def test_dropout_is_off_in_evaluation_and_on_in_training() -> None:
     network = open_network("pose", SMALL | {"dropout": 0.5}).eval()
     image = torch.randn(2, 3, 64, 64)
