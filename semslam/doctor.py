@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,12 +31,15 @@ class Finding:
     remedy: str
 
 
-def examine(path: str | Path, kind: str | None = None) -> list[Finding]:
-    """Open a recording and diagnose it; a recording that cannot be opened is the finding."""
+def examine(path: str | Path, kind: str | None = None, **options: Any) -> list[Finding]:
+    """Open a recording and diagnose it; a recording that cannot be opened is the finding.
+
+    options: of `sequences.open_sequence`.
+    """
     from sequences import open_sequence
 
     try:
-        sequence = open_sequence(path, kind)
+        sequence = open_sequence(path, kind, **options)
     except ValueError as problem:
         return [Finding("error", str(problem), "the recording cannot be opened before this is put right")]
     return diagnose(sequence)

@@ -62,10 +62,7 @@ def evaluate_run(
     """
     folder = RunFolder.open(path)
     config = configs.load(folder.config, RunConfig)
-    if sequence is None:
-        from sequences import open_sequence
-
-        sequence = open_sequence(config.sequence, config.kind)
+    sequence = config.open_sequence() if sequence is None else sequence
     progress = Progress.from_state(folder.load_state())
     cloud, _ = folder.load_cloud()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}

@@ -44,9 +44,7 @@ def relabel(
         )
     associations = source.load_associations(int(state["run_events"]))
 
-    from sequences import open_sequence
-
-    sequence = open_sequence(config.sequence, config.kind)
+    sequence = config.open_sequence()
     network = predictor(classes, weights, engine)
     perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
     weights_of_pixels = Fusion(perceive.camera, config.slam.fusion).weights

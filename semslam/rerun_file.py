@@ -85,9 +85,7 @@ def _log_map(rr: Any, recording: Any, viewed: Viewed) -> None:
 
 
 def _log_frames(rr: Any, recording: Any, config: RunConfig, progress: Progress, report: Callable[[int], None]) -> None:
-    from sequences import open_sequence
-
-    sequence = open_sequence(config.sequence, config.kind)
+    sequence = config.open_sequence()
     perceive = _perception(config, sequence)
     pose_of = dict(zip(progress.indices, progress.poses))
     camera = perceive.camera

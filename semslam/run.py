@@ -32,6 +32,8 @@ class RunConfig:
 
     sequence: str = ""
     kind: str | None = None  # of the sequence; None = by its layout
+    camera: str | None = None  # camera.yaml that replaces what the sequence says of its camera
+    depth_scale: float | None = None  # depth units a metre, in place of what the sequence says
     poses: str = ""  # dataset | tracked | refined | a file
     hold_out: int | None = None  # every so many-th frame is not fused but kept to judge the map by
     max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
@@ -39,6 +41,12 @@ class RunConfig:
     loops: bool = True  # whether tracked poses are corrected where the camera comes back
     engine: str | None = None  # of the inference; None = the best one present
     slam: SlamConfig = field(default_factory=SlamConfig)
+
+    def open_sequence(self) -> Any:
+        """The `sequences.Sequence` that the run is of."""
+        from sequences import open_sequence
+
+        return open_sequence(self.sequence, self.kind, camera=self.camera, depth_scale=self.depth_scale)
 
 
 @dataclass

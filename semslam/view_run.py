@@ -26,11 +26,8 @@ def viewed_run(run: str | Path) -> Viewed:
 
 def recorded_camera(folder: RunFolder) -> Camera | None:
     """The camera of the run's sequence; None where that is no longer there."""
-    from sequences import open_sequence
-
     try:
-        config = configs.load(folder.config, RunConfig)
-        return open_sequence(config.sequence, config.kind).camera
+        return configs.load(folder.config, RunConfig).open_sequence().camera
     except (ValueError, OSError):
         return None
 

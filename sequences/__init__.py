@@ -6,6 +6,7 @@ Adding a reader is a file with `fits(path)` and an `open_...` function, and a li
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,16 +41,23 @@ READERS: dict[str, Reader] = {
 def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> Sequence:
     """Open a recording; its kind, a key of READERS, is told from what lies in the folder where not given.
 
-    Options of the readers of files: `camera` and, where the layout does not fix it (NYUv2 raw, SUN RGB-D),
-    `depth_scale` (units a metre) replace what the recording says; None leaves it.
-    FileNotFoundError where there is nothing, ValueError where no frame could be right.
+    Options of the readers of files: `camera` (or a camera.yaml that says it) and, where the layout does not fix it
+    (NYUv2 raw, SUN RGB-D), `depth_scale` (units a metre) replace what the recording says; None leaves it.
+    FileNotFoundError where there is nothing, ValueError where no frame could be right or the kind has no such option.
     """
+    options = {name: value for name, value in options.items() if value is not None}
     path = Path(path)
     if kind is None:
         kind = detect_kind(path)
     elif kind not in READERS:
         raise ValueError(f"unknown kind of sequence '{kind}'; known are {', '.join(READERS)}")
-    return READERS[kind].open(path, **{name: value for name, value in options.items() if value is not None})
+    if isinstance(options.get("camera"), str | Path):
+        options["camera"] = folder.read_camera(Path(options["camera"]))[0]
+    parameters = signature(READERS[kind].open).parameters
+    for name in options:
+        if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise ValueError(f"{path}: a recording of kind {kind} fixes its own {name}; leave that option out")
+    return READERS[kind].open(path, **options)
 
 
 def detect_kind(path: str | Path) -> str:

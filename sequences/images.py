@@ -70,9 +70,10 @@ def decode(path: Path, flags: int) -> np.ndarray:
     except OSError as problem:
         raise CorruptFrame(f"{path}: cannot be read ({problem.strerror})", broken_file=True) from None
     # Decoders differ in what they make of half a file; some return a grey half without a word.
+    # Cameras append things after the end mark, and thumbnails have one of their own, near the start.
     end = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
     for start, mark in end.items():
-        if data.startswith(start) and mark not in data[-4096:]:
+        if data.startswith(start) and data.rfind(mark) < len(data) // 2:
             raise CorruptFrame(f"{path}: the file is truncated ({len(data)} bytes); copy it again", broken_file=True)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -123,16 +124,15 @@ def test_an_interrupted_run_goes_on_to_the_same_map(finished, tmp_path):
     assert json.loads((out / "metrics.json").read_text())["frames_fused"] == 12
 
 
-def test_ctrl_c_ends_with_130_and_a_run_to_resume(finished, tmp_path, monkeypatch):
-    import signal
-
+@pytest.mark.parametrize("pressed", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_with_130_and_a_run_to_resume(finished, tmp_path, monkeypatch, pressed):
     from semslam.slam import Slam
 
     step = Slam.step
 
     def step_then_press_ctrl_c(self, frame):
         if frame.index == 3:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(pressed)
         return step(self, frame)
 
     out = tmp_path / "pressed"
@@ -177,6 +177,16 @@ def test_a_depth_scale_a_thousand_times_off_is_said_before_the_work(copied, tmp_
     camera.write_text(camera.read_text().replace("depth_scale: 1000", "depth_scale: 1"))
     line = refused(capsys, "reconstruct", copied, "--out", tmp_path / "a", *TRUTH)
     assert "depth" in line and "scale" in line
+
+
+def test_camera_and_depth_scale_may_be_given(copied, finished, tmp_path):
+    camera = (copied / "camera.yaml").rename(tmp_path / "other.yaml")
+    (copied / "camera.yaml").write_text(camera.read_text().replace("fx: ", "fx: 9").replace("1000", "5000"))
+    out = tmp_path / "out"
+    given = ["--camera", camera, "--depth-scale", 1000]
+    assert semslam("reconstruct", copied, "--out", out, *TRUTH, "--no-mesh", *given) == 0
+    assert len(read_map_ply(out / "map.ply")) == pytest.approx(len(read_map_ply(finished.map)), rel=0.02)
+    assert semslam("evaluate", out) == 0  # it opens the recording as the run did
 
 
 def test_a_missing_sequence_is_one_line(tmp_path, capsys):

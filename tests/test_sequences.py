@@ -169,6 +169,15 @@ def test_half_a_jpeg_is_corrupt_and_not_half_grey(folder):
     assert 1 not in read and "truncated" in problems[0]
 
 
+def test_what_a_camera_appends_to_a_jpeg_is_no_damage(folder):
+    color = cv2.imread(str(folder / "color" / "000001.png"))
+    (folder / "color" / "000001.png").unlink()
+    data = cv2.imencode(".jpg", color)[1].tobytes()
+    (folder / "color" / "000001.jpg").write_bytes(data + bytes(len(data) // 2))
+    read, problems = frames_read(folder)
+    assert 1 in read and not problems
+
+
 def test_a_damaged_image_is_one_corrupt_frame(folder):
     path = folder / "depth" / "000001.png"
     data = bytearray(path.read_bytes())
@@ -263,6 +272,13 @@ def test_a_folder_without_colour_images_says_so(folder):
     shutil.rmtree(folder / "color")
     with pytest.raises(ValueError, match="color/ holds no images"):
         open_sequence(folder)
+
+
+def test_an_option_that_a_kind_does_not_have_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="kind nyu-raw fixes its own depth_scale"):
+        open_sequence(tmp_path, "nyu-raw", depth_scale=1000.0)
+    with pytest.raises(ValueError, match="the room has no depth_scale"):
+        open_sequence("room", depth_scale=1000.0)
 
 
 def test_nothing_at_a_path_says_so(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -16,22 +16,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
-Kind = Annotated[Optional[str], typer.Option("--kind", help="Layout of the sequence; found out where not given.")]  # noqa: UP045
-Weights = Annotated[Optional[str], typer.Option(help="Weights of the network; bundled ones by default.")]  # noqa: UP045
-Engine = Annotated[Optional[str], typer.Option(help="torch | onnxruntime | openvino")]  # noqa: UP045
+Kind = Annotated[str | None, typer.Option("--kind", help="Layout of the sequence; found out where not given.")]
+CameraFile = Annotated[Path | None, typer.Option("--camera", help="camera.yaml, in place of the recording's.")]
+DepthScale = Annotated[float | None, typer.Option("--depth-scale", help="Depth units a metre.")]
+Weights = Annotated[str | None, typer.Option(help="Weights of the network; bundled ones by default.")]
+Engine = Annotated[str | None, typer.Option(help="torch | onnxruntime | openvino")]
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is remembered and asked for between two frames, so that no frame is left half fused."""
+    """Ctrl-C and SIGTERM are remembered and asked for between two frames, so that no frame is left half fused."""
     import signal
 
     hit: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: hit.append(number))
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(s, lambda number, _: hit.append(number)) for s in signals]
     try:
         yield lambda: bool(hit)
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for s, handler in zip(signals, previous):
+            signal.signal(s, handler)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -13,13 +13,13 @@ from semslam.commands.app import Out, app
 @app.command()
 def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    compare: Annotated[Optional[Path], typer.Option(help="Folder of another run, seen by the same camera.")] = None,  # noqa: UP045
-    png: Annotated[Optional[Path], typer.Option(help="Write a picture instead of opening a window.")] = None,  # noqa: UP045
-    html: Annotated[Optional[Path], typer.Option(help="Write a page that turns the map in a browser, offline.")] = None,  # noqa: UP045
-    video: Annotated[Optional[Path], typer.Option(help="Write an mp4 film.")] = None,  # noqa: UP045
+    compare: Annotated[Path | None, typer.Option(help="Folder of another run, seen by the same camera.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write a picture instead of opening a window.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that turns the map in a browser, offline.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Write an mp4 film.")] = None,
     along: Annotated[str, typer.Option(help="With --video: orbit | path, behind the recorded camera.")] = "orbit",
     rerun: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Write an .rrd file of frames, predictions, poses and map."),
     ] = None,
     color_by: Annotated[

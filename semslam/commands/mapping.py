@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from semslam.commands.app import Engine, Kind, Out, Weights, app, interruptible, progress
+from semslam.commands.app import CameraFile, DepthScale, Engine, Kind, Out, Weights, app, interruptible, progress
 
 
 @app.command()
@@ -17,25 +17,27 @@ def reconstruct(
     ],
     out: Out,
     kind: Kind = None,
-    depth: Annotated[Optional[str], typer.Option(help="sensor (default) | predicted")] = None,  # noqa: UP045
-    labels: Annotated[Optional[str], typer.Option(help="predicted (default) | truth | none")] = None,  # noqa: UP045
+    camera: CameraFile = None,
+    depth_scale: DepthScale = None,
+    depth: Annotated[str | None, typer.Option(help="sensor (default) | predicted")] = None,
+    labels: Annotated[str | None, typer.Option(help="predicted (default) | truth | none")] = None,
     poses: Annotated[
-        Optional[str], typer.Option(help="dataset | tracked | refined | a file; by default dataset, if it has poses.")  # noqa: UP045
+        str | None, typer.Option(help="dataset | tracked | refined | a file; by default dataset, if it has poses.")
     ] = None,
-    classes: Annotated[Optional[str], typer.Option(help="nyu13 (default) | nyu40")] = None,  # noqa: UP045
-    label_every: Annotated[Optional[int], typer.Option(help="Frames between two labelled ones.")] = None,  # noqa: UP045
+    classes: Annotated[str | None, typer.Option(help="nyu13 (default) | nyu40")] = None,
+    label_every: Annotated[int | None, typer.Option(help="Frames between two labelled ones.")] = None,
     weights: Weights = None,
     engine: Engine = None,
-    config: Annotated[Optional[Path], typer.Option(help="YAML with any of the settings of config.yaml.")] = None,  # noqa: UP045
+    config: Annotated[Path | None, typer.Option(help="YAML with any of the settings of config.yaml.")] = None,
     helps: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="For predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes."),
     ] = None,
-    hold_out: Annotated[Optional[int], typer.Option(help="Keep every so many-th frame to judge the map by.")] = None,  # noqa: UP045
+    hold_out: Annotated[int | None, typer.Option(help="Keep every so many-th frame to judge the map by.")] = None,
     loops: Annotated[
-        Optional[bool], typer.Option("--loops/--no-loops", help="Correct tracked poses where the camera comes back.")  # noqa: UP045
+        bool | None, typer.Option("--loops/--no-loops", help="Correct tracked poses where the camera comes back.")
     ] = None,
-    max_surfels: Annotated[Optional[int], typer.Option(help="Capacity of the map.")] = None,  # noqa: UP045
+    max_surfels: Annotated[int | None, typer.Option(help="Capacity of the map.")] = None,
     mesh: Annotated[bool, typer.Option(help="Also write a labelled triangle mesh.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Look at the map in a window while it grows.")] = False,
@@ -48,6 +50,8 @@ def reconstruct(
         out,
         config=config,
         kind=kind,
+        camera=camera,
+        depth_scale=depth_scale,
         depth=depth,
         labels=labels,
         poses=poses,
@@ -114,7 +118,7 @@ def relabel(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     weights: Weights = None,
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
-    out: Annotated[Optional[Path], typer.Option(help="Folder to write to; RUN-relabelled by default.")] = None,  # noqa: UP045
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN-relabelled by default.")] = None,
     engine: Engine = None,
 ) -> None:
     """Fuse another network's labels into the surfels of a run, without running SLAM again."""
@@ -136,7 +140,7 @@ def relabel(
 @app.command()
 def refine(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Optional[Path], typer.Option(help="Folder to write to; RUN-refined by default.")] = None,  # noqa: UP045
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN-refined by default.")] = None,
     iterations: Annotated[int, typer.Option(help="Mean-field iterations.")] = 10,
     neighbours: Annotated[int, typer.Option(help="Surfels that each surfel listens to.")] = 16,
 ) -> None:
@@ -158,11 +162,13 @@ def refine(
 def doctor(
     sequence: Annotated[str, typer.Argument(help="Folder or list file of a recording.")],
     kind: Kind = None,
+    camera: CameraFile = None,
+    depth_scale: DepthScale = None,
 ) -> None:
     """Find wrong depth scale, intrinsics, pose convention, timestamps or label ids; exit code 1 if any."""
     from semslam.doctor import examine
 
-    findings = examine(sequence, kind)
+    findings = examine(sequence, kind, camera=camera, depth_scale=depth_scale)
     for finding in findings:
         typer.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
     if any(finding.level == "error" for finding in findings):
