@@ -109,10 +109,9 @@ def test_errors_are_shown_where_evaluate_has_found_them(run, tmp_path, capsys):
 
 
 def test_two_runs_are_drawn_from_one_pose(run, tmp_path, capsys):
-    assert semslam("view", run.path, "--png", tmp_path / "one.png") == 0
     assert semslam("view", run.path, "--compare", run.path, "--png", tmp_path / "two.png") == 0
-    one, two = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("one", "two"))
-    assert two.shape[1] > 1.8 * one.shape[1]
+    two = cv2.imread(str(tmp_path / "two.png"))
+    assert two.shape[1] > 2560
     picture = two[100:900, 25:1305]
     np.testing.assert_array_equal(picture, two[100:900, 25 + 1292 : 1305 + 1292])  # 1280 pixels and a gap
     assert picture.std() > 20
@@ -144,9 +143,10 @@ def test_show_without_a_display_is_one_line_and_the_run_goes_on(tmp_path, capsys
     assert capsys.readouterr().err.splitlines() == ["--show: there is no display; going on without a window"]
 
 
-def test_the_live_view_follows_the_growing_map_and_leaves_the_run_alone(run, tmp_path):
+def test_the_live_view_follows_the_growing_map_and_leaves_the_run_alone(run, tmp_path, monkeypatch):
     """Off-screen; the map that comes out is that of a run without a window."""
     making = main_job.prepare(ROOM, tmp_path / "live", labels="truth")
+    monkeypatch.setattr("semslam.live.SHARE", 1.0)  # of the time: a newer map after every step
     lines: list[str] = []
     try:
         live = LiveView(making, lines.append, visible=False, width=160, height=120)

@@ -149,7 +149,7 @@ def test_scores_are_read_as_the_probabilities_they_were_made_from(method):
 
 
 def test_a_refined_run_stands_beside_the_old_one(tmp_path, capsys):
-    room, out = "room:frames=12,width=128,height=96,noise=kinect", tmp_path / "run"
+    room, out = "room:frames=9,width=96,height=72,noise=kinect", tmp_path / "run"
     assert semslam("reconstruct", room, "--out", out, "--labels", "truth", "--label-every", "4") == 0
     assert semslam("refine", out) == 0
     assert "surfels got one" in capsys.readouterr().out
