@@ -37,8 +37,9 @@ class LabelFusionConfig:
 
     method: str = "bayes"  # one of LABEL_FUSIONS
     floor: float = 0.01  # bayes: the least probability that an observation may give a class
-    weight: float = 0.5  # bayes: the exponent of an observation; below 1 because neighbouring frames agree in errors
-    most_evidence: float = 200.0  # the sum of scores beyond which old evidence fades
+    weight: float = 1.0  # bayes: the exponent of an observation
+    saturation: float = 20.0  # bayes: the sum of scores that counts half; inf = views err independently of each other
+    most_evidence: float = 400.0  # the sum of scores beyond which old evidence fades
 
 
 @dataclass(eq=False)
@@ -99,6 +100,18 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return probabilities
 
 
+def _saturating(saturation: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Soft-max of scores that count less the more of them there are: s / (1 + sum(s) / saturation).
+
+    Views of one surface show the network the same things and repeat its errors, so that evidence of sum t is worth no
+    more than t / (1 + t / saturation). The most probable class stays the same; how sure it is becomes believable
+    (benchmarks/label_fusion.py: expected calibration error of the map against that of single frames).
+    """
+    if saturation <= 0:
+        raise ValueError(f"label fusion: saturation is {saturation}, expected a positive sum of scores, or inf")
+    return lambda scores: _softmax(scores / (1 + scores.sum(axis=1, keepdims=True) / f32(saturation)))
+
+
 def _shares(scores: np.ndarray) -> np.ndarray:
     total = scores.sum(axis=1, keepdims=True)
     return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
@@ -106,7 +119,7 @@ def _shares(scores: np.ndarray) -> np.ndarray:
 
 def _bayes(config: LabelFusionConfig) -> LabelFusion:
     """Bayes' rule in logarithms: log p - log floor, times the weight (McCormac et al. 2017, eq. 2, with a floor)."""
-    return LabelFusion(LOGARITHM, _softmax, config)
+    return LabelFusion(LOGARITHM, _saturating(config.saturation), config)
 
 
 def _mean(config: LabelFusionConfig) -> LabelFusion:

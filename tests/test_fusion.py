@@ -261,8 +261,19 @@ def test_probabilities_sum_to_one_and_agree_with_the_images(method):
 
 def test_bayes_is_the_normalised_product_above_the_floor():
     a, b = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.5, 0.3])
-    found = labelled("", [a, b], LabelFusionConfig(method="bayes", weight=1.0, floor=0.001))
+    found = labelled("", [a, b], LabelFusionConfig(method="bayes", weight=1.0, floor=0.001, saturation=np.inf))
     assert np.allclose(found, a * b / (a * b).sum(), atol=2e-3)
+
+
+def test_repeated_views_make_bayes_surer_only_up_to_a_limit():
+    p, images = np.array([0.5, 0.3, 0.2]), [1, 4, 16, 64]
+    free = [labelled("", [p] * n, LabelFusionConfig(saturation=np.inf, most_evidence=1e9))[0, 0] for n in images]
+    tempered = [labelled("", [p] * n, LabelFusionConfig(most_evidence=1e9))[0, 0] for n in images]
+    assert free[-1] > 0.999
+    assert np.all(np.diff(tempered) > 0) and tempered[-1] < 0.85
+    assert np.all(np.array(tempered) < free)
+    with pytest.raises(ValueError, match="saturation is 0"):
+        label_fusion(LabelFusionConfig(saturation=0))
 
 
 def test_the_mean_is_the_mean():

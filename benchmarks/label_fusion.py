@@ -1,0 +1,274 @@
+"""What fusing labels gains: the map's classes rendered back into the frames against the network's on single frames.
+
+    python benchmarks/label_fusion.py [--weights FILE] [--data ../shared/data] [--width 320] [--json FILE]
+
+Protocol: depth of the sensor, poses of the data set, frames 320 wide. The map after the last frame is rendered from
+the pose of every labelled frame; 13 classes, one confusion matrix a scene, void and a band of 3 pixels at boundaries
+of the truth ignored, holes of the map count as missed, classes absent from truth and prediction skipped; the network
+alone is scored on the same pixels. ECE over 15 bins of the largest probability, holes left out.
+
+The network sees every frame once and which pixel was merged with which surfel does not depend on classes: both are
+kept in --cache, by the weights' hash, and a variant then costs a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from networks import checkpoints, postprocessing
+from networks.export import content_hash
+from networks.inference import Predictor
+from semslam.evaluation.map_labels import BAND
+from semslam.evaluation.segmentation import Calibration, ConfusionMatrix, boundary_band
+from semslam.frame import UNLABELLED
+from semslam.fusion import Fusion
+from semslam.kernels import CHUNK
+from semslam.label_fusion import LabelFusion, LabelFusionConfig, label_fusion
+from semslam.labels import remap_labels, remapping
+from semslam.perception import Perception, PerceptionConfig
+from semslam.run_folder import write_json
+from semslam.splatting import render
+from semslam.surfels import SurfelMap
+from sequences import open_sequence
+
+CLASSES = 13
+SCENES = ("icl_livingroom1", "redkitchen")
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Everything of a sequence that label fusion and its scoring need."""
+
+    size: tuple[int, int]  # width, height of the map's frames
+    weights: np.ndarray  # (H, W) float32, see Fusion.weights
+    surfels: list[np.ndarray]  # a frame: (M,) int32 surfels that were merged with a pixel
+    pixels: list[np.ndarray]  # a frame: (M,) int32 that pixel, v * W + u
+    shown: np.ndarray  # (N + 1, 13) int64 labelled pixels that show a surfel, by true class; last row: holes
+    truths: dict[int, np.ndarray]  # by frame: (H, W) uint8 true classes, void and band 255
+
+
+def observed(path: Path, width: int) -> Scene:
+    """Fuse a sequence's depth once and note who was merged with what."""
+    sequence: Any = open_sequence(str(path))
+    perceive = Perception(PerceptionConfig(labels="none", width=width), sequence.camera)
+    fusion, surfels = Fusion(perceive.camera), SurfelMap(1)
+    merged, pixels, truths, known = [], [], {}, 0
+    for i in range(len(sequence)):
+        frame = sequence[i]
+        fusion.fuse(surfels, fusion.prepare(perceive(frame)), frame.T_world_camera, i)
+        slots = (fusion.visible[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)).ravel()
+        slots = slots[np.tile(np.arange(CHUNK), len(fusion.visible)) < np.repeat(surfels.counts[fusion.visible], CHUNK)]
+        slots = slots[fusion.pixels[slots] >= 0]
+        # the one score of a surfel is its number, from 1: it moves along when the map is compacted
+        fresh = slots[surfels.scores[slots, 0] == 0]
+        surfels.scores[fresh, 0] = np.arange(known + 1, known + 1 + len(fresh))
+        known += len(fresh)
+        merged.append(surfels.scores[slots, 0].astype(np.int32) - 1)
+        pixels.append(fusion.pixels[slots])
+        if frame.labels is not None:
+            size = (perceive.camera.width, perceive.camera.height)
+            truth = cv2.resize(frame.labels, size, interpolation=cv2.INTER_NEAREST)
+            truth = remap_labels(truth, sequence.label_set, "nyu13")
+            truths[i] = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
+    assert known < 1 << 24  # whole numbers that float32 has
+    cloud = surfels.cloud(surfels.scores[surfels.slots()])
+    assert cloud.class_probabilities is not None
+    number = cloud.class_probabilities[:, 0].astype(np.int64) - 1
+    shown = np.zeros((known + 1, CLASSES), np.int64)
+    for i, truth in truths.items():
+        index = render(cloud, perceive.camera, sequence.poses[i], cull_back=False).index
+        of = np.where(index >= 0, number[index], known)
+        valid = truth != UNLABELLED
+        np.add.at(shown, (of[valid], truth[valid]), 1)
+    size = (perceive.camera.width, perceive.camera.height)
+    return Scene(size, fusion.weights, merged, pixels, shown, truths)
+
+
+def predicted(path: Path, predictor: Predictor) -> np.ndarray:
+    """(T, h, w, C) float16 class scores of every frame, as the network gives them."""
+    sequence = open_sequence(str(path))
+    return np.stack([predictor.outputs(sequence[i].color)[0].astype(np.float16) for i in range(len(sequence))])
+
+
+def cached_scene(cache: Path, path: Path, width: int) -> Scene:
+    file = cache / f"{path.name}-{width}.npz"
+    if not file.is_file():
+        s = observed(path, width)
+        lengths = np.array([len(a) for a in s.surfels])
+        np.savez(
+            file, size=np.array(s.size), weights=s.weights, surfels=np.concatenate(s.surfels),
+            pixels=np.concatenate(s.pixels), lengths=lengths, shown=s.shown,
+            truth_frames=np.array(list(s.truths)), truths=np.stack(list(s.truths.values())),
+        )  # fmt: skip
+    with np.load(file) as kept:
+        ends = np.cumsum(kept["lengths"])[:-1]
+        return Scene(
+            (int(kept["size"][0]), int(kept["size"][1])), kept["weights"], np.split(kept["surfels"], ends),
+            np.split(kept["pixels"], ends), kept["shown"],
+            dict(zip(kept["truth_frames"].tolist(), kept["truths"])),
+        )  # fmt: skip
+
+
+def cached_scores(cache: Path, path: Path, predictor: Predictor) -> np.ndarray:
+    file = cache / f"{path.name}-{content_hash(predictor.network)}.npy"
+    if not file.is_file():
+        np.save(file, predicted(path, predictor))
+    return np.load(file, mmap_mode="r")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to fuse."""
+
+    name: str
+    config: LabelFusionConfig = field(default_factory=LabelFusionConfig)
+    every: int = 10  # frames
+    temperature: float | None = None  # of the network's scores; None = what the weights say
+    certainty: float = 0.0  # power of the largest probability that a pixel's weight is multiplied by
+
+
+def probabilities(scores: np.ndarray, size: tuple[int, int], temperature: float) -> np.ndarray:
+    """(H, W, 13) as perception gives them to the map."""
+    merge = postprocessing.merging(remapping("nyu40", "nyu13"))
+    return postprocessing.class_probabilities(scores.astype(np.float32), size, merge, temperature)
+
+
+def fused(scene: Scene, scores: np.ndarray, variant: Variant) -> np.ndarray:
+    """(N, 13) evidence of every surfel after the last frame, by the map's own code."""
+    fusion: LabelFusion = label_fusion(variant.config)
+    count = len(scene.shown) - 1
+    chunks = -(-count // CHUNK)
+    empty = np.zeros((chunks * CHUNK, CLASSES), np.float32)
+    # all that fusing labels asks of a map
+    surfels: Any = SimpleNamespace(num_classes=CLASSES, counts=np.full(chunks, CHUNK, np.int32), scores=empty)
+    pixel_of = np.full(chunks * CHUNK, -1, np.int32)
+    assert variant.temperature is not None
+    for i in range(0, len(scores), variant.every):
+        image = probabilities(scores[i], scene.size, variant.temperature)
+        weights = scene.weights
+        if variant.certainty:
+            weights = weights * image.max(axis=2) ** variant.certainty
+        pixel_of[scene.surfels[i]] = scene.pixels[i]
+        fusion.fuse(surfels, np.arange(chunks, dtype=np.int32), pixel_of, image, weights, i)
+        pixel_of[scene.surfels[i]] = -1
+    return surfels.scores[:count]
+
+
+def map_figures(scene: Scene, on_surfels: np.ndarray) -> dict[str, float]:
+    """Figures of surfels' probabilities (N, 13) on the pixels that show them."""
+    labels = on_surfels.argmax(axis=1)
+    labels[on_surfels.max(axis=1) <= 0] = CLASSES
+    matrix = ConfusionMatrix(CLASSES)
+    np.add.at(matrix.counts.T, np.append(labels, CLASSES), scene.shown)
+    calibration = Calibration()
+    confidence = on_surfels.max(axis=1)
+    seen = (confidence > 0) & (scene.shown[:-1].sum(axis=1) > 0)
+    confidence, labels, shown = confidence[seen], labels[seen], scene.shown[:-1][seen]
+    bins = np.clip(np.searchsorted(calibration.edges, confidence, side="left") - 1, 0, len(calibration.pixels) - 1)
+    pixels = shown.sum(axis=1)
+    calibration.pixels += np.bincount(bins, pixels, len(calibration.pixels)).astype(np.int64)
+    hits = shown[np.arange(len(labels)), labels]
+    calibration.hits += np.bincount(bins, hits, len(calibration.pixels)).astype(np.int64)
+    calibration.confidence_sum += np.bincount(bins, pixels * confidence, len(calibration.pixels))
+    calibration.log_likelihood_sum = float((shown * np.log(np.maximum(on_surfels[seen], 1e-12))).sum())
+    return _figures(matrix, calibration)
+
+
+def single_figures(scene: Scene, scores: np.ndarray, temperature: float) -> dict[str, float]:
+    """Figures of the network on the labelled frames, one by one."""
+    matrix, calibration = ConfusionMatrix(CLASSES), Calibration()
+    for i, truth in scene.truths.items():
+        image = probabilities(scores[i], scene.size, temperature)
+        matrix.add(image.argmax(axis=2).astype(np.uint8), truth)
+        calibration.add(image, truth)
+    return _figures(matrix, calibration)
+
+
+def _figures(matrix: ConfusionMatrix, calibration: Calibration) -> dict[str, float]:
+    scores, calibrated = matrix.scores(), calibration.scores()
+    in_truth = matrix.counts.sum(axis=1) > 0
+    return {
+        "miou": scores.miou,
+        "miou_true_classes": float(scores.iou[in_truth].mean()),  # unmoved by classes that are only predicted
+        "pixel_accuracy": scores.pixel_accuracy,
+        "ece": calibrated.ece,
+        "nll": calibrated.negative_log_likelihood,
+    }
+
+
+def variants() -> list[Variant]:
+    """The default first, then one thing changed at a time."""
+    default = LabelFusionConfig()
+
+    def changed(name: str, **settings: float | str) -> Variant:
+        return Variant(name, replace(default, **settings))  # type: ignore[arg-type]
+
+    return [
+        Variant("default: bayes", default),
+        changed("bayes, views independent", saturation=float("inf")),
+        changed("bayes, saturation 10", saturation=10.0),
+        changed("bayes, saturation 40", saturation=40.0),
+        changed("bayes, weight 0.5", weight=0.5),
+        changed("bayes, floor 0.001", floor=0.001),
+        changed("bayes, floor 0.05", floor=0.05),
+        changed("mean", method="mean"),
+        changed("histogram", method="histogram"),
+        Variant("bayes, temperature 1", default, temperature=1.0),
+        Variant("bayes, temperature 2", default, temperature=2.0),
+        Variant("bayes, weighed by certainty", default, certainty=1.0),
+        Variant("bayes, labels every 5 frames", default, every=5),
+        Variant("bayes, labels every frame", default, every=1),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default=None, help="default: the bundled ones")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--width", type=int, default=320)
+    parser.add_argument("--engine", default=None)
+    parser.add_argument("--cache", type=Path, default=Path("/tmp/semslam_label_fusion"))
+    parser.add_argument("--json", type=Path, default=None)
+    arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    cv2.setNumThreads(1)
+    network, metadata = checkpoints.load(arguments.weights)
+    temperature = float(metadata.get("temperature", 1.0))
+    predictor = Predictor(network, metadata, engine=arguments.engine)
+    scenes = {}
+    for name in SCENES:
+        scene = cached_scene(arguments.cache, arguments.data / name, arguments.width)
+        scenes[name] = scene, np.array(cached_scores(arguments.cache, arguments.data / name, predictor))
+    print(f"weights {arguments.weights or 'bundled'}, temperature {temperature:g}; map {arguments.width} wide")
+    print(f"{'':30}" + "".join(f"{name:>40}" for name in SCENES))
+    print(f"{'':30}" + f"{'mIoU  of true  pixels   ECE    NLL':>40}" * len(SCENES))
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+
+    def row(name: str, figures: dict[str, dict[str, float]]) -> None:
+        rows[name] = figures
+        cells = (
+            f"{100 * f['miou']:8.1f}{100 * f['miou_true_classes']:9.1f}{100 * f['pixel_accuracy']:8.1f}"
+            f"{100 * f['ece']:7.1f}{f['nll']:7.2f} "
+            for f in figures.values()
+        )
+        print(f"{name:30}" + "".join(cells), flush=True)
+
+    row("single frames", {name: single_figures(scene, scores, temperature) for name, (scene, scores) in scenes.items()})
+    for variant in variants():
+        if variant.temperature is None:
+            variant = replace(variant, temperature=temperature)
+        read = label_fusion(variant.config).read
+        row(variant.name, {n: map_figures(scene, read(fused(scene, s, variant))) for n, (scene, s) in scenes.items()})
+    if arguments.json:
+        write_json(arguments.json, {"weights": arguments.weights or "bundled", "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
