@@ -38,6 +38,7 @@ class Evaluation:
 
     figures: dict[str, Any]  # flat; names are stable
     trajectory: TrajectoryErrors | None = None
+    paths: tuple[Trajectory, Trajectory, np.ndarray] | None = None  # estimate, reference, which poses were tracked
     surface: SurfaceScores | None = None
     errors: np.ndarray | None = None  # (N,) float32 metres of each surfel to the reference, NaN = not judged
     labels: dict[int, MapLabelScores] = field(default_factory=dict)  # by the number of classes, 13 or 40
@@ -52,13 +53,14 @@ def evaluate_run(
     sequence: Any = None,
     network: Network | None = None,
     reference: Reference | None = None,
+    with_scale: bool = False,
 ) -> Evaluation:
     """Everything that can be said of a run. What there is no truth for is None.
 
     truth: of the surface; a mesh or cloud file, "mesh" of a synthetic sequence, "depth" back-projected with the data
     set's poses where it is noise-free, "tsdf", the mesh that Open3D makes of it, or "auto": mesh where there is one,
     else tsdf. sequence: opened by who has done so already, as is the network, needed for labels that were predicted,
-    and the reference made by `scene_reference`.
+    and the reference made by `scene_reference`. with_scale: align the trajectory by Sim(3) instead of SE(3).
     """
     folder = RunFolder.open(path)
     config = configs.load(folder.config, RunConfig)
@@ -66,7 +68,8 @@ def evaluate_run(
     progress = Progress.from_state(folder.load_state())
     cloud, _ = folder.load_cloud()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
-    errors = _trajectory(progress, sequence)
+    paths = _paths(progress, sequence)
+    errors = _trajectory_errors(paths, with_scale)
     figures |= trajectory_figures(errors, len(progress.indices) + len(progress.corrupt), len(progress.lost))
     if errors is not None and config.poses == "dataset":
         figures["trajectory_protocol"] += "; the poses were given, so that the error is 0 by construction"
@@ -81,7 +84,7 @@ def evaluate_run(
     figures["layered"] = surface.layering(cloud)
     labels = _labels(cloud, progress, sequence, config, network)
     figures |= label_figures(labels)
-    return Evaluation(figures, errors, scores, per_surfel, labels)
+    return Evaluation(figures, errors, paths, scores, per_surfel, labels)
 
 
 def over_scenes(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
@@ -142,13 +145,22 @@ def _tsdf_reference(sequence: Any, posed: list[int], camera: Camera, views: list
     return surface.mesh_reference(mesh.vertices, mesh.triangles, name, camera, views, NEAR, FAR)
 
 
-def _trajectory(progress: Progress, sequence: Any) -> TrajectoryErrors | None:
+def _paths(progress: Progress, sequence: Any) -> tuple[Trajectory, Trajectory, np.ndarray] | None:
+    """The run's trajectory, the data set's, and which poses of the run were tracked."""
     if sequence.trajectory is None or len(progress.poses) == 0:
         return None
     _, first = np.unique(np.array(progress.timestamps), return_index=True)
     tracked = ~np.isin(np.array(progress.indices), progress.lost)[first]
+    return progress.trajectory(), sequence.trajectory, tracked
+
+
+def _trajectory_errors(
+    paths: tuple[Trajectory, Trajectory, np.ndarray] | None, with_scale: bool
+) -> TrajectoryErrors | None:
+    if paths is None:
+        return None
     try:
-        return trajectory_errors(progress.trajectory(), sequence.trajectory, tracked)
+        return trajectory_errors(*paths, with_scale=with_scale)
     except ValueError:  # too few poses to say anything
         return None
 

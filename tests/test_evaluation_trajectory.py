@@ -8,6 +8,7 @@ import pytest
 from semslam import poses
 from semslam.camera import Camera
 from semslam.evaluation import trajectory as evaluation
+from semslam.evaluation.trajectory_plots import plot_errors, plot_trajectory
 from semslam.trajectory import Trajectory
 
 
@@ -145,8 +146,8 @@ def test_plots_are_written(tmp_path):
     truth = wandering()
     ok = np.ones(len(truth), bool)
     ok[3:6] = False
-    evaluation.plot_trajectory(tmp_path / "trajectory.png", noisy(truth), truth, tracked=ok)
-    evaluation.plot_errors(tmp_path / "errors.png", noisy(truth), truth)
+    plot_trajectory(tmp_path / "trajectory.png", noisy(truth), truth, ok)
+    plot_errors(tmp_path / "errors.png", noisy(truth), truth, ok, with_scale=True)
     for name in ("trajectory.png", "errors.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 

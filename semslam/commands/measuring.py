@@ -21,12 +21,15 @@ def evaluate(
     trajectory: Annotated[Path | None, typer.Option(help="Trajectory of another system, instead of a run.")] = None,
     reference: Annotated[Path | None, typer.Option(help="What --map or --trajectory is compared with.")] = None,
     sequence: Annotated[str | None, typer.Option(help="With --map: count only what its views could see.")] = None,
-    with_scale: Annotated[bool, typer.Option("--with-scale", help="With --trajectory: Sim(3) alignment.")] = False,
+    with_scale: Annotated[
+        bool, typer.Option("--with-scale", help="Align trajectories by Sim(3): monocular systems.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
 ) -> None:
     """Evaluate runs, or another system's map or trajectory, against the truth."""
     from semslam import evaluate as job
     from semslam.evaluation.figures import table
+    from semslam.evaluation.trajectory_plots import plot_errors, plot_trajectory
     from semslam.run_folder import RunFolder, write_json
 
     if map is not None or trajectory is not None:
@@ -46,11 +49,14 @@ def evaluate(
     else:
         evaluations = {}
         for run in runs:
-            evaluations[str(run)] = evaluation = job.evaluate_run(run, truth)
+            evaluations[str(run)] = evaluation = job.evaluate_run(run, truth, with_scale=with_scale)
             folder = RunFolder.open(run)
             folder.save_metrics(folder.load_metrics() | evaluation.figures)
             if evaluation.errors is not None:
                 folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
+            if evaluation.trajectory is not None and evaluation.paths is not None:
+                plot_trajectory(run / "trajectory.png", *evaluation.paths, with_scale)
+                plot_errors(run / "trajectory_errors.png", *evaluation.paths, with_scale)
             typer.echo(f"{run}\n{table(evaluation.figures)}")
         figures = evaluation.figures
         if len(runs) > 1:

@@ -23,7 +23,12 @@ def trajectory_figures(errors: TrajectoryErrors | None, frames: int, lost: int) 
         "ate_max_m": absolute.maximum,
         "rpe_m": step.rmse_m,
         "rpe_deg": float(np.degrees(step.rmse_rad)),
+        "rpe_1s_m": errors.per_second.rmse_m if errors.per_second else None,
+        "rpe_1s_deg": float(np.degrees(errors.per_second.rmse_rad)) if errors.per_second else None,
         "drift_per_metre": errors.drift_per_metre,
+        "times_lost": len(errors.losses.lost_at),
+        "first_lost_s": errors.losses.lost_at[0] if errors.losses.lost_at else None,
+        "longest_recovery_s": max(errors.losses.recovered_after, default=None),
         "trajectory_protocol": f"{absolute.protocol} alignment, RMSE, {absolute.matched} poses; RPE over {step.step}",
     }
 
@@ -66,7 +71,10 @@ def table(figures: dict[str, Any]) -> str:
     """The figures as lines for people: groups, units, protocols."""
     rows: list[tuple[str, str, float, str]] = [
         ("trajectory", "ate_m", 100, "cm"), ("trajectory", "rpe_m", 1000, "mm"), ("trajectory", "rpe_deg", 1, "deg"),
-        ("trajectory", "coverage", 100, "%"),
+        ("trajectory", "rpe_1s_m", 1000, "mm"), ("trajectory", "rpe_1s_deg", 1, "deg"),
+        ("trajectory", "drift_per_metre", 100, "% of the way"), ("trajectory", "coverage", 100, "%"),
+        ("trajectory", "times_lost", 1, ""), ("trajectory", "first_lost_s", 1, "s"),
+        ("trajectory", "longest_recovery_s", 1, "s"),
         ("surface", "accuracy_m", 100, "cm"), ("surface", "accuracy_median_m", 100, "cm"),
         ("surface", "completeness_m", 100, "cm"), ("surface", "completeness_median_m", 100, "cm"),
         *(("surface", f"{name}_{t}cm", 100, "%") for t in (2, 5, 10) for name in ("precision", "recall", "fscore")),

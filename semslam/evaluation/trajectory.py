@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -152,7 +151,7 @@ def relative_error(
         j, step = i + frames, f"{frames} frame" + "s" * (frames > 1)
     if len(i) == 0:
         return None
-    E = _pair_errors(estimate, reference, i, j)
+    E = pair_errors(estimate, reference, i, j)
     metres, radians = np.linalg.norm(E[:, :3, 3], axis=1), Rotation.from_matrix(E[:, :3, :3]).magnitude()
     return RelativeError(
         step=step,
@@ -164,7 +163,7 @@ def relative_error(
     )
 
 
-def _pair_errors(estimate: Trajectory, reference: Trajectory, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+def pair_errors(estimate: Trajectory, reference: Trajectory, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """(Q_i^-1 Q_j)^-1 (P_i^-1 P_j) for index arrays i and j: (M, 4, 4)."""
     P, Q = estimate.T_world_camera, reference.T_world_camera
     return poses.inverse(poses.inverse(Q[i]) @ Q[j]) @ (poses.inverse(P[i]) @ P[j])
@@ -183,7 +182,7 @@ def drift_per_metre(estimate: Trajectory, reference: Trajectory, max_difference:
     j = np.searchsorted(way, way[i] + 1.0)
     if len(i) == 0:
         i, j = np.array([0]), np.array([len(way) - 1])
-    E = _pair_errors(estimate, reference, i, j)
+    E = pair_errors(estimate, reference, i, j)
     return float(np.mean(np.linalg.norm(E[:, :3, 3], axis=1) / (way[j] - way[i])))
 
 
@@ -259,52 +258,3 @@ def self_consistency(
         if i + gap < len(depths)
     ]
     return float(np.nanmedian(errors)) if np.any(np.isfinite(errors)) else float("nan")
-
-
-def plot_trajectory(
-    path: str | Path, estimate: Trajectory, reference: Trajectory, tracked: np.ndarray | None = None
-) -> None:
-    """A PNG of the aligned trajectory over the reference, seen along the reference's two widest axes."""
-    from matplotlib.figure import Figure
-
-    found = estimate if tracked is None else estimate.selected(np.asarray(tracked, bool))
-    error = absolute_error(found, reference)
-    aligned, truth = error.alignment(estimate.positions), reference.positions
-    # World axes differ between data sets; the plane of most motion shows the path best.
-    _, _, axes = np.linalg.svd(truth - truth.mean(axis=0), full_matrices=False)
-    plane = axes[:2].T
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    ax = figure.add_subplot()
-    ax.plot(*((truth - truth.mean(axis=0)) @ plane).T, color="0.45", linewidth=2.5, label="reference")
-    line = (aligned - truth.mean(axis=0)) @ plane
-    ax.plot(*line.T, color="#0072b2", linewidth=1.2, label="estimate")
-    if tracked is not None and not np.all(tracked):
-        ax.plot(*line[~np.asarray(tracked, bool)].T, "x", color="#d55e00", markersize=4, label="lost")
-    ax.plot(*line[0], "o", color="#0072b2", markersize=5)
-    ax.set(xlabel="metres, first principal axis", ylabel="metres, second principal axis", aspect="equal")
-    ax.set_title(f"ATE {error.rmse * 1000:.1f} mm ({error.protocol}, {error.matched} poses)")
-    ax.grid(alpha=0.3)
-    ax.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-
-
-def plot_errors(path: str | Path, estimate: Trajectory, reference: Trajectory) -> None:
-    """A PNG of the error of position (after alignment) and of rotation per frame over time."""
-    from matplotlib.figure import Figure
-
-    error = absolute_error(estimate, reference)
-    est, ref = matched(estimate, reference)
-    steps = np.arange(len(est) - 1)
-    E = _pair_errors(est, ref, steps, steps + 1)
-    seconds = error.timestamps - error.timestamps[0]
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True)
-    top.plot(seconds, error.errors * 1000, color="#0072b2", linewidth=1.2)
-    top.axhline(error.rmse * 1000, color="0.45", linewidth=1, linestyle="--", label=f"RMSE {error.rmse * 1000:.1f} mm")
-    top.set(ylabel=f"position error, mm ({error.protocol})", ylim=(0, None))
-    top.legend(frameon=False)
-    bottom.plot(seconds[1:], np.degrees(Rotation.from_matrix(E[:, :3, :3]).magnitude()), color="#d55e00", linewidth=1.2)
-    bottom.set(xlabel="seconds", ylabel="rotation error a frame, degrees", ylim=(0, None))
-    for ax in (top, bottom):
-        ax.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
