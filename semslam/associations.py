@@ -105,6 +105,11 @@ class Associations:
         """Indices of the frames that can be labelled."""
         return [event.frame for event in self.events if event.kind == SEEN]
 
+    @property
+    def bytes_per_frame(self) -> float:
+        """Bytes kept for each frame that can be labelled; 0 where there is none."""
+        return sum(len(part) for event in self.events for part in event.packed()) / max(len(self.frames), 1)
+
     def seen(self, frame: int, surfels: SurfelMap, fusion: Fusion) -> None:
         """Keep what the last `fuse` merged where, if the frame is one of those that get labels."""
         if frame % self.every:

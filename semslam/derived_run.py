@@ -17,7 +17,7 @@ from semslam.run import RunConfig
 from semslam.run_folder import RunFolder
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
-KEPT = ("frames", "surfels", "loops_closed", "bytes_per_surfel", "held_out", "lost", "corrupt", "versions", "engine")
+KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
 
 
 def write_derived(

@@ -77,7 +77,7 @@ class Progress:
     def record(self, step: Step) -> None:
         T = step.tracking.T_world_camera
         if step.tracking.ok:
-            self.fused += 1
+            self.fused += step.tracking.sound
         else:
             self.lost.append(step.frame.index)
             self.reason = step.tracking.reason
@@ -217,6 +217,7 @@ class Run:
             "surfels": surfels.living(),
             "surfels_turned_away": surfels.turned_away,
             "bytes_per_surfel": surfels.bytes_per_surfel,
+            "bytes_per_labelled_frame": self.slam.associations.bytes_per_frame if self.slam.associations else 0.0,
             "seconds": progress.seconds,
             "frames_per_second": done / progress.seconds if progress.seconds else float("nan"),
             "stages_ms": {
