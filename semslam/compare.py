@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from semslam.evaluation.trajectory import absolute_error
 from semslam.perception import Network
 from semslam.predicted_depth import HelpsConfig
 from semslam.report import number
-from semslam.run import Progress, Run
+from semslam.run import Progress, Run, RunConfig
 from semslam.run_folder import RunFolder, write_json
 from semslam.trajectory import Trajectory
 
@@ -252,13 +252,12 @@ def open_comparisons(
 
     variants: names with commas; None = every one that a sequence allows. What cannot be done is said now, in one line.
     """
-    from sequences import open_sequence
-
     if settings.classes not in ("nyu13", "nyu40"):
         raise ValueError(f"--classes is {settings.classes!r}, expected nyu13 or nyu40")
     found: list[Comparison] = []
     for path in paths:
-        sequence = open_sequence(path, settings.kind)
+        base = configs.load(settings.config, RunConfig) if settings.config else RunConfig()
+        sequence = replace(base, sequence=path, kind=settings.kind or base.kind).open_sequence()
         chosen = chosen_variants(variants_of(sequence), variants)
         folder = out if len(paths) == 1 else out / f"{len(found) + 1}_{sequence.name}"
         found.append(Comparison(path, folder, settings, sequence, chosen))
@@ -296,8 +295,6 @@ def peak_memory() -> int | None:
 
 
 def _config_of(folder: RunFolder) -> Any:
-    from semslam.run import RunConfig
-
     try:
         return configs.load(folder.config, RunConfig)
     except ValueError:  # written by another version, with other settings

@@ -22,7 +22,7 @@ from semslam.labels import LabelSet
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c00")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 3)))
 WORST_ERROR = 0.20  # metres; what the painted errors' last colour means
-ERROR_COLORS = "inferno"
+ERROR_COLORS = "YlOrRd"  # pale where right: print spends its ink on what is wrong
 STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 8,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "0.9",
@@ -46,10 +46,11 @@ def painted_views(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The map in its colours, in its classes, and in its distances (N,) to the truth: (H, W, 3) uint8 each."""
     from semslam.pictures import picture, shown_colors
+    from semslam.splatting import lit
 
     camera, T = view
     painted = graded(np.full(len(cloud), np.nan) if errors is None else errors, 0, WORST_ERROR, ERROR_COLORS)
-    colors = [shown_colors(cloud, labels, "color", T), shown_colors(cloud, labels, "label", T), painted]
+    colors = [shown_colors(cloud, labels, "color", T), shown_colors(cloud, labels, "label", T), lit(painted, cloud, T)]
     first, second, third = picture(cloud, camera, T, colors)
     return first, second, third
 
@@ -179,7 +180,7 @@ def confusion(matrices: Mapping[str, ConfusionMatrix], labels: LabelSet) -> Any:
         drawn = axes.imshow(share, cmap="cividis", vmin=0, vmax=100, aspect="auto")
         axes.set_xticks(range(len(columns)), [labels.classes[i] for i in columns], rotation=90, fontsize=7)
         axes.set_yticks(range(len(occurs)), [labels.classes[i] for i in occurs], fontsize=7)
-        axes.set(title=name, xlabel="called")
+        axes.set(title=name.replace(", ", ",\n"), xlabel="called")
         axes.grid(visible=False)
         if len(columns) <= 13:
             for row, column in np.argwhere(share >= 0.5):
@@ -207,9 +208,7 @@ def reliability(curves: Mapping[str, CalibrationScores]) -> Any:
 
 
 @_styled
-def depth_frame(
-    color: np.ndarray, truth: np.ndarray, depths: Mapping[str, np.ndarray], worst: float = 1.0, title: str = ""
-) -> Any:
+def depth_frame(color: np.ndarray, truth: np.ndarray, depths: Mapping[str, np.ndarray], worst: float = 1.0) -> Any:
     """One frame: colour and true depth, then each depth with its error below; metres, 0 = none."""
     columns = 1 + len(depths)
     height, width = truth.shape
@@ -234,8 +233,6 @@ def depth_frame(
         axis.grid(visible=False)
     figure.colorbar(shown, ax=list(axes[0]), label="metres", shrink=0.9)
     figure.colorbar(wrong, ax=list(axes[1]), label="too near / too far, m", shrink=0.9)
-    if title:
-        figure.suptitle(title, fontsize=10)
     return figure
 
 

@@ -20,7 +20,7 @@ from semslam.fusion import FusionConfig
 from semslam.perception import Perception
 from semslam.scale_alignment import KnownDepths, ScaleShift, at_pixels, fit_scale_shift, smooth_bend
 
-FARTHEST = 1.8  # times; no measurement moves a pixel farther from what the network says here
+FARTHEST = 1.6  # times; no measurement moves a pixel farther from what the network says here
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Expect = Callable[[Observation], "np.ndarray | None"]  # where the camera of an observation will be, if that is known
 
@@ -81,7 +81,7 @@ def without_slopes(depth: np.ndarray, camera: Camera, steepest_deg: float = 75.0
     return np.where(np.hypot(across, down) < limit * depth, depth, np.float32(0))
 
 
-def map_depths(view: View, predicted: np.ndarray, trusted: float = 3.0, cells: int = 24) -> KnownDepths:
+def map_depths(view: View, predicted: np.ndarray, trusted: float = 3.0, cells: int = 16) -> KnownDepths:
     """What the map's view says: for each cell of the image the place of the median ratio to the predicted depth.
 
     trusted: confidence from which a surfel counts. Cells with few surfels are left out. The weights are low: all
@@ -99,7 +99,7 @@ def map_depths(view: View, predicted: np.ndarray, trusted: float = 3.0, cells: i
     count = np.diff(first, append=len(cell))
     middle = (first + count // 2)[count >= 0.05 * size * size]
     pixels = np.column_stack([u[middle], v[middle]]).astype(np.float32)
-    return KnownDepths(pixels, z[v[middle], u[middle]].astype(np.float64), np.full(len(middle), 0.03))
+    return KnownDepths(pixels, z[v[middle], u[middle]].astype(np.float64), np.full(len(middle), 0.07))
 
 
 class DepthHelps:
@@ -191,11 +191,11 @@ class DepthHelps:
         """Scale, shift and bend; the prior is what triangulation says of the place, else the network itself.
 
         anchored: how many sure measurements triangulation made in this frame. What the map says is no new evidence:
-        where it stands alone it counts as a tenth of one, and no pixel moves by more than FARTHEST from the prior, so
+        where it stands alone it counts as 0.03 of one, and no pixel moves by more than FARTHEST from the prior, so
         that a map which misleads itself a little in every frame does not run away.
         """
         predicted = at_pixels(depth, known.pixels)
-        independent = min(20.0, anchored + 0.1)
+        independent = min(20.0, anchored + 0.03)
         fit = fit_scale_shift(predicted, known.depths, known.weights, self._level, independent=independent)
         corrected = fit(depth).astype(np.float32)
         if self.config.bend and len(known):

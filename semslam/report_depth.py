@@ -10,7 +10,7 @@ import numpy as np
 
 from semslam import compare_pictures as draw
 from semslam.compare import Comparison
-from semslam.compare_depth import DISTANCES, EDGE_STEP, EDGE_WIDTH, NETWORK, SCALED, SHIFTED, rendered_depth
+from semslam.compare_depth import DISTANCES, EDGE_STEP, EDGE_WIDTH, NETWORK, SHIFTED, rendered_depth
 from semslam.evaluation.depth import FIGURES, PROTOCOLS
 from semslam.labels import LABEL_SETS
 from semslam.report import Picture, Section, Table, Text, number
@@ -29,14 +29,18 @@ def depth(c: Comparison) -> Section | None:
             "depth is in the map's range and the map shows something: the share of such pixels is given."
         )
     ]
-    for suffix, protocol in PROTOCOLS.items():
-        rows = tuple(
-            (name, number(f["shown"], 1, 100), *(number(f[key + suffix], 3) for key in FIGURES))
-            for name, f in figures.items()
-            if suffix == "" or name in (NETWORK, SCALED, SHIFTED)
-        )
-        note = "RMSE, sqr rel in metres, SILog times 100; pooled over valid pixels, as in `semslam score`."
-        parts.append(Table(f"Depth: {protocol.name}", ("depth", "pixels %", *FIGURES), rows, note))
+    rows = tuple(
+        (name, number(f["shown"], 1, 100), *(number(f[key], 3) for key in FIGURES)) for name, f in figures.items()
+    )
+    note = "RMSE, sqr rel in metres, SILog times 100; pooled over valid pixels, whole frame, no cap: `semslam score`'s."
+    parts.append(Table("All depth metrics", ("depth", "pixels %", *FIGURES), rows, note))
+    rows = tuple(
+        (f"{name}: {protocol.name}, {pooling}", *(number(figures[name][key + suffix + end], 3) for key in FIGURES))
+        for name in (NETWORK, SHIFTED)
+        for suffix, protocol in PROTOCOLS.items()
+        for end, pooling in (("", "pooled"), ("_mean_of_images", "mean of images"))
+    )
+    parts.append(Table("The network under every protocol", ("depth", *FIGURES), rows))
     main = [name for name in (NETWORK, SHIFTED, *c.main()) if name in study.sources]
     per_frame = {
         named.get(name, name): (
@@ -46,9 +50,11 @@ def depth(c: Comparison) -> Section | None:
         for name in main
     }
     parts.append(Picture("Frame by frame", (("", draw.lines(per_frame, "frame", "RMSE, m")),)))
-    edges = [f"{a:g}-{b:g}" if np.isfinite(b) else f"over {a:g}" for a, b in pairwise(DISTANCES)]
-    by_distance = {named.get(n, n): [e.pooled().abs_rel * 100 for e in study.sources[n].distances] for n in main}
-    parts.append(Picture("By true distance, metres", (("", draw.bars(edges, by_distance, "mean |error| / truth, %")),)))
+    bins = [f"{a:g}-{b:g}" if np.isfinite(b) else f"over {a:g}" for a, b in pairwise(DISTANCES)]
+    seen = [k for k, e in enumerate(study.sources[NETWORK].distances) if e.pooled().pixels > 500]
+    by_distance = {named.get(n, n): [study.sources[n].distances[k].pooled().abs_rel * 100 for k in seen] for n in main}
+    drawn = draw.bars([bins[k] for k in seen], by_distance, "mean |error| / truth, %")
+    parts.append(Picture("By true distance, metres", (("", drawn),)))
     classes = LABEL_SETS["nyu13"].classes
     seen = [k for k, e in enumerate(study.sources[NETWORK].classes) if e.pooled().pixels > 500]
     by_class = {named.get(n, n): [study.sources[n].classes[k].pooled().abs_rel * 100 for k in seen] for n in main}
@@ -87,5 +93,5 @@ def _frames_shown(c: Comparison) -> Iterable[Picture]:
             if T is not None:
                 name = "map, raw" if result.variant.helps == "none" else "map, all helps"
                 depths[name] = rendered_depth(cloud, frame.camera, T)
-        title = f"frame {index}"
-        yield Picture(f"The {which} frame", (("", draw.depth_frame(frame.color, frame.truth, depths, title=title)),))
+        title = f"The {which} frame: {index}"
+        yield Picture(title, (("", draw.depth_frame(frame.color, frame.truth, depths)),))
