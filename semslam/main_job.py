@@ -97,7 +97,7 @@ def prepare(
     )
     if depth == "predicted":
         expect = track.predicted_pose if isinstance(track, Tracker) else partial(_given, track, slam.predict)
-        given, patience = not isinstance(track, Tracker), min(30, len(sequence) // 5)
+        given, patience = not isinstance(track, Tracker), min(30, len(sequence) // 2)
         helper = DepthHelps(slam.fusion.camera, settings.slam.helps, expect, given, patience)
         slam.correct, slam.perceive = helper, helper.sparing(slam.perceive)  # type: ignore[arg-type]
     return Run(settings, sequence, slam, folder, resume)

@@ -123,7 +123,7 @@ def test_the_compiled_bend_is_the_mean_of_the_gaussian_process():
         robust = 1 / (1 + ((K @ solved - values) / np.sqrt(variance) / 2) ** 2)
     at = np.array([[0.5 - 0.5 / 80, 0.375 - 0.5 / 80]])  # the middle of the image, between its pixels
     field = smooth_bend(80 * places, values, weights, (60, 80))
-    assert field[29:31, 39:41].mean() == pytest.approx(float(covariance(at, places) @ solved), abs=2e-3)
+    assert field[29:31, 39:41].mean() == pytest.approx((covariance(at, places) @ solved).item(), abs=2e-3)
 
 
 # triangulation
