@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from networks import checkpoints, engines, export
 from networks.engines import available_engines, open_engine
-from networks.folding import folded, max_pool_5x5
+from networks.folding import NarrowConvolution, folded, for_export, max_pool_5x5
 from networks.inference import Predictor
 from networks.joint import JointNetwork, normalised
 from networks.postprocessing import depth_confidence, merging, resized
@@ -106,6 +106,15 @@ def test_folding_changes_no_output_and_leaves_no_batch_norm(build) -> None:
     for a, b in zip(ours, theirs, strict=True) if isinstance(ours, tuple) else [(ours, theirs)]:
         torch.testing.assert_close(a, b, atol=1e-3 * float(b.abs().max()), rtol=0)
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in state.items())
+
+
+@torch.no_grad()
+def test_the_network_for_export_is_the_same_function(network) -> None:
+    rewritten = for_export(network)
+    assert isinstance(rewritten.depth, NarrowConvolution) and isinstance(rewritten.normal, NarrowConvolution)
+    image = torch.randn(1, 3, 33, 50, generator=torch.Generator().manual_seed(3))
+    for ours, theirs in zip(rewritten(image), network(image), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(1, 256, 30, 40), (2, 8, 200, 160), (1, 3, 1, 1), (1, 4, 2, 7), (3, 5, 5, 3)])
