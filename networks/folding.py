@@ -109,7 +109,7 @@ class NarrowConvolution(nn.Module):
             self.products.weight.copy_(convolution.weight.permute(0, 2, 3, 1).reshape(9 * outputs, inputs, 1, 1))
             self.sums.weight.copy_(torch.eye(9 * outputs).reshape(outputs, 9, 9 * outputs).permute(0, 2, 1)
                                    .reshape(outputs, 9 * outputs, 3, 3))  # fmt: skip
-if self.sums.bias is not None and convolution.bias is not None:
+            if self.sums.bias is not None and convolution.bias is not None:
                 self.sums.bias.copy_(convolution.bias)
 
     def forward(self, x: Tensor) -> Tensor:
