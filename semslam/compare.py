@@ -154,14 +154,21 @@ class Comparison:
 
     def commands(self, variant: Variant) -> tuple[str, str]:
         """What a person types to make this variant alone, and to judge it."""
-        s = self.settings
-        words = ["semslam", "reconstruct", self.path, "--out", str(self.folder(variant)), "--depth", variant.depth]
-        words += ["--helps", variant.helps] if variant.helps else []
-        words += ["--poses", variant.poses, "--labels", variant.labels]
-        words += s.options("classes", "config", "kind", "weights", "engine")
-        judge = ["semslam", "evaluate", str(self.folder(variant))]
-        judge += ["--truth", s.truth] if s.truth != "auto" else []
-        return shlex.join([*words, "--no-mesh"]), shlex.join(judge)
+        make = ["semslam", "reconstruct", self.path, "--out", str(self.folder(variant)), "--depth", variant.depth]
+        make += ["--helps", variant.helps] if variant.helps else []
+        make += ["--poses", variant.poses, "--labels", variant.labels, "--no-mesh"]
+        make += self.settings.options("classes", "config", "kind", "weights", "engine")
+        judge = ["semslam", "evaluate", str(self.folder(variant)), *self.settings.options("truth")]
+        return shlex.join(make), shlex.join(judge)
+
+    @property
+    def command(self) -> str:
+        """What a person types for this comparison."""
+        words = ["semslam", "compare", self.path, "--out", str(self.out)]
+        if len(self.variants) < len(variants_of(self.sequence)):
+            words += ["--variants", ",".join(variant.name for variant in self.variants)]
+        words += self.settings.options("classes", "config", "kind", "weights", "engine", "truth")
+        return shlex.join(words)
 
     def prepared(self, variant: Variant) -> Run | None:
         """The variant's run, going on where it was interrupted; None if it is done already."""

@@ -19,6 +19,7 @@ from semslam.frame import Frame, Observation, View
 from semslam.fusion import FusionConfig
 from semslam.perception import Perception
 from semslam.scale_alignment import KnownDepths, ScaleShift, at_pixels, fit_scale_shift, smooth_bend
+from semslam.tracking import TrackingConfig
 
 FARTHEST = 1.6  # times; no measurement moves a pixel farther from what the network says here
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
@@ -67,6 +68,25 @@ def fusion_config(helps: HelpsConfig, sensor: FusionConfig | None = None) -> Fus
     if helps.gate:
         config = replace(config, stable=3.0, patience=8, clean_every=1)
     return config
+
+
+def tracking_config(helps: HelpsConfig, sensor: TrackingConfig | None = None) -> TrackingConfig:
+    """The tracker's settings for predicted depth: with `noise`, geometry counts little beside what the colours say."""
+    config = sensor or TrackingConfig()
+    if not helps.noise:
+        return config
+    registration = config.registration
+    levels = tuple(replace(level, gate=4 * level.gate) for level in registration.levels)
+    registration = replace(
+        registration,
+        levels=levels,
+        noise=0.03,
+        noise_quadratic=0.02,
+        normal_gate_deg=75.0,
+        color_weight=1.0,
+        trusted=3.0,
+    )
+    return replace(config, registration=registration, min_fitting=0.2, found_grey=40.0)
 
 
 def without_slopes(depth: np.ndarray, camera: Camera, steepest_deg: float = 75.0) -> np.ndarray:

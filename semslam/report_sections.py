@@ -29,10 +29,21 @@ def sections_of(comparisons: Sequence[Comparison]) -> list[Section]:
         for section in (summary, maps, depth, trajectory, surface, labels, cost, commands):
             made = section(comparison)
             if made is not None:
-                found.append(Section(prefix + made.title, made.parts))
+                again = Commands(tuple(_again(comparison, section)))
+                found.append(Section(prefix + made.title, made.parts + ([again] if again.lines else [])))
     if len(comparisons) > 1:
         found.append(pooled(comparisons))
     return found
+
+
+def _again(c: Comparison, section: Any) -> list[str]:
+    """What a person types to get a section's figures again."""
+    if section in (trajectory, surface, labels):
+        options = " ".join(c.settings.options("truth"))
+        return [f"semslam evaluate {c.out}/VARIANT {options}   # {', '.join(r.variant.name for r in c.results)}"]
+    if section is cost:
+        return [f"semslam reconstruct ... --out {c.out}/VARIANT   # metrics.json; options: the last section"]
+    return [c.command] if section in (summary, maps, depth) else []
 
 
 def figures_of(comparisons: Sequence[Comparison]) -> dict[str, Any]:
