@@ -18,11 +18,11 @@ from semslam.fusion import FusionConfig
 from semslam.labels import LABEL_SETS, remapping
 from semslam.loop_closure import LoopCloser
 from semslam.perception import Perception, PerceptionConfig
-from semslam.predicted_depth import DepthHelps, HelpsConfig, fusion_config
+from semslam.predicted_depth import DepthHelps, HelpsConfig, fusion_config, tracking_config
 from semslam.run import Run, RunConfig, pose_source
 from semslam.run_folder import RunFolder
 from semslam.slam import Predict, Slam, Track
-from semslam.tracking import Tracker
+from semslam.tracking import Tracker, TrackingConfig
 
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
@@ -76,8 +76,11 @@ def prepare(
             helps=HelpsConfig.named(helps) if helps else base.slam.helps,
         ),
     )
-    if perception.depth == "predicted" and settings.slam.fusion == FusionConfig():
-        settings = replace(settings, slam=replace(settings.slam, fusion=fusion_config(settings.slam.helps)))
+    if perception.depth == "predicted":
+        fusion, tracking, helping = settings.slam.fusion, settings.slam.tracking, settings.slam.helps
+        fusion = fusion_config(helping) if fusion == FusionConfig() else fusion
+        tracking = tracking_config(helping) if tracking == TrackingConfig() else tracking
+        settings = replace(settings, slam=replace(settings.slam, fusion=fusion, tracking=tracking))
     depth, labels, classes, hold_out = perception.depth, perception.labels, perception.classes, settings.hold_out
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"--hold-out is {hold_out}, expected at least 2: some frames must be left to fuse")
