@@ -1,29 +1,32 @@
 """Tracked poses beside Open3D's RGB-D odometry and its t.pipelines.slam.Model, on the same frames in one run.
 
-Run on an otherwise idle machine:  python benchmarks/tracking.py [--only accuracy,speed,steps,loops,kidnap,map]
-Everything is decoded beforehand, so the speeds are those of the computing alone; two threads for everybody.
+Run on an otherwise idle machine:  python benchmarks/tracking.py [--only accuracy,held-out,speed,steps,loops,kidnap,map]
+Everything is decoded beforehand, except where whole runs are timed; two threads for everybody.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 
-from semslam import poses
+from semslam import main_job, poses
 from semslam.evaluation import trajectory as evaluation
+from semslam.evaluation.surface import layering
 from semslam.frame import Frame, Observation, Tracking
 from semslam.loop_closure import LoopCloser
 from semslam.slam import Slam
 from semslam.tracking import Tracker
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
-from sequences.room import ROUND, RoomSequence
+from sequences.room import ROUND, RoomSequence, orbit
 
 GAPS = (10, 60, 100, 199)  # frames: how far apart depth is compared
 
@@ -236,6 +239,35 @@ def speed(data: Path) -> None:
         ms = result.milliseconds[5:]
         print(f"{result.name}: {np.median(ms):.1f}, p95 {np.percentile(ms, 95):.1f}; {1e3 / ms.mean():.1f} frames/s")
     print(f"ratio {np.median(model.milliseconds[5:]) / np.median(ours.milliseconds[5:]):.1f}")
+    print("Whole runs, files read and decoded while the frame before is computed")
+    for label, options in (
+        ("tracked", {"labels": "none"}),
+        ("tracked, network every 10 frames", {"labels": "predicted", "label_every": 10}),
+    ):
+        metrics = whole_run(data / "redkitchen", poses="tracked", **options)
+        stages = ", ".join(f"{name} {ms['median']:.1f}" for name, ms in metrics["stages_ms"].items())
+        print(f"{label}: {metrics['frames_per_second']:.1f} frames/s; median ms: {stages}", flush=True)
+
+
+def whole_run(path: Path, **options: Any) -> dict[str, Any]:
+    """The metrics of a run as `semslam reconstruct` makes it, without its mesh."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = main_job.prepare(str(path), Path(folder) / "run", **options)
+        for _ in run:
+            pass
+        return main_job.finish(run, mesh=False)
+
+
+def held_out(data: Path) -> None:
+    print("\nEvery 10th frame held out: median of its depth against the map made of the others, and coverage")
+    for name in ("icl_livingroom1", "redkitchen"):
+        for source in ("dataset", "tracked"):
+            metrics = whole_run(data / name, poses=source, labels="none", hold_out=10)
+            print(
+                f"{name}, {source}: {metrics['held_out_depth_median_m'] * 1e3:.2f} mm, "
+                f"{100 * metrics['held_out_coverage']:.1f} %, {metrics['frames_lost']} lost",
+                flush=True,
+            )
 
 
 class Drifting:
@@ -255,7 +287,7 @@ class Drifting:
 
 def thickness(slam: Slam) -> float:
     """Metres: how far surfels of one surface spread along its normal (90th percentile over the map of the spread,
-    10th to 90th percentile, within 3 cm): doubled walls show here."""
+    10th to 90th percentile, within 3 cm). Layers further apart are told by `layering`."""
     from scipy.spatial import cKDTree
 
     cloud = slam.cloud(3.0)
@@ -269,18 +301,19 @@ def thickness(slam: Slam) -> float:
 
 
 def loops(data: Path) -> None:
-    print("\nTwo rounds in the synthetic room, 320x240, drift forced by noise")
-    frames = list(RoomSequence(frames=2 * ROUND, width=320, height=240))
-    twist = np.array([1e-3, 0, 1e-3, 0, 5e-4, 0])
-    for label, wrap, close in (
-        ("no drift", None, True),
-        ("drift", lambda t: Drifting(t, twist), False),
-        ("drift, loops closed", lambda t: Drifting(t, twist), True),
-    ):
-        result, slam = semslam_with_map(frames, close, wrap)
+    print("\nTwo rounds in the synthetic room, 160x120, 4 degrees a frame, drift forced on every frame")
+    frames = list(RoomSequence(frames=2 * ROUND // 5, width=160, height=120, path=lambda t: orbit(5 * t)))
+    for times, close in ((0, True), (6, False), (6, True), (10, False), (10, True)):
+        twist = times * np.array([4e-4, 0, 4e-4, 0, 2e-4, 0])
+        result, slam = semslam_with_map(frames, close, lambda t, twist=twist: Drifting(t, twist))
         ate = evaluation.absolute_error(*trajectories(result, frames)).rmse
         closed = slam.loops.closed if slam.loops is not None else 0
-        print(f"{label}: ATE {ate * 1e3:.1f} mm, thickness {thickness(slam) * 1e3:.1f} mm, {closed} loops", flush=True)
+        print(
+            f"{times:2d} times, {'closing loops' if close else 'not closing'}: ATE {ate * 1e3:.1f} mm, "
+            f"doubled {100 * layering(slam.cloud(3.0)):.2f} % of the surfels, "
+            f"thickness {thickness(slam) * 1e3:.1f} mm, map bent {closed} times",
+            flush=True,
+        )
 
 
 def kidnap(data: Path) -> None:
@@ -329,6 +362,7 @@ def surface(data: Path) -> None:
 
 SECTIONS: dict[str, Callable[[Path], None]] = {
     "accuracy": accuracy,
+    "held-out": held_out,
     "speed": speed,
     "steps": steps,
     "loops": loops,

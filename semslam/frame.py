@@ -63,7 +63,8 @@ class Tracking:
     inliers: int = 0  # pixels that took part in the last iteration
     residual: float = 0.0  # RMS point-to-plane distance of the inliers, metres
     covariance: np.ndarray | None = None  # (6, 6) of the twist (translation, rotation), camera frame
-    reason: str = ""  # why ok is False, for people
+    reason: str = ""  # why ok or sound is False, for people
+    sound: bool = True  # False: the pose holds, but the image is no picture of the scene and must not enter the map
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,35 +17,37 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
-from semslam import depth_filter, kernels, loop_kernels, poses
+from semslam import kernels, loop_kernels, poses
 from semslam.camera import Camera
-from semslam.frame import Frame, Observation, Tracking, View
+from semslam.frame import Observation, Tracking, View
 from semslam.fusion import Fusion
-from semslam.pose_graph import Edge, optimized_poses
+from semslam.pose_graph import Edge, disagreement, optimized_poses
 from semslam.registration import Registrar, Registration, RegistrationConfig
+from semslam.snapshot import Snapshot
 from semslam.surfels import SurfelMap
 from semslam.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 f32 = np.float32
-DEPTH_UNIT = 1e-4  # metres: of the keyframes' depth, which reaches to 6.5 m so
-GRID = 16  # pixels between the points that tell whether two keyframes see the same
+SAME = 0.3  # metres between depths that may be of one surface
+MOST_STRAY = 0.05  # metres that surfels may leave the cubes of space that they are kept by; half of fusion's margin
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """When a loop is seen, when the map is bent, and how stiff the way between keyframes is."""
 
-    closures: int = 4  # earlier keyframes that a new one is registered against
+    closures: int = 5  # earlier keyframes that a new one is registered against
     overlap: float = 0.25  # share of the image in which two keyframes must see the same surface
     fitting: float = 0.5  # share of that which must fit
     max_dissimilarity: float = 0.3  # of a keyframe for a global closure
-    min_shift: float = 0.005  # metres: smaller corrections wait
-    min_turn_deg: float = 0.25
-    way_std: float = 0.005  # metres of drift a metre, and radians a radian, between keyframes ...
-    way_floor: float = 0.0007  # ... and at least
-    closure_floor: float = 0.01  # metres, and radians: error of a closure besides noise; the sensor distorts
-    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+    min_shift: float = 0.003  # metres: smaller corrections wait
+    min_turn_deg: float = 0.15
+    way_std: float = 0.01  # metres of drift a metre, and radians a radian, between keyframes ...
+    way_floor: float = 0.003  # ... and at least
+    closure_floor: float = 0.005  # metres, and radians: error of a closure besides noise; the sensor distorts
+    robust: float = 15.0  # standard deviations from which a closure loses its say
+    registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(points=10_000))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,16 @@ class Correction:
     indices: np.ndarray  # (K,) increasing frame indices
     T_new_old: np.ndarray  # (K, 4, 4)
 
+    @staticmethod
+    def between(indices: Sequence[int], old: np.ndarray, new: np.ndarray) -> Correction:
+        """That takes the old poses (K, 4, 4) of keyframes to the new ones; their frames may come in any order."""
+        frames, first = np.unique(np.asarray(indices), return_index=True)
+        return Correction(frames, new[first] @ poses.inverse(old[first]))
+
     def at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """T_new_old (N, 4, 4) at frames; before the first and after the last keyframe, that one's."""
+        if len(self.indices) == 1:
+            return np.tile(self.T_new_old[0], (len(indices), 1, 1))
         times = np.clip(np.asarray(indices, np.float64), self.indices[0], self.indices[-1])
         result = np.tile(np.eye(4), (len(times), 1, 1))
         rotations = Rotation.from_matrix(self.T_new_old[:, :3, :3])
@@ -70,46 +80,15 @@ class Correction:
         """The poses (N, 4, 4) of the frames with these indices, after the correction."""
         return self.at(indices) @ T_world_camera
 
-    def bend(self, surfels: SurfelMap) -> None:
-        """Move every surfel with the frame that made it."""
+    def bend(self, surfels: SurfelMap) -> float:
+        """Move every surfel with the frame that made it; returns how many metres the farthest went."""
         slots = surfels.slots()
         if len(slots) == 0:
-            return
+            return 0.0
         table = self.at(np.arange(int(surfels.seen[slots, 0].max()) + 1))[:, :3].astype(f32)
-        positions, normals = np.empty((len(slots), 3), f32), np.empty((len(slots), 3), f32)
-        loop_kernels.bend(slots, surfels.position, surfels.normal, surfels.seen, table, positions, normals)
-        surfels.move(positions, normals)
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """What a keyframe saw, at half the resolution, small enough to keep a thousand."""
-
-    depth: np.ndarray  # (H, W) uint16, in DEPTH_UNIT, 0 = none
-    grey: np.ndarray  # (H, W) uint8
-
-    @staticmethod
-    def of(observation: Observation) -> Snapshot:
-        depth = np.rint(observation.depth[::2, ::2] / DEPTH_UNIT)
-        grey = observation.color[::2, ::2].mean(axis=2)
-        return Snapshot(np.where(depth < 65536, depth, 0).astype(np.uint16), grey.astype(np.uint8))
-
-    def observation(self, camera: Camera, noise: RegistrationConfig) -> Observation:
-        """As an observation of the half-sized camera."""
-        depth = self.depth * f32(DEPTH_UNIT)
-        normals = np.empty((*depth.shape, 3), f32)
-        K = (f32(camera.fx), f32(camera.fy), f32(camera.cx), f32(camera.cy))
-        depth_filter.normals_of(depth, *K, f32(noise.noise), f32(noise.noise_quadratic), normals)
-        color = np.repeat(self.grey[..., None], 3, axis=2)
-        return Observation(Frame(0, 0.0, color, camera), camera, color, depth, normals=normals)
-
-    def grid(self, camera: Camera) -> np.ndarray:
-        """(N, 3) a few points of the surface seen, camera frame, metres."""
-        sparse = np.zeros(self.depth.shape, f32)
-        sparse[GRID // 4 :: GRID // 2, GRID // 4 :: GRID // 2] = self.depth[
-            GRID // 4 :: GRID // 2, GRID // 4 :: GRID // 2
-        ]
-        return camera.backproject(sparse * f32(DEPTH_UNIT))[sparse > 0]
+        moved = np.empty(len(slots), f32)
+        loop_kernels.bend(slots, surfels.position, surfels.normal, surfels.seen, table, moved)
+        return float(moved.max())
 
 
 class LoopCloser:
@@ -124,6 +103,7 @@ class LoopCloser:
         self._camera: Camera | None = None  # half the size
         self._registrar: Registrar | None = None
         self._grids: list[np.ndarray] = []
+        self._stray = 0.0  # metres that surfels may be outside of their cubes of space
 
     def __call__(
         self, observation: Observation, tracking: Tracking, surfels: SurfelMap, fusion: Fusion
@@ -146,7 +126,10 @@ class LoopCloser:
             return None
         self.edges += closures
         old = np.stack(keyframes.T_world_camera)
-        new = optimized_poses(old, self.edges)
+        metres, radians = disagreement(old, closures)
+        if metres < 0.5 * self.config.min_shift and np.degrees(radians) < 0.5 * self.config.min_turn_deg:
+            return None
+        new = optimized_poses(old, self.edges, robust=self.config.robust)
         step = poses.inverse(old) @ new
         metres = np.linalg.norm(step[:, :3, 3], axis=1).max()
         degrees = np.degrees(Rotation.from_matrix(step[:, :3, :3]).magnitude().max())
@@ -154,11 +137,24 @@ class LoopCloser:
             return None
         logger.info("frame %d: the map is bent by %.3f m, %.2f degrees", observation.frame.index, metres, degrees)
         self.closed += 1
-        correction = Correction(np.array(keyframes.indices), new @ poses.inverse(old))
-        correction.bend(surfels)
-        fusion.restore({"index": np.full(observation.depth.size, kernels.EMPTY)})  # slots have moved
+        correction = Correction.between(keyframes.indices, old, new)
+        self._bend(correction, surfels, fusion)
         self.tracker.correct(correction.corrected, observation.frame.index)
         return correction
+
+    def _bend(self, correction: Correction, surfels: SurfelMap, fusion: Fusion) -> None:
+        """Move the surfels, and sort them into their cubes of space again where they have gone too far from them."""
+        self._stray += correction.bend(surfels)
+        state = fusion.state()
+        state.pop("index_pose", None)  # the map looks different from there now
+        if self._stray > MOST_STRAY:
+            surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32), surfels.n_chunks)
+            slots = surfels.slots()
+            surfels.move(surfels.position[slots, :3], surfels.normal[slots, :3])
+            state["index"] = np.full(len(state["index"]), kernels.EMPTY)  # slots have moved
+            state.pop("to_bury", None)  # they are buried
+            self._stray = 0.0
+        fusion.restore(state)
 
     def _remember(self, observation: Observation) -> None:
         if self._camera is None:
@@ -179,12 +175,7 @@ class LoopCloser:
         c, keyframes = self.config, self.tracker.keyframes
         live = self.snapshots[k].observation(self._camera, c.registration)
         T_k = keyframes.T_world_camera[k]
-        shared = np.array(
-            [
-                _overlap(self._grids[a], poses.inverse(T_k) @ keyframes.T_world_camera[a], live.depth, self._camera)
-                for a in range(k - 1)
-            ]
-        )
+        shared = self._shared(k, live.depth)
         local = np.flatnonzero(shared >= c.overlap)
         if len(local) > c.closures:  # spread over time: old ones tell most of the drift, recent ones fit best
             local = local[np.unique(np.linspace(0, len(local) - 1, c.closures).round().astype(int))]
@@ -196,6 +187,18 @@ class LoopCloser:
         if k >= 2 and not np.any(shared >= c.overlap):
             edges += self._global_closure(k, live)
         return edges
+
+    def _shared(self, k: int, depth: np.ndarray) -> np.ndarray:
+        """(k - 1,) shares of what the keyframes before the last one see that keyframe k should see, too."""
+        assert self._camera is not None
+        if k < 2:
+            return np.zeros(0)
+        T = np.stack(self.tracker.keyframes.T_world_camera[: k + 1])
+        T_live_grid = (poses.inverse(T[k]) @ T[: k - 1])[:, :3].astype(f32)
+        K = np.array([self._camera.fx, self._camera.fy, self._camera.cx, self._camera.cy], f32)
+        shared = np.empty(k - 1)
+        loop_kernels.overlaps(np.stack(self._grids[: k - 1]), T_live_grid, depth, K, f32(SAME), shared)
+        return shared
 
     def _global_closure(self, k: int, live: Observation) -> list[Edge]:
         """Edges to the keyframe that looks most alike and to a neighbour of it, if both lead to the same pose."""
@@ -260,6 +263,7 @@ class LoopCloser:
             "information": np.array([e.information for e in self.edges]).reshape(-1, 6, 6),
             "closures": np.array([e.closure for e in self.edges], bool),
             "closed": np.array(self.closed),
+            "stray": np.array(self._stray),
             "depths": np.array([s.depth for s in self.snapshots], np.uint16),
             "greys": np.array([s.grey for s in self.snapshots], np.uint8),
             "camera": np.array(
@@ -271,7 +275,7 @@ class LoopCloser:
         """Go on from a `state`."""
         rows = zip(state["ends"], state["motions"], state["information"], state["closures"])
         self.edges = [Edge(int(i), int(j), T, information, bool(closure)) for (i, j), T, information, closure in rows]
-        self.closed = int(state["closed"])
+        self.closed, self._stray = int(state["closed"]), float(state["stray"])
         self.snapshots = [Snapshot(depth, grey) for depth, grey in zip(state["depths"], state["greys"])]
         if self.snapshots:
             height, width = self.snapshots[0].depth.shape
@@ -279,15 +283,3 @@ class LoopCloser:
             self._camera = Camera(width, height, fx, fy, cx, cy)
             self._registrar = Registrar(self._camera, self.config.registration)
             self._grids = [snapshot.grid(self._camera) for snapshot in self.snapshots]
-
-
-def _overlap(points: np.ndarray, T_live_points: np.ndarray, depth: np.ndarray, camera: Camera) -> float:
-    """Share of points (N, 3) that another camera should see and whose depth (H, W) there is alike, within 0.3 m."""
-    if len(points) == 0:
-        return 0.0
-    p = points @ T_live_points[:3, :3].T + T_live_points[:3, 3]
-    p = p[p[:, 2] > 0.1]
-    pixels = np.rint(camera.project(p)).astype(np.int64)
-    inside = np.all((pixels >= 0) & (pixels < (camera.width, camera.height)), axis=1)
-    there = depth[pixels[inside, 1], pixels[inside, 0]]
-    return float(np.count_nonzero((there > 0) & (np.abs(there - p[inside, 2]) < 0.3)) / len(points))

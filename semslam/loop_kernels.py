@@ -1,4 +1,4 @@
-"""The compiled loop of loop closure: a map bent by time."""
+"""The compiled loops of loop closure: a map bent by time, and what keyframes see of each other."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from semslam.depth_filter import COMPILED
 
 
 @nb.njit(**COMPILED)
-def bend(slots, position, normal, seen, T_new_old, out_positions, out_normals):
-    """Positions and normals (N, 3) of the surfels in `slots`, each moved by the transform of the frame that made it.
+def bend(slots, position, normal, seen, T_new_old, moved):
+    """Move the surfels in `slots`, each by the transform of the frame that made it; moved (N,): how far, metres.
 
     T_new_old (F, 3, 4) float32, by frame index; frames beyond its end move with the last.
     """
@@ -19,7 +19,45 @@ def bend(slots, position, normal, seen, T_new_old, out_positions, out_normals):
         j = np.int64(j_)  # prange counts unsigned
         i = slots[j]
         f = min(max(np.int64(seen[i, 0]), 0), last)
+        x, y, z = position[i, 0], position[i, 1], position[i, 2]
+        n_x, n_y, n_z = normal[i, 0], normal[i, 1], normal[i, 2]
+        way2 = np.float32(0)
         for k in range(3):
             a, b, c = T_new_old[f, k, 0], T_new_old[f, k, 1], T_new_old[f, k, 2]
-            out_positions[j, k] = a * position[i, 0] + b * position[i, 1] + c * position[i, 2] + T_new_old[f, k, 3]
-            out_normals[j, k] = a * normal[i, 0] + b * normal[i, 1] + c * normal[i, 2]
+            old = position[i, k]
+            position[i, k] = a * x + b * y + c * z + T_new_old[f, k, 3]
+            normal[i, k] = a * n_x + b * n_y + c * n_z
+            way2 += (position[i, k] - old) ** 2
+        moved[j] = np.sqrt(way2)
+
+
+@nb.njit(**COMPILED)
+def overlaps(grids, T_live_grid, depth, K, near, out):
+    """For each keyframe the share of its points whose surface another camera sees, too.
+
+    grids (N, P, 3) float32: points of the keyframes in their own cameras, z = 0 for none. T_live_grid (N, 3, 4)
+    float32 takes them to the live camera with the intrinsics K, whose depth (H, W) there has to be alike, within
+    `near` metres.
+    """
+    height, width = depth.shape
+    for k_ in nb.prange(grids.shape[0]):
+        k = np.int64(k_)  # prange counts unsigned
+        known, shared = 0, 0
+        for i in range(grids.shape[1]):
+            if grids[k, i, 2] <= 0:
+                continue
+            known += 1
+            x, y, z = grids[k, i, 0], grids[k, i, 1], grids[k, i, 2]
+            zz = T_live_grid[k, 2, 0] * x + T_live_grid[k, 2, 1] * y + T_live_grid[k, 2, 2] * z + T_live_grid[k, 2, 3]
+            if zz < np.float32(0.1):
+                continue
+            xx = T_live_grid[k, 0, 0] * x + T_live_grid[k, 0, 1] * y + T_live_grid[k, 0, 2] * z + T_live_grid[k, 0, 3]
+            yy = T_live_grid[k, 1, 0] * x + T_live_grid[k, 1, 1] * y + T_live_grid[k, 1, 2] * z + T_live_grid[k, 1, 3]
+            u = int(np.floor(K[0] * xx / zz + K[2] + np.float32(0.5)))
+            v = int(np.floor(K[1] * yy / zz + K[3] + np.float32(0.5)))
+            if u < 0 or v < 0 or u >= width or v >= height:
+                continue
+            d = depth[v, u]
+            if d > 0 and abs(d - zz) < near:
+                shared += 1
+        out[k] = shared / known if known > 0 else 0.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
+from scipy.spatial.transform import Rotation
 
 from semslam import poses
 
@@ -38,35 +39,76 @@ def optimized_poses(
     """Keyframe poses (N, 4, 4) that agree best with the edges; the first keyframe stays where it is.
 
     Gauss-Newton on the twists log(T_i_j^-1 T_i^-1 T_j), weighted by their information; closures by Cauchy's weight
-    with the given constant besides, so that a wrong one loses its say (Agarwal et al., ICRA 2013).
+    with the given constant besides, so that a wrong one loses its say (Agarwal et al., ICRA 2013). The constant starts
+    large and comes down: a drift of many standard deviations must not make its own closure look wrong.
     """
     T = T_world.copy()
     n = len(T)
     if n < 2 or not edges:
         return T
-    for _ in range(iterations):
-        rows, columns, values = [], [], []
+    i, j = np.array([(e.i, e.j) for e in edges]).T
+    back = poses.inverse(np.stack([e.T_i_j for e in edges]))
+    information = np.stack([e.information for e in edges])
+    closure = np.array([e.closure for e in edges])
+    ends = np.stack([i, i, j, j]), np.stack([i, j, i, j])  # the blocks of the normal equations that an edge fills
+    rows = (6 * ends[0][..., None, None] + np.arange(6)[:, None] + np.zeros(6, int)).ravel()
+    columns = (6 * ends[1][..., None, None] + np.arange(6) + np.zeros((6, 1), int)).ravel()
+    for iteration in range(iterations):
+        constant = max(robust, 1000.0 / 4**iteration)
+        between = poses.inverse(T[i]) @ T[j]
+        r = _logs(back @ between)
+        W = information.copy()
+        cost = np.einsum("ea,eab,eb->e", r, information, r)
+        W[closure] /= (1 + cost[closure] / constant**2)[:, None, None]
+        # T_i exp(x_i), T_j exp(x_j) changes r by x_j - Ad(T_j^-1 T_i) x_i, up to second order in r.
+        J_i = -_adjoints(poses.inverse(between))
+        JW = np.swapaxes(J_i, 1, 2) @ W
+        hessian = sparse.csc_matrix(
+            (np.stack([JW @ J_i, JW, W @ J_i, W]).ravel(), (rows, columns)), (6 * n, 6 * n)
+        )  # J_j is the identity
         gradient = np.zeros((n, 6))
-        for edge in edges:
-            between = poses.inverse(T[edge.i]) @ T[edge.j]
-            r = poses.log(poses.inverse(edge.T_i_j) @ between)
-            weight = 1.0 / (1.0 + float(r @ edge.information @ r) / robust**2) if edge.closure else 1.0
-            # T_i exp(x_i), T_j exp(x_j) changes r by x_j - Ad(T_j^-1 T_i) x_i, up to second order in r.
-            J = {edge.i: -adjoint(poses.inverse(between)), edge.j: np.eye(6)}
-            W = weight * edge.information
-            for a in (edge.i, edge.j):
-                gradient[a] += J[a].T @ W @ r
-                for b in (edge.i, edge.j):
-                    rows.append(np.repeat(np.arange(6) + 6 * a, 6))
-                    columns.append(np.tile(np.arange(6) + 6 * b, 6))
-                    values.append((J[a].T @ W @ J[b]).ravel())
-        shape = (6 * n, 6 * n)
-        hessian = sparse.csc_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape)
+        np.add.at(gradient, i, (JW @ r[..., None])[..., 0])
+        np.add.at(gradient, j, (W @ r[..., None])[..., 0])
         step = np.zeros(6 * n)
         free = hessian[6:, 6:] + 1e-9 * sparse.identity(6 * n - 6)
         step[6:] = -spsolve(free.tocsc(), gradient.ravel()[6:])
         for k in range(1, n):
             T[k] = poses.orthonormalized(T[k] @ poses.exp(step[6 * k : 6 * k + 6]))
-        if np.abs(step).max() < 1e-8:
+        if np.abs(step).max() < 1e-6 and constant == robust:
             break
     return T
+
+
+def disagreement(T_world: np.ndarray, edges: Sequence[Edge]) -> tuple[float, float]:
+    """Metres and radians by which poses (N, 4, 4) contradict the edge that they contradict most."""
+    if not edges:
+        return 0.0, 0.0
+    between = np.stack([poses.inverse(T_world[e.i]) @ T_world[e.j] for e in edges])
+    r = _logs(poses.inverse(np.stack([e.T_i_j for e in edges])) @ between)
+    return float(np.linalg.norm(r[:, :3], axis=1).max()), float(np.linalg.norm(r[:, 3:], axis=1).max())
+
+
+def _skews(w: np.ndarray) -> np.ndarray:
+    """`poses.skew` of many: (N, 3) to (N, 3, 3)."""
+    result = np.zeros((len(w), 3, 3))
+    result[:, 2, 1], result[:, 0, 2], result[:, 1, 0] = w.T
+    return result - np.swapaxes(result, 1, 2)
+
+
+def _adjoints(T: np.ndarray) -> np.ndarray:
+    """`adjoint` of many: (N, 4, 4) to (N, 6, 6)."""
+    result = np.zeros((len(T), 6, 6))
+    result[:, :3, :3] = result[:, 3:, 3:] = T[:, :3, :3]
+    result[:, :3, 3:] = _skews(T[:, :3, 3]) @ T[:, :3, :3]
+    return result
+
+
+def _logs(T: np.ndarray) -> np.ndarray:
+    """`poses.log` of many: (N, 4, 4) to (N, 6). The inverse of V: Barfoot, State Estimation for Robotics, eq. 7.37."""
+    w = Rotation.from_matrix(T[:, :3, :3]).as_rotvec()
+    angle = np.maximum(np.linalg.norm(w, axis=1), 1e-6)
+    W = _skews(w)
+    # 1 / angle^2 - (1 + cos) / (2 angle sin), which tends to 1/12
+    factor = np.where(angle < 1e-3, 1 / 12, (1 - 0.5 * angle / np.tan(0.5 * angle)) / angle**2)
+    inverse_V = np.eye(3) - 0.5 * W + factor[:, None, None] * (W @ W)
+    return np.concatenate([(inverse_V @ T[:, :3, 3:])[..., 0], w], axis=1)

@@ -20,6 +20,8 @@ from semslam.frame import Observation, View
 
 f32 = np.float32
 NOWHERE = np.empty((0, 0, 3), f32)
+FULL = np.zeros((6, 6), np.int64)  # where the sums hold the elements of a symmetric matrix
+FULL[np.triu_indices(6)] = FULL.T[np.triu_indices(6)] = np.arange(kernels.TRIANGLE)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Level:
 class RegistrationConfig:
     """How a frame is registered against a view."""
 
-    points: int = 30_000  # of the model at most, evenly spread over the image
+    points: int = 20_000  # of the model at most, evenly spread over the image
     levels: tuple[Level, ...] = (Level(2, 2, 8, 0.2), Level(2, 1, 5, 0.1), Level(1, 0, 4, 0.07))
     rotation_iterations: int = 5  # of the SO(3) pre-alignment on the coarsest level
     normal_gate_deg: float = 40.0
@@ -83,6 +85,8 @@ class Registration:
     color: Linearization
     visible: int  # points of the model inside the live image
     measured: int  # of them with live depth
+    live_grey: float  # mean of the image, 0..255
+    model_grey: float  # mean of what the map shows there
 
     @property
     def fitting(self) -> float:
@@ -146,7 +150,11 @@ class Registrar:
             self._descend(number, search, observation, T_prior_live_view)
         # Inverses are transposes: a rotation's rounding would double with every frame that builds on it.
         T = poses.orthonormalized(view.T_world_camera @ poses.inverse(search.T))
-        return Registration(T, search.information, search.geometry, search.color, search.visible, search.measured)
+        coarse = self._model[-1][self._model[-1] >= 0]
+        return Registration(
+            T, search.information, search.geometry, search.color, search.visible, search.measured,
+            float(self._live[-1].mean()), float(coarse.mean()) if len(coarse) else 0.0,
+        )  # fmt: skip
 
     def _see(self, observation: Observation, view: View) -> None:
         """Grey pyramids of both sides, and the model's points."""
@@ -216,6 +224,7 @@ class Registrar:
         """Gauss-Newton iterations on one level."""
         c, level = self.config, self.config.levels[number]
         share = level.every * self._stride**2 / c.correlation  # of a measurement that one point is worth
+        enough = c.converged * (1 if number == len(c.levels) - 1 else 5)  # a finer level follows
         for _ in range(level.iterations):
             search.geometry, search.color = geometry, color = self._linearized(number, search, observation)
             # Widths for the next iteration; never so narrow that a better pose could not be found any more.
@@ -233,7 +242,7 @@ class Registrar:
             search.information = hessian + np.diag(prior)
             step = -np.linalg.solve(search.information, gradient + prior * poses.log(search.T @ poses.inverse(T_prior)))
             search.T = poses.exp(step) @ search.T
-            if max(np.linalg.norm(step[:3]), np.linalg.norm(step[3:])) < c.converged:
+            if max(np.linalg.norm(step[:3]), np.linalg.norm(step[3:])) < enough:
                 break
 
     def _held(self, geometry: Linearization) -> tuple[np.ndarray, np.ndarray]:
@@ -262,9 +271,7 @@ def _halved_intrinsics(camera: Camera, times: int) -> np.ndarray:
 
 
 def _unpacked(sums: np.ndarray) -> Linearization:
-    hessian = np.zeros((6, 6))
-    hessian[np.triu_indices(6)] = sums[: kernels.TRIANGLE]
-    hessian += np.triu(hessian, 1).T
+    hessian = sums[FULL]
     count = int(sums[kernels.COUNT])
     return Linearization(
         hessian=hessian,

@@ -16,6 +16,7 @@ from semslam import config as configs
 from semslam.associations import Associations
 from semslam.frame import Frame, Step, Tracking
 from semslam.predicted_depth import DepthHelps
+from semslam.predicted_poses import PoseOf, predicted_track, proposals
 from semslam.run_folder import RunFolder, versions
 from semslam.slam import Slam, SlamConfig, Track, given_pose
 from semslam.surfels import SurfelMap
@@ -34,7 +35,8 @@ class RunConfig:
     kind: str | None = None  # of the sequence; None = by its layout
     camera: str | None = None  # camera.yaml that replaces what the sequence says of its camera
     depth_scale: float | None = None  # depth units a metre, in place of what the sequence says
-    poses: str = ""  # dataset | tracked | refined | a file
+    poses: str = ""  # dataset | tracked | refined | predicted | a file
+    pose_weights: str | None = None  # of a pose network, for poses that are predicted or tracked
     hold_out: int | None = None  # every so many-th frame is not fused but kept to judge the map by
     max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
     weights: str | None = None  # of the network; None = the bundled ones
@@ -261,16 +263,29 @@ class Run:
             self.slam.associations = None
 
 
-def pose_source(poses: str, sequence: Any, config: TrackingConfig | None = None) -> Track:
-    """The tracking that `--poses` names: given by the data set, tracked, refined, or from a trajectory file."""
+def pose_source(
+    poses: str, sequence: Any, config: TrackingConfig | None = None, pose_of: PoseOf | None = None
+) -> Track:
+    """The tracking that `--poses` names: given by the data set, tracked, refined, predicted, or a trajectory file's.
+
+    pose_of: a pose network; it tells predicted poses, and where a tracked camera that is lost may be.
+    """
     if poses in ("dataset", "refined") and not sequence.has_poses:
         raise ValueError(f"--poses {poses}: {sequence.name} has no poses; use --poses tracked or a trajectory file")
+    if pose_of is not None and poses not in ("predicted", "tracked"):
+        raise ValueError(f"--pose-weights is for --poses predicted or tracked, not for {poses}; leave it out")
+    if poses == "predicted":
+        if pose_of is None:
+            raise ValueError("--poses predicted needs --pose-weights FILE, the weights of a pose network")
+        return predicted_track(pose_of)
     if poses == "dataset":
         return given_pose
     if poses in ("tracked", "refined"):
-        return Tracker(config, refine=poses == "refined")
+        return Tracker(config, refine=poses == "refined", propose=proposals(pose_of) if pose_of else None)
     if not Path(poses).exists():
-        raise FileNotFoundError(f"--poses {poses}: neither dataset, tracked nor refined, nor a file that exists")
+        raise FileNotFoundError(
+            f"--poses {poses}: neither dataset, tracked, refined nor predicted, nor a file that exists"
+        )
     return poses_from(Path(poses), sequence)
 
 

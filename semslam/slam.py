@@ -95,7 +95,7 @@ class Slam:
         tracking = self.track(observation, self.predict)
         watch.lap("track")
         correction = None
-        if tracking.ok:  # a lost frame must not smear the map
+        if tracking.ok and tracking.sound:  # a lost frame must not smear the map
             self.fusion.fuse(self.surfels, observation, tracking.T_world_camera, frame.index)
             watch.lap("fuse")
             if observation.class_probabilities is not None:

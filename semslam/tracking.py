@@ -24,8 +24,8 @@ class TrackingConfig:
 
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     min_points: int = 500  # of the model, seen with depth in the live frame
-    min_fitting: float = 0.35  # share of those
-    max_residual: float = 4.0  # standard deviations of the sensor's noise
+    min_fitting: float = 0.45  # share of those
+    max_residual: float = 2.5  # standard deviations of the sensor's noise
     max_step: float = 0.3  # metres between the expected pose and the result
     max_turn_deg: float = 30.0
     max_std: float = 0.1  # metres, and radians: what may add up over frames that do not determine the pose
@@ -35,6 +35,8 @@ class TrackingConfig:
     found_fitting: float = 0.6  # share of the map in view that must fit for a lost camera to be found
     found_residual: float = 2.5  # standard deviations of the sensor's noise
     found_grey: float = 25.0  # grey levels, RMS
+    gap: float = 0.5  # seconds without a pose after which motion says nothing, and a pose must fit as a found one
+    black: float = 8.0  # mean grey level of an image that shows nothing, if the map there is brighter by far
 
 
 class Tracker:
@@ -57,6 +59,7 @@ class Tracker:
         self._last: tuple[float, np.ndarray] | None = None  # seconds, T_world_camera
         self._last_given: np.ndarray | None = None  # the data set's pose of that frame
         self._velocity: np.ndarray | None = None  # (6,) twist a second, camera frame
+        self._interval = 0.0  # seconds between the last two frames
         self._unmeasured = 0.0  # metres squared: variance added up over frames that did not determine the pose
         self._time_warned = False
         self.lost = False
@@ -73,7 +76,8 @@ class Tracker:
                 tracking = self._found(observation, predict) or tracking
         if tracking.ok:
             self.moved_to(tracking.T_world_camera, frame.timestamp, frame.T_world_camera)
-            self._keep(observation, tracking.T_world_camera)
+            if tracking.sound:
+                self._keep(observation, tracking.T_world_camera)
         if self.lost == tracking.ok:
             state = "found again" if tracking.ok else f"lost: {tracking.reason}"
             logger.warning("frame %d at %.3f s: tracking is %s", frame.index, frame.timestamp, state)
@@ -83,8 +87,8 @@ class Tracker:
     def predicted_pose(self, observation: Observation) -> np.ndarray:
         """T_world_camera (4, 4) where the frame is expected.
 
-        At constant velocity since the last two poses; the last pose itself where time does not advance, or by more
-        than half a second, or the camera was lost: velocity says nothing there. With `refine`, the last pose moved as
+        At constant velocity since the last two poses; the last pose itself where time stands still, or jumps, or the
+        camera was lost: velocity says nothing there. With `refine`, the last pose moved as
         the frames' own poses move.
         """
         if self._last is None:
@@ -94,13 +98,14 @@ class Tracker:
         if self.refine and given is not None and self._last_given is not None:
             return T @ poses.inverse(self._last_given) @ given
         elapsed = observation.frame.timestamp - last
-        if self._velocity is None or self.lost or not 0 < elapsed <= 0.5:
+        if self._velocity is None or self.lost or not 0 < abs(elapsed) <= self._gap:
             return T
         return T @ poses.exp(self._velocity * elapsed)
 
     def track(self, observation: Observation, view: View, T_prior: np.ndarray) -> Tracking:
         """The pose of an observation, which needs normals, against a view of the map, searched around T_prior."""
         c, found = self.config, self.register(observation, view, T_prior)
+        away = self._last is not None and abs(observation.frame.timestamp - self._last[0]) > self._gap
         step = poses.inverse(T_prior) @ found.T_world_camera
         moved, turned = float(np.linalg.norm(step[:3, 3])), np.degrees(poses.rotation_angle(step))
         self._unmeasured = self._unmeasured + found.std**2 if found.std > 0.01 else 0.0
@@ -115,7 +120,14 @@ class Tracker:
             reason = f"nothing determines the pose: uncertain by {self._unmeasured**0.5:.2f} m (at most {c.max_std:g})"
         elif moved > c.max_step or turned > c.max_turn_deg:
             reason = f"jump of {moved:.2f} m and {turned:.0f} degrees from the expected pose"
-        return _tracking(found, reason)
+        elif away and not self.refine and not self.fits(found):
+            reason = f"no pose for more than {self._gap:.1f} s, and the map does not fit well enough"
+        return self._tracking(found, reason)
+
+    @property
+    def _gap(self) -> float:
+        """Seconds that are a gap: far more than between the last frames, whatever their rate."""
+        return max(self.config.gap, 3 * self._interval)
 
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
         """Register without judging; for those who have their own reasons to believe or not."""
@@ -133,8 +145,9 @@ class Tracker:
                 logger.warning(
                     "time goes from %.3f to %.3f s: frames are doubled or unsorted", self._last[0], timestamp
                 )
-            if 0 < elapsed <= 0.5:
+            if 0 < abs(elapsed) <= self._gap:  # back in time, too: frames may come in any order
                 self._velocity = poses.log(poses.inverse(self._last[1]) @ T_world_camera) / elapsed
+            self._interval = abs(elapsed)
         self._last, self._last_given = (timestamp, T_world_camera), T_given
 
     def correct(self, corrected: Callable[[Sequence[int], np.ndarray], np.ndarray], index: int) -> None:
@@ -156,6 +169,7 @@ class Tracker:
             "pose": T,
             "given": none if self._last_given is None else self._last_given,
             "velocity": np.full(6, np.nan) if self._velocity is None else self._velocity,
+            "interval": np.array(self._interval),
             "unmeasured": np.array(self._unmeasured),
             "lost": np.array(self.lost),
             **{f"keyframe_{name}": value for name, value in self.keyframes.state().items()},
@@ -167,12 +181,16 @@ class Tracker:
         self._last = None if np.isnan(time) else (time, state["pose"])
         self._last_given = None if np.isnan(state["given"]).any() else state["given"]
         self._velocity = None if np.isnan(state["velocity"]).any() else state["velocity"]
+        self._interval = float(state["interval"])
         self._unmeasured, self.lost = float(state["unmeasured"]), bool(state["lost"])
         self.keyframes.restore({k[len("keyframe_") :]: v for k, v in state.items() if k.startswith("keyframe_")})
 
     def _first(self, observation: Observation) -> Tracking:
-        """The first frame lies where the data set says, or at the origin; it has to show something."""
+        """The first frame lies where the data set says, or where it is proposed, or at the origin; it has to show
+        something."""
         T = observation.frame.T_world_camera
+        if T is None and self.propose is not None:
+            T = next(iter(self.propose(observation)), None)
         T = np.eye(4) if T is None else T
         measured = int(np.count_nonzero(observation.depth))
         if measured < self.config.min_points:
@@ -194,7 +212,7 @@ class Tracker:
             close = np.linalg.norm(difference[:3, 3]) < 0.03 and poses.rotation_angle(difference) < np.radians(1.5)
             if self.fits(second) and close:
                 self._unmeasured = 0.0
-                return _tracking(second, "")
+                return self._tracking(second, "")
         return None
 
     def _candidates(self, observation: Observation) -> Iterator[np.ndarray]:
@@ -227,13 +245,18 @@ class Tracker:
                 return
         keyframes.add(observation.frame.index, T, keyframes.ferns.code(observation))
 
-
-def _tracking(found: Registration, reason: str) -> Tracking:
-    return Tracking(
-        T_world_camera=found.T_world_camera,
-        ok=not reason,
-        inliers=found.geometry.count,
-        residual=found.geometry.rms,
-        covariance=found.covariance,
-        reason=reason,
-    )
+    def _tracking(self, found: Registration, reason: str) -> Tracking:
+        black = self.config.black
+        sound = found.live_grey >= black or found.model_grey < 2 * black + 4 * found.live_grey
+        ok = not reason
+        if ok and not sound:
+            reason = "the image is black where the map is not; the pose is from the depth alone, nothing is fused"
+        return Tracking(
+            T_world_camera=found.T_world_camera,
+            ok=ok,
+            inliers=found.geometry.count,
+            residual=found.geometry.rms,
+            covariance=found.covariance,
+            reason=reason,
+            sound=sound,
+        )
