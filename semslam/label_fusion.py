@@ -39,7 +39,7 @@ class LabelFusionConfig:
     floor: float = 0.01  # bayes: the least probability that an observation may give a class
     weight: float = 1.0  # bayes: the exponent of an observation
     saturation: float = 20.0  # bayes: the sum of scores that counts half; inf = views err independently of each other
-    most_evidence: float = 400.0  # the sum of scores beyond which old evidence fades
+    most_evidence: float = 1000.0  # the sum of scores beyond which old evidence fades
 
 
 @dataclass(eq=False)

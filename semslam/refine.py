@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,9 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None) -> Ru
     began = time.perf_counter()
     probabilities = refined_probabilities(cloud, crf)
     seconds = time.perf_counter() - began
+    # scores of the field are to be read as they are: they are no sum over views
+    labels = replace(config.slam.labels, saturation=float("inf"))
+    config, fusion = replace(config, slam=replace(config.slam, labels=labels)), label_fusion(labels)
     scores = surfels.scores[surfels.slots()].copy()
     scores[surfels.are_living()] = scores_of(probabilities, fusion.rule)
     after = probabilities.argmax(axis=1)
@@ -45,7 +48,7 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None) -> Ru
 
 
 def scores_of(probabilities: np.ndarray, rule: int) -> np.ndarray:
-    """Scores (N, C) that a label fusion of this rule reads as the given probabilities (N, C)."""
+    """Scores (N, C) that a label fusion of this rule, without saturation, reads as the given probabilities (N, C)."""
     if rule != LOGARITHM:
         return probabilities
     known = probabilities.max(axis=1, initial=0) > 0
