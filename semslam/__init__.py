@@ -6,5 +6,8 @@ import sys
 # OpenMP may be called from several threads at once, which readers do; Numba's first choice, TBB, is often too old and
 # then warns. Numba reads the variable when it is imported.
 os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")
+# Threads that wait in a spin take the cores from the thread that decodes the next frame, from a network's engine and
+# from whatever else the machine does: tracking was five times slower beside other work. OpenMP reads it when it starts.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "numba" in sys.modules:
     sys.modules["numba"].config.THREADING_LAYER_PRIORITY = os.environ["NUMBA_THREADING_LAYER_PRIORITY"].split()
