@@ -49,6 +49,7 @@ MODELS: dict[str, dict] = {
     "Multi-task, joint trunk": {"network": "joint", "trunk": "bundled", **TUPLES},
 }
 PGO, RETRIEVAL, MEAN = "MapNet + PGO", "retrieval", "mean pose of training"
+ORACLE = "nearest training pose (oracle)"  # what the best retrieval could reach
 SPLITS = ("between", "later")
 
 
@@ -88,9 +89,9 @@ def retrieved(train_source: PoseSource, source: PoseSource) -> np.ndarray:
 
 
 def baselines(scene: str) -> dict[str, dict[str, dict]]:
-    """Retrieval, and the mean position with the most central orientation of the training frames."""
+    """Retrieval; the mean position with the most central orientation of training; the training pose nearest in place."""
     kept, tests = sources(scene, None)
-    found: dict[str, dict[str, dict]] = {RETRIEVAL: {}, MEAN: {}}
+    found: dict[str, dict[str, dict]] = {RETRIEVAL: {}, MEAN: {}, ORACLE: {}}
     known = open_source(kept).T_world_camera
     turns = np.swapaxes(known[:, None, :3, :3], -1, -2) @ known[None, :, :3, :3]
     angles = np.arccos(np.clip((np.trace(turns, axis1=-2, axis2=-1) - 1) / 2, -1, 1))
@@ -99,6 +100,8 @@ def baselines(scene: str) -> dict[str, dict[str, dict]]:
     for split, source in tests.items():
         truth = open_source(source).T_world_camera
         found[RETRIEVAL][split] = pose_errors(retrieved(kept, source), truth).figures()
+        apart = np.linalg.norm(truth[:, None, :3, 3] - known[None, :, :3, 3], axis=-1)
+        found[ORACLE][split] = pose_errors(known[apart.argmin(1)], truth).figures()
         found[MEAN][split] = pose_errors(np.repeat(middle[None], len(truth), 0), truth).figures()
     return found
 
@@ -109,7 +112,7 @@ def run(out: Path, scenes: list[str], seeds: list[int], seconds: float) -> None:
         labels = out / "labels" / scene
         if not labels.is_dir() or len(list(labels.glob("*.png"))) < len(open_source(PoseSource(str(DATA / scene)))):
             label_folder(checkpoints.load()[0], DATA / scene, labels, resolution=0.5)
-        if RETRIEVAL not in known_results(out, scene):
+        if ORACLE not in known_results(out, scene):
             for name, figures in baselines(scene).items():
                 keep_result(out, scene, name, 0, figures)
     for seed in seeds:
@@ -172,22 +175,33 @@ def keep_result(out: Path, scene: str, name: str, seed: int, figures: dict) -> N
 
 
 def table(out: Path, scenes: list[str]) -> str:
-    """Medians over a split's images, mean and range over the seeds."""
-    lines = ["| scene | model | between: m | deg | later: m | deg | seeds |", "|---|---|---|---|---|---|---|"]
+    """Medians over a split's images, mean and range over the seeds; mIoU of the labels between the training frames."""
+    lines = [
+        "| scene | model | between: m | deg | later: m | deg | mIoU % | steps | seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for scene in scenes:
         results = known_results(out, scene)
-        for name in (MEAN, RETRIEVAL, "PoseNet", "MapNet", PGO, *list(MODELS)[2:]):
+        for name in (MEAN, RETRIEVAL, ORACLE, "PoseNet", "MapNet", PGO, *list(MODELS)[2:]):
             runs = list(results.get(name, {}).values())
             if not runs:
                 continue
-            cells = []
-            for split in SPLITS:
-                for figure, digits in (("median_m", 3), ("median_deg", 1)):
-                    values = [run[split][figure] for run in runs]
-                    spread = f" ({min(values):.{digits}f}-{max(values):.{digits}f})" if len(values) > 1 else ""
-                    cells.append(f"{np.mean(values):.{digits}f}{spread}")
+            cells = [
+                _spread([run[split][figure] for run in runs], digits)
+                for split in SPLITS
+                for figure, digits in (("median_m", 3), ("median_deg", 1))
+            ]
+            cells.append(_spread([100 * run["between"]["miou"] for run in runs if "miou" in run["between"]], 1))
+            cells.append(_spread([run["steps"] for run in runs if "steps" in run], 0))
             lines.append(f"| {scene} | {name} | {' | '.join(cells)} | {len(runs)} |")
     return "\n".join(lines)
+
+
+def _spread(values: list[float], digits: int) -> str:
+    if not values:
+        return "-"
+    ends = f" ({min(values):.{digits}f}-{max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{ends}"
 
 
 def main() -> None:
