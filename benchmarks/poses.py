@@ -89,7 +89,7 @@ def retrieved(train_source: PoseSource, source: PoseSource) -> np.ndarray:
 
 
 def baselines(scene: str) -> dict[str, dict[str, dict]]:
-    """Retrieval; the mean position with the most central orientation of training; the training pose nearest in place."""
+    """Retrieval; the mean position and most central orientation of training; the training pose nearest in place."""
     kept, tests = sources(scene, None)
     found: dict[str, dict[str, dict]] = {RETRIEVAL: {}, MEAN: {}, ORACLE: {}}
     known = open_source(kept).T_world_camera
