@@ -20,7 +20,7 @@ Kind = Annotated[str | None, typer.Option("--kind", help="Layout of the sequence
 CameraFile = Annotated[Path | None, typer.Option("--camera", help="camera.yaml, in place of the recording's.")]
 DepthScale = Annotated[float | None, typer.Option("--depth-scale", help="Depth units a metre.")]
 Weights = Annotated[str | None, typer.Option(help="Weights of the network; bundled ones by default.")]
-Engine = Annotated[str | None, typer.Option(help="torch | onnxruntime | openvino")]
+Engine = Annotated[str | None, typer.Option(help="torch | onnxruntime | openvino; after `calibrate` also ...-int8")]
 
 
 @contextmanager
