@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam.evaluation.segmentation import ConfusionMatrix
+from semslam.labels import label_set
 
 if TYPE_CHECKING:
     from networks.pose_predictor import PosePredictor
@@ -58,8 +59,8 @@ def score_poses(
     """Score `predictor` on every image, and its labels on those that have labels.
 
     Figures: `images, median_m, mean_m, median_deg, mean_deg, within_5cm_5deg`, and of labels `labelled_images,
-    pixel_accuracy, miou, miou_without_background` (without the set's first class: how the report counts). One confusion
-    matrix over the set, void ignored, classes absent from truth and prediction skipped.
+    pixel_accuracy, miou` and, where the set has a class "background" (DeepLoc), `miou_without_background`, which is how
+    the report counts. One confusion matrix over the set, void ignored, classes absent from truth and prediction skipped.
 
     Args:
         report: called with each image's name when it has been scored.
@@ -92,13 +93,14 @@ def score_poses(
         figures |= errors.figures()
     if matrix is not None:
         scores = matrix.scores()
-        inner = scores.iou[1:]
         figures |= {
             "labelled_images": labelled,
             "pixel_accuracy": scores.pixel_accuracy,
             "miou": scores.miou,
-            "miou_without_background": float(np.nanmean(inner)) if np.isfinite(inner).any() else None,
         }
+        if label_set(predictor.metadata["class_set"]).classes[0] == "background":
+            inner = scores.iou[1:]
+            figures["miou_without_background"] = float(np.nanmean(inner)) if np.isfinite(inner).any() else None
     return PoseScore(figures, errors, T, images.T_world_camera)
 
 
@@ -159,9 +161,9 @@ def table(figures: dict[str, Any], name: str, data: str) -> str:
         cells = ["-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}" for value in values]
         lines.append("  ".join([label.ljust(width), *(cell.rjust(10) for cell in cells)]))
     if "miou" in figures:
-        inner = figures["miou_without_background"]
+        inner = figures.get("miou_without_background")
         lines.append(
             f"labels on {figures['labelled_images']} images: accuracy {figures['pixel_accuracy']:.3f} (report 0.96),"
-            f" mIoU {figures['miou']:.3f}, without the first class {'-' if inner is None else format(inner, '.3f')}"
+            f" mIoU {figures['miou']:.3f}" + (f", without background {inner:.3f}" if inner is not None else "")
         )
     return "\n".join(lines)

@@ -213,7 +213,9 @@ def test_train_and_score_are_commands_and_tell_apart_the_two_kinds(deeploc: Path
     assert done.exit_code == 0, done.output
     assert "Multi-task, report" in done.output and "1.07" in done.output and "VLocNet++" in done.output
     figures = json.loads((tmp_path / "f.json").read_text())
-    assert {"median_m", "mean_m", "median_deg", "mean_deg", "pixel_accuracy", "miou"} <= set(figures)
+    assert {"median_m", "mean_m", "median_deg", "mean_deg", "pixel_accuracy", "miou", "miou_without_background"} <= set(
+        figures
+    )
     assert figures["labelled_images"] == COUNT - 1
     pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert pictures == {"poses.png", "errors.png", "labels.png"}
