@@ -19,6 +19,7 @@ from semslam.labels import LABEL_SETS, remapping
 from semslam.loop_closure import LoopCloser
 from semslam.perception import Perception, PerceptionConfig
 from semslam.predicted_depth import DepthHelps, HelpsConfig, fusion_config, tracking_config
+from semslam.predicted_poses import PoseOf
 from semslam.run import Run, RunConfig, pose_source
 from semslam.run_folder import RunFolder
 from semslam.slam import Predict, Slam, Track
@@ -38,6 +39,7 @@ def prepare(
     depth: str | None = None,
     labels: str | None = None,
     poses: str | None = None,
+    pose_weights: str | None = None,
     classes: str | None = None,
     label_every: int | None = None,
     weights: str | None = None,
@@ -65,6 +67,7 @@ def prepare(
     settings = chosen(
         base,
         poses=poses or base.poses or ("dataset" if sequence.has_poses else "tracked"),
+        pose_weights=pose_weights,
         hold_out=hold_out,
         loops=loops,
         weights=weights,
@@ -88,7 +91,8 @@ def prepare(
         raise ValueError(f"{path}: {finding.what}; {finding.remedy}")
     folder = RunFolder.create(out)
     needs_network = "predicted" in (depth, labels)
-    track = pose_source(settings.poses, sequence, settings.slam.tracking)
+    pose_of = pose_network(settings.pose_weights) if settings.pose_weights else None
+    track = pose_source(settings.poses, sequence, settings.slam.tracking, pose_of)
     closes_loops = settings.loops and isinstance(track, Tracker)
     slam = Slam(
         sequence.camera,
@@ -117,6 +121,19 @@ def weights_file(weights: str | None = None) -> Path:
     from networks import checkpoints
 
     return Path(weights) if weights else checkpoints.bundled()
+
+
+def pose_network(weights: str) -> PoseOf:
+    """The pose network of a weights file; ValueError where it is another network, or needs more than an image."""
+    from networks.pose_predictor import PosePredictor
+
+    predictor = PosePredictor.load(weights)
+    name = predictor.metadata["network"]
+    if "pose" not in predictor.network.tells:
+        raise ValueError(f"{weights}: a {name!r} network tells no pose; name the weights of one that does")
+    if predictor.needs_labels:
+        raise ValueError(f"{weights}: a {name!r} network reads labels, which a map has none of before it has a pose")
+    return predictor
 
 
 def predictor(classes: str, weights: str | None = None, engine: str | None = None) -> Any:

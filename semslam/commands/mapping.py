@@ -22,7 +22,12 @@ def reconstruct(
     depth: Annotated[str | None, typer.Option(help="sensor (default) | predicted")] = None,
     labels: Annotated[str | None, typer.Option(help="predicted (default) | truth | none")] = None,
     poses: Annotated[
-        str | None, typer.Option(help="dataset | tracked | refined | a file; by default dataset, if it has poses.")
+        str | None,
+        typer.Option(help="dataset | tracked | refined | predicted | a file; by default dataset, if it has poses."),
+    ] = None,
+    pose_weights: Annotated[
+        str | None,
+        typer.Option(help="Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."),
     ] = None,
     classes: Annotated[str | None, typer.Option(help="nyu13 (default) | nyu40")] = None,
     label_every: Annotated[int | None, typer.Option(help="Frames between two labelled ones.")] = None,
@@ -55,6 +60,7 @@ def reconstruct(
         depth=depth,
         labels=labels,
         poses=poses,
+        pose_weights=pose_weights,
         classes=classes,
         label_every=label_every,
         weights=weights,
