@@ -1,0 +1,150 @@
+"""A pose network in the map: poses alone, and lost, kidnapped and restarted cameras found where it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from semslam import poses
+from semslam.frame import Frame, Observation
+from semslam.predicted_poses import around, predicted_track, proposals
+from semslam.run import pose_source
+from semslam.slam import Slam
+from semslam.tracking import Tracker
+from sequences.room import RoomSequence
+
+
+def sensed(frame: Frame) -> Observation:
+    return Observation(frame, frame.camera, frame.color, frame.depth)
+
+
+class Oracle:
+    """A pose network that recognises its images and errs by a given distance, in a direction drawn for each image."""
+
+    def __init__(self, frames: list[Frame], metres: float = 0.0, degrees: float = 0.0) -> None:
+        rng, self.asked = np.random.default_rng(0), 0
+        self.poses = {}
+        for frame in frames:
+            twist = rng.normal(size=6)
+            twist[:3] *= metres / np.linalg.norm(twist[:3])
+            twist[3:] *= np.radians(degrees) / np.linalg.norm(twist[3:])
+            self.poses[frame.color.tobytes()] = frame.T_world_camera @ poses.exp(twist)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        self.asked += 1
+        return self.poses[image.tobytes()]
+
+
+def error(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    E = poses.inverse(a) @ b
+    return float(np.linalg.norm(E[:3, 3])), float(np.degrees(poses.rotation_angle(E)))
+
+
+@pytest.fixture(scope="module")
+def room() -> list[Frame]:
+    return list(RoomSequence(frames=60, width=160, height=120))
+
+
+def without_pose(frame: Frame) -> Frame:
+    return replace(frame, T_world_camera=None)
+
+
+def mapped(frames: list[Frame], track: Callable) -> Slam:
+    slam = Slam(frames[0].camera, perceive=sensed, track=track)
+    for i, frame in enumerate(frames):
+        slam.step(frame if i == 0 else without_pose(frame))
+    return slam
+
+
+def test_steps_around_a_pose_lie_at_their_distance_in_pairs() -> None:
+    steps = around(0.2, 5)
+    assert len(steps) == 12
+    for there, back in zip(steps[::2], steps[1::2]):
+        assert np.allclose(there @ back, np.eye(4), atol=1e-12)
+    distances = sorted(
+        (round(np.linalg.norm(T[:3, 3]), 6), round(np.degrees(poses.rotation_angle(T)), 6)) for T in steps
+    )
+    assert distances == [(0.0, 5.0)] * 6 + [(0.2, 0.0)] * 6
+
+
+def test_a_network_that_is_right_makes_the_map_of_given_poses(room: list[Frame]) -> None:
+    oracle = Oracle(room)
+    slam = Slam(room[0].camera, perceive=sensed, track=predicted_track(oracle))
+    given = Slam(room[0].camera, perceive=sensed)
+    for frame in room[:5]:
+        step = slam.step(without_pose(frame))
+        assert step.tracking.ok and np.allclose(step.tracking.T_world_camera, frame.T_world_camera, atol=1e-12)
+        given.step(frame)
+    assert len(slam.surfels) == len(given.surfels)
+    assert oracle.asked == 5
+
+
+def test_the_network_is_not_asked_while_tracking_holds(room: list[Frame]) -> None:
+    oracle = Oracle(room)
+    slam = mapped(room[:10], Tracker(propose=proposals(oracle)))
+    asked_by_the_first = oracle.asked
+    for frame in room[10:15]:
+        assert slam.step(without_pose(frame)).tracking.ok
+    assert oracle.asked == asked_by_the_first
+
+
+def test_a_kidnapped_camera_is_found_where_the_network_says_and_refined(room: list[Frame]) -> None:
+    """Keyframes are taken away, so that only the network can help; its pose is off by 15 cm and 6 degrees."""
+    for oracle, found in ((Oracle(room, 0.15, 6), True), (None, False)):
+        tracker = Tracker(propose=proposals(oracle) if oracle else None)
+        slam = mapped(room[:50], tracker)
+        tracker.keyframes.indices.clear(), tracker.keyframes.T_world_camera.clear(), tracker.keyframes.codes.clear()
+        surfels = len(slam.surfels)
+        dark = replace(room[50], depth=np.zeros_like(room[50].depth), color=np.zeros_like(room[50].color))
+        if oracle:
+            oracle.poses[dark.color.tobytes()] = np.eye(4)
+        assert not slam.step(without_pose(dark)).tracking.ok
+        again = slam.step(replace(without_pose(room[4]), index=51, timestamp=51 / 30)).tracking
+        assert again.ok == found
+        if found:
+            metres, degrees = error(room[4].T_world_camera, again.T_world_camera)
+            assert metres < 0.01 and degrees < 0.5
+        else:
+            assert len(slam.surfels) == surfels, "a lost frame must not touch the map"
+
+
+def test_a_network_that_is_wrong_does_not_make_a_lost_camera_found_in_a_wrong_place(room: list[Frame]) -> None:
+    oracle = Oracle(room, 2.0, 90)
+    tracker = Tracker(propose=proposals(oracle))
+    slam = mapped(room[:20], tracker)
+    tracker.keyframes.indices.clear(), tracker.keyframes.T_world_camera.clear(), tracker.keyframes.codes.clear()
+    asked, before = oracle.asked, len(slam.surfels)
+    mirrored = np.ascontiguousarray(room[50].color[:, ::-1]), np.ascontiguousarray(room[50].depth[:, ::-1])
+    oracle.poses[mirrored[0].tobytes()] = oracle.poses[room[50].color.tobytes()]
+    elsewhere = replace(without_pose(room[50]), index=20, timestamp=5.0, color=mirrored[0], depth=mirrored[1])
+    assert not slam.step(elsewhere).tracking.ok
+    assert oracle.asked == asked + 1 and len(slam.surfels) == before
+
+
+def test_a_restarted_camera_finds_the_map_that_exists(room: list[Frame]) -> None:
+    slam = mapped(room[:40], Tracker())
+    slam.track = Tracker(propose=proposals(Oracle(room, 0.12, 5)))  # knows neither keyframes nor a last pose
+    first, second = (slam.step(replace(without_pose(room[i]), index=100 + i, timestamp=100 + i / 30)) for i in (20, 21))
+    for step, i in ((first, 20), (second, 21)):
+        assert step.tracking.ok
+        metres, degrees = error(room[i].T_world_camera, step.tracking.T_world_camera)
+        assert metres < 0.01 and degrees < 0.5
+
+
+def test_without_a_map_the_first_pose_is_the_recordings_or_else_the_networks(room: list[Frame]) -> None:
+    oracle = Oracle(room, 0.1, 5)
+    for frame, expected in ((room[3], room[3].T_world_camera), (without_pose(room[3]), oracle(room[3].color))):
+        slam = Slam(room[0].camera, perceive=sensed, track=Tracker(propose=proposals(oracle)))
+        tracking = slam.step(frame).tracking
+        assert tracking.ok and np.allclose(tracking.T_world_camera, expected)
+
+
+def test_poses_that_need_a_network_say_so() -> None:
+    sequence = RoomSequence(frames=2, width=64, height=48)
+    with pytest.raises(ValueError, match="--poses predicted needs --pose-weights"):
+        pose_source("predicted", sequence)
+    with pytest.raises(ValueError, match="--pose-weights is for --poses predicted or tracked"):
+        pose_source("dataset", sequence, pose_of=Oracle([]))
