@@ -220,6 +220,8 @@ class Comparison:
         tracked = ~np.isin(np.array(progress.indices)[first], progress.lost)
         figures |= _with_scale(estimate, tracked, self.sequence.trajectory)
         folder.save_metrics(figures)
+        if evaluation.errors is not None:
+            folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
         cloud, labels = folder.load_cloud()
         lost = set(progress.lost)
         if self.depth is not None and len(cloud):
