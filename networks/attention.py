@@ -146,7 +146,11 @@ def depth_score(u: float, v: float) -> Score:
 
 def pose_scores() -> list[Score]:
     """Each of the six numbers of a pose, upwards and downwards: what moves the pose, whichever way."""
-    return [lambda outputs, k=k, sign=sign: sign * outputs["pose"][0, k] for k in range(6) for sign in (1, -1)]
+
+    def number(k: int, sign: int) -> Score:
+        return lambda outputs: sign * outputs["pose"][0, k]
+
+    return [number(k, sign) for k in range(6) for sign in (1, -1)]
 
 
 def pose_error(truth: Sequence[float], rotation_weight: float = float(np.exp(3.0))) -> Score:

@@ -7,6 +7,7 @@ made from them alone is thick. As proposals they only have to be near enough for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from semslam.frame import Observation, Tracking, View
 
 if TYPE_CHECKING:
     from semslam.slam import Track
-    from semslam.tracking import Propose
+    from semslam.tracking import Propose, TrackingConfig
 
 PoseOf = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 RGB -> T_world_camera (4, 4)
 
@@ -29,6 +30,28 @@ def predicted_track(pose_of: PoseOf) -> Track:
 
     def track(observation: Observation, predict: Callable[[np.ndarray], View]) -> Tracking:
         return Tracking(pose_of(observation.frame.color), ok=True)
+
+    return track
+
+
+def refined_track(pose_of: PoseOf, config: TrackingConfig | None = None) -> Track:
+    """Tracking of each frame by itself: the network's pose, registered against the map. What does not fit is lost.
+
+    Every frame is a new camera that looks for the map, so that no error is carried from one frame to the next, and no
+    motion helps.
+    """
+    from semslam.tracking import Tracker
+
+    propose, begun = proposals(pose_of), False
+
+    def track(observation: Observation, predict: Callable[[np.ndarray], View]) -> Tracking:
+        nonlocal begun
+        alone = replace(observation, frame=replace(observation.frame, T_world_camera=None))
+        tracking = Tracker(config, propose=propose)(alone, predict)
+        if begun and tracking.ok and tracking.covariance is None:  # placed where the map is empty
+            return replace(tracking, ok=False, reason="the map does not fit where the network sees the camera")
+        begun = begun or tracking.ok
+        return tracking
 
     return track
 

@@ -16,7 +16,7 @@ from semslam import config as configs
 from semslam.associations import Associations
 from semslam.frame import Frame, Step, Tracking
 from semslam.predicted_depth import DepthHelps
-from semslam.predicted_poses import PoseOf, predicted_track, proposals
+from semslam.predicted_poses import PoseOf, predicted_track, proposals, refined_track
 from semslam.run_folder import RunFolder, versions
 from semslam.slam import Slam, SlamConfig, Track, given_pose
 from semslam.surfels import SurfelMap
@@ -35,7 +35,7 @@ class RunConfig:
     kind: str | None = None  # of the sequence; None = by its layout
     camera: str | None = None  # camera.yaml that replaces what the sequence says of its camera
     depth_scale: float | None = None  # depth units a metre, in place of what the sequence says
-    poses: str = ""  # dataset | tracked | refined | predicted | a file
+    poses: str = ""  # dataset | tracked | refined | predicted | predicted-refined | a file
     pose_weights: str | None = None  # of a pose network, for poses that are predicted or tracked
     hold_out: int | None = None  # every so many-th frame is not fused but kept to judge the map by
     max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
@@ -272,12 +272,12 @@ def pose_source(
     """
     if poses in ("dataset", "refined") and not sequence.has_poses:
         raise ValueError(f"--poses {poses}: {sequence.name} has no poses; use --poses tracked or a trajectory file")
-    if pose_of is not None and poses not in ("predicted", "tracked"):
+    if pose_of is not None and poses not in ("predicted", "predicted-refined", "tracked"):
         raise ValueError(f"--pose-weights is for --poses predicted or tracked, not for {poses}; leave it out")
-    if poses == "predicted":
+    if poses in ("predicted", "predicted-refined"):
         if pose_of is None:
-            raise ValueError("--poses predicted needs --pose-weights FILE, the weights of a pose network")
-        return predicted_track(pose_of)
+            raise ValueError(f"--poses {poses} needs --pose-weights FILE, the weights of a pose network")
+        return predicted_track(pose_of) if poses == "predicted" else refined_track(pose_of, config)
     if poses == "dataset":
         return given_pose
     if poses in ("tracked", "refined"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,8 +29,8 @@ class TrackingConfig:
     max_step: float = 0.3  # metres between the expected pose and the result
     max_turn_deg: float = 30.0
     max_std: float = 0.1  # metres, and radians: what may add up over frames that do not determine the pose
-    keyframe_distance: float = 0.15  # metres from the last keyframe to the next ...
-    keyframe_turn_deg: float = 10.0  # ... or degrees
+    keyframe_distance: float = 0.1  # metres from the last keyframe to the next ...
+    keyframe_turn_deg: float = 6.0  # ... or degrees
     candidates: int = 4  # keyframes that are tried for a lost frame
     found_fitting: float = 0.6  # share of the map in view that must fit for a lost camera to be found
     found_residual: float = 2.5  # standard deviations of the sensor's noise
@@ -69,6 +69,9 @@ class Tracker:
         frame = observation.frame
         if self._last is None:
             tracking = (self._found(observation, predict) if self.propose else None) or self._first(observation)
+            placed = self.propose is not None and tracking.covariance is None
+            if placed and (predict(tracking.T_world_camera).index >= 0).any():
+                tracking = replace(tracking, ok=False, reason="the camera was not found in the map that exists")
         else:
             # The map was last seen from there: its view needs no new projection.
             tracking = self.track(observation, predict(self._last[1]), self.predicted_pose(observation))

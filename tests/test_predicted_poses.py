@@ -10,7 +10,7 @@ import pytest
 
 from semslam import poses
 from semslam.frame import Frame, Observation
-from semslam.predicted_poses import around, predicted_track, proposals
+from semslam.predicted_poses import around, predicted_track, proposals, refined_track
 from semslam.run import pose_source
 from semslam.slam import Slam
 from semslam.tracking import Tracker
@@ -132,6 +132,26 @@ def test_a_restarted_camera_finds_the_map_that_exists(room: list[Frame]) -> None
         assert step.tracking.ok
         metres, degrees = error(room[i].T_world_camera, step.tracking.T_world_camera)
         assert metres < 0.01 and degrees < 0.5
+
+
+def test_a_restarted_camera_that_is_not_found_leaves_the_map_alone(room: list[Frame]) -> None:
+    slam = mapped(room[:10], Tracker())
+    slam.track, surfels = Tracker(propose=lambda observation: []), len(slam.surfels)
+    tracking = slam.step(replace(room[5], color=room[5].color[:, ::-1].copy(), depth=room[5].depth * 1.3)).tracking
+    assert not tracking.ok and "not found" in tracking.reason
+    assert len(slam.surfels) == surfels
+
+
+def test_each_frame_alone_is_refined_or_lost(room: list[Frame]) -> None:
+    oracle = Oracle(room, 0.08, 3)
+    oracle.poses[room[0].color.tobytes()] = room[0].T_world_camera
+    slam = Slam(room[0].camera, perceive=sensed, track=refined_track(oracle))
+    for i in (0, 1, 2, 3):
+        tracking = slam.step(room[i]).tracking
+        metres, degrees = error(room[i].T_world_camera, tracking.T_world_camera)
+        assert tracking.ok and metres < 0.01 and degrees < 0.5
+    oracle.poses[room[4].color.tobytes()] = poses.exp(np.array([0, 0, -3, 0, 2.0, 0]))
+    assert not slam.step(room[4]).tracking.ok
 
 
 def test_without_a_map_the_first_pose_is_the_recordings_or_else_the_networks(room: list[Frame]) -> None:

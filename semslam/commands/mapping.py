@@ -23,7 +23,7 @@ def reconstruct(
     labels: Annotated[str | None, typer.Option(help="predicted (default) | truth | none")] = None,
     poses: Annotated[
         str | None,
-        typer.Option(help="dataset | tracked | refined | predicted | a file; by default dataset, if it has poses."),
+        typer.Option(help="dataset (default, if there) | tracked | refined | predicted | predicted-refined | a file."),
     ] = None,
     pose_weights: Annotated[
         str | None,
