@@ -59,8 +59,8 @@ def score_poses(
     """Score `predictor` on every image, and its labels on those that have labels.
 
     Figures: `images, median_m, mean_m, median_deg, mean_deg, within_5cm_5deg`, and of labels `labelled_images,
-    pixel_accuracy, miou` and, where the set has a class "background" (DeepLoc), `miou_without_background`, as the report
-    counts. One confusion matrix over the set, void ignored, classes absent from truth and prediction skipped.
+    pixel_accuracy, miou` and, where the set has a class "background" (DeepLoc), `miou_without_background`, as in the
+    report. One confusion matrix over the set, void ignored, classes absent from truth and prediction skipped.
 
     Args:
         report: called with each image's name when it has been scored.
