@@ -47,7 +47,7 @@ class LoopConfig:
     way_floor: float = 0.003  # ... and at least
     closure_floor: float = 0.005  # metres, and radians: error of a closure besides noise; the sensor distorts
     robust: float = 15.0  # standard deviations from which a closure loses its say
-    registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(points=10_000))
+    registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(points=10_000, converged=3e-4))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from semslam import poses
+from semslam import loop_kernels, poses
 from semslam.evaluation.surface import layering
 from semslam.evaluation.trajectory import absolute_error
 from semslam.frame import Frame, Observation, Tracking
 from semslam.loop_closure import Correction, LoopCloser
-from semslam.pose_graph import Edge, adjoint, optimized_poses
+from semslam.pose_graph import Edge, adjoint, disagreement, optimized_poses
 from semslam.relocalisation import NO_CODE, Ferns, Keyframes
 from semslam.slam import Slam
 from semslam.surfels import SurfelMap
@@ -95,6 +95,48 @@ def test_a_wrong_closure_is_outvoted():
     right = [Edge(i, i + 6, poses.inverse(T[i]) @ T[i + 6], np.eye(6) * 100, closure=True) for i in range(5)]
     new = optimized_poses(T, [*edges, *right, wrong])
     assert np.abs(new[:, :3, 3] - T[:, :3, 3]).max() < 0.05
+
+
+def test_a_drift_of_many_deviations_does_not_make_its_closure_look_wrong():
+    T, edges = chain(40)
+    edges = [replace(edge, information=np.eye(6) * 4e4) for edge in edges]  # 5 mm
+    drift = poses.exp([0, 0, 0.01, 0, 0, 0])
+    drifted = [T[0]]
+    for k, edge in enumerate(edges):
+        edges[k] = replace(edge, T_i_j=edge.T_i_j @ drift)
+        drifted.append(drifted[-1] @ edges[k].T_i_j)
+    closure = Edge(0, len(T) - 1, poses.inverse(T[0]) @ T[-1], np.eye(6) * 4e4, closure=True)
+    new = optimized_poses(np.stack(drifted), [*edges, closure, replace(closure)], robust=15)
+    assert np.linalg.norm(drifted[-1][:3, 3] - T[-1][:3, 3]) > 0.3  # 60 deviations
+    assert np.linalg.norm(new[-1][:3, 3] - T[-1][:3, 3]) < 0.03
+    metres, _ = disagreement(np.stack(drifted), [closure])
+    assert metres == pytest.approx(np.linalg.norm(drifted[-1][:3, 3] - T[-1][:3, 3]), rel=0.1)
+    assert disagreement(T, [closure]) == pytest.approx((0, 0), abs=1e-9)
+
+
+def test_what_keyframes_share_agrees_with_the_obvious_loop():
+    rng = np.random.default_rng(0)
+    K = np.array([50, 50, 39.5, 29.5], np.float32)
+    grids = rng.uniform([-1, -1, 0.5], [1, 1, 3], (5, 40, 3)).astype(np.float32)
+    grids[:, ::7] = 0
+    depth = rng.uniform(0.5, 3, (60, 80)).astype(np.float32)
+    depth[::5] = 0
+    T = np.stack([poses.exp(rng.normal(scale=0.2, size=6)) for _ in range(5)])
+    expected = []
+    for points, T_live in zip(grids, T):
+        known = points[points[:, 2] > 0]
+        moved = known @ T_live[:3, :3].T + T_live[:3, 3]
+        shared = 0
+        for x, y, z in moved:
+            if z < 0.1:
+                continue
+            u, v = int(np.floor(50 * x / z + 40)), int(np.floor(50 * y / z + 30))
+            shared += 0 <= u < 80 and 0 <= v < 60 and depth[v, u] > 0 and abs(depth[v, u] - z) < 0.3
+        expected.append(shared / len(known))
+    found = np.empty(5)
+    loop_kernels.overlaps(grids, T[:, :3].astype(np.float32), depth, K, np.float32(0.3), found)
+    np.testing.assert_allclose(found, expected, atol=0.03)  # a point on a pixel's edge may fall to either side
+    assert max(expected) > 0.05
 
 
 def test_a_correction_interpolates_between_keyframes_and_moves_surfels_with_their_frames():
