@@ -267,7 +267,9 @@ class MapWindow:
         visible = self.visible_surfels()
         cloud = viewed.cloud.selected(visible)
         colors = viewed.colored(self.coloring)[visible].astype(np.float64) / 255
-        if self.disks:
+        if len(cloud) == 0:
+            pass  # Open3D warns of shapes without points
+        elif self.disks:
             vertices, triangles = surfel_quads(cloud)
             mesh = o3d.geometry.TriangleMesh(
                 o3d.utility.Vector3dVector(vertices), o3d.utility.Vector3iVector(triangles)

@@ -156,7 +156,7 @@ def test_the_live_view_follows_the_growing_map_and_leaves_the_run_alone(run, tmp
     for _ in making:
         live()
         shown.append(len(live.window.viewed.cloud))
-    assert shown[0] > 0 and shown[-1] > shown[0] and shown == sorted(shown)
+    assert shown[-1] > shown[0] > 0 and len(set(shown)) > 6  # surfels go, too
     assert live.window.coloring == "label" and len(live.window.viewed.trajectory) > 1
     live.window.act("quit")
     live()
