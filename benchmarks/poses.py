@@ -6,7 +6,9 @@ Training frames are the first 70 % of a scene, except every fifth of them; teste
 that have neighbours in training 1/30 s away) and the last 30 % ("later", which the camera reaches after training).
 Every network starts from ImageNet's MobileNet-v2 at 160x120, the joint trunk from the bundled weights (trained on NYUv2
 with labels and depth: a better start than the others have). Dual-Input reads labels that the bundled network predicts,
-in training and in testing, because a camera brings no labels. MapNet+PGO adds the motions of our own tracking.
+in training and in testing, because a camera brings no labels. MapNet+PGO adds the motions of our own tracking. MapNet++
+goes on from MapNet, for the same time again, with these motions over the whole scene: the only one that has seen the
+later images, without their poses. Both need OUT/SCENE_tracked, a run of `semslam reconstruct --poses tracked`.
 
 A training that was killed goes on; results stand in OUT/SCENE/results.json after each; `--table` alone prints them.
 """
@@ -48,6 +50,9 @@ MODELS: dict[str, dict] = {
     "Multi-task": {"network": "multitask", **TUPLES},
     "Multi-task, joint trunk": {"network": "joint", "trunk": "bundled", **TUPLES},
 }
+# Goes on from MapNet for the same time again, with motions of our own tracking over the whole scene: it sees the images
+# of the later part, and not their poses.
+PLUS = "MapNet++"
 PGO, RETRIEVAL, MEAN = "MapNet + PGO", "retrieval", "mean pose of training"
 ORACLE = "nearest training pose (oracle)"  # what the best retrieval could reach
 SPLITS = ("between", "later")
@@ -120,12 +125,26 @@ def run(out: Path, scenes: list[str], seeds: list[int], seconds: float) -> None:
             for name, settings in MODELS.items():
                 if str(seed) not in known_results(out, scene).get(name, {}):
                     train_and_score(out, scene, name, settings, seed, seconds)
+    for seed in seeds:
+        for scene in scenes:
+            tracked = out / f"{scene}_tracked" / "trajectory.txt"
+            if tracked.is_file() and str(seed) not in known_results(out, scene).get(PLUS, {}):
+                settings = MODELS["MapNet"] | {
+                    "relative": None,
+                    "batch": 6,
+                    "weights": str(out / scene / f"mapnet-{seed}" / "network.safetensors"),
+                    "unlabelled": (PoseSource(str(DATA / scene), poses=str(tracked)),),
+                    "encoder_rate": 1e-4,
+                    "head_rate": 3e-4,
+                }
+                train_and_score(out, scene, PLUS, settings, seed, seconds)
 
 
 def train_and_score(out: Path, scene: str, name: str, settings: dict, seed: int, seconds: float) -> None:
     labels = out / "labels" / scene if settings["network"] == "dual_input" else None
     kept, tests = sources(scene, labels)
     slug = "".join(c if c.isalnum() else "_" for c in name).lower()
+    settings = {"encoder_rate": 5e-4, "head_rate": 1e-3} | settings
     config = PoseTraining(
         out=str(out / scene / f"{slug}-{seed}"),
         sources=(kept,),
@@ -135,8 +154,6 @@ def train_and_score(out: Path, scene: str, name: str, settings: dict, seed: int,
         feature=512,
         shorter_side=120,
         color=0.1,
-        encoder_rate=5e-4,
-        head_rate=1e-3,
         loop=Loop(steps=10**6, cpu_hours=seconds / 3600, average=0.98, clip=5.0, warmup=10,
                   validate_every=10**6, save_every=20, seed=seed),
         **settings,
@@ -182,7 +199,7 @@ def table(out: Path, scenes: list[str]) -> str:
     ]
     for scene in scenes:
         results = known_results(out, scene)
-        for name in (MEAN, RETRIEVAL, ORACLE, "PoseNet", "MapNet", PGO, *list(MODELS)[2:]):
+        for name in (MEAN, RETRIEVAL, ORACLE, "PoseNet", "MapNet", PGO, PLUS, *list(MODELS)[2:]):
             runs = list(results.get(name, {}).values())
             if not runs:
                 continue
