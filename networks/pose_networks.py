@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from networks.encoders import MEAN, STD
 from networks.joint import JointNetwork
 from networks.pose_encoders import Encoder, open_encoder, take_fourth_channel
+from networks.pose_encoding import PoseStatistics
 
 NO_LABEL = 255
 
@@ -43,6 +44,9 @@ class PoseModel(nn.Module):
         shape = image.shape[:2]
         found = self.outputs(image.flatten(0, 1), None if labels is None else labels.flatten(0, 1))
         return {name: value.unflatten(0, shape) for name, value in found.items()}
+
+    def set_statistics(self, statistics: PoseStatistics) -> None:
+        """Take note, before training, of how translations are reduced; for a network that needs metres."""
 
     def extra_terms(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses that only this network has, by name; the trainer adds them to its own."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import networks.vlocnet  # noqa: F401  adds its networks to NETWORKS
 from networks import checkpoints
 from networks.joint import normalised
 from networks.pose_encoding import PoseStatistics, decoded

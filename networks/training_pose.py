@@ -154,6 +154,7 @@ class PoseObjective:
         torch.manual_seed(config.loop.seed)
         settings = {"encoder": config.encoder, "feature": config.feature, "dropout": config.dropout}
         network = open_network(config.network, settings | {"num_classes": self.num_classes})
+        network.set_statistics(self.statistics)
         _start(network, config, posed)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         balance = WEIGHTINGS[config.weighting](_terms(config, kind), config.learned_weights)
