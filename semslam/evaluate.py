@@ -169,7 +169,11 @@ def _in_reference_frame(positions: np.ndarray, progress: Progress, sequence: Any
     """Surfels in the world of the data set's poses; tracked poses have a world of their own."""
     if source == "dataset" or sequence.trajectory is None:
         return positions
-    T = world_alignment(progress.trajectory(), sequence.trajectory)
+    found = progress.trajectory()
+    _, first = np.unique(np.array(progress.timestamps), return_index=True)
+    believed = ~np.isin(np.array(progress.indices), progress.lost)[first]  # a lost frame repeats the last pose
+    found = Trajectory(found.timestamps[believed], found.T_world_camera[believed])
+    T = world_alignment(found, sequence.trajectory)
     return (positions @ T[:3, :3].T + T[:3, 3]).astype(np.float32)
 
 
