@@ -38,7 +38,7 @@ def refined_track(pose_of: PoseOf, config: TrackingConfig | None = None) -> Trac
     """Tracking of each frame by itself: the network's pose, registered against the map. What does not fit is lost.
 
     Every frame is a new camera that looks for the map, so that no error is carried from one frame to the next, and no
-    motion helps.
+    motion helps. The first one lies where the data set says, or else where the network does.
     """
     from semslam.tracking import Tracker
 
@@ -46,8 +46,7 @@ def refined_track(pose_of: PoseOf, config: TrackingConfig | None = None) -> Trac
 
     def track(observation: Observation, predict: Callable[[np.ndarray], View]) -> Tracking:
         nonlocal begun
-        alone = replace(observation, frame=replace(observation.frame, T_world_camera=None))
-        tracking = Tracker(config, propose=propose)(alone, predict)
+        tracking = Tracker(config, propose=propose)(observation, predict)
         if begun and tracking.ok and tracking.covariance is None:  # placed where the map is empty
             return replace(tracking, ok=False, reason="the map does not fit where the network sees the camera")
         begun = begun or tracking.ok
