@@ -9,7 +9,7 @@ import pytest
 from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
-from semslam import main_job, poses
+from semslam import label_fusion, main_job, poses
 from semslam import relabel as relabelling
 from semslam.associations import Associations, pack, unpack
 from semslam.kernels import CHUNK
@@ -144,6 +144,26 @@ def test_what_cannot_be_relabelled_is_one_line(runs, tmp_path, capsys):
     bare = reconstructed(tmp_path / "bare", "a", bends=False).folder
     bare.associations.unlink()
     assert "associations.npz is missing" in refused(capsys, "relabel", bare.path, "--weights", "b")
+
+
+@pytest.mark.parametrize("classes", [13, 40])
+def test_evidence_by_pixel_or_by_surfel_is_the_same_bit_by_bit(classes):
+    """Which of the two is cheaper depends on how many surfels are in view, which relabelling does not know."""
+    rng = np.random.default_rng(classes)
+    probabilities = rng.dirichlet(np.full(classes, 0.1), 500).astype(np.float32)
+    weights = rng.uniform(0.2, 1, 500).astype(np.float32)
+    pixels = rng.integers(-1, 500, CHUNK).astype(np.int32)
+    floor, scale, most = np.float32(0.01), np.float32(0.7), np.float32(30)
+    evidence = np.empty_like(probabilities)
+    label_fusion.evidence_image(probabilities, floor, evidence)
+    added = []
+    for rule, image in ((label_fusion.LOGARITHM, probabilities), (label_fusion.SUM, evidence)):
+        scores = np.zeros((CHUNK, classes), np.float32)
+        for limit in (np.float32(np.inf), np.float32(np.inf), most):
+            chunks, counts = np.zeros(1, np.int32), np.full(1, CHUNK, np.int32)
+            label_fusion.add_evidence(chunks, counts, pixels, image, weights, rule, floor, scale, limit, scores)
+        added.append(scores)
+    np.testing.assert_array_equal(*added)
 
 
 def test_packing_keeps_every_value():
