@@ -1,6 +1,6 @@
 """What fusing labels gains: the map's classes rendered back into the frames against the network's on single frames.
 
-    python benchmarks/label_fusion.py [--weights FILE] [--data ../shared/data] [--width 320] [--json FILE]
+    python benchmarks/label_fusion.py [--weights FILE] [--data ../shared/data] [--width 320] [--quick] [--json FILE]
 
 Protocol: depth of the sensor, poses of the data set, frames 320 wide. The map after the last frame is rendered from
 the pose of every labelled frame; 13 classes, one confusion matrix a scene, void and a band of 3 pixels at boundaries
@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--engine", default=None)
     parser.add_argument("--cache", type=Path, default=Path("/tmp/semslam_label_fusion"))
+    parser.add_argument("--quick", action="store_true", help="single frames and the default alone")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
@@ -261,7 +262,7 @@ def main() -> None:
         print(f"{name:30}" + "".join(cells), flush=True)
 
     row("single frames", {name: single_figures(scene, scores, temperature) for name, (scene, scores) in scenes.items()})
-    for variant in variants():
+    for variant in variants()[: 1 if arguments.quick else None]:
         if variant.temperature is None:
             variant = replace(variant, temperature=temperature)
         read = label_fusion(variant.config).read
