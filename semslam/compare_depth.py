@@ -124,12 +124,17 @@ def best_scale_shift(depth: np.ndarray, truth: np.ndarray) -> ScaleShift:
     if valid.sum() < 3:
         return ScaleShift()
     p, g = depth[valid].astype(np.float64), truth[valid].astype(np.float64)
-    rows = np.column_stack([p, np.ones(len(p))]) / g[:, None]
-    found = np.array([np.median(g / p), 0.0])
+    x, y = p / g, 1 / g  # scale * x + shift * y should be 1
+    found = (float(np.median(g / p)), 0.0)
     for _ in range(15):
-        weight = 1 / np.maximum(np.abs(rows @ found - 1), 1e-3)
-        found = np.linalg.lstsq(rows * np.sqrt(weight)[:, None], np.sqrt(weight), rcond=None)[0]
-    return ScaleShift(float(found[0]), float(found[1]))
+        weight = 1 / np.maximum(np.abs(found[0] * x + found[1] * y - 1), 1e-3)
+        wx, wy = weight * x, weight * y
+        xx, xy, yy, x1, y1 = (float(np.sum(v)) for v in (wx * x, wx * y, wy * y, wx, wy))
+        determinant = xx * yy - xy * xy
+        if determinant <= 1e-9 * xx * yy:  # one distance alone: its scale says all
+            break
+        found = ((yy * x1 - xy * y1) / determinant, (xx * y1 - xy * x1) / determinant)
+    return ScaleShift(*found)
 
 
 class DepthStudy:
@@ -141,7 +146,7 @@ class DepthStudy:
         self.sources: dict[str, DepthSource] = {name: DepthSource() for name in (NETWORK, SCALED, SHIFTED)}
         self.scales: dict[int, float] = {}  # by frame, true over predicted depth
         self.by_true_classes = sequence.has_labels
-        self.indices = studied_indices(sequence)
+        self.indices = studied_indices(sequence, FRAMES)
         for index in self.indices:
             found = self.frame(index, network)
             if found is None:
@@ -214,7 +219,7 @@ def rendered_depth(cloud: SurfelCloud, camera: Camera, T_world_camera: np.ndarra
     return np.where(np.isfinite(depth), depth, np.float32(0))
 
 
-def studied_indices(sequence: Any, count: int = FRAMES) -> list[int]:
+def studied_indices(sequence: Any, count: int) -> list[int]:
     """Frames that are measured: evenly spread, labelled ones only where some are labelled."""
     paths = getattr(sequence, "label_paths", None)
     labelled = [i for i in range(len(sequence)) if paths is not None and paths[i] is not None]

@@ -12,13 +12,13 @@ import pytest
 from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
-from semslam import compare, main_job
+from semslam import compare, compare_depth, evaluate, main_job
 from semslam.compare_depth import SHIFTED, DepthSource, StudiedFrame, best_scale, best_scale_shift, near_edges
 from semslam.evaluation.surface import points_reference
 from semslam.report import Section, Table, number, write_markdown
 from sequences import open_sequence
 
-ROOM = "room:frames=24,width=128,height=96"
+ROOM = "room:frames=20,width=96,height=72"
 VARIANTS = "sensor,predicted_raw,predicted_all,sensor_tracked,sensor_true_labels"
 
 
@@ -34,10 +34,12 @@ def network():
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, network):
-    """The folder of a comparison, run twice: the second run finds everything done."""
+    """The folder of a comparison."""
     out = tmp_path_factory.mktemp("compared")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main_job, "predictor", lambda *_: network)
+        patch.setattr(compare_depth, "FRAMES", 5)  # enough to see that every figure is there
+        patch.setattr(evaluate, "VOTES", 6)
         assert semslam("compare", ROOM, "--out", out, "--variants", VARIANTS, "--json", out / "flat.json") == 0
     return out
 
@@ -52,6 +54,7 @@ def test_every_variant_is_a_run_that_evaluate_reads(report, network, monkeypatch
     for name in VARIANTS.split(","):
         for file in ("config.yaml", "trajectory.txt", "map.ply", "map.npz", "metrics.json", "preview.png"):
             assert (report / name / file).stat().st_size > 0, (name, file)
+    monkeypatch.setattr(evaluate, "VOTES", 6)
     before = json.loads((report / "sensor" / "metrics.json").read_text())
     assert semslam("evaluate", report / "sensor") == 0
     assert json.loads((report / "sensor" / "metrics.json").read_text()) == before
@@ -128,7 +131,7 @@ def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, 
     (comparison,) = compare.open_comparisons([ROOM], other, settings, "predicted_all")
     (variant,) = comparison.variants
     run = comparison.prepared(variant)
-    for _ in zip(range(16), run):
+    for _ in zip(range(12), run):
         pass
     run.save()
     run = comparison.prepared(variant)
@@ -139,7 +142,7 @@ def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, 
     assert (other / "predicted_all" / "map.ply").read_bytes() == (report / "predicted_all" / "map.ply").read_bytes()
     (comparison,) = compare.open_comparisons([ROOM], other, compare.Settings(classes="nyu13"), "predicted_all")
     monkeypatch.setattr(main_job, "predictor", lambda *_: KnowingNetwork(open_sequence(ROOM), "nyu13"))
-    assert len(comparison.prepared(variant)) == 24  # other settings: from the start
+    assert len(comparison.prepared(variant)) == 20  # other settings: from the start
 
 
 def test_other_weights_mean_that_a_variant_is_made_again(report, network, monkeypatch, tmp_path):
@@ -153,7 +156,7 @@ def test_other_weights_mean_that_a_variant_is_made_again(report, network, monkey
     comparison.finish(run)
     assert comparison.prepared(variant) is None
     monkeypatch.setattr(compare, "weights_digest", lambda _: "a third")
-    assert len(comparison.prepared(variant)) == 24
+    assert len(comparison.prepared(variant)) == 20
 
 
 def test_the_commands_beside_the_figures_are_commands_of_ours(figures):
