@@ -10,10 +10,9 @@ S, with the features A of a layer (channels k, pixels ij) and g = dS/dA, for Y =
 The factor exp(S) that the paper has in w_k is the same for all channels, and a map is shown from its least to its
 largest value: it is left out, because it overflows for a score above 88.
 
-The paper's features have been through a ReLU. MobileNet-v2's bottlenecks are linear: there a negative feature with a
-negative gradient speaks for the score as much as two positive ones, and the sum of A might cancel the denominator. A
-is therefore seen as max(A, 0) and max(-A, 0), two channels with the gradients g and -g, of which the second changes
-nothing after a ReLU.
+The paper's features have been through a ReLU. MobileNet-v2's bottlenecks are linear, so that the sum of A may be
+negative there; the formula is taken as it is all the same. (Taking positive and negative parts for channels of their
+own, with the gradients g and -g, would restore its premise; with the bundled network it found classes worse.)
 
 A channel is weighed as a whole, so a map shows all places that look like what drives the score, not only those that
 do drive it: the maps of one pixel's depth are not confined to what is around it.
@@ -33,37 +32,43 @@ from torch import Tensor, nn
 from networks.encoders import MobileNetV2
 from networks.resnet import ResNet
 
-Alphas = Callable[[Tensor, Tensor], Tensor]  # features and gradient (B, C, h, w) -> weights of the same shape
+Worth = Callable[[Tensor, Tensor], Tensor]  # features and gradient (B, C, h, w) -> what channels are worth (B, C)
 Score = Callable[[dict[str, Tensor]], Tensor]  # the network's outputs -> what is looked for, one number
 LAYERS = (1, 2, 3, 4)  # at 1/4, 1/8, 1/16 and 1/32 of the image
 MOBILENET_LAYERS = {1: "layer3", 2: "layer4", 3: "layer6", 4: "layer8"}  # the last of each size
 
 
-def alphas(features: Tensor, gradient: Tensor) -> Tensor:
-    """The paper's weights of pixels."""
-    total = features.sum((2, 3), keepdim=True)
-    return _ratio(gradient.square(), 2 * gradient.square() + total * gradient**3)
+def paper(features: Tensor, gradient: Tensor) -> Tensor:
+    """What each channel is worth by the paper's formula."""
+    return _worth(gradient, features.sum((2, 3), keepdim=True) * gradient**3)
 
 
-def alphas_cubed_inside(features: Tensor, gradient: Tensor) -> Tensor:
-    """The weights of a widespread implementation, which has g^3 inside the sum: g^2 / (2 g^2 + sum_ab A_ab g_ab^3)."""
-    total = (features * gradient**3).sum((2, 3), keepdim=True)
-    return _ratio(gradient.square(), 2 * gradient.square() + total)
+def cubed_inside(features: Tensor, gradient: Tensor) -> Tensor:
+    """The formula of a widespread implementation, with g^3 inside the sum: g^2 / (2 g^2 + sum_ab A_ab g_ab^3)."""
+    return _worth(gradient, (features * gradient**3).sum((2, 3), keepdim=True))
 
 
-VARIANTS: dict[str, Alphas] = {"paper": alphas, "inside": alphas_cubed_inside}
+def grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """The formula of Grad-CAM (Selvaraju et al., ICCV 2017), without the ++: the gradient's sum.
+
+    Where a score is of many pixels, gradients of both signs cancel in it, as they do not in the others.
+    """
+    return gradient.sum((2, 3))
 
 
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    return numerator / torch.where(denominator == 0, torch.ones_like(denominator), denominator)
+def _worth(gradient: Tensor, third: Tensor) -> Tensor:
+    below = 2 * gradient.square() + third
+    alphas = gradient.square() / torch.where(below == 0, torch.ones_like(below), below)
+    return (alphas * F.relu(gradient)).sum((2, 3))
 
 
-def heat(features: Tensor, gradient: Tensor, weights: Alphas = alphas) -> Tensor:
+VARIANTS: dict[str, Worth] = {"paper": paper, "inside": cubed_inside, "grad-cam": grad_cam}
+
+
+def heat(features: Tensor, gradient: Tensor, worth: Worth = paper) -> Tensor:
     """The map (B, h, w), not negative, of features (B, C, h, w) and the score's gradient by them."""
     features, gradient = features.double(), gradient.double()  # cubes of gradients leave the range of float32
-    features, gradient = torch.cat([F.relu(features), F.relu(-features)], 1), torch.cat([gradient, -gradient], 1)
-    worth = (weights(features, gradient) * F.relu(gradient)).sum((2, 3))  # (B, 2 C) of each channel
-    return F.relu((worth[:, :, None, None] * features).sum(1))
+    return F.relu((worth(features, gradient)[:, :, None, None] * features).sum(1))
 
 
 def encoder_layers(network: nn.Module) -> dict[int, nn.Module]:
@@ -80,7 +85,7 @@ def heat_maps(
     layers: dict[int, nn.Module],
     run: Callable[[], dict[str, Tensor]],
     scores: Sequence[Score],
-    weights: Alphas = alphas,
+    worth: Worth = paper,
 ) -> dict[int, Tensor]:
     """The map (h, w) of each layer: of several scores the sum of their maps.
 
@@ -107,7 +112,7 @@ def heat_maps(
         )
         for (number, f), gradient in zip(features.items(), gradients):
             if gradient is not None:  # a layer that the score does not depend on
-                maps[number] += heat(f.detach(), gradient, weights)[0].cpu()
+                maps[number] += heat(f.detach(), gradient, worth)[0].cpu()
     return maps
 
 
@@ -263,7 +268,7 @@ class Attention:
         scores: Sequence[Score],
         layers: Sequence[int] = LAYERS,
         labels: np.ndarray | None = None,
-        weights: Alphas = alphas,
+        worth: Worth = paper,
     ) -> dict[int, np.ndarray]:
         """The map (H, W) float32, 0 to 1, of each layer: where what is seen drives the scores.
 
@@ -275,7 +280,7 @@ class Attention:
         known = encoder_layers(self.network)
         if unknown := [number for number in layers if number not in known]:
             raise ValueError(f"there is no layer {unknown[0]}; there are {', '.join(map(str, known))}")
-        maps = heat_maps({n: known[n] for n in layers}, lambda: self._outputs(image, labels), scores, weights)
+        maps = heat_maps({n: known[n] for n in layers}, lambda: self._outputs(image, labels), scores, worth)
         return {number: stretched(heat_map, (image.shape[0], image.shape[1])) for number, heat_map in maps.items()}
 
     def pose_scores(self, position: Sequence[float] | None = None) -> list[Score]:

@@ -118,7 +118,7 @@ def attend(
 ) -> dict[int, np.ndarray]:
     """Write the figure of an image (H, W, 3) uint8 RGB to `path`; returns the maps (H, W), 0 to 1, by layer.
 
-    options: of `Attention.__call__`, the formula's `weights` for example.
+    options: of `Attention.__call__`, the formula, `worth`, for example.
     """
     asked = question(attention, target or default_target(attention), image, labels)
     maps = attention(image, asked.scores, layers, labels, **options)
@@ -150,7 +150,9 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
             *asked.pixel, "o", markersize=9, markerfacecolor="none", markeredgecolor="red", markeredgewidth=1.5
         )
     if asked.region is not None:
+        # smoothed, or the outlines of a class that is strewn over the image would hide it
         region = cv2.resize(asked.region.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        region = cv2.GaussianBlur(region, (0, 0), width / 120)
         if region.min() < 0.5 < region.max():
             axes[0].contour(region, [0.5], colors="white", linewidths=2.5)
             axes[0].contour(region, [0.5], colors="red", linewidths=1.2)
@@ -162,7 +164,7 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
         axis.set_title(f"layer {number}", fontsize=11)
     scale = figure.colorbar(_scale(), ax=list(axes), shrink=0.8, pad=0.01, ticks=[0, 1])
     scale.ax.set_yticklabels(["least", "most"])
-    figure.suptitle(f"Grad-CAM++: {asked.title}", fontsize=12)
+    figure.suptitle(f"Where the network looks: {asked.title}", fontsize=12)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import attention
-from networks.attention import Attention, alphas, alphas_cubed_inside, encoder_layers, heat, heat_maps, stretched
+from networks.attention import VARIANTS, Attention, encoder_layers, heat, heat_maps, stretched
 from networks.joint import JointNetwork
 from networks.pose_networks import LabelInputNetwork, PoseNetwork
 from semslam.attend import Target, attend, default_target, parse_target, question
@@ -65,21 +65,29 @@ def test_the_map_is_that_of_the_derivatives_of_the_exponential(seed: int) -> Non
 def test_the_widespread_variant_has_the_cube_inside_its_sum() -> None:
     features, network = tiny()
     g = gradient_of(network, features)
-    expected = torch.zeros_like(features)
+    worth = torch.zeros(3, dtype=g.dtype)
     for k in range(3):
         inside = sum(float(features[0, k, a, b] * g[0, k, a, b] ** 3) for a in range(3) for b in range(4))
         for i in range(3):
             for j in range(4):
-                expected[0, k, i, j] = g[0, k, i, j] ** 2 / (2 * g[0, k, i, j] ** 2 + inside)
-    torch.testing.assert_close(alphas_cubed_inside(features, g), expected)
-    assert (alphas(features, g) - expected).abs().max() > 1e-3
+                alpha = g[0, k, i, j] ** 2 / (2 * g[0, k, i, j] ** 2 + inside)
+                worth[k] += alpha * g[0, k, i, j].clamp(min=0)
+    torch.testing.assert_close(VARIANTS["inside"](features, g)[0], worth)
+    assert (VARIANTS["paper"](features, g)[0] - worth).abs().max() > 1e-3
+
+
+def test_grad_cam_sums_the_gradient() -> None:
+    features, network = tiny()
+    g = gradient_of(network, features)
+    expected = sum(float(g[0, k].sum()) * features[0, k] for k in range(3)).clamp(min=0)
+    torch.testing.assert_close(heat(features, g, VARIANTS["grad-cam"])[0], expected)
 
 
 def test_without_gradient_there_is_no_map_and_no_division_by_zero() -> None:
     features, _ = tiny()
     zero = torch.zeros_like(features)
-    for weights in (alphas, alphas_cubed_inside):
-        assert (heat(features, zero, weights) == 0).all()
+    for worth in VARIANTS.values():
+        assert (heat(features, zero, worth) == 0).all()
     assert (stretched(heat(features, zero)[0], (7, 9)) == np.zeros((7, 9))).all()
 
 
@@ -244,7 +252,7 @@ def test_the_command_writes_a_figure_or_one_line_of_what_is_wrong(
         (("--target", "pose"), "tells segmentation and depth, not pose"),
         (("--layers", "7"), "there is no layer 7"),
         (("--layers", "all"), "expected numbers with commas"),
-        (("--variant", "mine"), "known are paper, inside"),
+        (("--variant", "mine"), "known are paper, inside, grad-cam"),
         (("--weights", tmp_path / "none.safetensors"), "no such weights file"),
         (("--weights", source), "image.png"),
     ):

@@ -43,7 +43,7 @@ def attend(
     layers: Annotated[str, typer.Option(help="Layers of the encoder, 1 (fine) to 4 (coarse).")] = "1,2,3,4",
     labels: Annotated[Path | None, typer.Option(help="Label image, for networks that read one.")] = None,
     variant: Annotated[
-        str, typer.Option(help="paper | inside: the formula of a common implementation, the cube in the sum.")
+        str, typer.Option(help="paper | inside (a common implementation: the cube in the sum) | grad-cam (no ++)")
     ] = "paper",
 ) -> None:
     """Show where a network looks: Grad-CAM++ heat maps of an image, for a class, a pixel's depth or the pose."""
@@ -60,7 +60,7 @@ def attend(
     network = Attention.load(weights)
     named = job.read_labels(labels, network.label_set) if labels else None
     numbers = [int(layer) for layer in layers.split(",")]
-    job.attend(network, color, out, asked, numbers, named, weights=VARIANTS[variant])
+    job.attend(network, color, out, asked, numbers, named, worth=VARIANTS[variant])
     typer.echo(f"figure: {out}")
 
 
