@@ -1,6 +1,6 @@
 """Pose networks on two scenes with one budget of processor time each, and nearest-neighbour retrieval beside them.
 
-    python benchmarks/poses.py OUT [--seconds 30] [--seeds 1 2 3] [--scenes redkitchen icl_livingroom1]
+    python benchmarks/poses.py OUT [--seconds 30] [--seeds 1 2 3] [--scenes redkitchen icl_livingroom1] [--json FILE]
 
 Training frames are the first 70 % of a scene, except every fifth of them; tested are those fifths ("between", frames
 that have neighbours in training 1/30 s away) and the last 30 % ("later", which the camera reaches after training).
@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--scenes", nargs="+", choices=list(LAST), default=list(LAST))
     parser.add_argument("--table", action="store_true", help="print what there is and train nothing")
+    parser.add_argument("--json", type=Path, help="also write every model's figures, seed by seed, here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -235,6 +236,8 @@ def main() -> None:
     if not arguments.table:
         run(arguments.out, arguments.scenes, arguments.seeds, arguments.seconds)
     print(table(arguments.out, arguments.scenes))
+    if arguments.json:
+        write_json(arguments.json, {scene: known_results(arguments.out, scene) for scene in arguments.scenes})
 
 
 if __name__ == "__main__":
