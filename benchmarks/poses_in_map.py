@@ -1,4 +1,4 @@
-"""One map from given poses, one from tracked, one from a pose network's, one from these refined: how good is each?
+"""Maps from given, tracked, predicted and refined poses: how good is each? And is a camera found again in a map?
 
     python benchmarks/poses_in_map.py OUT WEIGHTS [--sequence ../shared/data/redkitchen] [--width 320]
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,12 @@ from semslam import config as configs
 from semslam import main_job
 from semslam.evaluate import evaluate_run, scene_reference
 from semslam.perception import PerceptionConfig
+from semslam.poses import inverse, rotation_angle
+from semslam.predicted_poses import proposals
 from semslam.run import RunConfig
 from semslam.run_folder import RunFolder, write_json
-from semslam.slam import SlamConfig
+from semslam.slam import Slam, SlamConfig
+from semslam.tracking import Tracker
 from sequences import open_sequence
 
 RUNS = {"given": "dataset", "tracked": "tracked", "predicted": "predicted", "predicted + refined": "predicted-refined"}
@@ -57,10 +61,56 @@ def world_errors(folder: Path, sequence: str) -> tuple[float, float]:
         i = int(np.abs(np.asarray(truth.timestamps) - time).argmin())
         if i in lost:
             continue
-        E = np.linalg.inv(truth[i].T_world_camera) @ T
-        metres.append(np.linalg.norm(E[:3, 3]))
-        degrees.append(np.degrees(np.arccos(np.clip((np.trace(E[:3, :3]) - 1) / 2, -1, 1))))
+        off = error(truth[i].T_world_camera, T)
+        metres.append(off[0])
+        degrees.append(off[1])
     return float(np.median(metres)), float(np.median(degrees))
+
+
+def found_again(sequence: str, weights: str, width: int) -> None:
+    """A camera that appears anywhere in a map of the training frames: found by the network, or by keyframes, or not?
+
+    The map is tracked. "Between" are frames that were left out of it and of the training; "later" those after both,
+    some of which see places that are not in the map. Right is within 10 cm and 3 degrees of the data set's pose.
+    """
+    recording, pose_of = open_sequence(sequence), main_job.pose_network(weights)
+    config = SlamConfig(perception=PerceptionConfig(labels="none", width=width))
+    tracker = Tracker(config.tracking)
+    slam = Slam(recording.camera, config, track=tracker, label_set=recording.label_set)
+    last = int(0.7 * len(recording))
+    for i in range(last):
+        if i % 5 != 4:
+            slam.step(recording[i])
+    print("\n| frames | of | by | found right | found wrong | network off by m | deg | found off by m | deg |\n"
+          "|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+    for name, indices in (("between", range(4, last, 5)), ("later", range(last, len(recording), 4))):
+        found: dict[str, list[tuple[float, float]]] = {"network": [], "keyframes": [], "both": []}
+        predicted = []
+        for i in indices:
+            frame = recording[i]
+            truth, frame = frame.T_world_camera, replace(frame, T_world_camera=None, timestamp=frame.timestamp + 60)
+            observation = slam.fusion.prepare(slam.perceive(frame))
+            predicted.append(error(truth, pose_of(frame.color)))
+            for by in found:
+                anew = Tracker(config.tracking, propose=None if by == "keyframes" else proposals(pose_of))
+                if by != "network":
+                    anew.restore(tracker.state())
+                    anew.lost = True
+                tracking = anew(observation, slam.predict)
+                if tracking.ok and tracking.covariance is not None:
+                    found[by].append(error(truth, tracking.T_world_camera))
+        raw = np.median(np.array(predicted), axis=0)
+        for by, errors in found.items():
+            right = [e for e in errors if e[0] < 0.1 and e[1] < 3]
+            off = np.median(np.array(right), axis=0) if right else (float("nan"),) * 2
+            print(f"| {name} | {len(predicted)} | {by} | {len(right)} | {len(errors) - len(right)} "
+                  f"| {raw[0]:.3f} | {raw[1]:.1f} | {off[0]:.3f} | {off[1]:.2f} |", flush=True)  # fmt: skip
+
+
+def error(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Metres and degrees between two poses."""
+    E = inverse(a) @ b
+    return float(np.linalg.norm(E[:3, 3])), float(np.degrees(rotation_angle(E)))
 
 
 def main() -> None:
@@ -86,6 +136,7 @@ def main() -> None:
               flush=True)  # fmt: skip
         rows[name] = f | {"frames_fused": metrics["frames_fused"], "median_m": metres, "median_deg": degrees}
     write_json(arguments.out / "table.json", rows)
+    found_again(arguments.sequence, arguments.weights, arguments.width)
 
 
 if __name__ == "__main__":

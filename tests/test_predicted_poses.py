@@ -168,3 +168,61 @@ def test_poses_that_need_a_network_say_so() -> None:
         pose_source("predicted", sequence)
     with pytest.raises(ValueError, match="--pose-weights is for --poses predicted or tracked"):
         pose_source("dataset", sequence, pose_of=Oracle([]))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """A file of random weights of a network by its name."""
+    import torch
+
+    from networks.pose_networks import open_network
+    from networks.pose_predictor import save
+
+    folder = tmp_path_factory.mktemp("weights")
+
+    def made(name: str) -> str:
+        torch.manual_seed(0)
+        settings = {"network": name, "encoder": "mobilenet_v2", "feature": 8, "dropout": 0.0, "num_classes": 3,
+                    "class_set": None, "mean": [0, 0, 0], "std": [1, 1, 1], "input_size": [48, 64]}  # fmt: skip
+        save(folder / f"{name}.safetensors", open_network(name, settings), settings)
+        return str(folder / f"{name}.safetensors")
+
+    return made
+
+
+def test_weights_that_are_missing_or_of_another_kind_are_one_line(weights: Callable[[str], str], tmp_path) -> None:
+    from networks import checkpoints
+    from semslam.main_job import prepare
+
+    for poses_, file, message in (
+        ("tracked", str(tmp_path / "none.safetensors"), "none.safetensors: no such weights file"),
+        ("tracked", str(checkpoints.bundled()), "not the weights of a pose network"),
+        ("tracked", weights("segmentation"), "tells no pose"),
+        ("tracked", weights("dual_input"), "reads labels"),
+        ("predicted", None, "needs --pose-weights FILE"),
+        ("dataset", weights("pose"), "is for --poses predicted or tracked, not for dataset"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message) as caught:
+            prepare(
+                "room:frames=2,width=64,height=48", tmp_path / "run", poses=poses_, pose_weights=file, labels="none"
+            )
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("poses_", ["predicted", "tracked"])
+def test_the_main_job_runs_with_a_pose_network_and_goes_on(
+    poses_: str, weights: Callable[[str], str], tmp_path
+) -> None:
+    from semslam.main_job import finish, prepare
+
+    sequence, settings = "room:frames=6,width=96,height=72", {"poses": poses_, "pose_weights": weights("pose")}
+    run = prepare(sequence, tmp_path / "run", labels="none", **settings)
+    for _ in zip(range(3), run):
+        pass
+    run.save()
+    run = prepare(sequence, tmp_path / "run", labels="none", resume=True, **settings)
+    for _ in run:
+        pass
+    metrics = finish(run, mesh=False)
+    assert metrics["frames"] == 6 and metrics["frames_fused"] == 6
+    assert run.config.pose_weights == settings["pose_weights"]
