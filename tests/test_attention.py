@@ -258,3 +258,26 @@ def test_the_command_writes_a_figure_or_one_line_of_what_is_wrong(
     ):
         code, line = run(*arguments)
         assert code == 2 and message in line and len(line.splitlines()) == 1
+
+
+def test_pose_weights_are_asked_for_the_pose_and_for_the_error_of_a_position(image: np.ndarray, tmp_path: Path) -> None:
+    from networks.pose_networks import open_network
+    from networks.pose_predictor import save
+
+    for name in ("multitask", "label_input"):
+        torch.manual_seed(0)
+        settings = {"network": name, "encoder": "resnet34", "feature": 8, "dropout": 0.0, "num_classes": 13,
+                    "class_set": "nyu13", "mean": [0, 0, 0], "std": [1, 1, 2], "input_size": [48, 64]}  # fmt: skip
+        save(tmp_path / "weights.safetensors", open_network(name, settings), settings)
+        asked = Attention.load(tmp_path / "weights.safetensors")
+        labels = np.full(image.shape[:2], 3, np.uint8) if asked.needs_labels else None
+        for text in ("pose", "pose:1,2,3"):
+            question_ = question(asked, parse_target(text), image, labels)
+            maps = asked(image, question_.scores, (3, 4), labels)
+            assert all(heat_map.shape == image.shape[:2] and np.isfinite(heat_map).all() for heat_map in maps.values())
+        # metres are reduced by the statistics that the weights were saved with
+        score = asked.pose_scores((0.0, 0.0, 4.0))[0]
+        assert float(score({"pose": torch.zeros(1, 6)})) == pytest.approx(2 / 3)
+        if name == "label_input":
+            with pytest.raises(ValueError, match="--labels"):
+                question(asked, Target("pose"), image)
