@@ -184,8 +184,7 @@ class LoopCloser:
             found = self._registered(int(a), live, poses.inverse(keyframes.T_world_camera[a]) @ T_k, c.fitting)
             if found is not None:
                 edges.append(self._edge(int(a), k, found))
-        if k >= 2 and not np.any(shared >= c.overlap):
-            edges += self._global_closure(k, live)
+        edges += self._global_closure(k, live, shared)
         return edges
 
     def _shared(self, k: int, depth: np.ndarray) -> np.ndarray:
@@ -200,12 +199,15 @@ class LoopCloser:
         loop_kernels.overlaps(np.stack(self._grids[: k - 1]), T_live_grid, depth, K, f32(SAME), shared)
         return shared
 
-    def _global_closure(self, k: int, live: Observation) -> list[Edge]:
-        """Edges to the keyframe that looks most alike and to a neighbour of it, if both lead to the same pose."""
+    def _global_closure(self, k: int, live: Observation, shared: np.ndarray) -> list[Edge]:
+        """Edges to the keyframe that looks most alike, although by its pose it should see something else, and to a
+        neighbour of it, if both lead to the same pose."""
         c, keyframes = self.config, self.tracker.keyframes
+        if k < 2:
+            return []
         dissimilarity = keyframes.dissimilarity(keyframes.codes[k])[: k - 1]
         a = int(np.argmin(dissimilarity))
-        if dissimilarity[a] > c.max_dissimilarity:
+        if dissimilarity[a] > c.max_dissimilarity or shared[a] >= c.overlap:
             return []
         first = self._registered(a, live, np.eye(4), self.tracker.config.found_fitting)
         if first is None:
