@@ -91,6 +91,9 @@ def test_the_command_writes_the_figures_into_the_run_and_where_it_is_asked_to(
     for name in STABLE:
         assert metrics[name] == written[name]
     assert metrics["surfels"] > 0  # what the run itself had written is still there
+    for name in ("trajectory.png", "trajectory_errors.png"):
+        assert (run / name).stat().st_size > 10_000
+    assert written["times_lost"] == 0 and written["coverage"] == 1
 
 
 def test_a_run_is_held_against_the_surface_that_one_names(run, network, tmp_path):
