@@ -165,7 +165,7 @@ class DepthHelps:
     def __call__(self, observation: Observation, predict: Predict) -> Observation:
         """The observation with better depth, and with confidence 0 where it must not be fused."""
         c, T = self.config, self.expect(observation)
-        observation = observation if c.weights else replace(observation, confidence=None)
+        observation = replace(observation, confidence=_relative(observation.confidence) if c.weights else None)
         known = KnownDepths(np.zeros((0, 2), np.float32), np.zeros(0), np.zeros(0))
         depth = observation.depth
         if T is None:
@@ -238,6 +238,16 @@ class DepthHelps:
         self._waited = int(state["waited"])
         self._level = ScaleShift(*map(float, state["level"])) if "level" in state else None
         self._last = state.get("last")
+
+
+def _relative(confidence: np.ndarray | None) -> np.ndarray | None:
+    """The confidence (H, W) relative to the image's mean: which pixels to believe more than others.
+
+    Surfels become stable by what they add up to; a network that is unsure of everything must not keep them from it.
+    """
+    if confidence is None:
+        return None
+    return np.clip(confidence / max(float(confidence.mean()), 1e-6), 0, 2).astype(np.float32)
 
 
 def _without_depth(observation: Observation) -> Observation:

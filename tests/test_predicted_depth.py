@@ -189,8 +189,16 @@ def test_without_helps_depth_goes_in_as_it_comes():
     out = helps_for(only())(replace(observation, confidence=np.full(CAMERA.shape, 0.5, np.float32)), lambda _: None)
     np.testing.assert_array_equal(out.depth, observation.depth)
     assert out.confidence is None
-    weighed = helps_for(only("weights"))(replace(observation, confidence=np.full(CAMERA.shape, 0.5)), lambda _: None)
-    assert weighed.confidence is not None and (weighed.confidence == 0.5).all()
+
+
+def test_uncertainty_weighs_pixels_against_each_other_not_frames():
+    confidence = np.full(CAMERA.shape, 0.1, np.float32)
+    confidence[:, :20] = 0.05
+    observation = replace(looking(np.eye(4)), confidence=confidence)
+    weighed = helps_for(only("weights"))(observation, lambda _: None).confidence
+    assert weighed is not None
+    assert weighed.mean() == pytest.approx(1, rel=1e-5)
+    assert weighed[0, 0] == pytest.approx(0.5 * weighed[0, 50])
 
 
 def test_helps_are_named_and_unknown_ones_refused():
