@@ -32,13 +32,7 @@ SMALL = {"encoder": "mobilenet_v2", "feature": 16, "num_classes": 7}
 METRES = PoseStatistics()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On images this small a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def random_poses(count: int, seed: int = 0) -> np.ndarray:
