@@ -147,6 +147,9 @@ class PoseObjective:
         label_set = next((images.label_set for images in posed if images.label_set), None)
         self.num_classes = len(next(i.colors() for i in posed if i.label_set)) if label_set else 1
         labels, depth = kind.reads_labels or "segmentation" in kind.tells, "depth" in kind.tells
+        found = sorted({i.label_set for i in (*posed, *odometry, validation) if i.label_set})
+        if labels and len(found) > 1:
+            raise ValueError(f"the sources' labels are of different sets: {', '.join(found)}; choose one")
         kept = [source.in_memory for source in (*config.sources, *config.unlabelled)]
         sets = [PoseSamples(images, size, labels, depth, keep) for images, keep in zip(posed + odometry, kept)]
         self.sets, self.odometry = sets[: len(posed)], sets[len(posed) :]

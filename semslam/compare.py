@@ -240,7 +240,8 @@ class Comparison:
     def _prepare_truth(self) -> None:
         if self.network is None:
             self.network = main_job.predictor(self.settings.classes, self.settings.weights, self.settings.engine)
-        if self.reference is None and (self.sequence.has_poses or self.settings.truth not in ("auto", "depth", "tsdf")):
+        posed_depth = self.sequence.has_poses and self.sequence.has_depth
+        if self.reference is None and (posed_depth or self.settings.truth not in ("auto", "depth", "tsdf")):
             self.reference = scene_reference(self.sequence, self.settings.truth)
         if self.depth is None and self.sequence.has_depth:
             self.depth = DepthStudy(self.sequence, self.network, self.reference)
@@ -264,8 +265,9 @@ def open_comparisons(
     if settings.classes not in ("nyu13", "nyu40"):
         raise ValueError(f"--classes is {settings.classes!r}, expected nyu13 or nyu40")
     found: list[Comparison] = []
+    base = configs.load(settings.config, RunConfig) if settings.config else RunConfig()
+    settings = replace(settings, weights=settings.weights or base.weights, engine=settings.engine or base.engine)
     for path in paths:
-        base = configs.load(settings.config, RunConfig) if settings.config else RunConfig()
         sequence = replace(base, sequence=path, kind=settings.kind or base.kind).open_sequence()
         chosen = chosen_variants(variants_of(sequence), variants)
         folder = out if len(paths) == 1 else out / f"{len(found) + 1}_{sequence.name}"

@@ -15,9 +15,9 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
+from semslam.evaluate import readable
 from semslam.evaluation.depth import FIGURES, PROTOCOLS, DepthErrors, DepthScores
 from semslam.evaluation.surface import Reference
-from semslam.frame import Frame
 from semslam.labels import LABEL_SETS, remap_labels, remap_probabilities
 from semslam.perception import Network
 from semslam.scale_alignment import ScaleShift
@@ -164,7 +164,7 @@ class DepthStudy:
 
         None where the frame cannot be read or has no true depth.
         """
-        frame = _readable(self.sequence, index)
+        frame = readable(self.sequence, index)
         if frame is None or frame.depth is None:
             return None
         size = (frame.depth.shape[1], frame.depth.shape[0])
@@ -185,7 +185,7 @@ class DepthStudy:
         """
         source = self.sources.setdefault(name, DepthSource())
         for index in self.indices:
-            frame = _readable(self.sequence, index) if index in pose_of else None
+            frame = readable(self.sequence, index) if index in pose_of else None
             if frame is None or frame.depth is None:
                 continue
             in_range = (frame.depth > near) & (frame.depth < far)
@@ -203,14 +203,6 @@ class DepthStudy:
         if not order:
             raise ValueError(f"{self.sequence.name}: no frame has true depth to compare with")
         return order[(len(order) - 1) // 2], order[-1]
-
-
-def _readable(sequence: Any, index: int) -> Frame | None:
-    """The frame, if it can be read."""
-    try:
-        return sequence[index]
-    except (ValueError, OSError):
-        return None
 
 
 def rendered_depth(cloud: SurfelCloud, camera: Camera, T_world_camera: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from semslam.evaluation.figures import label_figures, surface_figures, trajector
 from semslam.evaluation.map_labels import MapLabelScores, pooled_and_mean, rendered_probabilities, surfel_truth
 from semslam.evaluation.surface import Reference, SurfaceScores
 from semslam.evaluation.trajectory import TrajectoryErrors, matched, trajectory_errors
+from semslam.frame import Frame
 from semslam.geometry_files import read_surface
 from semslam.labels import LABEL_SETS, remap_labels, remap_probabilities
 from semslam.perception import Network
@@ -70,11 +71,13 @@ def evaluate_run(
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
     paths = _paths(progress, sequence)
     errors = _trajectory_errors(paths, with_scale)
-    figures |= trajectory_figures(errors, len(progress.indices) + len(progress.corrupt), len(progress.lost))
+    offered = progress.next_index - len(progress.held_out)
+    figures |= trajectory_figures(errors, offered, len(progress.lost) + len(progress.corrupt))
     if errors is not None and config.poses == "dataset":
         figures["trajectory_protocol"] += "; the poses were given, so that the error is 0 by construction"
     scores = per_surfel = None
-    if reference is None and (sequence.has_poses or truth not in ("auto", "depth", "tsdf")):
+    posed_depth = sequence.has_poses and sequence.has_depth
+    if reference is None and (posed_depth or truth not in ("auto", "depth", "tsdf")):
         reference = scene_reference(sequence, truth)
     if reference is not None:
         positions = _in_reference_frame(cloud.positions, progress, sequence, config.poses)
@@ -126,8 +129,12 @@ def scene_reference(sequence: Any, truth: str = "auto") -> Reference:
     if not posed or not sequence.has_depth:
         raise ValueError(f"{sequence.name} has no depth with poses to make a reference of; name a mesh or a cloud")
     if truth == "depth":
-        frames = (sequence[i] for i in _evenly(posed, VIEWS))
-        seen = ((frame.camera, frame.depth, frame.T_world_camera) for frame in frames)
+        frames = (frame for i in _evenly(posed, VIEWS) if (frame := readable(sequence, i)) is not None)
+        seen = (
+            (f.camera, f.depth, f.T_world_camera)
+            for f in frames
+            if f.depth is not None and f.T_world_camera is not None
+        )
         return surface.depth_reference(seen, "the sequence's depth back-projected with its poses", NEAR, FAR)
     return _tsdf_reference(sequence, posed, small, views)
 
@@ -137,7 +144,9 @@ def _tsdf_reference(sequence: Any, posed: list[int], camera: Camera, views: list
 
     reconstruction = Reconstruction(ReconstructionConfig(max_depth=FAR))
     for i in _evenly(posed, TSDF_FRAMES):
-        frame = sequence[i]
+        frame = readable(sequence, i)
+        if frame is None or frame.depth is None or frame.T_world_camera is None:
+            continue
         depth = np.where(frame.depth > NEAR, frame.depth, np.float32(0))
         reconstruction.integrate(depth, frame.color, frame.camera, frame.T_world_camera)
     mesh = reconstruction.mesh()
@@ -211,13 +220,13 @@ def _labels(
     pose_of = {i: T for i, T in zip(progress.indices, progress.poses) if i not in set(progress.lost)}
     posed = []
     for i in _evenly(_labelled(sequence, list(pose_of)), VOTES):
-        frame = sequence[i]
-        if frame.labels is not None:
+        frame = readable(sequence, i)
+        if frame is not None and frame.labels is not None:
             camera, truth = _of_map_size(frame, settings.width)
             posed.append((camera, pose_of[i], truth))
     for i in _labelled(sequence, [i for i in pose_of if i % every == 0]):
-        frame = sequence[i]
-        if frame.labels is None:
+        frame = readable(sequence, i)
+        if frame is None or frame.labels is None:
             continue
         camera, truth = _of_map_size(frame, settings.width)
         on_map = rendered_probabilities(cloud, render(cloud, camera, pose_of[i], cull_back=False))
@@ -259,6 +268,14 @@ def _of_map_size(frame: Any, width: int | None) -> tuple[Camera, np.ndarray]:
         return camera, frame.labels
     camera = camera.resized(width, round(camera.height * width / camera.width))
     return camera, cv2.resize(frame.labels, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
+
+
+def readable(sequence: Any, index: int) -> Frame | None:
+    """The frame, if it can be read: a damaged one spoils no more than itself."""
+    try:
+        return sequence[index]
+    except (ValueError, OSError):
+        return None
 
 
 def _evenly(items: list[int], count: int) -> list[int]:

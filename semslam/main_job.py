@@ -89,6 +89,11 @@ def prepare(
         raise ValueError(f"--hold-out is {hold_out}, expected at least 2: some frames must be left to fuse")
     if depth == "sensor" and (finding := implausible_depth(sequence)) is not None:
         raise ValueError(f"{path}: {finding.what}; {finding.remedy}")
+    if depth == "predicted" and settings.poses == "predicted-refined":
+        raise ValueError(
+            "--poses predicted-refined registers every frame, which needs the sensor's depth; with --depth predicted "
+            "use --poses predicted or tracked"
+        )
     folder = RunFolder.create(out)
     needs_network = "predicted" in (depth, labels)
     pose_of = pose_network(settings.pose_weights) if settings.pose_weights else None

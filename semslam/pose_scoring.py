@@ -67,13 +67,12 @@ def score_poses(
     """
     if predictor.needs_labels and images.read_labels is None:
         raise ValueError(f"{images.source}: has no labels, which this network reads; name a folder of them")
-    predicted, names, matrix = [], set(), None
+    predicted, matrix = [], None
     labelled = 0
     tells_labels = "segmentation" in predictor.network.tells
-    if tells_labels and images.label_set is not None and images.label_set != predictor.metadata.get("class_set"):
-        raise ValueError(
-            f"{images.source}: labels are {images.label_set}, the network tells {predictor.metadata.get('class_set')}"
-        )
+    known = predictor.metadata.get("class_set")
+    if (tells_labels or predictor.needs_labels) and images.label_set is not None and images.label_set != known:
+        raise ValueError(f"{images.source}: labels are {images.label_set}, the network's {known}")
     for image in images:
         found = predictor.predict(image.color, image.labels if predictor.needs_labels else None)
         if found.T_world_camera is not None:
@@ -82,7 +81,6 @@ def score_poses(
             matrix = matrix or ConfusionMatrix(int(predictor.metadata["num_classes"]))
             matrix.add(found.labels, image.labels)
             labelled += 1
-        names.add(image.name)
         if report is not None:
             report(image.name)
     figures: dict[str, Any] = {"images": len(images)}

@@ -34,25 +34,32 @@ def predicted_track(pose_of: PoseOf) -> Track:
     return track
 
 
-def refined_track(pose_of: PoseOf, config: TrackingConfig | None = None) -> Track:
+class RefinedTrack:
     """Tracking of each frame by itself: the network's pose, registered against the map. What does not fit is lost.
 
     Every frame is a new camera that looks for the map, so that no error is carried from one frame to the next, and no
     motion helps. The first one lies where the data set says, or else where the network does.
     """
-    from semslam.tracking import Tracker
 
-    propose, begun = proposals(pose_of), False
+    def __init__(self, pose_of: PoseOf, config: TrackingConfig | None = None) -> None:
+        self.config, self.propose = config, proposals(pose_of)
+        self.begun = False  # whether a frame lies in the map
 
-    def track(observation: Observation, predict: Callable[[np.ndarray], View]) -> Tracking:
-        nonlocal begun
-        tracking = Tracker(config, propose=propose)(observation, predict)
-        if begun and tracking.ok and tracking.covariance is None:  # placed where the map is empty
+    def __call__(self, observation: Observation, predict: Callable[[np.ndarray], View]) -> Tracking:
+        from semslam.tracking import Tracker
+
+        tracking = Tracker(self.config, propose=self.propose)(observation, predict)
+        if self.begun and tracking.ok and tracking.covariance is None:  # placed where the map is empty
             return replace(tracking, ok=False, reason="the map does not fit where the network sees the camera")
-        begun = begun or tracking.ok
+        self.begun = self.begun or tracking.ok
         return tracking
 
-    return track
+    def state(self) -> dict[str, np.ndarray]:
+        """What has to be kept to go on later; for `restore`."""
+        return {"begun": np.array(self.begun)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.begun = bool(state["begun"])
 
 
 def proposals(pose_of: PoseOf, offsets: Sequence[np.ndarray] | None = None) -> Propose:

@@ -49,12 +49,13 @@ def _again(c: Comparison, section: Any) -> list[str]:
 def figures_of(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """report.json: every figure of every variant under the names of `semslam evaluate`, and how to get them again."""
     scenes = {}
-    for c in comparisons:
+    for k, c in enumerate(comparisons, 1):
         variants = {
             r.variant.name: {**r.figures, "what": r.variant.what, "commands": list(r.commands)} for r in c.results
         }
         study = {name: source.figures() for name, source in c.depth.sources.items()} if c.depth else {}
-        scenes[c.name] = {"sequence": c.path, "variants": variants, "depth": study}
+        scene = f"{k}_{c.name}" if len(comparisons) > 1 else c.name  # many recordings are called seq-01
+        scenes[scene] = {"sequence": c.path, "variants": variants, "depth": study}
     return {"scenes": scenes, "pooled": pooled_figures(comparisons) if len(comparisons) > 1 else {}}
 
 

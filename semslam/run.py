@@ -16,7 +16,7 @@ from semslam import config as configs
 from semslam.associations import Associations
 from semslam.frame import Frame, Step, Tracking
 from semslam.predicted_depth import DepthHelps
-from semslam.predicted_poses import PoseOf, predicted_track, proposals, refined_track
+from semslam.predicted_poses import PoseOf, RefinedTrack, predicted_track, proposals
 from semslam.run_folder import RunFolder, versions
 from semslam.slam import Slam, SlamConfig, Track, given_pose
 from semslam.surfels import SurfelMap
@@ -103,6 +103,7 @@ class Progress:
             "run_seconds": np.array(self.seconds),
             "run_loops": np.array(self.loops),
             "run_fused": np.array(self.fused),
+            "run_reason": np.array(self.reason),
         }
         for name in ("indices", "lost", "corrupt", "held_out"):
             arrays[f"run_{name}"] = np.array(getattr(self, name), np.int64)
@@ -122,6 +123,7 @@ class Progress:
             seconds=float(state["run_seconds"]),
             loops=int(state["run_loops"]),
             fused=int(state["run_fused"]),
+            reason=str(state.get("run_reason", "")),
             stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
             **lists,
         )
@@ -237,7 +239,7 @@ class Run:
     def _parts(self) -> dict[str, Any]:
         """The parts of the loop, besides the map, that remember something between frames."""
         parts: dict[str, Any] = {"fusion": self.slam.fusion}
-        if isinstance(self.slam.track, Tracker):
+        if isinstance(self.slam.track, Tracker | RefinedTrack):
             parts["tracker"] = self.slam.track
         if self.slam.loops is not None:
             parts["loops"] = self.slam.loops
@@ -277,7 +279,7 @@ def pose_source(
     if poses in ("predicted", "predicted-refined"):
         if pose_of is None:
             raise ValueError(f"--poses {poses} needs --pose-weights FILE, the weights of a pose network")
-        return predicted_track(pose_of) if poses == "predicted" else refined_track(pose_of, config)
+        return predicted_track(pose_of) if poses == "predicted" else RefinedTrack(pose_of, config)
     if poses == "dataset":
         return given_pose
     if poses in ("tracked", "refined"):

@@ -82,6 +82,12 @@ class PosedImages:
         files = images_named(folder)
         if lacking := [name for name in self.names if Path(name).stem not in files]:
             raise ValueError(f"{folder}: no label image for {lacking[0]} and {len(lacking) - 1} more of {len(self)}")
+        stems = [Path(name).stem for name in self.names]
+        if len(set(stems)) < len(stems):
+            raise ValueError(
+                f"{folder}: {self.source} has several images of one name, such as {max(stems, key=stems.count)}; label "
+                f"one recording at a time"
+            )
         of_number = {int(n): files[Path(name).stem] for n, name in zip(self.numbers, self.names)}
         return replace(
             self,

@@ -10,7 +10,7 @@ import pytest
 
 from semslam import poses
 from semslam.frame import Frame, Observation
-from semslam.predicted_poses import around, predicted_track, proposals, refined_track
+from semslam.predicted_poses import RefinedTrack, around, predicted_track, proposals
 from semslam.run import pose_source
 from semslam.slam import Slam
 from semslam.tracking import Tracker
@@ -145,7 +145,7 @@ def test_a_restarted_camera_that_is_not_found_leaves_the_map_alone(room: list[Fr
 def test_each_frame_alone_is_refined_or_lost(room: list[Frame]) -> None:
     oracle = Oracle(room, 0.08, 3)
     oracle.poses[room[0].color.tobytes()] = room[0].T_world_camera
-    slam = Slam(room[0].camera, perceive=sensed, track=refined_track(oracle))
+    slam = Slam(room[0].camera, perceive=sensed, track=RefinedTrack(oracle))
     for i in (0, 1, 2, 3):
         tracking = slam.step(room[i]).tracking
         metres, degrees = error(room[i].T_world_camera, tracking.T_world_camera)

@@ -133,7 +133,7 @@ def relabel(
     with progress(0, "frames") as advance:
         folder = job.relabel(
             run,
-            out or run.with_name(run.name + "-relabelled"),
+            out or run.resolve().with_name(run.resolve().name + "-relabelled"),
             weights=weights,
             classes=classes,
             engine=engine,
@@ -155,7 +155,7 @@ def refine(
     from semslam.surfel_crf import CrfConfig
 
     crf = CrfConfig(iterations=iterations, neighbours=neighbours)
-    folder = job.refine(run, out or run.with_name(run.name + "-refined"), crf)
+    folder = job.refine(run, out or run.resolve().with_name(run.resolve().name + "-refined"), crf)
     metrics = folder.load_metrics()
     typer.echo(
         f"{100 * metrics['refine_changed']:.1f} % of the labels changed, {metrics['refine_filled']} surfels got one, "

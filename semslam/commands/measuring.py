@@ -32,6 +32,12 @@ def evaluate(
     from semslam.evaluation.trajectory_plots import plot_errors, plot_trajectory
     from semslam.run_folder import RunFolder, write_json
 
+    if map is not None and trajectory is not None:
+        raise ValueError("--map and --trajectory each have a --reference of their own; judge one at a time")
+    if runs and (reference is not None or sequence is not None):
+        raise ValueError(
+            "--reference and --sequence go with --map or --trajectory; a run's surface is named by --truth"
+        )
     if map is not None or trajectory is not None:
         if reference is None or runs:
             raise ValueError("--map and --trajectory each need --reference FILE, and no run")
