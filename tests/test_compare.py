@@ -18,6 +18,7 @@ from semslam.evaluation.surface import points_reference
 from semslam.report import Section, Table, number, write_markdown
 from sequences import open_sequence
 
+# Those that need whole runs are marked slow.
 ROOM = "room:frames=20,width=96,height=72"
 VARIANTS = "sensor,predicted_raw,predicted_all,sensor_tracked,sensor_true_labels"
 
@@ -49,6 +50,7 @@ def figures(report):
     return json.loads((report / "report.json").read_text())["scenes"]["room"]
 
 
+@pytest.mark.slow
 def test_every_variant_is_a_run_that_evaluate_reads(report, network, monkeypatch):
     monkeypatch.setattr(main_job, "predictor", lambda *_: network)
     for name in VARIANTS.split(","):
@@ -60,6 +62,7 @@ def test_every_variant_is_a_run_that_evaluate_reads(report, network, monkeypatch
     assert json.loads((report / "sensor" / "metrics.json").read_text()) == before
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything_inside(report):
     page = (report / "report.html").read_text()
     assert not re.search(r"(src|href)\s*=\s*['\"]?(https?:)?//", page)
@@ -74,6 +77,7 @@ def test_the_page_holds_everything_inside(report):
     assert 'name="viewport"' in page and "@media print" in page
 
 
+@pytest.mark.slow
 def test_every_line_that_was_asked_for_is_in_the_report(report):
     text = (report / "report.md").read_text()
     for heading in ("What predicted depth costs", "The maps", "Depth, frame by frame", "Trajectory", "Surface",
@@ -87,12 +91,14 @@ def test_every_line_that_was_asked_for_is_in_the_report(report):
         assert words.strip() in text, words
 
 
+@pytest.mark.slow
 def test_raw_predicted_depth_costs_and_the_helps_give_most_of_it_back(figures):
     error = {name: values["accuracy_m"] for name, values in figures["variants"].items()}
     assert error["predicted_raw"] > 10 * error["sensor"]
     assert error["predicted_all"] < error["predicted_raw"] / 2
 
 
+@pytest.mark.slow
 def test_the_networks_own_limit_is_what_no_scale_and_shift_can_mend(figures):
     study = figures["depth"]
     assert study["network"]["rmse"] > 0.5
@@ -101,6 +107,7 @@ def test_the_networks_own_limit_is_what_no_scale_and_shift_can_mend(figures):
     assert study["network"]["abs_rel"] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_tracked_poses_are_judged_and_given_ones_are_right_by_construction(figures):
     tracked, given = (figures["variants"][name] for name in ("sensor_tracked", "sensor"))
     assert 0 < tracked["ate_sim3_m"] <= tracked["ate_m"] < 0.05
@@ -109,6 +116,7 @@ def test_tracked_poses_are_judged_and_given_ones_are_right_by_construction(figur
     assert tracked["accuracy_m"] < 0.03  # moved back into the world of the truth
 
 
+@pytest.mark.slow
 def test_labels_are_scored_on_13_and_40_classes(figures):
     sensor = figures["variants"]["sensor"]
     assert sensor["miou_40_single"] < sensor["miou_40_map"] <= 1
@@ -116,12 +124,14 @@ def test_labels_are_scored_on_13_and_40_classes(figures):
     assert figures["variants"]["sensor_true_labels"]["miou_13_map"] > sensor["miou_13_map"]
 
 
+@pytest.mark.slow
 def test_flat_figures_have_one_name_each(report, figures):
     flat = json.loads((report / "flat.json").read_text())
     assert flat["predicted_all.fscore_5cm"] == figures["variants"]["predicted_all"]["fscore_5cm"]
     assert not [value for value in flat.values() if isinstance(value, (dict, list))]
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, network, monkeypatch, capsys):
     monkeypatch.setattr(main_job, "predictor", lambda *_: network)
     settings = compare.Settings()
@@ -145,6 +155,7 @@ def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, 
     assert len(comparison.prepared(variant)) == 20  # other settings: from the start
 
 
+@pytest.mark.slow
 def test_other_weights_mean_that_a_variant_is_made_again(report, network, monkeypatch, tmp_path):
     monkeypatch.setattr(main_job, "predictor", lambda *_: network)
     monkeypatch.setattr(compare, "weights_digest", lambda _: "another")
@@ -159,6 +170,7 @@ def test_other_weights_mean_that_a_variant_is_made_again(report, network, monkey
     assert len(comparison.prepared(variant)) == 20
 
 
+@pytest.mark.slow
 def test_the_commands_beside_the_figures_are_commands_of_ours(figures):
     for name, values in figures["variants"].items():
         make, judge = map(shlex.split, values["commands"])
@@ -168,6 +180,7 @@ def test_the_commands_beside_the_figures_are_commands_of_ours(figures):
     assert "--depth predicted --helps all --poses dataset" in figures["variants"]["predicted_all"]["commands"][0]
 
 
+@pytest.mark.slow
 def test_the_command_printed_beside_a_figure_makes_the_same_map(report, figures, network, monkeypatch, tmp_path):
     monkeypatch.setattr(main_job, "predictor", lambda *_: network)
     words = shlex.split(figures["variants"]["predicted_all"]["commands"][0])

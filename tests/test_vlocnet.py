@@ -155,6 +155,7 @@ def test_odometry_starts_at_rest_and_its_loss_is_in_metres() -> None:
     assert net.extra_terms(single, data) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vlocnet", "vlocnet++"])
 def test_one_step_of_training_lowers_the_loss(name: str) -> None:
     net, data = network(name), batch()
