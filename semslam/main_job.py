@@ -13,11 +13,11 @@ import numpy as np
 from semslam import config as configs
 from semslam.cloud import SurfelCloud
 from semslam.doctor import implausible_depth
-from semslam.frame import Observation
+from semslam.frame import Frame, Observation
 from semslam.fusion import FusionConfig
 from semslam.labels import LABEL_SETS, remapping
 from semslam.loop_closure import LoopCloser
-from semslam.perception import Perception, PerceptionConfig
+from semslam.perception import Perception
 from semslam.predicted_depth import DepthHelps, HelpsConfig, fusion_config, tracking_config
 from semslam.predicted_poses import PoseOf
 from semslam.run import Run, RunConfig, pose_source
@@ -191,21 +191,23 @@ def _write_mesh(run: Run, cloud: SurfelCloud) -> None:
     perceive = Perception(replace(config, labels="none"), run.sequence.camera, None, run.slam.network)
     lost = set(run.progress.lost)
     posed = [(i, T) for i, T in zip(run.progress.indices, run.progress.poses) if i not in lost]
-    observed = ((perceive(run.sequence[i]), T) for i, T in posed[::MESH_EVERY])
-    if config.depth == "predicted":  # corrected on its way into the map, and only there
-        observed = ((_rendered(run, cloud, i, T), T) for i, T in posed[::MESH_EVERY])
-    mesh = reconstructed(observed, cloud)
+
+    def observed(index: int, T: np.ndarray) -> Observation:
+        frame = run.sequence[index]
+        # predicted depth is corrected on its way into the map, and only there
+        return _rendered(frame, cloud, perceive, T) if config.depth == "predicted" else perceive(frame)
+
+    mesh = reconstructed(((observed(i, T), T) for i, T in posed[::MESH_EVERY]), cloud)
     export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[config.classes])
 
 
-def _rendered(run: Run, cloud: SurfelCloud, index: int, T_world_camera: np.ndarray) -> Observation:
+def _rendered(frame: Frame, cloud: SurfelCloud, perception: Perception, T_world_camera: np.ndarray) -> Observation:
     """A frame whose depth is what the map shows there."""
     from semslam.splatting import render
 
-    frame, camera = run.sequence[index], run.slam.fusion.camera
-    depth = render(cloud, camera, T_world_camera).depth
-    color = Perception(PerceptionConfig(labels="none", width=camera.width), frame.camera).resized_color(frame)
-    return Observation(frame, camera, color, np.where(np.isfinite(depth), depth, np.float32(0)))
+    depth = render(cloud, perception.camera, T_world_camera).depth
+    depth = np.where(np.isfinite(depth), depth, np.float32(0))
+    return Observation(frame, perception.camera, perception.resized_color(frame), depth)
 
 
 def _judged_by_held_out(run: Run) -> dict[str, float]:

@@ -14,6 +14,7 @@ from semslam.frame import UNLABELLED, Frame, Observation
 from semslam.labels import LABEL_SETS, remapping
 
 Perceive = Callable[[Frame], Observation]
+NETWORK_LABELS_EVERY = 10  # frames, unless said otherwise: neighbouring frames would say the same again
 
 
 class Prediction(Protocol):
@@ -80,7 +81,7 @@ class Perception:
         self.camera = camera
         if config.width is not None and config.width != camera.width:
             self.camera = camera.resized(config.width, round(camera.height * config.width / camera.width))
-        self._label_every = config.label_every or (10 if config.labels == "predicted" else 1)
+        self._label_every = config.label_every or (NETWORK_LABELS_EVERY if config.labels == "predicted" else 1)
         self._classes_of = None
         if config.labels == "truth" and label_set is not None:
             table = remapping(label_set, config.classes)

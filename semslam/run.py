@@ -15,6 +15,7 @@ import numpy as np
 from semslam import config as configs
 from semslam.associations import Associations
 from semslam.frame import Frame, Step, Tracking
+from semslam.perception import NETWORK_LABELS_EVERY
 from semslam.predicted_depth import DepthHelps
 from semslam.predicted_poses import PoseOf, RefinedTrack, predicted_track, proposals
 from semslam.run_folder import RunFolder, versions
@@ -136,8 +137,8 @@ class Run:
         """sequence: an open `sequences.Sequence`. resume: go on where the folder's saved state ends, if it has one."""
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
-        # labels that a network predicts go into every tenth frame unless said otherwise: so can others later
-        slam.remember(Associations(config.slam.perception.label_every or 10))
+        # where a network's labels would go, so can others later
+        slam.remember(Associations(config.slam.perception.label_every or NETWORK_LABELS_EVERY))
         if resume and folder.state.is_file():
             self._restore()
 
