@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.distributed import largest, summed
+from networks.distributed import largest, summed, world
 
 IGNORE = 255  # label of a pixel without a class
 
@@ -32,6 +32,27 @@ def cross_entropy(
     valid = labels != IGNORE
     count = valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
     return loss / summed(count).clamp(min=1e-6)
+
+
+def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
+    """A convex surrogate of 1 - mIoU over the classes that the batch holds; scores and labels as in `cross_entropy`.
+
+    Berman, Triki and Blaschko, "The Lovasz-Softmax loss", CVPR 2018, equations 8 and 9: a class's errors of
+    probability, sorted downwards, times the gradient of the Jaccard index's Lovasz extension. Cross-entropy counts
+    pixels, and so large classes; this counts classes alike, as mIoU does. A process of several returns its share.
+    """
+    valid = labels != IGNORE
+    probabilities, labels = scores.softmax(1).movedim(1, 0)[:, valid], labels[valid]
+    present = labels.unique()
+    if len(present) == 0:
+        return scores.sum() * 0
+    truth = (labels == present[:, None]).to(scores.dtype)  # (classes present, pixels)
+    errors, order = (truth - probabilities[present]).abs().sort(dim=1, descending=True)
+    truth = truth.gather(1, order)
+    total = truth.sum(1, keepdim=True)
+    jaccard = 1 - (total - truth.cumsum(1)) / (total + (1 - truth).cumsum(1))
+    gradient = torch.cat([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], 1)
+    return (errors * gradient.detach()).sum(1).mean() / world()
 
 
 def inverse_huber(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:

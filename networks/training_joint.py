@@ -25,7 +25,7 @@ from networks import checkpoints, distributed
 from networks.augmentation import Augmentation, Sample, augmented
 from networks.encoders import imagenet_from_folded, imagenet_from_torchvision, load_encoder
 from networks.joint import TASKS, JointNetwork, fit_decoder
-from networks.losses import FixedWeights, UncertaintyWeights, cross_entropy, inverse_huber, negative_dot
+from networks.losses import FixedWeights, UncertaintyWeights, cross_entropy, inverse_huber, lovasz_softmax, negative_dot
 from networks.optimisation import Group
 from networks.training import Loop, run
 from networks.training_data import Samples, Source, class_weights, collated, drawn
@@ -66,6 +66,7 @@ class JointTraining:
     task_examples: int = 1  # labelled examples between two steps of a task's head
     shared_examples: int = 1  # examples between two steps of what tasks share
     label_smoothing: float = 0.0  # share of the truth that is spread over all classes
+    lovasz: float = 0.0  # weight of the Lovasz-softmax loss, added to the cross-entropy
     class_balance: float = 0.0  # power p of a class's weight (its share of the pixels)^-p; 0 = all alike
     task_weights: dict[str, float] | None = None  # None = 0.5 each
     learned_task_weights: bool = False  # by uncertainty (Kendall et al.), in place of the fixed ones
@@ -108,9 +109,11 @@ class JointLearner(nn.Module):
 
     class_weights: Tensor | None
 
-    def __init__(self, network: JointNetwork, balance: nn.Module, weights: Tensor | None, smoothing: float) -> None:
+    def __init__(
+        self, network: JointNetwork, balance: nn.Module, weights: Tensor | None, smoothing: float, lovasz: float
+    ) -> None:
         super().__init__()
-        self.network, self.balance, self.smoothing = network, balance, smoothing
+        self.network, self.balance, self.smoothing, self.lovasz = network, balance, smoothing, lovasz
         self.register_buffer("class_weights", weights)
         self.stride = 4  # of the outputs that were learned from last
 
@@ -125,6 +128,8 @@ class JointLearner(nn.Module):
         if examples["head_segmentation"]:
             scores = outputs["segmentation"].float()
             losses["segmentation"] = cross_entropy(scores, batch["segmentation"], self.class_weights, self.smoothing)
+            if self.lovasz > 0:
+                losses["segmentation"] += self.lovasz * lovasz_softmax(scores, batch["segmentation"])
         if examples["head_depth"]:
             depth = batch["depth"]
             losses["depth"] = inverse_huber(outputs["depth"][:, 0].float(), depth, depth > 0)
@@ -163,7 +168,7 @@ class JointObjective:
         balance: nn.Module = FixedWeights(config.task_weights or dict.fromkeys(config.tasks, 0.5))
         if config.learned_task_weights:
             balance = UncertaintyWeights(config.tasks)
-        self.learner = JointLearner(self.network, balance, weights, config.label_smoothing)
+        self.learner = JointLearner(self.network, balance, weights, config.label_smoothing, config.lovasz)
         self.groups = _groups(self.network, balance, config)
 
     def batch(self, step: int, progress: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from itertools import pairwise
 import numba as nb
 import numpy as np
 
+from semslam.compiled import SERIAL
 from semslam.fusion import Fusion
 from semslam.kernels import CHUNK, MARKED
 from semslam.surfels import SurfelMap
@@ -26,7 +27,7 @@ Packed = tuple[bytes, bytes]
 Refuse = Callable[[SurfelMap, np.ndarray, np.ndarray, int], None]  # map, chunks, pixels a slot, frame
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@nb.njit(**SERIAL)
 def list_seen(chunks, counts, pixels, slots, places):
     """The slots of `chunks` that have a pixel, and their pixels; returns how many."""
     n = 0
@@ -40,7 +41,7 @@ def list_seen(chunks, counts, pixels, slots, places):
     return n
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@nb.njit(**SERIAL)
 def list_dead(chunks, counts, normal, color, slots):
     """The slots of `chunks` that `compact_chunks` is about to bury; returns how many."""
     n = 0
@@ -53,7 +54,7 @@ def list_dead(chunks, counts, normal, color, slots):
     return n
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@nb.njit(**SERIAL)
 def close_gaps(dead, scores):
     """What `compact_chunks` does, to scores alone; slots that become free get zeros, as new surfels start with."""
     k = 0

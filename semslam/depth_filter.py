@@ -8,15 +8,9 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from semslam.compiled import PARALLEL
+
 f32 = np.float32
-# of fast mathematics only what leaves the result to the machine and not to the run: fused multiply-add, reciprocals
-COMPILED = {
-    "parallel": True,
-    "cache": True,
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "arcp", "nsz"},
-}
 
 
 @nb.njit(inline="always")
@@ -25,7 +19,7 @@ def depth_sigma(z, base, quadratic):
     return base + quadratic * (z - f32(0.4)) * (z - f32(0.4))
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def bilateral(depth, radius, near, far, base, quadratic, out):
     """Edge-preserving mean of depth (H, W) over a (2 radius + 1) square window, metres.
 
@@ -90,7 +84,7 @@ def slope(minus, here, plus, jump):
     return f32(0), False
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def normals_of(depth, fx, fy, cx, cy, base, quadratic, out):
     """Unit normals (H, W, 3), camera frame, towards the camera, of a smoothed depth image; 0 where there is none.
 

@@ -13,7 +13,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from semslam.depth_filter import COMPILED, depth_sigma
+from semslam.compiled import PARALLEL, SERIAL
+from semslam.depth_filter import depth_sigma
 
 f32 = np.float32
 CHUNK = 1024
@@ -52,7 +53,7 @@ def radius_of(z, n_z, inverse_focal, spacing):
     return f32(1.4142135) * max(z * inverse_focal, spacing) * tilt
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@nb.njit(**SERIAL)
 def visible_chunks(origins, counts, n_chunks, block, margin, R, t, K, near, far, width, height, out):
     """Chunks whose cube of space (lower corner `origins`, side `block`, metres) meets the view frustum.
 
@@ -92,14 +93,14 @@ def visible_chunks(origins, counts, n_chunks, block, margin, R, t, K, near, far,
     return n
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def clear_index(index):
     for p_ in nb.prange(index.size):
         p = np.int64(p_)  # prange counts unsigned
         index[p] = EMPTY
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def project_chunks(chunks, n, counts, position, normal, R, t, K, near, far, width, height, index):
     """The index map of the surfels in `chunks[:n]` seen from T_world_camera = (R, t)."""
     r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
@@ -129,7 +130,7 @@ def project_chunks(chunks, n, counts, position, normal, R, t, K, near, far, widt
                 atomic_min(index, p, key)
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def merge(
     chunks, n, counts, s_position, s_normal, s_color, s_seen, R, t, K, near, far, depth, normals, color, weights_u,
     weights_v, confidence, base, quadratic, gate, cos_gate, spacing, max_confidence, carve, now, index, pixels,
@@ -268,7 +269,7 @@ def covered(index, u, v, width, height, d, gate, reach):
     return False
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, spacing, coarsest, new, new_counts):
     """Mark the measurements that no surfel covers: in `new` (H * W,) uint8, counted by row in new_counts (H,).
 
@@ -309,7 +310,7 @@ def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, sp
         new_counts[v] = n_new
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def list_new(new, width, offsets, pixels):
     """The marked pixels, in row-major order; offsets (H,) is the exclusive prefix sum of the rows' counts."""
     for v_ in nb.prange(offsets.size):
@@ -342,7 +343,7 @@ def find_block(keys, key):
     return k
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@nb.njit(**SERIAL)
 def allocate(points, start, block, keys, open_chunks, origins, counts, n_chunks, n_blocks, out):
     """Slots for points[start:] (N, 3), world metres, in the open chunk of each one's cube or in a new chunk.
 
@@ -373,7 +374,7 @@ def allocate(points, start, block, keys, open_chunks, origins, counts, n_chunks,
     return i, n_chunks, n_blocks
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def world_points(pixels, n, depth, R, t, K, out):
     """World positions (n, 3), metres, of the given pixels of a depth image."""
     width = depth.shape[1]
@@ -388,7 +389,7 @@ def world_points(pixels, n, depth, R, t, K, out):
             out[j, k] = R[k, 0] * x + R[k, 1] * y + R[k, 2] * d + t[k]
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def write_new(
     pixels, points, new_slots, n, depth, normals, color, weights_u, weights_v, confidence, R, K, spacing,
     now, s_position, s_normal, s_color, s_seen, s_scores, s_pixels, index,
@@ -419,7 +420,7 @@ def write_new(
         index[p] = (np.int64(d * MICRO) << 32) | np.int64(i)
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def mark_removals(
     chunks, n, counts, position, normal, color, seen, R, t, K, near, far, depth, index, base, quadratic, gate, cos_gate,
     now, stable, patience,
@@ -477,7 +478,7 @@ def mark_removals(
                     color[j, 3] = MARKED
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def compact_chunks(chunks, n, counts, position, normal, color, seen, scores):
     """Close the gaps that dead surfels leave, a chunk an iteration, keeping the order of the living."""
     n_scores = scores.shape[1]
@@ -502,7 +503,7 @@ def compact_chunks(chunks, n, counts, position, normal, color, seen, scores):
         counts[chunk] = end - first
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@nb.njit(**SERIAL)
 def reopen_chunks(chunks, n, origins, counts, block, keys, open_chunks):
     """Let each cube append to the emptiest of the given chunks, so that removed surfels' slots are used again."""
     half = f32(0.5) * block
@@ -514,7 +515,7 @@ def reopen_chunks(chunks, n, origins, counts, block, keys, open_chunks):
             open_chunks[h] = chunk
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def gather(index, position, normal, color, R, t, vertices, normals, colors, confidence, slots):
     """What the index map shows: vertices, normals (camera frame), colours, confidence and slots a pixel."""
     r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]

@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from semslam.depth_filter import COMPILED
+from semslam.compiled import PARALLEL
 from semslam.kernels import CHUNK
 from semslam.surfels import SurfelMap
 
@@ -190,7 +190,7 @@ def evidence_of(q, floor, log_floor):
     return evidence if q > floor else f32(0)
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def evidence_image(probabilities, floor, out):
     """`evidence_of` every probability of an image (H * W, C), for the rule SUM."""
     log_floor = logarithm(floor)
@@ -205,7 +205,7 @@ def evidence_image(probabilities, floor, out):
             evidence[k] = evidence_of(q[k], floor, log_floor)
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def add_evidence(chunks, counts, pixels, probabilities, weights, rule, floor, scale, most, scores):
     """scores[i, k] += evidence for class k in the pixel of surfel i, for every surfel of `chunks` that has one.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from semslam.depth_filter import COMPILED
+from semslam.compiled import PARALLEL
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def bend(slots, position, normal, seen, T_new_old, moved):
     """Move the surfels in `slots`, each by the transform of the frame that made it; moved (N,): how far, metres.
 
@@ -31,7 +31,7 @@ def bend(slots, position, normal, seen, T_new_old, moved):
         moved[j] = np.sqrt(way2)
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def overlaps(grids, T_live_grid, depth, K, near, out):
     """For each keyframe the share of its points whose surface another camera sees, too.
 

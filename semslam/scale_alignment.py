@@ -8,6 +8,8 @@ import cv2
 import numba as nb
 import numpy as np
 
+from semslam.compiled import SERIAL
+
 SMALLEST = 0.2  # metres; no correction brings depth nearer
 
 
@@ -122,7 +124,7 @@ def smooth_bend(
     return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@nb.njit(**SERIAL)
 def _process_mean(places, values, variance, reach, amplitude, u, v, field):
     """The mean of the process at the grid of u (columns) and v (rows), into `field`.
 

@@ -14,6 +14,7 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
+from semslam.compiled import PARALLEL
 
 f32 = np.float32
 BANDS = 16  # enough to keep a few threads busy when the surfels crowd in one part of the image
@@ -30,7 +31,7 @@ class Rendering:
     depth: np.ndarray  # (H, W) float32 metres along the view axis, inf = nothing
 
 
-@nb.njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+@nb.njit(**PARALLEL)
 def _project(positions, normals, radii, R, t, fx, fy, cx, cy, width, height, orthographic, cull, points, axes, rows):
     """Surfels in the camera's frame and the rows (first, last) each may touch; last < first where it is not drawn.
 
@@ -62,7 +63,7 @@ def _project(positions, normals, radii, R, t, fx, fy, cx, cy, width, height, ort
         rows[i, 1] = min(height - 1, int(np.floor(v + reach + f32(0.5))))
 
 
-@nb.njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+@nb.njit(**PARALLEL)
 def _draw(points, axes, radii, rows, fx, fy, cx, cy, width, height, orthographic, index, depth):
     """Every pixel's nearest disk: the ray of a pixel meets the disk's plane within its radius of the centre.
 

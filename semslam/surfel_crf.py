@@ -13,7 +13,7 @@ import numba as nb
 import numpy as np
 
 from semslam.cloud import SurfelCloud
-from semslam.depth_filter import COMPILED
+from semslam.compiled import PARALLEL
 
 f32 = np.float32
 LEAST = 1e-12  # added to probabilities before their logarithm is taken, as SemanticFusion does
@@ -56,7 +56,7 @@ def nearest_neighbours(positions: np.ndarray, count: int) -> np.ndarray:
     return found[~own].reshape(len(positions), count)
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def _kernels(neighbours, positions, normals, colors, by_place, by_normal, by_color, like_normal, like_color, sums):
     """The two kernels of each pair, and their sums a surfel."""
     for i_ in nb.prange(len(neighbours)):
@@ -83,7 +83,7 @@ def _kernels(neighbours, positions, normals, colors, by_place, by_normal, by_col
         sums[i, 1] = sum_color
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def _weights(neighbours, sums, weight_normal, weight_color, like_normal, like_color):
     """like_normal becomes the weight of each pair: both kernels, each divided by the root of its two sums."""
     for i_ in nb.prange(len(neighbours)):
@@ -95,7 +95,7 @@ def _weights(neighbours, sums, weight_normal, weight_color, like_normal, like_co
             like_normal[i, k] = weight_normal * like_normal[i, k] / a + weight_color * like_color[i, k] / b
 
 
-@nb.njit(**COMPILED)
+@nb.njit(**PARALLEL)
 def _iterate(neighbours, weights, evidence, q, out):
     """out[i] = softmax(evidence[i] + sum over neighbours j of weights[i, j] * q[j])."""
     n_classes = q.shape[1]

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from semslam.depth_filter import COMPILED, depth_sigma
+from semslam.compiled import PARALLEL, SERIAL
+from semslam.depth_filter import depth_sigma
 
 BLOCK = 512  # points a block of the reduction
 NO_GREY = np.float32(-1)  # grey where the model is empty
@@ -23,7 +24,7 @@ TRIANGLE, SUMS = 21, 32
 WRR, W, COUNT, R, RR = 27, 28, 29, 30, 31
 
 
-@njit(**COMPILED)
+@njit(**PARALLEL)
 def grey(color, occupied, out):
     """Luminance 0..255 (H, W) float32 of RGB (H, W, 3); NO_GREY where occupied (H, W, 3) has z = 0.
 
@@ -43,7 +44,7 @@ def grey(color, occupied, out):
                 )
 
 
-@njit(**COMPILED)
+@njit(**PARALLEL)
 def halved(image, out):
     """The mean of the known pixels of each 2x2 block; NO_GREY where none is known."""
     height, width = out.shape
@@ -60,7 +61,7 @@ def halved(image, out):
             out[v, u] = total / np.float32(known) if known > 0 else NO_GREY
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**SERIAL)
 def _first_occupied(vertices, normals, v_0, u_0, stride):
     """The pixel (v, u) of a block nearest its first corner that holds a surface with a normal, or (-1, -1)."""
     for v in range(v_0, min(v_0 + stride, vertices.shape[0])):
@@ -70,7 +71,7 @@ def _first_occupied(vertices, normals, v_0, u_0, stride):
     return -1, -1
 
 
-@njit(**COMPILED)
+@njit(**PARALLEL)
 def sample_points(vertices, normals, confidence, image, stride, trusted, counts, out, out_grey):
     """One surface point of each stride x stride block of a view that has any: position, normal, weight, and grey.
 
@@ -107,7 +108,7 @@ def sample_points(vertices, normals, confidence, image, stride, trusted, counts,
     return total
 
 
-@njit(**COMPILED)
+@njit(**PARALLEL)
 def sample_grey(points, n, every, image, intrinsics, out):
     """Grey of a level (H, W) at the projections of every so many-th of the first n points.
 
@@ -131,32 +132,38 @@ def sample_grey(points, n, every, image, intrinsics, out):
         out[i] = total / weights if weights > np.float32(0.25) else NO_GREY
 
 
-# Blocks are summed as vectors; the order depends on the block's length alone, never on the threads.
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _dot(a, b, n):
-    total = np.float32(0)
-    for i in range(n):
-        total += a[i] * b[i]
-    return total
+@njit(**SERIAL)
+def _dot(a, b, products):
+    """The scalar product of two rows (BLOCK,), halves onto halves: vectors without the compiler choosing an order."""
+    half = BLOCK // 2
+    for k in range(half):
+        products[k] = a[k] * b[k] + a[k + half] * b[k + half]
+    while half > 1:
+        half //= 2
+        for k in range(half):
+            products[k] += products[k + half]
+    return products[0]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**SERIAL)
 def _reduce(rows, n, out):
     """Sums of products of the rows (8, BLOCK): six of sqrt(w) J, sqrt(w) r, and r itself in the last."""
+    products = np.empty(BLOCK // 2, np.float32)
+    rows[:, n:] = np.float32(0)
     m = 0
     for a in range(6):
         for b in range(a, 6):
-            out[m] = _dot(rows[a], rows[b], n)
+            out[m] = _dot(rows[a], rows[b], products)
             m += 1
     for a in range(6):
-        out[m] = _dot(rows[a], rows[6], n)
+        out[m] = _dot(rows[a], rows[6], products)
         m += 1
-    out[WRR] = _dot(rows[6], rows[6], n)
+    out[WRR] = _dot(rows[6], rows[6], products)
     out[COUNT] = n
-    out[RR] = _dot(rows[7], rows[7], n)
+    out[RR] = _dot(rows[7], rows[7], products)
 
 
-@njit(**COMPILED)
+@njit(**PARALLEL)
 def linearize(points, model_grey, n, every, T, depth, normals, intrinsics, image, image_intrinsics, noise, gates, out):
     """Both error terms of every so many-th of the model's n points against the live frame, at T = T_live_view.
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from networks.losses import FixedWeights, UncertaintyWeights, cross_entropy, inverse_huber, negative_dot
+from networks.losses import (
+    FixedWeights,
+    UncertaintyWeights,
+    cross_entropy,
+    inverse_huber,
+    lovasz_softmax,
+    negative_dot,
+)
 
 
 def test_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
@@ -105,3 +112,38 @@ def test_learned_weights_settle_where_each_loss_says() -> None:
         optimiser.step()
     assert np.isclose(float(weights.log_variance["segmentation"].detach()), np.log(3.0), atol=1e-2)
     assert np.isclose(float(weights.log_variance["depth"].detach()), np.log(0.3), atol=1e-2)
+
+
+def test_lovasz_of_certain_predictions_is_one_minus_the_mean_iou():
+    labels = torch.tensor([[[0, 0, 0, 1], [1, 1, 2, 255]]])
+    predicted = torch.tensor([[[0, 0, 1, 1], [1, 0, 2, 0]]])
+    scores = 60.0 * torch.nn.functional.one_hot(predicted, 4).movedim(-1, 1).float()
+    # classes 0 and 1: two of four pixels that either has; class 2: one of one; class 3 never occurs; one pixel is void
+    assert torch.isclose(lovasz_softmax(scores, labels), torch.tensor(1 - (0.5 + 0.5 + 1) / 3))
+
+
+def test_lovasz_is_the_integral_of_the_loss_over_thresholds():
+    """The Lovasz extension of a set function f at errors e is the integral of f({e >= t}) dt."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 3, 4, 5, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 3, (2, 4, 5), generator=generator)
+    probabilities = scores.softmax(1).detach()
+    expected = 0.0
+    for c in range(3):
+        truth = labels == c
+        errors = (truth.float() - probabilities[:, c]).abs()
+        for t in (torch.arange(2000) + 0.5) / 2000:
+            wrong = errors >= t
+            # the prediction that errs there and nowhere else
+            chosen = truth ^ wrong
+            expected += (1 - (chosen & truth).sum() / (chosen | truth).sum()) / 2000 / 3
+    found = lovasz_softmax(scores, labels)
+    assert torch.isclose(found, torch.as_tensor(expected), atol=1e-3)
+    found.backward()
+    assert scores.grad is not None and scores.grad.abs().sum() > 0
+
+
+def test_lovasz_of_nothing_labelled_costs_nothing():
+    scores = torch.randn(1, 3, 2, 2, requires_grad=True)
+    lovasz_softmax(scores, torch.full((1, 2, 2), 255)).backward()
+    assert scores.grad is not None and not scores.grad.any()

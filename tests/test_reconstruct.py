@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -122,6 +123,19 @@ def test_an_interrupted_run_goes_on_to_the_same_map(finished, tmp_path):
     assert semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--resume", "--no-mesh") == 0
     assert RunFolder.open(out).map.read_bytes() == finished.map.read_bytes()
     assert json.loads((out / "metrics.json").read_text())["frames_fused"] == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("poses", ["dataset", "tracked"])
+def test_a_run_that_compiles_makes_the_map_of_one_that_finds_everything_compiled(tmp_path, poses):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    maps = []
+    for name in ("first", "second"):
+        options = ["--poses", poses, *TRUTH, "--no-mesh", "--out", str(tmp_path / name)]
+        command = [sys.executable, "-m", "semslam.cli", "reconstruct", ROOM, *options]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        maps.append((tmp_path / name / "map.ply").read_bytes())
+    assert maps[0] == maps[1]
 
 
 @pytest.mark.parametrize("pressed", [signal.SIGINT, signal.SIGTERM])
