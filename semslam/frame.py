@@ -43,15 +43,20 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the map looks like from a pose: the model side of tracking, and of drawing."""
+    """What the map looks like from a pose: the model side of tracking.
+
+    Grey is dense, for image pyramids; of geometry one point a block of pixels is enough, and much less to look up.
+    """
 
     camera: Camera
     T_world_camera: np.ndarray  # (4, 4) float64
-    vertices: np.ndarray  # (H, W, 3) float32 metres, camera frame; z = 0 where the map is empty
-    normals: np.ndarray  # (H, W, 3) float32 unit, camera frame
-    color: np.ndarray  # (H, W, 3) uint8 RGB
-    confidence: np.ndarray  # (H, W) float32, the surfel's confidence
-    index: np.ndarray  # (H, W) int32 surfel slot, -1 = none
+    grey: np.ndarray  # (H, W) float32 luminance 0..255, NO_GREY where the map is empty
+    stride: int  # pixels along a block's side
+    pixels: np.ndarray  # (N, 2) int32 u, v: the first pixel of each block that shows a surfel, in row order
+    points: np.ndarray  # (N, 7) float32: there, position (metres, camera frame), unit normal, the surfel's confidence
+
+
+NO_GREY = -1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,7 @@ class FusionConfig:
     patience: int = 20  # frames that an unstable surfel in view may go unconfirmed
     clean_every: int = 10  # frames
     carve: float = 1.0  # confidence that a surfel in front of a measurement loses a frame
+    view_points: int = 20_000  # of the map at most in a predicted view, evenly spread over the image
 
     def __post_init__(self) -> None:
         if not 0 < self.near < self.far <= 1000:
@@ -82,7 +83,7 @@ class Fusion:
         self._index_pose: np.ndarray | None = None  # the pose that the index map was made for
         self._new_counts = np.zeros(height, np.int64)
         self._merged_counts = np.zeros(0, np.int64)
-        self._views = [_empty_view(camera), _empty_view(camera)]
+        self._stride = stride_for(camera, self.config.view_points)
         self._all_sure = np.ones((0, 0), f32)  # empty: no confidence image to read
         self._weights = _radial_weights(camera)
         self.weights = np.outer(self._weights[1], self._weights[0])
@@ -156,8 +157,7 @@ class Fusion:
     def predict(self, surfels: SurfelMap, T_world_camera: np.ndarray) -> View:
         """What the map looks like from a pose: one pixel a surfel, with holes where the map is sparse.
 
-        The index map of the last `fuse` is used again where the pose is the same. The images belong to two views
-        that take turns: copy what must outlive the next but one call. `View.index` holds until the next `fuse`.
+        The index map of the last `fuse` is used again where the pose is the same.
         """
         R, t = _rotation_translation(T_world_camera)
         if self._index_pose is None or not np.array_equal(self._index_pose, T_world_camera):
@@ -169,13 +169,15 @@ class Fusion:
                 self._index,
             )  # fmt: skip
             self._index_pose = np.array(T_world_camera)
-        self._views.reverse()
-        view = replace(self._views[0], T_world_camera=np.array(T_world_camera))
-        kernels.gather(
-            self._index, surfels.position, surfels.normal, surfels.color, R, t,
-            view.vertices, view.normals, view.color, view.confidence, view.index,
+        grey = np.empty(self.camera.shape, f32)
+        kernels.shown_grey(self._index, surfels.color, grey)
+        rows, columns = -(-self.camera.height // self._stride), -(-self.camera.width // self._stride)
+        pixels, points = np.empty((rows * columns, 2), np.int32), np.empty((rows * columns, 7), f32)
+        n = kernels.shown_points(
+            self._index, self.camera.width, self.camera.height, self._stride, surfels.position, surfels.normal, R, t,
+            np.empty(rows, np.int64), pixels, points,
         )  # fmt: skip
-        return view
+        return View(self.camera, np.array(T_world_camera), grey, self._stride, pixels[:n], points[:n])
 
     def state(self) -> dict[str, np.ndarray]:
         """What must be kept, beside the map, to go on exactly as if there had been no break."""
@@ -250,17 +252,9 @@ def _rotation_translation(T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(T[:3, :3], f32), np.ascontiguousarray(T[:3, 3], f32)
 
 
-def _empty_view(camera: Camera) -> View:
-    shape = camera.shape
-    return View(
-        camera=camera,
-        T_world_camera=np.eye(4),
-        vertices=np.zeros((*shape, 3), f32),
-        normals=np.zeros((*shape, 3), f32),
-        color=np.zeros((*shape, 3), np.uint8),
-        confidence=np.zeros(shape, f32),
-        index=np.full(shape, -1, np.int32),
-    )
+def stride_for(camera: Camera, points: int) -> int:
+    """Side in pixels of the square blocks of which an image holds about so many."""
+    return max(round((camera.width * camera.height / points) ** 0.5), 1)
 
 
 def _radial_weights(camera: Camera) -> tuple[np.ndarray, np.ndarray]:

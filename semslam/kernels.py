@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from semslam.compiled import PARALLEL, SERIAL
 from semslam.depth_filter import depth_sigma
+from semslam.frame import NO_GREY
 
 f32 = np.float32
 CHUNK = 1024
@@ -516,39 +517,66 @@ def reopen_chunks(chunks, n, origins, counts, block, keys, open_chunks):
 
 
 @nb.njit(**PARALLEL)
-def gather(index, position, normal, color, R, t, vertices, normals, colors, confidence, slots):
-    """What the index map shows: vertices, normals (camera frame), colours, confidence and slots a pixel."""
-    r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
-    r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
-    r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
-    t0, t1, t2 = t[0], t[1], t[2]
-    height, width = confidence.shape
+def shown_grey(index, color, out):
+    """Luminance 0..255 (H, W) float32 of the surfels that an index map shows; NO_GREY where it is empty."""
+    height, width = out.shape
+    # ITU-R BT.601, of colours in 1/256
+    red, green, blue = f32(0.299 / 256), f32(0.587 / 256), f32(0.114 / 256)
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
         for u in range(width):
             key = index[v * width + u]
             if key == EMPTY:
+                out[v, u] = f32(NO_GREY)
+            else:
+                i = np.uint64(key & SLOT)
+                out[v, u] = red * f32(color[i, 0]) + green * f32(color[i, 1]) + blue * f32(color[i, 2])
+
+
+@nb.njit(**SERIAL)
+def _first_shown(index, width, v_0, v_1, u_0, u_1):
+    """The first pixel of a block, along its rows, where an index map shows a surfel; -1 if none."""
+    for v in range(v_0, v_1):
+        for u in range(u_0, u_1):
+            if index[v * width + u] != EMPTY:
+                return v * width + u
+    return -1
+
+
+@nb.njit(**PARALLEL)
+def shown_points(index, width, height, stride, position, normal, R, t, counts, pixels, points):
+    """One point of each stride x stride block of an index map that shows any: see `View`. Returns how many.
+
+    counts (rows of blocks,) is working space.
+    """
+    columns = (width + stride - 1) // stride
+    for row_ in nb.prange(len(counts)):
+        row = np.int64(row_)  # prange counts unsigned
+        found = 0
+        for c in range(columns):
+            v, u = row * stride, c * stride
+            if _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width)) >= 0:
+                found += 1
+        counts[row] = found
+    total = 0
+    for row in range(len(counts)):
+        found = counts[row]
+        counts[row] = total
+        total += found
+    for row_ in nb.prange(len(counts)):
+        row = np.int64(row_)  # prange counts unsigned
+        n = counts[row]
+        for c in range(columns):
+            v, u = row * stride, c * stride
+            pixel = _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width))
+            if pixel >= 0:
+                i = np.uint64(index[pixel] & SLOT)
+                x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
+                nx, ny, nz = normal[i, 0], normal[i, 1], normal[i, 2]
                 for k in range(3):
-                    vertices[v, u, k] = f32(0)
-                    normals[v, u, k] = f32(0)
-                    colors[v, u, k] = np.uint8(0)
-                confidence[v, u] = f32(0)
-                slots[v, u] = -1
-                continue
-            i = np.uint64(key & SLOT)
-            x = position[i, 0] - t0
-            y = position[i, 1] - t1
-            z = position[i, 2] - t2
-            vertices[v, u, 0] = r00 * x + r10 * y + r20 * z
-            vertices[v, u, 1] = r01 * x + r11 * y + r21 * z
-            vertices[v, u, 2] = r02 * x + r12 * y + r22 * z
-            x = normal[i, 0]
-            y = normal[i, 1]
-            z = normal[i, 2]
-            normals[v, u, 0] = r00 * x + r10 * y + r20 * z
-            normals[v, u, 1] = r01 * x + r11 * y + r21 * z
-            normals[v, u, 2] = r02 * x + r12 * y + r22 * z
-            confidence[v, u] = normal[i, 3]
-            for k in range(3):
-                colors[v, u, k] = np.uint8(color[i, k] >> 8)
-            slots[v, u] = np.int32(i)
+                    points[n, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
+                    points[n, 3 + k] = R[0, k] * nx + R[1, k] * ny + R[2, k] * nz
+                points[n, 6] = normal[i, 3]
+                pixels[n, 0], pixels[n, 1] = pixel % width, pixel // width
+                n += 1
+    return total

@@ -19,8 +19,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from semslam import kernels, loop_kernels, poses
 from semslam.camera import Camera
-from semslam.frame import Observation, Tracking, View
-from semslam.fusion import Fusion
+from semslam.frame import Observation, Tracking
+from semslam.fusion import Fusion, stride_for
 from semslam.pose_graph import Edge, disagreement, optimized_poses
 from semslam.registration import Registrar, Registration, RegistrationConfig
 from semslam.snapshot import Snapshot
@@ -37,17 +37,18 @@ MOST_STRAY = 0.05  # metres that surfels may leave the cubes of space that they 
 class LoopConfig:
     """When a loop is seen, when the map is bent, and how stiff the way between keyframes is."""
 
-    closures: int = 5  # earlier keyframes that a new one is registered against
+    closures: int = 3  # earlier keyframes that a new one is registered against
     overlap: float = 0.25  # share of the image in which two keyframes must see the same surface
     fitting: float = 0.5  # share of that which must fit
     max_dissimilarity: float = 0.3  # of a keyframe for a global closure
-    min_shift: float = 0.003  # metres: smaller corrections wait
-    min_turn_deg: float = 0.15
+    min_shift: float = 0.005  # metres: smaller corrections wait
+    min_turn_deg: float = 0.25
     way_std: float = 0.01  # metres of drift a metre, and radians a radian, between keyframes ...
     way_floor: float = 0.003  # ... and at least
     closure_floor: float = 0.005  # metres, and radians: error of a closure besides noise; the sensor distorts
     robust: float = 15.0  # standard deviations from which a closure loses its say
-    registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(points=10_000, converged=3e-4))
+    registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(converged=3e-4))
+    points: int = 5_000  # of a keyframe at most that are registered
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,20 +229,11 @@ class LoopCloser:
         """The live keyframe's pose in keyframe a, or None where the fit is open to doubt."""
         assert self._camera is not None and self._registrar is not None
         c = self.config
-        model = self.snapshots[a].observation(self._camera, c.registration)
-        view = View(
-            camera=self._camera,
-            T_world_camera=np.eye(4),
-            vertices=self._camera.backproject(model.depth),
-            normals=model.normals,  # type: ignore[arg-type]
-            color=model.color,
-            confidence=np.full(self._camera.shape, c.registration.trusted, f32),
-            index=np.zeros(self._camera.shape, np.int32),
-        )
+        view = self.snapshots[a].view(self._camera, c.registration, stride_for(self._camera, c.points))
         found = self._registrar.register(live, view, T_a_live)
         believable = (
             found.fitting >= fitting
-            and found.measured >= c.overlap * self._registrar.points
+            and found.measured >= c.overlap * len(view.points)
             and found.geometry.spread <= self.tracker.config.max_residual
             and found.std < 0.01
         )

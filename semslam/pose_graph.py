@@ -73,10 +73,10 @@ def optimized_poses(
         free = hessian[6:, 6:] + 1e-9 * sparse.identity(6 * n - 6)
         step[6:] = -spsolve(free.tocsc(), gradient.ravel()[6:])
         for k in range(1, n):
-            T[k] = poses.orthonormalized(T[k] @ poses.exp(step[6 * k : 6 * k + 6]))
+            T[k] = T[k] @ poses.exp(step[6 * k : 6 * k + 6])
         if np.abs(step).max() < 1e-6 and constant == robust:
             break
-    return T
+    return np.stack([poses.orthonormalized(pose) for pose in T])
 
 
 def disagreement(T_world: np.ndarray, edges: Sequence[Edge]) -> tuple[float, float]:

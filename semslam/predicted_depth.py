@@ -107,19 +107,20 @@ def map_depths(view: View, predicted: np.ndarray, trusted: float = 3.0, cells: i
     trusted: confidence from which a surfel counts. Cells with few surfels are left out. The weights are low: all
     cells repeat what the same network said before.
     """
-    height, width = predicted.shape
-    z = view.vertices[..., 2]
-    size = -(-width // cells)
-    v, u = np.nonzero((z > 0) & (view.confidence >= trusted) & (predicted > 0))
+    size = -(-predicted.shape[1] // cells)
+    u, v = view.pixels.T
+    z = view.points[:, 2]
+    use = (view.points[:, 6] >= trusted) & (predicted[v, u] > 0)
+    u, v, z = u[use], v[use], z[use]
     cell = (v // size) * cells + u // size
-    ratio = z[v, u] / predicted[v, u]
+    ratio = z / predicted[v, u]
     order = np.lexsort((ratio, cell))
-    cell, v, u = cell[order], v[order], u[order]
+    cell, v, u, z = cell[order], v[order], u[order], z[order]
     first = np.flatnonzero(np.diff(cell, prepend=-1))
     count = np.diff(first, append=len(cell))
-    middle = (first + count // 2)[count >= 0.05 * size * size]
+    middle = (first + count // 2)[count >= 0.05 * (size / view.stride) ** 2]
     pixels = np.column_stack([u[middle], v[middle]]).astype(np.float32)
-    return KnownDepths(pixels, z[v[middle], u[middle]].astype(np.float64), np.full(len(middle), 0.07))
+    return KnownDepths(pixels, z[middle].astype(np.float64), np.full(len(middle), 0.07))
 
 
 class DepthHelps:

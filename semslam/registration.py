@@ -8,9 +8,11 @@ there is texture and by the prior where there is none (Zhang, Kaess and Singh, I
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import cv2
 import numpy as np
 
 from semslam import poses
@@ -19,7 +21,6 @@ from semslam.camera import Camera
 from semslam.frame import Observation, View
 
 f32 = np.float32
-NOWHERE = np.empty((0, 0, 3), f32)
 FULL = np.zeros((6, 6), np.int64)  # where the sums hold the elements of a symmetric matrix
 FULL[np.triu_indices(6)] = FULL.T[np.triu_indices(6)] = np.arange(kernels.TRIANGLE)
 
@@ -38,8 +39,7 @@ class Level:
 class RegistrationConfig:
     """How a frame is registered against a view."""
 
-    points: int = 20_000  # of the model at most, evenly spread over the image
-    levels: tuple[Level, ...] = (Level(2, 2, 8, 0.2), Level(2, 1, 5, 0.1), Level(1, 0, 4, 0.07))
+    levels: tuple[Level, ...] = (Level(4, 2, 8, 0.2), Level(2, 1, 5, 0.1), Level(1, 0, 4, 0.07))
     rotation_iterations: int = 5  # of the SO(3) pre-alignment on the coarsest level
     normal_gate_deg: float = 40.0
     noise: float = 0.0012  # standard deviation of depth at 0.4 m ...
@@ -72,7 +72,7 @@ class Linearization:
     @property
     def spread(self) -> float:
         """Weighted standard deviation of the residuals, in units of the noise assumed."""
-        return float(np.sqrt(self.cost / max(self.weight, 1e-9)))
+        return math.sqrt(self.cost / max(self.weight, 1e-9))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +129,7 @@ class Registrar:
         self._intrinsics = [_halved_intrinsics(camera, k) for k in range(levels)]
         self._live = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
         self._model = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
-        self._stride = max(round((height * width / self.config.points) ** 0.5), 1)
-        rows, columns = -(-height // self._stride), -(-width // self._stride)
-        self._row_counts = np.empty(rows, np.int64)
-        self._points = np.empty((rows * columns, 7), f32)
-        self._greys = [np.empty(rows * columns, f32) for _ in range(levels)]  # of the points, by pyramid level
-        self.points = 0  # of the model, in the last registration
-        self._sums = np.empty((-(-rows * columns // kernels.BLOCK), 3, kernels.SUMS), f32)
+        self._greys = [np.empty(0, f32)] * levels  # of the model's points, by pyramid level
         self._noise = np.array([self.config.noise, self.config.noise_quadratic], f32)
 
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
@@ -157,31 +151,33 @@ class Registrar:
         )  # fmt: skip
 
     def _see(self, observation: Observation, view: View) -> None:
-        """Grey pyramids of both sides, and the model's points."""
-        for pyramid, color, occupied in (
-            (self._live, observation.color, NOWHERE),
-            (self._model, view.color, view.vertices),
-        ):
-            kernels.grey(color, occupied, pyramid[0])
+        """Grey pyramids of both sides, and how much the model's points count."""
+        c = self.config
+        self._live[0][:] = cv2.cvtColor(observation.color, cv2.COLOR_RGB2GRAY)
+        self._model[0] = view.grey
+        for pyramid in (self._live, self._model):
             for fine, coarse in pairwise(pyramid):
                 kernels.halved(fine, coarse)
-        self.points = kernels.sample_points(
-            view.vertices, view.normals, view.confidence, self._model[0], self._stride, f32(self.config.trusted),
-            self._row_counts, self._points, self._greys[0],
-        )  # fmt: skip
-        for level in self.config.levels:
+        self._points = view.points
+        # a surfel that few frames made repeats their errors
+        self._roots = np.sqrt(np.minimum(view.points[:, 6] / f32(c.trusted), 1))
+        self._greys[0] = view.grey[view.pixels[:, 1], view.pixels[:, 0]]
+        for level in c.levels:
             if level.pyramid > 0:
+                self._greys[level.pyramid] = np.empty(len(view.points), f32)
                 kernels.sample_grey(
-                    self._points, self.points, level.every, self._model[level.pyramid],
-                    self._intrinsics[level.pyramid], self._greys[level.pyramid],
+                    view.points, level.every, self._model[level.pyramid], self._intrinsics[level.pyramid],
+                    self._greys[level.pyramid],
                 )  # fmt: skip
+        self._share = view.stride**2 / c.correlation  # of a measurement that one point is worth
+        self._sums = np.empty((-(-len(view.points) // kernels.BLOCK), 3, kernels.SUMS), f32)
 
     def _linearized(
         self, number: int, search: _Search, observation: Observation
     ) -> tuple[Linearization, Linearization]:
         """Geometry and colour at the search's pose, on one level."""
         c, level = self.config, self.config.levels[number]
-        blocks = -(-self.points // (level.every * kernels.BLOCK))
+        blocks = -(-len(self._points) // (level.every * kernels.BLOCK))
         gates = np.array(
             [
                 level.gate, np.cos(np.radians(c.normal_gate_deg)), search.geometry_scale, c.tukey,
@@ -190,7 +186,7 @@ class Registrar:
             ], f32,
         )  # fmt: skip
         kernels.linearize(
-            self._points, self._greys[level.pyramid], self.points, level.every, search.T.astype(f32), observation.depth,
+            self._points, self._roots, self._greys[level.pyramid], level.every, search.T.astype(f32), observation.depth,
             observation.normals, self._intrinsics[0], self._live[level.pyramid], self._intrinsics[level.pyramid],
             self._noise, gates, self._sums[:blocks],
         )  # fmt: skip
@@ -223,16 +219,16 @@ class Registrar:
     def _descend(self, number: int, search: _Search, observation: Observation, T_prior: np.ndarray) -> None:
         """Gauss-Newton iterations on one level."""
         c, level = self.config, self.config.levels[number]
-        share = level.every * self._stride**2 / c.correlation  # of a measurement that one point is worth
+        share = level.every * self._share
         enough = c.converged * (1 if number == len(c.levels) - 1 else 5)  # a finer level follows
         for _ in range(level.iterations):
             search.geometry, search.color = geometry, color = self._linearized(number, search, observation)
             # Widths for the next iteration; never so narrow that a better pose could not be found any more.
-            spread = float(np.clip(geometry.spread, 0.2, 6.0))
+            spread = min(max(geometry.spread, 0.2), 6.0)
             search.geometry_scale = 1.2 * spread
             search.grey_offset = color.mean
             grey_spread = max(color.spread, 3.0 / search.grey_scale)
-            search.grey_scale = float(np.clip(1.1 * grey_spread * search.grey_scale, 3.0, 30.0))
+            search.grey_scale = min(max(1.1 * grey_spread * search.grey_scale, 3.0), 30.0)
 
             hessian, gradient = self._held(geometry)
             color_share = c.color_weight / grey_spread**2
@@ -251,16 +247,18 @@ class Registrar:
         Rotations are counted as motion at the typical distance of the points, so that all six eigenvalues are mean
         squared shares of the normals along a direction: 1 for motion straight at a wall, 0 along it.
         """
-        total = np.trace(geometry.hessian[:3, :3])  # the sum of weights, since normals are units
+        diagonal = geometry.hessian.diagonal()
+        total = diagonal[:3].sum()  # the sum of weights, since normals are units
         if total <= 0:
             return np.zeros((6, 6)), np.zeros(6)
-        reach = np.sqrt(max(np.trace(geometry.hessian[3:, 3:]) / total, 1e-6))
+        reach = math.sqrt(max(diagonal[3:].sum() / total, 1e-6))
         scale = np.array([1, 1, 1, 1 / reach, 1 / reach, 1 / reach])
-        values, vectors = np.linalg.eigh(geometry.hessian * np.outer(scale, scale) / total)
-        keep = np.clip(values / self.config.degenerate - 1, 0, 1)
+        scales = scale[:, None] * scale
+        values, vectors = np.linalg.eigh(geometry.hessian * scales / total)
+        keep = np.minimum(np.maximum(values / self.config.degenerate - 1, 0), 1)
         hessian = (vectors * (keep * values)) @ vectors.T * total
         gradient = (vectors * keep) @ vectors.T @ (scale * geometry.gradient)
-        return hessian / np.outer(scale, scale), gradient / scale
+        return hessian / scales, gradient / scale
 
 
 def _halved_intrinsics(camera: Camera, times: int) -> np.ndarray:
@@ -280,5 +278,5 @@ def _unpacked(sums: np.ndarray) -> Linearization:
         weight=float(sums[kernels.W]),
         count=count,
         mean=float(sums[kernels.R]) / max(count, 1),
-        rms=float(np.sqrt(sums[kernels.RR] / max(count, 1))),
+        rms=math.sqrt(sums[kernels.RR] / max(count, 1)),
     )

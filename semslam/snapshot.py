@@ -8,7 +8,7 @@ import numpy as np
 
 from semslam import depth_filter
 from semslam.camera import Camera
-from semslam.frame import Frame, Observation
+from semslam.frame import Frame, Observation, View
 from semslam.registration import RegistrationConfig
 
 f32 = np.float32
@@ -37,6 +37,21 @@ class Snapshot:
         depth_filter.normals_of(depth, *K, f32(noise.noise), f32(noise.noise_quadratic), normals)
         color = np.repeat(self.grey[..., None], 3, axis=2)
         return Observation(Frame(0, 0.0, color, camera), camera, color, depth, normals=normals)
+
+    def view(self, camera: Camera, noise: RegistrationConfig, stride: int) -> View:
+        """As the model that another keyframe is registered against, its camera at the origin."""
+        seen = self.observation(camera, noise)
+        assert seen.normals is not None
+        v, u = np.nonzero(seen.normals[stride // 2 :: stride, stride // 2 :: stride, 2])
+        v, u = stride * v + stride // 2, stride * u + stride // 2
+        points = np.empty((len(v), 7), f32)
+        points[:, 0] = (u - camera.cx) / camera.fx * seen.depth[v, u]
+        points[:, 1] = (v - camera.cy) / camera.fy * seen.depth[v, u]
+        points[:, 2] = seen.depth[v, u]
+        points[:, 3:6] = seen.normals[v, u]
+        points[:, 6] = np.inf  # measured once, but by the sensor itself
+        pixels = np.column_stack([u, v]).astype(np.int32)
+        return View(camera, np.eye(4), self.grey.astype(f32), stride, pixels, points)
 
     def grid(self, camera: Camera) -> np.ndarray:
         """(P, 3) float32 a few points of the surface seen, camera frame, metres; z = 0 where there is none."""

@@ -70,7 +70,7 @@ class Tracker:
         if self._last is None:
             tracking = (self._found(observation, predict) if self.propose else None) or self._first(observation)
             placed = self.propose is not None and tracking.covariance is None
-            if placed and (predict(tracking.T_world_camera).index >= 0).any():
+            if placed and len(predict(tracking.T_world_camera).points):
                 tracking = replace(tracking, ok=False, reason="the camera was not found in the map that exists")
         else:
             # The map was last seen from there: its view needs no new projection.

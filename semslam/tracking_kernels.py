@@ -14,34 +14,14 @@ from numba import njit, prange
 
 from semslam.compiled import PARALLEL, SERIAL
 from semslam.depth_filter import depth_sigma
+from semslam.frame import NO_GREY
 
 BLOCK = 512  # points a block of the reduction
-NO_GREY = np.float32(-1)  # grey where the model is empty
 
 # Columns of a term's sums: 21 of the upper triangle of J^T W J, 6 of J^T W r, then
 # the weighted sum of r^2, the sum of weights, the count of inliers, the plain sum of r and of r^2.
 TRIANGLE, SUMS = 21, 32
 WRR, W, COUNT, R, RR = 27, 28, 29, 30, 31
-
-
-@njit(**PARALLEL)
-def grey(color, occupied, out):
-    """Luminance 0..255 (H, W) float32 of RGB (H, W, 3); NO_GREY where occupied (H, W, 3) has z = 0.
-
-    `occupied` of shape (0, 0, 3) means everywhere.
-    """
-    height, width, _ = color.shape
-    for v_ in prange(height):
-        v = np.int64(v_)  # prange counts unsigned
-        for u in range(width):
-            if occupied.shape[0] > 0 and occupied[v, u, 2] <= 0:
-                out[v, u] = NO_GREY
-            else:  # ITU-R BT.601
-                out[v, u] = (
-                    np.float32(0.299) * color[v, u, 0]
-                    + np.float32(0.587) * color[v, u, 1]
-                    + np.float32(0.114) * color[v, u, 2]
-                )
 
 
 @njit(**PARALLEL)
@@ -58,65 +38,18 @@ def halved(image, out):
                     if value >= 0:
                         total += value
                         known += 1
-            out[v, u] = total / np.float32(known) if known > 0 else NO_GREY
-
-
-@njit(**SERIAL)
-def _first_occupied(vertices, normals, v_0, u_0, stride):
-    """The pixel (v, u) of a block nearest its first corner that holds a surface with a normal, or (-1, -1)."""
-    for v in range(v_0, min(v_0 + stride, vertices.shape[0])):
-        for u in range(u_0, min(u_0 + stride, vertices.shape[1])):
-            if vertices[v, u, 2] > 0 and (normals[v, u, 0] != 0 or normals[v, u, 1] != 0 or normals[v, u, 2] != 0):
-                return v, u
-    return -1, -1
+            out[v, u] = total / np.float32(known) if known > 0 else np.float32(NO_GREY)
 
 
 @njit(**PARALLEL)
-def sample_points(vertices, normals, confidence, image, stride, trusted, counts, out, out_grey):
-    """One surface point of each stride x stride block of a view that has any: position, normal, weight, and grey.
-
-    The weight is 1 for surfels of at least `trusted` confidence and in proportion below: a surfel that few frames
-    made repeats their errors. out (N, 7) and out_grey (N,) are filled in row order up to the returned count; counts
-    (rows of blocks,) is working space. image (H, W) is the view's grey.
-    """
-    rows = (vertices.shape[0] + stride - 1) // stride
-    columns = (vertices.shape[1] + stride - 1) // stride
-    for row_ in prange(rows):
-        row = np.int64(row_)  # prange counts unsigned
-        found = 0
-        for column in range(columns):
-            if _first_occupied(vertices, normals, row * stride, column * stride, stride)[0] >= 0:
-                found += 1
-        counts[row] = found
-    total = 0
-    for row in range(rows):
-        found = counts[row]
-        counts[row] = total
-        total += found
-    for row_ in prange(rows):
-        row = np.int64(row_)  # prange counts unsigned
-        n = counts[row]
-        for column in range(columns):
-            v, u = _first_occupied(vertices, normals, row * stride, column * stride, stride)
-            if v >= 0:
-                for k in range(3):
-                    out[n, k] = vertices[v, u, k]
-                    out[n, 3 + k] = normals[v, u, k]
-                out[n, 6] = np.sqrt(min(confidence[v, u] / trusted, np.float32(1)))
-                out_grey[n] = image[v, u]
-                n += 1
-    return total
-
-
-@njit(**PARALLEL)
-def sample_grey(points, n, every, image, intrinsics, out):
-    """Grey of a level (H, W) at the projections of every so many-th of the first n points.
+def sample_grey(points, every, image, intrinsics, out):
+    """Grey of a level (H, W) at the projections of every so many-th point.
 
     Bilinear over the known pixels around; NO_GREY if too few are known.
     """
     height, width = image.shape
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
-    for k_ in prange((n + every - 1) // every):
+    for k_ in prange((len(points) + every - 1) // every):
         i = np.int64(k_) * every  # prange counts unsigned
         z = points[i, 2]
         u, v = fx * points[i, 0] / z + cx, fy * points[i, 1] / z + cy
@@ -129,7 +62,7 @@ def sample_grey(points, n, every, image, intrinsics, out):
                     weight = (np.float32(1) - abs(u - np.float32(uu))) * (np.float32(1) - abs(v - np.float32(vv)))
                     total += weight * image[vv, uu]
                     weights += weight
-        out[i] = total / weights if weights > np.float32(0.25) else NO_GREY
+        out[i] = total / weights if weights > np.float32(0.25) else np.float32(NO_GREY)
 
 
 @njit(**SERIAL)
@@ -164,8 +97,10 @@ def _reduce(rows, n, out):
 
 
 @njit(**PARALLEL)
-def linearize(points, model_grey, n, every, T, depth, normals, intrinsics, image, image_intrinsics, noise, gates, out):
-    """Both error terms of every so many-th of the model's n points against the live frame, at T = T_live_view.
+def linearize(
+    points, roots, model_grey, every, T, depth, normals, intrinsics, image, image_intrinsics, noise, gates, out
+):
+    """Both error terms of every so many-th of the model's points against the live frame, at T = T_live_view.
 
     Geometry: r = n . (p - x), x the model point and n its normal in the live camera, p the live point at the pixel
     nearest to the projection of x (projective data association, Blais and Levine 1995; point-to-plane, Chen and
@@ -173,6 +108,7 @@ def linearize(points, model_grey, n, every, T, depth, normals, intrinsics, image
     Colour: r = I(pi(x)) - c - offset, with J = grad I . d pi / dx . (1, -[x]x), grad I that of the bilinear
     interpolation.
 
+    roots: of the points' own weights.
     noise: the sensor's, as `depth_sigma` takes it.
     gates: 0 largest distance of the pair (m), 1 smallest cosine of the normals, 2 scale of the geometric residual
     (in units of the sensor's noise), 3 Tukey's constant, 4 scale of the grey residual (grey levels), 5 grey offset,
@@ -194,7 +130,7 @@ def linearize(points, model_grey, n, every, T, depth, normals, intrinsics, image
         colour = np.empty((8, BLOCK), np.float32)
         n_geometry, n_colour, visible, measured = 0, 0, 0, 0
         w_geometry, w_colour, r_colour = np.float32(0), np.float32(0), np.float32(0)
-        for i in range(block * BLOCK * every, min((block + 1) * BLOCK * every, n), every):
+        for i in range(block * BLOCK * every, min((block + 1) * BLOCK * every, len(points)), every):
             a, b, c = points[i, 0], points[i, 1], points[i, 2]
             x = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3]
             y = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c + T[1, 3]
@@ -222,7 +158,7 @@ def linearize(points, model_grey, n, every, T, depth, normals, intrinsics, image
             if normals[v, u, 0] * nx + normals[v, u, 1] * ny + normals[v, u, 2] * nz < cosine:
                 continue
             slope2 = (px * px + py * py) * border
-            root = points[i, 6] / np.sqrt(one + slope2 * slope2)
+            root = roots[i] / np.sqrt(one + slope2 * slope2)
             sigma = depth_sigma(z, noise[0], noise[1])
             r = nx * dx + ny * dy + nz * dz
             e = r / (sigma * icp_scale * tukey)

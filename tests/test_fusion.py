@@ -154,21 +154,24 @@ def test_an_occluded_surface_is_kept(frames):
 def test_the_view_from_a_fused_pose_shows_the_fused_depth(frames):
     surfels, fusion = fused(frames[:1])
     view = fusion.predict(surfels, frames[0].T_world_camera)
-    shown = view.vertices[..., 2] > 0
-    assert shown.mean() > 0.9
-    assert np.array_equal(shown, view.index >= 0)
+    u, v = view.pixels.T
+    assert len(u) > 0.9 * frames[0].depth.size / view.stride**2
     prepared = fusion.prepare(observe(frames[0]))
-    assert np.abs(view.vertices[..., 2] - prepared.depth)[shown].max() < 1e-4
-    assert np.array_equal(view.color[shown], frames[0].color[shown])
+    assert np.abs(view.points[:, 2] - prepared.depth[v, u]).max() < 1e-4
+    assert np.abs(view.points[:, :3] - frames[0].camera.backproject(prepared.depth)[v, u]).max() < 1e-4
+    assert (np.abs(view.points[:, 3:6] - prepared.normals[v, u]).max(axis=1) < 2e-3).all()
+    grey = frames[0].color @ np.array([0.299, 0.587, 0.114])
+    shown = view.grey >= 0
+    assert shown.mean() > 0.9 and shown[v, u].all()
+    assert np.abs(view.grey - grey)[shown].max() < 1
 
 
 def test_a_view_from_a_new_pose_is_projected_anew(frames):
     surfels, fusion = fused(frames[:6])
     there = frames[0].T_world_camera
     fusion.predict(surfels, frames[5].T_world_camera)
-    a = fusion.predict(surfels, there).vertices.copy()
-    other = Fusion(frames[0].camera)
-    assert np.array_equal(a, other.predict(surfels, there).vertices)
+    view, fresh = fusion.predict(surfels, there), Fusion(frames[0].camera).predict(surfels, there)
+    assert np.array_equal(view.points, fresh.points) and np.array_equal(view.grey, fresh.grey)
 
 
 def test_surfels_are_not_set_closer_than_the_spacing(frames):

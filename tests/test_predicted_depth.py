@@ -53,10 +53,13 @@ def looking(T: np.ndarray, index: int = 0, depth: float = 2.0) -> Observation:
 
 
 def view_of(depth: np.ndarray, confidence: float = 10.0) -> View:
-    vertices = CAMERA.backproject(depth)
-    blank = np.zeros_like(vertices)
-    sure = np.full(depth.shape, confidence, np.float32)
-    return View(CAMERA, np.eye(4), vertices, blank, blank.astype(np.uint8), sure, np.zeros(depth.shape, np.int32))
+    v, u = np.nonzero(depth)
+    points = np.zeros((len(u), 7), np.float32)
+    points[:, :3] = CAMERA.backproject(depth)[v, u]
+    points[:, 6] = confidence
+    return View(
+        CAMERA, np.eye(4), np.zeros(depth.shape, np.float32), 1, np.column_stack([u, v]).astype(np.int32), points
+    )
 
 
 def helps_for(config: HelpsConfig, **options) -> DepthHelps:
@@ -275,11 +278,7 @@ def test_an_interrupted_correction_goes_on_as_if_there_had_been_no_break(room, f
     _, helper = mapped(room, frames[:32], network, "all")
     other = DepthHelps(room.camera, HelpsConfig(), lambda o: o.frame.T_world_camera, patience=20)
     other.restore({name: np.array(value) for name, value in helper.state().items()})
-    empty = replace(
-        view_of(np.zeros(CAMERA.shape, np.float32)),
-        vertices=np.zeros((120, 160, 3), np.float32),
-        confidence=np.zeros((120, 160), np.float32),
-    )
+    empty = view_of(np.zeros(CAMERA.shape, np.float32))
     for frame in frames[32:36]:
         prediction = network(frame.color, (160, 120), room.camera.fx)
         observation = Observation(frame, room.camera, frame.color, prediction.depth)

@@ -50,15 +50,13 @@ class Corner:
 
     def view(self, T: np.ndarray) -> View:
         depth, normals, color = self.seen_from(T)
-        return View(
-            camera=CAMERA,
-            T_world_camera=T,
-            vertices=CAMERA.backproject(depth),
-            normals=normals,
-            color=color,
-            confidence=np.full(CAMERA.shape, 10, np.float32),
-            index=np.arange(depth.size).reshape(CAMERA.shape),
-        )
+        v, u = np.nonzero(depth)
+        some = (u % 2 == 0) & (v % 2 == 0)
+        u, v = u[some], v[some]
+        sure = np.full((len(u), 1), 10)
+        points = np.hstack([CAMERA.backproject(depth)[v, u], normals[v, u], sure]).astype(np.float32)
+        pixels = np.column_stack([u, v]).astype(np.int32)
+        return View(CAMERA, T, color[..., 0].astype(np.float32), 2, pixels, points)
 
 
 class Wall(Corner):
@@ -81,7 +79,7 @@ def linearized(tracker: Registrar, scene: Corner, T_live: np.ndarray, T: np.ndar
     """The sums of both terms at T = T_live_view on the finest level, view at the origin."""
     observation = scene.observation(T_live)
     tracker._see(observation, scene.view(np.eye(4)))
-    n = tracker.points
+    n = len(tracker._points)
     values = {
         "far": 0.5,
         "cos": 0.5,
@@ -97,8 +95,8 @@ def linearized(tracker: Registrar, scene: Corner, T_live: np.ndarray, T: np.ndar
     out = np.empty((-(-n // kernels.BLOCK), 3, kernels.SUMS), np.float32)
     kernels.linearize(
         tracker._points,
+        tracker._roots,
         tracker._greys[0],
-        n,
         1,
         T.astype(np.float32),
         observation.depth,
@@ -149,7 +147,7 @@ def test_the_sums_agree_with_the_obvious_loop():
     tracker, scene, T = Registrar(CAMERA), Corner(), moved((0.02, 0.01, -0.02), (1, 1, 0))
     sums = linearized(tracker, scene, np.eye(4), T)
     observation = scene.observation(np.eye(4))
-    points = tracker._points[: tracker.points].astype(np.float64)
+    points, root = tracker._points.astype(np.float64), 1.0  # a surfel of full weight
     hessian, gradient, count = np.zeros((6, 6)), np.zeros(6), 0
     for point in points:
         x, n = T[:3, :3] @ point[:3] + T[:3, 3], T[:3, :3] @ point[3:6]
@@ -160,9 +158,9 @@ def test_the_sums_agree_with_the_obvious_loop():
         p = np.array([(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, 1]) * d
         if np.linalg.norm(p - x) > 0.5 or observation.normals[v, u] @ n < 0.5:
             continue
-        J = -np.concatenate([n, np.cross(p, n)]) * point[6] / 0.01
+        J = -np.concatenate([n, np.cross(p, n)]) * root / 0.01
         hessian += np.outer(J, J)
-        gradient += J * point[6] * (n @ (p - x)) / 0.01
+        gradient += J * root * (n @ (p - x)) / 0.01
         count += 1
     assert sums[0, kernels.COUNT] == pytest.approx(count, abs=2)
     np.testing.assert_allclose(sums[0, :21], hessian[np.triu_indices(6)], atol=1e-3 * np.abs(hessian).max())
@@ -184,9 +182,8 @@ def test_a_motion_is_found_against_a_view_with_holes_from_elsewhere_in_the_world
     scene, T = Corner(), moved((0.03, -0.02, 0.04), (1, -2, 1))
     T_new_old = moved((5, -3, 2), (40, 100, -20))  # the same scene in another world frame
     view = scene.view(np.eye(4))
-    holes = np.random.default_rng(0).random(CAMERA.shape) < 0.4
-    view.vertices[holes] = 0
-    view = replace(view, T_world_camera=T_new_old)
+    kept = np.random.default_rng(0).random(len(view.points)) > 0.4
+    view = replace(view, T_world_camera=T_new_old, pixels=view.pixels[kept], points=view.points[kept])
     tracking = Tracker().track(scene.observation(T), view, T_new_old)
     assert tracking.ok and error(tracking.T_world_camera, T_new_old @ T)[0] < 2e-3
 
@@ -207,8 +204,8 @@ def test_along_a_bare_wall_the_motion_model_holds_and_not_the_noise():
     normals = observation.normals + rng.normal(scale=0.03, size=observation.normals.shape).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=2, keepdims=True)
     view = scene.view(np.eye(4))
-    noisy = view.normals + rng.normal(scale=0.03, size=view.normals.shape).astype(np.float32)
-    view.normals[:] = noisy / np.linalg.norm(noisy, axis=2, keepdims=True)
+    noisy = view.points[:, 3:6] + rng.normal(scale=0.03, size=(len(view.points), 3)).astype(np.float32)
+    view.points[:, 3:6] = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
     tracking = Tracker().track(replace(observation, normals=normals), view, T_prior)
     found = poses.log(tracking.T_world_camera)
     assert found[2] == pytest.approx(0.02, abs=2e-3) and np.degrees(found[3]) == pytest.approx(0.5, abs=0.1)
