@@ -49,6 +49,8 @@ MODELS: dict[str, dict] = {
     "Dual-Input": {"network": "dual_input", **TUPLES},
     "Multi-task": {"network": "multitask", **TUPLES},
     "Multi-task, joint trunk": {"network": "joint", "trunk": "bundled", **TUPLES},
+    "VLocNet": {"network": "vlocnet", **TUPLES},
+    "VLocNet++": {"network": "vlocnet++", **TUPLES},
 }
 # Goes on from MapNet for the same time again, with motions of our own tracking over the whole scene: it sees the images
 # of the later part, and not their poses.

@@ -324,13 +324,12 @@ def _terms(config: PoseTraining, kind: type[PoseModel]) -> list[str]:
 
 def _groups(network: PoseModel, balance: nn.Module, config: PoseTraining) -> list[Group]:
     """The parameters by their rate: encoders (and the joint trunk), the rest, the weights of the terms."""
-    parts: dict[str, list[nn.Parameter]] = {"encoder": [], "head": []}
+    kinds = dict.fromkeys(("encoder", "label_encoder", "trunk"), "encoder") | {"balance": "balance"}
+    parts: dict[str, list[nn.Parameter]] = {"encoder": [], "head": [], "balance": []}
     for name, parameter in network.named_parameters():
-        encoder = name.split(".")[0] in ("encoder", "label_encoder", "trunk")
-        parts["encoder" if encoder else "head"].append(parameter)
-    rates = {"encoder": config.encoder_rate, "head": config.head_rate}
-    groups = [Group(name, own, rates[name], 1, config.weight_decay) for name, own in parts.items() if own]
-    if learned := [p for p in balance.parameters() if p.requires_grad]:
-        # weight decay, which the reference lets them have, would pull the terms' weights towards 1
-        groups.append(Group("balance", learned, config.head_rate))
-    return groups
+        parts[kinds.get(name.split(".")[0], "head")].append(parameter)
+    parts["balance"] += [p for p in balance.parameters() if p.requires_grad]
+    rates = {"encoder": config.encoder_rate, "head": config.head_rate, "balance": config.head_rate}
+    # weight decay, which the reference lets them have, would pull the terms' weights towards 1
+    decays = {"encoder": config.weight_decay, "head": config.weight_decay, "balance": 0.0}
+    return [Group(name, own, rates[name], 1, decays[name]) for name, own in parts.items() if own]
