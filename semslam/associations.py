@@ -17,9 +17,9 @@ from itertools import pairwise
 import numba as nb
 import numpy as np
 
+from semslam.chunks import CHUNK, MARKED
 from semslam.compiled import SERIAL
 from semslam.fusion import Fusion
-from semslam.kernels import CHUNK, MARKED
 from semslam.surfels import SurfelMap
 
 SEEN, BURIED, MOVED = 0, 1, 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from semslam import depth_filter, kernels
+from semslam import chunks, depth_filter, index_map, kernels
 from semslam.camera import Camera
 from semslam.frame import Observation, View
 from semslam.surfels import SurfelMap
@@ -79,7 +79,7 @@ class Fusion:
         self._depth = np.zeros((height, width), f32)
         self._normals = np.zeros((height, width, 3), f32)
         self._new = np.zeros(height * width, np.uint8)  # pixels that become surfels
-        self._index = np.full(height * width, kernels.EMPTY, np.int64)
+        self._index = np.full(height * width, index_map.EMPTY, np.int64)
         self._index_pose: np.ndarray | None = None  # the pose that the index map was made for
         self._new_counts = np.zeros(height, np.int64)
         self._merged_counts = np.zeros(0, np.int64)
@@ -126,7 +126,7 @@ class Fusion:
         noise = (f32(c.noise), f32(c.noise_quadratic), f32(c.gate))
         confidence = self._all_sure if observation.confidence is None else observation.confidence
         cos_gate = f32(np.cos(np.radians(c.normal_gate_deg)))
-        kernels.clear_index(self._index)
+        index_map.clear_index(self._index)
         if len(self._merged_counts) < n:
             self._merged_counts = np.empty(len(self._chunks), np.int64)
         kernels.merge(
@@ -162,18 +162,18 @@ class Fusion:
         R, t = _rotation_translation(T_world_camera)
         if self._index_pose is None or not np.array_equal(self._index_pose, T_world_camera):
             n = self._see(surfels, R, t, f32(1.2 * self.config.far))
-            kernels.clear_index(self._index)
-            kernels.project_chunks(
+            index_map.clear_index(self._index)
+            index_map.project_chunks(
                 self._chunks, n, surfels.counts, surfels.position, surfels.normal, R, t, self._K,
                 f32(0.5 * self.config.near), f32(1.2 * self.config.far), self.camera.width, self.camera.height,
                 self._index,
             )  # fmt: skip
             self._index_pose = np.array(T_world_camera)
         grey = np.empty(self.camera.shape, f32)
-        kernels.shown_grey(self._index, surfels.color, grey)
+        index_map.shown_grey(self._index, surfels.color, grey)
         rows, columns = -(-self.camera.height // self._stride), -(-self.camera.width // self._stride)
         pixels, points = np.empty((rows * columns, 2), np.int32), np.empty((rows * columns, 7), f32)
-        n = kernels.shown_points(
+        n = index_map.shown_points(
             self._index, self.camera.width, self.camera.height, self._stride, surfels.position, surfels.normal, R, t,
             np.empty(rows, np.int64), pixels, points,
         )  # fmt: skip
@@ -227,7 +227,7 @@ class Fusion:
         """Write the ids of the chunks in view into `_chunks`; returns how many."""
         if len(self._chunks) < surfels.n_chunks:
             self._chunks = np.empty(max(256, 2 * surfels.n_chunks), np.int32)
-        return kernels.visible_chunks(
+        return chunks.visible_chunks(
             surfels.origins, surfels.counts, surfels.n_chunks, f32(surfels.config.block), f32(0.1), R, t, self._K,
             f32(0.5 * self.config.near), far, self.camera.width, self.camera.height, self._chunks,
         )  # fmt: skip

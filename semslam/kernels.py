@@ -1,44 +1,20 @@
-"""The compiled loops over surfels and pixels. One surfel or one pixel an iteration, plain scalars.
+"""Fusing a frame, compiled: associate and merge, mark and write new surfels, mark what has to go.
 
-Surfels live in chunks of `CHUNK` slots; chunk k owns the slots k * CHUNK .. k * CHUNK + count[k] - 1, all in one cube
-of space, so that what the camera cannot see is skipped a chunk at a time. The index map (H * W,) int64 holds for each
-pixel the nearest surfel as one key, depth in micrometres << 32 | slot: the minimum of keys is the nearest surfel, and
-among equals the lower slot, whatever the order in which threads arrive.
+One surfel or one pixel an iteration, plain scalars. How surfels are stored: `chunks`; the index map: `index_map`.
 """
 
 from __future__ import annotations
 
 import numba as nb
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
-from semslam.compiled import PARALLEL, SERIAL
+from semslam.chunks import CHUNK, MARKED
+from semslam.compiled import PARALLEL
 from semslam.depth_filter import depth_sigma
-from semslam.frame import NO_GREY
+from semslam.index_map import EMPTY, MICRO, SLOT, atomic_min
 
 f32 = np.float32
-CHUNK = 1024
-EMPTY = np.int64(0x7FFFFFFFFFFFFFFF)
-SLOT = np.int64(0xFFFFFFFF)
-MICRO = f32(1e6)
-DEAD = f32(-1)  # the confidence of a surfel that waits for the next compaction
-MARKED = np.uint16(1)  # the same, said in the spare fourth channel of its colour
-
-
-@intrinsic
-def atomic_min(typing_context, array, index, value):
-    """array[index] = min(array[index], value) for a contiguous int64 array, atomically."""
-    signature = types.void(array, types.intp, types.int64)
-
-    def generate(context, builder, signature, arguments):
-        from numba.np.arrayobj import make_array
-
-        data = make_array(signature.args[0])(context, builder, arguments[0]).data
-        builder.atomic_rmw("min", builder.gep(data, [arguments[1]]), arguments[2], "monotonic")
-        return context.get_dummy_value()
-
-    return signature, generate
+DEAD = f32(-1)  # the confidence of a surfel that has to go
 
 
 @nb.njit(inline="always")
@@ -52,83 +28,6 @@ def radius_of(z, n_z, inverse_focal, spacing):
     """Radius in metres of the disk that stands for a pixel at depth z with normal n_z (Whelan et al. 2015, sec. 4)."""
     tilt = min(f32(2), f32(1) / max(abs(n_z), f32(0.01)))
     return f32(1.4142135) * max(z * inverse_focal, spacing) * tilt
-
-
-@nb.njit(**SERIAL)
-def visible_chunks(origins, counts, n_chunks, block, margin, R, t, K, near, far, width, height, out):
-    """Chunks whose cube of space (lower corner `origins`, side `block`, metres) meets the view frustum.
-
-    R, t is T_world_camera. A cube is outside when its centre is further from one of the six planes than its
-    half-diagonal plus the margin by which surfels may have moved. Returns how many ids were written to `out`.
-    """
-    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
-    # inward normals (x, z) or (y, z) of the four side planes, through the outer edges of the border pixels
-    left = (f32(-0.5) - cx) / fx
-    right = (f32(width) - f32(0.5) - cx) / fx
-    top = (f32(-0.5) - cy) / fy
-    bottom = (f32(height) - f32(0.5) - cy) / fy
-    n_left = f32(1) / np.sqrt(f32(1) + left * left)
-    n_right = f32(1) / np.sqrt(f32(1) + right * right)
-    n_top = f32(1) / np.sqrt(f32(1) + top * top)
-    n_bottom = f32(1) / np.sqrt(f32(1) + bottom * bottom)
-    reach = f32(0.8660254) * block + margin
-    half = f32(0.5) * block
-    n = 0
-    for k in range(n_chunks):
-        if counts[k] == 0:
-            continue
-        x = origins[k, 0] + half - t[0]
-        y = origins[k, 1] + half - t[1]
-        z = origins[k, 2] + half - t[2]
-        z_c = R[0, 2] * x + R[1, 2] * y + R[2, 2] * z
-        if z_c < near - reach or z_c > far + reach:
-            continue
-        x_c = R[0, 0] * x + R[1, 0] * y + R[2, 0] * z
-        if (x_c - left * z_c) * n_left < -reach or (right * z_c - x_c) * n_right < -reach:
-            continue
-        y_c = R[0, 1] * x + R[1, 1] * y + R[2, 1] * z
-        if (y_c - top * z_c) * n_top < -reach or (bottom * z_c - y_c) * n_bottom < -reach:
-            continue
-        out[n] = k
-        n += 1
-    return n
-
-
-@nb.njit(**PARALLEL)
-def clear_index(index):
-    for p_ in nb.prange(index.size):
-        p = np.int64(p_)  # prange counts unsigned
-        index[p] = EMPTY
-
-
-@nb.njit(**PARALLEL)
-def project_chunks(chunks, n, counts, position, normal, R, t, K, near, far, width, height, index):
-    """The index map of the surfels in `chunks[:n]` seen from T_world_camera = (R, t)."""
-    r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
-    r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
-    r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
-    t0, t1, t2 = t[0], t[1], t[2]
-    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
-    for c_ in nb.prange(n):
-        c = np.int64(c_)  # prange counts unsigned
-        first = np.int64(chunks[c]) * CHUNK
-        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
-            x = position[i, 0] - t0
-            y = position[i, 1] - t1
-            z = position[i, 2] - t2
-            z_c = r02 * x + r12 * y + r22 * z
-            if z_c < near or z_c > far:
-                continue
-            u = np.int32(np.floor((r00 * x + r10 * y + r20 * z) / z_c * fx + cx + f32(0.5)))
-            v = np.int32(np.floor((r01 * x + r11 * y + r21 * z) / z_c * fy + cy + f32(0.5)))
-            if u < 0 or v < 0 or u >= width or v >= height:
-                continue
-            if normal[i, 3] < f32(0):
-                continue
-            p = v * width + u
-            key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
-            if key < index[p]:
-                atomic_min(index, p, key)
 
 
 @nb.njit(**PARALLEL)
@@ -323,58 +222,6 @@ def list_new(new, width, offsets, pixels):
                 k += 1
 
 
-@nb.njit(inline="always")
-def block_key(x, y, z, block):
-    """One int64 for the cube of side `block` that holds a point: 21 bits an axis, enough for +-260 km at 0.25 m."""
-    offset = np.int64(1 << 20)
-    i = np.int64(np.floor(x / block)) + offset
-    j = np.int64(np.floor(y / block)) + offset
-    k = np.int64(np.floor(z / block)) + offset
-    return (i << 42) | (j << 21) | k
-
-
-@nb.njit(inline="always")
-def find_block(keys, key):
-    """Where `key` stands, or would stand, in an open-addressing table whose size is a power of two."""
-    mask = keys.size - 1
-    h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    k = np.int64(h >> np.uint64(20)) & mask
-    while keys[k] != -1 and keys[k] != key:
-        k = (k + 1) & mask
-    return k
-
-
-@nb.njit(**SERIAL)
-def allocate(points, start, block, keys, open_chunks, origins, counts, n_chunks, n_blocks, out):
-    """Slots for points[start:] (N, 3), world metres, in the open chunk of each one's cube or in a new chunk.
-
-    Sequential, so that slots do not depend on threads. Stops early where the chunks are used up or the table of
-    cubes is half full. Returns how far it came, the number of chunks and of cubes: the caller makes room and goes on.
-    """
-    i = start
-    while i < len(points):
-        if n_chunks == counts.size or 2 * n_blocks >= keys.size:
-            break
-        key = block_key(points[i, 0], points[i, 1], points[i, 2], block)
-        h = find_block(keys, key)
-        if keys[h] == -1:
-            keys[h] = key
-            open_chunks[h] = -1
-            n_blocks += 1
-        chunk = open_chunks[h]
-        if chunk == -1 or counts[chunk] == CHUNK:
-            chunk = n_chunks
-            n_chunks += 1
-            open_chunks[h] = chunk
-            counts[chunk] = 0
-            for k in range(3):
-                origins[chunk, k] = np.floor(points[i, k] / block) * block
-        out[i] = np.int64(chunk) * CHUNK + counts[chunk]
-        counts[chunk] += 1
-        i += 1
-    return i, n_chunks, n_blocks
-
-
 @nb.njit(**PARALLEL)
 def world_points(pixels, n, depth, R, t, K, out):
     """World positions (n, 3), metres, of the given pixels of a depth image."""
@@ -477,106 +324,3 @@ def mark_removals(
                     color[i, 3] = MARKED
                 else:
                     color[j, 3] = MARKED
-
-
-@nb.njit(**PARALLEL)
-def compact_chunks(chunks, n, counts, position, normal, color, seen, scores):
-    """Close the gaps that dead surfels leave, a chunk an iteration, keeping the order of the living."""
-    n_scores = scores.shape[1]
-    for c_ in nb.prange(n):
-        c = np.int64(c_)  # prange counts unsigned
-        chunk = chunks[c]
-        first = np.int64(chunk) * CHUNK
-        end = first
-        for i in range(first, first + counts[chunk]):
-            if normal[i, 3] < f32(0) or color[i, 3] == MARKED:
-                continue
-            if end != i:
-                for k in range(4):
-                    position[end, k] = position[i, k]
-                    normal[end, k] = normal[i, k]
-                    color[end, k] = color[i, k]
-                seen[end, 0] = seen[i, 0]
-                seen[end, 1] = seen[i, 1]
-                for k in range(n_scores):
-                    scores[end, k] = scores[i, k]
-            end += 1
-        counts[chunk] = end - first
-
-
-@nb.njit(**SERIAL)
-def reopen_chunks(chunks, n, origins, counts, block, keys, open_chunks):
-    """Let each cube append to the emptiest of the given chunks, so that removed surfels' slots are used again."""
-    half = f32(0.5) * block
-    for c in range(n):
-        chunk = chunks[c]
-        key = block_key(origins[chunk, 0] + half, origins[chunk, 1] + half, origins[chunk, 2] + half, block)
-        h = find_block(keys, key)
-        if keys[h] == key and counts[chunk] < counts[open_chunks[h]]:
-            open_chunks[h] = chunk
-
-
-@nb.njit(**PARALLEL)
-def shown_grey(index, color, out):
-    """Luminance 0..255 (H, W) float32 of the surfels that an index map shows; NO_GREY where it is empty."""
-    height, width = out.shape
-    # ITU-R BT.601, of colours in 1/256
-    red, green, blue = f32(0.299 / 256), f32(0.587 / 256), f32(0.114 / 256)
-    for v_ in nb.prange(height):
-        v = np.int64(v_)  # prange counts unsigned
-        for u in range(width):
-            key = index[v * width + u]
-            if key == EMPTY:
-                out[v, u] = f32(NO_GREY)
-            else:
-                i = np.uint64(key & SLOT)
-                out[v, u] = red * f32(color[i, 0]) + green * f32(color[i, 1]) + blue * f32(color[i, 2])
-
-
-@nb.njit(**SERIAL)
-def _first_shown(index, width, v_0, v_1, u_0, u_1):
-    """The first pixel of a block, along its rows, where an index map shows a surfel; -1 if none."""
-    for v in range(v_0, v_1):
-        for u in range(u_0, u_1):
-            if index[v * width + u] != EMPTY:
-                return v * width + u
-    return -1
-
-
-@nb.njit(**PARALLEL)
-def shown_points(index, width, height, stride, position, normal, R, t, counts, pixels, points):
-    """One point of each stride x stride block of an index map that shows any: see `View`. Returns how many.
-
-    counts (rows of blocks,) is working space.
-    """
-    columns = (width + stride - 1) // stride
-    for row_ in nb.prange(len(counts)):
-        row = np.int64(row_)  # prange counts unsigned
-        found = 0
-        for c in range(columns):
-            v, u = row * stride, c * stride
-            if _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width)) >= 0:
-                found += 1
-        counts[row] = found
-    total = 0
-    for row in range(len(counts)):
-        found = counts[row]
-        counts[row] = total
-        total += found
-    for row_ in nb.prange(len(counts)):
-        row = np.int64(row_)  # prange counts unsigned
-        n = counts[row]
-        for c in range(columns):
-            v, u = row * stride, c * stride
-            pixel = _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width))
-            if pixel >= 0:
-                i = np.uint64(index[pixel] & SLOT)
-                x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
-                nx, ny, nz = normal[i, 0], normal[i, 1], normal[i, 2]
-                for k in range(3):
-                    points[n, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
-                    points[n, 3 + k] = R[0, k] * nx + R[1, k] * ny + R[2, k] * nz
-                points[n, 6] = normal[i, 3]
-                pixels[n, 0], pixels[n, 1] = pixel % width, pixel // width
-                n += 1
-    return total

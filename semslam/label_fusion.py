@@ -14,8 +14,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from semslam.chunks import CHUNK
 from semslam.compiled import PARALLEL
-from semslam.kernels import CHUNK
 from semslam.surfels import SurfelMap
 
 f32 = np.float32

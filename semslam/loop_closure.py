@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
-from semslam import kernels, loop_kernels, poses
+from semslam import index_map, loop_kernels, poses
 from semslam.camera import Camera
 from semslam.frame import Observation, Tracking
 from semslam.fusion import Fusion, stride_for
@@ -152,7 +152,7 @@ class LoopCloser:
             surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32), surfels.n_chunks)
             slots = surfels.slots()
             surfels.move(surfels.position[slots, :3], surfels.normal[slots, :3])
-            state["index"] = np.full(len(state["index"]), kernels.EMPTY)  # slots have moved
+            state["index"] = np.full(len(state["index"]), index_map.EMPTY)  # slots have moved
             state.pop("to_bury", None)  # they are buried
             self._stray = 0.0
         fusion.restore(state)

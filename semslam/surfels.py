@@ -8,9 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from semslam import kernels
+from semslam.chunks import CHUNK, MARKED, allocate, compact_chunks, find_block, reopen_chunks
 from semslam.cloud import SurfelCloud
-from semslam.kernels import CHUNK
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class SurfelMap:
     def are_living(self) -> np.ndarray:
         """(N,) bool: which of `slots()` are not waiting to be buried."""
         slots = self.slots()
-        return (self.normal[slots, 3] >= 0) & (self.color[slots, 3] != kernels.MARKED)
+        return (self.normal[slots, 3] >= 0) & (self.color[slots, 3] != MARKED)
 
     def living(self) -> int:
         """How many surfels are not waiting to be buried."""
@@ -105,7 +104,7 @@ class SurfelMap:
                 self._grow_chunks(min(2 * self.n_chunks, most_chunks))
             if 2 * self._n_blocks >= len(self._block_keys):
                 self._grow_blocks(2 * len(self._block_keys))
-            done, self.n_chunks, self._n_blocks = kernels.allocate(
+            done, self.n_chunks, self._n_blocks = allocate(
                 points[:n], done, np.float32(self.config.block), self._block_keys, self._open_chunks,
                 self.origins, self.counts, self.n_chunks, self._n_blocks, out,
             )  # fmt: skip
@@ -124,8 +123,8 @@ class SurfelMap:
         """Bury the dead of the given chunks. Slots move within their chunk."""
         if self.journal is not None:
             self.journal.buries(self, chunks[:n])
-        kernels.compact_chunks(chunks, n, self.counts, self.position, self.normal, self.color, self.seen, self.scores)
-        kernels.reopen_chunks(
+        compact_chunks(chunks, n, self.counts, self.position, self.normal, self.color, self.seen, self.scores)
+        reopen_chunks(
             chunks, n, self.origins, self.counts, np.float32(self.config.block), self._block_keys, self._open_chunks
         )
 
@@ -241,6 +240,6 @@ class SurfelMap:
         self._open_chunks = np.full(size, -1, np.int32)
         self._n_blocks = len(keys)
         for key, chunk in zip(keys, open_chunks):
-            h = kernels.find_block(self._block_keys, key)
+            h = find_block(self._block_keys, key)
             self._block_keys[h] = key
             self._open_chunks[h] = chunk

@@ -12,7 +12,7 @@ from test_reconstruct import refused, semslam
 from semslam import label_fusion, main_job, poses
 from semslam import relabel as relabelling
 from semslam.associations import Associations, pack, unpack
-from semslam.kernels import CHUNK
+from semslam.chunks import CHUNK
 from semslam.loop_closure import Correction
 from semslam.run_folder import RunFolder
 from semslam.surfels import SurfelMap

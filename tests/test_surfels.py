@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semslam import kernels
+from semslam.chunks import CHUNK, visible_chunks
 from semslam.surfels import MapConfig, SurfelMap
 
 
@@ -36,7 +36,7 @@ def test_every_point_gets_a_slot_of_its_own_in_its_cube():
     slots = surfels.insert(points)
     assert len(np.unique(slots)) == len(points) == len(surfels)
     assert np.array_equal(np.sort(slots), surfels.slots())
-    origins = surfels.origins[slots // kernels.CHUNK]
+    origins = surfels.origins[slots // CHUNK]
     assert np.all(points >= origins) and np.all(points < origins + surfels.config.block + 1e-5)
 
 
@@ -101,14 +101,14 @@ def test_chunks_in_view_hold_every_visible_surfel():
     chunks = np.empty(surfels.n_chunks, np.int32)
     K = np.array([100, 100, 63.5, 47.5], np.float32)
     R, t = np.eye(3, dtype=np.float32), np.array([0.2, -0.1, -1], np.float32)
-    n = kernels.visible_chunks(
+    n = visible_chunks(
         surfels.origins, surfels.counts, surfels.n_chunks, np.float32(0.25), np.float32(0), R, t, K,
         np.float32(0.3), np.float32(4), 128, 96, chunks,
     )  # fmt: skip
     p = surfels.position[surfels.slots(), :3] - t
     u, v = p[:, 0] / p[:, 2] * 100 + 63.5, p[:, 1] / p[:, 2] * 100 + 47.5
     visible = (p[:, 2] > 0.3) & (p[:, 2] < 4) & (u > -0.5) & (u < 127.5) & (v > -0.5) & (v < 95.5)
-    in_view = np.isin(surfels.slots() // kernels.CHUNK, chunks[:n])
+    in_view = np.isin(surfels.slots() // CHUNK, chunks[:n])
     assert np.all(in_view[visible])
     assert in_view.mean() < 0.5  # and most of the rest is left out
 

@@ -1,0 +1,145 @@
+"""Where surfels are stored: chunks of `CHUNK` slots, each for one cube of space.
+
+Chunk k owns the slots k * CHUNK .. k * CHUNK + count[k] - 1, so that what the camera cannot see is skipped a chunk at a
+time.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from semslam.compiled import PARALLEL, SERIAL
+
+f32 = np.float32
+CHUNK = 1024
+MARKED = np.uint16(1)  # in the spare fourth channel of its colour: the surfel waits for the next compaction
+
+
+@nb.njit(**SERIAL)
+def visible_chunks(origins, counts, n_chunks, block, margin, R, t, K, near, far, width, height, out):
+    """Chunks whose cube of space (lower corner `origins`, side `block`, metres) meets the view frustum.
+
+    R, t is T_world_camera. A cube is outside when its centre is further from one of the six planes than its
+    half-diagonal plus the margin by which surfels may have moved. Returns how many ids were written to `out`.
+    """
+    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    # inward normals (x, z) or (y, z) of the four side planes, through the outer edges of the border pixels
+    left = (f32(-0.5) - cx) / fx
+    right = (f32(width) - f32(0.5) - cx) / fx
+    top = (f32(-0.5) - cy) / fy
+    bottom = (f32(height) - f32(0.5) - cy) / fy
+    n_left = f32(1) / np.sqrt(f32(1) + left * left)
+    n_right = f32(1) / np.sqrt(f32(1) + right * right)
+    n_top = f32(1) / np.sqrt(f32(1) + top * top)
+    n_bottom = f32(1) / np.sqrt(f32(1) + bottom * bottom)
+    reach = f32(0.8660254) * block + margin
+    half = f32(0.5) * block
+    n = 0
+    for k in range(n_chunks):
+        if counts[k] == 0:
+            continue
+        x = origins[k, 0] + half - t[0]
+        y = origins[k, 1] + half - t[1]
+        z = origins[k, 2] + half - t[2]
+        z_c = R[0, 2] * x + R[1, 2] * y + R[2, 2] * z
+        if z_c < near - reach or z_c > far + reach:
+            continue
+        x_c = R[0, 0] * x + R[1, 0] * y + R[2, 0] * z
+        if (x_c - left * z_c) * n_left < -reach or (right * z_c - x_c) * n_right < -reach:
+            continue
+        y_c = R[0, 1] * x + R[1, 1] * y + R[2, 1] * z
+        if (y_c - top * z_c) * n_top < -reach or (bottom * z_c - y_c) * n_bottom < -reach:
+            continue
+        out[n] = k
+        n += 1
+    return n
+
+
+@nb.njit(inline="always")
+def block_key(x, y, z, block):
+    """One int64 for the cube of side `block` that holds a point: 21 bits an axis, enough for +-260 km at 0.25 m."""
+    offset = np.int64(1 << 20)
+    i = np.int64(np.floor(x / block)) + offset
+    j = np.int64(np.floor(y / block)) + offset
+    k = np.int64(np.floor(z / block)) + offset
+    return (i << 42) | (j << 21) | k
+
+
+@nb.njit(inline="always")
+def find_block(keys, key):
+    """Where `key` stands, or would stand, in an open-addressing table whose size is a power of two."""
+    mask = keys.size - 1
+    h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    k = np.int64(h >> np.uint64(20)) & mask
+    while keys[k] != -1 and keys[k] != key:
+        k = (k + 1) & mask
+    return k
+
+
+@nb.njit(**SERIAL)
+def allocate(points, start, block, keys, open_chunks, origins, counts, n_chunks, n_blocks, out):
+    """Slots for points[start:] (N, 3), world metres, in the open chunk of each one's cube or in a new chunk.
+
+    Sequential, so that slots do not depend on threads. Stops early where the chunks are used up or the table of
+    cubes is half full. Returns how far it came, the number of chunks and of cubes: the caller makes room and goes on.
+    """
+    i = start
+    while i < len(points):
+        if n_chunks == counts.size or 2 * n_blocks >= keys.size:
+            break
+        key = block_key(points[i, 0], points[i, 1], points[i, 2], block)
+        h = find_block(keys, key)
+        if keys[h] == -1:
+            keys[h] = key
+            open_chunks[h] = -1
+            n_blocks += 1
+        chunk = open_chunks[h]
+        if chunk == -1 or counts[chunk] == CHUNK:
+            chunk = n_chunks
+            n_chunks += 1
+            open_chunks[h] = chunk
+            counts[chunk] = 0
+            for k in range(3):
+                origins[chunk, k] = np.floor(points[i, k] / block) * block
+        out[i] = np.int64(chunk) * CHUNK + counts[chunk]
+        counts[chunk] += 1
+        i += 1
+    return i, n_chunks, n_blocks
+
+
+@nb.njit(**PARALLEL)
+def compact_chunks(chunks, n, counts, position, normal, color, seen, scores):
+    """Close the gaps that dead surfels leave, a chunk an iteration, keeping the order of the living."""
+    n_scores = scores.shape[1]
+    for c_ in nb.prange(n):
+        c = np.int64(c_)  # prange counts unsigned
+        chunk = chunks[c]
+        first = np.int64(chunk) * CHUNK
+        end = first
+        for i in range(first, first + counts[chunk]):
+            if normal[i, 3] < f32(0) or color[i, 3] == MARKED:
+                continue
+            if end != i:
+                for k in range(4):
+                    position[end, k] = position[i, k]
+                    normal[end, k] = normal[i, k]
+                    color[end, k] = color[i, k]
+                seen[end, 0] = seen[i, 0]
+                seen[end, 1] = seen[i, 1]
+                for k in range(n_scores):
+                    scores[end, k] = scores[i, k]
+            end += 1
+        counts[chunk] = end - first
+
+
+@nb.njit(**SERIAL)
+def reopen_chunks(chunks, n, origins, counts, block, keys, open_chunks):
+    """Let each cube append to the emptiest of the given chunks, so that removed surfels' slots are used again."""
+    half = f32(0.5) * block
+    for c in range(n):
+        chunk = chunks[c]
+        key = block_key(origins[chunk, 0] + half, origins[chunk, 1] + half, origins[chunk, 2] + half, block)
+        h = find_block(keys, key)
+        if keys[h] == key and counts[chunk] < counts[open_chunks[h]]:
+            open_chunks[h] = chunk
