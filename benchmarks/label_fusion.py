@@ -25,11 +25,11 @@ import numpy as np
 from networks import checkpoints, postprocessing
 from networks.export import content_hash
 from networks.inference import Predictor
+from semslam.chunks import CHUNK
 from semslam.evaluation.map_labels import BAND
 from semslam.evaluation.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.frame import UNLABELLED
 from semslam.fusion import Fusion
-from semslam.kernels import CHUNK
 from semslam.label_fusion import LabelFusion, LabelFusionConfig, label_fusion
 from semslam.labels import remap_labels, remapping
 from semslam.perception import Perception, PerceptionConfig

@@ -66,7 +66,8 @@ def _heading(poses: Path) -> int:
     if not poses.is_file():
         raise FileNotFoundError(f"{poses}: missing; expected {LAYOUT}")
     with poses.open(encoding="utf-8", errors="replace") as file:
-        return 0 if "qw" in file.readline().lower().split() else 1
+        first = file.readline()
+    return 0 if "qw" in first.lower().split() or _ID.search(first) else 1  # without names the first line is an image
 
 
 def _by_id(folder: Path) -> dict[int, Path]:

@@ -66,6 +66,13 @@ def test_deeploc_joins_by_number_and_reads_columns_by_name(deeploc) -> None:
     np.testing.assert_allclose(images.T_world_camera, T, atol=1e-8)
 
 
+def test_deeploc_poses_without_names_keep_their_first_line(deeploc) -> None:
+    root, T = deeploc
+    lines = [f"Image_{8 + i}.png {position(T[i])} {quaternion_wxyz(T[i, :3, :3])}" for i in range(6)]
+    (root / "train" / "poses.txt").write_text("\n".join(lines) + "\n")
+    np.testing.assert_allclose(open_posed(root).T_world_camera, T, atol=1e-8)
+
+
 def test_deeploc_has_labels_for_every_second_image_and_they_can_be_chosen(deeploc) -> None:
     images = open_posed(deeploc[0], split="train")
     assert [image.labels is not None for image in images] == [True, False] * 3

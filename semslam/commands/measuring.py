@@ -104,6 +104,8 @@ def score(
     from sequences.labelled_images import NYU_CAMERA
 
     if weights and read_metadata(weights).get("network"):
+        if engine or classes != "nyu40" or depth_scale != 1000:
+            raise ValueError("--engine, --classes and --depth-scale are for joint weights; leave them out")
         figures = _score_poses(data, split, weights, labels, frames, out)
     elif labels or frames or out:
         raise ValueError("--labels, --frames and --out are for the weights of a pose network; leave them out")
