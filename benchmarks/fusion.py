@@ -180,8 +180,8 @@ def against_the_memory_floor(frame: Frame) -> None:
             times.append(milliseconds(lambda now=now, e=engine: e.step(flat, np.eye(4), now)))
         left = len(engine.surfels)
         # every surfel in view is read and, merged, written: all of its bytes both ways; every pixel brings depth,
-        # colour and classes, and takes away a predicted vertex, normal, colour, confidence and slot
-        floor = (left * 2 * 100 + pixels * (4 + 3 + 4 * CLASSES + 12 + 12 + 3 + 4 + 8)) / bandwidth * 1e3
+        # colour and classes, and takes away an index and the grey of a predicted view
+        floor = (left * 2 * 100 + pixels * (4 + 3 + 4 * CLASSES + 8 + 4)) / bandwidth * 1e3
         print(f"{n / 1e6:.1f} M surfels in view ({left} after the run): {np.median(times):.1f} ms a frame, floor "
               f"{floor:.1f} ms, {np.median(times) / floor:.2f} times")  # fmt: skip
 

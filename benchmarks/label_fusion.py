@@ -8,12 +8,13 @@ of the truth ignored, holes of the map count as missed, classes absent from trut
 alone is scored on the same pixels. ECE over 15 bins of the largest probability, holes left out.
 
 The network sees every frame once and which pixel was merged with which surfel does not depend on classes: both are
-kept in --cache, by the weights' hash, and a variant then costs a second.
+kept in --cache, by the hash of the weights and of the code that fuses, and a variant then costs a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ import numpy as np
 from networks import checkpoints, postprocessing
 from networks.export import content_hash
 from networks.inference import Predictor
+from semslam import chunks, depth_filter, fusion, index_map, kernels
 from semslam.chunks import CHUNK
 from semslam.evaluation.map_labels import BAND
 from semslam.evaluation.segmentation import Calibration, ConfusionMatrix, boundary_band
@@ -39,6 +41,7 @@ from semslam.surfels import SurfelMap
 from sequences import open_sequence
 
 CLASSES = 13
+FUSING: Any = (chunks, depth_filter, index_map, kernels, fusion)  # a change of theirs may change who merges with whom
 SCENES = ("icl_livingroom1", "redkitchen")
 
 
@@ -98,7 +101,8 @@ def predicted(path: Path, predictor: Predictor) -> np.ndarray:
 
 
 def cached_scene(cache: Path, path: Path, width: int) -> Scene:
-    file = cache / f"{path.name}-{width}.npz"
+    code = hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in FUSING)).hexdigest()[:12]
+    file = cache / f"{path.name}-{width}-{code}.npz"
     if not file.is_file():
         s = observed(path, width)
         lengths = np.array([len(a) for a in s.surfels])

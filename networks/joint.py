@@ -96,11 +96,6 @@ class JointNetwork(MobileNetV2):
         name = _HEADS[task]
         return [*getattr(self, f"pre_{name}").parameters(), *getattr(self, name).parameters()]
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """The parameters that every task uses."""
-        own = {id(p) for task in self.tasks for p in self.task_parameters(task)}
-        return [p for p in self.parameters() if id(p) not in own]
-
     @torch.no_grad()
     def initialise(self) -> None:
         """Random weights under which activations keep their size from the image to the heads.

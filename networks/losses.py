@@ -104,5 +104,5 @@ class UncertaintyWeights(nn.Module):
         for task, loss in losses.items():
             s = self.log_variance[task]
             factor = 1.0 if task == "segmentation" else 0.5
-            terms.append(factor * torch.exp(-s) * loss + 0.5 * s)
+            terms.append(factor * torch.exp(-s) * loss + 0.5 * s / world())  # losses are shares, too
         return torch.stack(terms).sum()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from networks.distributed import summed
+from networks.distributed import summed, world
 from networks.losses import UncertaintyWeights
 from networks.pose_encoding import PoseStatistics, relative_motion
 
@@ -90,7 +90,8 @@ class GeometricWeights(nn.Module):
         self.requires_grad_(learned)
 
     def forward(self, losses: dict[str, Tensor]) -> Tensor:
-        return torch.stack([torch.exp(-self.a[name]) * loss + self.a[name] for name, loss in losses.items()]).sum()
+        # a loss is this process's share, and so must the rest be
+        return torch.stack([torch.exp(-self.a[k]) * loss + self.a[k] / world() for k, loss in losses.items()]).sum()
 
 
 def geometric_weights(terms: Iterable[str], learned: bool = True) -> nn.Module:

@@ -72,5 +72,6 @@ def compare(
 
 
 def _share(loop: Loop, share: float) -> Loop:
-    hours = None if loop.hours is None else loop.hours * share
-    return replace(loop, steps=max(1, round(loop.steps * share)), hours=hours)
+    """A part of a training's length, by whatever it is limited."""
+    hours, cpu = (None if h is None else h * share for h in (loop.hours, loop.cpu_hours))
+    return replace(loop, steps=max(1, round(loop.steps * share)), hours=hours, cpu_hours=cpu)

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.distributed import summed
+from networks.distributed import summed, world
 from networks.pose_encoders import open_encoder
 from networks.pose_encoding import PoseStatistics, exp_quaternion, relative_motion, rotated
 from networks.pose_networks import NETWORKS, Embedding, PoseModel, PoseRegressor, SkipDecoder, kaiming
@@ -56,7 +56,9 @@ def consistency(pose: Tensor, motion: Tensor) -> Tensor:
 
 def motion_error(predicted: Tensor, motion: Tensor) -> Tensor:
     """Mean absolute differences of motions (B, T - 1, 6): (2,), of translations and of rotations."""
-    errors = (predicted - motion).abs().sum((0, 1)) / (summed(torch.tensor(predicted.shape[0])) * predicted.shape[1])
+    errors = (predicted - motion).abs().sum((0, 1)) / (
+        summed(predicted.new_tensor(len(predicted))) * predicted.shape[1]
+    )
     return torch.stack([errors[:3].mean(), errors[3:].mean()])
 
 
@@ -173,7 +175,10 @@ class VLocNet(PoseModel):
             "odometry": motion_error(outputs["motion"].float(), motion),
             "consistency": consistency(predicted, motion),
         }
-        return {name: (torch.exp(-self.balance[name]) * L + self.balance[name]).sum() for name, L in losses.items()}
+        return {
+            name: (torch.exp(-self.balance[name]) * L + self.balance[name] / world()).sum()
+            for name, L in losses.items()
+        }
 
     def _in_metres(self, pose: Tensor) -> Tensor:
         """Poses (..., 6) with translations in metres, from the mean of the training's positions."""

@@ -228,8 +228,8 @@ class Comparison:
             pose_of = {i: T for i, T in zip(progress.indices, progress.poses) if i not in lost}
             self.depth.add_map(variant.name, cloud, pose_of, NEAR, FAR)
         T = np.eye(4)
-        if variant.poses != "dataset" and self.sequence.trajectory is not None and len(estimate):
-            T = world_alignment(estimate, self.sequence.trajectory)
+        if variant.poses != "dataset" and self.sequence.trajectory is not None and tracked.any():
+            T = world_alignment(estimate.selected(tracked), self.sequence.trajectory)
         if len(cloud):
             shown = moved(cloud, T)
             self.pictures[variant.name] = painted_views(shown, labels, evaluation.errors, self._view(shown, labels))

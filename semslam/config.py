@@ -90,6 +90,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (tuple, list):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where}: found {value!r}, expected a list")
+        if origin is tuple and Ellipsis not in arguments and len(value) != len(arguments):
+            raise ValueError(f"{where}: found {len(value)} values, expected {len(arguments)}")
         inner = arguments[0] if arguments else Any
         return origin(_convert(v, inner, where) for v in value)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -105,7 +105,7 @@ def _read(sequence: Sequence) -> tuple[list[Frame], list[Finding]]:
 
 
 def _thinned(frame: Frame) -> Frame:
-    """Every fourth pixel each way: enough for statistics, and 200 frames fit into memory."""
+    """Every fourth pixel each way: enough for statistics, and all that are looked at fit into memory."""
     return replace(
         frame,
         color=frame.color[::4, ::4].copy(),

@@ -97,10 +97,12 @@ def over_scenes(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     """
     flat = [evaluation.figures for evaluation in evaluations.values()]
     figures: dict[str, Any] = {"scenes": len(flat)}
-    for name in flat[0]:
+    for name in dict.fromkeys(name for f in flat for name in f):
         values = [f[name] for f in flat if isinstance(f.get(name), (int, float))]
         if values:
             figures[name] = float(np.mean(values))
+        if 0 < len(values) < len(flat):
+            figures[f"{name}_scenes"] = len(values)
     for count in (13, 40):
         scores = {name: e.labels[count] for name, e in evaluations.items() if count in e.labels}
         for kind in ("single", "map", "surfels"):
@@ -216,15 +218,15 @@ def _labels(
 
         network = predictor(settings.classes, config.weights, config.engine)
     scores = {len(LABEL_SETS[name]): MapLabelScores(len(LABEL_SETS[name])) for name in sets}
-    every = settings.label_every or (10 if settings.labels == "predicted" else 1)
-    pose_of = {i: T for i, T in zip(progress.indices, progress.poses) if i not in set(progress.lost)}
+    lost = set(progress.lost)
+    pose_of = {i: T for i, T in zip(progress.indices, progress.poses) if i not in lost}
     posed = []
     for i in _evenly(_labelled(sequence, list(pose_of)), VOTES):
         frame = readable(sequence, i)
         if frame is not None and frame.labels is not None:
             camera, truth = _of_map_size(frame, settings.width)
             posed.append((camera, pose_of[i], truth))
-    for i in _labelled(sequence, [i for i in pose_of if i % every == 0]):
+    for i in _labelled(sequence, [i for i in pose_of if i % settings.labels_every == 0]):
         frame = readable(sequence, i)
         if frame is None or frame.labels is None:
             continue
@@ -315,4 +317,13 @@ def evaluate_trajectory(path: str | Path, reference: str | Path, with_scale: boo
     """A trajectory file of any system against a reference; with_scale aligns by a similarity (monocular systems)."""
     estimate, truth = read_trajectory(path), read_trajectory(reference)
     errors = trajectory_errors(estimate, truth, with_scale=with_scale)
-    return Evaluation(trajectory_figures(errors, len(truth), len(truth) - errors.absolute.matched), errors)
+    covered = int(_near_in_time(truth.timestamps, estimate.timestamps).sum())
+    return Evaluation(trajectory_figures(errors, len(truth), len(truth) - covered), errors)
+
+
+def _near_in_time(times: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which times have another within half an interval of the slower clock: motion capture outruns every camera."""
+    interval = max(float(np.median(np.diff(t))) if len(t) > 1 else 0.0 for t in (times, others))
+    after = np.clip(np.searchsorted(others, times), 1, max(len(others) - 1, 1))
+    nearest = np.minimum(np.abs(others[np.minimum(after, len(others) - 1)] - times), np.abs(others[after - 1] - times))
+    return nearest <= 0.501 * interval + 1e-9

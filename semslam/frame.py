@@ -40,6 +40,11 @@ class Observation:
     class_probabilities: np.ndarray | None = None  # (H, W, C) float32; all zero = unlabelled pixel
     normals: np.ndarray | None = None  # (H, W, 3) float32 unit, camera frame, towards the camera
 
+    @property
+    def measures(self) -> bool:
+        """Whether any depth counts; what has none must not reach the map, where seeing empty space is a measurement."""
+        return bool(self.depth.any()) and (self.confidence is None or bool(self.confidence.any()))
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -65,7 +70,7 @@ class Tracking:
 
     T_world_camera: np.ndarray  # (4, 4) float64
     ok: bool
-    inliers: int = 0  # pixels that took part in the last iteration
+    inliers: int = 0  # points of the map that took part in the last iteration
     residual: float = 0.0  # RMS point-to-plane distance of the inliers, metres
     covariance: np.ndarray | None = None  # (6, 6) of the twist (translation, rotation), camera frame
     reason: str = ""  # why ok or sound is False, for people
@@ -79,5 +84,6 @@ class Step:
     frame: Frame
     observation: Observation
     tracking: Tracking
+    fused: bool = False  # whether the map changed
     stages_ms: dict[str, float] = field(default_factory=dict)  # how long each stage took, milliseconds
     correction: Correction | None = None  # where a loop was closed: how all poses up to this frame's have moved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +11,6 @@ from semslam.camera import Camera
 from semslam.frame import Observation, View
 from semslam.surfels import SurfelMap
 
-logger = logging.getLogger(__name__)
 f32 = np.float32
 
 
@@ -31,10 +29,10 @@ class FusionConfig:
     coarsest: float = 0.006  # where a pixel and a half is less, every second pixel of a chessboard is enough
     max_confidence: float = 100.0  # beyond it the mean forgets: scenes change
     stable: float = 5.0  # confidence from which a surfel is kept without being confirmed
-    patience: int = 20  # frames that an unstable surfel in view may go unconfirmed
+    patience: int = 20  # frames after its last merge, in view or not, that an unstable surfel is kept
     clean_every: int = 10  # frames
     carve: float = 1.0  # confidence that a surfel in front of a measurement loses a frame
-    view_points: int = 20_000  # of the map at most in a predicted view, evenly spread over the image
+    view_points: int = 20_000  # of the map in a predicted view, about, evenly spread over the image
 
     def __post_init__(self) -> None:
         if not 0 < self.near < self.far <= 1000:

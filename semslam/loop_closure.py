@@ -48,7 +48,7 @@ class LoopConfig:
     closure_floor: float = 0.005  # metres, and radians: error of a closure besides noise; the sensor distorts
     robust: float = 15.0  # standard deviations from which a closure loses its say
     registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(converged=3e-4))
-    points: int = 5_000  # of a keyframe at most that are registered
+    points: int = 5_000  # of a keyframe, about, that are registered
 
 
 @dataclass(frozen=True, eq=False)

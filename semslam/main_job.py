@@ -14,16 +14,15 @@ from semslam import config as configs
 from semslam.cloud import SurfelCloud
 from semslam.doctor import implausible_depth
 from semslam.frame import Frame, Observation
-from semslam.fusion import FusionConfig
 from semslam.labels import LABEL_SETS, remapping
 from semslam.loop_closure import LoopCloser
 from semslam.perception import Perception
-from semslam.predicted_depth import DepthHelps, HelpsConfig, fusion_config, tracking_config
+from semslam.predicted_depth import DepthHelps, HelpsConfig, tracking_config
 from semslam.predicted_poses import PoseOf
 from semslam.run import Run, RunConfig, pose_source
 from semslam.run_folder import RunFolder
 from semslam.slam import Predict, Slam, Track
-from semslam.tracking import Tracker, TrackingConfig
+from semslam.tracking import Tracker
 
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
@@ -79,11 +78,6 @@ def prepare(
             helps=HelpsConfig.named(helps) if helps else base.slam.helps,
         ),
     )
-    if perception.depth == "predicted":
-        fusion, tracking, helping = settings.slam.fusion, settings.slam.tracking, settings.slam.helps
-        fusion = fusion_config(helping) if fusion == FusionConfig() else fusion
-        tracking = tracking_config(helping) if tracking == TrackingConfig() else tracking
-        settings = replace(settings, slam=replace(settings.slam, fusion=fusion, tracking=tracking))
     depth, labels, classes, hold_out = perception.depth, perception.labels, perception.classes, settings.hold_out
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"--hold-out is {hold_out}, expected at least 2: some frames must be left to fuse")
@@ -97,7 +91,10 @@ def prepare(
     folder = RunFolder.create(out)
     needs_network = "predicted" in (depth, labels)
     pose_of = pose_network(settings.pose_weights) if settings.pose_weights else None
-    track = pose_source(settings.poses, sequence, settings.slam.tracking, pose_of)
+    tracking = settings.slam.tracking
+    if depth == "predicted":
+        tracking = tracking_config(settings.slam.helps, tracking)
+    track = pose_source(settings.poses, sequence, tracking, pose_of)
     closes_loops = settings.loops and isinstance(track, Tracker)
     slam = Slam(
         sequence.camera,
@@ -225,7 +222,7 @@ def _judged_by_held_out(run: Run) -> dict[str, float]:
         if T is None or frame.depth is None:
             continue
         predicted = render(cloud, frame.camera, T, cull_back=False).depth
-        fusion = run.slam.config.fusion
+        fusion = run.slam.fusion.config
         measured = (frame.depth > fusion.near) & (frame.depth < fusion.far)
         seen = measured & np.isfinite(predicted)
         errors.append(np.abs(predicted - frame.depth)[seen])

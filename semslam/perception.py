@@ -50,7 +50,21 @@ class PerceptionConfig:
     classes: str = "nyu13"  # nyu13 | nyu40
     label_every: int | None = None  # frames; None = 10 for a network's labels, 1 for true ones
     width: int | None = None  # pixels that frames are resized to, keeping their shape; None = as recorded
-    border: int = 0  # pixels at the image's border that are ignored (NYUv2's images have a white frame: 16)
+    border: int = 0  # pixels at the border of the resized image that are ignored (NYUv2's 640 wide: 16)
+
+    def __post_init__(self) -> None:
+        if self.label_every is not None and self.label_every < 1:
+            raise ValueError(f"--label-every is {self.label_every}; expected at least 1 frame")
+
+    @property
+    def labels_every(self) -> int:
+        """Frames from one whose labels are fused to the next."""
+        return self.network_labels_every if self.labels == "predicted" else self.label_every or 1
+
+    @property
+    def network_labels_every(self) -> int:
+        """The same for labels of a network, whatever labels are fused now."""
+        return self.label_every or NETWORK_LABELS_EVERY
 
 
 class Perception:
@@ -81,7 +95,6 @@ class Perception:
         self.camera = camera
         if config.width is not None and config.width != camera.width:
             self.camera = camera.resized(config.width, round(camera.height * config.width / camera.width))
-        self._label_every = config.label_every or (NETWORK_LABELS_EVERY if config.labels == "predicted" else 1)
         self._classes_of = None
         if config.labels == "truth" and label_set is not None:
             table = remapping(label_set, config.classes)
@@ -124,7 +137,7 @@ class Perception:
 
     def wants_labels(self, frame: Frame) -> bool:
         """Whether this frame is one of those whose labels are fused."""
-        return self.config.labels != "none" and frame.index % self._label_every == 0
+        return self.config.labels != "none" and frame.index % self.config.labels_every == 0
 
     def resized_color(self, frame: Frame) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a frame at the map's size."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -18,9 +19,11 @@ from semslam.camera import Camera
 from semslam.frame import Frame, Observation, View
 from semslam.fusion import FusionConfig
 from semslam.perception import Perception
+from semslam.registration import RegistrationConfig
 from semslam.scale_alignment import KnownDepths, ScaleShift, at_pixels, fit_scale_shift, smooth_bend
 from semslam.tracking import TrackingConfig
 
+Settings = TypeVar("Settings", FusionConfig, TrackingConfig, RegistrationConfig)
 FARTHEST = 1.6  # times; no measurement moves a pixel farther from what the network says here
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Expect = Callable[[Observation], "np.ndarray | None"]  # where the camera of an observation will be, if that is known
@@ -58,35 +61,39 @@ class HelpsConfig:
         return {0: "none", len(fields(self)): "all"}.get(len(chosen), ",".join(chosen))
 
 
-def fusion_config(helps: HelpsConfig, sensor: FusionConfig | None = None) -> FusionConfig:
-    """The fusion's settings for predicted depth: a sensor's, but for what the helps change."""
-    config = sensor or FusionConfig()
+def fusion_config(helps: HelpsConfig, chosen: FusionConfig | None = None) -> FusionConfig:
+    """The fusion's settings for predicted depth: what was chosen, else what the helps change, else a sensor's."""
+    changes: dict[str, Any] = {}
     if helps.noise:
-        config = replace(config, noise=0.03, noise_quadratic=0.02, gate=0.1, normal_gate_deg=75.0)
+        changes |= {"noise": 0.03, "noise_quadratic": 0.02, "gate": 0.1, "normal_gate_deg": 75.0}
     if helps.keyframes:
-        config = replace(config, clean_every=1)  # cleaning by frame number would rarely meet a keyframe
+        changes |= {"clean_every": 1}  # cleaning every few frames would rarely meet a keyframe
     if helps.gate:
-        config = replace(config, stable=3.0, patience=8, clean_every=1)
-    return config
+        changes |= {"stable": 3.0, "patience": 8, "clean_every": 1}
+    return _where_default(chosen or FusionConfig(), changes)
 
 
-def tracking_config(helps: HelpsConfig, sensor: TrackingConfig | None = None) -> TrackingConfig:
-    """The tracker's settings for predicted depth: with `noise`, geometry counts little beside what the colours say."""
-    config = sensor or TrackingConfig()
+def tracking_config(helps: HelpsConfig, chosen: TrackingConfig | None = None) -> TrackingConfig:
+    """The tracker's, likewise: with `noise`, geometry counts little beside what the colours say."""
+    config = chosen or TrackingConfig()
     if not helps.noise:
         return config
-    registration = config.registration
-    levels = tuple(replace(level, gate=4 * level.gate) for level in registration.levels)
-    registration = replace(
-        registration,
-        levels=levels,
-        noise=0.03,
-        noise_quadratic=0.02,
-        normal_gate_deg=75.0,
-        color_weight=1.0,
-        trusted=3.0,
-    )
-    return replace(config, registration=registration, min_fitting=0.2, found_grey=40.0)
+    changes = {
+        "levels": tuple(replace(level, gate=4 * level.gate) for level in RegistrationConfig().levels),
+        "noise": 0.03,
+        "noise_quadratic": 0.02,
+        "normal_gate_deg": 75.0,
+        "color_weight": 1.0,
+        "trusted": 3.0,
+    }
+    registration = _where_default(config.registration, changes)
+    return replace(_where_default(config, {"min_fitting": 0.2, "found_grey": 40.0}), registration=registration)
+
+
+def _where_default(config: Settings, changes: dict[str, Any]) -> Settings:
+    """The settings with the changes that touch nothing somebody chose."""
+    usual = type(config)()
+    return replace(config, **{k: v for k, v in changes.items() if getattr(config, k) == getattr(usual, k)})
 
 
 def without_slopes(depth: np.ndarray, camera: Camera, steepest_deg: float = 75.0) -> np.ndarray:
@@ -224,6 +231,10 @@ class DepthHelps:
             corrected *= np.exp(smooth_bend(known.pixels, ratios, known.weights, depth.shape))
         prior = (self._level or ScaleShift())(depth).astype(np.float32)
         return np.clip(corrected, prior / FARTHEST, prior * FARTHEST)
+
+    def forget_places(self) -> None:
+        """The world has moved, as after a closed loop: what was triangulated in it no longer holds; the scale does."""
+        self._anchors, self._last = Anchors(self.camera), None
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""

@@ -66,8 +66,8 @@ class Linearization:
     cost: float  # weighted sum of squared residuals, in units of the noise
     weight: float  # sum of robust weights
     count: int  # points that took part
-    mean: float  # of the residuals
-    rms: float  # of the residuals, unweighted; metres or grey levels
+    mean: float  # of the grey residuals, exposure still in them; 0 for geometry, where nobody asks
+    rms: float  # of the residuals, unweighted and without exposure; metres or grey levels
 
     @property
     def spread(self) -> float:

@@ -24,7 +24,8 @@ def depth(c: Comparison) -> Section | None:
     figures = {named.get(name, name): source.figures() for name, source in study.sources.items()}
     parts: list[Any] = [
         Text(
-            f"{len(study.sources[NETWORK].frames)} frames, evenly spread, against the sensor's depth at its own size. "
+            f"{len(study.sources[NETWORK].frames)} frames, evenly spread over those with labels if there are any, "
+            "against the sensor's depth at its own size. "
             "The network's rows are of single frames; a map's are of the map rendered back into them, where the true "
             "depth is in the map's range and the map shows something: the share of such pixels is given."
         )

@@ -100,8 +100,10 @@ def _findings(c: Comparison) -> list[str]:
     found = [f"{c.name}: {len(c.sequence)} frames of {c.sequence.camera.width}x{c.sequence.camera.height} pixels."]
     if raw is not None and helped is not None:
         found[0] += (
-            f" Raw predicted depth makes a map with a mean surface error of {CM * raw:.1f} cm; all helps bring it to "
+            f" Raw predicted depth makes a map with a mean surface error of {CM * raw:.1f} cm; with all helps it is "
             f"{CM * helped:.1f} cm, {raw / helped:.1f} times less"
+            if helped < raw
+            else f" The helps do not help here: mean surface error {CM * raw:.1f} cm raw, {CM * helped:.1f} cm with all"
         )
         found[0] += f"; sensor depth makes {CM * sensor:.1f} cm." if sensor is not None else "."
     if c.depth is not None:

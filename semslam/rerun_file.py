@@ -120,8 +120,7 @@ def _perception(config: RunConfig, sequence: Any) -> Perception:
 def _with_images(config: RunConfig, indices: list[int]) -> list[int]:
     """At most IMAGES of the frames: those with labels, if any have, evenly spread."""
     perception = config.slam.perception
-    every = perception.label_every or (10 if perception.labels == "predicted" else 1)
-    labelled = [i for i in indices if perception.labels != "none" and i % every == 0]
+    labelled = [i for i in indices if perception.labels != "none" and i % perception.labels_every == 0]
     indices = labelled or indices
     spread = np.linspace(0, len(indices) - 1, min(IMAGES, len(indices)))
     return [indices[k] for k in np.unique(spread.round().astype(int))]

@@ -15,7 +15,6 @@ import numpy as np
 from semslam import config as configs
 from semslam.associations import Associations
 from semslam.frame import Frame, Step, Tracking
-from semslam.perception import NETWORK_LABELS_EVERY
 from semslam.predicted_depth import DepthHelps
 from semslam.predicted_poses import PoseOf, RefinedTrack, predicted_track, proposals
 from semslam.run_folder import RunFolder, versions
@@ -80,7 +79,7 @@ class Progress:
     def record(self, step: Step) -> None:
         T = step.tracking.T_world_camera
         if step.tracking.ok:
-            self.fused += step.tracking.sound
+            self.fused += step.fused
         else:
             self.lost.append(step.frame.index)
             self.reason = step.tracking.reason
@@ -138,7 +137,7 @@ class Run:
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
         # where a network's labels would go, so can others later
-        slam.remember(Associations(config.slam.perception.label_every or NETWORK_LABELS_EVERY))
+        slam.remember(Associations(config.slam.perception.network_labels_every))
         if resume and folder.state.is_file():
             self._restore()
 
@@ -162,6 +161,7 @@ class Run:
             logger.warning("frame %d is skipped: %s", index, frame)
             allowed = max(1, int(self.config.max_corrupt * len(self.sequence)))
             if len(self.progress.corrupt) > allowed:
+                self.progress.next_index = index + 1
                 self.save()
                 raise ValueError(
                     f"{self.config.sequence}: {len(self.progress.corrupt)} of {index + 1} frames are unreadable, more "
@@ -204,14 +204,14 @@ class Run:
             self.folder.save_associations(self.slam.associations)
             state["run_events"] = np.array(len(self.slam.associations.events))
         self.folder.save_state(state)
-        self.folder.errors.unlink(missing_ok=True)  # of an earlier map
+        self.folder.forget_derived()
         configs.save(self.folder.config, self.config)  # beside the map that it made, not before
         self.folder.save_trajectory(self.progress.trajectory())
 
     def metrics(self) -> dict[str, Any]:
         """Counts, timings and versions, under the names of DESIGN.md."""
         progress, surfels = self.progress, self.slam.surfels
-        done = progress.fused + len(progress.lost)
+        done = progress.next_index - len(progress.corrupt) - len(progress.held_out)
         return {
             "frames": progress.next_index,
             "frames_fused": progress.fused,

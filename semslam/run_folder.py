@@ -140,7 +140,15 @@ class RunFolder:
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.metrics, metrics)
 
+    def forget_derived(self) -> None:
+        """Remove what was made of an earlier map: it is not this one's."""
+        for path in (self.errors, self.map, self.mesh, self.preview, self.metrics):
+            path.unlink(missing_ok=True)
+
     def load_metrics(self) -> dict[str, Any]:
+        """What `save_metrics` wrote; nothing where a run was interrupted before."""
+        if not self.metrics.is_file():
+            return {}
         try:
             return json.loads(self.metrics.read_text(encoding="utf-8"))
         except ValueError as error:

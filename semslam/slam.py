@@ -16,7 +16,7 @@ from semslam.fusion import Fusion, FusionConfig
 from semslam.label_fusion import LabelFusionConfig, label_fusion
 from semslam.loop_closure import LoopCloser, LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
-from semslam.predicted_depth import HelpsConfig
+from semslam.predicted_depth import DepthHelps, HelpsConfig, fusion_config
 from semslam.surfels import MapConfig, SurfelMap
 from semslam.tracking import TrackingConfig
 
@@ -74,7 +74,10 @@ class Slam:
         self.correct = correct
         self.loops = loops
         self.surfels = SurfelMap(perception.num_classes if perception else num_classes, self.config.map)
-        self.fusion = Fusion(perception.camera if perception else camera, self.config.fusion)
+        fusion = self.config.fusion
+        if self.config.perception.depth == "predicted":
+            fusion = fusion_config(self.config.helps, fusion)
+        self.fusion = Fusion(perception.camera if perception else camera, fusion)
         self.labels = label_fusion(self.config.labels)
         self.associations: Associations | None = None  # see `remember`
 
@@ -95,7 +98,9 @@ class Slam:
         tracking = self.track(observation, self.predict)
         watch.lap("track")
         correction = None
-        if tracking.ok and tracking.sound:  # a lost frame must not smear the map
+        believed = tracking.ok and tracking.sound  # a lost frame must not smear the map
+        fused = believed and observation.measures
+        if fused:
             self.fusion.fuse(self.surfels, observation, tracking.T_world_camera, frame.index)
             watch.lap("fuse")
             if observation.class_probabilities is not None:
@@ -110,10 +115,12 @@ class Slam:
                 watch.lap("labels")
             if self.associations is not None:
                 self.associations.seen(frame.index, self.surfels, self.fusion)
-            if self.loops is not None:
-                correction = self.loops(observation, tracking, self.surfels, self.fusion)
-                watch.lap("loops")
-        return Step(frame, observation, tracking, watch.stages_ms, correction)
+        if believed and self.loops is not None:
+            correction = self.loops(observation, tracking, self.surfels, self.fusion)
+            if correction is not None and isinstance(self.correct, DepthHelps):
+                self.correct.forget_places()
+            watch.lap("loops")
+        return Step(frame, observation, tracking, fused, watch.stages_ms, correction)
 
     def remember(self, associations: Associations) -> None:
         """From now on keep what is needed to fuse other labels into the map later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,15 +87,16 @@ class SurfelMap:
         within = np.arange(CHUNK)[None, :] < self.counts[: self.n_chunks, None]
         return np.flatnonzero(within)
 
-    def insert(self, points: np.ndarray) -> np.ndarray:
+    def insert(self, points: np.ndarray, any_chunks: bool = False) -> np.ndarray:
         """Slots (M,) for the first M of (N, 3) float32 world points; M < N when the map's capacity is reached.
 
-        The caller writes the surfels' values.
+        The caller writes the surfels' values. any_chunks: for surfels that the map held before, which must not be
+        lost because they now lie farther apart.
         """
         room = self.config.max_surfels - len(self)
         n = min(len(points), max(room, 0))
         # sparse surfels, far away, leave chunks almost empty: memory is bounded as well as their number
-        most_chunks = max(4096, 4 * self.config.max_surfels // CHUNK)
+        most_chunks = sys.maxsize if any_chunks else max(4096, 4 * self.config.max_surfels // CHUNK)
         out = np.empty(n, np.int64)
         done = 0
         while done < n:
@@ -208,7 +210,7 @@ class SurfelMap:
         self._n_blocks = 0
         self._block_keys[:] = -1
         self._open_chunks[:] = -1
-        slots = self.insert(np.ascontiguousarray(state["position"][:, :3]))
+        slots = self.insert(np.ascontiguousarray(state["position"][:, :3]), any_chunks=True)
         if len(slots) < len(state["position"]):
             raise ValueError(
                 f"{len(state['position'])} surfels do not fit a map of {self.config.max_surfels}; raise --max-surfels"

@@ -74,7 +74,9 @@ class Tracker:
                 tracking = replace(tracking, ok=False, reason="the camera was not found in the map that exists")
         else:
             # The map was last seen from there: its view needs no new projection.
-            tracking = self.track(observation, predict(self._last[1]), self.predicted_pose(observation))
+            expected = self.predicted_pose(observation)
+            assert expected is not None
+            tracking = self.track(observation, predict(self._last[1]), expected)
             if not tracking.ok:
                 tracking = self._found(observation, predict) or tracking
         if tracking.ok:
@@ -87,15 +89,16 @@ class Tracker:
         self.lost = not tracking.ok
         return tracking
 
-    def predicted_pose(self, observation: Observation) -> np.ndarray:
-        """T_world_camera (4, 4) where the frame is expected.
+    def predicted_pose(self, observation: Observation) -> np.ndarray | None:
+        """T_world_camera (4, 4) where the frame is expected; None where only a proposal will tell.
 
         At constant velocity since the last two poses; the last pose itself where time stands still, or jumps, or the
         camera was lost: velocity says nothing there. With `refine`, the last pose moved as
         the frames' own poses move.
         """
         if self._last is None:
-            return np.eye(4)
+            T = observation.frame.T_world_camera
+            return np.eye(4) if T is None and self.propose is None else T
         last, T = self._last
         given = observation.frame.T_world_camera
         if self.refine and given is not None and self._last_given is not None:

@@ -150,6 +150,9 @@ def test_a_trajectory_of_another_system_is_compared_with_a_reference(tmp_path):
     assert "SE(3)" in rigid["trajectory_protocol"]
     assert semslam("evaluate", *files, "--with-scale") == 0
     assert json.loads(out.read_text())["ate_m"] < 1e-6
+    write_tum(tmp_path / "slow.txt", Trajectory(t[::4], T[::4]))  # a camera beside motion capture
+    assert semslam("evaluate", "--trajectory", tmp_path / "slow.txt", *files[2:]) == 0
+    assert json.loads(out.read_text())["coverage"] > 0.9
 
 
 def test_what_cannot_be_evaluated_is_one_clear_line(tmp_path, capsys):

@@ -16,9 +16,19 @@ from semslam.evaluation.surface import surface_scores
 from semslam.frame import Frame, Observation, View
 from semslam.fusion import FusionConfig
 from semslam.perception import PerceptionConfig
-from semslam.predicted_depth import FARTHEST, DepthHelps, HelpsConfig, fusion_config, map_depths, without_slopes
+from semslam.predicted_depth import (
+    FARTHEST,
+    DepthHelps,
+    HelpsConfig,
+    fusion_config,
+    map_depths,
+    tracking_config,
+    without_slopes,
+)
+from semslam.registration import RegistrationConfig
 from semslam.scale_alignment import ScaleShift, at_pixels, fit_scale_shift, smooth_bend
 from semslam.slam import Slam, SlamConfig
+from semslam.tracking import TrackingConfig
 from sequences import open_sequence
 
 ROOM = "room:frames=45,width=160,height=120"
@@ -169,10 +179,25 @@ def test_slopes_between_surfaces_go_and_surfaces_stay():
     assert (without_slopes(np.minimum(floor, 20).astype(np.float32), CAMERA) > 0)[seen].mean() > 0.95
 
 
-def test_the_gate_asks_for_more_views_than_a_sensor_needs():
-    gated, free = fusion_config(only("gate")), fusion_config(only())
-    assert free == FusionConfig()
-    assert gated.patience < free.patience and gated.clean_every == 1
+def test_helps_change_what_nobody_chose():
+    assert fusion_config(only()) == FusionConfig()
+    gated = fusion_config(only("gate"), FusionConfig(far=4.0, patience=12))
+    assert gated.far == 4.0 and gated.patience == 12 and gated.clean_every == 1 and gated.stable == 3.0
+    config = SlamConfig(PerceptionConfig(depth="predicted", labels="none"), fusion=FusionConfig(far=4.0))
+    slam = Slam(CAMERA, config, network=object())
+    assert slam.fusion.config.far == 4.0 and slam.fusion.config.noise > FusionConfig().noise
+    chosen = TrackingConfig(registration=RegistrationConfig(tukey=3.0))
+    assert tracking_config(only("noise"), chosen).registration.tukey == 3.0
+    assert tracking_config(only("noise"), chosen).registration.color_weight == 1.0
+
+
+def test_a_camera_that_stands_still_leaves_the_map_alone(room, frames, network):
+    """With tracked poses every frame has depth, but only keyframes may touch the map, and wear it down."""
+    slam = Slam(room.camera, SlamConfig(PerceptionConfig(depth="predicted", labels="none")), network=network)
+    slam.correct = DepthHelps(room.camera, HelpsConfig(), lambda o: o.frame.T_world_camera, given=False)
+    steps = [slam.step(replace(frames[0], index=i, timestamp=i / 30)) for i in range(20)]
+    assert [step.fused for step in steps] == [True] + [False] * 19
+    assert len(slam.surfels) > 1000 and slam.cloud().last_seen.max() == 0
 
 
 def test_frames_that_hardly_moved_are_not_fused_but_labelled_ones_are():
@@ -251,7 +276,7 @@ def test_the_map_is_asked_where_it_is_sure_only():
 
 def mapped(room, frames, network, names: str):
     helps = HelpsConfig.named(names)
-    config = SlamConfig(PerceptionConfig(depth="predicted", labels="none"), fusion=fusion_config(helps), helps=helps)
+    config = SlamConfig(PerceptionConfig(depth="predicted", labels="none"), helps=helps)
     slam = Slam(room.camera, config, network=network)
     helper = DepthHelps(room.camera, helps, lambda o: o.frame.T_world_camera, patience=20)
     slam.correct, slam.perceive = helper, helper.sparing(slam.perceive)

@@ -38,6 +38,14 @@ def evaluate(
         raise ValueError(
             "--reference and --sequence go with --map or --trajectory; a run's surface is named by --truth"
         )
+    if runs == [] or runs is None:
+        for option, given, goes_with in (
+            ("--truth", truth != "auto", "runs"),
+            ("--with-scale", with_scale and map is not None, "runs and --trajectory"),
+            ("--sequence", sequence is not None and trajectory is not None, "--map"),
+        ):
+            if given:
+                raise ValueError(f"{option} is for {goes_with}; leave it out")
     if map is not None or trajectory is not None:
         if reference is None or runs:
             raise ValueError("--map and --trajectory each need --reference FILE, and no run")
