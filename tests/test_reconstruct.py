@@ -153,6 +153,7 @@ def test_ctrl_c_ends_with_130_and_a_run_to_resume(finished, tmp_path, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr(Slam, "step", step_then_press_ctrl_c)
         assert semslam("reconstruct", ROOM, "--out", out, *TRUTH) == 130
+    assert semslam("evaluate", out) == 0
     assert semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--resume", "--no-mesh") == 0
     assert RunFolder.open(out).map.read_bytes() == finished.map.read_bytes()
 

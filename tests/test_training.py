@@ -511,6 +511,7 @@ train(JointTraining(
     stages=(Stage(1.0, (32, 32), (0.8, 1.2), 4),),
     batch=4,
     class_balance=0.3,
+    learned_task_weights=True,
     loop=Loop(steps=3, optimiser="sgd", average=0.0, clip=1.0),
 ))
 """
