@@ -32,7 +32,7 @@ from semslam.evaluation.map_labels import BAND
 from semslam.evaluation.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.frame import UNLABELLED
 from semslam.fusion import Fusion
-from semslam.label_fusion import LabelFusion, LabelFusionConfig, label_fusion
+from semslam.label_fusion import LabelFusion, LabelFusionConfig, borrowed, label_fusion
 from semslam.labels import remap_labels, remapping
 from semslam.perception import Perception, PerceptionConfig
 from semslam.run_folder import write_json
@@ -53,6 +53,7 @@ class Scene:
     weights: np.ndarray  # (H, W) float32, see Fusion.weights
     surfels: list[np.ndarray]  # a frame: (M,) int32 surfels that were merged with a pixel
     pixels: list[np.ndarray]  # a frame: (M,) int32 that pixel, v * W + u
+    positions: np.ndarray  # (N, 3) float32 metres, of surfels that died NaN
     shown: np.ndarray  # (N + 1, 13) int64 labelled pixels that show a surfel, by true class; last row: holes
     truths: dict[int, np.ndarray]  # by frame: (H, W) uint8 true classes, void and band 255
 
@@ -84,6 +85,8 @@ def observed(path: Path, width: int) -> Scene:
     cloud = surfels.cloud(surfels.scores[surfels.slots()])
     assert cloud.class_probabilities is not None
     number = cloud.class_probabilities[:, 0].astype(np.int64) - 1
+    positions = np.full((known, 3), np.nan, np.float32)
+    positions[number] = cloud.positions
     shown = np.zeros((known + 1, CLASSES), np.int64)
     for i, truth in truths.items():
         index = render(cloud, perceive.camera, sequence.poses[i], cull_back=False).index
@@ -91,7 +94,7 @@ def observed(path: Path, width: int) -> Scene:
         valid = truth != UNLABELLED
         np.add.at(shown, (of[valid], truth[valid]), 1)
     size = (perceive.camera.width, perceive.camera.height)
-    return Scene(size, fusion.weights, merged, pixels, shown, truths)
+    return Scene(size, fusion.weights, merged, pixels, positions, shown, truths)
 
 
 def predicted(path: Path, predictor: Predictor) -> np.ndarray:
@@ -108,14 +111,14 @@ def cached_scene(cache: Path, path: Path, width: int) -> Scene:
         lengths = np.array([len(a) for a in s.surfels])
         np.savez(
             file, size=np.array(s.size), weights=s.weights, surfels=np.concatenate(s.surfels),
-            pixels=np.concatenate(s.pixels), lengths=lengths, shown=s.shown,
+            pixels=np.concatenate(s.pixels), lengths=lengths, positions=s.positions, shown=s.shown,
             truth_frames=np.array(list(s.truths)), truths=np.stack(list(s.truths.values())),
         )  # fmt: skip
     with np.load(file) as kept:
         ends = np.cumsum(kept["lengths"])[:-1]
         return Scene(
             (int(kept["size"][0]), int(kept["size"][1])), kept["weights"], np.split(kept["surfels"], ends),
-            np.split(kept["pixels"], ends), kept["shown"],
+            np.split(kept["pixels"], ends), kept["positions"], kept["shown"],
             dict(zip(kept["truth_frames"].tolist(), kept["truths"])),
         )  # fmt: skip
 
@@ -163,6 +166,15 @@ def fused(scene: Scene, scores: np.ndarray, variant: Variant) -> np.ndarray:
         fusion.fuse(surfels, np.arange(chunks, dtype=np.int32), pixel_of, image, weights, i)
         pixel_of[scene.surfels[i]] = -1
     return surfels.scores[:count]
+
+
+def on_map(scene: Scene, scores: np.ndarray, variant: Variant) -> np.ndarray:
+    """(N, 13) probabilities of every surfel, as the map tells them; 0 for those that died."""
+    probabilities = label_fusion(variant.config).read(fused(scene, scores, variant))
+    alive = np.isfinite(scene.positions[:, 0])
+    probabilities[~alive] = 0
+    probabilities[alive] = borrowed(probabilities[alive], scene.positions[alive], variant.config.reach)
+    return probabilities
 
 
 def map_figures(scene: Scene, on_surfels: np.ndarray) -> dict[str, float]:
@@ -222,6 +234,7 @@ def variants() -> list[Variant]:
         changed("bayes, weight 0.5", weight=0.5),
         changed("bayes, floor 0.001", floor=0.001),
         changed("bayes, floor 0.05", floor=0.05),
+        changed("bayes, nothing borrowed", reach=0.0),
         changed("mean", method="mean"),
         changed("histogram", method="histogram"),
         Variant("bayes, temperature 1", default, temperature=1.0),
@@ -269,8 +282,7 @@ def main() -> None:
     for variant in variants()[: 1 if arguments.quick else None]:
         if variant.temperature is None:
             variant = replace(variant, temperature=temperature)
-        read = label_fusion(variant.config).read
-        row(variant.name, {n: map_figures(scene, read(fused(scene, s, variant))) for n, (scene, s) in scenes.items()})
+        row(variant.name, {n: map_figures(scene, on_map(scene, s, variant)) for n, (scene, s) in scenes.items()})
     if arguments.json:
         write_json(arguments.json, {"weights": arguments.weights or "bundled", "rows": rows})
 

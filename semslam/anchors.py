@@ -52,14 +52,18 @@ class Anchors:
         self._rest = np.zeros(0)
         self._rays = np.zeros(0)
 
-    def __call__(self, color: np.ndarray, T_world_camera: np.ndarray) -> AnchorPoints:
-        """Follow the features into a frame (H, W, 3) seen from a pose; the points whose depth in it is known."""
+    def __call__(self, color: np.ndarray, T_world_camera: np.ndarray, sure: bool = True) -> AnchorPoints:
+        """Follow the features into a frame (H, W, 3) seen from a pose; the points whose depth in it is known.
+
+        sure: whether the pose is one to triangulate with; where it is only expected, `seen_from` tells it later.
+        """
         image = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
         if self._image is not None and len(self._pixels):
             self._follow(self._image, image)
         self._image = image
         self._replenish(image)
-        self._add_rays(np.asarray(T_world_camera, np.float64))
+        if sure:
+            self.seen_from(T_world_camera)
         return self._points(np.asarray(T_world_camera, np.float64))
 
     def _follow(self, before: np.ndarray, now: np.ndarray) -> None:
@@ -95,8 +99,9 @@ class Anchors:
         self._rest = np.concatenate([self._rest, np.zeros(n)])
         self._rays = np.concatenate([self._rays, np.zeros(n)])
 
-    def _add_rays(self, T: np.ndarray) -> None:
-        K = self.camera
+    def seen_from(self, T_world_camera: np.ndarray) -> None:
+        """Take note of the rays on which the features of the last frame lie, seen from a pose."""
+        T, K = np.asarray(T_world_camera, np.float64), self.camera
         rays = np.column_stack(
             [(self._pixels[:, 0] - K.cx) / K.fx, (self._pixels[:, 1] - K.cy) / K.fy, np.ones(len(self._pixels))]
         )
@@ -114,7 +119,7 @@ class Anchors:
         """Points seen under enough parallax that lie where all of their rays say."""
         K, c = self.camera, self.config
         # the smallest eigenvalue of the mean of M is the mean squared sine of the rays' angle to their mean direction
-        spread = np.linalg.eigvalsh(self._normal)[:, 0] / self._rays if len(self._rays) else np.zeros(0)
+        spread = np.linalg.eigvalsh(self._normal)[:, 0] / np.maximum(self._rays, 1) if len(self._rays) else np.zeros(0)
         known = np.flatnonzero(spread > np.sin(np.radians(c.parallax_deg)) ** 2)
         points = np.linalg.solve(self._normal[known], self._right[known][..., None])[..., 0]
         squared = np.einsum("ni,nij,nj->n", points, self._normal[known], points)

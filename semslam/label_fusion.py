@@ -13,6 +13,7 @@ import numba as nb
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
+from scipy.spatial import cKDTree
 
 from semslam.chunks import CHUNK
 from semslam.compiled import PARALLEL
@@ -40,6 +41,9 @@ class LabelFusionConfig:
     weight: float = 1.0  # bayes: the exponent of an observation
     saturation: float = 20.0  # bayes: the sum of scores that counts half; inf = views err independently of each other
     most_evidence: float = 1000.0  # the sum of scores beyond which old evidence fades
+    reach: float = (
+        0.05  # metres within which a surfel that no labelled frame showed is taken for its neighbour's; 0 = not
+    )
 
 
 @dataclass(eq=False)
@@ -88,9 +92,30 @@ class LabelFusion:
         return self._image
 
     def probabilities(self, surfels: SurfelMap, slots: np.ndarray | None = None) -> np.ndarray:
-        """(N, C) float32 class probabilities of the surfels (of all, in the order of `slots()`); 0 where unlabelled."""
-        scores = surfels.scores[surfels.slots() if slots is None else slots]
-        return self.read(scores)
+        """(N, C) float32 class probabilities of the surfels (of all, in the order of `slots()`); 0 where unlabelled.
+
+        Of all, those that no labelled frame showed have what their neighbours have, see `borrowed`.
+        """
+        if slots is not None:
+            return self.read(surfels.scores[slots])
+        slots = surfels.slots()
+        return borrowed(self.read(surfels.scores[slots]), surfels.position[slots, :3], self.config.reach)
+
+
+def borrowed(probabilities: np.ndarray, positions: np.ndarray, reach: float) -> np.ndarray:
+    """Probabilities (N, C) in which surfels without any have those of the nearest surfel with some, within `reach`.
+
+    A network sees every tenth frame; what came into view and left it in between would stay without a class. Positions
+    (N, 3) and reach are metres.
+    """
+    known = probabilities.max(axis=1, initial=0) > 0
+    if reach <= 0 or known.all() or not known.any():
+        return probabilities
+    unknown = np.flatnonzero(~known)
+    distance, nearest = cKDTree(positions[known]).query(positions[unknown], distance_upper_bound=reach, workers=-1)
+    near = np.isfinite(distance)
+    probabilities[unknown[near]] = probabilities[np.flatnonzero(known)[nearest[near]]]
+    return probabilities
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from semslam import poses
 from semslam.anchors import Anchors
 from semslam.camera import Camera
-from semslam.frame import Frame, Observation, View
+from semslam.frame import Frame, Observation, Tracking, View
 from semslam.fusion import FusionConfig
 from semslam.perception import Perception
 from semslam.registration import RegistrationConfig
@@ -179,7 +179,7 @@ class DepthHelps:
         if T is None:
             return observation
         if c.anchors:
-            found = self._anchors(observation.color, T)
+            found = self._anchors(observation.color, T, sure=self.given)
             known = KnownDepths(found.pixels, found.depths, np.ones(len(found.depths)))
         if not depth.any():  # a frame between keyframes, which was only followed
             return observation
@@ -231,6 +231,11 @@ class DepthHelps:
             corrected *= np.exp(smooth_bend(known.pixels, ratios, known.weights, depth.shape))
         prior = (self._level or ScaleShift())(depth).astype(np.float32)
         return np.clip(corrected, prior / FARTHEST, prior * FARTHEST)
+
+    def tracked(self, tracking: Tracking) -> None:
+        """Learn where the last observation was found to be, if that was only expected before."""
+        if not self.given and self.config.anchors and tracking.ok:
+            self._anchors.seen_from(tracking.T_world_camera)
 
     def forget_places(self) -> None:
         """The world has moved, as after a closed loop: what was triangulated in it no longer holds; the scale does."""

@@ -96,6 +96,8 @@ class Slam:
         observation = self.fusion.prepare(observation)
         watch.lap("filter")
         tracking = self.track(observation, self.predict)
+        if isinstance(self.correct, DepthHelps):
+            self.correct.tracked(tracking)
         watch.lap("track")
         correction = None
         believed = tracking.ok and tracking.sound  # a lost frame must not smear the map
