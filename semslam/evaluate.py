@@ -241,15 +241,16 @@ def _labels(
                 _as(on_map, settings.classes, name),
                 None if alone is None else _as(alone, settings.classes, name),
             )
-    for name in sets:
+    remapped = [(c, T, [remap_labels(truth, sequence.label_set, name) for name in sets]) for c, T, truth in posed]
+    truths = surfel_truth(cloud, remapped, [len(LABEL_SETS[name]) for name in sets])
+    for name, truth in zip(sets, truths, strict=True):
         count = len(LABEL_SETS[name])
-        remapped = [(camera, T, remap_labels(t, sequence.label_set, name)) for camera, T, t in posed]
         assert cloud.class_probabilities is not None
         called = cloud.labels()
         if name != settings.classes:
             merged = remap_probabilities(cloud.class_probabilities, settings.classes, name)
             called = np.where(merged.max(axis=1) > 0, merged.argmax(axis=1), 255).astype(np.uint8)
-        scores[count].surfels.add(called[None], surfel_truth(cloud, remapped, count)[None])
+        scores[count].surfels.add(called[None], truth[None])
     return scores
 
 

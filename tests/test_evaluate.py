@@ -190,10 +190,10 @@ def test_surfels_get_the_class_that_most_frames_show_and_hidden_ones_none():
     far = plane((-1, -1, 2), (2, 0, 0), (0, 2, 0), 0.02)
     cloud = cloud_of([("wall", near[0], -near[1]), ("floor", far[0], -far[1])], 0.02)
     bed, sofa, table = (NYU13.id_of(name) for name in ("bed", "sofa", "table"))
-    frames = [(CAMERA, np.eye(4), np.full(CAMERA.shape, label, np.uint8)) for label in (bed, sofa, bed, UNLABELLED)]
+    frames = [(CAMERA, np.eye(4), [np.full(CAMERA.shape, label, np.uint8)]) for label in (bed, sofa, bed, UNLABELLED)]
     half = np.full(CAMERA.shape, table, np.uint8)
     half[:, 48:] = bed
-    found = surfel_truth(cloud, [*frames, (CAMERA, np.eye(4), half)], 13)
+    (found,) = surfel_truth(cloud, [*frames, (CAMERA, np.eye(4), [half])], [13])
     inside = np.abs(cloud.positions[:, :2]).max(axis=1) < 0.4
     front = cloud.positions[:, 2] < 1.5
     assert (found[inside & front] == bed).all()

@@ -8,7 +8,7 @@ the majority vote of the frames that see it, and surfels are counted one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,33 +85,37 @@ class MapLabelScores:
 
 def surfel_truth(
     cloud: SurfelCloud,
-    frames: list[tuple[Camera, np.ndarray, np.ndarray]],
-    num_classes: int,
+    frames: Sequence[tuple[Camera, np.ndarray, Sequence[np.ndarray]]],
+    num_classes: Sequence[int],
     band: int = BAND,
     tolerance: float = 0.02,
-) -> np.ndarray:
+) -> list[np.ndarray]:
     """(N,) uint8 true class of each surfel by the majority of frames that see it, 255 where none says anything.
 
-    frames: (camera, T_world_camera, true ids (H, W)) of each. A frame sees a surfel that projects into it and lies
-    within `tolerance` metres, and 2 % of the depth, of the nearest surface of the map there.
+    One array for each label set, of `num_classes`. frames: (camera, T_world_camera, true ids (H, W) in each set). A
+    frame sees a surfel that projects into it and lies within `tolerance` metres, and 2 % of the depth, of the nearest
+    surface of the map there.
     """
-    votes = np.zeros((len(cloud), num_classes), np.uint16)
-    for camera, T_world_camera, truth in frames:
-        truth = np.where(boundary_band(truth, band), np.uint8(UNLABELLED), truth) if band else truth
+    votes = [np.zeros((len(cloud), count), np.uint16) for count in num_classes]
+    for camera, T_world_camera, truths in frames:
         nearest = render(cloud, camera, T_world_camera, cull_back=False).depth
-        T = poses.inverse(np.asarray(T_world_camera, np.float64))
+        T = poses.inverse(np.asarray(T_world_camera, np.float64)).astype(np.float32)
         local = cloud.positions @ T[:3, :3].T + T[:3, 3]
         ahead = np.flatnonzero(local[:, 2] > 0.05)
         pixels = np.floor(camera.project(local[ahead]) + 0.5)
         inside = np.all((pixels >= 0) & (pixels < (camera.width, camera.height)), axis=1)
-        chosen = ahead[inside]
-        u, v = pixels[inside].astype(np.int64).T
+        chosen, (u, v) = ahead[inside], pixels[inside].astype(np.int32).T
         z = local[chosen, 2]
-        votes_for = truth[v, u]
-        seen = (z - nearest[v, u] < tolerance + 0.02 * z) & (votes_for < num_classes)
-        votes[chosen[seen], votes_for[seen]] += 1
-    found = votes.argmax(axis=1).astype(np.uint8)
-    found[votes.max(axis=1, initial=0) == 0] = UNLABELLED
+        seen = z - nearest[v, u] < tolerance + 0.02 * z
+        chosen, u, v = chosen[seen], u[seen], v[seen]
+        for of_set, truth in zip(votes, truths, strict=True):
+            truth = np.where(boundary_band(truth, band), np.uint8(UNLABELLED), truth) if band else truth
+            votes_for = truth[v, u]
+            valid = votes_for < of_set.shape[1]
+            of_set[chosen[valid], votes_for[valid]] += 1
+    found = [of_set.argmax(axis=1).astype(np.uint8) for of_set in votes]
+    for labels, of_set in zip(found, votes, strict=True):
+        labels[of_set.max(axis=1, initial=0) == 0] = UNLABELLED
     return found
 
 
