@@ -185,6 +185,7 @@ class Comparison:
             weights=s.weights,
             engine=s.engine,
             helps=variant.helps,
+            overwrite=True,
         )
         reset_peak_memory()
         made_by = {"weights": weights_digest(s.weights)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,8 @@ from semslam.run import Run, RunConfig, pose_source
 from semslam.run_folder import RunFolder
 from semslam.slam import Predict, Slam, Track
 from semslam.tracking import Tracker
+
+logger = logging.getLogger(__name__)
 
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
@@ -48,8 +51,11 @@ def prepare(
     helps: str | None = None,
     max_surfels: int | None = None,
     resume: bool = False,
+    overwrite: bool = False,
 ) -> Run:
     """A run ready to iterate. ValueError or OSError, one line, for what cannot be done.
+
+    overwrite: replace a run with other settings, or an unfinished one, that the folder `out` holds.
 
     What is named here wins over the settings of the file `config`.
     """
@@ -88,6 +94,13 @@ def prepare(
             "--poses predicted-refined registers every frame, which needs the sensor's depth; with --depth predicted "
             "use --poses predicted or tracked"
         )
+    if helps and depth != "predicted":
+        raise ValueError("--helps is for --depth predicted; leave it out")
+    if depth == "predicted" and settings.poses == "tracked":
+        logger.warning("predicted depth is too rough to track a camera by: expect lost frames and a bent map")
+    folder = RunFolder(Path(out))
+    if not resume and not overwrite and (found := folder.in_the_way(settings)):
+        raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
     folder = RunFolder.create(out)
     needs_network = "predicted" in (depth, labels)
     pose_of = pose_network(settings.pose_weights) if settings.pose_weights else None

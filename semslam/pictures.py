@@ -227,7 +227,6 @@ def preview(
     class are drawn like their neighbours (see `without_specks`); how many surfels have none stands above.
     """
     camera = picture_camera()
-    unlabelled = int(np.count_nonzero(cloud.labels() == UNLABELLED))
     cloud = without_specks(cloud)
     if len(cloud):
         up = up_direction(cloud, label_set, trajectory)
@@ -239,8 +238,6 @@ def preview(
     else:
         images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8) for _ in views]
     note = f"{len(cloud):,} surfels"
-    if cloud.class_probabilities is not None and unlabelled:
-        note += f", {100 * unlabelled / len(cloud):.0f} % never labelled"
     legend = legend_entries(cloud, label_set)
     write_figure(path, images, title=title, note=note, legend=legend)
 

@@ -12,6 +12,8 @@ import numpy as np
 from semslam.atomic import replacing
 from semslam.labels import LABEL_SETS, LabelSet
 
+NAMED = 12  # classes in a figure's legend
+
 
 def read_image(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an image file; ValueError, one line, where it is not 8-bit colour."""
@@ -98,8 +100,11 @@ def write_figure(
     figure.colorbar(shown, ax=axes[1], shrink=0.7)
     axes[2].imshow(label_set.colorize(labels))
     ids, counts = np.unique(labels[labels < len(label_set)], return_counts=True)
-    largest = ids[np.argsort(-counts)][:8]
-    patches = [Patch(color=label_set.colors[i] / 255, label=label_set.classes[i]) for i in largest]
+    order = np.argsort(-counts)
+    patches = [Patch(color=label_set.colors[i] / 255, label=label_set.classes[i]) for i in ids[order[:NAMED]]]
+    if len(ids) > NAMED:
+        rest = 100 * counts[order[NAMED:]].sum() / labels.size
+        patches.append(Patch(color="none", label=f"{len(ids) - NAMED} more, {rest:.1f} %"))
     axes[2].legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=4, fontsize=8, frameon=False)
     if normals is not None:
         axes[3].imshow((normals * [1, 1, -1] + 1) / 2)

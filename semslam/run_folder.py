@@ -18,6 +18,9 @@ from semslam.trajectory import Trajectory, read_tum, write_tum
 
 if TYPE_CHECKING:
     from semslam.associations import Associations
+    from semslam.run import RunConfig
+
+TRAJECTORY_PLOTS = ("trajectory.png", "trajectory_errors.png")  # of `semslam evaluate`: the path, its errors over time
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,21 @@ class RunFolder:
     @property
     def preview(self) -> Path:
         return self.path / "preview.png"
+
+    def in_the_way(self, settings: RunConfig) -> str:
+        """What a new run with these settings would destroy here; nothing where it would only be made once more."""
+        from semslam import config as configs
+        from semslam.run import RunConfig
+
+        if not self.state.is_file():
+            return f"a {self.map.name} that is not of a run" if self.map.is_file() else ""
+        try:
+            same = configs.load(self.config, RunConfig) == settings
+        except (ValueError, OSError):  # of another version
+            same = False
+        if not same:
+            return "a run with other settings"
+        return "" if "frames" in self.load_metrics() else "an unfinished run, which --resume goes on with"
 
     @staticmethod
     def create(path: str | Path) -> RunFolder:
@@ -142,7 +160,8 @@ class RunFolder:
 
     def forget_derived(self) -> None:
         """Remove what was made of an earlier map: it is not this one's."""
-        for path in (self.errors, self.map, self.mesh, self.preview, self.metrics):
+        plots = (self.path / name for name in TRAJECTORY_PLOTS)
+        for path in (self.errors, self.map, self.mesh, self.preview, self.metrics, *plots):
             path.unlink(missing_ok=True)
 
     def load_metrics(self) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     FileNotFoundError where there is nothing, ValueError where no frame could be right or the kind has no such option.
     """
     options = {name: value for name, value in options.items() if value is not None}
+    if options.get("depth_scale", 1.0) <= 0:
+        raise ValueError(f"--depth-scale is {options['depth_scale']:g}, expected a positive number of units a metre")
     path = Path(path)
     if kind is None:
         kind = detect_kind(path)

@@ -164,6 +164,25 @@ def test_resuming_with_other_settings_is_refused(tmp_path, capsys):
     assert "other settings" in line and "config.yaml" in line
 
 
+def test_a_run_is_not_overwritten_without_being_asked(tmp_path, capsys):
+    out = tmp_path / "a"
+    interrupted_run(out, 3)
+    line = refused(capsys, "reconstruct", ROOM, "--out", out, *TRUTH)
+    assert "holds an unfinished run" in line and "--resume" in line and "--overwrite" in line
+    assert semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--no-mesh", "--overwrite") == 0
+    assert semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--no-mesh") == 0  # the same again
+    line = refused(capsys, "reconstruct", ROOM, "--out", out, "--labels", "none")
+    assert "holds a run with other settings" in line
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "map.ply").write_text("precious")
+    assert "not of a run" in refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "mine", *TRUTH)
+
+
+def test_options_that_cannot_be_are_refused(tmp_path, capsys):
+    for words in (["--depth-scale", "0"], ["--depth-scale", "-5"], ["--helps", "all"], ["--label-every", "0"]):
+        assert words[0] in refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, *words)
+
+
 def test_held_out_frames_judge_the_map(tmp_path):
     assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh", "--hold-out", "4") == 0
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
@@ -279,7 +298,7 @@ def test_poses_of_another_clock_are_refused(finished, tmp_path, capsys):
 
 def test_another_run_in_the_same_folder_is_not_resumed_as_this_one(finished, tmp_path, capsys):
     shutil.copytree(finished.path, tmp_path / "a")
-    main_job.prepare(ROOM, tmp_path / "a", labels="truth", classes="nyu40")  # started, and killed before it saved
+    main_job.prepare(ROOM, tmp_path / "a", labels="truth", classes="nyu40", overwrite=True)  # started, and killed before it saved
     arguments = ["--out", tmp_path / "a", *TRUTH, "--classes", "nyu40", "--resume"]
     assert "other settings" in refused(capsys, "reconstruct", ROOM, *arguments)
 

@@ -75,4 +75,4 @@ def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: O
     for what, path in export_run(run, out):
         typer.echo(f"{what + ':':<17}{path}")
     if not (run / "mesh.ply").is_file():
-        typer.echo("no mesh: the run was made without one; `semslam reconstruct` writes it unless --no-mesh is given")
+        typer.echo("no mesh: the run was interrupted (go on with --resume) or made with --no-mesh")

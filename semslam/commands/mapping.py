@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,9 @@ def reconstruct(
     max_surfels: Annotated[int | None, typer.Option(help="Capacity of the map.")] = None,
     mesh: Annotated[bool, typer.Option(help="Also write a labelled triangle mesh.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run with other settings, or an unfinished one, in --out.")
+    ] = False,
     show: Annotated[bool, typer.Option("--show", help="Look at the map in a window while it grows.")] = False,
 ) -> None:
     """Reconstruct a sequence into a labelled surfel map."""
@@ -70,6 +74,7 @@ def reconstruct(
         helps=helps,
         max_surfels=max_surfels,
         resume=resume,
+        overwrite=overwrite,
     )
     live = live_view(run) if show else None
     with interruptible() as interrupted, progress(len(run), "frames") as advance:
@@ -98,7 +103,7 @@ def reconstruct(
         path = getattr(run.folder, name)
         if path.is_file():
             typer.echo(f"{what + ':':<12}{path}")
-    typer.echo(f"look at it:  semslam view {out}")
+    typer.echo(f"look at it:  semslam view {shlex.quote(str(out))}")
     if live is not None:
         live.stay()
 

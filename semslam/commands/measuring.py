@@ -30,7 +30,7 @@ def evaluate(
     from semslam import evaluate as job
     from semslam.evaluation.figures import table
     from semslam.evaluation.trajectory_plots import plot_errors, plot_trajectory
-    from semslam.run_folder import RunFolder, write_json
+    from semslam.run_folder import TRAJECTORY_PLOTS, RunFolder, write_json
 
     if map is not None and trajectory is not None:
         raise ValueError("--map and --trajectory each have a --reference of their own; judge one at a time")
@@ -65,12 +65,15 @@ def evaluate(
         for run in runs:
             evaluations[str(run)] = evaluation = job.evaluate_run(run, truth, with_scale=with_scale)
             folder = RunFolder.open(run)
-            folder.save_metrics(folder.load_metrics() | evaluation.figures)
+            metrics = folder.load_metrics()
+            if "frames" not in metrics:
+                typer.echo(f"{run}: an unfinished run; the figures are of the part that is done", err=True)
+            folder.save_metrics(metrics | evaluation.figures)
             if evaluation.errors is not None:
                 folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
             if evaluation.trajectory is not None and evaluation.paths is not None:
-                plot_trajectory(run / "trajectory.png", *evaluation.paths, with_scale)
-                plot_errors(run / "trajectory_errors.png", *evaluation.paths, with_scale)
+                for name, plot in zip(TRAJECTORY_PLOTS, (plot_trajectory, plot_errors), strict=True):
+                    plot(run / name, *evaluation.paths, with_scale)
             typer.echo(f"{run}\n{table(evaluation.figures)}")
         figures = evaluation.figures
         if len(runs) > 1:
