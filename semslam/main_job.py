@@ -115,7 +115,7 @@ def prepare(
         track=track,
         loops=LoopCloser(track, settings.slam.loops) if closes_loops else None,  # type: ignore[arg-type]
         label_set=sequence.label_set,
-        network=predictor(classes, settings.weights, settings.engine) if needs_network else None,
+        network=predictor(classes, settings.weights, settings.engine, sequence.camera.shape) if needs_network else None,
     )
     if depth == "predicted":
         expect = track.predicted_pose if isinstance(track, Tracker) else partial(_given, track, slam.predict)
@@ -151,11 +151,18 @@ def pose_network(weights: str) -> PoseOf:
     return predictor
 
 
-def predictor(classes: str, weights: str | None = None, engine: str | None = None) -> Any:
-    """The network of a weights file (the bundled one by default) with probabilities of the given classes."""
+def predictor(
+    classes: str, weights: str | None = None, engine: str | None = None, shape: tuple[int, int] | None = None
+) -> Any:
+    """The network of a weights file (the bundled one by default) with probabilities of the given classes.
+
+    shape: (height, width) of the images to come; engines compile for it, which no frame should have to wait for.
+    """
     from networks.inference import Predictor
 
     full = Predictor.load(weights, engine=engine)
+    if shape is not None:
+        full.outputs(np.zeros((*shape, 3), np.uint8))
     if full.label_set == classes:
         return full
     return full.merged(remapping(full.label_set, classes), classes)

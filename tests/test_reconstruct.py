@@ -298,7 +298,9 @@ def test_poses_of_another_clock_are_refused(finished, tmp_path, capsys):
 
 def test_another_run_in_the_same_folder_is_not_resumed_as_this_one(finished, tmp_path, capsys):
     shutil.copytree(finished.path, tmp_path / "a")
-    main_job.prepare(ROOM, tmp_path / "a", labels="truth", classes="nyu40", overwrite=True)  # started, and killed before it saved
+    main_job.prepare(
+        ROOM, tmp_path / "a", labels="truth", classes="nyu40", overwrite=True
+    )  # started, and killed before it saved
     arguments = ["--out", tmp_path / "a", *TRUTH, "--classes", "nyu40", "--resume"]
     assert "other settings" in refused(capsys, "reconstruct", ROOM, *arguments)
 
