@@ -109,13 +109,15 @@ def prepare(
         tracking = tracking_config(settings.slam.helps, tracking)
     track = pose_source(settings.poses, sequence, tracking, pose_of)
     closes_loops = settings.loops and isinstance(track, Tracker)
+    network = predictor(classes, settings.weights, settings.engine) if needs_network else None
+    _compile_for(network, sequence.camera.shape)
     slam = Slam(
         sequence.camera,
         settings.slam,
         track=track,
         loops=LoopCloser(track, settings.slam.loops) if closes_loops else None,  # type: ignore[arg-type]
         label_set=sequence.label_set,
-        network=predictor(classes, settings.weights, settings.engine, sequence.camera.shape) if needs_network else None,
+        network=network,
     )
     if depth == "predicted":
         expect = track.predicted_pose if isinstance(track, Tracker) else partial(_given, track, slam.predict)
@@ -129,6 +131,15 @@ def _given(track: Track, predict: Predict, observation: Observation) -> np.ndarr
     """The pose that a source of given poses has for a frame, before anything of it was perceived."""
     tracking = track(observation, predict)
     return tracking.T_world_camera if tracking.ok else None
+
+
+def _compile_for(network: Any, shape: tuple[int, int]) -> None:
+    """Let a network's engine compile for images (height, width) now: no frame should have to wait for that."""
+    if network is not None:
+        from networks.inference import Predictor
+
+        if isinstance(network, Predictor):  # not somebody's own
+            network.outputs(np.zeros((*shape, 3), np.uint8))
 
 
 def weights_file(weights: str | None = None) -> Path:
@@ -151,18 +162,11 @@ def pose_network(weights: str) -> PoseOf:
     return predictor
 
 
-def predictor(
-    classes: str, weights: str | None = None, engine: str | None = None, shape: tuple[int, int] | None = None
-) -> Any:
-    """The network of a weights file (the bundled one by default) with probabilities of the given classes.
-
-    shape: (height, width) of the images to come; engines compile for it, which no frame should have to wait for.
-    """
+def predictor(classes: str, weights: str | None = None, engine: str | None = None) -> Any:
+    """The network of a weights file (the bundled one by default) with probabilities of the given classes."""
     from networks.inference import Predictor
 
     full = Predictor.load(weights, engine=engine)
-    if shape is not None:
-        full.outputs(np.zeros((*shape, 3), np.uint8))
     if full.label_set == classes:
         return full
     return full.merged(remapping(full.label_set, classes), classes)
