@@ -41,9 +41,7 @@ class LabelFusionConfig:
     weight: float = 1.0  # bayes: the exponent of an observation
     saturation: float = 20.0  # bayes: the sum of scores that counts half; inf = views err independently of each other
     most_evidence: float = 1000.0  # the sum of scores beyond which old evidence fades
-    reach: float = (
-        0.05  # metres within which a surfel that no labelled frame showed is taken for its neighbour's; 0 = not
-    )
+    reach: float = 0.05  # metres to a neighbour whose classes a never labelled surfel borrows; 0 = it borrows none
 
 
 @dataclass(eq=False)

@@ -38,7 +38,7 @@ def evaluate(
         raise ValueError(
             "--reference and --sequence go with --map or --trajectory; a run's surface is named by --truth"
         )
-    if runs == [] or runs is None:
+    if not runs:
         for option, given, goes_with in (
             ("--truth", truth != "auto", "runs"),
             ("--with-scale", with_scale and map is not None, "runs and --trajectory"),
