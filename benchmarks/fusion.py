@@ -18,10 +18,10 @@ from pathlib import Path
 import numba
 import numpy as np
 
+from semslam.engine.fusion import Fusion
+from semslam.engine.label_fusion import label_fusion
+from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation
-from semslam.fusion import Fusion
-from semslam.label_fusion import label_fusion
-from semslam.surfels import MapConfig, SurfelMap
 from sequences import open_sequence
 
 CLASSES = 13

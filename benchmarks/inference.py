@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 import torch
 
-from networks import checkpoints
-from networks.engines import available_engines, cpu_instructions, open_engine
-from networks.export import FromImage
-from networks.inference import Predictor
-from semslam.predict import images_of
+from networks.inference.engines import available_engines, cpu_instructions, open_engine
+from networks.inference.export import FromImage
+from networks.inference.predictor import Predictor
+from networks.joint import checkpoints
+from semslam.single_image.predict import images_of
 
 
 def main() -> None:

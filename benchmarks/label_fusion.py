@@ -23,21 +23,23 @@ from typing import Any
 import cv2
 import numpy as np
 
-from networks import checkpoints, postprocessing
-from networks.export import content_hash
-from networks.inference import Predictor
-from semslam import chunks, depth_filter, fusion, index_map, kernels
-from semslam.chunks import CHUNK
-from semslam.evaluation.map_labels import BAND
-from semslam.evaluation.segmentation import Calibration, ConfusionMatrix, boundary_band
+from networks.inference import postprocessing
+from networks.inference.export import content_hash
+from networks.inference.predictor import Predictor
+from networks.joint import checkpoints
+from semslam.engine import chunks, depth_filter, fusion, index_map
+from semslam.engine import fusion_kernels as kernels
+from semslam.engine.chunks import CHUNK
+from semslam.engine.fusion import Fusion
+from semslam.engine.label_fusion import LabelFusion, LabelFusionConfig, borrowed, label_fusion
+from semslam.engine.surfels import SurfelMap
 from semslam.frame import UNLABELLED
-from semslam.fusion import Fusion
-from semslam.label_fusion import LabelFusion, LabelFusionConfig, borrowed, label_fusion
+from semslam.judging.map_labels import BAND
 from semslam.labels import remap_labels, remapping
+from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.perception import Perception, PerceptionConfig
-from semslam.run_folder import write_json
-from semslam.splatting import render
-from semslam.surfels import SurfelMap
+from semslam.rendering.splatting import render
+from semslam.runs.folder import write_json
 from sequences import open_sequence
 
 CLASSES = 13

@@ -26,17 +26,17 @@ import cv2
 import numpy as np
 import torch
 
-from networks import checkpoints
-from networks.labelling import label_folder
-from networks.pose_encoders import open_encoder
-from networks.pose_graph_window import Covariances, optimised
-from networks.pose_predictor import PosePredictor
-from networks.pose_samples import PoseSource, open_source
-from networks.training import Loop
-from networks.training_pose import PoseTraining, train
+from networks.inference.labelling import label_folder
+from networks.joint import checkpoints
+from networks.pose.encoders import open_encoder
+from networks.pose.pose_graph_window import Covariances, optimised
+from networks.pose.predictor import PosePredictor
+from networks.pose.samples import PoseSource, open_source
+from networks.training.loop import Loop
+from networks.training.pose import PoseTraining, train
 from semslam import poses
-from semslam.pose_scoring import pose_errors, score_poses
-from semslam.run_folder import write_json
+from semslam.judging.pose_network import pose_errors, score_poses
+from semslam.runs.folder import write_json
 from semslam.trajectory import read_tum
 
 DATA = Path("../shared/data")
@@ -84,8 +84,8 @@ def retrieved(train_source: PoseSource, source: PoseSource) -> np.ndarray:
     encoder.eval()
 
     def features(images) -> torch.Tensor:
-        from networks.joint import normalised
-        from networks.pose_predictor import shrunk
+        from networks.joint.network import normalised
+        from networks.pose.predictor import shrunk
 
         seen = [normalised(torch.from_numpy(shrunk(image.color, (120, 160)))[None]) for image in images]
         found = torch.cat([encoder.levels(image)[-1].mean((2, 3)) for image in seen])

@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 
 from semslam import config as configs
-from semslam import main_job
-from semslam.evaluate import evaluate_run, scene_reference
+from semslam.judging.run import evaluate_run, scene_reference
 from semslam.perception import PerceptionConfig
 from semslam.poses import inverse, rotation_angle
-from semslam.predicted_poses import proposals
-from semslam.run import RunConfig
-from semslam.run_folder import RunFolder, write_json
+from semslam.runs import reconstruct as main_job
+from semslam.runs.folder import RunFolder, write_json
+from semslam.runs.run import RunConfig
 from semslam.slam import Slam, SlamConfig
-from semslam.tracking import Tracker
+from semslam.tracking.predicted_poses import proposals
+from semslam.tracking.tracker import Tracker
 from sequences import open_sequence
 
 RUNS = {"given": "dataset", "tracked": "tracked", "predicted": "predicted", "predicted + refined": "predicted-refined"}

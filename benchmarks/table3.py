@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 import torch
 
-from networks.regimes import Result, compare
-from networks.training_joint import JointTraining
+from networks.training.joint import JointTraining
+from networks.training.regimes import Result, compare
 from semslam import config as configs
-from semslam.run_folder import write_json
+from semslam.runs.folder import write_json
 
 FIGURES = {"miou": ("mIoU %", 100, 1), "pixel_accuracy": ("pixel acc. %", 100, 1), "rmse": ("RMSE m", 1, 3)}
 # Nekrasov et al., Table III: 795 images with labels and depth, or these and 25,405 more with depth alone

@@ -17,16 +17,17 @@ from typing import Any
 import numba
 import numpy as np
 
-from semslam import main_job, poses
-from semslam.evaluation import trajectory as evaluation
-from semslam.evaluation.surface import layering
+from semslam import poses
 from semslam.frame import Frame, Observation, Tracking, View
-from semslam.loop_closure import LoopCloser
+from semslam.loops.loop_closure import LoopCloser
+from semslam.metrics import trajectory as evaluation
+from semslam.metrics.surface import layering
+from semslam.runs import reconstruct as main_job
 from semslam.slam import Slam
-from semslam.tracking import Tracker
+from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
-from sequences.room import ROUND, RoomSequence, orbit
+from sequences.room.room import ROUND, RoomSequence, orbit
 
 GAPS = (10, 60, 100, 199)  # frames: how far apart depth is compared
 

@@ -10,7 +10,7 @@ import numpy as np
 from semslam.camera import Camera
 
 if TYPE_CHECKING:
-    from semslam.loop_closure import Correction
+    from semslam.loops.loop_closure import Correction
 
 UNLABELLED = 255  # the id of a pixel without a class, in memory; files count it as 0
 

@@ -31,7 +31,7 @@ class Prediction(Protocol):
 
 
 class Network(Protocol):
-    """What is asked of a network; `networks.inference.Predictor` is one."""
+    """What is asked of a network; `networks.inference.predictor.Predictor` is one."""
 
     @property
     def engine(self) -> str: ...  # what runs it

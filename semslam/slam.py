@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from semslam.associations import Associations
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
+from semslam.depth.corrections import DepthHelps, HelpsConfig, fusion_config
+from semslam.engine.associations import Associations
+from semslam.engine.fusion import Fusion, FusionConfig
+from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
+from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation, Step, Tracking, View
-from semslam.fusion import Fusion, FusionConfig
-from semslam.label_fusion import LabelFusionConfig, label_fusion
-from semslam.loop_closure import LoopCloser, LoopConfig
+from semslam.loops.loop_closure import LoopCloser, LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
-from semslam.predicted_depth import DepthHelps, HelpsConfig, fusion_config
-from semslam.surfels import MapConfig, SurfelMap
-from semslam.tracking import TrackingConfig
+from semslam.tracking.tracker import TrackingConfig
 
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Track = Callable[[Observation, Predict], Tracking]

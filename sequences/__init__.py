@@ -10,7 +10,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sequences import folder, icl_nuim, nyu_raw, open3d_folder, png_list, room, seven_scenes, sun_rgbd, tum
+from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
+from sequences.room import room
 from sequences.sequence import CorruptFrame, ImageSequence, Sequence
 
 __all__ = ["READERS", "CorruptFrame", "ImageSequence", "Reader", "Sequence", "open_sequence"]

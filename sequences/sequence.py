@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from semslam import images
 from semslam.camera import Camera
 from semslam.frame import Frame
+from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory
-from sequences import images
-from sequences.images import CorruptFrame
 
 __all__ = ["CorruptFrame", "ImageSequence", "Sequence"]
 

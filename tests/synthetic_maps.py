@@ -7,7 +7,7 @@ import numpy as np
 from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LABEL_SETS
-from semslam.viewpoint import look_at
+from semslam.rendering.viewpoint import look_at
 
 NYU13 = LABEL_SETS["nyu13"]
 ROOM = (3.0, 2.4, 2.5)  # metres along x, y and z; z is up, the floor lies at z = 0

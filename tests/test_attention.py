@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import attention
-from networks.attention import VARIANTS, Attention, encoder_layers, heat, heat_maps, stretched
-from networks.joint import JointNetwork
-from networks.pose_networks import LabelInputNetwork, PoseNetwork
-from semslam.attend import Target, attend, default_target, parse_target, question
+from networks.inference import attention
+from networks.inference.attention import VARIANTS, Attention, encoder_layers, heat, heat_maps, stretched
+from networks.joint.network import JointNetwork
+from networks.pose.networks import LabelInputNetwork, PoseNetwork
+from semslam.single_image.attend import Target, attend, default_target, parse_target, question
 
 
 def tiny(seed: int = 0) -> tuple[Tensor, nn.Module]:
@@ -261,8 +261,8 @@ def test_the_command_writes_a_figure_or_one_line_of_what_is_wrong(
 
 
 def test_pose_weights_are_asked_for_the_pose_and_for_the_error_of_a_position(image: np.ndarray, tmp_path: Path) -> None:
-    from networks.pose_networks import open_network
-    from networks.pose_predictor import save
+    from networks.pose.networks import open_network
+    from networks.pose.predictor import save
 
     for name in ("multitask", "label_input"):
         torch.manual_seed(0)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from networks import checkpoints
-from networks.joint import TASKS, JointNetwork
+from networks.joint import checkpoints
+from networks.joint.network import TASKS, JointNetwork
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,13 @@ import pytest
 from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
-from semslam import compare, compare_depth, evaluate, main_job
-from semslam.compare_depth import SHIFTED, DepthSource, StudiedFrame, best_scale, best_scale_shift, near_edges
-from semslam.evaluation.surface import points_reference
-from semslam.report import Section, Table, number, write_markdown
+from semslam.comparison import comparison as compare
+from semslam.comparison import depth_study as compare_depth
+from semslam.comparison.depth_study import SHIFTED, DepthSource, StudiedFrame, best_scale, best_scale_shift, near_edges
+from semslam.comparison.report import Section, Table, number, write_markdown
+from semslam.judging import run as evaluate
+from semslam.metrics.surface import points_reference
+from semslam.runs import reconstruct as main_job
 from sequences import open_sequence
 
 # Those that need whole runs are marked slow.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from semslam import config
-from semslam.run import RunConfig
+from semslam.runs.run import RunConfig
 
 
 @dataclass(frozen=True)

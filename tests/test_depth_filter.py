@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from semslam import depth_filter
 from semslam.camera import Camera
+from semslam.engine import depth_filter
 
 f32 = np.float32
 CAMERA = Camera(64, 48, 60.0, 62.0, 31.5, 23.5)

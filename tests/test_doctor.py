@@ -14,12 +14,12 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
-from semslam.doctor import Finding, diagnose, examine, implausible_depth
+from semslam.doctor.doctor import Finding, diagnose, examine, implausible_depth
 from semslam.poses import inverse
 from sequences import open_sequence
-from sequences.folder import write_folder
-from sequences.kinect_noise import kinect_noise
-from sequences.room import RoomSequence
+from sequences.recordings.folder import write_folder
+from sequences.room.kinect_noise import kinect_noise
+from sequences.room.room import RoomSequence
 
 
 @pytest.fixture(scope="module")

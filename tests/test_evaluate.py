@@ -10,20 +10,21 @@ from stub_networks import KnowingNetwork
 from synthetic_maps import NYU13, cloud_of, path_through_room, plane, room
 from test_reconstruct import refused, semslam
 
-from semslam import main_job, poses
+from semslam import poses
 from semslam.camera import Camera
-from semslam.evaluate import evaluate_run, over_scenes, scene_reference, world_alignment
-from semslam.evaluation.map_labels import (
+from semslam.frame import UNLABELLED
+from semslam.geometry.ply import write_ply
+from semslam.judging.map_labels import (
     MapLabelScores,
     most_probable,
     pooled_and_mean,
     rendered_probabilities,
     surfel_truth,
 )
-from semslam.evaluation.segmentation import ConfusionMatrix
-from semslam.frame import UNLABELLED
-from semslam.ply import write_ply
-from semslam.splatting import render
+from semslam.judging.run import evaluate_run, over_scenes, scene_reference, world_alignment
+from semslam.metrics.segmentation import ConfusionMatrix
+from semslam.rendering.splatting import render
+from semslam.runs import reconstruct as main_job
 from semslam.trajectory import Trajectory, write_tum
 from sequences import open_sequence
 
@@ -108,7 +109,7 @@ def test_a_run_is_held_against_the_surface_that_one_names(run, network, tmp_path
 
 
 def test_a_sequence_without_a_surface_to_compare_with_says_so(tmp_path):
-    from sequences.folder import write_folder
+    from sequences.recordings.folder import write_folder
 
     folder = write_folder(open_sequence("room:frames=3,width=64,height=48"), tmp_path / "room")
     (folder / "groundtruth.txt").unlink()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semslam.evaluation.depth import KITTI_GARG_CROP, NYU_CROP, DepthErrors, DepthProtocol, crop_slices
-from semslam.evaluation.normals import NormalErrors
-from semslam.evaluation.segmentation import Calibration, ConfusionMatrix, boundary_band, semanticfusion_size
+from semslam.metrics.depth import KITTI_GARG_CROP, NYU_CROP, DepthErrors, DepthProtocol, crop_slices
+from semslam.metrics.normals import NormalErrors
+from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band, semanticfusion_size
 
 
 @pytest.fixture(scope="module")

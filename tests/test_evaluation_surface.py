@@ -9,7 +9,7 @@ from synthetic_maps import cloud_of, plane
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.evaluation.surface import (
+from semslam.metrics.surface import (
     depth_reference,
     distance_to_points,
     layering,
@@ -21,7 +21,7 @@ from semslam.evaluation.surface import (
     surface_scores,
     voxel_means,
 )
-from semslam.viewpoint import look_at
+from semslam.rendering.viewpoint import look_at
 
 CAMERA = Camera(80, 60, 70.0, 70.0, 39.5, 29.5)
 SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)

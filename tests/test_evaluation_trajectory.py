@@ -7,8 +7,8 @@ import pytest
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.evaluation import trajectory as evaluation
-from semslam.evaluation.trajectory_plots import plot_errors, plot_trajectory
+from semslam.judging.plots import plot_errors, plot_trajectory
+from semslam.metrics import trajectory as evaluation
 from semslam.trajectory import Trajectory
 
 

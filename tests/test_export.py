@@ -12,7 +12,8 @@ import pytest
 from synthetic_maps import BED, NYU13, ROOM, TABLE, cloud_of, path_through_room, plane, room
 
 from semslam.atomic import replacing
-from semslam.export import (
+from semslam.frame import UNLABELLED
+from semslam.geometry.export import (
     read_map_ply,
     read_mesh_ply,
     write_class_clouds,
@@ -21,13 +22,12 @@ from semslam.export import (
     write_mesh,
     write_mesh_ply,
 )
-from semslam.floor_plan import floor_height, floor_plan, scale_bar_length, wall_heading, write_floor_plan
-from semslam.frame import UNLABELLED
+from semslam.geometry.mesh import LabelledMesh
+from semslam.geometry.objects import connected_pieces, objects, surfel_areas, write_objects_csv
+from semslam.geometry.ply import read_ply, write_ply
 from semslam.labels import LABEL_SETS
-from semslam.mesh import LabelledMesh
-from semslam.objects import connected_pieces, objects, surfel_areas, write_objects_csv
-from semslam.ply import read_ply, write_ply
-from semslam.viewpoint import level_axes, up_direction
+from semslam.looking.floor_plan import floor_height, floor_plan, scale_bar_length, wall_heading, write_floor_plan
+from semslam.rendering.viewpoint import level_axes, up_direction
 
 FIELDS = ("positions", "normals", "radii", "confidence", "colors", "first_seen", "last_seen")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from semslam import poses
+from semslam.engine.fusion import Fusion, FusionConfig
+from semslam.engine.label_fusion import LABEL_FUSIONS, LabelFusionConfig, label_fusion
+from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation
-from semslam.fusion import Fusion, FusionConfig
-from semslam.label_fusion import LABEL_FUSIONS, LabelFusionConfig, label_fusion
-from semslam.surfels import MapConfig, SurfelMap
 from sequences import open_sequence
 
 SMALL = "room:frames=12,width=128,height=96"

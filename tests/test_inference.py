@@ -7,13 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from networks import checkpoints, engines, export
-from networks.engines import available_engines, open_engine
-from networks.folding import NarrowConvolution, folded, for_export, max_pool_5x5
-from networks.inference import Predictor
-from networks.joint import JointNetwork, normalised
-from networks.postprocessing import depth_confidence, merging, resized
-from networks.refinenet import MobileRefineNet, ResNetRefineNet
+from networks.inference import engines, export
+from networks.inference.engines import available_engines, open_engine
+from networks.inference.folding import NarrowConvolution, folded, for_export, max_pool_5x5
+from networks.inference.postprocessing import depth_confidence, merging, resized
+from networks.inference.predictor import Predictor
+from networks.joint import checkpoints
+from networks.joint.network import JointNetwork, normalised
+from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
 from semslam.labels import remap_probabilities, remapping
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -124,7 +125,7 @@ def test_our_pool_is_the_pool_exactly_on_any_number_of_threads(shape, monkeypatc
     expected = F.max_pool2d(x, 5, stride=1, padding=2)
     assert torch.equal(max_pool_5x5(x), expected)
     x = x.contiguous(memory_format=torch.channels_last)
-    monkeypatch.setattr("networks.folding._WORTH_A_THREAD", 0)
+    monkeypatch.setattr("networks.inference.folding._WORTH_A_THREAD", 0)
     for threads in (1, 2, 7):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert torch.equal(max_pool_5x5(x), expected)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.cost import gmac, parameters
-from networks.encoders import (
+from networks.joint.cost import gmac, parameters
+from networks.joint.encoders import (
     ConvNorm,
     MobileNetV2,
     freeze_norms,
@@ -19,7 +19,7 @@ from networks.encoders import (
     imagenet_from_torchvision,
     load_encoder,
 )
-from networks.joint import TASKS, JointNetwork, fit_decoder, normalised
+from networks.joint.network import TASKS, JointNetwork, fit_decoder, normalised
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ import pytest
 from scipy.io import savemat
 
 from semslam.camera import Camera
-from sequences.labelled_images import (
+from sequences.images.labelled_images import (
     NYU_CAMERA,
     normals_of_depth,
     open_labelled_folder,
     open_labelled_list,
     read_label_image,
 )
-from sequences.nyu_mat import NyuMat
+from sequences.images.nyu_mat import NyuMat
 
 
 @pytest.fixture

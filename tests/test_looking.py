@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from test_reconstruct import refused, semslam
 
-from semslam import main_job
-from semslam.export import read_map_ply, read_mesh_ply
-from semslam.live import LiveView
-from semslam.run_folder import RunFolder
-from semslam.view_run import viewed_run
+from semslam.geometry.export import read_map_ply, read_mesh_ply
+from semslam.looking.live import LiveView
+from semslam.looking.view import viewed_run
+from semslam.runs import reconstruct as main_job
+from semslam.runs.folder import RunFolder
 
 ROOM = "room:frames=12,width=128,height=96"
 
@@ -146,7 +146,7 @@ def test_show_without_a_display_is_one_line_and_the_run_goes_on(tmp_path, capsys
 def test_the_live_view_follows_the_growing_map_and_leaves_the_run_alone(run, tmp_path, monkeypatch):
     """Off-screen; the map that comes out is that of a run without a window."""
     making = main_job.prepare(ROOM, tmp_path / "live", labels="truth")
-    monkeypatch.setattr("semslam.live.SHARE", 1.0)  # of the time: a newer map after every step
+    monkeypatch.setattr("semslam.looking.live.SHARE", 1.0)  # of the time: a newer map after every step
     lines: list[str] = []
     try:
         live = LiveView(making, lines.append, visible=False, width=160, height=120)

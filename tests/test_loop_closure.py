@@ -7,18 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from semslam import loop_kernels, poses
-from semslam.evaluation.surface import layering
-from semslam.evaluation.trajectory import absolute_error
+from semslam import poses
+from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, Tracking, View
-from semslam.loop_closure import Correction, LoopCloser
-from semslam.pose_graph import Edge, adjoint, disagreement, optimized_poses
-from semslam.relocalisation import NO_CODE, Ferns, Keyframes
+from semslam.loops import loop_kernels
+from semslam.loops.loop_closure import Correction, LoopCloser
+from semslam.loops.pose_graph import Edge, adjoint, disagreement, optimized_poses
+from semslam.metrics.surface import layering
+from semslam.metrics.trajectory import absolute_error
 from semslam.slam import Slam
-from semslam.surfels import SurfelMap
-from semslam.tracking import Tracker
+from semslam.tracking.relocalisation import NO_CODE, Ferns, Keyframes
+from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Trajectory
-from sequences.room import RoomSequence, orbit
+from sequences.room.room import RoomSequence, orbit
 
 SPEED = 5  # the room's orbit five times as fast: 90 frames a round, 4 degrees a frame
 

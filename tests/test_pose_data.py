@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from networks.pose_samples import PoseSource, drawn_places, open_source, tuple_places
+from networks.pose.samples import PoseSource, drawn_places, open_source, tuple_places
 from semslam import poses
 from semslam.trajectory import Trajectory, write_tum
-from sequences.posed_images import open_posed
+from sequences.images.posed_images import open_posed
 
 
 def write_image(path: Path, value: int = 100) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from networks import pose_graph_window as window
-from networks.pose_graph_window import Covariances, optimised, solve
-from semslam import pose_graph, poses
+from networks.pose import pose_graph_window as window
+from networks.pose.pose_graph_window import Covariances, optimised, solve
+from semslam import poses
+from semslam.loops import pose_graph
 
 
 def path(count: int, seed: int = 0) -> np.ndarray:

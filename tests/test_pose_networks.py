@@ -10,11 +10,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from networks import checkpoints
-from networks.joint import JointNetwork
-from networks.losses import UncertaintyWeights
-from networks.pose_encoders import open_encoder
-from networks.pose_encoding import (
+from networks.joint import checkpoints
+from networks.joint.network import JointNetwork
+from networks.pose.encoders import open_encoder
+from networks.pose.encoding import (
     PoseStatistics,
     decoded,
     encoded,
@@ -23,9 +22,10 @@ from networks.pose_encoding import (
     log_quaternion,
     relative_motion,
 )
-from networks.pose_losses import GeometricWeights, geometric_weights, pose_terms, true_motions, uncertainty_weights
-from networks.pose_networks import NETWORKS, FourthChannelNetwork, PoseNetwork, open_network
-from networks.pose_predictor import PosePredictor, save
+from networks.pose.losses import GeometricWeights, geometric_weights, pose_terms, true_motions, uncertainty_weights
+from networks.pose.networks import NETWORKS, FourthChannelNetwork, PoseNetwork, open_network
+from networks.pose.predictor import PosePredictor, save
+from networks.training.losses import UncertaintyWeights
 from semslam import poses
 
 SMALL = {"encoder": "mobilenet_v2", "feature": 16, "num_classes": 7}
@@ -258,7 +258,7 @@ def test_labels_are_seen_in_their_colours_and_their_absence_as_zero() -> None:
     network = open_network("dual_input", SMALL)
     network.colors.set_colors(torch.arange(21).reshape(7, 3) * 10)
     seen = network.colors(torch.tensor([[[0, 6, 255]]]))
-    from networks.joint import normalised
+    from networks.joint.network import normalised
 
     expected = normalised(torch.tensor([[[[0, 10, 20], [180, 190, 200]]]], dtype=torch.uint8))
     torch.testing.assert_close(seen[..., :2], expected)

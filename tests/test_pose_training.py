@@ -13,15 +13,15 @@ import torch
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
-from networks import checkpoints
-from networks.pose_networks import NETWORKS
-from networks.pose_predictor import PosePredictor
-from networks.pose_samples import PoseSource, open_source
-from networks.training import Loop
-from networks.training_pose import PoseObjective, PoseTraining, train
+from networks.joint import checkpoints
+from networks.pose.networks import NETWORKS
+from networks.pose.predictor import PosePredictor
+from networks.pose.samples import PoseSource, open_source
+from networks.training.loop import Loop
+from networks.training.pose import PoseObjective, PoseTraining, train
 from semslam import config as configs
 from semslam.cli import app
-from semslam.pose_scoring import pose_errors, score_poses, table
+from semslam.judging.pose_network import pose_errors, score_poses, table
 
 COUNT = 8
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("pose_*.yaml"))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from semslam.predict import images_of, names_for, predict_files
+from semslam.single_image.predict import images_of, names_for, predict_files
 
 
 def test_names_are_as_long_as_it_takes_to_tell_images_apart():

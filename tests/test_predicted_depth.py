@@ -9,14 +9,10 @@ import pytest
 from stub_networks import KnowingNetwork
 
 from semslam import poses
-from semslam.anchors import Anchors
 from semslam.camera import Camera
-from semslam.evaluate import scene_reference
-from semslam.evaluation.surface import surface_scores
-from semslam.frame import Frame, Observation, View
-from semslam.fusion import FusionConfig
-from semslam.perception import PerceptionConfig
-from semslam.predicted_depth import (
+from semslam.depth.alignment import ScaleShift, at_pixels, fit_scale_shift, smooth_bend
+from semslam.depth.anchors import Anchors
+from semslam.depth.corrections import (
     FARTHEST,
     DepthHelps,
     HelpsConfig,
@@ -25,10 +21,14 @@ from semslam.predicted_depth import (
     tracking_config,
     without_slopes,
 )
-from semslam.registration import RegistrationConfig
-from semslam.scale_alignment import ScaleShift, at_pixels, fit_scale_shift, smooth_bend
+from semslam.engine.fusion import FusionConfig
+from semslam.frame import Frame, Observation, View
+from semslam.judging.run import scene_reference
+from semslam.metrics.surface import surface_scores
+from semslam.perception import PerceptionConfig
 from semslam.slam import Slam, SlamConfig
-from semslam.tracking import TrackingConfig
+from semslam.tracking.registration import RegistrationConfig
+from semslam.tracking.tracker import TrackingConfig
 from sequences import open_sequence
 
 ROOM = "room:frames=45,width=160,height=120"

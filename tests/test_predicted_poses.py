@@ -10,11 +10,11 @@ import pytest
 
 from semslam import poses
 from semslam.frame import Frame, Observation
-from semslam.predicted_poses import RefinedTrack, around, predicted_track, proposals
-from semslam.run import pose_source
+from semslam.runs.run import pose_source
 from semslam.slam import Slam
-from semslam.tracking import Tracker
-from sequences.room import RoomSequence
+from semslam.tracking.predicted_poses import RefinedTrack, around, predicted_track, proposals
+from semslam.tracking.tracker import Tracker
+from sequences.room.room import RoomSequence
 
 
 def sensed(frame: Frame) -> Observation:
@@ -175,8 +175,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """A file of random weights of a network by its name."""
     import torch
 
-    from networks.pose_networks import open_network
-    from networks.pose_predictor import save
+    from networks.pose.networks import open_network
+    from networks.pose.predictor import save
 
     folder = tmp_path_factory.mktemp("weights")
 
@@ -191,8 +191,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 
 def test_weights_that_are_missing_or_of_another_kind_are_one_line(weights: Callable[[str], str], tmp_path) -> None:
-    from networks import checkpoints
-    from semslam.main_job import prepare
+    from networks.joint import checkpoints
+    from semslam.runs.reconstruct import prepare
 
     for poses_, file, message in (
         ("tracked", str(tmp_path / "none.safetensors"), "none.safetensors: no such weights file"),
@@ -213,7 +213,7 @@ def test_weights_that_are_missing_or_of_another_kind_are_one_line(weights: Calla
 def test_the_main_job_runs_with_a_pose_network_and_goes_on(
     poses_: str, weights: Callable[[str], str], tmp_path
 ) -> None:
-    from semslam.main_job import finish, prepare
+    from semslam.runs.reconstruct import finish, prepare
 
     sequence, settings = "room:frames=6,width=96,height=72", {"poses": poses_, "pose_weights": weights("pose")}
     run = prepare(sequence, tmp_path / "run", labels="none", **settings)

@@ -12,8 +12,8 @@ from scipy.spatial import cKDTree
 from semslam.cloud import SurfelCloud
 from semslam.labels import remap_labels
 from semslam.perception import PerceptionConfig
+from semslam.rendering.splatting import render
 from semslam.slam import Slam, SlamConfig
-from semslam.splatting import render
 from sequences import open_sequence
 from sequences.sequence import Sequence
 

@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
-from semslam import cli, main_job
-from semslam.export import read_map_ply
+from semslam import cli
+from semslam.geometry.export import read_map_ply
 from semslam.labels import LABEL_SETS
-from semslam.run_folder import RunFolder
+from semslam.runs import reconstruct as main_job
+from semslam.runs.folder import RunFolder
 from semslam.trajectory import read_tum
 from sequences import open_sequence
-from sequences.folder import write_folder
+from sequences.recordings.folder import write_folder
 
 ROOM = "room:frames=12,width=128,height=96"
 TRUTH = ["--labels", "truth"]

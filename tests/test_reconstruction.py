@@ -8,9 +8,9 @@ from synthetic_maps import NYU13, cloud_of, plane
 
 from semslam.camera import Camera
 from semslam.frame import UNLABELLED, Frame, Observation
-from semslam.mesh import LabelledMesh
-from semslam.reconstruction import Reconstruction, ReconstructionConfig, labelled, reconstructed
-from semslam.viewpoint import look_at
+from semslam.geometry.mesh import LabelledMesh
+from semslam.geometry.tsdf_mesh import Reconstruction, ReconstructionConfig, labelled, reconstructed
+from semslam.rendering.viewpoint import look_at
 
 CAMERA = Camera(160, 120, 140.0, 140.0, 79.5, 59.5)
 NORMAL = np.array([0.2, -0.1, -1.0]) / np.linalg.norm([0.2, -0.1, -1.0])  # of a slanted wall facing the cameras
@@ -55,7 +55,7 @@ def test_the_mesh_has_the_recorded_colour(mesh):
 
 
 def test_the_mesh_is_the_same_every_time_and_from_a_grid_that_had_to_grow(mesh, monkeypatch):
-    monkeypatch.setattr("semslam.reconstruction.FIRST_BLOCKS", 8)
+    monkeypatch.setattr("semslam.geometry.tsdf_mesh.FIRST_BLOCKS", 8)
     again = Reconstruction()
     for T in poses_before_the_wall():
         again.integrate(wall_depth(T), np.full((*CAMERA.shape, 3), (200, 100, 50), np.uint8), CAMERA, T)

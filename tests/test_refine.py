@@ -8,10 +8,10 @@ import pytest
 from synthetic_maps import NYU13, cloud_of, plane
 from test_reconstruct import refused, semslam
 
+from semslam.engine.surfel_crf import CrfConfig, nearest_neighbours, pair_weights, refined_probabilities
 from semslam.frame import UNLABELLED
-from semslam.refine import scores_of
-from semslam.run_folder import RunFolder
-from semslam.surfel_crf import CrfConfig, nearest_neighbours, pair_weights, refined_probabilities
+from semslam.runs.folder import RunFolder
+from semslam.runs.refine import scores_of
 
 
 def scattered(n: int = 40, classes: int = 4, seed: int = 0):
@@ -141,7 +141,7 @@ def test_far_and_near_a_surfel_is_pulled_alike():
 
 @pytest.mark.parametrize("method", ["bayes", "mean", "histogram"])
 def test_scores_are_read_as_the_probabilities_they_were_made_from(method):
-    from semslam.label_fusion import LabelFusionConfig, label_fusion
+    from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
 
     fusion = label_fusion(LabelFusionConfig(method=method, saturation=float("inf")))
     p = scattered().class_probabilities

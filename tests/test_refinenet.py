@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from networks.cost import gmac, parameters
-from networks.joint import JointNetwork
-from networks.refinenet import ARCHITECTURES, MobileRefineNet, ResNetRefineNet
-from networks.resnet import ResNet, load_encoder, load_imagenet
+from networks.joint.cost import gmac, parameters
+from networks.joint.network import JointNetwork
+from networks.joint.refinenet import ARCHITECTURES, MobileRefineNet, ResNetRefineNet
+from networks.joint.resnet import ResNet, load_encoder, load_imagenet
 
 
 def on_meta(build, *arguments):

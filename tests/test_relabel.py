@@ -9,13 +9,15 @@ import pytest
 from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
-from semslam import label_fusion, main_job, poses
-from semslam import relabel as relabelling
-from semslam.associations import Associations, pack, unpack
-from semslam.chunks import CHUNK
-from semslam.loop_closure import Correction
-from semslam.run_folder import RunFolder
-from semslam.surfels import SurfelMap
+from semslam import poses
+from semslam.engine import label_fusion
+from semslam.engine.associations import Associations, pack, unpack
+from semslam.engine.chunks import CHUNK
+from semslam.engine.surfels import SurfelMap
+from semslam.loops.loop_closure import Correction
+from semslam.runs import reconstruct as main_job
+from semslam.runs import relabel as relabelling
+from semslam.runs.folder import RunFolder
 from sequences import open_sequence
 
 ROOM = "room:frames=45,width=96,height=72,noise=kinect"
@@ -59,7 +61,7 @@ class Bending:
 def stubs(monkeypatch):
     monkeypatch.setattr(main_job, "predictor", stub)
     monkeypatch.setattr(relabelling, "predictor", stub)
-    monkeypatch.setattr("semslam.pictures.preview", lambda *_, **__: None)  # looked at elsewhere
+    monkeypatch.setattr("semslam.rendering.pictures.preview", lambda *_, **__: None)  # looked at elsewhere
 
 
 def reconstructed(out: Path, weights: str, classes: str = "nyu13", stop_at: int | None = None, bends: bool = True):

@@ -10,9 +10,9 @@ import pytest
 from semslam.labels import LABEL_SETS
 from semslam.poses import inverse, is_rigid, log
 from sequences import open_sequence
-from sequences.kinect_noise import kinect_noise
-from sequences.room import FPS, ROUND, RoomSequence, orbit
-from sequences.room_scene import furnished_room
+from sequences.room.kinect_noise import kinect_noise
+from sequences.room.room import FPS, ROUND, RoomSequence, orbit
+from sequences.room.scene import furnished_room
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_surfaces_face_the_camera(room):
     """Every triangle that is seen is seen from outside: winding and normals are right."""
     import open3d as o3d
 
-    from sequences.room import _caster, _rays
+    from sequences.room.room import _caster, _rays
 
     for index in range(0, ROUND, 90):
         rays = _rays(room.camera, room.poses[index])

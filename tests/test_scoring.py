@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from networks.inference import Predictor
-from networks.joint import JointNetwork
+from networks.inference.predictor import Predictor
+from networks.joint.network import JointNetwork
 from semslam.camera import Camera
+from semslam.judging.network import score, tables
 from semslam.labels import remap_labels
-from semslam.scoring import score, tables
-from sequences.labelled_images import LabelledImage
+from sequences.images.labelled_images import LabelledImage
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 STABLE_NAMES = ["images", "miou_40", "miou_13", "pixel_accuracy_40", "pixel_accuracy_13", "class_accuracy_13"]

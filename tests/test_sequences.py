@@ -14,8 +14,8 @@ import yaml
 
 from semslam.labels import LABEL_SETS
 from sequences import READERS, CorruptFrame, open_sequence
-from sequences.folder import write_folder
-from sequences.room import RoomSequence
+from sequences.recordings.folder import write_folder
+from sequences.room.room import RoomSequence
 
 
 @pytest.fixture(scope="module")
@@ -491,7 +491,7 @@ def test_seven_scenes_opens_a_sequence_and_a_scene(shared_data):
 
 
 def test_seven_scenes_depth_is_registered_and_65535_is_none(shared_data, tmp_path):
-    from sequences.seven_scenes import DEPTH_CAMERA, T_COLOR_DEPTH
+    from sequences.recordings.seven_scenes import DEPTH_CAMERA, T_COLOR_DEPTH
 
     path = Path(shutil.copytree(shared_data / "samples" / "7scenes_stairs" / "seq-01", tmp_path / "seq-01"))
     path.chmod(0o755)
@@ -540,7 +540,7 @@ def test_nyu_raw_depth_lands_under_its_colour(shared_data, tmp_path):
 
 
 def test_raw_disparities_follow_the_toolbox_formula():
-    from sequences.nyu_raw import depth_of_raw
+    from sequences.recordings.nyu_raw import depth_of_raw
 
     raw = np.array([[0, 599, 600, 1000, 1080, 1092, 1093, 2047]], np.uint16)
     expected = [[0, 0, 351.3 / 492.5, 351.3 / 92.5, 10, 10, 0, 0]]
@@ -548,7 +548,7 @@ def test_raw_disparities_follow_the_toolbox_formula():
 
 
 def test_nyu_synchronisation_is_that_of_the_obvious_loop():
-    from sequences.nyu_raw import synchronised
+    from sequences.recordings.nyu_raw import synchronised
 
     rng = np.random.default_rng(2)
     depth_times, color_times = np.sort(rng.random(60)) * 2, np.sort(rng.random(50)) * 2
@@ -591,7 +591,7 @@ def test_tum_depth_is_5000_a_metre(shared_data, tmp_path):
 
 
 def test_splatting_keeps_the_nearest_of_many_as_the_obvious_loop_does():
-    from sequences.registration_kernels import splat_nearest
+    from sequences.recordings.registration_kernels import splat_nearest
 
     rng = np.random.default_rng(1)
     columns, rows = (rng.uniform(-2, 9, 400).astype(np.float32) for _ in range(2))
@@ -605,7 +605,7 @@ def test_splatting_keeps_the_nearest_of_many_as_the_obvious_loop_does():
 
 
 def test_depth_registered_to_the_same_camera_is_the_same(room):
-    from sequences.registration import registered_depth
+    from sequences.recordings.registration import registered_depth
 
     depth = room[0].depth
     np.testing.assert_allclose(registered_depth(depth, room.camera, room.camera, np.eye(4)), depth, rtol=1e-6)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semslam.chunks import CHUNK, visible_chunks
-from semslam.surfels import MapConfig, SurfelMap
+from semslam.engine.chunks import CHUNK, visible_chunks
+from semslam.engine.surfels import MapConfig, SurfelMap
 
 
 def random_points(n: int, extent: float = 3.0, seed: int = 0) -> np.ndarray:

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from semslam import main_job, poses
+from semslam import poses
+from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, Tracking, View
-from semslam.loop_closure import LoopCloser
-from semslam.run_folder import RunFolder
+from semslam.loops.loop_closure import LoopCloser
+from semslam.runs import reconstruct as main_job
+from semslam.runs.folder import RunFolder
 from semslam.slam import Slam
-from semslam.surfels import SurfelMap
-from semslam.tracking import Tracker
-from sequences.room import RoomSequence, orbit
+from semslam.tracking.tracker import Tracker
+from sequences.room.room import RoomSequence, orbit
 
 SPEED = 3  # times the room's own: 150 frames a round, 2.4 degrees a frame
 

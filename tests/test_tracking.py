@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from semslam import poses
-from semslam import tracking_kernels as kernels
 from semslam.camera import Camera
 from semslam.frame import Frame, Observation, View
-from semslam.registration import Registrar
-from semslam.tracking import Tracker
+from semslam.tracking import registration_kernels as kernels
+from semslam.tracking.registration import Registrar
+from semslam.tracking.tracker import Tracker
 
 CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
 

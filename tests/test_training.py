@@ -16,17 +16,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import checkpoints
-from networks.augmentation import Augmentation, Sample, augmented, recolored
-from networks.joint import JointNetwork
-from networks.labelling import label_folder, load_teacher
-from networks.optimisation import SCHEDULES, AveragedWeights, Group, warmed_up
-from networks.refinenet import MobileRefineNet, ResNetRefineNet
-from networks.regimes import compare
-from networks.training import Loop, run
-from networks.training_data import Samples, Source, class_weights, collated, drawn
-from networks.training_joint import JointObjective, JointTraining, Stage, train
-from networks.validation import scored
+from networks.inference.labelling import label_folder, load_teacher
+from networks.joint import checkpoints
+from networks.joint.network import JointNetwork
+from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
+from networks.training.augmentation import Augmentation, Sample, augmented, recolored
+from networks.training.data import Samples, Source, class_weights, collated, drawn
+from networks.training.joint import JointObjective, JointTraining, Stage, train
+from networks.training.loop import Loop, run
+from networks.training.optimisation import SCHEDULES, AveragedWeights, Group, warmed_up
+from networks.training.regimes import compare
+from networks.training.validation import scored
 
 # ------------------------------------------------------------------------------------------- the loop
 
@@ -500,9 +500,9 @@ def test_the_four_regimes_run_on_one_budget(folder: Path, tmp_path: Path) -> Non
 _SHARED_TRAINING = """
 import sys, torch
 torch.set_num_threads(1)
-from networks.training import Loop
-from networks.training_joint import JointTraining, Stage, train
-from networks.training_data import Source
+from networks.training.loop import Loop
+from networks.training.joint import JointTraining, Stage, train
+from networks.training.data import Source
 folder, out = sys.argv[1:]
 train(JointTraining(
     out=out,

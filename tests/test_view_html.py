@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from synthetic_maps import NYU13, path_through_room, room
 
-from semslam.pictures import picture_camera
-from semslam.video import followed_poses, orbit_poses, write_video
-from semslam.view_html import _colorscale, quantized, write_html
-from semslam.viewer import Viewed
+from semslam.looking.film import followed_poses, orbit_poses, write_video
+from semslam.looking.page import _colorscale, quantized, write_html
+from semslam.looking.window import Viewed
+from semslam.rendering.pictures import picture_camera
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

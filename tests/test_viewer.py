@@ -10,9 +10,20 @@ import pytest
 from synthetic_maps import COLORS, NYU13, ROOM, cloud_of, path_through_room, plane, room
 
 from semslam.camera import Camera
-from semslam.coloring import COLORINGS, UNLABELLED_COLOR, graded
 from semslam.frame import UNLABELLED
-from semslam.pictures import (
+from semslam.looking.window import (
+    KEYS,
+    MapWindow,
+    Viewed,
+    frustum_lines,
+    key_help,
+    legend_lines,
+    render_png,
+    surfel_quads,
+    view,
+)
+from semslam.rendering.coloring import COLORINGS, UNLABELLED_COLOR, graded
+from semslam.rendering.pictures import (
     BACKGROUND,
     PATH_COLOR,
     classes_present,
@@ -24,19 +35,8 @@ from semslam.pictures import (
     shown_colors,
     without_specks,
 )
-from semslam.splatting import painted, render
-from semslam.viewer import (
-    KEYS,
-    MapWindow,
-    Viewed,
-    frustum_lines,
-    key_help,
-    legend_lines,
-    render_png,
-    surfel_quads,
-    view,
-)
-from semslam.viewpoint import framed, look_at, orbit, overview, raised_direction, thinned
+from semslam.rendering.splatting import painted, render
+from semslam.rendering.viewpoint import framed, look_at, orbit, overview, raised_direction, thinned
 
 UP = np.array([0, 0, 1.0])
 SMALL = Camera(96, 72, 80.0, 80.0, 47.5, 35.5)
@@ -321,7 +321,7 @@ def test_without_a_driver_our_own_renderer_draws_the_same_scene_and_says_so(view
     def no_driver(*_, **__):
         raise RuntimeError("no driver")
 
-    monkeypatch.setattr("semslam.viewer.MapWindow", no_driver)
+    monkeypatch.setattr("semslam.looking.window.MapWindow", no_driver)
     with caplog.at_level(logging.WARNING):
         render_png(tmp_path / "ours.png", viewed, coloring="normal")
     assert "software renderer" in caplog.text

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from networks.pose_encoding import PoseStatistics, encoded, relative_motion
-from networks.pose_losses import geometric_weights
-from networks.pose_networks import open_network
-from networks.pose_predictor import PosePredictor, save
-from networks.training_pose import PoseLearner
-from networks.vlocnet import VLocNet, VLocNetPlusPlus, WeightedFusion, consistency, warped
+from networks.pose.encoding import PoseStatistics, encoded, relative_motion
+from networks.pose.losses import geometric_weights
+from networks.pose.networks import open_network
+from networks.pose.predictor import PosePredictor, save
+from networks.pose.vlocnet import VLocNet, VLocNetPlusPlus, WeightedFusion, consistency, warped
+from networks.training.pose import PoseLearner
 from semslam import poses
 
 SIZE = (48, 64)

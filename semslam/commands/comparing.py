@@ -29,9 +29,9 @@ def compare(
     json: Annotated[Path | None, typer.Option(help="Also write the figures here, flat.")] = None,
 ) -> None:
     """Compare sensor depth with predicted depth, everything else equal: runs, and one report of them."""
-    from semslam import compare as job
-    from semslam.report_sections import flat_figures, write
-    from semslam.run_folder import write_json
+    from semslam.comparison import comparison as job
+    from semslam.comparison.sections import flat_figures, write
+    from semslam.runs.folder import write_json
 
     settings = job.Settings(classes, config, kind, weights, engine, truth)
     comparisons = job.open_comparisons(sequences, out, settings, variants)

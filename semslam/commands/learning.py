@@ -19,8 +19,8 @@ def predict(
     engine: Engine = None,
 ) -> None:
     """Predict depth, labels (and normals) of single images."""
-    from semslam.main_job import predictor
-    from semslam.predict import predict_files
+    from semslam.runs.reconstruct import predictor
+    from semslam.single_image.predict import predict_files
 
     network = predictor(classes, weights, engine)
     with progress(len(images), "images") as advance:
@@ -47,9 +47,9 @@ def attend(
     ] = "paper",
 ) -> None:
     """Show where a network looks: Grad-CAM++ heat maps of an image, for a class, a pixel's depth or the pose."""
-    from networks.attention import VARIANTS, Attention
-    from semslam import attend as job
-    from semslam.predict import read_image
+    from networks.inference.attention import VARIANTS, Attention
+    from semslam.single_image import attend as job
+    from semslam.single_image.predict import read_image
 
     if variant not in VARIANTS:
         raise ValueError(f"--variant is {variant!r}; known are {', '.join(VARIANTS)}")
@@ -71,8 +71,8 @@ def calibrate(
     count: Annotated[int, typer.Option(help="Images that are used, evenly spread over the folder.")] = 20,
 ) -> None:
     """Make the 8-bit copy of a network that --engine onnxruntime-int8 and openvino-int8 run."""
-    from networks.inference import Predictor
-    from semslam.predict import images_of
+    from networks.inference.predictor import Predictor
+    from semslam.single_image.predict import images_of
 
     Predictor.load(weights, engine="onnxruntime-int8", calibration=images_of(images, count))
     typer.echo("calibrated; --engine onnxruntime-int8 and openvino-int8 now work with these weights on this computer")
@@ -86,7 +86,8 @@ def train(
 
     A `kind: pose` in the file trains a pose network (see configs/pose_*.yaml); without it, a joint network.
     """
-    from networks import training_joint, training_pose
+    from networks.training import joint as training_joint
+    from networks.training import pose as training_pose
     from semslam import config as configs
 
     kinds: dict[str, tuple[Any, Any]] = {
@@ -112,7 +113,7 @@ def label(
     split: Annotated[str | None, typer.Option(help="Name of a split file; every image by default.")] = None,
 ) -> None:
     """Let a teacher write hard labels for images that lack them; a killed run goes on."""
-    from networks.labelling import label_folder, load_teacher
+    from networks.inference.labelling import label_folder, load_teacher
 
     network, size = load_teacher(weights)
     with progress(0, "images") as advance:

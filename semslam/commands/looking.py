@@ -28,8 +28,8 @@ def view(
     hide: Annotated[str, typer.Option(help="Names of classes to leave out, with commas.")] = "",
 ) -> None:
     """Look at the map of a run: in a window, or as a picture, page, film or Rerun recording."""
-    from semslam import viewer
-    from semslam.view_run import has_display, viewed_run
+    from semslam.looking import window as viewer
+    from semslam.looking.view import has_display, viewed_run
 
     viewed = viewed_run(run)
     others = [viewed_run(compare)] if compare else []
@@ -43,18 +43,18 @@ def view(
         viewer.render_png(png, viewed, coloring=color_by, hidden=hidden, beside=others)
         typer.echo(f"picture: {png}")
     if html:
-        from semslam.view_html import write_html
+        from semslam.looking.page import write_html
 
         write_html(html, viewed.without(hidden))
         typer.echo(f"page: {html}")
     if video:
-        from semslam.video import views_along, write_video
+        from semslam.looking.film import views_along, write_video
 
         shown = viewed.without(hidden)
         write_video(video, shown, views_along(shown, along), coloring=color_by)
         typer.echo(f"film: {video}")
     if rerun:
-        from semslam.rerun_file import write_rerun
+        from semslam.looking.rerun import write_rerun
 
         write_rerun(rerun, run, viewed.without(hidden))
         typer.echo(f"recording: {rerun}   (look at it: rerun {rerun})")
@@ -70,7 +70,7 @@ def view(
 @app.command()
 def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: Out) -> None:
     """Write a run's map for other programs: PLY, PCD, OBJ, GLB, clouds and objects by class, a floor plan."""
-    from semslam.run_export import export_run
+    from semslam.runs.export import export_run
 
     for what, path in export_run(run, out):
         typer.echo(f"{what + ':':<17}{path}")

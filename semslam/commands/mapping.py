@@ -52,7 +52,7 @@ def reconstruct(
     show: Annotated[bool, typer.Option("--show", help="Look at the map in a window while it grows.")] = False,
 ) -> None:
     """Reconstruct a sequence into a labelled surfel map."""
-    from semslam import main_job as job
+    from semslam.runs import reconstruct as job
 
     run = job.prepare(
         sequence,
@@ -110,10 +110,10 @@ def reconstruct(
 
 def live_view(run: Any) -> Any:
     """A window on a run; None, and one line that says so, where there is no display."""
-    from semslam.view_run import has_display
+    from semslam.looking.view import has_display
 
     if has_display():
-        from semslam.live import LiveView
+        from semslam.looking.live import LiveView
 
         try:
             return LiveView(run, typer.echo)
@@ -133,7 +133,7 @@ def relabel(
     engine: Engine = None,
 ) -> None:
     """Fuse another network's labels into the surfels of a run, without running SLAM again."""
-    from semslam import relabel as job
+    from semslam.runs import relabel as job
 
     with progress(0, "frames") as advance:
         folder = job.relabel(
@@ -156,8 +156,8 @@ def refine(
     neighbours: Annotated[int, typer.Option(help="Surfels that each surfel listens to.")] = 16,
 ) -> None:
     """Smooth a run's classes by a conditional random field over its surfels; a run of its own comes out."""
-    from semslam import refine as job
-    from semslam.surfel_crf import CrfConfig
+    from semslam.engine.surfel_crf import CrfConfig
+    from semslam.runs import refine as job
 
     crf = CrfConfig(iterations=iterations, neighbours=neighbours)
     folder = job.refine(run, out or run.resolve().with_name(run.resolve().name + "-refined"), crf)
@@ -177,7 +177,7 @@ def doctor(
     depth_scale: DepthScale = None,
 ) -> None:
     """Find wrong depth scale, intrinsics, pose convention, timestamps or label ids; exit code 1 if any."""
-    from semslam.doctor import examine
+    from semslam.doctor.doctor import examine
 
     findings = examine(sequence, kind, camera=camera, depth_scale=depth_scale)
     for finding in findings:

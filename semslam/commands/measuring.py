@@ -27,10 +27,10 @@ def evaluate(
     json: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
 ) -> None:
     """Evaluate runs, or another system's map or trajectory, against the truth."""
-    from semslam import evaluate as job
-    from semslam.evaluation.figures import table
-    from semslam.evaluation.trajectory_plots import plot_errors, plot_trajectory
-    from semslam.run_folder import TRAJECTORY_PLOTS, RunFolder, write_json
+    from semslam.judging import run as job
+    from semslam.judging.figures import table
+    from semslam.judging.plots import plot_errors, plot_trajectory
+    from semslam.runs.folder import TRAJECTORY_PLOTS, RunFolder, write_json
 
     if map is not None and trajectory is not None:
         raise ValueError("--map and --trajectory each have a --reference of their own; judge one at a time")
@@ -107,12 +107,12 @@ def score(
 
     Weights of a pose network are scored on posed images: a recording with poses, DeepLoc, Cambridge, a list of poses.
     """
-    from networks.inference import Predictor
-    from networks.pose_predictor import read_metadata
-    from networks.training_data import Source, open_images
-    from semslam import scoring
-    from semslam.run_folder import write_json
-    from sequences.labelled_images import NYU_CAMERA
+    from networks.inference.predictor import Predictor
+    from networks.pose.predictor import read_metadata
+    from networks.training.data import Source, open_images
+    from semslam.judging import network as scoring
+    from semslam.runs.folder import write_json
+    from sequences.images.labelled_images import NYU_CAMERA
 
     if weights and read_metadata(weights).get("network"):
         if engine or classes != "nyu40" or depth_scale != 1000:
@@ -137,11 +137,12 @@ def _score_poses(
     data: Path, split: str | None, weights: str, labels: str | None, frames: str | None, out: Path | None
 ) -> dict[str, Any]:
     """Score pose weights, print the table and, where a folder is given, draw the pictures."""
-    from networks.pose_predictor import PosePredictor
-    from networks.pose_samples import PoseSource, open_source
-    from semslam import pose_pictures, pose_scoring
+    from networks.pose.predictor import PosePredictor
+    from networks.pose.samples import PoseSource, open_source
+    from semslam.judging import pose_network as pose_scoring
+    from semslam.judging import pose_pictures
     from semslam.labels import label_set
-    from sequences import posed_images
+    from sequences.images import posed_images
 
     first, last = _span(frames)
     split = split or posed_images.test_split(data)

@@ -1,0 +1,1 @@
+"""How trained networks run fast, and what they are asked."""

@@ -1,0 +1,216 @@
+"""A trained joint network as one object: an image in; depth, class probabilities and normals of its size out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from networks.inference import postprocessing
+from networks.inference.engines import open_engine
+from networks.joint import checkpoints, cost
+from networks.joint.network import JointNetwork
+
+# The label sets of the networks of the paper, and where they stand among the outputs; for files without a description.
+_OUTPUTS: dict[int, dict[str, tuple[int, int]]] = {
+    40: {"nyu40": (0, 40)},
+    6: {"kitti6": (0, 6)},
+    13: {"nyu13": (0, 13)},
+    46: {"nyu40": (0, 40), "kitti6": (40, 46)},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network believes of one image."""
+
+    depth: np.ndarray  # (H, W) float32 metres
+    depth_confidence: np.ndarray  # (H, W) float32 in 0..1
+    class_probabilities: np.ndarray  # (H, W, C) float32, summing to 1
+    normals: np.ndarray | None = None  # (H, W, 3) float32 unit, camera frame; None if the network has no such task
+
+
+class Predictor:
+    """A joint network with the engine that runs it and everything around it undone.
+
+    Attributes:
+        label_set: name of the classes, "nyu40" for example.
+        num_classes: of the probabilities.
+        engine: name of what runs the network.
+        network: the module, as loaded.
+    """
+
+    def __init__(
+        self,
+        network: JointNetwork,
+        metadata: Mapping[str, Any] | None = None,
+        label_set: str | None = None,
+        engine: str | None = None,
+        threads: int | None = None,
+        calibration: Iterable[np.ndarray] | None = None,
+    ) -> None:
+        """
+        Args:
+            network: any JointNetwork; it is copied where it must be changed.
+            metadata: of its weights file, see `checkpoints.load`; `input_size` (height, width) is the image size that
+                it was trained for, `focal` the focal length in pixels at that size, `temperature` that of its scores.
+            label_set: which classes to return, if the network has several sets; the first by default.
+            engine: one of `engines.available_engines()`; the best by default.
+            threads: for engines that have a setting of their own.
+            calibration: images of one size; the int8 engines need them the first time.
+        """
+        metadata = metadata or {}
+        self.network = network
+        self.label_set, self._outputs = _label_outputs(network.num_classes, metadata, label_set)
+        self.num_classes = self._outputs[1] - self._outputs[0]
+        self._merge: np.ndarray | None = None
+        self._input_size = tuple(metadata["input_size"]) if metadata.get("input_size") else None
+        self._focal = metadata.get("focal")
+        self._temperature = float(metadata.get("temperature", 1.0))
+        images = None if calibration is None else (self._seen(image) for image in calibration)
+        self._run = open_engine(network, engine, threads, images)
+        self.engine = self._run.name
+
+    @classmethod
+    def load(
+        cls,
+        weights: str | Path | None = None,
+        label_set: str | None = None,
+        engine: str | None = None,
+        threads: int | None = None,
+        calibration: Iterable[np.ndarray] | None = None,
+    ) -> Predictor:
+        """The predictor of a weights file, ours or the authors'; the bundled one by default."""
+        network, metadata = checkpoints.load(weights)
+        try:
+            return cls(network, metadata, label_set, engine, threads, calibration)
+        except _OtherClasses as error:
+            raise ValueError(f"{weights or checkpoints.bundled()}: {error}") from None
+
+    def merged(self, table: np.ndarray, label_set: str) -> Predictor:
+        """The same predictor for fewer classes, which costs less; the engine is shared.
+
+        Args:
+            table: (C,) the new id of every present class; probabilities of merged classes are summed.
+            label_set: the name of the new set.
+        """
+        if len(table) != self.num_classes:
+            raise ValueError(f"the table maps {len(table)} classes, the network predicts {self.num_classes}")
+        other = copy.copy(self)
+        matrix = postprocessing.merging(np.asarray(table))
+        other._merge = matrix if self._merge is None else self._merge @ matrix
+        other.num_classes, other.label_set = matrix.shape[1], label_set
+        return other
+
+    def __call__(
+        self, image: np.ndarray, size: tuple[int, int] | None = None, focal: float | None = None
+    ) -> Prediction:
+        """Depth, its confidence, class probabilities and, if the network has them, normals of one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            size: (width, height) of what is returned; the image's by default. Smaller costs less.
+            focal: the camera's focal length in pixels of `image`. Seen through a longer lens the same things look
+                nearer to the network by that ratio, which is undone if the weights say what they were trained with.
+        """
+        check_image(image)
+        height, width = image.shape[:2]
+        if focal is not None and self._focal is not None:
+            focal *= self.input_shape(height, width)[1] / width
+        return self.interpreted(self.outputs(image), size or (width, height), focal)
+
+    def interpreted(
+        self, outputs: tuple[np.ndarray, ...], size: tuple[int, int], focal: float | None = None
+    ) -> Prediction:
+        """What the network's `outputs` say, at `size` (width, height); `focal` in pixels of what the network saw."""
+        depth = postprocessing.depth(outputs[1], size)
+        if focal is not None and self._focal is not None:
+            depth *= focal / self._focal
+        return Prediction(
+            depth,
+            postprocessing.depth_confidence(outputs[1], size),
+            self._probabilities(outputs[0], size),
+            postprocessing.normals(outputs[2], size) if len(outputs) > 2 else None,
+        )
+
+    def class_probabilities(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Class probabilities alone, (H, W, C) float32, for a map whose depth comes from a sensor."""
+        return self._probabilities(self.outputs(image)[0], size or (image.shape[1], image.shape[0]))
+
+    def outputs(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The network's own outputs of an image, each (h, w, channels) float32, valid until the next call."""
+        check_image(image)
+        return self._run(self._seen(image))
+
+    def _seen(self, image: np.ndarray) -> np.ndarray:
+        """The image as the network gets it."""
+        shape = self.input_shape(*image.shape[:2])
+        if shape != image.shape[:2]:
+            how = cv2.INTER_AREA if shape[0] < image.shape[0] else cv2.INTER_LINEAR
+            image = cv2.resize(image, (shape[1], shape[0]), interpolation=how)
+        return np.ascontiguousarray(image)
+
+    @property
+    def parameters(self) -> int:
+        """How many trained numbers the network has."""
+        return cost.parameters(self.network)
+
+    def gmac(self, width: int, height: int) -> float:
+        """10^9 multiply-accumulates that an input of this size costs."""
+        return cost.gmac(self.network, width, height)
+
+    def input_shape(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) at which the network sees an image: its shape kept, the area of the training images."""
+        if self._input_size is None:
+            return height, width
+        scale = math.sqrt(self._input_size[0] * self._input_size[1] / (height * width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _probabilities(self, scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        first, last = self._outputs
+        if (first, last) != (0, scores.shape[-1]):
+            scores = np.ascontiguousarray(scores[..., first:last])
+        return postprocessing.class_probabilities(scores, size, self._merge, self._temperature)
+
+
+def check_image(image: np.ndarray) -> None:
+    """One clear line unless `image` is (H, W, 3) uint8."""
+    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
+        remedy = "repeat its one channel three times: np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)"
+        raise ValueError(f"the image is grey, {image.shape}; expected (H, W, 3) RGB; {remedy}")
+    if image.ndim == 3 and image.shape[2] == 4:
+        raise ValueError(
+            f"the image has an alpha channel, {image.shape}; expected (H, W, 3) RGB; drop it: image[..., :3]"
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"the image has shape {image.shape}; expected (H, W, 3) RGB")
+    if image.dtype != np.uint8:
+        remedy = "divide by 256 first" if image.dtype == np.uint16 else "bring it to 0..255 first"
+        raise ValueError(f"the image is {image.dtype}; expected uint8; {remedy}")
+
+
+class _OtherClasses(ValueError):
+    """The weights are for other classes than were asked for."""
+
+
+def _label_outputs(count: int, metadata: Mapping[str, Any], wanted: str | None) -> tuple[str, tuple[int, int]]:
+    """The name of the label set and the range of outputs that are its classes."""
+    known = dict(_OUTPUTS.get(count, {}))
+    if metadata.get("label_sets"):
+        known = {name: (int(first), int(last)) for name, (first, last) in metadata["label_sets"].items()}
+    elif metadata.get("class_set"):
+        known = {str(metadata["class_set"]): (0, count)}
+    if not known:
+        known = {wanted or f"{count} classes": (0, count)}
+    name = wanted or next(iter(known))
+    if name not in known:
+        raise _OtherClasses(f"these weights tell apart {' and '.join(known)} ({count} classes), not {name}")
+    if known[name][1] > count:
+        raise _OtherClasses(f"these weights say that they are for {name} but have {count} classes")
+    return name, known[name]

@@ -1,0 +1,1 @@
+"""The joint network for depth, classes and normals, and its parts."""

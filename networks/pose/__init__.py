@@ -1,0 +1,1 @@
+"""Networks that tell the camera's pose from one image."""

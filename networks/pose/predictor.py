@@ -1,0 +1,141 @@
+"""A trained pose network as one object: an image in; the camera's pose out, with labels and depth where it has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import networks.pose.vlocnet  # noqa: F401  adds its networks to NETWORKS
+from networks.joint import checkpoints
+from networks.joint.network import normalised
+from networks.pose.encoding import PoseStatistics, decoded
+from networks.pose.networks import NETWORKS, PoseModel, open_network
+
+
+@dataclass(frozen=True, eq=False)
+class PosePrediction:
+    """What a pose network tells of one image."""
+
+    T_world_camera: np.ndarray | None  # (4, 4) float64; None of a network that has no pose
+    labels: np.ndarray | None = None  # (H, W) uint8 class ids
+    depth: np.ndarray | None = None  # (H, W) float32 metres
+
+
+class PosePredictor:
+    """A pose network with what its weights were saved with.
+
+    Attributes:
+        network: the module, in eval mode.
+        statistics: by which its translations are reduced.
+        metadata: of the weights file: `network`, `encoder`, `feature`, `num_classes`, `mean`, `std`, `input_size`
+            (height, width), `class_set`, `recipe`, `figures`.
+        needs_labels: whether an image must come with labels.
+    """
+
+    def __init__(self, network: PoseModel, metadata: Mapping[str, Any], device: str = "cpu") -> None:
+        self.network = network.eval().to(device)
+        self.metadata = dict(metadata)
+        self.statistics = PoseStatistics(tuple(metadata["mean"]), tuple(metadata["std"]))
+        self.input_size = (int(metadata["input_size"][0]), int(metadata["input_size"][1]))
+        self.needs_labels = network.reads_labels
+        self.device = device
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> PosePredictor:
+        """The network of a weights file that `semslam train` wrote; the file says which network it is."""
+        path = Path(path)
+        metadata = read_metadata(path)
+        lacking = [key for key in ("network", "encoder", "mean", "std", "input_size") if key not in metadata]
+        if lacking:
+            raise ValueError(f"{path}: not the weights of a pose network: its description lacks {', '.join(lacking)}")
+        if metadata["network"] not in NETWORKS:
+            raise ValueError(f"{path}: holds a {metadata['network']!r} network; known are {', '.join(NETWORKS)}")
+        network = open_network(metadata["network"], metadata)
+        checkpoints.fill(network, checkpoints.read_tensors(path), path)
+        return cls(network, metadata, device)
+
+    def __call__(self, image: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """The pose T_world_camera (4, 4) float64 of an image (H, W, 3) uint8 RGB."""
+        pose = self.predict(image, labels).T_world_camera
+        if pose is None:
+            raise ValueError(f"a {self.metadata['network']!r} network tells no pose; choose the weights of another")
+        return pose
+
+    def predict(self, image: np.ndarray, labels: np.ndarray | None = None) -> PosePrediction:
+        """Everything the network tells of an image (H, W, 3) uint8 RGB, in the image's size.
+
+        Args:
+            labels: (h, w) uint8, 255 = none; for the networks that read them.
+        """
+        found = self.outputs(image, labels)
+        size = (image.shape[0], image.shape[1])
+        pose = labels_out = depth = None
+        if "pose" in found:
+            pose = decoded(found["pose"][0].double().cpu().numpy(), self.statistics)
+        if "segmentation" in found:
+            labels_out = _resized(found["segmentation"], size).argmax(0).to(torch.uint8).cpu().numpy()
+        if "depth" in found:
+            depth = _resized(found["depth"], size)[0].abs().cpu().numpy()
+        return PosePrediction(pose, labels_out, depth)
+
+    @torch.no_grad()
+    def outputs(self, image: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Tensor]:
+        """The network's raw outputs of one image, see `pose_networks`."""
+        if self.needs_labels and labels is None:
+            raise ValueError(
+                f"a {self.metadata['network']!r} network reads labels beside the image; give them, or use other weights"
+            )
+        named = None
+        if self.needs_labels and labels is not None:
+            height, width = self.input_size
+            labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+            named = torch.from_numpy(labels)[None].to(self.device)
+        return self.network.outputs(self.input(image).to(self.device), named)
+
+    def input(self, image: np.ndarray) -> Tensor:
+        """The network's input (1, 3, h, w) of an image (H, W, 3) uint8 RGB."""
+        return normalised(torch.from_numpy(shrunk(image, self.input_size))[None])
+
+
+def shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image (H, W, 3) as (height, width, 3): pixels averaged where it becomes smaller, also in training."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    smaller = width < image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def save(path: str | Path, network: PoseModel, metadata: Mapping[str, Any]) -> None:
+    """Write weights in full precision with what `PosePredictor.load` needs, statistics included."""
+    checkpoints.save(path, network, dict(metadata), half=False)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The description in a .safetensors file of ours; empty of any other weights."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights file")
+    if path.suffix != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        return {key: json.loads(value) for key, value in header.items() if key != "format"}
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a whole .safetensors file of ours ({error}); copy it again") from error
+
+
+def _resized(output: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(output.float(), size=size, mode="bilinear", align_corners=False)[0]

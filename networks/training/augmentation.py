@@ -1,0 +1,113 @@
+"""Random views of labelled images: scaled, cropped, mirrored, recoloured; labels, depth and normals follow.
+
+Images stay NumPy (H, W, ...) here; a batch becomes tensors in training. Every random number comes from the generator
+that is passed in, so that a sample is a function of (seed, step, position).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from networks.joint.encoders import MEAN
+
+PADDING = tuple(round(255 * m) for m in MEAN)  # the mean colour: zero after normalisation
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to an image before it is learned from."""
+
+    crop: tuple[int, int] = (350, 350)  # height, width of what the network sees, pixels
+    scale: tuple[float, float] = (0.5, 2.0)  # range of the zoom, log-uniform
+    resolution: float = 1.0  # what the network works at: 0.5 halves the stored image before any zoom
+    mirror: bool = True
+    color: float = 0.0  # strength of the random brightness, contrast, saturation and channel gains; 0 = none
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One labelled image; anything but the colour may be missing, and may be stored at another resolution."""
+
+    color: np.ndarray  # (H, W, 3) uint8 RGB
+    labels: np.ndarray | None = None  # (h, w) uint8, 255 = unlabelled
+    depth: np.ndarray | None = None  # (h, w) float32 metres, 0 = none
+    normals: np.ndarray | None = None  # (h, w, 3) float32 unit, camera frame; zero = none
+
+
+def augmented(sample: Sample, rng: np.random.Generator, config: Augmentation) -> Sample:
+    """A random view of `sample`, all of its images `config.crop` large.
+
+    Zooming by s divides depth by s: seen by the same camera, a thing twice as large is at half the distance (the
+    change of resolution changes the camera, and no depth). Mirroring negates the normals' x.
+    """
+    height, width = sample.color.shape[:2]
+    crop_h, crop_w = config.crop
+    zoom = float(np.exp(rng.uniform(*np.log(config.scale))))
+    scale = zoom * config.resolution
+    # the window of the source that fills the crop; where it is larger than the source the rest is padded
+    window_h, window_w = crop_h / scale, crop_w / scale
+    top, left = rng.uniform(0, 1, 2) * (height - window_h, width - window_w)
+    mirror = config.mirror and rng.uniform() < 0.5
+    gains = rng.uniform(-1, 1, 6)
+
+    def view(image: np.ndarray, fill: object, interpolation: int) -> np.ndarray:
+        ratio_y, ratio_x = image.shape[0] / height, image.shape[1] / width
+        seen = _window(image, (top * ratio_y, left * ratio_x, window_h * ratio_y, window_w * ratio_x),
+                       config.crop, fill, interpolation)  # fmt: skip
+        return np.ascontiguousarray(seen[:, ::-1]) if mirror else seen
+
+    color = view(sample.color, PADDING, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    if config.color > 0:
+        color = recolored(color, gains * config.color)
+    labels = None if sample.labels is None else view(sample.labels, 255, cv2.INTER_NEAREST)
+    depth = None if sample.depth is None else view(sample.depth, 0.0, cv2.INTER_NEAREST) / np.float32(zoom)
+    normals = None if sample.normals is None else view(sample.normals, 0.0, cv2.INTER_NEAREST)
+    if normals is not None and mirror:
+        normals = normals * np.array([-1, 1, 1], np.float32)
+    return Sample(color, labels, depth, normals)
+
+
+def _window(
+    image: np.ndarray,
+    window: tuple[float, float, float, float],
+    size: tuple[int, int],
+    fill: object,
+    interpolation: int,
+) -> np.ndarray:
+    """The part (top, left, height, width) of `image`, in its pixels, resized to `size`; `fill` where there is none."""
+    top, left, window_h, window_w = window
+    (y0, y1), (v0, v1) = _spans(top, window_h, image.shape[0], size[0])
+    (x0, x1), (u0, u1) = _spans(left, window_w, image.shape[1], size[1])
+    resized = cv2.resize(image[y0:y1, x0:x1], (u1 - u0, v1 - v0), interpolation=interpolation)
+    if resized.shape[:2] == tuple(size):
+        return resized
+    canvas = np.empty((*size, *image.shape[2:]), image.dtype)
+    canvas[...] = fill
+    canvas[v0:v1, u0:u1] = resized
+    return canvas
+
+
+def _spans(start: float, length: float, source: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Along one axis: which of the `source` pixels a window covers, and which of the `size` pixels they become."""
+    first = min(max(0, round(start)), source - 1)
+    last = min(source, max(first + 1, round(start + length)))
+    begin = 0 if start >= 0 else round(-start / length * size)
+    end = size if start + length <= source else round((source - start) / length * size)
+    return (first, last), (begin, max(end, begin + 1))
+
+
+def recolored(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """RGB uint8 with brightness, contrast, saturation and the three channels changed by exp(gains) (6,)."""
+    brightness, contrast, saturation, *channels = np.exp(gains)
+    grey = np.array([0.299, 0.587, 0.114])
+    # colour -> grey + saturation (colour - grey), channel gains and contrast are all linear: one 3x4 matrix
+    matrix = saturation * np.eye(3) + (1 - saturation) * grey[None, :]
+    matrix = np.diag(np.exp(0.3 * np.log(channels))) @ matrix
+    middle = image.reshape(-1, 3).mean(0)
+    matrix = contrast * matrix
+    offset = matrix @ middle * (1 / contrast - 1)
+    transform = np.concatenate([brightness * matrix, brightness * offset[:, None]], axis=1)
+    return cv2.transform(image, transform)  # rounds and saturates

@@ -1,0 +1,152 @@
+"""Labelled images as the joint network learns from them: samples in one label space, views of them, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from networks.joint.network import TASKS, normalised
+from networks.training.augmentation import Sample
+from networks.training.losses import IGNORE
+
+if TYPE_CHECKING:
+    from sequences.images.labelled_images import LabelledImage
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images and what is to be learned from it."""
+
+    path: str  # a folder of labelled images, a list file (.txt), or NYUv2's official .mat
+    split: str | None = "train"  # of a folder (a name in it, or the path of a .txt) or of the .mat; None = all
+    tasks: tuple[str, ...] = TASKS  # what to learn from it, where there
+    classes: str = "nyu40"  # label set of its label files
+    first_output: int = 0  # the network's output for its first class: 40 puts KITTI-6 behind NYU-40
+    labels: str | None = None  # folder of other label images, such as a teacher's
+    depth_scale: float = 1000.0  # units of its depth files a metre
+    splits: str | None = None  # the official splits.mat, for the .mat
+    camera: tuple[float, ...] | None = None  # fx, fy, cx, cy of the stored colour, for normals; None = NYUv2's
+    in_memory: bool = True  # decode once and keep (about 1.6 MB each at 640x480), or read each time
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.tasks) - set(TASKS)):
+            raise ValueError(f"{self.path}: unknown task {unknown[0]!r}; known are {', '.join(TASKS)}")
+
+
+class Samples(Sequence[Sample]):
+    """The images of a source as samples: labels as the network's outputs, normals computed where they are learned."""
+
+    def __init__(self, source: Source, num_classes: int, normals: bool = False) -> None:
+        self.source = source
+        self.normals = normals and {"normals", "depth"} <= set(source.tasks)
+        self.images = open_images(source)
+        self.num_classes = num_classes
+        self._kept: list[Sample] | None = None
+        if source.in_memory:
+            with ThreadPoolExecutor(2) as pool:
+                self._kept = list(pool.map(self._read, range(len(self.images))))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        return self._kept[index] if self._kept is not None else self._read(index)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def _read(self, index: int) -> Sample:
+        image: LabelledImage = self.images[index]
+        labels = image.labels if "segmentation" in self.source.tasks else None
+        if labels is not None:
+            valid = labels != IGNORE
+            labels = np.where(valid, labels + np.uint8(self.source.first_output), IGNORE).astype(np.uint8)
+            if valid.any() and (highest := int(labels[valid].max())) >= self.num_classes:
+                raise ValueError(
+                    f"{self.source.path}: {image.name} has a label for output {highest}, the network has "
+                    f"{self.num_classes} outputs; raise num_classes or change first_output"
+                )
+        depth = image.depth if "depth" in self.source.tasks else None
+        return Sample(image.color, labels, depth, self._normals(image) if self.normals else None)
+
+    def _normals(self, image: LabelledImage) -> np.ndarray | None:
+        from sequences.images.labelled_images import NYU_CAMERA, Camera, normals_of_depth
+
+        if image.depth is None:
+            return None
+        camera = NYU_CAMERA
+        if self.source.camera is not None:
+            fx, fy, cx, cy = self.source.camera
+            camera = Camera(image.color.shape[1], image.color.shape[0], fx, fy, cx, cy)
+        return normals_of_depth(image.depth, camera)
+
+
+def open_images(source: Source) -> Sequence[LabelledImage]:
+    """The labelled images that a source names."""
+    from sequences.images.labelled_images import open_labelled_folder, open_labelled_list
+    from sequences.images.nyu_mat import NyuMat
+
+    path = Path(source.path)
+    images: Any
+    if path.suffix == ".mat":
+        images = NyuMat(path, source.split, source.splits, source.classes)
+    elif path.is_dir() or not path.suffix:
+        images = open_labelled_folder(path, source.split, source.classes, source.depth_scale, source.labels)
+    else:
+        images = open_labelled_list(path, source.classes, source.depth_scale)
+    return images
+
+
+def drawn(sets: Sequence[Sequence[Sample]], position: int, seed: int) -> Sample:
+    """The sample at a position of an endless sequence that shuffles all images of all sets anew in every epoch."""
+    sizes = [len(images) for images in sets]
+    epoch, place = divmod(position, sum(sizes))
+    index = int(np.random.default_rng([seed, 1, epoch]).permutation(sum(sizes))[place])
+    for images, size in zip(sets, sizes, strict=True):
+        if index < size:
+            return images[index]
+        index -= size
+    raise AssertionError("unreachable")
+
+
+def collated(views: Sequence[Sample], stride: int) -> dict[str, Any]:
+    """Tensors of a batch: image (B, 3, H, W); labels and depth (B, h, w), normals (B, 3, h, w) at 1 / stride.
+
+    What a sample lacks is filled with "none" (255, 0, 0); `examples` counts the samples that have each task's truth.
+    """
+    start = stride // 2  # the middle of each cell
+    shape = views[0].color[start::stride, start::stride].shape[:2]
+
+    def stacked(images: list[np.ndarray | None], none: np.ndarray) -> tuple[Tensor, int]:
+        cells = [none if image is None else image[start::stride, start::stride] for image in images]
+        return torch.from_numpy(np.stack(cells)), sum(image is not None for image in images)
+
+    labels, labelled = stacked([view.labels for view in views], np.full(shape, IGNORE, np.uint8))
+    depth, measured = stacked([view.depth for view in views], np.zeros(shape, np.float32))
+    normals, oriented = stacked([view.normals for view in views], np.zeros((*shape, 3), np.float32))
+    return {
+        "image": normalised(torch.from_numpy(np.stack([view.color for view in views]))),
+        "segmentation": labels.long(),
+        "depth": depth,
+        "normals": normals.permute(0, 3, 1, 2),
+        "stride": stride,
+        "examples": {"segmentation": labelled, "depth": measured, "normals": oriented},
+    }
+
+
+def class_weights(samples: Sequence[Sample], num_classes: int, power: float) -> Tensor:
+    """Weights (C,) of the classes, share^-power, with a mean of 1 over the pixels; 0 for a class that never occurs."""
+    counts = np.zeros(256, np.int64)
+    for sample in samples:
+        if sample.labels is not None:
+            counts += np.bincount(sample.labels.ravel(), minlength=256)
+    share = counts[:num_classes] / max(1, counts[:num_classes].sum())
+    weights = np.where(share > 0, np.maximum(share, 1e-6) ** -power, 0)
+    return torch.from_numpy((weights / max((weights * share).sum(), 1e-12)).astype(np.float32))

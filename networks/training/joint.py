@@ -1,0 +1,247 @@
+"""The joint network's training: `train(JointTraining(...))`.
+
+The regimes of Nekrasov et al., Table III, are settings of it:
+
+- fine-tuning: one source whose images have every label;
+- BlitzNet's: sources with other labels beside it. A task's head steps with each batch that holds its labels;
+- UberNet's: the same with `task_examples` 10 and `shared_examples` 30. Gradients accumulate, and parameters step once
+  so many examples have concerned them;
+- theirs: a teacher writes labels for the images that lack them (`networks.inference.labelling`), then a training on all
+  of them, then one from its `weights` on the first source alone, with a tenth of the rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from networks.joint import checkpoints
+from networks.joint.encoders import imagenet_from_folded, imagenet_from_torchvision, load_encoder
+from networks.joint.network import TASKS, JointNetwork, fit_decoder
+from networks.training import distributed
+from networks.training.augmentation import Augmentation, Sample, augmented
+from networks.training.data import Samples, Source, class_weights, collated, drawn
+from networks.training.loop import Loop, run
+from networks.training.losses import (
+    FixedWeights,
+    UncertaintyWeights,
+    cross_entropy,
+    inverse_huber,
+    lovasz_softmax,
+    negative_dot,
+)
+from networks.training.optimisation import Group
+from networks.training.validation import scored
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training, up to a share of its length."""
+
+    until: float = 1.0  # share of the training at which the next stage begins
+    crop: tuple[int, int] = (350, 350)  # height, width in pixels
+    scale: tuple[float, float] = (0.5, 2.0)  # range of the random zoom
+    stride: int = 4  # 8: outputs at 1/8, without the decoder's finest level: about 1.7 times cheaper
+
+
+@dataclass(frozen=True)
+class JointTraining:
+    """Everything that decides a training of the joint network."""
+
+    out: str  # folder of the checkpoints and the log
+    sources: tuple[Source, ...]
+    validation: Source
+    num_classes: int = 40
+    tasks: tuple[str, ...] = ("segmentation", "depth")
+    encoder: str | None = None  # ImageNet weights: a folded .npz, or torchvision's state dict
+    weights: str | None = None  # weights of the whole network to start from
+    resolution: float = 1.0  # of the stored images, at which the network works
+    stages: tuple[Stage, ...] = (Stage(),)
+    batch: int = 8  # of all processes together
+    color: float = 0.2  # strength of the random recolouring
+    encoder_rate: float = 1e-4
+    decoder_rate: float = 5e-4
+    normals_rate_factor: float = 10.0  # the normals' head learns faster
+    weight_decay: float = 1e-2
+    frozen_layers: int = 0  # encoder layers, from the image, that keep their weights
+    learned: tuple[str, ...] | None = None  # beginnings of the names of the parameters that alone are learned
+    task_examples: int = 1  # labelled examples between two steps of a task's head
+    shared_examples: int = 1  # examples between two steps of what tasks share
+    label_smoothing: float = 0.0  # share of the truth that is spread over all classes
+    lovasz: float = 0.0  # weight of the Lovasz-softmax loss, added to the cross-entropy
+    class_balance: float = 0.0  # power p of a class's weight (its share of the pixels)^-p; 0 = all alike
+    task_weights: dict[str, float] | None = None  # None = 0.5 each
+    learned_task_weights: bool = False  # by uncertainty (Kendall et al.), in place of the fixed ones
+    loop: Loop = field(default_factory=Loop)
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("sources is empty; name at least one set of labelled images")
+        if self.batch < 1 or self.batch % distributed.world():
+            raise ValueError(f"batch is {self.batch}; expected a multiple of {distributed.world()} processes")
+        for stage in self.stages:
+            if stage.stride not in (4, 8):
+                raise ValueError(f"a stage's stride is {stage.stride}; expected 4 or 8")
+
+
+def train(config: JointTraining, report: Callable[[dict[str, float]], None] | None = None) -> dict[str, float]:
+    """Train as `config` says, or go on where a killed training stopped; returns the last validation's figures.
+
+    Writes to `config.out` what `networks.training.loop.run` writes, and at the end `network.safetensors`.
+
+    Args:
+        report: called with each row of the log.
+    """
+    # under pytest or in a notebook a process group may exist already
+    with distributed.process_group() if not distributed.world() > 1 else nullcontext():
+        objective = JointObjective(
+            config,
+            [Samples(source, config.num_classes, "normals" in config.tasks) for source in config.sources],
+            Samples(config.validation, config.num_classes, "normals" in config.tasks),
+        )
+        figures = run(objective, config.loop, config.out, report)
+        if distributed.rank() == 0:
+            metadata = _metadata(objective) | {"figures": figures}
+            checkpoints.save(f"{config.out}/network.safetensors", objective.network, metadata)
+        return figures
+
+
+class JointLearner(nn.Module):
+    """The network with its losses: a batch in, the loss out."""
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self, network: JointNetwork, balance: nn.Module, weights: Tensor | None, smoothing: float, lovasz: float
+    ) -> None:
+        super().__init__()
+        self.network, self.balance, self.smoothing, self.lovasz = network, balance, smoothing, lovasz
+        self.register_buffer("class_weights", weights)
+        self.stride = 4  # of the outputs that were learned from last
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
+        self.stride = batch["stride"]
+        outputs = dict(zip(self.network.tasks, self.network(batch["image"], self.stride), strict=True))
+        # every process must agree on which tasks a batch has
+        here = torch.tensor([batch["examples"][task] for task in TASKS], device=batch["image"].device)
+        counts = distributed.summed(here).tolist()
+        examples = {f"head_{task}": int(n) for task, n in zip(TASKS, counts, strict=True) if task in outputs}
+        losses: dict[str, Tensor] = {}
+        if examples["head_segmentation"]:
+            scores = outputs["segmentation"].float()
+            losses["segmentation"] = cross_entropy(scores, batch["segmentation"], self.class_weights, self.smoothing)
+            if self.lovasz > 0:
+                losses["segmentation"] += self.lovasz * lovasz_softmax(scores, batch["segmentation"])
+        if examples["head_depth"]:
+            depth = batch["depth"]
+            losses["depth"] = inverse_huber(outputs["depth"][:, 0].float(), depth, depth > 0)
+        if examples.get("head_normals"):
+            normals = batch["normals"]
+            valid = normals.abs().sum(1) > 0
+            losses["normals"] = negative_dot(outputs["normals"].float(), normals, valid)
+        if not losses:
+            raise ValueError("a batch without any label; leave images out that have neither labels nor depth")
+        everyone = len(batch["image"]) * distributed.world()
+        examples |= dict.fromkeys(("encoder", "decoder", "balance"), everyone)
+        return self.balance(losses), {task: loss.detach() for task, loss in losses.items()}, examples
+
+
+class JointObjective:
+    """Labelled images for a joint network (an `Objective`)."""
+
+    measure = "score"
+
+    def __init__(self, config: JointTraining, sets: Sequence[Sequence[Sample]], validation: Sequence[Sample]) -> None:
+        self.config, self.sets, self.validation = config, sets, validation
+        torch.manual_seed(config.loop.seed)
+        network = JointNetwork(config.num_classes, config.tasks)
+        if config.weights is not None:
+            checkpoints.fill(network, checkpoints.read_tensors(config.weights), config.weights)
+        else:
+            if config.encoder is not None:
+                read = imagenet_from_folded if config.encoder.endswith(".npz") else imagenet_from_torchvision
+                load_encoder(network, read(config.encoder))
+            fit_decoder(network.eval(), self._batch(0, 0.0, share=slice(None))["image"])
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        weights = None
+        if config.class_balance > 0:
+            samples = [sample for images in sets for sample in images]
+            weights = class_weights(samples, config.num_classes, config.class_balance)
+        balance: nn.Module = FixedWeights(config.task_weights or dict.fromkeys(config.tasks, 0.5))
+        if config.learned_task_weights:
+            balance = UncertaintyWeights(config.tasks)
+        self.learner = JointLearner(self.network, balance, weights, config.label_smoothing, config.lovasz)
+        self.groups = _groups(self.network, balance, config)
+
+    def batch(self, step: int, progress: float) -> dict[str, Any]:
+        return self._batch(step, progress, share=slice(distributed.rank(), None, distributed.world()))
+
+    def _batch(self, step: int, progress: float, share: slice) -> dict[str, Any]:
+        """The images of a step, or this process's share of them."""
+        config = self.config
+        stage = next((s for s in config.stages if progress < s.until), config.stages[-1])
+        view = Augmentation(stage.crop, stage.scale, config.resolution, color=config.color)
+        seed = config.loop.seed
+        positions = range(step * config.batch, (step + 1) * config.batch)[share]
+        views = [augmented(drawn(self.sets, p, seed), np.random.default_rng([seed, 2, p]), view) for p in positions]
+        return collated(views, stage.stride)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        first = self.config.validation.first_output
+        own = [s for s in (*self.config.sources, self.config.validation) if s.first_output > first]
+        last = min((s.first_output for s in own), default=self.config.num_classes)
+        assert isinstance(network, JointNetwork)
+        figures = scored(network, self.validation, self.config.resolution, self.learner.stride, (first, last))
+        # one point of mIoU counts as much as one centimetre or one degree
+        angle = figures.get("normal_mean_deg", 0.0) / 100
+        figures["score"] = figures.get("miou", 0.0) - figures.get("rmse", 0.0) - angle
+        return figures
+
+
+def _metadata(objective: JointObjective) -> dict[str, Any]:
+    """What running the network needs to know of its training."""
+    from sequences.images.labelled_images import NYU_CAMERA
+
+    config, height, width = objective.config, *objective.validation[0].color.shape[:2]
+    camera = config.validation.camera
+    size = [round(height * config.resolution), round(width * config.resolution)]
+    ranges = {s.classes: s.first_output for s in (*config.sources, config.validation)}
+    ends = {name: min((o for o in ranges.values() if o > first), default=config.num_classes)
+            for name, first in ranges.items()}  # fmt: skip
+    return {
+        "class_set": "+".join(sorted(ranges, key=ranges.__getitem__)),
+        "label_sets": {name: [first, ends[name]] for name, first in ranges.items()},
+        "input_size": size,
+        "focal": (NYU_CAMERA.fx if camera is None else camera[0]) * config.resolution,
+        "recipe": asdict(config),
+    }
+
+
+def _groups(network: JointNetwork, balance: nn.Module, config: JointTraining) -> list[Group]:
+    """The parameters by their rate and rhythm: encoder, decoder, one head a task, learned task weights."""
+    frozen = {f"layer{number}" for number in range(1, config.frozen_layers + 1)}
+    heads = {id(p): task for task in network.tasks for p in network.task_parameters(task)}
+    parameters: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        layer = name.split(".")[0]
+        if layer in frozen or (config.learned is not None and not name.startswith(config.learned)):
+            parameter.requires_grad_(False)
+        elif id(parameter) in heads:
+            parameters.setdefault(f"head_{heads[id(parameter)]}", []).append(parameter)
+        else:
+            parameters.setdefault("encoder" if layer.startswith("layer") else "decoder", []).append(parameter)
+    groups = []
+    for name, own in parameters.items():
+        rate = config.encoder_rate if name == "encoder" else config.decoder_rate
+        rate *= config.normals_rate_factor if name == "head_normals" else 1.0
+        every = config.task_examples if name.startswith("head_") else config.shared_examples
+        groups.append(Group(name, own, rate, every, config.weight_decay))
+    if learned := list(balance.parameters()):
+        groups.append(Group("balance", learned, config.decoder_rate, config.shared_examples))
+    return groups

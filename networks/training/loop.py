@@ -1,0 +1,251 @@
+"""The training loop, the same for every network: an objective says what is learned, the loop how.
+
+The batch of a step is a function of (seed, step), and the checkpoint holds everything else, so a training that was
+killed at any moment goes on to the same bits as one that was not, unless a clock decides its length: `Loop.hours` and
+`Loop.cpu_hours` make rates and stages depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from networks.joint.encoders import freeze_norms
+from networks.training import distributed
+from networks.training.optimisation import (
+    OPTIMISERS,
+    SCHEDULES,
+    AveragedWeights,
+    Group,
+    clip,
+    keep_freed_memory,
+    warmed_up,
+)
+from networks.training.state import Learning, Log, State, write
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How long and by which rule weights are moved."""
+
+    steps: int = 1000  # batches
+    hours: float | None = None  # end after so much time, the schedule with it, if that comes before `steps`
+    cpu_hours: float | None = None  # the same in processor time of all threads: the same share on a busy machine
+    optimiser: str = "adamw"  # or sgd (momentum 0.9)
+    schedule: str = "poly"  # or step (a tenth after each third), constant
+    warmup: int = 0  # steps
+    clip: float | None = None  # largest norm of the gradient
+    average: float = 0.999  # decay of the averaged weights that are validated and shipped; 0 = the last weights
+    freeze_norms: bool = True  # keep batch norm statistics as they are
+    device: str = "auto"  # cpu, cuda, or auto: cuda where there is one
+    precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor multiplies it faster
+    validate_every: int = 500  # steps; also at the end
+    save_every: int = 200  # steps
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name, table in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in table:
+                raise ValueError(f"loop.{name} is {getattr(self, name)!r}; known are {', '.join(table)}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"loop.device is {self.device!r}; known are auto, cpu, cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("loop.device is cuda, but PyTorch finds no CUDA device here; set it to auto or cpu")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"loop.precision is {self.precision!r}; known are auto, float32, bfloat16")
+        if self.hours is not None and self.cpu_hours is not None:
+            raise ValueError("loop.hours and loop.cpu_hours are both set; choose one")
+        for name in ("steps", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"loop.{name} is {getattr(self, name)}; at least 1 is needed")
+
+
+class Objective(Protocol):
+    """What is learned: data, network, loss and measure."""
+
+    groups: list[Group]
+    measure: str  # the validation figure by which the best weights are chosen; larger is better
+
+    @property
+    def learner(self) -> nn.Module:
+        """batch -> (loss, {term: tensor} for the log, {group: examples that concern it})"""
+
+    @property
+    def network(self) -> nn.Module:
+        """The part of the learner that is validated and shipped."""
+
+    def batch(self, step: int, progress: float) -> dict[str, Any]:
+        """The named tensors of a step, a function of its arguments alone (another thread calls it, a step ahead)."""
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Figures of `network` (in eval mode) on held-out data."""
+
+
+def run(
+    objective: Objective,
+    loop: Loop,
+    folder: str | Path,
+    report: Callable[[dict[str, float]], None] | None = None,
+) -> dict[str, float]:
+    """Train until the steps or the hours are used up; continue from `folder`/last.pt if there is one.
+
+    Writes `last.pt` (everything), `best.pt` (state dict of the averaged weights with the best validation) and
+    `log.csv`. Afterwards the network holds the averaged weights. Under torchrun the processes share each batch, and
+    the first one writes.
+
+    Args:
+        report: called with each row of the log (in the first process).
+
+    Returns: the figures of the last validation.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
+    torch.manual_seed(loop.seed)
+    device = _device(loop.device)
+    objective.learner.to(device)
+    network, groups = objective.network, objective.groups
+    optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in groups}
+    average = AveragedWeights(network, loop.average)
+    state = State()
+    learning = Learning(objective.learner, groups, optimisers, average, state)
+    if (folder / "last.pt").is_file():
+        learning.restore(folder / "last.pt")
+    learner = _shared(objective.learner)
+    log = Log(folder / "log.csv", state.step)
+    first = distributed.rank() == 0
+    clock, hours = (time.process_time, loop.cpu_hours) if loop.cpu_hours else (time.monotonic, loop.hours)
+    began = clock() - state.seconds
+
+    def progress(step: int) -> float:
+        if hours is None:
+            return step / loop.steps
+        return max(step / loop.steps, (clock() - began) / (3600 * hours))
+
+    now = _agreed(progress(state.step), device)
+    with ThreadPoolExecutor(1) as ahead:
+        pending = ahead.submit(objective.batch, state.step, now)
+        while now < 1.0:
+            started = time.monotonic()
+            batch = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in pending.result().items()}
+            # of the next step without a time limit; with one, the clock decides, and all processes share its answer
+            following = now if hours else progress(state.step + 1)
+            pending = ahead.submit(objective.batch, state.step + 1, following)
+            learner.train()
+            if loop.freeze_norms:
+                freeze_norms(learner)
+            with _autocast(loop.precision, device):
+                loss, terms, examples = learner(batch)
+            if not torch.isfinite(loss):
+                found = f"the loss is {loss.item()} at step {state.step}"
+                raise ValueError(f"{folder}: {found}; lower the rates or set loop.clip")
+            # each process holds its share of the loss, and the gradients are averaged over processes
+            (loss * distributed.world()).backward()
+            factor = warmed_up(SCHEDULES[loop.schedule](now), state.step, loop.warmup)
+            _move(groups, optimisers, examples, factor, loop.clip)
+            average.update(network)
+            state.step += 1
+            state.seconds = clock() - began
+            row = {"step": state.step, "progress": now, "rate_factor": factor, "seconds": state.seconds,
+                   "step_seconds": time.monotonic() - started}  # fmt: skip
+            row |= {name: float(distributed.summed(term)) for name, term in terms.items()}
+            now = _agreed(progress(state.step), device)
+            ended = now >= 1.0
+            if ended or state.step % loop.validate_every == 0:
+                if first:
+                    state.figures = _validated(objective, average)
+                    row |= {f"val_{key}": value for key, value in state.figures.items()}
+                    if state.figures[objective.measure] > state.best:
+                        state.best = state.figures[objective.measure]
+                        write(folder / "best.pt", average.state)
+                distributed.barrier()
+            if first:
+                log.add(row)
+                if report is not None:
+                    report(row)
+                if ended or state.step % loop.save_every == 0:
+                    state.seconds = clock() - began
+                    log.flush()
+                    learning.save(folder / "last.pt")
+        pending.cancel()
+    network.load_state_dict(average.state)
+    network.eval()
+    return state.figures
+
+
+def _shared(learner: nn.Module) -> nn.Module:
+    """`learner`, its gradients averaged over the processes where there are several."""
+    if distributed.world() == 1:
+        return learner
+    # a process may meet no example of a task, whose head then has no gradient in it
+    return nn.parallel.DistributedDataParallel(learner, find_unused_parameters=True)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _agreed(progress: float, device: torch.device) -> float:
+    """The clocks of several processes differ, and all must stop at the same step."""
+    return float(distributed.largest(torch.tensor(progress, dtype=torch.float64, device=device)))
+
+
+def _autocast(precision: str, device: torch.device) -> torch.autocast:
+    # AVX2 and plain AVX-512 gain nothing from bfloat16
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    fast = device.type == "cuda" or has_amx()
+    wanted = precision == "bfloat16" or (precision == "auto" and fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def _move(
+    groups: list[Group],
+    optimisers: dict[str, torch.optim.Optimizer],
+    examples: dict[str, int],
+    factor: float,
+    norm: float | None,
+) -> None:
+    """Step the groups that have seen enough examples; the others keep their gradients."""
+    due = []
+    for group in groups:
+        if examples.get(group.name, 0):
+            group.seen += examples[group.name]
+            group.batches += 1
+        if group.seen >= group.every:
+            due.append(group)
+    for group in due:
+        if group.batches > 1:
+            for parameter in group.parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= group.batches
+    if norm is not None:
+        clip((p for group in due for p in group.parameters), norm)
+    for group in due:
+        optimiser = optimisers[group.name]
+        for part in optimiser.param_groups:
+            part["lr"] = group.rate * factor
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        group.seen = group.batches = 0
+
+
+def _validated(objective: Objective, average: AveragedWeights) -> dict[str, float]:
+    """The figures of the averaged weights; the network's own come back afterwards."""
+    network = objective.network
+    kept = {key: value.detach().clone() for key, value in network.state_dict().items()}
+    network.load_state_dict(average.state)
+    network.eval()
+    with torch.no_grad():
+        figures = objective.validate(network)
+    network.load_state_dict(kept)
+    return figures

@@ -1,0 +1,337 @@
+"""The pose networks' training: `train(PoseTraining(...))`, an objective for the loop that trains every network.
+
+PoseNet is `tuple_length` 1; MapNet 3 images `skip` frames apart with `relative` terms; MapNet++ the same with `weights`
+of a trained network and `unlabelled` recordings, whose poses are an odometry's (the trajectory.txt that
+`semslam reconstruct --poses tracked` writes, for example).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.joint import checkpoints
+from networks.pose.encoding import PoseStatistics, decoded
+from networks.pose.losses import RELATIVES, WEIGHTINGS, pose_terms
+from networks.pose.networks import NETWORKS, DualInputNetwork, JointPoseNetwork, PoseModel, open_network
+from networks.pose.predictor import read_metadata, save
+from networks.pose.samples import PoseSamples, PoseSource, batch_of, drawn_places, open_source, tuple_places
+from networks.training import distributed
+from networks.training.loop import Loop, run
+from networks.training.losses import IGNORE, cross_entropy, inverse_huber
+from networks.training.optimisation import Group
+
+if TYPE_CHECKING:
+    from sequences.images.posed_images import PosedImages
+
+
+@dataclass(frozen=True)
+class PoseTraining:
+    """Everything that decides a training of a pose network."""
+
+    out: str  # folder of the checkpoints and the log
+    sources: tuple[PoseSource, ...]  # all in one world
+    validation: PoseSource
+    unlabelled: tuple[PoseSource, ...] = ()  # of MapNet++: their poses tell motions alone
+    network: str = "pose"  # a key of pose_networks.NETWORKS
+    encoder: str = "resnet34"  # or mobilenet_v2
+    imagenet: str | None = None  # weights of the encoder to start from: torchvision's state dict, or a folded .npz
+    trunk: str | None = None  # of network joint: weights of a joint network to start from, or "bundled"
+    weights: str | None = None  # weights of a whole pose network to start from; its statistics stay
+    feature: int = 2048  # size of the embedding
+    dropout: float = 0.5
+    shorter_side: int = 256  # of the images that the network sees, pixels
+    tuple_length: int = 1  # images that are learned from together
+    skip: int = 10  # frames between them
+    batch: int = 64  # tuples, of all processes together
+    relative: str | None = None  # motions within a tuple: difference (the reference's), motion (true ones)
+    weighting: str = "geometric"  # of the terms, or uncertainty
+    learned_weights: bool = True  # or kept at their start
+    metric: bool = False  # learn metres as they are, in place of translations reduced by mean and deviation
+    color: float = 0.0  # strength of the random recolouring
+    encoder_rate: float = 1e-4
+    head_rate: float = 1e-4
+    weight_decay: float = 5e-4
+    loop: Loop = field(default_factory=Loop)
+
+    def __post_init__(self) -> None:
+        for name, table in (("network", NETWORKS), ("weighting", WEIGHTINGS), ("relative", RELATIVES)):
+            value = getattr(self, name)
+            if value not in table and not (name == "relative" and value is None):
+                raise ValueError(f"{name} is {value!r}; known are {', '.join(table)}")
+        if not self.sources:
+            raise ValueError("sources is empty; name at least one set of posed images")
+        if self.batch < 1 or self.batch % distributed.world():
+            raise ValueError(f"batch is {self.batch}; expected a multiple of {distributed.world()} processes")
+        if self.tuple_length < 1 or self.skip < 1 or self.shorter_side < 32:
+            raise ValueError(
+                f"tuple_length {self.tuple_length}, skip {self.skip}, shorter_side {self.shorter_side}: "
+                f"expected at least 1, 1 and 32"
+            )
+        if (self.relative or self.unlabelled) and self.tuple_length < 2:
+            raise ValueError("relative terms and unlabelled recordings need a tuple_length of at least 2")
+        if self.trunk and self.network != "joint":
+            raise ValueError(f"trunk is for network joint, not {self.network}; leave it out")
+
+
+def train(config: PoseTraining, report: Callable[[dict[str, float]], None] | None = None) -> dict[str, float]:
+    """Train as `config` says, or go on where a killed training stopped; returns the last validation's figures.
+
+    Writes to `config.out` what `networks.training.loop.run` writes, `statistics.json`, and at the end
+    `network.safetensors`.
+
+    Args:
+        report: called with each row of the log.
+    """
+    # under pytest or in a notebook a process group may exist already
+    with distributed.process_group() if not distributed.world() > 1 else nullcontext():
+        objective = PoseObjective(config)
+        figures = run(objective, config.loop, config.out, report)
+        if distributed.rank() == 0:
+            metadata = objective.metadata | {"figures": figures}
+            save(f"{config.out}/network.safetensors", objective.network, metadata)
+        return figures
+
+
+class PoseLearner(nn.Module):
+    """The network with its losses: a batch of tuples in, the loss out."""
+
+    def __init__(self, network: PoseModel, balance: nn.Module, statistics: PoseStatistics, relative: str | None):
+        super().__init__()
+        self.network, self.balance, self.statistics, self.relative = network, balance, statistics, relative
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
+        labels = batch["labels"]
+        outputs = self.network.tuple_outputs(batch["image"], labels if self.network.reads_labels else None)
+        losses: dict[str, Tensor] = {}
+        if "pose" in outputs:
+            placed = batch["placed"] if batch["any_unplaced"] else None
+            losses |= pose_terms(outputs["pose"].float(), batch["pose"], self.statistics, self.relative, placed)
+        if "segmentation" in outputs and distributed.summed((labels != IGNORE).any()[None].float()) > 0:
+            losses["segmentation"] = cross_entropy(outputs["segmentation"].flatten(0, 1).float(), labels.flatten(0, 1))
+        if "depth" in outputs:
+            predicted = outputs["depth"].flatten(0, 1)[:, 0].float()
+            truth = F.interpolate(batch["depth"].flatten(0, 1)[:, None], size=predicted.shape[-2:])[:, 0]
+            if distributed.summed((truth > 0).any()[None].float()) > 0:
+                losses["depth"] = inverse_huber(predicted, truth, truth > 0)
+        if not losses:
+            raise ValueError("a batch without any truth; name labels for a network that tells labels alone")
+        extra = self.network.extra_terms(outputs, batch)
+        everyone = len(batch["image"]) * distributed.world()
+        loss = torch.stack([self.balance(losses), *extra.values()]).sum()
+        terms = {name: term.detach() for name, term in {**losses, **extra}.items()}
+        return loss, terms, dict.fromkeys(("encoder", "head", "balance"), everyone)
+
+
+class PoseObjective:
+    """Posed images for a pose network (an `Objective`)."""
+
+    measure = "score"
+
+    def __init__(self, config: PoseTraining) -> None:
+        self.config = config
+        kind = NETWORKS[config.network]
+        posed = [_opened(source, kind) for source in config.sources]
+        validation = _opened(config.validation, kind)
+        odometry = [open_source(source) for source in config.unlabelled]
+        size = sized(posed[0][0].color, config.shorter_side)
+        self.statistics = _statistics(config, posed)
+        label_set = next((images.label_set for images in posed if images.label_set), None)
+        self.num_classes = len(next(i.colors() for i in posed if i.label_set)) if label_set else 1
+        labels, depth = kind.reads_labels or "segmentation" in kind.tells, "depth" in kind.tells
+        found = sorted({i.label_set for i in (*posed, *odometry, validation) if i.label_set})
+        if labels and len(found) > 1:
+            raise ValueError(f"the sources' labels are of different sets: {', '.join(found)}; choose one")
+        kept = [source.in_memory for source in (*config.sources, *config.unlabelled)]
+        sets = [PoseSamples(images, size, labels, depth, keep) for images, keep in zip(posed + odometry, kept)]
+        self.sets, self.odometry = sets[: len(posed)], sets[len(posed) :]
+        self.validation = PoseSamples(validation, size, labels, in_memory=config.validation.in_memory)
+        torch.manual_seed(config.loop.seed)
+        settings = {"encoder": config.encoder, "feature": config.feature, "dropout": config.dropout}
+        network = open_network(config.network, settings | {"num_classes": self.num_classes})
+        network.set_statistics(self.statistics)
+        _start(network, config, posed)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        balance = WEIGHTINGS[config.weighting](_terms(config, kind), config.learned_weights)
+        self.learner = PoseLearner(self.network, balance, self.statistics, config.relative)
+        self.groups = _groups(self.network, balance, config)
+        self.metadata: dict[str, Any] = {
+            "network": config.network,
+            **settings,
+            "num_classes": self.num_classes,
+            "class_set": label_set,
+            "mean": list(self.statistics.mean),
+            "std": list(self.statistics.std),
+            "input_size": list(size),
+            "recipe": asdict(config),
+        }
+
+    def batch(self, step: int, progress: float) -> dict[str, Any]:
+        share = slice(distributed.rank(), None, distributed.world())
+        config, seed = self.config, self.config.loop.seed
+        positions = range(step * config.batch, (step + 1) * config.batch)
+        tuples = []
+        # of MapNet++ every second tuple is of the odometry's
+        turns = [len(self.odometry) > 0 and p % 2 == 1 for p in positions]
+        for unplaced in (False, True):
+            own = [p for p, turn in zip(positions[share], turns[share]) if turn == unplaced]
+            sets = self.odometry if unplaced else self.sets
+            if own:
+                places = drawn_places(sum(map(len, sets)), [p // 2 if self.odometry else p for p in own], seed)
+                tuples += [(*self._tuple(sets, place), not unplaced) for place in places]
+        generators = [np.random.default_rng([seed, 2, p]) for p in positions[share]]
+        batch = batch_of(tuples, self.statistics, generators, config.color)
+        return batch | {"any_unplaced": len(self.odometry) > 0}
+
+    def _tuple(self, sets: list[PoseSamples], place: int) -> tuple[PoseSamples, np.ndarray]:
+        for samples in sets:
+            if place < len(samples):
+                recordings = samples.images.recordings
+                return samples, tuple_places(recordings, place, self.config.tuple_length, self.config.skip)
+            place -= len(samples)
+        raise AssertionError("unreachable")
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        assert isinstance(network, PoseModel)
+        figures = scored(network, self.validation, self.statistics, self.num_classes)
+        if "median_m" in figures:  # a degree counts as what it moves a point at one metre
+            figures["score"] = -figures["median_m"] - float(np.radians(figures["median_deg"]))
+        else:
+            figures["score"] = figures.get("miou", 0.0)
+        return figures
+
+
+@torch.no_grad()
+def scored(
+    network: PoseModel, samples: PoseSamples, statistics: PoseStatistics, num_classes: int, batch: int = 16
+) -> dict[str, float]:
+    """Median and mean errors of the poses in metres and degrees, mIoU and pixel accuracy of the labels.
+
+    The figures that a training is steered by, labels at the network's size; `semslam score` gives more.
+    """
+    from scipy.spatial.transform import Rotation
+
+    found: list[np.ndarray] = []
+    confusion = np.zeros(num_classes**2, np.int64)
+    device = next(network.parameters()).device
+    for start in range(0, len(samples), batch):
+        places = range(start, min(start + batch, len(samples)))
+        tensors = batch_of([(samples, np.array([place]), True) for place in places], statistics)
+        labels = tensors["labels"][:, 0]
+        outputs = network.outputs(tensors["image"][:, 0].to(device), labels.to(device))
+        if "pose" in outputs:
+            found.append(decoded(outputs["pose"].double().cpu().numpy(), statistics))
+        if "segmentation" in outputs:
+            valid = labels < num_classes
+            called = outputs["segmentation"].argmax(1).cpu()[valid]
+            confusion += np.bincount((labels[valid] * num_classes + called).numpy(), minlength=num_classes**2)
+    figures: dict[str, float] = {}
+    if found:
+        T, truth = np.concatenate(found), samples.images.T_world_camera
+        metres = np.linalg.norm(T[:, :3, 3] - truth[:, :3, 3], axis=1)
+        turn = Rotation.from_matrix(truth[:, :3, :3].transpose(0, 2, 1) @ T[:, :3, :3])
+        for unit, errors in (("m", metres), ("deg", np.degrees(turn.magnitude()))):
+            figures |= {f"median_{unit}": float(np.median(errors)), f"mean_{unit}": float(errors.mean())}
+    if confusion.any():
+        counts = confusion.reshape(num_classes, num_classes)
+        hits = np.diag(counts)
+        union = counts.sum(0) + counts.sum(1) - hits
+        figures["miou"] = float((hits[union > 0] / union[union > 0]).mean())
+        figures["pixel_accuracy"] = float(hits.sum() / counts.sum())
+    return figures
+
+
+def sized(image: np.ndarray, shorter_side: int) -> tuple[int, int]:
+    """Height and width of an image whose shorter side is brought to so many pixels."""
+    height, width = image.shape[:2]
+    scale = shorter_side / min(height, width)
+    return round(height * scale), round(width * scale)
+
+
+def _opened(source: PoseSource, kind: type[PoseModel]) -> PosedImages:
+    """The images of a source; those without labels left out where the network cannot do without."""
+    images = open_source(source)
+    if images.label_set is None and (kind.reads_labels or kind.tells == ("segmentation",)):
+        raise ValueError(
+            f"{source.path}: there are no labels, which this network needs; name a folder of them (labels)"
+        )
+    if kind.reads_labels and images.labelled is not None:
+        images = images.selected(images.labelled)
+    return images
+
+
+def _statistics(config: PoseTraining, posed: list[PosedImages]) -> PoseStatistics:
+    """What translations are reduced by; those of a first run of this training, or of the weights it starts from, stay.
+
+    They are kept in `config.out`, with a mark of the poses: going on with other data would mix two worlds.
+    """
+    if config.weights is not None:
+        metadata = read_metadata(config.weights)
+        if "mean" not in metadata:
+            raise ValueError(f"{config.weights}: not the weights of a pose network: it tells no statistics")
+        return PoseStatistics(tuple(metadata["mean"]), tuple(metadata["std"]))
+    T = np.concatenate([images.T_world_camera for images in posed])
+    mark = hashlib.sha256(np.ascontiguousarray(T.round(6)).tobytes()).hexdigest()[:16]
+    path = Path(config.out) / "statistics.json"
+    if path.is_file():
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            statistics, known = PoseStatistics(tuple(kept["mean"]), tuple(kept["std"])), kept["poses"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not the statistics of a training ({error}); remove it to compute them") from None
+        if known != mark:
+            raise ValueError(f"{path}: is of other poses than {config.sources[0].path} has; choose another `out`")
+        return statistics
+    statistics = PoseStatistics() if config.metric else PoseStatistics.of(T)
+    if distributed.rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"mean": statistics.mean, "std": statistics.std, "poses": mark}, indent=2) + "\n")
+    return statistics
+
+
+def _start(network: PoseModel, config: PoseTraining, posed: list[PosedImages]) -> None:
+    """Give a new network the weights and the colours that the configuration names."""
+    if isinstance(network, DualInputNetwork):
+        colors = next(images.colors() for images in posed if images.label_set)
+        network.colors.set_colors(torch.from_numpy(np.array(colors)))
+    if config.weights is not None:
+        checkpoints.fill(network, checkpoints.read_tensors(config.weights), config.weights)
+        return
+    if config.imagenet is not None:
+        network.load_imagenet(config.imagenet)
+    if config.trunk is not None:
+        assert isinstance(network, JointPoseNetwork)
+        path = checkpoints.bundled() if config.trunk == "bundled" else Path(config.trunk)
+        checkpoints.fill(network.trunk, checkpoints.read_tensors(path), path)
+
+
+def _terms(config: PoseTraining, kind: type[PoseModel]) -> list[str]:
+    """The names of the losses that a training may meet."""
+    names: list[str] = []
+    if "pose" in kind.tells:
+        prefixes = ["", *(["relative_"] if config.relative else []), *(["odometry_"] if config.unlabelled else [])]
+        names += [f"{prefix}{part}" for prefix in prefixes for part in ("translation", "rotation")]
+    return names + [name for name in ("segmentation", "depth") if name in kind.tells]
+
+
+def _groups(network: PoseModel, balance: nn.Module, config: PoseTraining) -> list[Group]:
+    """The parameters by their rate: encoders (and the joint trunk), the rest, the weights of the terms."""
+    kinds = dict.fromkeys(("encoder", "label_encoder", "trunk"), "encoder") | {"balance": "balance"}
+    parts: dict[str, list[nn.Parameter]] = {"encoder": [], "head": [], "balance": []}
+    for name, parameter in network.named_parameters():
+        parts[kinds.get(name.split(".")[0], "head")].append(parameter)
+    parts["balance"] += [p for p in balance.parameters() if p.requires_grad]
+    rates = {"encoder": config.encoder_rate, "head": config.head_rate, "balance": config.head_rate}
+    # weight decay, which the reference lets them have, would pull the terms' weights towards 1
+    decays = {"encoder": config.weight_decay, "head": config.weight_decay, "balance": 0.0}
+    return [Group(name, own, rates[name], 1, decays[name]) for name, own in parts.items() if own]

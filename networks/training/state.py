@@ -1,0 +1,108 @@
+"""What a training keeps in files, so that it may be killed at any moment: its state and its log."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from networks.training.optimisation import AveragedWeights, Group
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """Where a training stands."""
+
+    step: int = 0  # batches learned from
+    seconds: float = 0.0  # spent, over all its runs
+    best: float = -math.inf  # validation measure of best.pt
+    figures: dict[str, float] = field(default_factory=dict)  # of the last validation
+
+
+def write(path: Path, content: object) -> None:
+    """Save with PyTorch, whole or not at all, also when killed while writing."""
+    temporary = path.with_name(f".{path.name}.part")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Everything that the next step of a training depends on, in one place to write and read back."""
+
+    learner: nn.Module
+    groups: list[Group]
+    optimisers: dict[str, torch.optim.Optimizer]  # by the group's name
+    average: AveragedWeights
+    state: State
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        content = {
+            "learner": self.learner.state_dict(),
+            "average": self.average.state,
+            "updates": self.average.updates,
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "gradients": {g.name: [p.grad for p in g.parameters] for g in self.groups},  # of groups that accumulate
+            "counts": {group.name: (group.seen, group.batches) for group in self.groups},
+            "random": torch.get_rng_state(),
+            "step": self.state.step,
+            "seconds": self.state.seconds,
+            "best": float(self.state.best),
+            "figures": self.state.figures,
+        }
+        write(path, content)
+
+    def restore(self, path: Path) -> None:
+        """Bring everything back to where `save` left it."""
+        state, average = self.state, self.average
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            self.learner.load_state_dict(saved["learner"])
+            for name, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(saved["optimisers"][name])
+            for group in self.groups:
+                group.seen, group.batches = saved["counts"][group.name]
+                for parameter, gradient in zip(group.parameters, saved["gradients"][group.name], strict=True):
+                    parameter.grad = None if gradient is None else gradient.to(parameter.device)
+            average.state = {key: saved["average"][key].to(value.device) for key, value in average.state.items()}
+            average.updates = saved["updates"]
+            torch.set_rng_state(saved["random"])
+            state.step, state.seconds, state.best = saved["step"], saved["seconds"], saved["best"]
+            state.figures = saved["figures"]
+        except Exception as error:  # whatever a damaged or foreign file makes PyTorch raise
+            message = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{path}: cannot be continued from ({message}); move it away to start anew") from error
+        logger.info("continuing %s at step %d", path, state.step)
+
+
+class Log:
+    """A CSV file of rows whose columns may grow; rows after `step`, which a killed run left, are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.is_file() and step > 0:
+            with path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+
+    def add(self, row: dict[str, float]) -> None:
+        self.rows.append({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
+
+    def flush(self) -> None:
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        temporary = self.path.with_name(f".{self.path.name}.part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.path)

@@ -1,0 +1,1 @@
+"""Sensor depth against predicted depth: the variants, their figures, one report."""

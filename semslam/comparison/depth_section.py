@@ -1,0 +1,98 @@
+"""What a comparison says of depth in single frames, and of maps rendered back into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from semslam.comparison import pictures as draw
+from semslam.comparison.comparison import Comparison
+from semslam.comparison.depth_study import DISTANCES, EDGE_STEP, EDGE_WIDTH, NETWORK, SHIFTED, rendered_depth
+from semslam.comparison.report import Picture, Section, Table, Text, number
+from semslam.labels import LABEL_SETS
+from semslam.metrics.depth import FIGURES, PROTOCOLS
+
+
+def depth(c: Comparison) -> Section | None:
+    study = c.depth
+    if study is None or not study.sources[NETWORK].frames:
+        return None
+    named = c.map_titles()
+    figures = {named.get(name, name): source.figures() for name, source in study.sources.items()}
+    parts: list[Any] = [
+        Text(
+            f"{len(study.sources[NETWORK].frames)} frames, evenly spread over those with labels if there are any, "
+            "against the sensor's depth at its own size. "
+            "The network's rows are of single frames; a map's are of the map rendered back into them, where the true "
+            "depth is in the map's range and the map shows something: the share of such pixels is given."
+        )
+    ]
+    rows = tuple(
+        (name, number(f["shown"], 1, 100), *(number(f[key], 3) for key in FIGURES)) for name, f in figures.items()
+    )
+    note = "RMSE, sqr rel in metres, SILog times 100; pooled over valid pixels, whole frame, no cap: `semslam score`'s."
+    parts.append(Table("All depth metrics", ("depth", "pixels %", *FIGURES), rows, note))
+    rows = tuple(
+        (f"{name}: {protocol.name}, {pooling}", *(number(figures[name][key + suffix + end], 3) for key in FIGURES))
+        for name in (NETWORK, SHIFTED)
+        for suffix, protocol in PROTOCOLS.items()
+        for end, pooling in (("", "pooled"), ("_mean_of_images", "mean of images"))
+    )
+    parts.append(Table("The network under every protocol", ("depth", *FIGURES), rows))
+    main = [name for name in (NETWORK, SHIFTED, *c.main()) if name in study.sources]
+    per_frame = {
+        named.get(name, name): (
+            np.array(sorted(study.sources[name].frames)),
+            np.array([study.sources[name].frames[i].rmse for i in sorted(study.sources[name].frames)]),
+        )
+        for name in main
+    }
+    parts.append(Picture("Frame by frame", (("", draw.lines(per_frame, "frame", "RMSE, m")),)))
+    bins = [f"{a:g}-{b:g}" if np.isfinite(b) else f"over {a:g}" for a, b in pairwise(DISTANCES)]
+    seen = [k for k, e in enumerate(study.sources[NETWORK].distances) if e.pooled().pixels > 500]
+    by_distance = {named.get(n, n): [study.sources[n].distances[k].pooled().abs_rel * 100 for k in seen] for n in main}
+    drawn = draw.bars([bins[k] for k in seen], by_distance, "mean |error| / truth, %")
+    parts.append(Picture("By true distance, metres", (("", drawn),)))
+    classes = LABEL_SETS["nyu13"].classes
+    seen = [k for k, e in enumerate(study.sources[NETWORK].classes) if e.pooled().pixels > 500]
+    by_class = {named.get(n, n): [study.sources[n].classes[k].pooled().abs_rel * 100 for k in seen] for n in main}
+    whose = "true" if study.by_true_classes else "predicted"
+    names = [classes[k] for k in seen]
+    parts.append(Picture(f"By {whose} class", (("", draw.bars(names, by_class, "mean |error| / truth, %")),)))
+    rows = tuple(
+        (named.get(n, n), *(number(study.sources[n].figures()[k], 3) for k in
+         ("rmse_near_edges", "rmse_elsewhere", "abs_rel_near_edges", "abs_rel_elsewhere")))
+        for n in main
+    )  # fmt: skip
+    note = (
+        f"Near: within {EDGE_WIDTH} pixels (at 640 columns) of a jump of the true depth by over {100 * EDGE_STEP:g} %."
+    )
+    columns = ("depth", "RMSE m near", "elsewhere", "abs rel near", "elsewhere")
+    parts.append(Table("Near depth edges and elsewhere", columns, rows, note))
+    parts += _frames_shown(c)
+    return Section("Depth, frame by frame", parts)
+
+
+def _frames_shown(c: Comparison) -> Iterable[Picture]:
+    assert c.depth is not None and c.network is not None
+    maps_shown = []
+    for result in c.results:
+        if result.variant.name in ("predicted_raw", "predicted_all"):
+            maps_shown.append((result, result.folder.load_cloud()[0]))
+    for which, index in zip(("median", "worst"), c.depth.median_and_worst()):
+        found = c.depth.frame(index, c.network)
+        if found is None:
+            continue
+        frame, predicted = found
+        depths = {"network": predicted, "best scale": (c.depth.scales[index] * predicted).astype(np.float32)}
+        timestamp = float(c.sequence.timestamps[index])
+        for result, cloud in maps_shown:
+            T = result.estimate.at(timestamp)
+            if T is not None:
+                name = "map, raw" if result.variant.helps == "none" else "map, all helps"
+                depths[name] = rendered_depth(cloud, frame.camera, T)
+        title = f"The {which} frame: {index}"
+        yield Picture(title, (("", draw.depth_frame(frame.color, frame.truth, depths)),))

@@ -1,0 +1,1 @@
+"""What is done to a network's depth before it enters a map."""

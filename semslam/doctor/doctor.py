@@ -1,0 +1,232 @@
+"""What is wrong with a recording, found from its own images: each finding with its remedy."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.doctor import conventions
+from semslam.doctor.conventions import PLAUSIBLE_DEPTH
+from semslam.frame import UNLABELLED, Frame
+
+if TYPE_CHECKING:
+    from sequences.sequence import Sequence
+
+FRAMES_READ = 100  # at most, evenly spread
+FRAMES_KEPT = 12  # of them, for statistics on pixels
+WARM_SHARE = 0.3  # of colourful pixels; in 98 of 100 indoor photographs (NYUv2) more than 0.46 have red above blue
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is, or seems, wrong."""
+
+    level: str  # "error": results will be wrong; "warning": look at it; "hint": may well be as it should
+    what: str
+    remedy: str
+
+
+def examine(path: str | Path, kind: str | None = None, **options: Any) -> list[Finding]:
+    """Open a recording and diagnose it; a recording that cannot be opened is the finding.
+
+    options: of `sequences.open_sequence`.
+    """
+    from sequences import open_sequence
+
+    try:
+        sequence = open_sequence(path, kind, **options)
+    except ValueError as problem:
+        return [Finding("error", str(problem), "the recording cannot be opened before this is put right")]
+    return diagnose(sequence)
+
+
+def diagnose(sequence: Sequence) -> list[Finding]:
+    """The findings, errors first; empty if nothing seems wrong.
+
+    Reads up to FRAMES_READ frames. Without poses or depth the checks that need them are left out.
+    """
+    frames, findings = _read(sequence)
+    findings += _timestamps(sequence.timestamps)
+    if frames:
+        shown = frames[:: max(1, len(frames) // FRAMES_KEPT)]
+        findings += _labels(frames)
+        findings += _colors(shown)
+        of_numbers = _intrinsics(sequence.camera) + _depth_scale(shown)
+        findings += of_numbers
+        if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
+            findings += _geometry(sequence)
+    rank = ("error", "warning", "hint")
+    return sorted(findings, key=lambda finding: rank.index(finding.level))
+
+
+def implausible_depth(sequence: Sequence) -> Finding | None:
+    """The error that would make a map of this recording worthless, from a few frames: ask before a long run."""
+    from sequences import CorruptFrame
+
+    frames = []
+    for index in np.unique(np.linspace(0, len(sequence) - 1, 5).astype(int)):
+        with suppress(CorruptFrame):
+            frames.append(_thinned(sequence[int(index)]))
+    return next((finding for finding in _depth_scale(frames) if finding.level == "error"), None)
+
+
+# What each check looks at
+
+
+def _read(sequence: Sequence) -> tuple[list[Frame], list[Finding]]:
+    """The frames that can be read, small enough to keep; and what the others say."""
+    from sequences import CorruptFrame
+
+    frames: list[Frame] = []
+    broken: list[str] = []
+    wrong: list[str] = []
+    missing = [str(path) for path in sequence.missing_files()]
+    indices = np.unique(np.linspace(0, len(sequence) - 1, min(len(sequence), FRAMES_READ)).round().astype(int))
+    for index in indices:
+        try:
+            frames.append(_thinned(sequence[int(index)]))
+        except CorruptFrame as problem:
+            if not str(problem).startswith(tuple(missing)):
+                (broken if problem.broken_file else wrong).append(str(problem))
+    again = "copy the files again; frames that stay unreadable are skipped and counted"
+    findings = []
+    if missing:
+        findings.append(Finding("error", f"{len(missing)} files are missing or empty; the first: {missing[0]}", again))
+    for problems, remedy in ((broken, again), (wrong, "put right what the message says, in every file")):
+        if problems:
+            what = f"{len(problems)} of {len(indices)} frames cannot be used; the first: {problems[0]}"
+            findings.append(Finding("error", what, remedy))
+    return frames, findings
+
+
+def _thinned(frame: Frame) -> Frame:
+    """Every fourth pixel each way: enough for statistics, and all that are looked at fit into memory."""
+    return replace(
+        frame,
+        color=frame.color[::4, ::4].copy(),
+        depth=None if frame.depth is None else frame.depth[::4, ::4].copy(),
+        labels=None if frame.labels is None else frame.labels[::4, ::4].copy(),
+    )
+
+
+def _timestamps(timestamps: np.ndarray) -> list[Finding]:
+    if len(timestamps) < 3:
+        return []
+    steps = np.diff(timestamps)
+    findings = []
+    if (backwards := np.flatnonzero(steps < 0)).size:
+        what = f"timestamps go backwards {backwards.size} times, first at frame {backwards[0] + 1}"
+        findings.append(Finding("error", what, "sort the frames by time"))
+    if (same := np.flatnonzero(steps == 0)).size:
+        what = f"{same.size} frames have the timestamp of the frame before, first frame {same[0] + 1}"
+        findings.append(Finding("error", what, "remove the duplicates or give each frame its own time"))
+    if findings:
+        return findings
+    usual = float(np.median(steps))
+    if usual > 1.0 or usual < 1e-4:
+        unit = "milliseconds" if usual < 1e3 else "microseconds" if usual < 1e6 else "nanoseconds"
+        guess = f" (they look like {unit})" if usual > 5 else ""
+        what = f"frames are {usual:.6g} s apart by their timestamps{guess}"
+        return [Finding("error" if guess else "warning", what, "timestamps are in seconds")]
+    gaps = np.flatnonzero(steps > max(0.5, 8 * usual))
+    if gaps.size:
+        longest = gaps[np.argmax(steps[gaps])]
+        what = (
+            f"{gaps.size} gaps in time; the longest, {steps[longest]:.2f} s, after frame {longest} "
+            f"(usually {1000 * usual:.0f} ms)"
+        )
+        findings.append(Finding("warning", what, "tracking may be lost there: cut the recording into its parts"))
+    irregular = float((np.abs(steps - usual) > 0.5 * usual).mean())
+    if irregular > 0.2:
+        what = f"{irregular:.0%} of the frames come more than half a frame early or late"
+        findings.append(Finding("hint", what, "frames were dropped, or colour and depth are badly synchronised"))
+    return findings
+
+
+def _labels(frames: list[Frame]) -> list[Finding]:
+    labelled = [frame.labels for frame in frames if frame.labels is not None]
+    if not labelled or any((labels != UNLABELLED).any() for labels in labelled):
+        return []
+    what = f"all {len(labelled)} label images that were read are void everywhere"
+    return [Finding("warning", what, "label files hold 0 for void and count the classes from 1")]
+
+
+def _colors(frames: list[Frame]) -> list[Finding]:
+    """Indoors, colourful things are mostly wood, skin and lamp light: red above blue."""
+    pixels = np.concatenate([frame.color.reshape(-1, 3) for frame in frames]).astype(np.int16)
+    brightest, darkest = pixels.max(axis=1), pixels.min(axis=1)
+    findings = []
+    if np.median(brightest) < 12:
+        what = f"the images are nearly black (median {np.median(brightest):.0f} of 255)"
+        findings.append(Finding("warning", what, "look at the colour files; 16-bit images may have been cut to 8"))
+    colorful = pixels[(brightest - darkest > 0.25 * brightest) & (brightest > 40)]
+    if len(colorful) > 0.02 * len(pixels):
+        warm = float((colorful[:, 0] > colorful[:, 2]).mean())
+        if warm < WARM_SHARE:
+            what = f"only {warm:.0%} of the colourful pixels have more red than blue, unusual indoors: RGB may be BGR"
+            remedy = "swap the first and third channel where the files are written (OpenCV writes BGR arrays)"
+            findings.append(Finding("hint", what, remedy))
+    return findings
+
+
+def _intrinsics(camera: Camera) -> list[Finding]:
+    findings = []
+    off = max(abs(camera.cx / (camera.width - 1) - 0.5), abs(camera.cy / (camera.height - 1) - 0.5))
+    if off > 0.15:
+        what = (
+            f"the principal point ({camera.cx:.1f}, {camera.cy:.1f}) is far from the middle of the "
+            f"{camera.width}x{camera.height} images"
+        )
+        remedy = "the intrinsics may be those of another image size: scale fx, fy, cx, cy with the images"
+        findings.append(Finding("error", what, remedy))
+    angle = np.degrees(2 * np.arctan(camera.width / (2 * camera.fx)))
+    if not 25 < angle < 130:
+        what = f"fx {camera.fx:.1f} makes the images {angle:.0f} degrees wide; depth cameras see 40 to 100"
+        findings.append(Finding("error", what, "give the focal length in pixels of these images"))
+    if not 0.9 < camera.fx / camera.fy < 1.1:
+        what = f"fx {camera.fx:.1f} and fy {camera.fy:.1f} differ by more than a tenth"
+        findings.append(Finding("warning", what, "pixels of most cameras are square: were the images stretched?"))
+    return findings
+
+
+def _depth_scale(frames: list[Frame]) -> list[Finding]:
+    depths = [frame.depth.ravel() for frame in frames if frame.depth is not None]
+    if not depths:
+        return []
+    depth = np.concatenate(depths)
+    valid = depth[depth > 0]
+    if len(valid) < 0.02 * len(depth):
+        what = f"only {len(valid) / len(depth):.1%} of the depth pixels hold a reading"
+        return [Finding("error", what, "look at the depth files: are they the right ones, and 16 bits deep?")]
+    findings = []
+    farthest = valid.max()
+    nearer = valid[valid < farthest]
+    share = 1 - len(nearer) / len(valid)
+    if share > 0.01 and len(nearer) and farthest > 3 * np.median(nearer):
+        what = f"{share:.0%} of the readings are {farthest:.3f} m, the largest: a mark for missing depth"
+        findings.append(Finding("error", what, "write 0 where depth is missing"))
+        valid = nearer
+    median = float(np.median(valid))
+    if not PLAUSIBLE_DEPTH[0] < median < PLAUSIBLE_DEPTH[1]:
+        factor = min((1e-3, 1e-2, 0.1, 0.2, 5.0, 10.0, 1e2, 1e3), key=lambda f: abs(np.log(f * median / 2.0)))
+        what = f"the median depth is {median:.4g} m; indoors it is {PLAUSIBLE_DEPTH[0]} to {PLAUSIBLE_DEPTH[1]} m"
+        change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
+        findings.append(Finding("error", what, f"depth_scale (units a metre) should probably be {change}"))
+    return findings
+
+
+def _geometry(sequence: Sequence) -> list[Finding]:
+    fit = conventions.fit(sequence)
+    if fit is None or fit.as_recorded < 1.5:  # Kinect noise alone makes about 1
+        return []
+    if fit.under_guess < 0.6 * fit.as_recorded:
+        return [Finding("error", fit.guess.what, fit.guess.remedy)]
+    if fit.as_recorded > 7:
+        what = "frames do not fit each other by their poses, nor by any other reading of them that is known"
+        return [Finding("warning", what, "track the camera instead of taking these poses (--poses tracked)")]
+    return []

@@ -1,0 +1,268 @@
+"""One frame into the map: filter, index map, associate, merge, append, remove; and the map back into an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.engine import chunks, depth_filter, index_map
+from semslam.engine import fusion_kernels as kernels
+from semslam.engine.surfels import SurfelMap
+from semslam.frame import Observation, View
+
+f32 = np.float32
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How measurements become surfels. Lengths in metres."""
+
+    near: float = 0.3  # nearer depth is dropped
+    far: float = 5.0  # farther depth is dropped
+    smoothing: int = 2  # half width in pixels of the bilateral filter's window, 0 = none
+    noise: float = 0.0012  # standard deviation of depth at 0.4 m ...
+    noise_quadratic: float = 0.0019  # ... growing with (z - 0.4)^2 (Nguyen et al. 2012)
+    gate: float = 0.01  # depth gate of the association, on top of three standard deviations
+    normal_gate_deg: float = 40.0
+    spacing: float = 0.002  # surfels are not added closer than this
+    coarsest: float = 0.006  # where a pixel and a half is less, every second pixel of a chessboard is enough
+    max_confidence: float = 100.0  # beyond it the mean forgets: scenes change
+    stable: float = 5.0  # confidence from which a surfel is kept without being confirmed
+    patience: int = 20  # frames after its last merge, in view or not, that an unstable surfel is kept
+    clean_every: int = 10  # frames
+    carve: float = 1.0  # confidence that a surfel in front of a measurement loses a frame
+    view_points: int = 20_000  # of the map in a predicted view, about, evenly spread over the image
+
+    def __post_init__(self) -> None:
+        if not 0 < self.near < self.far <= 1000:
+            raise ValueError(f"fusion: near is {self.near} and far {self.far}; expected 0 < near < far <= 1000 metres")
+        if self.noise <= 0 or self.noise_quadratic < 0 or self.gate <= 0 or self.smoothing < 0:
+            raise ValueError(
+                f"fusion: noise {self.noise}, noise_quadratic {self.noise_quadratic}, gate {self.gate}, smoothing "
+                f"{self.smoothing}; noise and gate must be positive metres, the others not negative"
+            )
+
+
+@dataclass(frozen=True)
+class FusionCounts:
+    """What one frame did to the map."""
+
+    merged: int  # surfels
+    added: int  # surfels
+    removed: int  # surfels
+    visible_chunks: int
+
+
+class Fusion:
+    """Fuses observations of one image size into a map; holds the working images, not the map.
+
+    The calls of one frame, in this order: `prepare` (depth to smoothed depth and normals, for tracking and fusion),
+    `fuse`, then `predict`, which costs no projection as long as the pose stays.
+
+    Attributes:
+        weights: (H, W) float32, how much a pixel counts by its place in the image.
+        visible: (n,) int32 chunks that the last `fuse` had in view.
+        pixels: (S,) int32, for each slot of those chunks the pixel v * W + u that it was merged with, -1 for none.
+    """
+
+    def __init__(self, camera: Camera, config: FusionConfig | None = None) -> None:
+        self.camera = camera
+        self.config = config or FusionConfig()
+        height, width = camera.shape
+        if width > 65535 or height > 32767:
+            raise ValueError(f"images are {width}x{height}; the map takes at most 65535x32767, resize them with width")
+        self._fused = 0  # frames, which is what cleaning goes by: indices have gaps where frames are held out
+        self._K = np.array([camera.fx, camera.fy, camera.cx, camera.cy], f32)
+        self._depth = np.zeros((height, width), f32)
+        self._normals = np.zeros((height, width, 3), f32)
+        self._new = np.zeros(height * width, np.uint8)  # pixels that become surfels
+        self._index = np.full(height * width, index_map.EMPTY, np.int64)
+        self._index_pose: np.ndarray | None = None  # the pose that the index map was made for
+        self._new_counts = np.zeros(height, np.int64)
+        self._merged_counts = np.zeros(0, np.int64)
+        self._stride = stride_for(camera, self.config.view_points)
+        self._all_sure = np.ones((0, 0), f32)  # empty: no confidence image to read
+        self._weights = _radial_weights(camera)
+        self.weights = np.outer(self._weights[1], self._weights[0])
+        self._chunks = np.empty(0, np.int32)
+        self.visible = self._chunks
+        self.pixels = np.empty(0, np.int32)
+        self._to_bury: np.ndarray | None = None  # chunks with marked surfels
+
+    def prepare(self, observation: Observation) -> Observation:
+        """The observation with smoothed depth and its normals, which are working images: the next call reuses them."""
+        c = self.config
+        for image in (observation.depth, observation.color, observation.confidence, observation.class_probabilities):
+            if image is not None and image.shape[:2] != self.camera.shape:
+                height, width = image.shape[:2]
+                raise ValueError(
+                    f"frame {observation.frame.index} has an image of {width}x{height}, the map's camera is "
+                    f"{self.camera.width}x{self.camera.height}; all images of a map need one size"
+                )
+        noise = (f32(c.noise), f32(c.noise_quadratic))
+        depth = np.ascontiguousarray(observation.depth, f32)
+        depth_filter.bilateral(depth, c.smoothing, f32(c.near), f32(c.far), *noise, self._depth)
+        depth_filter.normals_of(self._depth, *self._K, *noise, self._normals)
+        return replace(observation, depth=self._depth, normals=self._normals)
+
+    def fuse(self, surfels: SurfelMap, observation: Observation, T_world_camera: np.ndarray, now: int) -> FusionCounts:
+        """Fuse a prepared observation, seen at the given pose as frame `now`, into the map."""
+        c = self.config
+        depth, normals = observation.depth, observation.normals
+        if normals is None:
+            raise ValueError("the observation has no normals; call `prepare` first")
+        if not np.isfinite(T_world_camera).all():
+            raise ValueError(f"the pose of frame {now} is not finite; give frames without a pose as lost")
+        R, t = _rotation_translation(T_world_camera)
+        removed = self._bury(surfels)
+        near, far = f32(0.5 * c.near), f32(1.2 * c.far)
+        # what lies behind all that is measured cannot be merged: in a large map most of the view frustum
+        far = min(far, f32(1.2) * depth.max() + f32(0.1))
+        n = self._see(surfels, R, t, far)
+        self._follow_growth(surfels)
+        noise = (f32(c.noise), f32(c.noise_quadratic), f32(c.gate))
+        confidence = self._all_sure if observation.confidence is None else observation.confidence
+        cos_gate = f32(np.cos(np.radians(c.normal_gate_deg)))
+        index_map.clear_index(self._index)
+        if len(self._merged_counts) < n:
+            self._merged_counts = np.empty(len(self._chunks), np.int64)
+        kernels.merge(
+            self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen, R, t,
+            self._K, near, far, depth, normals, observation.color, *self._weights, confidence, *noise,
+            cos_gate, f32(c.spacing), f32(c.max_confidence), f32(c.carve), np.int32(now), self._index,
+            self.pixels, self._merged_counts,
+        )  # fmt: skip
+        self._index_pose = np.array(T_world_camera)
+        merged = int(self._merged_counts[:n].sum())
+        kernels.mark_new(
+            self._index, depth, normals, confidence, f32(0.5) * (self._K[0] + self._K[1]),
+            *noise, f32(c.spacing), f32(c.coarsest), self._new, self._new_counts,
+        )  # fmt: skip
+        added = self._append(surfels, observation, normals, confidence, R, t, now)
+        n = self._see(surfels, R, t, far)
+        self.visible = self._chunks[:n]
+        self._fused += 1
+        if c.clean_every and self._fused % c.clean_every == 0:
+            kernels.mark_removals(
+                self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen,
+                R, t, self._K, near, far, depth, self._index, *noise, cos_gate,
+                np.int32(now), f32(c.stable), np.int32(c.patience),
+            )  # fmt: skip
+            self._to_bury = self.visible.copy()
+        return FusionCounts(merged, added, removed, n)
+
+    def predict(self, surfels: SurfelMap, T_world_camera: np.ndarray) -> View:
+        """What the map looks like from a pose: one pixel a surfel, with holes where the map is sparse.
+
+        The index map of the last `fuse` is used again where the pose is the same.
+        """
+        R, t = _rotation_translation(T_world_camera)
+        if self._index_pose is None or not np.array_equal(self._index_pose, T_world_camera):
+            n = self._see(surfels, R, t, f32(1.2 * self.config.far))
+            index_map.clear_index(self._index)
+            index_map.project_chunks(
+                self._chunks, n, surfels.counts, surfels.position, surfels.normal, R, t, self._K,
+                f32(0.5 * self.config.near), f32(1.2 * self.config.far), self.camera.width, self.camera.height,
+                self._index,
+            )  # fmt: skip
+            self._index_pose = np.array(T_world_camera)
+        grey = np.empty(self.camera.shape, f32)
+        index_map.shown_grey(self._index, surfels.color, grey)
+        rows, columns = -(-self.camera.height // self._stride), -(-self.camera.width // self._stride)
+        pixels, points = np.empty((rows * columns, 2), np.int32), np.empty((rows * columns, 7), f32)
+        n = index_map.shown_points(
+            self._index, self.camera.width, self.camera.height, self._stride, surfels.position, surfels.normal, R, t,
+            np.empty(rows, np.int64), pixels, points,
+        )  # fmt: skip
+        return View(self.camera, np.array(T_world_camera), grey, self._stride, pixels[:n], points[:n])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What must be kept, beside the map, to go on exactly as if there had been no break."""
+        state = {"index": self._index, "fused": np.array(self._fused)}
+        if self._index_pose is not None:
+            state["index_pose"] = self._index_pose
+        if self._to_bury is not None:
+            state["to_bury"] = self._to_bury
+        return state
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take up a `state`; ValueError where it is of another image size."""
+        if state["index"].shape != self._index.shape:
+            raise ValueError(
+                f"the saved state is of {state['index'].size} pixels, these frames have {self._index.size}"
+            )
+        self._index[:] = state["index"]
+        self._fused = int(state.get("fused", self._fused))
+        self._index_pose = state.get("index_pose")
+        self._to_bury = state.get("to_bury")
+
+    def _append(
+        self,
+        surfels: SurfelMap,
+        observation: Observation,
+        normals: np.ndarray,
+        confidence: np.ndarray,
+        R: np.ndarray,
+        t: np.ndarray,
+        now: int,
+    ) -> int:
+        ends = np.cumsum(self._new_counts)
+        pixels = np.empty(int(ends[-1]), np.int32)
+        kernels.list_new(self._new, self.camera.width, ends - self._new_counts, pixels)
+        points = np.empty((len(pixels), 3), f32)
+        kernels.world_points(pixels, len(pixels), observation.depth, R, t, self._K, points)
+        new_slots = surfels.insert(points)
+        self._follow_growth(surfels)
+        kernels.write_new(
+            pixels, points, new_slots, len(new_slots), observation.depth, normals, observation.color, *self._weights,
+            confidence, R, self._K, f32(self.config.spacing), np.int32(now), surfels.position, surfels.normal,
+            surfels.color, surfels.seen, surfels.scores, self.pixels, self._index,
+        )  # fmt: skip
+        return len(new_slots)
+
+    def _see(self, surfels: SurfelMap, R: np.ndarray, t: np.ndarray, far: np.float32) -> int:
+        """Write the ids of the chunks in view into `_chunks`; returns how many."""
+        if len(self._chunks) < surfels.n_chunks:
+            self._chunks = np.empty(max(256, 2 * surfels.n_chunks), np.int32)
+        return chunks.visible_chunks(
+            surfels.origins, surfels.counts, surfels.n_chunks, f32(surfels.config.block), f32(0.1), R, t, self._K,
+            f32(0.5 * self.config.near), far, self.camera.width, self.camera.height, self._chunks,
+        )  # fmt: skip
+
+    def _follow_growth(self, surfels: SurfelMap) -> None:
+        if len(self.pixels) < len(surfels.position):
+            grown = np.empty(len(surfels.position), np.int32)
+            grown[: len(self.pixels)] = self.pixels
+            self.pixels = grown
+
+    def _bury(self, surfels: SurfelMap) -> int:
+        if self._to_bury is None:
+            return 0
+        before = len(surfels)
+        surfels.compact(self._to_bury, len(self._to_bury))
+        self._to_bury = None
+        self._index_pose = None  # the index map names slots that have moved
+        return before - len(surfels)
+
+
+def _rotation_translation(T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.ascontiguousarray(T[:3, :3], f32), np.ascontiguousarray(T[:3, 3], f32)
+
+
+def stride_for(camera: Camera, points: int) -> int:
+    """Side in pixels of the square blocks of which an image holds about so many."""
+    return max(round((camera.width * camera.height / points) ** 0.5), 1)
+
+
+def _radial_weights(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """exp(-(d / d_max)^2 / 0.72), d in pixels from the principal point (Keller et al. 2013, sec. 4.2), as factors.
+
+    A Gaussian of the distance is the product of one in u, (W,), and one in v, (H,): tables that stay in the first
+    cache. d_max is half the image's diagonal, so that the weights do not depend on the resolution.
+    """
+    half_diagonal = 0.5 * np.hypot(camera.width, camera.height)
+    u = (np.arange(camera.width) - camera.cx) / half_diagonal
+    v = (np.arange(camera.height) - camera.cy) / half_diagonal
+    return np.exp(-(u**2) / 0.72).astype(f32), np.exp(-(v**2) / 0.72).astype(f32)

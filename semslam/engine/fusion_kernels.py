@@ -1,0 +1,326 @@
+"""Fusing a frame, compiled: associate and merge, mark and write new surfels, mark what has to go.
+
+One surfel or one pixel an iteration, plain scalars. How surfels are stored: `chunks`; the index map: `index_map`.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from semslam.compiled import PARALLEL
+from semslam.engine.chunks import CHUNK, MARKED
+from semslam.engine.depth_filter import depth_sigma
+from semslam.engine.index_map import EMPTY, MICRO, SLOT, atomic_min
+
+f32 = np.float32
+DEAD = f32(-1)  # the confidence of a surfel that has to go
+
+
+@nb.njit(inline="always")
+def gate_of(z, base, quadratic, gate):
+    """How far, in metres, a measurement at depth z may lie from the surfel that it belongs to."""
+    return gate + f32(3) * depth_sigma(z, base, quadratic)
+
+
+@nb.njit(inline="always")
+def radius_of(z, n_z, inverse_focal, spacing):
+    """Radius in metres of the disk that stands for a pixel at depth z with normal n_z (Whelan et al. 2015, sec. 4)."""
+    tilt = min(f32(2), f32(1) / max(abs(n_z), f32(0.01)))
+    return f32(1.4142135) * max(z * inverse_focal, spacing) * tilt
+
+
+@nb.njit(**PARALLEL)
+def merge(
+    chunks, n, counts, s_position, s_normal, s_color, s_seen, R, t, K, near, far, depth, normals, color, weights_u,
+    weights_v, confidence, base, quadratic, gate, cos_gate, spacing, max_confidence, carve, now, index, pixels,
+    merged_counts,
+):  # fmt: skip
+    """Merge the frame into the surfels of `chunks[:n]`, carve free space, and make the frame's index map.
+
+    A surfel's partner is the measurement in the pixel that it projects to: being there bounds its distance to the
+    pixel's ray to 0.71 pixels; depth and normal must agree within the gates. Going surfel by surfel has no races,
+    touches each surfel's memory once, and updates all surfels of a surface, so that no second layer can hide behind
+    the first.
+
+    The merge is the confidence-weighted mean (Keller et al. 2013, eq. 3-6), with one change: the position moves along
+    the surfel's normal only, because what the measurement says across it is where its pixel happened to lie; this
+    keeps the surfels' spacing. A measurement much coarser than the surfel (radius over 1.5 times) only confirms it
+    (Whelan et al. 2015, sec. 4).
+
+    A surfel in front of a reliable measurement by more than two gates contradicts it: it loses `carve` of its
+    confidence, dies below zero, and takes no part in the index map. A measurement's weight is weights_u[u] *
+    weights_v[v] * confidence[v, u]; an empty confidence counts as 1. pixels (S,) int32 gets the pixel that each slot of
+    these chunks was merged with, -1 for none; merged_counts (n,) how many they are.
+    """
+    height, width = depth.shape
+    r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
+    r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
+    r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
+    t0, t1, t2 = t[0], t[1], t[2]
+    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    inverse_focal = f32(2) / (fx + fy)
+    inverse_fx = f32(1) / fx
+    inverse_fy = f32(1) / fy
+    has_confidence = confidence.size > 0
+    for c_ in nb.prange(n):
+        c = np.int64(c_)  # prange counts unsigned
+        first = np.int64(chunks[c]) * CHUNK
+        partners = np.empty(CHUNK, np.int32)  # offsets of the surfels that have a partner ...
+        places = np.empty(CHUNK, np.int32)  # ... and its pixel, v << 16 | u
+        n_partners = 0
+        # two loops, because the locked minimum waits for all writes before it, and merging writes a lot
+        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
+            pixels[i] = -1
+            x = s_position[i, 0] - t0
+            y = s_position[i, 1] - t1
+            z = s_position[i, 2] - t2
+            z_c = r02 * x + r12 * y + r22 * z
+            if z_c < near or z_c > far:
+                continue
+            inverse = f32(1) / z_c
+            u_f = (r00 * x + r10 * y + r20 * z) * inverse * fx + cx + f32(0.5)
+            v_f = (r01 * x + r11 * y + r21 * z) * inverse * fy + cy + f32(0.5)
+            if not (u_f >= f32(0) and v_f >= f32(0) and u_f < f32(width) and v_f < f32(height)):
+                continue
+            u = np.int64(u_f)
+            v = np.int64(v_f)
+            confident = s_normal[i, 3]
+            if confident < f32(0):
+                continue
+            d = depth[v, u]
+            if d > f32(0) and normals[v, u, 2] != f32(0):
+                room = gate_of(d, base, quadratic, gate)
+                if d - z_c > f32(2) * room:
+                    confident -= carve
+                    s_normal[i, 3] = confident if confident >= f32(0) else DEAD
+                    continue
+                if abs(d - z_c) < room:
+                    partners[n_partners] = np.int32(i - np.uint64(first))
+                    places[n_partners] = np.int32((v << 16) | u)
+                    n_partners += 1
+            p = v * width + u
+            key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
+            if key < index[p]:
+                atomic_min(index, p, key)
+        merged = 0
+        for j in range(n_partners):
+            i = np.uint64(first + partners[j])
+            u = np.uint64(places[j] & 0xFFFF)
+            v = np.uint64(places[j] >> 16)
+            m_x = normals[v, u, 0]
+            m_y = normals[v, u, 1]
+            m_z = normals[v, u, 2]
+            n_x = r00 * m_x + r01 * m_y + r02 * m_z
+            n_y = r10 * m_x + r11 * m_y + r12 * m_z
+            n_z = r20 * m_x + r21 * m_y + r22 * m_z
+            s_x = s_normal[i, 0]
+            s_y = s_normal[i, 1]
+            s_z = s_normal[i, 2]
+            weight = weights_u[u] * weights_v[v]
+            if has_confidence:
+                weight *= confidence[v, u]
+            if s_x * n_x + s_y * n_y + s_z * n_z <= cos_gate or weight <= f32(0):
+                continue
+            merged += 1
+            pixels[i] = np.int32(v) * np.int32(width) + np.int32(u)
+            s_seen[i, 1] = now
+            confident = s_normal[i, 3]
+            total = confident + weight
+            s_normal[i, 3] = min(total, max_confidence)
+            d = depth[v, u]
+            radius = radius_of(d, m_z, inverse_focal, spacing)
+            if radius >= f32(1.5) * s_position[i, 3]:
+                continue
+            b = weight / total
+            m_x = (f32(u) - cx) * inverse_fx * d
+            m_y = (f32(v) - cy) * inverse_fy * d
+            x = r00 * m_x + r01 * m_y + r02 * d + t0 - s_position[i, 0]
+            y = r10 * m_x + r11 * m_y + r12 * d + t1 - s_position[i, 1]
+            z = r20 * m_x + r21 * m_y + r22 * d + t2 - s_position[i, 2]
+            shift = b * (x * s_x + y * s_y + z * s_z)
+            s_position[i, 0] += shift * s_x
+            s_position[i, 1] += shift * s_y
+            s_position[i, 2] += shift * s_z
+            s_position[i, 3] += b * (radius - s_position[i, 3])
+            s_x += b * (n_x - s_x)
+            s_y += b * (n_y - s_y)
+            s_z += b * (n_z - s_z)
+            scale = f32(1) / np.sqrt(s_x * s_x + s_y * s_y + s_z * s_z)
+            s_normal[i, 0] = s_x * scale
+            s_normal[i, 1] = s_y * scale
+            s_normal[i, 2] = s_z * scale
+            for k in range(3):  # colours are 8.8 fixed point
+                old = f32(s_color[i, k])
+                s_color[i, k] = np.uint16(np.int32(old + b * (f32(256) * f32(color[v, u, k]) - old) + f32(0.5)))
+        merged_counts[c] = merged
+
+
+@nb.njit(inline="always")
+def covered(index, u, v, width, height, d, gate, reach):
+    """Whether a surfel within `reach` pixels of (u, v) already stands at depth d."""
+    low = np.int64(max(d - gate, f32(0)) * MICRO)
+    high = np.int64((d + gate) * MICRO)
+    for w in range(max(v - reach, 0), min(v + reach + 1, height)):
+        for q in range(max(u - reach, 0), min(u + reach + 1, width)):
+            z = index[w * width + q] >> 32
+            if z > low and z < high:
+                return True
+    return False
+
+
+@nb.njit(**PARALLEL)
+def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, spacing, coarsest, new, new_counts):
+    """Mark the measurements that no surfel covers: in `new` (H * W,) uint8, counted by row in new_counts (H,).
+
+    Covered means that a surfel stands within the gate of the measurement's depth in its pixel or a neighbouring one,
+    or in as many pixels around as `spacing` metres take up there. Only the black fields of a chessboard become surfels,
+    as long as these stand less than `coarsest` metres apart: 1.41 pixels, which is their radius, so that their disks
+    overlap, and what is left out is the half that repeats what its neighbours say.
+    """
+    height, width = depth.shape
+    has_confidence = confidence.size > 0
+    for v_ in nb.prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        n_new = 0
+        for u in range(width):
+            p = v * width + u
+            new[p] = 0
+            d = depth[v, u]
+            if d <= f32(0):
+                continue
+            room = gate_of(d, base, quadratic, gate)
+            if abs(f32(index[p] >> 32) / MICRO - d) < room:  # its own surfel, most often
+                continue
+            if normals[v, u, 2] == f32(0) or (has_confidence and confidence[v, u] <= f32(0)):
+                continue
+            # cells of one pixel, or of two to four where a pixel is smaller than the spacing
+            reach = 1
+            odd = (u + v) & 1
+            if d <= spacing * focal:
+                reach = min(np.int64(spacing * focal / d) + 1, 4)
+                if u % reach != 0 or v % reach != 0:
+                    continue
+                odd = (u // reach + v // reach) & 1
+            if odd == 1 and f32(1.4142135) * d < coarsest * focal:
+                continue
+            if not covered(index, u, v, width, height, d, room, reach):
+                new[p] = 1
+                n_new += 1
+        new_counts[v] = n_new
+
+
+@nb.njit(**PARALLEL)
+def list_new(new, width, offsets, pixels):
+    """The marked pixels, in row-major order; offsets (H,) is the exclusive prefix sum of the rows' counts."""
+    for v_ in nb.prange(offsets.size):
+        v = np.int64(v_)  # prange counts unsigned
+        k = offsets[v]
+        for u in range(width):
+            if new[v * width + u]:
+                pixels[k] = v * width + u
+                k += 1
+
+
+@nb.njit(**PARALLEL)
+def world_points(pixels, n, depth, R, t, K, out):
+    """World positions (n, 3), metres, of the given pixels of a depth image."""
+    width = depth.shape[1]
+    for j_ in nb.prange(n):
+        j = np.int64(j_)  # prange counts unsigned
+        v = pixels[j] // width
+        u = pixels[j] - v * width
+        d = depth[v, u]
+        x = (f32(u) - K[2]) / K[0] * d
+        y = (f32(v) - K[3]) / K[1] * d
+        for k in range(3):
+            out[j, k] = R[k, 0] * x + R[k, 1] * y + R[k, 2] * d + t[k]
+
+
+@nb.njit(**PARALLEL)
+def write_new(
+    pixels, points, new_slots, n, depth, normals, color, weights_u, weights_v, confidence, R, K, spacing,
+    now, s_position, s_normal, s_color, s_seen, s_scores, s_pixels, index,
+):  # fmt: skip
+    """Make the n new surfels, and enter them in the index map."""
+    width = depth.shape[1]
+    inverse_focal = f32(2) / (K[0] + K[1])
+    n_scores = s_scores.shape[1]
+    for j_ in nb.prange(n):
+        j = np.int64(j_)  # prange counts unsigned
+        p = pixels[j]
+        v = p // width
+        u = p - v * width
+        i = new_slots[j]
+        d = depth[v, u]
+        for k in range(3):
+            s_position[i, k] = points[j, k]
+            s_normal[i, k] = R[k, 0] * normals[v, u, 0] + R[k, 1] * normals[v, u, 1] + R[k, 2] * normals[v, u, 2]
+            s_color[i, k] = np.uint16(256) * np.uint16(color[v, u, k])
+        s_color[i, 3] = np.uint16(0)
+        s_position[i, 3] = radius_of(d, normals[v, u, 2], inverse_focal, spacing)
+        s_normal[i, 3] = weights_u[u] * weights_v[v] * (confidence[v, u] if confidence.size > 0 else f32(1))
+        s_seen[i, 0] = now
+        s_seen[i, 1] = now
+        for k in range(n_scores):
+            s_scores[i, k] = f32(0)
+        s_pixels[i] = p
+        index[p] = (np.int64(d * MICRO) << 32) | np.int64(i)
+
+
+@nb.njit(**PARALLEL)
+def mark_removals(
+    chunks, n, counts, position, normal, color, seen, R, t, K, near, far, depth, index, base, quadratic, gate, cos_gate,
+    now, stable, patience,
+):  # fmt: skip
+    """Kill surfels in view that are unstable and no longer confirmed, or doubles of a better one in their pixel.
+
+    Unstable: confidence below `stable`, the surface is measured where it stands, yet it was not merged for more than
+    `patience` frames. Double: the same normal, within the gate in depth and half a radius sideways of the pixel's
+    front surfel; of the two the less confident goes, on a tie the one behind. The mark goes into the colour's spare
+    channel, which nobody reads here, so that the result does not depend on the order; `compact_chunks` buries what is
+    marked.
+    """
+    height, width = depth.shape
+    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    for c_ in nb.prange(n):
+        c = np.int64(c_)  # prange counts unsigned
+        first = np.int64(chunks[c]) * CHUNK
+        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
+            if normal[i, 3] < f32(0):
+                continue
+            x = position[i, 0] - t[0]
+            y = position[i, 1] - t[1]
+            z = position[i, 2] - t[2]
+            z_c = R[0, 2] * x + R[1, 2] * y + R[2, 2] * z
+            if z_c < near or z_c > far:
+                continue
+            u = np.int32(np.floor((R[0, 0] * x + R[1, 0] * y + R[2, 0] * z) / z_c * fx + cx + f32(0.5)))
+            v = np.int32(np.floor((R[0, 1] * x + R[1, 1] * y + R[2, 1] * z) / z_c * fy + cy + f32(0.5)))
+            if u < 0 or v < 0 or u >= width or v >= height:
+                continue
+            room = gate_of(z_c, base, quadratic, gate)
+            d = depth[v, u]
+            if d > f32(0) and abs(d - z_c) < f32(2) * room and normal[i, 3] < stable and now - seen[i, 1] > patience:
+                color[i, 3] = MARKED
+                continue
+            key = index[v * width + u]
+            j = key & SLOT
+            if key == EMPTY or j == np.int64(i) or f32(key >> 32) / MICRO < z_c - room:
+                continue
+            n_x = normal[j, 0]
+            n_y = normal[j, 1]
+            n_z = normal[j, 2]
+            if n_x * normal[i, 0] + n_y * normal[i, 1] + n_z * normal[i, 2] < cos_gate:
+                continue
+            x = position[i, 0] - position[j, 0]
+            y = position[i, 1] - position[j, 1]
+            z = position[i, 2] - position[j, 2]
+            along = x * n_x + y * n_y + z * n_z
+            sideways = x * x + y * y + z * z - along * along
+            reach = f32(0.5) * min(position[i, 3], position[j, 3])
+            if abs(along) < room and sideways < reach * reach:
+                if normal[i, 3] <= normal[j, 3]:
+                    color[i, 3] = MARKED
+                else:
+                    color[j, 3] = MARKED

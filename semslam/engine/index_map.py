@@ -1,0 +1,139 @@
+"""The index map: which surfel each pixel shows, as one number, and what a tracker reads from it.
+
+The map (H * W,) int64 holds for each pixel the nearest surfel as one key, depth in micrometres << 32 | slot: the
+minimum of keys is the nearest surfel, and among equals the lower slot, whatever the order in which threads arrive.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from semslam.compiled import PARALLEL, SERIAL
+from semslam.engine.chunks import CHUNK
+from semslam.frame import NO_GREY
+
+f32 = np.float32
+EMPTY = np.int64(0x7FFFFFFFFFFFFFFF)
+SLOT = np.int64(0xFFFFFFFF)
+MICRO = f32(1e6)
+
+
+@intrinsic
+def atomic_min(typing_context, array, index, value):
+    """array[index] = min(array[index], value) for a contiguous int64 array, atomically."""
+    signature = types.void(array, types.intp, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        from numba.np.arrayobj import make_array
+
+        data = make_array(signature.args[0])(context, builder, arguments[0]).data
+        builder.atomic_rmw("min", builder.gep(data, [arguments[1]]), arguments[2], "monotonic")
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@nb.njit(**PARALLEL)
+def clear_index(index):
+    for p_ in nb.prange(index.size):
+        p = np.int64(p_)  # prange counts unsigned
+        index[p] = EMPTY
+
+
+@nb.njit(**PARALLEL)
+def project_chunks(chunks, n, counts, position, normal, R, t, K, near, far, width, height, index):
+    """The index map of the surfels in `chunks[:n]` seen from T_world_camera = (R, t)."""
+    r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
+    r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
+    r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
+    t0, t1, t2 = t[0], t[1], t[2]
+    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    for c_ in nb.prange(n):
+        c = np.int64(c_)  # prange counts unsigned
+        first = np.int64(chunks[c]) * CHUNK
+        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
+            x = position[i, 0] - t0
+            y = position[i, 1] - t1
+            z = position[i, 2] - t2
+            z_c = r02 * x + r12 * y + r22 * z
+            if z_c < near or z_c > far:
+                continue
+            u = np.int32(np.floor((r00 * x + r10 * y + r20 * z) / z_c * fx + cx + f32(0.5)))
+            v = np.int32(np.floor((r01 * x + r11 * y + r21 * z) / z_c * fy + cy + f32(0.5)))
+            if u < 0 or v < 0 or u >= width or v >= height:
+                continue
+            if normal[i, 3] < f32(0):
+                continue
+            p = v * width + u
+            key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
+            if key < index[p]:
+                atomic_min(index, p, key)
+
+
+@nb.njit(**PARALLEL)
+def shown_grey(index, color, out):
+    """Luminance 0..255 (H, W) float32 of the surfels that an index map shows; NO_GREY where it is empty."""
+    height, width = out.shape
+    # ITU-R BT.601, of colours in 1/256
+    red, green, blue = f32(0.299 / 256), f32(0.587 / 256), f32(0.114 / 256)
+    for v_ in nb.prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        for u in range(width):
+            key = index[v * width + u]
+            if key == EMPTY:
+                out[v, u] = f32(NO_GREY)
+            else:
+                i = np.uint64(key & SLOT)
+                out[v, u] = red * f32(color[i, 0]) + green * f32(color[i, 1]) + blue * f32(color[i, 2])
+
+
+@nb.njit(**SERIAL)
+def _first_shown(index, width, v_0, v_1, u_0, u_1):
+    """The first pixel of a block, along its rows, where an index map shows a surfel; -1 if none."""
+    for v in range(v_0, v_1):
+        for u in range(u_0, u_1):
+            if index[v * width + u] != EMPTY:
+                return v * width + u
+    return -1
+
+
+@nb.njit(**PARALLEL)
+def shown_points(index, width, height, stride, position, normal, R, t, counts, pixels, points):
+    """One point of each stride x stride block of an index map that shows any: see `View`. Returns how many.
+
+    counts (rows of blocks,) is working space.
+    """
+    columns = (width + stride - 1) // stride
+    for row_ in nb.prange(len(counts)):
+        row = np.int64(row_)  # prange counts unsigned
+        found = 0
+        for c in range(columns):
+            v, u = row * stride, c * stride
+            if _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width)) >= 0:
+                found += 1
+        counts[row] = found
+    total = 0
+    for row in range(len(counts)):
+        found = counts[row]
+        counts[row] = total
+        total += found
+    for row_ in nb.prange(len(counts)):
+        row = np.int64(row_)  # prange counts unsigned
+        n = counts[row]
+        for c in range(columns):
+            v, u = row * stride, c * stride
+            pixel = _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width))
+            if pixel >= 0:
+                i = np.uint64(index[pixel] & SLOT)
+                x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
+                nx, ny, nz = normal[i, 0], normal[i, 1], normal[i, 2]
+                for k in range(3):
+                    points[n, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
+                    points[n, 3 + k] = R[0, k] * nx + R[1, k] * ny + R[2, k] * nz
+                points[n, 6] = normal[i, 3]
+                pixels[n, 0], pixels[n, 1] = pixel % width, pixel // width
+                n += 1
+    return total

@@ -1,0 +1,247 @@
+"""The map's store: surfels as a structure of arrays, kept in chunks that each lie in one cube of space."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from semslam.cloud import SurfelCloud
+from semslam.engine.chunks import CHUNK, MARKED, allocate, compact_chunks, find_block, reopen_chunks
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    """How the map is stored."""
+
+    max_surfels: int = 5_000_000  # reached: nothing is lost, nothing new is added, and it is said once
+    block: float = 0.25  # side in metres of the cubes that surfels are kept by
+
+    def __post_init__(self) -> None:
+        if self.max_surfels < 1 or self.block <= 0:
+            raise ValueError(f"map: max_surfels is {self.max_surfels} and block {self.block}; both must be positive")
+
+
+class Journal(Protocol):
+    """Who is told when surfels leave their slots; `associations.Associations` is one."""
+
+    def buries(self, surfels: SurfelMap, chunks: np.ndarray) -> None: ...
+
+    def moved(self, old: np.ndarray, new: np.ndarray) -> None: ...
+
+
+class SurfelMap:
+    """Surfels in the world frame, with spare capacity; fusion changes them in place.
+
+    Attributes, each with one row a slot (only the slots of `slots()` hold surfels):
+        position: (S, 4) float32, x y z and radius, metres
+        normal: (S, 4) float32, unit normal and confidence
+        color: (S, 4) uint16, RGB in 8.8 fixed point, so that long averages do not stick; the fourth is spare
+        seen: (S, 2) int32, frames of the first and the last merge
+        scores: (S, C) float32, evidence for each class (see label_fusion)
+    """
+
+    def __init__(self, num_classes: int = 0, config: MapConfig | None = None) -> None:
+        self.config = config or MapConfig()
+        self.num_classes = num_classes
+        self.position = np.empty((0, 4), np.float32)
+        self.normal = np.empty((0, 4), np.float32)
+        self.color = np.empty((0, 4), np.uint16)
+        self.seen = np.empty((0, 2), np.int32)
+        self.scores = np.empty((0, num_classes), np.float32)
+        self.counts = np.empty(0, np.int32)  # surfels a chunk
+        self.origins = np.empty((0, 3), np.float32)  # lower corner of a chunk's cube, metres
+        self.n_chunks = 0
+        self._n_blocks = 0
+        self._block_keys = np.full(1 << 12, -1, np.int64)
+        self._open_chunks = np.full(1 << 12, -1, np.int32)
+        self.full = False  # whether the capacity has turned surfels away
+        self.turned_away = 0  # how many
+        self.journal: Journal | None = None
+
+    def __len__(self) -> int:
+        return int(self.counts[: self.n_chunks].sum())
+
+    def are_living(self) -> np.ndarray:
+        """(N,) bool: which of `slots()` are not waiting to be buried."""
+        slots = self.slots()
+        return (self.normal[slots, 3] >= 0) & (self.color[slots, 3] != MARKED)
+
+    def living(self) -> int:
+        """How many surfels are not waiting to be buried."""
+        return int(np.count_nonzero(self.are_living()))
+
+    @property
+    def bytes_per_surfel(self) -> float:
+        """Bytes that one slot occupies, its share of the chunk's table included."""
+        arrays = (self.position, self.normal, self.color, self.seen, self.scores)
+        return sum(a.itemsize * a.shape[1] for a in arrays) + (4 + 12) / CHUNK
+
+    def slots(self) -> np.ndarray:
+        """(N,) int64 slots that hold surfels, in order."""
+        within = np.arange(CHUNK)[None, :] < self.counts[: self.n_chunks, None]
+        return np.flatnonzero(within)
+
+    def insert(self, points: np.ndarray, any_chunks: bool = False) -> np.ndarray:
+        """Slots (M,) for the first M of (N, 3) float32 world points; M < N when the map's capacity is reached.
+
+        The caller writes the surfels' values. any_chunks: for surfels that the map held before, which must not be
+        lost because they now lie farther apart.
+        """
+        room = self.config.max_surfels - len(self)
+        n = min(len(points), max(room, 0))
+        # sparse surfels, far away, leave chunks almost empty: memory is bounded as well as their number
+        most_chunks = sys.maxsize if any_chunks else max(4096, 4 * self.config.max_surfels // CHUNK)
+        out = np.empty(n, np.int64)
+        done = 0
+        while done < n:
+            if self.n_chunks == len(self.counts):
+                if self.n_chunks >= most_chunks:
+                    break
+                self._grow_chunks(min(2 * self.n_chunks, most_chunks))
+            if 2 * self._n_blocks >= len(self._block_keys):
+                self._grow_blocks(2 * len(self._block_keys))
+            done, self.n_chunks, self._n_blocks = allocate(
+                points[:n], done, np.float32(self.config.block), self._block_keys, self._open_chunks,
+                self.origins, self.counts, self.n_chunks, self._n_blocks, out,
+            )  # fmt: skip
+        if done < len(points):
+            self.turned_away += len(points) - done
+            if not self.full:
+                self.full = True
+                logger.warning(
+                    "the map is full: %d surfels; what is there goes on being refined, new surfaces are not added; "
+                    "raise --max-surfels to map more",
+                    self.config.max_surfels,
+                )
+        return out[:done]
+
+    def compact(self, chunks: np.ndarray, n: int) -> None:
+        """Bury the dead of the given chunks. Slots move within their chunk."""
+        if self.journal is not None:
+            self.journal.buries(self, chunks[:n])
+        compact_chunks(chunks, n, self.counts, self.position, self.normal, self.color, self.seen, self.scores)
+        reopen_chunks(
+            chunks, n, self.origins, self.counts, np.float32(self.config.block), self._block_keys, self._open_chunks
+        )
+
+    def move(self, positions: np.ndarray, normals: np.ndarray) -> None:
+        """Give the surfels of `slots()` new positions and normals (N, 3), and sort them into their cubes again."""
+        slots = self.slots()
+        state = {name: getattr(self, name)[slots] for name in ("position", "normal", "color", "seen", "scores")}
+        state["position"][:, :3] = positions
+        state["normal"][:, :3] = normals
+        new_slots = self._replace(state)
+        if self.journal is not None:
+            self.journal.moved(slots, new_slots)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything needed to continue from here bit by bit: for `SurfelMap.from_state`, or numpy.savez."""
+        used = self.n_chunks * CHUNK
+        slots = self.slots()
+        state = {name: getattr(self, name)[:used][slots] for name in ("position", "normal", "color", "seen", "scores")}
+        occupied = np.flatnonzero(self._block_keys != -1)
+        order = np.argsort(self._block_keys[occupied])
+        state["counts"] = self.counts[: self.n_chunks].copy()
+        state["origins"] = self.origins[: self.n_chunks].copy()
+        state["block_keys"] = self._block_keys[occupied][order]
+        state["open_chunks"] = self._open_chunks[occupied][order]
+        state["turned_away"] = np.array(self.turned_away)
+        return state
+
+    @staticmethod
+    def from_state(state: dict[str, np.ndarray], config: MapConfig | None = None) -> SurfelMap:
+        """The map whose `state` this is."""
+        surfels = SurfelMap(state["scores"].shape[1], config)
+        n_chunks = len(state["counts"])
+        surfels._grow_chunks(n_chunks)
+        surfels.n_chunks = n_chunks
+        surfels.counts[:n_chunks] = state["counts"]
+        surfels.origins[:n_chunks] = state["origins"]
+        size = len(surfels._block_keys)
+        while size <= 2 * len(state["block_keys"]):
+            size *= 2
+        surfels._fill_blocks(state["block_keys"], state["open_chunks"], size)
+        slots = surfels.slots()
+        for name in ("position", "normal", "color", "seen", "scores"):
+            getattr(surfels, name)[slots] = state[name]
+        surfels.turned_away = int(state["turned_away"])
+        surfels.full = surfels.turned_away > 0
+        return surfels
+
+    @staticmethod
+    def from_arrays(
+        position: np.ndarray,
+        normal: np.ndarray,
+        color: np.ndarray,
+        seen: np.ndarray,
+        scores: np.ndarray,
+        config: MapConfig | None = None,
+    ) -> SurfelMap:
+        """A map of the given surfels, sorted into chunks afresh; see the class for the arrays."""
+        surfels = SurfelMap(scores.shape[1], config)
+        surfels._replace({"position": position, "normal": normal, "color": color, "seen": seen, "scores": scores})
+        return surfels
+
+    def cloud(self, class_probabilities: np.ndarray | None = None, min_confidence: float = 0.0) -> SurfelCloud:
+        """A copy of the living as plain arrays; class probabilities (N, C) come from `LabelFusion.probabilities`."""
+        slots = self.slots()
+        keep = self.are_living() & (self.normal[slots, 3] >= min_confidence)
+        slots = slots[keep]
+        return SurfelCloud(
+            positions=self.position[slots, :3],
+            normals=self.normal[slots, :3],
+            radii=self.position[slots, 3],
+            confidence=self.normal[slots, 3],
+            colors=(self.color[slots, :3] >> 8).astype(np.uint8),
+            first_seen=self.seen[slots, 0],
+            last_seen=self.seen[slots, 1],
+            class_probabilities=None if class_probabilities is None else class_probabilities[keep],
+        )
+
+    def _replace(self, state: dict[str, np.ndarray]) -> np.ndarray:
+        """Fill the map afresh; the new slot of each surfel."""
+        self.n_chunks = 0
+        self._n_blocks = 0
+        self._block_keys[:] = -1
+        self._open_chunks[:] = -1
+        slots = self.insert(np.ascontiguousarray(state["position"][:, :3]), any_chunks=True)
+        if len(slots) < len(state["position"]):
+            raise ValueError(
+                f"{len(state['position'])} surfels do not fit a map of {self.config.max_surfels}; raise --max-surfels"
+            )
+        for name, values in state.items():
+            getattr(self, name)[slots] = values
+        return slots
+
+    def _grow_chunks(self, wanted: int) -> None:
+        size = max(wanted, 256)
+        for name in ("position", "normal", "color", "seen", "scores"):
+            old = getattr(self, name)
+            new = np.empty((size * CHUNK, old.shape[1]), old.dtype)
+            new[: self.n_chunks * CHUNK] = old[: self.n_chunks * CHUNK]
+            setattr(self, name, new)
+        for name in ("counts", "origins"):
+            old = getattr(self, name)
+            new = np.zeros((size, *old.shape[1:]), old.dtype)
+            new[: self.n_chunks] = old[: self.n_chunks]
+            setattr(self, name, new)
+
+    def _grow_blocks(self, size: int) -> None:
+        """Fill a larger table with the cubes that are known."""
+        known = np.flatnonzero(self._block_keys != -1)
+        self._fill_blocks(self._block_keys[known], self._open_chunks[known], size)
+
+    def _fill_blocks(self, keys: np.ndarray, open_chunks: np.ndarray, size: int) -> None:
+        self._block_keys = np.full(size, -1, np.int64)
+        self._open_chunks = np.full(size, -1, np.int32)
+        self._n_blocks = len(keys)
+        for key, chunk in zip(keys, open_chunks):
+            h = find_block(self._block_keys, key)
+            self._block_keys[h] = key
+            self._open_chunks[h] = chunk

@@ -1,0 +1,1 @@
+"""Meshes, clouds and objects, and the files that hold them."""

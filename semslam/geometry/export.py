@@ -1,0 +1,258 @@
+"""Maps and meshes as files that other programs read.
+
+Labels in files count from 1; 0 is unlabelled. A PLY file names its classes in its comments.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from semslam.atomic import replacing
+from semslam.cloud import SurfelCloud
+from semslam.frame import UNLABELLED
+from semslam.geometry.mesh import LabelledMesh
+from semslam.geometry.ply import read_ply, write_ply
+from semslam.labels import LabelSet
+from semslam.rendering.coloring import UNLABELLED_COLOR
+
+CLASS_COMMENT = re.compile(r"label (\d+) (.*?)(?: color \d+ \d+ \d+)?$")
+MAP_PROPERTIES = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "radius", "confidence", "label",
+                  "label_confidence", "first_seen", "last_seen")  # fmt: skip
+
+
+def file_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels as files hold them: 255 wraps to 0, every other id grows by one."""
+    return labels.astype(np.uint8) + np.uint8(1)
+
+
+def memory_labels(labels: np.ndarray) -> np.ndarray:
+    """The inverse of `file_labels`."""
+    return labels.astype(np.uint8) - np.uint8(1)
+
+
+def checked_classes(cloud: SurfelCloud, label_set: LabelSet) -> None:
+    """ValueError where the map's classes are not those of the label set."""
+    if cloud.class_probabilities is not None and cloud.class_probabilities.shape[1] != len(label_set):
+        raise ValueError(
+            f"the map tells {cloud.class_probabilities.shape[1]} classes apart, {label_set.name} has {len(label_set)}; "
+            f"name the label set that the map was made with"
+        )
+
+
+def _class_comments(label_set: LabelSet) -> list[str]:
+    colors = (" ".join(str(int(c)) for c in color) for color in label_set.colors)
+    return [
+        "made by semslam; metres",
+        f"classes {label_set.name}",
+        "label 0 unlabelled",
+        *(f"label {i + 1} {name} color {rgb}" for i, (name, rgb) in enumerate(zip(label_set.classes, colors))),
+    ]
+
+
+def _vectors(names: str, vectors: np.ndarray, dtype: type) -> dict[str, np.ndarray]:
+    return {name: np.asarray(vectors[:, k], dtype) for k, name in enumerate(names.split())}
+
+
+def write_map_ply(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
+    """Write a map as binary PLY: x y z nx ny nz red green blue radius confidence label label_confidence entropy
+    first_seen last_seen."""
+    checked_classes(cloud, label_set)
+    properties = {
+        **_vectors("x y z", cloud.positions, np.float32),
+        **_vectors("nx ny nz", cloud.normals, np.float32),
+        **_vectors("red green blue", cloud.colors, np.uint8),
+        "radius": np.asarray(cloud.radii, np.float32),
+        "confidence": np.asarray(cloud.confidence, np.float32),
+        "label": file_labels(cloud.labels()),
+        "label_confidence": np.asarray(cloud.label_confidence(), np.float32),
+        "entropy": np.asarray(cloud.entropy(), np.float32),
+        "first_seen": np.asarray(cloud.first_seen, np.int32),
+        "last_seen": np.asarray(cloud.last_seen, np.int32),
+    }
+    write_ply(path, properties, comments=_class_comments(label_set))
+
+
+def read_map_ply(path: str | Path) -> SurfelCloud:
+    """The map in a file of `write_map_ply`.
+
+    The file keeps each surfel's most probable class and its probability; the other classes share the rest evenly,
+    so labels and label_confidence come back as they were, entropy does not (map.npz is the lossless form).
+    """
+    values, _, comments = read_ply(path)
+    missing = [name for name in MAP_PROPERTIES if name not in values]
+    if missing:
+        raise ValueError(
+            f"{path}: not a semslam map: it has {', '.join(values)} but not {', '.join(missing)}; "
+            f"only files written by semslam hold all that a map needs"
+        )
+    named = [int(m[1]) for m in map(CLASS_COMMENT.match, comments) if m]
+    count = max([*named, int(values["label"].max(initial=0))], default=0)
+    probabilities = None
+    if count:
+        labels, confidence = memory_labels(values["label"]), values["label_confidence"]
+        # the stored arg max must stay the arg max where rounding would let an equal share overtake it
+        rest = np.minimum((1 - confidence) / max(count - 1, 1), confidence * np.float32(1 - 1e-6))
+        probabilities = np.repeat(rest[:, None], count, axis=1).astype(np.float32)
+        labelled = np.flatnonzero(labels != UNLABELLED)
+        probabilities[labelled, labels[labelled]] = confidence[labelled]
+        probabilities[labels == UNLABELLED] = 0
+    return SurfelCloud(
+        np.column_stack([values[k] for k in ("x", "y", "z")]),
+        np.column_stack([values[k] for k in ("nx", "ny", "nz")]),
+        values["radius"],
+        values["confidence"],
+        np.column_stack([values[k] for k in ("red", "green", "blue")]),
+        values["first_seen"],
+        values["last_seen"],
+        probabilities,
+    )
+
+
+def write_map_pcd(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
+    """Write a map as binary PCD, PCL's format, with the same fields as the PLY."""
+    import open3d as o3d
+
+    checked_classes(cloud, label_set)
+    if len(cloud) == 0:
+        raise ValueError(f"{path}: the map is empty, and a PCD file cannot be")
+    points = o3d.t.geometry.PointCloud(o3d.core.Tensor(np.ascontiguousarray(cloud.positions, np.float32)))
+    points.point.normals = o3d.core.Tensor(np.ascontiguousarray(cloud.normals, np.float32))
+    points.point.colors = o3d.core.Tensor(np.ascontiguousarray(cloud.colors))
+    scalars = {
+        "radius": cloud.radii,
+        "confidence": cloud.confidence,
+        "label": file_labels(cloud.labels()),
+        "label_confidence": cloud.label_confidence(),
+        "entropy": cloud.entropy(),
+    }
+    for name, scalar in scalars.items():
+        points.point[name] = o3d.core.Tensor(np.ascontiguousarray(scalar[:, None]))
+    with replacing(path) as temporary:
+        if not o3d.t.io.write_point_cloud(str(temporary), points):
+            raise OSError(f"{path}: could not be written; is the disk full or the folder read-only?")
+
+
+def write_class_clouds(folder: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> list[Path]:
+    """Write the surfels of each class present to their own PLY, `05_floor.ply`, unlabelled ones to
+    `00_unlabelled.ply`; the paths written. The folder is made where it is missing."""
+    checked_classes(cloud, label_set)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = cloud.labels()
+    digits = len(str(len(label_set)))
+    paths = []
+    for class_id in np.unique(labels):
+        name = "unlabelled" if class_id == UNLABELLED else label_set.classes[class_id]
+        number = 0 if class_id == UNLABELLED else int(class_id) + 1
+        path = folder / f"{number:0{digits}d}_{re.sub(r'[^0-9A-Za-z]+', '-', name)}.ply"
+        write_map_ply(path, cloud.selected(labels == class_id), label_set)
+        paths.append(path)
+    return paths
+
+
+def mesh_label_colors(mesh: LabelledMesh, label_set: LabelSet) -> np.ndarray:
+    """(V, 3) uint8 colours of the vertices' classes, grey where unlabelled."""
+    colors = label_set.colorize(mesh.labels)
+    colors[mesh.labels == UNLABELLED] = UNLABELLED_COLOR
+    return colors
+
+
+def write_mesh_ply(path: str | Path, mesh: LabelledMesh, label_set: LabelSet, *, by: str = "color") -> None:
+    """Write a mesh as binary PLY with x y z nx ny nz red green blue label label_red label_green label_blue.
+
+    red green blue are what programs show: the recorded colour, or with `by` "label" the class's.
+    """
+    label_colors = mesh_label_colors(mesh, label_set)
+    properties = {
+        **_vectors("x y z", mesh.vertices, np.float32),
+        **_vectors("nx ny nz", mesh.normals, np.float32),
+        **_vectors("red green blue", _shown_colors(mesh, label_set, by), np.uint8),
+        "label": file_labels(mesh.labels),
+        **_vectors("label_red label_green label_blue", label_colors, np.uint8),
+    }
+    write_ply(path, properties, mesh.triangles, _class_comments(label_set))
+
+
+def read_mesh_ply(path: str | Path) -> LabelledMesh:
+    """The mesh in a file of `write_mesh_ply`."""
+    values, triangles, _ = read_ply(path)
+    needed = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "label")
+    missing = [name for name in needed if name not in values]
+    if triangles is None or missing:
+        raise ValueError(f"{path}: not a labelled mesh of semslam: it has no {', '.join(missing) or 'triangles'}")
+    return LabelledMesh(
+        np.column_stack([values[k] for k in ("x", "y", "z")]),
+        triangles,
+        np.column_stack([values[k] for k in ("nx", "ny", "nz")]),
+        np.column_stack([values[k] for k in ("red", "green", "blue")]),
+        memory_labels(values["label"]),
+    )
+
+
+def _shown_colors(mesh: LabelledMesh, label_set: LabelSet, by: str) -> np.ndarray:
+    if by not in ("color", "label"):
+        raise ValueError(f"a mesh is coloured by color or label, not by {by!r}")
+    return mesh.colors if by == "color" else mesh_label_colors(mesh, label_set)
+
+
+def _write_mesh_open3d(path: str | Path, mesh: LabelledMesh, label_set: LabelSet, *, by: str = "color") -> None:
+    """OBJ (colours behind the vertices) or GLB (glTF's COLOR_0, which is linear light)."""
+    import open3d as o3d
+
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: its folder {path.parent} does not exist; create it first")
+    if len(mesh.triangles) == 0:
+        raise ValueError(f"{path}: the mesh has no triangles, and {path.suffix} files need some")
+    colors = _shown_colors(mesh, label_set, by).astype(np.float32) / 255
+    if path.suffix == ".glb":
+        colors = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    shape = o3d.t.geometry.TriangleMesh(
+        o3d.core.Tensor(np.ascontiguousarray(mesh.vertices, np.float32)),
+        o3d.core.Tensor(np.ascontiguousarray(mesh.triangles, np.int32)),
+    )
+    shape.vertex.normals = o3d.core.Tensor(np.ascontiguousarray(mesh.normals, np.float32))
+    shape.vertex.colors = o3d.core.Tensor(np.ascontiguousarray(colors))
+    # an OBJ names its material file, so both are written under their own names and moved together
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part") as temporary:
+        text = path.suffix == ".obj"  # says so itself, on standard output, when it is not asked for
+        written = o3d.t.io.write_triangle_mesh(str(Path(temporary) / path.name), shape, write_ascii=text)
+        if not written or shutil.disk_usage(temporary).free == 0:  # the writer itself does not notice a full disk
+            raise OSError(errno.ENOSPC, "could not be written; is the disk full or the folder read-only?", str(path))
+        for file in sorted(Path(temporary).iterdir()):
+            os.replace(file, path.with_name(file.name))
+
+
+MAP_WRITERS: dict[str, Callable[[str | Path, SurfelCloud, LabelSet], None]] = {
+    ".ply": write_map_ply,
+    ".pcd": write_map_pcd,
+}
+MESH_WRITERS: dict[str, Callable[..., None]] = {
+    ".ply": write_mesh_ply,
+    ".obj": _write_mesh_open3d,
+    ".glb": _write_mesh_open3d,
+}
+
+
+def write_mesh(path: str | Path, mesh: LabelledMesh, label_set: LabelSet, *, by: str = "color") -> None:
+    """Write a mesh in the format that the path's suffix names, coloured `by` color or label."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in MESH_WRITERS:
+        raise ValueError(f"{path}: meshes are written as {', '.join(MESH_WRITERS)}, not as {suffix or 'no suffix'}")
+    MESH_WRITERS[suffix](path, mesh, label_set, by=by)
+
+
+def write_map(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
+    """Write a map's surfels in the format that the path's suffix names."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in MAP_WRITERS:
+        raise ValueError(f"{path}: surfels are written as {', '.join(MAP_WRITERS)}, not as {suffix or 'no suffix'}")
+    MAP_WRITERS[suffix](path, cloud, label_set)

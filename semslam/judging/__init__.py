@@ -1,0 +1,1 @@
+"""Runs and networks measured against the truth."""

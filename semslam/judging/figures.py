@@ -1,0 +1,99 @@
+"""Results as one flat dict of figures with stable names, and as lines for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from semslam.judging.map_labels import MapLabelScores
+from semslam.metrics.surface import SurfaceScores
+from semslam.metrics.trajectory import TrajectoryErrors
+
+
+def trajectory_figures(errors: TrajectoryErrors | None, frames: int, lost: int) -> dict[str, Any]:
+    """ate_m and so on; coverage is the share of all frames with a pose that was believed."""
+    found: dict[str, Any] = {"coverage": 1 - lost / frames if frames else float("nan")}
+    if errors is None:
+        return found | {"ate_m": None, "rpe_m": None, "rpe_deg": None}
+    absolute, step = errors.absolute, errors.per_frame
+    return found | {
+        "ate_m": absolute.rmse,
+        "ate_median_m": absolute.median,
+        "ate_max_m": absolute.maximum,
+        "rpe_m": step.rmse_m,
+        "rpe_deg": float(np.degrees(step.rmse_rad)),
+        "rpe_1s_m": errors.per_second.rmse_m if errors.per_second else None,
+        "rpe_1s_deg": float(np.degrees(errors.per_second.rmse_rad)) if errors.per_second else None,
+        "drift_per_metre": errors.drift_per_metre,
+        "times_lost": len(errors.losses.lost_at),
+        "first_lost_s": errors.losses.lost_at[0] if errors.losses.lost_at else None,
+        "longest_recovery_s": max(errors.losses.recovered_after, default=None),
+        "trajectory_protocol": f"{absolute.protocol} alignment, RMSE, {absolute.matched} poses; RPE over {step.step}",
+    }
+
+
+def surface_figures(scores: SurfaceScores) -> dict[str, Any]:
+    """accuracy_m and so on; thresholds are named in centimetres."""
+    found: dict[str, Any] = {
+        "accuracy_m": scores.accuracy_m,
+        "accuracy_median_m": scores.accuracy_median_m,
+        "completeness_m": scores.completeness_m,
+        "completeness_median_m": scores.completeness_median_m,
+    }
+    for k, threshold in enumerate(scores.thresholds_m):
+        for name in ("precision", "recall", "fscore"):
+            found[f"{name}_{round(100 * threshold)}cm"] = getattr(scores, name)[k]
+    return found | {"surface_points": scores.points, "surface_protocol": scores.protocol}
+
+
+def label_figures(labels: dict[int, MapLabelScores]) -> dict[str, Any]:
+    """miou_13_single, miou_13_map and so on; None where there is nothing to compare."""
+    found: dict[str, Any] = {"miou_13_single": None, "miou_13_map": None}
+    for count, scores in labels.items():
+        for name in ("single", "map", "single_covered", "map_covered", "surfels"):
+            matrix = getattr(scores, name)
+            if matrix.counts.sum() == 0:
+                continue
+            figures = matrix.scores()
+            found[f"miou_{count}_{name}"] = figures.miou
+            found[f"pixel_accuracy_{count}_{name}"] = figures.pixel_accuracy
+            found[f"class_accuracy_{count}_{name}"] = figures.class_accuracy
+        for name in ("single", "map"):
+            calibration = getattr(scores, f"{name}_calibration").scores()
+            if calibration.pixels.sum():
+                found[f"ece_{count}_{name}"] = calibration.ece
+        found[f"label_protocol_{count}"] = scores.protocol
+    return found
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as lines for people: groups, units, protocols."""
+    rows: list[tuple[str, str, float, str]] = [
+        ("trajectory", "ate_m", 100, "cm"), ("trajectory", "rpe_m", 1000, "mm"), ("trajectory", "rpe_deg", 1, "deg"),
+        ("trajectory", "rpe_1s_m", 1000, "mm"), ("trajectory", "rpe_1s_deg", 1, "deg"),
+        ("trajectory", "drift_per_metre", 100, "% of the way"), ("trajectory", "coverage", 100, "%"),
+        ("trajectory", "times_lost", 1, ""), ("trajectory", "first_lost_s", 1, "s"),
+        ("trajectory", "longest_recovery_s", 1, "s"),
+        ("surface", "accuracy_m", 100, "cm"), ("surface", "accuracy_median_m", 100, "cm"),
+        ("surface", "completeness_m", 100, "cm"), ("surface", "completeness_median_m", 100, "cm"),
+        *(("surface", f"{name}_{t}cm", 100, "%") for t in (2, 5, 10) for name in ("precision", "recall", "fscore")),
+        ("surface", "layered", 100, "%"),
+        *(("labels", f"{f}_{c}_{v}", 100, "%") for c in (13, 40)
+          for v in ("single", "map", "single_covered", "map_covered", "surfels")
+          for f in ("miou", "pixel_accuracy", "class_accuracy")),
+        *(("labels", f"ece_{c}_{v}", 100, "%") for c in (13, 40) for v in ("single", "map")),
+    ]  # fmt: skip
+    protocols = {"trajectory": "trajectory_protocol", "surface": "surface_protocol", "labels": "label_protocol_13"}
+    lines: list[str] = []
+    shown = ""
+    for group, name, factor, unit in rows:
+        value = figures.get(name)
+        if value is None or not np.isfinite(value):
+            continue
+        if group != shown:
+            shown = group
+            lines.append(f"{group} ({figures.get(protocols[group], '')})")
+        label = name.removesuffix("_m").removesuffix("_deg").replace("_", " ")
+        lines.append(f"  {label:<34}{value * factor:10.2f} {unit}")
+    return "\n".join(lines)

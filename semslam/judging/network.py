@@ -1,0 +1,305 @@
+"""A network against labelled images: every figure of the paper's tables, each under a named protocol.
+
+Class scores are brought to the size of the labels bilinearly, before soft-max, and depth likewise to the size of the
+true depth. The truth is never resized, except where SemanticFusion's protocol asks for it. (A map gets probabilities
+that were resized after soft-max, which costs a tenth and, on NYUv2, 0.1 points of mIoU.)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.labels import label_set, remap_arg_max, remap_labels, remap_probabilities
+from semslam.metrics.depth import FIGURES, KITTI_PROTOCOLS, PROTOCOLS, DepthErrors
+from semslam.metrics.normals import NormalErrors
+from semslam.metrics.segmentation import Calibration, ConfusionMatrix, semanticfusion_size
+
+if TYPE_CHECKING:
+    from networks.inference.predictor import Predictor
+    from sequences.images.labelled_images import LabelledImage
+
+
+def score(
+    predictor: Predictor,
+    images: Iterable[LabelledImage],
+    classes: str = "nyu40",
+    camera: Camera | None = None,
+    ignore_band: int = 0,
+    passes: int = 100,
+    report: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """A flat dict of figures of `predictor` over `images`.
+
+    The names without a suffix are: `images, miou_40, pixel_accuracy_40, class_accuracy_40` (and the same of 13 classes,
+    whose probabilities are summed), `rmse, rmse_log, abs_rel, sqr_rel, log10, silog, delta1, delta2, delta3`,
+    `normal_mean_deg, normal_median_deg, normal_rmse_deg, normal_11_25, normal_22_5, normal_30`, `parameters`, `gmac`
+    (at the images' size), `latency_ms` and `latency_ms_std` (of the network's pass; `latency_ms_total` with everything
+    around it) and `engine`. Default protocols: one confusion matrix over the set, absent classes skipped, void
+    ignored; depth pooled over valid pixels, whole frame, no cap.
+
+    Suffixes: `_absent_as_one` (absent classes count 1), `_arg_max` (the likeliest of 40 classes is mapped to 13),
+    `_semanticfusion` (at 224x224, nearest), `_eigen_crop`, `_cap10` and so on (see `evaluation.depth`),
+    `_mean_of_images`; `iou_40_wall` and so on for each class; `ece_40` is the calibration error.
+
+    Args:
+        images: with labels or depth or both; see `sequences.images.labelled_images`.
+        classes: the label set of their labels, one of which the predictor's set is, or to which it can be merged.
+        camera: of the images. Its focal length scales predicted depth if the weights name theirs, and predicted
+            normals are scored against those of the true depth.
+        ignore_band: pixels around label boundaries that are left out.
+        passes: over one image, for the latency.
+        report: called with each image's name when it has been scored.
+    """
+    import cv2
+
+    labels = _LabelScores(predictor.label_set, classes, ignore_band)
+    protocols = KITTI_PROTOCOLS if predictor.label_set == "kitti6" else PROTOCOLS
+    depths = {suffix: DepthErrors(protocol) for suffix, protocol in protocols.items()}
+    normals, count, first = NormalErrors(), 0, None
+    for image in images:
+        height, width = image.color.shape[:2]
+        first = image.color if first is None else first
+        outputs = predictor.outputs(image.color)
+        focal = None if camera is None else camera.fx * predictor.input_shape(height, width)[1] / camera.width
+        if image.labels is not None:
+            size = (image.labels.shape[1], image.labels.shape[0])
+            scores = cv2.resize(outputs[0], size, interpolation=cv2.INTER_LINEAR)
+            labels.add(predictor.interpreted((scores, *outputs[1:]), size).class_probabilities, image.labels)
+        if image.depth is not None:
+            prediction = predictor.interpreted(outputs, (image.depth.shape[1], image.depth.shape[0]), focal)
+            for errors in depths.values():
+                errors.add(prediction.depth, image.depth)
+            if prediction.normals is not None and (true := _true_normals(image, camera)) is not None:
+                normals.add(prediction.normals, true)
+        count += 1
+        if report is not None:
+            report(image.name)
+    if first is None:
+        raise ValueError("there are no images to score; is the split empty?")
+    return {
+        "images": count,
+        **labels.figures(),
+        **_depth_figures(depths),
+        **_normal_figures(normals),
+        "parameters": predictor.parameters,
+        "gmac": round(predictor.gmac(first.shape[1], first.shape[0]), 3),
+        **_latency(predictor, first, passes),
+        "engine": predictor.engine,
+    }
+
+
+class _LabelScores:
+    """Confusion matrices and calibration of the predictor's classes and, of NYU-40, of the 13 that they merge into."""
+
+    def __init__(self, predicted: str, truth: str, ignore_band: int) -> None:
+        self.predicted, self.truth, self.band = predicted, truth, ignore_band
+        if truth != predicted and (truth, predicted) not in (("nyu40", "nyu13"), ("nyu13", "nyu40")):
+            raise ValueError(f"the labels are {truth}, the network predicts {predicted}; these cannot be compared")
+        self.matrices: dict[str, ConfusionMatrix] = {}
+        self.calibrations: dict[str, Calibration] = {}
+
+    def add(self, probabilities: np.ndarray, truth: np.ndarray) -> None:
+        if self.truth == self.predicted:
+            self._count(self.predicted, probabilities, truth)
+        if "nyu40" in (self.truth, self.predicted):
+            truth_13 = truth if self.truth == "nyu13" else remap_labels(truth, "nyu40", "nyu13")
+            merged = probabilities
+            if self.predicted == "nyu40":
+                merged = remap_probabilities(probabilities, "nyu40", "nyu13")
+                self._matrix("nyu13", "_arg_max").add(
+                    remap_arg_max(probabilities, "nyu40", "nyu13"), truth_13, self.band
+                )
+            self._count("nyu13", merged, truth_13)
+
+    def _count(self, name: str, probabilities: np.ndarray, truth: np.ndarray) -> None:
+        called = probabilities.argmax(axis=-1).astype(np.uint8)
+        self._matrix(name).add(called, truth, self.band)
+        self.calibrations.setdefault(name, Calibration()).add(probabilities, truth, self.band)
+        if name == "nyu13":
+            self._matrix(name, "_semanticfusion").add(semanticfusion_size(called), semanticfusion_size(truth))
+
+    def _matrix(self, name: str, suffix: str = "") -> ConfusionMatrix:
+        return self.matrices.setdefault(name + suffix, ConfusionMatrix(len(label_set(name))))
+
+    def figures(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, matrix in self.matrices.items():
+            name, _, variant = key.partition("_")
+            count, suffix = len(label_set(name)), f"_{variant}" if variant else ""
+            scores = matrix.scores()
+            found[f"miou_{count}{suffix}"] = _plain(scores.miou)
+            found[f"pixel_accuracy_{count}{suffix}"] = _plain(scores.pixel_accuracy)
+            found[f"class_accuracy_{count}{suffix}"] = _plain(scores.class_accuracy)
+            if not suffix:
+                found[f"miou_{count}_absent_as_one"] = _plain(scores.miou_absent_as_one)
+                found[f"ece_{count}"] = _plain(self.calibrations[name].scores().ece)
+        for name in self.calibrations:
+            kinds = label_set(name)
+            for kind, iou in zip(kinds.classes, self.matrices[name].scores().iou, strict=True):
+                found[f"iou_{len(kinds)}_{kind.replace(' ', '_')}"] = _plain(iou)
+        return found
+
+
+def _true_normals(image: LabelledImage, camera: Camera | None) -> np.ndarray | None:
+    """Normals of the true depth; None where they cannot be known."""
+    if camera is None or image.depth is None:
+        return None
+    from sequences.images.labelled_images import normals_of_depth
+
+    return normals_of_depth(image.depth, camera)
+
+
+def _depth_figures(depths: dict[str, DepthErrors]) -> dict[str, Any]:
+    if not depths[""].pooled().pixels:
+        return {}
+    found: dict[str, Any] = {}
+    for suffix, errors in depths.items():
+        for pooling, scores in (("", errors.pooled()), ("_mean_of_images", errors.mean_of_images())):
+            found |= {f"{name}{suffix}{pooling}": _plain(getattr(scores, name)) for name in FIGURES}
+    return found
+
+
+def _normal_figures(errors: NormalErrors) -> dict[str, Any]:
+    scores = errors.scores()
+    if not scores.pixels:
+        return {}
+    return {
+        "normal_mean_deg": scores.mean_deg,
+        "normal_median_deg": scores.median_deg,
+        "normal_rmse_deg": scores.rmse_deg,
+        "normal_11_25": scores.within_11_25,
+        "normal_22_5": scores.within_22_5,
+        "normal_30": scores.within_30,
+    }
+
+
+def _latency(predictor: Predictor, image: np.ndarray, passes: int) -> dict[str, float]:
+    """Milliseconds of one image, over `passes` of them after three that warm up."""
+
+    def timed(call: Callable[[], Any]) -> np.ndarray:
+        times = []
+        for _ in range(3 + passes):
+            start = time.perf_counter()
+            call()
+            times.append(1000 * (time.perf_counter() - start))
+        return np.array(times[3:])
+
+    network, total = timed(lambda: predictor.outputs(image)), timed(lambda: predictor(image))
+    return {
+        "latency_ms": round(float(network.mean()), 2),
+        "latency_ms_std": round(float(network.std()), 2),
+        "latency_ms_total": round(float(total.mean()), 2),
+    }
+
+
+def _plain(value: float) -> float | None:
+    """A number that JSON has; None where there was nothing to score."""
+    return float(value) if math.isfinite(value) else None
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+# What the paper published (Nekrasov et al., ICRA 2019). Its depth protocol is not stated there; latency on a GPU.
+_PAPER: dict[str, list[tuple[str, dict[str, float]]]] = {
+    "I": [
+        (
+            "paper, 25,405 more images",
+            {"miou_40": 0.4202, "rmse": 0.565, "rmse_log": 0.205, "parameters": 3.07e6, "gmac": 6.49, "latency_ms": 13},
+        ),
+        ("paper, 795 images alone", {"miou_40": 0.3248, "rmse": 0.6328}),
+    ],
+    "II": [
+        (
+            "paper, 25,405 more images",
+            {
+                "rmse": 0.565,
+                "rmse_log": 0.205,
+                "abs_rel": 0.149,
+                "sqr_rel": 0.105,
+                "delta1": 0.790,
+                "delta2": 0.955,
+                "delta3": 0.990,
+            },
+        )
+    ],
+    "V": [
+        ("paper, KITTI alone", {"miou_6": 0.8702, "rmse": 3.453, "rmse_log": 0.182}),
+        ("paper, NYU and KITTI in one", {"miou_6": 0.861, "rmse": 3.659, "rmse_log": 0.190}),
+    ],
+    "VI": [
+        (
+            "paper, three tasks",
+            {
+                "miou_40": 0.3866,
+                "rmse": 0.566,
+                "rmse_log": 0.209,
+                "normal_mean_deg": 23.95,
+                "normal_median_deg": 17.74,
+            },
+        ),
+        ("paper, NYU and KITTI in one", {"miou_40": 0.3876, "rmse": 0.59, "rmse_log": 0.213}),
+    ],
+}
+_TITLES = {
+    "I": "NYUv2: segmentation, depth and cost",
+    "II": "NYUv2: depth in detail",
+    "V": "KITTI: segmentation of six classes, depth",
+    "VI": "NYUv2: more tasks, more data sets",
+}
+_COLUMNS: dict[str, tuple[str, int, float]] = {  # figure -> heading, decimals, factor
+    "miou_40": ("mIoU %", 2, 100),
+    "miou_6": ("mIoU %", 2, 100),
+    "rmse": ("RMSE m", 3, 1),
+    "rmse_log": ("RMSE log", 3, 1),
+    "abs_rel": ("abs rel", 3, 1),
+    "sqr_rel": ("sqr rel", 3, 1),
+    "delta1": ("d < 1.25", 3, 1),
+    "delta2": ("d < 1.25^2", 3, 1),
+    "delta3": ("d < 1.25^3", 3, 1),
+    "normal_mean_deg": ("mean deg", 2, 1),
+    "normal_median_deg": ("median deg", 2, 1),
+    "parameters": ("param. M", 2, 1e-6),
+    "gmac": ("GMAC", 2, 1),
+    "latency_ms": ("ms", 1, 1),
+}
+_TABLES = {
+    "I": ("miou_40", "rmse", "rmse_log", "parameters", "gmac", "latency_ms"),
+    "II": ("rmse", "rmse_log", "abs_rel", "sqr_rel", "delta1", "delta2", "delta3"),
+    "V": ("miou_6", "rmse", "rmse_log"),
+    "VI": ("miou_40", "rmse", "rmse_log", "normal_mean_deg", "normal_median_deg"),
+}
+
+
+def tables(figures: dict[str, Any], name: str = "ours") -> str:
+    """The paper's Tables I and II (NYUv2) or V (KITTI), and VI where normals were scored, with our row below its rows.
+
+    The paper's figures are on all 654 test images; ours are on what was scored. FLOPs in the paper are its own count.
+    """
+    outdoors = figures.get("miou_6") is not None
+    shown = ["V"] if outdoors else ["I", "II", *(["VI"] if figures.get("normal_mean_deg") is not None else [])]
+    return "\n\n".join(_table(number, figures, name) for number in shown)
+
+
+def _table(number: str, figures: dict[str, Any], name: str) -> str:
+    keys = _TABLES[number]
+    rows = [*_PAPER[number], (f"{name} ({figures['images']} images, {figures['engine']})", figures)]
+    first = max(len(row[0]) for row in rows)
+    widths = [max(len(_COLUMNS[key][0]), 7) for key in keys]
+
+    def cell(row: dict[str, Any], key: str) -> str:
+        _, decimals, factor = _COLUMNS[key]
+        value = row.get(key)
+        return "-" if value is None else f"{value * factor:.{decimals}f}"
+
+    lines = [f"Table {number}. {_TITLES[number]}"]
+    lines.append("  ".join([" " * first, *(_COLUMNS[key][0].rjust(w) for key, w in zip(keys, widths, strict=True))]))
+    for label, row in rows:
+        cells = [cell(row, key).rjust(width) for key, width in zip(keys, widths, strict=True)]
+        lines.append("  ".join([label.ljust(first), *cells]))
+    return "\n".join(lines)

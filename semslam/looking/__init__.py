@@ -1,0 +1,1 @@
+"""Maps looked at by people: windows, pages, films, plans."""

@@ -1,0 +1,80 @@
+"""A map as a film: around it, or along the path of the camera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from semslam.atomic import replacing
+from semslam.camera import Camera
+from semslam.looking.viewed import Viewed
+from semslam.rendering.pictures import draw_path, picture, picture_camera
+from semslam.rendering.splatting import lit
+from semslam.rendering.viewpoint import orbit, overview, up_direction
+
+BACK = 0.6  # metres: a camera on the recorded path stands so far behind it, to see what lay around the frame
+
+
+def orbit_poses(viewed: Viewed, camera: Camera, count: int = 240) -> np.ndarray:
+    """(count, 4, 4) poses once around the map, starting where most of it is seen."""
+    up = up_direction(viewed.cloud, viewed.label_set, viewed.trajectory)
+    start = overview(viewed.cloud, camera, up, trajectory=viewed.trajectory)
+    centre = np.median(viewed.cloud.positions, axis=0).astype(np.float64)
+    return orbit(start, centre, up, count)
+
+
+def followed_poses(viewed: Viewed) -> np.ndarray:
+    """(N, 4, 4) poses of a viewer who walks behind the recorded camera."""
+    if viewed.trajectory is None or len(viewed.trajectory) == 0:
+        raise ValueError(f"{viewed.name or 'the map'} has no trajectory to follow; ask for an orbit instead")
+    followed = np.array(viewed.trajectory, np.float64)
+    followed[:, :3, 3] -= BACK * followed[:, :3, 2]
+    return followed
+
+
+def views_along(viewed: Viewed, along: str) -> np.ndarray:
+    """(N, 4, 4) poses of a film: "orbit" around the map, or "path", behind the recorded camera."""
+    if along == "path":
+        return followed_poses(viewed)
+    if along != "orbit":
+        raise ValueError(f"a film goes along the orbit or the path, not along {along!r}")
+    return orbit_poses(viewed, picture_camera())
+
+
+def write_video(
+    path: str | Path,
+    viewed: Viewed,
+    T_world_views: Iterable[np.ndarray],
+    *,
+    coloring: str = "label",
+    camera: Camera | None = None,
+    fps: float = 30.0,
+) -> int:
+    """Write an mp4 (MPEG-4 part 2, which media players open) of the map seen from the poses; the number of frames.
+
+    `coloring` is a name of COLORINGS, or error. The camera's path is drawn in.
+    """
+    import cv2
+
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"{path}: films are written as .mp4, not as {path.suffix or 'no suffix'}")
+    camera = camera or picture_camera(960, 720)
+    colors, count = viewed.colored(coloring), 0
+    with replacing(path) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (camera.width, camera.height))
+        if not writer.isOpened():
+            raise OSError(f"{path}: OpenCV cannot write films here; is the folder read-only?")
+        try:
+            for T_world_view in T_world_views:
+                shown = lit(colors, viewed.cloud, T_world_view) if coloring == "label" else colors
+                image = picture(viewed.cloud, camera, T_world_view, [shown])[0]
+                if viewed.trajectory is not None:
+                    image = draw_path(image, camera, T_world_view, viewed.trajectory)
+                writer.write(np.ascontiguousarray(image[..., ::-1]))
+                count += 1
+        finally:
+            writer.release()
+    return count

@@ -1,0 +1,126 @@
+"""A run as a Rerun recording: frames, what was perceived in them, poses and the map. Needs the extra `rerun`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from semslam import config as configs
+from semslam.atomic import replacing
+from semslam.judging.map_labels import most_probable
+from semslam.labels import LabelSet
+from semslam.looking.viewed import Viewed
+from semslam.perception import Perception
+from semslam.rendering.pictures import PATH_COLOR, class_color, class_name
+from semslam.runs import reconstruct as main_job
+from semslam.runs.folder import RunFolder
+from semslam.runs.run import Progress, RunConfig
+
+IMAGES = 60  # frames whose images are kept; poses are kept of all
+
+
+def load_rerun() -> tuple[Any, Any]:
+    """Rerun's SDK and its blueprints; ImportError, one line, where it is not installed."""
+    try:
+        import rerun
+        import rerun.blueprint
+    except ImportError:
+        raise ImportError("--rerun needs Rerun's SDK, which is optional: pip install 'semslam[rerun]'") from None
+    return rerun, rerun.blueprint
+
+
+def write_rerun(
+    path: str | Path, run: str | Path, viewed: Viewed, report: Callable[[int], None] = lambda total: None
+) -> None:
+    """Write an .rrd file. Classes have their names and colours; ids count from 1, 0 is unlabelled.
+
+    Entities: camera (poses of all frames, and the image plane), camera/color, camera/depth, camera/classes (of at most
+    60 frames, those with labels first), path, map/classes, map/colors. The timeline `frame` counts frames. report:
+    called with the number of frames with images after each.
+    """
+    rr, blueprints = load_rerun()
+    folder = RunFolder.open(run)
+    config = configs.load(folder.config, RunConfig)
+    path = Path(path)
+    if path.suffix != ".rrd":
+        raise ValueError(f"{path}: Rerun's recordings are written as .rrd, not as {path.suffix or 'no suffix'}")
+    with replacing(path) as temporary:
+        recording = rr.RecordingStream("semslam", recording_id=str(run))
+        recording.set_log_time_enabled(False)  # when this file was written is of no interest
+        recording.save(str(temporary), default_blueprint=_blueprint(blueprints))
+        recording.log("/", _annotations(rr, viewed.label_set), static=True)
+        _log_map(rr, recording, viewed)
+        _log_frames(rr, recording, config, Progress.from_state(folder.load_state()), report)
+        recording.flush()
+        recording.disconnect()
+
+
+def _blueprint(blueprints: Any) -> Any:
+    """The map beside the three images; of the map's two colourings the classes'."""
+    images = [blueprints.Spatial2DView(origin=f"camera/{name}", name=name) for name in ("color", "depth", "classes")]
+    hidden = ["- /map/colors", "- /camera/depth", "- /camera/classes"]
+    scene = blueprints.Spatial3DView(origin="/", contents=["+ /**", *hidden], name="map")
+    return blueprints.Blueprint(
+        blueprints.Horizontal(scene, blueprints.Vertical(*images), column_shares=[3, 1]), collapse_panels=True
+    )
+
+
+def _annotations(rr: Any, label_set: LabelSet) -> Any:
+    ids = [255, *range(len(label_set))]
+    return rr.AnnotationContext([((i + 1) % 256, class_name(label_set, i), class_color(label_set, i)) for i in ids])
+
+
+def _log_map(rr: Any, recording: Any, viewed: Viewed) -> None:
+    cloud = viewed.cloud
+    ids = cloud.labels() + np.uint8(1)
+    recording.log("map/classes", rr.Points3D(cloud.positions, radii=cloud.radii, class_ids=ids), static=True)
+    recording.log("map/colors", rr.Points3D(cloud.positions, radii=cloud.radii, colors=cloud.colors), static=True)
+    if viewed.trajectory is not None and len(viewed.trajectory) > 1:
+        strip = rr.LineStrips3D([viewed.trajectory[:, :3, 3]], colors=[PATH_COLOR], radii=0.004)
+        recording.log("path", strip, static=True)
+
+
+def _log_frames(rr: Any, recording: Any, config: RunConfig, progress: Progress, report: Callable[[int], None]) -> None:
+    sequence = config.open_sequence()
+    perceive = _perception(config, sequence)
+    pose_of = dict(zip(progress.indices, progress.poses))
+    camera = perceive.camera
+    pinhole = rr.Pinhole(image_from_camera=camera.K, resolution=[camera.width, camera.height], image_plane_distance=0.2)
+    recording.log("camera", pinhole, static=True)
+    for index, T in pose_of.items():
+        recording.set_time("frame", sequence=index)
+        recording.log("camera", rr.Transform3D(translation=T[:3, 3], mat3x3=T[:3, :3]))
+    chosen = _with_images(config, list(pose_of))
+    for index in chosen:
+        recording.set_time("frame", sequence=index)
+        observation = perceive(sequence[index])
+        recording.log("camera/color", rr.Image(observation.color).compress(jpeg_quality=85))
+        millimetres = np.clip(np.round(observation.depth * 1000), 0, 65535).astype(np.uint16)
+        ok, encoded = cv2.imencode(".png", millimetres)
+        assert ok
+        recording.log("camera/depth", rr.EncodedDepthImage(encoded.tobytes(), media_type="image/png", meter=1000.0))
+        if observation.class_probabilities is not None:
+            ids = most_probable(observation.class_probabilities) + np.uint8(1)
+            recording.log("camera/classes", rr.SegmentationImage(ids))
+        report(len(chosen))
+
+
+def _perception(config: RunConfig, sequence: Any) -> Perception:
+    perception = config.slam.perception
+    network = None
+    if "predicted" in (perception.depth, perception.labels):
+        network = main_job.predictor(perception.classes, config.weights, config.engine)
+    return Perception(perception, sequence.camera, sequence.label_set, network)
+
+
+def _with_images(config: RunConfig, indices: list[int]) -> list[int]:
+    """At most IMAGES of the frames: those with labels, if any have, evenly spread."""
+    perception = config.slam.perception
+    labelled = [i for i in indices if perception.labels != "none" and i % perception.labels_every == 0]
+    indices = labelled or indices
+    spread = np.linspace(0, len(indices) - 1, min(IMAGES, len(indices)))
+    return [indices[k] for k in np.unique(spread.round().astype(int))]

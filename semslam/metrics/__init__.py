@@ -1,0 +1,1 @@
+"""What is measured: each metric names its protocol. NumPy and SciPy alone."""

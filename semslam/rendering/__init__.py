@@ -1,0 +1,1 @@
+"""Maps as images, without a display."""

@@ -1,0 +1,282 @@
+"""Pictures of a map: single views, the preview of a run with its legend, the camera's path drawn in.
+
+Everything is drawn in software (see semslam.rendering.splatting): pictures are the same with and without a display.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from semslam.atomic import replacing
+from semslam.camera import Camera
+from semslam.cloud import SurfelCloud
+from semslam.frame import UNLABELLED
+from semslam.labels import LabelSet
+from semslam.rendering.coloring import COLORINGS, UNLABELLED_COLOR
+from semslam.rendering.splatting import lit, painted, render
+from semslam.rendering.viewpoint import overview, up_direction
+
+BACKGROUND = (228, 232, 238)  # white walls and white paper must both stand out against it
+PATH_COLOR = (214, 40, 40)
+INK = "#222222"
+
+
+def picture_camera(width: int = 960, height: int = 720, field_of_view: float = np.radians(50)) -> Camera:
+    """A pinhole camera for drawing, its horizontal field of view in radians."""
+    focal = width / 2 / np.tan(field_of_view / 2)
+    return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
+def picture(
+    cloud: SurfelCloud,
+    camera: Camera,
+    T_world_camera: np.ndarray,
+    colors: Sequence[np.ndarray],
+    *,
+    cull_back: bool = True,
+    background: tuple[int, int, int] = BACKGROUND,
+) -> list[np.ndarray]:
+    """The map from one pose, once for each colours (N, 3) uint8: (H, W, 3) uint8 each.
+
+    Drawn at twice the size and averaged down, so that edges are smooth in print. `cull_back` False shows surfaces
+    from behind as well.
+    """
+    import cv2
+
+    fine = camera.resized(2 * camera.width, 2 * camera.height)
+    rendering = render(cloud, fine, T_world_camera, cull_back=cull_back)
+    return [
+        cv2.resize(painted(rendering, c, background), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        for c in colors
+    ]
+
+
+def without_specks(cloud: SurfelCloud, neighbours: int = 12, share: float = 1 / 3) -> SurfelCloud:
+    """The cloud as pictures draw it: surfels without a class amid ones that have one take their nearest one's class.
+
+    A network labels every tenth frame, so that surfels which only the frames between have seen are grey specks on
+    surfaces whose class is known. A surfel counts as such a speck where at least `share` of its nearest `neighbours`
+    have a class; wider grey areas stay grey. For the eye only: files and figures keep what the map says.
+    """
+    from scipy.spatial import cKDTree
+
+    probabilities = cloud.class_probabilities
+    if probabilities is None or len(cloud) <= neighbours:
+        return cloud
+    known = probabilities.max(axis=1, initial=0) > 0
+    blank = np.flatnonzero(~known)
+    if len(blank) == 0 or not known.any():
+        return cloud
+    _, nearest = cKDTree(cloud.positions, balanced_tree=False).query(
+        cloud.positions[blank], k=list(range(2, neighbours + 2)), workers=-1
+    )
+    labelled = known[nearest]
+    specks = labelled.sum(axis=1) >= share * neighbours
+    chosen = nearest[np.arange(len(blank)), labelled.argmax(axis=1)]  # the first is the nearest
+    filled = probabilities.copy()
+    filled[blank[specks]] = probabilities[chosen[specks]]
+    return replace(cloud, class_probabilities=filled)
+
+
+def shown_colors(cloud: SurfelCloud, label_set: LabelSet, coloring: str, T_world_camera: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8 colours by a name of COLORINGS; those of classes are lit, so that flat areas show their shape."""
+    if coloring not in COLORINGS:
+        raise ValueError(f"there is no coloring {coloring!r}; there are {', '.join(COLORINGS)}")
+    colors = COLORINGS[coloring](cloud, label_set)
+    return lit(colors, cloud, T_world_camera) if coloring == "label" else colors
+
+
+def draw_path(
+    image: np.ndarray,
+    camera: Camera,
+    T_world_view: np.ndarray,
+    trajectory: np.ndarray,
+    color: tuple[int, int, int] = PATH_COLOR,
+) -> np.ndarray:
+    """The picture with the path of a trajectory (N, 4, 4) drawn over it, from a ring to a dot."""
+    import cv2
+
+    from semslam import poses
+
+    image = np.ascontiguousarray(image).copy()
+    if len(trajectory) == 0:
+        return image
+    T = poses.inverse(T_world_view)
+    points = np.asarray(trajectory)[:, :3, 3] @ T[:3, :3].T + T[:3, 3]
+    pixels = np.zeros((len(points), 2), np.int64)
+    in_front = points[:, 2] > 0.05
+    pixels[in_front] = np.round(np.clip(camera.project(points[in_front]), -30000, 30000) * 16)  # 1/16 pixel
+    kept = [0]  # segments shorter than the line is wide would string it like beads
+    for i in range(1, len(pixels)):
+        if i == len(pixels) - 1 or np.linalg.norm(pixels[i] - pixels[kept[-1]]) > 16 * camera.width / 200:
+            kept.append(i)
+    pixels, in_front = pixels[kept], in_front[kept]
+    thickness = max(1, round(camera.width / 480))
+    for width, stroke in ((thickness + 2, (255, 255, 255)), (thickness, color)):
+        for a, b, visible in zip(pixels[:-1], pixels[1:], in_front[:-1] & in_front[1:], strict=True):
+            if visible:
+                cv2.line(image, a.tolist(), b.tolist(), stroke, width, cv2.LINE_AA, shift=4)
+        for end, filled in ((0, False), (-1, True)):
+            if in_front[end]:
+                center, radius = pixels[end].tolist(), (2 * thickness + 1) * 16
+                line = cv2.FILLED if filled or stroke != color else width
+                cv2.circle(image, center, radius + (32 if stroke != color else 0), stroke, line, cv2.LINE_AA, shift=4)
+    return image
+
+
+def classes_present(cloud: SurfelCloud, label_set: LabelSet, threshold: float = 0.0) -> list[tuple[int, float]]:
+    """(class id, share of the map's surface in 0..1), largest first; id 255 is what was never labelled.
+
+    The share is by the area of the disks: surfels seen from near are small and many.
+    """
+    labels = cloud.labels()
+    area = np.bincount(labels, weights=cloud.radii.astype(np.float64) ** 2, minlength=UNLABELLED + 1)
+    share = area / max(float(area.sum()), 1e-12)
+    order = [i for i in np.argsort(-share, kind="stable") if share[i] > threshold]
+    return [(int(i), float(share[i])) for i in order if i < len(label_set) or i == UNLABELLED]
+
+
+def class_name(label_set: LabelSet, class_id: int) -> str:
+    """The name of a class as a legend prints it."""
+    return "unlabelled" if class_id == UNLABELLED else label_set.classes[class_id]
+
+
+def class_color(label_set: LabelSet, class_id: int) -> tuple[int, int, int]:
+    """The RGB colour of a class in pictures."""
+    if class_id == UNLABELLED:
+        return UNLABELLED_COLOR
+    red, green, blue = (int(c) for c in label_set.colors[class_id])
+    return red, green, blue
+
+
+def legend_entries(cloud: SurfelCloud, label_set: LabelSet) -> list[tuple[str, tuple[int, int, int]]]:
+    """(text, RGB colour) of every class present, with its share of the surface."""
+    return [
+        (class_name(label_set, i) + (f"  {100 * share:.1f} %" if share >= 0.0005 else ""), class_color(label_set, i))
+        for i, share in classes_present(cloud, label_set)
+    ]
+
+
+def write_figure(
+    path: str | Path,
+    images: Sequence[np.ndarray],
+    *,
+    title: str = "",
+    note: str = "",
+    legend: Sequence[tuple[str, tuple[int, int, int]]] = (),
+) -> None:
+    """Write pictures of one size side by side as PNG: title above on the left, note on the right, legend below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    # sizes in inches at 100 dots an inch: a picture's pixel is the figure's pixel
+    height, width = images[0].shape[0] / 100, images[0].shape[1] / 100
+    margin, gap, head = 0.25, 0.12, 0.55
+    total_width = 2 * margin + len(images) * width + (len(images) - 1) * gap
+    per_row = max(1, int((total_width - 2 * margin) // 2.2))
+    rows = -(-len(legend) // per_row)
+    foot = margin + 0.3 * rows + (0.1 if rows else 0)
+    total_height = head + height + foot
+    figure = Figure(figsize=(total_width, total_height), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    for k, image in enumerate(images):
+        left = (margin + k * (width + gap)) / total_width
+        axes = figure.add_axes((left, foot / total_height, width / total_width, height / total_height))
+        axes.imshow(image, interpolation="none", aspect="auto")
+        axes.set_axis_off()
+    line = 1 - 0.5 * head / total_height
+    figure.text(margin / total_width, line, title, fontsize=15, color=INK, va="center", weight="bold")
+    figure.text(1 - margin / total_width, line, note, fontsize=13, color=INK, va="center", ha="right")
+    if legend:
+        figure.legend(
+            handles=[
+                Patch(facecolor="#{:02x}{:02x}{:02x}".format(*color), edgecolor=INK, linewidth=0.4, label=text)
+                for text, color in legend
+            ],
+            loc="center",
+            bbox_to_anchor=(0.5, 0.5 * foot / total_height),
+            ncols=min(per_row, len(legend)),
+            frameon=False,
+            fontsize=13,
+            labelcolor=INK,
+            handlelength=1.1,
+            handleheight=1.1,
+            columnspacing=1.6,
+        )
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def preview(
+    path: str | Path,
+    cloud: SurfelCloud,
+    label_set: LabelSet,
+    *,
+    title: str = "",
+    trajectory: np.ndarray | None = None,
+    views: Sequence[str] = ("color", "label"),
+) -> None:
+    """Write a PNG: the map in its colours and in its labels side by side, a legend of the classes present, a title.
+
+    `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up. `views` names COLORINGS. Specks without a
+    class are drawn like their neighbours (see `without_specks`); how many surfels have none stands above.
+    """
+    camera = picture_camera()
+    cloud = without_specks(cloud)
+    if len(cloud):
+        up = up_direction(cloud, label_set, trajectory)
+        T_world_view = overview(cloud, camera, up, trajectory=trajectory)
+        colors = [shown_colors(cloud, label_set, name, T_world_view) for name in views]
+        images = picture(cloud, camera, T_world_view, colors)
+        if trajectory is not None:
+            images = [draw_path(image, camera, T_world_view, trajectory) for image in images]
+    else:
+        images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8) for _ in views]
+    note = f"{len(cloud):,} surfels"
+    legend = legend_entries(cloud, label_set)
+    write_figure(path, images, title=title, note=note, legend=legend)
+
+
+def legend_image(
+    cloud: SurfelCloud, label_set: LabelSet, *, hidden: Container[int] = (), chosen: int | None = None
+) -> np.ndarray:
+    """(H, W, 3) uint8: the classes present, one a line; the chosen one framed, the hidden ones pale."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    present = classes_present(cloud, label_set)
+    width, line, margin = 2.6, 0.3, 0.15
+    height = 2 * margin + line * max(len(present), 1)
+    figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    for k, (i, share) in enumerate(present):
+        y = margin + (k + 0.5) * line
+        color = "#{:02x}{:02x}{:02x}".format(*class_color(label_set, i))
+        pale = 0.25 if i in hidden else 1.0
+        if i == chosen:
+            axes.add_patch(Rectangle((0.06, y - 0.14), width - 0.12, 0.28, facecolor="none", edgecolor=INK))
+        axes.add_patch(Rectangle((0.15, y - 0.08), 0.16, 0.16, facecolor=color, edgecolor=INK, lw=0.4, alpha=pale))
+        axes.text(0.42, y, class_name(label_set, i), fontsize=11, color=INK, va="center", alpha=pale)
+        axes.text(width - 0.15, y, f"{100 * share:.1f} %", fontsize=11, color=INK, va="center", ha="right", alpha=pale)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write an RGB picture (H, W, 3) uint8; the format is the suffix of the path (.png, .jpg)."""
+    import cv2
+
+    path = Path(path)
+    ok, encoded = cv2.imencode(path.suffix, image[..., ::-1])
+    if not ok:
+        raise ValueError(f"{path}: pictures are written as .png or .jpg, not as {path.suffix!r}")
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())

@@ -1,0 +1,153 @@
+"""Where to stand to see a whole map: up, a raised view from outside, orbits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.cloud import SurfelCloud
+from semslam.labels import LabelSet
+from semslam.rendering.splatting import render
+
+SAMPLE = 20_000  # surfels are enough to judge a view; all of them only cost time
+
+
+def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """T_world_camera of a camera at `eye` that looks at `target` (3,), metres, with `up` (3,) towards the top."""
+    forward = np.asarray(target, np.float64) - eye
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, np.asarray(up, np.float64))
+    if np.linalg.norm(right) < 1e-6:  # looking straight up or down: any direction is as good for the image's right
+        right = np.cross(forward, np.eye(3)[np.argmin(np.abs(forward))])
+    right /= np.linalg.norm(right)
+    return poses.from_rotation_translation(np.column_stack([right, np.cross(forward, right), forward]), eye)
+
+
+def thinned(cloud: SurfelCloud, count: int = SAMPLE, seed: int = 0) -> SurfelCloud:
+    """At most `count` surfels, the same ones every time, with radii grown to cover about as much."""
+    if len(cloud) <= count:
+        return cloud
+    chosen = np.sort(np.random.default_rng(seed).choice(len(cloud), count, replace=False))
+    sample = cloud.selected(chosen)
+    sample.radii[:] *= np.sqrt(len(cloud) / count)
+    return sample
+
+
+def up_direction(
+    cloud: SurfelCloud, label_set: LabelSet | None = None, trajectory: np.ndarray | None = None
+) -> np.ndarray:
+    """(3,) unit vector towards the ceiling.
+
+    Taken from the surfels labelled floor where there are some, else from the surfaces that lie level when cameras
+    (trajectory (N, 4, 4), T_world_camera) are held upright, else from those nearest to the y axis of the first camera.
+    """
+    normals, weight = cloud.normals.astype(np.float64), cloud.radii.astype(np.float64) ** 2
+    labels = cloud.labels()
+    if label_set is not None:
+        for name, sign in (("floor", 1.0), ("ceiling", -1.0)):
+            chosen = labels == label_set.id_of(name) if name in label_set.classes else np.zeros(len(cloud), bool)
+            if chosen.sum() > max(50, 0.005 * len(cloud)):
+                start = np.median(normals[chosen], axis=0) * sign
+                return _refined(start, normals[chosen] * sign, weight[chosen])
+    start = np.array([0.0, -1.0, 0.0])
+    if trajectory is not None and len(trajectory):
+        start = -np.asarray(trajectory)[:, :3, 1].mean(axis=0)
+    start /= np.linalg.norm(start)
+    level = normals @ start > np.cos(np.radians(40))
+    return _refined(start, normals[level], weight[level]) if level.any() else start
+
+
+def _refined(direction: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The mode of the normals nearest to a direction: a mean over a cone that narrows around itself."""
+    direction = direction / max(float(np.linalg.norm(direction)), 1e-12)
+    for degrees in (30, 20, 12, 8, 5, 5, 5):
+        inside = normals @ direction > np.cos(np.radians(degrees))
+        mean = (normals[inside] * weight[inside, None]).sum(axis=0)
+        if np.linalg.norm(mean) == 0:
+            break
+        direction = mean / np.linalg.norm(mean)
+    return direction
+
+
+def level_axes(up: np.ndarray) -> np.ndarray:
+    """(3, 3) rotation whose rows are two level directions and `up`: world to a frame with z towards the ceiling."""
+    first = np.cross(up, np.eye(3)[np.argmin(np.abs(up))])
+    first /= np.linalg.norm(first)
+    return np.stack([first, np.cross(up, first), up])
+
+
+def raised_direction(up: np.ndarray, azimuth: float, elevation: float) -> np.ndarray:
+    """(3,) unit vector from the scene to a viewer at that azimuth and elevation, radians."""
+    a, b, c = level_axes(up)
+    return np.cos(elevation) * (np.cos(azimuth) * a + np.sin(azimuth) * b) + np.sin(elevation) * c
+
+
+def framed(
+    positions: np.ndarray, direction: np.ndarray, up: np.ndarray, camera: Camera, path: np.ndarray | None = None
+) -> np.ndarray:
+    """T_world_camera of a viewer in that direction (3,) whose image the points (N, 3) fill but for a small margin.
+
+    A few points in a thousand at each edge may fall outside: stray surfels must not shrink the room. All of a
+    camera's `path` (M, 3) is inside.
+    """
+    centre = np.median(positions, axis=0)
+    R = look_at(direction, np.zeros(3), up)[:3, :3]
+    local = (positions - centre) @ R  # camera axes, centred
+    ends = (np.zeros((0, 3)) if path is None else path - centre) @ R
+    margin = 0.94
+    half_x = margin * min(camera.cx, camera.width - camera.cx) / camera.fx
+    half_y = margin * min(camera.cy, camera.height - camera.cy) / camera.fy
+    shift, distance = np.zeros(2), 0.0
+    for _ in range(8):  # each side asks for a distance; the shift makes opposite sides ask for the same
+        needs = []
+        for axis, half, sign in ((0, half_x, 1), (0, half_x, -1), (1, half_y, 1), (1, half_y, -1)):
+            surfels = sign * (local[:, axis] - shift[axis]) / half - local[:, 2]
+            cameras = sign * (ends[:, axis] - shift[axis]) / half - ends[:, 2]
+            needs.append(max(float(np.percentile(surfels, 99.7)), float(cameras.max(initial=-np.inf))))
+        distance = max(needs)
+        shift += 0.25 * np.array([(needs[0] - needs[1]) * half_x, (needs[2] - needs[3]) * half_y])
+    distance = max(distance, 0.1)
+    return poses.from_rotation_translation(R, centre + R @ np.array([shift[0], shift[1], -distance]))
+
+
+def overview(
+    cloud: SurfelCloud,
+    camera: Camera,
+    up: np.ndarray,
+    *,
+    trajectory: np.ndarray | None = None,
+    elevation: float = np.radians(38),
+) -> np.ndarray:
+    """T_world_camera of the raised view from outside that shows most of the map.
+
+    Of twelve directions, that from which the most surfels are visible with surfels that face away left out, so that
+    near walls and the ceiling open the room. With a trajectory, directions from which the cameras looked count more.
+    """
+    if len(cloud) == 0:
+        return look_at(up * 2, np.zeros(3), up)
+    sample = thinned(cloud)
+    small = camera.resized(max(camera.width // 4, 32), max(camera.height // 4, 24))
+    path = None if trajectory is None or len(trajectory) == 0 else np.asarray(trajectory)[:, :3, 3]
+    best, best_score = np.eye(4), -1.0
+    for azimuth in np.arange(12) * (2 * np.pi / 12):
+        direction = raised_direction(up, azimuth, elevation)
+        T_world_view = framed(sample.positions, direction, up, small, path)
+        seen = render(sample, small, T_world_view).index
+        score = len(np.unique(seen[seen >= 0])) / len(sample)
+        if path is not None and trajectory is not None:
+            looking = np.asarray(trajectory)[:, :3, 2].mean(axis=0)
+            score *= 1 + 0.5 * float(-direction @ looking)
+        if score > best_score:
+            best, best_score = T_world_view, score
+    return best
+
+
+def orbit(T_world_start: np.ndarray, centre: np.ndarray, up: np.ndarray, count: int) -> np.ndarray:
+    """(count, 4, 4) poses once around the vertical axis through `centre` (3,), from a first pose."""
+    turns = []
+    for angle in np.arange(count) * (2 * np.pi / count):
+        rotation = poses.exp(np.concatenate([np.zeros(3), up * angle]))[:3, :3]
+        turn = poses.from_rotation_translation(rotation, centre - rotation @ centre)
+        turns.append(turn @ T_world_start)
+    return np.stack(turns)

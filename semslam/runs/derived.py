@@ -1,0 +1,64 @@
+"""A run made from another one: the same surfels and poses with other class scores, in a folder of its own."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semslam import config as configs
+from semslam.geometry import export
+from semslam.rendering import pictures
+from semslam.labels import LABEL_SETS
+from semslam.geometry.tsdf_mesh import labelled
+from semslam.runs.run import RunConfig
+from semslam.runs.folder import RunFolder
+
+# what metrics.json says of the geometry holds for the new run too, what it says of labels does not
+KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
+
+
+def write_derived(
+    source: RunFolder, out: Path, config: RunConfig, scores: np.ndarray, metrics: dict[str, Any], associations: bool
+) -> RunFolder:
+    """Write the run of `source` with other scores (N, C), a row for each surfel of its map in the order of the slots.
+
+    metrics are added to what the source's say of geometry. `associations`: whether the new run can be relabelled too.
+    The mesh, where there is one, gets its labels from the surfels anew.
+    """
+    if out.resolve() == source.path.resolve():
+        raise ValueError(f"{out}: a run is not written over the one that it is made from; name another --out")
+    folder = RunFolder.create(out)
+    if associations:
+        shutil.copyfile(source.associations, folder.associations)
+    elif folder.associations.is_file():
+        folder.associations.unlink()
+    state = source.load_state()
+    folder.save_state(state | {"scores": scores})
+    configs.save(folder.config, config)
+    if source.trajectory.is_file():
+        shutil.copyfile(source.trajectory, folder.trajectory)
+    old = source.load_metrics() if source.metrics.is_file() else {}
+    folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT)} | metrics)
+    cloud, label_set = folder.load_cloud()
+    export.write_map_ply(folder.map, cloud, label_set)
+    if len(cloud):
+        trajectory = folder.load_trajectory().T_world_camera if folder.trajectory.is_file() else None
+        title = Path(config.sequence).name
+        pictures.preview(folder.preview, cloud, label_set, title=title, trajectory=trajectory)
+    folder.mesh.unlink(missing_ok=True)
+    if source.mesh.is_file() and len(cloud):
+        mesh = labelled(export.read_mesh_ply(source.mesh), cloud)
+        export.write_mesh(folder.mesh, mesh, label_set)
+    return folder
+
+
+def with_labels(config: RunConfig, weights: str | None, classes: str, engine: str | None) -> RunConfig:
+    """The settings of a run like this one whose labels a network predicts."""
+    if classes not in LABEL_SETS:
+        raise ValueError(f"--classes is {classes!r}, expected one of {', '.join(LABEL_SETS)}")
+    perception = replace(config.slam.perception, labels="predicted", classes=classes)
+    return replace(config, weights=weights, engine=engine, slam=replace(config.slam, perception=perception))

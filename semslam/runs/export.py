@@ -1,0 +1,48 @@
+"""What other programs can open of a run, in one folder: surfels, meshes, class clouds, objects, floor plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from semslam.geometry import export
+from semslam.looking.floor_plan import floor_plan, write_floor_plan
+from semslam.geometry.objects import objects, write_objects_csv
+from semslam.runs.folder import RunFolder
+from semslam.rendering.viewpoint import up_direction
+
+MESHES = ("mesh.ply", "mesh.obj", "mesh.glb")
+
+
+def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
+    """Write the exports of a run one after another; yields (what it is, its path) of each when it is written.
+
+    surfels.ply and surfels.pcd; mesh.ply, mesh.obj and mesh.glb in the recorded colours and mesh_labels.glb in the
+    classes', where the run has a mesh; classes/NN_NAME.ply; objects.csv; floor_plan.png. `out` is made.
+    """
+    folder = RunFolder.open(run)
+    cloud, label_set = folder.load_cloud()
+    if len(cloud) == 0:
+        raise ValueError(f"{run}: its map is empty; there is nothing to export")
+    trajectory = folder.load_trajectory().T_world_camera if folder.trajectory.is_file() else None
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("surfels.ply", "surfels.pcd"):
+        export.write_map(out / name, cloud, label_set)
+        yield "surfels", out / name
+    if folder.mesh.is_file():
+        mesh = export.read_mesh_ply(folder.mesh)
+        for name in MESHES:
+            export.write_mesh(out / name, mesh, label_set)
+            yield "mesh", out / name
+        export.write_mesh(out / "mesh_labels.glb", mesh, label_set, by="label")
+        yield "mesh of classes", out / "mesh_labels.glb"
+    up = up_direction(cloud, label_set, trajectory)
+    if cloud.class_probabilities is not None:
+        for path in export.write_class_clouds(out / "classes", cloud, label_set):
+            yield "class", path
+        write_objects_csv(out / "objects.csv", objects(cloud, label_set, up=up))
+        yield "objects", out / "objects.csv"
+    plan = floor_plan(cloud, label_set, up=up, trajectory=trajectory)
+    write_floor_plan(out / "floor_plan.png", plan, label_set, title=Path(run).resolve().name)
+    yield "floor plan", out / "floor_plan.png"

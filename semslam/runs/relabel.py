@@ -1,0 +1,63 @@
+"""Other labels for a finished run: another network's predictions fused into the same surfels, without running SLAM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semslam import config as configs
+from semslam.runs.derived import with_labels, write_derived
+from semslam.engine.fusion import Fusion
+from semslam.engine.label_fusion import label_fusion
+from semslam.runs.reconstruct import predictor
+from semslam.perception import Perception
+from semslam.runs.run import RunConfig
+from semslam.runs.folder import RunFolder
+from semslam.engine.surfels import SurfelMap
+
+
+def relabel(
+    run: str | Path,
+    out: str | Path,
+    *,
+    weights: str | None = None,
+    classes: str = "nyu13",
+    engine: str | None = None,
+    report: Callable[[int], None] = lambda total: None,
+) -> RunFolder:
+    """Fuse the predictions of a network into the surfels of a run; the new run, whose labels equal bit by bit those of
+    a full run with these weights.
+
+    Whatever the run's own labels came from: truth, another network, or nowhere. Where its depth was predicted, depth
+    and so the surfels stay those of the old network. report: called with the number of frames after each one.
+    """
+    source = RunFolder.open(run)
+    config = with_labels(configs.load(source.config, RunConfig), weights, classes, engine)
+    state = source.load_state()
+    if not source.associations.is_file() or "run_events" not in state:
+        raise FileNotFoundError(
+            f"{run}: {source.associations.name} is missing, without which nothing says which surfel was seen where; "
+            f"make the run again, or relabel the run that this one was refined from"
+        )
+    associations = source.load_associations(int(state["run_events"]))
+
+    sequence = config.open_sequence()
+    network = predictor(classes, weights, engine)
+    perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
+    weights_of_pixels = Fusion(perceive.camera, config.slam.fusion).weights
+    labels = label_fusion(config.slam.labels)
+    frames = len(associations.frames)
+
+    def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, frame: int) -> None:
+        probabilities = perceive(sequence[frame]).class_probabilities
+        if probabilities is not None:
+            labels.fuse(surfels, chunks, pixels, probabilities, weights_of_pixels, frame)
+        report(frames)
+
+    slots = SurfelMap.from_state(state, config.slam.map).slots()
+    scores = associations.refuse(perceive.num_classes, fuse, slots)
+    metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
+    return write_derived(source, Path(out), config, scores, metrics, associations=True)

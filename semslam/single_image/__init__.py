@@ -1,0 +1,1 @@
+"""Networks on single images: predictions, and where a network looks."""

@@ -1,0 +1,282 @@
+"""The pose of a frame against the map's predicted view: geometry and colour together, coarse to fine.
+
+Minimised over T_live_view: the robust sum of squared point-to-plane distances, in units of the sensor's noise, and of
+differences of grey, in units of their own spread, with a weak prior around the predicted motion. Directions that the
+geometry does not determine (along a bare wall) are taken from the geometric term, and so are held by colour where
+there is texture and by the prior where there is none (Zhang, Kaess and Singh, ICRA 2016).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.frame import Observation, View
+from semslam.tracking import registration_kernels as kernels
+
+f32 = np.float32
+FULL = np.zeros((6, 6), np.int64)  # where the sums hold the elements of a symmetric matrix
+FULL[np.triu_indices(6)] = FULL.T[np.triu_indices(6)] = np.arange(kernels.TRIANGLE)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stage of the coarse-to-fine search."""
+
+    every: int  # so many-th point of the model takes part
+    pyramid: int  # the grey images are halved so often
+    iterations: int  # at most
+    gate: float  # metres: pairs further apart are not the same surface
+
+
+@dataclass(frozen=True)
+class RegistrationConfig:
+    """How a frame is registered against a view."""
+
+    levels: tuple[Level, ...] = (Level(4, 2, 8, 0.2), Level(2, 1, 5, 0.1), Level(1, 0, 4, 0.07))
+    rotation_iterations: int = 5  # of the SO(3) pre-alignment on the coarsest level
+    normal_gate_deg: float = 40.0
+    noise: float = 0.0012  # standard deviation of depth at 0.4 m ...
+    noise_quadratic: float = 0.0019  # ... growing with (z - 0.4)^2 (Nguyen et al. 2012)
+    tukey: float = 4.685  # standard deviations at which a distance stops to count
+    huber: float = 1.345  # standard deviations from which a grey difference counts linearly
+    min_gradient: float = 2.0  # grey levels a pixel: flatter places tell nothing
+    trusted: float = 10.0  # confidence from which a surfel counts in full
+    border: float = 5.0  # weight falls to a half where a ray's squared slope is 1 / border: depth is distorted there
+    color_weight: float = 0.1  # of the grey term against its statistical weight
+    prior_translation: float = 0.02  # metres, standard deviation of the motion model a frame
+    prior_rotation: float = 0.02  # radians
+    degenerate: float = 0.004  # mean squared share of the normals along a direction that geometry does not hold
+    converged: float = 1e-4  # metres and radians: smaller steps end a level
+    correlation: float = 25.0  # neighbouring pixels err together: so many count as one measurement
+
+
+@dataclass(frozen=True, eq=False)
+class Linearization:
+    """One term's normal equations, hessian x = -gradient, and what they were made of."""
+
+    hessian: np.ndarray  # (6, 6) J^T W J
+    gradient: np.ndarray  # (6,) J^T W r
+    cost: float  # weighted sum of squared residuals, in units of the noise
+    weight: float  # sum of robust weights
+    count: int  # points that took part
+    mean: float  # of the grey residuals, exposure still in them; 0 for geometry, where nobody asks
+    rms: float  # of the residuals, unweighted and without exposure; metres or grey levels
+
+    @property
+    def spread(self) -> float:
+        """Weighted standard deviation of the residuals, in units of the noise assumed."""
+        return math.sqrt(self.cost / max(self.weight, 1e-9))
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """The pose found for a frame, and how well it fits; whether to believe it is the caller's to say."""
+
+    T_world_camera: np.ndarray  # (4, 4)
+    information: np.ndarray  # (6, 6) inverse covariance of the twist (translation, rotation), camera frame
+    geometry: Linearization  # on the finest level
+    color: Linearization
+    visible: int  # points of the model inside the live image
+    measured: int  # of them with live depth
+    live_grey: float  # mean of the image, 0..255
+    model_grey: float  # mean of what the map shows there
+
+    @property
+    def fitting(self) -> float:
+        """Share of the measured points that fit."""
+        return self.geometry.count / max(self.measured, 1)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        return np.linalg.inv(self.information)
+
+    @property
+    def std(self) -> float:
+        """Metres, and radians: the standard deviation of the pose along its least certain direction."""
+        return float(np.linalg.eigvalsh(self.information)[0] ** -0.5)
+
+
+@dataclass(eq=False)
+class _Search:
+    """Where a registration stands."""
+
+    T: np.ndarray  # (4, 4) T_live_view
+    geometry: Linearization
+    color: Linearization
+    geometry_scale: float = 6.0  # of the sensor's noise: wide until the residuals say better
+    grey_scale: float = 20.0  # grey levels
+    grey_offset: float = 0.0  # exposure: live minus model
+    visible: int = 0
+    measured: int = 0
+    information: np.ndarray = field(default_factory=lambda: np.eye(6))
+
+
+class Registrar:
+    """Registers frames of one camera against views; holds the working images."""
+
+    def __init__(self, camera: Camera, config: RegistrationConfig | None = None) -> None:
+        self.camera = camera
+        self.config = config or RegistrationConfig()
+        height, width = camera.shape
+        levels = max(level.pyramid for level in self.config.levels) + 1
+        self._intrinsics = [_halved_intrinsics(camera, k) for k in range(levels)]
+        self._live = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
+        self._model = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
+        self._greys = [np.empty(0, f32)] * levels  # of the model's points, by pyramid level
+        self._noise = np.array([self.config.noise, self.config.noise_quadratic], f32)
+
+    def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
+        """The pose of an observation, which needs normals, against a view of the map, searched around T_prior."""
+        if observation.normals is None:
+            raise ValueError(f"frame {observation.frame.index} has no normals; call `Fusion.prepare` first")
+        self._see(observation, view)
+        T_prior_live_view = poses.inverse(T_prior) @ view.T_world_camera
+        search = _Search(T_prior_live_view, _unpacked(np.zeros(kernels.SUMS)), _unpacked(np.zeros(kernels.SUMS)))
+        self._turn(search, observation)
+        for number in range(len(self.config.levels)):
+            self._descend(number, search, observation, T_prior_live_view)
+        # Inverses are transposes: a rotation's rounding would double with every frame that builds on it.
+        T = poses.orthonormalized(view.T_world_camera @ poses.inverse(search.T))
+        coarse = self._model[-1][self._model[-1] >= 0]
+        return Registration(
+            T, search.information, search.geometry, search.color, search.visible, search.measured,
+            float(self._live[-1].mean()), float(coarse.mean()) if len(coarse) else 0.0,
+        )  # fmt: skip
+
+    def _see(self, observation: Observation, view: View) -> None:
+        """Grey pyramids of both sides, and how much the model's points count."""
+        c = self.config
+        self._live[0][:] = cv2.cvtColor(observation.color, cv2.COLOR_RGB2GRAY)
+        self._model[0] = view.grey
+        for pyramid in (self._live, self._model):
+            for fine, coarse in pairwise(pyramid):
+                kernels.halved(fine, coarse)
+        self._points = view.points
+        # a surfel that few frames made repeats their errors
+        self._roots = np.sqrt(np.minimum(view.points[:, 6] / f32(c.trusted), 1))
+        self._greys[0] = view.grey[view.pixels[:, 1], view.pixels[:, 0]]
+        for level in c.levels:
+            if level.pyramid > 0:
+                self._greys[level.pyramid] = np.empty(len(view.points), f32)
+                kernels.sample_grey(
+                    view.points, level.every, self._model[level.pyramid], self._intrinsics[level.pyramid],
+                    self._greys[level.pyramid],
+                )  # fmt: skip
+        self._share = view.stride**2 / c.correlation  # of a measurement that one point is worth
+        self._sums = np.empty((-(-len(view.points) // kernels.BLOCK), 3, kernels.SUMS), f32)
+
+    def _linearized(
+        self, number: int, search: _Search, observation: Observation
+    ) -> tuple[Linearization, Linearization]:
+        """Geometry and colour at the search's pose, on one level."""
+        c, level = self.config, self.config.levels[number]
+        blocks = -(-len(self._points) // (level.every * kernels.BLOCK))
+        gates = np.array(
+            [
+                level.gate, np.cos(np.radians(c.normal_gate_deg)), search.geometry_scale, c.tukey,
+                search.grey_scale, search.grey_offset, c.min_gradient**2, c.huber,
+                c.border,
+            ], f32,
+        )  # fmt: skip
+        kernels.linearize(
+            self._points, self._roots, self._greys[level.pyramid], level.every, search.T.astype(f32), observation.depth,
+            observation.normals, self._intrinsics[0], self._live[level.pyramid], self._intrinsics[level.pyramid],
+            self._noise, gates, self._sums[:blocks],
+        )  # fmt: skip
+        geometry, color, seen = self._sums[:blocks].sum(axis=0, dtype=np.float64)
+        search.visible, search.measured = int(seen[0]), int(seen[1])
+        return _unpacked(geometry), _unpacked(color)
+
+    def _turn(self, search: _Search, observation: Observation) -> None:
+        """SO(3) pre-alignment: turn the prior by what the coarse images say, for fast rotation (Lovegrove 2011).
+
+        Kept only where the images then agree better.
+        """
+        if not self.config.rotation_iterations:
+            return
+        start, best = search.T, None
+        for _ in range(self.config.rotation_iterations + 1):
+            _, color = self._linearized(0, search, observation)
+            if color.count < 50:
+                break
+            score = color.rms
+            if best is None or score < best[0]:
+                best = score, search.T
+            hessian = color.hessian[3:, 3:] + 1e-3 * np.trace(color.hessian[3:, 3:]) * np.eye(3)
+            step = -np.linalg.solve(hessian, color.gradient[3:])
+            search.T = poses.exp(np.concatenate([np.zeros(3), step])) @ search.T
+            if np.linalg.norm(step) < 10 * self.config.converged:
+                break
+        search.T = start if best is None else best[1]
+
+    def _descend(self, number: int, search: _Search, observation: Observation, T_prior: np.ndarray) -> None:
+        """Gauss-Newton iterations on one level."""
+        c, level = self.config, self.config.levels[number]
+        share = level.every * self._share
+        enough = c.converged * (1 if number == len(c.levels) - 1 else 5)  # a finer level follows
+        for _ in range(level.iterations):
+            search.geometry, search.color = geometry, color = self._linearized(number, search, observation)
+            # Widths for the next iteration; never so narrow that a better pose could not be found any more.
+            spread = min(max(geometry.spread, 0.2), 6.0)
+            search.geometry_scale = 1.2 * spread
+            search.grey_offset = color.mean
+            grey_spread = max(color.spread, 3.0 / search.grey_scale)
+            search.grey_scale = min(max(1.1 * grey_spread * search.grey_scale, 3.0), 30.0)
+
+            hessian, gradient = self._held(geometry)
+            color_share = c.color_weight / grey_spread**2
+            hessian = share * (hessian / spread**2 + color_share * color.hessian)
+            gradient = share * (gradient / spread**2 + color_share * color.gradient)
+            prior = 1 / np.array([c.prior_translation**2] * 3 + [c.prior_rotation**2] * 3)
+            search.information = hessian + np.diag(prior)
+            step = -np.linalg.solve(search.information, gradient + prior * poses.log(search.T @ poses.inverse(T_prior)))
+            search.T = poses.exp(step) @ search.T
+            if max(np.linalg.norm(step[:3]), np.linalg.norm(step[3:])) < enough:
+                break
+
+    def _held(self, geometry: Linearization) -> tuple[np.ndarray, np.ndarray]:
+        """The geometric normal equations without the directions that only the noise of the normals holds.
+
+        Rotations are counted as motion at the typical distance of the points, so that all six eigenvalues are mean
+        squared shares of the normals along a direction: 1 for motion straight at a wall, 0 along it.
+        """
+        diagonal = geometry.hessian.diagonal()
+        total = diagonal[:3].sum()  # the sum of weights, since normals are units
+        if total <= 0:
+            return np.zeros((6, 6)), np.zeros(6)
+        reach = math.sqrt(max(diagonal[3:].sum() / total, 1e-6))
+        scale = np.array([1, 1, 1, 1 / reach, 1 / reach, 1 / reach])
+        scales = scale[:, None] * scale
+        values, vectors = np.linalg.eigh(geometry.hessian * scales / total)
+        keep = np.minimum(np.maximum(values / self.config.degenerate - 1, 0), 1)
+        hessian = (vectors * (keep * values)) @ vectors.T * total
+        gradient = (vectors * keep) @ vectors.T @ (scale * geometry.gradient)
+        return hessian / scales, gradient / scale
+
+
+def _halved_intrinsics(camera: Camera, times: int) -> np.ndarray:
+    """fx, fy, cx, cy (float32) of an image halved so often, pixel centres on pixel centres."""
+    scale = 0.5**times
+    cx, cy = (camera.cx + 0.5) * scale - 0.5, (camera.cy + 0.5) * scale - 0.5
+    return np.array([camera.fx * scale, camera.fy * scale, cx, cy], f32)
+
+
+def _unpacked(sums: np.ndarray) -> Linearization:
+    hessian = sums[FULL]
+    count = int(sums[kernels.COUNT])
+    return Linearization(
+        hessian=hessian,
+        gradient=sums[kernels.TRIANGLE : kernels.TRIANGLE + 6].copy(),
+        cost=float(sums[kernels.WRR]),
+        weight=float(sums[kernels.W]),
+        count=count,
+        mean=float(sums[kernels.R]) / max(count, 1),
+        rms=math.sqrt(sums[kernels.RR] / max(count, 1)),
+    )

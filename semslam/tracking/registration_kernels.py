@@ -1,0 +1,219 @@
+"""Compiled loops of tracking: grey pyramids, the model's points, and the two error terms with their Jacobians.
+
+The unknown is T_live_view, which takes points of the view's camera (the map as predicted) to the live camera, and
+its small change exp(twist) from the left, twist = (translation, rotation) as in `poses`.
+
+Every reduction adds fixed blocks of points in float32 and the blocks in float64, so that the result is the same for
+any number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from semslam.compiled import PARALLEL, SERIAL
+from semslam.engine.depth_filter import depth_sigma
+from semslam.frame import NO_GREY
+
+BLOCK = 512  # points a block of the reduction
+
+# Columns of a term's sums: 21 of the upper triangle of J^T W J, 6 of J^T W r, then
+# the weighted sum of r^2, the sum of weights, the count of inliers, the plain sum of r and of r^2.
+TRIANGLE, SUMS = 21, 32
+WRR, W, COUNT, R, RR = 27, 28, 29, 30, 31
+
+
+@njit(**PARALLEL)
+def halved(image, out):
+    """The mean of the known pixels of each 2x2 block; NO_GREY where none is known."""
+    height, width = out.shape
+    for v_ in prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        for u in range(width):
+            total, known = np.float32(0), 0
+            for dv in range(2):
+                for du in range(2):
+                    value = image[2 * v + dv, 2 * u + du]
+                    if value >= 0:
+                        total += value
+                        known += 1
+            out[v, u] = total / np.float32(known) if known > 0 else np.float32(NO_GREY)
+
+
+@njit(**PARALLEL)
+def sample_grey(points, every, image, intrinsics, out):
+    """Grey of a level (H, W) at the projections of every so many-th point.
+
+    Bilinear over the known pixels around; NO_GREY if too few are known.
+    """
+    height, width = image.shape
+    fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
+    for k_ in prange((len(points) + every - 1) // every):
+        i = np.int64(k_) * every  # prange counts unsigned
+        z = points[i, 2]
+        u, v = fx * points[i, 0] / z + cx, fy * points[i, 1] / z + cy
+        u_0, v_0 = int(np.floor(u)), int(np.floor(v))
+        total, weights = np.float32(0), np.float32(0)
+        for dv in range(2):
+            for du in range(2):
+                uu, vv = u_0 + du, v_0 + dv
+                if uu >= 0 and vv >= 0 and uu < width and vv < height and image[vv, uu] >= 0:
+                    weight = (np.float32(1) - abs(u - np.float32(uu))) * (np.float32(1) - abs(v - np.float32(vv)))
+                    total += weight * image[vv, uu]
+                    weights += weight
+        out[i] = total / weights if weights > np.float32(0.25) else np.float32(NO_GREY)
+
+
+@njit(**SERIAL)
+def _dot(a, b, products):
+    """The scalar product of two rows (BLOCK,), halves onto halves: vectors without the compiler choosing an order."""
+    half = BLOCK // 2
+    for k in range(half):
+        products[k] = a[k] * b[k] + a[k + half] * b[k + half]
+    while half > 1:
+        half //= 2
+        for k in range(half):
+            products[k] += products[k + half]
+    return products[0]
+
+
+@njit(**SERIAL)
+def _reduce(rows, n, out):
+    """Sums of products of the rows (8, BLOCK): six of sqrt(w) J, sqrt(w) r, and r itself in the last."""
+    products = np.empty(BLOCK // 2, np.float32)
+    rows[:, n:] = np.float32(0)
+    m = 0
+    for a in range(6):
+        for b in range(a, 6):
+            out[m] = _dot(rows[a], rows[b], products)
+            m += 1
+    for a in range(6):
+        out[m] = _dot(rows[a], rows[6], products)
+        m += 1
+    out[WRR] = _dot(rows[6], rows[6], products)
+    out[COUNT] = n
+    out[RR] = _dot(rows[7], rows[7], products)
+
+
+@njit(**PARALLEL)
+def linearize(
+    points, roots, model_grey, every, T, depth, normals, intrinsics, image, image_intrinsics, noise, gates, out
+):
+    """Both error terms of every so many-th of the model's points against the live frame, at T = T_live_view.
+
+    Geometry: r = n . (p - x), x the model point and n its normal in the live camera, p the live point at the pixel
+    nearest to the projection of x (projective data association, Blais and Levine 1995; point-to-plane, Chen and
+    Medioni 1992). Perturbing the model by exp(twist) equals perturbing p by its inverse, so J = -(n, p x n), exactly.
+    Colour: r = I(pi(x)) - c - offset, with J = grad I . d pi / dx . (1, -[x]x), grad I that of the bilinear
+    interpolation.
+
+    roots: of the points' own weights.
+    noise: the sensor's, as `depth_sigma` takes it.
+    gates: 0 largest distance of the pair (m), 1 smallest cosine of the normals, 2 scale of the geometric residual
+    (in units of the sensor's noise), 3 Tukey's constant, 4 scale of the grey residual (grey levels), 5 grey offset,
+    6 smallest squared gradient, 7 Huber's constant, 8 loss of weight towards the border of the image.
+
+    out (blocks, 3, SUMS) float32: geometry, colour, and counts [visible points, of them with live depth].
+    """
+    height, width = depth.shape
+    image_height, image_width = image.shape
+    fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
+    gx, gy, hx, hy = image_intrinsics[0], image_intrinsics[1], image_intrinsics[2], image_intrinsics[3]
+    far2, cosine = gates[0] * gates[0], gates[1]
+    icp_scale, tukey, grey_scale, offset, gradient2, huber = gates[2], gates[3], gates[4], gates[5], gates[6], gates[7]
+    border = gates[8]
+    one, half = np.float32(1), np.float32(0.5)
+    for block_ in prange(out.shape[0]):
+        block = np.int64(block_)  # prange counts unsigned
+        geometry = np.empty((8, BLOCK), np.float32)
+        colour = np.empty((8, BLOCK), np.float32)
+        n_geometry, n_colour, visible, measured = 0, 0, 0, 0
+        w_geometry, w_colour, r_colour = np.float32(0), np.float32(0), np.float32(0)
+        for i in range(block * BLOCK * every, min((block + 1) * BLOCK * every, len(points)), every):
+            a, b, c = points[i, 0], points[i, 1], points[i, 2]
+            x = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3]
+            y = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c + T[1, 3]
+            z = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c + T[2, 3]
+            if z < np.float32(0.05):
+                continue
+            iz = one / z
+            px, py = x * iz, y * iz
+            u, v = int(np.floor(fx * px + cx + half)), int(np.floor(fy * py + cy + half))
+            if u < 0 or v < 0 or u >= width or v >= height:
+                continue
+            visible += 1
+            d = depth[v, u]
+            if d <= 0:
+                continue
+            measured += 1
+            qx, qy = (np.float32(u) - cx) / fx * d, (np.float32(v) - cy) / fy * d
+            dx, dy, dz = qx - x, qy - y, d - z
+            if dx * dx + dy * dy + dz * dz > far2:
+                continue
+            a, b, c = points[i, 3], points[i, 4], points[i, 5]
+            nx = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c
+            ny = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c
+            nz = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c
+            if normals[v, u, 0] * nx + normals[v, u, 1] * ny + normals[v, u, 2] * nz < cosine:
+                continue
+            slope2 = (px * px + py * py) * border
+            root = roots[i] / np.sqrt(one + slope2 * slope2)
+            sigma = depth_sigma(z, noise[0], noise[1])
+            r = nx * dx + ny * dy + nz * dz
+            e = r / (sigma * icp_scale * tukey)
+            e2 = e * e
+            if e2 < one:
+                s = (one - e2) * root / sigma  # the square root of Tukey's weight, over the noise
+                k = n_geometry
+                geometry[0, k] = -s * nx
+                geometry[1, k] = -s * ny
+                geometry[2, k] = -s * nz
+                geometry[3, k] = -s * (qy * nz - d * ny)
+                geometry[4, k] = -s * (d * nx - qx * nz)
+                geometry[5, k] = -s * (qx * ny - qy * nx)
+                geometry[6, k] = s * r
+                geometry[7, k] = r
+                w_geometry += ((one - e2) * root) ** 2
+                n_geometry += 1
+            if model_grey[i] < 0:
+                continue
+            gu, gv = gx * px + hx, gy * py + hy
+            u, v = int(np.floor(gu)), int(np.floor(gv))
+            if u < 0 or v < 0 or u >= image_width - 1 or v >= image_height - 1:
+                continue
+            fu, fv = gu - np.float32(u), gv - np.float32(v)
+            i00, i01, i10, i11 = image[v, u], image[v, u + 1], image[v + 1, u], image[v + 1, u + 1]
+            du = (one - fv) * (i01 - i00) + fv * (i11 - i10)
+            dv = (one - fu) * (i10 - i00) + fu * (i11 - i01)
+            if du * du + dv * dv < gradient2:
+                continue
+            r = (one - fv) * (i00 + fu * (i01 - i00)) + fv * (i10 + fu * (i11 - i10)) - model_grey[i]
+            r_colour += r
+            r -= offset
+            weight = min(one, huber * grey_scale / max(abs(r), np.float32(1e-6)))
+            weight *= root * root
+            s = np.sqrt(weight) / grey_scale
+            jx, jy = du * gx * iz, dv * gy * iz
+            jz = -(jx * px + jy * py)
+            k = n_colour
+            colour[0, k] = s * jx
+            colour[1, k] = s * jy
+            colour[2, k] = s * jz
+            colour[3, k] = s * (jz * y - jy * z)
+            colour[4, k] = s * (jx * z - jz * x)
+            colour[5, k] = s * (jy * x - jx * y)
+            colour[6, k] = s * r
+            colour[7, k] = r
+            w_colour += weight
+            n_colour += 1
+        _reduce(geometry, n_geometry, out[block, 0])
+        _reduce(colour, n_colour, out[block, 1])
+        out[block, 0, W] = w_geometry
+        out[block, 0, R] = 0  # nobody asks
+        out[block, 1, W] = w_colour
+        out[block, 1, R] = r_colour
+        for k in range(2, SUMS):
+            out[block, 2, k] = 0
+        out[block, 2, 0] = visible
+        out[block, 2, 1] = measured

@@ -1,0 +1,1 @@
+"""Sets of single images: labelled ones, and ones with poses."""

@@ -1,0 +1,103 @@
+"""NYUDv2's raw recordings: r-*.ppm and d-*.pgm, neither synchronised nor registered."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam import images
+from semslam.camera import Camera
+from sequences.recordings.registration import registered_depth
+from sequences.sequence import ImageSequence
+
+LAYOUT = "r-<seconds>-<tick>.ppm and d-<seconds>-<tick>.pgm"
+FARTHEST = 10.0  # metres
+NO_READING = 2047  # raw 11-bit disparity
+SMALLEST_RAW = 600  # smaller raw values are noise, as the toolbox has it
+
+# The toolbox' calibration (camera_params.m). MATLAB counts pixels from 1, so 1 is taken off the principal points.
+COLOR_CAMERA = Camera(
+    640, 480, 518.85790117450188, 519.46961112127485, 325.58244941119034 - 1, 253.73616633400465 - 1,
+    (0.20796615318809061, -0.58613825163911781, 7.2231363135888329e-4, 1.0479627195765181e-3, 0.49856986684705107),
+)  # fmt: skip
+DEPTH_CAMERA = Camera(
+    640, 480, 582.62448167737955, 582.69103270988637, 313.04475870804731 - 1, 238.44389626620386 - 1,
+    (-0.099897236553084481, 0.39065324602765344, 1.9290592870229277e-3, -1.9422022475975055e-3, -0.51031725053400578),
+)  # fmt: skip
+# As the toolbox computes it, with y and z of the translation swapped. There the rotation comes out negated, which
+# the division by z cancels while it turns the translation's sign round; here the sign is put where it ends up.
+T_COLOR_DEPTH = np.array(
+    [
+        [0.99997799, -0.00503599, -0.00431966, -2.5031875059141302e-2],
+        [0.00505184, 0.99998052, 0.00366624, 2.9342312935846411e-4],
+        [0.00430112, -0.00368798, 0.99998395, -6.6238747008330102e-4],
+        [0, 0, 0, 1],
+    ]
+)
+
+
+def fits(path: Path) -> bool:
+    return any(path.glob("d-*.pgm")) and any(path.glob("r-*.ppm"))
+
+
+def open_nyu_raw(path: str | Path, *, camera: Camera | None = None) -> ImageSequence:
+    """Open a raw scene: colour undistorted, depth projected onto it as the toolbox does. No poses, no labels."""
+    path = Path(path)
+    depth_times, depth = _stamped(path, "d-*.pgm")
+    color_times, color = _stamped(path, "r-*.ppm")
+    camera = COLOR_CAMERA if camera is None else camera
+    return ImageSequence(
+        name=path.resolve().name,
+        camera=camera.undistorted(),
+        timestamps=depth_times,
+        color_paths=tuple(color[i] for i in synchronised(depth_times, color_times)),
+        depth_paths=tuple(depth),
+        read_color=images.undistorting(images.read_color, camera),
+        read_depth=partial(read_projected_depth, color_camera=camera.undistorted()),
+    )
+
+
+def synchronised(depth_times: np.ndarray, color_times: np.ndarray) -> np.ndarray:
+    """The colour image of each depth image, as get_synched_frames.m picks it: (N,) indices, never going back.
+
+    From the last one taken it goes on while the next colour image is not further from the depth image.
+    """
+    chosen = np.zeros(len(depth_times), np.int64)
+    at = 0
+    for i, time in enumerate(depth_times):
+        while at + 1 < len(color_times) and abs(color_times[at + 1] - time) <= abs(color_times[at] - time):
+            at += 1
+        chosen[i] = at
+    return chosen
+
+
+def depth_of_raw(raw: np.ndarray) -> np.ndarray:
+    """Metres (..., float32) of raw Kinect disparities: 351.3 / (1092.5 - raw), 0 = none, 10 m at most."""
+    depth = np.float32(351.3) / (np.float32(1092.5) - raw.astype(np.float32))
+    return np.where(
+        (raw < SMALLEST_RAW) | (raw >= NO_READING) | (depth < 0), np.float32(0), np.minimum(depth, FARTHEST)
+    )
+
+
+def read_projected_depth(path: Path, color_camera: Camera = COLOR_CAMERA.undistorted()) -> np.ndarray:  # noqa: B008
+    """Depth (H, W) float32 m of a d-*.pgm under the pixels of the undistorted colour image."""
+    # The payload is little-endian, whereas a PGM's should be big-endian and is read as such.
+    depth = depth_of_raw(images.read_uint16(path).byteswap())
+    if depth.shape != DEPTH_CAMERA.shape:
+        return depth
+    undistorted = DEPTH_CAMERA.undistort(depth, nearest=True)
+    return registered_depth(undistorted, DEPTH_CAMERA, color_camera, T_COLOR_DEPTH, keep_z=True)
+
+
+def _stamped(folder: Path, pattern: str) -> tuple[np.ndarray, list[Path]]:
+    """Times (N,) in seconds since 1970 and files, sorted by name as the toolbox does."""
+    entries = []
+    for file in sorted(folder.glob(pattern)):
+        match = re.match(r"[a-z]-(\d+\.\d+)-\d+$", file.stem)
+        if match is None:
+            raise ValueError(f"{file}: the name holds no time; expected {LAYOUT}")
+        entries.append((float(match[1]), file))
+    return np.array([time for time, _ in entries]), [file for _, file in entries]

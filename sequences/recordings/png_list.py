@@ -1,0 +1,44 @@
+"""The list of PNG pairs that SemanticFusion reads in place of ElasticFusion's .klg."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam import images
+from semslam.camera import Camera
+from sequences.sequence import ImageSequence
+
+LAYOUT = "a text file of lines 'timestamp_ms depth rgb depth_name rgb_name', paths from the list's folder"
+CAMERA = Camera(640, 480, 528.0, 528.0, 320.0, 240.0)
+
+
+def fits(path: Path) -> bool:
+    if not path.is_file() or path.suffix.lower() not in (".txt", ".list", ".lst", ""):
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        words = file.readline(4096).split()
+    return len(words) == 5 and words[0].isdigit()
+
+
+def open_png_list(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> ImageSequence:
+    """Open a list file: times in milliseconds, depth in millimetres, registered to colour; no poses."""
+    path = Path(path)
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 5 or not words[0].isdigit():
+            raise ValueError(f"{path}:{number}: '{line[:60]}' is not 'timestamp_ms depth rgb depth_name rgb_name'")
+        entries.append((int(words[0]) / 1000, path.parent / words[1], path.parent / words[2]))
+    return ImageSequence(
+        name=path.stem,
+        camera=CAMERA if camera is None else camera,
+        timestamps=np.array([time for time, _, _ in entries]),
+        color_paths=tuple(color for _, _, color in entries),
+        depth_paths=tuple(depth for _, depth, _ in entries),
+        read_depth=partial(images.read_depth, depth_scale=depth_scale or 1000.0),
+    )

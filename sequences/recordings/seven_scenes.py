@@ -1,0 +1,109 @@
+"""7-Scenes: frame-000000.{color,depth,pose}.* in seq-01 ..., depth from another camera than colour."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam import images
+from semslam.camera import Camera
+from semslam.trajectory import read_pose_folder
+from sequences.recordings.registration import registered_depth
+from sequences.sequence import ImageSequence
+
+LAYOUT = "frame-000000.color.png, .depth.png, .pose.txt; or a scene of such folders seq-01, seq-02, ..."
+INVALID = 65535
+FPS = 30.0
+PAUSE = 10.0  # seconds between the sequences of a scene, which were recorded apart
+
+COLOR_CAMERA = Camera(640, 480, 525.0, 525.0, 320.0, 240.0)
+DEPTH_CAMERA = Camera(640, 480, 585.0, 585.0, 320.0, 240.0)
+# Not part of the data set: the calibration of a like sensor that the field has settled on (ACE's set-up).
+T_COLOR_DEPTH = np.array(
+    [
+        [0.99996518012567637, 0.0026765126468950343, -0.0079041012313000904, -0.025558943178152542],
+        [-0.00274093112813167, 0.99996302803027592, -0.0081504520778013286, 0.00010109636268061706],
+        [0.0078819942130445332, 0.0081718328771890631, 0.99993554558014031, 0.0020318321729487039],
+        [0, 0, 0, 1],
+    ]
+)
+
+
+def fits(path: Path) -> bool:
+    return _is_sequence(path) or any(_is_sequence(folder) for folder in path.glob("seq-*"))
+
+
+def open_seven_scenes(
+    path: str | Path,
+    *,
+    depth_scale: float | None = None,
+    camera: Camera | None = None,
+    registered: bool = False,
+    split: str | None = None,
+) -> ImageSequence:
+    """Open a sequence folder, or a scene's sequences one after the other.
+
+    `registered`: the depth files are in the colour camera already, else they are warped into it. `split` ("train"
+    or "test") takes those of TrainSplit.txt or TestSplit.txt that are there. Poses are as published, of
+    KinectFusion's depth camera, 2.6 cm beside: the usual reading, and below the poses' own error.
+    """
+    path = Path(path)
+    folders = [path] if _is_sequence(path) else _sequences(path, split)
+    camera = COLOR_CAMERA if camera is None else camera
+    timestamps: list[float] = []
+    color: list[Path] = []
+    depth: list[Path] = []
+    poses: list[np.ndarray | None] = []
+    for folder in folders:
+        start = timestamps[-1] + PAUSE if timestamps else 0.0
+        truth = read_pose_folder(folder, fps=1.0)
+        T_of_frame = {round(number): T for number, T in zip(truth.timestamps, truth.T_world_camera)}
+        for number, file in sorted(_frames(folder).items()):
+            timestamps.append(start + number / FPS)
+            color.append(file)
+            depth.append(folder / f"frame-{number:06d}.depth.png")
+            poses.append(T_of_frame.get(number))
+    return ImageSequence(
+        name=path.resolve().name,
+        camera=camera,
+        timestamps=np.array(timestamps),
+        color_paths=tuple(color),
+        depth_paths=tuple(depth),
+        poses=tuple(poses),
+        read_depth=partial(_read_depth, camera=camera, depth_scale=depth_scale or 1000.0, registered=registered),
+    )
+
+
+def _read_depth(path: Path, camera: Camera, depth_scale: float, registered: bool) -> np.ndarray:
+    raw = images.read_uint16(path)
+    depth = np.where(raw == INVALID, 0, raw) * np.float32(1 / depth_scale)
+    if registered or depth.shape != DEPTH_CAMERA.shape:  # a wrong size is told by the sequence
+        return depth
+    return registered_depth(depth, DEPTH_CAMERA, camera, T_COLOR_DEPTH)
+
+
+def _is_sequence(folder: Path) -> bool:
+    return any(folder.glob("frame-*.pose.txt")) and any(folder.glob("frame-*.color.*"))
+
+
+def _frames(folder: Path) -> dict[int, Path]:
+    """Colour files by frame number; the original's are PNG, copies often JPEG."""
+    found = ((re.match(r"frame-(\d+)\.color\.(png|jpg|jpeg)$", file.name), file) for file in folder.iterdir())
+    return {int(match[1]): file for match, file in found if match}
+
+
+def _sequences(scene: Path, split: str | None) -> list[Path]:
+    there = sorted(folder for folder in scene.glob("seq-*") if _is_sequence(folder))
+    if split is None:
+        return there
+    listing = scene / f"{split.capitalize()}Split.txt"
+    if split not in ("train", "test") or not listing.is_file():
+        raise ValueError(f"{listing}: not found; split is 'train' or 'test', or leave it out for every sequence")
+    names = {f"seq-{int(number):02d}" for number in re.findall(r"\d+", listing.read_text())}
+    chosen = [folder for folder in there if folder.name in names]
+    if not chosen:
+        raise ValueError(f"{listing}: none of {', '.join(sorted(names))} is there")
+    return chosen
