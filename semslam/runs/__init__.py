@@ -1,0 +1,1 @@
+"""A sequence becomes a run folder; finished runs become other runs and files."""
