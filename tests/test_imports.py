@@ -9,7 +9,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("semslam", "networks", "sequences")
 
-VALUE_MODULES = ("camera", "frame", "poses", "labels", "trajectory", "cloud", "config", "images", "atomic", "compiled")
+VALUE_MODULES = (
+    "camera",
+    "frame",
+    "poses",
+    "labels",
+    "trajectory",
+    "cloud",
+    "config",
+    "images",
+    "atomic",
+    "compiled",
+    "stage",
+)
 VALUES = {"semslam", *(f"semslam.{name}" for name in VALUE_MODULES)}
 ENGINE = ("semslam.engine", "semslam.tracking", "semslam.loops")
 # The doors through which networks enter the rest: they import them inside functions, so that a map needs no torch.
