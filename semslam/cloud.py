@@ -9,6 +9,13 @@ import numpy as np
 from semslam.frame import UNLABELLED
 
 
+def most_probable(probabilities: np.ndarray) -> np.ndarray:
+    """(...) uint8 class ids of probabilities (..., C), 255 where all are zero."""
+    labels = probabilities.argmax(axis=-1).astype(np.uint8)
+    labels[probabilities.max(axis=-1, initial=0) <= 0] = UNLABELLED
+    return labels
+
+
 @dataclass(frozen=True, eq=False)
 class SurfelCloud:
     """N surfels of a map, in the world frame. A copy: changing the map later does not change it."""
@@ -29,9 +36,7 @@ class SurfelCloud:
         """(N,) uint8 most probable class ids, 255 where a surfel was never labelled."""
         if self.class_probabilities is None:
             return np.full(len(self), UNLABELLED, np.uint8)
-        labels = self.class_probabilities.argmax(axis=1).astype(np.uint8)
-        labels[self.class_probabilities.max(axis=1, initial=0) <= 0] = UNLABELLED
-        return labels
+        return most_probable(self.class_probabilities)
 
     def label_confidence(self) -> np.ndarray:
         """(N,) float32 probability of the most probable class, 0 where never labelled."""

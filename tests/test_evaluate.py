@@ -12,11 +12,11 @@ from test_reconstruct import refused, semslam
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.cloud import most_probable
 from semslam.frame import UNLABELLED
 from semslam.geometry.ply import write_ply
 from semslam.judging.map_labels import (
     MapLabelScores,
-    most_probable,
     pooled_and_mean,
     rendered_probabilities,
     surfel_truth,

@@ -26,7 +26,7 @@ from semslam.geometry.mesh import LabelledMesh
 from semslam.geometry.objects import connected_pieces, objects, surfel_areas, write_objects_csv
 from semslam.geometry.ply import read_ply, write_ply
 from semslam.labels import LABEL_SETS
-from semslam.looking.floor_plan import floor_height, floor_plan, scale_bar_length, wall_heading, write_floor_plan
+from semslam.rendering.floor_plan import floor_height, floor_plan, scale_bar_length, wall_heading, write_floor_plan
 from semslam.rendering.viewpoint import level_axes, up_direction
 
 FIELDS = ("positions", "normals", "radii", "confidence", "colors", "first_seen", "last_seen")

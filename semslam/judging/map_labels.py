@@ -15,7 +15,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.cloud import SurfelCloud
+from semslam.cloud import SurfelCloud, most_probable
 from semslam.frame import UNLABELLED
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, SegmentationScores, boundary_band
 from semslam.rendering.splatting import Rendering, render
@@ -31,13 +31,6 @@ def rendered_probabilities(cloud: SurfelCloud, rendering: Rendering) -> np.ndarr
     seen = rendering.index >= 0
     image[seen] = cloud.class_probabilities[rendering.index[seen]]
     return image
-
-
-def most_probable(probabilities: np.ndarray) -> np.ndarray:
-    """(...) uint8 class ids of probabilities (..., C), 255 where all are zero."""
-    labels = probabilities.argmax(axis=-1).astype(np.uint8)
-    labels[probabilities.max(axis=-1) <= 0] = UNLABELLED
-    return labels
 
 
 @dataclass

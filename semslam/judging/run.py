@@ -13,7 +13,7 @@ import numpy as np
 from semslam import config as configs
 from semslam import poses
 from semslam.camera import Camera
-from semslam.cloud import SurfelCloud
+from semslam.cloud import SurfelCloud, most_probable
 from semslam.frame import Frame
 from semslam.geometry.files import read_surface
 from semslam.judging.figures import label_figures, surface_figures, trajectory_figures
@@ -249,7 +249,7 @@ def _labels(
         called = cloud.labels()
         if name != settings.classes:
             merged = remap_probabilities(cloud.class_probabilities, settings.classes, name)
-            called = np.where(merged.max(axis=1) > 0, merged.argmax(axis=1), 255).astype(np.uint8)
+            called = most_probable(merged)
         scores[count].surfels.add(called[None], truth[None])
     return scores
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.atomic import replacing
-from semslam.judging.map_labels import most_probable
+from semslam.cloud import most_probable
 from semslam.labels import LabelSet
 from semslam.looking.viewed import Viewed
 from semslam.perception import Perception

@@ -14,7 +14,7 @@ from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS
-from semslam.rendering.pictures import without_specks
+from semslam.rendering.pictures import class_color, class_name, without_specks
 from semslam.rendering.splatting import lit, painted, render
 from semslam.rendering.viewpoint import level_axes, up_direction
 
@@ -140,8 +140,6 @@ def write_floor_plan(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch, Rectangle
-
-    from semslam.rendering.pictures import class_color, class_name
 
     height, width = plan.labels.shape
     side, head, foot, legend = 0.25, 0.5, 0.55, 1.9
