@@ -11,11 +11,11 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.geometry import export
-from semslam.rendering import pictures
-from semslam.labels import LABEL_SETS
 from semslam.geometry.tsdf_mesh import labelled
-from semslam.runs.run import RunConfig
+from semslam.labels import LABEL_SETS
+from semslam.rendering import pictures
 from semslam.runs.folder import RunFolder
+from semslam.runs.run import RunConfig
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")

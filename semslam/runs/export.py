@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from semslam.geometry import export
-from semslam.rendering.floor_plan import floor_plan, write_floor_plan
 from semslam.geometry.objects import objects, write_objects_csv
-from semslam.runs.folder import RunFolder
+from semslam.rendering.floor_plan import floor_plan, write_floor_plan
 from semslam.rendering.viewpoint import up_direction
+from semslam.runs.folder import RunFolder
 
 MESHES = ("mesh.ply", "mesh.obj", "mesh.glb")
 

@@ -130,8 +130,8 @@ class RunFolder:
         """The map as plain arrays with all class probabilities, and the classes it tells apart."""
         from semslam import config as configs
         from semslam.engine.label_fusion import label_fusion
-        from semslam.runs.run import RunConfig
         from semslam.engine.surfels import SurfelMap
+        from semslam.runs.run import RunConfig
 
         config = configs.load(self.config, RunConfig)
         surfels = SurfelMap.from_state(self.load_state(), config.slam.map)

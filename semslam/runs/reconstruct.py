@@ -13,16 +13,16 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.cloud import SurfelCloud
+from semslam.depth.corrections import DepthHelps, HelpsConfig, tracking_config
 from semslam.doctor.doctor import implausible_depth
 from semslam.frame import Frame, Observation
 from semslam.labels import LABEL_SETS, remapping
 from semslam.loops.loop_closure import LoopCloser
 from semslam.perception import Perception
-from semslam.depth.corrections import DepthHelps, HelpsConfig, tracking_config
-from semslam.tracking.predicted_poses import PoseOf
-from semslam.runs.run import Run, RunConfig, pose_source
 from semslam.runs.folder import RunFolder
+from semslam.runs.run import Run, RunConfig, pose_source
 from semslam.slam import Predict, Slam, Track
+from semslam.tracking.predicted_poses import PoseOf
 from semslam.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from semslam import config as configs
-from semslam.runs.derived import write_derived
 from semslam.engine.label_fusion import LOGARITHM, label_fusion
-from semslam.runs.run import RunConfig
-from semslam.runs.folder import RunFolder
 from semslam.engine.surfel_crf import CrfConfig, refined_probabilities
 from semslam.engine.surfels import SurfelMap
+from semslam.runs.derived import write_derived
+from semslam.runs.folder import RunFolder
+from semslam.runs.run import RunConfig
 
 
 def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None) -> RunFolder:

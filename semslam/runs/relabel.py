@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.runs.derived import with_labels, write_derived
 from semslam.engine.fusion import Fusion
 from semslam.engine.label_fusion import label_fusion
-from semslam.runs.reconstruct import predictor
-from semslam.perception import Perception
-from semslam.runs.run import RunConfig
-from semslam.runs.folder import RunFolder
 from semslam.engine.surfels import SurfelMap
+from semslam.perception import Perception
+from semslam.runs.derived import with_labels, write_derived
+from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import predictor
+from semslam.runs.run import RunConfig
 
 
 def relabel(

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.engine.associations import Associations
-from semslam.frame import Frame, Step, Tracking
 from semslam.depth.corrections import DepthHelps
-from semslam.tracking.predicted_poses import PoseOf, RefinedTrack, predicted_track, proposals
+from semslam.engine.associations import Associations
+from semslam.engine.surfels import SurfelMap
+from semslam.frame import Frame, Step, Tracking
 from semslam.runs.folder import RunFolder, versions
 from semslam.slam import Slam, SlamConfig, Track, given_pose
-from semslam.engine.surfels import SurfelMap
+from semslam.tracking.predicted_poses import PoseOf, RefinedTrack, predicted_track, proposals
 from semslam.tracking.tracker import Tracker, TrackingConfig
 from semslam.trajectory import Trajectory
 
