@@ -15,7 +15,7 @@ from test_reconstruct import refused, semslam
 
 from semslam.geometry.export import read_map_ply, read_mesh_ply
 from semslam.looking.live import LiveView
-from semslam.looking.view import viewed_run
+from semslam.looking.viewed import viewed_run
 from semslam.runs import reconstruct as main_job
 from semslam.runs.folder import RunFolder
 
@@ -157,8 +157,8 @@ def test_the_live_view_follows_the_growing_map_and_leaves_the_run_alone(run, tmp
         live()
         shown.append(len(live.window.viewed.cloud))
     assert shown[-1] > shown[0] > 0 and len(set(shown)) > 6  # surfels go, too
-    assert live.window.coloring == "label" and len(live.window.viewed.trajectory) > 1
-    live.window.act("quit")
+    assert live.window.switches.coloring == "label" and len(live.window.viewed.trajectory) > 1
+    live.window.press("Q")
     live()
     assert live.window is None and lines[-1] == "the window is closed, the reconstruction goes on"
     live()

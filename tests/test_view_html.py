@@ -12,7 +12,7 @@ from synthetic_maps import NYU13, path_through_room, room
 
 from semslam.looking.film import followed_poses, orbit_poses, write_video
 from semslam.looking.page import _colorscale, quantized, write_html
-from semslam.looking.window import Viewed
+from semslam.looking.viewed import Viewed
 from semslam.rendering.pictures import picture_camera
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

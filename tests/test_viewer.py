@@ -11,17 +11,11 @@ from synthetic_maps import COLORS, NYU13, ROOM, cloud_of, path_through_room, pla
 
 from semslam.camera import Camera
 from semslam.frame import UNLABELLED
-from semslam.looking.window import (
-    KEYS,
-    MapWindow,
-    Viewed,
-    frustum_lines,
-    key_help,
-    legend_lines,
-    render_png,
-    surfel_quads,
-    view,
-)
+from semslam.looking.picture import render_png
+from semslam.looking.shapes import FRUSTUM_DEPTH, frustum_lines, surfel_quads
+from semslam.looking.side_by_side import view
+from semslam.looking.viewed import Viewed, legend_lines
+from semslam.looking.window import KEYS, MapWindow, Switches, key_help
 from semslam.rendering.coloring import COLORINGS, UNLABELLED_COLOR, graded
 from semslam.rendering.pictures import (
     BACKGROUND,
@@ -321,7 +315,7 @@ def test_without_a_driver_our_own_renderer_draws_the_same_scene_and_says_so(view
     def no_driver(*_, **__):
         raise RuntimeError("no driver")
 
-    monkeypatch.setattr("semslam.looking.window.MapWindow", no_driver)
+    monkeypatch.setattr("semslam.looking.picture.MapWindow", no_driver)
     with caplog.at_level(logging.WARNING):
         render_png(tmp_path / "ours.png", viewed, coloring="normal")
     assert "software renderer" in caplog.text
@@ -338,29 +332,29 @@ def test_hidden_classes_are_not_drawn_and_hiding_all_is_an_error(viewed, tmp_pat
 
 
 def test_every_key_does_something_that_exists(window):
-    for key, (action, meaning) in KEYS.items():
-        if action not in ("quit",):
-            window.act(action)
+    for key, (_, meaning) in KEYS.items():
+        if meaning != "close":
+            window.press(key)
             assert window.poll(), (key, meaning)
     assert len(key_help()) == len(KEYS)
-    window.act("quit")
+    window.press("Q")
     assert not window.poll()
 
 
 def test_the_window_shows_classes_hides_them_and_looks_where_it_is_told(window, cloud):
-    window.act("toggle_disks")
-    window.act("toggle_path")
-    window.act("show:label")
+    window.press("D")
+    window.press("T")
+    window.show("label")
     window.poll()
     floor = NYU13.colors[NYU13.id_of("floor")]
     assert (np.abs(window.image().astype(int) - floor) <= 2).all(axis=-1).sum() > 500
     while window.classes()[window.chosen] != NYU13.id_of("floor"):
-        window.act("next_class")
-    window.act("toggle_class")
+        window.press(".")
+    window.press("X")
     assert window.lines[-1] == "floor (hidden)"
     window.poll()
     assert (np.abs(window.image().astype(int) - floor) <= 2).all(axis=-1).sum() == 0
-    window.act("show_all")
+    window.press("A")
     window.poll()
     assert (np.abs(window.image().astype(int) - floor) <= 2).all(axis=-1).sum() > 500
 
@@ -381,10 +375,10 @@ def test_picking_names_the_class_under_the_pointer(window):
 
 
 def test_an_error_view_needs_a_comparison(window, cloud):
-    window.act("show:error")
+    window.show("error")
     assert "reference" in window.lines[-1]
     window.viewed = Viewed(cloud, NYU13)
-    window.act("show:error")
+    window.show("error")
     assert "not compared" in window.lines[-1]
 
 
@@ -409,7 +403,7 @@ def test_two_maps_share_one_camera(viewed, monkeypatch):
     poses = []
     monkeypatch.setattr(MapWindow, "close", lambda self: (poses.append(self.pose()), self._vis.destroy_window()))
     try:
-        view([viewed, viewed])
+        view([viewed, viewed], "color", (), print)
     except RuntimeError as error:
         pytest.skip(str(error))
     assert len(opened) == 2 and len(poses) == 2
@@ -430,19 +424,19 @@ def test_a_switch_of_one_window_switches_the_other(viewed, monkeypatch):
         polls += 1
         alive = real_poll(self)
         if polls == 4:  # in the second window
-            self.act("show:entropy")
-            self.hidden = {NYU13.id_of("ceiling")}
+            self.show("entropy")
+            self.switch(replace(self.switches, hidden=frozenset({NYU13.id_of("ceiling")})))
         return alive and polls < 9
 
     monkeypatch.setattr(MapWindow, "poll", poll)
     monkeypatch.setattr(MapWindow, "open_legend", lambda self: None)
-    monkeypatch.setattr(MapWindow, "close", lambda self: (seen.append(self.switches()), real_close(self)))
+    monkeypatch.setattr(MapWindow, "close", lambda self: (seen.append(self.switches), real_close(self)))
     try:
-        view([viewed, viewed], coloring="label")
+        view([viewed, viewed], "label", (), print)
     except RuntimeError as error:
         pytest.skip(str(error))
     assert len(seen) == 2 and seen[0] == seen[1]
-    assert seen[0][:2] == ("entropy", frozenset({NYU13.id_of("ceiling")}))
+    assert seen[0] == Switches("entropy", frozenset({NYU13.id_of("ceiling")}))
 
 
 def test_lines_of_the_legend_and_shapes_have_the_right_size(viewed, cloud):
@@ -453,6 +447,7 @@ def test_lines_of_the_legend_and_shapes_have_the_right_size(viewed, cloud):
     areas = np.linalg.norm(cross, axis=1).reshape(5, 2).sum(axis=1)
     np.testing.assert_allclose(areas, np.pi * cloud.radii[:5] ** 2, rtol=1e-5)  # as large as the disks
     assert (np.einsum("ij,ij->i", cross, np.repeat(cloud.normals[:5], 2, axis=0)) > 0).all()  # seen from the front
-    points, lines = frustum_lines(SMALL, np.eye(4), 0.5)
+    points, lines = frustum_lines(SMALL, np.eye(4))
     assert points.shape == (5, 3) and lines.shape == (8, 2)
+    np.testing.assert_allclose(points[1:, 2], FRUSTUM_DEPTH)
     np.testing.assert_allclose(SMALL.project(points[1:])[0], [-0.5, -0.5])

@@ -28,8 +28,8 @@ def view(
     hide: Annotated[str, typer.Option(help="Names of classes to leave out, with commas.")] = "",
 ) -> None:
     """Look at the map of a run: in a window, or as a picture, page, film or Rerun recording."""
-    from semslam.looking import window as viewer
-    from semslam.looking.view import has_display, viewed_run
+    from semslam.looking.viewed import legend_lines, viewed_run
+    from semslam.looking.window import has_display, key_help
 
     viewed = viewed_run(run)
     others = [viewed_run(compare)] if compare else []
@@ -40,7 +40,9 @@ def view(
         raise ValueError("--compare goes with the window or with --png")
     viewed.colored(color_by)  # a wrong name is said before the work
     if png:
-        viewer.render_png(png, viewed, coloring=color_by, hidden=hidden, beside=others)
+        from semslam.looking.picture import render_png
+
+        render_png(png, viewed, coloring=color_by, hidden=hidden, beside=others)
         typer.echo(f"picture: {png}")
     if html:
         from semslam.looking.page import write_html
@@ -62,9 +64,11 @@ def view(
         return
     if not has_display():
         raise ValueError("no display to open a window on; write a file instead: --png, --html, --video or --rerun FILE")
-    for line in [*viewer.key_help(), *viewer.legend_lines(viewed)]:
+    for line in [*key_help(), *legend_lines(viewed)]:
         typer.echo(line)
-    viewer.view([viewed, *others], coloring=color_by, hidden=hidden, report=typer.echo)
+    from semslam.looking.side_by_side import view as open_windows
+
+    open_windows([viewed, *others], color_by, hidden, typer.echo)
 
 
 @app.command()

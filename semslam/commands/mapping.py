@@ -110,7 +110,7 @@ def reconstruct(
 
 def live_view(run: Any) -> Any:
     """A window on a run; None, and one line that says so, where there is no display."""
-    from semslam.looking.view import has_display
+    from semslam.looking.window import has_display
 
     if has_display():
         from semslam.looking.live import LiveView

@@ -1,17 +1,21 @@
-"""A map and what is shown with it, in words, colours and simple shapes: the window, page and film share it."""
+"""A map and what is shown with it, in words and colours: window, picture, page and film share it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from semslam import config as configs
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS, graded
 from semslam.rendering.pictures import class_name, classes_present
+from semslam.runs.folder import RunFolder
+from semslam.runs.run import RunConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,25 +28,40 @@ class Viewed:
     trajectory: np.ndarray | None = None  # (N, 4, 4) float64 T_world_camera, one a frame
     camera: Camera | None = None  # of the sequence, for the frusta
     errors: np.ndarray | None = None  # (N,) float32 metres from the reference surface, NaN = not compared
-    colors: dict[str, np.ndarray] = field(default_factory=dict, init=False)  # computed on first use
 
     def colored(self, coloring: str) -> np.ndarray:
         """(N, 3) uint8 colours; `coloring` is a name of COLORINGS, or error."""
-        if coloring not in self.colors:
-            if coloring == "error":
-                errors = np.full(len(self.cloud), np.nan) if self.errors is None else self.errors
-                self.colors[coloring] = graded(errors, 0, 0.05, "turbo")
-            elif coloring not in COLORINGS:
-                raise ValueError(f"there is no coloring {coloring!r}; there are {', '.join([*COLORINGS, 'error'])}")
-            else:
-                self.colors[coloring] = COLORINGS[coloring](self.cloud, self.label_set)
-        return self.colors[coloring]
+        if coloring == "error":
+            errors = np.full(len(self.cloud), np.nan) if self.errors is None else self.errors
+            return graded(errors, 0, 0.05, "turbo")
+        if coloring not in COLORINGS:
+            raise ValueError(f"there is no coloring {coloring!r}; there are {', '.join([*COLORINGS, 'error'])}")
+        return COLORINGS[coloring](self.cloud, self.label_set)
 
     def without(self, hidden: Iterable[int]) -> Viewed:
         """The same without the surfels of some class ids."""
         keep = ~np.isin(self.cloud.labels(), list(hidden))
         errors = None if self.errors is None else self.errors[keep]
         return Viewed(self.cloud.selected(keep), self.label_set, self.name, self.trajectory, self.camera, errors)
+
+
+def viewed_run(run: str | Path) -> Viewed:
+    """The map of a run folder, its path, its camera and, where it was evaluated, its errors."""
+    folder = RunFolder.open(run)
+    cloud, label_set = folder.load_cloud()
+    trajectory = folder.load_trajectory().T_world_camera if folder.trajectory.is_file() else None
+    errors = folder.load_errors()
+    if errors is not None and len(errors) != len(cloud):
+        errors = None  # of an earlier map in this folder
+    return Viewed(cloud, label_set, str(run), trajectory, recorded_camera(folder), errors)
+
+
+def recorded_camera(folder: RunFolder) -> Camera | None:
+    """The camera of the run's sequence; None where that is no longer there."""
+    try:
+        return configs.load(folder.config, RunConfig).open_sequence().camera
+    except (ValueError, OSError):
+        return None
 
 
 def shown_range(coloring: str) -> str:
@@ -78,27 +97,3 @@ def legend_lines(viewed: Viewed) -> list[str]:
     """The legend as lines of text: share of the surface, name."""
     present = classes_present(viewed.cloud, viewed.label_set)
     return [f"  {100 * share:5.1f} %  {class_name(viewed.label_set, i)}" for i, share in present]
-
-
-def surfel_quads(cloud: SurfelCloud) -> tuple[np.ndarray, np.ndarray]:
-    """Every surfel as a square as large as its disk: vertices (4N, 3) float64 and triangles (2N, 3) int32."""
-    n = cloud.normals.astype(np.float64)
-    side = np.where(np.abs(n[:, :1]) < 0.6, [[1.0, 0, 0]], [[0, 1.0, 0]])
-    u = np.cross(side, n)
-    u /= np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-12)
-    v = np.cross(n, u)
-    half = cloud.radii.astype(np.float64)[:, None] * np.sqrt(np.pi) / 2
-    corners = [cloud.positions + half * (a * u + b * v) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
-    first = np.arange(len(cloud), dtype=np.int32)[:, None] * 4
-    triangles = np.stack([first + [0, 1, 2], first + [0, 2, 3]], axis=1)
-    return np.stack(corners, axis=1).reshape(-1, 3), triangles.reshape(-1, 3).astype(np.int32)
-
-
-def frustum_lines(camera: Camera, T_world_camera: np.ndarray, size: float = 0.12) -> tuple[np.ndarray, np.ndarray]:
-    """Points (5, 3) and line indices (8, 2) of a camera's pyramid, `size` metres deep."""
-    corners = np.array([[0, 0], [camera.width, 0], [camera.width, camera.height], [0, camera.height]], np.float64) - 0.5
-    rays = np.column_stack(
-        [(corners[:, 0] - camera.cx) / camera.fx, (corners[:, 1] - camera.cy) / camera.fy, np.ones(4)]
-    )
-    points = np.vstack([np.zeros(3), rays * size]) @ T_world_camera[:3, :3].T + T_world_camera[:3, 3]
-    return points, np.array([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1]])
