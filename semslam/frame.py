@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semslam.camera import Camera
-
-if TYPE_CHECKING:
-    from semslam.loops.loop_closure import Correction
+from semslam.trajectory import Correction
 
 UNLABELLED = 255  # the id of a pixel without a class, in memory; files count it as 0
 

@@ -1,4 +1,4 @@
-"""Rigid transforms as (4, 4) float64 matrices.
+"""Rigid transforms as (4, 4) float64 matrices, one at a time or many at once, (..., 4, 4).
 
 `T_a_b` takes b-coordinates to a. Twists are (6,): translation part first, then the rotation vector in
 radians, so that exp(twist) = [exp(w) V(w)t; 0 1] (Barfoot, State Estimation for Robotics, eq. 7.86).
@@ -7,6 +7,7 @@ radians, so that exp(twist) = [exp(w) V(w)t; 0 1] (Barfoot, State Estimation for
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -30,38 +31,57 @@ def inverse(T: np.ndarray) -> np.ndarray:
     return result
 
 
+def transform(T_a_b: np.ndarray, points_b: np.ndarray) -> np.ndarray:
+    """Points (..., 3) in b taken to a by one transform (4, 4), of the type that NumPy's promotion gives."""
+    return points_b @ T_a_b[:3, :3].T + T_a_b[:3, 3]
+
+
 def skew(w: np.ndarray) -> np.ndarray:
-    """The (3, 3) matrix with skew(w) @ x = cross(w, x)."""
-    return np.array([[0, -w[2], w[1]], [w[2], 0, -w[0]], [-w[1], w[0], 0]], dtype=np.float64)
+    """The matrices (..., 3, 3) with skew(w) @ x = cross(w, x), of (..., 3)."""
+    result = np.zeros((*w.shape[:-1], 3, 3))
+    result[..., 2, 1], result[..., 0, 2], result[..., 1, 0] = w[..., 0], w[..., 1], w[..., 2]
+    return result - np.swapaxes(result, -1, -2)
+
+
+def adjoint(T: np.ndarray) -> np.ndarray:
+    """The matrices (..., 6, 6) with T exp(x) T^-1 = exp(adjoint(T) x), of (..., 4, 4)."""
+    R = T[..., :3, :3]
+    result = np.zeros((*T.shape[:-2], 6, 6))
+    result[..., :3, :3] = result[..., 3:, 3:] = R
+    result[..., :3, 3:] = skew(T[..., :3, 3]) @ R
+    return result
 
 
 def exp(twist: np.ndarray) -> np.ndarray:
-    """The transform (4, 4) of a twist (6,) = (translation part in metres, rotation vector in radians).
+    """The transforms (..., 4, 4) of twists (..., 6) = (translation part in metres, rotation vector in radians).
 
-    In plain numbers: NumPy's calls on three of them cost five times as much, and tracking makes dozens a frame.
+    One twist is computed in plain numbers: NumPy's calls on three of them cost five times as much, and tracking makes
+    dozens a frame.
     """
-    x, y, z, u, v, w = map(float, twist)
-    square = u * u + v * v + w * w
-    angle = math.sqrt(square)
-    if angle > 1e-5:
-        a, b, c = math.sin(angle) / angle, (1 - math.cos(angle)) / square, (angle - math.sin(angle)) / (angle * square)
-    else:  # their series, of which the rest is below rounding
-        a, b, c = 1 - square / 6, 0.5, 1 / 6
+    many = np.ndim(twist) > 1
+    x, y, z, u, v, w = np.moveaxis(np.asarray(twist, np.float64), -1, 0) if many else map(float, twist)
+    square: Any = u * u + v * v + w * w
+    a, b, c = _factors_of_many(square) if many else _factors(square)
     # R = I + a W + b W^2 (Rodrigues), V = I + b W + c W^2, W x = w x x, W^2 x = w (w . x) - |w|^2 x
     p, q, r = v * z - w * y, w * x - u * z, u * y - v * x
     along, rest = c * (u * x + v * y + w * z), 1 - c * square
-    return np.array(
-        [
-            [1 - b * (v * v + w * w), b * u * v - a * w, b * u * w + a * v, rest * x + b * p + along * u],
-            [b * u * v + a * w, 1 - b * (u * u + w * w), b * v * w - a * u, rest * y + b * q + along * v],
-            [b * u * w - a * v, b * v * w + a * u, 1 - b * (u * u + v * v), rest * z + b * r + along * w],
-            [0.0, 0.0, 0.0, 1.0],
-        ]
-    )
+    rows = [
+        [1 - b * (v * v + w * w), b * u * v - a * w, b * u * w + a * v, rest * x + b * p + along * u],
+        [b * u * v + a * w, 1 - b * (u * u + w * w), b * v * w - a * u, rest * y + b * q + along * v],
+        [b * u * w - a * v, b * v * w + a * u, 1 - b * (u * u + v * v), rest * z + b * r + along * w],
+    ]
+    if not many:
+        return np.array([*rows, [0.0, 0.0, 0.0, 1.0]])
+    T = np.zeros((*np.shape(twist)[:-1], 4, 4))
+    T[..., :3, :] = np.moveaxis(np.array(rows), (0, 1), (-2, -1))
+    T[..., 3, 3] = 1
+    return T
 
 
 def log(T: np.ndarray) -> np.ndarray:
-    """The twist (6,) of a transform (4, 4); the inverse of `exp` for angles below pi."""
+    """The twists (..., 6) of transforms (..., 4, 4); the inverse of `exp` for angles below pi."""
+    if T.ndim > 2:
+        return _logs(T)
     (r00, r01, r02, x), (r10, r11, r12, y), (r20, r21, r22, z), _ = T.tolist()
     u, v, w = 0.5 * (r21 - r12), 0.5 * (r02 - r20), 0.5 * (r10 - r01)
     sine, cosine = math.sqrt(u * u + v * v + w * w), 0.5 * (r00 + r11 + r22 - 1)
@@ -72,12 +92,59 @@ def log(T: np.ndarray) -> np.ndarray:
         u, v, w = Rotation.from_matrix(T[:3, :3]).as_rotvec().tolist()
     square = u * u + v * v + w * w
     angle = math.sqrt(square)
-    # V^-1 = I - W / 2 + c W^2 (Barfoot, eq. 7.37)
     c = (1 - 0.5 * angle / math.tan(0.5 * angle)) / square if angle > 1e-3 else 1 / 12
     along, rest = c * (u * x + v * y + w * z), 1 - c * square
     p, q, r = v * z - w * y, w * x - u * z, u * y - v * x
     translation = (rest * x - 0.5 * p + along * u, rest * y - 0.5 * q + along * v, rest * z - 0.5 * r + along * w)
     return np.array([*translation, u, v, w])
+
+
+def _factors(square: float) -> tuple[float, float, float]:
+    """sin(a) / a, (1 - cos(a)) / a^2 and (a - sin(a)) / a^3, of a^2."""
+    angle = math.sqrt(square)
+    if angle > 1e-5:
+        return math.sin(angle) / angle, (1 - math.cos(angle)) / square, (angle - math.sin(angle)) / (angle * square)
+    return 1 - square / 6, 0.5, 1 / 6  # their series, of which the rest is below rounding
+
+
+def _factors_of_many(square: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_factors` of an array."""
+    angle = np.sqrt(np.maximum(square, 1e-20))
+    small = angle <= 1e-5
+    return (
+        np.where(small, 1 - square / 6, np.sin(angle) / angle),
+        np.where(small, 0.5, (1 - np.cos(angle)) / angle**2),
+        np.where(small, 1 / 6, (angle - np.sin(angle)) / angle**3),
+    )
+
+
+def _logs(T: np.ndarray) -> np.ndarray:
+    """`log` of many transforms, (..., 4, 4)."""
+    w = Rotation.from_matrix(T[..., :3, :3].reshape(-1, 3, 3)).as_rotvec().reshape(*T.shape[:-2], 3)
+    angle = np.maximum(np.linalg.norm(w, axis=-1), 1e-6)
+    W = skew(w)
+    c = np.where(angle > 1e-3, (1 - 0.5 * angle / np.tan(0.5 * angle)) / angle**2, 1 / 12)  # as in `log`
+    inverse_V = np.eye(3) - 0.5 * W + c[..., None, None] * (W @ W)
+    return np.concatenate([(inverse_V @ T[..., :3, 3:])[..., 0], w], axis=-1)
+
+
+def inverse_right_jacobian(twist: np.ndarray) -> np.ndarray:
+    """The matrices (..., 6, 6) J with log(exp(twist) exp(x)) = twist + J x + O(x^2), of (..., 6).
+
+    1 + A/2 + p A^2 + q A^4 of A = ad(twist), whose fifth power is a sum of its third and first (Bullo and Murray,
+    "Proportional derivative control on the Euclidean group", 1995).
+    """
+    A = np.zeros((*twist.shape[:-1], 6, 6))
+    A[..., :3, :3] = A[..., 3:, 3:] = skew(twist[..., 3:])
+    A[..., :3, 3:] = skew(twist[..., :3])
+    angle = np.linalg.norm(twist[..., 3:], axis=-1)[..., None, None]
+    small = angle < 0.1  # the closed forms divide differences of near equals by angle^4
+    x = np.where(small, 1.0, angle)
+    slope = 4 * x * (np.cos(x) - 1)
+    p = np.where(small, 1 / 12, 2 / x**2 + (x + 3 * np.sin(x)) / slope)
+    q = np.where(small, -1 / 720, 1 / x**4 + (x + np.sin(x)) / (slope * x**2))
+    A2 = A @ A
+    return np.eye(6) + A / 2 + p * A2 + q * A2 @ A2
 
 
 def interpolate(T_0: np.ndarray, T_1: np.ndarray, fraction: float) -> np.ndarray:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from semslam.frame import Tracking
-
-if TYPE_CHECKING:
-    from semslam.loops.loop_closure import Correction
+from semslam.trajectory import Correction
 
 
 class Stage:

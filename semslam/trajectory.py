@@ -7,12 +7,12 @@ In memory a trajectory is camera-to-world, whatever the file's basis. Files that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 from semslam import poses
 
@@ -71,6 +71,37 @@ class Trajectory:
     def selected(self, keep: np.ndarray) -> Trajectory:
         """The poses that a mask or an increasing index array keeps."""
         return Trajectory(self.timestamps[keep], self.T_world_camera[keep])
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """How the world moved, by time: T_new_old at keyframes, interpolated between them."""
+
+    indices: np.ndarray  # (K,) increasing frame indices
+    T_new_old: np.ndarray  # (K, 4, 4)
+
+    @staticmethod
+    def between(indices: Sequence[int], old: np.ndarray, new: np.ndarray) -> Correction:
+        """That takes the old poses (K, 4, 4) of keyframes to the new ones; their frames may come in any order."""
+        frames, first = np.unique(np.asarray(indices), return_index=True)
+        return Correction(frames, new[first] @ poses.inverse(old[first]))
+
+    def at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """T_new_old (N, 4, 4) at frames; before the first and after the last keyframe, that one's."""
+        if len(self.indices) == 1:
+            return np.tile(self.T_new_old[0], (len(indices), 1, 1))
+        times = np.clip(np.asarray(indices, np.float64), self.indices[0], self.indices[-1])
+        result = np.tile(np.eye(4), (len(times), 1, 1))
+        rotations = Rotation.from_matrix(self.T_new_old[:, :3, :3])
+        # Corrections are small: turning and shifting apart from one another is as good as along a screw.
+        result[:, :3, :3] = Slerp(self.indices, rotations)(times).as_matrix()
+        for axis in range(3):
+            result[:, axis, 3] = np.interp(times, self.indices, self.T_new_old[:, axis, 3])
+        return result
+
+    def corrected(self, indices: Sequence[int] | np.ndarray, T_world_camera: np.ndarray) -> np.ndarray:
+        """The poses (N, 4, 4) of the frames with these indices, after the correction."""
+        return self.at(indices) @ T_world_camera
 
 
 def associate(times_a: np.ndarray, times_b: np.ndarray, max_difference: float = 0.02) -> tuple[np.ndarray, np.ndarray]:

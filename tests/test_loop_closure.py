@@ -11,14 +11,14 @@ from semslam import poses
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.loops import loop_kernels
-from semslam.loops.loop_closure import Correction, LoopCloser
-from semslam.loops.pose_graph import Edge, adjoint, disagreement, optimized_poses
+from semslam.loops.loop_closure import LoopCloser, deform
+from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
 from semslam.metrics.surface import layering
 from semslam.metrics.trajectory import absolute_error
 from semslam.slam import Slam
 from semslam.tracking.relocalisation import NO_CODE, Ferns, Keyframes
 from semslam.tracking.tracker import Tracker
-from semslam.trajectory import Trajectory
+from semslam.trajectory import Correction, Trajectory
 from sequences.room.room import RoomSequence, orbit
 
 SPEED = 5  # the room's orbit five times as fast: 90 frames a round, 4 degrees a frame
@@ -46,11 +46,6 @@ class Drifting(Tracker):
     def track(self, observation: Observation, view: View, T_prior: np.ndarray) -> Tracking:
         tracking = super().track(observation, view, T_prior)
         return replace(tracking, T_world_camera=tracking.T_world_camera @ self.error)
-
-
-def test_the_adjoint_moves_a_twist_through_a_transform():
-    T, x = poses.exp([1, 2, 3, 0.3, -0.5, 0.7]), np.array([0.1, -0.2, 0.3, 0.05, 0.2, -0.1])
-    np.testing.assert_allclose(T @ poses.exp(x) @ poses.inverse(T), poses.exp(adjoint(T) @ x), atol=1e-12)
 
 
 def chain(n: int = 12, seed: int = 0) -> tuple[np.ndarray, list[Edge]]:
@@ -147,7 +142,7 @@ def test_a_correction_interpolates_between_keyframes_and_moves_surfels_with_thei
     normal = np.array([[0, 0, -1, 5]] * 3, np.float32)
     seen = np.array([[5, 30], [15, 30], [25, 30]], np.int32)
     surfels = SurfelMap.from_arrays(position, normal, np.zeros((3, 4), np.uint16), seen, np.zeros((3, 0), np.float32))
-    correction.bend(surfels)
+    deform(surfels, correction)
     slots = surfels.slots()
     by_frame = dict(zip(surfels.seen[slots, 0].tolist(), surfels.position[slots, 2].tolist()))
     assert by_frame == pytest.approx({5: 1.0, 15: 1.1, 25: 1.2})
@@ -235,7 +230,7 @@ def test_a_place_that_is_seen_again_elsewhere_closes_a_global_loop():
     axis = frames[1].T_world_camera[:3, 2]
     drift = np.stack([poses.exp([*(0.6 * max(i - 6, 0) / 19 * axis), 0, 0, 0]) for i in keyframes.indices])
     bent = Correction(np.array(keyframes.indices), drift)
-    bent.bend(slam.surfels)
+    deform(slam.surfels, bent)
     tracker.correct(bent.corrected, 24)
     T = keyframes.T_world_camera
     closer.edges = [replace(e, T_i_j=poses.inverse(T[e.i]) @ T[e.j]) for e in closer.edges if not e.closure]

@@ -57,6 +57,35 @@ def test_a_transform_times_its_inverse_is_the_identity():
     np.testing.assert_allclose(poses.inverse(T), np.linalg.inv(T), atol=1e-10)
 
 
+def test_the_adjoint_moves_a_twist_through_a_transform():
+    T, x = poses.exp([1, 2, 3, 0.3, -0.5, 0.7]), np.array([0.1, -0.2, 0.3, 0.05, 0.2, -0.1])
+    np.testing.assert_allclose(T @ poses.exp(x) @ poses.inverse(T), poses.exp(poses.adjoint(T) @ x), atol=1e-12)
+
+
+def test_many_transforms_at_once_are_those_of_one():
+    many = twists(30).reshape(5, 6, 6)
+    T = poses.exp(many)
+    np.testing.assert_allclose(T, [[poses.exp(twist) for twist in row] for row in many], atol=1e-12)
+    np.testing.assert_allclose(poses.log(T), [[poses.log(each) for each in row] for row in T], atol=1e-9)
+    np.testing.assert_allclose(poses.adjoint(T), [[poses.adjoint(each) for each in row] for row in T], atol=1e-12)
+
+
+def test_a_transform_takes_points_as_homogeneous_coordinates_do():
+    T, points = poses.exp(twists()[-1]), np.random.default_rng(2).standard_normal((4, 5, 3))
+    homogeneous = np.concatenate([points, np.ones((4, 5, 1))], axis=-1) @ T.T
+    np.testing.assert_allclose(poses.transform(T, points), homogeneous[..., :3], atol=1e-12)
+
+
+def test_the_inverse_right_jacobian_is_the_difference_quotient():
+    rng, h = np.random.default_rng(1), 1e-6
+    for angle in (1e-6, 0.05, 0.2, 1.0, 2.8):
+        twist = rng.normal(0, 0.5, 6)
+        twist[3:] *= angle / np.linalg.norm(twist[3:])
+        T = poses.exp(twist)
+        columns = [(poses.log(T @ poses.exp(h * e)) - poses.log(T @ poses.exp(-h * e))) / (2 * h) for e in np.eye(6)]
+        np.testing.assert_allclose(poses.inverse_right_jacobian(twist), np.stack(columns, axis=1), atol=1e-6)
+
+
 def test_skew_is_the_cross_product():
     a, b = np.random.default_rng(1).standard_normal((2, 3))
     np.testing.assert_allclose(poses.skew(a) @ b, np.cross(a, b))

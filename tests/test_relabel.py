@@ -14,10 +14,10 @@ from semslam.engine import label_fusion
 from semslam.engine.associations import Associations, pack, unpack
 from semslam.engine.chunks import CHUNK
 from semslam.engine.surfels import SurfelMap
-from semslam.loops.loop_closure import Correction
 from semslam.runs import reconstruct as main_job
 from semslam.runs import relabel as relabelling
 from semslam.runs.folder import RunFolder
+from semslam.trajectory import Correction
 from sequences import open_sequence
 
 ROOM = "room:frames=45,width=96,height=72,noise=kinect"

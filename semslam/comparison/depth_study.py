@@ -77,7 +77,7 @@ class DepthSource:
         if reference is not None and frame.T_world_camera is not None:
             T, valid = frame.T_world_camera, truth > 0
             points = frame.camera.backproject(np.where(valid, depth, 0).astype(np.float32))[valid][::29]
-            self.to_surface.append(reference.distance((points @ T[:3, :3].T + T[:3, 3]).astype(np.float32)))
+            self.to_surface.append(reference.distance(poses.transform(T, points).astype(np.float32)))
 
     def figures(self) -> dict[str, Any]:
         """Every figure of `semslam score`, by its name there, with the share of pixels that have depth at all."""
@@ -225,6 +225,6 @@ def moved(cloud: SurfelCloud, T_new_world: np.ndarray) -> SurfelCloud:
     """The same map in another world frame."""
     T = poses.orthonormalized(np.asarray(T_new_world, np.float64))
     chosen = cloud.selected(np.arange(len(cloud)))
-    chosen.positions[:] = chosen.positions @ T[:3, :3].T + T[:3, 3]
+    chosen.positions[:] = poses.transform(T, chosen.positions)
     chosen.normals[:] = chosen.normals @ T[:3, :3].T
     return chosen

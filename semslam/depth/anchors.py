@@ -126,7 +126,7 @@ class Anchors:
         squared += self._rest[known] - 2 * np.einsum("ni,ni->n", points, self._right[known])
         off = np.sqrt(np.maximum(squared, 0) / self._rays[known])  # metres from the rays, RMS
         T_camera_world = poses.inverse(T)
-        local = points @ T_camera_world[:3, :3].T + T_camera_world[:3, 3]
+        local = poses.transform(T_camera_world, points)
         z = local[:, 2]
         ahead = np.where(z > 0.1, z, 1.0)
         allowed = c.error * self._scale

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam.frame import Frame
-from semslam.poses import from_rotation_translation, inverse, rotation_angle
+from semslam.poses import from_rotation_translation, inverse, rotation_angle, transform
 
 if TYPE_CHECKING:
     from sequences.sequence import Sequence
@@ -153,7 +153,7 @@ def _pair_misfit(a: Frame, b: Frame, guess: Guess) -> float:
     z = a.depth[v, u].astype(np.float64) * guess.depth_factor
     points = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=-1)
     T_b_a = inverse(guess.pose(b.T_world_camera)) @ guess.pose(a.T_world_camera)
-    points = points @ T_b_a[:3, :3].T + T_b_a[:3, 3]
+    points = transform(T_b_a, points)
     ahead = points[:, 2] > 0.05 * guess.depth_factor
     u, v, points = u[ahead], v[ahead], points[ahead]
     to = np.rint(camera.project(points))

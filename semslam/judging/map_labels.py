@@ -93,7 +93,7 @@ def surfel_truth(
     for camera, T_world_camera, truths in frames:
         nearest = render(cloud, camera, T_world_camera, cull_back=False).depth
         T = poses.inverse(np.asarray(T_world_camera, np.float64)).astype(np.float32)
-        local = cloud.positions @ T[:3, :3].T + T[:3, 3]
+        local = poses.transform(T, cloud.positions)
         ahead = np.flatnonzero(local[:, 2] > 0.05)
         pixels = np.floor(camera.project(local[ahead]) + 0.5)
         inside = np.all((pixels >= 0) & (pixels < (camera.width, camera.height)), axis=1)

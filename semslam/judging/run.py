@@ -185,7 +185,7 @@ def _in_reference_frame(positions: np.ndarray, progress: Progress, sequence: Any
     believed = ~np.isin(np.array(progress.indices), progress.lost)[first]  # a lost frame repeats the last pose
     found = Trajectory(found.timestamps[believed], found.T_world_camera[believed])
     T = world_alignment(found, sequence.trajectory)
-    return (positions @ T[:3, :3].T + T[:3, 3]).astype(np.float32)
+    return poses.transform(T, positions).astype(np.float32)
 
 
 def world_alignment(estimate: Trajectory, reference: Trajectory) -> np.ndarray:

@@ -11,11 +11,10 @@ is interpolated between the keyframes before and after.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
 from semslam import poses
 from semslam.camera import Camera
@@ -28,6 +27,7 @@ from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
 from semslam.loops.snapshot import Snapshot
 from semslam.tracking.registration import Registrar, Registration, RegistrationConfig
 from semslam.tracking.tracker import Tracker
+from semslam.trajectory import Correction
 
 logger = logging.getLogger(__name__)
 f32 = np.float32
@@ -53,45 +53,15 @@ class LoopConfig:
     points: int = 5_000  # of a keyframe, about, that are registered
 
 
-@dataclass(frozen=True, eq=False)
-class Correction:
-    """How the world moved, by time: T_new_old at keyframes, interpolated between them."""
-
-    indices: np.ndarray  # (K,) increasing frame indices
-    T_new_old: np.ndarray  # (K, 4, 4)
-
-    @staticmethod
-    def between(indices: Sequence[int], old: np.ndarray, new: np.ndarray) -> Correction:
-        """That takes the old poses (K, 4, 4) of keyframes to the new ones; their frames may come in any order."""
-        frames, first = np.unique(np.asarray(indices), return_index=True)
-        return Correction(frames, new[first] @ poses.inverse(old[first]))
-
-    def at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """T_new_old (N, 4, 4) at frames; before the first and after the last keyframe, that one's."""
-        if len(self.indices) == 1:
-            return np.tile(self.T_new_old[0], (len(indices), 1, 1))
-        times = np.clip(np.asarray(indices, np.float64), self.indices[0], self.indices[-1])
-        result = np.tile(np.eye(4), (len(times), 1, 1))
-        rotations = Rotation.from_matrix(self.T_new_old[:, :3, :3])
-        # Corrections are small: turning and shifting apart from one another is as good as along a screw.
-        result[:, :3, :3] = Slerp(self.indices, rotations)(times).as_matrix()
-        for axis in range(3):
-            result[:, axis, 3] = np.interp(times, self.indices, self.T_new_old[:, axis, 3])
-        return result
-
-    def corrected(self, indices: Sequence[int] | np.ndarray, T_world_camera: np.ndarray) -> np.ndarray:
-        """The poses (N, 4, 4) of the frames with these indices, after the correction."""
-        return self.at(indices) @ T_world_camera
-
-    def bend(self, surfels: SurfelMap) -> float:
-        """Move every surfel with the frame that made it; returns how many metres the farthest went."""
-        slots = surfels.slots()
-        if len(slots) == 0:
-            return 0.0
-        table = self.at(np.arange(int(surfels.seen[slots, 0].max()) + 1))[:, :3].astype(f32)
-        moved = np.empty(len(slots), f32)
-        loop_kernels.bend(slots, surfels.position, surfels.normal, surfels.seen, table, moved)
-        return float(moved.max())
+def deform(surfels: SurfelMap, correction: Correction) -> float:
+    """Move every surfel with the frame that made it; returns how many metres the farthest went."""
+    slots = surfels.slots()
+    if len(slots) == 0:
+        return 0.0
+    table = correction.at(np.arange(int(surfels.seen[slots, 0].max()) + 1))[:, :3].astype(f32)
+    moved = np.empty(len(slots), f32)
+    loop_kernels.deform(slots, surfels.position, surfels.normal, surfels.seen, table, moved)
+    return float(moved.max())
 
 
 class LoopCloser:
@@ -147,7 +117,7 @@ class LoopCloser:
 
     def _bend(self, correction: Correction, surfels: SurfelMap, fusion: Fusion) -> None:
         """Move the surfels, and sort them into their cubes of space again where they have gone too far from them."""
-        self._stray += correction.bend(surfels)
+        self._stray += deform(surfels, correction)
         state = fusion.state()
         state.pop("index_pose", None)  # the map looks different from there now
         if self._stray > MOST_STRAY:

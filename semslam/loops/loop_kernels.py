@@ -1,4 +1,4 @@
-"""The compiled loops of loop closure: a map bent by time, and what keyframes see of each other."""
+"""The compiled loops of loop closure: a map deformed by time, and what keyframes see of each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from semslam.compiled import PARALLEL
 
 
 @nb.njit(**PARALLEL)
-def bend(slots, position, normal, seen, T_new_old, moved):
+def deform(slots, position, normal, seen, T_new_old, moved):
     """Move the surfels in `slots`, each by the transform of the frame that made it; moved (N,): how far, metres.
 
     T_new_old (F, 3, 4) float32, by frame index; frames beyond its end move with the last.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
-from scipy.spatial.transform import Rotation
 
 from semslam import poses
 
@@ -22,15 +21,6 @@ class Edge:
     T_i_j: np.ndarray  # (4, 4)
     information: np.ndarray  # (6, 6) inverse covariance of the twist of T_i_j, in j's frame
     closure: bool = False  # between distant keyframes: may be wrong, so it is weighted robustly
-
-
-def adjoint(T: np.ndarray) -> np.ndarray:
-    """The (6, 6) matrix with T exp(x) T^-1 = exp(adjoint(T) x), twists (translation, rotation)."""
-    R, t = T[:3, :3], T[:3, 3]
-    result = np.zeros((6, 6))
-    result[:3, :3] = result[3:, 3:] = R
-    result[:3, 3:] = poses.skew(t) @ R
-    return result
 
 
 def optimized_poses(
@@ -56,12 +46,12 @@ def optimized_poses(
     for iteration in range(iterations):
         constant = max(robust, 1000.0 / 4**iteration)
         between = poses.inverse(T[i]) @ T[j]
-        r = _logs(back @ between)
+        r = poses.log(back @ between)
         W = information.copy()
         cost = np.einsum("ea,eab,eb->e", r, information, r)
         W[closure] /= (1 + cost[closure] / constant**2)[:, None, None]
         # T_i exp(x_i), T_j exp(x_j) changes r by x_j - Ad(T_j^-1 T_i) x_i, up to second order in r.
-        J_i = -_adjoints(poses.inverse(between))
+        J_i = -poses.adjoint(poses.inverse(between))
         JW = np.swapaxes(J_i, 1, 2) @ W
         hessian = sparse.csc_matrix(
             (np.stack([JW @ J_i, JW, W @ J_i, W]).ravel(), (rows, columns)), (6 * n, 6 * n)
@@ -84,31 +74,5 @@ def disagreement(T_world: np.ndarray, edges: Sequence[Edge]) -> tuple[float, flo
     if not edges:
         return 0.0, 0.0
     between = np.stack([poses.inverse(T_world[e.i]) @ T_world[e.j] for e in edges])
-    r = _logs(poses.inverse(np.stack([e.T_i_j for e in edges])) @ between)
+    r = poses.log(poses.inverse(np.stack([e.T_i_j for e in edges])) @ between)
     return float(np.linalg.norm(r[:, :3], axis=1).max()), float(np.linalg.norm(r[:, 3:], axis=1).max())
-
-
-def _skews(w: np.ndarray) -> np.ndarray:
-    """`poses.skew` of many: (N, 3) to (N, 3, 3)."""
-    result = np.zeros((len(w), 3, 3))
-    result[:, 2, 1], result[:, 0, 2], result[:, 1, 0] = w.T
-    return result - np.swapaxes(result, 1, 2)
-
-
-def _adjoints(T: np.ndarray) -> np.ndarray:
-    """`adjoint` of many: (N, 4, 4) to (N, 6, 6)."""
-    result = np.zeros((len(T), 6, 6))
-    result[:, :3, :3] = result[:, 3:, 3:] = T[:, :3, :3]
-    result[:, :3, 3:] = _skews(T[:, :3, 3]) @ T[:, :3, :3]
-    return result
-
-
-def _logs(T: np.ndarray) -> np.ndarray:
-    """`poses.log` of many: (N, 4, 4) to (N, 6). The inverse of V: Barfoot, State Estimation for Robotics, eq. 7.37."""
-    w = Rotation.from_matrix(T[:, :3, :3]).as_rotvec()
-    angle = np.maximum(np.linalg.norm(w, axis=1), 1e-6)
-    W = _skews(w)
-    # 1 / angle^2 - (1 + cos) / (2 angle sin), which tends to 1/12
-    factor = np.where(angle < 1e-3, 1 / 12, (1 - 0.5 * angle / np.tan(0.5 * angle)) / angle**2)
-    inverse_V = np.eye(3) - 0.5 * W + factor[:, None, None] * (W @ W)
-    return np.concatenate([(inverse_V @ T[:, :3, 3:])[..., 0], w], axis=1)

@@ -105,7 +105,7 @@ def voxel_means(points: np.ndarray, voxel: float = VOXEL) -> np.ndarray:
 def seen_depth(view: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For world points (N, 3): their depth z (N,) in a view and the reference's depth (N,) at their pixel, 0 = none."""
     T = poses.inverse(np.asarray(view.T_world_camera, np.float64))
-    local = points @ T[:3, :3].T + T[:3, 3]
+    local = poses.transform(T, points)
     there = np.zeros(len(points), np.float32)
     ahead = np.flatnonzero(local[:, 2] > 1e-3)
     pixels = np.floor(view.camera.project(local[ahead]) + 0.5)
@@ -291,12 +291,11 @@ def layering(cloud: SurfelCloud, apart: tuple[float, float] = (0.02, 0.20), samp
 
 def moved(reference: Reference, T_new_world: np.ndarray) -> Reference:
     """The same reference in another world frame."""
-    R, t = T_new_world[:3, :3], T_new_world[:3, 3]
     T_back = poses.inverse(np.asarray(T_new_world, np.float64))
     return replace(
         reference,
-        points=(reference.points @ R.T + t).astype(np.float32),
-        distance=lambda points: reference.distance((points @ T_back[:3, :3].T + T_back[:3, 3]).astype(np.float32)),
+        points=poses.transform(T_new_world, reference.points).astype(np.float32),
+        distance=lambda points: reference.distance(poses.transform(T_back, points).astype(np.float32)),
         views=tuple(replace(view, T_world_camera=T_new_world @ view.T_world_camera) for view in reference.views),
     )
 
@@ -315,7 +314,7 @@ def _seen_points(views: Iterable[View], voxel: float = VOXEL) -> np.ndarray:
     gathered, fresh = np.zeros((0, 3), np.float32), []
     for view in views:
         local = view.camera.backproject(view.depth)[view.depth > 0].astype(np.float64)
-        fresh.append((local @ view.T_world_camera[:3, :3].T + view.T_world_camera[:3, 3]).astype(np.float32))
+        fresh.append(poses.transform(view.T_world_camera, local).astype(np.float32))
         if sum(map(len, fresh)) > 2_000_000:
             gathered, fresh = _one_a_voxel(np.concatenate([gathered, *fresh]), min(voxel, _FINE)), []
     return voxel_means(_one_a_voxel(np.concatenate([gathered, *fresh]), min(voxel, _FINE)), voxel)

@@ -235,7 +235,7 @@ def warped_depth_error(
     100 pixels meet. A measure of poses that needs no truth.
     """
     valid = depth_i > 0
-    points = camera.backproject(depth_i.astype(np.float64))[valid] @ T_j_i[:3, :3].T + T_j_i[:3, 3]
+    points = poses.transform(T_j_i, camera.backproject(depth_i.astype(np.float64))[valid])
     points = points[points[:, 2] > 0.1]
     pixels = np.rint(camera.project(points)).astype(np.int64)
     inside = np.all((pixels >= 0) & (pixels < (camera.width, camera.height)), axis=1)

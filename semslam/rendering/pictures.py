@@ -106,7 +106,7 @@ def draw_path(
     if len(trajectory) == 0:
         return image
     T = poses.inverse(T_world_view)
-    points = np.asarray(trajectory)[:, :3, 3] @ T[:3, :3].T + T[:3, 3]
+    points = poses.transform(T, np.asarray(trajectory)[:, :3, 3])
     pixels = np.zeros((len(points), 2), np.int64)
     in_front = points[:, 2] > 0.05
     pixels[in_front] = np.round(np.clip(camera.project(points[in_front]), -30000, 30000) * 16)  # 1/16 pixel

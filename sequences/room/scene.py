@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from semslam import poses
 from semslam.labels import LABEL_SETS
 from sequences.room.textures import SIZE, TEXEL, textures
 
@@ -55,7 +56,7 @@ class _Builder:
         corner = np.arange(rows * columns).reshape(rows, columns)
         a, b, c, d = (corner[r, q].ravel() for r in (slice(-1), slice(1, None)) for q in (slice(-1), slice(1, None)))
         triangles = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
-        world = points.reshape(-1, 3) @ self.T_world_object[:3, :3].T + self.T_world_object[:3, 3]
+        world = poses.transform(self.T_world_object, points.reshape(-1, 3))
         self.vertices.append(world)
         self.triangles.append(triangles + self.count)
         self.labels.append(np.full(len(triangles), LABEL_SETS["nyu40"].id_of(label), np.uint8))
