@@ -80,7 +80,6 @@ OPEN_SIGNATURES = {
     *(f"semslam.engine.index_map.{name}" for name in ("project_chunks", "shown_points")),
     "semslam.engine.label_fusion.add_evidence",
     "semslam.engine.surfel_crf._kernels",
-    *(f"semslam.rendering.splatting.{name}" for name in ("_project", "_draw")),
     "semslam.runs.reconstruct.prepare",
     "semslam.tracking.registration_kernels.linearize",
     "sequences.room.kernels.shade",

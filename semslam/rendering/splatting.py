@@ -7,6 +7,7 @@ rows, each band is drawn by one thread, and among disks of equal depth the first
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -31,12 +32,32 @@ class Rendering:
     depth: np.ndarray  # (H, W) float32 metres along the view axis, inf = nothing
 
 
-@nb.njit(**PARALLEL)
-def _project(positions, normals, radii, R, t, fx, fy, cx, cy, width, height, orthographic, cull, points, axes, rows):
-    """Surfels in the camera's frame and the rows (first, last) each may touch; last < first where it is not drawn.
+class _Lens(NamedTuple):
+    """A pinhole camera, or a camera with parallel rays whose focal lengths count pixels a metre."""
 
-    `rows` is 16 bit to keep the bands' scan over it short. R, t is T_camera_world.
-    """
+    fx: np.float32
+    fy: np.float32
+    cx: np.float32
+    cy: np.float32
+    width: int
+    height: int
+    orthographic: bool
+
+
+class _Disks(NamedTuple):
+    """The surfels in the camera's frame."""
+
+    centres: np.ndarray  # (N, 3) float32 metres
+    normals: np.ndarray  # (N, 3) float32
+    radii: np.ndarray  # (N,) float32 metres
+    rows: np.ndarray  # (N, 2) int16 first and last row that each may touch; last < first where it is not drawn
+
+
+@nb.njit(**PARALLEL)
+def _project(positions, normals, R, t, lens, cull, disks):
+    """Fill in the disks of surfels (N, 3) in the world. R, t is T_camera_world; short rows keep `_draw`'s scan short."""
+    fx, fy, cx, cy, width, height, orthographic = lens
+    points, axes, radii, rows = disks
     for i in nb.prange(len(positions)):
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
         nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
@@ -64,11 +85,13 @@ def _project(positions, normals, radii, R, t, fx, fy, cx, cy, width, height, ort
 
 
 @nb.njit(**PARALLEL)
-def _draw(points, axes, radii, rows, fx, fy, cx, cy, width, height, orthographic, index, depth):
+def _draw(disks, lens, index, depth):
     """Every pixel's nearest disk: the ray of a pixel meets the disk's plane within its radius of the centre.
 
     A disk seen edge-on, or smaller than a pixel, still draws the pixel its centre falls on.
     """
+    points, axes, radii, rows = disks
+    fx, fy, cx, cy, width, height, orthographic = lens
     for band in nb.prange(BANDS):
         top, bottom = band * height // BANDS, (band + 1) * height // BANDS
         for i in range(len(points)):
@@ -120,13 +143,14 @@ def render(
     R = np.ascontiguousarray(T_camera_world[:3, :3], f32)
     t = np.ascontiguousarray(T_camera_world[:3, 3], f32)
     n = len(cloud)
-    points, axes, rows = np.empty((n, 3), f32), np.empty((n, 3), f32), np.empty((n, 2), np.int16)
+    positions, normals, radii = (np.ascontiguousarray(a, f32) for a in (cloud.positions, cloud.normals, cloud.radii))
+    disks = _Disks(np.empty((n, 3), f32), np.empty((n, 3), f32), radii, np.empty((n, 2), np.int16))
+    focal, centre = (f32(camera.fx), f32(camera.fy)), (f32(camera.cx), f32(camera.cy))
+    lens = _Lens(*focal, *centre, camera.width, camera.height, orthographic)
     index = np.full(camera.shape, -1, np.int32)
     depth = np.full(camera.shape, np.inf, f32)
-    positions, normals, radii = (np.ascontiguousarray(a, f32) for a in (cloud.positions, cloud.normals, cloud.radii))
-    lens = (f32(camera.fx), f32(camera.fy), f32(camera.cx), f32(camera.cy), camera.width, camera.height, orthographic)
-    _project(positions, normals, radii, R, t, *lens, cull_back, points, axes, rows)
-    _draw(points, axes, radii, rows, *lens, index, depth)
+    _project(positions, normals, R, t, lens, cull_back, disks)
+    _draw(disks, lens, index, depth)
     return Rendering(camera, T_world_camera, index, depth)
 
 
