@@ -55,7 +55,7 @@ class _Disks(NamedTuple):
 
 @nb.njit(**PARALLEL)
 def _project(positions, normals, R, t, lens, cull, disks):
-    """Fill in the disks of surfels (N, 3) in the world. R, t is T_camera_world; short rows keep `_draw`'s scan short."""
+    """Fill in the disks of surfels (N, 3) in the world; R, t is T_camera_world. Short rows keep `_draw` quick."""
     fx, fy, cx, cy, width, height, orthographic = lens
     points, axes, radii, rows = disks
     for i in nb.prange(len(positions)):
