@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from semslam.camera import Camera
 from semslam.trajectory import Correction
+
+T = TypeVar("T")
 
 UNLABELLED = 255  # the id of a pixel without a class, in memory; files count it as 0
 
@@ -84,3 +88,10 @@ class Step:
     fused: bool = False  # whether the map changed
     stages_ms: dict[str, float] = field(default_factory=dict)  # how long each stage took, milliseconds
     correction: Correction | None = None  # where a loop was closed: how all poses up to this frame's have moved
+
+
+def evenly_spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items in their order, evenly spread, the first and the last among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, count).round().astype(int))]

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
 from sequences.room import room
-from sequences.sequence import CorruptFrame, ImageSequence, Sequence
+from sequences.sequence import CorruptFrame, ImageSequence, Mesh, Sequence
 
-__all__ = ["READERS", "CorruptFrame", "ImageSequence", "Reader", "Sequence", "open_sequence"]
+__all__ = ["READERS", "CorruptFrame", "ImageSequence", "Mesh", "Reader", "Sequence", "open_sequence"]
 
 
 class Reader(NamedTuple):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,14 +17,22 @@ from semslam.frame import Frame
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory
 
-__all__ = ["CorruptFrame", "ImageSequence", "Sequence"]
+__all__ = ["CorruptFrame", "ImageSequence", "Mesh", "Sequence"]
+
+
+class Mesh(NamedTuple):
+    """A scene's exact surface, world frame."""
+
+    vertices: np.ndarray  # (N, 3) float32 metres
+    triangles: np.ndarray  # (M, 3) int32
+    labels: np.ndarray  # (M,) uint8 class ids of the triangles, in the sequence's label set
 
 
 class Sequence(ABC):
     """A recording. Frames are read when asked for; one that cannot be read raises CorruptFrame.
 
-    Iterating stops at the first corrupt frame. Who wants to count and skip them asks by index:
-    `for i in range(len(sequence)): try: frame = sequence[i] ...`.
+    Iterating stops at the first corrupt frame. To skip those, and count them, ask for each frame by its index:
+    `for i in range(len(sequence)): frame = sequence.readable(i) ...`.
     """
 
     name: str
@@ -60,9 +70,52 @@ class Sequence(ABC):
         T_world_camera = np.array([self.poses[i] for i in posed], np.float64).reshape(-1, 4, 4)
         return Trajectory(self.timestamps[posed], T_world_camera) if posed else None
 
+    @property
+    def labelled_indices(self) -> list[int]:
+        """The frames that come with labels, told without reading images."""
+        return list(range(len(self))) if self.has_labels else []
+
+    def mesh(self) -> Mesh | None:
+        """The scene's exact surface, where it is known: a synthetic scene's."""
+        return None
+
+    def readable(self, index: int) -> Frame | None:
+        """Frame `index`, or None where its files are missing or damaged."""
+        try:
+            return self[index]
+        except (ValueError, OSError):
+            return None
+
     def missing_files(self) -> list[Path]:
         """Files that the recording lists and that are not there or empty."""
         return []
+
+    # One part of a frame, for those who need no more of it.
+
+    def name_of(self, index: int) -> str:
+        """The name of a frame's image."""
+        return f"{index:06d}"
+
+    def part_of(self, index: int) -> str:
+        """Which of the recordings that were made apart a frame belongs to."""
+        return self.name
+
+    def color_of(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        return self._recent(index).color
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        """(H, W) float32 metres along z, 0 = none."""
+        return self._recent(index).depth
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        """(H, W) uint8 class ids, 255 = unlabelled."""
+        return self._recent(index).labels
+
+    @cached_property
+    def _recent(self) -> Callable[[int], Frame]:
+        """`__getitem__` that keeps the last few frames: their parts are asked for one after the other."""
+        return lru_cache(maxsize=4)(self.__getitem__)
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -97,22 +150,39 @@ class ImageSequence(Sequence):
 
     def __getitem__(self, index: int) -> Frame:
         i = self._checked(index)
-        color = self._of_camera_size(self.read_color(self.color_paths[i]), "image", self.color_paths[i])
-        depth = None
-        if self.depth_paths is not None:
-            depth = self._of_camera_size(self.read_depth(self.depth_paths[i]), "depth", self.depth_paths[i])
-        labels = None
-        if self.label_paths is not None and (path := self.label_paths[i]) is not None:
-            labels = self._of_camera_size(self.read_labels(path), "label image", path)
         return Frame(
             index=i,
             timestamp=float(self.timestamps[i]),
-            color=color,
+            color=self.color_of(i),
             camera=self.camera,
-            depth=depth,
-            labels=labels,
+            depth=self.depth_of(i),
+            labels=self.labels_of(i),
             T_world_camera=None if self.poses is None else self.poses[i],
         )
+
+    @property
+    def labelled_indices(self) -> list[int]:
+        return [i for i, path in enumerate(self.label_paths or ()) if path is not None]
+
+    def name_of(self, index: int) -> str:
+        return self.color_paths[index].name
+
+    def part_of(self, index: int) -> str:
+        return str(self.color_paths[index].parent)
+
+    def color_of(self, index: int) -> np.ndarray:
+        path = self.color_paths[index]
+        return self._of_camera_size(self.read_color(path), "image", path)
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        if self.depth_paths is None:
+            return None
+        path = self.depth_paths[index]
+        return self._of_camera_size(self.read_depth(path), "depth", path)
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        path = None if self.label_paths is None else self.label_paths[index]
+        return None if path is None else self._of_camera_size(self.read_labels(path), "label image", path)
 
     def missing_files(self) -> list[Path]:
         listed = [*self.color_paths, *(self.depth_paths or ()), *(path for path in self.label_paths or () if path)]

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from networks.pose.samples import PoseSource, drawn_places, open_source, tuple_places
 from semslam import poses
 from semslam.trajectory import Trajectory, write_tum
-from sequences.images.posed_images import open_posed
+from sequences.posed import open_posed
 
 
 def write_image(path: Path, value: int = 100) -> None:

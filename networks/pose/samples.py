@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class PoseSource:
     """A set of posed images, or a choice of their frames."""
 
-    path: str  # a data set, a recording with poses, or a list of poses; see sequences.images.posed_images
+    path: str  # a data set, a recording with poses, or a list of poses; see sequences.posed
     kind: str | None = None  # its layout, told from what lies in it where not given
     split: str | None = None  # train or test, of the data sets that have them
     poses: str | None = None  # a trajectory file in place of a recording's own poses, such as our own tracking's
@@ -46,7 +46,7 @@ class PoseSource:
 
 def open_source(source: PoseSource) -> PosedImages:
     """The posed images that a source names."""
-    from sequences.images.posed_images import open_posed
+    from sequences.posed import open_posed
 
     images = open_posed(source.path, source.kind, source.split, source.poses)
     places = images.numbers

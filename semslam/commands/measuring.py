@@ -142,10 +142,10 @@ def _score_poses(
     from semslam.judging import pose_network as pose_scoring
     from semslam.judging import pose_pictures
     from semslam.labels import label_set
-    from sequences.images import posed_images
+    from sequences.posed import split_to_score
 
     first, last = _span(frames)
-    split = split or posed_images.test_split(data)
+    split = split or split_to_score(data)
     images = open_source(PoseSource(str(data), split=split, labels=labels, first=first, last=last))
     predictor = PosePredictor.load(weights)
     if predictor.needs_labels and images.labelled is not None:

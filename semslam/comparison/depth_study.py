@@ -16,7 +16,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.depth.alignment import ScaleShift
-from semslam.judging.run import readable
+from semslam.frame import evenly_spread
 from semslam.labels import LABEL_SETS, remap_labels, remap_probabilities
 from semslam.metrics.depth import FIGURES, PROTOCOLS, DepthErrors, DepthScores
 from semslam.metrics.surface import Reference
@@ -164,7 +164,7 @@ class DepthStudy:
 
         None where the frame cannot be read or has no true depth.
         """
-        frame = readable(self.sequence, index)
+        frame = self.sequence.readable(index)
         if frame is None or frame.depth is None:
             return None
         size = (frame.depth.shape[1], frame.depth.shape[0])
@@ -185,7 +185,7 @@ class DepthStudy:
         """
         source = self.sources.setdefault(name, DepthSource())
         for index in self.indices:
-            frame = readable(self.sequence, index) if index in pose_of else None
+            frame = self.sequence.readable(index) if index in pose_of else None
             if frame is None or frame.depth is None:
                 continue
             in_range = (frame.depth > near) & (frame.depth < far)
@@ -213,12 +213,7 @@ def rendered_depth(cloud: SurfelCloud, camera: Camera, T_world_camera: np.ndarra
 
 def studied_indices(sequence: Any, count: int) -> list[int]:
     """Frames that are measured: evenly spread, labelled ones only where some are labelled."""
-    paths = getattr(sequence, "label_paths", None)
-    labelled = [i for i in range(len(sequence)) if paths is not None and paths[i] is not None]
-    candidates = labelled or list(range(len(sequence)))
-    if len(candidates) <= count:
-        return candidates
-    return [candidates[i] for i in np.unique(np.linspace(0, len(candidates) - 1, count).round().astype(int))]
+    return evenly_spread(sequence.labelled_indices or list(range(len(sequence))), count)
 
 
 def moved(cloud: SurfelCloud, T_new_world: np.ndarray) -> SurfelCloud:

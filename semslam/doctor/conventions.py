@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from semslam.frame import Frame
+from semslam.frame import Frame, evenly_spread
 from semslam.poses import from_rotation_translation, inverse, rotation_angle, transform
-
-if TYPE_CHECKING:
-    from sequences.sequence import Sequence
+from sequences import CorruptFrame, Sequence
 
 PAIRS = 8  # of frames that are warped into each other
 PLAUSIBLE_DEPTH = (0.3, 10.0)  # metres, of the median over a recording
@@ -99,8 +96,6 @@ class Fit:
 
 def fit(sequence: Sequence) -> Fit | None:
     """Compare every guess with the recording as it is; None without poses, depth or movement."""
-    from sequences import CorruptFrame
-
     if sequence.poses is None or not sequence.has_depth:
         return None
     pairs = []
@@ -119,7 +114,7 @@ def fit(sequence: Sequence) -> Fit | None:
 def _pairs(poses: tuple[np.ndarray | None, ...]) -> list[tuple[int, int]]:
     """Frames far enough apart that a wrong pose shows, and near enough that they see the same."""
     pairs = []
-    for i in np.unique(np.linspace(0, max(len(poses) - 2, 0), PAIRS).astype(int)):
+    for i in evenly_spread(range(max(len(poses) - 1, 1)), PAIRS):
         best, T_w_i = None, poses[i]
         for j in range(i + 1, min(i + 60, len(poses))):
             T_w_j = poses[j]
@@ -128,7 +123,7 @@ def _pairs(poses: tuple[np.ndarray | None, ...]) -> list[tuple[int, int]]:
             T_i_j = inverse(T_w_i) @ T_w_j
             moved = max(np.linalg.norm(T_i_j[:3, 3]) / 0.15, rotation_angle(T_i_j) / np.radians(8))
             if moved > 0.2:
-                best = (int(i), j)
+                best = (i, j)
             if moved > 1:
                 break
         if best is not None:

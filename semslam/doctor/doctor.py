@@ -5,17 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from semslam.camera import Camera
 from semslam.doctor import conventions
 from semslam.doctor.conventions import PLAUSIBLE_DEPTH
-from semslam.frame import UNLABELLED, Frame
-
-if TYPE_CHECKING:
-    from sequences.sequence import Sequence
+from semslam.frame import UNLABELLED, Frame, evenly_spread
+from sequences import CorruptFrame, Sequence, open_sequence
 
 FRAMES_READ = 100  # at most, evenly spread
 FRAMES_KEPT = 12  # of them, for statistics on pixels
@@ -36,8 +34,6 @@ def examine(path: str | Path, kind: str | None = None, **options: Any) -> list[F
 
     options: of `sequences.open_sequence`.
     """
-    from sequences import open_sequence
-
     try:
         sequence = open_sequence(path, kind, **options)
     except ValueError as problem:
@@ -66,12 +62,10 @@ def diagnose(sequence: Sequence) -> list[Finding]:
 
 def implausible_depth(sequence: Sequence) -> Finding | None:
     """The error that would make a map of this recording worthless, from a few frames: ask before a long run."""
-    from sequences import CorruptFrame
-
     frames = []
-    for index in np.unique(np.linspace(0, len(sequence) - 1, 5).astype(int)):
+    for index in evenly_spread(range(len(sequence)), 5):
         with suppress(CorruptFrame):
-            frames.append(_thinned(sequence[int(index)]))
+            frames.append(_thinned(sequence[index]))
     return next((finding for finding in _depth_scale(frames) if finding.level == "error"), None)
 
 
@@ -80,16 +74,14 @@ def implausible_depth(sequence: Sequence) -> Finding | None:
 
 def _read(sequence: Sequence) -> tuple[list[Frame], list[Finding]]:
     """The frames that can be read, small enough to keep; and what the others say."""
-    from sequences import CorruptFrame
-
     frames: list[Frame] = []
     broken: list[str] = []
     wrong: list[str] = []
     missing = [str(path) for path in sequence.missing_files()]
-    indices = np.unique(np.linspace(0, len(sequence) - 1, min(len(sequence), FRAMES_READ)).round().astype(int))
+    indices = evenly_spread(range(len(sequence)), FRAMES_READ)
     for index in indices:
         try:
-            frames.append(_thinned(sequence[int(index)]))
+            frames.append(_thinned(sequence[index]))
         except CorruptFrame as problem:
             if not str(problem).startswith(tuple(missing)):
                 (broken if problem.broken_file else wrong).append(str(problem))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from semslam.frame import evenly_spread
 from semslam.labels import label_set
 from semslam.metrics.segmentation import ConfusionMatrix
 
@@ -110,8 +111,8 @@ def labelled_examples(
     if images.labelled is not None and images.labelled.any():
         places = places[images.labelled]
     rows = []
-    for place in np.unique(places[np.linspace(0, len(places) - 1, count).round().astype(int)]):
-        image = images[int(place)]
+    for place in evenly_spread(places.tolist(), count):
+        image = images[place]
         found = predictor.predict(image.color, image.labels if predictor.needs_labels else None)
         if found.labels is not None:
             rows.append((image.color, found.labels, image.labels))

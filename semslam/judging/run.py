@@ -14,7 +14,7 @@ from semslam import config as configs
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud, most_probable
-from semslam.frame import Frame
+from semslam.frame import evenly_spread
 from semslam.geometry.files import read_surface
 from semslam.judging.figures import label_figures, surface_figures, trajectory_figures
 from semslam.judging.map_labels import MapLabelScores, pooled_and_mean, rendered_probabilities, surfel_truth
@@ -114,16 +114,13 @@ def over_scenes(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 def scene_reference(sequence: Any, truth: str = "auto") -> Reference:
     """The surface that a sequence's maps are held against; see `evaluate_run`."""
-    from sequences.room.room import RoomSequence
-
     posed = [i for i in range(len(sequence)) if sequence.poses is not None and sequence.poses[i] is not None]
-    views = [sequence.poses[i] for i in _evenly(posed, VIEWS)]
+    views = [sequence.poses[i] for i in evenly_spread(posed, VIEWS)]
     camera: Camera = sequence.camera
     small = camera.resized(VIEW_WIDTH, round(camera.height * VIEW_WIDTH / camera.width))
     small = camera if camera.width < VIEW_WIDTH else small
-    if truth in ("auto", "mesh") and isinstance(sequence, RoomSequence):
-        vertices, triangles, _ = sequence.mesh()
-        return surface.mesh_reference(vertices, triangles, "the scene's own mesh", small, views, NEAR, FAR)
+    if truth in ("auto", "mesh") and (mesh := sequence.mesh()) is not None:
+        return surface.mesh_reference(mesh.vertices, mesh.triangles, "the scene's own mesh", small, views, NEAR, FAR)
     if truth == "mesh":
         raise ValueError(f"{sequence.name} has no mesh of its own; name a file, or depth or tsdf")
     if truth not in ("auto", "depth", "tsdf"):
@@ -131,7 +128,7 @@ def scene_reference(sequence: Any, truth: str = "auto") -> Reference:
     if not posed or not sequence.has_depth:
         raise ValueError(f"{sequence.name} has no depth with poses to make a reference of; name a mesh or a cloud")
     if truth == "depth":
-        frames = (frame for i in _evenly(posed, VIEWS) if (frame := readable(sequence, i)) is not None)
+        frames = (frame for i in evenly_spread(posed, VIEWS) if (frame := sequence.readable(i)) is not None)
         seen = (
             (f.camera, f.depth, f.T_world_camera)
             for f in frames
@@ -145,8 +142,8 @@ def _tsdf_reference(sequence: Any, posed: list[int], camera: Camera, views: list
     from semslam.geometry.tsdf_mesh import Reconstruction, ReconstructionConfig
 
     reconstruction = Reconstruction(ReconstructionConfig(max_depth=FAR))
-    for i in _evenly(posed, TSDF_FRAMES):
-        frame = readable(sequence, i)
+    for i in evenly_spread(posed, TSDF_FRAMES):
+        frame = sequence.readable(i)
         if frame is None or frame.depth is None or frame.T_world_camera is None:
             continue
         depth = np.where(frame.depth > NEAR, frame.depth, np.float32(0))
@@ -220,14 +217,17 @@ def _labels(
     scores = {len(LABEL_SETS[name]): MapLabelScores(len(LABEL_SETS[name])) for name in sets}
     lost = set(progress.lost)
     pose_of = {i: T for i, T in zip(progress.indices, progress.poses) if i not in lost}
+    labelled = [i for i in sequence.labelled_indices if i in pose_of]
     posed = []
-    for i in _evenly(_labelled(sequence, list(pose_of)), VOTES):
-        frame = readable(sequence, i)
+    for i in evenly_spread(labelled, VOTES):
+        frame = sequence.readable(i)
         if frame is not None and frame.labels is not None:
             camera, truth = _of_map_size(frame, settings.width)
             posed.append((camera, pose_of[i], truth))
-    for i in _labelled(sequence, [i for i in pose_of if i % settings.labels_every == 0]):
-        frame = readable(sequence, i)
+    for i in labelled:
+        if i % settings.labels_every:
+            continue
+        frame = sequence.readable(i)
         if frame is None or frame.labels is None:
             continue
         camera, truth = _of_map_size(frame, settings.width)
@@ -258,12 +258,6 @@ def _as(probabilities: np.ndarray, classes: str, name: str) -> np.ndarray:
     return probabilities if classes == name else remap_probabilities(probabilities, classes, name)
 
 
-def _labelled(sequence: Any, indices: list[int]) -> list[int]:
-    """Those of the frames that may have labels, without reading their images."""
-    paths = getattr(sequence, "label_paths", None)
-    return [i for i in indices if paths is None or paths[i] is not None]
-
-
 def _of_map_size(frame: Any, width: int | None) -> tuple[Camera, np.ndarray]:
     """The frame's camera and labels at the size that the map was made at."""
     camera: Camera = frame.camera
@@ -271,21 +265,6 @@ def _of_map_size(frame: Any, width: int | None) -> tuple[Camera, np.ndarray]:
         return camera, frame.labels
     camera = camera.resized(width, round(camera.height * width / camera.width))
     return camera, cv2.resize(frame.labels, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
-
-
-def readable(sequence: Any, index: int) -> Frame | None:
-    """The frame, if it can be read: a damaged one spoils no more than itself."""
-    try:
-        return sequence[index]
-    except (ValueError, OSError):
-        return None
-
-
-def _evenly(items: list[int], count: int) -> list[int]:
-    """At most `count` of the items, evenly spread, first and last among them."""
-    if len(items) <= count:
-        return items
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, count).round().astype(int))]
 
 
 # ---------------------------------------------------------------------------------- files of other systems

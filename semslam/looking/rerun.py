@@ -12,6 +12,7 @@ import numpy as np
 from semslam import config as configs
 from semslam.atomic import replacing
 from semslam.cloud import most_probable
+from semslam.frame import evenly_spread
 from semslam.labels import LabelSet
 from semslam.looking.viewed import Viewed
 from semslam.perception import Perception
@@ -122,5 +123,4 @@ def _with_images(config: RunConfig, indices: list[int]) -> list[int]:
     perception = config.slam.perception
     labelled = [i for i in indices if perception.labels != "none" and i % perception.labels_every == 0]
     indices = labelled or indices
-    spread = np.linspace(0, len(indices) - 1, min(IMAGES, len(indices)))
-    return [indices[k] for k in np.unique(spread.round().astype(int))]
+    return evenly_spread(indices, IMAGES)

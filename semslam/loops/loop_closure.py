@@ -21,7 +21,7 @@ from semslam.camera import Camera
 from semslam.engine import index_map
 from semslam.engine.fusion import Fusion, stride_for
 from semslam.engine.surfels import SurfelMap
-from semslam.frame import Observation, Tracking
+from semslam.frame import Observation, Tracking, evenly_spread
 from semslam.loops import loop_kernels
 from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
 from semslam.loops.snapshot import Snapshot
@@ -151,7 +151,7 @@ class LoopCloser:
         shared = self._shared(k, live.depth)
         local = np.flatnonzero(shared >= c.overlap)
         if len(local) > c.closures:  # spread over time: old ones tell most of the drift, recent ones fit best
-            local = local[np.unique(np.linspace(0, len(local) - 1, c.closures).round().astype(int))]
+            local = np.array(evenly_spread(local.tolist(), c.closures))
         edges = []
         for a in local:
             found = self._registered(int(a), live, poses.inverse(keyframes.T_world_camera[a]) @ T_k, c.fitting)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from semslam.atomic import replacing
+from semslam.frame import evenly_spread
 from semslam.labels import LABEL_SETS, LabelSet
 
 NAMED = 12  # classes in a figure's legend
@@ -40,8 +41,7 @@ def images_of(folder: str | Path, count: int) -> list[np.ndarray]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not paths or count < 1:
         raise ValueError(f"{folder}: {len(paths)} JPEG or PNG images are in it, {count} are wanted; name one with some")
-    chosen = np.unique(np.linspace(0, len(paths) - 1, count).round().astype(int))
-    return [read_image(paths[i]) for i in chosen]
+    return [read_image(path) for path in evenly_spread(paths, count)]
 
 
 def write_prediction(

@@ -15,7 +15,7 @@ from semslam.frame import UNLABELLED, Frame
 from sequences.room import kinect_noise
 from sequences.room.scene import ROOM, Scene, furnished_room
 from sequences.room.textures import SIZE, textures
-from sequences.sequence import Sequence
+from sequences.sequence import Mesh, Sequence
 
 FPS = 30.0
 ROUND = 450  # frames of one round of `orbit`: 24 degrees a second
@@ -83,10 +83,9 @@ class RoomSequence(Sequence):
             return exact
         return self._noise(exact, view.incidence, np.random.default_rng((self._seed, i)))
 
-    def mesh(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The room itself: vertices (N, 3) float32 m, triangles (M, 3) int32, NYU-40 id of each triangle (M,)."""
+    def mesh(self) -> Mesh:
         scene = furnished_room()
-        return scene.vertices.copy(), scene.triangles.copy(), scene.labels.copy()
+        return Mesh(scene.vertices.copy(), scene.triangles.copy(), scene.labels.copy())
 
 
 def fits(path: Path) -> bool:
