@@ -64,9 +64,6 @@ OPEN_IMPORTS = {
     ("semslam.tracking.predicted_poses", "semslam.slam"),  # spine
     ("semslam.runs.folder", "semslam.runs.run"),  # runs
     ("networks.joint.encoders", "networks.joint.checkpoints"),  # networks
-    ("sequences.images.posed_images", "sequences.images.pose_list"),  # sequences
-    ("sequences.images.posed_images", "sequences.images.cambridge"),  # sequences
-    ("sequences.images.posed_images", "sequences.images.deeploc"),  # sequences
     ("networks.pose.losses", "networks.training.distributed"),  # networks
     ("networks.pose.losses", "networks.training.losses"),  # networks
     ("networks.pose.samples", "networks.training.augmentation"),  # networks
@@ -82,7 +79,6 @@ OPEN_SIGNATURES = {
     "semslam.engine.surfel_crf._kernels",
     "semslam.runs.reconstruct.prepare",
     "semslam.tracking.registration_kernels.linearize",
-    "sequences.room.kernels.shade",
 }
 
 

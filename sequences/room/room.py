@@ -126,23 +126,15 @@ def render(camera: Camera, T_world_camera: np.ndarray) -> Rendering:
     """Cast one ray through the centre of each pixel; the light is baked, so a surface has one colour from all sides."""
     import open3d as o3d
 
-    from sequences.room.kernels import shade
+    from sequences.room.kernels import Hits, shade
 
     scene, shading = furnished_room(), _shading()
     rays = _rays(camera, T_world_camera)
-    hits = _caster().cast_rays(o3d.core.Tensor.from_numpy(rays))
+    cast = _caster().cast_rays(o3d.core.Tensor.from_numpy(rays))
+    # The rays advance 1 m along z a unit, so t is z and not the ray's length.
+    hits = Hits(*(cast[name].numpy() for name in ("t_hit", "primitive_ids", "primitive_uvs", "primitive_normals")))
     color, depth, labels, incidence = shade(
-        hits["t_hit"].numpy(),  # the rays advance 1 m along z a unit, so this is z and not the ray's length
-        hits["primitive_ids"].numpy(),
-        hits["primitive_uvs"].numpy(),
-        hits["primitive_normals"].numpy(),
-        rays,
-        shading.corners,
-        shading.row,
-        shading.atlas,
-        scene.labels,
-        SIZE,
-        UNLABELLED,
+        hits, rays, shading.corners, shading.row, shading.atlas, scene.labels, SIZE, UNLABELLED
     )
     return Rendering(color, depth, labels, incidence)
 
