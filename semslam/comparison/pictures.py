@@ -107,24 +107,21 @@ def style_of(k: int) -> dict[str, Any]:
 
 
 @_styled
-def lines(series: Mapping[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, log: bool = False) -> Any:
+def lines(series: Mapping[str, tuple[np.ndarray, np.ndarray]], x: str, y: str) -> Any:
     """Some lines (x values, y values) over one axis, each named in the legend."""
     figure, axes = _axes(7.2, 3.0)
     for k, (name, (xs, ys)) in enumerate(series.items()):
         axes.plot(xs, ys, label=name, **style_of(k))
     axes.set(xlabel=x, ylabel=y)
-    if log:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=2 if len(series) < 7 else 3)
     return figure
 
 
 @_styled
-def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], y: str, width: float = 7.2) -> Any:
+def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], y: str) -> Any:
     """Grouped bars: one group a name, one bar in it for each of the series; NaN leaves a gap."""
-    figure, axes = _axes(width, 3.0)
+    figure, axes = _axes(7.2, 3.0)
     each = 0.8 / len(series)
     for k, (name, values) in enumerate(series.items()):
         at = np.arange(len(groups)) - 0.4 + each * (k + 0.5)
@@ -208,7 +205,7 @@ def reliability(curves: Mapping[str, CalibrationScores]) -> Any:
 
 
 @_styled
-def depth_frame(color: np.ndarray, truth: np.ndarray, depths: Mapping[str, np.ndarray], worst: float = 1.0) -> Any:
+def depth_frame(color: np.ndarray, truth: np.ndarray, depths: Mapping[str, np.ndarray]) -> Any:
     """One frame: colour and true depth, then each depth with its error below; metres, 0 = none."""
     columns = 1 + len(depths)
     height, width = truth.shape
@@ -222,7 +219,7 @@ def depth_frame(color: np.ndarray, truth: np.ndarray, depths: Mapping[str, np.nd
         _depth_image(axes[0][k], depth, far)
         axes[0][k].set_title(name)
         error = np.where((truth > 0) & (depth > 0), depth - truth, np.nan)
-        wrong = axes[1][k].imshow(_thumbnail(error), cmap="RdBu", vmin=-worst, vmax=worst, interpolation="nearest")
+        wrong = axes[1][k].imshow(_thumbnail(error), cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
         valid = np.isfinite(error)
         rmse = float(np.sqrt(np.mean(error[valid] ** 2))) if valid.any() else float("nan")
         axes[1][k].set_title(f"error, RMSE {rmse:.2f} m")

@@ -38,16 +38,16 @@ class MapObject:
     label_confidence: float  # mean over its surfels
 
 
-def surfel_areas(cloud: SurfelCloud, neighbours: int = 12) -> np.ndarray:
+def surfel_areas(cloud: SurfelCloud) -> np.ndarray:
     """(N,) float64 square metres of surface that each surfel stands for.
 
-    Disks overlap, so their areas must not be added. Instead the area around a surfel is shared by its k nearest:
+    Disks overlap, so their areas must not be added. Instead the area around a surfel is shared by its k = 12 nearest:
     pi d_k^2 / k, with d_k the distance to the k-th. At a free edge the circle hangs over it, so that the area of a
     piece is a few centimetres too wide along such edges.
     """
     from scipy.spatial import cKDTree
 
-    n = len(cloud)
+    n, neighbours = len(cloud), 12
     if n <= neighbours:
         return np.pi * cloud.radii.astype(np.float64) ** 2
     distance, _ = cKDTree(cloud.positions).query(cloud.positions, k=[neighbours + 1], workers=-1)
@@ -88,9 +88,8 @@ def objects(
     *,
     up: np.ndarray | None = None,
     gap: float = 0.05,
-    smallest_area: float = 0.01,
 ) -> list[MapObject]:
-    """The map's pieces of at least `smallest_area` square metres, by class and then by area.
+    """The map's pieces of at least a square decimetre, by class and then by area.
 
     `gap`: see `connected_pieces`. Two chairs that touch are one piece: the map knows classes, not instances.
     """
@@ -108,7 +107,7 @@ def objects(
         of_class = []
         for piece in np.split(members[order], starts[1:]):
             area = float(areas[piece].sum())
-            if area < smallest_area:
+            if area < 0.01:
                 continue
             (x, y), (a, b), degrees = cv2.minAreaRect(upright[piece, :2].astype(np.float32))
             if b > a:

@@ -114,8 +114,8 @@ def _empty_mesh() -> LabelledMesh:
     )
 
 
-def labelled(mesh: LabelledMesh, cloud: SurfelCloud, radius: float = 0.03, neighbours: int = 4) -> LabelledMesh:
-    """The mesh with each vertex's most probable class among the nearest surfels within `radius` metres.
+def labelled(mesh: LabelledMesh, cloud: SurfelCloud, radius: float = 0.03) -> LabelledMesh:
+    """The mesh with each vertex's most probable class among the four nearest surfels within `radius` metres.
 
     Surfels that face the other way belong to the other side of a thin surface and do not vote. Where most of the
     neighbours were never labelled, neither is the vertex.
@@ -127,7 +127,7 @@ def labelled(mesh: LabelledMesh, cloud: SurfelCloud, radius: float = 0.03, neigh
     if probabilities is None or len(cloud) == 0 or len(labels) == 0:
         return replace(mesh, labels=labels)
     tree = cKDTree(cloud.positions)
-    neighbours = min(neighbours, len(cloud))
+    neighbours = min(4, len(cloud))
     for start in range(0, len(labels), 200_000):  # a bounded table of votes, whatever the mesh
         part = slice(start, start + 200_000)
         distance, index = tree.query(

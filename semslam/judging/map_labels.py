@@ -8,7 +8,7 @@ the majority vote of the frames that see it, and surfels are counted one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud, most_probable
 from semslam.frame import UNLABELLED
-from semslam.metrics.segmentation import Calibration, ConfusionMatrix, SegmentationScores, boundary_band
+from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.rendering.splatting import Rendering, render
 
 BAND = 3  # pixels at the truth's boundaries: derived and hand-made labels are no better than that
@@ -38,7 +38,6 @@ class MapLabelScores:
     """Confusions and calibrations of one label set, gathered frame by frame."""
 
     num_classes: int
-    band: int = BAND
     single: ConfusionMatrix = field(init=False)  # the network on single frames
     map: ConfusionMatrix = field(init=False)  # the map rendered back into them
     single_covered: ConfusionMatrix = field(init=False)  # both, where the map shows a labelled surfel
@@ -54,7 +53,7 @@ class MapLabelScores:
 
     def add(self, truth: np.ndarray, on_map: np.ndarray, alone: np.ndarray | None = None) -> None:
         """Count one frame: true ids (H, W), probabilities (H, W, C) of the map and of the network alone."""
-        truth = np.where(boundary_band(truth, self.band), np.uint8(UNLABELLED), truth) if self.band else truth
+        truth = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
         self.frames += 1
         called = most_probable(on_map)
         covered = np.where(called == UNLABELLED, np.uint8(UNLABELLED), truth)
@@ -71,7 +70,7 @@ class MapLabelScores:
     def protocol(self) -> str:
         """How the figures in 2-D came about."""
         return (
-            f"one confusion matrix over {self.frames} labelled frames, void and a band of {self.band} pixels at "
+            f"one confusion matrix over {self.frames} labelled frames, void and a band of {BAND} pixels at "
             f"boundaries ignored, holes of the map count as missed"
         )
 
@@ -80,13 +79,11 @@ def surfel_truth(
     cloud: SurfelCloud,
     frames: Sequence[tuple[Camera, np.ndarray, Sequence[np.ndarray]]],
     num_classes: Sequence[int],
-    band: int = BAND,
-    tolerance: float = 0.02,
 ) -> list[np.ndarray]:
     """(N,) uint8 true class of each surfel by the majority of frames that see it, 255 where none says anything.
 
     One array for each label set, of `num_classes`. frames: (camera, T_world_camera, true ids (H, W) in each set). A
-    frame sees a surfel that projects into it and lies within `tolerance` metres, and 2 % of the depth, of the nearest
+    frame sees a surfel that projects into it and lies within 2 cm and 2 % of the depth of the nearest
     surface of the map there.
     """
     votes = [np.zeros((len(cloud), count), np.uint16) for count in num_classes]
@@ -99,10 +96,10 @@ def surfel_truth(
         inside = np.all((pixels >= 0) & (pixels < (camera.width, camera.height)), axis=1)
         chosen, (u, v) = ahead[inside], pixels[inside].astype(np.int32).T
         z = local[chosen, 2]
-        seen = z - nearest[v, u] < tolerance + 0.02 * z
+        seen = z - nearest[v, u] < 0.02 + 0.02 * z
         chosen, u, v = chosen[seen], u[seen], v[seen]
         for of_set, truth in zip(votes, truths, strict=True):
-            truth = np.where(boundary_band(truth, band), np.uint8(UNLABELLED), truth) if band else truth
+            truth = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
             votes_for = truth[v, u]
             valid = votes_for < of_set.shape[1]
             of_set[chosen[valid], votes_for[valid]] += 1
@@ -112,14 +109,12 @@ def surfel_truth(
     return found
 
 
-def pooled_and_mean(
-    matrices: Mapping[str, ConfusionMatrix], figure: Callable[[SegmentationScores], float] = lambda s: s.miou
-) -> tuple[float, float]:
-    """A figure over several scenes: of all counts pooled into one matrix, and the mean of the scenes' own figures."""
+def pooled_and_mean(matrices: Mapping[str, ConfusionMatrix]) -> tuple[float, float]:
+    """mIoU over several scenes: of all counts pooled into one matrix, and the mean of the scenes' own."""
     if not matrices:
         return float("nan"), float("nan")
     first = next(iter(matrices.values()))
     pooled = ConfusionMatrix(first.num_classes)
     for matrix in matrices.values():
         pooled.counts += matrix.counts
-    return figure(pooled.scores()), float(np.mean([figure(matrix.scores()) for matrix in matrices.values()]))
+    return pooled.scores().miou, float(np.mean([matrix.scores().miou for matrix in matrices.values()]))

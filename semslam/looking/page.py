@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,12 @@ def write_html(
     path: str | Path,
     viewed: Viewed,
     *,
-    switches: Sequence[str] = SWITCHES,
     points: int = POINTS,
 ) -> None:
     """Write a standalone page: drag to turn, scroll to zoom, click a class in the legend to hide or show it.
 
     Maps of more than `points` surfels are thinned to as many, chosen at random, always the same; the page says so.
-    The ceiling starts hidden, so that a room is open from above. `switches` names COLORINGS for the buttons.
+    The ceiling starts hidden, so that a room is open from above.
     """
     import plotly.graph_objects as go
 
@@ -69,7 +67,7 @@ def write_html(
     count = len(members)
 
     buttons = []
-    for name in switches:
+    for name in SWITCHES:
         if name == "label":
             colors: list[Any] = ["rgb({},{},{})".format(*class_color(label_set, i)) for i, _ in members]
             restyle = {"marker.color": colors, "marker.colorscale": [None] * count}

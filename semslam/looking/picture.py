@@ -24,11 +24,10 @@ def render_png(
     viewed: Viewed,
     *,
     coloring: str = "label",
-    T_world_camera: np.ndarray | None = None,
     hidden: Collection[int] = (),
     beside: Sequence[Viewed] = (),
 ) -> None:
-    """Write a picture of the map with its legend, from a pose, or from outside.
+    """Write a picture of the map with its legend, seen from outside.
 
     `coloring` is a name of COLORINGS, or error; surfels of the class ids in `hidden` are left out. `beside`: other
     maps, seen from the same pose. Drawn by Open3D over EGL; where there is no driver for it by our own renderer, which
@@ -40,9 +39,8 @@ def render_png(
     for one in maps:
         if len(one.cloud) == 0:
             raise ValueError(f"{path}: there is nothing to draw: the map is empty or all of its classes are hidden")
-    if T_world_camera is None:
-        up = up_direction(viewed.cloud, viewed.label_set, viewed.trajectory)
-        T_world_camera = overview(viewed.cloud, camera, up, trajectory=viewed.trajectory)
+    up = up_direction(viewed.cloud, viewed.label_set, viewed.trajectory)
+    T_world_camera = overview(viewed.cloud, camera, up, trajectory=viewed.trajectory)
     try:
         images = [_opengl_image(one, coloring, T_world_camera, camera) for one in maps]
     except RuntimeError as error:

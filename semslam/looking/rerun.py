@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,11 @@ def load_rerun() -> tuple[Any, Any]:
     return rerun, rerun.blueprint
 
 
-def write_rerun(
-    path: str | Path, run: str | Path, viewed: Viewed, report: Callable[[int], None] = lambda total: None
-) -> None:
+def write_rerun(path: str | Path, run: str | Path, viewed: Viewed) -> None:
     """Write an .rrd file. Classes have their names and colours; ids count from 1, 0 is unlabelled.
 
     Entities: camera (poses of all frames, and the image plane), camera/color, camera/depth, camera/classes (of at most
-    60 frames, those with labels first), path, map/classes, map/colors. The timeline `frame` counts frames. report:
-    called with the number of frames with images after each.
+    60 frames, those with labels first), path, map/classes, map/colors. The timeline `frame` counts frames.
     """
     rr, blueprints = load_rerun()
     folder = RunFolder.open(run)
@@ -55,7 +51,7 @@ def write_rerun(
         recording.save(str(temporary), default_blueprint=_blueprint(blueprints))
         recording.log("/", _annotations(rr, viewed.label_set), static=True)
         _log_map(rr, recording, viewed)
-        _log_frames(rr, recording, config, Progress.from_state(folder.load_state()), report)
+        _log_frames(rr, recording, config, Progress.from_state(folder.load_state()))
         recording.flush()
         recording.disconnect()
 
@@ -85,7 +81,7 @@ def _log_map(rr: Any, recording: Any, viewed: Viewed) -> None:
         recording.log("path", strip, static=True)
 
 
-def _log_frames(rr: Any, recording: Any, config: RunConfig, progress: Progress, report: Callable[[int], None]) -> None:
+def _log_frames(rr: Any, recording: Any, config: RunConfig, progress: Progress) -> None:
     sequence = config.open_sequence()
     perceive = _perception(config, sequence)
     pose_of = dict(zip(progress.indices, progress.poses))
@@ -107,7 +103,6 @@ def _log_frames(rr: Any, recording: Any, config: RunConfig, progress: Progress, 
         if observation.class_probabilities is not None:
             ids = most_probable(observation.class_probabilities) + np.uint8(1)
             recording.log("camera/classes", rr.SegmentationImage(ids))
-        report(len(chosen))
 
 
 def _perception(config: RunConfig, sequence: Any) -> Perception:

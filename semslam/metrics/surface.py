@@ -14,7 +14,7 @@ on neither side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -227,7 +227,7 @@ def sampled(vertices: np.ndarray, triangles: np.ndarray, spacing: float = _FINE)
     )
 
 
-def surface_scores(points: np.ndarray, reference: Reference, thresholds: Sequence[float] = THRESHOLDS) -> SurfaceScores:
+def surface_scores(points: np.ndarray, reference: Reference) -> SurfaceScores:
     """The figures of a reconstruction's points (N, 3) in the reference's world frame.
 
     An empty reconstruction has precision, recall and F-score 0.
@@ -236,15 +236,15 @@ def surface_scores(points: np.ndarray, reference: Reference, thresholds: Sequenc
     judged = reference.judges(samples)
     to_reference = reference.distance(samples[judged]).astype(np.float64)
     to_points = distance_to_points(points)(reference.points).astype(np.float64)
-    precision = [_share(to_reference < t) for t in thresholds]
-    recall = [_share(to_points < t) for t in thresholds]
+    precision = [_share(to_reference < t) for t in THRESHOLDS]
+    recall = [_share(to_points < t) for t in THRESHOLDS]
     return SurfaceScores(
         protocol=reference.protocol,
         accuracy_m=_finite(np.mean, to_reference),
         accuracy_median_m=_finite(np.median, to_reference),
         completeness_m=_finite(np.mean, to_points),
         completeness_median_m=_finite(np.median, to_points),
-        thresholds_m=tuple(thresholds),
+        thresholds_m=THRESHOLDS,
         precision=tuple(precision),
         recall=tuple(recall),
         fscore=tuple(2 * p * r / (p + r) if p + r > 0 else 0.0 for p, r in zip(precision, recall)),
@@ -262,22 +262,22 @@ def surface_errors(points: np.ndarray, reference: Reference) -> np.ndarray:
     return errors
 
 
-def layering(cloud: SurfelCloud, apart: tuple[float, float] = (0.02, 0.20), samples: int = 20_000) -> float:
+def layering(cloud: SurfelCloud) -> float:
     """How much of a map is layered: the share of surfels with another one of the same normal (within 30 degrees)
-    straight before or behind it, `apart` metres away along the normal and at most 2 cm to the side.
+    straight before or behind it, 2 to 20 cm away along the normal and at most 2 cm to the side.
 
     Of a sample of surfels, the same every time. A wall mapped once scores 0; NaN for an empty map.
     """
     if len(cloud) == 0:
         return float("nan")
-    chosen = np.arange(len(cloud))
+    chosen, samples = np.arange(len(cloud)), 20_000
     if len(cloud) > samples:
         chosen = np.random.default_rng(0).choice(len(cloud), samples, replace=False)
     thin = np.unique(np.floor(cloud.positions / 0.01).astype(np.int64), axis=0, return_index=True)[1]
     tree = cKDTree(cloud.positions[thin])  # one surfel a centimetre is enough to meet
     normals = cloud.normals[chosen]
     layered = np.zeros(len(chosen), bool)
-    for step in np.arange(apart[0], apart[1], 0.02):
+    for step in np.arange(0.02, 0.20, 0.02):
         for side in (-1, 1):
             rest = np.flatnonzero(~layered)
             ends = cloud.positions[chosen[rest]] + side * (step + 0.01) * normals[rest]

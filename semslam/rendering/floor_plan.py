@@ -13,9 +13,8 @@ from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
-from semslam.rendering.coloring import COLORINGS
-from semslam.rendering.pictures import class_color, class_name, without_specks
-from semslam.rendering.splatting import lit, painted, render
+from semslam.rendering.pictures import class_color, class_name, shown_colors, without_specks
+from semslam.rendering.splatting import painted, render
 from semslam.rendering.viewpoint import level_axes, up_direction
 
 BACKGROUND = (255, 255, 255)
@@ -70,13 +69,12 @@ def floor_plan(
     *,
     up: np.ndarray | None = None,
     trajectory: np.ndarray | None = None,
-    coloring: str = "label",
     pixels: int = 1000,
 ) -> FloorPlan:
     """The map from above: the ceiling and what hangs above head height left out, walls along the image's sides.
 
     A camera's `trajectory` (N, 4, 4), T_world_camera, fits in and helps to find up. `pixels`: the longer side of the
-    picture. `coloring` names one of COLORINGS. Specks without a class are drawn like their neighbours.
+    picture. Specks without a class are drawn like their neighbours.
     """
     import cv2
 
@@ -108,9 +106,7 @@ def floor_plan(
     fine = Camera(width, height_px, scale, scale, -low[0] * scale - 0.5, -low[1] * scale - 0.5)
     T_world_plan = poses.from_rotation_translation(R, np.zeros(3))
     rendering = render(room, fine, T_world_plan, cull_back=False, orthographic=True)
-    colors = COLORINGS[coloring](room, label_set)
-    if coloring == "label":
-        colors = lit(colors, room, T_world_plan)
+    colors = shown_colors(room, label_set, "label", T_world_plan)
     small = (width // 2, height_px // 2)
     image = cv2.resize(painted(rendering, colors, BACKGROUND), small, interpolation=cv2.INTER_AREA)
     index = rendering.index[::2, ::2]

@@ -25,9 +25,9 @@ PATH_COLOR = (214, 40, 40)
 INK = "#222222"
 
 
-def picture_camera(width: int = 960, height: int = 720, field_of_view: float = np.radians(50)) -> Camera:
-    """A pinhole camera for drawing, its horizontal field of view in radians."""
-    focal = width / 2 / np.tan(field_of_view / 2)
+def picture_camera(width: int = 960, height: int = 720) -> Camera:
+    """A pinhole camera for drawing, its horizontal field of view 50 degrees."""
+    focal = width / 2 / np.tan(np.radians(25))
     return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
 
 
@@ -36,35 +36,31 @@ def picture(
     camera: Camera,
     T_world_camera: np.ndarray,
     colors: Sequence[np.ndarray],
-    *,
-    cull_back: bool = True,
-    background: tuple[int, int, int] = BACKGROUND,
 ) -> list[np.ndarray]:
-    """The map from one pose, once for each colours (N, 3) uint8: (H, W, 3) uint8 each.
+    """The map from one pose, once in each of the colours (N, 3) uint8: (H, W, 3) uint8 each.
 
-    Drawn at twice the size and averaged down, so that edges are smooth in print. `cull_back` False shows surfaces
-    from behind as well.
+    Drawn at twice the size and averaged down, so that edges are smooth in print. Surfaces are not seen from behind.
     """
     import cv2
 
     fine = camera.resized(2 * camera.width, 2 * camera.height)
-    rendering = render(cloud, fine, T_world_camera, cull_back=cull_back)
+    rendering = render(cloud, fine, T_world_camera)
     return [
-        cv2.resize(painted(rendering, c, background), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        cv2.resize(painted(rendering, c, BACKGROUND), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
         for c in colors
     ]
 
 
-def without_specks(cloud: SurfelCloud, neighbours: int = 12, share: float = 1 / 3) -> SurfelCloud:
+def without_specks(cloud: SurfelCloud) -> SurfelCloud:
     """The cloud as pictures draw it: surfels without a class amid ones that have one take their nearest one's class.
 
     A network labels every tenth frame, so that surfels which only the frames between have seen are grey specks on
-    surfaces whose class is known. A surfel counts as such a speck where at least `share` of its nearest `neighbours`
-    have a class; wider grey areas stay grey. For the eye only: files and figures keep what the map says.
+    surfaces whose class is known. A surfel counts as such a speck where at least a third of its twelve nearest
+    neighbours have a class; wider grey areas stay grey. For the eye only: files and figures keep what the map says.
     """
     from scipy.spatial import cKDTree
 
-    probabilities = cloud.class_probabilities
+    probabilities, neighbours = cloud.class_probabilities, 12
     if probabilities is None or len(cloud) <= neighbours:
         return cloud
     known = probabilities.max(axis=1, initial=0) > 0
@@ -75,7 +71,7 @@ def without_specks(cloud: SurfelCloud, neighbours: int = 12, share: float = 1 / 
         cloud.positions[blank], k=list(range(2, neighbours + 2)), workers=-1
     )
     labelled = known[nearest]
-    specks = labelled.sum(axis=1) >= share * neighbours
+    specks = labelled.sum(axis=1) >= neighbours / 3
     chosen = nearest[np.arange(len(blank)), labelled.argmax(axis=1)]  # the first is the nearest
     filled = probabilities.copy()
     filled[blank[specks]] = probabilities[chosen[specks]]
@@ -90,13 +86,7 @@ def shown_colors(cloud: SurfelCloud, label_set: LabelSet, coloring: str, T_world
     return lit(colors, cloud, T_world_camera) if coloring == "label" else colors
 
 
-def draw_path(
-    image: np.ndarray,
-    camera: Camera,
-    T_world_view: np.ndarray,
-    trajectory: np.ndarray,
-    color: tuple[int, int, int] = PATH_COLOR,
-) -> np.ndarray:
+def draw_path(image: np.ndarray, camera: Camera, T_world_view: np.ndarray, trajectory: np.ndarray) -> np.ndarray:
     """The picture with the path of a trajectory (N, 4, 4) drawn over it, from a ring to a dot."""
     import cv2
 
@@ -116,19 +106,20 @@ def draw_path(
             kept.append(i)
     pixels, in_front = pixels[kept], in_front[kept]
     thickness = max(1, round(camera.width / 480))
-    for width, stroke in ((thickness + 2, (255, 255, 255)), (thickness, color)):
+    for width, stroke in ((thickness + 2, (255, 255, 255)), (thickness, PATH_COLOR)):
         for a, b, visible in zip(pixels[:-1], pixels[1:], in_front[:-1] & in_front[1:], strict=True):
             if visible:
                 cv2.line(image, a.tolist(), b.tolist(), stroke, width, cv2.LINE_AA, shift=4)
+        below = stroke != PATH_COLOR  # white, a little larger
         for end, filled in ((0, False), (-1, True)):
             if in_front[end]:
-                center, radius = pixels[end].tolist(), (2 * thickness + 1) * 16
-                line = cv2.FILLED if filled or stroke != color else width
-                cv2.circle(image, center, radius + (32 if stroke != color else 0), stroke, line, cv2.LINE_AA, shift=4)
+                center, radius = pixels[end].tolist(), (2 * thickness + 1) * 16 + 32 * below
+                line = cv2.FILLED if filled or below else width
+                cv2.circle(image, center, radius, stroke, line, cv2.LINE_AA, shift=4)
     return image
 
 
-def classes_present(cloud: SurfelCloud, label_set: LabelSet, threshold: float = 0.0) -> list[tuple[int, float]]:
+def classes_present(cloud: SurfelCloud, label_set: LabelSet) -> list[tuple[int, float]]:
     """(class id, share of the map's surface in 0..1), largest first; id 255 is what was never labelled.
 
     The share is by the area of the disks: surfels seen from near are small and many.
@@ -136,7 +127,7 @@ def classes_present(cloud: SurfelCloud, label_set: LabelSet, threshold: float = 
     labels = cloud.labels()
     area = np.bincount(labels, weights=cloud.radii.astype(np.float64) ** 2, minlength=UNLABELLED + 1)
     share = area / max(float(area.sum()), 1e-12)
-    order = [i for i in np.argsort(-share, kind="stable") if share[i] > threshold]
+    order = [i for i in np.argsort(-share, kind="stable") if share[i] > 0]
     return [(int(i), float(share[i])) for i in order if i < len(label_set) or i == UNLABELLED]
 
 
@@ -219,24 +210,23 @@ def preview(
     *,
     title: str = "",
     trajectory: np.ndarray | None = None,
-    views: Sequence[str] = ("color", "label"),
 ) -> None:
     """Write a PNG: the map in its colours and in its labels side by side, a legend of the classes present, a title.
 
-    `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up. `views` names COLORINGS. Specks without a
-    class are drawn like their neighbours (see `without_specks`); how many surfels have none stands above.
+    `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up. Specks without a class are drawn like
+    their neighbours (see `without_specks`).
     """
     camera = picture_camera()
     cloud = without_specks(cloud)
     if len(cloud):
         up = up_direction(cloud, label_set, trajectory)
         T_world_view = overview(cloud, camera, up, trajectory=trajectory)
-        colors = [shown_colors(cloud, label_set, name, T_world_view) for name in views]
+        colors = [shown_colors(cloud, label_set, name, T_world_view) for name in ("color", "label")]
         images = picture(cloud, camera, T_world_view, colors)
         if trajectory is not None:
             images = [draw_path(image, camera, T_world_view, trajectory) for image in images]
     else:
-        images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8) for _ in views]
+        images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)] * 2
     note = f"{len(cloud):,} surfels"
     legend = legend_entries(cloud, label_set)
     write_figure(path, images, title=title, note=note, legend=legend)

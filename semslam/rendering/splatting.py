@@ -163,8 +163,8 @@ def painted(rendering: Rendering, colors: np.ndarray, background: tuple[int, int
     return image
 
 
-def lit(colors: np.ndarray, cloud: SurfelCloud, T_world_camera: np.ndarray, ambient: float = 0.75) -> np.ndarray:
+def lit(colors: np.ndarray, cloud: SurfelCloud, T_world_camera: np.ndarray) -> np.ndarray:
     """(N, 3) uint8 colours under a lamp above the viewer's left shoulder, so that flat label colours show shape."""
     lamp = np.asarray(T_world_camera, np.float64)[:3, :3] @ np.array([-0.35, -0.6, -0.72])
-    brightness = ambient + (1 - ambient) * np.abs(cloud.normals @ lamp.astype(f32))
+    brightness = 0.75 + 0.25 * np.abs(cloud.normals @ lamp.astype(f32))
     return np.clip(colors * brightness[:, None], 0, 255).astype(np.uint8)

@@ -10,6 +10,7 @@ from semslam.cloud import SurfelCloud
 from semslam.labels import LabelSet
 from semslam.rendering.splatting import render
 
+ELEVATION = np.radians(38)  # of the viewer who sees a map from outside
 SAMPLE = 20_000  # surfels are enough to judge a view; all of them only cost time
 
 
@@ -24,11 +25,11 @@ def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
     return poses.from_rotation_translation(np.column_stack([right, np.cross(forward, right), forward]), eye)
 
 
-def thinned(cloud: SurfelCloud, count: int = SAMPLE, seed: int = 0) -> SurfelCloud:
+def thinned(cloud: SurfelCloud, count: int = SAMPLE) -> SurfelCloud:
     """At most `count` surfels, the same ones every time, with radii grown to cover about as much."""
     if len(cloud) <= count:
         return cloud
-    chosen = np.sort(np.random.default_rng(seed).choice(len(cloud), count, replace=False))
+    chosen = np.sort(np.random.default_rng(0).choice(len(cloud), count, replace=False))
     sample = cloud.selected(chosen)
     sample.radii[:] *= np.sqrt(len(cloud) / count)
     return sample
@@ -49,16 +50,16 @@ def up_direction(
             chosen = labels == label_set.id_of(name) if name in label_set.classes else np.zeros(len(cloud), bool)
             if chosen.sum() > max(50, 0.005 * len(cloud)):
                 start = np.median(normals[chosen], axis=0) * sign
-                return _refined(start, normals[chosen] * sign, weight[chosen])
+                return _mode_near(start, normals[chosen] * sign, weight[chosen])
     start = np.array([0.0, -1.0, 0.0])
     if trajectory is not None and len(trajectory):
         start = -np.asarray(trajectory)[:, :3, 1].mean(axis=0)
     start /= np.linalg.norm(start)
     level = normals @ start > np.cos(np.radians(40))
-    return _refined(start, normals[level], weight[level]) if level.any() else start
+    return _mode_near(start, normals[level], weight[level]) if level.any() else start
 
 
-def _refined(direction: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _mode_near(direction: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The mode of the normals nearest to a direction: a mean over a cone that narrows around itself."""
     direction = direction / max(float(np.linalg.norm(direction)), 1e-12)
     for degrees in (30, 20, 12, 8, 5, 5, 5):
@@ -111,14 +112,7 @@ def framed(
     return poses.from_rotation_translation(R, centre + R @ np.array([shift[0], shift[1], -distance]))
 
 
-def overview(
-    cloud: SurfelCloud,
-    camera: Camera,
-    up: np.ndarray,
-    *,
-    trajectory: np.ndarray | None = None,
-    elevation: float = np.radians(38),
-) -> np.ndarray:
+def overview(cloud: SurfelCloud, camera: Camera, up: np.ndarray, *, trajectory: np.ndarray | None = None) -> np.ndarray:
     """T_world_camera of the raised view from outside that shows most of the map.
 
     Of twelve directions, that from which the most surfels are visible with surfels that face away left out, so that
@@ -131,7 +125,7 @@ def overview(
     path = None if trajectory is None or len(trajectory) == 0 else np.asarray(trajectory)[:, :3, 3]
     best, best_score = np.eye(4), -1.0
     for azimuth in np.arange(12) * (2 * np.pi / 12):
-        direction = raised_direction(up, azimuth, elevation)
+        direction = raised_direction(up, azimuth, ELEVATION)
         T_world_view = framed(sample.positions, direction, up, small, path)
         seen = render(sample, small, T_world_view).index
         score = len(np.unique(seen[seen >= 0])) / len(sample)
