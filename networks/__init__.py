@@ -1,0 +1,1 @@
+"""The networks: their architectures, how they are trained and how they run fast."""

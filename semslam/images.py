@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semslam.atomic import replacing
 from semslam.camera import Camera
 from semslam.labels import label_set
 
@@ -105,3 +106,13 @@ def _read_undistorted(
         return image
     shift = image.dtype.type(outside)  # unsigned integers wrap around, there and back
     return camera.undistort(image - shift, nearest) + shift
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write RGB (H, W, 3) uint8, or one channel (H, W) uint8 or uint16, as a PNG that appears whole or not at all."""
+    import cv2
+
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.tobytes())  # unlike imwrite, this says what is wrong with a full disk

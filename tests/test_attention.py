@@ -135,7 +135,7 @@ def test_the_score_of_a_depth_is_that_of_its_pixel() -> None:
 def test_the_score_of_a_pose_error_is_the_weighted_absolute_difference() -> None:
     pose = torch.tensor([[1.0, 2, 3, 0.1, 0.2, 0.3]])
     assert float(attention.pose_error([0.0, 2, 1])({"pose": pose})) == pytest.approx(1.0)
-    assert float(attention.pose_error([1.0, 2, 3, 0.1, 0.2, 0.0], 2.0)({"pose": pose})) == pytest.approx(0.2)
+    assert float(attention.pose_error([1.0, 2, 3, 0.1, 0.2, 0.0])({"pose": pose})) == pytest.approx(0.1 * np.exp(3))
     scores = [float(score({"pose": pose})) for score in attention.pose_scores()]
     assert sorted(scores) == pytest.approx(sorted([*pose[0].tolist(), *(-pose[0]).tolist()]))
 

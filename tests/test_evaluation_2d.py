@@ -154,7 +154,7 @@ def test_calibration_error_agrees_with_torchmetrics() -> None:
     probabilities = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     truth = rng.integers(0, 5, (30, 40)).astype(np.uint8)
     truth[:3] = 255
-    calibration = Calibration(bins=15)
+    calibration = Calibration()
     calibration.add(probabilities, truth)
     theirs = classification.multiclass_calibration_error(
         torch.from_numpy(probabilities.reshape(-1, 5)),

@@ -63,13 +63,6 @@ OPEN_IMPORTS = {
     ("semslam.depth.corrections", "semslam.perception"),  # spine
     ("semslam.tracking.predicted_poses", "semslam.slam"),  # spine
     ("semslam.runs.folder", "semslam.runs.run"),  # runs
-    ("networks.joint.encoders", "networks.joint.checkpoints"),  # networks
-    ("networks.pose.losses", "networks.training.distributed"),  # networks
-    ("networks.pose.losses", "networks.training.losses"),  # networks
-    ("networks.pose.samples", "networks.training.augmentation"),  # networks
-    ("networks.pose.samples", "networks.training.losses"),  # networks
-    ("networks.pose.vlocnet", "networks.training.distributed"),  # networks
-    ("networks.pose.vlocnet", "networks.training.losses"),  # networks
 }
 OPEN_SIGNATURES = {
     *(f"semslam.engine.chunks.{name}" for name in ("visible_chunks", "allocate")),

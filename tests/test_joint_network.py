@@ -11,14 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.joint.cost import gmac, parameters
-from networks.joint.encoders import (
-    ConvNorm,
-    MobileNetV2,
-    freeze_norms,
-    imagenet_from_folded,
-    imagenet_from_torchvision,
-    load_encoder,
-)
+from networks.joint.encoders import ConvNorm, MobileNetV2, freeze_norms
+from networks.joint.imagenet import imagenet_from_folded, imagenet_from_torchvision, load_mobilenet
 from networks.joint.network import TASKS, JointNetwork, fit_decoder, normalised
 
 
@@ -181,7 +175,7 @@ def folded_file(shared_data: Path) -> Path:
 @pytest.fixture(scope="module")
 def imagenet(folded_file: Path) -> MobileNetV2:
     network = MobileNetV2()
-    load_encoder(network, imagenet_from_folded(folded_file))
+    load_mobilenet(network, imagenet_from_folded(folded_file))
     return network.eval()
 
 
@@ -267,7 +261,7 @@ def test_imagenet_weights_in_torchvisions_names_give_the_same_features(tmp_path:
     file = tmp_path / "mobilenet_v2.pth"
     torch.save(theirs, file)
     read = MobileNetV2()
-    load_encoder(read, imagenet_from_torchvision(file))
+    load_mobilenet(read, imagenet_from_torchvision(file))
     # torchvision's first block has no expansion: the identity stands in for it
     expansion = read.layer2[0].output[0].eval()
     x = torch.rand(1, 32, 5, 5) * 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from networks.training.losses import (
+from networks.losses import (
     FixedWeights,
     UncertaintyWeights,
     cross_entropy,

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
+from networks.losses import UncertaintyWeights
 from networks.pose.encoders import open_encoder
 from networks.pose.encoding import (
     PoseStatistics,
@@ -25,7 +26,6 @@ from networks.pose.encoding import (
 from networks.pose.losses import GeometricWeights, geometric_weights, pose_terms, true_motions, uncertainty_weights
 from networks.pose.networks import NETWORKS, FourthChannelNetwork, PoseNetwork, open_network
 from networks.pose.predictor import PosePredictor, save
-from networks.training.losses import UncertaintyWeights
 from semslam import poses
 
 SMALL = {"encoder": "mobilenet_v2", "feature": 16, "num_classes": 7}

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from networks.joint.cost import gmac, parameters
+from networks.joint.imagenet import load_resnet, start_resnet
 from networks.joint.network import JointNetwork
 from networks.joint.refinenet import ARCHITECTURES, MobileRefineNet, ResNetRefineNet
-from networks.joint.resnet import ResNet, load_encoder, load_imagenet
+from networks.joint.resnet import ResNet
 
 
 def on_meta(build, *arguments):
@@ -85,7 +86,7 @@ def test_an_encoder_starts_from_a_torchvision_file_without_its_classifier(tmp_pa
     state = {**source.state_dict(), "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     torch.save(state, tmp_path / "resnet34.pth")
     target = ResNet(34)
-    load_imagenet(target, tmp_path / "resnet34.pth")
+    start_resnet(target, tmp_path / "resnet34.pth")
     for key, value in source.state_dict().items():
         assert torch.equal(target.state_dict()[key], value), key
 
@@ -93,8 +94,8 @@ def test_an_encoder_starts_from_a_torchvision_file_without_its_classifier(tmp_pa
 def test_another_depths_weights_are_refused_by_name() -> None:
     state = on_meta(ResNet, 50).state_dict()
     with pytest.raises(ValueError, match=r"weights\.pth: lacks layer3\.10"):
-        load_encoder(on_meta(ResNetRefineNet, 101), state, "weights.pth")
+        load_resnet(on_meta(ResNetRefineNet, 101), state, "weights.pth")
     with pytest.raises(ValueError, match=r"weights\.pth: has layer1"):
-        load_encoder(on_meta(ResNet, 34), state, "weights.pth")
+        load_resnet(on_meta(ResNet, 34), state, "weights.pth")
     with pytest.raises(ValueError, match="ResNet-18"):
         ResNet(18)

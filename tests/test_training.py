@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from networks.augmentation import Augmentation, Sample, augmented, recolored
 from networks.inference.labelling import label_folder, load_teacher
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
-from networks.training.augmentation import Augmentation, Sample, augmented, recolored
 from networks.training.data import Samples, Source, class_weights, collated, drawn
 from networks.training.joint import JointObjective, JointTraining, Stage, train
 from networks.training.loop import Loop, run

@@ -35,6 +35,7 @@ from networks.joint.resnet import ResNet
 Worth = Callable[[Tensor, Tensor], Tensor]  # features and gradient (B, C, h, w) -> what channels are worth (B, C)
 Score = Callable[[dict[str, Tensor]], Tensor]  # the network's outputs -> what is looked for, one number
 LAYERS = (1, 2, 3, 4)  # at 1/4, 1/8, 1/16 and 1/32 of the image
+ROTATION_WEIGHT = float(np.exp(3.0))  # of a rotation in the error of a pose, as it is trained
 MOBILENET_LAYERS = {1: "layer3", 2: "layer4", 3: "layer6", 4: "layer8"}  # the last of each size
 
 
@@ -158,7 +159,7 @@ def pose_scores() -> list[Score]:
     return [number(k, sign) for k in range(6) for sign in (1, -1)]
 
 
-def pose_error(truth: Sequence[float], rotation_weight: float = float(np.exp(3.0))) -> Score:
+def pose_error(truth: Sequence[float]) -> Score:
     """The error of a pose, as it is trained: mean absolute differences of translation and, weighted, log-quaternion.
 
     Args:
@@ -168,7 +169,7 @@ def pose_error(truth: Sequence[float], rotation_weight: float = float(np.exp(3.0
     def score(outputs: dict[str, Tensor]) -> Tensor:
         difference = (outputs["pose"][0, : len(truth)] - outputs["pose"].new_tensor(truth)).abs()
         rotation = difference[3:]
-        return difference[:3].mean() + (rotation_weight * rotation.mean() if len(rotation) else 0)
+        return difference[:3].mean() + (ROTATION_WEIGHT * rotation.mean() if len(rotation) else 0)
 
     return score
 
@@ -207,7 +208,7 @@ class Attention:
     @classmethod
     def load(cls, weights: str | Path | None = None) -> Attention:
         """The network of a weights file, joint or pose; the bundled joint network by default."""
-        from networks.pose.predictor import read_metadata
+        from networks.joint.checkpoints import read_metadata
 
         if weights is not None and "network" in read_metadata(weights):
             return cls.of_pose_weights(weights)

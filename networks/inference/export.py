@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from networks.inference.folding import for_export
 from networks.joint.encoders import MEAN, STD
+from semslam.atomic import replacing
 
 _FORMAT = 4  # raised when the exported graph changes, so that old files are not used
 _OPSET = 17
@@ -87,21 +88,16 @@ def onnx_file(network: nn.Module) -> Path:
         return path
     wrapped = FromImage(for_export(network)).eval()
     outputs = [f"output{i}" for i in range(len(wrapped(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))))]
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter that needs no further package calls itself old
-            torch.onnx.export(
-                wrapped,
-                (torch.zeros(1, 64, 96, 3, dtype=torch.uint8),),
-                temporary,
-                dynamo=False,
-                opset_version=_OPSET,
-                input_names=["image"],
-                output_names=outputs,
-                dynamic_axes={"image": {1: "height", 2: "width"}, **{name: {1: "h", 2: "w"} for name in outputs}},
-            )
-        os.replace(temporary, path)  # whole or not at all, whoever else is at it
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter that needs no further package calls itself old
+        torch.onnx.export(
+            wrapped,
+            (torch.zeros(1, 64, 96, 3, dtype=torch.uint8),),
+            temporary,
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=["image"],
+            output_names=outputs,
+            dynamic_axes={"image": {1: "height", 2: "width"}, **{name: {1: "h", 2: "w"} for name in outputs}},
+        )
     return path

@@ -15,6 +15,7 @@ from torch import nn
 from networks.joint import checkpoints
 from networks.joint.network import normalised
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
+from semslam.images import read_color, write_png
 
 _RESNETS = {6: 50, 23: 101, 36: 152}  # by the blocks of the third layer
 
@@ -71,7 +72,6 @@ def label_folder(
         input_size: (height, width) whose area the network sees images at, in place of `resolution`.
         report: called with the name of each image that was labelled.
     """
-    from semslam.images import read_color
     from sequences.images.labelled_images import open_labelled_folder
 
     images = open_labelled_folder(folder, names, read_truth=False)
@@ -83,13 +83,10 @@ def label_folder(
         target = out / f"{files.name}.png"
         if target.is_file():
             continue
-        temporary = out / f".{files.name}.part.png"
         color = read_color(files.color)
         if input_size is not None:
             resolution = math.sqrt(input_size[0] * input_size[1] / (color.shape[0] * color.shape[1]))
-        if not cv2.imwrite(str(temporary), label_image(network, color, resolution) + np.uint8(1)):
-            raise OSError(f"{target}: cannot be written")
-        temporary.replace(target)
+        write_png(target, label_image(network, color, resolution) + np.uint8(1))
         written += 1
         if report is not None:
             report(files.name)

@@ -15,10 +15,9 @@ _FOCAL = 0.81  # focal length in image widths that stands for every camera here:
 _BORDER_CELLS = 2.0  # output cells from the image's border within which the confidence falls to a half
 
 
-def merging(table: np.ndarray, num_classes: int | None = None) -> np.ndarray:
+def merging(table: np.ndarray) -> np.ndarray:
     """(C, K) float32 matrix that sums the probabilities of the classes c with the same `table[c]`."""
-    count = int(table.max()) + 1 if num_classes is None else num_classes
-    matrix = np.zeros((len(table), count), np.float32)
+    matrix = np.zeros((len(table), int(table.max()) + 1), np.float32)
     matrix[np.arange(len(table)), table] = 1
     return matrix
 

@@ -83,13 +83,12 @@ class Predictor:
         weights: str | Path | None = None,
         label_set: str | None = None,
         engine: str | None = None,
-        threads: int | None = None,
         calibration: Iterable[np.ndarray] | None = None,
     ) -> Predictor:
         """The predictor of a weights file, ours or the authors'; the bundled one by default."""
         network, metadata = checkpoints.load(weights)
         try:
-            return cls(network, metadata, label_set, engine, threads, calibration)
+            return cls(network, metadata, label_set, engine, calibration=calibration)
         except _OtherClasses as error:
             raise ValueError(f"{weights or checkpoints.bundled()}: {error}") from None
 

@@ -7,7 +7,6 @@ Done by ONNX Runtime's quantiser; ONNX Runtime and OpenVINO both run the result.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from torch import nn
 
 from networks.inference.export import cache_folder, content_hash, onnx_file
+from semslam.atomic import replacing
 
 # Kept in float: the first layers, where rounding costs most (on NYUv2, 3 points of mIoU in place of 0.2, for 5 % of
 # the work), and the heads whose values are measured rather than compared.
@@ -53,8 +53,8 @@ def int8_file(network: nn.Module, images: Iterable[np.ndarray] | None = None) ->
     level = root.level
     root.setLevel(logging.ERROR)  # the quantiser talks to the root logger
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder, replacing(path) as result:
+            prepared = Path(folder) / "prepared.onnx"
             quant_pre_process(str(onnx_file(network)), str(prepared), skip_symbolic_shape=True)
             nodes = onnx.load(prepared).graph.node
             quantize_static(
@@ -68,7 +68,6 @@ def int8_file(network: nn.Module, images: Iterable[np.ndarray] | None = None) ->
                 nodes_to_exclude=[n.name for n in nodes if any(part in n.name for part in _KEPT_IN_FLOAT)],
                 op_types_to_quantize=list(_QUANTISED),
             )
-            os.replace(result, path)
     finally:
         root.setLevel(level)
     return path

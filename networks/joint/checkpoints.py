@@ -6,7 +6,7 @@ Nothing in a file is ever executed: pickles are read with `weights_only=True`.
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from networks.joint.encoders import MEAN, STD
 from networks.joint.network import TASKS, JointNetwork
+from semslam.atomic import replacing
 
 BUNDLED = Path(__file__).parents[1] / "weights" / "joint_nyud40.safetensors"
 
@@ -31,9 +32,37 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return _read(Path(path))[0]
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The description in the header of a .safetensors file of ours; empty for any other weights."""
+    path = _existing(path)
+    if path.suffix != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _metadata(file.metadata() or {}, path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a whole .safetensors file ({error}); copy it again") from error
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
+    return path
+
+
+def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The values of a header, each of which is JSON."""
+    try:
+        return {key: json.loads(value) for key, value in header.items() if key != "format"}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: its metadata is not JSON ({error})") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    path = _existing(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -83,11 +112,7 @@ def load(path: str | Path | None = None, num_classes: int | None = None) -> tupl
     module = JointNetwork(found, TASKS if "normal.weight" in tensors else TASKS[:2])
     fill(module, tensors, path)
     metadata = {"num_classes": found, "tasks": list(module.tasks), "mean": list(MEAN), "std": list(STD)}
-    try:
-        metadata |= {key: json.loads(value) for key, value in header.items() if key != "format"}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: its metadata is not JSON ({error})") from error
-    return module.eval(), metadata
+    return module.eval(), metadata | _metadata(header, path)
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
@@ -124,7 +149,6 @@ def save(path: str | Path, module: nn.Module, metadata: dict[str, Any] | None = 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, header | {"format": "pt"})
-    os.chmod(temporary, 0o644)  # the library writes files that only their owner reads
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, header | {"format": "pt"})
+        temporary.chmod(0o644)  # the library writes files that only their owner reads

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WIDTH = 256  # channels of every decoder level
+STAGES = 4  # of a chain of residual pools
 
 
 class ChannelScale(nn.Conv2d):
@@ -26,19 +27,18 @@ def conv1x1(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class ChainedResidualPooling(nn.Module):
-    """Sum of the input and of `stages` ever wider contexts: each 5x5 maximum and 1x1 convolution feeds the next."""
+    """Sum of the input and of `STAGES` ever wider contexts: each 5x5 maximum and 1x1 convolution feeds the next."""
 
-    def __init__(self, channels: int, stages: int = 4, grouped: bool = False) -> None:
+    def __init__(self, channels: int, grouped: bool = False) -> None:
         super().__init__()
-        self.stages = stages
-        for stage in range(1, stages + 1):
+        for stage in range(1, STAGES + 1):
             self.add_module(
                 f"{stage}_outvar_dimred", ChannelScale(channels) if grouped else conv1x1(channels, channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:
         top = x
-        for stage in range(1, self.stages + 1):
+        for stage in range(1, STAGES + 1):
             top = getattr(self, f"{stage}_outvar_dimred")(F.max_pool2d(top, 5, stride=1, padding=2))
             x = x + top
         return x

@@ -6,10 +6,6 @@ convolution, as in torchvision. There is no classifier: an encoder ends with lay
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -110,38 +106,3 @@ class ResNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """The last layer's features (B, C, H / 32, W / 32)."""
         return self.taps(image)[-1]
-
-
-ENCODER_PREFIXES = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
-
-
-def load_encoder(network: ResNet, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Copy the encoder of a torchvision-named ResNet state dict into `network`, its classifier (`fc`) left out.
-
-    Every tensor of the encoder must be there and fit; `source` names the file in the error.
-    """
-    own = {key: value for key, value in network.state_dict().items() if key.startswith(ENCODER_PREFIXES)}
-    given = {key: value for key, value in state.items() if key.startswith(ENCODER_PREFIXES)}
-    # files older than PyTorch 0.4.1 do not count batches
-    missing = sorted(key for key in own.keys() - given.keys() if not key.endswith("num_batches_tracked"))
-    odd = [key for key in sorted(given.keys() & own.keys()) if given[key].shape != own[key].shape]
-    more = sorted(given.keys() - own.keys())
-    if missing or odd or more:
-        first = (
-            f"lacks {missing[0]}"
-            if missing
-            else f"has {odd[0]} of shape {tuple(given[odd[0]].shape)}, expected {tuple(own[odd[0]].shape)}"
-            if odd
-            else f"has {more[0]}, which this encoder has not"
-        )
-        raise ValueError(f"{source}: {first}; expected a torchvision state dict of this depth of ResNet")
-    with torch.no_grad():
-        for key, value in given.items():
-            own[key].copy_(value)
-
-
-def load_imagenet(network: ResNet, path: str | Path) -> None:
-    """Start the encoder of `network` from a file (.pth, .safetensors) of a torchvision ResNet's state dict."""
-    from networks.joint.checkpoints import read_tensors
-
-    load_encoder(network, read_tensors(Path(path)), path)

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.joint import resnet
-from networks.joint.encoders import MobileNetV2, imagenet_from_folded, imagenet_from_torchvision, load_encoder
+from networks.joint.encoders import MobileNetV2
+from networks.joint.imagenet import start_mobilenet, start_resnet
+from networks.joint.resnet import ResNet
 
 
-class ResNet34Levels(resnet.ResNet):
+class ResNet34Levels(ResNet):
     """ResNet-34: after the first pool, and layer1 .. layer4."""
 
     level_channels = (64, 64, 128, 256, 512)
@@ -38,7 +39,7 @@ class ResNet34Levels(resnet.ResNet):
 
     def load_imagenet(self, path: str | Path) -> None:
         """Start from torchvision's resnet34 state dict."""
-        resnet.load_imagenet(self, path)
+        start_resnet(self, path)
 
 
 class MobileNetV2Levels(MobileNetV2):
@@ -66,8 +67,7 @@ class MobileNetV2Levels(MobileNetV2):
 
     def load_imagenet(self, path: str | Path) -> None:
         """Start from a folded .npz or from torchvision's mobilenet_v2 state dict."""
-        read = imagenet_from_folded if str(path).endswith(".npz") else imagenet_from_torchvision
-        load_encoder(self, read(path))
+        start_mobilenet(self, path)
 
 
 Encoder = ResNet34Levels | MobileNetV2Levels

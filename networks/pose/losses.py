@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from networks.distributed import summed, world
+from networks.losses import UncertaintyWeights
 from networks.pose.encoding import PoseStatistics, relative_motion
-from networks.training.distributed import summed, world
-from networks.training.losses import UncertaintyWeights
 
 # The starts of a in exp(-a) L + a, from MapNet: rotations, whose numbers are smaller, weigh exp(3) = 20 times as much.
 INITIAL = {"translation": 0.0, "rotation": -3.0, "relative_translation": 0.0, "relative_rotation": -3.0}

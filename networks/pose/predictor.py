@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import networks.pose.vlocnet  # noqa: F401  adds its networks to NETWORKS
 from networks.joint import checkpoints
 from networks.joint.network import normalised
 from networks.pose.encoding import PoseStatistics, decoded
@@ -41,19 +39,18 @@ class PosePredictor:
         needs_labels: whether an image must come with labels.
     """
 
-    def __init__(self, network: PoseModel, metadata: Mapping[str, Any], device: str = "cpu") -> None:
-        self.network = network.eval().to(device)
+    def __init__(self, network: PoseModel, metadata: Mapping[str, Any]) -> None:
+        self.network = network.eval()
         self.metadata = dict(metadata)
         self.statistics = PoseStatistics(tuple(metadata["mean"]), tuple(metadata["std"]))
         self.input_size = (int(metadata["input_size"][0]), int(metadata["input_size"][1]))
         self.needs_labels = network.reads_labels
-        self.device = device
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> PosePredictor:
+    def load(cls, path: str | Path) -> PosePredictor:
         """The network of a weights file that `semslam train` wrote; the file says which network it is."""
         path = Path(path)
-        metadata = read_metadata(path)
+        metadata = checkpoints.read_metadata(path)
         lacking = [key for key in ("network", "encoder", "mean", "std", "input_size") if key not in metadata]
         if lacking:
             raise ValueError(f"{path}: not the weights of a pose network: its description lacks {', '.join(lacking)}")
@@ -61,7 +58,7 @@ class PosePredictor:
             raise ValueError(f"{path}: holds a {metadata['network']!r} network; known are {', '.join(NETWORKS)}")
         network = open_network(metadata["network"], metadata)
         checkpoints.fill(network, checkpoints.read_tensors(path), path)
-        return cls(network, metadata, device)
+        return cls(network, metadata)
 
     def __call__(self, image: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """The pose T_world_camera (4, 4) float64 of an image (H, W, 3) uint8 RGB."""
@@ -80,16 +77,16 @@ class PosePredictor:
         size = (image.shape[0], image.shape[1])
         pose = labels_out = depth = None
         if "pose" in found:
-            pose = decoded(found["pose"][0].double().cpu().numpy(), self.statistics)
+            pose = decoded(found["pose"][0].double().numpy(), self.statistics)
         if "segmentation" in found:
-            labels_out = _resized(found["segmentation"], size).argmax(0).to(torch.uint8).cpu().numpy()
+            labels_out = _resized(found["segmentation"], size).argmax(0).to(torch.uint8).numpy()
         if "depth" in found:
-            depth = _resized(found["depth"], size)[0].abs().cpu().numpy()
+            depth = _resized(found["depth"], size)[0].abs().numpy()
         return PosePrediction(pose, labels_out, depth)
 
     @torch.no_grad()
     def outputs(self, image: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Tensor]:
-        """The network's raw outputs of one image, see `pose_networks`."""
+        """The network's raw outputs of one image, see `networks.pose.networks`."""
         if self.needs_labels and labels is None:
             raise ValueError(
                 f"a {self.metadata['network']!r} network reads labels beside the image; give them, or use other weights"
@@ -98,8 +95,8 @@ class PosePredictor:
         if self.needs_labels and labels is not None:
             height, width = self.input_size
             labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
-            named = torch.from_numpy(labels)[None].to(self.device)
-        return self.network.outputs(self.input(image).to(self.device), named)
+            named = torch.from_numpy(labels)[None]
+        return self.network.outputs(self.input(image), named)
 
     def input(self, image: np.ndarray) -> Tensor:
         """The network's input (1, 3, h, w) of an image (H, W, 3) uint8 RGB."""
@@ -118,23 +115,6 @@ def shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def save(path: str | Path, network: PoseModel, metadata: Mapping[str, Any]) -> None:
     """Write weights in full precision with what `PosePredictor.load` needs, statistics included."""
     checkpoints.save(path, network, dict(metadata), half=False)
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The description in a .safetensors file of ours; empty of any other weights."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file")
-    if path.suffix != ".safetensors":
-        return {}
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-        return {key: json.loads(value) for key, value in header.items() if key != "format"}
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a whole .safetensors file of ours ({error}); copy it again") from error
 
 
 def _resized(output: Tensor, size: tuple[int, int]) -> Tensor:

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import torch
 
+from networks.augmentation import recolored
 from networks.joint.network import normalised
+from networks.losses import IGNORE
 from networks.pose.encoding import PoseStatistics, encoded
 from networks.pose.predictor import shrunk
-from networks.training.augmentation import recolored
-from networks.training.losses import IGNORE
 
 if TYPE_CHECKING:
     from sequences.images.posed_images import PosedImages

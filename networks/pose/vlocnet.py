@@ -31,10 +31,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.distributed import summed, world
 from networks.pose.encoders import open_encoder
 from networks.pose.encoding import PoseStatistics, exp_quaternion, relative_motion, rotated
-from networks.pose.networks import NETWORKS, Embedding, PoseModel, PoseRegressor, SkipDecoder, kaiming
-from networks.training.distributed import summed, world
+from networks.pose.parts import Embedding, PoseModel, PoseRegressor, SkipDecoder, kaiming
 
 DEPTH = 2.5  # metres: of the plane that stands for the scene; the middle of a room
 FOCAL = 0.82  # of a Kinect-like camera, in widths of the image
@@ -101,7 +101,7 @@ class VLocNet(PoseModel):
     """Pose and odometry streams with the consistency loss.
 
     Args:
-        encoder: a key of `pose_encoders.ENCODERS`.
+        encoder: a key of `networks.pose.encoders.ENCODERS`.
         feature: size of each stream's embedding.
         dropout: share of an embedding that is left out in training.
     """
@@ -218,7 +218,3 @@ class VLocNetPlusPlus(VLocNet):
         scores = self.decoder([*levels[:-2], levels[-2] + self.back(fused), levels[-1]], size)
         coarse = F.adaptive_avg_pool2d(fused, (levels[-1].shape[-2], levels[-1].shape[-1]))
         return self.into_pose(levels[-1], coarse), own, scores
-
-
-NETWORKS["vlocnet"] = VLocNet
-NETWORKS["vlocnet++"] = VLocNetPlusPlus

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from networks.augmentation import Sample
 from networks.joint.network import TASKS, normalised
-from networks.training.augmentation import Sample
-from networks.training.losses import IGNORE
+from networks.losses import IGNORE
 
 if TYPE_CHECKING:
     from sequences.images.labelled_images import LabelledImage

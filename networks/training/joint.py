@@ -21,14 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from networks import distributed
+from networks.augmentation import Augmentation, Sample, augmented
 from networks.joint import checkpoints
-from networks.joint.encoders import imagenet_from_folded, imagenet_from_torchvision, load_encoder
+from networks.joint.imagenet import start_mobilenet
 from networks.joint.network import TASKS, JointNetwork, fit_decoder
-from networks.training import distributed
-from networks.training.augmentation import Augmentation, Sample, augmented
-from networks.training.data import Samples, Source, class_weights, collated, drawn
-from networks.training.loop import Loop, run
-from networks.training.losses import (
+from networks.losses import (
     FixedWeights,
     UncertaintyWeights,
     cross_entropy,
@@ -36,6 +34,8 @@ from networks.training.losses import (
     lovasz_softmax,
     negative_dot,
 )
+from networks.training.data import Samples, Source, class_weights, collated, drawn
+from networks.training.loop import Loop, run
 from networks.training.optimisation import Group
 from networks.training.validation import scored
 
@@ -165,8 +165,7 @@ class JointObjective:
             checkpoints.fill(network, checkpoints.read_tensors(config.weights), config.weights)
         else:
             if config.encoder is not None:
-                read = imagenet_from_folded if config.encoder.endswith(".npz") else imagenet_from_torchvision
-                load_encoder(network, read(config.encoder))
+                start_mobilenet(network, config.encoder)
             fit_decoder(network.eval(), self._batch(0, 0.0, share=slice(None))["image"])
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = None

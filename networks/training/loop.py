@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from networks import distributed
 from networks.joint.encoders import freeze_norms
-from networks.training import distributed
 from networks.training.optimisation import (
     OPTIMISERS,
     SCHEDULES,

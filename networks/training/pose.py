@@ -20,16 +20,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks import distributed
 from networks.joint import checkpoints
+from networks.losses import IGNORE, cross_entropy, inverse_huber
 from networks.pose.encoding import PoseStatistics, decoded
 from networks.pose.losses import RELATIVES, WEIGHTINGS, pose_terms
-from networks.pose.networks import NETWORKS, DualInputNetwork, JointPoseNetwork, PoseModel, open_network
-from networks.pose.predictor import read_metadata, save
+from networks.pose.networks import NETWORKS, JointPoseNetwork, open_network
+from networks.pose.parts import PoseModel
+from networks.pose.predictor import save
 from networks.pose.samples import PoseSamples, PoseSource, batch_of, drawn_places, open_source, tuple_places
-from networks.training import distributed
 from networks.training.loop import Loop, run
-from networks.training.losses import IGNORE, cross_entropy, inverse_huber
 from networks.training.optimisation import Group
+from semslam.atomic import replacing
+from semslam.metrics.localisation import pose_errors
+from semslam.metrics.segmentation import ConfusionMatrix
 
 if TYPE_CHECKING:
     from sequences.images.posed_images import PosedImages
@@ -43,7 +47,7 @@ class PoseTraining:
     sources: tuple[PoseSource, ...]  # all in one world
     validation: PoseSource
     unlabelled: tuple[PoseSource, ...] = ()  # of MapNet++: their poses tell motions alone
-    network: str = "pose"  # a key of pose_networks.NETWORKS
+    network: str = "pose"  # a key of networks.pose.networks.NETWORKS
     encoder: str = "resnet34"  # or mobilenet_v2
     imagenet: str | None = None  # weights of the encoder to start from: torchvision's state dict, or a folded .npz
     trunk: str | None = None  # of network joint: weights of a joint network to start from, or "bundled"
@@ -219,10 +223,8 @@ def scored(
 
     The figures that a training is steered by, labels at the network's size; `semslam score` gives more.
     """
-    from scipy.spatial.transform import Rotation
-
     found: list[np.ndarray] = []
-    confusion = np.zeros(num_classes**2, np.int64)
+    confusion = ConfusionMatrix(num_classes)
     device = next(network.parameters()).device
     for start in range(0, len(samples), batch):
         places = range(start, min(start + batch, len(samples)))
@@ -232,22 +234,13 @@ def scored(
         if "pose" in outputs:
             found.append(decoded(outputs["pose"].double().cpu().numpy(), statistics))
         if "segmentation" in outputs:
-            valid = labels < num_classes
-            called = outputs["segmentation"].argmax(1).cpu()[valid]
-            confusion += np.bincount((labels[valid] * num_classes + called).numpy(), minlength=num_classes**2)
+            confusion.add(outputs["segmentation"].argmax(1).cpu().numpy(), labels.numpy())
     figures: dict[str, float] = {}
     if found:
-        T, truth = np.concatenate(found), samples.images.T_world_camera
-        metres = np.linalg.norm(T[:, :3, 3] - truth[:, :3, 3], axis=1)
-        turn = Rotation.from_matrix(truth[:, :3, :3].transpose(0, 2, 1) @ T[:, :3, :3])
-        for unit, errors in (("m", metres), ("deg", np.degrees(turn.magnitude()))):
-            figures |= {f"median_{unit}": float(np.median(errors)), f"mean_{unit}": float(errors.mean())}
-    if confusion.any():
-        counts = confusion.reshape(num_classes, num_classes)
-        hits = np.diag(counts)
-        union = counts.sum(0) + counts.sum(1) - hits
-        figures["miou"] = float((hits[union > 0] / union[union > 0]).mean())
-        figures["pixel_accuracy"] = float(hits.sum() / counts.sum())
+        figures |= pose_errors(np.concatenate(found), samples.images.T_world_camera).figures()
+    if confusion.counts.any():
+        scores = confusion.scores()
+        figures |= {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
     return figures
 
 
@@ -276,7 +269,7 @@ def _statistics(config: PoseTraining, posed: list[PosedImages]) -> PoseStatistic
     They are kept in `config.out`, with a mark of the poses: going on with other data would mix two worlds.
     """
     if config.weights is not None:
-        metadata = read_metadata(config.weights)
+        metadata = checkpoints.read_metadata(config.weights)
         if "mean" not in metadata:
             raise ValueError(f"{config.weights}: not the weights of a pose network: it tells no statistics")
         return PoseStatistics(tuple(metadata["mean"]), tuple(metadata["std"]))
@@ -295,15 +288,17 @@ def _statistics(config: PoseTraining, posed: list[PosedImages]) -> PoseStatistic
     statistics = PoseStatistics() if config.metric else PoseStatistics.of(T)
     if distributed.rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"mean": statistics.mean, "std": statistics.std, "poses": mark}, indent=2) + "\n")
+        content = {"mean": statistics.mean, "std": statistics.std, "poses": mark}
+        with replacing(path) as temporary:  # other processes may be reading it
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return statistics
 
 
 def _start(network: PoseModel, config: PoseTraining, posed: list[PosedImages]) -> None:
     """Give a new network the weights and the colours that the configuration names."""
-    if isinstance(network, DualInputNetwork):
+    if network.reads_labels:
         colors = next(images.colors() for images in posed if images.label_set)
-        network.colors.set_colors(torch.from_numpy(np.array(colors)))
+        network.set_colors(torch.from_numpy(np.array(colors)))
     if config.weights is not None:
         checkpoints.fill(network, checkpoints.read_tensors(config.weights), config.weights)
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from networks.training.optimisation import AveragedWeights, Group
+from semslam.atomic import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +30,8 @@ class State:
 
 def write(path: Path, content: object) -> None:
     """Save with PyTorch, whole or not at all, also when killed while writing."""
-    temporary = path.with_name(f".{path.name}.part")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,7 @@ class Log:
 
     def flush(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        temporary = self.path.with_name(f".{self.path.name}.part")
-        with temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(temporary, self.path)

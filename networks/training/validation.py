@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from networks.augmentation import Sample
 from networks.joint.network import JointNetwork, normalised
-from networks.training.augmentation import Sample
-from networks.training.losses import IGNORE
+from networks.losses import IGNORE
+from semslam.metrics.depth import DepthErrors
+from semslam.metrics.normals import NormalErrors
+from semslam.metrics.segmentation import ConfusionMatrix
 
 
 @torch.no_grad()
@@ -36,43 +39,28 @@ def scored(
         outputs: first and last + 1 of the class outputs that compete, in a joint label space; None = all.
     """
     first, last = outputs or (0, network.num_classes)
-    count = last - first
-    confusion = np.zeros((count, count), np.int64)
+    labels, depths, normals = ConfusionMatrix(last - first), DepthErrors(), NormalErrors()
     device = next(network.parameters()).device
-    squares, log_squares, depths, angles, normals = 0.0, 0.0, 0, 0.0, 0
     for sample in samples:
         height, width = (round(side * resolution) for side in sample.color.shape[:2])
         image = cv2.resize(sample.color, (width, height), interpolation=cv2.INTER_AREA)
         found = [o.cpu() for o in network(normalised(torch.from_numpy(image)[None].to(device)), stride=stride)]
         if sample.labels is not None:
             predicted = _resized(found[0][:, first:last], sample.labels.shape).argmax(0).numpy()
-            valid = sample.labels != IGNORE
-            pairs = (sample.labels[valid].astype(np.int64) - first) * count + predicted[valid]
-            confusion += np.bincount(pairs, minlength=count**2).reshape(count, count)
+            labels.add(predicted, np.where(sample.labels == IGNORE, IGNORE, sample.labels - np.uint8(first)))
         if sample.depth is not None:
-            valid = sample.depth > 0
-            predicted = _resized(found[1], sample.depth.shape)[0].abs().clamp(min=1e-3).numpy()
-            p, g = predicted[valid].astype(np.float64), sample.depth[valid].astype(np.float64)
-            squares += float(np.square(p - g).sum())
-            log_squares += float(np.square(np.log(p / g)).sum())
-            depths += len(g)
+            depths.add(_resized(found[1], sample.depth.shape)[0].abs().clamp(min=1e-3).numpy(), sample.depth)
         if sample.normals is not None and len(found) > 2:
-            valid = np.abs(sample.normals).sum(-1) > 0
-            unit = F.normalize(_resized(found[2], sample.normals.shape[:2]), dim=0).numpy()
-            cosine = (unit.transpose(1, 2, 0) * sample.normals).sum(-1)[valid]
-            angles += float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).sum())
-            normals += len(cosine)
+            normals.add(_resized(found[2], sample.normals.shape[:2]).numpy().transpose(1, 2, 0), sample.normals)
     figures: dict[str, float] = {}
-    if confusion.any():
-        hits = np.diag(confusion)
-        union = confusion.sum(0) + confusion.sum(1) - hits
-        seen = union > 0
-        figures |= {"miou": float((hits[seen] / union[seen]).mean()), "pixel_accuracy": hits.sum() / confusion.sum()}
-    if depths:
-        figures |= {"rmse": float(np.sqrt(squares / depths)), "rmse_log": float(np.sqrt(log_squares / depths))}
-    if normals:
-        figures |= {"normal_mean_deg": angles / normals}
-    return {name: float(value) for name, value in figures.items()}
+    if labels.counts.any():
+        classes = labels.scores()
+        figures |= {"miou": classes.miou, "pixel_accuracy": classes.pixel_accuracy}
+    if (depth := depths.pooled()).pixels:
+        figures |= {"rmse": depth.rmse, "rmse_log": depth.rmse_log}
+    if (angles := normals.scores()).pixels:
+        figures["normal_mean_deg"] = angles.mean_deg
+    return figures
 
 
 def _resized(output: Tensor, shape: tuple[int, ...]) -> Tensor:

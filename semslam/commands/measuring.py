@@ -108,7 +108,7 @@ def score(
     Weights of a pose network are scored on posed images: a recording with poses, DeepLoc, Cambridge, a list of poses.
     """
     from networks.inference.predictor import Predictor
-    from networks.pose.predictor import read_metadata
+    from networks.joint.checkpoints import read_metadata
     from networks.training.data import Source, open_images
     from semslam.judging import network as scoring
     from semslam.runs.folder import write_json

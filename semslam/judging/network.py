@@ -30,7 +30,6 @@ def score(
     images: Iterable[LabelledImage],
     classes: str = "nyu40",
     camera: Camera | None = None,
-    ignore_band: int = 0,
     passes: int = 100,
     report: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def score(
     ignored; depth pooled over valid pixels, whole frame, no cap.
 
     Suffixes: `_absent_as_one` (absent classes count 1), `_arg_max` (the likeliest of 40 classes is mapped to 13),
-    `_semanticfusion` (at 224x224, nearest), `_eigen_crop`, `_cap10` and so on (see `evaluation.depth`),
+    `_semanticfusion` (at 224x224, nearest), `_eigen_crop`, `_cap10` and so on (see `semslam.metrics.depth`),
     `_mean_of_images`; `iou_40_wall` and so on for each class; `ece_40` is the calibration error.
 
     Args:
@@ -52,13 +51,12 @@ def score(
         classes: the label set of their labels, one of which the predictor's set is, or to which it can be merged.
         camera: of the images. Its focal length scales predicted depth if the weights name theirs, and predicted
             normals are scored against those of the true depth.
-        ignore_band: pixels around label boundaries that are left out.
         passes: over one image, for the latency.
         report: called with each image's name when it has been scored.
     """
     import cv2
 
-    labels = _LabelScores(predictor.label_set, classes, ignore_band)
+    labels = _LabelScores(predictor.label_set, classes)
     protocols = KITTI_PROTOCOLS if predictor.label_set == "kitti6" else PROTOCOLS
     depths = {suffix: DepthErrors(protocol) for suffix, protocol in protocols.items()}
     normals, count, first = NormalErrors(), 0, None
@@ -97,8 +95,8 @@ def score(
 class _LabelScores:
     """Confusion matrices and calibration of the predictor's classes and, of NYU-40, of the 13 that they merge into."""
 
-    def __init__(self, predicted: str, truth: str, ignore_band: int) -> None:
-        self.predicted, self.truth, self.band = predicted, truth, ignore_band
+    def __init__(self, predicted: str, truth: str) -> None:
+        self.predicted, self.truth = predicted, truth
         if truth != predicted and (truth, predicted) not in (("nyu40", "nyu13"), ("nyu13", "nyu40")):
             raise ValueError(f"the labels are {truth}, the network predicts {predicted}; these cannot be compared")
         self.matrices: dict[str, ConfusionMatrix] = {}
@@ -112,15 +110,13 @@ class _LabelScores:
             merged = probabilities
             if self.predicted == "nyu40":
                 merged = remap_probabilities(probabilities, "nyu40", "nyu13")
-                self._matrix("nyu13", "_arg_max").add(
-                    remap_arg_max(probabilities, "nyu40", "nyu13"), truth_13, self.band
-                )
+                self._matrix("nyu13", "_arg_max").add(remap_arg_max(probabilities, "nyu40", "nyu13"), truth_13)
             self._count("nyu13", merged, truth_13)
 
     def _count(self, name: str, probabilities: np.ndarray, truth: np.ndarray) -> None:
         called = probabilities.argmax(axis=-1).astype(np.uint8)
-        self._matrix(name).add(called, truth, self.band)
-        self.calibrations.setdefault(name, Calibration()).add(probabilities, truth, self.band)
+        self._matrix(name).add(called, truth)
+        self.calibrations.setdefault(name, Calibration()).add(probabilities, truth)
         if name == "nyu13":
             self._matrix(name, "_semanticfusion").add(semanticfusion_size(called), semanticfusion_size(truth))
 

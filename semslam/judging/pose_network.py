@@ -7,34 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from semslam.frame import evenly_spread
 from semslam.labels import label_set
+from semslam.metrics.localisation import PoseErrors, pose_errors
 from semslam.metrics.segmentation import ConfusionMatrix
 
 if TYPE_CHECKING:
     from networks.pose.predictor import PosePredictor
     from sequences.images.posed_images import PosedImages
 
-
-@dataclass(frozen=True, eq=False)
-class PoseErrors:
-    """How far each predicted pose is from the true one."""
-
-    metres: np.ndarray  # (N,) between the positions
-    degrees: np.ndarray  # (N,) the angle between the orientations
-
-    def figures(self) -> dict[str, float]:
-        """Medians (what 7-Scenes is reported in) and means (RobotCar), and the share within 5 cm and 5 degrees."""
-        near = (self.metres <= 0.05) & (self.degrees <= 5)
-        return {
-            "median_m": float(np.median(self.metres)),
-            "mean_m": float(np.mean(self.metres)),
-            "median_deg": float(np.median(self.degrees)),
-            "mean_deg": float(np.mean(self.degrees)),
-            "within_5cm_5deg": float(near.mean()),
-        }
+EXAMPLES = 3  # images that are shown with their labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +28,6 @@ class PoseScore:
     errors: PoseErrors | None  # None of a network that tells no pose
     predicted: np.ndarray  # (N, 4, 4)
     truth: np.ndarray  # (N, 4, 4)
-
-
-def pose_errors(predicted: np.ndarray, truth: np.ndarray) -> PoseErrors:
-    """Errors of poses (N, 4, 4); the angle is 2 acos |<q, q'>| of the quaternions, computed without loss near 0."""
-    turn = np.swapaxes(truth[:, :3, :3], -1, -2) @ predicted[:, :3, :3]
-    degrees = np.degrees(Rotation.from_matrix(turn).magnitude())
-    return PoseErrors(np.linalg.norm(predicted[:, :3, 3] - truth[:, :3, 3], axis=1), degrees)
 
 
 def score_poses(
@@ -104,14 +80,14 @@ def score_poses(
 
 
 def labelled_examples(
-    predictor: PosePredictor, images: PosedImages, count: int = 3
+    predictor: PosePredictor, images: PosedImages
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Input, result and target of `count` images spread over a set, of those with labels where there are any."""
+    """Input, result and target of a few images spread over a set, of those with labels where there are any."""
     places = np.arange(len(images))
     if images.labelled is not None and images.labelled.any():
         places = places[images.labelled]
     rows = []
-    for place in evenly_spread(places.tolist(), count):
+    for place in evenly_spread(places.tolist(), EXAMPLES):
         image = images[place]
         found = predictor.predict(image.color, image.labels if predictor.needs_labels else None)
         if found.labels is not None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from semslam.atomic import replacing
-from semslam.judging.pose_network import PoseErrors
 from semslam.labels import LabelSet
+from semslam.metrics.localisation import PoseErrors
 
 TRUTH, PREDICTION, BETWEEN = "#1a9641", "#d7191c", "#9a9a9a"
 
@@ -81,11 +81,9 @@ def label_rows(
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a display
     return figure, figure.subplots(rows, columns)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SEMANTICFUSION_SIZE = 224  # pixels a side; SceneNet's and SemanticFusion's 13-class protocol scores at this size
+BINS = 15  # of confidence, for the calibration error
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class ConfusionMatrix:
         flat = truth[valid].astype(np.int64) * columns + called
         self.counts += np.bincount(flat, minlength=self.counts.size).reshape(self.counts.shape)
 
-    def scores(self, protocol: str = "one confusion matrix over the set, void ignored") -> SegmentationScores:
+    def scores(self) -> SegmentationScores:
         """The figures of everything counted so far."""
         counts = self.counts.astype(np.float64)
         hits = np.diagonal(counts)
@@ -64,7 +65,7 @@ class ConfusionMatrix:
             pixel_accuracy = hits.sum() / in_truth.sum()
         seen = union > 0
         return SegmentationScores(
-            protocol=protocol,
+            protocol="one confusion matrix over the set, void ignored",
             miou=float(iou[seen].mean()) if seen.any() else float("nan"),
             miou_absent_as_one=float(np.where(seen, iou, 1.0).mean()),
             pixel_accuracy=float(pixel_accuracy),
@@ -112,11 +113,11 @@ class CalibrationScores:
 class Calibration:
     """Counts of confidence against correctness over a set; equal bins of the largest probability (Guo et al. 2017)."""
 
-    def __init__(self, bins: int = 15) -> None:
-        self.edges = np.linspace(0.0, 1.0, bins + 1)
-        self.pixels = np.zeros(bins, np.int64)
-        self.confidence_sum = np.zeros(bins)
-        self.hits = np.zeros(bins, np.int64)
+    def __init__(self) -> None:
+        self.edges = np.linspace(0.0, 1.0, BINS + 1)
+        self.pixels = np.zeros(BINS, np.int64)
+        self.confidence_sum = np.zeros(BINS)
+        self.hits = np.zeros(BINS, np.int64)
         self.log_likelihood_sum = 0.0
 
     def add(self, probabilities: np.ndarray, truth: np.ndarray, ignore_band: int = 0) -> None:
@@ -129,13 +130,12 @@ class Calibration:
         if ignore_band:
             valid &= ~boundary_band(truth, ignore_band)
         probabilities, truth, confidence = probabilities[valid], truth[valid].astype(np.int64), confidence[valid]
-        bins = len(self.pixels)
         # bins are open below and closed above, as in the definition
-        bin_ids = np.clip(np.searchsorted(self.edges, confidence, side="left") - 1, 0, bins - 1)
+        bin_ids = np.clip(np.searchsorted(self.edges, confidence, side="left") - 1, 0, BINS - 1)
         hits = probabilities.argmax(axis=-1) == truth
-        self.pixels += np.bincount(bin_ids, minlength=bins)
-        self.hits += np.bincount(bin_ids[hits], minlength=bins)
-        self.confidence_sum += np.bincount(bin_ids, weights=confidence, minlength=bins)
+        self.pixels += np.bincount(bin_ids, minlength=BINS)
+        self.hits += np.bincount(bin_ids[hits], minlength=BINS)
+        self.confidence_sum += np.bincount(bin_ids, weights=confidence, minlength=BINS)
         of_truth = np.take_along_axis(probabilities, truth[:, None], axis=-1)
         self.log_likelihood_sum += float(np.log(np.maximum(of_truth, 1e-12), dtype=np.float64).sum())
 
@@ -146,7 +146,7 @@ class Calibration:
             confidence, accuracy = self.confidence_sum / self.pixels, self.hits / self.pixels
         gaps = np.abs(self.hits - self.confidence_sum).sum()
         return CalibrationScores(
-            protocol=f"{len(self.pixels)} equal bins of the largest probability, pooled over labelled pixels",
+            protocol=f"{BINS} equal bins of the largest probability, pooled over labelled pixels",
             ece=float(gaps / total) if total else float("nan"),
             negative_log_likelihood=-self.log_likelihood_sum / total if total else float("nan"),
             edges=self.edges,

@@ -17,6 +17,9 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.trajectory import Trajectory, associate
 
+OCCLUSION = 0.2  # metres: what differs by more is another surface
+PAIRS = 20  # of frames, at most, whose depth is compared
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
@@ -226,12 +229,10 @@ def trajectory_errors(
     )
 
 
-def warped_depth_error(
-    depth_i: np.ndarray, depth_j: np.ndarray, camera: Camera, T_j_i: np.ndarray, occlusion: float = 0.2
-) -> float:
+def warped_depth_error(depth_i: np.ndarray, depth_j: np.ndarray, camera: Camera, T_j_i: np.ndarray) -> float:
     """Median |difference| in metres of frame i's depth, moved into frame j, and frame j's own depth there.
 
-    Pixels that differ by more than `occlusion` metres see other surfaces and are left out. NaN where less than
+    Pixels that differ by more than `OCCLUSION` see other surfaces and are left out. NaN where less than
     100 pixels meet. A measure of poses that needs no truth.
     """
     valid = depth_i > 0
@@ -241,15 +242,13 @@ def warped_depth_error(
     inside = np.all((pixels >= 0) & (pixels < (camera.width, camera.height)), axis=1)
     there = depth_j[pixels[inside, 1], pixels[inside, 0]]
     difference = np.abs(points[inside, 2] - there)[there > 0]
-    difference = difference[difference < occlusion]
+    difference = difference[difference < OCCLUSION]
     return float(np.median(difference)) if len(difference) >= 100 else float("nan")
 
 
-def self_consistency(
-    depths: Sequence[np.ndarray], camera: Camera, T_world_camera: np.ndarray, gap: int, pairs: int = 20
-) -> float:
-    """Median over up to `pairs` evenly spread pairs of frames `gap` apart of `warped_depth_error`, metres."""
-    starts = np.unique(np.linspace(0, max(len(depths) - gap - 1, 0), pairs).astype(int))
+def self_consistency(depths: Sequence[np.ndarray], camera: Camera, T_world_camera: np.ndarray, gap: int) -> float:
+    """Median over up to `PAIRS` evenly spread pairs of frames `gap` apart of `warped_depth_error`, metres."""
+    starts = np.unique(np.linspace(0, max(len(depths) - gap - 1, 0), PAIRS).astype(int))
     errors = [
         warped_depth_error(
             depths[i], depths[i + gap], camera, poses.inverse(T_world_camera[i + gap]) @ T_world_camera[i]

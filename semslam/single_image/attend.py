@@ -130,13 +130,11 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
     """The image, the maps laid over it, and the scale of their colours."""
     import cv2
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     height, width = image.shape[:2]
     panels, inches = 1 + len(maps), 3.2
     figure = Figure(figsize=(inches * panels + 0.7, inches * height / width + 0.7), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for axis in axes:
         axis.axis("off")

@@ -11,6 +11,7 @@ import numpy as np
 
 from semslam.atomic import replacing
 from semslam.frame import evenly_spread
+from semslam.images import write_png
 from semslam.labels import LABEL_SETS, LabelSet
 
 NAMED = 12  # classes in a figure's legend
@@ -54,8 +55,7 @@ def write_prediction(
 ) -> list[Path]:
     """Write NAME_depth.png (uint16 millimetres), NAME_labels.png (1-based ids), NAME_normals.png; the paths.
 
-    depth: (H, W) metres. labels: (H, W) ids in memory. normals: (H, W, 3), stored as (n + 1) / 2 * 255, z towards
-    the camera positive as usual in pictures.
+    depth: (H, W) metres. labels: (H, W) ids in memory. normals: (H, W, 3), stored as 255 times `normal_colors`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,15 +64,18 @@ def write_prediction(
         "labels": label_set.to_file_ids(labels),
     }
     if normals is not None:
-        images["normals"] = np.round((normals * [1, 1, -1] + 1) / 2 * 255).astype(np.uint8)[..., ::-1]
+        images["normals"] = np.round(255 * normal_colors(normals)).astype(np.uint8)
     paths = []
     for kind, image in images.items():
         path = folder / f"{name}_{kind}.png"
-        with replacing(path) as temporary:
-            if not cv2.imwrite(str(temporary), image):
-                raise OSError(f"{path}: cannot be written")
+        write_png(path, image)
         paths.append(path)
     return paths
+
+
+def normal_colors(normals: np.ndarray) -> np.ndarray:
+    """Unit normals (H, W, 3) of the camera frame as RGB 0 to 1: (n + 1) / 2 with z towards the camera positive."""
+    return (normals * [1, 1, -1] + 1) / 2
 
 
 def write_figure(
@@ -84,14 +87,12 @@ def write_figure(
     normals: np.ndarray | None = None,
 ) -> None:
     """A picture for people: image, depth with its scale, labels with the names of the classes present, normals."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     panels = 3 + (normals is not None)
-    figure, axes = plt.subplots(1, panels, figsize=(4.2 * panels, 4), layout="constrained")
+    figure = Figure(figsize=(4.2 * panels, 4), layout="constrained")
+    axes = figure.subplots(1, panels)
     for axis, title in zip(axes, ("image", "depth (m)", f"classes ({label_set.name})", "normals")):
         axis.set_title(title, fontsize=11)
         axis.axis("off")
@@ -107,10 +108,9 @@ def write_figure(
         patches.append(Patch(color="none", label=f"{len(ids) - NAMED} more, {rest:.1f} %"))
     axes[2].legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=4, fontsize=8, frameon=False)
     if normals is not None:
-        axes[3].imshow((normals * [1, 1, -1] + 1) / 2)
+        axes[3].imshow(normal_colors(normals))
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130)
-    plt.close(figure)
 
 
 def names_for(images: Sequence[Path]) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.training.distributed import largest, summed, world
+from networks.distributed import largest, summed, world
 
 IGNORE = 255  # label of a pixel without a class
 
