@@ -155,7 +155,7 @@ def pose_network(weights: str) -> PoseOf:
 
     predictor = PosePredictor.load(weights)
     name = predictor.metadata["network"]
-    if "pose" not in predictor.network.tells:
+    if "pose" not in predictor.network.tasks:
         raise ValueError(f"{weights}: a {name!r} network tells no pose; name the weights of one that does")
     if predictor.needs_labels:
         raise ValueError(f"{weights}: a {name!r} network reads labels, which a map has none of before it has a pose")
