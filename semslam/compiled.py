@@ -1,9 +1,66 @@
-"""How the loops are compiled: `@njit(**PARALLEL)` over all threads, `@njit(**SERIAL)` on the caller's."""
+"""How loops are compiled, and what they are given: `@njit(**PARALLEL)` over all threads, `@njit(**SERIAL)` on one.
+
+A NamedTuple groups the arguments of a loop; Numba takes it apart when the loop is called, at no cost inside.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+
+from semslam.camera import Camera
+
+f32 = np.float32
 
 # No fast mathematics, not even fused multiply-add: Numba optimises a function that it has just compiled once and one
 # that comes from its cache twice, so where the optimiser may choose how to round, a first run makes another map than
 # the second.
 SERIAL = {"cache": True, "nogil": True, "error_model": "numpy"}
 PARALLEL = SERIAL | {"parallel": True}
+
+
+class Pinhole(NamedTuple):
+    """A camera without distortion."""
+
+    width: int  # pixels
+    height: int
+    fx: np.float32  # pixels
+    fy: np.float32
+    cx: np.float32
+    cy: np.float32
+
+    @staticmethod
+    def of(camera: Camera) -> Pinhole:
+        return Pinhole(camera.width, camera.height, *map(f32, (camera.fx, camera.fy, camera.cx, camera.cy)))
+
+
+class Pose(NamedTuple):
+    """A rigid transform T_a_b in single precision."""
+
+    R: np.ndarray  # (3, 3) float32
+    t: np.ndarray  # (3,) float32 metres
+
+    @staticmethod
+    def of(T: np.ndarray) -> Pose:
+        return Pose(np.ascontiguousarray(T[:3, :3], f32), np.ascontiguousarray(T[:3, 3], f32))
+
+
+@nb.njit(inline="always")
+def project(camera, x, y, z):
+    """Pixel coordinates (u, v) of a point in the camera's frame, in front of it; integers are pixels' centres."""
+    inverse = f32(1) / z
+    return x * inverse * camera.fx + camera.cx, y * inverse * camera.fy + camera.cy
+
+
+@nb.njit(inline="always")
+def pixel_of(camera, x, y, z):
+    """The pixel (u, v) in which a point in the camera's frame, in front of it, lies; (-1, -1) outside of the image."""
+    u, v = project(camera, x, y, z)
+    u += f32(0.5)
+    v += f32(0.5)
+    # also false for what is not a number
+    if u >= f32(0) and v >= f32(0) and u < f32(camera.width) and v < f32(camera.height):
+        return np.int64(u), np.int64(v)
+    return np.int64(-1), np.int64(-1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.compiled import Pinhole
 from semslam.engine import depth_filter
 
 f32 = np.float32
 CAMERA = Camera(64, 48, 60.0, 62.0, 31.5, 23.5)
-NOISE = (f32(0.0012), f32(0.0019))
+NOISE = depth_filter.Noise.of(0.0012, 0.0019)
 
 
 def plane_depth(normal: np.ndarray, distance: float) -> np.ndarray:
@@ -21,13 +22,13 @@ def plane_depth(normal: np.ndarray, distance: float) -> np.ndarray:
 
 def normals(depth: np.ndarray) -> np.ndarray:
     out = np.empty((*depth.shape, 3), f32)
-    depth_filter.normals_of(depth, f32(CAMERA.fx), f32(CAMERA.fy), f32(CAMERA.cx), f32(CAMERA.cy), *NOISE, out)
+    depth_filter.normals_of(depth, Pinhole.of(CAMERA), NOISE, out)
     return out
 
 
 def filtered(depth: np.ndarray, radius: int = 2) -> np.ndarray:
     out = np.empty_like(depth)
-    depth_filter.bilateral(depth, radius, f32(0.3), f32(5), *NOISE, out)
+    depth_filter.bilateral(depth, radius, f32(0.3), f32(5), NOISE, out)
     return out
 
 

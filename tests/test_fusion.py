@@ -188,7 +188,7 @@ def test_surfels_are_not_set_closer_than_the_spacing(frames):
 def test_a_full_map_goes_on_merging(frames):
     surfels, _ = fused(frames, map_config=MapConfig(max_surfels=2000))
     assert len(surfels) <= 2000
-    assert surfels.full and surfels.turned_away > 0
+    assert surfels.full and surfels.rejected > 0
     assert surfels.seen[surfels.slots(), 1].max() == frames[-1].index
 
 

@@ -103,7 +103,7 @@ def same_map(first: RunFolder, second: RunFolder) -> None:
 
 def test_a_relabelled_run_equals_a_full_run_bit_by_bit(runs, tmp_path):
     kinds = [event.kind for event in runs["a"].load_associations().events]
-    assert set(kinds) == {0, 1, 2}, "frames were labelled, surfels buried, and the map was bent"
+    assert set(kinds) == {0, 1, 2}, "frames were labelled, surfels removed, and the map was deformed"
     relabelled = relabelling.relabel(runs["a"].path, tmp_path / "new", weights="b")
     assert not np.array_equal(runs["a"].load_state()["scores"], runs["b"].load_state()["scores"])
     same_map(relabelled, runs["b"])
@@ -163,7 +163,9 @@ def test_evidence_by_pixel_or_by_surfel_is_the_same_bit_by_bit(classes):
         scores = np.zeros((CHUNK, classes), np.float32)
         for limit in (np.float32(np.inf), np.float32(np.inf), most):
             chunks, counts = np.zeros(1, np.int32), np.full(1, CHUNK, np.int32)
-            label_fusion.add_evidence(chunks, counts, pixels, image, weights, rule, floor, scale, limit, scores)
+            label_fusion.add_evidence(
+                chunks, counts, pixels, image, weights, label_fusion.Evidence(rule, floor, scale, limit), scores
+            )
         added.append(scores)
     np.testing.assert_array_equal(*added)
 
@@ -209,7 +211,7 @@ def test_scores_follow_their_surfels_through_any_history():
             surfels.normal[slots[rng.random(len(slots)) < 0.2], 3] = -1
             surfels.color[slots[rng.random(len(slots)) < 0.1], 3] = 1
             chunks = rng.permutation(surfels.n_chunks)[: surfels.n_chunks // 2 + 1].astype(np.int32)
-            surfels.compact(chunks, len(chunks))
+            surfels.compact(chunks)
         if frame % 7 == 0:
             slots = surfels.slots()
             moved = surfels.position[slots, :3] + rng.uniform(-0.2, 0.2, (len(slots), 3)).astype(np.float32)
@@ -217,4 +219,4 @@ def test_scores_follow_their_surfels_through_any_history():
     slots = surfels.slots()
     assert len(slots) > 3000
     back = Associations.from_state(record.state())
-    np.testing.assert_array_equal(back.refuse(2, again, slots), surfels.scores[slots])
+    np.testing.assert_array_equal(back.fuse_again(2, again, slots), surfels.scores[slots])

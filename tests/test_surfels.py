@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from semslam.camera import Camera
+from semslam.compiled import Pinhole, Pose
 from semslam.engine.chunks import CHUNK, visible_chunks
 from semslam.engine.surfels import MapConfig, SurfelMap
 
@@ -50,7 +52,7 @@ def test_a_full_map_says_so_once_and_keeps_what_it_has(caplog):
     assert len(surfels.insert(random_points(500, seed=5))) == 100
     assert len(surfels.insert(random_points(10, seed=6))) == 0
     assert len(surfels) == 1000
-    assert surfels.turned_away == 410
+    assert surfels.rejected == 410
     assert [r.message for r in caplog.records if "full" in r.message] == [caplog.records[0].message]
     assert set(map(tuple, before)) <= set(map(tuple, surfels.position[surfels.slots(), :3]))
 
@@ -66,21 +68,21 @@ def test_a_saved_map_continues_as_the_original():
     assert np.array_equal(a.slots(), b.slots())
 
 
-def test_burying_the_dead_keeps_the_living_in_order():
+def test_removing_the_dead_keeps_the_living_in_order():
     surfels = filled(4000)
     slots = surfels.slots()
     dead = np.random.default_rng(3).random(len(slots)) < 0.3
     surfels.normal[slots[dead], 3] = -1
     surfels.color[slots[~dead][:50], 3] = 1  # marked
     expected = surfels.position[slots[~dead][50:]].copy()
-    surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32), surfels.n_chunks)
+    surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32))
     assert np.array_equal(surfels.position[surfels.slots()], expected)
 
 
 def test_freed_slots_are_used_again():
     surfels = filled(4000)
     surfels.normal[surfels.slots(), 3] = -1
-    surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32), surfels.n_chunks)
+    surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32))
     chunks = surfels.n_chunks
     surfels.insert(random_points(4000))
     assert surfels.n_chunks == chunks
@@ -99,12 +101,9 @@ def test_moving_the_map_keeps_every_surfel():
 def test_chunks_in_view_hold_every_visible_surfel():
     surfels = filled(20000)
     chunks = np.empty(surfels.n_chunks, np.int32)
-    K = np.array([100, 100, 63.5, 47.5], np.float32)
-    R, t = np.eye(3, dtype=np.float32), np.array([0.2, -0.1, -1], np.float32)
-    n = visible_chunks(
-        surfels.origins, surfels.counts, surfels.n_chunks, np.float32(0.25), np.float32(0), R, t, K,
-        np.float32(0.3), np.float32(4), 128, 96, chunks,
-    )  # fmt: skip
+    t = np.array([0.2, -0.1, -1], np.float32)
+    pose, camera = Pose(np.eye(3, dtype=np.float32), t), Pinhole.of(Camera(128, 96, 100, 100, 63.5, 47.5))
+    n = visible_chunks(surfels.chunks(), np.float32(0), pose, camera, np.float32(0.3), np.float32(4), chunks)
     p = surfels.position[surfels.slots(), :3] - t
     u, v = p[:, 0] / p[:, 2] * 100 + 63.5, p[:, 1] / p[:, 2] * 100 + 47.5
     visible = (p[:, 2] > 0.3) & (p[:, 2] < 4) & (u > -0.5) & (u < 127.5) & (v > -0.5) & (v < 95.5)

@@ -10,6 +10,7 @@ import pytest
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.engine.depth_filter import Noise
 from semslam.frame import Frame, Observation, View
 from semslam.tracking import registration_kernels as kernels
 from semslam.tracking.registration import Registrar
@@ -82,30 +83,26 @@ def linearized(tracker: Registrar, scene: Corner, T_live: np.ndarray, T: np.ndar
     n = len(tracker._points)
     values = {
         "far": 0.5,
-        "cos": 0.5,
-        "scale": 1e3,
+        "cosine": 0.5,
+        "geometry_scale": 1e3,
         "tukey": 1e3,
-        "grey": 1.0,
-        "offset": 0,
-        "grad": -1,
+        "grey_scale": 1.0,
+        "grey_offset": 0,
+        "gradient2": -1,
         "huber": 1e6,
         "border": 0,
     }
     values.update(gates)
     out = np.empty((-(-n // kernels.BLOCK), 3, kernels.SUMS), np.float32)
+    pinhole = tracker._pinholes[0]
     kernels.linearize(
-        tracker._points,
-        tracker._roots,
-        tracker._greys[0],
+        kernels.Model(tracker._points, tracker._roots, tracker._greys[0]),
         1,
         T.astype(np.float32),
-        observation.depth,
-        observation.normals,
-        tracker._intrinsics[0],
-        tracker._live[0],
-        tracker._intrinsics[0],
-        np.array([0.01, 0], np.float32),
-        np.array(list(values.values()), np.float32),
+        kernels.Live(observation.depth, observation.normals, tracker._live[0]),
+        pinhole,
+        pinhole,
+        kernels.Gates(*Noise.of(0.01, 0), **{name: np.float32(value) for name, value in values.items()}),
         out,
     )
     return out.sum(axis=0, dtype=np.float64)

@@ -1,9 +1,10 @@
 """Which surfel lay in which pixel of the frames that get labels: enough to fuse other labels into the same surfels.
 
 Labels do not change where surfels are, so they can be fused again without tracking, merging or even looking at depth.
-What is kept is a list of events in the order in which they happened: surfels seen in a labelled frame, surfels buried
-(the others of their chunk close the gap), all surfels moved to other slots. Slots and pixels are stored as differences
-to the one before, deflated: measured on the red kitchen about 1.1 bytes for each surfel seen in a labelled frame.
+What is kept is a list of events in the order in which they happened: surfels seen in a labelled frame, surfels
+removed (the others of their chunk close the gap), all surfels moved to other slots. Slots and pixels are stored as
+differences to the one before, deflated: measured on the red kitchen about 1.1 bytes for each surfel seen in a labelled
+frame.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SurfelMap
 
-SEEN, BURIED, MOVED = 0, 1, 2
+SEEN, REMOVED, MOVED = 0, 1, 2
 Packed = tuple[bytes, bytes]
-Refuse = Callable[[SurfelMap, np.ndarray, np.ndarray, int], None]  # map, chunks, pixels a slot, frame
+Fuse = Callable[[SurfelMap, np.ndarray, np.ndarray, int], None]  # map, chunks, pixels a slot, frame
 
 
 @nb.njit(**SERIAL)
@@ -43,7 +44,7 @@ def list_seen(chunks, counts, pixels, slots, places):
 
 @nb.njit(**SERIAL)
 def list_dead(chunks, counts, normal, color, slots):
-    """The slots of `chunks` that `compact_chunks` is about to bury; returns how many."""
+    """The slots of `chunks` that `compact_chunks` is about to remove; returns how many."""
     n = 0
     for c in range(chunks.size):
         first = np.int64(chunks[c]) * CHUNK
@@ -84,7 +85,7 @@ def unpack(packed: bytes) -> np.ndarray:
 class Event:
     """One thing that happened; `arrays` are packed by another thread meanwhile."""
 
-    kind: int  # SEEN: slots and their pixels; BURIED: slots; MOVED: old slots and new ones
+    kind: int  # SEEN: slots and their pixels; REMOVED: slots; MOVED: old slots and new ones
     frame: int  # index of the frame for SEEN
     arrays: Future[Packed] | Packed
 
@@ -93,7 +94,7 @@ class Event:
 
 
 class Associations:
-    """The record of a run. `SurfelMap` tells it what is buried and moved, `Slam.step` what is seen."""
+    """The record of a run. `SurfelMap` tells it what is removed and moved, `Slam.step` what is seen."""
 
     def __init__(self, every: int = 10) -> None:
         """every: frames whose index is a multiple of this are those that can be labelled afterwards."""
@@ -119,11 +120,11 @@ class Associations:
         n = list_seen(fusion.visible, surfels.counts, fusion.pixels, slots, places)
         self._keep(SEEN, frame, slots[:n], places[:n])
 
-    def buries(self, surfels: SurfelMap, chunks: np.ndarray) -> None:
-        """Keep which surfels of these chunks are about to be buried."""
+    def compacts(self, surfels: SurfelMap, chunks: np.ndarray) -> None:
+        """Keep which surfels of these chunks are about to be removed."""
         dead = np.empty(len(chunks) * CHUNK, np.int32)
         n = list_dead(chunks, surfels.counts, surfels.normal, surfels.color, dead)
-        self._keep(BURIED, -1, np.sort(dead[:n]), np.zeros(0, np.int32))
+        self._keep(REMOVED, -1, np.sort(dead[:n]), np.zeros(0, np.int32))
 
     def moved(self, old: np.ndarray, new: np.ndarray) -> None:
         """Keep that the surfels of slots `old` (N,) now have the slots `new`."""
@@ -133,7 +134,7 @@ class Associations:
         packed = self._packer.submit(lambda: (pack(first), pack(second)))
         self.events.append(Event(kind, frame, packed))
 
-    def refuse(self, num_classes: int, fuse: Refuse, slots: np.ndarray) -> np.ndarray:
+    def fuse_again(self, num_classes: int, fuse: Fuse, slots: np.ndarray) -> np.ndarray:
         """Scores (N, num_classes) of the surfels now in `slots` (N,), each labelled frame fused again by `fuse`.
 
         `fuse` gets a map that has scores and counts only, the chunks and pixels that `LabelFusion.fuse` expects, and
@@ -151,7 +152,7 @@ class Associations:
                 surfels.scores = np.concatenate([surfels.scores, np.zeros((added, num_classes), np.float32)])
                 surfels.counts = np.full(n_chunks, CHUNK, np.int32)
                 pixels = np.full(n_chunks * CHUNK, -1, np.int32)
-            if event.kind == BURIED:
+            if event.kind == REMOVED:
                 close_gaps(first, surfels.scores)
             elif event.kind == MOVED:
                 moved = np.zeros_like(surfels.scores)

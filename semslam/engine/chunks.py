@@ -6,6 +6,8 @@ time.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 
@@ -16,14 +18,35 @@ CHUNK = 1024
 MARKED = np.uint16(1)  # in the spare fourth channel of its colour: the surfel waits for the next compaction
 
 
-@nb.njit(**SERIAL)
-def visible_chunks(origins, counts, n_chunks, block, margin, R, t, K, near, far, width, height, out):
-    """Chunks whose cube of space (lower corner `origins`, side `block`, metres) meets the view frustum.
+class Table(NamedTuple):
+    """What is known of each chunk."""
 
-    R, t is T_world_camera. A cube is outside when its centre is further from one of the six planes than its
-    half-diagonal plus the margin by which surfels may have moved. Returns how many ids were written to `out`.
+    counts: np.ndarray  # (K,) int32 surfels
+    origins: np.ndarray  # (K, 3) float32 lower corner of its cube, metres
+    block: np.float32  # side of the cubes, metres
+
+
+class Surfels(NamedTuple):
+    """The arrays of a map, see `SurfelMap`."""
+
+    counts: np.ndarray  # (K,) int32 surfels a chunk
+    position: np.ndarray
+    normal: np.ndarray
+    color: np.ndarray
+    seen: np.ndarray
+    scores: np.ndarray
+
+
+@nb.njit(**SERIAL)
+def visible_chunks(table, margin, pose, camera, near, far, out):
+    """Chunks whose cube of space meets the view frustum from `pose`, T_world_camera, between two depths.
+
+    A cube is outside when its centre is further from one of the six planes than its half-diagonal plus the margin, in
+    metres, by which surfels may have moved. Returns how many ids were written to `out`.
     """
-    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    counts, origins, block = table
+    R, t = pose
+    width, height, fx, fy, cx, cy = camera
     # inward normals (x, z) or (y, z) of the four side planes, through the outer edges of the border pixels
     left = (f32(-0.5) - cx) / fx
     right = (f32(width) - f32(0.5) - cx) / fx
@@ -36,7 +59,7 @@ def visible_chunks(origins, counts, n_chunks, block, margin, R, t, K, near, far,
     reach = f32(0.8660254) * block + margin
     half = f32(0.5) * block
     n = 0
-    for k in range(n_chunks):
+    for k in range(counts.size):
         if counts[k] == 0:
             continue
         x = origins[k, 0] + half - t[0]
@@ -78,12 +101,13 @@ def find_block(keys, key):
 
 
 @nb.njit(**SERIAL)
-def allocate(points, start, block, keys, open_chunks, origins, counts, n_chunks, n_blocks, out):
+def allocate(points, start, table, keys, open_chunks, n_chunks, n_blocks, out):
     """Slots for points[start:] (N, 3), world metres, in the open chunk of each one's cube or in a new chunk.
 
     Sequential, so that slots do not depend on threads. Stops early where the chunks are used up or the table of
     cubes is half full. Returns how far it came, the number of chunks and of cubes: the caller makes room and goes on.
     """
+    counts, origins, block = table
     i = start
     while i < len(points):
         if n_chunks == counts.size or 2 * n_blocks >= keys.size:
@@ -109,10 +133,11 @@ def allocate(points, start, block, keys, open_chunks, origins, counts, n_chunks,
 
 
 @nb.njit(**PARALLEL)
-def compact_chunks(chunks, n, counts, position, normal, color, seen, scores):
+def compact_chunks(chunks, surfels):
     """Close the gaps that dead surfels leave, a chunk an iteration, keeping the order of the living."""
+    counts, position, normal, color, seen, scores = surfels
     n_scores = scores.shape[1]
-    for c_ in nb.prange(n):
+    for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         chunk = chunks[c]
         first = np.int64(chunk) * CHUNK
@@ -134,10 +159,11 @@ def compact_chunks(chunks, n, counts, position, normal, color, seen, scores):
 
 
 @nb.njit(**SERIAL)
-def reopen_chunks(chunks, n, origins, counts, block, keys, open_chunks):
+def reopen_chunks(chunks, table, keys, open_chunks):
     """Let each cube append to the emptiest of the given chunks, so that removed surfels' slots are used again."""
+    counts, origins, block = table
     half = f32(0.5) * block
-    for c in range(n):
+    for c in range(chunks.size):
         chunk = chunks[c]
         key = block_key(origins[chunk, 0] + half, origins[chunk, 1] + half, origins[chunk, 2] + half, block)
         h = find_block(keys, key)

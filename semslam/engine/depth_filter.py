@@ -5,6 +5,8 @@ The loops are compiled with Numba; the plain NumPy versions that judge them live
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 
@@ -13,14 +15,25 @@ from semslam.compiled import PARALLEL
 f32 = np.float32
 
 
+class Noise(NamedTuple):
+    """Standard deviation of a depth z, metres: base + quadratic (z - 0.4)^2 (Nguyen et al. 2012, eq. 3)."""
+
+    base: np.float32  # metres
+    quadratic: np.float32  # 1 / metre
+
+    @staticmethod
+    def of(base: float, quadratic: float) -> Noise:
+        return Noise(f32(base), f32(quadratic))
+
+
 @nb.njit(inline="always")
-def depth_sigma(z, base, quadratic):
-    """Axial standard deviation in metres of a structured-light depth z (Nguyen et al. 2012, eq. 3)."""
-    return base + quadratic * (z - f32(0.4)) * (z - f32(0.4))
+def depth_sigma(z, noise):
+    """The `Noise` of a depth z: axial standard deviation, metres."""
+    return noise.base + noise.quadratic * (z - f32(0.4)) * (z - f32(0.4))
 
 
 @nb.njit(**PARALLEL)
-def bilateral(depth, radius, near, far, base, quadratic, out):
+def bilateral(depth, radius, near, far, noise, out):
     """Edge-preserving mean of depth (H, W) over a (2 radius + 1) square window, metres.
 
     The range weight is Tukey's biweight (1 - (e / 3 s)^2)^2, zero beyond three standard deviations s of the
@@ -36,7 +49,7 @@ def bilateral(depth, radius, near, far, base, quadratic, out):
         weight = np.empty(width, np.float32)
         for u in range(width):
             d = depth[v, u]
-            sigma = depth_sigma(d, base, quadratic)
+            sigma = depth_sigma(d, noise)
             scale[u] = f32(1) / (f32(18) * sigma * sigma)
             total[u] = f32(0)
             weight[u] = f32(0)
@@ -85,7 +98,7 @@ def slope(minus, here, plus, jump):
 
 
 @nb.njit(**PARALLEL)
-def normals_of(depth, fx, fy, cx, cy, base, quadratic, out):
+def normals_of(depth, camera, noise, out):
     """Unit normals (H, W, 3), camera frame, towards the camera, of a smoothed depth image; 0 where there is none.
 
     For a depth image z(u, v) the normal is along (fx z_u, fy z_v, -(z + (u - cx) z_u + (v - cy) z_v)), the cross
@@ -94,6 +107,7 @@ def normals_of(depth, fx, fy, cx, cy, base, quadratic, out):
     floats between two surfaces ("flying pixel") and gets no normal.
     """
     height, width = depth.shape
+    fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
         for u in range(width):
@@ -104,9 +118,9 @@ def normals_of(depth, fx, fy, cx, cy, base, quadratic, out):
             if d <= f32(0):
                 continue
             # 80 degrees of tilt, plus the noise of a difference
-            noise = f32(3) * depth_sigma(d, base, quadratic)
-            jump_u = f32(2) * f32(5.7) * d / fx + noise
-            jump_v = f32(2) * f32(5.7) * d / fy + noise
+            differs = f32(3) * depth_sigma(d, noise)
+            jump_u = f32(2) * f32(5.7) * d / fx + differs
+            jump_v = f32(2) * f32(5.7) * d / fy + differs
             u_0 = depth[v, u - 2] if u >= 2 else f32(0)
             u_1 = depth[v, u + 2] if u < width - 2 else f32(0)
             z_u, ok_u = slope(u_0, d, u_1, jump_u)

@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.engine import chunks, depth_filter, index_map
+from semslam.compiled import Pinhole, Pose
+from semslam.engine import depth_filter, index_map
 from semslam.engine import fusion_kernels as kernels
+from semslam.engine.chunks import visible_chunks
+from semslam.engine.depth_filter import Noise
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, View
 
 f32 = np.float32
+MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that they are kept by
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Fusion:
         if width > 65535 or height > 32767:
             raise ValueError(f"images are {width}x{height}; the map takes at most 65535x32767, resize them with width")
         self._fused = 0  # frames, which is what cleaning goes by: indices have gaps where frames are held out
-        self._K = np.array([camera.fx, camera.fy, camera.cx, camera.cy], f32)
+        self._pinhole = Pinhole.of(camera)
+        self._noise = Noise.of(self.config.noise, self.config.noise_quadratic)
         self._depth = np.zeros((height, width), f32)
         self._normals = np.zeros((height, width, 3), f32)
         self._new = np.zeros(height * width, np.uint8)  # pixels that become surfels
@@ -89,7 +94,7 @@ class Fusion:
         self._chunks = np.empty(0, np.int32)
         self.visible = self._chunks
         self.pixels = np.empty(0, np.int32)
-        self._to_bury: np.ndarray | None = None  # chunks with marked surfels
+        self._to_compact: np.ndarray | None = None  # chunks with marked surfels
 
     def prepare(self, observation: Observation) -> Observation:
         """The observation with smoothed depth and its normals, which are working images: the next call reuses them."""
@@ -101,10 +106,9 @@ class Fusion:
                     f"frame {observation.frame.index} has an image of {width}x{height}, the map's camera is "
                     f"{self.camera.width}x{self.camera.height}; all images of a map need one size"
                 )
-        noise = (f32(c.noise), f32(c.noise_quadratic))
         depth = np.ascontiguousarray(observation.depth, f32)
-        depth_filter.bilateral(depth, c.smoothing, f32(c.near), f32(c.far), *noise, self._depth)
-        depth_filter.normals_of(self._depth, *self._K, *noise, self._normals)
+        depth_filter.bilateral(depth, c.smoothing, f32(c.near), f32(c.far), self._noise, self._depth)
+        depth_filter.normals_of(self._depth, self._pinhole, self._noise, self._normals)
         return replace(observation, depth=self._depth, normals=self._normals)
 
     def fuse(self, surfels: SurfelMap, observation: Observation, T_world_camera: np.ndarray, now: int) -> FusionCounts:
@@ -115,67 +119,51 @@ class Fusion:
             raise ValueError("the observation has no normals; call `prepare` first")
         if not np.isfinite(T_world_camera).all():
             raise ValueError(f"the pose of frame {now} is not finite; give frames without a pose as lost")
-        R, t = _rotation_translation(T_world_camera)
-        removed = self._bury(surfels)
-        near, far = f32(0.5 * c.near), f32(1.2 * c.far)
+        pose = Pose.of(T_world_camera)
+        removed = self._compact(surfels)
         # what lies behind all that is measured cannot be merged: in a large map most of the view frustum
-        far = min(far, f32(1.2) * depth.max() + f32(0.1))
-        n = self._see(surfels, R, t, far)
-        self._follow_growth(surfels)
-        noise = (f32(c.noise), f32(c.noise_quadratic), f32(c.gate))
+        rules = self._rules(min(f32(1.2 * c.far), f32(1.2) * depth.max() + f32(0.1)))
         confidence = self._all_sure if observation.confidence is None else observation.confidence
-        cos_gate = f32(np.cos(np.radians(c.normal_gate_deg)))
+        measured = kernels.Measured(depth, normals, observation.color, confidence, *self._weights)
+        chunks = self._see(surfels, pose, rules.far)
+        self._follow_growth(surfels)
         index_map.clear_index(self._index)
-        if len(self._merged_counts) < n:
+        if len(self._merged_counts) < len(chunks):
             self._merged_counts = np.empty(len(self._chunks), np.int64)
-        kernels.merge(
-            self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen, R, t,
-            self._K, near, far, depth, normals, observation.color, *self._weights, confidence, *noise,
-            cos_gate, f32(c.spacing), f32(c.max_confidence), f32(c.carve), np.int32(now), self._index,
-            self.pixels, self._merged_counts,
-        )  # fmt: skip
+        traces = kernels.Traces(self._index, self.pixels, self._merged_counts)
+        kernels.merge(chunks, surfels.arrays(), pose, self._pinhole, measured, rules, np.int32(now), traces)
         self._index_pose = np.array(T_world_camera)
-        merged = int(self._merged_counts[:n].sum())
-        kernels.mark_new(
-            self._index, depth, normals, confidence, f32(0.5) * (self._K[0] + self._K[1]),
-            *noise, f32(c.spacing), f32(c.coarsest), self._new, self._new_counts,
-        )  # fmt: skip
-        added = self._append(surfels, observation, normals, confidence, R, t, now)
-        n = self._see(surfels, R, t, far)
-        self.visible = self._chunks[:n]
+        merged = int(self._merged_counts[: len(chunks)].sum())
+        kernels.mark_new(self._index, measured, self._pinhole, rules, self._new, self._new_counts)
+        added = self._append(surfels, measured, pose, rules, now)
+        self.visible = self._see(surfels, pose, rules.far)
         self._fused += 1
         if c.clean_every and self._fused % c.clean_every == 0:
             kernels.mark_removals(
-                self._chunks, n, surfels.counts, surfels.position, surfels.normal, surfels.color, surfels.seen,
-                R, t, self._K, near, far, depth, self._index, *noise, cos_gate,
-                np.int32(now), f32(c.stable), np.int32(c.patience),
-            )  # fmt: skip
-            self._to_bury = self.visible.copy()
-        return FusionCounts(merged, added, removed, n)
+                self.visible, surfels.arrays(), pose, self._pinhole, depth, rules, np.int32(now), self._index
+            )
+            self._to_compact = self.visible.copy()
+        return FusionCounts(merged, added, removed, len(self.visible))
 
     def predict(self, surfels: SurfelMap, T_world_camera: np.ndarray) -> View:
         """What the map looks like from a pose: one pixel a surfel, with holes where the map is sparse.
 
         The index map of the last `fuse` is used again where the pose is the same.
         """
-        R, t = _rotation_translation(T_world_camera)
+        pose = Pose.of(T_world_camera)
         if self._index_pose is None or not np.array_equal(self._index_pose, T_world_camera):
-            n = self._see(surfels, R, t, f32(1.2 * self.config.far))
+            near, far = f32(0.5 * self.config.near), f32(1.2 * self.config.far)
+            chunks = self._see(surfels, pose, far)
             index_map.clear_index(self._index)
-            index_map.project_chunks(
-                self._chunks, n, surfels.counts, surfels.position, surfels.normal, R, t, self._K,
-                f32(0.5 * self.config.near), f32(1.2 * self.config.far), self.camera.width, self.camera.height,
-                self._index,
-            )  # fmt: skip
+            index_map.project_chunks(chunks, surfels.arrays(), pose, self._pinhole, near, far, self._index)
             self._index_pose = np.array(T_world_camera)
         grey = np.empty(self.camera.shape, f32)
         index_map.shown_grey(self._index, surfels.color, grey)
         rows, columns = -(-self.camera.height // self._stride), -(-self.camera.width // self._stride)
         pixels, points = np.empty((rows * columns, 2), np.int32), np.empty((rows * columns, 7), f32)
         n = index_map.shown_points(
-            self._index, self.camera.width, self.camera.height, self._stride, surfels.position, surfels.normal, R, t,
-            np.empty(rows, np.int64), pixels, points,
-        )  # fmt: skip
+            self._index, self._pinhole, self._stride, surfels.arrays(), pose, np.empty(rows, np.int64), pixels, points
+        )
         return View(self.camera, np.array(T_world_camera), grey, self._stride, pixels[:n], points[:n])
 
     def state(self) -> dict[str, np.ndarray]:
@@ -183,8 +171,8 @@ class Fusion:
         state = {"index": self._index, "fused": np.array(self._fused)}
         if self._index_pose is not None:
             state["index_pose"] = self._index_pose
-        if self._to_bury is not None:
-            state["to_bury"] = self._to_bury
+        if self._to_compact is not None:
+            state["to_bury"] = self._to_compact
         return state
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -196,40 +184,57 @@ class Fusion:
         self._index[:] = state["index"]
         self._fused = int(state.get("fused", self._fused))
         self._index_pose = state.get("index_pose")
-        self._to_bury = state.get("to_bury")
+        self._to_compact = state.get("to_bury")
+
+    def invalidate(self, slots_moved: bool) -> None:
+        """Forget the index map, because surfels have moved.
+
+        slots_moved: also what is known by slots, because all surfels were stored anew; the marked ones were removed.
+        """
+        self._index_pose = None
+        if slots_moved:
+            self._index[:] = index_map.EMPTY
+            self._to_compact = None
+
+    def _rules(self, far: np.float32) -> kernels.Rules:
+        """The loops' settings, for surfels up to so many metres of depth."""
+        c = self.config
+        return kernels.Rules(
+            near=f32(0.5 * c.near),
+            far=far,
+            base=self._noise.base,
+            quadratic=self._noise.quadratic,
+            gate=f32(c.gate),
+            cos_gate=f32(np.cos(np.radians(c.normal_gate_deg))),
+            spacing=f32(c.spacing),
+            coarsest=f32(c.coarsest),
+            max_confidence=f32(c.max_confidence),
+            carve=f32(c.carve),
+            stable=f32(c.stable),
+            patience=np.int32(c.patience),
+        )
 
     def _append(
-        self,
-        surfels: SurfelMap,
-        observation: Observation,
-        normals: np.ndarray,
-        confidence: np.ndarray,
-        R: np.ndarray,
-        t: np.ndarray,
-        now: int,
+        self, surfels: SurfelMap, measured: kernels.Measured, pose: Pose, rules: kernels.Rules, now: int
     ) -> int:
         ends = np.cumsum(self._new_counts)
         pixels = np.empty(int(ends[-1]), np.int32)
         kernels.list_new(self._new, self.camera.width, ends - self._new_counts, pixels)
         points = np.empty((len(pixels), 3), f32)
-        kernels.world_points(pixels, len(pixels), observation.depth, R, t, self._K, points)
-        new_slots = surfels.insert(points)
+        kernels.world_points(pixels, measured.depth, pose, self._pinhole, points)
+        new = kernels.New(pixels, points, surfels.insert(points))
         self._follow_growth(surfels)
-        kernels.write_new(
-            pixels, points, new_slots, len(new_slots), observation.depth, normals, observation.color, *self._weights,
-            confidence, R, self._K, f32(self.config.spacing), np.int32(now), surfels.position, surfels.normal,
-            surfels.color, surfels.seen, surfels.scores, self.pixels, self._index,
-        )  # fmt: skip
-        return len(new_slots)
+        traces = kernels.Traces(self._index, self.pixels, self._merged_counts)
+        kernels.write_new(new, surfels.arrays(), pose, self._pinhole, measured, rules, np.int32(now), traces)
+        return len(new.slots)
 
-    def _see(self, surfels: SurfelMap, R: np.ndarray, t: np.ndarray, far: np.float32) -> int:
-        """Write the ids of the chunks in view into `_chunks`; returns how many."""
+    def _see(self, surfels: SurfelMap, pose: Pose, far: np.float32) -> np.ndarray:
+        """(n,) int32 the chunks in view, up to so many metres; the next call uses the same memory again."""
         if len(self._chunks) < surfels.n_chunks:
             self._chunks = np.empty(max(256, 2 * surfels.n_chunks), np.int32)
-        return chunks.visible_chunks(
-            surfels.origins, surfels.counts, surfels.n_chunks, f32(surfels.config.block), f32(0.1), R, t, self._K,
-            f32(0.5 * self.config.near), far, self.camera.width, self.camera.height, self._chunks,
-        )  # fmt: skip
+        near = f32(0.5 * self.config.near)
+        n = visible_chunks(surfels.chunks(), f32(MARGIN), pose, self._pinhole, near, far, self._chunks)
+        return self._chunks[:n]
 
     def _follow_growth(self, surfels: SurfelMap) -> None:
         if len(self.pixels) < len(surfels.position):
@@ -237,18 +242,15 @@ class Fusion:
             grown[: len(self.pixels)] = self.pixels
             self.pixels = grown
 
-    def _bury(self, surfels: SurfelMap) -> int:
-        if self._to_bury is None:
+    def _compact(self, surfels: SurfelMap) -> int:
+        """Remove the marked surfels; returns how many."""
+        if self._to_compact is None:
             return 0
         before = len(surfels)
-        surfels.compact(self._to_bury, len(self._to_bury))
-        self._to_bury = None
+        surfels.compact(self._to_compact)
+        self._to_compact = None
         self._index_pose = None  # the index map names slots that have moved
         return before - len(surfels)
-
-
-def _rotation_translation(T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.ascontiguousarray(T[:3, :3], f32), np.ascontiguousarray(T[:3, 3], f32)
 
 
 def stride_for(camera: Camera, points: int) -> int:

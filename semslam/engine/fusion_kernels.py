@@ -5,10 +5,12 @@ One surfel or one pixel an iteration, plain scalars. How surfels are stored: `ch
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba as nb
 import numpy as np
 
-from semslam.compiled import PARALLEL
+from semslam.compiled import PARALLEL, pixel_of
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.depth_filter import depth_sigma
 from semslam.engine.index_map import EMPTY, MICRO, SLOT, atomic_min
@@ -17,10 +19,49 @@ f32 = np.float32
 DEAD = f32(-1)  # the confidence of a surfel that has to go
 
 
+class Measured(NamedTuple):
+    """A prepared frame. A measurement's weight is weights_u[u] * weights_v[v] * confidence[v, u]."""
+
+    depth: np.ndarray  # (H, W) float32 metres, 0 = none
+    normals: np.ndarray  # (H, W, 3) float32 unit, camera frame, 0 = none
+    color: np.ndarray  # (H, W, 3) uint8
+    confidence: np.ndarray  # (H, W) float32; empty counts as 1 everywhere
+    weights_u: np.ndarray  # (W,) float32
+    weights_v: np.ndarray  # (H,) float32
+
+
+class Rules(NamedTuple):
+    """The settings of `FusionConfig` that the loops need, and the depths between which surfels count in this frame.
+
+    Flat, because Numba's parallel loops take no tuple of tuples; `depth_sigma` reads base and quadratic.
+    """
+
+    near: np.float32  # metres
+    far: np.float32
+    base: np.float32  # see `Noise`
+    quadratic: np.float32
+    gate: np.float32  # metres, on top of three standard deviations
+    cos_gate: np.float32  # least cosine between the normals of a surfel and of its measurement
+    spacing: np.float32  # metres
+    coarsest: np.float32
+    max_confidence: np.float32
+    carve: np.float32
+    stable: np.float32
+    patience: np.int32  # frames
+
+
+class Traces(NamedTuple):
+    """What the fusion of a frame leaves beside the map."""
+
+    index_map: np.ndarray  # (H * W,) int64
+    pixels: np.ndarray  # (S,) int32 the pixel that each slot was merged with, -1 for none
+    merged: np.ndarray  # (chunks,) int64 how many of each chunk in view were
+
+
 @nb.njit(inline="always")
-def gate_of(z, base, quadratic, gate):
+def gate_of(z, rules):
     """How far, in metres, a measurement at depth z may lie from the surfel that it belongs to."""
-    return gate + f32(3) * depth_sigma(z, base, quadratic)
+    return rules.gate + f32(3) * depth_sigma(z, rules)
 
 
 @nb.njit(inline="always")
@@ -31,12 +72,8 @@ def radius_of(z, n_z, inverse_focal, spacing):
 
 
 @nb.njit(**PARALLEL)
-def merge(
-    chunks, n, counts, s_position, s_normal, s_color, s_seen, R, t, K, near, far, depth, normals, color, weights_u,
-    weights_v, confidence, base, quadratic, gate, cos_gate, spacing, max_confidence, carve, now, index, pixels,
-    merged_counts,
-):  # fmt: skip
-    """Merge the frame into the surfels of `chunks[:n]`, carve free space, and make the frame's index map.
+def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
+    """Merge frame `now` into the surfels of `chunks`, carve free space, and make the frame's index map.
 
     A surfel's partner is the measurement in the pixel that it projects to: being there bounds its distance to the
     pixel's ray to 0.71 pixels; depth and normal must agree within the gates. Going surfel by surfel has no races,
@@ -49,21 +86,23 @@ def merge(
     (Whelan et al. 2015, sec. 4).
 
     A surfel in front of a reliable measurement by more than two gates contradicts it: it loses `carve` of its
-    confidence, dies below zero, and takes no part in the index map. A measurement's weight is weights_u[u] *
-    weights_v[v] * confidence[v, u]; an empty confidence counts as 1. pixels (S,) int32 gets the pixel that each slot of
-    these chunks was merged with, -1 for none; merged_counts (n,) how many they are.
+    confidence, dies below zero, and takes no part in the index map. The pose is T_world_camera.
     """
-    height, width = depth.shape
+    counts, s_position, s_normal, s_color, s_seen, _ = surfels
+    depth, normals, color, confidence, weights_u, weights_v = measured
+    index, pixels, merged_counts = traces
+    R, t = pose
     r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
     r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
     r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
     t0, t1, t2 = t[0], t[1], t[2]
-    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
+    width, _, fx, fy, cx, cy = camera
+    near, far, cos_gate, spacing = rules.near, rules.far, rules.cos_gate, rules.spacing
     inverse_focal = f32(2) / (fx + fy)
     inverse_fx = f32(1) / fx
     inverse_fy = f32(1) / fy
     has_confidence = confidence.size > 0
-    for c_ in nb.prange(n):
+    for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         first = np.int64(chunks[c]) * CHUNK
         partners = np.empty(CHUNK, np.int32)  # offsets of the surfels that have a partner ...
@@ -78,21 +117,17 @@ def merge(
             z_c = r02 * x + r12 * y + r22 * z
             if z_c < near or z_c > far:
                 continue
-            inverse = f32(1) / z_c
-            u_f = (r00 * x + r10 * y + r20 * z) * inverse * fx + cx + f32(0.5)
-            v_f = (r01 * x + r11 * y + r21 * z) * inverse * fy + cy + f32(0.5)
-            if not (u_f >= f32(0) and v_f >= f32(0) and u_f < f32(width) and v_f < f32(height)):
+            u, v = pixel_of(camera, r00 * x + r10 * y + r20 * z, r01 * x + r11 * y + r21 * z, z_c)
+            if u < 0:
                 continue
-            u = np.int64(u_f)
-            v = np.int64(v_f)
             confident = s_normal[i, 3]
             if confident < f32(0):
                 continue
             d = depth[v, u]
             if d > f32(0) and normals[v, u, 2] != f32(0):
-                room = gate_of(d, base, quadratic, gate)
+                room = gate_of(d, rules)
                 if d - z_c > f32(2) * room:
-                    confident -= carve
+                    confident -= rules.carve
                     s_normal[i, 3] = confident if confident >= f32(0) else DEAD
                     continue
                 if abs(d - z_c) < room:
@@ -127,7 +162,7 @@ def merge(
             s_seen[i, 1] = now
             confident = s_normal[i, 3]
             total = confident + weight
-            s_normal[i, 3] = min(total, max_confidence)
+            s_normal[i, 3] = min(total, rules.max_confidence)
             d = depth[v, u]
             radius = radius_of(d, m_z, inverse_focal, spacing)
             if radius >= f32(1.5) * s_position[i, 3]:
@@ -170,7 +205,7 @@ def covered(index, u, v, width, height, d, gate, reach):
 
 
 @nb.njit(**PARALLEL)
-def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, spacing, coarsest, new, new_counts):
+def mark_new(index, measured, camera, rules, new, new_counts):
     """Mark the measurements that no surfel covers: in `new` (H * W,) uint8, counted by row in new_counts (H,).
 
     Covered means that a surfel stands within the gate of the measurement's depth in its pixel or a neighbouring one,
@@ -178,7 +213,10 @@ def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, sp
     as long as these stand less than `coarsest` metres apart: 1.41 pixels, which is their radius, so that their disks
     overlap, and what is left out is the half that repeats what its neighbours say.
     """
+    depth, normals, confidence = measured.depth, measured.normals, measured.confidence
+    spacing, coarsest = rules.spacing, rules.coarsest
     height, width = depth.shape
+    focal = f32(0.5) * (camera.fx + camera.fy)
     has_confidence = confidence.size > 0
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
@@ -189,7 +227,7 @@ def mark_new(index, depth, normals, confidence, focal, base, quadratic, gate, sp
             d = depth[v, u]
             if d <= f32(0):
                 continue
-            room = gate_of(d, base, quadratic, gate)
+            room = gate_of(d, rules)
             if abs(f32(index[p] >> 32) / MICRO - d) < room:  # its own surfel, most often
                 continue
             if normals[v, u, 2] == f32(0) or (has_confidence and confidence[v, u] <= f32(0)):
@@ -222,31 +260,42 @@ def list_new(new, width, offsets, pixels):
                 k += 1
 
 
+class New(NamedTuple):
+    """Measurements that become surfels, one row each."""
+
+    pixels: np.ndarray  # (N,) int32 v * W + u
+    points: np.ndarray  # (N, 3) float32 world, metres
+    slots: np.ndarray  # (M,) int64 of the first M, which found room in the map
+
+
 @nb.njit(**PARALLEL)
-def world_points(pixels, n, depth, R, t, K, out):
-    """World positions (n, 3), metres, of the given pixels of a depth image."""
+def world_points(pixels, depth, pose, camera, out):
+    """World positions (N, 3), metres, of the given pixels (N,) of a depth image."""
+    R, t = pose
     width = depth.shape[1]
-    for j_ in nb.prange(n):
+    for j_ in nb.prange(pixels.size):
         j = np.int64(j_)  # prange counts unsigned
         v = pixels[j] // width
         u = pixels[j] - v * width
         d = depth[v, u]
-        x = (f32(u) - K[2]) / K[0] * d
-        y = (f32(v) - K[3]) / K[1] * d
+        x = (f32(u) - camera.cx) / camera.fx * d
+        y = (f32(v) - camera.cy) / camera.fy * d
         for k in range(3):
             out[j, k] = R[k, 0] * x + R[k, 1] * y + R[k, 2] * d + t[k]
 
 
 @nb.njit(**PARALLEL)
-def write_new(
-    pixels, points, new_slots, n, depth, normals, color, weights_u, weights_v, confidence, R, K, spacing,
-    now, s_position, s_normal, s_color, s_seen, s_scores, s_pixels, index,
-):  # fmt: skip
-    """Make the n new surfels, and enter them in the index map."""
+def write_new(new, surfels, pose, camera, measured, rules, now, traces):
+    """Make the new surfels, and enter them in the index map."""
+    pixels, points, new_slots = new
+    _, s_position, s_normal, s_color, s_seen, s_scores = surfels
+    depth, normals, color, confidence, weights_u, weights_v = measured
+    index, s_pixels, _ = traces
+    R = pose.R
     width = depth.shape[1]
-    inverse_focal = f32(2) / (K[0] + K[1])
+    inverse_focal = f32(2) / (camera.fx + camera.fy)
     n_scores = s_scores.shape[1]
-    for j_ in nb.prange(n):
+    for j_ in nb.prange(new_slots.size):
         j = np.int64(j_)  # prange counts unsigned
         p = pixels[j]
         v = p // width
@@ -258,7 +307,7 @@ def write_new(
             s_normal[i, k] = R[k, 0] * normals[v, u, 0] + R[k, 1] * normals[v, u, 1] + R[k, 2] * normals[v, u, 2]
             s_color[i, k] = np.uint16(256) * np.uint16(color[v, u, k])
         s_color[i, 3] = np.uint16(0)
-        s_position[i, 3] = radius_of(d, normals[v, u, 2], inverse_focal, spacing)
+        s_position[i, 3] = radius_of(d, normals[v, u, 2], inverse_focal, rules.spacing)
         s_normal[i, 3] = weights_u[u] * weights_v[v] * (confidence[v, u] if confidence.size > 0 else f32(1))
         s_seen[i, 0] = now
         s_seen[i, 1] = now
@@ -269,21 +318,20 @@ def write_new(
 
 
 @nb.njit(**PARALLEL)
-def mark_removals(
-    chunks, n, counts, position, normal, color, seen, R, t, K, near, far, depth, index, base, quadratic, gate, cos_gate,
-    now, stable, patience,
-):  # fmt: skip
+def mark_removals(chunks, surfels, pose, camera, depth, rules, now, index):
     """Kill surfels in view that are unstable and no longer confirmed, or doubles of a better one in their pixel.
 
     Unstable: confidence below `stable`, the surface is measured where it stands, yet it was not merged for more than
     `patience` frames. Double: the same normal, within the gate in depth and half a radius sideways of the pixel's
     front surfel; of the two the less confident goes, on a tie the one behind. The mark goes into the colour's spare
-    channel, which nobody reads here, so that the result does not depend on the order; `compact_chunks` buries what is
+    channel, which nobody reads here, so that the result does not depend on the order; `compact_chunks` removes what is
     marked.
     """
-    height, width = depth.shape
-    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
-    for c_ in nb.prange(n):
+    counts, position, normal, color, seen, _ = surfels
+    R, t = pose
+    width, height, fx, fy, cx, cy = camera
+    near, far, cos_gate, stable, patience = rules.near, rules.far, rules.cos_gate, rules.stable, rules.patience
+    for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         first = np.int64(chunks[c]) * CHUNK
         for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
@@ -299,7 +347,7 @@ def mark_removals(
             v = np.int32(np.floor((R[0, 1] * x + R[1, 1] * y + R[2, 1] * z) / z_c * fy + cy + f32(0.5)))
             if u < 0 or v < 0 or u >= width or v >= height:
                 continue
-            room = gate_of(z_c, base, quadratic, gate)
+            room = gate_of(z_c, rules)
             d = depth[v, u]
             if d > f32(0) and abs(d - z_c) < f32(2) * room and normal[i, 3] < stable and now - seen[i, 1] > patience:
                 color[i, 3] = MARKED

@@ -44,14 +44,16 @@ def clear_index(index):
 
 
 @nb.njit(**PARALLEL)
-def project_chunks(chunks, n, counts, position, normal, R, t, K, near, far, width, height, index):
-    """The index map of the surfels in `chunks[:n]` seen from T_world_camera = (R, t)."""
+def project_chunks(chunks, surfels, pose, camera, near, far, index):
+    """The index map of the surfels in `chunks` seen from `pose`, T_world_camera, between two depths, metres."""
+    counts, position, normal, _, _, _ = surfels
+    R, t = pose
     r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
     r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
     r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
     t0, t1, t2 = t[0], t[1], t[2]
-    fx, fy, cx, cy = K[0], K[1], K[2], K[3]
-    for c_ in nb.prange(n):
+    width, height, fx, fy, cx, cy = camera
+    for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         first = np.int64(chunks[c]) * CHUNK
         for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
@@ -101,11 +103,14 @@ def _first_shown(index, width, v_0, v_1, u_0, u_1):
 
 
 @nb.njit(**PARALLEL)
-def shown_points(index, width, height, stride, position, normal, R, t, counts, pixels, points):
+def shown_points(index, camera, stride, surfels, pose, counts, pixels, points):
     """One point of each stride x stride block of an index map that shows any: see `View`. Returns how many.
 
     counts (rows of blocks,) is working space.
     """
+    position, normal = surfels.position, surfels.normal
+    R, t = pose
+    width, height = camera.width, camera.height
     columns = (width + stride - 1) // stride
     for row_ in nb.prange(len(counts)):
         row = np.int64(row_)  # prange counts unsigned

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -78,8 +79,8 @@ class LabelFusion:
         if rule == LOGARITHM and surfels.counts[chunks].sum() > len(image):
             rule, image = SUM, self._evidence(image)  # several surfels a pixel: its logarithms are taken once
         add_evidence(
-            chunks, surfels.counts, pixels, image, weights.ravel(), rule, f32(c.floor), f32(c.weight),
-            f32(c.most_evidence if fades else np.inf), surfels.scores,
+            chunks, surfels.counts, pixels, image, weights.ravel(),
+            Evidence(rule, f32(c.floor), f32(c.weight), f32(c.most_evidence if fades else np.inf)), surfels.scores,
         )  # fmt: skip
 
     def _evidence(self, probabilities: np.ndarray) -> np.ndarray:
@@ -228,13 +229,22 @@ def evidence_image(probabilities, floor, out):
             evidence[k] = evidence_of(q[k], floor, log_floor)
 
 
+class Evidence(NamedTuple):
+    """How `add_evidence` adds."""
+
+    rule: int  # LOGARITHM, PROBABILITY, WINNER or SUM
+    floor: np.float32  # the least probability that an observation may give a class
+    scale: np.float32  # of what is added
+    most: np.float32  # scores whose sum exceeds it shrink to it
+
+
 @nb.njit(**PARALLEL)
-def add_evidence(chunks, counts, pixels, probabilities, weights, rule, floor, scale, most, scores):
+def add_evidence(chunks, counts, pixels, probabilities, weights, evidence, scores):
     """scores[i, k] += evidence for class k in the pixel of surfel i, for every surfel of `chunks` that has one.
 
-    probabilities: (H * W, C), for the rule SUM their `evidence_image`; weights: (H * W,). Scores whose sum exceeds
-    `most` shrink to it.
+    probabilities: (H * W, C), for the rule SUM their `evidence_image`; weights: (H * W,).
     """
+    rule, floor, scale, most = evidence
     n_classes = probabilities.shape[1]
     log_floor = logarithm(floor)
     for c_ in nb.prange(chunks.size):

@@ -8,6 +8,7 @@ an iteration.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -56,9 +57,18 @@ def nearest_neighbours(positions: np.ndarray, count: int) -> np.ndarray:
     return found[~own].reshape(len(positions), count)
 
 
+class _Scales(NamedTuple):
+    """1 / 2 sigma^2 of the Gaussians."""
+
+    place: np.float32
+    normal: np.float32
+    color: np.float32
+
+
 @nb.njit(**PARALLEL)
-def _kernels(neighbours, positions, normals, colors, by_place, by_normal, by_color, like_normal, like_color, sums):
+def _kernels(neighbours, positions, normals, colors, scales, like_normal, like_color, sums):
     """The two kernels of each pair, and their sums a surfel."""
+    by_place, by_normal, by_color = scales
     for i_ in nb.prange(len(neighbours)):
         i = np.int64(i_)
         sum_normal = f32(0)
@@ -127,8 +137,9 @@ def pair_weights(cloud: SurfelCloud, neighbours: np.ndarray, config: CrfConfig) 
     """
     like_normal, like_color = (np.empty(neighbours.shape, f32) for _ in range(2))
     sums = np.empty((len(cloud), 2), f32)
-    scales = (f32(0.5 / sigma**2) for sigma in (config.sigma_position, config.sigma_normal, config.sigma_color))
-    _kernels(neighbours, cloud.positions, cloud.normals, cloud.colors, *scales, like_normal, like_color, sums)
+    sigmas = config.sigma_position, config.sigma_normal, config.sigma_color
+    scales = _Scales(*(f32(0.5 / sigma**2) for sigma in sigmas))
+    _kernels(neighbours, cloud.positions, cloud.normals, cloud.colors, scales, like_normal, like_color, sums)
     _weights(neighbours, sums, f32(config.weight_normal), f32(config.weight_color), like_normal, like_color)
     return like_normal
 

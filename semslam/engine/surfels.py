@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from semslam.cloud import SurfelCloud
-from semslam.engine.chunks import CHUNK, MARKED, allocate, compact_chunks, find_block, reopen_chunks
+from semslam.engine.chunks import CHUNK, MARKED, Surfels, Table, allocate, compact_chunks, find_block, reopen_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ class MapConfig:
 
 
 class Journal(Protocol):
-    """Who is told when surfels leave their slots; `associations.Associations` is one."""
+    """What is informed when surfels leave their slots; `associations.Associations` is one."""
 
-    def buries(self, surfels: SurfelMap, chunks: np.ndarray) -> None: ...
+    def compacts(self, surfels: SurfelMap, chunks: np.ndarray) -> None: ...
 
     def moved(self, old: np.ndarray, new: np.ndarray) -> None: ...
 
@@ -60,20 +60,20 @@ class SurfelMap:
         self._n_blocks = 0
         self._block_keys = np.full(1 << 12, -1, np.int64)
         self._open_chunks = np.full(1 << 12, -1, np.int32)
-        self.full = False  # whether the capacity has turned surfels away
-        self.turned_away = 0  # how many
+        self.full = False  # whether the capacity has ever been reached
+        self.rejected = 0  # surfels that found no room
         self.journal: Journal | None = None
 
     def __len__(self) -> int:
         return int(self.counts[: self.n_chunks].sum())
 
     def are_living(self) -> np.ndarray:
-        """(N,) bool: which of `slots()` are not waiting to be buried."""
+        """(N,) bool: which of `slots()` do not wait for their removal."""
         slots = self.slots()
         return (self.normal[slots, 3] >= 0) & (self.color[slots, 3] != MARKED)
 
     def living(self) -> int:
-        """How many surfels are not waiting to be buried."""
+        """How many surfels do not wait for their removal."""
         return int(np.count_nonzero(self.are_living()))
 
     @property
@@ -86,6 +86,17 @@ class SurfelMap:
         """(N,) int64 slots that hold surfels, in order."""
         within = np.arange(CHUNK)[None, :] < self.counts[: self.n_chunks, None]
         return np.flatnonzero(within)
+
+    def arrays(self) -> Surfels:
+        """For compiled loops; valid until the map grows."""
+        return Surfels(self.counts, self.position, self.normal, self.color, self.seen, self.scores)
+
+    def chunks(self) -> Table:
+        """The chunks in use; valid until there are more."""
+        return Table(self.counts[: self.n_chunks], self.origins[: self.n_chunks], np.float32(self.config.block))
+
+    def _all_chunks(self) -> Table:
+        return Table(self.counts, self.origins, np.float32(self.config.block))
 
     def insert(self, points: np.ndarray, any_chunks: bool = False) -> np.ndarray:
         """Slots (M,) for the first M of (N, 3) float32 world points; M < N when the map's capacity is reached.
@@ -107,11 +118,11 @@ class SurfelMap:
             if 2 * self._n_blocks >= len(self._block_keys):
                 self._grow_blocks(2 * len(self._block_keys))
             done, self.n_chunks, self._n_blocks = allocate(
-                points[:n], done, np.float32(self.config.block), self._block_keys, self._open_chunks,
-                self.origins, self.counts, self.n_chunks, self._n_blocks, out,
+                points[:n], done, self._all_chunks(), self._block_keys, self._open_chunks,
+                self.n_chunks, self._n_blocks, out,
             )  # fmt: skip
         if done < len(points):
-            self.turned_away += len(points) - done
+            self.rejected += len(points) - done
             if not self.full:
                 self.full = True
                 logger.warning(
@@ -121,14 +132,12 @@ class SurfelMap:
                 )
         return out[:done]
 
-    def compact(self, chunks: np.ndarray, n: int) -> None:
-        """Bury the dead of the given chunks. Slots move within their chunk."""
+    def compact(self, chunks: np.ndarray) -> None:
+        """Remove the dead of the given chunks. The others close the gaps within their chunk."""
         if self.journal is not None:
-            self.journal.buries(self, chunks[:n])
-        compact_chunks(chunks, n, self.counts, self.position, self.normal, self.color, self.seen, self.scores)
-        reopen_chunks(
-            chunks, n, self.origins, self.counts, np.float32(self.config.block), self._block_keys, self._open_chunks
-        )
+            self.journal.compacts(self, chunks)
+        compact_chunks(chunks, self.arrays())
+        reopen_chunks(chunks, self._all_chunks(), self._block_keys, self._open_chunks)
 
     def move(self, positions: np.ndarray, normals: np.ndarray) -> None:
         """Give the surfels of `slots()` new positions and normals (N, 3), and sort them into their cubes again."""
@@ -151,7 +160,7 @@ class SurfelMap:
         state["origins"] = self.origins[: self.n_chunks].copy()
         state["block_keys"] = self._block_keys[occupied][order]
         state["open_chunks"] = self._open_chunks[occupied][order]
-        state["turned_away"] = np.array(self.turned_away)
+        state["turned_away"] = np.array(self.rejected)
         return state
 
     @staticmethod
@@ -170,8 +179,8 @@ class SurfelMap:
         slots = surfels.slots()
         for name in ("position", "normal", "color", "seen", "scores"):
             getattr(surfels, name)[slots] = state[name]
-        surfels.turned_away = int(state["turned_away"])
-        surfels.full = surfels.turned_away > 0
+        surfels.rejected = int(state["turned_away"])
+        surfels.full = surfels.rejected > 0
         return surfels
 
     @staticmethod

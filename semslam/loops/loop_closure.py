@@ -4,8 +4,8 @@ Each new keyframe is registered directly against a few earlier ones: those that 
 believed of their poses, spread over the time that has passed (local closures), and one that looks alike although it
 should see something else (global closure). Registering keyframe to keyframe, not to the map, measures the drift that
 the map has swallowed. What is measured are edges of a pose graph. Where its best solution has moved away from the
-present poses, the map is bent: every surfel moves rigidly with the camera of the frame that made it, whose correction
-is interpolated between the keyframes before and after.
+present poses, the map is deformed: every surfel moves rigidly with the camera of the frame that made it, whose
+correction is interpolated between the keyframes before and after.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.engine import index_map
-from semslam.engine.fusion import Fusion, stride_for
+from semslam.engine.fusion import MARGIN, Fusion, stride_for
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, Tracking, evenly_spread
 from semslam.loops import loop_kernels
@@ -32,12 +31,12 @@ from semslam.trajectory import Correction
 logger = logging.getLogger(__name__)
 f32 = np.float32
 SAME = 0.3  # metres between depths that may be of one surface
-MOST_STRAY = 0.05  # metres that surfels may leave the cubes of space that they are kept by; half of fusion's margin
+MOST_STRAY = 0.5 * MARGIN  # metres that corrections may lead surfels out of their cubes; fusion moves them, too
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """When a loop is seen, when the map is bent, and how stiff the way between keyframes is."""
+    """When a loop is seen, when the map is deformed, and how stiff the way between keyframes is."""
 
     closures: int = 3  # earlier keyframes that a new one is registered against
     overlap: float = 0.25  # share of the image in which two keyframes must see the same surface
@@ -72,7 +71,7 @@ class LoopCloser:
         self.config = config or LoopConfig()
         self.edges: list[Edge] = []
         self.snapshots: list[Snapshot] = []  # one a keyframe
-        self.closed = 0  # times that the map was bent
+        self.closed = 0  # times that the map was deformed
         self._camera: Camera | None = None  # half the size
         self._registrar: Registrar | None = None
         self._grids: list[np.ndarray] = []
@@ -81,7 +80,7 @@ class LoopCloser:
     def __call__(
         self, observation: Observation, tracking: Tracking, surfels: SurfelMap, fusion: Fusion
     ) -> Correction | None:
-        """Look for loops if the frame became a keyframe. Where the map was bent, the tracker has been corrected too.
+        """Look for loops if the frame became a keyframe. Where the map was deformed, the tracker was corrected, too.
 
         The caller applies the returned correction to the poses that it keeps.
         """
@@ -108,26 +107,23 @@ class LoopCloser:
         degrees = np.degrees(Rotation.from_matrix(step[:, :3, :3]).magnitude().max())
         if metres < self.config.min_shift and degrees < self.config.min_turn_deg:
             return None
-        logger.info("frame %d: the map is bent by %.3f m, %.2f degrees", observation.frame.index, metres, degrees)
+        logger.info("frame %d: the map is deformed by %.3f m, %.2f degrees", observation.frame.index, metres, degrees)
         self.closed += 1
         correction = Correction.between(keyframes.indices, old, new)
-        self._bend(correction, surfels, fusion)
+        self._deform(correction, surfels, fusion)
         self.tracker.correct(correction.corrected, observation.frame.index)
         return correction
 
-    def _bend(self, correction: Correction, surfels: SurfelMap, fusion: Fusion) -> None:
+    def _deform(self, correction: Correction, surfels: SurfelMap, fusion: Fusion) -> None:
         """Move the surfels, and sort them into their cubes of space again where they have gone too far from them."""
         self._stray += deform(surfels, correction)
-        state = fusion.state()
-        state.pop("index_pose", None)  # the map looks different from there now
-        if self._stray > MOST_STRAY:
-            surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32), surfels.n_chunks)
+        far = self._stray > MOST_STRAY
+        if far:
+            surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32))
             slots = surfels.slots()
             surfels.move(surfels.position[slots, :3], surfels.normal[slots, :3])
-            state["index"] = np.full(len(state["index"]), index_map.EMPTY)  # slots have moved
-            state.pop("to_bury", None)  # they are buried
             self._stray = 0.0
-        fusion.restore(state)
+        fusion.invalidate(slots_moved=far)
 
     def _remember(self, observation: Observation) -> None:
         if self._camera is None:

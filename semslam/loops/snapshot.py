@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.compiled import Pinhole
 from semslam.engine import depth_filter
 from semslam.frame import Frame, Observation, View
 from semslam.tracking.registration import RegistrationConfig
@@ -33,8 +34,8 @@ class Snapshot:
         """As an observation of the half-sized camera."""
         depth = self.depth * f32(DEPTH_UNIT)
         normals = np.empty((*depth.shape, 3), f32)
-        K = (f32(camera.fx), f32(camera.fy), f32(camera.cx), f32(camera.cy))
-        depth_filter.normals_of(depth, *K, f32(noise.noise), f32(noise.noise_quadratic), normals)
+        sigma = depth_filter.Noise.of(noise.noise, noise.noise_quadratic)
+        depth_filter.normals_of(depth, Pinhole.of(camera), sigma, normals)
         color = np.repeat(self.grey[..., None], 3, axis=2)
         return Observation(Frame(0, 0.0, color, camera), camera, color, depth, normals=normals)
 

@@ -58,6 +58,6 @@ def relabel(
         report(frames)
 
     slots = SurfelMap.from_state(state, config.slam.map).slots()
-    scores = associations.refuse(perceive.num_classes, fuse, slots)
+    scores = associations.fuse_again(perceive.num_classes, fuse, slots)
     metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
     return write_derived(source, Path(out), config, scores, metrics, associations=True)

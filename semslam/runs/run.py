@@ -220,7 +220,7 @@ class Run:
             "frames_held_out": len(progress.held_out),
             "loops_closed": progress.loops,
             "surfels": surfels.living(),
-            "surfels_turned_away": surfels.turned_away,
+            "surfels_turned_away": surfels.rejected,
             "bytes_per_surfel": surfels.bytes_per_surfel,
             "bytes_per_labelled_frame": self.slam.associations.bytes_per_frame if self.slam.associations else 0.0,
             "seconds": progress.seconds,

@@ -17,6 +17,8 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.compiled import Pinhole
+from semslam.engine.depth_filter import Noise
 from semslam.frame import Observation, View
 from semslam.tracking import registration_kernels as kernels
 
@@ -66,7 +68,7 @@ class Linearization:
     cost: float  # weighted sum of squared residuals, in units of the noise
     weight: float  # sum of robust weights
     count: int  # points that took part
-    mean: float  # of the grey residuals, exposure still in them; 0 for geometry, where nobody asks
+    mean: float  # of the grey residuals, exposure still in them; 0 for geometry
     rms: float  # of the residuals, unweighted and without exposure; metres or grey levels
 
     @property
@@ -126,11 +128,11 @@ class Registrar:
         self.config = config or RegistrationConfig()
         height, width = camera.shape
         levels = max(level.pyramid for level in self.config.levels) + 1
-        self._intrinsics = [_halved_intrinsics(camera, k) for k in range(levels)]
+        self._pinholes = [_halved(camera, k) for k in range(levels)]
         self._live = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
         self._model = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
         self._greys = [np.empty(0, f32)] * levels  # of the model's points, by pyramid level
-        self._noise = np.array([self.config.noise, self.config.noise_quadratic], f32)
+        self._noise = Noise.of(self.config.noise, self.config.noise_quadratic)
 
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
         """The pose of an observation, which needs normals, against a view of the map, searched around T_prior."""
@@ -166,7 +168,7 @@ class Registrar:
             if level.pyramid > 0:
                 self._greys[level.pyramid] = np.empty(len(view.points), f32)
                 kernels.sample_grey(
-                    view.points, level.every, self._model[level.pyramid], self._intrinsics[level.pyramid],
+                    view.points, level.every, self._model[level.pyramid], self._pinholes[level.pyramid],
                     self._greys[level.pyramid],
                 )  # fmt: skip
         self._share = view.stride**2 / c.correlation  # of a measurement that one point is worth
@@ -176,19 +178,26 @@ class Registrar:
         self, number: int, search: _Search, observation: Observation
     ) -> tuple[Linearization, Linearization]:
         """Geometry and colour at the search's pose, on one level."""
+        assert observation.normals is not None
         c, level = self.config, self.config.levels[number]
         blocks = -(-len(self._points) // (level.every * kernels.BLOCK))
-        gates = np.array(
-            [
-                level.gate, np.cos(np.radians(c.normal_gate_deg)), search.geometry_scale, c.tukey,
-                search.grey_scale, search.grey_offset, c.min_gradient**2, c.huber,
-                c.border,
-            ], f32,
-        )  # fmt: skip
+        gates = kernels.Gates(
+            *self._noise,
+            far=f32(level.gate),
+            cosine=f32(np.cos(np.radians(c.normal_gate_deg))),
+            geometry_scale=f32(search.geometry_scale),
+            tukey=f32(c.tukey),
+            grey_scale=f32(search.grey_scale),
+            grey_offset=f32(search.grey_offset),
+            gradient2=f32(c.min_gradient**2),
+            huber=f32(c.huber),
+            border=f32(c.border),
+        )
+        model = kernels.Model(self._points, self._roots, self._greys[level.pyramid])
+        live = kernels.Live(observation.depth, observation.normals, self._live[level.pyramid])
         kernels.linearize(
-            self._points, self._roots, self._greys[level.pyramid], level.every, search.T.astype(f32), observation.depth,
-            observation.normals, self._intrinsics[0], self._live[level.pyramid], self._intrinsics[level.pyramid],
-            self._noise, gates, self._sums[:blocks],
+            model, level.every, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates,
+            self._sums[:blocks],
         )  # fmt: skip
         geometry, color, seen = self._sums[:blocks].sum(axis=0, dtype=np.float64)
         search.visible, search.measured = int(seen[0]), int(seen[1])
@@ -261,11 +270,12 @@ class Registrar:
         return hessian / scales, gradient / scale
 
 
-def _halved_intrinsics(camera: Camera, times: int) -> np.ndarray:
-    """fx, fy, cx, cy (float32) of an image halved so often, pixel centres on pixel centres."""
+def _halved(camera: Camera, times: int) -> Pinhole:
+    """The camera of an image halved so often, pixel centres on pixel centres."""
     scale = 0.5**times
     cx, cy = (camera.cx + 0.5) * scale - 0.5, (camera.cy + 0.5) * scale - 0.5
-    return np.array([camera.fx * scale, camera.fy * scale, cx, cy], f32)
+    size = camera.width >> times, camera.height >> times
+    return Pinhole(*size, f32(camera.fx * scale), f32(camera.fy * scale), f32(cx), f32(cy))
 
 
 def _unpacked(sums: np.ndarray) -> Linearization:

@@ -9,10 +9,12 @@ any number of threads.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit, prange
 
-from semslam.compiled import PARALLEL, SERIAL
+from semslam.compiled import PARALLEL, SERIAL, pixel_of
 from semslam.engine.depth_filter import depth_sigma
 from semslam.frame import NO_GREY
 
@@ -22,6 +24,41 @@ BLOCK = 512  # points a block of the reduction
 # the weighted sum of r^2, the sum of weights, the count of inliers, the plain sum of r and of r^2.
 TRIANGLE, SUMS = 21, 32
 WRR, W, COUNT, R, RR = 27, 28, 29, 30, 31
+
+
+class Model(NamedTuple):
+    """The points of a view, see `View`."""
+
+    points: np.ndarray  # (N, 7) float32
+    roots: np.ndarray  # (N,) float32 square roots of the points' weights
+    grey: np.ndarray  # (N,) float32 on this level, NO_GREY = unknown
+
+
+class Live(NamedTuple):
+    """The frame that is registered, on one level."""
+
+    depth: np.ndarray  # (H, W) float32 metres, 0 = none
+    normals: np.ndarray  # (H, W, 3) float32
+    grey: np.ndarray  # (h, w) float32
+
+
+class Gates(NamedTuple):
+    """Which pairs of points take part, and how much residuals count.
+
+    Flat, because Numba's parallel loops take no tuple of tuples; `depth_sigma` reads base and quadratic.
+    """
+
+    base: np.float32  # the sensor's noise, see `Noise`
+    quadratic: np.float32
+    far: np.float32  # metres between the points of a pair, at most
+    cosine: np.float32  # of the angle between their normals, at least
+    geometry_scale: np.float32  # of the geometric residual, in units of the sensor's noise
+    tukey: np.float32
+    grey_scale: np.float32  # of the grey residual, grey levels
+    grey_offset: np.float32  # grey levels: exposure, live minus model
+    gradient2: np.float32  # least squared gradient of the image
+    huber: np.float32
+    border: np.float32  # loss of weight towards the border of the image
 
 
 @njit(**PARALLEL)
@@ -42,13 +79,13 @@ def halved(image, out):
 
 
 @njit(**PARALLEL)
-def sample_grey(points, every, image, intrinsics, out):
+def sample_grey(points, every, image, camera, out):
     """Grey of a level (H, W) at the projections of every so many-th point.
 
     Bilinear over the known pixels around; NO_GREY if too few are known.
     """
     height, width = image.shape
-    fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
+    _, _, fx, fy, cx, cy = camera
     for k_ in prange((len(points) + every - 1) // every):
         i = np.int64(k_) * every  # prange counts unsigned
         z = points[i, 2]
@@ -97,9 +134,7 @@ def _reduce(rows, n, out):
 
 
 @njit(**PARALLEL)
-def linearize(
-    points, roots, model_grey, every, T, depth, normals, intrinsics, image, image_intrinsics, noise, gates, out
-):
+def linearize(model, every, T, live, camera, grey_camera, gates, out):
     """Both error terms of every so many-th of the model's points against the live frame, at T = T_live_view.
 
     Geometry: r = n . (p - x), x the model point and n its normal in the live camera, p the live point at the pixel
@@ -108,22 +143,16 @@ def linearize(
     Colour: r = I(pi(x)) - c - offset, with J = grad I . d pi / dx . (1, -[x]x), grad I that of the bilinear
     interpolation.
 
-    roots: of the points' own weights.
-    noise: the sensor's, as `depth_sigma` takes it.
-    gates: 0 largest distance of the pair (m), 1 smallest cosine of the normals, 2 scale of the geometric residual
-    (in units of the sensor's noise), 3 Tukey's constant, 4 scale of the grey residual (grey levels), 5 grey offset,
-    6 smallest squared gradient, 7 Huber's constant, 8 loss of weight towards the border of the image.
-
+    camera: of depth and normals; grey_camera: of the grey image.
     out (blocks, 3, SUMS) float32: geometry, colour, and counts [visible points, of them with live depth].
     """
-    height, width = depth.shape
-    image_height, image_width = image.shape
-    fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
-    gx, gy, hx, hy = image_intrinsics[0], image_intrinsics[1], image_intrinsics[2], image_intrinsics[3]
-    far2, cosine = gates[0] * gates[0], gates[1]
-    icp_scale, tukey, grey_scale, offset, gradient2, huber = gates[2], gates[3], gates[4], gates[5], gates[6], gates[7]
-    border = gates[8]
-    one, half = np.float32(1), np.float32(0.5)
+    points, roots, model_grey = model
+    depth, normals, image = live
+    _, _, fx, fy, cx, cy = camera
+    image_width, image_height, gx, gy, hx, hy = grey_camera
+    _, _, far, cosine, icp_scale, tukey, grey_scale, offset, gradient2, huber, border = gates
+    far2 = far * far
+    one = np.float32(1)
     for block_ in prange(out.shape[0]):
         block = np.int64(block_)  # prange counts unsigned
         geometry = np.empty((8, BLOCK), np.float32)
@@ -139,8 +168,8 @@ def linearize(
                 continue
             iz = one / z
             px, py = x * iz, y * iz
-            u, v = int(np.floor(fx * px + cx + half)), int(np.floor(fy * py + cy + half))
-            if u < 0 or v < 0 or u >= width or v >= height:
+            u, v = pixel_of(camera, x, y, z)
+            if u < 0:
                 continue
             visible += 1
             d = depth[v, u]
@@ -159,7 +188,7 @@ def linearize(
                 continue
             slope2 = (px * px + py * py) * border
             root = roots[i] / np.sqrt(one + slope2 * slope2)
-            sigma = depth_sigma(z, noise[0], noise[1])
+            sigma = depth_sigma(z, gates)
             r = nx * dx + ny * dy + nz * dz
             e = r / (sigma * icp_scale * tukey)
             e2 = e * e
@@ -210,7 +239,7 @@ def linearize(
         _reduce(geometry, n_geometry, out[block, 0])
         _reduce(colour, n_colour, out[block, 1])
         out[block, 0, W] = w_geometry
-        out[block, 0, R] = 0  # nobody asks
+        out[block, 0, R] = 0  # of no use
         out[block, 1, W] = w_colour
         out[block, 1, R] = r_colour
         for k in range(2, SUMS):
