@@ -64,15 +64,7 @@ OPEN_IMPORTS = {
     ("semslam.tracking.predicted_poses", "semslam.slam"),  # spine
     ("semslam.runs.folder", "semslam.runs.run"),  # runs
 }
-OPEN_SIGNATURES = {
-    *(f"semslam.engine.chunks.{name}" for name in ("visible_chunks", "allocate")),
-    *(f"semslam.engine.fusion_kernels.{name}" for name in ("merge", "mark_new", "write_new", "mark_removals")),
-    *(f"semslam.engine.index_map.{name}" for name in ("project_chunks", "shown_points")),
-    "semslam.engine.label_fusion.add_evidence",
-    "semslam.engine.surfel_crf._kernels",
-    "semslam.runs.reconstruct.prepare",
-    "semslam.tracking.registration_kernels.linearize",
-}
+OPEN_SIGNATURES = {"semslam.runs.reconstruct.prepare"}
 
 
 @dataclass(frozen=True)
