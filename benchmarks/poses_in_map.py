@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam import config as configs
 from semslam.judging.run import evaluate_run, scene_reference
 from semslam.perception import PerceptionConfig
 from semslam.poses import inverse, rotation_angle
-from semslam.runs import reconstruct as main_job
+from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder, write_json
-from semslam.runs.run import RunConfig
+from semslam.runs.networks import pose_network
+from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Slam, SlamConfig
 from semslam.tracking.predicted_poses import proposals
 from semslam.tracking.tracker import Tracker
@@ -40,15 +40,13 @@ def reconstructed(out: Path, sequence: str, poses: str, weights: str, width: int
     """The folder of a run, made unless it is there."""
     folder = out / poses
     if not (folder / "metrics.json").is_file():
-        settings = RunConfig(slam=SlamConfig(perception=PerceptionConfig(labels="none", width=width)))
-        folder.mkdir(parents=True, exist_ok=True)
-        path = out / "settings.yaml"
-        configs.save(path, settings)
         needs = weights if poses.startswith("predicted") else None
-        run = main_job.prepare(sequence, folder, config=path, poses=poses, pose_weights=needs)
+        settings = {"sequence": sequence, "poses": poses, "pose_weights": needs}
+        settings |= {"slam.perception.labels": "none", "slam.perception.width": width}
+        run = prepare(settings_of(None, settings), folder)
         for _ in run:
             pass
-        main_job.finish(run, mesh=False)
+        finish(run, mesh=False)
     return folder
 
 
@@ -73,7 +71,7 @@ def found_again(sequence: str, weights: str, width: int) -> None:
     The map is tracked. "Between" are frames that were left out of it and of the training; "later" those after both,
     some of which see places that are not in the map. Right is within 10 cm and 3 degrees of the data set's pose.
     """
-    recording, pose_of = open_sequence(sequence), main_job.pose_network(weights)
+    recording, pose_of = open_sequence(sequence), pose_network(weights)
     config = SlamConfig(perception=PerceptionConfig(labels="none", width=width))
     tracker = Tracker(config.tracking)
     slam = Slam(recording.camera, config, track=tracker, label_set=recording.label_set)

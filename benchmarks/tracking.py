@@ -22,7 +22,8 @@ from semslam.frame import Frame, Observation, Tracking, View
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics import trajectory as evaluation
 from semslam.metrics.surface import layering
-from semslam.runs import reconstruct as main_job
+from semslam.runs.config import settings_of
+from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Slam
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Trajectory
@@ -242,28 +243,28 @@ def speed(data: Path) -> None:
     print(f"ratio {np.median(model.milliseconds[5:]) / np.median(ours.milliseconds[5:]):.1f}")
     print("Whole runs, files read and decoded while the frame before is computed")
     for label, options in (
-        ("tracked", {"labels": "none"}),
-        ("tracked, network every 10 frames", {"labels": "predicted", "label_every": 10}),
+        ("tracked", {"slam.perception.labels": "none"}),
+        ("tracked, network every 10 frames", {"slam.perception.label_every": 10}),
     ):
-        metrics = whole_run(data / "redkitchen", poses="tracked", **options)
+        metrics = whole_run(data / "redkitchen", {"poses": "tracked", **options})
         stages = ", ".join(f"{name} {ms['median']:.1f}" for name, ms in metrics["stages_ms"].items())
         print(f"{label}: {metrics['frames_per_second']:.1f} frames/s; median ms: {stages}", flush=True)
 
 
-def whole_run(path: Path, **options: Any) -> dict[str, Any]:
+def whole_run(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The metrics of a run as `semslam reconstruct` makes it, without its mesh."""
     with tempfile.TemporaryDirectory() as folder:
-        run = main_job.prepare(str(path), Path(folder) / "run", **options)
+        run = prepare(settings_of(None, {"sequence": str(path), **settings}), Path(folder) / "run")
         for _ in run:
             pass
-        return main_job.finish(run, mesh=False)
+        return finish(run, mesh=False)
 
 
 def held_out(data: Path) -> None:
     print("\nEvery 10th frame held out: median of its depth against the map made of the others, and coverage")
     for name in ("icl_livingroom1", "redkitchen"):
         for source in ("dataset", "tracked"):
-            metrics = whole_run(data / name, poses=source, labels="none", hold_out=10)
+            metrics = whole_run(data / name, {"poses": source, "slam.perception.labels": "none", "hold_out": 10})
             print(
                 f"{name}, {source}: {metrics['held_out_depth_median_m'] * 1e3:.2f} mm, "
                 f"{100 * metrics['held_out_coverage']:.1f} %, {metrics['frames_lost']} lost",

@@ -1,7 +1,11 @@
 """Dense semantic SLAM: RGB-D frames become a labelled 3-D map of surfels."""
 
+from __future__ import annotations
+
 import os
 import sys
+from importlib import import_module
+from typing import Any
 
 # OpenMP may be called from several threads at once, which readers do; Numba's first choice, TBB, is often too old and
 # then warns. Numba reads the variable when it is imported.
@@ -11,3 +15,15 @@ os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "numba" in sys.modules:
     sys.modules["numba"].config.THREADING_LAYER_PRIORITY = os.environ["NUMBA_THREADING_LAYER_PRIORITY"].split()
+
+
+def __getattr__(name: str) -> Any:
+    """`Slam`, `open_sequence` and `__version__`, imported when they are asked for: the command line answers at once."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("semslam")
+    places = {"Slam": "semslam.slam", "open_sequence": "sequences"}
+    if name in places:
+        return getattr(import_module(places[name]), name)
+    raise AttributeError(f"module 'semslam' has no attribute {name!r}")

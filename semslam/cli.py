@@ -6,9 +6,15 @@ import logging
 import os
 import sys
 
-# each adds its commands to the app; --help lists them in this order
-from semslam.commands import mapping, looking, measuring, comparing, learning  # noqa: F401  # isort: skip
-from semslam.commands.app import app
+# each adds its command to the app; --help lists them in this order
+# isort: off
+from semslam.commands.mapping import reconstruct, doctor, relabel, refine, config  # noqa: F401
+from semslam.commands.looking import view, export  # noqa: F401
+from semslam.commands.measuring import evaluate, compare, score  # noqa: F401
+from semslam.commands.networks import predict, attend, train, label, calibrate  # noqa: F401
+
+# isort: on
+from semslam.commands.app import app, with_flags
 
 
 def main() -> None:
@@ -19,7 +25,8 @@ def main() -> None:
     except (ValueError, OSError, MemoryError, ImportError) as error:
         if os.environ.get("SEMSLAM_DEBUG"):
             raise
-        sys.stderr.write(f"semslam: {' '.join(str(error).split()) or type(error).__name__}\n")
+        message = with_flags(" ".join(str(error).split())) or type(error).__name__
+        sys.stderr.write(f"semslam: {message}\n")
         sys.exit(2)
 
 

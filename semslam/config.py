@@ -1,19 +1,27 @@
-"""Configurations: frozen dataclasses with working defaults, read from and written to YAML."""
+"""Configurations: frozen dataclasses with working defaults, read from and written to YAML, changed one by one."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import re
+import textwrap
 import types
 import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from semslam.atomic import replacing
 
 T = TypeVar("T")
+# A setting's comment begins with its unit and a colon: "metres: nearer depth is dropped".
+UNITS = ("metres", "metres and radians", "radians", "degrees", "pixels", "seconds", "frames", "keyframes", "points",
+         "surfels", "iterations", "grey levels", "grey levels a pixel", "standard deviations",
+         "depth units a metre")  # fmt: skip
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,7 +55,12 @@ def read(path: str | Path) -> Any:
 def save(path: str | Path, config: Any) -> None:
     """Write a configuration with every value it has, defaults included."""
     with replacing(path) as temporary:
-        Path(temporary).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+        Path(temporary).write_text(to_yaml(config), encoding="utf-8")
+
+
+def to_yaml(config: Any) -> str:
+    """The text that `save` writes."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
 def to_dict(config: Any) -> Any:
@@ -63,43 +76,202 @@ def to_dict(config: Any) -> Any:
 
 def from_dict(values: Any, kind: type[T], where: str) -> T:
     """A configuration dataclass from nested dicts; `where` is named in errors."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where}: found {values!r}, expected settings of {kind.__name__}")
-    hints = typing.get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise ValueError(f"{where}: unknown setting {key!r}; known ones are {', '.join(known)}")
-    if missing := [f.name for f in dataclasses.fields(kind) if f.name not in values and _required(f)]:  # type: ignore[arg-type]
+    return _made(values, kind, Where(where))
+
+
+def updated(config: T, values: Mapping[str, Any], where: str) -> T:
+    """The configuration with some settings changed, each by its dotted name: {"slam.fusion.gate": 0.02}.
+
+    Raises ValueError, which names `where` and the setting, for an unknown name or a value of a wrong type.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        inner = nested
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = value
+    return _updated(config, nested, Where(where))
+
+
+def parsed(assignment: str) -> tuple[str, Any]:
+    """The name and the value of "slam.fusion.gate=0.02"; the value is written as in YAML."""
+    name, equals, text = assignment.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"{assignment!r} sets nothing; expected NAME=VALUE, slam.fusion.gate=0.02 for example")
+    try:
+        return name.strip(), yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{assignment!r}: the value is not YAML: {' '.join(str(error).split())}") from None
+
+
+def rename(values: Any, renamed: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Move settings, in place, from their old dotted names to their new ones; returns those that were there."""
+    found = []
+    for old, new in renamed.items():
+        if (group := _group(values, old)) is not None and (target := _group(values, new)) is not None:
+            last = old.rpartition(".")[2]
+            if last in group:
+                target[new.rpartition(".")[2]] = group.pop(last)
+                found.append((old, new))
+    return found
+
+
+def _group(values: Any, name: str) -> dict[str, Any] | None:
+    """The dict that holds a dotted name; None where there is none."""
+    for group in name.split(".")[:-1]:
+        values = values.get(group) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else None
+
+
+def check_choices(config: Any, group: str) -> None:
+    """Raise ValueError if a field that is annotated with Literal holds none of its choices; group: its dotted name."""
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        if typing.get_origin(hints[field.name]) is Literal:
+            _convert(getattr(config, field.name), hints[field.name], Where("", f"{group}.{field.name}"), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """A place in the settings, as errors name it: the file and the dotted name."""
+
+    file: str
+    name: str = ""
+
+    def inner(self, key: str) -> Where:
+        return Where(self.file, f"{self.name}.{key}" if self.name else key)
+
+    def __str__(self) -> str:
+        return ": ".join(word for word in (self.file, self.name and f"`{self.name}`") if word)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting of a configuration, as its dataclass describes it."""
+
+    name: str  # dotted, slam.fusion.gate
+    kind: str  # of the value: float, int | null, sensor | predicted
+    default: str  # as YAML; empty where a value must be given
+    unit: str  # empty where it has none
+    meaning: str
+
+
+def explained(kind: type, prefix: str = "") -> Iterator[Setting]:
+    """Every setting of a configuration dataclass, groups entered, with the comments of the source as their meaning."""
+    hints, comments = typing.get_type_hints(kind), _comments(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            default = _default(field)
+            for setting in explained(typing.cast(type, hint), f"{prefix}{field.name}."):
+                value = default
+                for name in setting.name[len(prefix) + len(field.name) + 1 :].split("."):
+                    value = getattr(value, name)
+                yield dataclasses.replace(setting, default=_yaml(value))
+            continue
+        unit, colon, meaning = comments[field.name].partition(": ")
+        if not colon or unit not in UNITS:
+            unit, meaning = "", comments[field.name]
+        yield Setting(f"{prefix}{field.name}", _kind(hint), _yaml(_default(field)), unit, meaning)
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """The comment beside each field in the source of a dataclass, continued lines joined."""
+    source = textwrap.dedent(inspect.getsource(kind))
+    lines = source.splitlines()
+    comments: dict[str, str] = {}
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign) and node.end_lineno is not None:
+            words = [lines[node.end_lineno - 1].partition("  # ")[2]]
+            for line in lines[node.end_lineno :]:
+                if not line.strip().startswith("# "):
+                    break
+                words.append(line.strip().removeprefix("# "))
+            comments[ast.unparse(node.target)] = " ".join(words)
+    return comments
+
+
+def _kind(hint: Any) -> str:
+    """A type in the words of a settings file."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(_kind(argument) for argument in arguments)
+    if origin in (tuple, list):
+        return f"list of {_kind(arguments[0])}"
+    if dataclasses.is_dataclass(hint):
+        return "{" + ", ".join(f.name for f in dataclasses.fields(hint)) + "}"
+    return {type(None): "null", str: "text", bool: "true | false", Path: "path"}.get(
+        hint, getattr(hint, "__name__", "")
+    )
+
+
+def _yaml(value: Any) -> str:
+    if value is dataclasses.MISSING:
+        return ""
+    return yaml.safe_dump(to_dict(value), default_flow_style=True, width=1e6).removesuffix("...\n").strip()
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _made(values: Any, kind: type[T], where: Where) -> T:
+    defaults = {f.name: _default(f) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    checked = _checked(values, kind, where, defaults)
+    if missing := [name for name, default in defaults.items() if default is dataclasses.MISSING and name not in values]:
         raise ValueError(f"{where}: lacks {', '.join(missing)}, which has no default")
-    return kind(**{key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()})
+    return kind(**checked)
 
 
-def _required(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _updated(config: T, values: Any, where: Where) -> T:
+    defaults = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return dataclasses.replace(config, **_checked(values, type(config), where, defaults))  # type: ignore[type-var]
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def _checked(values: Any, kind: type, where: Where, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the types of the fields; what a group leaves out has the defaults."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is {values!r}, expected settings of {kind.__name__}")
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in defaults:
+            raise ValueError(f"{where}: unknown setting {key!r}; known ones are {', '.join(defaults)}")
+    return {key: _convert(value, hints[key], where.inner(key), defaults[key]) for key, value in values.items()}
+
+
+def _convert(value: Any, hint: Any, where: Where, default: Any) -> Any:
+    """The value as its annotation says; a group starts from `default`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _convert(value, next(a for a in arguments if a is not type(None)), where)
+        return _convert(value, next(a for a in arguments if a is not type(None)), where, default)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(str, arguments))}")
+        return value
     if dataclasses.is_dataclass(hint):
-        return from_dict(value, hint, where)  # type: ignore[arg-type]
+        if isinstance(value, typing.cast(type, hint)):
+            return value
+        if default is None or default is dataclasses.MISSING:
+            return _made(value, typing.cast(type, hint), where)
+        return _updated(default, value, where)
     if origin in (tuple, list):
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where}: found {value!r}, expected a list")
+            raise ValueError(f"{where} is {value!r}, expected a list")
         if origin is tuple and Ellipsis not in arguments and len(value) != len(arguments):
-            raise ValueError(f"{where}: found {len(value)} values, expected {len(arguments)}")
+            raise ValueError(f"{where} has {len(value)} values, expected {len(arguments)}")
         inner = arguments[0] if arguments else Any
-        return origin(_convert(v, inner, where) for v in value)
+        return origin(_convert(v, inner, where, dataclasses.MISSING) for v in value)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint in (int, str, bool) and type(value) is not hint:
-        raise ValueError(f"{where}: found {value!r}, expected {hint.__name__}")
+        raise ValueError(f"{where} is {value!r}, expected {hint.__name__}")
     if hint is float:
-        raise ValueError(f"{where}: found {value!r}, expected a number")
+        raise ValueError(f"{where} is {value!r}, expected a number")
     return value

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.config import check_choices
 from semslam.frame import UNLABELLED, Frame, Observation
 from semslam.labels import LABEL_SETS, remapping
 
@@ -45,16 +46,20 @@ class Network(Protocol):
 class PerceptionConfig:
     """What the map is made from."""
 
-    depth: str = "sensor"  # sensor | predicted
-    labels: str = "predicted"  # predicted | truth | none
-    classes: str = "nyu13"  # nyu13 | nyu40
-    label_every: int | None = None  # frames; None = 10 for a network's labels, 1 for true ones
-    width: int | None = None  # pixels that frames are resized to, keeping their shape; None = as recorded
-    border: int = 0  # pixels at the border of the resized image that are ignored (NYUv2's 640 wide: 16)
+    depth: Literal["sensor", "predicted"] = "sensor"  # where depth comes from
+    labels: Literal["predicted", "truth", "none"] = "predicted"  # where class labels come from
+    classes: str = "nyu13"  # the label set of the map: nyu13 | nyu40 | another one of semslam.labels
+    label_every: int | None = None  # frames: between labelled ones; null = 10 for a network's labels, 1 for true ones
+    width: int | None = None  # pixels: frames are resized to this width, keeping their shape; null = as recorded
+    border: int = 0  # pixels: border of the resized image that is ignored (16 for NYUv2 at 640 wide)
 
     def __post_init__(self) -> None:
+        check_choices(self, "slam.perception")
+        if self.classes not in LABEL_SETS:
+            known = ", ".join(LABEL_SETS)
+            raise ValueError(f"`slam.perception.classes` is {self.classes!r}, expected one of {known}")
         if self.label_every is not None and self.label_every < 1:
-            raise ValueError(f"--label-every is {self.label_every}; expected at least 1 frame")
+            raise ValueError(f"`slam.perception.label_every` is {self.label_every}, expected at least 1 frame")
 
     @property
     def labels_every(self) -> int:
@@ -80,13 +85,8 @@ class Perception:
         label_set: str | None = None,
         network: Network | None = None,
     ) -> None:
-        for name, choices in (("depth", ("sensor", "predicted")), ("labels", ("predicted", "truth", "none"))):
-            if getattr(config, name) not in choices:
-                raise ValueError(f"--{name} is {getattr(config, name)!r}, expected one of {', '.join(choices)}")
-        if config.classes not in LABEL_SETS:
-            raise ValueError(f"--classes is {config.classes!r}, expected one of {', '.join(LABEL_SETS)}")
         if config.labels == "truth" and label_set is None:
-            raise ValueError("--labels truth: this sequence has no labels; use --labels predicted or none")
+            raise ValueError("`slam.perception.labels` is truth: this sequence has no labels; use predicted or none")
         if network is None and "predicted" in (config.depth, config.labels):
             raise ValueError("predicted depth or labels need a network")
         self.config = config
@@ -114,7 +114,7 @@ class Perception:
             if config.labels == "predicted" and wants_labels:
                 probabilities = prediction.class_probabilities
         elif frame.depth is None:
-            raise ValueError(f"frame {frame.index} has no depth image; use --depth predicted")
+            raise ValueError(f"frame {frame.index} has no depth image; set `slam.perception.depth` to predicted")
         else:
             depth = _resized(frame.depth, size, cv2.INTER_NEAREST)
             if config.labels == "predicted" and wants_labels:
@@ -134,6 +134,19 @@ class Perception:
             confidence=confidence,
             class_probabilities=probabilities,
         )
+
+    def sparing(self, needed: Callable[[Observation], bool]) -> Perceive:
+        """A perception that asks the network only for labelled frames and those that are needed; others have no depth.
+
+        needed: asked with an observation that has no depth yet.
+        """
+
+        def perceive(frame: Frame) -> Observation:
+            color = self.resized_color(frame)
+            blind = Observation(frame, self.camera, color, np.zeros(self.camera.shape, np.float32))
+            return self(frame) if self.wants_labels(frame) or needed(blind) else blind
+
+        return perceive
 
     def wants_labels(self, frame: Frame) -> bool:
         """Whether this frame is one of those whose labels are fused."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
-from semslam.depth.corrections import DepthHelps, HelpsConfig, fusion_config
+from semslam.depth.corrections import CorrectionsConfig, fusion_config
 from semslam.engine.associations import Associations
 from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
@@ -18,6 +18,8 @@ from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation, Step, Tracking, View
 from semslam.loops.loop_closure import LoopCloser, LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
+from semslam.stage import Stage, stage_of
+from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.tracker import TrackingConfig
 
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
@@ -35,15 +37,7 @@ class SlamConfig:
     labels: LabelFusionConfig = field(default_factory=LabelFusionConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     loops: LoopConfig = field(default_factory=LoopConfig)
-    helps: HelpsConfig = field(default_factory=HelpsConfig)  # for predicted depth
-
-
-def given_pose(observation: Observation, predict: Predict) -> Tracking:
-    """Tracking for those who have poses: the frame's own."""
-    T = observation.frame.T_world_camera
-    if T is None:
-        return Tracking(np.eye(4), ok=False, reason="the sequence has no pose for this frame")
-    return Tracking(T, ok=True)
+    corrections: CorrectionsConfig = field(default_factory=CorrectionsConfig)  # of predicted depth
 
 
 class Slam:
@@ -56,27 +50,27 @@ class Slam:
         *,
         perceive: Perceive | None = None,
         num_classes: int = 0,
-        track: Track = given_pose,
+        track: Track | None = None,
         correct: Correct | None = None,
         loops: LoopCloser | None = None,
         label_set: str | None = None,
         network: Network | None = None,
     ) -> None:
-        """camera: that of the frames. correct: what is done to an observation before it is tracked, a
-        `predicted_depth.DepthHelps` for example. label_set: that of the frames' labels, if any. loops: of the tracker
-        that is `track`. network: see Perception. `perceive` replaces the whole first stage: its observations then have
-        the size of `camera` and `num_classes` classes."""
+        """camera: that of the frames. track: the frames' own poses by default. correct: what is done to an observation
+        before it is tracked, a `DepthCorrections` for example. label_set: that of the frames' labels, if any. loops: of
+        the tracker that is `track`. network: see Perception. `perceive` replaces the whole first stage: its
+        observations then have the size of `camera` and `num_classes` classes."""
         self.config = config or SlamConfig()
         perception = Perception(self.config.perception, camera, label_set, network) if perceive is None else None
         self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
         self.network = network
-        self.track = track
+        self.track: Track = track or GivenPoses()
         self.correct = correct
         self.loops = loops
         self.surfels = SurfelMap(perception.num_classes if perception else num_classes, self.config.map)
         fusion = self.config.fusion
         if self.config.perception.depth == "predicted":
-            fusion = fusion_config(self.config.helps, fusion)
+            fusion = fusion_config(self.config.corrections, fusion)
         self.fusion = Fusion(perception.camera if perception else camera, fusion)
         self.labels = label_fusion(self.config.labels)
         self.associations: Associations | None = None  # see `remember`
@@ -96,8 +90,8 @@ class Slam:
         observation = self.fusion.prepare(observation)
         watch.lap("filter")
         tracking = self.track(observation, self.predict)
-        if isinstance(self.correct, DepthHelps):
-            self.correct.tracked(tracking)
+        for stage in self.stages.values():
+            stage.tracked(tracking)
         watch.lap("track")
         correction = None
         believed = tracking.ok and tracking.sound  # a lost frame must not smear the map
@@ -119,10 +113,17 @@ class Slam:
                 self.associations.seen(frame.index, self.surfels, self.fusion)
         if believed and self.loops is not None:
             correction = self.loops(observation, tracking, self.surfels, self.fusion)
-            if correction is not None and isinstance(self.correct, DepthHelps):
-                self.correct.forget_places()
+            if correction is not None:
+                for stage in self.stages.values():
+                    stage.world_moved(correction)
             watch.lap("loops")
         return Step(frame, observation, tracking, fused, watch.stages_ms, correction)
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """The parts that remember something between frames, by the names that their states have in a run's file."""
+        parts = {"fusion": self.fusion, "tracker": self.track, "loops": self.loops, "helps": self.correct}
+        return {name: stage_of(part) for name, part in parts.items()}
 
     def remember(self, associations: Associations) -> None:
         """From now on keep what is needed to fuse other labels into the map later."""

@@ -18,7 +18,7 @@ from semslam.comparison.depth_study import SHIFTED, DepthSource, StudiedFrame, b
 from semslam.comparison.report import Section, Table, number, write_markdown
 from semslam.judging import run as evaluate
 from semslam.metrics.surface import points_reference
-from semslam.runs import reconstruct as main_job
+from semslam.runs import networks
 from sequences import open_sequence
 
 # Those that need whole runs are marked slow.
@@ -41,7 +41,7 @@ def report(tmp_path_factory, network):
     """The folder of a comparison."""
     out = tmp_path_factory.mktemp("compared")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main_job, "predictor", lambda *_: network)
+        patch.setattr(networks, "predictor", lambda *_: network)
         patch.setattr(compare_depth, "FRAMES", 5)  # enough to see that every figure is there
         patch.setattr(evaluate, "VOTES", 6)
         assert semslam("compare", ROOM, "--out", out, "--variants", VARIANTS, "--json", out / "flat.json") == 0
@@ -55,7 +55,7 @@ def figures(report):
 
 @pytest.mark.slow
 def test_every_variant_is_a_run_that_evaluate_reads(report, network, monkeypatch):
-    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    monkeypatch.setattr(networks, "predictor", lambda *_: network)
     for name in VARIANTS.split(","):
         for file in ("config.yaml", "trajectory.txt", "map.ply", "map.npz", "metrics.json", "preview.png"):
             assert (report / name / file).stat().st_size > 0, (name, file)
@@ -136,7 +136,7 @@ def test_flat_figures_have_one_name_each(report, figures):
 
 @pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, network, monkeypatch, capsys):
-    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    monkeypatch.setattr(networks, "predictor", lambda *_: network)
     settings = compare.Settings()
     (comparison,) = compare.open_comparisons([ROOM], report, settings, "sensor,predicted_all")
     assert [comparison.prepared(variant) for variant in comparison.variants] == [None, None]
@@ -154,13 +154,13 @@ def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, 
     comparison.finish(run)
     assert (other / "predicted_all" / "map.ply").read_bytes() == (report / "predicted_all" / "map.ply").read_bytes()
     (comparison,) = compare.open_comparisons([ROOM], other, compare.Settings(classes="nyu13"), "predicted_all")
-    monkeypatch.setattr(main_job, "predictor", lambda *_: KnowingNetwork(open_sequence(ROOM), "nyu13"))
+    monkeypatch.setattr(networks, "predictor", lambda *_: KnowingNetwork(open_sequence(ROOM), "nyu13"))
     assert len(comparison.prepared(variant)) == 20  # other settings: from the start
 
 
 @pytest.mark.slow
 def test_other_weights_mean_that_a_variant_is_made_again(report, network, monkeypatch, tmp_path):
-    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    monkeypatch.setattr(networks, "predictor", lambda *_: network)
     monkeypatch.setattr(compare, "weights_digest", lambda _: "another")
     (comparison,) = compare.open_comparisons([ROOM], tmp_path, compare.Settings(), "sensor")
     (variant,) = comparison.variants
@@ -185,7 +185,7 @@ def test_the_commands_beside_the_figures_are_commands_of_ours(figures):
 
 @pytest.mark.slow
 def test_the_command_printed_beside_a_figure_makes_the_same_map(report, figures, network, monkeypatch, tmp_path):
-    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    monkeypatch.setattr(networks, "predictor", lambda *_: network)
     words = shlex.split(figures["variants"]["predicted_all"]["commands"][0])
     words[words.index("--out") + 1] = str(tmp_path / "again")
     assert semslam(*words[1:]) == 0

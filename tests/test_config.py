@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from semslam import config
-from semslam.runs.run import RunConfig
+from semslam.perception import PerceptionConfig
+from semslam.runs.config import RunConfig, settings_of
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ def test_numbers_are_read_as_people_write_them(tmp_path):
         ("{name: a, speed: 3}", "unknown setting 'speed'; known ones are name, parts, one"),
         ("{name: a, one: {rte: 3}}", "unknown setting 'rte'; known ones are rate, size"),
         ("fast: true", "lacks name"),
-        ("{name: 3}", "name: found 3, expected str"),
-        ("{name: a, fast: 1}", "fast: found 1, expected bool"),
-        ("{name: a, one: {rate: quick}}", "rate: found 'quick', expected a number"),
-        ("{name: a, one: {rate: true}}", "rate: found True, expected a number"),
-        ("{name: a, parts: 3}", "parts: found 3, expected a list"),
-        ("{name: a, one: 3}", "one: found 3, expected settings of Part"),
+        ("{name: 3}", "`name` is 3, expected str"),
+        ("{name: a, fast: 1}", "`fast` is 1, expected bool"),
+        ("{name: a, one: {rate: quick}}", "`one.rate` is 'quick', expected a number"),
+        ("{name: a, one: {rate: true}}", "`one.rate` is True, expected a number"),
+        ("{name: a, parts: 3}", "`parts` is 3, expected a list"),
+        ("{name: a, one: 3}", "`one` is 3, expected settings of Part"),
         ("- name", "expected settings of Whole"),
         ("name: [", "not YAML"),
         ("name: !!python/object/apply:os.getcwd []", "not YAML"),
@@ -82,3 +83,82 @@ def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path, text, s
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a YAML configuration"):
         config.load(tmp_path / "none.yaml", Whole)
+
+
+# changed one by one
+
+
+def test_a_setting_is_changed_by_its_dotted_name_and_all_others_stay():
+    changed = config.updated(RunConfig("room"), dict([config.parsed("slam.fusion.gate=2e-2")]), "--set")
+    assert changed.slam.fusion.gate == 0.02
+    back = config.updated(changed, {"slam.fusion.gate": RunConfig().slam.fusion.gate}, "--set")
+    assert back == RunConfig("room")
+
+
+def test_a_group_that_is_named_in_part_keeps_the_defaults_of_its_place(tmp_path):
+    """Closing loops registers with other defaults than tracking does."""
+    (tmp_path / "a.yaml").write_text("slam: {loops: {registration: {tukey: 5.0}}}")
+    registration = config.load(tmp_path / "a.yaml", RunConfig).slam.loops.registration
+    assert registration.tukey == 5.0
+    assert registration.converged == RunConfig().slam.loops.registration.converged != 1e-4
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("slam.fusion.gte=1", "--set: `slam.fusion`: unknown setting 'gte'; known ones are near, far"),
+        ("slam.fusion.gate=wide", "--set: `slam.fusion.gate` is 'wide', expected a number"),
+        ("slam.perception.depth=lidar", "`slam.perception.depth` is 'lidar', expected one of sensor, predicted"),
+        ("slam.fusion=3", "`slam.fusion` is 3, expected settings of FusionConfig"),
+        ("slam.fusion.gate", "expected NAME=VALUE"),
+        ("slam.fusion.gate=[", "the value is not YAML"),
+    ],
+)
+def test_an_assignment_that_cannot_be_is_one_line(assignment, said):
+    with pytest.raises(ValueError) as problem:
+        settings_of(None, {}, [assignment])
+    assert said in str(problem.value) and "\n" not in str(problem.value)
+
+
+def test_options_win_over_the_file_and_assignments_over_both(tmp_path):
+    (tmp_path / "a.yaml").write_text("{hold_out: 3, slam: {fusion: {gate: 0.03, far: 4}}}")
+    settings = settings_of(tmp_path / "a.yaml", {"hold_out": 5, "slam.fusion.far": 6.0}, ["slam.fusion.far=7"])
+    assert (settings.hold_out, settings.slam.fusion.gate, settings.slam.fusion.far) == (5, 0.03, 7.0)
+
+
+def test_a_renamed_setting_is_read_and_named_with_its_new_place(tmp_path, caplog):
+    (tmp_path / "old.yaml").write_text("slam: {helps: {anchors: false}}")
+    assert not settings_of(tmp_path / "old.yaml").slam.corrections.anchors
+    assert "slam.helps was renamed to slam.corrections" in caplog.text
+
+
+def test_a_choice_is_checked_where_it_is_made_in_python_too():
+    with pytest.raises(ValueError, match=r"`slam.perception.labels` is 'some', expected one of predicted, truth, none"):
+        PerceptionConfig(labels="some")
+
+
+# explained
+
+
+def test_every_setting_is_explained_with_its_default_and_none_is_left_out():
+    rows = {row.name: row for row in config.explained(RunConfig)}
+
+    def names(values, prefix=""):
+        for key, value in values.items():
+            yield from names(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+
+    assert list(rows) == list(names(config.to_dict(RunConfig())))
+    assert not [name for name, row in rows.items() if not row.meaning or not row.kind]
+    for name, row in rows.items():  # the default, read back, changes nothing
+        assert settings_of(None, {}, [f"{name}={row.default}"]) == RunConfig(), name
+
+
+def test_units_stand_apart_from_meanings():
+    rows = {row.name: row for row in config.explained(RunConfig)}
+    gate = rows["slam.fusion.gate"]
+    assert (gate.kind, gate.default, gate.unit) == ("float", "0.01", "metres")
+    assert gate.meaning.startswith("depth gate of the association")
+    assert rows["slam.perception.depth"].kind == "sensor | predicted"
+    assert rows["slam.loops.registration.converged"].default == "0.0003"
+    for row in rows.values():  # lengths in words, or in the name
+        assert row.unit or not row.name.endswith("_deg"), row.name

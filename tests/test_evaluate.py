@@ -24,7 +24,9 @@ from semslam.judging.map_labels import (
 from semslam.judging.run import evaluate_run, over_scenes, scene_reference, world_alignment
 from semslam.metrics.segmentation import ConfusionMatrix
 from semslam.rendering.splatting import render
-from semslam.runs import reconstruct as main_job
+from semslam.runs import networks
+from semslam.runs.config import settings_of
+from semslam.runs.reconstruct import finish, prepare
 from semslam.trajectory import Trajectory, write_tum
 from sequences import open_sequence
 
@@ -43,12 +45,10 @@ def network():
 def run(tmp_path_factory, network):
     """A run on the room with a network that is wrong on three tenths of the blocks of a frame."""
     out = tmp_path_factory.mktemp("runs") / "room"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main_job, "predictor", lambda *_: network)
-        job = main_job.prepare(ROOM, out, labels="predicted", label_every=2)
-        for _ in job:
-            pass
-        main_job.finish(job, mesh=False)
+    job = prepare(settings_of(None, {"sequence": ROOM, "slam.perception.label_every": 2}), out, network=network)
+    for _ in job:
+        pass
+    finish(job, mesh=False)
     return out
 
 
@@ -83,7 +83,7 @@ def test_the_map_is_righter_than_the_frames_that_it_was_made_from(evaluation):
 def test_the_command_writes_the_figures_into_the_run_and_where_it_is_asked_to(
     run, network, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(main_job, "predictor", lambda *_: network)
+    monkeypatch.setattr(networks, "predictor", lambda *_: network)
     assert semslam("evaluate", run, "--json", tmp_path / "figures.json") == 0
     printed = capsys.readouterr().out
     assert "accuracy" in printed

@@ -16,8 +16,9 @@ from test_reconstruct import refused, semslam
 from semslam.geometry.export import read_map_ply, read_mesh_ply
 from semslam.looking.live import LiveView
 from semslam.looking.viewed import viewed_run
-from semslam.runs import reconstruct as main_job
+from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import finish, prepare
 
 ROOM = "room:frames=12,width=128,height=96"
 
@@ -145,7 +146,7 @@ def test_show_without_a_display_is_one_line_and_the_run_goes_on(tmp_path, capsys
 
 def test_the_live_view_follows_the_growing_map_and_leaves_the_run_alone(run, tmp_path, monkeypatch):
     """Off-screen; the map that comes out is that of a run without a window."""
-    making = main_job.prepare(ROOM, tmp_path / "live", labels="truth")
+    making = prepare(settings_of(None, {"sequence": ROOM, "slam.perception.labels": "truth"}), tmp_path / "live")
     monkeypatch.setattr("semslam.looking.live.SHARE", 1.0)  # of the time: a newer map after every step
     lines: list[str] = []
     try:
@@ -163,5 +164,5 @@ def test_the_live_view_follows_the_growing_map_and_leaves_the_run_alone(run, tmp
     assert live.window is None and lines[-1] == "the window is closed, the reconstruction goes on"
     live()
     live.stay()
-    assert main_job.finish(making, mesh=False)["surfels"] == run.load_metrics()["surfels"]
+    assert finish(making, mesh=False)["surfels"] == run.load_metrics()["surfels"]
     assert RunFolder.open(tmp_path / "live").map.read_bytes() == run.map.read_bytes()

@@ -1,4 +1,4 @@
-"""The helps that predicted depth gets on its way into a map: what each must do, and what none may do."""
+"""The corrections that predicted depth gets on its way into a map: what each must do, and what none may do."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from semslam.depth.alignment import ScaleShift, at_pixels, fit_scale_shift, smoo
 from semslam.depth.anchors import Anchors
 from semslam.depth.corrections import (
     FARTHEST,
-    DepthHelps,
-    HelpsConfig,
+    CorrectionsConfig,
+    DepthCorrections,
     fusion_config,
     map_depths,
     tracking_config,
@@ -72,12 +72,12 @@ def view_of(depth: np.ndarray, confidence: float = 10.0) -> View:
     )
 
 
-def helps_for(config: HelpsConfig, **options) -> DepthHelps:
-    return DepthHelps(CAMERA, config, lambda o: o.frame.T_world_camera, **options)
+def corrections_for(config: CorrectionsConfig, **options) -> DepthCorrections:
+    return DepthCorrections(CAMERA, config, lambda o: o.frame.T_world_camera, **options)
 
 
-def only(*names: str) -> HelpsConfig:
-    return HelpsConfig.named(",".join(names) or "none")
+def only(*names: str) -> CorrectionsConfig:
+    return CorrectionsConfig.named(",".join(names) or "none")
 
 
 # scale and shift
@@ -194,27 +194,29 @@ def test_helps_change_what_nobody_chose():
 def test_a_camera_that_stands_still_leaves_the_map_alone(room, frames, network):
     """With tracked poses every frame has depth, but only keyframes may touch the map, and wear it down."""
     slam = Slam(room.camera, SlamConfig(PerceptionConfig(depth="predicted", labels="none")), network=network)
-    slam.correct = DepthHelps(room.camera, HelpsConfig(), lambda o: o.frame.T_world_camera, given=False)
+    slam.correct = DepthCorrections(room.camera, CorrectionsConfig(), lambda o: o.frame.T_world_camera, given=False)
     steps = [slam.step(replace(frames[0], index=i, timestamp=i / 30)) for i in range(20)]
     assert [step.fused for step in steps] == [True] + [False] * 19
     assert len(slam.surfels) > 1000 and slam.cloud().last_seen.max() == 0
 
 
 def test_frames_that_hardly_moved_are_not_fused_but_labelled_ones_are():
-    helps = helps_for(only("keyframes"))
+    corrections = corrections_for(only("keyframes"))
     fused = []
     for k in range(20):
         T = poses.exp(np.array([0.01 * k, 0, 0, 0, 0, 0]))
-        out = helps(looking(T, k), lambda _: None)
+        out = corrections(looking(T, k), lambda _: None)
         fused.append(bool(out.depth.any()))
     assert fused[0] and sum(fused) == 4  # every 5 cm and a bit
     labelled = replace(looking(T), class_probabilities=np.ones((*CAMERA.shape, 13), np.float32))
-    assert helps(labelled, lambda _: None).depth.any()
+    assert corrections(labelled, lambda _: None).depth.any()
 
 
-def test_without_helps_depth_goes_in_as_it_comes():
+def test_without_corrections_depth_goes_in_as_it_comes():
     observation = looking(np.eye(4))
-    out = helps_for(only())(replace(observation, confidence=np.full(CAMERA.shape, 0.5, np.float32)), lambda _: None)
+    out = corrections_for(only())(
+        replace(observation, confidence=np.full(CAMERA.shape, 0.5, np.float32)), lambda _: None
+    )
     np.testing.assert_array_equal(out.depth, observation.depth)
     assert out.confidence is None
 
@@ -223,28 +225,28 @@ def test_uncertainty_weighs_pixels_against_each_other_not_frames():
     confidence = np.full(CAMERA.shape, 0.1, np.float32)
     confidence[:, :20] = 0.05
     observation = replace(looking(np.eye(4)), confidence=confidence)
-    weighed = helps_for(only("weights"))(observation, lambda _: None).confidence
+    weighed = corrections_for(only("weights"))(observation, lambda _: None).confidence
     assert weighed is not None
     assert weighed.mean() == pytest.approx(1, rel=1e-5)
     assert weighed[0, 0] == pytest.approx(0.5 * weighed[0, 50])
 
 
-def test_helps_are_named_and_unknown_ones_refused():
+def test_corrections_are_named_and_unknown_ones_refused():
     for names in ("all", "none", "anchors,gate"):
-        assert HelpsConfig.named(names).names == names
+        assert CorrectionsConfig.named(names).names == names
     with pytest.raises(ValueError, match="no 'magic'; there are all, none, noise, anchors"):
-        HelpsConfig.named("anchors,magic")
+        CorrectionsConfig.named("anchors,magic")
 
 
 # no drift
 
 
 def test_a_map_that_misleads_itself_a_little_in_every_frame_does_not_run_away():
-    helps = helps_for(only("align", "bend"))
+    corrections = corrections_for(only("align", "bend"))
     shown, means = np.full(CAMERA.shape, 2.0, np.float32), []
     for k in range(200):
         view = view_of(shown * np.float32(1.02))  # the map shows 2 % more than was fused
-        shown = helps(looking(np.eye(4), k), lambda _, view=view: view).depth
+        shown = corrections(looking(np.eye(4), k), lambda _, view=view: view).depth
         means.append(float(shown.mean()))
     assert max(means) < 2.0 * FARTHEST  # 1.02^200 is 52
     assert means[-1] == pytest.approx(means[-50], rel=0.01)
@@ -253,11 +255,11 @@ def test_a_map_that_misleads_itself_a_little_in_every_frame_does_not_run_away():
 
 def test_frames_of_wavering_scale_are_brought_to_what_the_map_says():
     rng = np.random.default_rng(0)
-    helps, aligned, raw = helps_for(only("align")), [], []
+    corrections, aligned, raw = corrections_for(only("align")), [], []
     for k in range(30):
         depth = 2.0 * float(np.exp(rng.normal(0, 0.1)))
         raw.append(depth)
-        out = helps(looking(np.eye(4), k, depth), lambda _: view_of(np.full(CAMERA.shape, 2.0, np.float32)))
+        out = corrections(looking(np.eye(4), k, depth), lambda _: view_of(np.full(CAMERA.shape, 2.0, np.float32)))
         aligned.append(float(out.depth.mean()))
     assert np.std(np.log(aligned)) < 0.35 * np.std(np.log(raw))
 
@@ -275,11 +277,11 @@ def test_the_map_is_asked_where_it_is_sure_only():
 
 
 def mapped(room, frames, network, names: str):
-    helps = HelpsConfig.named(names)
-    config = SlamConfig(PerceptionConfig(depth="predicted", labels="none"), helps=helps)
+    corrections = CorrectionsConfig.named(names)
+    config = SlamConfig(PerceptionConfig(depth="predicted", labels="none"), corrections=corrections)
     slam = Slam(room.camera, config, network=network)
-    helper = DepthHelps(room.camera, helps, lambda o: o.frame.T_world_camera, patience=20)
-    slam.correct, slam.perceive = helper, helper.sparing(slam.perceive)
+    helper = DepthCorrections(room.camera, corrections, lambda o: o.frame.T_world_camera, patience=20)
+    slam.correct, slam.perceive = helper, slam.perceive.sparing(helper.is_keyframe)
     for frame in frames:
         slam.step(frame)
     return slam, helper
@@ -301,7 +303,7 @@ def test_all_helps_at_least_halve_the_error_of_depth_that_is_wrong_in_scale_and_
 
 def test_an_interrupted_correction_goes_on_as_if_there_had_been_no_break(room, frames, network):
     _, helper = mapped(room, frames[:32], network, "all")
-    other = DepthHelps(room.camera, HelpsConfig(), lambda o: o.frame.T_world_camera, patience=20)
+    other = DepthCorrections(room.camera, CorrectionsConfig(), lambda o: o.frame.T_world_camera, patience=20)
     other.restore({name: np.array(value) for name, value in helper.state().items()})
     empty = view_of(np.zeros(CAMERA.shape, np.float32))
     for frame in frames[32:36]:

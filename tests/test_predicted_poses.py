@@ -10,9 +10,10 @@ import pytest
 
 from semslam import poses
 from semslam.frame import Frame, Observation
-from semslam.runs.run import pose_source
+from semslam.runs.config import settings_of
+from semslam.runs.poses import pose_source
 from semslam.slam import Slam
-from semslam.tracking.predicted_poses import RefinedTrack, around, predicted_track, proposals
+from semslam.tracking.predicted_poses import PredictedPoses, RefinedTrack, around, proposals
 from semslam.tracking.tracker import Tracker
 from sequences.room.room import RoomSequence
 
@@ -72,7 +73,7 @@ def test_steps_around_a_pose_lie_at_their_distance_in_pairs() -> None:
 
 def test_a_network_that_is_right_makes_the_map_of_given_poses(room: list[Frame]) -> None:
     oracle = Oracle(room)
-    slam = Slam(room[0].camera, perceive=sensed, track=predicted_track(oracle))
+    slam = Slam(room[0].camera, perceive=sensed, track=PredictedPoses(oracle))
     given = Slam(room[0].camera, perceive=sensed)
     for frame in room[:5]:
         step = slam.step(without_pose(frame))
@@ -164,9 +165,9 @@ def test_without_a_map_the_first_pose_is_the_recordings_or_else_the_networks(roo
 
 def test_poses_that_need_a_network_say_so() -> None:
     sequence = RoomSequence(frames=2, width=64, height=48)
-    with pytest.raises(ValueError, match="--poses predicted needs --pose-weights"):
+    with pytest.raises(ValueError, match="`poses` predicted needs `pose_weights`"):
         pose_source("predicted", sequence)
-    with pytest.raises(ValueError, match="--pose-weights is for --poses predicted or tracked"):
+    with pytest.raises(ValueError, match="`pose_weights` is for `poses` predicted or tracked"):
         pose_source("dataset", sequence, pose_of=Oracle([]))
 
 
@@ -199,28 +200,29 @@ def test_weights_that_are_missing_or_of_another_kind_are_one_line(weights: Calla
         ("tracked", str(checkpoints.bundled()), "not the weights of a pose network"),
         ("tracked", weights("segmentation"), "tells no pose"),
         ("tracked", weights("dual_input"), "reads labels"),
-        ("predicted", None, "needs --pose-weights FILE"),
-        ("dataset", weights("pose"), "is for --poses predicted or tracked, not for dataset"),
+        ("predicted", None, "needs `pose_weights`, the file"),
+        ("dataset", weights("pose"), "is for `poses` predicted or tracked, not for dataset"),
     ):
         with pytest.raises((ValueError, OSError), match=message) as caught:
             prepare(
-                "room:frames=2,width=64,height=48", tmp_path / "run", poses=poses_, pose_weights=file, labels="none"
-            )
+                settings_of(None, {"sequence": "room:frames=2,width=64,height=48", "poses": poses_,
+                                   "pose_weights": file, "slam.perception.labels": "none"}),
+                tmp_path / "run",
+            )  # fmt: skip
         assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("poses_", ["predicted", "tracked"])
-def test_the_main_job_runs_with_a_pose_network_and_goes_on(
-    poses_: str, weights: Callable[[str], str], tmp_path
-) -> None:
+def test_a_run_is_made_with_a_pose_network_and_goes_on(poses_: str, weights: Callable[[str], str], tmp_path) -> None:
     from semslam.runs.reconstruct import finish, prepare
 
-    sequence, settings = "room:frames=6,width=96,height=72", {"poses": poses_, "pose_weights": weights("pose")}
-    run = prepare(sequence, tmp_path / "run", labels="none", **settings)
+    settings = {"poses": poses_, "pose_weights": weights("pose"), "slam.perception.labels": "none"}
+    config = settings_of(None, {"sequence": "room:frames=6,width=96,height=72", **settings})
+    run = prepare(config, tmp_path / "run")
     for _ in zip(range(3), run):
         pass
     run.save()
-    run = prepare(sequence, tmp_path / "run", labels="none", resume=True, **settings)
+    run = prepare(config, tmp_path / "run", resume=True)
     for _ in run:
         pass
     metrics = finish(run, mesh=False)

@@ -17,8 +17,9 @@ import pytest
 from semslam import cli
 from semslam.geometry.export import read_map_ply
 from semslam.labels import LABEL_SETS
-from semslam.runs import reconstruct as main_job
+from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import prepare
 from semslam.trajectory import read_tum
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder
@@ -111,7 +112,7 @@ def test_two_runs_make_the_same_map_bytes(finished, tmp_path):
 
 
 def interrupted_run(out: Path, frames: int) -> None:
-    run = main_job.prepare(ROOM, out, labels="truth")
+    run = prepare(settings_of(None, {"sequence": ROOM, "slam.perception.labels": "truth"}), out)
     for _ in zip(range(frames), run):
         pass
     run.save()
@@ -299,9 +300,8 @@ def test_poses_of_another_clock_are_refused(finished, tmp_path, capsys):
 
 def test_another_run_in_the_same_folder_is_not_resumed_as_this_one(finished, tmp_path, capsys):
     shutil.copytree(finished.path, tmp_path / "a")
-    main_job.prepare(
-        ROOM, tmp_path / "a", labels="truth", classes="nyu40", overwrite=True
-    )  # started, and killed before it saved
+    other = {"sequence": ROOM, "slam.perception.labels": "truth", "slam.perception.classes": "nyu40"}
+    prepare(settings_of(None, other), tmp_path / "a", overwrite=True)  # started, and killed before it saved
     arguments = ["--out", tmp_path / "a", *TRUTH, "--classes", "nyu40", "--resume"]
     assert "other settings" in refused(capsys, "reconstruct", ROOM, *arguments)
 

@@ -14,9 +14,12 @@ from semslam.engine import label_fusion
 from semslam.engine.associations import Associations, pack, unpack
 from semslam.engine.chunks import CHUNK
 from semslam.engine.surfels import SurfelMap
-from semslam.runs import reconstruct as main_job
+from semslam.runs import networks
 from semslam.runs import relabel as relabelling
+from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import finish, prepare
+from semslam.stage import Stage
 from semslam.trajectory import Correction
 from sequences import open_sequence
 
@@ -25,13 +28,13 @@ EVERY = ["--label-every", "5"]
 NETWORKS = {"a": ("nyu13", 0.1, 1), "b": ("nyu13", 0.4, 2), "b40": ("nyu40", 0.4, 2)}
 
 
-def stub(classes: str = "nyu13", weights: str | None = None, engine: str | None = None) -> KnowingNetwork:
+def stub(classes: str = "nyu13", weights: str | None = None, *_) -> KnowingNetwork:
     """What `predictor` gives for the "weights" a and b: two networks that err differently."""
     set_of, mistakes, seed = NETWORKS[weights + ("40" if classes == "nyu40" else "")]
     return KnowingNetwork(open_sequence(ROOM), set_of, mistakes, seed=seed)
 
 
-class Bending:
+class Bending(Stage):
     """Stands for a loop closer: bends map and poses every so often, a little, back and forth."""
 
     def __init__(self, every: int = 8) -> None:
@@ -59,24 +62,23 @@ class Bending:
 
 @pytest.fixture(autouse=True)
 def stubs(monkeypatch):
-    monkeypatch.setattr(main_job, "predictor", stub)
-    monkeypatch.setattr(relabelling, "predictor", stub)
+    monkeypatch.setattr(networks, "predictor", stub)
     monkeypatch.setattr("semslam.rendering.pictures.preview", lambda *_, **__: None)  # looked at elsewhere
 
 
 def reconstructed(out: Path, weights: str, classes: str = "nyu13", stop_at: int | None = None, bends: bool = True):
     """A run, broken off after `stop_at` frames and resumed where that is given; with a map that is bent as it grows."""
     for part in (stop_at, None) if stop_at else (None,):
-        run = main_job.prepare(
-            ROOM, out, labels="predicted", weights=weights, classes=classes, label_every=5, poses="dataset", resume=True
-        )
+        settings = {"sequence": ROOM, "weights": weights, "poses": "dataset"}
+        settings |= {"slam.perception.classes": classes, "slam.perception.label_every": 5}
+        run = prepare(settings_of(None, settings), out, network=stub(classes, weights), resume=True)
         run.slam.loops = Bending() if bends else None
         if part is None and stop_at:
             run = type(run)(run.config, run.sequence, run.slam, run.folder, resume=True)  # with the loops' state too
         for _, _step in zip(range(part or 1000), run):
             pass
         run.save()
-    main_job.finish(run, mesh=False)
+    finish(run, mesh=False)
     return run
 
 
@@ -84,10 +86,7 @@ def reconstructed(out: Path, weights: str, classes: str = "nyu13", stop_at: int 
 def runs(tmp_path_factory):
     """The same recording with the networks a and b, and what is needed to compare."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(main_job, "predictor", stub)
-        made = {name: reconstructed(folder / name, name) for name in ("a", "b")}
-    return {name: run.folder for name, run in made.items()}
+    return {name: reconstructed(folder / name, name).folder for name in ("a", "b")}
 
 
 def same_map(first: RunFolder, second: RunFolder) -> None:

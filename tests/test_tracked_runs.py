@@ -12,8 +12,9 @@ from semslam import poses
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.loops.loop_closure import LoopCloser
-from semslam.runs import reconstruct as main_job
+from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import prepare
 from semslam.slam import Slam
 from semslam.tracking.tracker import Tracker
 from sequences.room.room import RoomSequence, orbit
@@ -174,10 +175,10 @@ def test_refining_follows_given_poses_over_a_jump(frames):
 
 
 def test_an_interrupted_tracked_run_goes_on_to_the_same_map(tmp_path):
+    room = {"sequence": "room:frames=24,width=128,height=96", "poses": "tracked", "slam.perception.labels": "none"}
+
     def run(name: str, resume: bool = False):
-        return main_job.prepare(
-            "room:frames=24,width=128,height=96", tmp_path / name, poses="tracked", labels="none", resume=resume
-        )
+        return prepare(settings_of(None, room), tmp_path / name, resume=resume)
 
     whole = run("whole")
     for _ in whole:

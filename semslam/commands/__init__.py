@@ -1,1 +1,1 @@
-"""What a person types: one module a family of commands, each a function of `app`."""
+"""What a person types: one module a command, of the command's name, each a function of `app`."""

@@ -1,8 +1,9 @@
-"""The application, and what its commands share: options, the progress bar, Ctrl-C."""
+"""The application, and what its commands share: options, settings, the progress bar, Ctrl-C."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,17 +11,70 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    help="Dense semantic SLAM: RGB-D frames become a labelled 3-D map of surfels.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 Kind = Annotated[str | None, typer.Option("--kind", help="Layout of the sequence; found out where not given.")]
 CameraFile = Annotated[Path | None, typer.Option("--camera", help="camera.yaml, in place of the recording's.")]
 DepthScale = Annotated[float | None, typer.Option("--depth-scale", help="Depth units a metre.")]
 Weights = Annotated[str | None, typer.Option(help="Weights of the network; bundled ones by default.")]
 Engine = Annotated[str | None, typer.Option(help="torch | onnxruntime | openvino; after `calibrate` also ...-int8")]
+SettingsFile = Annotated[Path | None, typer.Option("--config", help="YAML with any of the settings of config.yaml.")]
+
+FLAGS: dict[str, str] = {}  # dotted names of settings -> the options that set them
+
+
+def setting(name: str, flag: str, help: str) -> Any:
+    """An option that sets one setting of a run. Its parameter is None where the option is not given."""
+    FLAGS[name] = flag.partition("/")[0]
+    return typer.Option(flag, help=help)
+
+
+def chosen_settings(context: typer.Context) -> dict[str, Any]:
+    """The values of the options made by `setting` that were given, by the dotted names of the settings."""
+    names = {flag: name for name, flag in FLAGS.items()}
+    return {
+        names[parameter.opts[0]]: context.params[parameter.name]
+        for parameter in context.command.params
+        if parameter.name and parameter.opts[0] in names and context.params[parameter.name] is not None
+    }
+
+
+def with_flags(message: str) -> str:
+    """A library's message, which names settings as `slam.perception.depth`, with the options that set them instead."""
+    return re.sub(r"`([\w.]+)`", lambda found: FLAGS.get(found[1], found[0]), message)
+
+
+def only_job(context: typer.Context, jobs: Mapping[str, tuple[str, ...]], job: str) -> None:
+    """ValueError where an option was given that is of other jobs of this command, but not of this one.
+
+    jobs: the names of the parameters that each job takes besides those that all take.
+    """
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in sorted({name for names in jobs.values() for name in names} - set(jobs[job])):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            others = " and ".join(other for other, names in jobs.items() if name in names)
+            raise ValueError(f"{flags[name]} is for {others}, not for {job}; leave it out")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"semslam {version('semslam')}")
+        raise typer.Exit
+
+
+@app.callback()
+def semslam_(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Dense semantic SLAM: RGB-D frames become a labelled 3-D map of surfels."""
 
 
 @contextmanager

@@ -23,14 +23,16 @@ from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.comparison.depth_study import DepthStudy, moved
 from semslam.comparison.report import number
-from semslam.depth.corrections import HelpsConfig
+from semslam.depth.corrections import CorrectionsConfig
 from semslam.judging.run import FAR, NEAR, Evaluation, evaluate_run, scene_reference, world_alignment
 from semslam.metrics.surface import Reference
 from semslam.metrics.trajectory import absolute_error
 from semslam.perception import Network
-from semslam.runs import reconstruct as main_job
+from semslam.runs import networks
+from semslam.runs.config import RunConfig, settings_of
 from semslam.runs.folder import RunFolder, write_json
-from semslam.runs.run import Progress, Run, RunConfig
+from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.run import Run
 from semslam.trajectory import Trajectory
 
 MADE_BY = "variant.json"  # in a variant's folder: the weights that it was made with
@@ -45,7 +47,7 @@ class Variant:
     depth: str  # sensor | predicted
     poses: str  # dataset | tracked
     labels: str  # predicted | truth
-    helps: str | None = None  # of predicted depth
+    helps: str | None = None  # corrections of predicted depth
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Settings:
 
 def variants_of(sequence: Any) -> list[Variant]:
     """Every variant that a sequence allows: depth x poses x labels, and one more help at a time."""
-    helps = [f.name for f in fields(HelpsConfig)]
+    helps = [f.name for f in fields(CorrectionsConfig)]
     given, found = sequence.has_poses, []
     poses = "dataset" if given else "tracked"
     if sequence.has_depth:
@@ -127,6 +129,7 @@ class Comparison:
     path: str  # of the sequence, as typed
     out: Path
     settings: Settings
+    base: RunConfig  # settings of all variants
     sequence: Any
     variants: list[Variant]
     results: list[VariantResult] = field(default_factory=list)
@@ -155,7 +158,7 @@ class Comparison:
     def commands(self, variant: Variant) -> tuple[str, str]:
         """What a person types to make this variant alone, and to judge it."""
         make = ["semslam", "reconstruct", self.path, "--out", str(self.folder(variant)), "--depth", variant.depth]
-        make += ["--helps", variant.helps] if variant.helps else []
+        make += ["--corrections", variant.helps] if variant.helps else []
         make += ["--poses", variant.poses, "--labels", variant.labels, "--no-mesh"]
         make += self.settings.options("classes", "config", "kind", "weights", "engine")
         judge = ["semslam", "evaluate", str(self.folder(variant)), *self.settings.options("truth")]
@@ -170,37 +173,37 @@ class Comparison:
         words += self.settings.options("classes", "config", "kind", "weights", "engine", "truth")
         return shlex.join(words)
 
+    def run_config(self, variant: Variant) -> RunConfig:
+        """The settings that make this variant."""
+        changes: dict[str, Any] = {
+            "poses": variant.poses,
+            "slam.perception.depth": variant.depth,
+            "slam.perception.labels": variant.labels,
+            "slam.perception.classes": self.settings.classes,
+        }
+        if variant.helps:
+            changes["slam.corrections"] = CorrectionsConfig.named(variant.helps)
+        return configs.updated(self.base, changes, variant.name)
+
     def prepared(self, variant: Variant) -> Run | None:
         """The variant's run, going on where it was interrupted; None if it is done already."""
-        s, folder = self.settings, RunFolder(self.folder(variant))
-        run = main_job.prepare(
-            self.path,
-            folder.path,
-            config=s.config,
-            kind=s.kind,
-            depth=variant.depth,
-            labels=variant.labels,
-            poses=variant.poses,
-            classes=s.classes,
-            weights=s.weights,
-            engine=s.engine,
-            helps=variant.helps,
-            overwrite=True,
-        )
-        reset_peak_memory()
-        made_by = {"weights": weights_digest(s.weights)}
+        folder, config = RunFolder(self.folder(variant)), self.run_config(variant)
+        made_by = {"weights": weights_digest(config.weights)}
         begun = folder.state.is_file() and folder.config.is_file() and _read_json(folder.path / MADE_BY) == made_by
-        if begun and _config_of(folder) == run.config:
-            run = Run(run.config, run.sequence, run.slam, folder, resume=True)
-            return run if len(run) or "state_bytes" not in (_read_json(folder.metrics) or {}) else None
-        for path in (folder.state, folder.metrics, folder.preview, folder.mesh):  # of other settings or weights
-            path.unlink(missing_ok=True)
-        write_json(folder.path / MADE_BY, made_by)
+        begun = begun and _config_of(folder) == config
+        if begun and "state_bytes" in (_read_json(folder.metrics) or {}):
+            return None
+        run = prepare(config, folder.path, resume=begun, overwrite=True)
+        reset_peak_memory()
+        if not begun:
+            for path in (folder.state, folder.metrics, folder.preview, folder.mesh):  # of other settings or weights
+                path.unlink(missing_ok=True)
+            write_json(folder.path / MADE_BY, made_by)
         return run
 
     def finish(self, run: Run) -> None:
         """Write what a run that came to its end leaves behind."""
-        metrics = main_job.finish(run, mesh=False)
+        metrics = finish(run, mesh=False)
         metrics["peak_memory_bytes"] = peak_memory()
         metrics["map_bytes"] = run.folder.map.stat().st_size
         metrics["state_bytes"] = run.folder.state.stat().st_size  # the last figure: a variant that has it is done
@@ -214,20 +217,16 @@ class Comparison:
         self._prepare_truth()
         network = self.network if variant.labels == "predicted" else None
         evaluation = evaluate_run(folder.path, self.settings.truth, self.sequence, network, self.reference)
-        progress = Progress.from_state(folder.load_state())
+        progress = folder.load_progress()
         figures = folder.load_metrics() | evaluation.figures
-        estimate = progress.trajectory()
-        _, first = np.unique(np.array(progress.timestamps), return_index=True)
-        tracked = ~np.isin(np.array(progress.indices)[first], progress.lost)
+        estimate, tracked = progress.trajectory(), progress.tracked
         figures |= _with_scale(estimate, tracked, self.sequence.trajectory)
         folder.save_metrics(figures)
         if evaluation.errors is not None:
             folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
         cloud, labels = folder.load_cloud()
-        lost = set(progress.lost)
         if self.depth is not None and len(cloud):
-            pose_of = {i: T for i, T in zip(progress.indices, progress.poses) if i not in lost}
-            self.depth.add_map(variant.name, cloud, pose_of, NEAR, FAR)
+            self.depth.add_map(variant.name, cloud, progress.posed(), NEAR, FAR)
         T = np.eye(4)
         if variant.poses != "dataset" and self.sequence.trajectory is not None and tracked.any():
             T = world_alignment(estimate.selected(tracked), self.sequence.trajectory)
@@ -240,7 +239,7 @@ class Comparison:
 
     def _prepare_truth(self) -> None:
         if self.network is None:
-            self.network = main_job.predictor(self.settings.classes, self.settings.weights, self.settings.engine)
+            self.network = networks.predictor(self.settings.classes, self.settings.weights, self.settings.engine)
         posed_depth = self.sequence.has_poses and self.sequence.has_depth
         if self.reference is None and (posed_depth or self.settings.truth not in ("auto", "depth", "tsdf")):
             self.reference = scene_reference(self.sequence, self.settings.truth)
@@ -266,13 +265,17 @@ def open_comparisons(
     if settings.classes not in ("nyu13", "nyu40"):
         raise ValueError(f"--classes is {settings.classes!r}, expected nyu13 or nyu40")
     found: list[Comparison] = []
-    base = configs.load(settings.config, RunConfig) if settings.config else RunConfig()
+    base = settings_of(settings.config)
     settings = replace(settings, weights=settings.weights or base.weights, engine=settings.engine or base.engine)
+    base = replace(base, weights=settings.weights, engine=settings.engine)
     for path in paths:
-        sequence = replace(base, sequence=path, kind=settings.kind or base.kind).open_sequence()
+        shared = replace(
+            base, sequence=path, kind=settings.kind or base.kind, weights=settings.weights, engine=settings.engine
+        )
+        sequence = shared.open_sequence()
         chosen = chosen_variants(variants_of(sequence), variants)
         folder = out if len(paths) == 1 else out / f"{len(found) + 1}_{sequence.name}"
-        found.append(Comparison(path, folder, settings, sequence, chosen))
+        found.append(Comparison(path, folder, settings, shared, sequence, chosen))
     for comparison in found:
         RunFolder.create(comparison.out)  # find out now, not after the work, whether it can be written
     return found
@@ -287,7 +290,7 @@ def rows_of(results: Iterable[VariantResult], keys: Iterable[tuple[str, float, i
 
 def weights_digest(weights: str | None) -> str:
     """A name for the contents of a weights file: bundled ones change while their path does not."""
-    return hashlib.sha256(main_job.weights_file(weights).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(networks.weights_file(weights).read_bytes()).hexdigest()[:16]
 
 
 def reset_peak_memory() -> None:
@@ -308,7 +311,7 @@ def peak_memory() -> int | None:
 
 def _config_of(folder: RunFolder) -> Any:
     try:
-        return configs.load(folder.config, RunConfig)
+        return folder.load_config()
     except ValueError:  # written by another version, with other settings
         return None
 

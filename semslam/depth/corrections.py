@@ -1,4 +1,4 @@
-"""Help for predicted depth on its way into a map. Each help can be switched off, and has its row in `compare`.
+"""Corrections of predicted depth on its way into a map. Each can be switched off, and has its row in `compare`.
 
 A network's depth is smooth, wrong in scale by tens of per cent, differently so in every frame, and smeared between
 surfaces at edges. Fused like a sensor's it gives one layer a frame.
@@ -18,10 +18,11 @@ from semslam.camera import Camera
 from semslam.depth.alignment import KnownDepths, ScaleShift, at_pixels, fit_scale_shift, smooth_bend
 from semslam.depth.anchors import Anchors
 from semslam.engine.fusion import FusionConfig
-from semslam.frame import Frame, Observation, Tracking, View
-from semslam.perception import Perception
+from semslam.frame import Observation, Tracking, View
+from semslam.stage import Stage
 from semslam.tracking.registration import RegistrationConfig
 from semslam.tracking.tracker import TrackingConfig
+from semslam.trajectory import Correction
 
 Settings = TypeVar("Settings", FusionConfig, TrackingConfig, RegistrationConfig)
 FARTHEST = 1.6  # times; no measurement moves a pixel farther from what the network says here
@@ -30,8 +31,8 @@ Expect = Callable[[Observation], "np.ndarray | None"]  # where the camera of an 
 
 
 @dataclass(frozen=True)
-class HelpsConfig:
-    """Which helps predicted depth gets, in the order in which `compare` adds them."""
+class CorrectionsConfig:
+    """Which corrections predicted depth gets, in the order in which `compare` adds them."""
 
     noise: bool = True  # association and smoothing with a network's errors instead of a Kinect's
     anchors: bool = True  # scale and shift from features triangulated between the frames' poses
@@ -43,16 +44,16 @@ class HelpsConfig:
     keyframes: bool = True  # frames that hardly moved say the same again: they are not fused
 
     @staticmethod
-    def named(names: str) -> HelpsConfig:
+    def named(names: str) -> CorrectionsConfig:
         """From "all", "none" or names with commas; ValueError names the known ones."""
-        known = [f.name for f in fields(HelpsConfig)]
+        known = [f.name for f in fields(CorrectionsConfig)]
         if names in ("all", "none"):
-            return HelpsConfig(**dict.fromkeys(known, names == "all"))
+            return CorrectionsConfig(**dict.fromkeys(known, names == "all"))
         chosen = [name.strip() for name in names.split(",") if name.strip()]
         for name in chosen:
             if name not in known:
-                raise ValueError(f"--helps: there is no {name!r}; there are all, none, {', '.join(known)}")
-        return HelpsConfig(**{name: name in chosen for name in known})
+                raise ValueError(f"`slam.corrections`: there is no {name!r}; there are all, none, {', '.join(known)}")
+        return CorrectionsConfig(**{name: name in chosen for name in known})
 
     @property
     def names(self) -> str:
@@ -61,22 +62,23 @@ class HelpsConfig:
         return {0: "none", len(fields(self)): "all"}.get(len(chosen), ",".join(chosen))
 
 
-def fusion_config(helps: HelpsConfig, chosen: FusionConfig | None = None) -> FusionConfig:
-    """The fusion's settings for predicted depth: what was chosen, else what the helps change, else a sensor's."""
+def fusion_config(corrections: CorrectionsConfig, chosen: FusionConfig | None = None) -> FusionConfig:
+    """The fusion's settings for predicted depth: what was chosen, else what the corrections change, else a
+    sensor's."""
     changes: dict[str, Any] = {}
-    if helps.noise:
+    if corrections.noise:
         changes |= {"noise": 0.03, "noise_quadratic": 0.02, "gate": 0.1, "normal_gate_deg": 75.0}
-    if helps.keyframes:
+    if corrections.keyframes:
         changes |= {"clean_every": 1}  # cleaning every few frames would rarely meet a keyframe
-    if helps.gate:
+    if corrections.gate:
         changes |= {"stable": 3.0, "patience": 8, "clean_every": 1}
     return _where_default(chosen or FusionConfig(), changes)
 
 
-def tracking_config(helps: HelpsConfig, chosen: TrackingConfig | None = None) -> TrackingConfig:
+def tracking_config(corrections: CorrectionsConfig, chosen: TrackingConfig | None = None) -> TrackingConfig:
     """The tracker's, likewise: with `noise`, geometry counts little beside what the colours say."""
     config = chosen or TrackingConfig()
-    if not helps.noise:
+    if not corrections.noise:
         return config
     changes = {
         "levels": tuple(replace(level, gate=4 * level.gate) for level in RegistrationConfig().levels),
@@ -130,7 +132,7 @@ def map_depths(view: View, predicted: np.ndarray, trusted: float = 3.0, cells: i
     return KnownDepths(pixels, z[middle].astype(np.float64), np.full(len(middle), 0.07))
 
 
-class DepthHelps:
+class DepthCorrections(Stage):
     """Corrects the depth of observations before they are tracked and fused; for `Slam`'s `correct`.
 
     expect: where the camera of an observation will be: the given pose, or the tracker's expectation; None = unknown.
@@ -139,7 +141,7 @@ class DepthHelps:
     """
 
     def __init__(
-        self, camera: Camera, config: HelpsConfig, expect: Expect, given: bool = True, patience: int = 30
+        self, camera: Camera, config: CorrectionsConfig, expect: Expect, given: bool = True, patience: int = 30
     ) -> None:
         self.camera = camera
         self.config = config
@@ -159,16 +161,6 @@ class DepthHelps:
             return True
         step = poses.inverse(self._last) @ T
         return bool(np.linalg.norm(step[:3, 3]) > self.distance or poses.rotation_angle(step) > self.turn)
-
-    def sparing(self, perception: Perception) -> Callable[[Frame], Observation]:
-        """A perception that asks the network for keyframes and labelled frames only; the others have no depth."""
-
-        def perceive(frame: Frame) -> Observation:
-            color = perception.resized_color(frame)
-            blind = Observation(frame, self.camera, color, np.zeros(self.camera.shape, np.float32))
-            return perception(frame) if perception.wants_labels(frame) or self.is_keyframe(blind) else blind
-
-        return perceive if self.given else perception
 
     def __call__(self, observation: Observation, predict: Predict) -> Observation:
         """The observation with better depth, and with confidence 0 where it must not be fused."""
@@ -237,8 +229,8 @@ class DepthHelps:
         if not self.given and self.config.anchors and tracking.ok:
             self._anchors.seen_from(tracking.T_world_camera)
 
-    def forget_places(self) -> None:
-        """The world has moved, as after a closed loop: what was triangulated in it no longer holds; the scale does."""
+    def world_moved(self, correction: Correction) -> None:
+        """What was triangulated in the world before no longer holds; the scale does."""
         self._anchors, self._last = Anchors(self.camera), None
 
     def state(self) -> dict[str, np.ndarray]:

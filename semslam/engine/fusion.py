@@ -14,6 +14,7 @@ from semslam.engine.chunks import visible_chunks
 from semslam.engine.depth_filter import Noise
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, View
+from semslam.stage import Stage
 
 f32 = np.float32
 MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that they are kept by
@@ -21,23 +22,23 @@ MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that t
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How measurements become surfels. Lengths in metres."""
+    """How measurements become surfels."""
 
-    near: float = 0.3  # nearer depth is dropped
-    far: float = 5.0  # farther depth is dropped
-    smoothing: int = 2  # half width in pixels of the bilateral filter's window, 0 = none
-    noise: float = 0.0012  # standard deviation of depth at 0.4 m ...
-    noise_quadratic: float = 0.0019  # ... growing with (z - 0.4)^2 (Nguyen et al. 2012)
-    gate: float = 0.01  # depth gate of the association, on top of three standard deviations
-    normal_gate_deg: float = 40.0
-    spacing: float = 0.002  # surfels are not added closer than this
-    coarsest: float = 0.006  # where a pixel and a half is less, every second pixel of a chessboard is enough
-    max_confidence: float = 100.0  # beyond it the mean forgets: scenes change
+    near: float = 0.3  # metres: nearer depth is dropped
+    far: float = 5.0  # metres: farther depth is dropped
+    smoothing: int = 2  # pixels: half the width of the bilateral filter's window; 0 = none
+    noise: float = 0.0012  # metres: standard deviation of depth at 0.4 m
+    noise_quadratic: float = 0.0019  # metres: growth of that deviation with (z - 0.4)^2 (Nguyen et al. 2012)
+    gate: float = 0.01  # metres: depth gate of the association, on top of three standard deviations
+    normal_gate_deg: float = 40.0  # degrees: largest angle between normals of one surface
+    spacing: float = 0.002  # metres: surfels are not added closer than this
+    coarsest: float = 0.006  # metres: where a pixel and a half is less, every second pixel of a chessboard is enough
+    max_confidence: float = 100.0  # confidence beyond which the mean forgets: scenes change
     stable: float = 5.0  # confidence from which a surfel is kept without being confirmed
-    patience: int = 20  # frames after its last merge, in view or not, that an unstable surfel is kept
-    clean_every: int = 10  # frames
-    carve: float = 1.0  # confidence that a surfel in front of a measurement loses a frame
-    view_points: int = 20_000  # of the map in a predicted view, about, evenly spread over the image
+    patience: int = 20  # frames: how long after its last merge, in view or not, an unstable surfel is kept
+    clean_every: int = 10  # frames: from one removal of surfels to the next; 0 = never
+    carve: float = 1.0  # confidence that a surfel in front of a measurement loses in each frame
+    view_points: int = 20_000  # points: of the map in a predicted view, about, evenly spread over the image
 
     def __post_init__(self) -> None:
         if not 0 < self.near < self.far <= 1000:
@@ -59,7 +60,7 @@ class FusionCounts:
     visible_chunks: int
 
 
-class Fusion:
+class Fusion(Stage):
     """Fuses observations of one image size into a map; holds the working images, not the map.
 
     The calls of one frame, in this order: `prepare` (depth to smoothed depth and normals, for tracking and fusion),

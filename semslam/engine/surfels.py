@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 class MapConfig:
     """How the map is stored."""
 
-    max_surfels: int = 5_000_000  # reached: nothing is lost, nothing new is added, and it is said once
-    block: float = 0.25  # side in metres of the cubes that surfels are kept by
+    max_surfels: int = 5_000_000  # surfels: at this bound nothing is lost, nothing new is added, and it is said once
+    block: float = 0.25  # metres: side of the cubes of space that surfels are kept by
 
     def __post_init__(self) -> None:
         if self.max_surfels < 1 or self.block <= 0:

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from semslam import config as configs
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud, most_probable
@@ -24,8 +23,10 @@ from semslam.metrics.surface import Reference, SurfaceScores
 from semslam.metrics.trajectory import TrajectoryErrors, matched, trajectory_errors
 from semslam.perception import Network
 from semslam.rendering.splatting import render
+from semslam.runs import networks
+from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
-from semslam.runs.run import Progress, RunConfig
+from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory, read_trajectory
 
 NEAR, FAR = 0.3, 5.0  # metres; what a sensor of rooms measures, and what the map keeps
@@ -64,9 +65,9 @@ def evaluate_run(
     and the reference made by `scene_reference`. with_scale: align the trajectory by Sim(3) instead of SE(3).
     """
     folder = RunFolder.open(path)
-    config = configs.load(folder.config, RunConfig)
+    config = folder.load_config()
     sequence = config.open_sequence() if sequence is None else sequence
-    progress = Progress.from_state(folder.load_state())
+    progress = folder.load_progress()
     cloud, _ = folder.load_cloud()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
     paths = _paths(progress, sequence)
@@ -157,9 +158,7 @@ def _paths(progress: Progress, sequence: Any) -> tuple[Trajectory, Trajectory, n
     """The run's trajectory, the data set's, and which poses of the run were tracked."""
     if sequence.trajectory is None or len(progress.poses) == 0:
         return None
-    _, first = np.unique(np.array(progress.timestamps), return_index=True)
-    tracked = ~np.isin(np.array(progress.indices), progress.lost)[first]
-    return progress.trajectory(), sequence.trajectory, tracked
+    return progress.trajectory(), sequence.trajectory, progress.tracked
 
 
 def _trajectory_errors(
@@ -177,11 +176,7 @@ def _in_reference_frame(positions: np.ndarray, progress: Progress, sequence: Any
     """Surfels in the world of the data set's poses; tracked poses have a world of their own."""
     if source == "dataset" or sequence.trajectory is None:
         return positions
-    found = progress.trajectory()
-    _, first = np.unique(np.array(progress.timestamps), return_index=True)
-    believed = ~np.isin(np.array(progress.indices), progress.lost)[first]  # a lost frame repeats the last pose
-    found = Trajectory(found.timestamps[believed], found.T_world_camera[believed])
-    T = world_alignment(found, sequence.trajectory)
+    T = world_alignment(progress.trajectory().selected(progress.tracked), sequence.trajectory)
     return poses.transform(T, positions).astype(np.float32)
 
 
@@ -211,12 +206,9 @@ def _labels(
     if sequence.label_set != "nyu40" and sequence.label_set not in sets:
         return {}  # no table leads from these labels to the map's
     if settings.labels == "predicted" and network is None:
-        from semslam.runs.reconstruct import predictor
-
-        network = predictor(settings.classes, config.weights, config.engine)
+        network = networks.predictor(settings.classes, config.weights, config.engine)
     scores = {len(LABEL_SETS[name]): MapLabelScores(len(LABEL_SETS[name])) for name in sets}
-    lost = set(progress.lost)
-    pose_of = {i: T for i, T in zip(progress.indices, progress.poses) if i not in lost}
+    pose_of = progress.posed()
     labelled = [i for i in sequence.labelled_indices if i in pose_of]
     posed = []
     for i in evenly_spread(labelled, VOTES):

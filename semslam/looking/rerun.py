@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from semslam import config as configs
 from semslam.atomic import replacing
 from semslam.cloud import most_probable
 from semslam.frame import evenly_spread
@@ -16,9 +15,10 @@ from semslam.labels import LabelSet
 from semslam.looking.viewed import Viewed
 from semslam.perception import Perception
 from semslam.rendering.pictures import PATH_COLOR, class_color, class_name
-from semslam.runs import reconstruct as main_job
+from semslam.runs import networks
+from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
-from semslam.runs.run import Progress, RunConfig
+from semslam.runs.progress import Progress
 
 IMAGES = 60  # frames whose images are kept; poses are kept of all
 
@@ -41,7 +41,7 @@ def write_rerun(path: str | Path, run: str | Path, viewed: Viewed) -> None:
     """
     rr, blueprints = load_rerun()
     folder = RunFolder.open(run)
-    config = configs.load(folder.config, RunConfig)
+    config = folder.load_config()
     path = Path(path)
     if path.suffix != ".rrd":
         raise ValueError(f"{path}: Rerun's recordings are written as .rrd, not as {path.suffix or 'no suffix'}")
@@ -51,7 +51,7 @@ def write_rerun(path: str | Path, run: str | Path, viewed: Viewed) -> None:
         recording.save(str(temporary), default_blueprint=_blueprint(blueprints))
         recording.log("/", _annotations(rr, viewed.label_set), static=True)
         _log_map(rr, recording, viewed)
-        _log_frames(rr, recording, config, Progress.from_state(folder.load_state()))
+        _log_frames(rr, recording, config, folder.load_progress())
         recording.flush()
         recording.disconnect()
 
@@ -109,7 +109,7 @@ def _perception(config: RunConfig, sequence: Any) -> Perception:
     perception = config.slam.perception
     network = None
     if "predicted" in (perception.depth, perception.labels):
-        network = main_job.predictor(perception.classes, config.weights, config.engine)
+        network = networks.predictor(perception.classes, config.weights, config.engine)
     return Perception(perception, sequence.camera, sequence.label_set, network)
 
 

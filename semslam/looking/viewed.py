@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam import config as configs
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS, graded
 from semslam.rendering.pictures import class_name, classes_present
 from semslam.runs.folder import RunFolder
-from semslam.runs.run import RunConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +57,7 @@ def viewed_run(run: str | Path) -> Viewed:
 def recorded_camera(folder: RunFolder) -> Camera | None:
     """The camera of the run's sequence; None where that is no longer there."""
     try:
-        return configs.load(folder.config, RunConfig).open_sequence().camera
+        return folder.load_config().open_sequence().camera
     except (ValueError, OSError):
         return None
 

@@ -24,6 +24,7 @@ from semslam.frame import Observation, Tracking, evenly_spread
 from semslam.loops import loop_kernels
 from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
 from semslam.loops.snapshot import Snapshot
+from semslam.stage import Stage
 from semslam.tracking.registration import Registrar, Registration, RegistrationConfig
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Correction
@@ -38,18 +39,18 @@ MOST_STRAY = 0.5 * MARGIN  # metres that corrections may lead surfels out of the
 class LoopConfig:
     """When a loop is seen, when the map is deformed, and how stiff the way between keyframes is."""
 
-    closures: int = 3  # earlier keyframes that a new one is registered against
+    closures: int = 3  # keyframes: how many earlier ones a new one is registered against
     overlap: float = 0.25  # share of the image in which two keyframes must see the same surface
-    fitting: float = 0.5  # share of that which must fit
-    max_dissimilarity: float = 0.3  # of a keyframe for a global closure
+    fitting: float = 0.5  # share of that surface which must fit
+    max_dissimilarity: float = 0.3  # dissimilarity of two keyframes, at most, for a global closure
     min_shift: float = 0.005  # metres: smaller corrections wait
-    min_turn_deg: float = 0.25
-    way_std: float = 0.01  # metres of drift a metre, and radians a radian, between keyframes ...
-    way_floor: float = 0.003  # ... and at least
-    closure_floor: float = 0.005  # metres, and radians: error of a closure besides noise; the sensor distorts
-    robust: float = 15.0  # standard deviations from which a closure loses its say
+    min_turn_deg: float = 0.25  # degrees: smaller corrections wait
+    way_std: float = 0.01  # metres and radians: drift a metre, or a radian, between keyframes
+    way_floor: float = 0.003  # metres and radians: drift between keyframes, at least
+    closure_floor: float = 0.005  # metres and radians: error of a closure besides noise; the sensor distorts
+    robust: float = 15.0  # standard deviations: from this residual on a closure loses its weight
     registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(converged=3e-4))
-    points: int = 5_000  # of a keyframe, about, that are registered
+    points: int = 5_000  # points: of a keyframe, about, that are registered
 
 
 def deform(surfels: SurfelMap, correction: Correction) -> float:
@@ -63,7 +64,7 @@ def deform(surfels: SurfelMap, correction: Correction) -> float:
     return float(moved.max())
 
 
-class LoopCloser:
+class LoopCloser(Stage):
     """Watches a tracker's keyframes for loops, and closes them. Call it after every fused frame."""
 
     def __init__(self, tracker: Tracker, config: LoopConfig | None = None) -> None:

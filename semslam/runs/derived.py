@@ -12,10 +12,9 @@ import numpy as np
 from semslam import config as configs
 from semslam.geometry import export
 from semslam.geometry.tsdf_mesh import labelled
-from semslam.labels import LABEL_SETS
 from semslam.rendering import pictures
+from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
-from semslam.runs.run import RunConfig
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
@@ -58,7 +57,5 @@ def write_derived(
 
 def with_labels(config: RunConfig, weights: str | None, classes: str, engine: str | None) -> RunConfig:
     """The settings of a run like this one whose labels a network predicts."""
-    if classes not in LABEL_SETS:
-        raise ValueError(f"--classes is {classes!r}, expected one of {', '.join(LABEL_SETS)}")
     perception = replace(config.slam.perception, labels="predicted", classes=classes)
     return replace(config, weights=weights, engine=engine, slam=replace(config.slam, perception=perception))

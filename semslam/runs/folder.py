@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from semslam.atomic import replacing
 from semslam.cloud import SurfelCloud
+from semslam.engine.associations import Associations
+from semslam.engine.label_fusion import label_fusion
+from semslam.engine.surfels import SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
+from semslam.runs.config import RunConfig, load
+from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory, read_tum, write_tum
-
-if TYPE_CHECKING:
-    from semslam.engine.associations import Associations
-    from semslam.runs.run import RunConfig
 
 TRAJECTORY_PLOTS = ("trajectory.png", "trajectory_errors.png")  # of `semslam evaluate`: the path, its errors over time
 
@@ -71,13 +73,10 @@ class RunFolder:
 
     def in_the_way(self, settings: RunConfig) -> str:
         """What a new run with these settings would destroy here; nothing where it would only be made once more."""
-        from semslam import config as configs
-        from semslam.runs.run import RunConfig
-
         if not self.state.is_file():
             return f"a {self.map.name} that is not of a run" if self.map.is_file() else ""
         try:
-            same = configs.load(self.config, RunConfig) == settings
+            same = self.load_config() == settings
         except (ValueError, OSError):  # of another version
             same = False
         if not same:
@@ -110,6 +109,10 @@ class RunFolder:
             )
         return folder
 
+    def load_config(self) -> RunConfig:
+        """The settings that the run was made with."""
+        return load(self.config, logging.DEBUG)
+
     def save_state(self, state: dict[str, np.ndarray]) -> None:
         _save_arrays(self.state, state)
 
@@ -117,23 +120,20 @@ class RunFolder:
         """What `save_state` wrote; ValueError where the file is not whole."""
         return _load_arrays(self.state)
 
+    def load_progress(self) -> Progress:
+        """What the run has done."""
+        return Progress.from_state(self.load_state())
+
     def save_associations(self, associations: Associations) -> None:
         _save_arrays(self.associations, associations.state())
 
     def load_associations(self, events: int | None = None) -> Associations:
         """What `save_associations` wrote, or its first `events`; FileNotFoundError where the run has none."""
-        from semslam.engine.associations import Associations
-
         return Associations.from_state(_load_arrays(self.associations), events)
 
     def load_cloud(self) -> tuple[SurfelCloud, LabelSet]:
         """The map as plain arrays with all class probabilities, and the classes it tells apart."""
-        from semslam import config as configs
-        from semslam.engine.label_fusion import label_fusion
-        from semslam.engine.surfels import SurfelMap
-        from semslam.runs.run import RunConfig
-
-        config = configs.load(self.config, RunConfig)
+        config = self.load_config()
         surfels = SurfelMap.from_state(self.load_state(), config.slam.map)
         labels = LABEL_SETS[config.slam.perception.classes]
         fusion = label_fusion(config.slam.labels)

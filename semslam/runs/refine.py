@@ -8,20 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam import config as configs
 from semslam.engine.label_fusion import LOGARITHM, label_fusion
 from semslam.engine.surfel_crf import CrfConfig, refined_probabilities
 from semslam.engine.surfels import SurfelMap
 from semslam.runs.derived import write_derived
 from semslam.runs.folder import RunFolder
-from semslam.runs.run import RunConfig
 
 
 def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None) -> RunFolder:
     """Write the refined run to `out`: the same surfels, poses and settings, with the field's class probabilities."""
     source = RunFolder.open(run)
     crf = crf or CrfConfig()
-    config = configs.load(source.config, RunConfig)
+    config = source.load_config()
     surfels = SurfelMap.from_state(source.load_state(), config.slam.map)
     if surfels.num_classes == 0:
         raise ValueError(f"{run}: its map has no classes; give it some first: `semslam relabel {run}`")

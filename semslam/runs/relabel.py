@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from semslam import config as configs
 from semslam.engine.fusion import Fusion
 from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import SurfelMap
-from semslam.perception import Perception
+from semslam.perception import Network, Perception
+from semslam.runs import networks
 from semslam.runs.derived import with_labels, write_derived
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import predictor
-from semslam.runs.run import RunConfig
 
 
 def relabel(
@@ -26,16 +24,18 @@ def relabel(
     weights: str | None = None,
     classes: str = "nyu13",
     engine: str | None = None,
+    network: Network | None = None,
     report: Callable[[int], None] = lambda total: None,
 ) -> RunFolder:
     """Fuse the predictions of a network into the surfels of a run; the new run, whose labels equal bit by bit those of
     a full run with these weights.
 
     Whatever the run's own labels came from: truth, another network, or nowhere. Where its depth was predicted, depth
-    and so the surfels stay those of the old network. report: called with the number of frames after each one.
+    and so the surfels stay those of the old network. network: in place of the one that `weights` names. report: called
+    with the number of frames after each one.
     """
     source = RunFolder.open(run)
-    config = with_labels(configs.load(source.config, RunConfig), weights, classes, engine)
+    config = with_labels(source.load_config(), weights, classes, engine)
     state = source.load_state()
     if not source.associations.is_file() or "run_events" not in state:
         raise FileNotFoundError(
@@ -45,7 +45,7 @@ def relabel(
     associations = source.load_associations(int(state["run_events"]))
 
     sequence = config.open_sequence()
-    network = predictor(classes, weights, engine)
+    network = network or networks.predictor(classes, weights, engine)
     perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
     weights_of_pixels = Fusion(perceive.camera, config.slam.fusion).weights
     labels = label_fusion(config.slam.labels)

@@ -1,6 +1,6 @@
 """A pose network in the map: its poses alone, or as the places where a lost camera is looked for.
 
-The network is any function of an image; `main_job` brings it. Its poses err by decimetres and degrees, so that a map
+The network is any function of an image. Its poses err by decimetres and degrees, so that a map
 made from them alone is thick. As proposals they only have to be near enough for registration, which alone decides.
 """
 
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semslam import poses
 from semslam.frame import Frame, Observation, Tracking, View
-
-if TYPE_CHECKING:
-    from semslam.slam import Track
-    from semslam.tracking.tracker import Propose, TrackingConfig
+from semslam.stage import Stage
+from semslam.tracking.given_poses import GivenPoses
+from semslam.tracking.tracker import Propose, Tracker, TrackingConfig
 
 PoseOf = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 RGB -> T_world_camera (4, 4)
 
@@ -25,25 +23,25 @@ SPREAD_M = 0.15  # of the proposals around a predicted pose
 SPREAD_DEG = 8.0
 
 
-def predicted_track(pose_of: PoseOf) -> Track:
-    """Tracking that takes every pose from the network, and never loses its way nor knows it."""
-    last: tuple[Frame, np.ndarray] | None = None  # helps for predicted depth ask before the frame is tracked
+class PredictedPoses(GivenPoses):
+    """Takes every pose from a pose network, and neither loses its way nor knows it."""
 
-    def track(observation: Observation, predict: Callable[[np.ndarray], View]) -> Tracking:
-        nonlocal last
-        frame = observation.frame
-        if last is None or last[0] is not frame:
-            last = frame, pose_of(frame.color)
-        return Tracking(last[1], ok=True)
+    def __init__(self, pose_of: PoseOf) -> None:
+        super().__init__(self._pose, "the pose network")
+        self._network = pose_of
+        self._last: tuple[Frame, np.ndarray] | None = None  # corrections of depth ask before the frame is tracked
 
-    return track
+    def _pose(self, frame: Frame) -> np.ndarray:
+        if self._last is None or self._last[0] is not frame:
+            self._last = frame, self._network(frame.color)
+        return self._last[1]
 
 
-class RefinedTrack:
+class RefinedTrack(Stage):
     """Tracking of each frame by itself: the network's pose, registered against the map. What does not fit is lost.
 
     Every frame is a new camera that looks for the map, so that no error is carried from one frame to the next, and no
-    motion helps. The first one lies where the data set says, or else where the network does.
+    motion model is used. The first one lies where the data set says, or else where the network does.
     """
 
     def __init__(self, pose_of: PoseOf, config: TrackingConfig | None = None) -> None:
@@ -51,19 +49,22 @@ class RefinedTrack:
         self.begun = False  # whether a frame lies in the map
 
     def __call__(self, observation: Observation, predict: Callable[[np.ndarray], View]) -> Tracking:
-        from semslam.tracking.tracker import Tracker
-
         tracking = Tracker(self.config, propose=self.propose)(observation, predict)
         if self.begun and tracking.ok and tracking.covariance is None:  # placed where the map is empty
             return replace(tracking, ok=False, reason="the map does not fit where the network sees the camera")
         self.begun = self.begun or tracking.ok
         return tracking
 
+    def predicted_pose(self, observation: Observation) -> np.ndarray | None:
+        """None: only registration tells where the camera is."""
+        return None
+
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""
         return {"begun": np.array(self.begun)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`."""
         self.begun = bool(state["begun"])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.frame import Observation, Tracking, View
+from semslam.stage import Stage
 from semslam.tracking.registration import Registrar, Registration, RegistrationConfig
 from semslam.tracking.relocalisation import Ferns, Keyframes
 
@@ -23,23 +24,23 @@ class TrackingConfig:
     """How frames are registered, when they count as lost, and when a lost camera counts as found."""
 
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
-    min_points: int = 500  # of the model, seen with depth in the live frame
-    min_fitting: float = 0.45  # share of those
-    max_residual: float = 2.5  # standard deviations of the sensor's noise
-    max_step: float = 0.3  # metres between the expected pose and the result
-    max_turn_deg: float = 30.0
-    max_std: float = 0.1  # metres, and radians: what may add up over frames that do not determine the pose
-    keyframe_distance: float = 0.1  # metres from the last keyframe to the next ...
-    keyframe_turn_deg: float = 6.0  # ... or degrees
-    candidates: int = 4  # keyframes that are tried for a lost frame
+    min_points: int = 500  # points: of the model, seen with depth in the live frame, at least
+    min_fitting: float = 0.45  # share of those points that must fit
+    max_residual: float = 2.5  # standard deviations: of the sensor's noise, at most
+    max_step: float = 0.3  # metres: between the expected pose and the result, at most
+    max_turn_deg: float = 30.0  # degrees: between the expected pose and the result, at most
+    max_std: float = 0.1  # metres and radians: what may add up over frames that do not determine the pose
+    keyframe_distance: float = 0.1  # metres: from the last keyframe to the next
+    keyframe_turn_deg: float = 6.0  # degrees: from the last keyframe to the next, if it is nearer
+    candidates: int = 4  # keyframes: how many are tried for a lost frame
     found_fitting: float = 0.6  # share of the map in view that must fit for a lost camera to be found
-    found_residual: float = 2.5  # standard deviations of the sensor's noise
-    found_grey: float = 25.0  # grey levels, RMS
-    gap: float = 0.5  # seconds without a pose after which motion says nothing, and a pose must fit as a found one
-    black: float = 8.0  # mean grey level of an image that shows nothing, if the map there is brighter by far
+    found_residual: float = 2.5  # standard deviations: of the sensor's noise, at most, for a lost camera to be found
+    found_grey: float = 25.0  # grey levels: root mean square of the differences, at most, for a lost camera to be found
+    gap: float = 0.5  # seconds: so long without a pose, motion says nothing, and a pose must fit as a found one
+    black: float = 8.0  # grey levels: mean of an image that shows nothing, if the map there is brighter by far
 
 
-class Tracker:
+class Tracker(Stage):
     """Tracks one camera against the map; a `Track` for `Slam`. Keeps the motion so far and the keyframes.
 
     A lost frame changes nothing but the state of being lost: the motion model then starts from the last good pose,

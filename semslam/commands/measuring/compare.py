@@ -1,4 +1,4 @@
-"""The command that says what predicted depth costs."""
+"""`semslam compare`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Engine, Kind, Out, Weights, app, interruptible, progress
+from semslam.commands.app import Engine, Kind, Out, SettingsFile, Weights, app, interruptible, progress
 
 
 @app.command()
@@ -20,7 +20,7 @@ def compare(
     ] = None,
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40, which is scored as nyu13 too")] = "nyu40",
     kind: Kind = None,
-    config: Annotated[Path | None, typer.Option(help="YAML with any of the settings of config.yaml.")] = None,
+    config: SettingsFile = None,
     weights: Weights = None,
     engine: Engine = None,
     truth: Annotated[

@@ -1,4 +1,4 @@
-"""Commands to look at maps."""
+"""`semslam view`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Out, app
+from semslam.commands.app import app
 
 
 @app.command()
@@ -69,14 +69,3 @@ def view(
     from semslam.looking.side_by_side import view as open_windows
 
     open_windows([viewed, *others], color_by, hidden, typer.echo)
-
-
-@app.command()
-def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: Out) -> None:
-    """Write a run's map for other programs: PLY, PCD, OBJ, GLB, clouds and objects by class, a floor plan."""
-    from semslam.runs.export import export_run
-
-    for what, path in export_run(run, out):
-        typer.echo(f"{what + ':':<17}{path}")
-    if not (run / "mesh.ply").is_file():
-        typer.echo("no mesh: the run was interrupted (go on with --resume) or made with --no-mesh")

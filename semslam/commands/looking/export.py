@@ -1,0 +1,21 @@
+"""`semslam export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semslam.commands.app import Out, app
+
+
+@app.command()
+def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: Out) -> None:
+    """Write a run's map for other programs: PLY, PCD, OBJ, GLB, clouds and objects by class, a floor plan."""
+    from semslam.runs.export import export_run
+
+    for what, path in export_run(run, out):
+        typer.echo(f"{what + ':':<17}{path}")
+    if not (run / "mesh.ply").is_file():
+        typer.echo("no mesh: the run was interrupted (go on with --resume) or made with --no-mesh")

@@ -1,0 +1,1 @@
+"""Commands that make maps, and the doctor that looks at a recording first."""

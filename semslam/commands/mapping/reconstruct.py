@@ -1,0 +1,117 @@
+"""`semslam reconstruct`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated, Any
+
+import typer
+
+from semslam.commands.app import Out, SettingsFile, app, chosen_settings, interruptible, progress, setting
+
+FILES = {"preview": "picture", "map": "surfels", "mesh": "mesh", "trajectory": "trajectory", "metrics": "figures"}
+POSES = "dataset (default, if there) | tracked | refined | predicted | predicted-refined | a file."
+POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
+CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes."
+
+
+@app.command()
+def reconstruct(
+    context: typer.Context,
+    sequence: Annotated[
+        str, typer.Argument(help="Folder or list file of a recording, or 'room' for the built-in one.")
+    ],
+    out: Out,
+    kind: Annotated[str | None, setting("kind", "--kind", "Layout of the sequence; found out where not given.")] = None,
+    camera: Annotated[str | None, setting("camera", "--camera", "camera.yaml, in place of the recording's.")] = None,
+    depth_scale: Annotated[float | None, setting("depth_scale", "--depth-scale", "Depth units a metre.")] = None,
+    depth: Annotated[str | None, setting("slam.perception.depth", "--depth", "sensor (default) | predicted")] = None,
+    labels: Annotated[
+        str | None, setting("slam.perception.labels", "--labels", "predicted (default) | truth | none")
+    ] = None,
+    poses: Annotated[str | None, setting("poses", "--poses", POSES)] = None,
+    pose_weights: Annotated[str | None, setting("pose_weights", "--pose-weights", POSE_WEIGHTS)] = None,
+    classes: Annotated[str | None, setting("slam.perception.classes", "--classes", "nyu13 (default) | nyu40")] = None,
+    label_every: Annotated[
+        int | None, setting("slam.perception.label_every", "--label-every", "Frames between two labelled ones.")
+    ] = None,
+    weights: Annotated[
+        str | None, setting("weights", "--weights", "Weights of the network; bundled ones by default.")
+    ] = None,
+    engine: Annotated[
+        str | None,
+        setting("engine", "--engine", "torch | onnxruntime | openvino; after `calibrate` also ...-int8"),
+    ] = None,
+    corrections: Annotated[str | None, setting("slam.corrections", "--corrections", CORRECTIONS)] = None,
+    helps: Annotated[str | None, typer.Option(hidden=True)] = None,  # what --corrections was called
+    hold_out: Annotated[
+        int | None, setting("hold_out", "--hold-out", "Keep every so many-th frame to judge the map by.")
+    ] = None,
+    loops: Annotated[
+        bool | None, setting("loops", "--loops/--no-loops", "Correct tracked poses where the camera comes back.")
+    ] = None,
+    max_surfels: Annotated[int | None, setting("slam.map.max_surfels", "--max-surfels", "Capacity of the map.")] = None,
+    config: SettingsFile = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting: slam.fusion.gate=0.02. `semslam config --explain` lists them."),
+    ] = None,
+    mesh: Annotated[bool, typer.Option(help="Also write a labelled triangle mesh.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run with other settings, or an unfinished one, in --out.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Look at the map in a window while it grows.")] = False,
+) -> None:
+    """Reconstruct a sequence into a labelled surfel map."""
+    from semslam.depth.corrections import CorrectionsConfig
+    from semslam.runs.config import settings_of
+    from semslam.runs.reconstruct import finish, prepare
+
+    chosen = chosen_settings(context) | {"sequence": sequence}
+    if names := corrections or helps:
+        chosen["slam.corrections"] = CorrectionsConfig.named(names)
+    settings = settings_of(config, chosen, set_ or [])
+    if names and settings.slam.perception.depth != "predicted":
+        raise ValueError(f"{'--corrections' if corrections else '--helps'} is for --depth predicted; leave it out")
+    run = prepare(settings, out, resume=resume, overwrite=overwrite)
+    live = live_view(run) if show else None
+    with interruptible() as interrupted, progress(len(run), "frames") as advance:
+        for _ in run:
+            advance()
+            if live is not None:
+                live()
+            if interrupted():
+                break
+    if len(run):
+        run.save()
+        typer.echo(f"stopped with {len(run)} frames to go; `semslam reconstruct ... --resume` goes on from here: {out}")
+        raise typer.Exit(130)
+    metrics = finish(run, mesh=mesh)
+    typer.echo(
+        f"{metrics['frames_fused']} of {metrics['frames']} frames fused, {metrics['frames_per_second']:.1f} frames/s, "
+        f"{metrics['surfels']} surfels"
+    )
+    for name, what in FILES.items():
+        path = getattr(run.folder, name)
+        if path.is_file():
+            typer.echo(f"{what + ':':<12}{path}")
+    typer.echo(f"look at it:  semslam view {shlex.quote(str(out))}")
+    if live is not None:
+        live.stay()
+
+
+def live_view(run: Any) -> Any:
+    """A window on a run; None, and one line that says so, where there is no display."""
+    from semslam.looking.window import has_display
+
+    if has_display():
+        from semslam.looking.live import LiveView
+
+        try:
+            return LiveView(run, typer.echo)
+        except RuntimeError as error:
+            typer.echo(f"--show: {error}; going on without a window", err=True)
+            return None
+    typer.echo("--show: there is no display; going on without a window", err=True)
+    return None

@@ -1,0 +1,34 @@
+"""`semslam relabel`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semslam.commands.app import Engine, Weights, app, progress
+
+
+@app.command()
+def relabel(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    weights: Weights = None,
+    classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN-relabelled by default.")] = None,
+    engine: Engine = None,
+) -> None:
+    """Fuse another network's labels into the surfels of a run, without running SLAM again."""
+    from semslam.runs import relabel as job
+
+    with progress(0, "frames") as advance:
+        folder = job.relabel(
+            run,
+            out or run.resolve().with_name(run.resolve().name + "-relabelled"),
+            weights=weights,
+            classes=classes,
+            engine=engine,
+            report=lambda _: advance(),
+        )
+    typer.echo(f"labels of {folder.load_metrics()['frames_labelled']} frames fused again: {folder.path}")
+    typer.echo(f"look at it:  semslam view {folder.path}")

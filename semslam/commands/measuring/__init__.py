@@ -1,0 +1,1 @@
+"""Commands that measure maps, trajectories and networks."""

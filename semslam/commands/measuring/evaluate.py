@@ -1,0 +1,89 @@
+"""`semslam evaluate`: of runs, or of another system's map or trajectory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semslam.commands.app import Json, app, only_job
+
+# what is evaluated -> the parameters that go with it
+JOBS = {
+    "runs": ("truth", "with_scale"),
+    "--map": ("map", "reference", "sequence"),
+    "--trajectory": ("trajectory", "reference", "with_scale"),
+}
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of runs; several are pooled as well.")] = None,
+    truth: Annotated[
+        str,
+        typer.Option(help="Surface to compare with: auto | mesh | depth (noise-free) | tsdf | a mesh or cloud."),
+    ] = "auto",
+    map: Annotated[Path | None, typer.Option(help="Mesh or cloud of another system, instead of a run.")] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Trajectory of another system, instead of a run.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="What --map or --trajectory is compared with.")] = None,
+    sequence: Annotated[str | None, typer.Option(help="With --map: count only what its views could see.")] = None,
+    with_scale: Annotated[
+        bool, typer.Option("--with-scale", help="Align trajectories by Sim(3): monocular systems.")
+    ] = False,
+    json: Json = None,
+) -> None:
+    """Evaluate runs, or another system's map or trajectory, against the truth."""
+    from semslam.judging import run as job
+    from semslam.judging.figures import table
+    from semslam.runs.folder import write_json
+
+    jobs = [name for name, given in (("runs", runs), ("--map", map), ("--trajectory", trajectory)) if given]
+    if len(jobs) != 1:
+        raise ValueError("name the folder of a run, or one of --map and --trajectory with --reference")
+    only_job(context, JOBS, jobs[0])
+    if runs:
+        figures = _evaluated(runs, truth, with_scale)
+    elif reference is None:
+        raise ValueError(f"{jobs[0]} needs --reference FILE, what it is compared with")
+    elif trajectory:
+        figures = job.evaluate_trajectory(trajectory, reference, with_scale).figures
+    else:
+        from sequences import open_sequence
+
+        assert map is not None
+        figures = job.evaluate_map(map, reference, open_sequence(sequence) if sequence else None).figures
+    if not runs:
+        typer.echo(table(figures))
+    if json:
+        write_json(json, figures)
+        typer.echo(f"figures: {json}")
+
+
+def _evaluated(runs: list[Path], truth: str, with_scale: bool) -> dict[str, Any]:
+    """Evaluate runs, write figures and plots into their folders; the figures of the one, or of all together."""
+    from semslam.judging import run as job
+    from semslam.judging.figures import table
+    from semslam.judging.plots import plot_errors, plot_trajectory
+    from semslam.runs.folder import TRAJECTORY_PLOTS, RunFolder
+
+    evaluations = {}
+    for run in runs:
+        evaluations[str(run)] = evaluation = job.evaluate_run(run, truth, with_scale=with_scale)
+        folder = RunFolder.open(run)
+        metrics = folder.load_metrics()
+        if "frames" not in metrics:
+            typer.echo(f"{run}: an unfinished run; the figures are of the part that is done", err=True)
+        folder.save_metrics(metrics | evaluation.figures)
+        if evaluation.errors is not None:
+            folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
+        if evaluation.trajectory is not None and evaluation.paths is not None:
+            for name, plot in zip(TRAJECTORY_PLOTS, (plot_trajectory, plot_errors), strict=True):
+                plot(run / name, *evaluation.paths, with_scale)
+        typer.echo(f"{run}\n{table(evaluation.figures)}")
+    if len(runs) == 1:
+        return evaluation.figures
+    figures = job.over_scenes(evaluations)
+    typer.echo(f"{len(runs)} runs, means of scenes and labels pooled\n{table(figures)}")
+    return figures

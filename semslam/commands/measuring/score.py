@@ -1,0 +1,112 @@
+"""`semslam score`: a joint network on labelled images, or a pose network on posed ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semslam.commands.app import Engine, Json, Weights, app, only_job, progress
+
+# what the weights are of -> the parameters that go with it
+JOBS = {"joint weights": ("engine", "classes", "depth_scale"), "pose weights": ("labels", "frames", "out")}
+
+
+@app.command()
+def score(
+    context: typer.Context,
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of color/, label40/, depth/ and split files, a list file of triples, or NYUv2's .mat; "
+            "of pose weights, posed images."
+        ),
+    ],
+    split: Annotated[str | None, typer.Option(help="Split of the data; by default val, for poses test.")] = None,
+    weights: Weights = None,
+    engine: Engine = None,
+    classes: Annotated[str, typer.Option(help="Label set of the data: nyu40 | nyu13 | kitti6")] = "nyu40",
+    depth_scale: Annotated[float, typer.Option(help="Units of the depth files a metre; 256 for KITTI.")] = 1000.0,
+    json: Json = None,
+    labels: Annotated[str | None, typer.Option(help="Pose weights: folder of other label images.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Pose weights: FIRST:LAST of the frames to score.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Pose weights: folder to write pictures to.")] = None,
+) -> None:
+    """Score a network against ground truth and print the paper's table rows.
+
+    Weights of a pose network are scored on posed images: a recording with poses, DeepLoc, Cambridge, a list of poses.
+    """
+    from networks.joint.checkpoints import read_metadata
+    from semslam.runs.folder import write_json
+
+    poses = weights is not None and bool(read_metadata(weights).get("network"))
+    only_job(context, JOBS, "pose weights" if poses else "joint weights")
+    if poses:
+        assert weights is not None
+        figures = _score_poses(data, split, weights, labels, frames, out)
+    else:
+        figures = _score_joint(data, split or "val", weights, engine, classes, depth_scale)
+    if json:
+        write_json(json, figures)
+        typer.echo(f"figures: {json}")
+
+
+def _score_joint(
+    data: Path, split: str, weights: str | None, engine: str | None, classes: str, depth_scale: float
+) -> dict[str, Any]:
+    """Score joint weights and print the tables."""
+    from networks.inference.predictor import Predictor
+    from networks.training.data import Source, open_images
+    from semslam.judging import network as scoring
+    from sequences.images.labelled_images import NYU_CAMERA
+
+    outdoors = classes == "kitti6"
+    network = Predictor.load(weights, classes if outdoors else None, engine)
+    images = open_images(Source(str(data), split, classes=classes, depth_scale=depth_scale))
+    camera = None if outdoors else NYU_CAMERA  # normals are computed with it
+    with progress(len(images), "images") as advance:
+        figures = scoring.score(network, images, classes, camera, report=lambda _: advance())
+    typer.echo(scoring.tables(figures, Path(weights).stem if weights else "bundled"))
+    return figures
+
+
+def _score_poses(
+    data: Path, split: str | None, weights: str, labels: str | None, frames: str | None, out: Path | None
+) -> dict[str, Any]:
+    """Score pose weights, print the table and, where a folder is given, draw the pictures."""
+    from networks.pose.predictor import PosePredictor
+    from networks.pose.samples import PoseSource, open_source
+    from semslam.judging import pose_network as pose_scoring
+    from semslam.judging import pose_pictures
+    from semslam.labels import label_set
+    from sequences.posed import split_to_score
+
+    first, last = _span(frames)
+    split = split or split_to_score(data)
+    images = open_source(PoseSource(str(data), split=split, labels=labels, first=first, last=last))
+    predictor = PosePredictor.load(weights)
+    if predictor.needs_labels and images.labelled is not None:
+        images = images.selected(images.labelled)
+    with progress(len(images), "images") as advance:
+        found = pose_scoring.score_poses(predictor, images, report=lambda _: advance())
+    name = f"{predictor.metadata['network']}, {predictor.metadata['encoder']}"
+    typer.echo(pose_scoring.table(found.figures, name, data.name))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        if found.errors is not None:
+            pose_pictures.pose_graph(out / "poses.png", found.predicted, found.truth, f"{name} on {data.name}")
+            pose_pictures.cumulative_errors(out / "errors.png", {name: found.errors})
+        if "segmentation" in predictor.network.tells and predictor.metadata.get("class_set"):
+            rows = pose_scoring.labelled_examples(predictor, images)
+            pose_pictures.label_rows(out / "labels.png", rows, label_set(predictor.metadata["class_set"]))
+        typer.echo(f"pictures: {out}")
+    return found.figures
+
+
+def _span(frames: str | None) -> tuple[int, int | None]:
+    """First frame and the one after the last of FIRST:LAST, each of which may be left out."""
+    first, colon, last = (frames or ":").partition(":")
+    if not colon or not all(word == "" or word.isdigit() for word in (first, last)):
+        raise ValueError(f"--frames is {frames!r}; expected FIRST:LAST, such as 140: or 0:140")
+    return int(first or 0), int(last) if last else None

@@ -1,0 +1,64 @@
+"""Everything that decides what a run computes: config.yaml in its folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semslam import config as configs
+from semslam.slam import SlamConfig
+
+logger = logging.getLogger(__name__)
+# settings of earlier versions -> their new names; both are dotted
+RENAMED = {"slam.helps": "slam.corrections"}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes; config.yaml in its folder."""
+
+    sequence: str = ""  # folder or list file of the recording, or room[:OPTIONS]
+    kind: str | None = None  # layout of the sequence; null = found out
+    camera: str | None = None  # camera.yaml that replaces what the sequence says of its camera
+    depth_scale: float | None = None  # depth units a metre: in place of what the sequence says
+    poses: str = ""  # dataset | tracked | refined | predicted | predicted-refined | a file; empty = dataset, if there
+    pose_weights: str | None = None  # weights of a pose network, for poses that are predicted or tracked
+    hold_out: int | None = None  # frames: every so many-th one is not fused but kept to judge the map by
+    max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
+    weights: str | None = None  # weights of the joint network; null = the bundled ones
+    loops: bool = True  # whether tracked poses are corrected where the camera comes back
+    engine: str | None = None  # what runs the joint network; null = the best one present
+    slam: SlamConfig = field(default_factory=SlamConfig)
+
+    def open_sequence(self) -> Any:
+        """The `sequences.Sequence` that the run is of."""
+        from sequences import open_sequence
+
+        return open_sequence(self.sequence, self.kind, camera=self.camera, depth_scale=self.depth_scale)
+
+
+def settings_of(
+    file: Path | None, options: Mapping[str, Any] | None = None, assignments: Sequence[str] = ()
+) -> RunConfig:
+    """The settings of a run: the defaults, changed by a YAML file, by options, by assignments, in this order.
+
+    options: values by the dotted names of settings. assignments: such as "slam.fusion.gate=0.02".
+    Raises ValueError, which names the setting, for an unknown one or a wrong value; OSError for a missing file.
+    """
+    config = load(file) if file else RunConfig()
+    config = configs.updated(config, options or {}, "")
+    return configs.updated(config, dict(map(configs.parsed, assignments)), "--set")
+
+
+def load(path: Path, level: int = logging.WARNING) -> RunConfig:
+    """The settings of a YAML file; those of earlier versions are read under their new names, with a hint.
+
+    level: of the hint; a file that a run left behind is nobody's to mend.
+    """
+    values = configs.read(path)
+    for old, new in configs.rename(values, RENAMED):
+        logger.log(level, "%s: the setting %s was renamed to %s", path, old, new)
+    return configs.from_dict(values, RunConfig, str(path))

@@ -1,0 +1,33 @@
+"""How well a map predicts the sensor's depth in frames that it was not made from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from semslam.rendering.splatting import render
+from semslam.runs.run import Run
+
+
+def judged_by_held_out(run: Run) -> dict[str, float]:
+    """The median error of the map's depth in the frames held out, in metres, and the share of depth that it covers.
+
+    A held-out frame is seen from its recorded pose where those were given, else from the pose between its neighbours'.
+    """
+    cloud, trajectory = run.slam.cloud(), run.progress.trajectory()
+    errors, valid = [], 0
+    for index in run.progress.held_out:
+        frame = run.sequence[index]
+        T = frame.T_world_camera if run.config.poses == "dataset" else trajectory.at(frame.timestamp)
+        if T is None or frame.depth is None:
+            continue
+        predicted = render(cloud, frame.camera, T, cull_back=False).depth
+        fusion = run.slam.fusion.config
+        measured = (frame.depth > fusion.near) & (frame.depth < fusion.far)
+        seen = measured & np.isfinite(predicted)
+        errors.append(np.abs(predicted - frame.depth)[seen])
+        valid += int(measured.sum())
+    pooled = np.concatenate(errors) if errors else np.zeros(0)
+    return {
+        "held_out_depth_median_m": float(np.median(pooled)) if len(pooled) else float("nan"),
+        "held_out_coverage": len(pooled) / valid if valid else float("nan"),
+    }

@@ -1,0 +1,48 @@
+"""The networks that a run asks for, loaded from their weights files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semslam.labels import remapping
+from semslam.tracking.predicted_poses import PoseOf
+
+
+def weights_file(weights: str | None = None) -> Path:
+    """The weights file that a name means; the bundled one by default."""
+    from networks.joint import checkpoints
+
+    return Path(weights) if weights else checkpoints.bundled()
+
+
+def predictor(
+    classes: str, weights: str | None = None, engine: str | None = None, shape: tuple[int, int] | None = None
+) -> Any:
+    """The network of a weights file (the bundled one by default) with probabilities of the given classes.
+
+    shape: (height, width) of the images to come; their engine then compiles now, and no frame has to wait for it.
+    """
+    from networks.inference.predictor import Predictor
+
+    network = Predictor.load(weights, engine=engine)
+    if network.label_set != classes:
+        network = network.merged(remapping(network.label_set, classes), classes)
+    if shape is not None:
+        network.outputs(np.zeros((*shape, 3), np.uint8))
+    return network
+
+
+def pose_network(weights: str) -> PoseOf:
+    """The pose network of a weights file; ValueError where it is another network, or needs more than an image."""
+    from networks.pose.predictor import PosePredictor
+
+    network = PosePredictor.load(weights)
+    name = network.metadata["network"]
+    if "pose" not in network.network.tells:
+        raise ValueError(f"{weights}: a {name!r} network tells no pose; name the weights of one that does")
+    if network.needs_labels:
+        raise ValueError(f"{weights}: a {name!r} network reads labels, which a map has none of before it has a pose")
+    return network

@@ -1,0 +1,66 @@
+"""Where a run's poses come from: the data set, tracking, a pose network or a trajectory file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from semslam.frame import Frame, Observation, Tracking
+from semslam.slam import Predict
+from semslam.tracking.given_poses import GivenPoses
+from semslam.tracking.predicted_poses import PoseOf, PredictedPoses, RefinedTrack, proposals
+from semslam.tracking.tracker import Tracker, TrackingConfig
+from semslam.trajectory import read_trajectory
+
+MAX_GAP = 0.1  # seconds between given poses beyond which the one in between is not known
+
+
+class PoseSource(Protocol):
+    """Tracking that can say, before the frame is perceived, where its camera is expected."""
+
+    def __call__(self, observation: Observation, predict: Predict) -> Tracking: ...
+
+    def predicted_pose(self, observation: Observation) -> np.ndarray | None: ...
+
+
+def pose_source(
+    poses: str, sequence: Any, config: TrackingConfig | None = None, pose_of: PoseOf | None = None
+) -> PoseSource:
+    """The tracking that the setting `poses` names: dataset, tracked, refined, predicted, or a trajectory file's.
+
+    pose_of: a pose network; it tells predicted poses, and where a tracked camera that is lost may be.
+    """
+    if poses in ("dataset", "refined") and not sequence.has_poses:
+        raise ValueError(f"`poses` is {poses}: {sequence.name} has no poses; use tracked or a trajectory file")
+    if pose_of is not None and poses not in ("predicted", "predicted-refined", "tracked"):
+        raise ValueError(f"`pose_weights` is for `poses` predicted or tracked, not for {poses}; leave it out")
+    if poses in ("predicted", "predicted-refined"):
+        if pose_of is None:
+            raise ValueError(f"`poses` {poses} needs `pose_weights`, the file of a pose network")
+        return PredictedPoses(pose_of) if poses == "predicted" else RefinedTrack(pose_of, config)
+    if poses == "dataset":
+        return GivenPoses()
+    if poses in ("tracked", "refined"):
+        return Tracker(config, refine=poses == "refined", propose=proposals(pose_of) if pose_of else None)
+    if not Path(poses).exists():
+        raise FileNotFoundError(
+            f"`poses` {poses}: neither dataset, tracked, refined nor predicted, nor a file that exists"
+        )
+    return poses_from(Path(poses), sequence)
+
+
+def poses_from(path: Path, sequence: Any) -> GivenPoses:
+    """Poses of a trajectory file, interpolated to the frames' times; ValueError where the clocks do not meet."""
+    trajectory = read_trajectory(path)
+    if not any(trajectory.at(float(t)) is not None for t in sequence.timestamps):
+        raise ValueError(
+            f"{path}: its times {trajectory.timestamps[0]:.3f} to {trajectory.timestamps[-1]:.3f} s meet none of the "
+            f"frames' {sequence.timestamps[0]:.3f} to {sequence.timestamps[-1]:.3f} s; both must count from one clock"
+        )
+
+    def pose_of(frame: Frame) -> np.ndarray | None:
+        return trajectory.at(frame.timestamp, MAX_GAP)
+
+    return GivenPoses(pose_of, str(path))

@@ -1,0 +1,103 @@
+"""What a run has done so far, besides the map: frames, poses, timings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from semslam.frame import Step
+from semslam.trajectory import Trajectory
+
+
+@dataclass
+class Progress:
+    """What a run has done so far, besides the map."""
+
+    next_index: int = 0
+    indices: list[int] = field(default_factory=list)
+    timestamps: list[float] = field(default_factory=list)
+    poses: list[np.ndarray] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    corrupt: list[int] = field(default_factory=list)
+    held_out: list[int] = field(default_factory=list)
+    loops: int = 0  # closed
+    fused: int = 0
+    reason: str = ""  # why the last lost frame was lost
+    seconds: float = 0.0
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+
+    def trajectory(self) -> Trajectory:
+        """The pose of every frame, by time; of frames with the same time the first.
+
+        Lost frames repeat the last pose; those before the first pose are left out.
+        """
+        timestamps, first = np.unique(np.array(self.timestamps), return_index=True)
+        return Trajectory(timestamps, np.array(self.poses).reshape(-1, 4, 4)[first])
+
+    @property
+    def tracked(self) -> np.ndarray:
+        """(N,) bool: which poses of `trajectory` are of frames that were tracked, not repeated for lost ones."""
+        _, first = np.unique(np.array(self.timestamps), return_index=True)
+        return ~np.isin(np.array(self.indices)[first], self.lost)
+
+    def posed(self) -> dict[int, np.ndarray]:
+        """T_world_camera (4, 4) of every tracked frame, by its index."""
+        lost = set(self.lost)
+        return {index: T for index, T in zip(self.indices, self.poses) if index not in lost}
+
+    def record(self, step: Step) -> None:
+        """Add a step to what is done."""
+        T = step.tracking.T_world_camera
+        if step.tracking.ok:
+            self.fused += step.fused
+        else:
+            self.lost.append(step.frame.index)
+            self.reason = step.tracking.reason
+            if not self.poses:
+                return  # there is not even a last pose to repeat
+            T = self.poses[-1]
+        self.indices.append(step.frame.index)
+        self.timestamps.append(step.frame.timestamp)
+        self.poses.append(T)
+        if step.correction is not None:
+            self.poses = list(step.correction.corrected(self.indices, np.array(self.poses)))
+            self.loops += 1
+        for stage, milliseconds in step.stages_ms.items():
+            self.stages_ms.setdefault(stage, []).append(milliseconds)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What must be kept to go on later; for `from_state`."""
+        arrays = {
+            "run_next_index": np.array(self.next_index),
+            "run_timestamps": np.array(self.timestamps, np.float64),
+            "run_poses": np.array(self.poses, np.float64).reshape(-1, 4, 4),
+            "run_seconds": np.array(self.seconds),
+            "run_loops": np.array(self.loops),
+            "run_fused": np.array(self.fused),
+            "run_reason": np.array(self.reason),
+        }
+        for name in ("indices", "lost", "corrupt", "held_out"):
+            arrays[f"run_{name}"] = np.array(getattr(self, name), np.int64)
+        for stage, values in self.stages_ms.items():
+            arrays[f"run_ms_{stage}"] = np.array(values)
+        return arrays
+
+    @staticmethod
+    def from_state(state: dict[str, np.ndarray]) -> Progress:
+        """The progress whose `state` is among these arrays."""
+        lists: dict[str, Any] = {
+            name: [int(i) for i in state[f"run_{name}"]] for name in ("indices", "lost", "corrupt", "held_out")
+        }
+        return Progress(
+            next_index=int(state["run_next_index"]),
+            timestamps=list(state["run_timestamps"]),
+            poses=list(state["run_poses"]),
+            seconds=float(state["run_seconds"]),
+            loops=int(state["run_loops"]),
+            fused=int(state["run_fused"]),
+            reason=str(state.get("run_reason", "")),
+            stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
+            **lists,
+        )

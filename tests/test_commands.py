@@ -1,0 +1,92 @@
+"""The command line itself: settings, help, and what it says of options that do not go together."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from test_reconstruct import ROOM, refused, semslam
+
+from semslam import config as configs
+from semslam.commands.app import FLAGS, with_flags
+from semslam.runs.config import RunConfig
+from semslam.runs.folder import RunFolder
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    import semslam as package
+
+    assert semslam("--version") == 0
+    assert capsys.readouterr().out.strip() == f"semslam {package.__version__}"
+
+
+def test_slam_and_open_sequence_are_imported_when_asked_for_and_not_before():
+    code = (
+        "import sys, semslam; assert not {'numba', 'sequences', 'semslam.slam'} & set(sys.modules); "
+        "from semslam import Slam, open_sequence; assert Slam.__name__ == 'Slam' and callable(open_sequence)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_imports_nothing_slow():
+    code = (
+        "import sys\nfrom semslam.cli import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "slow = {'torch', 'numba', 'cv2', 'open3d', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_printed_settings_are_a_settings_file(capsys, tmp_path):
+    assert semslam("config", "--set", "slam.fusion.far=7") == 0
+    printed = capsys.readouterr().out
+    (tmp_path / "settings.yaml").write_text(printed)
+    assert configs.load(tmp_path / "settings.yaml", RunConfig).slam.fusion.far == 7.0
+    assert yaml.safe_load(printed)["slam"]["fusion"]["near"] == RunConfig().slam.fusion.near
+
+
+def test_explaining_names_every_setting(capsys):
+    assert semslam("config", "--explain") == 0
+    printed = capsys.readouterr().out
+    for row in configs.explained(RunConfig):
+        assert f"{row.name} = {row.default}\n" in printed
+
+
+def test_any_setting_is_set_from_the_command_line(tmp_path, capsys):
+    options = ["--set", "slam.fusion.far=2.5", "--set", "slam.perception.labels=none", "--no-mesh"]
+    assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *options) == 0
+    assert RunFolder.open(tmp_path / "a").load_config().slam.fusion.far == 2.5
+    line = refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "a", "--set", "slam.fusion.fra=2")
+    assert "unknown setting 'fra'" in line and "far" in line
+
+
+def test_every_option_of_a_setting_sets_a_setting_that_exists():
+    known = {row.name for row in configs.explained(RunConfig)} | {"slam.corrections"}
+    assert set(FLAGS) <= known
+
+
+def test_settings_in_messages_are_shown_as_their_options():
+    assert with_flags("`slam.perception.depth` is 'x'") == "--depth is 'x'"
+    assert with_flags("`slam.fusion.gate` is 'x'") == "`slam.fusion.gate` is 'x'"  # which has no option
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "--map", "a.ply", "--trajectory", "b.txt", "--reference", "c"], "one of --map and --trajectory"),
+        (["evaluate", "run", "--reference", "c"], "--reference is for --map and --trajectory, not for runs"),
+        (["evaluate", "run", "--map", "c"], "name the folder of a run, or one of"),
+        (["evaluate", "--map", "a", "--reference", "b", "--truth", "tsdf"], "--truth is for runs, not for --map"),
+        (["evaluate", "--map", "a", "--reference", "b", "--with-scale"], "--with-scale is for runs and --trajectory"),
+        (["evaluate", "--trajectory", "a", "--reference", "b", "--sequence", "s"], "--sequence is for --map"),
+        (["evaluate", "--trajectory", "a"], "--trajectory needs --reference FILE"),
+        (["score", "--data", "x", "--frames", "1:2"], "--frames is for pose weights, not for joint weights"),
+        (["reconstruct", ROOM, "--out", "x", "--corrections", "all"], "--corrections is for --depth predicted"),
+        (["reconstruct", ROOM, "--out", "x", "--depth", "predicted", "--helps", "magic"], "there is no 'magic'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(capsys, words, said):
+    assert said in refused(capsys, *words)
