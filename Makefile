@@ -1,4 +1,5 @@
-# semslam: `make demo` shows what it does, `make test` checks that it does it. Both set everything up first.
+# semslam: `make demo` shows what it does, `make test` checks that it does it, `make docs` writes its pages. Each of them
+# installs everything first.
 # Debian 12, Ubuntu 22.04 or newer; Python 3.11 or newer. Extra arguments for pip go into PIP_ARGS, for example
 #   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"    (a smaller PyTorch, without CUDA)
 
@@ -12,7 +13,7 @@ DEMO := runs/demo
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo setup test test-all lint format bench clean
+.PHONY: demo setup test test-all lint format docs bench clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -24,14 +25,14 @@ demo: setup
 
 setup: $(INSTALLED)
 
-# The stamp makes the second call instant; it is older than what it depends on when a dependency changes.
+# The stamp makes the second call instant; a change of pyproject.toml or constraints.txt makes it run again.
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "semslam needs Python 3.11 or newer; install it (apt-get install python3.11 \
 	python3.11-venv) or name one: make setup PYTHON=/path/to/python"; exit 1; }
 	@test "$$(uname)" != Linux || PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q libusb-1.0.so.0 || \
 		$(MAKE) --no-print-directory libusb
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[test,engines]"
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[test,engines,docs]"
 	@touch $@
 
 # Open3D 0.20 loads libusb-1.0 when it is imported, and no wheel brings it.
@@ -59,8 +60,12 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest
 
+docs: setup
+	$(BIN)/python docs/build.py docs/site
+	@echo "pages:  docs/site/index.html"
+
 bench: setup
 	$(BIN)/python benchmarks/fusion.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist docs/site *.egg-info .pytest_cache .ruff_cache .mypy_cache
