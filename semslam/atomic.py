@@ -1,8 +1,9 @@
-"""Files appear whole or not at all."""
+"""Files are written whole or not at all, and only regular files are read."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,3 +25,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def contents(path: str | Path, largest: int = 1 << 30) -> bytes:
+    """The bytes of a regular file of at most `largest` bytes.
+
+    Pipes and devices are refused before they are opened: reading one could wait, or go on, for ever. Raises
+    FileNotFoundError where there is nothing, other OSErrors where it cannot be read, ValueError for what is no file or
+    too large for one; each names the path.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or a device"
+        raise ValueError(f"{path}: is a {kind}, expected a file")
+    if found.st_size > largest:
+        raise ValueError(f"{path}: has {found.st_size / 1e6:.0f} MB, expected at most {largest / 1e6:.0f} MB")
+    return Path(path).read_bytes()

@@ -1,0 +1,35 @@
+"""Files are written whole or not at all, and only regular files are read."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from semslam.atomic import contents, replacing
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "map.npz"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_regular_file_is_read_whole_also_through_a_link(tmp_path):
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b").symlink_to("a")
+    assert contents(tmp_path / "b") == b"content"
+
+
+def test_pipes_devices_folders_and_huge_files_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 40)  # sparse: takes no room
+    for path in (tmp_path / "pipe", tmp_path, tmp_path / "huge", "/dev/zero"):
+        with pytest.raises(ValueError, match=f"{path}: (is a|has).*expected"):
+            contents(path)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        contents(tmp_path / "missing")
