@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pdoc
 from pdoc.render_helpers import to_html
+from semslam.runs.config import RunConfig
 
 from networks.training.joint import JointTraining
 from networks.training.pose import PoseTraining
 from semslam.config import explained
-from semslam.runs.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("semslam", "networks", "sequences")
