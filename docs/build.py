@@ -1,7 +1,7 @@
 """Writes the documentation from the docstrings and the settings' dataclasses into a folder: `make docs`.
 
-index.html is the README, settings.html lists every setting with its default, unit and meaning, api/ has a page for each
-module (pdoc).
+index.html is the README; settings.html lists every setting with its type, default, unit and meaning; api/ has a page for
+each module, made by pdoc.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ from pathlib import Path
 
 import pdoc
 from pdoc.render_helpers import to_html
-from semslam.runs.config import RunConfig
 
-from networks.training.joint import JointTraining
+from networks.training.data import Source
+from networks.training.joint import JointTraining, Stage
 from networks.training.pose import PoseTraining
 from semslam.config import explained
+from semslam.runs.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("semslam", "networks", "sequences")
-SETTINGS = {  # what a kind of settings file is for -> its dataclass
-    "`semslam reconstruct --config FILE`, or one by one `--set NAME=VALUE`": RunConfig,
-    "`semslam train FILE`, a joint network": JointTraining,
-    "`semslam train FILE` with `kind: pose`, a pose network": PoseTraining,
+SETTINGS = {  # title of a table -> the dataclass that it lists
+    "A run: `semslam reconstruct --config FILE`, or one setting as `--set NAME=VALUE`": RunConfig,
+    "The training of a joint network: `semslam train FILE`": JointTraining,
+    "... one of its `sources`": Source,
+    "... one of its `stages`": Stage,
+    "The training of a pose network: `semslam train FILE` with `kind: pose`": PoseTraining,
 }
+COLUMNS = ("setting", "type", "default", "unit", "meaning")
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>
@@ -44,39 +48,45 @@ img {{ max-width: 100% }}
 
 
 def modules() -> Iterator[str]:
-    """The dotted name of every module and package, so that none is missing because a package names others."""
+    """The dotted name of every module, so that none is missing because its package's `__all__` names others."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def row(cells: Iterator[str], tag: str = "td") -> str:
+    """A row of a table, from cells of HTML."""
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>\n"
+
+
 def settings_page() -> str:
-    """A table of every setting for each kind of settings file."""
-    body = "<h1>Settings</h1>"
-    for use, kind in SETTINGS.items():
-        body += f"<h2>{kind.__name__}</h2>{to_html(use)}<table><tr><th>setting</th><th>type</th><th>default</th><th>unit</th><th>meaning</th></tr>"
+    """A table of settings for each kind of settings file."""
+    body = "<h1>Settings</h1>\n"
+    for title, kind in SETTINGS.items():
+        body += to_html(f"## {title}") + "<table>" + row(iter(COLUMNS), "th")
         for setting in explained(kind):
             name, value, default, unit, meaning = map(html.escape, dataclasses.astuple(setting))
-            body += (
-                f"<tr><td><code>{name}</code></td><td>{value}</td><td><code>{default}</code></td>"
-                f"<td>{unit}</td><td>{meaning}</td></tr>\n"
-            )
-        body += "</table>"
+            body += row(iter((f"<code>{name}</code>", value, f"<code>{default}</code>", unit, meaning)))
+        body += "</table>\n"
     return PAGE.format(title="semslam: settings", body=body)
 
 
+def front_page() -> str:
+    """The README under the picture that a package index could not show."""
+    picture = '<p><img src="kitchen.png" alt="the red kitchen of 7-Scenes as a map: colours left, classes right"></p>'
+    return PAGE.format(title="semslam", body=picture + to_html((ROOT / "README.md").read_text(encoding="utf-8")))
+
+
 def main() -> None:
-    """Write all pages; the folder is made where it does not exist."""
+    """Write all pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs" / "site")
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    picture = '<p><img src="kitchen.png" alt="a kitchen as a map, colours and classes"></p>'
-    readme = to_html((ROOT / "README.md").read_text(encoding="utf-8"))
-    (folder / "index.html").write_text(PAGE.format(title="semslam", body=picture + readme), encoding="utf-8")
-    (folder / "kitchen.png").write_bytes((ROOT / "docs" / "kitchen.png").read_bytes())
+    (folder / "index.html").write_text(front_page(), encoding="utf-8")
     (folder / "settings.html").write_text(settings_page(), encoding="utf-8")
+    (folder / "kitchen.png").write_bytes((ROOT / "docs" / "kitchen.png").read_bytes())
     pdoc.render.configure(docformat="google", show_source=False)
     pdoc.pdoc(*modules(), output_directory=folder / "api")
 
