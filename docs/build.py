@@ -1,7 +1,7 @@
 """Writes the documentation from the docstrings and the settings' dataclasses into a folder: `make docs`.
 
-index.html is the README; settings.html lists every setting with its type, default, unit and meaning; api/ has a page for
-each module, made by pdoc.
+index.html is the README; settings.html lists every setting with its type, default, unit and meaning; api/ has a page
+for each module, made by pdoc.
 """
 
 from __future__ import annotations
