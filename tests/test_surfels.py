@@ -8,7 +8,7 @@ import pytest
 from semslam.camera import Camera
 from semslam.compiled import Pinhole, Pose
 from semslam.engine.chunks import CHUNK, visible_chunks
-from semslam.engine.surfels import MapConfig, SurfelMap
+from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 
 
 def random_points(n: int, extent: float = 3.0, seed: int = 0) -> np.ndarray:
@@ -96,6 +96,17 @@ def test_moving_the_map_keeps_every_surfel():
     after = surfels.position[surfels.slots()]
     order = lambda p: p[np.lexsort(p.T)]  # noqa: E731
     assert np.allclose(order(after), order(before + np.float32([10, 0, 0, 0])), atol=1e-5)
+
+
+def test_a_state_by_blocks_is_the_state_and_no_block_is_large():
+    surfels = filled(300_000)
+    state = surfels.state()
+    for part in surfels.state_parts():
+        blocks = list(part.blocks)
+        assert part.name not in SURFEL_ARRAYS or max(map(len, blocks)) <= 256 * CHUNK < len(surfels)
+        whole = np.concatenate(blocks) if part.shape else blocks[0]
+        assert whole.shape == part.shape and whole.dtype == part.dtype
+        np.testing.assert_array_equal(whole, state[part.name])
 
 
 def test_chunks_in_view_hold_every_visible_surfel():

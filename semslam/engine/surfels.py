@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from semslam.cloud import SurfelCloud
 from semslam.engine.chunks import CHUNK, MARKED, Surfels, Table, allocate, compact_chunks, find_block, reopen_chunks
 
 logger = logging.getLogger(__name__)
+SURFEL_ARRAYS = ("position", "normal", "color", "seen", "scores")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,15 @@ class Journal(Protocol):
     def compacts(self, surfels: SurfelMap, chunks: np.ndarray) -> None: ...
 
     def moved(self, old: np.ndarray, new: np.ndarray) -> None: ...
+
+
+class StatePart(NamedTuple):
+    """An array of a state, given block by block, so that saving needs no second copy of a large map."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    blocks: Iterator[np.ndarray]  # consecutive rows
 
 
 class SurfelMap:
@@ -142,7 +153,7 @@ class SurfelMap:
     def move(self, positions: np.ndarray, normals: np.ndarray) -> None:
         """Give the surfels of `slots()` new positions and normals (N, 3), and sort them into their cubes again."""
         slots = self.slots()
-        state = {name: getattr(self, name)[slots] for name in ("position", "normal", "color", "seen", "scores")}
+        state = {name: getattr(self, name)[slots] for name in SURFEL_ARRAYS}
         state["position"][:, :3] = positions
         state["normal"][:, :3] = normals
         new_slots = self._replace(state)
@@ -151,17 +162,35 @@ class SurfelMap:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything needed to continue from here bit by bit: for `SurfelMap.from_state`, or numpy.savez."""
-        used = self.n_chunks * CHUNK
-        slots = self.slots()
-        state = {name: getattr(self, name)[:used][slots] for name in ("position", "normal", "color", "seen", "scores")}
+        return {
+            part.name: np.concatenate([np.empty((0, *part.shape[1:]), part.dtype), *part.blocks])
+            if part.shape
+            else next(part.blocks)
+            for part in self.state_parts()
+        }
+
+    def state_parts(self) -> Iterator[StatePart]:
+        """`state`, block by block; the map must not change before the last block is taken."""
+        for name in SURFEL_ARRAYS:
+            array = getattr(self, name)
+            yield StatePart(name, array.dtype, (len(self), array.shape[1]), self._blocks(array))
         occupied = np.flatnonzero(self._block_keys != -1)
-        order = np.argsort(self._block_keys[occupied])
-        state["counts"] = self.counts[: self.n_chunks].copy()
-        state["origins"] = self.origins[: self.n_chunks].copy()
-        state["block_keys"] = self._block_keys[occupied][order]
-        state["open_chunks"] = self._open_chunks[occupied][order]
-        state["turned_away"] = np.array(self.rejected)
-        return state
+        occupied = occupied[np.argsort(self._block_keys[occupied])]
+        for name, array in (
+            ("counts", self.counts[: self.n_chunks].copy()),
+            ("origins", self.origins[: self.n_chunks].copy()),
+            ("block_keys", self._block_keys[occupied]),
+            ("open_chunks", self._open_chunks[occupied]),
+            ("turned_away", np.array(self.rejected)),
+        ):
+            yield StatePart(name, array.dtype, array.shape, iter([array]))
+
+    def _blocks(self, array: np.ndarray) -> Iterator[np.ndarray]:
+        """The rows of an array that hold surfels, 256 chunks at a time."""
+        for first in range(0, self.n_chunks, 256):
+            counts = self.counts[first : min(first + 256, self.n_chunks)]
+            within = np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
+            yield array[first * CHUNK : (first + len(counts)) * CHUNK][within]
 
     @staticmethod
     def from_state(state: dict[str, np.ndarray], config: MapConfig | None = None) -> SurfelMap:
@@ -177,7 +206,7 @@ class SurfelMap:
             size *= 2
         surfels._fill_blocks(state["block_keys"], state["open_chunks"], size)
         slots = surfels.slots()
-        for name in ("position", "normal", "color", "seen", "scores"):
+        for name in SURFEL_ARRAYS:
             getattr(surfels, name)[slots] = state[name]
         surfels.rejected = int(state["turned_away"])
         surfels.full = surfels.rejected > 0
@@ -230,7 +259,7 @@ class SurfelMap:
 
     def _grow_chunks(self, wanted: int) -> None:
         size = max(wanted, 256)
-        for name in ("position", "normal", "color", "seen", "scores"):
+        for name in SURFEL_ARRAYS:
             old = getattr(self, name)
             new = np.empty((size * CHUNK, old.shape[1]), old.dtype)
             new[: self.n_chunks * CHUNK] = old[: self.n_chunks * CHUNK]
