@@ -231,7 +231,7 @@ def test_a_place_that_is_seen_again_elsewhere_closes_a_global_loop():
     drift = np.stack([poses.exp([*(0.6 * max(i - 6, 0) / 19 * axis), 0, 0, 0]) for i in keyframes.indices])
     bent = Correction(np.array(keyframes.indices), drift)
     deform(slam.surfels, bent)
-    tracker.correct(bent.corrected, 24)
+    tracker.world_moved(bent)
     T = keyframes.T_world_camera
     closer.edges = [replace(e, T_i_j=poses.inverse(T[e.i]) @ T[e.j]) for e in closer.edges if not e.closure]
     # Back at the start.
@@ -240,5 +240,6 @@ def test_a_place_that_is_seen_again_elsewhere_closes_a_global_loop():
     keyframes.add(25, drifted, keyframes.ferns.code(observation))
     correction = closer(observation, Tracking(drifted, ok=True), slam.surfels, slam.fusion)
     assert correction is not None
+    tracker.world_moved(correction)
     assert {edge.i for edge in closer.edges if edge.closure} <= {0, 1, 2}
     assert np.linalg.norm(keyframes.T_world_camera[-1][:3, 3] - frames[1].T_world_camera[:3, 3]) < 0.05

@@ -81,9 +81,9 @@ class LoopCloser(Stage):
     def __call__(
         self, observation: Observation, tracking: Tracking, surfels: SurfelMap, fusion: Fusion
     ) -> Correction | None:
-        """Look for loops if the frame became a keyframe. Where the map was deformed, the tracker was corrected, too.
+        """Look for loops if the frame became a keyframe, and deform the map where one was closed.
 
-        The caller applies the returned correction to the poses that it keeps.
+        The caller tells all stages of the returned correction, and applies it to the poses that it keeps.
         """
         keyframes = self.tracker.keyframes
         if not tracking.ok or len(keyframes) == len(self.snapshots):
@@ -112,7 +112,6 @@ class LoopCloser(Stage):
         self.closed += 1
         correction = Correction.between(keyframes.indices, old, new)
         self._deform(correction, surfels, fusion)
-        self.tracker.correct(correction.corrected, observation.frame.index)
         return correction
 
     def _deform(self, correction: Correction, surfels: SurfelMap, fusion: Fusion) -> None:

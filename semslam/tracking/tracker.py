@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from semslam import poses
-from semslam.frame import Observation, Tracking, View
+from semslam.frame import Frame, Observation, Tracking, View
 from semslam.stage import Stage
 from semslam.tracking.registration import Registrar, Registration, RegistrationConfig
 from semslam.tracking.relocalisation import Ferns, Keyframes
+from semslam.trajectory import Correction
 
 logger = logging.getLogger(__name__)
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
@@ -43,8 +44,8 @@ class TrackingConfig:
 class Tracker(Stage):
     """Tracks one camera against the map; a `Track` for `Slam`. Keeps the motion so far and the keyframes.
 
-    A lost frame changes nothing but the state of being lost: the motion model then starts from the last good pose,
-    and every frame is compared with the keyframes until one fits.
+    A lost frame moves neither the last pose nor the keyframes: the next one is expected at the last good pose, and
+    every frame is compared with the keyframes until one fits.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Tracker(Stage):
         self._registrar: Registrar | None = None
         self._last: tuple[float, np.ndarray] | None = None  # seconds, T_world_camera
         self._last_given: np.ndarray | None = None  # the data set's pose of that frame
+        self._last_index = 0  # of that frame
         self._velocity: np.ndarray | None = None  # (6,) twist a second, camera frame
         self._interval = 0.0  # seconds between the last two frames
         self._unmeasured = 0.0  # metres squared: variance added up over frames that did not determine the pose
@@ -81,7 +83,7 @@ class Tracker(Stage):
             if not tracking.ok:
                 tracking = self._found(observation, predict) or tracking
         if tracking.ok:
-            self.moved_to(tracking.T_world_camera, frame.timestamp, frame.T_world_camera)
+            self._moved_to(frame, tracking.T_world_camera)
             if tracking.sound:
                 self._keep(observation, tracking.T_world_camera)
         if self.lost == tracking.ok:
@@ -142,9 +144,10 @@ class Tracker(Stage):
             self._registrar = Registrar(observation.camera, self.config.registration)
         return self._registrar.register(observation, view, T_prior)
 
-    def moved_to(self, T_world_camera: np.ndarray, timestamp: float, T_given: np.ndarray | None = None) -> None:
-        """Accept a pose; the next prediction starts there. T_given: the data set's pose of the same frame."""
+    def _moved_to(self, frame: Frame, T_world_camera: np.ndarray) -> None:
+        """Accept a pose; the next prediction starts there."""
         self._velocity = None
+        timestamp = frame.timestamp
         if self._last is not None and not self.lost:
             elapsed = timestamp - self._last[0]
             if elapsed <= 0 and not self._time_warned:
@@ -155,17 +158,17 @@ class Tracker(Stage):
             if 0 < abs(elapsed) <= self._gap:  # back in time, too: frames may come in any order
                 self._velocity = poses.log(poses.inverse(self._last[1]) @ T_world_camera) / elapsed
             self._interval = abs(elapsed)
-        self._last, self._last_given = (timestamp, T_world_camera), T_given
+        self._last, self._last_given, self._last_index = (timestamp, T_world_camera), frame.T_world_camera, frame.index
 
-    def correct(self, corrected: Callable[[Sequence[int], np.ndarray], np.ndarray], index: int) -> None:
-        """Follow a map that was bent. corrected: new poses of (frame indices, poses); index: the last frame's."""
+    def world_moved(self, correction: Correction) -> None:
+        """Keyframes and the last pose follow the map."""
         keyframes = self.keyframes
         if len(keyframes):
-            keyframes.T_world_camera = [
-                poses.orthonormalized(T) for T in corrected(keyframes.indices, np.stack(keyframes.T_world_camera))
-            ]
+            moved = correction.corrected(keyframes.indices, np.stack(keyframes.T_world_camera))
+            keyframes.T_world_camera = [poses.orthonormalized(T) for T in moved]
         if self._last is not None:
-            self._last = self._last[0], poses.orthonormalized(corrected([index], self._last[1][None])[0])
+            time, T = self._last
+            self._last = time, poses.orthonormalized(correction.corrected([self._last_index], T[None])[0])
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later as if nothing had happened; for `restore`."""
