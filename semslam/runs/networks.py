@@ -41,7 +41,7 @@ def pose_network(weights: str) -> PoseOf:
 
     network = PosePredictor.load(weights)
     name = network.metadata["network"]
-    if "pose" not in network.network.tells:
+    if "pose" not in network.network.tasks:
         raise ValueError(f"{weights}: a {name!r} network tells no pose; name the weights of one that does")
     if network.needs_labels:
         raise ValueError(f"{weights}: a {name!r} network reads labels, which a map has none of before it has a pose")

@@ -97,7 +97,7 @@ def _score_poses(
         if found.errors is not None:
             pose_pictures.pose_graph(out / "poses.png", found.predicted, found.truth, f"{name} on {data.name}")
             pose_pictures.cumulative_errors(out / "errors.png", {name: found.errors})
-        if "segmentation" in predictor.network.tells and predictor.metadata.get("class_set"):
+        if "segmentation" in predictor.network.tasks and predictor.metadata.get("class_set"):
             rows = pose_scoring.labelled_examples(predictor, images)
             pose_pictures.label_rows(out / "labels.png", rows, label_set(predictor.metadata["class_set"]))
         typer.echo(f"pictures: {out}")

@@ -40,5 +40,5 @@ def attend(
     network = Attention.load(weights)
     named = job.read_labels(labels, network.label_set) if labels else None
     numbers = [int(layer) for layer in layers.split(",")]
-    job.attend(network, color, out, asked, numbers, named, worth=VARIANTS[variant])
+    job.attend(network, color, out, asked, numbers, named, weighting=VARIANTS[variant])
     typer.echo(f"figure: {out}")
