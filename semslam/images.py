@@ -1,4 +1,4 @@
-"""Image files as arrays in our units; a file that cannot be one says so in a line."""
+"""Image files as arrays in our units; one clear line where a file cannot be read as one."""
 
 from __future__ import annotations
 

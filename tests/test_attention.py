@@ -179,7 +179,7 @@ def test_a_pose_network_shows_where_its_pose_comes_from(encoder: str, image: np.
     def outputs(image: np.ndarray, labels: np.ndarray | None) -> dict[str, Tensor]:
         return network.outputs(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 128 - 1)
 
-    asked = Attention(network, outputs, network.tells)
+    asked = Attention(network, outputs, network.tasks)
     maps = asked(image, asked.pose_scores(), layers=(2, 4))
     assert list(maps) == [2, 4] and all(heat_map.max() == 1 for heat_map in maps.values())
     with pytest.raises(ValueError, match="no layer 5; there are 1, 2, 3, 4"):
@@ -200,7 +200,7 @@ def test_targets_are_read_and_wrong_ones_named(joint: Attention, image: np.ndarr
         with pytest.raises(ValueError, match="expected class, class:NAME, depth:U,V"):
             parse_target(wrong)
     assert default_target(joint) == Target("class")
-    with pytest.raises(ValueError, match="tells segmentation and depth, not pose"):
+    with pytest.raises(ValueError, match="predicts segmentation and depth, not pose"):
         question(joint, Target("pose"), image)
     with pytest.raises(ValueError, match="pixel 90,3 is outside the image, which is 80x64"):
         question(joint, Target("depth", None, (90, 3)), image)

@@ -187,7 +187,7 @@ def test_every_network_tells_what_it_says_at_any_image_size(name: str) -> None:
     labels = torch.full((2, 65, 90), 255)
     with torch.no_grad():
         found = network.outputs(image, labels)
-    assert tuple(found) == network.tells
+    assert tuple(found) == network.tasks
     shapes = {"pose": (2, 6), "segmentation": (2, 7, 65, 90), "depth": (2, 1, 17, 23)}
     assert {key: tuple(value.shape) for key, value in found.items()} == {key: shapes[key] for key in found}
     if network.reads_labels:
@@ -334,4 +334,4 @@ def test_a_network_that_reads_labels_asks_for_them(tmp_path: Path) -> None:
 
 def test_the_registry_makes_every_network_with_one_set_of_settings() -> None:
     for name in NETWORKS:
-        assert open_network(name, SMALL).tells
+        assert open_network(name, SMALL).tasks

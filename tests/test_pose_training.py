@@ -135,11 +135,11 @@ def test_every_network_takes_a_step_and_is_scored(deeploc: Path, tmp_path: Path,
     lengths = {"tuple_length": 2, "skip": 1, "relative": "motion", "weighting": "uncertainty"}
     figures = train(small(deeploc, tmp_path, network=network, loop=Loop(steps=1), **lengths))
     predictor = PosePredictor.load(tmp_path / "network.safetensors")
-    tells = predictor.network.tells
-    assert ("median_m" in figures) == ("pose" in tells) and ("miou" in figures) == ("segmentation" in tells)
+    tasks = predictor.network.tasks
+    assert ("median_m" in figures) == ("pose" in tasks) and ("miou" in figures) == ("segmentation" in tasks)
     images = open_source(PoseSource(str(deeploc), split="test", labelled_only=True, last=2))
     score = score_poses(predictor, images)
-    assert len(score.predicted) == (len(images) if "pose" in tells else 0)
+    assert len(score.predicted) == (len(images) if "pose" in tasks else 0)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""How trained networks run fast, and what they are asked."""
+"""How trained networks run fast, and where they look."""

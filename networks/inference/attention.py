@@ -32,21 +32,21 @@ from torch import Tensor, nn
 from networks.joint.encoders import MobileNetV2
 from networks.joint.resnet import ResNet
 
-Worth = Callable[[Tensor, Tensor], Tensor]  # features and gradient (B, C, h, w) -> what channels are worth (B, C)
-Score = Callable[[dict[str, Tensor]], Tensor]  # the network's outputs -> what is looked for, one number
+ChannelWeights = Callable[[Tensor, Tensor], Tensor]  # features and gradient (B, C, h, w) -> weights (B, C)
+Score = Callable[[dict[str, Tensor]], Tensor]  # the network's outputs -> the number whose cause is looked for
 LAYERS = (1, 2, 3, 4)  # at 1/4, 1/8, 1/16 and 1/32 of the image
 ROTATION_WEIGHT = float(np.exp(3.0))  # of a rotation in the error of a pose, as it is trained
 MOBILENET_LAYERS = {1: "layer3", 2: "layer4", 3: "layer6", 4: "layer8"}  # the last of each size
 
 
 def paper(features: Tensor, gradient: Tensor) -> Tensor:
-    """What each channel is worth by the paper's formula."""
-    return _worth(gradient, features.sum((2, 3), keepdim=True) * gradient**3)
+    """The weights of the channels by the paper's formula."""
+    return _channel_weights(gradient, features.sum((2, 3), keepdim=True) * gradient**3)
 
 
 def cubed_inside(features: Tensor, gradient: Tensor) -> Tensor:
     """The formula of a widespread implementation, with g^3 inside the sum: g^2 / (2 g^2 + sum_ab A_ab g_ab^3)."""
-    return _worth(gradient, (features * gradient**3).sum((2, 3), keepdim=True))
+    return _channel_weights(gradient, (features * gradient**3).sum((2, 3), keepdim=True))
 
 
 def grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
@@ -57,19 +57,19 @@ def grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
     return gradient.sum((2, 3))
 
 
-def _worth(gradient: Tensor, third: Tensor) -> Tensor:
+def _channel_weights(gradient: Tensor, third: Tensor) -> Tensor:
     below = 2 * gradient.square() + third
     alphas = gradient.square() / torch.where(below == 0, torch.ones_like(below), below)
     return (alphas * F.relu(gradient)).sum((2, 3))
 
 
-VARIANTS: dict[str, Worth] = {"paper": paper, "inside": cubed_inside, "grad-cam": grad_cam}
+VARIANTS: dict[str, ChannelWeights] = {"paper": paper, "inside": cubed_inside, "grad-cam": grad_cam}
 
 
-def heat(features: Tensor, gradient: Tensor, worth: Worth = paper) -> Tensor:
+def heat(features: Tensor, gradient: Tensor, weighting: ChannelWeights = paper) -> Tensor:
     """The map (B, h, w), not negative, of features (B, C, h, w) and the score's gradient by them."""
     features, gradient = features.double(), gradient.double()  # cubes of gradients leave the range of float32
-    return F.relu((worth(features, gradient)[:, :, None, None] * features).sum(1))
+    return F.relu((weighting(features, gradient)[:, :, None, None] * features).sum(1))
 
 
 def encoder_layers(network: nn.Module) -> dict[int, nn.Module]:
@@ -86,7 +86,7 @@ def heat_maps(
     layers: dict[int, nn.Module],
     run: Callable[[], dict[str, Tensor]],
     scores: Sequence[Score],
-    worth: Worth = paper,
+    weighting: ChannelWeights = paper,
 ) -> dict[int, Tensor]:
     """The map (h, w) of each layer: of several scores the sum of their maps.
 
@@ -113,7 +113,7 @@ def heat_maps(
         )
         for (number, f), gradient in zip(features.items(), gradients):
             if gradient is not None:  # a layer that the score does not depend on
-                maps[number] += heat(f.detach(), gradient, worth)[0].cpu()
+                maps[number] += heat(f.detach(), gradient, weighting)[0].cpu()
     return maps
 
 
@@ -182,7 +182,7 @@ class Attention:
 
     Attributes:
         network: the module, in eval mode.
-        tells: what it can be asked for: some of "pose", "segmentation", "depth".
+        tasks: what it predicts: some of "pose", "segmentation", "depth".
         label_set: name of its classes, if it has any.
         needs_labels: whether an image must come with labels.
     """
@@ -191,17 +191,17 @@ class Attention:
         self,
         network: nn.Module,
         outputs: Callable[[np.ndarray, np.ndarray | None], dict[str, Tensor]],
-        tells: Sequence[str],
+        tasks: Sequence[str],
         label_set: str | None = None,
         needs_labels: bool = False,
         statistics: Any = None,
     ) -> None:
         """
         Args:
-            outputs: image (H, W, 3) uint8 RGB, labels (H, W) or None -> what the network tells, by name.
-            statistics: `PoseStatistics` by which the network's positions are reduced.
+            outputs: image (H, W, 3) uint8 RGB, labels (H, W) or None -> the outputs of the network, by name.
+            statistics: `PoseStatistics` that normalise the network's positions.
         """
-        self.network, self.tells, self.label_set = network.eval(), tuple(tells), label_set
+        self.network, self.tasks, self.label_set = network.eval(), tuple(tasks), label_set
         self.needs_labels = needs_labels
         self._outputs, self._statistics = outputs, statistics
 
@@ -255,7 +255,7 @@ class Attention:
 
         metadata = predictor.metadata
         return cls(
-            network, outputs, network.tells, metadata.get("class_set"), predictor.needs_labels, predictor.statistics
+            network, outputs, network.tasks, metadata.get("class_set"), predictor.needs_labels, predictor.statistics
         )
 
     def labels(self, image: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
@@ -269,19 +269,19 @@ class Attention:
         scores: Sequence[Score],
         layers: Sequence[int] = LAYERS,
         labels: np.ndarray | None = None,
-        worth: Worth = paper,
+        weighting: ChannelWeights = paper,
     ) -> dict[int, np.ndarray]:
         """The map (H, W) float32, 0 to 1, of each layer: where what is seen drives the scores.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            scores: what is asked for, see `class_score`, `depth_score`, `pose_scores` and `pose_error`.
+            scores: whose causes are shown, see `class_score`, `depth_score`, `pose_scores` and `pose_error`.
             labels: (H, W) uint8, for the networks that read them beside the image.
         """
         known = encoder_layers(self.network)
         if unknown := [number for number in layers if number not in known]:
             raise ValueError(f"there is no layer {unknown[0]}; there are {', '.join(map(str, known))}")
-        maps = heat_maps({n: known[n] for n in layers}, lambda: self._outputs(image, labels), scores, worth)
+        maps = heat_maps({n: known[n] for n in layers}, lambda: self._outputs(image, labels), scores, weighting)
         return {number: stretched(heat_map, (image.shape[0], image.shape[1])) for number, heat_map in maps.items()}
 
     def pose_scores(self, position: Sequence[float] | None = None) -> list[Score]:

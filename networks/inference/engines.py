@@ -1,4 +1,4 @@
-"""What runs a trained network: PyTorch, ONNX Runtime or OpenVINO, all with the same ends.
+"""What runs a trained network: PyTorch, ONNX Runtime or OpenVINO, all with the same inputs and outputs.
 
 An engine maps an image to the network's outputs: uint8 RGB (H, W, 3) to one float32 array (h, w, C) each, valid until
 the next call. Measured figures stand in benchmarks/inference.py's output; the CUDA engine and the bf16 ones were never

@@ -1,1 +1,1 @@
-"""Networks that tell the camera's pose from one image."""
+"""Networks that predict the camera's pose from one image."""

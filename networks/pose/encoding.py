@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PoseStatistics:
-    """What translations are reduced by before they are learned: (x - mean) / std, a number an axis, metres.
+    """How translations are normalised before they are learned: (x - mean) / std, for each axis, metres.
 
     Rotations are not scaled. Mean 0 and deviation 1 leave metres.
     """
@@ -100,7 +100,7 @@ def relative_motion(first: Tensor, second: Tensor) -> Tensor:
 
 
 def encoded(T_world_camera: np.ndarray, statistics: PoseStatistics | None = None) -> np.ndarray:
-    """Poses (..., 4, 4) as (..., 6) float64: reduced translation, log-quaternion."""
+    """Poses (..., 4, 4) as (..., 6) float64: normalised translation, log-quaternion."""
     from scipy.spatial.transform import Rotation
 
     statistics = statistics or PoseStatistics()

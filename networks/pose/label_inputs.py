@@ -34,8 +34,8 @@ class LabelColors(nn.Module):
         """Take the RGB 0..255 (C, 3) of a label set; they are saved with the weights."""
         if colors.shape != (self.num_classes, 3):
             raise ValueError(f"label colours are {tuple(colors.shape)}, expected ({self.num_classes}, 3)")
-        reduced = (colors.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
-        self.table[: self.num_classes] = reduced.to(self.table.device)
+        normalised = (colors.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+        self.table[: self.num_classes] = normalised.to(self.table.device)
 
     def forward(self, labels: Tensor) -> Tensor:
         return self.table[labels.long()].permute(0, 3, 1, 2)

@@ -1,6 +1,6 @@
 """What a pose network is taught by: distances of poses and of motions, and how the terms are weighed.
 
-A batch is of tuples: poses are (B, T, 6), a translation (reduced by the statistics) and a log-quaternion. T is 1 for
+A batch is of tuples: poses are (B, T, 6), a translation (normalised by the statistics) and a log-quaternion. T is 1 for
 PoseNet. Each term is the mean over its numbers, of the whole batch in a training of several processes.
 """
 

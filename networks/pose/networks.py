@@ -1,11 +1,11 @@
-"""Networks that tell a camera's pose from one image, alone, from its labels, or together with its labels and depth.
+"""Networks that predict a camera's pose from one image, alone, from its labels, or together with its labels and depth.
 
 PoseNet and MapNet are one network (Brahmbhatt et al., CVPR 2018): MapNet is what training on tuples of images makes
 of it. The others are those of a report on multi-task pose regression on DeepLoc (2019): labels as an input
 (`networks.pose.label_inputs`) and as a second output (`multitask`).
 
 Every network has `outputs(image, labels) -> {"pose": (B, 6), "segmentation": (B, C, H, W), "depth": (B, 1, h, w)}`,
-with what it can tell; `forward` returns the pose alone. A pose is (B, 6), see `networks.pose.encoding`.
+with what it predicts; `forward` returns the pose alone. A pose is (B, 6), see `networks.pose.encoding`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PoseNetwork(PoseModel):
 class SegmentationNetwork(PoseModel):
     """Encoder and decoder alone, the other half of the report's comparison."""
 
-    tells = ("segmentation",)
+    tasks = ("segmentation",)
 
     def __init__(self, encoder: str = "resnet34", num_classes: int = 10) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class SegmentationNetwork(PoseModel):
 class MultiTaskNetwork(PoseModel):
     """One encoder; pose and segmentation out."""
 
-    tells = ("pose", "segmentation")
+    tasks = ("pose", "segmentation")
 
     def __init__(
         self, encoder: str = "resnet34", feature: int = 2048, dropout: float = 0.5, num_classes: int = 10
@@ -101,7 +101,7 @@ class JointPoseNetwork(PoseModel):
     `trunk` is a whole `JointNetwork`, so its trained weights load as they are.
     """
 
-    tells = ("pose", "segmentation", "depth")
+    tasks = ("pose", "segmentation", "depth")
 
     def __init__(
         self, encoder: str = "mobilenet_v2", feature: int = 2048, dropout: float = 0.5, num_classes: int = 40

@@ -1,4 +1,4 @@
-"""What pose networks are made of: their common face, the pose's head, the decoder of labels."""
+"""What pose networks are made of: their common interface, the pose's head, the decoder of labels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class PoseModel(nn.Module):
     """What the trainer, the predictor and the scoring know of every network here."""
 
     reads_labels = False  # whether `outputs` needs labels beside the image
-    tells: tuple[str, ...] = ("pose",)  # the keys of `outputs`
+    tasks: tuple[str, ...] = ("pose",)  # the keys of `outputs`
 
     def outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Everything the network tells of normalised images (B, 3, H, W) and labels (B, H, W), 255 = none."""
+        """Everything the network predicts of normalised images (B, 3, H, W) and labels (B, H, W), 255 = none."""
         raise NotImplementedError
 
     def forward(self, image: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -33,7 +33,7 @@ class PoseModel(nn.Module):
         return {name: value.unflatten(0, shape) for name, value in found.items()}
 
     def set_statistics(self, statistics: PoseStatistics) -> None:
-        """Take note, before training, of how translations are reduced; for a network that needs metres."""
+        """Take note, before training, of how translations are normalised; for a network that needs metres."""
 
     def set_colors(self, colors: Tensor) -> None:
         """Take note, before training, of the labels' RGB 0..255 (C, 3); for a network that sees them in colour."""

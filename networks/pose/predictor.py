@@ -21,7 +21,7 @@ from networks.pose.networks import NETWORKS, PoseModel, open_network
 
 @dataclass(frozen=True, eq=False)
 class PosePrediction:
-    """What a pose network tells of one image."""
+    """What a pose network predicts of one image."""
 
     T_world_camera: np.ndarray | None  # (4, 4) float64; None of a network that has no pose
     labels: np.ndarray | None = None  # (H, W) uint8 class ids
@@ -33,7 +33,7 @@ class PosePredictor:
 
     Attributes:
         network: the module, in eval mode.
-        statistics: by which its translations are reduced.
+        statistics: that normalise its translations.
         metadata: of the weights file: `network`, `encoder`, `feature`, `num_classes`, `mean`, `std`, `input_size`
             (height, width), `class_set`, `recipe`, `figures`.
         needs_labels: whether an image must come with labels.
@@ -64,11 +64,11 @@ class PosePredictor:
         """The pose T_world_camera (4, 4) float64 of an image (H, W, 3) uint8 RGB."""
         pose = self.predict(image, labels).T_world_camera
         if pose is None:
-            raise ValueError(f"a {self.metadata['network']!r} network tells no pose; choose the weights of another")
+            raise ValueError(f"a {self.metadata['network']!r} network predicts no pose; choose the weights of another")
         return pose
 
     def predict(self, image: np.ndarray, labels: np.ndarray | None = None) -> PosePrediction:
-        """Everything the network tells of an image (H, W, 3) uint8 RGB, in the image's size.
+        """Everything the network predicts of an image (H, W, 3) uint8 RGB, in the image's size.
 
         Args:
             labels: (h, w) uint8, 255 = none; for the networks that read them.

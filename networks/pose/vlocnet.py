@@ -1,11 +1,11 @@
-"""VLocNet and VLocNet++: the pose of an image, helped by the pose before it, by the motion between, and by its classes.
+"""VLocNet and VLocNet++: the pose of an image from the pose before it, the motion between them, and its classes.
 
 Valada, Radwan and Burgard, "Deep Auxiliary Learning for Visual Localization and Odometry", ICRA 2018 (VLocNet), and
 Radwan, Valada and Burgard, "VLocNet++: Deep Multitask Learning for Semantic Visual Localization and Odometry", RA-L
 2018. No code of theirs is public; this is the smallest form that has each of their ideas:
 
 - a pose stream into which the pose of the image before is fed back;
-- a Siamese odometry stream that sees both images and tells the motion between them;
+- a Siamese odometry stream that sees both images and predicts the motion between them;
 - a geometric consistency loss: the motion between two predicted poses is the true one;
 - VLocNet++: a semantic stream, whose features of the image before are warped by the predicted motion into the image
   and fused with its own, and fused again into the pose stream, by learned weights of the channels.
@@ -126,15 +126,15 @@ class VLocNet(PoseModel):
         self.register_buffer("scale", torch.ones(3))
 
     def set_statistics(self, statistics: PoseStatistics) -> None:
-        """Say how translations are reduced, so that motions are in metres."""
+        """Take note of how translations are normalised, so that motions are in metres."""
         self.scale.copy_(torch.tensor(statistics.std))
 
     def outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         found = self.tuple_outputs(image[:, None], labels)
-        return {name: found[name][:, 0] for name in self.tells}
+        return {name: found[name][:, 0] for name in self.tasks}
 
     def tuple_outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """What is told of images (B, T, 3, H, W) in their order, each helped by the one before.
+        """Predictions of images (B, T, 3, H, W) in their order, each using the one before.
 
         "pose" (B, T, 6), "motion" (B, T - 1, 6) in metres, and of VLocNet++ "segmentation" (B, T, C, H, W).
         """
@@ -195,7 +195,7 @@ class VLocNetPlusPlus(VLocNet):
         num_classes: of the labels.
     """
 
-    tells = ("pose", "segmentation")
+    tasks = ("pose", "segmentation")
 
     def __init__(
         self, encoder: str = "resnet34", feature: int = 2048, dropout: float = 0.5, num_classes: int = 10

@@ -46,7 +46,7 @@ class PoseTraining:
     out: str  # folder of the checkpoints and the log
     sources: tuple[PoseSource, ...]  # all in one world
     validation: PoseSource
-    unlabelled: tuple[PoseSource, ...] = ()  # of MapNet++: their poses tell motions alone
+    unlabelled: tuple[PoseSource, ...] = ()  # of MapNet++: only their motions count
     network: str = "pose"  # a key of networks.pose.networks.NETWORKS
     encoder: str = "resnet34"  # or mobilenet_v2
     imagenet: str | None = None  # weights of the encoder to start from: torchvision's state dict, or a folded .npz
@@ -61,7 +61,7 @@ class PoseTraining:
     relative: str | None = None  # motions within a tuple: difference (the reference's), motion (true ones)
     weighting: str = "geometric"  # of the terms, or uncertainty
     learned_weights: bool = True  # or kept at their start
-    metric: bool = False  # learn metres as they are, in place of translations reduced by mean and deviation
+    metric: bool = False  # learn metres as they are, in place of translations normalised by mean and deviation
     color: float = 0.0  # strength of the random recolouring
     encoder_rate: float = 1e-4
     head_rate: float = 1e-4
@@ -129,7 +129,7 @@ class PoseLearner(nn.Module):
             if distributed.summed((truth > 0).any()[None].float()) > 0:
                 losses["depth"] = inverse_huber(predicted, truth, truth > 0)
         if not losses:
-            raise ValueError("a batch without any truth; name labels for a network that tells labels alone")
+            raise ValueError("a batch without any truth; name labels for a network that predicts labels alone")
         extra = self.network.extra_terms(outputs, batch)
         everyone = len(batch["image"]) * distributed.world()
         loss = torch.stack([self.balance(losses), *extra.values()]).sum()
@@ -152,7 +152,7 @@ class PoseObjective:
         self.statistics = _statistics(config, posed)
         label_set = next((images.label_set for images in posed if images.label_set), None)
         self.num_classes = len(next(i.colors() for i in posed if i.label_set)) if label_set else 1
-        labels, depth = kind.reads_labels or "segmentation" in kind.tells, "depth" in kind.tells
+        labels, depth = kind.reads_labels or "segmentation" in kind.tasks, "depth" in kind.tasks
         found = sorted({i.label_set for i in (*posed, *odometry, validation) if i.label_set})
         if labels and len(found) > 1:
             raise ValueError(f"the sources' labels are of different sets: {', '.join(found)}; choose one")
@@ -254,7 +254,7 @@ def sized(image: np.ndarray, shorter_side: int) -> tuple[int, int]:
 def _opened(source: PoseSource, kind: type[PoseModel]) -> PosedImages:
     """The images of a source; those without labels left out where the network cannot do without."""
     images = open_source(source)
-    if images.label_set is None and (kind.reads_labels or kind.tells == ("segmentation",)):
+    if images.label_set is None and (kind.reads_labels or kind.tasks == ("segmentation",)):
         raise ValueError(
             f"{source.path}: there are no labels, which this network needs; name a folder of them (labels)"
         )
@@ -264,14 +264,14 @@ def _opened(source: PoseSource, kind: type[PoseModel]) -> PosedImages:
 
 
 def _statistics(config: PoseTraining, posed: list[PosedImages]) -> PoseStatistics:
-    """What translations are reduced by; those of a first run of this training, or of the weights it starts from, stay.
+    """How translations are normalised: as in the first run of this training, or in the weights that it starts from.
 
     They are kept in `config.out`, with a mark of the poses: going on with other data would mix two worlds.
     """
     if config.weights is not None:
         metadata = checkpoints.read_metadata(config.weights)
         if "mean" not in metadata:
-            raise ValueError(f"{config.weights}: not the weights of a pose network: it tells no statistics")
+            raise ValueError(f"{config.weights}: not the weights of a pose network: it holds no statistics")
         return PoseStatistics(tuple(metadata["mean"]), tuple(metadata["std"]))
     T = np.concatenate([images.T_world_camera for images in posed])
     mark = hashlib.sha256(np.ascontiguousarray(T.round(6)).tobytes()).hexdigest()[:16]
@@ -313,10 +313,10 @@ def _start(network: PoseModel, config: PoseTraining, posed: list[PosedImages]) -
 def _terms(config: PoseTraining, kind: type[PoseModel]) -> list[str]:
     """The names of the losses that a training may meet."""
     names: list[str] = []
-    if "pose" in kind.tells:
+    if "pose" in kind.tasks:
         prefixes = ["", *(["relative_"] if config.relative else []), *(["odometry_"] if config.unlabelled else [])]
         names += [f"{prefix}{part}" for prefix in prefixes for part in ("translation", "rotation")]
-    return names + [name for name in ("segmentation", "depth") if name in kind.tells]
+    return names + [name for name in ("segmentation", "depth") if name in kind.tasks]
 
 
 def _groups(network: PoseModel, balance: nn.Module, config: PoseTraining) -> list[Group]:

@@ -25,7 +25,7 @@ class PoseScore:
     """What a pose network did on a set of images."""
 
     figures: dict[str, Any]
-    errors: PoseErrors | None  # None of a network that tells no pose
+    errors: PoseErrors | None  # None of a network that predicts no pose
     predicted: np.ndarray  # (N, 4, 4)
     truth: np.ndarray  # (N, 4, 4)
 
@@ -46,9 +46,9 @@ def score_poses(
         raise ValueError(f"{images.source}: has no labels, which this network reads; name a folder of them")
     predicted, matrix = [], None
     labelled = 0
-    tells_labels = "segmentation" in predictor.network.tells
+    predicts_labels = "segmentation" in predictor.network.tasks
     known = predictor.metadata.get("class_set")
-    if (tells_labels or predictor.needs_labels) and images.label_set is not None and images.label_set != known:
+    if (predicts_labels or predictor.needs_labels) and images.label_set is not None and images.label_set != known:
         raise ValueError(f"{images.source}: labels are {images.label_set}, the network's {known}")
     for image in images:
         found = predictor.predict(image.color, image.labels if predictor.needs_labels else None)

@@ -1,6 +1,6 @@
 """A figure of where a network looks: the image, and a heat map over it for each layer of the encoder.
 
-The network is a `networks.inference.attention.Attention`; what it is asked for is a text, "class:chair" for example.
+The network is a `networks.inference.attention.Attention`; its target is given as a text, "class:chair" for example.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KINDS = "class, class:NAME, depth:U,V (pixels), pose or pose:X,Y,Z (metres, the 
 
 @dataclass(frozen=True)
 class Target:
-    """What a network is asked for."""
+    """The prediction whose causes are to be shown."""
 
     kind: str  # class | depth | pose
     class_name: str | None = None  # None = the most frequent class of the image
@@ -44,8 +44,8 @@ def parse_target(text: str) -> Target:
 
 
 def default_target(attention: Any) -> Target:
-    """A pose of a network that tells one, the most frequent class of any other."""
-    return Target("pose" if "pose" in attention.tells else "class")
+    """The pose, of a network that predicts one; of any other the most frequent class."""
+    return Target("pose" if "pose" in attention.tasks else "class")
 
 
 def read_labels(path: str | Path, label_set: str | None) -> np.ndarray:
@@ -72,8 +72,10 @@ class Question:
 def question(attention: Any, target: Target, image: np.ndarray, labels: np.ndarray | None = None) -> Question:
     """What to ask the network; ValueError where it cannot answer."""
     needed = {"class": "segmentation"}.get(target.kind, target.kind)
-    if needed not in attention.tells:
-        raise ValueError(f"this network tells {' and '.join(attention.tells)}, not {needed}; choose another --target")
+    if needed not in attention.tasks:
+        raise ValueError(
+            f"this network predicts {' and '.join(attention.tasks)}, not {needed}; choose another --target"
+        )
     if attention.needs_labels and labels is None:
         raise ValueError("this network reads labels beside the image; name a label image with --labels")
     if target.kind == "pose":
@@ -118,7 +120,7 @@ def attend(
 ) -> dict[int, np.ndarray]:
     """Write the figure of an image (H, W, 3) uint8 RGB to `path`; returns the maps (H, W), 0 to 1, by layer.
 
-    options: of `Attention.__call__`, the formula, `worth`, for example.
+    options: of `Attention.__call__`, the formula, `weighting`, for example.
     """
     asked = question(attention, target or default_target(attention), image, labels)
     maps = attention(image, asked.scores, layers, labels, **options)
@@ -156,7 +158,7 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
             axes[0].contour(region, [0.5], colors="red", linewidths=1.2)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2) / 255
     for axis, (number, heat) in zip(axes[1:], maps.items()):
-        # hot places hide the image least where the map says nothing
+        # hot places hide the image least where the map is low
         cover = 0.25 + 0.5 * heat[..., None]
         axis.imshow((1 - cover) * grey + cover * colormaps["inferno"](heat)[..., :3])
         axis.set_title(f"layer {number}", fontsize=11)
