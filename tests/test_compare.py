@@ -12,10 +12,12 @@ import pytest
 from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
-from semslam.comparison import comparison as compare
 from semslam.comparison import depth_study as compare_depth
+from semslam.comparison import making
+from semslam.comparison.comparison import open_comparisons
 from semslam.comparison.depth_study import SHIFTED, DepthSource, StudiedFrame, best_scale, best_scale_shift, near_edges
 from semslam.comparison.report import Section, Table, number, write_markdown
+from semslam.comparison.variants import Settings, variants_of
 from semslam.judging import run as evaluate
 from semslam.metrics.surface import points_reference
 from semslam.runs import networks
@@ -137,11 +139,11 @@ def test_flat_figures_have_one_name_each(report, figures):
 @pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, network, monkeypatch, capsys):
     monkeypatch.setattr(networks, "predictor", lambda *_: network)
-    settings = compare.Settings()
-    (comparison,) = compare.open_comparisons([ROOM], report, settings, "sensor,predicted_all")
+    settings = Settings()
+    (comparison,) = open_comparisons([ROOM], report, settings, "sensor,predicted_all")
     assert [comparison.prepared(variant) for variant in comparison.variants] == [None, None]
     other = report.parent / "broken"
-    (comparison,) = compare.open_comparisons([ROOM], other, settings, "predicted_all")
+    (comparison,) = open_comparisons([ROOM], other, settings, "predicted_all")
     (variant,) = comparison.variants
     run = comparison.prepared(variant)
     for _ in zip(range(12), run):
@@ -151,9 +153,9 @@ def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, 
     assert len(run) == 8
     for _ in run:
         pass
-    comparison.finish(run)
+    making.finished(run)
     assert (other / "predicted_all" / "map.ply").read_bytes() == (report / "predicted_all" / "map.ply").read_bytes()
-    (comparison,) = compare.open_comparisons([ROOM], other, compare.Settings(classes="nyu13"), "predicted_all")
+    (comparison,) = open_comparisons([ROOM], other, Settings(classes="nyu13"), "predicted_all")
     monkeypatch.setattr(networks, "predictor", lambda *_: KnowingNetwork(open_sequence(ROOM), "nyu13"))
     assert len(comparison.prepared(variant)) == 20  # other settings: from the start
 
@@ -161,15 +163,15 @@ def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, 
 @pytest.mark.slow
 def test_other_weights_mean_that_a_variant_is_made_again(report, network, monkeypatch, tmp_path):
     monkeypatch.setattr(networks, "predictor", lambda *_: network)
-    monkeypatch.setattr(compare, "weights_digest", lambda _: "another")
-    (comparison,) = compare.open_comparisons([ROOM], tmp_path, compare.Settings(), "sensor")
+    monkeypatch.setattr(making, "weights_digest", lambda _: "another")
+    (comparison,) = open_comparisons([ROOM], tmp_path, Settings(), "sensor")
     (variant,) = comparison.variants
     run = comparison.prepared(variant)
     for _ in run:
         pass
-    comparison.finish(run)
+    making.finished(run)
     assert comparison.prepared(variant) is None
-    monkeypatch.setattr(compare, "weights_digest", lambda _: "a third")
+    monkeypatch.setattr(making, "weights_digest", lambda _: "a third")
     assert len(comparison.prepared(variant)) == 20
 
 
@@ -180,7 +182,7 @@ def test_the_commands_beside_the_figures_are_commands_of_ours(figures):
         assert make[:3] == ["semslam", "reconstruct", ROOM]
         assert make[make.index("--out") + 1].endswith(name)
         assert judge[:2] == ["semslam", "evaluate"]
-    assert "--depth predicted --helps all --poses dataset" in figures["variants"]["predicted_all"]["commands"][0]
+    assert "--depth predicted --corrections all --poses dataset" in figures["variants"]["predicted_all"]["commands"][0]
 
 
 @pytest.mark.slow
@@ -207,14 +209,14 @@ def test_wrong_input_is_one_clear_line(capsys, tmp_path):
 
 def test_variants_follow_what_a_sequence_offers():
     sequence = open_sequence(ROOM)
-    names = [variant.name for variant in compare.variants_of(sequence)]
+    names = [variant.name for variant in variants_of(sequence)]
     assert names[:2] == ["sensor", "predicted_raw"]
     assert {"predicted_all", "sensor_tracked", "predicted_all_tracked", "predicted_all_true_labels"} <= set(names)
     assert len(set(names)) == len(names)
     sequence.has_depth, sequence.label_set, sequence.poses = False, None, None
-    names = [variant.name for variant in compare.variants_of(sequence)]
+    names = [variant.name for variant in variants_of(sequence)]
     assert names[0] == "predicted_raw" and names[-1] == "predicted_all"
-    assert all(variant.poses == "tracked" for variant in compare.variants_of(sequence))
+    assert all(variant.poses == "tracked" for variant in variants_of(sequence))
 
 
 def test_the_best_scale_and_shift_are_found_through_outliers():

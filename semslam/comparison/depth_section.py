@@ -10,14 +10,22 @@ import numpy as np
 
 from semslam.comparison import pictures as draw
 from semslam.comparison.comparison import Comparison
-from semslam.comparison.depth_study import DISTANCES, EDGE_STEP, EDGE_WIDTH, NETWORK, SHIFTED, rendered_depth
+from semslam.comparison.depth_study import (
+    DISTANCES,
+    EDGE_STEP,
+    EDGE_WIDTH,
+    NETWORK,
+    SHIFTED,
+    DepthStudy,
+    rendered_depth,
+)
 from semslam.comparison.report import Picture, Section, Table, Text, number
 from semslam.labels import LABEL_SETS
 from semslam.metrics.depth import FIGURES, PROTOCOLS
 
 
 def depth(c: Comparison) -> Section | None:
-    study = c.depth
+    study = c.judge.depth
     if study is None or not study.sources[NETWORK].frames:
         return None
     named = c.map_titles()
@@ -72,27 +80,26 @@ def depth(c: Comparison) -> Section | None:
     )
     columns = ("depth", "RMSE m near", "elsewhere", "abs rel near", "elsewhere")
     parts.append(Table("Near depth edges and elsewhere", columns, rows, note))
-    parts += _frames_shown(c)
+    parts += _frames_shown(c, study)
     return Section("Depth, frame by frame", parts)
 
 
-def _frames_shown(c: Comparison) -> Iterable[Picture]:
-    assert c.depth is not None and c.network is not None
+def _frames_shown(c: Comparison, study: DepthStudy) -> Iterable[Picture]:
     maps_shown = []
     for result in c.results:
         if result.variant.name in ("predicted_raw", "predicted_all"):
             maps_shown.append((result, result.folder.load_cloud()[0]))
-    for which, index in zip(("median", "worst"), c.depth.median_and_worst()):
-        found = c.depth.frame(index, c.network)
+    for which, index in zip(("median", "worst"), study.median_and_worst()):
+        found = study.frame(index, c.network)
         if found is None:
             continue
         frame, predicted = found
-        depths = {"network": predicted, "best scale": (c.depth.scales[index] * predicted).astype(np.float32)}
+        depths = {"network": predicted, "best scale": (study.scales[index] * predicted).astype(np.float32)}
         timestamp = float(c.sequence.timestamps[index])
         for result, cloud in maps_shown:
             T = result.estimate.at(timestamp)
             if T is not None:
-                name = "map, raw" if result.variant.helps == "none" else "map, all helps"
+                name = "map, raw" if result.variant.corrections == "none" else "map, all corrections"
                 depths[name] = rendered_depth(cloud, frame.camera, T)
         title = f"The {which} frame: {index}"
         yield Picture(title, (("", draw.depth_frame(frame.color, frame.truth, depths)),))

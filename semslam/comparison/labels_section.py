@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from semslam.comparison import pictures as draw
-from semslam.comparison.comparison import Comparison, VariantResult, rows_of
+from semslam.comparison.comparison import Comparison
+from semslam.comparison.judged import VariantResult
 from semslam.comparison.report import Picture, Section, Table, number
 from semslam.labels import LABEL_SETS
 
@@ -35,7 +36,7 @@ def labels(c: Comparison) -> Section | None:
             f"it. Protocol: {rows[0].evaluation.labels[count].protocol}; absent classes skipped; one scene, so that "
             f"pooled and per-scene figures are the same."
         )
-        parts.append(Table(f"{count} classes", tuple(columns), rows_of(rows, keys), note))
+        parts.append(Table(f"{count} classes", tuple(columns), tuple(r.row(keys) for r in rows), note))
         parts += _by_class(c, rows, count)
     return Section("Labels", parts)
 

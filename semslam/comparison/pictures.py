@@ -18,6 +18,9 @@ from semslam.cloud import SurfelCloud
 from semslam.labels import LabelSet
 from semslam.metrics.segmentation import CalibrationScores, ConfusionMatrix
 from semslam.rendering.coloring import graded
+from semslam.rendering.pictures import picture, picture_camera, shown_colors
+from semslam.rendering.splatting import lit
+from semslam.rendering.viewpoint import overview, up_direction
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c00")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 3)))
@@ -33,9 +36,6 @@ STYLE: Any = {
 
 def overview_of(cloud: SurfelCloud, labels: LabelSet, trajectory: Any) -> tuple[Camera, np.ndarray]:
     """A camera and its pose, T_world_camera, that show most of a map from outside."""
-    from semslam.rendering.pictures import picture_camera
-    from semslam.rendering.viewpoint import overview, up_direction
-
     path = None if trajectory is None else trajectory.T_world_camera
     camera = picture_camera(640, 480)
     return camera, overview(cloud, camera, up_direction(cloud, labels, path), trajectory=path)
@@ -43,16 +43,12 @@ def overview_of(cloud: SurfelCloud, labels: LabelSet, trajectory: Any) -> tuple[
 
 def painted_views(
     cloud: SurfelCloud, labels: LabelSet, errors: np.ndarray | None, view: tuple[Camera, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """The map in its colours, in its classes, and in its distances (N,) to the truth: (H, W, 3) uint8 each."""
-    from semslam.rendering.pictures import picture, shown_colors
-    from semslam.rendering.splatting import lit
-
     camera, T = view
     painted = graded(np.full(len(cloud), np.nan) if errors is None else errors, 0, WORST_ERROR, ERROR_COLORS)
     colors = [shown_colors(cloud, labels, "color", T), shown_colors(cloud, labels, "label", T), lit(painted, cloud, T)]
-    first, second, third = picture(cloud, camera, T, colors)
-    return first, second, third
+    return tuple(picture(cloud, camera, T, colors))
 
 
 # ---------------------------------------------------------------------------------------------- to data URIs

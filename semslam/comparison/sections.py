@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semslam.comparison import pictures as draw
-from semslam.comparison.comparison import Comparison, rows_of
+from semslam.comparison.comparison import Comparison
 from semslam.comparison.depth_section import depth
 from semslam.comparison.depth_study import NETWORK, SCALED, SHIFTED
 from semslam.comparison.labels_section import labels
@@ -51,9 +51,10 @@ def figures_of(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     scenes = {}
     for k, c in enumerate(comparisons, 1):
         variants = {
-            r.variant.name: {**r.figures, "what": r.variant.what, "commands": list(r.commands)} for r in c.results
+            r.variant.name: {**r.figures, "what": r.variant.what, "commands": list(c.commands(r.variant))}
+            for r in c.results
         }
-        study = {name: source.figures() for name, source in c.depth.sources.items()} if c.depth else {}
+        study = {name: source.figures() for name, source in c.judge.depth.sources.items()} if c.judge.depth else {}
         scene = f"{k}_{c.name}" if len(comparisons) > 1 else c.name  # many recordings are called seq-01
         scenes[scene] = {"sequence": c.path, "variants": variants, "depth": study}
     return {"scenes": scenes, "pooled": pooled_figures(comparisons) if len(comparisons) > 1 else {}}
@@ -83,9 +84,9 @@ def summary(c: Comparison) -> Section:
     note = (
         "Surface error: mean distance of the map to the truth; not found: mean distance of the truth to the map; "
         "layered: share of surfels with another one of the same normal 2 to 20 cm before or behind. "
-        "ATE of given poses is 0 by construction. Lines that start with + have one help more than the line above."
+        "ATE of given poses is 0 by construction. Lines that start with + have one correction more than the line above."
     )
-    parts.append(Table("All variants", columns, rows_of(c.results, keys), note))
+    parts.append(Table("All variants", columns, tuple(r.row(keys) for r in c.results), note))
     return Section("What predicted depth costs", parts)
 
 
@@ -96,19 +97,21 @@ def _findings(c: Comparison) -> list[str]:
     def error(name: str) -> float | None:
         return by_name.get(name, {}).get("accuracy_m")
 
-    sensor, raw, helped = error("sensor"), error("predicted_raw"), error("predicted_all")
+    sensor, raw, corrected = error("sensor"), error("predicted_raw"), error("predicted_all")
     found = [f"{c.name}: {len(c.sequence)} frames of {c.sequence.camera.width}x{c.sequence.camera.height} pixels."]
-    if raw is not None and helped is not None:
+    if raw is not None and corrected is not None:
         found[0] += (
-            f" Raw predicted depth makes a map with a mean surface error of {CM * raw:.1f} cm; with all helps it is "
-            f"{CM * helped:.1f} cm, {raw / helped:.1f} times less"
-            if helped < raw
-            else f" The helps do not help here: mean surface error {CM * raw:.1f} cm raw, {CM * helped:.1f} cm with all"
+            f" Raw predicted depth makes a map with a mean surface error of {CM * raw:.1f} cm; with all corrections it "
+            f"is {CM * corrected:.1f} cm, {raw / corrected:.1f} times less"
+            if corrected < raw
+            else " The corrections do not help here: mean surface error "
+            f"{CM * raw:.1f} cm raw, {CM * corrected:.1f} cm with all"
         )
         found[0] += f"; sensor depth makes {CM * sensor:.1f} cm." if sensor is not None else "."
-    if c.depth is not None:
-        limits = {name: c.depth.sources[name].figures() for name in (NETWORK, SCALED, SHIFTED)}
-        scales = np.array(list(c.depth.scales.values()))
+    study = c.judge.depth
+    if study is not None:
+        limits = {name: study.sources[name].figures() for name in (NETWORK, SCALED, SHIFTED)}
+        scales = np.array(list(study.scales.values()))
         sentence = (
             f"The network's own limit: its depth has an RMSE of {limits[NETWORK]['rmse']:.2f} m in single frames, "
             f"{limits[SCALED]['rmse']:.2f} m after the best scale of each frame and {limits[SHIFTED]['rmse']:.2f} m "
@@ -128,20 +131,20 @@ def _findings(c: Comparison) -> list[str]:
 
 
 def maps(c: Comparison) -> Section | None:
-    if not c.pictures:
+    shown = {r.variant.what: r.pictures for r in c.results if r.pictures}
+    if not shown:
         return None
-    shown = {r.variant.name: r.variant.what for r in c.results if r.variant.name in c.pictures}
     error_note = "Distance of each surfel to the truth; one camera for all, chosen for the first map."
     pictures = [
-        Picture("In their colours", tuple((what, draw.photograph(c.pictures[n][0])) for n, what in shown.items())),
+        Picture("In their colours", tuple((what, draw.photograph(views[0])) for what, views in shown.items())),
     ]
-    if c.reference is not None:
-        images = tuple((what, draw.photograph(c.pictures[n][2])) for n, what in shown.items())
+    if c.judge.reference is not None:
+        images = tuple((what, draw.photograph(views[2])) for what, views in shown.items())
         pictures += [
             Picture("Error painted on the maps", images, error_note),
             Picture("Scale of the errors", (("", draw.error_scale()),)),
         ]
-    classes = tuple((what, draw.photograph(c.pictures[n][1])) for n, what in shown.items())
+    classes = tuple((what, draw.photograph(views[1])) for what, views in shown.items())
     pictures.append(Picture("In their classes", classes))
     return Section("The maps", list(pictures))
 
@@ -170,7 +173,7 @@ def trajectory(c: Comparison) -> Section | None:
         f"TUM protocol: {protocol}. Scale: what the estimate must be multiplied by; depth that is wrong in scale makes "
         f"poses that are. Variants with given poses are left out: their error is 0 by construction."
     )
-    parts: list[Any] = [Table("Errors of the tracked poses", columns, rows_of(tracked, keys), note)]
+    parts: list[Any] = [Table("Errors of the tracked poses", columns, tuple(r.row(keys) for r in tracked), note)]
     if found:
         picture = draw.paths(reference.positions, found)
         caption = "Aligned by rigid motions; crosses: lost."
@@ -179,7 +182,7 @@ def trajectory(c: Comparison) -> Section | None:
 
 
 def surface(c: Comparison) -> Section | None:
-    if c.reference is None:
+    if c.judge.reference is None:
         return None
     keys = [("accuracy_m", CM, 2), ("accuracy_median_m", CM, 2), ("completeness_m", CM, 2),
             ("completeness_median_m", CM, 2)]  # fmt: skip
@@ -189,10 +192,10 @@ def surface(c: Comparison) -> Section | None:
     rule = (
         "Accuracy: mean distance of the map to the truth; completeness: of the truth to the map; both after one "
         "point a 2 cm voxel. Visible-region rule: a point counts if a view shows the truth there between the near "
-        f"and the far limit. The truth: {c.reference.protocol}. "
+        f"and the far limit. The truth: {c.judge.reference.protocol}. "
         "Maps of tracked poses were moved rigidly onto the data set's world."
     )
-    parts: list[Any] = [Table("Surface", tuple(columns), rows_of(c.results, keys), rule)]
+    parts: list[Any] = [Table("Surface", tuple(columns), tuple(r.row(keys) for r in c.results), rule)]
     inturn = [r for r in c.results if r.variant.depth == "predicted" and r.variant.poses == "dataset"
               and r.variant.labels == "predicted"]  # fmt: skip
     if len(inturn) > 2:
@@ -201,7 +204,7 @@ def surface(c: Comparison) -> Section | None:
             "map to truth": [CM * (r.figures["accuracy_m"] or np.nan) for r in inturn],
             "truth to map": [CM * (r.figures["completeness_m"] or np.nan) for r in inturn],
         }
-        parts.append(Picture("One help after the other", (("", draw.bars(names, error, "mean distance, cm")),)))
+        parts.append(Picture("One correction after the other", (("", draw.bars(names, error, "mean distance, cm")),)))
     return Section("Surface", parts)
 
 
@@ -235,7 +238,7 @@ def commands(c: Comparison) -> Section:
         )
     ]
     for r in c.results:
-        parts += [Text(f"{r.variant.what} ({r.variant.name})"), Commands(r.commands)]
+        parts += [Text(f"{r.variant.what} ({r.variant.name})"), Commands(c.commands(r.variant))]
     return Section("Every figure again", parts)
 
 

@@ -29,12 +29,14 @@ def compare(
     json: Annotated[Path | None, typer.Option(help="Also write the figures here, flat.")] = None,
 ) -> None:
     """Compare sensor depth with predicted depth, everything else equal: runs, and one report of them."""
-    from semslam.comparison import comparison as job
+    from semslam.comparison.comparison import open_comparisons
+    from semslam.comparison.making import finished
     from semslam.comparison.sections import flat_figures, write
+    from semslam.comparison.variants import Settings
     from semslam.runs.folder import write_json
 
-    settings = job.Settings(classes, config, kind, weights, engine, truth)
-    comparisons = job.open_comparisons(sequences, out, settings, variants)
+    settings = Settings(classes, config, kind, weights, engine, truth)
+    comparisons = open_comparisons(sequences, out, settings, variants)
     for comparison in comparisons:
         for variant in comparison.variants:
             run = comparison.prepared(variant)
@@ -50,7 +52,7 @@ def compare(
                 run.save()
                 typer.echo(f"stopped in {variant.name}, {len(run)} frames to go; the same command goes on from here")
                 raise typer.Exit(130)
-            comparison.finish(run)
+            finished(run)
             typer.echo(f"{comparison.folder(variant)}: {run.progress.seconds:.0f} s")
         with progress(len(comparison.variants), "variants judged") as advance:
             for variant in comparison.variants:

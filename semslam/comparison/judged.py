@@ -1,0 +1,87 @@
+"""Judging variants as `semslam evaluate` would, all of a sequence against the same truth and from the same view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.comparison.depth_study import DepthStudy, moved
+from semslam.comparison.pictures import overview_of, painted_views
+from semslam.comparison.report import number
+from semslam.comparison.variants import Variant
+from semslam.judging.run import FAR, NEAR, Evaluation, evaluate_run, scene_reference, world_alignment
+from semslam.metrics.surface import Reference
+from semslam.metrics.trajectory import absolute_error
+from semslam.perception import Network
+from semslam.runs.folder import RunFolder
+from semslam.trajectory import Trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class VariantResult:
+    """A finished variant and what can be said of it."""
+
+    variant: Variant
+    folder: RunFolder
+    figures: dict[str, Any]  # of metrics.json, the evaluation's among them
+    evaluation: Evaluation
+    estimate: Trajectory  # every frame, in the run's own world
+    tracked: np.ndarray  # (len(estimate),) bool: not lost
+    pictures: tuple[np.ndarray, ...]  # colours, classes, errors: (H, W, 3) uint8 each; none of an empty map
+
+    def row(self, keys: Iterable[tuple[str, float, int]]) -> tuple[str, ...]:
+        """A table's row: its name, and its figures of (name, factor, decimals)."""
+        return (self.variant.what, *(number(self.figures.get(name), d, factor) for name, factor, d in keys))
+
+
+class Judge:
+    """Judges the variants of one sequence, one after the other."""
+
+    def __init__(self, sequence: Any, truth: str, network: Network) -> None:
+        """truth: of the surface, as `scene_reference` reads it. network: of NYU-13 or NYU-40."""
+        self.sequence, self.truth, self.network = sequence, truth, network
+        self.reference: Reference | None = None
+        if (sequence.has_poses and sequence.has_depth) or truth not in ("auto", "depth", "tsdf"):
+            self.reference = scene_reference(sequence, truth)
+        self.depth = DepthStudy(sequence, network, self.reference) if sequence.has_depth else None
+        self._view: tuple[Camera, np.ndarray] | None = None
+
+    def __call__(self, variant: Variant, folder: RunFolder) -> VariantResult:
+        """What can be said of a finished variant; its figures go into its metrics.json too."""
+        network = self.network if variant.labels == "predicted" else None
+        evaluation = evaluate_run(folder.path, self.truth, self.sequence, network, self.reference)
+        progress = folder.load_progress()
+        estimate, tracked = progress.trajectory(), progress.tracked
+        figures = folder.load_metrics() | evaluation.figures
+        figures |= _with_scale(estimate.selected(tracked), self.sequence.trajectory)
+        folder.save_metrics(figures)
+        if evaluation.errors is not None:
+            folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
+        cloud, labels = folder.load_cloud()
+        pictures: tuple[np.ndarray, ...] = ()
+        if len(cloud):
+            if self.depth is not None:
+                self.depth.add_map(variant.name, cloud, progress.posed(), NEAR, FAR)
+            T = np.eye(4)
+            if variant.poses != "dataset" and self.sequence.trajectory is not None and tracked.any():
+                T = world_alignment(estimate.selected(tracked), self.sequence.trajectory)
+            shown = moved(cloud, T)
+            if self._view is None:  # one camera for all variants' pictures, chosen for the first one's map
+                self._view = overview_of(shown, labels, self.sequence.trajectory)
+            pictures = painted_views(shown, labels, evaluation.errors, self._view)
+        return VariantResult(variant, folder, figures, evaluation, estimate, tracked, pictures)
+
+
+def _with_scale(estimate: Trajectory, reference: Trajectory | None) -> dict[str, Any]:
+    """ATE after a similarity, and its scale: a network's depth has a scale of its own, and so have its poses."""
+    if reference is None or len(estimate) < 3:
+        return {}
+    try:
+        error = absolute_error(estimate, reference, with_scale=True)
+    except ValueError:
+        return {}
+    return {"ate_sim3_m": error.rmse, "trajectory_scale": error.alignment.scale}

@@ -1,0 +1,89 @@
+"""Making the run of a variant, as `semslam reconstruct` would make it; one that is done is not made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from semslam.perception import Network
+from semslam.runs import networks
+from semslam.runs.config import RunConfig
+from semslam.runs.folder import RunFolder, write_json
+from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.run import Run
+
+MADE_BY = "variant.json"  # in a variant's folder: the weights that it was made with
+
+
+def is_done(folder: RunFolder, config: RunConfig) -> bool:
+    """Whether a folder holds the finished run of these settings, with figures of what it cost."""
+    return _is_begun(folder, config) and "state_bytes" in (_read_json(folder.metrics) or {})
+
+
+def prepared(folder: RunFolder, config: RunConfig, network: Network) -> Run:
+    """The run of these settings, going on where it was interrupted, else from its first frame.
+
+    network: used where the settings ask for predicted depth or labels.
+    """
+    begun = _is_begun(folder, config)
+    needed = "predicted" in (config.slam.perception.depth, config.slam.perception.labels)
+    run = prepare(config, folder.path, network=network if needed else None, resume=begun, overwrite=True)
+    reset_peak_memory()
+    if not begun:
+        for path in (folder.state, folder.metrics, folder.preview, folder.mesh):  # of other settings or weights
+            path.unlink(missing_ok=True)
+        write_json(folder.path / MADE_BY, {"weights": weights_digest(config.weights)})
+    return run
+
+
+def finished(run: Run) -> None:
+    """Write what a run that came to its end leaves behind, and what it cost."""
+    metrics = finish(run, mesh=False)
+    metrics["peak_memory_bytes"] = peak_memory()
+    metrics["map_bytes"] = run.folder.map.stat().st_size
+    metrics["state_bytes"] = run.folder.state.stat().st_size  # the last figure: a variant that has it is done
+    run.folder.save_metrics(metrics)
+
+
+def weights_digest(weights: str | None) -> str:
+    """A name for the contents of a weights file: bundled ones change while their path does not."""
+    return hashlib.sha256(networks.weights_file(weights).read_bytes()).hexdigest()[:16]
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` count from now on, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """Most bytes of memory that this process held since `reset_peak_memory`; None where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found.group(1)) * 1024 if found else None
+
+
+def _is_begun(folder: RunFolder, config: RunConfig) -> bool:
+    """Whether a folder holds a run of these settings and weights, finished or not."""
+    if not (folder.state.is_file() and folder.config.is_file()):
+        return False
+    if _read_json(folder.path / MADE_BY) != {"weights": weights_digest(config.weights)}:
+        return False
+    try:
+        return folder.load_config() == config
+    except ValueError:  # written by another version, with other settings
+        return False
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
