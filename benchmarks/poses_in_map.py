@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.judging.run import evaluate_run, scene_reference
+from semslam.judging.references import scene_reference
+from semslam.judging.run import evaluate_run
 from semslam.perception import PerceptionConfig
 from semslam.poses import inverse, rotation_angle
 from semslam.runs.config import settings_of

@@ -18,7 +18,7 @@ from semslam.comparison.comparison import open_comparisons
 from semslam.comparison.depth_study import SHIFTED, DepthSource, StudiedFrame, best_scale, best_scale_shift, near_edges
 from semslam.comparison.report import Section, Table, number, write_markdown
 from semslam.comparison.variants import Settings, variants_of
-from semslam.judging import run as evaluate
+from semslam.judging import run_labels
 from semslam.metrics.surface import points_reference
 from semslam.runs import networks
 from sequences import open_sequence
@@ -45,7 +45,7 @@ def report(tmp_path_factory, network):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "predictor", lambda *_: network)
         patch.setattr(compare_depth, "FRAMES", 5)  # enough to see that every figure is there
-        patch.setattr(evaluate, "VOTES", 6)
+        patch.setattr(run_labels, "VOTES", 6)
         assert semslam("compare", ROOM, "--out", out, "--variants", VARIANTS, "--json", out / "flat.json") == 0
     return out
 
@@ -61,7 +61,7 @@ def test_every_variant_is_a_run_that_evaluate_reads(report, network, monkeypatch
     for name in VARIANTS.split(","):
         for file in ("config.yaml", "trajectory.txt", "map.ply", "map.npz", "metrics.json", "preview.png"):
             assert (report / name / file).stat().st_size > 0, (name, file)
-    monkeypatch.setattr(evaluate, "VOTES", 6)
+    monkeypatch.setattr(run_labels, "VOTES", 6)
     before = json.loads((report / "sensor" / "metrics.json").read_text())
     assert semslam("evaluate", report / "sensor") == 0
     assert json.loads((report / "sensor" / "metrics.json").read_text()) == before

@@ -21,7 +21,8 @@ from semslam.judging.map_labels import (
     rendered_probabilities,
     surfel_truth,
 )
-from semslam.judging.run import evaluate_run, over_scenes, scene_reference, world_alignment
+from semslam.judging.references import scene_reference
+from semslam.judging.run import evaluate_run, over_scenes, world_alignment
 from semslam.metrics.segmentation import ConfusionMatrix
 from semslam.rendering.splatting import render
 from semslam.runs import networks

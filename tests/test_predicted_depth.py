@@ -23,7 +23,7 @@ from semslam.depth.corrections import (
 )
 from semslam.engine.fusion import FusionConfig
 from semslam.frame import Frame, Observation, View
-from semslam.judging.run import scene_reference
+from semslam.judging.references import scene_reference
 from semslam.metrics.surface import surface_scores
 from semslam.perception import PerceptionConfig
 from semslam.slam import Slam, SlamConfig

@@ -13,7 +13,8 @@ from semslam.comparison.depth_study import DepthStudy, moved
 from semslam.comparison.pictures import overview_of, painted_views
 from semslam.comparison.report import number
 from semslam.comparison.variants import Variant
-from semslam.judging.run import FAR, NEAR, Evaluation, evaluate_run, scene_reference, world_alignment
+from semslam.judging.references import FAR, NEAR, scene_reference
+from semslam.judging.run import Evaluation, evaluate_run, world_alignment
 from semslam.metrics.surface import Reference
 from semslam.metrics.trajectory import absolute_error
 from semslam.perception import Network

@@ -55,7 +55,7 @@ class SurfaceScores:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ReferenceView:
     """The reference as a camera sees it."""
 
     camera: Camera
@@ -70,7 +70,7 @@ class Reference:
     name: str
     points: np.ndarray  # (M, 3) float32 world, what should be found, about one a 2 cm voxel
     distance: Callable[[np.ndarray], np.ndarray]  # (N, 3) world points -> (N,) metres to the surface
-    views: tuple[View, ...] = ()  # none: everything counts
+    views: tuple[ReferenceView, ...] = ()  # none: everything counts
 
     def judges(self, points: np.ndarray) -> np.ndarray:
         """(N,) bool: whether a view says anything about the place of each point (N, 3)."""
@@ -102,7 +102,7 @@ def voxel_means(points: np.ndarray, voxel: float = VOXEL) -> np.ndarray:
     return (np.stack(sums, axis=1) / count[:, None]).astype(np.float32)
 
 
-def seen_depth(view: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def seen_depth(view: ReferenceView, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For world points (N, 3): their depth z (N,) in a view and the reference's depth (N,) at their pixel, 0 = none."""
     T = poses.inverse(np.asarray(view.T_world_camera, np.float64))
     local = poses.transform(T, points)
@@ -184,7 +184,7 @@ def mesh_reference(
     if camera is not None:
         for T in T_world_camera:
             depth = _cast(scene, camera, T)
-            views.append(View(camera, T, np.where((depth > near) & (depth < far), depth, np.float32(0))))
+            views.append(ReferenceView(camera, T, np.where((depth > near) & (depth < far), depth, np.float32(0))))
     points = _seen_points(views) if views else voxel_means(sampled(vertices, triangles))
     return Reference(name, points, distance, tuple(views))
 
@@ -200,7 +200,7 @@ def depth_reference(
     Its points are kept one a 5 mm voxel, which bounds what the distances can resolve to 2 to 3 mm.
     """
     views = [
-        View(camera, T, np.where((depth > near) & (depth < far), depth, 0).astype(np.float32))
+        ReferenceView(camera, T, np.where((depth > near) & (depth < far), depth, 0).astype(np.float32))
         for camera, depth, T in frames
     ]
     points = _seen_points(views, _FINE)
@@ -309,7 +309,7 @@ def _finite(figure: Callable[[np.ndarray], Any], distances: np.ndarray) -> float
     return value if np.isfinite(value) else float("nan")
 
 
-def _seen_points(views: Iterable[View], voxel: float = VOXEL) -> np.ndarray:
+def _seen_points(views: Iterable[ReferenceView], voxel: float = VOXEL) -> np.ndarray:
     """(N, 3) world points of the views' depth, one a voxel. Gathered in batches, so that memory stays bounded."""
     gathered, fresh = np.zeros((0, 3), np.float32), []
     for view in views:

@@ -35,7 +35,7 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Evaluate runs, or another system's map or trajectory, against the truth."""
-    from semslam.judging import run as job
+    from semslam.judging import foreign
     from semslam.judging.figures import table
     from semslam.runs.folder import write_json
 
@@ -48,12 +48,12 @@ def evaluate(
     elif reference is None:
         raise ValueError(f"{jobs[0]} needs --reference FILE, what it is compared with")
     elif trajectory:
-        figures = job.evaluate_trajectory(trajectory, reference, with_scale).figures
+        figures = foreign.evaluate_trajectory(trajectory, reference, with_scale).figures
     else:
         from sequences import open_sequence
 
         assert map is not None
-        figures = job.evaluate_map(map, reference, open_sequence(sequence) if sequence else None).figures
+        figures = foreign.evaluate_map(map, reference, open_sequence(sequence) if sequence else None).figures
     if not runs:
         typer.echo(table(figures))
     if json:
@@ -63,14 +63,14 @@ def evaluate(
 
 def _evaluated(runs: list[Path], truth: str, with_scale: bool) -> dict[str, Any]:
     """Evaluate runs, write figures and plots into their folders; the figures of the one, or of all together."""
-    from semslam.judging import run as job
     from semslam.judging.figures import table
     from semslam.judging.plots import plot_errors, plot_trajectory
+    from semslam.judging.run import evaluate_run, over_scenes
     from semslam.runs.folder import TRAJECTORY_PLOTS, RunFolder
 
     evaluations = {}
     for run in runs:
-        evaluations[str(run)] = evaluation = job.evaluate_run(run, truth, with_scale=with_scale)
+        evaluations[str(run)] = evaluation = evaluate_run(run, truth, with_scale=with_scale)
         folder = RunFolder.open(run)
         metrics = folder.load_metrics()
         if "frames" not in metrics:
@@ -84,6 +84,6 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool) -> dict[str, Any]
         typer.echo(f"{run}\n{table(evaluation.figures)}")
     if len(runs) == 1:
         return evaluation.figures
-    figures = job.over_scenes(evaluations)
+    figures = over_scenes(evaluations)
     typer.echo(f"{len(runs)} runs, means of scenes and labels pooled\n{table(figures)}")
     return figures

@@ -1,0 +1,45 @@
+"""Maps and trajectories in files of any system against reference files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semslam.geometry.files import read_surface
+from semslam.judging.figures import surface_figures, trajectory_figures
+from semslam.judging.references import file_reference, scene_reference
+from semslam.judging.run import Evaluation
+from semslam.metrics.surface import sampled, surface_errors, surface_scores
+from semslam.metrics.trajectory import trajectory_errors
+from semslam.trajectory import read_trajectory
+
+
+def evaluate_map(path: str | Path, reference: str | Path, sequence: Any = None) -> Evaluation:
+    """A map or mesh of any system against a reference mesh or cloud in the same world frame.
+
+    sequence: whose poses decide what could be seen; without, all of both surfaces counts.
+    """
+    points, triangles = read_surface(path)
+    if len(triangles):
+        points = sampled(points, triangles)
+    truth = file_reference(Path(reference)) if sequence is None else scene_reference(sequence, str(reference))
+    scores = surface_scores(points, truth)
+    return Evaluation(surface_figures(scores), surface=scores, errors=surface_errors(points, truth))
+
+
+def evaluate_trajectory(path: str | Path, reference: str | Path, with_scale: bool = False) -> Evaluation:
+    """A trajectory file of any system against a reference; with_scale aligns by a similarity (monocular systems)."""
+    estimate, truth = read_trajectory(path), read_trajectory(reference)
+    errors = trajectory_errors(estimate, truth, with_scale=with_scale)
+    covered = int(_near_in_time(truth.timestamps, estimate.timestamps).sum())
+    return Evaluation(trajectory_figures(errors, len(truth), len(truth) - covered), errors)
+
+
+def _near_in_time(times: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which times have another within half an interval of the slower clock: motion capture outruns every camera."""
+    interval = max(float(np.median(np.diff(t))) if len(t) > 1 else 0.0 for t in (times, others))
+    after = np.clip(np.searchsorted(others, times), 1, max(len(others) - 1, 1))
+    nearest = np.minimum(np.abs(others[np.minimum(after, len(others) - 1)] - times), np.abs(others[after - 1] - times))
+    return nearest <= 0.501 * interval + 1e-9

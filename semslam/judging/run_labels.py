@@ -1,0 +1,83 @@
+"""How well the labels of a run's map fit the sequence's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.cloud import SurfelCloud, most_probable
+from semslam.frame import Frame, evenly_spread
+from semslam.judging.map_labels import MapLabelScores, rendered_probabilities, surfel_truth
+from semslam.labels import LABEL_SETS, remap_labels, remap_probabilities
+from semslam.perception import Network
+from semslam.rendering.splatting import render
+from semslam.runs import networks
+from semslam.runs.config import RunConfig
+from semslam.runs.progress import Progress
+
+VOTES = 60  # frames that are enough to tell surfels' true labels
+
+
+def label_scores(
+    cloud: SurfelCloud, progress: Progress, sequence: Any, config: RunConfig, network: Network | None
+) -> dict[int, MapLabelScores]:
+    """Scores by the number of classes: of the map's own and, of NYU-40, of the 13 classes that it merges into.
+
+    Empty where map or sequence have no labels, or no table leads from the sequence's labels to the map's. network:
+    in place of the one that `config.weights` names.
+    """
+    settings = config.slam.perception
+    sets = [settings.classes] + (["nyu13"] if settings.classes == "nyu40" else [])
+    if settings.labels == "none" or not sequence.has_labels or cloud.class_probabilities is None or len(cloud) == 0:
+        return {}
+    if sequence.label_set != "nyu40" and sequence.label_set not in sets:
+        return {}
+    if settings.labels == "predicted" and network is None:
+        network = networks.predictor(settings.classes, config.weights, config.engine)
+    pose_of = progress.posed()
+    labelled = [i for i in sequence.labelled_indices if i in pose_of]
+    scores = {name: MapLabelScores(len(LABEL_SETS[name])) for name in sets}
+    scored = [i for i in labelled if i % settings.labels_every == 0]
+    for frame, camera, truth in _labelled_frames(sequence, scored, settings.width):
+        on_map = rendered_probabilities(cloud, render(cloud, camera, pose_of[frame.index], cull_back=False))
+        alone = None
+        if settings.labels == "predicted" and network is not None:
+            alone = network.class_probabilities(frame.color, (camera.width, camera.height))
+        for name in sets:
+            scores[name].add(
+                remap_labels(truth, sequence.label_set, name),
+                _as(on_map, settings.classes, name),
+                None if alone is None else _as(alone, settings.classes, name),
+            )
+    voting = [
+        (camera, pose_of[frame.index], [remap_labels(truth, sequence.label_set, name) for name in sets])
+        for frame, camera, truth in _labelled_frames(sequence, evenly_spread(labelled, VOTES), settings.width)
+    ]
+    truths = surfel_truth(cloud, voting, [len(LABEL_SETS[name]) for name in sets])
+    for name, of_surfels in zip(sets, truths, strict=True):
+        called = most_probable(_as(cloud.class_probabilities, settings.classes, name))
+        scores[name].surfels.add(called[None], of_surfels[None])
+    return {len(LABEL_SETS[name]): found for name, found in scores.items()}
+
+
+def _labelled_frames(
+    sequence: Any, indices: Iterable[int], width: int | None
+) -> Iterator[tuple[Frame, Camera, np.ndarray]]:
+    """Those of the frames that can be read and have labels, with camera and labels at the width of the map's images."""
+    for index in indices:
+        frame = sequence.readable(index)
+        if frame is None or frame.labels is None:
+            continue
+        camera, labels = frame.camera, frame.labels
+        if width is not None and width != camera.width:
+            camera = camera.resized(width, round(camera.height * width / camera.width))
+            labels = cv2.resize(labels, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
+        yield frame, camera, labels
+
+
+def _as(probabilities: np.ndarray, classes: str, name: str) -> np.ndarray:
+    return probabilities if classes == name else remap_probabilities(probabilities, classes, name)
