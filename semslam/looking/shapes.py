@@ -8,6 +8,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
+from semslam.poses import transform
 from semslam.rendering.pictures import PATH_COLOR
 
 FRUSTUM_DEPTH = 0.12  # metres
@@ -34,7 +35,7 @@ def frustum_lines(camera: Camera, T_world_camera: np.ndarray) -> tuple[np.ndarra
     rays = np.column_stack(
         [(corners[:, 0] - camera.cx) / camera.fx, (corners[:, 1] - camera.cy) / camera.fy, np.ones(4)]
     )
-    points = np.vstack([np.zeros(3), rays * FRUSTUM_DEPTH]) @ T_world_camera[:3, :3].T + T_world_camera[:3, 3]
+    points = transform(T_world_camera, np.vstack([np.zeros(3), rays * FRUSTUM_DEPTH]))
     return points, np.array([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1]])
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
-from semslam.compiled import PARALLEL
+from semslam.compiled import PARALLEL, Pinhole, Pose, f32
 
-f32 = np.float32
 BANDS = 16  # enough to keep a few threads busy when the surfels crowd in one part of the image
 NEAR = f32(0.05)  # metres in front of the camera
 
@@ -32,18 +31,6 @@ class Rendering:
     depth: np.ndarray  # (H, W) float32 metres along the view axis, inf = nothing
 
 
-class _Lens(NamedTuple):
-    """A pinhole camera, or a camera with parallel rays whose focal lengths count pixels a metre."""
-
-    fx: np.float32
-    fy: np.float32
-    cx: np.float32
-    cy: np.float32
-    width: int
-    height: int
-    orthographic: bool
-
-
 class _Disks(NamedTuple):
     """The surfels in the camera's frame."""
 
@@ -54,9 +41,10 @@ class _Disks(NamedTuple):
 
 
 @nb.njit(**PARALLEL)
-def _project(positions, normals, R, t, lens, cull, disks):
-    """Fill in the disks of surfels (N, 3) in the world; R, t is T_camera_world. Short rows keep `_draw` quick."""
-    fx, fy, cx, cy, width, height, orthographic = lens
+def _project(positions, normals, T_camera_world, camera, orthographic, cull, disks):
+    """Fill in the disks of surfels (N, 3) in the world. Short rows keep `_draw` quick."""
+    R, t = T_camera_world
+    width, height, fx, fy, cx, cy = camera
     points, axes, radii, rows = disks
     for i in nb.prange(len(positions)):
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
@@ -85,13 +73,13 @@ def _project(positions, normals, R, t, lens, cull, disks):
 
 
 @nb.njit(**PARALLEL)
-def _draw(disks, lens, index, depth):
+def _draw(disks, camera, orthographic, index, depth):
     """Every pixel's nearest disk: the ray of a pixel meets the disk's plane within its radius of the centre.
 
     A disk seen edge-on, or smaller than a pixel, still draws the pixel its centre falls on.
     """
     points, axes, radii, rows = disks
-    fx, fy, cx, cy, width, height, orthographic = lens
+    width, height, fx, fy, cx, cy = camera
     for band in nb.prange(BANDS):
         top, bottom = band * height // BANDS, (band + 1) * height // BANDS
         for i in range(len(points)):
@@ -139,18 +127,14 @@ def render(
     `cull_back` leaves out surfels that face away, so that a room seen from outside is open towards the viewer.
     `orthographic` looks along parallel rays: the camera's focal lengths then count pixels a metre.
     """
-    T_camera_world = poses.inverse(np.asarray(T_world_camera, np.float64))
-    R = np.ascontiguousarray(T_camera_world[:3, :3], f32)
-    t = np.ascontiguousarray(T_camera_world[:3, 3], f32)
     n = len(cloud)
     positions, normals, radii = (np.ascontiguousarray(a, f32) for a in (cloud.positions, cloud.normals, cloud.radii))
     disks = _Disks(np.empty((n, 3), f32), np.empty((n, 3), f32), radii, np.empty((n, 2), np.int16))
-    focal, centre = (f32(camera.fx), f32(camera.fy)), (f32(camera.cx), f32(camera.cy))
-    lens = _Lens(*focal, *centre, camera.width, camera.height, orthographic)
     index = np.full(camera.shape, -1, np.int32)
     depth = np.full(camera.shape, np.inf, f32)
-    _project(positions, normals, R, t, lens, cull_back, disks)
-    _draw(disks, lens, index, depth)
+    T_camera_world = Pose.of(poses.inverse(np.asarray(T_world_camera, np.float64)))
+    _project(positions, normals, T_camera_world, Pinhole.of(camera), orthographic, cull_back, disks)
+    _draw(disks, Pinhole.of(camera), orthographic, index, depth)
     return Rendering(camera, T_world_camera, index, depth)
 
 
