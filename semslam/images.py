@@ -62,24 +62,29 @@ def read_labels(path: Path, set_name: str = "nyu40") -> np.ndarray:
 
 def decode(path: Path, flags: int) -> np.ndarray:
     """The image as OpenCV decodes it; CorruptFrame where the file is missing, cut short or no image."""
-    import cv2
-
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise CorruptFrame(f"{path}: the file is missing", broken_file=True) from None
     except OSError as problem:
         raise CorruptFrame(f"{path}: cannot be read ({problem.strerror})", broken_file=True) from None
+    return decode_bytes(data, path, flags)
+
+
+def decode_bytes(data: bytes, where: object, flags: int) -> np.ndarray:
+    """The image that an image file's bytes hold, as OpenCV decodes it; `where` is named where they hold none."""
+    import cv2
+
     # Decoders differ in what they make of half a file; some return a grey half without a word.
     # Cameras append things after the end mark, and thumbnails have one of their own, near the start.
     end = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
     for start, mark in end.items():
         if data.startswith(start) and data.rfind(mark) < len(data) // 2:
-            raise CorruptFrame(f"{path}: the file is truncated ({len(data)} bytes); copy it again", broken_file=True)
+            raise CorruptFrame(f"{where}: the file is truncated ({len(data)} bytes); copy it again", broken_file=True)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:
         state = "is no image or is damaged" if data else "is empty"
-        raise CorruptFrame(f"{path}: the file {state}; copy it again", broken_file=True)
+        raise CorruptFrame(f"{where}: the file {state}; copy it again", broken_file=True)
     return image
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
+from sequences.recordings.cameras import video
+from sequences.recordings.datasets import kitti_odometry, replica, scannet_folder, scannet_sens
+from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner
 from sequences.room import room
 from sequences.sequence import CorruptFrame, ImageSequence, Mesh, Sequence
 
@@ -34,6 +37,16 @@ READERS: dict[str, Reader] = {
     "open3d": Reader(open3d_folder.open_open3d, open3d_folder.fits, open3d_folder.LAYOUT),
     "nyu-raw": Reader(nyu_raw.open_nyu_raw, nyu_raw.fits, nyu_raw.LAYOUT),
     "sun-rgbd": Reader(sun_rgbd.open_sun_rgbd, sun_rgbd.fits, sun_rgbd.LAYOUT),
+    "kitti-odometry": Reader(kitti_odometry.open_kitti_odometry, kitti_odometry.fits, kitti_odometry.LAYOUT),
+    "scannet-sens": Reader(scannet_sens.open_scannet_sens, scannet_sens.fits, scannet_sens.LAYOUT),
+    "scannet": Reader(scannet_folder.open_scannet_folder, scannet_folder.fits, scannet_folder.LAYOUT),
+    "replica": Reader(replica.open_nice_slam, replica.fits_nice_slam, replica.NICE_SLAM_LAYOUT),
+    "semantic-nerf": Reader(replica.open_semantic_nerf, replica.fits_semantic_nerf, replica.SEMANTIC_NERF_LAYOUT),
+    "record3d": Reader(record3d.open_record3d, record3d.fits, record3d.LAYOUT),
+    "stray-scanner": Reader(stray_scanner.open_stray_scanner, stray_scanner.fits, stray_scanner.LAYOUT),
+    "polycam": Reader(polycam.open_polycam, polycam.fits, polycam.LAYOUT),
+    "arkitscenes": Reader(arkitscenes.open_arkitscenes, arkitscenes.fits, arkitscenes.LAYOUT),
+    "video": Reader(video.open_video, video.fits, video.LAYOUT),
     # The plain folder last: it claims everything with a color/, to say what else it needs.
     "folder": Reader(folder.open_folder, folder.fits, folder.LAYOUT),
 }

@@ -1,0 +1,41 @@
+"""Times of recordings: whatever their clocks count, seconds come out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+UNITS = {1.0: "s", 1e3: "ms", 1e6: "us", 1e9: "ns"}  # ticks a second
+LONGEST_STEP = 4.0  # seconds between frames; slower than that nobody records
+
+
+def ticks_a_second(ticks: np.ndarray) -> float:
+    """1, 1e3, 1e6 or 1e9: in which unit the times (N,) of frames count, told from their size or their steps.
+
+    Times since 1970 tell it by their digits; others by the median step between frames, which lies between 1/1000
+    and 4 seconds. One time alone that is not since 1970 counts as seconds.
+    """
+    ticks = np.asarray(ticks, np.float64)
+    if len(ticks) == 0:
+        return 1.0
+    for unit in UNITS:
+        if 5e8 * unit <= abs(ticks[0]) < 5e9 * unit:  # the years 1985 to 2128
+            return unit
+    steps = np.abs(np.diff(ticks))
+    steps = steps[steps > 0]
+    if len(steps) == 0:
+        return 1.0
+    step = float(np.median(steps))
+    return next((unit for unit in UNITS if step <= LONGEST_STEP * unit), 1e9)
+
+
+def seconds(ticks: np.ndarray) -> np.ndarray:
+    """Times (N,) float64 in seconds."""
+    return np.asarray(ticks, np.float64) / ticks_a_second(ticks)
+
+
+def seconds_or_count(ticks: np.ndarray, fps: float) -> np.ndarray:
+    """Times (N,) in seconds where they increase strictly; where a recorder left them empty, frames at `fps`."""
+    ticks = np.asarray(ticks, np.float64)
+    if len(ticks) > 1 and not np.all(np.diff(ticks) > 0):
+        return np.arange(len(ticks)) / fps
+    return seconds(ticks)

@@ -1,0 +1,200 @@
+"""Recordings whose frames are more than image files of one camera: streams, archives, two cameras, zooming lenses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.frame import UNLABELLED, Frame
+from semslam.images import CorruptFrame
+from sequences.recordings.registration import registered_depth
+from sequences.sequence import Sequence
+
+WORKING_SIZE = 640  # pixels of the longer side that colour keeps beside coarser depth
+SAME_ASPECT = 0.02  # of each other: 1296x968 beside 640x480 is one field of view
+SMOOTH_STEP = 0.02  # of the depth; between samples further apart runs an edge, which no interpolation may bridge
+
+
+class Images(NamedTuple):
+    """The images of one moment as the recording holds them."""
+
+    color: np.ndarray  # (H, W, 3) uint8 RGB, or (H, W) grey
+    depth: np.ndarray | None = None  # (h, w) float32 metres along z, 0 = none
+    labels: np.ndarray | None = None  # (H, W) uint8 ids, 255 = unlabelled
+    camera: Camera | None = None  # of this frame's colour, where it differs from frame to frame
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """The cameras of a recording, and the one camera to which their images are brought.
+
+    Without depth, or with depth of colour's size, that is the colour camera. Beside coarser depth colour is reduced: to
+    the depth's own size where the two have one field of view and 640 pixels suffice for it, else to 640 pixels.
+    Depth of another camera is registered, to colour of no finer resolution, so that no pixel stays without a reading.
+    """
+
+    color: Camera
+    depth: Camera | None = None  # None: there is no depth
+    T_color_depth: np.ndarray | None = None  # (4, 4), metres; None: one optical centre
+
+    @cached_property
+    def camera(self) -> Camera:
+        """The camera of the sequence's frames, without distortion."""
+        color, depth = self.color.undistorted(), self.depth
+        if depth is None or (depth.width, depth.height) == (color.width, color.height):
+            return color
+        longest = max(depth.width, depth.height, WORKING_SIZE)
+        scale = longest / max(color.width, color.height)
+        if self.T_color_depth is not None:
+            scale = depth.fx / color.fx
+        if scale >= 1:
+            return color
+        aspect = (depth.width / depth.height) / (color.width / color.height)
+        if max(depth.width, depth.height) == longest and abs(aspect - 1) < SAME_ASPECT:
+            return color.resized(depth.width, depth.height)
+        return color.resized(round(color.width * scale), round(color.height * scale))
+
+    def color_image(self, image: np.ndarray, camera: Camera | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 in the frames' camera; `camera` where this image's is not the rig's."""
+        if image.ndim == 2:
+            image = np.repeat(image[:, :, None], 3, axis=2)
+        return resampled(image, self.color if camera is None else camera, self.camera)
+
+    def label_image(self, labels: np.ndarray, camera: Camera | None = None) -> np.ndarray:
+        """(H, W) ids in the frames' camera, of an image of colour's size or another of its field of view."""
+        source = (self.color if camera is None else camera).resized(labels.shape[1], labels.shape[0])
+        shift = labels.dtype.type(UNLABELLED)  # wraps around there and back, so that the outside is unlabelled
+        return resampled(labels - shift, source, self.camera, nearest=True) + shift
+
+    def depth_image(self, depth: np.ndarray, camera: Camera | None = None) -> np.ndarray:
+        """(H, W) float32 m in the frames' camera; `camera` where the frame's colour camera is not the rig's."""
+        assert self.depth is not None
+        if self.T_color_depth is not None:
+            undistorted = self.depth.undistort(depth, nearest=True)
+            return registered_depth(undistorted, self.depth.undistorted(), self.camera, self.T_color_depth)
+        source = self.depth if camera is None else camera.resized(self.depth.width, self.depth.height)
+        return resampled_depth(depth, source, self.camera)
+
+
+def resampled(image: np.ndarray, source: Camera, target: Camera, nearest: bool = False) -> np.ndarray:
+    """An image (H, W, ...) of `source` as `target`, without distortion, sees it from the same place; 0 outside.
+
+    `nearest` for ids, and for depth, which is the same along all rays of one optical centre.
+    """
+    import cv2
+
+    image, source = _undistorted(image, source, nearest), source.undistorted()
+    if (source.width, source.height) != (target.width, target.height):
+        shrinks = target.width < source.width
+        how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        image = cv2.resize(image, (target.width, target.height), interpolation=how)
+        source = source.resized(target.width, target.height)
+    sx, sy = source.fx / target.fx, source.fy / target.fy
+    tx, ty = source.cx - sx * target.cx, source.cy - sy * target.cy
+    reach = max(abs(tx), abs(ty), abs(tx + (sx - 1) * target.width), abs(ty + (sy - 1) * target.height))
+    if reach < 0.05:  # pixels, at the worst corner
+        return image
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    affine = np.array([[sx, 0, tx], [0, sy, ty]])
+    return cv2.warpAffine(image, affine, (target.width, target.height), flags=how | cv2.WARP_INVERSE_MAP)
+
+
+def resampled_depth(depth: np.ndarray, source: Camera, target: Camera) -> np.ndarray:
+    """Depth (h, w) float32 m resampled like an image: interpolated on surfaces, the nearest reading at their edges."""
+    nearest = resampled(depth, source, target, nearest=True)
+    if target.width <= source.width:
+        return nearest
+    there = resampled((depth > 0).astype(np.float32), source, target)
+    smooth = resampled(depth, source, target)
+    on_surface = (there > 0.999) & (np.abs(smooth - nearest) < SMOOTH_STEP * nearest)
+    return np.where(on_surface, smooth, nearest)
+
+
+def z_of_ray(ray: np.ndarray, camera: Camera) -> np.ndarray:
+    """Depth (H, W) float32 m along the optical axis of distances from the optical centre, as some renderers write."""
+    return ray * _ray_to_z(camera)
+
+
+@lru_cache(maxsize=4)
+def _ray_to_z(camera: Camera) -> np.ndarray:
+    rays = camera.backproject(np.ones(camera.shape))
+    return (1 / np.linalg.norm(rays, axis=2)).astype(np.float32)
+
+
+def _undistorted(image: np.ndarray, camera: Camera, nearest: bool) -> np.ndarray:
+    import cv2
+
+    if camera.distortion is None:
+        return image
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    return cv2.remap(image, *_undistortion(camera), how)
+
+
+@lru_cache(maxsize=4)
+def _undistortion(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    import cv2
+
+    K, size = camera.K, (camera.width, camera.height)
+    map_u, map_v = cv2.initUndistortRectifyMap(K, np.asarray(camera.distortion), None, K, size, cv2.CV_32FC1)
+    return map_u, map_v
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedSequence(Sequence):
+    """A recording that is decoded frame by frame; how is an argument."""
+
+    name: str
+    rig: Rig
+    timestamps: np.ndarray
+    read: Callable[[int], Images]  # the images of frame i; raises CorruptFrame, for one of a wrong size too
+    poses: tuple[np.ndarray | None, ...] | None = None
+    label_set: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.timestamps) == 0:
+            raise ValueError(f"{self.name}: the sequence has no frames")
+        try:
+            self[0]
+        except CorruptFrame as problem:
+            if not problem.broken_file:  # wrong in kind, and so are all others
+                raise ValueError(str(problem)) from None
+
+    @property
+    def camera(self) -> Camera:  # type: ignore[override]
+        return self.rig.camera
+
+    @property
+    def has_depth(self) -> bool:  # type: ignore[override]
+        return self.rig.depth is not None
+
+    def __getitem__(self, index: int) -> Frame:
+        i = self._checked(index)
+        images = self.read(i)
+        camera = images.camera
+        expected = (self.rig.color if camera is None else camera).shape
+        self._check_size("image", images.color, expected, i)
+        depth = None
+        if images.depth is not None and self.rig.depth is not None:
+            self._check_size("depth", images.depth, self.rig.depth.shape, i)
+            depth = self.rig.depth_image(images.depth, camera)
+        return Frame(
+            index=i,
+            timestamp=float(self.timestamps[i]),
+            color=self.rig.color_image(images.color, camera),
+            camera=self.camera,
+            depth=depth,
+            labels=None if images.labels is None else self.rig.label_image(images.labels, camera),
+            T_world_camera=None if self.poses is None else self.poses[i],
+        )
+
+    def _check_size(self, what: str, image: np.ndarray, expected: tuple[int, int], index: int) -> None:
+        if image.shape[:2] != expected:
+            raise CorruptFrame(
+                f"{self.name}: {what} of frame {index} is {image.shape[1]}x{image.shape[0]}, its camera's is "
+                f"{expected[1]}x{expected[0]}; give the camera of these images with --camera"
+            )

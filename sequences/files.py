@@ -1,0 +1,212 @@
+"""The files of a recording, in a folder or in a zip archive that is read without being unpacked."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from semslam import images
+from semslam.images import CorruptFrame
+
+LARGEST_MEMBER = 1 << 28  # bytes of one unpacked file; an image that claims more is a forgery
+
+
+class Files:
+    """Files by their paths inside a recording, with forward slashes."""
+
+    path: Path
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every file, in the order of its numbers: frame2 before frame10."""
+        return tuple(sorted(self._listed(), key=lambda name: images.natural_key(Path(name.replace("/", "_")))))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file; CorruptFrame where it is missing or damaged."""
+        raise NotImplementedError
+
+    def _listed(self) -> Iterable[str]:
+        raise NotImplementedError
+
+    def root_of(self, marker: str) -> str | None:
+        """What stands before `marker`, a file's path or a folder's with '/' at its end, in the first path with it.
+
+        Archives often hold one folder that holds the recording: 'scan/', or '' where there is none.
+        """
+        for name in self.names:
+            at = f"/{name}".find(f"/{marker}")
+            if at >= 0 and (marker.endswith("/") or at + len(marker) == len(name)):
+                return name[:at]
+        return None
+
+    def where(self, name: str) -> str:
+        """How messages name a file."""
+        return f"{self.path}/{name}"
+
+    def under(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+        """Files directly in a folder ('' = the top) by their names without suffix, in order."""
+        files = (PurePosixPath(name) for name in self.names)
+        here = PurePosixPath(folder)
+        return {
+            file.stem: str(file)
+            for file in files
+            if file.parent == here and file.suffix.lower() in suffixes and not file.name.startswith(".")
+        }
+
+    def image(self, name: str, flags: int | None = None) -> np.ndarray:
+        """An image file as RGB (H, W, 3) uint8, or as OpenCV decodes it with `flags`."""
+        import cv2
+
+        data = self.read(name)
+        if flags is not None:
+            return images.decode_bytes(data, self.where(name), flags)
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        return cv2.cvtColor(images.decode_bytes(data, self.where(name), flags), cv2.COLOR_BGR2RGB)
+
+    def units(self, name: str) -> np.ndarray:
+        """(H, W) of an image of one channel, as stored: depth in units of its own, confidence, ids."""
+        import cv2
+
+        image = self.image(name, cv2.IMREAD_UNCHANGED)
+        if image.ndim != 2:
+            raise CorruptFrame(f"{self.where(name)}: has {image.shape[2]} channels, expected one")
+        return image
+
+    def depth(self, name: str, depth_scale: float = 1000.0) -> np.ndarray:
+        """(H, W) float32 metres of a depth image of whole units, or of a float image or array in metres.
+
+        PNG and TIFF of 16 bits count `depth_scale` units a metre; float TIFF, EXR and .npy hold metres, and .npy of
+        whole numbers counts units. NaN, infinite and negative readings become 0 = none.
+        """
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix == ".npy":
+            raw = read_npy(self.read(name), self.where(name))
+        elif suffix == ".exr":
+            raw = read_exr(self.read(name), self.where(name))
+        else:
+            raw = self.units(name)
+        if raw.dtype == np.uint8 or raw.dtype == bool:
+            raise CorruptFrame(f"{self.where(name)}: depth is {raw.dtype}, expected 16-bit units or float metres")
+        if np.issubdtype(raw.dtype, np.integer):
+            return raw * np.float32(1 / depth_scale)
+        metres = raw.astype(np.float32)
+        return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+
+
+def read_npy(data: bytes, where: str) -> np.ndarray:
+    """The two-dimensional array of numbers of a .npy file; CorruptFrame where it holds anything else."""
+    import io
+
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError):
+        raise CorruptFrame(f"{where}: is no array of numbers (.npy) or is cut short", broken_file=True) from None
+    if array.ndim != 2 or array.dtype.kind not in "iuf":
+        raise CorruptFrame(f"{where}: array is {array.dtype} of shape {array.shape}, expected numbers (H, W)")
+    return array
+
+
+def read_exr(data: bytes, where: str) -> np.ndarray:
+    """(H, W) float32 of an OpenEXR image's one channel, by OpenCV where it was built with EXR, else by OpenEXR."""
+    import os
+    import tempfile
+
+    import cv2
+
+    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None:
+        try:
+            import OpenEXR
+        except ImportError:
+            raise ValueError(
+                f"{where}: this OpenCV reads no EXR; `pip install OpenEXR`, or export depth as PNG or .npy"
+            ) from None
+        with tempfile.NamedTemporaryFile(suffix=".exr") as file:
+            file.write(data)
+            file.flush()
+            try:
+                channels = OpenEXR.File(file.name).channels()
+            except Exception:  # the library raises its own, undocumented ones
+                raise CorruptFrame(f"{where}: is no EXR image or is damaged", broken_file=True) from None
+        image = next(iter(channels.values())).pixels
+    return np.asarray(image if image.ndim == 2 else image[:, :, 0], np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Folder(Files):
+    """Files in a folder."""
+
+    path: Path
+
+    def _listed(self) -> Iterable[str]:
+        return (file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file())
+
+    def read(self, name: str) -> bytes:
+        file = self.path / name
+        try:
+            return file.read_bytes()
+        except FileNotFoundError:
+            raise CorruptFrame(f"{file}: the file is missing", broken_file=True) from None
+        except OSError as problem:
+            raise CorruptFrame(f"{file}: cannot be read ({problem.strerror})", broken_file=True) from None
+
+
+@dataclass(frozen=True, eq=False)
+class Archive(Files):
+    """Files in a zip archive. Nothing is unpacked to disk, so that no path in it can lead outside."""
+
+    path: Path
+    _zip: zipfile.ZipFile = field(init=False, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            archive = zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
+            raise ValueError(f"{self.path}: is no zip archive, or is cut short; copy it again") from None
+        object.__setattr__(self, "_zip", archive)
+
+    def _listed(self) -> Iterable[str]:
+        return (info.filename for info in self._zip.infolist() if not info.is_dir())
+
+    def read(self, name: str) -> bytes:
+        where = self.where(name)
+        try:
+            info = self._zip.getinfo(name)
+        except KeyError:
+            raise CorruptFrame(f"{where}: the file is missing", broken_file=True) from None
+        if info.file_size > LARGEST_MEMBER:
+            raise CorruptFrame(f"{where}: claims {info.file_size} bytes, more than any image", broken_file=True)
+        try:
+            with self._lock:
+                return self._zip.read(info)
+        except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, NotImplementedError, ValueError) as problem:
+            raise CorruptFrame(f"{where}: cannot be unpacked ({problem})", broken_file=True) from None
+
+
+def open_files(path: Path) -> Files:
+    """The files of a folder or of a zip archive; ValueError where a file is no archive."""
+    return Archive(path) if path.is_file() else Folder(path)
+
+
+def is_zip(path: Path, *endings: str) -> bool:
+    """Whether a file is a zip archive that holds a file whose path ends so, for each of `endings`."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+    return all(any(name.endswith(ending) for name in names) for ending in endings)

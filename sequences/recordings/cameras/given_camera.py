@@ -1,0 +1,63 @@
+"""The camera of recordings that do not say it themselves: from camera.yaml beside them, from EXIF, from a field of view."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from semslam.camera import Camera
+from sequences.recordings.folder import read_camera
+
+FULL_FRAME = 36.0  # millimetres, the width that EXIF's "focal length in 35 mm film" refers to
+
+
+def given_camera(
+    path: Path, width: int, height: int, camera: Camera | None, fov: float | None, focal: float | None = None
+) -> Camera:
+    """The camera of images of this size: the one given, else camera.yaml's, else of `fov`, else of EXIF's `focal`.
+
+    path: the recording; camera.yaml lies in it or beside it, there also as NAME.yaml. fov: horizontal, degrees.
+    focal: pixels. A camera of another size but the same aspect is resized. ValueError where there is none or no fit.
+    """
+    beside = [path / "camera.yaml", path.with_suffix(".yaml"), path.parent / "camera.yaml"]
+    written = next((file for file in beside if file.is_file()), None)
+    if camera is None and fov is not None:
+        return camera_of_fov(width, height, fov)
+    if camera is None and written is not None:
+        camera = read_camera(written)[0]
+    if camera is None and focal is not None:
+        return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+    if camera is None:
+        raise ValueError(
+            f"{path}: nothing says what camera took it; write a camera.yaml beside it (width, height, fx, fy, cx, cy), "
+            f"or give its horizontal field of view in degrees with --fov (phones: about 65)"
+        )
+    if abs(camera.width * height - camera.height * width) > 0.01 * camera.width * height:
+        raise ValueError(
+            f"{path}: images are {width}x{height}, but its camera is {camera.width}x{camera.height}, of another aspect"
+        )
+    return camera.resized(width, height)
+
+
+def camera_of_fov(width: int, height: int, fov: float) -> Camera:
+    """The camera of square pixels with this horizontal field of view, in degrees, its axis through the middle."""
+    if not 1 <= fov <= 170:
+        raise ValueError(f"--fov is {fov:g}, expected the horizontal field of view in degrees, 1 to 170")
+    focal = width / 2 / math.tan(math.radians(fov) / 2)
+    return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
+def exif_focal(path: Path, width: int) -> float | None:
+    """The focal length in pixels that an image's EXIF gives (its 35 mm equivalent); None where it has none."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            millimetres = image.getexif().get_ifd(0x8769).get(0xA405)
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+        return None
+    try:
+        millimetres = float(millimetres)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return max(width, 1) * millimetres / FULL_FRAME if millimetres > 0 else None

@@ -1,0 +1,167 @@
+"""A video file as frames by number, decoded one after the other where they are asked for in order."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from semslam.images import CorruptFrame
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+SKIPPED_BY_DECODING = 90  # frames ahead that decoding reaches sooner than seeking
+LEAST_BYTES = 8  # of a frame in a file: a count that leaves less to each is a forgery
+LARGEST_MOOV = 1 << 28  # bytes
+
+
+class VideoFile:
+    """Frames of a video, (H, W, 3) uint8 RGB. Any order is right; increasing order is fast. Safe for threads."""
+
+    def __init__(self, path: Path, upright: bool = True) -> None:
+        """upright: turn frames as the file's rotation says, as players do; else the pixels' own orientation."""
+        self.path, self.upright = path, upright
+        self._lock, self._next = threading.Lock(), 0
+        self._capture = self._opened()
+        times = mp4_times(path) if path.suffix.lower() in (".mp4", ".m4v", ".mov") else None
+        self.timestamps = self._regular_times() if times is None else times  # (N,) float64 seconds
+        first = self.frame(0)
+        self.height, self.width = first.shape[:2]
+
+    def frame(self, index: int) -> np.ndarray:
+        """Frame `index`; CorruptFrame where it cannot be decoded."""
+        import cv2
+
+        with self._lock:
+            if index < self._next or index > self._next + SKIPPED_BY_DECODING:
+                self._seek(index)
+            while self._next < index:
+                if not self._capture.grab():
+                    self._next = 1 << 62
+                    raise self._ends(index)
+                self._next += 1
+            ok, image = self._capture.read()
+            self._next = index + 1 if ok else 1 << 62
+        if not ok or image is None:
+            raise self._ends(index)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def _seek(self, index: int) -> None:
+        """Go to a frame. Not every container seeks to the frame it is told to, so what it says afterwards is checked."""
+        import cv2
+
+        self._capture = self._opened()
+        self._next = 0
+        if index > SKIPPED_BY_DECODING and self._capture.set(cv2.CAP_PROP_POS_FRAMES, index):
+            if round(self._capture.get(cv2.CAP_PROP_POS_FRAMES)) == index:
+                self._next = index
+            else:
+                self._capture = self._opened()
+
+    def _opened(self):
+        import cv2
+
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")  # what is wrong is told in our own line
+        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        if not capture.isOpened():
+            raise ValueError(f"{self.path}: OpenCV cannot open this video; it is damaged, cut short or of no known codec")
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, int(self.upright))
+        return capture
+
+    def _regular_times(self) -> np.ndarray:
+        import cv2
+
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        fps = fps if 0.1 <= fps <= 1000 else 30.0
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        most = self.path.stat().st_size // LEAST_BYTES
+        if not 1 <= count <= most:
+            count = self._counted(most)
+        return np.arange(int(count)) / fps
+
+    def _counted(self, most: int) -> int:
+        """The frames of a file that does not say their number, or lies about it."""
+        count = 0
+        while count < most and self._capture.grab():
+            count += 1
+        self._next = 1 << 62
+        return count
+
+    def _ends(self, index: int) -> CorruptFrame:
+        return CorruptFrame(f"{self.path}: frame {index} cannot be decoded; the video is damaged or cut short", True)
+
+
+def mp4_times(path: Path) -> np.ndarray | None:
+    """When each frame of an MP4 or MOV is shown, (N,) float64 seconds from the first; None where it does not say.
+
+    Phones record at a varying rate: the boxes stts and ctts (ISO/IEC 14496-12) hold each frame's own time.
+    """
+    with path.open("rb") as file:
+        moov = _box(file, b"moov", path.stat().st_size)
+    if moov is None:
+        return None
+    for track in _boxes(moov, b"trak"):
+        media = next(iter(_boxes(track, b"mdia")), b"")
+        handler, header = next(iter(_boxes(media, b"hdlr")), b""), next(iter(_boxes(media, b"mdhd")), b"")
+        if handler[8:12] != b"vide" or len(header) < 24:
+            continue
+        scale = struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0]
+        table = b"".join(_boxes(b"".join(_boxes(media, b"minf")), b"stbl"))
+        durations = _runs(next(iter(_boxes(table, b"stts")), b""), path)
+        offsets = _runs(next(iter(_boxes(table, b"ctts")), b""), path, signed=True)
+        if durations is None or len(durations) == 0 or scale == 0:
+            return None
+        times = np.concatenate([[0], np.cumsum(durations[:-1])])
+        if offsets is not None and len(offsets) == len(times):
+            times = np.sort(times + offsets)  # frames come out in the order of showing
+        return (times - times[0]) / scale
+    return None
+
+
+def _box(file: BinaryIO, kind: bytes, size: int) -> bytes | None:
+    """The content of a file's top box of a kind."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        header = file.read(16)
+        length, name = struct.unpack(">I4s", header[:8])
+        start = 8
+        if length == 1 and len(header) == 16:
+            length, start = struct.unpack(">Q", header[8:])[0], 16
+        length = size - at if length == 0 else length
+        if length < start or at + length > size:
+            return None
+        if name == kind:
+            file.seek(at + start)
+            return file.read(length - start) if length < LARGEST_MOOV else None
+        at += length
+    return None
+
+
+def _boxes(data: bytes, kind: bytes) -> list[bytes]:
+    """The contents of the boxes of a kind that lie directly in another's content."""
+    found, at = [], 0
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        if length < 8 or at + length > len(data):
+            break
+        if name == kind:
+            found.append(data[at + 8 : at + length])
+        at += length
+    return found
+
+
+def _runs(box: bytes, path: Path, signed: bool = False) -> np.ndarray | None:
+    """The values of a table of (count, value) runs, one a frame; None where it is missing or impossible."""
+    if len(box) < 8:
+        return None
+    count = struct.unpack_from(">I", box, 4)[0]
+    if len(box) < 8 + 8 * count:
+        return None
+    runs = np.frombuffer(box, ">i4" if signed else ">u4", 2 * count, 8).reshape(-1, 2).astype(np.int64)
+    if (runs[:, 0] < 0).any() or runs[:, 0].sum() > path.stat().st_size // LEAST_BYTES:
+        return None
+    return np.repeat(runs[:, 1], runs[:, 0])

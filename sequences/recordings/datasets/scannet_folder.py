@@ -1,0 +1,101 @@
+"""ScanNet's exported frames: color/0.jpg, depth/0.png, pose/0.txt, intrinsic/."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.trajectory import read_pose_folder
+from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.files import Folder
+from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
+from sequences.recordings.folder import images_by_name
+
+LAYOUT = "color/0.jpg, depth/0.png (mm), pose/0.txt (4x4), intrinsic/intrinsic_color.txt; label-filt/ (optional)"
+FPS = 30.0
+
+
+def fits(path: Path) -> bool:
+    return (path / "pose").is_dir() and (path / "color").is_dir() and _matrix_file(path, "color") is not None
+
+
+def open_scannet_folder(
+    path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None
+) -> DecodedSequence:
+    """Open a folder of exported frames. Images, depth and poses are paired by their numbers; a pose of -inf is none."""
+    path = Path(path)
+    color = {_number(file): file for file in images_by_name(path / "color").values()}
+    depth = {_number(file): file for file in images_by_name(path / "depth").values()}
+    if not color:
+        raise ValueError(f"{path / 'color'}: holds no images; expected {LAYOUT}")
+    numbers = sorted(color)
+    files = Folder(path)
+    height, width = files.image(f"color/{color[numbers[0]].name}").shape[:2]
+    recorded = _camera(path, "color", width, height)
+    rig = Rig(recorded if camera is None else camera)
+    if depth:
+        first = files.units(f"depth/{next(iter(depth.values())).name}")
+        depth_camera = recorded.resized(first.shape[1], first.shape[0])
+        if _matrix_file(path, "depth") is not None:
+            depth_camera = _camera(path, "depth", first.shape[1], first.shape[0])
+        rig = Rig(rig.color, depth_camera)
+    truth = read_pose_folder(path / "pose", fps=1.0)
+    T_of_frame = {round(number): T for number, T in zip(truth.timestamps, truth.T_world_camera)}
+    labels = find_labels(path, path.resolve().name)
+    return DecodedSequence(
+        name=path.resolve().name,
+        rig=rig,
+        timestamps=np.array(numbers) / FPS,
+        read=partial(
+            _read, files, [(number, color[number].name) for number in numbers], bool(depth), depth_scale or 1000.0, labels
+        ),
+        poses=tuple(T_of_frame.get(number) for number in numbers),
+        label_set=None if labels is None else "nyu40",
+    )
+
+
+def _read(
+    files: Folder,
+    frames: list[tuple[int, str]],
+    has_depth: bool,
+    depth_scale: float,
+    labels: ScanNetLabels | None,
+    index: int,
+) -> Images:
+    number, name = frames[index]
+    return Images(
+        files.image(f"color/{name}"),
+        files.depth(f"depth/{number}.png", depth_scale) if has_depth else None,
+        None if labels is None else labels.of(number),
+    )
+
+
+def _number(file: Path) -> int:
+    if not file.stem.isdigit():
+        raise ValueError(f"{file}: the name is no frame number; expected {LAYOUT}")
+    return int(file.stem)
+
+
+def _matrix_file(path: Path, which: str) -> Path | None:
+    places = (path / "intrinsic", path / "intrinsics", path)
+    return next((p / f"intrinsic_{which}.txt" for p in places if (p / f"intrinsic_{which}.txt").is_file()), None)
+
+
+def _camera(path: Path, which: str, width: int, height: int) -> Camera:
+    file = _matrix_file(path, which)
+    assert file is not None
+    try:
+        K = np.array(file.read_text(encoding="utf-8").split(), np.float64)
+        K = K.reshape((4, 4) if len(K) == 16 else (3, 3))
+    except ValueError:
+        raise ValueError(f"{file}: expected the 16 numbers of a 4x4 intrinsic matrix") from None
+    camera = Camera(width, height, *(float(K[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2))))
+    # Frames are often exported smaller than they were recorded, with the intrinsics left as they were.
+    if camera.cx > width:
+        scale = width / (2 * camera.cx + 1)
+        camera = Camera(round(width / scale), round(height / scale), camera.fx, camera.fy, camera.cx, camera.cy)
+        camera = camera.resized(width, height)
+    return camera

@@ -1,0 +1,189 @@
+"""ScanNet's .sens: one file of compressed frames with poses, read without being unpacked.
+
+Dai et al., "ScanNet: richly-annotated 3D reconstructions of indoor scenes", CVPR 2017. Version 4, little-endian:
+version, sensor's name, colour and depth intrinsics and extrinsics (4x4 float32), compressions, sizes, depth shift,
+number of frames; then a frame: camera-to-world (4x4), two times (us), two sizes, colour, depth.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from semslam import images, poses
+from semslam.camera import Camera
+from semslam.images import CorruptFrame
+from sequences.clock import seconds_or_count
+from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
+
+logger = logging.getLogger(__name__)
+
+LAYOUT = "scene0000_00.sens; labels from scene0000_00_2d-label-filt.zip and scannetv2-labels.combined.tsv beside it"
+FPS = 30.0
+FRAME_HEADER = struct.Struct("<64sQQQQ")
+COLOR_RAW, COLOR_PNG, COLOR_JPEG = 0, 1, 2
+DEPTH_RAW, DEPTH_ZLIB = 0, 1
+LARGEST_SIDE = 1 << 14  # pixels
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a .sens file says before its frames."""
+
+    color: Camera
+    depth: Camera
+    T_color_depth: np.ndarray | None  # (4, 4); None = one optical centre
+    color_compression: int
+    depth_compression: int
+    depth_scale: float  # units a metre
+    frames: int  # as claimed
+    end: int  # bytes
+
+
+def fits(path: Path) -> bool:
+    return _file(path) is not None
+
+
+def open_scannet_sens(path: str | Path, *, camera: Camera | None = None) -> DecodedSequence:
+    """Open a .sens file, or a scan's folder with one. Frames with a pose of -inf have none.
+
+    A file that is cut short gives the frames before the cut, with a warning.
+    """
+    file = _file(Path(path))
+    assert file is not None, "the caller asked fits() first, or named the kind"
+    with file.open("rb") as stream:
+        header = _header(stream, file)
+        places, ticks, matrices = _frames(stream, header, file)
+    T_world_camera = [_pose(matrix) for matrix in matrices]
+    labels = find_labels(file.parent, file.stem)
+    return DecodedSequence(
+        name=file.stem,
+        rig=Rig(header.color if camera is None else camera, header.depth, header.T_color_depth),
+        timestamps=seconds_or_count(np.array(ticks), FPS),
+        read=partial(_read, file, header, np.array(places), labels),
+        poses=tuple(T_world_camera) if any(T is not None for T in T_world_camera) else None,
+        label_set=None if labels is None else "nyu40",
+    )
+
+
+def _file(path: Path) -> Path | None:
+    if path.is_file():
+        return path if path.suffix.lower() == ".sens" else None
+    found = sorted(path.glob("*.sens")) if path.is_dir() else []
+    return found[0] if len(found) == 1 else None
+
+
+def _header(stream: BinaryIO, file: Path) -> Header:
+    try:
+        version, length = struct.unpack("<IQ", stream.read(12))
+        if version != 4 or length > 4096:
+            raise ValueError(f"{file}: version {version}, expected 4; is this a ScanNet .sens file?")
+        stream.seek(length, 1)
+        matrices = np.frombuffer(stream.read(4 * 64), "<f4").reshape(4, 4, 4).astype(np.float64)
+        color_kind, depth_kind, *sizes = struct.unpack("<iiIIII", stream.read(24))
+        depth_scale, frames = struct.unpack("<fQ", stream.read(12))
+    except (struct.error, ValueError) as problem:
+        if str(problem).startswith(str(file)):
+            raise
+        raise ValueError(f"{file}: the header is cut short; copy the file again") from None
+    color_width, color_height, depth_width, depth_height = sizes
+    if not 0 < max(sizes) <= LARGEST_SIDE or min(sizes) < 1 or not 0 < depth_scale < np.inf:
+        raise ValueError(
+            f"{file}: the header claims colour of {color_width}x{color_height}, depth of {depth_width}x{depth_height} "
+            f"and {depth_scale:g} units a metre; it is damaged"
+        )
+    if color_kind not in (COLOR_RAW, COLOR_PNG, COLOR_JPEG) or depth_kind not in (DEPTH_RAW, DEPTH_ZLIB):
+        raise ValueError(
+            f"{file}: colour compression {color_kind}, depth compression {depth_kind}; read are raw, PNG or JPEG "
+            f"colour and raw or zlib depth: export the frames with ScanNet's SensReader and open the folder"
+        )
+    K_color, ext_color, K_depth, ext_depth = matrices
+    T = np.linalg.inv(ext_color) @ ext_depth if np.linalg.det(ext_color) else np.eye(4)
+    return Header(
+        _camera(K_color, color_width, color_height),
+        _camera(K_depth, depth_width, depth_height),
+        T if poses.is_rigid(T, 1e-2) and not np.allclose(T, np.eye(4), atol=1e-5) else None,
+        color_kind,
+        depth_kind,
+        float(depth_scale),
+        frames,
+        stream.tell(),
+    )
+
+
+def _camera(K: np.ndarray, width: int, height: int) -> Camera:
+    return Camera(width, height, *(float(K[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2))))
+
+
+def _frames(stream: BinaryIO, header: Header, file: Path) -> tuple[list, list[int], list[np.ndarray]]:
+    """(where colour starts, its bytes, depth's bytes), times and poses of the frames that are there in full."""
+    size = file.stat().st_size
+    places, ticks, matrices = [], [], []
+    at = header.end
+    while len(places) < header.frames and at + FRAME_HEADER.size <= size:
+        stream.seek(at)
+        matrix, color_time, _, color_bytes, depth_bytes = FRAME_HEADER.unpack(stream.read(FRAME_HEADER.size))
+        at += FRAME_HEADER.size
+        if at + color_bytes + depth_bytes > size:
+            break
+        places.append((at, color_bytes, depth_bytes))
+        ticks.append(color_time)
+        matrices.append(np.frombuffer(matrix, "<f4").reshape(4, 4).astype(np.float64))
+        at += color_bytes + depth_bytes
+    if not places:
+        raise ValueError(f"{file}: holds no whole frame of the {header.frames} that it claims; copy it again")
+    if len(places) < header.frames:
+        logger.warning("%s: claims %d frames, holds %d; the file is cut short", file, header.frames, len(places))
+    return places, ticks, matrices
+
+
+def _pose(T: np.ndarray) -> np.ndarray | None:
+    return poses.orthonormalized(T) if poses.is_rigid(T, tolerance=1e-2) else None
+
+
+def _read(file: Path, header: Header, places: np.ndarray, labels: ScanNetLabels | None, index: int) -> Images:
+    start, color_bytes, depth_bytes = (int(number) for number in places[index])
+    with file.open("rb") as stream:
+        stream.seek(start)
+        color, depth = stream.read(color_bytes), stream.read(depth_bytes)
+    where = f"{file}: frame {index}"
+    return Images(
+        _color(color, header, f"{where}, colour"),
+        _depth(depth, header, f"{where}, depth"),
+        None if labels is None else labels.of(index),
+    )
+
+
+def _color(data: bytes, header: Header, where: str) -> np.ndarray:
+    import cv2
+
+    if header.color_compression == COLOR_RAW:
+        if len(data) != header.color.width * header.color.height * 3:
+            raise CorruptFrame(f"{where}: {len(data)} bytes are no raw image", broken_file=True)
+        return np.frombuffer(data, np.uint8).reshape(*header.color.shape, 3)
+    return cv2.cvtColor(images.decode_bytes(data, where, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _depth(data: bytes, header: Header, where: str) -> np.ndarray:
+    expected = header.depth.width * header.depth.height * 2
+    if header.depth_compression == DEPTH_ZLIB:
+        data = unpacked(data, expected, where)
+    if len(data) != expected:
+        raise CorruptFrame(f"{where}: {len(data)} bytes, expected {expected}", broken_file=True)
+    return np.frombuffer(data, "<u2").reshape(header.depth.shape) * np.float32(1 / header.depth_scale)
+
+
+def unpacked(data: bytes, expected: int, where: str) -> bytes:
+    """What zlib packed, at most one byte more than expected, so that no bomb fills the memory."""
+    try:
+        return zlib.decompressobj().decompress(data, expected + 1)
+    except zlib.error:
+        raise CorruptFrame(f"{where}: is not packed as zlib does, or is damaged", broken_file=True) from None

@@ -1,0 +1,1 @@
+"""Readers of what applications on phones and tablets export, one a module."""

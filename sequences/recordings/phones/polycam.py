@@ -1,0 +1,101 @@
+"""Polycam's raw export: keyframes/ with images/, cameras/, depth/, confidence/ and what its optimisation corrected.
+
+Files are named by their time in microseconds; a camera is a JSON file with fx, fy, cx, cy, width, height and the pose
+t_00 .. t_23 in ARKit's axes; depth is uint16 mm, confidence 0, 127 or 255.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam.camera import Camera
+from sequences.clock import seconds_or_count
+from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.files import Files, is_zip, open_files
+from sequences.recordings.phones import arkit
+
+LAYOUT = "keyframes/ with (corrected_)images/TIME.jpg, (corrected_)cameras/TIME.json, depth/TIME.png, confidence/TIME.png"
+FPS = 2.0
+LEAST_CONFIDENCE = 127
+
+
+def fits(path: Path) -> bool:
+    if path.is_dir():
+        folder = _keyframes(path)
+        return any((folder / f"{kind}cameras").is_dir() for kind in ("", "corrected_"))
+    return path.suffix.lower() == ".zip" and is_zip(path, ".json") and open_files(path).root_of("keyframes/") is not None
+
+
+def open_polycam(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> DecodedSequence:
+    """Open an export, a folder or the zip archive: corrected images and cameras where both are there, else the originals."""
+    path = Path(path)
+    files = open_files(path if path.is_file() else _keyframes(path))
+    top = files.root_of("keyframes/") if path.is_file() else ""
+    root = f"{top}keyframes/" if path.is_file() else ""
+    for kind in ("corrected_", ""):
+        colors = files.under(f"{root}{kind}images", (".jpg", ".jpeg", ".png"))
+        cameras = files.under(f"{root}{kind}cameras", (".json",))
+        names = [name for name in colors if name in cameras and name.isdigit()]
+        if names:
+            break
+    else:
+        raise ValueError(f"{path}: holds no images with cameras of the same names; expected {LAYOUT}")
+    depths = files.under(f"{root}depth", (".png", ".npy", ".tiff"))
+    confidences = files.under(f"{root}confidence", (".png",))
+    names.sort(key=int)
+    height, width = files.image(colors[names[0]]).shape[:2]
+    own = [_camera(files, cameras[name]) for name in names]
+    first = own[0][0] if camera is None else camera
+    rig = Rig(first.resized(width, height))
+    if depths:
+        shape = files.depth(next(iter(depths.values()))).shape
+        rig = Rig(rig.color, rig.color.resized(shape[1], shape[0]))
+    return DecodedSequence(
+        name=path.stem,
+        rig=rig,
+        timestamps=seconds_or_count(np.array([int(name) for name in names]), FPS),
+        read=partial(
+            _read,
+            files,
+            [(colors[name], depths.get(name), confidences.get(name)) for name in names],
+            None if camera is not None else [of_frame for of_frame, _ in own],
+            depth_scale or 1000.0,
+        ),
+        poses=tuple(T for _, T in own),
+    )
+
+
+def _keyframes(path: Path) -> Path:
+    return path / "keyframes" if (path / "keyframes").is_dir() else path
+
+
+def _read(
+    files: Files,
+    names: list[tuple[str, str | None, str | None]],
+    cameras: list[Camera] | None,
+    depth_scale: float,
+    index: int,
+) -> Images:
+    color_name, depth_name, confidence_name = names[index]
+    color = files.image(color_name)
+    depth = None if depth_name is None else files.depth(depth_name, depth_scale)
+    if depth is not None and confidence_name is not None:
+        depth = arkit.trusted(depth, files.units(confidence_name), LEAST_CONFIDENCE)
+    height, width = color.shape[:2]
+    return Images(color, depth, camera=None if cameras is None else cameras[index].resized(width, height))
+
+
+def _camera(files: Files, name: str) -> tuple[Camera, np.ndarray | None]:
+    """The camera and T_world_camera of a camera file."""
+    try:
+        values = json.loads(files.read(name))
+        camera = Camera(int(values["width"]), int(values["height"]), *(float(values[k]) for k in ("fx", "fy", "cx", "cy")))
+        T = np.eye(4)
+        T[:3] = [[float(values[f"t_{row}{column}"]) for column in range(4)] for row in range(3)]
+    except (KeyError, TypeError, ValueError, RecursionError) as problem:
+        raise ValueError(f"{files.where(name)}: expected Polycam's width, height, fx .. cy and t_00 .. t_23 ({problem!r})") from None
+    return camera, arkit.camera_to_world(T)

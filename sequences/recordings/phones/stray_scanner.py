@@ -1,0 +1,104 @@
+"""Stray Scanner: rgb.mp4, depth/000000.png (mm), confidence/000000.png, camera_matrix.csv, odometry.csv.
+
+Poses are camera to world in our axes (x right, y down, z forward), as the application writes them.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.images import CorruptFrame
+from sequences.clock import seconds_or_count
+from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.files import Folder
+from sequences.recordings.cameras.video_file import VideoFile
+from sequences.recordings.folder import images_by_name
+from sequences.recordings.phones import arkit
+
+LAYOUT = "rgb.mp4, depth/000000.png, confidence/000000.png, camera_matrix.csv, odometry.csv"
+FPS = 60.0
+
+
+def fits(path: Path) -> bool:
+    return (path / "rgb.mp4").is_file() and (path / "odometry.csv").is_file()
+
+
+def open_stray_scanner(
+    path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None
+) -> DecodedSequence:
+    """Open a recording: frame i of the video with line i of odometry.csv; depth of low confidence is left out."""
+    path = Path(path)
+    video = VideoFile(path / "rgb.mp4", upright=False)
+    frames, ticks, T_world_camera, intrinsics = _odometry(path / "odometry.csv")
+    shared = _camera_matrix(path / "camera_matrix.csv", video)
+    files = Folder(path)
+    depth = images_by_name(path / "depth", (".png", ".npy"))
+    depth_of = {int(name): f"depth/{file.name}" for name, file in depth.items() if name.isdigit()}
+    rig = Rig(shared if camera is None else camera)
+    if depth_of:
+        shape = files.depth(next(iter(depth_of.values()))).shape
+        rig = Rig(rig.color, rig.color.resized(shape[1], shape[0]))
+    own = [None if row is None or camera is not None else Camera(video.width, video.height, *row) for row in intrinsics]
+    last = len(video.timestamps)
+    frames = [n for n in frames if n < last]
+    return DecodedSequence(
+        name=path.resolve().name,
+        rig=rig,
+        timestamps=seconds_or_count(np.array(ticks[: len(frames)]), FPS),
+        read=partial(_read, video, files, (frames, depth_of, own), depth_scale or 1000.0),
+        poses=tuple(T_world_camera[: len(frames)]),
+    )
+
+
+def _read(video: VideoFile, files: Folder, tables: tuple[list, dict, list], depth_scale: float, index: int) -> Images:
+    frames, depth_of, own = tables
+    number = frames[index]
+    depth = None
+    if depth_of:
+        if number not in depth_of:
+            raise CorruptFrame(f"{files.path}/depth/{number:06d}.png: the file is missing", broken_file=True)
+        depth = files.depth(depth_of[number], depth_scale)
+        confidence = f"confidence/{number:06d}.png"
+        if (files.path / confidence).is_file():
+            depth = arkit.trusted(depth, files.units(confidence))
+    return Images(video.frame(number), depth, camera=own[index])
+
+
+def _odometry(path: Path) -> tuple[list[int], list[float], list[np.ndarray | None], list[list[float] | None]]:
+    """Frame numbers, times, T_world_camera and, where the file has them, fx, fy, cx, cy of odometry.csv's lines."""
+    frames: list[int] = []
+    ticks: list[float] = []
+    T_world_camera: list[np.ndarray | None] = []
+    intrinsics: list[list[float] | None] = []
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file, skipinitialspace=True), start=2):
+            try:
+                values = {key.strip(): float(value) for key, value in row.items() if key and value not in (None, "")}
+                quaternion = np.array([values[key] for key in ("qx", "qy", "qz", "qw")])
+                position = np.array([values[key] for key in ("x", "y", "z")])
+                frames.append(int(values["frame"]))
+                ticks.append(values["timestamp"])
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise ValueError(f"{path}:{number}: expected timestamp, frame, x, y, z, qx, qy, qz, qw") from None
+            T = arkit.of_quaternion(quaternion, position)
+            T_world_camera.append(T if poses.is_rigid(T) else None)
+            keys = ("fx", "fy", "cx", "cy")
+            intrinsics.append([values[key] for key in keys] if all(values.get(key) for key in keys) else None)
+    if not frames:
+        raise ValueError(f"{path}: holds no frames; expected a heading and a line a frame")
+    return frames, ticks, T_world_camera, intrinsics
+
+
+def _camera_matrix(path: Path, video: VideoFile) -> Camera:
+    """camera_matrix.csv, which is of the video's size; where its centre says otherwise, of twice the centre."""
+    try:
+        K = np.array([line.split(",") for line in path.read_text(encoding="utf-8").split()], np.float64).reshape(3, 3)
+    except (OSError, ValueError):
+        raise ValueError(f"{path}: expected the 3x3 matrix of the camera, a row a line, commas between") from None
+    return Camera(video.width, video.height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
