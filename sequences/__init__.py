@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
-from sequences.recordings.cameras import video
+from sequences.recordings.cameras import ros_bag, video
 from sequences.recordings.datasets import kitti_odometry, replica, scannet_folder, scannet_sens
 from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner
 from sequences.room import room
@@ -46,6 +46,7 @@ READERS: dict[str, Reader] = {
     "stray-scanner": Reader(stray_scanner.open_stray_scanner, stray_scanner.fits, stray_scanner.LAYOUT),
     "polycam": Reader(polycam.open_polycam, polycam.fits, polycam.LAYOUT),
     "arkitscenes": Reader(arkitscenes.open_arkitscenes, arkitscenes.fits, arkitscenes.LAYOUT),
+    "ros-bag": Reader(ros_bag.open_ros_bag, ros_bag.fits, ros_bag.LAYOUT),
     "video": Reader(video.open_video, video.fits, video.LAYOUT),
     # The plain folder last: it claims everything with a color/, to say what else it needs.
     "folder": Reader(folder.open_folder, folder.fits, folder.LAYOUT),

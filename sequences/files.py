@@ -28,6 +28,14 @@ class Files:
         """Every file, in the order of its numbers: frame2 before frame10."""
         return tuple(sorted(self._listed(), key=lambda name: images.natural_key(Path(name.replace("/", "_")))))
 
+    def holds(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return name in self._set
+
+    @cached_property
+    def _set(self) -> frozenset[str]:
+        return frozenset(self.names)
+
     def read(self, name: str) -> bytes:
         """The content of a file; CorruptFrame where it is missing or damaged."""
         raise NotImplementedError

@@ -25,6 +25,7 @@ from sequences.recordings.phones import arkit
 
 LAYOUT = "NAME.r3d, or its files metadata and rgbd/0.jpg, 0.depth, 0.conf; or metadata.json, rgb/0.jpg, depth/0.exr"
 FPS = 60.0
+DEPTH_SUFFIXES = (".exr", ".png", ".tiff", ".npy")
 
 
 def fits(path: Path) -> bool:
@@ -68,7 +69,7 @@ def open_record3d(path: str | Path, *, camera: Camera | None = None) -> DecodedS
         recording = _Recording(files, root, exported, _depth_shape(files, root, names[0], metadata, width, height), recording.cameras)
     shape = recording.depth_shape
     if shape is None:
-        depths = files.under(f"{root}depth", (".exr", ".png", ".tiff", ".npy"))
+        depths = files.under(f"{root}depth", DEPTH_SUFFIXES)
         shape = files.depth(next(iter(depths.values()))).shape if depths else None  # type: ignore[assignment]
     poses = _poses(metadata, numbers)
     return DecodedSequence(
@@ -86,7 +87,8 @@ def _read(recording: _Recording, colors: list[str], index: int) -> Images:
     color = files.image(colors[index])
     camera = recording.cameras[min(index, len(recording.cameras) - 1)]
     if recording.exported:
-        depth_name = next((f"{root}depth/{name}{s}" for s in (".exr", ".png", ".npy") if f"{root}depth/{name}{s}" in files.names), None)
+        there = (f"{root}depth/{name}{suffix}" for suffix in DEPTH_SUFFIXES)
+        depth_name = next((file for file in there if files.holds(file)), None)
         return Images(color, None if depth_name is None else files.depth(depth_name), camera=camera)
     if recording.depth_shape is None:
         return Images(color, camera=camera)
@@ -94,7 +96,7 @@ def _read(recording: _Recording, colors: list[str], index: int) -> Images:
     depth = np.frombuffer(_packed(files, f"{root}rgbd/{name}.depth", 4 * count), "<f4").reshape(recording.depth_shape)
     depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
     confidence = None
-    if f"{root}rgbd/{name}.conf" in files.names:
+    if files.holds(f"{root}rgbd/{name}.conf"):
         confidence = np.frombuffer(_packed(files, f"{root}rgbd/{name}.conf", count), np.uint8)
     return Images(color, arkit.trusted(depth, None if confidence is None else confidence.reshape(depth.shape)), camera=camera)
 
@@ -137,7 +139,7 @@ def _cameras(metadata: dict, where: str, numbers: list[int], width: int, height:
 
 def _depth_shape(files: Files, root: str, name: str, metadata: dict, width: int, height: int) -> tuple[int, int] | None:
     """(h, w) of the depth images: what the metadata says, else told by how much they hold, in colour's orientation."""
-    if f"{root}rgbd/{name}.depth" not in files.names:
+    if not files.holds(f"{root}rgbd/{name}.depth"):
         return None
     if metadata.get("dw") and metadata.get("dh"):
         return int(metadata["dh"]), int(metadata["dw"])

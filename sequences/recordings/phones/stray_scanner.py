@@ -96,9 +96,9 @@ def _odometry(path: Path) -> tuple[list[int], list[float], list[np.ndarray | Non
 
 
 def _camera_matrix(path: Path, video: VideoFile) -> Camera:
-    """camera_matrix.csv, which is of the video's size; where its centre says otherwise, of twice the centre."""
+    """camera_matrix.csv, which is of the video's size."""
     try:
-        K = np.array([line.split(",") for line in path.read_text(encoding="utf-8").split()], np.float64).reshape(3, 3)
+        K = np.array(path.read_text(encoding="utf-8").replace(",", " ").split(), np.float64).reshape(3, 3)
     except (OSError, ValueError):
         raise ValueError(f"{path}: expected the 3x3 matrix of the camera, a row a line, commas between") from None
     return Camera(video.width, video.height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))

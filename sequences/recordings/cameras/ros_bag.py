@@ -1,0 +1,340 @@
+"""Bags of ROS 1 (.bag, RealSense's too) and ROS 2 (.mcap, .db3, a bag's folder), read by `rosbags` without ROS."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.images import CorruptFrame
+from semslam.trajectory import Trajectory, associate
+from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.recordings.cameras import ros_messages as ros
+
+logger = logging.getLogger(__name__)
+
+LAYOUT = "NAME.bag (ROS 1, RealSense), NAME.mcap, NAME.db3, or a ROS 2 bag's folder with metadata.yaml"
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+POSE_TYPES = ("nav_msgs/msg/Odometry", "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovarianceStamped")
+TF_TYPE = "tf2_msgs/msg/TFMessage"
+NOT_COLOR = ("infra", "/ir/", "ir_", "fisheye", "confidence", "mask", "disparity")
+POSE_GAP = 0.5  # seconds between the poses that one is interpolated of
+STEPS_READ_ON = 200  # messages that reading on reaches sooner than a new start
+
+
+def fits(path: Path) -> bool:
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file() and (any(path.glob("*.mcap*")) or any(path.glob("*.db3*")))
+    return path.is_file() and path.suffix.lower() in (".bag", ".mcap", ".db3")
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Which topics of a bag make the sequence."""
+
+    color: str
+    depth: str | None
+    pose: str | None  # of odometry or poses; None: tf, where it moves the camera
+
+
+def open_ros_bag(
+    path: str | Path,
+    *,
+    depth_scale: float | None = None,
+    camera: Camera | None = None,
+    registered: bool | None = None,
+    color_topic: str | None = None,
+    depth_topic: str | None = None,
+    pose_topic: str | None = None,
+) -> DecodedSequence:
+    """Open a bag: colour with the nearest depth in time, cameras from CameraInfo, poses from odometry, poses or tf.
+
+    Topics are told from their types and names; those given replace them. `registered` says that depth lies under
+    colour's pixels (True) or not (False); None: as topics and cameras say. Depth of another camera is registered by
+    the transform that tf or a RealSense recording holds. depth_scale: 16-bit units a metre; None = the recording's
+    or 1000.
+    """
+    path = Path(path)
+    with opened(path) as bag:
+        topics = _chosen(bag, path, color_topic, depth_topic, pose_topic)
+        tree = _transforms(bag)
+        color_info, color_frame = _camera(bag, topics.color)
+        depth_info, depth_frame = (None, "") if topics.depth is None else _camera(bag, topics.depth)
+        units = depth_scale or _depth_units(bag) or 1000.0
+        truth, body = _poses(bag, topics.pose)
+        T_color_depth = None if topics.depth is None else _extrinsics(bag, tree, topics, color_frame, depth_frame)
+    color = Topic(path, topics.color)
+    depth = None if topics.depth is None else Topic(path, topics.depth)
+    first = ros.color_image(color.message(0), f"{path}: {topics.color}")
+    color_camera = camera or color_info
+    if color_camera is None:
+        raise ValueError(f"{path}: has no camera info for {topics.color}; give its camera with --camera FILE")
+    if (color_camera.width, color_camera.height) != (first.shape[1], first.shape[0]):
+        color_camera = color_camera.resized(first.shape[1], first.shape[0])
+    rig = Rig(color_camera)
+    times, of_color, of_depth = color.timestamps, np.arange(len(color.timestamps)), None
+    if depth is not None:
+        shape = ros.depth_image(depth.message(0), units, f"{path}: {topics.depth}").shape
+        rig = _rig(path, topics, color_camera, depth_info, shape, T_color_depth, registered)
+        of_color, of_depth = _paired(path, topics, color.timestamps, depth.timestamps)
+        times = color.timestamps[of_color]
+    return DecodedSequence(
+        name=path.stem,
+        rig=rig,
+        timestamps=times,
+        read=partial(_read, color, depth, (of_color, of_depth), units),
+        poses=_camera_poses(truth, body, tree, color_frame, times),
+    )
+
+
+def _read(color: Topic, depth: Topic | None, pairs: tuple[np.ndarray, np.ndarray | None], units: float, index: int) -> Images:
+    of_color, of_depth = pairs
+    image = ros.color_image(color.message(int(of_color[index])), f"{color.path}: {color.name}, frame {index}")
+    if depth is None or of_depth is None:
+        return Images(image)
+    where = f"{depth.path}: {depth.name}, frame {index}"
+    return Images(image, ros.depth_image(depth.message(int(of_depth[index])), units, where))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A bag's reader; ValueError where `rosbags` is missing or cannot read it."""
+    try:
+        from rosbags.highlevel import AnyReader
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError:
+        raise ValueError(f"{path}: bags are read by rosbags; `pip install rosbags` (or semslam[bags])") from None
+    try:
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+        reader.open()
+    except Exception as problem:  # of rosbags and of what it reads with, of many kinds
+        reason = " ".join(str(problem).split())[:200]
+        raise ValueError(f"{path}: cannot be read as a bag, or is cut short ({reason}); `rosbag reindex` mends some") from None
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+class Topic:
+    """The messages of one topic by number; increasing order is fast. Safe for threads."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self._lock = threading.Lock()
+        self._context = opened(path)
+        self._bag = self._context.__enter__()
+        self._connections = [c for c in self._bag.connections if c.topic == name]
+        entries = [(t, ros.header_stamp(data, self._bag.is2)) for _, t, data in self._messages(0)]
+        if not entries:
+            raise ValueError(f"{path}: {name} holds no messages")
+        self._recorded = np.array([t for t, _ in entries], np.int64)  # nanoseconds
+        stamps = np.array([stamp for _, stamp in entries])
+        # Stamps of the sensor are better than times of arrival, unless they were never set.
+        self.timestamps = stamps if np.all(np.diff(stamps) > 0) and stamps[0] > 0 else _increasing(self._recorded * 1e-9)
+        self._stream: Iterator = iter(())
+        self._next = len(entries)
+
+    def message(self, index: int) -> Any:
+        """The deserialised message of that number; CorruptFrame where it cannot be read."""
+        with self._lock:
+            if not self._next <= index < self._next + STEPS_READ_ON:
+                first = int(np.searchsorted(self._recorded, self._recorded[index]))
+                self._stream, self._next = self._messages(int(self._recorded[index])), first
+            try:
+                while True:
+                    connection, _, data = next(self._stream)
+                    self._next += 1
+                    if self._next > index:
+                        return self._bag.deserialize(data, connection.msgtype)
+            except Exception as problem:  # as above
+                self._next = len(self._recorded)
+                reason = " ".join(str(problem).split())[:120] or type(problem).__name__
+                raise CorruptFrame(f"{self.path}: {self.name}, message {index}: {reason}", broken_file=True) from None
+
+    def _messages(self, start: int) -> Iterator:
+        return self._bag.messages(connections=self._connections, start=start)
+
+
+def _increasing(times: np.ndarray) -> np.ndarray:
+    """Times of arrival, those that came at once moved apart by a microsecond."""
+    return np.maximum.accumulate(times - 1e-6 * np.arange(len(times))) + 1e-6 * np.arange(len(times))
+
+
+def _first(bag: Any, topic: str) -> Any:
+    connections = [c for c in bag.connections if c.topic == topic]
+    for connection, _, data in bag.messages(connections=connections):
+        return bag.deserialize(data, connection.msgtype)
+    return None
+
+
+def _all(bag: Any, topics: list[str]) -> Iterator[tuple[str, Any]]:
+    connections = [c for c in bag.connections if c.topic in topics]
+    if connections:
+        for connection, _, data in bag.messages(connections=connections):
+            yield connection.topic, bag.deserialize(data, connection.msgtype)
+
+
+def _of_type(bag: Any, *kinds: str) -> list[str]:
+    return sorted({c.topic for c in bag.connections if c.msgtype in kinds and c.msgcount})
+
+
+def _chosen(bag: Any, path: Path, color: str | None, depth: str | None, pose: str | None) -> Topics:
+    there = _of_type(bag, *IMAGE_TYPES)
+    listing = ", ".join(f"{c.topic} ({c.msgtype.rpartition('/')[2]})" for c in bag.connections) or "none"
+    for name in (color, depth, pose):
+        if name is not None and name not in {c.topic for c in bag.connections}:
+            raise ValueError(f"{path}: has no topic {name}; it has {listing}")
+    depths = [t for t in there if ros.is_depth(_first(bag, t)) and not any(word in t.lower() for word in NOT_COLOR)]
+    colors = [t for t in there if t not in depths and not any(word in t.lower() for word in NOT_COLOR)]
+    colors = colors or [t for t in there if t not in depths]
+    if color is None and not colors:
+        raise ValueError(f"{path}: has no topic of colour images; its topics are {listing}")
+    color = color or max(colors, key=lambda t: ("color" in t.lower() or "rgb" in t.lower(), "rect" in t, -len(t)))
+    if depth is None and depths:
+        aligned = ("aligned", "depth_registered", "depth_to_color", "/registered")
+        depth = max(depths, key=lambda t: (any(word in t for word in aligned), _shared_start(t, color), -len(t)))
+    odometries = [t for kind in POSE_TYPES for t in _of_type(bag, kind)]
+    return Topics(color, depth, pose or (odometries[0] if odometries else None))
+
+
+def _shared_start(a: str, b: str) -> int:
+    """How many parts two topics' names have in common from the left."""
+    parts = zip(a.split("/"), b.split("/"))
+    return next((i for i, (x, y) in enumerate(parts) if x != y), min(a.count("/"), b.count("/")) + 1)
+
+
+def _camera(bag: Any, topic: str) -> tuple[Camera | None, str]:
+    """The camera of the CameraInfo that belongs to an image topic, and the frame that the images are in."""
+    frame = getattr(getattr(_first(bag, topic), "header", None), "frame_id", "").lstrip("/")
+    infos = _of_type(bag, INFO_TYPE)
+    near = [t for t in infos if topic.startswith(re.sub(r"(/info)?/camera_info$", "/", t))]
+    if not near and len(infos) == 1:
+        near = infos
+    if not near:
+        return None, frame
+    chosen = max(near, key=len)
+    message = _first(bag, chosen)
+    return ros.camera_of_info(message, chosen), frame or message.header.frame_id.lstrip("/")
+
+
+def _transforms(bag: Any) -> ros.Transforms:
+    tree = ros.Transforms()
+    for topic, message in _all(bag, _of_type(bag, TF_TYPE)):
+        tree.add(message.transforms, fixed="static" in topic)
+    return tree
+
+
+def _depth_units(bag: Any) -> float | None:
+    """Units a metre as a RealSense recording says them."""
+    for topic in _of_type(bag, "std_msgs/msg/Float32"):
+        if topic.endswith("/option/Depth Units/value") or topic.endswith("/option/Depth_Units/value"):
+            value = float(_first(bag, topic).data)
+            return 1 / value if 1e-6 < value < 1 else None
+    return None
+
+
+def _extrinsics(bag: Any, tree: ros.Transforms, topics: Topics, color_frame: str, depth_frame: str) -> np.ndarray | None:
+    """T_color_depth (4, 4) from tf, or from the transforms of a RealSense recording; None where nothing says it."""
+    assert topics.depth is not None
+    if color_frame and depth_frame and color_frame != depth_frame:
+        T = tree.at(color_frame, depth_frame)
+        if T is not None:
+            return T
+    to_reference = {}
+    for name, topic in (("color", topics.color), ("depth", topics.depth)):
+        stream = topic.rpartition("/image/")[0]
+        for candidate in _of_type(bag, "geometry_msgs/msg/Transform"):
+            if stream and candidate.startswith(f"{stream}/tf/"):
+                message = _first(bag, candidate)
+                to_reference[name] = ros.transform_of(message.translation, message.rotation)
+    color, depth = to_reference.get("color"), to_reference.get("depth")
+    return None if color is None or depth is None else poses.inverse(color) @ depth
+
+
+def _rig(
+    path: Path,
+    topics: Topics,
+    color: Camera,
+    depth: Camera | None,
+    shape: tuple[int, ...],
+    T_color_depth: np.ndarray | None,
+    registered: bool | None,
+) -> Rig:
+    """The cameras of colour and depth (h, w), with depth's own place where it is not registered."""
+    same = color.undistorted().resized(shape[1], shape[0])
+    name = (topics.depth or "").lower()
+    if registered is None:
+        registered = "aligned" in name or "registered" in name or "depth_to_color" in name or depth is None
+        registered = registered or (depth is not None and np.allclose(depth.K, same.K, rtol=2e-3))
+    if registered:
+        return Rig(color, same)
+    if depth is None or T_color_depth is None:
+        raise ValueError(
+            f"{path}: {topics.depth} comes from another camera than {topics.color}, and no "
+            f"{'camera info' if depth is None else 'transform (tf_static)'} tells how to bring it there; record depth "
+            f"aligned to colour, or say --registered if it is"
+        )
+    return Rig(color, depth.resized(shape[1], shape[0]), T_color_depth)
+
+
+def _paired(path: Path, topics: Topics, color: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index arrays of colour and depth images that belong together: nearest in time, within half a depth frame."""
+    step = float(np.median(np.diff(depth))) if len(depth) > 1 else 0.1
+    of_color, of_depth = associate(color, depth, min(max(0.02, 0.55 * step), 0.1))
+    if len(of_color) == 0:
+        raise ValueError(
+            f"{path}: no image of {topics.color} has depth of {topics.depth} at its time; the clocks start at "
+            f"{color[0]:.3f} and {depth[0]:.3f} s"
+        )
+    if len(of_color) < 0.9 * min(len(color), len(depth)):
+        logger.warning("%s: %d of %d colour images have depth at their time", path, len(of_color), len(color))
+    return of_color, of_depth
+
+
+def _poses(bag: Any, topic: str | None) -> tuple[Trajectory | None, str]:
+    """The trajectory of an odometry or pose topic, and the frame whose poses they are ('' where it does not say)."""
+    if topic is None:
+        return None, ""
+    found: dict[float, np.ndarray] = {}
+    body = ""
+    for _, message in _all(bag, [topic]):
+        body = getattr(message, "child_frame_id", "").lstrip("/")
+        pose = message.pose.pose if hasattr(message.pose, "pose") else message.pose
+        T = ros.transform_of(pose.position, pose.orientation)
+        if T is not None:
+            found[ros.stamp_of(message.header)] = T
+    times = sorted(found)
+    return (Trajectory(np.array(times), np.stack([found[t] for t in times])), body) if times else (None, body)
+
+
+def _camera_poses(
+    truth: Trajectory | None, body: str, tree: ros.Transforms, camera_frame: str, times: np.ndarray
+) -> tuple[np.ndarray | None, ...] | None:
+    """T_world_camera of each time, from odometry or else from tf; None where neither moves the camera."""
+    if truth is not None:
+        T_body_camera = tree.at(body, camera_frame) if body and camera_frame else None
+        if T_body_camera is None:
+            optical = "optical" in body or not body
+            T_body_camera = np.eye(4) if optical else ros.T_BODY_CAMERA
+            logger.warning(
+                "poses are of frame %r; no transform leads from there to the camera's %r, so the camera is taken to sit "
+                "there, its axes %s", body, camera_frame, "the same" if optical else "turned from x forward, z up",
+            )  # fmt: skip
+        at = (truth.at(float(t), max_gap=POSE_GAP) for t in times)
+        return tuple(None if T is None else T @ T_body_camera for T in at)
+    if camera_frame and tree.moves(camera_frame):
+        root = tree.path(camera_frame)[-1]
+        return tuple(tree.at(root, camera_frame, float(t)) for t in times)
+    return None
