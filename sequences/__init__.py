@@ -11,8 +11,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
-from sequences.recordings.cameras import ros_bag, video
-from sequences.recordings.datasets import kitti_odometry, replica, scannet_folder, scannet_sens
+from sequences.recordings.cameras import azure_kinect, klg, photos, ros_bag, video
+from sequences.recordings.datasets import (
+    deeploc,
+    eth3d,
+    euroc,
+    kitti_odometry,
+    kitti_raw,
+    nyu_raw_zip,
+    replica,
+    scannet_folder,
+    scannet_sens,
+    scenenet,
+)
 from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner
 from sequences.room import room
 from sequences.sequence import CorruptFrame, ImageSequence, Mesh, Sequence
@@ -30,6 +41,7 @@ class Reader(NamedTuple):
 
 READERS: dict[str, Reader] = {
     "room": Reader(room.open_room, room.fits, room.LAYOUT),
+    "eth3d": Reader(eth3d.open_eth3d, eth3d.fits, eth3d.LAYOUT),  # before tum, as which it is laid out
     "tum": Reader(tum.open_tum, tum.fits, tum.LAYOUT),
     "7scenes": Reader(seven_scenes.open_seven_scenes, seven_scenes.fits, seven_scenes.LAYOUT),
     "icl-nuim": Reader(icl_nuim.open_icl_nuim, icl_nuim.fits, icl_nuim.LAYOUT),
@@ -38,6 +50,11 @@ READERS: dict[str, Reader] = {
     "nyu-raw": Reader(nyu_raw.open_nyu_raw, nyu_raw.fits, nyu_raw.LAYOUT),
     "sun-rgbd": Reader(sun_rgbd.open_sun_rgbd, sun_rgbd.fits, sun_rgbd.LAYOUT),
     "kitti-odometry": Reader(kitti_odometry.open_kitti_odometry, kitti_odometry.fits, kitti_odometry.LAYOUT),
+    "kitti-raw": Reader(kitti_raw.open_kitti_raw, kitti_raw.fits, kitti_raw.LAYOUT),
+    "euroc": Reader(euroc.open_euroc, euroc.fits, euroc.LAYOUT),
+    "scenenet": Reader(scenenet.open_scenenet, scenenet.fits, scenenet.LAYOUT),
+    "deeploc": Reader(deeploc.open_deeploc_sequence, deeploc.fits, deeploc.LAYOUT),
+    "nyu-raw-zip": Reader(nyu_raw_zip.open_nyu_raw_zip, nyu_raw_zip.fits, nyu_raw_zip.LAYOUT),
     "scannet-sens": Reader(scannet_sens.open_scannet_sens, scannet_sens.fits, scannet_sens.LAYOUT),
     "scannet": Reader(scannet_folder.open_scannet_folder, scannet_folder.fits, scannet_folder.LAYOUT),
     "replica": Reader(replica.open_nice_slam, replica.fits_nice_slam, replica.NICE_SLAM_LAYOUT),
@@ -47,7 +64,10 @@ READERS: dict[str, Reader] = {
     "polycam": Reader(polycam.open_polycam, polycam.fits, polycam.LAYOUT),
     "arkitscenes": Reader(arkitscenes.open_arkitscenes, arkitscenes.fits, arkitscenes.LAYOUT),
     "ros-bag": Reader(ros_bag.open_ros_bag, ros_bag.fits, ros_bag.LAYOUT),
+    "azure-kinect": Reader(azure_kinect.open_azure_kinect, azure_kinect.fits, azure_kinect.LAYOUT),
+    "klg": Reader(klg.open_klg, klg.fits, klg.LAYOUT),
     "video": Reader(video.open_video, video.fits, video.LAYOUT),
+    "photos": Reader(photos.open_photos, photos.fits, photos.LAYOUT),
     # The plain folder last: it claims everything with a color/, to say what else it needs.
     "folder": Reader(folder.open_folder, folder.fits, folder.LAYOUT),
 }

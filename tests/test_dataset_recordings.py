@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 import zlib
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from written_recordings import assert_like_the_room, encoded, halved, half_camera, millimetres, put, room_frames
+from written_recordings import assert_like_the_room, encoded, half_camera, halved, millimetres, put, room_frames
 
 from semslam import poses
 from semslam.camera import Camera
@@ -59,7 +60,10 @@ def kitti(frames, tmp_path) -> Path:
     P3 = np.hstack([camera.K, camera.K @ [[-0.60], [0], [0]]])
     eye = np.hstack([camera.K, np.zeros((3, 1))])
     Tr = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0.0]])  # lidar: x forward, y left, z up
-    put(path / "calib.txt", "".join(f"{n}: {matrix_line(P)}" for n, P in zip(("P0", "P1", "P2", "P3", "Tr"), (eye, eye, P2, P3, Tr))))
+    put(
+        path / "calib.txt",
+        "".join(f"{n}: {matrix_line(P)}" for n, P in zip(("P0", "P1", "P2", "P3", "Tr"), (eye, eye, P2, P3, Tr))),
+    )
     put(path / "times.txt", "".join(f"{0.1037 * i:e}\n" for i in range(len(frames))))
     T_2_0 = poses.from_rotation_translation(np.eye(3), np.array([-0.06, 0, 0]))
     put(tmp_path / "poses" / "04.txt", "".join(matrix_line((f.T_world_camera @ T_2_0)[:3]) for f in frames))
@@ -203,7 +207,10 @@ def test_scannet_ids_become_nyu40_by_its_table(scannet, frames):
     ids[:, :40], ids[:, 40:70] = 1163, 2
     put(scannet / "label-filt" / "9.png", encoded(".png", ids))
     assert not open_sequence(scannet).has_labels, "without the table the ids mean nothing"
-    put(scannet.parent / "scannetv2-labels.combined.tsv", "id\traw_category\tx\ty\tnyu40id\n2\tdoor\t\t\t8\n1163\tx\t\t\t40\n7\ty\t\t\t\n")
+    put(
+        scannet.parent / "scannetv2-labels.combined.tsv",
+        "id\traw_category\tx\ty\tnyu40id\n2\tdoor\t\t\t8\n1163\tx\t\t\t40\n7\ty\t\t\t\n",
+    )
     sequence = open_sequence(scannet)
     labels = sequence[1].labels
     assert sequence.label_set == "nyu40" and sequence[0].labels is None
@@ -229,8 +236,9 @@ def test_replica_of_nice_slam(frames, tmp_path):
         put(path / "results" / f"depth{i:06d}.png", encoded(".png", millimetres(frame.depth, 6553.5)))
     put(path / "traj.txt", "".join(matrix_line(f.T_world_camera) for f in frames))
     camera = frames[0].camera
-    put(tmp_path / "cam_params.json", '{"camera": {"w": %d, "h": %d, "fx": %r, "fy": %r, "cx": %r, "cy": %r, "scale": 6553.5}}'
-        % (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy))  # fmt: skip
+    values = {key: getattr(camera, key) for key in ("fx", "fy", "cx", "cy")}
+    values |= {"w": camera.width, "h": camera.height, "scale": 6553.5}
+    put(tmp_path / "cam_params.json", json.dumps({"camera": values}))
     sequence = open_sequence(path)
     assert sequence.camera == camera
     assert_like_the_room(sequence, frames)
@@ -244,10 +252,181 @@ def test_replica_of_semantic_nerf(frames, tmp_path):
     for i, frame in enumerate(frames):
         put(path / "rgb" / f"rgb_{i + 8}.png", encoded(".png", frame.color))
         put(path / "depth" / f"depth_{i + 8}.png", encoded(".png", millimetres(frame.depth)))
-        put(path / "semantic_class_nyu13_remap" / f"semantic_class_{i + 8}.png", encoded(".png", np.full((72, 96), 5, np.uint8)))
+        put(
+            path / "semantic_class_nyu13_remap" / f"semantic_class_{i + 8}.png",
+            encoded(".png", np.full((72, 96), 5, np.uint8)),
+        )
     other = [np.eye(4)] * 8
     put(path / "traj_w_c.txt", "".join(matrix_line(T) for T in [*other, *(f.T_world_camera for f in frames)]))
     sequence = open_sequence(path)
     assert_like_the_room(sequence, frames, color=0.1)
     assert (sequence.camera.fx, sequence.camera.cx) == (48, 47.5), "90 degrees wide"
     assert sequence.label_set == "nyu13" and (sequence[0].labels == 4).all()
+
+
+# KITTI raw
+
+
+def test_kitti_raw_poses_follow_from_oxts(frames, tmp_path):
+    """A drive due east at 50 degrees north, 10 m a frame: the camera, which looks ahead, moves along its z."""
+    date = tmp_path / "2011_09_26"
+    drive, camera = date / "2011_09_26_drive_0001_sync", frames[0].camera
+    P2 = np.hstack([camera.K, np.zeros((3, 1))])
+    put(
+        date / "calib_cam_to_cam.txt",
+        f"R_rect_00: {' '.join(map(str, np.eye(3).ravel()))}\nP_rect_02: {matrix_line(P2)}",
+    )
+    lidar_to_camera = "R: 0 -1 0 0 0 -1 1 0 0\nT: 0 -0.08 -0.27\n"
+    put(date / "calib_velo_to_cam.txt", lidar_to_camera)
+    put(date / "calib_imu_to_velo.txt", "R: 1 0 0 0 1 0 0 0 1\nT: -0.8 0.3 -0.8\n")
+    step = np.degrees(10 / (6378137.0 * np.cos(np.radians(50))))
+    stamps = []
+    for i, frame in enumerate(frames):
+        put(drive / "image_02" / "data" / f"{i:010d}.png", encoded(".png", frame.color))
+        put(drive / "oxts" / "data" / f"{i:010d}.txt", f"50.0 {8 + i * step:.12f} 110.0 0 0 0 " + "0 " * 24)
+        stamps.append(f"2011-09-26 13:02:2{i}.{103_000_000 + i}")
+    put(drive / "image_02" / "timestamps.txt", "\n".join(stamps) + "\n")
+    sequence = open_sequence(drive)
+    assert_like_the_room(sequence, frames, depth=0, poses=False)
+    np.testing.assert_allclose(np.diff(sequence.timestamps), 1.0, atol=1e-5)
+    moved = poses.inverse(sequence[0].T_world_camera) @ sequence[3].T_world_camera
+    np.testing.assert_allclose(moved, poses.from_rotation_translation(np.eye(3), np.array([0, 0, 30.0])), atol=1e-3)
+    (date / "calib_imu_to_velo.txt").unlink()
+    with pytest.raises(ValueError, match=r"calib_imu_to_velo\.txt is neither in it nor in the folder above"):
+        open_sequence(drive)
+
+
+# EuRoC
+
+
+def test_euroc_poses_are_taken_from_the_body_to_the_camera(frames, tmp_path):
+    from scipy.spatial.transform import Rotation
+
+    camera, mav = frames[0].camera, tmp_path / "MH_01" / "mav0"
+    T_body_camera = poses.from_rotation_translation(
+        Rotation.from_euler("xyz", [90, 5, 0], degrees=True).as_matrix(), np.array([0.05, -0.02, 0.01])
+    )
+    names, truth = ["#timestamp [ns],filename"], ["#timestamp"]
+    for i, frame in enumerate(frames):
+        tick = 1403636579763555584 + i * 50_000_000
+        names.append(f"{tick},{tick}.png")
+        put(mav / "cam0" / "data" / f"{tick}.png", encoded(".png", frame.color[..., 1]))
+        T = frame.T_world_camera @ poses.inverse(T_body_camera)
+        x, y, z, w = Rotation.from_matrix(T[:3, :3]).as_quat()
+        truth.append(f"{tick}," + ",".join(f"{v:.10f}" for v in (*T[:3, 3], w, x, y, z, 0, 0, 0)))
+    put(mav / "cam0" / "data.csv", "\n".join(names))
+    put(mav / "state_groundtruth_estimate0" / "data.csv", "\n".join(truth))
+    data = ", ".join(f"{v:.10f}" for v in T_body_camera.ravel())
+    sensor = (
+        f"T_BS:\n  cols: 4\n  rows: 4\n  data: [{data}]\nresolution: [96, 72]\ndistortion_model: radial-tangential\n"
+    )
+    sensor += (
+        f"intrinsics: [{camera.fx}, {camera.fy}, {camera.cx}, {camera.cy}]\ndistortion_coefficients: [0, 0, 0, 0]\n"
+    )
+    put(mav / "cam0" / "sensor.yaml", sensor)
+    sequence = open_sequence(tmp_path / "MH_01")
+    assert sequence.camera == camera
+    for read, true in zip(sequence, frames):
+        np.testing.assert_allclose(read.T_world_camera, true.T_world_camera, atol=1e-6)
+        assert (read.color == true.color[..., 1:2]).all()
+    np.testing.assert_allclose(np.diff(sequence.timestamps), 0.05, atol=1e-6)
+    put(mav / "cam0" / "sensor.yaml", sensor.replace("radial-tangential", "equidistant"))
+    with pytest.raises(ValueError, match=r"sensor\.yaml: .*distortion model equidistant"):
+        open_sequence(tmp_path / "MH_01")
+
+
+# SceneNet RGB-D
+
+
+def field(number: int, value: bytes | int) -> bytes:
+    def varint(n: int) -> bytes:
+        return bytes([n & 0x7F | 0x80]) + varint(n >> 7) if n > 0x7F else bytes([n])
+
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def vector(v: np.ndarray) -> bytes:
+    return b"".join(struct.pack("<Bf", i << 3 | 5, x) for i, x in zip((1, 2, 3), v))
+
+
+def test_scenenet_depth_is_along_the_ray_and_poses_are_of_mid_shutter(frames, tmp_path):
+    camera = Camera(96, 72, 48 / np.tan(np.radians(30)), 36 / np.tan(np.radians(22.5)), 48.0, 36.0)
+    views = b""
+    at, to = np.array([1.0, 1.5, 2.0]), np.array([4.0, 1.0, 2.5])
+    for i, frame in enumerate(frames):
+        ray = np.linalg.norm(camera.backproject(frame.depth), axis=2)
+        put(tmp_path / "0" / "223" / "photo" / f"{i * 25}.jpg", encoded(".jpg", frame.color))
+        put(tmp_path / "0" / "223" / "depth" / f"{i * 25}.png", encoded(".png", millimetres(ray)))
+        shift = np.array([0.1 * i, 0, 0])
+        shutters = [
+            field(1, vector(at + shift + d)) + field(2, vector(to + shift + d)) + b"\x19" + struct.pack("<d", 0.5)
+            for d in ([0.02, 0, 0], [-0.02, 0, 0])
+        ]
+        views += field(3, field(1, i * 25) + field(2, shutters[0]) + field(3, shutters[1]))
+    other = field(1, field(4, b"0/1") + field(3, field(1, 0)))
+    put(tmp_path / "scenenet_rgbd_val.pb", other + field(1, views + field(4, b"0/223")))
+    sequence = open_sequence(tmp_path / "0" / "223")
+    assert sequence.camera == camera
+    assert_like_the_room(sequence, frames, poses=False)
+    np.testing.assert_allclose(sequence.timestamps, [0, 1, 2, 3])
+    T = sequence[2].T_world_camera
+    np.testing.assert_allclose(T[:3, 3], at + [0.2, 0, 0], atol=1e-6)
+    ahead = (to - at) / np.linalg.norm(to - at)
+    np.testing.assert_allclose(T[:3, 2], ahead, atol=1e-6)
+    assert poses.is_rigid(T) and T[1, 0] == pytest.approx(0, abs=1e-9) and T[1, 1] < 0, "level, and y points down"
+    put(tmp_path / "scenenet_rgbd_val.pb", b"\xff" * 40)
+    with pytest.raises(ValueError, match=r"\.pb: is no protobuf file"):
+        open_sequence(tmp_path / "0" / "223")
+
+
+# NYUv2 raw, DeepLoc, ETH3D
+
+
+def test_nyu_raw_scenes_are_read_out_of_their_archive(tmp_path):
+    """The same frames as from the unpacked folder."""
+    big = room_frames(2, 640, 480)
+    with zipfile.ZipFile(tmp_path / "part1.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for scene in ("bedroom_0001", "office_0002"):
+            for i, frame in enumerate(big):
+                z = np.where(frame.depth > 0, frame.depth, np.inf)
+                raw = np.where(np.isfinite(z), np.rint(1092.5 - 351.3 / z), 2047).astype(">u2").byteswap()
+                time = f"129488636{i}.665769-{i}"
+                for name, image in ((f"r-{time}.ppm", frame.color), (f"d-{time}.pgm", raw.view(np.uint16))):
+                    data = encoded(Path(name).suffix, image if image.ndim == 3 else image.astype(np.uint16))
+                    archive.writestr(f"{scene}/{name}", data)
+                    put(tmp_path / "unpacked" / scene / name, data)
+    with pytest.raises(ValueError, match=r"holds the scenes bedroom_0001, office_0002; give one, as .*/SCENE"):
+        open_sequence(tmp_path / "part1.zip")
+    zipped = open_sequence(tmp_path / "part1.zip" / "office_0002")
+    unpacked = open_sequence(tmp_path / "unpacked" / "office_0002")
+    assert len(zipped) == len(unpacked) == 2 and zipped.camera == unpacked.camera
+    for a, b in zip(zipped, unpacked):
+        assert np.array_equal(a.depth, b.depth) and np.array_equal(a.color, b.color) and a.timestamp == b.timestamp
+
+
+def test_deeploc_is_a_sequence_with_labels(frames, tmp_path):
+    lines = ["DeepLoc", "img_name x y z qw qx qy qz"]
+    for i, frame in enumerate(frames):
+        put(tmp_path / "train" / "LeftImages" / f"Image_{i}.png", encoded(".png", frame.color))
+        lines.append(f"Image_{i} {i} 0 0 1 0 0 0")
+    put(tmp_path / "train" / "labels" / "Image_2.png", encoded(".png", np.full((72, 96), 3, np.uint8)))
+    put(tmp_path / "train" / "poses.txt", "\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match="nothing says what camera took it"):
+        open_sequence(tmp_path)
+    sequence = open_sequence(tmp_path, fov=70.0)
+    assert sequence.label_set == "deeploc10" and sequence.labelled_indices == [2] and (sequence[2].labels == 3).all()
+    assert sequence[3].T_world_camera[0, 3] == 3 and not sequence.has_depth
+
+
+def test_eth3d_has_a_calibration_of_its_own(frames, tmp_path):
+    camera = frames[0].camera
+    for i, frame in enumerate(frames):
+        put(tmp_path / "rgb" / f"{i}.png", encoded(".png", frame.color))
+        put(tmp_path / "depth" / f"{i}.png", encoded(".png", millimetres(frame.depth, 5000)))
+    for kind in ("rgb", "depth"):
+        put(tmp_path / f"{kind}.txt", "# list\n" + "".join(f"{i / 30:.6f} {kind}/{i}.png\n" for i in range(4)))
+    put(tmp_path / "calibration.txt", f"{camera.fx} {camera.fy} {camera.cx} {camera.cy}")
+    assert open_sequence(tmp_path).camera == camera
+    assert_like_the_room(open_sequence(tmp_path), frames, color=0.01, poses=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from written_recordings import assert_like_the_room, encoded, halved, millimetres, put, room_frames, write_video
+from written_recordings import assert_like_the_room, encoded, millimetres, put, room_frames, write_video
 
 from semslam import poses
 from semslam.camera import Camera
@@ -165,7 +165,10 @@ def test_damaged_lzfse_is_an_error_and_never_more():
             data = packed[f"{kind}_packed"].copy()
             data[rng.integers(0, len(data), 4)] = rng.integers(0, 256, 4)
             try:
-                assert len(decompress(data[: rng.integers(1, len(data) + 1)].tobytes(), packed[kind].size)) == packed[kind].size
+                assert (
+                    len(decompress(data[: rng.integers(1, len(data) + 1)].tobytes(), packed[kind].size))
+                    == packed[kind].size
+                )
             except ValueError as problem:
                 assert "\n" not in str(problem)
 

@@ -1,4 +1,4 @@
-"""Bags of ROS 1 and ROS 2, written by the library that reads them: topics, cameras, clocks and poses find each other."""
+"""Bags of ROS 1 and ROS 2: topics, cameras, clocks and poses find each other."""
 
 from __future__ import annotations
 
@@ -82,7 +82,17 @@ class BagWriter:
         roi = self.type("sensor_msgs/msg/RegionOfInterest")(0, 0, 0, 0, False)
         K, D = camera.K.ravel(), np.zeros(5)
         message = self.type(kind)(
-            self.header(time, frame), camera.height, camera.width, "plumb_bob", D, K, np.eye(3).ravel(), np.zeros(12), 0, 0, roi
+            self.header(time, frame),
+            camera.height,
+            camera.width,
+            "plumb_bob",
+            D,
+            K,
+            np.eye(3).ravel(),
+            np.zeros(12),
+            0,
+            0,
+            roi,
         )
         self.write(topic, kind, time, message)
 
@@ -102,7 +112,9 @@ class BagWriter:
         quaternion = self.type("geometry_msgs/msg/Quaternion")(*Rotation.from_matrix(T[:3, :3]).as_quat())
         pose = self.type("geometry_msgs/msg/Pose")(point, quaternion)
         with_covariance = self.type("geometry_msgs/msg/PoseWithCovariance")(pose, np.zeros(36))
-        twist = self.type("geometry_msgs/msg/TwistWithCovariance")(self.type("geometry_msgs/msg/Twist")(zeros, zeros), np.zeros(36))
+        twist = self.type("geometry_msgs/msg/TwistWithCovariance")(
+            self.type("geometry_msgs/msg/Twist")(zeros, zeros), np.zeros(36)
+        )
         self.write(topic, kind, time, self.type(kind)(self.header(time, "odom"), child, with_covariance, twist))
 
 
@@ -145,9 +157,17 @@ def test_tf_moves_the_camera_where_there_is_no_odometry(frames, tmp_path):
         for i, frame in enumerate(frames):
             time = START + i / 30
             bag.tf("/tf", time, ("world", "camera_link", frame.T_world_camera @ T_BODY_CAMERA.T))
-            bag.compressed("/camera/rgb/image_color/compressed", time, encoded(".jpg", frame.color), "rgb8; jpeg compressed bgr8", OPTICAL)
+            bag.compressed(
+                "/camera/rgb/image_color/compressed",
+                time,
+                encoded(".jpg", frame.color),
+                "rgb8; jpeg compressed bgr8",
+                OPTICAL,
+            )
             png = bytes(12) + encoded(".png", millimetres(frame.depth))
-            bag.compressed("/camera/depth_registered/image/compressedDepth", time, png, "16UC1; compressedDepth", OPTICAL)
+            bag.compressed(
+                "/camera/depth_registered/image/compressedDepth", time, png, "16UC1; compressedDepth", OPTICAL
+            )
     assert_like_the_room(open_sequence(tmp_path / "a.bag"), frames)
 
 
@@ -162,7 +182,13 @@ def write_unaligned(bag: BagWriter, frames, place: bool = True, info: bool = Tru
             bag.info("/camera/rgb/camera_info", time, replace(frame.camera, fx=90.0, fy=90.0), "rgb_optical")
             bag.info("/camera/depth/camera_info", time, frame.camera, "depth_optical")
         bag.image("/camera/rgb/image_raw", time, frame.color, "rgb8", "rgb_optical")
-        bag.image("/camera/depth/image_raw", time, np.where(frame.depth > 0, frame.depth, np.float32(np.nan)), "32FC1", "depth_optical")
+        bag.image(
+            "/camera/depth/image_raw",
+            time,
+            np.where(frame.depth > 0, frame.depth, np.float32(np.nan)),
+            "32FC1",
+            "depth_optical",
+        )
 
 
 def test_depth_of_another_camera_is_registered_by_tf(frames, tmp_path):
@@ -203,7 +229,12 @@ def test_a_bag_that_is_none_or_is_cut_short_is_one_line(frames, tmp_path):
     with BagWriter(tmp_path / "a.bag", 1) as bag:
         write_aligned(bag, frames)
     data = (tmp_path / "a.bag").read_bytes()
-    for name, content in (("b.bag", data[: len(data) // 2]), ("c.bag", b"#ROSBAG V2.0\n"), ("d.mcap", b"x" * 99), ("e.db3", b"")):
+    for name, content in (
+        ("b.bag", data[: len(data) // 2]),
+        ("c.bag", b"#ROSBAG V2.0\n"),
+        ("d.mcap", b"x" * 99),
+        ("e.db3", b""),
+    ):
         put(tmp_path / name, content)
         with pytest.raises(ValueError, match=rf"{name}: cannot be read as a bag") as problem:
             open_sequence(tmp_path / name)
@@ -215,7 +246,10 @@ def test_an_image_shorter_than_it_claims_is_one_corrupt_frame(frames, tmp_path):
         write_aligned(bag, frames)
         message_type = bag.type("sensor_msgs/msg/Image")
         time = START + 1.0
-        for topic, encoding in (("/camera/color/image_raw", "bgr8"), ("/camera/aligned_depth_to_color/image_raw", "16UC1")):
+        for topic, encoding in (
+            ("/camera/color/image_raw", "bgr8"),
+            ("/camera/aligned_depth_to_color/image_raw", "16UC1"),
+        ):
             message = message_type(bag.header(time, OPTICAL), 10**6, 10**6, encoding, 0, 10**7, np.zeros(9, np.uint8))
             bag.write(topic, "sensor_msgs/msg/Image", time + 0.2, message)
     sequence = open_sequence(tmp_path / "a.bag")
@@ -231,7 +265,12 @@ def test_realsense_recordings_say_units_and_places(frames, tmp_path):
         T = poses.from_rotation_translation(np.eye(3), np.array([0.015, 0, 0]))
         bag.write(f"{color}/tf/0", "geometry_msgs/msg/Transform", START, bag.transform(poses.inverse(T)))
         bag.write(f"{depth}/tf/0", "geometry_msgs/msg/Transform", START, bag.transform(np.eye(4)))
-        bag.write("/device_0/sensor_0/option/Depth_Units/value", "std_msgs/msg/Float32", START, bag.type("std_msgs/msg/Float32")(0.0005))
+        bag.write(
+            "/device_0/sensor_0/option/Depth_Units/value",
+            "std_msgs/msg/Float32",
+            START,
+            bag.type("std_msgs/msg/Float32")(0.0005),
+        )
         for i, frame in enumerate(frames):
             time = START + i / 30
             bag.info(f"{color}/info/camera_info", time, replace(frame.camera, cx=50.0), "0")

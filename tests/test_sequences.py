@@ -290,8 +290,8 @@ def test_a_folder_of_other_things_names_the_known_kinds(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match="fits no known kind"):
         open_sequence(tmp_path)
-    with pytest.raises(ValueError, match="unknown kind of sequence 'video'; known are room"):
-        open_sequence(tmp_path, kind="video")
+    with pytest.raises(ValueError, match="unknown kind of sequence 'hologram'; known are room"):
+        open_sequence(tmp_path, kind="hologram")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
-"""The camera of recordings that do not say it themselves: from camera.yaml beside them, from EXIF, from a field of view."""
+"""The camera of recordings that do not say it themselves: from camera.yaml beside them, EXIF or a field of view."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from semslam.camera import Camera
 from sequences.recordings.folder import read_camera
@@ -37,6 +40,17 @@ def given_camera(
             f"{path}: images are {width}x{height}, but its camera is {camera.width}x{camera.height}, of another aspect"
         )
     return camera.resized(width, height)
+
+
+def camera_of_numbers(width: int, height: int, numbers: Iterable[float]) -> Camera:
+    """The camera of four numbers fx, fy, cx, cy, in pixels."""
+    fx, fy, cx, cy = (float(number) for number in numbers)
+    return Camera(width, height, fx, fy, cx, cy)
+
+
+def camera_of_matrix(width: int, height: int, K: np.ndarray) -> Camera:
+    """The camera of an intrinsic matrix, (3, 3) or larger."""
+    return camera_of_numbers(width, height, (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
 
 
 def camera_of_fov(width: int, height: int, fov: float) -> Camera:

@@ -18,8 +18,9 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
-from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.clock import poses_at
 from sequences.recordings.cameras import ros_messages as ros
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,9 @@ def open_ros_bag(
     )
 
 
-def _read(color: Topic, depth: Topic | None, pairs: tuple[np.ndarray, np.ndarray | None], units: float, index: int) -> Images:
+def _read(
+    color: Topic, depth: Topic | None, pairs: tuple[np.ndarray, np.ndarray | None], units: float, index: int
+) -> Images:
     of_color, of_depth = pairs
     image = ros.color_image(color.message(int(of_color[index])), f"{color.path}: {color.name}, frame {index}")
     if depth is None or of_depth is None:
@@ -120,7 +123,9 @@ def opened(path: Path) -> Iterator[Any]:
         reader.open()
     except Exception as problem:  # of rosbags and of what it reads with, of many kinds
         reason = " ".join(str(problem).split())[:200]
-        raise ValueError(f"{path}: cannot be read as a bag, or is cut short ({reason}); `rosbag reindex` mends some") from None
+        raise ValueError(
+            f"{path}: cannot be read as a bag, or is cut short ({reason}); `rosbag reindex` mends some"
+        ) from None
     try:
         yield reader
     finally:
@@ -142,7 +147,9 @@ class Topic:
         self._recorded = np.array([t for t, _ in entries], np.int64)  # nanoseconds
         stamps = np.array([stamp for _, stamp in entries])
         # Stamps of the sensor are better than times of arrival, unless they were never set.
-        self.timestamps = stamps if np.all(np.diff(stamps) > 0) and stamps[0] > 0 else _increasing(self._recorded * 1e-9)
+        self.timestamps = (
+            stamps if np.all(np.diff(stamps) > 0) and stamps[0] > 0 else _increasing(self._recorded * 1e-9)
+        )
         self._stream: Iterator = iter(())
         self._next = len(entries)
 
@@ -239,13 +246,15 @@ def _transforms(bag: Any) -> ros.Transforms:
 def _depth_units(bag: Any) -> float | None:
     """Units a metre as a RealSense recording says them."""
     for topic in _of_type(bag, "std_msgs/msg/Float32"):
-        if topic.endswith("/option/Depth Units/value") or topic.endswith("/option/Depth_Units/value"):
+        if topic.endswith(("/option/Depth Units/value", "/option/Depth_Units/value")):
             value = float(_first(bag, topic).data)
             return 1 / value if 1e-6 < value < 1 else None
     return None
 
 
-def _extrinsics(bag: Any, tree: ros.Transforms, topics: Topics, color_frame: str, depth_frame: str) -> np.ndarray | None:
+def _extrinsics(
+    bag: Any, tree: ros.Transforms, topics: Topics, color_frame: str, depth_frame: str
+) -> np.ndarray | None:
     """T_color_depth (4, 4) from tf, or from the transforms of a RealSense recording; None where nothing says it."""
     assert topics.depth is not None
     if color_frame and depth_frame and color_frame != depth_frame:
@@ -329,11 +338,13 @@ def _camera_poses(
             optical = "optical" in body or not body
             T_body_camera = np.eye(4) if optical else ros.T_BODY_CAMERA
             logger.warning(
-                "poses are of frame %r; no transform leads from there to the camera's %r, so the camera is taken to sit "
-                "there, its axes %s", body, camera_frame, "the same" if optical else "turned from x forward, z up",
-            )  # fmt: skip
-        at = (truth.at(float(t), max_gap=POSE_GAP) for t in times)
-        return tuple(None if T is None else T @ T_body_camera for T in at)
+                "poses are of frame %r, from which no transform leads to the camera's %r: the camera is taken to sit "
+                "there, with %s",
+                body,
+                camera_frame,
+                "the same axes" if optical else "its axes turned from x forward, z up",
+            )
+        return tuple(None if T is None else T @ T_body_camera for T in poses_at(truth, times, POSE_GAP))
     if camera_frame and tree.moves(camera_frame):
         root = tree.path(camera_frame)[-1]
         return tuple(tree.at(root, camera_frame, float(t)) for t in times)

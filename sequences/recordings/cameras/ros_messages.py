@@ -1,4 +1,4 @@
-"""Messages of ROS as our values: images, cameras, transforms. Field names are those of sensor_msgs, nav_msgs, tf2_msgs."""
+"""Messages of ROS as our values: images, cameras, transforms; of sensor_msgs, geometry_msgs and tf2_msgs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory
 
-COLOR_ENCODINGS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "8UC3": 3, "mono8": 1, "8UC1": 1, "yuyv": 2, "yuv422_yuy2": 2, "uyvy": 2, "yuv422": 2}
+COLOR_ENCODINGS = {
+    "rgb8": 3,
+    "bgr8": 3,
+    "rgba8": 4,
+    "bgra8": 4,
+    "8UC3": 3,
+    "mono8": 1,
+    "8UC1": 1,
+    "yuyv": 2,
+    "yuv422_yuy2": 2,
+    "uyvy": 2,
+    "yuv422": 2,
+}
 DEPTH_ENCODINGS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 TRANSFORM_GAP = 0.5  # seconds between the transforms that one is interpolated of
 
@@ -61,7 +73,9 @@ def depth_image(message: Any, depth_scale: float, where: str) -> np.ndarray:
         raw = images.decode_bytes(data[start:], where, cv2.IMREAD_UNCHANGED)
         if "32FC1" in message.format and start >= 12:  # inverse depth, quantised: 1 / z = (raw - b) / a
             a, b = struct.unpack_from("<ff", data, start - 8)
-            return np.where(raw > 0, np.float32(a) / np.maximum(raw.astype(np.float32) - np.float32(b), 1e-6), np.float32(0))
+            return np.where(
+                raw > 0, np.float32(a) / np.maximum(raw.astype(np.float32) - np.float32(b), 1e-6), np.float32(0)
+            )
     elif message.encoding in DEPTH_ENCODINGS:
         raw = _rows(message, 1, DEPTH_ENCODINGS[message.encoding], where)
     else:
@@ -92,9 +106,9 @@ def camera_of_info(message: Any, where: str) -> Camera:
     """The camera of a CameraInfo message."""
     K = np.asarray(message.K if hasattr(message, "K") else message.k, np.float64)
     D = np.asarray(message.D if hasattr(message, "D") else message.d, np.float64)
-    if message.distortion_model not in ("", "plumb_bob", "rational_polynomial", "None", "none") and np.any(D):
-        if "Inverse Brown" not in message.distortion_model and "Brown" not in message.distortion_model:
-            raise ValueError(f"{where}: distortion model {message.distortion_model!r}; give the camera with --camera")
+    known = ("plumb_bob", "rational_polynomial", "Brown", "none", "None")
+    if np.any(D) and message.distortion_model and not any(name in message.distortion_model for name in known):
+        raise ValueError(f"{where}: distortion model {message.distortion_model!r}; give the camera with --camera")
     distortion = tuple(float(d) for d in D) if np.any(D) and len(D) in (4, 5, 8) else None
     return Camera(int(message.width), int(message.height), K[0], K[4], K[2], K[5], distortion)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from semslam.camera import Camera
 from semslam.trajectory import read_trajectory
-from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.clock import poses_at
 from sequences.recordings.cameras.given_camera import given_camera
 from sequences.recordings.cameras.video_file import SUFFIXES, VideoFile
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
 LAYOUT = "a video (.mp4, .mov, .avi, ...), NAME.yaml or camera.yaml beside it, or --fov DEGREES"
 POSE_GAP = 0.2  # seconds between the poses that one is interpolated of
@@ -32,6 +33,5 @@ def open_video(path: str | Path, *, camera: Camera | None = None, fov: float | N
         rig=Rig(given_camera(path, video.width, video.height, camera, fov)),
         timestamps=times,
         read=lambda index: Images(video.frame(index)),
-        poses=None if truth is None else tuple(truth.at(float(t), max_gap=POSE_GAP) for t in times),
+        poses=None if truth is None else poses_at(truth, times, POSE_GAP),
     )
-

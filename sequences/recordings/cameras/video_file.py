@@ -50,7 +50,7 @@ class VideoFile:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _seek(self, index: int) -> None:
-        """Go to a frame. Not every container seeks to the frame it is told to, so what it says afterwards is checked."""
+        """Go to a frame. Not every container seeks where it is told to, so what it says afterwards is checked."""
         import cv2
 
         self._capture = self._opened()
@@ -67,7 +67,9 @@ class VideoFile:
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")  # what is wrong is told in our own line
         capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not capture.isOpened():
-            raise ValueError(f"{self.path}: OpenCV cannot open this video; it is damaged, cut short or of no known codec")
+            raise ValueError(
+                f"{self.path}: OpenCV cannot open this video; it is damaged, cut short or of no known codec"
+            )
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, int(self.upright))
         return capture
 

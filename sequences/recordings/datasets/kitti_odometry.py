@@ -13,8 +13,9 @@ import numpy as np
 from semslam import images, poses
 from semslam.camera import Camera
 from semslam.trajectory import read_kitti
-from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.outdoor_depth import lidar_depth, read_scan, stereo_depth
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.folder import images_by_name
 
 LAYOUT = "image_2/ or image_0/ (000000.png ...), calib.txt (P0: ... P3:, Tr:), times.txt, poses.txt, velodyne/"
@@ -41,7 +42,7 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
     matrices = _calibration(path / "calib.txt")
     P = _projection(path, matrices, left)
     height, width = images.read_color(next(iter(files.values()))).shape[:2]
-    recorded = Camera(width, height, P[0, 0], P[1, 1], P[0, 2], P[1, 2])
+    recorded = camera_of_matrix(width, height, P)
     # P = K [I | t]: this camera sees a point of camera 0 shifted by t.
     T_camera_0 = poses.from_rotation_translation(np.eye(3), np.linalg.solve(P[:, :3], P[:, 3]))
     right = images_by_name(path / EYES[left])
@@ -54,7 +55,7 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
         depth = partial(_of_lidar, scans, recorded, T_camera_0 @ T_0_lidar)
     elif right:
         baseline = (P[0, 3] - _projection(path, matrices, EYES[left])[0, 3]) / P[0, 0]
-        depth = partial(_of_stereo, files, right, recorded.fx * baseline)
+        depth = partial(_of_stereo, files, right, recorded.fx * float(baseline))
     T_world_0 = _poses(path)
     return DecodedSequence(
         name=path.resolve().name,
@@ -63,9 +64,7 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
         read=partial(_read, list(files.values()), depth),
         poses=None
         if T_world_0 is None
-        else tuple(
-            T_world_0[i] @ poses.inverse(T_camera_0) if i in T_world_0 else None for i in numbers
-        ),
+        else tuple(T_world_0[i] @ poses.inverse(T_camera_0) if i in T_world_0 else None for i in numbers),
     )
 
 
@@ -111,7 +110,9 @@ def _calibration(path: Path) -> dict[str, np.ndarray]:
 def _projection(path: Path, matrices: dict[str, np.ndarray], folder: str) -> np.ndarray:
     name = f"P{folder[-1]}"
     if name not in matrices:
-        raise ValueError(f"{path / 'calib.txt'}: lacks {name}, the projection of {folder}; it has {', '.join(matrices)}")
+        raise ValueError(
+            f"{path / 'calib.txt'}: lacks {name}, the projection of {folder}; it has {', '.join(matrices)}"
+        )
     return matrices[name]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semslam import poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 
@@ -22,10 +23,12 @@ def stereo_depth(left: np.ndarray, right: np.ndarray, focal_baseline: float) -> 
     import cv2
 
     if left.shape != right.shape:
-        raise CorruptFrame(f"the left image is {left.shape[1]}x{left.shape[0]}, the right {right.shape[1]}x{right.shape[0]}")
+        raise CorruptFrame(
+            f"the left image is {left.shape[1]}x{left.shape[0]}, the right {right.shape[1]}x{right.shape[0]}"
+        )
     greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (left, right)]
     block = 5
-    matcher = cv2.StereoSGBM_create(
+    matcher = cv2.StereoSGBM_create(  # type: ignore[attr-defined]
         0, DISPARITIES, block, P1=8 * block**2, P2=32 * block**2, disp12MaxDiff=1, uniquenessRatio=10,
         speckleWindowSize=100, speckleRange=2,
     )  # fmt: skip
@@ -47,7 +50,7 @@ def lidar_depth(points: np.ndarray, camera: Camera, T_camera_lidar: np.ndarray) 
     """Depth (H, W) float32 m of a lidar's points (N, 3) in a camera; each on one pixel, the nearest wins; 0 = none."""
     from sequences.recordings.registration_kernels import splat_nearest
 
-    points = points.astype(np.float64) @ T_camera_lidar[:3, :3].T + T_camera_lidar[:3, 3]
+    points = poses.transform(T_camera_lidar, points.astype(np.float64))
     points = points[(points[:, 2] > 0.1) & (points[:, 2] < FARTHEST)]
     pixels = camera.project(points).astype(np.float32)
     z = points[:, 2].astype(np.float32)

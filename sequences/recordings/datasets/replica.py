@@ -17,6 +17,7 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from semslam.trajectory import read_kitti
+from sequences.recordings.cameras.given_camera import camera_of_numbers
 from sequences.sequence import ImageSequence
 
 NICE_SLAM_LAYOUT = "results/frame000000.jpg, results/depth000000.png, traj.txt; cam_params.json (optional)"
@@ -61,7 +62,11 @@ def open_semantic_nerf(
         camera = Camera(width, height, width / 2, width / 2, (width - 1) / 2, (height - 1) / 2)
     labels = next((name for name in NERF_LABELS if (path / name).is_dir()), None)
     sequence = _opened(
-        path, (color, _numbered(path / "depth", r"depth_(\d+)\.png$")), path / "traj_w_c.txt", camera, depth_scale or 1000.0
+        path,
+        (color, _numbered(path / "depth", r"depth_(\d+)\.png$")),
+        path / "traj_w_c.txt",
+        camera,
+        depth_scale or 1000.0,
     )
     if labels is None:
         return sequence
@@ -115,7 +120,7 @@ def _cam_params(path: Path) -> tuple[Camera, float]:
             try:
                 values = json.loads(file.read_text(encoding="utf-8"))["camera"]
                 size = int(values["w"]), int(values["h"])
-                return Camera(*size, *(float(values[k]) for k in ("fx", "fy", "cx", "cy"))), float(values["scale"])
+                return camera_of_numbers(*size, (values[k] for k in ("fx", "fy", "cx", "cy"))), float(values["scale"])
             except (KeyError, TypeError, ValueError) as problem:
                 raise ValueError(f"{file}: expected camera: w, h, fx, fy, cx, cy, scale ({problem!r})") from None
     return NICE_SLAM_CAMERA, NICE_SLAM_SCALE

@@ -9,9 +9,10 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.trajectory import read_pose_folder
-from sequences.decoded import DecodedSequence, Images, Rig
 from sequences.files import Folder
+from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.folder import images_by_name
 
 LAYOUT = "color/0.jpg, depth/0.png (mm), pose/0.txt (4x4), intrinsic/intrinsic_color.txt; label-filt/ (optional)"
@@ -19,7 +20,9 @@ FPS = 30.0
 
 
 def fits(path: Path) -> bool:
-    return (path / "pose").is_dir() and (path / "color").is_dir() and _matrix_file(path, "color") is not None
+    if (path / "camera.yaml").is_file():  # a plain folder made from it
+        return False
+    return all((path / name).is_dir() for name in ("pose", "color")) and _matrix_file(path, "color") is not None
 
 
 def open_scannet_folder(
@@ -50,10 +53,16 @@ def open_scannet_folder(
         rig=rig,
         timestamps=np.array(numbers) / FPS,
         read=partial(
-            _read, files, [(number, color[number].name) for number in numbers], bool(depth), depth_scale or 1000.0, labels
+            _read,
+            files,
+            [(number, color[number].name) for number in numbers],
+            bool(depth),
+            depth_scale or 1000.0,
+            labels,
         ),
         poses=tuple(T_of_frame.get(number) for number in numbers),
         label_set=None if labels is None else "nyu40",
+        labelled=None if labels is None else tuple(i for i, number in enumerate(numbers) if number in labels.names),
     )
 
 
@@ -92,7 +101,7 @@ def _camera(path: Path, which: str, width: int, height: int) -> Camera:
         K = K.reshape((4, 4) if len(K) == 16 else (3, 3))
     except ValueError:
         raise ValueError(f"{file}: expected the 16 numbers of a 4x4 intrinsic matrix") from None
-    camera = Camera(width, height, *(float(K[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2))))
+    camera = camera_of_matrix(width, height, K)
     # Frames are often exported smaller than they were recorded, with the intrinsics left as they were.
     if camera.cx > width:
         scale = width / (2 * camera.cx + 1)

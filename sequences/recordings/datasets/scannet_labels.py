@@ -43,7 +43,9 @@ def find_labels(folder: Path, scan: str) -> ScanNetLabels | None:
     place = next((place for place in places if place.exists()), None)
     if place is None:
         return None
-    table = next((up / name for up in (folder, *folder.resolve().parents[:2]) for name in TABLES if (up / name).is_file()), None)
+    table = next(
+        (up / name for up in (folder, *folder.resolve().parents[:2]) for name in TABLES if (up / name).is_file()), None
+    )
     if table is None:
         logger.warning("%s: left out, since %s is not beside the scan or above it", place, TABLES[0])
         return None

@@ -21,8 +21,9 @@ from semslam import images, poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
-from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def open_scannet_sens(path: str | Path, *, camera: Camera | None = None) -> Deco
         read=partial(_read, file, header, np.array(places), labels),
         poses=tuple(T_world_camera) if any(T is not None for T in T_world_camera) else None,
         label_set=None if labels is None else "nyu40",
+        labelled=None if labels is None else tuple(i for i in range(len(places)) if i in labels.names),
     )
 
 
@@ -108,8 +110,8 @@ def _header(stream: BinaryIO, file: Path) -> Header:
     K_color, ext_color, K_depth, ext_depth = matrices
     T = np.linalg.inv(ext_color) @ ext_depth if np.linalg.det(ext_color) else np.eye(4)
     return Header(
-        _camera(K_color, color_width, color_height),
-        _camera(K_depth, depth_width, depth_height),
+        camera_of_matrix(color_width, color_height, K_color),
+        camera_of_matrix(depth_width, depth_height, K_depth),
         T if poses.is_rigid(T, 1e-2) and not np.allclose(T, np.eye(4), atol=1e-5) else None,
         color_kind,
         depth_kind,
@@ -119,14 +121,11 @@ def _header(stream: BinaryIO, file: Path) -> Header:
     )
 
 
-def _camera(K: np.ndarray, width: int, height: int) -> Camera:
-    return Camera(width, height, *(float(K[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2))))
-
-
 def _frames(stream: BinaryIO, header: Header, file: Path) -> tuple[list, list[int], list[np.ndarray]]:
     """(where colour starts, its bytes, depth's bytes), times and poses of the frames that are there in full."""
     size = file.stat().st_size
-    places, ticks, matrices = [], [], []
+    places: list[tuple[int, int, int]] = []
+    ticks, matrices = [], []
     at = header.end
     while len(places) < header.frames and at + FRAME_HEADER.size <= size:
         stream.seek(at)

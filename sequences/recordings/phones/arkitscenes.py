@@ -15,8 +15,9 @@ from scipy.spatial.transform import Rotation
 from semslam import poses
 from semslam.camera import Camera
 from semslam.trajectory import Trajectory, associate
-from sequences.decoded import DecodedSequence, Images, Rig
+from sequences.clock import poses_at
 from sequences.files import Folder
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
 
 LAYOUT = "lowres_wide/ID_TIME.png, lowres_depth/, confidence/, lowres_wide_intrinsics/ID_TIME.pincam, lowres_wide.traj"
@@ -48,7 +49,9 @@ def open_arkitscenes(
     own = [None] * len(times) if camera is not None else _cameras(folder / f"{top}_intrinsics", times)
     first = camera if camera is not None else next((c for c in own if c is not None), None)
     if first is None:
-        raise ValueError(f"{folder / f'{top}_intrinsics'}: holds no .pincam of the images' times; add it or give --camera")
+        raise ValueError(
+            f"{folder / f'{top}_intrinsics'}: holds no .pincam of the images' times; add it or give --camera"
+        )
     first = first.resized(width, height)
     shape = files.units(f"lowres_depth/{depth[of_depth[0]]}").shape
     traj = next((p / "lowres_wide.traj" for p in (folder, path) if (p / "lowres_wide.traj").is_file()), None)
@@ -64,7 +67,7 @@ def open_arkitscenes(
             [None if c is None else c.resized(width, height) for c in own],
             depth_scale or 1000.0,
         ),
-        poses=None if truth is None else tuple(truth.at(float(t), max_gap=POSE_GAP) for t in times),
+        poses=None if truth is None else poses_at(truth, times, POSE_GAP),
     )
 
 

@@ -8,6 +8,7 @@ coded by finite state entropy and read backwards from their ends.
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -18,6 +19,14 @@ L_BITS = np.array([0] * 16 + [2, 3, 5, 8])
 M_BITS = np.array([0] * 16 + [3, 5, 8, 11])
 D_BITS = np.repeat(np.arange(16), 4)
 HEADER_2 = 32  # bytes of a bvx2 header before its frequencies
+
+
+class Stream(NamedTuple):
+    """Bits that are read backwards from the end of `source`, down to `start`."""
+
+    source: np.ndarray  # (N,) uint8
+    start: int
+    bits: int  # of the last byte that do not count, -7 to 0
 
 
 def decompress(data: bytes, expected: int) -> bytes:
@@ -61,7 +70,12 @@ def _lzfse_block(data: bytes, source: np.ndarray, at: int, out: np.ndarray, writ
     (raw,) = struct.unpack_from("<I", data, at + 4)
     if data[at + 3 : at + 4] == b"2":
         a, b, c = struct.unpack_from("<QQQ", data, at + 8)
-        literals, literal_bytes, matches, literal_bits = a & 0xFFFFF, a >> 20 & 0xFFFFF, a >> 40 & 0xFFFFF, (a >> 60 & 7) - 7
+        literals, literal_bytes, matches, literal_bits = (
+            a & 0xFFFFF,
+            a >> 20 & 0xFFFFF,
+            a >> 40 & 0xFFFFF,
+            (a >> 60 & 7) - 7,
+        )
         states = [b >> shift & 0x3FF for shift in (0, 10, 20, 30)]
         lmd_bytes, lmd_bits = b >> 40 & 0xFFFFF, (b >> 60 & 7) - 7
         header, l_state, m_state, d_state = c & 0xFFFFFFFF, c >> 32 & 0x3FF, c >> 42 & 0x3FF, c >> 52 & 0x3FF
@@ -88,19 +102,19 @@ def _lzfse_block(data: bytes, source: np.ndarray, at: int, out: np.ndarray, writ
         _table(LITERAL_STATES, frequencies[d_end:], np.zeros(LITERALS, np.int64)),
     )
     literal = np.zeros(literals + 4, np.uint8)
-    ok = _decode_literals(source[: payload + literal_bytes], payload, literal_bits, np.array(states), tables[3], literal)
+    literal_stream = Stream(source[: payload + literal_bytes], payload, literal_bits)
+    match_stream = Stream(source[:end], payload + literal_bytes, lmd_bits)
+    ok = _decode_literals(literal_stream, np.array(states), tables[3], literal)
     if ok:
         triples = np.array([l_state, m_state, d_state])
-        written = _decode_matches(
-            source[:end], payload + literal_bytes, lmd_bits, triples, matches, *tables[:3], literal, out, written
-        )
+        written = _decode_matches(match_stream, triples, matches, tables[:3], literal, out, written)
     if not ok or written < 0:
         raise ValueError("a block is damaged")
     return end, written
 
 
 def _table(states: int, frequencies: np.ndarray, value_bits: np.ndarray) -> np.ndarray:
-    """(states, 4) int64: of each state the bits to read, those of them of the value, the next state's base, the value's."""
+    """(states, 4) int64: of each state the bits to read, the value's among them, the next state's and value's base."""
     if frequencies.sum() > states:
         raise ValueError("a block's table of frequencies is damaged")
     bases = np.concatenate([[0], np.cumsum(1 << value_bits)[:-1]])
@@ -121,7 +135,9 @@ def _table(states: int, frequencies: np.ndarray, value_bits: np.ndarray) -> np.n
 def _unpack_frequencies(packed, frequencies):
     """Frequencies as bvx2 packs them: small ones in 2 to 5 bits, others in 8 or 14."""
     lengths = np.array([2, 3, 2, 5, 2, 3, 2, 8, 2, 3, 2, 5, 2, 3, 2, 14] * 2)
-    values = np.array([0, 2, 1, 4, 0, 3, 1, -1, 0, 2, 1, 5, 0, 3, 1, -1, 0, 2, 1, 6, 0, 3, 1, -1, 0, 2, 1, 7, 0, 3, 1, -1])
+    values = np.array(
+        [0, 2, 1, 4, 0, 3, 1, -1, 0, 2, 1, 5, 0, 3, 1, -1, 0, 2, 1, 6, 0, 3, 1, -1, 0, 2, 1, 7, 0, 3, 1, -1]
+    )
     bits, held, at = 0, 0, 0
     for i in range(len(frequencies)):
         while held <= 24 and at < len(packed):
@@ -141,10 +157,11 @@ def _unpack_frequencies(packed, frequencies):
 
 
 @njit(cache=True, nogil=True)
-def _start(source, end, start, bits):
-    """(accumulator, bits in it, position) of a stream that is read backwards from `end`; -1 bits where it is damaged."""
+def _begin(stream):
+    """(accumulator, bits in it, position) at the end of a stream; -1 bits where it is damaged."""
+    source, start, bits = stream.source, stream.start, stream.bits
     size = 8 if bits else 7
-    at = end - size
+    at = len(source) - size
     if at < start - 8 or at < 0:
         return np.uint64(0), -1, at
     held = np.uint64(0)
@@ -168,8 +185,9 @@ def _refilled(source, held, count, at):
 
 
 @njit(cache=True, nogil=True)
-def _decode_literals(source, start, bits, states, table, literal):
-    held, count, at = _start(source, len(source), start, bits)
+def _decode_literals(stream, states, table, literal):
+    source, start = stream.source, stream.start
+    held, count, at = _begin(stream)
     if count < 0:
         return False
     for i in range(0, len(literal) - 4, 4):
@@ -189,9 +207,10 @@ def _decode_literals(source, start, bits, states, table, literal):
 
 
 @njit(cache=True, nogil=True)
-def _decode_matches(source, start, bits, states, matches, l_table, m_table, d_table, literal, out, written):
+def _decode_matches(stream, states, matches, tables, literal, out, written):
     """Copy literals and matches into `out` from `written` on; the bytes written, or -1 where the data are damaged."""
-    held, count, at = _start(source, len(source), start, bits)
+    source, start = stream.source, stream.start
+    held, count, at = _begin(stream)
     if count < 0:
         return -1
     values = np.zeros(3, np.int64)
@@ -201,7 +220,7 @@ def _decode_matches(source, start, bits, states, matches, l_table, m_table, d_ta
         if at < start - 8:
             return -1
         for k in range(3):
-            table = l_table if k == 0 else m_table if k == 1 else d_table
+            table = tables[k]
             state = states[k]
             count -= table[state, 0]
             pulled = np.int64(held >> np.uint64(count))

@@ -14,11 +14,14 @@ import numpy as np
 
 from semslam.camera import Camera
 from sequences.clock import seconds_or_count
-from sequences.decoded import DecodedSequence, Images, Rig
 from sequences.files import Files, is_zip, open_files
+from sequences.recordings.cameras.given_camera import camera_of_numbers
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
 
-LAYOUT = "keyframes/ with (corrected_)images/TIME.jpg, (corrected_)cameras/TIME.json, depth/TIME.png, confidence/TIME.png"
+LAYOUT = (
+    "keyframes/ with (corrected_)images/TIME.jpg, (corrected_)cameras/TIME.json, depth/TIME.png, confidence/TIME.png"
+)
 FPS = 2.0
 LEAST_CONFIDENCE = 127
 
@@ -27,11 +30,15 @@ def fits(path: Path) -> bool:
     if path.is_dir():
         folder = _keyframes(path)
         return any((folder / f"{kind}cameras").is_dir() for kind in ("", "corrected_"))
-    return path.suffix.lower() == ".zip" and is_zip(path, ".json") and open_files(path).root_of("keyframes/") is not None
+    return (
+        path.suffix.lower() == ".zip" and is_zip(path, ".json") and open_files(path).root_of("keyframes/") is not None
+    )
 
 
-def open_polycam(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> DecodedSequence:
-    """Open an export, a folder or the zip archive: corrected images and cameras where both are there, else the originals."""
+def open_polycam(
+    path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None
+) -> DecodedSequence:
+    """Open an export, a folder or the zip archive; what the optimisation corrected where it is there."""
     path = Path(path)
     files = open_files(path if path.is_file() else _keyframes(path))
     top = files.root_of("keyframes/") if path.is_file() else ""
@@ -93,9 +100,12 @@ def _camera(files: Files, name: str) -> tuple[Camera, np.ndarray | None]:
     """The camera and T_world_camera of a camera file."""
     try:
         values = json.loads(files.read(name))
-        camera = Camera(int(values["width"]), int(values["height"]), *(float(values[k]) for k in ("fx", "fy", "cx", "cy")))
+        size = int(values["width"]), int(values["height"])
+        camera = camera_of_numbers(*size, (values[key] for key in ("fx", "fy", "cx", "cy")))
         T = np.eye(4)
         T[:3] = [[float(values[f"t_{row}{column}"]) for column in range(4)] for row in range(3)]
     except (KeyError, TypeError, ValueError, RecursionError) as problem:
-        raise ValueError(f"{files.where(name)}: expected Polycam's width, height, fx .. cy and t_00 .. t_23 ({problem!r})") from None
+        raise ValueError(
+            f"{files.where(name)}: expected Polycam's width, height, fx .. cy and t_00 .. t_23 ({problem!r})"
+        ) from None
     return camera, arkit.camera_to_world(T)

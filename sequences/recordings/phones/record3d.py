@@ -19,8 +19,9 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
-from sequences.decoded import DecodedSequence, Images, Rig
 from sequences.files import Files, is_zip, open_files
+from sequences.recordings.cameras.given_camera import camera_of_numbers
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
 
 LAYOUT = "NAME.r3d, or its files metadata and rgbd/0.jpg, 0.depth, 0.conf; or metadata.json, rgb/0.jpg, depth/0.exr"
@@ -66,7 +67,9 @@ def open_record3d(path: str | Path, *, camera: Camera | None = None) -> DecodedS
     rig_camera = cameras[0] if camera is None else camera.resized(width, height)
     recording = _Recording(files, root, exported, None, [rig_camera] if camera is not None else cameras)
     if not exported:
-        recording = _Recording(files, root, exported, _depth_shape(files, root, names[0], metadata, width, height), recording.cameras)
+        recording = _Recording(
+            files, root, exported, _depth_shape(files, root, names[0], metadata, width, height), recording.cameras
+        )
     shape = recording.depth_shape
     if shape is None:
         depths = files.under(f"{root}depth", DEPTH_SUFFIXES)
@@ -98,7 +101,9 @@ def _read(recording: _Recording, colors: list[str], index: int) -> Images:
     confidence = None
     if files.holds(f"{root}rgbd/{name}.conf"):
         confidence = np.frombuffer(_packed(files, f"{root}rgbd/{name}.conf", count), np.uint8)
-    return Images(color, arkit.trusted(depth, None if confidence is None else confidence.reshape(depth.shape)), camera=camera)
+    return Images(
+        color, arkit.trusted(depth, None if confidence is None else confidence.reshape(depth.shape)), camera=camera
+    )
 
 
 def _packed(files: Files, name: str, expected: int) -> bytes:
@@ -132,7 +137,7 @@ def _cameras(metadata: dict, where: str, numbers: list[int], width: int, height:
         shared = [float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])]
         frames = [[float(x) for x in row[:4]] for row in metadata.get("perFrameIntrinsicCoeffs") or ()]
         rows = [frames[n] for n in numbers] if len(frames) > max(numbers) else [shared]
-        return [Camera(w, h, *row).resized(width, height) for row in rows]
+        return [camera_of_numbers(w, h, row).resized(width, height) for row in rows]
     except (TypeError, ValueError) as problem:
         raise ValueError(f"{where}: K, w, h or perFrameIntrinsicCoeffs: {problem}") from None
 

@@ -15,9 +15,10 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
-from sequences.decoded import DecodedSequence, Images, Rig
 from sequences.files import Folder
+from sequences.recordings.cameras.given_camera import camera_of_matrix, camera_of_numbers
 from sequences.recordings.cameras.video_file import VideoFile
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.folder import images_by_name
 from sequences.recordings.phones import arkit
 
@@ -44,7 +45,8 @@ def open_stray_scanner(
     if depth_of:
         shape = files.depth(next(iter(depth_of.values()))).shape
         rig = Rig(rig.color, rig.color.resized(shape[1], shape[0]))
-    own = [None if row is None or camera is not None else Camera(video.width, video.height, *row) for row in intrinsics]
+    size = video.width, video.height
+    own = [None if row is None or camera is not None else camera_of_numbers(*size, row) for row in intrinsics]
     last = len(video.timestamps)
     frames = [n for n in frames if n < last]
     return DecodedSequence(
@@ -101,4 +103,4 @@ def _camera_matrix(path: Path, video: VideoFile) -> Camera:
         K = np.array(path.read_text(encoding="utf-8").replace(",", " ").split(), np.float64).reshape(3, 3)
     except (OSError, ValueError):
         raise ValueError(f"{path}: expected the 3x3 matrix of the camera, a row a line, commas between") from None
-    return Camera(video.width, video.height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
+    return camera_of_matrix(video.width, video.height, K)

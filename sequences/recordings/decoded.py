@@ -16,6 +16,7 @@ from sequences.recordings.registration import registered_depth
 from sequences.sequence import Sequence
 
 WORKING_SIZE = 640  # pixels of the longer side that colour keeps beside coarser depth
+REGISTERED_SCALE = 0.9  # of the depth's pixels to an angle
 SAME_ASPECT = 0.02  # of each other: 1296x968 beside 640x480 is one field of view
 SMOOTH_STEP = 0.02  # of the depth; between samples further apart runs an edge, which no interpolation may bridge
 
@@ -35,7 +36,7 @@ class Rig:
 
     Without depth, or with depth of colour's size, that is the colour camera. Beside coarser depth colour is reduced: to
     the depth's own size where the two have one field of view and 640 pixels suffice for it, else to 640 pixels.
-    Depth of another camera is registered, to colour of no finer resolution, so that no pixel stays without a reading.
+    Depth of another camera is registered, to colour of a tenth less resolution, so that rounding leaves no holes.
     """
 
     color: Camera
@@ -51,7 +52,7 @@ class Rig:
         longest = max(depth.width, depth.height, WORKING_SIZE)
         scale = longest / max(color.width, color.height)
         if self.T_color_depth is not None:
-            scale = depth.fx / color.fx
+            scale = REGISTERED_SCALE * depth.fx / color.fx
         if scale >= 1:
             return color
         aspect = (depth.width / depth.height) / (color.width / color.height)
@@ -154,6 +155,7 @@ class DecodedSequence(Sequence):
     read: Callable[[int], Images]  # the images of frame i; raises CorruptFrame, for one of a wrong size too
     poses: tuple[np.ndarray | None, ...] | None = None
     label_set: str | None = None
+    labelled: tuple[int, ...] | None = None  # the frames with labels; None = all, where there is a label set
 
     def __post_init__(self) -> None:
         if len(self.timestamps) == 0:
@@ -171,6 +173,10 @@ class DecodedSequence(Sequence):
     @property
     def has_depth(self) -> bool:  # type: ignore[override]
         return self.rig.depth is not None
+
+    @property
+    def labelled_indices(self) -> list[int]:
+        return super().labelled_indices if self.labelled is None else list(self.labelled)
 
     def __getitem__(self, index: int) -> Frame:
         i = self._checked(index)

@@ -1,0 +1,170 @@
+"""ElasticFusion's .klg logs, read and written.
+
+Little-endian: i32 number of frames; then a frame: i64 time (us), i32 bytes of depth, i32 bytes of colour, depth
+(uint16 mm, raw or packed by zlib), colour (raw RGB or JPEG; none where it has 0 bytes). The file says neither size nor
+camera. Whelan et al., "ElasticFusion: dense SLAM without a pose graph", RSS 2015.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam import images
+from semslam.camera import Camera
+from semslam.images import CorruptFrame
+from semslam.trajectory import Trajectory, read_tum, write_tum
+from sequences.clock import poses_at, seconds_or_count
+from sequences.recordings.cameras.given_camera import given_camera
+from sequences.recordings.datasets.scannet_sens import unpacked
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
+from sequences.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+LAYOUT = "NAME.klg; NAME.yaml or camera.yaml (else 528 528 320 240 at 640x480) and NAME.freiburg (poses) beside it"
+CAMERA = Camera(640, 480, 528.0, 528.0, 320.0, 240.0)  # what ElasticFusion takes where nothing is said
+FRAME_HEADER = struct.Struct("<qii")
+FPS = 30.0
+POSE_GAP = 0.1  # seconds
+JPEG_QUALITY = 98
+
+
+def fits(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".klg"
+
+
+def open_klg(
+    path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None, fov: float | None = None
+) -> DecodedSequence:
+    """Open a log; images are decoded when asked for. One that is cut short gives the frames before the cut."""
+    path = Path(path)
+    places, ticks = _frames(path)
+    width, height = _size(path, places, camera)
+    beside = path.with_suffix(".yaml").is_file() or (path.parent / "camera.yaml").is_file()
+    if camera is None and fov is None and not beside and width * 3 == height * 4:
+        camera = CAMERA
+        logger.warning("%s: a log does not say its camera; taking ElasticFusion's (528 528 320 240 at 640x480)", path)
+    camera = given_camera(path, width, height, camera, fov)
+    times = seconds_or_count(ticks / 1e6, FPS) if len(ticks) > 1 else ticks / 1e6
+    return DecodedSequence(
+        name=path.stem,
+        rig=Rig(camera, camera),
+        timestamps=times,
+        read=partial(_read, path, places, (height, width), depth_scale or 1000.0),
+        poses=_poses(path, ticks / 1e6),
+    )
+
+
+def _frames(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(where depth starts, its bytes, colour's bytes) of each whole frame, and its time in microseconds."""
+    size = path.stat().st_size
+    places: list[tuple[int, int, int]] = []
+    ticks, at = [], 4
+    with path.open("rb") as file:
+        head = file.read(4)
+        if len(head) < 4:
+            raise ValueError(f"{path}: is empty or cut short; expected a .klg log")
+        (claimed,) = struct.unpack("<i", head)
+        while len(places) < claimed and at + FRAME_HEADER.size <= size:
+            file.seek(at)
+            tick, depth_bytes, color_bytes = FRAME_HEADER.unpack(file.read(FRAME_HEADER.size))
+            at += FRAME_HEADER.size
+            if min(depth_bytes, color_bytes) < 0 or at + depth_bytes + color_bytes > size:
+                break
+            places.append((at, depth_bytes, color_bytes))
+            ticks.append(tick)
+            at += depth_bytes + color_bytes
+    if not places:
+        raise ValueError(f"{path}: holds no whole frame of the {claimed} that it claims; copy it again")
+    if len(places) < claimed:
+        logger.warning("%s: claims %d frames, holds %d; the file is cut short", path, claimed, len(places))
+    return np.array(places), np.array(ticks, np.int64)
+
+
+def _size(path: Path, places: np.ndarray, camera: Camera | None) -> tuple[int, int]:
+    """(width, height) of the images: those of the first JPEG, else the given camera's, else 640x480."""
+    start, depth_bytes, color_bytes = (int(n) for n in places[0])
+    with path.open("rb") as file:
+        file.seek(start + depth_bytes)
+        data = file.read(color_bytes)
+    if data.startswith(b"\xff\xd8"):
+        import cv2
+
+        height, width = images.decode_bytes(data, f"{path}: frame 0", cv2.IMREAD_COLOR).shape[:2]
+        return width, height
+    width, height = (CAMERA.width, CAMERA.height) if camera is None else (camera.width, camera.height)
+    if color_bytes and color_bytes != 3 * width * height:
+        raise ValueError(
+            f"{path}: colour is raw, of {color_bytes} bytes a frame, which is no {width}x{height} image; give a camera "
+            f"of the images' size with --camera"
+        )
+    return width, height
+
+
+def _read(path: Path, places: np.ndarray, shape: tuple[int, int], depth_scale: float, index: int) -> Images:
+    import cv2
+
+    start, depth_bytes, color_bytes = (int(n) for n in places[index])
+    with path.open("rb") as file:
+        file.seek(start)
+        depth, color = file.read(depth_bytes), file.read(color_bytes)
+    where, pixels = f"{path}: frame {index}", shape[0] * shape[1]
+    if len(depth) != 2 * pixels:
+        depth = unpacked(depth, 2 * pixels, f"{where}, depth")
+    if len(depth) != 2 * pixels:
+        raise CorruptFrame(f"{where}: depth has {len(depth)} bytes, expected {2 * pixels} of {shape[1]}x{shape[0]}")
+    if color_bytes == 0:
+        image: np.ndarray = np.zeros((*shape, 3), np.uint8)
+    elif color_bytes == 3 * pixels:
+        image = np.frombuffer(color, np.uint8).reshape(*shape, 3)
+    else:
+        image = cv2.cvtColor(images.decode_bytes(color, f"{where}, colour", cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return Images(image, np.frombuffer(depth, "<u2").reshape(shape) * np.float32(1 / depth_scale))
+
+
+def _poses(path: Path, times: np.ndarray) -> tuple[np.ndarray | None, ...] | None:
+    for file in (path.with_suffix(".freiburg"), path.with_name(path.name + ".freiburg")):
+        if file.is_file():
+            return poses_at(read_tum(file), times, POSE_GAP)
+    return None
+
+
+def write_klg(sequence: Sequence, path: str | Path) -> Path:
+    """Write a sequence as a log: depth in mm packed by zlib, colour as JPEG; the camera and the poses beside it."""
+    import cv2
+    import yaml
+
+    from semslam.atomic import replacing
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<i", len(sequence)))
+        for frame in sequence:
+            depth = np.zeros(sequence.camera.shape, "<u2") if frame.depth is None else millimetres(frame.depth)
+            packed = zlib.compress(depth.tobytes(), 6)
+            bgr = cv2.cvtColor(frame.color, cv2.COLOR_RGB2BGR)
+            jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+            file.write(FRAME_HEADER.pack(round(frame.timestamp * 1e6), len(packed), len(jpeg)))
+            file.write(packed)
+            file.write(jpeg)
+    camera = sequence.camera
+    values = {key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    trajectory = sequence.trajectory
+    if trajectory is not None:
+        rounded = Trajectory(np.round(trajectory.timestamps * 1e6) / 1e6, trajectory.T_world_camera)
+        write_tum(path.with_suffix(".freiburg"), rounded)
+    return path
+
+
+def millimetres(depth: np.ndarray) -> np.ndarray:
+    """(H, W) uint16 of depth (H, W) in metres; 0 = none, as beyond 65.535 m."""
+    units = np.rint(depth * 1000)
+    return np.where(units < 65536, units, 0).astype("<u2")

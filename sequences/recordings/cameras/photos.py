@@ -1,0 +1,42 @@
+"""A folder of photographs or of a video's frames, colour alone."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam import images
+from semslam.camera import Camera
+from sequences.recordings.cameras.given_camera import exif_focal, given_camera
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
+from sequences.recordings.folder import images_by_name
+
+LAYOUT = "NAME.jpg or NAME.png, nothing else; camera.yaml, EXIF's focal length or --fov DEGREES"
+FPS = 30.0
+FEWEST = 2
+
+
+def fits(path: Path) -> bool:
+    if not path.is_dir() or ((path / "camera.yaml").is_file() and (path / "color").is_dir()):
+        return False
+    suffixes = (".jpg", ".jpeg", ".png")
+    return sum(file.suffix.lower() in suffixes for file in path.iterdir()) >= FEWEST
+
+
+def open_photos(path: str | Path, *, camera: Camera | None = None, fov: float | None = None) -> DecodedSequence:
+    """Open a folder of images in the order of their numbers, 30 a second; there is no depth."""
+    path = Path(path)
+    files = list(images_by_name(path).values())
+    height, width = images.read_color(files[0]).shape[:2]
+    return DecodedSequence(
+        name=path.resolve().name,
+        rig=Rig(given_camera(path, width, height, camera, fov, exif_focal(files[0], width))),
+        timestamps=np.arange(len(files)) / FPS,
+        read=partial(_read, files),
+    )
+
+
+def _read(files: list[Path], index: int) -> Images:
+    return Images(images.read_color(files[index]))

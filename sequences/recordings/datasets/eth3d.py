@@ -1,0 +1,35 @@
+"""ETH3D SLAM: as TUM RGB-D, with a calibration.txt of fx fy cx cy. Schoeps et al., "BAD SLAM", CVPR 2019."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from semslam import images
+from semslam.camera import Camera
+from sequences.recordings import tum
+from sequences.sequence import ImageSequence
+
+LAYOUT = "as tum, with calibration.txt (fx fy cx cy)"
+
+
+def fits(path: Path) -> bool:
+    return tum.fits(path) and (path / "calibration.txt").is_file()
+
+
+def open_eth3d(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> ImageSequence:
+    """Open a sequence's folder: rectified colour and depth of one camera, 5000 units a metre."""
+    path = Path(path)
+    if camera is None:
+        listed = [line.split() for line in (path / "rgb.txt").read_text(encoding="utf-8").splitlines()]
+        first = next((words[1] for words in listed if len(words) > 1 and not words[0].startswith("#")), None)
+        if first is None:
+            raise ValueError(f"{path / 'rgb.txt'}: lists no images")
+        height, width = images.read_color(path / first).shape[:2]
+        try:
+            fx, fy, cx, cy = (
+                float(word) for word in (path / "calibration.txt").read_text(encoding="utf-8").split()[:4]
+            )
+        except ValueError:
+            raise ValueError(f"{path / 'calibration.txt'}: expected fx fy cx cy in one line") from None
+        camera = Camera(width, height, fx, fy, cx, cy)
+    return tum.open_tum(path, depth_scale=depth_scale, camera=camera)

@@ -1,0 +1,95 @@
+"""EuRoC MAV and what is laid out like it: mav0/cam0/ with data.csv, data/ and sensor.yaml; grey images, no depth.
+
+Burri et al., "The EuRoC micro aerial vehicle datasets", IJRR 2016. The truth is the body's pose: T_BS of the camera's
+sensor.yaml takes it to the camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam import images, poses
+from semslam.camera import Camera
+from semslam.trajectory import Trajectory, read_euroc
+from sequences.clock import poses_at, seconds
+from sequences.recordings.cameras.given_camera import camera_of_numbers
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
+
+LAYOUT = "mav0/cam0/ with data.csv (time, file), data/ and sensor.yaml; mav0/state_groundtruth_estimate0/data.csv"
+TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0", "gt0")
+POSE_GAP = 0.1  # seconds
+
+
+def fits(path: Path) -> bool:
+    return (_mav(path) / "cam0" / "data").is_dir() and (_mav(path) / "cam0" / "data.csv").is_file()
+
+
+def open_euroc(path: str | Path, *, camera: Camera | None = None) -> DecodedSequence:
+    """Open a recording's folder, or its mav0: the left camera's images, undistorted, with interpolated poses."""
+    path = Path(path)
+    mav = _mav(path)
+    ticks, files = _listed(mav / "cam0")
+    recorded, T_body_camera = read_sensor(mav / "cam0" / "sensor.yaml", camera)
+    truth = next((mav / name / "data.csv" for name in TRUTHS if (mav / name / "data.csv").is_file()), None)
+    times = seconds(ticks)
+    body = None if truth is None else read_euroc(truth)
+    moved = None if body is None else Trajectory(body.timestamps, body.T_world_camera @ T_body_camera)
+    return DecodedSequence(
+        name=path.resolve().name,
+        rig=Rig(recorded),
+        timestamps=times,
+        read=partial(_read, files),
+        poses=None if moved is None else poses_at(moved, times, POSE_GAP),
+    )
+
+
+def _read(files: list[Path], index: int) -> Images:
+    return Images(images.read_color(files[index]))
+
+
+def _mav(path: Path) -> Path:
+    return path / "mav0" if (path / "mav0").is_dir() else path
+
+
+def _listed(folder: Path) -> tuple[np.ndarray, list[Path]]:
+    entries = []
+    for number, line in enumerate((folder / "data.csv").read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        time, _, name = (part.strip() for part in line.partition(","))
+        if not time.isdigit() or not name or "/" in name or "\\" in name:
+            raise ValueError(f"{folder / 'data.csv'}:{number}: '{line[:60]}' is not 'nanoseconds,file'")
+        entries.append((int(time), folder / "data" / name))
+    if not entries:
+        raise ValueError(f"{folder / 'data.csv'}: lists no images")
+    entries.sort()
+    return np.array([time for time, _ in entries]), [file for _, file in entries]
+
+
+def read_sensor(path: Path, camera: Camera | None) -> tuple[Camera, np.ndarray]:
+    """The camera of a sensor.yaml (`camera` where given) and T_body_camera (4, 4)."""
+    import yaml
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        values = yaml.safe_load("\n".join(line for line in lines if not line.startswith("%")))
+        T = np.array(values["T_BS"]["data"], np.float64).reshape(4, 4) if "T_BS" in values else np.eye(4)
+        if camera is None:
+            model = str(values.get("distortion_model", "none")).lower()
+            if model not in ("radial-tangential", "radtan", "plumb_bob", "none"):
+                raise ValueError(f"distortion model {model}; read is radial-tangential: give the camera with --camera")
+            width, height = (int(n) for n in values["resolution"])
+            distortion = tuple(float(x) for x in values.get("distortion_coefficients") or ())
+            camera = replace(
+                camera_of_numbers(width, height, values["intrinsics"]),
+                distortion=distortion if any(distortion) else None,
+            )
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError, RecursionError) as problem:
+        raise ValueError(f"{path}: not a camera's sensor.yaml: {' '.join(str(problem).split())[:160]}") from None
+    if not poses.is_rigid(T):
+        raise ValueError(f"{path}: T_BS is no rigid transform")
+    return camera, poses.orthonormalized(T)

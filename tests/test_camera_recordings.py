@@ -1,0 +1,377 @@
+"""What cameras and their tools record: videos, logs, Azure Kinect's files, folders of photographs."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from written_recordings import assert_like_the_room, encoded, millimetres, put, room_frames, write_video
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.trajectory import Trajectory, write_tum
+from sequences import CorruptFrame, open_sequence
+from sequences.clock import seconds, ticks_a_second
+from sequences.recordings.cameras.klg import write_klg
+from sequences.recordings.cameras.video_file import mp4_times
+from sequences.recordings.decoded import Rig, resampled, resampled_depth, z_of_ray
+from sequences.room.room import RoomSequence
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return room_frames()
+
+
+def write_camera(path: Path, camera: Camera) -> None:
+    put(path, yaml.safe_dump({key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}))
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e3, 1e6, 1e9])
+def test_the_unit_of_a_clock_is_told_from_its_times(unit):
+    for start in (0.0, 12.5, 1.6e9):
+        for rate in (1, 5, 30, 120):
+            times = start + np.arange(20) / rate
+            ticks = np.round(times * unit) if unit > 1 else times
+            assert ticks_a_second(ticks) == unit, (start, rate)
+            np.testing.assert_allclose(seconds(ticks), times, atol=1e-3 + 0.5 / unit)
+
+
+# One camera for all images
+
+
+def test_a_camera_of_the_same_size_changes_nothing(frames):
+    camera = frames[0].camera
+    assert resampled(frames[0].color, camera, camera) is frames[0].color
+    assert Rig(camera, camera).camera == camera
+
+
+def test_colour_beside_coarser_depth_keeps_640_pixels():
+    color, depth = Camera(1920, 1440, 1500, 1500, 960, 720), Camera(256, 192, 200, 200, 128, 96)
+    assert Rig(color, depth).camera == color.resized(640, 480)
+    assert Rig(color, Camera(640, 480, 500, 500, 320, 240)).camera == color.resized(640, 480)
+    scannet = Camera(1296, 968, 1170, 1170, 648, 484)
+    assert (Rig(scannet, Camera(640, 480, 577, 577, 320, 240)).camera.height) == 480, "one aspect, within 2 %"
+    tall = Rig(Camera(720, 960, 700, 700, 360, 480), Camera(192, 256, 190, 190, 96, 128)).camera
+    assert (tall.width, tall.height) == (480, 640)
+
+
+def test_depth_between_samples_of_a_plane_is_on_the_plane_and_edges_stay_edges():
+    fine = Camera(96, 72, 90, 90, 47.5, 35.5)
+    coarse = fine.resized(32, 24)
+    u, v = np.meshgrid(np.arange(96), np.arange(72))
+    plane = (2 + 0.002 * u + 0.004 * v).astype(np.float32)
+    plane_coarse = (2 + 0.002 * (3 * np.arange(32) + 1) + 0.004 * (3 * np.arange(24) + 1)[:, None]).astype(np.float32)
+    inner = (slice(3, -3), slice(3, -3))
+    assert np.abs(resampled_depth(plane_coarse, coarse, fine) - plane)[inner].max() < 1e-5
+    step = plane_coarse.copy()
+    step[:, 16:] += 3
+    values = resampled_depth(step, coarse, fine)
+    assert ((values < 2.5) | (values > 4.5)).all(), "nothing hangs between the near and the far side"
+    step[:, 16:] = 0
+    assert (resampled_depth(step, coarse, fine)[:, 48:] == 0).all()
+
+
+def test_distance_along_the_ray_becomes_depth(frames):
+    camera, depth = frames[0].camera, frames[0].depth
+    ray = np.linalg.norm(camera.backproject(depth), axis=2)
+    np.testing.assert_allclose(z_of_ray(ray, camera), depth, atol=1e-5)
+
+
+# Videos
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    write_video(path, list(RoomSequence(frames=120, width=96, height=72)), fps=25)
+    return path
+
+
+def test_video_frames_are_the_same_in_any_order(video):
+    sequence = open_sequence(video, fov=60.0)
+    in_order = [frame.color for frame in sequence]
+    assert len(in_order) == 120 and not sequence.has_depth
+    np.testing.assert_allclose(sequence.timestamps, np.arange(120) / 25, atol=1e-4)
+    for i in (119, 3, 4, 100, 0, 60, 59):
+        assert np.array_equal(sequence[i].color, in_order[i]), i
+    assert np.abs(in_order[30].astype(int) - RoomSequence(frames=120, width=96, height=72)[30].color).mean() < 10
+
+
+def test_a_videos_camera_is_written_given_or_asked_for(video, tmp_path):
+    path = Path(tmp_path / "clip.mp4")
+    put(path, video.read_bytes())
+    with pytest.raises(ValueError, match=r"clip\.mp4: nothing says what camera took it.*camera\.yaml.*--fov"):
+        open_sequence(path)
+    with pytest.raises(ValueError, match="--fov is 300, expected"):
+        open_sequence(path, fov=300.0)
+    assert open_sequence(path, fov=90.0).camera.fx == pytest.approx(48)
+    write_camera(tmp_path / "clip.yaml", Camera(192, 144, 200, 200, 95.5, 71.5))
+    assert open_sequence(path).camera.fx == 100, "the camera of the same lens at twice the size"
+    write_camera(tmp_path / "clip.yaml", Camera(192, 192, 200, 200, 95.5, 95.5))
+    with pytest.raises(ValueError, match="images are 96x72, but its camera is 192x192, of another aspect"):
+        open_sequence(path)
+
+
+def test_poses_beside_a_video_are_interpolated(video, tmp_path):
+    put(tmp_path / "clip.mp4", video.read_bytes())
+    T = np.stack([poses.from_rotation_translation(np.eye(3), np.array([0.1 * i, 0, 0])) for i in range(50)])
+    write_tum(tmp_path / "clip.txt", Trajectory(np.arange(50) / 10, T))
+    sequence = open_sequence(tmp_path / "clip.mp4", fov=60.0)
+    np.testing.assert_allclose(sequence[1].T_world_camera[:3, 3], [0.04, 0, 0], atol=1e-6)
+
+
+def test_a_video_that_is_cut_or_none_is_one_line(video, tmp_path):
+    put(tmp_path / "a.mp4", b"\x00\x00\x00\x18ftypmp42" + bytes(200))
+    put(tmp_path / "b.mp4", video.read_bytes()[:-2000])
+    put(tmp_path / "c.avi", b"")
+    for name in ("a.mp4", "b.mp4", "c.avi"):
+        with pytest.raises(ValueError, match=rf"{name}: OpenCV cannot open this video") as problem:
+            open_sequence(tmp_path / name, fov=60.0)
+        assert "\n" not in str(problem.value)
+
+
+def test_a_video_that_claims_more_frames_than_it_has_ends_where_it_ends(video, tmp_path):
+    """The count in the header is set to 4000 million: neither memory nor patience is spent on it."""
+    data = bytearray(video.read_bytes())
+    at = data.find(b"stts")
+    data[at + 12 : at + 16] = (4_000_000_000).to_bytes(4, "big")
+    put(tmp_path / "a.mp4", bytes(data))
+    assert mp4_times(tmp_path / "a.mp4") is None
+    try:
+        sequence = open_sequence(tmp_path / "a.mp4", fov=60.0)
+    except ValueError as problem:
+        assert "cannot open this video" in str(problem)
+        return
+    assert len(sequence) < 10_000 and sequence[5].color.shape == (72, 96, 3)
+    with pytest.raises(CorruptFrame, match="cannot be decoded"):
+        sequence[len(sequence) - 1] if len(sequence) > 120 else sequence.rig.color_image(sequence.read(121).color)
+
+
+def test_uneven_times_of_a_phones_video_are_read_from_its_boxes(tmp_path):
+    """Three frames of 1/30 s, one of 1/10 s, shown in another order than they are stored, by a clock of 600 Hz."""
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    stts = box(b"stts", struct.pack(">IIIIII", 0, 2, 3, 20, 1, 60))
+    ctts = box(b"ctts", struct.pack(">IIIiIiIi", 0, 3, 1, 0, 1, 20, 2, -20))
+    header = box(b"mdhd", struct.pack(">IIIIII", 0, 0, 0, 600, 120, 0))
+    media = box(
+        b"mdia", header + box(b"hdlr", bytes(8) + b"vide" + bytes(12)) + box(b"minf", box(b"stbl", stts + ctts))
+    )
+    put(tmp_path / "a.mp4", box(b"ftyp", b"mp42") + box(b"mdat", bytes(100)) + box(b"moov", box(b"trak", media)))
+    # Stored at 0, 20, 40, 60 ticks; shown at 0, 40, 20, 40 -> in order 0, 20, 40, 40.
+    np.testing.assert_allclose(mp4_times(tmp_path / "a.mp4") * 600, [0, 20, 40, 40])
+
+
+# Photographs
+
+
+def test_a_folder_of_photographs_takes_its_camera_from_exif(frames, tmp_path):
+    from PIL import Image
+
+    for i, frame in enumerate(frames):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA405] = 24  # millimetres on 36
+        Image.fromarray(frame.color).save(tmp_path / f"IMG_{i * 5}.jpg", exif=exif, quality=97)
+    sequence = open_sequence(tmp_path)
+    assert sequence.camera.fx == pytest.approx(96 * 24 / 36) and len(sequence) == 4
+    assert_like_the_room(sequence, frames, depth=0, poses=False)
+
+
+def test_grey_images_are_colour_images_without_colour(frames, tmp_path):
+    for i, frame in enumerate(frames):
+        put(tmp_path / f"{i}.png", encoded(".png", frame.color[..., 1]))
+    color = open_sequence(tmp_path, fov=60.0)[2].color
+    assert color.shape == (72, 96, 3) and (color == frames[2].color[..., 1:2]).all()
+
+
+# ElasticFusion's logs
+
+
+def test_a_log_that_is_written_reads_back(tmp_path):
+    room = RoomSequence(frames=4, width=96, height=72)
+    written = write_klg(room, tmp_path / "out" / "room.klg")
+    sequence = open_sequence(written)
+    assert sequence.camera == room.camera
+    assert_like_the_room(sequence, list(room))
+    np.testing.assert_allclose(sequence.timestamps, room.timestamps, atol=1e-6)
+
+
+def klg(path: Path, frames, raw: bool, claimed: int | None = None) -> None:
+    data = struct.pack("<i", len(frames) if claimed is None else claimed)
+    for i, frame in enumerate(frames):
+        depth, color = (
+            millimetres(frame.depth).tobytes(),
+            frame.color.tobytes() if raw else encoded(".jpg", frame.color),
+        )
+        data += struct.pack("<qii", i * 33_333, len(depth), len(color)) + depth + color
+    put(path, data)
+
+
+def test_raw_logs_need_a_camera_of_their_size(frames, tmp_path):
+    klg(tmp_path / "a.klg", frames, raw=True)
+    assert_like_the_room(open_sequence(tmp_path / "a.klg", camera=frames[0].camera), frames, color=0.01, poses=False)
+    with pytest.raises(ValueError, match="20736 bytes a frame, which is no 640x480 image"):
+        open_sequence(tmp_path / "a.klg")
+
+
+def test_a_log_that_claims_too_much_gives_what_it_holds(frames, tmp_path, caplog):
+    klg(tmp_path / "a.klg", frames, raw=False, claimed=2_000_000_000)
+    sequence = open_sequence(tmp_path / "a.klg")
+    assert len(sequence) == 4 and "claims 2000000000 frames, holds 4" in caplog.text
+    assert sequence.camera == Camera(640, 480, 528.0, 528.0, 320.0, 240.0).resized(96, 72)
+    put(tmp_path / "b.klg", (tmp_path / "a.klg").read_bytes()[:-10])
+    assert len(open_sequence(tmp_path / "b.klg")) == 3
+    for name, content in (
+        ("c.klg", b""),
+        ("d.klg", struct.pack("<iqii", 1, 0, 2**31 - 1, 5)),
+        ("e.klg", struct.pack("<i", -4)),
+    ):
+        put(tmp_path / name, content)
+        with pytest.raises(ValueError, match=rf"{name}: "):
+            open_sequence(tmp_path / name)
+
+
+# Azure Kinect
+
+
+def element(identity: int, content: bytes) -> bytes:
+    size = len(content)
+    head = identity.to_bytes((identity.bit_length() + 7) // 8, "big")
+    return head + (size | 1 << 56).to_bytes(8, "big") + content
+
+
+def number(identity: int, value: int) -> bytes:
+    return element(identity, value.to_bytes(4, "big"))
+
+
+def kinect_cameras(T: np.ndarray) -> tuple[Camera, Camera, bytes]:
+    """Colour 1280x720, depth 320x288 in the middle of its sensor, both of distorting lenses, and the file of them."""
+    color = {"cx": 0.5, "cy": 0.5, "fx": 0.47, "fy": 0.627, "k": (0.02, -0.01, 0, 0, 0, 0)}
+    depth = {"cx": 0.51, "cy": 0.49, "fx": 0.492, "fy": 0.492, "k": (0.01, 0, 0, 0, 0, 0)}
+
+    def entry(values, place, T_camera_rig):
+        numbers = [values["cx"], values["cy"], values["fx"], values["fy"], *values["k"], 0, 0, 1e-4, 2e-4]
+        return {
+            "Intrinsics": {"ModelParameters": numbers, "ModelType": "CALIBRATION_LensDistortionModelBrownConrady"},
+            "Location": f"CALIBRATION_CameraLocation{place}",
+            "Rt": {"Rotation": T_camera_rig[:3, :3].ravel().tolist(), "Translation": T_camera_rig[:3, 3].tolist()},
+        }
+
+    cameras = [entry(depth, "D0", np.eye(4)), entry(color, "PV0", T)]
+    data = json.dumps({"CalibrationInformation": {"Cameras": cameras}}).encode() + b"\0"
+    lens = (0.02, -0.01, 2e-4, 1e-4, 0, 0, 0, 0), (0.01, 0, 2e-4, 1e-4, 0, 0, 0, 0)
+    color_camera = Camera(1280, 720, 0.47 * 1280, 0.627 * 960, 0.5 * 1280 - 0.5, 0.5 * 960 - 120 - 0.5, lens[0])
+    depth_camera = Camera(320, 288, 0.492 * 512, 0.492 * 512, 0.51 * 512 - 96.5, 0.49 * 512 - 90.5, lens[1])
+    return color_camera, depth_camera, data
+
+
+def write_kinect(path: Path, T: np.ndarray, calibrated: bool = True) -> tuple[Camera, Camera]:
+    """A wall 2 m in front of the depth camera, a colour gradient; two clusters, the second of unknown size."""
+    color, depth, calibration = kinect_cameras(T)
+
+    def track(n: int, name: bytes, codec: bytes, width: int, height: int) -> bytes:
+        header = struct.pack("<IIIHH4sIIIII", 40, width, height, 1, 16, codec, 0, 0, 0, 0, 0)
+        video = element(0xE0, number(0xB0, width) + number(0xBA, height))
+        inner = (
+            number(0xD7, n)
+            + element(0x536E, name)
+            + element(0x86, b"V_MS/VFW/FOURCC")
+            + element(0x63A2, header)
+            + video
+        )
+        return element(0xAE, inner)
+
+    image = np.zeros((720, 1280, 3), np.uint8)
+    image[..., 0] = np.linspace(0, 255, 1280)
+    jpeg, wall = encoded(".jpg", image), np.full((288, 320), 2000, ">u2").tobytes()
+
+    def block(n: int, ticks: int, data: bytes) -> bytes:
+        return element(0xA3, bytes([0x80 | n]) + struct.pack(">hB", ticks, 0) + data)
+
+    blocks = [number(0xE7, 0) + block(1, 0, jpeg) + block(2, 3, wall) + block(1, 33, jpeg) + block(2, 36, wall)]
+    blocks += [
+        number(0xE7, 66)
+        + block(1, 0, jpeg)
+        + element(0xA0, element(0xA1, bytes([0x82]) + struct.pack(">hB", 3, 0) + wall))
+    ]
+    attachment = element(
+        0x1941A469, element(0x61A7, element(0x466E, b"calibration.json") + element(0x465C, calibration))
+    )
+    tracks = track(1, b"COLOR", b"MJPG", 1280, 720) + track(2, b"DEPTH", b"b16g", 320, 288)
+    body = element(0x1549A966, number(0x2AD7B1, 1_000_000)) + element(0x1654AE6B, tracks)
+    body += (attachment if calibrated else b"") + element(0x1F43B675, blocks[0])
+    body += (0x1F43B675).to_bytes(4, "big") + b"\x01" + b"\xff" * 7 + blocks[1]
+    put(path, element(0x1A45DFA3, element(0x4282, b"matroska")) + element(0x18538067, body))
+    return color, depth
+
+
+def test_azure_kinect_depth_is_brought_to_colour(tmp_path):
+    from scipy.spatial.transform import Rotation
+
+    T = poses.from_rotation_translation(
+        Rotation.from_euler("x", 6, degrees=True).as_matrix(), np.array([-0.032, 0, 0.004])
+    )
+    color, depth = write_kinect(tmp_path / "a.mkv", T)
+    sequence = open_sequence(tmp_path / "a.mkv")
+    np.testing.assert_allclose(sequence.timestamps, [0, 0.033, 0.066], atol=1e-9)
+    np.testing.assert_allclose(sequence.rig.color.distortion, color.distortion)
+    assert (sequence.rig.depth.cx, sequence.rig.depth.fx) == pytest.approx((depth.cx, depth.fx))
+    assert sequence.camera.fx == pytest.approx(0.9 * depth.fx, rel=0.01), "coarser than depth, so that it has no holes"
+    frame = sequence[2]
+    assert frame.color.shape[:2] == frame.depth.shape == sequence.camera.shape
+    middle = (slice(60, 200), slice(200, 340))
+    assert (frame.depth[middle] > 0).mean() > 0.98
+    # The wall z = 2 of the depth camera, seen by the colour camera's rays.
+    rays = sequence.camera.backproject(np.ones(sequence.camera.shape, np.float32))
+    normal, offset = T[:3, 2], 2 + T[:3, 2] @ T[:3, 3]
+    expected = offset / (rays @ normal)
+    there = frame.depth[middle] > 0
+    assert np.abs(frame.depth - expected)[middle][there].max() < 0.01
+
+
+def test_azure_kinect_without_calibration_or_cut_short(tmp_path):
+    write_kinect(tmp_path / "a.mkv", np.eye(4), calibrated=False)
+    with pytest.raises(ValueError, match=r"calibration\.json: is not attached"):
+        open_sequence(tmp_path / "a.mkv")
+    write_kinect(tmp_path / "b.mkv", np.eye(4))
+    put(tmp_path / "c.mkv", (tmp_path / "b.mkv").read_bytes()[:-1000])
+    assert len(open_sequence(tmp_path / "c.mkv")) == 2, "what lies before the cut"
+
+
+def test_depth_files_of_other_types(tmp_path):
+    from sequences.files import Folder
+
+    depth = np.array([[0, 1.5, 2.25]], np.float32)
+    np.save(tmp_path / "metres.npy", depth.astype(np.float64))
+    np.save(tmp_path / "units.npy", (depth * 1000).astype(np.uint16))
+    cv2.imwrite(str(tmp_path / "float.tiff"), np.where(depth > 0, depth, np.float32(np.nan)))
+    cv2.imwrite(str(tmp_path / "units.tiff"), (depth * 1000).astype(np.uint16))
+    cv2.imwrite(str(tmp_path / "units.png"), (depth * 1000).astype(np.uint16))
+    files = Folder(tmp_path)
+    for name in files.names:
+        np.testing.assert_allclose(files.depth(name), depth, atol=1e-6, err_msg=name)
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    cv2.imwrite(str(tmp_path / "bytes.png"), np.zeros((4, 4), np.uint8))
+    for name, message in (("objects.npy", "is no array of numbers"), ("bytes.png", "depth is uint8")):
+        with pytest.raises(CorruptFrame, match=message):
+            files.depth(name)
+
+
+def test_labels_follow_colour_into_the_frames_camera(frames):
+    big = replace(frames[0].camera.resized(960, 720))
+    labels = np.full((720, 960), 255, np.uint8)
+    labels[:, :480] = 7
+    read = Rig(big, frames[0].camera).label_image(labels)
+    assert read.shape == (480, 640) and (read[:, :320] == 7).all() and (read[:, 320:] == 255).all()
