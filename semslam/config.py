@@ -20,8 +20,8 @@ from semslam.atomic import replacing
 T = TypeVar("T")
 # A setting's comment begins with its unit and a colon: "metres: nearer depth is dropped".
 UNITS = ("metres", "metres and radians", "radians", "degrees", "pixels", "seconds", "frames", "keyframes", "points",
-         "surfels", "iterations", "grey levels", "grey levels a pixel", "standard deviations",
-         "depth units a metre")  # fmt: skip
+         "surfels", "iterations", "grey levels", "grey levels per pixel", "standard deviations",
+         "units per metre", "images", "tuples", "steps", "hours")  # fmt: skip
 
 
 class _Loader(yaml.SafeLoader):
@@ -167,8 +167,8 @@ def explained(kind: type, prefix: str = "") -> Iterator[Setting]:
             for setting in explained(typing.cast(type, hint), f"{prefix}{field.name}."):
                 value = default
                 for name in setting.name[len(prefix) + len(field.name) + 1 :].split("."):
-                    value = getattr(value, name)
-                yield dataclasses.replace(setting, default=_yaml(value))
+                    value = getattr(value, name, dataclasses.MISSING)  # a group without a default has none to show
+                yield setting if value is dataclasses.MISSING else dataclasses.replace(setting, default=_yaml(value))
             continue
         unit, colon, meaning = comments[field.name].partition(": ")
         if not colon or unit not in UNITS:

@@ -44,7 +44,7 @@ def read_uint16(path: Path) -> np.ndarray:
 
 
 def read_depth(path: Path, depth_scale: float = 1000.0) -> np.ndarray:
-    """(H, W) float32 metres of a uint16 image whose values are `depth_scale` a metre; 0 = none."""
+    """(H, W) float32 metres of a uint16 image whose values are `depth_scale` units per metre; 0 = none."""
     return read_uint16(path) * np.float32(1 / depth_scale)
 
 

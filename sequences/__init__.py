@@ -77,12 +77,12 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     """Open a recording; its kind, a key of READERS, is told from what lies in the folder where not given.
 
     Options of the readers of files: `camera` (or a camera.yaml that says it) and, where the layout does not fix it
-    (NYUv2 raw, SUN RGB-D), `depth_scale` (units a metre) replace what the recording says; None leaves it.
+    (NYUv2 raw, SUN RGB-D), `depth_scale` (units per metre) replace what the recording says; None leaves it.
     FileNotFoundError where there is nothing, ValueError where no frame could be right or the kind has no such option.
     """
     options = {name: value for name, value in options.items() if value is not None}
     if options.get("depth_scale", 1.0) <= 0:
-        raise ValueError(f"--depth-scale is {options['depth_scale']:g}, expected a positive number of units a metre")
+        raise ValueError(f"--depth-scale is {options['depth_scale']:g}, expected a positive number of units per metre")
     path = Path(path)
     if kind is None:
         kind = detect_kind(path)

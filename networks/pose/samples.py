@@ -26,16 +26,16 @@ class PoseSource:
     """A set of posed images, or a choice of their frames."""
 
     path: str  # a data set, a recording with poses, or a list of poses; see sequences.posed
-    kind: str | None = None  # its layout, told from what lies in it where not given
-    split: str | None = None  # train or test, of the data sets that have them
-    poses: str | None = None  # a trajectory file in place of a recording's own poses, such as our own tracking's
-    labels: str | None = None  # folder of other label images, such as a teacher's
-    first: int = 0  # frame
-    last: int | None = None  # frame after the last one; None = the end
-    hold_out: int = 0  # leave out every n-th frame of the choice; 0 = none
-    held_out: bool = False  # take those alone
+    kind: str | None = None  # its layout; null = detected
+    split: str | None = None  # train | test, of data sets that have them
+    poses: str | None = None  # trajectory file in place of the recording's own poses, a tracked one for example
+    labels: str | None = None  # folder of other label images, such as those of a teacher
+    first: int = 0  # index of the first frame
+    last: int | None = None  # index after that of the last frame; null = the end
+    hold_out: int = 0  # frames: every n-th of the chosen ones is left out; 0 = none
+    held_out: bool = False  # take only those that hold_out leaves out
     labelled_only: bool = False  # leave out images without labels
-    in_memory: bool = True  # decode once and keep, at the network's size, or read each time
+    in_memory: bool = True  # decode images once and keep them at the network's size, or read them each time
 
     def __post_init__(self) -> None:
         if self.first < 0 or (self.last is not None and self.last <= self.first):

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 class Source:
     """A set of images and what is to be learned from it."""
 
-    path: str  # a folder of labelled images, a list file (.txt), or NYUv2's official .mat
-    split: str | None = "train"  # of a folder (a name in it, or the path of a .txt) or of the .mat; None = all
-    tasks: tuple[str, ...] = TASKS  # what to learn from it, where there
-    classes: str = "nyu40"  # label set of its label files
-    first_output: int = 0  # the network's output for its first class: 40 puts KITTI-6 behind NYU-40
-    labels: str | None = None  # folder of other label images, such as a teacher's
-    depth_scale: float = 1000.0  # units of its depth files a metre
+    path: str  # a folder of labelled images, a list file (.txt), or the official .mat of NYUv2
+    split: str | None = "train"  # of a folder (a name in it, or the path of a .txt) or of the .mat; null = all
+    tasks: tuple[str, ...] = TASKS  # what to learn from it, where it has that
+    classes: str = "nyu40"  # label set of its label images
+    first_output: int = 0  # the network's output for its first class: 40 puts KITTI-6 after NYU-40
+    labels: str | None = None  # folder of other label images, such as those of a teacher
+    depth_scale: float = 1000.0  # units per metre: of its depth images
     splits: str | None = None  # the official splits.mat, for the .mat
-    camera: tuple[float, ...] | None = None  # fx, fy, cx, cy of the stored colour, for normals; None = NYUv2's
-    in_memory: bool = True  # decode once and keep (about 1.6 MB each at 640x480), or read each time
+    camera: tuple[float, ...] | None = None  # pixels: fx, fy, cx, cy of the colour images, for normals; null = NYUv2's
+    in_memory: bool = True  # decode images once and keep them (about 1.6 MB each at 640x480), or read them each time
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.tasks) - set(TASKS)):

@@ -45,9 +45,9 @@ class Stage:
     """A part of a training, up to a share of its length."""
 
     until: float = 1.0  # share of the training at which the next stage begins
-    crop: tuple[int, int] = (350, 350)  # height, width in pixels
+    crop: tuple[int, int] = (350, 350)  # pixels: height, width
     scale: tuple[float, float] = (0.5, 2.0)  # range of the random zoom
-    stride: int = 4  # 8: outputs at 1/8, without the decoder's finest level: about 1.7 times cheaper
+    stride: int = 4  # input pixels for one output pixel; 8 leaves out the decoder's finest level: 1.7 times faster
 
 
 @dataclass(frozen=True)
@@ -55,30 +55,30 @@ class JointTraining:
     """Everything that decides a training of the joint network."""
 
     out: str  # folder of the checkpoints and the log
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # sets of images to learn from
     validation: Source
-    num_classes: int = 40
-    tasks: tuple[str, ...] = ("segmentation", "depth")
-    encoder: str | None = None  # ImageNet weights: a folded .npz, or torchvision's state dict
+    num_classes: int = 40  # outputs of the segmentation head
+    tasks: tuple[str, ...] = ("segmentation", "depth")  # segmentation, depth, normals
+    encoder: str | None = None  # ImageNet weights to start from: a folded .npz, or torchvision's state dict
     weights: str | None = None  # weights of the whole network to start from
-    resolution: float = 1.0  # of the stored images, at which the network works
-    stages: tuple[Stage, ...] = (Stage(),)
-    batch: int = 8  # of all processes together
-    color: float = 0.2  # strength of the random recolouring
-    encoder_rate: float = 1e-4
-    decoder_rate: float = 5e-4
-    normals_rate_factor: float = 10.0  # the normals' head learns faster
-    weight_decay: float = 1e-2
+    resolution: float = 1.0  # scale of the stored images at which the network works
+    stages: tuple[Stage, ...] = (Stage(),)  # one after the other: sizes of crops and ranges of zoom
+    batch: int = 8  # images: in a step, of all processes together
+    color: float = 0.2  # strength of the colour jitter; 0 = none
+    encoder_rate: float = 1e-4  # learning rate of the encoder
+    decoder_rate: float = 5e-4  # learning rate of the decoder and the heads
+    normals_rate_factor: float = 10.0  # factor on the learning rate of the head of normals
+    weight_decay: float = 1e-2  # of the optimiser
     frozen_layers: int = 0  # encoder layers, from the image, that keep their weights
-    learned: tuple[str, ...] | None = None  # beginnings of the names of the parameters that alone are learned
-    task_examples: int = 1  # labelled examples between two steps of a task's head
-    shared_examples: int = 1  # examples between two steps of what tasks share
+    learned: tuple[str, ...] | None = None  # the only parameters that are trained, by how their names begin; null = all
+    task_examples: int = 1  # images: with a task's labels between two steps of its head (UberNet)
+    shared_examples: int = 1  # images: between two steps of the parameters that tasks share (UberNet)
     label_smoothing: float = 0.0  # share of the truth that is spread over all classes
     lovasz: float = 0.0  # weight of the Lovasz-softmax loss, added to the cross-entropy
     class_balance: float = 0.0  # power p of a class's weight (its share of the pixels)^-p; 0 = all alike
-    task_weights: dict[str, float] | None = None  # None = 0.5 each
-    learned_task_weights: bool = False  # by uncertainty (Kendall et al.), in place of the fixed ones
-    loop: Loop = field(default_factory=Loop)
+    task_weights: dict[str, float] | None = None  # of the tasks' losses; null = 0.5 each
+    learned_task_weights: bool = False  # weigh tasks by learned uncertainty (Kendall et al.) instead
+    loop: Loop = field(default_factory=Loop)  # how long, and by which rule
 
     def __post_init__(self) -> None:
         if not self.sources:

@@ -36,20 +36,20 @@ from networks.training.state import Learning, Log, State, write
 class Loop:
     """How long and by which rule weights are moved."""
 
-    steps: int = 1000  # batches
-    hours: float | None = None  # end after so much time, the schedule with it, if that comes before `steps`
-    cpu_hours: float | None = None  # the same in processor time of all threads: the same share on a busy machine
-    optimiser: str = "adamw"  # or sgd (momentum 0.9)
-    schedule: str = "poly"  # or step (a tenth after each third), constant
-    warmup: int = 0  # steps
-    clip: float | None = None  # largest norm of the gradient
-    average: float = 0.999  # decay of the averaged weights that are validated and shipped; 0 = the last weights
+    steps: int = 1000  # steps: one for each batch
+    hours: float | None = None  # hours: of wall-clock time, after which training and schedule end, if not before
+    cpu_hours: float | None = None  # hours: the same in processor time of all threads, for busy machines
+    optimiser: str = "adamw"  # adamw | sgd (momentum 0.9)
+    schedule: str = "poly"  # of the learning rates: poly | step (a tenth after each third) | constant
+    warmup: int = 0  # steps: over which learning rates rise from 0
+    clip: float | None = None  # largest norm of the gradient; null = any
+    average: float = 0.999  # decay of the averaged weights that are validated and saved; 0 = the last weights
     freeze_norms: bool = True  # keep batch norm statistics as they are
-    device: str = "auto"  # cpu, cuda, or auto: cuda where there is one
-    precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor multiplies it faster
-    validate_every: int = 500  # steps; also at the end
-    save_every: int = 200  # steps
-    seed: int = 42
+    device: str = "auto"  # cpu | cuda | auto: cuda where there is one
+    precision: str = "auto"  # float32 | bfloat16 | auto: bfloat16 where the processor multiplies it faster
+    validate_every: int = 500  # steps: between validations; the last one is at the end
+    save_every: int = 200  # steps: between checkpoints, from which a killed training goes on
+    seed: int = 42  # of all random numbers
 
     def __post_init__(self) -> None:
         for name, table in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):

@@ -44,29 +44,29 @@ class PoseTraining:
     """Everything that decides a training of a pose network."""
 
     out: str  # folder of the checkpoints and the log
-    sources: tuple[PoseSource, ...]  # all in one world
-    validation: PoseSource
-    unlabelled: tuple[PoseSource, ...] = ()  # of MapNet++: only their motions count
-    network: str = "pose"  # a key of networks.pose.networks.NETWORKS
-    encoder: str = "resnet34"  # or mobilenet_v2
+    sources: tuple[PoseSource, ...]  # posed images to learn from, all in one world
+    validation: PoseSource  # posed images to score
+    unlabelled: tuple[PoseSource, ...] = ()  # for MapNet++: only the motions between their poses are used
+    network: str = "pose"  # kind of network, a key of networks.pose.networks.NETWORKS
+    encoder: str = "resnet34"  # resnet34 | mobilenet_v2
     imagenet: str | None = None  # weights of the encoder to start from: torchvision's state dict, or a folded .npz
-    trunk: str | None = None  # of network joint: weights of a joint network to start from, or "bundled"
-    weights: str | None = None  # weights of a whole pose network to start from; its statistics stay
+    trunk: str | None = None  # for the network joint: weights of a joint network to start from, or "bundled"
+    weights: str | None = None  # weights of a pose network to start from; its statistics are kept
     feature: int = 2048  # size of the embedding
-    dropout: float = 0.5
-    shorter_side: int = 256  # of the images that the network sees, pixels
-    tuple_length: int = 1  # images that are learned from together
-    skip: int = 10  # frames between them
-    batch: int = 64  # tuples, of all processes together
-    relative: str | None = None  # motions within a tuple: difference (the reference's), motion (true ones)
-    weighting: str = "geometric"  # of the terms, or uncertainty
-    learned_weights: bool = True  # or kept at their start
-    metric: bool = False  # learn metres as they are, in place of translations normalised by mean and deviation
-    color: float = 0.0  # strength of the random recolouring
-    encoder_rate: float = 1e-4
-    head_rate: float = 1e-4
-    weight_decay: float = 5e-4
-    loop: Loop = field(default_factory=Loop)
+    dropout: float = 0.5  # share of the embedding that is dropped in training
+    shorter_side: int = 256  # pixels: of the images that the network sees
+    tuple_length: int = 1  # images: that are learned from together; 1 is PoseNet, more is MapNet
+    skip: int = 10  # frames: between the images of a tuple
+    batch: int = 64  # tuples: in a step, of all processes together
+    relative: str | None = None  # motions within a tuple: difference (as published) | motion (rigid ones) | null
+    weighting: str = "geometric"  # of the terms of the loss: geometric | uncertainty
+    learned_weights: bool = True  # learn those weights, or keep them as they start
+    metric: bool = False  # learn translations in metres, instead of normalised ones
+    color: float = 0.0  # strength of the colour jitter; 0 = none
+    encoder_rate: float = 1e-4  # learning rate of the encoder
+    head_rate: float = 1e-4  # learning rate of the rest
+    weight_decay: float = 5e-4  # of the optimiser
+    loop: Loop = field(default_factory=Loop)  # how long, and by which rule
 
     def __post_init__(self) -> None:
         for name, table in (("network", NETWORKS), ("weighting", WEIGHTINGS), ("relative", RELATIVES)):

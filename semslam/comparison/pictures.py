@@ -230,7 +230,7 @@ def depth_frame(color: np.ndarray, truth: np.ndarray, depths: Mapping[str, np.nd
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """Every so many-th pixel: an embedded picture need not be larger than it is shown."""
+    """Every n-th pixel: an embedded picture need not be larger than it is shown."""
     step = max(1, image.shape[1] // 320)
     return image[::step, ::step]
 

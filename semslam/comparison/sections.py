@@ -157,7 +157,7 @@ def trajectory(c: Comparison) -> Section | None:
             ("trajectory_scale", 1, 3), ("rpe_m", 1000, 1), ("rpe_deg", 1, 2), ("drift_per_metre", 100, 1),
             ("coverage", 100, 1))  # fmt: skip
     columns = ("variant", "ATE cm, SE(3)", "median", "max", "ATE cm, Sim(3)", "scale", "RPE mm a frame",
-               "RPE deg a frame", "drift cm a metre", "frames with a pose %")  # fmt: skip
+               "RPE deg per frame", "drift cm per metre", "frames with a pose %")  # fmt: skip
     tracked = [r for r in c.results if r.variant.poses != "dataset"]
     if not tracked:
         return Section("Trajectory", [Text("Every variant took the data set's poses; there is nothing to compare.")])

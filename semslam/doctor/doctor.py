@@ -208,7 +208,7 @@ def _depth_scale(frames: list[Frame]) -> list[Finding]:
         factor = min((1e-3, 1e-2, 0.1, 0.2, 5.0, 10.0, 1e2, 1e3), key=lambda f: abs(np.log(f * median / 2.0)))
         what = f"the median depth is {median:.4g} m; indoors it is {PLAUSIBLE_DEPTH[0]} to {PLAUSIBLE_DEPTH[1]} m"
         change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
-        findings.append(Finding("error", what, f"depth_scale (units a metre) should probably be {change}"))
+        findings.append(Finding("error", what, f"depth_scale (units per metre) should probably be {change}"))
     return findings
 
 

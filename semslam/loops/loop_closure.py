@@ -45,7 +45,7 @@ class LoopConfig:
     max_dissimilarity: float = 0.3  # dissimilarity of two keyframes, at most, for a global closure
     min_shift: float = 0.005  # metres: smaller corrections wait
     min_turn_deg: float = 0.25  # degrees: smaller corrections wait
-    way_std: float = 0.01  # metres and radians: drift a metre, or a radian, between keyframes
+    way_std: float = 0.01  # metres and radians: drift per metre, or per radian, between keyframes
     way_floor: float = 0.003  # metres and radians: drift between keyframes, at least
     closure_floor: float = 0.005  # metres and radians: error of a closure besides noise; the sensor distorts
     robust: float = 15.0  # standard deviations: from this residual on a closure loses its weight

@@ -173,7 +173,7 @@ def pair_errors(estimate: Trajectory, reference: Trajectory, i: np.ndarray, j: n
 
 
 def drift_per_metre(estimate: Trajectory, reference: Trajectory, max_difference: float = 0.02) -> float | None:
-    """Mean translation error a metre of way: RPE over stretches of one metre of the reference, divided by their length.
+    """Mean translation error per metre travelled: RPE over stretches of one metre of the reference, by their length.
 
     A reference shorter than a metre is one stretch; None where it does not move at all (under a millimetre).
     """

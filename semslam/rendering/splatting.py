@@ -125,7 +125,7 @@ def render(
     """The cloud as a camera at that pose sees it.
 
     `cull_back` leaves out surfels that face away, so that a room seen from outside is open towards the viewer.
-    `orthographic` looks along parallel rays: the camera's focal lengths then count pixels a metre.
+    `orthographic` looks along parallel rays: the camera's focal lengths then count pixels per metre.
     """
     n = len(cloud)
     positions, normals, radii = (np.ascontiguousarray(a, f32) for a in (cloud.positions, cloud.normals, cloud.radii))

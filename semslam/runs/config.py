@@ -23,10 +23,10 @@ class RunConfig:
     sequence: str = ""  # folder or list file of the recording, or room[:OPTIONS]
     kind: str | None = None  # layout of the sequence; null = found out
     camera: str | None = None  # camera.yaml that replaces what the sequence says of its camera
-    depth_scale: float | None = None  # depth units a metre: in place of what the sequence says
+    depth_scale: float | None = None  # units per metre: of depth images, in place of what the sequence says
     poses: str = ""  # dataset | tracked | refined | predicted | predicted-refined | a file; empty = dataset, if there
     pose_weights: str | None = None  # weights of a pose network, for poses that are predicted or tracked
-    hold_out: int | None = None  # frames: every so many-th one is not fused but kept to judge the map by
+    hold_out: int | None = None  # frames: every n-th one is not fused but kept to judge the map by
     max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
     weights: str | None = None  # weights of the joint network; null = the bundled ones
     loops: bool = True  # whether tracked poses are corrected where the camera comes back

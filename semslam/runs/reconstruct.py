@@ -128,7 +128,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
 
 
 def _write_mesh(run: Run, cloud: SurfelCloud) -> None:
-    """mesh.ply: Open3D's TSDF of every so many-th frame at its final pose, labelled from the surfels."""
+    """mesh.ply: Open3D's TSDF of every n-th frame at its final pose, labelled from the surfels."""
     config = run.config.slam.perception
     perceive = Perception(replace(config, labels="none"), run.sequence.camera, None, run.slam.network)
     posed = list(run.progress.posed().items())

@@ -31,7 +31,7 @@ FULL[np.triu_indices(6)] = FULL.T[np.triu_indices(6)] = np.arange(kernels.TRIANG
 class Level:
     """One stage of the coarse-to-fine search."""
 
-    every: int  # so many-th point of the model takes part
+    every: int  # every n-th point of the model takes part
     pyramid: int  # the grey images are halved so often
     iterations: int  # at most
     gate: float  # metres: pairs further apart are not the same surface
@@ -48,7 +48,7 @@ class RegistrationConfig:
     noise_quadratic: float = 0.0019  # metres: growth of that deviation with (z - 0.4)^2 (Nguyen et al. 2012)
     tukey: float = 4.685  # standard deviations: at this distance a pair of points counts no longer
     huber: float = 1.345  # standard deviations: from this difference on a grey value counts linearly
-    min_gradient: float = 2.0  # grey levels a pixel: flatter places tell nothing
+    min_gradient: float = 2.0  # grey levels per pixel: flatter places tell nothing
     trusted: float = 10.0  # confidence from which a surfel counts in full
     border: float = 5.0  # weight falls to a half where a ray's squared slope is 1 / border: depth is distorted there
     color_weight: float = 0.1  # of the grey term against its statistical weight

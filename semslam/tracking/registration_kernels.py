@@ -80,7 +80,7 @@ def halved(image, out):
 
 @njit(**PARALLEL)
 def sample_grey(points, every, image, camera, out):
-    """Grey of a level (H, W) at the projections of every so many-th point.
+    """Grey of a level (H, W) at the projections of every n-th point.
 
     Bilinear over the known pixels around; NO_GREY if too few are known.
     """
@@ -135,7 +135,7 @@ def _reduce(rows, n, out):
 
 @njit(**PARALLEL)
 def linearize(model, every, T, live, camera, grey_camera, gates, out):
-    """Both error terms of every so many-th of the model's points against the live frame, at T = T_live_view.
+    """Both error terms of every n-th of the model's points against the live frame, at T = T_live_view.
 
     Geometry: r = n . (p - x), x the model point and n its normal in the live camera, p the live point at the pixel
     nearest to the projection of x (projective data association, Blais and Levine 1995; point-to-plane, Chen and

@@ -50,7 +50,7 @@ class LabelledImages:
 
     files: tuple[ImageFiles, ...]
     classes: str = "nyu40"  # the label set of the label files
-    depth_scale: float = 1000.0  # units of the depth files a metre
+    depth_scale: float = 1000.0  # units per metre of the depth images
     source: str = field(default="", compare=False)  # what to name in messages
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ def open_labelled_folder(
 
     Args:
         classes: label set of the label files.
-        depth_scale: units of the depth files a metre.
+        depth_scale: units per metre of the depth images.
         labels: folder of the label files, if not `root`/label40 (say, what a teacher wrote).
         read_truth: look for labels and depth at all.
     """

@@ -63,7 +63,7 @@ def open_folder(path: str | Path, *, depth_scale: float | None = None, camera: C
 
 
 def read_camera(path: Path) -> tuple[Camera, float, float]:
-    """(camera, depth units a metre, frames a second) of a camera.yaml."""
+    """(camera, depth units per metre, frames per second) of a camera.yaml."""
     import yaml
 
     if not path.is_file():

@@ -17,7 +17,7 @@ from sequences.sequence import ImageSequence
 logger = logging.getLogger(__name__)
 
 LAYOUT = "rgb.txt and depth.txt (timestamp file), groundtruth.txt"
-DEPTH_SCALE = 5000.0  # units a metre
+DEPTH_SCALE = 5000.0  # units per metre
 POSE_GAP = 0.1  # seconds; between motion-capture poses further apart the camera may have been anywhere
 
 # Calibrations that come with the data set; freiburg3's images are undistorted already.

@@ -24,7 +24,7 @@ def reconstruct(
     out: Out,
     kind: Annotated[str | None, setting("kind", "--kind", "Layout of the sequence; found out where not given.")] = None,
     camera: Annotated[str | None, setting("camera", "--camera", "camera.yaml, in place of the recording's.")] = None,
-    depth_scale: Annotated[float | None, setting("depth_scale", "--depth-scale", "Depth units a metre.")] = None,
+    depth_scale: Annotated[float | None, setting("depth_scale", "--depth-scale", "Depth units per metre.")] = None,
     depth: Annotated[str | None, setting("slam.perception.depth", "--depth", "sensor (default) | predicted")] = None,
     labels: Annotated[
         str | None, setting("slam.perception.labels", "--labels", "predicted (default) | truth | none")
@@ -45,7 +45,7 @@ def reconstruct(
     corrections: Annotated[str | None, setting("slam.corrections", "--corrections", CORRECTIONS)] = None,
     helps: Annotated[str | None, typer.Option(hidden=True)] = None,  # what --corrections was called
     hold_out: Annotated[
-        int | None, setting("hold_out", "--hold-out", "Keep every so many-th frame to judge the map by.")
+        int | None, setting("hold_out", "--hold-out", "Keep every n-th frame to judge the map by.")
     ] = None,
     loops: Annotated[
         bool | None, setting("loops", "--loops/--no-loops", "Correct tracked poses where the camera comes back.")

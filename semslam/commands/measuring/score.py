@@ -27,7 +27,7 @@ def score(
     weights: Weights = None,
     engine: Engine = None,
     classes: Annotated[str, typer.Option(help="Label set of the data: nyu40 | nyu13 | kitti6")] = "nyu40",
-    depth_scale: Annotated[float, typer.Option(help="Units of the depth files a metre; 256 for KITTI.")] = 1000.0,
+    depth_scale: Annotated[float, typer.Option(help="Units per metre of the depth images; 256 for KITTI.")] = 1000.0,
     json: Json = None,
     labels: Annotated[str | None, typer.Option(help="Pose weights: folder of other label images.")] = None,
     frames: Annotated[str | None, typer.Option(help="Pose weights: FIRST:LAST of the frames to score.")] = None,
