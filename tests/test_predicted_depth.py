@@ -10,7 +10,7 @@ from stub_networks import KnowingNetwork
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.depth.alignment import ScaleShift, at_pixels, fit_scale_shift, smooth_bend
+from semslam.depth.alignment import ScaleShift, at_pixels, fit_scale_shift, smooth_correction
 from semslam.depth.anchors import Anchors
 from semslam.depth.corrections import (
     FARTHEST,
@@ -110,17 +110,17 @@ def test_many_measurements_of_one_network_count_as_few():
     assert many.scale == pytest.approx(1.4, abs=0.02)
 
 
-def test_a_smooth_bend_is_followed_near_measurements_and_ends_away_from_them():
+def test_a_smooth_correction_is_followed_near_measurements_and_ends_away_from_them():
     rng = np.random.default_rng(1)
     pixels = rng.uniform((0, 0), (40, 60), (150, 2))  # the left half only
     true = 0.1 * np.sin(pixels[:, 0] / 40 * np.pi)
     wrong = true.copy()
     wrong[:10] += 0.6
-    field = smooth_bend(pixels.astype(np.float32), wrong, np.ones(150), CAMERA.shape)
+    field = smooth_correction(pixels.astype(np.float32), wrong, np.ones(150), CAMERA.shape)
     assert field.shape == CAMERA.shape
     assert np.median(np.abs(at_pixels(field, pixels.astype(np.float32)) - true)) < 0.015
     assert np.abs(field[:, 75:]).max() < 0.03
-    assert not smooth_bend(np.zeros((0, 2)), np.zeros(0), np.zeros(0), CAMERA.shape).any()
+    assert not smooth_correction(np.zeros((0, 2)), np.zeros(0), np.zeros(0), CAMERA.shape).any()
 
 
 def test_the_compiled_bend_is_the_mean_of_the_gaussian_process():
@@ -135,7 +135,7 @@ def test_the_compiled_bend_is_the_mean_of_the_gaussian_process():
         solved = np.linalg.solve(K + np.diag(variance / robust), values)
         robust = 1 / (1 + ((K @ solved - values) / np.sqrt(variance) / 2) ** 2)
     at = np.array([[0.5 - 0.5 / 80, 0.375 - 0.5 / 80]])  # the middle of the image, between its pixels
-    field = smooth_bend(80 * places, values, weights, (60, 80))
+    field = smooth_correction(80 * places, values, weights, (60, 80))
     assert field[29:31, 39:41].mean() == pytest.approx((covariance(at, places) @ solved).item(), abs=2e-3)
 
 

@@ -1,4 +1,4 @@
-"""Predicted depth brought to depths that are known at some of its pixels: scale and shift, then a smooth bend."""
+"""Predicted depth brought to depths that are known at some of its pixels: scale and shift, then a smooth field."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ import numpy as np
 from semslam.compiled import SERIAL
 
 SMALLEST = 0.2  # metres; no correction brings depth nearer
+ITERATIONS = 10  # of the robust fit of scale and shift
+# The Gaussian process of `smooth_correction`:
+REACH = 0.125  # widths of the image
+AMPLITUDE = 0.2  # standard deviation of the log ratio
+NOISE = 0.05  # standard deviation of a measurement of weight 1
+CELLS = 40  # columns of the grid on which it is computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +66,6 @@ def fit_scale_shift(
     prior: ScaleShift | None = None,
     prior_std: tuple[float, float] = (0.3, 0.5),
     independent: float = 20.0,
-    iterations: int = 10,
 ) -> ScaleShift:
     """The scale and shift that bring predicted depths (N,) to known ones (N,), metres.
 
@@ -78,7 +83,7 @@ def fit_scale_shift(
     share = weights * min(1.0, independent / max(float(weights.sum()), 1e-9))
     estimate = centre * _weighted_median(known / prior(predicted), weights)
     smallest = 0.02 + 1 / len(known)  # of few measurements the median error says little
-    for _ in range(iterations):
+    for _ in range(ITERATIONS):
         residuals = rows @ estimate - 1
         apart = residuals - _weighted_median(residuals, weights)  # what all of them say is no outlier
         width = max(1.4826 * _weighted_median(np.abs(apart), weights), smallest)
@@ -95,20 +100,13 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][np.searchsorted(reached, 0.5 * reached[-1])])
 
 
-def smooth_bend(
-    pixels: np.ndarray,
-    log_ratios: np.ndarray,
-    weights: np.ndarray,
-    shape: tuple[int, int],
-    reach: float = 0.125,
-    amplitude: float = 0.2,
-    noise: float = 0.05,
-    cells: int = 40,
+def smooth_correction(
+    pixels: np.ndarray, log_ratios: np.ndarray, weights: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
     """(H, W) float32 smooth field through log ratios (N,) at pixels (N, 2): known over predicted depth.
 
-    The mean of a Gaussian process whose covariance is amplitude^2 exp(-r^2 / 2 reach^2), r in widths of the image;
-    away from what is known it falls to 0. A measurement of weight w has the standard deviation noise / sqrt(w), and
+    The mean of a Gaussian process whose covariance is AMPLITUDE^2 exp(-r^2 / 2 REACH^2), r in widths of the image;
+    away from what is known it falls to 0. A measurement of weight w has the standard deviation NOISE / sqrt(w), and
     one that its neighbours contradict loses weight (Cauchy, three rounds).
     """
     height, width = shape
@@ -116,28 +114,28 @@ def smooth_bend(
         return np.zeros(shape, np.float32)
     places = np.asarray(pixels, np.float64) / width
     values = np.clip(np.asarray(log_ratios, np.float64), -0.7, 0.7)
-    variance = noise**2 / np.maximum(np.asarray(weights, np.float64), 1e-3)
-    rows = max(2, round(cells * height / width))
-    field = np.zeros((rows, cells), np.float32)
-    v, u = ((np.arange(n) + 0.5) / n * size - 0.5 for n, size in ((rows, height), (cells, width)))
-    _process_mean(places, values, variance, reach, amplitude, u / width, v / width, field)
+    variance = NOISE**2 / np.maximum(np.asarray(weights, np.float64), 1e-3)
+    rows = max(2, round(CELLS * height / width))
+    field = np.zeros((rows, CELLS), np.float32)
+    v, u = ((np.arange(n) + 0.5) / n * size - 0.5 for n, size in ((rows, height), (CELLS, width)))
+    _process_mean(places, values, variance, u / width, v / width, field)
     return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 @nb.njit(**SERIAL)
-def _process_mean(places, values, variance, reach, amplitude, u, v, field):
+def _process_mean(places, values, variance, u, v, field):
     """The mean of the process at the grid of u (columns) and v (rows), into `field`.
 
     By hand and on one thread: a few hundred unknowns are done before a library's threads have met, and the result
     does not depend on how many they are.
     """
     n = len(values)
-    scale = -0.5 / (reach * reach)
+    scale = -0.5 / (REACH * REACH)
     K = np.empty((n, n))
     for i in range(n):
         for j in range(i + 1):
             du, dv = places[i, 0] - places[j, 0], places[i, 1] - places[j, 1]
-            K[i, j] = K[j, i] = amplitude * amplitude * np.exp(scale * (du * du + dv * dv))
+            K[i, j] = K[j, i] = AMPLITUDE * AMPLITUDE * np.exp(scale * (du * du + dv * dv))
     robust = np.ones(n)
     solved = np.zeros(n)
     for _ in range(3):
@@ -170,4 +168,4 @@ def _process_mean(places, values, variance, reach, amplitude, u, v, field):
             for i in range(n):
                 du, dv = places[i, 0] - u[column], places[i, 1] - v[row]
                 total += solved[i] * np.exp(scale * (du * du + dv * dv))
-            field[row, column] = amplitude * amplitude * total
+            field[row, column] = AMPLITUDE * AMPLITUDE * total

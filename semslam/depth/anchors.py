@@ -15,18 +15,14 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 
-
-@dataclass(frozen=True)
-class AnchorConfig:
-    """How features are tracked, and when a triangulated point is believed. Pixels count at 640 columns."""
-
-    count: int = 400  # features kept alive
-    apart: float = 10.0  # pixels between new features
-    quality: float = 0.003  # of a corner, as a fraction of the best one's
-    returns: float = 0.7  # pixels from where it started that a feature tracked forth and back may end
-    parallax_deg: float = 0.7  # RMS angle between the rays and their mean, from which a depth is believed
-    error: float = 1.2  # pixels, RMS, between the rays and the point
-    memory: float = 0.98  # what a ray still counts one frame later: recorded poses drift
+# Pixels count at 640 columns.
+COUNT = 400  # features kept alive
+APART = 10.0  # pixels between new features
+QUALITY = 0.003  # of a corner, as a fraction of the best one's
+RETURNS = 0.7  # pixels from where it started that a feature tracked forth and back may end
+PARALLAX_DEG = 0.7  # RMS angle between the rays and their mean, from which a depth is believed
+ERROR = 1.2  # pixels, RMS, between the rays and the point
+MEMORY = 0.98  # what a ray still counts one frame later: recorded poses drift
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +36,8 @@ class AnchorPoints:
 class Anchors:
     """Tracks features through the frames of one camera with known poses."""
 
-    def __init__(self, camera: Camera, config: AnchorConfig | None = None) -> None:
+    def __init__(self, camera: Camera) -> None:
         self.camera = camera
-        self.config = config or AnchorConfig()
         self._scale = camera.width / 640  # pixels of this camera in one of 640 columns
         self._image: np.ndarray | None = None
         self._pixels = np.zeros((0, 2), np.float32)
@@ -75,21 +70,21 @@ class Anchors:
         there, margin = there.reshape(-1, 2), 5
         size = np.array([self.camera.width, self.camera.height])
         keep = (found.ravel() > 0) & (again.ravel() > 0)
-        keep &= np.linalg.norm(back.reshape(-1, 2) - self._pixels, axis=1) < self.config.returns * self._scale
+        keep &= np.linalg.norm(back.reshape(-1, 2) - self._pixels, axis=1) < RETURNS * self._scale
         keep &= np.all((there >= margin) & (there < size - margin), axis=1)
         self._pixels = there[keep]
         self._normal, self._right = self._normal[keep], self._right[keep]
         self._rest, self._rays = self._rest[keep], self._rays[keep]
 
     def _replenish(self, image: np.ndarray) -> None:
-        wanted = self.config.count - len(self._pixels)
-        if wanted < self.config.count // 20:
+        wanted = COUNT - len(self._pixels)
+        if wanted < COUNT // 20:
             return
-        apart = max(3, round(self.config.apart * self._scale))
+        apart = max(3, round(APART * self._scale))
         free = np.full(image.shape, 255, np.uint8)
         for u, v in self._pixels.astype(int).tolist():
             cv2.circle(free, (u, v), apart, 0, -1)
-        new = cv2.goodFeaturesToTrack(image, wanted, self.config.quality, apart, mask=free)
+        new = cv2.goodFeaturesToTrack(image, wanted, QUALITY, apart, mask=free)
         if new is None:
             return
         n = len(new)
@@ -109,7 +104,7 @@ class Anchors:
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         M = np.eye(3) - rays[:, :, None] * rays[:, None, :]
         at = M @ T[:3, 3]
-        forget = self.config.memory
+        forget = MEMORY
         self._normal = forget * self._normal + M
         self._right = forget * self._right + at
         self._rest = forget * self._rest + at @ T[:3, 3]
@@ -117,10 +112,10 @@ class Anchors:
 
     def _points(self, T: np.ndarray) -> AnchorPoints:
         """Points seen under enough parallax that lie where all of their rays say."""
-        K, c = self.camera, self.config
+        K = self.camera
         # the smallest eigenvalue of the mean of M is the mean squared sine of the rays' angle to their mean direction
         spread = np.linalg.eigvalsh(self._normal)[:, 0] / np.maximum(self._rays, 1) if len(self._rays) else np.zeros(0)
-        known = np.flatnonzero(spread > np.sin(np.radians(c.parallax_deg)) ** 2)
+        known = np.flatnonzero(spread > np.sin(np.radians(PARALLAX_DEG)) ** 2)
         points = np.linalg.solve(self._normal[known], self._right[known][..., None])[..., 0]
         squared = np.einsum("ni,nij,nj->n", points, self._normal[known], points)
         squared += self._rest[known] - 2 * np.einsum("ni,ni->n", points, self._right[known])
@@ -129,7 +124,7 @@ class Anchors:
         local = poses.transform(T_camera_world, points)
         z = local[:, 2]
         ahead = np.where(z > 0.1, z, 1.0)
-        allowed = c.error * self._scale
+        allowed = ERROR * self._scale
         good = (z > 0.1) & (off / ahead * K.fx < allowed)
         shown = K.project(np.column_stack([local[:, :2], ahead]))
         good &= np.linalg.norm(shown - self._pixels[known], axis=1) < 1.5 * allowed

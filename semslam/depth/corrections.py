@@ -15,7 +15,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.depth.alignment import KnownDepths, ScaleShift, at_pixels, fit_scale_shift, smooth_bend
+from semslam.depth.alignment import KnownDepths, ScaleShift, at_pixels, fit_scale_shift, smooth_correction
 from semslam.depth.anchors import Anchors
 from semslam.engine.fusion import FusionConfig
 from semslam.frame import Observation, Tracking, View
@@ -220,7 +220,7 @@ class DepthCorrections(Stage):
         corrected = fit(depth).astype(np.float32)
         if self.config.bend and len(known):
             ratios = np.log(known.depths / fit(predicted))
-            corrected *= np.exp(smooth_bend(known.pixels, ratios, known.weights, depth.shape))
+            corrected *= np.exp(smooth_correction(known.pixels, ratios, known.weights, depth.shape))
         prior = (self._level or ScaleShift())(depth).astype(np.float32)
         return np.clip(corrected, prior / FARTHEST, prior * FARTHEST)
 

@@ -25,12 +25,12 @@ LOGARITHM, PROBABILITY, WINNER, SUM = 0, 1, 2, 3  # the rules of `add_evidence`
 FADE_EVERY = 10  # frames between two looks for surfels with too much evidence
 
 
-def _log2_polynomial(degree: int = 4) -> np.ndarray:
+def _log2_polynomial(degree: int) -> np.ndarray:
     nodes = 1.5 + 0.5 * np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
     return np.polynomial.polynomial.polyfit(nodes, np.log2(nodes), degree).astype(np.float32)
 
 
-LOG2 = _log2_polynomial()
+LOG2 = _log2_polynomial(4)
 
 
 @dataclass(frozen=True)

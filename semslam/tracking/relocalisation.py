@@ -13,20 +13,23 @@ import numpy as np
 
 from semslam.frame import Observation
 
+COUNT = 500  # ferns
+FAR = 4.0  # metres: the largest threshold of depth
+FARTHEST = 0.6  # dissimilarity of a keyframe that is still worth trying
 SHRINK = 8  # codes see the image at an eighth of its size
 NO_CODE = np.uint8(255)  # where depth is missing
 
 
 class Ferns:
-    """Random tests on images of any size, the same ones for the same seed."""
+    """Random tests on images of any size, always the same ones."""
 
-    def __init__(self, count: int = 500, far: float = 4.0, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        self._places = rng.random((count, 2))  # (v, u), 0..1 of the image
-        self._thresholds = np.column_stack([rng.uniform(0, 255, (count, 3)), rng.uniform(0.4, far, count)])
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self._places = rng.random((COUNT, 2))  # (v, u), 0..1 of the image
+        self._thresholds = np.column_stack([rng.uniform(0, 255, (COUNT, 3)), rng.uniform(0.4, FAR, COUNT)])
 
     def code(self, observation: Observation) -> np.ndarray:
-        """(count,) uint8: four answers a fern as bits, NO_CODE where there is no depth."""
+        """(COUNT,) uint8: four answers a fern as bits, NO_CODE where there is no depth."""
         import cv2
 
         height, width = observation.depth.shape
@@ -68,14 +71,14 @@ class Keyframes:
         differs = (both & (codes != code)).sum(axis=1)
         return np.where(known > len(code) // 8, differs / np.maximum(known, 1), 1.0)
 
-    def nearest(self, code: np.ndarray, count: int, farthest: float = 0.6) -> list[int]:
-        """Positions in this list of the most similar keyframes, best first; none above `farthest` dissimilarity."""
+    def nearest(self, code: np.ndarray, count: int) -> list[int]:
+        """Positions in this list of the most similar keyframes, best first; none above FARTHEST dissimilarity."""
         dissimilarity = self.dissimilarity(code)
         order = np.argsort(dissimilarity, kind="stable")[:count]
-        return [int(k) for k in order if dissimilarity[k] <= farthest]
+        return [int(k) for k in order if dissimilarity[k] <= FARTHEST]
 
     def state(self) -> dict[str, np.ndarray]:
-        """As arrays, to be kept; the ferns follow from their seed."""
+        """As arrays, to be kept; the ferns are always the same."""
         return {
             "indices": np.array(self.indices, np.int64),
             "poses": np.array(self.T_world_camera, np.float64).reshape(-1, 4, 4),
