@@ -3,7 +3,7 @@
     python benchmarks/faults.py [--count 10000] [--only LOADER ...] [--keep FOLDER]
 
 Every loader reads `count` mutated files in worker processes that may take 1 GB more than they start with and a few
-seconds a file. Printed for each loader: how many files gave a value, how many were refused in one line, and how many
+seconds per file. Printed for each loader: how many files gave a value, how many were refused in one line, and how many
 ended otherwise: in an exception of another kind, in a line that does not name the file, in a crash, in a hang, over
 1 GB. The same seed gives the same files. `--keep` collects the files that ended otherwise.
 """

@@ -76,7 +76,7 @@ def summary(base: JointTraining, results: Iterable[Result]) -> dict:
 
 
 def table(results: Iterable[Result]) -> str:
-    """A line a regime: mean and standard deviation over the seeds, and the paper's figures."""
+    """A line per regime: mean and standard deviation over the seeds, and the paper's figures."""
     by_regime: dict[str, list[dict[str, float]]] = {}
     for result in results:
         by_regime.setdefault(result.regime, []).append(result.figures)

@@ -300,7 +300,7 @@ def thickness(slam: Slam) -> float:
 
 
 def loops(data: Path) -> None:
-    print("\nTwo rounds in the synthetic room, 160x120, 4 degrees a frame, drift forced on every frame")
+    print("\nTwo rounds in the synthetic room, 160x120, 4 degrees per frame, drift forced on every frame")
     frames = list(RoomSequence(frames=2 * ROUND // 5, width=160, height=120, path=lambda t: orbit(5 * t)))
     for times, close in ((0, True), (10, False), (10, True), (15, False), (15, True)):
         twist = times * np.array([4e-4, 0, 4e-4, 0, 2e-4, 0])

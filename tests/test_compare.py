@@ -90,7 +90,7 @@ def test_every_line_that_was_asked_for_is_in_the_report(report):
         assert f"## {heading}" in text
     said = """Error painted on the maps|By true distance|By true class|Near depth edges|The median frame|The worst frame
         Visible-region rule|the scene's own mesh|precision 2 cm|F 10 cm|Confusions, 13 classes|Confusions, 40 classes
-        Reliability, 13 classes|ECE map|Eigen crop, cap 10 m, mean of images|peak memory MB|bytes a surfel
+        Reliability, 13 classes|ECE map|Eigen crop, cap 10 m, mean of images|peak memory MB|bytes per surfel
         network's own limit"""
     for words in re.split(r"\||\n", said):
         assert words.strip() in text, words

@@ -268,7 +268,7 @@ def test_replica_of_semantic_nerf(frames, tmp_path):
 
 
 def test_kitti_raw_poses_follow_from_oxts(frames, tmp_path):
-    """A drive due east at 50 degrees north, 10 m a frame: the camera, which looks ahead, moves along its z."""
+    """A drive due east at 50 degrees north, 10 m per frame: the camera, which looks ahead, moves along its z."""
     date = tmp_path / "2011_09_26"
     drive, camera = date / "2011_09_26_drive_0001_sync", frames[0].camera
     P2 = np.hstack([camera.K, np.zeros((3, 1))])

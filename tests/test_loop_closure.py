@@ -21,7 +21,7 @@ from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Correction, Trajectory
 from sequences.room.room import RoomSequence, orbit
 
-SPEED = 5  # the room's orbit five times as fast: 90 frames a round, 4 degrees a frame
+SPEED = 5  # the room's orbit five times as fast: 90 frames per round, 4 degrees per frame
 
 
 def room(frames: int) -> RoomSequence:

@@ -19,7 +19,7 @@ from semslam.slam import Slam
 from semslam.tracking.tracker import Tracker
 from sequences.room.room import RoomSequence, orbit
 
-SPEED = 3  # times the room's own: 150 frames a round, 2.4 degrees a frame
+SPEED = 3  # times the room's own: 150 frames per round, 2.4 degrees per frame
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Depth in single frames against the sensor's: how wrong it is, where, and how much of it one scale a frame explains.
+"""Depth in single frames against the sensor's: how wrong it is, where, and how much of it one scale per frame explains.
 
 Three kinds of depth are held against the truth in the same frames: the network's, the network's after the best scale
 and shift of each frame (no correction of that kind can do better: the network's own limit), and maps rendered back.

@@ -211,7 +211,7 @@ def surface(c: Comparison) -> Section | None:
 def cost(c: Comparison) -> Section:
     stages = sorted({stage for r in c.results for stage in r.figures["stages_ms"]}, key=_stage_order)
     columns = ("variant", *(f"{s} ms" for s in stages), "frames/s", "seconds", "peak memory MB", "surfels",
-               "bytes a surfel", "map.ply MB", "map.npz MB")  # fmt: skip
+               "bytes per surfel", "map.ply MB", "map.npz MB")  # fmt: skip
     rows = []
     for r in c.results:
         f = r.figures

@@ -29,7 +29,7 @@ class Table(NamedTuple):
 class Surfels(NamedTuple):
     """The arrays of a map, see `SurfelMap`."""
 
-    counts: np.ndarray  # (K,) int32 surfels a chunk
+    counts: np.ndarray  # (K,) int32 surfels per chunk
     position: np.ndarray
     normal: np.ndarray
     color: np.ndarray

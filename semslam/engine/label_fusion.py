@@ -77,7 +77,7 @@ class LabelFusion:
         fades = now % FADE_EVERY == 0
         rule, image = self.rule, np.ascontiguousarray(probabilities, f32).reshape(-1, surfels.num_classes)
         if rule == LOGARITHM and surfels.counts[chunks].sum() > len(image):
-            rule, image = SUM, self._evidence(image)  # several surfels a pixel: its logarithms are taken once
+            rule, image = SUM, self._evidence(image)  # several surfels per pixel: its logarithms are taken once
         add_evidence(
             chunks, surfels.counts, pixels, image, weights.ravel(),
             Evidence(rule, f32(c.floor), f32(c.weight), f32(c.most_evidence if fades else np.inf)), surfels.scores,

@@ -65,7 +65,7 @@ class SurfelMap:
         self.color = np.empty((0, 4), np.uint16)
         self.seen = np.empty((0, 2), np.int32)
         self.scores = np.empty((0, num_classes), np.float32)
-        self.counts = np.empty(0, np.int32)  # surfels a chunk
+        self.counts = np.empty(0, np.int32)  # surfels per chunk
         self.origins = np.empty((0, 3), np.float32)  # lower corner of a chunk's cube, metres
         self.n_chunks = 0
         self._n_blocks = 0

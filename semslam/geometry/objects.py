@@ -135,7 +135,7 @@ def objects(
 
 
 def write_objects_csv(path: str | Path, found: Sequence[MapObject]) -> None:
-    """Write objects as CSV, one a line; class_id counts from 1, as labels in files do."""
+    """Write objects as CSV, one per line; class_id counts from 1, as labels in files do."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

@@ -23,7 +23,7 @@ class Viewed:
     cloud: SurfelCloud
     label_set: LabelSet
     name: str = ""
-    trajectory: np.ndarray | None = None  # (N, 4, 4) float64 T_world_camera, one a frame
+    trajectory: np.ndarray | None = None  # (N, 4, 4) float64 T_world_camera, one per frame
     camera: Camera | None = None  # of the sequence, for the frusta
     errors: np.ndarray | None = None  # (N,) float32 metres from the reference surface, NaN = not compared
 

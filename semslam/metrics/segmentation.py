@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SEMANTICFUSION_SIZE = 224  # pixels a side; SceneNet's and SemanticFusion's 13-class protocol scores at this size
+SEMANTICFUSION_SIZE = 224  # pixels per side; SceneNet's and SemanticFusion's 13-class protocol scores at this size
 BINS = 15  # of confidence, for the calibration error
 
 

@@ -165,7 +165,7 @@ def write_figure(
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    # sizes in inches at 100 dots an inch: a picture's pixel is the figure's pixel
+    # sizes in inches at 100 dots per inch: a picture's pixel is the figure's pixel
     height, width = images[0].shape[0] / 100, images[0].shape[1] / 100
     margin, gap, head = 0.25, 0.12, 0.55
     total_width = 2 * margin + len(images) * width + (len(images) - 1) * gap
@@ -235,7 +235,7 @@ def preview(
 def legend_image(
     cloud: SurfelCloud, label_set: LabelSet, *, hidden: Container[int] = (), chosen: int | None = None
 ) -> np.ndarray:
-    """(H, W, 3) uint8: the classes present, one a line; the chosen one framed, the hidden ones pale."""
+    """(H, W, 3) uint8: the classes present, one per line; the chosen one framed, the hidden ones pale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle

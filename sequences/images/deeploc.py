@@ -3,7 +3,7 @@
     {train,test}/LeftImages/Image_<id>.*   labels/Image_<id>.png   poses.txt
 
 poses.txt has a line of text, a line that names its columns (img_name, x, y, z, qw, qx, qy, qz, in any order), and a
-line an image. Ids are not padded with zeros, so everything is joined by their number. Radwan, Valada and Burgard,
+line per image. Ids are not padded with zeros, so everything is joined by their number. Radwan, Valada and Burgard,
 "VLocNet++", RA-L 2018.
 """
 

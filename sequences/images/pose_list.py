@@ -1,4 +1,4 @@
-"""Lists of images and poses, one a line, as relocalisation data sets (RobotCar and others) are handed round.
+"""Lists of images and poses, one per line, as relocalisation data sets (RobotCar and others) are handed round.
 
 A line is an image's path (from the list's folder), its position and its orientation. A first line of names says
 which column is which, in any order: `image` (or img_name, filename, name; or timestamp, for which TIMESTAMP.png, .jpg

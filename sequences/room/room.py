@@ -18,7 +18,7 @@ from sequences.room.textures import SIZE, textures
 from sequences.sequence import Mesh, Sequence
 
 FPS = 30.0
-ROUND = 450  # frames of one round of `orbit`: 24 degrees a second
+ROUND = 450  # frames of one round of `orbit`: 24 degrees per second
 LAYOUT = "the word 'room', or 'room:frames=900,width=320,height=240,noise=kinect,seed=0'"
 NOISE: dict[str, Callable | None] = {"none": None, "kinect": kinect_noise.kinect_noise}
 
@@ -131,7 +131,7 @@ def render(camera: Camera, T_world_camera: np.ndarray) -> Rendering:
     scene, shading = furnished_room(), _shading()
     rays = _rays(camera, T_world_camera)
     cast = _caster().cast_rays(o3d.core.Tensor.from_numpy(rays))
-    # The rays advance 1 m along z a unit, so t is z and not the ray's length.
+    # The rays advance 1 m along z per unit, so t is z and not the ray's length.
     hits = Hits(*(cast[name].numpy() for name in ("t_hit", "primitive_ids", "primitive_uvs", "primitive_normals")))
     color, depth, labels, incidence = shade(
         hits, rays, shading.corners, shading.row, shading.atlas, scene.labels, SIZE, UNLABELLED
@@ -140,7 +140,7 @@ def render(camera: Camera, T_world_camera: np.ndarray) -> Rendering:
 
 
 def _rays(camera: Camera, T_world_camera: np.ndarray) -> np.ndarray:
-    """(H, W, 6) float32 origins and directions, world frame, through the pixel centres; 1 m along z a unit."""
+    """(H, W, 6) float32 origins and directions, world frame, through the pixel centres; 1 m along z per unit."""
     x = (np.arange(camera.width) - camera.cx) / camera.fx
     y = (np.arange(camera.height) - camera.cy) / camera.fy
     rays = np.empty((*camera.shape, 6), np.float32)

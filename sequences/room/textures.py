@@ -1,6 +1,6 @@
 """Procedural textures of the synthetic room, drawn once with a fixed seed.
 
-Each is a square RGB tile that repeats without a seam ("tiled", TEXEL metres a texel) or is stretched over one
+Each is a square RGB tile that repeats without a seam ("tiled", TEXEL metres per texel) or is stretched over one
 face ("fitted"). Details are 1 cm and larger, so that nothing aliases at the room's viewing distances.
 """
 
@@ -10,12 +10,12 @@ from functools import cache
 
 import numpy as np
 
-SIZE = 256  # texels a side of a tile
-TEXEL = 0.004  # metres a texel of tiled textures: a tile covers 1.02 m
+SIZE = 256  # texels per side of a tile
+TEXEL = 0.004  # metres per texel of tiled textures: a tile covers 1.02 m
 
 
 def noise(rng: np.random.Generator, cells_x: float, cells_y: float) -> np.ndarray:
-    """Smooth noise (SIZE, SIZE) of mean 0 and deviation 1 that tiles; cells = how many waves a tile, each way."""
+    """Smooth noise (SIZE, SIZE) of mean 0 and deviation 1 that tiles; cells = how many waves per tile, each way."""
     frequency = np.fft.fftfreq(SIZE) * SIZE
     window = np.exp(-0.5 * ((frequency[None, :] / cells_x) ** 2 + (frequency[:, None] / cells_y) ** 2))
     window[0, 0] = 0

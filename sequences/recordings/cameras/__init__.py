@@ -1,1 +1,1 @@
-"""Readers of what cameras and their tools record, one a module."""
+"""Readers of what cameras and their tools record, one per module."""

@@ -157,7 +157,7 @@ def _boxes(data: bytes, kind: bytes) -> list[bytes]:
 
 
 def _runs(box: bytes, path: Path, signed: bool = False) -> np.ndarray | None:
-    """The values of a table of (count, value) runs, one a frame; None where it is missing or impossible."""
+    """The values of a table of (count, value) runs, one per frame; None where it is missing or impossible."""
     if len(box) < 8:
         return None
     count = struct.unpack_from(">I", box, 4)[0]

@@ -1,1 +1,1 @@
-"""Readers of data sets, one a module."""
+"""Readers of data sets, one per module."""

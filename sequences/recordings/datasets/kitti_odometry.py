@@ -123,7 +123,7 @@ def _times(path: Path, numbers: list[int]) -> np.ndarray:
     try:
         times = np.array(path.read_text(encoding="utf-8").split(), np.float64)
     except (ValueError, UnicodeDecodeError):
-        raise ValueError(f"{path}: expected one time in seconds a line") from None
+        raise ValueError(f"{path}: expected one time in seconds per line") from None
     if len(times) <= max(numbers):
         raise ValueError(f"{path}: {len(times)} times, but there is an image of number {max(numbers)}")
     return times[numbers]

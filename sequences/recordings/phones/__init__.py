@@ -1,1 +1,1 @@
-"""Readers of what applications on phones and tablets export, one a module."""
+"""Readers of what applications on phones and tablets export, one per module."""

@@ -93,7 +93,7 @@ def _odometry(path: Path) -> tuple[list[int], list[float], list[np.ndarray | Non
             keys = ("fx", "fy", "cx", "cy")
             intrinsics.append([values[key] for key in keys] if all(values.get(key) for key in keys) else None)
     if not frames:
-        raise ValueError(f"{path}: holds no frames; expected a heading and a line a frame")
+        raise ValueError(f"{path}: holds no frames; expected a heading and a line per frame")
     return frames, ticks, T_world_camera, intrinsics
 
 
