@@ -155,6 +155,53 @@ def _raw(folder: Path) -> list[Path]:
     return [folder / "r-1.5-2.ppm", folder / "d-1.5-2.pgm"]
 
 
+def _recordings(folder: Path) -> list[Path]:
+    """Small recordings: the text files of a plain and of a TUM folder, and files that hold whole recordings."""
+    import cv2
+
+    from sequences import open_sequence
+    from sequences.recordings.cameras.klg import write_klg
+    from sequences.recordings.folder import write_folder
+
+    sequence = open_sequence("room:frames=4,width=64,height=48")
+    plain, tum = write_folder(sequence, folder / "plain"), folder / "tum"
+    (tum / "rgb").mkdir(parents=True)
+    (tum / "depth").mkdir()
+    lists: dict[str, list[str]] = {"rgb": [], "depth": []}
+    for kind, source in (("rgb", "color"), ("depth", "depth")):
+        for seconds, image in zip(sequence.timestamps, sorted((plain / source).iterdir())):
+            (tum / kind / f"{seconds:.6f}.png").write_bytes(image.read_bytes())
+            lists[kind].append(f"{seconds:.6f} {kind}/{seconds:.6f}.png\n")
+        (tum / f"{kind}.txt").write_text("# timestamp filename\n" + "".join(lists[kind]))
+    (tum / "groundtruth.txt").write_bytes((plain / "groundtruth.txt").read_bytes())
+    (tum / "camera.yaml").write_bytes((plain / "camera.yaml").read_bytes())
+    (folder / "streams").mkdir()
+    klg = write_klg(sequence, folder / "streams" / "a.klg")
+    sens = folder / "streams" / "b.sens"
+    matrices = (sequence.camera.K, np.eye(3), sequence.camera.K, np.eye(3))
+    head = struct.pack("<IQ", 4, 6) + b"sensor"
+    for matrix in matrices:
+        full = np.eye(4, dtype="<f4")
+        full[:3, :3] = matrix
+        head += full.tobytes()
+    sens.write_bytes(head + struct.pack("<iiIIIIfQ", 0, 1, 64, 48, 64, 48, 1000.0, len(sequence)))
+    with sens.open("ab") as file:
+        for frame in sequence:
+            depth = zlib.compress((1000 * np.asarray(frame.depth)).astype("<u2").tobytes())
+            file.write(np.asarray(frame.T_world_camera, "<f4").tobytes())
+            file.write(struct.pack("<QQQQ", frame.index * 33_333, frame.index * 33_333, frame.color.size, len(depth)))
+            file.write(frame.color.tobytes() + depth)
+    video = folder / "streams" / "c.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (64, 48))
+    for frame in sequence:
+        writer.write(frame.color[..., ::-1])
+    writer.release()
+    (folder / "streams" / "camera.yaml").write_bytes((plain / "camera.yaml").read_bytes())
+    texts = [plain / name for name in ("camera.yaml", "groundtruth.txt")]
+    texts += [tum / name for name in ("rgb.txt", "depth.txt", "groundtruth.txt", "camera.yaml")]
+    return [*texts, klg, sens, video]
+
+
 def _run(folder: Path) -> list[Path]:
     """The files of a run of three small frames, made by the command itself."""
     command = ["reconstruct", "room:frames=3,width=64,height=48", "--labels", "truth", "--out", str(folder)]
@@ -227,6 +274,13 @@ def _load_run(path: Path) -> object:
     return folder.load_associations() if path.name == "associations.npz" else folder.load_cloud()
 
 
+def _load_recording(path: Path) -> object:
+    from sequences import open_sequence
+
+    sequence = open_sequence(path.parent if path.suffix in (".txt", ".yaml") else path)
+    return sequence.trajectory, sequence[0], sequence[len(sequence) - 1]
+
+
 def _load_weights(path: Path) -> object:
     from networks.joint.checkpoints import load, read_tensors
 
@@ -252,6 +306,7 @@ LOADERS = {
     "mat": Loader(_matlab, _load_matlab, forge_matlab),
     "run": Loader(_of_run("map.npz", "associations.npz"), _load_run, forge_zip),
     "weights": Loader(_weights, _load_weights),
+    "recordings": Loader(_recordings, _load_recording, forge_yaml),
 }
 
 
@@ -291,7 +346,7 @@ def judge(load: Callable[[Path], object], path: Path) -> tuple[str, str]:
         load(path)
     except (ValueError, OSError) as error:
         text = str(error)
-        if "\n" in text.strip() or path.name not in text:
+        if "\n" in text.strip() or not (path.name in text or str(path.parent) in text):
             return "unclear", f"{type(error).__name__}: {text}"
         return "refused", text
     except MemoryError as error:
@@ -325,14 +380,17 @@ def work(name: str, first: int, last: int, seed: int, folder: Path, keep: Path |
         path: path.read_bytes() for path in sorted(map(Path, json.loads((folder / "samples.json").read_text())))
     }
     for path in originals:
-        judge(loader.load, path)  # imports and compiles, which the limit shall not count
+        outcome, detail = judge(loader.load, path)  # imports and compiles, which the limit shall not count
+        if outcome != "value":
+            out.write(json.dumps({"broken": f"the undamaged {path.name} does not load: {outcome}, {detail}"}) + "\n")
+            return
     size = _status("VmSize") + GIGABYTE
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     for index in range(first, last):
         rng = np.random.default_rng((seed, zlib.crc32(name.encode()), index))
         path = list(originals)[rng.integers(len(originals))]
         done = place(path, originals, loader, rng, index)
-        about = {"index": index, "of": path.name, "damage": done}
+        about = {"index": index, "of": str(path), "damage": done}
         out.write(json.dumps(about) + "\n")
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
         before = _status("VmRSS")
@@ -395,7 +453,7 @@ def damaged_files(name: str, count: int, seed: int = 0, keep: Path | None = None
     with tempfile.TemporaryDirectory(prefix=f"faults_{name}_") as temporary:
         folder = Path(temporary)
         (folder / "samples.json").write_text(json.dumps([str(path) for path in LOADERS[name].samples(folder)]))
-        originals = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        originals = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         first = 0
         while first < count:
             for path, content in originals.items():  # a worker that died left a damaged one
@@ -430,6 +488,8 @@ def _one_worker(name: str, first: int, count: int, seed: int, folder: Path, keep
                 break
             if line.get("done"):
                 return count
+            if "broken" in line:
+                raise RuntimeError(f"{name}: {line['broken']}")
             if "outcome" in line:
                 report.add(line)
             else:
@@ -442,7 +502,7 @@ def _one_worker(name: str, first: int, count: int, seed: int, folder: Path, keep
     if sum(report.counts.values()) == begun["index"]:  # the last one begun did not end
         outcome, detail = ("hang", "") if silent else ("crash", f"exit status {process.returncode}")
         report.add(begun | {"outcome": outcome, "detail": detail})
-        damaged = folder / begun["of"]
+        damaged = Path(begun["of"])
         if keep is not None and damaged.is_file():
             _keep(damaged, keep / f"{name}_{begun['index']}{damaged.suffix}")
     return begun["index"] + 1
@@ -474,10 +534,8 @@ def main() -> None:
                 seen[entry["outcome"]] += 1
                 if seen[entry["outcome"]] <= 5:
                     text = " ".join(entry["detail"].split())[:200]
-                    print(
-                        f"    {entry['outcome']}: file {entry['index']}, {entry['damage']} of {entry['of']}: {text}",
-                        flush=True,
-                    )
+                    about = f"{entry['index']}, {entry['damage']} of {Path(entry['of']).name}"
+                    print(f"    {entry['outcome']}: file {about}: {text}", flush=True)
     sys.exit(failed)
 
 
