@@ -9,9 +9,9 @@ from synthetic_maps import cloud_of, plane
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.metrics.nearest import Surface
 from semslam.metrics.surface import (
     depth_reference,
-    distance_to_points,
     layering,
     mesh_reference,
     moved,
@@ -98,18 +98,45 @@ def test_voxel_means_and_distances_agree_with_open3d():
     ours = voxel_means(points + 0.05, 0.1)
     assert len(ours) == len(down)
     assert cKDTree(ours).query(down)[0].max() < 1e-6
-    distance = distance_to_points(others.astype(np.float32))(points)
+    distance = Surface(others).distance(points)
     np.testing.assert_allclose(distance, theirs.compute_point_cloud_distance(other), atol=1e-6)
 
 
-def test_far_from_a_surface_distances_are_good_to_a_centimetre():
+@pytest.mark.parametrize("origin", [np.zeros(3), np.array([5e5, 5.4e6, 300.0])])
+def test_distances_are_exact_near_a_surface_and_far_from_it_wherever_the_world_begins(origin):
     rng = np.random.default_rng(3)
-    surface = np.concatenate([wall(), wall(0.5), sampled(SQUARE[:, [2, 0, 1]], TRIANGLES)])
-    queries = rng.uniform(-3, 4, (2000, 3)).astype(np.float32)
-    found, exact = distance_to_points(surface)(queries), cKDTree(surface).query(queries)[0]
-    assert (found >= exact - 1e-6).all()
-    assert np.abs(found - exact).mean() < 0.01
-    assert (found < 1.02 * exact + 0.01).all()
+    points = np.concatenate([wall(), wall(0.5), sampled(SQUARE[:, [2, 0, 1]], TRIANGLES)]).astype(np.float64)
+    for spread in (0.01, 3.0, 1000.0):
+        queries = points[rng.integers(0, len(points), 500)] + rng.normal(0, spread, (500, 3))
+        exact = cKDTree(points).query(queries)[0]
+        found = Surface(points + origin).distance(queries + origin)
+        np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("far", [100.0, 1000.0, 1e7])
+def test_a_stray_point_far_away_changes_no_other_points_figures(far):
+    stray = np.array([[far, -far, far / 3]], np.float32)
+    points = np.concatenate([wall(0.001), stray])
+    for reference in (points_reference(wall()), mesh_reference(SQUARE, TRIANGLES)):
+        alone, scores = surface_scores(wall(0.001), reference), surface_scores(points, reference)
+        assert scores.points == alone.points + 1
+        np.testing.assert_allclose(scores.precision, alone.points / scores.points)  # the stray one alone is wrong
+        assert scores.recall == alone.recall
+        assert scores.completeness_m == pytest.approx(alone.completeness_m, abs=1e-8)
+        assert scores.accuracy_median_m == pytest.approx(alone.accuracy_median_m, abs=1e-8)
+    scores = surface_scores(wall(0.001), points_reference(np.concatenate([wall(), stray])))
+    assert scores.precision == (1, 1, 1)
+    assert scores.recall[0] == pytest.approx((scores.reference_points - 1) / scores.reference_points)
+
+
+def test_voxels_are_told_apart_over_any_extent():
+    rng = np.random.default_rng(5)
+    near = rng.integers(-4, 4, (500, 3)) * 0.02 + 0.01
+    far = np.array([[1e9, 0, 0], [0, -1e9, 0], [0, 0, 1e9], [1e9, 1e9, -1e9]])
+    means = voxel_means(np.concatenate([near, far]))
+    assert len(means) == len(np.unique(near.round(4), axis=0)) + len(far)
+    alone = voxel_means(near)
+    np.testing.assert_allclose(means[np.abs(means).max(axis=1) < 1], alone, atol=1e-6)  # in the same order
 
 
 def test_only_what_a_view_shows_is_judged():

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
+from semslam.metrics.nearest import Surface
 
 THRESHOLDS = (0.02, 0.05, 0.10)  # metres
 VOXEL = 0.02  # metres
@@ -90,16 +90,12 @@ class Reference:
 
 
 def voxel_means(points: np.ndarray, voxel: float = VOXEL) -> np.ndarray:
-    """(M, 3) float32 means of the points (N, 3) of each occupied voxel, in the voxels' order."""
+    """(M, 3) means of the points (N, 3) of each occupied voxel, in the voxels' order; float64 if the points are."""
     if len(points) == 0:
         return np.zeros((0, 3), np.float32)
-    cells = np.floor(np.asarray(points, np.float64) / voxel).astype(np.int64)
-    cells -= cells.min(axis=0)
-    size = cells.max(axis=0) + 1
-    key = (cells[:, 0] * size[1] + cells[:, 1]) * size[2] + cells[:, 2]
-    _, voxel_of, count = np.unique(key, return_inverse=True, return_counts=True)
+    _, voxel_of, count = np.unique(_voxel_keys(points, voxel), return_inverse=True, return_counts=True)
     sums = [np.bincount(voxel_of, weights=points[:, k], minlength=len(count)) for k in range(3)]
-    return (np.stack(sums, axis=1) / count[:, None]).astype(np.float32)
+    return (np.stack(sums, axis=1) / count[:, None]).astype(np.result_type(points, np.float32))
 
 
 def seen_depth(view: ReferenceView, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,48 +111,11 @@ def seen_depth(view: ReferenceView, points: np.ndarray) -> tuple[np.ndarray, np.
     return local[:, 2], there
 
 
-def distance_to_points(points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The distance, as a function, to the nearest of (M, 3) points; beyond 20 cm good to about a centimetre.
-
-    A search tree is slow far from a surface, where very many points are nearly the nearest. There, a distance
-    transform on a coarse grid names a point, and a tree of fewer points improves on it from 20 cm before that point.
-    """
-    fewer = voxel_means(points)
-    tree, small_tree, far = cKDTree(points), cKDTree(fewer), 0.2  # metres
-
-    def distance(queries: np.ndarray) -> np.ndarray:
-        if len(points) == 0 or len(queries) == 0:
-            return np.full(len(queries), np.inf)
-        rough = points[_nearest_by_grid(queries, points)].astype(np.float64)
-        distances = np.linalg.norm(rough - queries, axis=1)
-        start = rough + (queries - rough) * np.minimum(far / np.maximum(distances, far), 1)[:, None]
-        better = fewer[small_tree.query(start, workers=2)[1]]
-        distances = np.minimum(distances, np.linalg.norm(better - queries, axis=1))
-        close = distances < far
-        distances[close] = tree.query(queries[close], workers=2)[0]
-        return distances
-
-    return distance
-
-
-def _nearest_by_grid(queries: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N,) index of a point of the occupied cell that is nearest to each query's cell."""
-    low = np.minimum(points.min(axis=0), queries.min(axis=0)).astype(np.float64)
-    extent = np.maximum(points.max(axis=0), queries.max(axis=0)) - low
-    cell = max(0.04, float(np.prod(extent + 0.04) / 2e7) ** (1 / 3))  # metres; a bounded grid, however far outliers lie
-    size = np.floor(extent / cell).astype(np.int64) + 1
-    first = np.full(size, -1, np.int32)
-    first[tuple(np.floor((points[::-1] - low) / cell).astype(np.int64).T)] = np.arange(len(points) - 1, -1, -1)
-    nearest = distance_transform_edt(first < 0, return_distances=False, return_indices=True)
-    at = np.floor((queries - low) / cell).astype(np.int64).T
-    return first[tuple(nearest[:, at[0], at[1], at[2]])]
-
-
 def points_reference(points: np.ndarray, name: str = "points") -> Reference:
     """A reference that is a cloud of points (N, 3), a map's surfels for example."""
     if len(points) == 0:
         raise ValueError(f"{name}: the reference has no points")
-    return Reference(name, voxel_means(points), distance_to_points(points))
+    return Reference(name, voxel_means(points), Surface(points).distance)
 
 
 def mesh_reference(
@@ -172,21 +131,16 @@ def mesh_reference(
 
     camera, T_world_camera: the views that decide what counts, at depths near..far in metres; none: all of it.
     """
-    scene = _scene(vertices, triangles, name)
-
-    def distance(points: np.ndarray) -> np.ndarray:
-        import open3d as o3d
-
-        queries = o3d.core.Tensor(np.ascontiguousarray(points, np.float32))
-        return scene.compute_distance(queries).numpy() if len(points) else np.zeros(0, np.float32)
-
+    if len(triangles) == 0:
+        raise ValueError(f"{name}: the reference mesh has no triangles")
+    surface = Surface(vertices, triangles)
     views = []
     if camera is not None:
         for T in T_world_camera:
-            depth = _cast(scene, camera, T)
+            depth = surface.depth(camera, T)
             views.append(ReferenceView(camera, T, np.where((depth > near) & (depth < far), depth, np.float32(0))))
     points = _seen_points(views) if views else voxel_means(sampled(vertices, triangles))
-    return Reference(name, points, distance, tuple(views))
+    return Reference(name, points, surface.distance, tuple(views))
 
 
 def depth_reference(
@@ -206,7 +160,7 @@ def depth_reference(
     points = _seen_points(views, _FINE)
     if len(points) == 0:
         raise ValueError(f"{name}: no frame has a pose and depth between {near} and {far} m")
-    return Reference(name, voxel_means(points), distance_to_points(points), tuple(views))
+    return Reference(name, voxel_means(points), Surface(points).distance, tuple(views))
 
 
 def sampled(vertices: np.ndarray, triangles: np.ndarray, spacing: float = _FINE) -> np.ndarray:
@@ -235,7 +189,7 @@ def surface_scores(points: np.ndarray, reference: Reference) -> SurfaceScores:
     samples = voxel_means(points)
     judged = reference.judges(samples)
     to_reference = reference.distance(samples[judged]).astype(np.float64)
-    to_points = distance_to_points(points)(reference.points).astype(np.float64)
+    to_points = Surface(points).distance(reference.points).astype(np.float64)
     precision = [_share(to_reference < t) for t in THRESHOLDS]
     recall = [_share(to_points < t) for t in THRESHOLDS]
     return SurfaceScores(
@@ -273,7 +227,7 @@ def layering(cloud: SurfelCloud) -> float:
     chosen, samples = np.arange(len(cloud)), 20_000
     if len(cloud) > samples:
         chosen = np.random.default_rng(0).choice(len(cloud), samples, replace=False)
-    thin = np.unique(np.floor(cloud.positions / 0.01).astype(np.int64), axis=0, return_index=True)[1]
+    thin = np.unique(_voxel_keys(cloud.positions, 0.01), return_index=True)[1]
     tree = cKDTree(cloud.positions[thin])  # one surfel a centimetre is enough to meet
     normals = cloud.normals[chosen]
     layered = np.zeros(len(chosen), bool)
@@ -324,32 +278,16 @@ def _one_a_voxel(points: np.ndarray, voxel: float) -> np.ndarray:
     """The first of the points of each voxel: averaging again and again would favour late ones."""
     if len(points) == 0:
         return points
-    cells = np.floor(points.astype(np.float64) / voxel).astype(np.int64)
+    return points[np.sort(np.unique(_voxel_keys(points, voxel), return_index=True)[1])]
+
+
+def _voxel_keys(points: np.ndarray, voxel: float) -> np.ndarray:
+    """(N,) int64, the same for the points (N, 3) of a voxel, in the order of its x, then y, then z."""
+    cells = np.floor(np.asarray(points, np.float64) / voxel).astype(np.int64)
     cells -= cells.min(axis=0)
+    if np.prod(cells.max(axis=0) + 1.0) > 2.0**62:  # stray points span a world of voxels: number the occupied ones
+        cells = np.column_stack([np.unique(column, return_inverse=True)[1] for column in cells.T])
+        rows = np.unique(cells[:, 0] * (cells[:, 1].max() + 1) + cells[:, 1], return_inverse=True)[1]
+        return rows * (cells[:, 2].max() + 1) + cells[:, 2]
     size = cells.max(axis=0) + 1
-    key = (cells[:, 0] * size[1] + cells[:, 1]) * size[2] + cells[:, 2]
-    return points[np.sort(np.unique(key, return_index=True)[1])]
-
-
-def _scene(vertices: np.ndarray, triangles: np.ndarray, name: str) -> Any:
-    import open3d as o3d
-
-    if len(triangles) == 0:
-        raise ValueError(f"{name}: the reference mesh has no triangles")
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(
-        o3d.core.Tensor(np.ascontiguousarray(vertices, np.float32)),
-        o3d.core.Tensor(np.ascontiguousarray(triangles, np.uint32)),
-    )
-    return scene
-
-
-def _cast(scene: Any, camera: Camera, T_world_camera: np.ndarray) -> np.ndarray:
-    """(H, W) float32 depth along z of a mesh through the pixels' centres, 0 where a ray meets nothing."""
-    import open3d as o3d
-
-    directions = camera.backproject(np.ones(camera.shape)) @ T_world_camera[:3, :3].T  # z = 1: t_hit is depth
-    origins = np.broadcast_to(T_world_camera[:3, 3], directions.shape)
-    rays = np.concatenate([origins, directions], axis=-1).astype(np.float32)
-    hit = scene.cast_rays(o3d.core.Tensor(rays))["t_hit"].numpy()
-    return np.where(np.isfinite(hit), hit, np.float32(0))
+    return (cells[:, 0] * size[1] + cells[:, 1]) * size[2] + cells[:, 2]
