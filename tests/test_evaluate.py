@@ -17,9 +17,9 @@ from semslam.frame import UNLABELLED
 from semslam.geometry.ply import write_ply
 from semslam.judging.map_labels import (
     MapLabelScores,
+    SurfelVotes,
     pooled_and_mean,
     rendered_probabilities,
-    surfel_truth,
 )
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run, over_scenes, world_alignment
@@ -192,10 +192,12 @@ def test_surfels_get_the_class_that_most_frames_show_and_hidden_ones_none():
     far = plane((-1, -1, 2), (2, 0, 0), (0, 2, 0), 0.02)
     cloud = cloud_of([("wall", near[0], -near[1]), ("floor", far[0], -far[1])], 0.02)
     bed, sofa, table = (NYU13.id_of(name) for name in ("bed", "sofa", "table"))
-    frames = [(CAMERA, np.eye(4), [np.full(CAMERA.shape, label, np.uint8)]) for label in (bed, sofa, bed, UNLABELLED)]
     half = np.full(CAMERA.shape, table, np.uint8)
     half[:, 48:] = bed
-    (found,) = surfel_truth(cloud, [*frames, (CAMERA, np.eye(4), [half])], [13])
+    votes, rendering = SurfelVotes(cloud, 13), render(cloud, CAMERA, np.eye(4), cull_back=False)
+    for truth in (*(np.full(CAMERA.shape, label, np.uint8) for label in (bed, sofa, bed, UNLABELLED)), half):
+        votes.add(rendering, truth)
+    found = votes.labels()
     inside = np.abs(cloud.positions[:, :2]).max(axis=1) < 0.4
     front = cloud.positions[:, 2] < 1.5
     assert (found[inside & front] == bed).all()

@@ -8,17 +8,18 @@ the majority vote of the frames that see it, and surfels are counted one by one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numba as nb
 import numpy as np
 
 from semslam import poses
-from semslam.camera import Camera
 from semslam.cloud import SurfelCloud, most_probable
+from semslam.compiled import PARALLEL, Pinhole, Pose, f32, pixel_of
 from semslam.frame import UNLABELLED
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
-from semslam.rendering.splatting import Rendering, render
+from semslam.rendering.splatting import Rendering
 
 BAND = 3  # pixels at the truth's boundaries: derived and hand-made labels are no better than that
 
@@ -75,38 +76,43 @@ class MapLabelScores:
         )
 
 
-def surfel_truth(
-    cloud: SurfelCloud,
-    frames: Sequence[tuple[Camera, np.ndarray, Sequence[np.ndarray]]],
-    num_classes: Sequence[int],
-) -> list[np.ndarray]:
-    """(N,) uint8 true class of each surfel by the majority of frames that see it, 255 where none says anything.
+class SurfelVotes:
+    """The true class of each surfel of a map by the majority of the frames that see it.
 
-    One array for each label set, of `num_classes`. frames: (camera, T_world_camera, true ids (H, W) in each set). A
-    frame sees a surfel that projects into it and lies within 2 cm and 2 % of the depth of the nearest
-    surface of the map there.
+    A frame sees a surfel that projects into it and lies within 2 cm and 2 % of the depth of the nearest surface of the
+    map there.
     """
-    votes = [np.zeros((len(cloud), count), np.uint16) for count in num_classes]
-    for camera, T_world_camera, truths in frames:
-        nearest = render(cloud, camera, T_world_camera, cull_back=False).depth
-        T = poses.inverse(np.asarray(T_world_camera, np.float64)).astype(np.float32)
-        local = poses.transform(T, cloud.positions)
-        ahead = np.flatnonzero(local[:, 2] > 0.05)
-        pixels = np.floor(camera.project(local[ahead]) + 0.5)
-        inside = np.all((pixels >= 0) & (pixels < (camera.width, camera.height)), axis=1)
-        chosen, (u, v) = ahead[inside], pixels[inside].astype(np.int32).T
-        z = local[chosen, 2]
-        seen = z - nearest[v, u] < 0.02 + 0.02 * z
-        chosen, u, v = chosen[seen], u[seen], v[seen]
-        for of_set, truth in zip(votes, truths, strict=True):
-            truth = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
-            votes_for = truth[v, u]
-            valid = votes_for < of_set.shape[1]
-            of_set[chosen[valid], votes_for[valid]] += 1
-    found = [of_set.argmax(axis=1).astype(np.uint8) for of_set in votes]
-    for labels, of_set in zip(found, votes, strict=True):
-        labels[of_set.max(axis=1, initial=0) == 0] = UNLABELLED
-    return found
+
+    def __init__(self, cloud: SurfelCloud, num_classes: int) -> None:
+        self._positions = np.ascontiguousarray(cloud.positions, np.float32)
+        self._votes = np.zeros((len(cloud), num_classes), np.uint16)
+
+    def add(self, rendering: Rendering, truth: np.ndarray) -> None:
+        """Count a frame: the map rendered from its pose, surfaces seen from behind too, and its true ids (H, W)."""
+        truth = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
+        T_camera_world = Pose.of(poses.inverse(np.asarray(rendering.T_world_camera, np.float64)))
+        _vote(self._positions, T_camera_world, Pinhole.of(rendering.camera), rendering.depth, truth, self._votes)
+
+    def labels(self) -> np.ndarray:
+        """(N,) uint8, 255 where no frame says anything."""
+        labels = self._votes.argmax(axis=1).astype(np.uint8)
+        labels[self._votes.max(axis=1, initial=0) == 0] = UNLABELLED
+        return labels
+
+
+@nb.njit(**PARALLEL)
+def _vote(positions, T_camera_world, camera, nearest, truth, votes):
+    R, t = T_camera_world
+    for i in nb.prange(len(positions)):
+        px, py, pz = positions[i, 0], positions[i, 1], positions[i, 2]
+        x = R[0, 0] * px + R[0, 1] * py + R[0, 2] * pz + t[0]
+        y = R[1, 0] * px + R[1, 1] * py + R[1, 2] * pz + t[1]
+        z = R[2, 0] * px + R[2, 1] * py + R[2, 2] * pz + t[2]
+        if z <= f32(0.05):
+            continue
+        u, v = pixel_of(camera, x, y, z)
+        if u >= 0 and z - nearest[v, u] < f32(0.02) + f32(0.02) * z and truth[v, u] < votes.shape[1]:
+            votes[i, truth[v, u]] += 1
 
 
 def pooled_and_mean(matrices: Mapping[str, ConfusionMatrix]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud, most_probable
 from semslam.frame import Frame, evenly_spread
-from semslam.judging.map_labels import MapLabelScores, rendered_probabilities, surfel_truth
+from semslam.judging.map_labels import MapLabelScores, SurfelVotes, rendered_probabilities
 from semslam.labels import LABEL_SETS, remap_labels, remap_probabilities
 from semslam.perception import Network
 from semslam.rendering.splatting import render
@@ -40,34 +40,35 @@ def label_scores(
         network = networks.predictor(settings.classes, config.weights, config.engine)
     pose_of = progress.posed()
     labelled = [i for i in sequence.labelled_indices if i in pose_of]
+    scored = {i for i in labelled if i % settings.labels_every == 0}
+    voting = set(evenly_spread(labelled, VOTES))
     scores = {name: MapLabelScores(len(LABEL_SETS[name])) for name in sets}
-    scored = [i for i in labelled if i % settings.labels_every == 0]
-    for frame, camera, truth in _labelled_frames(sequence, scored, settings.width):
-        on_map = rendered_probabilities(cloud, render(cloud, camera, pose_of[frame.index], cull_back=False))
+    votes = {name: SurfelVotes(cloud, len(LABEL_SETS[name])) for name in sets}
+    for i, frame, camera, truth in _labelled_frames(sequence, sorted(scored | voting), settings.width):
+        rendering = render(cloud, camera, pose_of[i], cull_back=False)
+        truths = {name: remap_labels(truth, sequence.label_set, name) for name in sets}
+        if i in voting:
+            for name in sets:
+                votes[name].add(rendering, truths[name])
+        if i not in scored:
+            continue
+        on_map = rendered_probabilities(cloud, rendering)
         alone = None
         if settings.labels == "predicted" and network is not None:
             alone = network.class_probabilities(frame.color, (camera.width, camera.height))
         for name in sets:
-            scores[name].add(
-                remap_labels(truth, sequence.label_set, name),
-                _as(on_map, settings.classes, name),
-                None if alone is None else _as(alone, settings.classes, name),
-            )
-    voting = [
-        (camera, pose_of[frame.index], [remap_labels(truth, sequence.label_set, name) for name in sets])
-        for frame, camera, truth in _labelled_frames(sequence, evenly_spread(labelled, VOTES), settings.width)
-    ]
-    truths = surfel_truth(cloud, voting, [len(LABEL_SETS[name]) for name in sets])
-    for name, of_surfels in zip(sets, truths, strict=True):
+            from_network = None if alone is None else _as(alone, settings.classes, name)
+            scores[name].add(truths[name], _as(on_map, settings.classes, name), from_network)
+    for name in sets:
         called = most_probable(_as(cloud.class_probabilities, settings.classes, name))
-        scores[name].surfels.add(called[None], of_surfels[None])
+        scores[name].surfels.add(called[None], votes[name].labels()[None])
     return {len(LABEL_SETS[name]): found for name, found in scores.items()}
 
 
 def _labelled_frames(
     sequence: Any, indices: Iterable[int], width: int | None
-) -> Iterator[tuple[Frame, Camera, np.ndarray]]:
-    """Those of the frames that can be read and have labels, with camera and labels at the width of the map's images."""
+) -> Iterator[tuple[int, Frame, Camera, np.ndarray]]:
+    """Index, frame, camera and labels of the frames that can be read and have labels; both at the map's width."""
     for index in indices:
         frame = sequence.readable(index)
         if frame is None or frame.labels is None:
@@ -76,7 +77,7 @@ def _labelled_frames(
         if width is not None and width != camera.width:
             camera = camera.resized(width, round(camera.height * width / camera.width))
             labels = cv2.resize(labels, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
-        yield frame, camera, labels
+        yield index, frame, camera, labels
 
 
 def _as(probabilities: np.ndarray, classes: str, name: str) -> np.ndarray:

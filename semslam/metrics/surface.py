@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numba as nb
 import numpy as np
 from scipy.spatial import cKDTree
 
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
+from semslam.compiled import PARALLEL, Pinhole, pixel_of
 from semslam.metrics.nearest import Surface
 
 THRESHOLDS = (0.02, 0.05, 0.10)  # metres
@@ -78,8 +80,8 @@ class Reference:
             return np.ones(len(points), bool)
         judged = np.zeros(len(points), bool)
         for view in self.views:
-            rest = np.flatnonzero(~judged)
-            judged[rest] = seen_depth(view, points[rest])[1] > 0
+            T_camera_world = poses.inverse(np.asarray(view.T_world_camera, np.float64))
+            _mark_judged(points, T_camera_world, Pinhole.of(view.camera), view.depth, judged)
         return judged
 
     @property
@@ -98,17 +100,21 @@ def voxel_means(points: np.ndarray, voxel: float = VOXEL) -> np.ndarray:
     return (np.stack(sums, axis=1) / count[:, None]).astype(np.result_type(points, np.float32))
 
 
-def seen_depth(view: ReferenceView, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For world points (N, 3): their depth z (N,) in a view and the reference's depth (N,) at their pixel, 0 = none."""
-    T = poses.inverse(np.asarray(view.T_world_camera, np.float64))
-    local = poses.transform(T, points)
-    there = np.zeros(len(points), np.float32)
-    ahead = np.flatnonzero(local[:, 2] > 1e-3)
-    pixels = np.floor(view.camera.project(local[ahead]) + 0.5)
-    inside = np.all((pixels >= 0) & (pixels < (view.camera.width, view.camera.height)), axis=1)
-    u, v = pixels[inside].astype(np.int64).T
-    there[ahead[inside]] = view.depth[v, u]
-    return local[:, 2], there
+@nb.njit(**PARALLEL)
+def _mark_judged(points, T_camera_world, camera, depth, judged):
+    """Mark the world points (N, 3) at whose pixel a view shows the reference."""
+    T = T_camera_world
+    for i in nb.prange(len(points)):
+        if judged[i]:
+            continue
+        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+        z = T[2, 0] * px + T[2, 1] * py + T[2, 2] * pz + T[2, 3]
+        if z <= 1e-3:
+            continue
+        x = T[0, 0] * px + T[0, 1] * py + T[0, 2] * pz + T[0, 3]
+        y = T[1, 0] * px + T[1, 1] * py + T[1, 2] * pz + T[1, 3]
+        u, v = pixel_of(camera, x, y, z)
+        judged[i] = u >= 0 and depth[v, u] > 0
 
 
 def points_reference(points: np.ndarray, name: str = "points") -> Reference:
