@@ -136,7 +136,7 @@ def test_a_map_of_another_system_is_compared_with_a_mesh(tmp_path, capsys):
     assert "accuracy" in capsys.readouterr().out
 
 
-def test_a_trajectory_of_another_system_is_compared_with_a_reference(tmp_path):
+def test_a_trajectory_of_another_system_is_compared_with_a_reference(tmp_path, capsys):
     t = np.linspace(0, 3, 40)
     T = np.stack([poses.exp(np.array([s, np.sin(s), 0.2 * s, 0, 0.3 * s, 0])) for s in t])
     write_tum(tmp_path / "gt.txt", Trajectory(t, T))
@@ -150,8 +150,19 @@ def test_a_trajectory_of_another_system_is_compared_with_a_reference(tmp_path):
     assert rigid["coverage"] == 0.5
     assert rigid["ate_m"] > 0.05
     assert "SE(3)" in rigid["trajectory_protocol"]
+    assert rigid["ate_se3_m"] == rigid["ate_m"] and rigid["ate_sim3_m"] < 1e-6  # side by side
+    assert rigid["trajectory_scale"] == pytest.approx(2) and rigid["scale_error"] == pytest.approx(-0.5)
     assert semslam("evaluate", *files, "--with-scale") == 0
-    assert json.loads(out.read_text())["ate_m"] < 1e-6
+    similar = json.loads(out.read_text())
+    assert similar["ate_m"] == similar["ate_sim3_m"] and similar["ate_se3_m"] == rigid["ate_m"]
+    said = capsys.readouterr().out
+    assert "ate, SE(3)" in said and "ate, Sim(3)" in said and "scale error" in said
+    half[:, :3, 3] *= 1e-3
+    write_tum(tmp_path / "est.txt", Trajectory(t[:20], half[:20]))
+    assert semslam("evaluate", *files) == 0
+    assert "no alignment by Sim(3)" in capsys.readouterr().out
+    assert json.loads(out.read_text())["ate_sim3_m"] is None
+    assert "no alignment by Sim(3)" in refused(capsys, "evaluate", *files, "--with-scale")
     write_tum(tmp_path / "slow.txt", Trajectory(t[::4], T[::4]))  # a camera beside motion capture
     assert semslam("evaluate", "--trajectory", tmp_path / "slow.txt", *files[2:]) == 0
     assert json.loads(out.read_text())["coverage"] > 0.9

@@ -57,6 +57,32 @@ def test_sim3_forgives_a_wrong_scale_and_se3_does_not():
     assert evaluation.absolute_error(scaled, truth).rmse > 1e-2
 
 
+@pytest.mark.parametrize(
+    ("shrink", "said"),
+    [(0.0, "estimate stands still"), (1e-4, "estimate stands still"), (1e-2, "scale 100"), (1e3, "scale 0.001")],
+)
+def test_a_collapsed_trajectory_is_not_aligned_by_a_similarity(shrink, said):
+    truth = wandering()
+    T = truth.T_world_camera.copy()
+    T[:, :3, 3] *= shrink
+    collapsed = Trajectory(truth.timestamps, T)
+    with pytest.raises(ValueError, match=said):
+        evaluation.absolute_error(collapsed, truth, with_scale=True)
+    errors = evaluation.trajectory_errors(collapsed, truth)
+    assert errors.similar is None and said in errors.degenerate
+    assert errors.absolute.rmse > 0.1
+
+
+def test_two_poses_and_a_camera_that_stands_still_say_nothing_of_scale():
+    truth = wandering()
+    two = truth.selected(np.arange(2))
+    with pytest.raises(ValueError, match="three poses or more, 2 are matched"):
+        evaluation.absolute_error(two, two, with_scale=True)
+    still = Trajectory(truth.timestamps, np.tile(np.eye(4), (len(truth), 1, 1)))
+    with pytest.raises(ValueError, match="reference stands still"):
+        evaluation.absolute_error(noisy(truth), still, with_scale=True)
+
+
 def test_umeyama_beats_every_motion_nearby():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(30, 3)), rng.normal(size=(30, 3))
@@ -115,6 +141,7 @@ def test_lost_frames_do_not_enter_the_errors():
     ok = np.ones(len(truth), bool)
     ok[10:20] = False
     errors = evaluation.trajectory_errors(Trajectory(truth.timestamps, T), truth, tracked=ok)
+    assert errors.similar is not None and errors.similar.rmse <= errors.absolute.rmse
     assert errors.absolute.maximum < 0.2 and errors.absolute.matched == 50
     assert errors.losses.coverage == pytest.approx(50 / 60)
     assert errors.per_second is not None and errors.drift_per_metre is not None

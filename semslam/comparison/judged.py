@@ -16,7 +16,6 @@ from semslam.comparison.variants import Variant
 from semslam.judging.references import FAR, NEAR, scene_reference
 from semslam.judging.run import Evaluation, evaluate_run, world_alignment
 from semslam.metrics.surface import Reference
-from semslam.metrics.trajectory import absolute_error
 from semslam.perception import Network
 from semslam.runs.folder import RunFolder
 from semslam.trajectory import Trajectory
@@ -58,7 +57,6 @@ class Judge:
         progress = folder.load_progress()
         estimate, tracked = progress.trajectory(), progress.tracked
         figures = folder.load_metrics() | evaluation.figures
-        figures |= _with_scale(estimate.selected(tracked), self.sequence.trajectory)
         folder.save_metrics(figures)
         if evaluation.errors is not None:
             folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
@@ -75,14 +73,3 @@ class Judge:
                 self._view = overview_of(shown, labels, self.sequence.trajectory)
             pictures = painted_views(shown, labels, evaluation.errors, self._view)
         return VariantResult(variant, folder, figures, evaluation, estimate, tracked, pictures)
-
-
-def _with_scale(estimate: Trajectory, reference: Trajectory | None) -> dict[str, Any]:
-    """ATE after a similarity, and its scale: a network's depth has a scale of its own, and so have its poses."""
-    if reference is None or len(estimate) < 3:
-        return {}
-    try:
-        error = absolute_error(estimate, reference, with_scale=True)
-    except ValueError:
-        return {}
-    return {"ate_sim3_m": error.rmse, "trajectory_scale": error.alignment.scale}

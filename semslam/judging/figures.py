@@ -11,14 +11,29 @@ from semslam.metrics.surface import SurfaceScores
 from semslam.metrics.trajectory import TrajectoryErrors
 
 
-def trajectory_figures(errors: TrajectoryErrors | None, frames: int, lost: int) -> dict[str, Any]:
-    """ate_m and so on; coverage is the share of all frames with a pose that was believed."""
+def trajectory_figures(
+    errors: TrajectoryErrors | None, frames: int, lost: int, with_scale: bool = False
+) -> dict[str, Any]:
+    """ate_m and so on; coverage is the share of all frames with a pose that was believed.
+
+    ate_m, its median and maximum are after SE(3), or after Sim(3) `with_scale`: ValueError where that is degenerate.
+    ate_se3_m and ate_sim3_m stand beside it. trajectory_scale is what the estimate must be multiplied by, scale_error
+    how much too large the estimate is.
+    """
     found: dict[str, Any] = {"coverage": 1 - lost / frames if frames else float("nan")}
     if errors is None:
         return found | {"ate_m": None, "rpe_m": None, "rpe_deg": None}
-    absolute, step = errors.absolute, errors.per_frame
+    similar, step = errors.similar, errors.per_frame
+    absolute = errors.absolute if not with_scale else similar
+    if absolute is None:
+        raise ValueError(f"no alignment by Sim(3): {errors.degenerate}")
     return found | {
         "ate_m": absolute.rmse,
+        "ate_se3_m": errors.absolute.rmse,
+        "ate_sim3_m": similar.rmse if similar else None,
+        "trajectory_scale": similar.alignment.scale if similar else None,
+        "scale_error": 1 / similar.alignment.scale - 1 if similar else None,
+        "sim3_degenerate": errors.degenerate or None,
         "ate_median_m": absolute.median,
         "ate_max_m": absolute.maximum,
         "rpe_m": step.rmse_m,
@@ -70,7 +85,9 @@ def label_figures(labels: dict[int, MapLabelScores]) -> dict[str, Any]:
 def table(figures: dict[str, Any]) -> str:
     """The figures as lines for people: groups, units, protocols."""
     rows: list[tuple[str, str, float, str]] = [
-        ("trajectory", "ate_m", 100, "cm"), ("trajectory", "rpe_m", 1000, "mm"), ("trajectory", "rpe_deg", 1, "deg"),
+        ("trajectory", "ate_se3_m", 100, "cm"), ("trajectory", "ate_sim3_m", 100, "cm"),
+        ("trajectory", "trajectory_scale", 1, ""), ("trajectory", "scale_error", 100, "%"),
+        ("trajectory", "rpe_m", 1000, "mm"), ("trajectory", "rpe_deg", 1, "deg"),
         ("trajectory", "rpe_1s_m", 1000, "mm"), ("trajectory", "rpe_1s_deg", 1, "deg"),
         ("trajectory", "drift_per_metre", 100, "% of the way"), ("trajectory", "coverage", 100, "%"),
         ("trajectory", "times_lost", 1, ""), ("trajectory", "first_lost_s", 1, "s"),
@@ -85,6 +102,7 @@ def table(figures: dict[str, Any]) -> str:
         *(("labels", f"ece_{c}_{v}", 100, "%") for c in (13, 40) for v in ("single", "map")),
     ]  # fmt: skip
     protocols = {"trajectory": "trajectory_protocol", "surface": "surface_protocol", "labels": "label_protocol_13"}
+    names = {"ate_se3_m": "ate, SE(3)", "ate_sim3_m": "ate, Sim(3)", "trajectory_scale": "scale"}
     lines: list[str] = []
     shown = ""
     for group, name, factor, unit in rows:
@@ -94,6 +112,8 @@ def table(figures: dict[str, Any]) -> str:
         if group != shown:
             shown = group
             lines.append(f"{group} ({figures.get(protocols[group], '')})")
-        label = name.removesuffix("_m").removesuffix("_deg").replace("_", " ")
+        label = names.get(name, name.removesuffix("_m").removesuffix("_deg").replace("_", " "))
         lines.append(f"  {label:<34}{value * factor:10.2f} {unit}")
+        if name == "ate_se3_m" and figures.get("sim3_degenerate"):
+            lines.append(f"  no alignment by Sim(3): {figures['sim3_degenerate']}")
     return "\n".join(lines)

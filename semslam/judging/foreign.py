@@ -32,9 +32,9 @@ def evaluate_map(path: str | Path, reference: str | Path, sequence: Any = None) 
 def evaluate_trajectory(path: str | Path, reference: str | Path, with_scale: bool = False) -> Evaluation:
     """A trajectory file of any system against a reference; with_scale aligns by a similarity (monocular systems)."""
     estimate, truth = read_trajectory(path), read_trajectory(reference)
-    errors = trajectory_errors(estimate, truth, with_scale=with_scale)
+    errors = trajectory_errors(estimate, truth)
     covered = int(_near_in_time(truth.timestamps, estimate.timestamps).sum())
-    return Evaluation(trajectory_figures(errors, len(truth), len(truth) - covered), errors)
+    return Evaluation(trajectory_figures(errors, len(truth), len(truth) - covered, with_scale), errors)
 
 
 def _near_in_time(times: np.ndarray, others: np.ndarray) -> np.ndarray:

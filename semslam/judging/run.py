@@ -55,9 +55,9 @@ def evaluate_run(
     cloud, _ = folder.load_cloud()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
     paths = _paths(progress, sequence)
-    errors = _trajectory_errors(paths, with_scale)
+    errors = _trajectory_errors(paths)
     offered = progress.next_index - len(progress.held_out)
-    figures |= trajectory_figures(errors, offered, len(progress.lost) + len(progress.corrupt))
+    figures |= trajectory_figures(errors, offered, len(progress.lost) + len(progress.corrupt), with_scale)
     if errors is not None and config.poses == "dataset":
         figures["trajectory_protocol"] += "; the poses were given, so that the error is 0 by construction"
     scores = per_surfel = None
@@ -104,13 +104,11 @@ def _paths(progress: Progress, sequence: Any) -> tuple[Trajectory, Trajectory, n
     return progress.trajectory(), sequence.trajectory, progress.tracked
 
 
-def _trajectory_errors(
-    paths: tuple[Trajectory, Trajectory, np.ndarray] | None, with_scale: bool
-) -> TrajectoryErrors | None:
+def _trajectory_errors(paths: tuple[Trajectory, Trajectory, np.ndarray] | None) -> TrajectoryErrors | None:
     if paths is None:
         return None
     try:
-        return trajectory_errors(*paths, with_scale=with_scale)
+        return trajectory_errors(*paths)
     except ValueError:  # too few poses to say anything
         return None
 

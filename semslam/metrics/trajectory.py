@@ -17,6 +17,8 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.trajectory import Trajectory, associate
 
+STILL = 1e-3  # metres; camera centres whose RMS distance to their mean is less say nothing of scale
+LARGEST_SCALE = 50.0  # of a similarity, or one over it: what is beyond has collapsed, or counts another unit
 OCCLUSION = 0.2  # metres: what differs by more is another surface
 PAIRS = 20  # of frames, at most, whose depth is compared
 
@@ -80,7 +82,9 @@ class Losses:
 class TrajectoryErrors:
     """Everything that is said about one trajectory against its reference."""
 
-    absolute: AbsoluteError
+    absolute: AbsoluteError  # after SE(3)
+    similar: AbsoluteError | None  # after Sim(3); None where it is degenerate
+    degenerate: str  # why it is
     per_frame: RelativeError
     per_second: RelativeError | None  # None where the sequence is shorter than a second
     drift_per_metre: float | None  # None where the reference does not move
@@ -119,9 +123,28 @@ def matched(estimate: Trajectory, reference: Trajectory, max_difference: float =
 def absolute_error(
     estimate: Trajectory, reference: Trajectory, with_scale: bool = False, max_difference: float = 0.02
 ) -> AbsoluteError:
-    """ATE of the camera centres after the best rigid motion, or similarity `with_scale`."""
+    """ATE of the camera centres after the best rigid motion, or similarity `with_scale`.
+
+    A similarity can shrink a reference's whole way into nothing, or blow up an estimate that has collapsed: where it
+    would be degenerate, ValueError says why.
+    """
     estimate, reference = matched(estimate, reference, max_difference)
+    if with_scale:
+        if len(estimate) < 3:
+            raise ValueError(f"a similarity is determined by three poses or more, {len(estimate)} are matched")
+        for name, centres in (("estimate", estimate.positions), ("reference", reference.positions)):
+            spread = float(np.sqrt(np.mean(np.sum((centres - centres.mean(axis=0)) ** 2, axis=1))))
+            if spread < STILL:
+                raise ValueError(
+                    f"the camera of the {name} stands still (its places spread by {1000 * spread:.2g} mm), which "
+                    f"says nothing of scale"
+                )
     alignment = umeyama(estimate.positions, reference.positions, with_scale)
+    if not 1 / LARGEST_SCALE < alignment.scale < LARGEST_SCALE:
+        raise ValueError(
+            f"the best similarity has the scale {alignment.scale:.3g}: the estimate has collapsed, has nothing to do "
+            f"with the reference, or counts another unit than metres"
+        )
     errors = np.linalg.norm(alignment(estimate.positions) - reference.positions, axis=1)
     return AbsoluteError(
         protocol="Sim(3)" if with_scale else "SE(3)",
@@ -208,7 +231,6 @@ def trajectory_errors(
     estimate: Trajectory,
     reference: Trajectory,
     tracked: np.ndarray | None = None,
-    with_scale: bool = False,
     max_difference: float = 0.02,
 ) -> TrajectoryErrors:
     """All errors of a trajectory. `tracked` (N,) bool tells which of its poses were tracked; None means all.
@@ -220,8 +242,15 @@ def trajectory_errors(
     per_frame = relative_error(found, reference, max_difference=max_difference)
     if per_frame is None:
         raise ValueError("only one pose of the estimate has a reference; at least two are needed")
+    similar, degenerate = None, ""
+    try:
+        similar = absolute_error(found, reference, True, max_difference)
+    except ValueError as error:
+        degenerate = str(error)
     return TrajectoryErrors(
-        absolute=absolute_error(found, reference, with_scale, max_difference),
+        absolute=absolute_error(found, reference, False, max_difference),
+        similar=similar,
+        degenerate=degenerate,
         per_frame=per_frame,
         per_second=relative_error(found, reference, seconds=1.0, max_difference=max_difference),
         drift_per_metre=drift_per_metre(found, reference, max_difference),
