@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Callable
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.atomic import contents, replacing
 from semslam.camera import Camera
-from semslam.labels import label_set
+from semslam.frame import evenly_spread
+from semslam.labels import LabelSet, label_set, voc_palette
+
+MOST_PIXELS = 64_000_000  # of an image: what decoding allocates stays below half a gigabyte
+LARGEST_FILE = 1 << 29  # bytes
+MOST_LABEL_COLORS = 256  # of a colour-coded label image
+FEWEST_IN_COLOR = 0.2  # share of the pixels that are not black whose colours must be a label set's
+MOST_GREY_IDS = 64  # of a label image whose three channels are alike: its ids
+LABELS_LOOKED_AT = 100  # label images by which it is found out how a data set counts
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 
 
 class CorruptFrame(ValueError):
@@ -22,11 +36,25 @@ class CorruptFrame(ValueError):
         self.broken_file = broken_file  # missing or damaged: chance, rather than a wrong kind of file
 
 
-def read_color(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an image file, in the orientation of its pixels (EXIF rotation is ignored)."""
+def read_color(path: Path, upright: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an image file; grey is repeated, alpha dropped, 16-bit colour reduced to 8.
+
+    Args:
+        upright: turn the image as its EXIF orientation says, as viewers do. A recording's images stay as their pixels
+            lie, where its camera's intrinsics hold.
+
+    Raises:
+        CorruptFrame: the file is missing, cut short, damaged, too large, no image, or a depth image.
+    """
     import cv2
 
-    return cv2.cvtColor(decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION), cv2.COLOR_BGR2RGB)
+    turning = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
+    image = decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | turning)
+    if image.dtype == np.uint16 and image.ndim == 3:
+        image = (image >> 8).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise CorruptFrame(f"{path}: is {image.dtype} with one channel, as depth images are; expected 8-bit colour")
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
 
 
 def read_uint16(path: Path) -> np.ndarray:
@@ -48,49 +76,232 @@ def read_depth(path: Path, depth_scale: float = 1000.0) -> np.ndarray:
     return read_uint16(path) * np.float32(1 / depth_scale)
 
 
-def read_labels(path: Path, set_name: str = "nyu40") -> np.ndarray:
-    """(H, W) ids in memory, 255 = unlabelled, of a label image in the file ids of a label set."""
+def read_labels(path: Path, classes: str | LabelSet = "nyu40") -> np.ndarray:
+    """(H, W) ids in memory, 255 = unlabelled, of a label image.
+
+    The image holds the file ids of the label set in one channel, or the colours of one of its palettes; then colours
+    outside the palette are unlabelled (in KITTI's images, five classes that its six leave out). In an image with a
+    palette of its own the numbers count where that is a grey ramp or PASCAL VOC's, else the colours.
+
+    Raises:
+        CorruptFrame: the file cannot be read, or holds something else.
+    """
+    known, image = label_set(classes), label_image(path)
+    try:
+        if image.ndim == 3 and image.dtype == np.uint8:
+            return _labels_of_colors(image, known, path)
+        return known.from_file_ids(image, path)
+    except ValueError as problem:
+        raise CorruptFrame(str(problem)) from None
+
+
+def label_image(path: Path) -> np.ndarray:
+    """A label image as its file holds it: ids (H, W), or colours (H, W, 3) RGB."""
     import cv2
 
+    data = image_bytes(path)
+    if data[:8] == _PNG and data[25:26] == b"\x03":  # has a palette, of which OpenCV would return the colours
+        return _ids_or_colors(data, path)
+    image = decode_bytes(data, path, cv2.IMREAD_UNCHANGED)
+    if image.ndim == 3 and image.dtype == np.uint8:
+        image = image[:, :, 2::-1]
+        if (image == image[:, :, :1]).all() and image.max() <= MOST_GREY_IDS:  # ids, repeated in three channels
+            return image[:, :, 0]
+    return image
+
+
+def _ids_or_colors(data: bytes, path: Path) -> np.ndarray:
+    """The numbers (H, W) of a PNG with a palette where it only makes ids visible, else its colours (H, W, 3)."""
+    from PIL import Image
+
+    check_header(data, path)
     try:
-        return label_set(set_name).from_file_ids(decode(path, cv2.IMREAD_UNCHANGED), path)
-    except CorruptFrame:
-        raise
+        with Image.open(io.BytesIO(data)) as file:
+            numbers = np.asarray(file)
+            stored = np.asarray(file.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    except (OSError, SyntaxError, ValueError) as problem:  # what Pillow raises for damaged files
+        raise CorruptFrame(f"{path}: the file is damaged ({problem}); copy it again", broken_file=True) from None
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(stored)] = stored
+    return numbers if _shows_ids(palette, np.unique(numbers)) else palette[numbers]
+
+
+def _shows_ids(palette: np.ndarray, used: np.ndarray) -> bool:
+    """Whether a palette is a ramp of grey, or PASCAL VOC's, whose colours follow from the id."""
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    voc = np.concatenate([np.zeros((1, 3), np.uint8), voc_palette(255)])
+    return any(np.array_equal(palette[used], usual[used]) for usual in (ramp, voc))
+
+
+def _labels_of_colors(image: np.ndarray, known: LabelSet, path: Path) -> np.ndarray:
+    """(H, W) ids in memory of a label image (H, W, 3) in the colours of a label set."""
+    rgb = image.astype(np.int32)
+    codes = (rgb[:, :, 0] << 16) | (rgb[:, :, 1] << 8) | rgb[:, :, 2]
+    colors, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    if len(colors) > MOST_LABEL_COLORS:
+        raise ValueError(f"{path}: has {len(colors)} colours, as photos and JPEG files have; expected a label image")
+    best = np.full(len(colors), known.unlabelled, known.dtype)
+    for palette in known.palettes.values() if known.palettes else (known.colors,):
+        red, green, blue = palette.astype(np.int32).T
+        ids = {code: number for number, code in enumerate(((red << 16) | (green << 8) | blue).tolist())}
+        found = np.array([ids.get(code, known.unlabelled) for code in colors.tolist()], known.dtype)
+        if counts[found != known.unlabelled].sum() > counts[best != known.unlabelled].sum():
+            best = found
+    labelled, black = counts[best != known.unlabelled].sum(), counts[colors == 0].sum()
+    if not labelled or labelled < FEWEST_IN_COLOR * (counts.sum() - black):
+        raise ValueError(
+            f"{path}: {'no pixel has' if not labelled else f'only {labelled / counts.sum():.0%} of the pixels have'} "
+            f"a colour of {known.name}; expected its colours, or ids in one channel"
+        )
+    return best[places].reshape(codes.shape)
+
+
+def numbering(paths: Sequence[Path], classes: str, first_id: int | None = None) -> LabelSet:
+    """The label set as these files count it: `first_file_id` is 0 where they call void 255 and no class 40.
+
+    Void as 0 before classes 1..40, and void as 255 after classes 0..39, are both in use for NYU's classes. Where the
+    files show neither, they are taken for the usual one.
+
+    Args:
+        paths: label images of one data set, some of which are looked at.
+        first_id: 0 or 1 where it is known.
+
+    Raises:
+        CorruptFrame: they hold nothing but 0 and 1, or nothing but void and one class: masks, not classes.
+    """
+    known = label_set(classes)
+    ids: set[int] = set()
+    for path in evenly_spread(paths, LABELS_LOOKED_AT):
+        image = label_image(path)
+        if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+            return known  # colours; or refused when read
+        ids |= set(np.flatnonzero(np.bincount(image.ravel())).tolist())
+    kinds = ids - {known.unlabelled}
+    if paths and len(known) > 2 and max(kinds, default=2) <= 1:
+        raise CorruptFrame(
+            f"{paths[0].parent}: the label images hold nothing but {', '.join(map(str, sorted(ids)))}, as masks do; "
+            f"expected the classes of {known.name}"
+        )
+    if first_id is None:
+        counts_from_0 = known.unlabelled in ids and max(kinds, default=0) < len(known)
+        first_id = 0 if counts_from_0 else known.first_file_id
+    return known if first_id == known.first_file_id else replace(known, first_file_id=first_id)
+
+
+def image_bytes(path: Path) -> bytes:
+    """The bytes of an image file; CorruptFrame where it is missing, no regular file, or too large to be one."""
+    try:
+        return contents(path, LARGEST_FILE)
+    except FileNotFoundError:
+        raise CorruptFrame(f"{path}: the file is missing", broken_file=True) from None
+    except OSError as problem:
+        raise CorruptFrame(f"{path}: cannot be read ({problem.strerror})", broken_file=True) from None
     except ValueError as problem:
         raise CorruptFrame(str(problem)) from None
 
 
 def decode(path: Path, flags: int) -> np.ndarray:
-    """The image as OpenCV decodes it; CorruptFrame where the file is missing, cut short or no image."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise CorruptFrame(f"{path}: the file is missing", broken_file=True) from None
-    except OSError as problem:
-        raise CorruptFrame(f"{path}: cannot be read ({problem.strerror})", broken_file=True) from None
-    return decode_bytes(data, path, flags)
+    """The image as OpenCV decodes it with `flags`; CorruptFrame where there is no whole image of a sane size."""
+    return decode_bytes(image_bytes(path), path, flags)
 
 
 def decode_bytes(data: bytes, where: object, flags: int) -> np.ndarray:
-    """The image that an image file's bytes hold, as OpenCV decodes it; `where` is named where they hold none."""
+    """The same of an image file's bytes; `where` they come from is named where they hold no image."""
     import cv2
 
-    # Decoders differ in what they make of half a file; some return a grey half without a word.
-    # Cameras append things after the end mark, and thumbnails have one of their own, near the start.
-    end = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
-    for start, mark in end.items():
-        if data.startswith(start) and data.rfind(mark) < len(data) // 2:
-            raise CorruptFrame(f"{where}: the file is truncated ({len(data)} bytes); copy it again", broken_file=True)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    check_header(data, where)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, MemoryError):
+        image = None
     if image is None:
-        state = "is no image or is damaged" if data else "is empty"
-        raise CorruptFrame(f"{where}: the file {state}; copy it again", broken_file=True)
+        raise CorruptFrame(f"{where}: the file is no image or is damaged; copy it again", broken_file=True)
     return image
+
+
+def check_header(data: bytes, where: object) -> None:
+    """CorruptFrame unless these are the bytes of a whole image of at most `MOST_PIXELS`; nothing is decoded.
+
+    Decoders differ in what they make of half a file; some return a grey half without a word. And they allocate what
+    a header claims: a PNG of some kilobytes may unfold to gigabytes.
+    """
+    if not data:
+        raise CorruptFrame(f"{where}: the file is empty; copy it again", broken_file=True)
+    if data[:8] == _PNG:
+        size = _size_of_png(data)
+    elif data[:2] == b"\xff\xd8":
+        size = _size_of_jpeg(data)
+    else:
+        size = _size_by_pillow(data)
+        if size is None:
+            raise CorruptFrame(f"{where}: the file is no image or is damaged; copy it again", broken_file=True)
+    if size is None:
+        raise CorruptFrame(f"{where}: the file is truncated ({len(data)} bytes); copy it again", broken_file=True)
+    width, height = size
+    if not 0 < width * height <= MOST_PIXELS:
+        raise CorruptFrame(
+            f"{where}: claims {width}x{height} pixels; expected at most {MOST_PIXELS // 10**6} million: make it smaller"
+        )
+
+
+def _size_of_png(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a PNG; None where a chunk that is needed is cut short or damaged [PNG: 5, 11]."""
+    place = 8
+    while place + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        # the case of the first letter says whether a decoder can do without the chunk
+        if end > len(data) or (kind[:1].isupper() and zlib.crc32(data[place + 4 : end - 4]) != _number(data, end - 4)):
+            return None
+        if kind == b"IEND":
+            return _number(data, 16), _number(data, 20)
+        place = end
+    return None
+
+
+def _size_of_jpeg(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a JPEG; None where its end is missing [ITU T.81: B.1].
+
+    Its segments are followed, because thumbnails have sizes and ends of their own, and cameras append things.
+    """
+    size, place = None, 2
+    while (marker := _JPEG_MARKER.search(data, place)) is not None:
+        place, kind = marker.end(), data[marker.end() - 1]
+        if kind == 0xD9:
+            return size
+        if kind == 0x01 or 0xD0 <= kind <= 0xD8:  # these have no content
+            continue
+        if place + 7 > len(data):
+            return None
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, place + 3)
+            size = width, height
+        place += struct.unpack_from(">H", data, place)[0]
+    return None
+
+
+def _number(data: bytes, place: int) -> int:
+    return int(struct.unpack_from(">I", data, place)[0])
+
+
+def _size_by_pillow(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of an image of another kind (TIFF, WebP, PNM, ...); None where the kind is unknown."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:  # reads the header alone
+            return image.size
+    except Image.DecompressionBombError:
+        return MOST_PIXELS, MOST_PIXELS
+    except Exception:  # whatever a damaged header makes it raise
+        return None
 
 
 def natural_key(path: Path) -> list[tuple[int, int | str]]:
     """Sorts names as people do: frame2 before frame10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name) if part]
+    # not \d, which is true of digits of other scripts, superscripts among them
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(0, int(part)) if part[0] in "0123456789" else (1, part) for part in parts if part]
 
 
 def undistorting(

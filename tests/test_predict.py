@@ -8,8 +8,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
 
-from semslam.single_image.predict import images_of, names_for, predict_files
+from semslam.cli import app
+from semslam.labels import LABEL_SETS
+from semslam.single_image.predict import images_of, names_for, predict_files, write_prediction
 
 
 def test_names_are_as_long_as_it_takes_to_tell_images_apart():
@@ -30,22 +35,74 @@ def test_names_are_as_long_as_it_takes_to_tell_images_apart():
     assert len(set(many)) == 12
 
 
-def test_images_of_one_name_from_two_folders_do_not_overwrite_each_other(tmp_path):
-    def predictor(color: np.ndarray) -> SimpleNamespace:
-        size = color.shape[:2]
-        depth = np.full(size, color[0, 0, 0] / 100, np.float32)
-        probabilities = np.zeros((*size, 13), np.float32)
-        return SimpleNamespace(depth=depth, class_probabilities=probabilities, normals=None)
+def predictor(color: np.ndarray, size: tuple[int, int]) -> SimpleNamespace:
+    """A network that takes an image's red for centimetres, and its left for wall and its right for floor."""
+    red = cv2.resize(color[..., 0], size, interpolation=cv2.INTER_AREA)
+    probabilities = np.zeros((*red.shape, 40), np.float32)
+    probabilities[:, : size[0] // 2, 0] = probabilities[:, size[0] // 2 :, 1] = 1
+    return SimpleNamespace(depth=red / np.float32(10), class_probabilities=probabilities, normals=None)
 
-    predictor.label_set = "nyu13"
+
+predictor.label_set = "nyu40"
+
+
+def test_images_of_one_name_from_two_folders_do_not_overwrite_each_other(tmp_path):
     for folder, grey in (("a", 100), ("b", 200)):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / "1.png"), np.full((24, 32, 3), grey, np.uint8))
     images = [tmp_path / folder / "1.png" for folder in "ab"]
-    written = list(predict_files(images, tmp_path / "out", predictor))
+    written = [predicted.files for predicted in predict_files(images, tmp_path / "out", predictor)]
     assert [len(paths) for paths in written] == [3, 3]
     depths = [cv2.imread(str(paths[0]), cv2.IMREAD_UNCHANGED)[0, 0] for paths in written]
-    assert depths == [1000, 2000]
+    assert depths == [10000, 20000]
+
+
+def test_an_image_that_cannot_be_read_ends_nothing(tmp_path):
+    """Grey and transparent images are read; half an image, a depth image and a missing one are named."""
+    grey, alpha = np.full((24, 32), 100, np.uint8), np.full((24, 32, 4), 100, np.uint8)
+    depth = np.ones((4, 4), np.uint16)
+    for name, image in (("grey", grey), ("alpha", alpha), ("half", alpha), ("depth", depth), ("last", grey)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image)
+    (tmp_path / "half.png").write_bytes((tmp_path / "half.png").read_bytes()[:60])
+    images = [tmp_path / f"{name}.png" for name in ("grey", "alpha", "half", "depth", "none", "last")]
+    found = list(predict_files(images, tmp_path / "out", predictor))
+    assert [predicted.image for predicted in found] == images
+    assert [len(predicted.files) for predicted in found] == [3, 3, 0, 0, 0, 3]
+    for predicted, problem in zip(found[2:5], ("truncated", "as depth images are", "is missing"), strict=True):
+        assert predicted.problem is not None and problem in predicted.problem
+
+
+def test_the_command_goes_on_and_its_exit_code_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr("semslam.runs.networks.predictor", lambda *_: predictor)
+    cv2.imwrite(str(tmp_path / "good.png"), np.full((24, 32, 3), 100, np.uint8))
+    (tmp_path / "bad.png").write_bytes(b"bad")
+    arguments = ["predict", str(tmp_path / "bad.png"), str(tmp_path / "good.png"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1 and "1 of 2 images could not be read" in result.output
+    assert (tmp_path / "out" / "good_depth.png").is_file()
+    assert CliRunner().invoke(app, [arguments[0], *arguments[2:]]).exit_code == 0
+
+
+def test_a_photo_is_predicted_upright_and_a_large_one_in_its_own_size(tmp_path):
+    photo = np.zeros((1500, 2000, 3), np.uint8)
+    photo[..., 0] = 150
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(photo).save(tmp_path / "photo.png", exif=exif)
+    (predicted,) = predict_files([tmp_path / "photo.png"], tmp_path / "out", predictor)
+    depth, labels = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in predicted.files[:2])
+    assert depth.shape == labels.shape == (2000, 1500)
+    assert (depth == 15000).all() and (labels[:, :740] == 1).all() and (labels[:, 760:] == 2).all()
+
+
+def test_depth_beyond_what_millimetres_hold_is_written_in_a_larger_unit_that_is_named(tmp_path):
+    depth = np.full((4, 4), 80.0, np.float32)
+    paths = write_prediction(tmp_path, "far", depth, np.zeros((4, 4), np.uint8), LABEL_SETS["kitti6"])
+    stored = cv2.imread(str(tmp_path / "far_depth.png"), cv2.IMREAD_UNCHANGED)
+    scale = yaml.safe_load((tmp_path / "far_depth.yaml").read_text())["depth_scale"]
+    assert scale == 256 and (stored == 80 * 256).all() and tmp_path / "far_depth.yaml" in paths
+    write_prediction(tmp_path, "near", depth / 2, np.zeros((4, 4), np.uint8), LABEL_SETS["kitti6"])
+    assert not (tmp_path / "near_depth.yaml").exists()
 
 
 def test_images_are_taken_evenly_from_a_folder(tmp_path):

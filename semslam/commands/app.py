@@ -99,3 +99,10 @@ def progress(total: int, unit: str) -> Iterator[Callable[[], Any]]:
 
     with tqdm(total=total, unit=f" {unit}", disable=None, leave=False) as bar:
         yield lambda: bar.update(1)
+
+
+def end_batch(failed: int, total: int) -> None:
+    """Say how many of a batch's images could not be read, and exit with code 1 if there are any."""
+    if failed:
+        typer.echo(f"semslam: {failed} of {total} images could not be read", err=True)
+        raise typer.Exit(1)

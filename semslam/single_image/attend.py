@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from semslam import images
 from semslam.atomic import replacing
 from semslam.labels import LABEL_SETS
 
@@ -50,13 +51,12 @@ def default_target(attention: Any) -> Target:
 
 def read_labels(path: str | Path, label_set: str | None) -> np.ndarray:
     """(H, W) uint8 class ids, 255 = none, of a label image; of a set that has no name here, the file's own numbers."""
-    import cv2
-
-    found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if found is None or found.ndim != 2 or found.dtype != np.uint8:
+    if label_set in LABEL_SETS:
+        return images.read_labels(Path(path), label_set)
+    found = images.label_image(Path(path))
+    if found.ndim != 2 or found.dtype != np.uint8:
         raise ValueError(f"{path}: not a label image; expected a PNG of 8 bits and one channel")
-    known = LABEL_SETS.get(label_set or "")
-    return found if known is None else (found - np.uint8(known.first_file_id))
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from semslam.atomic import replacing
 from semslam.frame import evenly_spread
-from semslam.images import write_png
+from semslam.images import CorruptFrame, read_color, write_png
 from semslam.labels import LABEL_SETS, LabelSet
 
 NAMED = 12  # classes in a figure's legend
+MOST_PIXELS = 2_000_000  # of an image for which probabilities are computed: 40 classes take 320 MB then
+DEPTH_SCALES = (1000, 256, 100)  # units a metre of depth files; a smaller one where 16 bits end before the scene does
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an image file; ValueError, one line, where it is not 8-bit colour."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such image")
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ValueError(f"{path}: cannot be decoded; expected a JPEG or PNG image")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        channels = 1 if image.ndim == 2 else image.shape[2]
-        raise ValueError(
-            f"{path}: {8 * image.dtype.itemsize}-bit image of {channels} channel(s), expected 8-bit RGB; convert it, "
-            f"for example with `magick {path.name} -depth 8 -type TrueColor out.png`"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+@dataclass(frozen=True)
+class Predicted:
+    """What became of one image."""
+
+    image: Path
+    files: list[Path]  # that were written
+    problem: str | None = None  # why there are none
 
 
 def images_of(folder: str | Path, count: int) -> list[np.ndarray]:
@@ -42,7 +37,7 @@ def images_of(folder: str | Path, count: int) -> list[np.ndarray]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not paths or count < 1:
         raise ValueError(f"{folder}: {len(paths)} JPEG or PNG images are in it, {count} are wanted; name one with some")
-    return [read_image(path) for path in evenly_spread(paths, count)]
+    return [read_color(path, upright=True) for path in evenly_spread(paths, count)]
 
 
 def write_prediction(
@@ -53,14 +48,17 @@ def write_prediction(
     label_set: LabelSet,
     normals: np.ndarray | None = None,
 ) -> list[Path]:
-    """Write NAME_depth.png (uint16 millimetres), NAME_labels.png (1-based ids), NAME_normals.png; the paths.
+    """Write NAME_depth.png (uint16 millimetres), NAME_labels.png (file ids), NAME_normals.png; the paths.
+
+    Depth beyond 65.5 m is written in larger units, which a NAME_depth.yaml then names.
 
     depth: (H, W) metres. labels: (H, W) ids in memory. normals: (H, W, 3), stored as 255 times `normal_colors`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    scale = next((scale for scale in DEPTH_SCALES if depth.max() * scale < 65535), DEPTH_SCALES[-1])
     images = {
-        "depth": np.clip(np.round(depth * 1000), 0, 65535).astype(np.uint16),
+        "depth": np.clip(np.round(depth * scale), 0, 65535).astype(np.uint16),
         "labels": label_set.to_file_ids(labels),
     }
     if normals is not None:
@@ -70,6 +68,10 @@ def write_prediction(
         path = folder / f"{name}_{kind}.png"
         write_png(path, image)
         paths.append(path)
+    if scale != DEPTH_SCALES[0]:
+        with replacing(folder / f"{name}_depth.yaml") as temporary:
+            temporary.write_text(f"depth_scale: {scale}  # units a metre\n", encoding="utf-8")
+        paths.append(folder / f"{name}_depth.yaml")
     return paths
 
 
@@ -139,17 +141,34 @@ def _last(parts: tuple[str, ...], count: int) -> tuple[str, ...]:
     return parts[max(0, len(parts) - count) :]
 
 
-def predict_files(images: Sequence[Path], out: Path, predictor: Any) -> Iterator[list[Path]]:
-    """Write predictions and a figure of one image after the other; yields the paths of each.
+def predict_files(images: Sequence[Path], out: Path, predictor: Any) -> Iterator[Predicted]:
+    """Write predictions and a figure of one image after the other; an image that cannot be read ends nothing.
 
-    `predictor` is a `networks.inference.predictor.Predictor`.
+    Images are turned upright. `predictor` is a `networks.inference.predictor.Predictor`.
     """
-    label_set = LABEL_SETS[predictor.label_set]
     for path, name in zip(images, names_for(images)):
-        color = read_image(path)
-        prediction = predictor(color)
-        labels = prediction.class_probabilities.argmax(axis=2).astype(label_set.dtype)
-        written = write_prediction(out, name, prediction.depth, labels, label_set, prediction.normals)
-        figure = out / f"{name}_figure.png"
-        write_figure(figure, color, prediction.depth, labels, label_set, prediction.normals)
-        yield [*written, figure]
+        try:
+            color = read_color(path, upright=True)
+        except CorruptFrame as problem:
+            yield Predicted(path, [], str(problem))
+            continue
+        yield Predicted(path, _predict(color, out, name, predictor))
+
+
+def _predict(color: np.ndarray, out: Path, name: str, predictor: Any) -> list[Path]:
+    import cv2
+
+    label_set = LABEL_SETS[predictor.label_set]
+    height, width = color.shape[:2]
+    shrink = min(1.0, math.sqrt(MOST_PIXELS / (height * width)))  # the network itself sees far less
+    prediction = predictor(color, (max(1, round(width * shrink)), max(1, round(height * shrink))))
+    labels = prediction.class_probabilities.argmax(axis=2).astype(label_set.dtype)
+    depth, normals = prediction.depth, prediction.normals
+    if shrink < 1:
+        labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+        depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR)
+        normals = None if normals is None else cv2.resize(normals, (width, height), interpolation=cv2.INTER_NEAREST)
+    written = write_prediction(out, name, depth, labels, label_set, normals)
+    figure = out / f"{name}_figure.png"
+    write_figure(figure, color, depth, labels, label_set, normals)
+    return [*written, figure]

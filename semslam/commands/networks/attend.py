@@ -28,15 +28,15 @@ def attend(
 ) -> None:
     """Show where a network looks: Grad-CAM++ heat maps of an image, for a class, a pixel's depth or the pose."""
     from networks.inference.attention import VARIANTS, Attention
+    from semslam.images import read_color
     from semslam.single_image import attend as job
-    from semslam.single_image.predict import read_image
 
     if variant not in VARIANTS:
         raise ValueError(f"--variant is {variant!r}; known are {', '.join(VARIANTS)}")
-    if not all(layer.strip().isdigit() for layer in layers.split(",")):
+    if not all(layer.strip().isdecimal() for layer in layers.split(",")):
         raise ValueError(f"--layers is {layers!r}; expected numbers with commas, 1,4 for example")
     asked = job.parse_target(target) if target else None
-    color = read_image(image)
+    color = read_color(image, upright=True)
     network = Attention.load(weights)
     named = job.read_labels(labels, network.label_set) if labels else None
     numbers = [int(layer) for layer in layers.split(",")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Engine, Out, Weights, app, progress
+from semslam.commands.app import Engine, Out, Weights, app, end_batch, progress
 
 
 @app.command()
@@ -15,16 +15,21 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="JPEG or PNG images.")],
     out: Out,
     weights: Weights = None,
-    classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu40",
+    classes: Annotated[str, typer.Option(help="nyu13 | nyu40 | kitti6")] = "nyu40",
     engine: Engine = None,
 ) -> None:
-    """Predict depth, labels (and normals) of single images."""
+    """Predict depth, labels (and normals) of single images, turned upright; an unreadable one ends nothing (code 1)."""
     from semslam.runs.networks import predictor
     from semslam.single_image.predict import predict_files
 
     network = predictor(classes, weights, engine)
+    failed = 0
     with progress(len(images), "images") as advance:
-        for written in predict_files(images, out, network):
-            for path in written:
+        for predicted in predict_files(images, out, network):
+            for path in predicted.files:
                 typer.echo(str(path))
+            if predicted.problem is not None:
+                failed += 1
+                typer.echo(f"semslam: {predicted.problem}", err=True)
             advance()
+    end_batch(failed, len(images))

@@ -1,0 +1,227 @@
+"""Image files: photos turned upright, every kind as RGB, nothing half or huge, and labels for what they are."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from semslam.images import CorruptFrame, natural_key, numbering, read_color, read_labels, read_uint16, write_png
+from semslam.labels import LABEL_SETS, voc_palette
+
+RNG = np.random.default_rng(0)
+PHOTO = cv2.resize(RNG.integers(0, 255, (6, 8, 3)).astype(np.uint8), (80, 60), interpolation=cv2.INTER_CUBIC)
+IDS = np.arange(48 * 64).reshape(48, 64).astype(np.uint8) % 41  # 0 = void, 1..40
+
+
+def save(path: Path, mode: str, **options: object) -> Path:
+    Image.fromarray(PHOTO).convert(mode).save(path, **options)
+    return path
+
+
+# ------------------------------------------------------------------------------------------- photos
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_photo_is_turned_as_its_exif_says_and_a_recordings_image_is_not(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    plain = read_color(save(tmp_path / f"plain.{suffix}", "RGB"))
+    path = save(tmp_path / f"turned.{suffix}", "RGB", exif=exif)
+    mirrored = orientation in (2, 4, 5, 7)
+    quarters = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation]
+    expected = np.rot90(plain, quarters)
+    expected = expected[:, ::-1] if mirrored and quarters % 2 == 0 else expected[::-1] if mirrored else expected
+    np.testing.assert_array_equal(read_color(path, upright=True), expected)
+    np.testing.assert_array_equal(read_color(path), plain)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_every_kind_of_image_is_read_as_8_bit_rgb(tmp_path, mode):
+    image = read_color(save(tmp_path / "image.png", mode))
+    expected = np.asarray(Image.fromarray(PHOTO).convert(mode).convert("RGB"))
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_16_bit_colour_is_reduced_and_a_depth_image_is_no_photo(tmp_path):
+    cv2.imwrite(str(tmp_path / "deep.png"), PHOTO[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_color(tmp_path / "deep.png"), PHOTO)
+    write_png(tmp_path / "depth.png", np.full((4, 4), 1500, np.uint16))
+    with pytest.raises(CorruptFrame, match=r"depth\.png: is uint16 with one channel, as depth images are"):
+        read_color(tmp_path / "depth.png")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.15, 0.5, 0.9, 0.999])
+def test_no_part_of_an_image_passes_for_the_whole(tmp_path, share):
+    """Also where the part is little more than a thumbnail, which has an end mark of its own."""
+    thumbnail = io.BytesIO()
+    Image.fromarray(PHOTO).save(thumbnail, "JPEG", quality=100)
+    inside = thumbnail.getvalue()
+    Image.fromarray(np.tile(PHOTO, (4, 4, 1))).save(tmp_path / "a.jpg", quality=95)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(inside) + 2) + inside
+    whole = whole[:2] + segment + whole[2:]
+    (tmp_path / "a.jpg").write_bytes(whole)
+    assert read_color(tmp_path / "a.jpg").shape == (240, 320, 3)
+    (tmp_path / "a.jpg").write_bytes(whole + b"what a camera appends")
+    assert read_color(tmp_path / "a.jpg").shape == (240, 320, 3)
+    (tmp_path / "a.jpg").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(CorruptFrame, match=r"a\.jpg: the file is truncated"):
+        read_color(tmp_path / "a.jpg")
+    save(tmp_path / "b.png", "RGB")
+    part = (tmp_path / "b.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(part[: int(len(part) * share)])
+    with pytest.raises(CorruptFrame, match=r"b\.png: (the file is truncated|the file is no image)"):
+        read_color(tmp_path / "b.png")
+
+
+def test_a_damaged_png_is_refused_before_a_decoder_fills_in_the_rest(tmp_path, capfd):
+    write_png(tmp_path / "depth.png", RNG.integers(0, 5000, (48, 64)).astype(np.uint16))
+    data = bytearray((tmp_path / "depth.png").read_bytes())
+    data[len(data) // 2] ^= 0x10
+    (tmp_path / "depth.png").write_bytes(bytes(data))
+    with pytest.raises(CorruptFrame, match=r"truncated|damaged"):
+        read_uint16(tmp_path / "depth.png")
+    assert capfd.readouterr().err == ""
+
+
+# ------------------------------------------------------------------------------------------- what is no image
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size, with the few bytes that this many zeros are packed into, or less."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(16000, 16000), (65535, 65535), (2**31 - 1, 2**31 - 1), (0, 10)])
+def test_the_size_that_a_header_claims_is_bounded_before_anything_is_decoded(tmp_path, size):
+    import resource
+
+    (tmp_path / "a.png").write_bytes(png_of(*size))
+    jpeg = cv2.imencode(".jpg", PHOTO)[1].tobytes()
+    place = jpeg.index(b"\xff\xc0") + 5
+    sides = struct.pack(">HH", min(size[1], 65535), min(size[0], 65535))
+    (tmp_path / "a.jpg").write_bytes(jpeg[:place] + sides + jpeg[place + 4 :])
+    (tmp_path / "a.bmp").write_bytes(
+        b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, size[0], size[1], 1, 24, 0, 0, 0, 0, 0, 0)
+        + bytes(46)
+    )
+    (tmp_path / "a.ppm").write_bytes(b"P6 %d %d 255\n" % size + bytes(100))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for suffix in ("png", "jpg", "bmp", "ppm"):
+        with pytest.raises(
+            CorruptFrame, match=rf"a\.{suffix}: (claims .* expected at most 64 million|the file is no image)"
+        ):
+            read_color(tmp_path / f"a.{suffix}")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_pipes_devices_folders_and_texts_are_told_from_images(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name, problem in (("pipe.png", "is a pipe"), ("text.png", "is no image"), ("empty.png", "is empty"),
+                          ("none.png", "is missing"), ("", "is a folder")):  # fmt: skip
+        with pytest.raises(CorruptFrame, match=problem):
+            read_color(tmp_path / name)
+    with pytest.raises(CorruptFrame, match="is a pipe or a device"):
+        read_color(Path("/dev/zero"))
+
+
+def test_names_are_sorted_by_their_numbers_and_odd_digits_are_letters():
+    names = ["frame10.png", "frame2.png", "frame².png", "frame٣.png", "9" * 200 + ".png"]
+    ordered = [path.name for path in sorted(map(Path, names), key=natural_key)]
+    assert ordered.index("frame2.png") < ordered.index("frame10.png") and len(ordered) == 5
+
+
+def test_a_name_that_is_no_utf8_is_a_name(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    write_png(path, PHOTO)
+    np.testing.assert_array_equal(read_color(path), PHOTO)
+
+
+# ------------------------------------------------------------------------------------------- labels
+
+
+def test_labels_are_read_from_ids_palettes_repeated_channels_and_colours(tmp_path):
+    expected = IDS - np.uint8(1)
+    write_png(tmp_path / "ids.png", IDS)
+    write_png(tmp_path / "deep.png", IDS.astype(np.uint16))
+    write_png(tmp_path / "three.png", np.repeat(IDS[..., None], 3, axis=2))
+    palette = Image.fromarray(IDS).convert("P")
+    palette.putpalette(np.concatenate([np.zeros((1, 3), np.uint8), voc_palette(255)]).tobytes())
+    palette.save(tmp_path / "voc.png")
+    for name, colors in LABEL_SETS["nyu40"].palettes.items():
+        known = LABEL_SETS["nyu40"].with_palette(name)
+        write_png(tmp_path / f"color-{name}.png", known.colorize(expected))
+        assert len(np.unique(colors, axis=0)) == 40
+    for path in sorted(tmp_path.iterdir()):
+        np.testing.assert_array_equal(read_labels(path), expected, err_msg=path.name)
+
+
+def test_a_palette_that_shuffles_the_numbers_counts_by_its_colours(tmp_path):
+    """What image editors make of colour-coded labels: the numbers mean nothing then."""
+    known = LABEL_SETS["nyu40"]
+    colored = Image.fromarray(known.colorize(IDS - np.uint8(1))).quantize(64, method=Image.Quantize.MAXCOVERAGE)
+    exact = np.asarray(colored.convert("RGB"))
+    colored.save(tmp_path / "edited.png")
+    if (exact == known.colorize(IDS - np.uint8(1))).all():
+        np.testing.assert_array_equal(read_labels(tmp_path / "edited.png"), IDS - np.uint8(1))
+    strange = Image.fromarray(IDS).convert("P")
+    strange.putpalette(RNG.integers(0, 255, 768).astype(np.uint8).tobytes())
+    strange.save(tmp_path / "strange.png")
+    with pytest.raises(
+        CorruptFrame, match=r"strange\.png: (no pixel has|only .* of the pixels have) a colour of nyu40"
+    ):
+        read_labels(tmp_path / "strange.png")
+
+
+def test_photos_and_foreign_ids_are_no_labels(tmp_path):
+    write_png(tmp_path / "photo.png", PHOTO)
+    with pytest.raises(CorruptFrame, match=r"photo\.png: has \d+ colours, as photos"):
+        read_labels(tmp_path / "photo.png")
+    write_png(tmp_path / "scannet.png", IDS.astype(np.uint16) * 30)
+    with pytest.raises(CorruptFrame, match=r"scannet\.png: label id \d+ is outside nyu40"):
+        read_labels(tmp_path / "scannet.png")
+
+
+def files_of(folder: Path, images: list[np.ndarray]) -> list[Path]:
+    folder.mkdir()
+    paths = [folder / f"{i}.png" for i in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        write_png(path, image)
+    return paths
+
+
+def test_files_that_count_from_0_and_call_void_255_are_recognised(tmp_path):
+    """As the labels of the reference trainers do."""
+    ours = [IDS, np.roll(IDS, 100)]
+    theirs = [image - np.uint8(1) for image in ours]
+    for folder, images in (("ours", ours), ("theirs", theirs)):
+        paths = files_of(tmp_path / folder, images)
+        known = numbering(paths, "nyu40")
+        for path, expected in zip(paths, theirs, strict=True):
+            np.testing.assert_array_equal(read_labels(path, known), expected)
+    assert numbering(paths, "nyu40", first_id=1).first_file_id == 1  # what is said counts
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 255), (1, 1), (0, 0)])
+@pytest.mark.parametrize("classes", ["nyu40", "nyu13", "kitti6"])
+def test_masks_are_no_labels(tmp_path, values, classes):
+    mask = np.where(IDS > 20, values[1], values[0]).astype(np.uint8)
+    with pytest.raises(CorruptFrame, match=r"hold nothing but .* as masks do"):
+        numbering(files_of(tmp_path / "masks", [mask, mask]), classes)
