@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import torch
 
-from networks.inference.labelling import label_folder
+from networks.inference.labelling import Teacher, label_folder
 from networks.joint import checkpoints
 from networks.pose.encoders import open_encoder
 from networks.pose.pose_graph_window import Covariances, optimised
@@ -35,7 +35,9 @@ from networks.pose.samples import PoseSource, open_source
 from networks.training.loop import Loop
 from networks.training.pose import PoseTraining, train
 from semslam import poses
-from semslam.judging.pose_network import pose_errors, score_poses
+from semslam.judging.pose_network import score_poses
+from semslam.labels import LABEL_SETS
+from semslam.metrics.localisation import pose_errors
 from semslam.runs.folder import write_json
 from semslam.trajectory import read_tum
 
@@ -118,7 +120,9 @@ def run(out: Path, scenes: list[str], seeds: list[int], seconds: float) -> None:
     for scene in scenes:
         labels = out / "labels" / scene
         if not labels.is_dir() or len(list(labels.glob("*.png"))) < len(open_source(PoseSource(str(DATA / scene)))):
-            label_folder(checkpoints.load()[0], DATA / scene, labels, resolution=0.5)
+            teacher = Teacher(checkpoints.load()[0], LABEL_SETS["nyu40"], resolution=0.5)
+            if problems := [p for _, p in label_folder(teacher, DATA / scene, labels) if p is not None]:
+                raise ValueError(problems[0])
         if ORACLE not in known_results(out, scene):
             for name, figures in baselines(scene).items():
                 keep_result(out, scene, name, 0, figures)

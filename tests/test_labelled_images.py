@@ -12,12 +12,12 @@ import pytest
 from scipy.io import savemat
 
 from semslam.camera import Camera
+from semslam.images import read_labels
 from sequences.images.labelled_images import (
     NYU_CAMERA,
     normals_of_depth,
     open_labelled_folder,
     open_labelled_list,
-    read_label_image,
 )
 from sequences.images.nyu_mat import NyuMat
 
@@ -115,7 +115,7 @@ def test_a_list_names_images_labels_and_depth_or_a_dash(folder: Path) -> None:
 
 
 def test_kitti_labels_are_read_from_their_colours(shared_data: Path) -> None:
-    labels = read_label_image(shared_data / "samples" / "kitti" / "drsleep" / "segm_gt_000099.png", "kitti6")
+    labels = read_labels(shared_data / "samples" / "kitti" / "drsleep" / "segm_gt_000099.png", "kitti6")
     assert labels.shape == (370, 1226)
     assert set(np.unique(labels)) <= {0, 1, 2, 3, 4, 5, 255}
     assert (labels[300:, 500:700] == 2).mean() > 0.5  # the road lies before the car
@@ -133,7 +133,7 @@ def test_kitti_depth_is_a_256th_of_a_metre(shared_data: Path, tmp_path: Path) ->
 def test_an_image_without_any_colour_of_the_set_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "photo.png"), np.full((4, 4, 3), 77, np.uint8))
     with pytest.raises(ValueError, match=r"photo\.png: no pixel has a colour of kitti6"):
-        read_label_image(tmp_path / "photo.png", "kitti6")
+        read_labels(tmp_path / "photo.png", "kitti6")
 
 
 # ------------------------------------------------------------------------------------------- the official file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,32 @@ def test_labels_of_13_classes_score_13_classes_and_other_sets_are_refused(images
         score(Oracle(images), images, classes="deeploc10")
     with pytest.raises(ValueError, match="no images"):
         score(Oracle(images), [])
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_labels_that_count_from_another_number_are_refused_and_not_scored(images, shift) -> None:
+    """Ids 0..39 read as 1..40 make every class the one before it, and the first void."""
+    moved = {
+        i.name: np.where(i.labels == 255, 255, np.clip(i.labels.astype(int) + shift, 0, 39)).astype(np.uint8)
+        for i in images
+    }
+    oracle = Oracle(images)
+    wrong = [replace(image, labels=moved[image.name]) for image in images]
+    with pytest.raises(ValueError, match=r"the network agrees with \d+% of the labels as they are read and with \d+%"):
+        score(oracle, wrong, passes=1)
+
+
+@pytest.mark.parametrize("unit", [1000 / 5000, 1000 / 256, 10.0, 0.001, 1000.0])
+def test_depth_in_another_unit_is_refused_and_not_scored(images, unit) -> None:
+    wrong = [replace(image, depth=np.float32(unit) * image.depth) for image in images]
+    with pytest.raises(ValueError, match=r"the true depth is .* times what the network sees"):
+        score(Oracle(images), wrong, passes=1)
+
+
+def test_the_scale_of_predicted_depth_is_a_figure(images, perfect) -> None:
+    assert perfect["depth_ratio"] == pytest.approx(1) and perfect["depth_within_10"] == 1
+    figures = score(Oracle(images, 1.25), images, passes=1)
+    assert figures["depth_ratio"] == pytest.approx(0.8, abs=1e-5) and figures["depth_within_10"] == 0
 
 
 def test_a_real_network_is_scored_and_shown_beside_the_paper(images) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,16 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from networks.augmentation import Augmentation, Sample, augmented, recolored
-from networks.inference.labelling import label_folder, load_teacher
+from networks.inference.labelling import Teacher, label_folder, label_image, load_teacher
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
-from networks.training.data import Samples, Source, class_weights, collated, drawn
+from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
 from networks.training.joint import JointObjective, JointTraining, Stage, train
 from networks.training.loop import Loop, run
 from networks.training.optimisation import SCHEDULES, AveragedWeights, Group, warmed_up
 from networks.training.regimes import compare
 from networks.training.validation import scored
+from semslam.images import read_color, read_labels
+from semslam.labels import label_set
+from sequences.images.labelled_images import NYU_CAMERA
 
 # ------------------------------------------------------------------------------------------- the loop
 
@@ -389,8 +393,9 @@ def test_ubernets_groups_wait_for_their_examples(folder: Path, tmp_path: Path) -
 def test_a_teacher_labels_a_folder_and_its_labels_are_learned_from(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     teacher = JointNetwork(40)
-    assert label_folder(teacher, folder, tmp_path / "labels") == 8
-    assert label_folder(teacher, folder, tmp_path / "labels") == 0  # a killed run goes on
+    labelling = Teacher(teacher, label_set("nyu40"))
+    assert len(list(label_folder(labelling, folder, tmp_path / "labels"))) == 8
+    assert not list(label_folder(labelling, folder, tmp_path / "labels"))  # a killed run goes on
     samples = Samples(Source(str(folder), "rest", labels=str(tmp_path / "labels")), 40)
     with torch.no_grad():
         teacher.eval()
@@ -400,22 +405,91 @@ def test_a_teacher_labels_a_folder_and_its_labels_are_learned_from(folder: Path,
 def test_a_teacher_is_loaded_by_what_its_file_holds(tmp_path: Path) -> None:
     for teacher in (ResNetRefineNet(50, 6), MobileRefineNet(6)):
         torch.save({"state_dict": teacher.state_dict()}, tmp_path / "teacher.ckpt")
-        loaded, size = load_teacher(tmp_path / "teacher.ckpt")
-        assert type(loaded) is type(teacher) and size is None
-        assert all(torch.equal(loaded.state_dict()[key], value) for key, value in teacher.state_dict().items())
+        loaded = load_teacher(tmp_path / "teacher.ckpt")
+        assert type(loaded.network) is type(teacher) and loaded.input_size is None and loaded.label_set.name == "kitti6"
+        state = loaded.network.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in teacher.state_dict().items())
     checkpoints.save(tmp_path / "joint.safetensors", JointNetwork(6), {"input_size": [24, 32]})
-    loaded, size = load_teacher(tmp_path / "joint.safetensors")
-    assert isinstance(loaded, JointNetwork) and size == (24, 32)
+    loaded = load_teacher(tmp_path / "joint.safetensors")
+    assert isinstance(loaded.network, JointNetwork) and loaded.input_size == (24, 32)
     torch.save({"clf_conv.weight": torch.zeros(6, 256, 3, 3)}, tmp_path / "half.ckpt")
     with pytest.raises(ValueError, match=r"half\.ckpt: a ResNet whose third layer has 0 blocks"):
         load_teacher(tmp_path / "half.ckpt")
 
 
+def test_a_teacher_of_classes_that_have_no_set_here_is_refused(tmp_path: Path) -> None:
+    """PASCAL VOC's 21 classes, written as ids of NYU's 40, would be learned as truth."""
+    torch.save(MobileRefineNet(21).state_dict(), tmp_path / "voc.ckpt")
+    with pytest.raises(ValueError, match=r"voc\.ckpt: a teacher of 21 classes, which are none of the label sets here"):
+        load_teacher(tmp_path / "voc.ckpt")
+    with pytest.raises(ValueError, match="none of the label sets here"):
+        load_teacher(tmp_path / "voc.ckpt", "nyu40")
+
+
+@pytest.mark.parametrize(("classes", "outputs"), [("kitti6", 6), ("nyu40", 40), ("kitti6", 46)])
+def test_a_teachers_labels_are_in_the_file_ids_of_its_set(
+    folder: Path, tmp_path: Path, classes: str, outputs: int
+) -> None:
+    """KITTI's files count from 0, NYU's from 1; of a network of both sets only the chosen one's outputs compete."""
+    network = JointNetwork(outputs)
+    checkpoints.save(tmp_path / "teacher.safetensors", network)
+    teacher = load_teacher(tmp_path / "teacher.safetensors", classes)
+    assert list(label_folder(teacher, folder, tmp_path / "labels", "val")) == [("006", None), ("007", None)]
+    expected = label_image(teacher, read_color(folder / "color" / "006.png"))
+    stored = cv2.imread(str(tmp_path / "labels" / "006.png"), cv2.IMREAD_UNCHANGED)
+    assert expected.max() < len(label_set(classes))
+    np.testing.assert_array_equal(stored, expected + (1 if classes == "nyu40" else 0))
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels" / "006.png", classes), expected)
+
+
+def test_an_unreadable_image_does_not_end_a_teachers_work(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "folder"
+    shutil.copytree(folder, broken)
+    first = sorted((broken / "color").iterdir())[0]
+    first.write_bytes(first.read_bytes()[:100])
+    found = dict(label_folder(Teacher(JointNetwork(40), label_set("nyu40")), broken, tmp_path / "labels"))
+    assert "truncated" in (found.pop(first.stem) or "") and len(found) == 7 and set(found.values()) == {None}
+
+
+def test_other_labels_reach_the_training_from_every_form_of_source(folder: Path, tmp_path: Path) -> None:
+    """A folder, a list file: the labels that a source names take the place of its own, and are never left out."""
+    names = sorted(path.stem for path in (folder / "color").iterdir())
+    (tmp_path / "labels").mkdir()
+    for name in names:
+        cv2.imwrite(str(tmp_path / "labels" / f"{name}.png"), np.full((48, 64), 7, np.uint8))
+    lines = [f"{folder}/color/{p.name} {folder}/label40/{p.stem}.png" for p in sorted((folder / "color").iterdir())]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    for path in (str(folder), str(tmp_path / "list.txt")):
+        samples = Samples(Source(path, None, labels=str(tmp_path / "labels")), 40)
+        assert all((sample.labels == 6).all() for sample in samples)
+    (tmp_path / "labels" / f"{names[0]}.png").unlink()
+    with pytest.raises(FileNotFoundError, match=f"no {names[0]}.png among its 7 label images"):
+        Samples(Source(str(tmp_path / "list.txt"), None, labels=str(tmp_path / "labels")), 40)
+
+
+def test_a_training_on_labels_that_are_all_void_ends_with_one_line(folder: Path, tmp_path: Path) -> None:
+    for path in (folder / "color").iterdir():
+        (tmp_path / "void").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "void" / f"{path.stem}.png"), np.zeros((48, 64), np.uint8))
+    with pytest.raises(ValueError, match="all pixels of the 8 label images looked at are void"):
+        Samples(Source(str(folder), None, labels=str(tmp_path / "void")), 40)
+
+
+def test_the_camera_of_a_source_is_the_one_named_or_recorded_or_else_nyus(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "folder"
+    shutil.copytree(folder, copy)
+    assert camera_of(Source(str(copy)), 64, 48).fx == NYU_CAMERA.fx
+    (copy / "camera.yaml").write_text("{width: 640, height: 480, fx: 585, fy: 585, cx: 320, cy: 240}")
+    assert camera_of(Source(str(copy)), 64, 48).fx == pytest.approx(58.5)
+    assert camera_of(Source(str(copy), camera=(50, 50, 32, 24)), 64, 48).fx == 50
+
+
 def test_a_teacher_sees_images_at_the_size_that_it_was_trained_for(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     teacher = JointNetwork(40).eval()
-    label_folder(teacher, folder, tmp_path / "half", resolution=0.5, names="val")
-    label_folder(teacher, folder, tmp_path / "area", names="val", input_size=(24, 32))
+    half, area = Teacher(teacher, label_set("nyu40"), resolution=0.5), Teacher(teacher, label_set("nyu40"), 0, (24, 32))
+    assert list(label_folder(half, folder, tmp_path / "half", "val"))
+    assert list(label_folder(area, folder, tmp_path / "area", "val"))
     for file in (tmp_path / "half").iterdir():
         assert file.read_bytes() == (tmp_path / "area" / file.name).read_bytes()
 

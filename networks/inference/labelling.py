@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,79 +16,105 @@ from torch import nn
 from networks.joint import checkpoints
 from networks.joint.network import normalised
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
-from semslam.images import read_color, write_png
+from semslam.images import CorruptFrame, read_color, write_png
+from semslam.labels import LABEL_SETS, LabelSet
 
 _RESNETS = {6: 50, 23: 101, 36: 152}  # by the blocks of the third layer
 
 
-def load_teacher(path: str | Path) -> tuple[nn.Module, tuple[int, int] | None]:
-    """The network of a weights file, and the image size (height, width) that it was trained for, if the file says so.
+@dataclass(frozen=True)
+class Teacher:
+    """A network that labels images.
 
-    A joint network, or a Light-Weight RefineNet with ResNet-50, -101, -152 or MobileNet-v2 as released.
+    Attributes:
+        network: returns class scores (B, C, h, w), alone or first.
+        label_set: the classes, which are its outputs from `first_output` on.
+        input_size: (height, width) whose area images are brought to; None = `resolution` decides.
+        resolution: of the images, at which the network sees them, where there is no `input_size`.
+    """
+
+    network: nn.Module
+    label_set: LabelSet
+    first_output: int = 0
+    input_size: tuple[int, int] | None = None
+    resolution: float = 1.0
+
+
+def load_teacher(path: str | Path, classes: str | None = None) -> Teacher:
+    """The teacher of a weights file: a joint network, or a Light-Weight RefineNet on a ResNet or MobileNet-v2.
+
+    Args:
+        classes: which of its label sets it is to use, where it has several; the first by default.
+
+    Raises:
+        ValueError: the weights are for classes of a set that is not known here (PASCAL VOC's, for example).
     """
     tensors = checkpoints.read_tensors(path)
     if "clf_conv.weight" in tensors:
         blocks = len({key.split(".")[1] for key in tensors if key.startswith("layer3.")})
         if blocks not in _RESNETS:
             raise ValueError(f"{path}: a ResNet whose third layer has {blocks} blocks; known are {sorted(_RESNETS)}")
-        network: nn.Module = ResNetRefineNet(_RESNETS[blocks], len(tensors["clf_conv.weight"]))
+        network: nn.Module = ResNetRefineNet(_RESNETS[blocks], count := len(tensors["clf_conv.weight"]))
     elif "segm.weight" in tensors and "depth.weight" not in tensors:
-        network = MobileRefineNet(len(tensors["segm.weight"]))
+        network = MobileRefineNet(count := len(tensors["segm.weight"]))
     else:
         joint, metadata = checkpoints.load(path)
+        name, (first, last) = checkpoints.label_outputs(joint.num_classes, metadata, classes, path)
         size = metadata.get("input_size")
-        return joint, None if size is None else (int(size[0]), int(size[1]))
+        return Teacher(joint, _known(name, last - first, path), first, None if size is None else (size[0], size[1]))
     checkpoints.fill(network, tensors, path)
-    return network.eval(), None
+    name, _ = checkpoints.label_outputs(count, {}, classes, path)
+    return Teacher(network.eval(), _known(name, count, path))
+
+
+def _known(name: str, count: int, path: str | Path) -> LabelSet:
+    if name not in LABEL_SETS or len(LABEL_SETS[name]) != count:
+        known = ", ".join(f"{set_name} ({len(classes)})" for set_name, classes in LABEL_SETS.items())
+        raise ValueError(f"{path}: a teacher of {count} classes, which are none of the label sets here: {known}")
+    return LABEL_SETS[name]
 
 
 @torch.no_grad()
-def label_image(network: nn.Module, color: np.ndarray, resolution: float = 1.0) -> np.ndarray:
-    """(H, W) uint8 0-based class ids of an RGB image (H, W, 3) uint8, by a joint or single-task network."""
+def label_image(teacher: Teacher, color: np.ndarray) -> np.ndarray:
+    """(H, W) class ids in memory of an RGB image (H, W, 3) uint8."""
     height, width = color.shape[:2]
+    resolution = teacher.resolution
+    if teacher.input_size is not None:
+        resolution = math.sqrt(teacher.input_size[0] * teacher.input_size[1] / (height * width))
     size = (round(width * resolution), round(height * resolution))
     image = torch.from_numpy(cv2.resize(color, size, interpolation=cv2.INTER_AREA))
-    output = network(normalised(image[None].to(next(network.parameters()).device)))
+    output = teacher.network(normalised(image[None].to(next(teacher.network.parameters()).device)))
     scores = (output[0] if isinstance(output, tuple) else output).cpu()
+    scores = scores[:, teacher.first_output : teacher.first_output + len(teacher.label_set)]
     scores = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
-    return scores[0].argmax(0).to(torch.uint8).numpy()
+    return scores[0].argmax(0).numpy().astype(teacher.label_set.dtype)
 
 
 def label_folder(
-    network: nn.Module,
-    folder: str | Path,
-    out: str | Path,
-    resolution: float = 1.0,
-    names: str | None = None,
-    input_size: tuple[int, int] | None = None,
-    report: Callable[[str], None] | None = None,
-) -> int:
-    """Write `out`/NAME.png (1-based ids) for each image of `folder`/color; returns how many were written.
+    teacher: Teacher, folder: str | Path, out: str | Path, split: str | None = None
+) -> Iterator[tuple[str, str | None]]:
+    """Write `out`/NAME.png, in the file ids of the teacher's label set, for each image of `folder`/color.
 
-    Images that have a file already are left alone, so that a killed run goes on.
+    Yields the name of each image that had no file yet, so that a killed run goes on, and None, or what is wrong with
+    an image that cannot be read.
 
     Args:
-        resolution: of the images, at which the network sees them.
-        names: a split of the folder; None = every image.
-        input_size: (height, width) whose area the network sees images at, in place of `resolution`.
-        report: called with the name of each image that was labelled.
+        split: of the folder; None = every image.
     """
     from sequences.images.labelled_images import open_labelled_folder
 
-    images = open_labelled_folder(folder, names, read_truth=False)
+    images = open_labelled_folder(folder, split, read_truth=False)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    network.eval()
-    written = 0
+    teacher.network.eval()
     for files in images.files:
         target = out / f"{files.name}.png"
         if target.is_file():
             continue
-        color = read_color(files.color)
-        if input_size is not None:
-            resolution = math.sqrt(input_size[0] * input_size[1] / (color.shape[0] * color.shape[1]))
-        write_png(target, label_image(network, color, resolution) + np.uint8(1))
-        written += 1
-        if report is not None:
-            report(files.name)
-    return written
+        try:
+            color = read_color(files.color)
+        except CorruptFrame as problem:
+            yield files.name, str(problem)
+            continue
+        write_png(target, teacher.label_set.to_file_ids(label_image(teacher, color)))
+        yield files.name, None

@@ -17,14 +17,6 @@ from networks.inference.engines import open_engine
 from networks.joint import checkpoints, cost
 from networks.joint.network import JointNetwork
 
-# The label sets of the networks of the paper, and where they stand among the outputs; for files without a description.
-_OUTPUTS: dict[int, dict[str, tuple[int, int]]] = {
-    40: {"nyu40": (0, 40)},
-    6: {"kitti6": (0, 6)},
-    13: {"nyu13": (0, 13)},
-    46: {"nyu40": (0, 40), "kitti6": (40, 46)},
-}
-
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -67,7 +59,8 @@ class Predictor:
         """
         metadata = metadata or {}
         self.network = network
-        self.label_set, self._outputs = _label_outputs(network.num_classes, metadata, label_set)
+        self.label_set, self._outputs = checkpoints.label_outputs(network.num_classes, metadata, label_set)
+        self._sets = checkpoints.label_sets(network.num_classes, metadata) or {self.label_set: self._outputs}
         self.num_classes = self._outputs[1] - self._outputs[0]
         self._merge: np.ndarray | None = None
         self._input_size = tuple(metadata["input_size"]) if metadata.get("input_size") else None
@@ -87,10 +80,20 @@ class Predictor:
     ) -> Predictor:
         """The predictor of a weights file, ours or the authors'; the bundled one by default."""
         network, metadata = checkpoints.load(weights)
-        try:
-            return cls(network, metadata, label_set, engine, calibration=calibration)
-        except _OtherClasses as error:
-            raise ValueError(f"{weights or checkpoints.bundled()}: {error}") from None
+        checkpoints.label_outputs(network.num_classes, metadata, label_set, weights or checkpoints.bundled())
+        return cls(network, metadata, label_set, engine, calibration=calibration)
+
+    @property
+    def label_sets(self) -> tuple[str, ...]:
+        """The names of the label sets that the network has outputs for, unless classes were merged."""
+        return (self.label_set,) if self._merge is not None else tuple(self._sets)
+
+    def restricted(self, label_set: str) -> Predictor:
+        """The same predictor for another of its label sets; the engine is shared."""
+        other = copy.copy(self)
+        other._outputs = self._sets[label_set]
+        other.label_set, other.num_classes = label_set, other._outputs[1] - other._outputs[0]
+        return other
 
     def merged(self, table: np.ndarray, label_set: str) -> Predictor:
         """The same predictor for fewer classes, which costs less; the engine is shared.
@@ -192,24 +195,3 @@ def check_image(image: np.ndarray) -> None:
     if image.dtype != np.uint8:
         remedy = "divide by 256 first" if image.dtype == np.uint16 else "bring it to 0..255 first"
         raise ValueError(f"the image is {image.dtype}; expected uint8; {remedy}")
-
-
-class _OtherClasses(ValueError):
-    """The weights are for other classes than were asked for."""
-
-
-def _label_outputs(count: int, metadata: Mapping[str, Any], wanted: str | None) -> tuple[str, tuple[int, int]]:
-    """The name of the label set and the range of outputs that are its classes."""
-    known = dict(_OUTPUTS.get(count, {}))
-    if metadata.get("label_sets"):
-        known = {name: (int(first), int(last)) for name, (first, last) in metadata["label_sets"].items()}
-    elif metadata.get("class_set"):
-        known = {str(metadata["class_set"]): (0, count)}
-    if not known:
-        known = {wanted or f"{count} classes": (0, count)}
-    name = wanted or next(iter(known))
-    if name not in known:
-        raise _OtherClasses(f"these weights tell apart {' and '.join(known)} ({count} classes), not {name}")
-    if known[name][1] > count:
-        raise _OtherClasses(f"these weights say that they are for {name} but have {count} classes")
-    return name, known[name]

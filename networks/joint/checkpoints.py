@@ -17,6 +17,13 @@ from networks.joint.encoders import MEAN, STD
 from networks.joint.network import TASKS, JointNetwork
 from semslam.atomic import replacing
 
+# The label sets of the paper's networks and their outputs, by the number of all: for files without a description.
+_OUTPUTS: dict[int, dict[str, tuple[int, int]]] = {
+    40: {"nyu40": (0, 40)},
+    6: {"kitti6": (0, 6)},
+    13: {"nyu13": (0, 13)},
+    46: {"nyu40": (0, 40), "kitti6": (40, 46)},
+}
 BUNDLED = Path(__file__).parents[1] / "weights" / "joint_nyud40.safetensors"
 
 
@@ -113,6 +120,34 @@ def load(path: str | Path | None = None, num_classes: int | None = None) -> tupl
     fill(module, tensors, path)
     metadata = {"num_classes": found, "tasks": list(module.tasks), "mean": list(MEAN), "std": list(STD)}
     return module.eval(), metadata | _metadata(header, path)
+
+
+def label_sets(count: int, metadata: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """The label sets of a network of `count` class outputs, and the first and last + 1 output of each."""
+    if metadata.get("label_sets"):
+        return {name: (int(first), int(last)) for name, (first, last) in metadata["label_sets"].items()}
+    if metadata.get("class_set"):
+        return {str(metadata["class_set"]): (0, count)}
+    return dict(_OUTPUTS.get(count, {}))
+
+
+def label_outputs(
+    count: int, metadata: Mapping[str, Any], wanted: str | None = None, path: str | Path = "the weights"
+) -> tuple[str, tuple[int, int]]:
+    """The name of a label set, and the range (first, last + 1) of a network's `count` class outputs that is its own.
+
+    Args:
+        metadata: of the weights; those without a description are told by their number of outputs.
+        wanted: which of the sets; the first by default.
+        path: of the weights, for messages.
+    """
+    known = label_sets(count, metadata) or {wanted or f"{count} classes": (0, count)}
+    name = wanted or next(iter(known))
+    if name not in known:
+        raise ValueError(f"{path}: these weights tell apart {' and '.join(known)} ({count} classes), not {name}")
+    if known[name][1] > count:
+        raise ValueError(f"{path}: these weights say that they are for {name} but have {count} classes")
+    return name, known[name]
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:

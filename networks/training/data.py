@@ -15,9 +15,13 @@ from torch import Tensor
 from networks.augmentation import Sample
 from networks.joint.network import TASKS, normalised
 from networks.losses import IGNORE
+from semslam.camera import Camera
+from semslam.frame import evenly_spread
 
 if TYPE_CHECKING:
     from sequences.images.labelled_images import LabelledImage
+
+LABELS_LOOKED_AT = 50  # label images of which one must have a class
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,18 @@ class Source:
     tasks: tuple[str, ...] = TASKS  # what to learn from it, where it has that
     classes: str = "nyu40"  # label set of its label images
     first_output: int = 0  # the network's output for its first class: 40 puts KITTI-6 after NYU-40
-    labels: str | None = None  # folder of other label images, such as those of a teacher
+    labels: str | None = None  # folder of other label images NAME.png, such as those of a teacher
+    first_id: int | None = None  # what label images call the first class, 0 or 1; null = found out
     depth_scale: float = 1000.0  # units per metre: of its depth images
     splits: str | None = None  # the official splits.mat, for the .mat
-    camera: tuple[float, ...] | None = None  # pixels: fx, fy, cx, cy of the colour images, for normals; null = NYUv2's
+    camera: tuple[float, ...] | None = None  # pixels: fx, fy, cx, cy of the colour; null = camera.yaml's, or NYUv2's
     in_memory: bool = True  # decode images once and keep them (about 1.6 MB each at 640x480), or read them each time
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.tasks) - set(TASKS)):
             raise ValueError(f"{self.path}: unknown task {unknown[0]!r}; known are {', '.join(TASKS)}")
+        if self.first_id not in (None, 0, 1):
+            raise ValueError(f"{self.path}: first_id is {self.first_id}; expected 0 or 1")
 
 
 class Samples(Sequence[Sample]):
@@ -48,10 +55,14 @@ class Samples(Sequence[Sample]):
         self.normals = normals and {"normals", "depth"} <= set(source.tasks)
         self.images = open_images(source)
         self.num_classes = num_classes
+        if self.normals:
+            height, width = self.images[0].color.shape[:2]
+            self._camera = camera_of(source, width, height)
         self._kept: list[Sample] | None = None
         if source.in_memory:
             with ThreadPoolExecutor(2) as pool:
                 self._kept = list(pool.map(self._read, range(len(self.images))))
+        self._check_labels()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,6 +72,16 @@ class Samples(Sequence[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
+
+    def _check_labels(self) -> None:
+        """ValueError where there are label images and none of those looked at has a class: nothing could be learned."""
+        labels = [self[i].labels for i in evenly_spread(range(len(self)), LABELS_LOOKED_AT)]
+        there = [image for image in labels if image is not None]
+        if there and all((image == IGNORE).all() for image in there):
+            raise ValueError(
+                f"{self.source.path}: all pixels of the {len(there)} label images looked at are void; give labels of "
+                f"{self.source.classes}, or leave segmentation out of its tasks"
+            )
 
     def _read(self, index: int) -> Sample:
         image: LabelledImage = self.images[index]
@@ -77,31 +98,40 @@ class Samples(Sequence[Sample]):
         return Sample(image.color, labels, depth, self._normals(image) if self.normals else None)
 
     def _normals(self, image: LabelledImage) -> np.ndarray | None:
-        from sequences.images.labelled_images import NYU_CAMERA, Camera, normals_of_depth
+        from sequences.images.labelled_images import normals_of_depth
 
-        if image.depth is None:
-            return None
-        camera = NYU_CAMERA
-        if self.source.camera is not None:
-            fx, fy, cx, cy = self.source.camera
-            camera = Camera(image.color.shape[1], image.color.shape[0], fx, fy, cx, cy)
-        return normals_of_depth(image.depth, camera)
+        return None if image.depth is None else normals_of_depth(image.depth, self._camera)
 
 
 def open_images(source: Source) -> Sequence[LabelledImage]:
     """The labelled images that a source names."""
-    from sequences.images.labelled_images import open_labelled_folder, open_labelled_list
+    from sequences.images.labelled_images import open_labelled_folder, open_labelled_list, relabelled
     from sequences.images.nyu_mat import NyuMat
 
-    path = Path(source.path)
+    path, classes, first_id = Path(source.path), source.classes, source.first_id
     images: Any
+    if path.suffix != ".mat" and (path.is_dir() or not path.suffix):
+        return open_labelled_folder(  # type: ignore[return-value]
+            path, source.split, classes, source.depth_scale, source.labels, first_id=first_id
+        )
     if path.suffix == ".mat":
-        images = NyuMat(path, source.split, source.splits, source.classes)
-    elif path.is_dir() or not path.suffix:
-        images = open_labelled_folder(path, source.split, source.classes, source.depth_scale, source.labels)
+        images = NyuMat(path, source.split, source.splits, classes)
     else:
-        images = open_labelled_list(path, source.classes, source.depth_scale)
+        images = open_labelled_list(path, classes, source.depth_scale, first_id)
+    if source.labels is not None:
+        images = relabelled(images, source.labels, classes, first_id)
     return images
+
+
+def camera_of(source: Source, width: int, height: int) -> Camera:
+    """The camera of a source's colour images of that size: as named, as its camera.yaml says, or else NYUv2's."""
+    from sequences.images.labelled_images import NYU_CAMERA, recorded_camera
+
+    if source.camera is not None:
+        fx, fy, cx, cy = source.camera
+        return Camera(width, height, fx, fy, cx, cy)
+    recorded = recorded_camera(source.path)
+    return NYU_CAMERA if recorded is None else recorded.resized(width, height)
 
 
 def drawn(sets: Sequence[Sequence[Sample]], position: int, seed: int) -> Sample:

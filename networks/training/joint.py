@@ -34,7 +34,7 @@ from networks.losses import (
     lovasz_softmax,
     negative_dot,
 )
-from networks.training.data import Samples, Source, class_weights, collated, drawn
+from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
 from networks.training.loop import Loop, run
 from networks.training.optimisation import Group
 from networks.training.validation import scored
@@ -205,10 +205,7 @@ class JointObjective:
 
 def _metadata(objective: JointObjective) -> dict[str, Any]:
     """What running the network needs to know of its training."""
-    from sequences.images.labelled_images import NYU_CAMERA
-
     config, height, width = objective.config, *objective.validation[0].color.shape[:2]
-    camera = config.validation.camera
     size = [round(height * config.resolution), round(width * config.resolution)]
     ranges = {s.classes: s.first_output for s in (*config.sources, config.validation)}
     ends = {name: min((o for o in ranges.values() if o > first), default=config.num_classes)
@@ -217,7 +214,7 @@ def _metadata(objective: JointObjective) -> dict[str, Any]:
         "class_set": "+".join(sorted(ranges, key=ranges.__getitem__)),
         "label_sets": {name: [first, ends[name]] for name, first in ranges.items()},
         "input_size": size,
-        "focal": (NYU_CAMERA.fx if camera is None else camera[0]) * config.resolution,
+        "focal": camera_of(config.validation, width, height).fx * config.resolution,
         "recipe": asdict(config),
     }
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from networks.inference.labelling import label_folder
+from networks.inference.labelling import Teacher, label_folder
 from networks.joint import checkpoints
 from networks.training.data import Source
 from networks.training.joint import JointTraining, train
 from networks.training.loop import Loop
+from semslam.labels import label_set
 
 Report = Callable[[str, dict[str, float]], None]
 
@@ -56,7 +57,10 @@ def compare(
         # the teacher is what the labelled images alone taught
         teacher, _ = checkpoints.load(out / f"fine-tuning-{seed}" / "network.safetensors")
         labels = out / f"labels-{seed}"
-        label_folder(teacher, unlabelled.path, labels, base.resolution, names=unlabelled.split)
+        writer = Teacher(teacher, label_set(unlabelled.classes), unlabelled.first_output, resolution=base.resolution)
+        for _, problem in label_folder(writer, unlabelled.path, labels, unlabelled.split):
+            if problem is not None:
+                raise ValueError(problem)
         whole = (labelled, replace(unlabelled, labels=str(labels)))
         first = replace(seeded, sources=whole, loop=_share(seeded.loop, 2 / 3))
         run("pre-training", first)

@@ -7,6 +7,7 @@ that were resized after soft-max, which costs a tenth and, on NYUv2, 0.1 points 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +20,10 @@ from semslam.labels import label_set, remap_arg_max, remap_labels, remap_probabi
 from semslam.metrics.depth import FIGURES, KITTI_PROTOCOLS, PROTOCOLS, DepthErrors
 from semslam.metrics.normals import NormalErrors
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, semanticfusion_size
+
+logger = logging.getLogger(__name__)
+
+LARGEST_RATIO = 3.7  # of true to predicted depth, or the inverse: a unit of 256 in place of 1000 makes 3.9
 
 if TYPE_CHECKING:
     from networks.inference.predictor import Predictor
@@ -46,6 +51,9 @@ def score(
     `_semanticfusion` (at 224x224, nearest), `_eigen_crop`, `_cap10` and so on (see `semslam.metrics.depth`),
     `_mean_of_images`; `iou_40_wall` and so on for each class; `ece_40` is the calibration error.
 
+    `depth_ratio` is the median of the images' medians of true / predicted depth, 1 where the scale is right, and
+    `depth_within_10` the share of pixels whose depth is within a tenth of the truth.
+
     Args:
         images: with labels or depth or both; see `sequences.images.labelled_images`.
         classes: the label set of their labels, one of which the predictor's set is, or to which it can be merged.
@@ -53,10 +61,14 @@ def score(
             normals are scored against those of the true depth.
         passes: over one image, for the latency.
         report: called with each image's name when it has been scored.
+
+    Raises:
+        ValueError: the labels agree with the network only when shifted by one, as those of files that count from
+            another number do; or the depth's scale is one that another unit of the depth files would explain.
     """
     import cv2
 
-    labels = _LabelScores(predictor.label_set, classes)
+    labels, scale = _LabelScores(predictor.label_set, classes), _DepthScale()
     protocols = KITTI_PROTOCOLS if predictor.label_set == "kitti6" else PROTOCOLS
     depths = {suffix: DepthErrors(protocol) for suffix, protocol in protocols.items()}
     normals, count, first = NormalErrors(), 0, None
@@ -73,6 +85,7 @@ def score(
             prediction = predictor.interpreted(outputs, (image.depth.shape[1], image.depth.shape[0]), focal)
             for errors in depths.values():
                 errors.add(prediction.depth, image.depth)
+            scale.add(prediction.depth, image.depth)
             if prediction.normals is not None and (true := _true_normals(image, camera)) is not None:
                 normals.add(prediction.normals, true)
         count += 1
@@ -80,10 +93,13 @@ def score(
             report(image.name)
     if first is None:
         raise ValueError("there are no images to score; is the split empty?")
+    labels.check()
+    scale.check()
     return {
         "images": count,
         **labels.figures(),
         **_depth_figures(depths),
+        **scale.figures(),
         **_normal_figures(normals),
         "parameters": predictor.parameters,
         "gmac": round(predictor.gmac(first.shape[1], first.shape[0]), 3),
@@ -101,8 +117,11 @@ class _LabelScores:
             raise ValueError(f"the labels are {truth}, the network predicts {predicted}; these cannot be compared")
         self.matrices: dict[str, ConfusionMatrix] = {}
         self.calibrations: dict[str, Calibration] = {}
+        self._agreeing = dict.fromkeys((-1, 0, 1), 0)  # pixels, by what is added to the true ids
+        self._labelled = 0
 
     def add(self, probabilities: np.ndarray, truth: np.ndarray) -> None:
+        self._compare_shifted(probabilities, truth)
         if self.truth == self.predicted:
             self._count(self.predicted, probabilities, truth)
         if "nyu40" in (self.truth, self.predicted):
@@ -112,6 +131,37 @@ class _LabelScores:
                 merged = remap_probabilities(probabilities, "nyu40", "nyu13")
                 self._matrix("nyu13", "_arg_max").add(remap_arg_max(probabilities, "nyu40", "nyu13"), truth_13)
             self._count("nyu13", merged, truth_13)
+
+    def _compare_shifted(self, probabilities: np.ndarray, truth: np.ndarray) -> None:
+        labelled = truth < len(label_set(self.truth))
+        self._labelled += int(labelled.sum())
+        called = probabilities.argmax(axis=-1)[labelled].astype(np.uint8)
+        for shift in self._agreeing:
+            moved = truth[labelled].astype(np.int64) + shift
+            moved = np.where((moved >= 0) & (moved < len(label_set(self.truth))), moved, 255).astype(np.uint8)
+            if self.truth == "nyu40" and self.predicted == "nyu13":
+                moved = remap_labels(moved, "nyu40", "nyu13")
+            expected = called
+            if self.truth == "nyu13" and self.predicted == "nyu40":
+                expected = remap_labels(called, "nyu40", "nyu13")
+            self._agreeing[shift] += int((moved == expected).sum())
+
+    def check(self) -> None:
+        """ValueError where the labels fit only when they are shifted; a warning where they hardly fit at all."""
+        if not self._labelled:
+            return
+        shares = {shift: count / self._labelled for shift, count in self._agreeing.items()}
+        best = max(shares, key=shares.__getitem__)
+        if best and shares[best] > 0.25 and shares[best] > 2 * shares[0]:
+            first = label_set(self.truth).first_file_id - best
+            raise ValueError(
+                f"the network agrees with {shares[0]:.0%} of the labels as they are read and with {shares[best]:.0%} "
+                f"when {'one is added' if best > 0 else 'one is taken off'}: the label files do not count as "
+                f"{self.truth}'s; say what they call the first class"
+                + (f" (first_id {first})" if first in (0, 1) else "")
+            )
+        if max(shares.values()) < 0.15:
+            logger.warning("the network agrees with %.0f %% of the labels: are they %s?", 100 * shares[0], self.truth)
 
     def _count(self, name: str, probabilities: np.ndarray, truth: np.ndarray) -> None:
         called = probabilities.argmax(axis=-1).astype(np.uint8)
@@ -140,6 +190,38 @@ class _LabelScores:
             for kind, iou in zip(kinds.classes, self.matrices[name].scores().iou, strict=True):
                 found[f"iou_{len(kinds)}_{kind.replace(' ', '_')}"] = _plain(iou)
         return found
+
+
+class _DepthScale:
+    """The ratio of true to predicted depth."""
+
+    def __init__(self) -> None:
+        self._ratios: list[float] = []
+        self._near = self._pixels = 0
+
+    def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
+        valid = np.isfinite(truth) & (truth > 0)
+        if valid.any():
+            ratio = truth[valid] / np.maximum(predicted[valid], 1e-3)
+            self._ratios.append(float(np.median(ratio)))
+            self._near += int((np.abs(1 / ratio - 1) <= 0.1).sum())
+            self._pixels += ratio.size
+
+    def check(self) -> None:
+        """ValueError where the ratio is one that a wrong unit of the depth files makes and no room does."""
+        if not self._ratios:
+            return
+        ratio = float(np.median(self._ratios))
+        if not 1 / LARGEST_RATIO < ratio < LARGEST_RATIO:
+            raise ValueError(
+                f"the true depth is {ratio:.3g} times what the network sees: the depth files seem to count another "
+                f"unit; give a depth scale of about {ratio:.2g} times this one"
+            )
+
+    def figures(self) -> dict[str, Any]:
+        if not self._ratios:
+            return {}
+        return {"depth_ratio": float(np.median(self._ratios)), "depth_within_10": self._near / self._pixels}
 
 
 def _true_normals(image: LabelledImage, camera: Camera | None) -> np.ndarray | None:

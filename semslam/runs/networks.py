@@ -28,7 +28,9 @@ def predictor(
     from networks.inference.predictor import Predictor
 
     network = Predictor.load(weights, engine=engine)
-    if network.label_set != classes:
+    if classes in network.label_sets:
+        network = network.restricted(classes)
+    else:
         network = network.merged(remapping(network.label_set, classes), classes)
     if shape is not None:
         network.outputs(np.zeros((*shape, 3), np.uint8))

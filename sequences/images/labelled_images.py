@@ -6,19 +6,21 @@ Three forms besides the official NYUv2 file (see `sequences.images.nyu_mat`):
   with one NAME a line. The label folder is named by the number of classes (`label6` for KITTI-6);
 - a list file: on each line the paths of an image, its labels and its depth, `-` for what is missing;
 - KITTI: depth as uint16 / 256 is `depth_scale` 256, and labels may be colour-coded images.
+
+Label files of NYU's classes may count from 1, with 0 for void, or from 0, with 255 for void: see `semslam.images`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.images import decode, read_color, read_depth, read_labels
-from semslam.labels import label_set
+from semslam.images import numbering, read_color, read_depth, read_labels
+from semslam.labels import LabelSet, label_set
 
 NYU_CAMERA = Camera(640, 480, 518.857901, 519.469611, 325.582449, 253.736166)  # of the colour image, undistorted
 _IMAGES = (".jpg", ".jpeg", ".png")
@@ -49,7 +51,7 @@ class LabelledImages:
     """A set of labelled images: `len`, indexing and iteration give LabelledImage."""
 
     files: tuple[ImageFiles, ...]
-    classes: str = "nyu40"  # the label set of the label files
+    classes: LabelSet  # as the label files count it
     depth_scale: float = 1000.0  # units per metre of the depth images
     source: str = field(default="", compare=False)  # what to name in messages
 
@@ -59,7 +61,7 @@ class LabelledImages:
     def __getitem__(self, index: int) -> LabelledImage:
         files = self.files[index]
         color = read_color(files.color)
-        labels = None if files.labels is None else read_label_image(files.labels, self.classes)
+        labels = None if files.labels is None else read_labels(files.labels, self.classes)
         if labels is not None and labels.shape != color.shape[:2]:
             raise ValueError(
                 f"{files.labels}: labels are {labels.shape[1]}x{labels.shape[0]}, the image "
@@ -72,27 +74,26 @@ class LabelledImages:
         return (self[i] for i in range(len(self)))
 
 
-def read_label_image(path: Path, classes: str) -> np.ndarray:
-    """(H, W) ids in memory of a label image, stored as ids or as the colours of the label set.
+@dataclass(frozen=True)
+class Relabelled:
+    """Labelled images with the labels of other files, a teacher's for example: `len`, indexing and iteration."""
 
-    Of colours, those outside the set (KITTI's other five classes, black) are unlabelled.
-    """
-    import cv2
+    images: Sequence[LabelledImage]
+    folder: Path
+    files: dict[str, Path]  # label image by the image's name
+    classes: LabelSet  # as the label files count it
 
-    image = decode(path, cv2.IMREAD_UNCHANGED)
-    if image.ndim == 2:
-        return read_labels(path, classes)
-    known = label_set(classes)
-    if image.dtype != np.uint8 or image.shape[2] not in (3, 4):
-        raise ValueError(f"{path}: labels are {image.dtype} of shape {image.shape}, expected ids or 8-bit colours")
-    rgb = image[:, :, 2::-1].astype(np.int32)
-    codes = (rgb[:, :, 0] << 16) | (rgb[:, :, 1] << 8) | rgb[:, :, 2]
-    labels = np.full(codes.shape, known.unlabelled, known.dtype)
-    for number, (red, green, blue) in enumerate(known.colors.tolist()):
-        labels[codes == (red << 16) | (green << 8) | blue] = number
-    if (labels == known.unlabelled).all():
-        raise ValueError(f"{path}: no pixel has a colour of {classes}; expected its colours, or ids in one channel")
-    return labels
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> LabelledImage:
+        image = self.images[index]
+        if image.name not in self.files:
+            raise FileNotFoundError(f"{self.folder}: no {image.name}.png among its {len(self.files)} label images")
+        return replace(image, labels=read_labels(self.files[image.name], self.classes))
+
+    def __iter__(self) -> Iterator[LabelledImage]:
+        return (self[i] for i in range(len(self)))
 
 
 def open_labelled_folder(
@@ -102,6 +103,7 @@ def open_labelled_folder(
     depth_scale: float = 1000.0,
     labels: str | Path | None = None,
     read_truth: bool = True,
+    first_id: int | None = None,
 ) -> LabelledImages:
     """A split of a folder of labelled images: `root`/SPLIT.txt, or the path of a .txt file; None takes every image.
 
@@ -112,6 +114,7 @@ def open_labelled_folder(
         depth_scale: units per metre of the depth images.
         labels: folder of the label files, if not `root`/label40 (say, what a teacher wrote).
         read_truth: look for labels and depth at all.
+        first_id: what the label files call the first class, 0 or 1; None = found out.
     """
     root = Path(root)
     if not (root / "color").is_dir():
@@ -128,7 +131,27 @@ def open_labelled_folder(
             found[kind] = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".png"}
             _need(names, found[kind], folder, f"a {kind} file")
     files = [ImageFiles(n, color[n], **{kind: paths[n] for kind, paths in found.items()}) for n in names]
-    return LabelledImages(tuple(files), classes, depth_scale, f"{root} ({split or 'all'})")
+    counted = numbering([f.labels for f in files if f.labels is not None], classes, first_id)
+    return LabelledImages(tuple(files), counted, depth_scale, f"{root} ({split or 'all'})")
+
+
+def relabelled(
+    images: Sequence[LabelledImage], folder: str | Path, classes: str = "nyu40", first_id: int | None = None
+) -> Relabelled:
+    """The same images with the labels NAME.png of another folder; see `open_labelled_folder`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of labels")
+    files = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    return Relabelled(images, folder, files, numbering(list(files.values()), classes, first_id))
+
+
+def recorded_camera(path: str | Path) -> Camera | None:
+    """The camera of the camera.yaml in a folder of labelled images, or beside a list of them; None without one."""
+    from sequences.recordings.folder import read_camera
+
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return read_camera(folder / "camera.yaml")[0] if (folder / "camera.yaml").is_file() else None
 
 
 def _names(root: Path, split: str) -> list[str]:
@@ -136,7 +159,7 @@ def _names(root: Path, split: str) -> list[str]:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in root.glob("*.txt"))) or "none"
         raise FileNotFoundError(f"{path}: no such split; the folder's splits are: {known}")
-    names = path.read_text(encoding="utf-8").split()
+    names = path.read_text(encoding="utf-8", errors="surrogateescape").split()  # as file names are decoded
     if not names:
         raise ValueError(f"{path}: the split is empty; expected one image name a line")
     return names
@@ -150,13 +173,15 @@ def _need(names: list[str], there: dict[str, Path], folder: Path, what: str) -> 
         )
 
 
-def open_labelled_list(path: str | Path, classes: str = "nyu40", depth_scale: float = 1000.0) -> LabelledImages:
+def open_labelled_list(
+    path: str | Path, classes: str = "nyu40", depth_scale: float = 1000.0, first_id: int | None = None
+) -> LabelledImages:
     """The images of a list file: `image labels depth` on each line, relative to the file; `-` or nothing = missing."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list of images")
     files = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -171,7 +196,8 @@ def open_labelled_list(path: str | Path, classes: str = "nyu40", depth_scale: fl
         files.append(ImageFiles(color.stem, color, labels, depth))
     if not files:
         raise ValueError(f"{path}: the list is empty; expected 'image labels depth' on each line")
-    return LabelledImages(tuple(files), classes, depth_scale, str(path))
+    counted = numbering([f.labels for f in files if f.labels is not None], classes, first_id)
+    return LabelledImages(tuple(files), counted, depth_scale, str(path))
 
 
 def normals_of_depth(depth: np.ndarray, camera: Camera, window: int = 5) -> np.ndarray:

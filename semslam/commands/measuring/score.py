@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semslam.commands.app import Engine, Json, Weights, app, only_job, progress
 
+if TYPE_CHECKING:
+    from networks.training.data import Source
+
 # what the weights are of -> the parameters that go with it
-JOBS = {"joint weights": ("engine", "classes", "depth_scale"), "pose weights": ("labels", "frames", "out")}
+JOBS = {
+    "joint weights": ("engine", "classes", "depth_scale", "camera", "first_id"),
+    "pose weights": ("labels", "frames", "out"),
+}
 
 
 @app.command()
@@ -28,6 +34,12 @@ def score(
     engine: Engine = None,
     classes: Annotated[str, typer.Option(help="Label set of the data: nyu40 | nyu13 | kitti6")] = "nyu40",
     depth_scale: Annotated[float, typer.Option(help="Units per metre of the depth images; 256 for KITTI.")] = 1000.0,
+    camera: Annotated[
+        Path | None, typer.Option(help="camera.yaml of the images, in place of the folder's; without one, NYUv2's.")
+    ] = None,
+    first_id: Annotated[
+        int | None, typer.Option(help="What the label files call the first class, 0 or 1; found out where not given.")
+    ] = None,
     json: Json = None,
     labels: Annotated[str | None, typer.Option(help="Pose weights: folder of other label images.")] = None,
     frames: Annotated[str | None, typer.Option(help="Pose weights: FIRST:LAST of the frames to score.")] = None,
@@ -38,6 +50,7 @@ def score(
     Weights of a pose network are scored on posed images: a recording with poses, DeepLoc, Cambridge, a list of poses.
     """
     from networks.joint.checkpoints import read_metadata
+    from networks.training.data import Source
     from semslam.runs.folder import write_json
 
     poses = weights is not None and bool(read_metadata(weights).get("network"))
@@ -46,27 +59,30 @@ def score(
         assert weights is not None
         figures = _score_poses(data, split, weights, labels, frames, out)
     else:
-        figures = _score_joint(data, split or "val", weights, engine, classes, depth_scale)
+        source = Source(str(data), split or "val", classes=classes, depth_scale=depth_scale, first_id=first_id)
+        figures = _score_joint(source, weights, engine, camera)
     if json:
         write_json(json, figures)
         typer.echo(f"figures: {json}")
 
 
-def _score_joint(
-    data: Path, split: str, weights: str | None, engine: str | None, classes: str, depth_scale: float
-) -> dict[str, Any]:
+def _score_joint(source: Source, weights: str | None, engine: str | None, camera: Path | None) -> dict[str, Any]:
     """Score joint weights and print the tables."""
     from networks.inference.predictor import Predictor
-    from networks.training.data import Source, open_images
+    from networks.training.data import open_images
     from semslam.judging import network as scoring
-    from sequences.images.labelled_images import NYU_CAMERA
+    from sequences.images.labelled_images import NYU_CAMERA, recorded_camera
+    from sequences.recordings.folder import read_camera
 
-    outdoors = classes == "kitti6"
-    network = Predictor.load(weights, classes if outdoors else None, engine)
-    images = open_images(Source(str(data), split, classes=classes, depth_scale=depth_scale))
-    camera = None if outdoors else NYU_CAMERA  # normals are computed with it
+    outdoors = source.classes == "kitti6"
+    network = Predictor.load(weights, source.classes if outdoors else None, engine)
+    images = open_images(source)
+    known = recorded_camera(source.path) if camera is None else read_camera(camera)[0]
+    if known is None and not outdoors:
+        known = NYU_CAMERA
+        typer.echo(f"{source.path}: no camera.yaml; its images are taken for NYUv2's (focal length {known.fx:.1f})")
     with progress(len(images), "images") as advance:
-        figures = scoring.score(network, images, classes, camera, report=lambda _: advance())
+        figures = scoring.score(network, images, source.classes, known, report=lambda _: advance())
     typer.echo(scoring.tables(figures, Path(weights).stem if weights else "bundled"))
     return figures
 
@@ -107,6 +123,6 @@ def _score_poses(
 def _span(frames: str | None) -> tuple[int, int | None]:
     """First frame and the one after the last of FIRST:LAST, each of which may be left out."""
     first, colon, last = (frames or ":").partition(":")
-    if not colon or not all(word == "" or word.isdigit() for word in (first, last)):
+    if not colon or not all(word == "" or word.isdecimal() for word in (first, last)):
         raise ValueError(f"--frames is {frames!r}; expected FIRST:LAST, such as 140: or 0:140")
     return int(first or 0), int(last) if last else None

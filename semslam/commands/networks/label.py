@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Out, app, progress
+from semslam.commands.app import Out, app, end_batch, progress
 
 
 @app.command()
@@ -16,11 +16,23 @@ def label(
     out: Out,
     weights: Annotated[str, typer.Option(help="Weights of the teacher: a joint network or a Light-Weight RefineNet.")],
     split: Annotated[str | None, typer.Option(help="Name of a split file; every image by default.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Of a teacher of several label sets, which one to use.")] = None,
 ) -> None:
-    """Let a teacher write hard labels for images that lack them; a killed run goes on."""
+    """Let a teacher write hard labels for images that lack them; a killed run goes on.
+
+    An image that cannot be read ends nothing: it is named, and the exit code is 1.
+    """
     from networks.inference.labelling import label_folder, load_teacher
 
-    network, size = load_teacher(weights)
+    teacher = load_teacher(weights, classes)
+    written = failed = 0
     with progress(0, "images") as advance:
-        written = label_folder(network, data, out, names=split, input_size=size, report=lambda _: advance())
-    typer.echo(f"{written} label images written to {out}")
+        for _, problem in label_folder(teacher, data, out, split):
+            if problem is None:
+                written += 1
+            else:
+                failed += 1
+                typer.echo(f"semslam: {problem}", err=True)
+            advance()
+    typer.echo(f"{written} label images ({teacher.label_set.name}) written to {out}")
+    end_batch(failed, written + failed)
