@@ -177,7 +177,8 @@ def numbering(paths: Sequence[Path], classes: str, first_id: int | None = None) 
             return known  # colours; or refused when read
         ids |= set(np.flatnonzero(np.bincount(image.ravel())).tolist())
     kinds = ids - {known.unlabelled}
-    if paths and len(known) > 2 and max(kinds, default=2) <= 1:
+    void = known.unlabelled if known.first_file_id == 0 else 0
+    if ids - {void} and len(known) > 2 and max(kinds, default=0) <= 1:
         raise CorruptFrame(
             f"{paths[0].parent}: the label images hold nothing but {', '.join(map(str, sorted(ids)))}, as masks do; "
             f"expected the classes of {known.name}"
