@@ -7,6 +7,7 @@ import pickletools
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,7 +55,94 @@ def test_an_old_checkpoint_loads_strictly_and_tells_its_classes_and_tasks(
     loaded, metadata = checkpoints.load(file)
     assert (loaded.num_classes, loaded.tasks) == (classes, TASKS[:tasks])
     assert metadata["num_classes"] == classes
-    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in state.items())
+    others = {key: value for key, value in state.items() if not key.startswith("normal.")}  # see the next test
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in others.items())
+
+
+def test_normals_of_the_authors_files_are_turned_to_our_axes(tmp_path: Path) -> None:
+    """Theirs are (x, z, y); a state dict alone, as our trainer writes it, is ours and stays."""
+    original = JointNetwork(40, TASKS)
+    torch.nn.init.normal_(original.normal.bias)
+    torch.save({"state_dict": original.state_dict()}, tmp_path / "theirs.ckpt")
+    torch.save(original.state_dict(), tmp_path / "best.pt")
+    image = torch.randn(1, 3, 32, 48)
+    with torch.no_grad():
+        expected = original.eval()(image)[2]
+        theirs, ours = (checkpoints.load(tmp_path / name)[0](image)[2] for name in ("theirs.ckpt", "best.pt"))
+    torch.testing.assert_close(theirs, expected[:, [0, 2, 1]])
+    torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "entry"),
+    [
+        ("", "model"),
+        ("module.", "segmenter"),
+        ("model.", "state_dict"),
+        ("module.net.", "model_state_dict"),
+        ("model.network.", None),
+    ],
+)
+def test_checkpoints_of_trainers_load_whatever_they_keep_beside_the_tensors(
+    tmp_path: Path, network: JointNetwork, prefix: str, entry: str | None
+) -> None:
+    """NumPy's and Python's numbers, the optimiser's state, a loss with weights of its own."""
+    state: dict[str, object] = {f"{prefix}{key}": value for key, value in network.state_dict().items()}
+    if prefix not in ("", "module."):
+        state["criterion.weight"] = torch.ones(6)
+    beside = {"epoch": 3, "best_val": np.float64(0.41), "miou": np.float32(0.3), "args": {"lr": 0.1, "name": "x"}}
+    content = state | beside if entry is None else beside | {entry: state, "optimiser": {"step": torch.ones(1)}}
+    torch.save(content, tmp_path / "trainer.pth.tar")
+    loaded, _ = checkpoints.load(tmp_path / "trainer.pth.tar")
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("names", [("0.", "1."), ("module.0.", "module.1."), ("encoder.", "decoder.")])
+def test_an_encoder_and_a_decoder_that_were_saved_apart_are_one_network(
+    tmp_path: Path, network: JointNetwork, names: tuple[str, str]
+) -> None:
+    state = {names[not key.startswith("layer")] + key: value for key, value in network.state_dict().items()}
+    torch.save(state, tmp_path / "parts.ckpt")
+    loaded, _ = checkpoints.load(tmp_path / "parts.ckpt")
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in network.state_dict().items())
+
+
+def test_weights_with_nan_and_descriptions_that_cannot_be_are_refused(tmp_path: Path, network: JointNetwork) -> None:
+    for name, metadata, problem in (
+        ("size", {"input_size": 3}, "input_size is 3; expected"),
+        ("large", {"input_size": [10**6, 10**6]}, "input_size is"),
+        ("focal", {"focal": -1}, "focal is -1; expected a number above 0"),
+        ("sets", {"label_sets": ["nyu40"]}, "label_sets are"),
+    ):
+        checkpoints.save(tmp_path / f"{name}.safetensors", network, metadata)
+        with pytest.raises(ValueError, match=rf"{name}\.safetensors: its {problem}"):
+            checkpoints.load(tmp_path / f"{name}.safetensors")
+    broken = JointNetwork(6)
+    with torch.no_grad():
+        broken.conv5.weight[3, 4] = float("nan")
+    checkpoints.save(tmp_path / "nan.safetensors", broken)
+    with pytest.raises(ValueError, match=r"nan\.safetensors: conv5\.weight holds NaN"):
+        checkpoints.load(tmp_path / "nan.safetensors")
+
+
+def test_no_damage_to_a_weights_file_ends_in_anything_but_one_line(tmp_path: Path, network: JointNetwork) -> None:
+    """Bits of the header and of the numbers, spliced and blown-up lengths."""
+    rng = np.random.default_rng(0)
+    checkpoints.save(tmp_path / "whole.safetensors", network, {"class_set": "kitti6", "input_size": [24, 32]})
+    torch.save(network.state_dict(), tmp_path / "whole.pth")
+    for suffix in ("safetensors", "pth"):
+        whole = (tmp_path / f"whole.{suffix}").read_bytes()
+        for trial in range(16):
+            data = bytearray(whole)
+            for place in rng.integers(0, 20000 if trial % 2 else len(whole), 1 + trial % 5):
+                data[place] ^= 1 << int(rng.integers(8))
+            if trial % 8 == 7:
+                data[: trial % 9 + 1] = rng.bytes(trial % 9 + 1)
+            (tmp_path / f"damaged.{suffix}").write_bytes(bytes(data))
+            try:
+                checkpoints.load(tmp_path / f"damaged.{suffix}")
+            except ValueError as problem:
+                assert "\n" not in str(problem) and "damaged" in str(problem)
 
 
 def _as_python_2_wrote_it(file: Path) -> None:

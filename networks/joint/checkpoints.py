@@ -6,10 +6,13 @@ Nothing in a file is ever executed: pickles are read with `weights_only=True`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +27,14 @@ _OUTPUTS: dict[int, dict[str, tuple[int, int]]] = {
     13: {"nyu13": (0, 13)},
     46: {"nyu40": (0, 40), "kitti6": (40, 46)},
 }
+# Where trainers keep the tensors of the network, in the order in which they are looked for.
+ENTRIES = ("state_dict", "model_state_dict", "model", "segmenter", "network", "net", "weights")
+_PARTS = frozenset({"encoder", "decoder", "backbone", "heads", "0", "1"})  # names of parts that are kept apart
+# NumPy numbers, which trainers keep beside the tensors: the best mIoU, for example. They run no code.
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")),
+    *((np.float64(0).__reduce__()[0], f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
+]  # fmt: skip
 BUNDLED = Path(__file__).parents[1] / "weights" / "joint_nyud40.safetensors"
 
 
@@ -34,9 +45,18 @@ def bundled() -> Path:
     return BUNDLED
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What a weights file holds."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]  # empty of files that are not ours
+    wrapped: bool = False  # a PyTorch file whose tensors lie in an entry of a dict, as trainers write them
+
+
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a PyTorch pickle (a state dict, or a dict with "state_dict")."""
-    return _read(Path(path))[0]
+    """The tensors of a .safetensors file, or of a PyTorch file: a state dict, or a trainer's dict that holds one."""
+    return read(path).tensors
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -48,9 +68,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return _metadata(file.metadata() or {}, path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a whole .safetensors file ({error}); copy it again") from error
+            header = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a whole .safetensors file ({_first_line(error)}); copy it again") from error
+    return _metadata(header, path)
 
 
 def _existing(path: str | Path) -> Path:
@@ -68,18 +89,26 @@ def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: its metadata is not JSON ({error})") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(path: str | Path) -> Weights:
+    """The content of a weights file; ValueError, one line, where it is damaged or holds no tensors.
+
+    Of a trainer's dict the first entry of `ENTRIES` counts that holds tensors; numbers and texts beside tensors are
+    left out, and so is the `module.` that training in parallel puts before each name.
+    """
     path = _existing(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: not a whole .safetensors file ({error}); copy it again") from error
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                header = file.metadata() or {}
+        except (SafetensorError, OSError, AttributeError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{path}: not a whole .safetensors file ({_first_line(error)}); copy it again") from error
+        return Weights(_finite(tensors, path), _metadata(header, path))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # half a file makes PyTorch raise almost anything
         if "weights_only" in str(error).lower():
             raise ValueError(
@@ -87,11 +116,56 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 f"save its state dict alone, or as .safetensors"
             ) from error
         raise ValueError(f"{path}: not a whole PyTorch checkpoint ({_first_line(error)}); copy it again") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a state dict of tensors, found {type(content).__name__}")
-    return {key.removeprefix("module."): value for key, value in content.items()}, {}
+    entry = next((content[name] for name in ENTRIES if _holds_tensors(content.get(name))), None)
+    state = content if entry is None else entry
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        found = ", ".join(map(str, list(content)[:8])) or "nothing"
+        raise ValueError(f"{path}: expected a state dict of tensors; in the file are {found}")
+    return Weights(_finite(without_prefix(tensors, "module."), path), {}, entry is not None)
+
+
+def _holds_tensors(content: object) -> bool:
+    return isinstance(content, dict) and any(isinstance(value, Tensor) for value in content.values())
+
+
+def _finite(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors; ValueError where one holds NaN or infinity, which would spread through every prediction."""
+    for key, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(f"{path}: {key} holds NaN or infinity; the training failed, or the file is damaged")
+    return tensors
+
+
+def without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items()}
+
+
+def named_from(tensors: dict[str, Tensor], known: str) -> dict[str, Tensor]:
+    """The tensors of one network in a larger one, by its own names: those that begin as `known` does where it is found.
+
+    `model.layer1.0.weight` beside `criterion.weight`, for `layer1.0.weight`, gives `layer1.0.weight`. Where encoder
+    and decoder are numbered or named apart, all that stand beside each other lose their first name.
+    """
+    if known in tensors:
+        return tensors
+    ends = [key for key in tensors if key.endswith(f".{known}")]
+    if len(ends) != 1:
+        return tensors
+    prefix = ends[0][: -len(known)]
+    parent = prefix[: prefix[:-1].rfind(".") + 1]  # of the part, in `model.encoder.`
+    part = prefix[len(parent) : -1]
+    if part in _PARTS:
+        inside = {key[len(parent) :] for key in tensors if key.startswith(parent)}
+        if any(key.split(".")[0] in _PARTS - {part} for key in inside):
+            return {
+                key[len(parent) :].split(".", 1)[1]: value
+                for key, value in tensors.items()
+                if key.startswith(parent) and key[len(parent) :].split(".")[0] in _PARTS
+            }
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _first_line(error: Exception) -> str:
@@ -110,16 +184,42 @@ def load(path: str | Path | None = None, num_classes: int | None = None) -> tupl
         num_classes: refuse a file with another number of classes.
     """
     path = bundled() if path is None else Path(path)
-    tensors, header = _read(path)
-    if "segm.weight" not in tensors or "depth.weight" not in tensors or "layer1.0.weight" not in tensors:
-        raise ValueError(f"{path}: not a joint network: no layer1, segm and depth tensors among its {len(tensors)}")
+    weights = read(path)
+    tensors = named_from(weights.tensors, "layer1.0.weight")
+    if lacking := [key for key in ("layer1.0.weight", "segm.weight", "depth.weight") if key not in tensors]:
+        raise ValueError(
+            f"{path}: not a joint network: no tensor {lacking[0]} among its {len(tensors)}, the first of which is "
+            f"{next(iter(tensors))}"
+        )
     found = tensors["segm.weight"].shape[0]
     if num_classes is not None and found != num_classes:
         raise ValueError(f"{path}: weights are for {found} classes, expected {num_classes}; choose other weights")
     module = JointNetwork(found, TASKS if "normal.weight" in tensors else TASKS[:2])
+    if weights.wrapped:  # the authors' files: their normals are (x, z, y)
+        heads = {key: value for key, value in tensors.items() if key.startswith("normal.") and len(value) == 3}
+        tensors = tensors | {key: value[[0, 2, 1]] for key, value in heads.items()}
     fill(module, tensors, path)
     metadata = {"num_classes": found, "tasks": list(module.tasks), "mean": list(MEAN), "std": list(STD)}
-    return module.eval(), metadata | _metadata(header, path)
+    return module.eval(), metadata | _checked(weights.metadata, path)
+
+
+def _checked(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The metadata; ValueError where a value that running a network depends on cannot be one."""
+    size, sets = metadata.get("input_size"), metadata.get("label_sets") or {}
+    numbers = {"focal": metadata.get("focal"), "temperature": metadata.get("temperature")}
+    if size is not None and not (
+        isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and 8 <= n <= 8192 for n in size)
+    ):
+        raise ValueError(f"{path}: its input_size is {size}; expected [height, width] in pixels")
+    for name, value in numbers.items():
+        if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise ValueError(f"{path}: its {name} is {value}; expected a number above 0")
+    if not isinstance(sets, dict) or not all(
+        isinstance(span, list) and len(span) == 2 and all(isinstance(n, int) and n >= 0 for n in span)
+        for span in sets.values()
+    ):
+        raise ValueError(f"{path}: its label_sets are {sets}; expected names with the first and last + 1 output")
+    return metadata
 
 
 def label_sets(count: int, metadata: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
