@@ -125,13 +125,21 @@ def open_images(source: Source) -> Sequence[LabelledImage]:
 
 def camera_of(source: Source, width: int, height: int) -> Camera:
     """The camera of a source's colour images of that size: as named, as its camera.yaml says, or else NYUv2's."""
-    from sequences.images.labelled_images import NYU_CAMERA, recorded_camera
+    from sequences.images.labelled_images import NYU_CAMERA
 
     if source.camera is not None:
         fx, fy, cx, cy = source.camera
         return Camera(width, height, fx, fy, cx, cy)
     recorded = recorded_camera(source.path)
     return NYU_CAMERA if recorded is None else recorded.resized(width, height)
+
+
+def recorded_camera(path: str | Path) -> Camera | None:
+    """The camera of the camera.yaml in a folder of labelled images, or beside a list of them; None without one."""
+    from sequences.recordings.folder import read_camera
+
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return read_camera(folder / "camera.yaml")[0] if (folder / "camera.yaml").is_file() else None
 
 
 def drawn(sets: Sequence[Sequence[Sample]], position: int, seed: int) -> Sample:

@@ -146,14 +146,6 @@ def relabelled(
     return Relabelled(images, folder, files, numbering(list(files.values()), classes, first_id))
 
 
-def recorded_camera(path: str | Path) -> Camera | None:
-    """The camera of the camera.yaml in a folder of labelled images, or beside a list of them; None without one."""
-    from sequences.recordings.folder import read_camera
-
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    return read_camera(folder / "camera.yaml")[0] if (folder / "camera.yaml").is_file() else None
-
-
 def _names(root: Path, split: str) -> list[str]:
     path = Path(split) if split.endswith(".txt") else root / f"{split}.txt"
     if not path.is_file():

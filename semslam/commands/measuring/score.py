@@ -69,9 +69,9 @@ def score(
 def _score_joint(source: Source, weights: str | None, engine: str | None, camera: Path | None) -> dict[str, Any]:
     """Score joint weights and print the tables."""
     from networks.inference.predictor import Predictor
-    from networks.training.data import open_images
+    from networks.training.data import open_images, recorded_camera
     from semslam.judging import network as scoring
-    from sequences.images.labelled_images import NYU_CAMERA, recorded_camera
+    from sequences.images.labelled_images import NYU_CAMERA
     from sequences.recordings.folder import read_camera
 
     outdoors = source.classes == "kitti6"

@@ -77,7 +77,7 @@ def open_semantic_nerf(
         sequence,
         label_paths=tuple(files.get(number) for number in sorted(color)),
         label_set=NERF_LABELS[labels],
-        read_labels=partial(images.read_labels, set_name=NERF_LABELS[labels]),
+        read_labels=partial(images.read_labels, classes=NERF_LABELS[labels]),
     )
 
 
