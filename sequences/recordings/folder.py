@@ -158,7 +158,6 @@ def _lines_with_gaps(path: Path, lines: list[tuple[int, list[str]]]) -> tuple[np
 
 def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000.0) -> Path:
     """Write a sequence as a plain folder: PNG colour, so nothing is lost; depth in steps of 1 / depth_scale m."""
-    import cv2
     import yaml
 
     path = Path(path)
@@ -171,12 +170,12 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
             (path / folder).mkdir(exist_ok=True)
     for frame in sequence:
         name = f"{frame.index:06d}.png"
-        _write(path / "color" / name, cv2.cvtColor(frame.color, cv2.COLOR_RGB2BGR))
+        write_image(path / "color" / name, frame.color)
         if frame.depth is not None:
             units = np.rint(frame.depth * depth_scale)
-            _write(path / "depth" / name, np.where(units < 65536, units, 0).astype(np.uint16))
+            write_image(path / "depth" / name, np.where(units < 65536, units, 0).astype(np.uint16))
         if frame.labels is not None:
-            _write(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
+            write_image(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
     camera = sequence.camera
     values = {key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
     fps = (len(sequence) - 1) / np.ptp(sequence.timestamps) if np.ptp(sequence.timestamps) > 0 else 30.0
@@ -187,9 +186,11 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
     return path
 
 
-def _write(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image, (H, W, 3) RGB or of one channel, as a PNG that is quick to write rather than small."""
     import cv2
 
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert ok
     path.write_bytes(data.tobytes())  # unlike imwrite, this says what is wrong with a full disk

@@ -32,7 +32,7 @@ CAMERA = Camera(640, 480, 528.0, 528.0, 320.0, 240.0)  # what ElasticFusion take
 FRAME_HEADER = struct.Struct("<qii")
 FPS = 30.0
 POSE_GAP = 0.1  # seconds
-JPEG_QUALITY = 98
+JPEG_QUALITY = 95
 
 
 def fits(path: Path) -> bool:
@@ -144,16 +144,23 @@ def write_klg(sequence: Sequence, path: str | Path) -> Path:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Colour at full resolution: a JPEG of the usual kind halves it.
+    how = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    how += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(struct.pack("<i", len(sequence)))
+        file.write(struct.pack("<i", 0))  # how many there are is known when they are written
+        written = 0
         for frame in sequence:
+            written += 1
             depth = np.zeros(sequence.camera.shape, "<u2") if frame.depth is None else millimetres(frame.depth)
             packed = zlib.compress(depth.tobytes(), 6)
             bgr = cv2.cvtColor(frame.color, cv2.COLOR_RGB2BGR)
-            jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+            jpeg = cv2.imencode(".jpg", bgr, how)[1].tobytes()
             file.write(FRAME_HEADER.pack(round(frame.timestamp * 1e6), len(packed), len(jpeg)))
             file.write(packed)
             file.write(jpeg)
+        file.seek(0)
+        file.write(struct.pack("<i", written))
     camera = sequence.camera
     values = {key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
     path.with_suffix(".yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

@@ -1,0 +1,114 @@
+"""Recordings written in the layouts of others: the plain folder, TUM RGB-D, Open3D, ElasticFusion's logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sequences.recordings.cameras.klg import millimetres, write_klg
+from sequences.recordings.folder import write_folder, write_image
+from sequences.selected import ReadableSequence
+from sequences.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+TUM_SCALE = 5000.0  # units a metre
+
+
+def write_tum_folder(sequence: Sequence, path: str | Path) -> Path:
+    """Write a sequence as TUM RGB-D, with ETH3D's calibration.txt, which says the camera. Labels are left out.
+
+    Depth in steps of 0.2 mm; beyond 13.1 m it becomes none.
+    """
+    path = Path(path)
+    (path / "rgb").mkdir(parents=True, exist_ok=True)
+    lists: dict[str, list[str]] = {"rgb": []}
+    if sequence.has_depth:
+        (path / "depth").mkdir(exist_ok=True)
+        lists["depth"] = []
+    poses = []
+    for frame in sequence:
+        name = f"{frame.timestamp:.6f}"
+        write_image(path / "rgb" / f"{name}.png", frame.color)
+        lists["rgb"].append(f"{name} rgb/{name}.png\n")
+        if frame.depth is not None:
+            units = np.rint(frame.depth * TUM_SCALE)
+            write_image(path / "depth" / f"{name}.png", np.where(units < 65536, units, 0).astype(np.uint16))
+            lists["depth"].append(f"{name} depth/{name}.png\n")
+        if frame.T_world_camera is not None:
+            poses.append(f"{name} {_tum_numbers(frame.T_world_camera)}\n")
+    for kind, lines in lists.items():
+        (path / f"{kind}.txt").write_text("# timestamp filename\n" + "".join(lines), encoding="ascii")
+    if poses:
+        (path / "groundtruth.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + "".join(poses), encoding="ascii")
+    camera = sequence.camera
+    (path / "calibration.txt").write_text(f"{camera.fx} {camera.fy} {camera.cx} {camera.cy}\n", encoding="ascii")
+    return path
+
+
+def write_open3d_folder(sequence: Sequence, path: str | Path) -> Path:
+    """Write a sequence as Open3D's reconstruction system reads it: depth in mm. Times and labels are left out."""
+    path = Path(path)
+    (path / "color").mkdir(parents=True, exist_ok=True)
+    if sequence.has_depth:
+        (path / "depth").mkdir(exist_ok=True)
+    log = []
+    for frame in sequence:
+        write_image(path / "color" / f"{frame.index:06d}.png", frame.color)
+        if frame.depth is not None:
+            write_image(path / "depth" / f"{frame.index:06d}.png", millimetres(frame.depth))
+        if frame.T_world_camera is not None:
+            rows = "".join(" ".join(f"{x:.10f}" for x in row) + "\n" for row in frame.T_world_camera)
+            log.append(f"{frame.index} {frame.index} {frame.index + 1}\n{rows}")
+    camera = sequence.camera
+    values = {"width": camera.width, "height": camera.height, "intrinsic_matrix": camera.K.T.ravel().tolist()}
+    (path / "camera_intrinsic.json").write_text(json.dumps(values, indent=1), encoding="ascii")
+    if log:
+        (path / "trajectory.log").write_text("".join(log), encoding="ascii")
+    return path
+
+
+WRITERS: dict[str, Callable[[Sequence, str | Path], Path]] = {
+    "folder": write_folder,
+    "tum": write_tum_folder,
+    "open3d": write_open3d_folder,
+    "klg": write_klg,
+}
+LEFT_OUT = {"folder": "", "tum": "labels", "open3d": "labels and times", "klg": "labels"}
+
+
+def convert(
+    sequence: Sequence, path: str | Path, kind: str | None = None, tell: Callable[[], object] = lambda: None
+) -> tuple[int, int]:
+    """Write a sequence as another kind, a key of WRITERS, told from the path where not given; (frames, skipped ones).
+
+    tell: called after every frame. ValueError where there is something at the path, or no frame can be read.
+    """
+    path = Path(path)
+    kind = ("klg" if path.suffix.lower() == ".klg" else "folder") if kind is None else kind
+    if kind not in WRITERS:
+        raise ValueError(f"cannot write a recording of kind '{kind}'; written are {', '.join(WRITERS)}")
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise ValueError(f"{path}: is there already; give another path, or remove it first")
+    if kind == "folder" and sequence.label_set not in (None, "nyu40"):
+        logger.warning("%s: the %s labels are left out; a plain folder holds nyu40", path, sequence.label_set)
+    elif LEFT_OUT[kind]:
+        logger.warning("%s: %s are left out, which this layout cannot hold", path, LEFT_OUT[kind])
+    frames = ReadableSequence(sequence, tell)
+    if kind == "folder" and sequence.label_set != "nyu40":
+        frames.label_set = None
+    WRITERS[kind](frames, path)
+    if not len(frames):
+        raise ValueError(f"{sequence.name}: none of its {frames.skipped} frames can be read")
+    return len(frames), frames.skipped
+
+
+def _tum_numbers(T: np.ndarray) -> str:
+    from scipy.spatial.transform import Rotation
+
+    numbers = (*T[:3, 3], *Rotation.from_matrix(T[:3, :3]).as_quat())
+    return " ".join(f"{number:.10f}" for number in numbers)

@@ -1,0 +1,110 @@
+"""Part of a recording: some of its frames, as if no others had been recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from semslam.frame import Frame
+from sequences.sequence import Mesh, Sequence
+
+
+def selected(sequence: Sequence, start: int = 0, frames: int | None = None, every: int = 1) -> Sequence:
+    """The sequence from frame `start` on, every so many-th frame of it, at most `frames` of them.
+
+    ValueError, which names the setting, where that leaves no frame.
+    """
+    if every < 1:
+        raise ValueError(f"`every` is {every}, expected 1 or more: every so many-th frame is taken")
+    if frames is not None and frames < 1:
+        raise ValueError(f"`frames` is {frames}, expected 1 or more")
+    if not 0 <= start < len(sequence):
+        raise ValueError(f"`start` is {start}, but {sequence.name} has frames 0..{len(sequence) - 1}")
+    indices = np.arange(start, len(sequence), every)[:frames]
+    return sequence if len(indices) == len(sequence) else SelectedSequence(sequence, indices)
+
+
+class SelectedSequence(Sequence):
+    """Frames of another sequence, numbered from 0. Only those that are asked for are read."""
+
+    def __init__(self, whole: Sequence, indices: np.ndarray) -> None:
+        """indices: (N,) increasing numbers of the whole sequence's frames."""
+        self.whole, self.indices = whole, indices
+        self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
+        self.has_depth = whole.has_depth
+        self.timestamps = whole.timestamps[indices]
+        self.poses = None if whole.poses is None else tuple(whole.poses[i] for i in indices)
+
+    def __getitem__(self, index: int) -> Frame:
+        return replace(self.whole[self._of_whole(index)], index=int(index))
+
+    @cached_property
+    def labelled_indices(self) -> list[int]:  # type: ignore[override]
+        labelled = set(self.whole.labelled_indices)
+        return [i for i, number in enumerate(self.indices) if number in labelled]
+
+    def mesh(self) -> Mesh | None:
+        return self.whole.mesh()
+
+    def missing_files(self) -> list[Path]:
+        return self.whole.missing_files()
+
+    def name_of(self, index: int) -> str:
+        return self.whole.name_of(self._of_whole(index))
+
+    def part_of(self, index: int) -> str:
+        return self.whole.part_of(self._of_whole(index))
+
+    def color_of(self, index: int) -> np.ndarray:
+        return self.whole.color_of(self._of_whole(index))
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        return self.whole.depth_of(self._of_whole(index))
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        return self.whole.labels_of(self._of_whole(index))
+
+    def _of_whole(self, index: int) -> int:
+        return int(self.indices[self._checked(index)])
+
+
+class ReadableSequence(Sequence):
+    """The frames of another sequence that can be read, numbered as they come; `skipped` counts the others.
+
+    What it says of times, poses and length is of the frames that came out of the last iteration: who writes a
+    recording learns them by writing it, without reading everything twice.
+    """
+
+    def __init__(self, whole: Sequence, tell: Callable[[], object] = lambda: None) -> None:
+        """tell: called after every frame of the whole sequence."""
+        self.whole, self._tell = whole, tell
+        self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
+        self.has_depth = whole.has_depth
+        self.skipped = 0
+        self._numbers: list[int] = []
+
+    def __iter__(self):
+        self._numbers, self.skipped = [], 0
+        for number in range(len(self.whole)):
+            frame = self.whole.readable(number)
+            self._tell()
+            if frame is None:
+                self.skipped += 1
+                continue
+            self._numbers.append(number)
+            yield replace(frame, index=len(self._numbers) - 1)
+
+    def __getitem__(self, index: int) -> Frame:
+        return replace(self.whole[self._numbers[self._checked(index)]], index=int(index))
+
+    @property
+    def timestamps(self) -> np.ndarray:  # type: ignore[override]
+        return self.whole.timestamps[self._numbers]
+
+    @property
+    def poses(self) -> tuple[np.ndarray | None, ...] | None:  # type: ignore[override]
+        return None if self.whole.poses is None else tuple(self.whole.poses[number] for number in self._numbers)

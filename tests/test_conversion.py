@@ -1,0 +1,84 @@
+"""Parts of recordings, and recordings written in other layouts: what comes back is what went in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from written_recordings import assert_like_the_room
+
+from sequences import open_sequence
+from sequences.conversion import WRITERS, convert
+from sequences.room.room import RoomSequence
+from sequences.selected import selected
+
+
+@pytest.fixture(scope="module")
+def room() -> RoomSequence:
+    return RoomSequence(frames=12, width=96, height=72)
+
+
+def test_a_part_of_a_sequence_is_its_frames_from_start_on(room):
+    part = selected(room, start=2, frames=3, every=4)
+    assert len(part) == 3 and part.mesh() is not None
+    for i, number in enumerate((2, 6, 10)):
+        assert part[i].index == i and part[i].timestamp == room[number].timestamp == part.timestamps[i]
+        assert np.array_equal(part[i].color, room[number].color) and np.array_equal(
+            part.depth_of(i), room[number].depth
+        )
+        assert np.array_equal(part.poses[i], room.poses[number])
+    assert [frame.index for frame in part] == [0, 1, 2] and part.labelled_indices == [0, 1, 2]
+    with pytest.raises(IndexError):
+        part[3]
+
+
+def test_a_part_of_a_part_is_a_part(room):
+    twice = selected(selected(room, start=1, every=2), start=1, every=2)
+    assert list(twice.timestamps) == list(selected(room, start=3, every=4).timestamps)
+    assert selected(room) is room
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"start": 12}, r"`start` is 12, but room has frames 0\.\.11"),
+        ({"start": -1}, "`start` is -1"),
+        ({"every": 0}, "`every` is 0"),
+        ({"frames": 0}, "`frames` is 0"),
+    ],
+)
+def test_a_choice_that_leaves_no_frame_names_the_setting(room, choice, message):
+    with pytest.raises(ValueError, match=message):
+        selected(room, **choice)
+
+
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_what_is_written_reads_back(room, tmp_path, kind):
+    path = tmp_path / ("room.klg" if kind == "klg" else "room")
+    told = []
+    assert convert(room, path, kind, lambda: told.append(1)) == (12, 0) and len(told) == 12
+    again = open_sequence(path)
+    np.testing.assert_allclose(
+        [again.camera.fx, again.camera.cx, again.camera.cy], [room.camera.fx, room.camera.cx, room.camera.cy]
+    )
+    assert_like_the_room(again, list(room))
+    if kind != "open3d":
+        np.testing.assert_allclose(again.timestamps, room.timestamps, atol=1e-6)
+
+
+def test_frames_that_cannot_be_read_are_left_out_and_counted(room, tmp_path):
+    convert(room, tmp_path / "a")
+    (tmp_path / "a" / "depth" / "000003.png").write_bytes(b"no image")
+    for kind in WRITERS:
+        path = tmp_path / f"{kind}.klg"
+        assert convert(open_sequence(tmp_path / "a"), path, kind) == (11, 1)
+        again = open_sequence(path)
+        assert len(again) == 11
+        np.testing.assert_allclose(again[3].T_world_camera, room[4].T_world_camera, atol=1e-6)
+
+
+def test_nothing_is_overwritten(room, tmp_path):
+    convert(selected(room, frames=2), tmp_path / "a")
+    with pytest.raises(ValueError, match="a: is there already"):
+        convert(room, tmp_path / "a")
+    with pytest.raises(ValueError, match="kind 'mp4'; written are folder, tum, open3d, klg"):
+        convert(room, tmp_path / "b", "mp4")
