@@ -8,7 +8,7 @@ import sys
 
 # each adds its command to the app; --help lists them in this order
 # isort: off
-from semslam.commands.mapping import reconstruct, doctor, relabel, refine, config  # noqa: F401
+from semslam.commands.mapping import reconstruct, doctor, relabel, refine, config, convert, batch  # noqa: F401
 from semslam.commands.looking import view, export  # noqa: F401
 from semslam.commands.measuring import evaluate, compare, score  # noqa: F401
 from semslam.commands.networks import predict, attend, train, label, calibrate  # noqa: F401
@@ -27,6 +27,10 @@ def main() -> None:
             raise
         message = with_flags(" ".join(str(error).split())) or type(error).__name__
         sys.stderr.write(f"semslam: {message}\n")
+        if type(error).__name__ == "UnknownKind":  # of sequences, which is slow to import
+            from sequences.devices import table
+
+            sys.stderr.write(table() + "\n")
         sys.exit(2)
 
 

@@ -28,7 +28,16 @@ from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_sc
 from sequences.room import room
 from sequences.sequence import CorruptFrame, ImageSequence, Mesh, Sequence
 
-__all__ = ["READERS", "CorruptFrame", "ImageSequence", "Mesh", "Reader", "Sequence", "open_sequence"]
+__all__ = [
+    "READERS",
+    "CorruptFrame",
+    "ImageSequence",
+    "Mesh",
+    "Reader",
+    "Sequence",
+    "UnknownKind",
+    "open_sequence",
+]
 
 
 class Reader(NamedTuple):
@@ -73,6 +82,10 @@ READERS: dict[str, Reader] = {
 }
 
 
+class UnknownKind(ValueError):
+    """A path that no reader knows; `sequences.devices.table()` says what to give for which device."""
+
+
 def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> Sequence:
     """Open a recording; its kind, a key of READERS, is told from what lies in the folder where not given.
 
@@ -107,5 +120,4 @@ def detect_kind(path: str | Path) -> str:
         raise FileNotFoundError(f"{path}: no such sequence; give a folder, a list file, or 'room' for the built-in one")
     if path.is_dir() and not any(path.iterdir()):
         raise ValueError(f"{path}: the folder is empty; a plain sequence holds {folder.LAYOUT}")
-    kinds = "; ".join(f"{kind}: {reader.layout}" for kind, reader in READERS.items())
-    raise ValueError(f"{path}: fits no known kind of sequence ({kinds}); name one with --kind")
+    raise UnknownKind(f"{path}: fits no known kind of sequence; name one with --kind ({', '.join(READERS)})")

@@ -14,6 +14,7 @@ from semslam.doctor import conventions
 from semslam.doctor.conventions import PLAUSIBLE_DEPTH
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
+from sequences.selected import selected
 
 FRAMES_READ = 100  # at most, evenly spread
 FRAMES_KEPT = 12  # of them, for statistics on pixels
@@ -29,13 +30,15 @@ class Finding:
     remedy: str
 
 
-def examine(path: str | Path, kind: str | None = None, **options: Any) -> list[Finding]:
-    """Open a recording and diagnose it; a recording that cannot be opened is the finding.
+def examine(
+    path: str | Path, kind: str | None = None, start: int = 0, frames: int | None = None, every: int = 1, **options: Any
+) -> list[Finding]:
+    """Open a recording and diagnose it, or part of it; a recording that cannot be opened is the finding.
 
-    options: of `sequences.open_sequence`.
+    start, frames, every: of `sequences.selected`. options: of `sequences.open_sequence`.
     """
     try:
-        sequence = open_sequence(path, kind, **options)
+        sequence = selected(open_sequence(path, kind, **options), start, frames, every)
     except ValueError as problem:
         return [Finding("error", str(problem), "the recording cannot be opened before this is put right")]
     return diagnose(sequence)

@@ -24,6 +24,10 @@ class RunConfig:
     kind: str | None = None  # layout of the sequence; null = found out
     camera: str | None = None  # camera.yaml that replaces what the sequence says of its camera
     depth_scale: float | None = None  # units per metre: of depth images, in place of what the sequence says
+    fov: float | None = None  # degrees: horizontal field of view of a camera that nothing describes
+    start: int = 0  # first frame of the sequence that is taken
+    frames: int | None = None  # most frames that are taken; null = all
+    every: int = 1  # frames: every so many-th one is taken
     poses: str = ""  # dataset | tracked | refined | predicted | predicted-refined | a file; empty = dataset, if there
     pose_weights: str | None = None  # weights of a pose network, for poses that are predicted or tracked
     hold_out: int | None = None  # frames: every n-th one is not fused but kept to judge the map by
@@ -36,8 +40,10 @@ class RunConfig:
     def open_sequence(self) -> Any:
         """The `sequences.Sequence` that the run is of."""
         from sequences import open_sequence
+        from sequences.selected import selected
 
-        return open_sequence(self.sequence, self.kind, camera=self.camera, depth_scale=self.depth_scale)
+        whole = open_sequence(self.sequence, self.kind, camera=self.camera, depth_scale=self.depth_scale, fov=self.fov)
+        return selected(whole, self.start, self.frames, self.every)
 
 
 def settings_of(

@@ -25,6 +25,12 @@ def reconstruct(
     kind: Annotated[str | None, setting("kind", "--kind", "Layout of the sequence; found out where not given.")] = None,
     camera: Annotated[str | None, setting("camera", "--camera", "camera.yaml, in place of the recording's.")] = None,
     depth_scale: Annotated[float | None, setting("depth_scale", "--depth-scale", "Depth units per metre.")] = None,
+    fov: Annotated[
+        float | None, setting("fov", "--fov", "Horizontal field of view, degrees, of an unknown camera.")
+    ] = None,
+    start: Annotated[int | None, setting("start", "--start", "First frame, from 0.")] = None,
+    frames: Annotated[int | None, setting("frames", "--frames", "At most so many frames.")] = None,
+    every: Annotated[int | None, setting("every", "--every", "Take every n-th frame.")] = None,
     depth: Annotated[str | None, setting("slam.perception.depth", "--depth", "sensor (default) | predicted")] = None,
     labels: Annotated[
         str | None, setting("slam.perception.labels", "--labels", "predicted (default) | truth | none")

@@ -1,0 +1,43 @@
+"""Frames decoded ahead of their use, in order and in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def read_ahead(
+    read: Callable[[int], T], indices: Iterable[int], ahead: int = 6, threads: int = 1
+) -> Iterator[tuple[int, T | Exception]]:
+    """(index, what `read` gives for it) in the order of `indices`; ValueError and OSError are given, not raised.
+
+    At most `ahead` results wait or are being read. Closing the iterator, or an exception in the loop over it, drops
+    what was not read yet. `threads`: more than one only where `read` is safe for threads, as all our readers are.
+    """
+    if ahead < 1 or threads < 1:
+        raise ValueError(f"ahead {ahead} and threads {threads} must be at least 1")
+
+    def attempt(index: int) -> T | Exception:
+        try:
+            return read(index)
+        except (ValueError, OSError) as problem:
+            return problem
+
+    numbers = iter(indices)
+    waiting: deque[tuple[int, Future]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="reader") as pool:
+        try:
+            waiting.extend((i, pool.submit(attempt, i)) for i in islice(numbers, ahead))
+            while waiting:
+                index, future = waiting.popleft()
+                result = future.result()
+                waiting.extend((i, pool.submit(attempt, i)) for i in islice(numbers, 1))
+                yield index, result
+        finally:
+            for _, future in waiting:
+                future.cancel()

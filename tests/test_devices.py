@@ -1,0 +1,30 @@
+"""What people are told of the formats is what there is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from sequences import READERS
+from sequences.devices import DEVICES, table
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def test_every_kind_has_a_device_and_every_device_a_kind():
+    assert {device.kind for device in DEVICES} == set(READERS)
+    assert {device.tried for device in DEVICES} == {"real", "written"}
+
+
+def test_the_readme_lists_the_devices():
+    rows = [f"| {d.name} | {d.sequence} | `{d.kind}` | {d.tried} |" for d in DEVICES]
+    assert [line for line in README.read_text().splitlines() if line in rows] == rows
+
+
+def test_a_folder_of_no_kind_is_answered_with_the_table(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    words = [sys.executable, "-m", "semslam.cli", "reconstruct", str(tmp_path), "--out", str(tmp_path / "run")]
+    told = subprocess.run(words, capture_output=True, text=True)
+    assert told.returncode == 2 and told.stderr.startswith(f"semslam: {tmp_path}: fits no known kind")
+    assert table() in told.stderr and "NAME.r3d" in told.stderr

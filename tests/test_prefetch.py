@@ -1,0 +1,59 @@
+"""Reading ahead: the order stays, memory is bounded, a reader that fails or is no longer wanted holds nothing up."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from sequences.prefetch import read_ahead
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_come_in_order_whatever_takes_longest(threads):
+    def read(index: int) -> int:
+        time.sleep(0.002 * (index % 3))
+        return index * index
+
+    assert list(read_ahead(read, range(20), threads=threads)) == [(i, i * i) for i in range(20)]
+
+
+def test_no_more_than_asked_for_is_read_ahead():
+    started = []
+    reading = read_ahead(lambda i: started.append(i), range(100), ahead=4)
+    for index, _ in reading:
+        time.sleep(0.005)
+        assert max(started) <= index + 4
+        if index == 20:
+            break
+    reading.close()
+    after = len(started)
+    time.sleep(0.02)
+    assert len(started) == after <= 25, "what is no longer wanted is not read"
+
+
+def test_a_frame_that_cannot_be_read_is_given_and_the_others_follow():
+    def read(index: int) -> int:
+        if index == 2:
+            raise ValueError("damaged")
+        return index
+
+    results = list(read_ahead(read, range(4)))
+    assert [r for _, r in results if not isinstance(r, Exception)] == [0, 1, 3] and str(results[2][1]) == "damaged"
+
+
+def test_a_programming_error_is_raised_and_ends_the_threads():
+    def read(index: int) -> int:
+        raise RuntimeError("bug")
+
+    with pytest.raises(RuntimeError, match="bug"):
+        list(read_ahead(read, range(4)))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
+def test_any_numbers_in_any_order():
+    assert [i for i, _ in read_ahead(lambda i: i, [5, 3, 9])] == [5, 3, 9]
+    assert list(read_ahead(lambda i: i, [])) == []
+    with pytest.raises(ValueError, match="ahead 0"):
+        list(read_ahead(lambda i: i, [1], ahead=0))
