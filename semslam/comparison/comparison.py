@@ -23,6 +23,9 @@ from semslam.runs.config import RunConfig, settings_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.run import Run
 
+PART = ("start", "frames", "every")  # of the sequence
+MAKING = ("classes", "config", "kind", "weights", "engine", *PART)  # options of the command that makes a run
+
 
 @dataclass(eq=False)
 class Comparison:
@@ -67,7 +70,7 @@ class Comparison:
         """What a person types to make this variant alone, and to judge it."""
         out = str(self.folder(variant))
         make = ["semslam", "reconstruct", self.path, "--out", out, *variant.options()]
-        make += self.settings.options("classes", "config", "kind", "weights", "engine")
+        make += self.settings.options(*MAKING)
         return shlex.join(make), shlex.join(["semslam", "evaluate", out, *self.settings.options("truth")])
 
     @property
@@ -76,7 +79,7 @@ class Comparison:
         words = ["semslam", "compare", self.path, "--out", str(self.out)]
         if len(self.variants) < len(variants_of(self.sequence)):
             words += ["--variants", ",".join(variant.name for variant in self.variants)]
-        words += self.settings.options("classes", "config", "kind", "weights", "engine", "truth")
+        words += self.settings.options(*MAKING, "truth")
         return shlex.join(words)
 
     def prepared(self, variant: Variant) -> Run | None:
@@ -101,7 +104,12 @@ def open_comparisons(
     found: list[Comparison] = []
     base = settings_of(settings.config)
     settings = replace(settings, weights=settings.weights or base.weights, engine=settings.engine or base.engine)
-    shared = {"kind": settings.kind or base.kind, "weights": settings.weights, "engine": settings.engine}
+    shared: dict[str, Any] = {
+        "kind": settings.kind or base.kind,
+        "weights": settings.weights,
+        "engine": settings.engine,
+    }
+    shared |= {name: getattr(settings, name) for name in PART if getattr(settings, name) is not None}
     base = configs.updated(base, shared | {"slam.perception.classes": settings.classes}, "compare")
     for path in paths:
         config = replace(base, sequence=path)

@@ -50,6 +50,9 @@ class Settings:
     weights: str | None = None
     engine: str | None = None
     truth: str = "auto"
+    start: int | None = None
+    frames: int | None = None
+    every: int | None = None
 
     def options(self, *names: str) -> list[str]:
         """Those of the options that were chosen, as typed."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Engine, Kind, Out, SettingsFile, Weights, app, interruptible, progress
+from semslam.commands.app import Engine, FrameCount, Kind, Out, SettingsFile, Weights, app, interruptible, progress
 
 
 @app.command()
@@ -20,6 +20,9 @@ def compare(
     ] = None,
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40, which is scored as nyu13 too")] = "nyu40",
     kind: Kind = None,
+    start: Annotated[int | None, typer.Option("--start", help="First frame, from 0.")] = None,
+    frames: FrameCount = None,
+    every: Annotated[int | None, typer.Option("--every", help="Take every n-th frame.")] = None,
     config: SettingsFile = None,
     weights: Weights = None,
     engine: Engine = None,
@@ -35,7 +38,7 @@ def compare(
     from semslam.comparison.variants import Settings
     from semslam.runs.folder import write_json
 
-    settings = Settings(classes, config, kind, weights, engine, truth)
+    settings = Settings(classes, config, kind, weights, engine, truth, start, frames, every)
     comparisons = open_comparisons(sequences, out, settings, variants)
     for comparison in comparisons:
         for variant in comparison.variants:
