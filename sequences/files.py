@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -218,3 +219,17 @@ def is_zip(path: Path, *endings: str) -> bool:
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
     return all(any(name.endswith(ending) for name in names) for ending in endings)
+
+
+def first_readable(read: Callable[[Any], np.ndarray], names: Iterable[Any]) -> np.ndarray:
+    """What `read` gives for the first name that it can read, of the first 20: one damaged file decides nothing."""
+    problem: CorruptFrame | None = None
+    for name in islice(names, 20):
+        try:
+            return read(name)
+        except CorruptFrame as found:
+            problem = problem or found
+            if not found.broken_file:  # of a wrong kind, and so are the others
+                break
+    assert problem is not None, "there are names"
+    raise ValueError(str(problem))

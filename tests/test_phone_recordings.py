@@ -268,5 +268,7 @@ def test_arkitscenes_pairs_by_time_and_inverts_the_trajectory(frames, tmp_path):
     put(path / "lowres_wide.traj", "\n".join(lines))
     assert_like_the_room(open_sequence(path), frames, color=0.1)
     (path / "lowres_wide_intrinsics" / "47333462_100.000.pincam").write_text("one two")
-    with pytest.raises(ValueError, match=r"\.pincam: expected width height"):
-        open_sequence(path)
+    sequence = open_sequence(path)
+    assert sequence[1].depth is not None
+    with pytest.raises(CorruptFrame, match=r"\.pincam: expected width height"):
+        sequence[0]

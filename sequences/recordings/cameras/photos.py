@@ -9,6 +9,7 @@ import numpy as np
 
 from semslam import images
 from semslam.camera import Camera
+from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import exif_focal, given_camera
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.folder import images_by_name
@@ -29,7 +30,7 @@ def open_photos(path: str | Path, *, camera: Camera | None = None, fov: float | 
     """Open a folder of images in the order of their numbers, 30 a second; there is no depth."""
     path = Path(path)
     files = list(images_by_name(path).values())
-    height, width = images.read_color(files[0]).shape[:2]
+    height, width = first_readable(images.read_color, files).shape[:2]
     return DecodedSequence(
         name=path.resolve().name,
         rig=Rig(given_camera(path, width, height, camera, fov, exif_focal(files[0], width))),

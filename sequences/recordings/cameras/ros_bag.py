@@ -128,6 +128,10 @@ def opened(path: Path) -> Iterator[Any]:
         ) from None
     try:
         yield reader
+    except Exception as problem:
+        if not type(problem).__module__.startswith("rosbags"):
+            raise
+        raise ValueError(f"{path}: a message cannot be read; the bag is damaged ({problem})") from None
     finally:
         reader.close()
 

@@ -13,6 +13,7 @@ import numpy as np
 from semslam import images, poses
 from semslam.camera import Camera
 from semslam.trajectory import read_kitti
+from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.outdoor_depth import lidar_depth, read_scan, stereo_depth
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
@@ -41,7 +42,7 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
     numbers = [_number(file) for file in files.values()]
     matrices = _calibration(path / "calib.txt")
     P = _projection(path, matrices, left)
-    height, width = images.read_color(next(iter(files.values()))).shape[:2]
+    height, width = first_readable(images.read_color, files.values()).shape[:2]
     recorded = camera_of_matrix(width, height, P)
     # P = K [I | t]: this camera sees a point of camera 0 shifted by t.
     T_camera_0 = poses.from_rotation_translation(np.eye(3), np.linalg.solve(P[:, :3], P[:, 3]))

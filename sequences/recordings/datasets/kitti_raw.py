@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from semslam import images, poses
 from semslam.camera import Camera
+from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.outdoor_depth import lidar_depth, read_scan, stereo_depth
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
@@ -42,7 +43,7 @@ def open_kitti_raw(path: str | Path, *, camera: Camera | None = None) -> Decoded
         raise ValueError(f"{path}: image_{eye}/data holds no images; expected {LAYOUT}")
     cameras = _calibration(path, "calib_cam_to_cam.txt")
     P = _matrix(cameras, f"P_rect_{eye}", (3, 4), path)
-    height, width = images.read_color(next(iter(files.values()))).shape[:2]
+    height, width = first_readable(images.read_color, files.values()).shape[:2]
     recorded = camera_of_matrix(width, height, P)
     T_camera_0 = poses.from_rotation_translation(np.eye(3), np.linalg.solve(P[:, :3], P[:, 3]))
     T_0_reference = poses.from_rotation_translation(_matrix(cameras, "R_rect_00", (3, 3), path), np.zeros(3))

@@ -17,6 +17,7 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from semslam.trajectory import read_kitti
+from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import camera_of_numbers
 from sequences.sequence import ImageSequence
 
@@ -58,7 +59,7 @@ def open_semantic_nerf(
     path = Path(path)
     color = _numbered(path / "rgb", r"rgb_(\d+)\.(?:png|jpg)$")
     if camera is None and color:
-        height, width = images.read_color(next(iter(color.values()))).shape[:2]
+        height, width = first_readable(images.read_color, color.values()).shape[:2]
         camera = Camera(width, height, width / 2, width / 2, (width - 1) / 2, (height - 1) / 2)
     labels = next((name for name in NERF_LABELS if (path / name).is_dir()), None)
     sequence = _opened(

@@ -9,7 +9,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.trajectory import read_pose_folder
-from sequences.files import Folder
+from sequences.files import Folder, first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
@@ -36,11 +36,11 @@ def open_scannet_folder(
         raise ValueError(f"{path / 'color'}: holds no images; expected {LAYOUT}")
     numbers = sorted(color)
     files = Folder(path)
-    height, width = files.image(f"color/{color[numbers[0]].name}").shape[:2]
+    height, width = first_readable(files.image, (f"color/{color[n].name}" for n in numbers)).shape[:2]
     recorded = _camera(path, "color", width, height)
     rig = Rig(recorded if camera is None else camera)
     if depth:
-        first = files.units(f"depth/{next(iter(depth.values())).name}")
+        first = first_readable(files.depth, (f"depth/{file.name}" for file in depth.values()))
         depth_camera = recorded.resized(first.shape[1], first.shape[0])
         if _matrix_file(path, "depth") is not None:
             depth_camera = _camera(path, "depth", first.shape[1], first.shape[0])

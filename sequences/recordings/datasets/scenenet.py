@@ -18,7 +18,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from sequences.files import Folder
+from sequences.files import Folder, first_readable
 from sequences.recordings.decoded import DecodedSequence, Images, Rig, z_of_ray
 from sequences.recordings.folder import images_by_name
 
@@ -40,7 +40,7 @@ def open_scenenet(path: str | Path, *, camera: Camera | None = None) -> DecodedS
     if not color:
         raise ValueError(f"{path / 'photo'}: holds no images; expected {LAYOUT}")
     numbers = sorted(color)
-    height, width = files.image(color[numbers[0]]).shape[:2]
+    height, width = first_readable(files.image, (color[n] for n in numbers)).shape[:2]
     if camera is None:
         fx, fy = width / 2 / math.tan(WIDTH_ANGLE / 2), height / 2 / math.tan(HEIGHT_ANGLE / 2)
         camera = Camera(width, height, fx, fy, width / 2, height / 2)

@@ -14,9 +14,10 @@ from scipy.spatial.transform import Rotation
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
 from sequences.clock import poses_at
-from sequences.files import Folder
+from sequences.files import Folder, first_readable
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
 
@@ -45,15 +46,15 @@ def open_arkitscenes(
     if len(of_color) == 0:
         raise ValueError(f"{folder}: no image of {top}/ has one of lowres_depth/ of the same time; expected {LAYOUT}")
     times = color_times[of_color]
-    height, width = files.image(f"{top}/{color[of_color[0]]}").shape[:2]
-    own = [None] * len(times) if camera is not None else _cameras(folder / f"{top}_intrinsics", times)
-    first = camera if camera is not None else next((c for c in own if c is not None), None)
+    height, width = first_readable(files.image, (f"{top}/{color[i]}" for i in of_color)).shape[:2]
+    own: list = [None] * len(times) if camera is not None else _cameras(folder / f"{top}_intrinsics", times)
+    first = camera or next((c for c in own if isinstance(c, Camera)), None)
     if first is None:
         raise ValueError(
             f"{folder / f'{top}_intrinsics'}: holds no .pincam of the images' times; add it or give --camera"
         )
     first = first.resized(width, height)
-    shape = files.units(f"lowres_depth/{depth[of_depth[0]]}").shape
+    shape = first_readable(files.units, (f"lowres_depth/{depth[i]}" for i in of_depth)).shape
     traj = next((p / "lowres_wide.traj" for p in (folder, path) if (p / "lowres_wide.traj").is_file()), None)
     truth = None if traj is None else read_traj(traj)
     return DecodedSequence(
@@ -64,7 +65,7 @@ def open_arkitscenes(
             _read,
             files,
             [(f"{top}/{color[i]}", depth[k]) for i, k in zip(of_color, of_depth)],
-            [None if c is None else c.resized(width, height) for c in own],
+            [c.resized(width, height) if isinstance(c, Camera) else c for c in own],
             depth_scale or 1000.0,
         ),
         poses=None if truth is None else poses_at(truth, times, POSE_GAP),
@@ -79,13 +80,20 @@ def _frames_folder(path: Path) -> Path:
 
 
 def _read(
-    files: Folder, names: list[tuple[str, str]], cameras: list[Camera | None], depth_scale: float, index: int
+    files: Folder,
+    names: list[tuple[str, str]],
+    cameras: list[Camera | CorruptFrame | None],
+    depth_scale: float,
+    index: int,
 ) -> Images:
     color, depth_name = names[index]
+    camera = cameras[index]
+    if isinstance(camera, CorruptFrame):
+        raise camera
     depth = files.depth(f"lowres_depth/{depth_name}", depth_scale)
     if (files.path / "confidence" / depth_name).is_file():
         depth = arkit.trusted(depth, files.units(f"confidence/{depth_name}"))
-    return Images(files.image(color), depth, camera=cameras[index])
+    return Images(files.image(color), depth, camera=camera)
 
 
 def _timed(folder: Path, suffix: str) -> tuple[np.ndarray, list[str]]:
@@ -100,22 +108,22 @@ def _timed(folder: Path, suffix: str) -> tuple[np.ndarray, list[str]]:
     return np.array([time for time, _ in entries]), [name for _, name in entries]
 
 
-def _cameras(folder: Path, times: np.ndarray) -> list[Camera | None]:
-    """The camera of each time; None where no .pincam lies within a rounding of it."""
+def _cameras(folder: Path, times: np.ndarray) -> list[Camera | CorruptFrame | None]:
+    """The camera of each time, or what is wrong with its file; None where no .pincam lies within a rounding of it."""
     there, names = _timed(folder, ".pincam") if folder.is_dir() else (np.zeros(0), [])
-    found: list[Camera | None] = [None] * len(times)
+    found: list[Camera | CorruptFrame | None] = [None] * len(times)
     if names:
         for i, k in zip(*associate(times, there, PAIR)):
             found[i] = _pincam(folder / names[k])
     return found
 
 
-def _pincam(file: Path) -> Camera:
+def _pincam(file: Path) -> Camera | CorruptFrame:
     try:
         width, height, fx, fy, cx, cy = (float(word) for word in file.read_text(encoding="utf-8").split())
         return Camera(int(width), int(height), fx, fy, cx, cy)
-    except ValueError as problem:
-        raise ValueError(f"{file}: expected width height fx fy cx cy ({problem})") from None
+    except (ValueError, OSError, OverflowError) as problem:
+        return CorruptFrame(f"{file}: expected width height fx fy cx cy ({problem})", broken_file=True)
 
 
 def read_traj(path: Path) -> Trajectory:

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
-from sequences.files import Files, is_zip, open_files
+from sequences.files import Files, first_readable, is_zip, open_files
 from sequences.recordings.cameras.given_camera import camera_of_numbers
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
@@ -54,12 +55,14 @@ def open_polycam(
     depths = files.under(f"{root}depth", (".png", ".npy", ".tiff"))
     confidences = files.under(f"{root}confidence", (".png",))
     names.sort(key=int)
-    height, width = files.image(colors[names[0]]).shape[:2]
+    height, width = first_readable(files.image, (colors[name] for name in names)).shape[:2]
     own = [_camera(files, cameras[name]) for name in names]
-    first = own[0][0] if camera is None else camera
+    first = camera or next((found for found, _ in own if isinstance(found, Camera)), None)
+    if first is None:
+        raise ValueError(str(own[0][0]))
     rig = Rig(first.resized(width, height))
     if depths:
-        shape = files.depth(next(iter(depths.values()))).shape
+        shape = first_readable(files.depth, depths.values()).shape
         rig = Rig(rig.color, rig.color.resized(shape[1], shape[0]))
     return DecodedSequence(
         name=path.stem,
@@ -83,21 +86,24 @@ def _keyframes(path: Path) -> Path:
 def _read(
     files: Files,
     names: list[tuple[str, str | None, str | None]],
-    cameras: list[Camera] | None,
+    cameras: list[Camera | CorruptFrame] | None,
     depth_scale: float,
     index: int,
 ) -> Images:
     color_name, depth_name, confidence_name = names[index]
+    camera = None if cameras is None else cameras[index]
+    if isinstance(camera, CorruptFrame):
+        raise camera
     color = files.image(color_name)
     depth = None if depth_name is None else files.depth(depth_name, depth_scale)
     if depth is not None and confidence_name is not None:
         depth = arkit.trusted(depth, files.units(confidence_name), LEAST_CONFIDENCE)
     height, width = color.shape[:2]
-    return Images(color, depth, camera=None if cameras is None else cameras[index].resized(width, height))
+    return Images(color, depth, camera=None if camera is None else camera.resized(width, height))
 
 
-def _camera(files: Files, name: str) -> tuple[Camera, np.ndarray | None]:
-    """The camera and T_world_camera of a camera file."""
+def _camera(files: Files, name: str) -> tuple[Camera | CorruptFrame, np.ndarray | None]:
+    """The camera and T_world_camera of a camera file; what is wrong with it in place of the camera."""
     try:
         values = json.loads(files.read(name))
         size = int(values["width"]), int(values["height"])
@@ -105,7 +111,6 @@ def _camera(files: Files, name: str) -> tuple[Camera, np.ndarray | None]:
         T = np.eye(4)
         T[:3] = [[float(values[f"t_{row}{column}"]) for column in range(4)] for row in range(3)]
     except (KeyError, TypeError, ValueError, RecursionError) as problem:
-        raise ValueError(
-            f"{files.where(name)}: expected Polycam's width, height, fx .. cy and t_00 .. t_23 ({problem!r})"
-        ) from None
+        expected = "expected Polycam's width, height, fx .. cy and t_00 .. t_23"
+        return CorruptFrame(f"{files.where(name)}: {expected} ({problem!r})", broken_file=True), None
     return camera, arkit.camera_to_world(T)

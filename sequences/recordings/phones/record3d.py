@@ -19,7 +19,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
-from sequences.files import Files, is_zip, open_files
+from sequences.files import Files, first_readable, is_zip, open_files
 from sequences.recordings.cameras.given_camera import camera_of_numbers
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
@@ -62,7 +62,7 @@ def open_record3d(path: str | Path, *, camera: Camera | None = None) -> DecodedS
     if not names:
         raise ValueError(f"{path}: holds no images; expected {LAYOUT}")
     numbers = [int(name) for name in names]
-    height, width = files.image(colors[names[0]]).shape[:2]
+    height, width = first_readable(files.image, (colors[name] for name in names)).shape[:2]
     cameras = _cameras(metadata, where, numbers, width, height)
     rig_camera = cameras[0] if camera is None else camera.resized(width, height)
     recording = _Recording(files, root, exported, None, [rig_camera] if camera is not None else cameras)
@@ -73,7 +73,7 @@ def open_record3d(path: str | Path, *, camera: Camera | None = None) -> DecodedS
     shape = recording.depth_shape
     if shape is None:
         depths = files.under(f"{root}depth", DEPTH_SUFFIXES)
-        shape = files.depth(next(iter(depths.values()))).shape if depths else None  # type: ignore[assignment]
+        shape = first_readable(files.depth, depths.values()).shape if depths else None  # type: ignore[assignment]
     poses = _poses(metadata, numbers)
     return DecodedSequence(
         name=path.stem,

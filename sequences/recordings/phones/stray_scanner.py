@@ -15,7 +15,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
-from sequences.files import Folder
+from sequences.files import Folder, first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix, camera_of_numbers
 from sequences.recordings.cameras.video_file import VideoFile
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
@@ -43,7 +43,7 @@ def open_stray_scanner(
     depth_of = {int(name): f"depth/{file.name}" for name, file in depth.items() if name.isdigit()}
     rig = Rig(shared if camera is None else camera)
     if depth_of:
-        shape = files.depth(next(iter(depth_of.values()))).shape
+        shape = first_readable(files.depth, depth_of.values()).shape
         rig = Rig(rig.color, rig.color.resized(shape[1], shape[0]))
     size = video.width, video.height
     own = [None if row is None or camera is not None else camera_of_numbers(*size, row) for row in intrinsics]
