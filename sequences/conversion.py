@@ -78,7 +78,6 @@ WRITERS: dict[str, Callable[[Sequence, str | Path], Path]] = {
     "open3d": write_open3d_folder,
     "klg": write_klg,
 }
-LEFT_OUT = {"folder": "", "tum": "labels", "open3d": "labels and times", "klg": "labels"}
 
 
 def convert(
@@ -96,8 +95,8 @@ def convert(
         raise ValueError(f"{path}: is there already; give another path, or remove it first")
     if kind == "folder" and sequence.label_set not in (None, "nyu40"):
         logger.warning("%s: the %s labels are left out; a plain folder holds nyu40", path, sequence.label_set)
-    elif LEFT_OUT[kind]:
-        logger.warning("%s: %s are left out, which this layout cannot hold", path, LEFT_OUT[kind])
+    elif kind != "folder" and sequence.has_labels:
+        logger.warning("%s: the labels are left out, which this layout cannot hold", path)
     frames = ReadableSequence(sequence, tell)
     if kind == "folder" and sequence.label_set != "nyu40":
         frames.label_set = None
