@@ -42,6 +42,15 @@ def test_every_module_gets_a_page_and_says_what_it_is_for(build):
     assert not [name for name in names if not (import_module(name).__doc__ or "").strip()]
 
 
+def test_the_readme_names_every_command():
+    from typer.main import get_command
+
+    from semslam.cli import app
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not [name for name in get_command(app).commands if f"semslam {name}" not in text]
+
+
 @pytest.mark.slow
 def test_the_example_in_the_readme_runs(capsys):
     example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
