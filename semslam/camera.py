@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+DISTORTIONS = (4, 5, 8, 12, 14)  # how many coefficients OpenCV's models have
+LARGEST = 32766  # pixels; OpenCV's remapping counts them in 16 bits
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -17,7 +20,7 @@ class Camera:
     fy: float  # pixels
     cx: float  # pixels
     cy: float  # pixels
-    distortion: tuple[float, ...] | None = None  # OpenCV's k1 k2 p1 p2 k3; None = already undistorted
+    distortion: tuple[float, ...] | None = None  # OpenCV's k1 k2 p1 p2 [k3 ...]; None = already undistorted
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -27,6 +30,16 @@ class Camera:
             raise ValueError(
                 f"camera has fx {self.fx}, fy {self.fy}, cx {self.cx}, cy {self.cy}; the focal lengths must be "
                 f"positive pixels (a data set with negative fy has its y axis mirrored by its reader)"
+            )
+
+        if self.width > LARGEST or self.height > LARGEST:
+            raise ValueError(f"camera is {self.width}x{self.height}; expected at most {LARGEST} pixels each way")
+        if self.distortion is not None and (
+            len(self.distortion) not in DISTORTIONS or not np.all(np.isfinite(self.distortion))
+        ):
+            raise ValueError(
+                f"camera has {len(self.distortion)} distortion coefficients {self.distortion}; expected OpenCV's "
+                f"k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [tx ty]]]]: {', '.join(map(str, DISTORTIONS))} finite numbers"
             )
 
     @property

@@ -298,11 +298,19 @@ def _size_by_pillow(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-def natural_key(path: Path) -> list[tuple[int, int | str]]:
-    """Sorts names as people do: frame2 before frame10."""
-    # not \d, which is true of digits of other scripts, superscripts among them
-    parts = re.split(r"([0-9]+)", path.name)
-    return [(0, int(part)) if part[0] in "0123456789" else (1, part) for part in parts if part]
+def natural_key(path: Path) -> list[tuple[int, float | str]]:
+    """Sorts names as people do: frame2 before frame10, and 9.5 before 10.25 where the name is a time."""
+
+    def key(part: str) -> tuple[int, float | str]:
+        if not re.fullmatch(_NUMBER, part):
+            return 1, part
+        return 0, float(part) if "." in part else int(part)  # integers may have more digits than a float keeps
+
+    return [key(part) for part in re.split(_NUMBER, path.name) if part]
+
+
+# A decimal number that is the whole name, or has the digits of a time since 1970; else digits alone: part1.10 counts.
+_NUMBER = re.compile(r"(^[0-9]+\.[0-9]+(?=$|\.[A-Za-z])|(?<![0-9.])[0-9]{9,}\.[0-9]+(?![0-9.]*[0-9])|[0-9]+)")
 
 
 def undistorting(

@@ -1,28 +1,35 @@
 """Trajectories and their files: TUM, KITTI, EuRoC, Open3D, ScanNet and 7-Scenes, ElasticFusion.
 
-In memory a trajectory is camera-to-world, whatever the file's basis. Files that carry no time count frames;
-`fps` turns the count into seconds, and fps=1 leaves the frame numbers as they are.
+In memory a trajectory is camera-to-world, whatever the file's basis. Files that carry no times give a trajectory whose
+`clock` says so, unless `fps` is given; `sequences.pose_pairing` finds out which frames its poses belong to.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from semslam import poses
 
+Clock = Literal["seconds", "numbers", "lines"]
+MISSING_POSES_ALLOWED = 0.5  # of the frames
+
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """Where the camera was, and when. Timestamps increase strictly."""
 
-    timestamps: np.ndarray  # (N,) float64 seconds
+    timestamps: np.ndarray  # (N,) float64 seconds, or what the clock says
     T_world_camera: np.ndarray  # (N, 4, 4) float64
+    clock: Clock = "seconds"  # what timestamps count: frame numbers that the file carries, or its poses from 0
+    lines: int | None = None  # of clock "lines": how many frames the file counts, those without a pose included
 
     def __post_init__(self) -> None:
         if self.T_world_camera.shape != (len(self.timestamps), 4, 4):
@@ -70,7 +77,7 @@ class Trajectory:
 
     def selected(self, keep: np.ndarray) -> Trajectory:
         """The poses that a mask or an increasing index array keeps."""
-        return Trajectory(self.timestamps[keep], self.T_world_camera[keep])
+        return replace(self, timestamps=self.timestamps[keep], T_world_camera=self.T_world_camera[keep])
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +141,7 @@ def write_tum(path: str | Path, trajectory: Trajectory) -> None:
     Path(path).write_text("".join(lines), encoding="ascii")
 
 
-def read_tum(path: str | Path, fps: float = 30.0) -> Trajectory:
+def read_tum(path: str | Path, fps: float | None = None) -> Trajectory:
     """TUM lines, also ElasticFusion's and ICL-NUIM's .freiburg: seconds, position, quaternion xyzw.
 
     ICL-NUIM's file counts frames where the time should be; they stay as they are. `fps` is not used.
@@ -143,7 +150,21 @@ def read_tum(path: str | Path, fps: float = 30.0) -> Trajectory:
     return _from_rows(path, list(_numbers(path, (8,), "TUM: timestamp tx ty tz qx qy qz qw")), 1.0, [4, 5, 6, 7])
 
 
-def read_euroc(path: str | Path, fps: float = 30.0) -> Trajectory:
+def read_tum_lines(path: str | Path) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """(timestamps (N,), poses) of TUM lines; a line of NaN is a frame without a pose. ValueError where most are."""
+    path = Path(path)
+    rows = list(_numbers(path, (8,), "timestamp tx ty tz qx qy qz qw", finite=False))
+    finite = [bool(np.all(np.isfinite(row))) for _, row in rows]
+    _check_gaps(path, rows, finite)
+    for line, row in rows:
+        if not np.isfinite(row[0]):
+            raise ValueError(f"{path}:{line}: NaN for a time; a frame without a pose still has one")
+    trajectory = _from_rows(path, [row for row, there in zip(rows, finite) if there], 1.0, [4, 5, 6, 7])
+    T = iter(trajectory.T_world_camera)
+    return np.array([row[0] for _, row in rows]), [next(T) if there else None for there in finite]
+
+
+def read_euroc(path: str | Path, fps: float | None = None) -> Trajectory:
     """EuRoC csv: nanoseconds, position, quaternion wxyz, further columns ignored. `fps` is not used.
 
     EuRoC's poses are those of the body (the IMU): multiply by T_body_camera for a camera's.
@@ -157,7 +178,7 @@ def read_euroc(path: str | Path, fps: float = 30.0) -> Trajectory:
 _T_ROBOT_CAMERA = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 
 
-def read_elasticfusion_csv(path: str | Path, fps: float = 30.0) -> Trajectory:
+def read_elasticfusion_csv(path: str | Path, fps: float | None = None) -> Trajectory:
     """ElasticFusion's -p file: microseconds,x,y,z,qx,qy,qz,qw in iSAM's basis (x forward, z up). `fps` is not used.
 
     Both world and camera are expressed in that basis, so a pose T becomes M^-1 T M.
@@ -168,27 +189,57 @@ def read_elasticfusion_csv(path: str | Path, fps: float = 30.0) -> Trajectory:
     return Trajectory(robot.timestamps, _T_ROBOT_CAMERA.T @ robot.T_world_camera @ _T_ROBOT_CAMERA)
 
 
-def read_kitti(path: str | Path, fps: float = 10.0) -> Trajectory:
-    """One pose a line, 12 numbers (3x4 row-major) or 16 (4x4, as Replica's traj.txt), one line a frame."""
+def read_kitti(path: str | Path, fps: float | None = None) -> Trajectory:
+    """One pose a line, 12 numbers (3x4 row-major) or 16 (4x4, as Replica's traj.txt), one line a frame.
+
+    A line with NaN is a frame without a pose: it counts, so that the lines after it stay those of their frames.
+    """
     path = Path(path)
-    rows = list(_numbers(path, (12, 16), "KITTI: 12 numbers (3x4 camera to world), or 16 (4x4)"))
-    matrices = [(line, i, _matrix(path, line, numbers)) for i, (line, numbers) in enumerate(rows)]
+    rows = list(_numbers(path, (12, 16), "KITTI: 12 numbers (3x4 camera to world), or 16 (4x4)", finite=False))
+    finite = [bool(np.all(np.isfinite(numbers))) for _, numbers in rows]
+    _check_gaps(path, rows, finite)
+    matrices = [(line, i, _matrix(path, line, numbers)) for i, (line, numbers) in enumerate(rows) if finite[i]]
+    return _from_matrices(path, matrices, fps, len(rows))
+
+
+def read_icl_sim(path: str | Path, fps: float | None = None) -> Trajectory:
+    """ICL-NUIM's .gt.sim: three lines of four numbers a pose, in ICL's own basis (y up: left-handed)."""
+    path = Path(path)
+    lines = list(_numbers(path, (4,), "3 lines of 4 numbers a pose"))
+    matrices = [
+        (block[0][0], number, _matrix(path, block[0][0], np.concatenate([row for _, row in block])))
+        for number, block in enumerate(_blocks(path, lines, 3))
+    ]
+    return _from_matrices(path, matrices, fps, len(matrices))
+
+
+def read_open3d_log(path: str | Path, fps: float | None = None) -> Trajectory:
+    """Open3D's and Redwood's .log: a line of three integers, then the 4x4 camera-to-world matrix.
+
+    The first integer is the frame's number; where all are the same, the file carries none and its poses are counted.
+    """
+    path = Path(path)
+    lines = list(_numbers(path, (3, 4), "a line of 3 integers, then 4 lines of 4 numbers a pose"))
+    matrices: list[tuple[int, int, np.ndarray]] = []
+    for block in _blocks(path, lines, 5):
+        (line, heading), rows = block[0], block[1:]
+        for (at, numbers), expected in zip(block, (3, 4, 4, 4, 4)):
+            if len(numbers) != expected:
+                raise ValueError(f"{path}:{at}: {len(numbers)} numbers, expected {expected}")
+        if heading[0] != int(heading[0]):
+            raise ValueError(f"{path}:{line}: frame number {heading[0]}, expected an integer")
+        matrices.append((line, int(heading[0]), _matrix(path, line, np.concatenate([row for _, row in rows]))))
+    numbers_of = [number for _, number, _ in matrices]
+    if len(matrices) > 1 and len(set(numbers_of)) == 1:
+        return _from_matrices(path, [(line, i, T) for i, (line, _, T) in enumerate(matrices)], fps, len(matrices))
+    matrices.sort(key=lambda entry: entry[1])
+    for (_, one, _), (line, other, _) in pairwise(matrices):
+        if one == other:
+            raise ValueError(f"{path}:{line}: a second pose of frame {other}; remove one of the two")
     return _from_matrices(path, matrices, fps)
 
 
-def read_icl_sim(path: str | Path, fps: float = 30.0) -> Trajectory:
-    """ICL-NUIM's .gt.sim: three lines of four numbers a pose, in ICL's own basis (y up: left-handed)."""
-    path = Path(path)
-    return _from_matrices(path, _stacked_matrices(path, rows=3, heading=False), fps)
-
-
-def read_open3d_log(path: str | Path, fps: float = 30.0) -> Trajectory:
-    """Open3D's and Redwood's .log: a line of three integers, then the 4x4 camera-to-world matrix."""
-    path = Path(path)
-    return _from_matrices(path, _stacked_matrices(path, rows=4, heading=True), fps)
-
-
-def read_pose_folder(path: str | Path, fps: float = 30.0) -> Trajectory:
+def read_pose_folder(path: str | Path, fps: float | None = None) -> Trajectory:
     """A folder of 4x4 text files, one a frame: ScanNet's pose/12.txt, 7-Scenes' frame-000012.pose.txt.
 
     The frame number comes from the name. A matrix with -inf or NaN (ScanNet's mark of a lost frame) is left out.
@@ -211,7 +262,7 @@ def read_pose_folder(path: str | Path, fps: float = 30.0) -> Trajectory:
 
 _POSE_FILE = re.compile(r"^(?:frame-)?(\d+)(?:\.pose)?\.txt$")
 
-READERS: dict[str, Callable[[str | Path, float], Trajectory]] = {
+READERS: dict[str, Callable[[str | Path, float | None], Trajectory]] = {
     "tum": read_tum,
     "freiburg": read_tum,
     "kitti": read_kitti,
@@ -223,8 +274,11 @@ READERS: dict[str, Callable[[str | Path, float], Trajectory]] = {
 }
 
 
-def read_trajectory(path: str | Path, kind: str | None = None, fps: float = 30.0) -> Trajectory:
-    """Read a trajectory file or folder of poses; its kind, a key of READERS, is told from it where not given."""
+def read_trajectory(path: str | Path, kind: str | None = None, fps: float | None = None) -> Trajectory:
+    """Read a trajectory file or folder of poses; its kind, a key of READERS, is told from it where not given.
+
+    fps: frames a second, to turn the frame numbers of a file without times into seconds; fps=1 leaves them as they are.
+    """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such trajectory file or folder")
     kind = detect_kind(path) if kind is None else kind
@@ -263,7 +317,7 @@ def detect_kind(path: str | Path) -> str:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that hold something, with their numbers counted from 1; comments start with #."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is no part of the first number
     except UnicodeDecodeError:
         raise ValueError(f"{path}: is not a text file, expected a trajectory") from None
     for i, line in enumerate(text.splitlines(), start=1):
@@ -280,7 +334,7 @@ def _numbers(
         try:
             numbers = np.array([float(word) for word in words])
         except ValueError:
-            if i == 1:  # a heading without '#', as spreadsheets write it
+            if i == 1 and not any(map(_is_number, words)):  # a heading without '#', as spreadsheets write it
                 continue
             raise ValueError(f"{path}:{i}: '{line[:60]}' holds something that is no number; expected {form}") from None
         if len(numbers) not in columns:
@@ -294,43 +348,53 @@ def _matrix(path: Path, line: int, numbers: np.ndarray) -> np.ndarray:
     """The rigid (4, 4) transform of 12 or 16 numbers, its rounded rotation made a true one."""
     T = np.eye(4)
     T[: len(numbers) // 4] = numbers.reshape(-1, 4)
-    # Left-handed data (ICL-NUIM) stays left-handed here: the reader of the set mirrors world and camera.
-    mirrored = np.diag([1.0, -1.0 if np.linalg.det(T[:3, :3]) < 0 else 1.0, 1.0, 1.0])
-    if not poses.is_rigid(T @ mirrored, tolerance=1e-2):
+    if poses.is_rigid(T @ np.diag([1.0, -1.0, 1.0, 1.0]), tolerance=1e-2):
+        raise ValueError(
+            f"{path}:{line}: the pose is mirrored (its rotation has determinant -1); export right-handed axes, for "
+            f"example with the y axis of the camera negated where the file is written"
+        )
+    if not poses.is_rigid(T, tolerance=1e-2):
         raise ValueError(
             f"{path}:{line}: not a rigid transform (rotation not orthonormal within 0.01, or last row not 0 0 0 1)"
         )
-    return poses.orthonormalized(T @ mirrored) @ mirrored
+    return poses.orthonormalized(T)
 
 
-def _stacked_matrices(path: Path, rows: int, heading: bool) -> list[tuple[int, int, np.ndarray]]:
-    """(line, frame number, matrix) of poses written as `rows` lines of four numbers, with a heading line or not."""
-    lines = list(_numbers(path, (3, 4) if heading else (4,), f"{rows} lines of 4 numbers a pose"))
-    block = rows + heading
-    if len(lines) % block:
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_gaps(path: Path, rows: list[tuple[int, np.ndarray]], finite: list[bool]) -> None:
+    """A file of little but NaN is a failed export, not a few lost frames."""
+    missing = finite.count(False)
+    if missing > MISSING_POSES_ALLOWED * len(rows):
         raise ValueError(
-            f"{path}: {len(lines)} lines of numbers, not a multiple of {block}: the last pose is cut short"
+            f"{path}:{rows[finite.index(False)][0]}: NaN in this and {missing - 1} more of {len(rows)} pose lines; "
+            f"export the poses again, or track the camera instead (--poses tracked)"
         )
-    matrices = []
-    for i in range(0, len(lines), block):
-        line, number = lines[i][0], i // block
-        for row, (at, numbers) in enumerate(lines[i : i + block]):
-            expected = 3 if heading and row == 0 else 4
-            if len(numbers) != expected:
-                raise ValueError(f"{path}:{at}: {len(numbers)} numbers, expected {expected}")
-        matrices.append(
-            (line, number, _matrix(path, line, np.concatenate([n for _, n in lines[i + heading : i + block]])))
-        )
-    return matrices
 
 
-def _from_matrices(path: Path, matrices: list[tuple[int, int, np.ndarray]], fps: float) -> Trajectory:
-    """A trajectory of (line, frame number, matrix)."""
+def _blocks(path: Path, lines: list[tuple[int, np.ndarray]], size: int) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """The lines of a pose each, `size` of them."""
+    if len(lines) % size:
+        raise ValueError(f"{path}: {len(lines)} lines of numbers, not a multiple of {size}: the last pose is cut short")
+    return (lines[i : i + size] for i in range(0, len(lines), size))
+
+
+def _from_matrices(
+    path: Path, matrices: list[tuple[int, int, np.ndarray]], fps: float | None, lines: int | None = None
+) -> Trajectory:
+    """A trajectory of (line, frame number, matrix); `lines`: how many there are, if the numbers merely count them."""
     if not matrices:
         raise ValueError(f"{path}: holds no poses")
-    return Trajectory(
-        np.array([number for _, number, _ in matrices], np.float64) / fps, np.stack([T for _, _, T in matrices])
-    )
+    numbers, T = np.array([number for _, number, _ in matrices], np.float64), np.stack([T for _, _, T in matrices])
+    if fps is not None:
+        return Trajectory(numbers / fps, T)
+    return Trajectory(numbers, T, "numbers" if lines is None else "lines", lines)
 
 
 def _from_rows(path: Path, rows: list[tuple[int, np.ndarray]], seconds: float, quaternion: list[int]) -> Trajectory:

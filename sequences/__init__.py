@@ -5,6 +5,7 @@ Adding a reader is a file with `fits(path)` and an `open_...` function, and a li
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -25,6 +26,7 @@ from sequences.recordings.datasets import (
     scenenet,
 )
 from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner
+from sequences.recordings.sensor import read_camera_file
 from sequences.room import room
 from sequences.sequence import CorruptFrame, ImageSequence, Mesh, Sequence
 
@@ -38,6 +40,8 @@ __all__ = [
     "UnknownKind",
     "open_sequence",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 class Reader(NamedTuple):
@@ -54,6 +58,7 @@ READERS: dict[str, Reader] = {
     "tum": Reader(tum.open_tum, tum.fits, tum.LAYOUT),
     "7scenes": Reader(seven_scenes.open_seven_scenes, seven_scenes.fits, seven_scenes.LAYOUT),
     "icl-nuim": Reader(icl_nuim.open_icl_nuim, icl_nuim.fits, icl_nuim.LAYOUT),
+    "associations": Reader(tum.open_associations, tum.fits_associations, tum.ASSOCIATIONS_LAYOUT),
     "png-list": Reader(png_list.open_png_list, png_list.fits, png_list.LAYOUT),
     "open3d": Reader(open3d_folder.open_open3d, open3d_folder.fits, open3d_folder.LAYOUT),
     "nyu-raw": Reader(nyu_raw.open_nyu_raw, nyu_raw.fits, nyu_raw.LAYOUT),
@@ -89,8 +94,10 @@ class UnknownKind(ValueError):
 def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> Sequence:
     """Open a recording; its kind, a key of READERS, is told from what lies in the folder where not given.
 
-    Options of the readers of files: `camera` (or a camera.yaml that says it) and, where the layout does not fix it
-    (NYUv2 raw, SUN RGB-D), `depth_scale` (units per metre) replace what the recording says; None leaves it.
+    Options, of which None is none: `camera` (or a camera.yaml that says it), `depth_scale` (units a metre),
+    `registered` (whether depth lies under colour's pixels), `hints` (a `PoseHints`, for poses without times), and what
+    a kind has of its own. They replace what a camera.yaml beside the recording says, and that replaces what the layout
+    usually holds.
     FileNotFoundError where there is nothing, ValueError where no frame could be right or the kind has no such option.
     """
     options = {name: value for name, value in options.items() if value is not None}
@@ -101,13 +108,21 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
         kind = detect_kind(path)
     elif kind not in READERS:
         raise ValueError(f"unknown kind of sequence '{kind}'; known are {', '.join(READERS)}")
-    if isinstance(options.get("camera"), str | Path):
-        options["camera"] = folder.read_camera(Path(options["camera"]))[0]
     parameters = signature(READERS[kind].open).parameters
+    own = {name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    any_at_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name in options:
-        if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        if name not in own and not any_at_all:
             raise ValueError(f"{path}: a recording of kind {kind} fixes its own {name}; leave that option out")
-    return READERS[kind].open(path, **options)
+    beside = (path if path.is_dir() else path.parent) / "camera.yaml"
+    files = [Path(options.pop("camera"))] if isinstance(options.get("camera"), str | Path) else []
+    for file in [*files, *([beside] if beside.is_file() and own else [])]:
+        said = vars(read_camera_file(file))
+        options = {name: value for name, value in said.items() if value is not None and name in own} | options
+    sequence = READERS[kind].open(path, **options)
+    for line in sequence.assumptions:
+        logger.warning("%s", line)
+    return sequence
 
 
 def detect_kind(path: str | Path) -> str:

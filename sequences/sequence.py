@@ -41,6 +41,7 @@ class Sequence(ABC):
     poses: tuple[np.ndarray | None, ...] | None  # T_world_camera (4, 4) a frame, None where a frame has none
     label_set: str | None  # the key of LABEL_SETS of the frames' labels
     has_depth: bool
+    assumptions: tuple[str, ...] = ()  # what was taken for granted or left out when the files were read, for people
 
     @abstractmethod
     def __getitem__(self, index: int) -> Frame:
@@ -138,6 +139,7 @@ class ImageSequence(Sequence):
     read_color: Callable[[Path], np.ndarray] = images.read_color
     read_depth: Callable[[Path], np.ndarray] = images.read_depth
     read_labels: Callable[[Path], np.ndarray] = images.read_labels
+    assumptions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.color_paths:

@@ -2,93 +2,85 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from semslam import images, poses
+from semslam import images
 from semslam.camera import Camera
-from semslam.frame import UNLABELLED
 from semslam.labels import LABEL_SETS
-from semslam.trajectory import Trajectory, read_tum, write_tum
+from semslam.trajectory import Trajectory, detect_kind, read_trajectory, read_tum_lines, write_tum
+from sequences.pairing import in_order, paired, times_of_names
+from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
+from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by
 from sequences.sequence import ImageSequence, Sequence
-
-logger = logging.getLogger(__name__)
 
 LAYOUT = "color/NAME.(jpg|png), depth/NAME.png (uint16), label40/NAME.png, groundtruth.txt (TUM lines), camera.yaml"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-MISSING_POSES_ALLOWED = 0.5  # of the frames; a file of nothing but NaN is a failed export, not a few lost frames
+OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # where there is no groundtruth.txt
+FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
 
 
 def fits(path: Path) -> bool:
     return (path / "color").is_dir() or (path / "camera.yaml").is_file()
 
 
-def open_folder(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> ImageSequence:
-    """Open a plain folder. Depth, labels and poses are optional; depth_scale and camera replace camera.yaml's."""
+def open_folder(
+    path: str | Path,
+    *,
+    camera: Camera | None = None,
+    depth_scale: float | None = None,
+    fps: float | None = None,
+    registered: bool | None = None,
+    depth_camera: DepthCamera | None = None,
+    hints: PoseHints = PoseHints(),  # noqa: B008
+) -> ImageSequence:
+    """Open a plain folder. Depth, labels and poses are optional; what is None is left as the layout has it.
+
+    A frame is what has one name in color/ and depth/. Its pose is the line of groundtruth.txt in its place, where there
+    is one a frame; else it is found as `sequences.pose_pairing` says.
+    """
     path = Path(path)
     color = images_by_name(path / "color")
     if not color:
         raise ValueError(f"{path}: color/ holds no images; expected {LAYOUT}")
-    if camera is None or (path / "camera.yaml").exists():
-        recorded, recorded_scale, fps = read_camera(path / "camera.yaml")
-        camera = recorded if camera is None else camera
-        depth_scale = recorded_scale if depth_scale is None else depth_scale
-    else:
-        fps = 30.0
-    depth, labels = images_by_name(path / "depth", (".png",)), images_by_name(path / "label40", (".png",))
+    if camera is None:
+        state = "lacks" if (path / "camera.yaml").is_file() else "missing; write"
+        raise ValueError(f"{path / 'camera.yaml'}: {state} width, height, fx, fy, cx, cy (pixels), depth_scale and fps")
+    depth, lone = paired(path, color, images_by_name(path / "depth", (".png",)))
     # A frame that lost its colour or its depth file stays a frame: reading it says which file is missing.
-    names = sorted(color.keys() | depth.keys(), key=lambda name: images.natural_key(Path(name)))
+    names = in_order(list(color.keys() | depth.keys()))
+    frames = {name: color.get(name, depth.get(name, path)) for name in names}
+    labels, unlabelled = paired(path, frames, images_by_name(path / "label40", (".png",)), whole=False)
     suffix = next(iter(color.values())).suffix
-    timestamps, T_world_camera = _poses(path / "groundtruth.txt", len(names), fps)
+    assumed = [] if depth_scale or not depth else ["depth is taken to count millimetres (depth_scale 1000)"]
+    found = _poses(path, names, fps, hints)
     return ImageSequence(
         name=path.resolve().name,
-        camera=camera.undistorted(),
-        timestamps=timestamps,
+        timestamps=found.timestamps,
         color_paths=tuple(color.get(name, path / "color" / f"{name}{suffix}") for name in names),
         depth_paths=tuple(depth.get(name, path / "depth" / f"{name}.png") for name in names) if depth else None,
         label_paths=tuple(labels.get(name) for name in names) if labels else None,
-        poses=T_world_camera,
+        poses=found.T_world_camera,
         label_set="nyu40" if labels else None,
-        read_color=images.undistorting(images.read_color, camera),
-        read_depth=images.undistorting(
-            partial(images.read_depth, depth_scale=depth_scale or 1000.0), camera, nearest=True
+        assumptions=(*assumed, *lone, *unlabelled, *found.notes),
+        **image_readers(
+            camera,
+            partial(images.read_depth, depth_scale=depth_scale or 1000.0),
+            unregistered_by(path, registered, depth_camera),
         ),
-        read_labels=images.undistorting(images.read_labels, camera, nearest=True, outside=UNLABELLED),
     )
 
 
 def read_camera(path: Path) -> tuple[Camera, float, float]:
-    """(camera, depth units per metre, frames per second) of a camera.yaml."""
-    import yaml
-
-    if not path.is_file():
-        raise ValueError(f"{path}: missing; write width, height, fx, fy, cx, cy (pixels), depth_scale and fps into it")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ValueError(f"{path}: is not YAML; expected lines like 'fx: 525.0'") from None
-    required, optional = ("width", "height", "fx", "fy", "cx", "cy"), ("depth_scale", "fps", "distortion")
-    values = values if isinstance(values, dict) else {}
-    if missing := [key for key in required if key not in values]:
-        raise ValueError(f"{path}: lacks {', '.join(missing)}; expected {', '.join(required + optional)}")
-    if unknown := [str(key) for key in values if key not in required + optional]:
-        raise ValueError(f"{path}: unknown {', '.join(unknown)}; known are {', '.join(required + optional)}")
-    try:
-        width, height = int(values["width"]), int(values["height"])
-        fx, fy, cx, cy = (float(values[key]) for key in ("fx", "fy", "cx", "cy"))
-        distortion = values.get("distortion")
-        camera = Camera(width, height, fx, fy, cx, cy, None if distortion is None else tuple(map(float, distortion)))
-        depth_scale, fps = float(values.get("depth_scale", 1000.0)), float(values.get("fps", 30.0))
-    except (TypeError, ValueError) as problem:
-        raise ValueError(f"{path}: {problem}") from None
-    if not (0 < depth_scale < np.inf and 0 < fps < np.inf):
-        raise ValueError(f"{path}: depth_scale {depth_scale} and fps {fps} must be above 0")
-    return camera, depth_scale, fps
+    """(camera, depth units a metre, frames a second) of a camera.yaml; 1000 and 30 where it does not say."""
+    found = read_camera_file(path)
+    if found.camera is None:
+        raise ValueError(f"{path}: lacks width, height, fx, fy, cx, cy")
+    return found.camera, found.depth_scale or 1000.0, found.fps or FPS
 
 
 def images_by_name(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
@@ -102,58 +94,45 @@ def images_by_name(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> di
     return found
 
 
-def _poses(path: Path, frames: int, fps: float) -> tuple[np.ndarray, tuple[np.ndarray | None, ...] | None]:
-    """(timestamps, poses) of `frames` frames: line i is frame i's; a line of nan is a frame without a pose."""
+class _Posed(NamedTuple):
+    timestamps: np.ndarray  # (N,) seconds
+    T_world_camera: tuple[np.ndarray | None, ...] | None
+    notes: tuple[str, ...] = ()
+
+
+def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) -> _Posed:
+    """Times and poses of the frames of these names.
+
+    Times are those of groundtruth.txt where that has a line a frame, else those that the names are, else counted.
+    """
+    path, count = folder / "groundtruth.txt", len(names)
+    times = times_of_names(names)
+    counted = times if times is not None else np.arange(count) / (fps or FPS)
+    log = next((folder / name for name in OTHER_POSES if (folder / name).exists()), None)
     if not path.is_file():
-        return np.arange(frames) / fps, None
-    lines = [
-        (number, words)
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1)
-        if (words := line.split("#")[0].split())
-    ]
-    without = [number for number, words in lines if any(_is_not_finite(word) for word in words[1:])]
-    if not without:
-        trajectory = read_tum(path)
-        timestamps, posed = trajectory.timestamps, list(trajectory.T_world_camera)
-    else:
-        if len(without) > MISSING_POSES_ALLOWED * len(lines):
-            raise ValueError(
-                f"{path}:{without[0]}: NaN in this and {len(without) - 1} more of {len(lines)} pose lines; export the "
-                f"poses again, or track the camera instead (--poses tracked)"
-            )
-        logger.warning("%s: %d of %d frames have no pose (NaN lines)", path, len(without), len(lines))
-        timestamps, posed = _lines_with_gaps(path, lines)
-    if len(posed) != frames:
+        if log is None:
+            return _Posed(counted, None)
+        found = poses_of_frames(read_trajectory(log), log, Frames(counted, names), hints)
+        return _Posed(counted, *found)
+    if detect_kind(path) != "tum":
+        found = poses_of_frames(read_trajectory(path), path, Frames(counted, names), hints)
+        return _Posed(counted, *found)
+    timestamps, posed = read_tum_lines(path)
+    there = [i for i, T in enumerate(posed) if T is not None]
+    note = (f"{path}: {count - len(there)} of {count} frames have no pose (NaN lines)",)
+    apart = times is None or times.max() < timestamps.min() or times.min() > timestamps.max()
+    if len(posed) == count and apart and hints == PoseHints():
+        return _Posed(timestamps, tuple(posed), note if len(there) < count else ())
+    trajectory = Trajectory(timestamps[there], np.array([posed[i] for i in there]))
+    if times is None and hints == PoseHints():
         raise ValueError(
-            f"{path}: {len(posed)} pose lines, but {frames} frames in color/ and depth/; every frame needs one line "
-            f"in order (nan for a frame without a pose)"
+            f"{path}: {len(posed)} pose lines, but {count} frames in color/ and depth/; every frame needs one line in "
+            f"order (nan for a frame without a pose), or say which frame each line is of (--pose-indices "
+            f"START:STOP:STEP or FILE) or how many there are a second (--pose-rate R)"
         )
-    return timestamps, tuple(posed)
-
-
-def _is_not_finite(word: str) -> bool:
-    try:
-        return not np.isfinite(float(word))
-    except ValueError:
-        return False
-
-
-def _lines_with_gaps(path: Path, lines: list[tuple[int, list[str]]]) -> tuple[np.ndarray, list[np.ndarray | None]]:
-    """As read_tum, but a line that is not finite stands for a frame without a pose."""
-    for number, words in lines:
-        if len(words) != 8:
-            raise ValueError(f"{path}:{number}: {len(words)} columns, expected timestamp tx ty tz qx qy qz qw")
-    try:
-        table = np.array([[float(word) for word in words] for _, words in lines])
-        posed: list[np.ndarray | None] = [
-            poses.from_rotation_translation(Rotation.from_quat(row[4:]).as_matrix(), row[1:4])
-            if np.all(np.isfinite(row))
-            else None
-            for row in table
-        ]
-    except ValueError as problem:
-        raise ValueError(f"{path}: {problem}; expected timestamp tx ty tz qx qy qz qw") from None
-    return table[:, 0], posed
+    if hints.rate is not None:
+        trajectory = Trajectory(np.array(there, np.float64), trajectory.T_world_camera, "lines", len(posed))
+    return _Posed(counted, *poses_of_frames(trajectory, path, Frames(counted, names), hints))
 
 
 def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000.0) -> Path:

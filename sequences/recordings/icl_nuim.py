@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from semslam.trajectory import read_icl_sim, read_tum
+from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
+from sequences.recordings.tum import read_associations
 from sequences.sequence import ImageSequence
 
 LAYOUT = "associations.txt (id depth id rgb), rgb/, depth/, *.gt.freiburg or *.gt.sim"
@@ -19,60 +22,69 @@ DEPTH_SCALE = 5000.0
 CAMERA = Camera(640, 480, 481.20, 480.0, 319.5, 239.5)
 
 
+SIGN = re.compile(r"living_?room|office.*traj|traj.*frei|icl", re.IGNORECASE)
+
+
 def fits(path: Path) -> bool:
-    return (path / "associations.txt").is_file() and not (path / "rgb.txt").is_file()
+    """Frame numbers in associations.txt, and a sign that they are this data set's: its poses or its names."""
+    listing = path / "associations.txt"
+    if not listing.is_file() or any((path / name).is_file() for name in ("rgb.txt", "groundtruth.txt")):
+        return False
+    with listing.open(encoding="utf-8-sig", errors="replace") as file:
+        words = file.readline(4096).split()
+    counts_frames = bool(words) and re.fullmatch("[0-9]+", words[0]) is not None
+    return counts_frames and (bool(_trajectories(path)) or SIGN.search(path.resolve().name) is not None)
 
 
-def open_icl_nuim(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> ImageSequence:
+def open_icl_nuim(
+    path: str | Path,
+    *,
+    camera: Camera | None = None,
+    depth_scale: float | None = None,
+    registered: bool | None = None,
+    depth_camera: DepthCamera | None = None,
+    fps: float | None = None,
+) -> ImageSequence:
     """Open an ICL-NUIM folder. A .gt.freiburg file counts frames from 1, so frame 0 has no pose; .gt.sim from 0.
 
     Its camera and world have y up and are left-handed; both are mirrored, so the pictures stay as they are and
     the poses become T' = S T S with S = diag(1, -1, 1, 1).
     """
     path = Path(path)
-    numbers, depth, color = _associations(path / "associations.txt")
+    entries = read_associations(path / "associations.txt")
+    numbers = [round(entry.stamp) for entry in entries]
     T_of_frame = _poses(path)
+    assumed = [f"{path}: this is taken for ICL-NUIM: its camera, mirrored"] if camera is None else []
+    if depth_scale is None:
+        assumed.append(f"{path}: depth is taken to count {DEPTH_SCALE:g} a metre, as ICL-NUIM's")
+    missing = 0 if T_of_frame is None else sum(number not in T_of_frame for number in numbers)
     return ImageSequence(
         name=path.resolve().name,
-        camera=CAMERA if camera is None else camera,
-        timestamps=np.array(numbers) / FPS,
-        color_paths=tuple(color),
-        depth_paths=tuple(depth),
+        timestamps=np.array(numbers) / (fps or FPS),
+        color_paths=tuple(entry.color for entry in entries),
+        depth_paths=tuple(entry.depth for entry in entries),
         poses=None if T_of_frame is None else tuple(T_of_frame.get(number) for number in numbers),
-        read_depth=partial(images.read_depth, depth_scale=depth_scale or DEPTH_SCALE),
+        assumptions=(*assumed, *[f"{path}: {missing} of {len(numbers)} frames have no pose"] * (missing > 0)),
+        **image_readers(
+            camera or CAMERA,
+            partial(images.read_depth, depth_scale=depth_scale or DEPTH_SCALE),
+            unregistered_by(path, registered, depth_camera),
+        ),
     )
 
 
-def _associations(path: Path) -> tuple[list[int], list[Path], list[Path]]:
-    """Frame numbers, depth files and colour files, in order; in this data set depth comes first in a line."""
-    entries = []
-    for line_number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split("#")[0].split()
-        if not words:
-            continue
-        if len(words) != 4 or not words[0].isdigit():
-            raise ValueError(f"{path}:{line_number}: '{line[:60]}' is not 'id depth/id.png id rgb/id.png'")
-        depth, color = path.parent / words[1], path.parent / words[3]
-        if "rgb" in words[1] and "depth" in words[3]:
-            depth, color = color, depth
-        entries.append((int(words[0]), depth, color))
-    if not entries:
-        raise ValueError(f"{path}: lists no frames")
-    entries.sort(key=lambda entry: entry[0])
-    return [e[0] for e in entries], [e[1] for e in entries], [e[2] for e in entries]
+def _trajectories(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.freiburg")) + sorted(folder.glob("*.gt.sim"))
 
 
 def _poses(folder: Path) -> dict[int, np.ndarray] | None:
     """T_world_camera by frame number, in our handedness; None where there is no file."""
-    freiburg, sim = sorted(folder.glob("*.freiburg")), sorted(folder.glob("*.gt.sim"))
-    if len(freiburg) > 1 or len(sim) > 1:
-        raise ValueError(f"{folder}: several trajectories ({', '.join(f.name for f in freiburg + sim)}); keep one")
-    if freiburg:
-        trajectory = read_tum(freiburg[0])
-    elif sim:
-        trajectory = read_icl_sim(sim[0], fps=1.0)
-    else:
+    files = _trajectories(folder)
+    if len(files) > 1 and files[0].suffix == files[1].suffix:
+        raise ValueError(f"{folder}: several trajectories ({', '.join(f.name for f in files)}); keep one")
+    if not files:
         return None
+    trajectory = (read_tum if files[0].suffix == ".freiburg" else read_icl_sim)(files[0])
     return {round(number): _mirrored(T) for number, T in zip(trajectory.timestamps, trajectory.T_world_camera)}
 
 

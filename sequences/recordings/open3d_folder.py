@@ -11,7 +11,10 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from semslam.trajectory import read_open3d_log
+from sequences.pairing import in_order, paired
+from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.folder import images_by_name
+from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
 from sequences.sequence import ImageSequence
 
 LAYOUT = "color/, depth/, trajectory.log, camera_intrinsic.json (optional)"
@@ -24,29 +27,52 @@ def fits(path: Path) -> bool:
     return (path / "depth").is_dir() and not (path / "camera.yaml").exists() and _log(path) is not None
 
 
-def open_open3d(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> ImageSequence:
-    """Open an Open3D folder: depth in millimetres, registered; frames without a pose in the log have none."""
+def open_open3d(
+    path: str | Path,
+    *,
+    camera: Camera | None = None,
+    depth_scale: float | None = None,
+    registered: bool | None = None,
+    depth_camera: DepthCamera | None = None,
+    fps: float | None = None,
+    hints: PoseHints = PoseHints(),  # noqa: B008
+) -> ImageSequence:
+    """Open an Open3D folder: depth in millimetres, registered; frames without a pose in the log have none.
+
+    The log's frame numbers are those of the images' names or, where that fits more poses, count the images from 0.
+    """
     path = Path(path)
     folder = next((path / name for name in COLOR_FOLDERS if (path / name).is_dir()), path / "color")
-    color, depth = list(images_by_name(folder).values()), list(images_by_name(path / "depth").values())
+    color, depth = images_by_name(folder), images_by_name(path / "depth")
     if len(color) != len(depth) or not color:
         raise ValueError(f"{path}: {len(color)} files in {folder.name}/ and {len(depth)} in depth/; expected pairs")
-    poses: list[np.ndarray | None] | None = None
+    depth, notes = paired(path, color, depth)
+    names = in_order([name for name in color if name in depth])
+    timestamps = np.arange(len(names)) / (fps or FPS)
+    poses: tuple[np.ndarray | None, ...] | None = None
+    pose_notes: tuple[str, ...] = ()
     if (log := _log(path)) is not None:
-        trajectory = read_open3d_log(log, fps=1.0)
-        if len(trajectory) > len(color):
-            raise ValueError(f"{log}: {len(trajectory)} poses for {len(color)} frames; expected one a frame at most")
-        poses = [None] * len(color)
-        for number, T in zip(trajectory.timestamps, trajectory.T_world_camera):
-            poses[round(number)] = T
+        poses, pose_notes = poses_of_frames(read_open3d_log(log), log, Frames(timestamps, names), hints)
+    assumed = []
+    if camera is None:
+        camera, recorded = _camera(path)
+        assumed += (
+            [] if recorded else [f"{path}: no camera_intrinsic.json; taking Open3D's PrimeSense (525 525 319.5 239.5)"]
+        )
+    if depth_scale is None:
+        assumed.append(f"{path}: depth is taken to count millimetres (--depth-scale says otherwise)")
     return ImageSequence(
         name=path.resolve().name,
-        camera=_camera(path) if camera is None else camera,
-        timestamps=np.arange(len(color)) / FPS,
-        color_paths=tuple(color),
-        depth_paths=tuple(depth),
-        poses=None if poses is None else tuple(poses),
-        read_depth=partial(images.read_depth, depth_scale=depth_scale or 1000.0),
+        timestamps=timestamps,
+        color_paths=tuple(color[name] for name in names),
+        depth_paths=tuple(depth[name] for name in names),
+        poses=poses,
+        assumptions=(*assumed, *notes, *pose_notes),
+        **image_readers(
+            camera,
+            partial(images.read_depth, depth_scale=depth_scale or 1000.0),
+            unregistered_by(path, registered, depth_camera),
+        ),
     )
 
 
@@ -59,17 +85,17 @@ def _log(path: Path) -> Path | None:
     return logs[0] if len(logs) == 1 else None
 
 
-def _camera(path: Path) -> Camera:
-    """The camera of Open3D's JSON, whose 3x3 matrix is written column by column."""
+def _camera(path: Path) -> tuple[Camera, bool]:
+    """The camera of Open3D's JSON, whose 3x3 matrix is written column by column, and whether there is one."""
     for name in ("camera_intrinsic.json", "intrinsic.json", "camera.json"):
         if (path / name).is_file():
             try:
                 values = json.loads((path / name).read_text(encoding="utf-8"))
                 K = np.array(values["intrinsic_matrix"], np.float64).reshape(3, 3).T
                 width, height = int(values["width"]), int(values["height"])
-                return Camera(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
+                return Camera(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])), True
             except (KeyError, TypeError, ValueError) as problem:
                 raise ValueError(
                     f"{path / name}: not an intrinsic as Open3D writes it (width, height, intrinsic_matrix): {problem}"
                 ) from None
-    return PRIMESENSE
+    return PRIMESENSE, False

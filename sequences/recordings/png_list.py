@@ -9,6 +9,7 @@ import numpy as np
 
 from semslam import images
 from semslam.camera import Camera
+from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
 from sequences.sequence import ImageSequence
 
 LAYOUT = "a text file of lines 'timestamp_ms depth rgb depth_name rgb_name', paths from the list's folder"
@@ -23,22 +24,36 @@ def fits(path: Path) -> bool:
     return len(words) == 5 and words[0].isdigit()
 
 
-def open_png_list(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> ImageSequence:
+def open_png_list(
+    path: str | Path,
+    *,
+    camera: Camera | None = None,
+    depth_scale: float | None = None,
+    registered: bool | None = None,
+    depth_camera: DepthCamera | None = None,
+) -> ImageSequence:
     """Open a list file: times in milliseconds, depth in millimetres, registered to colour; no poses."""
     path = Path(path)
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         words = line.split()
         if not words:
             continue
         if len(words) != 5 or not words[0].isdigit():
             raise ValueError(f"{path}:{number}: '{line[:60]}' is not 'timestamp_ms depth rgb depth_name rgb_name'")
         entries.append((int(words[0]) / 1000, path.parent / words[1], path.parent / words[2]))
+    assumed = [] if camera else [f"{path}: the camera is taken for ElasticFusion's (528 528 320 240)"]
+    if depth_scale is None:
+        assumed.append(f"{path}: depth is taken to count millimetres")
     return ImageSequence(
         name=path.stem,
-        camera=CAMERA if camera is None else camera,
         timestamps=np.array([time for time, _, _ in entries]),
         color_paths=tuple(color for _, _, color in entries),
         depth_paths=tuple(depth for _, depth, _ in entries),
-        read_depth=partial(images.read_depth, depth_scale=depth_scale or 1000.0),
+        assumptions=tuple(assumed),
+        **image_readers(
+            camera or CAMERA,
+            partial(images.read_depth, depth_scale=depth_scale or 1000.0),
+            unregistered_by(path, registered, depth_camera),
+        ),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from semslam.trajectory import read_pose_folder
-from sequences.recordings.registration import registered_depth
+from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
 from sequences.sequence import ImageSequence
 
 LAYOUT = "frame-000000.color.png, .depth.png, .pose.txt; or a scene of such folders seq-01, seq-02, ..."
@@ -39,20 +39,23 @@ def fits(path: Path) -> bool:
 def open_seven_scenes(
     path: str | Path,
     *,
-    depth_scale: float | None = None,
     camera: Camera | None = None,
-    registered: bool = False,
+    depth_scale: float | None = None,
+    registered: bool | None = None,
+    depth_camera: DepthCamera | None = None,
+    fps: float | None = None,
     split: str | None = None,
 ) -> ImageSequence:
     """Open a sequence folder, or a scene's sequences one after the other.
 
-    `registered`: the depth files are in the colour camera already, else they are warped into it. `split` ("train"
-    or "test") takes those of TrainSplit.txt or TestSplit.txt that are there. Poses are as published, of
-    KinectFusion's depth camera, 2.6 cm beside: the usual reading, and below the poses' own error.
+    `registered`: the depth files are in the colour camera already, else they are warped into it. Where nobody says so,
+    depth of 640x480 beside a camera that nobody named is taken for the data set's own and warped; that of another
+    camera is taken as registered. `split` ("train" or "test") takes those of TrainSplit.txt or TestSplit.txt that are
+    there. Poses are as published, of KinectFusion's depth camera, 2.6 cm beside: the usual reading, and below the
+    poses' own error.
     """
     path = Path(path)
     folders = [path] if _is_sequence(path) else _sequences(path, split)
-    camera = COLOR_CAMERA if camera is None else camera
     timestamps: list[float] = []
     color: list[Path] = []
     depth: list[Path] = []
@@ -62,27 +65,34 @@ def open_seven_scenes(
         truth = read_pose_folder(folder, fps=1.0)
         T_of_frame = {round(number): T for number, T in zip(truth.timestamps, truth.T_world_camera)}
         for number, file in sorted(_frames(folder).items()):
-            timestamps.append(start + number / FPS)
+            timestamps.append(start + number / (fps or FPS))
             color.append(file)
             depth.append(folder / f"frame-{number:06d}.depth.png")
             poses.append(T_of_frame.get(number))
+    usual = DepthCamera(DEPTH_CAMERA, T_COLOR_DEPTH) if camera is None or registered is False else None
+    unregistered = unregistered_by(path, registered, depth_camera, usual)
+    assumed = []
+    if camera is None:
+        assumed.append(f"{path}: the camera is taken for that of 7-Scenes (525 525 320 240)")
+    if registered is None and depth_camera is None:
+        state = "by the 7-Scenes calibration; say --registered if it lies under colour's pixels already"
+        assumed.append(f"{path}: depth is {'registered to colour ' + state if unregistered else 'taken as registered'}")
+    if lost := sum(T is None for T in poses):
+        assumed.append(f"{path}: {lost} of {len(poses)} frames have no pose")
     return ImageSequence(
         name=path.resolve().name,
-        camera=camera,
         timestamps=np.array(timestamps),
         color_paths=tuple(color),
         depth_paths=tuple(depth),
         poses=tuple(poses),
-        read_depth=partial(_read_depth, camera=camera, depth_scale=depth_scale or 1000.0, registered=registered),
+        assumptions=tuple(assumed),
+        **image_readers(camera or COLOR_CAMERA, partial(_read_depth, depth_scale=depth_scale or 1000.0), unregistered),
     )
 
 
-def _read_depth(path: Path, camera: Camera, depth_scale: float, registered: bool) -> np.ndarray:
+def _read_depth(path: Path, depth_scale: float) -> np.ndarray:
     raw = images.read_uint16(path)
-    depth = np.where(raw == INVALID, 0, raw) * np.float32(1 / depth_scale)
-    if registered or depth.shape != DEPTH_CAMERA.shape:  # a wrong size is told by the sequence
-        return depth
-    return registered_depth(depth, DEPTH_CAMERA, camera, T_COLOR_DEPTH)
+    return np.where(raw == INVALID, 0, raw) * np.float32(1 / depth_scale)
 
 
 def _is_sequence(folder: Path) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from sequences.recordings.folder import images_by_name
+from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
 from sequences.sequence import ImageSequence
 
 LAYOUT = "image/NAME.jpg, depth_bfx/NAME.png (rotated by 3 bits), intrinsics.txt"
@@ -19,7 +20,13 @@ def fits(path: Path) -> bool:
     return (path / "intrinsics.txt").is_file() and (path / "image").is_dir()
 
 
-def open_sun_rgbd(path: str | Path, *, camera: Camera | None = None) -> ImageSequence:
+def open_sun_rgbd(
+    path: str | Path,
+    *,
+    camera: Camera | None = None,
+    registered: bool | None = None,
+    depth_camera: DepthCamera | None = None,
+) -> ImageSequence:
     """Open a scene folder; the in-painted depth (depth_bfx) where there is one, else depth."""
     path = Path(path)
     color = list(images_by_name(path / "image").values())
@@ -35,11 +42,10 @@ def open_sun_rgbd(path: str | Path, *, camera: Camera | None = None) -> ImageSeq
         camera = Camera(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
     return ImageSequence(
         name=path.resolve().name,
-        camera=camera,
         timestamps=np.zeros(1),
         color_paths=tuple(color),
         depth_paths=tuple(depth),
-        read_depth=read_rotated_depth,
+        **image_readers(camera, read_rotated_depth, unregistered_by(path, registered, depth_camera)),
     )
 
 

@@ -1,24 +1,27 @@
-"""TUM RGB-D: rgb.txt, depth.txt and groundtruth.txt, each with its own clock ticks."""
+"""TUM RGB-D: rgb.txt, depth.txt and groundtruth.txt, each with its own clock ticks; or pairs in associations.txt."""
 
 from __future__ import annotations
 
-import logging
 import re
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from semslam import images
 from semslam.camera import Camera
-from semslam.trajectory import associate, read_tum
+from semslam.trajectory import associate, read_trajectory
+from sequences.pairing import MOST
+from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
+from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
 from sequences.sequence import ImageSequence
 
-logger = logging.getLogger(__name__)
-
 LAYOUT = "rgb.txt and depth.txt (timestamp file), groundtruth.txt"
-DEPTH_SCALE = 5000.0  # units per metre
-POSE_GAP = 0.1  # seconds; between motion-capture poses further apart the camera may have been anywhere
+ASSOCIATIONS_LAYOUT = "associations.txt (time rgb/time.png time depth/time.png), groundtruth.txt"
+DEPTH_SCALE = 5000.0  # units a metre
+POSE_FILES = ("groundtruth.txt", "traj.txt", "poses.txt", "trajectory.txt", "trajectory.log")
+FPS = 30.0  # of lists that count frames, where nothing says otherwise
 
 # Calibrations that come with the data set; freiburg3's images are undistorted already.
 CAMERAS = {
@@ -37,20 +40,27 @@ def fits(path: Path) -> bool:
     return (path / "rgb.txt").is_file() and (path / "depth.txt").is_file()
 
 
+def fits_associations(path: Path) -> bool:
+    return (path / "associations.txt").is_file() and not (path / "rgb.txt").is_file()
+
+
 def open_tum(
     path: str | Path,
     *,
-    depth_scale: float | None = None,
     camera: Camera | None = None,
+    depth_scale: float | None = None,
+    registered: bool | None = None,
+    depth_camera: DepthCamera | None = None,
     max_difference: float = 0.02,
+    hints: PoseHints = PoseHints(),  # noqa: B008
 ) -> ImageSequence:
     """Open a TUM RGB-D folder. A frame is a colour image with the depth image within `max_difference` seconds.
 
-    Depth is registered to colour. The camera follows from 'freiburg1..3' or 'fr1..3' in the folder's name.
-    A frame's pose is interpolated between the motion-capture poses around its colour image.
+    Where nothing else says so, depth is registered to colour and counts 5000 a metre, and the camera follows from
+    'freiburg1..3' or 'fr1..3' in the folder's name. A frame's pose is interpolated between the poses around its colour
+    image.
     """
     path = Path(path)
-    camera = _camera(path) if camera is None else camera
     color_times, color = _listed(path / "rgb.txt")
     depth_times, depth = _listed(path / "depth.txt")
     of_color, of_depth = associate(color_times, depth_times, max_difference)
@@ -59,42 +69,160 @@ def open_tum(
             f"{path}: no image of rgb.txt has a depth image within {max_difference} s; the clocks start at "
             f"{color_times[0]:.3f} and {depth_times[0]:.3f} s"
         )
-    timestamps = color_times[of_color]
-    truth = read_tum(path / "groundtruth.txt") if (path / "groundtruth.txt").is_file() else None
+    lone = [len(times) - len(of_color) for times in (color_times, depth_times)]
+    if len(of_color) <= MOST * min(len(color_times), len(depth_times)):
+        raise ValueError(
+            f"{path}: only {len(of_color)} of {len(color_times)} images of rgb.txt have a depth image within "
+            f"{max_difference} s; are both lists of one recording, and do their clocks agree?"
+        )
+    notes = [
+        f"{count} of {len(times)} images of {name} have no partner within {max_difference} s and are left out"
+        for count, times, name in zip(lone, (color_times, depth_times), ("rgb.txt", "depth.txt"))
+        if count and 2 * count > abs(len(color_times) - len(depth_times))
+    ]
+    listed = Listed(color_times[of_color], [color[i] for i in of_color], [depth[i] for i in of_depth], tuple(notes))
+    sensor = _sensor(path, camera, depth_scale, unregistered_by(path, registered, depth_camera))
+    return opened(path, listed, sensor, hints)
+
+
+def open_associations(
+    path: str | Path,
+    *,
+    camera: Camera | None = None,
+    depth_scale: float | None = None,
+    registered: bool | None = None,
+    depth_camera: DepthCamera | None = None,
+    fps: float | None = None,
+    hints: PoseHints = PoseHints(),  # noqa: B008
+) -> ImageSequence:
+    """Open a folder whose associations.txt pairs colour and depth, of whatever sensor: times in seconds, or counted.
+
+    Which of a line's two files is depth is told from their names, else colour is taken to come first.
+    """
+    path = Path(path)
+    entries = read_associations(path / "associations.txt")
+    stamps = np.array([entry.stamp for entry in entries])
+    notes: tuple[str, ...] = ()
+    if len(stamps) > 1 and np.all(stamps == np.rint(stamps)) and np.median(np.diff(stamps)) >= 1:  # they count frames
+        if camera is None:
+            raise ValueError(
+                f"{path}: associations.txt counts frames, and nothing tells their camera; write a camera.yaml, name "
+                f"one with --camera, or say --kind icl-nuim if this is ICL-NUIM"
+            )
+        notes = (f"associations.txt counts frames: {fps or FPS:g} a second are taken",)
+        stamps = stamps / (fps or FPS)
+    listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes)
+    sensor = _sensor(path, camera, depth_scale, unregistered_by(path, registered, depth_camera))
+    return opened(path, listed, sensor, hints)
+
+
+class Listed(NamedTuple):
+    """The images of a recording's frames."""
+
+    timestamps: np.ndarray  # (N,) seconds
+    color: list[Path]
+    depth: list[Path]
+    notes: tuple[str, ...]
+
+
+class Sensor(NamedTuple):
+    """How a recording's images are to be read."""
+
+    camera: Camera
+    depth_scale: float
+    unregistered: DepthCamera | None
+    assumptions: tuple[str, ...]
+
+
+def opened(path: Path, listed: Listed, sensor: Sensor, hints: PoseHints) -> ImageSequence:
+    """The sequence of listed images, with the poses of the folder's trajectory file, if it has one."""
+    truth = next((path / name for name in POSE_FILES if (path / name).is_file()), None)
+    poses: tuple[np.ndarray | None, ...] | None = None
+    notes: tuple[str, ...] = ()
+    if truth is not None:
+        frames = Frames(listed.timestamps, [file.name for file in listed.color])
+        trajectory = read_trajectory(truth)
+        try:
+            poses, notes = poses_of_frames(trajectory, truth, frames, hints)
+        except ValueError as problem:
+            if hints != PoseHints():
+                raise
+            notes = (f"{problem}; until then its poses are left out",)
     return ImageSequence(
         name=path.resolve().name,
-        camera=camera.undistorted(),
-        timestamps=timestamps,
-        color_paths=tuple(color[i] for i in of_color),
-        depth_paths=tuple(depth[i] for i in of_depth),
-        poses=None if truth is None else tuple(truth.at(t, max_gap=POSE_GAP) for t in timestamps),
-        read_color=images.undistorting(images.read_color, camera),
-        read_depth=images.undistorting(
-            partial(images.read_depth, depth_scale=depth_scale or DEPTH_SCALE), camera, nearest=True
-        ),
+        timestamps=listed.timestamps,
+        color_paths=tuple(listed.color),
+        depth_paths=tuple(listed.depth),
+        poses=poses,
+        assumptions=(*sensor.assumptions, *listed.notes, *notes),
+        **image_readers(sensor.camera, partial(images.read_depth, depth_scale=sensor.depth_scale), sensor.unregistered),
     )
 
 
-def _camera(path: Path) -> Camera:
-    match = re.search(r"(?:freiburg|fr)([123])(?!\d)", path.resolve().name)
-    if match:
-        return CAMERAS[match[1]]
-    logger.warning("%s: the name has no freiburg1..3; taking ROS' default camera (525 525 319.5 239.5)", path)
-    return ROS_DEFAULT
+def _sensor(path: Path, camera: Camera | None, depth_scale: float | None, unregistered: DepthCamera | None) -> Sensor:
+    """What is said of the sensor, completed by what TUM's recordings have; that is told."""
+    assumed = []
+    if camera is None:
+        match = re.search(r"(?:freiburg|fr)([123])(?!\d)", path.resolve().name)
+        camera = CAMERAS[match[1]] if match else ROS_DEFAULT
+        assumed.append(
+            f"{path}: by its name this is TUM's freiburg{match[1]} camera"
+            if match
+            else f"{path}: the name has no freiburg1..3; taking ROS' default camera (525 525 319.5 239.5)"
+        )
+    if depth_scale is None:
+        assumed.append(f"{path}: depth is taken to count {DEPTH_SCALE:g} a metre, as in TUM RGB-D")
+    return Sensor(camera, depth_scale or DEPTH_SCALE, unregistered, tuple(assumed))
+
+
+class Association(NamedTuple):
+    """A line of associations.txt."""
+
+    stamp: float  # of the line's first file
+    color: Path
+    depth: Path
+
+
+def read_associations(path: Path) -> list[Association]:
+    """The lines `stamp file stamp file` of an associations.txt, by stamp; ValueError names a line that is none."""
+    entries = []
+    for number, words in _word_lines(path):
+        try:
+            first, second = float(words[0]), float(words[2])
+            files = path.parent / words[1], path.parent / words[3]
+        except (ValueError, IndexError):
+            raise ValueError(f"{path}:{number}: '{' '.join(words)[:60]}' is not 'stamp file stamp file'") from None
+        if not np.isfinite([first, second]).all():
+            raise ValueError(f"{path}:{number}: the time {words[0]} is no number")
+        depth_first = "depth" in words[1].lower() and "depth" not in words[3].lower()
+        stamp, color, depth = (second, files[1], files[0]) if depth_first else (first, files[0], files[1])
+        entries.append(Association(stamp, color, depth))
+    if not entries:
+        raise ValueError(f"{path}: lists no frames")
+    entries.sort(key=lambda entry: entry.stamp)
+    return entries
+
+
+def _word_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """(number, words) of the lines of a list that hold something; comments start with #."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    lines = ((number, line.split("#")[0].split()) for number, line in enumerate(text.splitlines(), start=1))
+    return [(number, words) for number, words in lines if words]
 
 
 def _listed(path: Path) -> tuple[np.ndarray, list[Path]]:
     """Times (N,) in seconds, increasing, and the files of a list of `timestamp file` lines."""
-    entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split("#")[0].split()
-        if not words:
-            continue
+    entries: dict[float, Path] = {}
+    for number, words in _word_lines(path):
         try:
-            entries.append((float(words[0]), path.parent / words[1]))
+            time, file = float(words[0]), path.parent / words[1]
         except (ValueError, IndexError):
-            raise ValueError(f"{path}:{number}: '{line[:60]}' is not 'timestamp file'") from None
+            raise ValueError(f"{path}:{number}: '{' '.join(words)[:60]}' is not 'timestamp file'") from None
+        if not np.isfinite(time):
+            raise ValueError(f"{path}:{number}: the time {words[0]} is no number")
+        if entries.setdefault(time, file) != file:
+            raise ValueError(f"{path}:{number}: {file.name} is a second image at {words[0]} s; remove one")
     if not entries:
         raise ValueError(f"{path}: lists no images")
-    entries.sort(key=lambda entry: entry[0])
-    return np.array([time for time, _ in entries]), [file for _, file in entries]
+    times = sorted(entries)
+    return np.array(times), [entries[time] for time in times]

@@ -1,0 +1,101 @@
+"""Which files of a recording belong to one frame: those of one name, or with one number or one time in their names.
+
+Never by their place in a folder: a file that is missing would move all that follow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from semslam.images import natural_key
+from semslam.trajectory import associate
+from sequences.pose_pairing import numbers_of_names
+
+SAME_TIME = 0.02  # seconds between the images of one frame
+MOST = 0.5  # of the files; where fewer find a partner, the folders are not of one recording
+
+
+def paired(
+    path: Path, first: Mapping[str, Path], second: Mapping[str, Path], whole: bool = True
+) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The files of `second` under the names of `first`; those that have no partner there keep their own name.
+
+    Args:
+        path: the recording, named in messages.
+        first, second: files by name without suffix.
+        whole: `second` should hold a file for every one of `first`, so one that is not there is counted as well.
+
+    Returns:
+        The renamed files, and notes for people of what found no partner. ValueError where that is most of them.
+    """
+    if not second or not first:
+        return dict(second), ()
+    names = _partners(list(first), list(second))
+    found = len(names)
+    folders = [next(iter(files.values())).parent.name for files in (first, second)]
+    if found <= MOST * (min(len(first), len(second)) if whole else len(second)):
+        raise ValueError(
+            f"{path}: {len(second) - found} of {len(second)} files in {folders[1]}/ match no file in {folders[0]}/ by "
+            f"name, number or time ({next(iter(second.values())).name}, {next(iter(first.values())).name}); give the "
+            f"images of one frame one name"
+        )
+    notes = []
+    if extra := len(second) - found:
+        notes.append(f"{extra} of {len(second)} files in {folders[1]}/ have no partner in {folders[0]}/")
+    if whole and (lone := len(first) - found):
+        notes.append(f"{lone} of {len(first)} files in {folders[0]}/ have no partner in {folders[1]}/")
+    return {names.get(name, name): file for name, file in second.items()}, tuple(notes)
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """Names as people count: by their numbers, and by time where they are times."""
+    return sorted(names, key=lambda name: natural_key(Path(name)))
+
+
+def _partners(first: list[str], second: list[str]) -> dict[str, str]:
+    """For names of `second` their partners in `first`, by the rule under which most find one; of two, the simpler."""
+    candidates: list[Callable[[], dict[str, str]]] = [
+        lambda: {name: name for name in set(first) & set(second)},
+        lambda: _by_number(first, second),
+        lambda: _by_time(first, second),
+    ]
+    best: dict[str, str] = {}
+    for candidate in candidates:
+        found = candidate()
+        if len(found) > len(best):
+            best = found
+        if len(best) == min(len(first), len(second)):
+            break
+    return best
+
+
+def _by_number(first: list[str], second: list[str]) -> dict[str, str]:
+    """Names that share the number at one place in both: rgb_7 and depth_7, 0000007-1305 and 0000007-1322."""
+    best: dict[str, str] = {}
+    for ours in numbers_of_names([f"{name}.x" for name in first]):
+        name_of = dict(zip(ours.tolist(), first))
+        for theirs in numbers_of_names([f"{name}.x" for name in second]):
+            found = {name: name_of[number] for name, number in zip(second, theirs.tolist()) if number in name_of}
+            best = found if len(found) > len(best) else best
+    return best
+
+
+def _by_time(first: list[str], second: list[str]) -> dict[str, str]:
+    """Names that are times in seconds, at most SAME_TIME apart."""
+    ours, theirs = times_of_names(first), times_of_names(second)
+    if ours is None or theirs is None:
+        return {}
+    a, b = np.argsort(ours), np.argsort(theirs)
+    pairs = zip(*associate(ours[a], theirs[b], SAME_TIME))
+    return {second[b[j]]: first[a[i]] for i, j in pairs}
+
+
+def times_of_names(names: Sequence[str]) -> np.ndarray | None:
+    """(N,) float64 seconds where every name is, or ends in, one decimal number that differs from the others'."""
+    matches = [re.search(r"(?<![0-9.])[0-9]+\.[0-9]+$", name) for name in names]
+    times = np.array([float(match[0]) for match in matches if match])
+    return times if len(times) == len(names) and len(np.unique(times)) == len(times) else None

@@ -1,0 +1,160 @@
+"""What a recording says of its sensor, and how its images are read by that.
+
+What the command line says counts first, then a camera.yaml beside the images, then what the layout usually holds. What
+was taken from the layout alone is an assumption, which a sequence hands on for people to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from semslam import images, poses
+from semslam.camera import Camera
+from semslam.frame import UNLABELLED
+from sequences.recordings.registration import registered_depth
+
+_INTRINSICS = ("width", "height", "fx", "fy", "cx", "cy")
+_KEYS = (*_INTRINSICS, "distortion", "depth_scale", "fps", "registered", "depth_camera", "T_color_depth")
+
+
+class DepthCamera(NamedTuple):
+    """The camera that depth was recorded with, where it is not registered to colour."""
+
+    camera: Camera
+    T_color_depth: np.ndarray  # (4, 4) float64
+
+
+@dataclass(frozen=True, eq=False)
+class CameraFile:
+    """What a camera.yaml says; None for what it leaves out."""
+
+    camera: Camera | None = None  # of colour
+    depth_scale: float | None = None  # units a metre
+    fps: float | None = None
+    registered: bool | None = None  # whether depth lies under colour's pixels
+    depth_camera: DepthCamera | None = None
+
+
+def read_camera_file(path: Path) -> CameraFile:
+    """A camera.yaml; ValueError names the key that is wrong."""
+    values = _values(path)
+    camera = _camera(path, values)
+    if unknown := [str(key) for key in values if key not in _KEYS]:
+        raise ValueError(f"{path}: unknown {', '.join(unknown)}; known are {', '.join(_KEYS)}")
+    registered = values.get("registered")
+    if registered not in (None, True, False):
+        raise ValueError(f"{path}: registered is {registered!r}, expected true or false")
+    depth_camera = None
+    if "depth_camera" in values:
+        inner = values["depth_camera"]
+        other = _camera(path, inner) if isinstance(inner, dict) else None
+        T = np.asarray(values.get("T_color_depth", np.eye(4).tolist()), object)
+        if other is None or T.shape != (4, 4) or not poses.is_rigid(T.astype(np.float64)):
+            raise ValueError(
+                f"{path}: depth_camera needs {', '.join(_INTRINSICS)}, and T_color_depth the 4 rows of a rigid "
+                f"transform from its coordinates to those of colour, metres"
+            )
+        depth_camera = DepthCamera(other, T.astype(np.float64))
+        registered = False if registered is None else registered
+    depth_scale, fps = (_positive(path, values, key) for key in ("depth_scale", "fps"))
+    return CameraFile(camera, depth_scale, fps, registered, depth_camera)
+
+
+def _values(path: Path) -> dict[str, Any]:
+    from semslam import config
+
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; write width, height, fx, fy, cx, cy (pixels), depth_scale and fps into it")
+    try:
+        values = config.read(path)
+    except ValueError:
+        raise ValueError(f"{path}: is not YAML; expected lines like 'fx: 525.0'") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: lacks {', '.join(_INTRINSICS)}; expected {', '.join(_KEYS)}")
+    return values
+
+
+def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
+    """The intrinsics, None where there are none at all."""
+    missing = [key for key in _INTRINSICS if key not in values]
+    if len(missing) == len(_INTRINSICS) and "distortion" not in values:
+        return None
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(missing)}; expected {', '.join(_KEYS)}")
+    try:
+        width, height = int(values["width"]), int(values["height"])
+        fx, fy, cx, cy = (float(values[key]) for key in ("fx", "fy", "cx", "cy"))
+        distortion = values.get("distortion")
+        return Camera(width, height, fx, fy, cx, cy, None if distortion is None else tuple(map(float, distortion)))
+    except (TypeError, ValueError, OverflowError) as problem:
+        raise ValueError(f"{path}: {problem}") from None
+
+
+def _positive(path: Path, values: dict[str, Any], key: str) -> float | None:
+    if values.get(key) is None:
+        return None
+    try:
+        number = float(values[key])
+    except (TypeError, ValueError):
+        number = np.nan
+    if not 0 < number < np.inf:
+        raise ValueError(f"{path}: {key} {number} must be above 0 (found {values[key]!r})")
+    return number
+
+
+def image_readers(
+    camera: Camera,
+    read_depth: Callable[[Path], np.ndarray],
+    unregistered: DepthCamera | None = None,
+    read_labels: Callable[[Path], np.ndarray] = images.read_labels,
+) -> dict[str, Any]:
+    """The camera and the reading functions of an `ImageSequence` whose images are those of `camera`, undistorted.
+
+    read_depth: metres (H, W) as recorded. unregistered: the camera that depth comes from, if it is not colour's own.
+    """
+    if unregistered is None:
+        depth = images.undistorting(read_depth, camera, nearest=True)
+    else:
+        depth = partial(_read_registered, read_depth, unregistered, camera.undistorted())
+    return {
+        "camera": camera.undistorted(),
+        "read_color": images.undistorting(images.read_color, camera),
+        "read_depth": depth,
+        "read_labels": images.undistorting(read_labels, camera, nearest=True, outside=UNLABELLED),
+    }
+
+
+def _read_registered(
+    read_depth: Callable[[Path], np.ndarray], depth_camera: DepthCamera, color_camera: Camera, path: Path
+) -> np.ndarray:
+    depth, source = read_depth(path), depth_camera.camera
+    if depth.shape != source.shape:
+        raise images.CorruptFrame(
+            f"{path}: depth is {depth.shape[1]}x{depth.shape[0]}, its camera's is {source.width}x{source.height}"
+        )
+    undistorted = source.undistort(depth, nearest=True)
+    return registered_depth(undistorted, source.undistorted(), color_camera, depth_camera.T_color_depth)
+
+
+def unregistered_by(
+    path: Path, registered: bool | None, depth_camera: DepthCamera | None, usual: DepthCamera | None = None
+) -> DepthCamera | None:
+    """The camera that depth has to be registered from, None where it is registered.
+
+    registered: what a person or a camera.yaml says. usual: the depth camera of the layout, which is taken where
+    nobody says anything. ValueError where depth is said to be unregistered and its camera is not known.
+    """
+    if registered or (registered is None and depth_camera is None and usual is None):
+        return None
+    if (found := depth_camera or usual) is None:
+        raise ValueError(
+            f"{path}: --unregistered needs the depth camera; write depth_camera (width, height, fx, fy, cx, cy) and "
+            f"T_color_depth (4x4, from its coordinates to those of colour) into camera.yaml"
+        )
+    return found

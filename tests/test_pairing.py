@@ -1,0 +1,320 @@
+"""Files of one frame find each other by name, number or time and never by place; every reader honours what is said."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from semslam.camera import Camera
+from sequences import READERS, open_sequence
+from sequences.pairing import in_order, paired, times_of_names
+from sequences.recordings.folder import write_folder
+from sequences.recordings.registration import registered_depth
+from sequences.room.room import RoomSequence
+
+
+@pytest.fixture(scope="module")
+def room() -> RoomSequence:
+    return RoomSequence(frames=6, width=80, height=60)
+
+
+@pytest.fixture(scope="module")
+def original(room, tmp_path_factory) -> Path:
+    return write_folder(room, tmp_path_factory.mktemp("written") / "room")
+
+
+@pytest.fixture
+def folder(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "seq"))
+
+
+def rename(folder: Path, sub: str, name) -> None:
+    for i, path in enumerate(sorted((folder / sub).iterdir())):
+        path.rename(folder / sub / f"new-{i}{path.suffix}")
+    for i in range(6):
+        (folder / sub / f"new-{i}.png").rename(folder / sub / name(i))
+
+
+def same_frames(room: RoomSequence, folder: Path) -> None:
+    """Depth and labels are those of the colour image, told from their content."""
+    sequence = open_sequence(folder)
+    assert len(sequence) == len(room)
+    for ours, theirs in zip(room, sequence):
+        assert np.array_equal(ours.color, theirs.color)
+        assert np.abs(ours.depth - theirs.depth).max() < 6e-4
+        assert np.array_equal(ours.labels, theirs.labels)
+
+
+# Names and order
+
+
+def test_names_that_are_times_are_in_the_order_of_time():
+    names = ["10.25", "9.5", "9.125", "100.0"]
+    assert in_order(names) == ["9.125", "9.5", "10.25", "100.0"]
+    stamps = [f"{1305031102 + i / 4}" for i in range(8)]
+    assert in_order(stamps[::-1]) == stamps
+    assert sorted(["frame10", "frame9", "frame2"], key=lambda n: natural_key(Path(n))) == [
+        "frame2",
+        "frame9",
+        "frame10",
+    ]
+    assert in_order(["part1.10", "part1.9"]) == ["part1.9", "part1.10"], "parts are counted"
+
+
+def test_odd_digits_are_letters():
+    assert in_order(["²b", "10", "²a", "9", "٣"])[:2] == ["9", "10"]
+
+
+@pytest.mark.parametrize(
+    ("color", "depth"),
+    [
+        (lambda i: f"rgb_{i}.png", lambda i: f"depth_{i}.png"),
+        (lambda i: f"{i}.png", lambda i: f"{i:05d}.png"),
+        (lambda i: f"frame-{i:06d}.color.png", lambda i: f"frame-{i:06d}.depth.png"),
+        (lambda i: f"{i:07d}-{33369 * i:012d}.png", lambda i: f"{i:07d}-{33369 * i + 14680:012d}.png"),
+        (lambda i: f"{100 + i / 30:.6f}.png", lambda i: f"{100 + i / 30 + 0.008:.6f}.png"),
+        (lambda i: f"{99.5 + i / 4}.png", lambda i: f"{99.5 + i / 4}.png"),
+    ],
+)
+def test_images_of_a_frame_find_each_other(room, folder, color, depth):
+    rename(folder, "color", color)
+    rename(folder, "label40", color)
+    rename(folder, "depth", depth)
+    (folder / "groundtruth.txt").unlink()
+    same_frames(room, folder)
+
+
+def test_a_missing_depth_image_moves_no_other(room, folder, caplog):
+    rename(folder, "color", lambda i: f"rgb_{i}.png")
+    rename(folder, "depth", lambda i: f"depth_{i}.png")
+    rename(folder, "label40", lambda i: f"rgb_{i}.png")
+    (folder / "depth" / "depth_2.png").unlink()
+    sequence = open_sequence(folder)
+    assert sequence.readable(2) is None
+    for i in (1, 3, 5):
+        assert np.abs(room[i].depth - sequence[i].depth).max() < 6e-4
+    assert "1 of 6 files in color/ have no partner in depth/" in caplog.text
+
+
+def test_label_images_that_match_no_frame_are_refused(folder):
+    rename(folder, "label40", lambda i: f"{i + 500:06d}.png")
+    with pytest.raises(ValueError, match="6 of 6 files in label40/ match no file in color/"):
+        open_sequence(folder)
+
+
+def test_depth_of_another_recording_is_refused(folder):
+    rename(folder, "depth", lambda i: f"{5000 + i}.png")
+    with pytest.raises(ValueError, match="6 of 6 files in depth/ match no file in color/"):
+        open_sequence(folder)
+
+
+def test_every_label_of_a_few_labelled_frames_finds_its_frame(folder):
+    for i in (1, 2, 4, 5):
+        (folder / "label40" / f"{i:06d}.png").unlink()
+    sequence = open_sequence(folder)
+    assert sequence.labelled_indices == [0, 3] and sequence.assumptions == ()
+
+
+def test_partners_are_told_by_the_rule_that_finds_most(tmp_path):
+    a = {f"rgb_{i}": tmp_path / "a" / f"rgb_{i}.png" for i in range(4)}
+    b = {f"depth_{i}": tmp_path / "b" / f"depth_{i}.png" for i in (0, 1, 3, 9)}
+    found, notes = paired(tmp_path, a, b)
+    assert {k: v.stem for k, v in found.items() if k in a} == {
+        "rgb_0": "depth_0",
+        "rgb_1": "depth_1",
+        "rgb_3": "depth_3",
+    }
+    assert "1 of 4 files in b/ have no partner in a/" in notes[0] and len(notes) == 2
+    assert times_of_names(["1.5", "2.25"]).tolist() == [1.5, 2.25] and times_of_names(["1.5", "x"]) is None
+
+
+# Poses of the plain folder
+
+
+def test_poses_of_timed_images_are_interpolated_when_they_are_rarer(room, folder, caplog):
+    for sub in ("color", "depth", "label40"):
+        rename(folder, sub, lambda i: f"{100 + i / 30:.6f}.png")
+    rows = np.loadtxt(folder / "groundtruth.txt")
+    rows[:, 0] += 100
+    np.savetxt(folder / "groundtruth.txt", rows[[0, 2, 5]], fmt="%.9f")
+    sequence = open_sequence(folder)
+    for i, T in enumerate(sequence.poses):
+        np.testing.assert_allclose(T, room.poses[i], atol=2e-3)
+    assert "poses of 3 of 6 frames are interpolated" in caplog.text
+
+
+def test_a_plain_folder_takes_matrices_and_logs_as_well(room, folder):
+    (folder / "groundtruth.txt").unlink()
+    (folder / "trajectory.log").write_text(
+        "".join(f"{i} {i} {i + 1}\n" + "\n".join(" ".join(map(str, r)) for r in room.poses[i]) + "\n" for i in (1, 4))
+    )
+    poses = open_sequence(folder).poses
+    assert [i for i, T in enumerate(poses) if T is not None] == [1, 4]
+    np.testing.assert_allclose(poses[4], room.poses[4], atol=1e-6)
+    (folder / "groundtruth.txt").write_text("\n".join(" ".join(map(str, T[:3].ravel())) for T in room.poses))
+    np.testing.assert_allclose(open_sequence(folder).poses[2], room.poses[2], atol=1e-6)
+
+
+# What is said of the sensor
+
+
+def as_png(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image)
+
+
+def units(frame, scale: float) -> np.ndarray:
+    return np.rint(frame.depth * scale).astype(np.uint16)
+
+
+def as_tum(room: RoomSequence, path: Path, scale: float) -> Path:
+    for i, frame in enumerate(room):
+        as_png(path / "rgb" / f"{i}.png", frame.color)
+        as_png(path / "depth" / f"{i}.png", units(frame, scale))
+    for name in ("rgb", "depth"):
+        (path / f"{name}.txt").write_text("".join(f"{i / 30:.4f} {name}/{i}.png\n" for i in range(len(room))))
+    return path
+
+
+def as_associations(room: RoomSequence, path: Path, scale: float) -> Path:
+    as_tum(room, path, scale)
+    lines = [f"{i / 30:.4f} rgb/{i}.png {i / 30 + 0.001:.4f} depth/{i}.png\n" for i in range(len(room))]
+    (path / "associations.txt").write_text("".join(lines))
+    for name in ("rgb", "depth"):
+        (path / f"{name}.txt").unlink()
+    return path
+
+
+def as_icl(room: RoomSequence, path: Path, scale: float) -> Path:
+    as_tum(room, path / "living_room_traj0", scale)
+    path = path / "living_room_traj0"
+    (path / "associations.txt").write_text("".join(f"{i} depth/{i}.png {i} rgb/{i}.png\n" for i in range(len(room))))
+    for name in ("rgb", "depth"):
+        (path / f"{name}.txt").unlink()
+    return path
+
+
+def as_seven_scenes(room: RoomSequence, path: Path, scale: float) -> Path:
+    for i, frame in enumerate(room):
+        as_png(path / f"frame-{i:06d}.color.png", frame.color)
+        as_png(path / f"frame-{i:06d}.depth.png", units(frame, scale))
+        np.savetxt(path / f"frame-{i:06d}.pose.txt", frame.T_world_camera)
+    return path
+
+
+def as_open3d(room: RoomSequence, path: Path, scale: float) -> Path:
+    for i, frame in enumerate(room):
+        as_png(path / "rgb" / f"{i}.png", frame.color)
+        as_png(path / "depth" / f"{i}.png", units(frame, scale))
+    (path / "trajectory.log").write_text("0 0 1\n1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    return path
+
+
+def as_png_list(room: RoomSequence, path: Path, scale: float) -> Path:
+    for i, frame in enumerate(room):
+        as_png(path / f"{i}rgb.png", frame.color)
+        as_png(path / f"{i}depth.png", units(frame, scale))
+    (path / "list.txt").write_text("".join(f"{33 * i} {i}depth.png {i}rgb.png d r\n" for i in range(len(room))))
+    return path / "list.txt"
+
+
+LAYOUTS = {
+    "tum": as_tum,
+    "associations": as_associations,
+    "icl-nuim": as_icl,
+    "7scenes": as_seven_scenes,
+    "open3d": as_open3d,
+    "png-list": as_png_list,
+}
+
+
+def camera_values(camera: Camera) -> dict:
+    return {key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_a_layout_is_no_sensor_when_the_sensor_is_named(room, tmp_path, kind):
+    path = LAYOUTS[kind](room, tmp_path / "of a camera of our own", 2000.0)
+    said = tmp_path / "said.yaml"
+    said.write_text(yaml.safe_dump(camera_values(room.camera)))
+    by_option = open_sequence(path, kind, camera=said, depth_scale=2000.0, registered=True)
+    said.write_text(yaml.safe_dump(camera_values(room.camera) | {"depth_scale": 2000.0, "registered": True}))
+    shutil.copy(said, (path if path.is_dir() else path.parent) / "camera.yaml")
+    by_file = open_sequence(path, kind)
+    for sequence in (by_option, by_file):
+        assert sequence.camera == room.camera
+        for i in (0, 5):
+            assert np.abs(sequence[i].depth - room[i].depth).max() < 6e-4
+        assert not any("taken" in line and "30" not in line for line in sequence.assumptions), sequence.assumptions
+    assert open_sequence(path, kind, depth_scale=1000.0)[0].depth.max() == pytest.approx(
+        2 * room[0].depth.max(), rel=1e-3
+    ), "what is said on the command line comes before the file"
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_unregistered_depth_is_registered_by_the_depth_camera_that_is_named(room, tmp_path, kind):
+    path = LAYOUTS[kind](room, tmp_path / "of a camera of our own", 5000.0)
+    T = np.eye(4)
+    T[0, 3] = 0.05
+    values = camera_values(room.camera) | {"depth_scale": 5000.0}
+    values |= {"depth_camera": camera_values(room.camera), "T_color_depth": T.tolist()}
+    (path if path.is_dir() else path.parent).joinpath("camera.yaml").write_text(yaml.safe_dump(values))
+    moved = open_sequence(path, kind)[0].depth
+    expected = registered_depth(open_sequence(path, kind, registered=True)[0].depth, room.camera, room.camera, T)
+    np.testing.assert_allclose(moved, expected)
+    assert (moved != room[0].depth).any()
+
+
+def test_unregistered_depth_of_an_unknown_camera_says_what_to_write(folder):
+    with pytest.raises(ValueError, match=r"--unregistered needs the depth camera; write depth_camera"):
+        open_sequence(folder, registered=False)
+
+
+def test_what_was_taken_for_granted_is_said_once(room, tmp_path, caplog):
+    path = LAYOUTS["tum"](RoomSequence(frames=2), tmp_path / "somewhere", 5000.0)
+    with caplog.at_level(logging.WARNING):
+        sequence = open_sequence(path)
+    assert any("ROS' default camera" in line for line in sequence.assumptions)
+    assert any("5000 a metre" in line for line in sequence.assumptions)
+    assert caplog.text.count("ROS' default") == 1
+
+
+def test_frame_numbers_without_a_sign_of_icl_need_a_camera(room, tmp_path):
+    path = as_icl(room, tmp_path, 5000.0).rename(tmp_path / "office chair")
+    with pytest.raises(ValueError, match=r"associations.txt counts frames, and nothing tells their camera"):
+        open_sequence(path)
+
+
+def test_every_reader_of_image_files_takes_a_camera_and_says_whether_it_registers():
+    for kind in LAYOUTS:
+        parameters = inspect.signature(READERS[kind].open).parameters
+        assert {"camera", "depth_scale", "registered", "depth_camera"} <= parameters.keys(), kind
+
+
+def test_a_camera_file_of_another_recording_brings_its_depth_scale(folder, tmp_path):
+    values = yaml.safe_load((folder / "camera.yaml").read_text())
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(values | {"depth_scale": 500.0}))
+    ours, theirs = open_sequence(folder), open_sequence(folder, camera=tmp_path / "other.yaml")
+    np.testing.assert_allclose(theirs[0].depth, 2 * ours[0].depth, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 6, 7, 9, 13, 15])
+def test_distortions_that_no_model_has_are_refused(folder, count):
+    values = yaml.safe_load((folder / "camera.yaml").read_text())
+    (folder / "camera.yaml").write_text(yaml.safe_dump(values | {"distortion": [0.01] * count}))
+    with pytest.raises(ValueError, match=rf"camera\.yaml: camera has {count} distortion coefficients"):
+        open_sequence(folder)
+
+
+@pytest.mark.parametrize("count", [4, 5, 8, 12, 14])
+def test_distortions_of_every_model_are_removed(folder, count):
+    values = yaml.safe_load((folder / "camera.yaml").read_text())
+    (folder / "camera.yaml").write_text(yaml.safe_dump(values | {"distortion": [0.01] * count}))
+    assert open_sequence(folder)[0].color.shape == (60, 80, 3)
