@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LARGEST_TEXT = 64 << 20  # bytes; half a million poses
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -41,3 +43,16 @@ def contents(path: str | Path, largest: int = 1 << 30) -> bytes:
     if found.st_size > largest:
         raise ValueError(f"{path}: has {found.st_size / 1e6:.0f} MB, expected at most {largest / 1e6:.0f} MB")
     return Path(path).read_bytes()
+
+
+def text_of(path: str | Path, expected: str = "text") -> str:
+    """The text of a UTF-8 file without its byte order mark; raises as `contents`; ValueError where it is no text."""
+    try:
+        return contents(path, LARGEST_TEXT).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not a text file, expected {expected}") from None
+
+
+def names_of(path: str | Path) -> str:
+    """The text of a file that lists file names, which may be in any encoding: decoded as Python decodes these."""
+    return contents(path, LARGEST_TEXT).decode("utf-8-sig", "surrogateescape")

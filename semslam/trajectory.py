@@ -17,6 +17,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from semslam import poses
+from semslam.atomic import text_of
 
 Clock = Literal["seconds", "numbers", "lines"]
 MISSING_POSES_ALLOWED = 0.5  # of the frames
@@ -316,11 +317,7 @@ def detect_kind(path: str | Path) -> str:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that hold something, with their numbers counted from 1; comments start with #."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is no part of the first number
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not a text file, expected a trajectory") from None
-    for i, line in enumerate(text.splitlines(), start=1):
+    for i, line in enumerate(text_of(path, "a trajectory").splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield i, line.strip()
 

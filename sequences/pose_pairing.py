@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam import poses
+from semslam.atomic import text_of
 from semslam.trajectory import Trajectory
 
 USUAL_GAP = 0.1  # seconds; between poses further apart the camera may have been anywhere, unless poses are rarer
@@ -61,9 +62,9 @@ class PoseHints(NamedTuple):
             found = np.arange(frames)[slice(*parts)][:count]
         else:
             try:
-                words = Path(self.indices).read_text(encoding="utf-8-sig").split()
+                words = text_of(self.indices).split()
                 found = np.array([int(word) for word in words], np.int64)
-            except (ValueError, FileNotFoundError):
+            except (ValueError, OSError):
                 raise ValueError(
                     f"--pose-indices {self.indices}: neither START:STOP:STEP nor a file of one frame number a line"
                 ) from None

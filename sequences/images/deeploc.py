@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images
+from semslam.atomic import text_of
 from sequences.images.pose_list import PoseLine, images_of, read_pose_lines
 from sequences.images.posed_images import PosedImages
 
@@ -65,8 +66,7 @@ def _heading(poses: Path) -> int:
     """How many lines stand above the names of the columns."""
     if not poses.is_file():
         raise FileNotFoundError(f"{poses}: missing; expected {LAYOUT}")
-    with poses.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline()
+    first = text_of(poses, LAYOUT).partition("\n")[0]
     return 0 if "qw" in first.lower().split() or _ID.search(first) else 1  # without names the first line is an image
 
 

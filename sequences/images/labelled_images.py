@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.images import numbering, read_color, read_depth, read_labels
 from semslam.labels import LabelSet, label_set
@@ -151,7 +152,7 @@ def _names(root: Path, split: str) -> list[str]:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in root.glob("*.txt"))) or "none"
         raise FileNotFoundError(f"{path}: no such split; the folder's splits are: {known}")
-    names = path.read_text(encoding="utf-8", errors="surrogateescape").split()  # as file names are decoded
+    names = names_of(path).split()
     if not names:
         raise ValueError(f"{path}: the split is empty; expected one image name a line")
     return names
@@ -173,7 +174,7 @@ def open_labelled_list(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list of images")
     files = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), start=1):
+    for number, line in enumerate(names_of(path).splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import images, poses
+from semslam.atomic import text_of
 from sequences.images.posed_images import PosedImages
 
 LAYOUT = "a .txt or .csv of lines 'image x y z qw qx qy qz', or with a first line that names the columns"
@@ -138,10 +139,7 @@ def _pose(path: Path, line: int, words: Sequence[str], world_to_camera: bool) ->
 
 def _lines(path: Path, skip: int) -> list[tuple[int, list[str]]]:
     """(line number from 1, words) of the lines after the first `skip` that hold something."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not a text file, expected {LAYOUT}") from None
+    text = text_of(path, LAYOUT)
     found: list[tuple[int, list[str]]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if number > skip and line.strip(" ,\t") and not (found and line.lstrip().startswith("#")):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images
+from semslam.atomic import text_of
 from semslam.camera import Camera
 from semslam.trajectory import read_open3d_log
 from sequences.pairing import in_order, paired
@@ -90,11 +91,11 @@ def _camera(path: Path) -> tuple[Camera, bool]:
     for name in ("camera_intrinsic.json", "intrinsic.json", "camera.json"):
         if (path / name).is_file():
             try:
-                values = json.loads((path / name).read_text(encoding="utf-8"))
+                values = json.loads(text_of(path / name))
                 K = np.array(values["intrinsic_matrix"], np.float64).reshape(3, 3).T
                 width, height = int(values["width"]), int(values["height"])
                 return Camera(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])), True
-            except (KeyError, TypeError, ValueError) as problem:
+            except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as problem:
                 raise ValueError(
                     f"{path / name}: not an intrinsic as Open3D writes it (width, height, intrinsic_matrix): {problem}"
                 ) from None

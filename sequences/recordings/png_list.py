@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images
+from semslam.atomic import names_of
 from semslam.camera import Camera
 from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
 from sequences.sequence import ImageSequence
@@ -35,7 +36,7 @@ def open_png_list(
     """Open a list file: times in milliseconds, depth in millimetres, registered to colour; no poses."""
     path = Path(path)
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(names_of(path).splitlines(), start=1):
         words = line.split()
         if not words:
             continue

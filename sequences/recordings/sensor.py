@@ -73,7 +73,7 @@ def _values(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: missing; write width, height, fx, fy, cx, cy (pixels), depth_scale and fps into it")
     try:
         values = config.read(path)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path}: is not YAML; expected lines like 'fx: 525.0'") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: lacks {', '.join(_INTRINSICS)}; expected {', '.join(_KEYS)}")

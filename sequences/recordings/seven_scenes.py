@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images
+from semslam.atomic import text_of
 from semslam.camera import Camera
 from semslam.trajectory import read_pose_folder
 from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
@@ -112,7 +113,7 @@ def _sequences(scene: Path, split: str | None) -> list[Path]:
     listing = scene / f"{split.capitalize()}Split.txt"
     if split not in ("train", "test") or not listing.is_file():
         raise ValueError(f"{listing}: not found; split is 'train' or 'test', or leave it out for every sequence")
-    names = {f"seq-{int(number):02d}" for number in re.findall(r"\d+", listing.read_text())}
+    names = {f"seq-{int(number):02d}" for number in re.findall(r"[0-9]+", text_of(listing))}
     chosen = [folder for folder in there if folder.name in names]
     if not chosen:
         raise ValueError(f"{listing}: none of {', '.join(sorted(names))} is there")

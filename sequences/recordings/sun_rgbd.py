@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images
+from semslam.atomic import text_of
 from semslam.camera import Camera
 from sequences.recordings.folder import images_by_name
 from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
@@ -35,7 +36,7 @@ def open_sun_rgbd(
         raise ValueError(f"{path}: {len(color)} images and {len(depth)} depth maps, expected one of each; {LAYOUT}")
     if camera is None:
         try:
-            K = np.array((path / "intrinsics.txt").read_text().split(), np.float64)[:9].reshape(3, 3)
+            K = np.array(text_of(path / "intrinsics.txt").split(), np.float64)[:9].reshape(3, 3)
         except ValueError:
             raise ValueError(f"{path / 'intrinsics.txt'}: expected the 9 numbers of a 3x3 matrix") from None
         height, width = images.read_color(color[0]).shape[:2]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam import images
+from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory import associate, read_trajectory
 from sequences.pairing import MOST
@@ -205,8 +206,7 @@ def read_associations(path: Path) -> list[Association]:
 
 def _word_lines(path: Path) -> list[tuple[int, list[str]]]:
     """(number, words) of the lines of a list that hold something; comments start with #."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    lines = ((number, line.split("#")[0].split()) for number, line in enumerate(text.splitlines(), start=1))
+    lines = ((number, line.split("#")[0].split()) for number, line in enumerate(names_of(path).splitlines(), start=1))
     return [(number, words) for number, words in lines if words]
 
 
