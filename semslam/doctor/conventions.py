@@ -1,23 +1,33 @@
 """How the poses, the depth and the camera of a recording are meant, told from how well its frames fit each other.
 
-Frames some way apart are warped into each other, as recorded and as the numbers might be meant otherwise.
+Every reading of the numbers that is known puts the points of one frame into another: the one that fits best, and much
+better than the recorded one, is the finding. Points are followed through the images where these have texture; else
+whole frames some way apart are warped into each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations, product
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from semslam.doctor import flow
+from semslam.doctor.finding import Finding
+from semslam.doctor.flow import Tracks
 from semslam.frame import Frame, evenly_spread
 from semslam.poses import from_rotation_translation, inverse, rotation_angle, transform
-from sequences import CorruptFrame, Sequence
+from sequences import Sequence as Recording
 
 PAIRS = 8  # of frames that are warped into each other
-PLAUSIBLE_DEPTH = (0.3, 10.0)  # metres, of the median over a recording
+USUAL_DEPTH = (0.3, 10.0)  # metres, of the median over a recording
+BETTER = 0.6  # of the recorded misfit: what another reading must reach to be believed
+ALIKE = 1.05  # times the best: readings that fit as well, of which the first in the list is taken
+NOTABLE_WARP = 1.5  # misfit; Kinect noise alone makes about 1
+LONGEST_LAG = 0.7  # seconds
+SMALL_LAG = 0.08  # seconds; what cameras that are not triggered together are apart
 
 
 def _as_recorded(T: np.ndarray) -> np.ndarray:
@@ -33,10 +43,171 @@ class Guess:
     pose: Callable[[np.ndarray], np.ndarray] = _as_recorded
     depth_factor: float = 1.0
     focal_factor: float = 1.0
+    lag: int = 0  # frames from an image to the one whose pose it has
+    level: str = "error"
+
+    def motion(self, recording: Recording, first: int, last: int) -> np.ndarray | None:
+        """T_last_first (4, 4) of two frames by this reading of the poses; None where one has none."""
+        posed = recording.poses or ()
+        first, last = first + self.lag, last + self.lag
+        if not (0 <= first < len(posed) and 0 <= last < len(posed)):
+            return None
+        a, b = posed[first], posed[last]
+        return None if a is None or b is None else inverse(self.pose(b)) @ self.pose(a)
 
 
-def _turned_axes(T: np.ndarray) -> np.ndarray:
-    return T @ np.diag([1.0, -1.0, -1.0, 1.0])
+AS_RECORDED = Guess("", "")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How badly frames fit, as recorded and under the guess that suits best; pixels, or the units of `_warped`."""
+
+    as_recorded: float
+    under_guess: float
+    guess: Guess
+    notable: float  # what sound recordings stay below
+    hopeless: float  # above that the poses are of something else
+
+
+def fit(recording: Recording, tracks: Sequence[Tracks]) -> Fit | None:
+    """Compare every guess with the recording as it is; None without poses, depth or movement."""
+    if not recording.has_poses or not recording.has_depth:
+        return None
+    depth = _median_depth(recording)
+    if len(tracks) >= flow.FEWEST_STRETCHES:
+        moved = float(np.median([t.flow for t in tracks]))
+        notable = flow.notable(recording.camera)
+        limits = (notable, max(4 * notable, 0.5 * moved))
+        cost: Callable[[Guess], float] = lambda guess: _flow_misfit(recording, tracks, guess)  # noqa: E731
+    else:
+        pairs = [
+            (a, b)
+            for i, j in _pairs(recording.poses or ())
+            if (a := recording.readable(i)) is not None and (b := recording.readable(j)) is not None
+        ]
+        if not pairs:
+            return None
+        limits = (NOTABLE_WARP, 7.0)
+        cost = lambda guess: float(np.median([_warped(recording, a, b, guess) for a, b in pairs]))  # noqa: E731
+    recorded = cost(AS_RECORDED)
+    if recorded < limits[0]:
+        return Fit(recorded, recorded, AS_RECORDED, *limits)
+    guesses = [*_guesses(depth), *_lags(recording)]
+    costs = [cost(guess) for guess in guesses]
+    best = next(i for i, c in enumerate(costs) if c <= ALIKE * min(costs))
+    return Fit(recorded, costs[best], guesses[best], *limits)
+
+
+def findings(recording: Recording, tracks: Sequence[Tracks]) -> list[Finding]:
+    """The other reading that fits, or that none does; empty where the recorded one fits."""
+    found = fit(recording, tracks)
+    if found is None or found.as_recorded < found.notable:
+        return []
+    if found.under_guess < min(BETTER * found.as_recorded, 0.5 * found.hopeless):
+        return [Finding(found.guess.level, found.guess.what, found.guess.remedy)]  # type: ignore[arg-type]
+    if found.as_recorded > found.hopeless:
+        what = "frames do not fit each other by their poses, nor by any other reading of them that is known"
+        return [Finding("warning", what, "track the camera instead of taking these poses (--poses tracked)")]
+    return []
+
+
+# The guesses, in the order in which they are believed
+
+
+def _guesses(median_depth: float) -> list[Guess]:
+    guesses = [
+        Guess(
+            "the poses fit the images when they are inverted: they are T_camera_world",
+            "invert each pose; the file must hold camera-to-world (T_world_camera)",
+            inverse,
+        ),
+        Guess(
+            "the poses fit the images with y and z turned: their camera looks along -z (OpenGL, Blender)",
+            "multiply each pose by diag(1, -1, -1, 1) from the right",
+            _with_axes(np.diag([1.0, -1.0, -1.0])),
+        ),
+        Guess(
+            "the poses fit the images with another order of the quaternion: the file holds qw first",
+            "write timestamp tx ty tz qx qy qz qw",
+            _quaternion_read_from([1, 2, 3, 0]),
+        ),
+    ]
+    for factor in (1e-3, 1e3):
+        what = f"the poses fit the images when their translations are {factor:g} times as long"
+        guesses.append(Guess(what, "write the positions in metres", _stretched(factor)))
+    for factor in (0.1, 0.2, 5.0, 10.0):
+        change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
+        if USUAL_DEPTH[0] < factor * median_depth < USUAL_DEPTH[1]:
+            what = f"the images fit the poses when depth is {factor:g} times what was read"
+            guesses.append(Guess(what, f"make depth_scale (units a metre) {change}", depth_factor=factor))
+    for factor in (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 1.6, 1.8, 2.0):
+        what = f"the images fit the poses with a focal length about {factor:g} times as long"
+        guesses.append(
+            Guess(what, "take fx and fy of the camera and image size of this recording", focal_factor=factor)
+        )
+    return guesses + _axes() + _scales()
+
+
+def _axes() -> list[Guess]:
+    """Every way to name a camera's axes that keeps them right-handed, and the same of inverted poses."""
+    names = "xyz"
+    guesses = []
+    for order, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
+        axes = np.zeros((3, 3))
+        axes[list(order), range(3)] = signs
+        if np.linalg.det(axes) < 0 or np.array_equal(axes, np.eye(3)):
+            continue
+        right, down, forward = (f"{'+' if sign > 0 else '-'}{names[axis]}" for axis, sign in zip(order, signs))
+        what = f"the poses fit the images when their camera has right along {right}, down along {down}, forward along "
+        remedy = f"multiply each pose from the right by the matrix of columns {right}, {down}, {forward}"
+        guesses.append(Guess(f"{what}{forward}", remedy, _with_axes(axes)))
+        guesses.append(
+            Guess(
+                f"{what}{forward}, and are inverted (T_camera_world)",
+                f"invert each pose, then {remedy}",
+                _with_axes(axes, inverse),
+            )
+        )
+    return guesses
+
+
+def _scales() -> list[Guess]:
+    """Positions that are longer or shorter by any factor from 1/5 to 5."""
+    guesses = []
+    for factor in np.exp(np.linspace(np.log(0.2), np.log(5.0), 93)):
+        if abs(factor - 1) > 0.03:
+            what = f"the images fit the poses when the positions are {factor:.2f} times as long"
+            remedy = (
+                f"write the positions in the metres of the depth images; if it is these that are off, make depth_scale "
+                f"(units a metre) {factor:.2f} times as large"
+            )
+            guesses.append(Guess(what, remedy, _stretched(float(factor))))
+    return guesses
+
+
+def _lags(recording: Recording) -> list[Guess]:
+    """Poses that belong to images some frames earlier or later."""
+    interval = float(np.median(np.diff(recording.timestamps))) if len(recording) > 1 else 0.0
+    reach = min(int(LONGEST_LAG / interval) if interval > 0 else 15, 20, len(recording) // 4)
+    guesses = []
+    for lag in sorted((*range(-reach, 0), *range(1, reach + 1)), key=abs):
+        seconds = abs(lag) * interval
+        what = (
+            f"the images fit the poses of {abs(lag)} frames {'later' if lag > 0 else 'earlier'} ({seconds:.2f} s) "
+            f"better than their own"
+        )
+        how = f"take {seconds:.2f} s from" if lag > 0 else f"add {seconds:.2f} s to"
+        remedy = f"{how} the times of the poses, or shift their lines by {abs(lag)}; --poses tracked needs none"
+        guesses.append(Guess(what, remedy, lag=lag, level="hint" if seconds <= SMALL_LAG else "error"))
+    return guesses
+
+
+def _with_axes(
+    axes: np.ndarray, first: Callable[[np.ndarray], np.ndarray] = _as_recorded
+) -> Callable[[np.ndarray], np.ndarray]:
+    turn = from_rotation_translation(axes, np.zeros(3))
+    return lambda T: first(T) @ turn
 
 
 def _quaternion_read_from(order: list[int]) -> Callable[[np.ndarray], np.ndarray]:
@@ -51,73 +222,28 @@ def _stretched(factor: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda T: from_rotation_translation(T[:3, :3], factor * T[:3, 3])
 
 
-def _guesses(median_depth: float) -> list[Guess]:
-    guesses = [
-        Guess(
-            "the poses fit the images when they are inverted: they are T_camera_world",
-            "invert each pose; the file must hold camera-to-world (T_world_camera)",
-            inverse,
-        ),
-        Guess(
-            "the poses fit the images with y and z turned: their camera looks along -z (OpenGL, Blender)",
-            "multiply each pose by diag(1, -1, -1, 1) from the right",
-            _turned_axes,
-        ),
-        Guess(
-            "the poses fit the images with another order of the quaternion: the file holds qw first",
-            "write timestamp tx ty tz qx qy qz qw",
-            _quaternion_read_from([1, 2, 3, 0]),
-        ),
-    ]
-    for factor in (1e-3, 1e3):
-        what = f"the poses fit the images when their translations are {factor:g} times as long"
-        guesses.append(Guess(what, "write the positions in metres", _stretched(factor)))
-    for factor in (0.1, 0.2, 5.0, 10.0):
-        change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
-        if PLAUSIBLE_DEPTH[0] < factor * median_depth < PLAUSIBLE_DEPTH[1]:
-            what = f"the images fit the poses when depth is {factor:g} times what was read"
-            guesses.append(Guess(what, f"make depth_scale (units per metre) {change}", depth_factor=factor))
-    for factor in (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 1.6, 1.8, 2.0):
-        what = f"the images fit the poses with a focal length about {factor:g} times as long"
-        guesses.append(
-            Guess(what, "take fx and fy of the camera and image size of this recording", focal_factor=factor)
-        )
-    return guesses
+# How badly a guess fits
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How badly frames fit, in the units of `_misfit`, as recorded and under the guess that suits best."""
-
-    as_recorded: float
-    under_guess: float
-    guess: Guess
-
-
-def fit(sequence: Sequence) -> Fit | None:
-    """Compare every guess with the recording as it is; None without poses, depth or movement."""
-    if sequence.poses is None or not sequence.has_depth:
-        return None
-    pairs = []
-    for i, j in _pairs(sequence.poses):
-        with suppress(CorruptFrame):
-            pairs.append((sequence[i], sequence[j]))
-    if not pairs:
-        return None
-    depth = np.concatenate([a.depth[a.depth > 0][::50] for a, _ in pairs if a.depth is not None])
-    guesses = _guesses(float(np.median(depth)) if len(depth) else 1.0)
-    misfits = [_misfit(pairs, guess) for guess in guesses]
-    best = int(np.argmin(misfits))
-    return Fit(_misfit(pairs, Guess("", "")), misfits[best], guesses[best])
+def _flow_misfit(recording: Recording, tracks: Sequence[Tracks], guess: Guess) -> float:
+    """Pixels that followed points lie off, median over the stretches that the guess has poses for."""
+    camera = recording.camera
+    camera = replace(camera, fx=camera.fx * guess.focal_factor, fy=camera.fy * guess.focal_factor)
+    found = []
+    for t in tracks:
+        T_last_first = guess.motion(recording, t.first, t.last)
+        if T_last_first is not None:
+            found.append(replace(t, depth=t.depth * guess.depth_factor).residual(camera, T_last_first))
+    return float(np.median(found)) if len(found) > 0.6 * len(tracks) else np.inf
 
 
-def _pairs(poses: tuple[np.ndarray | None, ...]) -> list[tuple[int, int]]:
+def _pairs(posed: tuple[np.ndarray | None, ...]) -> list[tuple[int, int]]:
     """Frames far enough apart that a wrong pose shows, and near enough that they see the same."""
     pairs = []
-    for i in evenly_spread(range(max(len(poses) - 1, 1)), PAIRS):
-        best, T_w_i = None, poses[i]
-        for j in range(i + 1, min(i + 60, len(poses))):
-            T_w_j = poses[j]
+    for i in evenly_spread(range(max(len(posed) - 1, 1)), PAIRS):
+        best, T_w_i = None, posed[i]
+        for j in range(i + 1, min(i + 60, len(posed))):
+            T_w_j = posed[j]
             if T_w_i is None or T_w_j is None:
                 continue
             T_i_j = inverse(T_w_i) @ T_w_j
@@ -131,23 +257,28 @@ def _pairs(poses: tuple[np.ndarray | None, ...]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _misfit(pairs: list[tuple[Frame, Frame]], guess: Guess) -> float:
-    """How badly frames fit: 1 for each percent of depth and each 10 grey levels, median over the pairs."""
-    return float(np.median([_pair_misfit(a, b, guess) for a, b in pairs]))
+def _median_depth(recording: Recording) -> float:
+    frames = (recording.readable(i) for i in evenly_spread(range(len(recording)), PAIRS))
+    depth = [f.depth[f.depth > 0][::50] for f in frames if f is not None and f.depth is not None]
+    valid = np.concatenate(depth) if depth else np.zeros(0)
+    return float(np.median(valid)) if len(valid) else 1.0
 
 
-def _pair_misfit(a: Frame, b: Frame, guess: Guess) -> float:
-    """Warp the points of a into b; a guess under which they hardly meet counts as bad."""
-    assert a.depth is not None and b.depth is not None
-    assert a.T_world_camera is not None and b.T_world_camera is not None
+def _warped(recording: Recording, a: Frame, b: Frame, guess: Guess) -> float:
+    """Warp the points of a into b: 1 for each percent of depth and each 10 grey levels that they differ there.
+
+    A guess under which they hardly meet counts as bad.
+    """
     nothing = 30.0
+    T_b_a = guess.motion(recording, a.index, b.index)
+    if a.depth is None or b.depth is None or T_b_a is None:
+        return nothing
     camera = replace(a.camera, fx=a.camera.fx * guess.focal_factor, fy=a.camera.fy * guess.focal_factor)
     step = int(np.ceil(np.sqrt(a.depth.size / 6000)))
     v, u = np.nonzero(a.depth[::step, ::step] > 0)
     v, u = v * step, u * step
     z = a.depth[v, u].astype(np.float64) * guess.depth_factor
     points = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=-1)
-    T_b_a = inverse(guess.pose(b.T_world_camera)) @ guess.pose(a.T_world_camera)
     points = transform(T_b_a, points)
     ahead = points[:, 2] > 0.05 * guess.depth_factor
     u, v, points = u[ahead], v[ahead], points[ahead]

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.doctor import conventions
-from semslam.doctor.conventions import PLAUSIBLE_DEPTH
+from semslam.doctor import conventions, depth_images, flow, single_poses
+from semslam.doctor.conventions import USUAL_DEPTH
+from semslam.doctor.finding import Finding
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
 from sequences.selected import selected
 
 FRAMES_READ = 100  # at most, evenly spread
 FRAMES_KEPT = 12  # of them, for statistics on pixels
+FRAMES_WHOLE = 16  # at full size, for planes and edges
+POSSIBLE_DEPTH = (0.05, 80.0)  # metres; a median outside is a wrong unit
 WARM_SHARE = 0.3  # of colourful pixels; in 98 of 100 indoor photographs (NYUv2) more than 0.46 have red above blue
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is, or seems, wrong."""
-
-    level: str  # "error": results will be wrong; "warning": look at it; "hint": may well be as it should
-    what: str
-    remedy: str
 
 
 def examine(
@@ -58,7 +52,9 @@ def diagnose(sequence: Sequence) -> list[Finding]:
         of_numbers = _intrinsics(sequence.camera) + _depth_scale(shown)
         findings += of_numbers
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
-            findings += _geometry(sequence)
+            whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.readable(i))]
+            of_images = depth_images.along_the_ray(whole) + depth_images.beside_the_colour(whole)
+            findings += of_images or _motion(sequence) or single_poses.far_world(sequence)
     rank = ("error", "warning", "hint")
     return sorted(findings, key=lambda finding: rank.index(finding.level))
 
@@ -107,6 +103,14 @@ def _thinned(frame: Frame) -> Frame:
         depth=None if frame.depth is None else frame.depth[::4, ::4].copy(),
         labels=None if frame.labels is None else frame.labels[::4, ::4].copy(),
     )
+
+
+def _motion(sequence: Sequence) -> list[Finding]:
+    """Faults that show where frames are held against each other."""
+    if not sequence.has_poses or not sequence.has_depth:
+        return []
+    found = conventions.findings(sequence, flow.stretches(sequence))
+    return found if any(finding.level != "hint" for finding in found) else found + single_poses.contradicted(sequence)
 
 
 def _timestamps(timestamps: np.ndarray) -> list[Finding]:
@@ -207,21 +211,14 @@ def _depth_scale(frames: list[Frame]) -> list[Finding]:
         findings.append(Finding("error", what, "write 0 where depth is missing"))
         valid = nearer
     median = float(np.median(valid))
-    if not PLAUSIBLE_DEPTH[0] < median < PLAUSIBLE_DEPTH[1]:
+    if not USUAL_DEPTH[0] < median < USUAL_DEPTH[1]:
         factor = min((1e-3, 1e-2, 0.1, 0.2, 5.0, 10.0, 1e2, 1e3), key=lambda f: abs(np.log(f * median / 2.0)))
-        what = f"the median depth is {median:.4g} m; indoors it is {PLAUSIBLE_DEPTH[0]} to {PLAUSIBLE_DEPTH[1]} m"
         change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
-        findings.append(Finding("error", what, f"depth_scale (units per metre) should probably be {change}"))
+        what = f"the median depth is {median:.4g} m; indoors it is {USUAL_DEPTH[0]} to {USUAL_DEPTH[1]} m"
+        if POSSIBLE_DEPTH[0] < median < POSSIBLE_DEPTH[1]:
+            scene = "outdoors" if median > USUAL_DEPTH[1] else "of small things"
+            remedy = f"right for a recording {scene}; else depth_scale (units a metre) should be {change}"
+            findings.append(Finding("hint", what, remedy))
+        else:
+            findings.append(Finding("error", what, f"depth_scale (units a metre) should probably be {change}"))
     return findings
-
-
-def _geometry(sequence: Sequence) -> list[Finding]:
-    fit = conventions.fit(sequence)
-    if fit is None or fit.as_recorded < 1.5:  # Kinect noise alone makes about 1
-        return []
-    if fit.under_guess < 0.6 * fit.as_recorded:
-        return [Finding("error", fit.guess.what, fit.guess.remedy)]
-    if fit.as_recorded > 7:
-        what = "frames do not fit each other by their poses, nor by any other reading of them that is known"
-        return [Finding("warning", what, "track the camera instead of taking these poses (--poses tracked)")]
-    return []

@@ -1,0 +1,111 @@
+"""What the images say of the camera's motion: points followed from frame to frame, held against the poses.
+
+A point with depth that is followed from frame a to frame b should lie where the poses put it. How far off it lies, in
+pixels, tells poses whose positions are too long, poses that belong to other frames, and single wrong ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.frame import Frame, evenly_spread
+from sequences import Sequence as Recording
+
+STRETCHES = 14  # of frames in which points are followed
+STRETCH = 6  # frames
+POINTS = 250  # followed in each, at most
+FEWEST_POINTS = 12
+FEWEST_STRETCHES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Points followed from one frame to a later one."""
+
+    first: int  # frame indices
+    last: int
+    pixels: np.ndarray  # (N, 2) in the first frame
+    depth: np.ndarray  # (N,) metres there
+    found: np.ndarray  # (N, 2) pixels in the last frame
+
+    def residual(self, camera: Camera, T_last_first: np.ndarray) -> float:
+        """Median distance in pixels of the points from where the motion puts them."""
+        x = (self.pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+        points = np.column_stack([x, np.ones(len(x))]) * self.depth[:, None]
+        moved = poses.transform(T_last_first, points)
+        ahead = moved[:, 2] > 1e-3
+        if ahead.sum() < 0.5 * len(moved):
+            return np.inf
+        return float(np.median(np.linalg.norm(camera.project(moved[ahead]) - self.found[ahead], axis=1)))
+
+    @property
+    def flow(self) -> float:
+        """Median distance in pixels that the points moved."""
+        return float(np.median(np.linalg.norm(self.found - self.pixels, axis=1)))
+
+
+def stretches(recording: Recording) -> list[Tracks]:
+    """Points followed over evenly spread stretches of a recording; empty without depth or in frames without texture."""
+    starts = evenly_spread(range(max(len(recording) - STRETCH, 0)), STRETCHES)
+    found = (followed(recording, list(range(start, start + STRETCH + 1))) for start in starts)
+    return [tracks for tracks in found if tracks is not None]
+
+
+def followed(recording: Recording, indices: Sequence[int]) -> Tracks | None:
+    """Points of the first of some frames in the last of them; None where fewer than a dozen could be followed."""
+    first = recording.readable(indices[0])
+    if first is None or first.depth is None:
+        return None
+    small = first.camera.width / 640
+    grey = _grey(first)
+    corners = cv2.goodFeaturesToTrack(grey, POINTS, 0.01, max(3.0, 8 * small))
+    if corners is None:
+        return None
+    kept, at = _on_surfaces(first.depth, corners.reshape(-1, 2)), corners
+    window = max(9, int(21 * small) | 1)
+    for index in indices[1:]:
+        frame = recording.readable(index)
+        if frame is None:
+            return None
+        following = _grey(frame)
+        to, there = _flow(grey, following, at, window)
+        back, again = _flow(following, grey, to, window)
+        kept &= there & again & (np.abs(back - at).max(axis=(1, 2)) < 1)
+        at, grey = to, following
+    if kept.sum() < FEWEST_POINTS:
+        return None
+    pixels = corners.reshape(-1, 2)[kept].astype(np.float64)
+    columns, rows = np.rint(pixels).astype(int).T
+    depth = first.depth[rows, columns].astype(np.float64)
+    return Tracks(indices[0], indices[-1], pixels, depth, at.reshape(-1, 2)[kept].astype(np.float64))
+
+
+def notable(camera: Camera) -> float:
+    """Pixels below which points lie where right poses put them, whatever the noise: 1 in images 640 wide."""
+    return max(0.4, camera.width / 640)
+
+
+def _flow(one: np.ndarray, other: np.ndarray, at: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where points (N, 1, 2) of one image are in the other, and which were found (Lucas and Kanade, pyramidal)."""
+    options: dict[str, Any] = {"winSize": (window, window), "maxLevel": 3}
+    to, found, _ = cv2.calcOpticalFlowPyrLK(one, other, at, None, **options)  # type: ignore[call-overload]
+    return to, found.ravel() == 1
+
+
+def _grey(frame: Frame) -> np.ndarray:
+    return cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY)
+
+
+def _on_surfaces(depth: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Which pixels (N, 2) have depth that is much the same all around: at an edge a point's depth is a guess."""
+    nearest, farthest = cv2.erode(depth, np.ones((5, 5))), cv2.dilate(depth, np.ones((5, 5)))
+    columns, rows = np.rint(pixels).astype(int).T
+    near, far = nearest[rows, columns], farthest[rows, columns]
+    return (near > 0) & (far - near < 0.03 * near)

@@ -1,0 +1,220 @@
+"""Faults that show only where frames are held against each other, planted one by one in recordings that are sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semslam.doctor.doctor import Finding, diagnose
+from semslam.frame import Frame
+from semslam.poses import exp, inverse
+from sequences import Sequence, open_sequence
+from sequences.room.kinect_noise import kinect_noise
+from sequences.room.room import RoomSequence
+
+
+class Spoilt(Sequence):
+    """A recording whose frames and poses are changed on their way; the frames are read once."""
+
+    def __init__(
+        self,
+        sound: Sequence,
+        frames: list[Frame],
+        change: Callable[[Frame], Frame] = lambda frame: frame,
+        poses: Callable[[int, np.ndarray], np.ndarray | None] = lambda i, T: T,
+    ) -> None:
+        self.name, self.camera, self.timestamps = sound.name, sound.camera, sound.timestamps
+        self.label_set, self.has_depth = None, True
+        self._frames, self._change = frames, change
+        self.poses = tuple(None if T is None else poses(i, T) for i, T in enumerate(sound.poses))
+
+    def __getitem__(self, index: int) -> Frame:
+        frame = self._change(self._frames[self._checked(index)])
+        return replace(frame, labels=None, T_world_camera=self.poses[index])
+
+
+@pytest.fixture(scope="module", params=["exact", pytest.param("kinect", marks=pytest.mark.slow)])
+def sound(request) -> tuple[Sequence, list[Frame]]:
+    room = RoomSequence(frames=90, width=320, height=240, noise=kinect_noise if request.param == "kinect" else None)
+    return room, list(room)
+
+
+@pytest.fixture(scope="module")
+def kitchen(shared_data) -> tuple[Sequence, list[Frame]]:
+    recording = open_sequence(shared_data / "redkitchen")
+    return recording, list(recording)
+
+
+def only_error(findings: list[Finding]) -> Finding:
+    errors = [finding for finding in findings if finding.level == "error"]
+    assert len(errors) == 1, findings
+    return errors[0]
+
+
+def test_nothing_is_found_where_nothing_is_planted(sound):
+    assert diagnose(Spoilt(*sound)) == []
+
+
+def to_ray(frame: Frame) -> Frame:
+    ray = np.linalg.norm(frame.camera.backproject(np.ones(frame.camera.shape)), axis=2)
+    return replace(frame, depth=(frame.depth * ray).astype(np.float32))
+
+
+def test_depth_along_the_ray_is_told_from_z(sound):
+    room, frames = sound
+    exact = [replace(f, depth=e.depth) for f, e in zip(frames, frames)]
+    finding = only_error(diagnose(Spoilt(room, exact, to_ray)))
+    assert "along each pixel's ray" in finding.what and "sqrt" in finding.remedy
+
+
+@pytest.mark.parametrize("shift", [(12, 0), (0, -12), (-9, 6)])
+def test_depth_beside_the_colour_is_found_with_its_direction(sound, shift):
+    room, frames = sound
+    moved = Spoilt(room, frames, lambda f: replace(f, depth=np.roll(f.depth, shift, (1, 0))))
+    finding = only_error(diagnose(moved))
+    assert "the edges of depth fit" in finding.what
+    u, v = map(int, finding.what.split("(")[1].split(")")[0].split(","))
+    assert abs(u + shift[0]) <= 2 and abs(v + shift[1]) <= 2
+
+
+@pytest.mark.parametrize("index", [0, 40, 89])
+def test_one_wrong_pose_is_found_and_named(sound, index):
+    room, frames = sound
+    wrong = exp(np.array([0.12, -0.05, 0.1, 0.05, 0.08, -0.04]))
+    findings = diagnose(Spoilt(room, frames, poses=lambda i, T: T @ wrong if i == index else T))
+    finding = only_error(findings)
+    assert "1 poses do not fit the images" in finding.what and f"frames {index}" in finding.what
+
+
+def test_a_jump_of_the_world_is_found_where_it_happens(sound):
+    room, frames = sound
+    jump = exp(np.array([0.3, 0.1, 0, 0, 0.1, 0]))
+    finding = only_error(diagnose(Spoilt(room, frames, poses=lambda i, T: jump @ T if i > 44 else T)))
+    assert "jump 1 times" in finding.what and "after frame 44" in finding.what
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.15, 1.3, 2.0])
+def test_positions_of_another_scale_are_found(sound, scale):
+    room, frames = sound
+
+    def stretched(_: int, T: np.ndarray) -> np.ndarray:
+        T = T.copy()
+        T[:3, 3] *= scale
+        return T
+
+    finding = only_error(diagnose(Spoilt(room, frames, poses=stretched)))
+    assert "positions are" in finding.what
+    assert float(finding.what.split("positions are ")[1].split()[0]) == pytest.approx(1 / scale, rel=0.06)
+
+
+@pytest.mark.parametrize("lag", [-7, -3, 4])
+def test_poses_of_other_frames_are_found_with_their_delay(sound, lag):
+    room, frames = sound
+    last = len(frames) - 1
+    finding = only_error(
+        diagnose(Spoilt(room, frames, poses=lambda i, T: room.poses[i - lag] if 0 <= i - lag <= last else None))
+    )
+    assert f"poses of {abs(lag)} frames {'later' if lag > 0 else 'earlier'}" in finding.what
+
+
+AXES = {
+    "x forward, y left, z up": np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], float).T,
+    "x right, y up, z backward": np.diag([1.0, -1.0, -1.0]),
+    "x right, y forward, z down": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float).T,
+    "x left, y up": np.diag([-1.0, -1.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+@pytest.mark.parametrize("inverted", [False, True])
+def test_other_axes_are_told_from_inverted_poses(sound, name, inverted):
+    """Multiplying as the remedy says gives the true poses back, whatever the words."""
+    room, frames = sound
+    turn = np.eye(4)
+    turn[:3, :3] = AXES[name]
+
+    def written(_: int, T: np.ndarray) -> np.ndarray:
+        return inverse(T @ turn) if inverted else T @ turn
+
+    finding = only_error(diagnose(Spoilt(room, frames, poses=written)))
+    assert ("T_camera_world" in finding.what) == inverted
+    assert "right along" in finding.what or "OpenGL" in finding.what
+
+
+def test_inverted_poses_are_called_inverted(sound):
+    room, frames = sound
+    finding = only_error(diagnose(Spoilt(room, frames, poses=lambda _, T: inverse(T))))
+    assert "when they are inverted: they are T_camera_world" in finding.what
+
+
+def test_a_world_far_from_its_origin_is_hinted_at(sound):
+    room, frames = sound
+    far = np.eye(4)
+    far[:3, 3] = 500000, 5400000, 300
+    findings = diagnose(Spoilt(room, frames, poses=lambda _, T: far @ T))
+    assert [finding.level for finding in findings] == ["hint"] and "5400" in findings[0].what
+
+
+@pytest.mark.parametrize(("factor", "scene"), [(0.1, "of small things"), (9.0, "outdoors")])
+def test_unusual_depth_is_a_hint_and_no_reason_to_stop(sound, factor, scene):
+    from semslam.doctor.doctor import implausible_depth
+
+    room, frames = sound
+
+    def stretched(_: int, T: np.ndarray) -> np.ndarray:
+        T = T.copy()
+        T[:3, 3] *= factor
+        return T
+
+    other = Spoilt(room, frames, lambda f: replace(f, depth=f.depth * np.float32(factor)), stretched)
+    findings = diagnose(other)
+    assert [finding.level for finding in findings] == ["hint"] and scene in findings[0].remedy
+    assert implausible_depth(other) is None
+
+
+# The same in a real recording, whose poses and depth are only good to a few pixels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["none", "ray", "shift", "wrong", "scale", "delay"])
+def test_faults_planted_in_a_real_recording_are_found(kitchen, fault):
+    recording, frames = kitchen
+
+    def scaled(_: int, T: np.ndarray) -> np.ndarray:
+        T = T.copy()
+        T[:3, 3] *= 1.5
+        return T
+
+    wrong = exp(np.array([0.2, -0.1, 0.1, 0.1, 0.1, 0]))
+    change, poses = {
+        "none": (lambda f: f, lambda i, T: T),
+        "ray": (to_ray, lambda i, T: T),
+        "shift": (lambda f: replace(f, depth=np.roll(f.depth, 13, 1)), lambda i, T: T),
+        "wrong": (lambda f: f, lambda i, T: T @ wrong if i == 77 else T),
+        "scale": (lambda f: f, scaled),
+        "delay": (lambda f: f, lambda i, T: recording.poses[i - 5] if i >= 5 else None),
+    }[fault]
+    findings = diagnose(Spoilt(recording, frames, change, poses))
+    expected = {
+        "ray": "ray",
+        "shift": "edges of depth",
+        "wrong": "frames 77",
+        "scale": "positions are 0.6",
+        "delay": "poses of 5 frames later",
+    }
+    if fault == "none":
+        assert findings == []
+    else:
+        assert expected[fault] in only_error(findings).what
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["redkitchen", "icl_livingroom1", "nyuv2_cafe", "realsense_office", "samples/open3d"])
+def test_public_recordings_raise_no_alarm(shared_data, name):
+    """realsense_office gets a hint, rightly: its images fit the poses of two frames before three times as well."""
+    findings = diagnose(open_sequence(shared_data / Path(name)))
+    assert [finding.level for finding in findings] == (["hint"] if name == "realsense_office" else [])
