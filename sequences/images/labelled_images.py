@@ -22,8 +22,9 @@ from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.images import numbering, read_color, read_depth, read_labels
 from semslam.labels import LabelSet, label_set
+from sequences.recordings.nyu_raw import COLOR_CAMERA
 
-NYU_CAMERA = Camera(640, 480, 518.857901, 519.469611, 325.582449, 253.736166)  # of the colour image, undistorted
+NYU_CAMERA = COLOR_CAMERA.undistorted()  # of NYUv2's labelled images
 _IMAGES = (".jpg", ".jpeg", ".png")
 
 
