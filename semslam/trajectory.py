@@ -278,7 +278,7 @@ READERS: dict[str, Callable[[str | Path, float | None], Trajectory]] = {
 def read_trajectory(path: str | Path, kind: str | None = None, fps: float | None = None) -> Trajectory:
     """Read a trajectory file or folder of poses; its kind, a key of READERS, is told from it where not given.
 
-    fps: frames a second, to turn the frame numbers of a file without times into seconds; fps=1 leaves them as they are.
+    fps: frames per second, to turn the frame numbers of a file without times into seconds; 1 leaves them as they are.
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such trajectory file or folder")

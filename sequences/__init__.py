@@ -94,7 +94,7 @@ class UnknownKind(ValueError):
 def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> Sequence:
     """Open a recording; its kind, a key of READERS, is told from what lies in the folder where not given.
 
-    Options, of which None is none: `camera` (or a camera.yaml that says it), `depth_scale` (units a metre),
+    Options, of which None is none: `camera` (or a camera.yaml that says it), `depth_scale` (units per metre),
     `registered` (whether depth lies under colour's pixels), `hints` (a `PoseHints`, for poses without times), and what
     a kind has of its own. They replace what a camera.yaml beside the recording says, and that replaces what the layout
     usually holds.

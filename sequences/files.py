@@ -91,7 +91,7 @@ class Files:
     def depth(self, name: str, depth_scale: float = 1000.0) -> np.ndarray:
         """(H, W) float32 metres of a depth image of whole units, or of a float image or array in metres.
 
-        PNG and TIFF of 16 bits count `depth_scale` units a metre; float TIFF, EXR and .npy hold metres, and .npy of
+        PNG and TIFF of 16 bits count `depth_scale` units per metre; float TIFF, EXR and .npy hold metres, and .npy of
         whole numbers counts units. NaN, infinite and negative readings become 0 = none.
         """
         suffix = PurePosixPath(name).suffix.lower()

@@ -41,7 +41,7 @@ class Frames(NamedTuple):
 class PoseHints(NamedTuple):
     """What a person says about a file of poses that carries no times."""
 
-    rate: float | None = None  # poses a second, the first at the first frame
+    rate: float | None = None  # poses per second, the first at the first frame
     indices: str | None = None  # the frame of each pose: START:STOP:STEP, or a file with one number a line
 
     def checked(self) -> PoseHints:
@@ -49,7 +49,7 @@ class PoseHints(NamedTuple):
         if self.rate is not None and self.indices is not None:
             raise ValueError("--pose-rate and --pose-indices both say which frame a pose is of; give one of them")
         if self.rate is not None and not 0 < self.rate < np.inf:
-            raise ValueError(f"--pose-rate is {self.rate}, expected a positive number of poses a second")
+            raise ValueError(f"--pose-rate is {self.rate}, expected a positive number of poses per second")
         return self
 
     def frames_of(self, count: int, frames: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def poses_of_frames(
     if trajectory.lines != count:
         raise ValueError(
             f"{source}: {trajectory.lines} poses for {count} frames, and neither times nor frame numbers in the file; "
-            f"say how many poses a second there are (--pose-rate R), or which frame each is of (--pose-indices "
+            f"say how many poses per second there are (--pose-rate R), or which frame each is of (--pose-indices "
             f"START:STOP:STEP or FILE)"
         )
     missing = count - len(trajectory)
@@ -190,7 +190,7 @@ def on_one_clock(
 
 
 def _timed(trajectory: Trajectory, rate: float, start: float = 0.0) -> Trajectory:
-    """The trajectory with times: frame 0 at `start` seconds, `rate` frames a second."""
+    """The trajectory with times: frame 0 at `start` seconds, `rate` frames per second."""
     return Trajectory(start + trajectory.timestamps / rate, trajectory.T_world_camera)
 
 
@@ -199,7 +199,7 @@ def _unpaired(estimate: Trajectory, reference: Trajectory) -> str:
     kinds = {"seconds": "times", "numbers": "frame numbers", "lines": "one pose a line"}
     return (
         f"a trajectory of {counts[0]} poses ({kinds[estimate.clock]}) and a reference of {counts[1]} "
-        f"({kinds[reference.clock]}) cannot be paired; say how many poses a second there are in the one without times "
+        f"({kinds[reference.clock]}) cannot be paired; say how many poses per second the one without times has "
         f"(--pose-rate R), or which of the other's each pose is (--pose-indices START:STOP:STEP or FILE)"
     )
 

@@ -258,7 +258,7 @@ def test_the_shared_training_images_are_complete_and_otherprop_never_occurs(shar
 
 def test_the_camera_of_the_labelled_images_is_that_of_the_raw_ones():
     """MATLAB counts pixels from 1: the toolbox' 325.58 is 324.58 here, for labelled and raw images alike."""
-    from sequences.recordings.nyu_raw import COLOR_CAMERA
+    from sequences.nyu_calibration import COLOR_CAMERA
 
     assert COLOR_CAMERA.undistorted() == NYU_CAMERA
     assert (NYU_CAMERA.cx, NYU_CAMERA.cy) == pytest.approx((324.58244941, 252.73616633))

@@ -278,7 +278,7 @@ def test_what_was_taken_for_granted_is_said_once(room, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(path)
     assert any("ROS' default camera" in line for line in sequence.assumptions)
-    assert any("5000 a metre" in line for line in sequence.assumptions)
+    assert any("5000 per metre" in line for line in sequence.assumptions)
     assert caplog.text.count("ROS' default") == 1
 
 

@@ -140,7 +140,7 @@ def _guesses(median_depth: float) -> list[Guess]:
         change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
         if USUAL_DEPTH[0] < factor * median_depth < USUAL_DEPTH[1]:
             what = f"the images fit the poses when depth is {factor:g} times what was read"
-            guesses.append(Guess(what, f"make depth_scale (units a metre) {change}", depth_factor=factor))
+            guesses.append(Guess(what, f"make depth_scale (units per metre) {change}", depth_factor=factor))
     for factor in (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 1.6, 1.8, 2.0):
         what = f"the images fit the poses with a focal length about {factor:g} times as long"
         guesses.append(
@@ -180,7 +180,7 @@ def _scales() -> list[Guess]:
             what = f"the images fit the poses when the positions are {factor:.2f} times as long"
             remedy = (
                 f"write the positions in the metres of the depth images; if it is these that are off, make depth_scale "
-                f"(units a metre) {factor:.2f} times as large"
+                f"(units per metre) {factor:.2f} times as large"
             )
             guesses.append(Guess(what, remedy, _stretched(float(factor))))
     return guesses

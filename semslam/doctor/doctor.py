@@ -217,8 +217,8 @@ def _depth_scale(frames: list[Frame]) -> list[Finding]:
         what = f"the median depth is {median:.4g} m; indoors it is {USUAL_DEPTH[0]} to {USUAL_DEPTH[1]} m"
         if POSSIBLE_DEPTH[0] < median < POSSIBLE_DEPTH[1]:
             scene = "outdoors" if median > USUAL_DEPTH[1] else "of small things"
-            remedy = f"right for a recording {scene}; else depth_scale (units a metre) should be {change}"
+            remedy = f"right for a recording {scene}; else depth_scale (units per metre) should be {change}"
             findings.append(Finding("hint", what, remedy))
         else:
-            findings.append(Finding("error", what, f"depth_scale (units a metre) should probably be {change}"))
+            findings.append(Finding("error", what, f"depth_scale (units per metre) should probably be {change}"))
     return findings

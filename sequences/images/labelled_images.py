@@ -22,7 +22,7 @@ from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.images import numbering, read_color, read_depth, read_labels
 from semslam.labels import LabelSet, label_set
-from sequences.recordings.nyu_raw import COLOR_CAMERA
+from sequences.nyu_calibration import COLOR_CAMERA
 
 NYU_CAMERA = COLOR_CAMERA.undistorted()  # of NYUv2's labelled images
 _IMAGES = (".jpg", ".jpeg", ".png")

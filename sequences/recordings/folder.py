@@ -76,7 +76,7 @@ def open_folder(
 
 
 def read_camera(path: Path) -> tuple[Camera, float, float]:
-    """(camera, depth units a metre, frames a second) of a camera.yaml; 1000 and 30 where it does not say."""
+    """(camera, depth units per metre, frames per second) of a camera.yaml; 1000 and 30 where it does not say."""
     found = read_camera_file(path)
     if found.camera is None:
         raise ValueError(f"{path}: lacks width, height, fx, fy, cx, cy")
@@ -128,7 +128,7 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
         raise ValueError(
             f"{path}: {len(posed)} pose lines, but {count} frames in color/ and depth/; every frame needs one line in "
             f"order (nan for a frame without a pose), or say which frame each line is of (--pose-indices "
-            f"START:STOP:STEP or FILE) or how many there are a second (--pose-rate R)"
+            f"START:STOP:STEP or FILE) or how many there are per second (--pose-rate R)"
         )
     if hints.rate is not None:
         trajectory = Trajectory(np.array(there, np.float64), trajectory.T_world_camera, "lines", len(posed))

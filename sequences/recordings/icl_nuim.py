@@ -56,7 +56,7 @@ def open_icl_nuim(
     T_of_frame = _poses(path)
     assumed = [f"{path}: this is taken for ICL-NUIM: its camera, mirrored"] if camera is None else []
     if depth_scale is None:
-        assumed.append(f"{path}: depth is taken to count {DEPTH_SCALE:g} a metre, as ICL-NUIM's")
+        assumed.append(f"{path}: depth is taken to count {DEPTH_SCALE:g} per metre, as ICL-NUIM's")
     missing = 0 if T_of_frame is None else sum(number not in T_of_frame for number in numbers)
     return ImageSequence(
         name=path.resolve().name,

@@ -35,7 +35,7 @@ class CameraFile:
     """What a camera.yaml says; None for what it leaves out."""
 
     camera: Camera | None = None  # of colour
-    depth_scale: float | None = None  # units a metre
+    depth_scale: float | None = None  # units per metre
     fps: float | None = None
     registered: bool | None = None  # whether depth lies under colour's pixels
     depth_camera: DepthCamera | None = None

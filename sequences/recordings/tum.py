@@ -20,7 +20,7 @@ from sequences.sequence import ImageSequence
 
 LAYOUT = "rgb.txt and depth.txt (timestamp file), groundtruth.txt"
 ASSOCIATIONS_LAYOUT = "associations.txt (time rgb/time.png time depth/time.png), groundtruth.txt"
-DEPTH_SCALE = 5000.0  # units a metre
+DEPTH_SCALE = 5000.0  # units per metre
 POSE_FILES = ("groundtruth.txt", "traj.txt", "poses.txt", "trajectory.txt", "trajectory.log")
 FPS = 30.0  # of lists that count frames, where nothing says otherwise
 
@@ -57,7 +57,7 @@ def open_tum(
 ) -> ImageSequence:
     """Open a TUM RGB-D folder. A frame is a colour image with the depth image within `max_difference` seconds.
 
-    Where nothing else says so, depth is registered to colour and counts 5000 a metre, and the camera follows from
+    Where nothing else says so, depth is registered to colour and counts 5000 per metre, and the camera follows from
     'freiburg1..3' or 'fr1..3' in the folder's name. A frame's pose is interpolated between the poses around its colour
     image.
     """
@@ -110,7 +110,7 @@ def open_associations(
                 f"{path}: associations.txt counts frames, and nothing tells their camera; write a camera.yaml, name "
                 f"one with --camera, or say --kind icl-nuim if this is ICL-NUIM"
             )
-        notes = (f"associations.txt counts frames: {fps or FPS:g} a second are taken",)
+        notes = (f"associations.txt counts frames: {fps or FPS:g} per second are taken",)
         stamps = stamps / (fps or FPS)
     listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes)
     sensor = _sensor(path, camera, depth_scale, unregistered_by(path, registered, depth_camera))
@@ -172,7 +172,7 @@ def _sensor(path: Path, camera: Camera | None, depth_scale: float | None, unregi
             else f"{path}: the name has no freiburg1..3; taking ROS' default camera (525 525 319.5 239.5)"
         )
     if depth_scale is None:
-        assumed.append(f"{path}: depth is taken to count {DEPTH_SCALE:g} a metre, as in TUM RGB-D")
+        assumed.append(f"{path}: depth is taken to count {DEPTH_SCALE:g} per metre, as in TUM RGB-D")
     return Sensor(camera, depth_scale or DEPTH_SCALE, unregistered, tuple(assumed))
 
 

@@ -63,7 +63,7 @@ def open_ros_bag(
 
     Topics are told from their types and names; those given replace them. `registered` says that depth lies under
     colour's pixels (True) or not (False); None: as topics and cameras say. Depth of another camera is registered by
-    the transform that tf or a RealSense recording holds. depth_scale: 16-bit units a metre; None = the recording's
+    the transform that tf or a RealSense recording holds. depth_scale: 16-bit units per metre; None = the recording's
     or 1000.
     """
     path = Path(path)

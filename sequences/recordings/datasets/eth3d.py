@@ -17,7 +17,7 @@ def fits(path: Path) -> bool:
 
 
 def open_eth3d(path: str | Path, *, depth_scale: float | None = None, camera: Camera | None = None) -> ImageSequence:
-    """Open a sequence's folder: rectified colour and depth of one camera, 5000 units a metre."""
+    """Open a sequence's folder: rectified colour and depth of one camera, 5000 units per metre."""
     path = Path(path)
     if camera is None:
         listed = [line.split() for line in (path / "rgb.txt").read_text(encoding="utf-8").splitlines()]

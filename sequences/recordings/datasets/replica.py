@@ -25,7 +25,7 @@ NICE_SLAM_LAYOUT = "results/frame000000.jpg, results/depth000000.png, traj.txt; 
 SEMANTIC_NERF_LAYOUT = "rgb/rgb_0.png, depth/depth_0.png (mm), traj_w_c.txt, semantic_class_nyu13_remap/ (optional)"
 FPS = 30.0
 NICE_SLAM_CAMERA = Camera(1200, 680, 600.0, 600.0, 599.5, 339.5)
-NICE_SLAM_SCALE = 6553.5  # units a metre
+NICE_SLAM_SCALE = 6553.5  # units per metre
 NERF_LABELS = {"semantic_class_nyu40_remap": "nyu40", "semantic_class_nyu13_remap": "nyu13"}
 
 

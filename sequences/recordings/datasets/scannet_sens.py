@@ -44,7 +44,7 @@ class Header:
     T_color_depth: np.ndarray | None  # (4, 4); None = one optical centre
     color_compression: int
     depth_compression: int
-    depth_scale: float  # units a metre
+    depth_scale: float  # units per metre
     frames: int  # as claimed
     end: int  # bytes
 
@@ -100,7 +100,7 @@ def _header(stream: BinaryIO, file: Path) -> Header:
     if not 0 < max(sizes) <= LARGEST_SIDE or min(sizes) < 1 or not 0 < depth_scale < np.inf:
         raise ValueError(
             f"{file}: the header claims colour of {color_width}x{color_height}, depth of {depth_width}x{depth_height} "
-            f"and {depth_scale:g} units a metre; it is damaged"
+            f"and {depth_scale:g} units per metre; it is damaged"
         )
     if color_kind not in (COLOR_RAW, COLOR_PNG, COLOR_JPEG) or depth_kind not in (DEPTH_RAW, DEPTH_ZLIB):
         raise ValueError(
