@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 
 # each adds its command to the app; --help lists them in this order
@@ -18,14 +17,17 @@ from semslam.commands.app import app, with_flags
 
 
 def main() -> None:
-    """Run the command line; wrong input ends with one line and exit code 2."""
+    """Run the command line; whatever goes wrong ends with one line and exit code 2. `--traceback` shows all of it."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    arguments = [word for word in sys.argv[1:] if word != "--traceback"]
     try:
-        app(standalone_mode=True)
-    except (ValueError, OSError, MemoryError, ImportError) as error:
-        if os.environ.get("SEMSLAM_DEBUG"):
+        app(arguments, standalone_mode=True)
+    except Exception as error:  # libraries raise kinds of their own for damaged input
+        if len(arguments) < len(sys.argv) - 1:
             raise
-        message = with_flags(" ".join(str(error).split())) or type(error).__name__
+        message = with_flags(" ".join(str(error).split()))
+        if not isinstance(error, (ValueError, OSError, MemoryError, ImportError)) or not message:
+            message = f"{type(error).__name__}: {message} (--traceback shows where)"
         sys.stderr.write(f"semslam: {message}\n")
         if type(error).__name__ == "UnknownKind":  # of sequences, which is slow to import
             from sequences.devices import table

@@ -15,9 +15,10 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from semslam.atomic import replacing
+from semslam.atomic import contents, replacing
 
 T = TypeVar("T")
+LARGEST_FILE, MOST_NESTED, LARGEST_NUMBER = 1 << 20, 50, 1e15  # bytes; of anything that people write as settings
 # A setting's comment begins with its unit and a colon: "metres: nearer depth is dropped".
 UNITS = ("metres", "metres and radians", "radians", "degrees", "pixels", "seconds", "frames", "keyframes", "points",
          "surfels", "iterations", "grey levels", "grey levels per pixel", "standard deviations",
@@ -25,7 +26,23 @@ UNITS = ("metres", "metres and radians", "radians", "degrees", "pixels", "second
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text, because its floats need a dot; people mean a number."""
+    """YAML 1.1 reads 1e-3 as text, because its floats need a dot; people mean a number.
+
+    Without aliases, of which a short text makes a billion values, and not nested without end.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("settings have no aliases (*name)")
+        if self.depth >= MOST_NESTED:
+            raise yaml.YAMLError(f"nested more than {MOST_NESTED} deep")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 _Loader.add_implicit_resolver(
@@ -42,14 +59,22 @@ def load(path: str | Path, kind: type[T]) -> T:
 
 def read(path: str | Path) -> Any:
     """What a YAML file holds, as plain dicts and lists; an empty file holds no settings."""
-    path = Path(path)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        text = contents(path, LARGEST_FILE)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; expected a YAML configuration") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return values or {}
+    try:
+        return parsed_yaml(text.decode("utf-8")) or {}
+    except ValueError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from None
+
+
+def parsed_yaml(text: str) -> Any:
+    """What YAML text holds, as plain dicts, lists and scalars; ValueError, one line, where it is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except Exception as error:  # PyYAML lets through what its conversions raise, half a dozen kinds
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 def save(path: str | Path, config: Any) -> None:
@@ -100,9 +125,9 @@ def parsed(assignment: str) -> tuple[str, Any]:
     if not equals or not name.strip():
         raise ValueError(f"{assignment!r} sets nothing; expected NAME=VALUE, slam.fusion.gate=0.02 for example")
     try:
-        return name.strip(), yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{assignment!r}: the value is not YAML: {' '.join(str(error).split())}") from None
+        return name.strip(), parsed_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{assignment!r}: the value is not YAML: {error}") from None
 
 
 def rename(values: Any, renamed: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -177,18 +202,15 @@ def explained(kind: type, prefix: str = "") -> Iterator[Setting]:
 
 
 def _comments(kind: type) -> dict[str, str]:
-    """The comment beside each field in the source of a dataclass, continued lines joined."""
+    """The comment beside each field in the source of a dataclass, or else the one in the line above it."""
     source = textwrap.dedent(inspect.getsource(kind))
     lines = source.splitlines()
     comments: dict[str, str] = {}
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign) and node.end_lineno is not None:
-            words = [lines[node.end_lineno - 1].partition("  # ")[2]]
-            for line in lines[node.end_lineno :]:
-                if not line.strip().startswith("# "):
-                    break
-                words.append(line.strip().removeprefix("# "))
-            comments[ast.unparse(node.target)] = " ".join(words)
+            above = lines[node.lineno - 2].strip()
+            beside = lines[node.end_lineno - 1].partition("  # ")[2]
+            comments[ast.unparse(node.target)] = beside or above.removeprefix("# ") * above.startswith("# ")
     return comments
 
 
@@ -239,7 +261,13 @@ def _checked(values: Any, kind: type, where: Where, defaults: Mapping[str, Any])
     for key in values:
         if key not in defaults:
             raise ValueError(f"{where}: unknown setting {key!r}; known ones are {', '.join(defaults)}")
-    return {key: _convert(value, hints[key], where.inner(key), defaults[key]) for key, value in values.items()}
+    infinite = {f.name for f in dataclasses.fields(kind) if f.metadata.get("infinite")}  # those that may be
+    return {
+        key: value
+        if key in infinite and value == float("inf")
+        else _convert(value, hints[key], where.inner(key), defaults[key])
+        for key, value in values.items()
+    }
 
 
 def _convert(value: Any, hint: Any, where: Where, default: Any) -> Any:
@@ -266,6 +294,8 @@ def _convert(value: Any, hint: Any, where: Where, default: Any) -> Any:
             raise ValueError(f"{where} has {len(value)} values, expected {len(arguments)}")
         inner = arguments[0] if arguments else Any
         return origin(_convert(v, inner, where, dataclasses.MISSING) for v in value)
+    if hint in (int, float) and type(value) in (int, float) and not abs(value) < LARGEST_NUMBER:
+        raise ValueError(f"{where} is {str(value)[:20]}, expected a number below {LARGEST_NUMBER:g}")
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if hint is Path and isinstance(value, str):

@@ -90,3 +90,16 @@ def test_settings_in_messages_are_shown_as_their_options():
 )
 def test_options_that_do_not_go_together_are_named(capsys, words, said):
     assert said in refused(capsys, *words)
+
+
+def test_whatever_a_library_raises_is_one_line_and_traceback_shows_all(capsys, monkeypatch):
+    class OfItsOwn(Exception):
+        pass
+
+    def broken(*_, **__):
+        raise OfItsOwn("deep\ninside")
+
+    monkeypatch.setattr("semslam.doctor.doctor.examine", broken)
+    assert "OfItsOwn: deep inside (--traceback shows where)" in refused(capsys, "doctor", "room")
+    with pytest.raises(OfItsOwn):
+        semslam("doctor", "room", "--traceback")

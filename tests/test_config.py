@@ -80,6 +80,37 @@ def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path, text, s
     assert "\n" not in str(problem.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "no aliases"),
+        ("[" * 3000, "nested more than"),
+        ("{a: " * 3000, "nested more than"),
+        ("{name: a, limit: .inf}", "`limit` is inf, expected a number below"),
+        ("{name: a, one: {rate: .nan}}", "`one.rate` is nan, expected a number below"),
+        ("{name: a, limit: 1e999}", "`limit` is inf"),
+        ("{name: a, one: {size: [1" + "0" * 100 + ", 2]}}", "`one.size` is 1000"),
+        ("limit: " + "9" * 10_000, "not YAML"),
+        ("limit: !!int ''", "not YAML"),
+        ("name: 2020-99-99", "not YAML"),
+        ("? [a]\n: b", "not YAML"),
+        ("name: " + "x" * 2_000_000, "expected at most"),
+        ("\0", "not YAML"),
+    ],
+)
+def test_a_file_that_would_take_all_memory_or_no_number_is_one_line(tmp_path, text, said):
+    with pytest.raises(ValueError) as problem:
+        read(tmp_path, text)
+    assert said in str(problem.value) and len(str(problem.value)) < 500
+    assert str(tmp_path / "settings.yaml") in str(problem.value) and "\n" not in str(problem.value)
+
+
+def test_infinity_is_a_value_where_it_means_something():
+    settings = settings_of(None, {}, ["slam.labels.saturation=.inf"])
+    assert settings.slam.labels.saturation == float("inf")
+    assert config.from_dict(config.parsed_yaml(config.to_yaml(settings)), RunConfig, "") == settings
+
+
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a YAML configuration"):
         config.load(tmp_path / "none.yaml", Whole)

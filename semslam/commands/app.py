@@ -77,6 +77,7 @@ def semslam_(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show all of an error.")] = False,
 ) -> None:
     """Dense semantic SLAM: RGB-D frames become a labelled 3-D map of surfels."""
 

@@ -40,7 +40,8 @@ class LabelFusionConfig:
     method: str = "bayes"  # how evidence adds up: bayes | mean | histogram
     floor: float = 0.01  # bayes: the least probability that an observation may give a class
     weight: float = 1.0  # bayes: the exponent of an observation
-    saturation: float = 20.0  # bayes: the sum of scores that counts half; inf = views err independently of each other
+    # bayes: the sum of scores that counts half; inf = views err independently of each other
+    saturation: float = field(default=20.0, metadata={"infinite": True})
     most_evidence: float = 1000.0  # the sum of scores beyond which old evidence fades
     reach: float = 0.05  # metres: to the neighbour whose classes a never labelled surfel borrows; 0 = none
 
