@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +14,12 @@ LARGEST_TEXT = 64 << 20  # bytes; half a million poses
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
     """A temporary path beside `path`, with the same suffix, that takes its place when the block ends well.
 
     A reader, a second run or Ctrl-C in the middle never meets half a file. The parent folder must exist.
-    Raises FileNotFoundError where it does not, OSError where the disk is full or read-only.
+    needed: bytes, where they are known, for the message of a full disk. Raises FileNotFoundError where the folder does
+    not exist, OSError where the disk is full or read-only.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -25,6 +28,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        written = temporary.stat().st_size if temporary.exists() else 0
+        temporary.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            f"{path}: No space left on device: {max(needed, written) / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are "
+            f"free; make room, or go on in a copy elsewhere: what was there before is whole"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -83,7 +83,7 @@ class Step:
     """One turn of the loop."""
 
     frame: Frame
-    observation: Observation
+    observation: Observation  # as it was perceived, before fusion smooths its depth
     tracking: Tracking
     fused: bool = False  # whether the map changed
     stages_ms: dict[str, float] = field(default_factory=dict)  # how long each stage took, milliseconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -13,6 +14,7 @@ from semslam.camera import Camera
 from semslam.config import check_choices
 from semslam.frame import UNLABELLED, Frame, Observation
 from semslam.labels import LABEL_SETS, remapping
+from semslam.stage import Stage
 
 Perceive = Callable[[Frame], Observation]
 NETWORK_LABELS_EVERY = 10  # frames, unless said otherwise: neighbouring frames would say the same again
@@ -72,7 +74,7 @@ class PerceptionConfig:
         return self.label_every or NETWORK_LABELS_EVERY
 
 
-class Perception:
+class Perception(Stage):
     """Turns frames into observations as a configuration says.
 
     network: of the classes of `config.classes`; needed where the configuration says "predicted" anywhere.
@@ -91,6 +93,8 @@ class Perception:
             raise ValueError("predicted depth or labels need a network")
         self.config = config
         self.network = network
+        self.needed: Callable[[Observation], bool] | None = None  # see `sparing`; None = every frame is
+        self.perceived = 0  # frames; which are labelled goes by it, as frames may be left out
         self.num_classes = 0 if config.labels == "none" else len(LABEL_SETS[config.classes])
         self.camera = camera
         if config.width is not None and config.width != camera.width:
@@ -102,10 +106,20 @@ class Perception:
             self._classes_of[: len(table)] = table
 
     def __call__(self, frame: Frame) -> Observation:
-        """The observation of a frame; ValueError where the frame lacks what the configuration needs."""
+        """The observation of the next frame; ValueError where it lacks what the configuration needs."""
+        labels_are_due = self._labels_are_due()
+        if self.needed is not None and not labels_are_due:
+            no_depth = np.zeros(self.camera.shape, np.float32)
+            blind = Observation(frame, self.camera, self.resized_color(frame), no_depth)
+            if not self.needed(blind):
+                return blind
+        return self.observe(frame, labels_are_due)
+
+    def observe(self, frame: Frame, wants_labels: bool) -> Observation:
+        """The observation of any frame, with or without labels; ValueError as above."""
         config = self.config
         size = (self.camera.width, self.camera.height)
-        wants_labels = self.wants_labels(frame)
+        wants_labels = wants_labels and config.labels != "none"
         confidence = probabilities = None
         if config.depth == "predicted":
             assert self.network is not None
@@ -135,22 +149,27 @@ class Perception:
             class_probabilities=probabilities,
         )
 
-    def sparing(self, needed: Callable[[Observation], bool]) -> Perceive:
-        """A perception that asks the network only for labelled frames and those that are needed; others have no depth.
+    def sparing(self, needed: Callable[[Observation], bool]) -> Perception:
+        """The same perception, asking the network only for labelled frames and those that are needed.
 
-        needed: asked with an observation that has no depth yet.
+        needed: asked with an observation that has no depth yet, and that stays so where it is not needed.
         """
+        sparing = copy.copy(self)
+        sparing.needed = needed
+        return sparing
 
-        def perceive(frame: Frame) -> Observation:
-            color = self.resized_color(frame)
-            blind = Observation(frame, self.camera, color, np.zeros(self.camera.shape, np.float32))
-            return self(frame) if self.wants_labels(frame) or needed(blind) else blind
+    def _labels_are_due(self) -> bool:
+        """Whether the next frame is one whose labels are fused; it is counted."""
+        self.perceived += 1
+        return self.config.labels != "none" and (self.perceived - 1) % self.config.labels_every == 0
 
-        return perceive
+    def state(self) -> dict[str, np.ndarray]:
+        """What has to be kept to go on later; for `restore`."""
+        return {"perceived": np.array(self.perceived)}
 
-    def wants_labels(self, frame: Frame) -> bool:
-        """Whether this frame is one of those whose labels are fused."""
-        return self.config.labels != "none" and frame.index % self.config.labels_every == 0
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`."""
+        self.perceived = int(state["perceived"])
 
     def resized_color(self, frame: Frame) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a frame at the map's size."""

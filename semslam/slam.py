@@ -74,6 +74,7 @@ class Slam:
         self.fusion = Fusion(perception.camera if perception else camera, fusion)
         self.labels = label_fusion(self.config.labels)
         self.associations: Associations | None = None  # see `remember`
+        self.stepped = 0  # frames
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Step]:
         """Step through frames; drawing, files and progress happen between steps, in the caller."""
@@ -87,17 +88,17 @@ class Slam:
         if self.correct is not None:
             observation = self.correct(observation, self.predict)
             watch.lap("correct")
-        observation = self.fusion.prepare(observation)
+        prepared = self.fusion.prepare(observation)
         watch.lap("filter")
-        tracking = self.track(observation, self.predict)
+        tracking = self.track(prepared, self.predict)
         for stage in self.stages.values():
             stage.tracked(tracking)
         watch.lap("track")
         correction = None
         believed = tracking.ok and tracking.sound  # a lost frame must not smear the map
-        fused = believed and observation.measures
+        fused = believed and prepared.measures
         if fused:
-            self.fusion.fuse(self.surfels, observation, tracking.T_world_camera, frame.index)
+            self.fusion.fuse(self.surfels, prepared, tracking.T_world_camera, frame.index)
             watch.lap("fuse")
             if observation.class_probabilities is not None:
                 self.labels.fuse(
@@ -109,20 +110,22 @@ class Slam:
                     frame.index,
                 )
                 watch.lap("labels")
-            if self.associations is not None:
+            if self.associations is not None and self.stepped % self.associations.every == 0:
                 self.associations.seen(frame.index, self.surfels, self.fusion)
         if believed and self.loops is not None:
-            correction = self.loops(observation, tracking, self.surfels, self.fusion)
+            correction = self.loops(prepared, tracking, self.surfels, self.fusion)
             if correction is not None:
                 for stage in self.stages.values():
                     stage.world_moved(correction)
             watch.lap("loops")
+        self.stepped += 1
         return Step(frame, observation, tracking, fused, watch.stages_ms, correction)
 
     @property
     def stages(self) -> dict[str, Stage]:
         """The parts that remember something between frames, by the names that their states have in a run's file."""
-        parts = {"fusion": self.fusion, "tracker": self.track, "loops": self.loops, "helps": self.correct}
+        parts = {"perception": self.perceive, "fusion": self.fusion, "tracker": self.track, "loops": self.loops}
+        parts["helps"] = self.correct
         return {name: stage_of(part) for name, part in parts.items()}
 
     def remember(self, associations: Associations) -> None:

@@ -252,7 +252,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, capsys, monke
     def no_space(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", no_space)
+    monkeypatch.setattr("zipfile.ZipFile.open", no_space)
     assert "No space left on device" in refused(
         capsys, "reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,19 @@ def is_done(folder: RunFolder, config: RunConfig) -> bool:
 def prepared(folder: RunFolder, config: RunConfig, network: Network) -> Run:
     """The run of these settings, going on where it was interrupted, else from its first frame.
 
-    network: used where the settings ask for predicted depth or labels.
+    network: used where the settings ask for predicted depth or labels. ValueError where the folder holds a run that no
+    comparison made.
     """
     begun = _is_begun(folder, config)
     needed = "predicted" in (config.slam.perception.depth, config.slam.perception.labels)
-    run = prepare(config, folder.path, network=network if needed else None, resume=begun, overwrite=True)
-    reset_peak_memory()
     if not begun:
-        for path in (folder.state, folder.metrics, folder.preview, folder.mesh):  # of other settings or weights
-            path.unlink(missing_ok=True)
+        if folder.exists and not (folder.path / MADE_BY).is_file():
+            raise ValueError(f"{folder.path}: holds a run that no comparison made; name another --out")
+        shutil.rmtree(folder.path, ignore_errors=True)  # of other settings or weights
+        RunFolder.create(folder.path)
         write_json(folder.path / MADE_BY, {"weights": weights_digest(config.weights)})
+    run = prepare(config, folder.path, network=network if needed else None, resume=begun)
+    reset_peak_memory()
     return run
 
 
@@ -72,9 +76,7 @@ def peak_memory() -> int | None:
 
 def _is_begun(folder: RunFolder, config: RunConfig) -> bool:
     """Whether a folder holds a run of these settings and weights, finished or not."""
-    if not (folder.state.is_file() and folder.config.is_file()):
-        return False
-    if _read_json(folder.path / MADE_BY) != {"weights": weights_digest(config.weights)}:
+    if not folder.exists or _read_json(folder.path / MADE_BY) != {"weights": weights_digest(config.weights)}:
         return False
     try:
         return folder.load_config() == config

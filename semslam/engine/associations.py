@@ -22,16 +22,8 @@ from semslam.compiled import SERIAL
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SurfelMap
-from semslam.stage import Layout, check_state
 
 SEEN, REMOVED, MOVED = 0, 1, 2
-STATE: Layout = {  # the arrays of a saved record
-    "every": (np.int64, ()),
-    "kinds": (np.uint8, ("events",)),
-    "frames": (np.int32, ("events",)),
-    "ends": (np.int64, ("parts",)),
-    "data": (np.uint8, ("bytes",)),
-}
 Packed = tuple[bytes, bytes]
 Fuse = Callable[[SurfelMap, np.ndarray, np.ndarray, int], None]  # map, chunks, pixels a slot, frame
 
@@ -85,14 +77,8 @@ def pack(values: np.ndarray) -> bytes:
 
 
 def unpack(packed: bytes) -> np.ndarray:
-    """The int32 values of `pack`, none of which is negative; ValueError where they are damaged."""
-    try:
-        values = np.cumsum(np.frombuffer(zlib.decompress(packed), np.int32), dtype=np.int32)
-    except zlib.error as error:
-        raise ValueError(f"the saved associations are damaged ({error})") from None
-    if values.min(initial=0) < 0:
-        raise ValueError("the saved associations are damaged: they name slots or pixels below 0")
-    return values
+    """The int32 values of `pack`."""
+    return np.cumsum(np.frombuffer(zlib.decompress(packed), np.int32), dtype=np.int32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +97,7 @@ class Associations:
     """The record of a run. `SurfelMap` tells it what is removed and moved, `Slam.step` what is seen."""
 
     def __init__(self, every: int = 10) -> None:
-        """every: frames whose index is a multiple of this are those that can be labelled afterwards."""
+        """every: frames from one that can be labelled afterwards to the next."""
         self.every = every
         self.events: list[Event] = []
         self._packer = ThreadPoolExecutor(1)
@@ -127,9 +113,7 @@ class Associations:
         return sum(len(part) for event in self.events for part in event.packed()) / max(len(self.frames), 1)
 
     def seen(self, frame: int, surfels: SurfelMap, fusion: Fusion) -> None:
-        """Keep what the last `fuse` merged where, if the frame is one of those that get labels."""
-        if frame % self.every:
-            return
+        """Keep what the last `fuse` merged where; `frame` is the index of one of those that get labels."""
         slots, places = (np.empty(len(fusion.visible) * CHUNK, np.int32) for _ in range(2))
         n = list_seen(fusion.visible, surfels.counts, fusion.pixels, slots, places)
         self._keep(SEEN, frame, slots[:n], places[:n])
@@ -159,8 +143,6 @@ class Associations:
         pixels = np.zeros(0, np.int32)
         for event in self.events:
             first, second = map(unpack, event.packed())
-            if event.kind != REMOVED and len(first) != len(second):
-                raise ValueError("the saved associations are damaged: an event lacks slots or pixels")
             known = [len(pixels) - 1, int(first.max(initial=0))]
             n_chunks = max(known + [int(second.max(initial=0))] * (event.kind == MOVED)) // CHUNK + 1
             if n_chunks * CHUNK > len(pixels):
@@ -196,14 +178,7 @@ class Associations:
 
     @staticmethod
     def from_state(state: dict[str, np.ndarray], events: int | None = None) -> Associations:
-        """Take up a `state`, or its first `events`: a run may have gone on after the map beside it was saved.
-
-        ValueError where its arrays are missing or do not fit together.
-        """
-        check_state(state, STATE)
-        places = np.concatenate([[0], state["ends"], [len(state["data"])]])
-        if len(state["ends"]) != 2 * len(state["kinds"]) or np.any(np.diff(places) < 0) or state["every"] < 1:
-            raise ValueError("the saved associations do not fit together")
+        """Take up a `state`, or its first `events`: a run may have gone on after the map beside it was saved."""
         associations = Associations(int(state["every"]))
         data, ends = state["data"].tobytes(), [0, *state["ends"].tolist()]
         parts = [data[a:b] for a, b in pairwise(ends)]

@@ -40,7 +40,7 @@ def label_scores(
         network = networks.predictor(settings.classes, config.weights, config.engine)
     pose_of = progress.posed()
     labelled = [i for i in sequence.labelled_indices if i in pose_of]
-    scored = {i for i in labelled if i % settings.labels_every == 0}
+    scored = set(labelled).intersection(progress.labelled)
     voting = set(evenly_spread(labelled, VOTES))
     scores = {name: MapLabelScores(len(LABEL_SETS[name])) for name in sets}
     votes = {name: SurfelVotes(cloud, len(LABEL_SETS[name])) for name in sets}

@@ -84,17 +84,17 @@ def _log_map(rr: Any, recording: Any, viewed: Viewed) -> None:
 def _log_frames(rr: Any, recording: Any, config: RunConfig, progress: Progress) -> None:
     sequence = config.open_sequence()
     perceive = _perception(config, sequence)
-    pose_of = dict(zip(progress.indices, progress.poses))
+    pose_of = progress.posed()
     camera = perceive.camera
     pinhole = rr.Pinhole(image_from_camera=camera.K, resolution=[camera.width, camera.height], image_plane_distance=0.2)
     recording.log("camera", pinhole, static=True)
     for index, T in pose_of.items():
         recording.set_time("frame", sequence=index)
         recording.log("camera", rr.Transform3D(translation=T[:3, 3], mat3x3=T[:3, :3]))
-    chosen = _with_images(config, list(pose_of))
+    chosen = evenly_spread(progress.labelled or list(pose_of), IMAGES)  # those with labels, if any have
     for index in chosen:
         recording.set_time("frame", sequence=index)
-        observation = perceive(sequence[index])
+        observation = perceive.observe(sequence[index], True)
         recording.log("camera/color", rr.Image(observation.color).compress(jpeg_quality=85))
         millimetres = np.clip(np.round(observation.depth * 1000), 0, 65535).astype(np.uint16)
         ok, encoded = cv2.imencode(".png", millimetres)
@@ -111,11 +111,3 @@ def _perception(config: RunConfig, sequence: Any) -> Perception:
     if "predicted" in (perception.depth, perception.labels):
         network = networks.predictor(perception.classes, config.weights, config.engine)
     return Perception(perception, sequence.camera, sequence.label_set, network)
-
-
-def _with_images(config: RunConfig, indices: list[int]) -> list[int]:
-    """At most IMAGES of the frames: those with labels, if any have, evenly spread."""
-    perception = config.slam.perception
-    labelled = [i for i in indices if perception.labels != "none" and i % perception.labels_every == 0]
-    indices = labelled or indices
-    return evenly_spread(indices, IMAGES)

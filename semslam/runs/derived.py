@@ -9,35 +9,46 @@ from typing import Any
 
 import numpy as np
 
-from semslam import config as configs
+from semslam.engine.associations import Associations
 from semslam.geometry import export
 from semslam.geometry.tsdf_mesh import labelled
 from semslam.rendering import pictures
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
+from semslam.runs.storage.arrays import parts_of
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
+NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in their own way
 
 
-def write_derived(
-    source: RunFolder, out: Path, config: RunConfig, scores: np.ndarray, metrics: dict[str, Any], associations: bool
-) -> RunFolder:
-    """Write the run of `source` with other scores (N, C), a row for each surfel of its map in the order of the slots.
-
-    metrics are added to what the source's say of geometry. `associations`: whether the new run can be relabelled too.
-    The mesh, where there is one, gets its labels from the surfels anew.
-    """
+def derived_folder(source: RunFolder, out: Path, overwrite: bool) -> RunFolder:
+    """Where to make a run out of `source` that shall end up in `out`; ValueError where that holds a run already."""
     if out.resolve() == source.path.resolve():
         raise ValueError(f"{out}: a run is not written over the one that it is made from; name another --out")
     folder = RunFolder.create(out)
-    if associations:
-        shutil.copyfile(source.associations, folder.associations)
-    elif folder.associations.is_file():
-        folder.associations.unlink()
-    state = source.load_state()
-    folder.save_state(state | {"scores": scores})
-    configs.save(folder.config, config)
+    if folder.exists and not overwrite:
+        raise ValueError(f"{out}: holds a run; name another --out, or add --overwrite")
+    return folder.fresh()
+
+
+def write_derived(
+    source: RunFolder,
+    folder: RunFolder,
+    config: RunConfig,
+    changes: dict[str, np.ndarray],
+    metrics: dict[str, Any],
+    associations: Associations | None = None,
+) -> RunFolder:
+    """Write the run of `source` with changes to its state: scores (N, C), a row a surfel in the order of the slots.
+
+    folder: of `derived_folder`. metrics are added to what the source's say of geometry. associations: with which the
+    new run can be relabelled too. The mesh, where there is one, gets its labels from the surfels anew.
+    """
+    if associations is not None:
+        folder.save_associations(associations)
+    state = source.load_state() | changes
+    folder.save_state(parts_of({k: v for k, v in state.items() if not k.startswith(NOT_KEPT)}), config)
     if source.trajectory.is_file():
         shutil.copyfile(source.trajectory, folder.trajectory)
     old = source.load_metrics() if source.metrics.is_file() else {}
@@ -52,7 +63,7 @@ def write_derived(
     if source.mesh.is_file() and len(cloud):
         mesh = labelled(export.read_mesh_ply(source.mesh), cloud)
         export.write_mesh(folder.mesh, mesh, label_set)
-    return folder
+    return folder.published()
 
 
 def with_labels(config: RunConfig, weights: str | None, classes: str, engine: str | None) -> RunConfig:

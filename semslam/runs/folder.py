@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,16 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from semslam import config as configs
 from semslam.atomic import replacing
 from semslam.cloud import SurfelCloud
 from semslam.engine.associations import Associations
 from semslam.engine.label_fusion import label_fusion
-from semslam.engine.surfels import SurfelMap
+from semslam.engine.surfels import StatePart, SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.runs.config import RunConfig, load
 from semslam.runs.progress import Progress
+from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
+from semslam.runs.storage.checkpoint import Checkpoint
+from semslam.runs.storage.lock import lock, unlock
+from semslam.runs.storage.upgrade import upgraded
 from semslam.trajectory import Trajectory, read_tum, write_tum
 
+REPLACEMENT, REPLACED_BY = ".new", ".ready"  # folders in a run's: of the run that will replace it, and of a whole one
 TRAJECTORY_PLOTS = ("trajectory.png", "trajectory_errors.png")  # of `semslam evaluate`: the path, its errors over time
 
 
@@ -71,9 +79,24 @@ class RunFolder:
     def preview(self) -> Path:
         return self.path / "preview.png"
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The state of a run that was not ended: it was killed, or is in progress."""
+        return Checkpoint(self.path / "checkpoint")
+
+    @property
+    def replacement(self) -> RunFolder:
+        """Where a run is made that will replace this one: this one stays whole until that one is."""
+        return RunFolder(self.path / REPLACEMENT)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a run, finished or not."""
+        return self.state.is_file() or self.checkpoint.exists
+
     def in_the_way(self, settings: RunConfig) -> str:
         """What a new run with these settings would destroy here; nothing where it would only be made once more."""
-        if not self.state.is_file():
+        if not self.exists:
             return f"a {self.map.name} that is not of a run" if self.map.is_file() else ""
         try:
             same = self.load_config() == settings
@@ -81,11 +104,12 @@ class RunFolder:
             same = False
         if not same:
             return "a run with other settings"
-        return "" if "frames" in self.load_metrics() else "an unfinished run, which --resume goes on with"
+        unfinished = "frames" not in self.load_metrics() or self.replacement.exists
+        return "an unfinished run, which --resume goes on with" if unfinished else ""
 
     @staticmethod
     def create(path: str | Path) -> RunFolder:
-        """Make the folder, and find out now, not after the work, whether it can be written."""
+        """Make the folder for this process, and find out now, not after the work, whether it can be written."""
         folder = RunFolder(Path(path))
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -96,40 +120,103 @@ class RunFolder:
             raise OSError(
                 f"{path}: cannot write the run here ({error.strerror or error}); name another --out"
             ) from None
+        lock(folder.path)
+        folder._finish_replacing()
         return folder
 
     @staticmethod
     def open(path: str | Path) -> RunFolder:
         """An existing run; FileNotFoundError where it has no map."""
         folder = RunFolder(Path(path))
-        if not folder.state.is_file():
+        if (folder.path / REPLACED_BY).is_dir():  # its maker was killed at the last step
+            lock(folder.path)
+            folder._finish_replacing()
+            unlock(folder.path)
+        if not folder.exists:
             raise FileNotFoundError(
                 f"{path}: not a run, {folder.state.name} is missing; make one with "
                 f"`semslam reconstruct SEQUENCE --out {path}`"
             )
         return folder
 
+    def fresh(self) -> RunFolder:
+        """Where to make a new run: here or, where there is one already, where it stays hidden until it is whole."""
+        if not self.exists:
+            return self
+        shutil.rmtree(self.replacement.path, ignore_errors=True)
+        self.replacement.path.mkdir()
+        return self.replacement
+
+    def resumable(self, config: RunConfig) -> RunFolder:
+        """Where the run with these settings goes on: here, or where one is made that will replace this one."""
+        replacement = self.replacement
+        return replacement if replacement.exists and replacement.load_config() == config else self
+
+    def published(self) -> RunFolder:
+        """The folder that a run made in its `replacement` has replaced; this folder itself for all other runs."""
+        if self.path.name != REPLACEMENT:
+            unlock(self.path)
+            return self
+        folder = RunFolder(self.path.parent)
+        self.path.rename(folder.path / REPLACED_BY)  # from here on the new run is the one that counts
+        folder._finish_replacing()
+        unlock(folder.path)
+        return folder
+
+    def _finish_replacing(self) -> None:
+        """Put a whole new run in place of the old one."""
+        new = self.path / REPLACED_BY
+        if new.is_dir():
+            self.forget_derived()
+            self.checkpoint.remove()
+            for path in (self.state, self.associations, self.config, self.trajectory):
+                if not (new / path.name).exists():
+                    path.unlink(missing_ok=True)
+            for path in new.iterdir():
+                path.replace(self.path / path.name)
+            new.rmdir()
+
     def load_config(self) -> RunConfig:
         """The settings that the run was made with."""
-        return load(self.config, logging.DEBUG)
+        saved = self._newest_scalars("run_config")
+        if "run_config" not in saved:  # of an earlier version, which kept them in a file of their own
+            return load(self.config, logging.DEBUG)
+        return configs.from_dict(configs.parsed_yaml(str(saved["run_config"])), RunConfig, str(self.path))
 
-    def save_state(self, state: dict[str, np.ndarray]) -> None:
-        _save_arrays(self.state, state)
+    def save_state(self, parts: Iterable[StatePart], config: RunConfig) -> None:
+        """Save the lossless state with the settings that it was made with, in one step."""
+        settings = {"run_config": np.array(configs.to_yaml(config))}
+        save_arrays(self.state, [*parts_of(settings), *parts], before=self.forget_derived)
+        configs.save(self.config, config)  # for people
+        self.checkpoint.remove()
 
     def load_state(self) -> dict[str, np.ndarray]:
-        """What `save_state` wrote; ValueError where the file is not whole."""
-        return _load_arrays(self.state)
+        """What `save_state`, or a checkpoint after it, saved; ValueError where a file is not whole."""
+        state = self.checkpoint.load() if self._checkpoint_is_newer() else load_arrays(self.state)
+        return upgraded(state, self.load_config().slam.perception)
+
+    def _checkpoint_is_newer(self) -> bool:
+        if not self.checkpoint.exists:
+            return False
+        done = [self.checkpoint.load_scalars("run_next_index"), _scalars(self.state, "run_next_index")]
+        return int(done[0]["run_next_index"]) > int(done[1].get("run_next_index", -1))
+
+    def _newest_scalars(self, *names: str) -> dict[str, np.ndarray]:
+        return self.checkpoint.load_scalars(*names) if self._checkpoint_is_newer() else _scalars(self.state, *names)
 
     def load_progress(self) -> Progress:
         """What the run has done."""
         return Progress.from_state(self.load_state())
 
     def save_associations(self, associations: Associations) -> None:
-        _save_arrays(self.associations, associations.state())
+        save_arrays(self.associations, parts_of(associations.state()))
 
-    def load_associations(self, events: int | None = None) -> Associations:
-        """What `save_associations` wrote, or its first `events`; FileNotFoundError where the run has none."""
-        return Associations.from_state(_load_arrays(self.associations), events)
+    def load_associations(self, state: dict[str, np.ndarray]) -> Associations | None:
+        """Those of the run with this state, as many events as it counts; None where they were not kept."""
+        saved = {k.removeprefix("associations_"): v for k, v in state.items() if k.startswith("associations_")}
+        if "run_events" not in state or not (saved or self.associations.is_file()):
+            return None
+        return Associations.from_state(saved or load_arrays(self.associations), int(state["run_events"]))
 
     def load_cloud(self) -> tuple[SurfelCloud, LabelSet]:
         """The map as plain arrays with all class probabilities, and the classes it tells apart."""
@@ -174,19 +261,8 @@ class RunFolder:
             raise ValueError(f"{self.metrics}: not JSON ({error})") from None
 
 
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with replacing(path) as temporary, Path(temporary).open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-
-
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for a damaged file
-        raise ValueError(f"{path}: damaged ({error}); run `semslam reconstruct` again") from None
+def _scalars(path: Path, *names: str) -> dict[str, np.ndarray]:
+    return load_arrays(path, names) if path.is_file() else {}
 
 
 def write_json(path: str | Path, values: dict[str, Any]) -> None:

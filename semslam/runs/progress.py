@@ -10,6 +10,8 @@ import numpy as np
 from semslam.frame import Step
 from semslam.trajectory import Trajectory
 
+FRAME_LISTS = ("indices", "lost", "corrupt", "held_out", "labelled")
+
 
 @dataclass
 class Progress:
@@ -22,6 +24,7 @@ class Progress:
     lost: list[int] = field(default_factory=list)
     corrupt: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
+    labelled: list[int] = field(default_factory=list)  # whose labels were fused
     loops: int = 0  # closed
     fused: int = 0
     reason: str = ""  # why the last lost frame was lost
@@ -31,7 +34,7 @@ class Progress:
     def trajectory(self) -> Trajectory:
         """The pose of every frame, by time; of frames with the same time the first.
 
-        Lost frames repeat the last pose; those before the first pose are left out.
+        Lost frames repeat the last pose, see `tracked`; those before the first pose are left out.
         """
         timestamps, first = np.unique(np.array(self.timestamps), return_index=True)
         return Trajectory(timestamps, np.array(self.poses).reshape(-1, 4, 4)[first])
@@ -41,6 +44,11 @@ class Progress:
         """(N,) bool: which poses of `trajectory` are of frames that were tracked, not repeated for lost ones."""
         _, first = np.unique(np.array(self.timestamps), return_index=True)
         return ~np.isin(np.array(self.indices)[first], self.lost)
+
+    @property
+    def stepped(self) -> int:
+        """Frames that went through the system."""
+        return self.next_index - len(self.corrupt) - len(self.held_out)
 
     def posed(self) -> dict[int, np.ndarray]:
         """T_world_camera (4, 4) of every tracked frame, by its index."""
@@ -52,6 +60,8 @@ class Progress:
         T = step.tracking.T_world_camera
         if step.tracking.ok:
             self.fused += step.fused
+            if step.fused and step.observation.class_probabilities is not None:
+                self.labelled.append(step.frame.index)
         else:
             self.lost.append(step.frame.index)
             self.reason = step.tracking.reason
@@ -78,7 +88,7 @@ class Progress:
             "run_fused": np.array(self.fused),
             "run_reason": np.array(self.reason),
         }
-        for name in ("indices", "lost", "corrupt", "held_out"):
+        for name in FRAME_LISTS:
             arrays[f"run_{name}"] = np.array(getattr(self, name), np.int64)
         for stage, values in self.stages_ms.items():
             arrays[f"run_ms_{stage}"] = np.array(values)
@@ -87,9 +97,7 @@ class Progress:
     @staticmethod
     def from_state(state: dict[str, np.ndarray]) -> Progress:
         """The progress whose `state` is among these arrays."""
-        lists: dict[str, Any] = {
-            name: [int(i) for i in state[f"run_{name}"]] for name in ("indices", "lost", "corrupt", "held_out")
-        }
+        lists: dict[str, Any] = {name: [int(i) for i in state[f"run_{name}"]] for name in FRAME_LISTS}
         return Progress(
             next_index=int(state["run_next_index"]),
             timestamps=list(state["run_timestamps"]),

@@ -36,20 +36,27 @@ MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each cos
 
 
 def prepare(
-    config: RunConfig, out: Path, *, network: Network | None = None, resume: bool = False, overwrite: bool = False
+    config: RunConfig,
+    out: Path,
+    *,
+    network: Network | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    checkpoint: float = 30.0,
 ) -> Run:
     """A run ready to iterate. ValueError or OSError, one line, for what cannot be done.
 
     network: in place of the one that `config.weights` names. resume: go on with the run that the folder `out` holds.
-    overwrite: replace a run with other settings, or an unfinished one, that it holds.
+    overwrite: replace a run with other settings, or an unfinished one, that it holds. checkpoint: seconds after which
+    the state is saved again, 0 = never.
     """
     sequence = config.open_sequence()
     config = replace(config, poses=config.poses or ("dataset" if sequence.has_poses else "tracked"))
     _check(config, sequence)
-    folder = RunFolder(Path(out))
+    folder = RunFolder.create(out)
     if not resume and not overwrite and (found := folder.in_the_way(config)):
         raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
-    folder = RunFolder.create(out)
+    folder = folder.resumable(config) if resume else folder.fresh()
     slam, perception = config.slam, config.slam.perception
     predicted_depth = perception.depth == "predicted"
     tracking = tracking_config(slam.corrections, slam.tracking) if predicted_depth else slam.tracking
@@ -78,7 +85,8 @@ def prepare(
             network=network,
         ),
         folder,
-        resume,
+        resume=resume,
+        checkpoint=checkpoint,
     )
 
 
@@ -116,6 +124,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     export.write_map_ply(folder.map, cloud, labels)
     trajectory = np.array(run.progress.poses).reshape(-1, 4, 4)
     if len(cloud) == 0:
+        run.folder = folder.published()
         return metrics
     pictures.preview(folder.preview, cloud, labels, title=run.sequence.name, trajectory=trajectory)
     folder.mesh.unlink(missing_ok=True)  # an older run's
@@ -124,6 +133,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         _write_mesh(run, cloud)
         metrics["mesh_seconds"] = time.perf_counter() - began
         folder.save_metrics(metrics)
+    run.folder = folder.published()
     return metrics
 
 

@@ -11,13 +11,17 @@ import numpy as np
 from semslam.engine.label_fusion import LOGARITHM, label_fusion
 from semslam.engine.surfel_crf import CrfConfig, refined_probabilities
 from semslam.engine.surfels import SurfelMap
-from semslam.runs.derived import write_derived
+from semslam.runs.derived import derived_folder, write_derived
 from semslam.runs.folder import RunFolder
 
 
-def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None) -> RunFolder:
-    """Write the refined run to `out`: the same surfels, poses and settings, with the field's class probabilities."""
+def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overwrite: bool = False) -> RunFolder:
+    """Write the refined run to `out`: the same surfels, poses and settings, with the field's class probabilities.
+
+    overwrite: replace a run that `out` holds.
+    """
     source = RunFolder.open(run)
+    folder = derived_folder(source, Path(out), overwrite)
     crf = crf or CrfConfig()
     config = source.load_config()
     surfels = SurfelMap.from_state(source.load_state(), config.slam.map)
@@ -42,7 +46,7 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None) -> Ru
         "refine_changed": float(np.mean(after[before < 255] != before[before < 255])) if (before < 255).any() else 0.0,
         "refine_filled": int(np.count_nonzero((before == 255) & (probabilities.max(axis=1) > 0))),
     }
-    return write_derived(source, Path(out), config, scores, metrics, associations=False)
+    return write_derived(source, folder, config, {"scores": scores}, metrics)
 
 
 def scores_of(probabilities: np.ndarray, rule: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.perception import Network, Perception
 from semslam.runs import networks
-from semslam.runs.derived import with_labels, write_derived
+from semslam.runs.derived import derived_folder, with_labels, write_derived
 from semslam.runs.folder import RunFolder
 
 
@@ -25,25 +25,26 @@ def relabel(
     classes: str = "nyu13",
     engine: str | None = None,
     network: Network | None = None,
+    overwrite: bool = False,
     report: Callable[[int], None] = lambda total: None,
 ) -> RunFolder:
     """Fuse the predictions of a network into the surfels of a run; the new run, whose labels equal bit by bit those of
     a full run with these weights.
 
     Whatever the run's own labels came from: truth, another network, or nowhere. Where its depth was predicted, depth
-    and so the surfels stay those of the old network. network: in place of the one that `weights` names. report: called
-    with the number of frames after each one.
+    and so the surfels stay those of the old network. network: in place of the one that `weights` names. overwrite:
+    replace a run that `out` holds. report: called with the number of frames after each one.
     """
     source = RunFolder.open(run)
     config = with_labels(source.load_config(), weights, classes, engine)
     state = source.load_state()
-    if not source.associations.is_file() or "run_events" not in state:
+    associations = source.load_associations(state)
+    if associations is None:
         raise FileNotFoundError(
             f"{run}: {source.associations.name} is missing, without which nothing says which surfel was seen where; "
             f"make the run again, or relabel the run that this one was refined from"
         )
-    associations = source.load_associations(int(state["run_events"]))
-
+    folder = derived_folder(source, Path(out), overwrite)
     sequence = config.open_sequence()
     network = network or networks.predictor(classes, weights, engine)
     perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
@@ -52,7 +53,7 @@ def relabel(
     frames = len(associations.frames)
 
     def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, frame: int) -> None:
-        probabilities = perceive(sequence[frame]).class_probabilities
+        probabilities = perceive.observe(sequence[frame], True).class_probabilities
         if probabilities is not None:
             labels.fuse(surfels, chunks, pixels, probabilities, weights_of_pixels, frame)
         report(frames)
@@ -60,4 +61,5 @@ def relabel(
     slots = SurfelMap.from_state(state, config.slam.map).slots()
     scores = associations.fuse_again(perceive.num_classes, fuse, slots)
     metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
-    return write_derived(source, Path(out), config, scores, metrics, associations=True)
+    changes = {"scores": scores, "run_labelled": np.array(associations.frames, np.int64)}
+    return write_derived(source, folder, config, changes, metrics, associations)

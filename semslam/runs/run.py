@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from semslam.frame import Frame, Step
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder, versions
 from semslam.runs.progress import Progress
+from semslam.runs.storage.arrays import parts_of
 from semslam.slam import Slam
 
 logger = logging.getLogger(__name__)
@@ -26,13 +28,26 @@ READ_AHEAD = 6  # frames decoded by another thread while one is fused
 class Run:
     """A reconstruction in progress. Iterate to step through the sequence; `save` at any time between two steps."""
 
-    def __init__(self, config: RunConfig, sequence: Any, slam: Slam, folder: RunFolder, resume: bool = False) -> None:
-        """sequence: an open `sequences.Sequence`. resume: go on where the folder's saved state ends, if it has one."""
+    def __init__(
+        self,
+        config: RunConfig,
+        sequence: Any,
+        slam: Slam,
+        folder: RunFolder,
+        *,
+        resume: bool = False,
+        checkpoint: float = 30.0,
+    ) -> None:
+        """sequence: an open `sequences.Sequence`. resume: go on where the folder's saved state ends, if it has one.
+        checkpoint: seconds after which the state is saved again, 0 = never."""
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
+        self.checkpoint = checkpoint
+        self._checkpoint = folder.checkpoint
+        self._saved = -1  # the frame after which the state was saved as a whole
         # where a network's labels would go, so can others later
         slam.remember(Associations(config.slam.perception.network_labels_every))
-        if resume and folder.state.is_file():
+        if resume and folder.exists:
             self._restore()
 
     def __len__(self) -> int:
@@ -41,11 +56,14 @@ class Run:
 
     def __iter__(self) -> Iterator[Step | None]:
         """Step through the remaining frames; None for one that was unreadable or held out."""
-        began = time.perf_counter()
+        began = saved = time.perf_counter()
         for index, frame in self._frames():
             step = self._advance(index, frame)
             self.progress.next_index = index + 1
             self.progress.seconds += time.perf_counter() - began
+            if self.checkpoint and time.perf_counter() - saved >= self.checkpoint and len(self):
+                self.save_checkpoint()
+                saved = time.perf_counter()
             yield step
             began = time.perf_counter()  # waiting for the next frame to be decoded counts
 
@@ -93,14 +111,20 @@ class Run:
 
     def save(self) -> None:
         """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""
-        state = {**self.slam.surfels.state(), **self._stages_state(), **self.progress.state()}
+        if self._saved == self.progress.next_index:
+            return
         if self.slam.associations is not None:  # first, because the map beside it says how many of its events count
             self.folder.save_associations(self.slam.associations)
-            state["run_events"] = np.array(len(self.slam.associations.events))
-        self.folder.save_state(state)
-        self.folder.forget_derived()
-        configs.save(self.folder.config, self.config)  # beside the map that it made, not before
-        self.folder.save_trajectory(self.progress.trajectory())
+        self.folder.save_state(chain(self.slam.surfels.state_parts(), parts_of(self._state())), self.config)
+        self.folder.save_trajectory(self.progress.trajectory().selected(self.progress.tracked))
+        self._saved = self.progress.next_index
+
+    def save_checkpoint(self) -> None:
+        """Write what has changed since the last time: after a crash the run goes on from here."""
+        state = self._state() | {"run_config": np.array(configs.to_yaml(self.config))}
+        if self.slam.associations is not None:
+            state |= {f"associations_{key}": value for key, value in self.slam.associations.state().items()}
+        self._checkpoint.save(self.slam.surfels, state)
 
     def metrics(self) -> dict[str, Any]:
         """Counts, timings and versions, under the names of DESIGN.md."""
@@ -128,9 +152,13 @@ class Run:
             "versions": versions(),
         }
 
-    def _stages_state(self) -> dict[str, np.ndarray]:
+    def _state(self) -> dict[str, np.ndarray]:
+        """Everything but the map that must be kept to go on."""
         stages = self.slam.stages
-        return {f"{name}_{key}": value for name, stage in stages.items() for key, value in stage.state().items()}
+        state = {f"{name}_{key}": value for name, stage in stages.items() for key, value in stage.state().items()}
+        if self.slam.associations is not None:
+            state["run_events"] = np.array(len(self.slam.associations.events))
+        return state | self.progress.state()
 
     def _restore(self) -> None:
         if self.folder.load_config() != self.config:
@@ -143,7 +171,8 @@ class Run:
         for name, stage in self.slam.stages.items():
             stage.restore({k.removeprefix(f"{name}_"): v for k, v in state.items() if k.startswith(f"{name}_")})
         self.progress = Progress.from_state(state)
-        if "run_events" in state:
-            self.slam.remember(self.folder.load_associations(int(state["run_events"])))
-        else:  # of an earlier version: what was not kept is not known
+        self.slam.stepped = self.progress.stepped
+        if (associations := self.folder.load_associations(state)) is not None:
+            self.slam.remember(associations)
+        else:  # what was not kept is not known
             self.slam.associations = None

@@ -67,6 +67,9 @@ def reconstruct(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run with other settings, or an unfinished one, in --out.")
     ] = False,
+    checkpoint: Annotated[
+        float, typer.Option(help="Seconds of work that a crash may cost: the state is saved so often; 0 = at the end.")
+    ] = 30.0,
     show: Annotated[bool, typer.Option("--show", help="Look at the map in a window while it grows.")] = False,
 ) -> None:
     """Reconstruct a sequence into a labelled surfel map."""
@@ -80,7 +83,7 @@ def reconstruct(
     settings = settings_of(config, chosen, set_ or [])
     if names and settings.slam.perception.depth != "predicted":
         raise ValueError(f"{'--corrections' if corrections else '--helps'} is for --depth predicted; leave it out")
-    run = prepare(settings, out, resume=resume, overwrite=overwrite)
+    run = prepare(settings, out, resume=resume, overwrite=overwrite, checkpoint=checkpoint)
     live = live_view(run) if show else None
     with interruptible() as interrupted, progress(len(run), "frames") as advance:
         for _ in run:
@@ -88,9 +91,10 @@ def reconstruct(
             if live is not None:
                 live()
             if interrupted():
+                typer.echo("saving what is done ...", err=True)
                 break
+        run.save()  # still deaf to Ctrl-C: impatience must not cost the run
     if len(run):
-        run.save()
         typer.echo(f"stopped with {len(run)} frames to go; `semslam reconstruct ... --resume` goes on from here: {out}")
         raise typer.Exit(130)
     metrics = finish(run, mesh=mesh)

@@ -16,13 +16,14 @@ def refine(
     out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN-refined by default.")] = None,
     iterations: Annotated[int, typer.Option(help="Mean-field iterations.")] = 10,
     neighbours: Annotated[int, typer.Option(help="Surfels that each surfel listens to.")] = 16,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
     """Smooth a run's classes by a conditional random field over its surfels; a run of its own comes out."""
     from semslam.engine.surfel_crf import CrfConfig
     from semslam.runs import refine as job
 
     crf = CrfConfig(iterations=iterations, neighbours=neighbours)
-    folder = job.refine(run, out or run.resolve().with_name(run.resolve().name + "-refined"), crf)
+    folder = job.refine(run, out or run.resolve().with_name(run.resolve().name + "-refined"), crf, overwrite)
     metrics = folder.load_metrics()
     typer.echo(
         f"{100 * metrics['refine_changed']:.1f} % of the labels changed, {metrics['refine_filled']} surfels got one, "

@@ -17,6 +17,7 @@ def relabel(
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
     out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN-relabelled by default.")] = None,
     engine: Engine = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
     """Fuse another network's labels into the surfels of a run, without running SLAM again."""
     from semslam.runs import relabel as job
@@ -28,6 +29,7 @@ def relabel(
             weights=weights,
             classes=classes,
             engine=engine,
+            overwrite=overwrite,
             report=lambda _: advance(),
         )
     typer.echo(f"labels of {folder.load_metrics()['frames_labelled']} frames fused again: {folder.path}")

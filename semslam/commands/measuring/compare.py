@@ -51,8 +51,8 @@ def compare(
                     advance()
                     if interrupted():
                         break
+                run.save()  # still deaf to Ctrl-C
             if len(run):
-                run.save()
                 typer.echo(f"stopped in {variant.name}, {len(run)} frames to go; the same command goes on from here")
                 raise typer.Exit(130)
             finished(run)

@@ -1,0 +1,334 @@
+"""Nothing that was recorded is lost: checkpoints, kills, full disks, two processes, runs that replace others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_reconstruct import ROOM, TRUTH, refused, semslam
+
+from semslam import config as configs
+from semslam.engine.surfels import SurfelMap
+from semslam.runs import folder as folders
+from semslam.runs.config import settings_of
+from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.storage import lock
+from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
+from semslam.runs.storage.checkpoint import Checkpoint
+from semslam.slam import Slam
+
+SETTINGS = {"sequence": ROOM, "slam.perception.labels": "truth", "slam.perception.label_every": 2}
+OPTIONS = ["--labels", "truth", "--label-every", "2", "--no-mesh"]
+
+
+def begun(out: Path, frames: int, checkpoint: float = 0.0, **changes):
+    """A run that has done some frames, and saved nothing but its checkpoints: as if it had been killed."""
+    arguments = {key: changes.pop(key) for key in ("resume", "overwrite") if key in changes}
+    run = prepare(settings_of(None, SETTINGS | changes), out, checkpoint=checkpoint, **arguments)
+    for _ in zip(range(frames), run):
+        pass
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> RunFolder:
+    run = begun(tmp_path_factory.mktemp("whole") / "run", 100)
+    finish(run, mesh=False)
+    return run.folder
+
+
+def grown_map(rng, surfels: SurfelMap, count: int) -> None:
+    slots = surfels.insert(rng.uniform(-1, 1, (count, 3)).astype(np.float32))
+    for name in ("position", "normal", "color", "seen", "scores"):
+        array = getattr(surfels, name)
+        array[slots] = rng.integers(0, 1000, (count, array.shape[1])).astype(array.dtype)
+
+
+# files
+
+
+def test_arrays_of_every_kind_come_back_as_they_were(tmp_path):
+    arrays = {
+        "scalar": np.array(3.5), "text": np.array("nanu: ü"), "empty": np.zeros((0, 4), np.float32),
+        "bools": np.array([True, False]), "turned": np.arange(12.0).reshape(3, 4).T,
+        "bytes": np.arange(7, dtype=np.uint8),
+    }  # fmt: skip
+    save_arrays(tmp_path / "a.npz", parts_of(arrays))
+    for loaded in (load_arrays(tmp_path / "a.npz"), dict(np.load(tmp_path / "a.npz"))):
+        assert loaded.keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert loaded[name].dtype == array.dtype and loaded[name].shape == array.shape
+            np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_saving_makes_no_second_copy_of_the_map(tmp_path):
+    surfels = SurfelMap(13)
+    grown_map(np.random.default_rng(0), surfels, 300_000)
+    size = sum(getattr(surfels, name).nbytes for name in ("position", "normal", "color", "seen", "scores"))
+    tracemalloc.start()
+    save_arrays(tmp_path / "map.npz", surfels.state_parts())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * size
+    restored = SurfelMap.from_state(load_arrays(tmp_path / "map.npz"))
+    np.testing.assert_array_equal(restored.scores[restored.slots()], surfels.scores[surfels.slots()])
+
+
+def test_a_checkpoint_holds_what_was_saved_last_whatever_changed_in_between(tmp_path):
+    rng = np.random.default_rng(0)
+    surfels, checkpoint = SurfelMap(3), Checkpoint(tmp_path / "checkpoint")
+    grown_map(rng, surfels, 60_000)
+    long = rng.uniform(size=400_000)
+    bases = set()
+    for turn in range(12):
+        if turn % 3 == 0:
+            grown_map(rng, surfels, 3_000)
+        slots = rng.choice(surfels.slots(), 5)
+        surfels.normal[slots, 3] += 1
+        if turn % 4 == 3:  # surfels vanish, the bytes of those before them stay
+            chunk = int(rng.integers(surfels.n_chunks))
+            surfels.counts[chunk] = max(surfels.counts[chunk] - 2, 0)
+        long = np.append(long, turn)[: 390_000 if turn == 7 else None]
+        arrays = {
+            "run_next_index": np.array(turn),
+            "long": long,
+            "seldom": np.arange(turn % 2),
+            "grid": np.ones((turn, 3, 3)),
+        }
+        if turn % 2:
+            arrays["sometimes"] = np.array([turn])
+        checkpoint.save(surfels, arrays)
+        bases.add(str(load_arrays(checkpoint.base)["base"]))
+        saved, expected = Checkpoint(tmp_path / "checkpoint").load(), surfels.state() | arrays
+        assert set(expected) == set(saved)
+        for name, array in saved.items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    assert 1 <= len(bases) < 6
+    assert checkpoint.changes.stat().st_size < 0.6 * checkpoint.base.stat().st_size
+
+
+def test_changes_of_an_older_base_do_not_count(tmp_path):
+    rng, surfels = np.random.default_rng(0), SurfelMap()
+    grown_map(rng, surfels, 5_000)
+    checkpoint = Checkpoint(tmp_path / "checkpoint")
+    checkpoint.save(surfels, {"run_next_index": np.array(1)})
+    checkpoint.save(surfels, {"run_next_index": np.array(2)})
+    changes = checkpoint.changes.read_bytes()
+    Checkpoint(tmp_path / "checkpoint").save(surfels, {"run_next_index": np.array(3)})  # another process: a new base
+    checkpoint.changes.write_bytes(changes)  # as if it had been killed before it removed them
+    assert int(checkpoint.load()["run_next_index"]) == 3
+    assert int(checkpoint.load_scalars("run_next_index")["run_next_index"]) == 3
+
+
+# kills
+
+
+@pytest.mark.parametrize("frames", [1, 7])
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_map(whole, tmp_path, frames):
+    out = tmp_path / "killed"
+    begun(out, frames, checkpoint=1e-9)
+    assert not (out / "map.npz").exists()
+    assert int(RunFolder.open(out).load_state()["run_next_index"]) == frames
+    resumed = begun(out, 100, resume=True)
+    assert resumed.progress.seconds > 0
+    finish(resumed, mesh=False)
+    assert (out / "map.ply").read_bytes() == whole.map.read_bytes()
+    assert not (out / "checkpoint").exists()
+    first, second = whole.load_state(), RunFolder.open(out).load_state()
+    assert first.keys() == second.keys()
+    for name in first:
+        if "seconds" not in name and "run_ms" not in name:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    events = [folder.load_associations(folder.load_state()).events for folder in (whole, RunFolder.open(out))]
+    assert [e.packed() for e in events[0]] == [e.packed() for e in events[1]]
+
+
+def test_what_a_killed_run_left_is_a_run_to_look_at(tmp_path, capsys):
+    begun(tmp_path / "killed", 8, checkpoint=1e-9)
+    assert semslam("evaluate", tmp_path / "killed") == 0
+    assert "an unfinished run" in capsys.readouterr().err
+    line = refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "killed", *OPTIONS)
+    assert "holds an unfinished run, which --resume goes on with" in line
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_time_loses_no_more_than_a_checkpoint(whole, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "semslam.cli", "reconstruct", ROOM, "--out", str(out), *OPTIONS, "--resume"]
+    process = subprocess.Popen([*command, "--checkpoint", "0.001"], stderr=subprocess.DEVNULL)
+    while not (out / "checkpoint" / "base.npz").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "ended without finishing" in done.stderr
+    assert (out / "map.ply").read_bytes() == whole.map.read_bytes()
+
+
+def test_a_second_ctrl_c_while_saving_does_not_lose_the_run(whole, tmp_path, monkeypatch):
+    step, save = Slam.step, RunFolder.save_state
+
+    def step_and_press(self, frame):
+        if frame.index == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, frame)
+
+    def save_and_press(self, *arguments):
+        signal.raise_signal(signal.SIGINT)
+        save(self, *arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    out = tmp_path / "pressed"
+    with monkeypatch.context() as patched:
+        patched.setattr(Slam, "step", step_and_press)
+        patched.setattr(RunFolder, "save_state", save_and_press)
+        assert semslam("reconstruct", ROOM, "--out", out, *OPTIONS) == 130
+    assert semslam("reconstruct", ROOM, "--out", out, *OPTIONS, "--resume") == 0
+    assert RunFolder.open(out).map.read_bytes() == whole.map.read_bytes()
+
+
+# one step from one valid state to the next
+
+
+def test_settings_change_together_with_the_map(tmp_path, monkeypatch):
+    out = tmp_path / "a"
+    begun(out, 3).save()
+    other = begun(out, 2, overwrite=True, **{"slam.perception.classes": "nyu40"})
+    other.folder = RunFolder(out)  # in the same place, and killed right after the map's rename
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folders.configs, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        other.save()
+    folder = RunFolder.open(out)
+    assert "nyu13" in folder.config.read_text()  # which is for people
+    assert folder.load_config().slam.perception.classes == "nyu40"
+    assert folder.load_state()["scores"].shape[1] == 40 == len(folder.load_cloud()[1])
+
+
+def test_a_run_of_an_earlier_version_still_loads_and_goes_on(whole, tmp_path):
+    out = tmp_path / "old"
+    run = begun(out, 5)
+    run.save()
+    state = load_arrays(out / "map.npz")
+    for name in ("run_config", "run_labelled", "perception_perceived"):
+        del state[name]
+    np.savez(out / "map.npz", **state)
+    settings = configs.read(out / "config.yaml")
+    settings["slam"]["helps"] = settings["slam"].pop("corrections")
+    (out / "config.yaml").write_text(configs.to_yaml(settings))
+    assert RunFolder.open(out).load_progress().labelled == [0, 2, 4]
+    finish(begun(out, 100, resume=True), mesh=False)
+    assert (out / "map.ply").read_bytes() == whole.map.read_bytes()
+
+
+def test_the_old_run_stays_whole_until_the_new_one_is(whole, tmp_path):
+    out = tmp_path / "a"
+    finish(begun(out, 100), mesh=False)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
+    other = {"slam.perception.classes": "nyu40"}
+    new = begun(out, 4, overwrite=True, **other)
+    new.save()
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != ".lock"} == before
+    resumed = begun(out, 100, resume=True, **other)
+    assert resumed.progress.next_index == 12 and len(resumed.folder.load_progress().indices) == 4
+    finish(resumed, mesh=False)
+    folder = RunFolder.open(out)
+    assert len(folder.load_cloud()[1]) == 40 and folder.load_metrics()["frames"] == 12
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize("moved", [0, 2])
+def test_a_replacement_that_was_broken_off_is_finished_when_the_run_is_opened(whole, tmp_path, moved):
+    out = tmp_path / "a"
+    finish(begun(out, 100, **{"slam.perception.labels": "none"}), mesh=False)
+    (out / "mesh.ply").write_text("of the old run")
+    new = out / ".ready"
+    new.mkdir()
+    for path in whole.path.iterdir():
+        (new / path.name).write_bytes(path.read_bytes())
+    for path in list(new.iterdir())[:moved]:
+        path.replace(out / path.name)
+    folder = RunFolder.open(out)
+    if moved == 0:
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in whole.path.iterdir()}
+    assert folder.load_config() == whole.load_config() and not folder.mesh.exists() and not new.exists()
+
+
+# commands that would replace
+
+
+def test_refine_and_relabel_replace_a_run_only_when_asked(whole, tmp_path, capsys):
+    out = tmp_path / "refined"
+    assert semslam("refine", whole.path, "--out", out) == 0
+    first = (out / "map.ply").read_bytes()
+    assert "holds a run; name another --out, or add --overwrite" in refused(capsys, "refine", whole.path, "--out", out)
+    assert semslam("refine", whole.path, "--out", out, "--overwrite", "--iterations", 1) == 0
+    assert (out / "map.ply").read_bytes() != first and not list(out.glob(".*"))
+    assert "holds a run" in refused(capsys, "relabel", whole.path, "--out", out)
+
+
+# a full disk
+
+
+def test_a_disk_that_fills_up_ends_with_a_line_and_the_run_goes_on_later(whole, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "a"
+    written = [0]
+    write = folders.save_arrays
+
+    def filling(path, parts, **options):
+        written[0] += 1
+        if written[0] == 3:
+            monkeypatch.setattr("zipfile.ZipFile.open", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
+        write(path, parts, **options)
+
+    with monkeypatch.context():
+        monkeypatch.setattr("semslam.runs.storage.checkpoint.save_arrays", filling)
+        line = refused(capsys, "reconstruct", ROOM, "--out", out, *OPTIONS, "--checkpoint", "0.000001")
+        monkeypatch.undo()
+    assert "No space left on device" in line and "MB are needed" in line and "MB are free" in line and str(out) in line
+    assert int(RunFolder.open(out).load_state()["run_next_index"]) == 2
+    assert not list(out.rglob("*.part*"))
+    elsewhere = tmp_path / "elsewhere"
+    out.rename(elsewhere)
+    assert semslam("reconstruct", ROOM, "--out", elsewhere, *OPTIONS, "--resume") == 0
+    assert (elsewhere / "map.ply").read_bytes() == whole.map.read_bytes()
+
+
+# two processes
+
+
+def test_a_run_belongs_to_one_process(tmp_path, capsys):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom semslam.runs.storage.lock import lock\n"
+        "lock(Path(sys.argv[1]))\nprint('locked', flush=True)\ntime.sleep(60)"
+    )
+    out = tmp_path / "a"
+    out.mkdir()
+    other = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        line = refused(capsys, "reconstruct", ROOM, "--out", out, *TRUTH)
+        assert f"process {other.pid} is working here" in line
+    finally:
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()
+
+
+def test_the_lock_of_a_killed_process_is_told_and_taken(tmp_path, caplog):
+    (tmp_path / ".lock").write_text("123456\n")
+    lock.lock(tmp_path)
+    lock.lock(tmp_path)  # the same process may
+    assert "process 123456 ended without finishing" in caplog.text
+    lock.unlock(tmp_path)
+    assert not (tmp_path / ".lock").exists()

@@ -1,0 +1,100 @@
+"""The loop itself: what a step holds, and that it counts frames, not their indices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from stub_networks import KnowingNetwork
+
+from semslam.frame import Frame, Tracking
+from semslam.perception import Perception, PerceptionConfig
+from semslam.runs.config import settings_of
+from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import finish, prepare
+from semslam.slam import Slam, SlamConfig
+from sequences import open_sequence
+
+ROOM = "room:frames=24,width=96,height=72"
+
+
+@pytest.fixture(scope="module")
+def room():
+    return open_sequence(ROOM)
+
+
+def test_a_list_of_steps_holds_each_frames_own_depth(room):
+    slam = Slam(room.camera, SlamConfig(PerceptionConfig(labels="none")))
+    steps = list(slam.run(room[i] for i in range(6)))
+    for step in steps:
+        np.testing.assert_array_equal(step.observation.depth, room[step.frame.index].depth)
+    assert not np.array_equal(steps[0].observation.depth, steps[-1].observation.depth)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 10])
+def test_labels_come_every_so_many_frames_whatever_their_indices(room, stride):
+    perceive = Perception(PerceptionConfig(labels="truth", label_every=4), room.camera, room.label_set)
+    frames = [replace(room[k], index=stride * k) for k in range(12)]
+    labelled = [k for k, frame in enumerate(frames) if perceive(frame).class_probabilities is not None]
+    assert labelled == [0, 4, 8]
+
+
+def test_every_frame_of_a_map_of_every_tenth_frame_can_be_relabelled(tmp_path, room):
+    """Which frames can be labelled afterwards is counted as the labelled frames are."""
+    network = KnowingNetwork(room)
+    settings = {"sequence": ROOM, "hold_out": 2, "slam.perception.label_every": 3}
+    run = prepare(settings_of(None, settings), tmp_path / "run", network=network)
+    for _ in run:
+        pass
+    assert run.progress.labelled == [0, 6, 12, 18]
+    assert run.slam.associations.frames == run.progress.labelled
+
+
+def test_the_count_goes_on_after_a_break(tmp_path, room):
+    settings = settings_of(None, {"sequence": ROOM, "hold_out": 4, "slam.perception.label_every": 3})
+    network = KnowingNetwork(room)
+    whole = prepare(settings, tmp_path / "whole", network=network)
+    broken = prepare(settings, tmp_path / "broken", network=network)
+    for _ in zip(range(8), broken):
+        pass
+    broken.save()
+    broken = prepare(settings, tmp_path / "broken", network=network, resume=True)
+    for run in (whole, broken):
+        for _ in run:
+            pass
+    assert broken.progress.labelled == whole.progress.labelled == [0, 4, 8, 12, 16, 20]
+    assert broken.slam.associations.frames == whole.slam.associations.frames
+
+
+class Losing:
+    """Tracking that loses some frames."""
+
+    def __init__(self, lost: set[int]) -> None:
+        self.lost = lost
+
+    def __call__(self, observation, predict) -> Tracking:
+        frame: Frame = observation.frame
+        return Tracking(frame.T_world_camera, ok=frame.index not in self.lost, reason="lost for a test")
+
+
+def test_lost_frames_have_no_line_in_the_trajectory_and_do_not_count_as_covered(tmp_path, room):
+    run = prepare(settings_of(None, {"sequence": ROOM, "slam.perception.labels": "none"}), tmp_path / "run")
+    lost = {0, 5, 6, 7, 23}
+    run.slam.track = Losing(lost)
+    for _ in run:
+        pass
+    metrics = finish(run, mesh=False)
+    assert metrics["frames_lost"] == 5
+    times = RunFolder.open(tmp_path / "run").load_trajectory().timestamps
+    expected = [room[i].timestamp for i in range(24) if i not in lost]
+    np.testing.assert_allclose(times, expected, atol=1e-6)
+
+    from semslam.judging.foreign import evaluate_trajectory
+    from semslam.judging.run import evaluate_run
+    from semslam.trajectory import write_tum
+
+    assert evaluate_run(tmp_path / "run").figures["coverage"] == pytest.approx(19 / 24)
+    write_tum(tmp_path / "truth.txt", room.trajectory)
+    figures = evaluate_trajectory(tmp_path / "run" / "trajectory.txt", tmp_path / "truth.txt", False).figures
+    assert figures["coverage"] == pytest.approx(19 / 24)
