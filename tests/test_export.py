@@ -204,12 +204,20 @@ def test_a_file_cut_short_says_so(cloud, tmp_path):
         read_map_ply(tmp_path / "map.ply")
 
 
+def test_a_forged_class_number_is_refused_before_it_takes_memory(cloud, tmp_path):
+    write_map_ply(tmp_path / "map.ply", cloud, NYU13)
+    data = (tmp_path / "map.ply").read_bytes()
+    (tmp_path / "map.ply").write_bytes(data.replace(b"label 13 ", b"label 214748364 ", 1))
+    with pytest.raises(ValueError, match="a map has at most 255"):
+        read_map_ply(tmp_path / "map.ply")
+
+
 def test_other_files_are_refused_with_a_remedy(tmp_path):
     (tmp_path / "text.ply").write_text("ply\nformat ascii 1.0\nelement vertex 0\nend_header\n")
-    with pytest.raises(ValueError, match="convert it with Open3D"):
+    with pytest.raises(ValueError, match="not a semslam map: it has nothing but not x"):
         read_map_ply(tmp_path / "text.ply")
     (tmp_path / "empty.ply").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"empty\.ply: not a binary"):
+    with pytest.raises(ValueError, match=r"empty\.ply: not a PLY file"):
         read_map_ply(tmp_path / "empty.ply")
     write_ply(tmp_path / "points.ply", {name: np.zeros(3, np.float32) for name in "xyz"})
     with pytest.raises(ValueError, match="not a semslam map: it has x, y, z but not nx"):

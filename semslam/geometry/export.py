@@ -23,7 +23,7 @@ from semslam.geometry.ply import read_ply, write_ply
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import UNLABELLED_COLOR
 
-CLASS_COMMENT = re.compile(r"label (\d+) (.*?)(?: color \d+ \d+ \d+)?$")
+CLASS_COMMENT = re.compile(r"label ([0-9]{1,18}) (.*?)(?: color \d+ \d+ \d+)?$")
 MAP_PROPERTIES = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "radius", "confidence", "label",
                   "label_confidence", "first_seen", "last_seen")  # fmt: skip
 
@@ -90,11 +90,13 @@ def read_map_ply(path: str | Path) -> SurfelCloud:
     missing = [name for name in MAP_PROPERTIES if name not in values]
     if missing:
         raise ValueError(
-            f"{path}: not a semslam map: it has {', '.join(values)} but not {', '.join(missing)}; "
+            f"{path}: not a semslam map: it has {', '.join(values) or 'nothing'} but not {', '.join(missing)}; "
             f"only files written by semslam hold all that a map needs"
         )
     named = [int(m[1]) for m in map(CLASS_COMMENT.match, comments) if m]
     count = max([*named, int(values["label"].max(initial=0))], default=0)
+    if count > UNLABELLED:
+        raise ValueError(f"{path}: its comments name a class {count}, a map has at most {UNLABELLED}; write it again")
     probabilities = None
     if count:
         labels, confidence = memory_labels(values["label"]), values["label_confidence"]
