@@ -113,7 +113,8 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     any_at_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name in options:
         if name not in own and not any_at_all:
-            raise ValueError(f"{path}: a recording of kind {kind} fixes its own {name}; leave that option out")
+            what = "times of poses (--pose-rate, --pose-indices)" if name == "hints" else name
+            raise ValueError(f"{path}: a recording of kind {kind} fixes its own {what}; leave that option out")
     beside = (path if path.is_dir() else path.parent) / "camera.yaml"
     files = [Path(options.pop("camera"))] if isinstance(options.get("camera"), str | Path) else []
     for file in [*files, *([beside] if beside.is_file() and own else [])]:

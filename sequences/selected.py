@@ -35,7 +35,7 @@ class SelectedSequence(Sequence):
         """indices: (N,) increasing numbers of the whole sequence's frames."""
         self.whole, self.indices = whole, indices
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
-        self.has_depth = whole.has_depth
+        self.has_depth, self.assumptions = whole.has_depth, whole.assumptions
         self.timestamps = whole.timestamps[indices]
         self.poses = None if whole.poses is None else tuple(whole.poses[i] for i in indices)
 
@@ -46,6 +46,11 @@ class SelectedSequence(Sequence):
     def labelled_indices(self) -> list[int]:  # type: ignore[override]
         labelled = set(self.whole.labelled_indices)
         return [i for i, number in enumerate(self.indices) if number in labelled]
+
+    @property
+    def origin(self) -> tuple[Sequence, np.ndarray]:
+        whole, indices = self.whole.origin
+        return whole, indices[self.indices]
 
     def mesh(self) -> Mesh | None:
         return self.whole.mesh()

@@ -76,6 +76,11 @@ class Sequence(ABC):
         """The frames that come with labels, told without reading images."""
         return list(range(len(self))) if self.has_labels else []
 
+    @property
+    def origin(self) -> tuple[Sequence, np.ndarray]:
+        """The recording that this is part of, and the number (N,) of each frame in it."""
+        return self, np.arange(len(self))
+
     def mesh(self) -> Mesh | None:
         """The scene's exact surface, where it is known: a synthetic scene's."""
         return None

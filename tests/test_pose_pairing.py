@@ -201,3 +201,41 @@ def test_kitti_poses_are_counted_and_not_timed_by_thirty(tmp_path):
     read = read_trajectory(tmp_path / "poses.txt")
     assert read.clock == "lines" and read.timestamps.tolist() == [0, 1, 2, 3, 4] and read.lines == 5
     assert read_trajectory(tmp_path / "poses.txt", fps=10).timestamps[-1] == pytest.approx(0.4)
+
+
+# What a run takes from it
+
+
+def test_a_run_of_part_of_a_recording_takes_the_poses_of_that_part(tmp_path):
+    from semslam.frame import Observation
+    from semslam.runs.poses import poses_from
+    from sequences.room.room import RoomSequence
+    from sequences.selected import selected
+
+    (tmp_path / "poses.txt").write_text(rows(range(FRAMES)))
+    part = selected(RoomSequence(frames=FRAMES, width=32, height=24), start=6, every=4)
+    given = poses_from(tmp_path / "poses.txt", part)
+    frame = part[2]
+    T = given.predicted_pose(Observation(frame, part.camera, frame.color, frame.depth))
+    assert T[0, 3] == 14
+    (tmp_path / "few.txt").write_text(rows(range(0, FRAMES, 2)))
+    with pytest.raises(ValueError, match="15 poses for 30 frames"):
+        poses_from(tmp_path / "few.txt", part)
+    given = poses_from(tmp_path / "few.txt", part, PoseHints(indices="::2"))
+    assert given.predicted_pose(Observation(frame, part.camera, frame.color, frame.depth))[0, 3] == 14
+
+
+def test_a_recordings_own_poses_and_a_files_are_helped_apart(tmp_path):
+    from semslam.runs.config import RunConfig
+    from sequences.recordings.folder import write_folder
+    from sequences.room.room import RoomSequence
+
+    folder = write_folder(RoomSequence(frames=6, width=32, height=24), tmp_path / "room")
+    lines = (folder / "groundtruth.txt").read_text().splitlines()
+    (folder / "groundtruth.txt").write_text("\n".join(lines[::2]) + "\n")
+    with pytest.raises(ValueError, match="3 pose lines, but 6 frames"):
+        RunConfig(str(folder)).open_sequence()
+    helped = RunConfig(str(folder), pose_indices="::2").open_sequence()
+    assert [T is not None for T in helped.poses] == [True, False] * 3
+    with pytest.raises(ValueError, match="3 pose lines"):
+        RunConfig(str(folder), poses="other.txt", pose_indices="::2").open_sequence()

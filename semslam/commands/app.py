@@ -19,6 +19,9 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the figure
 Kind = Annotated[str | None, typer.Option("--kind", help="Layout of the sequence; found out where not given.")]
 CameraFile = Annotated[Path | None, typer.Option("--camera", help="camera.yaml, in place of the recording's.")]
 DepthScale = Annotated[float | None, typer.Option("--depth-scale", help="Depth units per metre.")]
+Registered = Annotated[
+    bool | None, typer.Option("--registered/--unregistered", help="Whether depth lies under colour's pixels.")
+]
 Fov = Annotated[float | None, typer.Option("--fov", help="Horizontal field of view, degrees, of an unknown camera.")]
 Start = Annotated[int, typer.Option("--start", help="First frame, from 0.")]
 FrameCount = Annotated[int | None, typer.Option("--frames", help="At most so many frames.")]

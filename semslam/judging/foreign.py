@@ -14,6 +14,7 @@ from semslam.judging.run import Evaluation
 from semslam.metrics.surface import sampled, surface_errors, surface_scores
 from semslam.metrics.trajectory import trajectory_errors
 from semslam.trajectory import read_trajectory
+from sequences.pose_pairing import PoseHints, on_one_clock
 
 
 def evaluate_map(path: str | Path, reference: str | Path, sequence: Any = None) -> Evaluation:
@@ -29,9 +30,17 @@ def evaluate_map(path: str | Path, reference: str | Path, sequence: Any = None) 
     return Evaluation(surface_figures(scores), surface=scores, errors=surface_errors(points, truth))
 
 
-def evaluate_trajectory(path: str | Path, reference: str | Path, with_scale: bool = False) -> Evaluation:
-    """A trajectory file of any system against a reference; with_scale aligns by a similarity (monocular systems)."""
-    estimate, truth = read_trajectory(path), read_trajectory(reference)
+def evaluate_trajectory(
+    path: str | Path,
+    reference: str | Path,
+    with_scale: bool = False,
+    hints: PoseHints = PoseHints(),  # noqa: B008
+) -> Evaluation:
+    """A trajectory file of any system against a reference; with_scale aligns by a similarity (monocular systems).
+
+    hints: which of the reference's poses are meant by a file without times; see `sequences.pose_pairing`.
+    """
+    estimate, truth = on_one_clock(read_trajectory(path), read_trajectory(reference), hints)
     errors = trajectory_errors(estimate, truth)
     covered = int(_near_in_time(truth.timestamps, estimate.timestamps).sum())
     return Evaluation(trajectory_figures(errors, len(truth), len(truth) - covered, with_scale), errors)

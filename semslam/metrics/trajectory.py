@@ -86,7 +86,7 @@ class TrajectoryErrors:
     similar: AbsoluteError | None  # after Sim(3); None where it is degenerate
     degenerate: str  # why it is
     per_frame: RelativeError
-    per_second: RelativeError | None  # None where the sequence is shorter than a second
+    per_second: RelativeError | None  # None where the sequence is shorter than a second, or has no times
     drift_per_metre: float | None  # None where the reference does not move
     losses: Losses
 
@@ -252,7 +252,9 @@ def trajectory_errors(
         similar=similar,
         degenerate=degenerate,
         per_frame=per_frame,
-        per_second=relative_error(found, reference, seconds=1.0, max_difference=max_difference),
+        per_second=relative_error(found, reference, seconds=1.0, max_difference=max_difference)
+        if found.clock == "seconds"
+        else None,
         drift_per_metre=drift_per_metre(found, reference, max_difference),
         losses=losses(estimate.timestamps, tracked),
     )

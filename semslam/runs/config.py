@@ -28,6 +28,9 @@ class RunConfig:
     start: int = 0  # first frame of the sequence that is taken
     frames: int | None = None  # most frames that are taken; null = all
     every: int = 1  # frames: every so many-th one is taken
+    registered: bool | None = None  # whether depth lies under colour's pixels; null = as the sequence has it
+    pose_rate: float | None = None  # poses per second of a pose file without times, the first at the first frame
+    pose_indices: str | None = None  # START:STOP:STEP or a file: the frame of each pose of a file without times
     poses: str = ""  # dataset | tracked | refined | predicted | predicted-refined | a file; empty = dataset, if there
     pose_weights: str | None = None  # weights of a pose network, for poses that are predicted or tracked
     hold_out: int | None = None  # frames: every n-th one is not fused but kept to judge the map by
@@ -42,8 +45,25 @@ class RunConfig:
         from sequences import open_sequence
         from sequences.selected import selected
 
-        whole = open_sequence(self.sequence, self.kind, camera=self.camera, depth_scale=self.depth_scale, fov=self.fov)
+        of_the_recording = self.poses in ("", "dataset", "tracked", "refined", "predicted", "predicted-refined")
+        whole = open_sequence(
+            self.sequence,
+            self.kind,
+            camera=self.camera,
+            depth_scale=self.depth_scale,
+            registered=self.registered,
+            fov=self.fov,
+            hints=self.pose_hints if of_the_recording else None,
+        )
         return selected(whole, self.start, self.frames, self.every)
+
+    @property
+    def pose_hints(self) -> Any:
+        """The `sequences.pose_pairing.PoseHints` of a pose file without times; None where nothing was said."""
+        from sequences.pose_pairing import PoseHints
+
+        hints = PoseHints(self.pose_rate, self.pose_indices)
+        return None if hints == PoseHints() else hints
 
 
 def settings_of(

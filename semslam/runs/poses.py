@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +14,9 @@ from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.predicted_poses import PoseOf, PredictedPoses, RefinedTrack, proposals
 from semslam.tracking.tracker import Tracker, TrackingConfig
 from semslam.trajectory import read_trajectory
+from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 
-MAX_GAP = 0.1  # seconds between given poses beyond which the one in between is not known
+logger = logging.getLogger(__name__)
 
 
 class PoseSource(Protocol):
@@ -26,11 +28,16 @@ class PoseSource(Protocol):
 
 
 def pose_source(
-    poses: str, sequence: Any, config: TrackingConfig | None = None, pose_of: PoseOf | None = None
+    poses: str,
+    sequence: Any,
+    config: TrackingConfig | None = None,
+    pose_of: PoseOf | None = None,
+    hints: PoseHints | None = None,
 ) -> PoseSource:
     """The tracking that the setting `poses` names: dataset, tracked, refined, predicted, or a trajectory file's.
 
-    pose_of: a pose network; it tells predicted poses, and where a tracked camera that is lost may be.
+    pose_of: a pose network; it tells predicted poses, and where a tracked camera that is lost may be. hints: of a
+    trajectory file without times.
     """
     if poses in ("dataset", "refined") and not sequence.has_poses:
         raise ValueError(f"`poses` is {poses}: {sequence.name} has no poses; use tracked or a trajectory file")
@@ -48,19 +55,21 @@ def pose_source(
         raise FileNotFoundError(
             f"`poses` {poses}: neither dataset, tracked, refined nor predicted, nor a file that exists"
         )
-    return poses_from(Path(poses), sequence)
+    return poses_from(Path(poses), sequence, hints)
 
 
-def poses_from(path: Path, sequence: Any) -> GivenPoses:
-    """Poses of a trajectory file, interpolated to the frames' times; ValueError where the clocks do not meet."""
-    trajectory = read_trajectory(path)
-    if not any(trajectory.at(float(t)) is not None for t in sequence.timestamps):
-        raise ValueError(
-            f"{path}: its times {trajectory.timestamps[0]:.3f} to {trajectory.timestamps[-1]:.3f} s meet none of the "
-            f"frames' {sequence.timestamps[0]:.3f} to {sequence.timestamps[-1]:.3f} s; both must count from one clock"
-        )
+def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> GivenPoses:
+    """Poses of a trajectory file, each of its frame; ValueError where they fit no frames of the recording.
+
+    Interpolated between the file's times, or by its frame numbers or lines: see `sequences.pose_pairing`.
+    """
+    whole, numbers = sequence.origin
+    frames = Frames(whole.timestamps, [whole.name_of(i) for i in range(len(whole))])
+    found = poses_of_frames(read_trajectory(path), path, frames, hints or PoseHints())
+    for note in found.notes:
+        logger.warning("%s", note)
 
     def pose_of(frame: Frame) -> np.ndarray | None:
-        return trajectory.at(frame.timestamp, MAX_GAP)
+        return found.T_world_camera[numbers[frame.index]]
 
     return GivenPoses(pose_of, str(path))

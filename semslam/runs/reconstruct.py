@@ -61,7 +61,7 @@ def prepare(
     predicted_depth = perception.depth == "predicted"
     tracking = tracking_config(slam.corrections, slam.tracking) if predicted_depth else slam.tracking
     pose_of = networks.pose_network(config.pose_weights) if config.pose_weights else None
-    track = pose_source(config.poses, sequence, tracking, pose_of)
+    track = pose_source(config.poses, sequence, tracking, pose_of, config.pose_hints)
     if network is None and "predicted" in (perception.depth, perception.labels):
         network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
     sensed = Perception(perception, sequence.camera, sequence.label_set, network)

@@ -149,6 +149,7 @@ class Run:
             },
             "lost": progress.lost,
             "corrupt": progress.corrupt,
+            "assumptions": list(self.sequence.assumptions),
             "versions": versions(),
         }
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import CameraFile, DepthScale, Every, Fov, FrameCount, Kind, Start, app
+from semslam.commands.app import CameraFile, DepthScale, Every, Fov, FrameCount, Kind, Registered, Start, app
 
 
 @app.command()
@@ -15,15 +15,17 @@ def doctor(
     kind: Kind = None,
     camera: CameraFile = None,
     depth_scale: DepthScale = None,
+    registered: Registered = None,
     fov: Fov = None,
     start: Start = 0,
     frames: FrameCount = None,
     every: Every = 1,
 ) -> None:
-    """Find wrong depth scale, intrinsics, pose convention, timestamps or label ids; exit code 1 if any."""
+    """Find what is wrong with a recording's depth, camera, poses, times or labels; exit code 1 if anything is."""
     from semslam.doctor.doctor import examine
 
-    findings = examine(sequence, kind, start, frames, every, camera=camera, depth_scale=depth_scale, fov=fov)
+    options = {"camera": camera, "depth_scale": depth_scale, "registered": registered, "fov": fov}
+    findings = examine(sequence, kind, start, frames, every, **options)
     for finding in findings:
         typer.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
     if any(finding.level == "error" for finding in findings):

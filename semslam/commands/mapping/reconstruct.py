@@ -25,6 +25,9 @@ def reconstruct(
     kind: Annotated[str | None, setting("kind", "--kind", "Layout of the sequence; found out where not given.")] = None,
     camera: Annotated[str | None, setting("camera", "--camera", "camera.yaml, in place of the recording's.")] = None,
     depth_scale: Annotated[float | None, setting("depth_scale", "--depth-scale", "Depth units per metre.")] = None,
+    registered: Annotated[
+        bool | None, setting("registered", "--registered/--unregistered", "Whether depth lies under colour's pixels.")
+    ] = None,
     fov: Annotated[
         float | None, setting("fov", "--fov", "Horizontal field of view, degrees, of an unknown camera.")
     ] = None,
@@ -36,6 +39,13 @@ def reconstruct(
         str | None, setting("slam.perception.labels", "--labels", "predicted (default) | truth | none")
     ] = None,
     poses: Annotated[str | None, setting("poses", "--poses", POSES)] = None,
+    pose_rate: Annotated[
+        float | None, setting("pose_rate", "--pose-rate", "Poses per second of a pose file without times.")
+    ] = None,
+    pose_indices: Annotated[
+        str | None,
+        setting("pose_indices", "--pose-indices", "Frames of a pose file without times: START:STOP:STEP or a file."),
+    ] = None,
     pose_weights: Annotated[str | None, setting("pose_weights", "--pose-weights", POSE_WEIGHTS)] = None,
     classes: Annotated[str | None, setting("slam.perception.classes", "--classes", "nyu13 (default) | nyu40")] = None,
     label_every: Annotated[

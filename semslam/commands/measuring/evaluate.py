@@ -13,7 +13,7 @@ from semslam.commands.app import Json, app, only_job
 JOBS = {
     "runs": ("truth", "with_scale"),
     "--map": ("map", "reference", "sequence"),
-    "--trajectory": ("trajectory", "reference", "with_scale"),
+    "--trajectory": ("trajectory", "reference", "with_scale", "pose_rate", "pose_indices"),
 }
 
 
@@ -32,6 +32,12 @@ def evaluate(
     with_scale: Annotated[
         bool, typer.Option("--with-scale", help="Align trajectories by Sim(3): monocular systems.")
     ] = False,
+    pose_rate: Annotated[
+        float | None, typer.Option(help="Poses per second of a trajectory without times, from the other's first on.")
+    ] = None,
+    pose_indices: Annotated[
+        str | None, typer.Option(help="Which of the other's poses those of a trajectory without times are: 0:200:5.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Evaluate runs, or another system's map or trajectory, against the truth."""
@@ -48,7 +54,10 @@ def evaluate(
     elif reference is None:
         raise ValueError(f"{jobs[0]} needs --reference FILE, what it is compared with")
     elif trajectory:
-        figures = foreign.evaluate_trajectory(trajectory, reference, with_scale).figures
+        from sequences.pose_pairing import PoseHints
+
+        hints = PoseHints(pose_rate, pose_indices)
+        figures = foreign.evaluate_trajectory(trajectory, reference, with_scale, hints).figures
     else:
         from sequences import open_sequence
 
