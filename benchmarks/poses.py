@@ -29,7 +29,6 @@ import torch
 from networks.inference.labelling import Teacher, label_folder
 from networks.joint import checkpoints
 from networks.pose.encoders import open_encoder
-from networks.pose.pose_graph_window import Covariances, optimised
 from networks.pose.predictor import PosePredictor
 from networks.pose.samples import PoseSource, open_source
 from networks.training.loop import Loop
@@ -37,6 +36,7 @@ from networks.training.pose import PoseTraining, train
 from semslam import poses
 from semslam.judging.pose_network import score_poses
 from semslam.labels import LABEL_SETS
+from semslam.loops.pose_windows import Covariances, windowed_poses
 from semslam.metrics.localisation import pose_errors
 from semslam.runs.folder import write_json
 from semslam.trajectory import read_tum
@@ -75,7 +75,7 @@ def with_motions(predicted: np.ndarray, numbers: np.ndarray, trajectory: Path) -
     tracked = read_tum(trajectory).T_world_camera[numbers]
     motions = poses.inverse(tracked[:-1]) @ tracked[1:]
     skip = max(1, round(10 / float(np.median(np.diff(numbers)))))
-    return optimised(predicted, motions, window=7, covariances=Covariances(), skip=skip)
+    return windowed_poses(predicted, motions, window=7, covariances=Covariances(), skip=skip)
 
 
 @torch.no_grad()

@@ -158,9 +158,12 @@ def rotation_angle(T: np.ndarray) -> float:
 
 
 def orthonormalized(T: np.ndarray) -> np.ndarray:
-    """T with its rotation replaced by the nearest true rotation: text files round to a few digits."""
-    u, _, vt = np.linalg.svd(T[:3, :3])
-    return from_rotation_translation(u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt, T[:3, 3])
+    """T (..., 4, 4) with rotations replaced by the nearest true ones: text files round to a few digits."""
+    u, _, vt = np.linalg.svd(T[..., :3, :3])
+    u[..., 2] *= np.linalg.det(u @ vt)[..., None]
+    result = np.zeros_like(T)
+    result[..., :3, :3], result[..., :3, 3], result[..., 3, 3] = u @ vt, T[..., :3, 3], 1
+    return result
 
 
 def is_rigid(T: np.ndarray, tolerance: float = 1e-3) -> bool:
