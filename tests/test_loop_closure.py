@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from semslam import poses
+from semslam.camera import Camera
+from semslam.compiled import Pinhole
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.loops import loop_kernels
@@ -109,7 +111,7 @@ def test_a_drift_of_many_deviations_does_not_make_its_closure_look_wrong():
 
 def test_what_keyframes_share_agrees_with_the_obvious_loop():
     rng = np.random.default_rng(0)
-    K = np.array([50, 50, 39.5, 29.5], np.float32)
+    camera = Pinhole.of(Camera(80, 60, 50, 50, 39.5, 29.5))
     grids = rng.uniform([-1, -1, 0.5], [1, 1, 3], (5, 40, 3)).astype(np.float32)
     grids[:, ::7] = 0
     depth = rng.uniform(0.5, 3, (60, 80)).astype(np.float32)
@@ -127,7 +129,7 @@ def test_what_keyframes_share_agrees_with_the_obvious_loop():
             shared += 0 <= u < 80 and 0 <= v < 60 and depth[v, u] > 0 and abs(depth[v, u] - z) < 0.3
         expected.append(shared / len(known))
     found = np.empty(5)
-    loop_kernels.overlaps(grids, T[:, :3].astype(np.float32), depth, K, np.float32(0.3), found)
+    loop_kernels.overlaps(grids, T[:, :3].astype(np.float32), depth, camera, np.float32(0.3), found)
     np.testing.assert_allclose(found, expected, atol=0.03)  # a point on a pixel's edge may fall to either side
     assert max(expected) > 0.05
 

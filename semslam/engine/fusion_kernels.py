@@ -329,7 +329,6 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, now, index):
     """
     counts, position, normal, color, seen, _ = surfels
     R, t = pose
-    width, height, fx, fy, cx, cy = camera
     near, far, cos_gate, stable, patience = rules.near, rules.far, rules.cos_gate, rules.stable, rules.patience
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
@@ -343,16 +342,17 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, now, index):
             z_c = R[0, 2] * x + R[1, 2] * y + R[2, 2] * z
             if z_c < near or z_c > far:
                 continue
-            u = np.int32(np.floor((R[0, 0] * x + R[1, 0] * y + R[2, 0] * z) / z_c * fx + cx + f32(0.5)))
-            v = np.int32(np.floor((R[0, 1] * x + R[1, 1] * y + R[2, 1] * z) / z_c * fy + cy + f32(0.5)))
-            if u < 0 or v < 0 or u >= width or v >= height:
+            x_c = R[0, 0] * x + R[1, 0] * y + R[2, 0] * z
+            y_c = R[0, 1] * x + R[1, 1] * y + R[2, 1] * z
+            u, v = pixel_of(camera, x_c, y_c, z_c)
+            if u < 0:
                 continue
             room = gate_of(z_c, rules)
             d = depth[v, u]
             if d > f32(0) and abs(d - z_c) < f32(2) * room and normal[i, 3] < stable and now - seen[i, 1] > patience:
                 color[i, 3] = MARKED
                 continue
-            key = index[v * width + u]
+            key = index[v * camera.width + u]
             j = key & SLOT
             if key == EMPTY or j == np.int64(i) or f32(key >> 32) / MICRO < z_c - room:
                 continue

@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from semslam.compiled import PARALLEL, SERIAL
+from semslam.compiled import PARALLEL, SERIAL, pixel_of
 from semslam.engine.chunks import CHUNK
 from semslam.frame import NO_GREY
 
@@ -52,7 +52,6 @@ def project_chunks(chunks, surfels, pose, camera, near, far, index):
     r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
     r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
     t0, t1, t2 = t[0], t[1], t[2]
-    width, height, fx, fy, cx, cy = camera
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         first = np.int64(chunks[c]) * CHUNK
@@ -63,13 +62,10 @@ def project_chunks(chunks, surfels, pose, camera, near, far, index):
             z_c = r02 * x + r12 * y + r22 * z
             if z_c < near or z_c > far:
                 continue
-            u = np.int32(np.floor((r00 * x + r10 * y + r20 * z) / z_c * fx + cx + f32(0.5)))
-            v = np.int32(np.floor((r01 * x + r11 * y + r21 * z) / z_c * fy + cy + f32(0.5)))
-            if u < 0 or v < 0 or u >= width or v >= height:
+            u, v = pixel_of(camera, r00 * x + r10 * y + r20 * z, r01 * x + r11 * y + r21 * z, z_c)
+            if u < 0 or normal[i, 3] < f32(0):
                 continue
-            if normal[i, 3] < f32(0):
-                continue
-            p = v * width + u
+            p = v * camera.width + u
             key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
             if key < index[p]:
                 atomic_min(index, p, key)

@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.compiled import Pinhole
 from semslam.engine.fusion import MARGIN, Fusion, stride_for
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, Tracking, evenly_spread
@@ -163,9 +164,10 @@ class LoopCloser(Stage):
             return np.zeros(0)
         T = np.stack(self.tracker.keyframes.T_world_camera[: k + 1])
         T_live_grid = (poses.inverse(T[k]) @ T[: k - 1])[:, :3].astype(f32)
-        K = np.array([self._camera.fx, self._camera.fy, self._camera.cx, self._camera.cy], f32)
         shared = np.empty(k - 1)
-        loop_kernels.overlaps(np.stack(self._grids[: k - 1]), T_live_grid, depth, K, f32(SAME), shared)
+        loop_kernels.overlaps(
+            np.stack(self._grids[: k - 1]), T_live_grid, depth, Pinhole.of(self._camera), f32(SAME), shared
+        )
         return shared
 
     def _global_closure(self, k: int, live: Observation, shared: np.ndarray) -> list[Edge]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from semslam.compiled import PARALLEL
+from semslam.compiled import PARALLEL, pixel_of
 
 
 @nb.njit(**PARALLEL)
@@ -32,14 +32,13 @@ def deform(slots, position, normal, seen, T_new_old, moved):
 
 
 @nb.njit(**PARALLEL)
-def overlaps(grids, T_live_grid, depth, K, near, out):
+def overlaps(grids, T_live_grid, depth, camera, near, out):
     """For each keyframe the share of its points whose surface another camera sees, too.
 
     grids (N, P, 3) float32: points of the keyframes in their own cameras, z = 0 for none. T_live_grid (N, 3, 4)
-    float32 takes them to the live camera with the intrinsics K, whose depth (H, W) there has to be alike, within
+    float32 takes them to the live camera, whose depth (H, W) there has to be alike, within
     `near` metres.
     """
-    height, width = depth.shape
     for k_ in nb.prange(grids.shape[0]):
         k = np.int64(k_)  # prange counts unsigned
         known, shared = 0, 0
@@ -53,9 +52,8 @@ def overlaps(grids, T_live_grid, depth, K, near, out):
                 continue
             xx = T_live_grid[k, 0, 0] * x + T_live_grid[k, 0, 1] * y + T_live_grid[k, 0, 2] * z + T_live_grid[k, 0, 3]
             yy = T_live_grid[k, 1, 0] * x + T_live_grid[k, 1, 1] * y + T_live_grid[k, 1, 2] * z + T_live_grid[k, 1, 3]
-            u = int(np.floor(K[0] * xx / zz + K[2] + np.float32(0.5)))
-            v = int(np.floor(K[1] * yy / zz + K[3] + np.float32(0.5)))
-            if u < 0 or v < 0 or u >= width or v >= height:
+            u, v = pixel_of(camera, xx, yy, zz)
+            if u < 0:
                 continue
             d = depth[v, u]
             if d > 0 and abs(d - zz) < near:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from semslam.compiled import PARALLEL, SERIAL, pixel_of
+from semslam.compiled import PARALLEL, SERIAL, pixel_of, project
 from semslam.engine.depth_filter import depth_sigma
 from semslam.frame import NO_GREY
 
@@ -85,11 +85,9 @@ def sample_grey(points, every, image, camera, out):
     Bilinear over the known pixels around; NO_GREY if too few are known.
     """
     height, width = image.shape
-    _, _, fx, fy, cx, cy = camera
     for k_ in prange((len(points) + every - 1) // every):
         i = np.int64(k_) * every  # prange counts unsigned
-        z = points[i, 2]
-        u, v = fx * points[i, 0] / z + cx, fy * points[i, 1] / z + cy
+        u, v = project(camera, points[i, 0], points[i, 1], points[i, 2])
         u_0, v_0 = int(np.floor(u)), int(np.floor(v))
         total, weights = np.float32(0), np.float32(0)
         for dv in range(2):
@@ -149,7 +147,7 @@ def linearize(model, every, T, live, camera, grey_camera, gates, out):
     points, roots, model_grey = model
     depth, normals, image = live
     _, _, fx, fy, cx, cy = camera
-    image_width, image_height, gx, gy, hx, hy = grey_camera
+    image_width, image_height, gx, gy, _, _ = grey_camera
     _, _, far, cosine, icp_scale, tukey, grey_scale, offset, gradient2, huber, border = gates
     far2 = far * far
     one = np.float32(1)
@@ -207,7 +205,7 @@ def linearize(model, every, T, live, camera, grey_camera, gates, out):
                 n_geometry += 1
             if model_grey[i] < 0:
                 continue
-            gu, gv = gx * px + hx, gy * py + hy
+            gu, gv = project(grey_camera, x, y, z)
             u, v = int(np.floor(gu)), int(np.floor(gv))
             if u < 0 or v < 0 or u >= image_width - 1 or v >= image_height - 1:
                 continue
