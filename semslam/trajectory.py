@@ -89,7 +89,7 @@ class Correction:
     T_new_old: np.ndarray  # (K, 4, 4)
 
     @staticmethod
-    def between(indices: Sequence[int], old: np.ndarray, new: np.ndarray) -> Correction:
+    def between(indices: Sequence[int] | np.ndarray, old: np.ndarray, new: np.ndarray) -> Correction:
         """That takes the old poses (K, 4, 4) of keyframes to the new ones; their frames may come in any order."""
         frames, first = np.unique(np.asarray(indices), return_index=True)
         return Correction(frames, new[first] @ poses.inverse(old[first]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from semslam.camera import Camera
 from semslam.compiled import Pinhole
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, Tracking, View
-from semslam.loops import loop_kernels
+from semslam.loops import loop_closure, loop_kernels
 from semslam.loops.loop_closure import LoopCloser, deform
 from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
 from semslam.metrics.surface import layering
@@ -245,3 +247,50 @@ def test_a_place_that_is_seen_again_elsewhere_closes_a_global_loop():
     tracker.world_moved(correction)
     assert {edge.i for edge in closer.edges if edge.closure} <= {0, 1, 2}
     assert np.linalg.norm(keyframes.T_world_camera[-1][:3, 3] - frames[1].T_world_camera[:3, 3]) < 0.05
+
+
+def test_a_wrong_closure_is_forgotten_and_leaves_the_map_alone():
+    frames = room(14)
+    tracker = Tracker()
+
+    class Mistaken(LoopCloser):
+        """Believes to see its first keyframe again, a metre from where it was."""
+
+        def _closures(self, k: int) -> list[Edge]:
+            seen = poses.inverse(tracker.keyframes.T_world_camera[0]) @ tracker.keyframes.T_world_camera[k]
+            wrong = Edge(0, k, seen @ poses.exp([1, 0, 0, 0, 0, 0]), np.eye(6) * 4e4, closure=True)
+            return [*super()._closures(k), *[wrong] * (k == 5)]
+
+    closer = Mistaken(tracker)
+    slam = Slam(frames.camera, perceive=sensed, track=tracker, loops=closer)
+    for i in range(14):
+        step = slam.step(replace(frames[i], T_world_camera=frames[0].T_world_camera if i == 0 else None))
+        assert step.correction is None
+    assert len(tracker.keyframes) > 6 and closer.closed == 0
+    T = np.stack(tracker.keyframes.T_world_camera)
+    assert disagreement(T, closer.edges)[0] < 0.02 and any(edge.closure for edge in closer.edges)
+
+
+def test_a_keyframe_that_shows_nothing_new_is_not_kept_once_there_are_many(monkeypatch):
+    monkeypatch.setattr(loop_closure, "REMEMBERED", 3)
+    frames = room(14)
+    tracker = Tracker()
+    closer = LoopCloser(tracker)
+    slam = Slam(frames.camera, perceive=sensed, track=tracker, loops=closer)
+    there_and_back = [*range(14), *range(12, -1, -1)]
+    for k, i in enumerate(there_and_back):
+        given = frames[0].T_world_camera if k == 0 else None
+        slam.step(replace(frames[i], index=k, timestamp=k / 30, T_world_camera=given))
+    kept = sum(snapshot is not None for snapshot in closer.snapshots)
+    assert len(tracker.keyframes) == len(closer.snapshots) > kept > 3
+    resumed = LoopCloser(tracker)
+    resumed.restore(closer.state())
+    assert [s is None for s in resumed.snapshots] == [s is None for s in closer.snapshots]
+
+
+@pytest.mark.slow
+def test_a_long_recording_costs_no_more_a_frame_at_its_end():
+    soak = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "soak.py"))["soak"]
+    milliseconds, memory, ate = soak(1200, 160, 1e-3, every=300)
+    assert np.median(milliseconds[-300:]) < 1.5 * np.median(milliseconds[300:600])
+    assert memory[-1] < 1.2 * memory[1] and ate < 0.01

@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import least_squares
 
 from semslam import poses
-from semslam.loops.pose_graph import WORLD, Edge, optimized_poses
+from semslam.loops.long_graphs import bounded_poses, control_edges
+from semslam.loops.pose_graph import WORLD, Edge, optimized_poses, squared_errors
 from semslam.loops.pose_windows import Covariances, windowed_poses
 
 
@@ -156,3 +157,45 @@ def test_short_trajectories_and_wrong_shapes() -> None:
         Covariances(relative_m=0)
     with pytest.raises(ValueError, match="window is 1"):
         windowed_poses(T, motions(T), 1)
+
+
+def test_a_chain_that_grows_is_solved_in_parts_as_well_as_all_at_once() -> None:
+    """Four rounds of a circle with drift, each node closed with those a round and two rounds before."""
+    rng, a_round, count = np.random.default_rng(0), 100, 400
+    truth = np.stack([poses.exp([0, 0, 0, 0, 2 * np.pi * k / a_round, 0]) for k in range(count)])
+    truth = truth @ poses.exp([0, 0, -2.0, 0, 0, 0])
+    way, closed = np.diag([1e-3**-2.0] * 3 + [1e-3**-2.0] * 3), np.diag([5e-3**-2.0] * 6)
+    drift = np.array([0, 0, 1e-3, 0, 5e-4, 0])
+
+    def measured(i: int, j: int, error: np.ndarray, information: np.ndarray, closure: bool = False) -> Edge:
+        return Edge(i, j, poses.inverse(truth[i]) @ truth[j] @ poses.exp(error), information, closure)
+
+    T, edges, drifted = truth[:1], [], truth[0]
+    for k in range(1, count):
+        edges.append(measured(k - 1, k, drift + rng.normal(0, 5e-4, 6), way))
+        drifted = drifted @ edges[-1].T_i_j
+        T = np.concatenate([T, (T[-1] @ edges[-1].T_i_j)[None]])
+        newest = [
+            measured(i, k, rng.normal(0, 3e-3, 6), closed, True) for i in (k - a_round, k - 2 * a_round) if i >= 0
+        ]
+        edges += newest
+        if newest and k % 5 == 0:
+            T = bounded_poses(T, edges, newest, 15.0)
+
+    def error(T: np.ndarray) -> float:
+        return float(np.sqrt((np.linalg.norm(T[:, :3, 3] - truth[:, :3, 3], axis=1) ** 2).mean()))
+
+    whole = error(optimized_poses(T, edges, robust=15.0))
+    assert error(T) < 1.5 * whole + 0.002
+    assert np.linalg.norm(drifted[:3, 3] - truth[-1, :3, 3]) > 10 * whole
+
+
+def test_edges_between_control_poses_are_met_by_the_poses_that_meet_all_edges() -> None:
+    T = path(40)
+    pairs = [(k - 1, k, False) for k in range(1, 40)] + [(0, 37, True), (3, 22, True), (4, 23, True), (20, 21, True)]
+    edges = [Edge(i, j, poses.inverse(T[i]) @ T[j], np.eye(6), closure) for i, j, closure in pairs]
+    controls = np.array([0, 10, 19, 30, 39])
+    found = control_edges(T, sorted(edges, key=lambda edge: edge.j), controls)
+    assert squared_errors(T[controls], found).max() < 1e-12
+    assert [(edge.i, edge.j) for edge in found if edge.closure] == [(0, 2), (0, 4)]
+    assert all(np.trace(edge.information) < 6 / 8 for edge in found if not edge.closure)

@@ -23,7 +23,8 @@ from semslam.engine.fusion import MARGIN, Fusion, stride_for
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, Tracking, evenly_spread
 from semslam.loops import loop_kernels
-from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
+from semslam.loops.long_graphs import bounded_poses
+from semslam.loops.pose_graph import Edge, cost, disagreement, squared_errors
 from semslam.loops.snapshot import Snapshot
 from semslam.stage import Stage
 from semslam.tracking.registration import Registrar, Registration, RegistrationConfig
@@ -34,6 +35,11 @@ logger = logging.getLogger(__name__)
 f32 = np.float32
 SAME = 0.3  # metres between depths that may be of one surface
 MOST_STRAY = 0.5 * MARGIN  # metres that corrections may lead surfels out of their cubes; fusion moves them, too
+
+COMPARED = 300  # keyframes, the nearest ones, with which a new one may have common surfaces
+REMEMBERED = 400  # keyframes from which on one that sees what an older one saw is not kept to come back to
+REDUNDANT = 0.7  # share of the older one's surface that it must see for that
+CHECKED = 1000  # edges, the newest ones, by which a solution is judged
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,11 @@ class LoopCloser(Stage):
         self.tracker = tracker
         self.config = config or LoopConfig()
         self.edges: list[Edge] = []
-        self.snapshots: list[Snapshot] = []  # one a keyframe
+        self.snapshots: list[Snapshot | None] = []  # one a keyframe, None where an older one shows the same
         self.closed = 0  # times that the map was deformed
         self._camera: Camera | None = None  # half the size
         self._registrar: Registrar | None = None
-        self._grids: list[np.ndarray] = []
+        self._grids: list[np.ndarray | None] = []  # of the snapshots
         self._stray = 0.0  # metres that surfels may be outside of their cubes of space
 
     def __call__(
@@ -95,25 +101,43 @@ class LoopCloser(Stage):
             return None
         way = poses.inverse(keyframes.T_world_camera[k - 1]) @ keyframes.T_world_camera[k]
         self.edges.append(Edge(k - 1, k, way, self._way_information(way)))
-        closures = self._closures(k)
-        if not closures:
-            return None
-        self.edges += closures
         old = np.stack(keyframes.T_world_camera)
-        metres, radians = disagreement(old, closures)
-        if metres < 0.5 * self.config.min_shift and np.degrees(radians) < 0.5 * self.config.min_turn_deg:
+        new = self._agreed(old, self._closures(k), observation.frame.index)
+        if new is None:
             return None
-        new = optimized_poses(old, self.edges, robust=self.config.robust)
-        step = poses.inverse(old) @ new
-        metres = np.linalg.norm(step[:, :3, 3], axis=1).max()
-        degrees = np.degrees(Rotation.from_matrix(step[:, :3, :3]).magnitude().max())
-        if metres < self.config.min_shift and degrees < self.config.min_turn_deg:
-            return None
-        logger.info("frame %d: the map is deformed by %.3f m, %.2f degrees", observation.frame.index, metres, degrees)
         self.closed += 1
         correction = Correction.between(keyframes.indices, old, new)
         self._deform(correction, surfels, fusion)
         return correction
+
+    def _agreed(self, old: np.ndarray, closures: list[Edge], index: int) -> np.ndarray | None:
+        """Keyframe poses (N, 4, 4) that agree with new closures, too; None where the old ones are good enough.
+
+        A closure that the rest of the graph contradicts, even where the poses agree best, is forgotten, and so are all
+        of them where no agreement costs less than leaving the poses as they are.
+        """
+        c, before = self.config, list(self.edges)
+        if not closures or _below(0.5, *disagreement(old, closures), c):
+            self.edges += closures
+            return None
+        while closures:
+            self.edges = [*before, *closures]
+            new = bounded_poses(old, self.edges, closures, c.robust)
+            keeps = squared_errors(new, closures) <= c.robust**2
+            if keeps.all():
+                break
+            logger.info("frame %d: %d of %d closures contradict the others", index, (~keeps).sum(), len(keeps))
+            closures = [closure for closure, keep in zip(closures, keeps) if keep]
+        checked = self.edges[-CHECKED:]
+        if not closures or cost(new, checked, c.robust) > cost(old, checked, c.robust):
+            logger.info("frame %d: no loop is closed, the poses that it asks for fit worse than those that are", index)
+            self.edges = before
+            return None
+        metres, radians = _largest(poses.inverse(old) @ new)
+        if _below(1.0, metres, radians, c):
+            return None
+        logger.info("frame %d: the map is deformed by %.3f m, %.2f degrees", index, metres, np.degrees(radians))
+        return new
 
     def _deform(self, correction: Correction, surfels: SurfelMap, fusion: Fusion) -> None:
         """Move the surfels, and sort them into their cubes of space again where they have gone too far from them."""
@@ -130,8 +154,13 @@ class LoopCloser(Stage):
         if self._camera is None:
             self._prepare(observation.camera)
         assert self._camera is not None
-        self.snapshots.append(Snapshot.of(observation))
-        self._grids.append(self.snapshots[-1].grid(self._camera))
+        snapshot = Snapshot.of(observation)
+        self.snapshots.append(snapshot)
+        self._grids.append(snapshot.grid(self._camera))
+
+    def _kept(self) -> np.ndarray:
+        """Which keyframes have a snapshot."""
+        return np.flatnonzero([snapshot is not None for snapshot in self.snapshots])
 
     def _prepare(self, camera: Camera) -> None:
         # Every second pixel, beginning with the first: centres stay centres.
@@ -142,8 +171,9 @@ class LoopCloser(Stage):
     def _closures(self, k: int) -> list[Edge]:
         """Edges from earlier keyframes to keyframe k."""
         assert self._camera is not None
-        c, keyframes = self.config, self.tracker.keyframes
-        live = self.snapshots[k].observation(self._camera, c.registration)
+        c, keyframes, newest = self.config, self.tracker.keyframes, self.snapshots[k]
+        assert newest is not None
+        live = newest.observation(self._camera, c.registration)
         T_k = keyframes.T_world_camera[k]
         shared = self._shared(k, live.depth)
         local = np.flatnonzero(shared >= c.overlap)
@@ -155,19 +185,33 @@ class LoopCloser(Stage):
             if found is not None:
                 edges.append(self._edge(int(a), k, found))
         edges += self._global_closure(k, live, shared)
+        if edges and shared.max(initial=0) >= REDUNDANT and len(self._kept()) > REMEMBERED:
+            self.snapshots[k] = self._grids[k] = None
         return edges
 
     def _shared(self, k: int, depth: np.ndarray) -> np.ndarray:
-        """(k - 1,) shares of what the keyframes before the last one see that keyframe k should see, too."""
+        """(k - 1,) shares of what the keyframes before the last one see that keyframe k should see, too.
+
+        Only the COMPARED nearest are looked at, a metre counting as much as a radian.
+        """
         assert self._camera is not None
-        if k < 2:
-            return np.zeros(0)
-        T = np.stack(self.tracker.keyframes.T_world_camera[: k + 1])
-        T_live_grid = (poses.inverse(T[k]) @ T[: k - 1])[:, :3].astype(f32)
-        shared = np.empty(k - 1)
-        loop_kernels.overlaps(
-            np.stack(self._grids[: k - 1]), T_live_grid, depth, Pinhole.of(self._camera), f32(SAME), shared
-        )
+        shared = np.zeros(max(k - 1, 0))
+        near = self._kept()
+        near = near[near < k - 1]
+        if not len(near):
+            return shared
+        T = np.stack(self.tracker.keyframes.T_world_camera)
+        T_live = poses.inverse(T[k]) @ T[near]
+        if len(near) > COMPARED:
+            cosines = (np.trace(T_live[:, :3, :3], axis1=1, axis2=2) - 1) / 2
+            away = np.linalg.norm(T_live[:, :3, 3], axis=1) + np.arccos(np.clip(cosines, -1, 1))
+            nearest = np.sort(np.argpartition(away, COMPARED)[:COMPARED])
+            near, T_live = near[nearest], T_live[nearest]
+        grids = np.stack([grid for k in near if (grid := self._grids[k]) is not None])
+        found = np.empty(len(near))
+        camera = Pinhole.of(self._camera)
+        loop_kernels.overlaps(grids, np.ascontiguousarray(T_live[:, :3], f32), depth, camera, f32(SAME), found)
+        shared[near] = found
         return shared
 
     def _global_closure(self, k: int, live: Observation, shared: np.ndarray) -> list[Edge]:
@@ -177,6 +221,7 @@ class LoopCloser(Stage):
         if k < 2:
             return []
         dissimilarity = keyframes.dissimilarity(keyframes.codes[k])[: k - 1]
+        dissimilarity[[snapshot is None for snapshot in self.snapshots[: k - 1]]] = 1.0
         a = int(np.argmin(dissimilarity))
         if dissimilarity[a] > c.max_dissimilarity or shared[a] >= c.overlap:
             return []
@@ -184,7 +229,7 @@ class LoopCloser(Stage):
         if first is None:
             return []
         for b in (a + 1, a - 1):
-            if not 0 <= b < k - 1:
+            if not 0 <= b < k - 1 or self.snapshots[b] is None:
                 continue
             T_b_a = poses.inverse(keyframes.T_world_camera[b]) @ keyframes.T_world_camera[a]
             second = self._registered(b, live, T_b_a @ first.T_world_camera, self.tracker.config.found_fitting)
@@ -198,8 +243,9 @@ class LoopCloser(Stage):
     def _registered(self, a: int, live: Observation, T_a_live: np.ndarray, fitting: float) -> Registration | None:
         """The live keyframe's pose in keyframe a, or None where the fit is open to doubt."""
         assert self._camera is not None and self._registrar is not None
-        c = self.config
-        view = self.snapshots[a].view(self._camera, c.registration, stride_for(self._camera, c.points))
+        c, snapshot = self.config, self.snapshots[a]
+        assert snapshot is not None
+        view = snapshot.view(self._camera, c.registration, stride_for(self._camera, c.points))
         found = self._registrar.register(live, view, T_a_live)
         believable = (
             found.fitting >= fitting
@@ -228,8 +274,10 @@ class LoopCloser(Stage):
             "closures": np.array([e.closure for e in self.edges], bool),
             "closed": np.array(self.closed),
             "stray": np.array(self._stray),
-            "depths": np.array([s.depth for s in self.snapshots], np.uint16),
-            "greys": np.array([s.grey for s in self.snapshots], np.uint8),
+            "kept": self._kept(),
+            "keyframes": np.array(len(self.snapshots)),
+            "depths": np.array([s.depth for s in self.snapshots if s is not None], np.uint16),
+            "greys": np.array([s.grey for s in self.snapshots if s is not None], np.uint8),
             "camera": np.array(
                 [] if self._camera is None else [self._camera.fx, self._camera.fy, self._camera.cx, self._camera.cy]
             ),
@@ -240,10 +288,24 @@ class LoopCloser(Stage):
         rows = zip(state["ends"], state["motions"], state["information"], state["closures"])
         self.edges = [Edge(int(i), int(j), T, information, bool(closure)) for (i, j), T, information, closure in rows]
         self.closed, self._stray = int(state["closed"]), float(state["stray"])
-        self.snapshots = [Snapshot(depth, grey) for depth, grey in zip(state["depths"], state["greys"])]
+        kept = state.get("kept", np.arange(len(state["depths"])))
+        self.snapshots = [None] * int(state.get("keyframes", len(kept)))
+        for k, depth, grey in zip(kept, state["depths"], state["greys"]):
+            self.snapshots[k] = Snapshot(depth, grey)
         if self.snapshots:
-            height, width = self.snapshots[0].depth.shape
+            height, width = state["depths"].shape[1:]
             fx, fy, cx, cy = map(float, state["camera"])
             self._camera = Camera(width, height, fx, fy, cx, cy)
             self._registrar = Registrar(self._camera, self.config.registration)
-            self._grids = [snapshot.grid(self._camera) for snapshot in self.snapshots]
+            self._grids = [None if s is None else s.grid(self._camera) for s in self.snapshots]
+
+
+def _largest(T: np.ndarray) -> tuple[float, float]:
+    """The longest way, metres, and the widest turn, radians, of transforms (N, 4, 4)."""
+    turns = Rotation.from_matrix(T[:, :3, :3]).magnitude()
+    return float(np.linalg.norm(T[:, :3, 3], axis=1).max()), float(turns.max())
+
+
+def _below(share: float, metres: float, radians: float, c: LoopConfig) -> bool:
+    """Whether a motion is less than a share of what is worth a correction."""
+    return metres < share * c.min_shift and np.degrees(radians) < share * c.min_turn_deg
