@@ -17,8 +17,10 @@ def view(maps: Sequence[Viewed], coloring: str, hidden: Iterable[int], report: C
 
     `coloring` is a name of COLORINGS, or error; `hidden` are class ids. RuntimeError where no window can be made.
     """
-    windows = [MapWindow(viewed, report=report) for viewed in maps]
+    windows: list[MapWindow] = []
     try:
+        for viewed in maps:  # one after the other, so that those there are get closed if the next cannot be made
+            windows.append(MapWindow(viewed, report=report))
         switches = replace(windows[0].switches, coloring=coloring, hidden=frozenset(hidden))
         for window in windows:
             window.switch(switches)
