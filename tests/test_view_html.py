@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,9 @@ def test_a_page_holds_its_script_every_class_and_every_switch(viewed, tmp_path):
     assert '"visible":"legendonly"' in body  # the ceiling
     assert f"{len(viewed.cloud):,} surfels, 2,000 of them shown" in body
     assert not re.search(r"<(script|link)[^>]*(src|href)=", page)  # nothing is fetched
+    odd = b"caf\xe9".decode("utf-8", "surrogateescape")
+    write_html(tmp_path / "odd.html", replace(viewed, name=odd), points=100)
+    assert "<title>caf\ufffd</title>" in (tmp_path / "odd.html").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="the map is empty"):
         write_html(tmp_path / "none.html", viewed.without(range(256)))
 

@@ -439,6 +439,47 @@ def test_a_switch_of_one_window_switches_the_other(viewed, monkeypatch):
     assert seen[0] == Switches("entropy", frozenset({NYU13.id_of("ceiling")}))
 
 
+def test_the_first_window_is_closed_when_the_second_cannot_be_made(viewed, monkeypatch):
+    made, closed = [], []
+
+    class Window:
+        def __init__(self, viewed, report):
+            if made:
+                raise RuntimeError("no second window")
+            made.append(self)
+
+        def close(self):
+            closed.append(self)
+
+    monkeypatch.setattr("semslam.looking.side_by_side.MapWindow", Window)
+    with pytest.raises(RuntimeError, match="no second window"):
+        view([viewed, viewed], "color", (), print)
+    assert closed == made and len(made) == 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".jpg", ".jpeg", ".pdf", ".svg"])
+def test_a_picture_has_the_format_of_its_suffix(viewed, tmp_path, suffix):
+    render_png(tmp_path / f"map{suffix}", viewed)
+    magic = {".png": b"\x89PNG", ".jpg": b"\xff\xd8", ".jpeg": b"\xff\xd8", ".pdf": b"%PDF", ".svg": b"<?xml"}
+    assert (tmp_path / f"map{suffix}").read_bytes().startswith(magic[suffix.lower()])
+
+
+@pytest.mark.parametrize("name", ["map.gif", "map", "map.tar.gz"])
+def test_a_picture_of_another_kind_is_refused_and_nothing_is_written(viewed, tmp_path, name):
+    with pytest.raises(ValueError, match=r"pictures are written as \.png, \.jpg"):
+        render_png(tmp_path / name, viewed)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9 \xff".decode("utf-8", "surrogateescape"), "5 $ and $x_", "$\\frac{$", "a\nb"]
+)
+def test_a_map_of_any_name_has_a_picture(viewed, tmp_path, name):
+    render_png(tmp_path / "map.png", replace(viewed, name=name))
+    preview(tmp_path / "preview.png", viewed.cloud, NYU13, title=name)
+    assert read_png(tmp_path / "map.png").std() > 10 and read_png(tmp_path / "preview.png").std() > 10
+
+
 def test_lines_of_the_legend_and_shapes_have_the_right_size(viewed, cloud):
     assert any("floor" in line for line in legend_lines(viewed))
     vertices, triangles = surfel_quads(cloud.selected(np.arange(5)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from semslam.atomic import replacing
 from semslam.metrics.trajectory import absolute_error, matched, pair_errors
 from semslam.trajectory import Trajectory
 
@@ -39,7 +40,8 @@ def plot_trajectory(
     ax.set_title(f"ATE {error.rmse * 1000:.1f} mm ({error.protocol}, {error.matched} poses)")
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
 
 
 def plot_errors(
@@ -78,4 +80,5 @@ def plot_errors(
             label = "_"
         ax.grid(alpha=0.3)
     top.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")

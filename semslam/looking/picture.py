@@ -1,4 +1,4 @@
-"""A map as a PNG with its legend, without a display."""
+"""A map as a picture with its legend, without a display."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.looking.viewed import Viewed, shown_range
 from semslam.looking.window import MapWindow
-from semslam.rendering.pictures import draw_path, legend_entries, picture, picture_camera, write_figure
+from semslam.rendering.pictures import draw_path, legend_entries, picture, picture_camera, picture_format, write_figure
 from semslam.rendering.splatting import lit
 from semslam.rendering.viewpoint import overview, up_direction
 
@@ -33,6 +33,7 @@ def render_png(
     maps, seen from the same pose. Drawn by Open3D over EGL; where there is no driver for it by our own renderer, which
     a warning says. ValueError where there is nothing to draw.
     """
+    picture_format(path)  # a wrong one is said before the work
     camera = picture_camera(1280, 960)
     maps = [one.without(hidden) for one in (viewed, *beside)]
     viewed = maps[0]

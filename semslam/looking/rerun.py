@@ -14,7 +14,7 @@ from semslam.frame import evenly_spread
 from semslam.labels import LabelSet
 from semslam.looking.viewed import Viewed
 from semslam.perception import Perception
-from semslam.rendering.pictures import PATH_COLOR, class_color, class_name
+from semslam.rendering.pictures import PATH_COLOR, class_color, class_name, printable
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
@@ -46,7 +46,7 @@ def write_rerun(path: str | Path, run: str | Path, viewed: Viewed) -> None:
     if path.suffix != ".rrd":
         raise ValueError(f"{path}: Rerun's recordings are written as .rrd, not as {path.suffix or 'no suffix'}")
     with replacing(path) as temporary:
-        recording = rr.RecordingStream("semslam", recording_id=str(run))
+        recording = rr.RecordingStream("semslam", recording_id=printable(str(run)))
         recording.set_log_time_enabled(False)  # when this file was written is of no interest
         recording.save(str(temporary), default_blueprint=_blueprint(blueprints))
         recording.log("/", _annotations(rr, viewed.label_set), static=True)

@@ -21,7 +21,7 @@ from semslam.frame import UNLABELLED
 from semslam.looking.shapes import frustum_shapes, path_shapes, surfel_shapes
 from semslam.looking.viewed import Viewed, description, shown_range
 from semslam.rendering.coloring import COLORINGS
-from semslam.rendering.pictures import BACKGROUND, class_name, classes_present, legend_image, picture_camera
+from semslam.rendering.pictures import BACKGROUND, class_name, classes_present, legend_image, picture_camera, printable
 from semslam.rendering.splatting import render
 from semslam.rendering.viewpoint import overview, up_direction
 
@@ -70,7 +70,7 @@ class MapWindow:
         self._mouse = (width / 2, height / 2)
         self._vis = o3d.visualization.VisualizerWithKeyCallback()
         with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
-            created = self._vis.create_window(viewed.name or "semslam", width, height, visible=visible)
+            created = self._vis.create_window(printable(viewed.name) or "semslam", width, height, visible=visible)
         if not created:
             raise RuntimeError("Open3D found neither a display nor an EGL driver (Debian: apt-get install libegl1)")
         self._legend: Any = None

@@ -13,7 +13,7 @@ from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
-from semslam.rendering.pictures import class_color, class_name, shown_colors, without_specks
+from semslam.rendering.pictures import class_color, class_name, printable, shown_colors, without_specks
 from semslam.rendering.splatting import painted, render
 from semslam.rendering.viewpoint import level_axes, up_direction
 
@@ -157,8 +157,8 @@ def write_floor_plan(
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color("#bbbbbb")
-    figure.text(side / total_width, 1 - 0.5 * head / total_height, title, fontsize=14, color=INK, va="center",
-                weight="bold")  # fmt: skip
+    figure.text(side / total_width, 1 - 0.5 * head / total_height, printable(title), fontsize=14, color=INK,
+                va="center", weight="bold", parse_math=False)  # fmt: skip
     if plan.classes:
         handles = [
             Patch(facecolor="#{:02x}{:02x}{:02x}".format(*class_color(label_set, i)), edgecolor=INK, linewidth=0.4,

@@ -23,6 +23,7 @@ from semslam.rendering.viewpoint import overview, up_direction
 BACKGROUND = (228, 232, 238)  # white walls and white paper must both stand out against it
 PATH_COLOR = (214, 40, 40)
 INK = "#222222"
+PICTURE_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf", ".svg": "svg"}
 
 
 def picture_camera(width: int = 960, height: int = 720) -> Camera:
@@ -152,6 +153,20 @@ def legend_entries(cloud: SurfelCloud, label_set: LabelSet) -> list[tuple[str, t
     ]
 
 
+def printable(text: str) -> str:
+    """The text as fonts and UTF-8 files can hold it: bytes of a file's name that are no UTF-8 become question marks."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def picture_format(path: str | Path) -> str:
+    """What matplotlib calls the format of a picture's suffix; ValueError names the known ones."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in PICTURE_FORMATS:
+        known = ", ".join(PICTURE_FORMATS)
+        raise ValueError(f"{path}: pictures are written as {known}, not as {suffix or 'a name without a suffix'}")
+    return PICTURE_FORMATS[suffix]
+
+
 def write_figure(
     path: str | Path,
     images: Sequence[np.ndarray],
@@ -160,11 +175,15 @@ def write_figure(
     note: str = "",
     legend: Sequence[tuple[str, tuple[int, int, int]]] = (),
 ) -> None:
-    """Write pictures of one size side by side as PNG: title above on the left, note on the right, legend below."""
+    """Write pictures of one size side by side: title above on the left, note on the right, legend below.
+
+    The format is the suffix of the path, one of PICTURE_FORMATS.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
+    form = picture_format(path)
     # sizes in inches at 100 dots per inch: a picture's pixel is the figure's pixel
     height, width = images[0].shape[0] / 100, images[0].shape[1] / 100
     margin, gap, head = 0.25, 0.12, 0.55
@@ -181,7 +200,8 @@ def write_figure(
         axes.imshow(image, interpolation="none", aspect="auto")
         axes.set_axis_off()
     line = 1 - 0.5 * head / total_height
-    figure.text(margin / total_width, line, title, fontsize=15, color=INK, va="center", weight="bold")
+    figure.text(margin / total_width, line, printable(title), fontsize=15, color=INK, va="center", weight="bold",
+                parse_math=False)  # fmt: skip
     figure.text(1 - margin / total_width, line, note, fontsize=13, color=INK, va="center", ha="right")
     if legend:
         figure.legend(
@@ -200,7 +220,7 @@ def write_figure(
             columnspacing=1.6,
         )
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format=form)
 
 
 def preview(
@@ -258,15 +278,3 @@ def legend_image(
         axes.text(width - 0.15, y, f"{100 * share:.1f} %", fontsize=11, color=INK, va="center", ha="right", alpha=pale)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an RGB picture (H, W, 3) uint8; the format is the suffix of the path (.png, .jpg)."""
-    import cv2
-
-    path = Path(path)
-    ok, encoded = cv2.imencode(path.suffix, image[..., ::-1])
-    if not ok:
-        raise ValueError(f"{path}: pictures are written as .png or .jpg, not as {path.suffix!r}")
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
