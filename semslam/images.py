@@ -46,10 +46,15 @@ def read_color(path: Path, upright: bool = False) -> np.ndarray:
     Raises:
         CorruptFrame: the file is missing, cut short, damaged, too large, no image, or a depth image.
     """
+    return color_of_bytes(image_bytes(path), path, upright)
+
+
+def color_of_bytes(data: bytes, path: object, upright: bool = False) -> np.ndarray:
+    """The same of an image file's bytes; `path` is named where they hold no image."""
     import cv2
 
     turning = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
-    image = decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | turning)
+    image = decode_bytes(data, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | turning)
     if image.dtype == np.uint16 and image.ndim == 3:
         image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
@@ -63,17 +68,86 @@ def read_uint16(path: Path) -> np.ndarray:
 
     image = decode(path, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim != 2:
-        channels = 1 if image.ndim == 2 else image.shape[2]
-        raise CorruptFrame(
-            f"{path}: depth is {image.dtype} with {channels} channel{'s' * (channels > 1)}, expected uint16 with one; "
-            f"convert it (millimetres as uint16 PNG, depth_scale 1000)"
-        )
+        raise _no_depth(path, image)
     return image
 
 
 def read_depth(path: Path, depth_scale: float = 1000.0) -> np.ndarray:
-    """(H, W) float32 metres of a uint16 image whose values are `depth_scale` units per metre; 0 = none."""
-    return read_uint16(path) * np.float32(1 / depth_scale)
+    """(H, W) float32 metres of a depth file, 0 = none; see `depth_of_bytes`."""
+    return depth_of_bytes(image_bytes(path), path, depth_scale)
+
+
+def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -> np.ndarray:
+    """(H, W) float32 metres of what a depth file holds; `path` tells its format and is named in messages.
+
+    PNG, TIFF and .npy of whole numbers count `depth_scale` units per metre; TIFF, EXR and .npy of floats hold metres.
+    Readings that are NaN, infinite or negative become 0 = none. Bytes (uint8) are too coarse to be depth.
+    """
+    import cv2
+
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        raw = _npy_of_bytes(data, path)
+    elif suffix == ".exr":
+        raw = _exr_of_bytes(data, path)
+    else:
+        raw = decode_bytes(data, path, cv2.IMREAD_UNCHANGED)
+    if raw.dtype == np.uint16 and raw.ndim == 2:
+        return raw * np.float32(1 / depth_scale)
+    floats = suffix != ".png" and np.issubdtype(raw.dtype, np.floating)
+    whole = suffix == ".npy" and np.issubdtype(raw.dtype, np.integer) and raw.dtype.itemsize > 1
+    if raw.ndim != 2 or not (floats or whole):
+        raise _no_depth(path, raw)
+    metres = raw.astype(np.float32) * np.float32(1 / depth_scale if whole else 1)
+    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+
+
+def _no_depth(path: Path | str, raw: np.ndarray) -> CorruptFrame:
+    channels = 1 if raw.ndim == 2 else raw.shape[2]
+    return CorruptFrame(
+        f"{path}: depth is {raw.dtype} with {channels} channel{'s' * (channels > 1)}, expected uint16 with one; "
+        f"convert it (millimetres as uint16 PNG, depth_scale 1000)"
+    )
+
+
+def _npy_of_bytes(data: bytes, path: Path | str) -> np.ndarray:
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError):
+        raise CorruptFrame(f"{path}: is no array of numbers (.npy) or is cut short", broken_file=True) from None
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "iuf":
+        raise CorruptFrame(f"{path}: holds no array of numbers (H, W)")
+    return array
+
+
+def _exr_of_bytes(data: bytes, path: Path | str) -> np.ndarray:
+    """(H, W) float32 of an EXR image's first channel, by OpenCV where it was built with EXR, else by OpenEXR."""
+    import os
+    import tempfile
+
+    import cv2
+
+    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except (cv2.error, MemoryError):
+        image = None
+    if image is None:
+        try:
+            import OpenEXR
+        except ImportError:
+            raise ValueError(
+                f"{path}: this OpenCV reads no EXR; `pip install OpenEXR`, or export depth as PNG or .npy"
+            ) from None
+        with tempfile.NamedTemporaryFile(suffix=".exr") as file:
+            file.write(data)
+            file.flush()
+            try:
+                channels = OpenEXR.File(file.name).channels()
+            except Exception:  # the library raises its own, undocumented ones
+                raise CorruptFrame(f"{path}: is no EXR image or is damaged", broken_file=True) from None
+        image = next(iter(channels.values())).pixels
+    return np.asarray(image if image.ndim == 2 else image[:, :, 0], np.float32)
 
 
 def read_labels(path: Path, classes: str | LabelSet = "nyu40") -> np.ndarray:

@@ -69,87 +69,22 @@ class Files:
             if file.parent == here and file.suffix.lower() in suffixes and not file.name.startswith(".")
         }
 
-    def image(self, name: str, flags: int | None = None) -> np.ndarray:
-        """An image file as RGB (H, W, 3) uint8, or as OpenCV decodes it with `flags`."""
-        import cv2
-
-        data = self.read(name)
-        if flags is not None:
-            return images.decode_bytes(data, self.where(name), flags)
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        return cv2.cvtColor(images.decode_bytes(data, self.where(name), flags), cv2.COLOR_BGR2RGB)
+    def image(self, name: str) -> np.ndarray:
+        """An image file as RGB (H, W, 3) uint8, in the orientation of its pixels."""
+        return images.color_of_bytes(self.read(name), self.where(name))
 
     def units(self, name: str) -> np.ndarray:
         """(H, W) of an image of one channel, as stored: depth in units of its own, confidence, ids."""
         import cv2
 
-        image = self.image(name, cv2.IMREAD_UNCHANGED)
+        image = images.decode_bytes(self.read(name), self.where(name), cv2.IMREAD_UNCHANGED)
         if image.ndim != 2:
             raise CorruptFrame(f"{self.where(name)}: has {image.shape[2]} channels, expected one")
         return image
 
     def depth(self, name: str, depth_scale: float = 1000.0) -> np.ndarray:
-        """(H, W) float32 metres of a depth image of whole units, or of a float image or array in metres.
-
-        PNG and TIFF of 16 bits count `depth_scale` units per metre; float TIFF, EXR and .npy hold metres, and .npy of
-        whole numbers counts units. NaN, infinite and negative readings become 0 = none.
-        """
-        suffix = PurePosixPath(name).suffix.lower()
-        if suffix == ".npy":
-            raw = read_npy(self.read(name), self.where(name))
-        elif suffix == ".exr":
-            raw = read_exr(self.read(name), self.where(name))
-        else:
-            raw = self.units(name)
-        if raw.dtype == np.uint8 or raw.dtype == bool:
-            raise CorruptFrame(f"{self.where(name)}: depth is {raw.dtype}, expected 16-bit units or float metres")
-        if np.issubdtype(raw.dtype, np.integer):
-            return raw * np.float32(1 / depth_scale)
-        metres = raw.astype(np.float32)
-        return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
-
-
-def read_npy(data: bytes, where: str) -> np.ndarray:
-    """The two-dimensional array of numbers of a .npy file; CorruptFrame where it holds anything else."""
-    import io
-
-    try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError):
-        raise CorruptFrame(f"{where}: is no array of numbers (.npy) or is cut short", broken_file=True) from None
-    if array.ndim != 2 or array.dtype.kind not in "iuf":
-        raise CorruptFrame(f"{where}: array is {array.dtype} of shape {array.shape}, expected numbers (H, W)")
-    return array
-
-
-def read_exr(data: bytes, where: str) -> np.ndarray:
-    """(H, W) float32 of an OpenEXR image's one channel, by OpenCV where it was built with EXR, else by OpenEXR."""
-    import os
-    import tempfile
-
-    import cv2
-
-    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None:
-        try:
-            import OpenEXR
-        except ImportError:
-            raise ValueError(
-                f"{where}: this OpenCV reads no EXR; `pip install OpenEXR`, or export depth as PNG or .npy"
-            ) from None
-        with tempfile.NamedTemporaryFile(suffix=".exr") as file:
-            file.write(data)
-            file.flush()
-            try:
-                channels = OpenEXR.File(file.name).channels()
-            except Exception:  # the library raises its own, undocumented ones
-                raise CorruptFrame(f"{where}: is no EXR image or is damaged", broken_file=True) from None
-        image = next(iter(channels.values())).pixels
-    return np.asarray(image if image.ndim == 2 else image[:, :, 0], np.float32)
+        """(H, W) float32 metres of a depth file, 0 = none: see `images.depth_of_bytes`."""
+        return images.depth_of_bytes(self.read(name), self.where(name), depth_scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,13 +97,7 @@ class Folder(Files):
         return (file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file())
 
     def read(self, name: str) -> bytes:
-        file = self.path / name
-        try:
-            return file.read_bytes()
-        except FileNotFoundError:
-            raise CorruptFrame(f"{file}: the file is missing", broken_file=True) from None
-        except OSError as problem:
-            raise CorruptFrame(f"{file}: cannot be read ({problem.strerror})", broken_file=True) from None
+        return images.image_bytes(self.path / name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -375,3 +375,16 @@ def test_labels_follow_colour_into_the_frames_camera(frames):
     labels[:, :480] = 7
     read = Rig(big, frames[0].camera).label_image(labels)
     assert read.shape == (480, 640) and (read[:, :320] == 7).all() and (read[:, 320:] == 255).all()
+
+
+def test_exr_depth_is_metres(tmp_path):
+    OpenEXR = pytest.importorskip("OpenEXR", reason="EXR files are read by OpenEXR, which is not installed")
+    from sequences.files import Folder
+
+    depth = np.linspace(0.5, 3, 24 * 32, dtype=np.float32).reshape(24, 32)
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, {"R": depth}).write(str(tmp_path / "a.exr"))
+    assert np.array_equal(Folder(tmp_path).depth("a.exr"), depth)
+    put(tmp_path / "b.exr", (tmp_path / "a.exr").read_bytes()[:200])
+    with pytest.raises(CorruptFrame, match=r"b\.exr: is no EXR image"):
+        Folder(tmp_path).depth("b.exr")
