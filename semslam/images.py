@@ -401,8 +401,8 @@ def _read_undistorted(
     read: Callable[[Path], np.ndarray], camera: Camera, nearest: bool, outside: int, path: Path
 ) -> np.ndarray:
     image = read(path)
-    if image.shape[:2] != camera.shape:  # told by the sequence, with the remedy
-        return image
+    if image.shape[:2] != camera.shape:  # told by the sequence, which resizes depth of the same view
+        camera = camera.resized(image.shape[1], image.shape[0])
     shift = image.dtype.type(outside)  # unsigned integers wrap around, there and back
     return camera.undistort(image - shift, nearest) + shift
 

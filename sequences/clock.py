@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semslam.trajectory import Trajectory
-
 UNITS = {1.0: "s", 1e3: "ms", 1e6: "us", 1e9: "ns"}  # ticks a second
-ROUNDING = 1e-3  # seconds
 LONGEST_STEP = 4.0  # seconds between frames; slower than that nobody records
 
 
@@ -42,13 +39,3 @@ def seconds_or_count(ticks: np.ndarray, fps: float) -> np.ndarray:
     if len(ticks) > 1 and not np.all(np.diff(ticks) > 0):
         return np.arange(len(ticks)) / fps
     return seconds(ticks)
-
-
-def poses_at(trajectory: Trajectory, times: np.ndarray, max_gap: float) -> tuple[np.ndarray | None, ...]:
-    """T_world_camera (4, 4) at each time, interpolated between poses at most `max_gap` seconds apart, else None.
-
-    A time that differs from the first or last pose's by rounding alone gets that pose.
-    """
-    first, last = trajectory.timestamps[[0, -1]]
-    near = np.abs(times - np.clip(times, first, last)) < ROUNDING
-    return tuple(trajectory.at(float(t), max_gap) for t in np.where(near, np.clip(times, first, last), times))

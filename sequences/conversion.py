@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from semslam.images import write_png
 from sequences.recordings.cameras.klg import millimetres, write_klg
-from sequences.recordings.folder import write_folder, write_image
+from sequences.recordings.folder import write_folder
 from sequences.selected import ReadableSequence
 from sequences.sequence import Sequence
 
@@ -33,11 +34,11 @@ def write_tum_folder(sequence: Sequence, path: str | Path) -> Path:
     poses = []
     for frame in sequence:
         name = f"{frame.timestamp:.6f}"
-        write_image(path / "rgb" / f"{name}.png", frame.color)
+        write_png(path / "rgb" / f"{name}.png", frame.color)
         lists["rgb"].append(f"{name} rgb/{name}.png\n")
         if frame.depth is not None:
             units = np.rint(frame.depth * TUM_SCALE)
-            write_image(path / "depth" / f"{name}.png", np.where(units < 65536, units, 0).astype(np.uint16))
+            write_png(path / "depth" / f"{name}.png", np.where(units < 65536, units, 0).astype(np.uint16))
             lists["depth"].append(f"{name} depth/{name}.png\n")
         if frame.T_world_camera is not None:
             poses.append(f"{name} {_tum_numbers(frame.T_world_camera)}\n")
@@ -58,9 +59,9 @@ def write_open3d_folder(sequence: Sequence, path: str | Path) -> Path:
         (path / "depth").mkdir(exist_ok=True)
     log = []
     for frame in sequence:
-        write_image(path / "color" / f"{frame.index:06d}.png", frame.color)
+        write_png(path / "color" / f"{frame.index:06d}.png", frame.color)
         if frame.depth is not None:
-            write_image(path / "depth" / f"{frame.index:06d}.png", millimetres(frame.depth))
+            write_png(path / "depth" / f"{frame.index:06d}.png", millimetres(frame.depth))
         if frame.T_world_camera is not None:
             rows = "".join(" ".join(f"{x:.10f}" for x in row) + "\n" for row in frame.T_world_camera)
             log.append(f"{frame.index} {frame.index} {frame.index + 1}\n{rows}")

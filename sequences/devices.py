@@ -28,6 +28,7 @@ DEVICES = (
     Device("any camera: photographs", "their folder --fov 65", "photos", "written"),
     Device("own files", "folder with color/, depth/, camera.yaml", "folder", "real"),
     Device("TUM RGB-D, Bonn", "folder with rgb.txt, depth.txt", "tum", "real"),
+    Device("ORB-SLAM's pairs", "folder with associations.txt", "associations", "written"),
     Device("ETH3D SLAM", "folder with rgb.txt, depth.txt, calibration.txt", "eth3d", "written"),
     Device("7-Scenes", "a sequence's or a scene's folder", "7scenes", "real"),
     Device("ICL-NUIM", "folder with associations.txt", "icl-nuim", "written"),

@@ -16,6 +16,7 @@ from semslam.camera import Camera
 from semslam.frame import Frame
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory
+from sequences.resampling import resampled_depth, same_aspect
 
 __all__ = ["CorruptFrame", "ImageSequence", "Mesh", "Sequence"]
 
@@ -185,7 +186,21 @@ class ImageSequence(Sequence):
         if self.depth_paths is None:
             return None
         path = self.depth_paths[index]
-        return self._of_camera_size(self.read_depth(path), "depth", path)
+        depth = self.read_depth(path)
+        recorded = self._depth_shape
+        if recorded != self.camera.shape and depth.shape == recorded and same_aspect(recorded, self.camera.shape):
+            return resampled_depth(depth, self.camera.resized(recorded[1], recorded[0]), self.camera)
+        return self._of_camera_size(depth, "depth", path)
+
+    @cached_property
+    def _depth_shape(self) -> tuple[int, ...]:
+        """(H, W) of the depth images as recorded: that of the first that can be read."""
+        for path in (self.depth_paths or ())[:20]:
+            try:
+                return self.read_depth(path).shape
+            except CorruptFrame:
+                continue
+        return self.camera.shape
 
     def labels_of(self, index: int) -> np.ndarray | None:
         path = None if self.label_paths is None else self.label_paths[index]
@@ -199,7 +214,8 @@ class ImageSequence(Sequence):
         if image.shape[:2] != self.camera.shape:
             raise CorruptFrame(
                 f"{path}: {what} is {image.shape[1]}x{image.shape[0]}, the camera's is "
-                f"{self.camera.width}x{self.camera.height}; colour, depth, labels and camera must have one size"
+                f"{self.camera.width}x{self.camera.height}; colour, labels and camera must have one size, depth their "
+                f"aspect (depth of another camera: write depth_camera and T_color_depth into camera.yaml)"
             )
         return image
 

@@ -20,7 +20,8 @@ from sequences import CorruptFrame, open_sequence
 from sequences.clock import seconds, ticks_a_second
 from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.cameras.video_file import mp4_times
-from sequences.recordings.decoded import Rig, resampled, resampled_depth, z_of_ray
+from sequences.recordings.decoded import Rig
+from sequences.resampling import resampled, resampled_depth, z_of_ray
 from sequences.room.room import RoomSequence
 
 

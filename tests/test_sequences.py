@@ -200,11 +200,50 @@ def test_a_camera_of_another_size_is_refused_at_once(folder):
         open_sequence(folder)
 
 
-def test_depth_of_another_size_is_refused_at_once(folder):
+def test_depth_of_another_aspect_is_refused_at_once(folder):
     for path in (folder / "depth").iterdir():
-        cv2.imwrite(str(path), np.ones((30, 40), np.uint16))
-    with pytest.raises(ValueError, match=r"000000\.png: depth is 40x30"):
+        cv2.imwrite(str(path), np.ones((30, 60), np.uint16))
+    with pytest.raises(ValueError, match=r"000000\.png: depth is 60x30.*write depth_camera and T_color_depth"):
         open_sequence(folder)
+
+
+@pytest.mark.parametrize("distortion", [None, [0.05, -0.02, 0.0, 0.0, 0.0]])
+def test_depth_of_the_same_view_in_another_size_is_resized(folder, distortion):
+    if distortion:
+        values = yaml.safe_load((folder / "camera.yaml").read_text())
+        (folder / "camera.yaml").write_text(yaml.safe_dump(values | {"distortion": distortion}))
+    whole = [frame.depth for frame in open_sequence(folder)]
+    for path in (folder / "depth").iterdir():
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.repeat(np.repeat(depth, 2, axis=0), 2, axis=1))
+    for frame, depth in zip(open_sequence(folder), whole):
+        both = (frame.depth > 0) & (depth > 0)
+        assert frame.depth.shape == depth.shape and both.mean() > 0.9 * (depth > 0).mean()
+        assert np.median(np.abs(frame.depth - depth)[both]) < 0.005
+
+
+def test_depth_along_the_ray_is_said_in_the_camera_file(folder):
+    whole, camera = [frame.depth for frame in open_sequence(folder)], open_sequence(folder).camera
+    for i, path in enumerate(sorted((folder / "depth").iterdir())):
+        path.unlink()
+        np.save(path.with_suffix(".npy"), np.linalg.norm(camera.backproject(whole[i]), axis=2))
+    values = yaml.safe_load((folder / "camera.yaml").read_text())
+    (folder / "camera.yaml").write_text(yaml.safe_dump(values | {"depth_along_ray": True}))
+    for frame, depth in zip(open_sequence(folder), whole):
+        np.testing.assert_allclose(frame.depth, depth, atol=1e-5)
+    (folder / "camera.yaml").write_text(yaml.safe_dump(values | {"depth_along_ray": "maybe"}))
+    with pytest.raises(ValueError, match=r"camera\.yaml: depth_along_ray is 'maybe', expected true or false"):
+        open_sequence(folder)
+
+
+def test_depth_in_float_files_holds_metres(folder):
+    whole = [frame.depth for frame in open_sequence(folder)]
+    for i, path in enumerate(sorted((folder / "depth").iterdir())):
+        path.unlink()
+        metres = np.where(whole[i] > 0, whole[i], np.float32(np.nan))
+        np.save(path.with_suffix(".npy"), metres) if i % 2 else cv2.imwrite(str(path.with_suffix(".tiff")), metres)
+    for frame, depth in zip(open_sequence(folder), whole):
+        assert np.array_equal(frame.depth, depth)
 
 
 def test_depth_of_another_type_is_refused_at_once(folder):

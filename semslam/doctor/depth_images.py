@@ -33,7 +33,7 @@ def along_the_ray(frames: Sequence[Frame]) -> list[Finding]:
     if chosen.sum() < FEWEST_PATCHES or float((as_z < as_ray)[chosen].mean()) > ALONG_RAY:
         return []
     what = "planes are flat only when depth is the distance along each pixel's ray, not along the optical axis"
-    remedy = "divide it by sqrt(1 + ((u - cx) / fx)^2 + ((v - cy) / fy)^2), and write z"
+    remedy = "write `depth_along_ray: true` into camera.yaml"
     return [Finding("error", what, remedy)]
 
 

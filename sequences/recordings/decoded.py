@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +13,11 @@ from semslam.camera import Camera
 from semslam.frame import UNLABELLED, Frame
 from semslam.images import CorruptFrame
 from sequences.recordings.registration import registered_depth
+from sequences.resampling import resampled, resampled_depth, same_aspect
 from sequences.sequence import Sequence
 
 WORKING_SIZE = 640  # pixels of the longer side that colour keeps beside coarser depth
 REGISTERED_SCALE = 0.9  # of the depth's pixels to an angle
-SAME_ASPECT = 0.02  # of each other: 1296x968 beside 640x480 is one field of view
-SMOOTH_STEP = 0.02  # of the depth; between samples further apart runs an edge, which no interpolation may bridge
 
 
 class Images(NamedTuple):
@@ -55,8 +54,7 @@ class Rig:
             scale = REGISTERED_SCALE * depth.fx / color.fx
         if scale >= 1:
             return color
-        aspect = (depth.width / depth.height) / (color.width / color.height)
-        if max(depth.width, depth.height) == longest and abs(aspect - 1) < SAME_ASPECT:
+        if max(depth.width, depth.height) == longest and same_aspect(depth.shape, color.shape):
             return color.resized(depth.width, depth.height)
         return color.resized(round(color.width * scale), round(color.height * scale))
 
@@ -82,69 +80,6 @@ class Rig:
         return resampled_depth(depth, source, self.camera)
 
 
-def resampled(image: np.ndarray, source: Camera, target: Camera, nearest: bool = False) -> np.ndarray:
-    """An image (H, W, ...) of `source` as `target`, without distortion, sees it from the same place; 0 outside.
-
-    `nearest` for ids, and for depth, which is the same along all rays of one optical centre.
-    """
-    import cv2
-
-    image, source = _undistorted(image, source, nearest), source.undistorted()
-    if (source.width, source.height) != (target.width, target.height):
-        shrinks = target.width < source.width
-        how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        image = cv2.resize(image, (target.width, target.height), interpolation=how)
-        source = source.resized(target.width, target.height)
-    sx, sy = source.fx / target.fx, source.fy / target.fy
-    tx, ty = source.cx - sx * target.cx, source.cy - sy * target.cy
-    reach = max(abs(tx), abs(ty), abs(tx + (sx - 1) * target.width), abs(ty + (sy - 1) * target.height))
-    if reach < 0.05:  # pixels, at the worst corner
-        return image
-    how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    affine = np.array([[sx, 0, tx], [0, sy, ty]])
-    return cv2.warpAffine(image, affine, (target.width, target.height), flags=how | cv2.WARP_INVERSE_MAP)
-
-
-def resampled_depth(depth: np.ndarray, source: Camera, target: Camera) -> np.ndarray:
-    """Depth (h, w) float32 m resampled like an image: interpolated on surfaces, the nearest reading at their edges."""
-    nearest = resampled(depth, source, target, nearest=True)
-    if target.width <= source.width:
-        return nearest
-    there = resampled((depth > 0).astype(np.float32), source, target)
-    smooth = resampled(depth, source, target)
-    on_surface = (there > 0.999) & (np.abs(smooth - nearest) < SMOOTH_STEP * nearest)
-    return np.where(on_surface, smooth, nearest)
-
-
-def z_of_ray(ray: np.ndarray, camera: Camera) -> np.ndarray:
-    """Depth (H, W) float32 m along the optical axis of distances from the optical centre, as some renderers write."""
-    return ray * _ray_to_z(camera)
-
-
-@lru_cache(maxsize=4)
-def _ray_to_z(camera: Camera) -> np.ndarray:
-    rays = camera.backproject(np.ones(camera.shape))
-    return (1 / np.linalg.norm(rays, axis=2)).astype(np.float32)
-
-
-def _undistorted(image: np.ndarray, camera: Camera, nearest: bool) -> np.ndarray:
-    import cv2
-
-    if camera.distortion is None:
-        return image
-    how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    return cv2.remap(image, *_undistortion(camera), how)
-
-
-@lru_cache(maxsize=4)
-def _undistortion(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    import cv2
-
-    K, size = camera.K, (camera.width, camera.height)
-    map_u, map_v = cv2.initUndistortRectifyMap(K, np.asarray(camera.distortion), None, K, size, cv2.CV_32FC1)
-    return map_u, map_v
-
-
 @dataclass(frozen=True, eq=False)
 class DecodedSequence(Sequence):
     """A recording that is decoded frame by frame; how is an argument."""
@@ -156,6 +91,7 @@ class DecodedSequence(Sequence):
     poses: tuple[np.ndarray | None, ...] | None = None
     label_set: str | None = None
     labelled: tuple[int, ...] | None = None  # the frames with labels; None = all, where there is a label set
+    assumptions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.timestamps) == 0:

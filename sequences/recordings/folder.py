@@ -18,8 +18,11 @@ from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by
 from sequences.sequence import ImageSequence, Sequence
 
-LAYOUT = "color/NAME.(jpg|png), depth/NAME.png (uint16), label40/NAME.png, groundtruth.txt (TUM lines), camera.yaml"
+LAYOUT = (
+    "color/NAME.(jpg|png), depth/NAME.(png|tiff|npy|exr), label40/NAME.png, groundtruth.txt (TUM lines), camera.yaml"
+)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
 OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # where there is no groundtruth.txt
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
 
@@ -35,6 +38,7 @@ def open_folder(
     depth_scale: float | None = None,
     fps: float | None = None,
     registered: bool | None = None,
+    depth_along_ray: bool | None = None,
     depth_camera: DepthCamera | None = None,
     hints: PoseHints = PoseHints(),  # noqa: B008
 ) -> ImageSequence:
@@ -50,7 +54,7 @@ def open_folder(
     if camera is None:
         state = "lacks" if (path / "camera.yaml").is_file() else "missing; write"
         raise ValueError(f"{path / 'camera.yaml'}: {state} width, height, fx, fy, cx, cy (pixels), depth_scale and fps")
-    depth, lone = paired(path, color, images_by_name(path / "depth", (".png",)))
+    depth, lone = paired(path, color, images_by_name(path / "depth", DEPTH_SUFFIXES))
     # A frame that lost its colour or its depth file stays a frame: reading it says which file is missing.
     names = in_order(list(color.keys() | depth.keys()))
     frames = {name: color.get(name, depth.get(name, path)) for name in names}
@@ -71,6 +75,7 @@ def open_folder(
             camera,
             partial(images.read_depth, depth_scale=depth_scale or 1000.0),
             unregistered_by(path, registered, depth_camera),
+            along_ray=bool(depth_along_ray),
         ),
     )
 
@@ -149,12 +154,12 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
             (path / folder).mkdir(exist_ok=True)
     for frame in sequence:
         name = f"{frame.index:06d}.png"
-        write_image(path / "color" / name, frame.color)
+        images.write_png(path / "color" / name, frame.color)
         if frame.depth is not None:
             units = np.rint(frame.depth * depth_scale)
-            write_image(path / "depth" / name, np.where(units < 65536, units, 0).astype(np.uint16))
+            images.write_png(path / "depth" / name, np.where(units < 65536, units, 0).astype(np.uint16))
         if frame.labels is not None:
-            write_image(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
+            images.write_png(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
     camera = sequence.camera
     values = {key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
     fps = (len(sequence) - 1) / np.ptp(sequence.timestamps) if np.ptp(sequence.timestamps) > 0 else 30.0
@@ -163,16 +168,6 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
     if sequence.poses is not None:
         _write_poses(path / "groundtruth.txt", sequence.timestamps, sequence.poses)
     return path
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write an image, (H, W, 3) RGB or of one channel, as a PNG that is quick to write rather than small."""
-    import cv2
-
-    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert ok
-    path.write_bytes(data.tobytes())  # unlike imwrite, this says what is wrong with a full disk
 
 
 def _write_poses(path: Path, timestamps: np.ndarray, T_world_camera: tuple[np.ndarray | None, ...]) -> None:

@@ -18,9 +18,19 @@ from semslam import images, poses
 from semslam.camera import Camera
 from semslam.frame import UNLABELLED
 from sequences.recordings.registration import registered_depth
+from sequences.resampling import z_of_ray
 
 _INTRINSICS = ("width", "height", "fx", "fy", "cx", "cy")
-_KEYS = (*_INTRINSICS, "distortion", "depth_scale", "fps", "registered", "depth_camera", "T_color_depth")
+_KEYS = (
+    *_INTRINSICS,
+    "distortion",
+    "depth_scale",
+    "fps",
+    "registered",
+    "depth_along_ray",
+    "depth_camera",
+    "T_color_depth",
+)
 
 
 class DepthCamera(NamedTuple):
@@ -38,6 +48,7 @@ class CameraFile:
     depth_scale: float | None = None  # units per metre
     fps: float | None = None
     registered: bool | None = None  # whether depth lies under colour's pixels
+    depth_along_ray: bool | None = None  # whether depth is the distance from the optical centre instead of z
     depth_camera: DepthCamera | None = None
 
 
@@ -47,9 +58,7 @@ def read_camera_file(path: Path) -> CameraFile:
     camera = _camera(path, values)
     if unknown := [str(key) for key in values if key not in _KEYS]:
         raise ValueError(f"{path}: unknown {', '.join(unknown)}; known are {', '.join(_KEYS)}")
-    registered = values.get("registered")
-    if registered not in (None, True, False):
-        raise ValueError(f"{path}: registered is {registered!r}, expected true or false")
+    registered, along_ray = (_flag(path, values, key) for key in ("registered", "depth_along_ray"))
     depth_camera = None
     if "depth_camera" in values:
         inner = values["depth_camera"]
@@ -63,7 +72,7 @@ def read_camera_file(path: Path) -> CameraFile:
         depth_camera = DepthCamera(other, T.astype(np.float64))
         registered = False if registered is None else registered
     depth_scale, fps = (_positive(path, values, key) for key in ("depth_scale", "fps"))
-    return CameraFile(camera, depth_scale, fps, registered, depth_camera)
+    return CameraFile(camera, depth_scale, fps, registered, along_ray, depth_camera)
 
 
 def _values(path: Path) -> dict[str, Any]:
@@ -96,6 +105,12 @@ def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
         raise ValueError(f"{path}: {problem}") from None
 
 
+def _flag(path: Path, values: dict[str, Any], key: str) -> bool | None:
+    if values.get(key) not in (None, True, False):
+        raise ValueError(f"{path}: {key} is {values[key]!r}, expected true or false")
+    return values.get(key)
+
+
 def _positive(path: Path, values: dict[str, Any], key: str) -> float | None:
     if values.get(key) is None:
         return None
@@ -113,11 +128,15 @@ def image_readers(
     read_depth: Callable[[Path], np.ndarray],
     unregistered: DepthCamera | None = None,
     read_labels: Callable[[Path], np.ndarray] = images.read_labels,
+    along_ray: bool = False,
 ) -> dict[str, Any]:
     """The camera and the reading functions of an `ImageSequence` whose images are those of `camera`, undistorted.
 
     read_depth: metres (H, W) as recorded. unregistered: the camera that depth comes from, if it is not colour's own.
+    along_ray: what is read are distances from the optical centre.
     """
+    if along_ray:
+        read_depth = partial(_read_ray, read_depth, camera if unregistered is None else unregistered.camera)
     if unregistered is None:
         depth = images.undistorting(read_depth, camera, nearest=True)
     else:
@@ -128,6 +147,11 @@ def image_readers(
         "read_depth": depth,
         "read_labels": images.undistorting(read_labels, camera, nearest=True, outside=UNLABELLED),
     }
+
+
+def _read_ray(read: Callable[[Path], np.ndarray], camera: Camera, path: Path) -> np.ndarray:
+    ray = read(path)
+    return z_of_ray(ray, camera.resized(ray.shape[1], ray.shape[0]))
 
 
 def _read_registered(

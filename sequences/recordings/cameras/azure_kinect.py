@@ -76,7 +76,7 @@ def _color(data: bytes, track: Track, where: str) -> np.ndarray:
     kind = MJPEG if track.codec == "V_MJPEG" else track.private[16:20]
     height, width = track.height, track.width
     if kind == MJPEG:
-        return cv2.cvtColor(images.decode_bytes(data, f"{where}, colour", cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return images.color_of_bytes(data, f"{where}, colour")
     shapes = {
         NV12: ((height * 3 // 2, width), cv2.COLOR_YUV2RGB_NV12),
         YUY2: ((height, width, 2), cv2.COLOR_YUV2RGB_YUY2),

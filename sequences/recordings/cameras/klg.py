@@ -7,7 +7,6 @@ camera. Whelan et al., "ElasticFusion: dense SLAM without a pose graph", RSS 201
 
 from __future__ import annotations
 
-import logging
 import struct
 import zlib
 from functools import partial
@@ -19,19 +18,17 @@ from semslam import images
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, read_tum, write_tum
-from sequences.clock import poses_at, seconds_or_count
+from sequences.clock import seconds_or_count
+from sequences.pose_pairing import FramePoses, poses_at
 from sequences.recordings.cameras.given_camera import given_camera
 from sequences.recordings.datasets.scannet_sens import unpacked
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.sequence import Sequence
 
-logger = logging.getLogger(__name__)
-
 LAYOUT = "NAME.klg; NAME.yaml or camera.yaml (else 528 528 320 240 at 640x480) and NAME.freiburg (poses) beside it"
 CAMERA = Camera(640, 480, 528.0, 528.0, 320.0, 240.0)  # what ElasticFusion takes where nothing is said
 FRAME_HEADER = struct.Struct("<qii")
 FPS = 30.0
-POSE_GAP = 0.1  # seconds
 JPEG_QUALITY = 95
 
 
@@ -44,25 +41,30 @@ def open_klg(
 ) -> DecodedSequence:
     """Open a log; images are decoded when asked for. One that is cut short gives the frames before the cut."""
     path = Path(path)
-    places, ticks = _frames(path)
+    places, ticks, notes = _frames(path)
     width, height = _size(path, places, camera)
     beside = path.with_suffix(".yaml").is_file() or (path.parent / "camera.yaml").is_file()
     if camera is None and fov is None and not beside and width * 3 == height * 4:
         camera = CAMERA
-        logger.warning("%s: a log does not say its camera; taking ElasticFusion's (528 528 320 240 at 640x480)", path)
+        notes = (
+            *notes,
+            f"{path}: a log does not say its camera; ElasticFusion's is taken (528 528 320 240 at 640x480)",
+        )
     camera = given_camera(path, width, height, camera, fov)
+    found = _poses(path, ticks / 1e6)
     times = seconds_or_count(ticks / 1e6, FPS) if len(ticks) > 1 else ticks / 1e6
     return DecodedSequence(
         name=path.stem,
         rig=Rig(camera, camera),
         timestamps=times,
         read=partial(_read, path, places, (height, width), depth_scale or 1000.0),
-        poses=_poses(path, ticks / 1e6),
+        poses=None if found is None else found.T_world_camera,
+        assumptions=notes if found is None else (*notes, *found.notes),
     )
 
 
-def _frames(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(where depth starts, its bytes, colour's bytes) of each whole frame, and its time in microseconds."""
+def _frames(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """(where depth starts, its bytes, colour's bytes) of each whole frame, its time (us), and what is missing."""
     size = path.stat().st_size
     places: list[tuple[int, int, int]] = []
     ticks, at = [], 4
@@ -82,9 +84,8 @@ def _frames(path: Path) -> tuple[np.ndarray, np.ndarray]:
             at += depth_bytes + color_bytes
     if not places:
         raise ValueError(f"{path}: holds no whole frame of the {claimed} that it claims; copy it again")
-    if len(places) < claimed:
-        logger.warning("%s: claims %d frames, holds %d; the file is cut short", path, claimed, len(places))
-    return np.array(places), np.array(ticks, np.int64)
+    cut = (f"{path}: claims {claimed} frames, holds {len(places)}; the file is cut short",)
+    return np.array(places), np.array(ticks, np.int64), cut if len(places) < claimed else ()
 
 
 def _size(path: Path, places: np.ndarray, camera: Camera | None) -> tuple[int, int]:
@@ -94,9 +95,7 @@ def _size(path: Path, places: np.ndarray, camera: Camera | None) -> tuple[int, i
         file.seek(start + depth_bytes)
         data = file.read(color_bytes)
     if data.startswith(b"\xff\xd8"):
-        import cv2
-
-        height, width = images.decode_bytes(data, f"{path}: frame 0", cv2.IMREAD_COLOR).shape[:2]
+        height, width = images.color_of_bytes(data, f"{path}: frame 0").shape[:2]
         return width, height
     width, height = (CAMERA.width, CAMERA.height) if camera is None else (camera.width, camera.height)
     if color_bytes and color_bytes != 3 * width * height:
@@ -108,7 +107,6 @@ def _size(path: Path, places: np.ndarray, camera: Camera | None) -> tuple[int, i
 
 
 def _read(path: Path, places: np.ndarray, shape: tuple[int, int], depth_scale: float, index: int) -> Images:
-    import cv2
 
     start, depth_bytes, color_bytes = (int(n) for n in places[index])
     with path.open("rb") as file:
@@ -124,14 +122,14 @@ def _read(path: Path, places: np.ndarray, shape: tuple[int, int], depth_scale: f
     elif color_bytes == 3 * pixels:
         image = np.frombuffer(color, np.uint8).reshape(*shape, 3)
     else:
-        image = cv2.cvtColor(images.decode_bytes(color, f"{where}, colour", cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        image = images.color_of_bytes(color, f"{where}, colour")
     return Images(image, np.frombuffer(depth, "<u2").reshape(shape) * np.float32(1 / depth_scale))
 
 
-def _poses(path: Path, times: np.ndarray) -> tuple[np.ndarray | None, ...] | None:
+def _poses(path: Path, times: np.ndarray) -> FramePoses | None:
     for file in (path.with_suffix(".freiburg"), path.with_name(path.name + ".freiburg")):
         if file.is_file():
-            return poses_at(read_tum(file), times, POSE_GAP)
+            return poses_at(read_tum(file), file, times)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 from collections.abc import Iterator
@@ -18,11 +17,9 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
-from sequences.clock import poses_at
+from sequences.pose_pairing import FramePoses, poses_at
 from sequences.recordings.cameras import ros_messages as ros
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
-
-logger = logging.getLogger(__name__)
 
 LAYOUT = "NAME.bag (ROS 1, RealSense), NAME.mcap, NAME.db3, or a ROS 2 bag's folder with metadata.yaml"
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -30,7 +27,6 @@ INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 POSE_TYPES = ("nav_msgs/msg/Odometry", "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovarianceStamped")
 TF_TYPE = "tf2_msgs/msg/TFMessage"
 NOT_COLOR = ("infra", "/ir/", "ir_", "fisheye", "confidence", "mask", "disparity")
-POSE_GAP = 0.5  # seconds between the poses that one is interpolated of
 STEPS_READ_ON = 200  # messages that reading on reaches sooner than a new start
 
 
@@ -85,17 +81,22 @@ def open_ros_bag(
         color_camera = color_camera.resized(first.shape[1], first.shape[0])
     rig = Rig(color_camera)
     times, of_color, of_depth = color.timestamps, np.arange(len(color.timestamps)), None
+    notes: tuple[str, ...] = ()
     if depth is not None:
         shape = ros.depth_image(depth.message(0), units, f"{path}: {topics.depth}").shape
         rig = _rig(path, topics, color_camera, depth_info, shape, T_color_depth, registered)
         of_color, of_depth = _paired(path, topics, color.timestamps, depth.timestamps)
         times = color.timestamps[of_color]
+        if len(of_color) < 0.9 * min(len(color.timestamps), len(depth.timestamps)):
+            notes = (f"{path}: {len(of_color)} of {len(color.timestamps)} colour images have depth at their time",)
+    found = _camera_poses((truth, body, f"{path}: {topics.pose}"), tree, color_frame, times)
     return DecodedSequence(
         name=path.stem,
         rig=rig,
         timestamps=times,
         read=partial(_read, color, depth, (of_color, of_depth), units),
-        poses=_camera_poses(truth, body, tree, color_frame, times),
+        poses=found.T_world_camera or None,
+        assumptions=(*notes, *found.notes),
     )
 
 
@@ -311,8 +312,6 @@ def _paired(path: Path, topics: Topics, color: np.ndarray, depth: np.ndarray) ->
             f"{path}: no image of {topics.color} has depth of {topics.depth} at its time; the clocks start at "
             f"{color[0]:.3f} and {depth[0]:.3f} s"
         )
-    if len(of_color) < 0.9 * min(len(color), len(depth)):
-        logger.warning("%s: %d of %d colour images have depth at their time", path, len(of_color), len(color))
     return of_color, of_depth
 
 
@@ -333,23 +332,29 @@ def _poses(bag: Any, topic: str | None) -> tuple[Trajectory | None, str]:
 
 
 def _camera_poses(
-    truth: Trajectory | None, body: str, tree: ros.Transforms, camera_frame: str, times: np.ndarray
-) -> tuple[np.ndarray | None, ...] | None:
-    """T_world_camera of each time, from odometry or else from tf; None where neither moves the camera."""
+    odometry: tuple[Trajectory | None, str, str], tree: ros.Transforms, camera_frame: str, times: np.ndarray
+) -> FramePoses:
+    """T_world_camera at each time, from odometry or else from tf; none at all where neither moves the camera.
+
+    odometry: the trajectory, the frame whose poses it holds, and what it came from.
+    """
+    truth, body, source = odometry
     if truth is not None:
+        notes: tuple[str, ...] = ()
         T_body_camera = tree.at(body, camera_frame) if body and camera_frame else None
         if T_body_camera is None:
             optical = "optical" in body or not body
             T_body_camera = np.eye(4) if optical else ros.T_BODY_CAMERA
-            logger.warning(
-                "poses are of frame %r, from which no transform leads to the camera's %r: the camera is taken to sit "
-                "there, with %s",
-                body,
-                camera_frame,
-                "the same axes" if optical else "its axes turned from x forward, z up",
+            axes = "the same axes" if optical else "its axes turned from x forward, z up"
+            notes = (
+                f"{source}: no transform leads from {body!r} to the camera, which is taken to sit there, with {axes}",
             )
-        return tuple(None if T is None else T @ T_body_camera for T in poses_at(truth, times, POSE_GAP))
+        try:
+            found = poses_at(Trajectory(truth.timestamps, truth.T_world_camera @ T_body_camera), source, times)
+        except ValueError as problem:  # the images are still worth having
+            return FramePoses((), (str(problem),))
+        return FramePoses(found.T_world_camera, (*notes, *found.notes))
     if camera_frame and tree.moves(camera_frame):
         root = tree.path(camera_frame)[-1]
-        return tuple(tree.at(root, camera_frame, float(t)) for t in times)
-    return None
+        return FramePoses(tuple(tree.at(root, camera_frame, float(t)) for t in times), ())
+    return FramePoses((), ())

@@ -47,8 +47,7 @@ def color_image(message: Any, where: str) -> np.ndarray:
     import cv2
 
     if hasattr(message, "format"):
-        image = images.decode_bytes(message.data.tobytes(), where, cv2.IMREAD_COLOR)
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return images.color_of_bytes(message.data.tobytes(), where)
     encoding = message.encoding.lower() if message.encoding not in COLOR_ENCODINGS else message.encoding
     if encoding not in COLOR_ENCODINGS:
         raise CorruptFrame(f"{where}: encoding {message.encoding}; read are {', '.join(COLOR_ENCODINGS)}")

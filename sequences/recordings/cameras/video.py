@@ -6,13 +6,12 @@ from pathlib import Path
 
 from semslam.camera import Camera
 from semslam.trajectory import read_trajectory
-from sequences.clock import poses_at
+from sequences.pose_pairing import poses_at
 from sequences.recordings.cameras.given_camera import given_camera
 from sequences.recordings.cameras.video_file import SUFFIXES, VideoFile
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
 LAYOUT = "a video (.mp4, .mov, .avi, ...), NAME.yaml or camera.yaml beside it, or --fov DEGREES"
-POSE_GAP = 0.2  # seconds between the poses that one is interpolated of
 
 
 def fits(path: Path) -> bool:
@@ -27,11 +26,13 @@ def open_video(path: str | Path, *, camera: Camera | None = None, fov: float | N
     path = Path(path)
     video = VideoFile(path)
     times = video.timestamps
-    truth = read_trajectory(path.with_suffix(".txt")) if path.with_suffix(".txt").is_file() else None
+    poses = path.with_suffix(".txt")
+    found = poses_at(read_trajectory(poses), poses, times) if poses.is_file() else None
     return DecodedSequence(
         name=path.stem,
         rig=Rig(given_camera(path, video.width, video.height, camera, fov)),
         timestamps=times,
         read=lambda index: Images(video.frame(index)),
-        poses=None if truth is None else poses_at(truth, times, POSE_GAP),
+        poses=None if found is None else found.T_world_camera,
+        assumptions=() if found is None else found.notes,
     )

@@ -15,13 +15,13 @@ import numpy as np
 from semslam import images, poses
 from semslam.camera import Camera
 from semslam.trajectory import Trajectory, read_euroc
-from sequences.clock import poses_at, seconds
+from sequences.clock import seconds
+from sequences.pose_pairing import poses_at
 from sequences.recordings.cameras.given_camera import camera_of_numbers
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
 LAYOUT = "mav0/cam0/ with data.csv (time, file), data/ and sensor.yaml; mav0/state_groundtruth_estimate0/data.csv"
 TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0", "gt0")
-POSE_GAP = 0.1  # seconds
 
 
 def fits(path: Path) -> bool:
@@ -37,13 +37,16 @@ def open_euroc(path: str | Path, *, camera: Camera | None = None) -> DecodedSequ
     truth = next((mav / name / "data.csv" for name in TRUTHS if (mav / name / "data.csv").is_file()), None)
     times = seconds(ticks)
     body = None if truth is None else read_euroc(truth)
-    moved = None if body is None else Trajectory(body.timestamps, body.T_world_camera @ T_body_camera)
+    found = None
+    if truth is not None and body is not None:
+        found = poses_at(Trajectory(body.timestamps, body.T_world_camera @ T_body_camera), truth, times)
     return DecodedSequence(
         name=path.resolve().name,
         rig=Rig(recorded),
         timestamps=times,
         read=partial(_read, files),
-        poses=None if moved is None else poses_at(moved, times, POSE_GAP),
+        poses=None if found is None else found.T_world_camera,
+        assumptions=() if found is None else found.notes,
     )
 
 

@@ -47,7 +47,7 @@ def open_scannet_folder(
         rig = Rig(rig.color, depth_camera)
     truth = read_pose_folder(path / "pose", fps=1.0)
     T_of_frame = {round(number): T for number, T in zip(truth.timestamps, truth.T_world_camera)}
-    labels = find_labels(path, path.resolve().name)
+    labels, unread = find_labels(path, path.resolve().name)
     return DecodedSequence(
         name=path.resolve().name,
         rig=rig,
@@ -62,6 +62,7 @@ def open_scannet_folder(
         ),
         poses=tuple(T_of_frame.get(number) for number in numbers),
         label_set=None if labels is None else "nyu40",
+        assumptions=unread,
         labelled=None if labels is None else tuple(i for i, number in enumerate(numbers) if number in labels.names),
     )
 

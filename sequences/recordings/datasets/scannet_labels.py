@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import numpy as np
 from semslam.frame import UNLABELLED
 from semslam.labels import LABEL_SETS
 from sequences.files import Files, open_files
-
-logger = logging.getLogger(__name__)
 
 TABLES = ("scannetv2-labels.combined.tsv", "scannet-labels.combined.tsv")
 FOLDERS = ("label-filt", "label", "labels-filt", "labels")
@@ -33,25 +30,24 @@ class ScanNetLabels:
         return None if name is None else self.table[self.files.units(name)]
 
 
-def find_labels(folder: Path, scan: str) -> ScanNetLabels | None:
+def find_labels(folder: Path, scan: str) -> tuple[ScanNetLabels | None, tuple[str, ...]]:
     """The labels beside a scan: a folder label-filt/ or label/, or the archive SCAN_2d-label-filt.zip.
 
-    None, with a warning, where the table scannetv2-labels.combined.tsv is in neither of the three folders above.
+    None, with the reason, where the table scannetv2-labels.combined.tsv is in none of the scan's folder and two above.
     """
     places = [folder / name for name in FOLDERS]
     places += [folder / f"{scan}_2d-{name}.zip" for name in ("label-filt", "label")]
     place = next((place for place in places if place.exists()), None)
     if place is None:
-        return None
+        return None, ()
     table = next(
         (up / name for up in (folder, *folder.resolve().parents[:2]) for name in TABLES if (up / name).is_file()), None
     )
     if table is None:
-        logger.warning("%s: left out, since %s is not beside the scan or above it", place, TABLES[0])
-        return None
+        return None, (f"{place}: the labels are left out, since {TABLES[0]} is not beside the scan or above it",)
     files = open_files(place)
     names = {int(Path(name).stem): name for name in files.names if name.endswith(".png") and Path(name).stem.isdigit()}
-    return ScanNetLabels(files, names, read_table(table))
+    return ScanNetLabels(files, names, read_table(table)), ()
 
 
 def read_table(path: Path) -> np.ndarray:

@@ -7,7 +7,6 @@ number of frames; then a frame: camera-to-world (4x4), two times (us), two sizes
 
 from __future__ import annotations
 
-import logging
 import struct
 import zlib
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from sequences.clock import seconds_or_count
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
-
-logger = logging.getLogger(__name__)
 
 LAYOUT = "scene0000_00.sens; labels from scene0000_00_2d-label-filt.zip and scannetv2-labels.combined.tsv beside it"
 FPS = 30.0
@@ -62,9 +59,9 @@ def open_scannet_sens(path: str | Path, *, camera: Camera | None = None) -> Deco
     assert file is not None, "the caller asked fits() first, or named the kind"
     with file.open("rb") as stream:
         header = _header(stream, file)
-        places, ticks, matrices = _frames(stream, header, file)
+        places, ticks, matrices, notes = _frames(stream, header, file)
     T_world_camera = [_pose(matrix) for matrix in matrices]
-    labels = find_labels(file.parent, file.stem)
+    labels, unread = find_labels(file.parent, file.stem)
     return DecodedSequence(
         name=file.stem,
         rig=Rig(header.color if camera is None else camera, header.depth, header.T_color_depth),
@@ -72,6 +69,7 @@ def open_scannet_sens(path: str | Path, *, camera: Camera | None = None) -> Deco
         read=partial(_read, file, header, np.array(places), labels),
         poses=tuple(T_world_camera) if any(T is not None for T in T_world_camera) else None,
         label_set=None if labels is None else "nyu40",
+        assumptions=(*notes, *unread),
         labelled=None if labels is None else tuple(i for i in range(len(places)) if i in labels.names),
     )
 
@@ -121,8 +119,10 @@ def _header(stream: BinaryIO, file: Path) -> Header:
     )
 
 
-def _frames(stream: BinaryIO, header: Header, file: Path) -> tuple[list, list[int], list[np.ndarray]]:
-    """(where colour starts, its bytes, depth's bytes), times and poses of the frames that are there in full."""
+def _frames(
+    stream: BinaryIO, header: Header, file: Path
+) -> tuple[list[tuple[int, int, int]], list[int], list[np.ndarray], tuple[str, ...]]:
+    """(where colour starts, its bytes, depth's bytes), times and poses of the whole frames, and what is missing."""
     size = file.stat().st_size
     places: list[tuple[int, int, int]] = []
     ticks, matrices = [], []
@@ -140,8 +140,13 @@ def _frames(stream: BinaryIO, header: Header, file: Path) -> tuple[list, list[in
     if not places:
         raise ValueError(f"{file}: holds no whole frame of the {header.frames} that it claims; copy it again")
     if len(places) < header.frames:
-        logger.warning("%s: claims %d frames, holds %d; the file is cut short", file, header.frames, len(places))
-    return places, ticks, matrices
+        return (
+            places,
+            ticks,
+            matrices,
+            (f"{file}: claims {header.frames} frames, holds {len(places)}; it is cut short",),
+        )
+    return places, ticks, matrices, ()
 
 
 def _pose(T: np.ndarray) -> np.ndarray | None:
@@ -162,13 +167,12 @@ def _read(file: Path, header: Header, places: np.ndarray, labels: ScanNetLabels 
 
 
 def _color(data: bytes, header: Header, where: str) -> np.ndarray:
-    import cv2
 
     if header.color_compression == COLOR_RAW:
         if len(data) != header.color.width * header.color.height * 3:
             raise CorruptFrame(f"{where}: {len(data)} bytes are no raw image", broken_file=True)
         return np.frombuffer(data, np.uint8).reshape(*header.color.shape, 3)
-    return cv2.cvtColor(images.decode_bytes(data, where, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return images.color_of_bytes(data, where)
 
 
 def _depth(data: bytes, header: Header, where: str) -> np.ndarray:

@@ -19,8 +19,9 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from sequences.files import Folder, first_readable
-from sequences.recordings.decoded import DecodedSequence, Images, Rig, z_of_ray
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.folder import images_by_name
+from sequences.resampling import z_of_ray
 
 LAYOUT = "photo/0.jpg, depth/0.png (mm along the ray); scenenet_rgbd_*.pb in one of the folders above"
 FPS = 25.0

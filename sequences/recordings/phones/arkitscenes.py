@@ -16,15 +16,14 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
-from sequences.clock import poses_at
 from sequences.files import Folder, first_readable
+from sequences.pose_pairing import poses_at
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
 
 LAYOUT = "lowres_wide/ID_TIME.png, lowres_depth/, confidence/, lowres_wide_intrinsics/ID_TIME.pincam, lowres_wide.traj"
 COLORS = ("lowres_wide", "vga_wide", "wide")
 PAIR = 0.011  # seconds: the names of one moment differ by a rounding
-POSE_GAP = 0.2  # seconds; poses come at 10 Hz
 
 
 def fits(path: Path) -> bool:
@@ -56,7 +55,7 @@ def open_arkitscenes(
     first = first.resized(width, height)
     shape = first_readable(files.units, (f"lowres_depth/{depth[i]}" for i in of_depth)).shape
     traj = next((p / "lowres_wide.traj" for p in (folder, path) if (p / "lowres_wide.traj").is_file()), None)
-    truth = None if traj is None else read_traj(traj)
+    found = None if traj is None else poses_at(read_traj(traj), traj, times)
     return DecodedSequence(
         name=path.resolve().name,
         rig=Rig(first, first.resized(shape[1], shape[0])),
@@ -68,7 +67,8 @@ def open_arkitscenes(
             [c.resized(width, height) if isinstance(c, Camera) else c for c in own],
             depth_scale or 1000.0,
         ),
-        poses=None if truth is None else poses_at(truth, times, POSE_GAP),
+        poses=None if found is None else found.T_world_camera,
+        assumptions=() if found is None else found.notes,
     )
 
 

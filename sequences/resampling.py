@@ -1,0 +1,86 @@
+"""Images of one camera as another camera at the same place would have taken them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from semslam.camera import Camera
+
+SAME_ASPECT = 0.02  # of each other: 1296x968 beside 640x480 is one field of view
+SMOOTH_STEP = 0.02  # of the depth; between samples further apart runs an edge, which no interpolation may bridge
+
+
+def same_aspect(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> bool:
+    """Whether images (H, W) of these shapes may be one view in two sizes."""
+    return abs(shape_a[1] * shape_b[0] / (shape_a[0] * shape_b[1]) - 1) < SAME_ASPECT
+
+
+def resampled(image: np.ndarray, source: Camera, target: Camera, nearest: bool = False) -> np.ndarray:
+    """An image (H, W, ...) of `source` as `target`, without distortion, sees it from the same place; 0 outside.
+
+    `nearest` for ids, and for depth, which is the same along all rays of one optical centre.
+    """
+    import cv2
+
+    image, source = _undistorted(image, source, nearest), source.undistorted()
+    if (source.width, source.height) != (target.width, target.height):
+        shrinks = target.width < source.width
+        how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        image = cv2.resize(image, (target.width, target.height), interpolation=how)
+        source = source.resized(target.width, target.height)
+    sx, sy = source.fx / target.fx, source.fy / target.fy
+    tx, ty = source.cx - sx * target.cx, source.cy - sy * target.cy
+    reach = max(abs(tx), abs(ty), abs(tx + (sx - 1) * target.width), abs(ty + (sy - 1) * target.height))
+    if reach < 0.05:  # pixels, at the worst corner
+        return image
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    affine = np.array([[sx, 0, tx], [0, sy, ty]])
+    return cv2.warpAffine(image, affine, (target.width, target.height), flags=how | cv2.WARP_INVERSE_MAP)
+
+
+def resampled_depth(depth: np.ndarray, source: Camera, target: Camera) -> np.ndarray:
+    """Depth (h, w) float32 m resampled like an image: interpolated on surfaces, the nearest reading at their edges."""
+    nearest = resampled(depth, source, target, nearest=True)
+    if target.width <= source.width:
+        return nearest
+    there = resampled((depth > 0).astype(np.float32), source, target)
+    smooth = resampled(depth, source, target)
+    on_surface = (there > 0.999) & (np.abs(smooth - nearest) < SMOOTH_STEP * nearest)
+    return np.where(on_surface, smooth, nearest)
+
+
+def z_of_ray(ray: np.ndarray, camera: Camera) -> np.ndarray:
+    """Depth (H, W) float32 m along the optical axis of distances from the optical centre, as some renderers write."""
+    return ray * _z_of_unit_rays(camera)
+
+
+@lru_cache(maxsize=4)
+def _z_of_unit_rays(camera: Camera) -> np.ndarray:
+    """(H, W) float32: the z of each pixel's unit ray, the lens's distortion taken into account."""
+    import cv2
+
+    u, v = np.meshgrid(np.arange(camera.width, dtype=np.float64), np.arange(camera.height, dtype=np.float64))
+    pixels = np.stack([u, v], axis=-1).reshape(-1, 1, 2)
+    distortion = None if camera.distortion is None else np.asarray(camera.distortion)
+    x, y = cv2.undistortPoints(pixels, camera.K, distortion).reshape(*camera.shape, 2).transpose(2, 0, 1)
+    return (1 / np.sqrt(x**2 + y**2 + 1)).astype(np.float32)
+
+
+def _undistorted(image: np.ndarray, camera: Camera, nearest: bool) -> np.ndarray:
+    import cv2
+
+    if camera.distortion is None:
+        return image
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    return cv2.remap(image, *_undistortion(camera), how)
+
+
+@lru_cache(maxsize=4)
+def _undistortion(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    import cv2
+
+    K, size = camera.K, (camera.width, camera.height)
+    map_u, map_v = cv2.initUndistortRectifyMap(K, np.asarray(camera.distortion), None, K, size, cv2.CV_32FC1)
+    return map_u, map_v
