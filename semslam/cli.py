@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 
@@ -18,6 +19,9 @@ from semslam.commands.app import app, with_flags
 
 def main() -> None:
     """Run the command line; whatever goes wrong ends with one line and exit code 2. `--traceback` shows all of it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     arguments = [word for word in sys.argv[1:] if word != "--traceback"]
     try:

@@ -39,6 +39,9 @@ class Network(Protocol):
     @property
     def engine(self) -> str: ...  # what runs it
 
+    @property
+    def same_for_any_threads(self) -> bool: ...  # whether it returns the same bits for any number of threads
+
     def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float) -> Prediction: ...
 
     def class_probabilities(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray: ...

@@ -25,7 +25,7 @@ class KnowingNetwork:
     spoil: (true depth (H, W), frame index) -> predicted depth.
     """
 
-    engine = "stub"
+    engine, same_for_any_threads = "stub", True
 
     def __init__(
         self,

@@ -38,6 +38,14 @@ def depth_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
 # ------------------------------------------------------------------------------------------------- segmentation
 
 
+def test_class_accuracy_is_given_by_both_conventions() -> None:
+    matrix = ConfusionMatrix(4)
+    matrix.add(np.array([[0, 1, 1, 3]]), np.array([[0, 0, 1, 255]]))
+    scores = matrix.scores()
+    assert scores.class_accuracy == pytest.approx((0.5 + 1) / 2)  # of the classes of the truth
+    assert scores.class_accuracy_absent_as_zero == pytest.approx((0.5 + 1) / 4)  # of all classes
+
+
 def test_two_classes_by_hand() -> None:
     matrix = ConfusionMatrix(3)
     matrix.add(np.array([[0, 0, 1, 1, 0]], np.uint8), np.array([[0, 1, 1, 1, 255]], np.uint8))

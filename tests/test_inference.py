@@ -336,3 +336,31 @@ def test_a_smeared_edge_is_not_believed() -> None:
 def test_merging_sums_and_nothing_else() -> None:
     matrix = merging(np.array([1, 0, 1]))
     np.testing.assert_array_equal(matrix, [[0, 1], [1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_an_engine_returns_the_same_bits_for_any_number_of_threads(name, network, image) -> None:
+    """PyTorch does not: `Predictor.same_for_any_threads` says so, and metrics.json with it."""
+    if name not in available_engines():
+        pytest.skip(f"{name} is not installed here")
+    one, two = (open_engine(network, name, threads=threads)(image) for threads in (1, 2))
+    for first, second in zip(one, two, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert Predictor(network, engine=name).same_for_any_threads
+    assert not Predictor(network, engine="torch").same_for_any_threads
+
+
+def test_what_8_bits_take_from_depth_is_given_back_at_calibration(monkeypatch, tmp_path) -> None:
+    if "onnxruntime-int8" not in available_engines():
+        pytest.skip("onnxruntime is not installed here")
+    monkeypatch.setenv("SEMSLAM_CACHE", str(tmp_path))
+    torch.manual_seed(3)
+    module = JointNetwork(5).eval()
+    rng = np.random.default_rng(0)
+    images = [resized(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (96, 64)) for _ in range(6)]
+    exact = open_engine(module, "onnxruntime")
+    plain = [exact(image)[1].copy() for image in images]
+    quantised = open_engine(module, "onnxruntime-int8", calibration=images[:4])
+    errors = [quantised(image)[1] - depth for image, depth in zip(images, plain, strict=True)]
+    assert abs(np.median(errors[:4])) < 1e-4
+    assert abs(np.median(errors[4:])) < 0.02  # other images share the shift

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from networks.joint.cost import gmac, parameters
 from networks.joint.encoders import ConvNorm, MobileNetV2, freeze_norms
-from networks.joint.imagenet import imagenet_from_folded, imagenet_from_torchvision, load_mobilenet
+from networks.joint.imagenet import (
+    imagenet_from_folded,
+    imagenet_from_torchvision,
+    load_mobilenet,
+    start_mobilenet,
+)
 from networks.joint.network import TASKS, JointNetwork, fit_decoder, normalised
 
 
@@ -272,11 +277,29 @@ def test_imagenet_weights_in_torchvisions_names_give_the_same_features(tmp_path:
             assert torch.equal(ours[key], wanted[key]), key
 
 
+def test_an_encoder_starts_from_the_one_inside_another_network(tmp_path: Path) -> None:
+    """Light-Weight RefineNet's encoder by our names, alone or beside a decoder."""
+    encoder = MobileNetV2()
+    state = {f"module.encoder.{key}": value for key, value in encoder.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "encoder.ckpt")
+    network = JointNetwork(6)
+    start_mobilenet(network, tmp_path / "encoder.ckpt")
+    assert torch.equal(network.layer8[0].output[2][0].weight, encoder.layer8[0].output[2][0].weight)
+
+
 def test_a_file_without_the_encoder_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "other.npz"
     np.savez(file, something=np.zeros(3))
     with pytest.raises(ValueError, match=r"other\.npz.*no array"):
         imagenet_from_folded(file)
+    np.savez(file, **{"Conv/weight": np.zeros((32, 3)), "Conv/bias": np.zeros(32)})
+    with pytest.raises(ValueError, match=r"other\.npz: an array has another shape"):
+        imagenet_from_folded(file)
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:30] + b"x" * 40 + whole[70:], b"PK nothing"):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"other\.npz: not an \.npz file"):
+            imagenet_from_folded(file)
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
     with pytest.raises(ValueError, match=r"resnet\.pth.*mobilenet_v2"):
         imagenet_from_torchvision(tmp_path / "resnet.pth")

@@ -335,3 +335,40 @@ def test_a_network_that_reads_labels_asks_for_them(tmp_path: Path) -> None:
 def test_the_registry_makes_every_network_with_one_set_of_settings() -> None:
     for name in NETWORKS:
         assert open_network(name, SMALL).tasks
+
+
+@pytest.mark.parametrize("tuples", [False, True])
+def test_weights_of_geomapnets_code_load_and_see_colours_as_they_did(tmp_path: Path, tuples: bool) -> None:
+    """PoseNet's and MapNet's names, NumPy numbers beside them, statistics in the two files of its data sets."""
+    torch.manual_seed(0)
+    network = PoseNetwork("resnet34", 16, 0.5).eval()
+    network.encoder.bn1.running_mean.normal_()
+    names = {"embedding.linear.": "feature_extractor.fc.", "encoder.": "feature_extractor.",
+             "regressor.translation.": "fc_xyz.", "regressor.rotation.": "fc_wpqr."}  # fmt: skip
+    state = {}
+    for key, value in network.state_dict().items():
+        ours = next(own for own in names if key.startswith(own))
+        state[("mapnet." if tuples else "") + names[ours] + key[len(ours) :]] = value
+    path = tmp_path / "epoch_300.pth.tar"
+    torch.save({"epoch": 300, "model_state_dict": state, "loss": np.float64(0.1)}, path)
+    mean, variance = np.array([0.5, 0.44, 0.45]), np.array([0.04, 0.05, 0.06])
+    np.savetxt(tmp_path / "stats.txt", [mean, variance])
+    np.savetxt(tmp_path / "pose_stats.txt", [[1, 2, 3], [2, 2, 2]])
+    predictor = PosePredictor.load(path)
+    assert predictor.statistics == PoseStatistics((1, 2, 3), (2, 2, 2))
+    grey = np.full((256, 341, 3), 120, np.uint8)  # without edges: the border's padding is the one difference
+    theirs = torch.from_numpy((grey / 255 - mean) / np.sqrt(variance)).float().permute(2, 0, 1)[None]
+    with torch.no_grad():
+        inside = slice(100, 120)
+        expected = network.encoder.bn1(network.encoder.conv1(theirs))[..., inside, inside]
+        found = predictor.network.encoder.bn1(predictor.network.encoder.conv1(predictor.input(grey)))
+    torch.testing.assert_close(found[..., inside, inside], expected, rtol=1e-3, atol=1e-3)
+    assert predictor(grey).shape == (4, 4)
+    (tmp_path / "pose_stats.txt").write_text("1 2 3")
+    with pytest.raises(ValueError, match=r"pose_stats\.txt: expected two rows"):
+        PosePredictor.load(path)
+    del state["mapnet.fc_xyz.bias" if tuples else "fc_xyz.bias"]
+    (tmp_path / "pose_stats.txt").unlink()
+    torch.save({"model_state_dict": state}, path)
+    with pytest.raises(ValueError, match=r"lacks regressor\.translation\.bias"):
+        PosePredictor.load(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ import torch
 from networks.inference.predictor import Predictor
 from networks.joint.network import JointNetwork
 from semslam.camera import Camera
-from semslam.judging.network import score, tables
+from semslam.judging.network import score, score_scale, tables
 from semslam.labels import remap_labels
+from sequences import open_sequence
 from sequences.images.labelled_images import LabelledImage
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -122,6 +124,19 @@ def test_the_scale_of_predicted_depth_is_a_figure(images, perfect) -> None:
     assert perfect["depth_ratio"] == pytest.approx(1) and perfect["depth_within_10"] == 1
     figures = score(Oracle(images, 1.25), images, passes=1)
     assert figures["depth_ratio"] == pytest.approx(0.8, abs=1e-5) and figures["depth_within_10"] == 0
+
+
+def test_the_scale_is_compared_with_a_recordings_sensor() -> None:
+    sequence = open_sequence("room:frames=5,width=64,height=48")
+    frames = {frame.color.tobytes(): frame for frame in sequence}
+
+    class Nearsighted:
+        def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float) -> SimpleNamespace:
+            assert focal == sequence.camera.fx
+            return SimpleNamespace(depth=0.8 * frames[image.tobytes()].depth)
+
+    figures = score_scale(Nearsighted(), sequence, count=3)
+    assert figures == {"images": 3, "depth_ratio": pytest.approx(1.25, abs=1e-4), "depth_within_10": 0}
 
 
 def test_a_real_network_is_scored_and_shown_beside_the_paper(images) -> None:

@@ -208,9 +208,9 @@ class Attention:
     @classmethod
     def load(cls, weights: str | Path | None = None) -> Attention:
         """The network of a weights file, joint or pose; the bundled joint network by default."""
-        from networks.joint.checkpoints import read_metadata
+        from networks.pose.predictor import holds_pose_network
 
-        if weights is not None and "network" in read_metadata(weights):
+        if weights is not None and holds_pose_network(weights):
             return cls.of_pose_weights(weights)
         return cls.of_joint_weights(weights)
 

@@ -49,7 +49,8 @@ def load_teacher(path: str | Path, classes: str | None = None) -> Teacher:
     Raises:
         ValueError: the weights are for classes of a set that is not known here (PASCAL VOC's, for example).
     """
-    tensors = checkpoints.read_tensors(path)
+    tensors = checkpoints.named_from(checkpoints.read_tensors(path), "clf_conv.weight")
+    tensors = checkpoints.named_from(tensors, "segm.weight")
     if "clf_conv.weight" in tensors:
         blocks = len({key.split(".")[1] for key in tensors if key.startswith("layer3.")})
         if blocks not in _RESNETS:

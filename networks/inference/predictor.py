@@ -35,6 +35,7 @@ class Predictor:
         label_set: name of the classes, "nyu40" for example.
         num_classes: of the probabilities.
         engine: name of what runs the network.
+        same_for_any_threads: whether the engine returns the same bits for any number of threads.
         network: the module, as loaded.
     """
 
@@ -69,6 +70,8 @@ class Predictor:
         images = None if calibration is None else (self._seen(image) for image in calibration)
         self._run = open_engine(network, engine, threads, images)
         self.engine = self._run.name
+        # PyTorch divides its sums by the number of threads, which changes the last bits; the others do not
+        self.same_for_any_threads = not self.engine.startswith("torch")
 
     @classmethod
     def load(

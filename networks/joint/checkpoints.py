@@ -105,7 +105,7 @@ def read(path: str | Path) -> Weights:
                 header = file.metadata() or {}
         except (SafetensorError, OSError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: not a whole .safetensors file ({_first_line(error)}); copy it again") from error
-        return Weights(_finite(tensors, path), _metadata(header, path))
+        return Weights(_finite(tensors, path), _checked(_metadata(header, path), path))
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -200,7 +200,7 @@ def load(path: str | Path | None = None, num_classes: int | None = None) -> tupl
         tensors = tensors | {key: value[[0, 2, 1]] for key, value in heads.items()}
     fill(module, tensors, path)
     metadata = {"num_classes": found, "tasks": list(module.tasks), "mean": list(MEAN), "std": list(STD)}
-    return module.eval(), metadata | _checked(weights.metadata, path)
+    return module.eval(), metadata | weights.metadata
 
 
 def _checked(metadata: dict[str, Any], path: Path) -> dict[str, Any]:

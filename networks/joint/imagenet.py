@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from networks.joint.checkpoints import read_tensors
+from networks.joint.checkpoints import named_from, read_tensors
 from networks.joint.encoders import LAYERS, MEAN, STD, MobileNetV2
 from networks.joint.resnet import ResNet
+from semslam.atomic import contents
 
 RESNET_PREFIXES = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
 
@@ -47,14 +49,13 @@ def imagenet_from_folded(path: str | Path) -> dict[str, Tensor]:
     from the border that is the same network on an image moved by 31 pixels (1 + 2 + 4 + 8 + 16), so the weights need
     no change for it. Only at the border is there a difference, which fine-tuning absorbs.
     """
-    path = Path(path)
+    data = io.BytesIO(contents(path))
     try:
-        with np.load(path) as file:
+        with np.load(data) as file:
             arrays = {name.split(";")[-1]: torch.from_numpy(file[name].astype(np.float32)) for name in file.files}
-    except (ValueError, OSError, EOFError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path}: not an .npz file of MobileNet-v2 weights ({error})") from error
+    except Exception as error:  # whatever a damaged archive makes NumPy raise
+        problem = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: not an .npz file of MobileNet-v2 weights ({problem}); copy it again") from error
     state: dict[str, Tensor] = {}
 
     def convolution(source: str, conv: str, norm: str) -> None:
@@ -74,6 +75,8 @@ def imagenet_from_folded(path: str | Path) -> dict[str, Tensor]:
             convolution(f"{source}/project", f"{prefix}.2.0", f"{prefix}.2.1")
     except KeyError as error:
         raise ValueError(f"{path}: no array {error} in it; expected folded MobileNet-v2 weights") from error
+    except RuntimeError as error:  # of another number of axes
+        raise ValueError(f"{path}: an array has another shape than MobileNet-v2's; {error}") from error
     _set_identity_expansion(state)
 
     # (255 (s y + m) - 128) / 128 of our normalised y: the slope goes into the weights, the rest into the shift
@@ -85,8 +88,15 @@ def imagenet_from_folded(path: str | Path) -> dict[str, Tensor]:
 
 
 def imagenet_from_torchvision(path: str | Path) -> dict[str, Tensor]:
-    """Encoder state dict from a file of torchvision's `mobilenet_v2` state dict (width 1.0)."""
+    """Encoder state dict from a file of torchvision's `mobilenet_v2` state dict (width 1.0).
+
+    Also of the encoder of Light-Weight RefineNet, whose names are ours, alone or inside another network.
+    """
     source = read_tensors(path)
+    own = named_from(source, "layer1.0.weight")
+    if "layer1.0.weight" in own:
+        return own
+    source = named_from(source, "features.0.0.weight")
     state: dict[str, Tensor] = {}
 
     def copy(theirs_conv: str, theirs_norm: str, ours: str) -> None:
@@ -116,6 +126,11 @@ def load_mobilenet(network: MobileNetV2, state: dict[str, Tensor]) -> None:
     wanted = {key for key in network.state_dict() if key.startswith("layer")}
     if missing := sorted(wanted - state.keys()):
         raise ValueError(f"encoder weights lack {len(missing)} tensors, the first of them {missing[0]}")
+    own = network.state_dict()
+    for key in sorted(wanted):
+        if state[key].shape != own[key].shape:
+            found, expected = tuple(state[key].shape), tuple(own[key].shape)
+            raise ValueError(f"encoder weights have {key} of shape {found}, expected {expected}")
     network.load_state_dict({key: state[key] for key in wanted}, strict=False)
 
 
@@ -152,4 +167,4 @@ def start_mobilenet(network: MobileNetV2, path: str | Path) -> None:
 
 def start_resnet(network: ResNet, path: str | Path) -> None:
     """Give `network`'s encoder the ImageNet weights of a file of torchvision's state dict of that ResNet."""
-    load_resnet(network, read_tensors(path), path)
+    load_resnet(network, named_from(read_tensors(path), "layer1.0.conv1.weight"), path)

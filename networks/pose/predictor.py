@@ -16,6 +16,7 @@ from torch import Tensor
 from networks.joint import checkpoints
 from networks.joint.network import normalised
 from networks.pose.encoding import PoseStatistics, decoded
+from networks.pose.geomapnet import converted, is_geomapnet
 from networks.pose.networks import NETWORKS, PoseModel, open_network
 
 
@@ -48,16 +49,22 @@ class PosePredictor:
 
     @classmethod
     def load(cls, path: str | Path) -> PosePredictor:
-        """The network of a weights file that `semslam train` wrote; the file says which network it is."""
+        """The network of a weights file that `semslam train` or geomapnet's code wrote."""
         path = Path(path)
-        metadata = checkpoints.read_metadata(path)
+        weights = checkpoints.read(path)
+        tensors, metadata = weights.tensors, weights.metadata
+        if is_geomapnet(tensors):
+            tensors, metadata = converted(tensors, path)
         lacking = [key for key in ("network", "encoder", "mean", "std", "input_size") if key not in metadata]
         if lacking:
             raise ValueError(f"{path}: not the weights of a pose network: its description lacks {', '.join(lacking)}")
         if metadata["network"] not in NETWORKS:
             raise ValueError(f"{path}: holds a {metadata['network']!r} network; known are {', '.join(NETWORKS)}")
+        for name, most in (("feature", 65536), ("num_classes", 1000)):
+            if name in metadata and not (isinstance(metadata[name], int) and 0 < metadata[name] <= most):
+                raise ValueError(f"{path}: its {name} is {metadata[name]}; expected a whole number up to {most}")
         network = open_network(metadata["network"], metadata)
-        checkpoints.fill(network, checkpoints.read_tensors(path), path)
+        checkpoints.fill(network, tensors, path)
         return cls(network, metadata)
 
     def __call__(self, image: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
@@ -101,6 +108,13 @@ class PosePredictor:
     def input(self, image: np.ndarray) -> Tensor:
         """The network's input (1, 3, h, w) of an image (H, W, 3) uint8 RGB."""
         return normalised(torch.from_numpy(shrunk(image, self.input_size))[None])
+
+
+def holds_pose_network(path: str | Path) -> bool:
+    """Whether a weights file is a pose network's: one of ours by its description, geomapnet's by its tensors."""
+    if Path(path).suffix == ".safetensors":
+        return "network" in checkpoints.read_metadata(path)
+    return is_geomapnet(checkpoints.read_tensors(path))
 
 
 def shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -39,7 +39,7 @@ class Loop:
     steps: int = 1000  # steps: one for each batch
     hours: float | None = None  # hours: of wall-clock time, after which training and schedule end, if not before
     cpu_hours: float | None = None  # hours: the same in processor time of all threads, for busy machines
-    optimiser: str = "adamw"  # adamw | sgd (momentum 0.9)
+    optimiser: str = "adamw"  # adamw | adam (decay as an L2 penalty) | sgd (momentum 0.9)
     schedule: str = "poly"  # of the learning rates: poly | step (a tenth after each third) | constant
     warmup: int = 0  # steps: over which learning rates rise from 0
     clip: float | None = None  # largest norm of the gradient; null = any

@@ -35,11 +35,16 @@ def adamw(group: Group) -> torch.optim.Optimizer:
     return torch.optim.AdamW([part for part in parts if part["params"]], lr=group.rate)
 
 
+def adam(group: Group) -> torch.optim.Optimizer:
+    """Adam whose weight decay is an L2 penalty, part of the gradient, of every parameter: PoseNet's and MapNet's."""
+    return torch.optim.Adam(group.parameters, lr=group.rate, weight_decay=group.weight_decay)
+
+
 def sgd(group: Group) -> torch.optim.Optimizer:
     return torch.optim.SGD(group.parameters, lr=group.rate, momentum=0.9, weight_decay=group.weight_decay)
 
 
-OPTIMISERS: dict[str, Callable[[Group], torch.optim.Optimizer]] = {"adamw": adamw, "sgd": sgd}
+OPTIMISERS: dict[str, Callable[[Group], torch.optim.Optimizer]] = {"adamw": adamw, "adam": adam, "sgd": sgd}
 
 
 def poly(progress: float) -> float:

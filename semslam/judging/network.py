@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.frame import evenly_spread
 from semslam.labels import label_set, remap_arg_max, remap_labels, remap_probabilities
 from semslam.metrics.depth import FIGURES, KITTI_PROTOCOLS, PROTOCOLS, DepthErrors
 from semslam.metrics.normals import NormalErrors
@@ -23,11 +24,13 @@ from semslam.metrics.segmentation import Calibration, ConfusionMatrix, semanticf
 
 logger = logging.getLogger(__name__)
 
+RECORDING_FRAMES = 40  # of a recording, by which the scale of predicted depth is judged
 LARGEST_RATIO = 3.7  # of true to predicted depth, or the inverse: a unit of 256 in place of 1000 makes 3.9
 
 if TYPE_CHECKING:
     from networks.inference.predictor import Predictor
     from sequences.images.labelled_images import LabelledImage
+    from sequences.sequence import Sequence
 
 
 def score(
@@ -47,9 +50,10 @@ def score(
     around it) and `engine`. Default protocols: one confusion matrix over the set, absent classes skipped, void
     ignored; depth pooled over valid pixels, whole frame, no cap.
 
-    Suffixes: `_absent_as_one` (absent classes count 1), `_arg_max` (the likeliest of 40 classes is mapped to 13),
-    `_semanticfusion` (at 224x224, nearest), `_eigen_crop`, `_cap10` and so on (see `semslam.metrics.depth`),
-    `_mean_of_images`; `iou_40_wall` and so on for each class; `ece_40` is the calibration error.
+    Suffixes: `_absent_as_one` and `_absent_as_zero` (what absent classes count), `_arg_max` (the likeliest of 40
+    classes is mapped to 13), `_semanticfusion` (at 224x224, nearest), `_eigen_crop`, `_cap10` and so on (see
+    `semslam.metrics.depth`), `_mean_of_images`; `iou_40_wall` and so on for each class; `ece_40` is the calibration
+    error.
 
     `depth_ratio` is the median of the images' medians of true / predicted depth, 1 where the scale is right, and
     `depth_within_10` the share of pixels whose depth is within a tenth of the truth.
@@ -106,6 +110,31 @@ def score(
         **_latency(predictor, first, passes),
         "engine": predictor.engine,
     }
+
+
+def score_scale(
+    predictor: Predictor, sequence: Sequence, count: int = RECORDING_FRAMES, report: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """How well the scale of predicted depth fits a recording's sensor: `images, depth_ratio, depth_within_10`.
+
+    Args:
+        sequence: with depth; at most `count` of its frames are used, evenly spread.
+        report: called after each frame.
+    """
+    if not sequence.has_depth:
+        raise ValueError(f"{sequence.name}: has no depth to compare with")
+    scale, used = _DepthScale(), 0
+    for index in evenly_spread(range(len(sequence)), count):
+        frame = sequence[index]
+        if frame.depth is not None:
+            size = (frame.depth.shape[1], frame.depth.shape[0])
+            scale.add(predictor(frame.color, size, frame.camera.fx).depth, frame.depth)
+            used += 1
+        if report is not None:
+            report()
+    if not scale.figures():
+        raise ValueError(f"{sequence.name}: none of its {used} frames looked at has a valid depth")
+    return {"images": used, **scale.figures()}
 
 
 class _LabelScores:
@@ -182,6 +211,7 @@ class _LabelScores:
             found[f"miou_{count}{suffix}"] = _plain(scores.miou)
             found[f"pixel_accuracy_{count}{suffix}"] = _plain(scores.pixel_accuracy)
             found[f"class_accuracy_{count}{suffix}"] = _plain(scores.class_accuracy)
+            found[f"class_accuracy_{count}{suffix}_absent_as_zero"] = _plain(scores.class_accuracy_absent_as_zero)
             if not suffix:
                 found[f"miou_{count}_absent_as_one"] = _plain(scores.miou_absent_as_one)
                 found[f"ece_{count}"] = _plain(self.calibrations[name].scores().ece)

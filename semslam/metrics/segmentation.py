@@ -1,8 +1,10 @@
 """How well classes are told apart: intersection over union, accuracies, and whether probabilities can be believed.
 
 Every figure comes from one confusion matrix over the whole set of images, unlabelled truth left out. Two conventions
-for a class that occurs neither in the truth nor in the prediction are in use, and both are given: it is skipped
-(`miou`), or it counts as a perfect 1 (`miou_absent_as_one`), as light-weight-refinenet does.
+for absent classes are in use, and both are given. Of the IoU, a class that occurs neither in the truth nor in the
+prediction is skipped (`miou`), or counts as a perfect 1 (`miou_absent_as_one`), as light-weight-refinenet does. Of the
+class accuracy, one that the truth lacks is skipped (`class_accuracy`), or counts 0 in the average over all classes
+(`class_accuracy_absent_as_zero`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ class SegmentationScores:
     miou_absent_as_one: float  # mean over all classes, one that occurs in neither counting 1
     pixel_accuracy: float
     class_accuracy: float  # mean over the classes that occur in the truth
+    class_accuracy_absent_as_zero: float  # mean over all classes, one that the truth lacks counting 0
     iou: np.ndarray  # (C,), NaN where the class occurs in neither
     accuracy: np.ndarray  # (C,) recall, NaN where the class does not occur in the truth
     pixels: int  # labelled pixels scored
@@ -70,6 +73,7 @@ class ConfusionMatrix:
             miou_absent_as_one=float(np.where(seen, iou, 1.0).mean()),
             pixel_accuracy=float(pixel_accuracy),
             class_accuracy=float(recall[in_truth > 0].mean()) if seen.any() else float("nan"),
+            class_accuracy_absent_as_zero=float(np.where(in_truth > 0, recall, 0.0).mean()),
             iou=iou,
             accuracy=recall,
             pixels=int(in_truth.sum()),

@@ -114,7 +114,8 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         raise ValueError(f"{run.config.sequence}: no frame was fused, so there is no map; {reason}")
     metrics = run.metrics()
     if run.slam.network is not None:
-        metrics["engine"] = run.slam.network.engine
+        network = run.slam.network
+        metrics |= {"engine": network.engine, "engine_same_for_any_threads": network.same_for_any_threads}
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
     folder = run.folder

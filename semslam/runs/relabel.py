@@ -61,5 +61,6 @@ def relabel(
     slots = SurfelMap.from_state(state, config.slam.map).slots()
     scores = associations.fuse_again(perceive.num_classes, fuse, slots)
     metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
+    metrics["engine_same_for_any_threads"] = network.same_for_any_threads
     changes = {"scores": scores, "run_labelled": np.array(associations.frames, np.int64)}
     return write_derived(source, folder, config, changes, metrics, associations)

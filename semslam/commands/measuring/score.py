@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # what the weights are of -> the parameters that go with it
 JOBS = {
-    "joint weights": ("engine", "classes", "depth_scale", "camera", "first_id"),
+    "joint weights": ("engine", "classes", "depth_scale", "camera", "first_id", "recording"),
     "pose weights": ("labels", "frames", "out"),
 }
 
@@ -23,12 +23,15 @@ JOBS = {
 def score(
     context: typer.Context,
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="Folder of color/, label40/, depth/ and split files, a list file of triples, or NYUv2's .mat; "
             "of pose weights, posed images."
         ),
-    ],
+    ] = None,
+    recording: Annotated[
+        list[str] | None, typer.Option(help="In place of --data: recordings with depth, whose scale is compared.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split of the data; by default val, for poses test.")] = None,
     weights: Weights = None,
     engine: Engine = None,
@@ -49,14 +52,18 @@ def score(
 
     Weights of a pose network are scored on posed images: a recording with poses, DeepLoc, Cambridge, a list of poses.
     """
-    from networks.joint.checkpoints import read_metadata
+    from networks.pose.predictor import holds_pose_network
     from networks.training.data import Source
     from semslam.runs.folder import write_json
 
-    poses = weights is not None and bool(read_metadata(weights).get("network"))
+    poses = weights is not None and holds_pose_network(weights)
     only_job(context, JOBS, "pose weights" if poses else "joint weights")
-    if poses:
-        assert weights is not None
+    if (data is None) == (not recording):
+        raise ValueError("name the images to score with --data, or recordings with --recording")
+    if recording:
+        figures = _score_recordings(recording, weights, engine)
+    elif poses:
+        assert weights is not None and data is not None
         figures = _score_poses(data, split, weights, labels, frames, out)
     else:
         source = Source(str(data), split or "val", classes=classes, depth_scale=depth_scale, first_id=first_id)
@@ -64,6 +71,22 @@ def score(
     if json:
         write_json(json, figures)
         typer.echo(f"figures: {json}")
+
+
+def _score_recordings(recordings: list[str], weights: str | None, engine: str | None) -> dict[str, Any]:
+    """Print for each recording how the scale of predicted depth fits its sensor's."""
+    from networks.inference.predictor import Predictor
+    from semslam.judging.network import score_scale
+    from sequences import open_sequence
+
+    network = Predictor.load(weights, engine=engine)
+    found: dict[str, Any] = {}
+    typer.echo("recording: median of sensor / predicted depth, pixels within 10 %")
+    for name in recordings:
+        scores = score_scale(network, open_sequence(name))
+        found |= {f"{key}_{Path(name).name}": value for key, value in scores.items()}
+        typer.echo(f"{name}: {scores['depth_ratio']:.2f}, {scores['depth_within_10']:.0%} ({scores['images']} frames)")
+    return found
 
 
 def _score_joint(source: Source, weights: str | None, engine: str | None, camera: Path | None) -> dict[str, Any]:
