@@ -5,6 +5,12 @@ A NamedTuple groups the arguments of a loop; Numba takes it apart when the loop 
 
 from __future__ import annotations
 
+import logging
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import numba as nb
@@ -14,10 +20,38 @@ from semslam.camera import Camera
 
 f32 = np.float32
 
+logger = logging.getLogger(__name__)
+
+
+def _is_cacheable() -> bool:
+    """Whether Numba finds a folder for compiled code: beside the source, in the user's cache, or a temporary one."""
+
+    def function() -> None:
+        pass
+
+    with suppress(RuntimeError):
+        nb.njit(cache=True)(function)
+        return True
+    # An installation that may not be written, and a user without a home. What lies in such a cache is run: the folder
+    # must be nobody else's.
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"semslam-numba-{user}"
+    with suppress(RuntimeError, OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if found.st_uid == user and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022:
+            nb.config.CACHE_DIR = str(folder)
+            nb.njit(cache=True)(function)
+            logger.warning("compiled code is kept in %s, as no usual folder for it can be written", folder)
+            return True
+    logger.warning("code is compiled anew in every run, which takes a minute: no folder to keep it in can be written")
+    return False
+
+
 # No fast mathematics, not even fused multiply-add: Numba optimises a function that it has just compiled once and one
 # that comes from its cache twice, so where the optimiser may choose how to round, a first run makes another map than
 # the second.
-SERIAL = {"cache": True, "nogil": True, "error_model": "numpy"}
+SERIAL = {"cache": _is_cacheable(), "nogil": True, "error_model": "numpy"}
 PARALLEL = SERIAL | {"parallel": True}
 
 

@@ -332,3 +332,27 @@ def test_the_lock_of_a_killed_process_is_told_and_taken(tmp_path, caplog):
     assert "process 123456 ended without finishing" in caplog.text
     lock.unlock(tmp_path)
     assert not (tmp_path / ".lock").exists()
+
+
+# a read-only installation
+
+
+@pytest.mark.parametrize("temporary", [True, False])
+def test_where_no_cache_can_be_written_the_code_still_runs_and_it_is_said_once(tmp_path, temporary):
+    code = (
+        "import tempfile, numba as nb, numpy as np, numba.core.caching as caching\n"
+        "ensure = caching._CacheLocator.ensure_cache_path\n"
+        "def read_only(self):\n"
+        f"    if not self.get_cache_path().startswith({str(tmp_path)!r}) or not {temporary}:\n"
+        "        raise OSError('read-only')\n"
+        "    ensure(self)\n"
+        "caching._CacheLocator.ensure_cache_path = read_only\n"
+        "from semslam.engine.chunks import find_block\n"
+        "assert find_block(np.full(8, -1, np.int64), np.int64(5)) >= 0\n"
+        "import semslam.engine.index_map, semslam.tracking.registration_kernels\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    environment["TMPDIR"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert ("is kept in" if temporary else "compiled anew") in done.stderr
