@@ -81,7 +81,7 @@ def test_settings_in_messages_are_shown_as_their_options():
         (["evaluate", "run", "--map", "c"], "name the folder of a run, or one of"),
         (["evaluate", "--map", "a", "--reference", "b", "--truth", "tsdf"], "--truth is for runs, not for --map"),
         (["evaluate", "--map", "a", "--reference", "b", "--with-scale"], "--with-scale is for runs and --trajectory"),
-        (["evaluate", "--trajectory", "a", "--reference", "b", "--sequence", "s"], "--sequence is for --map"),
+        (["evaluate", "--trajectory", "a", "--reference", "b", "--sequence", "s"], "--sequence is for runs and --map"),
         (["evaluate", "--trajectory", "a"], "--trajectory needs --reference FILE"),
         (["score", "--data", "x", "--frames", "1:2"], "--frames is for pose weights, not for joint weights"),
         (["reconstruct", ROOM, "--out", "x", "--corrections", "all"], "--corrections is for --depth predicted"),

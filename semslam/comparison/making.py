@@ -15,6 +15,7 @@ from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder, write_json
 from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.recording import with_absolute_paths
 from semslam.runs.run import Run
 
 MADE_BY = "variant.json"  # in a variant's folder: the weights that it was made with
@@ -79,7 +80,7 @@ def _is_begun(folder: RunFolder, config: RunConfig) -> bool:
     if not folder.exists or _read_json(folder.path / MADE_BY) != {"weights": weights_digest(config.weights)}:
         return False
     try:
-        return folder.load_config() == config
+        return folder.load_config() == with_absolute_paths(config)
     except ValueError:  # written by another version, with other settings
         return False
 

@@ -50,7 +50,7 @@ def evaluate_run(
     """
     folder = RunFolder.open(path)
     config = folder.load_config()
-    sequence = config.open_sequence() if sequence is None else sequence
+    sequence = folder.open_sequence() if sequence is None else sequence
     progress = folder.load_progress()
     cloud, _ = folder.load_cloud()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}

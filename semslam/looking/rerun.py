@@ -51,7 +51,7 @@ def write_rerun(path: str | Path, run: str | Path, viewed: Viewed) -> None:
         recording.save(str(temporary), default_blueprint=_blueprint(blueprints))
         recording.log("/", _annotations(rr, viewed.label_set), static=True)
         _log_map(rr, recording, viewed)
-        _log_frames(rr, recording, config, folder.load_progress())
+        _log_frames(rr, recording, config, folder.open_sequence(), folder.load_progress())
         recording.flush()
         recording.disconnect()
 
@@ -81,8 +81,7 @@ def _log_map(rr: Any, recording: Any, viewed: Viewed) -> None:
         recording.log("path", strip, static=True)
 
 
-def _log_frames(rr: Any, recording: Any, config: RunConfig, progress: Progress) -> None:
-    sequence = config.open_sequence()
+def _log_frames(rr: Any, recording: Any, config: RunConfig, sequence: Any, progress: Progress) -> None:
     perceive = _perception(config, sequence)
     pose_of = progress.posed()
     camera = perceive.camera

@@ -57,7 +57,7 @@ def viewed_run(run: str | Path) -> Viewed:
 def recorded_camera(folder: RunFolder) -> Camera | None:
     """The camera of the run's sequence; None where that is no longer there."""
     try:
-        return folder.load_config().open_sequence().camera
+        return folder.open_sequence().camera
     except (ValueError, OSError):
         return None
 

@@ -15,6 +15,7 @@ from semslam.geometry.tsdf_mesh import labelled
 from semslam.rendering import pictures
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
+from semslam.runs.recording import seen_from, with_absolute_paths
 from semslam.runs.storage.arrays import parts_of
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
@@ -48,6 +49,8 @@ def write_derived(
     if associations is not None:
         folder.save_associations(associations)
     state = source.load_state() | changes
+    if "run_recording" in state:
+        state["run_recording"] = seen_from(state["run_recording"], config, folder.final)
     folder.save_state(parts_of({k: v for k, v in state.items() if not k.startswith(NOT_KEPT)}), config)
     if source.trajectory.is_file():
         shutil.copyfile(source.trajectory, folder.trajectory)
@@ -69,4 +72,5 @@ def write_derived(
 def with_labels(config: RunConfig, weights: str | None, classes: str, engine: str | None) -> RunConfig:
     """The settings of a run like this one whose labels a network predicts."""
     perception = replace(config.slam.perception, labels="predicted", classes=classes)
-    return replace(config, weights=weights, engine=engine, slam=replace(config.slam, perception=perception))
+    config = replace(config, weights=weights, engine=engine, slam=replace(config.slam, perception=perception))
+    return with_absolute_paths(config)

@@ -23,6 +23,7 @@ from semslam.engine.surfels import StatePart, SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.runs.config import RunConfig, load
 from semslam.runs.progress import Progress
+from semslam.runs.recording import found_again, with_absolute_paths
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.runs.storage.checkpoint import Checkpoint
 from semslam.runs.storage.lock import lock, unlock
@@ -90,6 +91,11 @@ class RunFolder:
         return RunFolder(self.path / REPLACEMENT)
 
     @property
+    def final(self) -> Path:
+        """Where the run will be when it is whole."""
+        return self.path.parent if self.path.name == REPLACEMENT else self.path
+
+    @property
     def exists(self) -> bool:
         """Whether there is a run, finished or not."""
         return self.state.is_file() or self.checkpoint.exists
@@ -99,7 +105,7 @@ class RunFolder:
         if not self.exists:
             return f"a {self.map.name} that is not of a run" if self.map.is_file() else ""
         try:
-            same = self.load_config() == settings
+            same = with_absolute_paths(self.load_config()) == settings
         except (ValueError, OSError):  # of another version
             same = False
         if not same:
@@ -154,10 +160,10 @@ class RunFolder:
 
     def published(self) -> RunFolder:
         """The folder that a run made in its `replacement` has replaced; this folder itself for all other runs."""
-        if self.path.name != REPLACEMENT:
+        folder = RunFolder(self.final)
+        if folder == self:
             unlock(self.path)
             return self
-        folder = RunFolder(self.path.parent)
         self.path.rename(folder.path / REPLACED_BY)  # from here on the new run is the one that counts
         folder._finish_replacing()
         unlock(folder.path)
@@ -182,6 +188,17 @@ class RunFolder:
         if "run_config" not in saved:  # of an earlier version, which kept them in a file of their own
             return load(self.config, logging.DEBUG)
         return configs.from_dict(configs.parsed_yaml(str(saved["run_config"])), RunConfig, str(self.path))
+
+    def load_recording(self) -> np.ndarray | None:
+        """What was kept to recognise the recording; None for a run of an earlier version."""
+        return self._newest_scalars("run_recording").get("run_recording")
+
+    def open_sequence(self, moved_to: str | None = None) -> Any:
+        """The recording that the run was made of; `moved_to`: where it is now.
+
+        FileNotFoundError where it is not found, ValueError where another one is in its place.
+        """
+        return found_again(self.load_config(), self.load_recording(), self.final, moved_to)
 
     def save_state(self, parts: Iterable[StatePart], config: RunConfig) -> None:
         """Save the lossless state with the settings that it was made with, in one step."""

@@ -26,6 +26,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.poses import pose_source
+from semslam.runs.recording import with_absolute_paths
 from semslam.runs.run import Run
 from semslam.slam import Slam
 from semslam.tracking.tracker import Tracker
@@ -51,6 +52,7 @@ def prepare(
     the state is saved again, 0 = never.
     """
     sequence = config.open_sequence()
+    config = with_absolute_paths(config)
     config = replace(config, poses=config.poses or ("dataset" if sequence.has_poses else "tracked"))
     _check(config, sequence)
     folder = RunFolder.create(out)

@@ -11,7 +11,7 @@ import numpy as np
 from semslam.engine.fusion import Fusion
 from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import SurfelMap
-from semslam.perception import Network, Perception
+from semslam.perception import Perception
 from semslam.runs import networks
 from semslam.runs.derived import derived_folder, with_labels, write_derived
 from semslam.runs.folder import RunFolder
@@ -24,7 +24,7 @@ def relabel(
     weights: str | None = None,
     classes: str = "nyu13",
     engine: str | None = None,
-    network: Network | None = None,
+    moved_to: str | None = None,
     overwrite: bool = False,
     report: Callable[[int], None] = lambda total: None,
 ) -> RunFolder:
@@ -32,8 +32,8 @@ def relabel(
     a full run with these weights.
 
     Whatever the run's own labels came from: truth, another network, or nowhere. Where its depth was predicted, depth
-    and so the surfels stay those of the old network. network: in place of the one that `weights` names. overwrite:
-    replace a run that `out` holds. report: called with the number of frames after each one.
+    and so the surfels stay those of the old network. moved_to: where the recording is now. overwrite: replace a run
+    that `out` holds. report: called with the number of frames after each one.
     """
     source = RunFolder.open(run)
     config = with_labels(source.load_config(), weights, classes, engine)
@@ -45,8 +45,8 @@ def relabel(
             f"make the run again, or relabel the run that this one was refined from"
         )
     folder = derived_folder(source, Path(out), overwrite)
-    sequence = config.open_sequence()
-    network = network or networks.predictor(classes, weights, engine)
+    sequence = source.open_sequence(moved_to)
+    network = networks.predictor(classes, weights, engine)
     perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
     weights_of_pixels = Fusion(perceive.camera, config.slam.fusion).weights
     labels = label_fusion(config.slam.labels)

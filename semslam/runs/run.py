@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -18,6 +20,7 @@ from semslam.frame import Frame, Step
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder, versions
 from semslam.runs.progress import Progress
+from semslam.runs.recording import is_the_one, remembered, with_absolute_paths
 from semslam.runs.storage.arrays import parts_of
 from semslam.slam import Slam
 
@@ -126,6 +129,10 @@ class Run:
             state |= {f"associations_{key}": value for key, value in self.slam.associations.state().items()}
         self._checkpoint.save(self.slam.surfels, state)
 
+    @cached_property
+    def _recording(self) -> np.ndarray:
+        return remembered(self.sequence, self.config, self.folder.final)
+
     def metrics(self) -> dict[str, Any]:
         """Counts, timings and versions, under the names of DESIGN.md."""
         progress, surfels = self.progress, self.slam.surfels
@@ -159,10 +166,12 @@ class Run:
         state = {f"{name}_{key}": value for name, stage in stages.items() for key, value in stage.state().items()}
         if self.slam.associations is not None:
             state["run_events"] = np.array(len(self.slam.associations.events))
-        return state | self.progress.state()
+        return state | self.progress.state() | {"run_recording": self._recording}
 
     def _restore(self) -> None:
-        if self.folder.load_config() != self.config:
+        saved = with_absolute_paths(self.folder.load_config())
+        moved = saved != self.config and is_the_one(self.folder.load_recording(), self.sequence)
+        if (replace(saved, sequence=self.config.sequence) if moved else saved) != self.config:
             raise ValueError(
                 f"{self.folder.config}: this run was made with other settings; resume it with the same, or use "
                 f"another --out"

@@ -17,6 +17,7 @@ def relabel(
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
     out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN-relabelled by default.")] = None,
     engine: Engine = None,
+    sequence: Annotated[str | None, typer.Option(help="Where the recording is now, if it was moved.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
     """Fuse another network's labels into the surfels of a run, without running SLAM again."""
@@ -29,6 +30,7 @@ def relabel(
             weights=weights,
             classes=classes,
             engine=engine,
+            moved_to=sequence,
             overwrite=overwrite,
             report=lambda _: advance(),
         )

@@ -11,7 +11,7 @@ from semslam.commands.app import Json, app, only_job
 
 # what is evaluated -> the parameters that go with it
 JOBS = {
-    "runs": ("truth", "with_scale"),
+    "runs": ("truth", "with_scale", "sequence"),
     "--map": ("map", "reference", "sequence"),
     "--trajectory": ("trajectory", "reference", "with_scale", "pose_rate", "pose_indices"),
 }
@@ -28,7 +28,10 @@ def evaluate(
     map: Annotated[Path | None, typer.Option(help="Mesh or cloud of another system, instead of a run.")] = None,
     trajectory: Annotated[Path | None, typer.Option(help="Trajectory of another system, instead of a run.")] = None,
     reference: Annotated[Path | None, typer.Option(help="What --map or --trajectory is compared with.")] = None,
-    sequence: Annotated[str | None, typer.Option(help="With --map: count only what its views could see.")] = None,
+    sequence: Annotated[
+        str | None,
+        typer.Option(help="Where a run's recording is now; with --map: count what its views saw."),
+    ] = None,
     with_scale: Annotated[
         bool, typer.Option("--with-scale", help="Align trajectories by Sim(3): monocular systems.")
     ] = False,
@@ -50,7 +53,7 @@ def evaluate(
         raise ValueError("name the folder of a run, or one of --map and --trajectory with --reference")
     only_job(context, JOBS, jobs[0])
     if runs:
-        figures = _evaluated(runs, truth, with_scale)
+        figures = _evaluated(runs, truth, with_scale, sequence)
     elif reference is None:
         raise ValueError(f"{jobs[0]} needs --reference FILE, what it is compared with")
     elif trajectory:
@@ -70,7 +73,7 @@ def evaluate(
         typer.echo(f"figures: {json}")
 
 
-def _evaluated(runs: list[Path], truth: str, with_scale: bool) -> dict[str, Any]:
+def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | None) -> dict[str, Any]:
     """Evaluate runs, write figures and plots into their folders; the figures of the one, or of all together."""
     from semslam.judging.figures import table
     from semslam.judging.plots import plot_errors, plot_trajectory
@@ -79,8 +82,9 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool) -> dict[str, Any]
 
     evaluations = {}
     for run in runs:
-        evaluations[str(run)] = evaluation = evaluate_run(run, truth, with_scale=with_scale)
         folder = RunFolder.open(run)
+        sequence = folder.open_sequence(moved_to)
+        evaluations[str(run)] = evaluation = evaluate_run(run, truth, sequence, with_scale=with_scale)
         metrics = folder.load_metrics()
         if "frames" not in metrics:
             typer.echo(f"{run}: an unfinished run; the figures are of the part that is done", err=True)

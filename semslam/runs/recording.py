@@ -1,0 +1,112 @@
+"""The recording that a run was made of: found again where it was, or beside the run, and recognised."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semslam.runs.config import RunConfig
+
+PATHS = ("sequence", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
+# what a recording is recognised by, in words
+FEATURES = {
+    "frames": "the number of frames",
+    "camera": "the camera",
+    "names": "the names of images",
+    "times": "the times of frames",
+    "first": "the first frame",
+    "last": "the last frame",
+}
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The settings with every path that exists made absolute: they hold wherever they are read."""
+    values = {name: getattr(config, name) for name in PATHS}
+    existing = {name: value for name, value in values.items() if value and Path(value).exists()}
+    return replace(config, **{name: os.path.abspath(value) for name, value in existing.items()})
+
+
+def fingerprint(sequence: Any) -> dict[str, Any]:
+    """What a recording is recognised by, as FEATURES says; numbers that JSON keeps."""
+    camera, last = sequence.camera, len(sequence) - 1
+    names = "\n".join(sequence.name_of(i) for i in range(len(sequence)))
+    return {
+        "frames": len(sequence),
+        "camera": [camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy],
+        "names": zlib.crc32(names.encode(errors="surrogateescape")),
+        "times": zlib.crc32(np.asarray(sequence.timestamps, np.float64).tobytes()),
+        "first": _digest(sequence, 0),
+        "last": _digest(sequence, last),
+    }
+
+
+def remembered(sequence: Any, config: RunConfig, folder: Path) -> np.ndarray:
+    """What a run in a folder keeps to find its recording again, and to recognise it; for its state."""
+    return seen_from(np.array(json.dumps({"fingerprint": fingerprint(sequence)})), config, folder)
+
+
+def seen_from(kept: np.ndarray, config: RunConfig, folder: Path) -> np.ndarray:
+    """The same for a run in another folder."""
+    relative = os.path.relpath(config.sequence, folder) if Path(config.sequence).exists() else ""
+    return np.array(json.dumps(json.loads(str(kept)) | {"relative": relative}))
+
+
+def found_again(config: RunConfig, kept: np.ndarray | None, folder: Path, moved_to: str | None = None) -> Any:
+    """The open sequence of a run; ValueError where it is another one, FileNotFoundError where there is none.
+
+    kept: what `remembered` gave; None for a run of an earlier version. moved_to: where the recording is now.
+    """
+    about = {} if kept is None else json.loads(str(kept))
+    places = [moved_to] if moved_to else list(_places(config.sequence, about.get("relative", ""), folder))
+    other: ValueError | None = None
+    for place in places:
+        sequence = replace(config, sequence=place).open_sequence()
+        if "fingerprint" not in about or (difference := _difference(about["fingerprint"], sequence)) is None:
+            return sequence
+        other = other or ValueError(
+            f"{place}: is not the recording that {folder} was made of, {difference}; name that one with --sequence"
+        )
+    raise other or FileNotFoundError(
+        f"{config.sequence}: the recording of {folder} is no longer there; name its place with --sequence"
+    )
+
+
+def _places(path: str, relative: str, folder: Path) -> Iterator[str]:
+    """Where a recording may be: where it was, where it lay as seen from the run, and next to the run."""
+    if Path(path).exists() or not os.path.isabs(path):
+        yield path
+    name = Path(path).name
+    beside = [os.path.abspath(folder / relative)] if relative else []
+    for place in dict.fromkeys([*beside, os.path.abspath(folder.parent / name)]):
+        if os.path.exists(place) and place not in (os.path.abspath(path), os.path.abspath(folder)):
+            yield place
+
+
+def is_the_one(kept: np.ndarray | None, sequence: Any) -> bool:
+    """Whether a sequence is the recording that `remembered` kept something of."""
+    return kept is not None and _difference(json.loads(str(kept))["fingerprint"], sequence) is None
+
+
+def _difference(kept: dict[str, Any], sequence: Any) -> str | None:
+    """In which feature a sequence differs from the recording that was kept, in words."""
+    here = fingerprint(sequence)
+    for feature, words in FEATURES.items():
+        if here[feature] != kept[feature]:
+            values = f" ({here[feature]}, was {kept[feature]})" if feature in ("frames", "camera") else ""
+            return f"{words} differs{values}" if feature != "names" else f"{words} differ"
+    return None
+
+
+def _digest(sequence: Any, index: int) -> int:
+    """Of a frame's colours; depth may be read in other units, or with another camera."""
+    frame = sequence.readable(index)
+    if frame is None:
+        return 0
+    return zlib.crc32(np.ascontiguousarray(frame.color).tobytes())

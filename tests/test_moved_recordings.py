@@ -1,0 +1,111 @@
+"""A run finds its recording again, and takes no other for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_reconstruct import refused, semslam
+
+from semslam.runs.folder import RunFolder
+from sequences import open_sequence
+from sequences.recordings.folder import write_folder
+
+ROOM = "room:frames=6,width=96,height=72"
+OPTIONS = ["--labels", "none", "--no-mesh"]
+
+
+@pytest.fixture
+def recorded(tmp_path) -> Path:
+    """The room as a folder in a project, beside a run of it."""
+    project = tmp_path / "project"
+    folder = write_folder(open_sequence(ROOM), project / "data" / "room")
+    assert semslam("reconstruct", folder, "--out", project / "runs" / "room", *OPTIONS) == 0
+    return project
+
+
+def test_paths_hold_wherever_they_are_read(recorded, monkeypatch, tmp_path):
+    monkeypatch.chdir(recorded / "data")
+    out = recorded / "runs" / "typed"
+    assert semslam("reconstruct", "room", "--out", out, *OPTIONS, "--set", "kind=folder") == 0
+    assert RunFolder.open(out).load_config().sequence == str(recorded / "data" / "room")
+    monkeypatch.chdir(tmp_path)
+    assert len(RunFolder.open(out).open_sequence()) == 6
+    assert semslam("reconstruct", recorded / "data" / "room", "--out", out, *OPTIONS, "--set", "kind=folder") == 0
+
+
+def test_a_project_that_moves_as_a_whole_needs_no_help(recorded, tmp_path):
+    moved = recorded.rename(tmp_path / "moved")
+    assert RunFolder.open(moved / "runs" / "room").open_sequence().name == "room"
+    assert semslam("evaluate", moved / "runs" / "room") == 0
+
+
+def test_a_recording_that_moved_alone_is_named(recorded, tmp_path, capsys):
+    run = recorded / "runs" / "room"
+    elsewhere = (recorded / "data" / "room").rename(tmp_path / "elsewhere")
+    line = refused(capsys, "evaluate", run)
+    assert "no longer there" in line and "--sequence" in line and str(recorded / "data" / "room") in line
+    assert semslam("evaluate", run, "--sequence", elsewhere) == 0
+
+
+def test_a_recording_beside_the_run_is_found(recorded):
+    shutil.move(recorded / "data" / "room", recorded / "runs" / "room2")
+    run = (recorded / "runs" / "room").rename(recorded / "runs" / "map")
+    (recorded / "runs" / "room2").rename(recorded / "runs" / "room")
+    assert len(RunFolder.open(run).open_sequence()) == 6
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("frames=5,width=96,height=72", "the number of frames differs (5, was 6)"),
+        ("frames=6,width=112,height=84", "the camera differs"),
+        ("frames=6,width=96,height=72,seed=3,noise=kinect", "the first frame differs"),
+    ],
+)
+def test_another_recording_in_its_place_is_recognised(recorded, capsys, spoil, said):
+    place = recorded / "data" / "room"
+    shutil.rmtree(place)
+    write_folder(open_sequence(f"room:{spoil}"), place)
+    line = refused(capsys, "evaluate", recorded / "runs" / "room")
+    assert "is not the recording that" in line and said in line and str(place) in line
+
+
+def test_other_images_under_the_same_names_are_recognised(recorded, capsys):
+    first = sorted((recorded / "data" / "room" / "color").iterdir())
+    other = first[3].read_bytes()
+    first[0].write_bytes(other)
+    assert "the first frame differs" in refused(capsys, "evaluate", recorded / "runs" / "room")
+
+
+def test_a_run_goes_on_with_its_recording_in_another_place_and_not_with_another_one(recorded, tmp_path, capsys):
+    whole = (recorded / "runs" / "room" / "map.ply").read_bytes()
+    elsewhere = (recorded / "data" / "room").rename(tmp_path / "elsewhere")
+    run = recorded / "runs" / "room"
+    shutil.rmtree(run)
+    from semslam.runs.config import settings_of
+    from semslam.runs.reconstruct import prepare
+
+    begun = prepare(settings_of(None, {"sequence": str(elsewhere), "slam.perception.labels": "none"}), run)
+    for _ in zip(range(3), begun):
+        pass
+    begun.save()
+    other = write_folder(open_sequence("room:frames=6,width=96,height=72"), tmp_path / "other")
+    os.remove(sorted((other / "depth").iterdir())[2])
+    color = sorted((other / "color").iterdir())
+    color[-1].write_bytes(color[1].read_bytes())
+    line = refused(capsys, "reconstruct", other, "--out", run, *OPTIONS, "--resume")
+    assert "other settings" in line or "not" in line
+    again = elsewhere.rename(tmp_path / "again")
+    assert semslam("reconstruct", again, "--out", run, *OPTIONS, "--resume") == 0
+    assert (run / "map.ply").read_bytes() == whole
+
+
+def test_a_run_of_the_built_in_room_needs_no_path(tmp_path):
+    assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *OPTIONS) == 0
+    moved = (tmp_path / "a").rename(tmp_path / "b")
+    sequence = RunFolder.open(moved).open_sequence()
+    np.testing.assert_array_equal(sequence[0].color, open_sequence(ROOM)[0].color)
