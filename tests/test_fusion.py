@@ -214,13 +214,35 @@ def test_near_surfaces_get_every_second_pixel_far_ones_every_pixel(frames):
 
 
 def test_cleaning_counts_frames_whatever_their_indices(frames):
+    config = FusionConfig(patience=3, clean_every=4)
     maps = []
     for step in (1, 5):
-        surfels, fusion = SurfelMap(0), Fusion(frames[0].camera, FusionConfig(patience=1000))
+        surfels, fusion, removed = SurfelMap(0), Fusion(frames[0].camera, config), 0
         for k, frame in enumerate(frames):
-            fusion.fuse(surfels, fusion.prepare(observe(frame)), frame.T_world_camera, k * step)
-        maps.append(len(surfels.cloud()))
-    assert maps[0] == maps[1]
+            # every fourth frame stands alone: it sees the wall 10 cm nearer, which no other confirms
+            observation = observe(frame) if k % 4 else replace(observe(frame), depth=observe(frame).depth - 0.1)
+            removed += fusion.fuse(surfels, fusion.prepare(observation), frame.T_world_camera, k * step).removed
+        maps.append((len(surfels.cloud()), removed))
+    assert maps[0] == maps[1] and removed > 100
+
+
+def test_what_was_not_confirmed_for_a_while_is_removed_and_not_before(frames):
+    config = FusionConfig(patience=6, clean_every=1, carve=0.0)
+    surfels, fusion = SurfelMap(0), Fusion(frames[0].camera, config)
+    counts = []
+    for k in range(9):
+        observation = flat(2.05 if k == 0 else 2.0, frames[0])
+        fusion.fuse(surfels, fusion.prepare(observation), np.eye(4), 100 * k)
+        counts.append(surfels.living())
+    assert counts[1:8] == [2 * counts[0]] * 6 + counts[:1]
+
+
+def test_what_was_in_view_stays_known_when_the_map_is_looked_at_from_elsewhere(frames):
+    surfels, fusion = fused(frames[:3])
+    visible = fusion.visible.copy()
+    away = frames[2].T_world_camera @ poses.exp([0, 0, 0, 0, 2.0, 0])
+    fusion.predict(surfels, away)
+    np.testing.assert_array_equal(fusion.visible, visible)
 
 
 def test_one_broken_pixel_spoils_no_other(frames):

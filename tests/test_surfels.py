@@ -57,6 +57,13 @@ def test_a_full_map_says_so_once_and_keeps_what_it_has(caplog):
     assert set(map(tuple, before)) <= set(map(tuple, surfels.position[surfels.slots(), :3]))
 
 
+def test_a_map_of_too_many_cubes_names_that_bound(caplog):
+    surfels = SurfelMap(0, MapConfig(max_surfels=100_000))
+    far_apart = np.arange(5000, dtype=np.float32)[:, None] * np.ones(3, np.float32)
+    assert len(surfels.insert(far_apart)) == surfels.n_chunks == 4096
+    assert "4096 surfels lie in 4096 cubes of 0.25 m" in caplog.text and "100000" not in caplog.text
+
+
 def test_a_saved_map_continues_as_the_original():
     a = filled(3000)
     b = SurfelMap.from_state(a.state())

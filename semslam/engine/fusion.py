@@ -17,6 +17,7 @@ from semslam.frame import Observation, View
 from semslam.stage import Stage
 
 f32 = np.float32
+NEVER = np.iinfo(np.int32).min  # before the first frame
 MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that they are kept by
 
 
@@ -35,8 +36,8 @@ class FusionConfig:
     coarsest: float = 0.006  # metres: where a pixel and a half is less, every second pixel of a chessboard is enough
     max_confidence: float = 100.0  # confidence beyond which the mean forgets: scenes change
     stable: float = 5.0  # confidence from which a surfel is kept without being confirmed
-    patience: int = 20  # frames: how long after its last merge, in view or not, an unstable surfel is kept
-    clean_every: int = 10  # frames: from one removal of surfels to the next; 0 = never
+    patience: int = 20  # frames: how many, fused after its last merge, in view or not, an unstable surfel is kept
+    clean_every: int = 10  # frames: fused from one removal of surfels to the next; 0 = never
     carve: float = 1.0  # confidence that a surfel in front of a measurement loses in each frame
     view_points: int = 20_000  # points: of the map in a predicted view, about, evenly spread over the image
 
@@ -78,7 +79,9 @@ class Fusion(Stage):
         height, width = camera.shape
         if width > 65535 or height > 32767:
             raise ValueError(f"images are {width}x{height}; the map takes at most 65535x32767, resize them with width")
-        self._fused = 0  # frames, which is what cleaning goes by: indices have gaps where frames are held out
+        # Cleaning counts the frames that were fused: indices have gaps where frames are skipped or held out.
+        self._fused = 0
+        self._recent: list[int] = []  # indices of the last of them, one more than `patience`
         self._pinhole = Pinhole.of(camera)
         self._noise = Noise.of(self.config.noise, self.config.noise_quadratic)
         self._depth = np.zeros((height, width), f32)
@@ -137,13 +140,13 @@ class Fusion(Stage):
         merged = int(self._merged_counts[: len(chunks)].sum())
         kernels.mark_new(self._index, measured, self._pinhole, rules, self._new, self._new_counts)
         added = self._append(surfels, measured, pose, rules, now)
-        self.visible = self._see(surfels, pose, rules.far)
+        self.visible = self._see(surfels, pose, rules.far).copy()
         self._fused += 1
+        self._recent = [*self._recent, now][-c.patience - 1 :]
         if c.clean_every and self._fused % c.clean_every == 0:
-            kernels.mark_removals(
-                self.visible, surfels.arrays(), pose, self._pinhole, depth, rules, np.int32(now), self._index
-            )
-            self._to_compact = self.visible.copy()
+            stale = np.int32(min(self._recent) if len(self._recent) > c.patience else NEVER)
+            kernels.mark_removals(self.visible, surfels.arrays(), pose, self._pinhole, depth, rules, stale, self._index)
+            self._to_compact = self.visible
         return FusionCounts(merged, added, removed, len(self.visible))
 
     def predict(self, surfels: SurfelMap, T_world_camera: np.ndarray) -> View:
@@ -169,7 +172,11 @@ class Fusion(Stage):
 
     def state(self) -> dict[str, np.ndarray]:
         """What must be kept, beside the map, to go on exactly as if there had been no break."""
-        state = {"index": self._index, "fused": np.array(self._fused)}
+        state = {
+            "index": self._index,
+            "fused": np.array(self._fused),
+            "recent": np.array(self._recent, np.int64),
+        }
         if self._index_pose is not None:
             state["index_pose"] = self._index_pose
         if self._to_compact is not None:
@@ -184,6 +191,7 @@ class Fusion(Stage):
             )
         self._index[:] = state["index"]
         self._fused = int(state.get("fused", self._fused))
+        self._recent = state.get("recent", np.zeros(0, np.int64)).tolist()
         self._index_pose = state.get("index_pose")
         self._to_compact = state.get("to_bury")
 
@@ -212,7 +220,6 @@ class Fusion(Stage):
             max_confidence=f32(c.max_confidence),
             carve=f32(c.carve),
             stable=f32(c.stable),
-            patience=np.int32(c.patience),
         )
 
     def _append(

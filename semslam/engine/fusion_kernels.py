@@ -47,7 +47,6 @@ class Rules(NamedTuple):
     max_confidence: np.float32
     carve: np.float32
     stable: np.float32
-    patience: np.int32  # frames
 
 
 class Traces(NamedTuple):
@@ -318,18 +317,18 @@ def write_new(new, surfels, pose, camera, measured, rules, now, traces):
 
 
 @nb.njit(**PARALLEL)
-def mark_removals(chunks, surfels, pose, camera, depth, rules, now, index):
+def mark_removals(chunks, surfels, pose, camera, depth, rules, stale, index):
     """Kill surfels in view that are unstable and no longer confirmed, or doubles of a better one in their pixel.
 
-    Unstable: confidence below `stable`, the surface is measured where it stands, yet it was not merged for more than
-    `patience` frames. Double: the same normal, within the gate in depth and half a radius sideways of the pixel's
+    Unstable: confidence below `stable`, the surface is measured where it stands, yet it was last merged before
+    frame `stale`. Double: the same normal, within the gate in depth and half a radius sideways of the pixel's
     front surfel; of the two the less confident goes, on a tie the one behind. The mark goes into the colour's spare
     channel, which nobody reads here, so that the result does not depend on the order; `compact_chunks` removes what is
     marked.
     """
     counts, position, normal, color, seen, _ = surfels
     R, t = pose
-    near, far, cos_gate, stable, patience = rules.near, rules.far, rules.cos_gate, rules.stable, rules.patience
+    near, far, cos_gate, stable = rules.near, rules.far, rules.cos_gate, rules.stable
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         first = np.int64(chunks[c]) * CHUNK
@@ -349,7 +348,7 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, now, index):
                 continue
             room = gate_of(z_c, rules)
             d = depth[v, u]
-            if d > f32(0) and abs(d - z_c) < f32(2) * room and normal[i, 3] < stable and now - seen[i, 1] > patience:
+            if d > f32(0) and abs(d - z_c) < f32(2) * room and normal[i, 3] < stable and seen[i, 1] < stale:
                 color[i, 3] = MARKED
                 continue
             key = index[v * camera.width + u]

@@ -136,11 +136,15 @@ class SurfelMap:
             self.rejected += len(points) - done
             if not self.full:
                 self.full = True
+                reached = f"{len(self)} surfels, max_surfels"
+                if done < n:
+                    reached = f"{self.n_chunks} chunks of {CHUNK}, as many as max_surfels allows; {len(self)} surfels"
+                    reached += f" lie in {self._n_blocks} cubes of {self.config.block:g} m, most of them almost empty"
                 logger.warning(
-                    "the map is full: %d surfels; what is there goes on being refined, new surfaces are not added; "
-                    "raise --max-surfels to map more",
-                    self.config.max_surfels,
-                )
+                    "the map is full: %s; what is there goes on being refined, new surfaces are not added; "
+                    "raise --max-surfels%s to map more",
+                    reached, " or map.block" if done < n else "",
+                )  # fmt: skip
         return out[:done]
 
     def compact(self, chunks: np.ndarray) -> None:
