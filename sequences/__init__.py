@@ -24,6 +24,7 @@ from sequences.recordings.datasets import (
     scannet_folder,
     scannet_sens,
     scenenet,
+    tum_rgb,
 )
 from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner
 from sequences.recordings.sensor import read_camera_file
@@ -56,6 +57,7 @@ READERS: dict[str, Reader] = {
     "room": Reader(room.open_room, room.fits, room.LAYOUT),
     "eth3d": Reader(eth3d.open_eth3d, eth3d.fits, eth3d.LAYOUT),  # before tum, as which it is laid out
     "tum": Reader(tum.open_tum, tum.fits, tum.LAYOUT),
+    "tum-rgb": Reader(tum_rgb.open_tum_rgb, tum_rgb.fits, tum_rgb.LAYOUT),
     "7scenes": Reader(seven_scenes.open_seven_scenes, seven_scenes.fits, seven_scenes.LAYOUT),
     "icl-nuim": Reader(icl_nuim.open_icl_nuim, icl_nuim.fits, icl_nuim.LAYOUT),
     "associations": Reader(tum.open_associations, tum.fits_associations, tum.ASSOCIATIONS_LAYOUT),

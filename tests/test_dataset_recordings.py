@@ -430,3 +430,36 @@ def test_eth3d_has_a_calibration_of_its_own(frames, tmp_path):
     put(tmp_path / "calibration.txt", f"{camera.fx} {camera.fy} {camera.cx} {camera.cy}")
     assert open_sequence(tmp_path).camera == camera
     assert_like_the_room(open_sequence(tmp_path), frames, color=0.01, poses=False)
+
+
+def test_tums_layout_with_colour_alone(frames, tmp_path):
+    path = tmp_path / "rgbd_dataset_freiburg3_room"
+    for i, frame in enumerate(frames):
+        put(path / "rgb" / f"{i}.png", encoded(".png", frame.color))
+    put(path / "rgb.txt", "# colour\n" + "".join(f"{10 + i / 30:.6f} rgb/{i}.png\n" for i in range(4)))
+    put(path / "groundtruth.txt", "".join(f"{9.9 + i / 100:.4f} {i / 100:.3f} 0 0 0 0 0 1\n" for i in range(50)))
+    sequence = open_sequence(path)
+    assert not sequence.has_depth and sequence.camera.fx == pytest.approx(535.4 * 96 / 640)
+    assert_like_the_room(sequence, frames, depth=0, poses=False)
+    np.testing.assert_allclose(sequence[3].T_world_camera[:3, 3], [0.2, 0, 0], atol=1e-4)
+
+
+def test_open3ds_recorder_writes_no_trajectory(frames, tmp_path):
+    for i, frame in enumerate(frames):
+        put(tmp_path / "color" / f"{i:05d}.jpg", encoded(".jpg", frame.color))
+        put(tmp_path / "depth" / f"{i:05d}.png", encoded(".png", millimetres(frame.depth)))
+    camera = frames[0].camera
+    values = {"width": camera.width, "height": camera.height, "intrinsic_matrix": camera.K.T.ravel().tolist()}
+    put(tmp_path / "intrinsic.json", json.dumps(values | {"color_format": "MJPG", "serial_number_": "000"}))
+    sequence = open_sequence(tmp_path)
+    assert sequence.camera == camera and not sequence.has_poses
+    assert_like_the_room(sequence, frames, poses=False)
+
+
+def test_a_runs_folder_is_no_folder_of_photographs(frames, tmp_path):
+    for name in ("preview.png", "trajectory.png"):
+        put(tmp_path / name, encoded(".png", frames[0].color))
+    for name in ("map.ply", "metrics.json", "config.yaml"):
+        put(tmp_path / name, "x")
+    with pytest.raises(ValueError, match="fits no known kind"):
+        open_sequence(tmp_path)

@@ -1,4 +1,4 @@
-"""The folder that Open3D's reconstruction system reads: color/, depth/, a .log trajectory."""
+"""The folder that Open3D's recorders write and its reconstruction system reads: color/, depth/, a .log trajectory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from sequences.recordings.folder import images_by_name
 from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
 from sequences.sequence import ImageSequence
 
-LAYOUT = "color/, depth/, trajectory.log, camera_intrinsic.json (optional)"
+LAYOUT = "color/, depth/, and trajectory.log or camera_intrinsic.json, or both"
 FPS = 30.0
 PRIMESENSE = Camera(640, 480, 525.0, 525.0, 319.5, 239.5)  # Open3D's default
 COLOR_FOLDERS = ("color", "rgb", "image")
+INTRINSICS = ("camera_intrinsic.json", "intrinsic.json", "camera.json")
 
 
 def fits(path: Path) -> bool:
-    return (path / "depth").is_dir() and not (path / "camera.yaml").exists() and _log(path) is not None
+    if not (path / "depth").is_dir() or (path / "camera.yaml").exists():
+        return False
+    recorded = any((path / name).is_file() for name in INTRINSICS) and any((path / c).is_dir() for c in COLOR_FOLDERS)
+    return recorded or _log(path) is not None
 
 
 def open_open3d(
@@ -88,7 +92,7 @@ def _log(path: Path) -> Path | None:
 
 def _camera(path: Path) -> tuple[Camera, bool]:
     """The camera of Open3D's JSON, whose 3x3 matrix is written column by column, and whether there is one."""
-    for name in ("camera_intrinsic.json", "intrinsic.json", "camera.json"):
+    for name in INTRINSICS:
         if (path / name).is_file():
             try:
                 values = json.loads(text_of(path / name))

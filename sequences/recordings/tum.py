@@ -62,8 +62,8 @@ def open_tum(
     image.
     """
     path = Path(path)
-    color_times, color = _listed(path / "rgb.txt")
-    depth_times, depth = _listed(path / "depth.txt")
+    color_times, color = images_listed(path / "rgb.txt")
+    depth_times, depth = images_listed(path / "depth.txt")
     of_color, of_depth = associate(color_times, depth_times, max_difference)
     if len(of_color) == 0:
         raise ValueError(
@@ -160,15 +160,21 @@ def opened(path: Path, listed: Listed, sensor: Sensor, hints: PoseHints) -> Imag
     )
 
 
+def camera_of_name(path: Path) -> Camera | None:
+    """TUM's camera where a folder's name says which it is: freiburg1..3 or fr1..3."""
+    match = re.search(r"(?:freiburg|fr)([123])(?!\d)", path.resolve().name)
+    return CAMERAS[match[1]] if match else None
+
+
 def _sensor(path: Path, camera: Camera | None, depth_scale: float | None, unregistered: DepthCamera | None) -> Sensor:
     """What is said of the sensor, completed by what TUM's recordings have; that is told."""
     assumed = []
     if camera is None:
-        match = re.search(r"(?:freiburg|fr)([123])(?!\d)", path.resolve().name)
-        camera = CAMERAS[match[1]] if match else ROS_DEFAULT
+        named = camera_of_name(path)
+        camera = named or ROS_DEFAULT
         assumed.append(
-            f"{path}: by its name this is TUM's freiburg{match[1]} camera"
-            if match
+            f"{path}: by its name this is a freiburg camera of TUM, fx {named.fx:g}"
+            if named
             else f"{path}: the name has no freiburg1..3; taking ROS' default camera (525 525 319.5 239.5)"
         )
     if depth_scale is None:
@@ -210,7 +216,7 @@ def _word_lines(path: Path) -> list[tuple[int, list[str]]]:
     return [(number, words) for number, words in lines if words]
 
 
-def _listed(path: Path) -> tuple[np.ndarray, list[Path]]:
+def images_listed(path: Path) -> tuple[np.ndarray, list[Path]]:
     """Times (N,) in seconds, increasing, and the files of a list of `timestamp file` lines."""
     entries: dict[float, Path] = {}
     for number, words in _word_lines(path):

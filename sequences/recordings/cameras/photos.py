@@ -12,18 +12,19 @@ from semslam.camera import Camera
 from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import exif_focal, given_camera
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
-from sequences.recordings.folder import images_by_name
+from sequences.recordings.folder import IMAGE_SUFFIXES, images_by_name
 
-LAYOUT = "NAME.jpg or NAME.png, nothing else; camera.yaml, EXIF's focal length or --fov DEGREES"
+LAYOUT = "NAME.jpg or NAME.png and little else; camera.yaml, EXIF's focal length or --fov DEGREES"
 FPS = 30.0
 FEWEST = 2
 
 
 def fits(path: Path) -> bool:
-    if not path.is_dir() or ((path / "camera.yaml").is_file() and (path / "color").is_dir()):
+    if not path.is_dir() or (path / "color").is_dir():
         return False
-    suffixes = (".jpg", ".jpeg", ".png")
-    return sum(file.suffix.lower() in suffixes for file in path.iterdir()) >= FEWEST
+    files = [file for file in path.iterdir() if not file.name.startswith(".")]
+    photos = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+    return photos >= FEWEST and 2 * photos > len(files)  # a run's folder holds some pictures among other things
 
 
 def open_photos(path: str | Path, *, camera: Camera | None = None, fov: float | None = None) -> DecodedSequence:

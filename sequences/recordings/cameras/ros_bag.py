@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,14 +65,13 @@ def open_ros_bag(
     path = Path(path)
     with opened(path) as bag:
         topics = _chosen(bag, path, color_topic, depth_topic, pose_topic)
-        tree = _transforms(bag)
         color_info, color_frame = _camera(bag, topics.color)
         depth_info, depth_frame = (None, "") if topics.depth is None else _camera(bag, topics.depth)
         units = depth_scale or _depth_units(bag) or 1000.0
-        truth, body = _poses(bag, topics.pose)
-        T_color_depth = None if topics.depth is None else _extrinsics(bag, tree, topics, color_frame, depth_frame)
-    color = Topic(path, topics.color)
-    depth = None if topics.depth is None else Topic(path, topics.depth)
+        index = _indexed(bag, topics)
+        T_color_depth = None if topics.depth is None else _extrinsics(bag, index.tree, topics, color_frame, depth_frame)
+    color = Topic(path, topics.color, index.messages[topics.color])
+    depth = None if topics.depth is None else Topic(path, topics.depth, index.messages[topics.depth])
     first = ros.color_image(color.message(0), f"{path}: {topics.color}")
     color_camera = camera or color_info
     if color_camera is None:
@@ -89,7 +88,7 @@ def open_ros_bag(
         times = color.timestamps[of_color]
         if len(of_color) < 0.9 * min(len(color.timestamps), len(depth.timestamps)):
             notes = (f"{path}: {len(of_color)} of {len(color.timestamps)} colour images have depth at their time",)
-    found = _camera_poses((truth, body, f"{path}: {topics.pose}"), tree, color_frame, times)
+    found = _camera_poses(index, f"{path}: {topics.pose}", color_frame, times)
     return DecodedSequence(
         name=path.stem,
         rig=rig,
@@ -140,21 +139,20 @@ def opened(path: Path) -> Iterator[Any]:
 class Topic:
     """The messages of one topic by number; increasing order is fast. Safe for threads."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, entries: list[tuple[int, float]]) -> None:
+        """entries: when each message was recorded (ns), and its header's stamp (s)."""
         self.path, self.name = path, name
         self._lock = threading.Lock()
         self._context = opened(path)
         self._bag = self._context.__enter__()
         self._connections = [c for c in self._bag.connections if c.topic == name]
-        entries = [(t, ros.header_stamp(data, self._bag.is2)) for _, t, data in self._messages(0)]
         if not entries:
             raise ValueError(f"{path}: {name} holds no messages")
         self._recorded = np.array([t for t, _ in entries], np.int64)  # nanoseconds
         stamps = np.array([stamp for _, stamp in entries])
         # Stamps of the sensor are better than times of arrival, unless they were never set.
-        self.timestamps = (
-            stamps if np.all(np.diff(stamps) > 0) and stamps[0] > 0 else _increasing(self._recorded * 1e-9)
-        )
+        sound = stamps[0] > 0 and np.all(np.diff(stamps) > 0)
+        self.timestamps = stamps if sound else _increasing(self._recorded * 1e-9)
         self._stream: Iterator = iter(())
         self._next = len(entries)
 
@@ -191,11 +189,36 @@ def _first(bag: Any, topic: str) -> Any:
     return None
 
 
-def _all(bag: Any, topics: list[str]) -> Iterator[tuple[str, Any]]:
-    connections = [c for c in bag.connections if c.topic in topics]
-    if connections:
-        for connection, _, data in bag.messages(connections=connections):
-            yield connection.topic, bag.deserialize(data, connection.msgtype)
+class Index(NamedTuple):
+    """What one pass over a bag finds."""
+
+    messages: dict[str, list[tuple[int, float]]]  # of the image topics: time of recording (ns), stamp (s)
+    tree: ros.Transforms
+    odometry: Trajectory | None
+    body: str  # the frame whose poses odometry holds, '' where it does not say
+
+
+def _indexed(bag: Any, topics: Topics) -> Index:
+    """Read the bag once: when images come, and what moves. Images are not decoded."""
+    tree, found, body = ros.Transforms(), {}, ""
+    messages: dict[str, list[tuple[int, float]]] = {name: [] for name in (topics.color, topics.depth) if name}
+    wanted = {*messages, *_of_type(bag, TF_TYPE), *([topics.pose] if topics.pose else [])}
+    for connection, time, data in bag.messages(connections=[c for c in bag.connections if c.topic in wanted]):
+        if connection.topic in messages:
+            messages[connection.topic].append((time, ros.header_stamp(data, bag.is2)))
+            continue
+        message = bag.deserialize(data, connection.msgtype)
+        if connection.msgtype == TF_TYPE:
+            tree.add(message.transforms, fixed="static" in connection.topic)
+            continue
+        body = getattr(message, "child_frame_id", "").lstrip("/")
+        pose = message.pose.pose if hasattr(message.pose, "pose") else message.pose
+        T = ros.transform_of(pose.position, pose.orientation)
+        if T is not None:
+            found[ros.stamp_of(message.header)] = T
+    times = sorted(found)
+    odometry = Trajectory(np.array(times), np.stack([found[t] for t in times])) if times else None
+    return Index(messages, tree, odometry, body)
 
 
 def _of_type(bag: Any, *kinds: str) -> list[str]:
@@ -239,13 +262,6 @@ def _camera(bag: Any, topic: str) -> tuple[Camera | None, str]:
     chosen = max(near, key=len)
     message = _first(bag, chosen)
     return ros.camera_of_info(message, chosen), frame or message.header.frame_id.lstrip("/")
-
-
-def _transforms(bag: Any) -> ros.Transforms:
-    tree = ros.Transforms()
-    for topic, message in _all(bag, _of_type(bag, TF_TYPE)):
-        tree.add(message.transforms, fixed="static" in topic)
-    return tree
 
 
 def _depth_units(bag: Any) -> float | None:
@@ -315,30 +331,12 @@ def _paired(path: Path, topics: Topics, color: np.ndarray, depth: np.ndarray) ->
     return of_color, of_depth
 
 
-def _poses(bag: Any, topic: str | None) -> tuple[Trajectory | None, str]:
-    """The trajectory of an odometry or pose topic, and the frame whose poses they are ('' where it does not say)."""
-    if topic is None:
-        return None, ""
-    found: dict[float, np.ndarray] = {}
-    body = ""
-    for _, message in _all(bag, [topic]):
-        body = getattr(message, "child_frame_id", "").lstrip("/")
-        pose = message.pose.pose if hasattr(message.pose, "pose") else message.pose
-        T = ros.transform_of(pose.position, pose.orientation)
-        if T is not None:
-            found[ros.stamp_of(message.header)] = T
-    times = sorted(found)
-    return (Trajectory(np.array(times), np.stack([found[t] for t in times])), body) if times else (None, body)
-
-
-def _camera_poses(
-    odometry: tuple[Trajectory | None, str, str], tree: ros.Transforms, camera_frame: str, times: np.ndarray
-) -> FramePoses:
+def _camera_poses(index: Index, source: str, camera_frame: str, times: np.ndarray) -> FramePoses:
     """T_world_camera at each time, from odometry or else from tf; none at all where neither moves the camera.
 
-    odometry: the trajectory, the frame whose poses it holds, and what it came from.
+    source: what odometry came from, for people.
     """
-    truth, body, source = odometry
+    truth, body, tree = index.odometry, index.body, index.tree
     if truth is not None:
         notes: tuple[str, ...] = ()
         T_body_camera = tree.at(body, camera_frame) if body and camera_frame else None
