@@ -160,8 +160,8 @@ def forge_zip(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
         case _:
             damage = ANY_FILE[rng.integers(len(ANY_FILE))]
             members[name] = damage(members[name], next(iter(members.values())), rng)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    buffer, packing = io.BytesIO(), zipfile.ZIP_DEFLATED if rng.random() < 0.1 else zipfile.ZIP_STORED
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", packing) as archive:
         warnings.simplefilter("ignore")
         for key, value in members.items():
             archive.writestr(key, value)

@@ -271,7 +271,13 @@ def _load_run(path: Path) -> object:
     from semslam.runs.folder import RunFolder
 
     folder = RunFolder(path.parent)
-    return folder.load_associations() if path.name == "associations.npz" else folder.load_cloud()
+    if path.name == "map.npz":
+        return folder.load_cloud(), folder.load_progress()
+    associations = folder.load_associations(folder.load_state())
+    if associations is None:
+        raise ValueError(f"{path}: not there")
+    slots = folder.load_map().slots()
+    return associations.fuse_again(13, lambda *_: None, slots)
 
 
 def _load_recording(path: Path) -> object:

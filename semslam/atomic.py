@@ -42,19 +42,27 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def contents(path: str | Path, largest: int = 1 << 30) -> bytes:
-    """The bytes of a regular file of at most `largest` bytes.
+def regular_size(path: str | Path) -> int:
+    """The bytes of a regular file; FileNotFoundError where there is nothing, ValueError where it is no file.
 
-    Pipes and devices are refused before they are opened: reading one could wait, or go on, for ever. Raises
-    FileNotFoundError where there is nothing, other OSErrors where it cannot be read, ValueError for what is no file or
-    too large for one; each names the path.
+    Pipes and devices must not be opened: reading one could wait, or go on, for ever.
     """
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or a device"
         raise ValueError(f"{path}: is a {kind}, expected a file")
-    if found.st_size > largest:
-        raise ValueError(f"{path}: has {found.st_size / 1e6:.0f} MB, expected at most {largest / 1e6:.0f} MB")
+    return found.st_size
+
+
+def contents(path: str | Path, largest: int = 1 << 30) -> bytes:
+    """The content of a regular file of at most `largest` bytes.
+
+    Raises FileNotFoundError where there is nothing, other OSErrors where it cannot be read, ValueError for what is no
+    file or too large for one; each names the path.
+    """
+    size = regular_size(path)
+    if size > largest:
+        raise ValueError(f"{path}: has {size / 1e6:.0f} MB, expected at most {largest / 1e6:.0f} MB")
     return Path(path).read_bytes()
 
 

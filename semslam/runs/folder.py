@@ -24,7 +24,7 @@ from semslam.labels import LABEL_SETS, LabelSet
 from semslam.runs.config import RunConfig, load
 from semslam.runs.progress import Progress
 from semslam.runs.recording import found_again, with_absolute_paths
-from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
+from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays
 from semslam.runs.storage.checkpoint import Checkpoint
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.upgrade import upgraded
@@ -210,7 +210,8 @@ class RunFolder:
     def load_state(self) -> dict[str, np.ndarray]:
         """What `save_state`, or a checkpoint after it, saved; ValueError where a file is not whole."""
         state = self.checkpoint.load() if self._checkpoint_is_newer() else load_arrays(self.state)
-        return upgraded(state, self.load_config().slam.perception)
+        with naming(self.state):
+            return upgraded(state, self.load_config().slam.perception)
 
     def _checkpoint_is_newer(self) -> bool:
         if not self.checkpoint.exists:
@@ -223,7 +224,15 @@ class RunFolder:
 
     def load_progress(self) -> Progress:
         """What the run has done."""
-        return Progress.from_state(self.load_state())
+        state = self.load_state()
+        with naming(self.state):
+            return Progress.from_state(state)
+
+    def load_map(self, state: dict[str, np.ndarray] | None = None) -> SurfelMap:
+        """The map of the run, or of a `load_state`; ValueError where its arrays do not fit together."""
+        state, config = self.load_state() if state is None else state, self.load_config().slam.map
+        with naming(self.state):
+            return SurfelMap.from_state(state, config)
 
     def save_associations(self, associations: Associations) -> None:
         save_arrays(self.associations, parts_of(associations.state()))
@@ -231,14 +240,16 @@ class RunFolder:
     def load_associations(self, state: dict[str, np.ndarray]) -> Associations | None:
         """Those of the run with this state, as many events as it counts; None where they were not kept."""
         saved = {k.removeprefix("associations_"): v for k, v in state.items() if k.startswith("associations_")}
-        if "run_events" not in state or not (saved or self.associations.is_file()):
+        if "run_events" not in state or not (saved or self.associations.exists()):
             return None
-        return Associations.from_state(saved or load_arrays(self.associations), int(state["run_events"]))
+        saved = saved or load_arrays(self.associations)
+        with naming(self.associations):
+            return Associations.from_state(saved, int(state["run_events"]))
 
     def load_cloud(self) -> tuple[SurfelCloud, LabelSet]:
         """The map as plain arrays with all class probabilities, and the classes it tells apart."""
         config = self.load_config()
-        surfels = SurfelMap.from_state(self.load_state(), config.slam.map)
+        surfels = self.load_map()
         labels = LABEL_SETS[config.slam.perception.classes]
         fusion = label_fusion(config.slam.labels)
         return surfels.cloud(fusion.probabilities(surfels) if surfels.num_classes else None), labels

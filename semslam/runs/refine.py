@@ -10,7 +10,6 @@ import numpy as np
 
 from semslam.engine.label_fusion import LOGARITHM, label_fusion
 from semslam.engine.surfel_crf import CrfConfig, refined_probabilities
-from semslam.engine.surfels import SurfelMap
 from semslam.runs.derived import derived_folder, write_derived
 from semslam.runs.folder import RunFolder
 
@@ -24,7 +23,7 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
     folder = derived_folder(source, Path(out), overwrite)
     crf = crf or CrfConfig()
     config = source.load_config()
-    surfels = SurfelMap.from_state(source.load_state(), config.slam.map)
+    surfels = source.load_map()
     if surfels.num_classes == 0:
         raise ValueError(f"{run}: its map has no classes; give it some first: `semslam relabel {run}`")
     fusion = label_fusion(config.slam.labels)

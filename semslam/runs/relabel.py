@@ -58,7 +58,7 @@ def relabel(
             labels.fuse(surfels, chunks, pixels, probabilities, weights_of_pixels, frame)
         report(frames)
 
-    slots = SurfelMap.from_state(state, config.slam.map).slots()
+    slots = source.load_map(state).slots()
     scores = associations.fuse_again(perceive.num_classes, fuse, slots)
     metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
     metrics["engine_same_for_any_threads"] = network.same_for_any_threads

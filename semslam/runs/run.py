@@ -15,13 +15,12 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.engine.associations import Associations
-from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Step
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder, versions
 from semslam.runs.progress import Progress
 from semslam.runs.recording import is_the_one, remembered, with_absolute_paths
-from semslam.runs.storage.arrays import parts_of
+from semslam.runs.storage.arrays import naming, parts_of
 from semslam.slam import Slam
 
 logger = logging.getLogger(__name__)
@@ -177,10 +176,11 @@ class Run:
                 f"another --out"
             )
         state = self.folder.load_state()
-        self.slam.surfels = SurfelMap.from_state(state, self.config.slam.map)
-        for name, stage in self.slam.stages.items():
-            stage.restore({k.removeprefix(f"{name}_"): v for k, v in state.items() if k.startswith(f"{name}_")})
-        self.progress = Progress.from_state(state)
+        self.slam.surfels = self.folder.load_map(state)
+        with naming(self.folder.state):
+            for name, stage in self.slam.stages.items():
+                stage.restore({k.removeprefix(f"{name}_"): v for k, v in state.items() if k.startswith(f"{name}_")})
+            self.progress = Progress.from_state(state)
         self.slam.stepped = self.progress.stepped
         if (associations := self.folder.load_associations(state)) is not None:
             self.slam.remember(associations)

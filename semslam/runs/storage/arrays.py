@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.atomic import regular_size, replacing
 from semslam.engine.surfels import StatePart
 
 
@@ -39,14 +40,37 @@ def save_arrays(path: Path, parts: Iterable[StatePart], before: Callable[[], Non
 
 def load_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of a file, or those of them that are named; ValueError where the file is damaged."""
-    try:
+    regular_size(path)
+    with naming(path):
+        with zipfile.ZipFile(path) as file:
+            for member in file.infolist():
+                _check_claim(file, member)
         with np.load(path, allow_pickle=False) as arrays:
             wanted = arrays.files if names is None else [name for name in names if name in arrays.files]
             return {name: arrays[name] for name in wanted}
-    except FileNotFoundError:
+
+
+def _check_claim(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raise ValueError where an array claims more than its file holds: NumPy would first make room for it."""
+    with file.open(member) as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        if member.compress_type != zipfile.ZIP_STORED or stream.tell() + math.prod(shape) * dtype.itemsize > (
+            member.file_size
+        ):
+            raise ValueError(f"{member.filename} claims to be {dtype} {shape}")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raise ValueError, which names the file, where what was read from it does not make sense."""
+    try:
+        yield
+    except MemoryError:
         raise
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for a damaged file
-        raise ValueError(f"{path}: damaged ({error}); run `semslam reconstruct` again") from None
+    except Exception as error:  # zipfile, zlib, NumPy and what reads the arrays raise a dozen kinds
+        reason = " ".join(str(error).split()).removeprefix(f"{path}: ") or type(error).__name__
+        raise ValueError(f"{path}: damaged ({reason}); run `semslam reconstruct` again") from error
 
 
 def _bytes_of(block: np.ndarray) -> memoryview:
