@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from semslam.frame import Tracking
@@ -27,6 +30,27 @@ class Stage:
 
     def world_moved(self, correction: Correction) -> None:
         """The map was deformed by a closed loop: whatever is kept in world coordinates moves along."""
+
+
+def check_state(state: Mapping[str, np.ndarray], layout: Mapping[str, tuple[Any, tuple[int | str, ...]]]) -> None:
+    """Raise ValueError unless a saved state has the arrays of a layout: name -> (dtype, shape).
+
+    A size that is a name must be the same wherever it stands. Compiled loops do not check bounds: arrays that do not
+    fit together would end the process instead of raising an error.
+    """
+    sizes: dict[str, int] = {}
+    for name, (dtype, shape) in layout.items():
+        if name not in state:
+            raise ValueError(f"the saved state lacks the array {name}")
+        array = state[name]
+        for size, length in zip(shape, array.shape):
+            if isinstance(size, str):
+                sizes.setdefault(size, length)
+        expected = tuple(sizes.get(size, -1) if isinstance(size, str) else size for size in shape)
+        if array.dtype != dtype or array.shape != expected:
+            raise ValueError(
+                f"the saved array {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {expected}"
+            )
 
 
 def stage_of(part: object) -> Stage:

@@ -220,3 +220,28 @@ def test_scores_follow_their_surfels_through_any_history():
     assert len(slots) > 3000
     back = Associations.from_state(record.state())
     np.testing.assert_array_equal(back.fuse_again(2, again, slots), surfels.scores[slots])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda s: s.pop("data"),
+        lambda s: s.update(ends=s["ends"][:-1]),
+        lambda s: s.update(ends=s["ends"] + 1000),
+        lambda s: s.update(every=np.array(0)),
+    ],
+)
+def test_damaged_associations_are_refused(damage):
+    associations = Associations(every=1)
+    associations.moved(np.arange(5), np.arange(5)[::-1])
+    state = associations.state()
+    damage(state)
+    with pytest.raises(ValueError, match="the saved"):
+        Associations.from_state(state)
+
+
+def test_associations_that_were_cut_or_name_negative_slots_are_refused():
+    with pytest.raises(ValueError, match="damaged"):
+        unpack(pack(np.arange(100, dtype=np.int32))[:-5])
+    with pytest.raises(ValueError, match="below 0"):
+        unpack(pack(np.array([3, -1], np.int32)))

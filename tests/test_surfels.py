@@ -137,3 +137,21 @@ def test_too_many_surfels_for_the_capacity_is_one_clear_error():
             *(getattr(a, n)[a.slots()] for n in ("position", "normal", "color", "seen", "scores")),
             config=MapConfig(max_surfels=100),
         )
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda s: s.pop("normal"), "lacks the array normal"),
+        (lambda s: s.update(seen=s["seen"].astype(np.int64)), "seen is int64"),
+        (lambda s: s.update(color=s["color"][:-1]), "color is uint16"),
+        (lambda s: s.update(counts=s["counts"] + 1), "counts .* surfels and holds"),
+        (lambda s: s.update(counts=s["counts"] - 2000), "counts .* surfels and holds"),
+        (lambda s: s.update(open_chunks=s["open_chunks"] + 10**6), "chunks that it does not have"),
+    ],
+)
+def test_a_damaged_state_is_refused_before_compiled_loops_see_it(damage, found):
+    state = filled(500).state()
+    damage(state)
+    with pytest.raises(ValueError, match=found):
+        SurfelMap.from_state(state)

@@ -22,8 +22,16 @@ from semslam.compiled import SERIAL
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SurfelMap
+from semslam.stage import check_state
 
 SEEN, REMOVED, MOVED = 0, 1, 2
+STATE = {  # the arrays of a saved record
+    "every": (np.int64, ()),
+    "kinds": (np.uint8, ("events",)),
+    "frames": (np.int32, ("events",)),
+    "ends": (np.int64, ("parts",)),
+    "data": (np.uint8, ("bytes",)),
+}
 Packed = tuple[bytes, bytes]
 Fuse = Callable[[SurfelMap, np.ndarray, np.ndarray, int], None]  # map, chunks, pixels a slot, frame
 
@@ -77,8 +85,14 @@ def pack(values: np.ndarray) -> bytes:
 
 
 def unpack(packed: bytes) -> np.ndarray:
-    """The int32 values of `pack`."""
-    return np.cumsum(np.frombuffer(zlib.decompress(packed), np.int32), dtype=np.int32)
+    """The int32 values of `pack`, none of which is negative; ValueError where they are damaged."""
+    try:
+        values = np.cumsum(np.frombuffer(zlib.decompress(packed), np.int32), dtype=np.int32)
+    except zlib.error as error:
+        raise ValueError(f"the saved associations are damaged ({error})") from None
+    if values.min(initial=0) < 0:
+        raise ValueError("the saved associations are damaged: they name slots or pixels below 0")
+    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +157,8 @@ class Associations:
         pixels = np.zeros(0, np.int32)
         for event in self.events:
             first, second = map(unpack, event.packed())
+            if event.kind != REMOVED and len(first) != len(second):
+                raise ValueError("the saved associations are damaged: an event lacks slots or pixels")
             known = [len(pixels) - 1, int(first.max(initial=0))]
             n_chunks = max(known + [int(second.max(initial=0))] * (event.kind == MOVED)) // CHUNK + 1
             if n_chunks * CHUNK > len(pixels):
@@ -178,7 +194,14 @@ class Associations:
 
     @staticmethod
     def from_state(state: dict[str, np.ndarray], events: int | None = None) -> Associations:
-        """Take up a `state`, or its first `events`: a run may have gone on after the map beside it was saved."""
+        """Take up a `state`, or its first `events`: a run may have gone on after the map beside it was saved.
+
+        ValueError where its arrays are missing or do not fit together.
+        """
+        check_state(state, STATE)
+        places = np.concatenate([[0], state["ends"], [len(state["data"])]])
+        if len(state["ends"]) != 2 * len(state["kinds"]) or np.any(np.diff(places) < 0) or state["every"] < 1:
+            raise ValueError("the saved associations do not fit together")
         associations = Associations(int(state["every"]))
         data, ends = state["data"].tobytes(), [0, *state["ends"].tolist()]
         parts = [data[a:b] for a, b in pairwise(ends)]

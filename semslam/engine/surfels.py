@@ -12,9 +12,22 @@ import numpy as np
 
 from semslam.cloud import SurfelCloud
 from semslam.engine.chunks import CHUNK, MARKED, Surfels, Table, allocate, compact_chunks, find_block, reopen_chunks
+from semslam.stage import check_state
 
 logger = logging.getLogger(__name__)
 SURFEL_ARRAYS = ("position", "normal", "color", "seen", "scores")
+STATE = {  # the arrays of a saved map
+    "position": (np.float32, ("surfels", 4)),
+    "normal": (np.float32, ("surfels", 4)),
+    "color": (np.uint16, ("surfels", 4)),
+    "seen": (np.int32, ("surfels", 2)),
+    "scores": (np.float32, ("surfels", "classes")),
+    "counts": (np.int32, ("chunks",)),
+    "origins": (np.float32, ("chunks", 3)),
+    "block_keys": (np.int64, ("blocks",)),
+    "open_chunks": (np.int32, ("blocks",)),
+    "turned_away": (np.int64, ()),
+}
 
 
 @dataclass(frozen=True)
@@ -198,7 +211,13 @@ class SurfelMap:
 
     @staticmethod
     def from_state(state: dict[str, np.ndarray], config: MapConfig | None = None) -> SurfelMap:
-        """The map whose `state` this is."""
+        """The map whose `state` this is; ValueError where its arrays are missing or do not fit together."""
+        check_state(state, STATE)
+        counts, open_chunks = state["counts"], state["open_chunks"]
+        if np.any((counts < 0) | (counts > CHUNK)) or counts.sum() != len(state["position"]):
+            raise ValueError(f"the saved map counts {counts.sum()} surfels and holds {len(state['position'])}")
+        if np.any((open_chunks < -1) | (open_chunks >= len(counts))):
+            raise ValueError(f"the saved map names chunks that it does not have; it has {len(counts)}")
         surfels = SurfelMap(state["scores"].shape[1], config)
         n_chunks = len(state["counts"])
         surfels._grow_chunks(n_chunks)
