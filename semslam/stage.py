@@ -10,6 +10,8 @@ import numpy as np
 from semslam.frame import Tracking
 from semslam.trajectory import Correction
 
+Layout = Mapping[str, tuple[Any, tuple[int | str, ...]]]  # name of an array -> its dtype and shape
+
 
 class Stage:
     """A part of the system that lives through all frames. This base keeps nothing and ignores what it is told.
@@ -32,8 +34,8 @@ class Stage:
         """The map was deformed by a closed loop: whatever is kept in world coordinates moves along."""
 
 
-def check_state(state: Mapping[str, np.ndarray], layout: Mapping[str, tuple[Any, tuple[int | str, ...]]]) -> None:
-    """Raise ValueError unless a saved state has the arrays of a layout: name -> (dtype, shape).
+def check_state(state: Mapping[str, np.ndarray], layout: Layout) -> None:
+    """Raise ValueError unless a saved state has the arrays of a layout.
 
     A size that is a name must be the same wherever it stands. Compiled loops do not check bounds: arrays that do not
     fit together would end the process instead of raising an error.

@@ -22,10 +22,10 @@ from semslam.compiled import SERIAL
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SurfelMap
-from semslam.stage import check_state
+from semslam.stage import Layout, check_state
 
 SEEN, REMOVED, MOVED = 0, 1, 2
-STATE = {  # the arrays of a saved record
+STATE: Layout = {  # the arrays of a saved record
     "every": (np.int64, ()),
     "kinds": (np.uint8, ("events",)),
     "frames": (np.int32, ("events",)),

@@ -12,11 +12,11 @@ import numpy as np
 
 from semslam.cloud import SurfelCloud
 from semslam.engine.chunks import CHUNK, MARKED, Surfels, Table, allocate, compact_chunks, find_block, reopen_chunks
-from semslam.stage import check_state
+from semslam.stage import Layout, check_state
 
 logger = logging.getLogger(__name__)
 SURFEL_ARRAYS = ("position", "normal", "color", "seen", "scores")
-STATE = {  # the arrays of a saved map
+STATE: Layout = {  # the arrays of a saved map
     "position": (np.float32, ("surfels", 4)),
     "normal": (np.float32, ("surfels", 4)),
     "color": (np.uint16, ("surfels", 4)),
