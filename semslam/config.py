@@ -10,6 +10,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -245,12 +246,24 @@ def _made(values: Any, kind: type[T], where: Where) -> T:
     checked = _checked(values, kind, where, defaults)
     if missing := [name for name, default in defaults.items() if default is dataclasses.MISSING and name not in values]:
         raise ValueError(f"{where}: lacks {', '.join(missing)}, which has no default")
-    return kind(**checked)
+    with _located(where):
+        return kind(**checked)
+
+
+@contextmanager
+def _located(where: Where) -> Iterator[None]:
+    """Raise what a dataclass says of its values together with the place that they came from."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where.file}: {error}" if where.file else str(error)) from None
 
 
 def _updated(config: T, values: Any, where: Where) -> T:
     defaults = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
-    return dataclasses.replace(config, **_checked(values, type(config), where, defaults))  # type: ignore[type-var]
+    checked = _checked(values, type(config), where, defaults)
+    with _located(where):
+        return dataclasses.replace(config, **checked)  # type: ignore[type-var]
 
 
 def _checked(values: Any, kind: type, where: Where, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -157,8 +157,6 @@ class Associations:
         pixels = np.zeros(0, np.int32)
         for event in self.events:
             first, second = map(unpack, event.packed())
-            if event.kind != REMOVED and len(first) != len(second):
-                raise ValueError("the saved associations are damaged: an event lacks slots or pixels")
             known = [len(pixels) - 1, int(first.max(initial=0))]
             n_chunks = max(known + [int(second.max(initial=0))] * (event.kind == MOVED)) // CHUNK + 1
             if n_chunks * CHUNK > len(pixels):
@@ -209,4 +207,8 @@ class Associations:
             associations.events.append(Event(kind, frame, (parts[2 * k], parts[2 * k + 1])))
         if events is not None:
             del associations.events[events:]
+        for event in associations.events:
+            first, second = map(unpack, event.packed())
+            if event.kind != REMOVED and len(first) != len(second):
+                raise ValueError("the saved associations are damaged: an event lacks slots or pixels")
         return associations

@@ -187,7 +187,8 @@ class RunFolder:
         saved = self._newest_scalars("run_config")
         if "run_config" not in saved:  # of an earlier version, which kept them in a file of their own
             return load(self.config, logging.DEBUG)
-        return configs.from_dict(configs.parsed_yaml(str(saved["run_config"])), RunConfig, str(self.path))
+        with naming(self.state):
+            return configs.from_dict(configs.parsed_yaml(str(saved["run_config"])), RunConfig, str(self.path))
 
     def load_recording(self) -> np.ndarray | None:
         """What was kept to recognise the recording; None for a run of an earlier version."""
