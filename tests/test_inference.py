@@ -362,5 +362,5 @@ def test_what_8_bits_take_from_depth_is_given_back_at_calibration(monkeypatch, t
     plain = [exact(image)[1].copy() for image in images]
     quantised = open_engine(module, "onnxruntime-int8", calibration=images[:4])
     errors = [quantised(image)[1] - depth for image, depth in zip(images, plain, strict=True)]
-    assert abs(np.median(errors[:4])) < 1e-4
-    assert abs(np.median(errors[4:])) < 0.02  # other images share the shift
+    assert abs(np.mean(errors[:4])) < 1e-4
+    assert abs(np.mean(errors[4:])) < 0.02  # other images share the shift

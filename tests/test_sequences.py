@@ -578,6 +578,62 @@ def test_nyu_raw_depth_lands_under_its_colour(shared_data, tmp_path):
     assert agreement[0] > 1.1 * max(agreement[-24], agreement[24])
 
 
+def _as_the_toolbox_projects_depth(raw: np.ndarray) -> np.ndarray:
+    """project_depth_map.m, step by step in NumPy, pixels counted as MATLAB does."""
+    fx_d, fy_d, cx_d, cy_d = 582.62448167737955, 582.69103270988637, 313.04475870804731, 238.44389626620386
+    k1, k2, p1, p2, k3 = -0.099897236553084481, 0.39065324602765344, 1.9290592870229277e-3, -1.9422022475975055e-3, -0.51031725053400578  # fmt: skip  # noqa: E501
+    fx_rgb, fy_rgb, cx_rgb, cy_rgb = 518.85790117450188, 519.46961112127485, 325.58244941119034, 253.73616633400465
+
+    def undistort(image: np.ndarray) -> np.ndarray:
+        v, u = np.mgrid[:480, :640].astype(float)
+        x, y = (u - cx_d) / fx_d, (v - cy_d) / fy_d
+        r2 = x**2 + y**2
+        radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
+        px = fx_d * (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x**2)) + cx_d
+        py = fy_d * (y * radial + p1 * (r2 + 2 * y**2) + 2 * p2 * x * y) + cy_d
+        left, top = np.floor(px).astype(int), np.floor(py).astype(int)
+        good = (left >= 0) & (left <= 638) & (top >= 0) & (top <= 478)
+        left, top, a, b = left[good], top[good], (px - left)[good], (py - top)[good]
+        result = np.full((480, 640), 255.0)
+        upper = (1 - a) * image[top, left] + a * image[top, left + 1]
+        result[good] = (1 - b) * upper + b * ((1 - a) * image[top + 1, left] + a * image[top + 1, left + 1])
+        return result
+
+    noise = undistort(255.0 * (raw == raw.max())) > 0
+    disparity = undistort(raw.astype(float))
+    disparity[disparity < 600] = 2047
+    disparity[noise] = 2047
+    z = np.clip(351.3 / (1092.5 - disparity), 0, 10)
+    v, u = np.mgrid[1:481, 1:641].astype(float)
+    points = np.stack([(u - cx_d) / fx_d * z, (v - cy_d) / fy_d * z, z], -1).reshape(-1, 3)
+    R = -np.array([9.9997798940829263e-01, 5.0518419386157446e-03, 4.3011152014118693e-03,
+                   -5.0359919480810989e-03, 9.9998051861143999e-01, -3.6879781309514218e-03,
+                   -4.3196624923060242e-03, 3.6662365748484798e-03, 9.9998394948385538e-01])  # fmt: skip
+    R = np.linalg.inv(R.reshape(3, 3, order="F").T)
+    moved = points @ R.T + [2.5031875059141302e-2, -2.9342312935846411e-4, 6.6238747008330102e-4]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x = np.floor(moved[:, 0] * fx_rgb / moved[:, 2] + cx_rgb + 0.5)
+        y = np.floor(moved[:, 1] * fy_rgb / moved[:, 2] + cy_rgb + 0.5)
+    inside = (x > 0) & (x < 640) & (y > 0) & (y < 480) & (z.ravel() > 0)
+    order = np.argsort(-z.ravel()[inside], kind="stable")
+    projected = np.zeros((480, 640))
+    projected[y[inside][order].astype(int) - 1, x[inside][order].astype(int) - 1] = z.ravel()[inside][order]
+    return projected
+
+
+def test_nyu_raw_depth_is_the_toolboxs_to_a_millimetre(shared_data, tmp_path):
+    from sequences.recordings.nyu_raw import read_projected_depth
+
+    path = tmp_path / "d-1294886362.663555-3143255701.pgm"
+    shutil.copy(shared_data / "samples" / "open3d" / "other_formats" / "NYU_depth.pgm", path)
+    raw = np.frombuffer(path.read_bytes()[-640 * 480 * 2 :], "<u2").reshape(480, 640)
+    expected, found = _as_the_toolbox_projects_depth(raw), read_projected_depth(path)
+    assert ((found > 0) == (expected > 0)).mean() > 0.9999
+    both = (found > 0) & (expected > 0)
+    assert both.mean() > 0.5
+    assert (np.abs(found - expected)[both] < 1e-3).mean() > 0.9999  # some land on the border between two pixels
+
+
 def test_raw_disparities_follow_the_toolbox_formula():
     from sequences.recordings.nyu_raw import depth_of_raw
 

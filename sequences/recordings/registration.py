@@ -12,8 +12,8 @@ def registered_depth(
 ) -> np.ndarray:
     """The depth image (H, W) float32 m of `depth_camera`, warped forward into the pixels of `color_camera`.
 
-    Each reading lands on the nearest pixel, and of several the nearest to the camera stays. `keep_z` stores the
-    depth camera's z, as NYU's toolbox does, instead of the colour camera's. 0 = none, in and out.
+    Each reading lands on the nearest pixel, and of several the nearest to the camera stays. `keep_z` compares and
+    stores the depth camera's z, as NYU's toolbox does, instead of the colour camera's. 0 = none, in and out.
     """
     from sequences.recordings.registration_kernels import splat_nearest
 
@@ -26,4 +26,5 @@ def registered_depth(
     z_c = np.maximum(z_c, np.float32(1e-6))
     columns = np.float32(color_camera.fx) * x_c / z_c + np.float32(color_camera.cx)
     rows = np.float32(color_camera.fy) * y_c / z_c + np.float32(color_camera.cy)
-    return splat_nearest(columns, rows, z_c, z if keep_z else z_c, *color_camera.shape)
+    z = z if keep_z else z_c
+    return splat_nearest(columns, rows, z, z, *color_camera.shape)

@@ -14,7 +14,6 @@ from semslam.camera import Camera
 from sequences.files import Archive
 from sequences.recordings import nyu_raw
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
-from sequences.recordings.registration import registered_depth
 
 LAYOUT = "PART.zip with SCENE/r-<seconds>-<tick>.ppm and d-<seconds>-<tick>.pgm; of several scenes PART.zip/SCENE"
 _NAME = re.compile(r"([rd])-(\d+\.\d+)-\d+\.(?:ppm|pgm)$")
@@ -57,12 +56,8 @@ def open_nyu_raw_zip(path: str | Path, *, camera: Camera | None = None) -> Decod
 def _read(files: Archive, names: list[tuple[str, str]], rig: Rig, index: int) -> Images:
     color, depth_name = names[index]
     # As nyu_raw reads files: little-endian where a PGM's should be big-endian, and projected onto colour.
-    depth = nyu_raw.depth_of_raw(files.units(depth_name).byteswap())
-    undistorted = nyu_raw.DEPTH_CAMERA.undistort(depth, nearest=True)
-    return Images(
-        files.image(color),
-        registered_depth(undistorted, nyu_raw.DEPTH_CAMERA, rig.camera, nyu_raw.T_COLOR_DEPTH, keep_z=True),
-    )
+    depth = nyu_raw.projected_depth(files.units(depth_name).byteswap(), rig.camera)
+    return Images(files.image(color), depth)
 
 
 def _split(path: Path) -> tuple[Path | None, str]:
