@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -91,25 +90,10 @@ class Run:
 
     def _frames(self) -> Iterator[tuple[int, Frame | Exception]]:
         """Frames in order, decoded ahead by another thread; the exception of one that cannot be read."""
+        from sequences.prefetch import read_ahead
 
-        def read(index: int) -> Frame | Exception:
-            try:
-                return self.sequence[index]
-            except (ValueError, OSError) as error:
-                return error
-
-        first, last = self.progress.next_index, len(self.sequence)
-        with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(read, i) for i in range(first, min(first + READ_AHEAD, last))]
-            try:
-                for index in range(first, last):
-                    frame = ahead.pop(0).result()
-                    if index + READ_AHEAD < last:
-                        ahead.append(reader.submit(read, index + READ_AHEAD))
-                    yield index, frame
-            finally:
-                for future in ahead:
-                    future.cancel()
+        remaining = range(self.progress.next_index, len(self.sequence))
+        return read_ahead(lambda index: self.sequence[index], remaining, READ_AHEAD)
 
     def save(self) -> None:
         """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""
