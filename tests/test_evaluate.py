@@ -174,7 +174,7 @@ def test_what_cannot_be_evaluated_is_one_clear_line(tmp_path, capsys):
     assert "--reference" in refused(capsys, "evaluate", "--map", tmp_path / "x.ply")
     (tmp_path / "x.ply").write_text("nonsense")
     files = ("--map", tmp_path / "x.ply", "--reference", tmp_path / "y.ply")
-    assert "holds no points" in refused(capsys, "evaluate", *files)
+    assert "not a PLY file" in refused(capsys, "evaluate", *files)
 
 
 def test_worlds_are_aligned_by_whole_poses_also_on_a_straight_path():

@@ -80,6 +80,43 @@ def test_a_run_without_a_mesh_exports_the_rest_and_says_so(run, tmp_path, capsys
     assert "not a run" in refused(capsys, "export", tmp_path / "nowhere", "--out", tmp_path / "x")
 
 
+@pytest.mark.parametrize("frames", [1, 2, 8])
+def test_a_run_of_a_few_frames_is_evaluated_exported_and_seen(frames, tmp_path):
+    from semslam.geometry.ply import write_ply
+    from sequences import open_sequence
+    from sequences.recordings.folder import write_folder
+
+    recording = write_folder(open_sequence(f"room:frames={frames},width=128,height=96"), tmp_path / "recording")
+    run, out = tmp_path / "run", tmp_path / "exports"
+    assert semslam("reconstruct", recording, "--out", run, "--labels", "truth") == 0
+    assert semslam("evaluate", run, "--json", tmp_path / "figures.json") == 0
+    assert json.loads((tmp_path / "figures.json").read_text())["fscore_5cm"] > 0.9
+    assert semslam("export", run, "--out", out) == 0
+    assert (out / "mesh.obj").is_file() and (out / "mesh_labels.glb").is_file()
+    assert semslam("view", run, "--png", tmp_path / "map.png") == 0
+    mesh = read_mesh_ply(run / "mesh.ply")
+    columns = [*mesh.vertices.T, *mesh.normals.T, *mesh.colors.T, mesh.labels]
+    names = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "label")
+    write_ply(run / "mesh.ply", dict(zip(names, columns, strict=True)), np.zeros((0, 3), np.int32))
+    assert semslam("export", run, "--out", tmp_path / "without") == 0  # a mesh without triangles is none
+    assert not (tmp_path / "without" / "mesh.obj").exists()
+
+
+def test_a_scene_beyond_the_reference_is_evaluated_without_a_surface_and_says_so(tmp_path, capsys, caplog):
+    from sequences import open_sequence
+    from sequences.recordings.folder import write_folder
+
+    recording = write_folder(open_sequence("room:frames=3,width=64,height=48"), tmp_path / "recording")
+    run = tmp_path / "run"
+    assert semslam("reconstruct", recording, "--out", run, "--labels", "none", "--no-mesh") == 0
+    for path in (recording / "depth").iterdir():
+        cv2.imwrite(str(path), np.full((48, 64), 60000, np.uint16))  # 60 m
+    assert semslam("evaluate", run, "--json", tmp_path / "figures.json") == 0
+    assert "accuracy_m" not in json.loads((tmp_path / "figures.json").read_text())
+    assert "no surface to compare the map with" in caplog.text
+    assert "no frame has a pose and depth" in refused(capsys, "evaluate", run, "--truth", "tsdf")
+
+
 def test_a_recording_for_rerun_holds_frames_predictions_poses_and_map(run, tmp_path, capsys):
     pytest.importorskip("rerun", reason="Rerun's SDK is an optional extra: pip install 'semslam[rerun]'")
     assert semslam("view", run.path, "--rerun", tmp_path / "run.rrd", "--hide", "ceiling") == 0

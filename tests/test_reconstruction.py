@@ -65,6 +65,16 @@ def test_the_mesh_is_the_same_every_time_and_from_a_grid_that_had_to_grow(mesh, 
         np.testing.assert_array_equal(getattr(other, name), getattr(mesh, name), err_msg=name)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_few_frames_make_a_mesh_too(frames):
+    reconstruction = Reconstruction()
+    for T in poses_before_the_wall()[:frames]:
+        reconstruction.integrate(wall_depth(T), np.zeros((*CAMERA.shape, 3), np.uint8), CAMERA, T)
+    mesh = reconstruction.mesh()
+    assert len(mesh.triangles) > 5000
+    assert np.abs(mesh.vertices @ NORMAL - OFFSET).mean() < 0.002
+
+
 def test_frames_without_depth_make_an_empty_mesh():
     reconstruction = Reconstruction()
     reconstruction.integrate(

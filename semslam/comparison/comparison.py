@@ -17,6 +17,7 @@ from semslam import config as configs
 from semslam.comparison.judged import Judge, VariantResult
 from semslam.comparison.making import is_done, prepared
 from semslam.comparison.variants import Settings, Variant, chosen_variants, variants_of
+from semslam.judging.run import depth_limits
 from semslam.perception import Network
 from semslam.runs import networks
 from semslam.runs.config import RunConfig, settings_of
@@ -52,7 +53,7 @@ class Comparison:
     @cached_property
     def judge(self) -> Judge:
         """Who judges all variants, made when the first one is done."""
-        return Judge(self.sequence, self.settings.truth, self.network)
+        return Judge(self.sequence, self.settings.truth, self.network, depth_limits(self.base))
 
     def main(self) -> list[str]:
         """The variants that plots show, where all would be too many."""

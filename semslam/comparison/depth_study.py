@@ -178,7 +178,9 @@ class DepthStudy:
         studied = StudiedFrame(index, frame.color, frame.camera, frame.depth, labels, frame.T_world_camera)
         return studied, np.array(prediction.depth)
 
-    def add_map(self, name: str, cloud: SurfelCloud, pose_of: dict[int, np.ndarray], near: float, far: float) -> None:
+    def add_map(
+        self, name: str, cloud: SurfelCloud, pose_of: dict[int, np.ndarray], limits: tuple[float, float]
+    ) -> None:
         """Hold a map rendered back against the same frames, where the true depth is in the map's range.
 
         pose_of: T_world_camera of each frame in the map's world.
@@ -188,7 +190,7 @@ class DepthStudy:
             frame = self.sequence.readable(index) if index in pose_of else None
             if frame is None or frame.depth is None:
                 continue
-            in_range = (frame.depth > near) & (frame.depth < far)
+            in_range = (frame.depth > limits[0]) & (frame.depth < limits[1])
             truth = np.where(in_range, frame.depth, np.float32(0))
             labels = np.full(truth.shape, 255, np.uint8)
             if self.by_true_classes and frame.labels is not None:

@@ -13,7 +13,7 @@ from semslam.comparison.depth_study import DepthStudy, moved
 from semslam.comparison.pictures import overview_of, painted_views
 from semslam.comparison.report import number
 from semslam.comparison.variants import Variant
-from semslam.judging.references import FAR, NEAR, scene_reference
+from semslam.judging.references import scene_reference
 from semslam.judging.run import Evaluation, evaluate_run, world_alignment
 from semslam.metrics.surface import Reference
 from semslam.perception import Network
@@ -41,12 +41,12 @@ class VariantResult:
 class Judge:
     """Judges the variants of one sequence, one after the other."""
 
-    def __init__(self, sequence: Any, truth: str, network: Network) -> None:
-        """truth: of the surface, as `scene_reference` reads it. network: of NYU-13 or NYU-40."""
-        self.sequence, self.truth, self.network = sequence, truth, network
+    def __init__(self, sequence: Any, truth: str, network: Network, limits: tuple[float, float]) -> None:
+        """truth: of the surface, and limits, metres, as in `scene_reference`. network: of NYU-13 or NYU-40."""
+        self.sequence, self.truth, self.network, self.limits = sequence, truth, network, limits
         self.reference: Reference | None = None
         if (sequence.has_poses and sequence.has_depth) or truth not in ("auto", "depth", "tsdf"):
-            self.reference = scene_reference(sequence, truth)
+            self.reference = scene_reference(sequence, truth, limits)
         self.depth = DepthStudy(sequence, network, self.reference) if sequence.has_depth else None
         self._view: tuple[Camera, np.ndarray] | None = None
 
@@ -64,7 +64,7 @@ class Judge:
         pictures: tuple[np.ndarray, ...] = ()
         if len(cloud):
             if self.depth is not None:
-                self.depth.add_map(variant.name, cloud, progress.posed(), NEAR, FAR)
+                self.depth.add_map(variant.name, cloud, progress.posed(), self.limits)
             T = np.eye(4)
             if variant.poses != "dataset" and self.sequence.trajectory is not None and tracked.any():
                 T = world_alignment(estimate.selected(tracked), self.sequence.trajectory)

@@ -29,7 +29,7 @@ class ReconstructionConfig:
     voxel_size: float = 0.01  # metres
     truncation: float = 5.0  # voxels; surfaces thinner than this times the voxel size lose their backs
     max_depth: float = 5.0  # metres; farther measurements are left out
-    min_weight: float = 2.0  # measurements a voxel needs before it becomes surface
+    min_weight: float = 2.0  # measurements; what more frames than so many have seen becomes surface
     label_radius: float = 0.03  # metres from a vertex to the surfels that name its class
 
 
@@ -42,6 +42,7 @@ class Reconstruction:
         self.config = config or ReconstructionConfig()
         if self.config.voxel_size <= 0:
             raise ValueError(f"voxel_size is {self.config.voxel_size}; it must be positive metres, for example 0.01")
+        self._frames = 0  # integrated
         single = o3d.core.float32
         self._grid: Any = o3d.t.geometry.VoxelBlockGrid(
             ("tsdf", "weight", "color"),
@@ -69,6 +70,7 @@ class Reconstruction:
         config = self.config
         if not np.any((depth > 0) & (depth < config.max_depth)):
             return  # nothing to add, and Open3D raises where no block is touched
+        self._frames += 1
         tensor = o3d.core.Tensor
         depth_image = o3d.t.geometry.Image(tensor(np.ascontiguousarray(depth, np.float32)))
         color_image = o3d.t.geometry.Image(tensor(np.ascontiguousarray(color, np.float32) / np.float32(255)))
@@ -85,7 +87,8 @@ class Reconstruction:
         """The surface so far, without labels; the same vertices in the same order every time."""
         if self.blocks == 0:
             return _empty_mesh()
-        mesh = self._grid.extract_triangle_mesh(weight_threshold=self.config.min_weight)
+        seen_by_more = min(self.config.min_weight, self._frames - 1.0)  # a short recording has a mesh too
+        mesh = self._grid.extract_triangle_mesh(weight_threshold=seen_by_more)
         if "indices" not in mesh.triangle or len(mesh.vertex.positions) == 0:
             return _empty_mesh()
         vertices = mesh.vertex.positions.numpy()

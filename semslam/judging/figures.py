@@ -111,7 +111,8 @@ def table(figures: dict[str, Any]) -> str:
             continue
         if group != shown:
             shown = group
-            lines.append(f"{group} ({figures.get(protocols[group], '')})")
+            protocol = figures.get(protocols[group])
+            lines.append(f"{group} ({protocol})" if protocol else group)
         label = names.get(name, name.removesuffix("_m").removesuffix("_deg").replace("_", " "))
         lines.append(f"  {label:<34}{value * factor:10.2f} {unit}")
         if name == "ate_se3_m" and figures.get("sim3_degenerate"):

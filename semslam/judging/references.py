@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,21 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.geometry.files import read_surface
+from semslam.geometry.mesh import LabelledMesh
 from semslam.geometry.tsdf_mesh import Reconstruction, ReconstructionConfig
 from semslam.metrics import surface
-from semslam.metrics.surface import Reference
+from semslam.metrics.surface import ROOM, Reference
 
-NEAR, FAR = 0.3, 5.0  # metres; what a sensor of rooms measures, and what the map keeps
 TSDF_FRAMES, VIEWS = 100, 40  # frames that are enough for a reference mesh, and for its views
 VIEW_WIDTH = 320  # pixels
 
 
-def scene_reference(sequence: Any, truth: str = "auto") -> Reference:
+def scene_reference(sequence: Any, truth: str = "auto", limits: tuple[float, float] = ROOM) -> Reference:
     """The surface that a sequence's maps are held against; ValueError where there is none.
 
     truth: "mesh", that of a synthetic sequence; "depth", back-projected with the data set's poses, where it is
     noise-free; "tsdf", the mesh that Open3D makes of it; "auto": mesh where there is one, else tsdf; or a file.
+    limits: metres; the nearest and the farthest depth that counts, those that the map keeps.
     """
     posed = [i for i in range(len(sequence)) if sequence.poses is not None and sequence.poses[i] is not None]
     views = [sequence.poses[i] for i in evenly_spread(posed, VIEWS)]
@@ -31,42 +33,44 @@ def scene_reference(sequence: Any, truth: str = "auto") -> Reference:
     small = camera.resized(VIEW_WIDTH, round(camera.height * VIEW_WIDTH / camera.width))
     small = camera if camera.width < VIEW_WIDTH else small
     if truth in ("auto", "mesh") and (mesh := sequence.mesh()) is not None:
-        return surface.mesh_reference(mesh.vertices, mesh.triangles, "the scene's own mesh", small, views, NEAR, FAR)
+        return surface.mesh_reference(mesh.vertices, mesh.triangles, "the scene's own mesh", small, views, limits)
     if truth == "mesh":
         raise ValueError(f"{sequence.name} has no mesh of its own; name a file, or depth or tsdf")
     if truth not in ("auto", "depth", "tsdf"):
-        return file_reference(Path(truth), small if views else None, views)
+        return file_reference(Path(truth), small if views else None, views, limits)
     if not posed or not sequence.has_depth:
         raise ValueError(f"{sequence.name} has no depth with poses to make a reference of; name a mesh or a cloud")
-    if truth == "depth":
-        frames = (frame for i in evenly_spread(posed, VIEWS) if (frame := sequence.readable(i)) is not None)
-        seen = (
-            (f.camera, f.depth, f.T_world_camera)
-            for f in frames
-            if f.depth is not None and f.T_world_camera is not None
-        )
-        return surface.depth_reference(seen, "the sequence's depth back-projected with its poses", NEAR, FAR)
-    return _tsdf_reference(sequence, posed, small, views)
+    if truth != "depth" and len((mesh := _tsdf_mesh(sequence, posed, limits)).triangles):
+        name = "the sensor's depth fused with the data set's poses (Open3D, 1 cm voxels)"
+        return surface.mesh_reference(mesh.vertices, mesh.triangles, name, small, views, limits)
+    frames = (frame for i in evenly_spread(posed, VIEWS) if (frame := sequence.readable(i)) is not None)
+    seen = (
+        (f.camera, f.depth, f.T_world_camera) for f in frames if f.depth is not None and f.T_world_camera is not None
+    )
+    return surface.depth_reference(seen, "the sequence's depth back-projected with its poses", limits)
 
 
-def _tsdf_reference(sequence: Any, posed: list[int], camera: Camera, views: list[np.ndarray]) -> Reference:
-    reconstruction = Reconstruction(ReconstructionConfig(max_depth=FAR))
+def _tsdf_mesh(sequence: Any, posed: list[int], limits: tuple[float, float]) -> LabelledMesh:
+    """The mesh of the sensor's depth at the data set's poses; without triangles where too little of it agrees."""
+    near, far = limits
+    reconstruction = Reconstruction(ReconstructionConfig(max_depth=far))
     for i in evenly_spread(posed, TSDF_FRAMES):
         frame = sequence.readable(i)
         if frame is None or frame.depth is None or frame.T_world_camera is None:
             continue
-        depth = np.where(frame.depth > NEAR, frame.depth, np.float32(0))
+        depth = np.where(frame.depth > near, frame.depth, np.float32(0))
         reconstruction.integrate(depth, frame.color, frame.camera, frame.T_world_camera)
-    mesh = reconstruction.mesh()
-    name = "the sensor's depth fused with the data set's poses (Open3D, 1 cm voxels)"
-    return surface.mesh_reference(mesh.vertices, mesh.triangles, name, camera, views, NEAR, FAR)
+    return reconstruction.mesh()
 
 
 def file_reference(
-    path: Path, camera: Camera | None = None, T_world_camera: list[np.ndarray] | None = None
+    path: Path,
+    camera: Camera | None = None,
+    T_world_camera: Sequence[np.ndarray] = (),
+    limits: tuple[float, float] = ROOM,
 ) -> Reference:
     """A reference from a mesh or cloud file; for a mesh, the views decide what counts."""
     points, triangles = read_surface(path)
     if len(triangles):
-        return surface.mesh_reference(points, triangles, str(path), camera, T_world_camera or (), NEAR, FAR)
+        return surface.mesh_reference(points, triangles, str(path), camera, T_world_camera, limits)
     return surface.points_reference(points, str(path))

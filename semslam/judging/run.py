@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,12 @@ from semslam.metrics import surface
 from semslam.metrics.surface import Reference, SurfaceScores
 from semslam.metrics.trajectory import TrajectoryErrors, matched, trajectory_errors
 from semslam.perception import Network
+from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +67,7 @@ def evaluate_run(
     scores = per_surfel = None
     posed_depth = sequence.has_poses and sequence.has_depth
     if reference is None and (posed_depth or truth not in ("auto", "depth", "tsdf")):
-        reference = scene_reference(sequence, truth)
+        reference = _reference(sequence, truth, depth_limits(config))
     if reference is not None:
         positions = _in_reference_frame(cloud.positions, progress, sequence, config.poses)
         scores = surface.surface_scores(positions, reference)
@@ -73,6 +77,22 @@ def evaluate_run(
     labels = label_scores(cloud, progress, sequence, config, network)
     figures |= label_figures(labels)
     return Evaluation(figures, errors, paths, scores, per_surfel, labels)
+
+
+def depth_limits(config: RunConfig) -> tuple[float, float]:
+    """Metres; the nearest and the farthest depth that a run's map keeps."""
+    return config.slam.fusion.near, config.slam.fusion.far
+
+
+def _reference(sequence: Any, truth: str, limits: tuple[float, float]) -> Reference | None:
+    """The surface to compare with. Where none was asked for by name and none can be made, None and a warning."""
+    try:
+        return scene_reference(sequence, truth, limits)
+    except ValueError as error:
+        if truth != "auto":
+            raise
+        logger.warning("%s: no surface to compare the map with: %s", sequence.name, error)
+        return None
 
 
 def over_scenes(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:

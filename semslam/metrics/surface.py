@@ -30,6 +30,7 @@ from semslam.metrics.nearest import Surface
 
 THRESHOLDS = (0.02, 0.05, 0.10)  # metres
 VOXEL = 0.02  # metres
+ROOM = (0.3, 5.0)  # metres; the nearest and the farthest depth that counts, what sensors of rooms measure
 _FINE = 0.005  # metres; how densely points stand for a surface that is not a mesh
 
 
@@ -130,17 +131,15 @@ def mesh_reference(
     name: str = "mesh",
     camera: Camera | None = None,
     T_world_camera: Iterable[np.ndarray] = (),
-    near: float = 0.3,
-    far: float = 5.0,
+    limits: tuple[float, float] = ROOM,
 ) -> Reference:
     """A reference that is a mesh: vertices (N, 3), triangles (M, 3), distances exact.
 
-    camera, T_world_camera: the views that decide what counts, at depths near..far in metres; none: all of it.
+    camera, T_world_camera: the views that decide what counts, at depths between the limits; none: all of it.
     """
     if len(triangles) == 0:
         raise ValueError(f"{name}: the reference mesh has no triangles")
-    surface = Surface(vertices, triangles)
-    views = []
+    surface, (near, far), views = Surface(vertices, triangles), limits, []
     if camera is not None:
         for T in T_world_camera:
             depth = surface.depth(camera, T)
@@ -152,13 +151,14 @@ def mesh_reference(
 def depth_reference(
     frames: Iterable[tuple[Camera, np.ndarray, np.ndarray]],
     name: str = "back-projected depth",
-    near: float = 0.3,
-    far: float = 5.0,
+    limits: tuple[float, float] = ROOM,
 ) -> Reference:
     """A reference made of noise-free depth: (camera, depth (H, W) metres, T_world_camera) of each frame.
+    What lies between the limits counts.
 
     Its points are kept one a 5 mm voxel, which bounds what the distances can resolve to 2 to 3 mm.
     """
+    near, far = limits
     views = [
         ReferenceView(camera, T, np.where((depth > near) & (depth < far), depth, 0).astype(np.float32))
         for camera, depth, T in frames

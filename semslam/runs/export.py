@@ -18,7 +18,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     """Write the exports of a run one after another; yields (what it is, its path) of each when it is written.
 
     surfels.ply and surfels.pcd; mesh.ply, mesh.obj and mesh.glb in the recorded colours and mesh_labels.glb in the
-    classes', where the run has a mesh; classes/NN_NAME.ply; objects.csv; floor_plan.png. `out` is made.
+    classes', where the run has a mesh with triangles; classes/NN_NAME.ply; objects.csv; floor_plan.png. `out` is made.
     """
     folder = RunFolder.open(run)
     cloud, label_set = folder.load_cloud()
@@ -30,8 +30,8 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     for name in ("surfels.ply", "surfels.pcd"):
         export.write_map(out / name, cloud, label_set)
         yield "surfels", out / name
-    if folder.mesh.is_file():
-        mesh = export.read_mesh_ply(folder.mesh)
+    mesh = export.read_mesh_ply(folder.mesh) if folder.mesh.is_file() else None
+    if mesh is not None and len(mesh.triangles):
         for name in MESHES:
             export.write_mesh(out / name, mesh, label_set)
             yield "mesh", out / name

@@ -15,7 +15,9 @@ def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: O
     """Write a run's map for other programs: PLY, PCD, OBJ, GLB, clouds and objects by class, a floor plan."""
     from semslam.runs.export import export_run
 
+    written = set()
     for what, path in export_run(run, out):
         typer.echo(f"{what + ':':<17}{path}")
-    if not (run / "mesh.ply").is_file():
-        typer.echo("no mesh: the run was interrupted (go on with --resume) or made with --no-mesh")
+        written.add(what)
+    if "mesh" not in written:
+        typer.echo("no mesh: the run was interrupted (go on with --resume), made with --no-mesh, or saw too little")
