@@ -47,7 +47,10 @@ def regular_size(path: str | Path) -> int:
 
     Pipes and devices must not be opened: reading one could wait, or go on, for ever.
     """
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except ValueError as error:  # a null byte in it
+        raise ValueError(f"{str(path)!r}: cannot be a file's name ({error})") from None
     if not stat.S_ISREG(found.st_mode):
         kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or a device"
         raise ValueError(f"{path}: is a {kind}, expected a file")

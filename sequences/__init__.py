@@ -122,7 +122,12 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     for file in [*files, *([beside] if beside.is_file() and own else [])]:
         said = vars(read_camera_file(file))
         options = {name: value for name, value in said.items() if value is not None and name in own} | options
-    sequence = READERS[kind].open(path, **options)
+    try:
+        sequence = READERS[kind].open(path, **options)
+    except CorruptFrame:
+        raise
+    except ValueError as error:  # a camera, poses or a list say what is wrong with them, not where they come from
+        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
     for line in sequence.assumptions:
         logger.warning("%s", line)
     return sequence

@@ -33,3 +33,8 @@ def test_pipes_devices_folders_and_huge_files_are_refused_without_waiting(tmp_pa
             contents(path)
     with pytest.raises(FileNotFoundError, match="missing"):
         contents(tmp_path / "missing")
+
+
+def test_a_name_with_a_null_byte_is_one_line_that_shows_it(tmp_path):
+    with pytest.raises(ValueError, match=r"a\\x00b.*cannot be a file's name"):
+        contents(f"{tmp_path}/a\0b")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.atomic import regular_size, replacing
 from semslam.geometry.polygons import triangles_of
 
 TYPES = {"u1": "uchar", "i1": "char", "u2": "ushort", "i2": "short", "u4": "uint", "i4": "int", "f4": "float"}
@@ -78,6 +78,7 @@ def read_ply(path: str | Path) -> tuple[dict[str, np.ndarray], np.ndarray | None
     follows the size of the file, whatever its header says. ValueError where it is not whole.
     """
     path = Path(path)
+    regular_size(path)
     data = np.fromfile(path, np.uint8)
     order, elements, comments, start = _header(path, data[:LONGEST_HEADER].tobytes())
     body = _Text(path, data[start:].tobytes()) if order == "text" else _Binary(path, data, start, order)
