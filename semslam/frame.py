@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -75,7 +75,15 @@ class Tracking:
     residual: float = 0.0  # RMS point-to-plane distance of the inliers, metres
     covariance: np.ndarray | None = None  # (6, 6) of the twist (translation, rotation), camera frame
     reason: str = ""  # why ok or sound is False, for people
+    evidence: float = 0.0  # share of the map in view that fits plus correlation with it: up to 2
+    noise: tuple[float, float] | None = None  # of the sensor, as measured so far: base (metres), quadratic (1 / metre)
     sound: bool = True  # False: the pose holds, but the image is no picture of the scene and must not enter the map
+
+
+    @property
+    def state(self) -> Literal["good", "poor", "lost"]:
+        """Good: fused. Poor: the pose holds, but the frame must not enter the map. Lost: no pose."""
+        return "lost" if not self.ok else "good" if self.sound else "poor"
 
 
 @dataclass(frozen=True, eq=False)

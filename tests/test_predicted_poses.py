@@ -97,7 +97,7 @@ def test_a_kidnapped_camera_is_found_where_the_network_says_and_refined(room: li
     for oracle, found in ((Oracle(room, 0.15, 6), True), (None, False)):
         tracker = Tracker(propose=proposals(oracle) if oracle else None)
         slam = mapped(room[:50], tracker)
-        tracker.keyframes.indices.clear(), tracker.keyframes.T_world_camera.clear(), tracker.keyframes.codes.clear()
+        tracker.forget_places()
         surfels = len(slam.surfels)
         dark = replace(room[50], depth=np.zeros_like(room[50].depth), color=np.zeros_like(room[50].color))
         if oracle:
@@ -116,7 +116,7 @@ def test_a_network_that_is_wrong_does_not_make_a_lost_camera_found_in_a_wrong_pl
     oracle = Oracle(room, 2.0, 90)
     tracker = Tracker(propose=proposals(oracle))
     slam = mapped(room[:20], tracker)
-    tracker.keyframes.indices.clear(), tracker.keyframes.T_world_camera.clear(), tracker.keyframes.codes.clear()
+    tracker.forget_places()
     asked, before = oracle.asked, len(slam.surfels)
     mirrored = np.ascontiguousarray(room[50].color[:, ::-1]), np.ascontiguousarray(room[50].depth[:, ::-1])
     oracle.poses[mirrored[0].tobytes()] = oracle.poses[room[50].color.tobytes()]

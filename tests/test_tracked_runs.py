@@ -118,11 +118,22 @@ def test_a_gap_of_two_seconds_is_survived(frames, surface, caplog):
     assert result.smeared(surface) < 0.01
 
 
-def test_without_depth_for_a_while_the_camera_is_lost_and_found_again(frames, surface):
+def test_without_depth_for_a_while_the_image_carries_the_pose_and_nothing_is_fused(frames, surface):
     path = [without_depth(frame) if 15 <= k < 20 else frame for k, frame in enumerate(frames[:20])]
     path += [at(frames[35 - k], k / 30) for k in range(20, 30)]  # 15, 14, ...: back the way it came
     result = tracked(path)
-    assert all(result.ok[:15]) and not any(result.ok[15:20])
+    assert [tracking.state for tracking in result.steps] == ["good"] * 15 + ["poor"] * 5 + ["good"] * 10
+    assert all("depth" in tracking.reason for tracking in result.steps[15:20])
+    assert len(set(result.sizes[14:20])) == 1
+    assert np.nanmax(result.errors) < 0.02
+    assert result.smeared(surface) < 0.01
+
+
+def test_without_depth_and_light_the_camera_is_lost_and_found_again(frames, surface):
+    path = [black(without_depth(frame)) if 15 <= k < 20 else frame for k, frame in enumerate(frames[:20])]
+    path += [at(frames[35 - k], k / 30) for k in range(20, 30)]
+    result = tracked(path)
+    assert [tracking.state for tracking in result.steps[:20]] == ["good"] * 15 + ["lost"] * 5
     assert all("depth" in tracking.reason for tracking in result.steps[15:20])
     assert len(set(result.sizes[14:20])) == 1
     assert all(result.ok[21:]) and np.nanmax(result.errors) < 0.02

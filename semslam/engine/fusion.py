@@ -13,7 +13,7 @@ from semslam.engine import fusion_kernels as kernels
 from semslam.engine.chunks import visible_chunks
 from semslam.engine.depth_filter import Noise
 from semslam.engine.surfels import SurfelMap
-from semslam.frame import Observation, View
+from semslam.frame import Observation, Tracking, View
 from semslam.stage import Stage
 
 f32 = np.float32
@@ -175,6 +175,7 @@ class Fusion(Stage):
         state = {
             "index": self._index,
             "fused": np.array(self._fused),
+            "noise": np.array(self._noise),
             "recent": np.array(self._recent, np.int64),
         }
         if self._index_pose is not None:
@@ -192,8 +193,14 @@ class Fusion(Stage):
         self._index[:] = state["index"]
         self._fused = int(state.get("fused", self._fused))
         self._recent = state.get("recent", np.zeros(0, np.int64)).tolist()
+        self._noise = Noise.of(*state.get("noise", self._noise))
         self._index_pose = state.get("index_pose")
         self._to_compact = state.get("to_bury")
+
+    def tracked(self, tracking: Tracking) -> None:
+        """Filter and gate by the sensor's noise as tracking measures it, from the next frame on."""
+        if tracking.noise is not None:
+            self._noise = Noise.of(*tracking.noise)
 
     def invalidate(self, slots_moved: bool) -> None:
         """Forget the index map, because surfels have moved.

@@ -172,7 +172,8 @@ class LoopCloser(Stage):
         """Edges from earlier keyframes to keyframe k."""
         assert self._camera is not None
         c, keyframes, newest = self.config, self.tracker.keyframes, self.snapshots[k]
-        assert newest is not None
+        assert newest is not None and self._registrar is not None
+        self._registrar.noise = self.tracker.noise.base, self.tracker.noise.quadratic
         live = newest.observation(self._camera, c.registration)
         T_k = keyframes.T_world_camera[k]
         shared = self._shared(k, live.depth)

@@ -51,12 +51,25 @@ class RegistrationConfig:
     min_gradient: float = 2.0  # grey levels per pixel: flatter places tell nothing
     trusted: float = 10.0  # confidence from which a surfel counts in full
     border: float = 5.0  # weight falls to a half where a ray's squared slope is 1 / border: depth is distorted there
-    color_weight: float = 0.1  # of the grey term against its statistical weight
+    color_weight: float = 0.3  # of the grey term against its statistical weight
     prior_translation: float = 0.02  # metres: standard deviation of the motion model's translation between two frames
     prior_rotation: float = 0.02  # radians: standard deviation of the motion model's rotation between two frames
     degenerate: float = 0.004  # mean squared share of the normals along a direction that geometry does not hold
     converged: float = 1e-4  # metres and radians: smaller steps end a level
     correlation: float = 25.0  # pixels: neighbours err together, so many count as one measurement
+    textured: float = 6.0  # grey levels: standard deviation of the model, at least, for greys to tell views apart
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """How a frame agrees with a view of the map at the pose found: evidence that the search itself did not use."""
+
+    depth: np.ndarray  # (n,) metres: of points of the map that the frame may show ...
+    residual: np.ndarray  # (n,) metres: ... and how far the frame's surface is from them, along their normals
+    fitting: float  # share of points with depth in both that fit within four standard deviations
+    correlation: float  # of live and model grey, -1 to 1, whatever the exposure; nan where the view is flat
+    gain: float  # contrast of the live image against the model's
+    violated: float  # share of points that the frame sees through, or that something stands before
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +102,12 @@ class Registration:
     measured: int  # of them with live depth
     live_grey: float  # mean of the image, 0..255
     model_grey: float  # mean of what the map shows there
+    comparison: Comparison
 
     @property
     def fitting(self) -> float:
         """Share of the measured points that fit."""
-        return self.geometry.count / max(self.measured, 1)
+        return max(self.geometry.count / max(self.measured, 1), self.comparison.fitting)
 
     @property
     def covariance(self) -> np.ndarray:
@@ -132,14 +146,24 @@ class Registrar:
         self._live = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
         self._model = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
         self._greys = [np.empty(0, f32)] * levels  # of the model's points, by pyramid level
-        self._noise = Noise.of(self.config.noise, self.config.noise_quadratic)
+        self.noise = self.config.noise, self.config.noise_quadratic
+
+    @property
+    def noise(self) -> tuple[float, float]:
+        """The sensor's, as `depth_sigma` takes it: metres, and 1 / metre."""
+        return float(self._noise[0]), float(self._noise[1])
+
+    @noise.setter
+    def noise(self, values: tuple[float, float]) -> None:
+        self._noise = Noise.of(*values)
 
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
         """The pose of an observation, which needs normals, against a view of the map, searched around T_prior."""
         if observation.normals is None:
             raise ValueError(f"frame {observation.frame.index} has no normals; call `Fusion.prepare` first")
-        self._see(observation, view)
         T_prior_live_view = poses.inverse(T_prior) @ view.T_world_camera
+        self._see(observation, view)
+        self._expose(T_prior_live_view)
         search = _Search(T_prior_live_view, _unpacked(np.zeros(kernels.SUMS)), _unpacked(np.zeros(kernels.SUMS)))
         self._turn(search, observation)
         for number in range(len(self.config.levels)):
@@ -150,6 +174,7 @@ class Registrar:
         return Registration(
             T, search.information, search.geometry, search.color, search.visible, search.measured,
             float(self._live[-1].mean()), float(coarse.mean()) if len(coarse) else 0.0,
+            self._compared(search.T, observation),
         )  # fmt: skip
 
     def _see(self, observation: Observation, view: View) -> None:
@@ -161,8 +186,11 @@ class Registrar:
             for fine, coarse in pairwise(pyramid):
                 kernels.halved(fine, coarse)
         self._points = view.points
-        # a surfel that few frames made repeats their errors
-        self._roots = np.sqrt(np.minimum(view.points[:, 6] / f32(c.trusted), 1))
+        # A surfel that few frames made repeats their errors, or is of something that passes through the view: it counts
+        # by the square of its confidence. All together count as much as by their confidence.
+        self._trust = np.minimum(view.points[:, 6] / f32(c.trusted), 1)
+        squares = float(np.square(self._trust).sum())
+        self._roots = self._trust * f32(math.sqrt(float(self._trust.sum()) / squares) if squares > 0 else 1.0)
         self._greys[0] = view.grey[view.pixels[:, 1], view.pixels[:, 0]]
         for level in c.levels:
             if level.pyramid > 0:
@@ -173,6 +201,75 @@ class Registrar:
                 )  # fmt: skip
         self._share = view.stride**2 / c.correlation  # of a measurement that one point is worth
         self._sums = np.empty((-(-len(view.points) // kernels.BLOCK), 3, kernels.SUMS), f32)
+
+    def _expose(self, T_live_view: np.ndarray) -> None:
+        """Bring the model's grey to the contrast of the live image, where automatic exposure has changed it.
+
+        The offset follows with every linearization. Contrast is the spread of grey where the model is expected, on the
+        coarsest level: a wrong pose hardly changes it.
+        """
+        level = self.config.levels[0]
+        model, live = self._greys_at(T_live_view, level.pyramid, level.every)
+        gain = _contrast(live, self.config.textured) / _contrast(model, self.config.textured)
+        if not 0.9 < gain < 1.1:
+            gain = f32(min(max(gain, 0.1), 4.0))
+            for level in self.config.levels:
+                greys = self._greys[level.pyramid][:: level.every]  # the others are not filled
+                greys[greys >= 0] *= gain
+
+    def _greys_at(self, T_live_view: np.ndarray, pyramid: int, every: int) -> tuple[np.ndarray, np.ndarray]:
+        """Grey of so many-th of the model's points on a level, where it is known, and of the live image there."""
+        x = self._points[::every, :3] @ T_live_view[:3, :3].T.astype(f32) + T_live_view[:3, 3].astype(f32)
+        image, (_, _, fx, fy, cx, cy) = self._live[pyramid], self._pinholes[pyramid]
+        z = np.maximum(x[:, 2], f32(0.05))
+        u, v = np.rint(fx * x[:, 0] / z + cx), np.rint(fy * x[:, 1] / z + cy)
+        model = self._greys[pyramid][::every]
+        seen = (x[:, 2] > 0.05) & (u >= 0) & (v >= 0) & (u < image.shape[1]) & (v < image.shape[0]) & (model >= 0)
+        return model[seen], image[v[seen].astype(np.int64), u[seen].astype(np.int64)]
+
+    def _compared(self, T_live_view: np.ndarray, observation: Observation) -> Comparison:
+        """Residuals and greys of a sample of the model's points at the pose found."""
+        every, pyramid = 8, 1
+        sure = np.flatnonzero(self._trust[::every] >= 0.7) * every
+        if len(sure) < 200:
+            sure = np.arange(0, len(self._points), every)
+        R, t = T_live_view[:3, :3].T.astype(f32), T_live_view[:3, 3].astype(f32)
+        points = self._points[sure]
+        x, n = points[:, :3] @ R + t, points[:, 3:6] @ R
+        c, depth = self.camera, observation.depth
+        z = np.maximum(x[:, 2], f32(0.05))
+        u, v = f32(c.fx) * x[:, 0] / z + f32(c.cx), f32(c.fy) * x[:, 1] / z + f32(c.cy)
+        seen = (x[:, 2] > 0.05) & (u >= 0) & (v >= 0) & (u < c.width - 1) & (v < c.height - 1)
+        x, n, z, u, v = x[seen], n[seen], z[seen], u[seen], v[seen]
+        column, row = (u + f32(0.5)).astype(np.int64), (v + f32(0.5)).astype(np.int64)
+        d = depth[row, column]
+        measured, away = d > 0, np.abs(d - z) > 0.1
+        q = np.column_stack([(column - f32(c.cx)) / f32(c.fx) * d, (row - f32(c.cy)) / f32(c.fy) * d, d])
+        facing = np.einsum("ij,ij->i", observation.normals[row, column], n) > 0.77
+        same = measured & ~away & facing
+        residual = np.einsum("ij,ij->i", q[same] - x[same], n[same])
+        sigma = self._noise[0] + self._noise[1] * (z[same] - f32(0.4)) ** 2
+        fitting = np.count_nonzero(np.abs(residual) < 4 * sigma) / max(int(np.count_nonzero(measured)), 1)
+        # half the size: what noise is left of two greys does not make them differ
+        scale = 2 ** -pyramid
+        small = self._live[pyramid]
+        row, column = (v * f32(scale)).astype(np.int64), (u * f32(scale)).astype(np.int64)
+        inside = (row < small.shape[0]) & (column < small.shape[1])
+        model = self._greys[pyramid][sure][seen]
+        valid = inside & (model >= 0) & ~(measured & away)
+        a, b = model[valid], small[row[valid], column[valid]]
+        deviations = (float(a.std()), float(b.std())) if len(a) >= 100 else (0.0, 0.0)
+        correlation = float("nan")
+        if min(deviations) >= self.config.textured:
+            correlation = float(np.mean((a - a.mean()) * (b - b.mean()))) / (deviations[0] * deviations[1])
+        return Comparison(
+            depth=z[same],
+            residual=residual,
+            fitting=fitting,
+            correlation=correlation,
+            gain=deviations[1] / deviations[0] if deviations[0] > 0 else 1.0,
+            violated=float(np.count_nonzero(measured & away)) / max(int(np.count_nonzero(measured)), 1),
+        )
 
     def _linearized(
         self, number: int, search: _Search, observation: Observation
@@ -268,6 +365,11 @@ class Registrar:
         hessian = (vectors * (keep * values)) @ vectors.T * total
         gradient = (vectors * keep) @ vectors.T @ (scale * geometry.gradient)
         return hessian / scales, gradient / scale
+
+
+def _contrast(grey: np.ndarray, least: float) -> float:
+    """The spread of grey levels (N,), at least so much; 10th to 90th percentile."""
+    return max(float(np.subtract(*np.percentile(grey, [90, 10]))), least) if len(grey) >= 100 else least
 
 
 def _halved(camera: Camera, times: int) -> Pinhole:

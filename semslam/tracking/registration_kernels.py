@@ -171,25 +171,25 @@ def linearize(model, every, T, live, camera, grey_camera, gates, out):
                 continue
             visible += 1
             d = depth[v, u]
-            if d <= 0:
-                continue
-            measured += 1
-            qx, qy = (np.float32(u) - cx) / fx * d, (np.float32(v) - cy) / fy * d
-            dx, dy, dz = qx - x, qy - y, d - z
-            if dx * dx + dy * dy + dz * dz > far2:
-                continue
-            a, b, c = points[i, 3], points[i, 4], points[i, 5]
-            nx = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c
-            ny = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c
-            nz = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c
-            if normals[v, u, 0] * nx + normals[v, u, 1] * ny + normals[v, u, 2] * nz < cosine:
-                continue
             slope2 = (px * px + py * py) * border
             root = roots[i] / np.sqrt(one + slope2 * slope2)
-            sigma = depth_sigma(z, gates)
-            r = nx * dx + ny * dy + nz * dz
-            e = r / (sigma * icp_scale * tukey)
-            e2 = e * e
+            e2 = one
+            if d > 0:
+                measured += 1
+                qx, qy = (np.float32(u) - cx) / fx * d, (np.float32(v) - cy) / fy * d
+                dx, dy, dz = qx - x, qy - y, d - z
+                if dx * dx + dy * dy + dz * dz > far2:
+                    continue
+                a, b, c = points[i, 3], points[i, 4], points[i, 5]
+                nx = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c
+                ny = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c
+                nz = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c
+                if normals[v, u, 0] * nx + normals[v, u, 1] * ny + normals[v, u, 2] * nz < cosine:
+                    continue
+                sigma = depth_sigma(z, gates)
+                r = nx * dx + ny * dy + nz * dz
+                e = r / (sigma * icp_scale * tukey)
+                e2 = e * e
             if e2 < one:
                 s = (one - e2) * root / sigma  # the square root of Tukey's weight, over the noise
                 k = n_geometry

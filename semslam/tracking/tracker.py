@@ -11,11 +11,16 @@ import numpy as np
 from semslam import poses
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.stage import Stage
+from semslam.tracking.features import Features, features_of, packed, pose_from, unpacked
+from semslam.tracking.noise import NoiseEstimate
 from semslam.tracking.registration import Registrar, Registration, RegistrationConfig
 from semslam.tracking.relocalisation import Ferns, Keyframes
 from semslam.trajectory import Correction
 
 logger = logging.getLogger(__name__)
+CALM = 5  # good frames after which a poor spell is over
+DOUBT = 0.3  # less evidence than usual from which features are asked
+LIKENESS = 0.7  # correlation with what the map shows from which an image confirms its pose
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Propose = Callable[[Observation], Sequence[np.ndarray]]  # where a lost camera may be, T_world_camera, likeliest first
 
@@ -26,18 +31,24 @@ class TrackingConfig:
 
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     min_points: int = 500  # points: of the model, seen with depth in the live frame, at least
-    min_fitting: float = 0.45  # share of those points that must fit
-    max_residual: float = 2.5  # standard deviations: of the sensor's noise, at most
+    min_fitting: float = 0.45  # share of those points that must fit for the frame to be fused
+    max_residual: float = 2.5  # standard deviations: of the sensor's noise as measured, at most, for it to be fused
+    min_correlation: float = 0.5  # correlation of the image with the map, at least, for it to be fused
+    lost_evidence: float = 0.9  # share that fits plus correlation: with less the pose is lost
+    lost_residual: float = 6.0  # standard deviations: of the sensor's noise; with more the pose is lost
     max_step: float = 0.3  # metres: between the expected pose and the result, at most
     max_turn_deg: float = 30.0  # degrees: between the expected pose and the result, at most
     max_std: float = 0.1  # metres and radians: what may add up over frames that do not determine the pose
     keyframe_distance: float = 0.1  # metres: from the last keyframe to the next
     keyframe_turn_deg: float = 6.0  # degrees: from the last keyframe to the next, if it is nearer
-    candidates: int = 4  # keyframes: how many are tried for a lost frame
-    found_fitting: float = 0.6  # share of the map in view that must fit for a lost camera to be found
+    candidates: int = 4  # keyframes: how many that look alike are tried for a lost frame
+    searched: int = 6  # keyframes: how many others are searched for features of a lost frame, in turn
+    found_fitting: float = 0.5  # share of the map in view that must fit for a lost camera to be found
     found_residual: float = 2.5  # standard deviations: of the sensor's noise, at most, for a lost camera to be found
-    found_grey: float = 25.0  # grey levels: root mean square of the differences, at most, for a lost camera to be found
+    found_correlation: float = 0.65  # correlation of the image with the map, at least, for a lost camera to be found
+    feature_std: float = 0.02  # metres: what a motion found from features alone may be wrong by
     gap: float = 0.5  # seconds: so long without a pose, motion says nothing, and a pose must fit as a found one
+    measure_noise: bool = True  # whether the sensor's noise follows what the recording says
     black: float = 8.0  # grey levels: mean of an image that shows nothing, if the map there is brighter by far
 
 
@@ -57,6 +68,14 @@ class Tracker(Stage):
         self.refine = refine
         self.propose = propose
         self.keyframes = Keyframes(Ferns())
+        registration = self.config.registration
+        self.noise = NoiseEstimate(registration.noise, registration.noise_quadratic)
+        self._reference: _Reference | None = None  # the last frame whose pose is beyond doubt
+        self._live: tuple[int, Features] | None = None  # of the present frame, by its index
+        self._usual = 1.0  # mean evidence of good frames
+        self._searched = 0  # keyframes whose features were compared with lost frames so far
+        self._told = "good"  # the last state that was told
+        self._calm = 0  # frames that are good since
         self._registrar: Registrar | None = None
         self._last: tuple[float, np.ndarray] | None = None  # seconds, T_world_camera
         self._last_given: np.ndarray | None = None  # the data set's pose of that frame
@@ -70,6 +89,7 @@ class Tracker(Stage):
     def __call__(self, observation: Observation, predict: Predict) -> Tracking:
         """Find the frame's pose against the map, and remember it."""
         frame = observation.frame
+        straight, doubtful = None, False
         if self._last is None:
             tracking = (self._found(observation, predict) if self.propose else None) or self._first(observation)
             placed = self.propose is not None and tracking.covariance is None
@@ -79,18 +99,43 @@ class Tracker(Stage):
             # The map was last seen from there: its view needs no new projection.
             expected = self.predicted_pose(observation)
             assert expected is not None
-            tracking = self.track(observation, predict(self._last[1]), expected)
+            view = predict(self._last[1])
+            tracking = self.track(observation, view, expected)
+            straight = tracking
+            # True for nan, too: a flat view confirms nothing
+            doubtful = not (tracking.state == "good" and tracking.evidence >= self._usual - DOUBT)
+            if doubtful and observation.color.mean() >= self.config.black:
+                tracking = self._carried(observation, predict, tracking)
             if not tracking.ok:
                 tracking = self._found(observation, predict) or tracking
         if tracking.ok:
+            jumped = straight is not None and tracking is not straight
             self._moved_to(frame, tracking.T_world_camera)
+            if jumped:
+                self._velocity = None
             if tracking.sound:
+                self._usual += 0.05 * (tracking.evidence - self._usual)
+            if tracking.sound and not doubtful:
+                self._reference = _Reference(tracking.T_world_camera, observation, None)
                 self._keep(observation, tracking.T_world_camera)
-        if self.lost == tracking.ok:
-            state = "found again" if tracking.ok else f"lost: {tracking.reason}"
-            logger.warning("frame %d at %.3f s: tracking is %s", frame.index, frame.timestamp, state)
+        self._tell(observation, tracking)
         self.lost = not tracking.ok
-        return tracking
+        measured = (self.noise.base, self.noise.quadratic) if self.config.measure_noise else None
+        return replace(tracking, noise=measured)
+
+    def _tell(self, observation: Observation, tracking: Tracking) -> None:
+        """Say once that the state has changed, and why; a good frame between poor ones is no change."""
+        frame, state = observation.frame, tracking.state
+        self._calm = self._calm + 1 if state == "good" else 0
+        if state == self._told or (state == "good" and self._told == "poor" and self._calm < CALM):
+            return
+        if state == "good":
+            what = "good again" if self._told == "poor" else "found again"
+        else:
+            what = f"{state}: {tracking.reason}"
+        level = logging.INFO if "poor" in (state, self._told) and "lost" not in (state, self._told) else logging.WARNING
+        logger.log(level, "frame %d at %.3f s: tracking is %s", frame.index, frame.timestamp, what)
+        self._told = state
 
     def predicted_pose(self, observation: Observation) -> np.ndarray | None:
         """T_world_camera (4, 4) where the frame is expected; None where only a proposal will tell.
@@ -113,25 +158,55 @@ class Tracker(Stage):
 
     def track(self, observation: Observation, view: View, T_prior: np.ndarray) -> Tracking:
         """The pose of an observation, which needs normals, against a view of the map, searched around T_prior."""
-        c, found = self.config, self.register(observation, view, T_prior)
+        found = self.register(observation, view, T_prior)
+        self._unmeasured = self._unmeasured + found.std**2 if found.std > 0.01 else 0.0
         away = self._last is not None and abs(observation.frame.timestamp - self._last[0]) > self._gap
+        lost = self._why_lost(found, T_prior)
+        if not lost and away and not self.refine and not self.fits(found):
+            lost = f"no pose for more than {self._gap:.1f} s, and the map does not fit well enough"
+        if not lost and self.lost and (poor := self._why_poor(found)):
+            lost = poor  # the search starts from a guess: half a fit is none
+        tracking = self._tracking(found, lost)
+        correlation = found.comparison.correlation
+        if self.config.measure_noise and tracking.ok and (tracking.sound or correlation >= LIKENESS):
+            self.noise.learn(found.comparison.depth, found.comparison.residual)
+        return tracking
+
+    def _why_lost(self, found: Registration, T_prior: np.ndarray) -> str:
+        """Why a registration is no pose of the camera; empty where it is one."""
+        c = self.config
         step = poses.inverse(T_prior) @ found.T_world_camera
         moved, turned = float(np.linalg.norm(step[:3, 3])), np.degrees(poses.rotation_angle(step))
-        self._unmeasured = self._unmeasured + found.std**2 if found.std > 0.01 else 0.0
-        reason = ""
-        if found.measured < c.min_points:
-            reason = f"only {found.measured} points of the map are in view with depth (at least {c.min_points})"
-        elif found.fitting < c.min_fitting:
-            reason = f"only {100 * found.fitting:.0f} % of the map in view fits (at least {100 * c.min_fitting:.0f} %)"
-        elif found.geometry.spread > c.max_residual:
-            reason = f"residual is {found.geometry.spread:.1f} times the sensor's noise (at most {c.max_residual:g})"
-        elif self._unmeasured > c.max_std**2:
-            reason = f"nothing determines the pose: uncertain by {self._unmeasured**0.5:.2f} m (at most {c.max_std:g})"
-        elif moved > c.max_step or turned > c.max_turn_deg:
-            reason = f"jump of {moved:.2f} m and {turned:.0f} degrees from the expected pose"
-        elif away and not self.refine and not self.fits(found):
-            reason = f"no pose for more than {self._gap:.1f} s, and the map does not fit well enough"
-        return self._tracking(found, reason)
+        likeness = found.comparison.correlation
+        alike = likeness >= LIKENESS  # false where the view is flat
+        if found.measured < c.min_points and not (alike and found.std < 0.01):
+            return f"only {found.measured} points of the map are in view with depth (at least {c.min_points})"
+        evidence = 2 * found.fitting if np.isnan(likeness) else found.fitting + likeness
+        if evidence < c.lost_evidence:
+            return f"only {100 * found.fitting:.0f} % of the map in view fits, and the image does not look like it"
+        if found.geometry.spread > c.lost_residual:
+            return f"residual is {found.geometry.spread:.1f} times the sensor's noise (at most {c.lost_residual:g})"
+        if self._unmeasured > c.max_std**2:
+            return f"nothing determines the pose: uncertain by {self._unmeasured**0.5:.2f} m (at most {c.max_std:g})"
+        if moved > c.max_step or turned > c.max_turn_deg:
+            return f"jump of {moved:.2f} m and {turned:.0f} degrees from the expected pose"
+        return ""
+
+    def _why_poor(self, found: Registration) -> str:
+        """Why a pose that holds is not good enough to fuse the frame; empty where it is."""
+        c, black = self.config, self.config.black
+        if found.live_grey < black and found.model_grey >= 2 * black + 4 * found.live_grey:
+            return "the image is black where the map is not; the pose is from the depth alone, nothing is fused"
+        few = found.comparison.correlation < LIKENESS or found.measured < 0.2 * c.min_points
+        if found.measured < c.min_points and few:
+            return f"only {found.measured} points of the map are in view with depth; the pose is from the image"
+        if found.fitting < c.min_fitting:
+            return f"only {100 * found.fitting:.0f} % of the map in view fits (at least {100 * c.min_fitting:.0f} %)"
+        if found.geometry.spread > c.max_residual:
+            return f"residual is {found.geometry.spread:.1f} times the sensor's noise (at most {c.max_residual:g})"
+        if found.comparison.correlation < c.min_correlation:
+            return f"the image hardly looks like the map there (correlation {found.comparison.correlation:.2f})"
+        return ""
 
     @property
     def _gap(self) -> float:
@@ -142,6 +217,7 @@ class Tracker(Stage):
         """Register without judging; for those who have their own reasons to believe or not."""
         if self._registrar is None or self._registrar.camera != observation.camera:
             self._registrar = Registrar(observation.camera, self.config.registration)
+        self._registrar.noise = self.noise.base, self.noise.quadratic
         return self._registrar.register(observation, view, T_prior)
 
     def _moved_to(self, frame: Frame, T_world_camera: np.ndarray) -> None:
@@ -169,6 +245,13 @@ class Tracker(Stage):
         if self._last is not None:
             time, T = self._last
             self._last = time, poses.orthonormalized(correction.corrected([self._last_index], T[None])[0])
+        if self._reference is not None:  # of the last frame, or shortly before it
+            T = self._reference.T_world_camera
+            self._reference.T_world_camera = poses.orthonormalized(correction.corrected([self._last_index], T[None])[0])
+
+    def forget_places(self) -> None:
+        """Forget what the places seen so far looked like: a lost camera is not found by them any more."""
+        self.keyframes, self._reference = Keyframes(self.keyframes.ferns), None
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later as if nothing had happened; for `restore`."""
@@ -182,6 +265,12 @@ class Tracker(Stage):
             "interval": np.array(self._interval),
             "unmeasured": np.array(self._unmeasured),
             "lost": np.array(self.lost),
+            "usual": np.array(self._usual),
+            "searched": np.array(self._searched),
+            "told": np.array(self._told),
+            "calm": np.array(self._calm),
+            **{f"noise_{name}": value for name, value in self.noise.state().items()},
+            **(self._reference.state() if self._reference is not None else {}),
             **{f"keyframe_{name}": value for name, value in self.keyframes.state().items()},
         }
 
@@ -193,6 +282,10 @@ class Tracker(Stage):
         self._velocity = None if np.isnan(state["velocity"]).any() else state["velocity"]
         self._interval = float(state["interval"])
         self._unmeasured, self.lost = float(state["unmeasured"]), bool(state["lost"])
+        self._usual = float(state["usual"])
+        self._searched, self._told, self._calm = int(state["searched"]), str(state["told"]), int(state["calm"])
+        self.noise.restore({k[len("noise_") :]: v for k, v in state.items() if k.startswith("noise_")})
+        self._reference = _Reference.restored(state) if "reference_pose" in state else None
         self.keyframes.restore({k[len("keyframe_") :]: v for k, v in state.items() if k.startswith("keyframe_")})
 
     def _first(self, observation: Observation) -> Tracking:
@@ -206,6 +299,39 @@ class Tracker(Stage):
         if measured < self.config.min_points:
             return Tracking(T, ok=False, reason=f"the first frame has depth at {measured} pixels only")
         return Tracking(T, ok=True, inliers=measured)
+
+    def _carried(self, observation: Observation, predict: Predict, tracking: Tracking) -> Tracking:
+        """A doubtful pose beside what sparse features say of the motion since the last good frame.
+
+        Where registration started from there is better, that; where nothing registers, the features alone, for as
+        long as the uncertainty that adds up allows. Else the pose as it was.
+        """
+        c, reference = self.config, self._reference
+        if reference is None:
+            return tracking
+        by_features = pose_from(reference.features(), self._features(observation), observation.camera)
+        if by_features is None or not by_features.believable:
+            return tracking
+        T = reference.T_world_camera @ by_features.T_known_live
+        found = self.register(observation, predict(T), T)
+        lost = self._why_lost(found, T)
+        again = self._tracking(found, lost)
+        if again.ok and (not tracking.ok or again.evidence > tracking.evidence + 0.05):
+            return again
+        if tracking.ok:
+            return tracking
+        self._unmeasured += c.feature_std**2
+        if self._unmeasured > c.max_std**2:
+            return tracking
+        reason = f"{tracking.reason}; the pose is carried over by {by_features.inliers} features"
+        return Tracking(T, ok=True, inliers=by_features.inliers, reason=reason, sound=False)
+
+    def _features(self, observation: Observation) -> Features:
+        """Of the present frame, found once."""
+        index = observation.frame.index
+        if self._live is None or self._live[0] != index:
+            self._live = index, features_of(observation.color, observation.depth, observation.camera)
+        return self._live[1]
 
     def _found(self, observation: Observation, predict: Predict) -> Tracking | None:
         """The pose of a lost frame by the keyframes that look like it, or by what is proposed, or None.
@@ -226,23 +352,35 @@ class Tracker(Stage):
         return None
 
     def _candidates(self, observation: Observation) -> Iterator[np.ndarray]:
-        """Where a lost camera may be."""
-        code = self.keyframes.ferns.code(observation)
-        for k in self.keyframes.nearest(code, self.config.candidates):
-            yield self.keyframes.T_world_camera[k]
+        """Where a lost camera may be: at keyframes that look alike, and where features of keyframes are found again.
+
+        A frame looks at a bounded number of keyframes; those that do not look alike take turns.
+        """
+        keyframes = self.keyframes
+        alike = keyframes.nearest(keyframes.ferns.code(observation), self.config.candidates)
+        for k in alike:
+            yield keyframes.T_world_camera[k]
+        others = [k for k in range(len(keyframes)) if k not in alike]
+        turn = [others[(self._searched + i) % len(others)] for i in range(min(self.config.searched, len(others)))]
+        self._searched += len(turn)
+        if observation.color.mean() >= self.config.black:
+            for k in alike + turn:
+                found = pose_from(keyframes.features[k], self._features(observation), observation.camera)
+                if found is not None and found.believable:
+                    yield keyframes.T_world_camera[k] @ found.T_known_live
         if self.propose is not None:  # asked last: it may cost a network
             yield from self.propose(observation)
 
     def fits(self, found: Registration) -> bool:
         """Whether a pose found from far away is to be believed."""
-        c = self.config
+        c, likeness = self.config, found.comparison.correlation
         return (
-            found.measured >= 4 * c.min_points
-            and found.measured >= 0.4 * found.visible
+            found.measured >= 2 * c.min_points
+            and found.measured >= 0.15 * found.visible
             and found.fitting >= c.found_fitting
             and found.geometry.spread <= c.found_residual
             and found.std < 0.01
-            and found.color.rms <= c.found_grey
+            and (likeness >= c.found_correlation or (np.isnan(likeness) and found.fitting >= 0.7))
         )
 
     def _keep(self, observation: Observation, T: np.ndarray) -> None:
@@ -253,20 +391,46 @@ class Tracker(Stage):
             near = np.linalg.norm(step[:3, 3]) < c.keyframe_distance
             if near and poses.rotation_angle(step) < np.radians(c.keyframe_turn_deg):
                 return
-        keyframes.add(observation.frame.index, T, keyframes.ferns.code(observation))
+        keyframes.add(observation.frame.index, T, keyframes.ferns.code(observation), self._features(observation))
 
-    def _tracking(self, found: Registration, reason: str) -> Tracking:
-        black = self.config.black
-        sound = found.live_grey >= black or found.model_grey < 2 * black + 4 * found.live_grey
-        ok = not reason
-        if ok and not sound:
-            reason = "the image is black where the map is not; the pose is from the depth alone, nothing is fused"
+    def _tracking(self, found: Registration, lost: str) -> Tracking:
+        poor = "" if lost else self._why_poor(found)
+        likeness = found.comparison.correlation
         return Tracking(
             T_world_camera=found.T_world_camera,
-            ok=ok,
+            ok=not lost,
             inliers=found.geometry.count,
             residual=found.geometry.rms,
             covariance=found.covariance,
-            reason=reason,
-            sound=sound,
+            reason=lost or poor,
+            sound=not poor,
+            evidence=2 * found.fitting if np.isnan(likeness) else found.fitting + likeness,
         )
+
+
+class _Reference:
+    """The last frame whose pose is beyond doubt; its features are found when they are needed."""
+
+    def __init__(self, T_world_camera: np.ndarray, observation: Observation | None, features: Features | None) -> None:
+        self.T_world_camera = T_world_camera
+        # depth is a working image of fusion
+        self._observation = None if observation is None else replace(observation, depth=observation.depth.copy())
+        self._features = features
+
+    def features(self) -> Features:
+        if self._features is None:
+            assert self._observation is not None
+            seen = self._observation
+            self._features = features_of(seen.color, seen.depth, seen.camera)
+        return self._features
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {
+            "reference_pose": self.T_world_camera,
+            **{f"reference_{name}": value for name, value in packed([self.features()]).items()},
+        }
+
+    @staticmethod
+    def restored(state: dict[str, np.ndarray]) -> _Reference:
+        arrays = {k[len("reference_") :]: v for k, v in state.items() if k.startswith("reference_")}
+        return _Reference(arrays["pose"], None, unpacked(arrays)[0])

@@ -32,7 +32,7 @@ def kinect_noise(frame: Frame, incidence: np.ndarray, rng: np.random.Generator) 
     with np.errstate(divide="ignore"):
         raw = np.rint(RAW_AT_INFINITY - BASELINE_FOCAL / z)
     z = (BASELINE_FOCAL / (RAW_AT_INFINITY - raw)).astype(np.float32)
-    holes = (frame.depth <= 0) | ~(z > NEAREST) | (z > FARTHEST) | _in_shadow(frame.depth, frame.camera.fx)
+    holes = (frame.depth <= 0) | ~(z > NEAREST) | (z > FARTHEST) | in_shadow(frame.depth, frame.camera.fx)
     glass = np.isin(frame.labels, [LABEL_SETS["nyu40"].id_of(name) for name in ("window", "television")])
     # Towards grazing incidence the light is lost; glass loses it in patches at any angle.
     lost = np.where(glass, 0.0, 2.6) + 4 * np.minimum(incidence, 0.5) - 1.2
@@ -42,7 +42,7 @@ def kinect_noise(frame: Frame, incidence: np.ndarray, rng: np.random.Generator) 
     return replace(frame, depth=depth, color=np.clip(color + 0.5, 0, 255).astype(np.uint8))
 
 
-def _in_shadow(depth: np.ndarray, focal: float, baseline: float = 0.075) -> np.ndarray:
+def in_shadow(depth: np.ndarray, focal: float, baseline: float = 0.075) -> np.ndarray:
     """Where the projector, `baseline` metres beside the camera, is blocked by something nearer.
 
     A point at column u is lit from column u + focal * baseline / z; going to the right those columns must grow.

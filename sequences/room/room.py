@@ -12,7 +12,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.frame import UNLABELLED, Frame
-from sequences.room import kinect_noise
+from sequences.room import depth_noise, kinect_noise
 from sequences.room.scene import ROOM, Scene, furnished_room
 from sequences.room.textures import SIZE, textures
 from sequences.sequence import Mesh, Sequence
@@ -20,7 +20,12 @@ from sequences.sequence import Mesh, Sequence
 FPS = 30.0
 ROUND = 450  # frames of one round of `orbit`: 24 degrees per second
 LAYOUT = "the word 'room', or 'room:frames=900,width=320,height=240,noise=kinect,seed=0'"
-NOISE: dict[str, Callable | None] = {"none": None, "kinect": kinect_noise.kinect_noise}
+NOISE: dict[str, Callable | None] = {
+    "none": None,
+    "kinect": kinect_noise.kinect_noise,
+    "realsense": depth_noise.realsense_noise,
+    "tof": depth_noise.tof_noise,
+}
 
 
 def orbit(seconds: float) -> np.ndarray:
