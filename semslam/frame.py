@@ -79,7 +79,6 @@ class Tracking:
     noise: tuple[float, float] | None = None  # of the sensor, as measured so far: base (metres), quadratic (1 / metre)
     sound: bool = True  # False: the pose holds, but the image is no picture of the scene and must not enter the map
 
-
     @property
     def state(self) -> Literal["good", "poor", "lost"]:
         """Good: fused. Poor: the pose holds, but the frame must not enter the map. Lost: no pose."""

@@ -89,7 +89,10 @@ def tracking_config(corrections: CorrectionsConfig, chosen: TrackingConfig | Non
         "trusted": 3.0,
     }
     registration = _where_default(config.registration, changes)
-    return replace(_where_default(config, {"min_fitting": 0.2, "found_correlation": 0.5, "measure_noise": False}), registration=registration)
+    return replace(
+        _where_default(config, {"min_fitting": 0.2, "found_correlation": 0.5, "measure_noise": False}),
+        registration=registration,
+    )
 
 
 def _where_default(config: Settings, changes: dict[str, Any]) -> Settings:

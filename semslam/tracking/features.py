@@ -59,7 +59,7 @@ def features_of(color: np.ndarray, depth: np.ndarray | None, camera: Camera, cou
     keypoints, descriptors = detector.detectAndCompute(grey, None)
     if not keypoints:
         return Features.none()
-    pixels = cv2.KeyPoint.convert(keypoints)  # type: ignore[attr-defined]
+    pixels = np.array([keypoint.pt for keypoint in keypoints], np.float32)
     points = np.zeros((len(pixels), 3), np.float32)
     if depth is not None:
         u, v = np.rint(pixels).astype(int).T
@@ -67,7 +67,7 @@ def features_of(color: np.ndarray, depth: np.ndarray | None, camera: Camera, cou
         points[:, 0] = (pixels[:, 0] - camera.cx) / camera.fx * z
         points[:, 1] = (pixels[:, 1] - camera.cy) / camera.fy * z
         points[:, 2] = z
-    return Features(pixels.astype(np.float32), points, descriptors)
+    return Features(pixels, points, descriptors)
 
 
 def packed(features: Sequence[Features]) -> dict[str, np.ndarray]:
@@ -124,9 +124,7 @@ def solved(points: np.ndarray, pixels: np.ndarray, camera: Camera) -> FeaturePos
     if not ok or inliers is None or len(inliers) < 6:
         return None
     chosen = inliers.ravel()
-    rotation, translation = cv2.solvePnPRefineLM(
-        points[chosen], pixels[chosen], camera.K, None, rotation, translation
-    )
+    rotation, translation = cv2.solvePnPRefineLM(points[chosen], pixels[chosen], camera.K, None, rotation, translation)
     T_live_known = np.eye(4)
     T_live_known[:3, :3], T_live_known[:3, 3] = cv2.Rodrigues(rotation)[0], translation.ravel()
     if not np.isfinite(T_live_known).all():

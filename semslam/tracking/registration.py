@@ -212,10 +212,10 @@ class Registrar:
         model, live = self._greys_at(T_live_view, level.pyramid, level.every)
         gain = _contrast(live, self.config.textured) / _contrast(model, self.config.textured)
         if not 0.9 < gain < 1.1:
-            gain = f32(min(max(gain, 0.1), 4.0))
+            gain = min(max(gain, 0.1), 4.0)
             for level in self.config.levels:
                 greys = self._greys[level.pyramid][:: level.every]  # the others are not filled
-                greys[greys >= 0] *= gain
+                greys[greys >= 0] *= f32(gain)
 
     def _greys_at(self, T_live_view: np.ndarray, pyramid: int, every: int) -> tuple[np.ndarray, np.ndarray]:
         """Grey of so many-th of the model's points on a level, where it is known, and of the live image there."""
@@ -229,6 +229,7 @@ class Registrar:
 
     def _compared(self, T_live_view: np.ndarray, observation: Observation) -> Comparison:
         """Residuals and greys of a sample of the model's points at the pose found."""
+        assert observation.normals is not None
         every, pyramid = 8, 1
         sure = np.flatnonzero(self._trust[::every] >= 0.7) * every
         if len(sure) < 200:
@@ -251,7 +252,7 @@ class Registrar:
         sigma = self._noise[0] + self._noise[1] * (z[same] - f32(0.4)) ** 2
         fitting = np.count_nonzero(np.abs(residual) < 4 * sigma) / max(int(np.count_nonzero(measured)), 1)
         # half the size: what noise is left of two greys does not make them differ
-        scale = 2 ** -pyramid
+        scale = 2**-pyramid
         small = self._live[pyramid]
         row, column = (v * f32(scale)).astype(np.int64), (u * f32(scale)).astype(np.int64)
         inside = (row < small.shape[0]) & (column < small.shape[1])
