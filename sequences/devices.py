@@ -11,7 +11,9 @@ class Device(NamedTuple):
     name: str
     sequence: str  # what stands for SEQUENCE on the command line
     kind: str  # a key of READERS
-    tried: str  # on what the reader was tried: 'real' recordings, or 'written' examples of the layout
+    tried: (
+        str  # on what the reader was tried: 'real' recordings, single 'real frames', 'written' examples of the layout
+    )
 
 
 DEVICES = (
@@ -27,15 +29,15 @@ DEVICES = (
     Device("any phone or camera: a video", "NAME.mp4 --fov 65", "video", "written"),
     Device("any camera: photographs", "their folder --fov 65", "photos", "written"),
     Device("own files", "folder with color/, depth/, camera.yaml", "folder", "real"),
-    Device("TUM RGB-D, Bonn", "folder with rgb.txt, depth.txt", "tum", "real"),
+    Device("TUM RGB-D, Bonn", "folder with rgb.txt, depth.txt", "tum", "real frames"),
     Device("ORB-SLAM's pairs", "folder with associations.txt", "associations", "written"),
     Device("TUM, colour alone", "folder with rgb.txt", "tum-rgb", "written"),
     Device("ETH3D SLAM", "folder with rgb.txt, depth.txt, calibration.txt", "eth3d", "written"),
     Device("7-Scenes", "a sequence's or a scene's folder", "7scenes", "real"),
     Device("ICL-NUIM", "folder with associations.txt", "icl-nuim", "written"),
-    Device("NYUv2 raw", "a scene's folder", "nyu-raw", "real"),
+    Device("NYUv2 raw", "a scene's folder", "nyu-raw", "real frames"),
     Device("NYUv2 raw, as downloaded", "PART.zip/SCENE", "nyu-raw-zip", "written"),
-    Device("SUN RGB-D", "a scene's folder", "sun-rgbd", "real"),
+    Device("SUN RGB-D", "a scene's folder", "sun-rgbd", "real frames"),
     Device("ScanNet", "scene0000_00.sens", "scannet-sens", "written"),
     Device("ScanNet, exported", "folder with color/, depth/, pose/, intrinsic/", "scannet", "written"),
     Device("ARKitScenes", "a video's folder", "arkitscenes", "written"),
@@ -47,7 +49,7 @@ DEVICES = (
     Device("EuRoC MAV", "folder with mav0/", "euroc", "written"),
     Device("DeepLoc", "its folder --fov DEGREES", "deeploc", "written"),
     Device("SemanticFusion's lists", "the list's file", "png-list", "written"),
-    Device("nothing yet", "room", "room", "real"),
+    Device("nothing yet", "room", "room", "built in"),
 )
 
 
