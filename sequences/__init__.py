@@ -6,8 +6,9 @@ Adding a reader is a file with `fits(path)` and an `open_...` function, and a li
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from inspect import signature
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+MOST_LOOKED_AT = 50  # entries of a folder that may be recordings
 
 
 class Reader(NamedTuple):
@@ -143,4 +147,15 @@ def detect_kind(path: str | Path) -> str:
         raise FileNotFoundError(f"{path}: no such sequence; give a folder, a list file, or 'room' for the built-in one")
     if path.is_dir() and not any(path.iterdir()):
         raise ValueError(f"{path}: the folder is empty; a plain sequence holds {folder.LAYOUT}")
+    if path.suffix.lower() in ARCHIVES:
+        raise UnknownKind(f"{path}: fits no kind of sequence that is read packed; unpack it and give the folder")
+    if found := list(islice(_inside(path), 3)):
+        raise UnknownKind(f"{path}: is no recording but holds some; give one of them: {', '.join(found)}")
     raise UnknownKind(f"{path}: fits no known kind of sequence; name one with --kind ({', '.join(READERS)})")
+
+
+def _inside(path: Path) -> Iterator[str]:
+    """Files and folders directly in a folder that are recordings."""
+    for inner in islice(sorted(path.iterdir()), MOST_LOOKED_AT) if path.is_dir() else ():
+        if any(reader.fits(inner) for kind, reader in READERS.items() if kind != "room"):
+            yield str(inner)

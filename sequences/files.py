@@ -162,3 +162,18 @@ def first_readable(read: Callable[[Any], np.ndarray], names: Iterable[Any]) -> n
                 break
     assert problem is not None, "there are names"
     raise ValueError(str(problem))
+
+
+def read_part(path: Path, start: int, size: int, where: str) -> bytes:
+    """`size` bytes of a file from `start` on; CorruptFrame where they are not there, or more than any image has."""
+    if size > LARGEST_MEMBER:
+        raise CorruptFrame(f"{where}: claims {size} bytes, more than any image", broken_file=True)
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read(size)
+    except OSError as problem:
+        raise CorruptFrame(f"{where}: cannot be read ({problem.strerror})", broken_file=True) from None
+    if len(data) < size:
+        raise CorruptFrame(f"{where}: is cut short", broken_file=True)
+    return data

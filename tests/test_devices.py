@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sequences import READERS
+import pytest
+from written_recordings import put
+
+from sequences import READERS, UnknownKind, open_sequence
 from sequences.devices import DEVICES, table
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -28,3 +31,17 @@ def test_a_folder_of_no_kind_is_answered_with_the_table(tmp_path):
     told = subprocess.run(words, capture_output=True, text=True)
     assert told.returncode == 2 and told.stderr.startswith(f"semslam: {tmp_path}: fits no known kind")
     assert table() in told.stderr and "NAME.r3d" in told.stderr
+
+
+def test_a_folder_of_recordings_names_them(tmp_path):
+    put(tmp_path / "scan" / "color" / "0.png", b"x")
+    put(tmp_path / "clip.mp4", b"x")
+    put(tmp_path / "notes.txt", b"x")
+    with pytest.raises(UnknownKind, match=r"holds some; give one of them: .*clip\.mp4, .*scan$"):
+        open_sequence(tmp_path)
+
+
+def test_an_archive_of_no_kind_is_to_be_unpacked(tmp_path):
+    put(tmp_path / "scan.tar.gz", b"x")
+    with pytest.raises(UnknownKind, match="unpack it and give the folder"):
+        open_sequence(tmp_path / "scan.tar.gz")

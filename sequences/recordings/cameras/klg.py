@@ -19,6 +19,7 @@ from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, read_tum, write_tum
 from sequences.clock import seconds_or_count
+from sequences.files import read_part
 from sequences.pose_pairing import FramePoses, poses_at
 from sequences.recordings.cameras.given_camera import given_camera
 from sequences.recordings.datasets.scannet_sens import unpacked
@@ -91,9 +92,7 @@ def _frames(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
 def _size(path: Path, places: np.ndarray, camera: Camera | None) -> tuple[int, int]:
     """(width, height) of the images: those of the first JPEG, else the given camera's, else 640x480."""
     start, depth_bytes, color_bytes = (int(n) for n in places[0])
-    with path.open("rb") as file:
-        file.seek(start + depth_bytes)
-        data = file.read(color_bytes)
+    data = read_part(path, start + depth_bytes, color_bytes, f"{path}: frame 0")
     if data.startswith(b"\xff\xd8"):
         height, width = images.color_of_bytes(data, f"{path}: frame 0").shape[:2]
         return width, height
@@ -109,10 +108,9 @@ def _size(path: Path, places: np.ndarray, camera: Camera | None) -> tuple[int, i
 def _read(path: Path, places: np.ndarray, shape: tuple[int, int], depth_scale: float, index: int) -> Images:
 
     start, depth_bytes, color_bytes = (int(n) for n in places[index])
-    with path.open("rb") as file:
-        file.seek(start)
-        depth, color = file.read(depth_bytes), file.read(color_bytes)
     where, pixels = f"{path}: frame {index}", shape[0] * shape[1]
+    data = read_part(path, start, depth_bytes + color_bytes, where)
+    depth, color = data[:depth_bytes], data[depth_bytes:]
     if len(depth) != 2 * pixels:
         depth = unpacked(depth, 2 * pixels, f"{where}, depth")
     if len(depth) != 2 * pixels:

@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from sequences.files import read_part
+
 SEGMENT, INFO, TRACKS, TRACK, CLUSTER, ATTACHMENTS = 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0x1F43B675, 0x1941A469
 TIMESTAMP_SCALE, TRACK_NUMBER, TRACK_NAME, CODEC_ID, CODEC_PRIVATE = 0x2AD7B1, 0xD7, 0x536E, 0x86, 0x63A2
 VIDEO, WIDTH, HEIGHT = 0xE0, 0xB0, 0xBA
@@ -50,9 +52,7 @@ class Matroska:
 
     def frame(self, track: Track, index: int) -> bytes:
         start, size = track.places[index]
-        with self.path.open("rb") as file:
-            file.seek(start)
-            return file.read(size)
+        return read_part(self.path, start, size, f"{self.path}: {track.name}, frame {index}")
 
 
 def read_matroska(path: Path, frames: bool = True) -> Matroska:

@@ -23,8 +23,11 @@ def fits(path: Path) -> bool:
     archive, _ = _split(path)
     if archive is None:
         return False
-    with zipfile.ZipFile(archive) as file:
-        return any(_NAME.match(PurePosixPath(name).name) for name in file.namelist()[:1000])
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return any(_NAME.match(PurePosixPath(name).name) for name in file.namelist()[:1000])
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return False
 
 
 def open_nyu_raw_zip(path: str | Path, *, camera: Camera | None = None) -> DecodedSequence:

@@ -20,6 +20,7 @@ from semslam import images, poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
+from sequences.files import read_part
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
@@ -29,7 +30,7 @@ FPS = 30.0
 FRAME_HEADER = struct.Struct("<64sQQQQ")
 COLOR_RAW, COLOR_PNG, COLOR_JPEG = 0, 1, 2
 DEPTH_RAW, DEPTH_ZLIB = 0, 1
-LARGEST_SIDE = 1 << 14  # pixels
+LARGEST_SIDE = 1 << 13  # pixels
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,9 @@ def _pose(T: np.ndarray) -> np.ndarray | None:
 
 def _read(file: Path, header: Header, places: np.ndarray, labels: ScanNetLabels | None, index: int) -> Images:
     start, color_bytes, depth_bytes = (int(number) for number in places[index])
-    with file.open("rb") as stream:
-        stream.seek(start)
-        color, depth = stream.read(color_bytes), stream.read(depth_bytes)
     where = f"{file}: frame {index}"
+    data = read_part(file, start, color_bytes + depth_bytes, where)
+    color, depth = data[:color_bytes], data[color_bytes:]
     return Images(
         _color(color, header, f"{where}, colour"),
         _depth(depth, header, f"{where}, depth"),
