@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from networks.inference import attention
 from networks.inference.attention import VARIANTS, Attention, encoder_layers, heat, heat_maps, stretched
+from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
 from networks.pose.networks import LabelInputNetwork, PoseNetwork
+from semslam.runs.networks import predictor
 from semslam.single_image.attend import Target, attend, default_target, parse_target, question
 
 
@@ -281,3 +283,20 @@ def test_pose_weights_are_asked_for_the_pose_and_for_the_error_of_a_position(ima
         if name == "label_input":
             with pytest.raises(ValueError, match="--labels"):
                 question(asked, Target("pose"), image)
+
+
+def test_of_weights_of_two_label_sets_either_can_be_looked_into(tmp_path: Path) -> None:
+    """NYU's 40 classes and KITTI's 6 behind them: `--classes` of predict, reconstruct and attend."""
+    torch.manual_seed(0)
+    checkpoints.save(tmp_path / "both.safetensors", JointNetwork(46), half=False)
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    both = Attention.load(tmp_path / "both.safetensors", "kitti6")
+    assert both.label_set == "kitti6" and both.labels(image).max() < 6
+    network = predictor("kitti6", str(tmp_path / "both.safetensors"), "torch")
+    assert (network.label_set, network.num_classes) == ("kitti6", 6)
+    scores = network.outputs(image)[0]
+    assert np.array_equal(scores[..., 40:].argmax(-1), both.labels(image))
+    assert network.class_probabilities(image).shape == (48, 64, 6)
+    assert predictor("nyu13", str(tmp_path / "both.safetensors"), "torch").num_classes == 13
+    with pytest.raises(ValueError, match=r"both\.safetensors: these weights tell apart nyu40 and kitti6"):
+        Attention.load(tmp_path / "both.safetensors", "nyu13")

@@ -206,34 +206,38 @@ class Attention:
         self._outputs, self._statistics = outputs, statistics
 
     @classmethod
-    def load(cls, weights: str | Path | None = None) -> Attention:
-        """The network of a weights file, joint or pose; the bundled joint network by default."""
+    def load(cls, weights: str | Path | None = None, classes: str | None = None) -> Attention:
+        """The network of a weights file, joint or pose; the bundled joint network by default.
+
+        Args:
+            classes: of a joint network of several label sets, which one to use; the first by default.
+        """
         from networks.pose.predictor import holds_pose_network
 
         if weights is not None and holds_pose_network(weights):
             return cls.of_pose_weights(weights)
-        return cls.of_joint_weights(weights)
+        return cls.of_joint_weights(weights, classes)
 
     @classmethod
-    def of_joint_weights(cls, weights: str | Path | None = None) -> Attention:
-        """Of a joint network."""
+    def of_joint_weights(cls, weights: str | Path | None = None, classes: str | None = None) -> Attention:
+        """Of a joint network; see `load`."""
         from networks.inference.predictor import Predictor, check_image
         from networks.joint import checkpoints
         from networks.joint.network import normalised
         from networks.pose.predictor import shrunk
 
         network, metadata = checkpoints.load(weights)
-        predictor = Predictor(network, metadata, engine="torch")
-        first = int(metadata.get("label_sets", {}).get(predictor.label_set, (0, 0))[0])
-        classes = slice(first, first + predictor.num_classes)
+        path = weights or checkpoints.bundled()
+        name, (first, last) = checkpoints.label_outputs(network.num_classes, metadata, classes, path)
+        predictor = Predictor(network, metadata, name, engine="torch")
 
         def outputs(image: np.ndarray, labels: np.ndarray | None) -> dict[str, Tensor]:
             check_image(image)
             seen = shrunk(image, predictor.input_shape(*image.shape[:2]))
             found = dict(zip(network.tasks, network(normalised(torch.from_numpy(seen)[None]))))
-            return found | {"segmentation": found["segmentation"][:, classes], "depth": found["depth"].abs()}
+            return found | {"segmentation": found["segmentation"][:, first:last], "depth": found["depth"].abs()}
 
-        return cls(network, outputs, ("segmentation", "depth"), predictor.label_set)
+        return cls(network, outputs, ("segmentation", "depth"), name)
 
     @classmethod
     def of_pose_weights(cls, weights: str | Path) -> Attention:

@@ -21,6 +21,9 @@ def attend(
         str | None, typer.Option(help="class | class:NAME | depth:U,V | pose | pose:X,Y,Z (the true position).")
     ] = None,
     layers: Annotated[str, typer.Option(help="Layers of the encoder, 1 (fine) to 4 (coarse).")] = "1,2,3,4",
+    classes: Annotated[
+        str | None, typer.Option(help="Of weights of several label sets, which one: kitti6, for example.")
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="Label image, for networks that read one.")] = None,
     variant: Annotated[
         str, typer.Option(help="paper | inside (a common implementation: the cube in the sum) | grad-cam (no ++)")
@@ -37,7 +40,7 @@ def attend(
         raise ValueError(f"--layers is {layers!r}; expected numbers with commas, 1,4 for example")
     asked = job.parse_target(target) if target else None
     color = read_color(image, upright=True)
-    network = Attention.load(weights)
+    network = Attention.load(weights, classes)
     named = job.read_labels(labels, network.label_set) if labels else None
     numbers = [int(layer) for layer in layers.split(",")]
     job.attend(network, color, out, asked, numbers, named, weighting=VARIANTS[variant])
