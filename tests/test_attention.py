@@ -251,7 +251,7 @@ def test_the_command_writes_a_figure_or_one_line_of_what_is_wrong(
     assert run("--target", "class", "--layers", "4") == (0, "") and out.is_file()
     for arguments, message in (
         (("--target", "class:sky"), "nyu40 has no class 'sky'"),
-        (("--target", "pose"), "tells segmentation and depth, not pose"),
+        (("--target", "pose"), "predicts segmentation and depth, not pose"),
         (("--layers", "7"), "there is no layer 7"),
         (("--layers", "all"), "expected numbers with commas"),
         (("--variant", "mine"), "known are paper, inside, grad-cam"),
