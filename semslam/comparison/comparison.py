@@ -53,7 +53,7 @@ class Comparison:
     @cached_property
     def judge(self) -> Judge:
         """Who judges all variants, made when the first one is done."""
-        return Judge(self.sequence, self.settings.truth, self.network, depth_limits(self.base))
+        return Judge(self.sequence, self.settings.truth, self.network, depth_limits(self.base, self.sequence))
 
     def main(self) -> list[str]:
         """The variants that plots show, where all would be too many."""

@@ -18,6 +18,7 @@ from semslam.stage import Stage
 
 f32 = np.float32
 NEVER = np.iinfo(np.int32).min  # before the first frame
+USUAL_RANGE = (0.3, 5.0)  # metres; what sensors of rooms measure well
 MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that they are kept by
 
 
@@ -25,8 +26,8 @@ MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that t
 class FusionConfig:
     """How measurements become surfels."""
 
-    near: float = 0.3  # metres: nearer depth is dropped
-    far: float = 5.0  # metres: farther depth is dropped
+    near: float | None = None  # metres: nearer depth is dropped; null = 0.3, or nearer where most readings are
+    far: float | None = None  # metres: farther depth is dropped; null = 5, or farther where most readings are
     smoothing: int = 2  # pixels: half the width of the bilateral filter's window; 0 = none
     noise: float = 0.0012  # metres: standard deviation of depth at 0.4 m
     noise_quadratic: float = 0.0019  # metres: growth of that deviation with (z - 0.4)^2 (Nguyen et al. 2012)
@@ -42,13 +43,22 @@ class FusionConfig:
     view_points: int = 20_000  # points: of the map in a predicted view, about, evenly spread over the image
 
     def __post_init__(self) -> None:
-        if not 0 < self.near < self.far <= 1000:
-            raise ValueError(f"fusion: near is {self.near} and far {self.far}; expected 0 < near < far <= 1000 metres")
+        near, far = self.range
+        if not 0 < near < far <= 1000:
+            raise ValueError(f"fusion: near is {near} and far {far}; expected 0 < near < far <= 1000 metres")
         if self.noise <= 0 or self.noise_quadratic < 0 or self.gate <= 0 or self.smoothing < 0:
             raise ValueError(
                 f"fusion: noise {self.noise}, noise_quadratic {self.noise_quadratic}, gate {self.gate}, smoothing "
                 f"{self.smoothing}; noise and gate must be positive metres, the others not negative"
             )
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Nearest and farthest depth that is used, metres."""
+        near, far = self.near, self.far
+        usual = min(USUAL_RANGE[0], 0.5 * far) if far else USUAL_RANGE[0]
+        near = usual if near is None else near
+        return near, max(USUAL_RANGE[1], 2 * near) if far is None else far
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,9 @@ class Fusion(Stage):
 
     def __init__(self, camera: Camera, config: FusionConfig | None = None) -> None:
         self.camera = camera
-        self.config = config or FusionConfig()
+        config = config or FusionConfig()
+        self._near, self._far = config.range
+        self.config = replace(config, near=self._near, far=self._far)
         height, width = camera.shape
         if width > 65535 or height > 32767:
             raise ValueError(f"images are {width}x{height}; the map takes at most 65535x32767, resize them with width")
@@ -111,7 +123,7 @@ class Fusion(Stage):
                     f"{self.camera.width}x{self.camera.height}; all images of a map need one size"
                 )
         depth = np.ascontiguousarray(observation.depth, f32)
-        depth_filter.bilateral(depth, c.smoothing, f32(c.near), f32(c.far), self._noise, self._depth)
+        depth_filter.bilateral(depth, c.smoothing, f32(self._near), f32(self._far), self._noise, self._depth)
         depth_filter.normals_of(self._depth, self._pinhole, self._noise, self._normals)
         return replace(observation, depth=self._depth, normals=self._normals)
 
@@ -126,7 +138,7 @@ class Fusion(Stage):
         pose = Pose.of(T_world_camera)
         removed = self._compact(surfels)
         # what lies behind all that is measured cannot be merged: in a large map most of the view frustum
-        rules = self._rules(min(f32(1.2 * c.far), f32(1.2) * depth.max() + f32(0.1)))
+        rules = self._rules(min(f32(1.2 * self._far), f32(1.2) * depth.max() + f32(0.1)))
         confidence = self._all_sure if observation.confidence is None else observation.confidence
         measured = kernels.Measured(depth, normals, observation.color, confidence, *self._weights)
         chunks = self._see(surfels, pose, rules.far)
@@ -156,7 +168,7 @@ class Fusion(Stage):
         """
         pose = Pose.of(T_world_camera)
         if self._index_pose is None or not np.array_equal(self._index_pose, T_world_camera):
-            near, far = f32(0.5 * self.config.near), f32(1.2 * self.config.far)
+            near, far = f32(0.5 * self._near), f32(1.2 * self._far)
             chunks = self._see(surfels, pose, far)
             index_map.clear_index(self._index)
             index_map.project_chunks(chunks, surfels.arrays(), pose, self._pinhole, near, far, self._index)
@@ -216,7 +228,7 @@ class Fusion(Stage):
         """The loops' settings, for surfels up to so many metres of depth."""
         c = self.config
         return kernels.Rules(
-            near=f32(0.5 * c.near),
+            near=f32(0.5 * self._near),
             far=far,
             base=self._noise.base,
             quadratic=self._noise.quadratic,
@@ -247,7 +259,7 @@ class Fusion(Stage):
         """(n,) int32 the chunks in view, up to so many metres; the next call uses the same memory again."""
         if len(self._chunks) < surfels.n_chunks:
             self._chunks = np.empty(max(256, 2 * surfels.n_chunks), np.int32)
-        near = f32(0.5 * self.config.near)
+        near = f32(0.5 * self._near)
         n = visible_chunks(surfels.chunks(), f32(MARGIN), pose, self._pinhole, near, far, self._chunks)
         return self._chunks[:n]
 

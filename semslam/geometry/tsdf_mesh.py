@@ -32,6 +32,18 @@ class ReconstructionConfig:
     min_weight: float = 2.0  # measurements; what more frames than so many have seen becomes surface
     label_radius: float = 0.03  # metres from a vertex to the surfels that name its class
 
+    @staticmethod
+    def reaching(max_depth: float) -> ReconstructionConfig:
+        """The usual settings, with voxels that grow where depth reaches farther, as its noise and the map do."""
+        usual = ReconstructionConfig()
+        growth = max(1.0, max_depth / usual.max_depth)
+        return replace(
+            usual,
+            max_depth=max_depth,
+            voxel_size=usual.voxel_size * growth,
+            label_radius=usual.label_radius * growth,
+        )
+
 
 class Reconstruction:
     """The grid of signed distances: frames in, mesh out, at any time."""

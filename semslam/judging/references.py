@@ -41,7 +41,8 @@ def scene_reference(sequence: Any, truth: str = "auto", limits: tuple[float, flo
     if not posed or not sequence.has_depth:
         raise ValueError(f"{sequence.name} has no depth with poses to make a reference of; name a mesh or a cloud")
     if truth != "depth" and len((mesh := _tsdf_mesh(sequence, posed, limits)).triangles):
-        name = "the sensor's depth fused with the data set's poses (Open3D, 1 cm voxels)"
+        voxel = 100 * ReconstructionConfig.reaching(limits[1]).voxel_size
+        name = f"the sensor's depth fused with the data set's poses (Open3D, {voxel:.2g} cm voxels)"
         return surface.mesh_reference(mesh.vertices, mesh.triangles, name, small, views, limits)
     frames = (frame for i in evenly_spread(posed, VIEWS) if (frame := sequence.readable(i)) is not None)
     seen = (
@@ -53,7 +54,7 @@ def scene_reference(sequence: Any, truth: str = "auto", limits: tuple[float, flo
 def _tsdf_mesh(sequence: Any, posed: list[int], limits: tuple[float, float]) -> LabelledMesh:
     """The mesh of the sensor's depth at the data set's poses; without triangles where too little of it agrees."""
     near, far = limits
-    reconstruction = Reconstruction(ReconstructionConfig(max_depth=far))
+    reconstruction = Reconstruction(ReconstructionConfig.reaching(far))
     for i in evenly_spread(posed, TSDF_FRAMES):
         frame = sequence.readable(i)
         if frame is None or frame.depth is None or frame.T_world_camera is None:

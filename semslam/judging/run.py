@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from semslam import poses
+from semslam.doctor.depth_range import with_range
 from semslam.judging.figures import label_figures, surface_figures, trajectory_figures
 from semslam.judging.map_labels import MapLabelScores, pooled_and_mean
 from semslam.judging.references import scene_reference
@@ -67,7 +68,7 @@ def evaluate_run(
     scores = per_surfel = None
     posed_depth = sequence.has_poses and sequence.has_depth
     if reference is None and (posed_depth or truth not in ("auto", "depth", "tsdf")):
-        reference = _reference(sequence, truth, depth_limits(config))
+        reference = _reference(sequence, truth, depth_limits(config, sequence))
     if reference is not None:
         positions = _in_reference_frame(cloud.positions, progress, sequence, config.poses)
         scores = surface.surface_scores(positions, reference)
@@ -79,9 +80,10 @@ def evaluate_run(
     return Evaluation(figures, errors, paths, scores, per_surfel, labels)
 
 
-def depth_limits(config: RunConfig) -> tuple[float, float]:
+def depth_limits(config: RunConfig, sequence: Any) -> tuple[float, float]:
     """Metres; the nearest and the farthest depth that a run's map keeps."""
-    return config.slam.fusion.near, config.slam.fusion.far
+    fusion = config.slam.fusion
+    return (with_range(fusion, sequence) if config.slam.perception.depth == "sensor" else fusion).range
 
 
 def _reference(sequence: Any, truth: str, limits: tuple[float, float]) -> Reference | None:

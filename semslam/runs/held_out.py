@@ -21,8 +21,8 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
         if T is None or frame.depth is None:
             continue
         predicted = render(cloud, frame.camera, T, cull_back=False).depth
-        fusion = run.slam.fusion.config
-        measured = (frame.depth > fusion.near) & (frame.depth < fusion.far)
+        near, far = run.slam.fusion.config.range
+        measured = (frame.depth > near) & (frame.depth < far)
         seen = measured & np.isfinite(predicted)
         errors.append(np.abs(predicted - frame.depth)[seen])
         valid += int(measured.sum())

@@ -29,6 +29,8 @@ class Progress:
     fused: int = 0
     reason: str = ""  # why the last lost frame was lost
     seconds: float = 0.0
+    depth_used: int = 0  # of the depth readings that were looked at: how many lie in the range that is used
+    depth_read: int = 0
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def trajectory(self) -> Trajectory:
@@ -77,6 +79,10 @@ class Progress:
         for stage, milliseconds in step.stages_ms.items():
             self.stages_ms.setdefault(stage, []).append(milliseconds)
 
+    def count_depth(self, used: int, read: int) -> None:
+        """Add a frame's depth readings, and how many of them are in the range that is used."""
+        self.depth_used, self.depth_read = self.depth_used + used, self.depth_read + read
+
     def state(self) -> dict[str, np.ndarray]:
         """What must be kept to go on later; for `from_state`."""
         arrays = {
@@ -86,6 +92,7 @@ class Progress:
             "run_seconds": np.array(self.seconds),
             "run_loops": np.array(self.loops),
             "run_fused": np.array(self.fused),
+            "run_depth": np.array([self.depth_used, self.depth_read]),
             "run_reason": np.array(self.reason),
         }
         for name in FRAME_LISTS:
@@ -98,6 +105,7 @@ class Progress:
     def from_state(state: dict[str, np.ndarray]) -> Progress:
         """The progress whose `state` is among these arrays."""
         lists: dict[str, Any] = {name: [int(i) for i in state[f"run_{name}"]] for name in FRAME_LISTS}
+        used, read = (int(n) for n in state.get("run_depth", (0, 0)))
         return Progress(
             next_index=int(state["run_next_index"]),
             timestamps=list(state["run_timestamps"]),
@@ -105,6 +113,8 @@ class Progress:
             seconds=float(state["run_seconds"]),
             loops=int(state["run_loops"]),
             fused=int(state["run_fused"]),
+            depth_used=used,
+            depth_read=read,
             reason=str(state.get("run_reason", "")),
             stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
             **lists,

@@ -12,10 +12,11 @@ import numpy as np
 
 from semslam.cloud import SurfelCloud
 from semslam.depth.corrections import DepthCorrections, tracking_config
+from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.doctor import implausible_depth
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
-from semslam.geometry.tsdf_mesh import reconstructed
+from semslam.geometry.tsdf_mesh import ReconstructionConfig, reconstructed
 from semslam.labels import LABEL_SETS
 from semslam.loops.loop_closure import LoopCloser
 from semslam.perception import Network, Perceive, Perception
@@ -60,6 +61,13 @@ def prepare(
         raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
     folder = folder.resumable(config) if resume else folder.fresh()
     slam, perception = config.slam, config.slam.perception
+    if perception.depth == "sensor":
+        slam = replace(slam, fusion=with_range(slam.fusion, sequence))
+        if slam.fusion.range != config.slam.fusion.range:
+            near, far = slam.fusion.range
+            logger.warning(
+                "depth from %.3g to %.3g m is used, where the readings are (slam.fusion.near and far set it)", near, far
+            )
     predicted_depth = perception.depth == "predicted"
     tracking = tracking_config(slam.corrections, slam.tracking) if predicted_depth else slam.tracking
     pose_of = networks.pose_network(config.pose_weights) if config.pose_weights else None
@@ -97,7 +105,8 @@ def _check(config: RunConfig, sequence: Any) -> None:
     depth, poses, hold_out = config.slam.perception.depth, config.poses, config.hold_out
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"`hold_out` is {hold_out}, expected at least 2: some frames must be left to fuse")
-    if depth == "sensor" and (finding := implausible_depth(sequence)) is not None:
+    set_by_hand = config.slam.fusion.near is not None and config.slam.fusion.far is not None
+    if depth == "sensor" and not set_by_hand and (finding := implausible_depth(sequence)) is not None:
         raise ValueError(f"{config.sequence}: {finding.what}; {finding.remedy}")
     if depth == "predicted" and poses == "predicted-refined":
         raise ValueError(
@@ -115,6 +124,12 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         reason = run.progress.reason or "no frame could be read"
         raise ValueError(f"{run.config.sequence}: no frame was fused, so there is no map; {reason}")
     metrics = run.metrics()
+    if metrics["depth_used"] is not None and metrics["depth_used"] < LITTLE:
+        near, far = run.slam.fusion.config.range
+        logger.warning(
+            "%.0f %% of the depth readings lie between %.3g and %.3g m and were used (slam.fusion.near and far set it)",
+            *(100 * metrics["depth_used"], near, far),
+        )
     if run.slam.network is not None:
         network = run.slam.network
         metrics |= {"engine": network.engine, "engine_same_for_any_threads": network.same_for_any_threads}
@@ -151,7 +166,8 @@ def _write_mesh(run: Run, cloud: SurfelCloud) -> None:
         # predicted depth is corrected on its way into the map, and only there
         return _rendered(frame, cloud, perceive, T) if config.depth == "predicted" else perceive(frame)
 
-    mesh = reconstructed(((observed(i, T), T) for i, T in posed[::MESH_EVERY]), cloud)
+    reach = ReconstructionConfig.reaching(run.slam.fusion.config.range[1])
+    mesh = reconstructed(((observed(i, T), T) for i, T in posed[::MESH_EVERY]), cloud, reach)
     export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[config.classes])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
+from semslam.doctor.depth_range import usable_share
 from semslam.engine.associations import Associations
 from semslam.frame import Frame, Step
 from semslam.runs.config import RunConfig
@@ -86,6 +87,8 @@ class Run:
             return None
         step = self.slam.step(frame)
         self.progress.record(step)
+        if frame.depth is not None and self.config.slam.perception.depth == "sensor":
+            self.progress.count_depth(*usable_share(frame.depth, self.slam.fusion.config))
         return step
 
     def _frames(self) -> Iterator[tuple[int, Frame | Exception]]:
@@ -125,6 +128,8 @@ class Run:
             "frames_fused": progress.fused,
             "frames_lost": len(progress.lost),
             "frames_corrupt": len(progress.corrupt),
+            "depth_range_m": list(self.slam.fusion.config.range),
+            "depth_used": progress.depth_used / progress.depth_read if progress.depth_read else None,
             "frames_held_out": len(progress.held_out),
             "loops_closed": progress.loops,
             "surfels": surfels.living(),

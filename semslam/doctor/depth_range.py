@@ -1,0 +1,56 @@
+"""Which depth a run uses: chosen from the recording where the settings leave it open, and how much of it that is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from semslam.engine.fusion import USUAL_RANGE, FusionConfig
+from semslam.frame import evenly_spread
+from sequences import CorruptFrame, Sequence
+
+FRAMES = 12  # that are looked at
+ENOUGH = 0.8  # of the readings; where the usual range holds so many it is taken
+LITTLE = 0.8  # of the readings; less than that is worth a line at the end of a run
+
+
+def with_range(config: FusionConfig, sequence: Sequence) -> FusionConfig:
+    """The settings with `near` and `far`: as set, else the usual range, else what most of the readings need."""
+    if config.near is not None and config.far is not None:
+        return config
+    near, far = USUAL_RANGE
+    depth = _readings(sequence)
+    if len(depth) and np.mean((depth >= near) & (depth <= far)) < ENOUGH:
+        low, high = np.percentile(depth, (1, 99))
+        near, far = min(near, _rounded(0.8 * low)), max(far, _rounded(1.2 * high))
+    near, far = near if config.near is None else config.near, far if config.far is None else config.far
+    return replace(config, near=near, far=far)
+
+
+def usable_share(depth: np.ndarray, config: FusionConfig) -> tuple[int, int]:
+    """How many readings of a depth image (H, W) in metres are in the range that is used, and how many there are.
+
+    Every fourth pixel each way is looked at.
+    """
+    near, far = config.range
+    thin = depth[::4, ::4]
+    return int(np.count_nonzero((thin >= near) & (thin <= far))), int(np.count_nonzero(thin))
+
+
+def _readings(sequence: Sequence) -> np.ndarray:
+    """(N,) metres: some of the readings of some frames."""
+    found = []
+    for index in evenly_spread(range(len(sequence)), FRAMES) if sequence.has_depth else ():
+        with suppress(CorruptFrame, OSError):
+            depth = sequence.depth_of(index)
+            if depth is not None:
+                thin = depth[::8, ::8]
+                found.append(thin[thin > 0])
+    return np.concatenate(found) if found else np.zeros(0, np.float32)
+
+
+def _rounded(metres: float) -> float:
+    """To two digits, so that a settings file reads well."""
+    return float(f"{metres:.2g}")

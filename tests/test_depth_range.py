@@ -1,0 +1,97 @@
+"""The depth that is used fits the scene, unless it is set; how much of it that is stands in the figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semslam.doctor.depth_range import with_range
+from semslam.engine.fusion import USUAL_RANGE, Fusion, FusionConfig
+from semslam.frame import Frame
+from semslam.runs.config import RunConfig
+from semslam.runs.reconstruct import finish, prepare
+from sequences import open_sequence
+from sequences.recordings.folder import write_folder
+from sequences.room.kinect_noise import kinect_noise
+from sequences.room.room import RoomSequence
+from sequences.selected import SelectedSequence
+
+
+class Scaled(SelectedSequence):
+    """The room, so many times as large."""
+
+    def __init__(self, factor: float, frames: int = 8, **options) -> None:
+        room = RoomSequence(frames=frames, width=80, height=60, **options)
+        super().__init__(room, np.arange(frames))
+        self.factor = factor
+        stretch = np.diag([factor, factor, factor, 1.0])
+        self.poses = tuple(stretch @ T @ np.linalg.inv(stretch) for T in room.poses)
+
+    def __getitem__(self, index: int) -> Frame:
+        frame = self.whole[index]
+        return replace(frame, depth=(frame.depth * self.factor).astype(np.float32), T_world_camera=self.poses[index])
+
+    def depth_of(self, index: int) -> np.ndarray:
+        return self[index].depth
+
+
+@pytest.mark.parametrize("noise", [None, kinect_noise])
+def test_rooms_have_the_usual_range(noise):
+    chosen = with_range(FusionConfig(), Scaled(1.0, noise=noise))
+    assert chosen.range == USUAL_RANGE == FusionConfig().range
+    assert (Fusion(RoomSequence(1).camera).config.range) == USUAL_RANGE
+
+
+@pytest.mark.parametrize("name", ["redkitchen", "icl_livingroom1", "nyuv2_cafe", "realsense_office"])
+def test_real_recordings_of_rooms_have_the_usual_range(shared_data, name):
+    assert with_range(FusionConfig(), open_sequence(shared_data / name)).range == USUAL_RANGE
+
+
+@pytest.mark.parametrize("factor", [0.1, 3.0, 8.0])
+def test_small_and_large_scenes_are_in_the_range_that_is_chosen(factor):
+    scene = Scaled(factor)
+    near, far = with_range(FusionConfig(), scene).range
+    depth = np.concatenate([frame.depth[frame.depth > 0] for frame in scene])
+    assert np.mean((depth > near) & (depth < far)) > 0.97
+    assert near <= 0.3 and far >= 5.0
+
+
+def test_what_is_set_stays():
+    assert with_range(FusionConfig(near=0.5, far=4.0), Scaled(8.0)).range == (0.5, 4.0)
+    near, far = with_range(FusionConfig(far=9.0), Scaled(8.0)).range
+    assert (near, far) == (0.3, 9.0)
+    with pytest.raises(ValueError, match=r"near is 4\.0 and far 2\.0"):
+        FusionConfig(near=4.0, far=2.0)
+
+
+def reconstructed(scene: Scaled, out: Path, **settings) -> dict:
+    folder = write_folder(scene, out / "recording", depth_scale=10000.0 if scene.factor < 1 else 1000.0)
+    config = RunConfig(str(folder))
+    config = replace(config, slam=replace(config.slam, perception=replace(config.slam.perception, labels="truth")))
+    config = replace(config, slam=replace(config.slam, fusion=FusionConfig(**settings)))
+    run = prepare(config, out / "run")
+    for _ in run:
+        pass
+    return finish(run, mesh=False)
+
+
+@pytest.mark.parametrize("factor", [0.1, 8.0])
+def test_a_scene_of_another_size_becomes_a_map(tmp_path, factor):
+    usual = reconstructed(Scaled(1.0), tmp_path / "usual")
+    other = reconstructed(Scaled(factor), tmp_path / "other")
+    assert other["frames_fused"] == 8 and other["depth_used"] > 0.97
+    assert other["surfels"] > (0.2 if factor < 1 else 0.8) * usual["surfels"], (
+        "2 mm apart at least, however small it is"
+    )
+
+
+def test_depth_that_is_not_used_is_told(tmp_path, caplog):
+    metrics = reconstructed(Scaled(1.0), tmp_path, near=0.3, far=2.4)
+    depth = np.concatenate([frame.depth[::4, ::4].ravel() for frame in Scaled(1.0)])
+    depth = depth[depth > 0]
+    assert metrics["depth_used"] == pytest.approx(np.mean((depth >= 0.3) & (depth <= 2.4)), abs=0.01)
+    assert metrics["depth_range_m"] == [0.3, 2.4]
+    assert "of the depth readings lie between 0.3 and 2.4 m and were used" in caplog.text
