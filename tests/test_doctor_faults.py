@@ -159,6 +159,20 @@ def test_a_world_far_from_its_origin_is_hinted_at(sound):
     assert [finding.level for finding in findings] == ["hint"] and "5400" in findings[0].what
 
 
+def test_depth_beyond_the_usual_range_is_hinted_at(sound):
+    room, frames = sound
+    stretch = np.diag([1.9, 1.9, 1.9, 1.0])
+    far = Spoilt(
+        room,
+        frames,
+        lambda f: replace(f, depth=f.depth * np.float32(1.9)),
+        lambda _, T: stretch @ T @ np.linalg.inv(stretch),
+    )
+    findings = diagnose(far)
+    assert [finding.level for finding in findings] == ["hint"]
+    assert "many readings lie outside 0.3 to 5 m" in findings[0].what and "slam.fusion.far" in findings[0].remedy
+
+
 @pytest.mark.parametrize(("factor", "scene"), [(0.1, "of small things"), (9.0, "outdoors")])
 def test_unusual_depth_is_a_hint_and_no_reason_to_stop(sound, factor, scene):
     from semslam.doctor.doctor import implausible_depth

@@ -314,3 +314,46 @@ def test_distortions_of_every_model_are_removed(folder, count):
     values = yaml.safe_load((folder / "camera.yaml").read_text())
     (folder / "camera.yaml").write_text(yaml.safe_dump(values | {"distortion": [0.01] * count}))
     assert open_sequence(folder)[0].color.shape == (60, 80, 3)
+
+
+def test_raw_images_are_in_the_order_of_time_and_far_ones_are_no_pair(tmp_path, caplog):
+    def raw(depth_times, color_times) -> Path:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for t in depth_times:
+            as_png(folder / f"d-{t}-7.pgm", np.full((480, 640), 700, np.uint16))
+        for t in color_times:
+            as_png(folder / f"r-{t}-7.ppm", np.zeros((480, 640, 3), np.uint8))
+        return folder
+
+    times = [f"{9.8 + i / 10:.1f}" for i in range(6)]
+    sequence = open_sequence(raw(times, times))
+    assert sequence.timestamps.tolist() == pytest.approx([float(t) for t in times])
+    assert [f.stem[2:-2] for f in sequence.color_paths] == times
+    some = open_sequence(raw(times, times[:4]))
+    assert any("1 of 6 depth images have no colour image within 0.1 s" in line for line in some.assumptions)
+    with pytest.raises(ValueError, match=r"6 of 6 depth images have no colour image"):
+        open_sequence(raw(times, ["300.1", "300.2"]))
+
+
+def test_two_images_at_one_time_are_told(room, tmp_path):
+    path = as_tum(room, tmp_path / "twice", 5000.0)
+    with (path / "rgb.txt").open("a") as file:
+        file.write("0.0333 rgb/5.png\n")
+    with pytest.raises(ValueError, match=r"rgb\.txt:7: 5\.png is a second image at 0\.0333 s"):
+        open_sequence(path)
+    path = as_associations(room, tmp_path / "again", 5000.0)
+    with (path / "associations.txt").open("a") as file:
+        file.write("0.0333 rgb/5.png 0.0333 depth/5.png\n")
+    with pytest.raises(ValueError, match=r"associations\.txt: .* is a second frame at 0\.0333"):
+        open_sequence(path, camera=room.camera)
+
+
+def test_images_of_a_list_without_a_partner_are_counted(room, tmp_path):
+    path = as_tum(room, tmp_path / "late", 5000.0)
+    lines = (path / "depth.txt").read_text().splitlines()
+    (path / "depth.txt").write_text("\n".join([*lines[:4], "0.9000 depth/4.png", "0.9333 depth/5.png"]) + "\n")
+    sequence = open_sequence(path, camera=room.camera, depth_scale=5000.0)
+    assert len(sequence) == 4 and sum("2 of 6 images of" in line for line in sequence.assumptions) == 2
+    (path / "depth.txt").write_text("\n".join([lines[0], *(f"{i}.5 depth/{i}.png" for i in range(1, 6))]) + "\n")
+    with pytest.raises(ValueError, match=r"only 1 of 6 images of rgb\.txt have a depth image"):
+        open_sequence(path, camera=room.camera)

@@ -12,7 +12,9 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.doctor import conventions, depth_images, flow, single_poses
 from semslam.doctor.conventions import USUAL_DEPTH
+from semslam.doctor.depth_range import with_range
 from semslam.doctor.finding import Finding
+from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
 from sequences.selected import selected
@@ -53,6 +55,7 @@ def diagnose(sequence: Sequence) -> list[Finding]:
         findings += of_numbers
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
             whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.readable(i))]
+            findings += [] if of_numbers else _depth_range(sequence)
             of_images = depth_images.along_the_ray(whole) + depth_images.beside_the_colour(whole)
             findings += of_images or _motion(sequence) or single_poses.far_world(sequence)
     rank = ("error", "warning", "hint")
@@ -103,6 +106,18 @@ def _thinned(frame: Frame) -> Frame:
         depth=None if frame.depth is None else frame.depth[::4, ::4].copy(),
         labels=None if frame.labels is None else frame.labels[::4, ::4].copy(),
     )
+
+
+def _depth_range(sequence: Sequence) -> list[Finding]:
+    """Whether readings lie outside the range that is usual, and what is used then."""
+    near, far = with_range(FusionConfig(), sequence).range
+    if (near, far) == USUAL_RANGE:
+        return []
+    what = f"many readings lie outside {USUAL_RANGE[0]:g} to {USUAL_RANGE[1]:g} m"
+    remedy = (
+        f"depth from {near:g} to {far:g} m will be used; --set slam.fusion.near=M and slam.fusion.far=M change that"
+    )
+    return [Finding("hint", what, remedy)]
 
 
 def _motion(sequence: Sequence) -> list[Finding]:

@@ -12,12 +12,14 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from sequences.nyu_calibration import COLOR_CAMERA, DEPTH_CAMERA, T_COLOR_DEPTH
+from sequences.pairing import MOST
 from sequences.recordings.registration import registered_depth
 from sequences.sequence import ImageSequence
 
 LAYOUT = "r-<seconds>-<tick>.ppm and d-<seconds>-<tick>.pgm"
 FARTHEST = 10.0  # metres
 NO_READING = 2047  # raw 11-bit disparity
+SAME_MOMENT = 0.1  # seconds; images further apart are of different moments
 SMALLEST_RAW = 600  # smaller raw values are noise, as the toolbox has it
 
 
@@ -30,15 +32,25 @@ def open_nyu_raw(path: str | Path, *, camera: Camera | None = None) -> ImageSequ
     path = Path(path)
     depth_times, depth = _stamped(path, "d-*.pgm")
     color_times, color = _stamped(path, "r-*.ppm")
+    chosen = synchronised(depth_times, color_times)
+    late = int((np.abs(color_times[chosen] - depth_times) > SAME_MOMENT).sum())
+    if late > MOST * len(depth):
+        raise ValueError(
+            f"{path}: {late} of {len(depth)} depth images have no colour image within {SAME_MOMENT} s; are both of one "
+            f"recording?"
+        )
+    notes = [] if camera else [f"{path}: the cameras are taken for those of NYUv2's toolbox"]
+    notes += [f"{path}: {late} of {len(depth)} depth images have no colour image within {SAME_MOMENT} s"] * (late > 0)
     camera = COLOR_CAMERA if camera is None else camera
     return ImageSequence(
         name=path.resolve().name,
         camera=camera.undistorted(),
         timestamps=depth_times,
-        color_paths=tuple(color[i] for i in synchronised(depth_times, color_times)),
+        color_paths=tuple(color[i] for i in chosen),
         depth_paths=tuple(depth),
         read_color=images.undistorting(images.read_color, camera),
         read_depth=partial(read_projected_depth, color_camera=camera.undistorted()),
+        assumptions=tuple(notes),
     )
 
 
@@ -110,11 +122,12 @@ def read_projected_depth(path: Path, color_camera: Camera = COLOR_CAMERA.undisto
 
 
 def _stamped(folder: Path, pattern: str) -> tuple[np.ndarray, list[Path]]:
-    """Times (N,) in seconds since 1970 and files, sorted by name as the toolbox does."""
+    """Times (N,) in seconds since 1970 and files, in the order of time."""
     entries = []
-    for file in sorted(folder.glob(pattern)):
-        match = re.match(r"[a-z]-(\d+\.\d+)-\d+$", file.stem)
+    for file in folder.glob(pattern):
+        match = re.match(r"[a-z]-([0-9]+\.[0-9]+)-[0-9]+$", file.stem)
         if match is None:
             raise ValueError(f"{file}: the name holds no time; expected {LAYOUT}")
         entries.append((float(match[1]), file))
+    entries.sort()
     return np.array([time for time, _ in entries]), [file for _, file in entries]

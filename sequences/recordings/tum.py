@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from semslam import images
 from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory import associate, read_trajectory
-from sequences.pairing import MOST
+from sequences.pairing import MOST, SAME_TIME
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
 from sequences.sequence import ImageSequence
@@ -52,10 +53,9 @@ def open_tum(
     depth_scale: float | None = None,
     registered: bool | None = None,
     depth_camera: DepthCamera | None = None,
-    max_difference: float = 0.02,
     hints: PoseHints = PoseHints(),  # noqa: B008
 ) -> ImageSequence:
-    """Open a TUM RGB-D folder. A frame is a colour image with the depth image within `max_difference` seconds.
+    """Open a TUM RGB-D folder. A frame is a colour image with the depth image within SAME_TIME seconds.
 
     Where nothing else says so, depth is registered to colour and counts 5000 per metre, and the camera follows from
     'freiburg1..3' or 'fr1..3' in the folder's name. A frame's pose is interpolated between the poses around its colour
@@ -64,22 +64,22 @@ def open_tum(
     path = Path(path)
     color_times, color = images_listed(path / "rgb.txt")
     depth_times, depth = images_listed(path / "depth.txt")
-    of_color, of_depth = associate(color_times, depth_times, max_difference)
+    of_color, of_depth = associate(color_times, depth_times, SAME_TIME)
     if len(of_color) == 0:
         raise ValueError(
-            f"{path}: no image of rgb.txt has a depth image within {max_difference} s; the clocks start at "
+            f"{path}: no image of rgb.txt has a depth image within {SAME_TIME} s; the clocks start at "
             f"{color_times[0]:.3f} and {depth_times[0]:.3f} s"
         )
     lone = [len(times) - len(of_color) for times in (color_times, depth_times)]
     if len(of_color) <= MOST * min(len(color_times), len(depth_times)):
         raise ValueError(
             f"{path}: only {len(of_color)} of {len(color_times)} images of rgb.txt have a depth image within "
-            f"{max_difference} s; are both lists of one recording, and do their clocks agree?"
+            f"{SAME_TIME} s; are both lists of one recording, and do their clocks agree?"
         )
     notes = [
-        f"{count} of {len(times)} images of {name} have no partner within {max_difference} s and are left out"
+        f"{count} of {len(times)} images of {name} have no partner within {SAME_TIME} s and are left out"
         for count, times, name in zip(lone, (color_times, depth_times), ("rgb.txt", "depth.txt"))
-        if count and 2 * count > abs(len(color_times) - len(depth_times))
+        if count
     ]
     listed = Listed(color_times[of_color], [color[i] for i in of_color], [depth[i] for i in of_depth], tuple(notes))
     sensor = _sensor(path, camera, depth_scale, unregistered_by(path, registered, depth_camera))
@@ -207,6 +207,9 @@ def read_associations(path: Path) -> list[Association]:
     if not entries:
         raise ValueError(f"{path}: lists no frames")
     entries.sort(key=lambda entry: entry.stamp)
+    for one, other in pairwise(entries):
+        if one.stamp == other.stamp:
+            raise ValueError(f"{path}: {other.color.name} is a second frame at {other.stamp:.10g}; remove one")
     return entries
 
 
