@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import yaml
+from typer.testing import CliRunner
 from written_recordings import assert_like_the_room
 
+from semslam.cli import app
 from sequences import open_sequence
 from sequences.conversion import WRITERS, convert
 from sequences.room.room import RoomSequence
@@ -82,3 +85,22 @@ def test_nothing_is_overwritten(room, tmp_path):
         convert(room, tmp_path / "a")
     with pytest.raises(ValueError, match="kind 'mp4'; written are folder, tum, open3d, klg"):
         convert(room, tmp_path / "b", "mp4")
+
+
+def test_a_run_of_a_part_says_so_and_is_of_that_part(tmp_path):
+    words = ["reconstruct", "room:frames=8,width=64,height=48", "--start", "1", "--frames", "3", "--every", "2"]
+    told = CliRunner().invoke(app, [*words, "--labels", "none", "--no-mesh", "--out", str(tmp_path / "run")])
+    assert told.exit_code == 0, told.output
+    whole = open_sequence("room:frames=8,width=64,height=48")
+    times = [float(line.split()[0]) for line in (tmp_path / "run" / "trajectory.txt").read_text().splitlines()]
+    np.testing.assert_allclose(times, whole.timestamps[[1, 3, 5]], atol=1e-6)
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (settings["start"], settings["frames"], settings["every"]) == (1, 3, 2)
+
+
+def test_the_command_converts_a_part(room, tmp_path):
+    convert(room, tmp_path / "a")
+    words = ["convert", str(tmp_path / "a"), str(tmp_path / "b.klg"), "--start", "4", "--every", "3"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0 and f"3 frames written to {tmp_path / 'b.klg'}" in told.output
+    np.testing.assert_allclose(open_sequence(tmp_path / "b.klg").timestamps, room.timestamps[[4, 7, 10]], atol=1e-6)
