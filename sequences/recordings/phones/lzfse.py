@@ -117,17 +117,29 @@ def _table(states: int, frequencies: np.ndarray, value_bits: np.ndarray) -> np.n
     """(states, 4) int64: of each state the bits to read, the value's among them, the next state's and value's base."""
     if frequencies.sum() > states:
         raise ValueError("a block's table of frequencies is damaged")
-    bases = np.concatenate([[0], np.cumsum(1 << value_bits)[:-1]])
+    return _filled_table(states, frequencies, value_bits)
+
+
+@njit(cache=True, nogil=True)
+def _filled_table(states, frequencies, value_bits):
     table = np.zeros((states, 4), np.int64)
-    at = 0
-    for symbol in np.flatnonzero(frequencies):
-        f = int(frequencies[symbol])
-        k = states.bit_length() - f.bit_length()
+    at = value_base = 0
+    for symbol in range(len(frequencies)):
+        f = frequencies[symbol]
+        k = 0
+        while f > 0 and (f << k) < states:
+            k += 1
         first = ((2 * states) >> k) - f
         for j in range(f):
-            bits, delta = (k, ((f + j) << k) - states) if j < first else (k - 1, (j - first) << (k - 1))
-            table[at] = bits + value_bits[symbol], value_bits[symbol], delta, bases[symbol]
+            bits, base = k, ((f + j) << k) - states
+            if j >= first:
+                bits, base = k - 1, (j - first) << (k - 1)
+            table[at, 0] = bits + value_bits[symbol]
+            table[at, 1] = value_bits[symbol]
+            table[at, 2] = base
+            table[at, 3] = value_base
             at += 1
+        value_base += 1 << value_bits[symbol]
     return table
 
 
