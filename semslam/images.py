@@ -7,8 +7,8 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ LARGEST_FILE = 1 << 29  # bytes
 MOST_LABEL_COLORS = 256  # of a colour-coded label image
 FEWEST_IN_COLOR = 0.2  # share of the pixels that are not black whose colours must be a label set's
 MOST_GREY_IDS = 64  # of a label image whose three channels are alike: its ids
-LABELS_LOOKED_AT = 100  # label images by which it is found out how a data set counts
+LABELS_LOOKED_AT = 40  # label images by which it is found out how a data set counts
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 
@@ -246,7 +246,10 @@ def numbering(paths: Sequence[Path], classes: str, first_id: int | None = None) 
     known = label_set(classes)
     ids: set[int] = set()
     for path in evenly_spread(paths, LABELS_LOOKED_AT):
-        image = label_image(path)
+        try:
+            image = label_image(path)
+        except CorruptFrame:  # said when it is read
+            continue
         if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
             return known  # colours; or refused when read
         ids |= set(np.flatnonzero(np.bincount(image.ravel())).tolist())
@@ -255,12 +258,27 @@ def numbering(paths: Sequence[Path], classes: str, first_id: int | None = None) 
     if ids - {void} and len(known) > 2 and max(kinds, default=0) <= 1:
         raise CorruptFrame(
             f"{paths[0].parent}: the label images hold nothing but {', '.join(map(str, sorted(ids)))}, as masks do; "
-            f"expected the classes of {known.name}"
+            f"expected the classes of {known.name}; give labels, or move these images away"
         )
     if first_id is None:
         counts_from_0 = known.unlabelled in ids and max(kinds, default=0) < len(known)
         first_id = 0 if counts_from_0 else known.first_file_id
     return known if first_id == known.first_file_id else replace(known, first_file_id=first_id)
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """`read_labels` for the label images of one data set: how they count is found out when the first one is read."""
+
+    paths: tuple[Path, ...]
+    classes: str
+
+    def __call__(self, path: Path) -> np.ndarray:
+        return read_labels(path, self._counted)
+
+    @cached_property
+    def _counted(self) -> LabelSet:
+        return numbering(self.paths, self.classes)
 
 
 def image_bytes(path: Path) -> bytes:

@@ -15,6 +15,8 @@ from PIL import Image
 
 from semslam.images import CorruptFrame, natural_key, numbering, read_color, read_labels, read_uint16, write_png
 from semslam.labels import LABEL_SETS, voc_palette
+from sequences import open_sequence
+from sequences.recordings.folder import write_folder
 
 RNG = np.random.default_rng(0)
 PHOTO = cv2.resize(RNG.integers(0, 255, (6, 8, 3)).astype(np.uint8), (80, 60), interpolation=cv2.INTER_CUBIC)
@@ -225,3 +227,20 @@ def test_masks_are_no_labels(tmp_path, values, classes):
     mask = np.where(IDS > 20, values[1], values[0]).astype(np.uint8)
     with pytest.raises(CorruptFrame, match=r"hold nothing but .* as masks do"):
         numbering(files_of(tmp_path / "masks", [mask, mask]), classes)
+
+
+def test_the_labels_of_a_recording_are_read_as_its_files_count(tmp_path):
+    """0..39 with 255 for void, as well as 1..40 with 0; and masks are no labels."""
+    sequence = open_sequence("room:frames=3,width=64,height=48")
+    write_folder(sequence, tmp_path)
+    ours = [frame.labels for frame in open_sequence(tmp_path)]
+    for path in (tmp_path / "label40").iterdir():
+        write_png(path, cv2.imread(str(path), cv2.IMREAD_UNCHANGED) - np.uint8(1))
+    (first := sorted((tmp_path / "label40").iterdir())[0]).write_bytes(b"")
+    write_png(first, np.where(ours[0] == 3, 255, ours[0]))  # void somewhere
+    theirs = open_sequence(tmp_path)
+    assert all((theirs[i].labels == ours[i]).all() for i in (1, 2)) and (theirs[0].labels == 255).any()
+    for path in (tmp_path / "label40").iterdir():
+        write_png(path, (ours[0] > 2).astype(np.uint8))
+    with pytest.raises(ValueError, match="as masks do"):
+        open_sequence(tmp_path)

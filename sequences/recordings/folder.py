@@ -75,6 +75,7 @@ def open_folder(
             camera,
             partial(images.read_depth, depth_scale=depth_scale or 1000.0),
             unregistered_by(path, registered, depth_camera),
+            images.LabelReader(tuple(labels.values()), "nyu40"),
             along_ray=bool(depth_along_ray),
         ),
     )
