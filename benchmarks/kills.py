@@ -1,0 +1,142 @@
+"""Runs killed at random moments and resumed: each must reach the map of a run without a break, byte for byte.
+
+    python benchmarks/kills.py [--count 100] [--seed 0]
+
+`python benchmarks/faults.py` does the same beside its damaged files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from semslam.cli import main as semslam
+from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import prepare  # everything is imported once: a child begins to work at once
+
+ROOM = "room:frames=60,width=160,height=120,noise=kinect"
+VARIANTS = {
+    "given poses, labels": ["--poses", "dataset", "--labels", "truth", "--label-every", "5"],
+    "tracked": ["--poses", "tracked", "--labels", "none"],
+    "over an older run": ["--poses", "dataset", "--labels", "none"],
+}
+
+
+@dataclass
+class Kills:
+    """What became of killed runs."""
+
+    killed: int = 0  # while at work
+    runs: int = 0  # that came to their end, killed or not
+    differing: list[str] = field(default_factory=list)  # those whose map is not that of a run without a break
+    broken: list[str] = field(default_factory=list)  # those that could not be opened, or did not end well
+
+    @property
+    def good(self) -> bool:
+        return not self.differing and not self.broken
+
+
+def kills(count: int, seed: int = 0) -> Kills:
+    """Kill runs with SIGKILL at `count` random moments, resume each until it is done, and compare its map."""
+    rng, result = np.random.default_rng(seed), Kills()
+    with tempfile.TemporaryDirectory() as folder:
+        whole, seconds = {}, {}
+        for name, options in VARIANTS.items():
+            began = time.perf_counter()
+            out = Path(folder) / f"whole {name}"
+            assert _ended(_child(out, options)) == 0, f"the run without a break failed: {name}"
+            whole[name], seconds[name] = RunFolder.open(out).map.read_bytes(), time.perf_counter() - began
+        while result.killed < count:
+            name = list(VARIANTS)[result.runs % len(VARIANTS)]
+            out = Path(folder) / "run"
+            shutil.rmtree(out, ignore_errors=True)
+            if name == "over an older run":
+                shutil.copytree(Path(folder) / "whole tracked", out)
+            _until_done(out, VARIANTS[name], seconds[name], rng, result, name)
+            result.runs += 1
+            if not result.broken and RunFolder.open(out).map.read_bytes() != whole[name]:
+                result.differing.append(f"run {result.runs}, {name}")
+    return result
+
+
+def _until_done(
+    out: Path, options: list[str], seconds: float, rng: np.random.Generator, result: Kills, name: str
+) -> None:
+    """Start, kill, look at what is left, and start again, until the run comes to its end."""
+    more = ["--overwrite"] if out.exists() else []
+    while True:
+        child = _child(out, [*options, *more])
+        time.sleep(rng.uniform(0, seconds))
+        os.kill(child, signal.SIGKILL)
+        ended = _ended(child)
+        if ended == 0:
+            return
+        if ended != -signal.SIGKILL:
+            result.broken.append(f"{name}: exit status {ended} after {result.killed} kills")
+            return
+        result.killed += 1
+        folder = RunFolder(out)
+        if folder.exists or (out / ".ready").is_dir():
+            try:
+                RunFolder.open(out).load_cloud()
+            except (ValueError, OSError) as error:
+                result.broken.append(f"{name}: after {result.killed} kills: {error}")
+                return
+        # a run that is to replace an older one goes on once it has saved something; before, it is begun again
+        begun = folder.exists if not more or more == ["--resume"] else folder.replacement.exists
+        more = ["--resume"] if begun or not out.exists() else more
+
+
+def _child(out: Path, options: list[str]) -> int:
+    """The process id of a run in a process of its own."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        logging.disable()
+        sys.argv = ["semslam", "reconstruct", ROOM, "--out", str(out), "--checkpoint", "0.02", "--no-mesh", *options]
+        semslam()
+        status = 0
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        os._exit(status)
+
+
+def _ended(child: int) -> int:
+    """The exit status of a process, negative for the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    """Kill, and print what became of it; exit status 1 where a map differs or a run is lost."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    report(kills(arguments.count, arguments.seed))
+
+
+def report(result: Kills) -> bool:
+    """Print it; whether all is as it should be."""
+    print(f"{result.killed} kills in {result.runs} runs: {len(result.differing)} maps differ, {len(result.broken)} lost")
+    for line in [*result.differing, *result.broken]:
+        print(f"    {line}")
+    return result.good
+
+
+if __name__ == "__main__":
+    assert prepare
+    main()
