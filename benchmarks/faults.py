@@ -1,11 +1,12 @@
 """Damaged files of every kind that semslam reads: each must give a value, or one line that names the file.
 
-    python benchmarks/faults.py [--count 10000] [--only LOADER ...] [--keep FOLDER]
+    python benchmarks/faults.py [--count 10000] [--only LOADER ...] [--keep FOLDER] [--kills 100]
 
 Every loader reads `count` mutated files in worker processes that may take 1 GB more than they start with and a few
 seconds per file. Printed for each loader: how many files gave a value, how many were refused in one line, and how many
 ended otherwise: in an exception of another kind, in a line that does not name the file, in a crash, in a hang, over
 1 GB. The same seed gives the same files. `--keep` collects the files that ended otherwise.
+At the end `--kills` runs are killed at random moments and resumed, see kills.py.
 """
 
 from __future__ import annotations
@@ -523,6 +524,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000, help="files of each loader")
     parser.add_argument("--only", nargs="+", choices=LOADERS, default=list(LOADERS))
+    parser.add_argument("--kills", type=int, default=100, help="runs that are killed and resumed, too; 0 = none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="loaders at the same time")
     parser.add_argument("--keep", type=Path, help="folder for the files that ended otherwise")
@@ -542,6 +544,10 @@ def main() -> None:
                     text = " ".join(entry["detail"].split())[:200]
                     about = f"{entry['index']}, {entry['damage']} of {Path(entry['of']).name}"
                     print(f"    {entry['outcome']}: file {about}: {text}", flush=True)
+    if arguments.kills:
+        import kills  # here, because the workers need nothing of it
+
+        failed = not kills.report(kills.kills(arguments.kills, arguments.seed)) or failed
     sys.exit(failed)
 
 

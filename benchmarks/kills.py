@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.cli import main as semslam
+import semslam.runs.reconstruct  # noqa: F401  once for all children, which then begin to work at once
+from semslam.cli import main as command_line
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import prepare  # everything is imported once: a child begins to work at once
 
 ROOM = "room:frames=60,width=160,height=120,noise=kinect"
 VARIANTS = {
@@ -107,7 +107,7 @@ def _child(out: Path, options: list[str]) -> int:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         logging.disable()
         sys.argv = ["semslam", "reconstruct", ROOM, "--out", str(out), "--checkpoint", "0.02", "--no-mesh", *options]
-        semslam()
+        command_line()
         status = 0
     except SystemExit as end:
         status = int(end.code or 0)
@@ -126,17 +126,18 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    report(kills(arguments.count, arguments.seed))
+    sys.exit(not report(kills(arguments.count, arguments.seed)))
 
 
 def report(result: Kills) -> bool:
     """Print it; whether all is as it should be."""
-    print(f"{result.killed} kills in {result.runs} runs: {len(result.differing)} maps differ, {len(result.broken)} lost")
+    print(
+        f"{result.killed} kills in {result.runs} runs: {len(result.differing)} maps differ, {len(result.broken)} lost"
+    )
     for line in [*result.differing, *result.broken]:
         print(f"    {line}")
     return result.good
 
 
 if __name__ == "__main__":
-    assert prepare
     main()

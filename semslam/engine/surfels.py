@@ -203,9 +203,9 @@ class SurfelMap:
             yield StatePart(name, array.dtype, array.shape, iter([array]))
 
     def _blocks(self, array: np.ndarray) -> Iterator[np.ndarray]:
-        """The rows of an array that hold surfels, 256 chunks at a time."""
-        for first in range(0, self.n_chunks, 256):
-            counts = self.counts[first : min(first + 256, self.n_chunks)]
+        """The rows of an array that hold surfels, 32 chunks at a time."""
+        for first in range(0, self.n_chunks, 32):
+            counts = self.counts[first : min(first + 32, self.n_chunks)]
             within = np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
             yield array[first * CHUNK : (first + len(counts)) * CHUNK][within]
 

@@ -18,7 +18,7 @@ import numpy as np
 from semslam.compiled import PARALLEL
 from semslam.engine.chunks import CHUNK
 from semslam.engine.surfels import SURFEL_ARRAYS, StatePart, SurfelMap
-from semslam.runs.storage.arrays import load_arrays, save_arrays
+from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 
 BLOCK_BYTES = 1 << 20
 CHUNKS_A_BLOCK = 16
@@ -63,13 +63,14 @@ class _Part:
             found ^= counts
         return found
 
-    def block(self, k: int) -> np.ndarray:
-        """The rows of a block that are saved."""
+    def block(self, name: str, k: int) -> StatePart:
+        """The rows of a block that are saved; they are copied when they are written."""
         rows = self.stored[k * self.rows : (k + 1) * self.rows]
         if self.counts is None:
-            return rows
+            return StatePart(name, rows.dtype, rows.shape, iter([rows]))
         counts = self.counts[k * CHUNKS_A_BLOCK : (k + 1) * CHUNKS_A_BLOCK]
-        return rows[(np.arange(CHUNK)[None, :] < counts[:, None]).ravel()]
+        held = (rows[(np.arange(CHUNK)[None, :] < counts[:, None]).ravel()] for _ in [k])
+        return StatePart(name, rows.dtype, (int(counts.sum()), *rows.shape[1:]), held)
 
 
 def _digest(array: np.ndarray, block_bytes: int, found: np.ndarray) -> None:
@@ -161,12 +162,7 @@ def _members(
 ) -> Iterator[StatePart]:
     """What a file holds: NAME of a scalar, NAME@K for block K of an array, NAME@# for how many blocks it has."""
 
-    def member(name: str, array: np.ndarray) -> StatePart:
-        return StatePart(name, array.dtype, array.shape, iter([array]))
-
-    for name, scalar in scalars.items():
-        yield member(name, scalar)
+    yield from parts_of(scalars)
+    yield from parts_of({f"{name}@#": np.array(part.count) for name, part in parts.items()})
     for name, part in parts.items():
-        yield member(f"{name}@#", np.array(part.count))
-        for k in blocks[name]:
-            yield member(f"{name}@{k}", part.block(k))
+        yield from (part.block(f"{name}@{k}", k) for k in blocks[name])
