@@ -17,15 +17,20 @@ def ticks_a_second(ticks: np.ndarray) -> float:
     ticks = np.asarray(ticks, np.float64)
     if len(ticks) == 0:
         return 1.0
-    for unit in UNITS:
-        if 5e8 * unit <= abs(ticks[0]) < 5e9 * unit:  # the years 1985 to 2128
-            return unit
+    if (unit := since_1970(ticks)) is not None:
+        return unit
     steps = np.abs(np.diff(ticks))
     steps = steps[steps > 0]
     if len(steps) == 0:
         return 1.0
     step = float(np.median(steps))
     return next((unit for unit in UNITS if step <= LONGEST_STEP * unit), 1e9)
+
+
+def since_1970(ticks: np.ndarray) -> float | None:
+    """The same where the first time counts from 1970, of the years 1985 to 2128; None where it does not."""
+    first = abs(float(ticks[0])) if len(ticks) else 0.0
+    return next((unit for unit in UNITS if 5e8 * unit <= first < 5e9 * unit), None)
 
 
 def seconds(ticks: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from semslam.images import natural_key
 from semslam.trajectory import associate
+from sequences.clock import since_1970
 from sequences.pose_pairing import numbers_of_names
 
 SAME_TIME = 0.02  # seconds between the images of one frame
@@ -95,7 +96,12 @@ def _by_time(first: list[str], second: list[str]) -> dict[str, str]:
 
 
 def times_of_names(names: Sequence[str]) -> np.ndarray | None:
-    """(N,) float64 seconds where every name is, or ends in, one decimal number that differs from the others'."""
-    matches = [re.search(r"(?<![0-9.])[0-9]+\.[0-9]+$", name) for name in names]
+    """(N,) float64 seconds where every name is, or ends in, one time that differs from the others'.
+
+    A time is a decimal number, or a whole one of 13 digits or more that counts ms, us or ns since 1970.
+    """
+    matches = [re.search(r"(?<![0-9.])([0-9]+\.[0-9]+|[0-9]{13,19})$", name) for name in names]
     times = np.array([float(match[0]) for match in matches if match])
+    if len(times) == len(names) and len(times):
+        times = times / (since_1970(times) or 1.0)
     return times if len(times) == len(names) and len(np.unique(times)) == len(times) else None

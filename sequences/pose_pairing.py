@@ -18,6 +18,7 @@ import numpy as np
 from semslam import poses
 from semslam.atomic import text_of
 from semslam.trajectory import Trajectory
+from sequences.clock import since_1970
 
 USUAL_GAP = 0.1  # seconds; between poses further apart the camera may have been anywhere, unless poses are rarer
 LONGEST_GAP = 0.5  # seconds; poses rarer than that are not interpolated
@@ -96,6 +97,8 @@ def poses_of_frames(
     if trajectory.clock == "seconds":
         if hints.rate is not None:
             raise ValueError(f"{source}: its poses carry times; leave --pose-rate {hints.rate:g} out")
+        if (unit := since_1970(trajectory.timestamps)) is not None:  # which may be ms, us or ns
+            trajectory = replace(trajectory, timestamps=trajectory.timestamps / unit)
         if _counts_frames(trajectory, frames.timestamps):
             return _by_number(replace(trajectory, clock="numbers"), source, frames)
         return poses_at(trajectory, source, frames.timestamps)

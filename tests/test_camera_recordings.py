@@ -123,6 +123,13 @@ def test_a_videos_camera_is_written_given_or_asked_for(video, tmp_path):
         open_sequence(path)
 
 
+def test_a_folder_with_one_video_and_its_camera_is_that_video(video, tmp_path):
+    put(tmp_path / "scan" / "clip.mp4", video.read_bytes())
+    write_camera(tmp_path / "scan" / "camera.yaml", Camera(96, 72, 90, 90, 47.5, 35.5))
+    sequence = open_sequence(tmp_path / "scan")
+    assert len(sequence) == 120 and sequence.camera.fx == 90
+
+
 def test_poses_beside_a_video_are_interpolated(video, tmp_path):
     put(tmp_path / "clip.mp4", video.read_bytes())
     T = np.stack([poses.from_rotation_translation(np.eye(3), np.array([0.1 * i, 0, 0])) for i in range(50)])
@@ -188,6 +195,21 @@ def test_a_folder_of_photographs_takes_its_camera_from_exif(frames, tmp_path):
     sequence = open_sequence(tmp_path)
     assert sequence.camera.fx == pytest.approx(96 * 24 / 36) and len(sequence) == 4
     assert_like_the_room(sequence, frames, depth=0, poses=False)
+
+
+def test_photographs_stand_as_the_camera_was_held(frames, tmp_path):
+    from PIL import Image
+
+    for i, frame in enumerate(frames[:2]):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the picture is upright when turned by a quarter clockwise
+        exif.get_ifd(0x8769)[0xA405] = 24
+        Image.fromarray(frame.color).save(tmp_path / f"{i}.jpg", exif=exif, quality=97)
+    sequence = open_sequence(tmp_path)
+    assert (sequence.camera.width, sequence.camera.height) == (72, 96)
+    assert sequence.camera.fx == pytest.approx(96 * 24 / 36), "of the longer side"
+    turned = np.rot90(frames[0].color, -1)
+    assert np.abs(sequence[0].color.astype(int) - turned).mean() < 4
 
 
 def test_grey_images_are_colour_images_without_colour(frames, tmp_path):

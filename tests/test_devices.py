@@ -36,8 +36,9 @@ def test_a_folder_of_no_kind_is_answered_with_the_table(tmp_path):
 def test_a_folder_of_recordings_names_them(tmp_path):
     put(tmp_path / "scan" / "color" / "0.png", b"x")
     put(tmp_path / "clip.mp4", b"x")
+    put(tmp_path / "other.mov", b"x")
     put(tmp_path / "notes.txt", b"x")
-    with pytest.raises(UnknownKind, match=r"holds some; give one of them: .*clip\.mp4, .*scan$"):
+    with pytest.raises(UnknownKind, match=r"holds some; give one of them: .*clip\.mp4, .*other\.mov, .*scan$"):
         open_sequence(tmp_path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from semslam import images
 from semslam.camera import Camera
 from sequences import READERS, open_sequence
 from sequences.pairing import in_order, paired, times_of_names
@@ -357,3 +358,34 @@ def test_images_of_a_list_without_a_partner_are_counted(room, tmp_path):
     (path / "depth.txt").write_text("\n".join([lines[0], *(f"{i}.5 depth/{i}.png" for i in range(1, 6))]) + "\n")
     with pytest.raises(ValueError, match=r"only 1 of 6 images of rgb\.txt have a depth image"):
         open_sequence(path, camera=room.camera)
+
+
+@pytest.mark.parametrize("unit", [1e3, 1e6, 1e9])
+def test_lists_and_poses_in_other_units_than_seconds_are_in_seconds(tmp_path, unit):
+    """The room as a folder of TUM's layout whose clock counts ms, us or ns since 1970, as loggers of robots write."""
+    room = RoomSequence(frames=4, width=64, height=48)
+    start = 1_600_000_000
+    ticks = [round((start + i / 30) * unit) for i in range(4)]
+    for kind in ("rgb", "depth"):
+        (tmp_path / kind).mkdir()
+        lines = "".join(f"{tick} {kind}/{tick}.png\n" for tick in ticks)
+        (tmp_path / f"{kind}.txt").write_text(lines)
+    for tick, frame in zip(ticks, room):
+        images.write_png(tmp_path / "rgb" / f"{tick}.png", frame.color)
+        images.write_png(tmp_path / "depth" / f"{tick}.png", np.rint(frame.depth * 5000).astype(np.uint16))
+    poses = "".join(f"{tick} {0.1 * i} 0 0 0 0 0 1\n" for i, tick in enumerate(ticks))
+    (tmp_path / "groundtruth.txt").write_text(poses)
+    sequence = open_sequence(tmp_path, camera=room.camera)
+    np.testing.assert_allclose(sequence.timestamps, start + np.arange(4) / 30, atol=1e-3)
+    assert sequence[3].T_world_camera[0, 3] == pytest.approx(0.3)
+
+
+def test_a_plain_folder_named_by_nanoseconds_is_in_seconds(tmp_path):
+    room = RoomSequence(frames=3, width=64, height=48)
+    write_folder(room, tmp_path / "a")
+    for sub in ("color", "depth", "label40"):
+        for i in range(3):
+            tick = 1_403_636_579_763_555_584 + i * 50_000_000
+            (tmp_path / "a" / sub / f"{i:06d}.png").rename(tmp_path / "a" / sub / f"{tick}.png")
+    (tmp_path / "a" / "groundtruth.txt").unlink()
+    np.testing.assert_allclose(np.diff(open_sequence(tmp_path / "a").timestamps), 0.05, atol=1e-6)

@@ -14,6 +14,7 @@ from semslam import images
 from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory import associate, read_trajectory
+from sequences.clock import seconds, since_1970
 from sequences.pairing import MOST, SAME_TIME
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
@@ -104,7 +105,9 @@ def open_associations(
     entries = read_associations(path / "associations.txt")
     stamps = np.array([entry.stamp for entry in entries])
     notes: tuple[str, ...] = ()
-    if len(stamps) > 1 and np.all(stamps == np.rint(stamps)) and np.median(np.diff(stamps)) >= 1:  # they count frames
+    if (unit := since_1970(stamps)) is not None:
+        stamps = stamps / unit
+    elif len(stamps) > 1 and np.all(stamps == np.rint(stamps)) and np.median(np.diff(stamps)) >= 1:  # they count frames
         if camera is None:
             raise ValueError(
                 f"{path}: associations.txt counts frames, and nothing tells their camera; write a camera.yaml, name "
@@ -234,4 +237,4 @@ def images_listed(path: Path) -> tuple[np.ndarray, list[Path]]:
     if not entries:
         raise ValueError(f"{path}: lists no images")
     times = sorted(entries)
-    return np.array(times), [entries[time] for time in times]
+    return seconds(np.array(times)), [entries[time] for time in times]

@@ -11,7 +11,7 @@ import numpy as np
 from semslam.camera import Camera
 from sequences.recordings.folder import read_camera
 
-FULL_FRAME = 36.0  # millimetres, the width that EXIF's "focal length in 35 mm film" refers to
+FULL_FRAME = 36.0  # millimetres, the longer side that EXIF's "focal length in 35 mm film" refers to
 
 
 def given_camera(
@@ -61,7 +61,7 @@ def camera_of_fov(width: int, height: int, fov: float) -> Camera:
     return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
 
 
-def exif_focal(path: Path, width: int) -> float | None:
+def exif_focal(path: Path, longer_side: int) -> float | None:
     """The focal length in pixels that an image's EXIF gives (its 35 mm equivalent); None where it has none."""
     from PIL import Image, UnidentifiedImageError
 
@@ -74,4 +74,4 @@ def exif_focal(path: Path, width: int) -> float | None:
         millimetres = float(millimetres)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-    return max(width, 1) * millimetres / FULL_FRAME if millimetres > 0 else None
+    return longer_side * millimetres / FULL_FRAME if millimetres > 0 else None

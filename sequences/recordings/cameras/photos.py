@@ -31,14 +31,18 @@ def open_photos(path: str | Path, *, camera: Camera | None = None, fov: float | 
     """Open a folder of images in the order of their numbers, 30 a second; there is no depth."""
     path = Path(path)
     files = list(images_by_name(path).values())
-    height, width = first_readable(images.read_color, files).shape[:2]
+    height, width = first_readable(_upright, files).shape[:2]
     return DecodedSequence(
         name=path.resolve().name,
-        rig=Rig(given_camera(path, width, height, camera, fov, exif_focal(files[0], width))),
+        rig=Rig(given_camera(path, width, height, camera, fov, exif_focal(files[0], max(width, height)))),
         timestamps=np.arange(len(files)) / FPS,
         read=partial(_read, files),
     )
 
 
 def _read(files: list[Path], index: int) -> Images:
-    return Images(images.read_color(files[index]))
+    return Images(_upright(files[index]))
+
+
+def _upright(file: Path) -> np.ndarray:
+    return images.read_color(file, upright=True)  # as the photographer held the camera

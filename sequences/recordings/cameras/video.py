@@ -11,11 +11,21 @@ from sequences.recordings.cameras.given_camera import given_camera
 from sequences.recordings.cameras.video_file import SUFFIXES, VideoFile
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
-LAYOUT = "a video (.mp4, .mov, .avi, ...), NAME.yaml or camera.yaml beside it, or --fov DEGREES"
+LAYOUT = "a video (.mp4, .mov, .avi, ...) or a folder with one, NAME.yaml or camera.yaml beside it, or --fov DEGREES"
 
 
 def fits(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    return _file(path) is not None
+
+
+def _file(path: Path) -> Path | None:
+    """The video: the path itself, or the only one in a folder without images of its own."""
+    if path.is_file():
+        return path if path.suffix.lower() in SUFFIXES else None
+    if not path.is_dir() or (path / "color").is_dir():
+        return None
+    videos = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file()]
+    return videos[0] if len(videos) == 1 else None
 
 
 def open_video(path: str | Path, *, camera: Camera | None = None, fov: float | None = None) -> DecodedSequence:
@@ -23,8 +33,10 @@ def open_video(path: str | Path, *, camera: Camera | None = None, fov: float | N
 
     NAME.txt beside NAME.mp4 may hold poses (TUM lines, seconds from the video's first frame).
     """
-    path = Path(path)
-    video = VideoFile(path)
+    file = _file(Path(path))
+    if file is None:
+        raise ValueError(f"{path}: is no video, nor a folder with one; expected {LAYOUT}")
+    path, video = file, VideoFile(file)
     times = video.timestamps
     poses = path.with_suffix(".txt")
     found = poses_at(read_trajectory(poses), poses, times) if poses.is_file() else None
