@@ -102,6 +102,12 @@ def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
 
 
+def depth_units(depth: np.ndarray, depth_scale: float = 1000.0) -> np.ndarray:
+    """(H, W) uint16 of depth (H, W) in metres, `depth_scale` units per metre; what does not fit becomes 0 = none."""
+    units = np.rint(depth * depth_scale)
+    return np.where(units < 65536, units, 0).astype(np.uint16)
+
+
 def _no_depth(path: Path | str, raw: np.ndarray) -> CorruptFrame:
     channels = 1 if raw.ndim == 2 else raw.shape[2]
     return CorruptFrame(

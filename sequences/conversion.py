@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.images import write_png
-from sequences.recordings.cameras.klg import millimetres, write_klg
+from semslam.images import depth_units, write_png
+from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.folder import write_folder
 from sequences.selected import ReadableSequence
 from sequences.sequence import Sequence
@@ -37,8 +37,7 @@ def write_tum_folder(sequence: Sequence, path: str | Path) -> Path:
         write_png(path / "rgb" / f"{name}.png", frame.color)
         lists["rgb"].append(f"{name} rgb/{name}.png\n")
         if frame.depth is not None:
-            units = np.rint(frame.depth * TUM_SCALE)
-            write_png(path / "depth" / f"{name}.png", np.where(units < 65536, units, 0).astype(np.uint16))
+            write_png(path / "depth" / f"{name}.png", depth_units(frame.depth, TUM_SCALE))
             lists["depth"].append(f"{name} depth/{name}.png\n")
         if frame.T_world_camera is not None:
             poses.append(f"{name} {_tum_numbers(frame.T_world_camera)}\n")
@@ -61,7 +60,7 @@ def write_open3d_folder(sequence: Sequence, path: str | Path) -> Path:
     for frame in sequence:
         write_png(path / "color" / f"{frame.index:06d}.png", frame.color)
         if frame.depth is not None:
-            write_png(path / "depth" / f"{frame.index:06d}.png", millimetres(frame.depth))
+            write_png(path / "depth" / f"{frame.index:06d}.png", depth_units(frame.depth))
         if frame.T_world_camera is not None:
             rows = "".join(" ".join(f"{x:.10f}" for x in row) + "\n" for row in frame.T_world_camera)
             log.append(f"{frame.index} {frame.index} {frame.index + 1}\n{rows}")

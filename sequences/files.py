@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -177,3 +178,11 @@ def read_part(path: Path, start: int, size: int, where: str) -> bytes:
     if len(data) < size:
         raise CorruptFrame(f"{where}: is cut short", broken_file=True)
     return data
+
+
+def unpacked(data: bytes, expected: int, where: str) -> bytes:
+    """What zlib packed, at most one byte more than expected, so that no bomb fills the memory."""
+    try:
+        return zlib.decompressobj().decompress(data, expected + 1)
+    except zlib.error:
+        raise CorruptFrame(f"{where}: is not packed as zlib does, or is damaged", broken_file=True) from None

@@ -157,8 +157,7 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
         name = f"{frame.index:06d}.png"
         images.write_png(path / "color" / name, frame.color)
         if frame.depth is not None:
-            units = np.rint(frame.depth * depth_scale)
-            images.write_png(path / "depth" / name, np.where(units < 65536, units, 0).astype(np.uint16))
+            images.write_png(path / "depth" / name, images.depth_units(frame.depth, depth_scale))
         if frame.labels is not None:
             images.write_png(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
     camera = sequence.camera

@@ -19,10 +19,9 @@ from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, read_tum, write_tum
 from sequences.clock import seconds_or_count
-from sequences.files import read_part
+from sequences.files import read_part, unpacked
 from sequences.pose_pairing import FramePoses, poses_at
 from sequences.recordings.cameras.given_camera import given_camera
-from sequences.recordings.datasets.scannet_sens import unpacked
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.sequence import Sequence
 
@@ -148,8 +147,8 @@ def write_klg(sequence: Sequence, path: str | Path) -> Path:
         written = 0
         for frame in sequence:
             written += 1
-            depth = np.zeros(sequence.camera.shape, "<u2") if frame.depth is None else millimetres(frame.depth)
-            packed = zlib.compress(depth.tobytes(), 6)
+            depth = np.zeros(sequence.camera.shape) if frame.depth is None else frame.depth
+            packed = zlib.compress(images.depth_units(depth).astype("<u2").tobytes(), 6)
             bgr = cv2.cvtColor(frame.color, cv2.COLOR_RGB2BGR)
             jpeg = cv2.imencode(".jpg", bgr, how)[1].tobytes()
             file.write(FRAME_HEADER.pack(round(frame.timestamp * 1e6), len(packed), len(jpeg)))
@@ -165,9 +164,3 @@ def write_klg(sequence: Sequence, path: str | Path) -> Path:
         rounded = Trajectory(np.round(trajectory.timestamps * 1e6) / 1e6, trajectory.T_world_camera)
         write_tum(path.with_suffix(".freiburg"), rounded)
     return path
-
-
-def millimetres(depth: np.ndarray) -> np.ndarray:
-    """(H, W) uint16 of depth (H, W) in metres; 0 = none, as beyond 65.535 m."""
-    units = np.rint(depth * 1000)
-    return np.where(units < 65536, units, 0).astype("<u2")

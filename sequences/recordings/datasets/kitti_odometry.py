@@ -15,8 +15,8 @@ from semslam.camera import Camera
 from semslam.trajectory import read_kitti
 from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
-from sequences.recordings.datasets.outdoor_depth import lidar_depth, read_scan, stereo_depth
-from sequences.recordings.decoded import DecodedSequence, Images, Rig
+from sequences.recordings.datasets.outdoor_depth import DepthOf, of_lidar, of_stereo, read_frame
+from sequences.recordings.decoded import DecodedSequence, Rig
 from sequences.recordings.folder import images_by_name
 
 LAYOUT = "image_2/ or image_0/ (000000.png ...), calib.txt (P0: ... P3:, Tr:), times.txt, poses.txt, velodyne/"
@@ -47,43 +47,25 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
     # P = K [I | t]: this camera sees a point of camera 0 shifted by t.
     T_camera_0 = poses.from_rotation_translation(np.eye(3), np.linalg.solve(P[:, :3], P[:, 3]))
     right = images_by_name(path / EYES[left])
-    scans = {file.stem: file for file in sorted((path / "velodyne").glob("*.bin"))}
-    depth = None
-    if scans:
+    depth: DepthOf | None = None
+    if (path / "velodyne").is_dir():
         if "Tr" not in matrices:
             raise ValueError(f"{path / 'calib.txt'}: lacks Tr, from the lidar to camera 0; add it, or remove velodyne/")
         T_0_lidar = np.vstack([matrices["Tr"], [0, 0, 0, 1]])
-        depth = partial(_of_lidar, scans, recorded, T_camera_0 @ T_0_lidar)
+        depth = partial(of_lidar, path / "velodyne", recorded, T_camera_0 @ T_0_lidar)
     elif right:
         baseline = (P[0, 3] - _projection(path, matrices, EYES[left])[0, 3]) / P[0, 0]
-        depth = partial(_of_stereo, files, right, recorded.fx * float(baseline))
+        depth = partial(of_stereo, right, recorded.fx * float(baseline))
     T_world_0 = _poses(path)
     return DecodedSequence(
         name=path.resolve().name,
         rig=Rig(recorded if camera is None else camera, None if depth is None else recorded),
         timestamps=_times(path / "times.txt", numbers),
-        read=partial(_read, list(files.values()), depth),
+        read=partial(read_frame, list(files.values()), depth),
         poses=None
         if T_world_0 is None
         else tuple(T_world_0[i] @ poses.inverse(T_camera_0) if i in T_world_0 else None for i in numbers),
     )
-
-
-def _read(files, depth, index: int) -> Images:
-    color = images.read_color(files[index])
-    return Images(color, None if depth is None else depth(files[index].stem, color))
-
-
-def _of_lidar(scans: dict[str, Path], camera: Camera, T_camera_lidar: np.ndarray, name: str, color: np.ndarray):
-    if name not in scans:
-        raise images.CorruptFrame(f"velodyne/{name}.bin: the file is missing", broken_file=True)
-    return lidar_depth(read_scan(scans[name]), camera, T_camera_lidar)
-
-
-def _of_stereo(left: dict[str, Path], right: dict[str, Path], focal_baseline: float, name: str, color: np.ndarray):
-    if name not in right:
-        raise images.CorruptFrame(f"{left[name]}: its right image is missing", broken_file=True)
-    return stereo_depth(color, images.read_color(right[name]), focal_baseline)
 
 
 def _number(file: Path) -> int:

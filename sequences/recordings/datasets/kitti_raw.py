@@ -18,8 +18,8 @@ from semslam import images, poses
 from semslam.camera import Camera
 from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
-from sequences.recordings.datasets.outdoor_depth import lidar_depth, read_scan, stereo_depth
-from sequences.recordings.decoded import DecodedSequence, Images, Rig
+from sequences.recordings.datasets.outdoor_depth import DepthOf, of_lidar, of_stereo, read_frame
+from sequences.recordings.decoded import DecodedSequence, Rig
 from sequences.recordings.folder import images_by_name
 
 LAYOUT = (
@@ -48,13 +48,13 @@ def open_kitti_raw(path: str | Path, *, camera: Camera | None = None) -> Decoded
     T_camera_0 = poses.from_rotation_translation(np.eye(3), np.linalg.solve(P[:, :3], P[:, 3]))
     T_0_reference = poses.from_rotation_translation(_matrix(cameras, "R_rect_00", (3, 3), path), np.zeros(3))
     right = images_by_name(path / f"image_{EYES[eye]}" / "data")
-    depth = None
+    depth: DepthOf | None = None
     if (path / "velodyne_points" / "data").is_dir():
         T_camera_lidar = T_camera_0 @ T_0_reference @ _rigid(path, "calib_velo_to_cam.txt")
-        depth = partial(_of_lidar, path / "velodyne_points" / "data", recorded, T_camera_lidar)
+        depth = partial(of_lidar, path / "velodyne_points" / "data", recorded, T_camera_lidar)
     elif right:
         baseline = (P[0, 3] - _matrix(cameras, f"P_rect_{EYES[eye]}", (3, 4), path)[0, 3]) / P[0, 0]
-        depth = partial(_of_stereo, right, recorded.fx * float(baseline))
+        depth = partial(of_stereo, right, recorded.fx * float(baseline))
     T_world_camera = None
     if (path / "oxts" / "data").is_dir():
         T_camera_imu = (
@@ -65,27 +65,9 @@ def open_kitti_raw(path: str | Path, *, camera: Camera | None = None) -> Decoded
         name=path.resolve().name,
         rig=Rig(recorded if camera is None else camera, None if depth is None else recorded),
         timestamps=_times(path / f"image_{eye}" / "timestamps.txt", list(files)),
-        read=partial(_read, list(files.values()), depth),
+        read=partial(read_frame, list(files.values()), depth),
         poses=T_world_camera,
     )
-
-
-def _read(files, depth, index: int) -> Images:
-    color = images.read_color(files[index])
-    return Images(color, None if depth is None else depth(files[index].stem, color))
-
-
-def _of_lidar(folder: Path, camera: Camera, T_camera_lidar: np.ndarray, name: str, color: np.ndarray) -> np.ndarray:
-    file = folder / f"{name}.bin"
-    if not file.is_file():  # the data set lacks a few scans
-        raise images.CorruptFrame(f"{file}: the file is missing", broken_file=True)
-    return lidar_depth(read_scan(file), camera, T_camera_lidar)
-
-
-def _of_stereo(right: dict[str, Path], focal_baseline: float, name: str, color: np.ndarray) -> np.ndarray:
-    if name not in right:
-        raise images.CorruptFrame(f"{name}: its right image is missing", broken_file=True)
-    return stereo_depth(color, images.read_color(right[name]), focal_baseline)
 
 
 def _calibration(path: Path, name: str) -> dict[str, np.ndarray]:

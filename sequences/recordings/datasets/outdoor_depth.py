@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from semslam import poses
+from semslam import images, poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
+from sequences.recordings.decoded import Images
 
 FARTHEST = 80.0  # metres, as the field caps KITTI's depth
 DISPARITIES = 128  # pixels, a multiple of 16: with KITTI's baseline, from 3 m on
+
+
+DepthOf = Callable[[str, np.ndarray], np.ndarray]  # depth (H, W) of a frame's name and colour image
+
+
+def read_frame(files: list[Path], depth: DepthOf | None, index: int) -> Images:
+    """The left image and, where there is any, its depth."""
+    color = images.read_color(files[index])
+    return Images(color, None if depth is None else depth(files[index].stem, color))
+
+
+def of_lidar(folder: Path, camera: Camera, T_camera_lidar: np.ndarray, name: str, color: np.ndarray) -> np.ndarray:
+    """Depth (H, W) from the scan of a frame in a folder of Velodyne files; CorruptFrame where there is none."""
+    return lidar_depth(read_scan(folder / f"{name}.bin"), camera, T_camera_lidar)
+
+
+def of_stereo(right: dict[str, Path], focal_baseline: float, name: str, color: np.ndarray) -> np.ndarray:
+    """Depth (H, W) from the right image of a frame; CorruptFrame where there is none."""
+    if name not in right:
+        raise CorruptFrame(f"{next(iter(right.values())).parent}: the right image of frame {name} is missing", True)
+    return stereo_depth(color, images.read_color(right[name]), focal_baseline)
 
 
 def stereo_depth(left: np.ndarray, right: np.ndarray, focal_baseline: float) -> np.ndarray:
@@ -39,7 +62,7 @@ def stereo_depth(left: np.ndarray, right: np.ndarray, focal_baseline: float) -> 
 
 def read_scan(path: Path) -> np.ndarray:
     """(N, 3) float32 points, metres, of a Velodyne file of x, y, z, reflectance."""
-    data = path.read_bytes()
+    data = images.image_bytes(path)
     if not data or len(data) % 16:
         raise CorruptFrame(f"{path}: {len(data)} bytes are no whole number of points (4 floats each)", broken_file=True)
     points = np.frombuffer(data, "<f4").reshape(-1, 4)[:, :3]

@@ -8,7 +8,6 @@ number of frames; then a frame: camera-to-world (4x4), two times (us), two sizes
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from semslam import images, poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
-from sequences.files import read_part
+from sequences.files import read_part, unpacked
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
@@ -182,11 +181,3 @@ def _depth(data: bytes, header: Header, where: str) -> np.ndarray:
     if len(data) != expected:
         raise CorruptFrame(f"{where}: {len(data)} bytes, expected {expected}", broken_file=True)
     return np.frombuffer(data, "<u2").reshape(header.depth.shape) * np.float32(1 / header.depth_scale)
-
-
-def unpacked(data: bytes, expected: int, where: str) -> bytes:
-    """What zlib packed, at most one byte more than expected, so that no bomb fills the memory."""
-    try:
-        return zlib.decompressobj().decompress(data, expected + 1)
-    except zlib.error:
-        raise CorruptFrame(f"{where}: is not packed as zlib does, or is damaged", broken_file=True) from None
