@@ -134,6 +134,24 @@ def test_changes_of_an_older_base_do_not_count(tmp_path):
     assert int(checkpoint.load_scalars("run_next_index")["run_next_index"]) == 3
 
 
+def test_who_reads_while_a_run_saves_gets_one_state_or_the_other(tmp_path, monkeypatch):
+    surfels, folder = SurfelMap(), tmp_path / "checkpoint"
+    grown_map(np.random.default_rng(0), surfels, 5_000)
+    Checkpoint(folder).save(surfels, {"run_next_index": np.array(1), "values": np.full(9, 1)})
+
+    def read_slowly(path, names=None):
+        monkeypatch.undo()
+        arrays = load_arrays(path, names)
+        writer = Checkpoint(folder)  # a new base, and changes to it, after the old one was read
+        for turn in (2, 3):
+            writer.save(surfels, {"run_next_index": np.array(turn), "values": np.full(9, turn)})
+        return arrays
+
+    monkeypatch.setattr("semslam.runs.storage.checkpoint.load_arrays", read_slowly)
+    state = Checkpoint(folder).load()
+    assert (state["values"] == state["run_next_index"]).all()
+
+
 # kills
 
 

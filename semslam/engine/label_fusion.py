@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 from scipy.spatial import cKDTree
 
 from semslam.compiled import PARALLEL
+from semslam.config import check_choices
 from semslam.engine.chunks import CHUNK
 from semslam.engine.surfels import SurfelMap
 
@@ -37,13 +38,18 @@ LOG2 = _log2_polynomial(4)
 class LabelFusionConfig:
     """How class probabilities reach the surfels."""
 
-    method: str = "bayes"  # how evidence adds up: bayes | mean | histogram
+    method: Literal["bayes", "mean", "histogram"] = "bayes"  # how evidence adds up
     floor: float = 0.01  # bayes: the least probability that an observation may give a class
     weight: float = 1.0  # bayes: the exponent of an observation
     # bayes: the sum of scores that counts half; inf = views err independently of each other
     saturation: float = field(default=20.0, metadata={"infinite": True})
     most_evidence: float = 1000.0  # the sum of scores beyond which old evidence fades
     reach: float = 0.05  # metres: to the neighbour whose classes a never labelled surfel borrows; 0 = none
+
+    def __post_init__(self) -> None:
+        check_choices(self, "slam.labels")
+        if not 0 < self.floor < 1:
+            raise ValueError(f"`slam.labels.floor` is {self.floor}, expected a probability between 0 and 1")
 
 
 @dataclass(eq=False)
@@ -167,10 +173,6 @@ LABEL_FUSIONS: dict[str, Callable[[LabelFusionConfig], LabelFusion]] = {
 def label_fusion(config: LabelFusionConfig | None = None) -> LabelFusion:
     """The label fusion that a configuration asks for."""
     config = config or LabelFusionConfig()
-    if config.method not in LABEL_FUSIONS:
-        raise ValueError(f"label fusion {config.method!r} is not known; it is one of {', '.join(LABEL_FUSIONS)}")
-    if not 0 < config.floor < 1:
-        raise ValueError(f"label fusion: floor is {config.floor}, expected a probability between 0 and 1")
     return LABEL_FUSIONS[config.method](config)
 
 

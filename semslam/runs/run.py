@@ -79,7 +79,7 @@ class Run:
                 self.save()
                 raise ValueError(
                     f"{self.config.sequence}: {len(self.progress.corrupt)} of {index + 1} frames are unreadable, more "
-                    f"than the {allowed} allowed (max_corrupt of a --config file raises that); the last: {frame}"
+                    f"than the {allowed} allowed (the setting `max_corrupt` raises that); the last: {frame}"
                 )
             return None
         if self.config.hold_out and index % self.config.hold_out == self.config.hold_out - 1:

@@ -78,7 +78,8 @@ def reconstruct(
         bool, typer.Option("--overwrite", help="Replace a run with other settings, or an unfinished one, in --out.")
     ] = False,
     checkpoint: Annotated[
-        float, typer.Option(help="Seconds of work that a crash may cost: the state is saved so often; 0 = at the end.")
+        float,
+        typer.Option(min=0, help="Seconds of work that a crash may cost; 0 = all."),
     ] = 30.0,
     show: Annotated[bool, typer.Option("--show", help="Look at the map in a window while it grows.")] = False,
 ) -> None:

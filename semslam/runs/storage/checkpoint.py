@@ -118,8 +118,8 @@ class Checkpoint:
 
     def load(self) -> dict[str, np.ndarray]:
         """The arrays that `save` was given, those of the map among them; ValueError where a file is damaged."""
-        base, changes = load_arrays(self.base), self._valid_changes()
-        newest, members = changes or base, base | changes
+        base, newest = self._newest()
+        members = base | newest
         state = {name: array for name, array in newest.items() if "@" not in name and name != "base"}
         for name, count in newest.items():
             if name.endswith("@#"):
@@ -129,19 +129,22 @@ class Checkpoint:
 
     def load_scalars(self, *names: str) -> dict[str, np.ndarray]:
         """Single values of the state."""
-        return load_arrays(self.base, names) | self._valid_changes(names)
+        base, newest = self._newest([*names, "base"])
+        return {name: array for name, array in (base | newest).items() if name != "base"}
 
     def remove(self) -> None:
         """Remove the state: the run is saved elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._base, self._digests = "", {}
 
-    def _valid_changes(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The arrays of the changes, if they belong to the base."""
-        if not self.changes.is_file():
-            return {}
-        bases = [str(load_arrays(path, ["base"])["base"]) for path in (self.base, self.changes)]
-        return load_arrays(self.changes, names) if bases[0] == bases[1] else {}
+    def _newest(self, names: Sequence[str] | None = None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The arrays of the base, and those of the changes to it, or of the base again where there are none."""
+        base = load_arrays(self.base, names)
+        if self.changes.is_file():
+            changes = load_arrays(self.changes, names)
+            if str(changes["base"]) == str(base["base"]):
+                return base, changes
+        return base, base
 
     def _changed(self, name: str, found: np.ndarray) -> Sequence[int]:
         old = self._digests.get(name, np.empty(0, np.uint64))
