@@ -90,6 +90,7 @@ def main() -> None:
     (folder / "kitchen.png").write_bytes((ROOT / "docs" / "kitchen.png").read_bytes())
     # pdoc 16 looks for the types of a NamedTuple's fields in the wrong module; the pages are complete without them
     warnings.filterwarnings("ignore", "Error parsing type annotation")
+    warnings.filterwarnings("ignore", "The module specification")  # named twice: by itself and through its package
     pdoc.render.configure(docformat="google", show_source=False)
     pdoc.pdoc(*modules(), output_directory=folder / "api")
 
