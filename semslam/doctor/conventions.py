@@ -23,7 +23,7 @@ from sequences import Sequence as Recording
 
 PAIRS = 8  # of frames that are warped into each other
 USUAL_DEPTH = (0.3, 10.0)  # metres, of the median over a recording
-BETTER = 0.6  # of the recorded misfit: what another reading must reach to be believed
+BETTER = 0.65  # of the recorded misfit: what another reading must reach to be believed
 ALIKE = 1.05  # times the best: readings that fit as well, of which the first in the list is taken
 NOTABLE_WARP = 1.5  # misfit; Kinect noise alone makes about 1
 LONGEST_LAG = 0.7  # seconds
