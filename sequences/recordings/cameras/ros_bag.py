@@ -27,6 +27,7 @@ INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 POSE_TYPES = ("nav_msgs/msg/Odometry", "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovarianceStamped")
 TF_TYPE = "tf2_msgs/msg/TFMessage"
 NOT_COLOR = ("infra", "/ir/", "ir_", "fisheye", "confidence", "mask", "disparity")
+LIBRARIES = {"rosbags", "apsw", "lz4", "backports", "compression", "zstd", "struct", "_struct"}  # that read bags
 STEPS_READ_ON = 200  # messages that reading on reaches sooner than a new start
 
 
@@ -129,7 +130,7 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         yield reader
     except Exception as problem:
-        if not type(problem).__module__.startswith("rosbags"):
+        if type(problem).__module__.split(".")[0] not in LIBRARIES:
             raise
         raise ValueError(f"{path}: a message cannot be read; the bag is damaged ({problem})") from None
     finally:

@@ -65,7 +65,12 @@ class VideoFile:
         import cv2
 
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")  # what is wrong is told in our own line
-        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        try:
+            capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        finally:
+            cv2.utils.logging.setLogLevel(level)
         if not capture.isOpened():
             raise ValueError(
                 f"{self.path}: OpenCV cannot open this video; it is damaged, cut short or of no known codec"

@@ -106,11 +106,12 @@ def _header(stream: BinaryIO, file: Path) -> Header:
             f"colour and raw or zlib depth: export the frames with ScanNet's SensReader and open the folder"
         )
     K_color, ext_color, K_depth, ext_depth = matrices
-    T = np.linalg.inv(ext_color) @ ext_depth if np.linalg.det(ext_color) else np.eye(4)
+    rigid = poses.is_rigid(ext_color, 1e-2) and poses.is_rigid(ext_depth, 1e-2)
+    T = poses.inverse(ext_color) @ ext_depth if rigid else np.eye(4)
     return Header(
         camera_of_matrix(color_width, color_height, K_color),
         camera_of_matrix(depth_width, depth_height, K_depth),
-        T if poses.is_rigid(T, 1e-2) and not np.allclose(T, np.eye(4), atol=1e-5) else None,
+        None if np.allclose(T, np.eye(4), atol=1e-5) else T,
         color_kind,
         depth_kind,
         float(depth_scale),

@@ -1,0 +1,80 @@
+"""Damage: a recording with any bytes changed, cut off or forged is read, or refused in one line; never more."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_camera_recordings import write_kinect
+from test_dataset_recordings import write_sens
+from test_phone_recordings import polycam_files, record3d_files, write_zip
+from written_recordings import put, room_frames, write_video
+
+from sequences import open_sequence
+from sequences.recordings.cameras.klg import write_klg
+from sequences.room.room import RoomSequence
+
+MUTATIONS = 25
+
+
+def bag(path: Path, ros: int, storage: str = "") -> None:
+    pytest.importorskip("rosbags", reason="bags are read by rosbags, which is not installed")
+    from test_ros_recordings import BagWriter, write_aligned
+
+    with BagWriter(path, ros, storage) as writer:
+        write_aligned(writer, room_frames(3))
+
+
+WRITTEN: dict[str, Callable[[Path], object]] = {
+    "a.sens": lambda path: write_sens(path, room_frames(3)),
+    "a.klg": lambda path: write_klg(RoomSequence(frames=3, width=96, height=72), path),
+    "a.mkv": lambda path: write_kinect(path, np.eye(4)),
+    "a.r3d": lambda path: write_zip(path, record3d_files(room_frames(3), per_frame=True)),
+    "polycam.zip": lambda path: write_zip(path, polycam_files(room_frames(3))),
+    "a.mp4": lambda path: write_video(path, room_frames(3)),
+    "a.bag": lambda path: bag(path, 1),
+}
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """The bytes with some changed, cut off, set to the largest number, or replaced by text."""
+    changed = bytearray(data)
+    kind = chance.choice(["change", "change", "change", "cut", "forge", "text", "grow"])
+    if kind == "change":
+        reach = min(len(data), chance.choice([64, 400, 4000, len(data)]))
+        for _ in range(chance.randint(1, 8)):
+            changed[chance.randrange(reach)] = chance.randrange(256)
+    elif kind == "cut":
+        return data[: chance.randrange(len(data))]
+    elif kind == "forge":
+        at = chance.randrange(min(len(data) - 8, 600))
+        changed[at : at + 8] = chance.choice([b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"\x7f" + b"\xff" * 7])
+    elif kind == "text":
+        return b"not what it should be \xff\xfe\n" * 3
+    else:
+        changed += bytes(chance.randrange(256) for _ in range(100))
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", list(WRITTEN))
+def test_damage_is_read_around_or_told_in_one_line(tmp_path, name):
+    WRITTEN[name](tmp_path / name)
+    sound = (tmp_path / name).read_bytes()
+    options = {"fov": 60.0} if name.endswith("mp4") else {}
+    chance = random.Random(name)
+    for turn in range(MUTATIONS):
+        path = tmp_path / str(turn) / name
+        put(path, damaged(sound, chance))
+        try:
+            sequence = open_sequence(path, **options)
+        except (ValueError, OSError) as problem:
+            assert str(path) in str(problem) and "\n" not in str(problem)
+            continue
+        for index in range(min(len(sequence), 5)):
+            try:
+                assert sequence[index].color.shape[:2] == sequence.camera.shape
+            except (ValueError, OSError) as problem:
+                assert "\n" not in str(problem)
