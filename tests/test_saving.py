@@ -264,6 +264,8 @@ def test_the_old_run_stays_whole_until_the_new_one_is(whole, tmp_path):
     new = begun(out, 4, overwrite=True, **other)
     new.save()
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != ".lock"} == before
+    with pytest.raises(ValueError, match="an unfinished run that will replace another, which --resume goes on with"):
+        begun(out, 1, **other)
     resumed = begun(out, 100, resume=True, **other)
     assert resumed.progress.next_index == 12 and len(resumed.folder.load_progress().indices) == 4
     finish(resumed, mesh=False)

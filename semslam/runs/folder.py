@@ -104,14 +104,18 @@ class RunFolder:
         """What a new run with these settings would destroy here; nothing where it would only be made once more."""
         if not self.exists:
             return f"a {self.map.name} that is not of a run" if self.map.is_file() else ""
-        try:
-            same = with_absolute_paths(self.load_config()) == settings
-        except (ValueError, OSError):  # of another version
-            same = False
-        if not same:
+        if self.replacement.is_of(settings):
+            return "an unfinished run that will replace another, which --resume goes on with"
+        if not self.is_of(settings):
             return "a run with other settings"
-        unfinished = "frames" not in self.load_metrics() or self.replacement.exists
-        return "an unfinished run, which --resume goes on with" if unfinished else ""
+        return "" if "frames" in self.load_metrics() else "an unfinished run, which --resume goes on with"
+
+    def is_of(self, settings: RunConfig) -> bool:
+        """Whether there is a run, made with these settings."""
+        try:
+            return self.exists and with_absolute_paths(self.load_config()) == settings
+        except (ValueError, OSError):  # of another version, or damaged
+            return False
 
     @staticmethod
     def create(path: str | Path) -> RunFolder:
@@ -155,8 +159,7 @@ class RunFolder:
 
     def resumable(self, config: RunConfig) -> RunFolder:
         """Where the run with these settings goes on: here, or where one is made that will replace this one."""
-        replacement = self.replacement
-        return replacement if replacement.exists and replacement.load_config() == config else self
+        return self.replacement if self.replacement.is_of(config) else self
 
     def published(self) -> RunFolder:
         """The folder that a run made in its `replacement` has replaced; this folder itself for all other runs."""
