@@ -85,7 +85,7 @@ def label_figures(labels: dict[int, MapLabelScores]) -> dict[str, Any]:
 def table(figures: dict[str, Any]) -> str:
     """The figures as lines for people: groups, units, protocols."""
     rows: list[tuple[str, str, float, str]] = [
-        ("trajectory", "ate_se3_m", 100, "cm"), ("trajectory", "ate_sim3_m", 100, "cm"),
+        ("trajectory", "ate_se3_m", 1000, "mm"), ("trajectory", "ate_sim3_m", 1000, "mm"),
         ("trajectory", "trajectory_scale", 1, ""), ("trajectory", "scale_error", 100, "%"),
         ("trajectory", "rpe_m", 1000, "mm"), ("trajectory", "rpe_deg", 1, "deg"),
         ("trajectory", "rpe_1s_m", 1000, "mm"), ("trajectory", "rpe_1s_deg", 1, "deg"),
@@ -102,7 +102,9 @@ def table(figures: dict[str, Any]) -> str:
         *(("labels", f"ece_{c}_{v}", 100, "%") for c in (13, 40) for v in ("single", "map")),
     ]  # fmt: skip
     protocols = {"trajectory": "trajectory_protocol", "surface": "surface_protocol", "labels": "label_protocol_13"}
-    names = {"ate_se3_m": "ate, SE(3)", "ate_sim3_m": "ate, Sim(3)", "trajectory_scale": "scale"}
+    names = {"ate_se3_m": "ate, SE(3)", "ate_sim3_m": "ate, Sim(3)", "trajectory_scale": "scale",
+             "rpe_m": "rpe", "rpe_1s_m": "rpe over 1 s", "rpe_1s_deg": "rpe over 1 s", "first_lost_s": "first lost at",
+             "longest_recovery_s": "longest recovery"}  # fmt: skip
     lines: list[str] = []
     shown = ""
     for group, name, factor, unit in rows:
@@ -114,7 +116,8 @@ def table(figures: dict[str, Any]) -> str:
             protocol = figures.get(protocols[group])
             lines.append(f"{group} ({protocol})" if protocol else group)
         label = names.get(name, name.removesuffix("_m").removesuffix("_deg").replace("_", " "))
-        lines.append(f"  {label:<34}{value * factor:10.2f} {unit}")
+        text = f"{value:10d}   " if isinstance(value, int) else f"{value * factor:13.2f}"
+        lines.append(f"  {label:<31}{text} {unit}".rstrip())
         if name == "ate_se3_m" and figures.get("sim3_degenerate"):
             lines.append(f"  no alignment by Sim(3): {figures['sim3_degenerate']}")
     return "\n".join(lines)

@@ -63,13 +63,18 @@ def evaluate_run(
     errors = _trajectory_errors(paths)
     offered = progress.next_index - len(progress.held_out)
     figures |= trajectory_figures(errors, offered, len(progress.lost) + len(progress.corrupt), with_scale)
-    if errors is not None and config.poses == "dataset":
+    if errors is None:
+        few = "fewer than two of its poses have a reference" if sequence.trajectory is not None else "no reference"
+        figures["trajectory_protocol"] = few
+    elif config.poses == "dataset":
         figures["trajectory_protocol"] += "; the poses were given, so that the error is 0 by construction"
     scores = per_surfel = None
     posed_depth = sequence.has_poses and sequence.has_depth
     if reference is None and (posed_depth or truth not in ("auto", "depth", "tsdf")):
         reference = _reference(sequence, truth, depth_limits(config, sequence))
-    if reference is not None:
+    if reference is None:
+        figures["surface_protocol"] = "no reference"
+    else:
         positions = _in_reference_frame(cloud.positions, progress, sequence, config.poses)
         scores = surface.surface_scores(positions, reference)
         per_surfel = surface.surface_errors(positions, reference)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -68,6 +69,8 @@ class MapWindow:
         self.chosen = 0  # place in the legend
         self.open = True
         self._mouse = (width / 2, height / 2)
+        # libwayland complains where it is not set, which is of no interest off-screen
+        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
         self._vis = o3d.visualization.VisualizerWithKeyCallback()
         with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
             created = self._vis.create_window(printable(viewed.name) or "semslam", width, height, visible=visible)

@@ -200,6 +200,8 @@ def write_figure(
         axes.imshow(image, interpolation="none", aspect="auto")
         axes.set_axis_off()
     line = 1 - 0.5 * head / total_height
+    fitting = int((total_width - 2 * margin - 0.085 * len(note)) / 0.13)  # letters of the title that leave room
+    title = title if len(title) <= fitting else "..." + title[3 - fitting :]
     figure.text(margin / total_width, line, printable(title), fontsize=15, color=INK, va="center", weight="bold",
                 parse_math=False)  # fmt: skip
     figure.text(1 - margin / total_width, line, note, fontsize=13, color=INK, va="center", ha="right")

@@ -42,7 +42,12 @@ def up_direction(
 
     Taken from the surfels labelled floor where there are some, else from the surfaces that lie level when cameras
     (trajectory (N, 4, 4), T_world_camera) are held upright, else from those nearest to the y axis of the first camera.
+    A small floor that upright cameras would see as a wall is a wrong label.
     """
+    upright = np.array([0.0, -1.0, 0.0])
+    if trajectory is not None and len(trajectory):
+        upright = -np.asarray(trajectory)[:, :3, 1].mean(axis=0)
+    upright /= max(float(np.linalg.norm(upright)), 1e-12)
     normals, weight = cloud.normals.astype(np.float64), cloud.radii.astype(np.float64) ** 2
     labels = cloud.labels()
     if label_set is not None:
@@ -50,13 +55,11 @@ def up_direction(
             chosen = labels == label_set.id_of(name) if name in label_set.classes else np.zeros(len(cloud), bool)
             if chosen.sum() > max(50, 0.005 * len(cloud)):
                 start = np.median(normals[chosen], axis=0) * sign
-                return _mode_near(start, normals[chosen] * sign, weight[chosen])
-    start = np.array([0.0, -1.0, 0.0])
-    if trajectory is not None and len(trajectory):
-        start = -np.asarray(trajectory)[:, :3, 1].mean(axis=0)
-    start /= np.linalg.norm(start)
-    level = normals @ start > np.cos(np.radians(40))
-    return _mode_near(start, normals[level], weight[level]) if level.any() else start
+                found = _mode_near(start, normals[chosen] * sign, weight[chosen])
+                if trajectory is None or chosen.mean() > 0.05 or found @ upright > np.cos(np.radians(60)):
+                    return found
+    level = normals @ upright > np.cos(np.radians(40))
+    return _mode_near(upright, normals[level], weight[level]) if level.any() else upright
 
 
 def _mode_near(direction: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> np.ndarray:
