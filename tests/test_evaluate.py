@@ -163,6 +163,12 @@ def test_a_trajectory_of_another_system_is_compared_with_a_reference(tmp_path, c
     assert "no alignment by Sim(3)" in capsys.readouterr().out
     assert json.loads(out.read_text())["ate_sim3_m"] is None
     assert "no alignment by Sim(3)" in refused(capsys, "evaluate", *files, "--with-scale")
+    there = np.r_[0:10, 16:30, 35:40]  # lost twice
+    write_tum(tmp_path / "est.txt", Trajectory(t[there], T[there]))
+    assert semslam("evaluate", *files) == 0
+    gaps = json.loads(out.read_text())
+    assert (gaps["coverage"], gaps["times_lost"]) == (pytest.approx(29 / 40), 2)
+    assert gaps["first_lost_s"] == pytest.approx(t[10]) and gaps["longest_recovery_s"] == pytest.approx(t[16] - t[10])
     write_tum(tmp_path / "slow.txt", Trajectory(t[::4], T[::4]))  # a camera beside motion capture
     assert semslam("evaluate", "--trajectory", tmp_path / "slow.txt", *files[2:]) == 0
     assert json.loads(out.read_text())["coverage"] > 0.9

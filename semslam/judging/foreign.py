@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from semslam.judging.figures import surface_figures, trajectory_figures
 from semslam.judging.references import file_reference, scene_reference
 from semslam.judging.run import Evaluation
 from semslam.metrics.surface import sampled, surface_errors, surface_scores
-from semslam.metrics.trajectory import trajectory_errors
+from semslam.metrics.trajectory import losses, trajectory_errors
 from semslam.trajectory import read_trajectory
 from sequences.pose_pairing import PoseHints, on_one_clock
 
@@ -42,8 +43,9 @@ def evaluate_trajectory(
     """
     estimate, truth = on_one_clock(read_trajectory(path), read_trajectory(reference), hints)
     errors = trajectory_errors(estimate, truth)
-    covered = int(_near_in_time(truth.timestamps, estimate.timestamps).sum())
-    return Evaluation(trajectory_figures(errors, len(truth), len(truth) - covered, with_scale), errors)
+    covered = _near_in_time(truth.timestamps, estimate.timestamps)  # lost frames have no line in a trajectory file
+    errors = replace(errors, losses=losses(truth.timestamps, covered))
+    return Evaluation(trajectory_figures(errors, len(truth), int((~covered).sum()), with_scale), errors)
 
 
 def _near_in_time(times: np.ndarray, others: np.ndarray) -> np.ndarray:
