@@ -66,6 +66,13 @@ def test_colour_beside_coarser_depth_keeps_640_pixels():
     assert (tall.width, tall.height) == (480, 640)
 
 
+def test_what_becomes_of_the_sizes_is_told():
+    color, depth = Camera(1920, 1440, 1500, 1500, 960, 720), Camera(256, 192, 200, 200, 128, 96)
+    (note,) = Rig(color, depth).notes("scan")
+    assert note == "scan: colour of 1920x1440 and depth of 256x192 become frames of 640x480; depth is resized"
+    assert Rig(color).notes("scan") == Rig(color, color).notes("scan") == []
+
+
 def test_depth_between_samples_of_a_plane_is_on_the_plane_and_edges_stay_edges():
     fine = Camera(96, 72, 90, 90, 47.5, 35.5)
     coarse = fine.resized(32, 24)

@@ -58,6 +58,15 @@ class Rig:
             return color.resized(depth.width, depth.height)
         return color.resized(round(color.width * scale), round(color.height * scale))
 
+    def notes(self, name: str) -> list[str]:
+        """What is done to the images of a recording of that name, for people."""
+        color, depth, used = self.color, self.depth, self.camera
+        if depth is None or used.shape == color.shape == depth.shape:
+            return []
+        sizes = f"colour of {color.width}x{color.height} and depth of {depth.width}x{depth.height}"
+        how = "depth is resized" if self.T_color_depth is None else "depth is registered"
+        return [f"{name}: {sizes} become frames of {used.width}x{used.height}; {how}"]
+
     def color_image(self, image: np.ndarray, camera: Camera | None = None) -> np.ndarray:
         """(H, W, 3) uint8 in the frames' camera; `camera` where this image's is not the rig's."""
         if image.ndim == 2:
@@ -96,6 +105,7 @@ class DecodedSequence(Sequence):
     def __post_init__(self) -> None:
         if len(self.timestamps) == 0:
             raise ValueError(f"{self.name}: the sequence has no frames")
+        object.__setattr__(self, "assumptions", (*self.assumptions, *self.rig.notes(self.name)))
         try:
             self[0]
         except CorruptFrame as problem:
