@@ -463,3 +463,14 @@ def test_a_runs_folder_is_no_folder_of_photographs(frames, tmp_path):
         put(tmp_path / name, "x")
     with pytest.raises(ValueError, match="fits no known kind"):
         open_sequence(tmp_path)
+
+
+def test_a_camera_given_for_half_the_size_is_the_camera(scannet, frames):
+    camera = frames[0].camera
+    sequence = open_sequence(scannet, camera=camera.resized(48, 36))
+    assert sequence.camera.shape == (36, 48)
+    whole = open_sequence(scannet)[1]
+    assert np.abs(sequence[1].color.astype(int).mean(axis=(0, 1)) - whole.color.mean(axis=(0, 1))).max() < 2
+    assert np.median(np.abs(sequence[1].depth - whole.depth[::2, ::2])) < 0.02
+    with pytest.raises(ValueError, match="image of frame 0 is 96x72, its camera's is 60x60"):
+        open_sequence(scannet, camera=replace(camera, width=60, height=60))

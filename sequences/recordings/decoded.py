@@ -127,13 +127,15 @@ class DecodedSequence(Sequence):
     def __getitem__(self, index: int) -> Frame:
         i = self._checked(index)
         images = self.read(i)
-        camera = images.camera
-        expected = (self.rig.color if camera is None else camera).shape
-        self._check_size("image", images.color, expected, i)
+        camera = self.rig.color if images.camera is None else images.camera
+        height, width = images.color.shape[:2]
+        if same_aspect((height, width), camera.shape):  # the camera may be given for another size of the same view
+            camera = camera if camera.shape == (height, width) else camera.resized(width, height)
+        self._check_size("image", images.color, camera.shape, i)
         depth = None
         if images.depth is not None and self.rig.depth is not None:
             self._check_size("depth", images.depth, self.rig.depth.shape, i)
-            depth = self.rig.depth_image(images.depth, camera)
+            depth = self.rig.depth_image(images.depth, images.camera)
         return Frame(
             index=i,
             timestamp=float(self.timestamps[i]),
