@@ -11,6 +11,7 @@ import numpy as np
 from semslam.atomic import replacing
 from semslam.labels import LabelSet
 from semslam.metrics.localisation import PoseErrors
+from semslam.rendering.pictures import printable
 
 TRUTH, PREDICTION, BETWEEN = "#1a9641", "#d7191c", "#9a9a9a"
 
@@ -33,7 +34,7 @@ def pose_graph(path: str | Path, predicted: np.ndarray, truth: np.ndarray, title
         axis.set_aspect("equal", adjustable="datalim")
         axis.grid(alpha=0.3)
     axes[0].legend(loc="best", fontsize=8)
-    figure.suptitle(title)
+    figure.suptitle(printable(title))
     _write(figure, path)
 
 
