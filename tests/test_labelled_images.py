@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from networks.training.data import Source, open_images
 from semslam.camera import Camera
 from semslam.images import read_labels
 from sequences.images.labelled_images import (
@@ -172,6 +173,15 @@ def test_its_894_classes_become_the_40(mat: Path) -> None:
     assert image.labels[0, 0] == 255
     assert image.labels[image.labels != 255].max() < 40
     assert NyuMat(mat, classes="nyu13")[0].labels[2, 3] == 11
+
+
+def test_other_labels_take_the_place_of_the_files_own(mat: Path, tmp_path: Path) -> None:
+    (tmp_path / "teacher").mkdir()
+    for number in range(1, 6):
+        cv2.imwrite(str(tmp_path / "teacher" / f"{number:06d}.png"), np.full((6, 8), 10 + number, np.uint8))
+    images = open_images(Source(str(mat), None, labels=str(tmp_path / "teacher")))
+    assert [int(image.labels[0, 0]) for image in images] == [10, 11, 12, 13, 14]
+    assert np.array_equal(images[1].depth, NyuMat(mat)[1].depth)
 
 
 def test_its_official_splits_count_from_one(mat: Path) -> None:

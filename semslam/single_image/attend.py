@@ -15,6 +15,7 @@ import numpy as np
 from semslam import images
 from semslam.atomic import replacing
 from semslam.labels import LABEL_SETS
+from semslam.single_image.predict import shown_size
 
 KINDS = "class, class:NAME, depth:U,V (pixels), pose or pose:X,Y,Z (metres, the true position)"
 
@@ -134,7 +135,9 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    height, width = image.shape[:2]
+    width, height = shown_size(*image.shape[:2])
+    pixel = None if asked.pixel is None else tuple(x * width / image.shape[1] for x in asked.pixel)
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     panels, inches = 1 + len(maps), 3.2
     figure = Figure(figsize=(inches * panels + 0.7, inches * height / width + 0.7), dpi=130, layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -142,13 +145,9 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
         axis.axis("off")
     axes[0].imshow(image)
     axes[0].set_title("image", fontsize=11)
-    if asked.pixel is not None:
-        axes[0].plot(
-            *asked.pixel, "o", markersize=9, markerfacecolor="none", markeredgecolor="white", markeredgewidth=3
-        )
-        axes[0].plot(
-            *asked.pixel, "o", markersize=9, markerfacecolor="none", markeredgecolor="red", markeredgewidth=1.5
-        )
+    if pixel is not None:
+        for color, thickness in (("white", 3), ("red", 1.5)):
+            axes[0].plot(*pixel, "o", markersize=9, mfc="none", markeredgecolor=color, markeredgewidth=thickness)
     if asked.region is not None:
         # smoothed, or the outlines of a class that is strewn over the image would hide it
         region = cv2.resize(asked.region.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -159,6 +158,7 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2) / 255
     for axis, (number, heat) in zip(axes[1:], maps.items()):
         # hot places hide the image least where the map is low
+        heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
         cover = 0.25 + 0.5 * heat[..., None]
         axis.imshow((1 - cover) * grey + cover * colormaps["inferno"](heat)[..., :3])
         axis.set_title(f"layer {number}", fontsize=11)

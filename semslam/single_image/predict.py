@@ -16,8 +16,10 @@ from semslam.images import CorruptFrame, read_color, write_png
 from semslam.labels import LABEL_SETS, LabelSet
 
 NAMED = 12  # classes in a figure's legend
-MOST_PIXELS = 2_000_000  # of an image for which probabilities are computed: 40 classes take 320 MB then
-DEPTH_SCALES = (1000, 256, 100)  # units a metre of depth files; a smaller one where 16 bits end before the scene does
+MOST_PIXELS = (
+    2_000_000  # at which probabilities are computed, the network itself seeing far less: 40 classes take 320 MB
+)
+DEPTH_SCALES = (1000, 256, 100)  # units per metre of depth files; a smaller one where 16 bits end before the scene does
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class Predicted:
     image: Path
     files: list[Path]  # that were written
     problem: str | None = None  # why there are none
+
+
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """(width, height) of at most `MOST_PIXELS`, of the shape of an image: that at which figures show it."""
+    shrink = min(1.0, math.sqrt(MOST_PIXELS / (height * width)))
+    return max(1, round(width * shrink)), max(1, round(height * shrink))
 
 
 def images_of(folder: str | Path, count: int) -> list[np.ndarray]:
@@ -158,17 +166,17 @@ def predict_files(images: Sequence[Path], out: Path, predictor: Any) -> Iterator
 def _predict(color: np.ndarray, out: Path, name: str, predictor: Any) -> list[Path]:
     import cv2
 
-    label_set = LABEL_SETS[predictor.label_set]
-    height, width = color.shape[:2]
-    shrink = min(1.0, math.sqrt(MOST_PIXELS / (height * width)))  # the network itself sees far less
-    prediction = predictor(color, (max(1, round(width * shrink)), max(1, round(height * shrink))))
-    labels = prediction.class_probabilities.argmax(axis=2).astype(label_set.dtype)
-    depth, normals = prediction.depth, prediction.normals
-    if shrink < 1:
-        labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
-        depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR)
-        normals = None if normals is None else cv2.resize(normals, (width, height), interpolation=cv2.INTER_NEAREST)
-    written = write_prediction(out, name, depth, labels, label_set, normals)
+    label_set, shape = LABEL_SETS[predictor.label_set], color.shape[:2]
+    size = shown_size(*shape)
+    prediction = predictor(color, size)
+    small = prediction.class_probabilities.argmax(axis=2).astype(label_set.dtype)
+    small_color = color if size == shape[::-1] else cv2.resize(color, size, interpolation=cv2.INTER_AREA)
     figure = out / f"{name}_figure.png"
-    write_figure(figure, color, depth, labels, label_set, normals)
+    labels, depth, normals = small, prediction.depth, prediction.normals
+    if small_color is not color:
+        labels = cv2.resize(small, shape[::-1], interpolation=cv2.INTER_NEAREST)
+        depth = cv2.resize(prediction.depth, shape[::-1], interpolation=cv2.INTER_LINEAR)
+        normals = None if normals is None else cv2.resize(normals, shape[::-1], interpolation=cv2.INTER_NEAREST)
+    written = write_prediction(out, name, depth, labels, label_set, normals)
+    write_figure(figure, small_color, prediction.depth, small, label_set, prediction.normals)
     return [*written, figure]
