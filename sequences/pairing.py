@@ -13,7 +13,6 @@ import numpy as np
 
 from semslam.images import natural_key
 from semslam.trajectory import associate
-from sequences.clock import since_1970
 from sequences.pose_pairing import numbers_of_names
 
 SAME_TIME = 0.02  # seconds between the images of one frame
@@ -96,12 +95,13 @@ def _by_time(first: list[str], second: list[str]) -> dict[str, str]:
 
 
 def times_of_names(names: Sequence[str]) -> np.ndarray | None:
-    """(N,) float64 seconds where every name is, or ends in, one time that differs from the others'.
+    """(N,) float64 seconds where every name is, or ends in, a time that differs from the others'.
 
-    A time is a decimal number, or a whole one of 13 digits or more that counts ms, us or ns since 1970.
+    That is a decimal number of seconds, or milliseconds, microseconds or nanoseconds since 1970 by their digits.
     """
-    matches = [re.search(r"(?<![0-9.])([0-9]+\.[0-9]+|[0-9]{13,19})$", name) for name in names]
-    times = np.array([float(match[0]) for match in matches if match])
-    if len(times) == len(names) and len(times):
-        times = times / (since_1970(times) or 1.0)
+    matches = [_TIME.search(name) for name in names]
+    times = np.array([float(m[0]) / 10.0 ** max(0, len(m[0].partition(".")[0]) - 10) for m in matches if m])
     return times if len(times) == len(names) and len(np.unique(times)) == len(times) else None
+
+
+_TIME = re.compile(r"(?<![0-9.])([0-9]{1,10}\.[0-9]+|[0-9]{13}|[0-9]{16}|[0-9]{19})$")

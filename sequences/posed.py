@@ -15,6 +15,7 @@ from semslam.trajectory import associate, read_trajectory
 from sequences import READERS, detect_kind, open_sequence
 from sequences.images import cambridge, deeploc, pose_list
 from sequences.images.posed_images import PosedImages
+from sequences.pose_pairing import Frames, poses_of_frames
 from sequences.sequence import Sequence
 
 POSE_TOLERANCE = 0.02  # seconds between a frame and the pose that a trajectory file has for it
@@ -64,9 +65,7 @@ def open_posed(
 def posed_sequence(sequence: Sequence, source: str, poses: Path | None = None) -> PosedImages:
     """The frames of a recording that have a pose; see `open_posed`."""
     if poses is not None:
-        trajectory = read_trajectory(poses)
-        kept, places = associate(sequence.timestamps, trajectory.timestamps, POSE_TOLERANCE)
-        T_world_camera = trajectory.T_world_camera[places]
+        kept, T_world_camera = _of_trajectory(sequence, poses)
         if not len(kept):
             raise ValueError(
                 f"{poses}: has a pose for none of {source}'s {len(sequence)} frames; is it of another run?"
@@ -92,6 +91,18 @@ def posed_sequence(sequence: Sequence, source: str, poses: Path | None = None) -
         labelled=np.isin(kept, sequence.labelled_indices) if sequence.has_labels else None,
         label_set=sequence.label_set,
     )
+
+
+def _of_trajectory(sequence: Sequence, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The frames that a trajectory file has a pose for, and these: none is interpolated, a network would learn it."""
+    trajectory = read_trajectory(path)
+    if trajectory.clock == "seconds":
+        kept, places = associate(sequence.timestamps, trajectory.timestamps, POSE_TOLERANCE)
+        return kept, trajectory.T_world_camera[places]
+    frames = Frames(sequence.timestamps, [sequence.name_of(i) for i in range(len(sequence))])
+    found = poses_of_frames(trajectory, path, frames).T_world_camera
+    posed = [(i, T) for i, T in enumerate(found) if T is not None]
+    return np.array([i for i, _ in posed], np.int64), np.array([T for _, T in posed]).reshape(-1, 4, 4)
 
 
 def split_to_score(path: str | Path) -> str | None:

@@ -78,6 +78,10 @@ def test_odd_digits_are_letters():
         (lambda i: f"{i:07d}-{33369 * i:012d}.png", lambda i: f"{i:07d}-{33369 * i + 14680:012d}.png"),
         (lambda i: f"{100 + i / 30:.6f}.png", lambda i: f"{100 + i / 30 + 0.008:.6f}.png"),
         (lambda i: f"{99.5 + i / 4}.png", lambda i: f"{99.5 + i / 4}.png"),
+        (
+            lambda i: f"{1305031102175304000 + 33_333_333 * i}.png",
+            lambda i: f"{1305031102175304000 + 33_333_333 * i + 9_000_000}.png",
+        ),
     ],
 )
 def test_images_of_a_frame_find_each_other(room, folder, color, depth):
@@ -129,6 +133,7 @@ def test_partners_are_told_by_the_rule_that_finds_most(tmp_path):
         "rgb_3": "depth_3",
     }
     assert "1 of 4 files in b/ have no partner in a/" in notes[0] and len(notes) == 2
+    assert times_of_names(["1305031102175", "1305031102208"]).tolist() == [1305031102.175, 1305031102.208]
     assert times_of_names(["1.5", "2.25"]).tolist() == [1.5, 2.25] and times_of_names(["1.5", "x"]) is None
 
 

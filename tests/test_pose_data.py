@@ -168,6 +168,20 @@ def test_a_tracked_recording_gives_the_poses_of_the_trajectory(tmp_path: Path) -
     np.testing.assert_allclose(images.T_world_camera, T, atol=1e-6)
 
 
+def test_a_trajectory_without_times_gives_its_poses_by_line_or_number(tmp_path: Path) -> None:
+    for i in range(5):
+        write_image(tmp_path / "color" / f"{i}.png", 50 + i)
+    (tmp_path / "camera.yaml").write_text("{width: 32, height: 24, fx: 30, fy: 30, cx: 15.5, cy: 11.5, fps: 10}")
+    T = some_poses(5, seed=3)
+    (tmp_path / "kitti.txt").write_text("\n".join(" ".join(map(repr, P[:3].ravel().tolist())) for P in T))
+    np.testing.assert_allclose(open_posed(tmp_path, poses=tmp_path / "kitti.txt").T_world_camera, T, atol=1e-9)
+    lines = [f"{i} {i} {i + 1}\n" + "\n".join(" ".join(map(str, row)) for row in T[i]) for i in (1, 4)]
+    (tmp_path / "some.log").write_text("\n".join(lines))
+    images = open_posed(tmp_path, poses=tmp_path / "some.log")
+    assert images.numbers.tolist() == [1, 4]
+    np.testing.assert_allclose(images.T_world_camera, T[[1, 4]], atol=1e-9)
+
+
 def test_frames_are_chosen_and_held_out_by_number(tmp_path: Path) -> None:
     T = some_poses(10, seed=4)
     for i in range(10):
