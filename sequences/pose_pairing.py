@@ -240,16 +240,14 @@ def _interval(timestamps: np.ndarray) -> float:
 
 
 def _counts_frames(trajectory: Trajectory, timestamps: np.ndarray) -> bool:
-    """Whether the times of a TUM file are frame numbers (ICL-NUIM's .gt.freiburg), told from the frames' own times."""
+    """Whether the times of a TUM file are frame numbers, as ICL-NUIM's .gt.freiburg and lists of keyframes have them.
+
+    They are, where all are whole, none exceeds the number of frames, and most are no times of the recording.
+    """
     times = trajectory.timestamps
-    if (
-        len(times) < 3
-        or np.any(times != np.rint(times))
-        or np.median(np.diff(times)) != 1
-        or times[0] > len(timestamps)
-    ):
+    if len(times) < 3 or np.any(times != np.rint(times)) or times[0] < 0 or times[-1] > len(timestamps):
         return False
-    return _interval(timestamps) < 0.5 and times[-1] > timestamps.max()
+    return bool(np.mean((times >= timestamps.min()) & (times <= timestamps.max())) < 0.5)
 
 
 def _by_number(trajectory: Trajectory, source: str | Path, frames: Frames) -> FramePoses:

@@ -171,6 +171,10 @@ def test_frame_numbers_in_the_place_of_times_are_frame_numbers(tmp_path):
     counted = Frames(np.arange(FRAMES) / 30, [f"{i}.png" for i in range(FRAMES)])
     poses = found(tmp_path, "".join(f"{i} {i} 0 0 0 0 0 1\n" for i in range(1, FRAMES)), of=counted)
     assert places(poses) == [None, *range(1, FRAMES)]
+    keyframes = "".join(f"{i} {i} 0 0 0 0 0 1\n" for i in (0, 8, 11, 29))
+    for of in (counted, frames()):  # whether the images' times count from 0 or from 100 s
+        poses = found(tmp_path, keyframes, "keyframes.txt", of=of)
+        assert places(poses) == [i if i in (0, 8, 11, 29) else None for i in range(FRAMES)]
 
 
 def test_two_trajectories_are_put_on_one_clock(tmp_path):
