@@ -263,8 +263,8 @@ def test_realsense_recordings_say_units_and_places(frames, tmp_path):
         sensor = "/device_0/sensor_{}/{}_0"
         color, depth = sensor.format(1, "Color"), sensor.format(0, "Depth")
         T = poses.from_rotation_translation(np.eye(3), np.array([0.015, 0, 0]))
-        bag.write(f"{color}/tf/0", "geometry_msgs/msg/Transform", START, bag.transform(poses.inverse(T)))
-        bag.write(f"{depth}/tf/0", "geometry_msgs/msg/Transform", START, bag.transform(np.eye(4)))
+        bag.write(f"{color}/tf/0", "geometry_msgs/msg/Transform", START, bag.transform(T))
+        bag.write(f"{depth}/tf/0", "geometry_msgs/msg/Transform", START, bag.transform(np.eye(4)))  # the reference
         bag.write(
             "/device_0/sensor_0/option/Depth_Units/value",
             "std_msgs/msg/Float32",

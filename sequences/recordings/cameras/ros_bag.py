@@ -283,15 +283,15 @@ def _extrinsics(
         T = tree.at(color_frame, depth_frame)
         if T is not None:
             return T
-    to_reference = {}
+    of_reference = {}  # T_stream_reference: a RealSense recording says how to reach each stream from one of them
     for name, topic in (("color", topics.color), ("depth", topics.depth)):
         stream = topic.rpartition("/image/")[0]
         for candidate in _of_type(bag, "geometry_msgs/msg/Transform"):
             if stream and candidate.startswith(f"{stream}/tf/"):
                 message = _first(bag, candidate)
-                to_reference[name] = ros.transform_of(message.translation, message.rotation)
-    color, depth = to_reference.get("color"), to_reference.get("depth")
-    return None if color is None or depth is None else poses.inverse(color) @ depth
+                of_reference[name] = ros.transform_of(message.translation, message.rotation)
+    color, depth = of_reference.get("color"), of_reference.get("depth")
+    return None if color is None or depth is None else color @ poses.inverse(depth)
 
 
 def _rig(
