@@ -6,6 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -105,8 +106,6 @@ def test_record3d_unpacked_and_exported(frames, tmp_path):
 
 def test_frames_of_another_focal_length_are_brought_to_the_first(frames, tmp_path):
     """The same view with a lens 5 % longer, told frame by frame: what is read is what the first lens saw."""
-    import cv2
-
     camera = frames[0].camera
     files = record3d_files(frames, per_frame=True)
     longer = Camera(camera.width, camera.height, camera.fx * 1.05, camera.fy * 1.05, camera.cx + 1, camera.cy)
@@ -212,6 +211,15 @@ def assert_lidar_frames_of_video(sequence, frames) -> None:
         there = read.depth[12:] > 0
         assert there.mean() > 0.95 and np.median(np.abs(read.depth - true.depth)[12:][there]) < 0.01
         np.testing.assert_allclose(read.T_world_camera, true.T_world_camera, atol=1e-6)
+
+
+def test_odometry_of_strays_first_versions_has_no_heading_and_no_times(stray, frames):
+    lines = (stray / "odometry.csv").read_text().splitlines()[1:]
+    put(stray / "odometry.csv", "".join(", ".join(line.split(", ")[2:]) + "\n" for line in lines))
+    for path in (stray / "depth").iterdir():
+        np.save(path.with_suffix(".npy"), cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+        path.unlink()
+    assert_lidar_frames_of_video(open_sequence(stray), frames)
 
 
 def test_a_stray_line_that_is_cut_is_named(stray):

@@ -24,6 +24,7 @@ from sequences.recordings.phones import arkit
 
 LAYOUT = "rgb.mp4, depth/000000.png, confidence/000000.png, camera_matrix.csv, odometry.csv"
 FPS = 60.0
+FIRST_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
 def fits(path: Path) -> bool:
@@ -79,7 +80,12 @@ def _odometry(path: Path) -> tuple[list[int], list[float], list[np.ndarray | Non
     T_world_camera: list[np.ndarray | None] = []
     intrinsics: list[list[float] | None] = []
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file, skipinitialspace=True), start=2):
+        headless = len(file.readline().split(",")) == len(FIRST_COLUMNS)  # as the first versions wrote it
+        file.seek(0)
+        names = FIRST_COLUMNS if headless else None
+        for number, row in enumerate(csv.DictReader(file, names, skipinitialspace=True), start=1 if headless else 2):
+            if headless:
+                row |= {"frame": str(number - 1), "timestamp": str((number - 1) / FPS)}
             try:
                 values = {key.strip(): float(value) for key, value in row.items() if key and value not in (None, "")}
                 quaternion = np.array([values[key] for key in ("qx", "qy", "qz", "qw")])
