@@ -131,15 +131,19 @@ def parsed(assignment: str) -> tuple[str, Any]:
         raise ValueError(f"{assignment!r}: the value is not YAML: {error}") from None
 
 
-def rename(values: Any, renamed: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Move settings, in place, from their old dotted names to their new ones; returns those that were there."""
+def rename(values: Any, renamed: Mapping[str, str]) -> list[str]:
+    """Move settings, in place, from their old dotted names to their new ones; returns the old names that were there.
+
+    Settings whose new name is empty are removed.
+    """
     found = []
     for old, new in renamed.items():
-        if (group := _group(values, old)) is not None and (target := _group(values, new)) is not None:
-            last = old.rpartition(".")[2]
-            if last in group:
-                target[new.rpartition(".")[2]] = group.pop(last)
-                found.append((old, new))
+        group, target, last = _group(values, old), _group(values, new), old.rpartition(".")[2]
+        if group is not None and target is not None and last in group:
+            value = group.pop(last)
+            if new:
+                target[new.rpartition(".")[2]] = value
+            found.append(old)
     return found
 
 

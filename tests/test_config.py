@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -200,3 +201,13 @@ def test_what_a_group_says_of_its_values_comes_with_the_file(tmp_path):
     path.write_text("slam: {fusion: {near: 3.0, far: 2.0}}\n")
     with pytest.raises(ValueError, match=rf"{path}: fusion: near is 3.0 and far 2.0"):
         config.load(path, RunConfig)
+
+
+# earlier versions
+
+
+def test_a_settings_file_of_an_earlier_version_still_loads_and_says_what_has_changed(caplog):
+    settings = settings_of(Path(__file__).with_name("settings_of_an_earlier_version.yaml"))
+    assert settings.sequence == "room" and settings.slam.fusion.gate == 0.01
+    assert "slam.helps was renamed to slam.corrections" in caplog.text
+    assert "slam.tracking.found_grey is used no longer" in caplog.text

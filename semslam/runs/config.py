@@ -12,8 +12,8 @@ from semslam import config as configs
 from semslam.slam import SlamConfig
 
 logger = logging.getLogger(__name__)
-# settings of earlier versions -> their new names; both are dotted
-RENAMED = {"slam.helps": "slam.corrections"}
+# settings of earlier versions -> their new names, both dotted; those without one are gone
+RENAMED = {"slam.helps": "slam.corrections", "slam.tracking.found_grey": ""}
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,17 @@ def settings_of(
     return configs.updated(config, dict(map(configs.parsed, assignments)), "--set")
 
 
-def load(path: Path, level: int = logging.WARNING) -> RunConfig:
-    """The settings of a YAML file; those of earlier versions are read under their new names, with a hint.
+def load(path: Path) -> RunConfig:
+    """The settings of a YAML file; those of earlier versions are read under their new names, with a hint."""
+    return from_values(configs.read(path), str(path), logging.WARNING)
 
-    level: of the hint; a file that a run left behind is nobody's to mend.
+
+def from_values(values: Any, where: str, level: int = logging.DEBUG) -> RunConfig:
+    """Settings from nested dicts, those of earlier versions, too; ValueError, which names `where`, for unknown ones.
+
+    level: of the hint that a setting has a new name. What a run left behind is nobody's to mend.
     """
-    values = configs.read(path)
-    for old, new in configs.rename(values, RENAMED):
-        logger.log(level, "%s: the setting %s was renamed to %s", path, old, new)
-    return configs.from_dict(values, RunConfig, str(path))
+    for old in configs.rename(values, RENAMED):
+        new = RENAMED[old]
+        logger.log(level, "%s: the setting %s %s", where, old, f"was renamed to {new}" if new else "is used no longer")
+    return configs.from_dict(values, RunConfig, where)

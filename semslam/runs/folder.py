@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import platform
 import shutil
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from semslam.engine.associations import Associations
 from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import StatePart, SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
-from semslam.runs.config import RunConfig, load
+from semslam.runs.config import RunConfig, from_values
 from semslam.runs.progress import Progress
 from semslam.runs.recording import found_again, with_absolute_paths
 from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays
@@ -189,9 +188,9 @@ class RunFolder:
         """The settings that the run was made with."""
         saved = self._newest_scalars("run_config")
         if "run_config" not in saved:  # of an earlier version, which kept them in a file of their own
-            return load(self.config, logging.DEBUG)
+            return from_values(configs.read(self.config), str(self.config))
         with naming(self.state):
-            return configs.from_dict(configs.parsed_yaml(str(saved["run_config"])), RunConfig, str(self.path))
+            return from_values(configs.parsed_yaml(str(saved["run_config"])), str(self.path))
 
     def load_recording(self) -> np.ndarray | None:
         """What was kept to recognise the recording; None for a run of an earlier version."""
