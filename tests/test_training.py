@@ -25,7 +25,7 @@ from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
 from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
 from networks.training.joint import JointObjective, JointTraining, Stage, train
 from networks.training.loop import Loop, run
-from networks.training.optimisation import SCHEDULES, AveragedWeights, Group, warmed_up
+from networks.training.optimisation import OPTIMISERS, SCHEDULES, AveragedWeights, Group, warmed_up
 from networks.training.regimes import compare
 from networks.training.validation import scored
 from semslam.images import read_color, read_labels
@@ -72,6 +72,17 @@ class _Killed(Exception):
 
 def _weights(network: nn.Module) -> list[Tensor]:
     return [value.clone() for value in network.state_dict().values()]
+
+
+def test_adam_takes_weight_decay_for_a_penalty_and_adamw_does_not() -> None:
+    """Without a loss, Adam's first step is the rate, whatever the penalty's size; AdamW shrinks in proportion."""
+    moved = {}
+    for name in ("adam", "adamw"):
+        weight = nn.Parameter(torch.full((2, 2), 3.0))
+        weight.grad = torch.zeros_like(weight)
+        OPTIMISERS[name](Group("all", [weight], rate=0.1, weight_decay=0.5)).step()
+        moved[name] = float(3 - weight.detach()[0, 0])
+    assert moved == {"adam": pytest.approx(0.1, rel=1e-4), "adamw": pytest.approx(0.1 * 0.5 * 3, rel=1e-4)}
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
@@ -172,8 +183,8 @@ def test_schedules_fall_from_one_and_settings_are_checked() -> None:
     assert np.isclose(SCHEDULES["poly"](0.5), 0.5**0.9)
     assert [round(SCHEDULES["step"](p), 3) for p in (0.3, 0.5, 0.9)] == [1, 0.1, 0.01]
     assert [warmed_up(1.0, step, 4) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
-    with pytest.raises(ValueError, match=r"loop\.optimiser is 'adam'; known are adamw, sgd"):
-        Loop(optimiser="adam")
+    with pytest.raises(ValueError, match=r"loop\.optimiser is 'lion'; known are adamw, adam, sgd"):
+        Loop(optimiser="lion")
     with pytest.raises(ValueError, match=r"loop\.schedule"):
         Loop(schedule="cosine")
     if not torch.cuda.is_available():

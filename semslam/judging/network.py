@@ -112,26 +112,20 @@ def score(
     }
 
 
-def score_scale(
-    predictor: Predictor, sequence: Sequence, count: int = RECORDING_FRAMES, report: Callable[[], None] | None = None
-) -> dict[str, Any]:
+def score_scale(predictor: Predictor, sequence: Sequence) -> dict[str, Any]:
     """How well the scale of predicted depth fits a recording's sensor: `images, depth_ratio, depth_within_10`.
 
-    Args:
-        sequence: with depth; at most `count` of its frames are used, evenly spread.
-        report: called after each frame.
+    At most `RECORDING_FRAMES` of its frames are used, evenly spread.
     """
     if not sequence.has_depth:
         raise ValueError(f"{sequence.name}: has no depth to compare with")
     scale, used = _DepthScale(), 0
-    for index in evenly_spread(range(len(sequence)), count):
+    for index in evenly_spread(range(len(sequence)), RECORDING_FRAMES):
         frame = sequence[index]
         if frame.depth is not None:
             size = (frame.depth.shape[1], frame.depth.shape[0])
             scale.add(predictor(frame.color, size, frame.camera.fx).depth, frame.depth)
             used += 1
-        if report is not None:
-            report()
     if not scale.figures():
         raise ValueError(f"{sequence.name}: none of its {used} frames looked at has a valid depth")
     return {"images": used, **scale.figures()}
