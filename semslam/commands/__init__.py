@@ -1,1 +1,1 @@
-"""What a person types: one module a command, of the command's name, each a function of `app`."""
+"""The commands: one module for each, of the command's name, which adds a function to `app`."""

@@ -15,16 +15,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
-Kind = Annotated[str | None, typer.Option("--kind", help="Layout of the sequence; found out where not given.")]
-CameraFile = Annotated[Path | None, typer.Option("--camera", help="camera.yaml, in place of the recording's.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+Kind = Annotated[str | None, typer.Option("--kind", help="Layout of the sequence; detected by default.")]
+CameraFile = Annotated[Path | None, typer.Option("--camera", help="camera.yaml to use instead of the recording's.")]
 DepthScale = Annotated[float | None, typer.Option("--depth-scale", help="Depth units per metre.")]
 Registered = Annotated[
     bool | None, typer.Option("--registered/--unregistered", help="Whether depth lies under colour's pixels.")
 ]
-Fov = Annotated[float | None, typer.Option("--fov", help="Horizontal field of view, degrees, of an unknown camera.")]
+Fov = Annotated[float | None, typer.Option("--fov", help="Horizontal field of view of an unknown camera, degrees.")]
 Start = Annotated[int, typer.Option("--start", help="First frame, from 0.")]
-FrameCount = Annotated[int | None, typer.Option("--frames", help="At most so many frames.")]
+FrameCount = Annotated[int | None, typer.Option("--frames", help="Number of frames, at most.")]
 Every = Annotated[int, typer.Option("--every", help="Take every n-th frame.")]
 Weights = Annotated[str | None, typer.Option(help="Weights of the network; bundled ones by default.")]
 Engine = Annotated[str | None, typer.Option(help="torch | onnxruntime | openvino; after `calibrate` also ...-int8")]

@@ -15,7 +15,7 @@ def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     compare: Annotated[Path | None, typer.Option(help="Folder of another run, seen by the same camera.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write a picture instead of opening a window.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page that turns the map in a browser, offline.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a web page that shows the map, also offline.")] = None,
     video: Annotated[Path | None, typer.Option(help="Write an mp4 film.")] = None,
     along: Annotated[str, typer.Option(help="With --video: orbit | path, behind the recorded camera.")] = "orbit",
     rerun: Annotated[
@@ -25,7 +25,7 @@ def view(
     color_by: Annotated[
         str, typer.Option(help="color | label | normal | confidence | entropy | first_seen | last_seen | error")
     ] = "label",
-    hide: Annotated[str, typer.Option(help="Names of classes to leave out, with commas.")] = "",
+    hide: Annotated[str, typer.Option(help="Names of classes to leave out, separated by commas.")] = "",
 ) -> None:
     """Look at the map of a run: in a window, or as a picture, page, film or Rerun recording."""
     from semslam.looking.viewed import legend_lines, viewed_run
@@ -38,7 +38,7 @@ def view(
         raise ValueError(f"{run}: was not compared with a reference; do so first: `semslam evaluate {run}`")
     if others and (html or video or rerun):
         raise ValueError("--compare goes with the window or with --png")
-    viewed.colored(color_by)  # a wrong name is said before the work
+    viewed.colored(color_by)  # a wrong name is reported before the work
     if png:
         from semslam.looking.picture import render_png
 

@@ -18,10 +18,10 @@ def batch(
     out: Out,
     command: Annotated[str, typer.Option("--command", help=COMMAND)] = "reconstruct",
     jobs: Annotated[int, typer.Option(help="Processes at once; they share the processor's cores.")] = 1,
-    retries: Annotated[int, typer.Option(help="How often a task that fails is tried again.")] = 1,
-    engine: Annotated[Literal["local"], typer.Option(help="Where tasks run: processes of this machine.")] = "local",
+    retries: Annotated[int, typer.Option(help="How often to retry a task that fails.")] = 1,
+    engine: Annotated[Literal["local"], typer.Option(help="Where tasks run: local, on this machine.")] = "local",
 ) -> None:
-    """Run one command for many sequences; done tasks are not repeated, exit code 1 if any failed."""
+    """Run one command for many sequences; finished tasks are not repeated; exit code 1 if any failed."""
     from semslam.runs.batch import Outcome, run_tasks, summary, tasks_of, write_summary
 
     tasks = tasks_of(listing, command, out)

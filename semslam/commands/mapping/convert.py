@@ -14,7 +14,7 @@ from semslam.commands.app import CameraFile, DepthScale, Every, Fov, FrameCount,
 def convert(
     sequence: Annotated[str, typer.Argument(help="A recording of any kind.")],
     out: Annotated[Path, typer.Argument(help="Where to write: a folder, or NAME.klg.")],
-    to: Annotated[str | None, typer.Option(help="folder | tum | open3d | klg; told from OUT where not given.")] = None,
+    to: Annotated[str | None, typer.Option(help="folder | tum | open3d | klg; by default, told from OUT.")] = None,
     kind: Kind = None,
     camera: CameraFile = None,
     depth_scale: DepthScale = None,

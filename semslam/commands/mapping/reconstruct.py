@@ -22,17 +22,19 @@ def reconstruct(
         str, typer.Argument(help="Folder or list file of a recording, or 'room' for the built-in one.")
     ],
     out: Out,
-    kind: Annotated[str | None, setting("kind", "--kind", "Layout of the sequence; found out where not given.")] = None,
-    camera: Annotated[str | None, setting("camera", "--camera", "camera.yaml, in place of the recording's.")] = None,
+    kind: Annotated[str | None, setting("kind", "--kind", "Layout of the sequence; detected by default.")] = None,
+    camera: Annotated[
+        str | None, setting("camera", "--camera", "camera.yaml to use instead of the recording's.")
+    ] = None,
     depth_scale: Annotated[float | None, setting("depth_scale", "--depth-scale", "Depth units per metre.")] = None,
     registered: Annotated[
         bool | None, setting("registered", "--registered/--unregistered", "Whether depth lies under colour's pixels.")
     ] = None,
     fov: Annotated[
-        float | None, setting("fov", "--fov", "Horizontal field of view, degrees, of an unknown camera.")
+        float | None, setting("fov", "--fov", "Horizontal field of view of an unknown camera, degrees.")
     ] = None,
     start: Annotated[int | None, setting("start", "--start", "First frame, from 0.")] = None,
-    frames: Annotated[int | None, setting("frames", "--frames", "At most so many frames.")] = None,
+    frames: Annotated[int | None, setting("frames", "--frames", "Number of frames, at most.")] = None,
     every: Annotated[int | None, setting("every", "--every", "Take every n-th frame.")] = None,
     depth: Annotated[str | None, setting("slam.perception.depth", "--depth", "sensor (default) | predicted")] = None,
     labels: Annotated[
@@ -70,16 +72,16 @@ def reconstruct(
     config: SettingsFile = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any setting: slam.fusion.gate=0.02. `semslam config --explain` lists them."),
+        typer.Option("--set", help="Any setting: slam.fusion.gate=0.02; `semslam config --explain` lists all."),
     ] = None,
     mesh: Annotated[bool, typer.Option(help="Also write a labelled triangle mesh.")] = True,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run with other settings, or an unfinished one, in --out.")
     ] = False,
     checkpoint: Annotated[
         float,
-        typer.Option(min=0, help="Seconds of work that a crash may cost; 0 = all."),
+        typer.Option(min=0, help="Seconds of work that a crash may lose; 0 = all."),
     ] = 30.0,
     show: Annotated[bool, typer.Option("--show", help="Look at the map in a window while it grows.")] = False,
 ) -> None:

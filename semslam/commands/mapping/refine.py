@@ -15,10 +15,10 @@ def refine(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN-refined by default.")] = None,
     iterations: Annotated[int, typer.Option(help="Mean-field iterations.")] = 10,
-    neighbours: Annotated[int, typer.Option(help="Surfels that each surfel listens to.")] = 16,
+    neighbours: Annotated[int, typer.Option(help="Neighbours of each surfel.")] = 16,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
-    """Smooth a run's classes by a conditional random field over its surfels; a run of its own comes out."""
+    """Smooth the classes of a run by a conditional random field over its surfels, into a new run."""
     from semslam.engine.surfel_crf import CrfConfig
     from semslam.runs import refine as job
 

@@ -20,7 +20,7 @@ def relabel(
     sequence: Annotated[str | None, typer.Option(help="Where the recording is now, if it was moved.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
-    """Fuse another network's labels into the surfels of a run, without running SLAM again."""
+    """Fuse another network's labels into the surfels of a run, without repeating SLAM, into a new run."""
     from semslam.runs import relabel as job
 
     with progress(0, "frames") as advance:

@@ -12,11 +12,11 @@ from semslam.commands.app import Engine, FrameCount, Kind, Out, SettingsFile, We
 
 @app.command()
 def compare(
-    sequences: Annotated[list[str], typer.Argument(help="Recordings; several are pooled as well.")],
+    sequences: Annotated[list[str], typer.Argument(help="Recordings; several are also pooled.")],
     out: Out,
     variants: Annotated[
         str | None,
-        typer.Option(help="Names with commas, such as sensor,predicted_raw,predicted_all; every one by default."),
+        typer.Option(help="Names separated by commas, such as sensor,predicted_raw,predicted_all; all by default."),
     ] = None,
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40, which is scored as nyu13 too")] = "nyu40",
     kind: Kind = None,
@@ -29,9 +29,9 @@ def compare(
     truth: Annotated[
         str, typer.Option(help="Surface to compare with: auto | mesh | depth (noise-free) | tsdf | a mesh or cloud.")
     ] = "auto",
-    json: Annotated[Path | None, typer.Option(help="Also write the figures here, flat.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file, flat.")] = None,
 ) -> None:
-    """Compare sensor depth with predicted depth, everything else equal: runs, and one report of them."""
+    """Compare sensor depth with predicted depth, everything else equal: makes runs, and one report."""
     from semslam.comparison.comparison import open_comparisons
     from semslam.comparison.making import finished
     from semslam.comparison.sections import flat_figures, write

@@ -20,7 +20,7 @@ JOBS = {
 @app.command()
 def evaluate(
     context: typer.Context,
-    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of runs; several are pooled as well.")] = None,
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of runs; several are also pooled.")] = None,
     truth: Annotated[
         str,
         typer.Option(help="Surface to compare with: auto | mesh | depth (noise-free) | tsdf | a mesh or cloud."),
@@ -36,10 +36,10 @@ def evaluate(
         bool, typer.Option("--with-scale", help="Align trajectories by Sim(3): monocular systems.")
     ] = False,
     pose_rate: Annotated[
-        float | None, typer.Option(help="Poses per second of a trajectory without times, from the other's first on.")
+        float | None, typer.Option(help="Poses per second of a trajectory without times, from the start of the other.")
     ] = None,
     pose_indices: Annotated[
-        str | None, typer.Option(help="Which of the other's poses those of a trajectory without times are: 0:200:5.")
+        str | None, typer.Option(help="Frames that the poses of a trajectory without times belong to: 0:200:5.")
     ] = None,
     json: Json = None,
 ) -> None:

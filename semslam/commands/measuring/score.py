@@ -30,7 +30,8 @@ def score(
         ),
     ] = None,
     recording: Annotated[
-        list[str] | None, typer.Option(help="In place of --data: recordings with depth, whose scale is compared.")
+        list[str] | None,
+        typer.Option(help="Instead of --data: recordings whose depth gives the scale to compare with."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of the data; by default val, for poses test.")] = None,
     weights: Weights = None,
@@ -38,10 +39,10 @@ def score(
     classes: Annotated[str, typer.Option(help="Label set of the data: nyu40 | nyu13 | kitti6")] = "nyu40",
     depth_scale: Annotated[float, typer.Option(help="Units per metre of the depth images; 256 for KITTI.")] = 1000.0,
     camera: Annotated[
-        Path | None, typer.Option(help="camera.yaml of the images, in place of the folder's; without one, NYUv2's.")
+        Path | None, typer.Option(help="camera.yaml to use instead of the folder's; without any, NYUv2's.")
     ] = None,
     first_id: Annotated[
-        int | None, typer.Option(help="What the label files call the first class, 0 or 1; found out where not given.")
+        int | None, typer.Option(help="Id of the first class in the label files, 0 or 1; detected by default.")
     ] = None,
     json: Json = None,
     labels: Annotated[str | None, typer.Option(help="Pose weights: folder of other label images.")] = None,

@@ -22,14 +22,14 @@ def attend(
     ] = None,
     layers: Annotated[str, typer.Option(help="Layers of the encoder, 1 (fine) to 4 (coarse).")] = "1,2,3,4",
     classes: Annotated[
-        str | None, typer.Option(help="Of weights of several label sets, which one: kitti6, for example.")
+        str | None, typer.Option(help="Label set to use, if the weights know several: kitti6, for example.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Label image, for networks that read one.")] = None,
     variant: Annotated[
         str, typer.Option(help="paper | inside (a common implementation: the cube in the sum) | grad-cam (no ++)")
     ] = "paper",
 ) -> None:
-    """Show where a network looks: Grad-CAM++ heat maps of an image, for a class, a pixel's depth or the pose."""
+    """Show where a network looks, by Grad-CAM++: heat maps of an image for a class, a pixel's depth or the pose."""
     from networks.inference.attention import VARIANTS, Attention
     from semslam.images import read_color
     from semslam.single_image import attend as job

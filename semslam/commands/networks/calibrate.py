@@ -12,9 +12,9 @@ from semslam.commands.app import Weights, app
 
 @app.command()
 def calibrate(
-    images: Annotated[Path, typer.Argument(help="Folder of images of the kind that the network will see.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images like those that the network will see.")],
     weights: Weights = None,
-    count: Annotated[int, typer.Option(help="Images that are used, evenly spread over the folder.")] = 20,
+    count: Annotated[int, typer.Option(help="Number of images to use, evenly spread over the folder.")] = 20,
 ) -> None:
     """Make the 8-bit copy of a network that --engine onnxruntime-int8 and openvino-int8 run."""
     from networks.inference.predictor import Predictor

@@ -16,11 +16,11 @@ def label(
     out: Out,
     weights: Annotated[str, typer.Option(help="Weights of the teacher: a joint network or a Light-Weight RefineNet.")],
     split: Annotated[str | None, typer.Option(help="Name of a split file; every image by default.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Of a teacher of several label sets, which one to use.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Label set to use, if the teacher knows several.")] = None,
 ) -> None:
-    """Let a teacher write hard labels for images that lack them; a killed run goes on.
+    """Label images that have no labels with a teacher network; a run that was killed continues.
 
-    An image that cannot be read ends nothing: it is named, and the exit code is 1.
+    An image that cannot be read is reported and skipped; the exit code is then 1.
     """
     from networks.inference.labelling import label_folder, load_teacher
 

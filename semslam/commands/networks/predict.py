@@ -18,7 +18,7 @@ def predict(
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40 | kitti6")] = "nyu40",
     engine: Engine = None,
 ) -> None:
-    """Predict depth, labels (and normals) of single images, turned upright; an unreadable one ends nothing (code 1)."""
+    """Predict depth, labels (and normals) of single images, turned upright; skips unreadable ones (exit code 1)."""
     from semslam.runs.networks import predictor
     from semslam.single_image.predict import predict_files
 

@@ -14,7 +14,7 @@ from semslam.commands.app import app
 def train(
     config: Annotated[Path, typer.Argument(help="YAML of a training; see configs/.")],
 ) -> None:
-    """Train a network; a killed training goes on where it stopped.
+    """Train a network; a training that was killed continues.
 
     A `kind: pose` in the file trains a pose network (see configs/pose_*.yaml); without it, a joint network.
     """
