@@ -42,18 +42,19 @@ def contradicted(recording: Recording) -> list[Finding]:
             jumps.add(i)
     found = []
     if wrong:
-        what = f"{len(wrong)} poses do not fit the images, while those around do: frames {_listed(sorted(wrong))}"
+        what = f"the poses of {_frames(wrong)} do not fit the images, while those around do"
         found.append(Finding("error", what, "remove these poses (a line of nan), or correct them"))
     if jumps:
-        what = f"the poses jump {len(jumps)} times while the images do not, after frame {_listed(sorted(jumps))}"
+        what = f"the poses jump after {_frames(jumps)}, and the images do not"
         found.append(
             Finding("error", what, "the world changes there: cut the recording, or track it (--poses tracked)")
         )
     return found
 
 
-def _listed(indices: list[int]) -> str:
-    return ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
+def _frames(indices: set[int]) -> str:
+    listed = ", ".join(map(str, sorted(indices)[:5])) + (", ..." if len(indices) > 5 else "")
+    return f"frame {listed}" if len(indices) == 1 else f"{len(indices)} frames ({listed})"
 
 
 def _misplaced(recording: Recording, a: int, b: int) -> bool | None:
