@@ -68,7 +68,7 @@ def test_depth_along_the_ray_is_told_from_z(sound):
     room, frames = sound
     exact = [replace(f, depth=e.depth) for f, e in zip(frames, frames)]
     finding = only_error(diagnose(Spoilt(room, exact, to_ray)))
-    assert "along each pixel's ray" in finding.what and "sqrt" in finding.remedy
+    assert "along each pixel's ray" in finding.what and "depth_along_ray" in finding.remedy
 
 
 @pytest.mark.parametrize("shift", [(12, 0), (0, -12), (-9, 6)])
