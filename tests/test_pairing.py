@@ -394,3 +394,23 @@ def test_a_plain_folder_named_by_nanoseconds_is_in_seconds(tmp_path):
             (tmp_path / "a" / sub / f"{i:06d}.png").rename(tmp_path / "a" / sub / f"{tick}.png")
     (tmp_path / "a" / "groundtruth.txt").unlink()
     np.testing.assert_allclose(np.diff(open_sequence(tmp_path / "a").timestamps), 0.05, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"depth_camera": 3},
+        {"depth_camera": {}},
+        {"depth_camera": {"width": 80}},
+        {"T_color_depth": [[1, 0], [0, "x"]]},
+        {"T_color_depth": [[1, 0, 0, "a"]] * 4},
+        {"T_color_depth": [[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]},
+        {"T_color_depth": [[1], [2, 3]]},
+    ],
+)
+def test_a_depth_camera_that_is_none_is_named(folder, values):
+    recorded = yaml.safe_load((folder / "camera.yaml").read_text())
+    recorded["depth_camera"] = {key: recorded[key] for key in ("width", "height", "fx", "fy", "cx", "cy")}
+    (folder / "camera.yaml").write_text(yaml.safe_dump(recorded | values))
+    with pytest.raises(ValueError, match=r"camera\.yaml: (depth_camera needs width|lacks height)"):
+        open_sequence(folder)

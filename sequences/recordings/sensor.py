@@ -59,18 +59,9 @@ def read_camera_file(path: Path) -> CameraFile:
     if unknown := [str(key) for key in values if key not in _KEYS]:
         raise ValueError(f"{path}: unknown {', '.join(unknown)}; known are {', '.join(_KEYS)}")
     registered, along_ray = (_flag(path, values, key) for key in ("registered", "depth_along_ray"))
-    depth_camera = None
-    if "depth_camera" in values:
-        inner = values["depth_camera"]
-        other = _camera(path, inner) if isinstance(inner, dict) else None
-        T = np.asarray(values.get("T_color_depth", np.eye(4).tolist()), object)
-        if other is None or T.shape != (4, 4) or not poses.is_rigid(T.astype(np.float64)):
-            raise ValueError(
-                f"{path}: depth_camera needs {', '.join(_INTRINSICS)}, and T_color_depth the 4 rows of a rigid "
-                f"transform from its coordinates to those of colour, metres"
-            )
-        depth_camera = DepthCamera(other, T.astype(np.float64))
-        registered = False if registered is None else registered
+    depth_camera = _depth_camera(path, values)
+    if depth_camera is not None and registered is None:
+        registered = False
     depth_scale, fps = (_positive(path, values, key) for key in ("depth_scale", "fps"))
     return CameraFile(camera, depth_scale, fps, registered, along_ray, depth_camera)
 
@@ -103,6 +94,23 @@ def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
         return Camera(width, height, fx, fy, cx, cy, None if distortion is None else tuple(map(float, distortion)))
     except (TypeError, ValueError, OverflowError) as problem:
         raise ValueError(f"{path}: {problem}") from None
+
+
+def _depth_camera(path: Path, values: dict[str, Any]) -> DepthCamera | None:
+    if "depth_camera" not in values:
+        return None
+    inner = values["depth_camera"]
+    camera = _camera(path, inner) if isinstance(inner, dict) else None
+    try:
+        T = np.array(values.get("T_color_depth", np.eye(4)), np.float64)
+    except (TypeError, ValueError):
+        T = np.zeros(0)
+    if camera is None or T.shape != (4, 4) or not poses.is_rigid(T):
+        raise ValueError(
+            f"{path}: depth_camera needs {', '.join(_INTRINSICS)}, and T_color_depth the 4 rows of a rigid transform "
+            f"from its coordinates to those of colour, metres"
+        )
+    return DepthCamera(camera, T)
 
 
 def _flag(path: Path, values: dict[str, Any], key: str) -> bool | None:
