@@ -403,7 +403,7 @@ def test_a_plain_folder_named_by_nanoseconds_is_in_seconds(tmp_path):
         {"depth_camera": {}},
         {"depth_camera": {"width": 80}},
         {"T_color_depth": [[1, 0], [0, "x"]]},
-        {"T_color_depth": [[1, 0, 0, "a"]] * 4},
+        {"T_color_depth": [[1, 0, 0, "a"], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]},
         {"T_color_depth": [[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]},
         {"T_color_depth": [[1], [2, 3]]},
     ],
