@@ -73,8 +73,8 @@ class PerceptionConfig:
 
     @property
     def network_labels_every(self) -> int:
-        """The same for labels of a network, whatever labels are fused now."""
-        return self.label_every or NETWORK_LABELS_EVERY
+        """The same for a network's labels, whatever is fused now; with predicted depth each keyframe has them."""
+        return 1 if self.depth == "predicted" else self.label_every or NETWORK_LABELS_EVERY
 
 
 class Perception(Stage):
@@ -110,13 +110,12 @@ class Perception(Stage):
 
     def __call__(self, frame: Frame) -> Observation:
         """The observation of the next frame; ValueError where it lacks what the configuration needs."""
-        labels_are_due = self._labels_are_due()
-        if self.needed is not None and not labels_are_due:
-            no_depth = np.zeros(self.camera.shape, np.float32)
-            blind = Observation(frame, self.camera, self.resized_color(frame), no_depth)
-            if not self.needed(blind):
-                return blind
-        return self.observe(frame, labels_are_due)
+        if self.needed is None:
+            return self.observe(frame, self._labels_are_due())
+        no_depth = np.zeros(self.camera.shape, np.float32)
+        blind = Observation(frame, self.camera, self.resized_color(frame), no_depth)
+        # a network that is asked for depth tells the classes at the same price
+        return self.observe(frame, True) if self.needed(blind) else blind
 
     def observe(self, frame: Frame, wants_labels: bool) -> Observation:
         """The observation of any frame, with or without labels; ValueError as above."""
@@ -153,7 +152,7 @@ class Perception(Stage):
         )
 
     def sparing(self, needed: Callable[[Observation], bool]) -> Perception:
-        """The same perception, asking the network only for labelled frames and those that are needed.
+        """The same perception, with depth and labels for those frames alone that are needed.
 
         needed: asked with an observation that has no depth yet, and that stays so where it is not needed.
         """

@@ -18,7 +18,6 @@ from semslam.depth.corrections import (
     DepthCorrections,
     fusion_config,
     map_depths,
-    tracking_config,
     without_slopes,
 )
 from semslam.engine.fusion import FusionConfig
@@ -27,8 +26,6 @@ from semslam.judging.references import scene_reference
 from semslam.metrics.surface import surface_scores
 from semslam.perception import PerceptionConfig
 from semslam.slam import Slam, SlamConfig
-from semslam.tracking.registration import RegistrationConfig
-from semslam.tracking.tracker import TrackingConfig
 from sequences import open_sequence
 
 ROOM = "room:frames=45,width=160,height=120"
@@ -186,18 +183,6 @@ def test_helps_change_what_nobody_chose():
     config = SlamConfig(PerceptionConfig(depth="predicted", labels="none"), fusion=FusionConfig(far=4.0))
     slam = Slam(CAMERA, config, network=object())
     assert slam.fusion.config.far == 4.0 and slam.fusion.config.noise > FusionConfig().noise
-    chosen = TrackingConfig(registration=RegistrationConfig(tukey=3.0))
-    assert tracking_config(only("noise"), chosen).registration.tukey == 3.0
-    assert tracking_config(only("noise"), chosen).registration.color_weight == 1.0
-
-
-def test_a_camera_that_stands_still_leaves_the_map_alone(room, frames, network):
-    """With tracked poses every frame has depth, but only keyframes may touch the map, and wear it down."""
-    slam = Slam(room.camera, SlamConfig(PerceptionConfig(depth="predicted", labels="none")), network=network)
-    slam.correct = DepthCorrections(room.camera, CorrectionsConfig(), lambda o: o.frame.T_world_camera, given=False)
-    steps = [slam.step(replace(frames[0], index=i, timestamp=i / 30)) for i in range(20)]
-    assert [step.fused for step in steps] == [True] + [False] * 19
-    assert len(slam.surfels) > 1000 and slam.cloud().last_seen.max() == 0
 
 
 def test_frames_that_hardly_moved_are_not_fused_but_labelled_ones_are():

@@ -47,18 +47,14 @@ class Anchors:
         self._rest = np.zeros(0)
         self._rays = np.zeros(0)
 
-    def __call__(self, color: np.ndarray, T_world_camera: np.ndarray, sure: bool = True) -> AnchorPoints:
-        """Follow the features into a frame (H, W, 3) seen from a pose; the points whose depth in it is known.
-
-        sure: whether the pose is one to triangulate with; where it is only expected, `seen_from` tells it later.
-        """
+    def __call__(self, color: np.ndarray, T_world_camera: np.ndarray) -> AnchorPoints:
+        """Follow the features into a frame (H, W, 3) seen from a pose; the points whose depth in it is known."""
         image = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
         if self._image is not None and len(self._pixels):
             self._follow(self._image, image)
         self._image = image
         self._replenish(image)
-        if sure:
-            self.seen_from(T_world_camera)
+        self._seen_from(T_world_camera)
         return self._points(np.asarray(T_world_camera, np.float64))
 
     def _follow(self, before: np.ndarray, now: np.ndarray) -> None:
@@ -94,7 +90,7 @@ class Anchors:
         self._rest = np.concatenate([self._rest, np.zeros(n)])
         self._rays = np.concatenate([self._rays, np.zeros(n)])
 
-    def seen_from(self, T_world_camera: np.ndarray) -> None:
+    def _seen_from(self, T_world_camera: np.ndarray) -> None:
         """Take note of the rays on which the features of the last frame lie, seen from a pose."""
         T, K = np.asarray(T_world_camera, np.float64), self.camera
         rays = np.column_stack(

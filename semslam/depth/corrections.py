@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,13 +18,9 @@ from semslam.camera import Camera
 from semslam.depth.alignment import KnownDepths, ScaleShift, at_pixels, fit_scale_shift, smooth_correction
 from semslam.depth.anchors import Anchors
 from semslam.engine.fusion import FusionConfig
-from semslam.frame import Observation, Tracking, View
+from semslam.frame import Observation, View
 from semslam.stage import Stage
-from semslam.tracking.registration import RegistrationConfig
-from semslam.tracking.tracker import TrackingConfig
-from semslam.trajectory import Correction
 
-Settings = TypeVar("Settings", FusionConfig, TrackingConfig, RegistrationConfig)
 FARTHEST = 1.6  # times; no measurement moves a pixel farther from what the network says here
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Expect = Callable[[Observation], "np.ndarray | None"]  # where the camera of an observation will be, if that is known
@@ -42,6 +38,7 @@ class CorrectionsConfig:
     weights: bool = True  # the network's own uncertainty as the weight of a measurement
     gate: bool = True  # surfels that further views do not confirm go, and so do ones that are contradicted
     keyframes: bool = True  # frames that hardly moved say the same again: they are not fused
+    multiview: bool = True  # depth by parallax to the frames before and after; it takes the place of all but `noise`
 
     @staticmethod
     def named(names: str) -> CorrectionsConfig:
@@ -66,6 +63,10 @@ def fusion_config(corrections: CorrectionsConfig, chosen: FusionConfig | None = 
     """The fusion's settings for predicted depth: what was chosen, else what the corrections change, else a
     sensor's."""
     changes: dict[str, Any] = {}
+    if corrections.multiview:
+        changes = {"near": 0.2, "far": 10.0, "noise": 0.015, "noise_quadratic": 0.006, "gate": 0.04}
+        changes |= {"normal_gate_deg": 60.0, "stable": 1.5, "patience": 8, "clean_every": 1}
+        return _where_default(chosen or FusionConfig(), changes)
     if corrections.noise:
         changes |= {"noise": 0.03, "noise_quadratic": 0.02, "gate": 0.1, "normal_gate_deg": 75.0}
     if corrections.keyframes:
@@ -75,29 +76,9 @@ def fusion_config(corrections: CorrectionsConfig, chosen: FusionConfig | None = 
     return _where_default(chosen or FusionConfig(), changes)
 
 
-def tracking_config(corrections: CorrectionsConfig, chosen: TrackingConfig | None = None) -> TrackingConfig:
-    """The tracker's, likewise: with `noise`, geometry counts little beside what the colours say."""
-    config = chosen or TrackingConfig()
-    if not corrections.noise:
-        return config
-    changes = {
-        "levels": tuple(replace(level, gate=4 * level.gate) for level in RegistrationConfig().levels),
-        "noise": 0.03,
-        "noise_quadratic": 0.02,
-        "normal_gate_deg": 75.0,
-        "color_weight": 1.0,
-        "trusted": 3.0,
-    }
-    registration = _where_default(config.registration, changes)
-    return replace(
-        _where_default(config, {"min_fitting": 0.2, "found_correlation": 0.5, "measure_noise": False}),
-        registration=registration,
-    )
-
-
-def _where_default(config: Settings, changes: dict[str, Any]) -> Settings:
+def _where_default(config: FusionConfig, changes: dict[str, Any]) -> FusionConfig:
     """The settings with the changes that touch nothing somebody chose."""
-    usual = type(config)()
+    usual = FusionConfig()
     return replace(config, **{k: v for k, v in changes.items() if getattr(config, k) == getattr(usual, k)})
 
 
@@ -136,20 +117,16 @@ def map_depths(view: View, predicted: np.ndarray, trusted: float = 3.0, cells: i
 
 
 class DepthCorrections(Stage):
-    """Corrects the depth of observations before they are tracked and fused; for `Slam`'s `correct`.
+    """Corrects the depth of keyframes before they are fused, and gives other frames none; for `Slam`'s `correct`.
 
-    expect: where the camera of an observation will be: the given pose, or the tracker's expectation; None = unknown.
-    given: whether the poses are given. Then frames between keyframes need no depth at all, and nothing is fused until
-    parallax has told the scale, for at most `patience` frames; a tracker needs every frame, and the first at once.
+    expect: the given pose of an observation; None = unknown. Nothing is fused until parallax has told the scale, for
+    at most `patience` frames.
     """
 
-    def __init__(
-        self, camera: Camera, config: CorrectionsConfig, expect: Expect, given: bool = True, patience: int = 30
-    ) -> None:
+    def __init__(self, camera: Camera, config: CorrectionsConfig, expect: Expect, patience: int = 30) -> None:
         self.camera = camera
         self.config = config
         self.expect = expect
-        self.given = given
         self.patience = patience
         self.distance, self.turn = 0.05, np.radians(5)  # metres and radians from keyframe to keyframe
         self._anchors = Anchors(camera)
@@ -166,7 +143,7 @@ class DepthCorrections(Stage):
         return bool(np.linalg.norm(step[:3, 3]) > self.distance or poses.rotation_angle(step) > self.turn)
 
     def __call__(self, observation: Observation, predict: Predict) -> Observation:
-        """The observation with better depth, and with confidence 0 where it must not be fused."""
+        """A keyframe with better depth."""
         c, T = self.config, self.expect(observation)
         observation = replace(observation, confidence=_relative(observation.confidence) if c.weights else None)
         known = KnownDepths(np.zeros((0, 2), np.float32), np.zeros(0), np.zeros(0))
@@ -174,15 +151,14 @@ class DepthCorrections(Stage):
         if T is None:
             return observation
         if c.anchors:
-            found = self._anchors(observation.color, T, sure=self.given)
+            found = self._anchors(observation.color, T)
             known = KnownDepths(found.pixels, found.depths, np.ones(len(found.depths)))
         if not depth.any():  # a frame between keyframes, which was only followed
             return observation
-        keyframe = self.is_keyframe(observation)
-        if not keyframe and self.given:
+        if not self.is_keyframe(observation):
             return _without_depth(observation)
         self._learn_level(depth, known)
-        if self._level is None and c.anchors and self.given and self._waited < self.patience:
+        if self._level is None and c.anchors and self._waited < self.patience:
             self._waited += 1
             return _without_depth(observation)
         anchored = float(known.weights.sum())
@@ -192,10 +168,8 @@ class DepthCorrections(Stage):
             depth = self._corrected(depth, known, anchored)
         if c.edges:
             depth = without_slopes(depth, self.camera)
-        if keyframe:
-            self._last = np.array(T)
-            return replace(observation, depth=depth)
-        return replace(observation, depth=depth, confidence=np.zeros(depth.shape, np.float32))
+        self._last = np.array(T)
+        return replace(observation, depth=depth)
 
     def _learn_level(self, depth: np.ndarray, anchors: KnownDepths) -> None:
         """Follow slowly what triangulation says of the network's scale and shift in this place."""
@@ -226,15 +200,6 @@ class DepthCorrections(Stage):
             corrected *= np.exp(smooth_correction(known.pixels, ratios, known.weights, depth.shape))
         prior = (self._level or ScaleShift())(depth).astype(np.float32)
         return np.clip(corrected, prior / FARTHEST, prior * FARTHEST)
-
-    def tracked(self, tracking: Tracking) -> None:
-        """Learn where the last observation was found to be, if that was only expected before."""
-        if not self.given and self.config.anchors and tracking.ok:
-            self._anchors.seen_from(tracking.T_world_camera)
-
-    def world_moved(self, correction: Correction) -> None:
-        """What was triangulated in the world before no longer holds; the scale does."""
-        self._anchors, self._last = Anchors(self.camera), None
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from semslam.cloud import SurfelCloud
-from semslam.depth.corrections import DepthCorrections, tracking_config
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.doctor import implausible_depth
 from semslam.frame import Frame, Observation
@@ -23,10 +23,12 @@ from semslam.perception import Network, Perceive, Perception
 from semslam.rendering import pictures
 from semslam.rendering.splatting import render
 from semslam.runs import networks
+from semslam.runs.color_only.depth import correction_of
+from semslam.runs.color_only.poses import KEPT, VisualPoses, visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
-from semslam.runs.poses import pose_source
+from semslam.runs.poses import PoseSource, pose_source
 from semslam.runs.recording import with_absolute_paths
 from semslam.runs.run import Run
 from semslam.slam import Slam
@@ -45,12 +47,15 @@ def prepare(
     resume: bool = False,
     overwrite: bool = False,
     checkpoint: float = 30.0,
+    report: Callable[[], object] = lambda: None,
 ) -> Run:
     """A run ready to iterate. ValueError or OSError, one line, for what cannot be done.
 
+    Where depth is predicted and poses are tracked, all images are tracked here, before the first frame is fused.
+
     network: in place of the one that `config.weights` names. resume: go on with the run that the folder `out` holds.
     overwrite: replace a run with other settings, or an unfinished one, that it holds. checkpoint: seconds after which
-    the state is saved again, 0 = never.
+    the state is saved again, 0 = never. report: called after each frame that is tracked ahead.
     """
     sequence = config.open_sequence()
     config = with_absolute_paths(config)
@@ -68,19 +73,22 @@ def prepare(
             logger.warning(
                 "depth from %.3g to %.3g m is used, where the readings are (slam.fusion.near and far set it)", near, far
             )
-    predicted_depth = perception.depth == "predicted"
-    tracking = tracking_config(slam.corrections, slam.tracking) if predicted_depth else slam.tracking
-    pose_of = networks.pose_network(config.pose_weights) if config.pose_weights else None
-    track = pose_source(config.poses, sequence, tracking, pose_of, config.pose_hints)
     if network is None and "predicted" in (perception.depth, perception.labels):
         network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
+    if perception.depth == "predicted" and config.poses == "tracked":
+        assert network is not None
+        if not resume:
+            (folder.path / KEPT).unlink(missing_ok=True)  # of another run
+        track: PoseSource = visual_poses(folder.path, sequence, network, report).given()
+    else:
+        pose_of = networks.pose_network(config.pose_weights) if config.pose_weights else None
+        track = pose_source(config.poses, sequence, slam.tracking, pose_of, config.pose_hints)
     sensed = Perception(perception, sequence.camera, sequence.label_set, network)
     perceive: Perceive = sensed
     corrections = None
-    if predicted_depth:
-        given, patience = not isinstance(track, Tracker), min(30, len(sequence) // 2)
-        corrections = DepthCorrections(sensed.camera, slam.corrections, track.predicted_pose, given, patience)
-        perceive = sensed.sparing(corrections.is_keyframe) if given else sensed
+    if perception.depth == "predicted":
+        corrections = correction_of(slam.corrections, sequence, sensed, track)
+        perceive = sensed.sparing(corrections.is_keyframe)
     return Run(
         config,
         sequence,
@@ -108,13 +116,11 @@ def _check(config: RunConfig, sequence: Any) -> None:
     set_by_hand = config.slam.fusion.near is not None and config.slam.fusion.far is not None
     if depth == "sensor" and not set_by_hand and (finding := implausible_depth(sequence)) is not None:
         raise ValueError(f"{config.sequence}: {finding.what}; {finding.remedy}")
-    if depth == "predicted" and poses == "predicted-refined":
+    if depth == "predicted" and poses in ("refined", "predicted-refined"):
         raise ValueError(
-            "`poses` predicted-refined registers every frame, which needs the sensor's depth; with "
-            "`slam.perception.depth` predicted use `poses` predicted or tracked"
+            f"`poses` {poses} registers every frame, which needs the sensor's depth; with `slam.perception.depth` "
+            f"predicted use `poses` dataset, predicted or tracked"
         )
-    if depth == "predicted" and poses == "tracked":
-        logger.warning("predicted depth is too rough to track a camera by: expect lost frames and a deformed map")
 
 
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
@@ -135,6 +141,9 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics |= {"engine": network.engine, "engine_same_for_any_threads": network.same_for_any_threads}
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
+    if (visual := VisualPoses.load(run.folder.path / KEPT, len(run.sequence))) is not None:
+        metrics |= visual.figures()
+        metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + visual.seconds)
     folder = run.folder
     folder.save_metrics(metrics)
     cloud = run.slam.cloud()

@@ -12,7 +12,7 @@ from semslam.commands.app import Out, SettingsFile, app, chosen_settings, interr
 FILES = {"preview": "picture", "map": "surfels", "mesh": "mesh", "trajectory": "trajectory", "metrics": "figures"}
 POSES = "dataset (default, if there) | tracked | refined | predicted | predicted-refined | a file."
 POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
-CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes."
+CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes,multiview."
 
 
 @app.command()
@@ -96,7 +96,8 @@ def reconstruct(
     settings = settings_of(config, chosen, set_ or [])
     if names and settings.slam.perception.depth != "predicted":
         raise ValueError(f"{'--corrections' if corrections else '--helps'} is for --depth predicted; leave it out")
-    run = prepare(settings, out, resume=resume, overwrite=overwrite, checkpoint=checkpoint)
+    with progress(0, "frames tracked") as advance:
+        run = prepare(settings, out, resume=resume, overwrite=overwrite, checkpoint=checkpoint, report=advance)
     live = live_view(run) if show else None
     with interruptible() as interrupted, progress(len(run), "frames") as advance:
         for _ in run:
@@ -115,6 +116,11 @@ def reconstruct(
         f"{metrics['frames_fused']} of {metrics['frames']} frames fused, {metrics['frames_per_second']:.1f} frames/s, "
         f"{metrics['surfels']} surfels"
     )
+    if "scale_std" in metrics:
+        typer.echo(
+            f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; all lengths are the network's "
+            f"guess, good to about {100 * metrics['scale_std']:.0f} % as far as its keyframes agree"
+        )
     for name, what in FILES.items():
         path = getattr(run.folder, name)
         if path.is_file():

@@ -1,0 +1,192 @@
+"""Dense depth of a frame from its neighbours in a recording whose poses are known, and from a network where they fail.
+
+Coarse first: a sweep at half of the resolution, over a wide range, tells how far the network's depth is off here and
+bends it; a second one refines around that. What the images do not determine keeps the network's shape, moved with the
+surfaces around it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.depth.completion import CompletedDepth, CompletionConfig, complete
+from semslam.depth.plane_sweep import SweepConfig, sweep
+from semslam.frame import Observation
+from semslam.stage import Stage
+
+f32 = np.float32
+
+
+@dataclass(frozen=True)
+class MultiViewConfig:
+    """Which frames are looked at, and how depth is searched in them."""
+
+    baselines: tuple[float, ...] = (0.03, 0.06, 0.1, 0.15, 0.2)  # camera's ways to other frames, in the scene's depth
+    before: int = 60  # frames that are looked back ...
+    after: int = 30  # ... and ahead
+    max_turn_deg: float = 30.0  # between two frames that are compared
+    fewest: int = 2  # frames to compare with; a keyframe that has fewer gets no depth
+    widest: int = 384  # pixels: images are swept at most so wide
+    keyframe_step: float = 0.04  # of the scene's depth, from one keyframe to the next ...
+    keyframe_turn_deg: float = 6.0  # ... or degrees
+    max_std: float = 0.04  # of the logarithm of depth: what is less sure does not enter the map
+    unit_std: float = 0.03  # of the logarithm of depth: what counts as one measurement of a sensor
+    most_confidence: float = 2.0  # of one pixel
+    coarse: SweepConfig = field(
+        default_factory=lambda: SweepConfig(nearest=0.25, farthest=2.5, candidates=60, noise=1.0, min_margin=0.04)
+    )
+    fine: SweepConfig = field(
+        default_factory=lambda: SweepConfig(nearest=0.75, farthest=1.333, candidates=28, noise=1.0, min_margin=0.06)
+    )
+    completion: CompletionConfig = field(default_factory=CompletionConfig)
+
+
+def neighbours(
+    index: int, T_world_camera: Sequence[np.ndarray | None], depth: float, config: MultiViewConfig
+) -> list[int]:
+    """Frames to compare frame `index` with: on either side the nearest ones at each of the baselines.
+
+    depth: of the scene, metres.
+    """
+    T = T_world_camera[index]
+    assert T is not None
+    found = set()
+    for sign, reach in ((-1, config.before), (1, config.after)):
+        wanted = list(config.baselines)
+        for j in range(index + sign, index + sign * (reach + 1), sign):
+            if not wanted or not 0 <= j < len(T_world_camera):
+                break
+            other = T_world_camera[j]
+            if other is None:
+                continue
+            way = poses.inverse(other) @ T
+            if np.degrees(poses.rotation_angle(way)) > config.max_turn_deg:
+                break
+            if np.linalg.norm(way[:3, 3]) >= wanted[0] * depth:
+                found.add(j)
+                while wanted and np.linalg.norm(way[:3, 3]) >= wanted[0] * depth:
+                    wanted.pop(0)
+    return sorted(found)
+
+
+def depth_from_views(
+    grey: np.ndarray,
+    camera: Camera,
+    others: Sequence[np.ndarray],
+    T_other_camera: Sequence[np.ndarray],
+    predicted: np.ndarray,
+    config: MultiViewConfig | None = None,
+) -> CompletedDepth:
+    """Depth at every pixel of an image, from other images where they determine it; see `plane_sweep.sweep`."""
+    c = config or MultiViewConfig()
+    half = (camera.width // 2, camera.height // 2)
+    small = camera.resized(*half)
+    smaller = [cv2.resize(image, half, interpolation=cv2.INTER_AREA) for image in (grey, *others)]
+    rough = cv2.resize(predicted, half, interpolation=cv2.INTER_AREA)
+    found = sweep(smaller[0], small, smaller[1:], T_other_camera, rough, c.coarse)
+    believed = found.depth > 0
+    if believed.mean() > 0.02:  # what all of the image says first, so that gaps do not hang on to the network's scale
+        level = float(np.median(found.depth[believed] / rough[believed]))
+        rough, predicted = rough * f32(level), predicted * f32(level)
+    bent = complete(rough, found.depth, found.log_std, smaller[0], c.completion)
+    size = (camera.width, camera.height)
+    prior = predicted * cv2.resize(bent.depth / rough, size, interpolation=cv2.INTER_LINEAR)
+    found = sweep(grey, camera, others, T_other_camera, prior, c.fine)
+    return complete(prior, found.depth, found.log_std, grey, c.completion)
+
+
+ReadColor = Callable[[int], np.ndarray]  # the index of a frame -> (H, W, 3) uint8 RGB at the map's size
+
+
+class MultiViewDepth(Stage):
+    """Gives keyframes depth from the frames before and after them, and all others none; for `Slam`'s `correct`."""
+
+    def __init__(
+        self,
+        camera: Camera,
+        T_world_camera: Sequence[np.ndarray | None],
+        color_of: ReadColor,
+        config: MultiViewConfig | None = None,
+    ) -> None:
+        """camera: of the map. T_world_camera: (4, 4) of each frame of the recording, None where it is not known.
+        color_of: an image of the recording; ValueError or OSError where it cannot be read."""
+        self.config = config or MultiViewConfig()
+        self.map_camera, self.T_world_camera, self.color_of = camera, T_world_camera, color_of
+        shrink = max(1, math.ceil(camera.width / self.config.widest))
+        self.camera = camera.resized(camera.width // shrink, camera.height // shrink)
+        self._greys: dict[int, np.ndarray | None] = {}
+        self._last: np.ndarray | None = None  # T_world_camera of the last keyframe
+        self._scene = 2.0  # metres: median depth of the last keyframe
+
+    def is_keyframe(self, observation: Observation) -> bool:
+        """Whether the camera has moved enough since the last keyframe."""
+        T = self.T_world_camera[observation.frame.index]
+        if T is None:
+            return False
+        if self._last is None:
+            return True
+        step = poses.inverse(self._last) @ T
+        far = np.linalg.norm(step[:3, 3]) > self.config.keyframe_step * self._scene
+        return bool(far or poses.rotation_angle(step) > np.radians(self.config.keyframe_turn_deg))
+
+    def __call__(self, observation: Observation, predict: object) -> Observation:
+        """A keyframe with depth and its confidence; no depth where too few other frames show the same."""
+        index, c = observation.frame.index, self.config
+        none = replace(observation, depth=np.zeros_like(observation.depth), confidence=None)
+        if not observation.depth.any() or not self.is_keyframe(observation):
+            return none
+        others = [
+            j for j in neighbours(index, self.T_world_camera, self._scene, c) if self._grey(j, observation) is not None
+        ]
+        if len(others) < c.fewest:
+            return none
+        T, grey = self.T_world_camera[index], self._grey(index, observation)
+        assert T is not None and grey is not None
+        size = (self.camera.width, self.camera.height)
+        predicted = cv2.resize(observation.depth, size, interpolation=cv2.INTER_AREA)
+        found = depth_from_views(
+            grey,
+            self.camera,
+            [self._greys[j] for j in others],  # type: ignore[misc]
+            [poses.inverse(self.T_world_camera[j]) @ T for j in others],  # type: ignore[arg-type]
+            predicted,
+            c,
+        )
+        self._last, self._scene = T, float(np.median(found.depth))
+        confidence = np.minimum((c.unit_std / np.maximum(found.log_std, 1e-4)) ** 2, c.most_confidence)
+        confidence[found.log_std > c.max_std] = 0
+        whole = (self.map_camera.width, self.map_camera.height)
+        depth = cv2.resize(found.depth, whole, interpolation=cv2.INTER_LINEAR)
+        sure = cv2.resize(confidence.astype(f32), whole, interpolation=cv2.INTER_NEAREST)
+        return replace(observation, depth=np.where(sure > 0, depth, f32(0)), confidence=sure)
+
+    def _grey(self, index: int, observation: Observation) -> np.ndarray | None:
+        """The luminance of a frame at the sweep's size, None where it cannot be read; a few are kept."""
+        if index not in self._greys:
+            if len(self._greys) > 2 * (self.config.before + self.config.after):
+                for old in sorted(self._greys, key=lambda i: -abs(i - index))[: len(self._greys) // 2]:
+                    del self._greys[old]
+            try:
+                color = observation.color if index == observation.frame.index else self.color_of(index)
+            except (ValueError, OSError):
+                self._greys[index] = None  # the run counts it
+            else:
+                small = cv2.resize(color, (self.camera.width, self.camera.height), interpolation=cv2.INTER_AREA)
+                self._greys[index] = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(f32)
+        return self._greys[index]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What has to be kept to go on later; for `restore`."""
+        state = {"scene": np.array(self._scene)}
+        return state if self._last is None else state | {"last": self._last}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`."""
+        self._scene, self._last = float(state["scene"]), state.get("last")

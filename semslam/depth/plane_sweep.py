@@ -1,0 +1,308 @@
+"""Depth of one image from other images with known poses: a plane sweep around a network's depth.
+
+The candidates of a pixel are multiples of the depth that a network predicts there, so that the swept surfaces have the
+network's shape and a window of pixels is warped as that surface is slanted. Each candidate is judged by the normalised
+cross-correlation with the best of the other images (the rest may be occluded), the judgements are aggregated along
+eight paths (Hirschmuller, "Stereo Processing by Semiglobal Matching and Mutual Information", PAMI 2008), and what wins
+is kept where it wins clearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.compiled import PARALLEL, SERIAL
+
+f32 = np.float32
+STRIP = 16  # rows that are warped and summed while they stay in the first cache
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """How depth is searched, and when a depth that was found is believed."""
+
+    nearest: float = 0.5  # of the predicted depth: the first candidate ...
+    farthest: float = 2.0  # ... and the last
+    candidates: int = 48
+    half_window: int = 3  # pixels
+    best_of: int = 3  # other images that a candidate is judged by: those that agree best
+    noise: float = 2.0  # grey levels; windows with less contrast say little
+    small_step: float = 0.03  # cost of one candidate's difference between neighbouring pixels ...
+    large_step: float = 0.25  # ... and of a larger one, where the image shows no edge
+    edge: float = 12.0  # grey levels between neighbours that halve the cost of a larger step
+    min_correlation: float = 0.6
+    min_margin: float = 0.03  # of the aggregated cost, to the best candidate elsewhere
+
+
+@dataclass(frozen=True, eq=False)
+class SweptDepth:
+    """What a sweep found. All images are (H, W) float32."""
+
+    depth: np.ndarray  # metres along z, 0 where nothing is believed
+    log_std: np.ndarray  # standard deviation of its logarithm; infinite where nothing is believed
+    correlation: np.ndarray  # -1..1 of the winning candidate, whether believed or not
+
+
+class Views(NamedTuple):
+    """Other images, and how their pixels follow from ours: z (x, y, 1) = depth turn (u, v, 1) + shift."""
+
+    images: np.ndarray  # (N, H, W) float32 luminance
+    turn: np.ndarray  # (N, 3, 3) float32
+    shift: np.ndarray  # (N, 3) float32
+
+
+class Matching(NamedTuple):
+    """How windows are compared."""
+
+    half: int  # pixels
+    best_of: int
+    noise: np.float32  # grey levels squared
+
+
+class Candidates(NamedTuple):
+    """Evenly spaced logarithms of ratios."""
+
+    first: np.float32
+    step: np.float32
+
+
+class Limits(NamedTuple):
+    """What a winner must reach."""
+
+    correlation: np.float32
+    margin: np.float32
+
+
+class Winners(NamedTuple):
+    """What `_select` writes, (H, W) float32 each."""
+
+    log_ratio: np.ndarray
+    log_std: np.ndarray
+    correlation: np.ndarray
+
+
+def sweep(
+    grey: np.ndarray,
+    camera: Camera,
+    others: Sequence[np.ndarray],
+    T_other_camera: Sequence[np.ndarray],
+    predicted: np.ndarray,
+    config: SweepConfig | None = None,
+) -> SweptDepth:
+    """The depth of an image by its parallax to others of the same camera.
+
+    Args:
+        grey: (H, W) float32 luminance 0..255 of the image.
+        others: the same of the other images, at least one.
+        T_other_camera: (4, 4) each, from the image's camera to the other's, metres.
+        predicted: (H, W) float32 metres, positive: the depth around which is searched.
+    """
+    c = config or SweepConfig()
+    K, K_inverse = camera.K, np.linalg.inv(camera.K)
+    views = Views(
+        np.stack(others).astype(f32),
+        np.stack([K @ T[:3, :3] @ K_inverse for T in T_other_camera]).astype(f32),
+        np.stack([K @ T[:3, 3] for T in T_other_camera]).astype(f32),
+    )
+    grey, predicted = np.ascontiguousarray(grey, f32), np.ascontiguousarray(predicted, f32)
+    logs = np.linspace(np.log(c.nearest), np.log(c.farthest), c.candidates)
+    cost = np.empty((*grey.shape, c.candidates), f32)
+    matching = Matching(c.half_window, min(c.best_of, len(others)), f32(c.noise**2))
+    _match(grey, views, predicted, np.exp(logs).astype(f32), matching, cost)
+    total = np.zeros((3, *cost.shape), f32)
+    _aggregate(cost, grey, f32(c.small_step), f32(c.large_step), f32(c.edge), total)
+    found = Winners(*(np.empty(grey.shape, f32) for _ in range(3)))
+    candidates = Candidates(f32(logs[0]), f32(logs[1] - logs[0]))
+    _select(cost, total, candidates, Limits(f32(c.min_correlation), f32(c.min_margin)), found)
+    depth = np.where(np.isfinite(found.log_std), predicted * np.exp(found.log_ratio), f32(0))
+    return SweptDepth(depth, found.log_std, found.correlation)
+
+
+@nb.njit(**PARALLEL)
+def _match(grey, views, predicted, ratios, matching, cost):
+    """Fill cost (H, W, D) with (1 - correlation) / 2 of windows, 1 where no other image shows the candidate."""
+    height, width = grey.shape
+    half, best_of, noise = matching.half, matching.best_of, matching.noise
+    strips = (height + STRIP - 1) // STRIP
+    for strip_ in nb.prange(strips):
+        strip = np.int64(strip_)  # prange counts unsigned
+        first, last = strip * STRIP, min(height, (strip + 1) * STRIP)
+        top, bottom = max(0, first - half), min(height, last + half)
+        rows = bottom - top
+        warped = np.empty((rows, width), np.float32)
+        seen = np.empty((rows, width), np.bool_)
+        scores = np.empty((best_of, last - first, width), np.float32)
+        sums = np.empty((5, width), np.float32)
+        for d in range(ratios.size):
+            scores[:] = f32(-1)
+            for o in range(views.images.shape[0]):
+                _warp(views.images[o], views.turn[o], views.shift[o], predicted, ratios[d], top, warped, seen)
+                for v in range(first, last):
+                    a, b = max(top, v - half), min(bottom, v + half + 1)
+                    sums[:] = f32(0)
+                    for row in range(a, b):
+                        for u in range(width):
+                            x, y = grey[row, u], warped[row - top, u]
+                            sums[0, u] += x
+                            sums[1, u] += y
+                            sums[2, u] += x * x
+                            sums[3, u] += y * y
+                            sums[4, u] += x * y
+                    s0, s1, s2, s3, s4 = f32(0), f32(0), f32(0), f32(0), f32(0)
+                    for u in range(min(half, width)):
+                        s0 += sums[0, u]
+                        s1 += sums[1, u]
+                        s2 += sums[2, u]
+                        s3 += sums[3, u]
+                        s4 += sums[4, u]
+                    for u in range(width):
+                        if u + half < width:
+                            s0 += sums[0, u + half]
+                            s1 += sums[1, u + half]
+                            s2 += sums[2, u + half]
+                            s3 += sums[3, u + half]
+                            s4 += sums[4, u + half]
+                        if u - half - 1 >= 0:
+                            s0 -= sums[0, u - half - 1]
+                            s1 -= sums[1, u - half - 1]
+                            s2 -= sums[2, u - half - 1]
+                            s3 -= sums[3, u - half - 1]
+                            s4 -= sums[4, u - half - 1]
+                        if not seen[v - top, u]:
+                            continue
+                        n = f32((min(width, u + half + 1) - max(0, u - half)) * (b - a))
+                        mx, my = s0 / n, s1 / n
+                        vx, vy = max(s2 / n - mx * mx, f32(0)) + noise, max(s3 / n - my * my, f32(0)) + noise
+                        score = (s4 / n - mx * my) / np.sqrt(vx * vy)
+                        for k in range(best_of):  # insertion into the best so far
+                            if score > scores[k, v - first, u]:
+                                score, scores[k, v - first, u] = scores[k, v - first, u], score
+            for v in range(first, last):
+                for u in range(width):
+                    total, n_seen = f32(0), f32(0)
+                    for k in range(best_of):
+                        if scores[k, v - first, u] > f32(-1):
+                            total += scores[k, v - first, u]
+                            n_seen += f32(1)
+                    cost[v, u, d] = f32(0.5) - f32(0.5) * total / n_seen if n_seen > 0 else f32(1)
+
+
+@nb.njit(**SERIAL)
+def _warp(other, turn, shift, predicted, ratio, top, warped, seen):
+    """Rows from `top` of the image as the other image shows it, if its depth is ratio * predicted."""
+    height, width = other.shape
+    rows = warped.shape[0]
+    for row in range(rows):
+        v = top + row
+        for u in range(width):
+            d = predicted[v, u] * ratio
+            z = (turn[2, 0] * u + turn[2, 1] * v + turn[2, 2]) * d + shift[2]
+            inside = z > f32(0.05)
+            x = y = f32(0)
+            if inside:
+                x = ((turn[0, 0] * u + turn[0, 1] * v + turn[0, 2]) * d + shift[0]) / z
+                y = ((turn[1, 0] * u + turn[1, 1] * v + turn[1, 2]) * d + shift[1]) / z
+                inside = x >= f32(0) and y >= f32(0) and x < f32(width - 1) and y < f32(height - 1)
+            seen[row, u] = inside
+            if not inside:
+                warped[row, u] = f32(128)
+                continue
+            i, j = np.int64(x), np.int64(y)
+            p, q = x - f32(i), y - f32(j)
+            upper = other[j, i] + p * (other[j, i + 1] - other[j, i])
+            lower = other[j + 1, i] + p * (other[j + 1, i + 1] - other[j + 1, i])
+            warped[row, u] = upper + q * (lower - upper)
+
+
+@nb.njit(**PARALLEL)
+def _aggregate(cost, grey, small, large, edge, total):
+    """Add the costs of the cheapest ways along eight paths to total (3, H, W, D): along rows, downwards, upwards."""
+    height, width, count = cost.shape
+    for v_ in nb.prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        before, now = np.empty(count, np.float32), np.empty(count, np.float32)
+        for direction in range(2):
+            for i in range(width):
+                u = i if direction == 0 else width - 1 - i
+                back = u - 1 if direction == 0 else u + 1
+                if i == 0:
+                    now[:] = cost[v, u]
+                else:
+                    jump = max(large / (f32(1) + abs(grey[v, u] - grey[v, back]) / edge), small)
+                    _step(cost[v, u], before, small, jump, now)
+                total[0, v, u] += now
+                before, now = now, before
+    for half_ in nb.prange(2):
+        half = np.int64(half_)
+        lines = np.empty((2, 3, width, count), np.float32)
+        for i in range(height):
+            v = i if half == 0 else height - 1 - i
+            back = v - 1 if half == 0 else v + 1
+            old, new = i & 1, 1 - (i & 1)
+            for u in range(width):
+                for k in range(3):
+                    w = u + k - 1
+                    if i == 0 or w < 0 or w >= width:
+                        lines[new, k, u] = cost[v, u]
+                    else:
+                        jump = max(large / (f32(1) + abs(grey[v, u] - grey[back, w]) / edge), small)
+                        _step(cost[v, u], lines[old, k, w], small, jump, lines[new, k, u])
+                    total[1 + half, v, u] += lines[new, k, u]
+
+
+@nb.njit(**SERIAL)
+def _step(cost, before, small, jump, now):
+    """One step along a path: now(d) = cost(d) + the cheapest way here - the cheapest of all before."""
+    count = cost.size
+    least = before[0]
+    for d in range(1, count):
+        least = min(least, before[d])
+    for d in range(count):
+        best = min(before[d], least + jump)
+        if d > 0:
+            best = min(best, before[d - 1] + small)
+        if d + 1 < count:
+            best = min(best, before[d + 1] + small)
+        now[d] = cost[d] + best - least
+
+
+@nb.njit(**PARALLEL)
+def _select(cost, total, candidates, limits, found):
+    """The winning candidates, to a part of a step; log_std is infinite where none wins clearly.
+
+    The standard deviation is that of a parabola's minimum through three costs whose noise is the cost that is left:
+    what matches badly, and what matches alike over several candidates, is uncertain.
+    """
+    height, width, count = cost.shape
+    first, step = candidates.first, candidates.step
+    log_ratio, log_std, correlation = found.log_ratio, found.log_std, found.correlation
+    for v_ in nb.prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        s = np.empty(count, np.float32)
+        for u in range(width):
+            for d in range(count):
+                s[d] = (total[0, v, u, d] + total[1, v, u, d] + total[2, v, u, d]) * f32(0.125)
+            best = np.argmin(s)
+            second = np.float32(np.inf)
+            for d in range(count):
+                if abs(d - best) > 3:
+                    second = min(second, s[d])
+            correlation[v, u] = f32(1) - f32(2) * cost[v, u, best]
+            log_std[v, u] = np.float32(np.inf)
+            log_ratio[v, u] = first + step * f32(best)
+            if best == 0 or best == count - 1:
+                continue
+            curvature = s[best - 1] - f32(2) * s[best] + s[best + 1]
+            if curvature <= f32(1e-6):
+                continue
+            offset = f32(0.5) * (s[best - 1] - s[best + 1]) / curvature
+            log_ratio[v, u] = first + step * (f32(best) + offset)
+            if correlation[v, u] < limits.correlation or second - s[best] < limits.margin:
+                continue
+            log_std[v, u] = step * np.sqrt(f32(0.05) + f32(0.5) * cost[v, u, best] / curvature)

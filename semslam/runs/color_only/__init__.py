@@ -1,0 +1,1 @@
+"""Runs without a depth camera: poses and depth from the colour images."""

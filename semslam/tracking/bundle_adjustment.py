@@ -1,0 +1,268 @@
+"""Bundle adjustment: camera poses and landmarks that agree best with where images show the landmarks.
+
+A landmark lies on the ray of a pixel of its host image, at a depth whose logarithm is the one unknown: points far away
+or seen under little parallax are as well behaved as any (Civera et al., "Inverse Depth Parametrization for Monocular
+SLAM", T-RO 2008). Minimised over poses, depths and, where wanted, the focal length is
+
+    sum rho(|f pi(R_j a + t_j exp(-l)) - z|^2 / pixel_std^2) + sum weight (l - prior)^2, a = R_h^T (ray - t_h exp(-l)),
+
+rho Huber's, l the logarithm of a depth, h the host and j the observing image, by Levenberg and Marquardt. Each landmark
+is eliminated on its own (Schur complement), which leaves a dense system of six numbers a camera.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from semslam import poses
+from semslam.compiled import SERIAL
+
+
+class Scene(NamedTuple):
+    """Cameras, landmarks and what was seen. Poses take world coordinates to the camera; pixels are centred: u - cx."""
+
+    T_camera_world: np.ndarray  # (N, 4, 4) float64
+    fixed: np.ndarray  # (N,) bool: poses that stay
+    host: np.ndarray  # (L,) int64 camera that each landmark was first seen by
+    pixel: np.ndarray  # (L, 2) float64 where, pixels from the principal point
+    log_depth: np.ndarray  # (L,) float64 logarithm of its depth along the host's z in metres
+    prior: np.ndarray  # (L,) float64 what the network says of that
+    prior_weight: np.ndarray  # (L,) float64 1 / variance of the prior, 0 = none
+    landmark: np.ndarray  # (M,) int64 of each observation, grouped: those of one landmark follow each other
+    camera: np.ndarray  # (M,) int64 not the host
+    seen: np.ndarray  # (M, 2) float64 pixels from the principal point
+    focal: float  # pixels
+
+
+class Adjusted(NamedTuple):
+    """What came out."""
+
+    T_camera_world: np.ndarray  # (N, 4, 4)
+    log_depth: np.ndarray  # (L,)
+    focal: float
+    residuals: np.ndarray  # (M,) pixels, infinite behind a camera
+    information: np.ndarray  # (L,) of each logarithm of depth, the poses held
+    cost: float
+
+
+class Equations(NamedTuple):
+    """Normal equations in S unknowns, six per free camera and the log of the focal length; the landmarks' apart."""
+
+    H: np.ndarray  # (S, S)
+    g: np.ndarray  # (S,) half of the gradient
+    H_ll: np.ndarray  # (L,) of the landmarks, which do not meet one another
+    g_l: np.ndarray  # (L,)
+    coupling: np.ndarray  # (M + L, 7) of a landmark with an observer's twist or, after those, its host's and the focal
+    residuals: np.ndarray  # (M,) pixels
+
+
+class Layout(NamedTuple):
+    """Where things stand."""
+
+    starts: np.ndarray  # (L + 1,) the first observation of each landmark
+    slot: np.ndarray  # (N,) of each camera among the unknowns, -1 for fixed ones
+
+
+def adjust(
+    scene: Scene, iterations: int = 10, huber: float = 2.0, pixel_std: float = 1.0, with_focal: bool = False
+) -> Adjusted:
+    """The scene after at most so many steps. huber: pixel_std's from which an observation counts linearly."""
+    slot = np.where(scene.fixed, -1, np.cumsum(~scene.fixed) - 1)
+    size = 6 * int((~scene.fixed).sum()) + 1
+    layout = Layout(np.searchsorted(scene.landmark, np.arange(len(scene.host) + 1)), slot)
+    cost, equations = linearised(scene, layout, size, huber, pixel_std)
+    damping = 1e-4
+    for _ in range(iterations):
+        H, g = equations.H.copy(), equations.g.copy()
+        damped = equations.H_ll * (1 + damping) + 1e-9
+        _eliminate(scene, layout, damped, equations, H, g)
+        H[np.diag_indices(size)] += damping * np.diag(equations.H) + 1e-9
+        if not with_focal:
+            H[-1, :] = H[:, -1] = 0
+            H[-1, -1], g[-1] = 1, 0
+        try:
+            step = -cho_solve(cho_factor(H), g)
+        except LinAlgError:
+            damping *= 10
+            continue
+        T = scene.T_camera_world.copy()
+        for n in np.flatnonzero(slot >= 0):
+            T[n] = poses.exp(step[6 * slot[n] : 6 * slot[n] + 6]) @ T[n]
+        back = np.clip(_substitute(scene, layout, damped, equations, step), -1, 1)
+        logs = np.clip(scene.log_depth + back, -3, 6)
+        moved = scene._replace(T_camera_world=T, log_depth=logs, focal=scene.focal * float(np.exp(step[-1])))
+        new_cost, new_equations = linearised(moved, layout, size, huber, pixel_std)
+        if new_cost < cost:
+            little = cost - new_cost < 1e-4 * cost
+            scene, cost, equations = moved, new_cost, new_equations
+            damping = max(damping / 5, 1e-8)
+            if little:
+                break
+        else:
+            damping *= 10
+            if damping > 1e6:
+                break
+    return Adjusted(scene.T_camera_world, scene.log_depth, scene.focal, equations.residuals, equations.H_ll, cost)
+
+
+def linearised(scene: Scene, layout: Layout, size: int, huber: float, pixel_std: float) -> tuple[float, Equations]:
+    """The cost of a scene, and its normal equations in `size` unknowns."""
+    M, L = len(scene.landmark), len(scene.host)
+    equations = Equations(
+        np.zeros((size, size)), np.zeros(size), np.zeros(L), np.zeros(L), np.zeros((M + L, 7)), np.empty(M)
+    )
+    return _linearise(scene, layout, huber, 1 / pixel_std, equations), equations
+
+
+@nb.njit(**SERIAL)
+def _linearise(scene, layout, huber, inverse_std, equations):
+    """The cost; adds to `equations`. The focal length's part of coupling stands in the host's row, summed."""
+    T, logs, focal = scene.T_camera_world, scene.log_depth, scene.focal
+    starts, slot = layout.starts, layout.slot
+    H, g, H_ll, g_l = equations.H, equations.g, equations.H_ll, equations.g_l
+    coupling, residuals = equations.coupling, equations.residuals
+    cost = 0.0
+    M = scene.landmark.size
+    J = np.empty((2, 14))  # twist of the observer, twist of the host, log depth, log focal
+    y_d, R, t, y = np.empty((3, 14)), np.empty((3, 3)), np.empty(3), np.empty(3)
+    for l in range(scene.host.size):
+        h = scene.host[l]
+        T_h = T[h]
+        inverse_depth = np.exp(-logs[l])
+        ray = np.array([scene.pixel[l, 0] / focal, scene.pixel[l, 1] / focal, 1.0])
+        difference = logs[l] - scene.prior[l]
+        cost += scene.prior_weight[l] * difference * difference
+        H_ll[l] += scene.prior_weight[l]
+        g_l[l] += scene.prior_weight[l] * difference
+        for m in range(starts[l], starts[l + 1]):
+            j = scene.camera[m]
+            for k in range(3):
+                t[k] = T[j, k, 3]
+                for i in range(3):
+                    R[k, i] = 0.0
+                    for n in range(3):
+                        R[k, i] += T[j, k, n] * T_h[i, n]  # R_j_h
+                    t[k] -= R[k, i] * T_h[i, 3]
+                y[k] = R[k, 0] * ray[0] + R[k, 1] * ray[1] + R[k, 2] * ray[2] + t[k] * inverse_depth
+            if y[2] < 1e-3:
+                residuals[m] = np.inf
+                cost += 1e4
+                continue
+            px, py = y[0] / y[2], y[1] / y[2]
+            r0, r1 = focal * px - scene.seen[m, 0], focal * py - scene.seen[m, 1]
+            size = np.sqrt(r0 * r0 + r1 * r1)
+            residuals[m] = size
+            scaled = size * inverse_std
+            if scaled <= huber:
+                cost += scaled * scaled
+                weight = inverse_std * inverse_std
+            else:
+                cost += huber * (2 * scaled - huber)
+                weight = inverse_std * inverse_std * huber / scaled
+            # y = R ray + t / depth; twists move cameras on the left: exp(x) T_camera_world
+            y_d[:] = 0.0
+            for k in range(3):
+                y_d[k, k] = inverse_depth
+            y_d[0, 4], y_d[0, 5] = y[2], -y[1]
+            y_d[1, 3], y_d[1, 5] = -y[2], y[0]
+            y_d[2, 3], y_d[2, 4] = y[1], -y[0]
+            for k in range(3):
+                for i in range(3):
+                    y_d[k, 6 + i] = -inverse_depth * R[k, i]
+                # R [ray]x
+                y_d[k, 9] = -(R[k, 1] * -ray[2] + R[k, 2] * ray[1])
+                y_d[k, 10] = -(R[k, 0] * ray[2] + R[k, 2] * -ray[0])
+                y_d[k, 11] = -(R[k, 0] * -ray[1] + R[k, 1] * ray[0])
+                y_d[k, 12] = -inverse_depth * t[k]
+                y_d[k, 13] = -(R[k, 0] * ray[0] + R[k, 1] * ray[1])
+            for i in range(14):
+                J[0, i] = focal * (y_d[0, i] - px * y_d[2, i]) / y[2]
+                J[1, i] = focal * (y_d[1, i] - py * y_d[2, i]) / y[2]
+            J[0, 13] += focal * px
+            J[1, 13] += focal * py
+            a, b = slot[j], slot[h]
+            F = H.shape[0] - 1
+            H_ll[l] += weight * (J[0, 12] * J[0, 12] + J[1, 12] * J[1, 12])
+            g_l[l] += weight * (J[0, 12] * r0 + J[1, 12] * r1)
+            H[F, F] += weight * (J[0, 13] * J[0, 13] + J[1, 13] * J[1, 13])
+            g[F] += weight * (J[0, 13] * r0 + J[1, 13] * r1)
+            coupling[M + l, 6] += weight * (J[0, 12] * J[0, 13] + J[1, 12] * J[1, 13])
+            for i in range(6):
+                if a >= 0:
+                    coupling[m, i] = weight * (J[0, 12] * J[0, i] + J[1, 12] * J[1, i])
+                    g[6 * a + i] += weight * (J[0, i] * r0 + J[1, i] * r1)
+                    mixed = weight * (J[0, i] * J[0, 13] + J[1, i] * J[1, 13])
+                    H[6 * a + i, F] += mixed
+                    H[F, 6 * a + i] += mixed
+                if b >= 0:
+                    coupling[M + l, i] += weight * (J[0, 12] * J[0, 6 + i] + J[1, 12] * J[1, 6 + i])
+                    g[6 * b + i] += weight * (J[0, 6 + i] * r0 + J[1, 6 + i] * r1)
+                    mixed = weight * (J[0, 6 + i] * J[0, 13] + J[1, 6 + i] * J[1, 13])
+                    H[6 * b + i, F] += mixed
+                    H[F, 6 * b + i] += mixed
+                for k in range(6):
+                    if a >= 0:
+                        H[6 * a + i, 6 * a + k] += weight * (J[0, i] * J[0, k] + J[1, i] * J[1, k])
+                    if b >= 0:
+                        H[6 * b + i, 6 * b + k] += weight * (J[0, 6 + i] * J[0, 6 + k] + J[1, 6 + i] * J[1, 6 + k])
+                    if a >= 0 and b >= 0:
+                        mixed = weight * (J[0, i] * J[0, 6 + k] + J[1, i] * J[1, 6 + k])
+                        H[6 * a + i, 6 * b + k] += mixed
+                        H[6 * b + k, 6 * a + i] += mixed
+    return cost
+
+
+@nb.njit(**SERIAL)
+def _eliminate(scene, layout, H_ll, equations, H, g):
+    """The Schur complement: take from H and g what the landmarks, each free to follow, explain."""
+    host, camera, starts, slot = scene.host, scene.camera, layout.starts, layout.slot
+    g_l, coupling = equations.g_l, equations.coupling
+    M, F = camera.size, H.shape[0] - 1
+    for l in range(host.size):
+        first, last = starts[l], starts[l + 1]
+        if first == last:
+            continue
+        scale = 1.0 / H_ll[l]
+        for m in range(first, last + 1):
+            row = M + l if m == last else m
+            a = slot[host[l]] if m == last else slot[camera[m]]
+            if a < 0:
+                continue
+            for i in range(6):
+                x = coupling[row, i] * scale
+                g[6 * a + i] -= x * g_l[l]
+                H[6 * a + i, F] -= x * coupling[M + l, 6]
+                H[F, 6 * a + i] -= x * coupling[M + l, 6]
+                for n in range(first, last + 1):
+                    other = M + l if n == last else n
+                    b = slot[host[l]] if n == last else slot[camera[n]]
+                    if b >= 0:
+                        for k in range(6):
+                            H[6 * a + i, 6 * b + k] -= x * coupling[other, k]
+        g[F] -= coupling[M + l, 6] * scale * g_l[l]
+        H[F, F] -= coupling[M + l, 6] * scale * coupling[M + l, 6]
+
+
+@nb.njit(**SERIAL)
+def _substitute(scene, layout, H_ll, equations, step):
+    """The steps (L,) of the landmarks that go with a step of the cameras."""
+    host, camera, starts, slot = scene.host, scene.camera, layout.starts, layout.slot
+    g_l, coupling = equations.g_l, equations.coupling
+    M = camera.size
+    result = np.zeros(host.size)
+    for l in range(host.size):
+        if starts[l] == starts[l + 1]:
+            continue
+        total = g_l[l] + coupling[M + l, 6] * step[step.size - 1]
+        for m in range(starts[l], starts[l + 1] + 1):
+            row = M + l if m == starts[l + 1] else m
+            a = slot[host[l]] if m == starts[l + 1] else slot[camera[m]]
+            if a >= 0:
+                for i in range(6):
+                    total += coupling[row, i] * step[6 * a + i]
+        result[l] = -total / H_ll[l]
+    return result

@@ -1,0 +1,108 @@
+"""Bundle adjustment on scenes whose truth is known, and its derivatives against difference quotients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from semslam import poses
+from semslam.tracking import bundle_adjustment as ba
+
+
+def scene(count: int = 6, landmarks: int = 120, seed: int = 0, noise: float = 0.0) -> tuple[ba.Scene, np.ndarray]:
+    """Cameras on an arc before points, each of them hosted by a camera; and the true logarithms of their depths."""
+    rng = np.random.default_rng(seed)
+    T = np.stack(
+        [poses.exp(np.array([0.15 * i, 0.02 * i * i, 0.05 * i, 0.01 * i, -0.04 * i, 0.02])) for i in range(count)]
+    )
+    focal, pixels, hosts, logs, rows = 300.0, [], [], [], []
+    while len(hosts) < landmarks:
+        h = int(rng.integers(count))
+        pixel, z = rng.uniform(-140, 140, 2), float(rng.uniform(1, 4))
+        point = poses.inverse(T[h]) @ np.array([*pixel / focal * z, z, 1])
+        seen = []
+        for j in range(count):
+            x = T[j] @ point
+            if j != h and x[2] > 0.3:
+                seen.append((len(hosts), j, *(focal * x[:2] / x[2] + rng.normal(0, noise, 2))))
+        if len(seen) > 1:
+            rows += seen
+            pixels.append(pixel)
+            hosts.append(h)
+            logs.append(np.log(z))
+    table = np.array(rows)
+    fixed = np.zeros(count, bool)
+    fixed[:2] = True  # two poses hold the world's frame and its scale
+    truth = np.array(logs)
+    return ba.Scene(
+        T, fixed, np.array(hosts), np.array(pixels), truth.copy(), truth.copy(), np.zeros(landmarks),
+        table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2:].copy(), focal,
+    ), truth  # fmt: skip
+
+
+def disturbed(exact: ba.Scene, seed: int = 1) -> ba.Scene:
+    rng = np.random.default_rng(seed)
+    T = exact.T_camera_world.copy()
+    for n in np.flatnonzero(~exact.fixed):
+        T[n] = poses.exp(rng.normal(0, 0.03, 6)) @ T[n]
+    return exact._replace(T_camera_world=T, log_depth=exact.log_depth + rng.normal(0, 0.3, len(exact.log_depth)))
+
+
+def test_exact_observations_lead_back_to_the_truth() -> None:
+    exact, truth = scene()
+    found = ba.adjust(disturbed(exact), iterations=30)
+    assert np.abs(found.T_camera_world - exact.T_camera_world).max() < 1e-6
+    assert np.abs(found.log_depth - truth).max() < 1e-5
+
+
+def test_the_focal_length_is_found_where_it_is_asked_for() -> None:
+    exact, _ = scene(landmarks=300)
+    wrong = disturbed(exact)._replace(focal=360.0, fixed=np.arange(6) < 1)
+    found = ba.adjust(
+        wrong._replace(prior=exact.log_depth, prior_weight=np.full(300, 100.0)), iterations=60, with_focal=True
+    )
+    assert found.focal == pytest.approx(300, abs=0.5)
+
+
+def test_a_tenth_of_wrong_observations_does_not_carry_the_cameras_away() -> None:
+    exact, truth = scene(noise=0.3)
+    seen = exact.seen.copy()
+    rng = np.random.default_rng(5)
+    wrong = rng.random(len(seen)) < 0.1
+    seen[wrong] += rng.uniform(-60, 60, (int(wrong.sum()), 2))
+    found = ba.adjust(disturbed(exact)._replace(seen=seen), iterations=50)
+    apart = poses.inverse(found.T_camera_world) @ exact.T_camera_world
+    assert np.linalg.norm(apart[:, :3, 3], axis=1).max() < 0.01
+
+
+def test_the_gradient_is_the_difference_quotient_of_the_cost() -> None:
+    start = disturbed(scene(count=4, landmarks=20)[0])
+    start = start._replace(prior_weight=np.full(20, 2.0), prior=start.log_depth + 0.2)
+    slot = np.where(start.fixed, -1, np.cumsum(~start.fixed) - 1)
+    size = 6 * int((~start.fixed).sum()) + 1
+    layout = ba.Layout(np.searchsorted(start.landmark, np.arange(21)), slot)
+
+    def linearised(T: np.ndarray, logs: np.ndarray, focal: float) -> tuple[float, np.ndarray, np.ndarray]:
+        moved = start._replace(T_camera_world=T, log_depth=logs, focal=focal)
+        cost, equations = ba.linearised(moved, layout, size, 1e9, 1.0)
+        return cost, equations.g, equations.g_l
+
+    T, logs, focal = start.T_camera_world, start.log_depth, start.focal
+    _, g, g_l = linearised(T, logs, focal)
+    h = 1e-6
+    for i in range(size - 1):
+        moved = []
+        for sign in (1, -1):
+            twist = np.zeros(6)
+            twist[i % 6] = sign * h
+            other = T.copy()
+            n = int(np.flatnonzero(slot == i // 6)[0])
+            other[n] = poses.exp(twist) @ T[n]
+            moved.append(linearised(other, logs, focal)[0])
+        assert 2 * g[i] == pytest.approx((moved[0] - moved[1]) / (2 * h), rel=1e-4, abs=1e-2)
+    up, down = (linearised(T, logs, focal * np.exp(s * h))[0] for s in (1, -1))
+    assert 2 * g[-1] == pytest.approx((up - down) / (2 * h), rel=1e-4, abs=1e-2)
+    for l in range(0, 20, 5):
+        step = h * (np.arange(20) == l)
+        quotient = (linearised(T, logs + step, focal)[0] - linearised(T, logs - step, focal)[0]) / (2 * h)
+        assert 2 * g_l[l] == pytest.approx(quotient, rel=1e-4, abs=1e-2)

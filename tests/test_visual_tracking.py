@@ -1,0 +1,117 @@
+"""Tracking by colour alone: the room's path, scale by vote, and recordings that show too little."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stub_networks import KnowingNetwork
+
+from semslam import poses
+from semslam.metrics.trajectory import absolute_error
+from semslam.runs.color_only.poses import VisualPoses, track_images
+from semslam.trajectory import Trajectory
+from sequences import open_sequence
+
+ROOM = "room:frames=60,width=320,height=240"
+
+
+@pytest.fixture(scope="module")
+def room():
+    return open_sequence(ROOM)
+
+
+class Changed:
+    """A sequence whose frames are others'."""
+
+    def __init__(self, sequence, frames) -> None:
+        self.name, self.camera, self.frames = "changed", sequence.camera, frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int):
+        return replace(self.frames[index], index=index)
+
+
+class BlindNetwork:
+    """Knows no frame: everything is two metres away."""
+
+    def __call__(self, image, size, focal):
+        return type("Answer", (), {"depth": np.full(size[::-1], 2.0, np.float32)})
+
+
+def error(room, found: VisualPoses, with_scale: bool) -> float:
+    ok = found.found
+    estimate = Trajectory(room.timestamps[ok], found.T_world_camera[ok])
+    return absolute_error(estimate, room.trajectory, with_scale=with_scale).rmse
+
+
+def test_the_path_through_the_room_is_found_in_metres(room):
+    found = track_images(room, KnowingNetwork(room))
+    assert found.lost == 0 and found.good.all()
+    assert error(room, found, with_scale=False) < 0.02
+    assert found.scale == pytest.approx(1, abs=0.05)
+
+
+def test_keyframes_vote_for_the_scale_and_single_ones_do_not_matter(room):
+    """A network whose scale wavers by a third from frame to frame, and is a fifth too large on the whole."""
+    network = KnowingNetwork(room, spoil=lambda depth, i: depth * np.float32(1.2 * np.exp(0.3 * np.sin(2.3 * i))))
+    found = track_images(room, network)
+    assert error(room, found, with_scale=True) < 0.03
+    centres, true = found.T_world_camera[:, :3, 3], np.stack(room.poses)[:, :3, 3]
+    ratio = np.linalg.norm(centres[-1] - centres[0]) / np.linalg.norm(true[-1] - true[0])
+    assert ratio == pytest.approx(1.2, abs=0.2)
+
+
+def test_exposure_is_no_motion(room):
+    rng = np.random.default_rng(0)
+    frames = []
+    for i in range(len(room)):
+        frame = room[i]
+        gain = np.float32(0.7 if (i // 10) % 2 else 1.0)
+        frames.append(replace(frame, color=(frame.color * gain + rng.uniform(0, 10)).clip(0, 255).astype(np.uint8)))
+    found = track_images(Changed(room, frames), BlindNetwork())
+    assert found.lost == 0
+    assert error(room, found, with_scale=True) < 0.04
+
+
+def test_a_camera_that_comes_back_after_a_dark_while_is_found_again(room):
+    frames = [room[i] for i in range(40)]
+    dark = [replace(frame, color=np.zeros_like(frame.color)) for frame in frames[:8]]
+    found = track_images(Changed(room, frames + dark + [room[i] for i in range(30, 38)]), BlindNetwork())
+    assert not found.good[40:48].any()
+    assert found.good[48:].all()
+    apart = poses.inverse(found.T_world_camera[48]) @ found.T_world_camera[30]
+    assert np.linalg.norm(apart[:3, 3]) < 0.02 and poses.rotation_angle(apart) < np.radians(1)
+
+
+@pytest.mark.parametrize(
+    ("frames", "what"),
+    [
+        (lambda room: [room[5]] * 30, "shows no parallax"),
+        (lambda room: [replace(room[i], color=np.full_like(room[0].color, 90)) for i in range(30)], "texture in view"),
+        (
+            lambda room: [
+                replace(room[0], color=np.random.default_rng(i).integers(0, 255, room[0].color.shape, np.uint8))
+                for i in range(30)
+            ],
+            "could not be tracked",
+        ),
+    ],
+)
+def test_recordings_without_parallax_or_texture_end_with_a_line_that_says_so(room, frames, what):
+    with pytest.raises(ValueError, match=what):
+        track_images(Changed(room, frames(room)), BlindNetwork())
+
+
+def test_what_was_tracked_is_kept_and_only_for_the_same_recording(tmp_path: Path):
+    found = VisualPoses(np.tile(np.eye(4), (3, 1, 1)), np.array([True, True, False]), 0.9, 0.05, 2, 2.5, 1.0)
+    found.save(tmp_path / "visual.npz")
+    again = VisualPoses.load(tmp_path / "visual.npz", 3)
+    assert again is not None and again.scale == 0.9 and np.array_equal(again.good, found.good)
+    assert VisualPoses.load(tmp_path / "visual.npz", 4) is None
+    (tmp_path / "visual.npz").write_bytes(b"half a file")
+    assert VisualPoses.load(tmp_path / "visual.npz", 3) is None
