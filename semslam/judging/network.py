@@ -180,8 +180,8 @@ class _LabelScores:
             raise ValueError(
                 f"the network agrees with {shares[0]:.0%} of the labels as they are read and with {shares[best]:.0%} "
                 f"when {'one is added' if best > 0 else 'one is taken off'}: the label files do not count as "
-                f"{self.truth}'s; say what they call the first class"
-                + (f" (first_id {first})" if first in (0, 1) else "")
+                f"{self.truth}'s; "
+                + (f"set first_id to {first} (--first-id {first})" if first in (0, 1) else "renumber them")
             )
         if max(shares.values()) < 0.15:
             logger.warning("the network agrees with %.0f %% of the labels: are they %s?", 100 * shares[0], self.truth)
