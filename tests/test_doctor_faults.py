@@ -227,7 +227,10 @@ def test_faults_planted_in_a_real_recording_are_found(kitchen, fault):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["redkitchen", "icl_livingroom1", "nyuv2_cafe", "realsense_office", "samples/open3d"])
+@pytest.mark.parametrize(
+    "name",
+    ["redkitchen", "icl_livingroom1", "nyuv2_cafe", "realsense_office", "samples/open3d", "samples/7scenes_stairs"],
+)
 def test_public_recordings_raise_no_alarm(shared_data, name):
     """realsense_office gets a hint, rightly: its images fit the poses of two frames before three times as well."""
     findings = diagnose(open_sequence(shared_data / Path(name)))

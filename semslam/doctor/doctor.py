@@ -46,7 +46,7 @@ def diagnose(sequence: Sequence) -> list[Finding]:
     Reads up to FRAMES_READ frames. Without poses or depth the checks that need them are left out.
     """
     frames, findings = _read(sequence)
-    findings += _timestamps(sequence.timestamps)
+    findings += _timestamps(sequence)
     if frames:
         shown = frames[:: max(1, len(frames) // FRAMES_KEPT)]
         findings += _labels(frames)
@@ -128,7 +128,8 @@ def _motion(sequence: Sequence) -> list[Finding]:
     return found if any(finding.level != "hint" for finding in found) else found + single_poses.contradicted(sequence)
 
 
-def _timestamps(timestamps: np.ndarray) -> list[Finding]:
+def _timestamps(sequence: Sequence) -> list[Finding]:
+    timestamps = sequence.timestamps
     if len(timestamps) < 3:
         return []
     steps = np.diff(timestamps)
@@ -148,6 +149,8 @@ def _timestamps(timestamps: np.ndarray) -> list[Finding]:
         what = f"frames are {usual:.6g} s apart by their timestamps{guess}"
         return [Finding("error" if guess else "warning", what, "timestamps are in seconds")]
     gaps = np.flatnonzero(steps > max(0.5, 8 * usual))
+    # recordings that were made apart follow each other with a pause
+    gaps = np.array([i for i in gaps if sequence.part_of(int(i)) == sequence.part_of(int(i) + 1)], np.int64)
     if gaps.size:
         longest = gaps[np.argmax(steps[gaps])]
         what = (
