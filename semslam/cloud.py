@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def most_probable(probabilities: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class SurfelCloud:
-    """N surfels of a map, in the world frame. A copy: changing the map later does not change it."""
+    """N surfels of a map, in the world frame less its origin. A copy: changing the map later does not change it."""
 
     positions: np.ndarray  # (N, 3) float32 metres
     normals: np.ndarray  # (N, 3) float32 unit
@@ -28,6 +28,7 @@ class SurfelCloud:
     first_seen: np.ndarray  # (N,) int32 frame index
     last_seen: np.ndarray  # (N,) int32 frame index
     class_probabilities: np.ndarray | None = None  # (N, C) float32; rows sum to 1, or to 0 where never labelled
+    world_origin: np.ndarray = field(default_factory=lambda: np.zeros(3))  # (3,) float64 metres, of the positions
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -64,4 +65,5 @@ class SurfelCloud:
             self.first_seen[keep],
             self.last_seen[keep],
             None if self.class_probabilities is None else self.class_probabilities[keep],
+            self.world_origin,
         )

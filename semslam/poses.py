@@ -36,6 +36,13 @@ def transform(T_a_b: np.ndarray, points_b: np.ndarray) -> np.ndarray:
     return points_b @ T_a_b[:3, :3].T + T_a_b[:3, 3]
 
 
+def moved_by(T_world_a: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The poses (..., 4, 4) where the world's coordinates grow by an offset (3,), metres."""
+    result = np.array(T_world_a, np.float64)
+    result[..., :3, 3] += offset
+    return result
+
+
 def skew(w: np.ndarray) -> np.ndarray:
     """The matrices (..., 3, 3) with skew(w) @ x = cross(w, x), of (..., 3)."""
     result = np.zeros((*w.shape[:-1], 3, 3))

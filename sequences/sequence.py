@@ -43,6 +43,7 @@ class Sequence(ABC):
     label_set: str | None  # the key of LABEL_SETS of the frames' labels
     has_depth: bool
     assumptions: tuple[str, ...] = ()  # what was taken for granted or left out when the files were read, for people
+    world_origin = np.zeros(3)  # (3,) float64 metres: what was taken off the recorded poses, see `sequences.rebased`
 
     @abstractmethod
     def __getitem__(self, index: int) -> Frame:

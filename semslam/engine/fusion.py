@@ -19,6 +19,7 @@ from semslam.stage import Stage
 f32 = np.float32
 NEVER = np.iinfo(np.int32).min  # before the first frame
 USUAL_RANGE = (0.3, 5.0)  # metres; what sensors of rooms measure well
+FARTHEST = 10_000.0  # metres from the origin, along an axis
 MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that they are kept by
 
 
@@ -135,6 +136,12 @@ class Fusion(Stage):
             raise ValueError("the observation has no normals; call `prepare` first")
         if not np.isfinite(T_world_camera).all():
             raise ValueError(f"the pose of frame {now} is not finite; give frames without a pose as lost")
+        if np.abs(T_world_camera[:3, 3]).max() > FARTHEST:
+            raise ValueError(
+                f"the pose of frame {now} is {np.abs(T_world_camera[:3, 3]).max() / 1e3:.0f} km from the origin, where "
+                f"the map's float32 coordinates are coarser than a millimetre; make poses relative to a nearer origin, "
+                f"as `sequences.rebased.near_origin` does"
+            )
         pose = Pose.of(T_world_camera)
         removed = self._compact(surfels)
         # what lies behind all that is measured cannot be merged: in a large map most of the view frustum

@@ -86,6 +86,7 @@ class SurfelMap:
         self._open_chunks = np.full(1 << 12, -1, np.int32)
         self.full = False  # whether the capacity has ever been reached
         self.rejected = 0  # surfels that found no room
+        self.world_origin = np.zeros(3)  # float64 metres: where the map's coordinates are 0, for files of the world
         self.journal: Journal | None = None
 
     def __len__(self) -> int:
@@ -199,6 +200,7 @@ class SurfelMap:
             ("block_keys", self._block_keys[occupied]),
             ("open_chunks", self._open_chunks[occupied]),
             ("turned_away", np.array(self.rejected)),
+            ("world_origin", self.world_origin),
         ):
             yield StatePart(name, array.dtype, array.shape, iter([array]))
 
@@ -233,6 +235,7 @@ class SurfelMap:
             getattr(surfels, name)[slots] = state[name]
         surfels.rejected = int(state["turned_away"])
         surfels.full = surfels.rejected > 0
+        surfels.world_origin = state.get("world_origin", surfels.world_origin)
         return surfels
 
     @staticmethod
@@ -263,6 +266,7 @@ class SurfelMap:
             first_seen=self.seen[slots, 0],
             last_seen=self.seen[slots, 1],
             class_probabilities=None if class_probabilities is None else class_probabilities[keep],
+            world_origin=self.world_origin,
         )
 
     def _replace(self, state: dict[str, np.ndarray]) -> np.ndarray:

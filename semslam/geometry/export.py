@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +61,34 @@ def _vectors(names: str, vectors: np.ndarray, dtype: type) -> dict[str, np.ndarr
     return {name: np.asarray(vectors[:, k], dtype) for k, name in enumerate(names.split())}
 
 
+def _places(positions: np.ndarray, world_origin: np.ndarray) -> dict[str, np.ndarray]:
+    """x, y and z in the world: float32, or float64 far from 0, where float32 has lost its digits."""
+    if not world_origin.any():
+        return _vectors("x y z", positions, np.float32)
+    return _vectors("x y z", positions + world_origin, np.float64)
+
+
+def _origin_comments(world_origin: np.ndarray) -> list[str]:
+    return [f"world_origin {' '.join(map(repr, world_origin.tolist()))}"] if world_origin.any() else []
+
+
+def _read_places(values: Mapping[str, np.ndarray], comments: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (N, 3) float32 relative to the world's origin, which a comment tells, and that."""
+    said = [line.split()[1:] for line in comments if line.startswith("world_origin ")]
+    try:
+        origin = np.array(said[0] if said else [0, 0, 0], np.float64)
+    except ValueError:
+        raise ValueError(f"the file's comment world_origin {' '.join(said[0])} is not three numbers") from None
+    positions = np.column_stack([values[k] for k in ("x", "y", "z")])
+    return (positions - origin).astype(np.float32) if said else positions, origin
+
+
 def write_map_ply(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
     """Write a map as binary PLY: x y z nx ny nz red green blue radius confidence label label_confidence entropy
     first_seen last_seen."""
     checked_classes(cloud, label_set)
     properties = {
-        **_vectors("x y z", cloud.positions, np.float32),
+        **_places(cloud.positions, cloud.world_origin),
         **_vectors("nx ny nz", cloud.normals, np.float32),
         **_vectors("red green blue", cloud.colors, np.uint8),
         "radius": np.asarray(cloud.radii, np.float32),
@@ -77,7 +99,7 @@ def write_map_ply(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> 
         "first_seen": np.asarray(cloud.first_seen, np.int32),
         "last_seen": np.asarray(cloud.last_seen, np.int32),
     }
-    write_ply(path, properties, comments=_class_comments(label_set))
+    write_ply(path, properties, comments=[*_origin_comments(cloud.world_origin), *_class_comments(label_set)])
 
 
 def read_map_ply(path: str | Path) -> SurfelCloud:
@@ -106,8 +128,9 @@ def read_map_ply(path: str | Path) -> SurfelCloud:
         labelled = np.flatnonzero(labels != UNLABELLED)
         probabilities[labelled, labels[labelled]] = confidence[labelled]
         probabilities[labels == UNLABELLED] = 0
+    positions, origin = _read_places(values, comments)
     return SurfelCloud(
-        np.column_stack([values[k] for k in ("x", "y", "z")]),
+        positions,
         np.column_stack([values[k] for k in ("nx", "ny", "nz")]),
         values["radius"],
         values["confidence"],
@@ -115,6 +138,7 @@ def read_map_ply(path: str | Path) -> SurfelCloud:
         values["first_seen"],
         values["last_seen"],
         probabilities,
+        origin,
     )
 
 
@@ -174,28 +198,31 @@ def write_mesh_ply(path: str | Path, mesh: LabelledMesh, label_set: LabelSet, *,
     """
     label_colors = mesh_label_colors(mesh, label_set)
     properties = {
-        **_vectors("x y z", mesh.vertices, np.float32),
+        **_places(mesh.vertices, mesh.world_origin),
         **_vectors("nx ny nz", mesh.normals, np.float32),
         **_vectors("red green blue", _shown_colors(mesh, label_set, by), np.uint8),
         "label": file_labels(mesh.labels),
         **_vectors("label_red label_green label_blue", label_colors, np.uint8),
     }
-    write_ply(path, properties, mesh.triangles, _class_comments(label_set))
+    comments = [*_origin_comments(mesh.world_origin), *_class_comments(label_set)]
+    write_ply(path, properties, mesh.triangles, comments)
 
 
 def read_mesh_ply(path: str | Path) -> LabelledMesh:
     """The mesh in a file of `write_mesh_ply`."""
-    values, triangles, _ = read_ply(path)
+    values, triangles, comments = read_ply(path)
     needed = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "label")
     missing = [name for name in needed if name not in values]
     if triangles is None or missing:
         raise ValueError(f"{path}: not a labelled mesh of semslam: it has no {', '.join(missing) or 'triangles'}")
+    vertices, origin = _read_places(values, comments)
     return LabelledMesh(
-        np.column_stack([values[k] for k in ("x", "y", "z")]),
+        vertices,
         triangles,
         np.column_stack([values[k] for k in ("nx", "ny", "nz")]),
         np.column_stack([values[k] for k in ("red", "green", "blue")]),
         memory_labels(values["label"]),
+        origin,
     )
 
 

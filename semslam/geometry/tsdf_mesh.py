@@ -140,7 +140,7 @@ def labelled(mesh: LabelledMesh, cloud: SurfelCloud, radius: float = 0.03) -> La
     labels = np.full(len(mesh.vertices), UNLABELLED, np.uint8)
     probabilities = cloud.class_probabilities
     if probabilities is None or len(cloud) == 0 or len(labels) == 0:
-        return replace(mesh, labels=labels)
+        return replace(mesh, labels=labels, world_origin=cloud.world_origin)
     tree = cKDTree(cloud.positions)
     neighbours = min(4, len(cloud))
     for start in range(0, len(labels), 200_000):  # a bounded table of votes, whatever the mesh
@@ -155,7 +155,7 @@ def labelled(mesh: LabelledMesh, cloud: SurfelCloud, radius: float = 0.03) -> La
         votes = np.einsum("vkc,vk->vc", probabilities[index], voters.astype(np.float32))
         known = votes.sum(axis=1) > 0.5 * voters.sum(axis=1)
         labels[part][known] = votes[known].argmax(axis=1)
-    return replace(mesh, labels=labels)
+    return replace(mesh, labels=labels, world_origin=cloud.world_origin)
 
 
 def reconstructed(

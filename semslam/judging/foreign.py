@@ -16,6 +16,7 @@ from semslam.metrics.surface import sampled, surface_errors, surface_scores
 from semslam.metrics.trajectory import losses, trajectory_errors
 from semslam.trajectory import read_trajectory
 from sequences.pose_pairing import PoseHints, on_one_clock
+from sequences.rebased import far_origin
 
 
 def evaluate_map(path: str | Path, reference: str | Path, sequence: Any = None) -> Evaluation:
@@ -24,9 +25,15 @@ def evaluate_map(path: str | Path, reference: str | Path, sequence: Any = None) 
     sequence: whose poses decide what could be seen; without, all of both surfaces counts.
     """
     points, triangles = read_surface(path)
+    origin = far_origin(points[:1]) if sequence is None else sequence.world_origin
+    if origin.any():  # where single precision would lose what is measured here
+        points = (points - origin).astype(np.float32)
     if len(triangles):
         points = sampled(points, triangles)
-    truth = file_reference(Path(reference)) if sequence is None else scene_reference(sequence, str(reference))
+    if sequence is None:
+        truth = file_reference(Path(reference), world_origin=origin)
+    else:
+        truth = scene_reference(sequence, str(reference))
     scores = surface_scores(points, truth)
     return Evaluation(surface_figures(scores), surface=scores, errors=surface_errors(points, truth))
 

@@ -37,7 +37,7 @@ def scene_reference(sequence: Any, truth: str = "auto", limits: tuple[float, flo
     if truth == "mesh":
         raise ValueError(f"{sequence.name} has no mesh of its own; name a file, or depth or tsdf")
     if truth not in ("auto", "depth", "tsdf"):
-        return file_reference(Path(truth), small if views else None, views, limits)
+        return file_reference(Path(truth), small if views else None, views, limits, sequence.world_origin)
     if not posed or not sequence.has_depth:
         raise ValueError(f"{sequence.name} has no depth with poses to make a reference of; name a mesh or a cloud")
     if truth != "depth" and len((mesh := _tsdf_mesh(sequence, posed, limits)).triangles):
@@ -69,9 +69,15 @@ def file_reference(
     camera: Camera | None = None,
     T_world_camera: Sequence[np.ndarray] = (),
     limits: tuple[float, float] = ROOM,
+    world_origin: np.ndarray | None = None,
 ) -> Reference:
-    """A reference from a mesh or cloud file; for a mesh, the views decide what counts."""
+    """A reference from a mesh or cloud file; for a mesh, the views decide what counts.
+
+    world_origin: (3,) metres, to which the views, and so the reference, are relative.
+    """
     points, triangles = read_surface(path)
+    if world_origin is not None and world_origin.any():
+        points = (points - world_origin).astype(np.float32)
     if len(triangles):
         return surface.mesh_reference(points, triangles, str(path), camera, T_world_camera, limits)
     return surface.points_reference(points, str(path))

@@ -43,6 +43,7 @@ class RunConfig:
     def open_sequence(self) -> Any:
         """The `sequences.Sequence` that the run is of."""
         from sequences import open_sequence
+        from sequences.rebased import near_origin
         from sequences.selected import selected
 
         of_the_recording = self.poses in ("", "dataset", "tracked", "refined", "predicted", "predicted-refined")
@@ -55,7 +56,7 @@ class RunConfig:
             fov=self.fov,
             hints=self.pose_hints if of_the_recording else None,
         )
-        return selected(whole, self.start, self.frames, self.every)
+        return near_origin(selected(whole, self.start, self.frames, self.every))
 
     @property
     def pose_hints(self) -> Any:

@@ -20,6 +20,7 @@ from semslam.engine.associations import Associations
 from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import StatePart, SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
+from semslam.poses import moved_by
 from semslam.runs.config import RunConfig, from_values
 from semslam.runs.progress import Progress
 from semslam.runs.recording import found_again, with_absolute_paths
@@ -266,12 +267,15 @@ class RunFolder:
         """What `save_errors` kept; None where the run was not evaluated."""
         return np.load(self.errors, allow_pickle=False) if self.errors.is_file() else None
 
-    def save_trajectory(self, trajectory: Trajectory) -> None:
+    def save_trajectory(self, trajectory: Trajectory, world_origin: np.ndarray) -> None:
+        """Write poses that are relative to the origin (3,) of the map as poses in the world."""
         with replacing(self.trajectory) as temporary:
-            write_tum(temporary, trajectory)
+            write_tum(temporary, Trajectory(trajectory.timestamps, moved_by(trajectory.T_world_camera, world_origin)))
 
     def load_trajectory(self) -> Trajectory:
-        return read_tum(self.trajectory)
+        """The poses, relative to the origin of the map."""
+        found, origin = read_tum(self.trajectory), _scalars(self.state, "world_origin").get("world_origin", np.zeros(3))
+        return Trajectory(found.timestamps, moved_by(found.T_world_camera, -origin))
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.metrics, metrics)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from semslam.frame import Frame, Observation, Tracking
+from semslam.poses import moved_by
 from semslam.slam import Predict
 from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.predicted_poses import PoseOf, PredictedPoses, RefinedTrack, proposals
 from semslam.tracking.tracker import Tracker, TrackingConfig
 from semslam.trajectory import read_trajectory
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
+from sequences.rebased import far_origin
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ def pose_source(
     return poses_from(Path(poses), sequence, hints)
 
 
-def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> GivenPoses:
+def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> PosesOfFile:
     """Poses of a trajectory file, each of its frame; ValueError where they fit no frames of the recording.
 
     Interpolated between the file's times, or by its frame numbers or lines: see `sequences.pose_pairing`.
@@ -69,7 +72,19 @@ def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> Giv
     for note in found.notes:
         logger.warning("%s", note)
 
-    def pose_of(frame: Frame) -> np.ndarray | None:
-        return found.T_world_camera[numbers[frame.index]]
+    T_world_camera = [found.T_world_camera[number] for number in numbers]
+    origin = sequence.world_origin if sequence.world_origin.any() else far_origin(T_world_camera)
+    return PosesOfFile(path, T_world_camera, origin)
 
-    return GivenPoses(pose_of, str(path))
+
+class PosesOfFile(GivenPoses):
+    """Takes the poses of frames from a list that a file told."""
+
+    def __init__(self, path: Path, T_world_camera: Sequence[np.ndarray | None], world_origin: np.ndarray) -> None:
+        """world_origin: (3,) metres, what is taken off the poses, see `sequences.rebased`."""
+        super().__init__(self._pose, str(path))
+        self.world_origin = world_origin
+        self._poses = [None if T is None else moved_by(T, -world_origin) for T in T_world_camera]
+
+    def _pose(self, frame: Frame) -> np.ndarray | None:
+        return self._poses[frame.index]

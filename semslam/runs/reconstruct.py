@@ -20,6 +20,7 @@ from semslam.geometry.tsdf_mesh import ReconstructionConfig, reconstructed
 from semslam.labels import LABEL_SETS
 from semslam.loops.loop_closure import LoopCloser
 from semslam.perception import Network, Perceive, Perception
+from semslam.poses import moved_by
 from semslam.rendering import pictures
 from semslam.rendering.splatting import render
 from semslam.runs import networks
@@ -28,10 +29,11 @@ from semslam.runs.color_only.poses import KEPT, VisualPoses, visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
-from semslam.runs.poses import PoseSource, pose_source
+from semslam.runs.poses import PosesOfFile, PoseSource, pose_source
 from semslam.runs.recording import with_absolute_paths
 from semslam.runs.run import Run
 from semslam.slam import Slam
+from semslam.tracking.predicted_poses import PoseOf
 from semslam.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ def prepare(
             (folder.path / KEPT).unlink(missing_ok=True)  # of another run
         track: PoseSource = visual_poses(folder.path, sequence, network, report).given()
     else:
-        pose_of = networks.pose_network(config.pose_weights) if config.pose_weights else None
+        pose_of = _pose_network(config.pose_weights, sequence.world_origin) if config.pose_weights else None
         track = pose_source(config.poses, sequence, slam.tracking, pose_of, config.pose_hints)
     sensed = Perception(perception, sequence.camera, sequence.label_set, network)
     perceive: Perceive = sensed
@@ -89,23 +91,24 @@ def prepare(
     if perception.depth == "predicted":
         corrections = correction_of(slam.corrections, sequence, sensed, track)
         perceive = sensed.sparing(corrections.is_keyframe)
-    return Run(
-        config,
-        sequence,
-        Slam(
-            sensed.camera,
-            slam,
-            perceive=perceive,
-            num_classes=sensed.num_classes,
-            track=track,
-            correct=corrections,
-            loops=LoopCloser(track, slam.loops) if config.loops and isinstance(track, Tracker) else None,
-            network=network,
-        ),
-        folder,
-        resume=resume,
-        checkpoint=checkpoint,
+    system = Slam(
+        sensed.camera,
+        slam,
+        perceive=perceive,
+        num_classes=sensed.num_classes,
+        track=track,
+        correct=corrections,
+        loops=LoopCloser(track, slam.loops) if config.loops and isinstance(track, Tracker) else None,
+        network=network,
     )
+    system.surfels.world_origin = track.world_origin if isinstance(track, PosesOfFile) else sequence.world_origin
+    return Run(config, sequence, system, folder, resume=resume, checkpoint=checkpoint)
+
+
+def _pose_network(weights: str, world_origin: np.ndarray) -> PoseOf:
+    """The network's poses relative to the origin of the map."""
+    network = networks.pose_network(weights)
+    return lambda color: moved_by(network(color), -world_origin)
 
 
 def _check(config: RunConfig, sequence: Any) -> None:

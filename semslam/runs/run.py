@@ -105,7 +105,8 @@ class Run:
         if self.slam.associations is not None:  # first, because the map beside it says how many of its events count
             self.folder.save_associations(self.slam.associations)
         self.folder.save_state(chain(self.slam.surfels.state_parts(), parts_of(self._state())), self.config)
-        self.folder.save_trajectory(self.progress.trajectory().selected(self.progress.tracked))
+        trajectory = self.progress.trajectory().selected(self.progress.tracked)
+        self.folder.save_trajectory(trajectory, self.slam.surfels.world_origin)
         self._saved = self.progress.next_index
 
     def save_checkpoint(self) -> None:

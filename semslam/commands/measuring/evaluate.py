@@ -63,9 +63,12 @@ def evaluate(
         figures = foreign.evaluate_trajectory(trajectory, reference, with_scale, hints).figures
     else:
         from sequences import open_sequence
+        from sequences.rebased import near_origin
 
         assert map is not None
-        figures = foreign.evaluate_map(map, reference, open_sequence(sequence) if sequence else None).figures
+        figures = foreign.evaluate_map(
+            map, reference, near_origin(open_sequence(sequence)) if sequence else None
+        ).figures
     if not runs:
         typer.echo(table(figures))
     if json:

@@ -1,0 +1,74 @@
+"""A recording in a far world, such as UTM coordinates, as one near the origin: single precision keeps its digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from semslam.frame import Frame
+from semslam.poses import moved_by
+from sequences.sequence import Mesh, Sequence
+
+FAR = 1000.0  # metres along an axis: beyond it float32 is coarser than a tenth of a millimetre
+GRID = 100.0  # metres: of the places that are taken as origins
+
+
+def far_origin(places: Iterable[np.ndarray | None]) -> np.ndarray:
+    """(3,) float64 metres: a round place near the first of poses (4, 4) or points (3,) if that is far away, else 0."""
+    first = next((place for place in places if place is not None), np.zeros(3))
+    first = first[:3, 3] if first.ndim == 2 else first
+    return np.round(first / GRID) * GRID if np.abs(first).max() > FAR else np.zeros(3)
+
+
+def near_origin(sequence: Sequence) -> Sequence:
+    """The sequence with poses relative to its `far_origin`; itself where that is 0."""
+    origin = far_origin(sequence.poses or ())
+    return RebasedSequence(sequence, origin) if origin.any() else sequence
+
+
+class RebasedSequence(Sequence):
+    """Another sequence whose world has its origin at `world_origin`."""
+
+    def __init__(self, whole: Sequence, world_origin: np.ndarray) -> None:
+        self.whole, self.world_origin = whole, world_origin
+        self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
+        self.has_depth, self.timestamps = whole.has_depth, whole.timestamps
+        place = ", ".join(f"{value:.0f}" for value in world_origin)
+        self.assumptions = (*whole.assumptions, f"coordinates are kept relative to ({place}) m: the poses are far away")
+        self.poses = tuple(None if T is None else moved_by(T, -world_origin) for T in whole.poses or ())
+
+    def __getitem__(self, index: int) -> Frame:
+        return replace(self.whole[index], T_world_camera=self.poses[index] if self.poses else None)
+
+    @property
+    def labelled_indices(self) -> list[int]:
+        return self.whole.labelled_indices
+
+    @property
+    def origin(self) -> tuple[Sequence, np.ndarray]:
+        return self.whole.origin
+
+    def mesh(self) -> Mesh | None:
+        mesh = self.whole.mesh()
+        return mesh and mesh._replace(vertices=(mesh.vertices - self.world_origin).astype(np.float32))
+
+    def missing_files(self) -> list[Path]:
+        return self.whole.missing_files()
+
+    def name_of(self, index: int) -> str:
+        return self.whole.name_of(index)
+
+    def part_of(self, index: int) -> str:
+        return self.whole.part_of(index)
+
+    def color_of(self, index: int) -> np.ndarray:
+        return self.whole.color_of(index)
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        return self.whole.depth_of(index)
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        return self.whole.labels_of(index)

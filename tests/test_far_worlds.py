@@ -1,0 +1,114 @@
+"""A recording whose poses are in coordinates far from 0, such as UTM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semslam import poses
+from semslam.engine.fusion import Fusion
+from semslam.engine.surfels import SurfelMap
+from semslam.frame import Observation
+from semslam.geometry.export import read_map_ply, read_mesh_ply, write_map_ply
+from semslam.geometry.ply import read_ply
+from semslam.judging.foreign import evaluate_map
+from semslam.judging.run import evaluate_run
+from semslam.labels import LABEL_SETS
+from semslam.runs.config import RunConfig
+from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import finish, prepare
+from semslam.trajectory import read_tum
+from sequences import open_sequence
+from sequences.rebased import RebasedSequence, near_origin
+from sequences.recordings.folder import write_folder
+
+UTM = np.array([500_000.0, 5_400_000.0, 300.0])
+ROOM = "room:frames=12,width=160,height=120,noise=kinect"
+
+
+class Elsewhere(RebasedSequence):
+    """The same room, seen from a far origin."""
+
+    def __init__(self) -> None:
+        super().__init__(open_sequence(ROOM), -UTM)
+        self.world_origin = np.zeros(3)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("recordings")
+    for name, sequence in (("near", open_sequence(ROOM)), ("far", Elsewhere())):
+        write_folder(sequence, folder / name)
+    return {name: folder / name for name in ("near", "far")}
+
+
+@pytest.fixture(scope="module")
+def runs(recordings, tmp_path_factory) -> dict[str, RunFolder]:
+    out = tmp_path_factory.mktemp("runs")
+    found = {}
+    for name, recording in recordings.items():
+        run = prepare(RunConfig(sequence=str(recording)), out / name)
+        for _ in run:
+            pass
+        finish(run)
+        found[name] = RunFolder.open(out / name)
+    return found
+
+
+def test_a_far_world_gives_the_same_map_moved(runs):
+    near, far = (read_ply(runs[name].map)[0] for name in ("near", "far"))
+    assert near["x"].dtype == np.float32 and far["x"].dtype == np.float64
+    assert len(near["x"]) == pytest.approx(len(far["x"]), rel=0.01)
+    places = [np.column_stack([found[axis] for axis in "xyz"]) for found in (near, far)]
+    from scipy.spatial import cKDTree
+
+    distance, _ = cKDTree(places[0]).query(places[1] - UTM)
+    assert np.median(distance) < 1e-4 and np.quantile(distance, 0.99) < 2e-3
+
+
+def test_files_of_a_far_world_come_back_as_they_were(runs, tmp_path):
+    cloud, labels = runs["far"].load_cloud()
+    np.testing.assert_array_equal(cloud.world_origin, [500_000, 5_400_000, 300])
+    assert np.abs(cloud.positions).max() < 110
+    write_map_ply(tmp_path / "again.ply", cloud, labels)
+    again = read_map_ply(tmp_path / "again.ply")
+    np.testing.assert_allclose(again.positions, cloud.positions, atol=1e-6)
+    np.testing.assert_array_equal(again.world_origin, cloud.world_origin)
+    mesh = read_mesh_ply(runs["far"].mesh)
+    np.testing.assert_array_equal(mesh.world_origin, cloud.world_origin)
+    given = read_tum(runs["near"].trajectory).positions + UTM
+    np.testing.assert_allclose(read_tum(runs["far"].trajectory).positions, given, atol=1e-6)
+    np.testing.assert_allclose(runs["far"].load_trajectory().positions, given - cloud.world_origin, atol=1e-6)
+
+
+def test_a_far_world_is_judged_as_a_near_one(runs):
+    near, far = (evaluate_run(runs[name].path).figures for name in ("near", "far"))
+    for figure in ("ate_m", "accuracy_m", "completeness_m", "fscore_5cm", "layered"):
+        assert far[figure] == pytest.approx(near[figure], rel=0.05, abs=1e-3), figure
+    itself = evaluate_map(runs["far"].map, runs["far"].map).figures
+    assert itself["accuracy_m"] < 1e-3 and itself["fscore_5cm"] == 1
+
+
+def test_poses_of_a_far_file_find_their_origin_themselves(recordings, tmp_path):
+    config = RunConfig(sequence=str(recordings["near"]), poses=str(recordings["far"] / "groundtruth.txt"), frames=3)
+    run = prepare(config, tmp_path / "run")
+    steps = list(run)
+    np.testing.assert_array_equal(run.slam.surfels.world_origin, [500_000, 5_400_000, 300])
+    assert all(step is not None and step.fused for step in steps)
+
+
+def test_a_near_world_keeps_its_coordinates():
+    room = open_sequence(ROOM)
+    assert near_origin(room) is room and not room.world_origin.any()
+
+
+def test_a_far_pose_does_not_reach_the_map_in_silence():
+    frame = next(iter(Elsewhere()))
+    fusion = Fusion(frame.camera)
+    observation = fusion.prepare(Observation(frame, frame.camera, frame.color, frame.depth))
+    with pytest.raises(ValueError, match="5400 km from the origin"):
+        fusion.fuse(SurfelMap(0), observation, frame.T_world_camera, 0)
+    moved = poses.moved_by(frame.T_world_camera, -UTM)
+    fusion.fuse(SurfelMap(len(LABEL_SETS["nyu13"])), observation, moved, 0)
