@@ -206,6 +206,14 @@ def test_a_pose_that_is_not_finite_is_one_clear_error(frames):
         fusion.fuse(surfels, fusion.prepare(observe(frames[1])), np.full((4, 4), np.nan), 1)
 
 
+def test_a_mirrored_pose_is_one_clear_error_and_leaves_the_map_alone(frames):
+    surfels, fusion = fused(frames[:1])
+    before = surfels.cloud().positions
+    with pytest.raises(ValueError, match="frame 1 is mirrored"):
+        fusion.fuse(surfels, fusion.prepare(observe(frames[1])), np.diag([1.0, -1, 1, 1]), 1)
+    np.testing.assert_array_equal(surfels.cloud().positions, before)
+
+
 def test_near_surfaces_get_every_second_pixel_far_ones_every_pixel(frames):
     for depth, share in ((0.5, 0.5), (2.0, 1.0)):
         surfels, fusion = SurfelMap(0), Fusion(frames[0].camera, FusionConfig(spacing=0.001, coarsest=0.01))

@@ -136,6 +136,8 @@ class Fusion(Stage):
             raise ValueError("the observation has no normals; call `prepare` first")
         if not np.isfinite(T_world_camera).all():
             raise ValueError(f"the pose of frame {now} is not finite; give frames without a pose as lost")
+        if np.linalg.det(T_world_camera[:3, :3]) < 0:
+            raise ValueError(f"the pose of frame {now} is mirrored (determinant below 0); poses need right-handed axes")
         if np.abs(T_world_camera[:3, 3]).max() > FARTHEST:
             raise ValueError(
                 f"the pose of frame {now} is {np.abs(T_world_camera[:3, 3]).max() / 1e3:.0f} km from the origin, where "
