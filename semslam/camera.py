@@ -7,6 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 DISTORTIONS = (4, 5, 8, 12, 14)  # how many coefficients OpenCV's models have
+# Kinds of depth cameras: the standard deviation of depth is base + quadratic (z - 0.4)^2, metres (Nguyen et al. 2012).
+# Stereo follows it too: its disparities err alike at all depths, so depth errs by z^2 / (focal length x baseline).
+SENSORS = {
+    "kinect": (0.0012, 0.0019),  # structured light: Kinect v1, Asus Xtion, PrimeSense
+    "tof": (0.0015, 0.0008),  # time of flight: Kinect v2, Azure Kinect
+    "realsense": (0.0010, 0.0065),  # active stereo with a short baseline: RealSense D400
+    "lidar": (0.0060, 0.0010),  # of telephones, upsampled
+    "synthetic": (0.0006, 0.0004),  # rendered, rounded to millimetres
+}
 LARGEST = 32766  # pixels; OpenCV's remapping counts them in 16 bits
 
 

@@ -123,8 +123,10 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
             raise ValueError(f"{path}: a recording of kind {kind} fixes its own {what}; leave that option out")
     beside = (path if path.is_dir() else path.parent) / "camera.yaml"
     files = [Path(options.pop("camera"))] if isinstance(options.get("camera"), str | Path) else []
+    sensor: str | None = None
     for file in [*files, *([beside] if beside.is_file() and own else [])]:
         said = vars(read_camera_file(file))
+        sensor = sensor or said["sensor"]
         options = {name: value for name, value in said.items() if value is not None and name in own} | options
     try:
         sequence = READERS[kind].open(path, **options)
@@ -132,6 +134,8 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
         raise
     except ValueError as error:  # a camera, poses or a list say what is wrong with them, not where they come from
         raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
+    if sensor is not None:
+        sequence.sensor = sensor
     for line in sequence.assumptions:
         logger.warning("%s", line)
     return sequence

@@ -35,7 +35,7 @@ class SelectedSequence(Sequence):
         """indices: (N,) increasing numbers of the whole sequence's frames."""
         self.whole, self.indices = whole, indices
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
-        self.has_depth, self.assumptions = whole.has_depth, whole.assumptions
+        self.has_depth, self.assumptions, self.sensor = whole.has_depth, whole.assumptions, whole.sensor
         self.timestamps = whole.timestamps[indices]
         self.poses = None if whole.poses is None else tuple(whole.poses[i] for i in indices)
 

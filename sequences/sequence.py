@@ -42,6 +42,7 @@ class Sequence(ABC):
     poses: tuple[np.ndarray | None, ...] | None  # T_world_camera (4, 4) a frame, None where a frame has none
     label_set: str | None  # the key of LABEL_SETS of the frames' labels
     has_depth: bool
+    sensor: str | None = None  # the key of `semslam.camera.SENSORS` of its depth camera, where the recording names it
     assumptions: tuple[str, ...] = ()  # what was taken for granted or left out when the files were read, for people
     world_origin = np.zeros(3)  # (3,) float64 metres: what was taken off the recorded poses, see `sequences.rebased`
 

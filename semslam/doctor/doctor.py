@@ -14,6 +14,7 @@ from semslam.doctor import conventions, depth_images, flow, single_poses
 from semslam.doctor.conventions import USUAL_DEPTH
 from semslam.doctor.depth_range import with_range
 from semslam.doctor.finding import Finding
+from semslam.doctor.noise import depth_noise
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
@@ -38,6 +39,15 @@ def examine(
     except ValueError as problem:
         return [Finding("error", str(problem), "the recording cannot be opened before this is put right")]
     return diagnose(sequence)
+
+
+def noise_of(
+    path: str | Path, kind: str | None = None, start: int = 0, frames: int | None = None, every: int = 1, **options: Any
+) -> str:
+    """One line about the depth camera's noise; empty where the recording does not tell. Arguments as of `examine`."""
+    with suppress(ValueError):
+        return depth_noise(selected(open_sequence(path, kind, **options), start, frames, every))
+    return ""
 
 
 def diagnose(sequence: Sequence) -> list[Finding]:

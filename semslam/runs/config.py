@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from semslam import config as configs
 from semslam.slam import SlamConfig
@@ -24,6 +24,7 @@ class RunConfig:
     kind: str | None = None  # layout of the sequence; null = found out
     camera: str | None = None  # camera.yaml that replaces what the sequence says of its camera
     depth_scale: float | None = None  # units per metre: of depth images, in place of what the sequence says
+    sensor: Literal["kinect", "tof", "realsense", "lidar", "synthetic"] | None = None  # depth camera; null = as named
     fov: float | None = None  # degrees: horizontal field of view of a camera that nothing describes
     start: int = 0  # first frame of the sequence that is taken
     frames: int | None = None  # most frames that are taken; null = all

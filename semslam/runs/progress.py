@@ -10,7 +10,7 @@ import numpy as np
 from semslam.frame import Step
 from semslam.trajectory import Trajectory
 
-FRAME_LISTS = ("indices", "lost", "corrupt", "held_out", "labelled")
+FRAME_LISTS = ("indices", "lost", "poor", "corrupt", "held_out", "labelled")
 
 
 @dataclass
@@ -22,11 +22,13 @@ class Progress:
     timestamps: list[float] = field(default_factory=list)
     poses: list[np.ndarray] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
+    poor: list[int] = field(default_factory=list)  # tracked, but not good enough to be fused
     corrupt: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
     labelled: list[int] = field(default_factory=list)  # whose labels were fused
     loops: int = 0  # closed
     fused: int = 0
+    noise: tuple[float, float] | None = None  # of the depth camera, as tracking measured it: see `Tracking`
     reason: str = ""  # why the last lost frame was lost
     seconds: float = 0.0
     depth_used: int = 0  # of the depth readings that were looked at: how many lie in the range that is used
@@ -60,6 +62,9 @@ class Progress:
     def record(self, step: Step) -> None:
         """Add a step to what is done."""
         T = step.tracking.T_world_camera
+        if step.tracking.state == "poor":
+            self.poor.append(step.frame.index)
+        self.noise = step.tracking.noise or self.noise
         if step.tracking.ok:
             self.fused += step.fused
             if step.fused and step.observation.class_probabilities is not None:
@@ -94,6 +99,7 @@ class Progress:
             "run_fused": np.array(self.fused),
             "run_depth": np.array([self.depth_used, self.depth_read]),
             "run_reason": np.array(self.reason),
+            "run_noise": np.array(self.noise or (), np.float64),
         }
         for name in FRAME_LISTS:
             arrays[f"run_{name}"] = np.array(getattr(self, name), np.int64)
@@ -104,7 +110,7 @@ class Progress:
     @staticmethod
     def from_state(state: dict[str, np.ndarray]) -> Progress:
         """The progress whose `state` is among these arrays."""
-        lists: dict[str, Any] = {name: [int(i) for i in state[f"run_{name}"]] for name in FRAME_LISTS}
+        lists: dict[str, Any] = {name: [int(i) for i in state.get(f"run_{name}", ())] for name in FRAME_LISTS}
         used, read = (int(n) for n in state.get("run_depth", (0, 0)))
         return Progress(
             next_index=int(state["run_next_index"]),
@@ -115,6 +121,7 @@ class Progress:
             fused=int(state["run_fused"]),
             depth_used=used,
             depth_read=read,
+            noise=tuple(map(float, state["run_noise"])) if len(state.get("run_noise", ())) else None,  # type: ignore[arg-type]
             reason=str(state.get("run_reason", "")),
             stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
             **lists,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from semslam.camera import SENSORS
 from semslam.cloud import SurfelCloud
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.doctor import implausible_depth
@@ -32,7 +33,7 @@ from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.poses import PosesOfFile, PoseSource, pose_source
 from semslam.runs.recording import with_absolute_paths
 from semslam.runs.run import Run
-from semslam.slam import Slam
+from semslam.slam import Slam, SlamConfig
 from semslam.tracking.predicted_poses import PoseOf
 from semslam.tracking.tracker import Tracker
 
@@ -69,6 +70,7 @@ def prepare(
     folder = folder.resumable(config) if resume else folder.fresh()
     slam, perception = config.slam, config.slam.perception
     if perception.depth == "sensor":
+        slam = with_noise_of(config.sensor or sequence.sensor, slam)
         slam = replace(slam, fusion=with_range(slam.fusion, sequence))
         if slam.fusion.range != config.slam.fusion.range:
             near, far = slam.fusion.range
@@ -109,6 +111,25 @@ def _pose_network(weights: str, world_origin: np.ndarray) -> PoseOf:
     """The network's poses relative to the origin of the map."""
     network = networks.pose_network(weights)
     return lambda color: moved_by(network(color), -world_origin)
+
+
+def with_noise_of(sensor: str | None, slam: SlamConfig) -> SlamConfig:
+    """The settings with the noise of a kind of depth camera wherever noise counts, unless it was set by hand."""
+    if sensor is None:
+        return slam
+    noise, quadratic = SENSORS[sensor]
+
+    def adapted(stage: Any) -> Any:
+        usual = type(stage)()
+        chosen = (stage.noise, stage.noise_quadratic) != (usual.noise, usual.noise_quadratic)
+        return stage if chosen else replace(stage, noise=noise, noise_quadratic=quadratic)
+
+    return replace(
+        slam,
+        fusion=adapted(slam.fusion),
+        tracking=replace(slam.tracking, registration=adapted(slam.tracking.registration)),
+        loops=replace(slam.loops, registration=adapted(slam.loops.registration)),
+    )
 
 
 def _check(config: RunConfig, sequence: Any) -> None:

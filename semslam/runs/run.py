@@ -128,6 +128,7 @@ class Run:
             "frames": progress.next_index,
             "frames_fused": progress.fused,
             "frames_lost": len(progress.lost),
+            "frames_poor": len(progress.poor),
             "frames_corrupt": len(progress.corrupt),
             "depth_range_m": list(self.slam.fusion.config.range),
             "depth_used": progress.depth_used / progress.depth_read if progress.depth_read else None,
@@ -146,6 +147,7 @@ class Run:
             "lost": progress.lost,
             "corrupt": progress.corrupt,
             "assumptions": list(self.sequence.assumptions),
+            "depth_noise": progress.noise and {"at_0.4_m": progress.noise[0], "quadratic": progress.noise[1]},
             "versions": versions(),
         }
 

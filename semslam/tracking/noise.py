@@ -1,25 +1,15 @@
-"""The noise of a depth sensor: what is known of its kind, and what the recording itself says of it.
+"""The noise of a depth camera, as its own recording tells it.
 
-A sensor's standard deviation of depth z follows sigma(z) = base + quadratic (z - 0.4)^2 (Nguyen et al. 2012, eq. 3);
-stereo cameras follow it too, their error being disparity's times z^2 / (focal length x baseline). What is measured is
-the distance of a frame from the map after registration, by depth: the noise of the frame, and what the map errs.
+What is measured is the distance of a frame from the map after registration, by depth: the noise of the frame, and what
+the map errs. Where to start from: `semslam.camera.SENSORS`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# Standard deviation at 0.4 m in metres, and its growth a metre.
-SENSORS = {
-    "kinect": (0.0012, 0.0019),  # structured light: Kinect v1, Asus Xtion, PrimeSense
-    "tof": (0.0015, 0.0008),  # time of flight: Kinect v2, Azure Kinect
-    "realsense": (0.0010, 0.0065),  # active stereo with a short baseline: RealSense D400
-    "lidar": (0.0060, 0.0010),  # of telephones, upsampled
-    "synthetic": (0.0006, 0.0004),
-}
-
 EDGES = np.array([0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0])  # metres
-FEWEST = 40  # residuals of a frame in a bin that say something
+FEWEST = 20  # residuals of a frame in a bin that say something
 MEMORY = 50.0  # frames that the running mean spans
 PRIOR = 5.0  # frames that the model of the sensor's kind is worth
 BOUNDS = 0.5, 6.0  # times that model: what measurements may say
@@ -37,7 +27,7 @@ class NoiseEstimate:
         self.model = np.array([base, quadratic])
         self.values = self.model.copy()  # base, quadratic
         self._sigma = np.zeros(len(EDGES) - 1)  # metres: mean of the frames' standard deviations in a bin
-        self._depth = np.zeros(len(EDGES) - 1)  # metres: mean depth there
+        self._depth = np.zeros(len(EDGES) - 1)  # metres: mean of the depths that told
         self._frames = np.zeros(len(EDGES) - 1)  # that have told of the bin, at most MEMORY
 
     @property
@@ -56,20 +46,18 @@ class NoiseEstimate:
 
     def learn(self, depth: np.ndarray, residual: np.ndarray) -> None:
         """Take in one frame's residuals (N,) to the map, metres, at depths (N,), metres."""
-        bins = np.searchsorted(EDGES, depth, side="right") - 1
-        heard = False
-        for k in range(len(self._frames)):
-            inside = bins == k
-            if np.count_nonzero(inside) < FEWEST:
-                continue
-            heard = True
-            self._frames[k] = min(self._frames[k] + 1, MEMORY)
-            share = 1 / self._frames[k]
-            # the median bears what does not fit
-            self._sigma[k] += share * (1.4826 * float(np.median(np.abs(residual[inside]))) - self._sigma[k])
-            self._depth[k] += share * (float(depth[inside].mean()) - self._depth[k])
-        if heard:
-            self.values = self._fitted()
+        distance, bins = np.abs(residual), np.searchsorted(EDGES, depth, side="right") - 1
+        order = np.lexsort((distance, bins))
+        first = np.searchsorted(bins[order], np.arange(len(self._frames) + 1))
+        told = np.flatnonzero(np.diff(first) >= FEWEST)
+        if len(told) == 0:
+            return
+        # the median bears what does not fit
+        middle = order[(first[told] + first[told + 1]) // 2]
+        self._frames[told] = np.minimum(self._frames[told] + 1, MEMORY)
+        self._sigma[told] += (1.4826 * distance[middle] - self._sigma[told]) / self._frames[told]
+        self._depth[told] += (depth[middle] - self._depth[told]) / self._frames[told]
+        self.values = self._fitted()
 
     def _fitted(self) -> np.ndarray:
         """Base and quadratic that agree best with the bins and with the model, in relative terms."""

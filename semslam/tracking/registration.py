@@ -209,7 +209,7 @@ class Registrar:
         coarsest level: a wrong pose hardly changes it.
         """
         level = self.config.levels[0]
-        model, live = self._greys_at(T_live_view, level.pyramid, level.every)
+        model, live = self._greys_at(T_live_view, level.pyramid, 4 * level.every)
         gain = _contrast(live, self.config.textured) / _contrast(model, self.config.textured)
         if not 0.9 < gain < 1.1:
             gain = min(max(gain, 0.1), 4.0)
@@ -230,9 +230,9 @@ class Registrar:
     def _compared(self, T_live_view: np.ndarray, observation: Observation) -> Comparison:
         """Residuals and greys of a sample of the model's points at the pose found."""
         assert observation.normals is not None
-        every, pyramid = 8, 1
+        every, pyramid = 16, 1
         sure = np.flatnonzero(self._trust[::every] >= 0.7) * every
-        if len(sure) < 200:
+        if len(sure) < 100:
             sure = np.arange(0, len(self._points), every)
         R, t = T_live_view[:3, :3].T.astype(f32), T_live_view[:3, 3].astype(f32)
         points = self._points[sure]
@@ -259,7 +259,7 @@ class Registrar:
         model = self._greys[pyramid][sure][seen]
         valid = inside & (model >= 0) & ~(measured & away)
         a, b = model[valid], small[row[valid], column[valid]]
-        deviations = (float(a.std()), float(b.std())) if len(a) >= 100 else (0.0, 0.0)
+        deviations = (float(a.std()), float(b.std())) if len(a) >= 50 else (0.0, 0.0)
         correlation = float("nan")
         if min(deviations) >= self.config.textured:
             correlation = float(np.mean((a - a.mean()) * (b - b.mean()))) / (deviations[0] * deviations[1])
@@ -369,8 +369,8 @@ class Registrar:
 
 
 def _contrast(grey: np.ndarray, least: float) -> float:
-    """The spread of grey levels (N,), at least so much; 10th to 90th percentile."""
-    return max(float(np.subtract(*np.percentile(grey, [90, 10]))), least) if len(grey) >= 100 else least
+    """Standard deviation of grey levels (N,), at least so much."""
+    return max(float(grey.std()), least) if len(grey) >= 50 else least
 
 
 def _halved(camera: Camera, times: int) -> Pinhole:

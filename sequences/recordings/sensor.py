@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from semslam import images, poses
-from semslam.camera import Camera
+from semslam.camera import SENSORS, Camera
 from semslam.frame import UNLABELLED
 from sequences.recordings.registration import registered_depth
 from sequences.resampling import z_of_ray
@@ -30,6 +30,7 @@ _KEYS = (
     "depth_along_ray",
     "depth_camera",
     "T_color_depth",
+    "sensor",
 )
 
 
@@ -50,6 +51,7 @@ class CameraFile:
     registered: bool | None = None  # whether depth lies under colour's pixels
     depth_along_ray: bool | None = None  # whether depth is the distance from the optical centre instead of z
     depth_camera: DepthCamera | None = None
+    sensor: str | None = None  # a key of SENSORS
 
 
 def read_camera_file(path: Path) -> CameraFile:
@@ -63,7 +65,10 @@ def read_camera_file(path: Path) -> CameraFile:
     if depth_camera is not None and registered is None:
         registered = False
     depth_scale, fps = (_positive(path, values, key) for key in ("depth_scale", "fps"))
-    return CameraFile(camera, depth_scale, fps, registered, along_ray, depth_camera)
+    sensor = values.get("sensor")
+    if sensor is not None and sensor not in SENSORS:
+        raise ValueError(f"{path}: sensor is {sensor!r}, expected one of {', '.join(SENSORS)}")
+    return CameraFile(camera, depth_scale, fps, registered, along_ray, depth_camera, sensor)
 
 
 def _values(path: Path) -> dict[str, Any]:

@@ -22,12 +22,14 @@ def doctor(
     every: Every = 1,
 ) -> None:
     """Find what is wrong with a recording's depth, camera, poses, times or labels; exit code 1 if anything is."""
-    from semslam.doctor.doctor import examine
+    from semslam.doctor.doctor import examine, noise_of
 
     options = {"camera": camera, "depth_scale": depth_scale, "registered": registered, "fov": fov}
     findings = examine(sequence, kind, start, frames, every, **options)
     for finding in findings:
         typer.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
+    if line := noise_of(sequence, kind, start, frames, every, **options):
+        typer.echo(line)
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
     if not findings:

@@ -30,6 +30,12 @@ def reconstruct(
     registered: Annotated[
         bool | None, setting("registered", "--registered/--unregistered", "Whether depth lies under colour's pixels.")
     ] = None,
+    sensor: Annotated[
+        str | None,
+        setting(
+            "sensor", "--sensor", "Depth camera: kinect | tof | realsense | lidar | synthetic. Refined by tracking."
+        ),
+    ] = None,
     fov: Annotated[
         float | None, setting("fov", "--fov", "Horizontal field of view of an unknown camera, degrees.")
     ] = None,

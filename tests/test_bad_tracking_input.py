@@ -1,0 +1,171 @@
+"""What happens to cameras in the hand: each a scene whose truth is known, and what tracking must make of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from semslam import poses
+from semslam.frame import Frame, Observation, Step
+from semslam.loops.loop_closure import LoopCloser
+from semslam.slam import Slam
+from semslam.tracking.features import features_of, packed, pose_from, unpacked
+from semslam.tracking.noise import NoiseEstimate
+from semslam.tracking.tracker import Tracker
+from sequences.room.depth_noise import realsense_noise, tof_noise
+from sequences.room.kinect_noise import kinect_noise
+from sequences.room.room import RoomSequence, orbit
+
+SIZE = {"width": 320, "height": 240}
+
+
+def sensed(frame: Frame) -> Observation:
+    return Observation(frame, frame.camera, frame.color, frame.depth)
+
+
+def tracked(frames: list[Frame], loops: bool = False) -> tuple[list[Step], Slam]:
+    tracker = Tracker()
+    slam = Slam(frames[0].camera, perceive=sensed, track=tracker, loops=LoopCloser(tracker) if loops else None)
+    timed = [replace(f, index=i, timestamp=i / 30) for i, f in enumerate(frames)]
+    return [slam.step(f if i == 0 else replace(f, T_world_camera=None)) for i, f in enumerate(timed)], slam
+
+
+def errors(steps: list[Step], frames: list[Frame]) -> np.ndarray:
+    """(N,) metres."""
+    return np.array([
+        np.linalg.norm(s.tracking.T_world_camera[:3, 3] - f.T_world_camera[:3, 3]) for s, f in zip(steps, frames)
+    ])  # fmt: skip
+
+
+def states(steps: list[Step]) -> list[str]:
+    return [step.tracking.state for step in steps]
+
+
+@pytest.fixture(scope="module")
+def room() -> list[Frame]:
+    return list(RoomSequence(frames=60, **SIZE))
+
+
+@pytest.mark.parametrize("noise", [realsense_noise, tof_noise])
+def test_other_depth_cameras_are_tracked_without_a_loss(noise):
+    frames = list(RoomSequence(frames=60, noise=noise, **SIZE))
+    steps, slam = tracked(frames, loops=True)
+    assert "lost" not in states(steps)
+    assert np.sqrt(np.mean(errors(steps, frames) ** 2)) < 0.01
+
+
+def test_the_noise_of_the_camera_is_found_whatever_was_assumed():
+    for noise, worse in ((realsense_noise, True), (kinect_noise, False)):
+        steps, _ = tracked(list(RoomSequence(frames=40, noise=noise, **SIZE)))
+        assert steps[-1].tracking.noise is not None
+        _, quadratic = steps[-1].tracking.noise
+        assert (quadratic > 0.003) == worse
+
+
+def test_an_estimate_of_noise_follows_the_residuals_and_not_a_few_wild_ones():
+    rng = np.random.default_rng(0)
+    estimate = NoiseEstimate(0.0012, 0.0019)
+    for _ in range(60):
+        z = rng.uniform(0.5, 3.5, 4000)
+        residual = rng.normal(size=len(z)) * (0.001 + 0.006 * (z - 0.4) ** 2)
+        residual[rng.random(len(z)) < 0.1] = 0.2  # something walks through
+        estimate.learn(z, residual)
+    depths = np.array([0.7, 1.5, 3.0])
+    assert estimate.sigma(depths) == pytest.approx(0.001 + 0.006 * (depths - 0.4) ** 2, rel=0.35)
+
+
+def test_an_estimate_of_noise_does_not_take_failure_for_noise():
+    estimate = NoiseEstimate(0.0012, 0.0019)
+    for _ in range(200):
+        estimate.learn(np.linspace(0.5, 4, 2000), np.full(2000, 0.5))
+    assert (estimate.sigma(np.array([1.0])) <= 6.01 * (0.0012 + 0.0019 * 0.36)).all()
+
+
+def test_a_camera_that_stands_still_neither_creeps_nor_wears_the_map():
+    seen = [RoomSequence(frames=1, noise=kinect_noise, seed=seed, **SIZE)[0] for seed in range(10)]
+    frames = [seen[i % 10] for i in range(120)]
+    steps, slam = tracked(frames[:60])
+    longer, worn = tracked(frames)
+    assert states(longer) == ["good"] * 120
+    creep = longer[-1].tracking.T_world_camera[:3, 3] - longer[59].tracking.T_world_camera[:3, 3]
+    assert np.linalg.norm(creep) < 0.0005 and errors(longer, frames).max() < 0.005
+    assert len(worn.surfels) < 1.02 * len(slam.surfels) and len(steps) == 60
+
+
+def test_pure_rotation_is_followed():
+    def turning(seconds: float) -> np.ndarray:
+        return orbit(0) @ poses.exp(np.array([0, 0, 0, 0, np.radians(60) * seconds, 0]))
+
+    frames = list(RoomSequence(frames=45, path=turning, **SIZE))
+    steps, _ = tracked(frames)
+    assert states(steps) == ["good"] * 45
+    assert errors(steps, frames).max() < 0.01
+
+
+def test_lights_that_go_off_and_on_again_do_not_lose_the_camera(room):
+    frames = [
+        replace(f, color=(f.color * g).astype(np.uint8)) for f, g in zip(room, [1.0] * 20 + [0.35] * 20 + [1.0] * 20)
+    ]
+    steps, _ = tracked(frames)
+    assert states(steps) == ["good"] * 60
+    assert errors(steps, frames).max() < 0.01
+
+
+def test_a_bare_wall_is_held_or_given_up_but_never_invented():
+    """A camera that glides along a wall without texture: nothing tells how far."""
+    camera = RoomSequence(frames=1, **SIZE).camera
+    grey = np.full((*camera.shape, 3), 128, np.uint8)
+    depth = np.full(camera.shape, 1.5, np.float32)
+    frames = [Frame(i, i / 30, grey, camera, depth, T_world_camera=np.eye(4)) for i in range(60)]
+    steps, _ = tracked(frames)
+    assert errors(steps, frames).max() < 0.01
+    assert steps[-1].tracking.state == "lost" and "nothing determines the pose" in steps[-1].tracking.reason
+
+
+def test_a_person_who_walks_through_is_survived(room):
+    rng = np.random.default_rng(0)
+    cloth = cv2.resize(rng.integers(30, 220, (30, 12, 3)).astype(np.uint8), (110, 240), interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for k, frame in enumerate(room):
+        color, depth = frame.color.copy(), frame.depth.copy()
+        left = -110 + 9 * k
+        a, b = max(left, 0), min(left + 110, 320)
+        if a < b:
+            body = depth[:, a:b] > 1.0
+            color[:, a:b][body] = cloth[:, a - left : b - left][body]
+            depth[:, a:b][body] = 1.0
+        frames.append(replace(frame, color=color, depth=depth))
+    steps, _ = tracked(frames)
+    assert "lost" not in states(steps)
+    assert errors(steps, frames)[-1] < 0.03
+
+
+def test_a_jerk_of_forty_degrees_between_two_frames_is_survived():
+    def panned(degrees: float) -> np.ndarray:
+        return orbit(0) @ poses.exp(np.array([0, 0, 0, 0, np.radians(degrees), 0]))
+
+    # seen while panning, and then jerked back at once
+    path = [panned(1.5 * k) for k in range(31)] + [panned(5)] * 10
+    frames = list(RoomSequence(frames=len(path), path=lambda t: path[round(30 * t)], **SIZE))
+    steps, _ = tracked(frames)
+    assert states(steps)[:31] == ["good"] * 31
+    assert steps[-1].tracking.state == "good" and errors(steps, frames)[-1] < 0.01
+
+
+def test_features_give_the_motion_between_two_images_and_survive_being_kept(room):
+    known = features_of(room[0].color, room[0].depth, room[0].camera)
+    live = features_of(room[10].color, None, room[10].camera)
+    found = pose_from(unpacked(packed([known, live]))[0], live, room[0].camera)
+    assert found is not None and found.believable
+    error = poses.inverse(poses.inverse(room[0].T_world_camera) @ room[10].T_world_camera) @ found.T_known_live
+    assert np.linalg.norm(error[:3, 3]) < 0.03 and poses.rotation_angle(error) < np.radians(1.5)
+
+
+def test_features_of_another_place_give_no_pose(room):
+    elsewhere = RoomSequence(frames=226, **SIZE)[225]
+    known = features_of(room[0].color, room[0].depth, room[0].camera)
+    found = pose_from(known, features_of(elsewhere.color, None, elsewhere.camera), elsewhere.camera)
+    assert found is None or not found.believable
