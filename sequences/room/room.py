@@ -76,7 +76,7 @@ class RoomSequence(Sequence):
         self.label_set = "nyu40"
         self.has_depth = True
         self._noise, self._seed = noise, seed
-        self.sensor = next((name for name, of in NOISE.items() if of is noise and of is not None), "synthetic")
+        self.sensor = next((name for name, of in NOISE.items() if of is noise and of is not None), None)
 
     def __getitem__(self, index: int) -> Frame:
         i = self._checked(index)
