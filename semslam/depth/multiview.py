@@ -121,7 +121,7 @@ class MultiViewDepth(Stage):
         self.map_camera, self.T_world_camera, self.color_of = camera, T_world_camera, color_of
         shrink = max(1, math.ceil(camera.width / self.config.widest))
         self.camera = camera.resized(camera.width // shrink, camera.height // shrink)
-        self._greys: dict[int, np.ndarray | None] = {}
+        self._greys: dict[int, np.ndarray | None] = {}  # of frames within reach of the last keyframe
         self._last: np.ndarray | None = None  # T_world_camera of the last keyframe
         self._scene = 2.0  # metres: median depth of the last keyframe
 
@@ -142,23 +142,19 @@ class MultiViewDepth(Stage):
         none = replace(observation, depth=np.zeros_like(observation.depth), confidence=None)
         if not observation.depth.any() or not self.is_keyframe(observation):
             return none
-        others = [
-            j for j in neighbours(index, self.T_world_camera, self._scene, c) if self._grey(j, observation) is not None
-        ]
-        if len(others) < c.fewest:
+        T = self.T_world_camera[index]
+        assert T is not None
+        self._greys = {j: g for j, g in self._greys.items() if index - c.before <= j <= index + c.after}
+        ways, greys = [], []
+        for j in neighbours(index, self.T_world_camera, self._scene, c):
+            if (other := self._grey_of(j)) is not None:
+                ways.append(poses.inverse(self.T_world_camera[j]) @ T)  # type: ignore[arg-type]
+                greys.append(other)
+        if len(ways) < c.fewest:
             return none
-        T, grey = self.T_world_camera[index], self._grey(index, observation)
-        assert T is not None and grey is not None
         size = (self.camera.width, self.camera.height)
         predicted = cv2.resize(observation.depth, size, interpolation=cv2.INTER_AREA)
-        found = depth_from_views(
-            grey,
-            self.camera,
-            [self._greys[j] for j in others],  # type: ignore[misc]
-            [poses.inverse(self.T_world_camera[j]) @ T for j in others],  # type: ignore[arg-type]
-            predicted,
-            c,
-        )
+        found = depth_from_views(self._grey(observation.color), self.camera, greys, ways, predicted, c)
         self._last, self._scene = T, float(np.median(found.depth))
         confidence = np.minimum((c.unit_std / np.maximum(found.log_std, 1e-4)) ** 2, c.most_confidence)
         confidence[found.log_std > c.max_std] = 0
@@ -167,20 +163,19 @@ class MultiViewDepth(Stage):
         sure = cv2.resize(confidence.astype(f32), whole, interpolation=cv2.INTER_NEAREST)
         return replace(observation, depth=np.where(sure > 0, depth, f32(0)), confidence=sure)
 
-    def _grey(self, index: int, observation: Observation) -> np.ndarray | None:
-        """The luminance of a frame at the sweep's size, None where it cannot be read; a few are kept."""
+    def _grey_of(self, index: int) -> np.ndarray | None:
+        """The luminance of a frame of the recording, None where it cannot be read; the run counts those."""
         if index not in self._greys:
-            if len(self._greys) > 2 * (self.config.before + self.config.after):
-                for old in sorted(self._greys, key=lambda i: -abs(i - index))[: len(self._greys) // 2]:
-                    del self._greys[old]
             try:
-                color = observation.color if index == observation.frame.index else self.color_of(index)
+                self._greys[index] = self._grey(self.color_of(index))
             except (ValueError, OSError):
-                self._greys[index] = None  # the run counts it
-            else:
-                small = cv2.resize(color, (self.camera.width, self.camera.height), interpolation=cv2.INTER_AREA)
-                self._greys[index] = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(f32)
+                self._greys[index] = None
         return self._greys[index]
+
+    def _grey(self, color: np.ndarray) -> np.ndarray:
+        """(H, W) float32 luminance 0..255 at the sweep's size."""
+        small = cv2.resize(color, (self.camera.width, self.camera.height), interpolation=cv2.INTER_AREA)
+        return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(f32)
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""
