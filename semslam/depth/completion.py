@@ -62,13 +62,11 @@ def complete(
     for k, (w, wv, logs, image) in reversed(list(enumerate(levels))):
         if r.shape != w.shape:
             r = cv2.resize(r, w.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        # differences grow with the distance of pixels, so stiffness does too; information of four pixels is summed
-        stiff = f32(1 / c.stiffness**2)
-        prior = f32(4**k / c.prior_std**2)
-        right, down = _links(logs, image, f32(c.edge), f32(c.contrast))
-        _relax(r, w, wv, right * stiff, down * stiff, prior, c.sweeps)
+        # A pixel of level k stands for 4^k, whose priors add up. Its neighbour is 2^k pixels away: the squared
+        # difference is 4^k times that of each of the 4^k pairs between them, so the stiffness stays.
+        right, down = (link * f32(1 / c.stiffness**2) for link in _links(logs, image, f32(c.edge), f32(c.contrast)))
+        _relax(r, w, wv, right, down, f32(4**k / c.prior_std**2), c.sweeps)
     information = np.zeros_like(weight)
-    right, down = (link * f32(1 / c.stiffness**2) for link in _links(levels[0][2], grey, f32(c.edge), f32(c.contrast)))
     _spread_information(weight, right, down, f32(1 / c.prior_std**2), information)
     return CompletedDepth(predicted * np.exp(r), 1 / np.sqrt(information))
 
