@@ -12,12 +12,16 @@ from stub_networks import KnowingNetwork
 
 from semslam import config as configs
 from semslam import poses as poses_of
+from semslam.depth.corrections import CorrectionsConfig
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run
 from semslam.metrics.surface import surface_scores
+from semslam.perception import Perception, PerceptionConfig
+from semslam.runs.color_only.depth import correction_of
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
+from semslam.tracking.predicted_poses import PredictedPoses
 from sequences import open_sequence
 
 ROOM = "room:frames=60,width=320,height=240"
@@ -88,5 +92,14 @@ def test_an_interrupted_run_goes_on_to_the_same_map_and_is_not_tracked_again(tmp
     finish(again, mesh=False)
     with np.load(tmp_path / "run" / "visual.npz") as a, np.load(runs["tracked"] / "visual.npz") as b:
         np.testing.assert_array_equal(a["T_world_camera"], b["T_world_camera"])
-    assert kept  # it was there before the run went on
+    assert (tmp_path / "run" / "visual.npz").stat().st_mtime_ns == kept
     assert (tmp_path / "run" / "map.ply").read_bytes() == (runs["tracked"] / "map.ply").read_bytes()
+
+
+def test_a_pose_network_is_shown_the_images_when_it_tells_where_the_other_frames_are(network):
+    room = open_sequence(ROOM)
+    pose_of = {frame.color.tobytes(): frame.T_world_camera for frame in room}
+    perception = Perception(PerceptionConfig(depth="predicted", labels="none"), room.camera, None, network)
+    track = PredictedPoses(lambda color: pose_of[color.tobytes()])
+    corrections = correction_of(CorrectionsConfig(), room, perception, track)
+    np.testing.assert_array_equal(corrections.T_world_camera, room.poses)

@@ -13,6 +13,7 @@ from semslam.depth.multiview import MultiViewDepth
 from semslam.frame import Frame, Observation
 from semslam.perception import Perception
 from semslam.runs.poses import PoseSource
+from semslam.tracking.predicted_poses import PredictedPoses
 
 
 def correction_of(
@@ -27,11 +28,15 @@ def correction_of(
 
 
 def _given(track: PoseSource, sequence: Any, index: int) -> np.ndarray | None:
-    """The pose of a frame by its number, time and recorded pose, before its images are read."""
-    nothing = np.zeros((1, 1, 3), np.uint8)
+    """The pose of a frame before its turn: by its number, time and recorded pose, and by its image for a network."""
+    color = np.zeros((1, 1, 3), np.uint8)
+    if isinstance(track, PredictedPoses):
+        if (whole := sequence.readable(index)) is None:
+            return None
+        color = whole.color
     recorded = None if sequence.poses is None else sequence.poses[index]
-    frame = Frame(index, float(sequence.timestamps[index]), nothing, sequence.camera, T_world_camera=recorded)
-    return track.predicted_pose(Observation(frame, Camera(1, 1, 1, 1, 0, 0), nothing, np.zeros((1, 1), np.float32)))
+    frame = Frame(index, float(sequence.timestamps[index]), color, sequence.camera, T_world_camera=recorded)
+    return track.predicted_pose(Observation(frame, Camera(1, 1, 1, 1, 0, 0), color, np.zeros((1, 1), np.float32)))
 
 
 def _color_of(sequence: Any, perception: Perception, index: int) -> np.ndarray:

@@ -90,7 +90,9 @@ class VisualPoses:
 
 def visual_poses(folder: Path, sequence: Any, network: Network, report: Callable[[], object]) -> VisualPoses:
     """What a run's folder keeps of the visual tracking of its sequence; made and kept there where it does not."""
-    found = VisualPoses.load(folder / KEPT, len(sequence)) or track_images(sequence, network, report)
+    if (kept := VisualPoses.load(folder / KEPT, len(sequence))) is not None:
+        return kept
+    found = track_images(sequence, network, report)
     found.save(folder / KEPT)
     return found
 
@@ -145,6 +147,10 @@ def track_images(sequence: Any, network: Network, report: Callable[[], object] =
     seconds = time.perf_counter() - began
     result = VisualPoses(T, good, scale, scale_std, len(tracker.keyframes), depth, seconds)
     _check(sequence.name, result, reason)
+    logger.info(
+        "visual tracking: %d keyframes, %d frames lost, scale %.3f +- %.0f %%",
+        result.keyframes, result.lost, scale, 100 * scale_std,
+    )  # fmt: skip
     return result
 
 
@@ -162,7 +168,3 @@ def _check(name: str, found: VisualPoses, reason: str) -> None:
             f"{name}: the camera moved {way:.2f} m before a scene {found.depth:.1f} m away, which shows no parallax; "
             f"depth from images needs a camera that moves sideways, not one that stands or only turns"
         )
-    logger.info(
-        "visual tracking: %d keyframes, %d frames lost, scale %.3f +- %.0f %%",
-        found.keyframes, found.lost, found.scale, 100 * found.scale_std,
-    )  # fmt: skip
