@@ -1,0 +1,151 @@
+"""What colour alone is worth: poses, depth of keyframes and maps against the sensor's, each figure with its protocol.
+
+    python benchmarks/without_depth.py [--data ../shared/data] [--only poses|depth|maps]
+
+Poses: ATE of all frames after SE(3) alignment (no scale given away) and after Sim(3), and the scale that this gave.
+Depth: every 15th frame with given poses (living room: the data set's; kitchen: tracked with the sensor's depth), all
+pixels where the truth is known; the confident half is each frame's, by the variance that goes with the depth. Maps:
+mean distance of the surfels to the points of the sensor's depth (at the data set's poses, at most 1 m counted), with
+given poses, and all by itself after SE(3) or Sim(3) alignment of the trajectories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.spatial import cKDTree
+
+from semslam import config as configs
+from semslam import poses
+from semslam.depth.multiview import MultiViewConfig, depth_from_views, neighbours
+from semslam.metrics.trajectory import absolute_error, umeyama
+from semslam.runs import networks
+from semslam.runs.config import RunConfig
+from semslam.runs.reconstruct import finish, prepare
+from sequences import open_sequence
+
+KITCHEN, LIVING, DESK = "redkitchen", "icl_livingroom1", "tum_fr1_desk_rgb"
+
+
+def run_of(sequence: Path, network: object, **settings: str):
+    """A finished run of `semslam reconstruct --depth predicted` without its mesh, in a temporary folder."""
+    changes = {"sequence": str(sequence), "slam.perception.depth": "predicted", "slam.perception.labels": "none"}
+    out = Path(tempfile.mkdtemp()) / "run"
+    run = prepare(configs.updated(RunConfig(), changes | settings, "benchmark"), out, network=network)
+    for _ in run:
+        pass
+    return run, finish(run, mesh=False)
+
+
+def depth_errors(sequence, T_world_camera, network) -> np.ndarray:
+    """(K, 4) of every 15th frame: mean error of all pixels, of the surer half, m; share within 10 %; z of that half."""
+    camera = sequence.camera.resized(320, 240)
+    config, rows = MultiViewConfig(), []
+
+    def grey(i: int) -> np.ndarray:
+        small = cv2.resize(sequence[i].color, (320, 240), interpolation=cv2.INTER_AREA)
+        return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+    scene = 2.0
+    for k in range(20, len(sequence) - 15, 15):
+        others = neighbours(k, T_world_camera, scene, config)
+        if len(others) < config.fewest:
+            continue
+        frame, T = sequence[k], T_world_camera[k]
+        predicted = network(frame.color, (320, 240), frame.camera.fx).depth
+        ways = [poses.inverse(T_world_camera[j]) @ T for j in others]
+        found = depth_from_views(grey(k), camera, [grey(j) for j in others], ways, predicted, config)
+        scene = float(np.median(found.depth))
+        truth = cv2.resize(frame.depth, (320, 240), interpolation=cv2.INTER_NEAREST)
+        valid, error = truth > 0, np.abs(found.depth - truth)
+        sure = valid & (found.log_std <= np.median(found.log_std[valid]))
+        z = np.abs(np.log(found.depth[sure] / truth[sure])) / found.log_std[sure]
+        rows.append((error[valid].mean(), error[sure].mean(), (error < 0.1 * truth)[valid].mean(), 1.48 * np.median(z)))
+    return np.array(rows)
+
+
+def sensor_points(sequence, T_world_camera) -> np.ndarray:
+    """(N, 3) points of the sensor's depth of every sixth frame, world, metres."""
+    found = []
+    for i in range(0, len(sequence), 6):
+        frame = sequence[i]
+        if T_world_camera[i] is not None:
+            points = sequence.camera.backproject(frame.depth)[::3, ::3].reshape(-1, 3)
+            found.append(poses.transform(T_world_camera[i], points[points[:, 2] > 0]))
+    return np.concatenate(found)
+
+
+def surface_error(positions: np.ndarray, reference: np.ndarray) -> float:
+    """Mean distance in metres to the nearest reference point, counted to 1 m."""
+    distance, _ = cKDTree(reference).query(positions[::3], workers=2, distance_upper_bound=1.0)
+    return float(np.minimum(distance, 1.0).mean())
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--only", choices=("poses", "depth", "maps"))
+    arguments = parser.parse_args()
+    network = networks.predictor("nyu13", None, None, (480, 640))
+    by_itself = {}
+    for name in (KITCHEN, LIVING, DESK):
+        run, metrics = run_of(arguments.data / name, network, poses="tracked")
+        by_itself[name] = run
+        if arguments.only in (None, "poses"):
+            trajectory = run.progress.trajectory()
+            errors = {w: absolute_error(trajectory, run.sequence.trajectory, with_scale=w) for w in (False, True)}
+            print(
+                f"{name:<18} ATE SE(3) {100 * errors[False].rmse:.2f} cm, Sim(3) {100 * errors[True].rmse:.2f} cm; "
+                f"scale truth / ours {errors[True].alignment.scale:.3f} (said +- {100 * metrics['scale_std']:.0f} %); "
+                f"{len(trajectory.timestamps)} of {len(run.sequence)} frames, "
+                f"{metrics['frames_per_second']:.1f} frames/s, whole run",
+                flush=True,
+            )
+    for name in (KITCHEN, LIVING):
+        sequence = open_sequence(arguments.data / name)
+        truth = [None if T is None else np.asarray(T) for T in sequence.poses]
+        reference = sensor_points(sequence, truth)
+        settings = {"poses": "dataset"}
+        if name == KITCHEN:  # the data set's poses disagree with its depth by centimetres
+            out = Path(tempfile.mkdtemp()) / "run"
+            changes = {"sequence": str(arguments.data / name), "poses": "tracked", "slam.perception.labels": "none"}
+            tracked = prepare(configs.updated(RunConfig(), changes, "benchmark"), out)
+            for _ in tracked:
+                pass
+            finish(tracked, mesh=False)
+            settings = {"poses": str(tracked.folder.path / "trajectory.txt")}
+        if arguments.only in (None, "depth"):
+            given = (
+                truth if name == LIVING else [tracked.progress.trajectory().at(float(t)) for t in sequence.timestamps]
+            )
+            mean = depth_errors(sequence, given, network).mean(axis=0)
+            print(
+                f"{name:<18} depth of keyframes, given poses: mean error {100 * mean[0]:.1f} cm, of the surer half "
+                f"{100 * mean[1]:.1f} cm; within 10 % {100 * mean[2]:.0f} % of all pixels; errors of that half "
+                f"{mean[3]:.1f} of the standard deviations told",
+                flush=True,
+            )
+        if arguments.only in (None, "maps"):
+            run, _ = run_of(arguments.data / name, network, **settings)
+            given = surface_error(run.slam.cloud().positions, reference)
+            alone, T_run = by_itself[name].slam.cloud().positions, by_itself[name].progress.trajectory()
+            times = {float(t): i for i, t in enumerate(sequence.timestamps)}
+            centres = np.array([truth[times[float(t)]][:3, 3] for t in T_run.timestamps])
+            errors = []
+            for with_scale in (False, True):
+                errors.append(surface_error(umeyama(T_run.positions, centres, with_scale)(alone), reference))
+            print(
+                f"{name:<18} map to the sensor's points: given poses {100 * given:.1f} cm; all by itself "
+                f"{100 * errors[0]:.1f} cm in metres, {100 * errors[1]:.1f} cm after Sim(3)",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    cv2.setNumThreads(2)
+    main()
