@@ -27,7 +27,7 @@ class Changed:
     """A sequence whose frames are others'."""
 
     def __init__(self, sequence, frames) -> None:
-        self.name, self.camera, self.frames = "changed", sequence.camera, frames
+        self.name, self.camera, self.poses, self.frames = "changed", sequence.camera, None, frames
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -54,6 +54,7 @@ def test_the_path_through_the_room_is_found_in_metres(room):
     assert found.lost == 0 and found.good.all()
     assert error(room, found, with_scale=False) < 0.02
     assert found.scale == pytest.approx(1, abs=0.05)
+    np.testing.assert_allclose(found.T_world_camera[0], room.poses[0], atol=1e-9)
 
 
 def test_keyframes_vote_for_the_scale_and_single_ones_do_not_matter(room):

@@ -137,11 +137,14 @@ def track_images(sequence: Any, network: Network, report: Callable[[], object] =
     tracker.finish()
     scale, scale_std = tracker.scale
     T = np.full((len(sequence), 4, 4), np.nan)
+    recorded = None if sequence.poses is None else sequence.poses[0]
+    T_world_first = np.eye(4) if recorded is None else recorded  # as any tracker starts where the recording says
     for i, one in enumerate(relative):
         if one is not None:
             k, T_camera_keyframe = one
             T[i] = poses.inverse(T_camera_keyframe @ tracker.keyframes[k].T_camera_world)
             T[i, :3, 3] *= scale
+            T[i] = T_world_first @ T[i]
     known = tracker.log_depth[tracker.variance < 0.3**2]
     depth = scale * float(np.exp(np.median(known if len(known) else tracker.log_depth))) if len(tracker.host) else 1.0
     seconds = time.perf_counter() - began
