@@ -74,7 +74,7 @@ def sensor_points(sequence, T_world_camera) -> np.ndarray:
     for i in range(0, len(sequence), 6):
         frame = sequence[i]
         if T_world_camera[i] is not None:
-            points = sequence.camera.backproject(frame.depth)[::3, ::3].reshape(-1, 3)
+            points = sequence.camera.backproject(frame.depth)[::6, ::6].reshape(-1, 3)
             found.append(poses.transform(T_world_camera[i], points[points[:, 2] > 0]))
     return np.concatenate(found)
 
