@@ -17,11 +17,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
 
 from semslam import config as configs
 from semslam import poses
 from semslam.depth.multiview import MultiViewConfig, depth_from_views, neighbours
+from semslam.metrics.nearest import Surface
 from semslam.metrics.trajectory import absolute_error, umeyama
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
@@ -79,10 +79,9 @@ def sensor_points(sequence, T_world_camera) -> np.ndarray:
     return np.concatenate(found)
 
 
-def surface_error(positions: np.ndarray, reference: np.ndarray) -> float:
+def surface_error(positions: np.ndarray, reference: Surface) -> float:
     """Mean distance in metres to the nearest reference point, counted to 1 m."""
-    distance, _ = cKDTree(reference).query(positions[::3], workers=2, distance_upper_bound=1.0)
-    return float(np.minimum(distance, 1.0).mean())
+    return float(np.minimum(reference.distance(positions), 1.0).mean())
 
 
 def main() -> None:
@@ -109,7 +108,7 @@ def main() -> None:
     for name in (KITCHEN, LIVING):
         sequence = open_sequence(arguments.data / name)
         truth = [None if T is None else np.asarray(T) for T in sequence.poses]
-        reference = sensor_points(sequence, truth)
+        reference = Surface(sensor_points(sequence, truth))
         settings = {"poses": "dataset"}
         if name == KITCHEN:  # the data set's poses disagree with its depth by centimetres
             out = Path(tempfile.mkdtemp()) / "run"
