@@ -183,5 +183,10 @@ class MultiViewDepth(Stage):
         return state if self._last is None else state | {"last": self._last}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a `state`."""
+        """Go on from a `state`; ValueError where an earlier version, which corrected single frames, made it."""
+        if "scene" not in state:
+            raise ValueError(
+                "this run was begun without depth by parallax (`slam.corrections.multiview`), which an earlier version "
+                "did not have; start it again with --overwrite"
+            )
         self._scene, self._last = float(state["scene"]), state.get("last")
