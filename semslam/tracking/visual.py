@@ -19,6 +19,8 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.tracking.bundle_adjustment import Scene, adjust
 
+REMEMBERED = 300  # keyframes whose images are kept to find their landmarks again
+WINDOW = 200  # keyframes that are adjusted together when all frames are done
 PredictDepth = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 RGB -> (H, W) float32 metres
 
 
@@ -49,7 +51,7 @@ class Keyframe:
     """A frame that landmarks are tied to."""
 
     index: int
-    grey: np.ndarray  # (H, W) uint8
+    grey: np.ndarray | None  # (H, W) uint8; None for all but the last ones
     T_camera_world: np.ndarray  # (4, 4)
     ids: np.ndarray  # (N,) landmarks that it shows ...
     descriptors: np.ndarray  # (N, 32) uint8 ... and what they look like in it (ORB)
@@ -304,6 +306,8 @@ class VisualTracker:
     def _make_keyframe(self, index: int, grey: np.ndarray, color: np.ndarray, good: np.ndarray | None = None) -> None:
         k = len(self.keyframes)
         predicted = self.predict_depth(color)
+        if k >= REMEMBERED:
+            self.keyframes[k - REMEMBERED].grey = None  # memory stays flat
         self.keyframes.append(Keyframe(index, grey, self._T, np.zeros(0, np.int64), np.zeros((0, 32), np.uint8)))
         if good is not None:
             self._observe(self._ids[good], self._pixels[good], k)
@@ -326,6 +330,7 @@ class VisualTracker:
         c = self.config
         idle = np.ones(len(self.host), bool)
         idle[self._ids] = False
+        idle &= self.host >= len(self.keyframes) - REMEMBERED
         idle &= (self.strikes < 3) & (self.variance < 0.1**2)
         ids = np.flatnonzero(idle)
         if len(ids) == 0:
@@ -345,7 +350,9 @@ class VisualTracker:
         for h in np.unique(self.host[ids]):
             mine = self.host[ids] == h
             pixels = (self.pixel[ids[mine]] + self._centre).astype(np.float32)
-            there, keep = self._matched(self.keyframes[h].grey, grey, pixels, shown[mine].astype(np.float32))
+            image = self.keyframes[h].grey
+            assert image is not None  # only landmarks of such keyframes are idle
+            there, keep = self._matched(image, grey, pixels, shown[mine].astype(np.float32))
             keep &= np.linalg.norm(there - shown[mine], axis=1) < c.again_radius
             found = ids[mine][keep]
             self._observe(found, there[keep], k)
@@ -471,6 +478,11 @@ class VisualTracker:
         return float(np.exp(-middle)), max(spread, 0.05) / np.sqrt(max(len(levels) / 4, 1))
 
     def finish(self) -> None:
-        """Adjust everything once more, when the last frame is done."""
-        if len(self.keyframes) > 2:
-            self._solve(np.ones(len(self.keyframes), bool), 20)
+        """Adjust everything once more, when the last frame is done; long recordings a window at a time."""
+        count = len(self.keyframes)
+        if count < 3:
+            return
+        for first in range(0, max(1, count - WINDOW // 2), WINDOW // 2):
+            free = np.zeros(count, bool)
+            free[first : first + WINDOW] = True
+            self._solve(free, 20)
