@@ -12,7 +12,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def found_by(loader: str, count: int) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(BENCHMARKS / "faults.py"), "--only", loader, "--count", str(count)]
+    command = [sys.executable, str(BENCHMARKS / "faults.py"), "--only", loader, "--count", str(count), "--kills", "0"]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
