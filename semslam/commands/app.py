@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +87,21 @@ def semslam_(
     """Dense semantic SLAM: RGB-D frames become a labelled 3-D map of surfels."""
 
 
+def _handle_on_the_usual_stack() -> None:
+    """Take away the alternate stack for signals that a native library (a ray tracer, a compiler) may have set up.
+
+    Python asks for that stack where there is one. Theirs are too small for what a processor with wide vector
+    registers saves on it, so that Ctrl-C after a rendering would end the process instead of the run.
+    """
+    if sys.platform == "linux":
+
+        class Stack(ctypes.Structure):  # stack_t of sigaltstack(2)
+            _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+        disable = 2  # SS_DISABLE
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(None, disable, 0)), None)
+
+
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM are remembered and asked for between two frames, so that no frame is left half fused."""
@@ -92,6 +109,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     hit: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
+    _handle_on_the_usual_stack()
     previous = [signal.signal(s, lambda number, _: hit.append(number)) for s in signals]
     try:
         yield lambda: bool(hit)
