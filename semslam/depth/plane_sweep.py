@@ -46,7 +46,6 @@ class SweptDepth:
 
     depth: np.ndarray  # metres along z, 0 where nothing is believed
     log_std: np.ndarray  # standard deviation of its logarithm; infinite where nothing is believed
-    correlation: np.ndarray  # -1..1 of the winning candidate, whether believed or not
 
 
 class Views(NamedTuple):
@@ -84,7 +83,6 @@ class Winners(NamedTuple):
 
     log_ratio: np.ndarray
     log_std: np.ndarray
-    correlation: np.ndarray
 
 
 def sweep(
@@ -117,11 +115,11 @@ def sweep(
     _match(grey, views, predicted, np.exp(logs).astype(f32), matching, cost)
     total = np.zeros((3, *cost.shape), f32)
     _aggregate(cost, grey, f32(c.small_step), f32(c.large_step), f32(c.edge), total)
-    found = Winners(*(np.empty(grey.shape, f32) for _ in range(3)))
+    found = Winners(np.empty(grey.shape, f32), np.empty(grey.shape, f32))
     candidates = Candidates(f32(logs[0]), f32(logs[1] - logs[0]))
     _select(cost, total, candidates, Limits(f32(c.min_correlation), f32(c.min_margin)), found)
     depth = np.where(np.isfinite(found.log_std), predicted * np.exp(found.log_ratio), f32(0))
-    return SweptDepth(depth, found.log_std, found.correlation)
+    return SweptDepth(depth, found.log_std)
 
 
 @nb.njit(**PARALLEL)
@@ -281,7 +279,7 @@ def _select(cost, total, candidates, limits, found):
     """
     height, width, count = cost.shape
     first, step = candidates.first, candidates.step
-    log_ratio, log_std, correlation = found.log_ratio, found.log_std, found.correlation
+    log_ratio, log_std = found.log_ratio, found.log_std
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
         s = np.empty(count, np.float32)
@@ -293,7 +291,7 @@ def _select(cost, total, candidates, limits, found):
             for d in range(count):
                 if abs(d - best) > 3:
                     second = min(second, s[d])
-            correlation[v, u] = f32(1) - f32(2) * cost[v, u, best]
+            correlation = f32(1) - f32(2) * cost[v, u, best]
             log_std[v, u] = np.float32(np.inf)
             log_ratio[v, u] = first + step * f32(best)
             if best == 0 or best == count - 1:
@@ -303,6 +301,6 @@ def _select(cost, total, candidates, limits, found):
                 continue
             offset = f32(0.5) * (s[best - 1] - s[best + 1]) / curvature
             log_ratio[v, u] = first + step * (f32(best) + offset)
-            if correlation[v, u] < limits.correlation or second - s[best] < limits.margin:
+            if correlation < limits.correlation or second - s[best] < limits.margin:
                 continue
             log_std[v, u] = step * np.sqrt(f32(0.05) + f32(0.5) * cost[v, u, best] / curvature)

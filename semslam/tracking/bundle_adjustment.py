@@ -46,7 +46,6 @@ class Adjusted(NamedTuple):
     focal: float
     residuals: np.ndarray  # (M,) pixels, infinite behind a camera
     information: np.ndarray  # (L,) of each logarithm of depth, the poses held
-    cost: float
 
 
 class Equations(NamedTuple):
@@ -106,7 +105,7 @@ def adjust(
             damping *= 10
             if damping > 1e6:
                 break
-    return Adjusted(scene.T_camera_world, scene.log_depth, scene.focal, equations.residuals, equations.H_ll, cost)
+    return Adjusted(scene.T_camera_world, scene.log_depth, scene.focal, equations.residuals, equations.H_ll)
 
 
 def linearised(scene: Scene, layout: Layout, size: int, huber: float, pixel_std: float) -> tuple[float, Equations]:
