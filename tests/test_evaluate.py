@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,14 +17,15 @@ from semslam.cloud import most_probable
 from semslam.frame import UNLABELLED
 from semslam.geometry.ply import write_ply
 from semslam.judging.map_labels import (
+    BAND,
     MapLabelScores,
+    SurfelClasses,
     SurfelVotes,
     pooled_and_mean,
-    rendered_probabilities,
 )
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run, over_scenes, world_alignment
-from semslam.metrics.segmentation import ConfusionMatrix
+from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.config import settings_of
@@ -194,14 +196,50 @@ def test_worlds_are_aligned_by_whole_poses_also_on_a_straight_path():
 # the parts: labels of maps
 
 
+def rendered_probabilities(cloud, rendering):
+    """(H, W, C) float32 class probabilities of the map seen in a rendering; all zero where it shows nothing."""
+    image = np.zeros((*rendering.index.shape, cloud.class_probabilities.shape[1]), np.float32)
+    seen = rendering.index >= 0
+    image[seen] = cloud.class_probabilities[rendering.index[seen]]
+    return image
+
+
 def test_a_map_rendered_back_has_its_own_labels():
     cloud, T = room(), path_through_room(1)[0]
     rendering = render(cloud, CAMERA, T)
-    image = rendered_probabilities(cloud, rendering)
-    labels = most_probable(image)
-    seen = rendering.index >= 0
-    np.testing.assert_array_equal(labels[seen], cloud.labels()[rendering.index[seen]])
-    assert (labels[~seen] == UNLABELLED).all()
+    scores = MapLabelScores(13)
+    shown = np.where(rendering.index >= 0, cloud.labels()[rendering.index], UNLABELLED).astype(np.uint8)
+    scores.add(shown, rendering.index, SurfelClasses(cloud.class_probabilities))
+    assert scores.map.scores().pixel_accuracy == 1
+    assert scores.map.scores().pixels > 0.5 * shown.size
+
+
+def test_looking_surfels_up_counts_what_scoring_pixel_by_pixel_counts():
+    cloud, rng = room(), np.random.default_rng(0)
+    probabilities = rng.random((len(cloud), 13)).astype(np.float32) ** 8
+    probabilities[rng.random(len(cloud)) < 0.1] = 0  # never labelled
+    cloud = replace(cloud, class_probabilities=probabilities / np.maximum(probabilities.sum(1, keepdims=True), 1e-9))
+    scores, surfels = MapLabelScores(13), SurfelClasses(cloud.class_probabilities)
+    matrix, covered, calibration = ConfusionMatrix(13), ConfusionMatrix(13), Calibration()
+    for T in path_through_room(3):
+        rendering = render(cloud, CAMERA, T)
+        blocks = rng.integers(0, 14, (6, 8)).astype(np.uint8)
+        truth = np.where(blocks == 13, UNLABELLED, blocks).repeat(12, axis=0).repeat(12, axis=1)
+        scores.add(truth, rendering.index, surfels)
+        image = rendered_probabilities(cloud, rendering)
+        called = most_probable(image)
+        matrix.add(called, truth, ignore_band=BAND)
+        trimmed = np.where(boundary_band(truth, BAND), UNLABELLED, truth)
+        covered.add(called, np.where(called == UNLABELLED, UNLABELLED, trimmed))
+        calibration.add(image, truth, ignore_band=BAND)
+    assert matrix.counts[:, -1].sum() > 0 and covered.counts.sum() > 1000
+    np.testing.assert_array_equal(scores.map.counts, matrix.counts)
+    np.testing.assert_array_equal(scores.map_covered.counts, covered.counts)
+    found, expected = scores.map_calibration, calibration
+    np.testing.assert_array_equal(found.hits, expected.hits)
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+    np.testing.assert_array_equal(found.confidence_sum, expected.confidence_sum)
+    assert found.log_likelihood_sum == pytest.approx(expected.log_likelihood_sum, rel=1e-9)
 
 
 def test_surfels_get_the_class_that_most_frames_show_and_hidden_ones_none():
@@ -221,17 +259,24 @@ def test_surfels_get_the_class_that_most_frames_show_and_hidden_ones_none():
     assert (found[~front & (np.abs(cloud.positions[:, :2]).max(axis=1) < 0.9)] == UNLABELLED).all()
 
 
+def one_surfel_a_pixel(probabilities):
+    """What the map shows and says where each pixel (H, W, C) has a surfel of its own."""
+    height, width, classes = probabilities.shape
+    return np.arange(height * width).reshape(height, width), SurfelClasses(probabilities.reshape(-1, classes))
+
+
 def test_holes_count_as_missed_but_not_among_the_covered():
     truth = np.zeros((20, 20), np.uint8)
     right = np.zeros((20, 20, 3), np.float32)
     right[..., 0] = 1
-    holes = right.copy()
-    holes[:, 10:] = 0
+    index, surfels = one_surfel_a_pixel(right)
+    index[:, 10:] = -1
     scores = MapLabelScores(3)
-    scores.add(truth, holes, right)
+    scores.add(truth, index, surfels, right)
     assert scores.map.scores().miou == 0.5
     assert scores.map_covered.scores().miou == 1
     assert scores.single.scores().miou == 1
+    assert scores.single_covered.scores().pixels == 200
     assert "1 labelled frames" in scores.protocol
 
 
@@ -242,7 +287,7 @@ def test_the_band_at_boundaries_does_not_count():
     called[:, :12, 0] = 1  # two pixels off
     called[:, 12:, 1] = 1
     scores = MapLabelScores(2)
-    scores.add(truth, called)
+    scores.add(truth, *one_surfel_a_pixel(called))
     assert scores.map.scores().miou == 1
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.cloud import SurfelCloud, most_probable
-from semslam.compiled import PARALLEL, Pinhole, Pose, f32, pixel_of
+from semslam.compiled import PARALLEL, SERIAL, Pinhole, Pose, f32, pixel_of
 from semslam.frame import UNLABELLED
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.rendering.splatting import Rendering
@@ -24,14 +24,17 @@ from semslam.rendering.splatting import Rendering
 BAND = 3  # pixels at the truth's boundaries: derived and hand-made labels are no better than that
 
 
-def rendered_probabilities(cloud: SurfelCloud, rendering: Rendering) -> np.ndarray:
-    """(H, W, C) float32 class probabilities of the map seen in a rendering; all zero where it shows nothing."""
-    if cloud.class_probabilities is None:
-        raise ValueError("the map has no class probabilities")
-    image = np.zeros((*rendering.index.shape, cloud.class_probabilities.shape[1]), np.float32)
-    seen = rendering.index >= 0
-    image[seen] = cloud.class_probabilities[rendering.index[seen]]
-    return image
+@dataclass(frozen=True, eq=False)
+class SurfelClasses:
+    """What a map says of its surfels: looked up once, for all the frames that show them."""
+
+    probabilities: np.ndarray  # (N, C) float32, all zero where a surfel was never labelled
+    called: np.ndarray = field(init=False)  # (N,) uint8 the likeliest class, 255 where there is none
+    bins: np.ndarray = field(init=False)  # (N,) int64 of the largest probability, see `Calibration`
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "called", most_probable(self.probabilities))
+        object.__setattr__(self, "bins", Calibration().bins(self.probabilities.max(axis=1, initial=0)))
 
 
 @dataclass
@@ -52,19 +55,27 @@ class MapLabelScores:
         for name in ("single", "map", "single_covered", "map_covered", "surfels"):
             setattr(self, name, ConfusionMatrix(self.num_classes))
 
-    def add(self, truth: np.ndarray, on_map: np.ndarray, alone: np.ndarray | None = None) -> None:
-        """Count one frame: true ids (H, W), probabilities (H, W, C) of the map and of the network alone."""
+    def add(
+        self, truth: np.ndarray, index: np.ndarray, surfels: SurfelClasses, alone: np.ndarray | None = None
+    ) -> None:
+        """Count one frame: true ids (H, W), the surfel (H, W) that the map shows in each pixel, -1 for none, and the
+        probabilities (H, W, C) of the network alone."""
         truth = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
         self.frames += 1
-        called = most_probable(on_map)
-        covered = np.where(called == UNLABELLED, np.uint8(UNLABELLED), truth)
-        self.map.add(called, truth)
-        self.map_covered.add(called, covered)
-        self.map_calibration.add(on_map, truth)
+        counts, calibration = np.zeros_like(self.map.counts), Calibration()
+        calibration.log_likelihood_sum = _count(
+            (truth, index), surfels.called, surfels.bins, surfels.probabilities,
+            counts, calibration.pixels, calibration.hits, calibration.confidence_sum,
+        )  # fmt: skip
+        self.map_calibration += calibration
+        self.map.counts += counts
+        counts[:, -1] = 0  # what is not covered is not missed
+        self.map_covered.counts += counts
         if alone is not None:
-            labels = most_probable(alone)
+            labels, none = most_probable(alone), np.uint8(UNLABELLED)
+            called = np.where(index >= 0, surfels.called[index], none)
             self.single.add(labels, truth)
-            self.single_covered.add(labels, covered)
+            self.single_covered.add(labels, np.where(called == none, none, truth))
             self.single_calibration.add(alone, truth)
 
     @property
@@ -98,6 +109,29 @@ class SurfelVotes:
         labels = self._votes.argmax(axis=1).astype(np.uint8)
         labels[self._votes.max(axis=1, initial=0) == 0] = UNLABELLED
         return labels
+
+
+@nb.njit(**SERIAL)
+def _count(images, called, bins, probabilities, counts, pixels, hits, confidence_sum):
+    """Count the pixels of a frame as `ConfusionMatrix` and `Calibration` do; the sum of the logarithms of the truth's
+    probabilities. images: true ids and surfels, (H, W) each."""
+    truth, index = images
+    classes = probabilities.shape[1]
+    log_likelihood = 0.0
+    for v in range(truth.shape[0]):
+        for u in range(truth.shape[1]):
+            t, i = truth[v, u], index[v, u]
+            if t >= classes:
+                continue
+            if i < 0 or called[i] >= classes:
+                counts[t, classes] += 1
+                continue
+            counts[t, called[i]] += 1
+            pixels[bins[i]] += 1
+            hits[bins[i]] += called[i] == t
+            confidence_sum[bins[i]] += probabilities[i, called[i]]
+            log_likelihood += np.log(np.float64(max(probabilities[i, t], f32(1e-12))))
+    return log_likelihood
 
 
 @nb.njit(**PARALLEL)

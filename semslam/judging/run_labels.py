@@ -9,15 +9,16 @@ import cv2
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.cloud import SurfelCloud, most_probable
+from semslam.cloud import SurfelCloud
 from semslam.frame import Frame, evenly_spread
-from semslam.judging.map_labels import MapLabelScores, SurfelVotes, rendered_probabilities
+from semslam.judging.map_labels import MapLabelScores, SurfelClasses, SurfelVotes
 from semslam.labels import LABEL_SETS, remap_labels, remap_probabilities
 from semslam.perception import Network
 from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.progress import Progress
+from sequences.prefetch import read_ahead
 
 VOTES = 60  # frames that are enough to tell surfels' true labels
 
@@ -43,6 +44,7 @@ def label_scores(
     scored = set(labelled).intersection(progress.labelled)
     voting = set(evenly_spread(labelled, VOTES))
     scores = {name: MapLabelScores(len(LABEL_SETS[name])) for name in sets}
+    surfels = {name: SurfelClasses(_as(cloud.class_probabilities, settings.classes, name)) for name in sets}
     votes = {name: SurfelVotes(cloud, len(LABEL_SETS[name])) for name in sets}
     for i, frame, camera, truth in _labelled_frames(sequence, sorted(scored | voting), settings.width):
         rendering = render(cloud, camera, pose_of[i], cull_back=False)
@@ -52,16 +54,14 @@ def label_scores(
                 votes[name].add(rendering, truths[name])
         if i not in scored:
             continue
-        on_map = rendered_probabilities(cloud, rendering)
         alone = None
         if settings.labels == "predicted" and network is not None:
             alone = network.class_probabilities(frame.color, (camera.width, camera.height))
         for name in sets:
             from_network = None if alone is None else _as(alone, settings.classes, name)
-            scores[name].add(truths[name], _as(on_map, settings.classes, name), from_network)
+            scores[name].add(truths[name], rendering.index, surfels[name], from_network)
     for name in sets:
-        called = most_probable(_as(cloud.class_probabilities, settings.classes, name))
-        scores[name].surfels.add(called[None], votes[name].labels()[None])
+        scores[name].surfels.add(surfels[name].called[None], votes[name].labels()[None])
     return {len(LABEL_SETS[name]): found for name, found in scores.items()}
 
 
@@ -69,9 +69,8 @@ def _labelled_frames(
     sequence: Any, indices: Iterable[int], width: int | None
 ) -> Iterator[tuple[int, Frame, Camera, np.ndarray]]:
     """Index, frame, camera and labels of the frames that can be read and have labels; both at the map's width."""
-    for index in indices:
-        frame = sequence.readable(index)
-        if frame is None or frame.labels is None:
+    for index, frame in read_ahead(sequence.readable, indices):
+        if not isinstance(frame, Frame) or frame.labels is None:
             continue
         camera, labels = frame.camera, frame.labels
         if width is not None and width != camera.width:

@@ -124,6 +124,10 @@ class Calibration:
         self.hits = np.zeros(BINS, np.int64)
         self.log_likelihood_sum = 0.0
 
+    def bins(self, confidence: np.ndarray) -> np.ndarray:
+        """The bin (N,) of each confidence (N,); bins are open below and closed above, as in the definition."""
+        return np.clip(np.searchsorted(self.edges, confidence, side="left") - 1, 0, BINS - 1)
+
     def add(self, probabilities: np.ndarray, truth: np.ndarray, ignore_band: int = 0) -> None:
         """Count class probabilities (H, W, C) against ids (H, W); void and pixels without probabilities are skipped."""
         classes = probabilities.shape[-1]
@@ -134,14 +138,20 @@ class Calibration:
         if ignore_band:
             valid &= ~boundary_band(truth, ignore_band)
         probabilities, truth, confidence = probabilities[valid], truth[valid].astype(np.int64), confidence[valid]
-        # bins are open below and closed above, as in the definition
-        bin_ids = np.clip(np.searchsorted(self.edges, confidence, side="left") - 1, 0, BINS - 1)
+        bin_ids = self.bins(confidence)
         hits = probabilities.argmax(axis=-1) == truth
         self.pixels += np.bincount(bin_ids, minlength=BINS)
         self.hits += np.bincount(bin_ids[hits], minlength=BINS)
         self.confidence_sum += np.bincount(bin_ids, weights=confidence, minlength=BINS)
         of_truth = np.take_along_axis(probabilities, truth[:, None], axis=-1)
         self.log_likelihood_sum += float(np.log(np.maximum(of_truth, 1e-12), dtype=np.float64).sum())
+
+    def __iadd__(self, other: Calibration) -> Calibration:
+        self.pixels += other.pixels
+        self.hits += other.hits
+        self.confidence_sum += other.confidence_sum
+        self.log_likelihood_sum += other.log_likelihood_sum
+        return self
 
     def scores(self) -> CalibrationScores:
         """The figures of everything counted so far."""

@@ -73,17 +73,22 @@ def _project(positions, normals, T_camera_world, camera, orthographic, cull, dis
 
 
 @nb.njit(**PARALLEL)
-def _draw(disks, camera, orthographic, index, depth):
+def _draw(disks, drawn, camera, orthographic, index, depth):
     """Every pixel's nearest disk: the ray of a pixel meets the disk's plane within its radius of the centre.
+
+    drawn: (M,) the disks that touch the image, in order.
 
     A disk seen edge-on, or smaller than a pixel, still draws the pixel its centre falls on.
     """
     points, axes, radii, rows = disks
     width, height, fx, fy, cx, cy = camera
+    x_of_column = np.empty(width, f32)  # of rays with z = 1
+    for column in range(width):
+        x_of_column[column] = (f32(column) - cx) / fx
     for band in nb.prange(BANDS):
         top, bottom = band * height // BANDS, (band + 1) * height // BANDS
-        for i in range(len(points)):
-            if rows[i, 0] >= bottom or rows[i, 1] < top or rows[i, 1] < rows[i, 0]:
+        for i in drawn:
+            if rows[i, 0] >= bottom or rows[i, 1] < top:
                 continue
             px, py, pz = points[i, 0], points[i, 1], points[i, 2]
             ax, ay, az = axes[i, 0], axes[i, 1], axes[i, 2]
@@ -95,10 +100,11 @@ def _draw(disks, camera, orthographic, index, depth):
             last_u = min(width - 1, int(np.floor(u + reach + f32(0.5))))
             offset = ax * px + ay * py + az * pz
             for row in range(max(top, np.int64(rows[i, 0])), min(bottom, np.int64(rows[i, 1]) + 1)):
+                dy = (f32(row) - cy) / fy
                 for column in range(first_u, last_u + 1):
                     if depth[row, column] < pz - r:  # hidden whatever the angle
                         continue
-                    dx, dy = (f32(column) - cx) / fx, (f32(row) - cy) / fy
+                    dx = x_of_column[column]
                     if orthographic:
                         z = (offset - ax * dx - ay * dy) / az
                         ex, ey, ez = dx - px, dy - py, z - pz
@@ -134,7 +140,8 @@ def render(
     depth = np.full(camera.shape, np.inf, f32)
     T_camera_world = Pose.of(poses.inverse(np.asarray(T_world_camera, np.float64)))
     _project(positions, normals, T_camera_world, Pinhole.of(camera), orthographic, cull_back, disks)
-    _draw(disks, Pinhole.of(camera), orthographic, index, depth)
+    drawn = np.flatnonzero(disks.rows[:, 0] <= disks.rows[:, 1])  # each band looks through these, not through the map
+    _draw(disks, drawn, Pinhole.of(camera), orthographic, index, depth)
     return Rendering(camera, T_world_camera, index, depth)
 
 
