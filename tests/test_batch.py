@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from semslam.batch import work
+from semslam.batch.engines import ENGINES
+from semslam.batch.results import Results
+from semslam.batch.summary import write_summary
+from semslam.batch.tasks import Command, Task, tasks_of
+from semslam.batch.work import Outcome, Work, undone
 from semslam.cli import app
-from semslam.runs.batch import run_tasks, tasks_of
+from semslam.commands.mapping.batch import _commands
+
+MAPPING = Command(takes=True, needs_out=True, writes_json=False)
+KNOWN = {
+    "reconstruct": MAPPING,
+    "predict": MAPPING,
+    "doctor": Command(takes=True, needs_out=False, writes_json=False),
+    "score": Command(takes=False, needs_out=False, writes_json=True),
+}
 
 
 def listing(path: Path, *lines: str) -> Path:
@@ -19,20 +37,93 @@ def listing(path: Path, *lines: str) -> Path:
 
 def test_the_command_gets_its_sequence_and_its_folder(tmp_path):
     file = listing(tmp_path / "list.txt", "# two of one name", "a/room", "b/room  # again", "", "room:frames=3")
-    tasks = tasks_of(file, "reconstruct --poses tracked", tmp_path / "out")
+    tasks = tasks_of(file, "reconstruct --poses tracked", KNOWN)
     assert [task.name for task in tasks] == ["room", "room-2", "room_frames_3"]
-    assert tasks[1].words == ("reconstruct", "b/room", "--poses", "tracked", "--out", str(tmp_path / "out" / "room-2"))
-    (task,) = tasks_of(listing(tmp_path / "one.txt", "x y"), "convert {sequence} {out}.klg", tmp_path)
-    assert task.words == ("convert", "x y", f"{tmp_path / 'x_y'}.klg")
+    words = tasks[1].words_for(tmp_path / "out" / "room-2")
+    assert words == ["reconstruct", "b/room", "--poses", "tracked", "--out", str(tmp_path / "out" / "room-2")]
+    (task,) = tasks_of(listing(tmp_path / "one.txt", "x y"), "doctor --camera {name}.yaml {sequence}", KNOWN)
+    assert task.words == ("doctor", "--camera", "x_y.yaml", "x y")
+    (task,) = tasks_of(tmp_path / "one.txt", "score --data {sequence}/images", KNOWN)
+    assert task.words == ("score", "--data", "x y/images", "--json", "{out}.json")
+
+
+def test_a_task_takes_as_many_lines_as_asked_for(tmp_path):
+    file = listing(tmp_path / "list.txt", "a/1.png", "a/2.png", "b/1.png")
+    tasks = tasks_of(file, "predict --classes nyu13", KNOWN, group=2)
+    assert [task.words[1:3] for task in tasks] == [("a/1.png", "a/2.png"), ("b/1.png", "--classes")]
+    assert [task.name for task in tasks] == ["1.png", "1.png-2"]
 
 
 @pytest.mark.parametrize(
     ("lines", "command", "message"),
-    [(("a",), "format -c", "--command is 'format -c'"), (("# none",), "doctor", "lists no sequences")],
+    [
+        (("a",), "format -c", "--command is 'format -c'"),
+        (("# none",), "doctor", "lists nothing"),
+        (("a",), "score --split val", "write {sequence}"),
+    ],
 )
 def test_what_cannot_be_run_is_one_line(tmp_path, lines, command, message):
     with pytest.raises(ValueError, match=message):
-        tasks_of(listing(tmp_path / "list.txt", *lines), command, tmp_path)
+        tasks_of(listing(tmp_path / "list.txt", *lines), command, KNOWN)
+
+
+def test_every_command_is_known_by_what_it_takes():
+    known = _commands()
+    assert {"reconstruct", "label", "score", "compare", "evaluate", "predict", "convert"} <= set(known)
+    assert known["label"] == MAPPING and known["evaluate"] == Command(True, False, True)
+    assert not known["score"].takes and "batch" not in known
+
+
+@pytest.fixture
+def python_tasks(monkeypatch, tmp_path):
+    """Tasks whose command is a few lines of Python, in place of `semslam`."""
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "fake_child.py").write_text("import sys; exec(sys.argv[1])")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"), prepend=os.pathsep)
+    monkeypatch.setattr(work, "CHILD", "fake_child")
+    return lambda **codes: [Task(name, (name,), (code, "{out}")) for name, code in codes.items()]
+
+
+WRITE = "import pathlib; p = pathlib.Path(sys.argv[2]); p.mkdir(); (p / 'metrics.json').write_text('{\"frames\": 3}')"
+ONCE = f"import os; {WRITE}; os._exit(1)"  # fails, and succeeds where the folder is there already
+
+
+@pytest.mark.parametrize("address", ["{}/out", "file://{}/out"])
+def test_results_lie_in_any_place_and_done_tasks_are_not_repeated(tmp_path, python_tasks, address):
+    place = address.format(tmp_path)
+    tasks = python_tasks(good=WRITE, bad="sys.exit('no such recording')", killed="import os; os.kill(os.getpid(), 9)")
+    job = Work(Results.at(place), retries=1, cwd=str(tmp_path))
+    outcomes = {outcome.name: outcome for outcome in ENGINES["local"](tasks, job, 2)}
+    assert outcomes["good"].ok and outcomes["good"].figures == {"frames": 3} and outcomes["good"].attempts == 1
+    assert (outcomes["bad"].message, outcomes["bad"].attempts) == ("no such recording", 2)
+    assert outcomes["killed"].message == "ended by signal 9"
+    assert (tmp_path / "out" / "good" / "metrics.json").is_file()
+    assert "no such recording" in (tmp_path / "out" / "tasks" / "bad.log").read_text()
+    waiting, before = undone(tasks, job)
+    assert [task.name for task in waiting] == ["bad", "killed"] and [done.name for done in before] == ["good"]
+    (tmp_path / "out" / "good" / "metrics.json").unlink()
+    (tmp_path / "out" / "good").rmdir()
+    assert len(undone(tasks, job)[0]) == 3, "a task whose results were removed is done again"
+
+
+def test_another_command_is_another_task(tmp_path, python_tasks):
+    job = Work(Results.at(str(tmp_path / "out")), retries=0, cwd=str(tmp_path))
+    assert job(python_tasks(a=WRITE)[0], threads=1).ok
+    assert undone(python_tasks(a=WRITE + "; pass"), job)[1] == []
+
+
+def test_the_summary_names_what_failed_and_shows_the_maps(tmp_path):
+    results = Results.at(str(tmp_path))
+    results.write("kitchen/preview.png", "")
+    outcomes = [
+        Outcome("kitchen", "reconstruct", True, 1, 2.5, figures={"surfels": 1234567, "rpe_m": 0.01}),
+        Outcome("hall & stairs", "reconstruct", False, 2, 1.0, "no such sequence"),
+    ]
+    write_summary(outcomes, results)
+    rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
+    assert rows[0]["rpe_m"] == "0.01" and rows[1]["surfels"] == "" and rows[1]["message"] == "no such sequence"
+    page = (tmp_path / "summary.html").read_text()
+    assert "1 of 2 done" in page and 'src="kitchen/preview.png"' in page and "hall &amp; stairs" in page
 
 
 @pytest.mark.slow
@@ -53,9 +144,31 @@ def test_one_failure_stops_nothing_and_done_tasks_are_not_repeated(tmp_path):
 
 
 @pytest.mark.slow
-def test_another_command_is_another_task(tmp_path):
-    file = listing(tmp_path / "list.txt", "room:frames=2,width=64,height=48")
-    for command, fresh in (("doctor", True), ("doctor", False), ("doctor --depth-scale 1000", True)):
-        (outcome,) = run_tasks(tasks_of(file, command, tmp_path), tmp_path, retries=0)
-        assert outcome.fresh == fresh
-    assert not outcome.ok and "the room has no depth_scale" in outcome.message
+@pytest.mark.skipif("not __import__('importlib.util').util.find_spec('ray')", reason="Ray is not installed")
+def test_a_killed_worker_of_a_cluster_costs_no_task(tmp_path):
+    """Two workers on a local cluster; one is killed in the middle of its run. Both maps are those of a plain loop."""
+    file = listing(tmp_path / "list.txt", "room:frames=40,seed=1", "room:frames=40,seed=2")
+    command = "reconstruct --labels none --no-mesh --checkpoint 0.2"
+    words = ["batch", str(file), "--command", command, "--jobs", "2"]
+    plain = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "plain")])
+    assert plain.exit_code == 0, plain.output
+    killed: list[int] = []
+
+    def kill_a_worker() -> None:
+        folder = tmp_path / "ray" / "room_frames_40_seed_1"
+        while not (folder / "checkpoint" / "base.npz").exists():
+            time.sleep(0.02)
+        child = int((folder / ".lock").read_text())
+        worker = int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        os.kill(worker, signal.SIGKILL)
+        killed.extend([worker, child])
+
+    thread = threading.Thread(target=kill_a_worker, daemon=True)
+    thread.start()
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "ray"), "--engine", "ray"])
+    thread.join(timeout=1)
+    assert killed and done.exit_code == 0, done.output
+    maps = sorted(tmp_path.glob("plain/*/map.ply"))
+    assert len(maps) == 2
+    for path in maps:
+        assert path.read_bytes() == (tmp_path / "ray" / path.parent.name / "map.ply").read_bytes()

@@ -41,6 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("semslam.runs",),
     ("semslam.judging",),
     ("semslam.comparison", "semslam.looking", "semslam.single_image"),
+    ("semslam.batch",),
     ("semslam.commands", "semslam.cli"),
     ("semslam",),  # the package's own __init__, through which others import
 )

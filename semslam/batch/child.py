@@ -1,0 +1,21 @@
+"""The process of a task: `semslam` with the words that follow, which does not outlive the process that has started it.
+
+A worker of a cluster that is killed would otherwise leave its command at work in a folder that the next attempt needs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # prctl(2); holds for the program that takes this one's place, too
+
+if __name__ == "__main__":
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended in between
+            sys.exit(1)
+    os.execv(sys.executable, [sys.executable, "-m", "semslam.cli", *sys.argv[1:]])

@@ -1,0 +1,93 @@
+"""The tasks of a list: one command for each of its lines, or for some of them together."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from semslam.atomic import names_of
+
+PLACES = ("{sequence}", "{out}", "{name}")  # in a command: what of a task's own stands there
+
+
+class Command(NamedTuple):
+    """What a task must know of a command of the command line."""
+
+    takes: bool  # whether its first words name what it works on
+    needs_out: bool  # whether it must be given --out
+    writes_json: bool  # whether it writes its figures with --json
+
+
+@dataclass(frozen=True)
+class Task:
+    """A command for one line of a list, or for several."""
+
+    name: str  # unique; of its results and its record
+    lines: tuple[str, ...]
+    words: tuple[str, ...]  # after `semslam`; `{out}` still stands for where its results go
+
+    @property
+    def command(self) -> str:
+        return shlex.join(self.words)
+
+    def words_for(self, out: Path) -> list[str]:
+        """The words with the path of the task's results."""
+        return [word.replace("{out}", str(out)) for word in self.words]
+
+
+def tasks_of(listing: Path, command: str, known: Mapping[str, Command], group: int = 1) -> list[Task]:
+    """The tasks of a list, a text file with one sequence, image or run a line, '#' before a comment.
+
+    command: such as "reconstruct --poses tracked"; PLACES in it stand for the task's own, and where they do not occur
+    the lines come first and --out last. known: the commands by name. group: lines that one task takes. ValueError for
+    an unknown command or an empty list, OSError for a list that cannot be read.
+    """
+    words = shlex.split(command)
+    if not words or words[0] not in known:
+        raise ValueError(f"--command is '{command}', expected one of {', '.join(known)} and its options")
+    if group < 1:
+        raise ValueError(f"--group is {group}, expected 1 or more lines a task")
+    lines = [line.split("#")[0].strip() for line in names_of(listing).splitlines()]
+    if not (lines := [line for line in lines if line]):
+        raise ValueError(f"{listing}: lists nothing; expected one sequence, image or run a line")
+    words = _completed(words, known[words[0]])
+    groups = [tuple(lines[first : first + group]) for first in range(0, len(lines), group)]
+    return [Task(name, part, _filled(words, part, name)) for name, part in zip(_names(groups), groups)]
+
+
+def _completed(words: Sequence[str], command: Command) -> list[str]:
+    """The words of a command with the places that it needs."""
+    text = " ".join(words)
+    completed = [*words]
+    if "{sequence}" not in text and "{name}" not in text:
+        if not command.takes:
+            raise ValueError(f"--command '{text}' does not say where a line of the list goes; write {{sequence}} there")
+        completed.insert(1, "{sequence}")
+    if command.needs_out and "--out" not in words:
+        completed += ["--out", "{out}"]
+    if command.writes_json and "--json" not in words:
+        completed += ["--json", "{out}.json"]
+    return completed
+
+
+def _filled(words: Sequence[str], lines: tuple[str, ...], name: str) -> tuple[str, ...]:
+    filled: list[str] = []
+    for word in words:
+        whole = lines if word == "{sequence}" else [word.replace("{sequence}", lines[0])]
+        filled += whole if word == "{sequence}" else [part.replace("{name}", name) for part in whole]
+    return tuple(filled)
+
+
+def _names(groups: Iterable[tuple[str, ...]]) -> list[str]:
+    """A name for each group: that of its first line, with a number where it occurs again."""
+    used: dict[str, int] = {}
+    names = []
+    for lines in groups:
+        name = re.sub(r"[^\w.-]+", "_", Path(lines[0]).name or lines[0]).strip("._") or "task"
+        used[name] = used.get(name, 0) + 1
+        names.append(name if used[name] == 1 else f"{name}-{used[name]}")
+    return names

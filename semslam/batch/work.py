@@ -1,0 +1,126 @@
+"""One task: its command in a process of its own, tried again when it fails, recorded when it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semslam.batch.results import Results
+from semslam.batch.tasks import Task
+
+CHILD = "semslam.batch.child"  # the module that runs a command
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
+LONGEST_MESSAGE = 300  # characters
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended."""
+
+    name: str
+    command: str
+    ok: bool
+    attempts: int
+    seconds: float
+    message: str = ""  # the last line of what it printed, where it failed
+    figures: Mapping[str, float] = field(default_factory=dict)  # single numbers of its metrics.json, or of its --json
+    fresh: bool = True  # False: it was done before
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all tasks of a batch have in common."""
+
+    results: Results
+    retries: int  # attempts after the first
+    cwd: str  # where relative paths of the list start
+
+    def __call__(self, task: Task, threads: int) -> Outcome:
+        """Do a task, with so many threads; what goes wrong is in the outcome."""
+        began, attempts, problem = time.perf_counter(), 0, "not tried"
+        while problem and attempts <= self.retries:
+            attempts += 1
+            problem = self._attempt(task, threads)
+            if problem.startswith("interrupted"):
+                break
+        seconds = round(time.perf_counter() - began, 3)
+        figures = {} if problem else self._figures(task)
+        try:
+            self.results.deliver(task.name, whole=not problem)
+        except Exception as error:  # storage raises kinds of its own
+            problem = f"{self.results.address}: cannot be written ({type(error).__name__}: {error})"
+        outcome = Outcome(task.name, task.command, not problem, attempts, seconds, problem[:LONGEST_MESSAGE], figures)
+        return self._recorded(outcome)
+
+    def done_before(self, task: Task) -> Outcome | None:
+        """The outcome of a task that was done before by the same command; None where it has to be done."""
+        try:
+            outcome = Outcome(**json.loads(self.results.read(_record(task.name))) | {"fresh": False})
+        except (OSError, TypeError, ValueError):
+            return None
+        kept = "{out}" not in task.words or self.results.has(task.name)
+        return outcome if outcome.ok and outcome.command == task.command and kept else None
+
+    def _attempt(self, task: Task, threads: int) -> str:
+        """Run the command once; why it failed, or nothing."""
+        workplace = self.results.workplace(task.name)
+        log = workplace / "tasks" / f"{task.name}.log"
+        log.parent.mkdir(exist_ok=True)
+        words = task.words_for(workplace / task.name)
+        if words[0] == "reconstruct" and not {"--resume", "--overwrite"} & {*words}:
+            words.append("--resume")  # with what an earlier attempt, perhaps of a process that was killed, has left
+        with log.open("w", encoding="utf-8") as file:
+            code = subprocess.run(
+                [sys.executable, "-m", CHILD, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)},
+                cwd=self.cwd if Path(self.cwd).is_dir() else None,
+            ).returncode
+        if code == 0:
+            return ""
+        if code in (INTERRUPTED, -2):
+            return "interrupted; the same command goes on"
+        if code < 0:
+            return f"ended by signal {-code}"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.strip()), f"ended with exit code {code}")
+
+    def _figures(self, task: Task) -> dict[str, float]:
+        """Single numbers among what the command says of its result."""
+        place = self.results.workplace(task.name)
+        for path in (place / f"{task.name}.json", place / task.name / "metrics.json"):
+            try:
+                values = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            return {name: value for name, value in values.items() if type(value) in (int, float)}
+        return {}
+
+    def _recorded(self, outcome: Outcome) -> Outcome:
+        try:
+            self.results.write(_record(outcome.name), json.dumps(asdict(outcome), indent=1))
+        except Exception as error:
+            message = f"{self.results.address}: the record cannot be written ({type(error).__name__}: {error})"
+            return Outcome(
+                outcome.name, outcome.command, False, outcome.attempts, outcome.seconds, message[:LONGEST_MESSAGE]
+            )
+        return outcome
+
+
+def _record(name: str) -> str:
+    return f"tasks/{name}.json"
+
+
+def undone(tasks: list[Task], work: Work) -> tuple[list[Task], list[Outcome]]:
+    """Tasks that have to be done, and the outcomes of the others."""
+    before: dict[str, Any] = {task.name: work.done_before(task) for task in tasks}
+    return [task for task in tasks if before[task.name] is None], [found for found in before.values() if found]
