@@ -17,5 +17,5 @@ if __name__ == "__main__":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended in between
-            sys.exit(1)
+            os.kill(os.getpid(), signal.SIGKILL)
     os.execv(sys.executable, [sys.executable, "-m", "semslam.cli", *sys.argv[1:]])

@@ -46,7 +46,7 @@ class Results:
     def deliver(self, name: str, whole: bool) -> None:
         """Copy what a task has left in its workplace to the address, and remove it there.
 
-        whole: otherwise the task has failed, and only what it printed is copied; the next attempt goes on from the rest.
+        whole: otherwise the task has failed, and only what it printed is copied; the next attempt goes on here.
         """
         if self.folder is not None:
             return
