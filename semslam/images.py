@@ -20,6 +20,7 @@ from semslam.labels import LabelSet, label_set, voc_palette
 
 MOST_PIXELS = 64_000_000  # of an image: what decoding allocates stays below half a gigabyte
 LARGEST_FILE = 1 << 29  # bytes
+DEPTH_SCALES = (1000, 256, 100)  # units per metre of depth that is written: the coarser ones for farther scenes
 MOST_LABEL_COLORS = 256  # of a colour-coded label image
 FEWEST_IN_COLOR = 0.2  # share of the pixels that are not black whose colours must be a label set's
 MOST_GREY_IDS = 64  # of a label image whose three channels are alike: its ids
@@ -100,6 +101,16 @@ def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -
         raise _no_depth(path, raw)
     metres = raw.astype(np.float32) * np.float32(1 / depth_scale if whole else 1)
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+
+
+def fitting_scale(depth: np.ndarray, depth_scale: float = DEPTH_SCALES[0]) -> float:
+    """Units per metre in which 16 bits hold all of `depth` (metres): `depth_scale`, or the next of DEPTH_SCALES below.
+
+    Depth beyond 655 m fits none; the smallest scale is returned for it.
+    """
+    coarser = [scale for scale in DEPTH_SCALES if scale < depth_scale]
+    fits = (s for s in (depth_scale, *coarser) if np.rint(depth.max(initial=0.0) * s) < 65536)
+    return next(fits, min(depth_scale, DEPTH_SCALES[-1]))
 
 
 def depth_units(depth: np.ndarray, depth_scale: float = 1000.0) -> np.ndarray:

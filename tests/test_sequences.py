@@ -61,6 +61,24 @@ def test_a_written_sequence_reads_back_as_it_was(room, original):
         assert theirs.depth.dtype == np.float32 and theirs.color.dtype == theirs.labels.dtype == np.uint8
 
 
+@pytest.mark.parametrize(("farthest", "scale"), [(65.5, 1000), (65.6, 256), (200.0, 256), (300.0, 100)])
+def test_depth_of_far_scenes_reads_back_in_the_units_that_hold_all_of_it(tmp_path, farthest, scale):
+    class Farther(RoomSequence):
+        """The last frame is farther away than the first ones, which are written by then."""
+
+        def __getitem__(self, index):
+            frame = super().__getitem__(index)
+            return replace(frame, depth=frame.depth * (farthest / frame.depth.max() if index == 2 else 1.0))
+
+    far = Farther(frames=3, width=32, height=24)
+    path = write_folder(far, tmp_path / "far")
+    assert yaml.safe_load((path / "camera.yaml").read_text())["depth_scale"] == scale
+    for ours, theirs in zip(far, open_sequence(path), strict=True):
+        assert np.array_equal(ours.depth > 0, theirs.depth > 0)
+        # the first frames may have been rounded twice
+        assert np.abs(ours.depth - theirs.depth).max() <= 0.501 / scale + (0.0005 if scale < 1000 else 0) + 1e-5
+
+
 def test_a_frame_is_the_same_in_whatever_order_it_is_read(original):
     sequence = open_sequence(original)
     late = sequence[4]

@@ -12,14 +12,13 @@ import numpy as np
 
 from semslam.atomic import replacing
 from semslam.frame import evenly_spread
-from semslam.images import CorruptFrame, read_color, write_png
+from semslam.images import DEPTH_SCALES, CorruptFrame, fitting_scale, read_color, write_png
 from semslam.labels import LABEL_SETS, LabelSet
 
 NAMED = 12  # classes in a figure's legend
 MOST_PIXELS = (
     2_000_000  # at which probabilities are computed, the network itself seeing far less: 40 classes take 320 MB
 )
-DEPTH_SCALES = (1000, 256, 100)  # units per metre of depth files; a smaller one where 16 bits end before the scene does
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def write_prediction(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    scale = next((scale for scale in DEPTH_SCALES if depth.max() * scale < 65535), DEPTH_SCALES[-1])
+    scale = fitting_scale(depth)
     images = {
         "depth": np.clip(np.round(depth * scale), 0, 65535).astype(np.uint16),
         "labels": label_set.to_file_ids(labels),

@@ -142,7 +142,11 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
 
 
 def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000.0) -> Path:
-    """Write a sequence as a plain folder: PNG colour, so nothing is lost; depth in steps of 1 / depth_scale m."""
+    """Write a sequence as a plain folder: PNG colour, so nothing is lost; depth in steps of 1 / depth_scale m.
+
+    Where 16 bits end before the scene does (65.5 m in millimetres), all depth is written in larger units, which
+    camera.yaml names.
+    """
     import yaml
 
     path = Path(path)
@@ -153,11 +157,17 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
     for folder, present in stored:
         if present:
             (path / folder).mkdir(exist_ok=True)
+    written: list[Path] = []  # depth files
     for frame in sequence:
         name = f"{frame.index:06d}.png"
         images.write_png(path / "color" / name, frame.color)
         if frame.depth is not None:
-            images.write_png(path / "depth" / name, images.depth_units(frame.depth, depth_scale))
+            scale = images.fitting_scale(frame.depth, depth_scale)
+            if scale != depth_scale:
+                _rescale(written, depth_scale, scale)
+                depth_scale = scale
+            written.append(path / "depth" / name)
+            images.write_png(written[-1], images.depth_units(frame.depth, scale))
         if frame.labels is not None:
             images.write_png(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
     camera = sequence.camera
@@ -168,6 +178,12 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
     if sequence.poses is not None:
         _write_poses(path / "groundtruth.txt", sequence.timestamps, sequence.poses)
     return path
+
+
+def _rescale(paths: Iterable[Path], before: float, after: float) -> None:
+    """Write depth files again that counted `before` units per metre and are to count `after`."""
+    for path in paths:
+        images.write_png(path, images.depth_units(images.read_depth(path, before), after))
 
 
 def _write_poses(path: Path, timestamps: np.ndarray, T_world_camera: tuple[np.ndarray | None, ...]) -> None:
