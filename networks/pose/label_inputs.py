@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.joint.encoders import MEAN, STD
-from networks.pose.encoders import open_encoder, take_fourth_channel
+from networks.pose.encoders import Encoder, open_encoder, take_fourth_channel
 from networks.pose.parts import Embedding, PoseModel, PoseRegressor
 
 NO_LABEL = 255
@@ -48,108 +48,100 @@ def needed(labels: Tensor | None, network: PoseModel) -> Tensor:
     return labels
 
 
-class DualInputNetwork(PoseModel):
-    """The report's Dual-Input: image and coloured labels, each through an encoder of its own, one pose."""
+class LabelReadingNetwork(PoseModel):
+    """What the networks below are built of: encoders, an embedding of each one's last features, one pose.
+
+    Args:
+        encoder: a key of `networks.pose.encoders.ENCODERS`.
+        feature: size of an embedding.
+        dropout: share of an embedding that is left out in training.
+        num_classes: of the labels.
+    """
 
     reads_labels = True
+    inputs: tuple[str, ...] = ("",)  # encoders by the prefix of their names: "" and "label_"
+    embeddings = 1  # of `feature` numbers each, from which the pose is regressed
 
-    def __init__(
-        self, encoder: str = "resnet34", feature: int = 2048, dropout: float = 0.5, num_classes: int = 10
-    ) -> None:
-        super().__init__()
-        self.colors = LabelColors(num_classes)
-        self.encoder, self.label_encoder = open_encoder(encoder), open_encoder(encoder)
-        channels = self.encoder.level_channels[-1]
-        self.embedding = Embedding(channels, feature, dropout)
-        self.label_embedding = Embedding(channels, feature, dropout)
-        self.regressor = PoseRegressor(2 * feature)
-
-    def outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        colored = self.colors(needed(labels, self))
-        seen = self.embedding(self.encoder.levels(image)[-1])
-        named = self.label_embedding(self.label_encoder.levels(colored)[-1])
-        return {"pose": self.regressor(torch.cat([seen, named], 1))}
-
-    def set_colors(self, colors: Tensor) -> None:
-        self.colors.set_colors(colors)
-
-    def load_imagenet(self, path: str | Path) -> None:
-        self.encoder.load_imagenet(path)
-        self.label_encoder.load_imagenet(path)
-
-
-class LabelInputNetwork(PoseModel):
-    """The variant that sees coloured labels and no image."""
-
-    reads_labels = True
-
-    def __init__(
-        self, encoder: str = "resnet34", feature: int = 2048, dropout: float = 0.5, num_classes: int = 10
-    ) -> None:
-        super().__init__()
-        self.colors = LabelColors(num_classes)
-        self.label_encoder = open_encoder(encoder)
-        self.label_embedding = Embedding(self.label_encoder.level_channels[-1], feature, dropout)
-        self.regressor = PoseRegressor(feature)
-
-    def outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        colored = self.colors(needed(labels, self))
-        return {"pose": self.regressor(self.label_embedding(self.label_encoder.levels(colored)[-1]))}
-
-    def set_colors(self, colors: Tensor) -> None:
-        self.colors.set_colors(colors)
-
-    def load_imagenet(self, path: str | Path) -> None:
-        self.label_encoder.load_imagenet(path)
-
-
-class SharedInputNetwork(PoseModel):
-    """The variant whose one encoder, with one embedding, reads the image and then the coloured labels."""
-
-    reads_labels = True
-
-    def __init__(
-        self, encoder: str = "resnet34", feature: int = 2048, dropout: float = 0.5, num_classes: int = 10
-    ) -> None:
-        super().__init__()
-        self.colors = LabelColors(num_classes)
-        self.encoder = open_encoder(encoder)
-        self.embedding = Embedding(self.encoder.level_channels[-1], feature, dropout)
-        self.regressor = PoseRegressor(2 * feature)
-
-    def outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        both = torch.cat([image, self.colors(needed(labels, self))])
-        seen, named = self.embedding(self.encoder.levels(both)[-1]).chunk(2)
-        return {"pose": self.regressor(torch.cat([seen, named], 1))}
-
-    def set_colors(self, colors: Tensor) -> None:
-        self.colors.set_colors(colors)
-
-    def load_imagenet(self, path: str | Path) -> None:
-        self.encoder.load_imagenet(path)
-
-
-class FourthChannelNetwork(PoseModel):
-    """The variant whose encoder reads the label ids as a fourth channel, from -1 to 1; without a label 0."""
-
-    reads_labels = True
+    encoder: Encoder
+    embedding: Embedding
+    label_encoder: Encoder
+    label_embedding: Embedding
 
     def __init__(
         self, encoder: str = "resnet34", feature: int = 2048, dropout: float = 0.5, num_classes: int = 10
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.colors = LabelColors(num_classes)  # not read: weights saved by earlier versions hold it
-        self.encoder = open_encoder(encoder)
+        self.colors = LabelColors(num_classes)
+        for prefix in self.inputs:
+            part = open_encoder(encoder)
+            setattr(self, f"{prefix}encoder", part)
+            setattr(self, f"{prefix}embedding", Embedding(part.level_channels[-1], feature, dropout))
+        self.regressor = PoseRegressor(self.embeddings * feature)
+
+    def seen(self, image: Tensor) -> Tensor:
+        """The embedding (B, feature) of images (B, C, H, W)."""
+        return self.embedding(self.encoder.levels(image)[-1])
+
+    def named(self, labels: Tensor | None) -> Tensor:
+        """The embedding (B, feature) of labels (B, H, W), as their own encoder sees their colours."""
+        colored = self.colors(needed(labels, self))
+        return self.label_embedding(self.label_encoder.levels(colored)[-1])
+
+    def set_colors(self, colors: Tensor) -> None:
+        self.colors.set_colors(colors)
+
+    def load_imagenet(self, path: str | Path) -> None:
+        for prefix in self.inputs:
+            getattr(self, f"{prefix}encoder").load_imagenet(path)
+
+
+class DualInputNetwork(LabelReadingNetwork):
+    """The report's Dual-Input: image and coloured labels, each through an encoder of its own, one pose."""
+
+    inputs = ("", "label_")
+    embeddings = 2
+
+    def outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        return {"pose": self.regressor(torch.cat([self.seen(image), self.named(labels)], 1))}
+
+
+class LabelInputNetwork(LabelReadingNetwork):
+    """The variant that sees coloured labels and no image."""
+
+    inputs = ("label_",)
+
+    def outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        return {"pose": self.regressor(self.named(labels))}
+
+
+class SharedInputNetwork(LabelReadingNetwork):
+    """The variant whose one encoder, with one embedding, reads the image and then the coloured labels."""
+
+    embeddings = 2
+
+    def outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        seen, named = self.seen(torch.cat([image, self.colors(needed(labels, self))])).chunk(2)
+        return {"pose": self.regressor(torch.cat([seen, named], 1))}
+
+
+class FourthChannelNetwork(LabelReadingNetwork):
+    """The variant whose encoder reads the label ids as a fourth channel, from -1 to 1; without a label 0.
+
+    It keeps a table of colours that it does not read: weights saved by earlier versions hold one.
+    """
+
+    def __init__(
+        self, encoder: str = "resnet34", feature: int = 2048, dropout: float = 0.5, num_classes: int = 10
+    ) -> None:
+        super().__init__(encoder, feature, dropout, num_classes)
         take_fourth_channel(self.encoder)
-        self.embedding = Embedding(self.encoder.level_channels[-1], feature, dropout)
-        self.regressor = PoseRegressor(feature)
 
     def outputs(self, image: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         labels = needed(labels, self)
         ids = labels.float() * (2 / max(1, self.num_classes - 1)) - 1
         plane = torch.where(labels == NO_LABEL, torch.zeros_like(ids), ids)[:, None].to(image.dtype)
-        return {"pose": self.regressor(self.embedding(self.encoder.levels(torch.cat([image, plane], 1))[-1]))}
+        return {"pose": self.regressor(self.seen(torch.cat([image, plane], 1)))}
 
     def load_imagenet(self, path: str | Path) -> None:
         encoder = type(self.encoder)()
