@@ -1,7 +1,8 @@
 """Random views of labelled images: scaled, cropped, mirrored, recoloured; labels, depth and normals follow.
 
 Images stay NumPy (H, W, ...) here; a batch becomes tensors in training. Every random number comes from the generator
-that is passed in, so that a sample is a function of (seed, step, position).
+that is passed in, so that a sample is a function of (seed, step, position). `networks.training.device_views` makes the
+same views on an accelerator.
 """
 
 from __future__ import annotations
@@ -37,6 +38,28 @@ class Sample:
     normals: np.ndarray | None = None  # (h, w, 3) float32 unit, camera frame; zero = none
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """One random view: what was drawn, which the processor and an accelerator turn into the same pixels."""
+
+    zoom: float  # by which depth is divided
+    window: tuple[float, float, float, float]  # pixels of the colour image: top, left, height, width; fills the crop
+    mirror: bool
+    gains: np.ndarray  # (6,) of the colours, see `recolored`
+
+
+def random_view(shape: tuple[int, int], rng: np.random.Generator, config: Augmentation) -> View:
+    """A view of an image of `shape` (height, width); where its window is larger than the image the rest is padded."""
+    height, width = shape
+    crop_h, crop_w = config.crop
+    zoom = float(np.exp(rng.uniform(*np.log(config.scale))))
+    scale = zoom * config.resolution
+    window_h, window_w = crop_h / scale, crop_w / scale
+    top, left = rng.uniform(0, 1, 2) * (height - window_h, width - window_w)
+    mirror = bool(config.mirror and rng.uniform() < 0.5)
+    return View(zoom, (top, left, window_h, window_w), mirror, rng.uniform(-1, 1, 6) * config.color)
+
+
 def augmented(sample: Sample, rng: np.random.Generator, config: Augmentation) -> Sample:
     """A random view of `sample`, all of its images `config.crop` large.
 
@@ -44,30 +67,30 @@ def augmented(sample: Sample, rng: np.random.Generator, config: Augmentation) ->
     change of resolution changes the camera, and no depth). Mirroring negates the normals' x.
     """
     height, width = sample.color.shape[:2]
-    crop_h, crop_w = config.crop
-    zoom = float(np.exp(rng.uniform(*np.log(config.scale))))
-    scale = zoom * config.resolution
-    # the window of the source that fills the crop; where it is larger than the source the rest is padded
-    window_h, window_w = crop_h / scale, crop_w / scale
-    top, left = rng.uniform(0, 1, 2) * (height - window_h, width - window_w)
-    mirror = config.mirror and rng.uniform() < 0.5
-    gains = rng.uniform(-1, 1, 6)
+    drawn = random_view((height, width), rng, config)
 
-    def view(image: np.ndarray, fill: object, interpolation: int) -> np.ndarray:
-        ratio_y, ratio_x = image.shape[0] / height, image.shape[1] / width
-        seen = _window(image, (top * ratio_y, left * ratio_x, window_h * ratio_y, window_w * ratio_x),
-                       config.crop, fill, interpolation)  # fmt: skip
-        return np.ascontiguousarray(seen[:, ::-1]) if mirror else seen
+    def view(image: np.ndarray, fill: object, smooth: bool = False) -> np.ndarray:
+        window = scaled_window(drawn.window, image.shape[0] / height, image.shape[1] / width)
+        seen = _window(image, window, config.crop, fill, smooth)
+        return np.ascontiguousarray(seen[:, ::-1]) if drawn.mirror else seen
 
-    color = view(sample.color, PADDING, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    color = view(sample.color, PADDING, smooth=True)
     if config.color > 0:
-        color = recolored(color, gains * config.color)
-    labels = None if sample.labels is None else view(sample.labels, 255, cv2.INTER_NEAREST)
-    depth = None if sample.depth is None else view(sample.depth, 0.0, cv2.INTER_NEAREST) / np.float32(zoom)
-    normals = None if sample.normals is None else view(sample.normals, 0.0, cv2.INTER_NEAREST)
-    if normals is not None and mirror:
+        color = recolored(color, drawn.gains)
+    labels = None if sample.labels is None else view(sample.labels, 255)
+    depth = None if sample.depth is None else view(sample.depth, 0.0) / np.float32(drawn.zoom)
+    normals = None if sample.normals is None else view(sample.normals, 0.0)
+    if normals is not None and drawn.mirror:
         normals = normals * np.array([-1, 1, 1], np.float32)
     return Sample(color, labels, depth, normals)
+
+
+def scaled_window(
+    window: tuple[float, float, float, float], ratio_y: float, ratio_x: float
+) -> tuple[float, float, float, float]:
+    """A window (top, left, height, width) in the pixels of an image of another size."""
+    top, left, height, width = window
+    return top * ratio_y, left * ratio_x, height * ratio_y, width * ratio_x
 
 
 def _window(
@@ -75,12 +98,17 @@ def _window(
     window: tuple[float, float, float, float],
     size: tuple[int, int],
     fill: object,
-    interpolation: int,
+    smooth: bool,
 ) -> np.ndarray:
-    """The part (top, left, height, width) of `image`, in its pixels, resized to `size`; `fill` where there is none."""
+    """The part (top, left, height, width) of `image`, in its pixels, resized to `size`; `fill` where there is none.
+
+    Where `smooth`, pixels are means when the image shrinks and bilinear when it grows, else nearest neighbours.
+    """
     top, left, window_h, window_w = window
-    (y0, y1), (v0, v1) = _spans(top, window_h, image.shape[0], size[0])
-    (x0, x1), (u0, u1) = _spans(left, window_w, image.shape[1], size[1])
+    (y0, y1), (v0, v1) = spans(top, window_h, image.shape[0], size[0])
+    (x0, x1), (u0, u1) = spans(left, window_w, image.shape[1], size[1])
+    shrinks = y1 - y0 >= v1 - v0 and x1 - x0 >= u1 - u0
+    interpolation = (cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR) if smooth else cv2.INTER_NEAREST
     resized = cv2.resize(image[y0:y1, x0:x1], (u1 - u0, v1 - v0), interpolation=interpolation)
     if resized.shape[:2] == tuple(size):
         return resized
@@ -90,7 +118,7 @@ def _window(
     return canvas
 
 
-def _spans(start: float, length: float, source: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def spans(start: float, length: float, source: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Along one axis: which of the `source` pixels a window covers, and which of the `size` pixels they become."""
     first = min(max(0, round(start)), source - 1)
     last = min(source, max(first + 1, round(start + length)))
@@ -101,13 +129,18 @@ def _spans(start: float, length: float, source: int, size: int) -> tuple[tuple[i
 
 def recolored(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
     """RGB uint8 with brightness, contrast, saturation and the three channels changed by exp(gains) (6,)."""
+    matrix, pull = color_matrix(gains)
+    offset = pull * (matrix @ image.reshape(-1, 3).mean(0))
+    return cv2.transform(image, np.concatenate([matrix, offset[:, None]], axis=1))  # rounds and saturates
+
+
+def color_matrix(gains: np.ndarray) -> tuple[np.ndarray, float]:
+    """(3, 3) matrix M and factor f of a change of colours: c -> M c + f M m, where m is the image's mean colour.
+
+    Colour -> grey + saturation (colour - grey), channel gains and contrast about the mean are all linear.
+    """
     brightness, contrast, saturation, *channels = np.exp(gains)
     grey = np.array([0.299, 0.587, 0.114])
-    # colour -> grey + saturation (colour - grey), channel gains and contrast are all linear: one 3x4 matrix
     matrix = saturation * np.eye(3) + (1 - saturation) * grey[None, :]
     matrix = np.diag(np.exp(0.3 * np.log(channels))) @ matrix
-    middle = image.reshape(-1, 3).mean(0)
-    matrix = contrast * matrix
-    offset = matrix @ middle * (1 / contrast - 1)
-    transform = np.concatenate([brightness * matrix, brightness * offset[:, None]], axis=1)
-    return cv2.transform(image, transform)  # rounds and saturates
+    return brightness * contrast * matrix, 1 / contrast - 1

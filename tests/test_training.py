@@ -22,6 +22,7 @@ from networks.inference.labelling import Teacher, label_folder, label_image, loa
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
+from networks.training import device_views
 from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
 from networks.training.joint import JointObjective, JointTraining, Stage, train
 from networks.training.loop import Loop, run
@@ -214,6 +215,10 @@ def _sample(rng: np.random.Generator, height: int = 48, width: int = 64) -> Samp
     return Sample(color, labels, np.full((height // 2, width // 2), 3.0, np.float32), normals)
 
 
+def _batch(views: list[Sample]) -> dict[str, Any]:
+    return collated([device_views.as_tensors(view, torch.device("cpu")) for view in views], 4)
+
+
 def test_zooming_divides_depth_and_resolution_does_not() -> None:
     sample = _sample(np.random.default_rng(0))
     for zoom, resolution in ((2.0, 1.0), (0.5, 1.0), (1.0, 0.5), (1.5, 0.5)):
@@ -260,6 +265,26 @@ def test_what_lies_outside_the_image_is_unknown() -> None:
     assert view.color.shape == (96, 128, 3)
 
 
+@pytest.mark.parametrize("color", [0.0, 0.35])
+def test_a_device_makes_the_views_that_the_processor_makes(color: float) -> None:
+    """Shrunk, enlarged, padded, mirrored, with depth smaller than the image: labels, depth and normals are equal."""
+    rng = np.random.default_rng(0)
+    smooth = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3)).astype(np.uint8), (0, 0), 2)
+    labels = rng.integers(0, 40, (120, 160)).astype(np.uint8)
+    depth = rng.uniform(0.5, 5, (60, 80)).astype(np.float32)
+    sample = Sample(smooth, labels, depth, rng.normal(size=(60, 80, 3)).astype(np.float32))
+    tensors = device_views.as_tensors(sample, torch.device("cpu"))
+    for seed in range(60):
+        view = Augmentation((48, 64), (0.5, 3.0), 0.5 if seed % 2 else 1.0, color=color)
+        theirs = augmented(sample, np.random.default_rng(seed), view)
+        ours = device_views.augmented(tensors, np.random.default_rng(seed), view)
+        for name in ("labels", "depth", "normals"):
+            assert np.array_equal(getattr(ours, name).numpy(), getattr(theirs, name)), (seed, name)
+        apart = np.abs(ours.color.numpy().astype(int) - theirs.color)
+        assert apart.max() <= (3 if color else 1), seed  # grey levels: OpenCV rounds some halves up, others to even
+        assert apart.mean() < (0.3 if color else 0.15), seed
+
+
 def test_recolouring_by_nothing_changes_nothing() -> None:
     image = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
     assert np.array_equal(recolored(image, np.zeros(6)), image)
@@ -276,7 +301,7 @@ def test_every_image_is_drawn_once_an_epoch() -> None:
 def test_a_batch_fills_what_is_missing_and_counts_what_is_there() -> None:
     whole = _sample(np.random.default_rng(0))
     view = augmented(whole, np.random.default_rng(0), Augmentation((32, 32), (1.0, 1.0)))
-    batch = collated([view, Sample(view.color, None, view.depth), Sample(view.color, view.labels)], 4)
+    batch = _batch([view, Sample(view.color, None, view.depth), Sample(view.color, view.labels)])
     assert batch["examples"] == {"segmentation": 2, "depth": 2, "normals": 1}
     assert batch["image"].shape == (3, 3, 32, 32)
     assert batch["segmentation"].shape == batch["depth"].shape == (3, 8, 8)
@@ -335,8 +360,9 @@ def _config(folder: Path, out: Path, **settings: Any) -> JointTraining:
     return JointTraining(out=str(out), **(defaults | settings))
 
 
-def test_the_joint_network_trains_resumes_and_ships(folder: Path, tmp_path: Path) -> None:
-    config = _config(folder, tmp_path / "a", class_balance=0.3, frozen_layers=1)
+@pytest.mark.parametrize("views", ["processor", "device"])
+def test_the_joint_network_trains_resumes_and_ships(folder: Path, tmp_path: Path, views: str) -> None:
+    config = _config(folder, tmp_path / "a", class_balance=0.3, frozen_layers=1, views=views)
     whole = train(config)
     assert {"miou", "rmse", "score"} <= whole.keys()
     network, metadata = checkpoints.load(tmp_path / "a" / "network.safetensors")
@@ -353,6 +379,28 @@ def test_the_joint_network_trains_resumes_and_ships(folder: Path, tmp_path: Path
     assert train(replace(config, out=str(tmp_path / "b"))) == whole
     again, _ = checkpoints.load(tmp_path / "b" / "network.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(_weights(network), _weights(again), strict=True))
+
+
+def test_batches_made_on_a_device_are_those_of_the_loader(folder: Path, tmp_path: Path) -> None:
+    """Two sources, one without labels, and the step's own random numbers: only colours may differ, by rounding."""
+    sources = (Source(str(folder), "both"), Source(str(folder), "rest", tasks=("depth",)))
+    config = _config(folder, tmp_path, sources=sources, batch=4)
+    loaded, made = (
+        JointObjective(
+            replace(config, views=views),
+            [Samples(source, 40) for source in sources],
+            Samples(config.validation, 40),
+        ).batch(3, 0.9)
+        for views in ("processor", "device")
+    )
+    assert made.keys() == loaded.keys()
+    assert made["examples"] == loaded["examples"] == {"segmentation": 1, "depth": 4, "normals": 0}
+    for name in ("segmentation", "depth", "normals"):
+        assert torch.equal(made[name], loaded[name])
+    assert made["image"].stride() == loaded["image"].stride()
+    assert (made["image"] - loaded["image"]).abs().max() < 3.1 / (255 * 0.224)  # three grey levels, normalised
+    with pytest.raises(ValueError, match="views is 'gpu'; known are auto, processor, device"):
+        replace(config, views="gpu")
 
 
 def test_the_joint_network_learns_what_is_plain_to_see(folder: Path, tmp_path: Path) -> None:
@@ -385,12 +433,12 @@ def test_a_head_steps_only_when_its_labels_are_there(folder: Path, tmp_path: Pat
     rest = objective.sets[1]
     assert all(sample.labels is None and sample.depth is not None for sample in rest)
     view = [augmented(s, np.random.default_rng(0), Augmentation((32, 32), (1, 1))) for s in (rest[0], rest[1])]
-    assert _moved(objective, collated(view, 4), tmp_path / "depth") == {"encoder", "decoder", "head_depth"}
+    assert _moved(objective, _batch(view), tmp_path / "depth") == {"encoder", "decoder", "head_depth"}
     both = objective.sets[0]
     objective = JointObjective(config, [both, rest], [])
     view = [augmented(s, np.random.default_rng(0), Augmentation((32, 32), (1, 1))) for s in (both[0], rest[1])]
     everything = {"encoder", "decoder", "head_depth", "head_segmentation"}
-    assert _moved(objective, collated(view, 4), tmp_path / "both") == everything
+    assert _moved(objective, _batch(view), tmp_path / "both") == everything
 
 
 def test_ubernets_groups_wait_for_their_examples(folder: Path, tmp_path: Path) -> None:
@@ -587,6 +635,7 @@ import sys, torch
 torch.set_num_threads(1)
 from networks.training.loop import Loop
 from networks.training.joint import JointTraining, Stage, train
+from networks.training import device_views
 from networks.training.data import Source
 folder, out = sys.argv[1:]
 train(JointTraining(

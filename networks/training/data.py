@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from torch import Tensor
 from networks.augmentation import Sample
 from networks.joint.network import TASKS, normalised
 from networks.losses import IGNORE
+from networks.training.device_views import SampleTensors
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 
 if TYPE_CHECKING:
     from sequences.images.labelled_images import LabelledImage
 
+S = TypeVar("S")
 LABELS_LOOKED_AT = 50  # label images of which one must have a class
 
 
@@ -142,7 +144,7 @@ def recorded_camera(path: str | Path) -> Camera | None:
     return read_camera(folder / "camera.yaml")[0] if (folder / "camera.yaml").is_file() else None
 
 
-def drawn(sets: Sequence[Sequence[Sample]], position: int, seed: int) -> Sample:
+def drawn(sets: Sequence[Sequence[S]], position: int, seed: int) -> S:
     """The sample at a position of an endless sequence that shuffles all images of all sets anew in every epoch."""
     sizes = [len(images) for images in sets]
     epoch, place = divmod(position, sum(sizes))
@@ -154,23 +156,27 @@ def drawn(sets: Sequence[Sequence[Sample]], position: int, seed: int) -> Sample:
     raise AssertionError("unreachable")
 
 
-def collated(views: Sequence[Sample], stride: int) -> dict[str, Any]:
+def collated(views: Sequence[SampleTensors], stride: int) -> dict[str, Any]:
     """Tensors of a batch: image (B, 3, H, W); labels and depth (B, h, w), normals (B, 3, h, w) at 1 / stride.
 
     What a sample lacks is filled with "none" (255, 0, 0); `examples` counts the samples that have each task's truth.
     """
     start = stride // 2  # the middle of each cell
-    shape = views[0].color[start::stride, start::stride].shape[:2]
+    cells = (slice(start, None, stride), slice(start, None, stride))
+    color = views[0].color
+    shape, device = color[cells].shape[:2], color.device
 
-    def stacked(images: list[np.ndarray | None], none: np.ndarray) -> tuple[Tensor, int]:
-        cells = [none if image is None else image[start::stride, start::stride] for image in images]
-        return torch.from_numpy(np.stack(cells)), sum(image is not None for image in images)
+    def stacked(images: list[Tensor | None], none: Tensor) -> tuple[Tensor, int]:
+        seen = [none if image is None else image[cells] for image in images]
+        return torch.stack(seen), sum(image is not None for image in images)
 
-    labels, labelled = stacked([view.labels for view in views], np.full(shape, IGNORE, np.uint8))
-    depth, measured = stacked([view.depth for view in views], np.zeros(shape, np.float32))
-    normals, oriented = stacked([view.normals for view in views], np.zeros((*shape, 3), np.float32))
+    labels, labelled = stacked(
+        [view.labels for view in views], torch.full(shape, IGNORE, dtype=torch.uint8, device=device)
+    )
+    depth, measured = stacked([view.depth for view in views], torch.zeros(shape, device=device))
+    normals, oriented = stacked([view.normals for view in views], torch.zeros((*shape, 3), device=device))
     return {
-        "image": normalised(torch.from_numpy(np.stack([view.color for view in views]))),
+        "image": normalised(torch.stack([view.color for view in views])),
         "segmentation": labels.long(),
         "depth": depth,
         "normals": normals.permute(0, 3, 1, 2),

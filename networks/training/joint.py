@@ -34,8 +34,9 @@ from networks.losses import (
     lovasz_softmax,
     negative_dot,
 )
+from networks.training import device_views
 from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
-from networks.training.loop import Loop, run
+from networks.training.loop import Loop, device_of, run
 from networks.training.optimisation import Group
 from networks.training.validation import scored
 
@@ -65,6 +66,7 @@ class JointTraining:
     stages: tuple[Stage, ...] = (Stage(),)  # one after the other: sizes of crops and ranges of zoom
     batch: int = 8  # images: in a step, of all processes together
     color: float = 0.2  # strength of the colour jitter; 0 = none
+    views: str = "auto"  # who makes random views: processor (a step ahead) | device (images lie there) | auto: the GPU
     encoder_rate: float = 1e-4  # learning rate of the encoder
     decoder_rate: float = 5e-4  # learning rate of the decoder and the heads
     normals_rate_factor: float = 10.0  # factor on the learning rate of the head of normals
@@ -85,6 +87,8 @@ class JointTraining:
             raise ValueError("sources is empty; name at least one set of labelled images")
         if self.batch < 1 or self.batch % distributed.world():
             raise ValueError(f"batch is {self.batch}; expected a multiple of {distributed.world()} processes")
+        if self.views not in ("auto", "processor", "device"):
+            raise ValueError(f"views is {self.views!r}; known are auto, processor, device")
         for stage in self.stages:
             if stage.stride not in (4, 8):
                 raise ValueError(f"a stage's stride is {stage.stride}; expected 4 or 8")
@@ -159,6 +163,7 @@ class JointObjective:
 
     def __init__(self, config: JointTraining, sets: Sequence[Sequence[Sample]], validation: Sequence[Sample]) -> None:
         self.config, self.sets, self.validation = config, sets, validation
+        self.on_device: list[device_views.DeviceSamples] | None = None
         torch.manual_seed(config.loop.seed)
         network = JointNetwork(config.num_classes, config.tasks)
         if config.weights is not None:
@@ -175,6 +180,10 @@ class JointObjective:
         balance: nn.Module = FixedWeights(config.task_weights or dict.fromkeys(config.tasks, 0.5))
         if config.learned_task_weights:
             balance = UncertaintyWeights(config.tasks)
+        device = device_of(config.loop.device)
+        in_memory = all(source.in_memory for source in config.sources)
+        on_device = config.views == "device" or (config.views == "auto" and device.type == "cuda" and in_memory)
+        self.on_device = [device_views.DeviceSamples(images, device) for images in sets] if on_device else None
         self.learner = JointLearner(self.network, balance, weights, config.label_smoothing, config.lovasz)
         self.groups = _groups(self.network, balance, config)
 
@@ -188,7 +197,12 @@ class JointObjective:
         view = Augmentation(stage.crop, stage.scale, config.resolution, color=config.color)
         seed = config.loop.seed
         positions = range(step * config.batch, (step + 1) * config.batch)[share]
-        views = [augmented(drawn(self.sets, p, seed), np.random.default_rng([seed, 2, p]), view) for p in positions]
+        random = [(p, np.random.default_rng([seed, 2, p])) for p in positions]
+        if self.on_device is not None:
+            views = [device_views.augmented(drawn(self.on_device, p, seed), rng, view) for p, rng in random]
+        else:
+            seen = [augmented(drawn(self.sets, p, seed), rng, view) for p, rng in random]
+            views = [device_views.as_tensors(sample, torch.device("cpu")) for sample in seen]
         return collated(views, stage.stride)
 
     def validate(self, network: nn.Module) -> dict[str, float]:

@@ -110,7 +110,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     torch.manual_seed(loop.seed)
-    device = _device(loop.device)
+    device = device_of(loop.device)
     objective.learner.to(device)
     network, groups = objective.network, objective.groups
     optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in groups}
@@ -189,7 +189,8 @@ def _shared(learner: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(learner, find_unused_parameters=True)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device that `Loop.device` names; of several GPUs this process's own."""
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
