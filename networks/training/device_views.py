@@ -1,8 +1,8 @@
 """Random views of labelled images made on the device that trains, which a loader on the processor cannot feed.
 
 The images lie there, decoded once, colours as uint8. A view is that of `networks.augmentation.augmented` from the same
-random numbers: labels, depth and normals are equal, colours to one grey level (three after a change of colours), which is
-how far OpenCV's rounding and ours differ.
+random numbers: labels, depth and normals are equal, colours to one grey level, and to three after a change of colours:
+OpenCV rounds some halves up and others to even.
 """
 
 from __future__ import annotations
