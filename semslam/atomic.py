@@ -29,17 +29,22 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
         written = temporary.stat().st_size if temporary.exists() else 0
         temporary.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        raise OSError(
-            f"{path}: No space left on device: {max(needed, written) / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are "
-            f"free; make room, or go on in a copy elsewhere: what was there before is whole"
-        ) from None
+        raise full_disk_explained(error, path, max(needed, written)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:
+    """The error itself or, where it says that the disk of `path` is full, one that says how much is needed (bytes)."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    free = shutil.disk_usage(path.parent).free
+    return OSError(
+        f"{path}: No space left on device: {needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are "
+        f"free; make room, or go on in a copy elsewhere: what was there before is whole"
+    )
 
 
 def regular_size(path: str | Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,11 +16,13 @@ import pytest
 from test_reconstruct import ROOM, TRUTH, refused, semslam
 
 from semslam import config as configs
+from semslam.engine.chunks import CHUNK
 from semslam.engine.surfels import SurfelMap
 from semslam.runs import folder as folders
 from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.storage import checkpoint as checkpoints
 from semslam.runs.storage import lock
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.runs.storage.checkpoint import Checkpoint
@@ -93,7 +96,6 @@ def test_a_checkpoint_holds_what_was_saved_last_whatever_changed_in_between(tmp_
     surfels, checkpoint = SurfelMap(3), Checkpoint(tmp_path / "checkpoint")
     grown_map(rng, surfels, 60_000)
     long = rng.uniform(size=400_000)
-    bases = set()
     for turn in range(12):
         if turn % 3 == 0:
             grown_map(rng, surfels, 3_000)
@@ -112,26 +114,74 @@ def test_a_checkpoint_holds_what_was_saved_last_whatever_changed_in_between(tmp_
         if turn % 2:
             arrays["sometimes"] = np.array([turn])
         checkpoint.save(surfels, arrays)
-        bases.add(str(load_arrays(checkpoint.base)["base"]))
         saved, expected = Checkpoint(tmp_path / "checkpoint").load(), surfels.state() | arrays
         assert set(expected) == set(saved)
         for name, array in saved.items():
             np.testing.assert_array_equal(array, expected[name], err_msg=name)
-    assert 1 <= len(bases) < 6
-    assert checkpoint.changes.stat().st_size < 0.6 * checkpoint.base.stat().st_size
+        if turn == 6:
+            checkpoint = Checkpoint(tmp_path / "checkpoint")  # the run was resumed by another process
+    held = CHUNK * surfels.n_chunks * surfels.bytes_per_surfel
+    assert checkpoint.pages.stat().st_size < 2 * (held + long.nbytes)  # places are used again
 
 
-def test_changes_of_an_older_base_do_not_count(tmp_path):
-    rng, surfels = np.random.default_rng(0), SurfelMap()
-    grown_map(rng, surfels, 5_000)
-    checkpoint = Checkpoint(tmp_path / "checkpoint")
+def test_a_save_writes_what_has_changed_since_the_last_and_a_failed_one_changes_nothing(tmp_path, monkeypatch):
+    surfels, checkpoint, written = SurfelMap(3), Checkpoint(tmp_path / "checkpoint"), []
+    grown_map(np.random.default_rng(0), surfels, 60_000)
     checkpoint.save(surfels, {"run_next_index": np.array(1)})
+    size = checkpoint.pages.stat().st_size
+    write_at = checkpoints._write_at
+
+    def counting(descriptor, data, offset):
+        written.append(len(data))
+        write_at(descriptor, data, offset)
+
+    monkeypatch.setattr(checkpoints, "_write_at", counting)
     checkpoint.save(surfels, {"run_next_index": np.array(2)})
-    changes = checkpoint.changes.read_bytes()
-    Checkpoint(tmp_path / "checkpoint").save(surfels, {"run_next_index": np.array(3)})  # another process: a new base
-    checkpoint.changes.write_bytes(changes)  # as if it had been killed before it removed them
-    assert int(checkpoint.load()["run_next_index"]) == 3
-    assert int(checkpoint.load_scalars("run_next_index")["run_next_index"]) == 3
+    assert written == []
+    surfels.normal[surfels.slots()[17], 3] += 1
+    checkpoint.save(surfels, {"run_next_index": np.array(3)})
+    assert written == [checkpoints.PAGE]
+    expected = checkpoint.load()
+    assert int(expected["run_next_index"]) == 3
+
+    def full(descriptor, data, offset):
+        write_at(descriptor, data[:100], offset)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_write_at", full)
+    surfels.normal[surfels.slots(), 3] += 1
+    with pytest.raises(
+        OSError, match=r"pages: No space left on device: 8\.\d MB are needed, .* MB are free; make room"
+    ):
+        checkpoint.save(surfels, {"run_next_index": np.array(4)})
+    monkeypatch.undo()
+    assert checkpoint.pages.stat().st_size <= size + checkpoints.PAGE
+    for name, array in Checkpoint(tmp_path / "checkpoint").load().items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    checkpoint.save(surfels, {"run_next_index": np.array(5)})
+    state = Checkpoint(tmp_path / "checkpoint").load()
+    np.testing.assert_array_equal(state["normal"], surfels.normal[surfels.slots()])
+    assert int(state["run_next_index"]) == 5
+
+
+def test_a_checkpoint_that_is_damaged_or_of_an_earlier_version_says_so(tmp_path):
+    surfels, checkpoint = SurfelMap(3), Checkpoint(tmp_path / "checkpoint")
+    grown_map(np.random.default_rng(0), surfels, 10_000)
+    checkpoint.save(surfels, {"run_next_index": np.array(1)})
+    pages = checkpoint.pages.read_bytes()
+    for damaged in (pages[:-9], pages[:5000] + b"x" + pages[5001:], b""):
+        checkpoint.pages.write_bytes(damaged)
+        with pytest.raises(ValueError, match="pages: damaged"):
+            checkpoint.load()
+    checkpoint.pages.unlink()
+    with pytest.raises(ValueError, match="pages: damaged"):
+        checkpoint.load()
+    checkpoint.save(surfels, {"run_next_index": np.array(2)})  # all of it again
+    assert int(Checkpoint(checkpoint.folder).load()["run_next_index"]) == 2
+    checkpoint.table.rename(checkpoint.folder / "base.npz")
+    for read in (checkpoint.load, lambda: checkpoint.load_scalars("run_next_index")):
+        with pytest.raises(ValueError, match=r"checkpoint: was saved by an earlier version.*--overwrite"):
+            read()
 
 
 def test_who_reads_while_a_run_saves_gets_one_state_or_the_other(tmp_path, monkeypatch):
@@ -142,14 +192,16 @@ def test_who_reads_while_a_run_saves_gets_one_state_or_the_other(tmp_path, monke
     def read_slowly(path, names=None):
         monkeypatch.undo()
         arrays = load_arrays(path, names)
-        writer = Checkpoint(folder)  # a new base, and changes to it, after the old one was read
+        writer = Checkpoint(folder)  # writes over the pages of the table that was read
         for turn in (2, 3):
+            surfels.normal[surfels.slots(), 3] = turn
             writer.save(surfels, {"run_next_index": np.array(turn), "values": np.full(9, turn)})
         return arrays
 
     monkeypatch.setattr("semslam.runs.storage.checkpoint.load_arrays", read_slowly)
     state = Checkpoint(folder).load()
     assert (state["values"] == state["run_next_index"]).all()
+    assert state["run_next_index"] == 3 and (state["normal"][:, 3] == 3).all()
 
 
 # kills
@@ -188,7 +240,7 @@ def test_a_process_killed_at_any_time_loses_no_more_than_a_checkpoint(whole, tmp
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "semslam.cli", "reconstruct", ROOM, "--out", str(out), *OPTIONS, "--resume"]
     process = subprocess.Popen([*command, "--checkpoint", "0.001"], stderr=subprocess.DEVNULL)
-    while not (out / "checkpoint" / "base.npz").exists() and process.poll() is None:
+    while not (out / "checkpoint" / "table.npz").exists() and process.poll() is None:
         time.sleep(0.005)
     process.kill()
     process.wait()
@@ -382,3 +434,33 @@ def test_where_no_cache_can_be_written_the_code_still_runs_and_it_is_said_once(t
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert ("is kept in" if temporary else "compiled anew") in done.stderr
+
+
+@pytest.mark.parametrize(("checkpoint", "pause"), [(None, 200), (50.0, 50)])
+def test_checkpoints_are_rarer_where_they_cost_more_than_their_share_unless_set(
+    tmp_path, monkeypatch, caplog, checkpoint, pause
+):
+    now, saved = [0.0], []
+
+    def passes(seconds):
+        now[0] += seconds
+
+    def save(self):
+        saved.append(now[0])
+        passes(4)
+
+    run = begun(tmp_path / "run", 0, checkpoint=checkpoint)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(type(run), "save_checkpoint", save)
+    monkeypatch.setattr(type(run), "_advance", lambda *_: passes(10))
+    monkeypatch.setattr(type(run), "_frames", lambda _: ((0, None) for _ in range(80)))
+    list(run)
+    assert saved[0] == (checkpoint or 30)
+    assert len(saved) > 3 and all(pause + 4 <= gap < pause + 14 for gap in np.diff(saved))
+    assert caplog.text.count("it is saved every 200 s, and a crash may lose as many") == (checkpoint is None)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+def test_a_time_between_checkpoints_that_cannot_be_is_refused(tmp_path, seconds):
+    with pytest.raises(ValueError, match=f"checkpoint is {seconds}, expected seconds, or 0"):
+        begun(tmp_path / "run", 0, checkpoint=seconds)

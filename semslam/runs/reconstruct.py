@@ -49,7 +49,7 @@ def prepare(
     network: Network | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    checkpoint: float = 30.0,
+    checkpoint: float | None = None,
     report: Callable[[], object] = lambda: None,
 ) -> Run:
     """A run ready to iterate. ValueError or OSError, one line, for what cannot be done.
@@ -57,8 +57,8 @@ def prepare(
     Where depth is predicted and poses are tracked, all images are tracked here, before the first frame is fused.
 
     network: in place of the one that `config.weights` names. resume: go on with the run that the folder `out` holds.
-    overwrite: replace a run with other settings, or an unfinished one, that it holds. checkpoint: seconds after which
-    the state is saved again, 0 = never. report: called after each frame that is tracked ahead.
+    overwrite: replace a run with other settings, or an unfinished one, that it holds. checkpoint: see `Run`. report:
+    called after each frame that is tracked ahead.
     """
     sequence = config.open_sequence()
     config = with_absolute_paths(config)

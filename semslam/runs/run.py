@@ -24,6 +24,8 @@ from semslam.runs.storage.arrays import naming, parts_of
 from semslam.slam import Slam
 
 logger = logging.getLogger(__name__)
+CHECKPOINT = 30.0  # seconds after which the state is saved again
+CHECKPOINT_SHARE = 0.02  # of the time of a run that saving its state takes at most
 READ_AHEAD = 6  # frames decoded by another thread while one is fused
 
 
@@ -38,10 +40,13 @@ class Run:
         folder: RunFolder,
         *,
         resume: bool = False,
-        checkpoint: float = 30.0,
+        checkpoint: float | None = None,
     ) -> None:
         """sequence: an open `sequences.Sequence`. resume: go on where the folder's saved state ends, if it has one.
-        checkpoint: seconds after which the state is saved again, 0 = never."""
+        checkpoint: seconds after which the state is saved again, 0 = never; None = CHECKPOINT, or as many more as keep
+        saving at CHECKPOINT_SHARE of the run."""
+        if checkpoint is not None and not checkpoint >= 0:
+            raise ValueError(f"checkpoint is {checkpoint}, expected seconds, or 0 for never")
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
         self.checkpoint = checkpoint
@@ -59,13 +64,17 @@ class Run:
     def __iter__(self) -> Iterator[Step | None]:
         """Step through the remaining frames; None for one that was unreadable or held out."""
         began = saved = time.perf_counter()
+        pause = CHECKPOINT if self.checkpoint is None else self.checkpoint
         for index, frame in self._frames():
             step = self._advance(index, frame)
             self.progress.next_index = index + 1
             self.progress.seconds += time.perf_counter() - began
-            if self.checkpoint and time.perf_counter() - saved >= self.checkpoint and len(self):
+            if pause and time.perf_counter() - saved >= pause and len(self):
+                saving = time.perf_counter()
                 self.save_checkpoint()
                 saved = time.perf_counter()
+                if self.checkpoint is None:
+                    pause = _stretched(pause, saved - saving)
             yield step
             began = time.perf_counter()  # waiting for the next frame to be decoded counts
 
@@ -178,3 +187,15 @@ class Run:
             self.slam.remember(associations)
         else:  # what was not kept is not known
             self.slam.associations = None
+
+
+def _stretched(pause: float, cost: float) -> float:
+    """The seconds until the next checkpoint, after one that took `cost` seconds; told where they grow by a half."""
+    longer = max(CHECKPOINT, cost / CHECKPOINT_SHARE)
+    if longer < 1.5 * pause:
+        return max(pause, longer)
+    logger.warning(
+        "saving the state took %.1f s: it is saved every %.0f s, and a crash may lose as many (--checkpoint sets it)",
+        *(cost, longer),
+    )
+    return longer

@@ -86,9 +86,11 @@ def reconstruct(
         bool, typer.Option("--overwrite", help="Replace a run with other settings, or an unfinished one, in --out.")
     ] = False,
     checkpoint: Annotated[
-        float,
-        typer.Option(min=0, help="Seconds of work that a crash may lose; 0 = all."),
-    ] = 30.0,
+        float | None,
+        typer.Option(
+            min=0, help="Seconds of work that a crash may lose; 0 = all. [default: 30, or what costs 2 % of the run]"
+        ),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Look at the map in a window while it grows.")] = False,
 ) -> None:
     """Reconstruct a sequence into a labelled surfel map."""

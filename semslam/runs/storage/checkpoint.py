@@ -1,83 +1,62 @@
-"""The state of a run in progress, saved again and again: all of it at first, then what has changed since.
+"""The state of a run in progress, saved again and again: only what has changed is written.
 
-Two files, `base.npz` and `changes.npz`, each replaced by one rename. The changes name the base that they belong to:
-those of an older base count for nothing. When they have grown to half of the state, a new base is written.
+The bytes of large arrays are cut into pages. The file `pages` holds them in any order, `table.npz` says which pages
+make which array, and holds all that is small. A page that the table names is never overwritten: changed pages go to
+free places, and then a new table takes the place of the old one by one rename. So the last state is whole whenever
+the process is killed or the disk is full, the map is never copied, and a save costs what has changed since the last.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numba as nb
 import numpy as np
 
+from semslam.atomic import full_disk_explained
 from semslam.compiled import PARALLEL
 from semslam.engine.chunks import CHUNK
-from semslam.engine.surfels import SURFEL_ARRAYS, StatePart, SurfelMap
+from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 
-BLOCK_BYTES = 1 << 20
-CHUNKS_A_BLOCK = 16
-LARGEST_CHANGES = 0.5  # share of the state beyond which a new base is written
+PAGE = 1 << 16  # bytes
 
 
 @nb.njit(**PARALLEL)
-def digests(words, block, found):
-    """A 64-bit digest of every `block` consecutive words (N,) uint64; multiply and shift as in splitmix64."""
+def digests(words, page, found):
+    """A 64-bit digest of every `page` consecutive words (N,) uint64; multiply and shift as in splitmix64."""
     for b in nb.prange(found.size):
         h = np.uint64(0x9E3779B97F4A7C15)
-        for i in range(b * block, min((b + 1) * block, words.size)):
+        for i in range(b * page, min((b + 1) * page, words.size)):
             h = (h ^ words[i]) * np.uint64(0xBF58476D1CE4E5B9)
             h ^= h >> np.uint64(29)
         found[b] = h
 
 
+def _digests(data: np.ndarray) -> np.ndarray:
+    """(B,) uint64, one a page of bytes (N,)."""
+    found = np.empty(-(-data.size // PAGE), np.uint64)
+    whole = data.size // 8 * 8
+    digests(data[:whole].view(np.uint64), PAGE // 8, found)
+    if whole < data.size:
+        found[-1] ^= np.uint64(int.from_bytes(data[whole:].tobytes(), "little") + 1)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """An array of the state: how it lies in memory, by which changes are found, and which rows of it are saved."""
+class _Paged:
+    """Where the pages of an array are, in units of pages, and what they hold."""
 
-    stored: np.ndarray  # (N, ...)
-    rows: int  # of `stored` that make a block, a multiple of 8
-    counts: np.ndarray | None = None  # (M,) surfels a chunk, where the other rows of a chunk hold nothing
-
-    @property
-    def count(self) -> int:
-        """Blocks, at least one."""
-        return max(-(-len(self.stored) // self.rows), 1)
-
-    @property
-    def block_bytes(self) -> int:
-        return self.stored[:1].nbytes * self.rows
-
-    def digests(self) -> np.ndarray:
-        """(B,) uint64, one a block."""
-        found = np.empty(self.count, np.uint64)
-        _digest(np.ascontiguousarray(self.stored), self.block_bytes, found)
-        if self.counts is not None:  # surfels may be gone, and their rows as they were
-            counts = np.empty(self.count, np.uint64)
-            _digest(self.counts, CHUNKS_A_BLOCK * self.counts.itemsize, counts)
-            found ^= counts
-        return found
-
-    def block(self, name: str, k: int) -> StatePart:
-        """The rows of a block that are saved; they are copied when they are written."""
-        rows = self.stored[k * self.rows : (k + 1) * self.rows]
-        if self.counts is None:
-            return StatePart(name, rows.dtype, rows.shape, iter([rows]))
-        counts = self.counts[k * CHUNKS_A_BLOCK : (k + 1) * CHUNKS_A_BLOCK]
-        held = (rows[(np.arange(CHUNK)[None, :] < counts[:, None]).ravel()] for _ in [k])
-        return StatePart(name, rows.dtype, (int(counts.sum()), *rows.shape[1:]), held)
+    places: np.ndarray  # (B,) int64
+    digests: np.ndarray  # (B,) uint64
 
 
-def _digest(array: np.ndarray, block_bytes: int, found: np.ndarray) -> None:
-    data = array.reshape(-1).view(np.uint8)
-    if data.size % 8:
-        data = np.concatenate([data, np.zeros(-data.size % 8, np.uint8)])
-    digests(data.view(np.uint64), block_bytes // 8, found)
+NOTHING = _Paged(np.empty(0, np.int64), np.empty(0, np.uint64))
 
 
 class Checkpoint:
@@ -85,87 +64,133 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._base = ""  # the id of the base that this process has written
-        self._digests: dict[str, np.ndarray] = {}  # of the base's blocks
+        self._saved: dict[str, _Paged] | None = None  # by the name of an array; None = not read yet
+
+    @property
+    def table(self) -> Path:
+        return self.folder / "table.npz"
+
+    @property
+    def pages(self) -> Path:
+        return self.folder / "pages"
 
     @property
     def exists(self) -> bool:
-        return self.base.is_file()
+        return self.table.is_file() or self._is_older
 
     @property
-    def base(self) -> Path:
-        return self.folder / "base.npz"
-
-    @property
-    def changes(self) -> Path:
-        return self.folder / "changes.npz"
+    def _is_older(self) -> bool:
+        return (self.folder / "base.npz").is_file() and not self.table.is_file()
 
     def save(self, surfels: SurfelMap, arrays: dict[str, np.ndarray]) -> None:
         """Save the map and everything else. What this raises leaves the state that was saved before."""
         self.folder.mkdir(exist_ok=True)
         arrays = arrays | {p.name: next(p.blocks) for p in surfels.state_parts() if p.name not in SURFEL_ARRAYS}
-        parts, scalars = _parts(surfels, arrays), {name: a for name, a in arrays.items() if a.ndim == 0}
-        found = {name: part.digests() for name, part in parts.items()}
-        changed = {name: self._changed(name, found[name]) for name in parts}
-        size = sum(part.stored.nbytes for part in parts.values())
-        if self._base and sum(parts[n].block_bytes * len(ks) for n, ks in changed.items()) < LARGEST_CHANGES * size:
-            save_arrays(self.changes, _members(scalars | {"base": np.array(self._base)}, parts, changed))
-            return
-        base, everything = uuid.uuid4().hex, {name: range(part.count) for name, part in parts.items()}
-        save_arrays(self.base, _members(scalars | {"base": np.array(base)}, parts, everything))
-        self._base, self._digests = base, found
-        self.changes.unlink(missing_ok=True)
+        rows = surfels.n_chunks * CHUNK
+        arrays |= {name: getattr(surfels, name)[:rows] for name in SURFEL_ARRAYS}  # gaps within chunks included
+        small = {name: array for name, array in arrays.items() if array.ndim == 0 or array.nbytes <= PAGE}
+        large = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name not in small}
+        if not (self.table.is_file() and self.pages.is_file()):
+            self._saved = {}
+        elif self._saved is None:
+            self._saved = _paged(self._members())
+        paged = self._write(large, self._saved)
+        for name, where in paged.items():
+            small[f"{name}@places"], small[f"{name}@digests"] = where.places, where.digests
+            small[f"{name}@rows"] = np.array(len(large[name]))
+            small[f"{name}@like"] = large[name][:0]
+        save_arrays(self.table, parts_of(small))
+        self._saved = paged
 
     def load(self) -> dict[str, np.ndarray]:
         """The arrays that `save` was given, those of the map among them; ValueError where a file is damaged."""
-        base, newest = self._newest()
-        members = base | newest
-        state = {name: array for name, array in newest.items() if "@" not in name and name != "base"}
-        for name, count in newest.items():
-            if name.endswith("@#"):
-                blocks = [members[f"{name[:-1]}{k}"] for k in range(int(count))]
-                state[name.removesuffix("@#")] = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        return state
+        while True:
+            before = os.stat(self.table).st_mtime_ns if self.table.is_file() else 0
+            try:
+                return self._load()
+            except ValueError:
+                if not self.table.is_file() or os.stat(self.table).st_mtime_ns == before:
+                    raise  # and not because another process has saved again meanwhile
 
     def load_scalars(self, *names: str) -> dict[str, np.ndarray]:
         """Single values of the state."""
-        base, newest = self._newest([*names, "base"])
-        return {name: array for name, array in (base | newest).items() if name != "base"}
+        return self._members(*names)
 
     def remove(self) -> None:
         """Remove the state: the run is saved elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._base, self._digests = "", {}
+        self._saved = None
 
-    def _newest(self, names: Sequence[str] | None = None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The arrays of the base, and those of the changes to it, or of the base again where there are none."""
-        base = load_arrays(self.base, names)
-        if self.changes.is_file():
-            changes = load_arrays(self.changes, names)
-            if str(changes["base"]) == str(base["base"]):
-                return base, changes
-        return base, base
+    def _members(self, *names: str) -> dict[str, np.ndarray]:
+        if self._is_older:
+            raise ValueError(
+                f"{self.folder}: was saved by an earlier version of semslam, and this one cannot go on from it; begin "
+                f"the run again with --overwrite"
+            )
+        return load_arrays(self.table, names or None)
 
-    def _changed(self, name: str, found: np.ndarray) -> Sequence[int]:
-        old = self._digests.get(name, np.empty(0, np.uint64))
-        return [k for k in range(len(found)) if k >= len(old) or found[k] != old[k]]
+    def _load(self) -> dict[str, np.ndarray]:
+        members = self._members()
+        state = {name: array for name, array in members.items() if "@" not in name}
+        with open(self.pages if self.pages.is_file() else os.devnull, "rb") as file:
+            for name, where in _paged(members).items():
+                like, rows = members[f"{name}@like"], int(members[f"{name}@rows"])
+                data = np.empty(rows * like.itemsize * int(np.prod(like.shape[1:], dtype=np.int64)), np.uint8)
+                read = 0
+                for k, place in enumerate(where.places):
+                    file.seek(int(place) * PAGE)
+                    read += file.readinto(data[k * PAGE : (k + 1) * PAGE].data)
+                if read < data.size or not np.array_equal(_digests(data), where.digests):
+                    raise ValueError(f"{self.pages}: damaged ({name}); run `semslam reconstruct` again")
+                state[name] = data.view(like.dtype).reshape(rows, *like.shape[1:])
+        counts = state["counts"]
+        if len(counts):
+            within = np.arange(len(state["position"]) // len(counts))[None, :] < counts[:, None]
+            state |= {name: state[name][within.ravel()] for name in SURFEL_ARRAYS}
+        return state
+
+    def _write(self, arrays: dict[str, np.ndarray], saved: dict[str, _Paged]) -> dict[str, _Paged]:
+        """Write the pages of arrays that differ from those saved, to free places."""
+        paged, changed = {}, {}
+        for name, array in arrays.items():
+            found = _digests(array.reshape(-1).view(np.uint8))
+            places, old = (
+                np.full(len(found), -1),
+                saved.get(name, _Paged(np.empty(0, np.int64), np.empty(0, np.uint64))),
+            )
+            n = min(len(found), len(old.digests))
+            same = found[:n] == old.digests[:n]
+            places[:n][same] = old.places[:n][same]
+            paged[name], changed[name] = _Paged(places, found), np.flatnonzero(places < 0)
+        descriptor = os.open(self.pages, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        size = os.fstat(descriptor).st_size
+        try:
+            free = _free(saved, -(-size // PAGE))
+            for name, ks in changed.items():
+                data = arrays[name].reshape(-1).view(np.uint8)
+                for k in ks:
+                    paged[name].places[k] = place = next(free)
+                    _write_at(descriptor, data[k * PAGE : (k + 1) * PAGE].data, place * PAGE)
+        except OSError as error:
+            os.ftruncate(descriptor, size)
+            raise full_disk_explained(error, self.pages, PAGE * sum(map(len, changed.values()))) from None
+        finally:
+            os.close(descriptor)
+        return paged
 
 
-def _parts(surfels: SurfelMap, arrays: Mapping[str, np.ndarray]) -> dict[str, _Part]:
-    used, counts = surfels.n_chunks * CHUNK, surfels.counts[: surfels.n_chunks]
-    parts = {name: _Part(getattr(surfels, name)[:used], CHUNKS_A_BLOCK * CHUNK, counts) for name in SURFEL_ARRAYS}
-    for name, array in arrays.items():
-        if array.ndim:
-            parts[name] = _Part(array, 8 * max(BLOCK_BYTES // max(8 * array[:1].nbytes, 1), 1))
-    return parts
+def _paged(members: dict[str, np.ndarray]) -> dict[str, _Paged]:
+    names = [name.removesuffix("@places") for name in members if name.endswith("@places")]
+    return {name: _Paged(members[f"{name}@places"], members[f"{name}@digests"]) for name in names}
 
 
-def _members(
-    scalars: Mapping[str, np.ndarray], parts: Mapping[str, _Part], blocks: Mapping[str, Sequence[int]]
-) -> Iterator[StatePart]:
-    """What a file holds: NAME of a scalar, NAME@K for block K of an array, NAME@# for how many blocks it has."""
+def _free(saved: dict[str, _Paged], size: int) -> Iterator[int]:
+    """The places that no saved page takes: first those within a file of `size` pages, then those behind it."""
+    taken = np.concatenate([np.empty(0, np.int64), *(where.places for where in saved.values())])
+    return chain(np.setdiff1d(np.arange(size), taken).tolist(), count(size))
 
-    yield from parts_of(scalars)
-    yield from parts_of({f"{name}@#": np.array(part.count) for name, part in parts.items()})
-    for name, part in parts.items():
-        yield from (part.block(f"{name}@{k}", k) for k in blocks[name])
+
+def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    while data:
+        data = data[os.write(descriptor, data) :]
