@@ -48,9 +48,7 @@ class Engine:
         observation = self.fusion.prepare(Observation(frame, frame.camera, frame.color, frame.depth))
         self.fusion.fuse(self.surfels, observation, T, now)
         if now % label_every == 0:
-            self.labels.fuse(
-                self.surfels, self.fusion.visible, self.fusion.pixels, self.probabilities, self.fusion.weights, now
-            )
+            self.labels.fuse(self.surfels, self.fusion.visible, self.fusion.pixels, self.probabilities, T)
         self.fusion.predict(self.surfels, T)
 
 
@@ -162,7 +160,7 @@ def wall(n: int, frame: Frame) -> SurfelMap:
         normal,
         np.full((n, 4), 30000, np.uint16) * np.uint16([1, 1, 1, 0]),
         np.zeros((n, 2), np.int32),
-        np.zeros((n, CLASSES), np.float32),
+        CLASSES,
         MapConfig(max_surfels=20_000_000),
     )
 
@@ -193,15 +191,15 @@ def through_a_large_map(copies: int = 20) -> None:
     for k, frame in enumerate(frames):
         base.step(frame, frame.T_world_camera, k)
     alone = base.surfels
-    arrays = {name: getattr(alone, name)[alone.slots()] for name in ("position", "normal", "color", "seen", "scores")}
+    arrays = {name: getattr(alone, name)[alone.slots()] for name in ("position", "normal", "color", "seen")}
     n = len(arrays["position"])
     copies = max(copies, -(-10_000_000 // n))
     shift = np.ptp(arrays["position"][:, 0]) + 1.0
     tiled = {name: np.concatenate([a] * copies) for name, a in arrays.items()}
     tiled["position"] = tiled["position"].copy()
     tiled["position"][:, 0] += np.repeat(np.arange(copies), n).astype(np.float32) * np.float32(shift)
-    large = SurfelMap.from_arrays(**tiled, config=MapConfig(max_surfels=40_000_000))
-    small = SurfelMap.from_arrays(**arrays)
+    large = SurfelMap.from_arrays(**tiled, num_classes=CLASSES, config=MapConfig(max_surfels=40_000_000))
+    small = SurfelMap.from_arrays(**arrays, num_classes=CLASSES)
     engines = {"small": Engine(frames[0], small), "large": Engine(frames[0], large)}
     times: dict[str, list[float]] = {name: [] for name in engines}
     for k, frame in enumerate(frames):

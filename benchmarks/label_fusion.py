@@ -30,6 +30,7 @@ from networks.joint import checkpoints
 from semslam.engine import chunks, depth_filter, fusion, index_map
 from semslam.engine import fusion_kernels as kernels
 from semslam.engine.chunks import CHUNK
+from semslam.engine.evidence import row_width
 from semslam.engine.fusion import Fusion
 from semslam.engine.label_fusion import LabelFusion, LabelFusionConfig, borrowed, label_fusion
 from semslam.engine.surfels import SurfelMap
@@ -52,7 +53,7 @@ class Scene:
     """Everything of a sequence that label fusion and its scoring need."""
 
     size: tuple[int, int]  # width, height of the map's frames
-    weights: np.ndarray  # (H, W) float32, see Fusion.weights
+    poses: np.ndarray  # (T, 4, 4) T_world_camera of every frame
     surfels: list[np.ndarray]  # a frame: (M,) int32 surfels that were merged with a pixel
     pixels: list[np.ndarray]  # a frame: (M,) int32 that pixel, v * W + u
     positions: np.ndarray  # (N, 3) float32 metres, of surfels that died NaN
@@ -65,28 +66,32 @@ def observed(path: Path, width: int) -> Scene:
     sequence: Any = open_sequence(str(path))
     perceive = Perception(PerceptionConfig(labels="none", width=width), sequence.camera)
     fusion, surfels = Fusion(perceive.camera), SurfelMap(1)
-    merged, pixels, truths, known = [], [], {}, 0
+    merged, pixels, truths, poses, known = [], [], {}, [], 0
+
+    def numbers(slots: np.ndarray) -> np.ndarray:
+        return surfels.evidence[slots, 0] + (surfels.evidence[slots, 1].astype(np.int32) << 16)
+
     for i in range(len(sequence)):
         frame = sequence[i]
         fusion.fuse(surfels, fusion.prepare(perceive(frame)), frame.T_world_camera, i)
         slots = (fusion.visible[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)).ravel()
         slots = slots[np.tile(np.arange(CHUNK), len(fusion.visible)) < np.repeat(surfels.counts[fusion.visible], CHUNK)]
         slots = slots[fusion.pixels[slots] >= 0]
-        # the one score of a surfel is its number, from 1: it moves along when the map is compacted
-        fresh = slots[surfels.scores[slots, 0] == 0]
-        surfels.scores[fresh, 0] = np.arange(known + 1, known + 1 + len(fresh))
+        # in place of evidence a surfel has its number, from 1: it moves along when the map is compacted
+        fresh = slots[numbers(slots) == 0]
+        given = np.arange(known + 1, known + 1 + len(fresh))
+        surfels.evidence[fresh, 0], surfels.evidence[fresh, 1] = given & 0xFFFF, given >> 16
         known += len(fresh)
-        merged.append(surfels.scores[slots, 0].astype(np.int32) - 1)
+        merged.append(numbers(slots) - 1)
+        poses.append(frame.T_world_camera)
         pixels.append(fusion.pixels[slots])
         if frame.labels is not None:
             size = (perceive.camera.width, perceive.camera.height)
             truth = cv2.resize(frame.labels, size, interpolation=cv2.INTER_NEAREST)
             truth = remap_labels(truth, sequence.label_set, "nyu13")
             truths[i] = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
-    assert known < 1 << 24  # whole numbers that float32 has
-    cloud = surfels.cloud(surfels.scores[surfels.slots()])
-    assert cloud.class_probabilities is not None
-    number = cloud.class_probabilities[:, 0].astype(np.int64) - 1
+    cloud = surfels.cloud()
+    number = numbers(surfels.slots()[surfels.are_living()]) - 1
     positions = np.full((known, 3), np.nan, np.float32)
     positions[number] = cloud.positions
     shown = np.zeros((known + 1, CLASSES), np.int64)
@@ -96,7 +101,7 @@ def observed(path: Path, width: int) -> Scene:
         valid = truth != UNLABELLED
         np.add.at(shown, (of[valid], truth[valid]), 1)
     size = (perceive.camera.width, perceive.camera.height)
-    return Scene(size, fusion.weights, merged, pixels, positions, shown, truths)
+    return Scene(size, np.array(poses), merged, pixels, positions, shown, truths)
 
 
 def predicted(path: Path, predictor: Predictor) -> np.ndarray:
@@ -112,14 +117,14 @@ def cached_scene(cache: Path, path: Path, width: int) -> Scene:
         s = observed(path, width)
         lengths = np.array([len(a) for a in s.surfels])
         np.savez(
-            file, size=np.array(s.size), weights=s.weights, surfels=np.concatenate(s.surfels),
+            file, size=np.array(s.size), poses=s.poses, surfels=np.concatenate(s.surfels),
             pixels=np.concatenate(s.pixels), lengths=lengths, positions=s.positions, shown=s.shown,
             truth_frames=np.array(list(s.truths)), truths=np.stack(list(s.truths.values())),
         )  # fmt: skip
     with np.load(file) as kept:
         ends = np.cumsum(kept["lengths"])[:-1]
         return Scene(
-            (int(kept["size"][0]), int(kept["size"][1])), kept["weights"], np.split(kept["surfels"], ends),
+            (int(kept["size"][0]), int(kept["size"][1])), kept["poses"], np.split(kept["surfels"], ends),
             np.split(kept["pixels"], ends), kept["positions"], kept["shown"],
             dict(zip(kept["truth_frames"].tolist(), kept["truths"])),
         )  # fmt: skip
@@ -140,7 +145,6 @@ class Variant:
     config: LabelFusionConfig = field(default_factory=LabelFusionConfig)
     every: int = 10  # frames
     temperature: float | None = None  # of the network's scores; None = what the weights say
-    certainty: float = 0.0  # power of the largest probability that a pixel's weight is multiplied by
 
 
 def probabilities(scores: np.ndarray, size: tuple[int, int], temperature: float) -> np.ndarray:
@@ -150,29 +154,26 @@ def probabilities(scores: np.ndarray, size: tuple[int, int], temperature: float)
 
 
 def fused(scene: Scene, scores: np.ndarray, variant: Variant) -> np.ndarray:
-    """(N, 13) evidence of every surfel after the last frame, by the map's own code."""
+    """Rows of evidence of every surfel after the last frame, by the map's own code."""
     fusion: LabelFusion = label_fusion(variant.config)
     count = len(scene.shown) - 1
     chunks = -(-count // CHUNK)
-    empty = np.zeros((chunks * CHUNK, CLASSES), np.float32)
+    empty = np.zeros((chunks * CHUNK, row_width(CLASSES)), np.uint16)
     # all that fusing labels asks of a map
-    surfels: Any = SimpleNamespace(num_classes=CLASSES, counts=np.full(chunks, CHUNK, np.int32), scores=empty)
+    surfels: Any = SimpleNamespace(num_classes=CLASSES, counts=np.full(chunks, CHUNK, np.int32), evidence=empty)
     pixel_of = np.full(chunks * CHUNK, -1, np.int32)
     assert variant.temperature is not None
     for i in range(0, len(scores), variant.every):
         image = probabilities(scores[i], scene.size, variant.temperature)
-        weights = scene.weights
-        if variant.certainty:
-            weights = weights * image.max(axis=2) ** variant.certainty
         pixel_of[scene.surfels[i]] = scene.pixels[i]
-        fusion.fuse(surfels, np.arange(chunks, dtype=np.int32), pixel_of, image, weights, i)
+        fusion.fuse(surfels, np.arange(chunks, dtype=np.int32), pixel_of, image, scene.poses[i])
         pixel_of[scene.surfels[i]] = -1
-    return surfels.scores[:count]
+    return surfels.evidence[:count]
 
 
 def on_map(scene: Scene, scores: np.ndarray, variant: Variant) -> np.ndarray:
     """(N, 13) probabilities of every surfel, as the map tells them; 0 for those that died."""
-    probabilities = label_fusion(variant.config).read(fused(scene, scores, variant))
+    probabilities = label_fusion(variant.config).read(fused(scene, scores, variant), CLASSES)
     alive = np.isfinite(scene.positions[:, 0])
     probabilities[~alive] = 0
     probabilities[alive] = borrowed(probabilities[alive], scene.positions[alive], variant.config.reach)
@@ -230,18 +231,16 @@ def variants() -> list[Variant]:
 
     return [
         Variant("default: bayes", default),
-        changed("bayes, views independent", saturation=float("inf")),
-        changed("bayes, saturation 10", saturation=10.0),
-        changed("bayes, saturation 40", saturation=40.0),
-        changed("bayes, weight 0.5", weight=0.5),
-        changed("bayes, floor 0.001", floor=0.001),
-        changed("bayes, floor 0.05", floor=0.05),
+        changed("bayes, views independent", most_worth=float("inf")),
+        changed("bayes, worth 2", most_worth=2.0),
+        changed("bayes, worth 6", most_worth=6.0),
+        changed("bayes, floor 0.01", floor=0.01),
+        changed("bayes, floor 0.03", floor=0.03),
         changed("bayes, nothing borrowed", reach=0.0),
         changed("mean", method="mean"),
         changed("histogram", method="histogram"),
         Variant("bayes, temperature 1", default, temperature=1.0),
         Variant("bayes, temperature 2", default, temperature=2.0),
-        Variant("bayes, weighed by certainty", default, certainty=1.0),
         Variant("bayes, labels every 5 frames", default, every=5),
         Variant("bayes, labels every frame", default, every=1),
     ]

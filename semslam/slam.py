@@ -106,12 +106,11 @@ class Slam:
                     self.fusion.visible,
                     self.fusion.pixels,
                     observation.class_probabilities,
-                    self.fusion.weights,
-                    frame.index,
+                    tracking.T_world_camera,
                 )
                 watch.lap("labels")
             if self.associations is not None and self.stepped % self.associations.every == 0:
-                self.associations.seen(frame.index, self.surfels, self.fusion)
+                self.associations.seen(frame.index, tracking.T_world_camera, self.surfels, self.fusion)
         if believed and self.loops is not None:
             correction = self.loops(prepared, tracking, self.surfels, self.fusion)
             if correction is not None:
@@ -125,7 +124,7 @@ class Slam:
     def stages(self) -> dict[str, Stage]:
         """The parts that remember something between frames, by the names that their states have in a run's file."""
         parts = {"perception": self.perceive, "fusion": self.fusion, "tracker": self.track, "loops": self.loops}
-        parts["helps"] = self.correct
+        parts |= {"labels": self.labels, "helps": self.correct}
         return {name: stage_of(part) for name, part in parts.items()}
 
     def remember(self, associations: Associations) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from semslam import poses
+from semslam.engine.chunks import CHUNK
+from semslam.engine.evidence import LAST, VIEW, VIEWS, WHOLE, Said, add_evidence, columns_of_classes, row_width, rows_of
 from semslam.engine.fusion import Fusion, FusionConfig
-from semslam.engine.label_fusion import LABEL_FUSIONS, LabelFusionConfig, label_fusion
+from semslam.engine.label_fusion import LABEL_FUSIONS, LabelFusionConfig, label_fusion, view_weights
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation
 from sequences import open_sequence
@@ -272,17 +274,64 @@ def test_settings_that_cannot_work_are_refused(wrong):
 # label fusion
 
 
-def labelled(method: str, images: list[np.ndarray], config: LabelFusionConfig | None = None):
-    """Class probabilities of a wall after fusing constant class images (C,) one after the other."""
+APART = 100.0  # metres between views that share no error
+
+
+def labelled(
+    method: str, images: list[np.ndarray], apart: float = APART, config: LabelFusionConfig | None = None
+) -> np.ndarray:
+    """Class probabilities (N, C) of a wall after fusing constant class images (C,), seen so many metres apart."""
     frame = open_sequence("room:frames=1,width=32,height=24")[0]
     labels = label_fusion(config or LabelFusionConfig(method=method))
     surfels, fusion = SurfelMap(len(images[0])), Fusion(frame.camera)
     for k, p in enumerate(images):
         fusion.fuse(surfels, fusion.prepare(flat(2.0, frame)), np.eye(4), k)
         image = np.broadcast_to(np.float32(p), (*frame.camera.shape, len(p))).copy()
-        weights = np.ones(frame.camera.shape, np.float32)
-        labels.fuse(surfels, fusion.visible, fusion.pixels, image, weights, k)
+        view = poses.moved_by(np.eye(4), np.array([k * apart, 0, 0]))
+        labels.fuse(surfels, fusion.visible, fusion.pixels, image, view)
     return labels.probabilities(surfels)
+
+
+A, B = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.5, 0.3])
+
+
+@pytest.mark.parametrize("method", ["bayes", "mean"])
+@pytest.mark.parametrize("p", [[0.7, 0.2, 0.1], [0.5] + [0.5 / 12] * 12, [0.025] * 40])
+def test_one_view_reads_its_own_probabilities_wherever_it_shows_a_surfel(method, p):
+    assert np.allclose(labelled(method, [np.array(p)]), p, rtol=0.02)
+
+
+def test_two_views_that_share_no_error_give_bayes():
+    assert np.allclose(labelled("bayes", [A, B]), A * B / (A * B).sum(), atol=2e-3)
+    p = np.array([0.5] + [0.5 / 12] * 12)
+    assert np.allclose(labelled("bayes", [p, p]), p**2 / (p**2).sum(), atol=2e-3)
+
+
+@pytest.mark.parametrize("method", LABEL_FUSIONS)
+def test_the_same_view_again_adds_nothing(method):
+    assert np.array_equal(labelled(method, [A]), labelled(method, [A] * 20, apart=0))
+    assert np.array_equal(labelled(method, [A]), labelled(method, [A, B], apart=0))
+
+
+def test_the_farther_apart_two_views_are_the_more_the_second_adds():
+    found = [labelled("bayes", [A, B], apart)[0, 1] for apart in (0, 0.05, 0.2, 1, APART)]
+    assert np.all(np.diff(found) > 0)
+
+
+def test_a_turn_makes_a_view_new_as_a_step_does():
+    config, turned = LabelFusionConfig(turn_deg=30, way=0.5), poses.exp(np.radians([0, 0, 0, 0, 30, 0]))
+    views = np.stack([np.eye(4), poses.moved_by(np.eye(4), np.array([0.5, 0, 0])), np.linalg.inv(turned)])
+    assert np.allclose(view_weights(views, np.eye(4), config), [0, 1 - np.exp(-1), 1 - np.exp(-1)])
+
+
+def test_many_views_are_worth_no_more_than_the_configuration_says():
+    for n in (1, 4, 16, 64):
+        found = labelled("bayes", [A] * n, config=LabelFusionConfig(most_worth=3))[0]
+        power = A**3 / (A**3).sum()
+        assert found[0] <= power[0] + 1e-3
+    assert np.allclose(found, power, atol=5e-3)
+    free = labelled("bayes", [A] * 16, config=LabelFusionConfig(most_worth=np.inf))[0]
+    assert np.allclose(free, A**16 / (A**16).sum(), atol=2e-3)
 
 
 @pytest.mark.parametrize("method", LABEL_FUSIONS)
@@ -292,31 +341,12 @@ def test_probabilities_sum_to_one_and_agree_with_the_images(method):
     assert np.all(p.argmax(axis=1) == 0)
 
 
-def test_bayes_is_the_normalised_product_above_the_floor():
-    a, b = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.5, 0.3])
-    found = labelled("", [a, b], LabelFusionConfig(method="bayes", weight=1.0, floor=0.001, saturation=np.inf))
-    assert np.allclose(found, a * b / (a * b).sum(), atol=2e-3)
-
-
-def test_repeated_views_make_bayes_surer_only_up_to_a_limit():
-    p, images = np.array([0.5, 0.3, 0.2]), [1, 4, 16, 64]
-    free = [labelled("", [p] * n, LabelFusionConfig(saturation=np.inf, most_evidence=1e9))[0, 0] for n in images]
-    tempered = [labelled("", [p] * n, LabelFusionConfig(most_evidence=1e9))[0, 0] for n in images]
-    assert free[-1] > 0.999
-    assert np.all(np.diff(tempered) > 0) and tempered[-1] < 0.85
-    assert np.all(np.array(tempered) < free)
-    with pytest.raises(ValueError, match="saturation is 0"):
-        label_fusion(LabelFusionConfig(saturation=0))
-
-
 def test_the_mean_is_the_mean():
-    a, b = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.5, 0.3])
-    assert np.allclose(labelled("mean", [a, b]), (a + b) / 2, atol=1e-3)
+    assert np.allclose(labelled("mean", [A, B]), (A + B) / 2, atol=1e-3)
 
 
 def test_the_histogram_counts_winners():
-    a, b = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.5, 0.3])
-    assert np.allclose(labelled("histogram", [a, a, b]), [2 / 3, 1 / 3, 0], atol=1e-5)
+    assert np.allclose(labelled("histogram", [A, A, B]), [2 / 3, 1 / 3, 0], atol=1e-5)
 
 
 @pytest.mark.parametrize("method", LABEL_FUSIONS)
@@ -326,30 +356,52 @@ def test_no_single_observation_vetoes_a_class_for_ever(method):
 
 
 def test_old_evidence_fades_where_the_scene_changes():
-    config = LabelFusionConfig(most_evidence=20)
     before, after = np.array([0.9, 0.05, 0.05]), np.array([0.05, 0.9, 0.05])
-    assert np.all(labelled("", [before] * 40 + [after] * 15, config).argmax(axis=1) == 1)
+    images = [before] * 40 + [after] * 15
+    assert np.all(labelled("bayes", images, config=LabelFusionConfig(memory=8)).argmax(axis=1) == 1)
+    assert np.all(labelled("bayes", images, config=LabelFusionConfig(memory=32)).argmax(axis=1) == 0)
 
 
-def test_more_surfels_than_pixels_get_the_evidence_that_few_would():
-    p = np.array([0.6, 0.3, 0.1])
-    image, weights = np.broadcast_to(np.float32(p), (4, 5, 3)).copy(), np.full((4, 5), 0.7, np.float32)
-    image[2, 2] = 0
+def test_a_row_of_evidence_never_overflows():
+    """Sums that no longer fit 16 bits would start again from 0."""
+    p = np.array([1.0, 0, 0])
+    for method in LABEL_FUSIONS:
+        found = labelled(method, [p] * 300, config=LabelFusionConfig(method=method))
+        assert np.all(found[:, 0] > 0.99)
 
-    def after_fusing(n: int) -> np.ndarray:
-        wall, up = np.zeros((n, 4), np.float32) + 0.5, np.ones((n, 4), np.float32)
-        surfels = SurfelMap.from_arrays(
-            wall, up, np.zeros((n, 4), np.uint16), np.zeros((n, 2), np.int32), np.zeros((n, 3), np.float32)
-        )
-        chunks = np.arange(surfels.n_chunks, dtype=np.int32)
-        pixels = (np.arange(len(surfels.position)) % image[..., 0].size).astype(np.int32)
-        label_fusion().fuse(surfels, chunks, pixels, image, weights, 1)
-        return surfels.scores[surfels.slots()]
 
-    few, many = after_fusing(18), after_fusing(60)
-    assert np.allclose(many[:18], few, atol=1e-6)
-    assert few[0, 0] > 0
-    assert not few[12].any()
+def test_labels_settings_that_cannot_work_are_refused():
+    for wrong in ({"most_worth": 1.0}, {"way": 0.0}, {"memory": 100.0}, {"floor": 0.0}, {"floor": 1e-9}):
+        with pytest.raises(ValueError, match=f"slam.labels.{next(iter(wrong))}"):
+            LabelFusionConfig(**wrong)
+
+
+@pytest.mark.parametrize("classes", [3, 13, 14, 15, 40])
+def test_adding_evidence_is_the_ten_line_loop(classes):
+    rng = np.random.default_rng(classes)
+    image = np.zeros(500 * classes + row_width(classes), np.uint16)
+    image[: 500 * classes] = (1800 * rng.dirichlet(np.full(classes, 0.1), 500)).ravel()
+    image[5 * classes : 6 * classes] = 0  # a pixel of which nothing is known
+    pixels = rng.integers(-1, 500, CHUNK).astype(np.int32)
+    pixels[:10] = 5
+    rows = rows_of(rng.uniform(0, 30, (CHUNK, classes)), rng.uniform(0, 40, CHUNK))
+    rows[:, LAST] = rng.integers(0, 7, CHUNK)
+    weights, most = rng.integers(0, WHOLE + 1, 7).astype(np.uint16), np.uint16(32 * VIEW)
+    expected = rows.astype(np.int64)
+    for row, p in zip(expected, pixels):
+        said = image[p * classes : (p + 1) * classes].astype(np.int64)
+        if p < 0 or not said.any():
+            continue
+        weight = int(weights[row[LAST]])
+        row[:classes] += (said * weight + 32768) >> 16
+        row[VIEWS] += (weight + 32) >> 6
+        row[LAST] = 7
+        if row[VIEWS] > most:
+            row[:LAST] >>= 1
+    chunks, counts = np.zeros(1, np.int32), np.full(1, CHUNK, np.int32)
+    said = Said(image, columns_of_classes(classes), np.uint16(7), weights, most)
+    add_evidence(chunks, counts, pixels, said, rows)
+    np.testing.assert_array_equal(rows, expected)
 
 
 @pytest.mark.parametrize("method", LABEL_FUSIONS)
@@ -364,4 +416,4 @@ def test_a_wrong_class_count_is_one_clear_error():
     surfels, fusion = SurfelMap(13), Fusion(frame.camera)
     image = np.zeros((*frame.camera.shape, 40), np.float32)
     with pytest.raises(ValueError, match="40 classes, the map of 13"):
-        label_fusion().fuse(surfels, fusion.visible, fusion.pixels, image, fusion.weights, 0)
+        label_fusion().fuse(surfels, fusion.visible, fusion.pixels, image, np.eye(4))

@@ -146,7 +146,7 @@ def test_a_correction_interpolates_between_keyframes_and_moves_surfels_with_thei
     position = np.array([[0, 0, 1, 0.01]] * 3, np.float32)
     normal = np.array([[0, 0, -1, 5]] * 3, np.float32)
     seen = np.array([[5, 30], [15, 30], [25, 30]], np.int32)
-    surfels = SurfelMap.from_arrays(position, normal, np.zeros((3, 4), np.uint16), seen, np.zeros((3, 0), np.float32))
+    surfels = SurfelMap.from_arrays(position, normal, np.zeros((3, 4), np.uint16), seen)
     deform(surfels, correction)
     slots = surfels.slots()
     by_frame = dict(zip(surfels.seen[slots, 0].tolist(), surfels.position[slots, 2].tolist()))

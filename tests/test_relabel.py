@@ -10,8 +10,7 @@ from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
 from semslam import poses
-from semslam.engine import label_fusion
-from semslam.engine.associations import Associations, pack, unpack
+from semslam.engine.associations import Associations, Event, pack, unpack
 from semslam.engine.chunks import CHUNK
 from semslam.engine.surfels import SurfelMap
 from semslam.runs import networks
@@ -104,7 +103,7 @@ def test_a_relabelled_run_equals_a_full_run_bit_by_bit(runs, tmp_path):
     kinds = [event.kind for event in runs["a"].load_associations(runs["a"].load_state()).events]
     assert set(kinds) == {0, 1, 2}, "frames were labelled, surfels removed, and the map was deformed"
     relabelled = relabelling.relabel(runs["a"].path, tmp_path / "new", weights="b")
-    assert not np.array_equal(runs["a"].load_state()["scores"], runs["b"].load_state()["scores"])
+    assert not np.array_equal(runs["a"].load_state()["evidence"], runs["b"].load_state()["evidence"])
     same_map(relabelled, runs["b"])
 
 
@@ -148,34 +147,12 @@ def test_what_cannot_be_relabelled_is_one_line(runs, tmp_path, capsys):
     assert "associations.npz is missing" in refused(capsys, "relabel", bare.path, "--weights", "b")
 
 
-@pytest.mark.parametrize("classes", [13, 40])
-def test_evidence_by_pixel_or_by_surfel_is_the_same_bit_by_bit(classes):
-    """Which of the two is cheaper depends on how many surfels are in view, which relabelling does not know."""
-    rng = np.random.default_rng(classes)
-    probabilities = rng.dirichlet(np.full(classes, 0.1), 500).astype(np.float32)
-    weights = rng.uniform(0.2, 1, 500).astype(np.float32)
-    pixels = rng.integers(-1, 500, CHUNK).astype(np.int32)
-    floor, scale, most = np.float32(0.01), np.float32(0.7), np.float32(30)
-    evidence = np.empty_like(probabilities)
-    label_fusion.evidence_image(probabilities, floor, evidence)
-    added = []
-    for rule, image in ((label_fusion.LOGARITHM, probabilities), (label_fusion.SUM, evidence)):
-        scores = np.zeros((CHUNK, classes), np.float32)
-        for limit in (np.float32(np.inf), np.float32(np.inf), most):
-            chunks, counts = np.zeros(1, np.int32), np.full(1, CHUNK, np.int32)
-            label_fusion.add_evidence(
-                chunks, counts, pixels, image, weights, label_fusion.Evidence(rule, floor, scale, limit), scores
-            )
-        added.append(scores)
-    np.testing.assert_array_equal(*added)
-
-
 def test_packing_keeps_every_value():
     for values in ([], [5], [3, 1, 2**31 - 1, 0, 7]):
         np.testing.assert_array_equal(unpack(pack(np.array(values, np.int32))), values)
 
 
-def test_scores_follow_their_surfels_through_any_history():
+def test_evidence_follows_its_surfels_through_any_history():
     """Random births, labels, deaths and moves: what is fused again is what a map beside it has added up."""
     rng = np.random.default_rng(4)
     surfels = SurfelMap(2)
@@ -188,15 +165,16 @@ def test_scores_follow_their_surfels_through_any_history():
         slots = surfels.slots()
         seen = slots[rng.random(len(slots)) < 0.6]
         fusion.pixels[seen] = rng.integers(0, 1000, len(seen))
-        surfels.scores[seen, 0] += fusion.pixels[seen]
-        surfels.scores[seen, 1] += frame
-        record.seen(frame, surfels, fusion)
+        surfels.evidence[seen, 0] += fusion.pixels[seen].astype(np.uint16)
+        surfels.evidence[seen, 1] += frame
+        record.seen(frame, poses.moved_by(np.eye(4), np.array([frame, 0, 0])), surfels, fusion)
 
-    def again(ghost: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, frame: int) -> None:
+    def again(ghost: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, event: Event) -> None:
+        assert event.T_world_camera[0, 3] == event.frame
         slots = np.flatnonzero(pixels >= 0)
         assert set(np.unique(slots // CHUNK)) == set(chunks)
-        ghost.scores[slots, 0] += pixels[slots]
-        ghost.scores[slots, 1] += frame
+        ghost.evidence[slots, 0] += pixels[slots].astype(np.uint16)
+        ghost.evidence[slots, 1] += event.frame
 
     for frame in range(1, 30):
         points = rng.uniform(-0.6, 0.6, (rng.integers(1, 1500), 3)).astype(np.float32)
@@ -204,7 +182,7 @@ def test_scores_follow_their_surfels_through_any_history():
         surfels.position[slots, :3] = points
         surfels.normal[slots] = 1
         surfels.color[slots] = 0
-        surfels.scores[slots] = 0
+        surfels.evidence[slots] = 0
         label(frame)
         if frame % 3 == 0:
             slots = surfels.slots()
@@ -219,7 +197,7 @@ def test_scores_follow_their_surfels_through_any_history():
     slots = surfels.slots()
     assert len(slots) > 3000
     back = Associations.from_state(record.state())
-    np.testing.assert_array_equal(back.fuse_again(2, again, slots), surfels.scores[slots])
+    np.testing.assert_array_equal(back.fuse_again(2, again, slots), surfels.evidence[slots])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from test_reconstruct import ROOM, TRUTH, refused, semslam
 
 from semslam import config as configs
 from semslam.engine.chunks import CHUNK
+from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.runs import folder as folders
 from semslam.runs.config import settings_of
@@ -50,7 +51,7 @@ def whole(tmp_path_factory) -> RunFolder:
 
 def grown_map(rng, surfels: SurfelMap, count: int) -> None:
     slots = surfels.insert(rng.uniform(-1, 1, (count, 3)).astype(np.float32))
-    for name in ("position", "normal", "color", "seen", "scores"):
+    for name in ("position", "normal", "color", "seen", "evidence"):
         array = getattr(surfels, name)
         array[slots] = rng.integers(0, 1000, (count, array.shape[1])).astype(array.dtype)
 
@@ -88,7 +89,7 @@ def test_saving_makes_no_second_copy_of_the_map(tmp_path):
         tracemalloc.stop()
         assert peak < 0.25 * size
     restored = SurfelMap.from_state(load_arrays(tmp_path / "map.npz"))
-    np.testing.assert_array_equal(restored.scores[restored.slots()], surfels.scores[surfels.slots()])
+    np.testing.assert_array_equal(restored.evidence[restored.slots()], surfels.evidence[surfels.slots()])
 
 
 def test_a_checkpoint_holds_what_was_saved_last_whatever_changed_in_between(tmp_path):
@@ -289,7 +290,7 @@ def test_settings_change_together_with_the_map(tmp_path, monkeypatch):
     folder = RunFolder.open(out)
     assert "nyu13" in folder.config.read_text()  # which is for people
     assert folder.load_config().slam.perception.classes == "nyu40"
-    assert folder.load_state()["scores"].shape[1] == 40 == len(folder.load_cloud()[1])
+    assert folder.load_state()["classes"] == 40 == len(folder.load_cloud()[1])
 
 
 def test_a_run_of_an_earlier_version_still_loads_and_goes_on(whole, tmp_path):
@@ -306,6 +307,21 @@ def test_a_run_of_an_earlier_version_still_loads_and_goes_on(whole, tmp_path):
     assert RunFolder.open(out).load_progress().labelled == [0, 2, 4]
     finish(begun(out, 100, resume=True), mesh=False)
     assert (out / "map.ply").read_bytes() == whole.map.read_bytes()
+
+
+def test_labels_of_an_earlier_version_are_read_as_it_read_them(tmp_path):
+    """It kept sums of evidence s as float32, and read soft-max of s / (1 + sum(s) / saturation)."""
+    begun(tmp_path / "old", 5).save()
+    file = tmp_path / "old" / "map.npz"
+    state = load_arrays(file)
+    labelled = state.pop("evidence").any(axis=1)
+    sums = np.random.default_rng(0).uniform(0, 9, (len(labelled), 13)).astype(np.float32) * labelled[:, None]
+    np.savez(file, **{name: array for name, array in state.items() if name != "classes"}, scores=sums)
+    found = RunFolder.open(tmp_path / "old").load_map()
+    expected = np.exp(sums / (1 + sums.sum(axis=1, keepdims=True) / 20))
+    expected *= labelled[:, None] / expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(label_fusion().read(found.evidence[found.slots()], 13), expected, atol=1e-3)
+    assert labelled.any() and not labelled.all()
 
 
 def test_the_old_run_stays_whole_until_the_new_one_is(whole, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from semslam.camera import Camera
 from semslam.compiled import Pinhole, Pose
 from semslam.engine.chunks import CHUNK, visible_chunks
+from semslam.engine.evidence import rows_of
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 
 
@@ -28,7 +29,7 @@ def filled(n: int, seed: int = 0, config: MapConfig | None = None, num_classes: 
         surfels.normal[slots, 3] = rng.uniform(0.5, 20, m)
         surfels.color[slots] = np.column_stack([rng.integers(0, 65280, (m, 3)), np.zeros(m)])
         surfels.seen[slots] = 7
-        surfels.scores[slots] = rng.random((m, num_classes))
+        surfels.evidence[slots] = rows_of(9 * rng.random((m, num_classes)), np.full(m, 3.0))
     return surfels
 
 
@@ -42,8 +43,8 @@ def test_every_point_gets_a_slot_of_its_own_in_its_cube():
     assert np.all(points >= origins) and np.all(points < origins + surfels.config.block + 1e-5)
 
 
-def test_thirteen_classes_fit_in_a_hundred_bytes():
-    assert SurfelMap(13).bytes_per_surfel < 100.1  # 100 and a chunk's share of the table
+def test_thirteen_classes_fit_in_eighty_bytes():
+    assert SurfelMap(13).bytes_per_surfel < 80.1  # 80 and a chunk's share of the table
 
 
 def test_a_full_map_says_so_once_and_keeps_what_it_has(caplog):
@@ -68,7 +69,7 @@ def test_a_saved_map_continues_as_the_original():
     a = filled(3000)
     b = SurfelMap.from_state(a.state())
     slots = a.slots()
-    for name in ("position", "normal", "color", "seen", "scores"):
+    for name in ("position", "normal", "color", "seen"):
         assert np.array_equal(getattr(a, name)[slots], getattr(b, name)[slots]), name
     more = random_points(2000, seed=9)
     assert np.array_equal(a.insert(more), b.insert(more))
@@ -134,7 +135,7 @@ def test_too_many_surfels_for_the_capacity_is_one_clear_error():
     a = filled(500)
     with pytest.raises(ValueError, match="do not fit a map of 100"):
         SurfelMap.from_arrays(
-            *(getattr(a, n)[a.slots()] for n in ("position", "normal", "color", "seen", "scores")),
+            *(getattr(a, n)[a.slots()] for n in ("position", "normal", "color", "seen")),
             config=MapConfig(max_surfels=100),
         )
 
@@ -145,6 +146,7 @@ def test_too_many_surfels_for_the_capacity_is_one_clear_error():
         (lambda s: s.pop("normal"), "lacks the array normal"),
         (lambda s: s.update(seen=s["seen"].astype(np.int64)), "seen is int64"),
         (lambda s: s.update(color=s["color"][:-1]), "color is uint16"),
+        (lambda s: s.update(evidence=s["evidence"][:, :13]), "3 classes and 13 numbers a surfel"),
         (lambda s: s.update(counts=s["counts"] + 1), "counts .* surfels and holds"),
         (lambda s: s.update(counts=s["counts"] - 2000), "counts .* surfels and holds"),
         (lambda s: s.update(open_chunks=s["open_chunks"] + 10**6), "chunks that it does not have"),

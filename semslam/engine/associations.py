@@ -20,20 +20,23 @@ import numpy as np
 
 from semslam.compiled import SERIAL
 from semslam.engine.chunks import CHUNK, MARKED
+from semslam.engine.evidence import row_width
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.stage import Layout, check_state
 
 SEEN, REMOVED, MOVED = 0, 1, 2
+UNKNOWN = np.full((4, 4), np.nan)  # a pose
 STATE: Layout = {  # the arrays of a saved record
     "every": (np.int64, ()),
     "kinds": (np.uint8, ("events",)),
     "frames": (np.int32, ("events",)),
+    "poses": (np.float64, ("events", 4, 4)),
     "ends": (np.int64, ("parts",)),
     "data": (np.uint8, ("bytes",)),
 }
 Packed = tuple[bytes, bytes]
-Fuse = Callable[[SurfelMap, np.ndarray, np.ndarray, int], None]  # map, chunks, pixels a slot, frame
+Fuse = Callable[[SurfelMap, np.ndarray, np.ndarray, "Event"], None]  # map, chunks, pixels a slot, what was seen
 
 
 @nb.njit(**SERIAL)
@@ -64,8 +67,8 @@ def list_dead(chunks, counts, normal, color, slots):
 
 
 @nb.njit(**SERIAL)
-def close_gaps(dead, scores):
-    """What `compact_chunks` does, to scores alone; slots that become free get zeros, as new surfels start with."""
+def close_gaps(dead, evidence):
+    """What `compact_chunks` does, to evidence alone; slots that become free get zeros, as new surfels start with."""
     k = 0
     while k < dead.size:
         end = np.int64(dead[k])
@@ -74,9 +77,9 @@ def close_gaps(dead, scores):
             if k < dead.size and dead[k] == i:
                 k += 1
                 continue
-            scores[end] = scores[i]
+            evidence[end] = evidence[i]
             end += 1
-        scores[end:last] = np.float32(0)
+        evidence[end:last] = np.uint16(0)
 
 
 def pack(values: np.ndarray) -> bytes:
@@ -102,6 +105,7 @@ class Event:
     kind: int  # SEEN: slots and their pixels; REMOVED: slots; MOVED: old slots and new ones
     frame: int  # index of the frame for SEEN
     arrays: Future[Packed] | Packed
+    T_world_camera: np.ndarray | None = None  # (4, 4) for SEEN, as the frame was fused; earlier versions kept none
 
     def packed(self) -> Packed:
         return self.arrays.result() if isinstance(self.arrays, Future) else self.arrays
@@ -126,11 +130,11 @@ class Associations:
         """Bytes kept for each frame that can be labelled; 0 where there is none."""
         return sum(len(part) for event in self.events for part in event.packed()) / max(len(self.frames), 1)
 
-    def seen(self, frame: int, surfels: SurfelMap, fusion: Fusion) -> None:
-        """Keep what the last `fuse` merged where; `frame` is the index of one of those that get labels."""
+    def seen(self, frame: int, T_world_camera: np.ndarray, surfels: SurfelMap, fusion: Fusion) -> None:
+        """Keep what the last `fuse`, at a pose, merged where; `frame` is the index of one of those that get labels."""
         slots, places = (np.empty(len(fusion.visible) * CHUNK, np.int32) for _ in range(2))
         n = list_seen(fusion.visible, surfels.counts, fusion.pixels, slots, places)
-        self._keep(SEEN, frame, slots[:n], places[:n])
+        self._keep(SEEN, frame, slots[:n], places[:n], np.array(T_world_camera))
 
     def compacts(self, surfels: SurfelMap, chunks: np.ndarray) -> None:
         """Keep which surfels of these chunks are about to be removed."""
@@ -142,16 +146,18 @@ class Associations:
         """Keep that the surfels of slots `old` (N,) now have the slots `new`."""
         self._keep(MOVED, -1, old.astype(np.int32), new.astype(np.int32))
 
-    def _keep(self, kind: int, frame: int, first: np.ndarray, second: np.ndarray) -> None:
+    def _keep(
+        self, kind: int, frame: int, first: np.ndarray, second: np.ndarray, T_world_camera: np.ndarray | None = None
+    ) -> None:
         packed = self._packer.submit(lambda: (pack(first), pack(second)))
-        self.events.append(Event(kind, frame, packed))
+        self.events.append(Event(kind, frame, packed, T_world_camera))
 
     def fuse_again(self, num_classes: int, fuse: Fuse, slots: np.ndarray) -> np.ndarray:
-        """Scores (N, num_classes) of the surfels now in `slots` (N,), each labelled frame fused again by `fuse`.
+        """Rows of evidence of the surfels now in `slots` (N,), each labelled frame fused again by `fuse`.
 
-        `fuse` gets a map that has scores and counts only, the chunks and pixels that `LabelFusion.fuse` expects, and
-        the index of the frame. As the same evidence is added in the same order, the scores equal those of a run with
-        these labels bit by bit.
+        `fuse` gets a map that has evidence and counts only, the chunks and pixels that `LabelFusion.fuse` expects, and
+        the event. As the same evidence is added in the same order, the rows equal those of a run with these labels bit
+        by bit.
         """
         surfels = SurfelMap(num_classes)
         pixels = np.zeros(0, np.int32)
@@ -161,23 +167,24 @@ class Associations:
             n_chunks = max(known + [int(second.max(initial=0))] * (event.kind == MOVED)) // CHUNK + 1
             if n_chunks * CHUNK > len(pixels):
                 added = n_chunks * CHUNK - len(pixels)
-                surfels.scores = np.concatenate([surfels.scores, np.zeros((added, num_classes), np.float32)])
+                grown = np.zeros((added, row_width(num_classes)), np.uint16)
+                surfels.evidence = np.concatenate([surfels.evidence, grown])
                 surfels.counts = np.full(n_chunks, CHUNK, np.int32)
                 pixels = np.full(n_chunks * CHUNK, -1, np.int32)
             if event.kind == REMOVED:
-                close_gaps(first, surfels.scores)
+                close_gaps(first, surfels.evidence)
             elif event.kind == MOVED:
-                moved = np.zeros_like(surfels.scores)
-                moved[second] = surfels.scores[first]
-                surfels.scores = moved
+                moved = np.zeros_like(surfels.evidence)
+                moved[second] = surfels.evidence[first]
+                surfels.evidence = moved
             else:
                 pixels[first] = second
-                fuse(surfels, np.unique(first // CHUNK).astype(np.int32), pixels, event.frame)
+                fuse(surfels, np.unique(first // CHUNK).astype(np.int32), pixels, event)
                 pixels[first] = -1
         known_slots = slots < len(pixels)
-        scores = np.zeros((len(slots), num_classes), np.float32)
-        scores[known_slots] = surfels.scores[slots[known_slots]]
-        return scores
+        evidence = np.zeros((len(slots), row_width(num_classes)), np.uint16)
+        evidence[known_slots] = surfels.evidence[slots[known_slots]]
+        return evidence
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything, for numpy.savez."""
@@ -186,6 +193,9 @@ class Associations:
             "every": np.array(self.every),
             "kinds": np.array([event.kind for event in self.events], np.uint8),
             "frames": np.array([event.frame for event in self.events], np.int32),
+            "poses": np.array([UNKNOWN if e.T_world_camera is None else e.T_world_camera for e in self.events]).reshape(
+                -1, 4, 4
+            ),
             "ends": np.cumsum([len(part) for part in packed], dtype=np.int64),
             "data": np.frombuffer(b"".join(packed), np.uint8),
         }
@@ -196,6 +206,8 @@ class Associations:
 
         ValueError where its arrays are missing or do not fit together.
         """
+        # earlier versions kept no poses
+        state = {"poses": np.broadcast_to(UNKNOWN, (len(state.get("kinds", ())), 4, 4))} | state
         check_state(state, STATE)
         places = np.concatenate([[0], state["ends"], [len(state["data"])]])
         if len(state["ends"]) != 2 * len(state["kinds"]) or np.any(np.diff(places) < 0) or state["every"] < 1:
@@ -204,7 +216,9 @@ class Associations:
         data, ends = state["data"].tobytes(), [0, *state["ends"].tolist()]
         parts = [data[a:b] for a, b in pairwise(ends)]
         for k, (kind, frame) in enumerate(zip(state["kinds"].tolist(), state["frames"].tolist())):
-            associations.events.append(Event(kind, frame, (parts[2 * k], parts[2 * k + 1])))
+            T = state["poses"][k]
+            packed = parts[2 * k], parts[2 * k + 1]
+            associations.events.append(Event(kind, frame, packed, T if np.isfinite(T).all() else None))
         if events is not None:
             del associations.events[events:]
         for event in associations.events:

@@ -34,7 +34,7 @@ class Surfels(NamedTuple):
     normal: np.ndarray
     color: np.ndarray
     seen: np.ndarray
-    scores: np.ndarray
+    evidence: np.ndarray
 
 
 @nb.njit(**SERIAL)
@@ -135,8 +135,8 @@ def allocate(points, start, table, keys, open_chunks, n_chunks, n_blocks, out):
 @nb.njit(**PARALLEL)
 def compact_chunks(chunks, surfels):
     """Close the gaps that dead surfels leave, a chunk an iteration, keeping the order of the living."""
-    counts, position, normal, color, seen, scores = surfels
-    n_scores = scores.shape[1]
+    counts, position, normal, color, seen, evidence = surfels
+    width = evidence.shape[1]
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         chunk = chunks[c]
@@ -152,8 +152,8 @@ def compact_chunks(chunks, surfels):
                     color[end, k] = color[i, k]
                 seen[end, 0] = seen[i, 0]
                 seen[end, 1] = seen[i, 1]
-                for k in range(n_scores):
-                    scores[end, k] = scores[i, k]
+                for k in range(width):
+                    evidence[end, k] = evidence[i, k]
             end += 1
         counts[chunk] = end - first
 

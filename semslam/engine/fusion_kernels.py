@@ -287,13 +287,12 @@ def world_points(pixels, depth, pose, camera, out):
 def write_new(new, surfels, pose, camera, measured, rules, now, traces):
     """Make the new surfels, and enter them in the index map."""
     pixels, points, new_slots = new
-    _, s_position, s_normal, s_color, s_seen, s_scores = surfels
+    _, s_position, s_normal, s_color, s_seen, s_evidence = surfels
     depth, normals, color, confidence, weights_u, weights_v = measured
     index, s_pixels, _ = traces
     R = pose.R
     width = depth.shape[1]
     inverse_focal = f32(2) / (camera.fx + camera.fy)
-    n_scores = s_scores.shape[1]
     for j_ in nb.prange(new_slots.size):
         j = np.int64(j_)  # prange counts unsigned
         p = pixels[j]
@@ -310,8 +309,8 @@ def write_new(new, surfels, pose, camera, measured, rules, now, traces):
         s_normal[i, 3] = weights_u[u] * weights_v[v] * (confidence[v, u] if confidence.size > 0 else f32(1))
         s_seen[i, 0] = now
         s_seen[i, 1] = now
-        for k in range(n_scores):
-            s_scores[i, k] = f32(0)
+        for k in range(s_evidence.shape[1]):
+            s_evidence[i, k] = np.uint16(0)
         s_pixels[i] = p
         index[p] = (np.int64(d * MICRO) << 32) | np.int64(i)
 

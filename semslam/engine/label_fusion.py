@@ -1,14 +1,18 @@
 """Class probabilities of surfels from the class probabilities of images.
 
-Every variant adds evidence e(p) >= 0 to a score a class and reads probabilities from the sums; what they differ in is
-e and the reading. Adding bounded evidence has no product that one near-zero output could pin to zero for ever.
+Every variant adds evidence e(p) >= 0 to a sum a class and reads probabilities from the sums; what they differ in is e
+and the reading. Adding bounded evidence has no product that one near-zero output could pin to zero for ever.
+
+Views repeat each other's errors. How much a view adds to what a surfel's last one said depends on how far the camera
+has moved and turned in between, and what many views add up to is bounded when it is read.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numba as nb
 import numpy as np
@@ -18,12 +22,24 @@ from scipy.spatial import cKDTree
 
 from semslam.compiled import PARALLEL
 from semslam.config import check_choices
-from semslam.engine.chunks import CHUNK
+from semslam.engine.evidence import (
+    MOST,
+    UNIT,
+    VIEW,
+    WHOLE,
+    Said,
+    add_evidence,
+    columns_of_classes,
+    evidence_in,
+    row_width,
+    rows_of,
+    views_in,
+)  # fmt: skip
 from semslam.engine.surfels import SurfelMap
+from semslam.stage import Stage
 
 f32 = np.float32
-LOGARITHM, PROBABILITY, WINNER, SUM = 0, 1, 2, 3  # the rules of `add_evidence`
-FADE_EVERY = 10  # frames between two looks for surfels with too much evidence
+BAYES_VIEWS = 2.0  # independent views that count whole
 
 
 def _log2_polynomial(degree: int) -> np.ndarray:
@@ -39,27 +55,43 @@ class LabelFusionConfig:
     """How class probabilities reach the surfels."""
 
     method: Literal["bayes", "mean", "histogram"] = "bayes"  # how evidence adds up
-    floor: float = 0.01  # bayes: the least probability that an observation may give a class
-    weight: float = 1.0  # bayes: the exponent of an observation
-    # bayes: the sum of scores that counts half; inf = views err independently of each other
-    saturation: float = field(default=20.0, metadata={"infinite": True})
-    most_evidence: float = 1000.0  # the sum of scores beyond which old evidence fades
+    floor: float = 0.001  # bayes: the least probability that an observation may give a class
+    way: float = 0.5  # metres: way between two views of a surfel that share 1/e of their errors
+    turn_deg: float = 30.0  # degrees: turn between two such views
+    # bayes: views that any number of independent ones is worth at most; inf = errors that no view repeats
+    most_worth: float = field(default=3.0, metadata={"infinite": True})
+    memory: float = 32.0  # views: independent ones beyond which old evidence fades, because scenes change
     reach: float = 0.05  # metres: to the neighbour whose classes a never labelled surfel borrows; 0 = none
 
     def __post_init__(self) -> None:
         check_choices(self, "slam.labels")
         if not 0 < self.floor < 1:
             raise ValueError(f"`slam.labels.floor` is {self.floor}, expected a probability between 0 and 1")
+        if self.way <= 0 or self.turn_deg <= 0:
+            raise ValueError(
+                f"`slam.labels.way` is {self.way} and `turn_deg` {self.turn_deg}, expected positive metres and degrees"
+            )
+        if self.most_worth < BAYES_VIEWS:
+            raise ValueError(f"`slam.labels.most_worth` is {self.most_worth}, expected {BAYES_VIEWS:g} views or more")
+        if not 1 <= self.memory <= 32:
+            raise ValueError(f"`slam.labels.memory` is {self.memory}, expected 1 to 32 views")
+        if -(self.memory + 1) * math.log(self.floor) > MOST / UNIT:
+            raise ValueError(
+                f"`slam.labels.floor` is {self.floor}, too small for the evidence of {self.memory:g} views to be kept"
+            )
 
 
 @dataclass(eq=False)
-class LabelFusion:
-    """A way to fuse: a compiled rule that adds evidence, and the reading of probabilities from scores."""
+class LabelFusion(Stage):
+    """A way to fuse: what an image's probabilities say, and the reading of probabilities from sums of that."""
 
-    rule: int  # LOGARITHM, PROBABILITY or WINNER
-    read: Callable[[np.ndarray], np.ndarray]  # scores (N, C) -> probabilities (N, C)
+    say: Callable[[np.ndarray, np.ndarray], None]  # probabilities (H * W, C) -> evidence, flat uint16, in place
+    read_evidence: Callable[[np.ndarray, np.ndarray], np.ndarray]  # evidence (N, C), views (N,) -> probabilities
+    write_evidence: Callable[[np.ndarray], np.ndarray]  # probabilities (N, C) -> evidence that is read as them
     config: LabelFusionConfig
-    _image: np.ndarray | None = field(default=None, init=False)
+    _views: np.ndarray = field(default_factory=lambda: np.zeros((64, 4, 4)), init=False)  # poses, by number - 1
+    _count: int = field(default=0, init=False)  # of labelled views, in all
+    _image: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16), init=False)
 
     def fuse(
         self,
@@ -67,35 +99,37 @@ class LabelFusion:
         chunks: np.ndarray,
         pixels: np.ndarray,
         probabilities: np.ndarray,
-        weights: np.ndarray,
-        now: int,
+        T_world_camera: np.ndarray,
     ) -> None:
-        """Add the evidence of an image to the surfels of `chunks` that were merged in frame `now`.
+        """Add the evidence of an image, seen from a pose, to the surfels of `chunks` that were merged with its pixels.
 
         chunks and pixels are `Fusion.visible` and `Fusion.pixels`: each surfel is updated once, from its pixel.
-        probabilities: (H, W, C) float32, all zero where a pixel has no label. weights: (H, W) float32, how much a
-        pixel's evidence counts.
+        probabilities: (H, W, C) float32, all zero where a pixel has no label.
         """
         if probabilities.shape[2] != surfels.num_classes:
             raise ValueError(
                 f"class probabilities are of {probabilities.shape[2]} classes, the map of {surfels.num_classes}"
             )
-        c = self.config
-        fades = now % FADE_EVERY == 0
-        rule, image = self.rule, np.ascontiguousarray(probabilities, f32).reshape(-1, surfels.num_classes)
-        if rule == LOGARITHM and surfels.counts[chunks].sum() > len(image):
-            rule, image = SUM, self._evidence(image)  # several surfels per pixel: its logarithms are taken once
-        add_evidence(
-            chunks, surfels.counts, pixels, image, weights.ravel(),
-            Evidence(rule, f32(c.floor), f32(c.weight), f32(c.most_evidence if fades else np.inf)), surfels.scores,
-        )  # fmt: skip
-
-    def _evidence(self, probabilities: np.ndarray) -> np.ndarray:
-        """A working image that the next call uses again: fresh memory costs as much as filling it."""
-        if self._image is None or self._image.shape != probabilities.shape:
-            self._image = np.empty_like(probabilities)
-        evidence_image(probabilities, f32(self.config.floor), self._image)
-        return self._image
+        flat = np.ascontiguousarray(probabilities, f32).reshape(-1, surfels.num_classes)
+        if len(self._image) != flat.size + row_width(surfels.num_classes):
+            # a working image that the next call uses again: fresh memory costs as much as filling it
+            self._image = np.zeros(flat.size + row_width(surfels.num_classes), np.uint16)
+        self.say(flat, self._image[: flat.size])
+        known = self._views[: min(self._count, MOST)]
+        weights = np.concatenate([[1.0], view_weights(known, T_world_camera, self.config)])
+        view = self._count % MOST  # its number is one more
+        if view == len(self._views):
+            self._views = np.concatenate([self._views, np.zeros_like(self._views)])[:MOST]
+        self._views[view] = T_world_camera
+        self._count += 1
+        said = Said(
+            self._image,
+            columns_of_classes(surfels.num_classes),
+            np.uint16(view + 1),
+            np.rint(weights * WHOLE).astype(np.uint16),
+            np.uint16(self.config.memory * VIEW),
+        )
+        add_evidence(chunks, surfels.counts, pixels, said, surfels.evidence)
 
     def probabilities(self, surfels: SurfelMap, slots: np.ndarray | None = None) -> np.ndarray:
         """(N, C) float32 class probabilities of the surfels (of all, in the order of `slots()`); 0 where unlabelled.
@@ -103,9 +137,49 @@ class LabelFusion:
         Of all, those that no labelled frame showed have what their neighbours have, see `borrowed`.
         """
         if slots is not None:
-            return self.read(surfels.scores[slots])
+            return self.read(surfels.evidence[slots], surfels.num_classes)
         slots = surfels.slots()
-        return borrowed(self.read(surfels.scores[slots]), surfels.position[slots, :3], self.config.reach)
+        found = self.read(surfels.evidence[slots], surfels.num_classes)
+        return borrowed(found, surfels.position[slots, :3], self.config.reach)
+
+    def read(self, rows: np.ndarray, num_classes: int) -> np.ndarray:
+        """Probabilities (N, C) from rows of evidence, see `evidence`; 0 where there is none."""
+        return self.read_evidence(evidence_in(rows, num_classes), views_in(rows))
+
+    def rows_of(self, probabilities: np.ndarray) -> np.ndarray:
+        """Rows of evidence that are read as these probabilities (N, C); as of one view where there are any."""
+        known = probabilities.max(axis=1, initial=0) > 0
+        return rows_of(np.where(known[:, None], self.write_evidence(probabilities), 0), known.astype(f32))
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"views": self._views, "count": np.array(self._count)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._views = state.get("views", self._views).copy()
+        self._count = int(state.get("count", self._count))
+
+
+def view_weights(views: np.ndarray, T_world_camera: np.ndarray, config: LabelFusionConfig) -> np.ndarray:
+    """(N,) in 0..1, what a view from a pose adds to what each of N earlier views (N, 4, 4) said of the same surfel.
+
+    A view repeats the errors of one from the same place. How many errors two views share falls exponentially with the
+    way and the turn between them.
+    """
+    ways = np.linalg.norm(views[:, :3, 3] - T_world_camera[:3, 3], axis=1)
+    cosines = (np.einsum("nij,ij->n", views[:, :3, :3], T_world_camera[:3, :3]) - 1) / 2
+    turns = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return -np.expm1(-np.hypot(ways / config.way, turns / config.turn_deg))
+
+
+def worth(views: np.ndarray, most: float) -> np.ndarray:
+    """How many views that err independently a sum over views (N,) is worth: all of one or two, at most `most`.
+
+    Also views from different places err alike where a thing looks like another one from everywhere.
+    """
+    over, room = np.maximum(views - BAYES_VIEWS, 0), most - BAYES_VIEWS
+    if np.isinf(most):
+        return views
+    return np.minimum(views, BAYES_VIEWS) + (-np.expm1(-over / room) * room if room > 0 else 0)
 
 
 def borrowed(probabilities: np.ndarray, positions: np.ndarray, reach: float) -> np.ndarray:
@@ -127,40 +201,53 @@ def borrowed(probabilities: np.ndarray, positions: np.ndarray, reach: float) -> 
 def _softmax(scores: np.ndarray) -> np.ndarray:
     probabilities = np.exp(scores - scores.max(axis=1, keepdims=True, initial=0))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    probabilities[scores.max(axis=1, initial=0) <= 0] = 0
     return probabilities
 
 
-def _saturating(saturation: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Soft-max of scores that count less the more of them there are: s / (1 + sum(s) / saturation).
-
-    Views of one surface show the network the same things and repeat its errors, so that evidence of sum t is worth no
-    more than t / (1 + t / saturation). The most probable class stays the same; how sure it is becomes believable
-    (benchmarks/label_fusion.py: expected calibration error of the map against that of single frames).
-    """
-    if saturation <= 0:
-        raise ValueError(f"label fusion: saturation is {saturation}, expected a positive sum of scores, or inf")
-    return lambda scores: _softmax(scores / (1 + scores.sum(axis=1, keepdims=True) / f32(saturation)))
-
-
-def _shares(scores: np.ndarray) -> np.ndarray:
-    total = scores.sum(axis=1, keepdims=True)
-    return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+def _shares(evidence: np.ndarray, views: np.ndarray) -> np.ndarray:
+    total = evidence.sum(axis=1, keepdims=True)
+    return np.divide(evidence, total, out=np.zeros_like(evidence), where=total > 0)
 
 
 def _bayes(config: LabelFusionConfig) -> LabelFusion:
-    """Bayes' rule in logarithms: log p - log floor, times the weight (McCormac et al. 2017, eq. 2, with a floor)."""
-    return LabelFusion(LOGARITHM, _saturating(config.saturation), config)
+    """Bayes' rule in logarithms: log p - log floor (McCormac et al. 2017, eq. 2, with a floor), of views that repeat
+    each other's errors."""
+
+    def say(probabilities: np.ndarray, out: np.ndarray) -> None:
+        logarithms(probabilities.reshape(-1), f32(config.floor), out)
+
+    def read(evidence: np.ndarray, views: np.ndarray) -> np.ndarray:
+        known = views > 0
+        temper = np.divide(worth(views, config.most_worth), views, out=np.zeros_like(views), where=known)
+        return np.where(known[:, None], _softmax(evidence * temper[:, None]), f32(0))
+
+    def write(probabilities: np.ndarray) -> np.ndarray:
+        logarithms = np.log(np.maximum(probabilities, f32(1e-30)))
+        return logarithms - logarithms.min(axis=1, keepdims=True, initial=0)
+
+    return LabelFusion(say, read, write, config)
 
 
 def _mean(config: LabelFusionConfig) -> LabelFusion:
-    """The confidence-weighted mean of the probabilities."""
-    return LabelFusion(PROBABILITY, _shares, config)
+    """The mean of the probabilities."""
+
+    def say(probabilities: np.ndarray, out: np.ndarray) -> None:
+        fixed_point(probabilities.reshape(-1), out)
+
+    return LabelFusion(say, _shares, _as_shares, config)
 
 
 def _histogram(config: LabelFusionConfig) -> LabelFusion:
     """A count of how often each class was the most probable one."""
-    return LabelFusion(WINNER, _shares, config)
+
+    def say(probabilities: np.ndarray, out: np.ndarray) -> None:
+        winners(probabilities, out)
+
+    return LabelFusion(say, _shares, _as_shares, config)
+
+
+def _as_shares(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities * f32(0.5 * MOST / UNIT)
 
 
 LABEL_FUSIONS: dict[str, Callable[[LabelFusionConfig], LabelFusion]] = {
@@ -210,72 +297,46 @@ def logarithm(x):
     return (whole + part) * f32(0.6931472)
 
 
-@nb.njit(inline="always")
-def evidence_of(q, floor, log_floor):
-    """log q - log floor, at least 0: what a probability says for its class, by Bayes' rule."""
-    evidence = logarithm(max(q, floor)) - log_floor
-    return evidence if q > floor else f32(0)
+PARTS = 64  # of an image's work, in whole rows of vectors
 
 
 @nb.njit(**PARALLEL)
-def evidence_image(probabilities, floor, out):
-    """`evidence_of` every probability of an image (H * W, C), for the rule SUM."""
+def logarithms(probabilities, floor, out):
+    """log p - log floor of flat probabilities, at least 0, in 1 / UNIT: what each says for its class."""
     log_floor = logarithm(floor)
-    flat_in, flat_out = probabilities.reshape(-1), out.reshape(-1)
-    parts = 64  # of the work, in whole rows of vectors
-    size = -(-flat_in.size // parts)
-    for part_ in nb.prange(parts):
+    size = -(-out.size // PARTS)
+    for part_ in nb.prange(PARTS):
         part = np.int64(part_)  # prange counts unsigned
-        q = flat_in[part * size : (part + 1) * size]
-        evidence = flat_out[part * size : (part + 1) * size]
+        q = probabilities[part * size : (part + 1) * size]
+        evidence = out[part * size : (part + 1) * size]
         for k in range(q.size):
-            evidence[k] = evidence_of(q[k], floor, log_floor)
-
-
-class Evidence(NamedTuple):
-    """How `add_evidence` adds."""
-
-    rule: int  # LOGARITHM, PROBABILITY, WINNER or SUM
-    floor: np.float32  # the least probability that an observation may give a class
-    scale: np.float32  # of what is added
-    most: np.float32  # scores whose sum exceeds it shrink to it
+            said = logarithm(max(q[k], floor)) - log_floor
+            said = said if q[k] > floor else f32(0)  # also what is not a number
+            evidence[k] = np.uint16(np.int32(said * f32(UNIT) + f32(0.5)))
 
 
 @nb.njit(**PARALLEL)
-def add_evidence(chunks, counts, pixels, probabilities, weights, evidence, scores):
-    """scores[i, k] += evidence for class k in the pixel of surfel i, for every surfel of `chunks` that has one.
+def fixed_point(probabilities, out):
+    """Flat probabilities in 1 / VIEW."""
+    size = -(-out.size // PARTS)
+    for part_ in nb.prange(PARTS):
+        part = np.int64(part_)  # prange counts unsigned
+        q = probabilities[part * size : (part + 1) * size]
+        evidence = out[part * size : (part + 1) * size]
+        for k in range(q.size):
+            evidence[k] = np.uint16(np.int32((q[k] if q[k] > f32(0) else f32(0)) * f32(VIEW) + f32(0.5)))
 
-    probabilities: (H * W, C), for the rule SUM their `evidence_image`; weights: (H * W,).
-    """
-    rule, floor, scale, most = evidence
+
+@nb.njit(**PARALLEL)
+def winners(probabilities, out):
+    """One view, in 1 / VIEW, for the most probable class of each pixel of (P, C) probabilities, if any is above 0."""
     n_classes = probabilities.shape[1]
-    log_floor = logarithm(floor)
-    for c_ in nb.prange(chunks.size):
-        c = np.int64(c_)  # prange counts unsigned
-        first = np.int64(chunks[c]) * CHUNK
-        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
-            if pixels[i] < 0:
-                continue
-            p = np.uint64(pixels[i])
-            if rule == LOGARITHM:
-                weight = weights[p] * scale
-                for k in range(n_classes):
-                    scores[i, k] += weight * evidence_of(probabilities[p, k], floor, log_floor)
-            elif rule != WINNER:
-                weight = weights[p] * (scale if rule == SUM else f32(1))
-                for k in range(n_classes):
-                    scores[i, k] += weight * probabilities[p, k]
-            else:
-                best = 0
-                for k in range(1, n_classes):
-                    if probabilities[p, k] > probabilities[p, best]:
-                        best = k
-                if probabilities[p, best] > f32(0):
-                    scores[i, best] += weights[p]
-            if most < f32(np.inf):
-                total = f32(0)
-                for k in range(n_classes):
-                    total += scores[i, k]
-                if total > most:
-                    for k in range(n_classes):
-                        scores[i, k] *= most / total
+    for p_ in nb.prange(len(probabilities)):
+        p = np.int64(p_)  # prange counts unsigned
+        best = 0
+        for k in range(n_classes):
+            out[p * n_classes + k] = np.uint16(0)
+            if probabilities[p, k] > probabilities[p, best]:
+                best = k
+        if probabilities[p, best] > f32(0):
+            out[p * n_classes + best] = np.uint16(VIEW)

@@ -12,16 +12,18 @@ import numpy as np
 
 from semslam.cloud import SurfelCloud
 from semslam.engine.chunks import CHUNK, MARKED, Surfels, Table, allocate, compact_chunks, find_block, reopen_chunks
+from semslam.engine.evidence import row_width
 from semslam.stage import Layout, check_state
 
 logger = logging.getLogger(__name__)
-SURFEL_ARRAYS = ("position", "normal", "color", "seen", "scores")
+SURFEL_ARRAYS = ("position", "normal", "color", "seen", "evidence")
 STATE: Layout = {  # the arrays of a saved map
     "position": (np.float32, ("surfels", 4)),
     "normal": (np.float32, ("surfels", 4)),
     "color": (np.uint16, ("surfels", 4)),
     "seen": (np.int32, ("surfels", 2)),
-    "scores": (np.float32, ("surfels", "classes")),
+    "evidence": (np.uint16, ("surfels", "row")),
+    "classes": (np.int64, ()),
     "counts": (np.int32, ("chunks",)),
     "origins": (np.float32, ("chunks", 3)),
     "block_keys": (np.int64, ("blocks",)),
@@ -62,12 +64,16 @@ class StatePart(NamedTuple):
 class SurfelMap:
     """Surfels in the world frame, with spare capacity; fusion changes them in place.
 
+    Chunk k, of `CHUNK` slots, lies in rows k * CHUNK .. (k + 1) * CHUNK - 1 of each of the arrays below, of which its
+    first counts[k] hold surfels, all of one cube of space. A cube has as many chunks as it needs, anywhere in the
+    arrays. Compiled loops get the whole arrays and the ids of the chunks that concern them.
+
     Attributes, each with one row a slot (only the slots of `slots()` hold surfels):
         position: (S, 4) float32, x y z and radius, metres
         normal: (S, 4) float32, unit normal and confidence
         color: (S, 4) uint16, RGB in 8.8 fixed point, so that long averages do not stick; the fourth is spare
         seen: (S, 2) int32, frames of the first and the last merge
-        scores: (S, C) float32, evidence for each class (see label_fusion)
+        evidence: (S, row_width(C)) uint16, what was said for each class (see evidence)
     """
 
     def __init__(self, num_classes: int = 0, config: MapConfig | None = None) -> None:
@@ -77,7 +83,7 @@ class SurfelMap:
         self.normal = np.empty((0, 4), np.float32)
         self.color = np.empty((0, 4), np.uint16)
         self.seen = np.empty((0, 2), np.int32)
-        self.scores = np.empty((0, num_classes), np.float32)
+        self.evidence = np.empty((0, row_width(num_classes)), np.uint16)
         self.counts = np.empty(0, np.int32)  # surfels per chunk
         self.origins = np.empty((0, 3), np.float32)  # lower corner of a chunk's cube, metres
         self.n_chunks = 0
@@ -104,7 +110,7 @@ class SurfelMap:
     @property
     def bytes_per_surfel(self) -> float:
         """Bytes that one slot occupies, its share of the chunk's table included."""
-        arrays = (self.position, self.normal, self.color, self.seen, self.scores)
+        arrays = (self.position, self.normal, self.color, self.seen, self.evidence)
         return sum(a.itemsize * a.shape[1] for a in arrays) + (4 + 12) / CHUNK
 
     def slots(self) -> np.ndarray:
@@ -114,7 +120,7 @@ class SurfelMap:
 
     def arrays(self) -> Surfels:
         """For compiled loops; valid until the map grows."""
-        return Surfels(self.counts, self.position, self.normal, self.color, self.seen, self.scores)
+        return Surfels(self.counts, self.position, self.normal, self.color, self.seen, self.evidence)
 
     def chunks(self) -> Table:
         """The chunks in use; valid until there are more."""
@@ -200,6 +206,7 @@ class SurfelMap:
             ("block_keys", self._block_keys[occupied]),
             ("open_chunks", self._open_chunks[occupied]),
             ("turned_away", np.array(self.rejected)),
+            ("classes", np.array(self.num_classes)),
             ("world_origin", self.world_origin),
         ):
             yield StatePart(name, array.dtype, array.shape, iter([array]))
@@ -220,7 +227,12 @@ class SurfelMap:
             raise ValueError(f"the saved map counts {counts.sum()} surfels and holds {len(state['position'])}")
         if np.any((open_chunks < -1) | (open_chunks >= len(counts))):
             raise ValueError(f"the saved map names chunks that it does not have; it has {len(counts)}")
-        surfels = SurfelMap(state["scores"].shape[1], config)
+        surfels = SurfelMap(int(state["classes"]), config)
+        if state["evidence"].shape[1] != surfels.evidence.shape[1]:
+            raise ValueError(
+                f"the saved map has {state['classes']} classes and {state['evidence'].shape[1]} numbers a surfel for "
+                f"them, expected {surfels.evidence.shape[1]}"
+            )
         n_chunks = len(state["counts"])
         surfels._grow_chunks(n_chunks)
         surfels.n_chunks = n_chunks
@@ -244,12 +256,13 @@ class SurfelMap:
         normal: np.ndarray,
         color: np.ndarray,
         seen: np.ndarray,
-        scores: np.ndarray,
+        num_classes: int = 0,
         config: MapConfig | None = None,
     ) -> SurfelMap:
-        """A map of the given surfels, sorted into chunks afresh; see the class for the arrays."""
-        surfels = SurfelMap(scores.shape[1], config)
-        surfels._replace({"position": position, "normal": normal, "color": color, "seen": seen, "scores": scores})
+        """A map of the given surfels without labels, sorted into chunks afresh; see the class for the arrays."""
+        surfels = SurfelMap(num_classes, config)
+        evidence = np.zeros((len(position), row_width(num_classes)), np.uint16)
+        surfels._replace({"position": position, "normal": normal, "color": color, "seen": seen, "evidence": evidence})
         return surfels
 
     def cloud(self, class_probabilities: np.ndarray | None = None, min_confidence: float = 0.0) -> SurfelCloud:

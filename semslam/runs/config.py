@@ -13,7 +13,13 @@ from semslam.slam import SlamConfig
 
 logger = logging.getLogger(__name__)
 # settings of earlier versions -> their new names, both dotted; those without one are gone
-RENAMED = {"slam.helps": "slam.corrections", "slam.tracking.found_grey": ""}
+RENAMED = {
+    "slam.helps": "slam.corrections",
+    "slam.tracking.found_grey": "",
+    "slam.labels.weight": "",
+    "slam.labels.saturation": "",
+    "slam.labels.most_evidence": "",
+}
 
 
 @dataclass(frozen=True)

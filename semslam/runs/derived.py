@@ -1,4 +1,4 @@
-"""A run made from another one: the same surfels and poses with other class scores, in a folder of its own."""
+"""A run made from another one: the same surfels and poses with other label evidence, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def write_derived(
     metrics: dict[str, Any],
     associations: Associations | None = None,
 ) -> RunFolder:
-    """Write the run of `source` with changes to its state: scores (N, C), a row a surfel in the order of the slots.
+    """Write the run of `source` with changes to its state: evidence (N, row width), a row a surfel in the order
+    of the slots.
 
     folder: of `derived_folder`. metrics are added to what the source's say of geometry. associations: with which the
     new run can be relabelled too. The mesh, where there is one, gets its labels from the surfels anew.

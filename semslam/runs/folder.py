@@ -215,7 +215,8 @@ class RunFolder:
         """What `save_state`, or a checkpoint after it, saved; ValueError where a file is not whole."""
         state = self.checkpoint.load() if self._checkpoint_is_newer() else load_arrays(self.state)
         with naming(self.state):
-            return upgraded(state, self.load_config().slam.perception)
+            config = self.load_config().slam
+            return upgraded(state, config.perception, config.labels)
 
     def _checkpoint_is_newer(self) -> bool:
         if not self.checkpoint.exists:

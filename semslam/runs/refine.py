@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from semslam.engine.label_fusion import LOGARITHM, label_fusion
+from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfel_crf import CrfConfig, refined_probabilities
 from semslam.runs.derived import derived_folder, write_derived
 from semslam.runs.folder import RunFolder
@@ -32,11 +32,8 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
     began = time.perf_counter()
     probabilities = refined_probabilities(cloud, crf)
     seconds = time.perf_counter() - began
-    # scores of the field are to be read as they are: they are no sum over views
-    labels = replace(config.slam.labels, saturation=float("inf"))
-    config, fusion = replace(config, slam=replace(config.slam, labels=labels)), label_fusion(labels)
-    scores = surfels.scores[surfels.slots()].copy()
-    scores[surfels.are_living()] = scores_of(probabilities, fusion.rule)
+    evidence = surfels.evidence[surfels.slots()]
+    evidence[surfels.are_living()] = fusion.rows_of(probabilities)
     after = probabilities.argmax(axis=1)
     metrics = {
         "refined_from": str(run),
@@ -45,14 +42,4 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
         "refine_changed": float(np.mean(after[before < 255] != before[before < 255])) if (before < 255).any() else 0.0,
         "refine_filled": int(np.count_nonzero((before == 255) & (probabilities.max(axis=1) > 0))),
     }
-    return write_derived(source, folder, config, {"scores": scores}, metrics)
-
-
-def scores_of(probabilities: np.ndarray, rule: int) -> np.ndarray:
-    """Scores (N, C) that a label fusion of this rule, without saturation, reads as the given probabilities (N, C)."""
-    if rule != LOGARITHM:
-        return probabilities
-    known = probabilities.max(axis=1, initial=0) > 0
-    logarithms = np.log(np.maximum(probabilities, np.float32(1e-30)))
-    logarithms -= logarithms.min(axis=1, keepdims=True, initial=0)
-    return np.where(known[:, None], logarithms, np.float32(0))
+    return write_derived(source, folder, config, {"evidence": evidence}, metrics)

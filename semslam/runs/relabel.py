@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semslam.engine.fusion import Fusion
+from semslam.engine.associations import Event
 from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.perception import Perception
@@ -48,19 +48,20 @@ def relabel(
     sequence = source.open_sequence(moved_to)
     network = networks.predictor(classes, weights, engine)
     perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
-    weights_of_pixels = Fusion(perceive.camera, config.slam.fusion).weights
     labels = label_fusion(config.slam.labels)
-    frames = len(associations.frames)
+    frames, posed = len(associations.frames), source.load_progress().posed()
 
-    def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, frame: int) -> None:
-        probabilities = perceive.observe(sequence[frame], True).class_probabilities
+    def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, event: Event) -> None:
+        probabilities = perceive.observe(sequence[event.frame], True).class_probabilities
         if probabilities is not None:
-            labels.fuse(surfels, chunks, pixels, probabilities, weights_of_pixels, frame)
+            T = posed[event.frame] if event.T_world_camera is None else event.T_world_camera
+            labels.fuse(surfels, chunks, pixels, probabilities, T)
         report(frames)
 
     slots = source.load_map(state).slots()
-    scores = associations.fuse_again(perceive.num_classes, fuse, slots)
+    changes: dict[str, np.ndarray] = {"evidence": associations.fuse_again(perceive.num_classes, fuse, slots)}
     metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
     metrics["engine_same_for_any_threads"] = network.same_for_any_threads
-    changes = {"scores": scores, "run_labelled": np.array(associations.frames, np.int64)}
+    changes |= {"classes": np.array(perceive.num_classes), "run_labelled": np.array(associations.frames, np.int64)}
+    changes |= {f"labels_{name}": array for name, array in labels.state().items()}
     return write_derived(source, folder, config, changes, metrics, associations)

@@ -1,0 +1,132 @@
+"""What labelled views say of a surfel's class, in one row of 16-bit numbers a surfel.
+
+A row holds the evidence for each class in units of 1 / `UNIT` (nats for Bayes' rule, probability for the others), then
+zeros, then how many independent views the evidence is worth in units of 1 / `VIEW`, then the number of the view that
+came last, 0 for none. Its width is a multiple of `LANES`, so that compiled loops run over it in whole vectors.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from semslam.compiled import PARALLEL
+from semslam.engine.chunks import CHUNK
+
+f32 = np.float32
+UNIT = 256  # of evidence: a row holds up to 256 nats
+VIEW = 1024  # of views: a row holds up to 64
+WHOLE = 65535  # the weight of a view that counts whole
+LANES = 16
+VIEWS, LAST = -2, -1  # columns of a row
+MOST = np.iinfo(np.uint16).max
+
+
+def row_width(num_classes: int) -> int:
+    """How many numbers a row for so many classes has; none for no classes."""
+    return -(-(num_classes + 2) // LANES) * LANES if num_classes else 0
+
+
+def rows_of(evidence: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Rows (N, row_width(C)) uint16 of evidence (N, C) and independent views (N,); what they cannot hold is clipped."""
+    rows = np.zeros((len(evidence), row_width(evidence.shape[1])), np.uint16)
+    if rows.shape[1]:
+        rows[:, : evidence.shape[1]] = np.clip(np.rint(evidence * UNIT), 0, MOST)
+        rows[:, VIEWS] = np.clip(np.rint(views * VIEW), 0, MOST)
+    return rows
+
+
+def evidence_in(rows: np.ndarray, num_classes: int) -> np.ndarray:
+    """(N, C) float32 the evidence for each class that rows hold."""
+    return rows[:, :num_classes].astype(f32) / f32(UNIT)
+
+
+def views_in(rows: np.ndarray) -> np.ndarray:
+    """(N,) float32 how many independent views the evidence of each row is worth."""
+    return rows[:, VIEWS].astype(f32) / f32(VIEW) if rows.shape[1] else np.zeros(len(rows), f32)
+
+
+def columns_of_classes(num_classes: int) -> np.ndarray:
+    """(row width,) uint16 with all bits set in the columns of classes, and none in the others."""
+    return np.where(np.arange(row_width(num_classes)) < num_classes, MOST, 0).astype(np.uint16)
+
+
+@intrinsic
+def add_lanes(typing_context, rows, r, image, p, mask, k, weight):
+    """rows[r + j] += (image[p + j] & mask[k + j]) * weight / 2^16, rounded, for j < `LANES`; whether any was not 0.
+
+    All arrays are flat uint16. As vectors by hand, because the compiler cannot know that the arrays do not overlap.
+    """
+    signature = types.boolean(rows, types.intp, image, types.intp, mask, types.intp, types.uint16)
+
+    def generate(context, builder, signature, arguments):
+        from numba.np.arrayobj import make_array
+
+        narrow, wide = ir.VectorType(ir.IntType(16), LANES), ir.VectorType(ir.IntType(32), LANES)
+
+        def place(k):
+            data = make_array(signature.args[k])(context, builder, arguments[k]).data
+            return builder.bitcast(builder.gep(data, [arguments[k + 1]]), narrow.as_pointer())
+
+        def load(pointer):
+            value = builder.load(pointer)
+            value.align = 2
+            return value
+
+        row, nothing = place(0), ir.Constant(wide, ir.Undefined)
+        said = builder.and_(load(place(2)), load(place(4)))
+        one = builder.insert_element(nothing, builder.zext(arguments[6], ir.IntType(32)), ir.IntType(32)(0))
+        weights = builder.shuffle_vector(one, nothing, ir.Constant(wide, [0] * LANES))
+        product = builder.add(builder.mul(builder.zext(said, wide), weights), ir.Constant(wide, [1 << 15] * LANES))
+        part = builder.trunc(builder.lshr(product, ir.Constant(wide, [16] * LANES)), narrow)
+        builder.store(builder.add(load(row), part), row).align = 2
+        bits = ir.IntType(16 * LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(said, bits), bits(0))
+
+    return signature, generate
+
+
+class Said(NamedTuple):
+    """The evidence of an image."""
+
+    image: np.ndarray  # (H * W * C + row width,) uint16, one pixel's after the other's; all 0 where nothing is known
+    columns: np.ndarray  # see `columns_of_classes`
+    view: np.uint16  # the number of the image's view
+    weights: np.ndarray  # (V,) uint16 what the view counts after each earlier one, in 1 / WHOLE
+    most: np.uint16  # views, in 1 / VIEW, that a row may be worth
+
+
+@nb.njit(**PARALLEL)
+def add_evidence(chunks, counts, pixels, said, rows):
+    """Add the evidence in a surfel's pixel to its row, for every surfel of `chunks` that has a pixel.
+
+    A row that is then worth more than `most` views is halved: old evidence fades.
+    """
+    image, columns, view, weights, most = said
+    width = rows.shape[1]
+    flat = rows.reshape(-1)
+    n_classes = np.int64(0)
+    while n_classes < width and columns[n_classes] != 0:
+        n_classes += 1
+    for c_ in nb.prange(chunks.size):
+        c = np.int64(c_)  # prange counts unsigned
+        first = np.int64(chunks[c]) * CHUNK
+        for i in range(first, first + counts[chunks[c]]):
+            if pixels[i] < 0:
+                continue
+            place, row = np.int64(pixels[i]) * n_classes, np.int64(i) * width
+            weight = weights[flat[row + width + LAST]]
+            known = False
+            for k in range(0, width, LANES):
+                known |= add_lanes(flat, row + k, image, place + k, columns, k, weight)
+            if known:
+                flat[row + width + VIEWS] += np.uint16((np.int32(weight) + np.int32(32)) >> np.int32(6))
+                flat[row + width + LAST] = view
+                if flat[row + width + VIEWS] > most:
+                    for k in range(width + LAST):
+                        flat[row + k] >>= 1
