@@ -35,7 +35,7 @@ class RebasedSequence(Sequence):
     def __init__(self, whole: Sequence, world_origin: np.ndarray) -> None:
         self.whole, self.world_origin = whole, world_origin
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
-        self.has_depth, self.timestamps = whole.has_depth, whole.timestamps
+        self.has_depth, self.timestamps, self.sensor = whole.has_depth, whole.timestamps, whole.sensor
         place = ", ".join(f"{value:.0f}" for value in world_origin)
         self.assumptions = (*whole.assumptions, f"coordinates are kept relative to ({place}) m: the poses are far away")
         self.poses = tuple(None if T is None else moved_by(T, -world_origin) for T in whole.poses or ())

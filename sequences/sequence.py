@@ -44,6 +44,7 @@ class Sequence(ABC):
     has_depth: bool
     sensor: str | None = None  # the key of `semslam.camera.SENSORS` of its depth camera, where the recording names it
     assumptions: tuple[str, ...] = ()  # what was taken for granted or left out when the files were read, for people
+    ahead: int = 6  # frames worth decoding before they are asked for
     world_origin = np.zeros(3)  # (3,) float64 metres: what was taken off the recorded poses, see `sequences.rebased`
 
     @abstractmethod
@@ -55,6 +56,10 @@ class Sequence(ABC):
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[i] for i in range(len(self)))
+
+    def numbers(self, start: int = 0) -> Iterator[int]:
+        """The numbers of the frames from `start` on; a camera that is still recording waits for each."""
+        return iter(range(start, len(self)))
 
     @property
     def has_labels(self) -> bool:
@@ -132,7 +137,7 @@ class Sequence(ABC):
         return int(index)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ImageSequence(Sequence):
     """A recording of image files. Readers list the files; how an image is read is an argument."""
 

@@ -32,6 +32,9 @@ class Changed:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def numbers(self):
+        return range(len(self))
+
     def __getitem__(self, index: int):
         return replace(self.frames[index], index=index)
 

@@ -36,6 +36,7 @@ from semslam.runs.run import Run
 from semslam.slam import Slam, SlamConfig
 from semslam.tracking.predicted_poses import PoseOf
 from semslam.tracking.tracker import Tracker
+from sequences import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def prepare(
     config: RunConfig,
     out: Path,
     *,
+    sequence: Sequence | None = None,
     network: Network | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -56,11 +58,12 @@ def prepare(
 
     Where depth is predicted and poses are tracked, all images are tracked here, before the first frame is fused.
 
-    network: in place of the one that `config.weights` names. resume: go on with the run that the folder `out` holds.
-    overwrite: replace a run with other settings, or an unfinished one, that it holds. checkpoint: see `Run`. report:
-    called after each frame that is tracked ahead.
+    sequence: in place of the one that `config.sequence` names: a camera that records it now. network: in place of the
+    one that `config.weights` names. resume: go on with the run that the folder `out` holds. overwrite: replace a run
+    with other settings, or an unfinished one, that it holds. checkpoint: see `Run`. report: called after each frame
+    that is tracked ahead.
     """
-    sequence = config.open_sequence()
+    sequence = config.open_sequence() if sequence is None else sequence
     config = with_absolute_paths(config)
     config = replace(config, poses=config.poses or ("dataset" if sequence.has_poses else "tracked"))
     _check(config, sequence)

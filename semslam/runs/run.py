@@ -26,7 +26,6 @@ from semslam.slam import Slam
 logger = logging.getLogger(__name__)
 CHECKPOINT = 30.0  # seconds after which the state is saved again
 CHECKPOINT_SHARE = 0.02  # of the time of a run that saving its state takes at most
-READ_AHEAD = 6  # frames decoded by another thread while one is fused
 
 
 class Run:
@@ -104,8 +103,8 @@ class Run:
         """Frames in order, decoded ahead by another thread; the exception of one that cannot be read."""
         from sequences.prefetch import read_ahead
 
-        remaining = range(self.progress.next_index, len(self.sequence))
-        return read_ahead(lambda index: self.sequence[index], remaining, READ_AHEAD)
+        remaining = self.sequence.numbers(self.progress.next_index)
+        return read_ahead(lambda index: self.sequence[index], remaining, self.sequence.ahead)
 
     def save(self) -> None:
         """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""

@@ -89,7 +89,7 @@ class Rig:
         return resampled_depth(depth, source, self.camera)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DecodedSequence(Sequence):
     """A recording that is decoded frame by frame; how is an argument."""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
 
 from semslam.commands.app import Out, SettingsFile, app, chosen_settings, interruptible, progress, setting
+from semslam.commands.mapping.live import RECORDING, live_camera
 
+SEQUENCE = "Folder or list file of a recording, or 'room' for the built-in one."
+LIVE = "Map what a camera sees now: SEQUENCE is webcam[:N] (default; needs --fov or --camera) or realsense[:N]."
 FILES = {"preview": "picture", "map": "surfels", "mesh": "mesh", "trajectory": "trajectory", "metrics": "figures"}
 POSES = "dataset (default, if there) | tracked | refined | predicted | predicted-refined | a file."
 POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
@@ -18,10 +22,9 @@ CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,w
 @app.command()
 def reconstruct(
     context: typer.Context,
-    sequence: Annotated[
-        str, typer.Argument(help="Folder or list file of a recording, or 'room' for the built-in one.")
-    ],
     out: Out,
+    sequence: Annotated[str | None, typer.Argument(help=SEQUENCE)] = None,
+    live: Annotated[bool, typer.Option("--live", help=LIVE)] = False,
     kind: Annotated[str | None, setting("kind", "--kind", "Layout of the sequence; detected by default.")] = None,
     camera: Annotated[
         str | None, setting("camera", "--camera", "camera.yaml to use instead of the recording's.")
@@ -98,23 +101,50 @@ def reconstruct(
     from semslam.runs.config import settings_of
     from semslam.runs.reconstruct import finish, prepare
 
-    chosen = chosen_settings(context) | {"sequence": sequence}
-    if names := corrections or helps:
-        chosen["slam.corrections"] = CorrectionsConfig.named(names)
-    settings = settings_of(config, chosen, set_ or [])
-    if names and settings.slam.perception.depth != "predicted":
-        raise ValueError(f"{'--corrections' if corrections else '--helps'} is for --depth predicted; leave it out")
-    with progress(0, "frames tracked") as advance:
-        run = prepare(settings, out, resume=resume, overwrite=overwrite, checkpoint=checkpoint, report=advance)
-    live = live_view(run) if show else None
-    with interruptible() as interrupted, progress(len(run), "frames") as advance:
-        for _ in run:
-            advance()
-            if live is not None:
-                live()
-            if interrupted():
-                typer.echo("saving what is done ...", err=True)
-                break
+    chosen = chosen_settings(context)
+    if sequence is None and not live:
+        raise ValueError("SEQUENCE is missing: give the folder of a recording, or --live for a camera")
+    if live and resume:
+        raise ValueError(f"--resume cannot turn time back; run `semslam reconstruct {out / RECORDING}` instead")
+    with ExitStack() as at_end:
+        recorder = interrupted = None
+        if live:
+            interrupted = at_end.enter_context(interruptible())
+            recorder, chosen = live_camera(sequence or "webcam", out, chosen, interrupted)
+            at_end.callback(recorder.end)
+            typer.echo(f"mapping what {recorder.name} sees; move it slowly, Ctrl-C ends", err=True)
+        else:
+            chosen |= {"sequence": sequence}
+        if names := corrections or helps:
+            chosen["slam.corrections"] = CorrectionsConfig.named(names)
+        settings = settings_of(config, chosen, set_ or [])
+        if names and settings.slam.perception.depth != "predicted":
+            raise ValueError(f"{'--corrections' if corrections else '--helps'} is for --depth predicted; leave it out")
+        with progress(0, "frames tracked") as advance:
+            run = prepare(
+                settings,
+                out,
+                sequence=recorder,
+                resume=resume,
+                overwrite=overwrite,
+                checkpoint=0.0 if live else checkpoint,  # what it was made of is on the disk already
+                report=advance,
+            )
+        interrupted = interrupted or at_end.enter_context(interruptible())
+        window = live_view(run, asked=show) if show or live else None
+        with progress(0 if live else len(run), "frames") as advance:
+            for _ in run:
+                advance()
+                if window is not None:
+                    window()
+                if interrupted() and not live:  # a camera ends by itself
+                    typer.echo("saving what is done ...", err=True)
+                    break
+        if recorder is not None:
+            recorder.end()
+            typer.echo(
+                f"{len(recorder)} frames recorded in {recorder.path}; {recorder.dropped} of the camera's dropped"
+            )
         run.save()  # still deaf to Ctrl-C: impatience must not cost the run
     if len(run):
         typer.echo(f"stopped with {len(run)} frames to go; `semslam reconstruct ... --resume` goes on from here: {out}")
@@ -134,12 +164,12 @@ def reconstruct(
         if path.is_file():
             typer.echo(f"{what + ':':<12}{path}")
     typer.echo(f"look at it:  semslam view {shlex.quote(str(out))}")
-    if live is not None:
-        live.stay()
+    if window is not None:
+        window.stay()
 
 
-def live_view(run: Any) -> Any:
-    """A window on a run; None, and one line that says so, where there is no display."""
+def live_view(run: Any, asked: bool) -> Any:
+    """A window on a run; None where there is no display, and one line that says so where the window was asked for."""
     from semslam.looking.window import has_display
 
     if has_display():
@@ -150,5 +180,6 @@ def live_view(run: Any) -> Any:
         except RuntimeError as error:
             typer.echo(f"--show: {error}; going on without a window", err=True)
             return None
-    typer.echo("--show: there is no display; going on without a window", err=True)
+    if asked:
+        typer.echo("--show: there is no display; going on without a window", err=True)
     return None

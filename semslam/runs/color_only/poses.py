@@ -113,8 +113,10 @@ def track_images(sequence: Any, network: Network, report: Callable[[], object] =
     tracker = VisualTracker(camera, depth_of)
     began = time.perf_counter()
     relative: list[tuple[int, np.ndarray] | None] = []
-    good, state, reason = np.zeros(len(sequence), bool), "", ""
-    for i in range(len(sequence)):
+    sure: list[bool] = []
+    state, reason = "", ""
+    for i in sequence.numbers():
+        sure.append(False)
         report()
         try:
             color = sequence[i].color
@@ -133,10 +135,11 @@ def track_images(sequence: Any, network: Network, report: Callable[[], object] =
             continue
         k = len(tracker.keyframes) - 1
         relative.append((k, poses.inverse(found.T_world_camera) @ poses.inverse(tracker.keyframes[k].T_camera_world)))
-        good[i] = found.state == "good"
+        sure[i] = found.state == "good"
+    good = np.array(sure)
     tracker.finish()
     scale, scale_std = tracker.scale
-    T = np.full((len(sequence), 4, 4), np.nan)
+    T = np.full((len(good), 4, 4), np.nan)
     recorded = None if sequence.poses is None else sequence.poses[0]
     T_world_first = np.eye(4) if recorded is None else recorded  # as any tracker starts where the recording says
     for i, one in enumerate(relative):

@@ -1,0 +1,108 @@
+"""Cameras that can be switched on: a webcam through OpenCV, a RealSense through Open3D.
+
+Adding one is a class with the methods of `Source`, and a line in DEVICES.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from semslam.camera import Camera
+from sequences.live.capture import Captured, Source
+from sequences.recordings.cameras.given_camera import camera_of_fov
+
+
+def open_device(name: str, camera: Camera | None = None, fov: float | None = None) -> Source:
+    """Switch on a camera, such as "webcam", "webcam:1" or "realsense:0".
+
+    camera, fov (horizontal, degrees): of a webcam, which does not know its own. ValueError for a name that is none,
+    OSError where there is no such camera, ImportError where the library of its kind is not installed.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or not (number.isdigit() or not number):
+        raise ValueError(
+            f"--live is for {', '.join(DEVICES)}, or one of several as {next(iter(DEVICES))}:1; got '{name}'"
+        )
+    return DEVICES[kind](int(number or 0), camera, fov)
+
+
+class Webcam:
+    """A camera that the system knows by a number; colour alone."""
+
+    depth_scale: float | None = None
+    sensor: str | None = None
+
+    def __init__(self, number: int, camera: Camera | None, fov: float | None) -> None:
+        import cv2
+
+        self.name = f"webcam:{number}"
+        if camera is None and fov is None:
+            raise ValueError(
+                f"{self.name}: give its --camera FILE (width, height, fx, fy, cx, cy) or its --fov DEGREES"
+            )
+        self._device = cv2.VideoCapture(number)
+        if camera is not None:
+            self._device.set(cv2.CAP_PROP_FRAME_WIDTH, camera.width)
+            self._device.set(cv2.CAP_PROP_FRAME_HEIGHT, camera.height)
+        self._device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        first = self.read()
+        if first is None:
+            self.close()
+            raise OSError(f"{self.name}: there is no such camera, or another program uses it")
+        height, width = first.color.shape[:2]
+        self.camera = camera or camera_of_fov(width, height, fov)  # type: ignore[arg-type]
+        if (self.camera.height, self.camera.width) != (height, width):
+            self.close()
+            raise ValueError(
+                f"{self.name}: gives {width}x{height}, its camera is {self.camera.width}x{self.camera.height}"
+            )
+
+    def read(self) -> Captured | None:
+        import cv2
+
+        there, pixels = self._device.read()
+        return Captured(time.monotonic(), cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)) if there else None
+
+    def close(self) -> None:
+        self._device.release()
+
+
+class RealSense:
+    """A RealSense depth camera, with the settings that it has at rest; depth is registered by its own library."""
+
+    sensor: str | None = "realsense"
+
+    def __init__(self, number: int, camera: Camera | None, fov: float | None) -> None:
+        import open3d as o3d
+
+        self.name = f"realsense:{number}"
+        if camera is not None or fov is not None:
+            raise ValueError(f"{self.name}: knows its own camera; leave --camera and --fov out")
+        if not hasattr(o3d.t.io, "RealSenseSensor"):
+            raise ImportError(f"{self.name}: this build of Open3D knows no RealSense; pip install open3d-cpu has it")
+        with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
+            found = len(o3d.t.io.RealSenseSensor.enumerate_devices())
+        if number >= found:
+            raise OSError(f"{self.name}: there is no such camera; {found} RealSense cameras are plugged in")
+        self._device = o3d.t.io.RealSenseSensor()
+        self._device.init_sensor(sensor_index=number)
+        self._device.start_capture()
+        said = self._device.get_metadata()
+        K = np.asarray(said.intrinsics.intrinsic_matrix)
+        self.camera = Camera(said.width, said.height, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+        self.depth_scale: float | None = float(said.depth_scale)
+
+    def read(self) -> Captured | None:
+        image = self._device.capture_frame(True, True)
+        if image.is_empty():
+            return None
+        return Captured(time.monotonic(), image.color.as_tensor().numpy(), image.depth.as_tensor().numpy()[..., 0])
+
+    def close(self) -> None:
+        self._device.stop_capture()
+
+
+DEVICES: dict[str, Callable[[int, Camera | None, float | None], Source]] = {"webcam": Webcam, "realsense": RealSense}
