@@ -6,6 +6,9 @@ are images resized, bilinearly, which keeps the sum of the probabilities at one.
 
 from __future__ import annotations
 
+import sys
+from threading import Lock
+
 import cv2
 import numpy as np
 import torch
@@ -77,5 +80,37 @@ def _from_border(count: int) -> np.ndarray:
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) or (h, w, C) at `size` (W, H), bilinearly, pixel centres on pixel centres; always a new array."""
-    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    """(h, w) or (h, w, C) at `size` (W, H), bilinearly, pixel centres on pixel centres; an array nobody else holds."""
+    shape = (size[1], size[0], *image.shape[2:])
+    target = _LARGE.taken(shape) if image.dtype == np.float32 else None
+    return cv2.resize(image, size, dst=target, interpolation=cv2.INTER_LINEAR)
+
+
+class _Recycled:
+    """Float32 arrays that are given out again once nobody holds them.
+
+    Probabilities of 40 classes at 640x480 are 49 MB, which the C library asks the kernel for anew each time: clearing
+    the pages took as long as computing what stands in them.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._arrays: list[np.ndarray] = []  # the one given out last comes last
+        self._lock = Lock()
+
+    def taken(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of this shape; what it holds is left over."""
+        with self._lock:
+            array = self._free(shape)
+            self._arrays = [*self._arrays, array][-self._kept :]
+            return array
+
+    def _free(self, shape: tuple[int, ...]) -> np.ndarray:
+        for place in reversed(range(len(self._arrays))):
+            # the list and the argument of the call hold it; a view of it or a tensor on it would be a third
+            if self._arrays[place].shape == shape and sys.getrefcount(self._arrays[place]) == 2:
+                return self._arrays.pop(place)
+        return np.empty(shape, np.float32)
+
+
+_LARGE = _Recycled(kept=3)  # depth, its confidence, probabilities
