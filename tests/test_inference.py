@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,36 @@ def test_every_engine_computes_what_the_module_computes(name, network, image, tr
             np.testing.assert_allclose(ours, theirs, atol=1e-3)
         same = outputs[0].argmax(-1) == truth[0].argmax(-1)
         assert same.mean() >= 0.9999
+
+
+@pytest.mark.parametrize(
+    ("flags", "engines_there", "best"),
+    [
+        ("avx2 avx512f", set(), "openvino"),
+        ("avx2 avx512f avx512_bf16", {"openvino-bf16"}, "openvino-bf16"),
+        ("avx2 avx512f avx512_bf16 amx_bf16 amx_tile", {"openvino-bf16", "torch-bf16"}, "openvino-bf16"),
+    ],
+)
+def test_bfloat16_runs_where_the_processor_multiplies_in_it(monkeypatch, network, flags, engines_there, best) -> None:
+    """PyTorch gains nothing from AVX512-BF16, and an instruction set is named whole: bf16 is not in avx512f."""
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda p, *a, **k: f"flags\t\t: {flags}" if str(p) == "/proc/cpuinfo" else read(p, *a, **k)
+    )
+    monkeypatch.setattr(engines.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(engines, "_has", lambda *modules: True)
+    monkeypatch.setattr(engines, "_open", lambda name, *arguments: name)
+    monkeypatch.setitem(engines.AVAILABLE, "torch-cuda", lambda: False)
+    assert {name for name in available_engines() if name.endswith("bf16")} == engines_there
+    assert open_engine(network) == best
+
+
+def test_bfloat16_changes_few_classes_and_depth_by_its_rounding(network, image, truth) -> None:
+    if "openvino-bf16" not in available_engines():
+        pytest.skip("no OpenVINO, or a processor without bf16")
+    once, twice = (tuple(o.copy() for o in open_engine(network, "openvino-bf16", n)(image)) for n in (1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(once, twice, strict=True))  # any number of threads
+    assert np.abs(once[1] - truth[1]).max() < 0.03 * np.abs(truth[1]).max()
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
@@ -303,6 +335,22 @@ def test_other_kinds_of_images_are_one_clear_line(predictor, shape, dtype, messa
         with pytest.raises(ValueError, match=message) as error:
             call(np.zeros(shape, dtype))
         assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------- post-processing
+
+
+def test_resized_images_share_memory_with_nothing_that_is_held() -> None:
+    """Memory is used again only when neither the array nor a view of it nor a tensor on it is left."""
+    images = [np.full((4, 5, 3), value, np.float32) for value in range(6)]
+    whole, view, tensor = (resized(image, (50, 40)) for image in images[:3])
+    view, tensor = view[::2, :, 0], torch.from_numpy(tensor)
+    later = [resized(image, (50, 40)) for image in images[3:]]
+    assert (whole == 0).all() and (view == 1).all() and (tensor == 2).all()
+    assert [image[0, 0, 0] for image in later] == [3, 4, 5]
+    place = later[-1].ctypes.data
+    del later
+    assert resized(images[0], (50, 40)).ctypes.data == place  # the memory last used is still in the cache
 
 
 # ------------------------------------------------------------------------------------------- depth's confidence
