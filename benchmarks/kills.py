@@ -15,7 +15,9 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +56,9 @@ def kills(count: int, seed: int = 0) -> Kills:
         for name, options in VARIANTS.items():
             began = time.perf_counter()
             out = Path(folder) / f"whole {name}"
-            assert _ended(_child(out, options)) == 0, f"the run without a break failed: {name}"
+            assert _ended(_child(partial(_reconstruct, out, options))) == 0, f"the run without a break failed: {name}"
             whole[name], seconds[name] = RunFolder.open(out).map.read_bytes(), time.perf_counter() - began
-        while result.killed < count:
+        while result.killed < count and len(result.broken) < 5:
             name = list(VARIANTS)[result.runs % len(VARIANTS)]
             out = Path(folder) / "run"
             shutil.rmtree(out, ignore_errors=True)
@@ -75,7 +77,7 @@ def _until_done(
     """Start, kill, look at what is left, and start again, until the run comes to its end."""
     more = ["--overwrite"] if out.exists() else []
     while True:
-        child = _child(out, [*options, *more])
+        child = _child(partial(_reconstruct, out, [*options, *more]))
         time.sleep(rng.uniform(0, seconds))
         os.kill(child, signal.SIGKILL)
         ended = _ended(child)
@@ -86,19 +88,20 @@ def _until_done(
             return
         result.killed += 1
         folder = RunFolder(out)
-        if folder.exists or (out / ".ready").is_dir():
-            try:
-                RunFolder.open(out).load_cloud()
-            except (ValueError, OSError) as error:
-                result.broken.append(f"{name}: after {result.killed} kills: {error}")
-                return
+        there = folder.exists or (out / ".ready").is_dir()
+        if there and (ended := _ended(_child(partial(_look, out)))):
+            result.broken.append(f"{name}: after {result.killed} kills: reading it ends with {ended}")
+            return
         # a run that is to replace an older one goes on once it has saved something; before, it is begun again
         begun = folder.exists if not more or more == ["--resume"] else folder.replacement.exists
         more = ["--resume"] if begun or not out.exists() else more
 
 
-def _child(out: Path, options: list[str]) -> int:
-    """The process id of a run in a process of its own."""
+def _child(work: Callable[[], object]) -> int:
+    """The id of a process of its own that does some work; its exit status is 1 where an exception ends that.
+
+    This process itself must not run compiled loops: their threads do not survive a fork.
+    """
     child = os.fork()
     if child:
         return child
@@ -106,13 +109,21 @@ def _child(out: Path, options: list[str]) -> int:
     try:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         logging.disable()
-        sys.argv = ["semslam", "reconstruct", ROOM, "--out", str(out), "--checkpoint", "0.02", "--no-mesh", *options]
-        command_line()
+        work()
         status = 0
     except SystemExit as end:
         status = int(end.code or 0)
     finally:
         os._exit(status)
+
+
+def _reconstruct(out: Path, options: list[str]) -> None:
+    sys.argv = ["semslam", "reconstruct", ROOM, "--out", str(out), "--checkpoint", "0.02", "--no-mesh", *options]
+    command_line()
+
+
+def _look(out: Path) -> None:
+    RunFolder.open(out).load_cloud()
 
 
 def _ended(child: int) -> int:

@@ -30,6 +30,7 @@ class FramePoses(NamedTuple):
 
     T_world_camera: tuple[np.ndarray | None, ...]  # (4, 4) a frame, None where it has none
     notes: tuple[str, ...]  # how they were found and what was left out, for people
+    interpolated: int = 0  # how many lie between two of the file's
 
 
 class Frames(NamedTuple):
@@ -148,7 +149,7 @@ def poses_at(trajectory: Trajectory, source: str | Path, timestamps: np.ndarray)
         reasons = [f"{outside} before its first or after its last pose"] * bool(outside)
         reasons += [f"{apart} where its poses are more than {gap:.3g} s apart"] * bool(apart)
         notes.append(f"{source}: {outside + apart} of {len(timestamps)} frames have no pose: {', '.join(reasons)}")
-    return FramePoses(tuple(found), tuple(notes))
+    return FramePoses(tuple(found), tuple(notes), interpolated)
 
 
 def usual_gap(trajectory: Trajectory) -> float:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semslam.trajectory import Trajectory, read_trajectory
+from semslam.trajectory import Trajectory, read_trajectory, write_tum
 from sequences.pose_pairing import FramePoses, Frames, PoseHints, on_one_clock, poses_of_frames
+from sequences.room.room import RoomSequence
 
 FRAMES = 30
 
@@ -213,7 +214,6 @@ def test_kitti_poses_are_counted_and_not_timed_by_thirty(tmp_path):
 def test_a_run_of_part_of_a_recording_takes_the_poses_of_that_part(tmp_path):
     from semslam.frame import Observation
     from semslam.runs.poses import poses_from
-    from sequences.room.room import RoomSequence
     from sequences.selected import selected
 
     (tmp_path / "poses.txt").write_text(rows(range(FRAMES)))
@@ -229,10 +229,26 @@ def test_a_run_of_part_of_a_recording_takes_the_poses_of_that_part(tmp_path):
     assert given.predicted_pose(Observation(frame, part.camera, frame.color, frame.depth))[0, 3] == 14
 
 
+def test_metrics_tell_how_many_poses_of_a_file_are_interpolated_and_how_many_frames_have_none(tmp_path):
+    from semslam.runs.config import settings_of
+    from semslam.runs.reconstruct import finish, prepare
+
+    room = RoomSequence(frames=30, width=64, height=48)
+    slow = Trajectory(room.timestamps[3:27:3], np.array(room.poses)[3:27:3])  # 10 Hz, and begins late
+    write_tum(tmp_path / "slow.txt", slow)
+    settings = {"sequence": "room:frames=30,width=64,height=48", "poses": str(tmp_path / "slow.txt")}
+    run = prepare(settings_of(None, settings | {"slam.perception.labels": "none"}), tmp_path / "run")
+    for _ in run:
+        pass
+    metrics = finish(run, mesh=False)
+    assert (metrics["poses_interpolated"], metrics["poses_missing"], metrics["frames_lost"]) == (14, 8, 8)
+    assert len(metrics["pose_notes"]) == 2 and "14 of 30 frames are interpolated" in metrics["pose_notes"][0]
+    assert metrics == run.folder.load_metrics() | {"pose_notes": metrics["pose_notes"]}
+
+
 def test_a_recordings_own_poses_and_a_files_are_helped_apart(tmp_path):
     from semslam.runs.config import RunConfig
     from sequences.recordings.folder import write_folder
-    from sequences.room.room import RoomSequence
 
     folder = write_folder(RoomSequence(frames=6, width=32, height=24), tmp_path / "room")
     lines = (folder / "groundtruth.txt").read_text().splitlines()

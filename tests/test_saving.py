@@ -419,6 +419,60 @@ def test_a_run_belongs_to_one_process(tmp_path, capsys):
         other.wait()
 
 
+FORKING = """
+import os, sys, time
+from pathlib import Path
+from semslam.runs.storage.lock import lock
+lock(Path(sys.argv[1]))
+child = os.fork()
+if child == 0:
+    if sys.argv[2] == "child ends":
+        sys.exit()  # as a worker that clears up behind itself
+    time.sleep(60)
+if sys.argv[2] == "child ends":
+    os.waitpid(child, 0)
+print(child, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("what", ["child ends", "child stays"])
+def test_a_lock_is_the_parents_and_not_that_of_its_forked_children(tmp_path, caplog, what):
+    other = subprocess.Popen([sys.executable, "-c", FORKING, str(tmp_path), what], stdout=subprocess.PIPE, text=True)
+    child = 0
+    try:
+        assert other.stdout is not None
+        child = int(other.stdout.readline())
+        with pytest.raises(ValueError, match=f"process {other.pid} is working here"):
+            lock.lock(tmp_path)
+        other.kill()
+        other.wait()
+        lock.lock(tmp_path)  # also while a child of the killed process lives
+        assert f"process {other.pid} ended without finishing" in caplog.text
+    finally:
+        lock.unlock(tmp_path)
+        other.kill()
+        other.wait()
+        if child and what == "child stays":
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_process_of_the_same_number_in_another_container_is_another_process(tmp_path):
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom semslam.runs.storage import lock\n"
+        "lock.lock(Path(sys.argv[1]))\nprint('locked', flush=True)\ntime.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        (tmp_path / ".lock").write_text(f"{os.getpid()}\n")
+        with pytest.raises(ValueError, match="is working here"):
+            lock.lock(tmp_path)
+    finally:
+        other.kill()
+        other.wait()
+
+
 def test_the_lock_of_a_killed_process_is_told_and_taken(tmp_path, caplog):
     (tmp_path / ".lock").write_text("123456\n")
     lock.lock(tmp_path)
@@ -480,3 +534,26 @@ def test_checkpoints_are_rarer_where_they_cost_more_than_their_share_unless_set(
 def test_a_time_between_checkpoints_that_cannot_be_is_refused(tmp_path, seconds):
     with pytest.raises(ValueError, match=f"checkpoint is {seconds}, expected seconds, or 0"):
         begun(tmp_path / "run", 0, checkpoint=seconds)
+
+
+@pytest.mark.parametrize("change", ["missing", "stage says no"])
+def test_a_run_whose_stages_kept_something_else_says_what_to_do_and_is_not_called_damaged(
+    tmp_path, monkeypatch, change
+):
+    out = tmp_path / "run"
+    run = begun(out, 3, poses="tracked")
+    state = run._state()
+    if change == "missing":  # as an earlier version saved it
+        monkeypatch.setattr(type(run), "_state", lambda _: {k: v for k, v in state.items() if k != "tracker_calm"})
+        expected = r"cannot go on: what it saved of tracker is not what this version .*calm.*--overwrite"
+    else:
+        expected = r"cannot go on: other features"
+
+        def no(self, state):
+            raise ValueError("other features")
+
+        monkeypatch.setattr(type(run.slam.track), "restore", no)
+    run.save()
+    with pytest.raises(ValueError, match=expected) as caught:
+        begun(out, 3, poses="tracked", resume=True)
+    assert "damaged" not in str(caught.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.predicted_poses import PoseOf, PredictedPoses, RefinedTrack, proposals
 from semslam.tracking.tracker import Tracker, TrackingConfig
 from semslam.trajectory import read_trajectory
-from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
+from sequences.pose_pairing import FramePoses, Frames, PoseHints, poses_of_frames
 from sequences.rebased import far_origin
 
 logger = logging.getLogger(__name__)
@@ -74,17 +73,27 @@ def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> Pos
 
     T_world_camera = [found.T_world_camera[number] for number in numbers]
     origin = sequence.world_origin if sequence.world_origin.any() else far_origin(T_world_camera)
-    return PosesOfFile(path, T_world_camera, origin)
+    return PosesOfFile(path, found._replace(T_world_camera=tuple(T_world_camera)), origin)
 
 
 class PosesOfFile(GivenPoses):
     """Takes the poses of frames from a list that a file told."""
 
-    def __init__(self, path: Path, T_world_camera: Sequence[np.ndarray | None], world_origin: np.ndarray) -> None:
+    def __init__(self, path: Path, found: FramePoses, world_origin: np.ndarray) -> None:
         """world_origin: (3,) metres, what is taken off the poses, see `sequences.rebased`."""
         super().__init__(self._pose, str(path))
         self.world_origin = world_origin
-        self._poses = [None if T is None else moved_by(T, -world_origin) for T in T_world_camera]
+        self.found = found
+        self._poses = [None if T is None else moved_by(T, -world_origin) for T in found.T_world_camera]
 
     def _pose(self, frame: Frame) -> np.ndarray | None:
         return self._poses[frame.index]
+
+    def figures(self) -> dict[str, Any]:
+        """How the file's poses were brought to the recording's frames, under stable names; counts of frames."""
+        return {
+            "poses_of_file": self.source,
+            "poses_interpolated": self.found.interpolated,  # of the whole recording, of which a part may be mapped
+            "poses_missing": sum(T is None for T in self._poses),
+            "pose_notes": list(self.found.notes),
+        }

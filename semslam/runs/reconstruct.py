@@ -166,6 +166,8 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     if run.slam.network is not None:
         network = run.slam.network
         metrics |= {"engine": network.engine, "engine_same_for_any_threads": network.same_for_any_threads}
+    if isinstance(run.slam.track, PosesOfFile):
+        metrics |= run.slam.track.figures()
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
     if (visual := VisualPoses.load(run.folder.path / KEPT, len(run.sequence))) is not None:

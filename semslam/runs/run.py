@@ -22,6 +22,7 @@ from semslam.runs.progress import Progress
 from semslam.runs.recording import is_the_one, remembered, with_absolute_paths
 from semslam.runs.storage.arrays import naming, parts_of
 from semslam.slam import Slam
+from semslam.stage import Stage
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = 30.0  # seconds after which the state is saved again
@@ -177,15 +178,28 @@ class Run:
             )
         state = self.folder.load_state()
         self.slam.surfels = self.folder.load_map(state)
+        for name, stage in self.slam.stages.items():
+            self._restore_stage(name, stage, state)
         with naming(self.folder.state):
-            for name, stage in self.slam.stages.items():
-                stage.restore({k.removeprefix(f"{name}_"): v for k, v in state.items() if k.startswith(f"{name}_")})
             self.progress = Progress.from_state(state)
         self.slam.stepped = self.progress.stepped
         if (associations := self.folder.load_associations(state)) is not None:
             self.slam.remember(associations)
         else:  # what was not kept is not known
             self.slam.associations = None
+
+    def _restore_stage(self, name: str, stage: Stage, state: dict[str, np.ndarray]) -> None:
+        """Hand a stage what it kept; ValueError where it cannot go on from that, with what to do."""
+        kept = {key.removeprefix(f"{name}_"): value for key, value in state.items() if key.startswith(f"{name}_")}
+        try:
+            stage.restore(kept)
+        except ValueError as problem:  # what it says is the reason
+            raise ValueError(f"{self.folder.final}: cannot go on: {problem}") from problem
+        except (KeyError, IndexError, TypeError) as problem:
+            raise ValueError(
+                f"{self.folder.final}: cannot go on: what it saved of {name} is not what this version of semslam saves "
+                f"({type(problem).__name__}: {problem}); begin the run again with --overwrite"
+            ) from problem
 
 
 def _stretched(pause: float, cost: float) -> float:

@@ -29,8 +29,9 @@ def lock(folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = os.read(descriptor, 32).decode(errors="replace").strip()
+        ours = any(os.path.sameopenfile(descriptor, held) for held in _held.values())  # the folder was renamed
         os.close(descriptor)
-        if owner == str(os.getpid()):  # the folder was renamed
+        if ours:
             return
         raise ValueError(f"{folder}: process {owner} is working here; wait for it, or name another folder") from None
     except OSError:  # a file system without locks
@@ -59,3 +60,13 @@ def unlock(folder: Path) -> None:
 def _unlock_all() -> None:
     for path in list(_held):
         unlock(path.parent)
+
+
+def _leave_to_parent() -> None:
+    """In a process that was forked off: the folders are its parent's, to hold and to give back."""
+    while _held:
+        os.close(_held.popitem()[1])
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
