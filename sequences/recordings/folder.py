@@ -119,10 +119,10 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
         if log is None:
             return _Posed(counted, None)
         found = poses_of_frames(read_trajectory(log), log, Frames(counted, names), hints)
-        return _Posed(counted, *found)
+        return _Posed(counted, found.T_world_camera, found.notes)
     if detect_kind(path) != "tum":
         found = poses_of_frames(read_trajectory(path), path, Frames(counted, names), hints)
-        return _Posed(counted, *found)
+        return _Posed(counted, found.T_world_camera, found.notes)
     timestamps, posed = read_tum_lines(path)
     there = [i for i, T in enumerate(posed) if T is not None]
     note = (f"{path}: {count - len(there)} of {count} frames have no pose (NaN lines)",)
@@ -138,7 +138,8 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
         )
     if hints.rate is not None:
         trajectory = Trajectory(np.array(there, np.float64), trajectory.T_world_camera, "lines", len(posed))
-    return _Posed(counted, *poses_of_frames(trajectory, path, Frames(counted, names), hints))
+    found = poses_of_frames(trajectory, path, Frames(counted, names), hints)
+    return _Posed(counted, found.T_world_camera, found.notes)
 
 
 def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000.0) -> Path:

@@ -57,7 +57,7 @@ def open_open3d(
     poses: tuple[np.ndarray | None, ...] | None = None
     pose_notes: tuple[str, ...] = ()
     if (log := _log(path)) is not None:
-        poses, pose_notes = poses_of_frames(read_open3d_log(log), log, Frames(timestamps, names), hints)
+        poses, pose_notes, _ = poses_of_frames(read_open3d_log(log), log, Frames(timestamps, names), hints)
     assumed = []
     if camera is None:
         camera, recorded = _camera(path)

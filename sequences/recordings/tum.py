@@ -147,7 +147,7 @@ def opened(path: Path, listed: Listed, sensor: Sensor, hints: PoseHints) -> Imag
         frames = Frames(listed.timestamps, [file.name for file in listed.color])
         trajectory = read_trajectory(truth)
         try:
-            poses, notes = poses_of_frames(trajectory, truth, frames, hints)
+            poses, notes, _ = poses_of_frames(trajectory, truth, frames, hints)
         except ValueError as problem:
             if hints != PoseHints():
                 raise
