@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ SENSORS = {
     "synthetic": (0.0006, 0.0004),  # rendered, rounded to millimetres
 }
 LARGEST = 32766  # pixels; OpenCV's remapping counts them in 16 bits
+USUAL_FOV = 60.0  # degrees along the longer side: of a camera that nothing is known of
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Camera:
     cx: float  # pixels
     cy: float  # pixels
     distortion: tuple[float, ...] | None = None  # OpenCV's k1 k2 p1 p2 [k3 ...]; None = already undistorted
+    focal_known: bool = True  # False: nothing said what camera it is, and fx, fy are a guess
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -50,6 +53,25 @@ class Camera:
                 f"camera has {len(self.distortion)} distortion coefficients {self.distortion}; expected OpenCV's "
                 f"k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [tx ty]]]]: {', '.join(map(str, DISTORTIONS))} finite numbers"
             )
+
+    @staticmethod
+    def of_fov(width: int, height: int, fov: float) -> Camera:
+        """The camera of square pixels with this horizontal field of view, degrees, its axis through the middle."""
+        if not 1 <= fov <= 170:
+            raise ValueError(f"--fov is {fov:g}, expected the horizontal field of view in degrees, 1 to 170")
+        focal = width / 2 / math.tan(math.radians(fov) / 2)
+        return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+    @staticmethod
+    def unknown(width: int, height: int) -> Camera:
+        """A camera that nothing is known of: USUAL_FOV along the longer side of its image."""
+        focal = Camera.of_fov(max(width, height), 1, USUAL_FOV).fx
+        return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2, focal_known=False)
+
+    @property
+    def fov(self) -> float:
+        """Horizontal field of view, degrees."""
+        return math.degrees(2 * math.atan(self.width / 2 / self.fx))
 
     @property
     def K(self) -> np.ndarray:
@@ -81,15 +103,19 @@ class Camera:
         built at half resolution is shifted by a quarter of a pixel.
         """
         sx, sy = width / self.width, height / self.height
-        return Camera(
-            width,
-            height,
-            self.fx * sx,
-            self.fy * sy,
-            (self.cx + 0.5) * sx - 0.5,
-            (self.cy + 0.5) * sy - 0.5,
-            self.distortion,
+        return replace(
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * sx,
+            fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5,
+            cy=(self.cy + 0.5) * sy - 0.5,
         )
+
+    def with_focal(self, focal: float) -> Camera:
+        """This camera with another focal length along x, in pixels, which is known."""
+        return replace(self, fx=focal, fy=focal * self.fy / self.fx, focal_known=True)
 
     def undistorted(self) -> Camera:
         """The same intrinsics without distortion: the camera of an image that `undistort` returned."""

@@ -11,6 +11,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.depth.corrections import CorrectionsConfig, fusion_config
+from semslam.depth.multiview import MultiViewConfig
 from semslam.engine.associations import Associations
 from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
@@ -21,6 +22,7 @@ from semslam.perception import Network, Perceive, Perception, PerceptionConfig
 from semslam.stage import Stage, stage_of
 from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.tracker import TrackingConfig
+from semslam.tracking.visual import VisualConfig
 
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Track = Callable[[Observation, Predict], Tracking]
@@ -38,6 +40,8 @@ class SlamConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     loops: LoopConfig = field(default_factory=LoopConfig)
     corrections: CorrectionsConfig = field(default_factory=CorrectionsConfig)  # of predicted depth
+    visual: VisualConfig = field(default_factory=VisualConfig)  # tracking without a depth camera
+    multiview: MultiViewConfig = field(default_factory=MultiViewConfig)  # depth by parallax
 
 
 class Slam:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from semslam.camera import USUAL_FOV, Camera
 from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
 from sequences.recordings.cameras import azure_kinect, klg, photos, ros_bag, video
 from sequences.recordings.datasets import (
@@ -117,11 +118,15 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     parameters = signature(READERS[kind].open).parameters
     own = {name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
     any_at_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    beside = (path if path.is_dir() else path.parent) / "camera.yaml"
+    if "fov" in options and "fov" not in own and "camera" in own - {*options} and not beside.is_file():
+        own_camera = READERS[kind].open(path, **{name: options[name] for name in options if name in own}).camera
+        if not own_camera.focal_known:
+            options["camera"] = Camera.of_fov(own_camera.width, own_camera.height, options.pop("fov"))
     for name in options:
         if name not in own and not any_at_all:
             what = "times of poses (--pose-rate, --pose-indices)" if name == "hints" else name
             raise ValueError(f"{path}: a recording of kind {kind} fixes its own {what}; leave that option out")
-    beside = (path if path.is_dir() else path.parent) / "camera.yaml"
     files = [Path(options.pop("camera"))] if isinstance(options.get("camera"), str | Path) else []
     sensor: str | None = None
     for file in [*files, *([beside] if beside.is_file() and own else [])]:
@@ -138,6 +143,12 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
         sequence.sensor = sensor
     for line in sequence.assumptions:
         logger.warning("%s", line)
+    if not sequence.camera.focal_known:
+        logger.warning(
+            "%s: nothing says what camera took it (camera.yaml, EXIF or --fov); %.0f degrees along the longer side of "
+            "its images are assumed, unless `reconstruct` estimates them",
+            path, USUAL_FOV,
+        )  # fmt: skip
     return sequence
 
 

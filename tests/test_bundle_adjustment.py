@@ -57,11 +57,20 @@ def test_exact_observations_lead_back_to_the_truth() -> None:
 
 def test_the_focal_length_is_found_where_it_is_asked_for() -> None:
     exact, _ = scene(landmarks=300)
-    wrong = disturbed(exact)._replace(focal=360.0, fixed=np.arange(6) < 1)
-    found = ba.adjust(
-        wrong._replace(prior=exact.log_depth, prior_weight=np.full(300, 100.0)), iterations=60, with_focal=True
-    )
+    wrong = disturbed(exact)._replace(focal=360.0, fixed=np.arange(6) < 1, focal_prior=360.0, focal_std=0.3)
+    wrong = wrong._replace(prior=exact.log_depth, prior_weight=np.full(300, 100.0))
+    found = ba.adjust(wrong, iterations=60)
     assert found.focal == pytest.approx(300, abs=0.5)
+    assert abs(np.log(found.focal / 300)) < found.focal_std < 0.02
+    assert ba.adjust(wrong._replace(focal_std=0.0), iterations=60).focal == 360.0
+
+
+def test_a_camera_that_stands_still_leaves_the_focal_length_as_it_was_guessed() -> None:
+    exact, _ = scene(landmarks=100)
+    T = np.broadcast_to(exact.T_camera_world[0], exact.T_camera_world.shape).copy()
+    still = exact._replace(T_camera_world=T, seen=exact.pixel[exact.landmark], fixed=np.arange(6) < 1)
+    still = still._replace(prior_weight=np.full(100, 10.0), focal=360.0, focal_prior=360.0, focal_std=0.3)
+    assert ba.adjust(still, iterations=20).focal_std == pytest.approx(0.3, rel=0.05)
 
 
 def test_a_tenth_of_wrong_observations_does_not_carry_the_cameras_away() -> None:
@@ -78,6 +87,7 @@ def test_a_tenth_of_wrong_observations_does_not_carry_the_cameras_away() -> None
 def test_the_gradient_is_the_difference_quotient_of_the_cost() -> None:
     start = disturbed(scene(count=4, landmarks=20)[0])
     start = start._replace(prior_weight=np.full(20, 2.0), prior=start.log_depth + 0.2)
+    start = start._replace(focal_prior=280.0, focal_std=0.01)
     slot = np.where(start.fixed, -1, np.cumsum(~start.fixed) - 1)
     size = 6 * int((~start.fixed).sum()) + 1
     layout = ba.Layout(np.searchsorted(start.landmark, np.arange(21)), slot)

@@ -115,14 +115,18 @@ def test_video_frames_are_the_same_in_any_order(video):
     assert np.abs(in_order[30].astype(int) - RoomSequence(frames=120, width=96, height=72)[30].color).mean() < 10
 
 
-def test_a_videos_camera_is_written_given_or_asked_for(video, tmp_path):
+def test_a_videos_camera_is_written_given_or_guessed(video, tmp_path, caplog):
     path = Path(tmp_path / "clip.mp4")
     put(path, video.read_bytes())
-    with pytest.raises(ValueError, match=r"clip\.mp4: nothing says what camera took it.*camera\.yaml.*--fov"):
-        open_sequence(path)
+    guessed = open_sequence(path).camera
+    assert not guessed.focal_known and guessed.fov == pytest.approx(60)
+    assert "clip.mp4: nothing says what camera took it (camera.yaml, EXIF or --fov)" in caplog.text
     with pytest.raises(ValueError, match="--fov is 300, expected"):
         open_sequence(path, fov=300.0)
-    assert open_sequence(path, fov=90.0).camera.fx == pytest.approx(48)
+    assert (
+        open_sequence(path, fov=90.0).camera.fx == pytest.approx(48)
+        and open_sequence(path, fov=90.0).camera.focal_known
+    )
     write_camera(tmp_path / "clip.yaml", Camera(192, 144, 200, 200, 95.5, 71.5))
     assert open_sequence(path).camera.fx == 100, "the camera of the same lens at twice the size"
     write_camera(tmp_path / "clip.yaml", Camera(192, 192, 200, 200, 95.5, 95.5))

@@ -12,7 +12,8 @@ from stub_networks import KnowingNetwork
 
 from semslam import config as configs
 from semslam import poses as poses_of
-from semslam.depth.corrections import CorrectionsConfig
+from semslam.depth.corrections import DepthCorrections
+from semslam.depth.multiview import MultiViewDepth
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run
 from semslam.metrics.surface import surface_scores
@@ -20,7 +21,9 @@ from semslam.perception import Perception, PerceptionConfig
 from semslam.runs.color_only.depth import correction_of
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
+from semslam.runs.poses import pose_source
 from semslam.runs.reconstruct import finish, prepare
+from semslam.slam import SlamConfig
 from semslam.tracking.predicted_poses import PredictedPoses
 from sequences import open_sequence
 
@@ -96,10 +99,11 @@ def test_an_interrupted_run_goes_on_to_the_same_map_and_is_not_tracked_again(tmp
     assert (tmp_path / "run" / "map.ply").read_bytes() == (runs["tracked"] / "map.ply").read_bytes()
 
 
-def test_a_pose_network_is_shown_the_images_when_it_tells_where_the_other_frames_are(network):
+def test_parallax_is_not_measured_between_the_guesses_of_a_pose_network(network):
     room = open_sequence(ROOM)
-    pose_of = {frame.color.tobytes(): frame.T_world_camera for frame in room}
     perception = Perception(PerceptionConfig(depth="predicted", labels="none"), room.camera, None, network)
-    track = PredictedPoses(lambda color: pose_of[color.tobytes()])
-    corrections = correction_of(CorrectionsConfig(), room, perception, track)
-    np.testing.assert_array_equal(corrections.T_world_camera, room.poses)
+    track = PredictedPoses(lambda color: np.eye(4))
+    assert isinstance(correction_of(SlamConfig(), room, perception, track), DepthCorrections)
+    given = correction_of(SlamConfig(), room, perception, pose_source("dataset", room))
+    assert isinstance(given, MultiViewDepth)
+    np.testing.assert_array_equal(given.T_world_camera, room.poses)

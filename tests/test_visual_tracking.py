@@ -10,11 +10,15 @@ import pytest
 from stub_networks import KnowingNetwork
 
 from semslam import poses
+from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
 from semslam.runs.color_only.poses import VisualPoses, track_images
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
+from sequences.recalibrated import RecalibratedSequence
 
+ROT90 = np.diag([0.0, 0, 1, 1])  # T_portrait_landscape of a camera whose images were turned by np.rot90
+ROT90[0, 1], ROT90[1, 0] = 1, -1
 ROOM = "room:frames=60,width=320,height=240"
 
 
@@ -35,8 +39,8 @@ class Changed:
     def numbers(self):
         return range(len(self))
 
-    def __getitem__(self, index: int):
-        return replace(self.frames[index], index=index)
+    def color_of(self, index: int):
+        return self.frames[index].color
 
 
 class BlindNetwork:
@@ -92,6 +96,19 @@ def test_a_camera_that_comes_back_after_a_dark_while_is_found_again(room):
     assert np.linalg.norm(apart[:3, 3]) < 0.02 and poses.rotation_angle(apart) < np.radians(1)
 
 
+def test_an_unknown_focal_length_is_found_with_the_phone_held_upright(room):
+    """Portrait images of a camera whose focal length is a fifth less than the guess."""
+    upright = Changed(room, [replace(room[i], color=np.rot90(room[i].color).copy()) for i in range(len(room))])
+    upright.camera = replace(Camera.unknown(240, 320), fx=1.25 * room.camera.fx, fy=1.25 * room.camera.fx)
+    found = track_images(upright, BlindNetwork())
+    assert found.lost == 0
+    assert abs(np.log(found.focal / room.camera.fx)) < found.focal_std < 0.05
+    turned = replace(found, T_world_camera=found.T_world_camera @ ROT90)
+    assert error(room, turned, with_scale=True) < 0.03
+    assert found.calibrated(RecalibratedSequence(room, upright.camera)).camera.fx == found.focal
+    assert found.calibrated(room) is room
+
+
 @pytest.mark.parametrize(
     ("frames", "what"),
     [
@@ -112,7 +129,9 @@ def test_recordings_without_parallax_or_texture_end_with_a_line_that_says_so(roo
 
 
 def test_what_was_tracked_is_kept_and_only_for_the_same_recording(tmp_path: Path):
-    found = VisualPoses(np.tile(np.eye(4), (3, 1, 1)), np.array([True, True, False]), 0.9, 0.05, 2, 2.5, 1.0)
+    found = VisualPoses(
+        np.tile(np.eye(4), (3, 1, 1)), np.array([True, True, False]), 0.9, 0.05, 2, 2.5, 1.0, 500.0, 0.0
+    )
     found.save(tmp_path / "visual.npz")
     again = VisualPoses.load(tmp_path / "visual.npz", 3)
     assert again is not None and again.scale == 0.9 and np.array_equal(again.good, found.good)

@@ -33,7 +33,7 @@ class MultiViewConfig:
     after: int = 30  # ... and ahead
     max_turn_deg: float = 30.0  # between two frames that are compared
     fewest: int = 2  # frames to compare with; a keyframe that has fewer gets no depth
-    widest: int = 384  # pixels: images are swept at most so wide
+    longest: int = 384  # pixels: longer side of the images that are swept, at most
     keyframe_step: float = 0.04  # of the scene's depth, from one keyframe to the next ...
     keyframe_turn_deg: float = 6.0  # ... or degrees
     max_std: float = 0.04  # of the logarithm of depth: what is less sure does not enter the map
@@ -102,7 +102,7 @@ def depth_from_views(
     return complete(prior, found.depth, found.log_std, grey, c.completion)
 
 
-ReadColor = Callable[[int], np.ndarray]  # the index of a frame -> (H, W, 3) uint8 RGB at the map's size
+ReadColor = Callable[[int], np.ndarray]  # the index of a frame -> (H, W, 3) uint8 RGB
 
 
 class MultiViewDepth(Stage):
@@ -119,7 +119,7 @@ class MultiViewDepth(Stage):
         color_of: an image of the recording; ValueError or OSError where it cannot be read."""
         self.config = config or MultiViewConfig()
         self.map_camera, self.T_world_camera, self.color_of = camera, T_world_camera, color_of
-        shrink = max(1, math.ceil(camera.width / self.config.widest))
+        shrink = max(1, math.ceil(max(camera.shape) / self.config.longest))
         self.camera = camera.resized(camera.width // shrink, camera.height // shrink)
         self._greys: dict[int, np.ndarray | None] = {}  # of frames within reach of the last keyframe
         self._last: np.ndarray | None = None  # T_world_camera of the last keyframe

@@ -29,14 +29,14 @@ class SweepConfig:
 
     nearest: float = 0.5  # of the predicted depth: the first candidate ...
     farthest: float = 2.0  # ... and the last
-    candidates: int = 48
+    candidates: int = 48  # depths that are tried for each pixel
     half_window: int = 3  # pixels
     best_of: int = 3  # other images that a candidate is judged by: those that agree best
     noise: float = 2.0  # grey levels; windows with less contrast say little
     small_step: float = 0.03  # cost of one candidate's difference between neighbouring pixels ...
     large_step: float = 0.25  # ... and of a larger one, where the image shows no edge
     edge: float = 12.0  # grey levels between neighbours that halve the cost of a larger step
-    min_correlation: float = 0.6
+    min_correlation: float = 0.6  # of the winning windows, from which a depth is believed
     min_margin: float = 0.03  # of the aggregated cost, to the best candidate elsewhere
 
 

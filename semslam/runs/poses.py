@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from semslam.frame import Frame, Observation, Tracking
+from semslam.frame import Observation, Tracking
 from semslam.poses import moved_by
 from semslam.slam import Predict
 from semslam.tracking.given_poses import GivenPoses
@@ -50,7 +50,7 @@ def pose_source(
             raise ValueError(f"`poses` {poses} needs `pose_weights`, the file of a pose network")
         return PredictedPoses(pose_of) if poses == "predicted" else RefinedTrack(pose_of, config)
     if poses == "dataset":
-        return GivenPoses()
+        return ListedPoses(sequence.poses, "the sequence")
     if poses in ("tracked", "refined"):
         return Tracker(config, refine=poses == "refined", propose=proposals(pose_of) if pose_of else None)
     if not Path(poses).exists():
@@ -76,24 +76,29 @@ def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> Pos
     return PosesOfFile(path, found._replace(T_world_camera=tuple(T_world_camera)), origin)
 
 
-class PosesOfFile(GivenPoses):
-    """Takes the poses of frames from a list that a file told."""
+class ListedPoses(GivenPoses):
+    """Takes the poses of frames from a list: all are known before the first frame is read."""
+
+    def __init__(self, T_world_camera: Sequence[np.ndarray | None], source: str) -> None:
+        """T_world_camera: (4, 4) of each frame of the recording, None where it is not known."""
+        super().__init__(lambda frame: self.T_world_camera[frame.index], source)
+        self.T_world_camera = T_world_camera
+
+
+class PosesOfFile(ListedPoses):
+    """The poses that a file told."""
 
     def __init__(self, path: Path, found: FramePoses, world_origin: np.ndarray) -> None:
         """world_origin: (3,) metres, what is taken off the poses, see `sequences.rebased`."""
-        super().__init__(self._pose, str(path))
+        super().__init__([None if T is None else moved_by(T, -world_origin) for T in found.T_world_camera], str(path))
         self.world_origin = world_origin
         self.found = found
-        self._poses = [None if T is None else moved_by(T, -world_origin) for T in found.T_world_camera]
-
-    def _pose(self, frame: Frame) -> np.ndarray | None:
-        return self._poses[frame.index]
 
     def figures(self) -> dict[str, Any]:
         """How the file's poses were brought to the recording's frames, under stable names; counts of frames."""
         return {
             "poses_of_file": self.source,
             "poses_interpolated": self.found.interpolated,  # of the whole recording, of which a part may be mapped
-            "poses_missing": sum(T is None for T in self._poses),
+            "poses_missing": sum(T is None for T in self.T_world_camera),
             "pose_notes": list(self.found.notes),
         }

@@ -86,7 +86,9 @@ def prepare(
         assert network is not None
         if not resume:
             (folder.path / KEPT).unlink(missing_ok=True)  # of another run
-        track: PoseSource = visual_poses(folder.path, sequence, network, report).given()
+        visual = visual_poses(folder.path, sequence, network, slam.visual, report)
+        sequence = visual.calibrated(sequence)
+        track: PoseSource = visual.given()
     else:
         pose_of = _pose_network(config.pose_weights, sequence.world_origin) if config.pose_weights else None
         track = pose_source(config.poses, sequence, slam.tracking, pose_of, config.pose_hints)
@@ -94,7 +96,7 @@ def prepare(
     perceive: Perceive = sensed
     corrections = None
     if perception.depth == "predicted":
-        corrections = correction_of(slam.corrections, sequence, sensed, track)
+        corrections = correction_of(slam, sequence, sensed, track)
         perceive = sensed.sparing(corrections.is_keyframe)
     system = Slam(
         sensed.camera,
@@ -147,6 +149,12 @@ def _check(config: RunConfig, sequence: Any) -> None:
         raise ValueError(
             f"`poses` {poses} registers every frame, which needs the sensor's depth; with `slam.perception.depth` "
             f"predicted use `poses` dataset, predicted or tracked"
+        )
+    if not sequence.camera.focal_known and (depth != "predicted" or poses != "tracked"):
+        raise ValueError(
+            f"{config.sequence}: nothing says what camera took it; write a camera.yaml beside it (width, height, fx, "
+            f"fy, cx, cy), or give its horizontal field of view in degrees with --fov (phones: about 65); with --depth "
+            f"predicted and --poses tracked it is estimated"
         )
 
 

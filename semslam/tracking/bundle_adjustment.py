@@ -36,6 +36,8 @@ class Scene(NamedTuple):
     camera: np.ndarray  # (M,) int64 not the host
     seen: np.ndarray  # (M, 2) float64 pixels from the principal point
     focal: float  # pixels
+    focal_prior: float = 0.0  # pixels: what is known of it ...
+    focal_std: float = 0.0  # ... and the standard deviation of its logarithm; 0 = it stays
 
 
 class Adjusted(NamedTuple):
@@ -44,6 +46,7 @@ class Adjusted(NamedTuple):
     T_camera_world: np.ndarray  # (N, 4, 4)
     log_depth: np.ndarray  # (L,)
     focal: float
+    focal_std: float  # of its logarithm, all others free to follow; 0 where it stayed
     residuals: np.ndarray  # (M,) pixels, infinite behind a camera
     information: np.ndarray  # (L,) of each logarithm of depth, the poses held
 
@@ -66,9 +69,7 @@ class Layout(NamedTuple):
     slot: np.ndarray  # (N,) of each camera among the unknowns, -1 for fixed ones
 
 
-def adjust(
-    scene: Scene, iterations: int = 10, huber: float = 2.0, pixel_std: float = 1.0, with_focal: bool = False
-) -> Adjusted:
+def adjust(scene: Scene, iterations: int = 10, huber: float = 2.0, pixel_std: float = 1.0) -> Adjusted:
     """The scene after at most so many steps. huber: pixel_std's from which an observation counts linearly."""
     slot = np.where(scene.fixed, -1, np.cumsum(~scene.fixed) - 1)
     size = 6 * int((~scene.fixed).sum()) + 1
@@ -80,7 +81,7 @@ def adjust(
         damped = equations.H_ll * (1 + damping) + 1e-9
         _eliminate(scene, layout, damped, equations, H, g)
         H[np.diag_indices(size)] += damping * np.diag(equations.H) + 1e-9
-        if not with_focal:
+        if scene.focal_std == 0:
             H[-1, :] = H[:, -1] = 0
             H[-1, -1], g[-1] = 1, 0
         try:
@@ -105,7 +106,21 @@ def adjust(
             damping *= 10
             if damping > 1e6:
                 break
-    return Adjusted(scene.T_camera_world, scene.log_depth, scene.focal, equations.residuals, equations.H_ll)
+    spread = _focal_std(scene, layout, equations) if scene.focal_std > 0 else 0.0
+    return Adjusted(scene.T_camera_world, scene.log_depth, scene.focal, spread, equations.residuals, equations.H_ll)
+
+
+def _focal_std(scene: Scene, layout: Layout, equations: Equations) -> float:
+    """The standard deviation of the focal length's logarithm: the last diagonal entry of the inverse information."""
+    H, g = equations.H.copy(), equations.g.copy()
+    _eliminate(scene, layout, equations.H_ll + 1e-9, equations, H, g)
+    H[np.diag_indices(len(H))] += 1e-9
+    last = np.zeros(len(H))
+    last[-1] = 1
+    try:
+        return float(np.sqrt(cho_solve(cho_factor(H), last)[-1]))
+    except LinAlgError:
+        return scene.focal_std
 
 
 def linearised(scene: Scene, layout: Layout, size: int, huber: float, pixel_std: float) -> tuple[float, Equations]:
@@ -114,7 +129,13 @@ def linearised(scene: Scene, layout: Layout, size: int, huber: float, pixel_std:
     equations = Equations(
         np.zeros((size, size)), np.zeros(size), np.zeros(L), np.zeros(L), np.zeros((M + L, 7)), np.empty(M)
     )
-    return _linearise(scene, layout, huber, 1 / pixel_std, equations), equations
+    cost = _linearise(scene, layout, huber, 1 / pixel_std, equations)
+    if scene.focal_std > 0:
+        difference, weight = np.log(scene.focal / scene.focal_prior), 1 / scene.focal_std**2
+        cost += weight * difference**2
+        equations.g[-1] += weight * difference
+        equations.H[-1, -1] += weight
+    return cost, equations
 
 
 @nb.njit(**SERIAL)

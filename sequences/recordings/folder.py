@@ -13,6 +13,7 @@ from semslam import images
 from semslam.camera import Camera
 from semslam.labels import LABEL_SETS
 from semslam.trajectory import Trajectory, detect_kind, read_trajectory, read_tum_lines, write_tum
+from sequences.files import first_readable
 from sequences.pairing import in_order, paired, times_of_names
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by
@@ -51,10 +52,14 @@ def open_folder(
     color = images_by_name(path / "color")
     if not color:
         raise ValueError(f"{path}: color/ holds no images; expected {LAYOUT}")
+    depth_files = images_by_name(path / "depth", DEPTH_SUFFIXES)
+    if camera is None and not depth_files:
+        height, width = first_readable(images.read_color, list(color.values())).shape[:2]
+        camera = Camera.unknown(width, height)
     if camera is None:
         state = "lacks" if (path / "camera.yaml").is_file() else "missing; write"
         raise ValueError(f"{path / 'camera.yaml'}: {state} width, height, fx, fy, cx, cy (pixels), depth_scale and fps")
-    depth, lone = paired(path, color, images_by_name(path / "depth", DEPTH_SUFFIXES))
+    depth, lone = paired(path, color, depth_files)
     # A frame that lost its colour or its depth file stays a frame: reading it says which file is missing.
     names = in_order(list(color.keys() | depth.keys()))
     frames = {name: color.get(name, depth.get(name, path)) for name in names}

@@ -159,6 +159,11 @@ def reconstruct(
             f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; all lengths are the network's "
             f"guess, good to about {100 * metrics['scale_std']:.0f} % as far as its keyframes agree"
         )
+    if metrics.get("focal_std"):
+        typer.echo(
+            f"camera unknown: its focal length was estimated, {metrics['focal_pixels']:.0f} pixels +- "
+            f"{100 * metrics['focal_std']:.0f} % ({run.sequence.camera.fov:.1f} degrees across; --fov sets it)"
+        )
     for name, what in FILES.items():
         path = getattr(run.folder, name)
         if path.is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ import cv2
 import numpy as np
 
 from semslam import poses
-from semslam.atomic import replacing
-from semslam.frame import Frame
+from semslam.camera import Camera
 from semslam.perception import Network
-from semslam.tracking.given_poses import GivenPoses
-from semslam.tracking.visual import VisualTracker
+from semslam.runs.poses import ListedPoses
+from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
+from semslam.tracking.visual import VisualConfig, VisualTracker
+from sequences.recalibrated import RecalibratedSequence
 
 logger = logging.getLogger(__name__)
 KEPT = "visual.npz"  # in a run's folder
-WIDEST = 640  # pixels: images are tracked at most so wide
+LONGEST = 640  # pixels: the longer side of the images that are tracked, at most
+NUMBERS = {"int": int, "float": float}
 LEAST_WAY = 0.03  # of the scene's depth; a camera that went less far shows no parallax
 
 
@@ -36,6 +38,8 @@ class VisualPoses:
     keyframes: int
     depth: float  # metres: median of the landmarks'
     seconds: float  # that tracking took
+    focal: float  # of the recording's images, pixels
+    focal_std: float  # its relative standard deviation; 0 = it was known
 
     @property
     def lost(self) -> int:
@@ -49,24 +53,20 @@ class VisualPoses:
 
     def save(self, path: Path) -> None:
         """Keep it, so that a run that goes on need not track again."""
-        with replacing(path) as temporary, Path(temporary).open("wb") as file:
-            np.savez(file, **vars(self))
+        save_arrays(path, parts_of({name: np.asarray(value) for name, value in vars(self).items()}))
 
     @staticmethod
     def load(path: Path, frames: int) -> VisualPoses | None:
         """What `save` kept of a recording of so many frames; None where there is nothing, or of another one."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                kept = VisualPoses(
-                    arrays["T_world_camera"],
-                    arrays["good"],
-                    float(arrays["scale"]),
-                    float(arrays["scale_std"]),
-                    int(arrays["keyframes"]),
-                    float(arrays["depth"]),
-                    float(arrays["seconds"]),
-                )
-        except Exception:  # damaged or of another version: it is made again
+            arrays = load_arrays(path)
+            numbers = {f.name: f.type for f in fields(VisualPoses) if f.type in NUMBERS}
+            kept = VisualPoses(
+                T_world_camera=arrays["T_world_camera"],
+                good=arrays["good"],
+                **{name: NUMBERS[kind](arrays[name]) for name, kind in numbers.items()},
+            )
+        except (ValueError, OSError, KeyError, TypeError):  # none, damaged or of another version: it is made again
             return None
         return kept if kept.T_world_camera.shape == (frames, 4, 4) and kept.good.shape == (frames,) else None
 
@@ -77,40 +77,48 @@ class VisualPoses:
             "visual_keyframes": self.keyframes,
             "scale_std": self.scale_std,
             "tracking_seconds": self.seconds,
+            "focal_pixels": self.focal,
+            "focal_std": self.focal_std,
         }
 
-    def given(self) -> GivenPoses:
+    def calibrated(self, sequence: Any) -> Any:
+        """The `sequences.Sequence` that was tracked, with the focal length that was found where none was known."""
+        camera: Camera = sequence.camera
+        return sequence if camera.focal_known else RecalibratedSequence(sequence, camera.with_focal(self.focal))
+
+    def given(self) -> ListedPoses:
         """As the poses of a run; frames that are not good enough are lost to it."""
-
-        def pose_of(frame: Frame) -> np.ndarray | None:
-            return self.T_world_camera[frame.index] if self.good[frame.index] else None
-
-        return GivenPoses(pose_of, "visual tracking")
+        return ListedPoses([T if good else None for T, good in zip(self.T_world_camera, self.good)], "visual tracking")
 
 
-def visual_poses(folder: Path, sequence: Any, network: Network, report: Callable[[], object]) -> VisualPoses:
+def visual_poses(
+    folder: Path, sequence: Any, network: Network, config: VisualConfig, report: Callable[[], object]
+) -> VisualPoses:
     """What a run's folder keeps of the visual tracking of its sequence; made and kept there where it does not."""
     if (kept := VisualPoses.load(folder / KEPT, len(sequence))) is not None:
         return kept
-    found = track_images(sequence, network, report)
+    found = track_images(sequence, network, config, report)
     found.save(folder / KEPT)
     return found
 
 
-def track_images(sequence: Any, network: Network, report: Callable[[], object] = lambda: None) -> VisualPoses:
+def track_images(
+    sequence: Any, network: Network, config: VisualConfig | None = None, report: Callable[[], object] = lambda: None
+) -> VisualPoses:
     """Track a `sequences.Sequence` by its images, with the scale that the network's depths vote for.
 
     report: called after each frame. ValueError where the camera hardly moved
     sideways, or was lost in most of the frames: no depth could be measured from its images.
     """
-    shrink = max(1.0, sequence.camera.width / WIDEST)
-    camera = sequence.camera.resized(round(sequence.camera.width / shrink), round(sequence.camera.height / shrink))
+    recorded: Camera = sequence.camera
+    shrink = max(1.0, max(recorded.shape) / LONGEST)
+    camera = recorded.resized(round(recorded.width / shrink), round(recorded.height / shrink))
     size = (camera.width, camera.height)
 
-    def depth_of(color: np.ndarray) -> np.ndarray:
-        return network(color, size, camera.fx).depth
+    def depth_of(color: np.ndarray, focal: float) -> np.ndarray:
+        return network(color, size, focal).depth
 
-    tracker = VisualTracker(camera, depth_of)
+    tracker = VisualTracker(camera, depth_of, config, recorded.focal_known)
     began = time.perf_counter()
     relative: list[tuple[int, np.ndarray] | None] = []
     sure: list[bool] = []
@@ -119,7 +127,7 @@ def track_images(sequence: Any, network: Network, report: Callable[[], object] =
         sure.append(False)
         report()
         try:
-            color = sequence[i].color
+            color = sequence.color_of(i)
         except (ValueError, OSError):  # counted by the run
             relative.append(None)
             continue
@@ -133,25 +141,26 @@ def track_images(sequence: Any, network: Network, report: Callable[[], object] =
         if found.state == "lost":
             relative.append(None)
             continue
-        k = len(tracker.keyframes) - 1
-        relative.append((k, poses.inverse(found.T_world_camera) @ poses.inverse(tracker.keyframes[k].T_camera_world)))
+        k = len(tracker.map.keyframes) - 1
+        relative.append((k, poses.inverse(found.T_world_camera) @ poses.inverse(tracker.map.T_camera_world[k])))
         sure[i] = found.state == "good"
     good = np.array(sure)
-    tracker.finish()
-    scale, scale_std = tracker.scale
+    tracker.map.adjust_all()
+    scale, scale_std = tracker.map.scale
     T = np.full((len(good), 4, 4), np.nan)
-    recorded = None if sequence.poses is None else sequence.poses[0]
-    T_world_first = np.eye(4) if recorded is None else recorded  # as any tracker starts where the recording says
+    first = None if sequence.poses is None else sequence.poses[0]
+    T_world_first = np.eye(4) if first is None else first  # as any tracker starts where the recording says
     for i, one in enumerate(relative):
         if one is not None:
             k, T_camera_keyframe = one
-            T[i] = poses.inverse(T_camera_keyframe @ tracker.keyframes[k].T_camera_world)
+            T[i] = poses.inverse(T_camera_keyframe @ tracker.map.T_camera_world[k])
             T[i, :3, 3] *= scale
             T[i] = T_world_first @ T[i]
-    known = tracker.log_depth[tracker.variance < 0.3**2]
-    depth = scale * float(np.exp(np.median(known if len(known) else tracker.log_depth))) if len(tracker.host) else 1.0
     seconds = time.perf_counter() - began
-    result = VisualPoses(T, good, scale, scale_std, len(tracker.keyframes), depth, seconds)
+    focal = tracker.map.camera.fx * recorded.width / camera.width
+    depth = scale * tracker.map.depth
+    count = len(tracker.map.keyframes)
+    result = VisualPoses(T, good, scale, scale_std, count, depth, seconds, focal, tracker.map.focal_std)
     _check(sequence.name, result, reason)
     logger.info(
         "visual tracking: %d keyframes, %d frames lost, scale %.3f +- %.0f %%",

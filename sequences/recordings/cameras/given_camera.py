@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,21 +19,19 @@ def given_camera(
     """The camera of images of this size: the one given, else camera.yaml's, else of `fov`, else of EXIF's `focal`.
 
     path: the recording; camera.yaml lies in it or beside it, there also as NAME.yaml. fov: horizontal, degrees.
-    focal: pixels. A camera of another size but the same aspect is resized. ValueError where there is none or no fit.
+    focal: pixels. A camera of another size but the same aspect is resized; ValueError where the aspect is another.
+    Where there is none, `Camera.unknown`.
     """
     beside = [path / "camera.yaml", path.with_suffix(".yaml"), path.parent / "camera.yaml"]
     written = next((file for file in beside if file.is_file()), None)
     if camera is None and fov is not None:
-        return camera_of_fov(width, height, fov)
+        return Camera.of_fov(width, height, fov)
     if camera is None and written is not None:
         camera = read_camera(written)[0]
     if camera is None and focal is not None:
         return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
     if camera is None:
-        raise ValueError(
-            f"{path}: nothing says what camera took it; write a camera.yaml beside it (width, height, fx, fy, cx, cy), "
-            f"or give its horizontal field of view in degrees with --fov (phones: about 65)"
-        )
+        return Camera.unknown(width, height)
     if abs(camera.width * height - camera.height * width) > 0.01 * camera.width * height:
         raise ValueError(
             f"{path}: images are {width}x{height}, but its camera is {camera.width}x{camera.height}, of another aspect"
@@ -51,14 +48,6 @@ def camera_of_numbers(width: int, height: int, numbers: Iterable[float]) -> Came
 def camera_of_matrix(width: int, height: int, K: np.ndarray) -> Camera:
     """The camera of an intrinsic matrix, (3, 3) or larger."""
     return camera_of_numbers(width, height, (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
-
-
-def camera_of_fov(width: int, height: int, fov: float) -> Camera:
-    """The camera of square pixels with this horizontal field of view, in degrees, its axis through the middle."""
-    if not 1 <= fov <= 170:
-        raise ValueError(f"--fov is {fov:g}, expected the horizontal field of view in degrees, 1 to 170")
-    focal = width / 2 / math.tan(math.radians(fov) / 2)
-    return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
 
 
 def exif_focal(path: Path, longer_side: int) -> float | None:

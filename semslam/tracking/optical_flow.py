@@ -1,0 +1,39 @@
+"""Where points of one image are in another: pyramidal Lucas and Kanade, followed forth and back."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+LEVELS = 3  # of the pyramid, above the image itself
+
+
+def follow(
+    before: np.ndarray, now: np.ndarray, pixels: np.ndarray, window: int, *, start: np.ndarray, back_levels: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Follow points of a grey image into another one, and from there back.
+
+    Args:
+        before, now: (H, W) uint8.
+        pixels: (N, 2) float32 in `before`.
+        window: side of the patches that are compared, pixels.
+        start: (N, 2) float32 in `now`, where the search begins.
+        back_levels: of the pyramid on the way back, which begins where the points came from.
+
+    Returns:
+        The pixels (N, 2) float32 in `now`, how far (N,) from where it came from each ended in pixels, and which (N,)
+        were found both ways.
+    """
+    if len(pixels) == 0:
+        return np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros(0, bool)
+    pixels = np.ascontiguousarray(pixels, np.float32)
+    side, guessed = (window, window), cv2.OPTFLOW_USE_INITIAL_FLOW
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, now, pixels[:, None], start.astype(np.float32)[:, None].copy(), winSize=side, maxLevel=LEVELS,
+        flags=guessed,
+    )  # fmt: skip
+    back, again, _ = cv2.calcOpticalFlowPyrLK(
+        now, before, there, pixels[:, None].copy(), winSize=side, maxLevel=back_levels, flags=guessed
+    )
+    apart = np.linalg.norm(back.reshape(-1, 2) - pixels, axis=1)
+    return there.reshape(-1, 2), apart, (found.ravel() > 0) & (again.ravel() > 0)

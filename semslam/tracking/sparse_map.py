@@ -1,0 +1,250 @@
+"""The map that visual tracking keeps: keyframes, landmarks, where the ones saw the others, and their adjustment.
+
+A landmark lies on the ray of a pixel of its host, the keyframe that first showed it; the logarithm of its depth is its
+one unknown. Lengths are in the map's unit, which the network's depth in the first keyframes set: `SparseMap.scale`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.tracking.bundle_adjustment import Scene, adjust
+
+WINDOW = 200  # keyframes that are adjusted together when all frames are done
+STRIKES = 3  # times that a landmark was seen where it should not be, from which it is used no longer
+FOCAL_STD = 0.35  # of the logarithm of a focal length that nothing is known of
+FOCAL_FLOOR = 0.03  # relative standard deviation, by what unknown distortion did to recordings of known cameras
+FIRST_FOCAL = 5  # keyframes from which a focal length is estimated
+
+
+@dataclass(eq=False)
+class Keyframe:
+    """A frame that landmarks are tied to."""
+
+    index: int
+    grey: np.ndarray | None  # (H, W) uint8; None for all but the last ones
+    ids: np.ndarray  # (N,) landmarks that it shows ...
+    descriptors: np.ndarray  # (N, 32) uint8 ... and what they look like in it (ORB)
+    level: float = 0.0  # logarithm of the map's depth over the network's, the median of its landmarks
+    votes: int = 0  # landmarks with parallax that the level is of
+
+
+class Projected(NamedTuple):
+    """Landmarks seen from a pose."""
+
+    pixels: np.ndarray  # (N, 2), NaN behind the camera
+    points: np.ndarray  # (N, 3) camera frame
+    by_log_depth: np.ndarray  # (N, 3) their derivative by the logarithm of the landmark's depth
+
+
+class SparseMap:
+    """Keyframes and landmarks of one camera."""
+
+    def __init__(self, camera: Camera, pixel_std: float, prior_std: float, focal_known: bool = True) -> None:
+        """pixel_std: of where a landmark is seen, pixels. prior_std: of the logarithm of the network's depth.
+        focal_known: else the camera's focal length is a guess, and is adjusted with the rest."""
+        self.camera = camera
+        self.pixel_std, self.prior_std = pixel_std, prior_std
+        self.focal_known = focal_known
+        self.focal_std = 0.0 if focal_known else FOCAL_STD  # relative standard deviation of the focal length
+        self._guess = camera.fx
+        self._centre = np.array([camera.cx, camera.cy])
+        self._size = np.array([camera.width, camera.height])
+        self.keyframes: list[Keyframe] = []
+        self.T_camera_world = np.zeros((0, 4, 4))  # of each keyframe
+        # landmarks
+        self.host = np.zeros(0, np.int64)
+        self.pixel = np.zeros((0, 2))  # in the host, from the principal point
+        self.log_depth = np.zeros(0)
+        self.prior = np.zeros(0)  # what the network says of that
+        self.variance = np.zeros(0)  # of log_depth
+        self.strikes = np.zeros(0, np.int64)
+        # observations, in the order in which they were made
+        self._landmark = np.zeros(0, np.int64)
+        self._keyframe = np.zeros(0, np.int64)
+        self._seen = np.zeros((0, 2))  # pixels from the principal point
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    # building
+
+    def add_keyframe(self, index: int, grey: np.ndarray, T_camera_world: np.ndarray) -> int:
+        """Its number."""
+        self.keyframes.append(Keyframe(index, grey, np.zeros(0, np.int64), np.zeros((0, 32), np.uint8)))
+        self.T_camera_world = np.concatenate([self.T_camera_world, T_camera_world[None]])
+        return len(self.keyframes) - 1
+
+    def add_landmarks(self, k: int, pixels: np.ndarray, log_depth: np.ndarray) -> np.ndarray:
+        """The numbers (N,) of new landmarks at pixels (N, 2) of keyframe k, at the network's depth."""
+        n, first = len(pixels), len(self)
+        self.host = np.concatenate([self.host, np.full(n, k)])
+        self.pixel = np.concatenate([self.pixel, pixels - self._centre])
+        self.log_depth = np.concatenate([self.log_depth, log_depth])
+        self.prior = np.concatenate([self.prior, log_depth])
+        self.variance = np.concatenate([self.variance, np.full(n, self.prior_std**2)])
+        self.strikes = np.concatenate([self.strikes, np.zeros(n, np.int64)])
+        return np.arange(first, first + n)
+
+    def observe(self, ids: np.ndarray, pixels: np.ndarray, k: int) -> None:
+        """Keyframe k shows landmarks (N,) at pixels (N, 2)."""
+        self._landmark = np.concatenate([self._landmark, ids])
+        self._keyframe = np.concatenate([self._keyframe, np.full(len(ids), k)])
+        self._seen = np.concatenate([self._seen, pixels - self._centre])
+
+    # looking
+
+    def project(self, ids: np.ndarray, T_camera_world: np.ndarray) -> Projected:
+        """Landmarks (N,) as a camera at a pose sees them."""
+        K = self.camera
+        T = T_camera_world @ poses.inverse(self.T_camera_world[self.host[ids]])
+        rays = np.column_stack([self.pixel[ids] / [K.fx, K.fy], np.ones(len(ids))])
+        along = np.einsum("nij,nj->ni", T[:, :3, :3], rays) * np.exp(self.log_depth[ids])[:, None]
+        points = along + T[:, :3, 3]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shown = points[:, :2] / points[:, 2:] * [K.fx, K.fy] + self._centre
+        shown[points[:, 2] < 0.05] = np.nan
+        return Projected(shown, points, along)
+
+    def expected_again(self, followed: np.ndarray, k: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Landmarks, and their pixels (N, 2), that keyframe k should show and that are not followed: the best known.
+
+        Only those that were first seen from a similar side and distance, in a keyframe whose image is kept.
+        """
+        idle = np.ones(len(self), bool)
+        idle[followed] = False
+        idle &= np.array([keyframe.grey is not None for keyframe in self.keyframes])[self.host]
+        ids = np.flatnonzero(idle & (self.strikes < STRIKES) & (self.variance < 0.1**2))
+        shown, points, along = self.project(ids, self.T_camera_world[k])
+        depth = np.exp(self.log_depth[ids])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            inside = np.all((shown > 8) & (shown < self._size - 8), axis=1)
+            lengths = np.linalg.norm(points, axis=1) * np.linalg.norm(along, axis=1)
+            cosine = np.einsum("ni,ni->n", points, along) / lengths  # of the angle to the view it was first seen in
+            inside &= (cosine > 0.85) & (points[:, 2] > 0.6 * depth) & (points[:, 2] < 1.6 * depth)
+        ids, shown = ids[inside], shown[inside]
+        best = np.argsort(self.variance[ids], kind="stable")[:most] if len(ids) > most else slice(None)
+        return ids[best], shown[best]
+
+    def pixels_in_host(self, ids: np.ndarray) -> np.ndarray:
+        """(N, 2) float32: where the hosts of landmarks show them."""
+        return (self.pixel[ids] + self._centre).astype(np.float32)
+
+    # the network's votes
+
+    def vote(self, ids: np.ndarray, predicted: np.ndarray, k: int) -> None:
+        """What the network's depth (H, W) of keyframe k, which shows landmarks (N,), says of the map's scale."""
+        shown, points, _ = self.project(ids, self.T_camera_world[k])
+        shown = np.nan_to_num(shown, nan=-1)
+        ok = (self.variance[ids] < 0.15**2) & np.all((shown >= 0) & (shown < self._size - 1), axis=1)
+        if ok.sum() < 10:
+            self.keyframes[k].level = self.keyframes[k - 1].level
+            return
+        u, v = shown[ok].astype(int).T
+        self.keyframes[k].level = float(np.median(np.log(points[ok, 2] / predicted[v, u])))
+        self.keyframes[k].votes = int(ok.sum())
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Metres in the map's unit, by the votes of all keyframes, and its relative standard deviation."""
+        levels = np.array([k.level for k in self.keyframes if k.votes])
+        if len(levels) == 0:
+            return 1.0, 1.0
+        middle = float(np.median(levels))
+        spread = 1.4826 * float(np.median(np.abs(levels - middle)))
+        return float(np.exp(-middle)), max(spread, 0.05) / np.sqrt(max(len(levels) / 4, 1))
+
+    @property
+    def depth(self) -> float:
+        """Median depth of the landmarks that parallax was seen of, of all where it was of none, in the map's unit."""
+        known = self.log_depth[self.variance < 0.3**2]
+        return float(np.exp(np.median(known if len(known) else self.log_depth))) if len(self) else 1.0
+
+    # adjustment
+
+    def adjust_recent(self, followed: np.ndarray, count: int, iterations: int = 8) -> None:
+        """Adjust the last keyframes, and those that see the same landmarks; the others hold the world still.
+
+        followed: landmarks (N,) that the last keyframe shows. count: of keyframes of either kind.
+        """
+        free = np.zeros(len(self.keyframes), bool)
+        whole = len(self.keyframes) <= 2 * count
+        if whole:
+            free[:] = True
+        else:
+            free[-count:] = True
+            shared = np.bincount(self._keyframe[np.isin(self._landmark, followed)], minlength=len(self.keyframes))
+            shared[free] = 0
+            best = np.argsort(-shared, kind="stable")[:count]
+            free[best[shared[best] >= 10]] = True
+            free[0] = False
+        # a focal length that changes in a part of the map would bend it against the rest
+        self._solve(free, iterations, with_focal=whole and len(self.keyframes) >= FIRST_FOCAL)
+
+    def adjust_all(self) -> None:
+        """Adjust everything, when the last frame is done; long recordings a window at a time."""
+        count = len(self.keyframes)
+        if count < 3:
+            return
+        for first in range(0, max(1, count - WINDOW // 2), WINDOW // 2):
+            free = np.zeros(count, bool)
+            free[first : first + WINDOW] = True
+            before = 0.0
+            while first == 0 and abs(self.camera.fx / (before or 1) - 1) > 0.002 and not self.focal_known:
+                before = self.camera.fx
+                self._solve(free, 20, with_focal=True)
+            self._solve(free, 20, with_focal=False)
+
+    def _solve(self, free: np.ndarray, iterations: int, with_focal: bool) -> None:
+        scene, frames, landmarks, rows = self._scene(free, with_focal and not self.focal_known)
+        if len(rows) < 20:
+            return
+        found = adjust(scene, iterations, pixel_std=self.pixel_std)
+        self.T_camera_world[frames] = found.T_camera_world
+        self.log_depth[landmarks] = found.log_depth
+        self.variance[landmarks] = 1 / np.maximum(found.information, 1e-9) + 0.01**2
+        if scene.focal_std > 0:
+            ratio = self.camera.fy / self.camera.fx
+            self.camera = replace(self.camera, fx=found.focal, fy=found.focal * ratio)
+            self.focal_std = float(np.hypot(found.focal_std, FOCAL_FLOOR))
+        wrong = found.residuals > 6 * self.pixel_std
+        self.strikes[np.unique(self._landmark[rows[wrong]])] += 1
+        keep = np.ones(len(self._landmark), bool)
+        keep[rows[wrong]] = False
+        self._landmark, self._keyframe, self._seen = self._landmark[keep], self._keyframe[keep], self._seen[keep]
+
+    def _scene(self, free: np.ndarray, with_focal: bool) -> tuple[Scene, np.ndarray, np.ndarray, np.ndarray]:
+        """All that the free keyframes (bool) are tied to, and the keyframes, landmarks and observations in it."""
+        touched = np.union1d(self._landmark[free[self._keyframe]], np.flatnonzero(free[self.host]))
+        used = np.isin(self._landmark, touched) & (self.strikes[self._landmark] < STRIKES)
+        rows = np.flatnonzero(used)
+        rows = rows[np.argsort(self._landmark[rows], kind="stable")]
+        landmarks = np.unique(self._landmark[rows])
+        frames = np.unique(np.concatenate([self._keyframe[rows], self.host[landmarks], np.flatnonzero(free)]))
+        place = np.full(len(self.keyframes), -1)
+        place[frames] = np.arange(len(frames))
+        fixed = ~free[frames]
+        if not fixed.any():
+            fixed[0] = True
+        stretch = np.array([1.0, self.camera.fx / self.camera.fy])
+        scene = Scene(
+            self.T_camera_world[frames],
+            fixed,
+            place[self.host[landmarks]],
+            self.pixel[landmarks] * stretch,
+            self.log_depth[landmarks],
+            self.prior[landmarks],
+            np.full(len(landmarks), 1 / self.prior_std**2),
+            np.searchsorted(landmarks, self._landmark[rows]),
+            place[self._keyframe[rows]],
+            self._seen[rows] * stretch,
+            self.camera.fx,
+            self._guess,
+            FOCAL_STD if with_focal else 0.0,
+        )
+        return scene, frames, landmarks, rows
