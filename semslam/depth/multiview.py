@@ -31,11 +31,11 @@ class MultiViewConfig:
     baselines: tuple[float, ...] = (0.03, 0.06, 0.1, 0.15, 0.2)  # camera's ways to other frames, in the scene's depth
     before: int = 60  # frames that are looked back ...
     after: int = 30  # ... and ahead
-    max_turn_deg: float = 30.0  # between two frames that are compared
+    max_turn_deg: float = 30.0  # degrees: between two frames that are compared
     fewest: int = 2  # frames to compare with; a keyframe that has fewer gets no depth
     longest: int = 384  # pixels: longer side of the images that are swept, at most
-    keyframe_step: float = 0.04  # of the scene's depth, from one keyframe to the next ...
-    keyframe_turn_deg: float = 6.0  # ... or degrees
+    keyframe_step: float = 0.04  # of the scene's depth, from one keyframe to the next
+    keyframe_turn_deg: float = 6.0  # degrees: likewise, where the camera turns
     max_std: float = 0.04  # of the logarithm of depth: what is less sure does not enter the map
     unit_std: float = 0.03  # of the logarithm of depth: what counts as one measurement of a sensor
     most_confidence: float = 2.0  # of one pixel
