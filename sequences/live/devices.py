@@ -12,7 +12,6 @@ import numpy as np
 
 from semslam.camera import Camera
 from sequences.live.capture import Captured, Source
-from sequences.recordings.cameras.given_camera import camera_of_fov
 
 
 def open_device(name: str, camera: Camera | None = None, fov: float | None = None) -> Source:
@@ -53,7 +52,7 @@ class Webcam:
             self.close()
             raise OSError(f"{self.name}: there is no such camera, or another program uses it")
         height, width = first.color.shape[:2]
-        self.camera = camera or camera_of_fov(width, height, fov)  # type: ignore[arg-type]
+        self.camera = camera or Camera.of_fov(width, height, fov)  # type: ignore[arg-type]
         if (self.camera.height, self.camera.width) != (height, width):
             self.close()
             raise ValueError(
