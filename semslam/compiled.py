@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 import numba as nb
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from semslam.camera import Camera
 
@@ -79,6 +82,27 @@ class Pose(NamedTuple):
     @staticmethod
     def of(T: np.ndarray) -> Pose:
         return Pose(np.ascontiguousarray(T[:3, :3], f32), np.ascontiguousarray(T[:3, 3], f32))
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the cache line of array[index], of a contiguous array, which is read soon."""
+    signature = types.void(array, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        from numba.np.arrayobj import make_array
+
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        element = builder.gep(make_array(signature.args[0])(context, builder, arguments[0]).data, [arguments[1]])
+        to_read, keep, data = i32(0), i32(3), i32(1)
+        builder.call(
+            builder.module.declare_intrinsic("llvm.prefetch", [byte], kind),
+            [builder.bitcast(element, byte), to_read, keep, data],
+        )
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @nb.njit(inline="always")

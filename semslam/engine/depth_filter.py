@@ -86,15 +86,10 @@ def slope(minus, here, plus, jump):
     The mean of both sides where both belong to the surface, else the side that does: a pixel at the border of a
     surface keeps its normal.
     """
-    left = minus > f32(0) and abs(here - minus) < jump
-    right = plus > f32(0) and abs(plus - here) < jump
-    if left and right:
-        return f32(0.5) * (plus - minus), True
-    if left:
-        return here - minus, True
-    if right:
-        return plus - here, True
-    return f32(0), False
+    left = (minus > f32(0)) & (abs(here - minus) < jump)
+    right = (plus > f32(0)) & (abs(plus - here) < jump)
+    one = here - minus if left else plus - here
+    return f32(0.5) * (plus - minus) if left & right else one, left | right
 
 
 @nb.njit(**PARALLEL)
@@ -108,45 +103,35 @@ def normals_of(depth, camera, noise, out):
     """
     height, width = depth.shape
     fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
+    outside = np.zeros(width, np.float32)
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
+        padded = np.zeros(width + 4, np.float32)  # so that the loop has no branches, and runs over whole vectors
+        padded[2 : width + 2] = depth[v]
+        above_2, above = depth[v - 2] if v >= 2 else outside, depth[v - 1] if v >= 1 else outside
+        below_2, below = depth[v + 2] if v < height - 2 else outside, depth[v + 1] if v < height - 1 else outside
+        row = out[v].reshape(-1)
         for u in range(width):
-            d = depth[v, u]
-            out[v, u, 0] = f32(0)
-            out[v, u, 1] = f32(0)
-            out[v, u, 2] = f32(0)
-            if d <= f32(0):
-                continue
+            d = padded[u + 2]
             # 80 degrees of tilt, plus the noise of a difference
             differs = f32(3) * depth_sigma(d, noise)
             jump_u = f32(2) * f32(5.7) * d / fx + differs
             jump_v = f32(2) * f32(5.7) * d / fy + differs
-            u_0 = depth[v, u - 2] if u >= 2 else f32(0)
-            u_1 = depth[v, u + 2] if u < width - 2 else f32(0)
-            z_u, ok_u = slope(u_0, d, u_1, jump_u)
-            z_u = z_u * f32(0.5)
-            if not ok_u:
-                u_0 = depth[v, u - 1] if u >= 1 else f32(0)
-                u_1 = depth[v, u + 1] if u < width - 1 else f32(0)
-                z_u, ok_u = slope(u_0, d, u_1, jump_u)
-            v_0 = depth[v - 2, u] if v >= 2 else f32(0)
-            v_1 = depth[v + 2, u] if v < height - 2 else f32(0)
-            z_v, ok_v = slope(v_0, d, v_1, jump_v)
-            z_v = z_v * f32(0.5)
-            if not ok_v:
-                v_0 = depth[v - 1, u] if v >= 1 else f32(0)
-                v_1 = depth[v + 1, u] if v < height - 1 else f32(0)
-                z_v, ok_v = slope(v_0, d, v_1, jump_v)
-            if not (ok_u and ok_v):
-                continue
+            z_u, wide = slope(padded[u], d, padded[u + 4], jump_u)
+            z_near, ok_u = slope(padded[u + 1], d, padded[u + 3], jump_u)
+            z_u = z_u * f32(0.5) if wide else z_near
+            ok_u |= wide
+            z_v, wide = slope(above_2[u], d, below_2[u], jump_v)
+            z_near, ok_v = slope(above[u], d, below[u], jump_v)
+            z_v = z_v * f32(0.5) if wide else z_near
+            ok_v |= wide
             n_x = fx * z_u
             n_y = fy * z_v
             n_z = -(d + (f32(u) - cx) * z_u + (f32(v) - cy) * z_v)
             length = np.sqrt(n_x * n_x + n_y * n_y + n_z * n_z)
             # a surface seen edge-on, or from behind: its depth says little about where it is
             facing = n_x * (f32(u) - cx) / fx + n_y * (f32(v) - cy) / fy + n_z
-            if length <= f32(0) or facing >= f32(0):
-                continue
-            out[v, u, 0] = n_x / length
-            out[v, u, 1] = n_y / length
-            out[v, u, 2] = n_z / length
+            ok = (d > f32(0)) & ok_u & ok_v & (length > f32(0)) & (facing < f32(0))
+            row[3 * u] = n_x / length if ok else f32(0)
+            row[3 * u + 1] = n_y / length if ok else f32(0)
+            row[3 * u + 2] = n_z / length if ok else f32(0)

@@ -15,8 +15,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from semslam.compiled import PARALLEL
+from semslam.compiled import PARALLEL, prefetch
 from semslam.engine.chunks import CHUNK
+from semslam.engine.index_map import AHEAD
 
 f32 = np.float32
 UNIT = 256  # of evidence: a row holds up to 256 nats
@@ -115,8 +116,9 @@ def add_evidence(chunks, counts, pixels, said, rows):
         n_classes += 1
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
-        first = np.int64(chunks[c]) * CHUNK
-        for i in range(first, first + counts[chunks[c]]):
+        first, count = np.int64(chunks[c]) * CHUNK, np.int64(counts[chunks[c]])
+        for i in range(first, first + count):
+            prefetch(image, n_classes * max(np.int64(pixels[min(i + AHEAD, first + count - 1)]), 0))
             if pixels[i] < 0:
                 continue
             place, row = np.int64(pixels[i]) * n_classes, np.int64(i) * width

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from semslam.compiled import PARALLEL, pixel_of
+from semslam.compiled import PARALLEL, prefetch
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.depth_filter import depth_sigma
-from semslam.engine.index_map import EMPTY, MICRO, SLOT, atomic_min
+from semslam.engine.index_map import AHEAD, EMPTY, MICRO, SLOT, atomic_min, locate, pixel_at
 
 f32 = np.float32
 DEAD = f32(-1)  # the confidence of a surfel that has to go
@@ -101,47 +101,52 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
     inverse_fx = f32(1) / fx
     inverse_fy = f32(1) / fy
     has_confidence = confidence.size > 0
+    flat_position, flat_depth = s_position.reshape(-1), depth.reshape(-1)
+    flat_normals, flat_color = normals.reshape(-1), color.reshape(-1)
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
-        first = np.int64(chunks[c]) * CHUNK
-        partners = np.empty(CHUNK, np.int32)  # offsets of the surfels that have a partner ...
-        places = np.empty(CHUNK, np.int32)  # ... and its pixel, v << 16 | u
+        first, count = np.int64(chunks[c]) * CHUNK, np.int64(counts[chunks[c]])
+        depths, places = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
+        locate(flat_position[4 * first : 4 * (first + count)], pose, camera, near, far, depths, places)
+        partners = np.empty(CHUNK, np.int32)  # which of the chunk's surfels have a partner
         n_partners = 0
         # two loops, because the locked minimum waits for all writes before it, and merging writes a lot
-        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
+        for j in range(count):
+            i = np.uint64(first + j)
             pixels[i] = -1
-            x = s_position[i, 0] - t0
-            y = s_position[i, 1] - t1
-            z = s_position[i, 2] - t2
-            z_c = r02 * x + r12 * y + r22 * z
-            if z_c < near or z_c > far:
-                continue
-            u, v = pixel_of(camera, r00 * x + r10 * y + r20 * z, r01 * x + r11 * y + r21 * z, z_c)
-            if u < 0:
+            ahead = places[min(j + AHEAD, count - 1)]
+            if ahead >= 0:
+                q = pixel_at(ahead, width)
+                prefetch(flat_depth, q)
+                prefetch(flat_normals, 3 * q + 2)
+                prefetch(index, q)
+            if places[j] < 0:
                 continue
             confident = s_normal[i, 3]
             if confident < f32(0):
                 continue
-            d = depth[v, u]
-            if d > f32(0) and normals[v, u, 2] != f32(0):
+            z_c = depths[j]
+            p = np.uint64(pixel_at(places[j], width))
+            d = flat_depth[p]
+            if d > f32(0) and flat_normals[np.uint64(3) * p + np.uint64(2)] != f32(0):
                 room = gate_of(d, rules)
                 if d - z_c > f32(2) * room:
                     confident -= rules.carve
                     s_normal[i, 3] = confident if confident >= f32(0) else DEAD
                     continue
                 if abs(d - z_c) < room:
-                    partners[n_partners] = np.int32(i - np.uint64(first))
-                    places[n_partners] = np.int32((v << 16) | u)
+                    partners[n_partners] = np.int32(j)
                     n_partners += 1
-            p = v * width + u
             key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
             if key < index[p]:
                 atomic_min(index, p, key)
         merged = 0
         for j in range(n_partners):
+            prefetch(flat_color, 3 * pixel_at(places[partners[min(j + AHEAD, n_partners - 1)]], width))
             i = np.uint64(first + partners[j])
-            u = np.uint64(places[j] & 0xFFFF)
-            v = np.uint64(places[j] >> 16)
+            place = places[partners[j]]
+            u = np.uint64(place & 0xFFFF)
+            v = np.uint64(place >> 16)
             m_x = normals[v, u, 0]
             m_y = normals[v, u, 1]
             m_z = normals[v, u, 2]
@@ -219,18 +224,22 @@ def mark_new(index, measured, camera, rules, new, new_counts):
     has_confidence = confidence.size > 0
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
+        marks, keys, row = new[v * width : (v + 1) * width], index[v * width : (v + 1) * width], depth[v]
+        # most pixels are done with here, in a loop without branches: those without depth, those that show a surfel of
+        # their own, and the white fields
+        for u in range(width):
+            d = row[u]
+            own = abs(f32(np.int32(keys[u] >> 32)) / MICRO - d) < gate_of(d, rules)
+            white = (d > spacing * focal) & ((u + v) & 1 == 1) & (f32(1.4142135) * d < coarsest * focal)
+            marks[u] = np.uint8(0) if (d <= f32(0)) | own | white else np.uint8(1)
         n_new = 0
         for u in range(width):
-            p = v * width + u
-            new[p] = 0
-            d = depth[v, u]
-            if d <= f32(0):
+            if marks[u] == 0:
                 continue
-            room = gate_of(d, rules)
-            if abs(f32(index[p] >> 32) / MICRO - d) < room:  # its own surfel, most often
-                continue
+            marks[u] = 0
             if normals[v, u, 2] == f32(0) or (has_confidence and confidence[v, u] <= f32(0)):
                 continue
+            d = row[u]
             # cells of one pixel, or of two to four where a pixel is smaller than the spacing
             reach = 1
             odd = (u + v) & 1
@@ -241,8 +250,8 @@ def mark_new(index, measured, camera, rules, new, new_counts):
                 odd = (u // reach + v // reach) & 1
             if odd == 1 and f32(1.4142135) * d < coarsest * focal:
                 continue
-            if not covered(index, u, v, width, height, d, room, reach):
-                new[p] = 1
+            if not covered(index, u, v, width, height, d, gate_of(d, rules), reach):
+                marks[u] = 1
                 n_new += 1
         new_counts[v] = n_new
 
@@ -326,31 +335,24 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, stale, index):
     marked.
     """
     counts, position, normal, color, seen, _ = surfels
-    R, t = pose
     near, far, cos_gate, stable = rules.near, rules.far, rules.cos_gate, rules.stable
+    flat_position, flat_depth = position.reshape(-1), depth.reshape(-1)
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
-        first = np.int64(chunks[c]) * CHUNK
-        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
-            if normal[i, 3] < f32(0):
+        first, count = np.int64(chunks[c]) * CHUNK, np.int64(counts[chunks[c]])
+        depths, places = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
+        locate(flat_position[4 * first : 4 * (first + count)], pose, camera, near, far, depths, places)
+        for k in range(count):
+            i = np.uint64(first + k)
+            if places[k] < 0 or normal[i, 3] < f32(0):
                 continue
-            x = position[i, 0] - t[0]
-            y = position[i, 1] - t[1]
-            z = position[i, 2] - t[2]
-            z_c = R[0, 2] * x + R[1, 2] * y + R[2, 2] * z
-            if z_c < near or z_c > far:
-                continue
-            x_c = R[0, 0] * x + R[1, 0] * y + R[2, 0] * z
-            y_c = R[0, 1] * x + R[1, 1] * y + R[2, 1] * z
-            u, v = pixel_of(camera, x_c, y_c, z_c)
-            if u < 0:
-                continue
+            z_c, p = depths[k], np.uint64(pixel_at(places[k], camera.width))
             room = gate_of(z_c, rules)
-            d = depth[v, u]
+            d = flat_depth[p]
             if d > f32(0) and abs(d - z_c) < f32(2) * room and normal[i, 3] < stable and seen[i, 1] < stale:
                 color[i, 3] = MARKED
                 continue
-            key = index[v * camera.width + u]
+            key = index[p]
             j = key & SLOT
             if key == EMPTY or j == np.int64(i) or f32(key >> 32) / MICRO < z_c - room:
                 continue

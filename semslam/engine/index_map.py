@@ -11,13 +11,14 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from semslam.compiled import PARALLEL, SERIAL, pixel_of
+from semslam.compiled import PARALLEL, SERIAL, prefetch
 from semslam.engine.chunks import CHUNK
 from semslam.frame import NO_GREY
 
 f32 = np.float32
 EMPTY = np.int64(0x7FFFFFFFFFFFFFFF)
 SLOT = np.int64(0xFFFFFFFF)
+AHEAD = 16  # surfels before its turn that what a surfel needs of an image is asked for
 MICRO = f32(1e6)
 
 
@@ -43,30 +44,57 @@ def clear_index(index):
         index[p] = EMPTY
 
 
-@nb.njit(**PARALLEL)
-def project_chunks(chunks, surfels, pose, camera, near, far, index):
-    """The index map of the surfels in `chunks` seen from `pose`, T_world_camera, between two depths, metres."""
-    counts, position, normal, _, _, _ = surfels
+@nb.njit(**SERIAL)
+def locate(xyz, pose, camera, near, far, depths, places):
+    """Where the surfels of a chunk are in the image: depths (N,) float32 metres, places (N,) int32.
+
+    xyz: (4 N,) float32, their positions and radii. A place is v << 16 | u, or -1 out of the image or of near..far. A
+    loop without branches, which runs over whole vectors.
+    """
     R, t = pose
     r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
     r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
     r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
     t0, t1, t2 = t[0], t[1], t[2]
+    width, height, fx, fy, cx, cy = camera
+    for i in range(xyz.size // 4):
+        x = xyz[4 * i] - t0
+        y = xyz[4 * i + 1] - t1
+        z = xyz[4 * i + 2] - t2
+        z_c = r02 * x + r12 * y + r22 * z
+        inverse = f32(1) / z_c
+        u = (r00 * x + r10 * y + r20 * z) * inverse * fx + cx + f32(0.5)
+        v = (r01 * x + r11 * y + r21 * z) * inverse * fy + cy + f32(0.5)
+        seen = (z_c >= near) & (z_c <= far) & (u >= f32(0)) & (v >= f32(0)) & (u < f32(width)) & (v < f32(height))
+        depths[i] = z_c
+        places[i] = (np.int32(v) << np.int32(16)) | np.int32(u) if seen else np.int32(-1)
+
+
+@nb.njit(inline="always")
+def pixel_at(place, width):
+    """The pixel v * width + u of a place that `locate` found."""
+    return np.int64(place >> np.int32(16)) * np.int64(width) + np.int64(place & np.int32(0xFFFF))
+
+
+@nb.njit(**PARALLEL)
+def project_chunks(chunks, surfels, pose, camera, near, far, index):
+    """The index map of the surfels in `chunks` seen from `pose`, T_world_camera, between two depths, metres."""
+    counts, position, normal, _, _, _ = surfels
+    width = camera.width
+    flat_position, flat_normal = position.reshape(-1), normal.reshape(-1)
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
-        first = np.int64(chunks[c]) * CHUNK
-        for i in range(np.uint64(first), np.uint64(first + counts[chunks[c]])):
-            x = position[i, 0] - t0
-            y = position[i, 1] - t1
-            z = position[i, 2] - t2
-            z_c = r02 * x + r12 * y + r22 * z
-            if z_c < near or z_c > far:
+        first, count = np.int64(chunks[c]) * CHUNK, np.int64(counts[chunks[c]])
+        depths, places = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
+        locate(flat_position[4 * first : 4 * (first + count)], pose, camera, near, far, depths, places)
+        for i in range(count):
+            ahead = places[min(i + AHEAD, count - 1)]
+            if ahead >= 0:
+                prefetch(index, pixel_at(ahead, width))
+            if places[i] < 0 or flat_normal[4 * (first + i) + 3] < f32(0):
                 continue
-            u, v = pixel_of(camera, r00 * x + r10 * y + r20 * z, r01 * x + r11 * y + r21 * z, z_c)
-            if u < 0 or normal[i, 3] < f32(0):
-                continue
-            p = v * camera.width + u
-            key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
+            p = pixel_at(places[i], width)
+            key = (np.int64(depths[i] * MICRO) << 32) | (first + i)
             if key < index[p]:
                 atomic_min(index, p, key)
 
@@ -108,14 +136,17 @@ def shown_points(index, camera, stride, surfels, pose, counts, pixels, points):
     R, t = pose
     width, height = camera.width, camera.height
     columns = (width + stride - 1) // stride
+    firsts = np.empty(len(counts) * columns, np.int32)
     for row_ in nb.prange(len(counts)):
         row = np.int64(row_)  # prange counts unsigned
-        found = 0
+        found = row * columns
         for c in range(columns):
             v, u = row * stride, c * stride
-            if _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width)) >= 0:
+            pixel = _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width))
+            if pixel >= 0:
+                firsts[found] = pixel
                 found += 1
-        counts[row] = found
+        counts[row] = found - row * columns
     total = 0
     for row in range(len(counts)):
         found = counts[row]
@@ -123,18 +154,15 @@ def shown_points(index, camera, stride, surfels, pose, counts, pixels, points):
         total += found
     for row_ in nb.prange(len(counts)):
         row = np.int64(row_)  # prange counts unsigned
-        n = counts[row]
-        for c in range(columns):
-            v, u = row * stride, c * stride
-            pixel = _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width))
-            if pixel >= 0:
-                i = np.uint64(index[pixel] & SLOT)
-                x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
-                nx, ny, nz = normal[i, 0], normal[i, 1], normal[i, 2]
-                for k in range(3):
-                    points[n, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
-                    points[n, 3 + k] = R[0, k] * nx + R[1, k] * ny + R[2, k] * nz
-                points[n, 6] = normal[i, 3]
-                pixels[n, 0], pixels[n, 1] = pixel % width, pixel // width
-                n += 1
+        end = counts[row + 1] if row + 1 < len(counts) else total
+        for n in range(counts[row], end):
+            pixel = firsts[row * columns + n - counts[row]]
+            i = np.uint64(index[pixel] & SLOT)
+            x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
+            nx, ny, nz = normal[i, 0], normal[i, 1], normal[i, 2]
+            for k in range(3):
+                points[n, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
+                points[n, 3 + k] = R[0, k] * nx + R[1, k] * ny + R[2, k] * nz
+            points[n, 6] = normal[i, 3]
+            pixels[n, 0], pixels[n, 1] = pixel % width, pixel // width
     return total
