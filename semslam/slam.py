@@ -21,6 +21,7 @@ from semslam.loops.loop_closure import LoopCloser, LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
 from semslam.stage import Stage, stage_of
 from semslam.tracking.given_poses import GivenPoses
+from semslam.tracking.places import Places
 from semslam.tracking.tracker import TrackingConfig
 from semslam.tracking.visual import VisualConfig
 
@@ -57,12 +58,14 @@ class Slam:
         track: Track | None = None,
         correct: Correct | None = None,
         loops: LoopCloser | None = None,
+        places: Places | None = None,
         label_set: str | None = None,
         network: Network | None = None,
     ) -> None:
         """camera: that of the frames. track: the frames' own poses by default. correct: what is done to an observation
         before it is tracked, a `DepthCorrections` for example. label_set: that of the frames' labels, if any. loops: of
-        the tracker that is `track`. network: see Perception. `perceive` replaces the whole first stage: its
+        the tracker that is `track`. places: to which views of the map are added, to come back to; those of the tracker,
+        where there is one. network: see Perception. `perceive` replaces the whole first stage: its
         observations then have the size of `camera` and `num_classes` classes."""
         self.config = config or SlamConfig()
         perception = Perception(self.config.perception, camera, label_set, network) if perceive is None else None
@@ -71,6 +74,7 @@ class Slam:
         self.track: Track = track or GivenPoses()
         self.correct = correct
         self.loops = loops
+        self.places = places
         self.surfels = SurfelMap(perception.num_classes if perception else num_classes, self.config.map)
         fusion = self.config.fusion
         if self.config.perception.depth == "predicted":
@@ -115,6 +119,9 @@ class Slam:
                 watch.lap("labels")
             if self.associations is not None and self.stepped % self.associations.every == 0:
                 self.associations.seen(frame.index, tracking.T_world_camera, self.surfels, self.fusion)
+        if fused and self.places is not None:
+            self.places.see(prepared, tracking.T_world_camera)
+            watch.lap("places")
         if believed and self.loops is not None:
             correction = self.loops(prepared, tracking, self.surfels, self.fusion)
             if correction is not None:
@@ -128,7 +135,7 @@ class Slam:
     def stages(self) -> dict[str, Stage]:
         """The parts that remember something between frames, by the names that their states have in a run's file."""
         parts = {"perception": self.perceive, "fusion": self.fusion, "tracker": self.track, "loops": self.loops}
-        parts |= {"labels": self.labels, "helps": self.correct}
+        parts |= {"labels": self.labels, "helps": self.correct, "places": self.places}
         return {name: stage_of(part) for name, part in parts.items()}
 
     def remember(self, associations: Associations) -> None:

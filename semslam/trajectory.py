@@ -135,11 +135,15 @@ def _nearest(times: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def write_tum(path: str | Path, trajectory: Trajectory) -> None:
-    """Write `timestamp tx ty tz qx qy qz qw` lines: camera to world, seconds and metres, single spaces."""
+    """Write `tum_lines` to a file."""
+    Path(path).write_text("".join(tum_lines(trajectory)), encoding="ascii")
+
+
+def tum_lines(trajectory: Trajectory) -> list[str]:
+    """Lines `timestamp tx ty tz qx qy qz qw`: camera to world, seconds and metres, single spaces."""
     quaternions_xyzw = Rotation.from_matrix(trajectory.T_world_camera[:, :3, :3]).as_quat()
     rows = np.column_stack([trajectory.timestamps, trajectory.positions, quaternions_xyzw])
-    lines = [f"{row[0]:.9f} " + " ".join(f"{number:.10f}" for number in row[1:]) + "\n" for row in rows]
-    Path(path).write_text("".join(lines), encoding="ascii")
+    return [f"{row[0]:.9f} " + " ".join(f"{number:.10f}" for number in row[1:]) + "\n" for row in rows]
 
 
 def read_tum(path: str | Path, fps: float | None = None) -> Trajectory:

@@ -20,7 +20,6 @@ from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
 from semslam.metrics.surface import layering
 from semslam.metrics.trajectory import absolute_error
 from semslam.slam import Slam
-from semslam.tracking.features import Features
 from semslam.tracking.relocalisation import NO_CODE, Ferns, Keyframes
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Correction, Trajectory
@@ -158,7 +157,7 @@ def test_codes_of_the_same_view_agree_and_of_other_views_do_not():
     observations = [sensed(f) for f in (frames[0], frames[1], frames[40])]
     keyframes = Keyframes(Ferns())
     for i, observation in enumerate(observations):
-        keyframes.add(i, np.eye(4), keyframes.ferns.code(observation), Features.none())
+        keyframes.add(i, np.eye(4), keyframes.ferns.code(observation))
     d = keyframes.dissimilarity(keyframes.codes[0])
     assert d[0] == 0 and d[1] < 0.3 < d[2]
     assert keyframes.nearest(keyframes.codes[1], 2) == [1, 0]
@@ -242,7 +241,7 @@ def test_a_place_that_is_seen_again_elsewhere_closes_a_global_loop():
     # Back at the start.
     drifted = poses.exp([*(0.6 * axis), 0, 0, 0]) @ frames[1].T_world_camera
     observation = slam.fusion.prepare(sensed(replace(frames[1], index=25)))
-    keyframes.add(25, drifted, keyframes.ferns.code(observation), Features.none())
+    keyframes.add(25, drifted, keyframes.ferns.code(observation))
     correction = closer(observation, Tracking(drifted, ok=True), slam.surfels, slam.fusion)
     assert correction is not None
     tracker.world_moved(correction)

@@ -13,6 +13,7 @@ from semslam.frame import Observation, Tracking
 from semslam.poses import moved_by
 from semslam.slam import Predict
 from semslam.tracking.given_poses import GivenPoses
+from semslam.tracking.places import Places
 from semslam.tracking.predicted_poses import PoseOf, PredictedPoses, RefinedTrack, proposals
 from semslam.tracking.tracker import Tracker, TrackingConfig
 from semslam.trajectory import read_trajectory
@@ -36,11 +37,12 @@ def pose_source(
     config: TrackingConfig | None = None,
     pose_of: PoseOf | None = None,
     hints: PoseHints | None = None,
+    places: Places | None = None,
 ) -> PoseSource:
     """The tracking that the setting `poses` names: dataset, tracked, refined, predicted, or a trajectory file's.
 
     pose_of: a pose network; it tells predicted poses, and where a tracked camera that is lost may be. hints: of a
-    trajectory file without times.
+    trajectory file without times. places: where a tracked camera that is lost is looked for.
     """
     if poses in ("dataset", "refined") and not sequence.has_poses:
         raise ValueError(f"`poses` is {poses}: {sequence.name} has no poses; use tracked or a trajectory file")
@@ -53,7 +55,8 @@ def pose_source(
     if poses == "dataset":
         return ListedPoses(sequence.poses, "the sequence")
     if poses in ("tracked", "refined"):
-        return Tracker(config, refine=poses == "refined", propose=proposals(pose_of) if pose_of else None)
+        propose = proposals(pose_of) if pose_of else None
+        return Tracker(config, refine=poses == "refined", propose=propose, places=places)
     if not Path(poses).exists():
         raise FileNotFoundError(
             f"`poses` {poses}: neither dataset, tracked, refined nor predicted, nor a file that exists"

@@ -34,6 +34,7 @@ from semslam.runs.poses import PosesOfFile, PoseSource, pose_source
 from semslam.runs.recording import with_absolute_paths
 from semslam.runs.run import Run
 from semslam.slam import Slam, SlamConfig
+from semslam.tracking.places import Places
 from semslam.tracking.predicted_poses import PoseOf
 from semslam.tracking.tracker import Tracker
 from sequences import Sequence
@@ -82,6 +83,7 @@ def prepare(
             )
     if network is None and "predicted" in (perception.depth, perception.labels):
         network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
+    places = Places()
     if perception.depth == "predicted" and config.poses == "tracked":
         assert network is not None
         if not resume:
@@ -91,7 +93,7 @@ def prepare(
         track: PoseSource = visual.given()
     else:
         pose_of = _pose_network(config.pose_weights, sequence.world_origin) if config.pose_weights else None
-        track = pose_source(config.poses, sequence, slam.tracking, pose_of, config.pose_hints)
+        track = pose_source(config.poses, sequence, slam.tracking, pose_of, config.pose_hints, places)
     sensed = Perception(perception, sequence.camera, sequence.label_set, network)
     perceive: Perceive = sensed
     corrections = None
@@ -106,6 +108,7 @@ def prepare(
         track=track,
         correct=corrections,
         loops=LoopCloser(track, slam.loops) if config.loops and isinstance(track, Tracker) else None,
+        places=places,
         network=network,
     )
     system.surfels.world_origin = track.world_origin if isinstance(track, PosesOfFile) else sequence.world_origin

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from semslam.frame import Observation
-from semslam.tracking.features import Features, packed, unpacked
 
 COUNT = 500  # ferns
 FAR = 4.0  # metres: the largest threshold of depth
@@ -53,13 +52,11 @@ class Keyframes:
     indices: list[int] = field(default_factory=list)
     T_world_camera: list[np.ndarray] = field(default_factory=list)
     codes: list[np.ndarray] = field(default_factory=list)
-    features: list[Features] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def add(self, index: int, T_world_camera: np.ndarray, code: np.ndarray, features: Features) -> None:
-        self.features.append(features)
+    def add(self, index: int, T_world_camera: np.ndarray, code: np.ndarray) -> None:
         self.indices.append(index)
         self.T_world_camera.append(T_world_camera)
         self.codes.append(code)
@@ -86,7 +83,6 @@ class Keyframes:
             "indices": np.array(self.indices, np.int64),
             "poses": np.array(self.T_world_camera, np.float64).reshape(-1, 4, 4),
             "codes": np.array(self.codes, np.uint8),
-            **{f"features_{name}": value for name, value in packed(self.features).items()},
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -94,4 +90,3 @@ class Keyframes:
         self.indices = [int(i) for i in state["indices"]]
         self.T_world_camera = list(state["poses"])
         self.codes = list(state["codes"])
-        self.features = unpacked({k[len("features_") :]: v for k, v in state.items() if k.startswith("features_")})

@@ -13,6 +13,7 @@ from semslam.frame import Frame, Observation, Tracking, View
 from semslam.stage import Stage
 from semslam.tracking.features import Features, features_of, packed, pose_from, unpacked
 from semslam.tracking.noise import NoiseEstimate
+from semslam.tracking.places import Places, described
 from semslam.tracking.registration import Registrar, Registration, RegistrationConfig
 from semslam.tracking.relocalisation import Ferns, Keyframes
 from semslam.trajectory import Correction
@@ -42,7 +43,6 @@ class TrackingConfig:
     keyframe_distance: float = 0.1  # metres: from the last keyframe to the next
     keyframe_turn_deg: float = 6.0  # degrees: from the last keyframe to the next, if it is nearer
     candidates: int = 4  # keyframes: how many that look alike are tried for a lost frame
-    searched: int = 6  # keyframes: how many others are searched for features of a lost frame, in turn
     found_fitting: float = 0.5  # share of the map in view that must fit for a lost camera to be found
     found_residual: float = 2.5  # standard deviations: of the sensor's noise, at most, for a lost camera to be found
     found_correlation: float = 0.65  # correlation of the image with the map, at least, for a lost camera to be found
@@ -60,20 +60,25 @@ class Tracker(Stage):
     """
 
     def __init__(
-        self, config: TrackingConfig | None = None, *, refine: bool = False, propose: Propose | None = None
+        self,
+        config: TrackingConfig | None = None,
+        *,
+        refine: bool = False,
+        propose: Propose | None = None,
+        places: Places | None = None,
     ) -> None:
         """refine: expect the motion that the frames' own poses tell, instead of constant velocity. propose: what else
-        is tried where the keyframes do not find a lost camera, and by which a new camera finds a map that exists."""
+        is tried where keyframes and places do not find a lost camera, and by which a new camera finds a map that
+        exists. places: those that the map is seen from, which `Slam` adds to."""
         self.config = config or TrackingConfig()
         self.refine = refine
         self.propose = propose
+        self.places = Places() if places is None else places
         self.keyframes = Keyframes(Ferns())
         registration = self.config.registration
         self.noise = NoiseEstimate(registration.noise, registration.noise_quadratic)
         self._reference: _Reference | None = None  # the last frame whose pose is beyond doubt
-        self._live: tuple[int, Features] | None = None  # of the present frame, by its index
         self._usual = 1.0  # mean evidence of good frames
-        self._searched = 0  # keyframes whose features were compared with lost frames so far
         self._told = "good"  # the last state that was told
         self._calm = 0  # frames that are good since
         self._registrar: Registrar | None = None
@@ -162,7 +167,7 @@ class Tracker(Stage):
         self._unmeasured = self._unmeasured + found.std**2 if found.std > 0.01 else 0.0
         away = self._last is not None and abs(observation.frame.timestamp - self._last[0]) > self._gap
         lost = self._why_lost(found, T_prior)
-        if not lost and away and not self.refine and not self.fits(found):
+        if not lost and away and not self.refine and not fits(found, self.config):
             lost = f"no pose for more than {self._gap:.1f} s, and the map does not fit well enough"
         if not lost and self.lost and (poor := self._why_poor(found)):
             lost = poor  # the search starts from a guess: half a fit is none
@@ -252,6 +257,7 @@ class Tracker(Stage):
     def forget_places(self) -> None:
         """Forget what the places seen so far looked like: a lost camera is not found by them any more."""
         self.keyframes, self._reference = Keyframes(self.keyframes.ferns), None
+        self.places.restore(Places().state())
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later as if nothing had happened; for `restore`."""
@@ -266,7 +272,6 @@ class Tracker(Stage):
             "unmeasured": np.array(self._unmeasured),
             "lost": np.array(self.lost),
             "usual": np.array(self._usual),
-            "searched": np.array(self._searched),
             "told": np.array(self._told),
             "calm": np.array(self._calm),
             **{f"noise_{name}": value for name, value in self.noise.state().items()},
@@ -283,7 +288,7 @@ class Tracker(Stage):
         self._interval = float(state["interval"])
         self._unmeasured, self.lost = float(state["unmeasured"]), bool(state["lost"])
         self._usual = float(state["usual"])
-        self._searched, self._told, self._calm = int(state["searched"]), str(state["told"]), int(state["calm"])
+        self._told, self._calm = str(state["told"]), int(state["calm"])
         self.noise.restore({k[len("noise_") :]: v for k, v in state.items() if k.startswith("noise_")})
         self._reference = _Reference.restored(state) if "reference_pose" in state else None
         self.keyframes.restore({k[len("keyframe_") :]: v for k, v in state.items() if k.startswith("keyframe_")})
@@ -309,7 +314,8 @@ class Tracker(Stage):
         c, reference = self.config, self._reference
         if reference is None:
             return tracking
-        by_features = pose_from(reference.features(), self._features(observation), observation.camera)
+        live = features_of(observation.color, observation.depth, observation.camera)
+        by_features = pose_from(reference.features(), live, observation.camera)
         if by_features is None or not by_features.believable:
             return tracking
         T = reference.T_world_camera @ by_features.T_known_live
@@ -326,13 +332,6 @@ class Tracker(Stage):
         reason = f"{tracking.reason}; the pose is carried over by {by_features.inliers} features"
         return Tracking(T, ok=True, inliers=by_features.inliers, reason=reason, sound=False)
 
-    def _features(self, observation: Observation) -> Features:
-        """Of the present frame, found once."""
-        index = observation.frame.index
-        if self._live is None or self._live[0] != index:
-            self._live = index, features_of(observation.color, observation.depth, observation.camera)
-        return self._live[1]
-
     def _found(self, observation: Observation, predict: Predict) -> Tracking | None:
         """The pose of a lost frame by the keyframes that look like it, or by what is proposed, or None.
 
@@ -340,48 +339,27 @@ class Tracker(Stage):
         """
         for T in self._candidates(observation):
             first = self.register(observation, predict(T), T)
-            if not self.fits(first):
+            if not fits(first, self.config):
                 continue
             T = first.T_world_camera
             second = self.register(observation, predict(T), T)
             difference = poses.inverse(T) @ second.T_world_camera
             close = np.linalg.norm(difference[:3, 3]) < 0.03 and poses.rotation_angle(difference) < np.radians(1.5)
-            if self.fits(second) and close:
+            if fits(second, self.config) and close:
                 self._unmeasured = 0.0
                 return self._tracking(second, "")
         return None
 
     def _candidates(self, observation: Observation) -> Iterator[np.ndarray]:
-        """Where a lost camera may be: at keyframes that look alike, and where features of keyframes are found again.
-
-        A frame looks at a bounded number of keyframes; those that do not look alike take turns.
-        """
+        """Where a lost camera may be: at keyframes that look alike, and where features of places are found again."""
         keyframes = self.keyframes
-        alike = keyframes.nearest(keyframes.ferns.code(observation), self.config.candidates)
-        for k in alike:
+        for k in keyframes.nearest(keyframes.ferns.code(observation), self.config.candidates):
             yield keyframes.T_world_camera[k]
-        others = [k for k in range(len(keyframes)) if k not in alike]
-        turn = [others[(self._searched + i) % len(others)] for i in range(min(self.config.searched, len(others)))]
-        self._searched += len(turn)
-        if observation.color.mean() >= self.config.black:
-            for k in alike + turn:
-                found = pose_from(keyframes.features[k], self._features(observation), observation.camera)
-                if found is not None and found.believable:
-                    yield keyframes.T_world_camera[k] @ found.T_known_live
+        if len(self.places) and observation.color.mean() >= self.config.black:
+            for found in self.places.candidates(described(observation.color, observation.camera)):
+                yield found.T_world_camera
         if self.propose is not None:  # asked last: it may cost a network
             yield from self.propose(observation)
-
-    def fits(self, found: Registration) -> bool:
-        """Whether a pose found from far away is to be believed."""
-        c, likeness = self.config, found.comparison.correlation
-        return (
-            found.measured >= 2 * c.min_points
-            and found.measured >= 0.15 * found.visible
-            and found.fitting >= c.found_fitting
-            and found.geometry.spread <= c.found_residual
-            and found.std < 0.01
-            and (likeness >= c.found_correlation or (np.isnan(likeness) and found.fitting >= 0.7))
-        )
 
     def _keep(self, observation: Observation, T: np.ndarray) -> None:
         """Make the frame a keyframe if it is far enough from the last one."""
@@ -391,7 +369,7 @@ class Tracker(Stage):
             near = np.linalg.norm(step[:3, 3]) < c.keyframe_distance
             if near and poses.rotation_angle(step) < np.radians(c.keyframe_turn_deg):
                 return
-        keyframes.add(observation.frame.index, T, keyframes.ferns.code(observation), self._features(observation))
+        keyframes.add(observation.frame.index, T, keyframes.ferns.code(observation))
 
     def _tracking(self, found: Registration, lost: str) -> Tracking:
         poor = "" if lost else self._why_poor(found)
@@ -406,6 +384,19 @@ class Tracker(Stage):
             sound=not poor,
             evidence=2 * found.fitting if np.isnan(likeness) else found.fitting + likeness,
         )
+
+
+def fits(found: Registration, config: TrackingConfig) -> bool:
+    """Whether a pose that was searched far from where the camera was known to be is to be believed."""
+    likeness = found.comparison.correlation
+    return (
+        found.measured >= 2 * config.min_points
+        and found.measured >= 0.15 * found.visible
+        and found.fitting >= config.found_fitting
+        and found.geometry.spread <= config.found_residual
+        and found.std < 0.01
+        and (likeness >= config.found_correlation or (np.isnan(likeness) and found.fitting >= 0.7))
+    )
 
 
 class _Reference:

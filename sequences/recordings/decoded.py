@@ -101,6 +101,7 @@ class DecodedSequence(Sequence):
     label_set: str | None = None
     labelled: tuple[int, ...] | None = None  # the frames with labels; None = all, where there is a label set
     assumptions: tuple[str, ...] = ()
+    names: tuple[str, ...] | None = None  # of the frames' images; None = their numbers
 
     def __post_init__(self) -> None:
         if len(self.timestamps) == 0:
@@ -123,6 +124,9 @@ class DecodedSequence(Sequence):
     @property
     def labelled_indices(self) -> list[int]:
         return super().labelled_indices if self.labelled is None else list(self.labelled)
+
+    def name_of(self, index: int) -> str:
+        return super().name_of(index) if self.names is None else self.names[index]
 
     def __getitem__(self, index: int) -> Frame:
         i = self._checked(index)

@@ -1,4 +1,4 @@
-"""A folder of photographs or of a video's frames, colour alone."""
+"""A photograph, or a folder of photographs or of a video's frames, colour alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from sequences.recordings.cameras.given_camera import exif_focal, given_camera
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.folder import IMAGE_SUFFIXES, images_by_name
 
-LAYOUT = "NAME.jpg or NAME.png and little else; camera.yaml, EXIF's focal length or --fov DEGREES"
+LAYOUT = "an image, or NAME.jpg or NAME.png and little else; camera.yaml, EXIF's focal length or --fov DEGREES"
 FPS = 30.0
 FEWEST = 2
 
 
 def fits(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix.lower() in IMAGE_SUFFIXES
     if not path.is_dir() or (path / "color").is_dir():
         return False
     files = [file for file in path.iterdir() if not file.name.startswith(".")]
@@ -28,15 +30,16 @@ def fits(path: Path) -> bool:
 
 
 def open_photos(path: str | Path, *, camera: Camera | None = None, fov: float | None = None) -> DecodedSequence:
-    """Open a folder of images in the order of their numbers, 30 a second; there is no depth."""
+    """Open an image, or a folder of images in the order of their numbers, 30 a second; there is no depth."""
     path = Path(path)
-    files = list(images_by_name(path).values())
+    files = [path] if path.is_file() else list(images_by_name(path).values())
     height, width = first_readable(_upright, files).shape[:2]
     return DecodedSequence(
         name=path.resolve().name,
         rig=Rig(given_camera(path, width, height, camera, fov, exif_focal(files[0], max(width, height)))),
         timestamps=np.arange(len(files)) / FPS,
         read=partial(_read, files),
+        names=tuple(file.name for file in files),
     )
 
 

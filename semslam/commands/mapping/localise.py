@@ -1,0 +1,76 @@
+"""`semslam localise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semslam.commands.app import (
+    CameraFile,
+    DepthScale,
+    Every,
+    Fov,
+    FrameCount,
+    Json,
+    Kind,
+    Start,
+    app,
+    progress,
+)
+
+
+@app.command()
+def localise(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    images: Annotated[str, typer.Argument(help="An image, a folder of images, a video or a recording.")],
+    out: Annotated[Path | None, typer.Option("--out", help="File for the TUM lines; printed by default.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Also draw the cameras in the map (.png, .jpg, .pdf, .svg).")
+    ] = None,
+    depth: Annotated[bool, typer.Option("--depth/--no-depth", help="Use the depth that the recording has.")] = True,
+    kind: Kind = None,
+    camera: CameraFile = None,
+    fov: Fov = None,
+    depth_scale: DepthScale = None,
+    start: Start = 0,
+    frames: FrameCount = None,
+    every: Every = 1,
+    sequence: Annotated[str | None, typer.Option(help="Where the run's recording is now, if it was moved.")] = None,
+    json: Json = None,
+) -> None:
+    """Find where images were taken in the map of a finished run; exit code 1 if none of them is found."""
+    from semslam.runs.config import RunConfig
+    from semslam.runs.finished.localise import FinishedMap, draw, figures, tum_text, write_tum_text
+    from semslam.runs.folder import write_json
+
+    finished = FinishedMap(run, sequence)
+    query = RunConfig(
+        sequence=images,
+        kind=kind,
+        camera=str(camera) if camera else None,
+        fov=fov,
+        depth_scale=depth_scale,
+        start=start,
+        frames=frames,
+        every=every,
+    )
+    opened = finished.open_query(query)
+    found = []
+    with progress(len(opened), "images") as advance:
+        for frame in finished.locate(opened, depth):
+            found.append(frame)
+            advance()
+    if out is None:
+        typer.echo(tum_text(found), nl=False)
+    else:
+        write_tum_text(out, found)
+    summary = figures(found)
+    if json is not None:
+        write_json(json, summary)
+    if figure is not None:
+        draw(figure, finished, found)
+    typer.echo(f"{summary['found']} of {summary['images']} images found in {run}", err=out is None)
+    if not summary["found"]:
+        raise typer.Exit(1)

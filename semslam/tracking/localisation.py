@@ -1,0 +1,117 @@
+"""Where an image was taken in a finished map: proposed by places, measured against what the map shows, or not found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from semslam import poses
+from semslam.engine.fusion import Fusion, FusionConfig
+from semslam.engine.surfels import SurfelMap
+from semslam.frame import Frame, Observation, View
+from semslam.tracking.places import Located, Places, described
+from semslam.tracking.registration import Registrar
+from semslam.tracking.tracker import TrackingConfig, fits
+
+WIDEST = 640  # pixels: images are compared with the map at most so wide
+DRIFT = (0.05, np.radians(2.5))  # metres and radians that comparing may move what features found, besides its deviation
+SEEN = 0.1  # share of the image in which the map shows something, at least
+SURE = 20.0  # inliers of a pose that features alone make believable; below, the map has to look more like the image
+LIKENESS = 0.8  # correlation with the map that fewer inliers need
+
+
+@dataclass(frozen=True, eq=False)
+class Localisation:
+    """Where an image was taken, or why that is not known."""
+
+    T_world_camera: np.ndarray | None  # (4, 4) relative to the origin of the map; None: not found
+    confidence: float = 0.0  # 0..1, see `Localiser.locate`
+    inliers: int = 0  # features that agree with the pose
+    std_m: float = float("nan")  # standard deviation of the position, metres
+    std_deg: float = float("nan")  # and of the orientation
+    reason: str = ""  # why it was not found, for people
+
+
+class Localiser:
+    """Finds images of one camera in a map."""
+
+    def __init__(self, surfels: SurfelMap, places: Places, fusion: FusionConfig, tracking: TrackingConfig) -> None:
+        """fusion, tracking: settings that the map was made with."""
+        self.surfels, self.places, self.config = surfels, places, tracking
+        self._fusion_config = fusion
+        self._fusion: Fusion | None = None
+        self._registrar: Registrar | None = None
+
+    def locate(self, frame: Frame) -> Localisation:
+        """The pose of a frame, from its colour and, where it has any, its depth.
+
+        Features found again in the map's places propose at most two poses. One is accepted only where the map, seen
+        from there, looks like the image, and, with depth, where it also fits as a lost camera's has to. Without depth
+        comparing the images only verifies: features of a few pixels are surer than grey levels under another light.
+        The confidence is (1 - exp(-inliers / SURE)) times the correlation of the image with the map.
+        """
+        observation = self._observation(frame)
+        best = 0
+        for found in self.places.candidates(described(observation.color, observation.camera)):
+            best = max(best, found.inliers)
+            accepted = self._verified(found, observation)
+            if accepted is not None:
+                return accepted
+        if not best:
+            return Localisation(None, reason="hardly anything in it is found again in the map")
+        return Localisation(None, reason=f"{best} features agree, but the map there does not look like the image")
+
+    def _observation(self, frame: Frame) -> Observation:
+        camera, scale = frame.camera, max(1.0, frame.camera.width / WIDEST)
+        color, depth = frame.color, frame.depth
+        if scale > 1:
+            import cv2
+
+            camera = camera.resized(round(camera.width / scale), round(camera.height / scale))
+            size = (camera.width, camera.height)
+            color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
+            depth = None if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+        if self._fusion is None or self._fusion.camera != camera:
+            self._fusion = Fusion(camera, self._fusion_config)
+            self._registrar = Registrar(camera, self.config.registration)
+        if depth is None:
+            flat = np.zeros((*camera.shape, 3), np.float32)
+            return Observation(frame, camera, color, np.zeros(camera.shape, np.float32), normals=flat)
+        return self._fusion.prepare(Observation(frame, camera, color, depth))
+
+    def _verified(self, found: Located, observation: Observation) -> Localisation | None:
+        """A pose that the map confirms; None where it does not."""
+        assert self._registrar is not None
+        T = found.T_world_camera
+        view = self._view(T)
+        if len(view.points) * view.stride**2 < SEEN * observation.camera.width * observation.camera.height:
+            return None
+        compared = self._registrar.register(observation, view, T)
+        has_depth = bool(observation.depth.any())
+        if has_depth:
+            T = compared.T_world_camera
+            compared = self._registrar.register(observation, self._view(T), T)
+            T = compared.T_world_camera
+        likeness = compared.comparison.correlation
+        needed = self.config.found_correlation if found.inliers >= SURE else LIKENESS
+        if not likeness >= needed or (has_depth and not fits(compared, self.config)):
+            return None
+        covariance = compared.covariance if has_depth else found.covariance
+        std_m, std = (float(np.sqrt(np.trace(part))) for part in (covariance[:3, :3], covariance[3:, 3:]))
+        moved = poses.inverse(found.T_world_camera) @ compared.T_world_camera
+        by_features = [float(np.sqrt(np.trace(part))) for part in (found.covariance[:3, :3], found.covariance[3:, 3:])]
+        allowed = DRIFT[0] + 3 * by_features[0], DRIFT[1] + 3 * by_features[1]
+        if np.linalg.norm(moved[:3, 3]) > allowed[0] or poses.rotation_angle(moved) > allowed[1]:
+            return None
+        confidence = (1 - np.exp(-found.inliers / SURE)) * likeness
+        return Localisation(T, float(confidence), found.inliers, std_m, float(np.degrees(std)))
+
+    def _view(self, T_world_camera: np.ndarray) -> View:
+        assert self._fusion is not None
+        return self._fusion.predict(self.surfels, T_world_camera)
+
+
+def without_depth(frame: Frame) -> Frame:
+    """The frame as a plain camera would have taken it."""
+    return replace(frame, depth=None)

@@ -1,0 +1,264 @@
+"""Places to come back to: what a map looks like from a few poses in it, kept small, and a camera found among them.
+
+A place is SIFT features (Lowe, IJCV 2004) of a small image, each with its depth. The descriptors are compared as
+RootSIFT (Arandjelovic and Zisserman, CVPR 2012). An image's pose follows from its features found again in the places
+that share most of them: P3P in RANSAC, then robust Gauss-Newton on the reprojection errors, whose normal equations
+tell the covariance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.frame import Observation
+from semslam.stage import Stage
+from semslam.trajectory import Correction
+
+WIDTH = 320  # pixels of the images that are described: wide baselines want coarse features
+COUNT = 500  # features of an image, at most
+BYTES = 128  # of a descriptor
+RATIO = 0.8  # of the best match's distance to the second best's (Lowe 2004)
+PIXELS = 3.0  # reprojection error of an inlier at WIDTH, at most
+MOST = 300  # places; about 15 MB in a run's files, at 50 kB each
+APART = (0.12, np.radians(8.0))  # metres, and radians, from a place to the next one, at first
+COMPARED = 16  # places with which all features of an image are compared
+POOLED = 4  # places whose matches are put together: those of more would drown an agreement
+REACH = 4.0  # metres between places that may show the same things
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """The features of one image."""
+
+    camera: Camera  # of the image that was described, WIDTH pixels wide
+    pixels: np.ndarray  # (N, 2) float32 u, v in it
+    descriptors: np.ndarray  # (N, BYTES) uint8
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """A pose found among places."""
+
+    T_world_camera: np.ndarray  # (4, 4)
+    covariance: np.ndarray  # (6, 6) of the twist (translation, rotation), camera frame
+    inliers: int  # features of the image whose points in the map agree with the pose
+    matches: int  # features of the image that were matched
+    spread: float  # share of the image, along its less covered side, over which the inliers reach
+
+    @property
+    def plausible(self) -> bool:
+        """Whether so many matches may be worth a closer look."""
+        return self.inliers >= 8 and self.spread >= 0.1
+
+
+def described(color: np.ndarray, camera: Camera) -> Described:
+    """The features of an image (H, W, 3) uint8 RGB of a camera."""
+    grey = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
+    if camera.width > WIDTH:
+        camera = camera.resized(WIDTH, round(camera.height * WIDTH / camera.width))
+        grey = cv2.resize(grey, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+    keypoints, descriptors = cv2.SIFT_create(COUNT, contrastThreshold=0.02).detectAndCompute(grey, None)  # type: ignore[attr-defined]
+    if not keypoints:
+        return Described(camera, np.zeros((0, 2), np.float32), np.zeros((0, BYTES), np.uint8))
+    roots = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
+    pixels = np.array([keypoint.pt for keypoint in keypoints], np.float32)
+    return Described(camera, pixels, np.minimum(512 * roots, 255).astype(np.uint8))
+
+
+@dataclass(eq=False)
+class Places(Stage):
+    """What the map looks like from at most MOST poses, at least APART from one another."""
+
+    indices: list[int] = field(default_factory=list)  # of the frames
+    T_world_camera: list[np.ndarray] = field(default_factory=list)
+    points: list[np.ndarray] = field(default_factory=list)  # each (N, 3) float32 metres, camera frame
+    descriptors: list[np.ndarray] = field(default_factory=list)  # each (N, BYTES) uint8
+    apart: float = 1.0  # in units of APART; doubles where there are too many
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def is_new(self, T_world_camera: np.ndarray) -> bool:
+        """Whether no place shows what is seen from there."""
+        return not self.T_world_camera or bool(self._away(T_world_camera).min() >= self.apart)
+
+    def see(self, observation: Observation, T_world_camera: np.ndarray) -> None:
+        """Make what was observed from a pose a place, if no other shows the same."""
+        if not self.is_new(T_world_camera):
+            return
+        image, depth = described(observation.color, observation.camera), observation.depth
+        c = image.camera
+        u, v = image.pixels.T
+        rows = ((v + 0.5) * depth.shape[0] / c.height).astype(int).clip(0, depth.shape[0] - 1)
+        columns = ((u + 0.5) * depth.shape[1] / c.width).astype(int).clip(0, depth.shape[1] - 1)
+        z = depth[rows, columns]
+        points = np.stack([(u - c.cx) / c.fx * z, (v - c.cy) / c.fy * z, z], axis=1).astype(np.float32)
+        known = z > 0
+        self._append(observation.frame.index, np.array(T_world_camera), points[known], image.descriptors[known])
+        if len(self) > MOST:
+            self._thin_out()
+
+    def candidates(self, image: Described, most: int = 2) -> Iterator[Located]:
+        """Where an image may have been taken, likeliest first, at most so many; each waits to be verified."""
+        matched = self._matched(image)
+        order = sorted(matched, key=lambda k: -len(matched[k][0]))[:POOLED]
+        for _ in range(most):
+            if not order:
+                return
+            centre = self.T_world_camera[order[0]][:3, 3]
+            near = [k for k in order if np.linalg.norm(self.T_world_camera[k][:3, 3] - centre) < REACH]
+            order = [k for k in order if k not in near]
+            points = [poses.transform(self.T_world_camera[k], self.points[k][matched[k][0]]) for k in near]
+            features = np.concatenate([matched[k][1] for k in near])
+            found = solved(np.concatenate(points), features, image)
+            if found is not None and found.plausible:
+                yield found
+
+    def world_moved(self, correction: Correction) -> None:
+        """Places follow the map."""
+        if len(self):
+            moved = correction.corrected(self.indices, np.stack(self.T_world_camera))
+            self.T_world_camera = [poses.orthonormalized(T) for T in moved]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """As arrays, to be kept: about 50 kB a place."""
+        return {
+            "indices": np.array(self.indices, np.int64),
+            "poses": np.array(self.T_world_camera, np.float64).reshape(-1, 4, 4),
+            "counts": np.array([len(points) for points in self.points], np.int64),
+            "points": np.concatenate([np.zeros((0, 3), np.float32), *self.points]),
+            "descriptors": np.concatenate([np.zeros((0, BYTES), np.uint8), *self.descriptors]),
+            "apart": np.array(self.apart),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`; without places where an earlier version kept none."""
+        if "counts" not in state:
+            return
+        ends = np.cumsum(state["counts"])[:-1]
+        several = len(state["counts"]) > 0
+        self.indices = [int(i) for i in state["indices"]]
+        self.T_world_camera = list(state["poses"])
+        self.points = np.split(state["points"], ends) if several else []
+        self.descriptors = np.split(state["descriptors"], ends) if several else []
+        self.apart = float(state["apart"])
+
+    def _append(self, index: int, T: np.ndarray, points: np.ndarray, descriptors: np.ndarray) -> None:
+        self.indices.append(index)
+        self.T_world_camera.append(T)
+        self.points.append(points)
+        self.descriptors.append(descriptors)
+
+    def _away(self, T: np.ndarray) -> np.ndarray:
+        """(P,) how far the places are from a pose, in units of APART: 1 is a new view."""
+        away = poses.inverse(T) @ np.stack(self.T_world_camera)
+        turns = np.arccos(np.clip((np.trace(away[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1, 1))
+        return np.maximum(np.linalg.norm(away[:, :3, 3], axis=1) / APART[0], turns / APART[1])
+
+    def _thin_out(self) -> None:
+        """Keep the places that are twice as far apart, the oldest first."""
+        old = list(zip(self.indices, self.T_world_camera, self.points, self.descriptors))
+        self.apart *= 2
+        self.indices, self.T_world_camera, self.points, self.descriptors = [], [], [], []
+        for place in old:
+            if self.is_new(place[1]):
+                self._append(*place)
+
+    def _matched(self, image: Described) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Of the places most like an image: which of their features are which of the image's."""
+        if len(image) < 8:
+            return {}
+        live = image.descriptors.astype(np.float32)
+        chosen = [k for k in self._alike(live) if len(self.points[k]) >= 2]
+        return {k: matches(self.descriptors[k].astype(np.float32), live) for k in chosen}
+
+    def _alike(self, live: np.ndarray) -> Sequence[int]:
+        """The places that may show what an image shows, by the votes of a quarter of its features (N, BYTES).
+
+        A feature votes for the places where its best match is nearly as good as its best one anywhere.
+        """
+        if len(self) <= COMPARED:
+            return range(len(self))
+        some = live[::4]
+        best = np.stack([(some @ d.astype(np.float32).T).max(axis=1, initial=0) for d in self.descriptors], axis=1)
+        votes = (best >= 0.95 * best.max(axis=1, keepdims=True)).sum(axis=0)
+        return [int(k) for k in np.argsort(-votes, kind="stable")[:COMPARED]]
+
+
+def matches(known: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of known and live descriptors, (M, BYTES) and (N, BYTES) float32, that are each other's best match, and
+    clearly so."""
+    squares = (live**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * live @ known.T
+    rows = np.arange(len(live))
+    best = squares.argmin(axis=1)
+    first = squares[rows, best].copy()
+    mutual = squares.argmin(axis=0)[best] == rows
+    squares[rows, best] = np.inf
+    clear = first < RATIO**2 * squares.min(axis=1)
+    chosen = np.flatnonzero(clear & mutual)
+    return best[chosen], chosen
+
+
+def solved(points: np.ndarray, features: np.ndarray, image: Described) -> Located | None:
+    """The pose of an image whose features, by number (N,), may be points (N, 3) in the world; None where none agrees.
+
+    One feature may be several points, of which the pose chooses.
+    """
+    camera = image.camera
+    if len(np.unique(features)) < 8:
+        return None
+    points, pixels = points.astype(np.float64), image.pixels[features].astype(np.float64)
+    ok, rotation, translation, inliers = cv2.solvePnPRansac(
+        points, pixels, camera.K, None, iterationsCount=1000, reprojectionError=PIXELS, confidence=0.9999,
+        flags=cv2.SOLVEPNP_AP3P,
+    )  # fmt: skip
+    if not ok or inliers is None or len(inliers) < 6:
+        return None
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotation)[0], translation.ravel()
+    T, covariance, errors = refined(T, points, pixels, camera)
+    agree = errors < PIXELS
+    if not np.isfinite(T).all() or np.count_nonzero(agree) < 6:
+        return None
+    reach = np.ptp(pixels[agree], axis=0) / (camera.width, camera.height)
+    agreeing, matched = len(np.unique(features[agree])), len(np.unique(features))
+    return Located(poses.inverse(T), covariance, agreeing, matched, float(reach.min()))
+
+
+def refined(
+    T_camera_world: np.ndarray, points: np.ndarray, pixels: np.ndarray, camera: Camera
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gauss-Newton from a pose on the reprojection errors of points (N, 3), under Tukey's weights.
+
+    Returns: T_camera_world, its covariance (6, 6) as a twist in the camera's frame, and errors (N,) in pixels.
+    """
+    T, zero = T_camera_world, np.zeros(len(points))
+    information, errors = np.eye(6), np.full(len(points), np.inf)
+    for _ in range(12):
+        x = poses.transform(T, points)
+        z = np.where(x[:, 2] > 0.05, x[:, 2], 1.0)
+        fx, fy = camera.fx / z, camera.fy / z
+        residual = np.stack([fx * x[:, 0] + camera.cx, fy * x[:, 1] + camera.cy], axis=1) - pixels
+        errors = np.where(x[:, 2] > 0.05, np.linalg.norm(residual, axis=1), np.inf)
+        weight = np.square(np.maximum(1 - np.square(np.minimum(errors, 1e3) / (2 * PIXELS)), 0))
+        rows = [fx, zero, -fx * x[:, 0] / z, zero, fy, -fy * x[:, 1] / z]
+        J_x = np.stack(rows, axis=1).reshape(-1, 2, 3)  # of the pixel by the point in the camera's frame
+        J = np.concatenate([J_x, -J_x @ poses.skew(x)], axis=2)
+        H = np.einsum("nia,n,nib->ab", J, weight, J)
+        g = np.einsum("nia,n,ni->a", J, weight, residual)
+        variance = np.einsum("n,ni->", weight, residual**2) / max(2 * weight.sum() - 6, 1)
+        information = H / max(variance, 0.25)  # no feature is better than half a pixel
+        step = -np.linalg.solve(H + 1e-9 * np.trace(H) * np.eye(6) + 1e-12 * np.eye(6), g)
+        T = poses.exp(step) @ T
+        if np.abs(step).max() < 1e-6:
+            break
+    return T, np.linalg.inv(information + 1e-9 * np.eye(6)), errors

@@ -1,0 +1,195 @@
+"""Cameras found in a finished map: by colour alone or with depth, told with their confidence, or told to be nowhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_reconstruct import refused, semslam
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.frame import Observation
+from semslam.images import read_color, write_png
+from semslam.runs.config import RunConfig
+from semslam.runs.finished.localise import FinishedMap
+from semslam.runs.folder import RunFolder
+from semslam.slam import SlamConfig
+from semslam.tracking import places as module
+from semslam.tracking.localisation import Localiser, without_depth
+from semslam.tracking.places import Described, Places, described, matches, refined, solved
+from semslam.trajectory import Correction, read_tum
+from sequences import open_sequence
+
+ROOM = "room:frames=36,width=320,height=240"
+EVERY = 6  # frames from one that is looked for to the next
+CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
+
+
+def error(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    E = poses.inverse(a) @ b
+    return float(np.linalg.norm(E[:3, 3])), float(np.degrees(poses.rotation_angle(E)))
+
+
+@pytest.fixture(scope="module")
+def room():
+    return open_sequence(ROOM)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Of all frames but every sixth."""
+    out = tmp_path_factory.mktemp("localised") / "run"
+    assert semslam("reconstruct", ROOM, "--hold-out", EVERY, "--labels", "none", "--no-mesh", "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(run: Path) -> FinishedMap:
+    return FinishedMap(run)
+
+
+def some_points(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A pose T_world_camera, points (N, 3) in the world and their pixels."""
+    T = poses.exp(rng.normal(size=6))
+    pixels = rng.uniform((5, 5), (314, 234), (count, 2))
+    z = rng.uniform(0.5, 4, count)
+    seen = np.stack([(pixels[:, 0] - CAMERA.cx) / CAMERA.fx * z, (pixels[:, 1] - CAMERA.cy) / CAMERA.fy * z, z], 1)
+    return T, poses.transform(T, seen), pixels
+
+
+def test_a_pose_is_found_although_most_matches_are_wrong() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        T, points, pixels = some_points(rng, 60)
+        wrong = rng.permutation(60)[:36]
+        points[wrong] = points[rng.permutation(wrong)]
+        image = Described(CAMERA, pixels.astype(np.float32), np.zeros((60, module.BYTES), np.uint8))
+        found = solved(points, np.arange(60), image)
+        assert found is not None
+        assert error(T, found.T_world_camera) < (1e-4, 0.01) and found.inliers >= 24
+
+
+def test_the_covariance_of_a_pose_is_that_of_its_errors() -> None:
+    """Normalised errors of pixels with a noise of one have the mean square of six independent ones."""
+    rng = np.random.default_rng(1)
+    squares = []
+    for _ in range(150):
+        T, points, pixels = some_points(rng, 40)
+        noisy = pixels + rng.normal(size=pixels.shape)
+        T_camera_world, covariance, _ = refined(poses.inverse(T), points, noisy, CAMERA)
+        twist = poses.log(T_camera_world @ T)
+        squares.append(twist @ np.linalg.solve(covariance, twist))
+    assert 4 < np.mean(squares) < 10
+
+
+def test_matches_are_mutual_and_clear() -> None:
+    rng = np.random.default_rng(2)
+    known = rng.uniform(0, 255, (30, module.BYTES)).astype(np.float32)
+    live = known[::-1][:20] + rng.normal(size=(20, module.BYTES)).astype(np.float32)
+    i, j = matches(known, live)
+    assert np.array_equal(i, 29 - j) and len(j) == 20
+    twice = np.concatenate([known, known])  # whatever has a double is unclear
+    assert len(matches(twice, live)[0]) == 0
+
+
+def test_frames_left_out_of_a_map_are_found_in_it_by_colour_alone(room, finished: FinishedMap) -> None:
+    looker = finished.localiser()
+    for i in range(EVERY - 1, 36, 2 * EVERY):
+        frame = without_depth(replace(room[i], T_world_camera=None))
+        found = looker.locate(frame)
+        assert found.T_world_camera is not None, found.reason
+        metres, degrees = error(room[i].T_world_camera, found.T_world_camera)
+        assert metres < 0.03 and degrees < 1 and found.confidence > 0.5 and found.std_m < 0.03
+
+
+def test_depth_makes_a_pose_exact(room, finished: FinishedMap) -> None:
+    found = finished.localiser().locate(replace(room[23], T_world_camera=None))
+    assert error(room[23].T_world_camera, found.T_world_camera) < (0.003, 0.15)
+
+
+def test_what_is_not_in_the_map_is_not_found(room, finished: FinishedMap) -> None:
+    rng = np.random.default_rng(0)
+    frame = room[11]
+    noise = rng.integers(0, 255, frame.color.shape, np.uint8)
+    for color in (np.zeros_like(frame.color), noise, frame.color[::-1], 255 - frame.color):
+        found = finished.localiser().locate(replace(frame, color=np.ascontiguousarray(color), depth=None))
+        assert found.T_world_camera is None and found.reason
+
+
+def test_an_image_that_two_places_show_is_found_where_the_map_looks_like_it(room, finished: FinishedMap) -> None:
+    """The places of one half of the map are told to be elsewhere: nothing there looks like the image."""
+    moved = Places()
+    moved.restore(finished.places.state())
+    moved.T_world_camera = [poses.exp([3.0, 0, 0, 0, 0, 0]) @ T for T in moved.T_world_camera]
+    found = Localiser(finished.surfels, moved, SlamConfig().fusion, SlamConfig().tracking).locate(
+        without_depth(room[11])
+    )
+    assert found.T_world_camera is None and "does not look like" in found.reason
+
+
+def test_places_move_with_the_map_and_come_back_as_they_were(room, finished: FinishedMap) -> None:
+    copy = Places()
+    copy.restore(finished.places.state())
+    image = described(room[23].color, room.camera)
+    before = next(copy.candidates(image)).T_world_camera
+    assert np.array_equal(before, next(finished.places.candidates(image)).T_world_camera)
+    shift = poses.exp([0.3, -0.1, 0.2, 0.1, 0.2, -0.1])
+    copy.world_moved(Correction(np.array([0]), shift[None]))
+    assert error(next(copy.candidates(image)).T_world_camera, shift @ before) < (0.01, 0.2)
+
+
+def test_places_are_bounded_and_still_cover_the_way(room, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST", 8)
+    places, frame = Places(), room[0]
+    for k in range(50):
+        T = poses.exp([0.4 * k, 0, 0, 0, 0, 0])
+        if places.is_new(T):
+            places.see(Observation(replace(frame, index=k), frame.camera, frame.color, frame.depth), T)
+    positions = np.array([T[0, 3] for T in places.T_world_camera])
+    assert len(places) <= 8 and positions.min() == 0 and positions.max() > 12
+    assert np.diff(positions).max() <= 8
+
+
+def test_the_command_writes_lines_figures_and_a_picture(run: Path, tmp_path: Path, room) -> None:
+    out, figures, picture = tmp_path / "poses.txt", tmp_path / "poses.json", tmp_path / "poses.png"
+    more = ["--no-depth", "--out", out, "--json", figures, "--figure", picture]
+    assert semslam("localise", run, ROOM, "--start", 5, "--every", 12, *more) == 0
+    said = json.loads(figures.read_text())
+    trajectory = read_tum(out)
+    assert said["images"] == 3 and said["found"] >= 2 and len(trajectory.timestamps) == said["found"]
+    assert error(trajectory.T_world_camera[0], room[5].T_world_camera) < (0.03, 1.0)
+    assert "confidence" in out.read_text() and read_color(picture).std() > 10
+
+
+def test_an_image_without_a_camera_is_taken_to_be_of_the_runs(run: Path, tmp_path: Path, room, capsys) -> None:
+    write_png(tmp_path / "one.png", room[20].color)
+    assert semslam("localise", run, tmp_path / "one.png") == 0
+    assert "# one.png confidence" in capsys.readouterr().out
+    write_png(tmp_path / "none.png", np.zeros_like(room[0].color))
+    assert semslam("localise", run, tmp_path / "none.png") == 1
+    assert "# none.png not found" in capsys.readouterr().out
+
+
+def test_runs_that_kept_no_places_are_looked_at_again(run: Path, monkeypatch) -> None:
+    """By their recording or, where that is gone, by pictures of the map."""
+    whole = RunFolder.load_state
+    monkeypatch.setattr(
+        RunFolder, "load_state", lambda self: {k: v for k, v in whole(self).items() if not k.startswith("places_")}
+    )
+    query = RunConfig(sequence=ROOM, start=20, frames=1)
+    for gone in (False, True):
+        if gone:
+            monkeypatch.setattr(RunFolder, "open_sequence", lambda self, moved_to=None: open_sequence("nowhere"))
+        finished = FinishedMap(run)
+        found = next(finished.locate(finished.open_query(query))).found
+        assert found.T_world_camera is not None, (gone, found.reason)
+
+
+def test_what_cannot_be_localised_is_one_line(run: Path, tmp_path: Path, capsys) -> None:
+    assert "not a run" in refused(capsys, "localise", tmp_path, ROOM)
+    assert "no such sequence" in refused(capsys, "localise", run, tmp_path / "nothing")
+    assert "0, expected 1 or more" in refused(capsys, "localise", run, ROOM, "--frames", 0)
