@@ -121,6 +121,26 @@ def test_poses_of_other_frames_are_found_with_their_delay(sound, lag):
     assert f"poses of {abs(lag)} frames {'later' if lag > 0 else 'earlier'}" in finding.what
 
 
+class OtherDepth(Spoilt):
+    """Depth of other frames than colour and poses: late, where `delay` is positive."""
+
+    def __init__(self, sound: Sequence, frames: list[Frame], delay: int) -> None:
+        super().__init__(sound, frames)
+        self._delay = delay
+
+    def __getitem__(self, index: int) -> Frame:
+        other = min(max(index - self._delay, 0), len(self) - 1)
+        return replace(super().__getitem__(index), depth=self._frames[other].depth)
+
+
+@pytest.mark.parametrize("delay", [-6, 3, 8])
+def test_depth_of_another_moment_is_found_with_its_delay(sound, delay):
+    finding = only_error(diagnose(OtherDepth(*sound, delay)))
+    assert f"depth images that come {abs(delay)} frames" in finding.what
+    assert ("later" if delay > 0 else "earlier") in finding.what
+    assert ("take" if delay > 0 else "add") in finding.remedy
+
+
 AXES = {
     "x forward, y left, z up": np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], float).T,
     "x right, y up, z backward": np.diag([1.0, -1.0, -1.0]),

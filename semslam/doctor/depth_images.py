@@ -1,4 +1,4 @@
-"""Faults of depth images that need no poses: measured along the ray, or beside the colour image's pixels."""
+"""Faults of depth images that need no poses: along the ray, beside the colour image, or of another moment than it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.doctor.finding import Finding
-from semslam.frame import Frame
+from semslam.frame import Frame, evenly_spread
+from sequences import Sequence as Recording
 
 FEWEST_PATCHES = 60
 ALONG_RAY = 0.42  # of plane patches that are flatter as z: sound recordings have 0.67 and more, rays 0.34 at most
@@ -17,6 +18,11 @@ REACH = 32  # pixels at 640 wide; shifts up to that are looked for
 NOTABLE = 5  # pixels at 640 wide
 CLEAR = 4.5  # standard deviations of the peak above its surroundings
 FEWEST_FRAMES = 4
+STRETCHES, REFERENCES, FRAMES_APART = 6, 3, 10  # of frames; colour images in each; how far depth is looked for
+FEWEST_EDGES = 50  # pixels
+FEWEST_IMAGES = 10  # colour images that have to speak for a delay
+UNEQUIVOCAL = (3.0, 0.8)  # standard errors that another depth image fits better; share of images for which it does
+SMALL_DELAY = 0.08  # seconds; what cameras that are not triggered together are apart
 
 
 def along_the_ray(frames: Sequence[Frame]) -> list[Finding]:
@@ -58,6 +64,52 @@ def beside_the_colour(frames: Sequence[Frame]) -> list[Finding]:
     return [Finding("error", what, remedy)]
 
 
+def delayed(recording: Recording) -> list[Finding]:
+    """Whether depth images fit colour images of another moment, by the edges that they share while the camera moves."""
+    step = max(1, recording.camera.width // 320)
+    span = 2 * FRAMES_APART + REFERENCES
+    starts = evenly_spread(range(max(len(recording) - span, 1)), STRETCHES)
+    rows = [row for start in starts for row in _fits(recording, range(start, min(start + span, len(recording))), step)]
+    if len(rows) < FEWEST_IMAGES:
+        return []
+    mean = np.nanmean(rows, axis=0)
+    best = int(np.argmax(mean))
+    gain = np.array([row[best] - row[FRAMES_APART] for row in rows])
+    gain = gain[np.isfinite(gain)]
+    lag, interval = best - FRAMES_APART, float(np.median(np.diff(recording.timestamps)))
+    independent = len(gain) / REFERENCES  # images of one stretch say much the same
+    clear = gain.mean() > UNEQUIVOCAL[0] * gain.std() / np.sqrt(max(independent, 1)) if len(gain) else False
+    if abs(lag) < 2 or len(gain) < FEWEST_IMAGES or not clear or (gain > 0).mean() < UNEQUIVOCAL[1]:
+        return []
+    late, seconds = ("later" if lag > 0 else "earlier"), abs(lag) * interval
+    what = f"colour images fit the depth images that come {abs(lag)} frames ({seconds:.2f} s) {late} better than theirs"
+    change = f"take {seconds:.2f} s from" if lag > 0 else f"add {seconds:.2f} s to"
+    remedy = f"{change} the times of the depth images, or pair each colour image with the one {abs(lag)} frames {late}"
+    return [Finding("hint" if seconds <= SMALL_DELAY else "error", what, remedy)]
+
+
+def _fits(recording: Recording, indices: range, step: int) -> list[list[float]]:
+    """For colour images in the middle of a stretch: how strong their edges are where those of the depth images are
+    that come up to FRAMES_APART frames earlier and later, against the whole image; NaN where there are none."""
+    frames = [recording.readable(index) for index in indices]
+    edges = [None if f is None or f.depth is None else _depth_edges(f.depth[::step, ::step]) for f in frames]
+    rows = []
+    for middle in range(FRAMES_APART, min(FRAMES_APART + REFERENCES, len(frames))):
+        frame = frames[middle]
+        if frame is None:
+            continue
+        steep, row = _steepness(frame, step), []
+        for at in range(middle - FRAMES_APART, middle + FRAMES_APART + 1):
+            there = edges[at] if at < len(edges) else None
+            if there is None or there.sum() < FEWEST_EDGES:
+                row.append(float("nan"))
+            else:
+                row.append(float(steep[there[: steep.shape[0], : steep.shape[1]]].mean() / steep.mean()))
+        if np.isfinite(row[FRAMES_APART]):
+            rows.append(row)
+    return rows
+
+
 def _patches(depth: np.ndarray, camera: Camera) -> list[tuple[float, float]]:
     """How far square patches of an image are from planes, relative to depth: read as z, and as the ray's length."""
     width = max(24, camera.width // 8)
@@ -84,20 +136,30 @@ def _edge_correlation(frame: Frame, step: int, reach: int) -> np.ndarray | None:
     """How strong colour's edges are where depth's are, for (2 reach + 1)^2 shifts of depth, `step` pixels apart."""
     if frame.depth is None:
         return None
-    height, width = frame.depth.shape[0] // step, frame.depth.shape[1] // step
-    grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    smooth = cv2.GaussianBlur(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), (0, 0), 1.0)
-    steep = cv2.magnitude(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
-    steep = np.minimum(steep / (cv2.blur(steep, (31, 31)) + 1), 4)  # against its surroundings: faint edges count too
-    depth = frame.depth[::step, ::step][:height, :width]
-    edges = np.zeros(depth.shape, np.float32)
-    for axis in (0, 1):
-        other = np.roll(depth, -1, axis)
-        both = (depth > 0) & (other > 0)
-        edges[both & (np.abs(depth - other) > 0.08 * np.minimum(depth, other))] = 1
-    edges[:4] = edges[-4:] = edges[:, :4] = edges[:, -4:] = 0
-    if edges.sum() < 50:
+    steep = _steepness(frame, step)
+    edges = _depth_edges(frame.depth[::step, ::step][: steep.shape[0], : steep.shape[1]]).astype(np.float32)
+    if edges.sum() < FEWEST_EDGES:
         return None
     spectrum = np.fft.rfft2(steep - steep.mean()) * np.conj(np.fft.rfft2(edges))
     correlation = np.roll(np.fft.irfft2(spectrum, s=steep.shape), (reach, reach), (0, 1)) / edges.sum()
     return correlation[: 2 * reach + 1, : 2 * reach + 1]
+
+
+def _steepness(frame: Frame, step: int) -> np.ndarray:
+    """How steep the grey levels are, at every `step`-th pixel, against their surroundings: faint edges count too."""
+    height, width = frame.color.shape[0] // step, frame.color.shape[1] // step
+    grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    smooth = cv2.GaussianBlur(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+    steep = cv2.magnitude(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
+    return np.minimum(steep / (cv2.blur(steep, (31, 31)) + 1), 4)
+
+
+def _depth_edges(depth: np.ndarray) -> np.ndarray:
+    """Which pixels (H, W) lie at a step of depth."""
+    edges = np.zeros(depth.shape, bool)
+    for axis in (0, 1):
+        other = np.roll(depth, -1, axis)
+        both = (depth > 0) & (other > 0)
+        edges |= both & (np.abs(depth - other) > 0.08 * np.minimum(depth, other))
+    edges[:4] = edges[-4:] = edges[:, :4] = edges[:, -4:] = False
+    return edges

@@ -66,8 +66,12 @@ def diagnose(sequence: Sequence) -> list[Finding]:
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
             whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.readable(i))]
             findings += [] if of_numbers else _depth_range(sequence)
-            of_images = depth_images.along_the_ray(whole) + depth_images.beside_the_colour(whole)
-            findings += of_images or _motion(sequence) or single_poses.far_world(sequence)
+            of_images = depth_images.along_the_ray(whole)
+            of_images += (depth_images.delayed(sequence) if sequence.has_depth else []) or (
+                depth_images.beside_the_colour(whole)
+            )
+            unsound = any(finding.level == "error" for finding in of_images)
+            findings += of_images if unsound else of_images + (_motion(sequence) or single_poses.far_world(sequence))
     rank = ("error", "warning", "hint")
     return sorted(findings, key=lambda finding: rank.index(finding.level))
 
