@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_reconstruct import semslam
 
 from semslam import poses
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation
 from semslam.geometry.export import read_map_ply, read_mesh_ply, write_map_ply
+from semslam.geometry.files import read_surface
 from semslam.geometry.ply import read_ply
 from semslam.judging.foreign import evaluate_map
 from semslam.judging.run import evaluate_run
@@ -81,6 +84,28 @@ def test_files_of_a_far_world_come_back_as_they_were(runs, tmp_path):
     given = read_tum(runs["near"].trajectory).positions + UTM
     np.testing.assert_allclose(read_tum(runs["far"].trajectory).positions, given, atol=1e-6)
     np.testing.assert_allclose(runs["far"].load_trajectory().positions, given - cloud.world_origin, atol=1e-6)
+
+
+def test_exports_of_a_far_world_say_what_their_coordinates_are_relative_to(runs, tmp_path, capsys):
+    tmp_path.joinpath("near").mkdir()
+    (tmp_path / "near" / "world_origin.txt").write_text("of an older export")
+    for name in ("near", "far"):
+        assert semslam("export", runs[name].path, "--out", tmp_path / name) == 0
+        said = capsys.readouterr().out
+        assert ("are relative to" in said) == (name == "far")
+    assert not (tmp_path / "near" / "world_origin.txt").exists()
+    origin = np.loadtxt(tmp_path / "far" / "world_origin.txt")
+    np.testing.assert_array_equal(origin, [500_000, 5_400_000, 300])
+    world = read_ply(tmp_path / "far" / "surfels.ply")[0]
+    for file in ("surfels.pcd", "mesh.obj", "mesh.glb"):
+        points, _ = read_surface(tmp_path / "far" / file)
+        middle = np.array([np.median(world[axis]) for axis in "xyz"])
+        assert np.abs(np.median(points + origin, axis=0) - middle).max() < 2, file
+    rows = [
+        list(csv.DictReader((tmp_path / name / "objects.csv").read_text().splitlines())) for name in ("near", "far")
+    ]
+    centres = [np.array([[float(row[f"center_{axis}"]) for axis in "xyz"] for row in of]) for of in rows]
+    assert np.linalg.norm(np.median(centres[1], axis=0) - np.median(centres[0], axis=0) - UTM) < 1
 
 
 def test_a_far_world_is_judged_as_a_near_one(runs):

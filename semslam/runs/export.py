@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from semslam.atomic import replacing
 from semslam.geometry import export
 from semslam.geometry.objects import objects, write_objects_csv
 from semslam.rendering.floor_plan import floor_plan, write_floor_plan
@@ -12,6 +16,7 @@ from semslam.rendering.viewpoint import up_direction
 from semslam.runs.folder import RunFolder
 
 MESHES = ("mesh.ply", "mesh.obj", "mesh.glb")
+ORIGIN = "world_origin.txt"  # of far worlds: what the files with numbers in single precision count from
 
 
 def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
@@ -19,6 +24,8 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
 
     surfels.ply and surfels.pcd; mesh.ply, mesh.obj and mesh.glb in the recorded colours and mesh_labels.glb in the
     classes', where the run has a mesh with triangles; classes/NN_NAME.ply; objects.csv; floor_plan.png. `out` is made.
+    Of a world far from its origin, world_origin.txt says what the coordinates in PCD, OBJ and GLB files are relative
+    to, which cannot hold them; PLY and CSV files hold the world's own.
     """
     folder = RunFolder.open(run)
     cloud, label_set = folder.load_cloud()
@@ -27,6 +34,10 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     trajectory = folder.load_trajectory().T_world_camera if folder.trajectory.is_file() else None
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    (out / ORIGIN).unlink(missing_ok=True)  # an older export's
+    if cloud.world_origin.any():
+        _write_origin(out / ORIGIN, cloud.world_origin)
+        yield "world origin", out / ORIGIN
     for name in ("surfels.ply", "surfels.pcd"):
         export.write_map(out / name, cloud, label_set)
         yield "surfels", out / name
@@ -41,8 +52,18 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     if cloud.class_probabilities is not None:
         for path in export.write_class_clouds(out / "classes", cloud, label_set):
             yield "class", path
-        write_objects_csv(out / "objects.csv", objects(cloud, label_set, up=up))
+        found = [replace(o, center=tuple(cloud.world_origin + o.center)) for o in objects(cloud, label_set, up=up)]
+        write_objects_csv(out / "objects.csv", found)
         yield "objects", out / "objects.csv"
     plan = floor_plan(cloud, label_set, up=up, trajectory=trajectory)
     write_floor_plan(out / "floor_plan.png", plan, label_set, title=Path(run).resolve().name)
     yield "floor plan", out / "floor_plan.png"
+
+
+def _write_origin(path: Path, world_origin: np.ndarray) -> None:
+    x, y, z = map(repr, world_origin.tolist())
+    with replacing(path) as temporary:
+        temporary.write_text(
+            f"# metres; add them to the coordinates in .pcd, .obj and .glb files to get the world's\n{x} {y} {z}\n",
+            encoding="utf-8",
+        )

@@ -19,5 +19,7 @@ def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: O
     for what, path in export_run(run, out):
         typer.echo(f"{what + ':':<17}{path}")
         written.add(what)
+    if "world origin" in written:
+        typer.echo("the world is far from 0: the coordinates in .pcd, .obj and .glb files are relative to this origin")
     if "mesh" not in written:
         typer.echo("no mesh: the run was interrupted (go on with --resume), made with --no-mesh, or saw too little")
