@@ -168,6 +168,8 @@ class Fusion(Stage):
             stale = np.int32(min(self._recent) if len(self._recent) > c.patience else NEVER)
             kernels.mark_removals(self.visible, surfels.arrays(), pose, self._pinhole, depth, rules, stale, self._index)
             self._to_compact = self.visible
+        if surfels.paging is not None:
+            surfels.paging.next_frame()
         return FusionCounts(merged, added, removed, len(self.visible))
 
     def predict(self, surfels: SurfelMap, T_world_camera: np.ndarray) -> View:
@@ -270,6 +272,8 @@ class Fusion(Stage):
             self._chunks = np.empty(max(256, 2 * surfels.n_chunks), np.int32)
         near = f32(0.5 * self._near)
         n = visible_chunks(surfels.chunks(), f32(MARGIN), pose, self._pinhole, near, far, self._chunks)
+        if surfels.paging is not None:
+            surfels.paging.see(self._chunks[:n])
         return self._chunks[:n]
 
     def _follow_growth(self, surfels: SurfelMap) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,9 +15,11 @@ import numpy as np
 from semslam.cloud import SurfelCloud
 from semslam.engine.chunks import CHUNK, MARKED, Surfels, Table, allocate, compact_chunks, find_block, reopen_chunks
 from semslam.engine.evidence import row_width
+from semslam.engine.paging import Paging
 from semslam.stage import Layout, check_state
 
 logger = logging.getLogger(__name__)
+UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}  # bytes
 SURFEL_ARRAYS = ("position", "normal", "color", "seen", "evidence")
 STATE: Layout = {  # the arrays of a saved map
     "position": (np.float32, ("surfels", 4)),
@@ -38,10 +42,23 @@ class MapConfig:
 
     max_surfels: int = 5_000_000  # surfels: at this bound nothing is lost, nothing new is added, and it is said once
     block: float = 0.25  # metres: side of the cubes of space that surfels are kept by
+    memory: str | None = None  # such as 500MB: most memory that surfels take, the others in files; null = all of it
 
     def __post_init__(self) -> None:
+        if self.memory is not None:
+            _ = self.memory_bytes
         if self.max_surfels < 1 or self.block <= 0:
             raise ValueError(f"map: max_surfels is {self.max_surfels} and block {self.block}; both must be positive")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` in bytes; ValueError for what is no amount of memory."""
+        if self.memory is None:
+            return None
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(kB|MB|GB|TB)\s*", self.memory)
+        if found is None:
+            raise ValueError(f"`slam.map.memory` is {self.memory!r}, expected an amount such as 500MB or 2GB")
+        return int(float(found[1]) * UNITS[found[2]])
 
 
 class Journal(Protocol):
@@ -94,6 +111,13 @@ class SurfelMap:
         self.rejected = 0  # surfels that found no room
         self.world_origin = np.zeros(3)  # float64 metres: where the map's coordinates are 0, for files of the world
         self.journal: Journal | None = None
+        self.paging: Paging | None = None
+
+    def page_to(self, folder: Path) -> None:
+        """From now on keep the surfels in files of a folder, and no more of them in memory than the settings say."""
+        if (budget := self.config.memory_bytes) is not None:
+            self.paging = Paging(folder, budget)
+            self._grow_chunks(len(self.counts))
 
     def __len__(self) -> int:
         return int(self.counts[: self.n_chunks].sum())
@@ -181,6 +205,8 @@ class SurfelMap:
         state["position"][:, :3] = positions
         state["normal"][:, :3] = normals
         new_slots = self._replace(state)
+        if self.paging is not None:
+            self.paging.give_all_back()
         if self.journal is not None:
             self.journal.moved(slots, new_slots)
 
@@ -217,6 +243,8 @@ class SurfelMap:
             counts = self.counts[first : min(first + 32, self.n_chunks)]
             within = np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
             yield array[first * CHUNK : (first + len(counts)) * CHUNK][within]
+            if self.paging is not None:
+                self.paging.give_back(np.arange(first, first + len(counts)))
 
     @staticmethod
     def from_state(state: dict[str, np.ndarray], config: MapConfig | None = None) -> SurfelMap:
@@ -301,8 +329,14 @@ class SurfelMap:
         size = max(wanted, 256)
         for name in SURFEL_ARRAYS:
             old = getattr(self, name)
-            new = np.empty((size * CHUNK, old.shape[1]), old.dtype)
-            new[: self.n_chunks * CHUNK] = old[: self.n_chunks * CHUNK]
+            if self.paging is None:
+                new = np.empty((size * CHUNK, old.shape[1]), old.dtype)
+                grown = False
+            else:
+                grown = self.paging.has(name)
+                new = self.paging.array(name, size, np.empty((CHUNK, old.shape[1]), old.dtype))
+            if not grown:
+                new[: self.n_chunks * CHUNK] = old[: self.n_chunks * CHUNK]
             setattr(self, name, new)
         for name in ("counts", "origins"):
             old = getattr(self, name)

@@ -111,6 +111,7 @@ def prepare(
         places=places,
         network=network,
     )
+    system.surfels.page_to(folder.path)
     system.surfels.world_origin = track.world_origin if isinstance(track, PosesOfFile) else sequence.world_origin
     return Run(config, sequence, system, folder, resume=resume, checkpoint=checkpoint)
 

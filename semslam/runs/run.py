@@ -178,6 +178,7 @@ class Run:
             )
         state = self.folder.load_state()
         self.slam.surfels = self.folder.load_map(state)
+        self.slam.surfels.page_to(self.folder.path)
         for name, stage in self.slam.stages.items():
             self._restore_stage(name, stage, state)
         with naming(self.folder.state):

@@ -13,6 +13,7 @@ from semslam.commands.mapping.live import RECORDING, live_camera
 
 SEQUENCE = "Folder or list file of a recording, or 'room' for the built-in one."
 LIVE = "Map what a camera sees now: SEQUENCE is webcam[:N] (default; needs --fov or --camera) or realsense[:N]."
+MEMORY = "Most memory for surfels, such as 500MB; the others wait in files of the run's folder."
 FILES = {"preview": "picture", "map": "surfels", "mesh": "mesh", "trajectory": "trajectory", "metrics": "figures"}
 POSES = "dataset (default, if there) | tracked | refined | predicted | predicted-refined | a file."
 POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
@@ -78,6 +79,7 @@ def reconstruct(
         bool | None, setting("loops", "--loops/--no-loops", "Correct tracked poses where the camera comes back.")
     ] = None,
     max_surfels: Annotated[int | None, setting("slam.map.max_surfels", "--max-surfels", "Capacity of the map.")] = None,
+    memory: Annotated[str | None, setting("slam.map.memory", "--memory", MEMORY)] = None,
     config: SettingsFile = None,
     set_: Annotated[
         list[str] | None,

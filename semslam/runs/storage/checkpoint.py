@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -25,6 +25,7 @@ from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 
 PAGE = 1 << 16  # bytes
+AT_ONCE = 256 * PAGE  # bytes that are read before a map of files gives them back
 
 
 @nb.njit(**PARALLEL)
@@ -38,11 +39,14 @@ def digests(words, page, found):
         found[b] = h
 
 
-def _digests(data: np.ndarray) -> np.ndarray:
-    """(B,) uint64, one a page of bytes (N,)."""
+def _digests(data: np.ndarray, give_back: Callable[[], None] = lambda: None) -> np.ndarray:
+    """(B,) uint64, one a page of bytes (N,). give_back: called whenever AT_ONCE were read."""
     found = np.empty(-(-data.size // PAGE), np.uint64)
     whole = data.size // 8 * 8
-    digests(data[:whole].view(np.uint64), PAGE // 8, found)
+    for first in range(0, whole, AT_ONCE):
+        part = data[first : min(first + AT_ONCE, whole)]
+        digests(part.view(np.uint64), PAGE // 8, found[first // PAGE :][: -(-part.size // PAGE)])
+        give_back()
     if whole < data.size:
         found[-1] ^= np.uint64(int.from_bytes(data[whole:].tobytes(), "little") + 1)
     return found
@@ -94,7 +98,9 @@ class Checkpoint:
             self._saved = {}
         elif self._saved is None:
             self._saved = _paged(self._members())
-        paged = self._write(large, self._saved)
+        paging = surfels.paging
+        give_back = paging.give_all_back if paging is not None else lambda: None
+        paged = self._write(large, self._saved, give_back)
         for name, where in paged.items():
             small[f"{name}@places"], small[f"{name}@digests"] = where.places, where.digests
             small[f"{name}@rows"] = np.array(len(large[name]))
@@ -149,11 +155,13 @@ class Checkpoint:
             state |= {name: state[name][within.ravel()] for name in SURFEL_ARRAYS}
         return state
 
-    def _write(self, arrays: dict[str, np.ndarray], saved: dict[str, _Paged]) -> dict[str, _Paged]:
+    def _write(
+        self, arrays: dict[str, np.ndarray], saved: dict[str, _Paged], give_back: Callable[[], None]
+    ) -> dict[str, _Paged]:
         """Write the pages of arrays that differ from those saved, to free places."""
         paged, changed = {}, {}
         for name, array in arrays.items():
-            found = _digests(array.reshape(-1).view(np.uint8))
+            found = _digests(array.reshape(-1).view(np.uint8), give_back)
             places, old = (
                 np.full(len(found), -1),
                 saved.get(name, _Paged(np.empty(0, np.int64), np.empty(0, np.uint64))),
@@ -168,14 +176,17 @@ class Checkpoint:
             free = _free(saved, -(-size // PAGE))
             for name, ks in changed.items():
                 data = arrays[name].reshape(-1).view(np.uint8)
-                for k in ks:
+                for done, k in enumerate(ks):
                     paged[name].places[k] = place = next(free)
                     _write_at(descriptor, data[k * PAGE : (k + 1) * PAGE].data, place * PAGE)
+                    if done % (AT_ONCE // PAGE) == 0:
+                        give_back()
         except OSError as error:
             os.ftruncate(descriptor, size)
             raise full_disk_explained(error, self.pages, PAGE * sum(map(len, changed.values()))) from None
         finally:
             os.close(descriptor)
+            give_back()
         return paged
 
 
