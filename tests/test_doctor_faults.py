@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semslam.doctor.conventions import misfit
 from semslam.doctor.doctor import Finding, diagnose
 from semslam.frame import Frame
 from semslam.poses import exp, inverse
@@ -69,6 +70,15 @@ def test_depth_along_the_ray_is_told_from_z(sound):
     exact = [replace(f, depth=e.depth) for f, e in zip(frames, frames)]
     finding = only_error(diagnose(Spoilt(room, exact, to_ray)))
     assert "along each pixel's ray" in finding.what and "depth_along_ray" in finding.remedy
+
+
+def test_poses_that_were_used_are_held_against_the_images(sound):
+    recording = Spoilt(*sound)
+    assert misfit(recording, recording.poses) is None
+    assert misfit(recording, [*recording.poses[:20], *[None] * 70]) is None  # nothing can be told
+    found = misfit(recording, [inverse(T) for T in recording.poses])
+    assert found is not None and "inverted" in found.what
+    assert diagnose(recording) == []  # whose own poses are as they were
 
 
 @pytest.mark.parametrize("shift", [(12, 0), (0, -12), (-9, 6)])

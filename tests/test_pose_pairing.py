@@ -244,6 +244,21 @@ def test_metrics_tell_how_many_poses_of_a_file_are_interpolated_and_how_many_fra
     assert (metrics["poses_interpolated"], metrics["poses_missing"], metrics["frames_lost"]) == (14, 8, 8)
     assert len(metrics["pose_notes"]) == 2 and "14 of 30 frames are interpolated" in metrics["pose_notes"][0]
     assert metrics == run.folder.load_metrics() | {"pose_notes": metrics["pose_notes"]}
+    assert metrics["poses_contradicted"] is None
+
+
+def test_a_run_whose_poses_the_images_contradict_says_so(tmp_path, caplog):
+    from semslam.runs.config import settings_of
+    from semslam.runs.reconstruct import finish, prepare
+
+    room = RoomSequence(frames=30, width=160, height=120)
+    write_tum(tmp_path / "inverted.txt", Trajectory(room.timestamps, np.linalg.inv(room.poses)))
+    settings = {"sequence": "room:frames=30,width=160,height=120", "slam.perception.labels": "none"}
+    run = prepare(settings_of(None, settings | {"poses": str(tmp_path / "inverted.txt")}), tmp_path / "run")
+    for _ in run:
+        pass
+    assert "they are T_camera_world" in finish(run, mesh=False)["poses_contradicted"]
+    assert "the poses fit the images when they are inverted" in caplog.text and "semslam doctor" in caplog.text
 
 
 def test_a_recordings_own_poses_and_a_files_are_helped_apart(tmp_path):

@@ -7,6 +7,7 @@ whole frames some way apart are warped into each other.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
@@ -97,6 +98,26 @@ def fit(recording: Recording, tracks: Sequence[Tracks]) -> Fit | None:
     costs = [cost(guess) for guess in guesses]
     best = next(i for i, c in enumerate(costs) if c <= ALIKE * min(costs))
     return Fit(recorded, costs[best], guesses[best], *limits)
+
+
+def misfit(recording: Recording, T_world_camera: Sequence[np.ndarray | None]) -> Finding | None:
+    """Why the images contradict poses (4, 4) that were used for them, None of frames that had none.
+
+    A few stretches tell sound poses; only where they do not fit, all are looked at. None where nothing can be told,
+    and for what is only a hint.
+    """
+    view = copy.copy(recording)
+    view.poses = tuple(T_world_camera)
+    found: list[Finding] = []
+    for count in (flow.FEWEST_STRETCHES + 1, flow.STRETCHES):
+        followed = flow.stretches(view, count)
+        tracks = [t for t in followed if view.poses[t.first] is not None and view.poses[t.last] is not None]
+        if len(tracks) < flow.FEWEST_STRETCHES:
+            return None
+        found = [finding for finding in findings(view, tracks) if finding.level != "hint"]
+        if not found:
+            return None
+    return found[0]
 
 
 def findings(recording: Recording, tracks: Sequence[Tracks]) -> list[Finding]:

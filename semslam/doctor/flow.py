@@ -51,9 +51,9 @@ class Tracks:
         return float(np.median(np.linalg.norm(self.found - self.pixels, axis=1)))
 
 
-def stretches(recording: Recording) -> list[Tracks]:
+def stretches(recording: Recording, count: int = STRETCHES) -> list[Tracks]:
     """Points followed over evenly spread stretches of a recording; empty without depth or in frames without texture."""
-    starts = evenly_spread(range(max(len(recording) - STRETCH, 0)), STRETCHES)
+    starts = evenly_spread(range(max(len(recording) - STRETCH, 0)), count)
     found = (followed(recording, list(range(start, start + STRETCH + 1))) for start in starts)
     return [tracks for tracks in found if tracks is not None]
 

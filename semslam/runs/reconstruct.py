@@ -13,6 +13,7 @@ import numpy as np
 
 from semslam.camera import SENSORS
 from semslam.cloud import SurfelCloud
+from semslam.doctor.conventions import misfit
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.doctor import implausible_depth
 from semslam.frame import Frame, Observation
@@ -34,8 +35,9 @@ from semslam.runs.poses import PosesOfFile, PoseSource, pose_source
 from semslam.runs.recording import with_absolute_paths
 from semslam.runs.run import Run
 from semslam.slam import Slam, SlamConfig
+from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.places import Places
-from semslam.tracking.predicted_poses import PoseOf
+from semslam.tracking.predicted_poses import PoseOf, PredictedPoses
 from semslam.tracking.tracker import Tracker
 from sequences import Sequence
 
@@ -180,6 +182,9 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics |= {"engine": network.engine, "engine_same_for_any_threads": network.same_for_any_threads}
     if isinstance(run.slam.track, PosesOfFile):
         metrics |= run.slam.track.figures()
+    given = isinstance(run.slam.track, GivenPoses) and not isinstance(run.slam.track, PredictedPoses)
+    if given and run.config.slam.perception.depth == "sensor":
+        metrics["poses_contradicted"] = _contradicted(run)
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
     if (visual := VisualPoses.load(run.folder.path / KEPT, len(run.sequence))) is not None:
@@ -203,6 +208,16 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         folder.save_metrics(metrics)
     run.folder = folder.published()
     return metrics
+
+
+def _contradicted(run: Run) -> str | None:
+    """What the images say against the poses that were given; told, because the map is worthless then."""
+    posed = run.progress.posed()
+    found = misfit(run.sequence, [posed.get(i) for i in range(len(run.sequence))])
+    if found is None:
+        return None
+    logger.warning("%s: %s; %s; `semslam doctor` tells more", run.config.sequence, found.what, found.remedy)
+    return found.what
 
 
 def _write_mesh(run: Run, cloud: SurfelCloud) -> None:
