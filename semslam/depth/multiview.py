@@ -43,7 +43,9 @@ class MultiViewConfig:
         default_factory=lambda: SweepConfig(nearest=0.25, farthest=2.5, candidates=60, noise=1.0, min_margin=0.04)
     )
     fine: SweepConfig = field(
-        default_factory=lambda: SweepConfig(nearest=0.75, farthest=1.333, candidates=28, noise=1.0, min_margin=0.06)
+        default_factory=lambda: SweepConfig(
+            nearest=0.75, farthest=1.333, candidates=28, half_window=2, best_of=5, noise=1.0, min_margin=0.06
+        )
     )
     completion: CompletionConfig = field(default_factory=CompletionConfig)
 
@@ -142,7 +144,23 @@ class MultiViewDepth(Stage):
         none = replace(observation, depth=np.zeros_like(observation.depth), confidence=None)
         if not observation.depth.any() or not self.is_keyframe(observation):
             return none
-        T = self.T_world_camera[index]
+        found = self.measured(index, observation.color, observation.depth)
+        if found is None:
+            return none
+        self._last, self._scene = self.T_world_camera[index], float(np.median(found.depth))
+        confidence = np.minimum((c.unit_std / np.maximum(found.log_std, 1e-4)) ** 2, c.most_confidence)
+        confidence[found.log_std > c.max_std] = 0
+        whole = (self.map_camera.width, self.map_camera.height)
+        depth = cv2.resize(found.depth, whole, interpolation=cv2.INTER_LINEAR)
+        sure = cv2.resize(confidence.astype(f32), whole, interpolation=cv2.INTER_NEAREST)
+        return replace(observation, depth=np.where(sure > 0, depth, f32(0)), confidence=sure)
+
+    def measured(self, index: int, color: np.ndarray, predicted: np.ndarray) -> CompletedDepth | None:
+        """Depth of frame `index`, whose pose is known, at the size of `camera`; None where too few frames show it.
+
+        color: (H, W, 3) uint8 RGB. predicted: (H, W) float32 metres, positive, a network's depth of it.
+        """
+        c, T = self.config, self.T_world_camera[index]
         assert T is not None
         self._greys = {j: g for j, g in self._greys.items() if index - c.before <= j <= index + c.after}
         ways, greys = [], []
@@ -151,17 +169,10 @@ class MultiViewDepth(Stage):
                 ways.append(poses.inverse(self.T_world_camera[j]) @ T)  # type: ignore[arg-type]
                 greys.append(other)
         if len(ways) < c.fewest:
-            return none
+            return None
         size = (self.camera.width, self.camera.height)
-        predicted = cv2.resize(observation.depth, size, interpolation=cv2.INTER_AREA)
-        found = depth_from_views(self._grey(observation.color), self.camera, greys, ways, predicted, c)
-        self._last, self._scene = T, float(np.median(found.depth))
-        confidence = np.minimum((c.unit_std / np.maximum(found.log_std, 1e-4)) ** 2, c.most_confidence)
-        confidence[found.log_std > c.max_std] = 0
-        whole = (self.map_camera.width, self.map_camera.height)
-        depth = cv2.resize(found.depth, whole, interpolation=cv2.INTER_LINEAR)
-        sure = cv2.resize(confidence.astype(f32), whole, interpolation=cv2.INTER_NEAREST)
-        return replace(observation, depth=np.where(sure > 0, depth, f32(0)), confidence=sure)
+        small = cv2.resize(predicted, size, interpolation=cv2.INTER_AREA)
+        return depth_from_views(self._grey(color), self.camera, greys, ways, small, c)
 
     def _grey_of(self, index: int) -> np.ndarray | None:
         """The luminance of a frame of the recording, None where it cannot be read; the run counts those."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numba as nb
 import numpy as np
 
@@ -37,6 +38,8 @@ class SweepConfig:
     large_step: float = 0.25  # ... and of a larger one, where the image shows no edge
     edge: float = 12.0  # grey levels between neighbours that halve the cost of a larger step
     min_correlation: float = 0.6  # of the winning windows, from which a depth is believed
+    scatter_window: int = 11  # pixels along a side, over which the scatter of what was found ...
+    scatter_share: float = 0.5  # ... counts, by this share of its standard deviation, as doubt of each pixel
     min_margin: float = 0.03  # of the aggregated cost, to the best candidate elsewhere
 
 
@@ -118,8 +121,22 @@ def sweep(
     found = Winners(np.empty(grey.shape, f32), np.empty(grey.shape, f32))
     candidates = Candidates(f32(logs[0]), f32(logs[1] - logs[0]))
     _select(cost, total, candidates, Limits(f32(c.min_correlation), f32(c.min_margin)), found)
-    depth = np.where(np.isfinite(found.log_std), predicted * np.exp(found.log_ratio), f32(0))
-    return SweptDepth(depth, found.log_std)
+    there = np.isfinite(found.log_std)
+    scatter = c.scatter_share * _scatter(found.log_ratio, there, c.scatter_window)
+    depth = np.where(there, predicted * np.exp(found.log_ratio), f32(0))
+    return SweptDepth(depth, np.hypot(found.log_std, scatter))
+
+
+def _scatter(values: np.ndarray, there: np.ndarray, window: int) -> np.ndarray:
+    """(H, W) float32: the standard deviation of the values that are there in the window around each pixel.
+
+    Windows at the edge of something near fit the edge, not the surface behind it: there neighbours disagree.
+    """
+    counted = there.astype(f32)
+    values = np.where(there, values, f32(0))
+    count, total, squares = (cv2.blur(image, (window, window)) for image in (counted, values, values**2))
+    mean = total / np.maximum(count, f32(1e-6))
+    return np.sqrt(np.maximum(squares / np.maximum(count, f32(1e-6)) - mean**2, f32(0)))
 
 
 @nb.njit(**PARALLEL)
