@@ -13,12 +13,14 @@ from stub_networks import KnowingNetwork
 from semslam import config as configs
 from semslam import poses as poses_of
 from semslam.depth.corrections import DepthCorrections
-from semslam.depth.multiview import MultiViewDepth
+from semslam.depth.multiview import MultiViewConfig, MultiViewDepth
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run
 from semslam.metrics.surface import surface_scores
 from semslam.perception import Perception, PerceptionConfig
 from semslam.runs.color_only.depth import correction_of
+from semslam.runs.color_only.known_scale import KnownSize, with_known_size
+from semslam.runs.color_only.poses import track_images
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import pose_source
@@ -107,3 +109,63 @@ def test_parallax_is_not_measured_between_the_guesses_of_a_pose_network(network)
     given = correction_of(SlamConfig(), room, perception, pose_source("dataset", room))
     assert isinstance(given, MultiViewDepth)
     np.testing.assert_array_equal(given.T_world_camera, room.poses)
+
+
+# scale
+
+
+class Doubting(KnowingNetwork):
+    """Whose depth is a third too small."""
+
+    def __init__(self, sequence) -> None:
+        super().__init__(sequence, spoil=lambda depth, index: smeared(depth, index) * np.float32(0.67))
+
+
+@pytest.fixture(scope="module")
+def shrunk():
+    """A tracked room that is too small, its sequence and the network."""
+    room = open_sequence(ROOM)
+    network = Doubting(room)
+    return track_images(room, network), room, network
+
+
+def way(T: np.ndarray) -> float:
+    return float(np.linalg.norm(np.diff(T[::5, :3, 3], axis=0), axis=1).sum())
+
+
+def length_in(room, index: int, ends: tuple[tuple[int, int], tuple[int, int]]) -> float:
+    points = room.camera.backproject(room[index].depth)
+    (u, v), (x, y) = ends
+    return float(np.linalg.norm(points[v, u] - points[y, x]))
+
+
+@pytest.mark.parametrize("kind", ["length", pytest.param("height", marks=pytest.mark.slow)])
+def test_a_known_size_gives_the_scale_whatever_the_network_says(shrunk, kind):
+    visual, room, network = shrunk
+    assert way(visual.T_world_camera) / way(np.stack(room.poses)) < 0.8
+    ends = ((60, 180), (260, 180))
+    above = np.median([T[2, 3] for T in room.poses])
+    text = f"height={above}" if kind == "height" else f"length={length_in(room, 30, ends)},30,60,180,260,180"
+    known = KnownSize.parsed(text)
+    found = with_known_size(visual, known, room, network, "nyu13", MultiViewConfig())
+    assert way(found.T_world_camera) / way(np.stack(room.poses)) == pytest.approx(1, abs=0.05)
+    np.testing.assert_array_equal(found.T_world_camera[0], visual.T_world_camera[0])
+    assert 0.01 <= found.scale_std < 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("1.5", "expected height=METRES"),
+        ("height=-1", "expected height=METRES"),
+        ("height=nan", "expected height=METRES"),
+        ("length=1,2,3", "length=METRES,FRAME"),
+        ("length=1,99,10,10,20,20", "names frame 99, but there are frames 0..59"),
+        ("length=1,30,10,10,20,900", "outside the 320x240 image"),
+        ("length=1,30,10,10,10,10", "show one place"),
+    ],
+)
+def test_a_size_that_cannot_be_measured_is_named(shrunk, text, what):
+    visual, room, network = shrunk
+    with pytest.raises(ValueError, match=what):
+        with_known_size(visual, KnownSize.parsed(text), room, network, "nyu13", MultiViewConfig())

@@ -125,7 +125,7 @@ class MultiViewDepth(Stage):
         self.camera = camera.resized(camera.width // shrink, camera.height // shrink)
         self._greys: dict[int, np.ndarray | None] = {}  # of frames within reach of the last keyframe
         self._last: np.ndarray | None = None  # T_world_camera of the last keyframe
-        self._scene = 2.0  # metres: median depth of the last keyframe
+        self.scene = 2.0  # metres: median depth of the last keyframe
 
     def is_keyframe(self, observation: Observation) -> bool:
         """Whether the camera has moved enough since the last keyframe."""
@@ -135,7 +135,7 @@ class MultiViewDepth(Stage):
         if self._last is None:
             return True
         step = poses.inverse(self._last) @ T
-        far = np.linalg.norm(step[:3, 3]) > self.config.keyframe_step * self._scene
+        far = np.linalg.norm(step[:3, 3]) > self.config.keyframe_step * self.scene
         return bool(far or poses.rotation_angle(step) > np.radians(self.config.keyframe_turn_deg))
 
     def __call__(self, observation: Observation, predict: object) -> Observation:
@@ -147,7 +147,7 @@ class MultiViewDepth(Stage):
         found = self.measured(index, observation.color, observation.depth)
         if found is None:
             return none
-        self._last, self._scene = self.T_world_camera[index], float(np.median(found.depth))
+        self._last, self.scene = self.T_world_camera[index], float(np.median(found.depth))
         confidence = np.minimum((c.unit_std / np.maximum(found.log_std, 1e-4)) ** 2, c.most_confidence)
         confidence[found.log_std > c.max_std] = 0
         whole = (self.map_camera.width, self.map_camera.height)
@@ -164,7 +164,7 @@ class MultiViewDepth(Stage):
         assert T is not None
         self._greys = {j: g for j, g in self._greys.items() if index - c.before <= j <= index + c.after}
         ways, greys = [], []
-        for j in neighbours(index, self.T_world_camera, self._scene, c):
+        for j in neighbours(index, self.T_world_camera, self.scene, c):
             if (other := self._grey_of(j)) is not None:
                 ways.append(poses.inverse(self.T_world_camera[j]) @ T)  # type: ignore[arg-type]
                 greys.append(other)
@@ -190,7 +190,7 @@ class MultiViewDepth(Stage):
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""
-        state = {"scene": np.array(self._scene)}
+        state = {"scene": np.array(self.scene)}
         return state if self._last is None else state | {"last": self._last}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -200,4 +200,4 @@ class MultiViewDepth(Stage):
                 "this run was begun without depth by parallax (`slam.corrections.multiview`), which an earlier version "
                 "did not have; start it again with --overwrite"
             )
-        self._scene, self._last = float(state["scene"]), state.get("last")
+        self.scene, self._last = float(state["scene"]), state.get("last")

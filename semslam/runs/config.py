@@ -39,6 +39,7 @@ class RunConfig:
     pose_rate: float | None = None  # poses per second of a pose file without times, the first at the first frame
     pose_indices: str | None = None  # START:STOP:STEP or a file: the frame of each pose of a file without times
     poses: str = ""  # dataset | tracked | refined | predicted | predicted-refined | a file; empty = dataset, if there
+    scale_from: str | None = None  # of a map from colour alone: height=M | length=M,FRAME,U,V,U,V; null = the network's
     pose_weights: str | None = None  # weights of a pose network, for poses that are predicted or tracked
     hold_out: int | None = None  # frames: every n-th one is not fused but kept to judge the map by
     max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops

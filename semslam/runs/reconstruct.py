@@ -27,7 +27,9 @@ from semslam.rendering import pictures
 from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.color_only.depth import correction_of
-from semslam.runs.color_only.poses import KEPT, VisualPoses, visual_poses
+from semslam.runs.color_only.known_scale import KnownSize
+from semslam.runs.color_only.poses import KEPT, VisualPoses
+from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
@@ -90,7 +92,7 @@ def prepare(
         assert network is not None
         if not resume:
             (folder.path / KEPT).unlink(missing_ok=True)  # of another run
-        visual = visual_poses(folder.path, sequence, network, slam.visual, report)
+        visual = visual_poses(folder.path, sequence, network, config, report)
         sequence = visual.calibrated(sequence)
         track: PoseSource = visual.given()
     else:
@@ -156,6 +158,12 @@ def _check(config: RunConfig, sequence: Any) -> None:
             f"`poses` {poses} registers every frame, which needs the sensor's depth; with `slam.perception.depth` "
             f"predicted use `poses` dataset, predicted or tracked"
         )
+    if config.scale_from is not None:
+        KnownSize.parsed(config.scale_from)
+        if depth != "predicted" or poses != "tracked":
+            raise ValueError(
+                "`scale_from` is for --depth predicted with --poses tracked; elsewhere depth or poses tell it"
+            )
     if not sequence.camera.focal_known and (depth != "predicted" or poses != "tracked"):
         raise ValueError(
             f"{config.sequence}: nothing says what camera took it; write a camera.yaml beside it (width, height, fx, "
@@ -188,7 +196,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
     if (visual := VisualPoses.load(run.folder.path / KEPT, len(run.sequence))) is not None:
-        metrics |= visual.figures()
+        metrics |= visual.figures() | {"scale_from": run.config.scale_from or "network"}
         metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + visual.seconds)
     folder = run.folder
     folder.save_metrics(metrics)

@@ -59,6 +59,12 @@ def reconstruct(
         setting("pose_indices", "--pose-indices", "Frames of a pose file without times: START:STOP:STEP or a file."),
     ] = None,
     pose_weights: Annotated[str | None, setting("pose_weights", "--pose-weights", POSE_WEIGHTS)] = None,
+    scale_from: Annotated[
+        str | None,
+        setting(
+            "scale_from", "--scale-from", "Without a depth camera: height=M above the floor | length=M,FRAME,U,V,U,V."
+        ),
+    ] = None,
     classes: Annotated[str | None, setting("slam.perception.classes", "--classes", "nyu13 (default) | nyu40")] = None,
     label_every: Annotated[
         int | None, setting("slam.perception.label_every", "--label-every", "Frames between two labelled ones.")
@@ -158,8 +164,13 @@ def reconstruct(
     )
     if "scale_std" in metrics:
         typer.echo(
-            f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; all lengths are the network's "
-            f"guess, good to about {100 * metrics['scale_std']:.0f} % as far as its keyframes agree"
+            f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; "
+            + (
+                f"all lengths are the network's guess, good to about {100 * metrics['scale_std']:.0f} % as far as its "
+                f"keyframes agree (--scale-from a known length or height does better)"
+                if metrics["scale_from"] == "network"
+                else f"scaled by {metrics['scale_from']}, good to about {100 * metrics['scale_std']:.0f} %"
+            )
         )
     if metrics.get("focal_std"):
         typer.echo(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +86,16 @@ class VisualPoses:
         camera: Camera = sequence.camera
         return sequence if camera.focal_known else RecalibratedSequence(sequence, camera.with_focal(self.focal))
 
+    def scaled(self, factor: float, std: float) -> VisualPoses:
+        """The same with all lengths times a factor, from the first pose on; std: relative, of the scale from now on."""
+        first = self.T_world_camera[np.argmax(self.found)]
+        T = self.T_world_camera.copy()
+        T[:, :3, 3] = first[:3, 3] + factor * (T[:, :3, 3] - first[:3, 3])
+        return replace(self, T_world_camera=T, scale=factor * self.scale, scale_std=std, depth=factor * self.depth)
+
     def given(self) -> ListedPoses:
         """As the poses of a run; frames that are not good enough are lost to it."""
         return ListedPoses([T if good else None for T, good in zip(self.T_world_camera, self.good)], "visual tracking")
-
-
-def visual_poses(
-    folder: Path, sequence: Any, network: Network, config: VisualConfig, report: Callable[[], object]
-) -> VisualPoses:
-    """What a run's folder keeps of the visual tracking of its sequence; made and kept there where it does not."""
-    if (kept := VisualPoses.load(folder / KEPT, len(sequence))) is not None:
-        return kept
-    found = track_images(sequence, network, config, report)
-    found.save(folder / KEPT)
-    return found
 
 
 def track_images(

@@ -1,0 +1,150 @@
+"""The scale of a map from colour alone by a size that is known: a length in an image, or the height of the camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semslam.camera import Camera
+from semslam.depth.completion import CompletedDepth
+from semslam.depth.multiview import MultiViewConfig, MultiViewDepth
+from semslam.frame import evenly_spread
+from semslam.labels import LABEL_SETS
+from semslam.perception import Network
+from semslam.runs.color_only.poses import VisualPoses
+
+FORMS = "height=METRES (of the camera above the floor) or length=METRES,FRAME,U,V,U,V (between two pixels of a frame)"
+FLOORS = 8  # frames in which the floor is looked for
+FEWEST_FLOORS = 2
+FLOOR_SHARE = 0.03  # of the image that must show it
+FLAT = 0.02  # of the camera's distance to the floor: a point that is nearer to a plane lies on it
+LEAST_STD = 0.01  # relative: people measure, and click, no better
+
+
+@dataclass(frozen=True)
+class KnownSize:
+    """What `scale_from` says."""
+
+    metres: float
+    frame: int | None = None  # None: the length is the camera's height above the floor
+    pixels: tuple[tuple[float, float], tuple[float, float]] | None = None  # ends of the length, (u, v) as recorded
+
+    @staticmethod
+    def parsed(text: str) -> KnownSize:
+        """From one of FORMS; ValueError for anything else."""
+        kind, _, rest = text.partition("=")
+        try:
+            numbers = [float(word) for word in rest.split(",")]
+        except ValueError:
+            numbers = []
+        expected = {"height": 1, "length": 6}.get(kind)
+        if len(numbers) != expected or not np.all(np.isfinite(numbers)) or numbers[0] <= 0:
+            raise ValueError(f"`scale_from` is {text!r}, expected {FORMS}")
+        if kind == "height":
+            return KnownSize(numbers[0])
+        return KnownSize(numbers[0], int(numbers[1]), ((numbers[2], numbers[3]), (numbers[4], numbers[5])))
+
+
+def with_known_size(
+    visual: VisualPoses, known: KnownSize, sequence: Any, network: Network, classes: str, config: MultiViewConfig
+) -> VisualPoses:
+    """The poses scaled so that what is known has its size.
+
+    sequence: the `sequences.Sequence` that was tracked. classes: the network's label set. ValueError where the frame,
+    the pixels or the floor do not allow it.
+    """
+    measure = _Measure(visual, sequence, network, config)
+    if known.frame is not None:
+        length, std = _length(measure, known, len(visual.good))
+    else:
+        length, std = _height(measure, visual, LABEL_SETS[classes].classes)
+    return visual.scaled(known.metres / length, max(std, LEAST_STD))
+
+
+class _Measure:
+    """Depth by parallax of single frames."""
+
+    def __init__(self, visual: VisualPoses, sequence: Any, network: Network, config: MultiViewConfig) -> None:
+        self.sequence, self.network = sequence, network
+        camera: Camera = sequence.camera
+        self.views = MultiViewDepth(camera, visual.given().T_world_camera, sequence.color_of, config)
+        self.views.scene = visual.depth
+
+    def __call__(self, index: int) -> tuple[CompletedDepth, np.ndarray] | None:
+        """Depth and classes (H, W) of a frame at the size of `views.camera`; None where parallax shows none."""
+        if self.views.T_world_camera[index] is None:
+            return None
+        camera, color = self.views.camera, self.sequence.color_of(index)
+        predicted = self.network(color, (camera.width, camera.height), self.sequence.camera.fx)
+        found = self.views.measured(index, color, predicted.depth)
+        return None if found is None else (found, predicted.class_probabilities.argmax(axis=2))
+
+
+def _length(measure: _Measure, known: KnownSize, frames: int) -> tuple[float, float]:
+    """The known length as the map has it, and its relative standard deviation."""
+    assert known.frame is not None and known.pixels is not None
+    whole, camera = measure.sequence.camera, measure.views.camera
+    if not 0 <= known.frame < frames:
+        raise ValueError(f"`scale_from` names frame {known.frame}, but there are frames 0..{frames - 1}")
+    for u, v in known.pixels:
+        if not (0 <= u < whole.width and 0 <= v < whole.height):
+            raise ValueError(f"`scale_from` names pixel {u:g},{v:g}, outside the {whole.width}x{whole.height} image")
+    measured = measure(known.frame)
+    if measured is None:
+        raise ValueError(f"`scale_from` names frame {known.frame}, which shows no parallax; choose another one")
+    depth, log_std = measured[0].depth, measured[0].log_std
+    ends, spreads = [], []
+    for u, v in known.pixels:
+        x, y = (u + 0.5) * camera.width / whole.width - 0.5, (v + 0.5) * camera.height / whole.height - 0.5
+        column, row = min(max(round(x), 0), camera.width - 1), min(max(round(y), 0), camera.height - 1)
+        ray = np.array([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1.0])
+        ends.append(ray * float(depth[row, column]))
+        spreads.append(float(log_std[row, column]) * float(np.linalg.norm(ends[-1])))
+    length = float(np.linalg.norm(ends[1] - ends[0]))
+    if length < 1e-3:
+        raise ValueError("`scale_from` names two pixels that show one place; give the ends of the length")
+    return length, float(np.hypot(spreads[0], spreads[1])) / length
+
+
+def _height(measure: _Measure, visual: VisualPoses, classes: tuple[str, ...]) -> tuple[float, float]:
+    """The camera's height above the floor as the map has it, and its relative standard deviation: of the median."""
+    floor = [name.lower() for name in classes].index("floor")
+    heights = []
+    for index in evenly_spread(np.flatnonzero(visual.good).tolist(), FLOORS):
+        measured = measure(index)
+        if measured is None:
+            continue
+        found, labels = measured
+        shown = (labels == floor) & (found.log_std < 0.1)
+        if shown.mean() >= FLOOR_SHARE:
+            points = measure.views.camera.backproject(found.depth)[shown].astype(np.float64)
+            heights.append(distance_to_plane(points))
+    if len(heights) < FEWEST_FLOORS:
+        raise ValueError(
+            f"`scale_from` is the camera's height, but the floor was found in {len(heights)} of {FLOORS} frames, "
+            f"expected {FEWEST_FLOORS}; give a length between two pixels: {FORMS}"
+        )
+    middle = float(np.median(heights))
+    spread = 1.4826 * float(np.median(np.abs(np.array(heights) - middle)))
+    return middle, spread / middle / np.sqrt(len(heights))
+
+
+def distance_to_plane(points: np.ndarray, samples: int = 200, seed: int = 0) -> float:
+    """How far from the origin the plane is that most of the points (N, 3) lie on (RANSAC, then least squares)."""
+    rng = np.random.default_rng(seed)
+    best, on = -1, np.ones(len(points), bool)
+    for _ in range(samples):
+        a, b, c = points[rng.choice(len(points), 3, replace=False)]
+        normal = np.cross(b - a, c - a)
+        size = np.linalg.norm(normal)
+        if size < 1e-9:
+            continue
+        normal = normal / size
+        near = np.abs((points - a) @ normal) < FLAT * abs(a @ normal)
+        if near.sum() > best:
+            best, on = int(near.sum()), near
+    middle = points[on].mean(axis=0)
+    normal = np.linalg.svd(points[on] - middle, full_matrices=False)[2][2]
+    return float(abs(middle @ normal))

@@ -1,0 +1,28 @@
+"""The poses of a run without a depth camera: what its folder keeps of them, or the whole of visual tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from semslam.perception import Network
+from semslam.runs.color_only.known_scale import KnownSize, with_known_size
+from semslam.runs.color_only.poses import KEPT, VisualPoses, track_images
+from semslam.runs.config import RunConfig
+
+
+def visual_poses(
+    folder: Path, sequence: Any, network: Network, config: RunConfig, report: Callable[[], object]
+) -> VisualPoses:
+    """What a run's folder keeps of the visual tracking of its `sequences.Sequence`; made and kept there where it does
+    not. report: called after each frame that is tracked."""
+    if (kept := VisualPoses.load(folder / KEPT, len(sequence))) is not None:
+        return kept
+    slam = config.slam
+    found = track_images(sequence, network, slam.visual, report)
+    if config.scale_from is not None:
+        known, calibrated = KnownSize.parsed(config.scale_from), found.calibrated(sequence)
+        found = with_known_size(found, known, calibrated, network, slam.perception.classes, slam.multiview)
+    found.save(folder / KEPT)
+    return found
