@@ -78,6 +78,7 @@ class Tracking:
     evidence: float = 0.0  # share of the map in view that fits plus correlation with it: up to 2
     noise: tuple[float, float] | None = None  # of the sensor, as measured so far: base (metres), quadratic (1 / metre)
     sound: bool = True  # False: the pose holds, but the image is no picture of the scene and must not enter the map
+    submap: int = 0  # number of the part of the map that the pose is in; parts that have not met have a world each
 
     @property
     def state(self) -> Literal["good", "poor", "lost"]:

@@ -87,12 +87,27 @@ class Correction:
 
     indices: np.ndarray  # (K,) increasing frame indices
     T_new_old: np.ndarray  # (K, 4, 4)
+    joined: tuple[int, int] | None = None  # sub-maps that have met: the first is now part of the second
 
     @staticmethod
-    def between(indices: Sequence[int] | np.ndarray, old: np.ndarray, new: np.ndarray) -> Correction:
-        """That takes the old poses (K, 4, 4) of keyframes to the new ones; their frames may come in any order."""
+    def between(
+        indices: Sequence[int] | np.ndarray, old: np.ndarray, new: np.ndarray, breaks: Sequence[int] = ()
+    ) -> Correction:
+        """That takes the old poses (K, 4, 4) of keyframes to the new ones; their frames may come in any order.
+
+        breaks: frames with which sub-maps begin: those before move with the keyframe before, whatever comes after, and
+        those from there on with the keyframe after.
+        """
         frames, first = np.unique(np.asarray(indices), return_index=True)
-        return Correction(frames, new[first] @ poses.inverse(old[first]))
+        moved = new[first] @ poses.inverse(old[first])
+        starts = np.asarray(breaks, np.int64)
+        added = np.concatenate([starts - 1, starts])
+        like = np.concatenate([np.searchsorted(frames, starts) - 1, np.searchsorted(frames, starts)])
+        known = (like >= 0) & (like < len(frames)) & ~np.isin(added, frames)
+        added, which = np.unique(added[known], return_index=True)
+        like = like[known][which]
+        order = np.argsort(np.concatenate([frames, added]), kind="stable")
+        return Correction(np.concatenate([frames, added])[order], np.concatenate([moved, moved[like]])[order])
 
     def at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """T_new_old (N, 4, 4) at frames; before the first and after the last keyframe, that one's."""

@@ -62,7 +62,9 @@ def evaluate_run(
     paths = _paths(progress, sequence)
     errors = _trajectory_errors(paths)
     offered = progress.next_index - len(progress.held_out)
-    figures |= trajectory_figures(errors, offered, len(progress.lost) + len(progress.corrupt), with_scale)
+    apart = sum(len(progress.frames_of(submap)) for submap in progress.parts[1:])
+    not_in_map = len(progress.lost) + len(progress.corrupt) + apart
+    figures |= trajectory_figures(errors, offered, not_in_map, with_scale)
     if errors is None:
         few = "fewer than two of its poses have a reference" if sequence.trajectory is not None else "no reference"
         figures["trajectory_protocol"] = few

@@ -11,7 +11,7 @@ correction is interpolated between the keyframes before and after.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -24,6 +24,7 @@ from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, Tracking, evenly_spread
 from semslam.loops import loop_kernels
 from semslam.loops.long_graphs import bounded_poses
+from semslam.loops.meetings import Meeting, Meetings
 from semslam.loops.pose_graph import Edge, cost, disagreement, squared_errors
 from semslam.loops.snapshot import Snapshot
 from semslam.stage import Stage
@@ -33,6 +34,7 @@ from semslam.trajectory import Correction
 
 logger = logging.getLogger(__name__)
 f32 = np.float32
+UNKNOWN = 100.0  # metres and radians: what is known of the way between sub-maps that have not met
 SAME = 0.3  # metres between depths that may be of one surface
 MOST_STRAY = 0.5 * MARGIN  # metres that corrections may lead surfels out of their cubes; fusion moves them, too
 
@@ -79,6 +81,7 @@ class LoopCloser(Stage):
         self.config = config or LoopConfig()
         self.edges: list[Edge] = []
         self.snapshots: list[Snapshot | None] = []  # one a keyframe, None where an older one shows the same
+        self.meetings = Meetings(tracker)
         self.closed = 0  # times that the map was deformed
         self._camera: Camera | None = None  # half the size
         self._registrar: Registrar | None = None
@@ -99,16 +102,56 @@ class LoopCloser(Stage):
         self._remember(observation)
         if k == 0:
             return None
-        way = poses.inverse(keyframes.T_world_camera[k - 1]) @ keyframes.T_world_camera[k]
-        self.edges.append(Edge(k - 1, k, way, self._way_information(way)))
+        self.edges += self._way(k)
         old = np.stack(keyframes.T_world_camera)
-        new = self._agreed(old, self._closures(k), observation.frame.index)
+        closures = self._closures(k)
+        joined = self.meetings.met(k, observation, surfels, fusion) if self.tracker.apart else None
+        index = observation.frame.index
+        new = self._agreed(old, closures, index) if joined is None else self._joined(old, joined, closures)
         if new is None:
             return None
         self.closed += 1
-        correction = Correction.between(keyframes.indices, old, new)
+        correction = Correction.between(keyframes.indices, old, new, [index for index, _ in self.tracker.submaps])
         self._deform(correction, surfels, fusion)
-        return correction
+        return correction if joined is None else replace(correction, joined=(joined.gone, joined.into))
+
+    def _way(self, k: int) -> list[Edge]:
+        """Edges to keyframe k from the one before; where another sub-map begins with k, nearly none, and one from the
+        nearest keyframe that k's has already."""
+        keyframes, tracker = self.tracker.keyframes, self.tracker
+        T = keyframes.T_world_camera
+        way = poses.inverse(T[k - 1]) @ T[k]
+        numbers = [tracker.submap_of(index) for index in keyframes.indices[: k + 1]]
+        if numbers[k] == numbers[k - 1]:
+            return [Edge(k - 1, k, way, self._way_information(way))]
+        edges = [Edge(k - 1, k, way, np.eye(6) / UNKNOWN**2)]
+        same = [i for i in range(k - 1) if numbers[i] == numbers[k]]
+        if same:
+            a = min(same, key=lambda i: float(np.linalg.norm(T[i][:3, 3] - T[k][:3, 3])))
+            back = poses.inverse(T[a]) @ T[k]
+            edges.append(Edge(a, k, back, self._way_information(back), closure=True))
+        return edges
+
+    def _joined(self, old: np.ndarray, joined: Meeting, closures: list[Edge]) -> np.ndarray:
+        """Keyframe poses (N, 4, 4) with a sub-map moved to where it has met another, and all of them agreed."""
+        tracker = self.tracker
+        numbers = np.array([tracker.submap_of(index) for index in tracker.keyframes.indices])
+        moved = np.array(old)
+        moved[numbers == joined.gone] = joined.T_into_gone @ old[numbers == joined.gone]
+        met = [
+            Edge(a, k, T, np.linalg.inv(covariance + np.eye(6) * self.config.closure_floor**2), closure=True)
+            for a, k, T, covariance in joined.found
+        ]
+        # what was hardly known between sub-maps is now where they have met
+        self.edges = [
+            edge
+            if edge.information[0, 0] > 1 / UNKNOWN
+            else replace(edge, T_i_j=poses.inverse(moved[edge.i]) @ moved[edge.j])
+            for edge in self.edges
+        ]
+        self.edges += [*closures, *met]
+        logger.info("sub-map %d has met sub-map %d", joined.gone, joined.into)
+        return bounded_poses(moved, self.edges, met, self.config.robust)
 
     def _agreed(self, old: np.ndarray, closures: list[Edge], index: int) -> np.ndarray | None:
         """Keyframe poses (N, 4, 4) that agree with new closures, too; None where the old ones are good enough.
@@ -223,6 +266,9 @@ class LoopCloser(Stage):
             return []
         dissimilarity = keyframes.dissimilarity(keyframes.codes[k])[: k - 1]
         dissimilarity[[snapshot is None for snapshot in self.snapshots[: k - 1]]] = 1.0
+        if self.tracker.apart:  # `Meetings` looks for other sub-maps
+            numbers = [self.tracker.submap_of(index) for index in keyframes.indices[: k - 1]]
+            dissimilarity[np.array(numbers) != self.tracker.submap_of(keyframes.indices[k])] = 1.0
         a = int(np.argmin(dissimilarity))
         if dissimilarity[a] > c.max_dissimilarity or shared[a] >= c.overlap:
             return []
@@ -274,6 +320,7 @@ class LoopCloser(Stage):
             "information": np.array([e.information for e in self.edges]).reshape(-1, 6, 6),
             "closures": np.array([e.closure for e in self.edges], bool),
             "closed": np.array(self.closed),
+            **self.meetings.state(),
             "stray": np.array(self._stray),
             "kept": self._kept(),
             "keyframes": np.array(len(self.snapshots)),
@@ -288,6 +335,7 @@ class LoopCloser(Stage):
         """Go on from a `state`."""
         rows = zip(state["ends"], state["motions"], state["information"], state["closures"])
         self.edges = [Edge(int(i), int(j), T, information, bool(closure)) for (i, j), T, information, closure in rows]
+        self.meetings.restore(state)
         self.closed, self._stray = int(state["closed"]), float(state["stray"])
         kept = state.get("kept", np.arange(len(state["depths"])))
         self.snapshots = [None] * int(state.get("keyframes", len(kept)))

@@ -54,6 +54,14 @@ class RunFolder:
         """Surfels for other programs."""
         return self.path / "map.ply"
 
+    def part_map(self, number: int) -> Path:
+        """Surfels of a part of the scene, from 2, that has not met the map."""
+        return self.path / f"map_{number}.ply"
+
+    def part_trajectory(self, number: int) -> Path:
+        """The poses of the same part, in its own world."""
+        return self.path / f"trajectory_{number}.txt"
+
     @property
     def state(self) -> Path:
         """The map without loss, and what is needed to go on."""
@@ -255,12 +263,18 @@ class RunFolder:
             return Associations.from_state(saved, int(state["run_events"]))
 
     def load_cloud(self) -> tuple[SurfelCloud, LabelSet]:
-        """The map as plain arrays with all class probabilities, and the classes it tells apart."""
-        config = self.load_config()
-        surfels = self.load_map()
+        """The map as plain arrays with all class probabilities, and the classes it tells apart.
+
+        Of sub-maps that have not met, the largest.
+        """
+        config, state = self.load_config(), self.load_state()
+        surfels = self.load_map(state)
+        with naming(self.state):
+            progress = Progress.from_state(state)
         labels = LABEL_SETS[config.slam.perception.classes]
         fusion = label_fusion(config.slam.labels)
-        return surfels.cloud(fusion.probabilities(surfels) if surfels.num_classes else None), labels
+        cloud = surfels.cloud(fusion.probabilities(surfels) if surfels.num_classes else None)
+        return progress.part_of(cloud, progress.parts[0]), labels
 
     def save_errors(self, errors: np.ndarray) -> None:
         """Keep (N,) float32 metres, NaN where a surfel was not judged, in the order of `load_cloud`."""
@@ -271,9 +285,9 @@ class RunFolder:
         """What `save_errors` kept; None where the run was not evaluated."""
         return np.load(self.errors, allow_pickle=False) if self.errors.is_file() else None
 
-    def save_trajectory(self, trajectory: Trajectory, world_origin: np.ndarray) -> None:
-        """Write poses that are relative to the origin (3,) of the map as poses in the world."""
-        with replacing(self.trajectory) as temporary:
+    def save_trajectory(self, trajectory: Trajectory, world_origin: np.ndarray, number: int = 1) -> None:
+        """Write poses that are relative to the origin (3,) of the map as poses in the world; number: of the part."""
+        with replacing(self.trajectory if number == 1 else self.part_trajectory(number)) as temporary:
             write_tum(temporary, Trajectory(trajectory.timestamps, moved_by(trajectory.T_world_camera, world_origin)))
 
     def load_trajectory(self) -> Trajectory:
@@ -287,7 +301,8 @@ class RunFolder:
     def forget_derived(self) -> None:
         """Remove what was made of an earlier map: it is not this one's."""
         plots = (self.path / name for name in TRAJECTORY_PLOTS)
-        for path in (self.errors, self.map, self.mesh, self.preview, self.metrics, *plots):
+        parts = [*self.path.glob("map_[0-9]*.ply"), *self.path.glob("trajectory_[0-9]*.txt")]
+        for path in (self.errors, self.map, self.mesh, self.preview, self.metrics, *plots, *parts):
             path.unlink(missing_ok=True)
 
     def load_metrics(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
 
     A held-out frame is seen from its recorded pose where those were given, else from the pose between its neighbours'.
     """
-    cloud, trajectory = run.slam.cloud(), run.progress.trajectory().selected(run.progress.tracked)
+    cloud, trajectory = run.cloud(), run.progress.trajectory().selected(run.progress.tracked)
     errors, valid = [], 0
     for index in run.progress.held_out:
         frame = run.sequence[index]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from semslam.cloud import SurfelCloud
 from semslam.frame import Step
 from semslam.trajectory import Trajectory
 
@@ -26,6 +28,7 @@ class Progress:
     corrupt: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
     labelled: list[int] = field(default_factory=list)  # whose labels were fused
+    submaps: list[int] = field(default_factory=list)  # of each pose: the number of the part of the map that it is in
     loops: int = 0  # closed
     fused: int = 0
     noise: tuple[float, float] | None = None  # of the depth camera, as tracking measured it: see `Tracking`
@@ -45,9 +48,30 @@ class Progress:
 
     @property
     def tracked(self) -> np.ndarray:
-        """(N,) bool: which poses of `trajectory` are of frames that were tracked, not repeated for lost ones."""
+        """(N,) bool: which poses of `trajectory` are of frames that were tracked, not repeated for lost ones, and are
+        in the largest sub-map."""
+        return self.tracked_in(self.parts[0])
+
+    def tracked_in(self, submap: int) -> np.ndarray:
+        """(N,) bool: the same for any sub-map."""
         _, first = np.unique(np.array(self.timestamps), return_index=True)
-        return ~np.isin(np.array(self.indices)[first], self.lost)
+        return np.isin(np.array(self.indices)[first], self.frames_of(submap))
+
+    @property
+    def parts(self) -> list[int]:
+        """The numbers of the sub-maps that have not met, the one with most frames first; [0] where there is one."""
+        lost = set(self.lost)
+        count = Counter(submap for index, submap in zip(self.indices, self.submaps) if index not in lost)
+        return sorted(count, key=lambda number: (-count[number], number)) or [0]
+
+    def frames_of(self, submap: int) -> list[int]:
+        """The frames that were tracked in a sub-map."""
+        lost = set(self.lost)
+        return [i for i, number in zip(self.indices, self.submaps) if number == submap and i not in lost]
+
+    def part_of(self, cloud: SurfelCloud, submap: int) -> SurfelCloud:
+        """The surfels of a run's cloud that the frames of a sub-map made."""
+        return cloud if len(self.parts) == 1 else cloud.selected(np.isin(cloud.first_seen, self.frames_of(submap)))
 
     @property
     def stepped(self) -> int:
@@ -55,7 +79,12 @@ class Progress:
         return self.next_index - len(self.corrupt) - len(self.held_out)
 
     def posed(self) -> dict[int, np.ndarray]:
-        """T_world_camera (4, 4) of every tracked frame, by its index."""
+        """T_world_camera (4, 4) of every tracked frame of the largest sub-map, by its index."""
+        main = set(self.frames_of(self.parts[0]))
+        return {index: T for index, T in zip(self.indices, self.poses) if index in main}
+
+    def posed_anywhere(self) -> dict[int, np.ndarray]:
+        """The same for the frames of all sub-maps, whose worlds lie far apart."""
         lost = set(self.lost)
         return {index: T for index, T in zip(self.indices, self.poses) if index not in lost}
 
@@ -78,9 +107,13 @@ class Progress:
         self.indices.append(step.frame.index)
         self.timestamps.append(step.frame.timestamp)
         self.poses.append(T)
+        self.submaps.append(step.tracking.submap)
         if step.correction is not None:
             self.poses = list(step.correction.corrected(self.indices, np.array(self.poses)))
             self.loops += 1
+            if step.correction.joined is not None:
+                gone, into = step.correction.joined
+                self.submaps = [into if number == gone else number for number in self.submaps]
         for stage, milliseconds in step.stages_ms.items():
             self.stages_ms.setdefault(stage, []).append(milliseconds)
 
@@ -99,6 +132,7 @@ class Progress:
             "run_fused": np.array(self.fused),
             "run_depth": np.array([self.depth_used, self.depth_read]),
             "run_reason": np.array(self.reason),
+            "run_submaps": np.array(self.submaps, np.int64),
             "run_noise": np.array(self.noise or (), np.float64),
         }
         for name in FRAME_LISTS:
@@ -111,11 +145,13 @@ class Progress:
     def from_state(state: dict[str, np.ndarray]) -> Progress:
         """The progress whose `state` is among these arrays."""
         lists: dict[str, Any] = {name: [int(i) for i in state.get(f"run_{name}", ())] for name in FRAME_LISTS}
+        whole = np.zeros(len(state["run_timestamps"]), np.int64)  # of a version without sub-maps
         used, read = (int(n) for n in state.get("run_depth", (0, 0)))
         return Progress(
             next_index=int(state["run_next_index"]),
             timestamps=list(state["run_timestamps"]),
             poses=list(state["run_poses"]),
+            submaps=[int(number) for number in state.get("run_submaps", whole)],
             seconds=float(state["run_seconds"]),
             loops=int(state["run_loops"]),
             fused=int(state["run_fused"]),

@@ -200,10 +200,11 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + visual.seconds)
     folder = run.folder
     folder.save_metrics(metrics)
-    cloud = run.slam.cloud()
+    cloud = run.cloud()
     labels = LABEL_SETS[run.config.slam.perception.classes]
     export.write_map_ply(folder.map, cloud, labels)
-    trajectory = np.array(run.progress.poses).reshape(-1, 4, 4)
+    _write_parts(run)
+    trajectory = np.array(list(run.progress.posed().values())).reshape(-1, 4, 4)
     if len(cloud) == 0:
         run.folder = folder.published()
         return metrics
@@ -226,6 +227,17 @@ def _contradicted(run: Run) -> str | None:
         return None
     logger.warning("%s: %s; %s; `semslam doctor` tells more", run.config.sequence, found.what, found.remedy)
     return found.what
+
+
+def _write_parts(run: Run) -> None:
+    """Write the sub-maps that have not met the largest one: each as surfels and a trajectory, in a world of its own."""
+    progress, origin = run.progress, run.slam.surfels.world_origin
+    whole, labels = run.slam.cloud(), LABEL_SETS[run.config.slam.perception.classes]
+    for number, submap in enumerate(progress.parts[1:], 2):
+        part = progress.part_of(whole, submap)
+        export.write_map_ply(run.folder.part_map(number), part, labels)
+        trajectory = progress.trajectory().selected(progress.tracked_in(submap))
+        run.folder.save_trajectory(trajectory, origin, number)
 
 
 def _write_mesh(run: Run, cloud: SurfelCloud) -> None:

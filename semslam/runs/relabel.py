@@ -49,7 +49,7 @@ def relabel(
     network = networks.predictor(classes, weights, engine)
     perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
     labels = label_fusion(config.slam.labels)
-    frames, posed = len(associations.frames), source.load_progress().posed()
+    frames, posed = len(associations.frames), source.load_progress().posed_anywhere()
 
     def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, event: Event) -> None:
         probabilities = perceive.observe(sequence[event.frame], True).class_probabilities

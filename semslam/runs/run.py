@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
+from semslam.cloud import SurfelCloud
 from semslam.doctor.depth_range import usable_share
 from semslam.engine.associations import Associations
 from semslam.frame import Frame, Step
@@ -107,6 +108,10 @@ class Run:
         remaining = self.sequence.numbers(self.progress.next_index)
         return read_ahead(lambda index: self.sequence[index], remaining, self.sequence.ahead)
 
+    def cloud(self) -> SurfelCloud:
+        """The map so far as plain arrays; of sub-maps that have not met, the largest."""
+        return self.progress.part_of(self.slam.cloud(), self.progress.parts[0])
+
     def save(self) -> None:
         """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""
         if self._saved == self.progress.next_index:
@@ -138,6 +143,8 @@ class Run:
             "frames_fused": progress.fused,
             "frames_lost": len(progress.lost),
             "frames_poor": len(progress.poor),
+            "frames_apart": sum(len(progress.frames_of(number)) for number in progress.parts[1:]),
+            "submaps": len(progress.parts),
             "frames_corrupt": len(progress.corrupt),
             "depth_range_m": list(self.slam.fusion.config.range),
             "depth_used": progress.depth_used / progress.depth_read if progress.depth_read else None,

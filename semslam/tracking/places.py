@@ -107,9 +107,12 @@ class Places(Stage):
         if len(self) > MOST:
             self._thin_out()
 
-    def candidates(self, image: Described, most: int = 2) -> Iterator[Located]:
-        """Where an image may have been taken, likeliest first, at most so many; each waits to be verified."""
-        matched = self._matched(image)
+    def candidates(self, image: Described, most: int = 2, among: Sequence[int] | None = None) -> Iterator[Located]:
+        """Where an image may have been taken, likeliest first, at most so many; each waits to be verified.
+
+        among: numbers of the places that are asked; None = all.
+        """
+        matched = self._matched(image, range(len(self)) if among is None else among)
         order = sorted(matched, key=lambda k: -len(matched[k][0]))[:POOLED]
         for _ in range(most):
             if not order:
@@ -122,6 +125,14 @@ class Places(Stage):
             found = solved(np.concatenate(points), features, image)
             if found is not None and found.plausible:
                 yield found
+
+    def keep(self, frames: set[int]) -> None:
+        """Forget the places that other frames have seen."""
+        old = list(zip(self.indices, self.T_world_camera, self.points, self.descriptors))
+        self.indices, self.T_world_camera, self.points, self.descriptors = [], [], [], []
+        for place in old:
+            if place[0] in frames:
+                self._append(*place)
 
     def world_moved(self, correction: Correction) -> None:
         """Places follow the map."""
@@ -173,25 +184,25 @@ class Places(Stage):
             if self.is_new(place[1]):
                 self._append(*place)
 
-    def _matched(self, image: Described) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    def _matched(self, image: Described, among: Sequence[int]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Of the places most like an image: which of their features are which of the image's."""
         if len(image) < 8:
             return {}
         live = image.descriptors.astype(np.float32)
-        chosen = [k for k in self._alike(live) if len(self.points[k]) >= 2]
+        chosen = [k for k in self._alike(live, among) if len(self.points[k]) >= 2]
         return {k: matches(self.descriptors[k].astype(np.float32), live) for k in chosen}
 
-    def _alike(self, live: np.ndarray) -> Sequence[int]:
+    def _alike(self, live: np.ndarray, among: Sequence[int]) -> Sequence[int]:
         """The places that may show what an image shows, by the votes of a quarter of its features (N, BYTES).
 
         A feature votes for the places where its best match is nearly as good as its best one anywhere.
         """
-        if len(self) <= COMPARED:
-            return range(len(self))
-        some = live[::4]
-        best = np.stack([(some @ d.astype(np.float32).T).max(axis=1, initial=0) for d in self.descriptors], axis=1)
+        if len(among) <= COMPARED:
+            return among
+        some, chosen = live[::4], [self.descriptors[k] for k in among]
+        best = np.stack([(some @ d.astype(np.float32).T).max(axis=1, initial=0) for d in chosen], axis=1)
         votes = (best >= 0.95 * best.max(axis=1, keepdims=True)).sum(axis=0)
-        return [int(k) for k in np.argsort(-votes, kind="stable")[:COMPARED]]
+        return [among[k] for k in np.argsort(-votes, kind="stable")[:COMPARED]]
 
 
 def matches(known: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +22,8 @@ from semslam.trajectory import Correction
 logger = logging.getLogger(__name__)
 CALM = 5  # good frames after which a poor spell is over
 DOUBT = 0.3  # less evidence than usual from which features are asked
+APART = 100.0  # metres between the worlds of sub-maps, along x, besides what they span: nobody sees so far
+FARTHEST = 5_000.0  # metres from the origin at which no further sub-map begins
 LIKENESS = 0.7  # correlation with what the map shows from which an image confirms its pose
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Propose = Callable[[Observation], Sequence[np.ndarray]]  # where a lost camera may be, T_world_camera, likeliest first
@@ -49,6 +52,7 @@ class TrackingConfig:
     feature_std: float = 0.02  # metres: what a motion found from features alone may be wrong by
     gap: float = 0.5  # seconds: so long without a pose, motion says nothing, and a pose must fit as a found one
     measure_noise: bool = True  # whether the sensor's noise follows what the recording says
+    new_map_after: float = 1.0  # seconds: lost so long, a camera that sees something begins a sub-map; 0 = never
     black: float = 8.0  # grey levels: mean of an image that shows nothing, if the map there is brighter by far
 
 
@@ -90,6 +94,8 @@ class Tracker(Stage):
         self._unmeasured = 0.0  # metres squared: variance added up over frames that did not determine the pose
         self._time_warned = False
         self.lost = False
+        self.submaps: list[tuple[int, int]] = []  # frames with which the sub-map changes, and to which number
+        self._lost_since: float | None = None  # seconds
 
     def __call__(self, observation: Observation, predict: Predict) -> Tracking:
         """Find the frame's pose against the map, and remember it."""
@@ -112,21 +118,25 @@ class Tracker(Stage):
             if doubtful and observation.color.mean() >= self.config.black:
                 tracking = self._carried(observation, predict, tracking)
             if not tracking.ok:
-                tracking = self._found(observation, predict) or tracking
+                tracking = self._found(observation, predict) or self._begun(observation) or tracking
         if tracking.ok:
+            self._lost_since = None
             jumped = straight is not None and tracking is not straight
+            self._enter(frame.index, tracking, jumped or self.lost)
             self._moved_to(frame, tracking.T_world_camera)
             if jumped:
                 self._velocity = None
             if tracking.sound:
                 self._usual += 0.05 * (tracking.evidence - self._usual)
-            if tracking.sound and not doubtful:
+            if tracking.sound and (tracking.submap or not doubtful):  # what begins a sub-map is all that it has
                 self._reference = _Reference(tracking.T_world_camera, observation, None)
                 self._keep(observation, tracking.T_world_camera)
+        elif self._lost_since is None:
+            self._lost_since = frame.timestamp
         self._tell(observation, tracking)
         self.lost = not tracking.ok
         measured = (self.noise.base, self.noise.quadratic) if self.config.measure_noise else None
-        return replace(tracking, noise=measured)
+        return replace(tracking, noise=measured, submap=self.submap_of(frame.index))
 
     def _tell(self, observation: Observation, tracking: Tracking) -> None:
         """Say once that the state has changed, and why; a good frame between poor ones is no change."""
@@ -136,11 +146,56 @@ class Tracker(Stage):
             return
         if state == "good":
             what = "good again" if self._told == "poor" else "found again"
+            if tracking.submap:
+                what = "begun anew, in a part of the map that has not met the others yet"
         else:
             what = f"{state}: {tracking.reason}"
         level = logging.INFO if "poor" in (state, self._told) and "lost" not in (state, self._told) else logging.WARNING
         logger.log(level, "frame %d at %.3f s: tracking is %s", frame.index, frame.timestamp, what)
         self._told = state
+
+    def submap_of(self, index: int) -> int:
+        """The number of the sub-map that the pose of a frame, from its index, is in."""
+        k = bisect_right(self.submaps, index, key=lambda entry: entry[0]) - 1
+        return self.submaps[max(k, 0)][1] if self.submaps else 0
+
+    @property
+    def apart(self) -> bool:
+        """Whether there are sub-maps that have not met."""
+        return len({number for _, number in self.submaps}) > 1
+
+    def _enter(self, index: int, tracking: Tracking, jumped: bool) -> None:
+        """Note in which sub-map a tracked frame is. jumped: not simply followed from the last one."""
+        if not self.submaps:
+            self.submaps.append((index, 0))
+        elif jumped:
+            number = tracking.submap
+            if not number and len(self.keyframes):  # found in the map, not begun
+                positions = np.stack(self.keyframes.T_world_camera)[:, :3, 3]
+                nearest = int(np.linalg.norm(positions - tracking.T_world_camera[:3, 3], axis=1).argmin())
+                number = self.submap_of(self.keyframes.indices[nearest])
+            if number != self.submaps[-1][1]:
+                self.submaps.append((index, number))
+
+    def _begun(self, observation: Observation) -> Tracking | None:
+        """A new sub-map, if the camera has been lost for long, and sees enough to begin one; else None.
+
+        Its world begins far away from all others, so that nothing meets by accident what loops have not joined.
+        """
+        c, frame = self.config, observation.frame
+        lost_for = 0.0 if self._lost_since is None else frame.timestamp - self._lost_since
+        measured = int(np.count_nonzero(observation.depth))
+        if c.new_map_after <= 0 or lost_for < c.new_map_after or not self.keyframes.indices:
+            return None
+        if measured < max(c.min_points, 0.2 * observation.depth.size) or observation.color.std() < 2 * c.black:
+            return None
+        T = np.eye(4)
+        T[0, 3] = max(float(pose[0, 3]) for pose in self.keyframes.T_world_camera) + APART
+        if T[0, 3] > FARTHEST:
+            return None
+        number = 1 + max(number for _, number in self.submaps)
+        self._unmeasured, self._reference = 0.0, None
+        return Tracking(T, ok=True, inliers=measured, submap=number)
 
     def predicted_pose(self, observation: Observation) -> np.ndarray | None:
         """T_world_camera (4, 4) where the frame is expected; None where only a proposal will tell.
@@ -250,6 +305,9 @@ class Tracker(Stage):
         if self._last is not None:
             time, T = self._last
             self._last = time, poses.orthonormalized(correction.corrected([self._last_index], T[None])[0])
+        if correction.joined is not None:
+            gone, into = correction.joined
+            self.submaps = [(index, into if number == gone else number) for index, number in self.submaps]
         if self._reference is not None:  # of the last frame, or shortly before it
             T = self._reference.T_world_camera
             self._reference.T_world_camera = poses.orthonormalized(correction.corrected([self._last_index], T[None])[0])
@@ -274,6 +332,8 @@ class Tracker(Stage):
             "usual": np.array(self._usual),
             "told": np.array(self._told),
             "calm": np.array(self._calm),
+            "submaps": np.array(self.submaps, np.int64).reshape(-1, 2),
+            "lost_since": np.array(np.nan if self._lost_since is None else self._lost_since),
             **{f"noise_{name}": value for name, value in self.noise.state().items()},
             **(self._reference.state() if self._reference is not None else {}),
             **{f"keyframe_{name}": value for name, value in self.keyframes.state().items()},
@@ -289,6 +349,9 @@ class Tracker(Stage):
         self._unmeasured, self.lost = float(state["unmeasured"]), bool(state["lost"])
         self._usual = float(state["usual"])
         self._told, self._calm = str(state["told"]), int(state["calm"])
+        self.submaps = [(int(index), int(number)) for index, number in state.get("submaps", ())]
+        since = float(state.get("lost_since", np.nan))
+        self._lost_since = None if np.isnan(since) else since
         self.noise.restore({k[len("noise_") :]: v for k, v in state.items() if k.startswith("noise_")})
         self._reference = _Reference.restored(state) if "reference_pose" in state else None
         self.keyframes.restore({k[len("keyframe_") :]: v for k, v in state.items() if k.startswith("keyframe_")})

@@ -162,6 +162,11 @@ def reconstruct(
         f"{metrics['frames_fused']} of {metrics['frames']} frames fused, {metrics['frames_per_second']:.1f} frames/s, "
         f"{metrics['surfels']} surfels"
     )
+    if metrics["submaps"] > 1:
+        typer.echo(
+            f"{metrics['frames_apart']} frames saw parts of the scene that have not met the map: "
+            f"{metrics['submaps'] - 1} of them beside it as map_2.ply, trajectory_2.txt ..."
+        )
     if "scale_std" in metrics:
         typer.echo(
             f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; "

@@ -46,6 +46,7 @@ class FinishedMap:
         self.surfels, self.progress = self.folder.load_map(state), Progress.from_state(state)
         self.places = Places()
         self.places.restore({k.removeprefix("places_"): v for k, v in state.items() if k.startswith("places_")})
+        self.places.keep(set(self.progress.frames_of(self.progress.parts[0])))
         if not len(self.places):
             self._look_around(moved_to)
         if not len(self.places):

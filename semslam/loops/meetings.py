@@ -1,0 +1,97 @@
+"""Sub-maps that meet: a keyframe of one is found in another, twice, at the same place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from semslam import poses
+from semslam.engine.fusion import Fusion
+from semslam.engine.surfels import SurfelMap
+from semslam.frame import Observation
+from semslam.stage import Stage
+from semslam.tracking.places import described
+from semslam.tracking.tracker import Tracker, fits
+
+AGREE = (0.05, np.radians(2.0))  # metres and radians between where two keyframes meet the other sub-map, at most
+SETTLED = (0.03, np.radians(1.5))  # metres and radians that registering once more may move a pose
+Sight = tuple[int, int, np.ndarray, np.ndarray]  # keyframes a and k, the motion T_a_k (4, 4), its covariance (6, 6)
+
+
+@dataclass(frozen=True, eq=False)
+class Meeting:
+    """Two sub-maps are one."""
+
+    gone: int  # the younger one, which becomes part of ...
+    into: int  # ... this one
+    T_into_gone: np.ndarray  # (4, 4)
+    found: tuple[Sight, ...]  # keyframes of the present sub-map as keyframes of the other see them
+
+
+class Meetings(Stage):
+    """Looks for the keyframes of one sub-map in the others. Two of them have to meet the other at the same place."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self._first: tuple[int, np.ndarray, Sight] | None = None  # the other sub-map, T_other_present, what was found
+
+    def met(self, k: int, observation: Observation, surfels: SurfelMap, fusion: Fusion) -> Meeting | None:
+        """Whether keyframe k, just observed, completes a meeting of its sub-map with another."""
+        tracker = self.tracker
+        keyframes, present = tracker.keyframes, tracker.submap_of(tracker.keyframes.indices[k])
+        others = [p for p, index in enumerate(tracker.places.indices) if tracker.submap_of(index) != present]
+        if not others or observation.color.mean() < tracker.config.black:
+            return None
+        T_k = keyframes.T_world_camera[k]
+        for found in tracker.places.candidates(described(observation.color, observation.camera), among=others):
+            measured = self._measured(found.T_world_camera, observation, surfels, fusion)
+            if measured is None:
+                continue
+            T, covariance = measured
+            distances = np.linalg.norm(np.stack(keyframes.T_world_camera)[:, :3, 3] - T[:3, 3], axis=1)
+            numbers = np.array([tracker.submap_of(index) for index in keyframes.indices])
+            distances[numbers == present] = np.inf
+            a = int(distances.argmin())
+            sight = (a, k, poses.inverse(keyframes.T_world_camera[a]) @ T, covariance)
+            other, join = int(numbers[a]), T @ poses.inverse(T_k)
+            first, self._first = self._first, (other, join, sight)
+            if first is None or first[0] != other or first[2][1] == k:
+                return None
+            apart = poses.inverse(first[1] @ T_k) @ T
+            if np.linalg.norm(apart[:3, 3]) > AGREE[0] or poses.rotation_angle(apart) > AGREE[1]:
+                return None
+            self._first = None
+            gone, into = max(present, other), min(present, other)
+            T_into_gone = join if gone == present else poses.inverse(join)
+            return Meeting(gone, into, T_into_gone, (first[2], sight))
+        return None
+
+    def _measured(
+        self, T: np.ndarray, observation: Observation, surfels: SurfelMap, fusion: Fusion
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The pose of an observation in the map near T, and its covariance; None where the map does not fit there, or
+        leads elsewhere when it is seen from the pose found."""
+        tracker = self.tracker
+        first = tracker.register(observation, fusion.predict(surfels, T), T)
+        if not fits(first, tracker.config):
+            return None
+        T = first.T_world_camera
+        second = tracker.register(observation, fusion.predict(surfels, T), T)
+        moved = poses.inverse(T) @ second.T_world_camera
+        settled = np.linalg.norm(moved[:3, 3]) < SETTLED[0] and poses.rotation_angle(moved) < SETTLED[1]
+        return (second.T_world_camera, second.covariance) if settled and fits(second, tracker.config) else None
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What was found once, as arrays."""
+        if self._first is None:
+            return {}
+        other, join, (a, k, T, covariance) = self._first
+        return {"met": np.array([other, a, k]), "met_join": join, "met_motion": T, "met_covariance": covariance}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`."""
+        self._first = None
+        if "met" in state:
+            other, a, k = (int(n) for n in state["met"])
+            self._first = other, state["met_join"], (a, k, state["met_motion"], state["met_covariance"])
