@@ -1,19 +1,24 @@
 """The fusion step beside gradslam's PointFusion and Open3D's VoxelBlockGrid, and how its cost grows with the map.
 
-Run on an otherwise idle machine:  python benchmarks/fusion.py [--data ../shared/data/redkitchen]
-All figures are medians of one process; what counts are the ratios. gradslam is optional: pip install --no-deps
+    python benchmarks/fusion.py [--data ../shared/data/redkitchen] [--threads 2] [--prototype FILE]
+
+All figures are medians of one process; what counts are the ratios: frame by frame the two take turns. On a machine that
+others use --threads 1 counts processor time, of which waiting is no part. --prototype: a rough Numba engine without
+filtering, tracking or loops, the speed to reach. gradslam is optional: pip install --no-deps
 gradslam kornia kornia_rs natsort plotly (its compiled nearest-neighbour extension is not needed with given poses).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -27,10 +32,13 @@ from sequences import open_sequence
 CLASSES = 13
 
 
+clock = time.perf_counter  # or the processor's time, see main
+
+
 def milliseconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    began = clock()
     call()
-    return (time.perf_counter() - began) * 1e3
+    return (clock() - began) * 1e3
 
 
 class Engine:
@@ -71,10 +79,39 @@ def ours(frames: list[Frame]) -> float:
     return medians[-1]
 
 
-def open3d_grid(frames: list[Frame], voxel_size: float = 0.01) -> float:
+def beside_the_prototype(frames: list[Frame], file: Path, threads: int) -> None:
+    """Both steps with labels in every frame, in turn."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module  # its compiled code names it
+    spec.loader.exec_module(module)
+    both = []
+    for _ in range(2):  # the first compiles
+        engine, other = Engine(frames[0]), module.Engine(module.State(3_000_000), threads)
+        both = []
+        for now, frame in enumerate(frames):
+            T = frame.T_world_camera
+            other.set_frame(module.Frame(frame.depth, frame.color, engine.probabilities, T, frame.camera.K))
+
+            def step(now: int = now, other: Any = other) -> None:
+                other.pre()
+                other.project()
+                other.fuse(now)
+                other.append(now)
+                other.render()
+
+            both.append((milliseconds(partial(engine.step, frame, T, now)), milliseconds(step)))
+    times = np.array(both[5:])
+    ratios = times[:, 0] / times[:, 1]
+    ours, theirs = np.median(times, axis=0)
+    print(f"semslam {ours:.1f} ms, the prototype {theirs:.1f} ms; median of the ratios {np.median(ratios):.2f}")
+
+
+def open3d_grid(frames: list[Frame], threads: int, voxel_size: float = 0.01) -> float:
     import open3d as o3d
 
-    o3d.utility.set_max_threads(2)
+    o3d.utility.set_max_threads(threads)
     f32 = o3d.core.float32
     grid = o3d.t.geometry.VoxelBlockGrid(
         ("tsdf", "weight", "color"), (f32, f32, f32), ((1), (1), (3)), voxel_size, 16, 40000
@@ -121,10 +158,10 @@ def gradslam_fusion(frames: list[Frame]) -> float | None:
             K,
             torch.from_numpy(frame.T_world_camera.astype(np.float32))[None, None],
         )
-        began = time.perf_counter()
+        began = clock()
         with torch.no_grad():
             clouds, _ = slam.step(clouds, live, previous, inplace=True)
-        times.append((time.perf_counter() - began) * 1e3)
+        times.append((clock() - began) * 1e3)
         previous = live
     print(f"gradslam PointFusion, no labels: {np.median(times[2:]):.0f} ms a frame")
     return float(np.median(times[2:]))
@@ -179,9 +216,11 @@ def against_the_memory_floor(frame: Frame) -> None:
         left = len(engine.surfels)
         # every surfel in view is read and, merged, written: all of its bytes both ways; every pixel brings depth,
         # colour and classes, and takes away an index and the grey of a predicted view
-        floor = (left * 2 * 100 + pixels * (4 + 3 + 4 * CLASSES + 8 + 4)) / bandwidth * 1e3
-        print(f"{n / 1e6:.1f} M surfels in view ({left} after the run): {np.median(times):.1f} ms a frame, floor "
-              f"{floor:.1f} ms, {np.median(times) / floor:.2f} times")  # fmt: skip
+        in_image = pixels * (4 + 3 + 4 * CLASSES + 8 + 4)
+        floor, own = ((left * 2 * b + in_image) / bandwidth * 1e3 for b in (100, engine.surfels.bytes_per_surfel))
+        print(f"{n / 1e6:.1f} M surfels in view ({left} after the run): {np.median(times):.1f} ms a frame, floor of "
+              f"100 bytes a surfel {floor:.1f} ms, {np.median(times) / floor:.2f} times; of its own bytes "
+              f"{np.median(times) / own:.2f} times")  # fmt: skip
 
 
 def through_a_large_map(copies: int = 20) -> None:
@@ -213,12 +252,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default=str(Path(__file__).resolve().parents[2] / "shared/data/redkitchen"))
     parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prototype", type=Path)
     options = parser.parse_args()
-    numba.set_num_threads(2)
+    numba.set_num_threads(options.threads)
+    if options.threads == 1:
+        global clock
+        clock = time.process_time
     sequence = open_sequence(options.data)
     frames = [sequence[i] for i in range(min(options.frames, len(sequence)))]
     step = ours(frames)
-    grid = open3d_grid(frames)
+    if options.prototype:
+        beside_the_prototype(frames, options.prototype, options.threads)
+    grid = open3d_grid(frames, options.threads)
     print(f"Open3D / semslam: {grid / step:.1f}")
     peer = gradslam_fusion(frames[:8])
     if peer:
