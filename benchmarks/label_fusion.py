@@ -32,7 +32,7 @@ from semslam.engine import fusion_kernels as kernels
 from semslam.engine.chunks import CHUNK
 from semslam.engine.evidence import row_width
 from semslam.engine.fusion import Fusion
-from semslam.engine.label_fusion import LabelFusion, LabelFusionConfig, borrowed, label_fusion
+from semslam.engine.label_fusion import LabelFusion, LabelFusionConfig, label_fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import UNLABELLED
 from semslam.judging.map_labels import BAND
@@ -173,10 +173,9 @@ def fused(scene: Scene, scores: np.ndarray, variant: Variant) -> np.ndarray:
 
 def on_map(scene: Scene, scores: np.ndarray, variant: Variant) -> np.ndarray:
     """(N, 13) probabilities of every surfel, as the map tells them; 0 for those that died."""
-    probabilities = label_fusion(variant.config).read(fused(scene, scores, variant), CLASSES)
-    alive = np.isfinite(scene.positions[:, 0])
-    probabilities[~alive] = 0
-    probabilities[alive] = borrowed(probabilities[alive], scene.positions[alive], variant.config.reach)
+    rows, alive = fused(scene, scores, variant), np.isfinite(scene.positions[:, 0])
+    probabilities = np.zeros((len(rows), CLASSES), np.float32)
+    probabilities[alive] = label_fusion(variant.config).read(rows[alive], CLASSES, scene.positions[alive])
     return probabilities
 
 
@@ -231,12 +230,17 @@ def variants() -> list[Variant]:
 
     return [
         Variant("default: bayes", default),
-        changed("bayes, views independent", most_worth=float("inf")),
-        changed("bayes, worth 2", most_worth=2.0),
-        changed("bayes, worth 6", most_worth=6.0),
+        changed("bayes, worth any number", most_worth=float("inf")),
+        changed("bayes, worth 1", most_worth=1.0),
+        changed("bayes, 1 m, 60 degrees apart", way=1.0, turn_deg=60.0),
+        changed("bayes, 16 m, 480 degrees", way=16.0, turn_deg=480.0),
         changed("bayes, floor 0.01", floor=0.01),
-        changed("bayes, floor 0.03", floor=0.03),
-        changed("bayes, nothing borrowed", reach=0.0),
+        changed("bayes, each surfel alone", reach=0.0),
+        changed("bayes, pull 0", pull=0.0),
+        changed("bayes, pull 3", pull=3.0),
+        changed("bayes, pull 30", pull=30.0),
+        changed("bayes, reach 0.05", reach=0.05),
+        changed("bayes, reach 0.15", reach=0.15),
         changed("mean", method="mean"),
         changed("histogram", method="histogram"),
         Variant("bayes, temperature 1", default, temperature=1.0),
@@ -270,20 +274,24 @@ def main() -> None:
     print(f"{'':30}" + f"{'mIoU  of true  pixels   ECE    NLL':>40}" * len(SCENES))
     rows: dict[str, dict[str, dict[str, float]]] = {}
 
-    def row(name: str, figures: dict[str, dict[str, float]]) -> None:
-        rows[name] = figures
-        cells = (
+    def cell(f: dict[str, float]) -> str:
+        return (
             f"{100 * f['miou']:8.1f}{100 * f['miou_true_classes']:9.1f}{100 * f['pixel_accuracy']:8.1f}"
             f"{100 * f['ece']:7.1f}{f['nll']:7.2f} "
-            for f in figures.values()
         )
-        print(f"{name:30}" + "".join(cells), flush=True)
+
+    def row(name: str, figures: dict[str, dict[str, float]]) -> None:
+        rows[name] = figures
+        print(f"{name:30}" + "".join(map(cell, figures.values())), flush=True)
 
     row("single frames", {name: single_figures(scene, scores, temperature) for name, (scene, scores) in scenes.items()})
     for variant in variants()[: 1 if arguments.quick else None]:
         if variant.temperature is None:
             variant = replace(variant, temperature=temperature)
         row(variant.name, {n: map_figures(scene, on_map(scene, s, variant)) for n, (scene, s) in scenes.items()})
+    for name, other in zip(SCENES, reversed(SCENES)):
+        best = min(list(rows)[1:], key=lambda variant: rows[variant][other]["nll"])
+        print(f"{name} with what has the best likelihood on {other}, {best}: {cell(rows[best][name])}")
     if arguments.json:
         write_json(arguments.json, {"weights": arguments.weights or "bundled", "rows": rows})
 

@@ -10,9 +10,20 @@ import pytest
 
 from semslam import poses
 from semslam.engine.chunks import CHUNK
-from semslam.engine.evidence import LAST, VIEW, VIEWS, WHOLE, Said, add_evidence, columns_of_classes, row_width, rows_of
+from semslam.engine.evidence import (
+    LAST,
+    SHARES,
+    VIEW,
+    VIEWS,
+    WHOLE,
+    Said,
+    add_evidence,
+    columns_of_classes,
+    row_width,
+    rows_of,
+)
 from semslam.engine.fusion import Fusion, FusionConfig
-from semslam.engine.label_fusion import LABEL_FUSIONS, LabelFusionConfig, label_fusion, view_weights
+from semslam.engine.label_fusion import AGAIN, LABEL_FUSIONS, LabelFusionConfig, label_fusion, news_of_view
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation
 from sequences import open_sequence
@@ -309,8 +320,27 @@ def test_two_views_that_share_no_error_give_bayes():
 
 @pytest.mark.parametrize("method", LABEL_FUSIONS)
 def test_the_same_view_again_adds_nothing(method):
-    assert np.array_equal(labelled(method, [A]), labelled(method, [A] * 20, apart=0))
-    assert np.array_equal(labelled(method, [A]), labelled(method, [A, B], apart=0))
+    assert np.allclose(labelled(method, [A]), labelled(method, [A] * 200, apart=0), atol=2e-3)
+
+
+def test_a_view_from_the_same_place_has_a_small_share_and_makes_nothing_surer():
+    mean = np.exp((np.log(A) + AGAIN / (1 + AGAIN) * np.log(B)) / (1 + AGAIN / (1 + AGAIN)))
+    assert np.allclose(labelled("bayes", [A, B], apart=0), mean / mean.sum(), atol=2e-3)
+
+
+def test_what_is_said_around_decides_for_few_views_and_hardly_counts_for_many():
+    fusion = label_fusion(LabelFusionConfig(reach=0.1, pull=10))
+    said = np.log(np.stack([100 * A, 100 * A, B, A, A]) / 0.001)
+    shares = np.array([30.0, 30, 1, 0, 0], np.float32)
+    rows = rows_of(said * np.minimum(shares, 1)[:, None] * [[1], [1], [1], [0], [0]], np.minimum(shares, 1), shares > 0)
+    rows[:2, :3] *= 30
+    rows[:2, SHARES] *= 30
+    near, far = np.full((4, 3), 0.05), np.full((1, 3), 5.0)
+    many, _, few, none, alone = fusion.read(rows, 3, np.concatenate([near, far]))
+    assert np.allclose(many, A, atol=0.01)
+    assert few.argmax() == A.argmax() and few[B.argmax()] > many[B.argmax()]
+    assert np.allclose(none, A, atol=0.02)
+    assert not alone.any()
 
 
 def test_the_farther_apart_two_views_are_the_more_the_second_adds():
@@ -321,7 +351,7 @@ def test_the_farther_apart_two_views_are_the_more_the_second_adds():
 def test_a_turn_makes_a_view_new_as_a_step_does():
     config, turned = LabelFusionConfig(turn_deg=30, way=0.5), poses.exp(np.radians([0, 0, 0, 0, 30, 0]))
     views = np.stack([np.eye(4), poses.moved_by(np.eye(4), np.array([0.5, 0, 0])), np.linalg.inv(turned)])
-    assert np.allclose(view_weights(views, np.eye(4), config), [0, 1 - np.exp(-1), 1 - np.exp(-1)])
+    assert np.allclose(news_of_view(views, np.eye(4), config), [0, 1 - np.exp(-1), 1 - np.exp(-1)])
 
 
 def test_many_views_are_worth_no_more_than_the_configuration_says():
@@ -371,7 +401,7 @@ def test_a_row_of_evidence_never_overflows():
 
 
 def test_labels_settings_that_cannot_work_are_refused():
-    for wrong in ({"most_worth": 1.0}, {"way": 0.0}, {"memory": 100.0}, {"floor": 0.0}, {"floor": 1e-9}):
+    for wrong in ({"most_worth": 0.5}, {"way": 0.0}, {"memory": 100.0}, {"floor": 0.0}, {"floor": 1e-9}):
         with pytest.raises(ValueError, match=f"slam.labels.{next(iter(wrong))}"):
             LabelFusionConfig(**wrong)
 
@@ -384,22 +414,24 @@ def test_adding_evidence_is_the_ten_line_loop(classes):
     image[5 * classes : 6 * classes] = 0  # a pixel of which nothing is known
     pixels = rng.integers(-1, 500, CHUNK).astype(np.int32)
     pixels[:10] = 5
-    rows = rows_of(rng.uniform(0, 30, (CHUNK, classes)), rng.uniform(0, 40, CHUNK))
+    rows = rows_of(rng.uniform(0, 30, (CHUNK, classes)), rng.uniform(0, 32, CHUNK), rng.uniform(0, 32, CHUNK))
     rows[:, LAST] = rng.integers(0, 7, CHUNK)
-    weights, most = rng.integers(0, WHOLE + 1, 7).astype(np.uint16), np.uint16(32 * VIEW)
+    shares, news = rng.integers(0, WHOLE + 1, (2, 7)).astype(np.uint16)
+    most = np.uint16(32 * VIEW)
     expected = rows.astype(np.int64)
     for row, p in zip(expected, pixels):
         said = image[p * classes : (p + 1) * classes].astype(np.int64)
         if p < 0 or not said.any():
             continue
-        weight = int(weights[row[LAST]])
-        row[:classes] += (said * weight + 32768) >> 16
-        row[VIEWS] += (weight + 32) >> 6
+        share, new = int(shares[row[LAST]]), int(news[row[LAST]])
+        row[:classes] += (said * share + 32768) >> 16
+        row[SHARES] += (share + 32) >> 6
+        row[VIEWS] = min(row[VIEWS] + ((new + 32) >> 6), most)
         row[LAST] = 7
-        if row[VIEWS] > most:
-            row[:LAST] >>= 1
+        if row[SHARES] > most:
+            row[:VIEWS] >>= 1
     chunks, counts = np.zeros(1, np.int32), np.full(1, CHUNK, np.int32)
-    said = Said(image, columns_of_classes(classes), np.uint16(7), weights, most)
+    said = Said(image, columns_of_classes(classes), np.uint16(7), shares, news, most)
     add_evidence(chunks, counts, pixels, said, rows)
     np.testing.assert_array_equal(rows, expected)
 

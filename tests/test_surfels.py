@@ -29,7 +29,7 @@ def filled(n: int, seed: int = 0, config: MapConfig | None = None, num_classes: 
         surfels.normal[slots, 3] = rng.uniform(0.5, 20, m)
         surfels.color[slots] = np.column_stack([rng.integers(0, 65280, (m, 3)), np.zeros(m)])
         surfels.seen[slots] = 7
-        surfels.evidence[slots] = rows_of(9 * rng.random((m, num_classes)), np.full(m, 3.0))
+        surfels.evidence[slots] = rows_of(9 * rng.random((m, num_classes)), np.full(m, 3.0), np.full(m, 2.0))
     return surfels
 
 

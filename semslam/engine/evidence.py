@@ -1,8 +1,9 @@
 """What labelled views say of a surfel's class, in one row of 16-bit numbers a surfel.
 
 A row holds the evidence for each class in units of 1 / `UNIT` (nats for Bayes' rule, probability for the others), then
-zeros, then how many independent views the evidence is worth in units of 1 / `VIEW`, then the number of the view that
-came last, 0 for none. Its width is a multiple of `LANES`, so that compiled loops run over it in whole vectors.
+zeros, then the sum of the views' shares in the evidence and how many independent views it is worth, both in units of
+1 / `VIEW`, then the number of the view that came last, 0 for none. Its width is a multiple of `LANES`, so that
+compiled loops run over it in whole vectors.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ UNIT = 256  # of evidence: a row holds up to 256 nats
 VIEW = 1024  # of views: a row holds up to 64
 WHOLE = 65535  # the weight of a view that counts whole
 LANES = 16
-VIEWS, LAST = -2, -1  # columns of a row
+SHARES, VIEWS, LAST = -3, -2, -1  # columns of a row
 MOST = np.iinfo(np.uint16).max
 
 
 def row_width(num_classes: int) -> int:
     """How many numbers a row for so many classes has; none for no classes."""
-    return -(-(num_classes + 2) // LANES) * LANES if num_classes else 0
+    return -(-(num_classes - SHARES) // LANES) * LANES if num_classes else 0
 
 
-def rows_of(evidence: np.ndarray, views: np.ndarray) -> np.ndarray:
-    """Rows (N, row_width(C)) uint16 of evidence (N, C) and independent views (N,); what they cannot hold is clipped."""
+def rows_of(evidence: np.ndarray, shares: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Rows (N, row_width(C)) uint16 of evidence (N, C), shares and views (N,), clipped to what they hold."""
     rows = np.zeros((len(evidence), row_width(evidence.shape[1])), np.uint16)
     if rows.shape[1]:
         rows[:, : evidence.shape[1]] = np.clip(np.rint(evidence * UNIT), 0, MOST)
+        rows[:, SHARES] = np.clip(np.rint(shares * VIEW), 0, MOST)
         rows[:, VIEWS] = np.clip(np.rint(views * VIEW), 0, MOST)
     return rows
 
@@ -47,9 +49,14 @@ def evidence_in(rows: np.ndarray, num_classes: int) -> np.ndarray:
     return rows[:, :num_classes].astype(f32) / f32(UNIT)
 
 
+def shares_in(rows: np.ndarray) -> np.ndarray:
+    """(N,) float32 the sum of the shares that views have in the evidence of each row."""
+    return rows[:, SHARES].astype(f32) / f32(VIEW)
+
+
 def views_in(rows: np.ndarray) -> np.ndarray:
     """(N,) float32 how many independent views the evidence of each row is worth."""
-    return rows[:, VIEWS].astype(f32) / f32(VIEW) if rows.shape[1] else np.zeros(len(rows), f32)
+    return rows[:, VIEWS].astype(f32) / f32(VIEW)
 
 
 def columns_of_classes(num_classes: int) -> np.ndarray:
@@ -98,17 +105,18 @@ class Said(NamedTuple):
     image: np.ndarray  # (H * W * C + row width,) uint16, one pixel's after the other's; all 0 where nothing is known
     columns: np.ndarray  # see `columns_of_classes`
     view: np.uint16  # the number of the image's view
-    weights: np.ndarray  # (V,) uint16 what the view counts after each earlier one, in 1 / WHOLE
-    most: np.uint16  # views, in 1 / VIEW, that a row may be worth
+    shares: np.ndarray  # (V,) uint16 the view's share in the evidence after each earlier view, in 1 / WHOLE
+    news: np.ndarray  # (V,) uint16 how many independent views it adds after each earlier one, in 1 / WHOLE
+    most: np.uint16  # of a row's sum of shares and of its views, in 1 / VIEW
 
 
 @nb.njit(**PARALLEL)
 def add_evidence(chunks, counts, pixels, said, rows):
     """Add the evidence in a surfel's pixel to its row, for every surfel of `chunks` that has a pixel.
 
-    A row that is then worth more than `most` views is halved: old evidence fades.
+    Evidence of more than `most` shares is halved then: what is old fades.
     """
-    image, columns, view, weights, most = said
+    image, columns, view, shares, news, most = said
     width = rows.shape[1]
     flat = rows.reshape(-1)
     n_classes = np.int64(0)
@@ -122,13 +130,15 @@ def add_evidence(chunks, counts, pixels, said, rows):
             if pixels[i] < 0:
                 continue
             place, row = np.int64(pixels[i]) * n_classes, np.int64(i) * width
-            weight = weights[flat[row + width + LAST]]
+            last = flat[row + width + LAST]
             known = False
             for k in range(0, width, LANES):
-                known |= add_lanes(flat, row + k, image, place + k, columns, k, weight)
+                known |= add_lanes(flat, row + k, image, place + k, columns, k, shares[last])
             if known:
-                flat[row + width + VIEWS] += np.uint16((np.int32(weight) + np.int32(32)) >> np.int32(6))
+                views = flat[row + width + VIEWS] + np.uint16((np.int32(news[last]) + np.int32(32)) >> np.int32(6))
+                flat[row + width + VIEWS] = min(views, most)
+                flat[row + width + SHARES] += np.uint16((np.int32(shares[last]) + np.int32(32)) >> np.int32(6))
                 flat[row + width + LAST] = view
-                if flat[row + width + VIEWS] > most:
-                    for k in range(width + LAST):
+                if flat[row + width + SHARES] > most:
+                    for k in range(width + VIEWS):
                         flat[row + k] >>= 1

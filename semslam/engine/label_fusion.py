@@ -1,10 +1,11 @@
 """Class probabilities of surfels from the class probabilities of images.
 
-Every variant adds evidence e(p) >= 0 to a sum a class and reads probabilities from the sums; what they differ in is e
+Every method adds evidence e(p) >= 0 to a sum a class and reads probabilities from the mean; what they differ in is e
 and the reading. Adding bounded evidence has no product that one near-zero output could pin to zero for ever.
 
-Views repeat each other's errors. How much a view adds to what a surfel's last one said depends on how far the camera
-has moved and turned in between, and what many views add up to is bounded when it is read.
+Views repeat each other's errors. How many independent views a surfel's evidence is worth grows with the way and the
+turn of the camera between two of them, up to a bound. What few views say is completed by what is said of the surfels
+around.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import numba as nb
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
-from scipy.spatial import cKDTree
 
 from semslam.compiled import PARALLEL
 from semslam.config import check_choices
@@ -33,13 +33,14 @@ from semslam.engine.evidence import (
     evidence_in,
     row_width,
     rows_of,
+    shares_in,
     views_in,
 )  # fmt: skip
 from semslam.engine.surfels import SurfelMap
 from semslam.stage import Stage
 
 f32 = np.float32
-BAYES_VIEWS = 2.0  # independent views that count whole
+AGAIN = 0.2  # share in the evidence of a view that repeats another one, to what an independent view adds to that
 
 
 def _log2_polynomial(degree: int) -> np.ndarray:
@@ -56,12 +57,13 @@ class LabelFusionConfig:
 
     method: Literal["bayes", "mean", "histogram"] = "bayes"  # how evidence adds up
     floor: float = 0.001  # bayes: the least probability that an observation may give a class
-    way: float = 0.5  # metres: way between two views of a surfel that share 1/e of their errors
-    turn_deg: float = 30.0  # degrees: turn between two such views
+    way: float = 4.0  # metres: way between two views of a surfel that share 1/e of their errors
+    turn_deg: float = 120.0  # degrees: turn between two such views
     # bayes: views that any number of independent ones is worth at most; inf = errors that no view repeats
-    most_worth: float = field(default=3.0, metadata={"infinite": True})
+    most_worth: float = field(default=2.0, metadata={"infinite": True})
     memory: float = 32.0  # views: independent ones beyond which old evidence fades, because scenes change
-    reach: float = 0.05  # metres: to the neighbour whose classes a never labelled surfel borrows; 0 = none
+    reach: float = 0.1  # metres: side of the cubes whose surfels complete each other's evidence; 0 = none
+    pull: float = 10.0  # views: as many as what is said of a surfel's cube counts; 0 = nothing but where it has no own
 
     def __post_init__(self) -> None:
         check_choices(self, "slam.labels")
@@ -71,8 +73,10 @@ class LabelFusionConfig:
             raise ValueError(
                 f"`slam.labels.way` is {self.way} and `turn_deg` {self.turn_deg}, expected positive metres and degrees"
             )
-        if self.most_worth < BAYES_VIEWS:
-            raise ValueError(f"`slam.labels.most_worth` is {self.most_worth}, expected {BAYES_VIEWS:g} views or more")
+        if self.most_worth < 1:
+            raise ValueError(f"`slam.labels.most_worth` is {self.most_worth}, expected 1 view or more")
+        if self.reach < 0 or self.pull < 0:
+            raise ValueError(f"`slam.labels.reach` is {self.reach} and `pull` {self.pull}, expected 0 or more")
         if not 1 <= self.memory <= 32:
             raise ValueError(f"`slam.labels.memory` is {self.memory}, expected 1 to 32 views")
         if -(self.memory + 1) * math.log(self.floor) > MOST / UNIT:
@@ -86,8 +90,8 @@ class LabelFusion(Stage):
     """A way to fuse: what an image's probabilities say, and the reading of probabilities from sums of that."""
 
     say: Callable[[np.ndarray, np.ndarray], None]  # probabilities (H * W, C) -> evidence, flat uint16, in place
-    read_evidence: Callable[[np.ndarray, np.ndarray], np.ndarray]  # evidence (N, C), views (N,) -> probabilities
-    write_evidence: Callable[[np.ndarray], np.ndarray]  # probabilities (N, C) -> evidence that is read as them
+    read_evidence: Callable[[np.ndarray, np.ndarray], np.ndarray]  # of a view (N, C), views (N,) -> probabilities
+    write_evidence: Callable[[np.ndarray], np.ndarray]  # probabilities (N, C) -> evidence of a view, read as them
     config: LabelFusionConfig
     _views: np.ndarray = field(default_factory=lambda: np.zeros((64, 4, 4)), init=False)  # poses, by number - 1
     _count: int = field(default=0, init=False)  # of labelled views, in all
@@ -116,7 +120,7 @@ class LabelFusion(Stage):
             self._image = np.zeros(flat.size + row_width(surfels.num_classes), np.uint16)
         self.say(flat, self._image[: flat.size])
         known = self._views[: min(self._count, MOST)]
-        weights = np.concatenate([[1.0], view_weights(known, T_world_camera, self.config)])
+        news = np.concatenate([[1.0], news_of_view(known, T_world_camera, self.config)])
         view = self._count % MOST  # its number is one more
         if view == len(self._views):
             self._views = np.concatenate([self._views, np.zeros_like(self._views)])[:MOST]
@@ -126,7 +130,8 @@ class LabelFusion(Stage):
             self._image,
             columns_of_classes(surfels.num_classes),
             np.uint16(view + 1),
-            np.rint(weights * WHOLE).astype(np.uint16),
+            np.rint((news + AGAIN) / (1 + AGAIN) * WHOLE).astype(np.uint16),
+            np.rint(news * WHOLE).astype(np.uint16),
             np.uint16(self.config.memory * VIEW),
         )
         add_evidence(chunks, surfels.counts, pixels, said, surfels.evidence)
@@ -134,22 +139,32 @@ class LabelFusion(Stage):
     def probabilities(self, surfels: SurfelMap, slots: np.ndarray | None = None) -> np.ndarray:
         """(N, C) float32 class probabilities of the surfels (of all, in the order of `slots()`); 0 where unlabelled.
 
-        Of all, those that no labelled frame showed have what their neighbours have, see `borrowed`.
+        Of all, what is said of the surfels around counts too, see `completed`.
         """
         if slots is not None:
             return self.read(surfels.evidence[slots], surfels.num_classes)
         slots = surfels.slots()
-        found = self.read(surfels.evidence[slots], surfels.num_classes)
-        return borrowed(found, surfels.position[slots, :3], self.config.reach)
+        return self.read(surfels.evidence[slots], surfels.num_classes, surfels.position[slots, :3])
 
-    def read(self, rows: np.ndarray, num_classes: int) -> np.ndarray:
-        """Probabilities (N, C) from rows of evidence, see `evidence`; 0 where there is none."""
-        return self.read_evidence(evidence_in(rows, num_classes), views_in(rows))
+    def read(self, rows: np.ndarray, num_classes: int, positions: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities (N, C) from rows of evidence, see `evidence`; 0 where there is none.
+
+        positions (N, 3), metres: those of the surfels, where what is said of those around shall count.
+        """
+        evidence, shares, views = evidence_in(rows, num_classes), shares_in(rows), views_in(rows)
+        if positions is not None and self.config.reach > 0:
+            evidence, shares, views = completed(evidence, shares, views, positions, self.config)
+        known = shares > 0
+        of_a_view = np.divide(evidence, shares[:, None], out=np.zeros_like(evidence), where=known[:, None])
+        probabilities = self.read_evidence(of_a_view, np.minimum(views, f32(self.config.most_worth)))
+        probabilities[~known] = 0
+        return probabilities
 
     def rows_of(self, probabilities: np.ndarray) -> np.ndarray:
-        """Rows of evidence that are read as these probabilities (N, C); as of one view where there are any."""
+        """Rows of evidence that are read as these probabilities (N, C), also among any others around."""
         known = probabilities.max(axis=1, initial=0) > 0
-        return rows_of(np.where(known[:, None], self.write_evidence(probabilities), 0), known.astype(f32))
+        evidence = np.where(known[:, None], self.write_evidence(probabilities), 0)
+        return rows_of(evidence, known.astype(f32), known.astype(f32))
 
     def state(self) -> dict[str, np.ndarray]:
         return {"views": self._views, "count": np.array(self._count)}
@@ -159,8 +174,8 @@ class LabelFusion(Stage):
         self._count = int(state.get("count", self._count))
 
 
-def view_weights(views: np.ndarray, T_world_camera: np.ndarray, config: LabelFusionConfig) -> np.ndarray:
-    """(N,) in 0..1, what a view from a pose adds to what each of N earlier views (N, 4, 4) said of the same surfel.
+def news_of_view(views: np.ndarray, T_world_camera: np.ndarray, config: LabelFusionConfig) -> np.ndarray:
+    """(N,) in 0..1, how many independent views one from a pose adds to each of N earlier views (N, 4, 4).
 
     A view repeats the errors of one from the same place. How many errors two views share falls exponentially with the
     way and the turn between them.
@@ -171,31 +186,27 @@ def view_weights(views: np.ndarray, T_world_camera: np.ndarray, config: LabelFus
     return -np.expm1(-np.hypot(ways / config.way, turns / config.turn_deg))
 
 
-def worth(views: np.ndarray, most: float) -> np.ndarray:
-    """How many views that err independently a sum over views (N,) is worth: all of one or two, at most `most`.
+def completed(
+    evidence: np.ndarray, shares: np.ndarray, views: np.ndarray, positions: np.ndarray, config: LabelFusionConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Evidence (N, C), shares and views (N,) of surfels completed by the mean of all in the same cube of space.
 
-    Also views from different places err alike where a thing looks like another one from everywhere.
+    What a network says of neighbouring surfels differs by chance more than their classes do. The mean counts as
+    `pull` views: it decides where few views or none showed a surfel, and hardly counts where many did. Positions
+    (N, 3), metres.
     """
-    over, room = np.maximum(views - BAYES_VIEWS, 0), most - BAYES_VIEWS
-    if np.isinf(most):
-        return views
-    return np.minimum(views, BAYES_VIEWS) + (-np.expm1(-over / room) * room if room > 0 else 0)
+    cubes = np.floor(positions / config.reach).astype(np.int64) & 0x1FFFFF
+    _, cube = np.unique((cubes[:, 0] << 42) | (cubes[:, 1] << 21) | cubes[:, 2], return_inverse=True)
 
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(cube, values).astype(f32)
 
-def borrowed(probabilities: np.ndarray, positions: np.ndarray, reach: float) -> np.ndarray:
-    """Probabilities (N, C) in which surfels without any have those of the nearest surfel with some, within `reach`.
-
-    A network sees every tenth frame; what came into view and left it in between would stay without a class. Positions
-    (N, 3) and reach are metres.
-    """
-    known = probabilities.max(axis=1, initial=0) > 0
-    if reach <= 0 or known.all() or not known.any():
-        return probabilities
-    unknown = np.flatnonzero(~known)
-    distance, nearest = cKDTree(positions[known]).query(positions[unknown], distance_upper_bound=reach, workers=-1)
-    near = np.isfinite(distance)
-    probabilities[unknown[near]] = probabilities[np.flatnonzero(known)[nearest[near]]]
-    return probabilities
+    there = total(shares)
+    own = shares > 0
+    pull = np.where(there[cube] > 0, np.where(own, f32(config.pull), f32(1)), f32(0))
+    mean = np.stack([total(column) for column in evidence.T], axis=1) / np.maximum(there, f32(1e-9))[:, None]
+    mean_views = total(shares * views) / np.maximum(there, f32(1e-9))
+    return evidence + pull[:, None] * mean[cube], shares + pull, np.where(own, views, mean_views[cube])
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:
@@ -217,9 +228,7 @@ def _bayes(config: LabelFusionConfig) -> LabelFusion:
         logarithms(probabilities.reshape(-1), f32(config.floor), out)
 
     def read(evidence: np.ndarray, views: np.ndarray) -> np.ndarray:
-        known = views > 0
-        temper = np.divide(worth(views, config.most_worth), views, out=np.zeros_like(views), where=known)
-        return np.where(known[:, None], _softmax(evidence * temper[:, None]), f32(0))
+        return _softmax(evidence * views[:, None])
 
     def write(probabilities: np.ndarray) -> np.ndarray:
         logarithms = np.log(np.maximum(probabilities, f32(1e-30)))

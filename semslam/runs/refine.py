@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,9 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
     began = time.perf_counter()
     probabilities = refined_probabilities(cloud, crf)
     seconds = time.perf_counter() - began
+    # the field's classes are to be read as they are: it has seen the neighbours
+    labels = replace(config.slam.labels, reach=0.0)
+    config = replace(config, slam=replace(config.slam, labels=labels))
     evidence = surfels.evidence[surfels.slots()]
     evidence[surfels.are_living()] = fusion.rows_of(probabilities)
     after = probabilities.argmax(axis=1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.engine.evidence import rows_of
-from semslam.engine.label_fusion import BAYES_VIEWS, LabelFusionConfig
+from semslam.engine.label_fusion import LabelFusionConfig
 from semslam.perception import PerceptionConfig
 
 
@@ -29,7 +29,7 @@ def upgraded(
 def _rows(scores: np.ndarray, state: dict[str, np.ndarray], labels: LabelFusionConfig) -> np.ndarray:
     """Rows of evidence that are read as the probabilities that earlier versions read from scores (N, C) float32.
 
-    They did not count views: the evidence is taken for that of two, which is read as it is.
+    They did not count views: the evidence is taken for that of one, which is read as it is.
     """
     total = scores.sum(axis=1, keepdims=True)
     if labels.method == "bayes":
@@ -37,4 +37,5 @@ def _rows(scores: np.ndarray, state: dict[str, np.ndarray], labels: LabelFusionC
         scores = scores / (1 + total / settings.get("slam", {}).get("labels", {}).get("saturation", 20.0))
     else:
         scores = np.divide(100 * scores, total, out=np.zeros_like(scores), where=total > 0)
-    return rows_of(scores, np.where(total[:, 0] > 0, BAYES_VIEWS, 0))
+    known = (total[:, 0] > 0).astype(np.float32)
+    return rows_of(scores, known, known)
