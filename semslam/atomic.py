@@ -19,9 +19,12 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
 
     A reader, a second run or Ctrl-C in the middle never meets half a file. The parent folder must exist.
     needed: bytes, where they are known, for the message of a full disk. Raises FileNotFoundError where the folder does
-    not exist, OSError where the disk is full or read-only.
+    not exist, ValueError where the path is a folder, a pipe or a device, OSError where the disk is full or read-only.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        kind = "folder" if path.is_dir() else "pipe or a device"
+        raise ValueError(f"{path}: is a {kind}; give the name of a file to write")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: its folder {path.parent} does not exist; create it first")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")

@@ -110,6 +110,8 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     options = {name: value for name, value in options.items() if value is not None}
     if options.get("depth_scale", 1.0) <= 0:
         raise ValueError(f"--depth-scale is {options['depth_scale']:g}, expected a positive number of units per metre")
+    if not str(path):
+        raise ValueError("the recording's name is empty; give a folder, a file, or 'room' for the built-in one")
     path = Path(path)
     if kind is None:
         kind = detect_kind(path)
@@ -139,6 +141,10 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
         raise
     except ValueError as error:  # a camera, poses or a list say what is wrong with them, not where they come from
         raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
+    except (OSError, LookupError, AssertionError, StopIteration) as error:
+        if READERS[kind].fits(path):
+            raise
+        raise ValueError(f"{path}: is no recording of kind {kind}; expected {READERS[kind].layout}") from error
     if sensor is not None:
         sequence.sensor = sensor
     for line in sequence.assumptions:

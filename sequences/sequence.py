@@ -104,6 +104,10 @@ class Sequence(ABC):
         """Files that the recording lists and that are not there or empty."""
         return []
 
+    def size_of(self, index: int) -> int:
+        """Bytes of the files of a frame's colour and depth, to recognise a recording by; 0 without such files."""
+        return 0
+
     # One part of a frame, for those who need no more of it.
 
     def name_of(self, index: int) -> str:
@@ -216,6 +220,10 @@ class ImageSequence(Sequence):
     def missing_files(self) -> list[Path]:
         listed = [*self.color_paths, *(self.depth_paths or ()), *(path for path in self.label_paths or () if path)]
         return [path for path in listed if not path.is_file() or path.stat().st_size == 0]
+
+    def size_of(self, index: int) -> int:
+        paths = [self.color_paths[index], *([self.depth_paths[index]] if self.depth_paths is not None else [])]
+        return sum(path.stat().st_size for path in paths if path.is_file())
 
     def _of_camera_size(self, image: np.ndarray, what: str, path: Path) -> np.ndarray:
         if image.shape[:2] != self.camera.shape:

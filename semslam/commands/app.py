@@ -16,7 +16,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+
+
+def _folder(name: str) -> Path:
+    """The folder that an option names; `Path` would take an empty name, of an unset variable, for the current one."""
+    if not name:
+        raise typer.BadParameter("the name is empty; give a folder, or . for this one")
+    return Path(name)
+
+
+Out = Annotated[Path, typer.Option("--out", parser=_folder, metavar="PATH", help="Folder to write to.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 Kind = Annotated[str | None, typer.Option("--kind", help="Layout of the sequence; detected by default.")]
 CameraFile = Annotated[Path | None, typer.Option("--camera", help="camera.yaml to use instead of the recording's.")]

@@ -57,6 +57,9 @@ def diagnose(sequence: Sequence) -> list[Finding]:
     """
     frames, findings = _read(sequence)
     findings += _timestamps(sequence)
+    if not sequence.has_depth:
+        what = "there are no depth images"
+        findings.append(Finding("hint", what, "depth can be predicted from colour (--depth predicted)"))
     if frames:
         shown = frames[:: max(1, len(frames) // FRAMES_KEPT)]
         findings += _labels(frames)

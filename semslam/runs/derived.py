@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from semslam.geometry.tsdf_mesh import labelled
 from semslam.rendering import pictures
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
-from semslam.runs.recording import seen_from, with_absolute_paths
+from semslam.runs.recording import check_apart, seen_from, with_absolute_paths
 from semslam.runs.storage.arrays import parts_of
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
@@ -25,8 +26,9 @@ NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in thei
 
 def derived_folder(source: RunFolder, out: Path, overwrite: bool) -> RunFolder:
     """Where to make a run out of `source` that shall end up in `out`; ValueError where that holds a run already."""
-    if out.resolve() == source.path.resolve():
+    if os.path.realpath(out) == os.path.realpath(source.path):
         raise ValueError(f"{out}: a run is not written over the one that it is made from; name another --out")
+    check_apart(out, source.load_config().sequence)
     folder = RunFolder.create(out)
     if folder.exists and not overwrite:
         raise ValueError(f"{out}: holds a run; name another --out, or add --overwrite")

@@ -14,6 +14,7 @@ from semslam.geometry.objects import objects, write_objects_csv
 from semslam.rendering.floor_plan import floor_plan, write_floor_plan
 from semslam.rendering.viewpoint import up_direction
 from semslam.runs.folder import RunFolder
+from semslam.runs.recording import check_apart
 
 MESHES = ("mesh.ply", "mesh.obj", "mesh.glb")
 ORIGIN = "world_origin.txt"  # of far worlds: what the files with numbers in single precision count from
@@ -33,6 +34,9 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
         raise ValueError(f"{run}: its map is empty; there is nothing to export")
     trajectory = folder.load_trajectory().T_world_camera if folder.trajectory.is_file() else None
     out = Path(out)
+    check_apart(out, folder.load_config().sequence)
+    if RunFolder(out).exists:
+        raise ValueError(f"{out}: holds a run; name another folder for the exports, {out}/export for example")
     out.mkdir(parents=True, exist_ok=True)
     (out / ORIGIN).unlink(missing_ok=True)  # an older export's
     if cloud.world_origin.any():

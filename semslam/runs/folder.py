@@ -116,7 +116,7 @@ class RunFolder:
         if self.replacement.is_of(settings):
             return "an unfinished run that will replace another, which --resume goes on with"
         if not self.is_of(settings):
-            return "a run with other settings"
+            return "a run with other settings" if self.is_readable else "a run that cannot be read"
         return "" if "frames" in self.load_metrics() else "an unfinished run, which --resume goes on with"
 
     def is_of(self, settings: RunConfig) -> bool:
@@ -125,6 +125,15 @@ class RunFolder:
             return self.exists and with_absolute_paths(self.load_config()) == settings
         except (ValueError, OSError):  # of another version, or damaged
             return False
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the settings of the run can be read: it is not damaged, and of this version."""
+        try:
+            self.load_config()
+        except (ValueError, OSError):
+            return False
+        return True
 
     @staticmethod
     def create(path: str | Path) -> RunFolder:

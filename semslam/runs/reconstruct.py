@@ -34,8 +34,9 @@ from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.poses import PosesOfFile, PoseSource, pose_source
-from semslam.runs.recording import with_absolute_paths
+from semslam.runs.recording import check_apart, with_absolute_paths
 from semslam.runs.run import Run
+from semslam.runs.storage.lock import unlock
 from semslam.slam import Slam, SlamConfig
 from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.places import Places
@@ -72,8 +73,10 @@ def prepare(
     config = with_absolute_paths(config)
     config = replace(config, poses=config.poses or ("dataset" if sequence.has_poses else "tracked"))
     _check(config, sequence)
+    check_apart(out, config.sequence)
     folder = RunFolder.create(out)
     if not resume and not overwrite and (found := folder.in_the_way(config)):
+        unlock(folder.path)
         raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
     folder = folder.resumable(config) if resume else folder.fresh()
     slam, perception = config.slam, config.slam.perception
@@ -150,6 +153,8 @@ def _check(config: RunConfig, sequence: Any) -> None:
     depth, poses, hold_out = config.slam.perception.depth, config.poses, config.hold_out
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"`hold_out` is {hold_out}, expected at least 2: some frames must be left to fuse")
+    if hold_out is not None and hold_out > len(sequence):
+        raise ValueError(f"`hold_out` is {hold_out}, but there are {len(sequence)} frames: none would be left out")
     set_by_hand = config.slam.fusion.near is not None and config.slam.fusion.far is not None
     if depth == "sensor" and not set_by_hand and (finding := implausible_depth(sequence)) is not None:
         raise ValueError(f"{config.sequence}: {finding.what}; {finding.remedy}")

@@ -21,6 +21,7 @@ FEATURES = {
     "camera": "the camera",
     "names": "the names of images",
     "times": "the times of frames",
+    "sizes": "the size of image files",
     "first": "the first frame",
     "last": "the last frame",
 }
@@ -33,15 +34,31 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return replace(config, **{name: os.path.abspath(value) for name, value in existing.items()})
 
 
+def check_apart(out: Path, recording: str) -> None:
+    """ValueError where files that are written to `out` would lie among those of a recording.
+
+    A folder of its own within that of the recording is apart.
+    """
+    place, whole = os.path.realpath(out), os.path.realpath(recording)
+    if not os.path.isdir(place) or os.path.commonpath([place, whole]) != whole:
+        return
+    ours = any(os.path.exists(os.path.join(place, name)) for name in ("map.npz", "checkpoint", ".lock"))
+    if not ours and os.listdir(place):
+        raise ValueError(f"{out}: is a folder of the recording {recording}; name another --out")
+
+
 def fingerprint(sequence: Any) -> dict[str, Any]:
     """What a recording is recognised by, as FEATURES says; numbers that JSON keeps."""
     camera, last = sequence.camera, len(sequence) - 1
+    whole, numbers = sequence.origin
+    sizes = np.array([whole.size_of(int(number)) for number in numbers], np.int64)
     names = "\n".join(sequence.name_of(i) for i in range(len(sequence)))
     return {
         "frames": len(sequence),
         "camera": [camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy],
         "names": zlib.crc32(names.encode(errors="surrogateescape")),
         "times": zlib.crc32(np.asarray(sequence.timestamps, np.float64).tobytes()),
+        "sizes": zlib.crc32(sizes.tobytes()),
         "first": _digest(sequence, 0),
         "last": _digest(sequence, last),
     }
@@ -98,7 +115,7 @@ def _difference(kept: dict[str, Any], sequence: Any) -> str | None:
     """In which feature a sequence differs from the recording that was kept, in words."""
     here = fingerprint(sequence)
     for feature, words in FEATURES.items():
-        if here[feature] != kept[feature]:
+        if feature in kept and here[feature] != kept[feature]:  # earlier versions kept fewer
             values = f" ({here[feature]}, was {kept[feature]})" if feature in ("frames", "camera") else ""
             return f"{words} differs{values}" if feature != "names" else f"{words} differ"
     return None

@@ -125,6 +125,9 @@ def reconstruct(
             chosen |= {"sequence": sequence}
         if names := corrections or helps:
             chosen["slam.corrections"] = CorrectionsConfig.named(names)
+        if empty := [name for name, value in chosen.items() if value == ""]:  # a variable of the shell that is not set
+            flag = empty[0].split(".")[-1].replace("_", "-")
+            raise ValueError(f"--{flag} is empty; give it a value, or leave it out")
         settings = settings_of(config, chosen, set_ or [])
         if names and settings.slam.perception.depth != "predicted":
             raise ValueError(f"{'--corrections' if corrections else '--helps'} is for --depth predicted; leave it out")
