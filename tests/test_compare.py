@@ -20,7 +20,7 @@ from semslam.comparison.report import Section, Table, number, write_markdown
 from semslam.comparison.variants import Settings, variants_of
 from semslam.judging import run_labels
 from semslam.metrics.surface import points_reference
-from semslam.runs import networks
+from semslam.runs import networks, reconstruct
 from sequences import open_sequence
 
 # Those that need whole runs are marked slow.
@@ -85,7 +85,8 @@ def test_the_page_holds_everything_inside(report):
 @pytest.mark.slow
 def test_every_line_that_was_asked_for_is_in_the_report(report):
     text = (report / "report.md").read_text()
-    for heading in ("What predicted depth costs", "The maps", "Depth, frame by frame", "Trajectory", "Surface",
+    for heading in ("What does it cost to have no depth camera?", "What predicted depth costs", "The maps",
+                    "Depth, frame by frame", "Trajectory", "Surface",
                     "Labels", "Cost", "Every figure again"):  # fmt: skip
         assert f"## {heading}" in text
     said = """Error painted on the maps|By true distance|By true class|Near depth edges|The median frame|The worst frame
@@ -202,6 +203,20 @@ def test_wrong_input_is_one_clear_line(capsys, tmp_path):
     assert "nowhere" in refused(capsys, "compare", tmp_path / "nowhere", "--out", tmp_path)
     (tmp_path / "file").write_text("")
     assert "cannot write" in refused(capsys, "compare", ROOM, "--out", tmp_path / "file")
+
+
+@pytest.mark.slow
+def test_a_recording_that_cannot_be_tracked_by_its_images_is_still_compared(network, monkeypatch, tmp_path):
+    def no_parallax(*_):
+        raise ValueError("the camera moved 0.00 m, which shows no parallax")
+
+    monkeypatch.setattr(networks, "predictor", lambda *_: network)
+    monkeypatch.setattr(run_labels, "VOTES", 6)
+    monkeypatch.setattr(compare_depth, "FRAMES", 5)
+    monkeypatch.setattr(reconstruct, "visual_poses", no_parallax)
+    variants = "sensor,predicted_all,predicted_all_tracked"
+    assert semslam("compare", ROOM, "--out", tmp_path / "out", "--variants", variants) == 0
+    assert "Left out: predicted depth, all corrections, tracked poses" in (tmp_path / "out" / "report.md").read_text()
 
 
 # the parts

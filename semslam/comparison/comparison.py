@@ -39,6 +39,7 @@ class Comparison:
     sequence: Any
     variants: list[Variant]
     results: list[VariantResult] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # variants that could not be made, and why
 
     @property
     def name(self) -> str:
@@ -78,7 +79,7 @@ class Comparison:
     def command(self) -> str:
         """What a person types for this comparison."""
         words = ["semslam", "compare", self.path, "--out", str(self.out)]
-        if len(self.variants) < len(variants_of(self.sequence)):
+        if len(self.variants) + len(self.left_out) < len(variants_of(self.sequence)):
             words += ["--variants", ",".join(variant.name for variant in self.variants)]
         words += self.settings.options(*MAKING, "truth")
         return shlex.join(words)
@@ -87,6 +88,11 @@ class Comparison:
         """The variant's run, going on where it was interrupted; None if it is done already."""
         folder, config = RunFolder(self.folder(variant)), variant.settings(self.base)
         return None if is_done(folder, config) else prepared(folder, config, self.network)
+
+    def leave_out(self, variant: Variant, reason: str) -> None:
+        """Go on without a variant that cannot be made of this recording; the report says why."""
+        self.variants.remove(variant)
+        self.left_out[variant.what] = reason
 
     def evaluate(self, variant: Variant) -> None:
         """Judge a finished variant, and add it to the results."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from semslam.comparison import pictures as draw
+from semslam.comparison.answer import answer
 from semslam.comparison.comparison import Comparison
 from semslam.comparison.depth_section import depth
 from semslam.comparison.depth_study import NETWORK, SCALED, SHIFTED
@@ -26,7 +27,7 @@ def sections_of(comparisons: Sequence[Comparison]) -> list[Section]:
     found: list[Section] = []
     for comparison in comparisons:
         prefix = f"{comparison.name}: " if len(comparisons) > 1 else ""
-        for section in (summary, maps, depth, trajectory, surface, labels, cost, commands):
+        for section in (answer, summary, maps, depth, trajectory, surface, labels, cost, commands):
             made = section(comparison)
             if made is not None:
                 again = Commands(tuple(_again(comparison, section)))
@@ -43,7 +44,7 @@ def _again(c: Comparison, section: Any) -> list[str]:
         return [f"semslam evaluate {c.out}/VARIANT {options}   # {', '.join(r.variant.name for r in c.results)}"]
     if section is cost:
         return [f"semslam reconstruct ... --out {c.out}/VARIANT   # metrics.json; options: the last section"]
-    return [c.command] if section in (summary, maps, depth) else []
+    return [c.command] if section in (answer, summary, maps, depth) else []
 
 
 def figures_of(comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -76,6 +77,7 @@ def flat_figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 
 def summary(c: Comparison) -> Section:
     parts: list[Any] = [Text(sentence) for sentence in _findings(c)]
+    parts += [Text(f"Left out: {what}, because it could not be made. {why}") for what, why in c.left_out.items()]
     columns = ("variant", "surface error, mean cm", "median cm", "not found, mean cm", "F-score 5 cm %", "layered %",
                "mIoU-13 map %", "mIoU-13 single %", "ATE cm", "poses %", "surfels", "seconds")  # fmt: skip
     keys = (("accuracy_m", CM, 1), ("accuracy_median_m", CM, 1), ("completeness_m", CM, 1), ("fscore_5cm", 100, 1),

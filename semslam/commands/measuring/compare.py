@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,6 @@ def compare(
 ) -> None:
     """Compare sensor depth with predicted depth, everything else equal: makes runs, and one report."""
     from semslam.comparison.comparison import open_comparisons
-    from semslam.comparison.making import finished
     from semslam.comparison.sections import flat_figures, write
     from semslam.comparison.variants import Settings
     from semslam.runs.folder import write_json
@@ -41,22 +40,14 @@ def compare(
     settings = Settings(classes, config, kind, weights, engine, truth, start, frames, every)
     comparisons = open_comparisons(sequences, out, settings, variants)
     for comparison in comparisons:
-        for variant in comparison.variants:
-            run = comparison.prepared(variant)
-            if run is None:
-                typer.echo(f"{comparison.folder(variant)}: done before")
-                continue
-            with interruptible() as interrupted, progress(len(run), f"frames of {variant.name}") as advance:
-                for _ in run:
-                    advance()
-                    if interrupted():
-                        break
-                run.save()  # still deaf to Ctrl-C
-            if len(run):
-                typer.echo(f"stopped in {variant.name}, {len(run)} frames to go; the same command goes on from here")
-                raise typer.Exit(130)
-            finished(run)
-            typer.echo(f"{comparison.folder(variant)}: {run.progress.seconds:.0f} s")
+        for variant in list(comparison.variants):
+            try:
+                _make(comparison, variant)
+            except ValueError as error:
+                if variant.poses != "tracked":
+                    raise
+                typer.echo(f"{comparison.folder(variant)}: left out: {error}", err=True)
+                comparison.leave_out(variant, str(error))
         with progress(len(comparison.variants), "variants judged") as advance:
             for variant in comparison.variants:
                 comparison.evaluate(variant)
@@ -66,3 +57,24 @@ def compare(
     if json:
         write_json(json, flat_figures(comparisons))
         typer.echo(f"figures: {json}")
+
+
+def _make(comparison: Any, variant: Any) -> None:
+    """Make one variant's run, or go on with it; Exit where it was interrupted, ValueError where it cannot be made."""
+    from semslam.comparison.making import finished
+
+    run = comparison.prepared(variant)
+    if run is None:
+        typer.echo(f"{comparison.folder(variant)}: done before")
+        return
+    with interruptible() as interrupted, progress(len(run), f"frames of {variant.name}") as advance:
+        for _ in run:
+            advance()
+            if interrupted():
+                break
+        run.save()  # still deaf to Ctrl-C
+    if len(run):
+        typer.echo(f"stopped in {variant.name}, {len(run)} frames to go; the same command goes on from here")
+        raise typer.Exit(130)
+    finished(run)
+    typer.echo(f"{comparison.folder(variant)}: {run.progress.seconds:.0f} s")

@@ -1,0 +1,81 @@
+"""The first screen of a comparison: what it costs to have no depth camera, in four numbers and two pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from semslam.comparison import pictures as draw
+from semslam.comparison.comparison import Comparison
+from semslam.comparison.judged import VariantResult
+from semslam.comparison.report import Picture, Section, Table, Text, number
+
+SENSOR = ("sensor",)
+# Without a depth camera, from most to least of what a plain camera gives by itself.
+ALONE = ("predicted_all_tracked", "predicted_all")
+
+
+class Price(NamedTuple):
+    """One of the numbers."""
+
+    name: str
+    key: str  # of the figures
+    factor: float
+    decimals: int
+
+
+PRICES = (
+    Price("the map's mean distance to the truth, cm", "accuracy_m", 100, 1),
+    Price("share of the surfaces found to 5 cm (F-score), %", "fscore_5cm", 100, 1),
+    Price("error of lengths (scale of the trajectory), %", "scale_error", 100, 1),
+    Price("classes right in the map (mIoU-13), %", "miou_13_map", 100, 1),
+)
+
+
+def answer(c: Comparison) -> Section | None:
+    """The section; None where the comparison lacks a map of the sensor's depth, or one from colour alone."""
+    sensor, alone = _first(c, SENSOR), _first(c, ALONE)
+    if sensor is None or alone is None:
+        return None
+    given = _first(c, ("predicted_all",)) if alone.variant.poses != "dataset" else None
+    shown = [("depth camera", sensor), ("plain camera alone", alone)]
+    if given is not None:
+        shown.append(("plain camera, given poses", given))
+    if alone.variant.poses == "dataset":
+        shown[1] = ("plain camera, given poses", alone)
+    figures = {name: _with_scale_error(result) for name, result in shown}
+    rows = tuple((p.name, *(number(f.get(p.key), p.decimals, p.factor) for f in figures.values())) for p in PRICES)
+    rate = ", ".join(f"{name} {number(f.get('frames_per_second'))}" for name, f in figures.items())
+    note = (
+        f"Frames a second, whole runs: {rate}. A plain camera tracks itself and measures depth by parallax; its "
+        f"lengths are the network's guess. Lengths of given poses are right by construction."
+    )
+    parts: list[Any] = [Text(_sentence(figures)), Table("Four numbers", ("", *figures), rows, note)]
+    views = tuple((name, draw.photograph(r.pictures[0])) for name, r in shown[:2] if r.pictures)
+    if len(views) == 2:
+        parts.append(Picture("The map of either, from one place", views))
+    return Section("What does it cost to have no depth camera?", parts)
+
+
+def _first(c: Comparison, names: tuple[str, ...]) -> VariantResult | None:
+    by_name = {r.variant.name: r for r in c.results}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _with_scale_error(result: VariantResult) -> dict[str, Any]:
+    """The figures, and by how much the trajectory's lengths are wrong: 0 where the poses were given."""
+    scale = 1.0 if result.variant.poses == "dataset" else result.figures.get("trajectory_scale")
+    wrong = None if not scale else abs(math.log(scale))
+    return result.figures | {"scale_error": wrong}
+
+
+def _sentence(figures: dict[str, dict[str, Any]]) -> str:
+    """The answer in a sentence."""
+    (_, sensor), (name, alone) = list(figures.items())[:2]
+    near, far = sensor.get("accuracy_m"), alone.get("accuracy_m")
+    if near is None or far is None:
+        return f"There is no true surface of this recording; the pictures show what a {name} makes of it."
+    return (
+        f"With a depth camera the map lies {100 * near:.1f} cm from the true surfaces on average, with a {name} "
+        f"{100 * far:.1f} cm."
+    )
