@@ -75,11 +75,12 @@ class Slam:
         self.correct = correct
         self.loops = loops
         self.places = places
-        self.surfels = SurfelMap(perception.num_classes if perception else num_classes, self.config.map)
         fusion = self.config.fusion
         if self.config.perception.depth == "predicted":
             fusion = fusion_config(self.config.corrections, fusion)
         self.fusion = Fusion(perception.camera if perception else camera, fusion)
+        classes = perception.num_classes if perception else num_classes
+        self.surfels = SurfelMap(classes, self.config.map.reaching(self.fusion.config.range[1]))
         self.labels = label_fusion(self.config.labels)
         self.associations: Associations | None = None  # see `remember`
         self.stepped = 0  # frames

@@ -40,7 +40,7 @@ def test_every_point_gets_a_slot_of_its_own_in_its_cube():
     assert len(np.unique(slots)) == len(points) == len(surfels)
     assert np.array_equal(np.sort(slots), surfels.slots())
     origins = surfels.origins[slots // CHUNK]
-    assert np.all(points >= origins) and np.all(points < origins + surfels.config.block + 1e-5)
+    assert np.all(points >= origins) and np.all(points < origins + surfels.block + 1e-5)
 
 
 def test_thirteen_classes_fit_in_eighty_bytes():

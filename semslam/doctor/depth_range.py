@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,12 +17,23 @@ ENOUGH = 0.8  # of the readings; where the usual range holds so many it is taken
 LITTLE = 0.8  # of the readings; less than that is worth a line at the end of a run
 
 
-def with_range(config: FusionConfig, sequence: Sequence) -> FusionConfig:
-    """The settings with `near` and `far`: as set, else the usual range, else what most of the readings need."""
+def with_range(
+    config: FusionConfig,
+    sequence: Sequence,
+    depth_of: Callable[[int], np.ndarray | None] | None = None,
+    usual: tuple[float, float] = USUAL_RANGE,
+    frames: int = FRAMES,
+) -> FusionConfig:
+    """The settings with `near` and `far`: as set, else the usual range, else what most of the readings need.
+
+    depth_of: depth (H, W) of a frame by its number, where it is not the recording's own; so many frames are asked for.
+    """
     if config.near is not None and config.far is not None:
         return config
-    near, far = USUAL_RANGE
-    depth = _readings(sequence)
+    near, far = usual
+    if depth_of is None:
+        depth_of = sequence.depth_of if sequence.has_depth else lambda _: None
+    depth = _readings(depth_of, evenly_spread(range(len(sequence)), frames))
     if len(depth) and np.mean((depth >= near) & (depth <= far)) < ENOUGH:
         low, high = np.percentile(depth, (1, 99))
         near, far = min(near, _rounded(0.8 * low)), max(far, _rounded(1.2 * high))
@@ -39,12 +51,12 @@ def usable_share(depth: np.ndarray, config: FusionConfig) -> tuple[int, int]:
     return int(np.count_nonzero((thin >= near) & (thin <= far))), int(np.count_nonzero(thin))
 
 
-def _readings(sequence: Sequence) -> np.ndarray:
+def _readings(depth_of: Callable[[int], np.ndarray | None], indices: Iterable[int]) -> np.ndarray:
     """(N,) metres: some of the readings of some frames."""
     found = []
-    for index in evenly_spread(range(len(sequence)), FRAMES) if sequence.has_depth else ():
+    for index in indices:
         with suppress(CorruptFrame, OSError):
-            depth = sequence.depth_of(index)
+            depth = depth_of(index)
             if depth is not None:
                 thin = depth[::8, ::8]
                 found.append(thin[thin > 0])

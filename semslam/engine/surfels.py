@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -36,19 +36,27 @@ STATE: Layout = {  # the arrays of a saved map
 }
 
 
+BLOCK = 0.25  # metres
+BLOCK_AT = 10.0  # metres: where depth reaches farther the cubes grow with it, as surfels do; else most were empty
+
+
 @dataclass(frozen=True)
 class MapConfig:
     """How the map is stored."""
 
     max_surfels: int = 5_000_000  # surfels: at this bound nothing is lost, nothing new is added, and it is said once
-    block: float = 0.25  # metres: side of the cubes of space that surfels are kept by
+    block: float | None = None  # metres: side of the cubes that surfels are kept by; null = 0.25, or more for far depth
     memory: str | None = None  # such as 500MB: most memory that surfels take, the others in files; null = all of it
 
     def __post_init__(self) -> None:
         if self.memory is not None:
             _ = self.memory_bytes
-        if self.max_surfels < 1 or self.block <= 0:
+        if self.max_surfels < 1 or (self.block is not None and self.block <= 0):
             raise ValueError(f"map: max_surfels is {self.max_surfels} and block {self.block}; both must be positive")
+
+    def reaching(self, far: float) -> MapConfig:
+        """The settings with cubes that fit depth up to so many metres, unless they were set."""
+        return replace(self, block=BLOCK * max(1.0, far / BLOCK_AT)) if self.block is None else self
 
     @property
     def memory_bytes(self) -> int | None:
@@ -95,6 +103,7 @@ class SurfelMap:
 
     def __init__(self, num_classes: int = 0, config: MapConfig | None = None) -> None:
         self.config = config or MapConfig()
+        self.block = self.config.block or BLOCK  # metres: side of the cubes
         self.num_classes = num_classes
         self.position = np.empty((0, 4), np.float32)
         self.normal = np.empty((0, 4), np.float32)
@@ -148,10 +157,10 @@ class SurfelMap:
 
     def chunks(self) -> Table:
         """The chunks in use; valid until there are more."""
-        return Table(self.counts[: self.n_chunks], self.origins[: self.n_chunks], np.float32(self.config.block))
+        return Table(self.counts[: self.n_chunks], self.origins[: self.n_chunks], np.float32(self.block))
 
     def _all_chunks(self) -> Table:
-        return Table(self.counts, self.origins, np.float32(self.config.block))
+        return Table(self.counts, self.origins, np.float32(self.block))
 
     def insert(self, points: np.ndarray, any_chunks: bool = False) -> np.ndarray:
         """Slots (M,) for the first M of (N, 3) float32 world points; M < N when the map's capacity is reached.
@@ -183,7 +192,7 @@ class SurfelMap:
                 reached = f"{len(self)} surfels, max_surfels"
                 if done < n:
                     reached = f"{self.n_chunks} chunks of {CHUNK}, as many as max_surfels allows; {len(self)} surfels"
-                    reached += f" lie in {self._n_blocks} cubes of {self.config.block:g} m, most of them almost empty"
+                    reached += f" lie in {self._n_blocks} cubes of {self.block:g} m, most of them almost empty"
                 logger.warning(
                     "the map is full: %s; what is there goes on being refined, new surfaces are not added; "
                     "raise --max-surfels%s to map more",
@@ -233,6 +242,7 @@ class SurfelMap:
             ("open_chunks", self._open_chunks[occupied]),
             ("turned_away", np.array(self.rejected)),
             ("classes", np.array(self.num_classes)),
+            ("block", np.array(self.block)),
             ("world_origin", self.world_origin),
         ):
             yield StatePart(name, array.dtype, array.shape, iter([array]))
@@ -256,6 +266,7 @@ class SurfelMap:
         if np.any((open_chunks < -1) | (open_chunks >= len(counts))):
             raise ValueError(f"the saved map names chunks that it does not have; it has {len(counts)}")
         surfels = SurfelMap(int(state["classes"]), config)
+        surfels.block = float(state.get("block", surfels.block))
         if state["evidence"].shape[1] != surfels.evidence.shape[1]:
             raise ValueError(
                 f"the saved map has {state['classes']} classes and {state['evidence'].shape[1]} numbers a surfel for "

@@ -13,6 +13,7 @@ import numpy as np
 
 from semslam.camera import SENSORS
 from semslam.cloud import SurfelCloud
+from semslam.depth.corrections import fusion_config
 from semslam.doctor.conventions import misfit
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.doctor import implausible_depth
@@ -46,6 +47,7 @@ from sequences import Sequence
 
 logger = logging.getLogger(__name__)
 
+PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
 
@@ -83,13 +85,13 @@ def prepare(
     if perception.depth == "sensor":
         slam = with_noise_of(config.sensor or sequence.sensor, slam)
         slam = replace(slam, fusion=with_range(slam.fusion, sequence))
-        if slam.fusion.range != config.slam.fusion.range:
-            near, far = slam.fusion.range
-            logger.warning(
-                "depth from %.3g to %.3g m is used, where the readings are (slam.fusion.near and far set it)", near, far
-            )
+        _tell_range(slam, config.slam)
     if network is None and "predicted" in (perception.depth, perception.labels):
         network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
+    if perception.depth == "predicted":
+        assert network is not None
+        slam = with_predicted_range(slam, sequence, network)
+        _tell_range(slam, config.slam)
     places = Places()
     if perception.depth == "predicted" and config.poses == "tracked":
         assert network is not None
@@ -146,6 +148,29 @@ def with_noise_of(sensor: str | None, slam: SlamConfig) -> SlamConfig:
         tracking=replace(slam.tracking, registration=adapted(slam.tracking.registration)),
         loops=replace(slam.loops, registration=adapted(slam.loops.registration)),
     )
+
+
+def with_predicted_range(slam: SlamConfig, sequence: Sequence, network: Network) -> SlamConfig:
+    """The settings with a range of depth that most of what the network predicts for a few frames lies in.
+
+    What was set stays, and where the usual range of predicted depth is enough, that is left to the corrections.
+    """
+    usual = fusion_config(slam.corrections, slam.fusion).range
+    size = (sequence.camera.width, sequence.camera.height)
+
+    def depth_of(index: int) -> np.ndarray:
+        return network(sequence.color_of(index), size, sequence.camera.fx).depth
+
+    chosen = with_range(slam.fusion, sequence, depth_of, usual, PREDICTED_FRAMES)
+    return slam if chosen.range == usual else replace(slam, fusion=chosen)
+
+
+def _tell_range(slam: SlamConfig, asked: SlamConfig) -> None:
+    near, far = slam.fusion.range
+    if (near, far) != asked.fusion.range:
+        logger.warning(
+            "depth from %.3g to %.3g m is used, where the readings are (slam.fusion.near and far set it)", near, far
+        )
 
 
 def _check(config: RunConfig, sequence: Any) -> None:
