@@ -67,9 +67,11 @@ def deform(surfels: SurfelMap, correction: Correction) -> float:
     slots = surfels.slots()
     if len(slots) == 0:
         return 0.0
-    table = correction.at(np.arange(int(surfels.seen[slots, 0].max()) + 1))[:, :3].astype(f32)
+    made = surfels.seen[slots, 0]
+    first = min(int(made.min()), 0)  # below 0 in a map that another run began
+    table = correction.at(np.arange(first, int(made.max()) + 1))[:, :3].astype(f32)
     moved = np.empty(len(slots), f32)
-    loop_kernels.deform(slots, surfels.position, surfels.normal, surfels.seen, table, moved)
+    loop_kernels.deform(slots, surfels.position, surfels.normal, surfels.seen, first, table, moved)
     return float(moved.max())
 
 
@@ -331,6 +333,14 @@ class LoopCloser(Stage):
             ),
         }
 
+    def go_on_from_keyframes(self) -> None:
+        """Begin with the tracker's keyframes, of which nothing but their poses is known, and these well."""
+        T = self.tracker.keyframes.T_world_camera
+        self.snapshots, self._grids = [None] * len(T), [None] * len(T)
+        for k in range(1, len(T)):
+            way = poses.inverse(T[k - 1]) @ T[k]
+            self.edges.append(Edge(k - 1, k, way, self._way_information(way)))
+
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`."""
         rows = zip(state["ends"], state["motions"], state["information"], state["closures"])
@@ -341,7 +351,7 @@ class LoopCloser(Stage):
         self.snapshots = [None] * int(state.get("keyframes", len(kept)))
         for k, depth, grey in zip(kept, state["depths"], state["greys"]):
             self.snapshots[k] = Snapshot(depth, grey)
-        if self.snapshots:
+        if len(kept):
             height, width = state["depths"].shape[1:]
             fx, fy, cx, cy = map(float, state["camera"])
             self._camera = Camera(width, height, fx, fy, cx, cy)

@@ -9,16 +9,16 @@ from semslam.compiled import PARALLEL, pixel_of
 
 
 @nb.njit(**PARALLEL)
-def deform(slots, position, normal, seen, T_new_old, moved):
+def deform(slots, position, normal, seen, first, T_new_old, moved):
     """Move the surfels in `slots`, each by the transform of the frame that made it; moved (N,): how far, metres.
 
-    T_new_old (F, 3, 4) float32, by frame index; frames beyond its end move with the last.
+    T_new_old (F, 3, 4) float32, of frame `first` and those after it; frames beyond its ends move with the nearest.
     """
     last = T_new_old.shape[0] - 1
     for j_ in nb.prange(slots.size):
         j = np.int64(j_)  # prange counts unsigned
         i = slots[j]
-        f = min(max(np.int64(seen[i, 0]), 0), last)
+        f = min(max(np.int64(seen[i, 0]) - first, 0), last)
         x, y, z = position[i, 0], position[i, 1], position[i, 2]
         n_x, n_y, n_z = normal[i, 0], normal[i, 1], normal[i, 2]
         way2 = np.float32(0)

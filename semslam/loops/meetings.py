@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,10 +13,9 @@ from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation
 from semslam.stage import Stage
 from semslam.tracking.places import described
-from semslam.tracking.tracker import Tracker, fits
+from semslam.tracking.tracker import Tracker
 
 AGREE = (0.05, np.radians(2.0))  # metres and radians between where two keyframes meet the other sub-map, at most
-SETTLED = (0.03, np.radians(1.5))  # metres and radians that registering once more may move a pose
 Sight = tuple[int, int, np.ndarray, np.ndarray]  # keyframes a and k, the motion T_a_k (4, 4), its covariance (6, 6)
 
 
@@ -45,15 +45,15 @@ class Meetings(Stage):
             return None
         T_k = keyframes.T_world_camera[k]
         for found in tracker.places.candidates(described(observation.color, observation.camera), among=others):
-            measured = self._measured(found.T_world_camera, observation, surfels, fusion)
+            measured = tracker.settled(observation, partial(fusion.predict, surfels), found.T_world_camera)
             if measured is None:
                 continue
-            T, covariance = measured
+            T = measured.T_world_camera
             distances = np.linalg.norm(np.stack(keyframes.T_world_camera)[:, :3, 3] - T[:3, 3], axis=1)
             numbers = np.array([tracker.submap_of(index) for index in keyframes.indices])
             distances[numbers == present] = np.inf
             a = int(distances.argmin())
-            sight = (a, k, poses.inverse(keyframes.T_world_camera[a]) @ T, covariance)
+            sight = (a, k, poses.inverse(keyframes.T_world_camera[a]) @ T, measured.covariance)
             other, join = int(numbers[a]), T @ poses.inverse(T_k)
             first, self._first = self._first, (other, join, sight)
             if first is None or first[0] != other or first[2][1] == k:
@@ -66,21 +66,6 @@ class Meetings(Stage):
             T_into_gone = join if gone == present else poses.inverse(join)
             return Meeting(gone, into, T_into_gone, (first[2], sight))
         return None
-
-    def _measured(
-        self, T: np.ndarray, observation: Observation, surfels: SurfelMap, fusion: Fusion
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """The pose of an observation in the map near T, and its covariance; None where the map does not fit there, or
-        leads elsewhere when it is seen from the pose found."""
-        tracker = self.tracker
-        first = tracker.register(observation, fusion.predict(surfels, T), T)
-        if not fits(first, tracker.config):
-            return None
-        T = first.T_world_camera
-        second = tracker.register(observation, fusion.predict(surfels, T), T)
-        moved = poses.inverse(T) @ second.T_world_camera
-        settled = np.linalg.norm(moved[:3, 3]) < SETTLED[0] and poses.rotation_angle(moved) < SETTLED[1]
-        return (second.T_world_camera, second.covariance) if settled and fits(second, tracker.config) else None
 
     def state(self) -> dict[str, np.ndarray]:
         """What was found once, as arrays."""

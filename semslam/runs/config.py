@@ -40,6 +40,7 @@ class RunConfig:
     pose_indices: str | None = None  # START:STOP:STEP or a file: the frame of each pose of a file without times
     poses: str = ""  # dataset | tracked | refined | predicted | predicted-refined | a file; empty = dataset, if there
     scale_from: str | None = None  # of a map from colour alone: height=M | length=M,FRAME,U,V,U,V; null = the network's
+    extend: str | None = None  # folder of a finished run whose map is gone on with
     pose_weights: str | None = None  # weights of a pose network, for poses that are predicted or tracked
     hold_out: int | None = None  # frames: every n-th one is not fused but kept to judge the map by
     max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops

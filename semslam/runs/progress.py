@@ -29,6 +29,7 @@ class Progress:
     held_out: list[int] = field(default_factory=list)
     labelled: list[int] = field(default_factory=list)  # whose labels were fused
     submaps: list[int] = field(default_factory=list)  # of each pose: the number of the part of the map that it is in
+    before: int = 0  # frames of the run whose map this one extends; surfels name them -1, -2 ...
     loops: int = 0  # closed
     fused: int = 0
     noise: tuple[float, float] | None = None  # of the depth camera, as tracking measured it: see `Tracking`
@@ -61,8 +62,9 @@ class Progress:
     def parts(self) -> list[int]:
         """The numbers of the sub-maps that have not met, the one with most frames first; [0] where there is one."""
         lost = set(self.lost)
-        count = Counter(submap for index, submap in zip(self.indices, self.submaps) if index not in lost)
-        return sorted(count, key=lambda number: (-count[number], number)) or [0]
+        count = Counter([0] if self.before else [])
+        count.update(submap for index, submap in zip(self.indices, self.submaps) if index not in lost)
+        return sorted(count, key=lambda number: (-count[number] - self.before * (number == 0), number)) or [0]
 
     def frames_of(self, submap: int) -> list[int]:
         """The frames that were tracked in a sub-map."""
@@ -71,7 +73,10 @@ class Progress:
 
     def part_of(self, cloud: SurfelCloud, submap: int) -> SurfelCloud:
         """The surfels of a run's cloud that the frames of a sub-map made."""
-        return cloud if len(self.parts) == 1 else cloud.selected(np.isin(cloud.first_seen, self.frames_of(submap)))
+        if len(self.parts) == 1:
+            return cloud
+        earlier = (cloud.first_seen < 0) & (submap == 0)
+        return cloud.selected(earlier | np.isin(cloud.first_seen, self.frames_of(submap)))
 
     @property
     def stepped(self) -> int:
@@ -132,6 +137,7 @@ class Progress:
             "run_fused": np.array(self.fused),
             "run_depth": np.array([self.depth_used, self.depth_read]),
             "run_reason": np.array(self.reason),
+            "run_before": np.array(self.before),
             "run_submaps": np.array(self.submaps, np.int64),
             "run_noise": np.array(self.noise or (), np.float64),
         }
@@ -149,6 +155,7 @@ class Progress:
         used, read = (int(n) for n in state.get("run_depth", (0, 0)))
         return Progress(
             next_index=int(state["run_next_index"]),
+            before=int(state.get("run_before", 0)),
             timestamps=list(state["run_timestamps"]),
             poses=list(state["run_poses"]),
             submaps=[int(number) for number in state.get("run_submaps", whole)],

@@ -32,6 +32,7 @@ from semslam.runs.color_only.known_scale import KnownSize
 from semslam.runs.color_only.poses import KEPT, VisualPoses
 from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
+from semslam.runs.finished.extend import extend
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.poses import PosesOfFile, PoseSource, pose_source
@@ -73,7 +74,8 @@ def prepare(
     """
     sequence = config.open_sequence() if sequence is None else sequence
     config = with_absolute_paths(config)
-    config = replace(config, poses=config.poses or ("dataset" if sequence.has_poses else "tracked"))
+    given = sequence.has_poses and config.extend is None
+    config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
     _check(config, sequence)
     check_apart(out, config.sequence)
     folder = RunFolder.create(out)
@@ -120,9 +122,15 @@ def prepare(
         places=places,
         network=network,
     )
+    before = extend(system, config.extend) if config.extend is not None and not (resume and folder.exists) else 0
     system.surfels.page_to(folder.path)
-    system.surfels.world_origin = track.world_origin if isinstance(track, PosesOfFile) else sequence.world_origin
-    return Run(config, sequence, system, folder, resume=resume, checkpoint=checkpoint)
+    if config.extend is None:
+        system.surfels.world_origin = track.world_origin if isinstance(track, PosesOfFile) else sequence.world_origin
+    run = Run(config, sequence, system, folder, resume=resume, checkpoint=checkpoint)
+    if config.extend is not None:
+        run.slam.associations = run.slam.surfels.journal = None  # those of the earlier frames are not at hand
+        run.progress.before = run.progress.before or before
+    return run
 
 
 def _pose_network(weights: str, world_origin: np.ndarray) -> PoseOf:
@@ -180,6 +188,8 @@ def _check(config: RunConfig, sequence: Any) -> None:
         raise ValueError(f"`hold_out` is {hold_out}, expected at least 2: some frames must be left to fuse")
     if hold_out is not None and hold_out > len(sequence):
         raise ValueError(f"`hold_out` is {hold_out}, but there are {len(sequence)} frames: none would be left out")
+    if config.extend is not None and (depth, poses) != ("sensor", "tracked"):
+        raise ValueError(f"`extend` needs `slam.perception.depth` sensor and `poses` tracked, here {depth} and {poses}")
     set_by_hand = config.slam.fusion.near is not None and config.slam.fusion.far is not None
     if depth == "sensor" and not set_by_hand and (finding := implausible_depth(sequence)) is not None:
         raise ValueError(f"{config.sequence}: {finding.what}; {finding.remedy}")
@@ -205,6 +215,11 @@ def _check(config: RunConfig, sequence: Any) -> None:
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     """Write everything that a run leaves behind; returns its metrics."""
     run.save()
+    if run.progress.before and not run.progress.frames_of(0):
+        raise ValueError(
+            f"{run.config.sequence}: none of its frames was found in {run.config.extend}, so that nothing is "
+            f"added to that map; do both show the same place?"
+        )
     if run.progress.fused == 0:
         reason = run.progress.reason or "no frame could be read"
         raise ValueError(f"{run.config.sequence}: no frame was fused, so there is no map; {reason}")
@@ -240,7 +255,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         return metrics
     pictures.preview(folder.preview, cloud, labels, title=run.sequence.name, trajectory=trajectory)
     folder.mesh.unlink(missing_ok=True)  # an older run's
-    if mesh:
+    if mesh and not run.progress.before:  # of frames that are all at hand
         began = time.perf_counter()
         _write_mesh(run, cloud)
         metrics["mesh_seconds"] = time.perf_counter() - began

@@ -14,7 +14,7 @@ import numpy as np
 
 from semslam.runs.config import RunConfig
 
-PATHS = ("sequence", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
+PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
 # what a recording is recognised by, in words
 FEATURES = {
     "frames": "the number of frames",

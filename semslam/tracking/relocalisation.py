@@ -28,6 +28,11 @@ class Ferns:
         self._places = rng.random((COUNT, 2))  # (v, u), 0..1 of the image
         self._thresholds = np.column_stack([rng.uniform(0, 255, (COUNT, 3)), rng.uniform(0.4, FAR, COUNT)])
 
+    @property
+    def nothing(self) -> np.ndarray:
+        """The code of a keyframe of which nobody knows what it looked like: it is like no other."""
+        return np.full(COUNT, NO_CODE)
+
     def code(self, observation: Observation) -> np.ndarray:
         """(COUNT,) uint8: four answers a fern as bits, NO_CODE where there is no depth."""
         import cv2

@@ -22,6 +22,7 @@ from semslam.trajectory import Correction
 logger = logging.getLogger(__name__)
 CALM = 5  # good frames after which a poor spell is over
 DOUBT = 0.3  # less evidence than usual from which features are asked
+SETTLED = (0.03, np.radians(1.5))  # metres and radians that registering once more may move a pose found from far away
 APART = 100.0  # metres between the worlds of sub-maps, along x, besides what they span: nobody sees so far
 FARTHEST = 5_000.0  # metres from the origin at which no further sub-map begins
 LIKENESS = 0.7  # correlation with what the map shows from which an image confirms its pose
@@ -102,10 +103,13 @@ class Tracker(Stage):
         frame = observation.frame
         straight, doubtful = None, False
         if self._last is None:
-            tracking = (self._found(observation, predict) if self.propose else None) or self._first(observation)
-            placed = self.propose is not None and tracking.covariance is None
-            if placed and len(predict(tracking.T_world_camera).points):
+            in_a_map = len(self.keyframes) > 0  # see `begin_lost`
+            found = self._found(observation, predict) if self.propose or in_a_map else None
+            tracking = found or self._first(observation)
+            placed = found is None and (self.propose is not None or in_a_map)
+            if placed and (in_a_map or len(predict(tracking.T_world_camera).points)):
                 tracking = replace(tracking, ok=False, reason="the camera was not found in the map that exists")
+                tracking = (self._begun(observation) if in_a_map else None) or tracking
         else:
             # The map was last seen from there: its view needs no new projection.
             expected = self.predicted_pose(observation)
@@ -312,6 +316,11 @@ class Tracker(Stage):
             T = self._reference.T_world_camera
             self._reference.T_world_camera = poses.orthonormalized(correction.corrected([self._last_index], T[None])[0])
 
+    def begin_lost(self, keyframes: Keyframes) -> None:
+        """Begin in a map that exists, with its keyframes, at least one; where in it is not known."""
+        self.keyframes, self.lost, self._told = keyframes, True, "lost"
+        self.submaps = [(keyframes.indices[0], 0)]
+
     def forget_places(self) -> None:
         """Forget what the places seen so far looked like: a lost camera is not found by them any more."""
         self.keyframes, self._reference = Keyframes(self.keyframes.ferns), None
@@ -396,22 +405,25 @@ class Tracker(Stage):
         return Tracking(T, ok=True, inliers=by_features.inliers, reason=reason, sound=False)
 
     def _found(self, observation: Observation, predict: Predict) -> Tracking | None:
-        """The pose of a lost frame by the keyframes that look like it, or by what is proposed, or None.
-
-        Accepted only where the map as seen from the pose found, too, leads to the same pose.
-        """
+        """The pose of a lost frame by the keyframes that look like it, or by what is proposed, or None."""
         for T in self._candidates(observation):
-            first = self.register(observation, predict(T), T)
-            if not fits(first, self.config):
-                continue
-            T = first.T_world_camera
-            second = self.register(observation, predict(T), T)
-            difference = poses.inverse(T) @ second.T_world_camera
-            close = np.linalg.norm(difference[:3, 3]) < 0.03 and poses.rotation_angle(difference) < np.radians(1.5)
-            if fits(second, self.config) and close:
+            found = self.settled(observation, predict, T)
+            if found is not None:
                 self._unmeasured = 0.0
-                return self._tracking(second, "")
+                return self._tracking(found, "")
         return None
+
+    def settled(self, observation: Observation, predict: Predict, T_near: np.ndarray) -> Registration | None:
+        """The pose of an observation near a guess; None where the map does not fit there, or leads elsewhere when it is
+        seen from the pose found."""
+        first = self.register(observation, predict(T_near), T_near)
+        if not fits(first, self.config):
+            return None
+        T = first.T_world_camera
+        second = self.register(observation, predict(T), T)
+        moved = poses.inverse(T) @ second.T_world_camera
+        close = np.linalg.norm(moved[:3, 3]) < SETTLED[0] and poses.rotation_angle(moved) < SETTLED[1]
+        return second if close and fits(second, self.config) else None
 
     def _candidates(self, observation: Observation) -> Iterator[np.ndarray]:
         """Where a lost camera may be: at keyframes that look alike, and where features of places are found again."""

@@ -58,6 +58,9 @@ def reconstruct(
         str | None,
         setting("pose_indices", "--pose-indices", "Frames of a pose file without times: START:STOP:STEP or a file."),
     ] = None,
+    extend: Annotated[
+        str | None, setting("extend", "--extend", "Folder of a finished run: go on mapping in its map.")
+    ] = None,
     pose_weights: Annotated[str | None, setting("pose_weights", "--pose-weights", POSE_WEIGHTS)] = None,
     scale_from: Annotated[
         str | None,

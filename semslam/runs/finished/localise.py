@@ -43,6 +43,7 @@ class FinishedMap:
         """
         self.folder = RunFolder.open(run)
         self.config, state = self.folder.load_config(), self.folder.load_state()
+        self.state = state
         self.surfels, self.progress = self.folder.load_map(state), Progress.from_state(state)
         self.places = Places()
         self.places.restore({k.removeprefix("places_"): v for k, v in state.items() if k.startswith("places_")})

@@ -1,0 +1,50 @@
+"""Mapping that goes on in the map of a finished run, with another recording."""
+
+from __future__ import annotations
+
+from semslam.loops.loop_closure import LoopCloser
+from semslam.runs.finished.localise import FinishedMap
+from semslam.slam import Slam
+from semslam.tracking.relocalisation import Keyframes
+from semslam.tracking.tracker import Tracker
+
+
+def extend(system: Slam, run: str) -> int:
+    """Give a system that has done nothing yet the map of a finished run, its tracker lost in it.
+
+    Returns how many frames that run had: they count as those before the first one, -1 and below, wherever surfels,
+    places and keyframes name frames. ValueError where the run is not such that mapping can go on in it.
+    """
+    finished = FinishedMap(run)
+    tracker, surfels, before = system.track, finished.surfels, finished.progress.next_index
+    assert isinstance(tracker, Tracker) and system.places is not None
+    if len(finished.progress.parts) > 1:
+        raise ValueError(f"{run}: its map is in {len(finished.progress.parts)} parts that have not met; extend another")
+    if surfels.num_classes != system.surfels.num_classes:
+        raise ValueError(
+            f"{run}: its map has {surfels.num_classes} classes, the new frames {system.surfels.num_classes}; choose "
+            f"`slam.perception.labels` and `slam.perception.classes` as that run did"
+        )
+    surfels.seen[surfels.slots()] -= before
+    system.surfels = surfels
+    places = finished.places
+    places.indices = [index - before for index in places.indices]
+    system.places.restore(places.state())
+
+    state = finished.state
+    keyframes = Keyframes()
+    kept = {k.removeprefix("tracker_keyframe_"): v for k, v in state.items() if k.startswith("tracker_keyframe_")}
+    loops = {k.removeprefix("loops_"): v for k, v in state.items() if k.startswith("loops_")}
+    followed = bool(kept) and finished.camera == system.fusion.camera and len(kept["indices"]) == loops.get("keyframes")
+    if followed:
+        keyframes.restore(kept | {"indices": kept["indices"] - before})
+    else:  # poses were given, or by another camera: what can be come back to are places
+        for index, T in zip(places.indices, places.T_world_camera):
+            keyframes.add(index, T, keyframes.ferns.nothing)
+    tracker.begin_lost(keyframes)
+    if isinstance(system.loops, LoopCloser):
+        if followed:
+            system.loops.restore(loops)
+        else:
+            system.loops.go_on_from_keyframes()
+    return before

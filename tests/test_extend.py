@@ -1,0 +1,70 @@
+"""Mapping that goes on in the map of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_reconstruct import refused, semslam
+
+from semslam import poses
+from semslam.runs.config import settings_of
+from semslam.runs.folder import RunFolder
+from semslam.runs.progress import Progress
+from semslam.runs.reconstruct import finish, prepare
+from sequences import open_sequence
+
+ROOM = "room:frames=60,width=160,height=120"
+LABELS = ["--labels", "none", "--no-mesh"]
+
+
+@pytest.fixture(scope="module", params=["dataset", "tracked"])
+def begun(request, tmp_path_factory) -> Path:
+    """A run of the first 24 frames."""
+    out = tmp_path_factory.mktemp("begun") / "run"
+    assert semslam("reconstruct", ROOM, "--frames", 24, "--poses", request.param, *LABELS, "--out", out) == 0
+    return out
+
+
+def extended(begun: Path, out: Path, stop: int | None = None) -> Progress:
+    options = {"sequence": ROOM, "start": 12, "frames": 36, "slam.perception.labels": "none", "extend": str(begun)}
+    run = prepare(settings_of(None, options), out, resume=out.exists())
+    for _, _ in zip(range(99 if stop is None else stop), run):
+        pass
+    run.save()
+    if not len(run):
+        finish(run, mesh=False)
+    return run.progress
+
+
+def test_new_frames_go_into_the_map_that_exists(begun: Path, tmp_path: Path) -> None:
+    """In its world, from the first frame on, without a second layer; a broken run goes on to the same map."""
+    truth, whole = open_sequence(ROOM), tmp_path / "whole"
+    progress = extended(begun, whole)
+    assert progress.lost == [] and progress.parts == [0] and len(progress.posed()) == 36
+    for index, T in progress.posed().items():
+        assert np.linalg.norm((poses.inverse(truth[12 + index].T_world_camera) @ T)[:3, 3]) < 0.01
+    before, after = (RunFolder.open(path).load_cloud()[0] for path in (begun, whole))
+    assert len(after) < 1.2 * len(before)
+    assert after.first_seen.min() == -24 and (after.first_seen >= 0).sum() > 500
+
+    assert extended(begun, tmp_path / "broken", stop=20).next_index == 20
+    extended(begun, tmp_path / "broken")
+    for name in ("map.ply", "trajectory.txt"):
+        assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_what_cannot_be_extended_is_one_line(begun: Path, tmp_path: Path, capsys) -> None:
+    more = ["--extend", begun, "--out", tmp_path / "out"]
+    assert "classes" in refused(capsys, "reconstruct", ROOM, "--start", 12, "--labels", "truth", *more)
+    assert "--poses tracked" in refused(capsys, "reconstruct", ROOM, "--poses", "dataset", *LABELS, *more)
+    assert "not a run" in refused(capsys, "reconstruct", ROOM, *LABELS, "--extend", tmp_path, "--out", tmp_path / "b")
+
+
+def test_a_recording_of_another_place_is_refused(begun: Path, tmp_path: Path, capsys) -> None:
+    elsewhere = ["--start", 300, "--frames", 4]
+    more = ["--extend", begun, "--out", tmp_path / "out"]
+    assert "none of its frames was found" in refused(
+        capsys, "reconstruct", "room:frames=400,width=160,height=120", *elsewhere, *LABELS, *more
+    )
