@@ -1,8 +1,10 @@
 """What colour alone is worth: poses, depth of keyframes and maps against the sensor's, each figure with its protocol.
 
-    python benchmarks/without_depth.py [--data ../shared/data] [--only poses|depth|maps]
+    python benchmarks/without_depth.py [--data ../shared/data] [--only poses|sfm|focal|depth|maps]
 
 Poses: ATE of all frames after SE(3) alignment (no scale given away) and after Sim(3), and the scale that this gave.
+sfm: the same of every fourth frame by structure from motion, where pycolmap is installed. focal: tracked again, with
+nothing known of the camera but a start of 45, 60 and 80 degrees.
 Depth: every 15th frame with given poses (living room: the data set's; kitchen: tracked with the sensor's depth), all
 pixels where the truth is known; the confident half is each frame's, by the variance that goes with the depth. Maps:
 mean distance of the surfels to the points of the sensor's depth (at the data set's poses, at most 1 m counted), with
@@ -12,7 +14,9 @@ given poses, and all by itself after SE(3) or Sim(3) alignment of the trajectori
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,13 +24,20 @@ import numpy as np
 
 from semslam import config as configs
 from semslam import poses
+from semslam.camera import Camera
 from semslam.depth.multiview import MultiViewConfig, depth_from_views, neighbours
 from semslam.metrics.nearest import Surface
+from semslam.metrics.surface import layering
 from semslam.metrics.trajectory import absolute_error, umeyama
 from semslam.runs import networks
+from semslam.runs.color_only.poses import track_images
+from semslam.runs.color_only.sfm import sfm_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.reconstruct import finish, prepare
+from semslam.trajectory import Trajectory
 from sequences import open_sequence
+from sequences.recalibrated import RecalibratedSequence
+from sequences.selected import selected
 
 KITCHEN, LIVING, DESK = "redkitchen", "icl_livingroom1", "tum_fr1_desk_rgb"
 
@@ -84,13 +95,56 @@ def surface_error(positions: np.ndarray, reference: Surface) -> float:
     return float(np.minimum(reference.distance(positions), 1.0).mean())
 
 
+def aligned_errors(sequence, found) -> str:
+    """The trajectory errors of `VisualPoses`, in words."""
+    estimate = Trajectory(sequence.timestamps[found.found], found.T_world_camera[found.found])
+    rigid, similar = (absolute_error(estimate, sequence.trajectory, with_scale=w) for w in (False, True))
+    return (
+        f"ATE SE(3) {100 * rigid.rmse:.2f} cm, Sim(3) {100 * similar.rmse:.2f} cm; scale truth / ours "
+        f"{similar.alignment.scale:.3f}; {found.found.sum()} of {len(found.good)} frames"
+    )
+
+
+def structure_from_motion(data: Path, network) -> None:
+    """Poses by COLMAP."""
+    if importlib.util.find_spec("pycolmap") is None:
+        print("structure from motion is left out: pip install 'semslam[sfm]'")
+        return
+    for name in (KITCHEN, LIVING, DESK):
+        sequence = open_sequence(data / name)
+        found = sfm_poses(sequence, network)
+        print(f"{name:<18} structure from motion, {found.seconds:.0f} s: {aligned_errors(sequence, found)}", flush=True)
+
+
+def unknown_cameras(data: Path, network) -> None:
+    """Focal lengths that were not known."""
+    for name in (KITCHEN, LIVING, DESK):
+        sequence = selected(open_sequence(data / name), 0, 211)
+        true = sequence.camera
+        for fov in (45.0, 60.0, 80.0):
+            guess = replace(Camera.of_fov(true.width, true.height, fov), focal_known=False)
+            found = track_images(RecalibratedSequence(sequence, guess), network)
+            print(
+                f"{name:<18} unknown camera, from {fov:.0f} degrees: focal length {found.focal:.0f} pixels, "
+                f"{100 * (found.focal / true.fx - 1):+.1f} % (said +- {100 * found.focal_std:.0f} %); "
+                f"{aligned_errors(sequence, found)}",
+                flush=True,
+            )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--only", choices=("poses", "depth", "maps"))
+    parser.add_argument("--only", choices=("poses", "sfm", "focal", "depth", "maps"))
     arguments = parser.parse_args()
     network = networks.predictor("nyu13", None, None, (480, 640))
+    if arguments.only in (None, "sfm"):
+        structure_from_motion(arguments.data, network)
+    if arguments.only in (None, "focal"):
+        unknown_cameras(arguments.data, network)
+    if arguments.only in ("sfm", "focal"):
+        return
     by_itself = {}
     for name in (KITCHEN, LIVING, DESK):
         run, metrics = run_of(arguments.data / name, network, poses="tracked")
@@ -132,7 +186,8 @@ def main() -> None:
         if arguments.only in (None, "maps"):
             run, _ = run_of(arguments.data / name, network, **settings)
             given = surface_error(run.slam.cloud().positions, reference)
-            alone, T_run = by_itself[name].slam.cloud().positions, by_itself[name].progress.trajectory()
+            clouds = run.slam.cloud(), by_itself[name].slam.cloud()
+            alone, T_run = clouds[1].positions, by_itself[name].progress.trajectory()
             times = {float(t): i for i, t in enumerate(sequence.timestamps)}
             centres = np.array([truth[times[float(t)]][:3, 3] for t in T_run.timestamps])
             errors = []
@@ -140,7 +195,8 @@ def main() -> None:
                 errors.append(surface_error(umeyama(T_run.positions, centres, with_scale)(alone), reference))
             print(
                 f"{name:<18} map to the sensor's points: given poses {100 * given:.1f} cm; all by itself "
-                f"{100 * errors[0]:.1f} cm in metres, {100 * errors[1]:.1f} cm after Sim(3)",
+                f"{100 * errors[0]:.1f} cm in metres, {100 * errors[1]:.1f} cm after Sim(3); layered "
+                f"{100 * layering(clouds[0]):.0f}, {100 * layering(clouds[1]):.0f} %",
                 flush=True,
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -17,16 +18,19 @@ from semslam.depth.multiview import MultiViewConfig, MultiViewDepth
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run
 from semslam.metrics.surface import surface_scores
+from semslam.metrics.trajectory import absolute_error
 from semslam.perception import Perception, PerceptionConfig
 from semslam.runs.color_only.depth import correction_of
 from semslam.runs.color_only.known_scale import KnownSize, with_known_size
 from semslam.runs.color_only.poses import track_images
+from semslam.runs.color_only.sfm import sfm_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import pose_source
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import SlamConfig
 from semslam.tracking.predicted_poses import PredictedPoses
+from semslam.trajectory import Trajectory
 from sequences import open_sequence
 
 ROOM = "room:frames=60,width=320,height=240"
@@ -169,3 +173,24 @@ def test_a_size_that_cannot_be_measured_is_named(shrunk, text, what):
     visual, room, network = shrunk
     with pytest.raises(ValueError, match=what):
         with_known_size(visual, KnownSize.parsed(text), room, network, "nyu13", MultiViewConfig())
+
+
+# structure from motion
+
+
+def test_structure_from_motion_without_its_library_is_one_line(network, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    with pytest.raises(ValueError, match=r"needs pycolmap: pip install 'semslam\[sfm\]'"):
+        sfm_poses(open_sequence(ROOM), network)
+
+
+@pytest.mark.slow
+def test_structure_from_motion_finds_every_fourth_pose_in_metres(network):
+    pytest.importorskip("pycolmap", reason="pip install 'semslam[sfm]'")
+    room = open_sequence(ROOM)
+    found = sfm_poses(room, network)
+    assert found.found.sum() >= 10 and not found.found[1::4].any()
+    indices = np.flatnonzero(found.found)
+    estimate = Trajectory(room.timestamps[indices], found.T_world_camera[indices])
+    assert absolute_error(estimate, room.trajectory, with_scale=True).rmse < 0.03
+    assert found.scale_std < 0.2 and found.focal == pytest.approx(room.camera.fx)

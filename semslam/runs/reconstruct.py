@@ -49,6 +49,7 @@ from sequences import Sequence
 logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
+BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
 
@@ -95,7 +96,7 @@ def prepare(
         slam = with_predicted_range(slam, sequence, network)
         _tell_range(slam, config.slam)
     places = Places()
-    if perception.depth == "predicted" and config.poses == "tracked":
+    if perception.depth == "predicted" and config.poses in BY_IMAGES:
         assert network is not None
         if not resume:
             (folder.path / KEPT).unlink(missing_ok=True)  # of another run
@@ -198,17 +199,21 @@ def _check(config: RunConfig, sequence: Any) -> None:
             f"`poses` {poses} registers every frame, which needs the sensor's depth; with `slam.perception.depth` "
             f"predicted use `poses` dataset, predicted or tracked"
         )
+    if depth == "sensor" and poses == "sfm":
+        raise ValueError(
+            "`poses` sfm is for recordings without a depth camera; use --depth predicted, or --poses tracked"
+        )
     if config.scale_from is not None:
         KnownSize.parsed(config.scale_from)
-        if depth != "predicted" or poses != "tracked":
+        if depth != "predicted" or poses not in BY_IMAGES:
             raise ValueError(
                 "`scale_from` is for --depth predicted with --poses tracked; elsewhere depth or poses tell it"
             )
-    if not sequence.camera.focal_known and (depth != "predicted" or poses != "tracked"):
+    if not sequence.camera.focal_known and (depth != "predicted" or poses not in BY_IMAGES):
         raise ValueError(
             f"{config.sequence}: nothing says what camera took it; write a camera.yaml beside it (width, height, fx, "
             f"fy, cx, cy), or give its horizontal field of view in degrees with --fov (phones: about 65); with --depth "
-            f"predicted and --poses tracked it is estimated"
+            f"predicted and --poses tracked or sfm it is estimated"
         )
 
 

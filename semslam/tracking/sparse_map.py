@@ -152,12 +152,7 @@ class SparseMap:
     @property
     def scale(self) -> tuple[float, float]:
         """Metres in the map's unit, by the votes of all keyframes, and its relative standard deviation."""
-        levels = np.array([k.level for k in self.keyframes if k.votes])
-        if len(levels) == 0:
-            return 1.0, 1.0
-        middle = float(np.median(levels))
-        spread = 1.4826 * float(np.median(np.abs(levels - middle)))
-        return float(np.exp(-middle)), max(spread, 0.05) / np.sqrt(max(len(levels) / 4, 1))
+        return voted_scale(np.array([k.level for k in self.keyframes if k.votes]))
 
     @property
     def depth(self) -> float:
@@ -248,3 +243,15 @@ class SparseMap:
             FOCAL_STD if with_focal else 0.0,
         )
         return scene, frames, landmarks, rows
+
+
+def voted_scale(levels: np.ndarray) -> tuple[float, float]:
+    """Metres in a map's unit, and its relative standard deviation, of votes (N,): log of the map's over true depth.
+
+    Four neighbouring images count as one: the network errs alike in them.
+    """
+    if len(levels) == 0:
+        return 1.0, 1.0
+    middle = float(np.median(levels))
+    spread = 1.4826 * float(np.median(np.abs(levels - middle)))
+    return float(np.exp(-middle)), max(spread, 0.05) / np.sqrt(max(len(levels) / 4, 1))

@@ -15,7 +15,7 @@ SEQUENCE = "Folder or list file of a recording, or 'room' for the built-in one."
 LIVE = "Map what a camera sees now: SEQUENCE is webcam[:N] (default; needs --fov or --camera) or realsense[:N]."
 MEMORY = "Most memory for surfels, such as 500MB; the others wait in files of the run's folder."
 FILES = {"preview": "picture", "map": "surfels", "mesh": "mesh", "trajectory": "trajectory", "metrics": "figures"}
-POSES = "dataset (default, if there) | tracked | refined | predicted | predicted-refined | a file."
+POSES = "dataset (default, if there) | tracked | sfm | refined | predicted | predicted-refined | a file."
 POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
 CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes,multiview."
 

@@ -98,6 +98,12 @@ class VisualPoses:
         return ListedPoses([T if good else None for T, good in zip(self.T_world_camera, self.good)], "visual tracking")
 
 
+def tracked_camera(camera: Camera) -> Camera:
+    """The camera of the images that are tracked, of a recording's."""
+    shrink = max(1.0, max(camera.shape) / LONGEST)
+    return camera.resized(round(camera.width / shrink), round(camera.height / shrink))
+
+
 def track_images(
     sequence: Any, network: Network, config: VisualConfig | None = None, report: Callable[[], object] = lambda: None
 ) -> VisualPoses:
@@ -107,8 +113,7 @@ def track_images(
     sideways, or was lost in most of the frames: no depth could be measured from its images.
     """
     recorded: Camera = sequence.camera
-    shrink = max(1.0, max(recorded.shape) / LONGEST)
-    camera = recorded.resized(round(recorded.width / shrink), round(recorded.height / shrink))
+    camera = tracked_camera(recorded)
     size = (camera.width, camera.height)
 
     def depth_of(color: np.ndarray, focal: float) -> np.ndarray:
@@ -172,6 +177,11 @@ def _check(name: str, found: VisualPoses, reason: str) -> None:
             f"{name}: the camera could not be tracked by its images in {found.lost} of {len(found.good)} frames "
             f"({reason or 'unreadable images'}); film slowly, in good light, with texture in view"
         )
+    check_parallax(name, found)
+
+
+def check_parallax(name: str, found: VisualPoses) -> None:
+    """ValueError where the camera of a recording of that name moved too little for its depth to be measured."""
     centres = found.T_world_camera[found.found, :3, 3]
     way = float(np.linalg.norm(centres - np.median(centres, axis=0), axis=1).max())
     if way < LEAST_WAY * found.depth:
