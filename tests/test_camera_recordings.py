@@ -19,7 +19,7 @@ from semslam.trajectory import Trajectory, write_tum
 from sequences import CorruptFrame, open_sequence
 from sequences.clock import seconds, ticks_a_second
 from sequences.recordings.cameras.klg import write_klg
-from sequences.recordings.cameras.video_file import mp4_times
+from sequences.recordings.cameras.video_file import VideoFile, mp4_times
 from sequences.recordings.decoded import Rig
 from sequences.resampling import resampled, resampled_depth, z_of_ray
 from sequences.room.room import RoomSequence
@@ -113,6 +113,17 @@ def test_video_frames_are_the_same_in_any_order(video):
     for i in (119, 3, 4, 100, 0, 60, 59):
         assert np.array_equal(sequence[i].color, in_order[i]), i
     assert np.abs(in_order[30].astype(int) - RoomSequence(frames=120, width=96, height=72)[30].color).mean() < 10
+
+
+def test_looking_back_and_ahead_does_not_send_a_videos_decoder_there_each_time(video, monkeypatch):
+    """What a map from colour alone reads: the present frame, and some before and after it."""
+    opened, open_once = [], VideoFile._opened
+    monkeypatch.setattr(VideoFile, "_opened", lambda self: opened.append(1) or open_once(self))
+    file = VideoFile(video)
+    for index in range(20, 100):
+        for other in (index, index + 15, index - 10):
+            file.frame(other)
+    assert len(opened) <= 4
 
 
 def test_a_videos_camera_is_written_given_or_guessed(video, tmp_path, caplog):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import struct
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,18 +15,31 @@ from semslam.images import CorruptFrame
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 SKIPPED_BY_DECODING = 90  # frames ahead that decoding reaches sooner than seeking
+CURSORS = 3  # decoders: a map from colour alone reads the present frame, and those before and after it
+ENDED = 1 << 62  # the number of no frame
 LEAST_BYTES = 8  # of a frame in a file: a count that leaves less to each is a forgery
 LARGEST_MOOV = 1 << 28  # bytes
 
 
+@dataclass(eq=False)
+class _Cursor:
+    """A decoder, and the number of the frame that it gives next."""
+
+    capture: Any  # cv2.VideoCapture
+    next: int = 0
+
+
 class VideoFile:
-    """Frames of a video, (H, W, 3) uint8 RGB. Any order is right; increasing order is fast. Safe for threads."""
+    """Frames of a video, (H, W, 3) uint8 RGB. Any order is right; a few increasing ones at once are fast.
+
+    Safe for threads.
+    """
 
     def __init__(self, path: Path, upright: bool = True) -> None:
         """upright: turn frames as the file's rotation says, as players do; else the pixels' own orientation."""
         self.path, self.upright = path, upright
-        self._lock, self._next = threading.Lock(), 0
-        self._capture = self._opened()
+        self._lock = threading.Lock()
+        self._cursors = [_Cursor(self._opened())]  # the last one was used last
         times = mp4_times(path) if path.suffix.lower() in (".mp4", ".m4v", ".mov") else None
         self.timestamps = self._regular_times() if times is None else times  # (N,) float64 seconds
         first = self.frame(0)
@@ -36,30 +50,42 @@ class VideoFile:
         import cv2
 
         with self._lock:
-            if index < self._next or index > self._next + SKIPPED_BY_DECODING:
-                self._seek(index)
-            while self._next < index:
-                if not self._capture.grab():
-                    self._next = 1 << 62
+            cursor = self._cursor_for(index)
+            while cursor.next < index:
+                if not cursor.capture.grab():
+                    cursor.next = ENDED
                     raise self._ends(index)
-                self._next += 1
-            ok, image = self._capture.read()
-            self._next = index + 1 if ok else 1 << 62
+                cursor.next += 1
+            ok, image = cursor.capture.read()
+            cursor.next = index + 1 if ok else ENDED
         if not ok or image is None:
             raise self._ends(index)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    def _seek(self, index: int) -> None:
-        """Go to a frame. Not every container seeks where it is told to, so what it says afterwards is checked."""
+    def _cursor_for(self, index: int) -> _Cursor:
+        """The decoder that is nearest before a frame, or else one that is sent there."""
+        near = [c for c in self._cursors if c.next <= index <= c.next + SKIPPED_BY_DECODING]
+        if near:
+            cursor = max(near, key=lambda c: c.next)
+            self._cursors.remove(cursor)
+        else:
+            if len(self._cursors) == CURSORS:
+                del self._cursors[0]
+            cursor = self._sought(index)
+        self._cursors.append(cursor)
+        return cursor
+
+    def _sought(self, index: int) -> _Cursor:
+        """A decoder at a frame; not every container seeks where it is told to, so what it says is checked."""
         import cv2
 
-        self._capture = self._opened()
-        self._next = 0
-        if index > SKIPPED_BY_DECODING and self._capture.set(cv2.CAP_PROP_POS_FRAMES, index):
-            if round(self._capture.get(cv2.CAP_PROP_POS_FRAMES)) == index:
-                self._next = index
+        cursor = _Cursor(self._opened())
+        if index > SKIPPED_BY_DECODING and cursor.capture.set(cv2.CAP_PROP_POS_FRAMES, index):
+            if round(cursor.capture.get(cv2.CAP_PROP_POS_FRAMES)) == index:
+                cursor.next = index
             else:
-                self._capture = self._opened()
+                cursor = _Cursor(self._opened())
+        return cursor
 
     def _opened(self):
         import cv2
@@ -81,9 +107,10 @@ class VideoFile:
     def _regular_times(self) -> np.ndarray:
         import cv2
 
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        capture = self._cursors[0].capture
+        fps = capture.get(cv2.CAP_PROP_FPS)
         fps = fps if 0.1 <= fps <= 1000 else 30.0
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         most = self.path.stat().st_size // LEAST_BYTES
         if not 1 <= count <= most:
             count = self._counted(most)
@@ -92,9 +119,10 @@ class VideoFile:
     def _counted(self, most: int) -> int:
         """The frames of a file that does not say their number, or lies about it."""
         count = 0
-        while count < most and self._capture.grab():
+        cursor = self._cursors[0]
+        while count < most and cursor.capture.grab():
             count += 1
-        self._next = 1 << 62
+        cursor.next = ENDED
         return count
 
     def _ends(self, index: int) -> CorruptFrame:
