@@ -145,12 +145,27 @@ def pair_weights(cloud: SurfelCloud, neighbours: np.ndarray, config: CrfConfig) 
 
 
 def refined_probabilities(cloud: SurfelCloud, config: CrfConfig | None = None) -> np.ndarray:
-    """(N, C) float32 class probabilities after mean-field iterations; the same for any number of threads.
+    """(N, C) float32 class probabilities with the field's classes; the same for any number of threads.
+
+    The field decides between classes; how sure the surfels are of them stays, on average, what it was, see
+    `as_sure_as`.
+    """
+    config = config or CrfConfig()
+    q, p = mean_field(cloud, config), cloud.class_probabilities
+    assert p is not None
+    known = p.max(axis=1, initial=0) > 0
+    if config.iterations and known.any():
+        labelled = q.max(axis=1, initial=0) > 0
+        q[labelled] = as_sure_as(q[labelled], float(p[known].max(axis=1).mean()), known[labelled])
+    return q
+
+
+def mean_field(cloud: SurfelCloud, config: CrfConfig) -> np.ndarray:
+    """(N, C) float32 the field's marginals after its iterations.
 
     Energy: -log(p + 1e-12) a surfel, Potts between neighbours. Surfels without a class get one where a chain of
     neighbours leads to a surfel that has one, else they stay without (zero).
     """
-    config = config or CrfConfig()
     p = cloud.class_probabilities
     if p is None:
         raise ValueError("the map has no class probabilities to refine; relabel it first")
@@ -166,3 +181,23 @@ def refined_probabilities(cloud: SurfelCloud, config: CrfConfig | None = None) -
     still_even = ~known & (q.max(axis=1, initial=0) - q.min(axis=1, initial=1) < 1e-6)
     q[still_even] = 0
     return q
+
+
+def as_sure_as(probabilities: np.ndarray, mean: float, rows: np.ndarray) -> np.ndarray:
+    """Probabilities (N, C) to the one power, at most 1, at which the largest of `rows` (N,) bool are `mean` on average.
+
+    Mean-field iterations count what neighbours repeat as if each had seen it for itself (Kraehenbuehl and Koltun 2011
+    aim at the best class, not at its probability): nearly all of their probabilities are 0 or 1. Classes stay the same.
+    """
+    logarithms = np.log(np.maximum(probabilities, f32(1e-30)))
+    logarithms -= logarithms.max(axis=1, keepdims=True, initial=-70)
+
+    def at(power: float) -> np.ndarray:
+        powers = np.exp(f32(power) * logarithms)
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    low, high = 0.0, 1.0
+    for _ in range(12 if at(high)[rows].max(axis=1).mean() > mean else 0):
+        middle = (low + high) / 2
+        low, high = (low, middle) if at(middle)[rows].max(axis=1).mean() > mean else (middle, high)
+    return at(high)
