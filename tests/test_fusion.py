@@ -23,10 +23,14 @@ from semslam.engine.evidence import (
     rows_of,
 )
 from semslam.engine.fusion import Fusion, FusionConfig
+from semslam.engine.fusion_kernels import LAYERS
 from semslam.engine.label_fusion import AGAIN, LABEL_FUSIONS, LabelFusionConfig, label_fusion, news_of_view
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation
 from sequences import open_sequence
+from sequences.room.depth_noise import tof_noise
+from sequences.room.kinect_noise import kinect_noise
+from sequences.room.room import RoomSequence, render
 
 SMALL = "room:frames=12,width=128,height=96"
 
@@ -76,10 +80,14 @@ def plain_merge(surfels: SurfelMap, fusion: Fusion, observation: Observation, T:
             left = normal[i, 3] - c.carve
             normal[i, 3] = left if left >= 0 else -1
             continue
-        n_world = T[:3, :3] @ n_camera
-        if abs(d - p[2]) >= gate or normal[i, :3] @ n_world <= np.cos(np.radians(c.normal_gate_deg)):
+        n_world, weight = T[:3, :3] @ n_camera, float(fusion.weights[v, u])
+        if normal[i, :3] @ n_world <= np.cos(np.radians(c.normal_gate_deg)):
             continue
-        weight = float(fusion.weights[v, u])
+        if abs(d - p[2]) >= gate:
+            if p[2] - d < LAYERS * gate:
+                left = normal[i, 3] - c.carve * weight
+                normal[i, 3] = left if left >= 0 else -1
+            continue
         total = normal[i, 3] + weight
         b = weight / total
         seen[i, 1] = now
@@ -449,3 +457,27 @@ def test_a_wrong_class_count_is_one_clear_error():
     image = np.zeros((*frame.camera.shape, 40), np.float32)
     with pytest.raises(ValueError, match="40 classes, the map of 13"):
         label_fusion().fuse(surfels, fusion.visible, fusion.pixels, image, np.eye(4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [kinect_noise, tof_noise])
+def test_a_minute_of_standing_still_does_not_wear_the_map(noise):
+    """1,800 frames of one place: neither more surfels nor worse ones, where outliers of depth heaped up layers."""
+    sequence = RoomSequence(frames=1, width=160, height=120)
+    camera, T = sequence.camera, sequence.poses[0]
+    view = render(camera, T)
+    surfels, fusion, counts, errors, astray = SurfelMap(0), Fusion(camera), [], [], []
+    for k in range(1800):
+        exact = Frame(k, k / 30, view.color, camera, view.depth, view.labels, T)
+        fusion.fuse(surfels, fusion.prepare(observe(noise(exact, view.incidence, np.random.default_rng(k)))), T, k)
+        if k + 1 in (60, 1800):
+            points = poses.transform(poses.inverse(T), surfels.cloud().positions)
+            u, v = np.rint(camera.project(points)).astype(int).T
+            inside = (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
+            error = np.abs(points[inside, 2] - view.depth[v[inside], u[inside]])
+            counts.append(len(points))
+            errors.append(np.median(error))
+            astray.append(np.mean(error > 0.05))
+    assert counts[1] < 1.07 * counts[0]
+    assert errors[1] < 1.02 * errors[0]
+    assert astray[1] < astray[0] + 0.006

@@ -16,6 +16,7 @@ from semslam.engine.depth_filter import depth_sigma
 from semslam.engine.index_map import AHEAD, EMPTY, MICRO, SLOT, atomic_min, locate, pixel_at
 
 f32 = np.float32
+LAYERS = f32(4)  # gates behind a measurement, within which a surfel of the same normal is a second layer of its surface
 DEAD = f32(-1)  # the confidence of a surfel that has to go
 
 
@@ -85,7 +86,10 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
     (Whelan et al. 2015, sec. 4).
 
     A surfel in front of a reliable measurement by more than two gates contradicts it: it loses `carve` of its
-    confidence, dies below zero, and takes no part in the index map. The pose is T_world_camera.
+    confidence, dies below zero, and takes no part in the index map. So does one of the measurement's normal that
+    stands between one and two gates before it, or between one and `LAYERS` behind: outliers of depth would heap up a second
+    layer there, which becomes stable in time. It loses the measurement's weight, as much as the true layer gains. The
+    pose is T_world_camera.
     """
     counts, s_position, s_normal, s_color, s_seen, _ = surfels
     depth, normals, color, confidence, weights_u, weights_v = measured
@@ -102,7 +106,7 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
     inverse_fy = f32(1) / fy
     has_confidence = confidence.size > 0
     flat_position, flat_depth = s_position.reshape(-1), depth.reshape(-1)
-    flat_normals, flat_color = normals.reshape(-1), color.reshape(-1)
+    flat_normals, flat_color, flat_confidence = normals.reshape(-1), color.reshape(-1), confidence.reshape(-1)
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         first, count = np.int64(chunks[c]) * CHUNK, np.int64(counts[chunks[c]])
@@ -137,6 +141,20 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
                 if abs(d - z_c) < room:
                     partners[n_partners] = np.int32(j)
                     n_partners += 1
+                elif z_c - d < LAYERS * room:
+                    q = np.uint64(3) * p
+                    m_x, m_y, m_z = flat_normals[q], flat_normals[q + np.uint64(1)], flat_normals[q + np.uint64(2)]
+                    n_x = r00 * m_x + r01 * m_y + r02 * m_z
+                    n_y = r10 * m_x + r11 * m_y + r12 * m_z
+                    n_z = r20 * m_x + r21 * m_y + r22 * m_z
+                    if s_normal[i, 0] * n_x + s_normal[i, 1] * n_y + s_normal[i, 2] * n_z > cos_gate:
+                        place = places[j]
+                        weight = weights_u[place & 0xFFFF] * weights_v[place >> 16]
+                        if has_confidence:
+                            weight *= flat_confidence[p]
+                        confident -= rules.carve * weight
+                        s_normal[i, 3] = confident if confident >= f32(0) else DEAD
+                        continue
             key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
             if key < index[p]:
                 atomic_min(index, p, key)
