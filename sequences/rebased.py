@@ -36,6 +36,7 @@ class RebasedSequence(Sequence):
         self.whole, self.world_origin = whole, world_origin
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
         self.has_depth, self.timestamps, self.sensor = whole.has_depth, whole.timestamps, whole.sensor
+        self.decoders = whole.decoders
         place = ", ".join(f"{value:.0f}" for value in world_origin)
         self.assumptions = (*whole.assumptions, f"coordinates are kept relative to ({place}) m: the poses are far away")
         self.poses = tuple(None if T is None else moved_by(T, -world_origin) for T in whole.poses or ())

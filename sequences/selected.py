@@ -36,6 +36,7 @@ class SelectedSequence(Sequence):
         self.whole, self.indices = whole, indices
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
         self.has_depth, self.assumptions, self.sensor = whole.has_depth, whole.assumptions, whole.sensor
+        self.decoders = whole.decoders
         self.timestamps = whole.timestamps[indices]
         self.poses = None if whole.poses is None else tuple(whole.poses[i] for i in indices)
 

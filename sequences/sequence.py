@@ -45,6 +45,7 @@ class Sequence(ABC):
     sensor: str | None = None  # the key of `semslam.camera.SENSORS` of its depth camera, where the recording names it
     assumptions: tuple[str, ...] = ()  # what was taken for granted or left out when the files were read, for people
     ahead: int = 6  # frames worth decoding before they are asked for
+    decoders: int = 1  # threads that decode faster than one: of a single file, read in order, there is no more than one
     world_origin = np.zeros(3)  # (3,) float64 metres: what was taken off the recorded poses, see `sequences.rebased`
 
     @abstractmethod
@@ -157,6 +158,7 @@ class ImageSequence(Sequence):
     read_depth: Callable[[Path], np.ndarray] = images.read_depth
     read_labels: Callable[[Path], np.ndarray] = images.read_labels
     assumptions: tuple[str, ...] = ()
+    decoders: int = 2
 
     def __post_init__(self) -> None:
         if not self.color_paths:

@@ -106,7 +106,7 @@ class Run:
         from sequences.prefetch import read_ahead
 
         remaining = self.sequence.numbers(self.progress.next_index)
-        return read_ahead(lambda index: self.sequence[index], remaining, self.sequence.ahead)
+        return read_ahead(lambda i: self.sequence[i], remaining, self.sequence.ahead, self.sequence.decoders)
 
     def cloud(self) -> SurfelCloud:
         """The map so far as plain arrays; of sub-maps that have not met, the largest."""
