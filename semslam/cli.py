@@ -8,7 +8,7 @@ import sys
 
 # each adds its command to the app; --help lists them in this order
 # isort: off
-from semslam.commands.mapping import reconstruct, localise, doctor, relabel, refine, config, convert, batch  # noqa: F401
+from semslam.commands.mapping import reconstruct, localise, merge, doctor, relabel, refine, config, convert, batch  # noqa: F401
 from semslam.commands.looking import view, export  # noqa: F401
 from semslam.commands.measuring import evaluate, compare, score  # noqa: F401
 from semslam.commands.networks import predict, attend, train, label, calibrate  # noqa: F401

@@ -297,10 +297,12 @@ class SurfelMap:
         seen: np.ndarray,
         num_classes: int = 0,
         config: MapConfig | None = None,
+        evidence: np.ndarray | None = None,
     ) -> SurfelMap:
-        """A map of the given surfels without labels, sorted into chunks afresh; see the class for the arrays."""
+        """A map of the given surfels, sorted into chunks afresh; see the class for the arrays. evidence: none by default."""
         surfels = SurfelMap(num_classes, config)
-        evidence = np.zeros((len(position), row_width(num_classes)), np.uint16)
+        if evidence is None:
+            evidence = np.zeros((len(position), row_width(num_classes)), np.uint16)
         surfels._replace({"position": position, "normal": normal, "color": color, "seen": seen, "evidence": evidence})
         return surfels
 

@@ -42,19 +42,23 @@ def write_derived(
     changes: dict[str, np.ndarray],
     metrics: dict[str, Any],
     associations: Associations | None = None,
+    forget: tuple[str, ...] = (),
 ) -> RunFolder:
     """Write the run of `source` with changes to its state: evidence (N, row width), a row a surfel in the order
     of the slots.
 
     folder: of `derived_folder`. metrics are added to what the source's say of geometry. associations: with which the
-    new run can be relabelled too. The mesh, where there is one, gets its labels from the surfels anew.
+    new run can be relabelled too. forget: arrays of the source's state that do not hold for the new run. The
+    mesh, where there is one of the same surfels, gets its labels from them anew.
     """
     if associations is not None:
         folder.save_associations(associations)
     state = source.load_state() | changes
     if "run_recording" in state:
         state["run_recording"] = seen_from(state["run_recording"], config, folder.final)
-    folder.save_state(parts_of({k: v for k, v in state.items() if not k.startswith(NOT_KEPT)}), config)
+    folder.save_state(
+        parts_of({k: v for k, v in state.items() if not k.startswith(NOT_KEPT) and k not in forget}), config
+    )
     if source.trajectory.is_file():
         shutil.copyfile(source.trajectory, folder.trajectory)
     old = source.load_metrics() if source.metrics.is_file() else {}
@@ -66,7 +70,7 @@ def write_derived(
         title = Path(config.sequence).name
         pictures.preview(folder.preview, cloud, label_set, title=title, trajectory=trajectory)
     folder.mesh.unlink(missing_ok=True)
-    if source.mesh.is_file() and len(cloud):
+    if source.mesh.is_file() and len(cloud) and "position" not in changes:
         mesh = labelled(export.read_mesh_ply(source.mesh), cloud)
         export.write_mesh(folder.mesh, mesh, label_set)
     return folder.published()

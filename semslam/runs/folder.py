@@ -304,6 +304,11 @@ class RunFolder:
         found, origin = read_tum(self.trajectory), _scalars(self.state, "world_origin").get("world_origin", np.zeros(3))
         return Trajectory(found.timestamps, moved_by(found.T_world_camera, -origin))
 
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run's, whole or not at all."""
+        with replacing(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.metrics, metrics)
 

@@ -126,6 +126,17 @@ class Places(Stage):
             if found is not None and found.plausible:
                 yield found
 
+    def take(self, other: Places, T_here_other: np.ndarray, shift: int) -> None:
+        """Add the places of another map that show what none of this one's does; shift: is added to their frames."""
+        for index, T, points, descriptors in zip(
+            other.indices, other.T_world_camera, other.points, other.descriptors, strict=True
+        ):
+            T = poses.orthonormalized(T_here_other @ T)
+            if self.is_new(T):
+                self._append(index + shift, T, points, descriptors)
+        while len(self) > MOST:
+            self._thin_out()
+
     def keep(self, frames: set[int]) -> None:
         """Forget the places that other frames have seen."""
         old = list(zip(self.indices, self.T_world_camera, self.points, self.descriptors))

@@ -1,0 +1,165 @@
+"""Two finished runs joined into one map, where their maps show the same places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.engine.fusion import Fusion
+from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
+from semslam.frame import Frame, Observation, evenly_spread
+from semslam.loops.meetings import AGREE
+from semslam.loops.pose_graph import Edge, optimized_poses
+from semslam.rendering.splatting import painted, render
+from semslam.runs.derived import derived_folder, write_derived
+from semslam.runs.finished.localise import FinishedMap
+from semslam.runs.folder import RunFolder
+from semslam.tracking.places import WIDTH, Described
+from semslam.tracking.tracker import Tracker
+from semslam.trajectory import Trajectory, tum_lines
+
+VIEWS = 40  # of the second map that are looked for in the first
+FEWEST = 2  # of them that have to be found at one place
+ERR = 0.005  # metres and radians by which views err besides noise
+SAME = 0.02  # metres between surfels that are one surface
+
+
+@dataclass(frozen=True, eq=False)
+class _Sight:
+    """A view of the second map, found in the first."""
+
+    T_b_view: np.ndarray  # (4, 4)
+    T_a_view: np.ndarray  # (4, 4)
+    covariance: np.ndarray  # (6, 6) of the twist of T_a_view
+
+    @property
+    def T_a_b(self) -> np.ndarray:
+        return self.T_a_view @ poses.inverse(self.T_b_view)
+
+    def agrees(self, other: _Sight) -> bool:
+        apart = poses.inverse(other.T_a_b @ self.T_b_view) @ self.T_a_view
+        return bool(np.linalg.norm(apart[:3, 3]) < AGREE[0] and poses.rotation_angle(apart) < AGREE[1])
+
+
+def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool = False) -> RunFolder:
+    """Write the run `run_a` with the map of `run_b` added to it, in the world of `run_a`.
+
+    Views of the second map are found in the first by features, and registered against it; two at least have to lead to
+    the same motion between the maps. Its surfels that the first map has already are left out. Trajectory, figures and
+    recording stay those of `run_a`; the poses of `run_b` in the joint world are written to merged_trajectory.txt.
+
+    overwrite: replace a run that `out` holds. ValueError where the maps do not meet, or are of different classes.
+    """
+    a, b = FinishedMap(run_a), FinishedMap(run_b)
+    for finished, run in ((a, run_a), (b, run_b)):
+        if len(finished.progress.parts) > 1:
+            parts = len(finished.progress.parts)
+            raise ValueError(f"{run}: its map is in {parts} parts that have not met; merge another")
+    classes = [(f.surfels.num_classes, f.config.slam.perception.classes) for f in (a, b)]
+    if classes[0] != classes[1]:
+        raise ValueError(
+            f"{run_a} has {classes[0][0]} classes ({classes[0][1]}), {run_b} has {classes[1][0]} ({classes[1][1]}); "
+            f"give both the same with `semslam relabel`"
+        )
+    T_a_b, sights = _motion_between(a, b, str(run_a), str(run_b))
+    folder = derived_folder(a.folder, Path(out), overwrite)
+
+    earlier = a.progress.before + b.progress.next_index  # frames of b count as those before the ones of a
+    merged, doubled = _joined(a, b, T_a_b, earlier)
+    places = a.places
+    places.take(b.places, T_a_b, -earlier)
+    height, width = _camera(a, str(run_a)).shape
+    changes = merged.state() | {f"places_{name}": array for name, array in places.state().items()}
+    changes["run_before"] = np.array(earlier + b.progress.before)
+    changes["fusion_index"] = np.full(height * width, np.iinfo(np.int64).max)  # of no surfel
+    metrics = {
+        "surfels": merged.living(),
+        "merged_from": [str(run_a), str(run_b)],
+        "merged_views": sights,
+        "merged_doubled": doubled,
+    }
+    out_of_date = ("run_events", "fusion_index_pose", "fusion_to_bury")
+    result = write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date)
+    moved = Trajectory(b.progress.trajectory().timestamps, T_a_b @ b.progress.trajectory().T_world_camera)
+    world = Trajectory(moved.timestamps, poses.moved_by(moved.T_world_camera, a.surfels.world_origin))
+    result.write_text("merged_trajectory.txt", "".join(tum_lines(world.selected(b.progress.tracked))))
+    return result
+
+
+def _camera(finished: FinishedMap, run: str) -> Camera:
+    """That of the run's frames as they were fused."""
+    camera, width = finished.camera, finished.config.slam.perception.width
+    if camera is None:
+        raise ValueError(f"{run}: was made by an earlier version, which did not keep its camera; make it again")
+    return (
+        camera if width in (None, camera.width) else camera.resized(width, round(camera.height * width / camera.width))
+    )
+
+
+def _motion_between(a: FinishedMap, b: FinishedMap, run_a: str, run_b: str) -> tuple[np.ndarray, int]:
+    """T_a_b, and how many views it rests on; ValueError where the maps do not meet."""
+    sights = _sights(a, b, _camera(a, run_a), _camera(b, run_b))
+    groups = [[other for other in sights if other.agrees(one)] for one in sights]
+    largest = max(groups, key=len, default=[])
+    if len(largest) < FEWEST:
+        raise ValueError(
+            f"{run_b} does not meet {run_a}: {len(sights)} of {min(len(b.places), VIEWS)} views of its map are found "
+            f"in the other, {len(largest)} at the same place (at least {FEWEST}); nothing is written"
+        )
+    edges = []
+    for sight in largest:
+        A = poses.adjoint(sight.T_b_view)  # errors of the view as ones of b
+        covariance = A @ (sight.covariance + np.eye(6) * ERR**2) @ A.T
+        edges.append(Edge(0, 1, sight.T_a_b, np.linalg.inv(covariance), closure=True))
+    return optimized_poses(np.stack([np.eye(4), largest[0].T_a_b]), edges)[1], len(largest)
+
+
+def _sights(a: FinishedMap, b: FinishedMap, camera_a: Camera, camera_b: Camera) -> list[_Sight]:
+    """The places of b that are found in a: by features, then as b's map looks from there."""
+    slam = a.config.slam
+    fusion, tracker, cloud = Fusion(camera_a, slam.fusion), Tracker(slam.tracking), b.surfels.cloud()
+    described = camera_b.resized(WIDTH, round(camera_b.height * WIDTH / camera_b.width))
+    described = camera_b if camera_b.width <= WIDTH else described
+    found = []
+    for k in evenly_spread(range(len(b.places)), VIEWS):
+        T_b_view, points = b.places.T_world_camera[k], b.places.points[k]
+        pixels = described.project(points).astype(np.float32)
+        image = Described(described, pixels, b.places.descriptors[k])
+        seen = render(cloud, camera_a, T_b_view)
+        color = painted(seen, cloud.colors, tuple(int(c) for c in cloud.colors.mean(axis=0)))  # type: ignore[arg-type]
+        depth = np.where(np.isfinite(seen.depth), seen.depth, np.float32(0))
+        frame = Frame(0, 0.0, color, camera_a)
+        observation = fusion.prepare(Observation(frame, camera_a, color, depth))
+        for candidate in a.places.candidates(image):
+            at = tracker.settled(observation, partial(fusion.predict, a.surfels), candidate.T_world_camera)
+            if at is not None:
+                found.append(_Sight(T_b_view, at.T_world_camera, at.covariance))
+                break
+    return found
+
+
+def _joined(a: FinishedMap, b: FinishedMap, T_a_b: np.ndarray, earlier: int) -> tuple[SurfelMap, int]:
+    """A map of the surfels of both, and how many of b's were left out because a has the same surface there."""
+    from scipy.spatial import cKDTree
+
+    arrays = {
+        finished: {name: getattr(finished.surfels, name)[finished.surfels.slots()].copy() for name in SURFEL_ARRAYS}
+        for finished in (a, b)
+    }
+    first, second = arrays[a], arrays[b]
+    second["position"][:, :3] = poses.transform(T_a_b, second["position"][:, :3])
+    second["normal"][:, :3] = second["normal"][:, :3] @ T_a_b[:3, :3].T.astype(np.float32)
+    second["seen"] -= earlier
+    near, nearest = cKDTree(first["position"][:, :3]).query(second["position"][:, :3], distance_upper_bound=SAME)
+    same = np.isfinite(near)
+    facing = np.einsum("ij,ij->i", first["normal"][nearest[same], :3], second["normal"][same, :3])
+    same[same] = facing > 0.7
+    both = {name: np.concatenate([first[name], second[name][~same]]) for name in SURFEL_ARRAYS}
+    merged = SurfelMap.from_arrays(**both, num_classes=a.surfels.num_classes, config=a.config.slam.map)
+    merged.world_origin = a.surfels.world_origin
+    return merged, int(same.sum())
