@@ -299,7 +299,7 @@ class SurfelMap:
         config: MapConfig | None = None,
         evidence: np.ndarray | None = None,
     ) -> SurfelMap:
-        """A map of the given surfels, sorted into chunks afresh; see the class for the arrays. evidence: none by default."""
+        """A map of the given surfels, sorted into chunks afresh; see the class for the arrays; by default no labels."""
         surfels = SurfelMap(num_classes, config)
         if evidence is None:
             evidence = np.zeros((len(position), row_width(num_classes)), np.uint16)
