@@ -7,6 +7,7 @@ import json
 import shutil
 import struct
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -164,6 +165,13 @@ def test_films_go_round_the_map_or_along_the_path(run, tmp_path, capsys):
     assert film.read()[1].std() > 20
     line = refused(capsys, "view", run.path, "--video", tmp_path / "x.mp4", "--along", "river")
     assert "orbit or the path, not along 'river'" in line
+
+
+def test_a_film_ends_at_once_where_the_disk_is_full(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    line = refused(capsys, "view", run.path, "--video", tmp_path / "path.mp4", "--along", "path")
+    assert "path.mp4: No space left on device" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_display_view_names_what_it_can_write(run, capsys, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -74,6 +76,8 @@ def write_video(
                 if viewed.trajectory is not None:
                     image = draw_path(image, camera, T_world_view, viewed.trajectory)
                 writer.write(np.ascontiguousarray(image[..., ::-1]))
+                if shutil.disk_usage(path.parent).free == 0:  # the writer itself does not notice, and goes on
+                    raise OSError(errno.ENOSPC, "No space left on device", str(path))
                 count += 1
         finally:
             writer.release()
