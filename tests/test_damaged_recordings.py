@@ -59,6 +59,21 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.parametrize(("name", "storage", "seed"), [("a.bag", "", 8), ("a.mcap", "mcap", 4), ("a.mcap", "mcap", 8)])
+def test_bags_whose_library_meets_what_it_does_not_expect_are_one_line(tmp_path, name, storage, seed):
+    """An assertion, a number too large for a seek, a topic that claims messages and holds none."""
+    written = tmp_path / name
+    bag(written, 2 if storage else 1, storage)
+    if written.is_dir():
+        written = next(written.glob("*.mcap"))
+    chance = random.Random(name + "x")
+    for _ in range(seed + 1):
+        data = damaged(written.read_bytes(), chance)
+    put(path := tmp_path / "damaged" / f"{seed}{written.suffix}", data)
+    with pytest.raises(ValueError, match=r"damaged|cut short"):
+        list(open_sequence(path))
+
+
 @pytest.mark.parametrize("name", list(WRITTEN))
 def test_damage_is_read_around_or_told_in_one_line(tmp_path, name):
     WRITTEN[name](tmp_path / name)

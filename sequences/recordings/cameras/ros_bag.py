@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,11 +131,20 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         yield reader
     except Exception as problem:
-        if type(problem).__module__.split(".")[0] not in LIBRARIES:
+        if not _is_of_libraries(problem):
             raise
         raise ValueError(f"{path}: a message cannot be read; the bag is damaged ({problem})") from None
     finally:
         reader.close()
+
+
+def _is_of_libraries(problem: Exception) -> bool:
+    """Whether an exception is of a kind that the bags' libraries have, or was raised in one of them."""
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return any(name.split(".")[0] in LIBRARIES for name in (type(problem).__module__, raised_in))
 
 
 class Topic:
@@ -146,6 +156,8 @@ class Topic:
         self._lock = threading.Lock()
         self._context = opened(path)
         self._bag = self._context.__enter__()
+        # at the end of the process before the modules go that closing needs
+        weakref.finalize(self, self._context.__exit__, None, None, None)
         self._connections = [c for c in self._bag.connections if c.topic == name]
         if not entries:
             raise ValueError(f"{path}: {name} holds no messages")
@@ -187,7 +199,9 @@ def _first(bag: Any, topic: str) -> Any:
     connections = [c for c in bag.connections if c.topic == topic]
     for connection, _, data in bag.messages(connections=connections):
         return bag.deserialize(data, connection.msgtype)
-    return None
+    raise ValueError(
+        f"{topic} should have {sum(c.msgcount for c in connections)} messages and holds none; it is damaged"
+    )
 
 
 class Index(NamedTuple):
