@@ -2,9 +2,9 @@
 
     python benchmarks/table3.py [--config configs/table3.yaml] [--seeds 42 43 44] [--threads 1] [--json FILE]
 
-Every regime has the same number of steps of the same batches' size and the same validation images. Run it again after
-a break: trainings that are done or half done go on where they were. Each run leaves REGIME-SEED.json beside its folder;
-the table, means and spread over the seeds, is printed at the end and written to --json.
+Two tables: every regime with the same number of steps, and with the same number of labelled examples; batches and
+validation images are the same. Run it again after a break: trainings that are done or half done go on where they were.
+The tables, means and spread over the seeds, are printed at the end and written to --json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from networks.training.joint import JointTraining
-from networks.training.regimes import Result, compare
+from networks.training.regimes import BUDGETS, Result, compare
 from semslam import config as configs
 from semslam.runs.folder import write_json
 
@@ -48,13 +48,16 @@ def main() -> None:
     out, results, began = Path(base.out), [], time.time()
     for result in compare(base, labelled, unlabelled, arguments.seeds, _progress):
         results.append(result)
-        slug = "".join(c if c.isalnum() else "-" for c in result.regime)
-        write_json(out / f"{slug}-{result.seed}.json", asdict(result))
         figures = " ".join(f"{name}={value:.4f}" for name, value in result.figures.items())
-        print(f"[{time.time() - began:6.0f} s] {result.regime}, seed {result.seed}: {figures}", flush=True)
+        print(
+            f"[{time.time() - began:6.0f} s] {result.regime}, same {result.budget}, seed {result.seed}: {figures}",
+            flush=True,
+        )
         # after every run, so that a table of what is there survives
         write_json(arguments.json or out / "table3.json", summary(base, results))
-    print(table(results))
+    for budget in BUDGETS:
+        print(f"\nthe same number of {budget}")
+        print(table(result for result in results if result.budget == budget))
 
 
 def _progress(name: str, row: dict[str, float]) -> None:
@@ -67,8 +70,9 @@ def summary(base: JointTraining, results: Iterable[Result]) -> dict:
     """What was compared, and every run's figures."""
     stage = base.stages[-1]
     return {
-        "protocol": f"{base.loop.steps} steps of {base.batch} images, crops {stage.crop[0]}x{stage.crop[1]} at "
-        f"{base.resolution:g} of the resolution, outputs at 1/{stage.stride}; figures of the averaged weights on split "
+        "protocol": f"fine-tuning takes {base.loop.steps} steps of {base.batch} images, crops "
+        f"{stage.crop[0]}x{stage.crop[1]} at {base.resolution:g} of the resolution, outputs at 1/{stage.stride}; "
+        f"figures of the averaged weights on split "
         f"{base.validation.split!r}, one confusion matrix, absent classes skipped; depth pooled, no crop, no cap",
         "published": {name: {"miou": miou / 100, "rmse": rmse} for name, (miou, rmse) in PAPER.items()},
         "runs": [asdict(result) for result in results],
@@ -77,18 +81,21 @@ def summary(base: JointTraining, results: Iterable[Result]) -> dict:
 
 def table(results: Iterable[Result]) -> str:
     """A line per regime: mean and standard deviation over the seeds, and the paper's figures."""
-    by_regime: dict[str, list[dict[str, float]]] = {}
+    by_regime: dict[str, list[Result]] = {}
     for result in results:
-        by_regime.setdefault(result.regime, []).append(result.figures)
+        by_regime.setdefault(result.regime, []).append(result)
     heads = "".join(f"{head:>18}" for head, _, _ in FIGURES.values())
-    lines = [f"{'':36}{'seeds':>6}{heads}   paper: mIoU %  RMSE m"]
-    for regime, figures in by_regime.items():
+    lines = [f"{'':36}{'seeds':>6}{'steps':>7}{'labelled':>10}{heads}   paper: mIoU %  RMSE m"]
+    for regime, runs in by_regime.items():
         cells = ""
         for name, (_, factor, digits) in FIGURES.items():
-            values = factor * np.array([f[name] for f in figures])
+            values = factor * np.array([run.figures[name] for run in runs])
             cells += f"{f'{values.mean():.{digits}f} +- {values.std():.{digits}f}':>18}"
         miou, rmse = PAPER[regime]
-        lines.append(f"{regime:36}{len(figures):6}{cells}          {miou:6.2f}  {rmse:6.4f}")
+        lines.append(
+            f"{regime:36}{len(runs):6}{runs[0].steps:7}{runs[0].labelled_examples:10}{cells}"
+            f"          {miou:6.2f}  {rmse:6.4f}"
+        )
     return "\n".join(lines)
 
 

@@ -22,12 +22,11 @@ from networks.inference.labelling import Teacher, label_folder, label_image, loa
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
-from networks.training import device_views
+from networks.training import device_views, regimes
 from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
 from networks.training.joint import JointObjective, JointTraining, Stage, train
 from networks.training.loop import Loop, run
 from networks.training.optimisation import OPTIMISERS, SCHEDULES, AveragedWeights, Group, warmed_up
-from networks.training.regimes import compare
 from networks.training.validation import scored
 from semslam.images import read_color, read_labels
 from semslam.labels import label_set
@@ -613,20 +612,31 @@ def test_our_configurations_are_understood(file: Path) -> None:
         assert config.stages[-1].until == 1.0
 
 
-def test_the_four_regimes_run_on_one_budget(folder: Path, tmp_path: Path) -> None:
-    base = _config(folder, tmp_path, stages=(Stage(1.0, (32, 32), (1.0, 1.0), 8),), loop=Loop(steps=3, average=0.0))
-    rows: list[str] = []
-    results = list(
-        compare(
-            base, Source(str(folder), "both"), Source(str(folder), "rest"), [1], lambda name, row: rows.append(name)
-        )
-    )
-    assert [r.regime for r in results] == [
+def test_the_four_regimes_run_on_two_budgets(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images with labels and four without: of the mixed batches a third of the images is labelled."""
+    base = _config(folder, tmp_path, batch=4, stages=(Stage(),), loop=Loop(steps=6))
+    trained: dict[str, JointTraining] = {}
+
+    def remembered(config: JointTraining, report: Any) -> dict[str, float]:
+        trained[Path(config.out).name] = config
+        checkpoints.save(Path(config.out) / "network.safetensors", JointNetwork(40))
+        return {"rmse": 1.0}
+
+    monkeypatch.setattr(regimes, "train", remembered)
+    results = list(regimes.compare(base, Source(str(folder), "both"), Source(str(folder), "rest"), [1]))
+    assert [r.regime for r in results] == 2 * [
         "fine-tuning", "BlitzNet", "UberNet", "teacher's labels, then fine-tuning",
     ]  # fmt: skip
-    assert len({r.figures["rmse"] for r in results}) == 4
-    steps = {name: rows.count(name) for name in rows}
-    assert steps == {"fine-tuning-1": 3, "blitznet-1": 3, "ubernet-1": 3, "pre-training-1": 2, "ours-1": 1}
+    # the teacher's pre-training is two thirds of the steps, and fine-tuning the rest
+    assert [(r.steps, r.labelled_examples) for r in results[:4]] == [(6, 24), (6, 8), (6, 8), (6, 13)]
+    assert [(r.steps, r.labelled_examples) for r in results[4:]] == [(6, 24), (18, 24), (18, 24), (11, 24)]
+    assert {name: config.loop.steps for name, config in trained.items()} == {
+        "fine-tuning-1": 6, "blitznet-1": 6, "ubernet-1": 6, "pre-training-1": 4, "ours-1": 2,
+        "blitznet-labelled-1": 18, "ubernet-labelled-1": 18, "pre-training-labelled-1": 7, "ours-labelled-1": 4,
+    }  # fmt: skip
+    assert trained["ubernet-1"].task_examples == 10 and trained["blitznet-1"].task_examples == 1
+    assert trained["ours-1"].weights == str(tmp_path / "pre-training-1" / "network.safetensors")
+    assert trained["ours-1"].encoder_rate == base.encoder_rate / 10
     assert {p.stem for p in (tmp_path / "labels-1").iterdir()} == {"002", "003", "004", "005"}
 
 
@@ -635,7 +645,6 @@ import sys, torch
 torch.set_num_threads(1)
 from networks.training.loop import Loop
 from networks.training.joint import JointTraining, Stage, train
-from networks.training import device_views
 from networks.training.data import Source
 folder, out = sys.argv[1:]
 train(JointTraining(
