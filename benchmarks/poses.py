@@ -9,6 +9,9 @@ with labels and depth: a better start than the others have). Dual-Input reads la
 in training and in testing, because a camera brings no labels. MapNet+PGO adds the motions of our own tracking. MapNet++
 goes on from MapNet, for the same time again, with these motions over the whole scene: the only one that has seen the
 later images, without their poses. Both need OUT/SCENE_tracked, a run of `semslam reconstruct --poses tracked`.
+What `semslam localise` finds by colour alone stands beside them where OUT/SCENE_map is a run over the training frames:
+`semslam reconstruct ../shared/data/SCENE --frames 140 --hold-out 5 --labels none --no-mesh --out OUT/SCENE_map` (147
+for the living room); its medians are of the images that it finds, and the share of these is printed.
 
 A training that was killed goes on; results stand in OUT/SCENE/results.json after each; `--table` alone prints them.
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +42,11 @@ from semslam.judging.pose_network import score_poses
 from semslam.labels import LABEL_SETS
 from semslam.loops.pose_windows import Covariances, windowed_poses
 from semslam.metrics.localisation import pose_errors
+from semslam.runs.finished.localise import FinishedMap
 from semslam.runs.folder import write_json
 from semslam.trajectory import read_tum
+from sequences import open_sequence
+from sequences.selected import SelectedSequence
 
 DATA = Path("../shared/data")
 IMAGENET = DATA / "weights" / "mobilenet_v2_imagenet_folded.npz"
@@ -58,6 +65,7 @@ MODELS: dict[str, dict] = {
 # of the later part, and not their poses.
 PLUS = "MapNet++"
 PGO, RETRIEVAL, MEAN = "MapNet + PGO", "retrieval", "mean pose of training"
+LOCALISED = "semslam localise"
 ORACLE = "nearest training pose (oracle)"  # what the best retrieval could reach
 SPLITS = ("between", "later")
 
@@ -115,6 +123,22 @@ def baselines(scene: str) -> dict[str, dict[str, dict]]:
     return found
 
 
+def localised(run: Path, scene: str) -> dict[str, dict]:
+    """Median errors by split of the images that are found in the map of a run, each by itself, without their depth."""
+    finished, whole, found = FinishedMap(run), open_sequence(DATA / scene), {}
+    for split, source in sources(scene, None)[1].items():
+        images = open_source(source)
+        frames = finished.locate(SelectedSequence(whole, images.numbers), depth=False)
+        poses_found = [frame.found.T_world_camera for frame in frames]
+        there = np.array([T is not None for T in poses_found])
+        figures = {"median_m": math.nan, "median_deg": math.nan}
+        if there.any():
+            predicted = np.array([T for T in poses_found if T is not None])
+            figures = pose_errors(predicted, images.T_world_camera[there]).figures()
+        found[split] = figures | {"found": float(there.mean())}
+    return found
+
+
 def run(out: Path, scenes: list[str], seeds: list[int], seconds: float) -> None:
     """Train and score what has no result yet, seed by seed, so that a table of fewer seeds is whole soon."""
     for scene in scenes:
@@ -126,6 +150,8 @@ def run(out: Path, scenes: list[str], seeds: list[int], seconds: float) -> None:
         if ORACLE not in known_results(out, scene):
             for name, figures in baselines(scene).items():
                 keep_result(out, scene, name, 0, figures)
+        if (out / f"{scene}_map").is_dir() and LOCALISED not in known_results(out, scene):
+            keep_result(out, scene, LOCALISED, 0, localised(out / f"{scene}_map", scene))
     for seed in seeds:
         for scene in scenes:
             for name, settings in MODELS.items():
@@ -205,7 +231,7 @@ def table(out: Path, scenes: list[str]) -> str:
     ]
     for scene in scenes:
         results = known_results(out, scene)
-        for name in (MEAN, RETRIEVAL, ORACLE, "PoseNet", "MapNet", PGO, PLUS, *list(MODELS)[2:]):
+        for name in (MEAN, RETRIEVAL, ORACLE, LOCALISED, "PoseNet", "MapNet", PGO, PLUS, *list(MODELS)[2:]):
             runs = list(results.get(name, {}).values())
             if not runs:
                 continue
@@ -216,6 +242,8 @@ def table(out: Path, scenes: list[str]) -> str:
             ]
             cells.append(_spread([100 * run["between"]["miou"] for run in runs if "miou" in run["between"]], 1))
             cells.append(_spread([run["steps"] for run in runs if "steps" in run], 0))
+            if shares := [f"{run[split]['found']:.0%}" for run in runs for split in SPLITS if "found" in run[split]]:
+                name = f"{name} ({' and '.join(shares)} found)"
             lines.append(f"| {scene} | {name} | {' | '.join(cells)} | {len(runs)} |")
     return "\n".join(lines)
 
