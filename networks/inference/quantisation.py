@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +39,19 @@ def int8_file(network: nn.Module, images: Iterable[np.ndarray] | None = None) ->
                 "or run `semslam calibrate FOLDER` once"
             )
         return path
+    images = list(images)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, replacing(path) as result, _quiet_root_logger():
+        _quantise(onnx_file(network), result, images, Path(folder))
+        _correct_depth(result, onnx_file(network), images)
+    return path
+
+
+def _quantise(exact: Path, result: Path, images: Iterable[np.ndarray], folder: Path) -> None:
+    """Write the quantised copy of an ONNX file; `folder` is for what is needed on the way."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    images = list(images)
     left = iter(images)
 
     class Images(CalibrationDataReader):
@@ -50,35 +59,39 @@ def int8_file(network: nn.Module, images: Iterable[np.ndarray] | None = None) ->
             image = next(left, None)
             return None if image is None else {"image": image[None]}
 
+    prepared = folder / "prepared.onnx"
+    quant_pre_process(str(exact), str(prepared), skip_symbolic_shape=True)
+    nodes = onnx.load(prepared).graph.node
+    quantize_static(
+        prepared,
+        result,
+        Images(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=[n.name for n in nodes if any(part in n.name for part in _KEPT_IN_FLOAT)],
+        op_types_to_quantize=list(_QUANTISED),
+    )
+
+
+@contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """The quantiser talks to the root logger: let through only errors meanwhile."""
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # the quantiser talks to the root logger
+    root.setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder, replacing(path) as result:
-            prepared = Path(folder) / "prepared.onnx"
-            quant_pre_process(str(onnx_file(network)), str(prepared), skip_symbolic_shape=True)
-            nodes = onnx.load(prepared).graph.node
-            quantize_static(
-                prepared,
-                result,
-                Images(),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=[n.name for n in nodes if any(part in n.name for part in _KEPT_IN_FLOAT)],
-                op_types_to_quantize=list(_QUANTISED),
-            )
-            _correct_depth(result, onnx_file(network), images)
+        yield
     finally:
         root.setLevel(level)
-    return path
 
 
 def _correct_depth(quantised: Path, exact: Path, images: Sequence[np.ndarray]) -> None:
-    """Add to the depth head's bias what rounding takes from depth on average (3 to 8 cm), in place.
+    """Add to the depth head's bias what rounding takes from depth on average, in place.
 
-    The rounding of what the head reads moves all depths one way, which later images share.
+    The rounding of what the head reads moves all depths one way, which later images share: with the bundled weights
+    depth on NYUv2's val.txt came out 3.3 cm too near on average before, and 0.5 cm after.
     """
     import onnx
     import onnxruntime

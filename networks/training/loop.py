@@ -106,79 +106,104 @@ def run(
 
     Returns: the figures of the last validation.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
-    torch.manual_seed(loop.seed)
-    device = device_of(loop.device)
-    objective.learner.to(device)
-    network, groups = objective.network, objective.groups
-    optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in groups}
-    average = AveragedWeights(network, loop.average)
-    state = State()
-    learning = Learning(objective.learner, groups, optimisers, average, state)
-    if (folder / "last.pt").is_file():
-        learning.restore(folder / "last.pt")
-    learner = _shared(objective.learner)
-    log = Log(folder / "log.csv", state.step)
-    first = distributed.rank() == 0
-    clock, hours = (time.process_time, loop.cpu_hours) if loop.cpu_hours else (time.monotonic, loop.hours)
-    began = clock() - state.seconds
-
-    def progress(step: int) -> float:
-        if hours is None:
-            return step / loop.steps
-        return max(step / loop.steps, (clock() - began) / (3600 * hours))
-
-    now = _agreed(progress(state.step), device)
+    training = _Training(objective, loop, Path(folder))
+    state, now = training.state, training.agreed_progress()
     with ThreadPoolExecutor(1) as ahead:
         pending = ahead.submit(objective.batch, state.step, now)
         while now < 1.0:
             started = time.monotonic()
-            batch = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in pending.result().items()}
+            batch = pending.result()
             # of the next step without a time limit; with one, the clock decides, and all processes share its answer
-            following = now if hours else progress(state.step + 1)
+            following = now if training.hours else training.progress(state.step + 1)
             pending = ahead.submit(objective.batch, state.step + 1, following)
-            learner.train()
-            if loop.freeze_norms:
-                freeze_norms(learner)
-            with _autocast(loop.precision, device):
-                loss, terms, examples = learner(batch)
-            if not torch.isfinite(loss):
-                found = f"the loss is {loss.item()} at step {state.step}"
-                raise ValueError(f"{folder}: {found}; lower the rates or set loop.clip")
-            # each process holds its share of the loss, and the gradients are averaged over processes
-            (loss * distributed.world()).backward()
-            factor = warmed_up(SCHEDULES[loop.schedule](now), state.step, loop.warmup)
-            _move(groups, optimisers, examples, factor, loop.clip)
-            average.update(network)
-            state.step += 1
-            state.seconds = clock() - began
-            row = {"step": state.step, "progress": now, "rate_factor": factor, "seconds": state.seconds,
-                   "step_seconds": time.monotonic() - started}  # fmt: skip
+            row, terms = training.learn(batch, now)
+            row["step_seconds"] = time.monotonic() - started
             row |= {name: float(distributed.summed(term)) for name, term in terms.items()}
-            now = _agreed(progress(state.step), device)
-            ended = now >= 1.0
-            if ended or state.step % loop.validate_every == 0:
-                if first:
-                    state.figures = _validated(objective, average)
-                    row |= {f"val_{key}": value for key, value in state.figures.items()}
-                    if state.figures[objective.measure] > state.best:
-                        state.best = state.figures[objective.measure]
-                        write(folder / "best.pt", average.state)
-                distributed.barrier()
-            if first:
-                log.add(row)
-                if report is not None:
-                    report(row)
-                if ended or state.step % loop.save_every == 0:
-                    state.seconds = clock() - began
-                    log.flush()
-                    learning.save(folder / "last.pt")
+            now = training.agreed_progress()
+            training.judge_and_keep(row, ended=now >= 1.0, report=report)
         pending.cancel()
-    network.load_state_dict(average.state)
-    network.eval()
+    objective.network.load_state_dict(training.average.state)
+    objective.network.eval()
     return state.figures
+
+
+class _Training:
+    """A training under way: everything that its next step depends on, its clock and its files."""
+
+    def __init__(self, objective: Objective, loop: Loop, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        keep_freed_memory()
+        torch.manual_seed(loop.seed)
+        self.objective, self.loop, self.folder = objective, loop, folder
+        self.device = device_of(loop.device)
+        objective.learner.to(self.device)
+        self.optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in objective.groups}
+        self.average = AveragedWeights(objective.network, loop.average)
+        self.state = State()
+        self.learning = Learning(objective.learner, objective.groups, self.optimisers, self.average, self.state)
+        if (folder / "last.pt").is_file():
+            self.learning.restore(folder / "last.pt")
+        self.learner = _shared(objective.learner)
+        self.log = Log(folder / "log.csv", self.state.step)
+        self.hours = loop.cpu_hours or loop.hours
+        self._clock = time.process_time if loop.cpu_hours else time.monotonic
+        self._began = self._clock() - self.state.seconds
+
+    def progress(self, step: int) -> float:
+        """The share of the training that is over before `step`, by this process's clock where a clock decides."""
+        if self.hours is None:
+            return step / self.loop.steps
+        return max(step / self.loop.steps, (self._clock() - self._began) / (3600 * self.hours))
+
+    def agreed_progress(self) -> float:
+        """That of all processes now: clocks differ, and all must stop at the same step."""
+        progress = torch.tensor(self.progress(self.state.step), dtype=torch.float64, device=self.device)
+        return float(distributed.largest(progress))
+
+    def learn(self, batch: dict[str, Any], progress: float) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Take one step; a row of the log, and the terms of the loss in this process's share."""
+        loop, state, network = self.loop, self.state, self.objective.network
+        batch = {name: v.to(self.device) if isinstance(v, Tensor) else v for name, v in batch.items()}
+        self.learner.train()
+        if loop.freeze_norms:
+            freeze_norms(self.learner)
+        with _autocast(loop.precision, self.device):
+            loss, terms, examples = self.learner(batch)
+        if not torch.isfinite(loss):
+            found = f"the loss is {loss.item()} at step {state.step}"
+            raise ValueError(f"{self.folder}: {found}; lower the rates or set loop.clip")
+        # each process holds its share of the loss, and the gradients are averaged over processes
+        (loss * distributed.world()).backward()
+        factor = warmed_up(SCHEDULES[loop.schedule](progress), state.step, loop.warmup)
+        _move(self.objective.groups, self.optimisers, examples, factor, loop.clip)
+        self.average.update(network)
+        state.step += 1
+        state.seconds = self._clock() - self._began
+        row = {"step": state.step, "progress": progress, "rate_factor": factor, "seconds": state.seconds}
+        return row, terms
+
+    def judge_and_keep(
+        self, row: dict[str, float], ended: bool, report: Callable[[dict[str, float]], None] | None
+    ) -> None:
+        """Validate and write files where a step is due to; only the first process does."""
+        state, first = self.state, distributed.rank() == 0
+        if ended or state.step % self.loop.validate_every == 0:
+            if first:
+                state.figures = _validated(self.objective, self.average)
+                row |= {f"val_{key}": value for key, value in state.figures.items()}
+                if state.figures[self.objective.measure] > state.best:
+                    state.best = state.figures[self.objective.measure]
+                    write(self.folder / "best.pt", self.average.state)
+            distributed.barrier()
+        if not first:
+            return
+        self.log.add(row)
+        if report is not None:
+            report(row)
+        if ended or state.step % self.loop.save_every == 0:
+            state.seconds = self._clock() - self._began
+            self.log.flush()
+            self.learning.save(self.folder / "last.pt")
 
 
 def _shared(learner: nn.Module) -> nn.Module:
@@ -194,11 +219,6 @@ def device_of(name: str) -> torch.device:
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def _agreed(progress: float, device: torch.device) -> float:
-    """The clocks of several processes differ, and all must stop at the same step."""
-    return float(distributed.largest(torch.tensor(progress, dtype=torch.float64, device=device)))
 
 
 def _autocast(precision: str, device: torch.device) -> torch.autocast:
