@@ -14,6 +14,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.tracking.optical_flow import LEVELS, follow
 
 # Pixels count at 640 columns.
 COUNT = 400  # features kept alive
@@ -59,14 +60,10 @@ class Anchors:
 
     def _follow(self, before: np.ndarray, now: np.ndarray) -> None:
         """Pyramidal Lucas-Kanade; features that do not come back to where they were are dropped."""
-        window = (max(7, round(15 * self._scale)) | 1,) * 2
-        start = self._pixels[:, None]
-        there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, start, None, winSize=window, maxLevel=3)  # type: ignore[call-overload]
-        back, again, _ = cv2.calcOpticalFlowPyrLK(now, before, there, None, winSize=window, maxLevel=3)  # type: ignore[call-overload]
-        there, margin = there.reshape(-1, 2), 5
+        window, margin = max(7, round(15 * self._scale)) | 1, 5
+        there, apart, found = follow(before, now, self._pixels, window, start=self._pixels, back_levels=LEVELS)
         size = np.array([self.camera.width, self.camera.height])
-        keep = (found.ravel() > 0) & (again.ravel() > 0)
-        keep &= np.linalg.norm(back.reshape(-1, 2) - self._pixels, axis=1) < RETURNS * self._scale
+        keep = found & (apart < RETURNS * self._scale)
         keep &= np.all((there >= margin) & (there < size - margin), axis=1)
         self._pixels = there[keep]
         self._normal, self._right = self._normal[keep], self._right[keep]
