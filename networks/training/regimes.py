@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from networks.inference.labelling import Teacher, label_folder
@@ -55,24 +56,25 @@ def compare(
     share = count / (count + len(open_images(unlabelled)))  # of labelled images, where all are mixed
     budgets = list(budgets)
     for seed in seeds:
-        regimes = _Regimes(base, labelled, unlabelled, seed, report)
+        run = _Regimes(base, labelled, unlabelled, seed, report)
         for budget in budgets:
             more = 1.0 if budget == "steps" else 1 / share  # steps for one of fine-tuning, of the mixed regimes
             whole = 1.0 if budget == "steps" else 1 / (2 / 3 * share + 1 / 3)
             suffix = "" if budget == "steps" else "-labelled"
-            for regime, steps, shown, figures in (
-                ("fine-tuning", 1.0, 1.0, regimes.fine_tuned()),
-                ("BlitzNet", more, more * share, regimes.mixed("blitznet" + suffix, more)),
-                ("UberNet", more, more * share, regimes.mixed("ubernet" + suffix, more, 10, 30)),
+            regimes: tuple[tuple[str, float, float, Callable[[], dict[str, float]]], ...] = (
+                ("fine-tuning", 1.0, 1.0, run.fine_tuned),
+                ("BlitzNet", more, share, partial(run.mixed, f"blitznet{suffix}", more)),
+                ("UberNet", more, share, partial(run.mixed, f"ubernet{suffix}", more, 10, 30)),
                 (
                     "teacher's labels, then fine-tuning",
                     whole,
-                    whole * (2 / 3 * share + 1 / 3),
-                    regimes.taught(suffix, whole),
+                    2 / 3 * share + 1 / 3,
+                    partial(run.taught, suffix, whole),
                 ),
-            ):
+            )
+            for regime, steps, true, trained in regimes:
                 done = steps * base.loop.steps
-                yield Result(regime, seed, figures, budget, round(done), round(shown * base.loop.steps * base.batch))
+                yield Result(regime, seed, trained(), budget, round(done), round(true * done * base.batch))
 
 
 class _Regimes:
