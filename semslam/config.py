@@ -254,6 +254,20 @@ def _made(values: Any, kind: type[T], where: Where) -> T:
         return kind(**checked)
 
 
+def drop_unknown(values: Any, kind: type, within: str = "") -> list[str]:
+    """Remove from nested dicts what a dataclass has no setting for; the names of what was removed."""
+    hints, dropped = typing.get_type_hints(kind), []
+    for key in list(values) if isinstance(values, dict) else []:
+        if key not in hints:
+            del values[key]
+            dropped.append(f"{within}{key}")
+            continue
+        for part in (hints[key], *typing.get_args(hints[key])):
+            if dataclasses.is_dataclass(part) and isinstance(part, type):
+                dropped += drop_unknown(values[key], part, f"{within}{key}.")
+    return dropped
+
+
 @contextmanager
 def _located(where: Where) -> Iterator[None]:
     """Raise what a dataclass says of its values together with the place that they came from."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -557,3 +558,16 @@ def test_a_run_whose_stages_kept_something_else_says_what_to_do_and_is_not_calle
     with pytest.raises(ValueError, match=expected) as caught:
         begun(out, 3, poses="tracked", resume=True)
     assert "damaged" not in str(caught.value)
+
+
+def test_a_run_with_settings_that_this_version_has_no_more_is_read_and_goes_on(whole, tmp_path):
+    run = begun(tmp_path / "run", 5)
+    run.save()
+    arrays = load_arrays(run.folder.state)
+    settings = configs.parsed_yaml(str(arrays["run_config"]))
+    settings["gone"], settings["slam"]["fusion"]["removed"] = 1, "x"
+    text = np.array("\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()))
+    save_arrays(run.folder.state, parts_of(arrays | {"run_config": text}))
+    assert RunFolder.open(tmp_path / "run").load_config() == run.config
+    finish(begun(tmp_path / "run", 100, resume=True), mesh=False)
+    assert (tmp_path / "run" / "map.ply").read_bytes() == whole.map.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import shutil
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from semslam.engine.surfels import StatePart, SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.poses import moved_by
 from semslam.runs.color_only.poses import KEPT, VisualPoses
-from semslam.runs.config import RunConfig, from_values
+from semslam.runs.config import RENAMED, RunConfig, from_values
 from semslam.runs.progress import Progress
 from semslam.runs.recording import found_again, with_absolute_paths
 from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays
@@ -31,6 +32,7 @@ from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.upgrade import upgraded
 from semslam.trajectory import Trajectory, read_tum, write_tum
 
+logger = logging.getLogger(__name__)
 REPLACEMENT, REPLACED_BY = ".new", ".ready"  # folders in a run's: of the run that will replace it, and of a whole one
 TRAJECTORY_PLOTS = ("trajectory.png", "trajectory_errors.png")  # of `semslam evaluate`: the path, its errors over time
 
@@ -207,9 +209,9 @@ class RunFolder:
         """The settings that the run was made with."""
         saved = self._newest_scalars("run_config")
         if "run_config" not in saved:  # of an earlier version, which kept them in a file of their own
-            return from_values(configs.read(self.config), str(self.config))
+            return _settings_of_run(configs.read(self.config), str(self.config))
         with naming(self.state):
-            return from_values(configs.parsed_yaml(str(saved["run_config"])), str(self.path))
+            return _settings_of_run(configs.parsed_yaml(str(saved["run_config"])), str(self.path))
 
     def load_recording(self) -> np.ndarray | None:
         """What was kept to recognise the recording; None for a run of an earlier version."""
@@ -327,6 +329,14 @@ class RunFolder:
             return json.loads(self.metrics.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{self.metrics}: not JSON ({error})") from None
+
+
+def _settings_of_run(values: Any, where: str) -> RunConfig:
+    """The settings of a run; without those that this version has no more, which do nothing to a map that is there."""
+    configs.rename(values, RENAMED)
+    for name in configs.drop_unknown(values, RunConfig):
+        logger.debug("%s: the setting %s of another version is left out", where, name)
+    return from_values(values, where)
 
 
 def _scalars(path: Path, *names: str) -> dict[str, np.ndarray]:
