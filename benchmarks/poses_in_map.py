@@ -89,8 +89,9 @@ def found_again(sequence: str, weights: str, width: int) -> None:
     """
     recording, pose_of = open_sequence(sequence), pose_network(weights)
     config = SlamConfig(perception=PerceptionConfig(labels="none", width=width))
-    tracker = Tracker(config.tracking)
-    slam = Slam(recording.camera, config, track=tracker, label_set=recording.label_set)
+    places = Places()
+    tracker = Tracker(config.tracking, places=places)
+    slam = Slam(recording.camera, config, track=tracker, places=places, label_set=recording.label_set)
     last = int(0.7 * len(recording))
     for i in range(last):
         if i % 5 != 4:
@@ -106,7 +107,8 @@ def found_again(sequence: str, weights: str, width: int) -> None:
             observation = slam.fusion.prepare(slam.perceive(frame))
             predicted.append(error(truth, pose_of(frame.color)))
             for by in found:
-                anew = Tracker(config.tracking, propose=None if by == "keyframes" else proposals(pose_of))
+                known = Places() if by == "network" else places
+                anew = Tracker(config.tracking, propose=None if by == "keyframes" else proposals(pose_of), places=known)
                 if by != "network":
                     anew.restore(tracker.state())
                     anew.lost = True

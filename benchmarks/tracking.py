@@ -26,10 +26,11 @@ from semslam.metrics.surface import layering
 from semslam.runs.config import settings_of
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Slam
+from semslam.tracking.places import Places
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
-from sequences.room.room import ROUND, RoomSequence, orbit
+from sequences.room.room import NOISE, ROUND, RoomSequence, orbit
 
 GAPS = (10, 60, 100, 199)  # frames: how far apart depth is compared
 
@@ -64,12 +65,13 @@ def semslam(frames: Sequence[Frame], loops: bool = True) -> Result:
 def semslam_with_map(
     frames: Sequence[Frame], loops: bool = True, tracker: Tracker | None = None
 ) -> tuple[Result, Slam]:
-    tracker = tracker or Tracker()
+    tracker = tracker or Tracker(places=Places())
     slam = Slam(
         frames[0].camera,
         perceive=sensed,
         track=tracker,
         loops=LoopCloser(tracker) if loops else None,
+        places=tracker.places,
     )
     T, ok, milliseconds = [], [], []
     for i, frame in enumerate(frames):
@@ -172,6 +174,12 @@ def given(frames: Sequence[Frame]) -> Result:
 def trajectories(result: Result, frames: Sequence[Frame]) -> tuple[Trajectory, Trajectory]:
     times = np.array([frame.timestamp for frame in frames])
     return Trajectory(times, result.T_world_camera), Trajectory(times, np.stack([f.T_world_camera for f in frames]))
+
+
+def tracked_error(result: Result, frames: Sequence[Frame]) -> float:
+    """ATE of the frames that were not lost, metres."""
+    estimate, truth = trajectories(result, frames)
+    return evaluation.absolute_error(estimate.selected(result.ok), truth.selected(result.ok)).rmse
 
 
 def report(result: Result, frames: Sequence[Frame], gaps: Sequence[int] = GAPS) -> float:
@@ -363,6 +371,26 @@ def kidnap(data: Path) -> None:
               f"{np.linalg.norm(E[:3, 3]) * 1e3:.1f} mm off at the end", flush=True)  # fmt: skip
 
 
+def pieces(data: Path) -> None:
+    """The second piece shows nothing of the first; the third begins in the first and reaches the second."""
+    print("\nA recording in three pieces without a common view where it was cut")
+    for kind in ("none", "kinect"):
+        room = RoomSequence(frames=300, width=320, height=240, noise=NOISE[kind], path=lambda s: orbit(1.5 * s))
+        order = [*range(80), *range(140, 220), *range(80, 210)]
+        frames = [replace(room[i], index=k, timestamp=k / 30) for k, i in enumerate(order)]
+        tracker = Tracker(places=Places())
+        result, _ = semslam_with_map(frames, tracker=tracker)
+        error = tracked_error(result, frames)
+        lost, state = np.count_nonzero(~result.ok), "apart" if tracker.apart else "joined"
+        print(f"noise {kind}: {state}, {lost} of {len(frames)} frames lost, ATE {1e3 * error:.1f} mm", flush=True)
+    kitchen = list(open_sequence(data / "redkitchen"))
+    cut = [replace(f, index=k, timestamp=k / 30) for k, f in enumerate(kitchen[:40] + kitchen[90:])]
+    result = semslam(cut)
+    error = tracked_error(result, cut)
+    lost = np.count_nonzero(~result.ok)
+    print(f"kitchen without frames 40 to 89: {lost} of {len(cut)} lost, ATE {1e3 * error:.1f} mm", flush=True)
+
+
 def surface(data: Path) -> None:
     print("\nicl_livingroom1: mean distance of surfels to the noise-free depth of every 10th frame")
     from scipy.spatial import cKDTree
@@ -399,6 +427,7 @@ SECTIONS: dict[str, Callable[[Path], None]] = {
     "steps": steps,
     "loops": loops,
     "kidnap": kidnap,
+    "pieces": pieces,
     "map": surface,
 }
 
