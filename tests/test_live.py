@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from functools import cache
 
@@ -150,3 +152,23 @@ def test_a_live_run_keeps_up_and_is_the_run_of_its_recording(tmp_path, monkeypat
     assert (tmp_path / "live" / "map.ply").read_bytes() == (tmp_path / "again" / "map.ply").read_bytes()
     metrics = json.loads((tmp_path / "live" / "metrics.json").read_text())
     assert "images of the camera were dropped" in metrics["assumptions"][0]
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_valid_run_of_a_camera(tmp_path, monkeypatch):
+    step = Slam.step
+    monkeypatch.setitem(devices.DEVICES, "webcam", lambda *_: FakeCamera(45))
+
+    def stepped(slam: Slam, frame: Frame):
+        if frame.index == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(slam, frame)
+
+    monkeypatch.setattr(Slam, "step", stepped)
+    out = tmp_path / "run"
+    words = ["reconstruct", "--live", "--out", str(out), "--labels", "none", "--no-mesh", "--poses", "tracked"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert 3 <= metrics["frames"] == len(open_sequence(out / "recording")) <= 5
+    assert (out / "map.ply").is_file() and (out / "preview.png").is_file()
