@@ -51,13 +51,15 @@ class Street(Sequence):
     def _cast(self, eye: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Depth (H, W), 0 beyond FARTHEST; what is hit, -1 = sky; and a texture fixed to the world."""
         u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
-        rays = np.stack([(u - self.camera.cx) / FOCAL, (v - self.camera.cy) / FOCAL, np.ones(u.shape)], -1)
+        rays = np.stack([(u - self.camera.cx) / FOCAL, (v - self.camera.cy) / FOCAL, np.ones(u.shape)], -1).astype(
+            np.float32
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = np.where(rays[..., 1] > 1e-6, (EYE - eye[1]) / rays[..., 1], np.inf)
             kind = np.where(np.isfinite(depth), 0, -1)
             for number, boxes in ((1, HOUSES), (2, CARS)):
                 for low, high in boxes:
-                    a, b = ((np.array(corner) - eye) / rays for corner in (low, high))
+                    a, b = ((np.array(corner) - eye).astype(np.float32) / rays for corner in (low, high))
                     enter, leave = np.minimum(a, b).max(-1), np.maximum(a, b).min(-1)
                     hit = (enter < leave) & (enter > 0.1) & (enter < depth)
                     depth, kind = np.where(hit, enter, depth), np.where(hit, number, kind)
