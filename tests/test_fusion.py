@@ -459,6 +459,23 @@ def test_a_wrong_class_count_is_one_clear_error():
         label_fusion().fuse(surfels, fusion.visible, fusion.pixels, image, np.eye(4))
 
 
+def test_who_walks_by_before_missing_depth_does_not_stay_in_the_map():
+    """Nothing is measured behind, so nothing ever sees through what was there for a moment."""
+    frame = open_sequence("room:frames=1,width=64,height=48")[0]
+    surfels, fusion = SurfelMap(0), Fusion(frame.camera)
+    for k in range(80):
+        observation = flat(0.0, frame)
+        observation.depth[:, :12] = 1.5  # a wall for half of the time, then a screen that gives no depth
+        if k < 16:
+            observation.depth[10:, 14 + 2 * k : 24 + 2 * k] = 1.2
+        elif k > 40:
+            observation.depth[:, :12] = 0
+        fusion.fuse(surfels, fusion.prepare(observation), np.eye(4), k)
+    depths = surfels.position[surfels.slots()[surfels.are_living()], 2]
+    assert np.sum(np.abs(depths - 1.5) < 0.01) > 100, "what was seen for long stays"
+    assert np.sum(np.abs(depths - 1.2) < 0.01) < 30
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [kinect_noise, tof_noise])
 def test_a_minute_of_standing_still_does_not_wear_the_map(noise):

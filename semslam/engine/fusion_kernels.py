@@ -346,8 +346,8 @@ def write_new(new, surfels, pose, camera, measured, rules, now, traces):
 def mark_removals(chunks, surfels, pose, camera, depth, rules, stale, index):
     """Kill surfels in view that are unstable and no longer confirmed, or doubles of a better one in their pixel.
 
-    Unstable: confidence below `stable`, the surface is measured where it stands, yet it was last merged before
-    frame `stale`. Double: the same normal, within the gate in depth and half a radius sideways of the pixel's
+    Unstable: confidence below `stable`, nothing else is measured in its pixel, yet it was last merged before frame
+    `stale`. Where no depth is measured, nothing would ever see through what was there for a moment. Double: the same normal, within the gate in depth and half a radius sideways of the pixel's
     front surfel; of the two the less confident goes, on a tie the one behind. The mark goes into the colour's spare
     channel, which nobody reads here, so that the result does not depend on the order; `compact_chunks` removes what is
     marked.
@@ -367,7 +367,8 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, stale, index):
             z_c, p = depths[k], np.uint64(pixel_at(places[k], camera.width))
             room = gate_of(z_c, rules)
             d = flat_depth[p]
-            if d > f32(0) and abs(d - z_c) < f32(2) * room and normal[i, 3] < stable and seen[i, 1] < stale:
+            hidden = d > f32(0) and abs(d - z_c) >= f32(2) * room
+            if not hidden and normal[i, 3] < stable and seen[i, 1] < stale:
                 color[i, 3] = MARKED
                 continue
             key = index[p]
