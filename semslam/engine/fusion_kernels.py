@@ -347,10 +347,10 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, stale, index):
     """Kill surfels in view that are unstable and no longer confirmed, or doubles of a better one in their pixel.
 
     Unstable: confidence below `stable`, nothing else is measured in its pixel, yet it was last merged before frame
-    `stale`. Where no depth is measured, nothing would ever see through what was there for a moment. Double: the same normal, within the gate in depth and half a radius sideways of the pixel's
-    front surfel; of the two the less confident goes, on a tie the one behind. The mark goes into the colour's spare
-    channel, which nobody reads here, so that the result does not depend on the order; `compact_chunks` removes what is
-    marked.
+    `stale`. Where no depth is measured, nothing would ever see through what was there for a moment. Double: the same
+    normal, within the gate in depth and half a radius sideways of the pixel's front surfel; of the two the less
+    confident goes, on a tie the one behind. The mark goes into the colour's spare channel, which nobody reads here, so
+    that the result does not depend on the order; `compact_chunks` removes what is marked.
     """
     counts, position, normal, color, seen, _ = surfels
     near, far, cos_gate, stable = rules.near, rules.far, rules.cos_gate, rules.stable
