@@ -179,9 +179,11 @@ class Run:
         saved = with_absolute_paths(self.folder.load_config())
         moved = saved != self.config and is_the_one(self.folder.load_recording(), self.sequence)
         if (replace(saved, sequence=self.config.sequence) if moved else saved) != self.config:
+            now = {line.strip() for line in configs.to_yaml(self.config).splitlines()}
+            before = [line.strip() for line in configs.to_yaml(saved).splitlines() if line.strip() not in now]
             raise ValueError(
-                f"{self.folder.config}: this run was made with other settings; resume it with the same, or use "
-                f"another --out"
+                f"{self.folder.config}: this run was made with other settings ({', '.join(before[:4])}); resume it "
+                f"with the same, or use another --out"
             )
         state = self.folder.load_state()
         self.slam.surfels = self.folder.load_map(state)
