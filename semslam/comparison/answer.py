@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from semslam.comparison import pictures as draw
@@ -28,7 +27,7 @@ PRICES = (
     Price("the map's mean distance to the truth, cm", "accuracy_m", 100, 1),
     Price("share of the surfaces found to 5 cm (F-score), %", "fscore_5cm", 100, 1),
     Price("error of lengths (scale of the trajectory), %", "scale_error", 100, 1),
-    Price("classes right in the map (mIoU-13), %", "miou_13_map", 100, 1),
+    Price("classes of the surfels right (mIoU-13), %", "miou_13_surfels", 100, 1),
 )
 
 
@@ -63,10 +62,9 @@ def _first(c: Comparison, names: tuple[str, ...]) -> VariantResult | None:
 
 
 def _with_scale_error(result: VariantResult) -> dict[str, Any]:
-    """The figures, and by how much the trajectory's lengths are wrong: 0 where the poses were given."""
-    scale = 1.0 if result.variant.poses == "dataset" else result.figures.get("trajectory_scale")
-    wrong = None if not scale else abs(math.log(scale))
-    return result.figures | {"scale_error": wrong}
+    """The figures, with by how much the trajectory's lengths are wrong, whether too long or too short."""
+    wrong = result.figures.get("scale_error")
+    return result.figures | {"scale_error": None if wrong is None else abs(wrong)}
 
 
 def _sentence(figures: dict[str, dict[str, Any]]) -> str:
