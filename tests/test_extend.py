@@ -55,6 +55,19 @@ def test_new_frames_go_into_the_map_that_exists(begun: Path, tmp_path: Path) -> 
         assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_labels_go_on_with_the_views_that_the_map_names(tmp_path: Path, capsys) -> None:
+    out, truth = tmp_path / "run", ["--labels", "truth", "--no-mesh"]
+    assert semslam("reconstruct", ROOM, "--frames", 12, *truth, "--out", out) == 0
+    more = ["--start", 6, "--frames", 12, *truth, "--extend", out]
+    assert semslam("reconstruct", ROOM, *more, "--out", tmp_path / "more") == 0
+    before, after = (RunFolder.open(path).load_state() for path in (out, tmp_path / "more"))
+    count = int(before["labels_count"])
+    assert count >= 1 and after["labels_count"] > count
+    np.testing.assert_array_equal(after["labels_views"][:count], before["labels_views"][:count])
+    line = refused(capsys, "reconstruct", ROOM, *more, "--set", "slam.labels.method=mean", "--out", tmp_path / "mean")
+    assert "`slam.labels.method` bayes" in line and "do not add up" in line
+
+
 def test_what_cannot_be_extended_is_one_line(begun: Path, tmp_path: Path, capsys) -> None:
     more = ["--extend", begun, "--out", tmp_path / "out"]
     assert "classes" in refused(capsys, "reconstruct", ROOM, "--start", 12, "--labels", "truth", *more)

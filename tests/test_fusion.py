@@ -444,6 +444,29 @@ def test_adding_evidence_is_the_ten_line_loop(classes):
     np.testing.assert_array_equal(rows, expected)
 
 
+def test_a_view_of_another_map_counts_as_none():
+    """A row that names a view this fusion never saw must not be looked up beyond the views there are."""
+    found = []
+    for last in (0, 9, 65535):
+        image = np.full(3 + row_width(3), 900, np.uint16)
+        rows = rows_of(np.ones((CHUNK, 3)), np.ones(CHUNK), np.ones(CHUNK))
+        rows[:, LAST] = last
+        shares, news = np.array([WHOLE, 9, 9], np.uint16), np.array([WHOLE, 5, 5], np.uint16)
+        said = Said(image, columns_of_classes(3), np.uint16(3), shares, news, np.uint16(32 * VIEW))
+        add_evidence(np.zeros(1, np.int32), np.full(1, CHUNK, np.int32), np.zeros(CHUNK, np.int32), said, rows)
+        found.append(rows)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_a_saved_fusion_that_holds_fewer_views_than_it_counts_is_refused():
+    fusion = label_fusion()
+    fusion.restore({})  # an earlier version kept nothing
+    fusion.restore(fusion.state() | {"count": np.array(64)})
+    with pytest.raises(ValueError, match="count 65 views and hold 64"):
+        fusion.restore(fusion.state() | {"count": np.array(65)})
+
+
 @pytest.mark.parametrize("method", LABEL_FUSIONS)
 def test_unlabelled_pixels_change_nothing(method):
     p = np.array([0.6, 0.3, 0.1])

@@ -1,9 +1,9 @@
 """What labelled views say of a surfel's class, in one row of 16-bit numbers a surfel.
 
-A row holds the evidence for each class in units of 1 / `UNIT` (nats for Bayes' rule, probability for the others), then
-zeros, then the sum of the views' shares in the evidence and how many independent views it is worth, both in units of
-1 / `VIEW`, then the number of the view that came last, 0 for none. Its width is a multiple of `LANES`, so that
-compiled loops run over it in whole vectors.
+A row holds the evidence for each class (in 1 / `UNIT` nats for Bayes' rule; for the others, of which only the shares of
+the classes are read, in 1 / `VIEW` of a probability), then zeros, then the sum of the views' shares in the evidence and
+how many independent views it is worth, both in units of 1 / `VIEW`, then the number of the view that came last, 0 for
+none. Its width is a multiple of `LANES`, so that compiled loops run over it in whole vectors.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from semslam.engine.chunks import CHUNK
 from semslam.engine.index_map import AHEAD
 
 f32 = np.float32
-UNIT = 256  # of evidence: a row holds up to 256 nats
-VIEW = 1024  # of views: a row holds up to 64
+UNIT = 256  # of a nat: a row holds up to 256 nats
+VIEW = 1024  # of a view: a row holds up to 64
 WHOLE = 65535  # the weight of a view that counts whole
 LANES = 16
 SHARES, VIEWS, LAST = -3, -2, -1  # columns of a row
@@ -114,7 +114,8 @@ class Said(NamedTuple):
 def add_evidence(chunks, counts, pixels, said, rows):
     """Add the evidence in a surfel's pixel to its row, for every surfel of `chunks` that has a pixel.
 
-    Evidence of more than `most` shares is halved then: what is old fades.
+    Evidence of more than `most` shares is halved then: what is old fades. A view that `said` does not know, of a map
+    that came from elsewhere, counts as none.
     """
     image, columns, view, shares, news, most = said
     width = rows.shape[1]
@@ -130,7 +131,7 @@ def add_evidence(chunks, counts, pixels, said, rows):
             if pixels[i] < 0:
                 continue
             place, row = np.int64(pixels[i]) * n_classes, np.int64(i) * width
-            last = flat[row + width + LAST]
+            last = flat[row + width + LAST] if flat[row + width + LAST] < shares.size else np.uint16(0)
             known = False
             for k in range(0, width, LANES):
                 known |= add_lanes(flat, row + k, image, place + k, columns, k, shares[last])

@@ -88,8 +88,8 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
     A surfel in front of a reliable measurement by more than two gates contradicts it: it loses `carve` of its
     confidence, dies below zero, and takes no part in the index map. So does one of the measurement's normal that
     stands between one and two gates before it, or between one and `LAYERS` behind: outliers of depth would heap up a
-    second layer there, which becomes stable in time. It loses the measurement's weight, as much as the true layer
-    gains. The pose is T_world_camera.
+    second layer there, which becomes stable in time. It loses `carve` times the measurement's weight, by default as
+    much as the true layer gains. The pose is T_world_camera.
     """
     counts, s_position, s_normal, s_color, s_seen, _ = surfels
     depth, normals, color, confidence, weights_u, weights_v = measured

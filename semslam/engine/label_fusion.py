@@ -37,9 +37,10 @@ from semslam.engine.evidence import (
     views_in,
 )  # fmt: skip
 from semslam.engine.surfels import SurfelMap
-from semslam.stage import Stage
+from semslam.stage import Layout, Stage, check_state
 
 f32 = np.float32
+STATE: Layout = {"views": (np.float64, ("room", 4, 4)), "count": (np.int64, ())}  # of a saved fusion
 AGAIN = 0.2  # share in the evidence of a view that repeats another one, to what an independent view adds to that
 
 
@@ -161,7 +162,7 @@ class LabelFusion(Stage):
         return probabilities
 
     def rows_of(self, probabilities: np.ndarray) -> np.ndarray:
-        """Rows of evidence that are read as these probabilities (N, C), also among any others around."""
+        """Rows (N, row_width(C)) of evidence that are read as these probabilities (N, C) where `reach` is 0."""
         known = probabilities.max(axis=1, initial=0) > 0
         evidence = np.where(known[:, None], self.write_evidence(probabilities), 0)
         return rows_of(evidence, known.astype(f32), known.astype(f32))
@@ -170,8 +171,12 @@ class LabelFusion(Stage):
         return {"views": self._views, "count": np.array(self._count)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        self._views = state.get("views", self._views).copy()
-        self._count = int(state.get("count", self._count))
+        if not state:  # of an earlier version, whose evidence names no views
+            return
+        check_state(state, STATE)
+        if len(state["views"]) < min(int(state["count"]), MOST):
+            raise ValueError(f"the saved labels count {state['count']} views and hold {len(state['views'])}")
+        self._views, self._count = state["views"].copy(), int(state["count"])
 
 
 def news_of_view(views: np.ndarray, T_world_camera: np.ndarray, config: LabelFusionConfig) -> np.ndarray:

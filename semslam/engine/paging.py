@@ -32,7 +32,7 @@ class Paging:
     """
 
     def __init__(self, folder: Path, budget: int) -> None:
-        """budget: bytes of surfels that stay in memory between two frames, but for those of the last two."""
+        """budget: bytes of surfels that stay in memory between two frames, besides what the last frame saw."""
         self._folder, self.budget = folder, budget
         self._files: dict[str, _File] = {}
         self._seen = np.empty(0, np.int64)  # for each chunk the frame that saw it last, of those counted here
@@ -66,6 +66,8 @@ class Paging:
             else:
                 os.ftruncate(descriptor, size)
         except OSError as error:
+            if name not in self._files:
+                os.close(descriptor)
             raise OSError(
                 error.errno,
                 f"{self._folder}: {error.strerror}: the surfels need {size / 1e6:.0f} MB for {name}; make room, or "

@@ -25,8 +25,16 @@ def extend(system: Slam, run: str) -> int:
             f"{run}: its map has {surfels.num_classes} classes, the new frames {system.surfels.num_classes}; choose "
             f"`slam.perception.labels` and `slam.perception.classes` as that run did"
         )
+    labels, theirs = system.config.labels, finished.config.slam.labels
+    if surfels.num_classes and (labels.method, labels.floor) != (theirs.method, theirs.floor):
+        raise ValueError(
+            f"{run}: its classes were fused with `slam.labels.method` {theirs.method} and `floor` {theirs.floor}, the "
+            f"new frames with {labels.method} and {labels.floor}, which do not add up; set them as that run did"
+        )
     surfels.seen[surfels.slots()] -= before
     system.surfels = surfels
+    # the map's evidence names views by their number
+    system.labels.restore({k.removeprefix("labels_"): v for k, v in finished.state.items() if k.startswith("labels_")})
     places = finished.places
     places.indices = [index - before for index in places.indices]
     system.places.restore(places.state())

@@ -10,6 +10,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.engine.evidence import LAST
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.frame import Frame, Observation, evenly_spread
@@ -155,6 +156,7 @@ def _joined(a: FinishedMap, b: FinishedMap, T_a_b: np.ndarray, earlier: int) -> 
     second["position"][:, :3] = poses.transform(T_a_b, second["position"][:, :3])
     second["normal"][:, :3] = second["normal"][:, :3] @ T_a_b[:3, :3].T.astype(np.float32)
     second["seen"] -= earlier
+    second["evidence"][:, LAST:] = 0  # b's numbers of views mean others in a
     near, nearest = cKDTree(first["position"][:, :3]).query(second["position"][:, :3], distance_upper_bound=SAME)
     same = np.isfinite(near)
     facing = np.einsum("ij,ij->i", first["normal"][nearest[same], :3], second["normal"][same, :3])
