@@ -54,6 +54,18 @@ def test_a_task_takes_as_many_lines_as_asked_for(tmp_path):
     assert [task.name for task in tasks] == ["1.png", "1.png-2"]
 
 
+def test_no_two_tasks_share_a_name_and_none_has_that_of_the_records(tmp_path):
+    file = listing(tmp_path / "list.txt", "x/a", "y/a", "a-2", "tasks", "a-2")
+    assert [task.name for task in tasks_of(file, "doctor", KNOWN)] == ["a", "a-2", "a-2-2", "tasks-2", "a-2-3"]
+
+
+def test_no_line_is_lost_where_a_command_has_room_for_one(tmp_path):
+    file = listing(tmp_path / "list.txt", "a", "b")
+    for command in ("score --data {sequence}/images", "doctor {name}"):
+        with pytest.raises(ValueError, match=r"--group is 2, but .* takes one line"):
+            tasks_of(file, command, KNOWN, group=2)
+
+
 @pytest.mark.parametrize(
     ("lines", "command", "message"),
     [
@@ -106,6 +118,13 @@ def test_results_lie_in_any_place_and_done_tasks_are_not_repeated(tmp_path, pyth
     assert len(undone(tasks, job)[0]) == 3, "a task whose results were removed is done again"
 
 
+def test_a_task_that_cannot_even_be_begun_stops_no_other(tmp_path, python_tasks):
+    job = Work(Results.at(str(tmp_path / "out")), retries=0, cwd=str(tmp_path))
+    (tmp_path / "out" / "tasks" / "bad.log").mkdir()
+    bad, good = ENGINES["local"](python_tasks(bad=WRITE, good=WRITE), job, 1)
+    assert not bad.ok and "bad.log" in bad.message and good.ok
+
+
 def test_another_command_is_another_task(tmp_path, python_tasks):
     job = Work(Results.at(str(tmp_path / "out")), retries=0, cwd=str(tmp_path))
     assert job(python_tasks(a=WRITE)[0], threads=1).ok
@@ -156,7 +175,7 @@ def test_a_killed_worker_of_a_cluster_costs_no_task(tmp_path):
 
     def kill_a_worker() -> None:
         folder = tmp_path / "ray" / "room_frames_40_seed_1"
-        while not (folder / "checkpoint" / "base.npz").exists():
+        while not (folder / "checkpoint" / "table.npz").exists():
             time.sleep(0.02)
         child = int((folder / ".lock").read_text())
         worker = int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[1])

@@ -6,11 +6,13 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
 from semslam.atomic import names_of
 
+TAKEN = ("tasks", "summary.csv", "summary.html")  # names beside the results of tasks
 PLACES = ("{sequence}", "{out}", "{name}")  # in a command: what of a task's own stands there
 
 
@@ -44,7 +46,8 @@ def tasks_of(listing: Path, command: str, known: Mapping[str, Command], group: i
 
     command: such as "reconstruct --poses tracked"; PLACES in it stand for the task's own, and where they do not occur
     the lines come first and --out last. known: the commands by name. group: lines that one task takes. ValueError for
-    an unknown command or an empty list, OSError for a list that cannot be read.
+    an unknown command, an empty list, or a group where there is room for one line; OSError for a list that cannot be
+    read.
     """
     words = shlex.split(command)
     if not words or words[0] not in known:
@@ -55,6 +58,8 @@ def tasks_of(listing: Path, command: str, known: Mapping[str, Command], group: i
     if not (lines := [line for line in lines if line]):
         raise ValueError(f"{listing}: lists nothing; expected one sequence, image or run a line")
     words = _completed(words, known[words[0]])
+    if group > 1 and "{sequence}" not in words:
+        raise ValueError(f"--group is {group}, but '{command}' takes one line; write {{sequence}} as a word of its own")
     groups = [tuple(lines[first : first + group]) for first in range(0, len(lines), group)]
     return [Task(name, part, _filled(words, part, name)) for name, part in zip(_names(groups), groups)]
 
@@ -83,11 +88,10 @@ def _filled(words: Sequence[str], lines: tuple[str, ...], name: str) -> tuple[st
 
 
 def _names(groups: Iterable[tuple[str, ...]]) -> list[str]:
-    """A name for each group: that of its first line, with a number where it occurs again."""
-    used: dict[str, int] = {}
-    names = []
+    """A name for each group: that of its first line, with a number where it is taken."""
+    names: dict[str, None] = {}
     for lines in groups:
         name = re.sub(r"[^\w.-]+", "_", Path(lines[0]).name or lines[0]).strip("._") or "task"
-        used[name] = used.get(name, 0) + 1
-        names.append(name if used[name] == 1 else f"{name}-{used[name]}")
-    return names
+        numbered = (f"{name}-{number}" for number in count(2))
+        names[next(free for free in chain([name], numbered) if free not in names and free not in TAKEN)] = None
+    return list(names)

@@ -47,7 +47,10 @@ class Work:
         began, attempts, problem = time.perf_counter(), 0, "not tried"
         while problem and attempts <= self.retries:
             attempts += 1
-            problem = self._attempt(task, threads)
+            try:
+                problem = self._attempt(task, threads)
+            except OSError as error:  # no room for its log, or no process to be had
+                problem = f"cannot be begun: {error}"
             if problem.startswith("interrupted"):
                 break
         seconds = round(time.perf_counter() - began, 3)
@@ -55,7 +58,8 @@ class Work:
         try:
             self.results.deliver(task.name, whole=not problem)
         except Exception as error:  # storage raises kinds of its own
-            problem = f"{self.results.address}: cannot be written ({type(error).__name__}: {error})"
+            unwritten = f"{self.results.address}: cannot be written ({type(error).__name__}: {error})"
+            problem = f"{problem}; {unwritten}" if problem else unwritten
         outcome = Outcome(task.name, task.command, not problem, attempts, seconds, problem[:LONGEST_MESSAGE], figures)
         return self._recorded(outcome)
 
@@ -102,7 +106,8 @@ class Work:
                 values = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            return {name: value for name, value in values.items() if type(value) in (int, float)}
+            if isinstance(values, dict):
+                return {name: value for name, value in values.items() if type(value) in (int, float)}
         return {}
 
     def _recorded(self, outcome: Outcome) -> Outcome:
