@@ -176,7 +176,8 @@ def detect_kind(path: str | Path) -> str:
 
 
 def _inside(path: Path) -> Iterator[str]:
-    """Files and folders directly in a folder that are recordings."""
+    """Files and folders directly in a folder that are recordings; a picture in it is not meant as one."""
     for inner in islice(sorted(path.iterdir()), MOST_LOOKED_AT) if path.is_dir() else ():
-        if any(reader.fits(inner) for kind, reader in READERS.items() if kind != "room"):
+        picture = inner.suffix.lower() in folder.IMAGE_SUFFIXES
+        if not picture and any(reader.fits(inner) for kind, reader in READERS.items() if kind != "room"):
             yield str(inner)

@@ -429,10 +429,11 @@ child = os.fork()
 if child == 0:
     if sys.argv[2] == "child ends":
         sys.exit()  # as a worker that clears up behind itself
+    print(os.getpid(), flush=True)  # which comes after everything that a fork does by itself
     time.sleep(60)
 if sys.argv[2] == "child ends":
     os.waitpid(child, 0)
-print(child, flush=True)
+    print(child, flush=True)
 time.sleep(60)
 """
 

@@ -21,9 +21,9 @@ FEATURES = {
     "camera": "the camera",
     "names": "the names of images",
     "times": "the times of frames",
-    "sizes": "the size of image files",
     "first": "the first frame",
     "last": "the last frame",
+    "sizes": "the size of image files",
 }
 
 
