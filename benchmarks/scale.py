@@ -10,6 +10,7 @@ batch: the same small reconstructions by `semslam batch` and by a loop over `sem
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -96,17 +97,19 @@ def batch() -> None:
         def loop() -> None:
             for k, sequence in enumerate(sequences):
                 out = f"{folder}/loop{k}"
-                subprocess.run([*semslam, "reconstruct", sequence, "--out", out, *words], check=True, stdout=-3)
+                subprocess.run(
+                    [*semslam, "reconstruct", sequence, "--out", out, *words], check=True, stdout=subprocess.DEVNULL
+                )
 
         def batched(jobs: int) -> None:
             out = f"{folder}/batch{jobs}"
             more = ["--command", command, "--jobs", str(jobs), "--out", out]
-            subprocess.run([*semslam, "batch", str(listing), *more], check=True, stdout=-3)
+            subprocess.run([*semslam, "batch", str(listing), *more], check=True, stdout=subprocess.DEVNULL)
 
         loop()  # warms the disk's cache
         for name, run in (("loop", loop), ("batch, 1 job", lambda: batched(1)), ("batch, 2 jobs", lambda: batched(2))):
             for path in Path(folder).glob("loop*"):
-                subprocess.run(["rm", "-r", str(path)], check=True)
+                shutil.rmtree(path)
             began = time.perf_counter()
             run()
             print(f"{name:14} {TASKS / (time.perf_counter() - began) * 60:6.1f} tasks a minute")

@@ -163,6 +163,7 @@ class JointObjective:
 
     def __init__(self, config: JointTraining, sets: Sequence[Sequence[Sample]], validation: Sequence[Sample]) -> None:
         self.config, self.sets, self.validation = config, sets, validation
+        # also with `views` on the device the processor makes the batch that the decoder is fitted to
         self.on_device: list[device_views.DeviceSamples] | None = None
         torch.manual_seed(config.loop.seed)
         network = JointNetwork(config.num_classes, config.tasks)

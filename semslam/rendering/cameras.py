@@ -22,7 +22,10 @@ UNSURE, SURE = np.array([214, 40, 40]), np.array([30, 140, 60])  # colours of co
 def draw_cameras_in_map(
     path: str | Path, cloud: SurfelCloud, label_set: LabelSet, T_world_camera: np.ndarray, confidence: np.ndarray
 ) -> None:
-    """Write the map from outside with cameras (N, 4, 4) as pyramids, from red, confidence 0, to green, 1."""
+    """Write the map from outside with cameras as pyramids, from red, confidence 0, to green, 1.
+
+    T_world_camera: (N, 4, 4), N > 0. confidence: (N,) in 0..1. OSError where the file cannot be written.
+    """
     camera = picture_camera()
     up = up_direction(cloud, label_set, T_world_camera)
     T_world_view = overview(cloud, camera, up, trajectory=T_world_camera)
