@@ -1,4 +1,4 @@
-"""Recordings as frames: `open_sequence(path)` knows a dozen layouts by what lies in the folder.
+"""Recordings as frames: `open_sequence(path)` knows a layout by what lies in the folder.
 
 Adding a reader is a file with `fits(path)` and an `open_...` function, and a line in READERS.
 """
@@ -6,6 +6,7 @@ Adding a reader is a file with `fits(path)` and an `open_...` function, and a li
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from inspect import signature
 from itertools import islice
@@ -108,7 +109,7 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     FileNotFoundError where there is nothing, ValueError where no frame could be right or the kind has no such option.
     """
     options = {name: value for name, value in options.items() if value is not None}
-    if options.get("depth_scale", 1.0) <= 0:
+    if not 0 < options.get("depth_scale", 1.0) < math.inf:
         raise ValueError(f"--depth-scale is {options['depth_scale']:g}, expected a positive number of units per metre")
     if not str(path):
         raise ValueError("the recording's name is empty; give a folder, a file, or 'room' for the built-in one")
@@ -122,7 +123,7 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     any_at_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     beside = (path if path.is_dir() else path.parent) / "camera.yaml"
     if "fov" in options and "fov" not in own and "camera" in own - {*options} and not beside.is_file():
-        own_camera = READERS[kind].open(path, **{name: options[name] for name in options if name in own}).camera
+        own_camera = _opened(kind, path, {name: options[name] for name in options if name in own}).camera
         if not own_camera.focal_known:
             options["camera"] = Camera.of_fov(own_camera.width, own_camera.height, options.pop("fov"))
     for name in options:
@@ -135,16 +136,7 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
         said = vars(read_camera_file(file))
         sensor = sensor or said["sensor"]
         options = {name: value for name, value in said.items() if value is not None and name in own} | options
-    try:
-        sequence = READERS[kind].open(path, **options)
-    except CorruptFrame:
-        raise
-    except ValueError as error:  # a camera, poses or a list say what is wrong with them, not where they come from
-        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
-    except (OSError, LookupError, AssertionError, StopIteration) as error:
-        if READERS[kind].fits(path):
-            raise
-        raise ValueError(f"{path}: is no recording of kind {kind}; expected {READERS[kind].layout}") from error
+    sequence = _opened(kind, path, options)
     if sensor is not None:
         sequence.sensor = sensor
     for line in sequence.assumptions:
@@ -156,6 +148,20 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
             path, USUAL_FOV,
         )  # fmt: skip
     return sequence
+
+
+def _opened(kind: str, path: Path, options: dict[str, Any]) -> Sequence:
+    """The recording as its reader opens it; what that raises names the recording."""
+    try:
+        return READERS[kind].open(path, **options)
+    except CorruptFrame:
+        raise
+    except ValueError as error:  # a camera, poses or a list say what is wrong with them, not where they come from
+        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
+    except (OSError, LookupError, AssertionError, StopIteration) as error:
+        if READERS[kind].fits(path):
+            raise
+        raise ValueError(f"{path}: is no recording of kind {kind}; expected {READERS[kind].layout}") from error
 
 
 def detect_kind(path: str | Path) -> str:

@@ -87,10 +87,12 @@ def test_the_folder_holds_what_was_seen_bit_by_bit(tmp_path):
 
 def test_a_lens_is_undistorted_before_anything_is_recorded(tmp_path):
     camera = FakeCamera(2, depth=False)
-    camera.camera = Camera(96, 72, 80.0, 80.0, 47.5, 35.5, (-0.3, 0.1, 0.0, 0.0))
+    focal = np.float64(80.0)  # as libraries of cameras give it
+    camera.camera = Camera(96, 72, focal, focal, 47.5, 35.5, (-0.3, 0.1, 0.0, 0.0))
     live = LiveSequence(camera, tmp_path / "recording", warm_up=0)
     (first, *_) = [live[index] for index in live.numbers()]
     assert live.camera.distortion is None and not live.has_depth
+    assert open_sequence(tmp_path / "recording").camera == live.camera
     assert any(np.array_equal(first.color, camera.camera.undistort(frame.color)) for frame in camera.frames)
 
 

@@ -101,6 +101,9 @@ def test_more_frames_between_those_held_out_than_there_are_is_refused(recording,
 
 @pytest.mark.parametrize("kind", sorted(set(READERS) - {"room", "folder", "open3d"}))
 def test_a_kind_that_a_folder_is_not_of_says_what_that_kind_holds(recording, kind):
-    with pytest.raises((ValueError, OSError), match="recording") as caught:
-        open_sequence(recording, kind)
-    assert type(caught.value) not in (OSError, FileNotFoundError, IsADirectoryError)
+    for options in ({}, {"fov": 60.0}):
+        if options:  # a field of view counts where no camera is written
+            (recording / "camera.yaml").unlink()
+        with pytest.raises((ValueError, OSError), match="recording") as caught:
+            open_sequence(recording, kind, **options)
+        assert type(caught.value) not in (OSError, FileNotFoundError, IsADirectoryError)

@@ -13,11 +13,12 @@ import numpy as np
 from semslam import images
 from semslam.frame import Frame
 from sequences.live.capture import WARM_UP, Capture, Captured, Source
+from sequences.recordings.sensor import write_camera_file
 from sequences.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
-KEPT = 8  # frames kept in memory; so many wait to be written, at most
+KEPT = 8  # frames that are kept in memory, and that wait to be written, at most
 
 
 class LiveSequence(Sequence):
@@ -53,7 +54,7 @@ class LiveSequence(Sequence):
         self._depth_scale = source.depth_scale
         self.has_depth = source.depth_scale is not None
         self._frames, self._stop = frames, stop
-        self.seen = 0  # images that the camera gave while frames were asked for
+        self.seen = 0  # images that the camera gave while frames were asked for; counted at the end
         self._missed = 0  # that it gave before
         self._times: list[float] = []  # seconds from the first image on
         self._began: float | None = None
@@ -83,8 +84,8 @@ class LiveSequence(Sequence):
 
     @property
     def dropped(self) -> int:
-        """Images of the camera that became no frame, because another one came before they were asked for."""
-        return self.seen - len(self._times)
+        """Images of the camera that became no frame: another came before they were asked for. 0 until the end."""
+        return self.seen - len(self._times) if self.seen else 0
 
     def numbers(self, start: int = 0) -> Iterator[int]:
         index = start
@@ -140,27 +141,21 @@ class LiveSequence(Sequence):
             return False
         self._times.append(frame.timestamp)
         self._kept[frame.index] = frame
-        self._kept.pop(frame.index - KEPT, None)
         if len(self._writing) == KEPT:
             self._writing.popleft().result()
+        self._kept.pop(frame.index - KEPT, None)  # it is written now
         self._writing.append(self._writer.submit(self._write, frame))
         return True
 
     def _begin(self) -> None:
         """Forget the preview: while everything else was made ready, the camera may have moved."""
-        import yaml
-
         assert self._capture is not None
         self._preview, self._began = None, None
         self._missed = self._capture.seen
         (self.path / "color").mkdir(parents=True)
-        values = {key: getattr(self.camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
         if self._depth_scale is not None:
             (self.path / "depth").mkdir()
-            values["depth_scale"] = float(self._depth_scale)
-        if self.sensor is not None:
-            values["sensor"] = self.sensor
-        (self.path / "camera.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        write_camera_file(self.path / "camera.yaml", self.camera, depth_scale=self._depth_scale, sensor=self.sensor)
 
     def _frame(self, captured: Captured) -> Frame:
         if self._began is None:

@@ -16,7 +16,7 @@ from semslam.trajectory import Trajectory, detect_kind, read_trajectory, read_tu
 from sequences.files import first_readable
 from sequences.pairing import in_order, paired, times_of_names
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
-from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by
+from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by, write_camera_file
 from sequences.sequence import ImageSequence, Sequence
 
 LAYOUT = (
@@ -153,8 +153,6 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
     Where 16 bits end before the scene does (65.5 m in millimetres), all depth is written in larger units, which
     camera.yaml names.
     """
-    import yaml
-
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     stored = [("color", True), ("depth", sequence.has_depth), ("label40", sequence.has_labels)]
@@ -176,11 +174,8 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
             images.write_png(written[-1], images.depth_units(frame.depth, scale))
         if frame.labels is not None:
             images.write_png(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
-    camera = sequence.camera
-    values = {key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
     fps = (len(sequence) - 1) / np.ptp(sequence.timestamps) if np.ptp(sequence.timestamps) > 0 else 30.0
-    values |= {"depth_scale": float(depth_scale), "fps": float(round(fps, 3))}
-    (path / "camera.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    write_camera_file(path / "camera.yaml", sequence.camera, depth_scale=float(depth_scale), fps=round(float(fps), 3))
     if sequence.poses is not None:
         _write_poses(path / "groundtruth.txt", sequence.timestamps, sequence.poses)
     return path

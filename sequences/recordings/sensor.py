@@ -71,6 +71,17 @@ def read_camera_file(path: Path) -> CameraFile:
     return CameraFile(camera, depth_scale, fps, registered, along_ray, depth_camera, sensor)
 
 
+def write_camera_file(path: Path, camera: Camera, **more: float | str | None) -> None:
+    """Write a camera.yaml of a camera without distortion; `more`: of the other keys, None = leave it out."""
+    import yaml
+
+    intrinsics = {key: float(getattr(camera, key)) for key in ("fx", "fy", "cx", "cy")}  # YAML knows no NumPy numbers
+    numbers = {key: float(value) if isinstance(value, float) else value for key, value in more.items()}
+    values = {"width": int(camera.width), "height": int(camera.height)} | intrinsics
+    values |= {key: value for key, value in numbers.items() if value is not None}
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
 def _values(path: Path) -> dict[str, Any]:
     from semslam import config
 
