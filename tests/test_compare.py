@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from test_reconstruct import refused, semslam
 
 from semslam.comparison import depth_study as compare_depth
 from semslam.comparison import making
+from semslam.comparison.answer import answer
 from semslam.comparison.comparison import open_comparisons
 from semslam.comparison.depth_study import SHIFTED, DepthSource, StudiedFrame, best_scale, best_scale_shift, near_edges
 from semslam.comparison.report import Section, Table, number, write_markdown
@@ -220,6 +222,29 @@ def test_a_recording_that_cannot_be_tracked_by_its_images_is_still_compared(netw
 
 
 # the parts
+
+
+@pytest.mark.parametrize(
+    ("poses", "columns"),
+    [
+        (["dataset", "dataset", "tracked"], ["depth camera", "plain camera alone", "plain camera, given poses"]),
+        (["dataset", "dataset"], ["depth camera", "plain camera, given poses"]),
+        (["tracked", "tracked"], ["depth camera", "plain camera alone"]),  # of a recording without poses
+    ],
+)
+def test_the_first_screen_calls_poses_given_only_where_they_were(poses, columns):
+    names = ("sensor", "predicted_all", "predicted_all_tracked")
+    results = [
+        SimpleNamespace(variant=SimpleNamespace(name=name, poses=of), figures={"scale_error": -0.1}, pictures=[])
+        for name, of in zip(names, poses)
+    ]
+    section = answer(SimpleNamespace(results=results))
+    table = section.parts[1]
+    assert list(table.columns[1:]) == columns
+    assert ("given poses are right" in table.note) == (columns[-1] == "plain camera, given poses")
+    assert ("network's guess" in table.note) == ("plain camera alone" in columns)
+    assert all(cell == "10.0" for cell in table.rows[2][1:]), "an error has no sign"
+    assert answer(SimpleNamespace(results=results[:1])) is None
 
 
 def test_variants_follow_what_a_sequence_offers():

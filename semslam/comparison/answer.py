@@ -9,23 +9,23 @@ from semslam.comparison.comparison import Comparison
 from semslam.comparison.judged import VariantResult
 from semslam.comparison.report import Picture, Section, Table, Text, number
 
-SENSOR = ("sensor",)
+SENSOR, GIVEN = ("sensor",), "predicted_all"  # names of variants
 # Without a depth camera, from most to least of what a plain camera gives by itself.
-ALONE = ("predicted_all_tracked", "predicted_all")
+ALONE = ("predicted_all_tracked", GIVEN)
 
 
 class Price(NamedTuple):
     """One of the numbers."""
 
-    name: str
+    name: str  # with its unit
     key: str  # of the figures
-    factor: float
+    factor: float  # from the figure's unit to that of the name
     decimals: int
 
 
 PRICES = (
     Price("the map's mean distance to the truth, cm", "accuracy_m", 100, 1),
-    Price("share of the surfaces found to 5 cm (F-score), %", "fscore_5cm", 100, 1),
+    Price("surfaces right and found to 5 cm (F-score), %", "fscore_5cm", 100, 1),
     Price("error of lengths (scale of the trajectory), %", "scale_error", 100, 1),
     Price("classes of the surfels right (mIoU-13), %", "miou_13_surfels", 100, 1),
 )
@@ -36,19 +36,21 @@ def answer(c: Comparison) -> Section | None:
     sensor, alone = _first(c, SENSOR), _first(c, ALONE)
     if sensor is None or alone is None:
         return None
-    given = _first(c, ("predicted_all",)) if alone.variant.poses != "dataset" else None
-    shown = [("depth camera", sensor), ("plain camera alone", alone)]
+    tracked, given = alone.variant.poses != "dataset", _first(c, (GIVEN,))
+    given = None if given is None or given.variant.poses != "dataset" else given  # of a recording without poses
+    shown = [("depth camera", sensor)] + [("plain camera alone", alone)] * tracked
     if given is not None:
         shown.append(("plain camera, given poses", given))
-    if alone.variant.poses == "dataset":
-        shown[1] = ("plain camera, given poses", alone)
     figures = {name: _with_scale_error(result) for name, result in shown}
     rows = tuple((p.name, *(number(f.get(p.key), p.decimals, p.factor) for f in figures.values())) for p in PRICES)
     rate = ", ".join(f"{name} {number(f.get('frames_per_second'))}" for name, f in figures.items())
-    note = (
-        f"Frames a second, whole runs: {rate}. A plain camera tracks itself and measures depth by parallax; its "
-        f"lengths are the network's guess. Lengths of given poses are right by construction."
-    )
+    note = f"Frames a second, whole runs: {rate}."
+    if tracked:
+        note += (
+            " Alone a plain camera tracks itself and measures depth by parallax; its lengths are the network's guess."
+        )
+    if given is not None:
+        note += " Lengths of given poses are right by construction."
     parts: list[Any] = [Text(_sentence(figures)), Table("Four numbers", ("", *figures), rows, note)]
     views = tuple((name, draw.photograph(r.pictures[0])) for name, r in shown[:2] if r.pictures)
     if len(views) == 2:
