@@ -155,7 +155,7 @@ class LiveSequence(Sequence):
         (self.path / "color").mkdir(parents=True)
         if self._depth_scale is not None:
             (self.path / "depth").mkdir()
-        write_camera_file(self.path / "camera.yaml", self.camera, depth_scale=self._depth_scale, sensor=self.sensor)
+        write_camera_file(self.path / "camera.yaml", self.camera, self._depth_scale, sensor=self.sensor)
 
     def _frame(self, captured: Captured) -> Frame:
         if self._began is None:

@@ -71,14 +71,21 @@ def read_camera_file(path: Path) -> CameraFile:
     return CameraFile(camera, depth_scale, fps, registered, along_ray, depth_camera, sensor)
 
 
-def write_camera_file(path: Path, camera: Camera, **more: float | str | None) -> None:
-    """Write a camera.yaml of a camera without distortion; `more`: of the other keys, None = leave it out."""
+def write_camera_file(
+    path: Path,
+    camera: Camera,
+    depth_scale: float | None = None,
+    fps: float | None = None,
+    sensor: str | None = None,
+) -> None:
+    """Write a camera.yaml, see `CameraFile`, of a camera without distortion; what is None is left out."""
     import yaml
 
-    intrinsics = {key: float(getattr(camera, key)) for key in ("fx", "fy", "cx", "cy")}  # YAML knows no NumPy numbers
-    numbers = {key: float(value) if isinstance(value, float) else value for key, value in more.items()}
-    values = {"width": int(camera.width), "height": int(camera.height)} | intrinsics
-    values |= {key: value for key, value in numbers.items() if value is not None}
+    # YAML knows no numbers of NumPy's
+    values: dict[str, Any] = {"width": int(camera.width), "height": int(camera.height)}
+    values |= {key: float(getattr(camera, key)) for key in ("fx", "fy", "cx", "cy")}
+    values |= {key: float(value) for key, value in (("depth_scale", depth_scale), ("fps", fps)) if value is not None}
+    values |= {} if sensor is None else {"sensor": sensor}
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
