@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from test_reconstruct import refused, semslam
 
 from semslam.atomic import replacing
+from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
+from semslam.runs.recording import fingerprint, found_again
 from sequences import READERS, open_sequence
 from sequences.recordings.folder import write_folder
 
@@ -92,6 +98,16 @@ def test_a_moved_recording_is_told_from_one_with_another_image_in_its_middle(rec
     (moved / "depth" / "000004.png").unlink()
     with pytest.raises(ValueError, match="is not the recording that"):
         RunFolder.open(tmp_path / "run").open_sequence(str(moved))
+
+
+def test_photographs_that_an_earlier_version_numbered_are_recognised(recording, tmp_path):
+    photos = recording.rename(tmp_path / "photos") / "color"
+    settings = RunConfig(sequence=str(photos))
+    for names, known in (("\n".join(f"{i:06d}" for i in range(6)), True), ("other", False)):
+        kept = {"fingerprint": fingerprint(open_sequence(photos)) | {"names": zlib.crc32(names.encode())}}
+        found = nullcontext() if known else pytest.raises(ValueError, match="the names of images differ")
+        with found:
+            assert len(found_again(settings, np.array(json.dumps(kept)), tmp_path)) == 6
 
 
 def test_more_frames_between_those_held_out_than_there_are_is_refused(recording, tmp_path, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,10 @@ def fingerprint(sequence: Any) -> dict[str, Any]:
     camera, last = sequence.camera, len(sequence) - 1
     whole, numbers = sequence.origin
     sizes = np.array([whole.size_of(int(number)) for number in numbers], np.int64)
-    names = "\n".join(sequence.name_of(i) for i in range(len(sequence)))
     return {
         "frames": len(sequence),
         "camera": [camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy],
-        "names": zlib.crc32(names.encode(errors="surrogateescape")),
+        "names": _digest_of_names(sequence.name_of(i) for i in range(len(sequence))),
         "times": zlib.crc32(np.asarray(sequence.timestamps, np.float64).tobytes()),
         "sizes": zlib.crc32(sizes.tobytes()),
         "first": _digest(sequence, 0),
@@ -114,11 +113,17 @@ def is_the_one(kept: np.ndarray | None, sequence: Any) -> bool:
 def _difference(kept: dict[str, Any], sequence: Any) -> str | None:
     """In which feature a sequence differs from the recording that was kept, in words."""
     here = fingerprint(sequence)
+    if kept.get("names") == _digest_of_names(f"{i:06d}" for i in range(len(sequence))):
+        here["names"] = kept["names"]  # earlier versions numbered photographs
     for feature, words in FEATURES.items():
         if feature in kept and here[feature] != kept[feature]:  # earlier versions kept fewer
             values = f" ({here[feature]}, was {kept[feature]})" if feature in ("frames", "camera") else ""
             return f"{words} differs{values}" if feature != "names" else f"{words} differ"
     return None
+
+
+def _digest_of_names(names: Iterable[str]) -> int:
+    return zlib.crc32("\n".join(names).encode(errors="surrogateescape"))
 
 
 def _digest(sequence: Any, index: int) -> int:
