@@ -10,7 +10,9 @@ import os
 import signal
 import sys
 
-PR_SET_PDEATHSIG = 1  # prctl(2); holds for the program that takes this one's place, too
+# prctl(2): the signal comes when the thread ends that has started this process, and waits for it; it holds for the
+# program that takes this one's place, too
+PR_SET_PDEATHSIG = 1
 
 if __name__ == "__main__":
     if sys.platform == "linux":

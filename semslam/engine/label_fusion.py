@@ -41,6 +41,7 @@ from semslam.stage import Layout, Stage, check_state
 
 f32 = np.float32
 STATE: Layout = {"views": (np.float64, ("room", 4, 4)), "count": (np.int64, ())}  # of a saved fusion
+ROUNDED = 1.005  # factor by which evidence may outgrow its shares, as both are rounded to whole units
 AGAIN = 0.2  # share in the evidence of a view that repeats another one, to what an independent view adds to that
 
 
@@ -80,7 +81,7 @@ class LabelFusionConfig:
             raise ValueError(f"`slam.labels.reach` is {self.reach} and `pull` {self.pull}, expected 0 or more")
         if not 1 <= self.memory <= 32:
             raise ValueError(f"`slam.labels.memory` is {self.memory}, expected 1 to 32 views")
-        if -(self.memory + 1) * math.log(self.floor) > MOST / UNIT:
+        if -(self.memory + 1) * math.log(self.floor) * ROUNDED > MOST / UNIT:
             raise ValueError(
                 f"`slam.labels.floor` is {self.floor}, too small for the evidence of {self.memory:g} views to be kept"
             )
