@@ -16,6 +16,7 @@ from semslam.camera import Camera
 from semslam.cli import app
 from semslam.frame import Frame
 from semslam.images import depth_units
+from semslam.runs.recording import fingerprint
 from semslam.slam import Slam
 from sequences import open_sequence
 from sequences.live import devices
@@ -76,6 +77,7 @@ def test_the_folder_holds_what_was_seen_bit_by_bit(tmp_path):
     recorded = open_sequence(tmp_path / "recording")
     assert recorded.camera == live.camera and recorded.sensor == "synthetic" and len(recorded) == len(live)
     np.testing.assert_array_equal(recorded.timestamps, live.timestamps)
+    assert fingerprint(recorded) == fingerprint(live), "the run knows its recording again"
     for frame, again, late in zip(seen, recorded, live):
         for other in (again, late):
             assert other.timestamp == frame.timestamp

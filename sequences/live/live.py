@@ -108,6 +108,10 @@ class LiveSequence(Sequence):
     def name_of(self, index: int) -> str:
         return f"{self._times[index] if self._times else 0.0:.6f}.png"
 
+    def size_of(self, index: int) -> int:
+        paths = [self.path / folder / self.name_of(index) for folder in ("color", "depth")]
+        return sum(path.stat().st_size for path in paths if path.is_file())
+
     @property
     def _recent(self) -> Callable[[int], Frame]:  # type: ignore[override]
         return self.__getitem__  # recent frames are in memory, and frame 0 is not yet what the preview was
