@@ -7,6 +7,7 @@ import os
 import stat
 import zlib
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,9 @@ from test_reconstruct import refused, semslam
 from semslam.atomic import replacing
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
-from semslam.runs.recording import fingerprint, found_again
+from semslam.runs.recording import fingerprint, found_again, remembered
 from sequences import READERS, open_sequence
+from sequences.recalibrated import RecalibratedSequence
 from sequences.recordings.folder import write_folder
 
 OPTIONS = ("--labels", "truth", "--no-mesh")
@@ -108,6 +110,19 @@ def test_photographs_that_an_earlier_version_numbered_are_recognised(recording, 
         found = nullcontext() if known else pytest.raises(ValueError, match="the names of images differ")
         with found:
             assert len(found_again(settings, np.array(json.dumps(kept)), tmp_path)) == 6
+
+
+def test_a_recording_whose_camera_the_run_has_found_is_recognised_and_has_that_camera(recording, tmp_path):
+    """A plain video says nothing of its camera: what tracking found is the run's, not the recording's."""
+    photos = (recording / "color").rename(tmp_path / "photos")
+    unknown = open_sequence(photos)
+    found = RecalibratedSequence(unknown, unknown.camera.with_focal(70.0))
+    settings = RunConfig(sequence=str(photos))
+    kept = remembered(found, settings, tmp_path / "run")
+    assert not unknown.camera.focal_known
+    assert found_again(settings, kept, tmp_path / "run").camera == found.camera
+    with pytest.raises(ValueError, match="the camera differs"):
+        found_again(replace(settings, fov=50.0), kept, tmp_path / "run")
 
 
 def test_more_frames_between_those_held_out_than_there_are_is_refused(recording, tmp_path, capsys):

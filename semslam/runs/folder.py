@@ -22,7 +22,6 @@ from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import StatePart, SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.poses import moved_by
-from semslam.runs.color_only.poses import KEPT, VisualPoses
 from semslam.runs.config import RENAMED, RunConfig, from_values
 from semslam.runs.progress import Progress
 from semslam.runs.recording import found_again, with_absolute_paths
@@ -222,9 +221,7 @@ class RunFolder:
 
         FileNotFoundError where it is not found, ValueError where another one is in its place.
         """
-        sequence = found_again(self.load_config(), self.load_recording(), self.final, moved_to)
-        visual = VisualPoses.load(self.path / KEPT, len(sequence))
-        return sequence if visual is None else visual.calibrated(sequence)
+        return found_again(self.load_config(), self.load_recording(), self.final, moved_to)
 
     def save_state(self, parts: Iterable[StatePart], config: RunConfig) -> None:
         """Save the lossless state with the settings that it was made with, in one step."""

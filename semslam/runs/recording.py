@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from semslam.camera import Camera
 from semslam.runs.config import RunConfig
+from sequences.recalibrated import RecalibratedSequence
 
 PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
 # what a recording is recognised by, in words
@@ -75,7 +77,9 @@ def seen_from(kept: np.ndarray, config: RunConfig, folder: Path) -> np.ndarray:
 
 
 def found_again(config: RunConfig, kept: np.ndarray | None, folder: Path, moved_to: str | None = None) -> Any:
-    """The open sequence of a run; ValueError where it is another one, FileNotFoundError where there is none.
+    """The open sequence of a run, whose camera is the run's where the recording does not know it.
+
+    ValueError where it is another one, FileNotFoundError where there is none.
 
     kept: what `remembered` gave; None for a run of an earlier version. moved_to: where the recording is now.
     """
@@ -84,14 +88,22 @@ def found_again(config: RunConfig, kept: np.ndarray | None, folder: Path, moved_
     other: ValueError | None = None
     for place in places:
         sequence = replace(config, sequence=place).open_sequence()
-        if "fingerprint" not in about or (difference := _difference(about["fingerprint"], sequence)) is None:
+        if "fingerprint" not in about:
             return sequence
+        if (difference := _difference(about["fingerprint"], sequence)) is None:
+            return sequence if sequence.camera.focal_known else RecalibratedSequence(sequence, recorded_camera(about))
         other = other or ValueError(
             f"{place}: is not the recording that {folder} was made of, {difference}; name that one with --sequence"
         )
     raise other or FileNotFoundError(
         f"{config.sequence}: the recording of {folder} is no longer there; name its place with --sequence"
     )
+
+
+def recorded_camera(about: dict[str, Any]) -> Camera:
+    """That of the frames of the run that kept this about its recording."""
+    width, height, *numbers = about["fingerprint"]["camera"]
+    return Camera(int(width), int(height), *numbers)
 
 
 def _places(path: str, relative: str, folder: Path) -> Iterator[str]:
@@ -115,6 +127,8 @@ def _difference(kept: dict[str, Any], sequence: Any) -> str | None:
     here = fingerprint(sequence)
     if kept.get("names") == _digest_of_names(f"{i:06d}" for i in range(len(sequence))):
         here["names"] = kept["names"]  # earlier versions numbered photographs
+    if not sequence.camera.focal_known:  # the run found it by tracking
+        here["camera"] = [*here["camera"][:2], *kept["camera"][2:]]
     for feature, words in FEATURES.items():
         if feature in kept and here[feature] != kept[feature]:  # earlier versions kept fewer
             values = f" ({here[feature]}, was {kept[feature]})" if feature in ("frames", "camera") else ""

@@ -19,6 +19,7 @@ from semslam.rendering.splatting import painted, render
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
+from semslam.runs.recording import recorded_camera
 from semslam.tracking.localisation import Localisation, Localiser, without_depth
 from semslam.tracking.places import Places
 from semslam.trajectory import Trajectory, tum_lines
@@ -57,10 +58,7 @@ class FinishedMap:
     def camera(self) -> Camera | None:
         """That of the run's recording; None where an earlier version did not keep it."""
         kept = self.folder.load_recording()
-        if kept is None:
-            return None
-        width, height, *numbers = json.loads(str(kept))["fingerprint"]["camera"]
-        return Camera(int(width), int(height), *numbers)
+        return None if kept is None else recorded_camera(json.loads(str(kept)))
 
     def localiser(self) -> Localiser:
         """To find images of one camera, by the sensor's noise as the run measured it."""
