@@ -49,7 +49,7 @@ def room() -> list[Frame]:
     return list(RoomSequence(frames=60, **SIZE))
 
 
-@pytest.mark.parametrize("noise", [realsense_noise, tof_noise])
+@pytest.mark.parametrize("noise", [realsense_noise, pytest.param(tof_noise, marks=pytest.mark.slow)])
 def test_other_depth_cameras_are_tracked_without_a_loss(noise):
     frames = list(RoomSequence(frames=60, noise=noise, **SIZE))
     steps, slam = tracked(frames, loops=True)

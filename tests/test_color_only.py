@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -53,20 +54,21 @@ def network():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, network):
-    made = {}
-    for poses in ("dataset", "tracked"):
+    @cache
+    def made(poses: str) -> Path:
         run = prepare(settings(poses), tmp_path_factory.mktemp(poses) / "run", network=network)
         for _ in run:
             pass
         finish(run, mesh=False)
-        made[poses] = run.folder.path
+        return run.folder.path
+
     return made
 
 
-@pytest.mark.parametrize("poses", ["dataset", "tracked"])
+@pytest.mark.parametrize("poses", [pytest.param("dataset", marks=pytest.mark.slow), "tracked"])
 def test_the_map_lies_on_the_rooms_surfaces(runs, poses):
     """The world of a tracked run begins at its first camera; its scale is as good as the network's, to a tenth."""
-    room, folder = open_sequence(ROOM), RunFolder.open(runs[poses])
+    room, folder = open_sequence(ROOM), RunFolder.open(runs(poses))
     T_run = folder.load_trajectory().T_world_camera
     ways = [np.linalg.norm(np.diff(np.stack(T)[::5, :3, 3], axis=0), axis=1).sum() for T in (room.poses, T_run)]
     scale = ways[0] / ways[1]
@@ -78,17 +80,18 @@ def test_the_map_lies_on_the_rooms_surfaces(runs, poses):
 
 
 def test_the_camera_finds_its_way_by_itself(runs):
-    assert evaluate_run(runs["tracked"]).figures["ate_m"] < 0.03
-    metrics = json.loads((runs["tracked"] / "metrics.json").read_text())
+    assert evaluate_run(runs("tracked")).figures["ate_m"] < 0.03
+    metrics = json.loads((runs("tracked") / "metrics.json").read_text())
     assert metrics["tracking"] == "colour alone" and 0 < metrics["scale_std"] < 0.2
 
 
 def test_keyframes_bring_their_labels(runs):
-    cloud, _ = RunFolder.open(runs["tracked"]).load_cloud()
+    cloud, _ = RunFolder.open(runs("tracked")).load_cloud()
     labelled = cloud.class_probabilities.max(axis=1) > 0.2
     assert labelled.mean() > 0.9
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_map_and_is_not_tracked_again(tmp_path: Path, runs, network):
     run = prepare(settings("tracked"), tmp_path / "run", network=network)
     for _, _ in zip(range(25), run):
@@ -99,10 +102,10 @@ def test_an_interrupted_run_goes_on_to_the_same_map_and_is_not_tracked_again(tmp
     for _ in again:
         pass
     finish(again, mesh=False)
-    with np.load(tmp_path / "run" / "visual.npz") as a, np.load(runs["tracked"] / "visual.npz") as b:
+    with np.load(tmp_path / "run" / "visual.npz") as a, np.load(runs("tracked") / "visual.npz") as b:
         np.testing.assert_array_equal(a["T_world_camera"], b["T_world_camera"])
     assert (tmp_path / "run" / "visual.npz").stat().st_mtime_ns == kept
-    assert (tmp_path / "run" / "map.ply").read_bytes() == (runs["tracked"] / "map.ply").read_bytes()
+    assert (tmp_path / "run" / "map.ply").read_bytes() == (runs("tracked") / "map.ply").read_bytes()
 
 
 def test_parallax_is_not_measured_between_the_guesses_of_a_pose_network(network):

@@ -62,7 +62,10 @@ def test_a_sound_recording_with_kinect_noise_has_no_findings():
     assert diagnose(RoomSequence(frames=30, width=160, height=120, noise=kinect_noise)) == []
 
 
-@pytest.mark.parametrize("name", ["redkitchen", "icl_livingroom1", "samples/open3d"])
+@pytest.mark.parametrize(
+    "name",
+    ["samples/open3d", *(pytest.param(name, marks=pytest.mark.slow) for name in ("redkitchen", "icl_livingroom1"))],
+)
 def test_sound_public_recordings_have_no_findings(shared_data, name):
     assert examine(shared_data / name) == []
 

@@ -100,6 +100,7 @@ def test_the_command_writes_the_figures_into_the_run_and_where_it_is_asked_to(
     assert written["times_lost"] == 0 and written["coverage"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_held_against_the_surface_that_one_names(run, network, tmp_path):
     vertices, triangles, _ = open_sequence(ROOM).mesh()
     shifted = vertices + np.float32([0, 0, 0.03])

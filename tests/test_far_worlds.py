@@ -108,6 +108,7 @@ def test_exports_of_a_far_world_say_what_their_coordinates_are_relative_to(runs,
     assert np.linalg.norm(np.median(centres[1], axis=0) - np.median(centres[0], axis=0) - UTM) < 1
 
 
+@pytest.mark.slow
 def test_a_far_world_is_judged_as_a_near_one(runs):
     near, far = (evaluate_run(runs[name].path).figures for name in ("near", "far"))
     for figure in ("ate_m", "accuracy_m", "completeness_m", "fscore_5cm", "layered"):

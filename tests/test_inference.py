@@ -398,6 +398,7 @@ def test_an_engine_returns_the_same_bits_for_any_number_of_threads(name, network
     assert not Predictor(network, engine="torch").same_for_any_threads
 
 
+@pytest.mark.slow
 def test_what_8_bits_take_from_depth_is_given_back_at_calibration(monkeypatch, tmp_path) -> None:
     if "onnxruntime-int8" not in available_engines():
         pytest.skip("onnxruntime is not installed here")

@@ -81,7 +81,7 @@ def test_a_run_without_a_mesh_exports_the_rest_and_says_so(run, tmp_path, capsys
     assert "not a run" in refused(capsys, "export", tmp_path / "nowhere", "--out", tmp_path / "x")
 
 
-@pytest.mark.parametrize("frames", [1, 2, 8])
+@pytest.mark.parametrize("frames", [1, *(pytest.param(frames, marks=pytest.mark.slow) for frames in (2, 8))])
 def test_a_run_of_a_few_frames_is_evaluated_exported_and_seen(frames, tmp_path):
     from semslam.geometry.ply import write_ply
     from sequences import open_sequence
@@ -159,6 +159,7 @@ def test_two_runs_are_drawn_from_one_pose(run, tmp_path, capsys):
     assert "--compare goes with the window or with --png" in line
 
 
+@pytest.mark.slow
 def test_films_go_round_the_map_or_along_the_path(run, tmp_path, capsys):
     assert semslam("view", run.path, "--video", tmp_path / "path.mp4", "--along", "path") == 0
     film = cv2.VideoCapture(str(tmp_path / "path.mp4"))

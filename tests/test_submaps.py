@@ -60,6 +60,7 @@ def ate(progress: Progress, frames: list[Frame]) -> float:
     return trajectory_errors(progress.trajectory(), truth, progress.tracked).absolute.rmse
 
 
+@pytest.mark.slow
 def test_pieces_without_a_common_view_are_joined_when_they_meet(round_trip: RoomSequence) -> None:
     """The second piece sees nothing of the first; the third begins at the end of the first, and reaches the second."""
     frames = in_order(round_trip, [*range(22), *range(70, 96), *range(22, 92)])
