@@ -10,6 +10,7 @@ from test_reconstruct import refused, semslam
 
 from semslam import poses
 from semslam.runs.config import settings_of
+from semslam.runs.finished.localise import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.reconstruct import finish, prepare
@@ -48,6 +49,12 @@ def test_new_frames_go_into_the_map_that_exists(begun: Path, tmp_path: Path) -> 
     before, after = (RunFolder.open(path).load_cloud()[0] for path in (begun, whole))
     assert len(after) < 1.2 * len(before)
     assert after.first_seen.min() == -24 and (after.first_seen >= 0).sum() > 500
+
+    assert min(FinishedMap(whole).places.indices) < 0 <= max(FinishedMap(whole).places.indices)
+    options = {"sequence": ROOM, "slam.perception.labels": "none", "extend": str(whole), "slam.map.max_surfels": 10**5}
+    again = prepare(settings_of(None, options), tmp_path / "again")  # frames of three runs, each named once
+    assert again.progress.before == 24 + 36 and again.slam.surfels.cloud().first_seen.min() == -60
+    assert again.slam.surfels.config.max_surfels == 10**5
 
     assert extended(begun, tmp_path / "broken", stop=20).next_index == 20
     extended(begun, tmp_path / "broken")

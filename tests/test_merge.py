@@ -9,6 +9,7 @@ import pytest
 from test_reconstruct import refused, semslam
 
 from semslam import poses
+from semslam.runs.finished.localise import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.trajectory import Trajectory, read_tum, write_tum
 from sequences import open_sequence
@@ -52,6 +53,8 @@ def test_maps_that_meet_become_one(first: Path, second: Path, tmp_path: Path) ->
     assert labelled.mean() > 0.9  # classes come along
     metrics = RunFolder.open(tmp_path / "both").load_metrics()
     assert metrics["merged_views"] >= 2 and metrics["surfels"] == len(both)
+    found_by = FinishedMap(tmp_path / "both").places.indices
+    assert min(found_by) < 0 <= max(found_by)  # cameras are found by the places of either map
 
 
 @pytest.mark.slow
@@ -76,4 +79,5 @@ def test_maps_that_do_not_meet_are_refused_and_nothing_is_written(first: Path, t
     assert semslam("reconstruct", ROOM, "--frames", 4, "--labels", "none", "--no-mesh", "--out", unlabelled) == 0
     capsys.readouterr()
     assert "classes" in refused(capsys, "merge", first, unlabelled, "--out", tmp_path / "both")
-    assert "not written over" in refused(capsys, "merge", first, first, "--out", first)
+    for one, other in ((first, unlabelled), (unlabelled, first)):
+        assert "not written over" in refused(capsys, "merge", one, other, "--out", first, "--overwrite")

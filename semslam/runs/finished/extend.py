@@ -12,8 +12,8 @@ from semslam.tracking.tracker import Tracker
 def extend(system: Slam, run: str) -> int:
     """Give a system that has done nothing yet the map of a finished run, its tracker lost in it.
 
-    Returns how many frames that run had: they count as those before the first one, -1 and below, wherever surfels,
-    places and keyframes name frames. ValueError where the run is not such that mapping can go on in it.
+    Returns how many frames that run, and those that it extended, had: they count as those before the first one, -1 and
+    below, wherever surfels, places and keyframes name frames. ValueError where mapping cannot go on in that run.
     """
     finished = FinishedMap(run)
     tracker, surfels, before = system.track, finished.surfels, finished.progress.next_index
@@ -31,7 +31,10 @@ def extend(system: Slam, run: str) -> int:
             f"{run}: its classes were fused with `slam.labels.method` {theirs.method} and `floor` {theirs.floor}, the "
             f"new frames with {labels.method} and {labels.floor}, which do not add up; set them as that run did"
         )
+    if len(surfels) > (most := system.surfels.config.max_surfels):
+        raise ValueError(f"{run}: its map has {len(surfels)} surfels, and `slam.map.max_surfels` is {most}; raise it")
     surfels.seen[surfels.slots()] -= before
+    surfels.config = system.surfels.config  # of this run: the bounds of the map and of its memory
     system.surfels = surfels
     # the map's evidence names views by their number
     system.labels.restore({k.removeprefix("labels_"): v for k, v in finished.state.items() if k.startswith("labels_")})
@@ -55,4 +58,4 @@ def extend(system: Slam, run: str) -> int:
             system.loops.restore(loops)
         else:
             system.loops.go_on_from_keyframes()
-    return before
+    return before + finished.progress.before

@@ -48,7 +48,9 @@ class FinishedMap:
         self.surfels, self.progress = self.folder.load_map(state), Progress.from_state(state)
         self.places = Places()
         self.places.restore({k.removeprefix("places_"): v for k, v in state.items() if k.startswith("places_")})
-        self.places.keep(set(self.progress.frames_of(self.progress.parts[0])))
+        main = self.progress.parts[0]
+        earlier = {index for index in self.places.indices if index < 0 and main == 0}  # of runs that this one extends
+        self.places.keep(earlier | set(self.progress.frames_of(main)))
         if not len(self.places):
             self._look_around(moved_to)
         if not len(self.places):

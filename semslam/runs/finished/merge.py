@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -54,8 +55,11 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     the same motion between the maps. Its surfels that the first map has already are left out. Trajectory, figures and
     recording stay those of `run_a`; the poses of `run_b` in the joint world are written to merged_trajectory.txt.
 
-    overwrite: replace a run that `out` holds. ValueError where the maps do not meet, or are of different classes.
+    overwrite: replace a run that `out` holds. ValueError where the maps do not meet or are of different classes, and
+    where `out` is one of the two runs.
     """
+    if os.path.realpath(out) in (os.path.realpath(run_a), os.path.realpath(run_b)):
+        raise ValueError(f"{out}: a run is not written over one that it is made from; name another --out")
     a, b = FinishedMap(run_a), FinishedMap(run_b)
     for finished, run in ((a, run_a), (b, run_b)):
         if len(finished.progress.parts) > 1:
@@ -162,6 +166,9 @@ def _joined(a: FinishedMap, b: FinishedMap, T_a_b: np.ndarray, earlier: int) -> 
     facing = np.einsum("ij,ij->i", first["normal"][nearest[same], :3], second["normal"][same, :3])
     same[same] = facing > 0.7
     both = {name: np.concatenate([first[name], second[name][~same]]) for name in SURFEL_ARRAYS}
-    merged = SurfelMap.from_arrays(**both, num_classes=a.surfels.num_classes, config=a.config.slam.map)
+    count = len(both["position"])
+    of_a = a.config.slam.map
+    config = replace(of_a, max_surfels=max(of_a.max_surfels, count), block=a.surfels.block)
+    merged = SurfelMap.from_arrays(**both, num_classes=a.surfels.num_classes, config=config)
     merged.world_origin = a.surfels.world_origin
     return merged, int(same.sum())
