@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_reconstruct import refused, semslam
 
+from semslam.runs.color_only.poses import VisualPoses
 from semslam.runs.folder import RunFolder
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder
@@ -109,3 +110,12 @@ def test_a_run_of_the_built_in_room_needs_no_path(tmp_path):
     moved = (tmp_path / "a").rename(tmp_path / "b")
     sequence = RunFolder.open(moved).open_sequence()
     np.testing.assert_array_equal(sequence[0].color, open_sequence(ROOM)[0].color)
+
+
+def test_a_run_knows_nothing_of_one_by_colour_alone_that_was_given_up_in_its_folder(tmp_path):
+    T = np.tile(np.eye(4), (6, 1, 1))
+    found = VisualPoses(T, np.ones(6, bool), 1.0, 0.1, 2, 1.0, 1.0, focal=90.0, focal_std=0.05)
+    (tmp_path / "run").mkdir()
+    found.save(tmp_path / "run" / "visual.npz")
+    assert semslam("reconstruct", ROOM, "--out", tmp_path / "run", *OPTIONS) == 0
+    assert "tracking" not in RunFolder.open(tmp_path / "run").load_metrics()

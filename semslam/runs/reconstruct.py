@@ -84,6 +84,8 @@ def prepare(
         unlock(folder.path)
         raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
     folder = folder.resumable(config) if resume else folder.fresh()
+    if not resume:
+        (folder.path / KEPT).unlink(missing_ok=True)  # of a run that was given up here
     slam, perception = config.slam, config.slam.perception
     if perception.depth == "sensor":
         slam = with_noise_of(config.sensor or sequence.sensor, slam)
@@ -98,8 +100,6 @@ def prepare(
     places = Places()
     if perception.depth == "predicted" and config.poses in BY_IMAGES:
         assert network is not None
-        if not resume:
-            (folder.path / KEPT).unlink(missing_ok=True)  # of another run
         visual = visual_poses(folder.path, sequence, network, config, report)
         sequence = visual.calibrated(sequence)
         track: PoseSource = visual.given()
