@@ -27,7 +27,7 @@ from semslam.runs.reconstruct import finish, prepare
 from semslam.runs.storage import checkpoint as checkpoints
 from semslam.runs.storage import lock
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
-from semslam.runs.storage.checkpoint import Checkpoint
+from semslam.runs.storage.checkpoint import PAGE, Checkpoint, _digests
 from semslam.slam import Slam
 
 SETTINGS = {"sequence": ROOM, "slam.perception.labels": "truth", "slam.perception.label_every": 2}
@@ -72,6 +72,19 @@ def test_arrays_of_every_kind_come_back_as_they_were(tmp_path):
         for name, array in arrays.items():
             assert loaded[name].dtype == array.dtype and loaded[name].shape == array.shape
             np.testing.assert_array_equal(loaded[name], array)
+
+
+@pytest.mark.parametrize("more", [0, 3, 8, 11])
+def test_a_digest_tells_every_byte_and_nothing_else(more):
+    data = np.random.default_rng(0).integers(0, 256, 2 * PAGE + more).astype(np.uint8)
+    found = []
+    for before in range(3):
+        leftover = np.full(3, before, np.uint64)  # in the memory that an empty array is given next
+        del leftover
+        found.append(_digests(data))
+    np.testing.assert_array_equal(found[1:], found[:-1])
+    data[-1] ^= 1
+    assert _digests(data)[-1] != found[0][-1] and (_digests(data)[:-1] == found[0][:-1]).all()
 
 
 def test_saving_makes_no_second_copy_of_the_map(tmp_path):

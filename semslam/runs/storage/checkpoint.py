@@ -41,7 +41,7 @@ def digests(words, page, found):
 
 def _digests(data: np.ndarray, give_back: Callable[[], None] = lambda: None) -> np.ndarray:
     """(B,) uint64, one a page of bytes (N,). give_back: called whenever AT_ONCE were read."""
-    found = np.empty(-(-data.size // PAGE), np.uint64)
+    found = np.zeros(-(-data.size // PAGE), np.uint64)  # a last page of less than a word has its bytes alone
     whole = data.size // 8 * 8
     for first in range(0, whole, AT_ONCE):
         part = data[first : min(first + AT_ONCE, whole)]
@@ -162,10 +162,7 @@ class Checkpoint:
         paged, changed = {}, {}
         for name, array in arrays.items():
             found = _digests(array.reshape(-1).view(np.uint8), give_back)
-            places, old = (
-                np.full(len(found), -1),
-                saved.get(name, _Paged(np.empty(0, np.int64), np.empty(0, np.uint64))),
-            )
+            places, old = np.full(len(found), -1), saved.get(name, NOTHING)
             n = min(len(found), len(old.digests))
             same = found[:n] == old.digests[:n]
             places[:n][same] = old.places[:n][same]
