@@ -93,6 +93,16 @@ def test_what_shows_nothing_begins_no_part(round_trip: RoomSequence) -> None:
         assert len(progress.lost) == len(rest) and not tracker.apart
 
 
+def test_a_tracker_of_a_version_without_parts_goes_on_in_one(round_trip: RoomSequence) -> None:
+    _, tracker, slam = tracked(in_order(round_trip, [0, 1]))
+    state = {name: array for name, array in tracker.state().items() if name not in ("submaps", "lost_since")}
+    tracker.restore(state)
+    elsewhere = replace(round_trip[75], T_world_camera=None)
+    slam.step(replace(elsewhere, index=2, timestamp=1.0, depth=np.zeros_like(elsewhere.depth)))
+    began = slam.step(replace(elsewhere, index=3, timestamp=2.0))
+    assert began.tracking.ok and began.tracking.submap == 1 and tracker.submap_of(1) == 0
+
+
 def test_a_correction_stops_where_a_part_begins() -> None:
     """Frames between the last keyframe of one part and the first of the next move with their own part."""
     old = np.tile(np.eye(4), (3, 1, 1))

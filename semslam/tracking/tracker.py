@@ -364,6 +364,8 @@ class Tracker(Stage):
         self.noise.restore({k[len("noise_") :]: v for k, v in state.items() if k.startswith("noise_")})
         self._reference = _Reference.restored(state) if "reference_pose" in state else None
         self.keyframes.restore({k[len("keyframe_") :]: v for k, v in state.items() if k.startswith("keyframe_")})
+        if not self.submaps and len(self.keyframes):  # of a version that kept one map
+            self.submaps = [(self.keyframes.indices[0], 0)]
 
     def _first(self, observation: Observation) -> Tracking:
         """The first frame lies where the data set says, or where it is proposed, or at the origin; it has to show
