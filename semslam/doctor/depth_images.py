@@ -72,8 +72,8 @@ def delayed(recording: Recording) -> list[Finding]:
     rows = [row for start in starts for row in _fits(recording, range(start, min(start + span, len(recording))), step)]
     if len(rows) < FEWEST_IMAGES:
         return []
-    mean = np.nanmean(rows, axis=0)
-    best = int(np.argmax(mean))
+    known = np.isfinite(rows).sum(axis=0)  # a depth camera that is slower has no image at some of the moments
+    best = int(np.argmax(np.where(known > 0, np.nansum(rows, axis=0) / np.maximum(known, 1), -np.inf)))
     gain = np.array([row[best] - row[FRAMES_APART] for row in rows])
     gain = gain[np.isfinite(gain)]
     lag, interval = best - FRAMES_APART, float(np.median(np.diff(recording.timestamps)))

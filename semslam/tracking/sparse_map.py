@@ -20,6 +20,8 @@ STRIKES = 3  # times that a landmark was seen where it should not be, from which
 FOCAL_STD = 0.35  # of the logarithm of a focal length that nothing is known of
 FOCAL_FLOOR = 0.03  # relative standard deviation, by what unknown distortion did to recordings of known cameras
 FIRST_FOCAL = 5  # keyframes from which a focal length is estimated
+FOCAL_SETTLED = 0.002  # relative change of the focal length by one more adjustment, at most
+MOST_ROUNDS = 50  # adjustments of a focal length that does not settle
 
 
 @dataclass(eq=False)
@@ -189,11 +191,17 @@ class SparseMap:
         for first in range(0, max(1, count - WINDOW // 2), WINDOW // 2):
             free = np.zeros(count, bool)
             free[first : first + WINDOW] = True
-            before = 0.0
-            while first == 0 and abs(self.camera.fx / (before or 1) - 1) > 0.002 and not self.focal_known:
-                before = self.camera.fx
-                self._solve(free, 20, with_focal=True)
+            if first == 0 and not self.focal_known:
+                self._settle_focal(free)
             self._solve(free, 20, with_focal=False)
+
+    def _settle_focal(self, free: np.ndarray) -> None:
+        """Adjust the focal length with the free keyframes (bool), again while what is left out as wrong changes it."""
+        for _ in range(MOST_ROUNDS):
+            before = self.camera.fx
+            self._solve(free, 20, with_focal=True)
+            if abs(self.camera.fx / before - 1) <= FOCAL_SETTLED:
+                return
 
     def _solve(self, free: np.ndarray, iterations: int, with_focal: bool) -> None:
         scene, frames, landmarks, rows = self._scene(free, with_focal and not self.focal_known)

@@ -109,8 +109,8 @@ def track_images(
 ) -> VisualPoses:
     """Track a `sequences.Sequence` by its images, with the scale that the network's depths vote for.
 
-    report: called after each frame. ValueError where the camera hardly moved
-    sideways, or was lost in most of the frames: no depth could be measured from its images.
+    report: called for each frame. ValueError where the camera hardly moved sideways, or was lost in most of the
+    frames: no depth could be measured from its images.
     """
     recorded: Camera = sequence.camera
     camera = tracked_camera(recorded)
@@ -149,7 +149,8 @@ def track_images(
     tracker.map.adjust_all()
     scale, scale_std = tracker.map.scale
     T = np.full((len(good), 4, 4), np.nan)
-    first = None if sequence.poses is None else sequence.poses[0]
+    start = next((i for i, one in enumerate(relative) if one is not None), 0)
+    first = None if sequence.poses is None else sequence.poses[start]
     T_world_first = np.eye(4) if first is None else first  # as any tracker starts where the recording says
     for i, one in enumerate(relative):
         if one is not None:
