@@ -38,7 +38,7 @@ class RunConfig:
     registered: bool | None = None  # whether depth lies under colour's pixels; null = as the sequence has it
     pose_rate: float | None = None  # poses per second of a pose file without times, the first at the first frame
     pose_indices: str | None = None  # START:STOP:STEP or a file: the frame of each pose of a file without times
-    poses: str = ""  # dataset | tracked | sfm | refined | predicted | predicted-refined | a file; empty = dataset
+    poses: str = ""  # dataset | tracked | sfm | refined | predicted | predicted-refined | a file; empty = 1st or 2nd
     scale_from: str | None = None  # of a map from colour alone: height=M | length=M,FRAME,U,V,U,V; null = the network's
     extend: str | None = None  # folder of a finished run whose map is gone on with
     pose_weights: str | None = None  # weights of a pose network, for poses that are predicted or tracked

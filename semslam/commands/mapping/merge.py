@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -26,4 +27,4 @@ def merge(
         f"joined at {figures['merged_views']} views: {figures['surfels']} surfels, {figures['merged_doubled']} of the "
         f"second map were in the first: {folder.path}"
     )
-    typer.echo(f"look at it:  semslam view {folder.path}")
+    typer.echo(f"look at it:  semslam view {shlex.quote(str(folder.path))}")
