@@ -15,11 +15,11 @@ from semslam.camera import Camera
 from semslam.frame import Observation
 from semslam.images import read_color, write_png
 from semslam.runs.config import RunConfig
-from semslam.runs.finished.localise import FinishedMap
+from semslam.runs.finished.localise import FinishedMap, LocalisedFrame, tum_text
 from semslam.runs.folder import RunFolder
 from semslam.slam import SlamConfig
 from semslam.tracking import places as module
-from semslam.tracking.localisation import Localiser, without_depth
+from semslam.tracking.localisation import Localisation, Localiser, without_depth
 from semslam.tracking.places import Described, Places, described, matches, refined, solved
 from semslam.trajectory import Correction, read_tum
 from sequences import open_sequence
@@ -178,6 +178,11 @@ def test_an_image_without_a_camera_is_taken_to_be_of_the_runs(run: Path, tmp_pat
     write_png(tmp_path / "none.png", np.zeros_like(room[0].color))
     assert semslam("localise", run, tmp_path / "none.png") == 1
     assert "# none.png not found" in capsys.readouterr().out
+
+
+def test_a_name_of_any_bytes_is_printed() -> None:
+    text = tum_text([LocalisedFrame("caf\udce9\n.png", 0.0, Localisation(None, reason="dark"))])
+    assert text.splitlines()[1] == "# caf\\udce9 .png not found: dark" and text.encode("utf-8")
 
 
 def test_runs_that_kept_no_places_are_looked_at_again(run: Path, monkeypatch) -> None:

@@ -34,6 +34,7 @@ from semslam.trajectory import Trajectory, read_tum, write_tum
 
 logger = logging.getLogger(__name__)
 REPLACEMENT, REPLACED_BY = ".new", ".ready"  # folders in a run's: of the run that will replace it, and of a whole one
+MERGED = "merged_trajectory.txt"  # of `semslam merge`: the poses of the second run in the joint world
 TRAJECTORY_PLOTS = ("trajectory.png", "trajectory_errors.png")  # of `semslam evaluate`: the path, its errors over time
 
 
@@ -314,9 +315,9 @@ class RunFolder:
 
     def forget_derived(self) -> None:
         """Remove what was made of an earlier map: it is not this one's."""
-        plots = (self.path / name for name in TRAJECTORY_PLOTS)
+        named = (self.path / name for name in (*TRAJECTORY_PLOTS, MERGED))
         parts = [*self.path.glob("map_[0-9]*.ply"), *self.path.glob("trajectory_[0-9]*.txt")]
-        for path in (self.errors, self.map, self.mesh, self.preview, self.metrics, *plots, *parts):
+        for path in (self.errors, self.map, self.mesh, self.preview, self.metrics, *named, *parts):
             path.unlink(missing_ok=True)
 
     def load_metrics(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Tracker(Stage):
     """Tracks one camera against the map; a `Track` for `Slam`. Keeps the motion so far and the keyframes.
 
     A lost frame moves neither the last pose nor the keyframes: the next one is expected at the last good pose, and
-    every frame is compared with the keyframes until one fits.
+    every frame is compared with the keyframes until one fits or, after `new_map_after` seconds, begins a sub-map.
     """
 
     def __init__(

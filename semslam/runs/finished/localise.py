@@ -129,7 +129,8 @@ def tum_text(frames: Sequence[LocalisedFrame]) -> str:
     """
     lines = ["# timestamp tx ty tz qx qy qz qw (camera to world, metres)\n"]
     for frame in frames:
-        found, name = frame.found, " ".join(frame.name.split())
+        printable = frame.name.encode("utf-8", "backslashreplace").decode("utf-8")  # file names may be any bytes
+        found, name = frame.found, " ".join(printable.split())
         if found.T_world_camera is None:
             lines.append(f"# {name} not found: {found.reason}\n")
             continue
@@ -144,7 +145,7 @@ def tum_text(frames: Sequence[LocalisedFrame]) -> str:
 def write_tum_text(path: str | Path, frames: Sequence[LocalisedFrame]) -> None:
     """Write `tum_text`, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(tum_text(frames), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(tum_text(frames), encoding="utf-8")
 
 
 def figures(frames: Sequence[LocalisedFrame]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from semslam.loops.pose_graph import Edge, optimized_poses
 from semslam.rendering.splatting import painted, render
 from semslam.runs.derived import derived_folder, write_derived
 from semslam.runs.finished.localise import FinishedMap
-from semslam.runs.folder import RunFolder
+from semslam.runs.folder import MERGED, RunFolder
 from semslam.tracking.places import WIDTH, Described
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Trajectory, tum_lines
@@ -92,7 +92,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     result = write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date)
     moved = Trajectory(b.progress.trajectory().timestamps, T_a_b @ b.progress.trajectory().T_world_camera)
     world = Trajectory(moved.timestamps, poses.moved_by(moved.T_world_camera, a.surfels.world_origin))
-    result.write_text("merged_trajectory.txt", "".join(tum_lines(world.selected(b.progress.tracked))))
+    result.write_text(MERGED, "".join(tum_lines(world.selected(b.progress.tracked))))
     return result
 
 
