@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from semslam.doctor.conventions import misfit
+from semslam.doctor.depth_images import delayed
 from semslam.doctor.doctor import Finding, diagnose
 from semslam.frame import Frame
 from semslam.poses import exp, inverse
@@ -149,6 +150,19 @@ def test_depth_of_another_moment_is_found_with_its_delay(sound, delay):
     assert f"depth images that come {abs(delay)} frames" in finding.what
     assert ("later" if delay > 0 else "earlier") in finding.what
     assert ("take" if delay > 0 else "add") in finding.remedy
+
+
+class EverySecondDepth(OtherDepth):
+    """The same of a depth camera that is half as fast as the colour camera."""
+
+    def __getitem__(self, index: int) -> Frame:
+        frame = super().__getitem__(index)
+        return frame if index % 2 == 0 else replace(frame, depth=None)
+
+
+def test_the_delay_of_a_slower_depth_camera_is_found(sound):
+    (finding,) = delayed(EverySecondDepth(*sound, 4))
+    assert "depth images that come 4 frames" in finding.what and "later" in finding.what
 
 
 AXES = {
