@@ -144,7 +144,7 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     if not sequence.camera.focal_known:
         logger.warning(
             "%s: nothing says what camera took it (camera.yaml, EXIF or --fov); %.0f degrees along the longer side of "
-            "its images are assumed, unless `reconstruct` estimates them",
+            "its images are assumed, unless `reconstruct` estimates them or `localise` takes its run's",
             path, USUAL_FOV,
         )  # fmt: skip
     return sequence

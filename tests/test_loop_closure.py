@@ -291,6 +291,6 @@ def test_a_keyframe_that_shows_nothing_new_is_not_kept_once_there_are_many(monke
 @pytest.mark.slow
 def test_a_long_recording_costs_no_more_a_frame_at_its_end():
     soak = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "soak.py"))["soak"]
-    milliseconds, memory, ate = soak(1200, 160, 1e-3, every=300)
-    assert np.median(milliseconds[-300:]) < 1.5 * np.median(milliseconds[300:600])
-    assert memory[-1] < 1.2 * memory[1] and ate < 0.01
+    walked = soak(1200, 160, 1e-3, every=300)
+    assert np.median(walked.busy[-300:]) < 1.5 * np.median(walked.busy[300:600])
+    assert walked.megabytes[-1] < 1.2 * walked.megabytes[1] and walked.ate < 0.01

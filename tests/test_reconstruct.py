@@ -265,7 +265,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, capsys, monke
         ("--depth", "guessed", "--depth is 'guessed', expected one of sensor, predicted"),
         ("--labels", "some", "--labels is 'some', expected one of predicted, truth, none"),
         ("--classes", "nyu14", "--classes is 'nyu14', expected one of"),
-        ("--poses", "nowhere.txt", "neither dataset, tracked, refined nor predicted, nor a file that exists"),
+        ("--poses", "nowhere.txt", "expected dataset, tracked, sfm, refined, predicted, predicted-refined or a file"),
         ("--hold-out", "1", "expected at least 2"),
     ],
 )

@@ -70,9 +70,9 @@ def diagnose(sequence: Sequence) -> list[Finding]:
             whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.readable(i))]
             findings += [] if of_numbers else _depth_range(sequence)
             of_images = depth_images.along_the_ray(whole)
-            of_images += (depth_images.delayed(sequence) if sequence.has_depth else []) or (
-                depth_images.beside_the_colour(whole)
-            )
+            late = depth_images.delayed(sequence) if sequence.has_depth else []
+            surely = any(finding.level == "error" for finding in late)  # a short delay and a shift look much the same
+            of_images += late if surely else depth_images.beside_the_colour(whole) or late
             unsound = any(finding.level == "error" for finding in of_images)
             findings += of_images if unsound else of_images + (_motion(sequence) or single_poses.far_world(sequence))
     rank = ("error", "warning", "hint")

@@ -59,7 +59,7 @@ def pose_source(
         return Tracker(config, refine=poses == "refined", propose=propose, places=places)
     if not Path(poses).exists():
         raise FileNotFoundError(
-            f"`poses` {poses}: neither dataset, tracked, refined nor predicted, nor a file that exists"
+            f"`poses` {poses}: expected dataset, tracked, sfm, refined, predicted, predicted-refined or a file"
         )
     return poses_from(Path(poses), sequence, hints)
 

@@ -217,6 +217,12 @@ def _check(config: RunConfig, sequence: Any) -> None:
         )
 
 
+_NO_DEPTH = (
+    "no frame has depth that is sure enough (predicted depth is measured by parallax: the camera has to move, and a "
+    "part of a recording may be too short for that)"
+)
+
+
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     """Write everything that a run leaves behind; returns its metrics."""
     run.save()
@@ -226,7 +232,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
             f"added to that map; do both show the same place?"
         )
     if run.progress.fused == 0:
-        reason = run.progress.reason or "no frame could be read"
+        reason = run.progress.reason or ("no frame could be read" if not run.progress.indices else _NO_DEPTH)
         raise ValueError(f"{run.config.sequence}: no frame was fused, so there is no map; {reason}")
     metrics = run.metrics()
     if metrics["depth_used"] is not None and metrics["depth_used"] < LITTLE:

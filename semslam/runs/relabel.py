@@ -42,7 +42,7 @@ def relabel(
     if associations is None:
         raise FileNotFoundError(
             f"{run}: {source.associations.name} is missing, without which nothing says which surfel was seen where; "
-            f"make the run again, or relabel the run that this one was refined from"
+            f"relabel the run that this one was refined from, or those that were extended or merged, and do that again"
         )
     folder = derived_folder(source, Path(out), overwrite)
     sequence = source.open_sequence(moved_to)

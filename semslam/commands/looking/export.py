@@ -22,4 +22,6 @@ def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: O
     if "world origin" in written:
         typer.echo("the world is far from 0: the coordinates in .pcd, .obj and .glb files are relative to this origin")
     if "mesh" not in written:
-        typer.echo("no mesh: the run was interrupted (go on with --resume), made with --no-mesh, or saw too little")
+        typer.echo(
+            "no mesh: the run was interrupted (--resume goes on), had --no-mesh, is a merged one, or saw too little"
+        )

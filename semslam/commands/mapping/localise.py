@@ -69,8 +69,10 @@ def localise(
     summary = figures(found)
     if json is not None:
         write_json(json, summary)
+        typer.echo(f"figures: {json}", err=True)
     if figure is not None:
         draw(figure, finished, found)
+        typer.echo(f"picture: {figure}", err=True)
     typer.echo(f"{summary['found']} of {summary['images']} images found in {run}", err=out is None)
     if not summary["found"]:
         raise typer.Exit(1)

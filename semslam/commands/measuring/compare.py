@@ -44,10 +44,12 @@ def compare(
             try:
                 _make(comparison, variant)
             except ValueError as error:
-                if variant.poses != "tracked":
+                if variant.poses != "tracked" and variant.depth == "sensor":
                     raise
                 typer.echo(f"{comparison.folder(variant)}: left out: {error}", err=True)
                 comparison.leave_out(variant, str(error))
+        if not comparison.variants:
+            raise ValueError(f"{comparison.path}: no variant could be made, so there is nothing to compare; see above")
         with progress(len(comparison.variants), "variants judged") as advance:
             for variant in comparison.variants:
                 comparison.evaluate(variant)
