@@ -53,9 +53,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# CI runs the slow tests too.
+# CI runs the slow tests too, and all of them in one process, so that none disturbs another's measures.
 test: lint
-	$(BIN)/python -m pytest $(if $(filter true,$(CI)),,-m "not slow")
+	$(BIN)/python -m pytest $(if $(filter true,$(CI)),,-n 2 --dist loadfile -m "not slow")
 
 test-all: lint
 	$(BIN)/python -m pytest
