@@ -114,19 +114,29 @@ def pose_from(known: Features, live: Features, camera: Camera) -> FeaturePose | 
     return solved(some.points[i], live.pixels[j], camera)
 
 
+def sampled_pose(
+    points: np.ndarray, pixels: np.ndarray, camera: Camera, within: float, tries: int, confidence: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The pose of a camera that projects points (N, 3) to pixels (N, 2), both float64: P3P in RANSAC.
+
+    within: reprojection error of an inlier, pixels. Returns OpenCV's rotation vector (3, 1) and translation (3, 1) from
+    the points' frame to the camera's, and the numbers of the inliers; None with fewer than 6 of them.
+    """
+    ok, rotation, translation, inliers = cv2.solvePnPRansac(
+        points, pixels, camera.K, None, iterationsCount=tries, reprojectionError=within, confidence=confidence,
+        flags=cv2.SOLVEPNP_AP3P,
+    )  # fmt: skip
+    return (rotation, translation, inliers.ravel()) if ok and inliers is not None and len(inliers) >= 6 else None
+
+
 def solved(points: np.ndarray, pixels: np.ndarray, camera: Camera) -> FeaturePose | None:
     """The pose T_known_live that projects points (N, 3), known frame, to live pixels (N, 2), most of which agree."""
     points, pixels = points.astype(np.float64), pixels.astype(np.float64)
-    ok, rotation, translation, inliers = cv2.solvePnPRansac(
-        points, pixels, camera.K, None, iterationsCount=200, reprojectionError=PIXELS, confidence=0.999,
-        flags=cv2.SOLVEPNP_AP3P,
-    )  # fmt: skip
-    if not ok or inliers is None or len(inliers) < 6:
+    if (sampled := sampled_pose(points, pixels, camera, PIXELS, tries=200, confidence=0.999)) is None:
         return None
-    chosen = inliers.ravel()
+    rotation, translation, chosen = sampled
     rotation, translation = cv2.solvePnPRefineLM(points[chosen], pixels[chosen], camera.K, None, rotation, translation)
-    T_live_known = np.eye(4)
-    T_live_known[:3, :3], T_live_known[:3, 3] = cv2.Rodrigues(rotation)[0], translation.ravel()
+    T_live_known = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], translation.ravel())
     if not np.isfinite(T_live_known).all():
         return None
     reach = np.ptp(pixels[chosen], axis=0) / (camera.width, camera.height)

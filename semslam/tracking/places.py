@@ -18,6 +18,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.frame import Observation
 from semslam.stage import Stage
+from semslam.tracking.features import sampled_pose
 from semslam.trajectory import Correction
 
 WIDTH = 320  # pixels of the images that are described: wide baselines want coarse features
@@ -239,14 +240,10 @@ def solved(points: np.ndarray, features: np.ndarray, image: Described) -> Locate
     if len(np.unique(features)) < 8:
         return None
     points, pixels = points.astype(np.float64), image.pixels[features].astype(np.float64)
-    ok, rotation, translation, inliers = cv2.solvePnPRansac(
-        points, pixels, camera.K, None, iterationsCount=1000, reprojectionError=PIXELS, confidence=0.9999,
-        flags=cv2.SOLVEPNP_AP3P,
-    )  # fmt: skip
-    if not ok or inliers is None or len(inliers) < 6:
+    if (sampled := sampled_pose(points, pixels, camera, PIXELS, tries=1000, confidence=0.9999)) is None:
         return None
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotation)[0], translation.ravel()
+    rotation, translation, _ = sampled
+    T = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], translation.ravel())
     T, covariance, errors = refined(T, points, pixels, camera)
     agree = errors < PIXELS
     if not np.isfinite(T).all() or np.count_nonzero(agree) < 6:
