@@ -217,10 +217,11 @@ def _check(config: RunConfig, sequence: Any) -> None:
         )
 
 
-_NO_DEPTH = (
-    "no frame has depth that is sure enough (predicted depth is measured by parallax: the camera has to move, and a "
-    "part of a recording may be too short for that)"
-)
+_NO_DEPTH = {
+    "sensor": "no frame has depth that can be used",
+    "predicted": "no frame has depth that is sure enough (it is measured by parallax: the camera has to move, and a "
+    "part of a recording may be too short for that)",
+}
 
 
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
@@ -232,7 +233,8 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
             f"added to that map; do both show the same place?"
         )
     if run.progress.fused == 0:
-        reason = run.progress.reason or ("no frame could be read" if not run.progress.indices else _NO_DEPTH)
+        why = _NO_DEPTH[run.config.slam.perception.depth] if run.progress.indices else "no frame could be read"
+        reason = run.progress.reason or why
         raise ValueError(f"{run.config.sequence}: no frame was fused, so there is no map; {reason}")
     metrics = run.metrics()
     if metrics["depth_used"] is not None and metrics["depth_used"] < LITTLE:
