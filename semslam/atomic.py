@@ -6,8 +6,8 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 LARGEST_TEXT = 64 << 20  # bytes; half a million poses
@@ -22,11 +22,7 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
     not exist, ValueError where the path is a folder, a pipe or a device, OSError where the disk is full or read-only.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # a device would be replaced by a file
-        kind = "folder" if path.is_dir() else "pipe or a device"
-        raise ValueError(f"{path}: is a {kind}; give the name of a file to write")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: its folder {path.parent} does not exist; create it first")
+    check_writable(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
@@ -37,6 +33,47 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
         raise full_disk_explained(error, path, max(needed, written)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until what was written to a file, or which names a folder holds, would outlast a loss of power."""
+    is_folder = path.is_dir()
+    with suppress(OSError) if is_folder else nullcontext():  # some file systems cannot flush a folder, or open it
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def check_writable(path: Path) -> None:
+    """Raise what `replacing` would raise for this path, as far as it can be known before there is anything to write."""
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        kind = "folder" if path.is_dir() else "pipe or a device"
+        raise ValueError(f"{path}: is a {kind}; give the name of a file to write")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: its folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path}: its folder {path.parent} cannot be written to; name another place")
+
+
+def check_suffix(path: str | Path, what: str, known: Collection[str]) -> str:
+    """The suffix of a path, in small letters; ValueError where it is none of those `what` is written with."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in known:
+        found = suffix or "a name without a suffix"
+        raise ValueError(f"{path}: {what} are written as {', '.join(known)}, not as {found}")
+    return suffix
+
+
+def check_makeable(folder: Path) -> None:
+    """ValueError or PermissionError where there cannot be a folder of this name to write to."""
+    there = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
+    if not there.is_dir():
+        kind = "file" if there.is_file() else "pipe, a device or a broken link"
+        raise ValueError(f"{folder}: cannot write here: {there} is a {kind}, not a folder; name another --out")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"{folder}: cannot write here: {there} may not be written to; name another --out")
 
 
 def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:

@@ -8,7 +8,8 @@ import sys
 
 # each adds its command to the app; --help lists them in this order
 # isort: off
-from semslam.commands.mapping import reconstruct, localise, merge, doctor, relabel, refine, config, convert, batch  # noqa: F401
+from semslam.commands.mapping import reconstruct, localise, merge, doctor, relabel, refine, config, kinds, convert  # noqa: F401
+from semslam.commands.mapping import batch  # noqa: F401
 from semslam.commands.looking import view, export  # noqa: F401
 from semslam.commands.measuring import evaluate, compare, score  # noqa: F401
 from semslam.commands.networks import predict, attend, train, label, calibrate  # noqa: F401
@@ -33,10 +34,6 @@ def main() -> None:
         if not isinstance(error, (ValueError, OSError, MemoryError, ImportError)) or not message:
             message = f"{type(error).__name__}: {message} (--traceback shows where)"
         sys.stderr.write(f"semslam: {message}\n")
-        if type(error).__name__ == "UnknownKind":  # of sequences, which is slow to import
-            from sequences.devices import table
-
-            sys.stderr.write(table() + "\n")
         sys.exit(2)
 
 

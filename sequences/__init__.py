@@ -41,7 +41,6 @@ __all__ = [
     "Mesh",
     "Reader",
     "Sequence",
-    "UnknownKind",
     "open_sequence",
 ]
 
@@ -93,10 +92,6 @@ READERS: dict[str, Reader] = {
     # The plain folder last: it claims everything with a color/, to say what else it needs.
     "folder": Reader(folder.open_folder, folder.fits, folder.LAYOUT),
 }
-
-
-class UnknownKind(ValueError):
-    """A path that no reader knows; `sequences.devices.table()` says what to give for which device."""
 
 
 def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> Sequence:
@@ -175,10 +170,12 @@ def detect_kind(path: str | Path) -> str:
     if path.is_dir() and not any(path.iterdir()):
         raise ValueError(f"{path}: the folder is empty; a plain sequence holds {folder.LAYOUT}")
     if path.suffix.lower() in ARCHIVES:
-        raise UnknownKind(f"{path}: fits no kind of sequence that is read packed; unpack it and give the folder")
+        raise ValueError(f"{path}: fits no kind of sequence that is read packed; unpack it and give the folder")
     if found := list(islice(_inside(path), 3)):
-        raise UnknownKind(f"{path}: is no recording but holds some; give one of them: {', '.join(found)}")
-    raise UnknownKind(f"{path}: fits no known kind of sequence; name one with --kind ({', '.join(READERS)})")
+        raise ValueError(f"{path}: is no recording but holds some; give one of them: {', '.join(found)}")
+    raise ValueError(
+        f"{path}: fits no known kind of sequence; `semslam kinds` lists what is read, and what to give for which device"
+    )
 
 
 def _inside(path: Path) -> Iterator[str]:

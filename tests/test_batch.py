@@ -21,6 +21,7 @@ from semslam.batch.work import Outcome, Work, undone
 from semslam.cli import app
 from semslam.commands.mapping.batch import _commands
 
+never = bool  # interrupted
 MAPPING = Command(takes=True, needs_out=True, writes_json=False)
 KNOWN = {
     "reconstruct": MAPPING,
@@ -105,7 +106,7 @@ def test_results_lie_in_any_place_and_done_tasks_are_not_repeated(tmp_path, pyth
     place = address.format(tmp_path)
     tasks = python_tasks(good=WRITE, bad="sys.exit('no such recording')", killed="import os; os.kill(os.getpid(), 9)")
     job = Work(Results.at(place), retries=1, cwd=str(tmp_path))
-    outcomes = {outcome.name: outcome for outcome in ENGINES["local"](tasks, job, 2)}
+    outcomes = {outcome.name: outcome for outcome in ENGINES["local"](tasks, job, 2, never)}
     assert outcomes["good"].ok and outcomes["good"].figures == {"frames": 3} and outcomes["good"].attempts == 1
     assert (outcomes["bad"].message, outcomes["bad"].attempts) == ("no such recording", 2)
     assert outcomes["killed"].message == "ended by signal 9"
@@ -118,10 +119,56 @@ def test_results_lie_in_any_place_and_done_tasks_are_not_repeated(tmp_path, pyth
     assert len(undone(tasks, job)[0]) == 3, "a task whose results were removed is done again"
 
 
+def test_wrong_input_is_not_tried_again(tmp_path, python_tasks):
+    job = Work(Results.at(str(tmp_path / "out")), retries=3, cwd=str(tmp_path))
+    outcome = job(python_tasks(bad="print('no such option'); sys.exit(2)")[0], threads=1)
+    assert (outcome.ok, outcome.attempts, outcome.message) == (False, 1, "no such option")
+
+
+def test_an_interrupted_batch_interrupts_what_runs_begins_nothing_and_keeps_what_is_done(tmp_path, python_tasks):
+    """The long task saves what it has when it is interrupted, as `reconstruct` does."""
+    job = Work(Results.at(str(tmp_path / "out")), retries=3, cwd=str(tmp_path))
+    long = """
+import pathlib, time
+try:
+    pathlib.Path(sys.argv[2]).mkdir()
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path(sys.argv[2], "saved").touch()
+    sys.exit(130)
+"""
+    tasks = python_tasks(good=WRITE, long=long, later=WRITE)
+    interrupted = (tmp_path / "out" / "long").exists
+    outcomes = {outcome.name: outcome for outcome in ENGINES["local"](tasks, job, 1, interrupted)}
+    assert outcomes.keys() == {"good", "long"} and outcomes["good"].ok
+    assert (outcomes["long"].attempts, outcomes["long"].message) == (1, "interrupted; the same command goes on")
+    assert (tmp_path / "out" / "long" / "saved").exists()
+
+
+def test_ctrl_c_ends_a_batch_with_a_line_and_a_summary(tmp_path, monkeypatch):
+    def interrupted_engine(tasks, work, jobs, interrupted):
+        yield Outcome(tasks[0].name, "doctor", True, 1, 1.0)
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+
+    monkeypatch.setitem(ENGINES, "local", interrupted_engine)
+    file = listing(tmp_path / "list.txt", "a", "b", "c")
+    told = CliRunner().invoke(app, ["batch", str(file), "--out", str(tmp_path / "out"), "--command", "doctor"])
+    assert told.exit_code == 130 and "stopped with 2 of 3 tasks to go; the same command goes on" in told.output
+    assert [row["name"] for row in csv.DictReader((tmp_path / "out" / "summary.csv").open())] == ["a"]
+
+
+def test_results_in_a_file_are_one_line(tmp_path):
+    (tmp_path / "taken").touch()
+    for address in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(ValueError, match="is a file, not a folder; name another --out"):
+            Results.at(str(address))
+
+
 def test_a_task_that_cannot_even_be_begun_stops_no_other(tmp_path, python_tasks):
     job = Work(Results.at(str(tmp_path / "out")), retries=0, cwd=str(tmp_path))
     (tmp_path / "out" / "tasks" / "bad.log").mkdir()
-    bad, good = ENGINES["local"](python_tasks(bad=WRITE, good=WRITE), job, 1)
+    bad, good = ENGINES["local"](python_tasks(bad=WRITE, good=WRITE), job, 1, never)
     assert not bad.ok and "bad.log" in bad.message and good.ok
 
 
@@ -154,7 +201,7 @@ def test_one_failure_stops_nothing_and_done_tasks_are_not_repeated(tmp_path):
     assert first.exit_code == 1 and "2 of 3 done, 0 of them before" in first.output
     rows = list(csv.DictReader((out / "summary.csv").open()))
     assert [row["ok"] for row in rows] == ["True", "False", "True"] and rows[0]["frames_fused"] == "2"
-    assert rows[1]["attempts"] == "2" and "nowhere: no such sequence" in rows[1]["message"]
+    assert rows[1]["attempts"] == "1" and "nowhere: no such sequence" in rows[1]["message"]
     maps = [path.stat().st_mtime_ns for path in sorted(out.glob("*/map.ply"))]
     assert len(maps) == 2
     again = CliRunner().invoke(app, words)

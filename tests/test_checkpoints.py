@@ -236,6 +236,12 @@ def test_a_missing_file_and_no_state_dict_are_named(tmp_path: Path) -> None:
         checkpoints.load(tmp_path / "list.pth")
 
 
+def test_arrays_of_numpy_are_no_weights_of_a_network(tmp_path: Path) -> None:
+    np.savez(tmp_path / "encoder.npz", weight=np.zeros(3))
+    with pytest.raises(ValueError, match=r"encoder\.npz: holds NumPy arrays, expected the weights .* \.safetensors"):
+        checkpoints.load(tmp_path / "encoder.npz")
+
+
 def test_the_bundled_weights_load_and_say_what_they_are() -> None:
     network, metadata = checkpoints.load()
     assert (network.num_classes, network.tasks) == (40, ("segmentation", "depth"))

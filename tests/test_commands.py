@@ -10,6 +10,7 @@ import yaml
 from test_reconstruct import ROOM, refused, semslam
 
 from semslam import config as configs
+from semslam.cli import main
 from semslam.commands.app import FLAGS, with_flags
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
@@ -103,3 +104,33 @@ def test_whatever_a_library_raises_is_one_line_and_traceback_shows_all(capsys, m
     assert "OfItsOwn: deep inside (--traceback shows where)" in refused(capsys, "doctor", "room")
     with pytest.raises(OfItsOwn):
         semslam("doctor", "room", "--traceback")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("localise RUN IMAGES --json nodir/x.json", "its folder nodir does not exist"),
+        ("localise RUN IMAGES --out .", "is a folder; give the name of a file"),
+        ("localise RUN IMAGES --figure cameras.doc", "pictures are written as .png"),
+        ("view RUN --png map.gif", "pictures are written as .png"),
+        ("view RUN --video map.avi", "films are written as .mp4"),
+        ("view RUN --html nodir/map.html", "its folder nodir does not exist"),
+        ("attend IMAGE --out heat.txt", "pictures are written as .png"),
+        ("evaluate RUN --json nodir/x.json", "its folder nodir does not exist"),
+        ("score --data DATA --json nodir/x.json", "its folder nodir does not exist"),
+        ("score --data DATA --out file/x", "file is a file, not a folder"),
+        ("compare ROOM --out O --json nodir/x.json", "its folder nodir does not exist"),
+        *((f"{command} --out file", "is a file, not a folder; name another") for command in (
+            "reconstruct ROOM", "predict IMAGE", "label DATA --weights W", "export RUN", "merge A B", "refine RUN",
+            "relabel RUN", "compare ROOM",
+        )),
+    ],
+)  # fmt: skip
+def test_outputs_that_cannot_be_written_are_told_before_any_work(capsys, monkeypatch, tmp_path, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sys.argv", ["semslam", *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and said in told and len(told.splitlines()) == 1, told

@@ -23,6 +23,7 @@ from semslam.comparison.variants import Settings, variants_of
 from semslam.judging import run_labels
 from semslam.metrics.surface import points_reference
 from semslam.runs import networks, reconstruct
+from semslam.runs.progress import NoMap
 from sequences import open_sequence
 
 # Those that need whole runs are marked slow.
@@ -210,7 +211,7 @@ def test_wrong_input_is_one_clear_line(capsys, tmp_path):
 @pytest.mark.slow
 def test_a_recording_that_cannot_be_tracked_by_its_images_is_still_compared(network, monkeypatch, tmp_path):
     def no_parallax(*_):
-        raise ValueError("the camera moved 0.00 m, which shows no parallax")
+        raise NoMap("the camera moved 0.00 m, which shows no parallax")
 
     monkeypatch.setattr(networks, "predictor", lambda *_: network)
     monkeypatch.setattr(run_labels, "VOTES", 6)
@@ -219,6 +220,16 @@ def test_a_recording_that_cannot_be_tracked_by_its_images_is_still_compared(netw
     variants = "sensor,predicted_all,predicted_all_tracked"
     assert semslam("compare", ROOM, "--out", tmp_path / "out", "--variants", variants) == 0
     assert "Left out: predicted depth, all corrections, tracked poses" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_mistake_is_no_reason_to_leave_a_variant_out(network, monkeypatch, tmp_path, capsys):
+    def mistaken(*_):
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr(networks, "predictor", lambda *_: network)
+    monkeypatch.setattr(reconstruct, "visual_poses", mistaken)
+    words = ("--out", tmp_path / "out", "--variants", "predicted_all_tracked")
+    assert "a mistake of ours" in refused(capsys, "compare", ROOM, *words)
 
 
 # the parts

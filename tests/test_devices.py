@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 from written_recordings import put
 
-from sequences import READERS, UnknownKind, open_sequence
+from semslam.cli import app
+from sequences import READERS, open_sequence
 from sequences.devices import DEVICES, table
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -25,12 +25,13 @@ def test_the_readme_lists_the_devices():
     assert [line for line in README.read_text().splitlines() if line in rows] == rows
 
 
-def test_a_folder_of_no_kind_is_answered_with_the_table(tmp_path):
+def test_a_folder_of_no_kind_is_one_line_that_names_the_command_with_the_table(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    words = [sys.executable, "-m", "semslam.cli", "reconstruct", str(tmp_path), "--out", str(tmp_path / "run")]
-    told = subprocess.run(words, capture_output=True, text=True)
-    assert told.returncode == 2 and told.stderr.startswith(f"semslam: {tmp_path}: fits no known kind")
-    assert table() in told.stderr and "NAME.r3d" in told.stderr
+    with pytest.raises(ValueError, match=r"fits no known kind of sequence; `semslam kinds` lists") as told:
+        open_sequence(tmp_path)
+    assert len(str(told.value).splitlines()) == 1
+    shown = CliRunner().invoke(app, ["kinds"])
+    assert shown.exit_code == 0 and shown.output == table() + "\n" and "NAME.r3d" in shown.output
 
 
 def test_a_folder_of_recordings_names_them(tmp_path):
@@ -38,11 +39,11 @@ def test_a_folder_of_recordings_names_them(tmp_path):
     put(tmp_path / "clip.mp4", b"x")
     put(tmp_path / "other.mov", b"x")
     put(tmp_path / "notes.txt", b"x")
-    with pytest.raises(UnknownKind, match=r"holds some; give one of them: .*clip\.mp4, .*other\.mov, .*scan$"):
+    with pytest.raises(ValueError, match=r"holds some; give one of them: .*clip\.mp4, .*other\.mov, .*scan$"):
         open_sequence(tmp_path)
 
 
 def test_an_archive_of_no_kind_is_to_be_unpacked(tmp_path):
     put(tmp_path / "scan.tar.gz", b"x")
-    with pytest.raises(UnknownKind, match="unpack it and give the folder"):
+    with pytest.raises(ValueError, match="unpack it and give the folder"):
         open_sequence(tmp_path / "scan.tar.gz")

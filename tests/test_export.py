@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from synthetic_maps import BED, NYU13, ROOM, TABLE, cloud_of, path_through_room, plane, room
 
+from semslam import images
 from semslam.atomic import replacing
 from semslam.frame import UNLABELLED
 from semslam.geometry.export import (
@@ -361,6 +362,17 @@ def test_a_plan_shows_the_furniture_where_it_stands_and_not_the_ceiling(cloud, t
     assert max(plan.image.shape) in (300, 301)
     write_floor_plan(tmp_path / "plan.png", plan, NYU13, title="room")
     assert (tmp_path / "plan.png").stat().st_size > 5000
+
+
+def test_a_long_title_and_legend_fit_a_small_plan(cloud, tmp_path):
+    plan = floor_plan(cloud, NYU13, pixels=60)
+    write_floor_plan(tmp_path / "short.png", plan, NYU13)
+    write_floor_plan(tmp_path / "long.png", plan, NYU13, title="a name of a run that is wider than its plan, by far")
+    short, long = (images.read_color(tmp_path / f"{name}.png") for name in ("short", "long"))
+    assert long.shape[1] > short.shape[1]
+    for picture in (short, long):
+        for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+            assert (edge == 255).all(), "nothing is cut off"
 
 
 def test_walls_run_along_the_sides_of_a_plan_however_the_room_is_turned(cloud):

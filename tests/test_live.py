@@ -21,6 +21,7 @@ from semslam.slam import Slam
 from sequences import open_sequence
 from sequences.live import devices
 from sequences.live.capture import Captured
+from sequences.live.devices import open_device
 from sequences.live.live import LiveSequence
 from sequences.room.room import RoomSequence
 
@@ -107,6 +108,14 @@ def test_a_camera_ends_when_asked_to_or_when_it_has_enough(tmp_path):
         if index == 2:
             asked.append(True)
     assert len(live) == 3 and len(open_sequence(tmp_path / "two")) == 3
+
+
+def test_a_webcam_without_its_lens_says_what_it_needs_and_which_cameras_are_here(monkeypatch):
+    monkeypatch.setattr(devices, "plugged_in", lambda: "cameras found here: webcam:2")
+    with pytest.raises(ValueError, match=r"--fov DEGREES .* --camera FILE .*; cameras found here: webcam:2"):
+        open_device("webcam")
+    with pytest.raises(OSError, match=r"webcam:63: there is no such camera.*; cameras found here: webcam:2"):
+        open_device("webcam:63", fov=60.0)
 
 
 def test_a_camera_that_fails_ends_the_recording_and_one_without_an_image_is_one_line(tmp_path, caplog):

@@ -73,7 +73,10 @@ def test_a_joined_map_is_a_run_like_others(first: Path, second: Path, tmp_path: 
 def test_maps_that_do_not_meet_are_refused_and_nothing_is_written(first: Path, tmp_path: Path, capsys) -> None:
     elsewhere = made(tmp_path / "elsewhere", 300, 6)
     capsys.readouterr()
-    assert "does not meet" in refused(capsys, "merge", first, elsewhere, "--out", tmp_path / "both")
+    told = refused(capsys, "merge", first, elsewhere, "--out", tmp_path / "both")
+    assert "does not meet" in told and "record longer" in told
+    (tmp_path / "link").symlink_to(first)
+    assert "is the same run" in refused(capsys, "merge", first, tmp_path / "link", "--out", tmp_path / "both")
     assert not (tmp_path / "both").exists()
     unlabelled = tmp_path / "unlabelled"
     assert semslam("reconstruct", ROOM, "--frames", 4, "--labels", "none", "--no-mesh", "--out", unlabelled) == 0

@@ -8,7 +8,15 @@ import pytest
 from synthetic_maps import NYU13, cloud_of, plane
 from test_reconstruct import refused, semslam
 
-from semslam.engine.surfel_crf import CrfConfig, mean_field, nearest_neighbours, pair_weights, refined_probabilities
+from semslam.engine import surfel_crf
+from semslam.engine.surfel_crf import (
+    CrfConfig,
+    as_sure_as,
+    mean_field,
+    nearest_neighbours,
+    pair_weights,
+    refined_probabilities,
+)
 from semslam.frame import UNLABELLED
 from semslam.runs.folder import RunFolder
 
@@ -127,6 +135,17 @@ def test_the_field_decides_between_classes_and_makes_the_map_no_surer():
     assert abs(refined.max(axis=1).mean() - before) < 2e-3
     np.testing.assert_array_equal(refined.argmax(axis=1), free.argmax(axis=1))
     np.testing.assert_allclose(refined.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_sureness_of_a_large_map_is_that_of_its_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    q = rng.random((1000, 5), np.float32) ** 8
+    q /= q.sum(axis=1, keepdims=True)
+    rows = rng.random(1000) < 0.7
+    whole = as_sure_as(q, 0.5, rows)
+    assert abs(whole[rows].max(axis=1).mean() - 0.5) < 1e-3
+    monkeypatch.setattr(surfel_crf, "AT_ONCE", 37)
+    np.testing.assert_array_equal(as_sure_as(q, 0.5, rows), whole)
 
 
 def test_surfels_without_a_class_get_their_neighbours_and_islands_stay_without():

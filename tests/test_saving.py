@@ -60,6 +60,13 @@ def grown_map(rng, surfels: SurfelMap, count: int) -> None:
 # files
 
 
+def test_a_run_that_cannot_be_prepared_gives_its_folder_back(tmp_path):
+    settings = settings_of(None, {"sequence": ROOM, "slam.perception.labels": "none", "poses": str(tmp_path / "none")})
+    with pytest.raises((ValueError, OSError)):
+        prepare(settings, tmp_path / "run")
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 def test_arrays_of_every_kind_come_back_as_they_were(tmp_path):
     arrays = {
         "scalar": np.array(3.5), "text": np.array("nanu: ü"), "empty": np.zeros((0, 4), np.float32),

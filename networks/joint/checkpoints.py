@@ -106,6 +106,11 @@ def read(path: str | Path) -> Weights:
         except (SafetensorError, OSError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: not a whole .safetensors file ({_first_line(error)}); copy it again") from error
         return Weights(_finite(tensors, path), _checked(_metadata(header, path), path))
+    if path.suffix == ".npz":
+        raise ValueError(
+            f"{path}: holds NumPy arrays, expected the weights of a network as .safetensors or as a PyTorch checkpoint "
+            f"(an encoder to start a training from is named in its YAML)"
+        )
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
 from semslam.batch.tasks import Task
-from semslam.batch.work import Outcome, Work
+from semslam.batch.work import LOOK_EVERY, Outcome, Work
 
-Engine = Callable[[list[Task], Work, int], Iterator[Outcome]]  # (tasks, work, tasks at once) -> outcomes as they come
+Interrupted = Callable[[], bool]  # whether the batch is to end: tasks that were not begun have no outcome then
+# (tasks, work, tasks at once, interrupted) -> outcomes as they come
+Engine = Callable[[list[Task], Work, int, Interrupted], Iterator[Outcome]]
 
 
-def local(tasks: list[Task], work: Work, jobs: int) -> Iterator[Outcome]:
-    """`jobs` processes at once, which share this machine's cores."""
+def local(tasks: list[Task], work: Work, jobs: int, interrupted: Interrupted) -> Iterator[Outcome]:
+    """`jobs` processes at once, which share this machine's cores; a command that is interrupted saves what is done."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(work, task, threads) for task in tasks]
+        running = {pool.submit(work, task, threads, interrupted) for task in tasks}
         try:
-            yield from (future.result() for future in as_completed(futures))
+            while running:
+                done, running = wait(running, LOOK_EVERY, FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+                if interrupted():
+                    running = {future for future in running if not future.cancel()}
         finally:
-            for future in futures:
+            for future in running:
                 future.cancel()
 
 
-def on_ray(tasks: list[Task], work: Work, jobs: int) -> Iterator[Outcome]:
+def on_ray(tasks: list[Task], work: Work, jobs: int, interrupted: Interrupted) -> Iterator[Outcome]:
     """`jobs` tasks at once on the cluster at RAY_ADDRESS, or on one of this machine that is started for them.
 
-    Each gets an equal share of the cores. A task whose worker dies is done again elsewhere, `work.retries` times.
-    ImportError where Ray is not installed.
+    Each gets an equal share of the cores. A task whose worker dies is done again elsewhere, `work.retries` times. What
+    runs when it is interrupted ends, and goes on from its last checkpoint another time. ImportError where Ray is not
+    installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -47,10 +54,12 @@ def on_ray(tasks: list[Task], work: Work, jobs: int) -> Iterator[Outcome]:
         while True:
             while len(running) < jobs and (task := next(waiting, None)) is not None:
                 running[remote.remote(work, task, threads)] = task
-            if not running:
+            if not running or interrupted():
                 return
-            (first, *_), _ = ray.wait(list(running))
-            task = running.pop(first)
+            ended, _ = ray.wait(list(running), timeout=LOOK_EVERY)
+            if not ended:
+                continue
+            task = running.pop(first := ended[0])
             try:
                 yield ray.get(first)
             except ray.exceptions.RayError as error:

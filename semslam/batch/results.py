@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semslam.atomic import replacing
+from semslam.atomic import check_makeable, replacing
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Results:
     def at(address: str) -> Results:
         """Results at an address, made ready; OSError, ValueError or ImportError where nothing can be written there."""
         results = Results(address if "://" in address else str(Path(address).absolute()))
+        if results.folder is not None:
+            check_makeable(results.folder)
         results.write("tasks/README.txt", "A record and what was printed, for each task of `semslam batch`.\n")
         return results
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from semslam.batch.results import Results
 from semslam.batch.tasks import Task
 
 CHILD = "semslam.batch.child"  # the module that runs a command
-INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
+INTERRUPTED = (130, -signal.SIGINT)  # exit codes of a command that Ctrl-C ended
+WRONG_INPUT = 2  # exit code of a command that was given what it cannot use: another attempt would end like the first
+LOOK_EVERY = 0.2  # seconds between two looks at whether the batch was interrupted
 LONGEST_MESSAGE = 300  # characters
 
 
@@ -42,17 +45,18 @@ class Work:
     retries: int  # attempts after the first
     cwd: str  # where relative paths of the list start
 
-    def __call__(self, task: Task, threads: int) -> Outcome:
-        """Do a task, with so many threads; what goes wrong is in the outcome."""
-        began, attempts, problem = time.perf_counter(), 0, "not tried"
-        while problem and attempts <= self.retries:
+    def __call__(self, task: Task, threads: int, interrupted: Callable[[], bool] = lambda: False) -> Outcome:
+        """Do a task, with so many threads; what goes wrong is in the outcome.
+
+        interrupted: asked again and again; once it says so, the command is interrupted as by Ctrl-C.
+        """
+        began, attempts, problem, hopeless = time.perf_counter(), 0, "not tried", False
+        while problem and attempts <= self.retries and not hopeless:
             attempts += 1
             try:
-                problem = self._attempt(task, threads)
+                problem, hopeless = self._attempt(task, threads, interrupted)
             except OSError as error:  # no room for its log, or no process to be had
                 problem = f"cannot be begun: {error}"
-            if problem.startswith("interrupted"):
-                break
         seconds = round(time.perf_counter() - began, 3)
         figures = {} if problem else self._figures(task)
         try:
@@ -72,8 +76,8 @@ class Work:
         kept = "{out}" not in task.words or self.results.has(task.name)
         return outcome if outcome.ok and outcome.command == task.command and kept else None
 
-    def _attempt(self, task: Task, threads: int) -> str:
-        """Run the command once; why it failed, or nothing."""
+    def _attempt(self, task: Task, threads: int, interrupted: Callable[[], bool]) -> tuple[str, bool]:
+        """Run the command once; why it failed, or nothing, and whether another attempt would be in vain."""
         workplace = self.results.workplace(task.name)
         log = workplace / "tasks" / f"{task.name}.log"
         log.parent.mkdir(exist_ok=True)
@@ -81,22 +85,28 @@ class Work:
         if words[0] == "reconstruct" and not {"--resume", "--overwrite"} & {*words}:
             words.append("--resume")  # with what an earlier attempt, perhaps of a process that was killed, has left
         with log.open("w", encoding="utf-8") as file:
-            code = subprocess.run(
+            process = subprocess.Popen(
                 [sys.executable, "-m", CHILD, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)},
                 cwd=self.cwd if Path(self.cwd).is_dir() else None,
-            ).returncode
+                process_group=0,  # a terminal's Ctrl-C reaches it through us alone: once, and told as such
+            )
+            try:
+                code = _ended(process, interrupted)
+            finally:
+                process.kill()  # nothing where it has ended
         if code == 0:
-            return ""
-        if code in (INTERRUPTED, -2):
-            return "interrupted; the same command goes on"
+            return "", False
+        if code in INTERRUPTED:
+            return "interrupted; the same command goes on", True
         if code < 0:
-            return f"ended by signal {-code}"
+            return f"ended by signal {-code}", False
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((line for line in reversed(lines) if line.strip()), f"ended with exit code {code}")
+        last = next((line for line in reversed(lines) if line.strip()), f"ended with exit code {code}")
+        return last, code == WRONG_INPUT
 
     def _figures(self, task: Task) -> dict[str, float]:
         """Single numbers among what the command says of its result."""
@@ -119,6 +129,18 @@ class Work:
                 outcome.name, outcome.command, False, outcome.attempts, outcome.seconds, message[:LONGEST_MESSAGE]
             )
         return outcome
+
+
+def _ended(process: subprocess.Popen[bytes], interrupted: Callable[[], bool]) -> int:
+    """The exit code of a process, which is interrupted once if we are."""
+    told = False
+    while True:
+        try:
+            return process.wait(LOOK_EVERY)
+        except subprocess.TimeoutExpired:
+            if interrupted() and not told:
+                process.send_signal(signal.SIGINT)
+                told = True
 
 
 def _record(name: str) -> str:

@@ -12,21 +12,53 @@ from typing import Annotated, Any
 
 import typer
 
+from semslam.atomic import check_makeable, check_writable
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
-def _folder(name: str) -> Path:
-    """The folder that an option names; `Path` would take an empty name, of an unset variable, for the current one."""
+def _named(name: str) -> Path:
+    """The path that an option names; `Path` would take an empty name, of an unset variable, for this folder."""
     if not name:
-        raise typer.BadParameter("the name is empty; give a folder, or . for this one")
+        raise typer.BadParameter("the name is empty; give a path, or . for this folder")
     return Path(name)
 
 
-Out = Annotated[Path, typer.Option("--out", parser=_folder, metavar="PATH", help="Folder to write to.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+def _makeable(folder: Path | None) -> Path | None:
+    if folder is not None:
+        check_makeable(folder)
+    return folder
+
+
+def folder_option(help: str, flag: str = "--out") -> Any:
+    """An option for a folder to write to: what cannot be one is told before any work."""
+    return typer.Option(flag, parser=_named, callback=_makeable, metavar="PATH", help=help)
+
+
+def file_option(flag: str, help: str, check: Callable[[Path], object] = lambda path: None) -> Any:
+    """An option for a file to write: where it cannot be written, or `check` raises, that is told before any work."""
+
+    def writable(path: Path | None) -> Path | None:
+        if path is not None:
+            check_writable(path)
+            check(path)
+        return path
+
+    return typer.Option(flag, parser=_named, callback=writable, metavar="PATH", help=help)
+
+
+def is_picture(path: Path) -> None:
+    """ValueError for a name that says no format of pictures."""
+    from semslam.rendering.pictures import picture_format
+
+    picture_format(path)
+
+
+Out = Annotated[Path, folder_option("Folder to write to.")]
+Json = Annotated[Path | None, file_option("--json", "Also write the figures to this file.")]
 Kind = Annotated[str | None, typer.Option("--kind", help="Layout of the sequence; detected by default.")]
 CameraFile = Annotated[Path | None, typer.Option("--camera", help="camera.yaml to use instead of the recording's.")]
 DepthScale = Annotated[float | None, typer.Option("--depth-scale", help="Depth units per metre.")]

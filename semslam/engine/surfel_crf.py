@@ -17,6 +17,7 @@ from semslam.cloud import SurfelCloud
 from semslam.compiled import PARALLEL
 
 f32 = np.float32
+AT_ONCE = 1 << 16  # surfels
 LEAST = 1e-12  # added to probabilities before their logarithm is taken, as SemanticFusion does
 
 
@@ -189,15 +190,24 @@ def as_sure_as(probabilities: np.ndarray, mean: float, rows: np.ndarray) -> np.n
     Mean-field iterations count what neighbours repeat as if each had seen it for itself (Kraehenbuehl and Koltun 2011
     aim at the best class, not at its probability): nearly all of their probabilities are 0 or 1. Classes stay the same.
     """
-    logarithms = np.log(np.maximum(probabilities, f32(1e-30)))
-    logarithms -= logarithms.max(axis=1, keepdims=True, initial=-70)
 
-    def at(power: float) -> np.ndarray:
+    def at(part: np.ndarray, power: float) -> np.ndarray:
+        logarithms = np.log(np.maximum(part, f32(1e-30)))
+        logarithms -= logarithms.max(axis=1, keepdims=True, initial=-70)
         powers = np.exp(f32(power) * logarithms)
         return powers / powers.sum(axis=1, keepdims=True)
 
+    # by blocks of rows, so that a large map needs no second array of its size
+    blocks = [slice(first, first + AT_ONCE) for first in range(0, len(probabilities), AT_ONCE)]
+
+    def sureness(power: float) -> np.floating:
+        return np.concatenate([at(probabilities[b][rows[b]], power).max(axis=1, initial=0) for b in blocks]).mean()
+
     low, high = 0.0, 1.0
-    for _ in range(12 if at(high)[rows].max(axis=1).mean() > mean else 0):
+    for _ in range(12 if sureness(high) > mean else 0):
         middle = (low + high) / 2
-        low, high = (low, middle) if at(middle)[rows].max(axis=1).mean() > mean else (middle, high)
-    return at(high)
+        low, high = (low, middle) if sureness(middle) > mean else (middle, high)
+    found = np.empty_like(probabilities)
+    for b in blocks:
+        found[b] = at(probabilities[b], high)
+    return found

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.atomic import check_suffix, replacing
 from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.geometry.mesh import LabelledMesh
@@ -273,15 +273,9 @@ MESH_WRITERS: dict[str, Callable[..., None]] = {
 
 def write_mesh(path: str | Path, mesh: LabelledMesh, label_set: LabelSet, *, by: str = "color") -> None:
     """Write a mesh in the format that the path's suffix names, coloured `by` color or label."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in MESH_WRITERS:
-        raise ValueError(f"{path}: meshes are written as {', '.join(MESH_WRITERS)}, not as {suffix or 'no suffix'}")
-    MESH_WRITERS[suffix](path, mesh, label_set, by=by)
+    MESH_WRITERS[check_suffix(path, "meshes", MESH_WRITERS)](path, mesh, label_set, by=by)
 
 
 def write_map(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
     """Write a map's surfels in the format that the path's suffix names."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in MAP_WRITERS:
-        raise ValueError(f"{path}: surfels are written as {', '.join(MAP_WRITERS)}, not as {suffix or 'no suffix'}")
-    MAP_WRITERS[suffix](path, cloud, label_set)
+    MAP_WRITERS[check_suffix(path, "surfels", MAP_WRITERS)](path, cloud, label_set)

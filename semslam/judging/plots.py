@@ -36,7 +36,12 @@ def plot_trajectory(
     if tracked is not None and not np.all(tracked):
         ax.plot(*line[~np.asarray(tracked, bool)].T, "x", color="#d55e00", markersize=4, label="lost")
     ax.plot(*line[0], "o", color="#0072b2", markersize=5)
-    ax.set(xlabel="metres, first principal axis", ylabel="metres, second principal axis", aspect="equal")
+    ax.set(
+        xlabel="metres, first principal axis",
+        ylabel="metres, second principal axis",
+        aspect="equal",
+        adjustable="datalim",
+    )
     ax.set_title(f"ATE {error.rmse * 1000:.1f} mm ({error.protocol}, {error.matched} poses)")
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.atomic import check_suffix, replacing
 from semslam.camera import Camera
 from semslam.looking.viewed import Viewed
 from semslam.rendering.pictures import draw_path, picture, picture_camera
@@ -45,6 +45,11 @@ def views_along(viewed: Viewed, along: str) -> np.ndarray:
     return orbit_poses(viewed, picture_camera())
 
 
+def check_film(path: Path) -> None:
+    """ValueError for a name that is not that of a film that can be written."""
+    check_suffix(path, "films", (".mp4",))
+
+
 def write_video(
     path: str | Path,
     viewed: Viewed,
@@ -61,8 +66,7 @@ def write_video(
     import cv2
 
     path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise ValueError(f"{path}: films are written as .mp4, not as {path.suffix or 'no suffix'}")
+    check_film(path)
     camera = camera or picture_camera(960, 720)
     colors, count = viewed.colored(coloring), 0
     with replacing(path) as temporary:

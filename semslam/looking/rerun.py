@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.atomic import check_suffix, replacing
 from semslam.cloud import most_probable
 from semslam.frame import evenly_spread
 from semslam.labels import LabelSet
@@ -33,18 +33,23 @@ def load_rerun() -> tuple[Any, Any]:
     return rerun, rerun.blueprint
 
 
+def check_recording(path: Path) -> None:
+    """ValueError for a name that is not that of a recording of Rerun's, ImportError where its SDK is not installed."""
+    check_suffix(path, "Rerun's recordings", (".rrd",))
+    load_rerun()
+
+
 def write_rerun(path: str | Path, run: str | Path, viewed: Viewed) -> None:
     """Write an .rrd file. Classes have their names and colours; ids count from 1, 0 is unlabelled.
 
     Entities: camera (poses of all frames, and the image plane), camera/color, camera/depth, camera/classes (of at most
     60 frames, those with labels first), path, map/classes, map/colors. The timeline `frame` counts frames.
     """
+    path = Path(path)
+    check_recording(path)
     rr, blueprints = load_rerun()
     folder = RunFolder.open(run)
     config = folder.load_config()
-    path = Path(path)
-    if path.suffix != ".rrd":
-        raise ValueError(f"{path}: Rerun's recordings are written as .rrd, not as {path.suffix or 'no suffix'}")
     with replacing(path) as temporary:
         recording = rr.RecordingStream("semslam", recording_id=printable(str(run)))
         recording.set_log_time_enabled(False)  # when this file was written is of no interest

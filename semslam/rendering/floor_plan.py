@@ -179,4 +179,4 @@ def write_floor_plan(
     figure.text(left + bar_width + 0.1 / total_width, bottom + 0.045 / total_height, f"{bar:g} m", fontsize=12,
                 color=INK, va="center")  # fmt: skip
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=side)  # a long title or legend fits

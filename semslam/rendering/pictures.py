@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.atomic import check_suffix, replacing
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
@@ -160,11 +160,7 @@ def printable(text: str) -> str:
 
 def picture_format(path: str | Path) -> str:
     """What matplotlib calls the format of a picture's suffix; ValueError names the known ones."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in PICTURE_FORMATS:
-        known = ", ".join(PICTURE_FORMATS)
-        raise ValueError(f"{path}: pictures are written as {known}, not as {suffix or 'a name without a suffix'}")
-    return PICTURE_FORMATS[suffix]
+    return PICTURE_FORMATS[check_suffix(path, "pictures", PICTURE_FORMATS)]
 
 
 def write_figure(
@@ -232,11 +228,12 @@ def preview(
     *,
     title: str = "",
     trajectory: np.ndarray | None = None,
+    beside: Sequence[np.ndarray] = (),
 ) -> None:
     """Write a PNG: the map in its colours and in its labels side by side, a legend of the classes present, a title.
 
-    `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up. Specks without a class are drawn like
-    their neighbours (see `without_specks`).
+    `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up; others `beside` it are drawn in, too.
+    Specks without a class are drawn like their neighbours (see `without_specks`).
     """
     camera = picture_camera()
     cloud = without_specks(cloud)
@@ -245,8 +242,8 @@ def preview(
         T_world_view = overview(cloud, camera, up, trajectory=trajectory)
         colors = [shown_colors(cloud, label_set, name, T_world_view) for name in ("color", "label")]
         images = picture(cloud, camera, T_world_view, colors)
-        if trajectory is not None:
-            images = [draw_path(image, camera, T_world_view, trajectory) for image in images]
+        for path_drawn in [*([] if trajectory is None else [trajectory]), *beside]:
+            images = [draw_path(image, camera, T_world_view, path_drawn) for image in images]
     else:
         images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)] * 2
     note = f"{len(cloud):,} surfels"

@@ -13,11 +13,13 @@ import numpy as np
 from semslam.engine.associations import Associations
 from semslam.geometry import export
 from semslam.geometry.tsdf_mesh import labelled
+from semslam.poses import moved_by
 from semslam.rendering import pictures
 from semslam.runs.config import RunConfig
-from semslam.runs.folder import RunFolder
+from semslam.runs.folder import MERGED, RunFolder
 from semslam.runs.recording import check_apart, seen_from, with_absolute_paths
 from semslam.runs.storage.arrays import parts_of
+from semslam.trajectory import Trajectory, tum_lines
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
@@ -26,13 +28,17 @@ NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in thei
 
 def derived_folder(source: RunFolder, out: Path, overwrite: bool) -> RunFolder:
     """Where to make a run out of `source` that shall end up in `out`; ValueError where that holds a run already."""
+    check_derivable(source, out, overwrite)
+    return RunFolder.create(out).fresh()
+
+
+def check_derivable(source: RunFolder, out: Path, overwrite: bool) -> None:
+    """ValueError where a run made out of `source` must not be written to `out`."""
     if os.path.realpath(out) == os.path.realpath(source.path):
         raise ValueError(f"{out}: a run is not written over the one that it is made from; name another --out")
     check_apart(out, source.load_config().sequence)
-    folder = RunFolder.create(out)
-    if folder.exists and not overwrite:
+    if RunFolder(out).exists and not overwrite:
         raise ValueError(f"{out}: holds a run; name another --out, or add --overwrite")
-    return folder.fresh()
 
 
 def write_derived(
@@ -43,13 +49,15 @@ def write_derived(
     metrics: dict[str, Any],
     associations: Associations | None = None,
     forget: tuple[str, ...] = (),
+    merged: Trajectory | None = None,
 ) -> RunFolder:
     """Write the run of `source` with changes to its state: evidence (N, row width), a row a surfel in the order
     of the slots.
 
     folder: of `derived_folder`. metrics are added to what the source's say of geometry. associations: with which the
-    new run can be relabelled too. forget: arrays of the source's state that do not hold for the new run. The
-    mesh, where there is one of the same surfels, gets its labels from them anew.
+    new run can be relabelled too. forget: arrays of the source's state that do not hold for the new run. merged:
+    poses of another run in the same map, relative to its origin. The mesh, where there is one of the same surfels, gets
+    its labels from them anew.
     """
     if associations is not None:
         folder.save_associations(associations)
@@ -65,10 +73,14 @@ def write_derived(
     folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT)} | metrics)
     cloud, label_set = folder.load_cloud()
     export.write_map_ply(folder.map, cloud, label_set)
+    if merged is not None:
+        world = moved_by(merged.T_world_camera, cloud.world_origin)
+        folder.write_text(MERGED, "".join(tum_lines(Trajectory(merged.timestamps, world))))
     if len(cloud):
         trajectory = folder.load_trajectory().T_world_camera if folder.trajectory.is_file() else None
         title = Path(config.sequence).name
-        pictures.preview(folder.preview, cloud, label_set, title=title, trajectory=trajectory)
+        beside = [] if merged is None else [merged.T_world_camera]
+        pictures.preview(folder.preview, cloud, label_set, title=title, trajectory=trajectory, beside=beside)
     folder.mesh.unlink(missing_ok=True)
     if source.mesh.is_file() and len(cloud) and "position" not in changes:
         mesh = labelled(export.read_mesh_ply(source.mesh), cloud)

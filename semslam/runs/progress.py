@@ -15,6 +15,10 @@ from semslam.trajectory import Trajectory
 FRAME_LISTS = ("indices", "lost", "poor", "corrupt", "held_out", "labelled")
 
 
+class NoMap(ValueError):
+    """A recording of which no map can be made in the way that was asked for; another way may make one."""
+
+
 @dataclass
 class Progress:
     """What a run has done so far, besides the map."""

@@ -36,6 +36,7 @@ from semslam.runs.finished.extend import extend
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.poses import PosesOfFile, PoseSource, pose_source
+from semslam.runs.progress import NoMap
 from semslam.runs.recording import check_apart, with_absolute_paths
 from semslam.runs.run import Run
 from semslam.runs.storage.lock import unlock
@@ -80,10 +81,26 @@ def prepare(
     _check(config, sequence)
     check_apart(out, config.sequence)
     folder = RunFolder.create(out)
-    if not resume and not overwrite and (found := folder.in_the_way(config)):
+    try:
+        if not resume and not overwrite and (found := folder.in_the_way(config)):
+            raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
+        place = folder.resumable(config) if resume else folder.fresh()
+        return _run(config, sequence, network, place, resume, checkpoint, report)
+    except BaseException:
         unlock(folder.path)
-        raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
-    folder = folder.resumable(config) if resume else folder.fresh()
+        raise
+
+
+def _run(
+    config: RunConfig,
+    sequence: Sequence,
+    network: Network | None,
+    folder: RunFolder,
+    resume: bool,
+    checkpoint: float | None,
+    report: Callable[[], object],
+) -> Run:
+    """The run of settings that can be met, in a folder that is ours; the arguments are those of `prepare`."""
     if not resume:
         (folder.path / KEPT).unlink(missing_ok=True)  # of a run that was given up here
     slam, perception = config.slam, config.slam.perception
@@ -228,14 +245,14 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     """Write everything that a run leaves behind; returns its metrics."""
     run.save()
     if run.progress.before and not run.progress.frames_of(0):
-        raise ValueError(
+        raise NoMap(
             f"{run.config.sequence}: none of its frames was found in {run.config.extend}, so that nothing is "
             f"added to that map; do both show the same place?"
         )
     if run.progress.fused == 0:
         why = _NO_DEPTH[run.config.slam.perception.depth] if run.progress.indices else "no frame could be read"
         reason = run.progress.reason or why
-        raise ValueError(f"{run.config.sequence}: no frame was fused, so there is no map; {reason}")
+        raise NoMap(f"{run.config.sequence}: no frame was fused, so there is no map; {reason}")
     metrics = run.metrics()
     if metrics["depth_used"] is not None and metrics["depth_used"] < LITTLE:
         near, far = run.slam.fusion.config.range

@@ -15,6 +15,7 @@ import numpy as np
 from semslam import images
 from semslam.atomic import replacing
 from semslam.labels import LABEL_SETS
+from semslam.rendering.pictures import picture_format
 from semslam.single_image.predict import shown_size
 
 KINDS = "class, class:NAME, depth:U,V (pixels), pose or pose:X,Y,Z (metres, the true position)"
@@ -135,6 +136,7 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
+    form = picture_format(path)
     width, height = shown_size(*image.shape[:2])
     pixel = None if asked.pixel is None else tuple(x * width / image.shape[1] for x in asked.pixel)
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
@@ -166,7 +168,7 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
     scale.ax.set_yticklabels(["least", "most"])
     figure.suptitle(f"Where the network looks: {asked.title}", fontsize=12)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format=form)
 
 
 def _scale() -> Any:

@@ -318,7 +318,7 @@ class Tracker(Stage):
 
     def begin_lost(self, keyframes: Keyframes) -> None:
         """Begin in a map that exists, with its keyframes, at least one; where in it is not known."""
-        self.keyframes, self.lost, self._told = keyframes, True, "lost"
+        self.keyframes, self.lost, self._told = keyframes, True, "poor"  # where it is found is no warning
         self.submaps = [(keyframes.indices[0], 0)]
 
     def forget_places(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -40,7 +41,8 @@ class Webcam:
         self.name = f"webcam:{number}"
         if camera is None and fov is None:
             raise ValueError(
-                f"{self.name}: give its --camera FILE (width, height, fx, fy, cx, cy) or its --fov DEGREES"
+                f"{self.name}: a webcam does not know its lens: give its horizontal field of view with --fov DEGREES "
+                f"(most have 55 to 80), or --camera FILE (width, height, fx, fy, cx, cy); {plugged_in()}"
             )
         self._device = cv2.VideoCapture(number)
         if camera is not None:
@@ -50,7 +52,7 @@ class Webcam:
         first = self.read()
         if first is None:
             self.close()
-            raise OSError(f"{self.name}: there is no such camera, or another program uses it")
+            raise OSError(f"{self.name}: there is no such camera, or another program uses it; {plugged_in()}")
         height, width = first.color.shape[:2]
         self.camera = camera or Camera.of_fov(width, height, fov)  # type: ignore[arg-type]
         if (self.camera.height, self.camera.width) != (height, width):
@@ -82,10 +84,8 @@ class RealSense:
             raise ValueError(f"{self.name}: knows its own camera; leave --camera and --fov out")
         if not hasattr(o3d.t.io, "RealSenseSensor"):
             raise ImportError(f"{self.name}: this build of Open3D knows no RealSense; pip install open3d-cpu has it")
-        with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
-            found = len(o3d.t.io.RealSenseSensor.enumerate_devices())
-        if number >= found:
-            raise OSError(f"{self.name}: there is no such camera; {found} RealSense cameras are plugged in")
+        if number >= _realsenses():
+            raise OSError(f"{self.name}: there is no such camera; {plugged_in()}")
         self._device = o3d.t.io.RealSenseSensor()
         self._device.init_sensor(sensor_index=number)
         self._device.start_capture()
@@ -102,6 +102,23 @@ class RealSense:
 
     def close(self) -> None:
         self._device.stop_capture()
+
+
+def plugged_in() -> str:
+    """Which cameras can be switched on here, in words. Webcams are looked for where Linux lists them."""
+    webcams = sorted(int(path.name.removeprefix("video")) for path in Path("/dev").glob("video[0-9]*"))
+    names = [f"webcam:{number}" for number in webcams] + [f"realsense:{number}" for number in range(_realsenses())]
+    return f"cameras found here: {', '.join(names) or 'none'}"
+
+
+def _realsenses() -> int:
+    """How many RealSense cameras are plugged in, as far as this build of Open3D knows them."""
+    import open3d as o3d
+
+    if not hasattr(o3d.t.io, "RealSenseSensor"):
+        return 0
+    with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
+        return len(o3d.t.io.RealSenseSensor.enumerate_devices())
 
 
 DEVICES: dict[str, Callable[[int, Camera | None, float | None], Source]] = {"webcam": Webcam, "realsense": RealSense}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from semslam.commands.app import app, progress
+from semslam.commands.app import app, interruptible, progress
 
 if TYPE_CHECKING:
     from semslam.batch.tasks import Command
@@ -42,14 +42,16 @@ def batch(
     work = Work(results, retries, os.getcwd())
     waiting, before = undone(tasks, work)
     found = {outcome.name: outcome for outcome in before}
-    with progress(len(waiting), "tasks") as advance:
-        for outcome in ENGINES[engine](waiting, work, jobs):
+    with interruptible() as interrupted, progress(len(waiting), "tasks") as advance:
+        for outcome in ENGINES[engine](waiting, work, jobs, interrupted):
             found[outcome.name] = outcome
             advance()
             if not outcome.ok:
-                typer.echo(f"{outcome.name}: failed after {outcome.attempts} attempts: {outcome.message}", err=True)
-    outcomes = [found[task.name] for task in tasks]
-    write_summary(outcomes, results)
+                attempts = f"{outcome.attempts} attempt{'s' if outcome.attempts > 1 else ''}"
+                typer.echo(f"{outcome.name}: failed after {attempts}: {outcome.message}", err=True)
+        stopped = interrupted()
+        outcomes = [found[task.name] for task in tasks if task.name in found]
+        write_summary(outcomes, results)  # still deaf to Ctrl-C
     for outcome in outcomes:
         fused = f"{outcome.figures['frames_fused']:7} frames fused" if "frames_fused" in outcome.figures else ""
         typer.echo(
@@ -57,6 +59,9 @@ def batch(
         )
     done = sum(outcome.ok for outcome in outcomes)
     typer.echo(f"{done} of {len(outcomes)} done, {len(before)} of them before: {results.address}/summary.html")
+    if stopped and done < len(tasks):
+        typer.echo(f"stopped with {len(tasks) - done} of {len(tasks)} tasks to go; the same command goes on from here")
+        raise typer.Exit(130)
     if done < len(outcomes):
         raise typer.Exit(1)
 
@@ -73,5 +78,5 @@ def _commands() -> dict[str, Command]:
             writes_json=any("--json" in parameter.opts for parameter in command.params),
         )
         for name, command in group.commands.items()
-        if name not in ("batch", "config")
+        if name not in ("batch", "config", "kinds")
     }

@@ -164,10 +164,9 @@ def reconstruct(
         typer.echo(f"stopped with {len(run)} frames to go; `semslam reconstruct ... --resume` goes on from here: {out}")
         raise typer.Exit(130)
     metrics = finish(run, mesh=mesh)
-    typer.echo(
-        f"{metrics['frames_fused']} of {metrics['frames']} frames fused, {metrics['frames_per_second']:.1f} frames/s, "
-        f"{metrics['surfels']} surfels"
-    )
+    sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
+    fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
+    typer.echo(f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels")
     if metrics["submaps"] > 1:
         typer.echo(
             f"{metrics['frames_apart']} frames saw parts of the scene that have not met the map: "

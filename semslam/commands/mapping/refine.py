@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import app
+from semslam.commands.app import app, folder_option
 
 
 @app.command()
 def refine(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN-refined by default.")] = None,
+    out: Annotated[Path | None, folder_option("Folder to write to; RUN-refined by default.")] = None,
     iterations: Annotated[int, typer.Option(help="Mean-field iterations.")] = 10,
     neighbours: Annotated[int, typer.Option(help="Neighbours of each surfel.")] = 16,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Engine, Weights, app, progress
+from semslam.commands.app import Engine, Weights, app, folder_option, progress
 
 
 @app.command()
@@ -15,7 +15,7 @@ def relabel(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     weights: Weights = None,
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN-relabelled by default.")] = None,
+    out: Annotated[Path | None, folder_option("Folder to write to; RUN-relabelled by default.")] = None,
     engine: Engine = None,
     sequence: Annotated[str | None, typer.Option(help="Where the recording is now, if it was moved.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,

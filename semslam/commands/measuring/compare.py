@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from semslam.commands.app import Engine, FrameCount, Kind, Out, SettingsFile, Weights, app, interruptible, progress
+from semslam.commands.app import (
+    Engine,
+    FrameCount,
+    Kind,
+    Out,
+    SettingsFile,
+    Weights,
+    app,
+    file_option,
+    interruptible,
+    progress,
+)
 
 
 @app.command()
@@ -29,13 +40,14 @@ def compare(
     truth: Annotated[
         str, typer.Option(help="Surface to compare with: auto | mesh | depth (noise-free) | tsdf | a mesh or cloud.")
     ] = "auto",
-    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file, flat.")] = None,
+    json: Annotated[Path | None, file_option("--json", "Also write the figures to this file, flat.")] = None,
 ) -> None:
     """Compare sensor depth with predicted depth, everything else equal: makes runs, and one report."""
     from semslam.comparison.comparison import open_comparisons
     from semslam.comparison.sections import flat_figures, write
     from semslam.comparison.variants import Settings
     from semslam.runs.folder import write_json
+    from semslam.runs.progress import NoMap
 
     settings = Settings(classes, config, kind, weights, engine, truth, start, frames, every)
     comparisons = open_comparisons(sequences, out, settings, variants)
@@ -43,7 +55,7 @@ def compare(
         for variant in list(comparison.variants):
             try:
                 _make(comparison, variant)
-            except ValueError as error:
+            except NoMap as error:
                 if variant.poses != "tracked" and variant.depth == "sensor":
                     raise
                 typer.echo(f"{comparison.folder(variant)}: left out: {error}", err=True)
@@ -62,7 +74,7 @@ def compare(
 
 
 def _make(comparison: Any, variant: Any) -> None:
-    """Make one variant's run, or go on with it; Exit where it was interrupted, ValueError where it cannot be made."""
+    """Make one variant's run, or go on with it; Exit where it was interrupted, NoMap where it cannot be made."""
     from semslam.comparison.making import finished
 
     run = comparison.prepared(variant)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semslam.commands.app import Engine, Json, Weights, app, only_job, progress
+from semslam.commands.app import Engine, Json, Weights, app, folder_option, only_job, progress
 
 if TYPE_CHECKING:
     from networks.training.data import Source
@@ -47,7 +47,7 @@ def score(
     json: Json = None,
     labels: Annotated[str | None, typer.Option(help="Pose weights: folder of other label images.")] = None,
     frames: Annotated[str | None, typer.Option(help="Pose weights: FIRST:LAST of the frames to score.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Pose weights: folder to write pictures to.")] = None,
+    out: Annotated[Path | None, folder_option("Pose weights: folder to write pictures to.")] = None,
 ) -> None:
     """Score a network against ground truth and print the paper's table rows.
 

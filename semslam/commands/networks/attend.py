@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import app
+from semslam.commands.app import app, file_option, is_picture
 
 
 @app.command()
 def attend(
     image: Annotated[Path, typer.Argument(help="JPEG or PNG image.")],
-    out: Annotated[Path, typer.Option("--out", help="PNG to write.")],
+    out: Annotated[Path, file_option("--out", "Picture to write (.png, .jpg, .pdf, .svg).", is_picture)],
     weights: Annotated[
         str | None, typer.Option(help="Weights of a joint or a pose network; bundled ones by default.")
     ] = None,

@@ -16,6 +16,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.perception import Network
 from semslam.runs.poses import ListedPoses
+from semslam.runs.progress import NoMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.tracking.visual import VisualConfig, VisualTracker
 from sequences.recalibrated import RecalibratedSequence
@@ -109,7 +110,7 @@ def track_images(
 ) -> VisualPoses:
     """Track a `sequences.Sequence` by its images, with the scale that the network's depths vote for.
 
-    report: called for each frame. ValueError where the camera hardly moved sideways, or was lost in most of the
+    report: called for each frame. NoMap where the camera hardly moved sideways, or was lost in most of the
     frames: no depth could be measured from its images.
     """
     recorded: Camera = sequence.camera
@@ -172,9 +173,9 @@ def track_images(
 
 
 def _check(name: str, found: VisualPoses, reason: str) -> None:
-    """ValueError where no map can be made of what was found."""
+    """NoMap where no map can be made of what was found."""
     if found.found.sum() < max(2, 0.2 * len(found.good)):
-        raise ValueError(
+        raise NoMap(
             f"{name}: the camera could not be tracked by its images in {found.lost} of {len(found.good)} frames "
             f"({reason or 'unreadable images'}); film slowly, in good light, with texture in view"
         )
@@ -182,11 +183,11 @@ def _check(name: str, found: VisualPoses, reason: str) -> None:
 
 
 def check_parallax(name: str, found: VisualPoses) -> None:
-    """ValueError where the camera of a recording of that name moved too little for its depth to be measured."""
+    """NoMap where the camera of a recording of that name moved too little for its depth to be measured."""
     centres = found.T_world_camera[found.found, :3, 3]
     way = float(np.linalg.norm(centres - np.median(centres, axis=0), axis=1).max())
     if way < LEAST_WAY * found.depth:
-        raise ValueError(
+        raise NoMap(
             f"{name}: the camera moved {way:.2f} m before a scene {found.depth:.1f} m away, which shows no parallax; "
             f"depth from images needs a camera that moves sideways, not one that stands or only turns"
         )

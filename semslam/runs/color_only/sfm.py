@@ -21,6 +21,7 @@ from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.perception import Network
 from semslam.runs.color_only.poses import VisualPoses, check_parallax, tracked_camera
+from semslam.runs.progress import NoMap
 from semslam.tracking.sparse_map import FOCAL_FLOOR, voted_scale
 
 EVERY, MOST = 4, 400  # frames from one that is posed to the next; frames that are posed
@@ -45,9 +46,7 @@ def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = la
         _write_images(sequence, camera, folder / "images", report)
         model = _reconstructed(pycolmap, folder, camera)
     if model is None:
-        raise ValueError(
-            f"{sequence.name}: no two images fit together; film slowly, in good light, with texture in view"
-        )
+        raise NoMap(f"{sequence.name}: no two images fit together; film slowly, in good light, with texture in view")
     known = next(iter(model.cameras.values()))
     camera = camera if camera.focal_known else camera.with_focal(float(known.focal_length_x))
     T_camera_world = {int(Path(image.name).stem): _pose(image) for image in model.images.values() if image.has_pose}

@@ -18,15 +18,16 @@ from semslam.frame import Frame, Observation, evenly_spread
 from semslam.loops.meetings import AGREE
 from semslam.loops.pose_graph import Edge, optimized_poses
 from semslam.rendering.splatting import painted, render
-from semslam.runs.derived import derived_folder, write_derived
+from semslam.runs.derived import check_derivable, derived_folder, write_derived
 from semslam.runs.finished.localise import FinishedMap
-from semslam.runs.folder import MERGED, RunFolder
+from semslam.runs.folder import RunFolder
 from semslam.tracking.places import WIDTH, Described
 from semslam.tracking.tracker import Tracker
-from semslam.trajectory import Trajectory, tum_lines
+from semslam.trajectory import Trajectory
 
 VIEWS = 40  # of the second map that are looked for in the first
 FEWEST = 2  # of them that have to be found at one place
+SHORT = 5  # views, below which it is told that a run shows little
 ERR = 0.005  # metres and radians by which views err besides noise
 SAME = 0.02  # metres between surfels that are one surface
 
@@ -55,11 +56,14 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     the same motion between the maps. Its surfels that the first map has already are left out. Trajectory, figures and
     recording stay those of `run_a`; the poses of `run_b` in the joint world are written to merged_trajectory.txt.
 
-    overwrite: replace a run that `out` holds. ValueError where the maps do not meet or are of different classes, and
-    where `out` is one of the two runs.
+    overwrite: replace a run that `out` holds. ValueError where the maps do not meet or are of different classes, where
+    both are one, and where `out` is one of the two runs.
     """
+    if os.path.realpath(run_a) == os.path.realpath(run_b):
+        raise ValueError(f"{run_b}: is the same run; name two runs, of recordings that show part of the same place")
     if os.path.realpath(out) in (os.path.realpath(run_a), os.path.realpath(run_b)):
         raise ValueError(f"{out}: a run is not written over one that it is made from; name another --out")
+    check_derivable(RunFolder.open(run_a), Path(out), overwrite)
     a, b = FinishedMap(run_a), FinishedMap(run_b)
     for finished, run in ((a, run_a), (b, run_b)):
         if len(finished.progress.parts) > 1:
@@ -89,11 +93,9 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         "merged_doubled": doubled,
     }
     out_of_date = ("run_events", "fusion_index_pose", "fusion_to_bury")
-    result = write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date)
-    moved = Trajectory(b.progress.trajectory().timestamps, T_a_b @ b.progress.trajectory().T_world_camera)
-    world = Trajectory(moved.timestamps, poses.moved_by(moved.T_world_camera, a.surfels.world_origin))
-    result.write_text(MERGED, "".join(tum_lines(world.selected(b.progress.tracked))))
-    return result
+    of_b = b.progress.trajectory().selected(b.progress.tracked)
+    of_b = Trajectory(of_b.timestamps, T_a_b @ of_b.T_world_camera)
+    return write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, merged=of_b)
 
 
 def _camera(finished: FinishedMap, run: str) -> Camera:
@@ -112,9 +114,16 @@ def _motion_between(a: FinishedMap, b: FinishedMap, run_a: str, run_b: str) -> t
     groups = [[other for other in sights if other.agrees(one)] for one in sights]
     largest = max(groups, key=len, default=[])
     if len(largest) < FEWEST:
+        views = min(len(b.places), VIEWS)
+        kept = f"{len(a.places)} and {len(b.places)} views are kept of them"
+        hint = (
+            f"{kept}, too few to be found: record longer, with a camera that moves"
+            if min(len(a.places), len(b.places)) < SHORT
+            else f"{kept}; record the second so that it sees part of what the first shows"
+        )
         raise ValueError(
-            f"{run_b} does not meet {run_a}: {len(sights)} of {min(len(b.places), VIEWS)} views of its map are found "
-            f"in the other, {len(largest)} at the same place (at least {FEWEST}); nothing is written"
+            f"{run_b} does not meet {run_a}: {len(sights)} of {views} views of its map are found in the other, "
+            f"{len(largest)} of them at one place, expected {FEWEST} or more; {hint}"
         )
     edges = []
     for sight in largest:

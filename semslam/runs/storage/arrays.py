@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import regular_size, replacing
+from semslam.atomic import flush_to_disk, regular_size, replacing
 from semslam.engine.surfels import StatePart
 
 
@@ -21,7 +21,7 @@ def parts_of(arrays: Mapping[str, np.ndarray]) -> Iterable[StatePart]:
 
 
 def save_arrays(path: Path, parts: Iterable[StatePart], before: Callable[[], None] = lambda: None) -> None:
-    """Write arrays to a file that `numpy.load` reads, whole or not at all.
+    """Write arrays to a file that `numpy.load` reads, whole or not at all, even where the power fails.
 
     before: called when all is written, and nothing but the last step, one rename, is left to do.
     """
@@ -35,7 +35,9 @@ def save_arrays(path: Path, parts: Iterable[StatePart], before: Callable[[], Non
                     np.lib.format.write_array_header_1_0(member, header | {"shape": part.shape})  # type: ignore[arg-type]
                     for block in part.blocks:
                         member.write(_bytes_of(block))
+        flush_to_disk(temporary)
         before()
+    flush_to_disk(path.parent)
 
 
 def load_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:

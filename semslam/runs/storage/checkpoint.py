@@ -181,6 +181,8 @@ class Checkpoint:
         except OSError as error:
             os.ftruncate(descriptor, size)
             raise full_disk_explained(error, self.pages, PAGE * sum(map(len, changed.values()))) from None
+        else:
+            os.fsync(descriptor)  # the table must not be there before the pages that it names
         finally:
             os.close(descriptor)
             give_back()
