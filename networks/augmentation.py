@@ -36,6 +36,7 @@ class Sample:
     labels: np.ndarray | None = None  # (h, w) uint8, 255 = unlabelled
     depth: np.ndarray | None = None  # (h, w) float32 metres, 0 = none
     normals: np.ndarray | None = None  # (h, w, 3) float32 unit, camera frame; zero = none
+    soft_labels: np.ndarray | None = None  # (h, w, C) uint8, a teacher's probabilities times 255; all zero = none
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ def augmented(sample: Sample, rng: np.random.Generator, config: Augmentation) ->
     normals = None if sample.normals is None else view(sample.normals, 0.0)
     if normals is not None and drawn.mirror:
         normals = normals * np.array([-1, 1, 1], np.float32)
-    return Sample(color, labels, depth, normals)
+    soft_labels = None if sample.soft_labels is None else view(sample.soft_labels, 0)
+    return Sample(color, labels, depth, normals, soft_labels)
 
 
 def scaled_window(

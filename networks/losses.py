@@ -34,6 +34,17 @@ def cross_entropy(
     return loss / summed(count).clamp(min=1e-6)
 
 
+def soft_cross_entropy(scores: Tensor, probabilities: Tensor) -> Tensor:
+    """Cross-entropy of scores (B, C, h, w) and a teacher's probabilities of the same shape, mean over taught pixels.
+
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, at temperature 1. A pixel whose
+    probabilities are all zero is not taught; others are brought to a sum of 1, which 8 bits have lost.
+    """
+    total = probabilities.sum(1)
+    loss = -(probabilities * scores.log_softmax(1)).sum(1) / total.clamp(min=1e-6)
+    return _mean_where(total > 0, loss)
+
+
 def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
     """A convex surrogate of 1 - mIoU over the classes that the batch holds; scores and labels as in `cross_entropy`.
 

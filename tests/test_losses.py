@@ -12,6 +12,7 @@ from networks.losses import (
     inverse_huber,
     lovasz_softmax,
     negative_dot,
+    soft_cross_entropy,
 )
 
 
@@ -26,6 +27,23 @@ def test_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
             total -= float(torch.log_softmax(scores[b, :, y, x], 0)[labels[b, y, x]])
             count += 1
     assert np.isclose(float(cross_entropy(scores, labels)), total / count, rtol=1e-5)
+
+
+def test_soft_labels_that_are_sure_are_hard_labels() -> None:
+    torch.manual_seed(0)
+    scores, labels = torch.randn(2, 5, 3, 4), torch.randint(0, 5, (2, 3, 4))
+    soft = torch.nn.functional.one_hot(labels, 5).permute(0, 3, 1, 2).float()
+    labels[0, 0] = 255
+    soft[0, :, 0] = 0  # not taught
+    torch.testing.assert_close(soft_cross_entropy(scores, soft), cross_entropy(scores, labels))
+    torch.testing.assert_close(soft_cross_entropy(scores, 0.5 * soft), soft_cross_entropy(scores, soft))
+
+
+def test_no_scores_cost_less_than_the_teachers_own() -> None:
+    torch.manual_seed(0)
+    teacher = torch.randn(1, 5, 3, 4)
+    best = soft_cross_entropy(teacher, teacher.softmax(1))
+    assert all(soft_cross_entropy(teacher + torch.randn(1, 5, 3, 4), teacher.softmax(1)) > best for _ in range(20))
 
 
 def test_class_weights_weigh_the_mean() -> None:

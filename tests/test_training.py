@@ -182,6 +182,7 @@ def test_schedules_fall_from_one_and_settings_are_checked() -> None:
     assert SCHEDULES["poly"](1.0) == 0
     assert np.isclose(SCHEDULES["poly"](0.5), 0.5**0.9)
     assert [round(SCHEDULES["step"](p), 3) for p in (0.3, 0.5, 0.9)] == [1, 0.1, 0.01]
+    assert [round(SCHEDULES["flat"](p), 3) for p in (0, 0.6, 0.8, 1)] == [1, 1, 0.5, 0]
     assert [warmed_up(1.0, step, 4) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
     with pytest.raises(ValueError, match=r"loop\.optimiser is 'lion'; known are adamw, adam, sgd"):
         Loop(optimiser="lion")
@@ -271,13 +272,14 @@ def test_a_device_makes_the_views_that_the_processor_makes(color: float) -> None
     smooth = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3)).astype(np.uint8), (0, 0), 2)
     labels = rng.integers(0, 40, (120, 160)).astype(np.uint8)
     depth = rng.uniform(0.5, 5, (60, 80)).astype(np.float32)
-    sample = Sample(smooth, labels, depth, rng.normal(size=(60, 80, 3)).astype(np.float32))
+    soft = rng.integers(0, 256, (30, 40, 5)).astype(np.uint8)
+    sample = Sample(smooth, labels, depth, rng.normal(size=(60, 80, 3)).astype(np.float32), soft)
     tensors = device_views.as_tensors(sample, torch.device("cpu"))
     for seed in range(60):
         view = Augmentation((48, 64), (0.5, 3.0), 0.5 if seed % 2 else 1.0, color=color)
         theirs = augmented(sample, np.random.default_rng(seed), view)
         ours = device_views.augmented(tensors, np.random.default_rng(seed), view)
-        for name in ("labels", "depth", "normals"):
+        for name in ("labels", "depth", "normals", "soft_labels"):
             assert np.array_equal(getattr(ours, name).numpy(), getattr(theirs, name)), (seed, name)
         apart = np.abs(ours.color.numpy().astype(int) - theirs.color)
         assert apart.max() <= (3 if color else 1), seed  # grey levels: OpenCV rounds some halves up, others to even
@@ -307,6 +309,35 @@ def test_a_batch_fills_what_is_missing_and_counts_what_is_there() -> None:
     assert (batch["segmentation"][1] == 255).all()
     assert (batch["depth"][2] == 0).all()
     assert np.array_equal(batch["segmentation"][0], view.labels[2::4, 2::4])
+
+
+def test_soft_labels_stay_on_the_labels_in_every_view() -> None:
+    """A teacher that is sure of the truth says the same as the labels, wherever the view shows the image."""
+    labels = np.zeros((96, 128), np.uint8)
+    labels[40:80, 60:100] = 1
+    soft = 255 * np.eye(3, dtype=np.uint8)[labels[::2, ::2]]
+    sample = Sample(np.zeros((96, 128, 3), np.uint8), labels, soft_labels=soft)
+    views = [augmented(sample, np.random.default_rng(s), Augmentation((64, 64), (0.5, 2.0))) for s in range(20)]
+    batch = _batch([*views, Sample(views[0].color)])
+    assert batch["examples"]["segmentation"] == 20
+    taught, known = batch["soft_labels"].sum(1) > 0, batch["segmentation"] != 255
+    assert (taught == known).float().mean() > 0.98
+    assert not taught[20].any()
+    both = taught & known
+    assert (batch["soft_labels"].argmax(1) == batch["segmentation"])[both].float().mean() > 0.96
+
+
+def test_soft_labels_that_are_none_are_named(folder: Path, tmp_path: Path) -> None:
+    source = Source(str(folder), "both", soft_labels=str(tmp_path))
+    for name in ("000", "001"):
+        np.save(tmp_path / f"{name}.npy", np.full((6, 8, 40), 6, np.uint8))
+    assert Samples(source, 40)[0].soft_labels.shape == (6, 8, 40)
+    np.save(tmp_path / "001.npy", np.ones((6, 8, 13), np.uint8))
+    with pytest.raises(ValueError, match=r"001\.npy: it holds uint8 \(6, 8, 13\); expected uint8"):
+        Samples(source, 40)
+    (tmp_path / "001.npy").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"001\.npy: not a whole NumPy file"):
+        Samples(source, 40)
 
 
 def test_rare_classes_weigh_more_and_pixels_one_on_average() -> None:

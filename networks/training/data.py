@@ -36,6 +36,7 @@ class Source:
     classes: str = "nyu40"  # label set of its label images
     first_output: int = 0  # the network's output for its first class: 40 puts KITTI-6 after NYU-40
     labels: str | None = None  # folder of other label images NAME.png, such as those of a teacher
+    soft_labels: str | None = None  # folder of a teacher's probabilities NAME.npy, (h, w, num_classes) uint8 of 255
     first_id: int | None = None  # what label images call the first class, 0 or 1; null = found out
     depth_scale: float = 1000.0  # units per metre: of its depth images
     splits: str | None = None  # the official splits.mat, for the .mat
@@ -97,7 +98,21 @@ class Samples(Sequence[Sample]):
                     f"{self.num_classes} outputs; raise num_classes or change first_output"
                 )
         depth = image.depth if "depth" in self.source.tasks else None
-        return Sample(image.color, labels, depth, self._normals(image) if self.normals else None)
+        normals = self._normals(image) if self.normals else None
+        return Sample(image.color, labels, depth, normals, self._soft_labels(image.name))
+
+    def _soft_labels(self, name: str) -> np.ndarray | None:
+        if self.source.soft_labels is None:
+            return None
+        path = Path(self.source.soft_labels) / f"{name}.npy"
+        try:
+            probabilities = np.load(path)
+        except ValueError as error:
+            raise ValueError(f"{path}: not a whole NumPy file ({error}); write it again") from error
+        if probabilities.dtype != np.uint8 or probabilities.shape[2:] != (self.num_classes,):
+            found = f"{probabilities.dtype} {probabilities.shape}"
+            raise ValueError(f"{path}: it holds {found}; expected uint8 (height, width, {self.num_classes})")
+        return probabilities
 
     def _normals(self, image: LabelledImage) -> np.ndarray | None:
         from sequences.images.labelled_images import normals_of_depth
@@ -159,6 +174,8 @@ def drawn(sets: Sequence[Sequence[S]], position: int, seed: int) -> S:
 def collated(views: Sequence[SampleTensors], stride: int) -> dict[str, Any]:
     """Tensors of a batch: image (B, 3, H, W); labels and depth (B, h, w), normals (B, 3, h, w) at 1 / stride.
 
+    Where a sample has soft labels, `soft_labels` (B, C, h, w) are probabilities, all zero where there are none.
+
     What a sample lacks is filled with "none" (255, 0, 0); `examples` counts the samples that have each task's truth.
     """
     start = stride // 2  # the middle of each cell
@@ -175,14 +192,20 @@ def collated(views: Sequence[SampleTensors], stride: int) -> dict[str, Any]:
     )
     depth, measured = stacked([view.depth for view in views], torch.zeros(shape, device=device))
     normals, oriented = stacked([view.normals for view in views], torch.zeros((*shape, 3), device=device))
-    return {
+    batch = {
         "image": normalised(torch.stack([view.color for view in views])),
         "segmentation": labels.long(),
         "depth": depth,
         "normals": normals.permute(0, 3, 1, 2),
         "stride": stride,
-        "examples": {"segmentation": labelled, "depth": measured, "normals": oriented},
     }
+    taught = [view.soft_labels for view in views]
+    if classes := next((soft.shape[2] for soft in taught if soft is not None), None):
+        soft, _ = stacked(taught, torch.zeros((*shape, classes), dtype=torch.uint8, device=device))
+        batch["soft_labels"] = soft.permute(0, 3, 1, 2).float() / 255
+        labelled = sum(view.labels is not None or view.soft_labels is not None for view in views)
+    batch["examples"] = {"segmentation": labelled, "depth": measured, "normals": oriented}
+    return batch
 
 
 def class_weights(samples: Sequence[Sample], num_classes: int, power: float) -> Tensor:

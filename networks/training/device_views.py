@@ -26,13 +26,14 @@ class SampleTensors:
     labels: Tensor | None = None  # (h, w) uint8, 255 = unlabelled
     depth: Tensor | None = None  # (h, w) float32 metres, 0 = none
     normals: Tensor | None = None  # (h, w, 3) float32 unit, camera frame; zero = none
+    soft_labels: Tensor | None = None  # (h, w, C) uint8, a teacher's probabilities times 255; all zero = none
 
 
 def as_tensors(sample: Sample, device: torch.device) -> SampleTensors:
     """The sample on a device; on the CPU it shares its memory."""
     color, *others = (
         None if image is None else torch.from_numpy(image).to(device)
-        for image in (sample.color, sample.labels, sample.depth, sample.normals)
+        for image in (sample.color, sample.labels, sample.depth, sample.normals, sample.soft_labels)
     )
     assert color is not None
     return SampleTensors(color, *others)
@@ -65,7 +66,8 @@ def augmented(sample: SampleTensors, rng: np.random.Generator, config: Augmentat
     normals = None if sample.normals is None else _nearest(sample.normals, view, config.crop, shape, 0.0)
     if normals is not None and view.mirror:
         normals = normals * torch.tensor([-1.0, 1.0, 1.0], device=normals.device)
-    return SampleTensors(color, labels, depth, normals)
+    soft = None if sample.soft_labels is None else _nearest(sample.soft_labels, view, config.crop, shape, 0)
+    return SampleTensors(color, labels, depth, normals, soft)
 
 
 def _smooth(image: Tensor, view: View, crop: tuple[int, int]) -> Tensor:

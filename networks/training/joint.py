@@ -33,6 +33,7 @@ from networks.losses import (
     inverse_huber,
     lovasz_softmax,
     negative_dot,
+    soft_cross_entropy,
 )
 from networks.training import device_views
 from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
@@ -77,6 +78,7 @@ class JointTraining:
     shared_examples: int = 1  # images: between two steps of the parameters that tasks share (UberNet)
     label_smoothing: float = 0.0  # share of the truth that is spread over all classes
     lovasz: float = 0.0  # weight of the Lovasz-softmax loss, added to the cross-entropy
+    distillation: float = 0.0  # weight of the cross-entropy with a teacher's soft labels, added where there are some
     class_balance: float = 0.0  # power p of a class's weight (its share of the pixels)^-p; 0 = all alike
     task_weights: dict[str, float] | None = None  # of the tasks' losses; null = 0.5 each
     learned_task_weights: bool = False  # weigh tasks by learned uncertainty (Kendall et al.) instead
@@ -122,10 +124,10 @@ class JointLearner(nn.Module):
     class_weights: Tensor | None
 
     def __init__(
-        self, network: JointNetwork, balance: nn.Module, weights: Tensor | None, smoothing: float, lovasz: float
+        self, network: JointNetwork, balance: nn.Module, weights: Tensor | None, config: JointTraining
     ) -> None:
         super().__init__()
-        self.network, self.balance, self.smoothing, self.lovasz = network, balance, smoothing, lovasz
+        self.network, self.balance, self.config = network, balance, config
         self.register_buffer("class_weights", weights)
         self.stride = 4  # of the outputs that were learned from last
 
@@ -138,10 +140,7 @@ class JointLearner(nn.Module):
         examples = {f"head_{task}": int(n) for task, n in zip(TASKS, counts, strict=True) if task in outputs}
         losses: dict[str, Tensor] = {}
         if examples["head_segmentation"]:
-            scores = outputs["segmentation"].float()
-            losses["segmentation"] = cross_entropy(scores, batch["segmentation"], self.class_weights, self.smoothing)
-            if self.lovasz > 0:
-                losses["segmentation"] += self.lovasz * lovasz_softmax(scores, batch["segmentation"])
+            losses["segmentation"] = self.segmentation_loss(outputs["segmentation"].float(), batch)
         if examples["head_depth"]:
             depth = batch["depth"]
             losses["depth"] = inverse_huber(outputs["depth"][:, 0].float(), depth, depth > 0)
@@ -154,6 +153,15 @@ class JointLearner(nn.Module):
         everyone = len(batch["image"]) * distributed.world()
         examples |= dict.fromkeys(("encoder", "decoder", "balance"), everyone)
         return self.balance(losses), {task: loss.detach() for task, loss in losses.items()}, examples
+
+    def segmentation_loss(self, scores: Tensor, batch: dict[str, Any]) -> Tensor:
+        config, labels = self.config, batch["segmentation"]
+        loss = cross_entropy(scores, labels, self.class_weights, config.label_smoothing)
+        if config.lovasz > 0:
+            loss = loss + config.lovasz * lovasz_softmax(scores, labels)
+        if config.distillation > 0 and "soft_labels" in batch:
+            loss = loss + config.distillation * soft_cross_entropy(scores, batch["soft_labels"])
+        return loss
 
 
 class JointObjective:
@@ -185,7 +193,7 @@ class JointObjective:
         in_memory = all(source.in_memory for source in config.sources)
         on_device = config.views == "device" or (config.views == "auto" and device.type == "cuda" and in_memory)
         self.on_device = [device_views.DeviceSamples(images, device) for images in sets] if on_device else None
-        self.learner = JointLearner(self.network, balance, weights, config.label_smoothing, config.lovasz)
+        self.learner = JointLearner(self.network, balance, weights, config)
         self.groups = _groups(self.network, balance, config)
 
     def batch(self, step: int, progress: float) -> dict[str, Any]:

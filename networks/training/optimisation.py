@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -61,7 +62,17 @@ def constant(progress: float) -> float:
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"poly": poly, "step": step_by_thirds, "constant": constant}
+def flat_then_steep(progress: float) -> float:
+    """Factor of the rate: 1 for the first 60 % of a training, then down to 0 along half a cosine."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, progress - 0.6) / 0.4)))
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "poly": poly,
+    "step": step_by_thirds,
+    "flat": flat_then_steep,
+    "constant": constant,
+}
 
 
 def warmed_up(factor: float, step: int, steps: int) -> float:
