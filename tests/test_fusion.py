@@ -333,12 +333,13 @@ def test_the_same_view_again_adds_nothing(method):
 
 def test_a_view_from_the_same_place_has_a_small_share_and_makes_nothing_surer():
     mean = np.exp((np.log(A) + AGAIN / (1 + AGAIN) * np.log(B)) / (1 + AGAIN / (1 + AGAIN)))
-    assert np.allclose(labelled("bayes", [A, B], apart=0), mean / mean.sum(), atol=2e-3)
+    expected = mean + (1 - mean.sum()) / 3  # what the two do not agree on speaks for no class
+    assert np.allclose(labelled("bayes", [A, B], apart=0), expected, atol=5e-3)
 
 
 def test_what_is_said_around_decides_for_few_views_and_hardly_counts_for_many():
     fusion = label_fusion(LabelFusionConfig(reach=0.1, pull=10))
-    said = np.log(np.stack([100 * A, 100 * A, B, A, A]) / 0.001)
+    said = np.log(np.stack([A, A, B, A, A]) / 0.001)
     shares = np.array([30.0, 30, 1, 0, 0], np.float32)
     rows = rows_of(said * np.minimum(shares, 1)[:, None] * [[1], [1], [1], [0], [0]], np.minimum(shares, 1), shares > 0)
     rows[:2, :3] *= 30
@@ -349,6 +350,23 @@ def test_what_is_said_around_decides_for_few_views_and_hardly_counts_for_many():
     assert few.argmax() == A.argmax() and few[B.argmax()] > many[B.argmax()]
     assert np.allclose(none, A, atol=0.02)
     assert not alone.any()
+
+
+def test_neighbours_that_say_different_things_are_believed_less_than_each_alone():
+    fusion, place = label_fusion(LabelFusionConfig(reach=0.1)), np.full((2, 3), 0.05)
+    rows = rows_of(np.log(np.stack([A, B]) / 0.001), np.ones(2, np.float32), np.ones(2, np.float32))
+    together, apart = fusion.read(rows, 3, place), fusion.read(rows, 3, place + [[0, 0, 0], [1, 0, 0]])
+    assert np.allclose(apart, [A, B], atol=2e-3)
+    assert together.max() < min(A.max(), B.max())
+    alike = fusion.read(np.stack([rows[0], rows[0]]), 3, place)
+    assert np.allclose(alike, [A, A], atol=2e-3)
+
+
+def test_views_of_one_place_that_disagree_make_the_map_unsure_and_distant_ones_do_not():
+    one, other = np.array([0.9, 0.05, 0.05]), np.array([0.05, 0.9, 0.05])
+    repeated = labelled("bayes", [one, other] * 10, apart=0)
+    assert np.all(repeated.max(axis=1) < 0.5)
+    assert np.allclose(labelled("bayes", [one, other]), [0.486, 0.486, 0.027], atol=2e-3)  # Bayes' rule
 
 
 def test_the_farther_apart_two_views_are_the_more_the_second_adds():

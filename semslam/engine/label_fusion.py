@@ -5,7 +5,8 @@ and the reading. Adding bounded evidence has no product that one near-zero outpu
 
 Views repeat each other's errors. How many independent views a surfel's evidence is worth grows with the way and the
 turn of the camera between two of them, up to a bound. What few views say is completed by what is said of the surfels
-around.
+around. Views from nearly the same place, and surfels side by side, should say the same: where they do not, the network
+is less sure than it says, and so is the map. That takes no truth, and notices what the network knows less of.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from semslam.stage import Layout, Stage, check_state
 f32 = np.float32
 STATE: Layout = {"views": (np.float64, ("room", 4, 4)), "count": (np.int64, ())}  # of a saved fusion
 ROUNDED = 1.005  # factor by which evidence may outgrow its shares, as both are rounded to whole units
+LOST = f32(0.013)  # nats that a view's evidence may lose where it is rounded to units in a small share
 AGAIN = 0.2  # share in the evidence of a view that repeats another one, to what an independent view adds to that
 
 
@@ -59,13 +61,13 @@ class LabelFusionConfig:
 
     method: Literal["bayes", "mean", "histogram"] = "bayes"  # how evidence adds up
     floor: float = 0.001  # bayes: the least probability that an observation may give a class
-    way: float = 4.0  # metres: way between two views of a surfel that share 1/e of their errors
-    turn_deg: float = 120.0  # degrees: turn between two such views
+    way: float = 0.5  # metres: way between two views of a surfel that share 1/e of their errors
+    turn_deg: float = 30.0  # degrees: turn between two such views
     # bayes: views that any number of independent ones is worth at most; inf = errors that no view repeats
     most_worth: float = field(default=2.0, metadata={"infinite": True})
     memory: float = 32.0  # views: independent ones beyond which old evidence fades, because scenes change
     reach: float = 0.1  # metres: side of the cubes whose surfels complete each other's evidence; 0 = none
-    pull: float = 10.0  # views: as many as what is said of a surfel's cube counts; 0 = nothing but where it has no own
+    pull: float = 20.0  # views: as many as what is said of a surfel's cube counts; 0 = nothing but where it has no own
 
     def __post_init__(self) -> None:
         check_choices(self, "slam.labels")
@@ -94,6 +96,7 @@ class LabelFusion(Stage):
     say: Callable[[np.ndarray, np.ndarray], None]  # probabilities (H * W, C) -> evidence, flat uint16, in place
     read_evidence: Callable[[np.ndarray, np.ndarray], np.ndarray]  # of a view (N, C), views (N,) -> probabilities
     write_evidence: Callable[[np.ndarray], np.ndarray]  # probabilities (N, C) -> evidence of a view, read as them
+    agreement: Callable[[np.ndarray], np.ndarray]  # of what a mean (N, C) is of: logarithm (N,), 0 of one view alone
     config: LabelFusionConfig
     _views: np.ndarray = field(default_factory=lambda: np.zeros((64, 4, 4)), init=False)  # poses, by number - 1
     _count: int = field(default=0, init=False)  # of labelled views, in all
@@ -153,12 +156,21 @@ class LabelFusion(Stage):
 
         positions (N, 3), metres: those of the surfels, where what is said of those around shall count.
         """
-        evidence, shares, views = evidence_in(rows, num_classes), shares_in(rows), views_in(rows)
+        shares, views = shares_in(rows), views_in(rows)
+        said = _divided(evidence_in(rows, num_classes), shares)
+        agreed = self.agreement(said)
+        believed = np.zeros_like(agreed)  # logarithm of the part that is spread over no other class
         if positions is not None and self.config.reach > 0:
-            evidence, shares, views = completed(evidence, shares, views, positions, self.config)
+            own = np.column_stack([said, agreed])
+            both, shares, views = completed(own, shares, views, positions, self.config)
+            said, agreed = both[:, :-1], both[:, -1]
+            believed = self.agreement(said) - agreed  # between neighbours
         known = shares > 0
-        of_a_view = np.divide(evidence, shares[:, None], out=np.zeros_like(evidence), where=known[:, None])
-        probabilities = self.read_evidence(of_a_view, np.minimum(views, f32(self.config.most_worth)))
+        worth = np.minimum(views, f32(self.config.most_worth))
+        new = _divided(worth - 1, shares - 1)  # part of what the views after the first one add
+        believed += np.clip(1 - new, 0, 1) * agreed
+        believed = np.exp(np.minimum(believed, 0))[:, None]
+        probabilities = believed * self.read_evidence(said, worth) + (1 - believed) / f32(num_classes)
         probabilities[~known] = 0
         return probabilities
 
@@ -193,13 +205,13 @@ def news_of_view(views: np.ndarray, T_world_camera: np.ndarray, config: LabelFus
 
 
 def completed(
-    evidence: np.ndarray, shares: np.ndarray, views: np.ndarray, positions: np.ndarray, config: LabelFusionConfig
+    said: np.ndarray, shares: np.ndarray, views: np.ndarray, positions: np.ndarray, config: LabelFusionConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Evidence (N, C), shares and views (N,) of surfels completed by the mean of all in the same cube of space.
+    """What is said of surfels (N, K), a view, completed by the mean of all in the same cube of space; shares, views.
 
     What a network says of neighbouring surfels differs by chance more than their classes do. The mean counts as
-    `pull` views: it decides where few views or none showed a surfel, and hardly counts where many did. Positions
-    (N, 3), metres.
+    `pull` views: it decides where few views or none showed a surfel, and hardly counts where many did. A surfel that
+    no view showed has the shares and views of its neighbours. Positions (N, 3), metres.
     """
     cubes = np.floor(positions / config.reach).astype(np.int64) & 0x1FFFFF
     _, cube = np.unique((cubes[:, 0] << 42) | (cubes[:, 1] << 21) | cubes[:, 2], return_inverse=True)
@@ -208,11 +220,22 @@ def completed(
         return np.bincount(cube, values).astype(f32)
 
     there = total(shares)
+    mean = np.stack([_divided(total(shares * column), there) for column in said.T], axis=1)
+    pull = np.where(shares > 0, f32(config.pull), f32(1))
+    together = _divided(shares[:, None] * said + pull[:, None] * mean[cube], shares + pull)
     own = shares > 0
-    pull = np.where(there[cube] > 0, np.where(own, f32(config.pull), f32(1)), f32(0))
-    mean = np.stack([total(column) for column in evidence.T], axis=1) / np.maximum(there, f32(1e-9))[:, None]
-    mean_views = total(shares * views) / np.maximum(there, f32(1e-9))
-    return evidence + pull[:, None] * mean[cube], shares + pull, np.where(own, views, mean_views[cube])
+    shown = np.bincount(cube, own).astype(f32)
+    return (
+        together,
+        np.where(own, shares, _divided(there, shown)[cube]),
+        np.where(own, views, _divided(total(shares * views), there)[cube]),
+    )
+
+
+def _divided(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Values (N,) or (N, K) divided by (N,); 0 where that is 0."""
+    by = by if values.ndim == 1 else by[:, None]
+    return np.divide(values, by, out=np.zeros_like(values), where=by > 0)
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:
@@ -228,7 +251,13 @@ def _shares(evidence: np.ndarray, views: np.ndarray) -> np.ndarray:
 
 def _bayes(config: LabelFusionConfig) -> LabelFusion:
     """Bayes' rule in logarithms: log p - log floor (McCormac et al. 2017, eq. 2, with a floor), of views that repeat
-    each other's errors."""
+    each other's errors.
+
+    The geometric mean of probabilities sums to 1 where all are the same, and to less the more they differ (of two, the
+    sum is Bhattacharyya's coefficient): that is their agreement. Independent views may differ, and give Bayes' rule;
+    so much of the views as repeats others, and neighbours, should agree, and what they lack of it is spread over all
+    classes.
+    """
 
     def say(probabilities: np.ndarray, out: np.ndarray) -> None:
         logarithms(probabilities.reshape(-1), f32(config.floor), out)
@@ -238,9 +267,13 @@ def _bayes(config: LabelFusionConfig) -> LabelFusion:
 
     def write(probabilities: np.ndarray) -> np.ndarray:
         logarithms = np.log(np.maximum(probabilities, f32(1e-30)))
-        return logarithms - logarithms.min(axis=1, keepdims=True, initial=0)
+        return logarithms - logarithms.min(axis=1, keepdims=True, initial=math.log(config.floor))
 
-    return LabelFusion(say, read, write, config)
+    def agreement(said: np.ndarray) -> np.ndarray:
+        whole = np.log(np.exp(said).sum(axis=1)) + f32(math.log(config.floor))
+        return np.minimum(whole + LOST, 0)
+
+    return LabelFusion(say, read, write, agreement, config)
 
 
 def _mean(config: LabelFusionConfig) -> LabelFusion:
@@ -249,7 +282,7 @@ def _mean(config: LabelFusionConfig) -> LabelFusion:
     def say(probabilities: np.ndarray, out: np.ndarray) -> None:
         fixed_point(probabilities.reshape(-1), out)
 
-    return LabelFusion(say, _shares, _as_shares, config)
+    return LabelFusion(say, _shares, _as_shares, _unasked, config)
 
 
 def _histogram(config: LabelFusionConfig) -> LabelFusion:
@@ -258,7 +291,12 @@ def _histogram(config: LabelFusionConfig) -> LabelFusion:
     def say(probabilities: np.ndarray, out: np.ndarray) -> None:
         winners(probabilities, out)
 
-    return LabelFusion(say, _shares, _as_shares, config)
+    return LabelFusion(say, _shares, _as_shares, _unasked, config)
+
+
+def _unasked(said: np.ndarray) -> np.ndarray:
+    """The agreement of views whose mean is flat already where they differ."""
+    return np.zeros(len(said), f32)
 
 
 def _as_shares(probabilities: np.ndarray) -> np.ndarray:
