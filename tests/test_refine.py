@@ -133,6 +133,7 @@ def test_the_field_decides_between_classes_and_makes_the_map_no_surer():
     free, refined = mean_field(cloud, CrfConfig()), refined_probabilities(cloud)
     assert free.max(axis=1).mean() > 0.95
     assert abs(refined.max(axis=1).mean() - before) < 2e-3
+    np.testing.assert_allclose(refined.max(axis=1), cloud.class_probabilities.max(axis=1), rtol=1e-5)
     np.testing.assert_array_equal(refined.argmax(axis=1), free.argmax(axis=1))
     np.testing.assert_allclose(refined.sum(axis=1), 1, rtol=1e-5)
 

@@ -167,8 +167,8 @@ class LabelFusion(Stage):
             believed = self.agreement(said) - agreed  # between neighbours
         known = shares > 0
         worth = np.minimum(views, f32(self.config.most_worth))
-        new = _divided(worth - 1, shares - 1)  # part of what the views after the first one add
-        believed += np.clip(1 - new, 0, 1) * agreed
+        repeated = 1 - _divided(worth - 1, shares - 1)  # part of what the views after the first one add
+        believed += np.where(shares > 1, np.clip(repeated, 0, 1), 0) * agreed
         believed = np.exp(np.minimum(believed, 0))[:, None]
         probabilities = believed * self.read_evidence(said, worth) + (1 - believed) / f32(num_classes)
         probabilities[~known] = 0

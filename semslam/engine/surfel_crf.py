@@ -148,8 +148,9 @@ def pair_weights(cloud: SurfelCloud, neighbours: np.ndarray, config: CrfConfig) 
 def refined_probabilities(cloud: SurfelCloud, config: CrfConfig | None = None) -> np.ndarray:
     """(N, C) float32 class probabilities with the field's classes; the same for any number of threads.
 
-    The field decides between classes; how sure the surfels are of them stays, on average, what it was, see
-    `as_sure_as`.
+    The field decides between classes, and each surfel is as sure of its own as it was before: the probability of the
+    class it had goes to the field's, and the other way round. Surfels that had none are, on average, as sure as those
+    that had one, see `as_sure_as`.
     """
     config = config or CrfConfig()
     q, p = mean_field(cloud, config), cloud.class_probabilities
@@ -157,7 +158,12 @@ def refined_probabilities(cloud: SurfelCloud, config: CrfConfig | None = None) -
     known = p.max(axis=1, initial=0) > 0
     if config.iterations and known.any():
         labelled = q.max(axis=1, initial=0) > 0
+        chosen = q[known].argmax(axis=1)
         q[labelled] = as_sure_as(q[labelled], float(p[known].max(axis=1).mean()), known[labelled])
+        rows, before = np.arange(len(chosen)), p[known].argmax(axis=1)
+        kept = p[known].copy()
+        kept[rows, before], kept[rows, chosen] = kept[rows, chosen], kept[rows, before]
+        q[known] = kept
     return q
 
 
