@@ -11,7 +11,8 @@ alone is scored on the same pixels. ECE over 15 bins of the largest probability,
 Settings are also chosen leaving one room out: those of `grid()` with the least ECE in one room are scored in the other.
 With --views, after 1, 5 and 20 views of each of NYUv2's 60 validation images. There is one image of each place, so
 views are made of it: enlarged by 0.7 to 1.4 (as a step of up to a metre at its depth does), shifted (as a turn of the
-camera does) and mirrored (to which no view corresponds). Every fourth pixel each way is a surfel at its true depth.
+camera does) and mirrored (to which no view corresponds). They show nothing that the image does not, so they are fused
+both as those steps and turns and as views from one place. Every fourth pixel each way is a surfel at its true depth.
 
 The network sees every frame once and which pixel was merged with which surfel does not depend on classes: both are
 kept in --cache, by the hash of the weights and of the code that fuses, and a variant then costs a second.
@@ -247,37 +248,51 @@ def grid(temperature: float) -> list[Variant]:
 
 VIEWS = (1, 5, 20)
 EVERY = 4  # pixels each way that a surfel of the validation images stands for
+MOVING = {"as steps and turns": 1.0, "as views from one place": 0.0}  # share of the camera's motion that is told
 
 
-def after_views(predictor: Predictor, data: Path, temperature: float) -> dict[int, Calibration]:
-    """Calibration of fused labels of the validation images after each number of views of `VIEWS`."""
-    found = {count: Calibration() for count in VIEWS}
+def after_views(predictor: Predictor, data: Path, temperature: float) -> dict[tuple[str, int], Calibration]:
+    """Calibration of fused labels of the validation images, by `MOVING` and the number of views of `VIEWS`."""
+    found = {(told, count): Calibration() for count in VIEWS for told in MOVING}
     for number, image in enumerate(Samples(Source(str(data), split="val"), 40)):
         assert image.labels is not None and image.depth is not None
         camera = NYU_CAMERA.resized(image.color.shape[1] // EVERY, image.color.shape[0] // EVERY)
-        shape = camera.shape
-        size = (shape[1], shape[0])
+        size = camera.width, camera.height
         depth = cv2.resize(image.depth, size, interpolation=cv2.INTER_NEAREST)
+        positions = camera.backproject(depth).reshape(-1, 3)
         truth = remap_labels(cv2.resize(image.labels, size, interpolation=cv2.INTER_NEAREST), "nyu40", "nyu13")
-        fusion, count = label_fusion(), depth.size
-        chunks = -(-count // CHUNK)
-        rows = np.zeros((chunks * CHUNK, row_width(CLASSES)), np.uint16)
-        surfels: Any = SimpleNamespace(num_classes=CLASSES, counts=np.full(chunks, CHUNK, np.int32), evidence=rows)
-        pixels = np.full(chunks * CHUNK, -1, np.int32)
-        pixels[:count] = np.arange(count)
+        maps = {told: Pixels(depth.size) for told in MOVING}
         rng = np.random.default_rng([1, number])
         for view in range(max(VIEWS)):
             zoom, shift, mirror = (1.0, np.zeros(2), False) if view == 0 else random_view(rng)
             seen = seen_again(predictor, image.color, affine(image.color.shape, zoom, shift, mirror), size, temperature)
             ahead = float(np.median(depth[depth > 0])) * (1 - 1 / zoom)
             turn = np.arctan(shift * camera.width / camera.fx)
-            pose = poses.exp(np.array([0, 0, ahead, -turn[1], turn[0], 0]))
-            fusion.fuse(surfels, np.arange(chunks, dtype=np.int32), pixels, seen, pose)
-            if view + 1 in found:
-                positions = camera.backproject(depth).reshape(-1, 3)
-                p = fusion.read(rows[:count], CLASSES, positions).reshape(*shape, CLASSES)
-                found[view + 1].add(p, truth)
+            for told, share in MOVING.items():
+                maps[told].fuse(seen, poses.exp(share * np.array([0, 0, ahead, -turn[1], turn[0], 0])))
+                if (told, view + 1) in found:
+                    p = maps[told].probabilities(positions)
+                    found[told, view + 1].add(p.reshape(*camera.shape, CLASSES), truth)
     return found
+
+
+class Pixels:
+    """Surfels without a map: one for each pixel of an image, seen by its views."""
+
+    def __init__(self, count: int) -> None:
+        self.chunks = np.arange(-(-count // CHUNK), dtype=np.int32)
+        rows = np.zeros((len(self.chunks) * CHUNK, row_width(CLASSES)), np.uint16)
+        # all that fusing labels asks of a map
+        counts = np.full(len(self.chunks), CHUNK, np.int32)
+        self.surfels: Any = SimpleNamespace(num_classes=CLASSES, counts=counts, evidence=rows)
+        self.pixel_of = np.where(np.arange(len(rows)) < count, np.arange(len(rows)), -1).astype(np.int32)
+        self.fusion: LabelFusion = label_fusion()
+
+    def fuse(self, image: np.ndarray, T_world_camera: np.ndarray) -> None:
+        self.fusion.fuse(self.surfels, self.chunks, self.pixel_of, image, T_world_camera)
+
+    def probabilities(self, positions: np.ndarray) -> np.ndarray:
+        return self.fusion.read(self.surfels.evidence[: len(positions)], CLASSES, positions)
 
 
 def random_view(rng: np.random.Generator) -> tuple[float, np.ndarray, bool]:
@@ -354,9 +369,13 @@ def main() -> None:
     temperature = float(metadata.get("temperature", 1.0))
     predictor = Predictor(network, metadata, engine=arguments.engine)
     if arguments.views:
-        for count, calibration in after_views(predictor, arguments.data / "nyuv2", temperature).items():
-            figures = calibration.scores()
-            print(f"{count:3} views: ECE {100 * figures.ece:.1f} %, NLL {figures.negative_log_likelihood:.2f}")
+        for (told, count), calibration in after_views(predictor, arguments.data / "nyuv2", temperature).items():
+            figures, pixels = calibration.scores(), calibration.pixels.sum()
+            right, sure = calibration.hits.sum() / pixels, calibration.confidence_sum.sum() / pixels
+            print(
+                f"{count:3} views, {told:23}: ECE {100 * figures.ece:.1f} %, {100 * right:.1f} % right, "
+                f"{100 * sure:.1f} % sure, NLL {figures.negative_log_likelihood:.2f}"
+            )
         return
     scenes = {}
     for name in SCENES:
