@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from networks.augmentation import Augmentation, Sample, augmented, recolored
-from networks.inference.labelling import Teacher, label_folder, label_image, load_teacher
+from networks.inference.labelling import (
+    Teacher,
+    label_folder,
+    label_image,
+    load_teacher,
+    soft_label_folder,
+    soft_labels,
+)
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
@@ -529,6 +536,31 @@ def test_a_teachers_labels_are_in_the_file_ids_of_its_set(
     assert expected.max() < len(label_set(classes))
     np.testing.assert_array_equal(stored, expected + (1 if classes == "nyu40" else 0))
     np.testing.assert_array_equal(read_labels(tmp_path / "labels" / "006.png", classes), expected)
+
+
+def test_teachers_write_probabilities_that_a_training_learns_from(folder: Path, tmp_path: Path) -> None:
+    """Those of an image and its mirror image are each other's, and two equal teachers say what one does."""
+    torch.manual_seed(1)
+    teacher = Teacher(JointNetwork(40), label_set("nyu40"))
+    assert list(soft_label_folder([teacher, teacher], folder, tmp_path / "soft", "val")) == [
+        ("006", None),
+        ("007", None),
+    ]
+    color = read_color(folder / "color" / "006.png")
+    soft = np.load(tmp_path / "soft" / "006.npy")
+    assert soft.shape == (12, 16, 40) and soft.dtype == np.uint8
+    assert np.abs(soft.sum(2, dtype=int) - 255).max() <= 20  # rounded
+    np.testing.assert_array_equal(soft, soft_labels([teacher], color))
+    np.testing.assert_array_equal(soft[:, ::-1], soft_labels([teacher], np.ascontiguousarray(color[:, ::-1])))
+    source = Source(str(folder), "val", ("depth",), soft_labels=str(tmp_path / "soft"))
+    loop = Loop(steps=1, validate_every=1)
+    config = JointTraining(str(tmp_path / "run"), (source,), Source(str(folder), "val"), batch=2, distillation=1.0,
+                           stages=(Stage(crop=(32, 32)),), loop=loop)  # fmt: skip
+    rows: list[dict[str, float]] = []
+    train(config, rows.append)
+    assert rows[0]["segmentation"] > 0
+    with pytest.raises(ValueError, match="the same classes; theirs are nyu40, kitti6"):
+        soft_label_folder([teacher, Teacher(JointNetwork(6), label_set("kitti6"))], folder, tmp_path / "none")
 
 
 def test_an_unreadable_image_does_not_end_a_teachers_work(folder: Path, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""A teacher's labels for images that lack them: hard labels, written as the label files of our folder layout."""
+"""A teacher's labels for images: hard, as label files of our folder layout, or the mean probabilities of several."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,16 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from networks.joint import checkpoints
 from networks.joint.network import normalised
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
+from semslam.atomic import replacing
 from semslam.images import CorruptFrame, read_color, write_png
 from semslam.labels import LABEL_SETS, LabelSet
 
+SIZES = (1.0, 1.2)  # of an image that a teacher is asked about more than once
 _RESNETS = {6: 50, 23: 101, 36: 152}  # by the blocks of the third layer
 
 
@@ -75,20 +77,44 @@ def _known(name: str, count: int, path: str | Path) -> LabelSet:
     return LABEL_SETS[name]
 
 
-@torch.no_grad()
 def label_image(teacher: Teacher, color: np.ndarray) -> np.ndarray:
     """(H, W) class ids in memory of an RGB image (H, W, 3) uint8."""
+    scores = _scores(teacher, color)
+    scores = F.interpolate(scores, size=color.shape[:2], mode="bilinear", align_corners=False)
+    return scores[0].argmax(0).numpy().astype(teacher.label_set.dtype)
+
+
+def soft_labels(teachers: Sequence[Teacher], color: np.ndarray) -> np.ndarray:
+    """(h, w, C) uint8 class probabilities times 255 of an RGB image (H, W, 3) uint8, at a quarter of its size.
+
+    The mean over the teachers, which know the same classes, and for each over the image and its mirror image in the
+    sizes of `SIZES`: what they agree on they are sure of.
+    """
+    shape = (max(1, color.shape[0] // 4), max(1, color.shape[1] // 4))
+    views: list[Tensor] = []
+    for teacher in teachers:
+        for size in SIZES:
+            for mirrored in (False, True):
+                image = np.ascontiguousarray(color[:, ::-1]) if mirrored else color
+                scores = _scores(teacher, image, size)
+                scores = scores.flip(-1) if mirrored else scores
+                views.append(F.interpolate(scores, size=shape, mode="bilinear", align_corners=False).softmax(1))
+    mean = torch.stack(views).mean(0)[0]
+    return (255 * mean).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+@torch.no_grad()
+def _scores(teacher: Teacher, color: np.ndarray, larger: float = 1.0) -> Tensor:
+    """(1, C, h, w) of an image that the teacher sees so many times larger than it is used to."""
     height, width = color.shape[:2]
     resolution = teacher.resolution
     if teacher.input_size is not None:
         resolution = math.sqrt(teacher.input_size[0] * teacher.input_size[1] / (height * width))
-    size = (round(width * resolution), round(height * resolution))
+    size = (max(1, round(width * resolution * larger)), max(1, round(height * resolution * larger)))
     image = torch.from_numpy(cv2.resize(color, size, interpolation=cv2.INTER_AREA))
     output = teacher.network(normalised(image[None].to(next(teacher.network.parameters()).device)))
     scores = (output[0] if isinstance(output, tuple) else output).cpu()
-    scores = scores[:, teacher.first_output : teacher.first_output + len(teacher.label_set)]
-    scores = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
-    return scores[0].argmax(0).numpy().astype(teacher.label_set.dtype)
+    return scores[:, teacher.first_output : teacher.first_output + len(teacher.label_set)]
 
 
 def label_folder(
@@ -102,14 +128,44 @@ def label_folder(
     Args:
         split: of the folder; None = every image.
     """
+    teacher.network.eval()
+
+    def write(path: Path, color: np.ndarray) -> None:
+        write_png(path, teacher.label_set.to_file_ids(label_image(teacher, color)))
+
+    return _each_image(Path(folder), split, Path(out), ".png", write)
+
+
+def soft_label_folder(
+    teachers: Sequence[Teacher], folder: str | Path, out: str | Path, split: str | None = None
+) -> Iterator[tuple[str, str | None]]:
+    """Write `out`/NAME.npy, the `soft_labels` of each image of `folder`/color; otherwise as `label_folder`.
+
+    Raises:
+        ValueError: the teachers know different classes.
+    """
+    if len({teacher.label_set.name for teacher in teachers}) != 1:
+        known = ", ".join(teacher.label_set.name for teacher in teachers) or "none"
+        raise ValueError(f"the teachers must know the same classes; theirs are {known}")
+    for teacher in teachers:
+        teacher.network.eval()
+
+    def write(path: Path, color: np.ndarray) -> None:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, soft_labels(teachers, color))
+
+    return _each_image(Path(folder), split, Path(out), ".npy", write)
+
+
+def _each_image(
+    folder: Path, split: str | None, out: Path, suffix: str, write: Callable[[Path, np.ndarray], None]
+) -> Iterator[tuple[str, str | None]]:
     from sequences.images.labelled_images import open_labelled_folder
 
     images = open_labelled_folder(folder, split, read_truth=False)
-    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    teacher.network.eval()
     for files in images.files:
-        target = out / f"{files.name}.png"
+        target = out / f"{files.name}{suffix}"
         if target.is_file():
             continue
         try:
@@ -117,5 +173,5 @@ def label_folder(
         except CorruptFrame as problem:
             yield files.name, str(problem)
             continue
-        write_png(target, teacher.label_set.to_file_ids(label_image(teacher, color)))
+        write(target, color)
         yield files.name, None

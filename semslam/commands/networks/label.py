@@ -14,25 +14,34 @@ from semslam.commands.app import Out, app, end_batch, progress
 def label(
     data: Annotated[Path, typer.Argument(help="Folder with color/ in it.")],
     out: Out,
-    weights: Annotated[str, typer.Option(help="Weights of the teacher: a joint network or a Light-Weight RefineNet.")],
+    weights: Annotated[
+        list[str], typer.Option(help="Weights of the teacher: a joint network or a Light-Weight RefineNet.")
+    ],
     split: Annotated[str | None, typer.Option(help="Name of a split file; every image by default.")] = None,
     classes: Annotated[str | None, typer.Option(help="Label set to use, if the teacher knows several.")] = None,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Write probabilities, the mean of several --weights and views, as NAME.npy.")
+    ] = False,
 ) -> None:
     """Label images that have no labels with a teacher network; a run that was killed continues.
 
     An image that cannot be read is reported and skipped; the exit code is then 1.
     """
-    from networks.inference.labelling import label_folder, load_teacher
+    from networks.inference.labelling import label_folder, load_teacher, soft_label_folder
 
-    teacher = load_teacher(weights, classes)
+    teachers = [load_teacher(path, classes) for path in weights]
+    if not soft and len(teachers) > 1:
+        raise ValueError(f"{len(teachers)} teachers: only --soft labels are the mean of several")
+    work = soft_label_folder(teachers, data, out, split) if soft else label_folder(teachers[0], data, out, split)
     written = failed = 0
     with progress(0, "images") as advance:
-        for _, problem in label_folder(teacher, data, out, split):
+        for _, problem in work:
             if problem is None:
                 written += 1
             else:
                 failed += 1
                 typer.echo(f"semslam: {problem}", err=True)
             advance()
-    typer.echo(f"{written} label images ({teacher.label_set.name}) written to {out}")
+    kind = "files of probabilities" if soft else "label images"
+    typer.echo(f"{written} {kind} ({teachers[0].label_set.name}) written to {out}")
     end_batch(failed, written + failed)
