@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Camera:
     cx: float  # pixels
     cy: float  # pixels
     distortion: tuple[float, ...] | None = None  # OpenCV's k1 k2 p1 p2 [k3 ...]; None = already undistorted
+    fisheye: bool = False  # whether distortion is Kannala and Brandt's k1 k2 k3 k4 (2006), OpenCV's fisheye
     focal_known: bool = True  # False: nothing said what camera it is, and fx, fy are a guess
 
     def __post_init__(self) -> None:
@@ -46,6 +48,10 @@ class Camera:
 
         if self.width > LARGEST or self.height > LARGEST:
             raise ValueError(f"camera is {self.width}x{self.height}; expected at most {LARGEST} pixels each way")
+        if self.fisheye and (self.distortion is None or len(self.distortion) != 4):
+            raise ValueError(
+                f"a fisheye camera has distortion {self.distortion}; expected its four numbers k1 k2 k3 k4"
+            )
         if self.distortion is not None and (
             len(self.distortion) not in DISTORTIONS or not np.all(np.isfinite(self.distortion))
         ):
@@ -119,7 +125,7 @@ class Camera:
 
     def undistorted(self) -> Camera:
         """The same intrinsics without distortion: the camera of an image that `undistort` returned."""
-        return replace(self, distortion=None)
+        return replace(self, distortion=None, fisheye=False)
 
     def undistort(self, image: np.ndarray, nearest: bool = False) -> np.ndarray:
         """An image (H, W, ...) without this camera's distortion; `nearest` for depth and labels.
@@ -130,7 +136,38 @@ class Camera:
             return image
         import cv2
 
-        map_u, map_v = cv2.initUndistortRectifyMap(
-            self.K, np.asarray(self.distortion), None, self.K, (self.width, self.height), cv2.CV_32FC1
+        return cv2.remap(image, *_undistortion(self), cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
+
+    def undistorted_rays(self) -> np.ndarray:
+        """(H, W, 2) float64: x / z and y / z of what each recorded pixel shows, the lens's distortion undone."""
+        import cv2
+
+        u, v = np.meshgrid(np.arange(self.width, dtype=np.float64), np.arange(self.height, dtype=np.float64))
+        pixels = np.stack([u, v], axis=-1).reshape(-1, 1, 2)
+        distortion = None if self.distortion is None else np.asarray(self.distortion)
+        undo = cv2.fisheye.undistortPoints if self.fisheye else cv2.undistortPoints
+        return undo(pixels, self.K, distortion).reshape(*self.shape, 2)  # type: ignore[arg-type]
+
+
+def is_fisheye(model: str) -> bool:
+    """Whether a distortion model, by the name that a calibration gives it, is the fisheye's; ValueError if unknown."""
+    name = model.lower()
+    if any(word in name for word in ("equi", "fisheye", "kannala", "kb4")):
+        return True
+    if name and not any(word in name for word in ("tan", "plumb", "rational", "brown", "opencv", "none")):
+        raise ValueError(
+            f"distortion model {model!r} is not read: known are radial-tangential (plumb_bob, rational_polynomial) and "
+            f"fisheye (equidistant, Kannala-Brandt); undistort the images, and give their camera with --camera"
         )
-        return cv2.remap(image, map_u, map_v, cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
+    return False
+
+
+@lru_cache(maxsize=4)
+def _undistortion(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of the undistorted image are in the recorded one: (H, W) u and v, float32."""
+    import cv2
+
+    init = cv2.fisheye.initUndistortRectifyMap if camera.fisheye else cv2.initUndistortRectifyMap
+    K, size = camera.K, (camera.width, camera.height)
+    u, v = init(K, np.asarray(camera.distortion), np.eye(3), K, size, cv2.CV_32FC1)
+    return u, v

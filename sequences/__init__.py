@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from semslam.camera import USUAL_FOV, Camera
+from sequences.files import files_of_many_frames
 from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
 from sequences.recordings.cameras import azure_kinect, klg, photos, ros_bag, video
 from sequences.recordings.datasets import (
@@ -132,6 +133,7 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
         sensor = sensor or said["sensor"]
         options = {name: value for name, value in said.items() if value is not None and name in own} | options
     sequence = _opened(kind, path, options)
+    sequence.packed_in = files_of_many_frames(path)
     if sensor is not None:
         sequence.sensor = sensor
     for line in sequence.assumptions:

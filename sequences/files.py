@@ -17,6 +17,8 @@ import numpy as np
 from semslam import images
 from semslam.images import CorruptFrame
 
+PACKED = (".bag", ".mcap", ".db3", ".mkv", ".klg", ".r3d", ".zip", ".sens", ".mp4", ".mov", ".avi", ".webm", ".m4v")
+SAMPLES, SAMPLE = 16, 4096  # blocks of a file that are looked at, and the bytes of each
 LARGEST_MEMBER = 1 << 28  # bytes of one unpacked file; an image that claims more is a forgery
 
 
@@ -163,6 +165,28 @@ def first_readable(read: Callable[[Any], np.ndarray], names: Iterable[Any]) -> n
                 break
     assert problem is not None, "there are names"
     raise ValueError(str(problem))
+
+
+def digest_of_samples(path: Path) -> int:
+    """A checksum of a file's size and of blocks spread over it, to tell it from another without reading it whole."""
+    size = path.stat().st_size
+    found = zlib.crc32(str(size).encode())
+    with path.open("rb") as file:
+        for k in range(SAMPLES):
+            file.seek(k * max(size - SAMPLE, 0) // (SAMPLES - 1))
+            found = zlib.crc32(file.read(SAMPLE), found)
+    return found
+
+
+def files_of_many_frames(path: Path) -> tuple[Path, ...]:
+    """The files that hold the images of many frames each: the recording itself, what it is packed in, or those in it.
+
+    Nothing for a folder of images.
+    """
+    if path.is_dir():
+        return tuple(sorted(file for file in path.iterdir() if file.suffix.lower() in PACKED and file.is_file()))
+    outer = next((place for place in (path, *path.parents) if place.is_file()), None)  # PART.zip/SCENE
+    return (outer,) if outer is not None and outer.suffix.lower() in PACKED else ()
 
 
 def read_part(path: Path, start: int, size: int, where: str) -> bytes:

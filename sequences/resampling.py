@@ -24,7 +24,7 @@ def resampled(image: np.ndarray, source: Camera, target: Camera, nearest: bool =
     """
     import cv2
 
-    image, source = _undistorted(image, source, nearest), source.undistorted()
+    image, source = source.undistort(image, nearest), source.undistorted()
     if (source.width, source.height) != (target.width, target.height):
         shrinks = target.width < source.width
         how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -59,28 +59,5 @@ def z_of_ray(ray: np.ndarray, camera: Camera) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _z_of_unit_rays(camera: Camera) -> np.ndarray:
     """(H, W) float32: the z of each pixel's unit ray, the lens's distortion taken into account."""
-    import cv2
-
-    u, v = np.meshgrid(np.arange(camera.width, dtype=np.float64), np.arange(camera.height, dtype=np.float64))
-    pixels = np.stack([u, v], axis=-1).reshape(-1, 1, 2)
-    distortion = None if camera.distortion is None else np.asarray(camera.distortion)
-    x, y = cv2.undistortPoints(pixels, camera.K, distortion).reshape(*camera.shape, 2).transpose(2, 0, 1)
+    x, y = camera.undistorted_rays().transpose(2, 0, 1)
     return (1 / np.sqrt(x**2 + y**2 + 1)).astype(np.float32)
-
-
-def _undistorted(image: np.ndarray, camera: Camera, nearest: bool) -> np.ndarray:
-    import cv2
-
-    if camera.distortion is None:
-        return image
-    how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    return cv2.remap(image, *_undistortion(camera), how)
-
-
-@lru_cache(maxsize=4)
-def _undistortion(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    import cv2
-
-    K, size = camera.K, (camera.width, camera.height)
-    map_u, map_v = cv2.initUndistortRectifyMap(K, np.asarray(camera.distortion), None, K, size, cv2.CV_32FC1)
-    return map_u, map_v

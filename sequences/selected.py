@@ -89,7 +89,7 @@ class ReadableSequence(Sequence):
         """tell: called after every frame of the whole sequence."""
         self.whole, self._tell = whole, tell
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
-        self.has_depth = whole.has_depth
+        self.has_depth, self.sensor = whole.has_depth, whole.sensor
         self.skipped = 0
         self._numbers: list[int] = []
 

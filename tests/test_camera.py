@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from semslam.camera import Camera
+from semslam.camera import Camera, is_fisheye
 
 CAMERA = Camera(64, 48, 52.0, 53.0, 31.0, 24.5)
 DISTORTED = Camera(64, 48, 52.0, 53.0, 31.0, 24.5, (0.2, -0.3, 0.001, 0.002, 0.1))
@@ -101,6 +101,33 @@ def test_an_undistorted_point_is_where_the_plain_camera_projects_it():
     found = (grid * straight[..., None]).sum((0, 1)) / straight.sum()
     np.testing.assert_allclose(found, camera.undistorted().project(point), atol=0.15)
     assert np.linalg.norm(at - camera.project(point)) > 2, "the distortion is not too small to notice"
+
+
+def test_a_fisheye_is_undistorted_by_kannala_and_brandts_formula():
+    """theta_d = theta (1 + k1 theta^2 + ... + k4 theta^8), r = f theta_d: where a point is, before and after."""
+    k = (0.003, 0.0007, -0.0021, 0.0002)  # about those of TUM-VI
+    camera = Camera(512, 512, 190.98, 190.97, 254.93, 256.90, k, fisheye=True)
+    point = np.array([0.7, -0.5, 1.0])
+    radius = np.hypot(*point[:2])
+    theta = np.arctan(radius)
+    theta_d = theta * (1 + sum(c * theta ** (2 * i) for i, c in enumerate(k, 1)))
+    at = np.array([camera.fx, camera.fy]) * theta_d * point[:2] / radius + [camera.cx, camera.cy]
+    assert np.linalg.norm(at - camera.project(point)) > 20
+    grid = pixels(camera)
+    spot = np.exp(-0.5 * ((grid - at) ** 2).sum(-1) / 2.0**2).astype(np.float32)
+    straight = camera.undistort(spot)
+    found = (grid * straight[..., None]).sum((0, 1)) / straight.sum()
+    np.testing.assert_allclose(found, camera.undistorted().project(point), atol=0.3)
+    assert camera.undistorted() == Camera(512, 512, 190.98, 190.97, 254.93, 256.90)
+    u, v = np.rint(at).astype(int)
+    np.testing.assert_allclose(camera.undistorted_rays()[v, u], point[:2], atol=0.01)
+
+
+@pytest.mark.parametrize(("name", "fisheye"), [("equidistant", True), ("KANNALA_BRANDT4", True), ("plumb_bob", False)])
+def test_models_of_distortion_are_known_by_their_names(name, fisheye):
+    assert is_fisheye(name) is fisheye
+    with pytest.raises(ValueError, match="distortion model 'ftheta' is not read: known are"):
+        is_fisheye("ftheta")
 
 
 def test_nearest_undistortion_invents_no_values():

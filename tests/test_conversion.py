@@ -79,6 +79,13 @@ def test_frames_that_cannot_be_read_are_left_out_and_counted(room, tmp_path):
         np.testing.assert_allclose(again[3].T_world_camera, room[4].T_world_camera, atol=1e-6)
 
 
+def test_a_converted_folder_names_the_sensor(room, tmp_path):
+    part = selected(room, frames=2)
+    part.sensor = "tof"
+    convert(part, tmp_path / "a")
+    assert open_sequence(tmp_path / "a").sensor == "tof"
+
+
 def test_nothing_is_overwritten(room, tmp_path):
     convert(selected(room, frames=2), tmp_path / "a")
     with pytest.raises(ValueError, match="a: is there already"):

@@ -330,8 +330,13 @@ def test_euroc_poses_are_taken_from_the_body_to_the_camera(frames, tmp_path):
         np.testing.assert_allclose(read.T_world_camera, true.T_world_camera, atol=1e-6)
         assert (read.color == true.color[..., 1:2]).all()
     np.testing.assert_allclose(np.diff(sequence.timestamps), 0.05, atol=1e-6)
-    put(mav / "cam0" / "sensor.yaml", sensor.replace("radial-tangential", "equidistant"))
-    with pytest.raises(ValueError, match=r"sensor\.yaml: .*distortion model equidistant"):
+    wide = sensor.replace("[0, 0, 0, 0]", "[0.3, -0.02, 0.001, 0.0]")
+    put(mav / "cam0" / "sensor.yaml", wide.replace("radial-tangential", "equidistant"))
+    fisheye = replace(camera, distortion=(0.3, -0.02, 0.001, 0.0), fisheye=True)
+    shown = open_sequence(tmp_path / "MH_01")[0].color
+    np.testing.assert_array_equal(shown, fisheye.undistort(np.repeat(frames[0].color[..., 1:2], 3, axis=2)))
+    put(mav / "cam0" / "sensor.yaml", wide.replace("radial-tangential", "omni"))
+    with pytest.raises(ValueError, match=r"sensor\.yaml: .*distortion model 'omni' is not read"):
         open_sequence(tmp_path / "MH_01")
 
 

@@ -12,7 +12,9 @@ from test_reconstruct import refused, semslam
 
 from semslam.runs.color_only.poses import VisualPoses
 from semslam.runs.folder import RunFolder
+from semslam.runs.recording import fingerprint
 from sequences import open_sequence
+from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.folder import write_folder
 
 ROOM = "room:frames=6,width=96,height=72"
@@ -80,6 +82,21 @@ def test_other_images_under_the_same_names_are_recognised(recorded, capsys):
     other = first[3].read_bytes()
     first[0].write_bytes(other)
     assert "the first frame differs" in refused(capsys, "evaluate", recorded / "runs" / "room")
+
+
+def test_another_file_of_the_same_frames_is_recognised(tmp_path):
+    """Of a recording in one file no image has a size of its own; the middle of it was replaced."""
+    (tmp_path / "here").mkdir()
+    write_klg(open_sequence("room:frames=8,width=96,height=72"), tmp_path / "here" / "room.klg")
+    before = fingerprint(open_sequence(tmp_path / "here" / "room.klg"))
+    klg = (tmp_path / "here").rename(tmp_path / "there") / "room.klg"
+    assert fingerprint(open_sequence(klg)) == before
+    data = bytearray(klg.read_bytes())
+    middle = len(data) // 2
+    data[middle - 3000 : middle + 3000] = bytes(6000)
+    klg.write_bytes(data)
+    after = fingerprint(open_sequence(klg))
+    assert {name for name in before if after[name] != before[name]} == {"packed"}
 
 
 def test_a_run_goes_on_with_its_recording_in_another_place_and_not_with_another_one(recorded, tmp_path, capsys):

@@ -81,11 +81,12 @@ class BagWriter:
         kind = "sensor_msgs/msg/CameraInfo"
         roi = self.type("sensor_msgs/msg/RegionOfInterest")(0, 0, 0, 0, False)
         K, D = camera.K.ravel(), np.zeros(5)
+        D[: len(camera.distortion or ())] = camera.distortion or ()
         message = self.type(kind)(
             self.header(time, frame),
             camera.height,
             camera.width,
-            "plumb_bob",
+            "equidistant" if camera.fisheye else "plumb_bob",
             D,
             K,
             np.eye(3).ravel(),
@@ -148,6 +149,30 @@ def test_aligned_depth_with_odometry(frames, tmp_path, ros, storage):
         assert_like_the_room(sequence, frames, color=0.01)
         np.testing.assert_allclose(sequence.timestamps, START + np.arange(4) / 30, atol=1e-6)
         assert (sequence[1].color == sequence[1].color).all() and (sequence[3].depth == sequence[3].depth).all()
+
+
+def test_a_tracking_cameras_fisheye_is_undistorted(frames, tmp_path):
+    """As a T265 records: a grey fisheye image, and its model's four numbers followed by a 0."""
+    camera = replace(frames[0].camera, distortion=(0.01, -0.003, 0.002, -0.001), fisheye=True)
+    with BagWriter(tmp_path / "a.bag", 1) as bag:
+        for i, frame in enumerate(frames):
+            bag.info("/camera/fisheye1/camera_info", START + i / 30, camera, OPTICAL)
+            bag.image("/camera/fisheye1/image_raw", START + i / 30, frame.color[..., 0], "mono8", OPTICAL)
+    sequence = open_sequence(tmp_path / "a.bag")
+    assert sequence.camera == frames[0].camera
+    expected = camera.undistort(np.repeat(frames[2].color[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(sequence[2].color, expected)
+
+
+def test_depth_that_rvl_has_compressed_is_one_line(frames, tmp_path):
+    with BagWriter(tmp_path / "a.bag", 1) as bag:
+        for i, frame in enumerate(frames):
+            bag.info("/camera/color/camera_info", START + i / 30, frame.camera, OPTICAL)
+            bag.image("/camera/color/image_raw", START + i / 30, frame.color[..., ::-1], "bgr8", OPTICAL)
+            topic = "/camera/aligned_depth_to_color/image_raw/compressedDepth"
+            bag.compressed(topic, START + i / 30, bytes(40), "16UC1; compressedDepth rvl", OPTICAL)
+    with pytest.raises(ValueError, match="depth is compressed as RVL, read is PNG: republish"):
+        open_sequence(tmp_path / "a.bag")
 
 
 def test_tf_moves_the_camera_where_there_is_no_odometry(frames, tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.runs.config import RunConfig
+from sequences.files import digest_of_samples
 from sequences.recalibrated import RecalibratedSequence
 
 PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
@@ -26,6 +27,7 @@ FEATURES = {
     "first": "the first frame",
     "last": "the last frame",
     "sizes": "the size of image files",
+    "packed": "the content of the file",
 }
 
 
@@ -60,6 +62,7 @@ def fingerprint(sequence: Any) -> dict[str, Any]:
         "names": _digest_of_names(sequence.name_of(i) for i in range(len(sequence))),
         "times": zlib.crc32(np.asarray(sequence.timestamps, np.float64).tobytes()),
         "sizes": zlib.crc32(sizes.tobytes()),
+        "packed": [digest_of_samples(file) for file in whole.packed_in],
         "first": _digest(sequence, 0),
         "last": _digest(sequence, last),
     }

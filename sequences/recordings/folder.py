@@ -175,7 +175,7 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
         if frame.labels is not None:
             images.write_png(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
     fps = (len(sequence) - 1) / np.ptp(sequence.timestamps) if np.ptp(sequence.timestamps) > 0 else 30.0
-    write_camera_file(path / "camera.yaml", sequence.camera, depth_scale, round(fps, 3))
+    write_camera_file(path / "camera.yaml", sequence.camera, depth_scale, round(fps, 3), sequence.sensor)
     if sequence.poses is not None:
         _write_poses(path / "groundtruth.txt", sequence.timestamps, sequence.poses)
     return path

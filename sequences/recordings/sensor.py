@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from semslam import images, poses
-from semslam.camera import SENSORS, Camera
+from semslam.camera import SENSORS, Camera, is_fisheye
 from semslam.frame import UNLABELLED
 from sequences.recordings.registration import registered_depth
 from sequences.resampling import z_of_ray
@@ -24,6 +24,7 @@ _INTRINSICS = ("width", "height", "fx", "fy", "cx", "cy")
 _KEYS = (
     *_INTRINSICS,
     "distortion",
+    "distortion_model",
     "depth_scale",
     "fps",
     "registered",
@@ -114,7 +115,9 @@ def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
         width, height = int(values["width"]), int(values["height"])
         fx, fy, cx, cy = (float(values[key]) for key in ("fx", "fy", "cx", "cy"))
         distortion = values.get("distortion")
-        return Camera(width, height, fx, fy, cx, cy, None if distortion is None else tuple(map(float, distortion)))
+        coefficients = None if distortion is None else tuple(map(float, distortion))
+        fisheye = coefficients is not None and is_fisheye(str(values.get("distortion_model", "")))
+        return Camera(width, height, fx, fy, cx, cy, coefficients, fisheye)
     except (TypeError, ValueError, OverflowError) as problem:
         raise ValueError(f"{path}: {problem}") from None
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import images, poses
-from semslam.camera import Camera
+from semslam.camera import Camera, is_fisheye
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory
 
@@ -68,7 +68,11 @@ def depth_image(message: Any, depth_scale: float, where: str) -> np.ndarray:
         data = message.data.tobytes()
         start = max(data.find(b"\x89PNG"), 0)
         if not data.startswith(b"\x89PNG", start):
-            raise CorruptFrame(f"{where}: depth compressed as {message.format!r}; read is PNG alone")
+            how = "RVL" if "rvl" in message.format.lower() else repr(message.format)
+            raise CorruptFrame(
+                f"{where}: depth is compressed as {how}, read is PNG: republish the topic in compressedDepth's "
+                f"format png, or as raw images"
+            )
         raw = images.decode_bytes(data[start:], where, cv2.IMREAD_UNCHANGED)
         if "32FC1" in message.format and start >= 12:  # inverse depth, quantised: 1 / z = (raw - b) / a
             a, b = struct.unpack_from("<ff", data, start - 8)
@@ -105,11 +109,14 @@ def camera_of_info(message: Any, where: str) -> Camera:
     """The camera of a CameraInfo message."""
     K = np.asarray(message.K if hasattr(message, "K") else message.k, np.float64)
     D = np.asarray(message.D if hasattr(message, "D") else message.d, np.float64)
-    known = ("plumb_bob", "rational_polynomial", "Brown", "none", "None")
-    if np.any(D) and message.distortion_model and not any(name in message.distortion_model for name in known):
-        raise ValueError(f"{where}: distortion model {message.distortion_model!r}; give the camera with --camera")
+    try:
+        fisheye = bool(np.any(D)) and is_fisheye(message.distortion_model)
+    except ValueError as problem:
+        raise ValueError(f"{where}: {problem}") from None
+    if fisheye and not np.any(D[4:]):  # drivers fill the fifth of five with 0
+        D = D[:4]
     distortion = tuple(float(d) for d in D) if np.any(D) and len(D) in (4, 5, 8) else None
-    return Camera(int(message.width), int(message.height), K[0], K[4], K[2], K[5], distortion)
+    return Camera(int(message.width), int(message.height), K[0], K[4], K[2], K[5], distortion, fisheye)
 
 
 def transform_of(translation: Any, rotation: Any) -> np.ndarray | None:

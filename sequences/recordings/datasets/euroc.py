@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images, poses
-from semslam.camera import Camera
+from semslam.camera import Camera, is_fisheye
 from semslam.trajectory import Trajectory, read_euroc
 from sequences.clock import seconds
 from sequences.pose_pairing import poses_at
@@ -82,14 +82,12 @@ def read_sensor(path: Path, camera: Camera | None) -> tuple[Camera, np.ndarray]:
         values = yaml.safe_load("\n".join(line for line in lines if not line.startswith("%")))
         T = np.array(values["T_BS"]["data"], np.float64).reshape(4, 4) if "T_BS" in values else np.eye(4)
         if camera is None:
-            model = str(values.get("distortion_model", "none")).lower()
-            if model not in ("radial-tangential", "radtan", "plumb_bob", "none"):
-                raise ValueError(f"distortion model {model}; read is radial-tangential: give the camera with --camera")
             width, height = (int(n) for n in values["resolution"])
             distortion = tuple(float(x) for x in values.get("distortion_coefficients") or ())
             camera = replace(
                 camera_of_numbers(width, height, values["intrinsics"]),
                 distortion=distortion if any(distortion) else None,
+                fisheye=any(distortion) and is_fisheye(str(values.get("distortion_model", "none"))),
             )
     except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError, RecursionError) as problem:
         raise ValueError(f"{path}: not a camera's sensor.yaml: {' '.join(str(problem).split())[:160]}") from None
