@@ -322,9 +322,8 @@ def kinect_cameras(T: np.ndarray) -> tuple[Camera, Camera, bytes]:
     return color_camera, depth_camera, data
 
 
-def write_kinect(path: Path, T: np.ndarray, calibrated: bool = True) -> tuple[Camera, Camera]:
-    """A wall 2 m in front of the depth camera, a colour gradient; two clusters, the second of unknown size."""
-    color, depth, calibration = kinect_cameras(T)
+def kinect_file(clusters: bytes, calibration: bytes | None) -> bytes:
+    """A Matroska file of a colour track of 1280x720 and a depth track of 320x288."""
 
     def track(n: int, name: bytes, codec: bytes, width: int, height: int) -> bytes:
         header = struct.pack("<IIIHH4sIIIII", 40, width, height, 1, 16, codec, 0, 0, 0, 0, 0)
@@ -338,27 +337,33 @@ def write_kinect(path: Path, T: np.ndarray, calibrated: bool = True) -> tuple[Ca
         )
         return element(0xAE, inner)
 
+    tracks = track(1, b"COLOR", b"MJPG", 1280, 720) + track(2, b"DEPTH", b"b16g", 320, 288)
+    body = element(0x1549A966, number(0x2AD7B1, 1_000_000)) + element(0x1654AE6B, tracks)
+    if calibration is not None:
+        named = element(0x466E, b"calibration.json") + element(0x465C, calibration)
+        body += element(0x1941A469, element(0x61A7, named))
+    return element(0x1A45DFA3, element(0x4282, b"matroska")) + element(0x18538067, body + clusters)
+
+
+def kinect_block(n: int, ticks: int, data: bytes) -> bytes:
+    return element(0xA3, bytes([0x80 | n]) + struct.pack(">hB", ticks, 0) + data)
+
+
+def write_kinect(path: Path, T: np.ndarray, calibrated: bool = True) -> tuple[Camera, Camera]:
+    """A wall 2 m in front of the depth camera, a colour gradient; two clusters, the second of unknown size."""
+    color, depth, calibration = kinect_cameras(T)
     image = np.zeros((720, 1280, 3), np.uint8)
     image[..., 0] = np.linspace(0, 255, 1280)
     jpeg, wall = encoded(".jpg", image), np.full((288, 320), 2000, ">u2").tobytes()
-
-    def block(n: int, ticks: int, data: bytes) -> bytes:
-        return element(0xA3, bytes([0x80 | n]) + struct.pack(">hB", ticks, 0) + data)
-
+    block = kinect_block
     blocks = [number(0xE7, 0) + block(1, 0, jpeg) + block(2, 3, wall) + block(1, 33, jpeg) + block(2, 36, wall)]
     blocks += [
         number(0xE7, 66)
         + block(1, 0, jpeg)
         + element(0xA0, element(0xA1, bytes([0x82]) + struct.pack(">hB", 3, 0) + wall))
     ]
-    attachment = element(
-        0x1941A469, element(0x61A7, element(0x466E, b"calibration.json") + element(0x465C, calibration))
-    )
-    tracks = track(1, b"COLOR", b"MJPG", 1280, 720) + track(2, b"DEPTH", b"b16g", 320, 288)
-    body = element(0x1549A966, number(0x2AD7B1, 1_000_000)) + element(0x1654AE6B, tracks)
-    body += (attachment if calibrated else b"") + element(0x1F43B675, blocks[0])
-    body += (0x1F43B675).to_bytes(4, "big") + b"\x01" + b"\xff" * 7 + blocks[1]
-    put(path, element(0x1A45DFA3, element(0x4282, b"matroska")) + element(0x18538067, body))
+    clusters = element(0x1F43B675, blocks[0]) + (0x1F43B675).to_bytes(4, "big") + b"\x01" + b"\xff" * 7 + blocks[1]
+    put(path, kinect_file(clusters, calibration if calibrated else None))
     return color, depth
 
 
