@@ -12,12 +12,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from semslam import poses
 from semslam.cli import app
+from semslam.engine.associations import MOVED, Associations
 from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 from semslam.frame import Observation
+from semslam.loops.loop_closure import deform
+from semslam.runs.storage.arrays import load_arrays, save_arrays, stored_rows
 from semslam.runs.storage.checkpoint import Checkpoint
+from semslam.trajectory import Correction
 from sequences.room.room import RoomSequence
 
 ROOMS = 4
@@ -89,6 +94,72 @@ def test_saving_reads_the_map_in_parts(tmp_path):
     state = Checkpoint(tmp_path / "checkpoint").load()
     for name in SURFEL_ARRAYS:
         np.testing.assert_array_equal(state[name], np.concatenate(before[name]))
+
+
+def sheet(memory: str | None, folder: Path) -> SurfelMap:
+    """300,000 surfels at random places; each frame has made some."""
+    rng = np.random.default_rng(0)
+    surfels = SurfelMap(13, MapConfig(memory=memory))
+    surfels.page_to(folder)
+    for number in range(30):
+        points = rng.uniform(-3, 3, (10_000, 3)).astype(np.float32) * np.float32([1, 1, 0.02])
+        slots = surfels.insert(points)
+        for name in SURFEL_ARRAYS:
+            array = getattr(surfels, name)
+            array[slots] = rng.integers(2, 1000, (len(slots), array.shape[1])).astype(array.dtype)
+        surfels.position[slots, :3], surfels.seen[slots] = points, number
+    return surfels
+
+
+def test_a_loop_is_closed_in_parts_bit_by_bit_as_in_memory(tmp_path):
+    shifts = np.stack([poses.exp(np.array([0.1 * k, 0.02 * k, 0, 0, 0.01 * k, 0])) for k in range(30)])
+    correction = Correction.between(list(range(30)), np.stack([np.eye(4)] * 30), shifts)
+    found, recorded = [], []
+    for memory in (None, "2MB"):
+        surfels = sheet(memory, tmp_path)
+        surfels.journal = record = Associations()
+        farthest = deform(surfels, correction)
+        surfels.compact_all()
+        surfels.sort_again()
+        recorded.append([event for event in record.events if event.kind == MOVED])
+        if memory is not None and sys.platform == "linux":
+            assert resident() < 8 << 20
+        found.append((farthest, {name: getattr(surfels, name)[surfels.slots()] for name in SURFEL_ARRAYS}))
+    assert found[0][0] == found[1][0] > 1
+    for name in SURFEL_ARRAYS:
+        np.testing.assert_array_equal(found[0][1][name], found[1][1][name])
+    assert [event.packed() for event in recorded[0]] == [event.packed() for event in recorded[1]]
+
+
+def test_a_saved_map_comes_back_in_parts(tmp_path):
+    surfels = sheet(None, tmp_path)
+    save_arrays(tmp_path / "map.npz", surfels.state_parts())
+    Checkpoint(tmp_path / "checkpoint").save(surfels, {})
+    stored = stored_rows(tmp_path / "map.npz", SURFEL_ARRAYS)
+    others = load_arrays(tmp_path / "map.npz", without=stored)
+    for state in (others | stored, Checkpoint(tmp_path / "checkpoint").load(stored=True)):
+        again = SurfelMap.from_state(state, MapConfig(memory="2MB"), tmp_path)
+        assert sys.platform != "linux" or resident() < 8 << 20
+        for name in SURFEL_ARRAYS:
+            np.testing.assert_array_equal(getattr(again, name)[again.slots()], getattr(surfels, name)[surfels.slots()])
+
+
+@pytest.mark.parametrize("name", ["map.npz", "checkpoint/pages"])
+def test_a_damaged_page_is_told_and_never_loaded(tmp_path, name):
+    surfels = sheet(None, tmp_path)
+    save_arrays(tmp_path / "map.npz", surfels.state_parts())
+    Checkpoint(tmp_path / "checkpoint").save(surfels, {})
+    with (tmp_path / name).open("r+b") as file:
+        file.seek(3_000_000)
+        byte = file.read(1)
+        file.seek(3_000_000)
+        file.write(bytes([byte[0] ^ 1]))
+    for stored in (False, True):
+        with pytest.raises(ValueError, match="damaged"):
+            if name == "map.npz":
+                (stored_rows(tmp_path / name, SURFEL_ARRAYS) if stored else load_arrays(tmp_path / name))
+            else:
+                Checkpoint(tmp_path / "checkpoint").load(stored)
 
 
 def test_a_full_disk_is_one_line_when_the_map_grows(tmp_path, monkeypatch):

@@ -48,7 +48,9 @@ class Bending(Stage):
         correction = Correction(np.array([0, index]), np.stack([shift, shift]))
         slots = surfels.slots()
         R, t = shift[:3, :3].astype(np.float32), shift[:3, 3].astype(np.float32)
-        surfels.move(surfels.position[slots, :3] @ R.T + t, surfels.normal[slots, :3] @ R.T)
+        surfels.position[slots, :3] = surfels.position[slots, :3] @ R.T + t
+        surfels.normal[slots, :3] = surfels.normal[slots, :3] @ R.T
+        surfels.sort_again()
         fusion.restore({"index": np.full(observation.depth.size, np.int64(0x7FFFFFFFFFFFFFFF))})
         return correction
 
@@ -192,8 +194,8 @@ def test_evidence_follows_its_surfels_through_any_history():
             surfels.compact(chunks)
         if frame % 7 == 0:
             slots = surfels.slots()
-            moved = surfels.position[slots, :3] + rng.uniform(-0.2, 0.2, (len(slots), 3)).astype(np.float32)
-            surfels.move(moved, surfels.normal[slots, :3].copy())
+            surfels.position[slots, :3] += rng.uniform(-0.2, 0.2, (len(slots), 3)).astype(np.float32)
+            surfels.sort_again()
     slots = surfels.slots()
     assert len(slots) > 3000
     back = Associations.from_state(record.state())

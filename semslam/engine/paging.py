@@ -10,8 +10,9 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,38 @@ class _File(NamedTuple):
     chunk_bytes: int
 
 
+class StoredRows:
+    """Rows (N, ...) of an array in a file, read when they are asked for: `rows[first:last]`."""
+
+    def __init__(self, file: BinaryIO, start: int, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        """start: byte of the file where the first row is."""
+        self._file, self._start = file, start
+        self.dtype, self.shape = np.dtype(dtype), shape
+        self._row_bytes = self.dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """A copy of consecutive rows; OSError where the file has become shorter."""
+        first, last, _ = rows.indices(len(self))
+        found = np.empty((max(last - first, 0), *self.shape[1:]), self.dtype)
+        self._file.seek(self._start + first * self._row_bytes)
+        if self._file.readinto(found.reshape(-1).view(np.uint8).data) < found.nbytes:  # type: ignore[attr-defined]
+            raise OSError(f"{self._file.name}: has become shorter while it was read")
+        return found
+
+    @staticmethod
+    def of_blocks(folder: Path, blocks: Iterable[np.ndarray], like: np.ndarray) -> StoredRows:
+        """The rows of blocks, kept in a nameless file of a folder. like: an array of their type and width."""
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        count = 0
+        for block in blocks:
+            file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+            count += len(block)
+        return StoredRows(file, 0, like.dtype, (count, *like.shape[1:]))  # type: ignore[arg-type]
+
+
 class Paging:
     """The arrays of a map in files of a folder, and which of their chunks are in memory.
 
@@ -33,7 +66,7 @@ class Paging:
 
     def __init__(self, folder: Path, budget: int) -> None:
         """budget: bytes of surfels that stay in memory between two frames, besides what the last frame saw."""
-        self._folder, self.budget = folder, budget
+        self.folder, self.budget = folder, budget
         self._files: dict[str, _File] = {}
         self._seen = np.empty(0, np.int64)  # for each chunk the frame that saw it last, of those counted here
         self._in_memory = np.empty(0, bool)
@@ -58,7 +91,7 @@ class Paging:
         if name in self._files:
             descriptor = self._files[name].descriptor
         else:
-            descriptor, path = tempfile.mkstemp(prefix=".pages-", dir=self._folder)
+            descriptor, path = tempfile.mkstemp(prefix=".pages-", dir=self.folder)
             os.unlink(path)
         try:
             if hasattr(os, "posix_fallocate"):
@@ -70,7 +103,7 @@ class Paging:
                 os.close(descriptor)
             raise OSError(
                 error.errno,
-                f"{self._folder}: {error.strerror}: the surfels need {size / 1e6:.0f} MB for {name}; make room, or "
+                f"{self.folder}: {error.strerror}: the surfels need {size / 1e6:.0f} MB for {name}; make room, or "
                 f"lower --max-surfels",
             ) from None
         mapping = mmap.mmap(descriptor, size)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from semslam.cloud import SurfelCloud
 from semslam.engine.chunks import CHUNK, MARKED, Surfels, Table, allocate, compact_chunks, find_block, reopen_chunks
 from semslam.engine.evidence import row_width
-from semslam.engine.paging import Paging
+from semslam.engine.paging import Paging, StoredRows
 from semslam.stage import Layout, check_state
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ STATE: Layout = {  # the arrays of a saved map
 }
 
 
+PART = 32  # chunks that are looked at together where the whole map is
 BLOCK = 0.25  # metres
 BLOCK_AT = 10.0  # metres: where depth reaches farther the cubes grow with it, as surfels do; else most were empty
 
@@ -151,6 +152,19 @@ class SurfelMap:
         within = np.arange(CHUNK)[None, :] < self.counts[: self.n_chunks, None]
         return np.flatnonzero(within)
 
+    def parts(self) -> Iterator[np.ndarray]:
+        """`slots()` in consecutive parts: all of them in one or, where they lie in files, so many as fit in memory.
+
+        A part may be changed until the next is asked for, which takes it out of memory.
+        """
+        if self.paging is None:
+            yield self.slots()
+            return
+        for first in range(0, self.n_chunks, PART):
+            counts = self.counts[first : min(first + PART, self.n_chunks)]
+            yield first * CHUNK + np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
+            self.paging.give_back(np.arange(first, first + len(counts)))
+
     def arrays(self) -> Surfels:
         """For compiled loops; valid until the map grows."""
         return Surfels(self.counts, self.position, self.normal, self.color, self.seen, self.evidence)
@@ -207,17 +221,28 @@ class SurfelMap:
         compact_chunks(chunks, self.arrays())
         reopen_chunks(chunks, self._all_chunks(), self._block_keys, self._open_chunks)
 
-    def move(self, positions: np.ndarray, normals: np.ndarray) -> None:
-        """Give the surfels of `slots()` new positions and normals (N, 3), and sort them into their cubes again."""
-        slots = self.slots()
-        state = {name: getattr(self, name)[slots] for name in SURFEL_ARRAYS}
-        state["position"][:, :3] = positions
-        state["normal"][:, :3] = normals
-        new_slots = self._replace(state)
-        if self.paging is not None:
-            self.paging.give_all_back()
+    def compact_all(self) -> None:
+        """`compact` every chunk."""
+        step = PART if self.paging is not None else max(self.n_chunks, 1)
+        for first in range(0, self.n_chunks, step):
+            chunks = np.arange(first, min(first + step, self.n_chunks), dtype=np.int32)
+            self.compact(chunks)
+            if self.paging is not None:
+                self.paging.give_back(chunks)
+
+    def sort_again(self) -> None:
+        """Sort the surfels into the cubes of space that they now lie in, after they were moved."""
+        old = np.concatenate([np.empty(0, np.int32), *(part.astype(np.int32) for part in self.parts())])
+        kept: dict[str, Any] = {}
+        for name in SURFEL_ARRAYS:
+            array = getattr(self, name)
+            if self.paging is None:
+                kept[name] = array[old]
+            else:
+                kept[name] = StoredRows.of_blocks(self.paging.folder, (array[part] for part in self.parts()), array)
+        new = self._replace(kept)
         if self.journal is not None:
-            self.journal.moved(slots, new_slots)
+            self.journal.moved(old, new)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything needed to continue from here bit by bit: for `SurfelMap.from_state`, or numpy.savez."""
@@ -248,17 +273,20 @@ class SurfelMap:
             yield StatePart(name, array.dtype, array.shape, iter([array]))
 
     def _blocks(self, array: np.ndarray) -> Iterator[np.ndarray]:
-        """The rows of an array that hold surfels, 32 chunks at a time."""
-        for first in range(0, self.n_chunks, 32):
-            counts = self.counts[first : min(first + 32, self.n_chunks)]
+        """The rows of an array that hold surfels, PART chunks at a time."""
+        for first in range(0, self.n_chunks, PART):
+            counts = self.counts[first : min(first + PART, self.n_chunks)]
             within = np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
             yield array[first * CHUNK : (first + len(counts)) * CHUNK][within]
             if self.paging is not None:
                 self.paging.give_back(np.arange(first, first + len(counts)))
 
     @staticmethod
-    def from_state(state: dict[str, np.ndarray], config: MapConfig | None = None) -> SurfelMap:
-        """The map whose `state` this is; ValueError where its arrays are missing or do not fit together."""
+    def from_state(state: Mapping[str, Any], config: MapConfig | None = None, folder: Path | None = None) -> SurfelMap:
+        """The map whose `state` this is; ValueError where its arrays are missing or do not fit together.
+
+        The arrays of surfels may be `StoredRows`. folder: see `page_to`.
+        """
         check_state(state, STATE)
         counts, open_chunks = state["counts"], state["open_chunks"]
         if np.any((counts < 0) | (counts > CHUNK)) or counts.sum() != len(state["position"]):
@@ -273,6 +301,8 @@ class SurfelMap:
                 f"them, expected {surfels.evidence.shape[1]}"
             )
         n_chunks = len(state["counts"])
+        if folder is not None:
+            surfels.page_to(folder)
         surfels._grow_chunks(n_chunks)
         surfels.n_chunks = n_chunks
         surfels.counts[:n_chunks] = state["counts"]
@@ -281,9 +311,11 @@ class SurfelMap:
         while size <= 2 * len(state["block_keys"]):
             size *= 2
         surfels._fill_blocks(state["block_keys"], state["open_chunks"], size)
-        slots = surfels.slots()
-        for name in SURFEL_ARRAYS:
-            getattr(surfels, name)[slots] = state[name]
+        done = 0
+        for part in surfels.parts():
+            for name in SURFEL_ARRAYS:
+                getattr(surfels, name)[part] = state[name][done : done + len(part)]
+            done += len(part)
         surfels.rejected = int(state["turned_away"])
         surfels.full = surfels.rejected > 0
         surfels.world_origin = state.get("world_origin", surfels.world_origin)
@@ -323,20 +355,27 @@ class SurfelMap:
             world_origin=self.world_origin,
         )
 
-    def _replace(self, state: dict[str, np.ndarray]) -> np.ndarray:
-        """Fill the map afresh; the new slot of each surfel."""
+    def _replace(self, state: Mapping[str, Any]) -> np.ndarray:
+        """Fill the map afresh, from arrays or `StoredRows`; the new slot (N,) int32 of each surfel."""
         self.n_chunks = 0
         self._n_blocks = 0
         self._block_keys[:] = -1
         self._open_chunks[:] = -1
-        slots = self.insert(np.ascontiguousarray(state["position"][:, :3]), any_chunks=True)
-        if len(slots) < len(state["position"]):
-            raise ValueError(
-                f"{len(state['position'])} surfels do not fit a map of {self.config.max_surfels}; raise --max-surfels"
-            )
-        for name, values in state.items():
-            getattr(self, name)[slots] = values
-        return slots
+        count = len(state["position"])
+        step = PART * CHUNK if self.paging is not None else max(count, 1)
+        found = np.empty(count, np.int32)
+        for first in range(0, count, step):
+            rows = slice(first, first + step)
+            values = {name: state[name][rows] for name in SURFEL_ARRAYS}
+            slots = self.insert(np.ascontiguousarray(values["position"][:, :3]), any_chunks=True)
+            if len(slots) < len(values["position"]):
+                raise ValueError(f"{count} surfels do not fit a map of {self.config.max_surfels}; raise --max-surfels")
+            found[rows] = slots
+            for name, array in values.items():
+                getattr(self, name)[slots] = array
+            if self.paging is not None:
+                self.paging.give_all_back()
+        return found
 
     def _grow_chunks(self, wanted: int) -> None:
         size = max(wanted, 256)

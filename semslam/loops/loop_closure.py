@@ -64,15 +64,18 @@ class LoopConfig:
 
 def deform(surfels: SurfelMap, correction: Correction) -> float:
     """Move every surfel with the frame that made it; returns how many metres the farthest went."""
-    slots = surfels.slots()
-    if len(slots) == 0:
+    if len(surfels) == 0:
         return 0.0
-    made = surfels.seen[slots, 0]
-    first = min(int(made.min()), 0)  # below 0 in a map that another run began
-    table = correction.at(np.arange(first, int(made.max()) + 1))[:, :3].astype(f32)
-    moved = np.empty(len(slots), f32)
-    loop_kernels.deform(slots, surfels.position, surfels.normal, surfels.seen, first, table, moved)
-    return float(moved.max())
+    spans = [(int(made.min()), int(made.max())) for part in surfels.parts() if (made := surfels.seen[part, 0]).size]
+    first = min(0, *(low for low, _ in spans))  # below 0 in a map that another run began
+    last = max(high for _, high in spans)
+    table = correction.at(np.arange(first, last + 1))[:, :3].astype(f32)
+    farthest = 0.0
+    for slots in surfels.parts():
+        moved = np.empty(len(slots), f32)
+        loop_kernels.deform(slots, surfels.position, surfels.normal, surfels.seen, first, table, moved)
+        farthest = max(farthest, float(moved.max(initial=0)))
+    return farthest
 
 
 class LoopCloser(Stage):
@@ -189,9 +192,8 @@ class LoopCloser(Stage):
         self._stray += deform(surfels, correction)
         far = self._stray > MOST_STRAY
         if far:
-            surfels.compact(np.arange(surfels.n_chunks, dtype=np.int32))
-            slots = surfels.slots()
-            surfels.move(surfels.position[slots, :3], surfels.normal[slots, :3])
+            surfels.compact_all()
+            surfels.sort_again()
             self._stray = 0.0
         fusion.invalidate(slots_moved=far)
 

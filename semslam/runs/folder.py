@@ -19,14 +19,14 @@ from semslam.atomic import replacing
 from semslam.cloud import SurfelCloud
 from semslam.engine.associations import Associations
 from semslam.engine.label_fusion import label_fusion
-from semslam.engine.surfels import StatePart, SurfelMap
+from semslam.engine.surfels import SURFEL_ARRAYS, StatePart, SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.poses import moved_by
 from semslam.runs.color_only.poses import KEPT
 from semslam.runs.config import RENAMED, RunConfig, from_values
 from semslam.runs.progress import Progress
 from semslam.runs.recording import found_again, with_absolute_paths
-from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays
+from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays, stored_rows
 from semslam.runs.storage.checkpoint import Checkpoint
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.upgrade import upgraded
@@ -232,9 +232,16 @@ class RunFolder:
         configs.save(self.config, config)  # for people
         self.checkpoint.remove()
 
-    def load_state(self) -> dict[str, np.ndarray]:
-        """What `save_state`, or a checkpoint after it, saved; ValueError where a file is not whole."""
-        state = self.checkpoint.load() if self._checkpoint_is_newer() else load_arrays(self.state)
+    def load_state(self, stored: bool = False) -> dict[str, Any]:
+        """What `save_state`, or a checkpoint after it, saved; ValueError where a file is not whole.
+
+        stored: the arrays of the surfels as `StoredRows`.
+        """
+        if self._checkpoint_is_newer():
+            state = self.checkpoint.load(stored)
+        else:
+            left = stored_rows(self.state, SURFEL_ARRAYS) if stored else {}
+            state = load_arrays(self.state, without=left) | left
         with naming(self.state):
             config = self.load_config().slam
             return upgraded(state, config.perception, config.labels)
@@ -254,11 +261,14 @@ class RunFolder:
         with naming(self.state):
             return Progress.from_state(state)
 
-    def load_map(self, state: dict[str, np.ndarray] | None = None) -> SurfelMap:
-        """The map of the run, or of a `load_state`; ValueError where its arrays do not fit together."""
+    def load_map(self, state: dict[str, Any] | None = None, paged: bool = False) -> SurfelMap:
+        """The map of the run, or of a `load_state`; ValueError where its arrays do not fit together.
+
+        paged: its surfels are kept in files of this folder, where the settings say how much memory they may take.
+        """
         state, config = self.load_state() if state is None else state, self.load_config().slam.map
         with naming(self.state):
-            return SurfelMap.from_state(state, config)
+            return SurfelMap.from_state(state, config, self.path if paged else None)
 
     def save_associations(self, associations: Associations) -> None:
         save_arrays(self.associations, parts_of(associations.state()))

@@ -185,9 +185,8 @@ class Run:
                 f"{self.folder.config}: this run was made with other settings ({', '.join(before[:4])}); resume it "
                 f"with the same, or use another --out"
             )
-        state = self.folder.load_state()
-        self.slam.surfels = self.folder.load_map(state)
-        self.slam.surfels.page_to(self.folder.path)
+        state = self.folder.load_state(stored=self.config.slam.map.memory is not None)
+        self.slam.surfels = self.folder.load_map(state, paged=True)
         for name, stage in self.slam.stages.items():
             self._restore_stage(name, stage, state)
         with naming(self.folder.state):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from semslam.atomic import flush_to_disk, regular_size, replacing
+from semslam.engine.paging import StoredRows
 from semslam.engine.surfels import StatePart
+
+AT_ONCE = 1 << 22  # bytes that are read
 
 
 def parts_of(arrays: Mapping[str, np.ndarray]) -> Iterable[StatePart]:
@@ -40,7 +44,28 @@ def save_arrays(path: Path, parts: Iterable[StatePart], before: Callable[[], Non
     flush_to_disk(path.parent)
 
 
-def load_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+def stored_rows(path: Path, names: Collection[str]) -> dict[str, StoredRows]:
+    """Arrays of a file, left there; ValueError where the file is damaged, for which all of them is read once."""
+    found = {}
+    with naming(path), zipfile.ZipFile(path) as file:
+        for member in file.infolist():
+            if (name := member.filename.removesuffix(".npy")) not in names:
+                continue
+            _check_claim(file, member)
+            with file.open(member) as stream:
+                np.lib.format.read_magic(stream)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+                header = stream.tell()
+                while stream.read(AT_ONCE):  # to the end, where the checksum is compared
+                    pass
+            raw = path.open("rb")
+            raw.seek(member.header_offset + 26)
+            start = member.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4))) + header
+            found[name] = StoredRows(raw, start, dtype, shape)
+    return found
+
+
+def load_arrays(path: Path, names: Iterable[str] | None = None, without: Collection[str] = ()) -> dict[str, np.ndarray]:
     """The arrays of a file, or those of them that are named; ValueError where the file is damaged."""
     regular_size(path)
     with naming(path):
@@ -49,7 +74,7 @@ def load_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
                 _check_claim(file, member)
         with np.load(path, allow_pickle=False) as arrays:
             wanted = arrays.files if names is None else [name for name in names if name in arrays.files]
-            return {name: arrays[name] for name in wanted}
+            return {name: arrays[name] for name in wanted if name not in without}
 
 
 def _check_claim(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:

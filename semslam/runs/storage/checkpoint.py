@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -21,7 +22,8 @@ import numpy as np
 from semslam.atomic import full_disk_explained
 from semslam.compiled import PARALLEL
 from semslam.engine.chunks import CHUNK
-from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
+from semslam.engine.paging import StoredRows
+from semslam.engine.surfels import PART, SURFEL_ARRAYS, SurfelMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 
 PAGE = 1 << 16  # bytes
@@ -108,12 +110,15 @@ class Checkpoint:
         save_arrays(self.table, parts_of(small))
         self._saved = paged
 
-    def load(self) -> dict[str, np.ndarray]:
-        """The arrays that `save` was given, those of the map among them; ValueError where a file is damaged."""
+    def load(self, stored: bool = False) -> dict[str, Any]:
+        """The arrays that `save` was given, those of the map among them; ValueError where a file is damaged.
+
+        stored: those of the surfels as `StoredRows`.
+        """
         while True:
             before = os.stat(self.table).st_mtime_ns if self.table.is_file() else 0
             try:
-                return self._load()
+                return self._load(stored)
             except ValueError:
                 if not self.table.is_file() or os.stat(self.table).st_mtime_ns == before:
                     raise  # and not because another process has saved again meanwhile
@@ -135,24 +140,45 @@ class Checkpoint:
             )
         return load_arrays(self.table, names or None)
 
-    def _load(self) -> dict[str, np.ndarray]:
+    def _load(self, stored: bool) -> dict[str, Any]:
         members = self._members()
-        state = {name: array for name, array in members.items() if "@" not in name}
+        paged = _paged(members)
+        state: dict[str, Any] = {name: array for name, array in members.items() if "@" not in name}
         with open(self.pages if self.pages.is_file() else os.devnull, "rb") as file:
-            for name, where in _paged(members).items():
-                like, rows = members[f"{name}@like"], int(members[f"{name}@rows"])
-                data = np.empty(rows * like.itemsize * int(np.prod(like.shape[1:], dtype=np.int64)), np.uint8)
+
+            def rows_of(name: str, first: int, last: int) -> np.ndarray:
+                """Rows of an array whose bytes begin with a page."""
+                where, like = paged[name], members[f"{name}@like"]
+                width = like.itemsize * int(np.prod(like.shape[1:], dtype=np.int64))
+                data = np.empty((last - first) * width, np.uint8)
+                pages = slice(first * width // PAGE, -(-last * width // PAGE))
                 read = 0
-                for k, place in enumerate(where.places):
+                for k, place in enumerate(where.places[pages]):
                     file.seek(int(place) * PAGE)
                     read += file.readinto(data[k * PAGE : (k + 1) * PAGE].data)
-                if read < data.size or not np.array_equal(_digests(data), where.digests):
+                if read < data.size or not np.array_equal(_digests(data), where.digests[pages]):
                     raise ValueError(f"{self.pages}: damaged ({name}); run `semslam reconstruct` again")
-                state[name] = data.view(like.dtype).reshape(rows, *like.shape[1:])
-        counts = state["counts"]
-        if len(counts):
-            within = np.arange(len(state["position"]) // len(counts))[None, :] < counts[:, None]
-            state |= {name: state[name][within.ravel()] for name in SURFEL_ARRAYS}
+                return data.view(like.dtype).reshape(-1, *like.shape[1:])
+
+            in_parts = SURFEL_ARRAYS if stored else ()
+            for name in paged:
+                if name not in in_parts:
+                    state[name] = rows_of(name, 0, int(members[f"{name}@rows"]))
+            counts = state["counts"]
+            rows = int(members["position@rows"]) if "position" in paged else len(members["position"])
+            per_chunk = rows // max(len(counts), 1)
+            within = np.arange(per_chunk)[None, :] < counts[:, None]
+            for name in SURFEL_ARRAYS:
+                if name in state:
+                    state[name] = state[name][within.ravel()] if len(counts) else state[name]
+                else:
+                    parts = (
+                        rows_of(name, first * per_chunk, min(first + PART, len(counts)) * per_chunk)[
+                            within[first : first + PART].ravel()
+                        ]
+                        for first in range(0, len(counts), PART)
+                    )
+                    state[name] = StoredRows.of_blocks(self.folder, parts, members[f"{name}@like"])
         return state
 
     def _write(
