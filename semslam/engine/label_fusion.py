@@ -159,7 +159,7 @@ class LabelFusion(Stage):
         shares, views = shares_in(rows), views_in(rows)
         said = _divided(evidence_in(rows, num_classes), shares)
         agreed = self.agreement(said)
-        believed = np.zeros_like(agreed)  # logarithm of the part that is spread over no other class
+        believed = np.zeros_like(agreed)  # logarithm of the part that disagreement does not spread over all classes
         if positions is not None and self.config.reach > 0:
             own = np.column_stack([said, agreed])
             both, shares, views = completed(own, shares, views, positions, self.config)
