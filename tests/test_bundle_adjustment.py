@@ -116,3 +116,36 @@ def test_the_gradient_is_the_difference_quotient_of_the_cost() -> None:
         step = h * (np.arange(20) == l)
         quotient = (linearised(T, logs + step, focal)[0] - linearised(T, logs - step, focal)[0]) / (2 * h)
         assert 2 * g_l[l] == pytest.approx(quotient, rel=1e-4, abs=1e-2)
+
+
+def test_poses_that_are_known_beforehand_hold_the_world_and_its_metre() -> None:
+    """No pose is fixed; the observations say all but the frame and the scale, the priors say those."""
+    exact, truth = scene()
+    priors = ba.PosePriors(exact.T_camera_world, np.ones(6, bool), 0.02, 0.02)
+    free = disturbed(exact._replace(fixed=np.zeros(6, bool)))
+    found = ba.adjust(free, iterations=60, priors=priors)
+    assert np.abs(found.T_camera_world - exact.T_camera_world).max() < 1e-4
+    assert np.abs(found.log_depth - truth).max() < 1e-4
+
+
+def test_the_pull_of_a_prior_is_the_derivative_of_its_cost() -> None:
+    exact, _ = scene()
+    T = np.stack([poses.exp(np.full(6, 0.01) * (n + 1) / 6) @ P for n, P in enumerate(exact.T_camera_world)])
+    moved = exact._replace(T_camera_world=T)
+    priors = ba.PosePriors(exact.T_camera_world, np.arange(6) != 3, 0.02, 0.01)
+    layout = ba.Layout(np.searchsorted(exact.landmark, np.arange(len(exact.host) + 1)), np.arange(6) - 2)
+
+    def of(priors, scene):
+        return ba.linearised(scene, layout, 25, 2.0, 1.0, priors)
+
+    pull = of(priors, moved)[1].g - of(None, moved)[1].g
+    for n, k in ((2, 0), (3, 1), (4, 2), (5, 4)):
+        costs = []
+        for step in (-1e-5, 1e-5):
+            twist = np.zeros(6)
+            twist[k] = step
+            there = T.copy()
+            there[n] = poses.exp(twist) @ there[n]
+            there = moved._replace(T_camera_world=there)
+            costs.append(of(priors, there)[0] - of(None, there)[0])
+        assert 2 * pull[6 * (n - 2) + k] == pytest.approx((costs[1] - costs[0]) / 2e-5, rel=0.03, abs=1e-6)

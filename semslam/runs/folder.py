@@ -22,6 +22,7 @@ from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, StatePart, SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.poses import moved_by
+from semslam.runs.color_only.fitted import FITTED
 from semslam.runs.color_only.poses import KEPT
 from semslam.runs.config import RENAMED, RunConfig, from_values
 from semslam.runs.progress import Progress
@@ -199,7 +200,8 @@ class RunFolder:
         if new.is_dir():
             self.forget_derived()
             self.checkpoint.remove()
-            for path in (self.state, self.associations, self.config, self.trajectory, self.path / KEPT):
+            kept = self.path / KEPT, self.path / FITTED
+            for path in (self.state, self.associations, self.config, self.trajectory, *kept):
                 if not (new / path.name).exists():
                     path.unlink(missing_ok=True)
             for path in new.iterdir():

@@ -28,6 +28,7 @@ from semslam.rendering import pictures
 from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.color_only.depth import correction_of
+from semslam.runs.color_only.fitted import FITTED, FittedPoses, fitted_poses
 from semslam.runs.color_only.known_scale import KnownSize
 from semslam.runs.color_only.poses import KEPT, VisualPoses
 from semslam.runs.color_only.tracked import visual_poses
@@ -35,7 +36,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.finished.extend import extend
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
-from semslam.runs.poses import PosesOfFile, PoseSource, pose_source
+from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source
 from semslam.runs.progress import NoMap
 from semslam.runs.recording import check_apart, with_absolute_paths
 from semslam.runs.run import Run
@@ -102,7 +103,8 @@ def _run(
 ) -> Run:
     """The run of settings that can be met, in a folder that is ours; the arguments are those of `prepare`."""
     if not resume:
-        (folder.path / KEPT).unlink(missing_ok=True)  # of a run that was given up here
+        for kept in (KEPT, FITTED):
+            (folder.path / kept).unlink(missing_ok=True)  # of a run that was given up here
     slam, perception = config.slam, config.slam.perception
     if perception.depth == "sensor":
         slam = with_noise_of(config.sensor or sequence.sensor, slam)
@@ -123,6 +125,11 @@ def _run(
     else:
         pose_of = _pose_network(config.pose_weights, sequence.world_origin) if config.pose_weights else None
         track = pose_source(config.poses, sequence, slam.tracking, pose_of, config.pose_hints, places)
+        parallax = perception.depth == "predicted" and slam.corrections.multiview
+        if parallax and isinstance(track, ListedPoses) and slam.visual.given_std > 0:
+            assert network is not None
+            fitted = fitted_poses(folder.path, sequence, track.T_world_camera, network, slam.visual, report)
+            track.T_world_camera = fitted.listed()
     sensed = Perception(perception, sequence.camera, sequence.label_set, network)
     perceive: Perceive = sensed
     corrections = None
@@ -273,6 +280,8 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     if (visual := VisualPoses.load(run.folder.path / KEPT, len(run.sequence))) is not None:
         metrics |= visual.figures() | {"scale_from": run.config.scale_from or "network"}
         metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + visual.seconds)
+    if (fitted := FittedPoses.load(run.folder.path / FITTED, len(run.sequence))) is not None:
+        metrics |= fitted.figures()
     folder = run.folder
     folder.save_metrics(metrics)
     cloud = run.cloud()

@@ -6,6 +6,7 @@ SLAM", T-RO 2008). Minimised over poses, depths and, where wanted, the focal len
 
     sum rho(|f pi(R_j a + t_j exp(-l)) - z|^2 / pixel_std^2) + sum weight (l - prior)^2, a = R_h^T (ray - t_h exp(-l)),
 
+and, where poses P are known beforehand, sum |log(T P^-1) / (std, std_turn)|^2 (`PosePriors`);
 rho Huber's, l the logarithm of a depth, h the host and j the observing image, by Levenberg and Marquardt. Each landmark
 is eliminated on its own (Schur complement), which leaves a dense system of six numbers a camera.
 """
@@ -40,6 +41,15 @@ class Scene(NamedTuple):
     focal_std: float = 0.0  # ... and the standard deviation of its logarithm; 0 = it stays
 
 
+class PosePriors(NamedTuple):
+    """What is known of the poses of a scene's N cameras beforehand."""
+
+    T_camera_world: np.ndarray  # (N, 4, 4) float64; anything where it is not known
+    known: np.ndarray  # (N,) bool
+    std: float  # metres, along each axis
+    std_turn: float  # radians, likewise
+
+
 class Adjusted(NamedTuple):
     """What came out."""
 
@@ -69,12 +79,18 @@ class Layout(NamedTuple):
     slot: np.ndarray  # (N,) of each camera among the unknowns, -1 for fixed ones
 
 
-def adjust(scene: Scene, iterations: int = 10, huber: float = 2.0, pixel_std: float = 1.0) -> Adjusted:
+def adjust(
+    scene: Scene,
+    iterations: int = 10,
+    huber: float = 2.0,
+    pixel_std: float = 1.0,
+    priors: PosePriors | None = None,
+) -> Adjusted:
     """The scene after at most so many steps. huber: pixel_std's from which an observation counts linearly."""
     slot = np.where(scene.fixed, -1, np.cumsum(~scene.fixed) - 1)
     size = 6 * int((~scene.fixed).sum()) + 1
     layout = Layout(np.searchsorted(scene.landmark, np.arange(len(scene.host) + 1)), slot)
-    cost, equations = linearised(scene, layout, size, huber, pixel_std)
+    cost, equations = linearised(scene, layout, size, huber, pixel_std, priors)
     damping = 1e-4
     for _ in range(iterations):
         H, g = equations.H.copy(), equations.g.copy()
@@ -95,7 +111,7 @@ def adjust(scene: Scene, iterations: int = 10, huber: float = 2.0, pixel_std: fl
         back = np.clip(_substitute(scene, layout, damped, equations, step), -1, 1)
         logs = np.clip(scene.log_depth + back, -3, 6)
         moved = scene._replace(T_camera_world=T, log_depth=logs, focal=scene.focal * float(np.exp(step[-1])))
-        new_cost, new_equations = linearised(moved, layout, size, huber, pixel_std)
+        new_cost, new_equations = linearised(moved, layout, size, huber, pixel_std, priors)
         if new_cost < cost:
             little = cost - new_cost < 1e-4 * cost
             scene, cost, equations = moved, new_cost, new_equations
@@ -123,7 +139,9 @@ def _focal_std(scene: Scene, layout: Layout, equations: Equations) -> float:
         return scene.focal_std
 
 
-def linearised(scene: Scene, layout: Layout, size: int, huber: float, pixel_std: float) -> tuple[float, Equations]:
+def linearised(
+    scene: Scene, layout: Layout, size: int, huber: float, pixel_std: float, priors: PosePriors | None = None
+) -> tuple[float, Equations]:
     """The cost of a scene, and its normal equations in `size` unknowns."""
     M, L = len(scene.landmark), len(scene.host)
     equations = Equations(
@@ -135,7 +153,22 @@ def linearised(scene: Scene, layout: Layout, size: int, huber: float, pixel_std:
         cost += weight * difference**2
         equations.g[-1] += weight * difference
         equations.H[-1, -1] += weight
-    return cost, equations
+    return cost if priors is None else cost + _pull(scene, layout, priors, equations), equations
+
+
+def _pull(scene: Scene, layout: Layout, priors: PosePriors, equations: Equations) -> float:
+    """The cost of the poses' distances to what is known of them; adds to `equations`.
+
+    The derivative of log(exp(x) T P^-1) by x is taken as 1, which it is for small distances.
+    """
+    weight, cost = 1 / np.repeat([priors.std, priors.std_turn], 3) ** 2, 0.0
+    for n in np.flatnonzero(priors.known & (layout.slot >= 0)):
+        apart = poses.log(scene.T_camera_world[n] @ poses.inverse(priors.T_camera_world[n]))
+        rows = slice(6 * layout.slot[n], 6 * layout.slot[n] + 6)
+        cost += float(weight @ apart**2)
+        equations.g[rows] += weight * apart
+        equations.H[rows, rows] += np.diag(weight)
+    return cost
 
 
 @nb.njit(**SERIAL)

@@ -13,7 +13,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.tracking.bundle_adjustment import Scene, adjust
+from semslam.tracking.bundle_adjustment import PosePriors, Scene, adjust
 
 WINDOW = 200  # keyframes that are adjusted together when all frames are done
 STRIKES = 3  # times that a landmark was seen where it should not be, from which it is used no longer
@@ -21,6 +21,7 @@ FOCAL_STD = 0.35  # of the logarithm of a focal length that nothing is known of
 FOCAL_FLOOR = 0.03  # relative standard deviation, by what unknown distortion did to recordings of known cameras
 FIRST_FOCAL = 5  # keyframes from which a focal length is estimated
 FOCAL_SETTLED = 0.002  # relative change of the focal length by one more adjustment, at most
+TOGETHER = 10.0  # independent measurements that the network's depths count as where given poses tell the scale
 MOST_ROUNDS = 50  # adjustments of a focal length that does not settle
 
 
@@ -30,6 +31,7 @@ class Keyframe:
 
     index: int
     grey: np.ndarray | None  # (H, W) uint8; None for all but the last ones
+    given: np.ndarray | None  # (4, 4) T_camera_world that is known beforehand
     ids: np.ndarray  # (N,) landmarks that it shows ...
     descriptors: np.ndarray  # (N, 32) uint8 ... and what they look like in it (ORB)
     level: float = 0.0  # logarithm of the map's depth over the network's, the median of its landmarks
@@ -47,10 +49,18 @@ class Projected(NamedTuple):
 class SparseMap:
     """Keyframes and landmarks of one camera."""
 
-    def __init__(self, camera: Camera, pixel_std: float, prior_std: float, focal_known: bool = True) -> None:
+    def __init__(
+        self,
+        camera: Camera,
+        pixel_std: float,
+        prior_std: float,
+        focal_known: bool = True,
+        given_std: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         """pixel_std: of where a landmark is seen, pixels. prior_std: of the logarithm of the network's depth.
-        focal_known: else the camera's focal length is a guess, and is adjusted with the rest."""
-        self.camera = camera
+        focal_known: else the camera's focal length is a guess, and is adjusted with the rest. given_std: metres and
+        radians, of poses that are given."""
+        self.camera, self.given_std = camera, given_std
         self.pixel_std, self.prior_std = pixel_std, prior_std
         self.focal_known = focal_known
         self.focal_std = 0.0 if focal_known else FOCAL_STD  # relative standard deviation of the focal length
@@ -76,9 +86,11 @@ class SparseMap:
 
     # building
 
-    def add_keyframe(self, index: int, grey: np.ndarray, T_camera_world: np.ndarray) -> int:
-        """Its number."""
-        self.keyframes.append(Keyframe(index, grey, np.zeros(0, np.int64), np.zeros((0, 32), np.uint8)))
+    def add_keyframe(
+        self, index: int, grey: np.ndarray, T_camera_world: np.ndarray, given: np.ndarray | None = None
+    ) -> int:
+        """Its number. given: what is known of T_camera_world beforehand, with `given_std`."""
+        self.keyframes.append(Keyframe(index, grey, given, np.zeros(0, np.int64), np.zeros((0, 32), np.uint8)))
         self.T_camera_world = np.concatenate([self.T_camera_world, T_camera_world[None]])
         return len(self.keyframes) - 1
 
@@ -191,6 +203,7 @@ class SparseMap:
         for first in range(0, max(1, count - WINDOW // 2), WINDOW // 2):
             free = np.zeros(count, bool)
             free[first : first + WINDOW] = True
+            free[0] &= self.keyframes[0].given is not None  # else it is where the world is held
             if first == 0 and not self.focal_known:
                 self._settle_focal(free)
             self._solve(free, 20, with_focal=False)
@@ -207,7 +220,7 @@ class SparseMap:
         scene, frames, landmarks, rows = self._scene(free, with_focal and not self.focal_known)
         if len(rows) < 20:
             return
-        found = adjust(scene, iterations, pixel_std=self.pixel_std)
+        found = adjust(scene, iterations, pixel_std=self.pixel_std, priors=self._priors(frames))
         self.T_camera_world[frames] = found.T_camera_world
         self.log_depth[landmarks] = found.log_depth
         self.variance[landmarks] = 1 / np.maximum(found.information, 1e-9) + 0.01**2
@@ -221,6 +234,24 @@ class SparseMap:
         keep[rows[wrong]] = False
         self._landmark, self._keyframe, self._seen = self._landmark[keep], self._keyframe[keep], self._seen[keep]
 
+    def misfit(self, T_camera_world: np.ndarray) -> float:
+        """Median distance in pixels between where landmarks are seen and where they would be with other poses (K, 4, 4)
+        of all keyframes, after the landmarks have followed; NaN where nothing was seen twice."""
+        scene, frames, _, rows = self._scene(np.ones(len(self.keyframes), bool), False)
+        if len(rows) == 0:
+            return float("nan")
+        held = scene._replace(T_camera_world=T_camera_world[frames], fixed=np.ones(len(frames), bool))
+        return float(np.median(adjust(held, pixel_std=self.pixel_std).residuals))
+
+    def _priors(self, frames: np.ndarray) -> PosePriors | None:
+        """What is known beforehand of the poses of keyframes (N,); None where it is nothing."""
+        given = [self.keyframes[k].given for k in frames]
+        known = np.array([T is not None for T in given])
+        if not known.any():
+            return None
+        T = np.stack([np.eye(4) if T is None else T for T in given])
+        return PosePriors(T, known, *self.given_std)
+
     def _scene(self, free: np.ndarray, with_focal: bool) -> tuple[Scene, np.ndarray, np.ndarray, np.ndarray]:
         """All that the free keyframes (bool) are tied to, and the keyframes, landmarks and observations in it."""
         touched = np.union1d(self._landmark[free[self._keyframe]], np.flatnonzero(free[self.host]))
@@ -232,8 +263,10 @@ class SparseMap:
         place = np.full(len(self.keyframes), -1)
         place[frames] = np.arange(len(frames))
         fixed = ~free[frames]
-        if not fixed.any():
+        given = any(self.keyframes[k].given is not None for k in frames)
+        if not fixed.any() and not given:
             fixed[0] = True
+        share = min(1.0, TOGETHER / max(len(landmarks), 1)) if given else 1.0
         stretch = np.array([1.0, self.camera.fx / self.camera.fy])
         scene = Scene(
             self.T_camera_world[frames],
@@ -242,7 +275,7 @@ class SparseMap:
             self.pixel[landmarks] * stretch,
             self.log_depth[landmarks],
             self.prior[landmarks],
-            np.full(len(landmarks), 1 / self.prior_std**2),
+            np.full(len(landmarks), share / self.prior_std**2),
             np.searchsorted(landmarks, self._landmark[rows]),
             place[self._keyframe[rows]],
             self._seen[rows] * stretch,

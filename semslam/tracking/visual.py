@@ -46,6 +46,8 @@ class VisualConfig:
     again: int = 400  # landmarks at most that are looked for again in a keyframe
     again_radius: float = 24.0  # pixels from where they should be
     adjusted: int = 16  # keyframes that move in a bundle adjustment
+    given_std: float = 0.02  # metres: of given poses, which the images correct where they contradict; 0 = never
+    given_turn_std_deg: float = 1.0  # degrees: likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +78,15 @@ class VisualTracker:
             c, apart=c.apart * unit, window=c.window * unit, keyframe_flow=c.keyframe_flow * unit,
             again_radius=c.again_radius * unit,
         )  # fmt: skip
-        self.map = SparseMap(camera, c.pixel_std, c.prior_std, focal_known)
-        self._size = np.array([camera.width, camera.height])
+        self.given_std = c.given_std, float(np.radians(c.given_turn_std_deg))
+        self.map = SparseMap(camera, c.pixel_std, c.prior_std, focal_known, self.given_std)
+        self.size = np.array([camera.width, camera.height])  # of the images, pixels
         # what is being followed
         self._grey: np.ndarray | None = None
         self._pixels = np.zeros((0, 2), np.float32)
         self._ids = np.zeros(0, np.int64)
         self._T = np.eye(4)  # camera from world
+        self._given: np.ndarray | None = None  # the same, as it was given of this frame
         self._velocity = np.zeros(6)
         self._exposure: tuple[float, float] | None = None
         self._started = 0  # landmarks followed at the last keyframe
@@ -92,16 +96,24 @@ class VisualTracker:
 
     # one frame
 
-    def __call__(self, index: int, color: np.ndarray) -> VisualTracking:
-        """Find the pose of the next frame, (H, W, 3) uint8 RGB."""
+    def __call__(self, index: int, color: np.ndarray, given: np.ndarray | None = None) -> VisualTracking:
+        """Find the pose of the next frame, (H, W, 3) uint8 RGB.
+
+        given: T_world_camera (4, 4) that is known beforehand, about as well as `VisualConfig.given_std` says. Where the
+        first frame has one, its world and its metre are the map's, and a frame that is lost stays where it was given.
+        """
+        before, self._given = self._given, None if given is None else poses.inverse(given)
         grey = self._exposed(cv2.cvtColor(color, cv2.COLOR_RGB2GRAY))
         if not self.map.keyframes:
             if grey.std() < self.config.blank:
                 return VisualTracking(np.eye(4), "lost", 0, False, "the image shows nothing to hold on to")
             self._grey = grey
+            self._T = self._T if self._given is None else self._given
             self._make_keyframe(index, grey, color)
             return VisualTracking(poses.inverse(self._T), "good", len(self._ids), True)
         expected = poses.exp(self._velocity) @ self._T
+        if before is not None and self._given is not None:
+            expected = self._given @ poses.inverse(before) @ self._T
         assert self._grey is not None
         self._follow(self._grey, grey, expected)
         self._grey = grey
@@ -109,8 +121,14 @@ class VisualTracker:
         if not self._holds(distances):
             inliers = int((distances < self.config.outlier).sum())
             self._velocity[:] = 0
+            reason = f"only {inliers} landmarks are where they should be"
+            if self._given is not None:
+                self._T = self._given
+                self._select(np.zeros(len(self._ids), bool))
+                if grey.std() >= self.config.blank:
+                    self._make_keyframe(index, grey, color)
+                return VisualTracking(poses.inverse(self._T), "poor", inliers, bool(len(self._ids)), reason)
             if not self._relocalised(grey):
-                reason = f"only {inliers} landmarks are where they should be"
                 return VisualTracking(poses.inverse(self._T), "lost", inliers, False, reason)
             found, distances = self._locate(self._T)
         else:
@@ -166,10 +184,10 @@ class VisualTracker:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Where patches around pixels (N, 2) of one image are in another, and which of them are there for certain."""
         margin = 4
-        start = np.clip(start, margin, self._size - 1 - margin)
+        start = np.clip(start, margin, self.size - 1 - margin)
         window = max(9, round(self.config.window)) | 1
         there, apart, found = follow(before, now, pixels, window, start=start, back_levels=LEVELS - 2)
-        inside = ((there >= margin) & (there < self._size - margin)).all(axis=1)
+        inside = ((there >= margin) & (there < self.size - margin)).all(axis=1)
         return there, found & inside & (apart < self.config.returns)
 
     def _described(self, grey: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -259,8 +277,11 @@ class VisualTracker:
             weight = np.where(ok, np.minimum(1.0, robust / np.maximum(distances, 1e-9)), 0.0)
             weight[distances > 8 * robust] = 0
             JW = np.einsum("nri,nrs,n->nis", J, W, weight)
-            H = np.einsum("nis,nsj->ij", JW, J) + 1e-6 * np.eye(6)
-            step = -np.linalg.solve(H, np.einsum("nis,ns->i", JW, r))
+            H, b = np.einsum("nis,nsj->ij", JW, J) + 1e-6 * np.eye(6), np.einsum("nis,ns->i", JW, r)
+            if self._given is not None:
+                information = 1 / np.repeat(self.given_std, 3) ** 2
+                H, b = H + np.diag(information), b + information * poses.log(T @ poses.inverse(self._given))
+            step = -np.linalg.solve(H, b)
             T = poses.exp(step) @ T
             if iteration > 4 and np.abs(step).max() < 1e-6:
                 break
@@ -271,7 +292,7 @@ class VisualTracker:
     def _make_keyframe(self, index: int, grey: np.ndarray, color: np.ndarray, good: np.ndarray | None = None) -> None:
         """Make the present frame a keyframe. good: (N,) bool, which of the followed features are on their landmarks."""
         predicted = self.predict_depth(color, self.map.camera.fx)
-        k = self.map.add_keyframe(index, grey, self._T)
+        k = self.map.add_keyframe(index, grey, self._T, self._given)
         if k >= REMEMBERED:
             self.map.keyframes[k - REMEMBERED].grey = None  # memory stays flat
         if good is not None:
@@ -280,6 +301,8 @@ class VisualTracker:
             self.map.adjust_recent(self._ids, self.config.adjusted)
             self._T = self.map.T_camera_world[k]
             self.map.vote(self._ids, predicted, k)
+        elif k > 0:
+            self.map.keyframes[k].level = self.map.keyframes[k - 1].level
         self._replenish(grey, predicted, k)
         which, _, descriptors = self._described(grey, self._pixels)
         self.map.keyframes[k].ids, self.map.keyframes[k].descriptors = self._ids[which], descriptors

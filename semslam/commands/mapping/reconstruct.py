@@ -182,6 +182,12 @@ def reconstruct(
                 else f"scaled by {metrics['scale_from']}, good to about {100 * metrics['scale_std']:.0f} %"
             )
         )
+    if metrics.get("poses_corrected"):
+        typer.echo(
+            f"the given poses contradict the images by {metrics['poses_misfit_px']:.1f} pixels; they were corrected to "
+            f"{metrics['poses_misfit_corrected_px']:.1f}: moved by {100 * metrics['poses_moved_m']:.1f} cm, turned by "
+            f"{metrics['poses_turned_deg']:.1f} degrees (--set slam.visual.given_std=0 keeps them)"
+        )
     if metrics.get("focal_std"):
         typer.echo(
             f"camera unknown: its focal length was estimated, {metrics['focal_pixels']:.0f} pixels +- "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -122,31 +122,9 @@ def track_images(
 
     tracker = VisualTracker(camera, depth_of, config, recorded.focal_known)
     began = time.perf_counter()
-    relative: list[tuple[int, np.ndarray] | None] = []
-    sure: list[bool] = []
-    state, reason = "", ""
-    for i in sequence.numbers():
-        sure.append(False)
-        report()
-        try:
-            color = sequence.color_of(i)
-        except (ValueError, OSError):  # counted by the run
-            relative.append(None)
-            continue
-        if color.shape[1::-1] != size:
-            color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
-        found = tracker(i, color)
-        if found.state != state and (state or found.state != "good"):
-            told = f": {found.reason}" if found.reason else ""
-            logger.warning("frame %d: visual tracking is %s%s", i, found.state, told)
-        state, reason = found.state, found.reason or reason
-        if found.state == "lost":
-            relative.append(None)
-            continue
-        k = len(tracker.map.keyframes) - 1
-        relative.append((k, poses.inverse(found.T_world_camera) @ poses.inverse(tracker.map.T_camera_world[k])))
-        sure[i] = found.state == "good"
-    good = np.array(sure)
+    followed = follow_images(tracker, sequence, [None] * len(sequence), report)
+    relative, reason = followed.relative, followed.reason
+    good = followed.good
     tracker.map.adjust_all()
     scale, scale_std = tracker.map.scale
     T = np.full((len(good), 4, 4), np.nan)
@@ -170,6 +148,51 @@ def track_images(
         result.keyframes, result.lost, scale, 100 * scale_std,
     )  # fmt: skip
     return result
+
+
+class Followed(NamedTuple):
+    """What a tracker says of N frames."""
+
+    relative: list[tuple[int, np.ndarray] | None]  # keyframe, and T_camera_keyframe (4, 4); None where it was lost
+    good: np.ndarray  # (N,) bool
+    reason: str  # why the last frame was lost that was
+
+
+def follow_images(
+    tracker: VisualTracker,
+    sequence: Any,
+    given: Sequence[np.ndarray | None],
+    report: Callable[[], object] = lambda: None,
+) -> Followed:
+    """Take a tracker through the images of a `sequences.Sequence`. given: T_world_camera of each frame, if known.
+
+    report: called for each frame.
+    """
+    size = tuple(map(int, tracker.size))
+    relative: list[tuple[int, np.ndarray] | None] = []
+    good = np.zeros(len(sequence), bool)
+    state, reason = "", ""
+    for i in sequence.numbers():
+        report()
+        try:
+            color = sequence.color_of(i)
+        except (ValueError, OSError):  # counted by the run
+            relative.append(None)
+            continue
+        if color.shape[1::-1] != size:
+            color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
+        found = tracker(i, color, given[i])
+        if given[i] is None and found.state != state and (state or found.state != "good"):
+            told = f": {found.reason}" if found.reason else ""
+            logger.warning("frame %d: visual tracking is %s%s", i, found.state, told)
+        state, reason = found.state, found.reason or reason
+        if found.state == "lost":
+            relative.append(None)
+            continue
+        k = len(tracker.map.keyframes) - 1
+        relative.append((k, poses.inverse(found.T_world_camera) @ poses.inverse(tracker.map.T_camera_world[k])))
+        good[i] = found.state == "good"
+    return Followed(relative, good, reason)
 
 
 def _check(name: str, found: VisualPoses, reason: str) -> None:

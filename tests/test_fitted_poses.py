@@ -1,0 +1,70 @@
+"""Given poses that contradict the images are corrected; those that agree are kept to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stub_networks import KnowingNetwork
+
+from semslam import poses
+from semslam.metrics.trajectory import absolute_error
+from semslam.runs.color_only.fitted import FittedPoses, fit_to_images
+from semslam.tracking.visual import VisualConfig
+from semslam.trajectory import Trajectory
+from sequences import open_sequence
+
+CENTIMETRES, DEGREES = 0.03, 1.2  # of the waves that recorded poses are given
+
+
+@pytest.fixture(scope="module")
+def room():
+    return open_sequence("room:frames=40,width=320,height=240")
+
+
+@pytest.fixture(scope="module")
+def shrinking(room):
+    """A network that takes everything for a third too near."""
+    return KnowingNetwork(room, spoil=lambda depth, index: depth * np.float32(0.67))
+
+
+def wavering(T: np.ndarray, i: int) -> np.ndarray:
+    """A pose with an error that changes slowly, as those of recordings do."""
+    phases = 0.25 * i + np.arange(6)
+    return T @ poses.exp(np.sin(phases) * np.repeat([CENTIMETRES, np.radians(DEGREES)], 3) / np.sqrt(3))
+
+
+def relative_errors(room, T, step: int = 8) -> np.ndarray:
+    """Metres: of the ways from a frame to another one, in the camera's own frame."""
+    pairs = [(i, i + step) for i in range(0, len(room) - step, 4)]
+    ways = [poses.inverse(poses.inverse(T[i]) @ T[j]) @ poses.inverse(room.poses[i]) @ room.poses[j] for i, j in pairs]
+    return np.array([np.linalg.norm(way[:3, 3]) for way in ways])
+
+
+def test_poses_that_waver_are_corrected_and_keep_their_world_and_their_metre(room, shrinking):
+    given = [wavering(T, i) for i, T in enumerate(room.poses)]
+    found = fit_to_images(room, given, shrinking, VisualConfig())
+    assert found.corrected and found.misfit < 1 < found.misfit_given
+    assert np.median(relative_errors(room, found.T_world_camera)) < 0.4 * np.median(relative_errors(room, given))
+    estimate = Trajectory(room.timestamps, found.T_world_camera)
+    similar = absolute_error(estimate, room.trajectory, with_scale=True)
+    assert similar.alignment.scale == pytest.approx(1, abs=0.06)  # not the network's 1.5
+    assert np.linalg.norm(found.T_world_camera[:, :3, 3] - np.stack(room.poses)[:, :3, 3], axis=1).max() < 0.06
+
+
+def test_exact_poses_are_kept_to_the_last_bit_and_gaps_stay_gaps(room, shrinking):
+    given = [None if i in (7, 8, 30) else T for i, T in enumerate(room.poses)]
+    found = fit_to_images(room, given, shrinking, VisualConfig())
+    assert not found.corrected and not found.figures()["poses_corrected"]
+    for kept, T in zip(found.listed(), given):
+        assert (kept is None) == (T is None)
+        assert T is None or np.array_equal(kept, T)
+
+
+def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
+    found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True)
+    found.save(tmp_path / "fitted.npz")
+    again = FittedPoses.load(tmp_path / "fitted.npz", 3)
+    assert again is not None and again.figures() == found.figures()
+    assert FittedPoses.load(tmp_path / "fitted.npz", 4) is None
+    (tmp_path / "fitted.npz").write_bytes(b"half a file")
+    assert FittedPoses.load(tmp_path / "fitted.npz", 3) is None
