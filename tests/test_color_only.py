@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from semslam.metrics.trajectory import absolute_error
 from semslam.perception import Perception, PerceptionConfig
 from semslam.runs.color_only.depth import correction_of
 from semslam.runs.color_only.known_scale import KnownSize, with_known_size
-from semslam.runs.color_only.poses import track_images
+from semslam.runs.color_only.poses import KEPT, track_images
+from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.color_only.sfm import sfm_poses
+from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import pose_source
@@ -176,6 +179,36 @@ def test_a_size_that_cannot_be_measured_is_named(shrunk, text, what):
     visual, room, network = shrunk
     with pytest.raises(ValueError, match=what):
         with_known_size(visual, KnownSize.parsed(text), room, network, "nyu13", MultiViewConfig())
+
+
+def test_a_length_in_a_frame_without_parallax_names_frames_that_have_some(shrunk):
+    """The camera stands for the first forty of sixty frames."""
+    visual, room, network = shrunk
+    T = visual.T_world_camera.copy()
+    T[:40] = T[0]
+    still = replace(visual, T_world_camera=T)
+    near = MultiViewConfig(before=20, after=20)
+    with pytest.raises(ValueError, match=r"frame 5, which shows no parallax; frames (\d+, )+\d+ show some") as told:
+        with_known_size(still, KnownSize.parsed("length=1,5,60,180,260,180"), room, network, "nyu13", near)
+    named = [int(word) for word in str(told.value).split("frames ")[1].split(" show")[0].split(", ")]
+    assert min(named) > 20 and max(named) < len(room)
+
+
+def test_a_height_needs_classes_with_a_floor(shrunk):
+    visual, room, network = shrunk
+    with pytest.raises(ValueError, match="have no floor; use nyu13"):
+        with_known_size(visual, KnownSize.parsed("height=1.5"), room, network, "kitti6", MultiViewConfig())
+
+
+def test_poses_that_were_kept_are_made_again_with_other_settings(shrunk, tmp_path):
+    """A run that was stopped while its images were tracked, and goes on with a length that is known."""
+    visual, room, network = shrunk
+    before = configs.updated(settings("tracked"), {"frames": len(room)}, "test")
+    visual.save(tmp_path / KEPT, settings_of_poses(before))
+    assert visual_poses(tmp_path, room, network, before, lambda: None).scale == visual.scale
+    known = replace(before, scale_from=f"length={length_in(room, 30, ((60, 180), (260, 180)))},30,60,180,260,180")
+    again = visual_poses(tmp_path, room, network, known, lambda: None)
+    assert way(again.T_world_camera) / way(np.stack(room.poses)) == pytest.approx(1, abs=0.05)
 
 
 # structure from motion

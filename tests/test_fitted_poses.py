@@ -62,9 +62,10 @@ def test_exact_poses_are_kept_to_the_last_bit_and_gaps_stay_gaps(room, shrinking
 
 def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
     found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True)
-    found.save(tmp_path / "fitted.npz")
+    found.save(tmp_path / "fitted.npz", "settings")
     again = FittedPoses.load(tmp_path / "fitted.npz", 3)
     assert again is not None and again.figures() == found.figures()
     assert FittedPoses.load(tmp_path / "fitted.npz", 4) is None
+    assert FittedPoses.load(tmp_path / "fitted.npz", 3, "others") is None
     (tmp_path / "fitted.npz").write_bytes(b"half a file")
     assert FittedPoses.load(tmp_path / "fitted.npz", 3) is None

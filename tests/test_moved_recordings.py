@@ -133,6 +133,6 @@ def test_a_run_knows_nothing_of_one_by_colour_alone_that_was_given_up_in_its_fol
     T = np.tile(np.eye(4), (6, 1, 1))
     found = VisualPoses(T, np.ones(6, bool), 1.0, 0.1, 2, 1.0, 1.0, focal=90.0, focal_std=0.05)
     (tmp_path / "run").mkdir()
-    found.save(tmp_path / "run" / "visual.npz")
+    found.save(tmp_path / "run" / "visual.npz", "")
     assert semslam("reconstruct", ROOM, "--out", tmp_path / "run", *OPTIONS) == 0
     assert "tracking" not in RunFolder.open(tmp_path / "run").load_metrics()

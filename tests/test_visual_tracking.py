@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from stub_networks import KnowingNetwork
@@ -109,6 +110,27 @@ def test_an_unknown_focal_length_is_found_with_the_phone_held_upright(room):
     assert found.calibrated(room) is room
 
 
+def test_what_comes_after_a_cut_in_the_video_is_lost_and_not_put_into_the_map(room):
+    """The mirrored room is another one."""
+    frames = [room[i] for i in range(30)]
+    other = [replace(frame, color=frame.color[:, ::-1].copy()) for frame in frames[:10]]
+    found = track_images(Changed(room, frames + other), BlindNetwork())
+    assert found.good[:30].all() and not found.found[30:].any() and found.lost == 10
+    estimate = Trajectory(room.timestamps[:30], found.T_world_camera[:30])
+    assert absolute_error(estimate, room.trajectory, with_scale=True).rmse < 0.03
+
+
+def test_motion_blur_is_told_or_survived_but_never_a_false_pose(room):
+    frames = [room[i] for i in range(40)]
+    smeared = [replace(f, color=cv2.blur(f.color, (61, 1))) if 18 <= f.index < 24 else f for f in frames]
+    found = track_images(Changed(room, smeared), BlindNetwork())
+    assert found.good[24:].all()
+    sure = np.flatnonzero(found.good)
+    estimate = Trajectory(room.timestamps[sure], found.T_world_camera[sure])
+    errors = absolute_error(estimate, room.trajectory, with_scale=True)
+    assert errors.rmse < 0.03 and errors.maximum < 0.1
+
+
 @pytest.mark.parametrize(
     ("frames", "what"),
     [
@@ -132,9 +154,11 @@ def test_what_was_tracked_is_kept_and_only_for_the_same_recording(tmp_path: Path
     found = VisualPoses(
         np.tile(np.eye(4), (3, 1, 1)), np.array([True, True, False]), 0.9, 0.05, 2, 2.5, 1.0, 500.0, 0.0
     )
-    found.save(tmp_path / "visual.npz")
+    found.save(tmp_path / "visual.npz", "settings")
     again = VisualPoses.load(tmp_path / "visual.npz", 3)
     assert again is not None and again.scale == 0.9 and np.array_equal(again.good, found.good)
     assert VisualPoses.load(tmp_path / "visual.npz", 4) is None
+    assert VisualPoses.load(tmp_path / "visual.npz", 3, "settings") is not None
+    assert VisualPoses.load(tmp_path / "visual.npz", 3, "others") is None
     (tmp_path / "visual.npz").write_bytes(b"half a file")
     assert VisualPoses.load(tmp_path / "visual.npz", 3) is None

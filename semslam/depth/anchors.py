@@ -14,7 +14,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.tracking.optical_flow import LEVELS, follow
+from semslam.tracking.optical_flow import follow
 
 # Pixels count at 640 columns.
 COUNT = 400  # features kept alive
@@ -61,7 +61,7 @@ class Anchors:
     def _follow(self, before: np.ndarray, now: np.ndarray) -> None:
         """Pyramidal Lucas-Kanade; features that do not come back to where they were are dropped."""
         window, margin = max(7, round(15 * self._scale)) | 1, 5
-        there, apart, found = follow(before, now, self._pixels, window, start=self._pixels, back_levels=LEVELS)
+        there, apart, found = follow(before, now, self._pixels, window, start=self._pixels)
         size = np.array([self.camera.width, self.camera.height])
         keep = found & (apart < RETURNS * self._scale)
         keep &= np.all((there >= margin) & (there < size - margin), axis=1)

@@ -29,8 +29,8 @@ class MultiViewConfig:
     """Which frames are looked at, and how depth is searched in them."""
 
     baselines: tuple[float, ...] = (0.03, 0.06, 0.1, 0.15, 0.2)  # camera's ways to other frames, in the scene's depth
-    before: int = 60  # frames that are looked back ...
-    after: int = 30  # ... and ahead
+    before: int = 120  # frames that are looked back, where the camera moves slowly ...
+    after: int = 90  # ... and ahead
     max_turn_deg: float = 30.0  # degrees: between two frames that are compared
     fewest: int = 2  # frames to compare with; a keyframe that has fewer gets no depth
     longest: int = 384  # pixels: longer side of the images that are swept, at most
@@ -164,15 +164,19 @@ class MultiViewDepth(Stage):
         assert T is not None
         self._greys = {j: g for j, g in self._greys.items() if index - c.before <= j <= index + c.after}
         ways, greys = [], []
-        for j in neighbours(index, self.T_world_camera, self.scene, c):
+        for j in self.neighbours_of(index):
             if (other := self._grey_of(j)) is not None:
                 ways.append(poses.inverse(self.T_world_camera[j]) @ T)  # type: ignore[arg-type]
-                greys.append(other)
+                greys.append(other.astype(f32))
         if len(ways) < c.fewest:
             return None
         size = (self.camera.width, self.camera.height)
         small = cv2.resize(predicted, size, interpolation=cv2.INTER_AREA)
-        return depth_from_views(self._grey(color), self.camera, greys, ways, small, c)
+        return depth_from_views(self._grey(color).astype(f32), self.camera, greys, ways, small, c)
+
+    def neighbours_of(self, index: int) -> list[int]:
+        """The frames that frame `index`, whose pose is known, is compared with."""
+        return neighbours(index, self.T_world_camera, self.scene, self.config)
 
     def _grey_of(self, index: int) -> np.ndarray | None:
         """The luminance of a frame of the recording, None where it cannot be read; the run counts those."""
@@ -184,9 +188,9 @@ class MultiViewDepth(Stage):
         return self._greys[index]
 
     def _grey(self, color: np.ndarray) -> np.ndarray:
-        """(H, W) float32 luminance 0..255 at the sweep's size."""
+        """(H, W) uint8 luminance at the sweep's size."""
         small = cv2.resize(color, (self.camera.width, self.camera.height), interpolation=cv2.INTER_AREA)
-        return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(f32)
+        return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""

@@ -128,7 +128,7 @@ def _run(
         parallax = perception.depth == "predicted" and slam.corrections.multiview
         if parallax and isinstance(track, ListedPoses) and slam.visual.given_std > 0:
             assert network is not None
-            fitted = fitted_poses(folder.path, sequence, track.T_world_camera, network, slam.visual, report)
+            fitted = fitted_poses(folder.path, sequence, track.T_world_camera, network, config, report)
             track.T_world_camera = fitted.listed()
     sensed = Perception(perception, sequence.camera, sequence.label_set, network)
     perceive: Perceive = sensed

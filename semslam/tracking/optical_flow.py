@@ -9,7 +9,14 @@ LEVELS = 3  # of the pyramid, above the image itself
 
 
 def follow(
-    before: np.ndarray, now: np.ndarray, pixels: np.ndarray, window: int, *, start: np.ndarray, back_levels: int
+    before: np.ndarray,
+    now: np.ndarray,
+    pixels: np.ndarray,
+    window: int,
+    *,
+    start: np.ndarray,
+    back: np.ndarray | None = None,
+    back_levels: int = LEVELS,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow points of a grey image into another one, and from there back.
 
@@ -18,7 +25,9 @@ def follow(
         pixels: (N, 2) float32 in `before`.
         window: side of the patches that are compared, pixels.
         start: (N, 2) float32 in `now`, where the search begins.
-        back_levels: of the pyramid on the way back, which begins where the points came from.
+        back: (N, 2) float32 in `before`, where the search back begins; None = where the points were found in `now`,
+            which lets fewer points pass that are not there.
+        back_levels: of the pyramid on the way back.
 
     Returns:
         The pixels (N, 2) float32 in `now`, how far (N,) from where it came from each ended in pixels, and which (N,)
@@ -32,8 +41,9 @@ def follow(
         before, now, pixels[:, None], start.astype(np.float32)[:, None].copy(), winSize=side, maxLevel=LEVELS,
         flags=guessed,
     )  # fmt: skip
-    back, again, _ = cv2.calcOpticalFlowPyrLK(
-        now, before, there, pixels[:, None].copy(), winSize=side, maxLevel=back_levels, flags=guessed
+    guess = there if back is None else np.ascontiguousarray(back, np.float32)[:, None]
+    ended, again, _ = cv2.calcOpticalFlowPyrLK(
+        now, before, there, guess.copy(), winSize=side, maxLevel=back_levels, flags=guessed
     )
-    apart = np.linalg.norm(back.reshape(-1, 2) - pixels, axis=1)
+    apart = np.linalg.norm(ended.reshape(-1, 2) - pixels, axis=1)
     return there.reshape(-1, 2), apart, (found.ravel() > 0) & (again.ravel() > 0)

@@ -187,7 +187,9 @@ class SparseMap:
             free[:] = True
         else:
             free[-count:] = True
-            shared = np.bincount(self._keyframe[np.isin(self._landmark, followed)], minlength=len(self.keyframes))
+            mine = np.zeros(len(self), bool)
+            mine[followed] = True
+            shared = np.bincount(self._keyframe[mine[self._landmark]], minlength=len(self.keyframes))
             shared[free] = 0
             best = np.argsort(-shared, kind="stable")[:count]
             free[best[shared[best] >= 10]] = True
@@ -254,9 +256,9 @@ class SparseMap:
 
     def _scene(self, free: np.ndarray, with_focal: bool) -> tuple[Scene, np.ndarray, np.ndarray, np.ndarray]:
         """All that the free keyframes (bool) are tied to, and the keyframes, landmarks and observations in it."""
-        touched = np.union1d(self._landmark[free[self._keyframe]], np.flatnonzero(free[self.host]))
-        used = np.isin(self._landmark, touched) & (self.strikes[self._landmark] < STRIKES)
-        rows = np.flatnonzero(used)
+        touched = free[self.host]
+        touched[self._landmark[free[self._keyframe]]] = True
+        rows = np.flatnonzero((touched & (self.strikes < STRIKES))[self._landmark])
         rows = rows[np.argsort(self._landmark[rows], kind="stable")]
         landmarks = np.unique(self._landmark[rows])
         frames = np.unique(np.concatenate([self._keyframe[rows], self.host[landmarks], np.flatnonzero(free)]))

@@ -186,7 +186,7 @@ class VisualTracker:
         margin = 4
         start = np.clip(start, margin, self.size - 1 - margin)
         window = max(9, round(self.config.window)) | 1
-        there, apart, found = follow(before, now, pixels, window, start=start, back_levels=LEVELS - 2)
+        there, apart, found = follow(before, now, pixels, window, start=start, back=pixels, back_levels=LEVELS - 2)
         inside = ((there >= margin) & (there < self.size - margin)).all(axis=1)
         return there, found & inside & (apart < self.config.returns)
 

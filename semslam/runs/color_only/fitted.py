@@ -14,6 +14,8 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.perception import Network
 from semslam.runs.color_only.poses import follow_images, tracked_camera
+from semslam.runs.color_only.settings import settings_of_poses
+from semslam.runs.config import RunConfig
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.tracking.visual import VisualConfig, VisualTracker
 
@@ -47,15 +49,19 @@ class FittedPoses:
             "poses_turned_deg": float(np.degrees(self.turned)),
         }
 
-    def save(self, path: Path) -> None:
-        """Keep it, so that a run that goes on need not do it again."""
-        save_arrays(path, parts_of({name: np.asarray(value) for name, value in vars(self).items()}))
+    def save(self, path: Path, settings: str) -> None:
+        """Keep it, and the settings that it was made with, so that a run that goes on need not do it again."""
+        arrays = {name: np.asarray(value) for name, value in vars(self).items()}
+        save_arrays(path, parts_of(arrays | {"settings": np.array(settings)}))
 
     @staticmethod
-    def load(path: Path, frames: int) -> FittedPoses | None:
-        """What `save` kept of so many frames; None where there is nothing, or of another recording."""
+    def load(path: Path, frames: int, settings: str | None = None) -> FittedPoses | None:
+        """What `save` kept of so many frames; None where there is nothing, or of another recording or with other
+        settings than these, if there are any."""
         try:
             arrays = load_arrays(path)
+            if str(arrays.pop("settings")) != settings and settings is not None:
+                return None
             T = arrays.pop("T_world_camera")
             kept = FittedPoses(T, **{name: value.item() for name, value in arrays.items()})
         except (ValueError, OSError, KeyError, TypeError):  # none, damaged or of another version: it is made again
@@ -111,14 +117,15 @@ def fitted_poses(
     sequence: Any,
     given: Sequence[np.ndarray | None],
     network: Network,
-    config: VisualConfig,
+    config: RunConfig,
     report: Callable[[], object],
 ) -> FittedPoses:
     """`fit_to_images`, or what a run's folder keeps of it; kept there where it does not."""
-    if (kept := FittedPoses.load(folder / FITTED, len(sequence))) is not None:
+    settings = settings_of_poses(config)
+    if (kept := FittedPoses.load(folder / FITTED, len(sequence), settings)) is not None:
         return kept
-    found = fit_to_images(sequence, given, network, config, report)
-    found.save(folder / FITTED)
+    found = fit_to_images(sequence, given, network, config.slam.visual, report)
+    found.save(folder / FITTED, settings)
     return found
 
 

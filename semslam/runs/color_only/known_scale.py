@@ -15,9 +15,13 @@ from semslam.labels import LABEL_SETS
 from semslam.perception import Network
 from semslam.runs.color_only.poses import VisualPoses
 
-FORMS = "height=METRES (of the camera above the floor) or length=METRES,FRAME,U,V,U,V (between two pixels of a frame)"
+FORMS = (
+    "height=METRES (of the camera above a floor that the labels show) or length=METRES,FRAME,U,V,U,V (between two "
+    "pixels of a frame)"
+)
 FLOORS = 8  # frames in which the floor is looked for
 FEWEST_FLOORS = 2
+NAMED = 8  # frames that a message names
 FLOOR_SHARE = 0.03  # of the image that must show it
 FLAT = 0.02  # of the camera's distance to the floor: a point that is nearer to a plane lies on it
 LEAST_STD = 0.01  # relative: people measure, and click, no better
@@ -72,6 +76,13 @@ class _Measure:
         self.views = MultiViewDepth(camera, visual.given().T_world_camera, sequence.color_of, config)
         self.views.scene = visual.depth
 
+    def usable(self) -> list[int]:
+        """Frames, evenly spread, that show parallax."""
+        views = self.views
+        posed = [i for i, T in enumerate(views.T_world_camera) if T is not None]
+        shown = [i for i in posed if len(views.neighbours_of(i)) >= views.config.fewest]
+        return evenly_spread(shown, NAMED)
+
     def __call__(self, index: int) -> tuple[CompletedDepth, np.ndarray] | None:
         """Depth and classes (H, W) of a frame at the size of `views.camera`; None where parallax shows none."""
         if self.views.T_world_camera[index] is None:
@@ -93,7 +104,11 @@ def _length(measure: _Measure, known: KnownSize, frames: int) -> tuple[float, fl
             raise ValueError(f"`scale_from` names pixel {u:g},{v:g}, outside the {whole.width}x{whole.height} image")
     measured = measure(known.frame)
     if measured is None:
-        raise ValueError(f"`scale_from` names frame {known.frame}, which shows no parallax; choose another one")
+        usable = measure.usable()
+        others = (
+            f"frames {', '.join(map(str, usable))} show some" if usable else "no frame does; the camera has to move"
+        )
+        raise ValueError(f"`scale_from` names frame {known.frame}, which shows no parallax; {others}")
     depth, log_std = measured[0].depth, measured[0].log_std
     ends, spreads = [], []
     for u, v in known.pixels:
@@ -110,7 +125,13 @@ def _length(measure: _Measure, known: KnownSize, frames: int) -> tuple[float, fl
 
 def _height(measure: _Measure, visual: VisualPoses, classes: tuple[str, ...]) -> tuple[float, float]:
     """The camera's height above the floor as the map has it, and its relative standard deviation: of the median."""
-    floor = [name.lower() for name in classes].index("floor")
+    names = [name.lower() for name in classes]
+    if "floor" not in names:
+        raise ValueError(
+            f"`scale_from` is the camera's height, but the classes ({', '.join(names)}) have no floor; use nyu13 or "
+            f"nyu40, or give a length between two pixels: {FORMS}"
+        )
+    floor = names.index("floor")
     heights = []
     for index in evenly_spread(np.flatnonzero(visual.good).tolist(), FLOORS):
         measured = measure(index)

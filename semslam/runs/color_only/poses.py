@@ -52,15 +52,19 @@ class VisualPoses:
         """(N,) bool: which frames have a pose."""
         return np.isfinite(self.T_world_camera[:, 0, 0])
 
-    def save(self, path: Path) -> None:
-        """Keep it, so that a run that goes on need not track again."""
-        save_arrays(path, parts_of({name: np.asarray(value) for name, value in vars(self).items()}))
+    def save(self, path: Path, settings: str) -> None:
+        """Keep it, and the settings that it was made with, so that a run that goes on need not track again."""
+        arrays = {name: np.asarray(value) for name, value in vars(self).items()}
+        save_arrays(path, parts_of(arrays | {"settings": np.array(settings)}))
 
     @staticmethod
-    def load(path: Path, frames: int) -> VisualPoses | None:
-        """What `save` kept of a recording of so many frames; None where there is nothing, or of another one."""
+    def load(path: Path, frames: int, settings: str | None = None) -> VisualPoses | None:
+        """What `save` kept of a recording of so many frames; None where there is nothing, or of another recording or
+        with other settings than these, if there are any."""
         try:
             arrays = load_arrays(path)
+            if settings is not None and str(arrays["settings"]) != settings:
+                return None
             numbers = {f.name: f.type for f in fields(VisualPoses) if f.type in NUMBERS}
             kept = VisualPoses(
                 T_world_camera=arrays["T_world_camera"],
