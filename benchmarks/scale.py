@@ -3,7 +3,8 @@
 python benchmarks/scale.py [--only paging|batch]
 
 paging: the room at four places, 50 m apart, and the first again; each frame is fused into a map in memory and into one
-of which a quarter may stay there, one after the other, so that what else the machine does concerns both alike.
+of which a quarter may stay there, one after the other, so that what else the machine does concerns both alike. Then
+whole runs of them, with the peak of memory in each phase.
 batch: the same small reconstructions by `semslam batch` and by a loop over `semslam reconstruct`.
 """
 
@@ -15,15 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from semslam.comparison.making import peak_memory, reset_peak_memory
 from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
-from semslam.frame import Observation
+from semslam.frame import Frame, Observation
+from semslam.perception import PerceptionConfig
+from semslam.runs.config import RunConfig
+from semslam.runs.reconstruct import finish, prepare
+from semslam.slam import Slam, SlamConfig
 from sequences.room.room import RoomSequence
+from sequences.sequence import Sequence
 
 PLACES, FRAMES, APART = 4, 30, 50.0  # metres
 CAPACITY = 20_000_000  # surfels
@@ -85,6 +93,82 @@ def paging() -> None:
     )
 
 
+class Places(Sequence):
+    """The room at several places, one after the other, and the first one again; poses are given."""
+
+    has_depth = True
+
+    def __init__(self) -> None:
+        self.room = RoomSequence(frames=FRAMES * 15)
+        self.name, self.camera, self.label_set = "places", self.room.camera, self.room.label_set
+        self.timestamps = np.arange((PLACES + 1) * FRAMES) / 30
+        self.poses = tuple(self._pose(i) for i in range(len(self.timestamps)))
+
+    def _pose(self, index: int) -> np.ndarray:
+        T = np.array(self.room.poses[index % FRAMES * 15])
+        T[0, 3] += APART * (index // FRAMES % PLACES)
+        return T
+
+    def __getitem__(self, index: int) -> Frame:
+        i = self._checked(index)
+        frame = self.room[i % FRAMES * 15]
+        return replace(frame, index=i, timestamp=float(self.timestamps[i]), T_world_camera=self.poses[i])
+
+
+def phases(memory: str, out: str) -> None:
+    """A whole run, with the peak of this process's memory in each phase: what it holds before the first frame is
+    printed, too."""
+
+    def told(phase: str) -> None:
+        print(f"{phase} {peak_memory() or 0}", flush=True)
+        reset_peak_memory()
+
+    perception = PerceptionConfig(labels="truth")
+    config = RunConfig(
+        sequence="places",
+        poses="dataset",
+        slam=SlamConfig(perception, map=MapConfig(CAPACITY, memory=None if memory == "all" else memory)),
+    )
+    places = Places()
+    for frame in (places[0], places[1]):  # compiles
+        Slam(places.camera, config.slam, label_set="nyu40").step(frame)
+    run = prepare(config, Path(out), sequence=places, checkpoint=0)
+    told("before")
+    for step in run:
+        if step is not None and step.frame.index == len(places) // 2:
+            run.save_checkpoint()
+    told("frames and a checkpoint")
+    run.save()
+    told("saving the map")
+    del run, step
+    run = prepare(config, Path(out), sequence=places, resume=True)
+    told("resuming")
+    finish(run, mesh=False)
+    told("files and pictures at the end")
+    print(f"size {run.slam.surfels.n_chunks * CHUNK * run.slam.surfels.bytes_per_surfel:.0f}")
+
+
+def whole_run() -> None:
+    """Print the peaks of `phases` beyond what the process held before, with the map in memory and with a quarter."""
+
+    def measured(memory: str, out: str) -> dict[str, float]:
+        words = [sys.executable, __file__, "--phases", memory, out]
+        told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        return {name: float(number) for name, _, number in (line.rpartition(" ") for line in told.splitlines())}
+
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        whole = measured("all", f"{folder}/all")
+        budget = whole["size"] / PLACES
+        paged = measured(f"{budget / 1e6:.3f}MB", f"{folder}/paged")
+        first, second = (Path(folder, name, "map.ply").read_bytes() for name in ("all", "paged"))
+        same = first == second
+    print(f"whole runs, a map of {whole['size'] / 1e6:.0f} MB, budget {budget / 1e6:.0f} MB; same map.ply: {same}")
+    for phase in whole:
+        if phase not in ("before", "size"):
+            peaks = [(found[phase] - found["before"]) / 1e6 for found in (whole, paged)]
+            print(f"{phase:30} {peaks[0]:6.0f} MB in memory, {peaks[1]:6.0f} MB paged (peak RSS above the start's)")
+
+
 def batch() -> None:
     words = ["--labels", "none", "--no-mesh"]
     sequences = [f"room:frames=10,width=160,height=120,seed={k}" for k in range(TASKS)]
@@ -118,10 +202,15 @@ def batch() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["paging", "batch"])
-    only = parser.parse_args().only
-    for job in (paging, batch):
-        if only in (None, job.__name__):
-            job()
+    parser.add_argument("--phases", nargs=2, metavar=("MEMORY", "OUT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.phases is not None:
+        phases(*options.phases)
+        return
+    for name, jobs in (("paging", (paging, whole_run)), ("batch", (batch,))):
+        if options.only in (None, name):
+            for job in jobs:
+                job()
 
 
 if __name__ == "__main__":

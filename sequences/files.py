@@ -22,6 +22,15 @@ SAMPLES, SAMPLE = 16, 4096  # blocks of a file that are looked at, and the bytes
 LARGEST_MEMBER = 1 << 28  # bytes of one unpacked file; an image that claims more is a forgery
 
 
+# what numbers and names raise that are not there, or of another kind, where a file is not written as it should be
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError, AttributeError)
+
+
+def reason(problem: BaseException) -> str:
+    """What an exception says, in a line of bearable length: some quote a whole file."""
+    return " ".join(f"{problem!r}".split())[:160]
+
+
 class Files:
     """Files by their paths inside a recording, with forward slashes."""
 
@@ -133,7 +142,7 @@ class Archive(Files):
             with self._lock:
                 return self._zip.read(info)
         except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, NotImplementedError, ValueError) as problem:
-            raise CorruptFrame(f"{where}: cannot be unpacked ({problem})", broken_file=True) from None
+            raise CorruptFrame(f"{where}: cannot be unpacked ({reason(problem)})", broken_file=True) from None
 
 
 def open_files(path: Path) -> Files:

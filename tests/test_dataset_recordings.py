@@ -74,6 +74,9 @@ def test_kitti_poses_are_those_of_the_camera_that_is_read(kitti, frames):
     sequence = open_sequence(kitti)
     assert_like_the_room(sequence, frames, depth=0)
     assert sequence[2].timestamp == pytest.approx(0.2074) and not sequence.has_depth
+    put(kitti / "times.txt", "0 nan 0.2 0.3\n")
+    with pytest.raises(ValueError, match=r"times\.txt: expected one time in seconds per line"):
+        open_sequence(kitti)
 
 
 def test_kitti_lidar_becomes_sparse_depth(kitti, frames):
@@ -264,6 +267,19 @@ def test_replica_of_semantic_nerf(frames, tmp_path):
     assert sequence.label_set == "nyu13" and (sequence[0].labels == 4).all()
 
 
+@pytest.mark.parametrize(
+    "text", ['{"camera": {"w": 1e400, "h": 4}}', "[" * 20_000, "\x00\x01" * 2_000, '{"camera": []}']
+)
+def test_camera_parameters_that_make_no_sense_are_one_short_line(frames, tmp_path, text):
+    put(tmp_path / "room0" / "results" / "frame000000.jpg", encoded(".jpg", frames[0].color))
+    put(tmp_path / "room0" / "results" / "depth000000.png", encoded(".png", millimetres(frames[0].depth)))
+    put(tmp_path / "room0" / "traj.txt", matrix_line(np.eye(4)))
+    put(tmp_path / "room0" / "cam_params.json", text)
+    with pytest.raises(ValueError, match=r"cam_params\.json: expected camera: w, h") as told:
+        open_sequence(tmp_path / "room0")
+    assert len(str(told.value)) < 500
+
+
 # KITTI raw
 
 
@@ -291,6 +307,12 @@ def test_kitti_raw_poses_follow_from_oxts(frames, tmp_path):
     np.testing.assert_allclose(np.diff(sequence.timestamps), 1.0, atol=1e-5)
     moved = poses.inverse(sequence[0].T_world_camera) @ sequence[3].T_world_camera
     np.testing.assert_allclose(moved, poses.from_rotation_translation(np.eye(3), np.array([0, 0, 30.0])), atol=1e-3)
+    oxts = drive / "oxts" / "data" / "0000000002.txt"
+    for words in ("91.0 8 110", "nan 8 110", "50 inf 110"):
+        put(oxts, f"{words} 0 0 0 " + "0 " * 24)
+        with pytest.raises(ValueError, match=r"0000000002\.txt: expected latitude longitude"):
+            open_sequence(drive)
+    oxts.unlink()
     (date / "calib_imu_to_velo.txt").unlink()
     with pytest.raises(ValueError, match=r"calib_imu_to_velo\.txt is neither in it nor in the folder above"):
         open_sequence(drive)

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from street import Street
 from stub_networks import KnowingNetwork
+from test_reconstruct import semslam
 
+from networks.joint import checkpoints
+from networks.joint.network import JointNetwork
 from semslam.engine.chunks import CHUNK
 from semslam.engine.surfels import SurfelMap
+from semslam.images import read_color, read_labels
 from semslam.labels import LABEL_SETS
 from semslam.perception import PerceptionConfig
 from semslam.runs.config import RunConfig
+from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import SlamConfig
 
@@ -83,3 +88,22 @@ def test_predicted_depth_of_a_street_is_used_as_far_as_it_reaches(street, tmp_pa
     network.frames = {frame.color.tobytes(): frame for frame in frames}
     run = prepare(config, tmp_path / "run", sequence=street, network=network)
     assert run.slam.fusion.config.range[1] > 60
+
+
+def test_46_classes_go_through_predicting_mapping_and_evaluating(shared_data, tmp_path):
+    """Real frames of KITTI, and a network of NYU's 40 and KITTI's 6 classes that has learned neither."""
+    weights = tmp_path / "both.safetensors"
+    checkpoints.save(weights, JointNetwork(46))
+    given = ["--weights", weights, "--classes", "kitti6"]
+    image = next((shared_data / "samples" / "kitti" / "metric3d_demo" / "rgb").glob("*.png"))
+    assert semslam("predict", image, *given, "--out", tmp_path / "images") == 0
+    labels = read_labels(next((tmp_path / "images").glob("*_labels.png")), "kitti6")
+    assert labels.shape == read_color(image).shape[:2] and labels.max() < 6
+    street, run = shared_data / "samples" / "kitti_odometry06", tmp_path / "run"
+    words = ["--frames", 3, "--depth", "predicted", "--poses", "dataset", "--corrections", "none", "--no-mesh"]
+    assert semslam("reconstruct", street, *given, *words, "--out", run) == 0
+    cloud, label_set = RunFolder.open(run).load_cloud()
+    assert label_set.name == "kitti6" and cloud.class_probabilities.shape[1] == 6
+    assert semslam("evaluate", run) == 0
+    metrics = RunFolder.open(run).load_metrics()
+    assert metrics["ate_m"] == pytest.approx(0, abs=1e-6) and metrics["frames"] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -275,7 +276,12 @@ def test_arkitscenes_pairs_by_time_and_inverts_the_trajectory(frames, tmp_path):
         lines.append(f"{t:.6f} " + " ".join(f"{x:.9f}" for x in numbers))
     put(path / "lowres_wide.traj", "\n".join(lines))
     assert_like_the_room(open_sequence(path), frames, color=0.1)
-    (path / "lowres_wide_intrinsics" / "47333462_100.000.pincam").write_text("one two")
+    pincam = path / "lowres_wide_intrinsics" / "47333462_100.000.pincam"
+    pincam.unlink()
+    os.mkfifo(pincam)  # reading a pipe that nobody writes to would wait for ever
+    assert open_sequence(path).readable(0) is None
+    pincam.unlink()
+    pincam.write_text("one two")
     sequence = open_sequence(path)
     assert sequence[1].depth is not None
     with pytest.raises(CorruptFrame, match=r"\.pincam: expected width height"):

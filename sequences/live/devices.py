@@ -22,7 +22,7 @@ def open_device(name: str, camera: Camera | None = None, fov: float | None = Non
     OSError where there is no such camera, ImportError where the library of its kind is not installed.
     """
     kind, _, number = name.partition(":")
-    if kind not in DEVICES or not (number.isdigit() or not number):
+    if kind not in DEVICES or not (number.isdecimal() or not number):
         raise ValueError(
             f"--live is for {', '.join(DEVICES)}, or one of several as {next(iter(DEVICES))}:1; got '{name}'"
         )

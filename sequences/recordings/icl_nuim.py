@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from semslam import images
 from semslam.camera import Camera
 from semslam.trajectory import read_icl_sim, read_tum
-from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
+from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
 from sequences.recordings.tum import read_associations
 from sequences.sequence import ImageSequence
 
 LAYOUT = "associations.txt (id depth id rgb), rgb/, depth/, *.gt.freiburg or *.gt.sim"
 FPS = 30.0
-DEPTH_SCALE = 5000.0
 # The data set's own camera has fy = -480: its y axis points up. Ours points down; see _mirrored.
-CAMERA = Camera(640, 480, 481.20, 480.0, 319.5, 239.5)
+USUAL = Usual(Camera(640, 480, 481.20, 480.0, 319.5, 239.5), "ICL-NUIM's, mirrored", 5000.0)
 
 
 SIGN = re.compile(r"living_?room|office.*traj|traj.*frei|icl", re.IGNORECASE)
@@ -54,9 +51,7 @@ def open_icl_nuim(
     entries = read_associations(path / "associations.txt")
     numbers = [round(entry.stamp) for entry in entries]
     T_of_frame = _poses(path)
-    assumed = [f"{path}: this is taken for ICL-NUIM: its camera, mirrored"] if camera is None else []
-    if depth_scale is None:
-        assumed.append(f"{path}: depth is taken to count {DEPTH_SCALE:g} per metre, as ICL-NUIM's")
+    readers, assumed = usual_readers(path, USUAL, camera, depth_scale, registered, depth_camera)
     missing = 0 if T_of_frame is None else sum(number not in T_of_frame for number in numbers)
     return ImageSequence(
         name=path.resolve().name,
@@ -65,11 +60,7 @@ def open_icl_nuim(
         depth_paths=tuple(entry.depth for entry in entries),
         poses=None if T_of_frame is None else tuple(T_of_frame.get(number) for number in numbers),
         assumptions=(*assumed, *[f"{path}: {missing} of {len(numbers)} frames have no pose"] * (missing > 0)),
-        **image_readers(
-            camera or CAMERA,
-            partial(images.read_depth, depth_scale=depth_scale or DEPTH_SCALE),
-            unregistered_by(path, registered, depth_camera),
-        ),
+        **readers,
     )
 
 

@@ -83,30 +83,24 @@ def projected_depth(raw: np.ndarray, color_camera: Camera) -> np.ndarray:
     without a reading touches is noise; the rest becomes metres, is projected into the colour camera, and the nearest
     stays. It stores the depth camera's z, and leaves the last column and row empty.
     """
+    from sequences.recordings.registration_kernels import undistorted_disparities
+
     if raw.shape != DEPTH_CAMERA.shape:
         return depth_of_raw(raw)
-    disparity = _undistorted(raw)
-    noise = _undistorted(raw == raw.max()) > 0
-    depth = depth_of_raw(np.where(noise, NO_READING, disparity))
+    # OpenCV's interpolation knows 32 steps from pixel to pixel, which at 4 m is half a millimetre even on a wall
+    disparity = undistorted_disparities(raw, _distorted_places(), raw.max(), float(NO_READING))
+    depth = depth_of_raw(disparity)
     projected = registered_depth(depth, DEPTH_CAMERA, color_camera, T_COLOR_DEPTH, keep_z=True)
     projected[-1] = projected[:, -1] = 0
     return projected
 
 
-def _undistorted(image: np.ndarray) -> np.ndarray:
-    """A depth camera's image (H, W), undistorted as the toolbox does it, float64; 0 outside.
-
-    There the principal point stands for pixels counted from 0, unlike in the projection. OpenCV's interpolation knows
-    32 steps from pixel to pixel, which at 4 m is half a millimetre even on a wall.
-    """
-    from scipy.ndimage import map_coordinates
-
-    return map_coordinates(image.astype(np.float64), _distorted_places(), order=1, mode="constant", prefilter=False)
-
-
 @cache
 def _distorted_places() -> np.ndarray:
-    """(2, H, W) row and column of the recorded image that each pixel of the undistorted one shows."""
+    """(2, H, W) row and column of the recorded image that each pixel of the undistorted one shows, in the toolbox.
+
+    There the principal point stands for pixels counted from 0, unlike in the projection.
+    """
     import cv2
 
     camera = replace(DEPTH_CAMERA, cx=DEPTH_CAMERA.cx + 1, cy=DEPTH_CAMERA.cy + 1)

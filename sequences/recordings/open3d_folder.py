@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from semslam import images
 from semslam.atomic import text_of
 from semslam.camera import Camera
 from semslam.trajectory import read_open3d_log
+from sequences.files import MALFORMED, reason
 from sequences.pairing import in_order, paired
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.folder import images_by_name
-from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
+from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "color/, depth/, and trajectory.log or camera_intrinsic.json, or both"
@@ -58,14 +57,9 @@ def open_open3d(
     pose_notes: tuple[str, ...] = ()
     if (log := _log(path)) is not None:
         poses, pose_notes, _ = poses_of_frames(read_open3d_log(log), log, Frames(timestamps, names), hints)
-    assumed = []
-    if camera is None:
-        camera, recorded = _camera(path)
-        assumed += (
-            [] if recorded else [f"{path}: no camera_intrinsic.json; taking Open3D's PrimeSense (525 525 319.5 239.5)"]
-        )
-    if depth_scale is None:
-        assumed.append(f"{path}: depth is taken to count millimetres (--depth-scale says otherwise)")
+    recorded, whose = (camera, None) if camera is not None else _camera(path)
+    usual = Usual(recorded, whose, 1000.0)
+    readers, assumed = usual_readers(path, usual, camera, depth_scale, registered, depth_camera)
     return ImageSequence(
         name=path.resolve().name,
         timestamps=timestamps,
@@ -73,11 +67,7 @@ def open_open3d(
         depth_paths=tuple(depth[name] for name in names),
         poses=poses,
         assumptions=(*assumed, *notes, *pose_notes),
-        **image_readers(
-            camera,
-            partial(images.read_depth, depth_scale=depth_scale or 1000.0),
-            unregistered_by(path, registered, depth_camera),
-        ),
+        **readers,
     )
 
 
@@ -90,17 +80,17 @@ def _log(path: Path) -> Path | None:
     return logs[0] if len(logs) == 1 else None
 
 
-def _camera(path: Path) -> tuple[Camera, bool]:
-    """The camera of Open3D's JSON, whose 3x3 matrix is written column by column, and whether there is one."""
+def _camera(path: Path) -> tuple[Camera, str | None]:
+    """The camera of Open3D's JSON, whose 3x3 matrix is written column by column, else another, and whose that is."""
     for name in INTRINSICS:
         if (path / name).is_file():
             try:
                 values = json.loads(text_of(path / name))
                 K = np.array(values["intrinsic_matrix"], np.float64).reshape(3, 3).T
                 width, height = int(values["width"]), int(values["height"])
-                return Camera(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])), True
-            except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as problem:
+                return Camera(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])), None
+            except MALFORMED as problem:
                 raise ValueError(
-                    f"{path / name}: not an intrinsic as Open3D writes it (width, height, intrinsic_matrix): {problem}"
+                    f"{path / name}: expected Open3D's width, height and intrinsic_matrix ({reason(problem)})"
                 ) from None
-    return PRIMESENSE, False
+    return PRIMESENSE, "Open3D's PrimeSense, as there is no camera_intrinsic.json"

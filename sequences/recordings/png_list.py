@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from semslam import images
 from semslam.atomic import names_of
 from semslam.camera import Camera
-from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
+from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "a text file of lines 'timestamp_ms depth rgb depth_name rgb_name', paths from the list's folder"
-CAMERA = Camera(640, 480, 528.0, 528.0, 320.0, 240.0)
+USUAL = Usual(Camera(640, 480, 528.0, 528.0, 320.0, 240.0), "ElasticFusion's", 1000.0)
 
 
 def fits(path: Path) -> bool:
@@ -22,7 +20,7 @@ def fits(path: Path) -> bool:
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
         words = file.readline(4096).split()
-    return len(words) == 5 and words[0].isdigit()
+    return len(words) == 5 and words[0].isdecimal()
 
 
 def open_png_list(
@@ -40,21 +38,15 @@ def open_png_list(
         words = line.split()
         if not words:
             continue
-        if len(words) != 5 or not words[0].isdigit():
+        if len(words) != 5 or not words[0].isdecimal():
             raise ValueError(f"{path}:{number}: '{line[:60]}' is not 'timestamp_ms depth rgb depth_name rgb_name'")
         entries.append((int(words[0]) / 1000, path.parent / words[1], path.parent / words[2]))
-    assumed = [] if camera else [f"{path}: the camera is taken for ElasticFusion's (528 528 320 240)"]
-    if depth_scale is None:
-        assumed.append(f"{path}: depth is taken to count millimetres")
+    readers, assumed = usual_readers(path, USUAL, camera, depth_scale, registered, depth_camera)
     return ImageSequence(
         name=path.stem,
         timestamps=np.array([time for time, _, _ in entries]),
         color_paths=tuple(color for _, _, color in entries),
         depth_paths=tuple(depth for _, depth, _ in entries),
         assumptions=tuple(assumed),
-        **image_readers(
-            camera or CAMERA,
-            partial(images.read_depth, depth_scale=depth_scale or 1000.0),
-            unregistered_by(path, registered, depth_camera),
-        ),
+        **readers,
     )

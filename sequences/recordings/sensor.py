@@ -183,6 +183,39 @@ def image_readers(
     }
 
 
+class Usual(NamedTuple):
+    """What the recordings of a layout hold where nobody says otherwise."""
+
+    camera: Camera
+    whose: str | None  # camera that is, for people; None = the recording says so itself
+    depth_scale: float  # units per metre
+
+
+def usual_readers(
+    path: Path,
+    usual: Usual,
+    camera: Camera | None,
+    depth_scale: float | None,
+    registered: bool | None,
+    depth_camera: DepthCamera | None,
+) -> tuple[dict[str, Any], list[str]]:
+    """`image_readers` by what is said of the sensor of the recording at a path, else by what is usual; and what was
+    taken for granted."""
+    assumed = []
+    if camera is None and usual.whose is not None:
+        numbers = " ".join(
+            f"{number:g}" for number in (usual.camera.fx, usual.camera.fy, usual.camera.cx, usual.camera.cy)
+        )
+        assumed.append(f"{path}: the camera is taken for {usual.whose} ({numbers})")
+    if depth_scale is None:
+        assumed.append(
+            f"{path}: depth is taken to count {usual.depth_scale:g} per metre (--depth-scale says otherwise)"
+        )
+    read_depth = partial(images.read_depth, depth_scale=depth_scale or usual.depth_scale)
+    unregistered = unregistered_by(path, registered, depth_camera)
+    return image_readers(camera or usual.camera, read_depth, unregistered), assumed
+
+
 def _read_ray(read: Callable[[Path], np.ndarray], camera: Camera, path: Path) -> np.ndarray:
     ray = read(path)
     return z_of_ray(ray, camera.resized(ray.shape[1], ray.shape[0]))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from semslam import images
 from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory import associate, read_trajectory
 from sequences.clock import seconds, since_1970
 from sequences.pairing import MOST, SAME_TIME
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
-from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
+from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "rgb.txt and depth.txt (timestamp file), groundtruth.txt"
@@ -83,8 +81,7 @@ def open_tum(
         if count
     ]
     listed = Listed(color_times[of_color], [color[i] for i in of_color], [depth[i] for i in of_depth], tuple(notes))
-    sensor = _sensor(path, camera, depth_scale, unregistered_by(path, registered, depth_camera))
-    return opened(path, listed, sensor, hints)
+    return opened(path, listed, usual_readers(path, _usual(path), camera, depth_scale, registered, depth_camera), hints)
 
 
 def open_associations(
@@ -116,8 +113,7 @@ def open_associations(
         notes = (f"associations.txt counts frames: {fps or FPS:g} per second are taken",)
         stamps = stamps / (fps or FPS)
     listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes)
-    sensor = _sensor(path, camera, depth_scale, unregistered_by(path, registered, depth_camera))
-    return opened(path, listed, sensor, hints)
+    return opened(path, listed, usual_readers(path, _usual(path), camera, depth_scale, registered, depth_camera), hints)
 
 
 class Listed(NamedTuple):
@@ -129,17 +125,12 @@ class Listed(NamedTuple):
     notes: tuple[str, ...]
 
 
-class Sensor(NamedTuple):
-    """How a recording's images are to be read."""
+def opened(path: Path, listed: Listed, sensor: tuple[dict[str, Any], list[str]], hints: PoseHints) -> ImageSequence:
+    """The sequence of listed images, with the poses of the folder's trajectory file, if it has one.
 
-    camera: Camera
-    depth_scale: float
-    unregistered: DepthCamera | None
-    assumptions: tuple[str, ...]
-
-
-def opened(path: Path, listed: Listed, sensor: Sensor, hints: PoseHints) -> ImageSequence:
-    """The sequence of listed images, with the poses of the folder's trajectory file, if it has one."""
+    sensor: of `usual_readers`.
+    """
+    readers, assumed = sensor
     truth = next((path / name for name in POSE_FILES if (path / name).is_file()), None)
     poses: tuple[np.ndarray | None, ...] | None = None
     notes: tuple[str, ...] = ()
@@ -158,8 +149,8 @@ def opened(path: Path, listed: Listed, sensor: Sensor, hints: PoseHints) -> Imag
         color_paths=tuple(listed.color),
         depth_paths=tuple(listed.depth),
         poses=poses,
-        assumptions=(*sensor.assumptions, *listed.notes, *notes),
-        **image_readers(sensor.camera, partial(images.read_depth, depth_scale=sensor.depth_scale), sensor.unregistered),
+        assumptions=(*assumed, *listed.notes, *notes),
+        **readers,
     )
 
 
@@ -169,20 +160,11 @@ def camera_of_name(path: Path) -> Camera | None:
     return CAMERAS[match[1]] if match else None
 
 
-def _sensor(path: Path, camera: Camera | None, depth_scale: float | None, unregistered: DepthCamera | None) -> Sensor:
-    """What is said of the sensor, completed by what TUM's recordings have; that is told."""
-    assumed = []
-    if camera is None:
-        named = camera_of_name(path)
-        camera = named or ROS_DEFAULT
-        assumed.append(
-            f"{path}: by its name this is a freiburg camera of TUM, fx {named.fx:g}"
-            if named
-            else f"{path}: the name has no freiburg1..3; taking ROS' default camera (525 525 319.5 239.5)"
-        )
-    if depth_scale is None:
-        assumed.append(f"{path}: depth is taken to count {DEPTH_SCALE:g} per metre, as in TUM RGB-D")
-    return Sensor(camera, depth_scale or DEPTH_SCALE, unregistered, tuple(assumed))
+def _usual(path: Path) -> Usual:
+    """What TUM's recordings have; of the camera, what the folder's name says."""
+    if (named := camera_of_name(path)) is not None:
+        return Usual(named, "TUM's freiburg camera of that name", DEPTH_SCALE)
+    return Usual(ROS_DEFAULT, "ROS' default camera, as the name has no freiburg1..3", DEPTH_SCALE)
 
 
 class Association(NamedTuple):

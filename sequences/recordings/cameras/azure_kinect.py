@@ -16,6 +16,7 @@ from semslam import images, poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import associate
+from sequences.files import MALFORMED, reason
 from sequences.recordings.cameras.matroska import Matroska, Track, read_matroska
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
@@ -107,8 +108,8 @@ def _calibration(file: Matroska, color: Track, depth: Track) -> tuple[Camera, Ca
         whole = (color.width, color.width * 3 // 4)
         color_camera = _camera(by_place["PV0"], whole, (0, (whole[1] - color.height) // 2), (color.width, color.height))
         T = _world_to(by_place["PV0"]) @ poses.inverse(_world_to(by_place["D0"]))
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as problem:
-        raise ValueError(f"{where}: not as the Azure Kinect writes it ({problem!r})") from None
+    except MALFORMED as problem:
+        raise ValueError(f"{where}: not as the Azure Kinect writes it ({reason(problem)})") from None
     return color_camera, depth_camera, T
 
 

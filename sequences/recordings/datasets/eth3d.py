@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from semslam import images
+from semslam.atomic import text_of
 from semslam.camera import Camera
+from sequences.files import first_readable
 from sequences.recordings import tum
 from sequences.sequence import ImageSequence
 
@@ -20,15 +22,10 @@ def open_eth3d(path: str | Path, *, depth_scale: float | None = None, camera: Ca
     """Open a sequence's folder: rectified colour and depth of one camera, 5000 units per metre."""
     path = Path(path)
     if camera is None:
-        listed = [line.split() for line in (path / "rgb.txt").read_text(encoding="utf-8").splitlines()]
-        first = next((words[1] for words in listed if len(words) > 1 and not words[0].startswith("#")), None)
-        if first is None:
-            raise ValueError(f"{path / 'rgb.txt'}: lists no images")
-        height, width = images.read_color(path / first).shape[:2]
+        _, listed = tum.images_listed(path / "rgb.txt")
+        height, width = first_readable(images.read_color, listed).shape[:2]
         try:
-            fx, fy, cx, cy = (
-                float(word) for word in (path / "calibration.txt").read_text(encoding="utf-8").split()[:4]
-            )
+            fx, fy, cx, cy = (float(word) for word in text_of(path / "calibration.txt").split()[:4])
         except ValueError:
             raise ValueError(f"{path / 'calibration.txt'}: expected fx fy cx cy in one line") from None
         camera = Camera(width, height, fx, fy, cx, cy)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images, poses
+from semslam.atomic import text_of
 from semslam.camera import Camera, is_fisheye
 from semslam.trajectory import Trajectory, read_euroc
 from sequences.clock import seconds
@@ -60,11 +61,11 @@ def _mav(path: Path) -> Path:
 
 def _listed(folder: Path) -> tuple[np.ndarray, list[Path]]:
     entries = []
-    for number, line in enumerate((folder / "data.csv").read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(text_of(folder / "data.csv").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         time, _, name = (part.strip() for part in line.partition(","))
-        if not time.isdigit() or not name or "/" in name or "\\" in name:
+        if not time.isdecimal() or len(time) > 19 or not name or "/" in name or "\\" in name:
             raise ValueError(f"{folder / 'data.csv'}:{number}: '{line[:60]}' is not 'nanoseconds,file'")
         entries.append((int(time), folder / "data" / name))
     if not entries:
@@ -78,7 +79,7 @@ def read_sensor(path: Path, camera: Camera | None) -> tuple[Camera, np.ndarray]:
     import yaml
 
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text_of(path).splitlines()
         values = yaml.safe_load("\n".join(line for line in lines if not line.startswith("%")))
         T = np.array(values["T_BS"]["data"], np.float64).reshape(4, 4) if "T_BS" in values else np.eye(4)
         if camera is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images, poses
+from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory import read_kitti
 from sequences.files import first_readable
@@ -69,7 +70,7 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
 
 
 def _number(file: Path) -> int:
-    if not file.stem.isdigit():
+    if not file.stem.isdecimal():
         raise ValueError(f"{file}: the name is no frame number; expected {LAYOUT}")
     return int(file.stem)
 
@@ -77,7 +78,7 @@ def _number(file: Path) -> int:
 def _calibration(path: Path) -> dict[str, np.ndarray]:
     """The (3, 4) matrices of a calib.txt by name; lines without names are P0, P1, ... in order."""
     matrices = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+    for number, line in enumerate(names_of(path).splitlines()):
         name, colon, values = line.rpartition(":")
         try:
             numbers = np.array(values.split(), np.float64)
@@ -104,8 +105,10 @@ def _times(path: Path, numbers: list[int]) -> np.ndarray:
     if not path.is_file():
         return np.array(numbers) / FPS
     try:
-        times = np.array(path.read_text(encoding="utf-8").split(), np.float64)
-    except (ValueError, UnicodeDecodeError):
+        times = np.array(names_of(path).split(), np.float64)
+        if not np.all(np.isfinite(times)):
+            raise ValueError
+    except ValueError:
         raise ValueError(f"{path}: expected one time in seconds per line") from None
     if len(times) <= max(numbers):
         raise ValueError(f"{path}: {len(times)} times, but there is an image of number {max(numbers)}")

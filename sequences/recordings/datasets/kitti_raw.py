@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import images, poses
+from semslam.atomic import names_of
 from semslam.camera import Camera
 from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
@@ -76,7 +77,7 @@ def _calibration(path: Path, name: str) -> dict[str, np.ndarray]:
     if file is None:
         raise ValueError(f"{path}: {name} is neither in it nor in the folder above; copy the date's calibration there")
     found = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in names_of(file).splitlines():
         key, _, values = line.partition(":")
         try:
             found[key.strip()] = np.array(values.split(), np.float64)
@@ -98,9 +99,9 @@ def _rigid(path: Path, name: str) -> np.ndarray:
 
 def _times(path: Path, names: list[str]) -> np.ndarray:
     """Seconds of the frames; their numbers at 10 Hz where timestamps.txt does not fit."""
-    numbers = np.array([int(name) if name.isdigit() else i for i, name in enumerate(names)])
+    numbers = np.array([int(name) if name.isdecimal() else i for i, name in enumerate(names)])
     if path.is_file():
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = names_of(path).split("\n")
         try:
             times = np.array([datetime.fromisoformat(lines[n].strip()[:26]).timestamp() for n in numbers])
         except (ValueError, IndexError):
@@ -120,7 +121,10 @@ def _poses(folder: Path, names: list[str], T_imu_camera: np.ndarray) -> tuple[np
             found.append(None)
             continue
         try:
-            latitude, longitude, altitude, roll, pitch, yaw = (float(word) for word in file.read_text().split()[:6])
+            numbers = [float(word) for word in names_of(file).split()[:6]]
+            latitude, longitude, altitude, roll, pitch, yaw = numbers
+            if not np.all(np.isfinite(numbers)) or abs(latitude) >= 90:
+                raise ValueError
         except ValueError:
             raise ValueError(f"{file}: expected latitude longitude altitude roll pitch yaw ...") from None
         scale = math.cos(math.radians(latitude)) if scale is None else scale

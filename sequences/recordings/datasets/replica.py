@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images
+from semslam.atomic import text_of
 from semslam.camera import Camera
 from semslam.trajectory import read_kitti
-from sequences.files import first_readable
+from sequences.files import MALFORMED, first_readable, reason
 from sequences.recordings.cameras.given_camera import camera_of_numbers
 from sequences.sequence import ImageSequence
 
@@ -119,9 +120,9 @@ def _cam_params(path: Path) -> tuple[Camera, float]:
     for file in (path / "cam_params.json", path.resolve().parent / "cam_params.json"):
         if file.is_file():
             try:
-                values = json.loads(file.read_text(encoding="utf-8"))["camera"]
+                values = json.loads(text_of(file))["camera"]
                 size = int(values["w"]), int(values["h"])
                 return camera_of_numbers(*size, (values[k] for k in ("fx", "fy", "cx", "cy"))), float(values["scale"])
-            except (KeyError, TypeError, ValueError) as problem:
-                raise ValueError(f"{file}: expected camera: w, h, fx, fy, cx, cy, scale ({problem!r})") from None
+            except MALFORMED as problem:
+                raise ValueError(f"{file}: expected camera: w, h, fx, fy, cx, cy, scale ({reason(problem)})") from None
     return NICE_SLAM_CAMERA, NICE_SLAM_SCALE

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory import read_pose_folder
 from sequences.files import Folder, first_readable
@@ -84,7 +85,7 @@ def _read(
 
 
 def _number(file: Path) -> int:
-    if not file.stem.isdigit():
+    if not file.stem.isdecimal():
         raise ValueError(f"{file}: the name is no frame number; expected {LAYOUT}")
     return int(file.stem)
 
@@ -98,7 +99,7 @@ def _camera(path: Path, which: str, width: int, height: int) -> Camera:
     file = _matrix_file(path, which)
     assert file is not None
     try:
-        K = np.array(file.read_text(encoding="utf-8").split(), np.float64)
+        K = np.array(names_of(file).split(), np.float64)
         K = K.reshape((4, 4) if len(K) == 16 else (3, 3))
     except ValueError:
         raise ValueError(f"{file}: expected the 16 numbers of a 4x4 intrinsic matrix") from None

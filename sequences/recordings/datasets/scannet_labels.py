@@ -46,7 +46,9 @@ def find_labels(folder: Path, scan: str) -> tuple[ScanNetLabels | None, tuple[st
     if table is None:
         return None, (f"{place}: the labels are left out, since {TABLES[0]} is not beside the scan or above it",)
     files = open_files(place)
-    names = {int(Path(name).stem): name for name in files.names if name.endswith(".png") and Path(name).stem.isdigit()}
+    names = {
+        int(Path(name).stem): name for name in files.names if name.endswith(".png") and Path(name).stem.isdecimal()
+    }
     return ScanNetLabels(files, names, read_table(table)), ()
 
 

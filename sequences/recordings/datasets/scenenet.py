@@ -37,7 +37,9 @@ def open_scenenet(path: str | Path, *, camera: Camera | None = None) -> DecodedS
     """Open a trajectory's folder. Without the protobuf file there are no poses."""
     path = Path(path)
     files = Folder(path)
-    color = {int(name): f"photo/{file.name}" for name, file in images_by_name(path / "photo").items() if name.isdigit()}
+    color = {
+        int(name): f"photo/{file.name}" for name, file in images_by_name(path / "photo").items() if name.isdecimal()
+    }
     if not color:
         raise ValueError(f"{path / 'photo'}: holds no images; expected {LAYOUT}")
     numbers = sorted(color)

@@ -13,10 +13,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import poses
+from semslam.atomic import text_of
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
-from sequences.files import Folder, first_readable
+from sequences.files import Folder, first_readable, reason
 from sequences.pose_pairing import poses_at
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
@@ -120,16 +121,16 @@ def _cameras(folder: Path, times: np.ndarray) -> list[Camera | CorruptFrame | No
 
 def _pincam(file: Path) -> Camera | CorruptFrame:
     try:
-        width, height, fx, fy, cx, cy = (float(word) for word in file.read_text(encoding="utf-8").split())
+        width, height, fx, fy, cx, cy = (float(word) for word in text_of(file).split())
         return Camera(int(width), int(height), fx, fy, cx, cy)
     except (ValueError, OSError, OverflowError) as problem:
-        return CorruptFrame(f"{file}: expected width height fx fy cx cy ({problem})", broken_file=True)
+        return CorruptFrame(f"{file}: expected width height fx fy cx cy ({reason(problem)})", broken_file=True)
 
 
 def read_traj(path: Path) -> Trajectory:
     """ARKitScenes' trajectory: lines of seconds, rotation vector, translation, world to camera."""
     rows: dict[float, np.ndarray] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:

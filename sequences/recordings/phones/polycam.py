@@ -15,7 +15,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
-from sequences.files import Files, first_readable, is_zip, open_files
+from sequences.files import MALFORMED, Files, first_readable, is_zip, open_files, reason
 from sequences.recordings.cameras.given_camera import camera_of_numbers
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
@@ -47,7 +47,7 @@ def open_polycam(
     for kind in ("corrected_", ""):
         colors = files.under(f"{root}{kind}images", (".jpg", ".jpeg", ".png"))
         cameras = files.under(f"{root}{kind}cameras", (".json",))
-        names = [name for name in colors if name in cameras and name.isdigit()]
+        names = [name for name in colors if name in cameras and name.isdecimal()]
         if names:
             break
     else:
@@ -110,7 +110,7 @@ def _camera(files: Files, name: str) -> tuple[Camera | CorruptFrame, np.ndarray 
         camera = camera_of_numbers(*size, (values[key] for key in ("fx", "fy", "cx", "cy")))
         T = np.eye(4)
         T[:3] = [[float(values[f"t_{row}{column}"]) for column in range(4)] for row in range(3)]
-    except (KeyError, TypeError, ValueError, RecursionError) as problem:
+    except MALFORMED as problem:
         expected = "expected Polycam's width, height, fx .. cy and t_00 .. t_23"
-        return CorruptFrame(f"{files.where(name)}: {expected} ({problem!r})", broken_file=True), None
+        return CorruptFrame(f"{files.where(name)}: {expected} ({reason(problem)})", broken_file=True), None
     return camera, arkit.camera_to_world(T)

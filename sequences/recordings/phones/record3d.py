@@ -19,7 +19,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
-from sequences.files import Files, first_readable, is_zip, open_files
+from sequences.files import MALFORMED, Files, first_readable, is_zip, open_files, reason
 from sequences.recordings.cameras.given_camera import camera_of_numbers
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
@@ -58,7 +58,7 @@ def open_record3d(path: str | Path, *, camera: Camera | None = None) -> DecodedS
     where = files.where(root + ("metadata.json" if exported else "metadata"))
     metadata = _metadata(files.read(root + ("metadata.json" if exported else "metadata")), where)
     colors = files.under(f"{root}{'rgb' if exported else 'rgbd'}", (".jpg", ".jpeg", ".png"))
-    names = sorted((name for name in colors if name.isdigit()), key=int)
+    names = sorted((name for name in colors if name.isdecimal()), key=int)
     if not names:
         raise ValueError(f"{path}: holds no images; expected {LAYOUT}")
     numbers = [int(name) for name in names]
@@ -138,8 +138,8 @@ def _cameras(metadata: dict, where: str, numbers: list[int], width: int, height:
         frames = [[float(x) for x in row[:4]] for row in metadata.get("perFrameIntrinsicCoeffs") or ()]
         rows = [frames[n] for n in numbers] if len(frames) > max(numbers) else [shared]
         return [camera_of_numbers(w, h, row).resized(width, height) for row in rows]
-    except (TypeError, ValueError) as problem:
-        raise ValueError(f"{where}: K, w, h or perFrameIntrinsicCoeffs: {problem}") from None
+    except MALFORMED as problem:
+        raise ValueError(f"{where}: K, w, h or perFrameIntrinsicCoeffs: {reason(problem)}") from None
 
 
 def _depth_shape(files: Files, root: str, name: str, metadata: dict, width: int, height: int) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam import poses
+from semslam.atomic import text_of
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
@@ -41,7 +42,7 @@ def open_stray_scanner(
     shared = _camera_matrix(path / "camera_matrix.csv", video)
     files = Folder(path)
     depth = images_by_name(path / "depth", (".png", ".npy"))
-    depth_of = {int(name): f"depth/{file.name}" for name, file in depth.items() if name.isdigit()}
+    depth_of = {int(name): f"depth/{file.name}" for name, file in depth.items() if name.isdecimal()}
     rig = Rig(shared if camera is None else camera)
     if depth_of:
         shape = first_readable(files.depth, depth_of.values()).shape
@@ -106,7 +107,7 @@ def _odometry(path: Path) -> tuple[list[int], list[float], list[np.ndarray | Non
 def _camera_matrix(path: Path, video: VideoFile) -> Camera:
     """camera_matrix.csv, which is of the video's size."""
     try:
-        K = np.array(path.read_text(encoding="utf-8").replace(",", " ").split(), np.float64).reshape(3, 3)
+        K = np.array(text_of(path).replace(",", " ").split(), np.float64).reshape(3, 3)
     except (OSError, ValueError):
         raise ValueError(f"{path}: expected the 3x3 matrix of the camera, a row a line, commas between") from None
     return camera_of_matrix(video.width, video.height, K)
