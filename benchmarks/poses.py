@@ -42,7 +42,8 @@ from semslam.judging.pose_network import score_poses
 from semslam.labels import LABEL_SETS
 from semslam.loops.pose_windows import Covariances, windowed_poses
 from semslam.metrics.localisation import pose_errors
-from semslam.runs.finished.localise import FinishedMap
+from semslam.runs.finished.finished_map import FinishedMap
+from semslam.runs.finished.localise import located
 from semslam.runs.folder import write_json
 from semslam.trajectory import read_tum
 from sequences import open_sequence
@@ -128,7 +129,7 @@ def localised(run: Path, scene: str) -> dict[str, dict]:
     finished, whole, found = FinishedMap(run), open_sequence(DATA / scene), {}
     for split, source in sources(scene, None)[1].items():
         images = open_source(source)
-        frames = finished.locate(SelectedSequence(whole, images.numbers), depth=False)
+        frames = located(finished, SelectedSequence(whole, images.numbers), depth=False)
         poses_found = [frame.found.T_world_camera for frame in frames]
         there = np.array([T is not None for T in poses_found])
         figures = {"median_m": math.nan, "median_deg": math.nan}

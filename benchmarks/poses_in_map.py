@@ -33,10 +33,11 @@ from semslam.runs.folder import RunFolder, write_json
 from semslam.runs.networks import pose_network
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Predict, Slam, SlamConfig
-from semslam.tracking.localisation import Localiser, without_depth
-from semslam.tracking.places import Places
+from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.predicted_poses import proposals
-from semslam.tracking.tracker import Tracker, TrackingConfig
+from semslam.tracking.relocalisation.localisation import Localiser, without_depth
+from semslam.tracking.relocalisation.places import Places
+from semslam.tracking.tracker import Tracker
 from sequences import open_sequence
 from sequences.selected import selected
 

@@ -26,7 +26,7 @@ from semslam.metrics.surface import layering
 from semslam.runs.config import settings_of
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Slam
-from semslam.tracking.places import Places
+from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
@@ -381,7 +381,7 @@ def pieces(data: Path) -> None:
         tracker = Tracker(places=Places())
         result, _ = semslam_with_map(frames, tracker=tracker)
         error = tracked_error(result, frames)
-        lost, state = np.count_nonzero(~result.ok), "apart" if tracker.apart else "joined"
+        lost, state = np.count_nonzero(~result.ok), "apart" if tracker.submaps.apart else "joined"
         print(f"noise {kind}: {state}, {lost} of {len(frames)} frames lost, ATE {1e3 * error:.1f} mm", flush=True)
     kitchen = list(open_sequence(data / "redkitchen"))
     cut = [replace(f, index=k, timestamp=k / 30) for k, f in enumerate(kitchen[:40] + kitchen[90:])]

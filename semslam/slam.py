@@ -21,8 +21,8 @@ from semslam.loops.loop_closure import LoopCloser, LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
 from semslam.stage import Stage, stage_of
 from semslam.tracking.given_poses import GivenPoses
-from semslam.tracking.places import Places
-from semslam.tracking.tracker import TrackingConfig
+from semslam.tracking.judgement import TrackingConfig
+from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.visual import VisualConfig
 
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there

@@ -169,3 +169,15 @@ def test_features_of_another_place_give_no_pose(room):
     known = features_of(room[0].color, room[0].depth, room[0].camera)
     found = pose_from(known, features_of(elsewhere.color, None, elsewhere.camera), elsewhere.camera)
     assert found is None or not found.believable
+
+
+@pytest.mark.parametrize("moved", [16, 26])
+def test_a_camera_found_again_after_moving_unseen_is_where_it_is_from_the_first_frame_on(moved):
+    """What little the last view and the new frame both show fits at a pose centimetres off; seen from there it does
+    not."""
+    room = RoomSequence(frames=50, noise=kinect_noise, width=160, height=120)
+    dark = replace(room[19], depth=np.zeros_like(room[19].depth), color=np.zeros_like(room[19].color))
+    frames = [*(room[i] for i in range(20)), *[dark] * 8, room[20 + moved], room[21 + moved]]
+    steps, _ = tracked(frames)
+    assert states(steps)[20:] == ["lost"] * 8 + ["good"] * 2
+    assert errors(steps, frames)[28:].max() < 0.006

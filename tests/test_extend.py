@@ -10,7 +10,7 @@ from test_reconstruct import refused, semslam
 
 from semslam import poses
 from semslam.runs.config import settings_of
-from semslam.runs.finished.localise import FinishedMap
+from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.reconstruct import finish, prepare

@@ -15,12 +15,13 @@ from semslam.camera import Camera
 from semslam.frame import Observation
 from semslam.images import read_color, write_png
 from semslam.runs.config import RunConfig
-from semslam.runs.finished.localise import FinishedMap, LocalisedFrame, tum_text
+from semslam.runs.finished.finished_map import FinishedMap
+from semslam.runs.finished.localise import LocalisedFrame, located, open_query, tum_text
 from semslam.runs.folder import RunFolder
 from semslam.slam import SlamConfig
-from semslam.tracking import places as module
-from semslam.tracking.localisation import Localisation, Localiser, without_depth
-from semslam.tracking.places import Described, Places, described, matches, refined, solved
+from semslam.tracking.relocalisation import places as module
+from semslam.tracking.relocalisation.localisation import Localisation, Localiser, without_depth
+from semslam.tracking.relocalisation.places import Described, Places, described, matches, refined, solved
 from semslam.trajectory import Correction, read_tum
 from sequences import open_sequence
 
@@ -196,7 +197,7 @@ def test_runs_that_kept_no_places_are_looked_at_again(run: Path, monkeypatch) ->
         if gone:
             monkeypatch.setattr(RunFolder, "open_sequence", lambda self, moved_to=None: open_sequence("nowhere"))
         finished = FinishedMap(run)
-        found = next(finished.locate(finished.open_query(query))).found
+        found = next(located(finished, open_query(finished, query))).found
         assert found.T_world_camera is not None, (gone, found.reason)
 
 

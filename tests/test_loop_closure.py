@@ -20,7 +20,7 @@ from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
 from semslam.metrics.surface import layering
 from semslam.metrics.trajectory import absolute_error
 from semslam.slam import Slam
-from semslam.tracking.relocalisation import NO_CODE, Ferns, Keyframes
+from semslam.tracking.relocalisation.keyframes import NO_CODE, Ferns, Keyframes
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Correction, Trajectory
 from sequences.room.room import RoomSequence, orbit

@@ -9,7 +9,7 @@ import pytest
 from test_reconstruct import refused, semslam
 
 from semslam import poses
-from semslam.runs.finished.localise import FinishedMap
+from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.trajectory import Trajectory, read_tum, write_tum
 from sequences import open_sequence

@@ -79,6 +79,17 @@ def test_a_walk_is_tracked_meshed_and_pictured(tmp_path):
     assert np.linalg.norm(T[:, :3, 3] - truth[:, :3, 3], axis=1).max() < 0.15
 
 
+def test_a_drive_at_eight_metres_a_second_is_tracked(tmp_path):
+    """80 cm a frame from the first one on, along a road and walls that fit wherever the camera is."""
+    perception = replace(TRUTH.slam.perception, labels="none", width=600)
+    drive = Street(frames=8, speed=8.0)
+    config = replace(TRUTH, poses="tracked", slam=replace(TRUTH.slam, perception=perception))
+    run = prepare(config, tmp_path / "run", sequence=drive)
+    assert all(step.tracking.state == "good" for step in run)
+    off = np.linalg.norm(np.array(run.progress.poses)[:, :3, 3] - np.array(drive.poses)[:, :3, 3], axis=1)
+    assert off.max() < 0.1
+
+
 def test_predicted_depth_of_a_street_is_used_as_far_as_it_reaches(street, tmp_path):
     """A network of KITTI's classes tells depth to 80 m; a room's range would leave most of it out."""
     perception = PerceptionConfig(depth="predicted", labels="predicted", classes="kitti6")

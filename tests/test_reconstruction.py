@@ -9,7 +9,7 @@ from synthetic_maps import NYU13, cloud_of, plane
 from semslam.camera import Camera
 from semslam.frame import UNLABELLED, Frame, Observation
 from semslam.geometry.mesh import LabelledMesh
-from semslam.geometry.tsdf_mesh import Reconstruction, ReconstructionConfig, labelled, reconstructed
+from semslam.geometry.tsdf_mesh import Reconstruction, ReconstructionConfig, labelled, mesh_of_map, reconstructed
 from semslam.rendering.viewpoint import look_at
 
 CAMERA = Camera(160, 120, 140.0, 140.0, 79.5, 59.5)
@@ -129,3 +129,11 @@ def test_observations_and_a_map_make_a_labelled_mesh():
     mesh = reconstructed(observed, cloud, ReconstructionConfig(voxel_size=0.02))
     assert len(mesh.vertices) > 1000
     assert (mesh.labels == NYU13.id_of("wall")).mean() > 0.99
+
+
+def test_a_map_without_its_frames_has_a_mesh_of_what_it_shows():
+    wall = cloud_of([("wall", *plane((-0.5, 0.4, 1.5), (1, 0, 0), (0, -0.8, 0), 0.01))], 0.01)
+    found = mesh_of_map(wall, CAMERA, poses_before_the_wall(), ReconstructionConfig())
+    assert len(found.vertices) > 3000
+    assert np.abs(found.vertices[:, 2] - 1.5).max() < 0.005
+    assert (found.labels == NYU13.id_of("wall")).mean() > 0.95

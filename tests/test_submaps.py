@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from semslam import poses
+from semslam.engine.doubles import doubles
 from semslam.frame import Frame, Observation, Step, Tracking
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics.trajectory import trajectory_errors
@@ -18,8 +19,9 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Slam
-from semslam.tracking.places import Places
-from semslam.tracking.tracker import Tracker, TrackingConfig
+from semslam.tracking.judgement import TrackingConfig
+from semslam.tracking.relocalisation.places import Places
+from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Correction, Trajectory, read_tum, write_tum
 from sequences.room.room import RoomSequence, orbit
 
@@ -51,8 +53,18 @@ def tracked(frames: list[Frame]) -> tuple[Progress, Tracker, Slam]:
     )
     progress = Progress()
     for k, frame in enumerate(frames):
-        progress.record(slam.step(frame if k == 0 else replace(frame, T_world_camera=None)))
+        step = slam.step(frame if k == 0 else replace(frame, T_world_camera=None))
+        progress.record(step)
+        if step.correction is not None and step.correction.joined is not None:
+            assert left_double(slam) == 0
     return progress, tracker, slam
+
+
+def left_double(slam: Slam) -> int:
+    """Surfels that the second piece, frames 22 to 47, and the others both have on one surface."""
+    slots, surfels = slam.surfels.slots(), slam.surfels
+    second = (surfels.seen[slots, 0] >= 22) & (surfels.seen[slots, 0] < 48)
+    return len(doubles(*((surfels.position[part], surfels.normal[part]) for part in (slots[second], slots[~second]))))
 
 
 def ate(progress: Progress, frames: list[Frame]) -> float:
@@ -60,13 +72,26 @@ def ate(progress: Progress, frames: list[Frame]) -> float:
     return trajectory_errors(progress.trajectory(), truth, progress.tracked).absolute.rmse
 
 
+def test_doubles_are_near_and_face_the_same_way() -> None:
+    def wall(z: float, normal: float) -> tuple[np.ndarray, np.ndarray]:
+        x, y = (a.ravel() for a in np.meshgrid(np.arange(0, 1, 0.05), np.arange(0, 1, 0.05)))
+        rows = np.column_stack([x, y, np.full(len(x), z), np.full(len(x), 0.02)]).astype(np.float32)
+        return rows, np.tile(np.array([0, 0, normal, 30], np.float32), (len(x), 1))
+
+    here = wall(1.0, -1.0)
+    pairs = doubles(here, wall(1.015, -1.0))
+    assert np.array_equal(pairs[:, 0], pairs[:, 1]) and len(pairs) == 400
+    for others in (wall(1.04, -1.0), wall(1.015, 1.0), (here[0][:0], here[1][:0])):
+        assert len(doubles(here, others)) == 0 == len(doubles(others, here))
+
+
 @pytest.mark.slow
 def test_pieces_without_a_common_view_are_joined_when_they_meet(round_trip: RoomSequence) -> None:
     """The second piece sees nothing of the first; the third begins at the end of the first, and reaches the second."""
     frames = in_order(round_trip, [*range(22), *range(70, 96), *range(22, 92)])
     progress, tracker, slam = tracked(frames)
-    assert progress.parts == [0] and not tracker.apart and progress.loops >= 1
-    assert [index for index, _ in tracker.submaps] == [0, progress.lost[-1] + 1, 48]  # one begun, and the first again
+    assert progress.parts == [0] and not tracker.submaps.apart and progress.loops >= 1
+    assert tracker.submaps.starts == [0, progress.lost[-1] + 1, 48]  # one begun, and the first again
     assert progress.lost == list(range(22, 22 + len(progress.lost))) and len(progress.lost) <= 30 * SOON + 2
     assert ate(progress, frames) < 0.005
     assert np.ptp(slam.cloud().positions, axis=0).max() < 10  # nothing is left far away
@@ -90,7 +115,7 @@ def test_what_shows_nothing_begins_no_part(round_trip: RoomSequence) -> None:
     without_depth = [replace(f, depth=np.zeros_like(f.depth)) for f in seen[10:]]
     for rest in (covered, without_depth):
         progress, tracker, _ = tracked([*seen[:10], *rest])
-        assert len(progress.lost) == len(rest) and not tracker.apart
+        assert len(progress.lost) == len(rest) and not tracker.submaps.apart
 
 
 def test_a_tracker_of_a_version_without_parts_goes_on_in_one(round_trip: RoomSequence) -> None:
@@ -100,7 +125,7 @@ def test_a_tracker_of_a_version_without_parts_goes_on_in_one(round_trip: RoomSeq
     elsewhere = replace(round_trip[75], T_world_camera=None)
     slam.step(replace(elsewhere, index=2, timestamp=1.0, depth=np.zeros_like(elsewhere.depth)))
     began = slam.step(replace(elsewhere, index=3, timestamp=2.0))
-    assert began.tracking.ok and began.tracking.submap == 1 and tracker.submap_of(1) == 0
+    assert began.tracking.ok and began.tracking.submap == 1 and tracker.submaps.of(1) == 0
 
 
 def test_a_correction_stops_where_a_part_begins() -> None:

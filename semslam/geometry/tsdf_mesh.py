@@ -6,7 +6,7 @@ the mesh is its zero level, and each vertex takes the classes of the surfels aro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +15,12 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
-from semslam.frame import UNLABELLED, Observation
+from semslam.frame import UNLABELLED, Observation, evenly_spread
 from semslam.geometry.mesh import LabelledMesh
+from semslam.rendering.splatting import observed
 
 BLOCK = 8  # voxels along a block's side; 16, Open3D's default, took 2.3 times the memory on a kitchen at 1 cm
+VIEWS = 150  # of a map, at most, that a mesh is made of where its frames are not at hand
 FIRST_BLOCKS = 4096  # where the grid starts; it grows by itself
 
 
@@ -159,12 +161,20 @@ def labelled(mesh: LabelledMesh, cloud: SurfelCloud, radius: float = 0.03) -> La
 
 
 def reconstructed(
-    observed: Iterable[tuple[Observation, np.ndarray]],
+    posed: Iterable[tuple[Observation, np.ndarray]],
     cloud: SurfelCloud,
     config: ReconstructionConfig | None = None,
 ) -> LabelledMesh:
     """The labelled mesh of observations with their poses (T_world_camera) and the surfels fused from them."""
     reconstruction = Reconstruction(config)
-    for observation, T_world_camera in observed:
+    for observation, T_world_camera in posed:
         reconstruction.integrate(observation.depth, observation.color, observation.camera, T_world_camera)
     return labelled(reconstruction.mesh(), cloud, reconstruction.config.label_radius)
+
+
+def mesh_of_map(
+    cloud: SurfelCloud, camera: Camera, T_world_camera: Sequence[np.ndarray], config: ReconstructionConfig
+) -> LabelledMesh:
+    """The labelled mesh of a map whose frames are not at hand: of what it shows from some of the poses (4, 4)."""
+    views = evenly_spread(T_world_camera, VIEWS)
+    return reconstructed(((observed(cloud, camera, T), T) for T in views), cloud, config)

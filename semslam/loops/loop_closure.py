@@ -19,6 +19,8 @@ from scipy.spatial.transform import Rotation
 from semslam import poses
 from semslam.camera import Camera
 from semslam.compiled import Pinhole
+from semslam.engine.chunks import MARKED
+from semslam.engine.doubles import doubles
 from semslam.engine.fusion import MARGIN, Fusion, stride_for
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, Tracking, evenly_spread
@@ -110,14 +112,14 @@ class LoopCloser(Stage):
         self.edges += self._way(k)
         old = np.stack(keyframes.T_world_camera)
         closures = self._closures(k)
-        joined = self.meetings.met(k, observation, surfels, fusion) if self.tracker.apart else None
+        joined = self.meetings.met(k, observation, surfels, fusion) if self.tracker.submaps.apart else None
         index = observation.frame.index
         new = self._agreed(old, closures, index) if joined is None else self._joined(old, joined, closures)
         if new is None:
             return None
         self.closed += 1
-        correction = Correction.between(keyframes.indices, old, new, [index for index, _ in self.tracker.submaps])
-        self._deform(correction, surfels, fusion)
+        correction = Correction.between(keyframes.indices, old, new, self.tracker.submaps.starts)
+        self._deform(correction, surfels, fusion, joined)
         return correction if joined is None else replace(correction, joined=(joined.gone, joined.into))
 
     def _way(self, k: int) -> list[Edge]:
@@ -126,7 +128,7 @@ class LoopCloser(Stage):
         keyframes, tracker = self.tracker.keyframes, self.tracker
         T = keyframes.T_world_camera
         way = poses.inverse(T[k - 1]) @ T[k]
-        numbers = [tracker.submap_of(index) for index in keyframes.indices[: k + 1]]
+        numbers = [tracker.submaps.of(index) for index in keyframes.indices[: k + 1]]
         if numbers[k] == numbers[k - 1]:
             return [Edge(k - 1, k, way, self._way_information(way))]
         edges = [Edge(k - 1, k, way, np.eye(6) / UNKNOWN**2)]
@@ -140,7 +142,7 @@ class LoopCloser(Stage):
     def _joined(self, old: np.ndarray, joined: Meeting, closures: list[Edge]) -> np.ndarray:
         """Keyframe poses (N, 4, 4) with a sub-map moved to where it has met another, and all of them agreed."""
         tracker = self.tracker
-        numbers = np.array([tracker.submap_of(index) for index in tracker.keyframes.indices])
+        numbers = np.array([tracker.submaps.of(index) for index in tracker.keyframes.indices])
         moved = np.array(old)
         moved[numbers == joined.gone] = joined.T_into_gone @ old[numbers == joined.gone]
         met = [
@@ -187,15 +189,31 @@ class LoopCloser(Stage):
         logger.info("frame %d: the map is deformed by %.3f m, %.2f degrees", index, metres, np.degrees(radians))
         return new
 
-    def _deform(self, correction: Correction, surfels: SurfelMap, fusion: Fusion) -> None:
-        """Move the surfels, and sort them into their cubes of space again where they have gone too far from them."""
+    def _deform(self, correction: Correction, surfels: SurfelMap, fusion: Fusion, joined: Meeting | None) -> None:
+        """Move the surfels, and sort them into their cubes of space again where they have gone too far from them; of
+        sub-maps that have met, leave each surface once."""
         self._stray += deform(surfels, correction)
-        far = self._stray > MOST_STRAY
+        far = self._stray > MOST_STRAY or joined is not None
         if far:
+            if joined is not None:
+                self._unite(surfels, joined)
             surfels.compact_all()
             surfels.sort_again()
             self._stray = 0.0
         fusion.invalidate(slots_moved=far)
+
+    def _unite(self, surfels: SurfelMap, joined: Meeting) -> None:
+        """Mark the surfels of the younger sub-map for removal whose surface the older one has, too."""
+        found: dict[int, list[tuple[np.ndarray, ...]]] = {joined.gone: [], joined.into: []}
+        for part in surfels.parts():
+            frames, which = np.unique(surfels.seen[part, 0], return_inverse=True)
+            number = np.array([self.tracker.submaps.of(int(index)) for index in frames], np.int64)[which]
+            for submap, rows in found.items():
+                slots = part[number == submap]
+                rows.append((slots, surfels.position[slots], surfels.normal[slots]))
+        (gone, *ours), (_, *theirs) = ([np.concatenate(column) for column in zip(*rows)] for rows in found.values())
+        pairs = doubles((ours[0], ours[1]), (theirs[0], theirs[1]))
+        surfels.color[gone[pairs[:, 0]], 3] = MARKED
 
     def _remember(self, observation: Observation) -> None:
         if self._camera is None:
@@ -270,9 +288,9 @@ class LoopCloser(Stage):
             return []
         dissimilarity = keyframes.dissimilarity(keyframes.codes[k])[: k - 1]
         dissimilarity[[snapshot is None for snapshot in self.snapshots[: k - 1]]] = 1.0
-        if self.tracker.apart:  # `Meetings` looks for other sub-maps
-            numbers = [self.tracker.submap_of(index) for index in keyframes.indices[: k - 1]]
-            dissimilarity[np.array(numbers) != self.tracker.submap_of(keyframes.indices[k])] = 1.0
+        if self.tracker.submaps.apart:  # `Meetings` looks for other sub-maps
+            numbers = [self.tracker.submaps.of(index) for index in keyframes.indices[: k - 1]]
+            dissimilarity[np.array(numbers) != self.tracker.submaps.of(keyframes.indices[k])] = 1.0
         a = int(np.argmin(dissimilarity))
         if dissimilarity[a] > c.max_dissimilarity or shared[a] >= c.overlap:
             return []

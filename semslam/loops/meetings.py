@@ -12,7 +12,7 @@ from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation
 from semslam.stage import Stage
-from semslam.tracking.places import described
+from semslam.tracking.relocalisation.places import described
 from semslam.tracking.tracker import Tracker
 
 AGREE = (0.05, np.radians(2.0))  # metres and radians between where two keyframes meet the other sub-map, at most
@@ -39,8 +39,8 @@ class Meetings(Stage):
     def met(self, k: int, observation: Observation, surfels: SurfelMap, fusion: Fusion) -> Meeting | None:
         """Whether keyframe k, just observed, completes a meeting of its sub-map with another."""
         tracker = self.tracker
-        keyframes, present = tracker.keyframes, tracker.submap_of(tracker.keyframes.indices[k])
-        others = [p for p, index in enumerate(tracker.places.indices) if tracker.submap_of(index) != present]
+        keyframes, present = tracker.keyframes, tracker.submaps.of(tracker.keyframes.indices[k])
+        others = [p for p, index in enumerate(tracker.places.indices) if tracker.submaps.of(index) != present]
         if not others or observation.color.mean() < tracker.config.black:
             return None
         T_k = keyframes.T_world_camera[k]
@@ -50,7 +50,7 @@ class Meetings(Stage):
                 continue
             T = measured.T_world_camera
             distances = np.linalg.norm(np.stack(keyframes.T_world_camera)[:, :3, 3] - T[:3, 3], axis=1)
-            numbers = np.array([tracker.submap_of(index) for index in keyframes.indices])
+            numbers = np.array([tracker.submaps.of(index) for index in keyframes.indices])
             distances[numbers == present] = np.inf
             a = int(distances.argmin())
             sight = (a, k, poses.inverse(keyframes.T_world_camera[a]) @ T, measured.covariance)

@@ -16,6 +16,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.compiled import PARALLEL, Pinhole, Pose, f32
+from semslam.frame import Frame, Observation
 
 BANDS = 16  # enough to keep a few threads busy when the surfels crowd in one part of the image
 NEAR = f32(0.05)  # metres in front of the camera
@@ -152,6 +153,15 @@ def painted(rendering: Rendering, colors: np.ndarray, background: tuple[int, int
     drawn = rendering.index >= 0
     image[drawn] = colors[rendering.index[drawn]]
     return image
+
+
+def observed(cloud: SurfelCloud, camera: Camera, T_world_camera: np.ndarray) -> Observation:
+    """What a depth camera would have recorded of a map from a pose; in the mean colour where the map shows nothing."""
+    seen = render(cloud, camera, T_world_camera)
+    mean = cloud.colors.mean(axis=0) if len(cloud) else np.zeros(3)
+    color = painted(seen, cloud.colors, (int(mean[0]), int(mean[1]), int(mean[2])))
+    depth = np.where(np.isfinite(seen.depth), seen.depth, np.float32(0))
+    return Observation(Frame(0, 0.0, color, camera), camera, color, depth)
 
 
 def lit(colors: np.ndarray, cloud: SurfelCloud, T_world_camera: np.ndarray) -> np.ndarray:

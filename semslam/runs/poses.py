@@ -13,9 +13,10 @@ from semslam.frame import Observation, Tracking
 from semslam.poses import moved_by
 from semslam.slam import Predict
 from semslam.tracking.given_poses import GivenPoses
-from semslam.tracking.places import Places
+from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.predicted_poses import PoseOf, PredictedPoses, RefinedTrack, proposals
-from semslam.tracking.tracker import Tracker, TrackingConfig
+from semslam.tracking.relocalisation.places import Places
+from semslam.tracking.tracker import Tracker
 from semslam.trajectory import read_trajectory
 from sequences.pose_pairing import FramePoses, Frames, PoseHints, poses_of_frames
 from sequences.rebased import far_origin

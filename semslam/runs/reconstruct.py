@@ -19,7 +19,7 @@ from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.doctor import implausible_depth
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
-from semslam.geometry.tsdf_mesh import ReconstructionConfig, reconstructed
+from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map, reconstructed
 from semslam.labels import LABEL_SETS
 from semslam.loops.loop_closure import LoopCloser
 from semslam.perception import Network, Perceive, Perception
@@ -43,8 +43,8 @@ from semslam.runs.run import Run
 from semslam.runs.storage.lock import unlock
 from semslam.slam import Slam, SlamConfig
 from semslam.tracking.given_poses import GivenPoses
-from semslam.tracking.places import Places
 from semslam.tracking.predicted_poses import PoseOf, PredictedPoses
+from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
 from sequences import Sequence
 
@@ -294,7 +294,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         return metrics
     pictures.preview(folder.preview, cloud, labels, title=run.sequence.name, trajectory=trajectory)
     folder.mesh.unlink(missing_ok=True)  # an older run's
-    if mesh and not run.progress.before:  # of frames that are all at hand
+    if mesh:
         began = time.perf_counter()
         _write_mesh(run, cloud)
         metrics["mesh_seconds"] = time.perf_counter() - began
@@ -325,8 +325,15 @@ def _write_parts(run: Run) -> None:
 
 
 def _write_mesh(run: Run, cloud: SurfelCloud) -> None:
-    """mesh.ply: Open3D's TSDF of every n-th frame at its final pose, labelled from the surfels."""
+    """mesh.ply: Open3D's TSDF of every n-th frame at its final pose, labelled from the surfels; of views of the map
+    where it was begun by another run, whose frames are not at hand."""
     config = run.config.slam.perception
+    reach = ReconstructionConfig.reaching(run.slam.fusion.config.range[1])
+    if run.progress.before:
+        assert run.slam.places is not None
+        mesh = mesh_of_map(cloud, run.slam.fusion.camera, run.slam.places.T_world_camera, reach)
+        export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[config.classes])
+        return
     perceive = Perception(replace(config, labels="none"), run.sequence.camera, None, run.slam.network)
     posed = list(run.progress.posed().items())
 
@@ -335,7 +342,6 @@ def _write_mesh(run: Run, cloud: SurfelCloud) -> None:
         # predicted depth is corrected on its way into the map, and only there
         return _rendered(frame, cloud, perceive, T) if config.depth == "predicted" else perceive(frame)
 
-    reach = ReconstructionConfig.reaching(run.slam.fusion.config.range[1])
     mesh = reconstructed(((observed(i, T), T) for i, T in posed[::MESH_EVERY]), cloud, reach)
     export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[config.classes])
 

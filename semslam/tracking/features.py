@@ -7,13 +7,14 @@ from the points of one image found again in the pixels of another (P3P in RANSAC
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.frame import Observation
 
 COUNT = 600  # features of an image, at most
 RATIO = 0.8  # of the best match's distance to the second best's (Lowe 2004)
@@ -141,3 +142,28 @@ def solved(points: np.ndarray, pixels: np.ndarray, camera: Camera) -> FeaturePos
         return None
     reach = np.ptp(pixels[chosen], axis=0) / (camera.width, camera.height)
     return FeaturePose(poses.inverse(T_live_known), len(chosen), len(points), float(reach.min()))
+
+
+class Reference:
+    """A frame whose pose is beyond doubt; its features are found when they are needed."""
+
+    def __init__(self, T_world_camera: np.ndarray, observation: Observation | None, features: Features | None) -> None:
+        self.T_world_camera = T_world_camera
+        # depth is a working image of fusion
+        self._observation = None if observation is None else replace(observation, depth=observation.depth.copy())
+        self._features = features
+
+    def features(self) -> Features:
+        if self._features is None:
+            assert self._observation is not None
+            seen = self._observation
+            self._features = features_of(seen.color, seen.depth, seen.camera)
+        return self._features
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What has to be kept to go on later; for `restored`."""
+        return {"pose": self.T_world_camera, **packed([self.features()])}
+
+    @staticmethod
+    def restored(state: dict[str, np.ndarray]) -> Reference:
+        return Reference(state["pose"], None, unpacked(state)[0])

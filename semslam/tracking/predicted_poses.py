@@ -15,7 +15,8 @@ from semslam import poses
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.stage import Stage
 from semslam.tracking.given_poses import GivenPoses
-from semslam.tracking.tracker import Propose, Tracker, TrackingConfig
+from semslam.tracking.judgement import TrackingConfig
+from semslam.tracking.tracker import Propose, Tracker
 
 PoseOf = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 RGB -> T_world_camera (4, 4)
 

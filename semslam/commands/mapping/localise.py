@@ -44,7 +44,8 @@ def localise(
 ) -> None:
     """Find where images were taken in the map of a finished run; exit code 1 if none of them is found."""
     from semslam.runs.config import RunConfig
-    from semslam.runs.finished.localise import FinishedMap, draw, figures, tum_text, write_tum_text
+    from semslam.runs.finished.finished_map import FinishedMap
+    from semslam.runs.finished.localise import draw, figures, located, open_query, tum_text, write_tum_text
     from semslam.runs.folder import write_json
 
     finished = FinishedMap(run, sequence)
@@ -58,10 +59,10 @@ def localise(
         frames=frames,
         every=every,
     )
-    opened = finished.open_query(query)
+    opened = open_query(finished, query)
     found = []
     with progress(len(opened), "images") as advance:
-        for frame in finished.locate(opened, depth):
+        for frame in located(finished, opened, depth):
             found.append(frame)
             advance()
     if out is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from semslam.loops.loop_closure import LoopCloser
-from semslam.runs.finished.localise import FinishedMap
+from semslam.runs.finished.finished_map import FinishedMap
 from semslam.slam import Slam
-from semslam.tracking.relocalisation import Keyframes
+from semslam.tracking.relocalisation.keyframes import Keyframes
 from semslam.tracking.tracker import Tracker
 
 

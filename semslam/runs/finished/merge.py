@@ -11,17 +11,20 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.engine.doubles import doubles
 from semslam.engine.evidence import LAST
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
-from semslam.frame import Frame, Observation, evenly_spread
+from semslam.frame import evenly_spread
+from semslam.geometry.export import write_mesh
+from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map
 from semslam.loops.meetings import AGREE
 from semslam.loops.pose_graph import Edge, optimized_poses
-from semslam.rendering.splatting import painted, render
+from semslam.rendering.splatting import observed
 from semslam.runs.derived import check_derivable, derived_folder, write_derived
-from semslam.runs.finished.localise import FinishedMap
+from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
-from semslam.tracking.places import WIDTH, Described
+from semslam.tracking.relocalisation.places import WIDTH, Described
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Trajectory
 
@@ -29,7 +32,6 @@ VIEWS = 40  # of the second map that are looked for in the first
 FEWEST = 2  # of them that have to be found at one place
 SHORT = 5  # views, below which it is told that a run shows little
 ERR = 0.005  # metres and radians by which views err besides noise
-SAME = 0.02  # metres between surfels that are one surface
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +55,9 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     """Write the run `run_a` with the map of `run_b` added to it, in the world of `run_a`.
 
     Views of the second map are found in the first by features, and registered against it; two at least have to lead to
-    the same motion between the maps. Its surfels that the first map has already are left out. Trajectory, figures and
-    recording stay those of `run_a`; the poses of `run_b` in the joint world are written to merged_trajectory.txt.
+    the same motion between the maps. Its surfels that the first map has already are left out. Where both runs have a
+    mesh, a new one is made of what the joint map shows from its places. Trajectory, figures and recording stay those of
+    `run_a`; the poses of `run_b` in the joint world are written to merged_trajectory.txt.
 
     overwrite: replace a run that `out` holds. ValueError where the maps do not meet or are of different classes, where
     both are one, and where `out` is one of the two runs.
@@ -95,7 +98,13 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     out_of_date = ("run_events", "fusion_index_pose", "fusion_to_bury")
     of_b = b.progress.trajectory().selected(b.progress.tracked)
     of_b = Trajectory(of_b.timestamps, T_a_b @ of_b.T_world_camera)
-    return write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, merged=of_b)
+    result = write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, merged=of_b)
+    if a.folder.mesh.is_file() and b.folder.mesh.is_file():
+        cloud, labels = result.load_cloud()
+        far = float(np.percentile(np.concatenate([points[:, 2] for points in places.points]), 99))
+        mesh = mesh_of_map(cloud, _camera(a, str(run_a)), places.T_world_camera, ReconstructionConfig.reaching(far))
+        write_mesh(result.mesh, mesh, labels)
+    return result
 
 
 def _camera(finished: FinishedMap, run: str) -> Camera:
@@ -144,11 +153,7 @@ def _sights(a: FinishedMap, b: FinishedMap, camera_a: Camera, camera_b: Camera) 
         T_b_view, points = b.places.T_world_camera[k], b.places.points[k]
         pixels = described.project(points).astype(np.float32)
         image = Described(described, pixels, b.places.descriptors[k])
-        seen = render(cloud, camera_a, T_b_view)
-        color = painted(seen, cloud.colors, tuple(int(c) for c in cloud.colors.mean(axis=0)))  # type: ignore[arg-type]
-        depth = np.where(np.isfinite(seen.depth), seen.depth, np.float32(0))
-        frame = Frame(0, 0.0, color, camera_a)
-        observation = fusion.prepare(Observation(frame, camera_a, color, depth))
+        observation = fusion.prepare(observed(cloud, camera_a, T_b_view))
         for candidate in a.places.candidates(image):
             at = tracker.settled(observation, partial(fusion.predict, a.surfels), candidate.T_world_camera)
             if at is not None:
@@ -159,8 +164,6 @@ def _sights(a: FinishedMap, b: FinishedMap, camera_a: Camera, camera_b: Camera) 
 
 def _joined(a: FinishedMap, b: FinishedMap, T_a_b: np.ndarray, earlier: int) -> tuple[SurfelMap, int]:
     """A map of the surfels of both, and how many of b's were left out because a has the same surface there."""
-    from scipy.spatial import cKDTree
-
     arrays = {
         finished: {name: getattr(finished.surfels, name)[finished.surfels.slots()].copy() for name in SURFEL_ARRAYS}
         for finished in (a, b)
@@ -170,10 +173,8 @@ def _joined(a: FinishedMap, b: FinishedMap, T_a_b: np.ndarray, earlier: int) -> 
     second["normal"][:, :3] = second["normal"][:, :3] @ T_a_b[:3, :3].T.astype(np.float32)
     second["seen"] -= earlier
     second["evidence"][:, LAST:] = 0  # b's numbers of views mean others in a
-    near, nearest = cKDTree(first["position"][:, :3]).query(second["position"][:, :3], distance_upper_bound=SAME)
-    same = np.isfinite(near)
-    facing = np.einsum("ij,ij->i", first["normal"][nearest[same], :3], second["normal"][same, :3])
-    same[same] = facing > 0.7
+    same = np.zeros(len(second["position"]), bool)
+    same[doubles((second["position"], second["normal"]), (first["position"], first["normal"]))[:, 0]] = True
     both = {name: np.concatenate([first[name], second[name][~same]]) for name in SURFEL_ARRAYS}
     count = len(both["position"])
     of_a = a.config.slam.map

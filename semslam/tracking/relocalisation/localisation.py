@@ -10,9 +10,9 @@ from semslam import poses
 from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, View
-from semslam.tracking.places import Located, Places, described
+from semslam.tracking.judgement import TrackingConfig, fits
 from semslam.tracking.registration import Registrar
-from semslam.tracking.tracker import TrackingConfig, fits
+from semslam.tracking.relocalisation.places import Located, Places, described
 
 WIDEST = 640  # pixels: images are compared with the map at most so wide
 DRIFT = (0.05, np.radians(2.5))  # metres and radians that comparing may move what features found, besides its deviation
