@@ -69,11 +69,12 @@ def check_suffix(path: str | Path, what: str, known: Collection[str]) -> str:
 def check_makeable(folder: Path) -> None:
     """ValueError or PermissionError where there cannot be a folder of this name to write to."""
     there = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
+    named = "it" if there == folder else there
     if not there.is_dir():
         kind = "file" if there.is_file() else "pipe, a device or a broken link"
-        raise ValueError(f"{folder}: cannot write here: {there} is a {kind}, not a folder; name another --out")
+        raise ValueError(f"{folder}: cannot write here: {named} is a {kind}, not a folder; name another --out")
     if not os.access(there, os.W_OK):
-        raise PermissionError(f"{folder}: cannot write here: {there} may not be written to; name another --out")
+        raise PermissionError(f"{folder}: cannot write here: {named} may not be written to; name another --out")
 
 
 def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from semslam.atomic import check_makeable, check_writable
 from semslam.images import depth_units, write_png
 from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.folder import write_folder
@@ -91,8 +93,12 @@ def convert(
     kind = ("klg" if path.suffix.lower() == ".klg" else "folder") if kind is None else kind
     if kind not in WRITERS:
         raise ValueError(f"cannot write a recording of kind '{kind}'; written are {', '.join(WRITERS)}")
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{path}: is there already; give another path, or remove it first")
+    if kind == "klg":
+        check_writable(path)
+    else:
+        check_makeable(path)
     if kind == "folder" and sequence.label_set not in (None, "nyu40"):
         logger.warning("%s: the %s labels are left out; a plain folder holds nyu40", path, sequence.label_set)
     elif kind != "folder" and sequence.has_labels:

@@ -73,6 +73,7 @@ def test_no_line_is_lost_where_a_command_has_room_for_one(tmp_path):
         (("a",), "format -c", "--command is 'format -c'"),
         (("# none",), "doctor", "lists nothing"),
         (("a",), "score --split val", "write {sequence}"),
+        (("a",), "doctor 'x", "--command is .*: No closing quotation"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(tmp_path, lines, command, message):
@@ -125,6 +126,12 @@ def test_wrong_input_is_not_tried_again(tmp_path, python_tasks):
     assert (outcome.ok, outcome.attempts, outcome.message) == (False, 1, "no such option")
 
 
+def test_the_message_of_a_wrong_option_is_not_the_frame_around_it(tmp_path, python_tasks):
+    job = Work(Results.at(str(tmp_path / "out")), retries=0, cwd=str(tmp_path))
+    framed = "╭─ Error ──╮\n│ No such option: --nosuch   │\n╰──────────╯"
+    assert job(python_tasks(bad=f"print({framed!r}); sys.exit(2)")[0], threads=1).message == "No such option: --nosuch"
+
+
 def test_an_interrupted_batch_interrupts_what_runs_begins_nothing_and_keeps_what_is_done(tmp_path, python_tasks):
     """The long task saves what it has when it is interrupted, as `reconstruct` does."""
     job = Work(Results.at(str(tmp_path / "out")), retries=3, cwd=str(tmp_path))
@@ -163,6 +170,11 @@ def test_results_in_a_file_are_one_line(tmp_path):
     for address in (tmp_path / "taken", tmp_path / "taken" / "below"):
         with pytest.raises(ValueError, match="is a file, not a folder; name another --out"):
             Results.at(str(address))
+
+
+def test_an_address_of_no_known_protocol_is_named():
+    with pytest.raises(ValueError, match=r"--out nosuch://x/y: Protocol not known"):
+        Results.at("nosuch://x/y")
 
 
 def test_a_task_that_cannot_even_be_begun_stops_no_other(tmp_path, python_tasks):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import yaml
@@ -90,6 +92,11 @@ def test_nothing_is_overwritten(room, tmp_path):
     convert(selected(room, frames=2), tmp_path / "a")
     with pytest.raises(ValueError, match="a: is there already"):
         convert(room, tmp_path / "a")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: is there already"):
+        convert(room, tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"pipe is a pipe, .* not a folder"):
+        convert(room, tmp_path / "pipe" / "below")
     with pytest.raises(ValueError, match="kind 'mp4'; written are folder, tum, open3d, klg"):
         convert(room, tmp_path / "b", "mp4")
 

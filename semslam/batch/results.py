@@ -28,7 +28,10 @@ class Results:
         results = Results(address if "://" in address else str(Path(address).absolute()))
         if results.folder is not None:
             check_makeable(results.folder)
-        results.write("tasks/README.txt", "A record and what was printed, for each task of `semslam batch`.\n")
+        try:
+            results.write("tasks/README.txt", "A record and what was printed, for each task of `semslam batch`.\n")
+        except (ValueError, ImportError) as error:  # of an address: no such protocol, or its library is missing
+            raise type(error)(f"--out {address}: {error}") from None
         return results
 
     @property

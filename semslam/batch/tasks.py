@@ -49,7 +49,10 @@ def tasks_of(listing: Path, command: str, known: Mapping[str, Command], group: i
     an unknown command, an empty list, or a group where there is room for one line; OSError for a list that cannot be
     read.
     """
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"--command is {command!r}: {error}") from None
     if not words or words[0] not in known:
         raise ValueError(f"--command is '{command}', expected one of {', '.join(known)} and its options")
     if group < 1:

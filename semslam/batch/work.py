@@ -20,6 +20,7 @@ CHILD = "semslam.batch.child"  # the module that runs a command
 INTERRUPTED = (130, -signal.SIGINT)  # exit codes of a command that Ctrl-C ended
 WRONG_INPUT = 2  # exit code of a command that was given what it cannot use: another attempt would end like the first
 LOOK_EVERY = 0.2  # seconds between two looks at whether the batch was interrupted
+BOX = " \t│╭╮╰╯─"  # what the command line frames its own messages with
 LONGEST_MESSAGE = 300  # characters
 
 
@@ -104,9 +105,9 @@ class Work:
             return "interrupted; the same command goes on", True
         if code < 0:
             return f"ended by signal {-code}", False
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        last = next((line for line in reversed(lines) if line.strip()), f"ended with exit code {code}")
-        return last, code == WRONG_INPUT
+        lines = (line.strip(BOX) for line in log.read_text(encoding="utf-8", errors="replace").splitlines())
+        said = [line for line in lines if line]
+        return said[-1] if said else f"ended with exit code {code}", code == WRONG_INPUT
 
     def _figures(self, task: Task) -> dict[str, float]:
         """Single numbers among what the command says of its result."""

@@ -44,7 +44,9 @@ class Webcam:
                 f"{self.name}: a webcam does not know its lens: give its horizontal field of view with --fov DEGREES "
                 f"(most have 55 to 80), or --camera FILE (width, height, fx, fy, cx, cy); {plugged_in()}"
             )
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says is not for people
         self._device = cv2.VideoCapture(number)
+        cv2.utils.logging.setLogLevel(level)
         if camera is not None:
             self._device.set(cv2.CAP_PROP_FRAME_WIDTH, camera.width)
             self._device.set(cv2.CAP_PROP_FRAME_HEIGHT, camera.height)
