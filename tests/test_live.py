@@ -89,7 +89,7 @@ def test_the_folder_holds_what_was_seen_bit_by_bit(tmp_path):
 
 
 def test_a_lens_is_undistorted_before_anything_is_recorded(tmp_path):
-    camera = FakeCamera(2, depth=False)
+    camera = FakeCamera(10, depth=False)  # of which a busy machine may miss some
     focal = np.float64(80.0)  # as libraries of cameras give it
     camera.camera = Camera(96, 72, focal, focal, 47.5, 35.5, (-0.3, 0.1, 0.0, 0.0))
     live = LiveSequence(camera, tmp_path / "recording", warm_up=0)

@@ -102,6 +102,7 @@ class DecodedSequence(Sequence):
     labelled: tuple[int, ...] | None = None  # the frames with labels; None = all, where there is a label set
     assumptions: tuple[str, ...] = ()
     names: tuple[str, ...] | None = None  # of the frames' images; None = their numbers
+    decoders: int = 1
 
     def __post_init__(self) -> None:
         if len(self.timestamps) == 0:

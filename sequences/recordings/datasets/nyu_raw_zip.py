@@ -53,6 +53,7 @@ def open_nyu_raw_zip(path: str | Path, *, camera: Camera | None = None) -> Decod
         rig=rig,
         timestamps=depth_times,
         read=partial(_read, files, list(zip(names, (name for _, name in depth[chosen]))), rig),
+        decoders=2,
     )
 
 
