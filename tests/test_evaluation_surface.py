@@ -186,6 +186,23 @@ def test_samples_of_a_mesh_are_even_and_always_the_same():
     np.testing.assert_array_equal(points, sampled(SQUARE, np.array([[0, 1, 2], [0, 2, 3], [0, 0, 1]]), spacing=0.02))
 
 
+def roughened(part, std: float):
+    """A plane's points, each off by a normal error along z."""
+    points, normals = part
+    return points + np.random.default_rng(0).normal(0, std, (len(points), 1)) * np.array([0, 0, 1.0]), normals
+
+
+def test_a_rough_wall_is_not_layered_and_two_rough_walls_and_fog_are():
+    one = plane((0, 0, 0), (1, 0, 0), (0, 1, 0), 0.01)
+    two = plane((0, 0, 0.05), (1, 0, 0), (0, 1, 0), 0.01)
+    assert layering(cloud_of([("wall", *roughened(one, 0.005))], 0.01)) < 0.02
+    assert layering(cloud_of([("wall", *roughened(one, 0.008))], 0.01)) < 0.08
+    both = [("wall", *roughened(part, 0.005)) for part in (one, two)]
+    assert layering(cloud_of(both, 0.01)) > 0.98
+    fog = one[0] + np.random.default_rng(0).uniform(0, 0.2, (len(one[0]), 1)) * np.array([0, 0, 1.0])
+    assert layering(cloud_of([("wall", fog, one[1])], 0.01)) > 0.7
+
+
 def test_a_wall_mapped_once_is_not_layered_and_one_mapped_twice_is():
     one = plane((0, 0, 0), (1, 0, 0), (0, 1, 0), 0.02)
     two = plane((0, 0, 0.07), (1, 0, 0), (0, 1, 0), 0.02)

@@ -31,6 +31,7 @@ from semslam.metrics.nearest import Surface
 THRESHOLDS = (0.02, 0.05, 0.10)  # metres
 VOXEL = 0.02  # metres
 ROOM = (0.3, 5.0)  # metres; the nearest and the farthest depth that counts, what sensors of rooms measure
+SAME_SIDE = float(np.cos(np.radians(30)))  # cosine of the angle between normals of one side of a surface
 _FINE = 0.005  # metres; how densely points stand for a surface that is not a mesh
 
 
@@ -226,7 +227,8 @@ def layering(cloud: SurfelCloud) -> float:
     """How much of a map is layered: the share of surfels with another one of the same normal (within 30 degrees)
     straight before or behind it, 2 to 20 cm away along the normal and at most 2 cm to the side.
 
-    Of a sample of surfels, the same every time. A wall mapped once scores 0; NaN for an empty map.
+    Both stand for the mean of the surfels within 2 cm of them: a rough surface is not layered. Of a sample of surfels,
+    the same every time. A wall mapped once scores 0; NaN for an empty map.
     """
     if len(cloud) == 0:
         return float("nan")
@@ -236,17 +238,33 @@ def layering(cloud: SurfelCloud) -> float:
     thin = np.unique(_voxel_keys(cloud.positions, 0.01), return_index=True)[1]
     tree = cKDTree(cloud.positions[thin])  # one surfel a centimetre is enough to meet
     normals = cloud.normals[chosen]
+    middles = _middles(cloud.positions[chosen], normals, tree, cloud.normals[thin])
     layered = np.zeros(len(chosen), bool)
     for step in np.arange(0.02, 0.20, 0.02):
         for side in (-1, 1):
             rest = np.flatnonzero(~layered)
-            ends = cloud.positions[chosen[rest]] + side * (step + 0.01) * normals[rest]
+            ends = middles[rest] + side * (step + 0.01) * normals[rest]
             distance, found = tree.query(ends, distance_upper_bound=0.02, workers=2)
-            meets = np.isfinite(distance)
-            other = cloud.normals[thin[np.where(meets, found, 0)]]
-            same = np.einsum("nk,nk->n", other, normals[rest]) > np.cos(np.radians(30))
-            layered[rest[meets & same]] = True
+            rest, found = rest[np.isfinite(distance)], found[np.isfinite(distance)]
+            same = np.einsum("nk,nk->n", cloud.normals[thin[found]], normals[rest]) > SAME_SIDE
+            rest, others = rest[same], thin[found[same]]
+            there = _middles(cloud.positions[others], cloud.normals[others], tree, cloud.normals[thin])
+            apart = np.abs(np.einsum("nk,nk->n", there - middles[rest], normals[rest]))
+            layered[rest[apart > 0.02]] = True
     return float(layered.mean())
+
+
+def _middles(points: np.ndarray, normals: np.ndarray, tree: cKDTree, normals_of_tree: np.ndarray) -> np.ndarray:
+    """Points (N, 3) moved along their normals to the mean of the tree's points within 2 cm that have such a normal."""
+    if len(points) == 0:
+        return points
+    distance, found = tree.query(points, k=24, distance_upper_bound=0.02, workers=2)
+    near = np.isfinite(distance)
+    found = np.where(near, found, 0)
+    near &= np.einsum("nmk,nk->nm", normals_of_tree[found], normals) > SAME_SIDE
+    along = np.einsum("nmk,nk->nm", tree.data[found] - points[:, None], normals)
+    mean = (along * near).sum(axis=1) / np.maximum(near.sum(axis=1), 1)
+    return points + mean[:, None] * normals
 
 
 def moved(reference: Reference, T_new_world: np.ndarray) -> Reference:
