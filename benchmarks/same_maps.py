@@ -1,4 +1,4 @@
-"""Hashes of five maps, to show that a change of structure changes no byte: run it before and after, and compare.
+"""Hashes of seven maps, to show that a change of structure changes no byte: run it before and after, and compare.
 
     python benchmarks/same_maps.py [--data ../shared/data] [--only NAME]
 
@@ -19,6 +19,12 @@ RUNS = {
     "kitchen-tracked-predicted": ("redkitchen", "--poses", "tracked", "--labels", "predicted"),
     "living-room-tracked": ("icl_livingroom1", "--poses", "tracked", "--labels", "none"),
     "room-predicted-depth": ("room:frames=60", "--depth", "predicted"),
+    "office-tracked": ("realsense_office", "--frames", "120", "--poses", "tracked", "--labels", "none"),
+    # a sub-map is begun, and meets the first
+    "room-lost-and-joined": (
+        "room:frames=600,width=160,height=120",
+        *"--every 15 --poses tracked --labels none".split(),
+    ),
     "cafe-tracked": ("nyuv2_cafe", "--poses", "tracked", "--labels", "none"),
 }
 
