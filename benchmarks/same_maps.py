@@ -23,7 +23,7 @@ RUNS = {
     # a sub-map is begun, and meets the first
     "room-lost-and-joined": (
         "room:frames=600,width=160,height=120",
-        *"--every 15 --poses tracked --labels none".split(),
+        *["--every", "15", "--poses", "tracked", "--labels", "none"],
     ),
     "cafe-tracked": ("nyuv2_cafe", "--poses", "tracked", "--labels", "none"),
 }
