@@ -177,4 +177,5 @@ def mesh_of_map(
 ) -> LabelledMesh:
     """The labelled mesh of a map whose frames are not at hand: of what it shows from some of the poses (4, 4)."""
     views = evenly_spread(T_world_camera, VIEWS)
+    config = replace(config, min_weight=0.5)  # a map has been seen often enough; one view of it will do
     return reconstructed(((observed(cloud, camera, T), T) for T in views), cloud, config)
