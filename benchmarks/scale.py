@@ -34,6 +34,7 @@ from sequences.room.room import RoomSequence
 from sequences.sequence import Sequence
 
 PLACES, FRAMES, APART = 4, 30, 50.0  # metres
+FEW = 3  # frames at each place in a whole run, whose end needs several times the memory of its map
 CAPACITY = 20_000_000  # surfels
 TASKS = 4
 
@@ -99,19 +100,19 @@ class Places(Sequence):
     has_depth = True
 
     def __init__(self) -> None:
-        self.room = RoomSequence(frames=FRAMES * 15)
+        self.room = RoomSequence(frames=FEW * 150)
         self.name, self.camera, self.label_set = "places", self.room.camera, self.room.label_set
-        self.timestamps = np.arange((PLACES + 1) * FRAMES) / 30
+        self.timestamps = np.arange((PLACES + 1) * FEW) / 30
         self.poses = tuple(self._pose(i) for i in range(len(self.timestamps)))
 
     def _pose(self, index: int) -> np.ndarray:
-        T = np.array(self.room.poses[index % FRAMES * 15])
-        T[0, 3] += APART * (index // FRAMES % PLACES)
+        T = np.array(self.room.poses[index % FEW * 150])
+        T[0, 3] += APART * (index // FEW % PLACES)
         return T
 
     def __getitem__(self, index: int) -> Frame:
         i = self._checked(index)
-        frame = self.room[i % FRAMES * 15]
+        frame = self.room[i % FEW * 150]
         return replace(frame, index=i, timestamp=float(self.timestamps[i]), T_world_camera=self.poses[i])
 
 
