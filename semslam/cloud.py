@@ -8,6 +8,8 @@ import numpy as np
 
 from semslam.frame import UNLABELLED
 
+AT_ONCE = 1 << 16  # surfels
+
 
 def most_probable(probabilities: np.ndarray) -> np.ndarray:
     """(...) uint8 class ids of probabilities (..., C), 255 where all are zero."""
@@ -49,10 +51,13 @@ class SurfelCloud:
         """(N,) float32 entropy of the class probabilities in nats; log C where never labelled."""
         if self.class_probabilities is None:
             return np.zeros(len(self), np.float32)
-        p = self.class_probabilities
-        entropy = -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=1)
-        entropy[p.max(axis=1, initial=0) <= 0] = np.log(p.shape[1])
-        return entropy.astype(np.float32)
+        entropy = np.empty(len(self), np.float32)
+        for first in range(0, len(self), AT_ONCE):  # a large map needs no second array of its probabilities' size
+            p = self.class_probabilities[first : first + AT_ONCE]
+            part = -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=1)
+            part[p.max(axis=1, initial=0) <= 0] = np.log(p.shape[1])
+            entropy[first : first + AT_ONCE] = part
+        return entropy
 
     def selected(self, keep: np.ndarray) -> SurfelCloud:
         """The surfels that a mask or index array keeps."""

@@ -26,6 +26,7 @@ DTYPES |= {"float32": "f4", "float64": "f8"}
 CORNERS = ("vertex_indices", "vertex_index")  # what the list of a face's corners is called
 COUNT = re.compile(r"[0-9]{1,18}")
 LONGEST_HEADER = 1 << 20  # bytes; label sets of 894 classes take 40 kB
+AT_ONCE = 1 << 16  # vertices that are put into rows
 
 
 def write_ply(
@@ -38,11 +39,9 @@ def write_ply(
 
     The file appears whole or not at all. OSError where it cannot be written.
     """
-    fields = [(name, np.asarray(values).dtype.str[1:]) for name, values in properties.items()]
-    count = len(next(iter(properties.values())))
-    vertices = np.empty(count, np.dtype([(name, "<" + dtype) for name, dtype in fields]))
-    for name, values in properties.items():
-        vertices[name] = values
+    columns = {name: np.asarray(values) for name, values in properties.items()}
+    fields = [(name, values.dtype.str[1:]) for name, values in columns.items()]
+    count = len(next(iter(columns.values())))
     header = ["ply", "format binary_little_endian 1.0", *(f"comment {line}" for line in comments)]
     header += [f"element vertex {count}", *(f"property {TYPES[dtype]} {name}" for name, dtype in fields)]
     if triangles is not None:
@@ -52,7 +51,11 @@ def write_ply(
     header.append("end_header\n")
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write("\n".join(header).encode("ascii", "replace"))
-        file.write(vertices.data)
+        for first in range(0, count, AT_ONCE):
+            rows = np.empty(min(AT_ONCE, count - first), np.dtype([(name, "<" + dtype) for name, dtype in fields]))
+            for name, values in columns.items():
+                rows[name] = values[first : first + len(rows)]
+            file.write(rows.data)
         if triangles is not None:
             file.write(faces.data)
 

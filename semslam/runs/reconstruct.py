@@ -316,6 +316,8 @@ def _contradicted(run: Run) -> str | None:
 def _write_parts(run: Run) -> None:
     """Write the sub-maps that have not met the largest one: each as surfels and a trajectory, in a world of its own."""
     progress, origin = run.progress, run.slam.surfels.world_origin
+    if len(progress.parts) == 1:
+        return
     whole, labels = run.slam.cloud(), LABEL_SETS[run.config.slam.perception.classes]
     for number, submap in enumerate(progress.parts[1:], 2):
         part = progress.part_of(whole, submap)
