@@ -202,13 +202,16 @@ class SparseMap:
         count = len(self.keyframes)
         if count < 3:
             return
+        start = self.T_camera_world[0].copy()
         for first in range(0, max(1, count - WINDOW // 2), WINDOW // 2):
             free = np.zeros(count, bool)
             free[first : first + WINDOW] = True
-            free[0] &= self.keyframes[0].given is not None  # else it is where the world is held
             if first == 0 and not self.focal_known:
                 self._settle_focal(free)
             self._solve(free, 20, with_focal=False)
+        if self.keyframes[0].given is None and not np.array_equal(start, self.T_camera_world[0]):
+            # of a long recording the first window was held by what follows it; the world begins at keyframe 0
+            self.T_camera_world = self.T_camera_world @ (poses.inverse(self.T_camera_world[0]) @ start)
 
     def _settle_focal(self, free: np.ndarray) -> None:
         """Adjust the focal length with the free keyframes (bool), again while what is left out as wrong changes it."""
