@@ -1,7 +1,7 @@
 """Writes the documentation from the docstrings and the settings' dataclasses into a folder: `make docs`.
 
-index.html is the README; settings.html lists every setting with its type, default, unit and meaning; api/ has a page
-for each module, made by pdoc.
+index.html is the README, and each Markdown file beside this one a page; settings.html lists every setting with its type,
+default, unit and meaning; api/ has a page for each module, made by pdoc.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import html
+import re
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,10 +75,13 @@ def settings_page() -> str:
     return PAGE.format(title="semslam: settings", body=body)
 
 
-def front_page() -> str:
-    """The README under the picture that a package index could not show."""
-    picture = '<p><img src="kitchen.png" alt="the red kitchen of 7-Scenes as a map: colours left, classes right"></p>'
-    return PAGE.format(title="semslam", body=picture + to_html((ROOT / "README.md").read_text(encoding="utf-8")))
+def page(path: Path) -> str:
+    """A Markdown file as a page. Its links to other ones lead to their pages, those to pictures to the copies beside."""
+    body = to_html(path.read_text(encoding="utf-8"))
+    body = re.sub(r'(href|src)="(?:\.\./|docs/)', r'\1="', body)
+    body = re.sub(r'href="README\.md', 'href="index.html', body)
+    body = re.sub(r'href="(\w+)\.md', r'href="\1.html', body)
+    return PAGE.format(title="semslam" if path.name == "README.md" else f"semslam: {path.stem}", body=body)
 
 
 def main() -> None:
@@ -85,9 +90,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs" / "site")
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "index.html").write_text(front_page(), encoding="utf-8")
+    (folder / "index.html").write_text(page(ROOT / "README.md"), encoding="utf-8")
     (folder / "settings.html").write_text(settings_page(), encoding="utf-8")
-    (folder / "kitchen.png").write_bytes((ROOT / "docs" / "kitchen.png").read_bytes())
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        (folder / f"{path.stem}.html").write_text(page(path), encoding="utf-8")
+    for beside in sorted((ROOT / "docs").iterdir()):
+        if beside.suffix in (".png", ".jpg", ".json"):
+            shutil.copyfile(beside, folder / beside.name)
     # pdoc 16 looks for the types of a NamedTuple's fields in the wrong module; the pages are complete without them
     warnings.filterwarnings("ignore", "Error parsing type annotation")
     warnings.filterwarnings("ignore", "The module specification")  # named twice: by itself and through its package

@@ -42,6 +42,26 @@ def test_every_module_gets_a_page_and_says_what_it_is_for(build):
     assert not [name for name in names if not (import_module(name).__doc__ or "").strip()]
 
 
+def texts() -> list[Path]:
+    """The README and the pages beside it."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_every_link_of_the_readme_and_the_pages_leads_to_a_file():
+    links = [(path, link) for path in texts() for link in re.findall(r"\]\(([^)\s]+)", path.read_text(encoding="utf-8"))]
+    inside = [(path, link.split("#")[0]) for path, link in links if not link.startswith("https://")]
+    assert len(inside) > 8
+    assert not [(path, link) for path, link in inside if not (path.parent / link).is_file()]
+
+
+def test_links_between_texts_become_links_between_web_pages(build, tmp_path):
+    text = tmp_path / "one.md"
+    text.write_text("![a map](docs/map.png) [two](docs/two.md#there) [front](../README.md) [data](docs/data.json)\n")
+    page = build.page(text)
+    assert 'src="map.png"' in page and 'href="two.html#there"' in page
+    assert 'href="index.html"' in page and 'href="data.json"' in page
+
+
 def test_the_readme_names_every_command():
     from typer.main import get_command
 

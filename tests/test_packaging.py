@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 
@@ -30,9 +29,3 @@ def test_the_citation_names_this_version_and_papers_with_authors_and_years():
     assert citation["references"]
     for paper in citation["references"]:
         assert paper["title"] and paper["authors"] and 1990 < paper["year"] < 2100
-
-
-def test_the_readme_shows_no_picture_and_links_to_no_file_that_a_package_index_lacks():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)\s]+)", text)
-    assert not [link for link in links if not link.startswith(("https://", "#"))]
