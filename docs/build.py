@@ -1,7 +1,7 @@
 """Writes the documentation from the docstrings and the settings' dataclasses into a folder: `make docs`.
 
-index.html is the README, and each Markdown file beside this one a page; settings.html lists every setting with its type,
-default, unit and meaning; api/ has a page for each module, made by pdoc.
+index.html is the README, and each Markdown file beside this one is a page; settings.html lists every setting with its
+type, default, unit and meaning; api/ has a page for each module, made by pdoc.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def settings_page() -> str:
 
 
 def page(path: Path) -> str:
-    """A Markdown file as a page. Its links to other ones lead to their pages, those to pictures to the copies beside."""
+    """A Markdown file as a page. Links to other such files become links to their pages."""
     body = to_html(path.read_text(encoding="utf-8"))
     body = re.sub(r'(href|src)="(?:\.\./|docs/)', r'\1="', body)
     body = re.sub(r'href="README\.md', 'href="index.html', body)

@@ -12,7 +12,7 @@ from semslam.cli import app
 from sequences import READERS, open_sequence
 from sequences.devices import DEVICES, table
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+RECORDINGS = Path(__file__).resolve().parents[1] / "docs" / "recordings.md"
 
 
 def test_every_kind_has_a_device_and_every_device_a_kind():
@@ -20,9 +20,9 @@ def test_every_kind_has_a_device_and_every_device_a_kind():
     assert {device.tried for device in DEVICES} == {"real", "real frames", "written", "built in"}
 
 
-def test_the_readme_lists_the_devices():
+def test_the_page_of_recordings_lists_the_devices():
     rows = [f"| {d.name} | {d.sequence} | `{d.kind}` | {d.tried} |" for d in DEVICES]
-    assert [line for line in README.read_text().splitlines() if line in rows] == rows
+    assert [line for line in RECORDINGS.read_text().splitlines() if line in rows] == rows
 
 
 def test_a_folder_of_no_kind_is_one_line_that_names_the_command_with_the_table(tmp_path):

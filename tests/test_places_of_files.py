@@ -83,7 +83,7 @@ def test_a_device_or_a_folder_is_not_replaced_by_a_file(tmp_path):
 
 def test_a_link_that_leads_nowhere_is_named(recording, tmp_path, capsys):
     (tmp_path / "loop").symlink_to("loop")
-    assert "loop: cannot write the run here" in refused(capsys, "reconstruct", recording, "--out", tmp_path / "loop")
+    assert "loop: cannot write here" in refused(capsys, "reconstruct", recording, "--out", tmp_path / "loop")
     assert "loop: no such sequence" in refused(capsys, "reconstruct", tmp_path / "loop", "--out", tmp_path / "run")
 
 

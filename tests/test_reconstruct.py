@@ -245,7 +245,7 @@ def test_a_small_capacity_is_said_and_kept(tmp_path, caplog):
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    assert "cannot write the run here" in refused(capsys, "reconstruct", ROOM, "--out", blocked / "run", *TRUTH)
+    assert "cannot write here" in refused(capsys, "reconstruct", ROOM, "--out", blocked / "run", *TRUTH)
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, capsys, monkeypatch):
