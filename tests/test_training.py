@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from networks import losses
 from networks.augmentation import Augmentation, Sample, augmented, recolored
 from networks.inference.labelling import (
     Teacher,
@@ -31,7 +32,7 @@ from networks.joint.network import JointNetwork
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
 from networks.training import device_views, regimes
 from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
-from networks.training.joint import JointObjective, JointTraining, Stage, train
+from networks.training.joint import JointLearner, JointObjective, JointTraining, Stage, train
 from networks.training.loop import Loop, run
 from networks.training.optimisation import OPTIMISERS, SCHEDULES, AveragedWeights, Group, warmed_up
 from networks.training.validation import scored
@@ -342,9 +343,37 @@ def test_soft_labels_that_are_none_are_named(folder: Path, tmp_path: Path) -> No
     np.save(tmp_path / "001.npy", np.ones((6, 8, 13), np.uint8))
     with pytest.raises(ValueError, match=r"001\.npy: it holds uint8 \(6, 8, 13\); expected uint8"):
         Samples(source, 40)
-    (tmp_path / "001.npy").write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"001\.npy: not a whole NumPy file"):
+    for damaged in (b"half", b"", b"PK\x03\x04"):
+        (tmp_path / "001.npy").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"001\.npy: not a whole NumPy file"):
+            Samples(source, 40)
+    (tmp_path / "001.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"001\.npy: missing; `semslam label --soft` writes"):
         Samples(source, 40)
+
+
+def test_soft_labels_and_their_weight_go_together(folder: Path) -> None:
+    plain, taught = Source(str(folder)), Source(str(folder), soft_labels="soft")
+    with pytest.raises(ValueError, match="no source has soft_labels"):
+        JointTraining("out", (plain,), plain, distillation=0.5)
+    with pytest.raises(ValueError, match="distillation above 0, it is 0"):
+        JointTraining("out", (plain, taught), plain)
+
+
+def test_a_process_whose_images_are_not_taught_takes_part_in_the_mean(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that sum over all of them wait for each other: each must sum as often as the others."""
+    sums: list[Tensor] = []
+    monkeypatch.setattr(losses, "summed", lambda value: sums.append(value) or value)
+    source = Source(str(folder), soft_labels="soft")
+    config = JointTraining("out", (source,), source, distillation=0.5)
+    learner = JointLearner(nn.Identity(), nn.Identity(), None, config)  # type: ignore[arg-type]
+    scores, hard = torch.randn(1, 3, 4, 4), {"segmentation": torch.zeros(1, 4, 4, dtype=torch.long)}
+    learner.segmentation_loss(scores, hard | {"soft_labels": torch.rand(1, 3, 4, 4)})
+    with_soft = len(sums)
+    loss = learner.segmentation_loss(scores, hard)
+    assert len(sums) == 2 * with_soft and loss == losses.cross_entropy(scores, hard["segmentation"])
 
 
 def test_rare_classes_weigh_more_and_pixels_one_on_average() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from networks.augmentation import Sample
 from networks.joint.network import TASKS, normalised
 from networks.losses import IGNORE
 from networks.training.device_views import SampleTensors
+from semslam.atomic import contents
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 
@@ -106,8 +108,10 @@ class Samples(Sequence[Sample]):
             return None
         path = Path(self.source.soft_labels) / f"{name}.npy"
         try:
-            probabilities = np.load(path)
-        except ValueError as error:
+            probabilities = np.lib.format.read_array(io.BytesIO(contents(path)), allow_pickle=False)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path}: missing; `semslam label --soft` writes one for each image") from None
+        except (ValueError, EOFError) as error:
             raise ValueError(f"{path}: not a whole NumPy file ({error}); write it again") from error
         if probabilities.dtype != np.uint8 or probabilities.shape[2:] != (self.num_classes,):
             found = f"{probabilities.dtype} {probabilities.shape}"

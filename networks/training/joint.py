@@ -91,6 +91,11 @@ class JointTraining:
             raise ValueError(f"batch is {self.batch}; expected a multiple of {distributed.world()} processes")
         if self.views not in ("auto", "processor", "device"):
             raise ValueError(f"views is {self.views!r}; known are auto, processor, device")
+        taught = next((source for source in self.sources if source.soft_labels is not None), None)
+        if taught is None and self.distillation > 0:
+            raise ValueError(f"distillation is {self.distillation:g}, but no source has soft_labels to learn from")
+        if taught is not None and self.distillation <= 0:
+            raise ValueError(f"{taught.path}: soft_labels are learned from with distillation above 0, it is 0")
         for stage in self.stages:
             if stage.stride not in (4, 8):
                 raise ValueError(f"a stage's stride is {stage.stride}; expected 4 or 8")
@@ -159,8 +164,10 @@ class JointLearner(nn.Module):
         loss = cross_entropy(scores, labels, self.class_weights, config.label_smoothing)
         if config.lovasz > 0:
             loss = loss + config.lovasz * lovasz_softmax(scores, labels)
-        if config.distillation > 0 and "soft_labels" in batch:
-            loss = loss + config.distillation * soft_cross_entropy(scores, batch["soft_labels"])
+        if config.distillation > 0:
+            # a process whose images have none takes part, too: the mean is over those of all processes
+            soft = batch.get("soft_labels", torch.zeros_like(scores))
+            loss = loss + config.distillation * soft_cross_entropy(scores, soft)
         return loss
 
 
