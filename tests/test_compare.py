@@ -204,6 +204,10 @@ def test_wrong_input_is_one_clear_line(capsys, tmp_path):
     assert "names none" in refused(capsys, "compare", ROOM, "--out", tmp_path, "--variants", ",")
     assert "--classes" in refused(capsys, "compare", ROOM, "--out", tmp_path, "--classes", "coco")
     assert "nowhere" in refused(capsys, "compare", tmp_path / "nowhere", "--out", tmp_path)
+    new = tmp_path / "new"  # made before the figures are written into it, but nothing else is
+    assert "sensr" in refused(capsys, "compare", ROOM, "--json", new / "flat.json", "--out", new, "--variants", "sensr")
+    line = refused(capsys, "compare", ROOM, "--json", new / "deep" / "flat.json", "--out", new)
+    assert "deep does not exist" in line and not new.exists()
     (tmp_path / "file").write_text("")
     assert "cannot write" in refused(capsys, "compare", ROOM, "--out", tmp_path / "file")
 

@@ -33,17 +33,22 @@ def _makeable(folder: Path | None) -> Path | None:
     return folder
 
 
-def folder_option(help: str, flag: str = "--out") -> Any:
-    """An option for a folder to write to: what cannot be one is told before any work."""
-    return typer.Option(flag, parser=_named, callback=_makeable, metavar="PATH", help=help)
+def folder_option(help: str) -> Any:
+    """The option --out for a folder to write to: what cannot be one is told before any work."""
+    return typer.Option("--out", parser=_named, callback=_makeable, is_eager=True, metavar="PATH", help=help)
 
 
 def file_option(flag: str, help: str, check: Callable[[Path], object] = lambda path: None) -> Any:
-    """An option for a file to write: where it cannot be written, or `check` raises, that is told before any work."""
+    """An option for a file to write: where it cannot be written, or `check` raises, that is told before any work.
 
-    def writable(path: Path | None) -> Path | None:
+    A file directly in the command's --out, which need not be there yet, can be written: --out is made before.
+    """
+
+    def writable(context: typer.Context, path: Path | None) -> Path | None:
         if path is not None:
-            check_writable(path)
+            out = context.params.get("out")  # `folder_option` is eager: it is there whatever the order of the words
+            if path.parent.is_dir() or out is None or path.parent.absolute() != out.absolute():
+                check_writable(path)
             check(path)
         return path
 
