@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ class BagWriter:
     def info(self, topic: str, time: float, camera, frame: str) -> None:
         kind = "sensor_msgs/msg/CameraInfo"
         roi = self.type("sensor_msgs/msg/RegionOfInterest")(0, 0, 0, 0, False)
-        K, D = camera.K.ravel(), np.zeros(5)
+        K, D = camera.K.ravel(), np.zeros(max(5, len(camera.distortion or ())))
         D[: len(camera.distortion or ())] = camera.distortion or ()
         message = self.type(kind)(
             self.header(time, frame),
@@ -149,6 +150,28 @@ def test_aligned_depth_with_odometry(frames, tmp_path, ros, storage):
         assert_like_the_room(sequence, frames, color=0.01)
         np.testing.assert_allclose(sequence.timestamps, START + np.arange(4) / 30, atol=1e-6)
         assert (sequence[1].color == sequence[1].color).all() and (sequence[3].depth == sequence[3].depth).all()
+
+
+def test_a_lens_of_fourteen_numbers_is_undistorted(frames, tmp_path):
+    camera = replace(frames[0].camera, distortion=(0.1, -0.03, 0.002, -0.001, *[0.01] * 10))
+    with BagWriter(tmp_path / "a.bag", 1) as bag:
+        bag.info("/camera/rgb/camera_info", START, camera, OPTICAL)
+        bag.image("/camera/rgb/image_raw", START, frames[0].color, "rgb8", OPTICAL)
+    expected = camera.undistort(frames[0].color)
+    np.testing.assert_array_equal(open_sequence(tmp_path / "a.bag")[0].color, expected)
+
+
+def test_a_camera_that_was_never_calibrated_is_one_line_and_given(frames, tmp_path):
+    known = frames[0].camera
+    nothing = SimpleNamespace(
+        width=known.width, height=known.height, K=np.zeros((3, 3)), distortion=None, fisheye=False
+    )
+    with BagWriter(tmp_path / "a.bag", 1) as bag:
+        bag.info("/camera/rgb/camera_info", START, nothing, OPTICAL)
+        bag.image("/camera/rgb/image_raw", START, frames[0].color, "rgb8", OPTICAL)
+    with pytest.raises(ValueError, match="/camera/rgb/camera_info: camera has fx 0"):
+        open_sequence(tmp_path / "a.bag")
+    assert open_sequence(tmp_path / "a.bag", camera=known).camera == known
 
 
 def test_a_tracking_cameras_fisheye_is_undistorted(frames, tmp_path):

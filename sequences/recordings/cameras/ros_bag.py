@@ -67,8 +67,10 @@ def open_ros_bag(
     path = Path(path)
     with opened(path) as bag:
         topics = _chosen(bag, path, color_topic, depth_topic, pose_topic)
-        color_info, color_frame = _camera(bag, topics.color)
-        depth_info, depth_frame = (None, "") if topics.depth is None else _camera(bag, topics.depth)
+        color_info, color_frame = _camera(bag, topics.color, given=camera is not None)
+        depth_info, depth_frame = (
+            (None, "") if topics.depth is None else _camera(bag, topics.depth, given=registered is True)
+        )
         units = depth_scale or _depth_units(bag) or 1000.0
         index = _indexed(bag, topics)
         T_color_depth = None if topics.depth is None else _extrinsics(bag, index.tree, topics, color_frame, depth_frame)
@@ -265,8 +267,11 @@ def _shared_start(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(parts) if x != y), min(a.count("/"), b.count("/")) + 1)
 
 
-def _camera(bag: Any, topic: str) -> tuple[Camera | None, str]:
-    """The camera of the CameraInfo that belongs to an image topic, and the frame that the images are in."""
+def _camera(bag: Any, topic: str, given: bool) -> tuple[Camera | None, str]:
+    """The camera of the CameraInfo that belongs to an image topic, and the frame that the images are in.
+
+    given: the camera is known from elsewhere; a driver that was never calibrated says nothing of use.
+    """
     frame = getattr(getattr(_first(bag, topic), "header", None), "frame_id", "").lstrip("/")
     infos = _of_type(bag, INFO_TYPE)
     near = [t for t in infos if topic.startswith(re.sub(r"(/info)?/camera_info$", "/", t))]
@@ -276,7 +281,8 @@ def _camera(bag: Any, topic: str) -> tuple[Camera | None, str]:
         return None, frame
     chosen = max(near, key=len)
     message = _first(bag, chosen)
-    return ros.camera_of_info(message, chosen), frame or message.header.frame_id.lstrip("/")
+    camera = None if given else ros.camera_of_info(message, chosen)
+    return camera, frame or message.header.frame_id.lstrip("/")
 
 
 def _depth_units(bag: Any) -> float | None:

@@ -106,17 +106,17 @@ def _rows(message: Any, channels: int, kind: str, where: str) -> np.ndarray:
 
 
 def camera_of_info(message: Any, where: str) -> Camera:
-    """The camera of a CameraInfo message."""
+    """The camera of a CameraInfo message; ValueError for one that was not calibrated or has a lens of another model."""
     K = np.asarray(message.K if hasattr(message, "K") else message.k, np.float64)
     D = np.asarray(message.D if hasattr(message, "D") else message.d, np.float64)
     try:
         fisheye = bool(np.any(D)) and is_fisheye(message.distortion_model)
+        if fisheye and not np.any(D[4:]):  # drivers fill the fifth of five with 0
+            D = D[:4]
+        distortion = tuple(float(d) for d in D) if np.any(D) else None
+        return Camera(int(message.width), int(message.height), K[0], K[4], K[2], K[5], distortion, fisheye)
     except ValueError as problem:
         raise ValueError(f"{where}: {problem}") from None
-    if fisheye and not np.any(D[4:]):  # drivers fill the fifth of five with 0
-        D = D[:4]
-    distortion = tuple(float(d) for d in D) if np.any(D) and len(D) in (4, 5, 8) else None
-    return Camera(int(message.width), int(message.height), K[0], K[4], K[2], K[5], distortion, fisheye)
 
 
 def transform_of(translation: Any, rotation: Any) -> np.ndarray | None:
