@@ -133,7 +133,8 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
         sensor = sensor or said["sensor"]
         options = {name: value for name, value in said.items() if value is not None and name in own} | options
     sequence = _opened(kind, path, options)
-    sequence.packed_in = files_of_many_frames(path)
+    if not sequence.size_of(0):  # frames with files of their own are told apart by those, whatever lies beside them
+        sequence.packed_in = files_of_many_frames(path)
     if sensor is not None:
         sequence.sensor = sensor
     for line in sequence.assumptions:

@@ -17,10 +17,10 @@ import numpy as np
 from semslam import images
 from semslam.images import CorruptFrame
 
-PACKED = (".bag", ".mcap", ".db3", ".mkv", ".klg", ".r3d", ".zip", ".sens", ".mp4", ".mov", ".avi", ".webm", ".m4v")
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+PACKED = (*VIDEOS, ".bag", ".mcap", ".db3", ".klg", ".r3d", ".zip", ".sens")
 SAMPLES, SAMPLE = 16, 4096  # blocks of a file that are looked at, and the bytes of each
 LARGEST_MEMBER = 1 << 28  # bytes of one unpacked file; an image that claims more is a forgery
-
 
 # what numbers and names raise that are not there, or of another kind, where a file is not written as it should be
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError, AttributeError)

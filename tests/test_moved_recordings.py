@@ -14,6 +14,7 @@ from semslam.runs.color_only.poses import VisualPoses
 from semslam.runs.folder import RunFolder
 from semslam.runs.recording import fingerprint
 from sequences import open_sequence
+from sequences.files import files_of_many_frames
 from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.folder import write_folder
 
@@ -97,6 +98,19 @@ def test_another_file_of_the_same_frames_is_recognised(tmp_path):
     klg.write_bytes(data)
     after = fingerprint(open_sequence(klg))
     assert {name for name in before if after[name] != before[name]} == {"packed"}
+
+
+def test_a_film_beside_its_images_makes_no_other_recording(tmp_path):
+    folder = write_folder(open_sequence("room:frames=2,width=96,height=72"), tmp_path / "room")
+    before = fingerprint(open_sequence(folder))
+    (folder / "film.mp4").write_bytes(b"of the map")
+    assert fingerprint(open_sequence(folder)) == before and before["packed"] == []
+
+
+@pytest.mark.parametrize("name", ["clip.mpg", "clip.MOV", "robot.mcap"])
+def test_a_file_of_many_frames_is_looked_into(tmp_path, name):
+    (tmp_path / name).write_bytes(b"frames")
+    assert files_of_many_frames(tmp_path / name) == files_of_many_frames(tmp_path) == (tmp_path / name,)
 
 
 def test_a_run_goes_on_with_its_recording_in_another_place_and_not_with_another_one(recorded, tmp_path, capsys):

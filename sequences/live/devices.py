@@ -5,6 +5,7 @@ Adding one is a class with the methods of `Source`, and a line in DEVICES.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,9 +109,12 @@ class RealSense:
 
 def plugged_in() -> str:
     """Which cameras can be switched on here, in words. Webcams are looked for where Linux lists them."""
-    webcams = sorted(int(path.name.removeprefix("video")) for path in Path("/dev").glob("video[0-9]*"))
-    names = [f"webcam:{number}" for number in webcams] + [f"realsense:{number}" for number in range(_realsenses())]
-    return f"cameras found here: {', '.join(names) or 'none'}"
+    realsenses = [f"realsense:{number}" for number in range(_realsenses())]
+    if sys.platform != "linux":
+        return f"RealSense cameras found here: {', '.join(realsenses) or 'none'}"
+    numbers = (path.name.removeprefix("video") for path in Path("/dev").glob("video[0-9]*"))
+    webcams = [f"webcam:{number}" for number in sorted(int(number) for number in numbers if number.isdecimal())]
+    return f"cameras found here: {', '.join([*webcams, *realsenses]) or 'none'}"
 
 
 def _realsenses() -> int:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from semslam.camera import Camera
 from semslam.trajectory import read_trajectory
+from sequences.files import VIDEOS
 from sequences.pose_pairing import poses_at
 from sequences.recordings.cameras.given_camera import given_camera
-from sequences.recordings.cameras.video_file import SUFFIXES, VideoFile
+from sequences.recordings.cameras.video_file import VideoFile
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
 LAYOUT = "a video (.mp4, .mov, .avi, ...) or a folder with one, NAME.yaml or camera.yaml beside it, or --fov DEGREES"
@@ -21,10 +22,10 @@ def fits(path: Path) -> bool:
 def _file(path: Path) -> Path | None:
     """The video: the path itself, or the only one in a folder without images of its own."""
     if path.is_file():
-        return path if path.suffix.lower() in SUFFIXES else None
+        return path if path.suffix.lower() in VIDEOS else None
     if not path.is_dir() or (path / "color").is_dir():
         return None
-    videos = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file()]
+    videos = [file for file in path.iterdir() if file.suffix.lower() in VIDEOS and file.is_file()]
     return videos[0] if len(videos) == 1 else None
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from semslam.images import CorruptFrame
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 SKIPPED_BY_DECODING = 90  # frames ahead that decoding reaches sooner than seeking
 CURSORS = 3  # decoders: a map from colour alone reads the present frame, and those before and after it
 ENDED = 1 << 62  # the number of no frame
