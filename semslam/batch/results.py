@@ -30,8 +30,10 @@ class Results:
             check_makeable(results.folder)
         try:
             results.write("tasks/README.txt", "A record and what was printed, for each task of `semslam batch`.\n")
-        except (ValueError, ImportError) as error:  # of an address: no such protocol, or its library is missing
-            raise type(error)(f"--out {address}: {error}") from None
+        except ImportError as error:  # of an address: the library of its protocol is missing
+            raise ImportError(f"--out {address}: {error}") from None
+        except ValueError as error:  # of an address: no such protocol; some kinds cannot be made of one line
+            raise ValueError(f"--out {address}: {error}") from None
         return results
 
     @property

@@ -18,7 +18,7 @@ from semslam.batch.tasks import Task
 
 CHILD = "semslam.batch.child"  # the module that runs a command
 INTERRUPTED = (130, -signal.SIGINT)  # exit codes of a command that Ctrl-C ended
-WRONG_INPUT = 2  # exit code of a command that was given what it cannot use: another attempt would end like the first
+WRONG_INPUT = 2  # exit code of a command that says what is wrong: another attempt would end like the first
 LOOK_EVERY = 0.2  # seconds between two looks at whether the batch was interrupted
 BOX = " \t│╭╮╰╯─"  # what the command line frames its own messages with
 LONGEST_MESSAGE = 300  # characters

@@ -23,7 +23,10 @@ def batch(
     out: Annotated[str, typer.Option("--out", help="Folder to write to, or an address such as s3://bucket/folder.")],
     command: Annotated[str, typer.Option("--command", help=COMMAND)] = "reconstruct",
     jobs: Annotated[int, typer.Option(min=1, help="Tasks at once; they share the cores.")] = 1,
-    retries: Annotated[int, typer.Option(min=0, help="How often to retry a task that fails.")] = 1,
+    retries: Annotated[
+        int,
+        typer.Option(min=0, help="How often to retry a task that ends with another exit code than 2, or is killed."),
+    ] = 1,
     group: Annotated[int, typer.Option(help="Lines that one task takes, such as 500 images of `predict`.")] = 1,
     engine: Annotated[Literal["local", "ray"], typer.Option(help=ENGINE)] = "local",
 ) -> None:
