@@ -60,6 +60,16 @@ def test_exact_poses_are_kept_to_the_last_bit_and_gaps_stay_gaps(room, shrinking
         assert T is None or np.array_equal(kept, T)
 
 
+def test_frames_before_the_first_given_pose_begin_no_world_of_their_own(room, shrinking):
+    T_given_room = poses.exp(np.array([3.0, -2.0, 1.0, 0.3, 0.8, -0.2]))
+    given = [None if i < 15 else T_given_room @ wavering(T, i) for i, T in enumerate(room.poses)]
+    found = fit_to_images(room, given, shrinking, VisualConfig())
+    assert found.corrected and not any(T is not None for T in found.listed()[:15])
+    steps = [poses.inverse(T_given_room @ T) @ there for T, there in zip(room.poses[15:], found.T_world_camera[15:])]
+    assert max(np.linalg.norm(step[:3, 3]) for step in steps) < 0.06
+    assert max(poses.rotation_angle(step) for step in steps) < np.radians(3)
+
+
 def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
     found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True)
     found.save(tmp_path / "fitted.npz", "settings")

@@ -126,7 +126,8 @@ def _run(
         pose_of = _pose_network(config.pose_weights, sequence.world_origin) if config.pose_weights else None
         track = pose_source(config.poses, sequence, slam.tracking, pose_of, config.pose_hints, places)
         parallax = perception.depth == "predicted" and slam.corrections.multiview
-        if parallax and isinstance(track, ListedPoses) and slam.visual.given_std > 0:
+        fits = min(slam.visual.given_std, slam.visual.given_turn_std_deg) > 0
+        if parallax and isinstance(track, ListedPoses) and fits:
             assert network is not None
             fitted = fitted_poses(folder.path, sequence, track.T_world_camera, network, config, report)
             track.T_world_camera = fitted.listed()

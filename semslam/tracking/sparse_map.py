@@ -209,7 +209,8 @@ class SparseMap:
             if first == 0 and not self.focal_known:
                 self._settle_focal(free)
             self._solve(free, 20, with_focal=False)
-        if self.keyframes[0].given is None and not np.array_equal(start, self.T_camera_world[0]):
+        given = any(keyframe.given is not None for keyframe in self.keyframes)  # that is what holds the world then
+        if not given and not np.array_equal(start, self.T_camera_world[0]):
             # of a long recording the first window was held by what follows it; the world begins at keyframe 0
             self.T_camera_world = self.T_camera_world @ (poses.inverse(self.T_camera_world[0]) @ start)
 

@@ -170,14 +170,18 @@ def follow_images(
 ) -> Followed:
     """Take a tracker through the images of a `sequences.Sequence`. given: T_world_camera of each frame, if known.
 
-    report: called for each frame.
+    Where poses are given, tracking begins with the first frame that has one: those before it would begin a world of
+    their own, which the given poses do not fit. report: called for each frame.
     """
-    size = tuple(map(int, tracker.size))
+    size, in_given_world = tuple(map(int, tracker.size)), any(T is not None for T in given)
     relative: list[tuple[int, np.ndarray] | None] = []
     good = np.zeros(len(sequence), bool)
     state, reason = "", ""
     for i in sequence.numbers():
         report()
+        if in_given_world and given[i] is None and not tracker.map.keyframes:
+            relative.append(None)
+            continue
         try:
             color = sequence.color_of(i)
         except (ValueError, OSError):  # counted by the run
