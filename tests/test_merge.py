@@ -9,7 +9,9 @@ import pytest
 from test_reconstruct import refused, semslam
 
 from semslam import poses
+from semslam.engine.chunks import MARKED
 from semslam.runs.finished.finished_map import FinishedMap
+from semslam.runs.finished.merge import _joined
 from semslam.runs.folder import RunFolder
 from semslam.trajectory import Trajectory, read_tum, write_tum
 from sequences import open_sequence
@@ -55,6 +57,17 @@ def test_maps_that_meet_become_one(first: Path, second: Path, tmp_path: Path) ->
     assert metrics["merged_views"] >= 2 and metrics["surfels"] == len(both)
     found_by = FinishedMap(tmp_path / "both").places.indices
     assert min(found_by) < 0 <= max(found_by)  # cameras are found by the places of either map
+
+
+def test_surfels_that_wait_for_their_removal_hide_none_of_the_other_map(first: Path) -> None:
+    a, again = FinishedMap(first), FinishedMap(first)
+    slots = a.surfels.slots()
+    middle = np.median(a.surfels.position[slots, 0])
+    a.surfels.color[slots[a.surfels.position[slots, 0] > middle], 3] = MARKED
+    joined, doubled = _joined(a, again, np.eye(4), 1000)
+    assert joined.living() == len(joined) and doubled > 0.4 * again.surfels.living()
+    beyond = [(cloud.positions[:, 0] > middle + 0.2).sum() for cloud in (joined.cloud(), again.surfels.cloud())]
+    assert beyond[0] == beyond[1] > 1000
 
 
 @pytest.mark.slow

@@ -162,13 +162,15 @@ def _sights(a: FinishedMap, b: FinishedMap, camera_a: Camera, camera_b: Camera) 
     return found
 
 
+def _living(surfels: SurfelMap) -> dict[str, np.ndarray]:
+    """Copies of the arrays of a map's surfels, without those that wait for their removal: they hide no others."""
+    slots = surfels.slots()[surfels.are_living()]
+    return {name: getattr(surfels, name)[slots] for name in SURFEL_ARRAYS}
+
+
 def _joined(a: FinishedMap, b: FinishedMap, T_a_b: np.ndarray, earlier: int) -> tuple[SurfelMap, int]:
     """A map of the surfels of both, and how many of b's were left out because a has the same surface there."""
-    arrays = {
-        finished: {name: getattr(finished.surfels, name)[finished.surfels.slots()].copy() for name in SURFEL_ARRAYS}
-        for finished in (a, b)
-    }
-    first, second = arrays[a], arrays[b]
+    first, second = _living(a.surfels), _living(b.surfels)
     second["position"][:, :3] = poses.transform(T_a_b, second["position"][:, :3])
     second["normal"][:, :3] = second["normal"][:, :3] @ T_a_b[:3, :3].T.astype(np.float32)
     second["seen"] -= earlier
