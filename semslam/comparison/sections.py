@@ -85,7 +85,8 @@ def summary(c: Comparison) -> Section:
             ("coverage", 100, 1), ("surfels", 1, 0), ("seconds", 1, 1))  # fmt: skip
     note = (
         "Surface error: mean distance of the map to the truth; not found: mean distance of the truth to the map; "
-        "layered: share of surfels with another one of the same normal 2 to 20 cm before or behind; roughness is none. "
+        "layered: share of surfels with another one of the same normal 2 to 20 cm before or behind, "
+        "both smoothed over 2 cm. "
         "ATE of given poses is 0 by construction. Lines that start with + have one correction more than the line above."
     )
     parts.append(Table("All variants", columns, tuple(r.row(keys) for r in c.results), note))

@@ -16,6 +16,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from semslam.atomic import full_disk_explained
+
 AFTERWARDS = 0.75  # of the budget: what is still in memory after chunks were given back
 KEPT_FRAMES = 1  # whose chunks are never given back: the next frame sees most of them again
 
@@ -49,12 +51,20 @@ class StoredRows:
 
     @staticmethod
     def of_blocks(folder: Path, blocks: Iterable[np.ndarray], like: np.ndarray) -> StoredRows:
-        """The rows of blocks, kept in a nameless file of a folder. like: an array of their type and width."""
+        """The rows of blocks, kept in a nameless file of a folder; OSError where its disk is full.
+
+        like: an array of their type and width.
+        """
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        count = 0
-        for block in blocks:
-            file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
-            count += len(block)
+        count = written = 0
+        try:
+            for block in blocks:
+                written += block.nbytes
+                file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+                count += len(block)
+            file.flush()
+        except OSError as error:
+            raise full_disk_explained(error, folder / "surfels", written) from None
         return StoredRows(file, 0, like.dtype, (count, *like.shape[1:]))  # type: ignore[arg-type]
 
 

@@ -160,8 +160,8 @@ def refined_probabilities(cloud: SurfelCloud, config: CrfConfig | None = None) -
         labelled = q.max(axis=1, initial=0) > 0
         chosen = q[known].argmax(axis=1)
         q[labelled] = as_sure_as(q[labelled], float(p[known].max(axis=1).mean()), known[labelled])
-        rows, before = np.arange(len(chosen)), p[known].argmax(axis=1)
-        kept = p[known].copy()
+        kept = p[known]
+        rows, before = np.arange(len(chosen)), kept.argmax(axis=1)
         kept[rows, before], kept[rows, chosen] = kept[rows, chosen], kept[rows, before]
         q[known] = kept
     return q

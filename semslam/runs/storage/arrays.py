@@ -46,6 +46,7 @@ def save_arrays(path: Path, parts: Iterable[StatePart], before: Callable[[], Non
 
 def stored_rows(path: Path, names: Collection[str]) -> dict[str, StoredRows]:
     """Arrays of a file, left there; ValueError where the file is damaged, for which all of them is read once."""
+    regular_size(path)
     found = {}
     with naming(path), zipfile.ZipFile(path) as file:
         for member in file.infolist():
