@@ -152,6 +152,15 @@ except KeyboardInterrupt:
     assert (tmp_path / "out" / "long" / "saved").exists()
 
 
+def test_a_command_that_ends_an_interruption_as_a_failure_is_not_begun_again(tmp_path, python_tasks):
+    job = Work(Results.at(str(tmp_path / "out")), retries=3, cwd=str(tmp_path))
+    (task,) = python_tasks(
+        deaf="import time; open(sys.argv[2], 'w').close()\ntry: time.sleep(60)\nfinally: sys.exit(1)"
+    )
+    outcome = job(task, threads=1, interrupted=(tmp_path / "out" / "deaf").exists)
+    assert not outcome.ok and outcome.attempts == 1
+
+
 def test_ctrl_c_ends_a_batch_with_a_line_and_a_summary(tmp_path, monkeypatch):
     def interrupted_engine(tasks, work, jobs, interrupted):
         yield Outcome(tasks[0].name, "doctor", True, 1, 1.0)

@@ -49,7 +49,7 @@ class Work:
     def __call__(self, task: Task, threads: int, interrupted: Callable[[], bool] = lambda: False) -> Outcome:
         """Do a task, with so many threads; what goes wrong is in the outcome.
 
-        interrupted: asked again and again; once it says so, the command is interrupted as by Ctrl-C.
+        interrupted: asked again and again; once it says so, the command is interrupted as by Ctrl-C, and not retried.
         """
         began, attempts, problem, hopeless = time.perf_counter(), 0, "not tried", False
         while problem and attempts <= self.retries and not hopeless:
@@ -58,6 +58,7 @@ class Work:
                 problem, hopeless = self._attempt(task, threads, interrupted)
             except OSError as error:  # no room for its log, or no process to be had
                 problem = f"cannot be begun: {error}"
+            hopeless = hopeless or interrupted()  # not every command ends with a code that says so
         seconds = round(time.perf_counter() - began, 3)
         figures = {} if problem else self._figures(task)
         try:

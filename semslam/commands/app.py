@@ -55,8 +55,8 @@ def file_option(flag: str, help: str, check: Callable[[Path], object] = lambda p
     return typer.Option(flag, parser=_named, callback=writable, metavar="PATH", help=help)
 
 
-def is_picture(path: Path) -> None:
-    """ValueError for a name that says no format of pictures."""
+def check_picture(path: Path) -> None:
+    """ValueError for a name whose suffix is no format of pictures."""
     from semslam.rendering.pictures import picture_format
 
     picture_format(path)

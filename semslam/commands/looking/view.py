@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import app, file_option, is_picture
+from semslam.commands.app import app, check_picture, file_option
 
 
-def _is_film(path: Path) -> None:
+def _check_film(path: Path) -> None:
     from semslam.looking.film import check_film
 
     check_film(path)
 
 
-def _is_recording(path: Path) -> None:
+def _check_recording(path: Path) -> None:
     from semslam.looking.rerun import check_recording
 
     check_recording(path)
@@ -27,14 +27,14 @@ def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     compare: Annotated[Path | None, typer.Option(help="Folder of another run, seen by the same camera.")] = None,
     png: Annotated[
-        Path | None, file_option("--png", "Write a picture instead of opening a window.", is_picture)
+        Path | None, file_option("--png", "Write a picture instead of opening a window.", check_picture)
     ] = None,
     html: Annotated[Path | None, file_option("--html", "Write a web page that shows the map, also offline.")] = None,
-    video: Annotated[Path | None, file_option("--video", "Write an mp4 film.", _is_film)] = None,
+    video: Annotated[Path | None, file_option("--video", "Write an mp4 film.", _check_film)] = None,
     along: Annotated[str, typer.Option(help="With --video: orbit | path, behind the recorded camera.")] = "orbit",
     rerun: Annotated[
         Path | None,
-        file_option("--rerun", "Write an .rrd file of frames, predictions, poses and map.", _is_recording),
+        file_option("--rerun", "Write an .rrd file of frames, predictions, poses and map.", _check_recording),
     ] = None,
     color_by: Annotated[
         str, typer.Option(help="color | label | normal | confidence | entropy | first_seen | last_seen | error")

@@ -17,8 +17,8 @@ from semslam.commands.app import (
     Kind,
     Start,
     app,
+    check_picture,
     file_option,
-    is_picture,
     progress,
 )
 
@@ -30,7 +30,7 @@ def localise(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     images: Annotated[str, typer.Argument(help="An image, a folder of images, a video or a recording.")],
     out: Annotated[Path | None, file_option("--out", "File for the TUM lines; printed by default.")] = None,
-    figure: Annotated[Path | None, file_option("--figure", FIGURE, is_picture)] = None,
+    figure: Annotated[Path | None, file_option("--figure", FIGURE, check_picture)] = None,
     depth: Annotated[bool, typer.Option("--depth/--no-depth", help="Use the depth that the recording has.")] = True,
     kind: Kind = None,
     camera: CameraFile = None,

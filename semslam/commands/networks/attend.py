@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import app, file_option, is_picture
+from semslam.commands.app import app, check_picture, file_option
 
 
 @app.command()
 def attend(
     image: Annotated[Path, typer.Argument(help="JPEG or PNG image.")],
-    out: Annotated[Path, file_option("--out", "Picture to write (.png, .jpg, .pdf, .svg).", is_picture)],
+    out: Annotated[Path, file_option("--out", "Picture to write (.png, .jpg, .pdf, .svg).", check_picture)],
     weights: Annotated[
         str | None, typer.Option(help="Weights of a joint or a pose network; bundled ones by default.")
     ] = None,
