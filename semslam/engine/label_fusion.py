@@ -282,7 +282,7 @@ def _mean(config: LabelFusionConfig) -> LabelFusion:
     def say(probabilities: np.ndarray, out: np.ndarray) -> None:
         fixed_point(probabilities.reshape(-1), out)
 
-    return LabelFusion(say, _shares, _as_shares, _unasked, config)
+    return LabelFusion(say, _shares, _as_shares, _full_agreement, config)
 
 
 def _histogram(config: LabelFusionConfig) -> LabelFusion:
@@ -291,11 +291,11 @@ def _histogram(config: LabelFusionConfig) -> LabelFusion:
     def say(probabilities: np.ndarray, out: np.ndarray) -> None:
         winners(probabilities, out)
 
-    return LabelFusion(say, _shares, _as_shares, _unasked, config)
+    return LabelFusion(say, _shares, _as_shares, _full_agreement, config)
 
 
-def _unasked(said: np.ndarray) -> np.ndarray:
-    """The agreement of views whose mean is flat already where they differ."""
+def _full_agreement(said: np.ndarray) -> np.ndarray:
+    """No view is believed less: the mean of probabilities is flat already where views differ."""
     return np.zeros(len(said), f32)
 
 
