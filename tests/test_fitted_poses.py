@@ -43,7 +43,7 @@ def relative_errors(room, T, step: int = 8) -> np.ndarray:
 def test_poses_that_waver_are_corrected_and_keep_their_world_and_their_metre(room, shrinking):
     given = [wavering(T, i) for i, T in enumerate(room.poses)]
     found = fit_to_images(room, given, shrinking, VisualConfig())
-    assert found.corrected and found.misfit < 1 < found.misfit_given
+    assert found.corrected and found.misfit < 1 < found.misfit_given and found.seconds > 0
     assert np.median(relative_errors(room, found.T_world_camera)) < 0.4 * np.median(relative_errors(room, given))
     estimate = Trajectory(room.timestamps, found.T_world_camera)
     similar = absolute_error(estimate, room.trajectory, with_scale=True)
@@ -71,7 +71,7 @@ def test_frames_before_the_first_given_pose_begin_no_world_of_their_own(room, sh
 
 
 def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
-    found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True)
+    found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True, 3.0)
     found.save(tmp_path / "fitted.npz", "settings")
     again = FittedPoses.load(tmp_path / "fitted.npz", 3)
     assert again is not None and again.figures() == found.figures()

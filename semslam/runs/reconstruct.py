@@ -278,11 +278,15 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics["poses_contradicted"] = _contradicted(run)
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
+    ahead = 0.0  # seconds, before the first frame was fused
     if (visual := VisualPoses.load(run.folder.path / KEPT, len(run.sequence))) is not None:
         metrics |= visual.figures() | {"scale_from": run.config.scale_from or "network"}
-        metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + visual.seconds)
+        ahead = visual.seconds
     if (fitted := FittedPoses.load(run.folder.path / FITTED, len(run.sequence))) is not None:
         metrics |= fitted.figures()
+        ahead = fitted.seconds
+    if ahead:
+        metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + ahead)
     folder = run.folder
     folder.save_metrics(metrics)
     cloud = run.cloud()

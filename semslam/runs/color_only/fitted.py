@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class FittedPoses:
     moved: float  # metres: median over frames
     turned: float  # radians: likewise
     corrected: bool  # whether these are the corrected ones
+    seconds: float  # that fitting took
 
     def listed(self) -> list[np.ndarray | None]:
         """T_world_camera (4, 4) of each frame, None where it is not known."""
@@ -47,6 +49,7 @@ class FittedPoses:
             "poses_misfit_corrected_px": self.misfit,
             "poses_moved_m": self.moved,
             "poses_turned_deg": float(np.degrees(self.turned)),
+            "fitting_seconds": self.seconds,
         }
 
     def save(self, path: Path, settings: str) -> None:
@@ -85,8 +88,9 @@ def fit_to_images(
     report: called for each frame.
     """
     recorded: Camera = sequence.camera
+    began = time.perf_counter()
     before = np.stack([np.full((4, 4), np.nan) if T is None else np.asarray(T, np.float64) for T in given])
-    kept = FittedPoses(before, math.nan, math.nan, 0.0, 0.0, False)
+    kept = FittedPoses(before, math.nan, math.nan, 0.0, 0.0, False, 0.0)
     if not np.isfinite(before).any():
         return kept
     camera = tracked_camera(recorded)
@@ -95,7 +99,7 @@ def fit_to_images(
     followed = follow_images(tracker, sequence, given, report)
     world = tracker.map
     if len(world.keyframes) < FEWEST:
-        return kept
+        return replace(kept, seconds=time.perf_counter() - began)
     world.adjust_all()
     held = np.stack([world.T_camera_world[k] if f.given is None else f.given for k, f in enumerate(world.keyframes)])
     misfits = world.misfit(held), world.misfit(world.T_camera_world)
@@ -109,7 +113,8 @@ def fit_to_images(
     moved = float(np.median([np.linalg.norm(step[:3, 3]) for step in steps]))
     turned = float(np.median([poses.rotation_angle(step) for step in steps]))
     corrected = misfits[0] > math.hypot(misfits[1], AGREES)
-    return FittedPoses(after if corrected else before, *misfits, moved, turned, corrected)
+    seconds = time.perf_counter() - began
+    return FittedPoses(after if corrected else before, *misfits, moved, turned, corrected, seconds)
 
 
 def fitted_poses(
@@ -130,7 +135,7 @@ def fitted_poses(
 
 
 def _in_metres_of(given: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-    """Fitted poses (N, 4, 4), whose path is as long, and in the same place, as that of the given ones.
+    """Fitted poses (N, 4, 4) with the scale (least squares) and the mean position of the given ones.
 
     A bundle adjustment moves the scale of all slowly, and ends before it is where the given poses want it.
     """
