@@ -86,7 +86,11 @@ def adjust(
     pixel_std: float = 1.0,
     priors: PosePriors | None = None,
 ) -> Adjusted:
-    """The scene after at most so many steps. huber: pixel_std's from which an observation counts linearly."""
+    """The scene after at most so many steps.
+
+    huber: pixel_std's from which an observation counts linearly. pixel_std: pixels, of where a landmark is seen.
+    priors: what is known of the poses; without it some camera has to be fixed, or the world is free to move.
+    """
     slot = np.where(scene.fixed, -1, np.cumsum(~scene.fixed) - 1)
     size = 6 * int((~scene.fixed).sum()) + 1
     layout = Layout(np.searchsorted(scene.landmark, np.arange(len(scene.host) + 1)), slot)

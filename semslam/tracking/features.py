@@ -145,15 +145,17 @@ def solved(points: np.ndarray, pixels: np.ndarray, camera: Camera) -> FeaturePos
 
 
 class Reference:
-    """A frame whose pose is beyond doubt; its features are found when they are needed."""
+    """A frame whose pose T_world_camera (4, 4) is beyond doubt; its features are found when they are needed."""
 
     def __init__(self, T_world_camera: np.ndarray, observation: Observation | None, features: Features | None) -> None:
+        """observation: to find the features in, where they are not given."""
         self.T_world_camera = T_world_camera
         # depth is a working image of fusion
         self._observation = None if observation is None else replace(observation, depth=observation.depth.copy())
         self._features = features
 
     def features(self) -> Features:
+        """Those of its image, with depth."""
         if self._features is None:
             assert self._observation is not None
             seen = self._observation
@@ -166,4 +168,5 @@ class Reference:
 
     @staticmethod
     def restored(state: dict[str, np.ndarray]) -> Reference:
+        """The frame whose `state` this is."""
         return Reference(state["pose"], None, unpacked(state)[0])

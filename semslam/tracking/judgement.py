@@ -124,6 +124,7 @@ class Announcements:
         self.calm = 0  # frames that are good since
 
     def tell(self, frame: Frame, tracking: Tracking) -> None:
+        """Log what has become of a frame where that is news: a warning where the camera is or was lost."""
         state = tracking.state
         self.calm = self.calm + 1 if state == "good" else 0
         if state == self.told or (state == "good" and self.told == "poor" and self.calm < CALM):

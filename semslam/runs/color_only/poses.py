@@ -158,7 +158,7 @@ class Followed(NamedTuple):
     """What a tracker says of N frames."""
 
     relative: list[tuple[int, np.ndarray] | None]  # keyframe, and T_camera_keyframe (4, 4); None where it was lost
-    good: np.ndarray  # (N,) bool
+    good: np.ndarray  # (N,) bool, which poses are beyond doubt
     reason: str  # why the last frame was lost that was
 
 

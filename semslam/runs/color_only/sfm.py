@@ -32,7 +32,7 @@ SAFE = 10  # points of an image that are enough for a vote
 def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = lambda: None) -> VisualPoses:
     """Poses of every fourth frame of a `sequences.Sequence`, or of fewer of a long one.
 
-    report: called for each frame, when its image is taken. ValueError without pycolmap, and where too few images fit
+    report: called for each frame, when its image is taken. ValueError without pycolmap, NoMap where too few images fit
     together or the camera did not move sideways.
     """
     try:
