@@ -145,6 +145,10 @@ class SparseMap:
         best = np.argsort(self.variance[ids], kind="stable")[:most] if len(ids) > most else slice(None)
         return ids[best], shown[best]
 
+    def shown_by(self, k: int) -> np.ndarray:
+        """The landmarks (N,) that keyframe k is tied to, or that it was the first to show."""
+        return np.union1d(self._landmark[self._keyframe == k], np.flatnonzero(self.host == k))
+
     def pixels_in_host(self, ids: np.ndarray) -> np.ndarray:
         """(N, 2) float32: where the hosts of landmarks show them."""
         return (self.pixel[ids] + self._centre).astype(np.float32)

@@ -311,17 +311,33 @@ class VisualTracker:
 
     def _find_again(self, grey: np.ndarray, k: int) -> None:
         """Look for landmarks that are not followed but should be in the image; what is found is followed again."""
-        ids, shown = self.map.expected_again(self._ids, k, self.config.again)
-        for h in np.unique(self.map.host[ids]):
-            mine = self.map.host[ids] == h
+        ids, pixels = self._shown(grey, k, self._ids)
+        self.map.observe(ids, pixels, k)
+        self._ids = np.concatenate([self._ids, ids])
+        self._pixels = np.concatenate([self._pixels, pixels]).astype(np.float32)
+
+    def _shown(self, grey: np.ndarray, k: int, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Landmarks (N,) besides the known ones that keyframe k shows, and where (N, 2)."""
+        ids, expected = self.map.expected_again(known, k, self.config.again)
+        hosts, pixels, found = self.map.host[ids], expected.copy(), np.zeros(len(ids), bool)
+        for h in np.unique(hosts):
+            mine = hosts == h
             image = self.map.keyframes[h].grey
             assert image is not None  # only landmarks of such keyframes are expected
-            there, keep = self._matched(image, grey, self.map.pixels_in_host(ids[mine]), shown[mine])
-            keep &= np.linalg.norm(there - shown[mine], axis=1) < self.config.again_radius
-            found = ids[mine][keep]
-            self.map.observe(found, there[keep], k)
-            self._ids = np.concatenate([self._ids, found])
-            self._pixels = np.concatenate([self._pixels, there[keep]]).astype(np.float32)
+            pixels[mine], found[mine] = self._matched(image, grey, self.map.pixels_in_host(ids[mine]), expected[mine])
+        found &= np.linalg.norm(pixels - expected, axis=1) < self.config.again_radius
+        return ids[found], pixels[found]
+
+    def finish(self) -> None:
+        """Adjust the whole map, look in every keyframe for landmarks of earlier and later ones, and adjust it again.
+
+        A keyframe was tied only to what was known when it was made, and to that where the path had drifted to.
+        """
+        self.map.adjust_all()
+        for k, keyframe in enumerate(self.map.keyframes):
+            if keyframe.grey is not None:
+                self.map.observe(*self._shown(keyframe.grey, k, self.map.shown_by(k)), k)
+        self.map.adjust_all()
 
     def _replenish(self, grey: np.ndarray, predicted: np.ndarray, k: int) -> None:
         """New landmarks where none are followed, at the network's depth and the scale of the map around."""

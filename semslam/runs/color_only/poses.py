@@ -129,7 +129,7 @@ def track_images(
     followed = follow_images(tracker, sequence, [None] * len(sequence), report)
     relative, reason = followed.relative, followed.reason
     good = followed.good
-    tracker.map.adjust_all()
+    tracker.finish()
     scale, scale_std = tracker.map.scale
     T = np.full((len(good), 4, 4), np.nan)
     start = next((i for i, one in enumerate(relative) if one is not None), 0)
