@@ -14,6 +14,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
 from semslam.runs.color_only.poses import VisualPoses, track_images
+from semslam.tracking.visual import VisualTracker
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
 from sequences.recalibrated import RecalibratedSequence
@@ -73,6 +74,20 @@ def test_keyframes_vote_for_the_scale_and_single_ones_do_not_matter(room):
     centres, true = found.T_world_camera[:, :3, 3], np.stack(room.poses)[:, :3, 3]
     ratio = np.linalg.norm(centres[-1] - centres[0]) / np.linalg.norm(true[-1] - true[0])
     assert ratio == pytest.approx(1.2, abs=0.2)
+
+
+def test_in_the_end_keyframes_are_tied_to_what_later_ones_were_the_first_to_show(room):
+    network, size = KnowingNetwork(room), (room.camera.width, room.camera.height)
+    tracker = VisualTracker(room.camera, lambda color, focal: network(color, size, focal).depth)
+    for i in range(0, 40, 2):
+        tracker(i, room[i].color)
+    assert len(tracker.map.keyframes) > 2 and not tracker.map.host[tracker.map.shown_by(0)].any()
+    tracker.finish()
+    later = tracker.map.shown_by(0)[tracker.map.host[tracker.map.shown_by(0)] > 0]
+    assert len(later) > 10
+    shown = tracker.map.project(later, tracker.map.T_camera_world[0])
+    u, v = np.rint(shown.pixels).astype(int).T
+    assert np.median(np.abs(shown.points[:, 2] / room[0].depth[v, u] - 1)) < 0.03
 
 
 def test_exposure_is_no_motion(room):
