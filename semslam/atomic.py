@@ -95,6 +95,8 @@ def regular_size(path: str | Path) -> int:
     """
     try:
         found = os.stat(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
     except ValueError as error:  # a null byte in it
         raise ValueError(f"{str(path)!r}: cannot be a file's name ({error})") from None
     if not stat.S_ISREG(found.st_mode):
@@ -111,7 +113,7 @@ def contents(path: str | Path, largest: int = 1 << 30) -> bytes:
     """
     size = regular_size(path)
     if size > largest:
-        raise ValueError(f"{path}: has {size / 1e6:.0f} MB, expected at most {largest / 1e6:.0f} MB")
+        raise ValueError(f"{path}: has {size / 1e6:.1f} MB, expected at most {largest / 1e6:.1f} MB")
     return Path(path).read_bytes()
 
 

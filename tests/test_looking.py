@@ -136,6 +136,21 @@ def test_without_rerun_its_extra_is_named(run, tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_map_without_classes_is_shown_in_its_colors(tmp_path, capsys):
+    run, picture = tmp_path / "run", tmp_path / "map.png"
+    assert semslam("reconstruct", "room:frames=3,width=128,height=96", "--out", run, "--labels", "none") == 0
+    assert semslam("view", run, "--png", picture) == 0
+    assert semslam("view", run, "--png", tmp_path / "color.png", "--color-by", "color") == 0
+    assert picture.read_bytes() == (tmp_path / "color.png").read_bytes()
+    for coloring in ("label", "entropy"):
+        capsys.readouterr()
+        line = refused(capsys, "view", run, "--png", tmp_path / "x.png", "--color-by", coloring)
+        assert "its map has no classes" in line
+    both, one = (cv2.imread(str(path)) for path in (run / "preview.png", picture))
+    shape = np.array([both.shape[1] / both.shape[0], one.shape[1] / one.shape[0]])
+    assert (shape < 1.5).all()  # one panel, and not a grey one beside it
+
+
 def test_errors_are_shown_where_evaluate_has_found_them(run, tmp_path, capsys):
     assert "was not compared" in refused(capsys, "view", run.path, "--png", tmp_path / "e.png", "--color-by", "error")
     copy = tmp_path / "run"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from street import Street
@@ -17,6 +18,7 @@ from semslam.engine.surfels import SurfelMap
 from semslam.images import read_color, read_labels
 from semslam.labels import LABEL_SETS
 from semslam.perception import PerceptionConfig
+from semslam.runs.color_only.poses import tracked_camera
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
@@ -96,7 +98,11 @@ def test_predicted_depth_of_a_street_is_used_as_far_as_it_reaches(street, tmp_pa
     config = replace(TRUTH, slam=replace(TRUTH.slam, perception=perception))
     frames = [replace(frame, labels=np.where(frame.labels == 255, 0, frame.labels)) for frame in street]
     network = KnowingNetwork(street, "kitti6")
+    tracked = tracked_camera(street.camera)  # the given poses are compared with images of this size
     network.frames = {frame.color.tobytes(): frame for frame in frames}
+    for frame in frames:
+        small = cv2.resize(frame.color, (tracked.width, tracked.height), interpolation=cv2.INTER_AREA)
+        network.frames[small.tobytes()] = frame
     run = prepare(config, tmp_path / "run", sequence=street, network=network)
     assert run.slam.fusion.config.range[1] > 60
 

@@ -58,6 +58,8 @@ def tasks_of(listing: Path, command: str, known: Mapping[str, Command], group: i
     if group < 1:
         raise ValueError(f"--group is {group}, expected 1 or more lines a task")
     lines = [line.split("#")[0].strip() for line in names_of(listing).splitlines()]
+    if any("\0" in line for line in lines):
+        raise ValueError(f"{listing}: is not a text file; expected one sequence, image or run a line")
     if not (lines := [line for line in lines if line]):
         raise ValueError(f"{listing}: lists nothing; expected one sequence, image or run a line")
     words = _completed(words, known[words[0]])

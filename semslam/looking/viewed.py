@@ -27,6 +27,11 @@ class Viewed:
     camera: Camera | None = None  # of the sequence, for the frusta
     errors: np.ndarray | None = None  # (N,) float32 metres from the reference surface, NaN = not compared
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether labels were fused into the map."""
+        return self.cloud.class_probabilities is not None
+
     def colored(self, coloring: str) -> np.ndarray:
         """(N, 3) uint8 colours; `coloring` is a name of COLORINGS, or error."""
         if coloring == "error":

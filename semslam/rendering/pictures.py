@@ -230,24 +230,26 @@ def preview(
     trajectory: np.ndarray | None = None,
     beside: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write a PNG: the map in its colours and in its labels side by side, a legend of the classes present, a title.
+    """Write a PNG: the map in its colours and, if it has classes, in its labels side by side with a legend; a title.
 
     `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up; others `beside` it are drawn in, too.
     Specks without a class are drawn like their neighbours (see `without_specks`).
     """
     camera = picture_camera()
     cloud = without_specks(cloud)
+    with_classes = cloud.class_probabilities is not None
+    panels = ("color", "label") if with_classes else ("color",)
     if len(cloud):
         up = up_direction(cloud, label_set, trajectory)
         T_world_view = overview(cloud, camera, up, trajectory=trajectory)
-        colors = [shown_colors(cloud, label_set, name, T_world_view) for name in ("color", "label")]
+        colors = [shown_colors(cloud, label_set, name, T_world_view) for name in panels]
         images = picture(cloud, camera, T_world_view, colors)
         for path_drawn in [*([] if trajectory is None else [trajectory]), *beside]:
             images = [draw_path(image, camera, T_world_view, path_drawn) for image in images]
     else:
-        images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)] * 2
+        images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)] * len(panels)
     note = f"{len(cloud):,} surfels"
-    legend = legend_entries(cloud, label_set)
+    legend = legend_entries(cloud, label_set) if with_classes else []
     write_figure(path, images, title=title, note=note, legend=legend)
 
 

@@ -37,8 +37,13 @@ def view(
         file_option("--rerun", "Write an .rrd file of frames, predictions, poses and map.", _check_recording),
     ] = None,
     color_by: Annotated[
-        str, typer.Option(help="color | label | normal | confidence | entropy | first_seen | last_seen | error")
-    ] = "label",
+        str,
+        typer.Option(
+            help="color | label | normal | confidence | entropy | first_seen | last_seen | error. Default: label, or "
+            "color where the map has no classes.",
+            show_default=False,
+        ),
+    ] = "",
     hide: Annotated[str, typer.Option(help="Names of classes to leave out, separated by commas.")] = "",
 ) -> None:
     """Look at the map of a run: in a window, or as a picture, page, film or Rerun recording."""
@@ -48,6 +53,11 @@ def view(
     viewed = viewed_run(run)
     others = [viewed_run(compare)] if compare else []
     hidden = [viewed.label_set.id_of(name.strip()) for name in hide.split(",") if name.strip()]
+    color_by = color_by or ("label" if viewed.has_classes else "color")
+    if color_by in ("label", "entropy") and not viewed.has_classes:
+        raise ValueError(
+            f"{run}: its map has no classes; choose --color-by color, or fuse labels: `semslam relabel {run}`"
+        )
     if color_by == "error" and viewed.errors is None:
         raise ValueError(f"{run}: was not compared with a reference; do so first: `semslam evaluate {run}`")
     if others and (html or video or rerun):
