@@ -156,10 +156,12 @@ class SparseMap:
     # the network's votes
 
     def vote(self, ids: np.ndarray, predicted: np.ndarray, k: int) -> None:
-        """What the network's depth (H, W) of keyframe k, which shows landmarks (N,), says of the map's scale."""
+        """What the network's depth (H, W, 0 = none) of keyframe k, which shows landmarks (N,), says of the scale."""
         shown, points, _ = self.project(ids, self.T_camera_world[k])
         shown = np.nan_to_num(shown, nan=-1)
         ok = (self.variance[ids] < 0.15**2) & np.all((shown >= 0) & (shown < self._size - 1), axis=1)
+        u, v = shown[ok].astype(int).T
+        ok[ok] = predicted[v, u] > 0
         if ok.sum() < 10:
             self.keyframes[k].level = self.keyframes[k - 1].level
             return

@@ -355,7 +355,8 @@ class VisualTracker:
         if corners is None:
             return
         corners = corners.reshape(-1, 2)
-        u, v = corners.astype(int).T
-        logs = np.log(predicted[v, u].astype(np.float64)) + self.map.keyframes[k].level
+        depth = predicted[tuple(corners.astype(int).T[::-1])]
+        corners, depth = corners[depth > 0], depth[depth > 0]
+        logs = np.log(depth.astype(np.float64)) + self.map.keyframes[k].level
         self._ids = np.concatenate([self._ids, self.map.add_landmarks(k, corners, logs)])
         self._pixels = np.concatenate([self._pixels, corners]).astype(np.float32)
