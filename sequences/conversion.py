@@ -87,12 +87,15 @@ def convert(
 ) -> tuple[int, int]:
     """Write a sequence as another kind, a key of WRITERS, told from the path where not given; (frames, skipped ones).
 
-    tell: called after every frame. ValueError where there is something at the path, or no frame can be read.
+    tell: called after every frame. ValueError where there is something at the path, its suffix is
+    another kind's, or no frame can be read.
     """
     path = Path(path)
     kind = ("klg" if path.suffix.lower() == ".klg" else "folder") if kind is None else kind
     if kind not in WRITERS:
         raise ValueError(f"cannot write a recording of kind '{kind}'; written are {', '.join(WRITERS)}")
+    if kind == "klg" and path.suffix.lower() != ".klg":
+        raise ValueError(f"{path}: a recording of kind 'klg' is one file; give it a name that ends in .klg")
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{path}: is there already; give another path, or remove it first")
     if kind == "klg":

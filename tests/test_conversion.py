@@ -118,3 +118,11 @@ def test_the_command_converts_a_part(room, tmp_path):
     told = CliRunner().invoke(app, words)
     assert told.exit_code == 0 and f"3 frames written to {tmp_path / 'b.klg'}" in told.output
     np.testing.assert_allclose(open_sequence(tmp_path / "b.klg").timestamps, room.timestamps[[4, 7, 10]], atol=1e-6)
+
+
+def test_a_klg_file_needs_its_suffix(room, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"room: a recording of kind 'klg' is one file; give it a name that ends in \.klg"
+    ):
+        convert(room, tmp_path / "room", "klg")
+    assert not list(tmp_path.iterdir())

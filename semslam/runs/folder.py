@@ -123,6 +123,14 @@ class RunFolder:
             return "a run with other settings" if self.is_readable else "a run that cannot be read"
         return "" if "frames" in self.load_metrics() else "an unfinished run, which --resume goes on with"
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the run was interrupted; not where its figures cannot be read."""
+        try:
+            return "frames" not in self.load_metrics()
+        except (ValueError, OSError):
+            return False
+
     def is_of(self, settings: RunConfig) -> bool:
         """Whether there is a run, made with these settings."""
         try:
