@@ -159,14 +159,13 @@ class SparseMap:
         """What the network's depth (H, W, 0 = none) of keyframe k, which shows landmarks (N,), says of the scale."""
         shown, points, _ = self.project(ids, self.T_camera_world[k])
         shown = np.nan_to_num(shown, nan=-1)
-        ok = (self.variance[ids] < 0.15**2) & np.all((shown >= 0) & (shown < self._size - 1), axis=1)
-        u, v = shown[ok].astype(int).T
-        ok[ok] = predicted[v, u] > 0
+        u, v = np.clip(shown, 0, self._size - 1).astype(int).T
+        by_network = predicted[v, u]
+        ok = (self.variance[ids] < 0.15**2) & np.all((shown >= 0) & (shown < self._size - 1), axis=1) & (by_network > 0)
         if ok.sum() < 10:
             self.keyframes[k].level = self.keyframes[k - 1].level
             return
-        u, v = shown[ok].astype(int).T
-        self.keyframes[k].level = float(np.median(np.log(points[ok, 2] / predicted[v, u])))
+        self.keyframes[k].level = float(np.median(np.log(points[ok, 2] / by_network[ok])))
         self.keyframes[k].votes = int(ok.sum())
 
     @property
