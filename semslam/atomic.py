@@ -11,6 +11,17 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 LARGEST_TEXT = 64 << 20  # bytes; half a million poses
+# errors of a machine that is short of something, or cut off from it: the same command may succeed later, or elsewhere
+PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EIO", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN", "EBUSY", "ENOLCK", "ESTALE", "ETIMEDOUT"),
+        *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH"),
+    )
+    if hasattr(errno, name)
+)
+# what PyTorch and OpenCV, which have no kind of error for it, say of memory that they do not get
+NO_MEMORY = ("allocate memory", "insufficient memory", "out of memory")
 
 
 @contextmanager
@@ -82,10 +93,21 @@ def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
     free = shutil.disk_usage(path.parent).free
-    return OSError(
+    explained = OSError(
         f"{path}: No space left on device: {needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are "
         f"free; make room, or go on in a copy elsewhere: what was there before is whole"
     )
+    explained.errno = error.errno
+    return explained
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is the machine's and not the input's: memory, a full disk, a connection."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING):
+        return True
+    if not isinstance(error, (ValueError, OSError)) and any(words in str(error).lower() for words in NO_MEMORY):
+        return True
+    return error.__cause__ is not None and is_passing(error.__cause__)
 
 
 def regular_size(path: str | Path) -> int:

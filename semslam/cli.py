@@ -15,11 +15,17 @@ from semslam.commands.measuring import evaluate, compare, score  # noqa: F401
 from semslam.commands.networks import predict, attend, train, label, calibrate  # noqa: F401
 
 # isort: on
+from semslam.atomic import is_passing
 from semslam.commands.app import app, with_flags
+
+WRONG_USE, MACHINE_FAILED = 2, 75  # exit codes; 75 is EX_TEMPFAIL of sysexits.h: another attempt may succeed
 
 
 def main() -> None:
-    """Run the command line; whatever goes wrong ends with one line and exit code 2. `--traceback` shows all of it."""
+    """Run the command line; whatever goes wrong ends with one line and an exit code. `--traceback` shows all of it.
+
+    The exit code is MACHINE_FAILED where memory, a disk or a connection failed, and WRONG_USE for all else.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
@@ -34,7 +40,7 @@ def main() -> None:
         if not isinstance(error, (ValueError, OSError, MemoryError, ImportError)) or not message:
             message = f"{type(error).__name__}: {message} (--traceback shows where)"
         sys.stderr.write(f"semslam: {message}\n")
-        sys.exit(2)
+        sys.exit(MACHINE_FAILED if is_passing(error) else WRONG_USE)
 
 
 if __name__ == "__main__":

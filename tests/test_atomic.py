@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
-from semslam.atomic import contents, replacing
+from semslam.atomic import contents, is_passing, replacing
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -38,3 +39,22 @@ def test_pipes_devices_folders_and_huge_files_are_refused_without_waiting(tmp_pa
 def test_a_name_with_a_null_byte_is_one_line_that_shows_it(tmp_path):
     with pytest.raises(ValueError, match=r"a\\x00b.*cannot be a file's name"):
         contents(f"{tmp_path}/a\0b")
+
+
+def test_what_a_machine_lacks_may_pass_and_what_is_wrong_does_not():
+    wrong = (
+        FileNotFoundError(errno.ENOENT, "no such file"),
+        PermissionError(errno.EACCES, "denied"),
+        ValueError("disk"),
+    )
+    passing = (
+        MemoryError(),
+        OSError(errno.ENOSPC, "full"),
+        OSError(errno.EIO, "broken"),
+        TimeoutError(errno.ETIMEDOUT, ""),
+    )
+    assert not any(map(is_passing, wrong)) and all(map(is_passing, passing))
+    assert is_passing(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 GB"))
+    caused = OSError("cannot write the run here")
+    caused.__cause__ = passing[1]
+    assert is_passing(caused)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from semslam import cli
 from semslam.batch import work
 from semslam.batch.engines import ENGINES
 from semslam.batch.results import Results
@@ -124,6 +127,65 @@ def test_wrong_input_is_not_tried_again(tmp_path, python_tasks):
     job = Work(Results.at(str(tmp_path / "out")), retries=3, cwd=str(tmp_path))
     outcome = job(python_tasks(bad="print('no such option'); sys.exit(2)")[0], threads=1)
     assert (outcome.ok, outcome.attempts, outcome.message) == (False, 1, "no such option")
+
+
+def test_what_the_machine_lacked_is_tried_again(tmp_path, python_tasks):
+    """No memory, a full disk and a lost connection have an exit code of their own."""
+    assert cli.MACHINE_FAILED != work.WRONG_USE == cli.WRONG_USE
+    at_first = (
+        f"import pathlib; p = pathlib.Path(sys.argv[2]); p.exists() or p.mkdir() or sys.exit({cli.MACHINE_FAILED})"
+    )
+    (task,) = python_tasks(full=at_first)
+    outcome = Work(Results.at(str(tmp_path / "out")), retries=1, cwd=str(tmp_path))(task, threads=1)
+    assert outcome.ok and outcome.attempts == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTSTP"), reason="no Ctrl-Z here")
+def test_ctrl_z_stops_the_commands_too_and_they_go_on_together(tmp_path, python_tasks):
+    code = f"""
+import os, signal, threading
+from semslam.batch import work
+from semslam.batch.tasks import Task
+work.CHILD = "fake_child"
+tick = '''
+import pathlib, time
+place = pathlib.Path(sys.argv[2])
+place.mkdir()
+while True:
+    (place / "tick").write_text(str(time.time()))
+    time.sleep(0.02)
+'''
+job = work.Work(work.Results.at({str(tmp_path / "out")!r}), 0, {str(tmp_path)!r})
+ended = threading.Event()
+with work.pausing_together():
+    thread = threading.Thread(target=job, args=(Task("t", ("t",), (tick, "{{out}}")), 1, ended.is_set))
+    thread.start()
+    while not ended.wait(0.05):
+        if os.path.exists({str(tmp_path / "end")!r}): ended.set()
+    thread.join()
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    tick = tmp_path / "out" / "t" / "tick"
+
+    def ticking() -> bool:
+        before = tick.read_text()
+        time.sleep(0.3)
+        return tick.read_text() != before
+
+    try:
+        while not tick.exists():
+            time.sleep(0.02)
+        assert ticking()
+        parent.send_signal(signal.SIGTSTP)
+        time.sleep(0.3)
+        assert not ticking()
+        parent.send_signal(signal.SIGCONT)
+        assert ticking()
+        (tmp_path / "end").touch()
+        assert parent.wait(10) == 0
+    finally:
+        parent.send_signal(signal.SIGCONT)
+        parent.kill()
 
 
 def test_the_message_of_a_wrong_option_is_not_the_frame_around_it(tmp_path, python_tasks):

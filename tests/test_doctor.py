@@ -14,9 +14,12 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
+from semslam.camera import Camera
 from semslam.doctor.doctor import Finding, diagnose, examine, implausible_depth
+from semslam.doctor.gaps import gaps
+from semslam.frame import Frame
 from semslam.poses import inverse
-from sequences import open_sequence
+from sequences import Sequence, open_sequence
 from sequences.recordings.folder import write_folder
 from sequences.room.kinect_noise import kinect_noise
 from sequences.room.room import RoomSequence
@@ -168,6 +171,49 @@ def test_a_gap_in_time_is_found(folder):
     times = np.arange(40) / 30 + 2.0 * (np.arange(40) > 24)
     finding = only(with_timestamps(folder, times))
     assert finding.level == "warning" and "2.03 s, after frame 24" in finding.what
+
+
+def test_a_gap_in_the_numbers_of_images_is_found(folder):
+    """Times that are counted from the frames do not show it."""
+    for kind in ("color", "depth"):
+        for path in sorted((folder / kind).iterdir())[12:30]:
+            path.unlink()
+    (folder / "groundtruth.txt").unlink()
+    shutil.rmtree(folder / "label40", ignore_errors=True)
+    finding = only(examine(folder))
+    assert finding.level == "warning" and "the longest, 18 frames, after 000011" in finding.what
+
+
+class Panning(Sequence):
+    """A camera that passes a long wall, with frames left out, one of them black."""
+
+    has_depth, label_set, poses, name = False, None, None, "panning"
+    camera = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
+
+    def __init__(self, columns: list[int], black: int) -> None:
+        wall = np.random.default_rng(0).uniform(0, 255, (30, 400, 3)).astype(np.uint8)
+        self._wall = cv2.resize(wall, (3200, 240), interpolation=cv2.INTER_CUBIC)
+        self._columns, self._black = columns, black
+        self.timestamps = np.arange(len(columns)) / 30
+
+    def __getitem__(self, index: int) -> Frame:
+        column = self._columns[self._checked(index)]
+        color = self._wall[:, column : column + 320].copy() * (index != self._black)
+        return Frame(index, float(self.timestamps[index]), color, self.camera)
+
+
+@pytest.mark.parametrize("longer", [1, 20])  # so long that at first only every n-th frame is looked at
+def test_a_gap_that_only_the_images_show_is_found_and_a_black_frame_is_none(longer):
+    steady = [4 * i // longer for i in range(40 * longer)]
+    assert gaps(Panning(steady, black=20)) == []
+    jump = [column + 1500 * (i >= 25 * longer + 1) for i, column in enumerate(steady)]
+    finding = only(gaps(Panning(jump, black=20)))
+    assert finding.level == "warning" and f"after frame {25 * longer} " in finding.what
+
+
+def test_frames_that_are_all_far_apart_are_no_gaps():
+    finding = only(gaps(Panning([250 * i for i in range(11)], black=-1)))
+    assert "10 of 10 neighbouring frames show little in common" in finding.what
 
 
 def test_irregular_timestamps_are_hinted_at(folder):

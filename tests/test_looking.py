@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from test_reconstruct import refused, semslam
 
+from semslam import cli
 from semslam.geometry.export import read_map_ply, read_mesh_ply
 from semslam.looking.live import LiveView
 from semslam.looking.viewed import viewed_run
@@ -196,7 +197,9 @@ def test_films_go_round_the_map_or_along_the_path(run, tmp_path, capsys):
 
 def test_a_film_ends_at_once_where_the_disk_is_full(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    line = refused(capsys, "view", run.path, "--video", tmp_path / "path.mp4", "--along", "path")
+    line = refused(
+        capsys, "view", run.path, "--video", tmp_path / "path.mp4", "--along", "path", code=cli.MACHINE_FAILED
+    )
     assert "path.mp4: No space left on device" in line
     assert list(tmp_path.iterdir()) == []
 

@@ -41,9 +41,9 @@ def semslam(*arguments: object) -> int:
     return 0
 
 
-def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+def refused(capsys: pytest.CaptureFixture, *arguments: object, code: int = cli.WRONG_USE) -> str:
     """The one line that a refused command prints."""
-    assert semslam(*arguments) == 2
+    assert semslam(*arguments) == code
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
@@ -249,14 +249,31 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path, capsy
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, capsys, monkeypatch):
+    """Its exit code is not that of wrong use: another attempt may succeed."""
+
     def no_space(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("zipfile.ZipFile.open", no_space)
-    assert "No space left on device" in refused(
-        capsys, "reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh"
-    )
+    arguments = ["reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh"]
+    assert "No space left on device" in refused(capsys, *arguments, code=cli.MACHINE_FAILED)
     assert not (tmp_path / "a" / "map.npz").exists()
+
+
+def test_a_command_that_fails_leaves_no_empty_folder(tmp_path, capsys):
+    """Neither its own nor those around it; a folder that was there stays."""
+    (tmp_path / "mine").mkdir()
+    for out in (tmp_path / "new" / "er" / "est", tmp_path / "mine"):
+        refused(capsys, "reconstruct", ROOM, "--out", out, *TRUTH, "--poses", "nowhere.txt")
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_resuming_and_overwriting_at_once_is_refused_and_nothing_to_resume_is_told(tmp_path, capsys, caplog):
+    arguments = ["reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh", "--frames", 2]
+    assert "choose one" in refused(capsys, *arguments, "--resume", "--overwrite")
+    assert semslam(*arguments, "--resume") == 0 and "no run to go on with" in caplog.text
+    caplog.clear()
+    assert semslam(*arguments, "--resume") == 0 and "no run to go on with" not in caplog.text
 
 
 @pytest.mark.parametrize(

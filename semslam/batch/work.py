@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from semslam.batch.tasks import Task
 
 CHILD = "semslam.batch.child"  # the module that runs a command
 INTERRUPTED = (130, -signal.SIGINT)  # exit codes of a command that Ctrl-C ended
-WRONG_INPUT = 2  # exit code of a command that says what is wrong: another attempt would end like the first
+WRONG_USE = 2  # exit code of a command that says what is wrong: another attempt would end like the first
 LOOK_EVERY = 0.2  # seconds between two looks at whether the batch was interrupted
 BOX = " \t│╭╮╰╯─"  # what the command line frames its own messages with
 LONGEST_MESSAGE = 300  # characters
+_running: set[subprocess.Popen[bytes]] = set()  # commands of this process
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ class Work:
         workplace = self.results.workplace(task.name)
         log = workplace / "tasks" / f"{task.name}.log"
         log.parent.mkdir(exist_ok=True)
-        words = task.words_for(workplace / task.name)
-        if words[0] == "reconstruct" and not {"--resume", "--overwrite"} & {*words}:
+        out = workplace / task.name
+        words = task.words_for(out)
+        if words[0] == "reconstruct" and not {"--resume", "--overwrite"} & {*words} and out.exists():
             words.append("--resume")  # with what an earlier attempt, perhaps of a process that was killed, has left
         with log.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
@@ -96,9 +99,11 @@ class Work:
                 cwd=self.cwd if Path(self.cwd).is_dir() else None,
                 process_group=0,  # a terminal's Ctrl-C reaches it through us alone: once, and told as such
             )
+            _running.add(process)
             try:
                 code = _ended(process, interrupted)
             finally:
+                _running.discard(process)
                 process.kill()  # nothing where it has ended
         if code == 0:
             return "", False
@@ -108,7 +113,7 @@ class Work:
             return f"ended by signal {-code}", False
         lines = (line.strip(BOX) for line in log.read_text(encoding="utf-8", errors="replace").splitlines())
         said = [line for line in lines if line]
-        return said[-1] if said else f"ended with exit code {code}", code == WRONG_INPUT
+        return said[-1] if said else f"ended with exit code {code}", code == WRONG_USE
 
     def _figures(self, task: Task) -> dict[str, float]:
         """Single numbers among what the command says of its result."""
@@ -131,6 +136,28 @@ class Work:
                 outcome.name, outcome.command, False, outcome.attempts, outcome.seconds, message[:LONGEST_MESSAGE]
             )
         return outcome
+
+
+@contextmanager
+def pausing_together() -> Iterator[None]:
+    """Ctrl-Z makes the commands that run rest with this process, and go on with it: they are not in its group."""
+
+    def pause(number: int, frame: object) -> None:
+        resting = list(_running)
+        for process in resting:
+            process.send_signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # it returns when we go on
+        for process in resting:
+            process.send_signal(signal.SIGCONT)
+
+    if not hasattr(signal, "SIGTSTP"):  # Windows has neither
+        yield
+        return
+    before = signal.signal(signal.SIGTSTP, pause)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
 
 
 def _ended(process: subprocess.Popen[bytes], interrupted: Callable[[], bool]) -> int:

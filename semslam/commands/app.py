@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,15 +28,30 @@ def _named(name: str) -> Path:
     return Path(name)
 
 
-def _makeable(folder: Path | None) -> Path | None:
+def made_folder(context: typer.Context, folder: Path | None) -> Path | None:
+    """A folder that a command writes to: what cannot be one is told now, and what is empty in the end is removed."""
     if folder is not None:
         check_makeable(folder)
+        new = [place for place in (folder, *folder.parents) if not place.exists()]
+        context.call_on_close(partial(_remove_empty, new))
     return folder
 
 
+def _remove_empty(places: list[Path]) -> None:
+    """Remove folders, each within the next, that a command has made and written nothing to."""
+    from semslam.runs.storage.lock import unlock
+
+    for place in places:
+        unlock(place)
+        try:
+            place.rmdir()
+        except OSError:  # it was not made, or holds something
+            continue
+
+
 def folder_option(help: str) -> Any:
-    """The option --out for a folder to write to: what cannot be one is told before any work."""
-    return typer.Option("--out", parser=_named, callback=_makeable, is_eager=True, metavar="PATH", help=help)
+    """The option --out for a folder to write to, see `made_folder`."""
+    return typer.Option("--out", parser=_named, callback=made_folder, is_eager=True, metavar="PATH", help=help)
 
 
 def file_option(flag: str, help: str, check: Callable[[Path], object] = lambda path: None) -> Any:

@@ -14,6 +14,7 @@ from semslam.doctor import conventions, depth_images, flow, single_poses
 from semslam.doctor.conventions import USUAL_DEPTH
 from semslam.doctor.depth_range import with_range
 from semslam.doctor.finding import Finding
+from semslam.doctor.gaps import gaps
 from semslam.doctor.noise import depth_noise
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
@@ -56,7 +57,7 @@ def diagnose(sequence: Sequence) -> list[Finding]:
     Reads up to FRAMES_READ frames. Without poses or depth the checks that need them are left out.
     """
     frames, findings = _read(sequence)
-    findings += _timestamps(sequence)
+    findings += _timestamps(sequence) + gaps(sequence)
     if not sequence.has_depth:
         what = "there are no depth images"
         findings.append(Finding("hint", what, "depth can be predicted from colour (--depth predicted)"))
@@ -165,16 +166,6 @@ def _timestamps(sequence: Sequence) -> list[Finding]:
         guess = f" (they look like {unit})" if usual > 5 else ""
         what = f"frames are {usual:.6g} s apart by their timestamps{guess}"
         return [Finding("error" if guess else "warning", what, "timestamps are in seconds")]
-    gaps = np.flatnonzero(steps > max(0.5, 8 * usual))
-    # recordings that were made apart follow each other with a pause
-    gaps = np.array([i for i in gaps if sequence.part_of(int(i)) == sequence.part_of(int(i) + 1)], np.int64)
-    if gaps.size:
-        longest = gaps[np.argmax(steps[gaps])]
-        what = (
-            f"{gaps.size} gaps in time; the longest, {steps[longest]:.2f} s, after frame {longest} "
-            f"(usually {1000 * usual:.0f} ms)"
-        )
-        findings.append(Finding("warning", what, "tracking may be lost there: cut the recording into its parts"))
     irregular = float((np.abs(steps - usual) > 0.5 * usual).mean())
     if irregular > 0.2:
         what = f"{irregular:.0%} of the frames come more than half a frame early or late"

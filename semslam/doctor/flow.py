@@ -75,10 +75,9 @@ def followed(recording: Recording, indices: Sequence[int]) -> Tracks | None:
         if frame is None:
             return None
         following = _grey(frame)
-        to, there = _flow(grey, following, at, window)
-        back, again = _flow(following, grey, to, window)
-        kept &= there & again & (np.abs(back - at).max(axis=(1, 2)) < 1)
-        at, grey = to, following
+        at, there = follow(grey, following, at, window)
+        kept &= there
+        grey = following
     if kept.sum() < FEWEST_POINTS:
         return None
     pixels = corners.reshape(-1, 2)[kept].astype(np.float64)
@@ -90,6 +89,13 @@ def followed(recording: Recording, indices: Sequence[int]) -> Tracks | None:
 def notable(camera: Camera) -> float:
     """Pixels below which points lie where right poses put them, whatever the noise: 1 in images 640 wide."""
     return max(0.4, camera.width / 640)
+
+
+def follow(one: np.ndarray, other: np.ndarray, at: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where points (N, 1, 2) of one grey image are in the other, and which of them come back to within a pixel."""
+    to, there = _flow(one, other, at, window)
+    back, again = _flow(other, one, to, window)
+    return to, there & again & (np.abs(back - at).max(axis=(1, 2)) < 1)
 
 
 def _flow(one: np.ndarray, other: np.ndarray, at: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,8 @@ from semslam.atomic import replacing
 from semslam.metrics.trajectory import absolute_error, matched, pair_errors
 from semslam.trajectory import Trajectory
 
+FINEST = 0.1, 0.01  # millimetres and degrees that an axis of errors spans at least: below them is rounding
+
 
 def plot_trajectory(
     path: str | Path,
@@ -56,7 +58,10 @@ def plot_errors(
     tracked: np.ndarray | None = None,
     with_scale: bool = False,
 ) -> None:
-    """A PNG of the error of position (after alignment) and of rotation per frame over time; lost spells are shaded."""
+    """A PNG of the error of position (after alignment) and of rotation per frame over time; lost spells are shaded.
+
+    Both axes span at least FINEST, so that poses which were given are shown without error.
+    """
     from matplotlib.figure import Figure
 
     tracked = np.ones(len(estimate), bool) if tracked is None else np.asarray(tracked, bool)
@@ -71,10 +76,17 @@ def plot_errors(
     top, bottom = figure.subplots(2, 1, sharex=True)
     top.plot(seconds, error.errors * 1000, color="#0072b2", linewidth=1.2)
     top.axhline(error.rmse * 1000, color="0.45", linewidth=1, linestyle="--", label=f"RMSE {error.rmse * 1000:.1f} mm")
-    top.set(ylabel=f"position error, mm ({error.protocol})", ylim=(0, None))
+    top.set(
+        ylabel=f"position error, mm ({error.protocol})",
+        ylim=(0, max(FINEST[0], 1.1e3 * float(error.errors.max(initial=0)))),
+    )
     turned = np.degrees(Rotation.from_matrix(E[:, :3, :3]).magnitude())
     bottom.plot(seconds[1:], turned, color="#d55e00", linewidth=1.2)
-    bottom.set(xlabel="seconds", ylabel="rotation error a frame, degrees", ylim=(0, None))
+    bottom.set(
+        xlabel="seconds",
+        ylabel="rotation error a frame, degrees",
+        ylim=(0, max(FINEST[1], 1.1 * float(turned.max(initial=0)))),
+    )
     for ax in (top, bottom):
         label = "lost"
         for k in map(int, np.flatnonzero(~tracked)):  # up to the next frame's time

@@ -52,11 +52,11 @@ def viewed_run(run: str | Path) -> Viewed:
     """The map of a run folder, its path, its camera and, where it was evaluated, its errors."""
     folder = RunFolder.open(run)
     cloud, label_set = folder.load_cloud()
-    trajectory = folder.load_trajectory().T_world_camera if folder.trajectory.is_file() else None
+    trajectory = folder.load_trajectory().T_world_camera
     errors = folder.load_errors()
     if errors is not None and len(errors) != len(cloud):
         errors = None  # of an earlier map in this folder
-    return Viewed(cloud, label_set, str(run), trajectory, recorded_camera(folder), errors)
+    return Viewed(cloud, label_set, folder.title, trajectory, recorded_camera(folder), errors)
 
 
 def recorded_camera(folder: RunFolder) -> Camera | None:

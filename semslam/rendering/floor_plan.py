@@ -74,7 +74,7 @@ def floor_plan(
     """The map from above: the ceiling and what hangs above head height left out, walls along the image's sides.
 
     A camera's `trajectory` (N, 4, 4), T_world_camera, fits in and helps to find up. `pixels`: the longer side of the
-    picture. Specks without a class are drawn like their neighbours.
+    picture. Specks without a class are drawn like their neighbours; a map without classes is drawn in its colours.
     """
     import cv2
 
@@ -106,13 +106,15 @@ def floor_plan(
     fine = Camera(width, height_px, scale, scale, -low[0] * scale - 0.5, -low[1] * scale - 0.5)
     T_world_plan = poses.from_rotation_translation(R, np.zeros(3))
     rendering = render(room, fine, T_world_plan, cull_back=False, orthographic=True)
-    colors = shown_colors(room, label_set, "label", T_world_plan)
+    has_classes = cloud.class_probabilities is not None
+    colors = shown_colors(room, label_set, "label" if has_classes else "color", T_world_plan)
     small = (width // 2, height_px // 2)
     image = cv2.resize(painted(rendering, colors, BACKGROUND), small, interpolation=cv2.INTER_AREA)
     index = rendering.index[::2, ::2]
     labels = np.where(index >= 0, room.labels()[index], np.uint8(UNLABELLED)).astype(np.uint8)
     share = np.bincount(labels[index >= 0], minlength=UNLABELLED + 1)
-    present = tuple(int(i) for i in np.argsort(-share, kind="stable") if share[i] > 0.0005 * share.sum())
+    order = np.argsort(-share, kind="stable") if has_classes else ()
+    present = tuple(int(i) for i in order if share[i] > 0.0005 * share.sum())
     scale /= 2
     if path is not None:
         path = (path - low) * scale - 0.5

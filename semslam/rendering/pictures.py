@@ -233,9 +233,10 @@ def preview(
     """Write a PNG: the map in its colours and, if it has classes, in its labels side by side with a legend; a title.
 
     `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up; others `beside` it are drawn in, too.
-    Specks without a class are drawn like their neighbours (see `without_specks`).
+    Specks without a class are drawn like their neighbours (see `without_specks`); the legend counts what the map says.
     """
     camera = picture_camera()
+    legend = legend_entries(cloud, label_set) if cloud.class_probabilities is not None else []
     cloud = without_specks(cloud)
     with_classes = cloud.class_probabilities is not None
     panels = ("color", "label") if with_classes else ("color",)
@@ -249,7 +250,6 @@ def preview(
     else:
         images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)] * len(panels)
     note = f"{len(cloud):,} surfels"
-    legend = legend_entries(cloud, label_set) if with_classes else []
     write_figure(path, images, title=title, note=note, legend=legend)
 
 

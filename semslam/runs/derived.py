@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,8 @@ def write_derived(
     poses of another run in the same map, relative to its origin. The mesh, where there is one of the same surfels, gets
     its labels from them anew.
     """
+    # what is damaged is told before anything is written
+    old, mesh = source.load_metrics(), None if "position" in changes else source.load_mesh()
     if associations is not None:
         folder.save_associations(associations)
     state = source.load_state() | changes
@@ -67,9 +68,8 @@ def write_derived(
     folder.save_state(
         parts_of({k: v for k, v in state.items() if not k.startswith(NOT_KEPT) and k not in forget}), config
     )
-    if source.trajectory.is_file():
-        shutil.copyfile(source.trajectory, folder.trajectory)
-    old = source.load_metrics() if source.metrics.is_file() else {}
+    poses = source.load_trajectory()
+    folder.save_trajectory(poses, state.get("world_origin", np.zeros(3)))
     folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT)} | metrics)
     cloud, label_set = folder.load_cloud()
     export.write_map_ply(folder.map, cloud, label_set)
@@ -77,14 +77,13 @@ def write_derived(
         world = moved_by(merged.T_world_camera, cloud.world_origin)
         folder.write_text(MERGED, "".join(tum_lines(Trajectory(merged.timestamps, world))))
     if len(cloud):
-        trajectory = folder.load_trajectory().T_world_camera if folder.trajectory.is_file() else None
-        title = Path(config.sequence).name
         beside = [] if merged is None else [merged.T_world_camera]
-        pictures.preview(folder.preview, cloud, label_set, title=title, trajectory=trajectory, beside=beside)
+        pictures.preview(
+            folder.preview, cloud, label_set, title=folder.title, trajectory=poses.T_world_camera, beside=beside
+        )
     folder.mesh.unlink(missing_ok=True)
-    if source.mesh.is_file() and len(cloud) and "position" not in changes:
-        mesh = labelled(export.read_mesh_ply(source.mesh), cloud)
-        export.write_mesh(folder.mesh, mesh, label_set)
+    if len(cloud) and mesh is not None:
+        export.write_mesh(folder.mesh, labelled(mesh, cloud), label_set)
     return folder.published()
 
 

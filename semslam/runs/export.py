@@ -23,8 +23,9 @@ ORIGIN = "world_origin.txt"  # of far worlds: what the files with numbers in sin
 def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     """Write the exports of a run one after another; yields (what it is, its path) of each when it is written.
 
-    surfels.ply and surfels.pcd; mesh.ply, mesh.obj and mesh.glb in the recorded colours and mesh_labels.glb in the
-    classes', where the run has a mesh with triangles; classes/NN_NAME.ply; objects.csv; floor_plan.png. `out` is made.
+    surfels.ply and surfels.pcd; mesh.ply, mesh.obj and mesh.glb in the recorded colours, where the run has a mesh with
+    triangles; floor_plan.png; of a map with classes mesh_labels.glb in their colours, classes/NN_NAME.ply, objects.csv.
+    `out` is made.
     Of a world far from its origin, world_origin.txt says what the coordinates in PCD, OBJ and GLB files are relative
     to, which cannot hold them; PLY and CSV files hold the world's own.
     """
@@ -32,7 +33,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     cloud, label_set = folder.load_cloud()
     if len(cloud) == 0:
         raise ValueError(f"{run}: its map is empty; there is nothing to export")
-    trajectory = folder.load_trajectory().T_world_camera if folder.trajectory.is_file() else None
+    trajectory = folder.load_trajectory().T_world_camera
     out = Path(out)
     check_apart(out, folder.load_config().sequence)
     if RunFolder(out).exists:
@@ -45,13 +46,14 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     for name in ("surfels.ply", "surfels.pcd"):
         export.write_map(out / name, cloud, label_set)
         yield "surfels", out / name
-    mesh = export.read_mesh_ply(folder.mesh) if folder.mesh.is_file() else None
+    mesh = folder.load_mesh()
     if mesh is not None and len(mesh.triangles):
         for name in MESHES:
             export.write_mesh(out / name, mesh, label_set)
             yield "mesh", out / name
-        export.write_mesh(out / "mesh_labels.glb", mesh, label_set, by="label")
-        yield "mesh of classes", out / "mesh_labels.glb"
+        if cloud.class_probabilities is not None:
+            export.write_mesh(out / "mesh_labels.glb", mesh, label_set, by="label")
+            yield "mesh of classes", out / "mesh_labels.glb"
     up = up_direction(cloud, label_set, trajectory)
     if cloud.class_probabilities is not None:
         for path in export.write_class_clouds(out / "classes", cloud, label_set):
@@ -60,7 +62,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
         write_objects_csv(out / "objects.csv", found)
         yield "objects", out / "objects.csv"
     plan = floor_plan(cloud, label_set, up=up, trajectory=trajectory)
-    write_floor_plan(out / "floor_plan.png", plan, label_set, title=Path(run).resolve().name)
+    write_floor_plan(out / "floor_plan.png", plan, label_set, title=folder.title)
     yield "floor plan", out / "floor_plan.png"
 
 

@@ -6,7 +6,8 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.atomic import replacing
+from semslam.atomic import regular_size, replacing, text_of
 from semslam.cloud import SurfelCloud
 from semslam.engine.associations import Associations
 from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, StatePart, SurfelMap
+from semslam.geometry import export
+from semslam.geometry.mesh import LabelledMesh
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.poses import moved_by
 from semslam.runs.color_only.fitted import FITTED
@@ -31,7 +34,7 @@ from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arra
 from semslam.runs.storage.checkpoint import Checkpoint
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.upgrade import upgraded
-from semslam.trajectory import Trajectory, read_tum, write_tum
+from semslam.trajectory import Trajectory, write_tum
 
 logger = logging.getLogger(__name__)
 REPLACEMENT, REPLACED_BY = ".new", ".ready"  # folders in a run's: of the run that will replace it, and of a whole one
@@ -109,6 +112,11 @@ class RunFolder:
         return self.path.parent if self.path.name == REPLACEMENT else self.path
 
     @property
+    def title(self) -> str:
+        """What pictures of the run are headed with."""
+        return self.final.resolve().name
+
+    @property
     def exists(self) -> bool:
         """Whether there is a run, finished or not."""
         return self.state.is_file() or self.checkpoint.exists
@@ -159,7 +167,7 @@ class RunFolder:
         except OSError as error:
             raise OSError(
                 f"{path}: cannot write the run here ({error.strerror or error}); name another --out"
-            ) from None
+            ) from error
         lock(folder.path)
         folder._finish_replacing()
         return folder
@@ -266,8 +274,11 @@ class RunFolder:
         return self.checkpoint.load_scalars(*names) if self._checkpoint_is_newer() else _scalars(self.state, *names)
 
     def load_progress(self) -> Progress:
-        """What the run has done."""
-        state = self.load_state()
+        """What the run has done; the surfels are not read."""
+        if self._checkpoint_is_newer():
+            state = self.load_state()
+        else:
+            state = load_arrays(self.state, without=SURFEL_ARRAYS)
         with naming(self.state):
             return Progress.from_state(state)
 
@@ -313,7 +324,13 @@ class RunFolder:
 
     def load_errors(self) -> np.ndarray | None:
         """What `save_errors` kept; None where the run was not evaluated."""
-        return np.load(self.errors, allow_pickle=False) if self.errors.is_file() else None
+        if not self.errors.exists():
+            return None
+        regular_size(self.errors)
+        try:
+            return np.load(self.errors, allow_pickle=False)
+        except (ValueError, EOFError):
+            raise ValueError(f"{self.errors}: damaged; `semslam evaluate {self.path}` writes it again") from None
 
     def save_trajectory(self, trajectory: Trajectory, world_origin: np.ndarray, number: int = 1) -> None:
         """Write poses that are relative to the origin (3,) of the map as poses in the world; number: of the part."""
@@ -321,9 +338,9 @@ class RunFolder:
             write_tum(temporary, Trajectory(trajectory.timestamps, moved_by(trajectory.T_world_camera, world_origin)))
 
     def load_trajectory(self) -> Trajectory:
-        """The poses, relative to the origin of the map."""
-        found, origin = read_tum(self.trajectory), _scalars(self.state, "world_origin").get("world_origin", np.zeros(3))
-        return Trajectory(found.timestamps, moved_by(found.T_world_camera, -origin))
+        """The poses of the largest sub-map, relative to the origin of the map; without loss, unlike trajectory.txt."""
+        progress = self.load_progress()
+        return progress.trajectory().selected(progress.tracked)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run's, whole or not at all."""
@@ -341,13 +358,33 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def load_metrics(self) -> dict[str, Any]:
-        """What `save_metrics` wrote; nothing where a run was interrupted before."""
-        if not self.metrics.is_file():
+        """What `save_metrics` wrote; nothing where a run was interrupted before. ValueError where it is damaged."""
+        if not self.metrics.exists():
             return {}
+        with self._made_again(self.metrics):
+            found = json.loads(text_of(self.metrics))
+            if not isinstance(found, dict):
+                raise ValueError(f"{type(found).__name__}, expected figures by name")
+        return found
+
+    def load_mesh(self) -> LabelledMesh | None:
+        """The mesh of the run; None where it has none, ValueError where it is damaged."""
+        if not self.mesh.exists():
+            return None
+        with self._made_again(self.mesh):
+            return export.read_mesh_ply(self.mesh)
+
+    @contextmanager
+    def _made_again(self, path: Path) -> Iterator[None]:
+        """Raise ValueError, with what to do, where a file that was made of the state cannot be read."""
         try:
-            return json.loads(self.metrics.read_text(encoding="utf-8"))
+            yield
         except ValueError as error:
-            raise ValueError(f"{self.metrics}: not JSON ({error})") from None
+            reason = str(error).removeprefix(f"{path}: ")
+            raise ValueError(
+                f"{path}: damaged ({reason}); remove it to go on without, or have it made again: the command that made "
+                f"{self.path}, `semslam reconstruct` with --resume"
+            ) from None
 
 
 def _settings_of_run(values: Any, where: str) -> RunConfig:

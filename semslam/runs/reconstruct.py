@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,19 @@ def prepare(
     config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
     _check(config, sequence)
     check_apart(out, config.sequence)
+    if resume and overwrite:
+        raise ValueError(f"{out}: --resume goes on with the run that is there, --overwrite replaces it; choose one")
     folder = RunFolder.create(out)
     try:
         if not resume and not overwrite and (found := folder.in_the_way(config)):
             raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
         place = folder.resumable(config) if resume else folder.fresh()
+        if resume and not place.exists:
+            logger.warning("%s: there is no run to go on with (--resume); a new one begins", out)
         return _run(config, sequence, network, place, resume, checkpoint, report)
     except BaseException:
+        with suppress(OSError):  # unless something is in it
+            folder.replacement.path.rmdir()
         unlock(folder.path)
         raise
 
@@ -297,7 +304,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     if len(cloud) == 0:
         run.folder = folder.published()
         return metrics
-    pictures.preview(folder.preview, cloud, labels, title=run.sequence.name, trajectory=trajectory)
+    pictures.preview(folder.preview, cloud, labels, title=folder.title, trajectory=trajectory)
     folder.mesh.unlink(missing_ok=True)  # an older run's
     if mesh:
         began = time.perf_counter()

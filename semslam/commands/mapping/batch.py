@@ -25,7 +25,9 @@ def batch(
     jobs: Annotated[int, typer.Option(min=1, help="Tasks at once; they share the cores.")] = 1,
     retries: Annotated[
         int,
-        typer.Option(min=0, help="How often to retry a task that ends with another exit code than 2, or is killed."),
+        typer.Option(
+            min=0, help="How often to retry a task that ends with another exit code than 2 (wrong use), or is killed."
+        ),
     ] = 1,
     group: Annotated[int, typer.Option(help="Lines that one task takes, such as 500 images of `predict`.")] = 1,
     engine: Annotated[Literal["local", "ray"], typer.Option(help=ENGINE)] = "local",
@@ -38,14 +40,14 @@ def batch(
     from semslam.batch.results import Results
     from semslam.batch.summary import write_summary
     from semslam.batch.tasks import tasks_of
-    from semslam.batch.work import Work, undone
+    from semslam.batch.work import Work, pausing_together, undone
 
     tasks = tasks_of(listing, command, _commands(), group)
     results = Results.at(out)
     work = Work(results, retries, os.getcwd())
     waiting, before = undone(tasks, work)
     found = {outcome.name: outcome for outcome in before}
-    with interruptible() as interrupted, progress(len(waiting), "tasks") as advance:
+    with interruptible() as interrupted, pausing_together(), progress(len(waiting), "tasks") as advance:
         for outcome in ENGINES[engine](waiting, work, jobs, interrupted):
             found[outcome.name] = outcome
             advance()

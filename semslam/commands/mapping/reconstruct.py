@@ -167,6 +167,12 @@ def reconstruct(
     sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
     typer.echo(f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels")
+    if lost := metrics["lost"]:
+        recording = f"; `semslam doctor {shlex.quote(settings.sequence)}` looks for the cause" if not live else ""
+        typer.echo(
+            f"{len(lost)} frames could not be tracked and are not in the map, from frame {lost[0]} to {lost[-1]}; the "
+            f"last, because {run.progress.reason}{recording}"
+        )
     if metrics["submaps"] > 1:
         typer.echo(
             f"{metrics['frames_apart']} frames saw parts of the scene that have not met the map: "

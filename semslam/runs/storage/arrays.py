@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import flush_to_disk, regular_size, replacing
+from semslam.atomic import flush_to_disk, is_passing, regular_size, replacing
 from semslam.engine.paging import StoredRows
 from semslam.engine.surfels import StatePart
 
@@ -94,9 +94,9 @@ def naming(path: Path) -> Iterator[None]:
     """Raise ValueError, which names the file, where what was read from it does not make sense."""
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:  # zipfile, zlib, NumPy and what reads the arrays raise a dozen kinds
+        if is_passing(error):
+            raise
         reason = " ".join(str(error).split()).removeprefix(f"{path}: ") or type(error).__name__
         raise ValueError(f"{path}: damaged ({reason}); run `semslam reconstruct` again") from error
 
