@@ -103,11 +103,15 @@ def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:
 
 def is_passing(error: BaseException) -> bool:
     """Whether an error, or what caused it, is the machine's and not the input's: memory, a full disk, a connection."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING):
-        return True
-    if not isinstance(error, (ValueError, OSError)) and any(words in str(error).lower() for words in NO_MEMORY):
-        return True
-    return error.__cause__ is not None and is_passing(error.__cause__)
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:  # an error may be raised from itself
+        chain.append(cause)
+    return any(
+        isinstance(link, MemoryError)
+        or (isinstance(link, OSError) and link.errno in PASSING)
+        or (not isinstance(link, (ValueError, OSError)) and any(words in str(link).lower() for words in NO_MEMORY))
+        for link in chain
+    )
 
 
 def regular_size(path: str | Path) -> int:

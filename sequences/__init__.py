@@ -155,7 +155,9 @@ def _opened(kind: str, path: Path, options: dict[str, Any]) -> Sequence:
     except CorruptFrame:
         raise
     except ValueError as error:  # a camera, poses or a list say what is wrong with them, not where they come from
-        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
     except (OSError, LookupError, AssertionError, StopIteration) as error:
         if READERS[kind].fits(path):
             raise

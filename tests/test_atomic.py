@@ -58,3 +58,5 @@ def test_what_a_machine_lacks_may_pass_and_what_is_wrong_does_not():
     caused = OSError("cannot write the run here")
     caused.__cause__ = passing[1]
     assert is_passing(caused)
+    caused.__cause__ = caused
+    assert not is_passing(caused)
