@@ -99,7 +99,7 @@ class Fusion(Stage):
         self._noise = Noise.of(self.config.noise, self.config.noise_quadratic)
         self._depth = np.zeros((height, width), f32)
         self._normals = np.zeros((height, width, 3), f32)
-        self._new = np.zeros(height * width, np.uint8)  # pixels that become surfels
+        self._new = np.empty((height, width), np.int32)  # pixels that become surfels
         self._index = np.full(height * width, index_map.EMPTY, np.int64)
         self._index_pose: np.ndarray | None = None  # the pose that the index map was made for
         self._new_counts = np.zeros(height, np.int64)
@@ -159,7 +159,7 @@ class Fusion(Stage):
         kernels.merge(chunks, surfels.arrays(), pose, self._pinhole, measured, rules, np.int32(now), traces)
         self._index_pose = np.array(T_world_camera)
         merged = int(self._merged_counts[: len(chunks)].sum())
-        kernels.mark_new(self._index, measured, self._pinhole, rules, self._new, self._new_counts)
+        kernels.find_new(self._index, measured, self._pinhole, rules, self._new, self._new_counts)
         added = self._append(surfels, measured, pose, rules, now)
         self.visible = self._see(surfels, pose, rules.far).copy()
         self._fused += 1
@@ -257,7 +257,7 @@ class Fusion(Stage):
     ) -> int:
         ends = np.cumsum(self._new_counts)
         pixels = np.empty(int(ends[-1]), np.int32)
-        kernels.list_new(self._new, self.camera.width, ends - self._new_counts, pixels)
+        kernels.list_new(self._new, ends, pixels)
         points = np.empty((len(pixels), 3), f32)
         kernels.world_points(pixels, measured.depth, pose, self._pinhole, points)
         new = kernels.New(pixels, points, surfels.insert(points))

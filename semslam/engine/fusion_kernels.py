@@ -18,6 +18,8 @@ from semslam.engine.index_map import AHEAD, EMPTY, MICRO, SLOT, atomic_min, loca
 f32 = np.float32
 LAYERS = f32(4)  # gates behind a measurement, within which a surfel of the same normal is a second layer of its surface
 DEAD = f32(-1)  # the confidence of a surfel that has to go
+NOTHING = np.int32(EMPTY >> 32)  # micrometres: the depth of a pixel of the index map that shows no surfel
+DEEPEST = f32(2147483520)  # micrometres: the largest float32 below that
 
 
 class Measured(NamedTuple):
@@ -227,8 +229,9 @@ def covered(index, u, v, width, height, d, gate, reach):
 
 
 @nb.njit(**PARALLEL)
-def mark_new(index, measured, camera, rules, new, new_counts):
-    """Mark the measurements that no surfel covers: in `new` (H * W,) uint8, counted by row in new_counts (H,).
+def find_new(index, measured, camera, rules, new, new_counts):
+    """Find the measurements that no surfel covers: in `new` (H, W) int32 each row begins with its pixels v * W + u that
+    are new, as many as new_counts (H,) says.
 
     Covered means that a surfel stands within the gate of the measurement's depth in its pixel or a neighbouring one,
     or in as many pixels around as `spacing` metres take up there. Only the black fields of a chessboard become surfels,
@@ -242,48 +245,55 @@ def mark_new(index, measured, camera, rules, new, new_counts):
     has_confidence = confidence.size > 0
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
-        marks, keys, row = new[v * width : (v + 1) * width], index[v * width : (v + 1) * width], depth[v]
-        # most pixels are done with here, in a loop without branches: those without depth, those that show a surfel of
-        # their own, and the white fields
+        row, keys = depth[v], index[v * width : (v + 1) * width]
+        lows, highs = np.empty(width, np.int32), np.empty(width, np.int32)
+        hidden = np.zeros(width, np.uint8)
+        # most pixels are done with here, in loops without branches: those without depth, the white fields, and those
+        # that a surfel in their own or a neighbouring pixel covers
         for u in range(width):
             d = row[u]
-            own = abs(f32(np.int32(keys[u] >> 32)) / MICRO - d) < gate_of(d, rules)
+            gate = gate_of(d, rules)
+            lows[u] = np.int32(min(max(d - gate, f32(0)) * MICRO, DEEPEST))
+            highs[u] = np.int32(min((d + gate) * MICRO, DEEPEST))
             white = (d > spacing * focal) & ((u + v) & 1 == 1) & (f32(1.4142135) * d < coarsest * focal)
-            marks[u] = np.uint8(0) if (d <= f32(0)) | own | white else np.uint8(1)
+            own = abs(f32(np.int32(keys[u] >> 32)) / MICRO - d) < gate
+            hidden[u] = np.uint8(1) if (d <= f32(0)) | own | white else np.uint8(0)
+        depths = np.empty(width + 2, np.int32)
+        for w in range(max(v - 1, 0), min(v + 2, height)):
+            keys = index[w * width : (w + 1) * width]
+            depths[0] = depths[width + 1] = NOTHING
+            for u in range(width):
+                depths[u + 1] = np.int32(keys[u] >> 32)
+            for du in range(3):
+                there = depths[du : du + width]
+                for u in range(width):
+                    hidden[u] |= np.uint8((there[u] > lows[u]) & (there[u] < highs[u]))
         n_new = 0
         for u in range(width):
-            if marks[u] == 0:
-                continue
-            marks[u] = 0
-            if normals[v, u, 2] == f32(0) or (has_confidence and confidence[v, u] <= f32(0)):
+            if hidden[u] or normals[v, u, 2] == f32(0) or (has_confidence and confidence[v, u] <= f32(0)):
                 continue
             d = row[u]
-            # cells of one pixel, or of two to four where a pixel is smaller than the spacing
-            reach = 1
-            odd = (u + v) & 1
-            if d <= spacing * focal:
+            if d <= spacing * focal:  # cells of two to four pixels, as one is smaller than the spacing
                 reach = min(np.int64(spacing * focal / d) + 1, 4)
                 if u % reach != 0 or v % reach != 0:
                     continue
-                odd = (u // reach + v // reach) & 1
-            if odd == 1 and f32(1.4142135) * d < coarsest * focal:
-                continue
-            if not covered(index, u, v, width, height, d, gate_of(d, rules), reach):
-                marks[u] = 1
-                n_new += 1
+                if (u // reach + v // reach) & 1 == 1 and f32(1.4142135) * d < coarsest * focal:
+                    continue
+                if covered(index, u, v, width, height, d, gate_of(d, rules), reach):
+                    continue
+            new[v, n_new] = np.int32(v * width + u)
+            n_new += 1
         new_counts[v] = n_new
 
 
 @nb.njit(**PARALLEL)
-def list_new(new, width, offsets, pixels):
-    """The marked pixels, in row-major order; offsets (H,) is the exclusive prefix sum of the rows' counts."""
-    for v_ in nb.prange(offsets.size):
+def list_new(new, ends, pixels):
+    """The pixels of `find_new` in row-major order; ends (H,) is the inclusive prefix sum of the rows' counts."""
+    for v_ in nb.prange(ends.size):
         v = np.int64(v_)  # prange counts unsigned
-        k = offsets[v]
-        for u in range(width):
-            if new[v * width + u]:
-                pixels[k] = v * width + u
-                k += 1
+        first = ends[v - 1] if v > 0 else 0
+        for k in range(first, ends[v]):
+            pixels[k] = new[v, k - first]
 
 
 class New(NamedTuple):

@@ -105,15 +105,20 @@ def shown_grey(index, color, out):
     height, width = out.shape
     # ITU-R BT.601, of colours in 1/256
     red, green, blue = f32(0.299 / 256), f32(0.587 / 256), f32(0.114 / 256)
+    packed = color.reshape(-1).view(np.uint64)  # a surfel's colour is one number, and one access
+    low = np.uint64(0xFFFF)
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
+        keys = index[v * width : (v + 1) * width]
+        shown = np.empty(width, np.uint64)
+        # without branches: which pixels are empty cannot be guessed
         for u in range(width):
-            key = index[v * width + u]
-            if key == EMPTY:
-                out[v, u] = f32(NO_GREY)
-            else:
-                i = np.uint64(key & SLOT)
-                out[v, u] = red * f32(color[i, 0]) + green * f32(color[i, 1]) + blue * f32(color[i, 2])
+            shown[u] = packed[np.uint64(keys[u] & SLOT if keys[u] != EMPTY else 0)]
+        for u in range(width):
+            c = shown[u]
+            r, g = f32(np.int32(c & low)), f32(np.int32((c >> np.uint64(16)) & low))
+            b = f32(np.int32((c >> np.uint64(32)) & low))
+            out[v, u] = red * r + green * g + blue * b if keys[u] != EMPTY else f32(NO_GREY)
 
 
 @nb.njit(**SERIAL)
@@ -134,6 +139,7 @@ def shown_points(index, camera, stride, surfels, pose, counts, pixels, points):
     """
     position, normal = surfels.position, surfels.normal
     R, t = pose
+    flat_position, flat_normal = position.reshape(-1), normal.reshape(-1)
     width, height = camera.width, camera.height
     columns = (width + stride - 1) // stride
     firsts = np.empty(len(counts) * columns, np.int32)
@@ -156,6 +162,9 @@ def shown_points(index, camera, stride, surfels, pose, counts, pixels, points):
         row = np.int64(row_)  # prange counts unsigned
         end = counts[row + 1] if row + 1 < len(counts) else total
         for n in range(counts[row], end):
+            ahead = 4 * (index[firsts[row * columns + min(n + AHEAD, end - 1) - counts[row]]] & SLOT)
+            prefetch(flat_position, ahead)
+            prefetch(flat_normal, ahead)
             pixel = firsts[row * columns + n - counts[row]]
             i = np.uint64(index[pixel] & SLOT)
             x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
