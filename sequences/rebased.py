@@ -42,7 +42,13 @@ class RebasedSequence(Sequence):
         self.poses = tuple(None if T is None else moved_by(T, -world_origin) for T in whole.poses or ())
 
     def __getitem__(self, index: int) -> Frame:
-        return replace(self.whole[index], T_world_camera=self.poses[index] if self.poses else None)
+        return self._rebased(self.whole[index])
+
+    def unlabelled(self, index: int) -> Frame:
+        return self._rebased(self.whole.unlabelled(index))
+
+    def _rebased(self, frame: Frame) -> Frame:
+        return replace(frame, T_world_camera=self.poses[frame.index] if self.poses else None)
 
     @property
     def labelled_indices(self) -> list[int]:

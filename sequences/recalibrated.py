@@ -21,3 +21,6 @@ class RecalibratedSequence(SelectedSequence):
 
     def __getitem__(self, index: int) -> Frame:
         return replace(super().__getitem__(index), camera=self.camera)
+
+    def unlabelled(self, index: int) -> Frame:
+        return replace(super().unlabelled(index), camera=self.camera)

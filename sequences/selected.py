@@ -43,6 +43,9 @@ class SelectedSequence(Sequence):
     def __getitem__(self, index: int) -> Frame:
         return replace(self.whole[self._of_whole(index)], index=int(index))
 
+    def unlabelled(self, index: int) -> Frame:
+        return replace(self.whole.unlabelled(self._of_whole(index)), index=int(index))
+
     @cached_property
     def labelled_indices(self) -> list[int]:  # type: ignore[override]
         labelled = set(self.whole.labelled_indices)

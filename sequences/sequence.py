@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -110,6 +110,10 @@ class Sequence(ABC):
         """Bytes of the files of a frame's colour and depth, to recognise a recording by; 0 without such files."""
         return 0
 
+    def unlabelled(self, index: int) -> Frame:
+        """Frame `index` without its labels, which need not be read."""
+        return replace(self[index], labels=None)
+
     # One part of a frame, for those who need no more of it.
 
     def name_of(self, index: int) -> str:
@@ -171,6 +175,9 @@ class ImageSequence(Sequence):
         return self.depth_paths is not None
 
     def __getitem__(self, index: int) -> Frame:
+        return replace(self.unlabelled(index), labels=self.labels_of(index))
+
+    def unlabelled(self, index: int) -> Frame:
         i = self._checked(index)
         return Frame(
             index=i,
@@ -178,7 +185,6 @@ class ImageSequence(Sequence):
             color=self.color_of(i),
             camera=self.camera,
             depth=self.depth_of(i),
-            labels=self.labels_of(i),
             T_world_camera=None if self.poses is None else self.poses[i],
         )
 

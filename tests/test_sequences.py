@@ -103,6 +103,16 @@ def test_frames_without_a_label_file_are_unlabelled_frames(folder):
     assert sequence[3].labels is None and sequence[4].labels is not None
 
 
+def test_a_damaged_label_image_is_in_nobodys_way_who_needs_no_labels(folder):
+    (folder / "label40" / "000003.png").write_bytes(b"no image")
+    sequence = open_sequence(folder)
+    with pytest.raises(CorruptFrame, match=r"000003\.png"):
+        sequence[3]
+    frame = sequence.unlabelled(3)
+    assert frame.labels is None
+    np.testing.assert_array_equal(frame.depth, sequence.depth_of(3))
+
+
 def test_frames_are_in_the_order_of_their_numbers(folder):
     for sub in ("color", "depth", "label40"):
         for i in range(6):

@@ -51,6 +51,21 @@ def test_every_frame_of_a_map_of_every_tenth_frame_can_be_relabelled(tmp_path, r
     assert run.slam.associations.frames == run.progress.labelled
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_network_that_looks_ahead_looks_at_the_labelled_frames_alone_and_once(tmp_path, room, every):
+    class Counting(KnowingNetwork):
+        def class_probabilities(self, image, size):
+            looked_at.append(self.frames[image.tobytes()].index)
+            return super().class_probabilities(image, size)
+
+    looked_at: list[int] = []
+    settings = {"sequence": ROOM, "hold_out": 4, "slam.perception.label_every": every}
+    run = prepare(settings_of(None, settings), tmp_path / "run", network=Counting(room))
+    for _ in run:
+        pass
+    assert sorted(looked_at) == run.progress.labelled and len(looked_at) == -(-18 // every)
+
+
 def test_the_count_goes_on_after_a_break(tmp_path, room):
     settings = settings_of(None, {"sequence": ROOM, "hold_out": 4, "slam.perception.label_every": 3})
     network = KnowingNetwork(room)

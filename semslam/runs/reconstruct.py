@@ -37,6 +37,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.finished.extend import extend
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
+from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source
 from semslam.runs.progress import NoMap
 from semslam.runs.recording import check_apart, with_absolute_paths
@@ -123,6 +124,9 @@ def _run(
         assert network is not None
         slam = with_predicted_range(slam, sequence, network)
         _tell_range(slam, config.slam)
+    elif perception.labels == "predicted":
+        assert network is not None
+        network = LabelsAhead(network)
     places = Places()
     if perception.depth == "predicted" and config.poses in BY_IMAGES:
         assert network is not None

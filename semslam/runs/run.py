@@ -19,6 +19,7 @@ from semslam.engine.associations import Associations
 from semslam.frame import Frame, Step
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder, versions
+from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.progress import Progress
 from semslam.runs.recording import is_the_one, remembered, with_absolute_paths
 from semslam.runs.storage.arrays import naming, parts_of
@@ -92,7 +93,7 @@ class Run:
                     f"than the {allowed} allowed (the setting `max_corrupt` raises that); the last: {frame}"
                 )
             return None
-        if self.config.hold_out and index % self.config.hold_out == self.config.hold_out - 1:
+        if self._is_held_out(index):
             self.progress.held_out.append(index)
             return None
         step = self.slam.step(frame)
@@ -106,7 +107,25 @@ class Run:
         from sequences.prefetch import read_ahead
 
         remaining = self.sequence.numbers(self.progress.next_index)
-        return read_ahead(lambda i: self.sequence[i], remaining, self.sequence.ahead, self.sequence.decoders)
+        return read_ahead(self._read, remaining, self.sequence.ahead, self.sequence.decoders)
+
+    def _read(self, index: int) -> Frame:
+        """A frame, with labels where they are fused; where a network's are, that begins to look at it."""
+        perception, camera = self.config.slam.perception, self.slam.fusion.camera
+        if perception.labels == "truth":
+            return self.sequence[index]
+        frame = self.sequence.unlabelled(index)
+        if isinstance(self.slam.network, LabelsAhead) and not self._is_held_out(index):
+            every = self.config.hold_out
+            # how many frames are perceived before it; a guess, as some may be corrupt
+            before = index - (index // every if every else 0) - len(self.progress.corrupt)
+            if before % perception.labels_every == 0:
+                self.slam.network.begin(index, frame.color, (camera.width, camera.height))
+        return frame
+
+    def _is_held_out(self, index: int) -> bool:
+        every = self.config.hold_out
+        return every is not None and index % every == every - 1
 
     def cloud(self) -> SurfelCloud:
         """The map so far as plain arrays; of sub-maps that have not met, the largest."""

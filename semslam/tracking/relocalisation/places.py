@@ -9,6 +9,7 @@ tell the covariance.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import cv2
@@ -75,6 +76,19 @@ def described(color: np.ndarray, camera: Camera) -> Described:
     return Described(camera, pixels, np.minimum(512 * roots, 255).astype(np.uint8))
 
 
+def _features(color: np.ndarray, depth: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Of an image whose depth (H, W) is known in part: points (N, 3) float32, camera frame, and descriptors (N, BYTES)
+    of the features with depth."""
+    image = described(color, camera)
+    c = image.camera
+    u, v = image.pixels.T
+    rows = ((v + 0.5) * depth.shape[0] / c.height).astype(int).clip(0, depth.shape[0] - 1)
+    columns = ((u + 0.5) * depth.shape[1] / c.width).astype(int).clip(0, depth.shape[1] - 1)
+    z = depth[rows, columns]
+    points = np.stack([(u - c.cx) / c.fx * z, (v - c.cy) / c.fy * z, z], axis=1).astype(np.float32)
+    return points[z > 0], image.descriptors[z > 0]
+
+
 @dataclass(eq=False)
 class Places(Stage):
     """What the map looks like from at most MOST poses, at least APART from one another."""
@@ -84,6 +98,10 @@ class Places(Stage):
     points: list[np.ndarray] = field(default_factory=list)  # each (N, 3) float32 metres, camera frame
     descriptors: list[np.ndarray] = field(default_factory=list)  # each (N, BYTES) uint8
     apart: float = 1.0  # in units of APART; doubles where there are too many
+    # The features of the newest place, which are found beside the next frames: it takes as long as all the rest of a
+    # step. Whoever asks for them waits.
+    _newest: Future[tuple[np.ndarray, np.ndarray]] | None = None
+    _describer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="places"))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -96,15 +114,11 @@ class Places(Stage):
         """Make what was observed from a pose a place, if no other shows the same."""
         if not self.is_new(T_world_camera):
             return
-        image, depth = described(observation.color, observation.camera), observation.depth
-        c = image.camera
-        u, v = image.pixels.T
-        rows = ((v + 0.5) * depth.shape[0] / c.height).astype(int).clip(0, depth.shape[0] - 1)
-        columns = ((u + 0.5) * depth.shape[1] / c.width).astype(int).clip(0, depth.shape[1] - 1)
-        z = depth[rows, columns]
-        points = np.stack([(u - c.cx) / c.fx * z, (v - c.cy) / c.fy * z, z], axis=1).astype(np.float32)
-        known = z > 0
-        self._append(observation.frame.index, np.array(T_world_camera), points[known], image.descriptors[known])
+        self._settle()
+        self.indices.append(observation.frame.index)
+        self.T_world_camera.append(np.array(T_world_camera))
+        depth = observation.depth.copy()  # a working image of fusion
+        self._newest = self._describer.submit(_features, observation.color, depth, observation.camera)
         if len(self) > MOST:
             self._thin_out()
 
@@ -113,6 +127,7 @@ class Places(Stage):
 
         among: numbers of the places that are asked; None = all.
         """
+        self._settle()
         matched = self._matched(image, range(len(self)) if among is None else among)
         order = sorted(matched, key=lambda k: -len(matched[k][0]))[:POOLED]
         for _ in range(most):
@@ -129,6 +144,8 @@ class Places(Stage):
 
     def take(self, other: Places, T_here_other: np.ndarray, shift: int) -> None:
         """Add the places of another map that show what none of this one's does; shift: is added to their frames."""
+        self._settle()
+        other._settle()
         for index, T, points, descriptors in zip(
             other.indices, other.T_world_camera, other.points, other.descriptors, strict=True
         ):
@@ -140,6 +157,7 @@ class Places(Stage):
 
     def keep(self, frames: set[int]) -> None:
         """Forget the places that other frames have seen."""
+        self._settle()
         old = list(zip(self.indices, self.T_world_camera, self.points, self.descriptors))
         self.indices, self.T_world_camera, self.points, self.descriptors = [], [], [], []
         for place in old:
@@ -154,6 +172,7 @@ class Places(Stage):
 
     def state(self) -> dict[str, np.ndarray]:
         """As arrays, to be kept: about 50 kB a place."""
+        self._settle()
         return {
             "indices": np.array(self.indices, np.int64),
             "poses": np.array(self.T_world_camera, np.float64).reshape(-1, 4, 4),
@@ -167,6 +186,7 @@ class Places(Stage):
         """Go on from a `state`; without places where an earlier version kept none."""
         if "counts" not in state:
             return
+        self._settle()
         ends = np.cumsum(state["counts"])[:-1]
         several = len(state["counts"]) > 0
         self.indices = [int(i) for i in state["indices"]]
@@ -174,6 +194,14 @@ class Places(Stage):
         self.points = np.split(state["points"], ends) if several else []
         self.descriptors = np.split(state["descriptors"], ends) if several else []
         self.apart = float(state["apart"])
+
+    def _settle(self) -> None:
+        """Take in the features of the newest place."""
+        if self._newest is not None:
+            points, descriptors = self._newest.result()
+            self.points.append(points)
+            self.descriptors.append(descriptors)
+            self._newest = None
 
     def _append(self, index: int, T: np.ndarray, points: np.ndarray, descriptors: np.ndarray) -> None:
         self.indices.append(index)
@@ -189,6 +217,7 @@ class Places(Stage):
 
     def _thin_out(self) -> None:
         """Keep the places that are twice as far apart, the oldest first."""
+        self._settle()
         old = list(zip(self.indices, self.T_world_camera, self.points, self.descriptors))
         self.apart *= 2
         self.indices, self.T_world_camera, self.points, self.descriptors = [], [], [], []

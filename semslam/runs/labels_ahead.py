@@ -1,0 +1,59 @@
+"""A network that looks at a frame while the frames before it are fused: its labels are there when their turn comes."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+from semslam.perception import Network, Prediction
+
+MOST = 2  # frames that are begun and not asked for yet: their probabilities take memory
+OVER = 20  # frames after which one that was begun is asked for no more; fewer are read ahead
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    number: int
+    image: np.ndarray
+    size: tuple[int, int]
+    probabilities: Future[np.ndarray]
+
+
+class LabelsAhead(Network):
+    """A network on a thread of its own. What it says of an image is the same, whenever that was begun."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
+        self._begun: list[_Begun] = []
+        self._changing = Lock()  # of that list: several threads read frames
+
+    @property
+    def engine(self) -> str:
+        return self.network.engine
+
+    @property
+    def same_for_any_threads(self) -> bool:
+        return self.network.same_for_any_threads
+
+    def begin(self, number: int, image: np.ndarray, size: tuple[int, int]) -> None:
+        """Start on the class probabilities of a frame that will be asked for, unless others wait already."""
+        with self._changing:
+            self._begun = [begun for begun in self._begun if number - begun.number < OVER]
+            if len(self._begun) < MOST:
+                probabilities = self._thread.submit(self.network.class_probabilities, image, size)
+                self._begun.append(_Begun(number, image, size, probabilities))
+
+    def class_probabilities(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        with self._changing:
+            of_image = [begun for begun in self._begun if begun.image is image and begun.size == size]
+            self._begun = [begun for begun in self._begun if begun not in of_image]
+        if of_image:
+            return of_image[0].probabilities.result()
+        return self._thread.submit(self.network.class_probabilities, image, size).result()
+
+    def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float) -> Prediction:
+        return self._thread.submit(self.network, image, size, focal).result()
