@@ -83,9 +83,9 @@ def check_makeable(folder: Path) -> None:
     named = "it" if there == folder else there
     if not there.is_dir():
         kind = "file" if there.is_file() else "pipe, a device or a broken link"
-        raise ValueError(f"{folder}: cannot write here: {named} is a {kind}, not a folder; name another --out")
+        raise ValueError(f"{folder}: cannot write here: {named} is a {kind}, not a folder; name another place")
     if not os.access(there, os.W_OK):
-        raise PermissionError(f"{folder}: cannot write here: {named} may not be written to; name another --out")
+        raise PermissionError(f"{folder}: cannot write here: {named} may not be written to; name another place")
 
 
 def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:

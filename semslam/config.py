@@ -287,7 +287,7 @@ def _updated(config: T, values: Any, where: Where) -> T:
 def _checked(values: Any, kind: type, where: Where, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The values with the types of the fields; what a group leaves out has the defaults."""
     if not isinstance(values, dict):
-        raise ValueError(f"{where} is {values!r}, expected settings of {kind.__name__}")
+        raise ValueError(f"{where} is {values!r}, expected settings by name: {', '.join(defaults)}")
     hints = typing.get_type_hints(kind)
     for key in values:
         if key not in defaults:

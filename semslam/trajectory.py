@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -294,6 +294,16 @@ READERS: dict[str, Callable[[str | Path, float | None], Trajectory]] = {
 }
 
 
+_KNOWN_LINES = (
+    "8 numbers a line (TUM), 12 or 16 (KITTI), a .csv (EuRoC, ElasticFusion), Open3D's .log or a folder of 4x4 matrices"
+)
+
+
+def is_pose_folder(path: str | Path) -> bool:
+    """Whether a folder holds a file a pose, as `read_pose_folder` reads them."""
+    return any(_POSE_FILE.match(file.name) for file in Path(path).iterdir())
+
+
 def read_trajectory(path: str | Path, kind: str | None = None, fps: float | None = None) -> Trajectory:
     """Read a trajectory file or folder of poses; its kind, a key of READERS, is told from it where not given.
 
@@ -312,9 +322,13 @@ def detect_kind(path: str | Path) -> str:
     path = Path(path)
     if path.is_dir():
         return "pose-folder"
-    lines = [line for _, line in _lines(path)][:2]
+    lines = list(islice((line for _, line in _lines(path)), 3))
     if not lines:
         raise ValueError(f"{path}: holds no poses")
+    of_numbers = [all(map(_is_number, line.replace(",", " ").split())) for line in lines]
+    if not any(of_numbers[:2]):  # the first may be a heading without '#'
+        raise ValueError(f"{path}: '{lines[0][:60]}' is no line of a trajectory; expected {_KNOWN_LINES}")
+    lines = lines[of_numbers.index(True) :][:2]
     columns = [len(line.replace(",", " ").split()) for line in lines]
     if "," in lines[0]:
         # With eight columns both csv forms look alike, but nanoseconds since 1970 have 19 digits, microseconds 16.
@@ -328,10 +342,7 @@ def detect_kind(path: str | Path) -> str:
         return "open3d"
     if columns[0] == 4:
         return "icl-sim"
-    raise ValueError(
-        f"{path}: {columns[0]} numbers in the first line fit no known trajectory; expected 8 (TUM), 12 or 16 (KITTI), "
-        f"a .csv (EuRoC, ElasticFusion), Open3D's .log or a folder of 4x4 matrices; name the kind if this is one"
-    )
+    raise ValueError(f"{path}: {columns[0]} numbers in the first line fit no known trajectory; expected {_KNOWN_LINES}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -38,6 +38,7 @@ class Frames(NamedTuple):
 
     timestamps: np.ndarray  # (N,) seconds
     names: Sequence[str]  # of their images
+    taken: np.ndarray | None = None  # (K,) numbers of those that are used, which notes are about; None = all
 
 
 class PoseHints(NamedTuple):
@@ -102,10 +103,10 @@ def poses_of_frames(
             trajectory = replace(trajectory, timestamps=trajectory.timestamps / unit)
         if _counts_frames(trajectory, frames.timestamps):
             return _by_number(replace(trajectory, clock="numbers"), source, frames)
-        return poses_at(trajectory, source, frames.timestamps)
+        return poses_at(trajectory, source, frames.timestamps, frames.taken)
     if hints.rate is not None:
         times = frames.timestamps[0] + trajectory.timestamps / hints.rate
-        return poses_at(Trajectory(times, trajectory.T_world_camera), source, frames.timestamps)
+        return poses_at(Trajectory(times, trajectory.T_world_camera), source, frames.timestamps, frames.taken)
     if trajectory.clock == "numbers":
         return _by_number(trajectory, source, frames)
     if trajectory.lines != count:
@@ -114,19 +115,28 @@ def poses_of_frames(
             f"say how many poses per second there are (--pose-rate R), or which frame each is of (--pose-indices "
             f"START:STOP:STEP or FILE)"
         )
-    missing = count - len(trajectory)
-    note = f"{source}: {missing} of {count} frames have no pose (NaN)" if missing else ""
-    return _placed(trajectory, trajectory.timestamps.astype(np.int64), count, note)
+    places = trajectory.timestamps.astype(np.int64)
+    taken = np.arange(count) if frames.taken is None else frames.taken
+    missing = int((~np.isin(taken, places)).sum())
+    note = f"{source}: {missing} of {len(taken)} frames have no pose (NaN)" if missing else ""
+    return _placed(trajectory, places, count, note)
 
 
-def poses_at(trajectory: Trajectory, source: str | Path, timestamps: np.ndarray) -> FramePoses:
-    """The poses at times (N,), interpolated within gaps of `usual_gap`; ValueError where there is none at all."""
+def poses_at(
+    trajectory: Trajectory, source: str | Path, timestamps: np.ndarray, taken: np.ndarray | None = None
+) -> FramePoses:
+    """The poses at times (N,), interpolated within gaps of `usual_gap`; ValueError where there is none at all.
+
+    taken: (K,) numbers of the frames that are used, in increasing order; others have no pose. None = all.
+    """
     gap = usual_gap(trajectory)
-    found: list[np.ndarray | None] = []
+    every = timestamps
+    timestamps = every if taken is None else every[taken]
+    found: list[np.ndarray | None] = [None] * len(every)
     interpolated, outside, apart, longest = 0, 0, 0, 0.0
-    for time in timestamps:
+    for number, time in zip(range(len(every)) if taken is None else taken, timestamps):
         T, between = _pose_at(trajectory, float(time), gap)
-        found.append(T)
+        found[int(number)] = T
         if T is not None and between is not None:
             interpolated, longest = interpolated + 1, max(longest, between)
         elif T is None and between is None:
@@ -273,8 +283,9 @@ def _by_number(trajectory: Trajectory, source: str | Path, frames: Frames) -> Fr
     notes = []
     if len(found) < len(wanted):
         notes.append(f"{source}: {len(wanted) - len(found)} of its {len(wanted)} poses are of no frame that is there")
-    if len(found) < count:
-        notes.append(f"{source}: {count - len(found)} of {count} frames have no pose")
+    taken = np.arange(count) if frames.taken is None else frames.taken
+    if missing := sum(T_of_frame[int(number)] is None for number in taken):
+        notes.append(f"{source}: {missing} of {len(taken)} frames have no pose")
     return FramePoses(tuple(T_of_frame), tuple(notes))
 
 

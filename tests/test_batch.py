@@ -239,7 +239,7 @@ def test_ctrl_c_ends_a_batch_with_a_line_and_a_summary(tmp_path, monkeypatch):
 def test_results_in_a_file_are_one_line(tmp_path):
     (tmp_path / "taken").touch()
     for address in (tmp_path / "taken", tmp_path / "taken" / "below"):
-        with pytest.raises(ValueError, match="is a file, not a folder; name another --out"):
+        with pytest.raises(ValueError, match="is a file, not a folder; name another place"):
             Results.at(str(address))
 
 

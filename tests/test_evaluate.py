@@ -16,6 +16,7 @@ from semslam.camera import Camera
 from semslam.cloud import most_probable
 from semslam.frame import UNLABELLED
 from semslam.geometry.ply import write_ply
+from semslam.judging.foreign import evaluate_trajectory
 from semslam.judging.map_labels import (
     BAND,
     MapLabelScores,
@@ -32,6 +33,7 @@ from semslam.runs.config import settings_of
 from semslam.runs.reconstruct import finish, prepare
 from semslam.trajectory import Trajectory, write_tum
 from sequences import open_sequence
+from sequences.recordings.folder import write_folder
 
 ROOM = "room:frames=24,width=160,height=120"
 CAMERA = Camera(96, 72, 80.0, 80.0, 47.5, 35.5)
@@ -137,6 +139,16 @@ def test_a_map_of_another_system_is_compared_with_a_mesh(tmp_path, capsys):
         assert figures["accuracy_m"] == pytest.approx(0.04, abs=1e-3)
         assert (figures["fscore_2cm"], figures["fscore_5cm"]) == (0, 1)
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_the_reference_of_a_trajectory_may_be_a_recording(tmp_path):
+    recorded = write_folder(open_sequence("room:frames=4,width=64,height=48"), tmp_path / "room")
+    truth = (recorded / "groundtruth.txt").rename(tmp_path / "estimate.txt")
+    with pytest.raises(ValueError, match="is a recording without poses"):
+        evaluate_trajectory(truth, recorded)
+    (recorded / "groundtruth.txt").write_text(truth.read_text())
+    figures = evaluate_trajectory(truth, recorded).figures
+    assert figures["ate_m"] < 1e-6 and figures["coverage"] == 1
 
 
 def test_a_trajectory_of_another_system_is_compared_with_a_reference(tmp_path, capsys):

@@ -70,8 +70,11 @@ def test_missing_pairs_and_splits_are_named(folder: Path) -> None:
     (folder / "none.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"none\.txt: the split is empty"):
         open_labelled_folder(folder, "none")
-    with pytest.raises(FileNotFoundError, match="no folder color/ in it"):
+    with pytest.raises(FileNotFoundError, match="no folder color/ in it; move the images there"):
         open_labelled_folder(folder / "depth")
+    (folder / "groundtruth.txt").write_text("0.0 1 2 3 0 0 0 1\n")
+    with pytest.raises(FileNotFoundError, match=r"the folder's splits are: train, val$"):  # poses are no split
+        open_labelled_folder(folder, "test")
 
 
 def test_labels_out_of_range_or_of_another_size_are_named(folder: Path) -> None:

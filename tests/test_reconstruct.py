@@ -234,6 +234,22 @@ def test_an_empty_folder_is_one_line(tmp_path, capsys):
     assert "the folder is empty" in refused(capsys, "reconstruct", tmp_path / "empty", "--out", tmp_path / "a")
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["room:frames=abc"], "frames is 'abc', expected a whole number"),
+        ([""], "SEQUENCE is empty"),
+        (["{}/color"], "has no depth images; it is a part of a recording: give {} instead"),
+        (["{}", "--live"], "leave it out to map the recording {}"),
+        (["{}", "--set", "slam.perception=3"], "slam.perception` is 3, expected settings by name: depth, labels"),
+        (["{}", "--depth", "predicted", "--poses", "tracked", "--frames", "1"], "is one frame"),
+    ],
+)
+def test_a_wrong_recording_or_setting_is_one_line(recorded, tmp_path, capsys, words, expected):
+    words = [word.format(recorded) for word in words]
+    assert expected.format(recorded) in refused(capsys, "reconstruct", *words, "--out", tmp_path / "a")
+
+
 def test_a_small_capacity_is_said_and_kept(tmp_path, caplog):
     assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--max-surfels", 10_000, "--no-mesh") == 0
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())

@@ -21,6 +21,7 @@ from networks import losses
 from networks.augmentation import Augmentation, Sample, augmented, recolored
 from networks.inference.labelling import (
     Teacher,
+    check_teachers,
     label_folder,
     label_image,
     load_teacher,
@@ -590,6 +591,17 @@ def test_teachers_write_probabilities_that_a_training_learns_from(folder: Path, 
     assert rows[0]["segmentation"] > 0
     with pytest.raises(ValueError, match="the same classes; theirs are nyu40, kitti6"):
         soft_label_folder([teacher, Teacher(JointNetwork(6), label_set("kitti6"))], folder, tmp_path / "none")
+
+
+def test_labels_of_two_teachers_are_not_mixed(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"1")
+    other.write_bytes(b"2")
+    check_teachers(tmp_path / "out", [one, other], soft=True)
+    check_teachers(tmp_path / "out", [other, one], soft=True)  # a killed run goes on
+    for weights, soft in (([one], True), ([one, other], False)):
+        with pytest.raises(ValueError, match="holds labels of other teachers"):
+            check_teachers(tmp_path / "out", weights, soft)
 
 
 def test_an_unreadable_image_does_not_end_a_teachers_work(folder: Path, tmp_path: Path) -> None:

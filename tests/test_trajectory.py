@@ -160,3 +160,18 @@ def test_association_agrees_with_the_obvious_loop():
             expected.append((i, j))
     ia, ib = associate(a, b)
     assert list(zip(ia.tolist(), ib.tolist())) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Once upon a time, there was\na house, in the woods\n", "In 2020, we went 3 km, then 4, 5, 6, 7, 8, 9\nand\n"],
+)
+def test_prose_is_told_as_no_trajectory_of_any_kind(tmp_path, text):
+    (tmp_path / "notes.txt").write_text(text)
+    with pytest.raises(ValueError, match=r"notes\.txt: '.*' is no line of a trajectory; expected 8 numbers"):
+        read_trajectory(tmp_path / "notes.txt")
+
+
+def test_a_heading_without_a_mark_is_no_prose(tmp_path):
+    (tmp_path / "poses.csv").write_text("time,x,y,z,qx,qy,qz,qw\n1403636580838555648,0,0,0,1,0,0,0,0\n")
+    assert detect_kind(tmp_path / "poses.csv") == "euroc"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,11 @@ from torch import Tensor, nn
 from networks.joint import checkpoints
 from networks.joint.network import normalised
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
-from semslam.atomic import replacing
+from semslam.atomic import replacing, text_of
 from semslam.images import CorruptFrame, read_color, write_png
 from semslam.labels import LABEL_SETS, LabelSet
 
+TEACHERS = "teachers.json"  # beside the labels
 SIZES = (1.0, 1.2)  # of an image that a teacher is asked about more than once
 _RESNETS = {6: 50, 23: 101, 36: 152}  # by the blocks of the third layer
 
@@ -115,6 +118,26 @@ def _scores(teacher: Teacher, color: np.ndarray, larger: float = 1.0) -> Tensor:
     output = teacher.network(normalised(image[None].to(next(teacher.network.parameters()).device)))
     scores = (output[0] if isinstance(output, tuple) else output).cpu()
     return scores[:, teacher.first_output : teacher.first_output + len(teacher.label_set)]
+
+
+def check_teachers(out: Path, weights: Sequence[str | Path], soft: bool) -> None:
+    """Keep in `out` whose labels it holds, or is about to; ValueError where they are of other teachers.
+
+    Files that are there are not written again, so that labels of two teachers would be mixed.
+    """
+    asked = {"soft": soft, "teachers": sorted(f"{zlib.crc32(Path(path).read_bytes()):08x}" for path in weights)}
+    record = out / TEACHERS
+    if record.exists():
+        try:
+            found = json.loads(text_of(record))
+        except ValueError:
+            raise ValueError(f"{record}: damaged; remove it where the labels are of the same teachers") from None
+        if found != asked:
+            raise ValueError(f"{out}: holds labels of other teachers, which are not written again; name another --out")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(record) as temporary:
+        temporary.write_text(json.dumps(asked) + "\n", encoding="ascii")
 
 
 def label_folder(

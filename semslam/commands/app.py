@@ -87,7 +87,7 @@ Registered = Annotated[
     bool | None, typer.Option("--registered/--unregistered", help="Whether depth lies under colour's pixels.")
 ]
 Fov = Annotated[float | None, typer.Option("--fov", help="Horizontal field of view of an unknown camera, degrees.")]
-Start = Annotated[int, typer.Option("--start", help="First frame, from 0.")]
+Start = Annotated[int, typer.Option("--start", help="Number of the first frame, from 0; not a time.")]
 FrameCount = Annotated[int | None, typer.Option("--frames", help="Number of frames, at most.")]
 Every = Annotated[int, typer.Option("--every", help="Take every n-th frame.")]
 Weights = Annotated[str | None, typer.Option(help="Weights of the network; bundled ones by default.")]

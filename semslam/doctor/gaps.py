@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
@@ -13,6 +12,7 @@ import numpy as np
 from semslam.doctor.finding import Finding
 from semslam.doctor.flow import follow
 from sequences import Sequence
+from sequences.pose_pairing import numbers_of_names
 
 WIDTH = 160  # pixels: images are compared this small
 POINTS = 120  # followed from one frame to the next, at most
@@ -26,11 +26,12 @@ LONG = 8  # times the usual step of numbers or times, that tracking may not cros
 REMEDY = (
     "tracking may be lost there: map the parts apart (--start, --frames) and join them (semslam merge), or record again"
 )
-_NUMBER = re.compile(r"\d+")
 
 
 def gaps(sequence: Sequence) -> list[Finding]:
     """What is missing between the frames, by the first of names, times and images that tells it."""
+    if len(sequence) < 3:
+        return []
     return _in_numbers(sequence) or _in_times(sequence) or _in_images(sequence)
 
 
@@ -46,11 +47,7 @@ def _together(sequence: Sequence, at: Iterable[int]) -> np.ndarray:
 def _in_numbers(sequence: Sequence) -> list[Finding]:
     """Gaps in the numbers of images; none where the names hold times, or no number that counts frames."""
     names = [sequence.name_of(i) for i in range(len(sequence))]
-    found = [_NUMBER.findall(name) for name in names]
-    if len(names) < 3 or {len(numbers) for numbers in found} != {len(found[0])} or not found[0]:
-        return []
-    table = np.array([[float(number) for number in numbers] for numbers in found])
-    for numbers in table.T:
+    for numbers in numbers_of_names(names):
         steps = np.diff(numbers)
         usual = float(np.median(steps))
         if (steps > 0).all() and 0 < usual < 1000:  # more: a time

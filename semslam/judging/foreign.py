@@ -14,7 +14,8 @@ from semslam.judging.references import file_reference, scene_reference
 from semslam.judging.run import Evaluation
 from semslam.metrics.surface import sampled, surface_errors, surface_scores
 from semslam.metrics.trajectory import losses, trajectory_errors
-from semslam.trajectory import read_trajectory
+from semslam.trajectory import Trajectory, is_pose_folder, read_trajectory
+from sequences import open_sequence
 from sequences.pose_pairing import PoseHints, on_one_clock
 from sequences.rebased import far_origin
 
@@ -46,13 +47,23 @@ def evaluate_trajectory(
 ) -> Evaluation:
     """A trajectory file of any system against a reference; with_scale aligns by a similarity (monocular systems).
 
-    hints: which of the reference's poses are meant by a file without times; see `sequences.pose_pairing`.
+    Either may be the folder of a recording with poses. hints: which of the reference's poses are meant by a file
+    without times; see `sequences.pose_pairing`.
     """
-    estimate, truth = on_one_clock(read_trajectory(path), read_trajectory(reference), hints)
+    estimate, truth = on_one_clock(_trajectory(path), _trajectory(reference), hints)
     errors = trajectory_errors(estimate, truth)
     covered = _near_in_time(truth.timestamps, estimate.timestamps)  # lost frames have no line in a trajectory file
     errors = replace(errors, losses=losses(truth.timestamps, covered))
     return Evaluation(trajectory_figures(errors, len(truth), int((~covered).sum()), with_scale), errors)
+
+
+def _trajectory(path: str | Path) -> Trajectory:
+    """The poses of a trajectory file, of a folder of poses or of a recording."""
+    if not Path(path).is_dir() or is_pose_folder(path):
+        return read_trajectory(path)
+    if (found := open_sequence(path).trajectory) is None:
+        raise ValueError(f"{path}: is a recording without poses; give a trajectory, or a recording that has one")
+    return found
 
 
 def _near_in_time(times: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> Pos
     Interpolated between the file's times, or by its frame numbers or lines: see `sequences.pose_pairing`.
     """
     whole, numbers = sequence.origin
-    frames = Frames(whole.timestamps, [whole.name_of(i) for i in range(len(whole))])
+    frames = Frames(whole.timestamps, [whole.name_of(i) for i in range(len(whole))], numbers)
     found = poses_of_frames(read_trajectory(path), path, frames, hints or PoseHints())
     for note in found.notes:
         logger.warning("%s", note)

@@ -48,7 +48,7 @@ from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.predicted_poses import PoseOf, PredictedPoses
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
-from sequences import Sequence
+from sequences import Sequence, detect_kind
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +77,14 @@ def prepare(
     with other settings, or an unfinished one, that it holds. checkpoint: see `Run`. report: called after each frame
     that is tracked ahead.
     """
+    recorded = sequence is None  # a camera has its frames still to come
     sequence = config.open_sequence() if sequence is None else sequence
     config = with_absolute_paths(config)
     given = sequence.has_poses and config.extend is None
     config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
     _check(config, sequence)
+    if recorded and config.slam.perception.depth == "predicted" and config.poses in BY_IMAGES and len(sequence) < 2:
+        raise ValueError(f"{config.sequence}: is one frame; tracking by images needs several that overlap")
     check_apart(out, config.sequence)
     if resume and overwrite:
         raise ValueError(f"{out}: --resume goes on with the run that is there, --overwrite replaces it; choose one")
@@ -221,6 +224,9 @@ def _tell_range(slam: SlamConfig, asked: SlamConfig) -> None:
 def _check(config: RunConfig, sequence: Any) -> None:
     """ValueError for settings that contradict one another, or the recording."""
     depth, poses, hold_out = config.slam.perception.depth, config.poses, config.hold_out
+    if depth == "sensor" and not sequence.has_depth:
+        hint = _around(config.sequence) or "with --depth predicted it is mapped from its colours"
+        raise ValueError(f"{config.sequence}: has no depth images; {hint}")
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"`hold_out` is {hold_out}, expected at least 2: some frames must be left to fuse")
     if hold_out is not None and hold_out > len(sequence):
@@ -251,6 +257,17 @@ def _check(config: RunConfig, sequence: Any) -> None:
             f"fy, cx, cy), or give its horizontal field of view in degrees with --fov (phones: about 65); with --depth "
             f"predicted and --poses tracked or sfm it is estimated"
         )
+
+
+def _around(sequence: str) -> str:
+    """A hint at the recording of which a folder of images is a part; nothing where it is none."""
+    try:
+        whole = Path(sequence).resolve().parent
+        if Path(sequence).is_dir() and detect_kind(whole) != "photos":
+            return f"it is a part of a recording: give {Path(sequence).parent} instead"
+    except (ValueError, OSError):
+        pass
+    return ""
 
 
 _NO_DEPTH = {

@@ -5,6 +5,7 @@ The network is a `networks.inference.attention.Attention`; its target is given a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from semslam.labels import LABEL_SETS
 from semslam.rendering.pictures import picture_format
 from semslam.single_image.predict import shown_size
 
+logger = logging.getLogger(__name__)
 KINDS = "class, class:NAME, depth:U,V (pixels), pose or pose:X,Y,Z (metres, the true position)"
 
 
@@ -97,6 +99,8 @@ def question(attention: Any, target: Target, image: np.ndarray, labels: np.ndarr
     label_set = LABEL_SETS.get(attention.label_set)
     name = label_set.classes[class_id] if label_set is not None else f"class {class_id}"
     region = found == class_id
+    if not region.any():
+        logger.warning("the network sees no %s in this image: the maps show what speaks for it all the same", name)
     title = f"{name}, {100 * region.mean():.0f} % of the image"
     return Question(attention.class_scores(class_id), title, None, region)
 

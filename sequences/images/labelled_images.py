@@ -120,6 +120,8 @@ def open_labelled_folder(
     """
     root = Path(root)
     if not (root / "color").is_dir():
+        if root.is_dir() and any(path.suffix.lower() in _IMAGES for path in root.iterdir()):
+            raise FileNotFoundError(f"{root}: no folder color/ in it; move the images there that lie in it directly")
         raise FileNotFoundError(f"{root}: no folder color/ in it; expected color/, label40/, depth/ and split files")
     color = {p.stem: p for p in sorted((root / "color").iterdir()) if p.suffix.lower() in _IMAGES}
     names = list(color) if split is None else _names(root, split)
@@ -151,12 +153,18 @@ def relabelled(
 def _names(root: Path, split: str) -> list[str]:
     path = Path(split) if split.endswith(".txt") else root / f"{split}.txt"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in root.glob("*.txt"))) or "none"
+        known = ", ".join(sorted(p.stem for p in root.glob("*.txt") if _is_split(p))) or "none"
         raise FileNotFoundError(f"{path}: no such split; the folder's splits are: {known}")
     names = names_of(path).split()
     if not names:
         raise ValueError(f"{path}: the split is empty; expected one image name a line")
     return names
+
+
+def _is_split(path: Path) -> bool:
+    """Whether a text file begins with the name of an image; one of poses does not."""
+    first = names_of(path).split(maxsplit=1)[:1]
+    return bool(first) and any((path.parent / "color" / f"{first[0]}{suffix}").is_file() for suffix in _IMAGES)
 
 
 def _need(names: list[str], there: dict[str, Path], folder: Path, what: str) -> None:

@@ -108,10 +108,11 @@ def open_room(path: str | Path = "room", **options: Any) -> RoomSequence:
     known = {"frames": int, "width": int, "height": int, "seed": int, "noise": str}
     if unknown := settings.keys() - known.keys():
         raise ValueError(f"{path}: the room has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
-    try:
-        settings = {key: known[key](value) for key, value in settings.items()}
-    except ValueError as problem:
-        raise ValueError(f"{path}: {problem}; expected {LAYOUT}") from None
+    for key, value in settings.items():
+        try:
+            settings[key] = known[key](value)
+        except ValueError:
+            raise ValueError(f"{path}: {key} is {value!r}, expected a whole number; as in {LAYOUT}") from None
     noise = settings.pop("noise", "none")
     if noise not in NOISE:
         raise ValueError(f"{path}: no noise {noise!r}; there are {', '.join(NOISE)}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semslam.commands.app import Out, SettingsFile, app, chosen_settings, interruptible, progress, setting
+from semslam.commands.app import FLAGS, Out, SettingsFile, app, chosen_settings, interruptible, progress, setting
 from semslam.commands.mapping.live import RECORDING, live_camera
 
 SEQUENCE = "Folder or list file of a recording, or 'room' for the built-in one."
@@ -43,7 +43,7 @@ def reconstruct(
     fov: Annotated[
         float | None, setting("fov", "--fov", "Horizontal field of view of an unknown camera, degrees.")
     ] = None,
-    start: Annotated[int | None, setting("start", "--start", "First frame, from 0.")] = None,
+    start: Annotated[int | None, setting("start", "--start", "Number of the first frame, from 0; not a time.")] = None,
     frames: Annotated[int | None, setting("frames", "--frames", "Number of frames, at most.")] = None,
     every: Annotated[int | None, setting("every", "--every", "Take every n-th frame.")] = None,
     depth: Annotated[str | None, setting("slam.perception.depth", "--depth", "sensor (default) | predicted")] = None,
@@ -129,8 +129,8 @@ def reconstruct(
         if names := corrections or helps:
             chosen["slam.corrections"] = CorrectionsConfig.named(names)
         if empty := [name for name, value in chosen.items() if value == ""]:  # a variable of the shell that is not set
-            flag = empty[0].split(".")[-1].replace("_", "-")
-            raise ValueError(f"--{flag} is empty; give it a value, or leave it out")
+            flag = "SEQUENCE" if empty[0] == "sequence" else FLAGS[empty[0]]
+            raise ValueError(f"{flag} is empty; give it a value, or leave it out")
         settings = settings_of(config, chosen, set_ or [])
         if names and settings.slam.perception.depth != "predicted":
             raise ValueError(f"{'--corrections' if corrections else '--helps'} is for --depth predicted; leave it out")

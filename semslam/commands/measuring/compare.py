@@ -42,7 +42,10 @@ def compare(
     ] = "auto",
     json: Annotated[Path | None, file_option("--json", "Also write the figures to this file, flat.")] = None,
 ) -> None:
-    """Compare sensor depth with predicted depth, everything else equal: makes runs, and one report."""
+    """Compare sensor depth with predicted depth, everything else equal: makes runs, and one report.
+
+    11 to 16 runs a recording, each as long as a `reconstruct`; --variants and --frames make fewer and shorter ones.
+    """
     from semslam.comparison.comparison import open_comparisons
     from semslam.comparison.sections import flat_figures, write
     from semslam.comparison.variants import Settings

@@ -23,15 +23,16 @@ def label(
         bool, typer.Option("--soft", help="Write probabilities, the mean of several --weights and views, as NAME.npy.")
     ] = False,
 ) -> None:
-    """Label images that have no labels with a teacher network; a run that was killed continues.
+    """Label images that have no labels with a teacher network; a run that was killed continues: what is there is kept.
 
     An image that cannot be read is reported and skipped; the exit code is then 1.
     """
-    from networks.inference.labelling import label_folder, load_teacher, soft_label_folder
+    from networks.inference.labelling import check_teachers, label_folder, load_teacher, soft_label_folder
 
     teachers = [load_teacher(path, classes) for path in weights]
     if not soft and len(teachers) > 1:
         raise ValueError(f"{len(teachers)} teachers: only --soft labels are the mean of several")
+    check_teachers(out, weights, soft)
     work = soft_label_folder(teachers, data, out, split) if soft else label_folder(teachers[0], data, out, split)
     written = failed = 0
     with progress(0, "images") as advance:

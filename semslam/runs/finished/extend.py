@@ -21,9 +21,10 @@ def extend(system: Slam, run: str) -> int:
     if len(finished.progress.parts) > 1:
         raise ValueError(f"{run}: its map is in {len(finished.progress.parts)} parts that have not met; extend another")
     if surfels.num_classes != system.surfels.num_classes:
+        was = finished.config.slam.perception
         raise ValueError(
             f"{run}: its map has {surfels.num_classes} classes, the new frames {system.surfels.num_classes}; choose "
-            f"`slam.perception.labels` and `slam.perception.classes` as that run did"
+            f"`slam.perception.labels` {was.labels} and `slam.perception.classes` {was.classes}, as that run did"
         )
     labels, theirs = system.config.labels, finished.config.slam.labels
     if surfels.num_classes and (labels.method, labels.floor) != (theirs.method, theirs.floor):
