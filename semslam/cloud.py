@@ -35,6 +35,21 @@ class SurfelCloud:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def joined(self, other: SurfelCloud) -> SurfelCloud:
+        """These surfels, then those of another cloud of the same world and classes."""
+        ours, theirs = self.class_probabilities, other.class_probabilities
+        return SurfelCloud(
+            np.concatenate([self.positions, other.positions]),
+            np.concatenate([self.normals, other.normals]),
+            np.concatenate([self.radii, other.radii]),
+            np.concatenate([self.confidence, other.confidence]),
+            np.concatenate([self.colors, other.colors]),
+            np.concatenate([self.first_seen, other.first_seen]),
+            np.concatenate([self.last_seen, other.last_seen]),
+            None if ours is None or theirs is None else np.concatenate([ours, theirs]),
+            self.world_origin,
+        )
+
     def labels(self) -> np.ndarray:
         """(N,) uint8 most probable class ids, 255 where a surfel was never labelled."""
         if self.class_probabilities is None:

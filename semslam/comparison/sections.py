@@ -93,6 +93,21 @@ def summary(c: Comparison) -> Section:
     return Section("What predicted depth costs", parts)
 
 
+def _filling(figures: dict[str, Any], hidden: float) -> str:
+    """What filling the sensor's holes gave. hidden: median error of measured pixels that it did not see, metres."""
+    said = (
+        f"The sensor has no depth in {100 * figures['fill_holes_share']:.0f} % of the keyframes' pixels. Parallax and "
+        f"the network add {figures['surfels_filled']} surfels there; pixels that were measured, and hidden from the "
+        f"filling, come out {CM * hidden:.1f} cm off (median)"
+    )
+    if figures.get("completeness_m") is None or figures.get("completeness_unfilled_m") is None:
+        return f"{said}."
+    return (
+        f"{said}. Mean distance of the truth to the map: {CM * figures['completeness_unfilled_m']:.1f} cm without "
+        f"them, {CM * figures['completeness_m']:.1f} cm with them."
+    )
+
+
 def _findings(c: Comparison) -> list[str]:
     """The answer in sentences."""
     by_name = {r.variant.name: r.figures for r in c.results}
@@ -111,6 +126,8 @@ def _findings(c: Comparison) -> list[str]:
             f"{CM * raw:.1f} cm raw, {CM * corrected:.1f} cm with all"
         )
         found[0] += f"; sensor depth makes {CM * sensor:.1f} cm." if sensor is not None else "."
+    if (hidden := by_name.get("sensor_filled", {}).get("fill_hidden_median_m")) is not None:
+        found.append(_filling(by_name["sensor_filled"], hidden))
     study = c.judge.depth
     if study is not None:
         limits = {name: study.sources[name].figures() for name in (NETWORK, SCALED, SHIFTED)}

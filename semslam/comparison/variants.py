@@ -22,10 +22,12 @@ class Variant:
     poses: str  # dataset | tracked
     labels: str = "predicted"  # predicted | truth
     corrections: str | None = None  # of predicted depth: all | none | names with commas
+    fill: bool = False  # the sensor's holes
 
     def options(self) -> list[str]:
         """The options of `semslam reconstruct` that make it."""
         words = ["--depth", self.depth, *(["--corrections", self.corrections] if self.corrections else [])]
+        words += ["--fill"] if self.fill else []
         return [*words, "--poses", self.poses, "--labels", self.labels, "--no-mesh"]
 
     def settings(self, base: RunConfig) -> RunConfig:
@@ -34,6 +36,7 @@ class Variant:
             "poses": self.poses,
             "slam.perception.depth": self.depth,
             "slam.perception.labels": self.labels,
+            "fill": self.fill,
         }
         if self.corrections:
             changes["slam.corrections"] = CorrectionsConfig.named(self.corrections)
@@ -71,6 +74,7 @@ def variants_of(sequence: Any) -> list[Variant]:
         found.append(Variant(f"predicted_{k}_{name}", f"+ {name}", "predicted", poses, corrections=chosen))
     every = "predicted depth, all corrections"
     found.append(Variant("predicted_all", every, "predicted", poses, corrections="all"))
+    found.append(Variant("sensor_filled", "sensor depth, holes filled", "sensor", poses, fill=True))
     if sequence.has_poses:
         raw = "predicted depth, raw, tracked poses"
         found.append(Variant("sensor_tracked", "sensor depth, tracked poses", "sensor", "tracked"))

@@ -17,7 +17,7 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.depth.completion import CompletedDepth, CompletionConfig, complete
-from semslam.depth.plane_sweep import SweepConfig, sweep
+from semslam.depth.plane_sweep import SweepConfig, SweptDepth, sweep
 from semslam.frame import Observation
 from semslam.stage import Stage
 
@@ -85,14 +85,21 @@ def depth_from_views(
     T_other_camera: Sequence[np.ndarray],
     predicted: np.ndarray,
     config: MultiViewConfig | None = None,
+    measured: SweptDepth | None = None,
 ) -> CompletedDepth:
-    """Depth at every pixel of an image, from other images where they determine it; see `plane_sweep.sweep`."""
+    """Depth at every pixel of an image, from other images where they determine it; see `plane_sweep.sweep`.
+
+    measured: by a depth camera, at some of the pixels; it counts there in place of what the images say.
+    """
     c = config or MultiViewConfig()
     half = (camera.width // 2, camera.height // 2)
     small = camera.resized(*half)
     smaller = [cv2.resize(image, half, interpolation=cv2.INTER_AREA) for image in (grey, *others)]
     rough = cv2.resize(predicted, half, interpolation=cv2.INTER_AREA)
-    found = sweep(smaller[0], small, smaller[1:], T_other_camera, rough, c.coarse)
+    if measured is not None and (there := measured.depth > 0).any():
+        level = float(np.median(measured.depth[there] / predicted[there]))
+        rough, predicted = rough * f32(level), predicted * f32(level)
+    found = _known(sweep(smaller[0], small, smaller[1:], T_other_camera, rough, c.coarse), measured)
     believed = found.depth > 0
     if believed.mean() > 0.02:  # what all of the image says first, so that gaps do not hang on to the network's scale
         level = float(np.median(found.depth[believed] / rough[believed]))
@@ -100,8 +107,18 @@ def depth_from_views(
     bent = complete(rough, found.depth, found.log_std, smaller[0], c.completion)
     size = (camera.width, camera.height)
     prior = predicted * cv2.resize(bent.depth / rough, size, interpolation=cv2.INTER_LINEAR)
-    found = sweep(grey, camera, others, T_other_camera, prior, c.fine)
+    found = _known(sweep(grey, camera, others, T_other_camera, prior, c.fine), measured)
     return complete(prior, found.depth, found.log_std, grey, c.completion)
+
+
+def _known(swept: SweptDepth, measured: SweptDepth | None) -> SweptDepth:
+    """What was measured, of any size, and what was swept elsewhere."""
+    if measured is None:
+        return swept
+    size = swept.depth.shape[::-1]
+    depth, log_std = (cv2.resize(x, size, interpolation=cv2.INTER_NEAREST) for x in (measured.depth, measured.log_std))
+    there = depth > 0
+    return SweptDepth(np.where(there, depth, swept.depth), np.where(there, log_std, swept.log_std))
 
 
 ReadColor = Callable[[int], np.ndarray]  # the index of a frame -> (H, W, 3) uint8 RGB
@@ -129,7 +146,11 @@ class MultiViewDepth(Stage):
 
     def is_keyframe(self, observation: Observation) -> bool:
         """Whether the camera has moved enough since the last keyframe."""
-        T = self.T_world_camera[observation.frame.index]
+        return self.has_moved(observation.frame.index)
+
+    def has_moved(self, index: int) -> bool:
+        """The same of a frame that need not be read for it."""
+        T = self.T_world_camera[index]
         if T is None:
             return False
         if self._last is None:
@@ -140,25 +161,38 @@ class MultiViewDepth(Stage):
 
     def __call__(self, observation: Observation, predict: object) -> Observation:
         """A keyframe with depth and its confidence; no depth where too few other frames show the same."""
-        index, c = observation.frame.index, self.config
+        index = observation.frame.index
         none = replace(observation, depth=np.zeros_like(observation.depth), confidence=None)
         if not observation.depth.any() or not self.is_keyframe(observation):
             return none
         found = self.measured(index, observation.color, observation.depth)
         if found is None:
             return none
+        self.advance(index, found)
+        depth, sure = self.weighed(found)
+        return replace(observation, depth=depth, confidence=sure)
+
+    def advance(self, index: int, found: CompletedDepth) -> None:
+        """Frame `index` is the last keyframe from now on."""
         self._last, self.scene = self.T_world_camera[index], float(np.median(found.depth))
+
+    def weighed(self, found: CompletedDepth) -> tuple[np.ndarray, np.ndarray]:
+        """Depth and confidence, (H, W) float32 of the map's size, both 0 where it is too unsure to enter the map."""
+        c = self.config
         confidence = np.minimum((c.unit_std / np.maximum(found.log_std, 1e-4)) ** 2, c.most_confidence)
         confidence[found.log_std > c.max_std] = 0
         whole = (self.map_camera.width, self.map_camera.height)
         depth = cv2.resize(found.depth, whole, interpolation=cv2.INTER_LINEAR)
         sure = cv2.resize(confidence.astype(f32), whole, interpolation=cv2.INTER_NEAREST)
-        return replace(observation, depth=np.where(sure > 0, depth, f32(0)), confidence=sure)
+        return np.where(sure > 0, depth, f32(0)), sure
 
-    def measured(self, index: int, color: np.ndarray, predicted: np.ndarray) -> CompletedDepth | None:
+    def measured(
+        self, index: int, color: np.ndarray, predicted: np.ndarray, sensed: SweptDepth | None = None
+    ) -> CompletedDepth | None:
         """Depth of frame `index`, whose pose is known, at the size of `camera`; None where too few frames show it.
 
-        color: (H, W, 3) uint8 RGB. predicted: (H, W) float32 metres, positive, a network's depth of it.
+        color: (H, W, 3) uint8 RGB. predicted: (H, W) float32 metres, positive, a network's depth of it. sensed: by a
+        depth camera, at the size of `camera`.
         """
         c, T = self.config, self.T_world_camera[index]
         assert T is not None
@@ -172,7 +206,7 @@ class MultiViewDepth(Stage):
             return None
         size = (self.camera.width, self.camera.height)
         small = cv2.resize(predicted, size, interpolation=cv2.INTER_AREA)
-        return depth_from_views(self._grey(color).astype(f32), self.camera, greys, ways, small, c)
+        return depth_from_views(self._grey(color).astype(f32), self.camera, greys, ways, small, c, sensed)
 
     def neighbours_of(self, index: int) -> list[int]:
         """The frames that frame `index`, whose pose is known, is compared with."""

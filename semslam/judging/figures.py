@@ -62,6 +62,16 @@ def surface_figures(scores: SurfaceScores) -> dict[str, Any]:
     return found | {"surface_points": scores.points, "surface_protocol": scores.protocol}
 
 
+def filling_figures(unfilled: SurfaceScores, filled: SurfaceScores) -> dict[str, Any]:
+    """completeness_unfilled_m and so on: of a map without the surfels that fill the sensor's holes, and of those."""
+    return {
+        "completeness_unfilled_m": unfilled.completeness_m,
+        "recall_5cm_unfilled": unfilled.at(0.05)[1],
+        "accuracy_filled_m": filled.accuracy_m,
+        "precision_5cm_filled": filled.at(0.05)[0],
+    }
+
+
 def label_figures(labels: dict[int, MapLabelScores]) -> dict[str, Any]:
     """miou_13_single, miou_13_map and so on; None where there is nothing to compare."""
     found: dict[str, Any] = {"miou_13_single": None, "miou_13_map": None}
@@ -95,6 +105,8 @@ def table(figures: dict[str, Any]) -> str:
         ("surface", "accuracy_m", 100, "cm"), ("surface", "accuracy_median_m", 100, "cm"),
         ("surface", "completeness_m", 100, "cm"), ("surface", "completeness_median_m", 100, "cm"),
         *(("surface", f"{name}_{t}cm", 100, "%") for t in (2, 5, 10) for name in ("precision", "recall", "fscore")),
+        ("surface", "completeness_unfilled_m", 100, "cm"), ("surface", "recall_5cm_unfilled", 100, "%"),
+        ("surface", "accuracy_filled_m", 100, "cm"), ("surface", "precision_5cm_filled", 100, "%"),
         ("surface", "layered", 100, "%"),
         *(("labels", f"{f}_{c}_{v}", 100, "%") for c in (13, 40)
           for v in ("single", "map", "single_covered", "map_covered", "surfels")

@@ -12,7 +12,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.doctor.depth_range import with_range
-from semslam.judging.figures import label_figures, surface_figures, trajectory_figures
+from semslam.judging.figures import filling_figures, label_figures, surface_figures, trajectory_figures
 from semslam.judging.map_labels import MapLabelScores, pooled_and_mean
 from semslam.judging.references import scene_reference
 from semslam.judging.run_labels import label_scores
@@ -81,6 +81,9 @@ def evaluate_run(
         scores = surface.surface_scores(positions, reference)
         per_surfel = surface.surface_errors(positions, reference)
         figures |= surface_figures(scores)
+        if filled := len(folder.load_filled() or ()):  # the last ones
+            parts = positions[:-filled], positions[-filled:]
+            figures |= filling_figures(*(surface.surface_scores(part, reference) for part in parts))
     figures["layered"] = surface.layering(cloud)
     labels = label_scores(cloud, progress, sequence, config, network)
     figures |= label_figures(labels)

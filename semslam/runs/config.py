@@ -44,6 +44,7 @@ class RunConfig:
     pose_weights: str | None = None  # weights of a pose network, for poses that are predicted or tracked
     hold_out: int | None = None  # frames: every n-th one is not fused but kept to judge the map by
     max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
+    fill: bool = False  # whether parallax and the network fill the holes of a depth camera, when all frames are posed
     weights: str | None = None  # weights of the joint network; null = the bundled ones
     loops: bool = True  # whether tracked poses are corrected where the camera comes back
     engine: str | None = None  # what runs the joint network; null = the best one present

@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,11 @@ class RunFolder:
     def state(self) -> Path:
         """The map without loss, and what is needed to go on."""
         return self.path / "map.npz"
+
+    @property
+    def filled(self) -> Path:
+        """Surfels where the depth camera measured nothing, of a run whose holes were filled."""
+        return self.path / "filled.npz"
 
     @property
     def associations(self) -> Path:
@@ -306,7 +311,7 @@ class RunFolder:
     def load_cloud(self) -> tuple[SurfelCloud, LabelSet]:
         """The map as plain arrays with all class probabilities, and the classes it tells apart.
 
-        Of sub-maps that have not met, the largest.
+        Of sub-maps that have not met, the largest; filled surfels last.
         """
         config, state = self.load_config(), self.load_state()
         surfels = self.load_map(state)
@@ -315,7 +320,21 @@ class RunFolder:
         labels = LABEL_SETS[config.slam.perception.classes]
         fusion = label_fusion(config.slam.labels)
         cloud = surfels.cloud(fusion.probabilities(surfels) if surfels.num_classes else None)
-        return progress.part_of(cloud, progress.parts[0]), labels
+        cloud, filled = progress.part_of(cloud, progress.parts[0]), self.load_filled()
+        return cloud if filled is None else cloud.joined(filled), labels
+
+    def save_filled(self, cloud: SurfelCloud) -> None:
+        """Keep the surfels that fill the holes of the map."""
+        arrays = {f.name: getattr(cloud, f.name) for f in fields(cloud)}
+        save_arrays(self.filled, parts_of({name: array for name, array in arrays.items() if array is not None}))
+
+    def load_filled(self) -> SurfelCloud | None:
+        """What `save_filled` kept; None of a run whose holes were not filled."""
+        if not self.filled.is_file():
+            return None
+        arrays = load_arrays(self.filled)
+        with naming(self.filled):
+            return SurfelCloud(**arrays)
 
     def save_errors(self, errors: np.ndarray) -> None:
         """Keep (N,) float32 metres, NaN where a surfel was not judged, in the order of `load_cloud`."""
@@ -354,7 +373,7 @@ class RunFolder:
         """Remove what was made of an earlier map: it is not this one's."""
         named = (self.path / name for name in (*TRAJECTORY_PLOTS, MERGED))
         parts = [*self.path.glob("map_[0-9]*.ply"), *self.path.glob("trajectory_[0-9]*.txt")]
-        for path in (self.errors, self.map, self.mesh, self.preview, self.metrics, *named, *parts):
+        for path in (self.errors, self.map, self.filled, self.mesh, self.preview, self.metrics, *named, *parts):
             path.unlink(missing_ok=True)
 
     def load_metrics(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from semslam.runs.color_only.poses import KEPT, VisualPoses
 from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.extend import extend
+from semslam.runs.finished.fill import fill_holes
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.labels_ahead import LabelsAhead
@@ -121,7 +122,7 @@ def _run(
         slam = with_noise_of(config.sensor or sequence.sensor, slam)
         slam = replace(slam, fusion=with_range(slam.fusion, sequence))
         _tell_range(slam, config.slam)
-    if network is None and "predicted" in (perception.depth, perception.labels):
+    if network is None and (config.fill or "predicted" in (perception.depth, perception.labels)):
         network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
     if perception.depth == "predicted":
         assert network is not None
@@ -233,6 +234,8 @@ def _check(config: RunConfig, sequence: Any) -> None:
         raise ValueError(f"`hold_out` is {hold_out}, but there are {len(sequence)} frames: none would be left out")
     if config.extend is not None and (depth, poses) != ("sensor", "tracked"):
         raise ValueError(f"`extend` needs `slam.perception.depth` sensor and `poses` tracked, here {depth} and {poses}")
+    if config.fill and (depth != "sensor" or config.extend is not None):
+        raise ValueError("`fill` is for the holes of --depth sensor, and not for --extend; leave it out")
     set_by_hand = config.slam.fusion.near is not None and config.slam.fusion.far is not None
     if depth == "sensor" and not set_by_hand and (finding := implausible_depth(sequence)) is not None:
         raise ValueError(f"{config.sequence}: {finding.what}; {finding.remedy}")
@@ -304,6 +307,12 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     given = isinstance(run.slam.track, GivenPoses) and not isinstance(run.slam.track, PredictedPoses)
     if given and run.config.slam.perception.depth == "sensor":
         metrics["poses_contradicted"] = _contradicted(run)
+    if run.config.fill:
+        began = time.perf_counter()
+        filled = fill_holes(run)
+        run.filled = filled.cloud
+        run.folder.save_filled(filled.cloud)
+        metrics |= filled.figures | {"fill_seconds": time.perf_counter() - began}
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
     ahead = 0.0  # seconds, before the first frame was fused

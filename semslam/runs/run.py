@@ -51,6 +51,9 @@ class Run:
             raise ValueError(f"checkpoint is {checkpoint}, expected seconds, or 0 for never")
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
+        self.filled: SurfelCloud | None = (
+            None  # surfels that fill holes; see runs.finished.fill
+        )
         self.checkpoint = checkpoint
         self._checkpoint = folder.checkpoint
         self._saved = -1  # the frame after which the state was saved as a whole
@@ -128,8 +131,9 @@ class Run:
         return every is not None and index % every == every - 1
 
     def cloud(self) -> SurfelCloud:
-        """The map so far as plain arrays; of sub-maps that have not met, the largest."""
-        return self.progress.part_of(self.slam.cloud(), self.progress.parts[0])
+        """The map so far as plain arrays, filled surfels last; of sub-maps that have not met, the largest."""
+        cloud = self.progress.part_of(self.slam.cloud(), self.progress.parts[0])
+        return cloud if self.filled is None else cloud.joined(self.filled)
 
     def save(self) -> None:
         """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""

@@ -50,6 +50,9 @@ def reconstruct(
     labels: Annotated[
         str | None, setting("slam.perception.labels", "--labels", "predicted (default) | truth | none")
     ] = None,
+    fill: Annotated[
+        bool | None, setting("fill", "--fill/--no-fill", "Fill the depth camera's holes by parallax and the network.")
+    ] = None,
     poses: Annotated[str | None, setting("poses", "--poses", POSES)] = None,
     pose_rate: Annotated[
         float | None, setting("pose_rate", "--pose-rate", "Poses per second of a pose file without times.")
@@ -178,6 +181,8 @@ def reconstruct(
             f"{metrics['frames_apart']} frames saw parts of the scene that have not met the map: "
             f"{metrics['submaps'] - 1} of them beside it as map_2.ply, trajectory_2.txt ..."
         )
+    if "surfels_filled" in metrics:
+        typer.echo(_told_of_filling(metrics))
     if "scale_std" in metrics:
         typer.echo(
             f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; "
@@ -206,6 +211,18 @@ def reconstruct(
     typer.echo(f"look at it:  semslam view {shlex.quote(str(out))}")
     if window is not None:
         window.stay()
+
+
+def _told_of_filling(metrics: dict[str, Any]) -> str:
+    """How much of the holes was filled, and how well."""
+    said = f"holes filled: {metrics['surfels_filled']} surfels"
+    if metrics["fill_hidden_median_m"] is None:
+        return f"{said} of {metrics['fill_keyframes']} keyframes"
+    return (
+        f"{said}, {100 * metrics['fill_filled_share']:.0f} % of the pixels without depth in "
+        f"{metrics['fill_keyframes']} keyframes; measured pixels that were hidden came out "
+        f"{100 * metrics['fill_hidden_median_m']:.1f} cm off (median)"
+    )
 
 
 def live_view(run: Any, asked: bool) -> Any:
