@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,3 +88,43 @@ class SurfelCloud:
             None if self.class_probabilities is None else self.class_probabilities[keep],
             self.world_origin,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class CloudInParts:
+    """A map that may be too large for one `SurfelCloud`: parts of it, made anew each time they are asked for."""
+
+    count: int  # surfels
+    parts: Callable[[], Iterator[SurfelCloud]]  # at least one
+    whole: SurfelCloud | None = None  # where it is there as one
+
+    @staticmethod
+    def of(cloud: SurfelCloud) -> CloudInParts:
+        """A map that is there as a whole."""
+        return CloudInParts(len(cloud), lambda: iter([cloud]), cloud)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[SurfelCloud]:
+        return self.parts()
+
+    def sample(self, most: int) -> SurfelCloud:
+        """About so many surfels, the same ones every time; all where there are no more, or where all are there."""
+        if self.whole is not None:
+            return self.whole
+        chosen = np.random.default_rng(0)
+        return joined([part.selected(chosen.random(len(part)) < most / max(self.count, 1)) for part in self])
+
+
+def joined(parts: Sequence[SurfelCloud]) -> SurfelCloud:
+    """The parts of one map, of which there is at least one, as one cloud."""
+    if len(parts) == 1:
+        return parts[0]
+    values = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("positions", "normals", "radii", "confidence", "colors", "first_seen", "last_seen")
+    }
+    probabilities = [part.class_probabilities for part in parts if part.class_probabilities is not None]
+    together = np.concatenate(probabilities) if probabilities else None
+    return SurfelCloud(**values, class_probabilities=together, world_origin=parts[0].world_origin)

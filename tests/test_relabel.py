@@ -64,7 +64,7 @@ class Bending(Stage):
 @pytest.fixture(autouse=True)
 def stubs(monkeypatch):
     monkeypatch.setattr(networks, "predictor", stub)
-    monkeypatch.setattr("semslam.rendering.pictures.preview", lambda *_, **__: None)  # looked at elsewhere
+    monkeypatch.setattr("semslam.rendering.pictures.preview_in_parts", lambda *_, **__: None)  # looked at elsewhere
 
 
 def reconstructed(out: Path, weights: str, classes: str = "nyu13", stop_at: int | None = None, bends: bool = True):

@@ -30,7 +30,7 @@ from semslam.rendering.pictures import (
     without_specks,
 )
 from semslam.rendering.splatting import painted, render
-from semslam.rendering.viewpoint import framed, look_at, orbit, overview, raised_direction, thinned
+from semslam.rendering.viewpoint import framed, look_at, overview, raised_direction, swing, thinned
 
 UP = np.array([0, 0, 1.0])
 SMALL = Camera(96, 72, 80.0, 80.0, 47.5, 35.5)
@@ -168,13 +168,22 @@ def test_the_overview_stands_above_and_sees_the_floor_of_a_closed_room(cloud):
     assert NYU13.id_of("ceiling") not in labels
 
 
-def test_an_orbit_keeps_its_distance_and_comes_round():
-    start = look_at(np.array([3.0, 0, 1]), np.zeros(3), UP)
-    turns = orbit(start, np.zeros(3), UP, 8)
-    np.testing.assert_allclose(turns[0], start, atol=1e-12)
-    np.testing.assert_allclose(np.linalg.norm(turns[:, :2, 3], axis=1), 3)
-    np.testing.assert_allclose(turns[4, :2, 3], [-3, 0], atol=1e-12)
-    np.testing.assert_allclose(turns[:, 2, 3], 1)
+def test_a_film_goes_all_the_way_around_what_is_seen_from_all_sides(cloud):
+    views = swing(cloud, SMALL, UP, 8)
+    looking = views[:, :2, 2] / np.linalg.norm(views[:, :2, 2], axis=1, keepdims=True)
+    np.testing.assert_allclose(looking[:4], -looking[4:], atol=1e-6)
+    assert (views[:, 2, 3] > ROOM[2]).all()
+
+
+def test_a_film_of_an_open_map_goes_to_and_fro_before_it_and_never_behind():
+    wall = cloud_of([(None, *plane((-2, 2, 0), (4, 0, 0), (0, 0, 2), 0.05))], 0.05)
+    views = swing(wall, SMALL, UP, 24)
+    assert (views[:, 1, 3] < 2).all()  # in front
+    assert np.ptp(views[:, 0, 3]) > 1 and np.abs(np.diff(views[:, 0, 3])).max() < 2  # steadily
+    best = overview(wall, SMALL, UP)
+    np.testing.assert_allclose(views[0][:3, 2], best[:3, 2], atol=1e-6)
+    for T in views:
+        assert (render(wall, SMALL, T).index >= 0).mean() > 0.1  # it fills the picture
 
 
 def test_thinning_keeps_the_surface_covered(cloud):

@@ -12,9 +12,9 @@ is less sure than it says, and so is the map. That takes no truth, and notices w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -144,25 +144,54 @@ class LabelFusion(Stage):
     def probabilities(self, surfels: SurfelMap, slots: np.ndarray | None = None) -> np.ndarray:
         """(N, C) float32 class probabilities of the surfels (of all, in the order of `slots()`); 0 where unlabelled.
 
-        Of all, what is said of the surfels around counts too, see `completed`.
+        Of all, what is said of the surfels around counts too, see `Around`.
         """
         if slots is not None:
             return self.read(surfels.evidence[slots], surfels.num_classes)
-        slots = surfels.slots()
-        return self.read(surfels.evidence[slots], surfels.num_classes, surfels.position[slots, :3])
+        return self.reader(surfels)(surfels.slots())
+
+    def reader(self, surfels: SurfelMap) -> Callable[[np.ndarray], np.ndarray]:
+        """What gives `probabilities` of any slots of a map, those around counted; the map is read in its `parts`."""
+        around = None
+        if self.config.reach > 0:
+            around = Around(
+                lambda: (surfels.position[part, :3] for part in surfels.parts()),
+                lambda: (self._own(surfels.evidence[part], surfels.num_classes) for part in surfels.parts()),
+                self.config,
+            )
+
+        def read(slots: np.ndarray) -> np.ndarray:
+            own = self._own(surfels.evidence[slots], surfels.num_classes)
+            return self._read(own, surfels.num_classes, surfels.position[slots, :3], around)
+
+        return read
 
     def read(self, rows: np.ndarray, num_classes: int, positions: np.ndarray | None = None) -> np.ndarray:
         """Probabilities (N, C) from rows of evidence, see `evidence`; 0 where there is none.
 
         positions (N, 3), metres: those of the surfels, where what is said of those around shall count.
         """
-        shares, views = shares_in(rows), views_in(rows)
-        said = _divided(evidence_in(rows, num_classes), shares)
-        agreed = self.agreement(said)
-        believed = np.zeros_like(agreed)  # logarithm of the part that disagreement does not spread over all classes
+        own = self._own(rows, num_classes)
+        around = None
         if positions is not None and self.config.reach > 0:
-            own = np.column_stack([said, agreed])
-            both, shares, views = completed(own, shares, views, positions, self.config)
+            around = Around(lambda: iter([positions]), lambda: iter([own]), self.config)
+        return self._read(own, num_classes, positions, around)
+
+    def _own(self, rows: np.ndarray, num_classes: int) -> SaidOfSurfels:
+        """What rows of evidence say of each surfel alone, the agreement of its views in the last column."""
+        shares = shares_in(rows)
+        said = _divided(evidence_in(rows, num_classes), shares)
+        return SaidOfSurfels(np.column_stack([said, self.agreement(said)]), shares, views_in(rows))
+
+    def _read(
+        self, own: SaidOfSurfels, num_classes: int, positions: np.ndarray | None, around: Around | None
+    ) -> np.ndarray:
+        """Probabilities (N, C) of surfels, those around counted where there is an `around`."""
+        both, shares, views = own
+        said, agreed = both[:, :-1], both[:, -1]
+        believed = np.zeros_like(agreed)  # logarithm of the part that disagreement does not spread over all classes
+        if positions is not None and around is not None:
+            both, shares, views = around.completed(own, positions)
             said, agreed = both[:, :-1], both[:, -1]
             believed = self.agreement(said) - agreed  # between neighbours
         known = shares > 0
@@ -204,32 +233,61 @@ def news_of_view(views: np.ndarray, T_world_camera: np.ndarray, config: LabelFus
     return -np.expm1(-np.hypot(ways / config.way, turns / config.turn_deg))
 
 
-def completed(
-    said: np.ndarray, shares: np.ndarray, views: np.ndarray, positions: np.ndarray, config: LabelFusionConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is said of surfels (N, K), a view, completed by the mean of all in the same cube of space; shares, views.
+class SaidOfSurfels(NamedTuple):
+    """What was said of surfels."""
 
-    What a network says of neighbouring surfels differs by chance more than their classes do. The mean counts as
-    `pull` views: it decides where few views or none showed a surfel, and hardly counts where many did. A surfel that
-    no view showed has the shares and views of its neighbours. Positions (N, 3), metres.
+    said: np.ndarray  # (N, K) float32, a view
+    shares: np.ndarray  # (N,) float32
+    views: np.ndarray  # (N,) float32
+
+
+class Around:
+    """What is said together of the surfels in each cube of space, to complete what is said of one.
+
+    What a network says of neighbouring surfels differs by chance more than their classes do. The mean of all in the
+    same cube counts as `pull` views: it decides where few views or none showed a surfel, and hardly counts where many
+    did. A surfel that no view showed has the shares and views of its neighbours.
     """
-    cubes = np.floor(positions / config.reach).astype(np.int64) & 0x1FFFFF
-    _, cube = np.unique((cubes[:, 0] << 42) | (cubes[:, 1] << 21) | cubes[:, 2], return_inverse=True)
 
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(cube, values).astype(f32)
+    def __init__(
+        self,
+        positions: Callable[[], Iterator[np.ndarray]],
+        own: Callable[[], Iterator[SaidOfSurfels]],
+        config: LabelFusionConfig,
+    ) -> None:
+        """positions, own: of a map's surfels, part by part, as often as they are asked for; (N, 3) metres."""
+        self._config = config
+        self._keys = np.empty(0, np.int64)
+        for part in positions():
+            self._keys = np.union1d(self._keys, self._cubes(part))
+        sums: list[np.ndarray] | None = None
+        for part, (said, shares, views) in zip(positions(), own(), strict=True):
+            cube = np.searchsorted(self._keys, self._cubes(part))
+            values = [shares, shares > 0, shares * views, *(shares * column for column in said.T)]
+            if sums is None:
+                sums = [np.bincount(cube, value, len(self._keys)) for value in values]
+            else:
+                for total, value in zip(sums, values):
+                    np.add.at(total, cube, value)  # in order, as bincount adds: the sums of one part, to the last bit
+        there, shown, views_there, *columns = (total.astype(f32) for total in sums or [])
+        self._shares, self._views = _divided(there, shown), _divided(views_there, there)
+        self._mean = np.stack([_divided(column, there) for column in columns], axis=1)
 
-    there = total(shares)
-    mean = np.stack([_divided(total(shares * column), there) for column in said.T], axis=1)
-    pull = np.where(shares > 0, f32(config.pull), f32(1))
-    together = _divided(shares[:, None] * said + pull[:, None] * mean[cube], shares + pull)
-    own = shares > 0
-    shown = np.bincount(cube, own).astype(f32)
-    return (
-        together,
-        np.where(own, shares, _divided(there, shown)[cube]),
-        np.where(own, views, _divided(total(shares * views), there)[cube]),
-    )
+    def completed(self, own: SaidOfSurfels, positions: np.ndarray) -> SaidOfSurfels:
+        """What is said of surfels of the map, at these places (N, 3), completed."""
+        said, shares, views = own
+        cube = np.searchsorted(self._keys, self._cubes(positions))
+        pull = np.where(shares > 0, f32(self._config.pull), f32(1))
+        together = _divided(shares[:, None] * said + pull[:, None] * self._mean[cube], shares + pull)
+        shown = shares > 0
+        return SaidOfSurfels(
+            together, np.where(shown, shares, self._shares[cube]), np.where(shown, views, self._views[cube])
+        )
+
+    def _cubes(self, positions: np.ndarray) -> np.ndarray:
+        """(N,) int64: a number for the cube of space that each place is in."""
+        cubes = np.floor(positions / self._config.reach).astype(np.int64) & 0x1FFFFF
+        return (cubes[:, 0] << 42) | (cubes[:, 1] << 21) | cubes[:, 2]
 
 
 def _divided(values: np.ndarray, by: np.ndarray) -> np.ndarray:

@@ -132,14 +132,14 @@ class SurfelMap:
     def __len__(self) -> int:
         return int(self.counts[: self.n_chunks].sum())
 
-    def are_living(self) -> np.ndarray:
-        """(N,) bool: which of `slots()` do not wait for their removal."""
-        slots = self.slots()
+    def are_living(self, slots: np.ndarray | None = None) -> np.ndarray:
+        """(N,) bool: which of some slots, by default of `slots()`, do not wait for their removal."""
+        slots = self.slots() if slots is None else slots
         return (self.normal[slots, 3] >= 0) & (self.color[slots, 3] != MARKED)
 
     def living(self) -> int:
         """How many surfels do not wait for their removal."""
-        return int(np.count_nonzero(self.are_living()))
+        return sum(int(np.count_nonzero(self.are_living(part))) for part in self.parts())
 
     @property
     def bytes_per_surfel(self) -> float:
@@ -340,8 +340,13 @@ class SurfelMap:
 
     def cloud(self, class_probabilities: np.ndarray | None = None, min_confidence: float = 0.0) -> SurfelCloud:
         """A copy of the living as plain arrays; class probabilities (N, C) come from `LabelFusion.probabilities`."""
-        slots = self.slots()
-        keep = self.are_living() & (self.normal[slots, 3] >= min_confidence)
+        return self.cloud_of(self.slots(), class_probabilities, min_confidence)
+
+    def cloud_of(
+        self, slots: np.ndarray, class_probabilities: np.ndarray | None = None, min_confidence: float = 0.0
+    ) -> SurfelCloud:
+        """`cloud` of some slots, such as those of `parts`; class probabilities (N, C): one row a slot."""
+        keep = self.are_living(slots) & (self.normal[slots, 3] >= min_confidence)
         slots = slots[keep]
         return SurfelCloud(
             positions=self.position[slots, :3],

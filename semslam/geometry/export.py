@@ -11,15 +11,16 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from semslam.atomic import check_suffix, replacing
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.geometry.mesh import LabelledMesh
-from semslam.geometry.ply import read_ply, write_ply
+from semslam.geometry.ply import read_ply, write_ply, write_ply_in_parts
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import UNLABELLED_COLOR
 
@@ -86,8 +87,21 @@ def _read_places(values: Mapping[str, np.ndarray], comments: Sequence[str]) -> t
 def write_map_ply(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
     """Write a map as binary PLY: x y z nx ny nz red green blue radius confidence label label_confidence entropy
     first_seen last_seen."""
+    write_map_in_parts(path, CloudInParts.of(cloud), label_set)
+
+
+def write_map_in_parts(path: str | Path, clouds: CloudInParts, label_set: LabelSet) -> None:
+    """`write_map_ply` of a map in parts, of which there is at least one; the same file."""
+    parts = iter(clouds)
+    first = next(parts)
+    comments = [*_origin_comments(first.world_origin), *_class_comments(label_set)]
+    properties = (_map_properties(part, label_set) for part in chain([first], parts))
+    write_ply_in_parts(path, properties, len(clouds), comments=comments)
+
+
+def _map_properties(cloud: SurfelCloud, label_set: LabelSet) -> dict[str, np.ndarray]:
     checked_classes(cloud, label_set)
-    properties = {
+    return {
         **_places(cloud.positions, cloud.world_origin),
         **_vectors("nx ny nz", cloud.normals, np.float32),
         **_vectors("red green blue", cloud.colors, np.uint8),
@@ -99,7 +113,6 @@ def write_map_ply(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> 
         "first_seen": np.asarray(cloud.first_seen, np.int32),
         "last_seen": np.asarray(cloud.last_seen, np.int32),
     }
-    write_ply(path, properties, comments=[*_origin_comments(cloud.world_origin), *_class_comments(label_set)])
 
 
 def read_map_ply(path: str | Path) -> SurfelCloud:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,20 @@ def write_ply(
 
     The file appears whole or not at all. OSError where it cannot be written.
     """
-    columns = {name: np.asarray(values) for name, values in properties.items()}
-    fields = [(name, values.dtype.str[1:]) for name, values in columns.items()]
-    count = len(next(iter(columns.values())))
+    write_ply_in_parts(path, [properties], len(next(iter(properties.values()))), triangles, comments)
+
+
+def write_ply_in_parts(
+    path: str | Path,
+    parts: Iterable[Mapping[str, np.ndarray]],
+    count: int,
+    triangles: np.ndarray | None = None,
+    comments: Sequence[str] = (),
+) -> None:
+    """`write_ply` of vertices that come in parts, at least one, with the same properties; count: of all vertices."""
+    rest = iter(parts)
+    first_part = next(rest)
+    fields = [(name, np.asarray(values).dtype.str[1:]) for name, values in first_part.items()]
     header = ["ply", "format binary_little_endian 1.0", *(f"comment {line}" for line in comments)]
     header += [f"element vertex {count}", *(f"property {TYPES[dtype]} {name}" for name, dtype in fields)]
     if triangles is not None:
@@ -51,11 +63,13 @@ def write_ply(
     header.append("end_header\n")
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write("\n".join(header).encode("ascii", "replace"))
-        for first in range(0, count, AT_ONCE):
-            rows = np.empty(min(AT_ONCE, count - first), np.dtype([(name, "<" + dtype) for name, dtype in fields]))
-            for name, values in columns.items():
-                rows[name] = values[first : first + len(rows)]
-            file.write(rows.data)
+        for part in chain([first_part], rest):
+            size = len(next(iter(part.values())))
+            for first in range(0, size, AT_ONCE):
+                rows = np.empty(min(AT_ONCE, size - first), np.dtype([(name, "<" + dtype) for name, dtype in fields]))
+                for name, values in part.items():
+                    rows[name] = values[first : first + len(rows)]
+                file.write(rows.data)
         if triangles is not None:
             file.write(faces.data)
 

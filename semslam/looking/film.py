@@ -14,17 +14,15 @@ from semslam.camera import Camera
 from semslam.looking.viewed import Viewed
 from semslam.rendering.pictures import draw_path, picture, picture_camera
 from semslam.rendering.splatting import lit
-from semslam.rendering.viewpoint import orbit, overview, up_direction
+from semslam.rendering.viewpoint import swing, up_direction
 
 BACK = 0.6  # metres: a camera on the recorded path stands so far behind it, to see what lay around the frame
 
 
 def orbit_poses(viewed: Viewed, camera: Camera, count: int = 240) -> np.ndarray:
-    """(count, 4, 4) poses once around the map, starting where most of it is seen."""
+    """(count, 4, 4) poses around the map, or to and fro where it is open to one side, see `viewpoint.swing`."""
     up = up_direction(viewed.cloud, viewed.label_set, viewed.trajectory)
-    start = overview(viewed.cloud, camera, up, trajectory=viewed.trajectory)
-    centre = np.median(viewed.cloud.positions, axis=0).astype(np.float64)
-    return orbit(start, centre, up, count)
+    return swing(viewed.cloud, camera, up, count, trajectory=viewed.trajectory)
 
 
 def followed_poses(viewed: Viewed) -> np.ndarray:

@@ -5,7 +5,7 @@ Everything is drawn in software (see semslam.rendering.splatting): pictures are 
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from semslam.atomic import check_suffix, replacing
 from semslam.camera import Camera
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS, UNLABELLED_COLOR
@@ -21,6 +21,7 @@ from semslam.rendering.splatting import lit, painted, render
 from semslam.rendering.viewpoint import overview, up_direction
 
 BACKGROUND = (228, 232, 238)  # white walls and white paper must both stand out against it
+SAMPLE = 300_000  # surfels of a map in parts by which the view is chosen
 PATH_COLOR = (214, 40, 40)
 INK = "#222222"
 PICTURE_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf", ".svg": "svg"}
@@ -50,6 +51,30 @@ def picture(
         cv2.resize(painted(rendering, c, BACKGROUND), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
         for c in colors
     ]
+
+
+def picture_in_parts(
+    clouds: CloudInParts,
+    camera: Camera,
+    T_world_camera: np.ndarray,
+    colors_of: Callable[[SurfelCloud], list[np.ndarray]],
+) -> list[np.ndarray]:
+    """`picture` of a map in parts, of which each pixel shows the nearest, without specks; colors_of: of a part."""
+    import cv2
+
+    fine = camera.resized(2 * camera.width, 2 * camera.height)
+    depth = np.full(fine.shape, np.inf, np.float32)
+    images: list[np.ndarray] = []
+    for part in map(without_specks, clouds):
+        rendering = render(part, fine, T_world_camera)
+        nearer = rendering.depth < depth
+        depth[nearer] = rendering.depth[nearer]
+        colors = colors_of(part)
+        images = images or [np.full((*fine.shape, 3), BACKGROUND, np.uint8) for _ in colors]
+        for image, c in zip(images, colors):
+            image[nearer] = c[rendering.index[nearer]]
+    size = (camera.width, camera.height)
+    return [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
 
 
 def without_specks(cloud: SurfelCloud) -> SurfelCloud:
@@ -125,8 +150,15 @@ def classes_present(cloud: SurfelCloud, label_set: LabelSet) -> list[tuple[int, 
 
     The share is by the area of the disks: surfels seen from near are small and many.
     """
-    labels = cloud.labels()
-    area = np.bincount(labels, weights=cloud.radii.astype(np.float64) ** 2, minlength=UNLABELLED + 1)
+    return _classes_by_area(_areas(cloud), label_set)
+
+
+def _areas(cloud: SurfelCloud) -> np.ndarray:
+    """(256,) the surface of each class id, as the sum of the squared radii of its disks."""
+    return np.bincount(cloud.labels(), weights=cloud.radii.astype(np.float64) ** 2, minlength=UNLABELLED + 1)
+
+
+def _classes_by_area(area: np.ndarray, label_set: LabelSet) -> list[tuple[int, float]]:
     share = area / max(float(area.sum()), 1e-12)
     order = [i for i in np.argsort(-share, kind="stable") if share[i] > 0]
     return [(int(i), float(share[i])) for i in order if i < len(label_set) or i == UNLABELLED]
@@ -147,9 +179,13 @@ def class_color(label_set: LabelSet, class_id: int) -> tuple[int, int, int]:
 
 def legend_entries(cloud: SurfelCloud, label_set: LabelSet) -> list[tuple[str, tuple[int, int, int]]]:
     """(text, RGB colour) of every class present, with its share of the surface."""
+    return _entries(classes_present(cloud, label_set), label_set)
+
+
+def _entries(present: list[tuple[int, float]], label_set: LabelSet) -> list[tuple[str, tuple[int, int, int]]]:
     return [
         (class_name(label_set, i) + (f"  {100 * share:.1f} %" if share >= 0.0005 else ""), class_color(label_set, i))
-        for i, share in classes_present(cloud, label_set)
+        for i, share in present
     ]
 
 
@@ -235,21 +271,39 @@ def preview(
     `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up; others `beside` it are drawn in, too.
     Specks without a class are drawn like their neighbours (see `without_specks`); the legend counts what the map says.
     """
+    preview_in_parts(path, CloudInParts.of(cloud), label_set, title=title, trajectory=trajectory, beside=beside)
+
+
+def preview_in_parts(
+    path: str | Path,
+    clouds: CloudInParts,
+    label_set: LabelSet,
+    *,
+    title: str = "",
+    trajectory: np.ndarray | None = None,
+    beside: Sequence[np.ndarray] = (),
+) -> None:
+    """`preview` of a map in parts: the view is chosen by some of its surfels, and drawn part by part."""
     camera = picture_camera()
-    legend = legend_entries(cloud, label_set) if cloud.class_probabilities is not None else []
-    cloud = without_specks(cloud)
-    with_classes = cloud.class_probabilities is not None
+    sample = clouds.sample(SAMPLE)
+    with_classes = sample.class_probabilities is not None
     panels = ("color", "label") if with_classes else ("color",)
-    if len(cloud):
-        up = up_direction(cloud, label_set, trajectory)
-        T_world_view = overview(cloud, camera, up, trajectory=trajectory)
-        colors = [shown_colors(cloud, label_set, name, T_world_view) for name in panels]
-        images = picture(cloud, camera, T_world_view, colors)
+    if len(clouds):
+        up = up_direction(sample, label_set, trajectory)
+        T_world_view = overview(sample, camera, up, trajectory=trajectory)
+
+        def colors_of(part: SurfelCloud) -> list[np.ndarray]:
+            return [shown_colors(part, label_set, name, T_world_view) for name in panels]
+
+        images = picture_in_parts(clouds, camera, T_world_view, colors_of)
         for path_drawn in [*([] if trajectory is None else [trajectory]), *beside]:
             images = [draw_path(image, camera, T_world_view, path_drawn) for image in images]
     else:
         images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)] * len(panels)
-    note = f"{len(cloud):,} surfels"
+    note = f"{len(clouds):,} surfels"
+    legend = []
+    if with_classes:
+        legend = _entries(_classes_by_area(sum((_areas(part) for part in clouds), np.zeros(1)), label_set), label_set)
     write_figure(path, images, title=title, note=note, legend=legend)
 
 

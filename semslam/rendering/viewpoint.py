@@ -1,4 +1,4 @@
-"""Where to stand to see a whole map: up, a raised view from outside, orbits."""
+"""Where to stand to see a whole map: up, a raised view from outside, ways around."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from semslam.labels import LabelSet
 from semslam.rendering.splatting import render
 
 ELEVATION = np.radians(38)  # of the viewer who sees a map from outside
+AROUND = 12  # directions that are looked from
+WELL_SEEN = 0.6  # of what the best direction shows
 SAMPLE = 20_000  # surfels are enough to judge a view; all of them only cost time
 
 
@@ -123,28 +125,53 @@ def overview(cloud: SurfelCloud, camera: Camera, up: np.ndarray, *, trajectory: 
     """
     if len(cloud) == 0:
         return look_at(up * 2, np.zeros(3), up)
-    sample = thinned(cloud)
-    small = camera.resized(max(camera.width // 4, 32), max(camera.height // 4, 24))
+    directions, shares, path = _seen_from_around(cloud, camera, up, trajectory)
+    if path is not None and trajectory is not None:
+        looking = np.asarray(trajectory)[:, :3, 2].mean(axis=0)
+        shares *= 1 + 0.5 * -directions @ looking
+    return framed(thinned(cloud).positions, directions[np.argmax(shares)], up, _small(camera), path)
+
+
+def _small(camera: Camera) -> Camera:
+    return camera.resized(max(camera.width // 4, 32), max(camera.height // 4, 24))
+
+
+def _seen_from_around(
+    cloud: SurfelCloud, camera: Camera, up: np.ndarray, trajectory: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """AROUND directions (A, 3), the share (A,) of the map that is seen from each, the places (M, 3) of cameras."""
+    sample, small = thinned(cloud), _small(camera)
     path = None if trajectory is None or len(trajectory) == 0 else np.asarray(trajectory)[:, :3, 3]
-    best, best_score = np.eye(4), -1.0
-    for azimuth in np.arange(12) * (2 * np.pi / 12):
-        direction = raised_direction(up, azimuth, ELEVATION)
-        T_world_view = framed(sample.positions, direction, up, small, path)
-        seen = render(sample, small, T_world_view).index
-        score = len(np.unique(seen[seen >= 0])) / len(sample)
-        if path is not None and trajectory is not None:
-            looking = np.asarray(trajectory)[:, :3, 2].mean(axis=0)
-            score *= 1 + 0.5 * float(-direction @ looking)
-        if score > best_score:
-            best, best_score = T_world_view, score
-    return best
+    directions = np.array([raised_direction(up, k * 2 * np.pi / AROUND, ELEVATION) for k in range(AROUND)])
+    shares = []
+    for direction in directions:
+        seen = render(sample, small, framed(sample.positions, direction, up, small, path)).index
+        shares.append(len(np.unique(seen[seen >= 0])) / len(sample))
+    return directions, np.array(shares), path
 
 
-def orbit(T_world_start: np.ndarray, centre: np.ndarray, up: np.ndarray, count: int) -> np.ndarray:
-    """(count, 4, 4) poses once around the vertical axis through `centre` (3,), from a first pose."""
-    turns = []
-    for angle in np.arange(count) * (2 * np.pi / count):
-        rotation = poses.exp(np.concatenate([np.zeros(3), up * angle]))[:3, :3]
-        turn = poses.from_rotation_translation(rotation, centre - rotation @ centre)
-        turns.append(turn @ T_world_start)
-    return np.stack(turns)
+def swing(
+    cloud: SurfelCloud, camera: Camera, up: np.ndarray, count: int, *, trajectory: np.ndarray | None = None
+) -> np.ndarray:
+    """(count, 4, 4) poses of a viewer who goes around the map from outside, and begins where most of it is seen.
+
+    All the way around where it is seen from all sides. Else to and fro, over the directions from which at least
+    `WELL_SEEN` of what the best one shows is seen: behind a wall there are only the backs of things, which no camera
+    saw. The map fills each picture.
+    """
+    _, shares, path = _seen_from_around(cloud, camera, up, trajectory)
+    best = int(np.argmax(shares))
+    well = shares >= WELL_SEEN * shares[best]
+    step, turns = 2 * np.pi / AROUND, np.arange(count) / count
+    if well.all():
+        angles = step * best + 2 * np.pi * turns
+    else:
+        before = int(np.argmin(well[(best - np.arange(AROUND)) % AROUND])) - 1  # directions that are well seen
+        after = int(np.argmin(well[(best + np.arange(AROUND)) % AROUND])) - 1
+        half, middle = max(before + after, 1) / 2, (after - before) / 2
+        start = np.arcsin(np.clip(-middle / half, -1, 1))
+        angles = step * (best + middle + half * np.sin(start + 2 * np.pi * turns))
+    sample, small = thinned(cloud), _small(camera)
+    return np.stack(
+        [framed(sample.positions, raised_direction(up, angle, ELEVATION), up, small, path) for angle in angles]
+    )

@@ -326,19 +326,19 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + ahead)
     folder = run.folder
     folder.save_metrics(metrics)
-    cloud = run.cloud()
+    clouds = run.clouds()
     labels = LABEL_SETS[run.config.slam.perception.classes]
-    export.write_map_ply(folder.map, cloud, labels)
+    export.write_map_in_parts(folder.map, clouds, labels)
     _write_parts(run)
     trajectory = np.array(list(run.progress.posed().values())).reshape(-1, 4, 4)
-    if len(cloud) == 0:
+    if len(clouds) == 0:
         run.folder = folder.published()
         return metrics
-    pictures.preview(folder.preview, cloud, labels, title=folder.title, trajectory=trajectory)
+    pictures.preview_in_parts(folder.preview, clouds, labels, title=folder.title, trajectory=trajectory)
     folder.mesh.unlink(missing_ok=True)  # an older run's
     if mesh:
         began = time.perf_counter()
-        _write_mesh(run, cloud)
+        _write_mesh(run, run.cloud() if clouds.whole is None else clouds.whole)
         metrics["mesh_seconds"] = time.perf_counter() - began
         folder.save_metrics(metrics)
     run.folder = folder.published()
@@ -360,10 +360,9 @@ def _write_parts(run: Run) -> None:
     progress, origin = run.progress, run.slam.surfels.world_origin
     if len(progress.parts) == 1:
         return
-    whole, labels = run.slam.cloud(), LABEL_SETS[run.config.slam.perception.classes]
+    labels = LABEL_SETS[run.config.slam.perception.classes]
     for number, submap in enumerate(progress.parts[1:], 2):
-        part = progress.part_of(whole, submap)
-        export.write_map_ply(run.folder.part_map(number), part, labels)
+        export.write_map_in_parts(run.folder.part_map(number), run.clouds(submap), labels)
         trajectory = progress.trajectory().selected(progress.tracked_in(submap))
         run.folder.save_trajectory(trajectory, origin, number)
 

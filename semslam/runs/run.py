@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.doctor.depth_range import usable_share
 from semslam.engine.associations import Associations
 from semslam.frame import Frame, Step
@@ -51,9 +51,7 @@ class Run:
             raise ValueError(f"checkpoint is {checkpoint}, expected seconds, or 0 for never")
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
-        self.filled: SurfelCloud | None = (
-            None  # surfels that fill holes; see runs.finished.fill
-        )
+        self.filled: SurfelCloud | None = None  # surfels that fill holes; see runs.finished.fill
         self.checkpoint = checkpoint
         self._checkpoint = folder.checkpoint
         self._saved = -1  # the frame after which the state was saved as a whole
@@ -134,6 +132,19 @@ class Run:
         """The map so far as plain arrays, filled surfels last; of sub-maps that have not met, the largest."""
         cloud = self.progress.part_of(self.slam.cloud(), self.progress.parts[0])
         return cloud if self.filled is None else cloud.joined(self.filled)
+
+    def clouds(self, submap: int | None = None) -> CloudInParts:
+        """The map so far, of sub-maps that have not met by default the largest; in parts where it is paged."""
+        submap = self.progress.parts[0] if submap is None else submap
+        surfels = self.slam.surfels
+
+        def parts() -> Iterator[SurfelCloud]:
+            return (self.progress.part_of(part, submap) for part in self.slam.clouds())
+
+        if surfels.paging is None or not surfels.n_chunks:
+            return CloudInParts.of(self.progress.part_of(self.slam.cloud(), submap))
+        plain = (self.progress.part_of(surfels.cloud_of(part), submap) for part in surfels.parts())
+        return CloudInParts(sum(map(len, plain)), parts)
 
     def save(self) -> None:
         """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""

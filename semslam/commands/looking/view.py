@@ -31,7 +31,9 @@ def view(
     ] = None,
     html: Annotated[Path | None, file_option("--html", "Write a web page that shows the map, also offline.")] = None,
     video: Annotated[Path | None, file_option("--video", "Write an mp4 film.", _check_film)] = None,
-    along: Annotated[str, typer.Option(help="With --video: orbit | path, behind the recorded camera.")] = "orbit",
+    along: Annotated[
+        str, typer.Option(help="With --video: orbit, around the map or to and fro | path, behind the recorded camera.")
+    ] = "orbit",
     rerun: Annotated[
         Path | None,
         file_option("--rerun", "Write an .rrd file of frames, predictions, poses and map.", _check_recording),
