@@ -149,3 +149,40 @@ def test_the_pull_of_a_prior_is_the_derivative_of_its_cost() -> None:
             there = moved._replace(T_camera_world=there)
             costs.append(of(priors, there)[0] - of(None, there)[0])
         assert 2 * pull[6 * (n - 2) + k] == pytest.approx((costs[1] - costs[0]) / 2e-5, rel=0.03, abs=1e-6)
+
+
+def test_the_equations_of_a_pose_are_the_sum_over_landmarks_of_what_each_says():
+    rng = np.random.default_rng(3)
+    K = np.array([[300.0, 0, 160], [0, 310.0, 120], [0, 0, 1]])
+    T = poses.exp(rng.normal(0, 0.1, 6))
+    points, along = rng.uniform([-1, -1, 2], [1, 1, 4], (30, 3)), rng.normal(0, 1, (30, 3))
+    points[0] = [0, 0, -3]  # behind the camera
+
+    def shown(pose: np.ndarray, point: np.ndarray) -> np.ndarray:
+        x = K @ poses.transform(pose, point)
+        return x[:2] / x[2]
+
+    variance = rng.uniform(0, 0.1, 30)
+    pixels = np.array([shown(T, p) for p in points]) + rng.normal(0, 3, (30, 2))
+    pixels[1] += 500  # no more than a mistake
+    tolerance = ba.Tolerance(0.8, 2.0)
+    distances = np.empty(30)
+    H, b = ba.pose_equations(ba.Sighting(points, along, variance, pixels), T, K, tolerance, distances)
+    expected_H, expected_b = np.zeros((6, 6)), np.zeros(6)
+    small = 1e-5
+    for n in range(1, 30):
+        step = np.eye(6) * small
+        J = np.column_stack(
+            [(shown(poses.exp(s) @ T, points[n]) - shown(poses.exp(-s) @ T, points[n])) / (2 * small) for s in step]
+        )
+        d = (shown(T, points[n] + small * along[n]) - shown(T, points[n] - small * along[n])) / (2 * small)
+        W = np.linalg.inv(0.8**2 * np.eye(2) + variance[n] * np.outer(d, d))
+        r = shown(T, points[n]) - pixels[n]
+        distance = np.sqrt(r @ W @ r)
+        assert distances[n] == pytest.approx(distance, rel=1e-6)
+        weight = min(1.0, 2.0 / distance) if distance <= 16 else 0.0
+        expected_H += weight * J.T @ W @ J
+        expected_b += weight * J.T @ W @ r
+    assert np.isinf(distances[0]) and distances[1] > 16
+    np.testing.assert_allclose(H, expected_H, rtol=1e-5)
+    np.testing.assert_allclose(b, expected_b, rtol=1e-5)

@@ -28,7 +28,7 @@ f32 = np.float32
 class MultiViewConfig:
     """Which frames are looked at, and how depth is searched in them."""
 
-    baselines: tuple[float, ...] = (0.03, 0.06, 0.1, 0.15, 0.2)  # camera's ways to other frames, in the scene's depth
+    baselines: tuple[float, ...] = (0.03, 0.06, 0.12, 0.2)  # camera's ways to other frames, in the scene's depth
     before: int = 120  # frames that are looked back, where the camera moves slowly ...
     after: int = 90  # ... and ahead
     max_turn_deg: float = 30.0  # degrees: between two frames that are compared
@@ -40,7 +40,7 @@ class MultiViewConfig:
     unit_std: float = 0.03  # of the logarithm of depth: what counts as one measurement of a sensor
     most_confidence: float = 2.0  # of one pixel
     coarse: SweepConfig = field(
-        default_factory=lambda: SweepConfig(nearest=0.25, farthest=2.5, candidates=60, noise=1.0, min_margin=0.04)
+        default_factory=lambda: SweepConfig(nearest=0.25, farthest=2.5, candidates=46, noise=1.0, min_margin=0.04)
     )
     fine: SweepConfig = field(
         default_factory=lambda: SweepConfig(

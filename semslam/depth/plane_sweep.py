@@ -21,7 +21,8 @@ from semslam.camera import Camera
 from semslam.compiled import PARALLEL, SERIAL
 
 f32 = np.float32
-STRIP = 16  # rows that are warped and summed while they stay in the first cache
+MIDDLE = f32(128)  # grey level that is taken off before squares are summed
+STRIP = 32  # rows that are warped and summed while they stay in the first cache
 
 
 @dataclass(frozen=True)
@@ -141,63 +142,53 @@ def _scatter(values: np.ndarray, there: np.ndarray, window: int) -> np.ndarray:
 
 @nb.njit(**PARALLEL)
 def _match(grey, views, predicted, ratios, matching, cost):
-    """Fill cost (H, W, D) with (1 - correlation) / 2 of windows, 1 where no other image shows the candidate."""
+    """Fill cost (H, W, D) with (1 - correlation) / 2 of windows, 1 where no other image shows the candidate.
+
+    The inner loops run along rows, without branches, so that the compiler makes vectors of them.
+    """
     height, width = grey.shape
-    half, best_of, noise = matching.half, matching.best_of, matching.noise
+    half, best_of = matching.half, matching.best_of
     strips = (height + STRIP - 1) // STRIP
     for strip_ in nb.prange(strips):
         strip = np.int64(strip_)  # prange counts unsigned
         first, last = strip * STRIP, min(height, (strip + 1) * STRIP)
         top, bottom = max(0, first - half), min(height, last + half)
-        rows = bottom - top
-        warped = np.empty((rows, width), np.float32)
-        seen = np.empty((rows, width), np.bool_)
+        ours = grey[top:bottom] - MIDDLE  # float32 keeps more of the squares of small numbers
+        warped = np.empty((bottom - top, width), np.float32)
+        seen = np.empty((bottom - top, width), np.float32)
+        means = np.empty((last - first, width), np.float32)  # of the windows of our image
+        scales = np.empty((last - first, width), np.float32)  # 1 / standard deviation there
+        shares = np.zeros((2 * half + 2, width), np.float32)  # 1 / pixels of a window of so many rows
+        for rows in range(1, 2 * half + 2):
+            for u in range(width):
+                shares[rows, u] = f32(1) / f32(rows * (min(width, u + half + 1) - max(0, u - half)))
+        columns = np.zeros((3, width + 2 * half), np.float32)  # sums over rows, with zeros beside the image
+        sums = np.empty((3, width), np.float32)
+        for v in range(first, last):
+            a, b = max(top, v - half) - top, min(bottom, v + half + 1) - top
+            _window_sums(ours, ours, a, b, half, columns, sums)
+            _moments(sums, shares[b - a], matching.noise, means[v - first], scales[v - first])
         scores = np.empty((best_of, last - first, width), np.float32)
-        sums = np.empty((5, width), np.float32)
         for d in range(ratios.size):
             scores[:] = f32(-1)
             for o in range(views.images.shape[0]):
                 _warp(views.images[o], views.turn[o], views.shift[o], predicted, ratios[d], top, warped, seen)
                 for v in range(first, last):
-                    a, b = max(top, v - half), min(bottom, v + half + 1)
-                    sums[:] = f32(0)
-                    for row in range(a, b):
-                        for u in range(width):
-                            x, y = grey[row, u], warped[row - top, u]
-                            sums[0, u] += x
-                            sums[1, u] += y
-                            sums[2, u] += x * x
-                            sums[3, u] += y * y
-                            sums[4, u] += x * y
-                    s0, s1, s2, s3, s4 = f32(0), f32(0), f32(0), f32(0), f32(0)
-                    for u in range(min(half, width)):
-                        s0 += sums[0, u]
-                        s1 += sums[1, u]
-                        s2 += sums[2, u]
-                        s3 += sums[3, u]
-                        s4 += sums[4, u]
+                    a, b = max(top, v - half) - top, min(bottom, v + half + 1) - top
+                    _window_sums(warped, ours, a, b, half, columns, sums)
+                    row, share = v - first, shares[b - a]
+                    mean, scale, there = means[row], scales[row], seen[v - top]
                     for u in range(width):
-                        if u + half < width:
-                            s0 += sums[0, u + half]
-                            s1 += sums[1, u + half]
-                            s2 += sums[2, u + half]
-                            s3 += sums[3, u + half]
-                            s4 += sums[4, u + half]
-                        if u - half - 1 >= 0:
-                            s0 -= sums[0, u - half - 1]
-                            s1 -= sums[1, u - half - 1]
-                            s2 -= sums[2, u - half - 1]
-                            s3 -= sums[3, u - half - 1]
-                            s4 -= sums[4, u - half - 1]
-                        if not seen[v - top, u]:
-                            continue
-                        n = f32((min(width, u + half + 1) - max(0, u - half)) * (b - a))
-                        mx, my = s0 / n, s1 / n
-                        vx, vy = max(s2 / n - mx * mx, f32(0)) + noise, max(s3 / n - my * my, f32(0)) + noise
-                        score = (s4 / n - mx * my) / np.sqrt(vx * vy)
-                        for k in range(best_of):  # insertion into the best so far
-                            if score > scores[k, v - first, u]:
-                                score, scores[k, v - first, u] = scores[k, v - first, u], score
+                        m = sums[0, u] * share[u]
+                        variance = max(sums[1, u] * share[u] - m * m, f32(0)) + matching.noise
+                        score = (sums[2, u] * share[u] - mean[u] * m) * scale[u] / np.sqrt(variance)
+                        sums[0, u] = score if there[u] > f32(0) else f32(-1)
+                    for k in range(best_of):  # insertion into the best so far
+                        best = scores[k, row]
+                        for u in range(width):
+                            score, known = sums[0, u], best[u]
+                            best[u] = max(score, known)
+                            sums[0, u] = min(score, known)
             for v in range(first, last):
                 for u in range(width):
                     total, n_seen = f32(0), f32(0)
@@ -209,30 +200,75 @@ def _match(grey, views, predicted, ratios, matching, cost):
 
 
 @nb.njit(**SERIAL)
-def _warp(other, turn, shift, predicted, ratio, top, warped, seen):
-    """Rows from `top` of the image as the other image shows it, if its depth is ratio * predicted."""
-    height, width = other.shape
-    rows = warped.shape[0]
-    for row in range(rows):
-        v = top + row
+def _window_sums(image, other, first, last, half, columns, sums):
+    """Sums of image, image^2 and image other over the rows first..last and 2 half + 1 columns around each pixel."""
+    width = image.shape[1]
+    c0 = columns[0, half : half + width]
+    c1 = columns[1, half : half + width]
+    c2 = columns[2, half : half + width]
+    c0[:] = f32(0)
+    c1[:] = f32(0)
+    c2[:] = f32(0)
+    for row in range(first, last):
+        one, two = image[row], other[row]
         for u in range(width):
-            d = predicted[v, u] * ratio
-            z = (turn[2, 0] * u + turn[2, 1] * v + turn[2, 2]) * d + shift[2]
-            inside = z > f32(0.05)
-            x = y = f32(0)
-            if inside:
-                x = ((turn[0, 0] * u + turn[0, 1] * v + turn[0, 2]) * d + shift[0]) / z
-                y = ((turn[1, 0] * u + turn[1, 1] * v + turn[1, 2]) * d + shift[1]) / z
-                inside = x >= f32(0) and y >= f32(0) and x < f32(width - 1) and y < f32(height - 1)
-            seen[row, u] = inside
-            if not inside:
-                warped[row, u] = f32(128)
-                continue
-            i, j = np.int64(x), np.int64(y)
-            p, q = x - f32(i), y - f32(j)
-            upper = other[j, i] + p * (other[j, i + 1] - other[j, i])
-            lower = other[j + 1, i] + p * (other[j + 1, i + 1] - other[j + 1, i])
-            warped[row, u] = upper + q * (lower - upper)
+            x = one[u]
+            c0[u] += x
+            c1[u] += x * x
+            c2[u] += x * two[u]
+    for k in range(3):
+        out = sums[k]
+        out[:] = f32(0)
+        for step in range(2 * half + 1):
+            shifted = columns[k, step : step + width]
+            for u in range(width):
+                out[u] += shifted[u]
+
+
+@nb.njit(**SERIAL)
+def _moments(sums, share, noise, means, scales):
+    """Means of windows, and 1 / their standard deviations, from their sums."""
+    for u in range(means.size):
+        m = sums[0, u] * share[u]
+        means[u] = m
+        scales[u] = f32(1) / np.sqrt(max(sums[1, u] * share[u] - m * m, f32(0)) + noise)
+
+
+@nb.njit(**SERIAL)
+def _warp(other, turn, shift, predicted, ratio, top, warped, seen):
+    """Rows from `top` of the image as the other image shows it, less MIDDLE, if its depth is ratio * predicted.
+
+    seen: 1 where the other image shows it, else 0.
+    """
+    height, width = other.shape
+    flat = other.reshape(-1)
+    end_x, end_y = f32(width - 1), f32(height - 1)
+    right, down, corner = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.uint32)
+    for row in range(warped.shape[0]):
+        v = top + row
+        depth, out, there = predicted[v], warped[row], seen[row]
+        x0 = turn[0, 1] * f32(v) + turn[0, 2]
+        y0 = turn[1, 1] * f32(v) + turn[1, 2]
+        z0 = turn[2, 1] * f32(v) + turn[2, 2]
+        for u in range(width):
+            d = depth[u] * ratio
+            z = (turn[2, 0] * f32(u) + z0) * d + shift[2]
+            inverse = f32(1) / z
+            x = ((turn[0, 0] * f32(u) + x0) * d + shift[0]) * inverse
+            y = ((turn[1, 0] * f32(u) + y0) * d + shift[1]) * inverse
+            inside = (z > f32(0.05)) & (x >= f32(0)) & (y >= f32(0)) & (x < end_x) & (y < end_y)
+            x = x if inside else f32(0)
+            y = y if inside else f32(0)
+            i, j = np.int32(x), np.int32(y)
+            right[u], down[u] = x - f32(i), y - f32(j)
+            corner[u] = j * np.int32(width) + i
+            there[u] = f32(1) if inside else f32(0)
+        for u in range(width):
+            at = np.uint64(corner[u])
+            below = at + np.uint64(width)
+            upper = flat[at] + right[u] * (flat[at + np.uint64(1)] - flat[at])
+            lower = flat[below] + right[u] * (flat[below + np.uint64(1)] - flat[below])
+            out[u] = (upper + down[u] * (lower - upper) - MIDDLE) * there[u]
 
 
 @nb.njit(**PARALLEL)

@@ -13,7 +13,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.tracking.bundle_adjustment import PosePriors, Scene, adjust
+from semslam.tracking.bundle_adjustment import PosePriors, Scene, Sighting, adjust
 
 WINDOW = 200  # keyframes that are adjusted together when all frames are done
 STRIKES = 3  # times that a landmark was seen where it should not be, from which it is used no longer
@@ -124,6 +124,13 @@ class SparseMap:
             shown = points[:, :2] / points[:, 2:] * [K.fx, K.fy] + self._centre
         shown[points[:, 2] < 0.05] = np.nan
         return Projected(shown, points, along)
+
+    def sighting(self, ids: np.ndarray, pixels: np.ndarray) -> Sighting:
+        """Landmarks (N,) that a camera sees at pixels (N, 2)."""
+        T_world_host = poses.inverse(self.T_camera_world[self.host[ids]])
+        rays = np.column_stack([self.pixel[ids] / [self.camera.fx, self.camera.fy], np.ones(len(ids))])
+        along = np.einsum("nij,nj->ni", T_world_host[:, :3, :3], rays) * np.exp(self.log_depth[ids])[:, None]
+        return Sighting(along + T_world_host[:, :3, 3], along, self.variance[ids], pixels)
 
     def expected_again(self, followed: np.ndarray, k: int, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks, and their pixels (N, 2), that keyframe k should show and that are not followed: the best known.

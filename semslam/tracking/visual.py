@@ -18,6 +18,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.tracking.bundle_adjustment import Tolerance, pose_equations
 from semslam.tracking.optical_flow import LEVELS, follow
 from semslam.tracking.sparse_map import STRIKES, SparseMap
 
@@ -248,36 +249,19 @@ class VisualTracker:
     def _locate(self, T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The pose, camera from world, from which the followed landmarks are seen where they are, from a guess.
 
-        Gauss-Newton with Huber's weights; an error along the line on which a landmark of uncertain depth would be
-        seen counts less. Returns the pose, and each landmark's distance in standard deviations.
+        Gauss-Newton with Huber's weights; see `pose_equations`. Returns the pose, and each landmark's distance in
+        standard deviations.
         """
         c, K = self.config, self.map.camera
         ids, pixels = self._ids, self._pixels.astype(np.float64)
         distances = np.full(len(ids), np.inf)
         if len(ids) < 6:
             return T, distances
+        seen = self.map.sighting(ids, pixels)
         for iteration in range(12):
-            shown, points, along = self.map.project(ids, T)
-            ok = np.isfinite(shown).all(axis=1)
-            z = np.where(ok, points[:, 2], 1.0)
-            J = np.zeros((len(ids), 2, 6))
-            for row, f in enumerate((K.fx, K.fy)):
-                g = np.zeros((len(ids), 3))  # derivative of the pixel by the point
-                g[:, row] = f / z
-                g[:, 2] = -f * points[:, row] / z**2
-                J[:, row, :3] = g
-                J[:, row, 3:] = np.cross(points, g)
-            by_depth = np.einsum("nri,ni->nr", J[:, :, :3], along)
-            spread = by_depth * np.sqrt(self.map.variance[ids])[:, None]
-            S = c.pixel_std**2 * np.eye(2) + spread[:, :, None] * spread[:, None, :]
-            W = np.linalg.inv(S)
-            r = np.where(ok[:, None], shown - pixels, 0.0)
-            distances = np.where(ok, np.sqrt(np.einsum("nr,nrs,ns->n", r, W, r)), np.inf)
-            robust = 2.0 if iteration > 3 else 6.0
-            weight = np.where(ok, np.minimum(1.0, robust / np.maximum(distances, 1e-9)), 0.0)
-            weight[distances > 8 * robust] = 0
-            JW = np.einsum("nri,nrs,n->nis", J, W, weight)
-            H, b = np.einsum("nis,nsj->ij", JW, J) + 1e-6 * np.eye(6), np.einsum("nis,ns->i", JW, r)
+            tolerance = Tolerance(c.pixel_std, 2.0 if iteration > 3 else 6.0)
+            H, b = pose_equations(seen, T, K.K, tolerance, distances)
+            H += 1e-6 * np.eye(6)
             if self._given is not None:
                 information = 1 / np.repeat(self.given_std, 3) ** 2
                 H, b = H + np.diag(information), b + information * poses.log(T @ poses.inverse(self._given))
