@@ -10,13 +10,15 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from semslam.compiled import PARALLEL, prefetch
+from semslam.compiled import PARALLEL, Pinhole, prefetch
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.depth_filter import depth_sigma
 from semslam.engine.index_map import AHEAD, EMPTY, MICRO, SLOT, atomic_min, locate, pixel_at
 
 f32 = np.float32
 LAYERS = f32(4)  # gates behind a measurement, within which a surfel of the same normal is a second layer of its surface
+RIM = 160  # see `mark_removals`
+RARE = f32(0.2)  # of `stable`: the confidence of what was seen once or twice at the border of the image
 DEAD = f32(-1)  # the confidence of a surfel that has to go
 NOTHING = np.int32(EMPTY >> 32)  # micrometres: the depth of a pixel of the index map that shows no surfel
 DEEPEST = f32(2147483520)  # micrometres: the largest float32 below that
@@ -357,24 +359,35 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, stale, index):
     """Kill surfels in view that are unstable and no longer confirmed, or doubles of a better one in their pixel.
 
     Unstable: confidence below `stable`, nothing else is measured in its pixel, yet it was last merged before frame
-    `stale`. Where no depth is measured, nothing would ever see through what was there for a moment. Double: the same
-    normal, within the gate in depth and half a radius sideways of the pixel's front surfel; of the two the less
-    confident goes, on a tie the one behind. The mark goes into the colour's spare channel, which nobody reads here, so
-    that the result does not depend on the order; `compact_chunks` removes what is marked.
+    `stale`. Where no depth is measured, nothing would ever see through what was there for a moment. RARE: far below
+    `stable`, and in a rim around the image, a pixel more than 1 / RIM of its width; what noise has moved out there is
+    made anew inside, again and again.
+    Double: the same normal, within the gate in depth and half a radius sideways of the pixel's front surfel; of the two
+    the less confident goes, on a tie the one behind. The mark goes into the colour's spare channel, which nobody reads
+    here, so that the result does not depend on the order; `compact_chunks` removes what is marked.
     """
     counts, position, normal, color, seen, _ = surfels
     near, far, cos_gate, stable = rules.near, rules.far, rules.cos_gate, rules.stable
     flat_position, flat_depth = position.reshape(-1), depth.reshape(-1)
+    width, height = camera.width, camera.height
+    rim = min(1 + width // RIM, (65535 - width) // 2, (32767 - height) // 2)
+    wide = Pinhole(width + 2 * rim, height + 2 * rim, camera.fx, camera.fy, camera.cx + f32(rim), camera.cy + f32(rim))
     for c_ in nb.prange(chunks.size):
         c = np.int64(c_)  # prange counts unsigned
         first, count = np.int64(chunks[c]) * CHUNK, np.int64(counts[chunks[c]])
         depths, places = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
-        locate(flat_position[4 * first : 4 * (first + count)], pose, camera, near, far, depths, places)
+        locate(flat_position[4 * first : 4 * (first + count)], pose, wide, near, far, depths, places)
         for k in range(count):
             i = np.uint64(first + k)
             if places[k] < 0 or normal[i, 3] < f32(0):
                 continue
-            z_c, p = depths[k], np.uint64(pixel_at(places[k], camera.width))
+            u, v = np.int64(places[k] & 0xFFFF) - rim, np.int64(places[k] >> 16) - rim
+            inside = u >= 0 and v >= 0 and u < width and v < height
+            if not inside:
+                if normal[i, 3] < RARE * stable and seen[i, 1] < stale:
+                    color[i, 3] = MARKED
+                continue
+            z_c, p = depths[k], np.uint64(v * width + u)
             room = gate_of(z_c, rules)
             d = flat_depth[p]
             hidden = d > f32(0) and abs(d - z_c) >= f32(2) * room

@@ -65,7 +65,8 @@ class Comparison:
     """How a frame agrees with a view of the map at the pose found: evidence that the search itself did not use."""
 
     depth: np.ndarray  # (n,) metres: of points of the map that the frame may show ...
-    residual: np.ndarray  # (n,) metres: ... and how far the frame's surface is from them, along their normals
+    residual: np.ndarray  # (n,) metres: ... and how far the frame's surface is from them, along their normals, ...
+    along_ray: np.ndarray  # (n,) metres: ... and by how much its depth differs: more, where a surface is seen obliquely
     fitting: float  # share of points with depth in both that fit within four standard deviations
     correlation: float  # of live and model grey, -1 to 1, whatever the exposure; nan where the view is flat
     gain: float  # contrast of the live image against the model's
@@ -249,6 +250,7 @@ class Registrar:
         facing = np.einsum("ij,ij->i", observation.normals[row, column], n) > 0.77
         same = measured & ~away & facing
         residual = np.einsum("ij,ij->i", q[same] - x[same], n[same])
+        obliquity = np.abs(np.einsum("ij,ij->i", q[same], n[same])) / d[same]
         sigma = self._noise[0] + self._noise[1] * (z[same] - f32(0.4)) ** 2
         fitting = np.count_nonzero(np.abs(residual) < 4 * sigma) / max(int(np.count_nonzero(measured)), 1)
         # half the size: what noise is left of two greys does not make them differ
@@ -266,6 +268,7 @@ class Registrar:
         return Comparison(
             depth=z[same],
             residual=residual,
+            along_ray=residual / np.maximum(obliquity, f32(0.1)),
             fitting=fitting,
             correlation=correlation,
             gain=deviations[1] / deviations[0] if deviations[0] > 0 else 1.0,

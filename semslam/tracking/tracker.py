@@ -51,7 +51,10 @@ class Tracker(Stage):
         self.places = Places() if places is None else places
         self.keyframes = Keyframes(Ferns())
         registration = self.config.registration
-        self.noise = NoiseEstimate(registration.noise, registration.noise_quadratic)
+        self.noise = NoiseEstimate(registration.noise, registration.noise_quadratic)  # along normals, to register by
+        self.depth_noise = NoiseEstimate(
+            registration.noise, registration.noise_quadratic
+        )  # of depth itself, to fuse by
         self.submaps = SubMaps()
         self.lost = False
         self._motion = Motion(self.config.gap, refine)
@@ -75,7 +78,7 @@ class Tracker(Stage):
             self._lost_since = frame.timestamp
         self._announcements.tell(frame, tracking)
         self.lost = not tracking.ok
-        measured = (self.noise.base, self.noise.quadratic) if self.config.measure_noise else None
+        measured = (self.depth_noise.base, self.depth_noise.quadratic) if self.config.measure_noise else None
         return replace(tracking, noise=measured, submap=self.submaps.of(frame.index))
 
     def _begun_or_placed(self, observation: Observation, predict: Predict) -> Tracking:
@@ -148,6 +151,7 @@ class Tracker(Stage):
         alike = tracking.sound or found.comparison.correlation >= LIKENESS
         if c.measure_noise and not self.lost and tracking.ok and alike:
             self.noise.learn(found.comparison.depth, found.comparison.residual)
+            self.depth_noise.learn(found.comparison.depth, found.comparison.along_ray)
         return tracking
 
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
@@ -306,6 +310,7 @@ class Tracker(Stage):
             "submaps": self.submaps.state(),
             "lost_since": np.array(np.nan if self._lost_since is None else self._lost_since),
             **_prefixed("noise_", self.noise.state()),
+            **_prefixed("depth_noise_", self.depth_noise.state()),
             **_prefixed("reference_", self._reference.state() if self._reference is not None else {}),
             **_prefixed("keyframe_", self.keyframes.state()),
         }
@@ -320,6 +325,8 @@ class Tracker(Stage):
         since = float(state.get("lost_since", np.nan))
         self._lost_since = None if np.isnan(since) else since
         self.noise.restore(_without("noise_", state))
+        if "depth_noise_values" in state:  # earlier versions fused by the noise along normals
+            self.depth_noise.restore(_without("depth_noise_", state))
         self._reference = Reference.restored(_without("reference_", state)) if "reference_pose" in state else None
         self.keyframes.restore(_without("keyframe_", state))
         if not self.submaps.changes and len(self.keyframes):  # of a version that kept one map
