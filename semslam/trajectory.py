@@ -20,6 +20,7 @@ from semslam import poses
 from semslam.atomic import text_of
 
 Clock = Literal["seconds", "numbers", "lines"]
+FARTHEST = 1e9  # metres from the origin: a hundred times the size of the earth is no place, but a broken number
 MISSING_POSES_ALLOWED = 0.5  # of the frames
 
 
@@ -40,6 +41,10 @@ class Trajectory:
             )
         if not (np.all(np.isfinite(self.timestamps)) and np.all(np.isfinite(self.T_world_camera))):
             raise ValueError("trajectory holds NaN or infinite numbers; leave frames without a pose out of it")
+        if len(self) and np.abs(self.positions).max() > FARTHEST:
+            raise ValueError(
+                f"a position of the trajectory is {np.abs(self.positions).max():.3g} m from the origin; expected metres"
+            )
         if np.any(np.diff(self.timestamps) <= 0):
             at = int(np.argmax(np.diff(self.timestamps) <= 0)) + 1
             raise ValueError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from test_camera_recordings import write_kinect
 from test_dataset_recordings import write_sens
 from test_phone_recordings import polycam_files, record3d_files, write_zip
@@ -15,6 +18,7 @@ from written_recordings import put, room_frames, write_video
 
 from sequences import open_sequence
 from sequences.recordings.cameras.klg import write_klg
+from sequences.recordings.folder import write_folder
 from sequences.room.room import RoomSequence
 
 MUTATIONS = 25
@@ -93,3 +97,50 @@ def test_damage_is_read_around_or_told_in_one_line(tmp_path, name):
                 assert sequence[index].color.shape[:2] == sequence.camera.shape
             except (ValueError, OSError) as problem:
                 assert "\n" not in str(problem)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    return write_folder(RoomSequence(frames=3, width=64, height=48), tmp_path_factory.mktemp("plain") / "room")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("width", 64.5, "width is 64.5, expected a whole number"),
+        ("height", True, "height is True, expected a whole number"),
+        ("fps", True, "fps nan must be above 0"),
+        ("fps", 1e300, "must be above 0 and below"),
+        ("depth_scale", "a thousand", "depth_scale nan must be above 0"),
+    ],
+)
+def test_numbers_of_a_camera_that_are_none_are_told(plain, tmp_path, key, value, said):
+    folder = Path(shutil.copytree(plain, tmp_path / "room"))
+    values = yaml.safe_load((folder / "camera.yaml").read_text()) | {key: value}
+    (folder / "camera.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match=f"camera.yaml: .*{said}"):
+        open_sequence(folder)
+
+
+@pytest.mark.parametrize("name", ["groundtruth.txt", "depth"])
+@pytest.mark.parametrize("made", ["pipe", "link"])
+def test_what_is_there_and_is_no_file_or_folder_is_not_taken_for_missing(plain, tmp_path, name, made):
+    folder = Path(shutil.copytree(plain, tmp_path / "room"))
+    place = folder / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
+    if made == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises((ValueError, OSError), match=f"{name}: "):
+        open_sequence(folder)
+
+
+def test_positions_that_are_nowhere_are_broken_numbers(plain, tmp_path):
+    folder = Path(shutil.copytree(plain, tmp_path / "room"))
+    (folder / "groundtruth.txt").write_text("".join(f"{i} 1e308 0 0 0 0 0 1\n" for i in range(3)))
+    with pytest.raises(ValueError, match=r"1e\+308 m from the origin"):
+        open_sequence(folder)

@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from semslam import poses
-from semslam.atomic import replacing
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
-from semslam.rendering.pictures import class_color, class_name, printable, shown_colors, without_specks
+from semslam.rendering.pictures import (
+    class_color,
+    class_name,
+    printable,
+    save_figure,
+    shown_colors,
+    without_specks,
+)
 from semslam.rendering.splatting import painted, render
 from semslam.rendering.viewpoint import level_axes, up_direction
 
@@ -180,5 +186,4 @@ def write_floor_plan(
         )  # fmt: skip
     figure.text(left + bar_width + 0.1 / total_width, bottom + 0.045 / total_height, f"{bar:g} m", fontsize=12,
                 color=INK, va="center")  # fmt: skip
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=side)  # a long title or legend fits
+    save_figure(figure, path, format="png", bbox_inches="tight", pad_inches=side)  # a long title or legend fits

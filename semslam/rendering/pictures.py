@@ -5,9 +5,11 @@ Everything is drawn in software (see semslam.rendering.splatting): pictures are 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -190,13 +192,20 @@ def _entries(present: list[tuple[int, float]], label_set: LabelSet) -> list[tupl
 
 
 def printable(text: str) -> str:
-    """The text as fonts and UTF-8 files can hold it: bytes of a file's name that are no UTF-8 become question marks."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """One line as fonts and UTF-8 files can hold it: bytes of a file's name that are no UTF-8 become question marks."""
+    return " ".join(text.split()).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def picture_format(path: str | Path) -> str:
     """What matplotlib calls the format of a picture's suffix; ValueError names the known ones."""
     return PICTURE_FORMATS[check_suffix(path, "pictures", PICTURE_FORMATS)]
+
+
+def save_figure(figure: Any, path: str | Path, **options: Any) -> None:
+    """Write a figure of matplotlib's, whole or not at all. Letters that its font lacks are boxes, and no warning."""
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(temporary, **options)
 
 
 def write_figure(
@@ -253,8 +262,7 @@ def write_figure(
             handleheight=1.1,
             columnspacing=1.6,
         )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=form)
+    save_figure(figure, path, format=form)
 
 
 def preview(

@@ -31,7 +31,14 @@ def predictor(
     if classes in network.label_sets:
         network = network.restricted(classes)
     else:
-        network = network.merged(remapping(network.label_set, classes), classes)
+        try:
+            table = remapping(network.label_set, classes)
+        except ValueError:
+            raise ValueError(
+                f"{weights_file(weights)}: its network knows {' and '.join(network.label_sets)}, of which no {classes} "
+                f"can be made; choose `slam.perception.classes`, or `weights` of a network that knows them"
+            ) from None
+        network = network.merged(table, classes)
     if shape is not None:
         network.outputs(np.zeros((*shape, 3), np.uint8))
     return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -95,8 +96,13 @@ def read_camera(path: Path) -> tuple[Camera, float, float]:
 
 
 def images_by_name(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """Image files of a folder by name without suffix; empty if there is no such folder."""
+    """Image files of a folder by name without suffix; empty if there is no such folder.
+
+    ValueError where there is something else of that name: a file, or a link to nowhere.
+    """
     found: dict[str, Path] = {}
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ValueError(f"{folder}: is no folder of images, or a link to nowhere; mend or remove it")
     for file in sorted(folder.iterdir(), key=images.natural_key) if folder.is_dir() else ():
         if file.suffix.lower() in suffixes and not file.name.startswith("."):
             if file.stem in found:
@@ -120,7 +126,7 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     times = times_of_names(names)
     counted = times if times is not None else np.arange(count) / (fps or FPS)
     log = next((folder / name for name in OTHER_POSES if (folder / name).exists()), None)
-    if not path.is_file():
+    if not os.path.lexists(path):  # what is there and no file is told when it is read
         if log is None:
             return _Posed(counted, None)
         found = poses_of_frames(read_trajectory(log), log, Frames(counted, names), hints)

@@ -20,6 +20,7 @@ from semslam.frame import UNLABELLED
 from sequences.recordings.registration import registered_depth
 from sequences.resampling import z_of_ray
 
+LARGEST = 1e9  # of numbers that count something a second, or a metre
 _INTRINSICS = ("width", "height", "fx", "fy", "cx", "cy")
 _KEYS = (
     *_INTRINSICS,
@@ -112,7 +113,7 @@ def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}; expected {', '.join(_KEYS)}")
     try:
-        width, height = int(values["width"]), int(values["height"])
+        width, height = (_whole(key, values[key]) for key in ("width", "height"))
         fx, fy, cx, cy = (float(values[key]) for key in ("fx", "fy", "cx", "cy"))
         distortion = values.get("distortion")
         coefficients = None if distortion is None else tuple(map(float, distortion))
@@ -120,6 +121,13 @@ def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
         return Camera(width, height, fx, fy, cx, cy, coefficients, fisheye)
     except (TypeError, ValueError, OverflowError) as problem:
         raise ValueError(f"{path}: {problem}") from None
+
+
+def _whole(key: str, value: Any) -> int:
+    """A number of pixels; ValueError for half of one."""
+    if isinstance(value, bool) or float(value) != int(value):
+        raise ValueError(f"{key} is {value!r}, expected a whole number of pixels")
+    return int(value)
 
 
 def _depth_camera(path: Path, values: dict[str, Any]) -> DepthCamera | None:
@@ -149,11 +157,11 @@ def _positive(path: Path, values: dict[str, Any], key: str) -> float | None:
     if values.get(key) is None:
         return None
     try:
-        number = float(values[key])
+        number = np.nan if isinstance(values[key], bool) else float(values[key])
     except (TypeError, ValueError):
         number = np.nan
-    if not 0 < number < np.inf:
-        raise ValueError(f"{path}: {key} {number} must be above 0 (found {values[key]!r})")
+    if not 0 < number < LARGEST:
+        raise ValueError(f"{path}: {key} {number} must be above 0 and below {LARGEST:g} (found {values[key]!r})")
     return number
 
 

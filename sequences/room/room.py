@@ -101,6 +101,8 @@ def fits(path: Path) -> bool:
 
 def open_room(path: str | Path = "room", **options: Any) -> RoomSequence:
     """The room as the command line names it: 'room', or 'room:frames=900,noise=kinect'; options do the same."""
+    if str(path).partition(":")[0] != "room":
+        raise ValueError(f"{path}: is not the built-in room; expected {LAYOUT}")
     settings: dict[str, Any] = dict(options)
     for setting in filter(None, str(path).partition(":")[2].split(",")):
         key, _, value = setting.partition("=")

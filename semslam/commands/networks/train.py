@@ -28,7 +28,7 @@ def train(
     }
     values = configs.read(config)
     kind = values.pop("kind", "joint") if isinstance(values, dict) else "joint"
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"{config}: kind is {kind!r}; known are {', '.join(kinds)}")
     form, run = kinds[kind]
     settings = configs.from_dict(values, form, str(config))
