@@ -22,6 +22,7 @@ from semslam.atomic import text_of
 Clock = Literal["seconds", "numbers", "lines"]
 FARTHEST = 1e9  # metres from the origin: a hundred times the size of the earth is no place, but a broken number
 MISSING_POSES_ALLOWED = 0.5  # of the frames
+GAP = 2.5  # times the usual time from one pose to the next
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,12 @@ class Trajectory:
     def length(self) -> float:
         """Metres along the camera centres."""
         return float(np.linalg.norm(np.diff(self.positions, axis=0), axis=1).sum())
+
+    def pieces(self) -> list[np.ndarray]:
+        """The poses (N, 4, 4) of each stretch without a gap: without GAP times as long as usual to the next pose."""
+        steps = np.diff(self.timestamps)
+        usual = np.median(steps) if len(steps) else 0.0
+        return np.split(self.T_world_camera, np.flatnonzero(steps > GAP * usual) + 1)
 
     def at(self, timestamp: float, max_gap: float = np.inf) -> np.ndarray | None:
         """The pose (4, 4) at a time, interpolated along the screw between its neighbours.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from test_reconstruct import refused, semslam
 from semslam import poses
 from semslam.engine.chunks import MARKED
 from semslam.runs.finished.finished_map import FinishedMap
-from semslam.runs.finished.merge import _joined
+from semslam.runs.finished.merge import _joined, merge
 from semslam.runs.folder import RunFolder
 from semslam.trajectory import Trajectory, read_tum, write_tum
 from sequences import open_sequence
@@ -57,6 +58,24 @@ def test_maps_that_meet_become_one(first: Path, second: Path, tmp_path: Path) ->
     assert metrics["merged_views"] >= 2 and metrics["surfels"] == len(both)
     found_by = FinishedMap(tmp_path / "both").places.indices
     assert min(found_by) < 0 <= max(found_by)  # cameras are found by the places of either map
+
+
+def test_where_no_mesh_can_be_made_the_run_that_is_there_stays(
+    first: Path, second: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def full(*_, **__) -> None:
+        raise OSError("no space left on device")
+
+    shutil.copytree(first, tmp_path / "both")
+    monkeypatch.setattr("semslam.runs.finished.merge.mesh_of_map", full)
+    for run in (first, second):
+        (run / "mesh.ply").write_bytes(b"any")
+    with pytest.raises(OSError, match="no space left"):
+        merge(first, second, tmp_path / "both", overwrite=True)
+    for run in (first, second):
+        (run / "mesh.ply").unlink()
+    for name in ("map.ply", "map.npz", "metrics.json", "preview.png"):
+        assert (tmp_path / "both" / name).read_bytes() == (first / name).read_bytes()
 
 
 def test_surfels_that_wait_for_their_removal_hide_none_of_the_other_map(first: Path) -> None:

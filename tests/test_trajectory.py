@@ -130,6 +130,20 @@ def test_a_trajectory_refuses_times_that_do_not_increase():
         Trajectory(np.array([0.0]), np.full((1, 4, 4), np.nan))
 
 
+def test_pieces_end_where_frames_are_missing_and_nowhere_else():
+    T = np.tile(np.eye(4), (100, 1, 1))
+    T[:, 0, 3] = np.arange(100)
+    kept = np.r_[0:30, 60:61, 75:100]
+    for every in (1, 4):  # a recording of which every fourth frame is taken has no gaps
+        frames = np.arange(100) * every
+        whole = Trajectory(frames / 30, T)
+        assert [len(piece) for piece in whole.pieces()] == [100]
+        pieces = whole.selected(kept).pieces()
+        assert [len(piece) for piece in pieces] == [30, 1, 25]
+        np.testing.assert_array_equal(np.concatenate(pieces), T[kept])
+    assert [len(piece) for piece in whole.selected(np.arange(0)).pieces()] == [0]
+
+
 def test_interpolation_meets_the_poses_and_is_uniform_between_them():
     trajectory = wandering(5)
     t = trajectory.timestamps

@@ -236,8 +236,8 @@ def test_the_legend_counts_surface_and_not_surfels():
 
 
 def test_a_preview_shows_the_room_its_labels_and_its_legend(cloud, tmp_path):
-    preview(tmp_path / "preview.png", cloud, NYU13, title="a room", trajectory=path_through_room())
-    preview(tmp_path / "again.png", cloud, NYU13, title="a room", trajectory=path_through_room())
+    preview(tmp_path / "preview.png", cloud, NYU13, title="a room", paths=[path_through_room()])
+    preview(tmp_path / "again.png", cloud, NYU13, title="a room", paths=[path_through_room()])
     assert (tmp_path / "preview.png").read_bytes() == (tmp_path / "again.png").read_bytes()
     image = read_png(tmp_path / "preview.png")
     assert image.shape[1] > 1.8 * image.shape[0]

@@ -271,15 +271,14 @@ def preview(
     label_set: LabelSet,
     *,
     title: str = "",
-    trajectory: np.ndarray | None = None,
-    beside: Sequence[np.ndarray] = (),
+    paths: Sequence[np.ndarray] = (),
 ) -> None:
     """Write a PNG: the map in its colours and, if it has classes, in its labels side by side with a legend; a title.
 
-    `trajectory` (N, 4, 4), T_world_camera, is drawn in and helps to find up; others `beside` it are drawn in, too.
+    `paths`, each (N, 4, 4) T_world_camera, are drawn in and help to find up: a path ends where the camera was lost.
     Specks without a class are drawn like their neighbours (see `without_specks`); the legend counts what the map says.
     """
-    preview_in_parts(path, CloudInParts.of(cloud), label_set, title=title, trajectory=trajectory, beside=beside)
+    preview_in_parts(path, CloudInParts.of(cloud), label_set, title=title, paths=paths)
 
 
 def preview_in_parts(
@@ -288,8 +287,7 @@ def preview_in_parts(
     label_set: LabelSet,
     *,
     title: str = "",
-    trajectory: np.ndarray | None = None,
-    beside: Sequence[np.ndarray] = (),
+    paths: Sequence[np.ndarray] = (),
 ) -> None:
     """`preview` of a map in parts: the view is chosen by some of its surfels, and drawn part by part."""
     camera = picture_camera()
@@ -297,6 +295,7 @@ def preview_in_parts(
     with_classes = sample.class_probabilities is not None
     panels = ("color", "label") if with_classes else ("color",)
     if len(clouds):
+        trajectory = np.concatenate(paths) if paths else None
         up = up_direction(sample, label_set, trajectory)
         T_world_view = overview(sample, camera, up, trajectory=trajectory)
 
@@ -304,7 +303,7 @@ def preview_in_parts(
             return [shown_colors(part, label_set, name, T_world_view) for name in panels]
 
         images = picture_in_parts(clouds, camera, T_world_view, colors_of)
-        for path_drawn in [*([] if trajectory is None else [trajectory]), *beside]:
+        for path_drawn in paths:
             images = [draw_path(image, camera, T_world_view, path_drawn) for image in images]
     else:
         images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)] * len(panels)

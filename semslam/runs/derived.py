@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from semslam.cloud import SurfelCloud
 from semslam.engine.associations import Associations
 from semslam.geometry import export
-from semslam.geometry.tsdf_mesh import labelled
+from semslam.geometry.tsdf_mesh import LabelledMesh, labelled
 from semslam.poses import moved_by
 from semslam.rendering import pictures
 from semslam.runs.config import RunConfig
@@ -23,6 +25,14 @@ from semslam.trajectory import Trajectory, tum_lines
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
 NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in their own way
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """What a run has of another one whose map was added to its own."""
+
+    poses: Trajectory  # of the other run, in the joint map, relative to its origin
+    mesh: Callable[[SurfelCloud], LabelledMesh] | None  # of the joint map
 
 
 def derived_folder(source: RunFolder, out: Path, overwrite: bool) -> RunFolder:
@@ -48,15 +58,14 @@ def write_derived(
     metrics: dict[str, Any],
     associations: Associations | None = None,
     forget: tuple[str, ...] = (),
-    merged: Trajectory | None = None,
+    merged: Merged | None = None,
 ) -> RunFolder:
     """Write the run of `source` with changes to its state: evidence (N, row width), a row a surfel in the order
     of the slots.
 
     folder: of `derived_folder`. metrics are added to what the source's say of geometry. associations: with which the
-    new run can be relabelled too. forget: arrays of the source's state that do not hold for the new run. merged:
-    poses of another run in the same map, relative to its origin. The mesh, where there is one of the same surfels, gets
-    its labels from them anew.
+    new run can be relabelled too. forget: arrays of the source's state that do not hold for the new run. merged: of
+    another run whose map was added. The mesh, where there is one of the same surfels, gets its labels from them anew.
     """
     # what is damaged is told before anything is written
     old, mesh = source.load_metrics(), None if "position" in changes else source.load_mesh()
@@ -74,16 +83,16 @@ def write_derived(
     cloud, label_set = folder.load_cloud()
     export.write_map_ply(folder.map, cloud, label_set)
     if merged is not None:
-        world = moved_by(merged.T_world_camera, cloud.world_origin)
-        folder.write_text(MERGED, "".join(tum_lines(Trajectory(merged.timestamps, world))))
+        world = moved_by(merged.poses.T_world_camera, cloud.world_origin)
+        folder.write_text(MERGED, "".join(tum_lines(Trajectory(merged.poses.timestamps, world))))
     if len(cloud):
-        beside = [] if merged is None else [merged.T_world_camera]
-        pictures.preview(
-            folder.preview, cloud, label_set, title=folder.title, trajectory=poses.T_world_camera, beside=beside
-        )
+        paths = [*poses.pieces(), *(merged.poses.pieces() if merged is not None else ())]
+        pictures.preview(folder.preview, cloud, label_set, title=folder.title, paths=paths)
     folder.mesh.unlink(missing_ok=True)
     if len(cloud) and mesh is not None:
         export.write_mesh(folder.mesh, labelled(mesh, cloud), label_set)
+    if merged is not None and merged.mesh is not None:
+        export.write_mesh(folder.mesh, merged.mesh(cloud), label_set)
     return folder.published()
 
 

@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
+LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
 
@@ -330,11 +331,10 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     labels = LABEL_SETS[run.config.slam.perception.classes]
     export.write_map_in_parts(folder.map, clouds, labels)
     _write_parts(run)
-    trajectory = np.array(list(run.progress.posed().values())).reshape(-1, 4, 4)
     if len(clouds) == 0:
         run.folder = folder.published()
         return metrics
-    pictures.preview_in_parts(folder.preview, clouds, labels, title=folder.title, trajectory=trajectory)
+    pictures.preview_in_parts(folder.preview, clouds, labels, title=folder.title, paths=_paths(run))
     folder.mesh.unlink(missing_ok=True)  # an older run's
     if mesh:
         began = time.perf_counter()
@@ -343,6 +343,19 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         folder.save_metrics(metrics)
     run.folder = folder.published()
     return metrics
+
+
+def _paths(run: Run) -> list[np.ndarray]:
+    """The camera's way in pieces (N, 4, 4), one from each time that it was found to the next that it was lost; in a map
+    that another run began also the way of that run's keyframes, which follow the map."""
+    pieces = run.progress.trajectory().selected(run.progress.tracked).pieces()
+    if run.progress.before and isinstance(run.slam.track, Tracker):
+        keyframes = run.slam.track.keyframes
+        earlier = [T for index, T in zip(keyframes.indices, keyframes.T_world_camera) if index < 0]
+        T = np.array(earlier).reshape(-1, 4, 4)
+        away = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
+        pieces = [*np.split(T, np.flatnonzero(away > LONG_STEP) + 1), *pieces]
+    return pieces
 
 
 def _contradicted(run: Run) -> str | None:

@@ -16,12 +16,11 @@ from semslam.engine.evidence import LAST
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.frame import evenly_spread
-from semslam.geometry.export import write_mesh
 from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map
 from semslam.loops.meetings import AGREE
 from semslam.loops.pose_graph import Edge, optimized_poses
 from semslam.rendering.splatting import observed
-from semslam.runs.derived import check_derivable, derived_folder, write_derived
+from semslam.runs.derived import Merged, check_derivable, derived_folder, write_derived
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.tracking.relocalisation.places import WIDTH, Described
@@ -85,10 +84,10 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     merged, doubled = _joined(a, b, T_a_b, earlier)
     places = a.places
     places.take(b.places, T_a_b, -earlier)
-    height, width = _camera(a, str(run_a)).shape
+    camera = _camera(a, str(run_a))
     changes = merged.state() | {f"places_{name}": array for name, array in places.state().items()}
     changes["run_before"] = np.array(earlier + b.progress.before)
-    changes["fusion_index"] = np.full(height * width, np.iinfo(np.int64).max)  # of no surfel
+    changes["fusion_index"] = np.full(camera.height * camera.width, np.iinfo(np.int64).max)  # of no surfel
     metrics = {
         "surfels": merged.living(),
         "merged_from": [str(run_a), str(run_b)],
@@ -98,13 +97,12 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     out_of_date = ("run_events", "fusion_index_pose", "fusion_to_bury")
     of_b = b.progress.trajectory().selected(b.progress.tracked)
     of_b = Trajectory(of_b.timestamps, T_a_b @ of_b.T_world_camera)
-    result = write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, merged=of_b)
+    mesh = None
     if a.folder.mesh.is_file() and b.folder.mesh.is_file():
-        cloud, labels = result.load_cloud()
         far = float(np.percentile(np.concatenate([points[:, 2] for points in places.points]), 99))
-        mesh = mesh_of_map(cloud, _camera(a, str(run_a)), places.T_world_camera, ReconstructionConfig.reaching(far))
-        write_mesh(result.mesh, mesh, labels)
-    return result
+        reach = ReconstructionConfig.reaching(far)
+        mesh = partial(mesh_of_map, camera=camera, T_world_camera=places.T_world_camera, config=reach)
+    return write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, merged=Merged(of_b, mesh))
 
 
 def _camera(finished: FinishedMap, run: str) -> Camera:
