@@ -171,10 +171,12 @@ def reconstruct(
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
     typer.echo(f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels")
     if lost := metrics["lost"]:
-        recording = f"; `semslam doctor {shlex.quote(settings.sequence)}` looks for the cause" if not live else ""
+        part = {"start": settings.start or None, "frames": settings.frames, "every": settings.every}
+        words = ["semslam", "doctor", settings.sequence]
+        words += [word for name, n in part.items() if n not in (None, 1) for word in (f"--{name}", str(n))]
         typer.echo(
             f"{len(lost)} frames could not be tracked and are not in the map, from frame {lost[0]} to {lost[-1]}; the "
-            f"last, because {run.progress.reason}{recording}"
+            f"last, because {run.progress.reason}" + ("" if live else f"; `{shlex.join(words)}` looks for the cause")
         )
     if metrics["submaps"] > 1:
         typer.echo(
