@@ -23,6 +23,7 @@ from semslam.trajectory import Correction
 DOUBT = 0.3  # less evidence than usual from which features are asked
 OPEN = 0.01  # metres and radians: standard deviation of a pose from which registration leaves it open
 SETTLED = (0.03, np.radians(1.5))  # metres and radians that registering once more may move a pose found from far away
+CHANGE = 0.05  # of the motion from one frame to the next: by how much it may change until the one after
 AGAIN = 3  # times that such a pose may be registered again, each time from where it was found
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Propose = Callable[[Observation], Sequence[np.ndarray]]  # where a lost camera may be, T_world_camera, likeliest first
@@ -63,6 +64,7 @@ class Tracker(Stage):
         self._usual = 1.0  # mean evidence of good frames
         self._registrar: Registrar | None = None
         self._unmeasured = 0.0  # metres squared: variance added up over frames that did not determine the pose
+        self._open = 0  # frames in a row that registration left open
         self._lost_since: float | None = None  # seconds
 
     def __call__(self, observation: Observation, predict: Predict) -> Tracking:
@@ -141,7 +143,8 @@ class Tracker(Stage):
         """The pose of an observation, which needs normals, against a view of the map, searched around T_prior."""
         c = self.config
         found = self.register(observation, view, T_prior)
-        self._unmeasured = self._unmeasured + found.std**2 if found.std > 0.01 else 0.0
+        self._open = self._open + 1 if found.std > 0.01 else 0
+        self._unmeasured = self._unmeasured + self._left_open(found, T_prior) if self._open else 0.0
         lost = why_lost(found, T_prior, self._unmeasured, c)
         if not lost and self._motion.is_gap(observation.frame) and not self._motion.refine and not fits(found, c):
             lost = f"no pose for more than {self._motion.gap:.1f} s, and the map does not fit well enough"
@@ -153,6 +156,14 @@ class Tracker(Stage):
             self.noise.learn(found.comparison.depth, found.comparison.residual)
             self.depth_noise.learn(found.comparison.depth, found.comparison.along_ray)
         return tracking
+
+    def _left_open(self, found: Registration, T_prior: np.ndarray) -> float:
+        """Metres squared: what a registration leaves open. As far as the motion expected is all that holds the pose,
+        this grows with how far it leads, and from frame to frame: speed may have changed in each since the last that
+        measured it."""
+        expected = 0.0 if self._motion.last is None else np.linalg.norm((T_prior - self._motion.last[1])[:3, 3])
+        share = min(found.std / self.config.registration.prior_translation, 1.0) ** 2
+        return float(found.std**2 + share * (self._open * CHANGE * expected) ** 2)
 
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
         """Register without judging; for those who have their own reasons to believe or not."""
@@ -303,6 +314,7 @@ class Tracker(Stage):
         return {
             **self._motion.state(),
             "unmeasured": np.array(self._unmeasured),
+            "open": np.array(self._open),
             "lost": np.array(self.lost),
             "usual": np.array(self._usual),
             "told": np.array(self._announcements.told),
@@ -319,7 +331,7 @@ class Tracker(Stage):
         """Go on from a `state`."""
         self._motion.restore(state)
         self._unmeasured, self.lost = float(state["unmeasured"]), bool(state["lost"])
-        self._usual = float(state["usual"])
+        self._usual, self._open = float(state["usual"]), int(state.get("open", 0))
         self._announcements.told, self._announcements.calm = str(state["told"]), int(state["calm"])
         self.submaps.restore(state.get("submaps", np.zeros((0, 2), np.int64)))
         since = float(state.get("lost_since", np.nan))
