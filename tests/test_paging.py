@@ -8,17 +8,22 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from synthetic_maps import cloud_of, plane
 from typer.testing import CliRunner
 
 from semslam import poses
 from semslam.cli import app
+from semslam.cloud import CloudInParts
 from semslam.engine.associations import MOVED, Associations
 from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 from semslam.frame import Observation
+from semslam.geometry.export import read_mesh_ply
+from semslam.geometry.tsdf_mesh import ReconstructionConfig
 from semslam.loops.loop_closure import deform
 from semslam.runs.storage.arrays import load_arrays, save_arrays, stored_rows
 from semslam.runs.storage.checkpoint import Checkpoint
@@ -194,3 +199,26 @@ def test_a_run_with_little_memory_makes_the_same_files(tmp_path):
         result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / name), *more])
         assert result.exit_code == 0, result.output
     assert (tmp_path / "all" / "map.ply").read_bytes() == (tmp_path / "little" / "map.ply").read_bytes()
+
+
+def test_a_mesh_is_coarser_with_less_memory_and_as_fine_as_ever_with_enough():
+    usual, wall = ReconstructionConfig(), cloud_of([("wall", *plane((0, 0, 0), (2, 0, 0), (0, 0, 2), 0.01))], 0.01)
+    map_in_parts = CloudInParts(
+        len(wall), lambda: (wall.selected(half) for half in np.array_split(np.arange(len(wall)), 2))
+    )
+    assert usual.within(1e9, map_in_parts) == usual
+    half, quarter = (usual.within(memory, map_in_parts).voxel_size for memory in (10e6, 2.5e6))
+    assert quarter == pytest.approx(2 * half) and half > usual.voxel_size
+    assert usual.within(10e6, CloudInParts.of(wall)).voxel_size == half  # whatever the parts
+
+
+@pytest.mark.slow
+def test_a_map_in_parts_gives_a_mesh_with_labels_and_the_picture_of_a_whole_one(tmp_path):
+    words = ["reconstruct", "room:frames=20,width=160,height=120", "--labels", "truth", "--poses", "dataset"]
+    for name, more in (("all", []), ("little", ["--memory", "1MB"])):
+        assert CliRunner().invoke(app, [*words, "--out", str(tmp_path / name), *more]).exit_code == 0
+    whole, coarse = (read_mesh_ply(tmp_path / name / "mesh.ply") for name in ("all", "little"))
+    assert 100 < len(coarse.vertices) < len(whole.vertices)
+    assert len(set(coarse.labels) - {255}) > 3 and (coarse.labels == 255).mean() < 0.2
+    pictures = [cv2.imread(str(tmp_path / name / "preview.png"))[80:].astype(float) for name in ("all", "little")]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 4

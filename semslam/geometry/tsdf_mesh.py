@@ -14,13 +14,14 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.frame import UNLABELLED, Observation, evenly_spread
 from semslam.geometry.mesh import LabelledMesh
 from semslam.rendering.splatting import observed
 
 BLOCK = 8  # voxels along a block's side; 16, Open3D's default, took 2.3 times the memory on a kitchen at 1 cm
 VIEWS = 150  # of a map, at most, that a mesh is made of where its frames are not at hand
+CELL_BYTES = 80_000  # of a growing grid and its mesh for each cube of a block's size that the surface passes through
 FIRST_BLOCKS = 4096  # where the grid starts; it grows by itself
 
 
@@ -44,6 +45,17 @@ class ReconstructionConfig:
             max_depth=max_depth,
             voxel_size=usual.voxel_size * growth,
             label_radius=usual.label_radius * growth,
+        )
+
+    def within(self, memory: float, clouds: CloudInParts) -> ReconstructionConfig:
+        """These settings with voxels so large that the mesh of a map takes about so many bytes of memory, at most."""
+        cells = np.empty(0, np.int64)
+        for part in clouds:
+            found = np.floor(part.positions / (BLOCK * self.voxel_size)).astype(np.int64) & 0x1FFFFF
+            cells = np.union1d(cells, (found[:, 0] << 42) | (found[:, 1] << 21) | found[:, 2])
+        growth = max(1.0, float(np.sqrt(len(cells) * CELL_BYTES / memory)))  # the cells of a surface are an area
+        return replace(
+            self, voxel_size=self.voxel_size * growth, label_radius=max(self.label_radius, 2 * self.voxel_size * growth)
         )
 
 

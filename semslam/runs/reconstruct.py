@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from semslam.camera import SENSORS
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.depth.corrections import fusion_config
 from semslam.doctor.conventions import misfit
 from semslam.doctor.depth_range import LITTLE, with_range
@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
 LONG_STEP = 1.0  # metres between keyframes that are no neighbours
+LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
 
@@ -338,7 +339,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     folder.mesh.unlink(missing_ok=True)  # an older run's
     if mesh:
         began = time.perf_counter()
-        _write_mesh(run, run.cloud() if clouds.whole is None else clouds.whole)
+        _write_mesh(run, clouds)
         metrics["mesh_seconds"] = time.perf_counter() - began
         folder.save_metrics(metrics)
     run.folder = folder.published()
@@ -380,11 +381,26 @@ def _write_parts(run: Run) -> None:
         run.folder.save_trajectory(trajectory, origin, number)
 
 
-def _write_mesh(run: Run, cloud: SurfelCloud) -> None:
+def _write_mesh(run: Run, clouds: CloudInParts) -> None:
     """mesh.ply: Open3D's TSDF of every n-th frame at its final pose, labelled from the surfels; of views of the map
-    where it was begun by another run, whose frames are not at hand."""
+    where it was begun by another run, whose frames are not at hand.
+
+    Of a map in parts it is as fine as the memory that is allowed lets it be, and labelled from some of the surfels.
+    """
     config = run.config.slam.perception
     reach = ReconstructionConfig.reaching(run.slam.fusion.config.range[1])
+    memory = run.config.slam.map.memory_bytes
+    if clouds.whole is not None or memory is None:
+        cloud = run.cloud() if clouds.whole is None else clouds.whole
+    else:
+        finest, reach = reach, reach.within(memory, clouds)
+        if reach != finest:
+            logger.warning(
+                "the mesh has voxels of %.0f mm in place of %.0f, which is what %s of memory allows (slam.map.memory)",
+                *(1e3 * reach.voxel_size, 1e3 * finest.voxel_size, run.config.slam.map.memory),
+            )
+        drawn = run.progress.before or config.depth == "predicted"  # the frames' depth is what the map shows
+        cloud = run.cloud() if drawn else clouds.sample(memory // LABELLING_BYTES)
     if run.progress.before:
         assert run.slam.places is not None
         mesh = mesh_of_map(cloud, run.slam.fusion.camera, run.slam.places.T_world_camera, reach)

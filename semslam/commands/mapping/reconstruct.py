@@ -13,7 +13,7 @@ from semslam.commands.mapping.live import RECORDING, live_camera
 
 SEQUENCE = "Folder or list file of a recording, or 'room' for the built-in one."
 LIVE = "Map what a camera sees now: SEQUENCE is webcam[:N] (default; needs --fov or --camera) or realsense[:N]."
-MEMORY = "Most memory for surfels, such as 500MB; the others wait in files of the run's folder."
+MEMORY = "Most memory for surfels, such as 500MB; the others wait in files, and the mesh gets coarser to fit."
 FILES = {"preview": "picture", "map": "surfels", "mesh": "mesh", "trajectory": "trajectory", "metrics": "figures"}
 POSES = "dataset (default, if there) | tracked | sfm | refined | predicted | predicted-refined | a file."
 POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
