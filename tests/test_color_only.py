@@ -82,6 +82,15 @@ def test_the_map_lies_on_the_rooms_surfaces(runs, poses):
     assert scores.completeness_m < 0.08
 
 
+def test_what_stayed_unsure_is_removed_once_when_all_frames_are_done(runs, network):
+    """One view says little, and what the next ones contradict becomes no surer: it is not in the finished map."""
+    folder = RunFolder.open(runs("tracked"))
+    confidence, made = folder.load_cloud()[0].confidence, folder.map.read_bytes()
+    assert confidence.min() >= min(1.0, 0.25 * np.median(confidence))
+    finish(prepare(settings("tracked"), folder.path, network=network, resume=True), mesh=False)
+    assert folder.map.read_bytes() == made
+
+
 def test_the_camera_finds_its_way_by_itself(runs):
     assert evaluate_run(runs("tracked")).figures["ate_m"] < 0.03
     metrics = json.loads((runs("tracked") / "metrics.json").read_text())

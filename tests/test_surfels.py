@@ -158,3 +158,14 @@ def test_a_damaged_state_is_refused_before_compiled_loops_see_it(damage, found):
     damage(state)
     with pytest.raises(ValueError, match=found):
         SurfelMap.from_state(state)
+
+
+def test_unsure_surfels_are_removed_and_the_others_stay():
+    rng = np.random.default_rng(0)
+    position = np.column_stack([rng.uniform(-1, 1, (500, 3)), np.full(500, 0.01)]).astype(np.float32)
+    normal = np.column_stack([np.tile([0, 0, 1], (500, 1)), rng.uniform(0, 3, 500)]).astype(np.float32)
+    surfels = SurfelMap.from_arrays(position, normal, np.zeros((500, 4), np.uint16), np.zeros((500, 2), np.int32))
+    surfels.remove_unsure(1.0)
+    kept = surfels.cloud()
+    assert len(surfels) == len(kept) == np.count_nonzero(normal[:, 3] >= 1)
+    assert {tuple(p) for p in kept.positions} == {tuple(p) for p in position[normal[:, 3] >= 1, :3]}

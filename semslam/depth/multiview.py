@@ -39,6 +39,7 @@ class MultiViewConfig:
     max_std: float = 0.04  # of the logarithm of depth: what is less sure does not enter the map
     unit_std: float = 0.03  # of the logarithm of depth: what counts as one measurement of a sensor
     most_confidence: float = 2.0  # of one pixel
+    least_confidence: float = 1.0  # of surfels in the finished map, or half of their median where that is less
     coarse: SweepConfig = field(
         default_factory=lambda: SweepConfig(nearest=0.25, farthest=2.5, candidates=46, noise=1.0, min_margin=0.04)
     )
@@ -143,6 +144,7 @@ class MultiViewDepth(Stage):
         self._greys: dict[int, np.ndarray | None] = {}  # of frames within reach of the last keyframe
         self._last: np.ndarray | None = None  # T_world_camera of the last keyframe
         self.scene = 2.0  # metres: median depth of the last keyframe
+        self.ended = False  # whether all frames are done, and what stayed unsure was removed from the map
 
     def is_keyframe(self, observation: Observation) -> bool:
         """Whether the camera has moved enough since the last keyframe."""
@@ -228,7 +230,7 @@ class MultiViewDepth(Stage):
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""
-        state = {"scene": np.array(self.scene)}
+        state = {"scene": np.array(self.scene), "ended": np.array(self.ended)}
         return state if self._last is None else state | {"last": self._last}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -239,3 +241,4 @@ class MultiViewDepth(Stage):
                 "did not have; start it again with --overwrite"
             )
         self.scene, self._last = float(state["scene"]), state.get("last")
+        self.ended = bool(state.get("ended", False))

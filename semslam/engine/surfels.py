@@ -230,6 +230,12 @@ class SurfelMap:
             if self.paging is not None:
                 self.paging.give_back(chunks)
 
+    def remove_unsure(self, least: float) -> None:
+        """Remove the surfels with less confidence."""
+        for part in self.parts():
+            self.color[part[self.normal[part, 3] < least], 3] = MARKED
+        self.compact_all()
+
     def sort_again(self) -> None:
         """Sort the surfels into the cubes of space that they now lie in, after they were moved."""
         old = np.concatenate([np.empty(0, np.int32), *(part.astype(np.int32) for part in self.parts())])

@@ -15,6 +15,7 @@ import numpy as np
 from semslam.camera import SENSORS
 from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.depth.corrections import fusion_config
+from semslam.depth.multiview import MultiViewDepth
 from semslam.doctor.conventions import misfit
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.doctor import implausible_depth
@@ -284,6 +285,10 @@ _NO_DEPTH = {
 
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     """Write everything that a run leaves behind; returns its metrics."""
+    views = run.slam.correct
+    if isinstance(views, MultiViewDepth) and not views.ended:
+        run.remove_unsure(views.config.least_confidence)
+        views.ended = True
     run.save()
     if run.progress.before and not run.progress.frames_of(0):
         raise NoMap(

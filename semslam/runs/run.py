@@ -146,6 +146,21 @@ class Run:
         plain = (self.progress.part_of(surfels.cloud_of(part), submap) for part in surfels.parts())
         return CloudInParts(sum(map(len, plain)), parts)
 
+    def remove_unsure(self, least: float) -> None:
+        """Remove, when all frames are done, surfels with less confidence than that, or than half of the median.
+
+        What several views say of one place adds up. Where they contradict each other, as depth without a sensor does,
+        each says something else, and none of it becomes sure.
+        """
+        surfels = self.slam.surfels
+        confidence = np.concatenate([np.zeros(0, np.float32), *(surfels.normal[part, 3] for part in surfels.parts())])
+        living = confidence[confidence >= 0]
+        if len(living) == 0:
+            return
+        surfels.remove_unsure(min(least, 0.5 * float(np.median(living))))
+        self.slam.fusion.invalidate(slots_moved=True)
+        self._saved = -1
+
     def save(self) -> None:
         """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""
         if self._saved == self.progress.next_index:
