@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from semslam.atomic import replacing
-from semslam.rendering.pictures import printable
+from semslam.rendering.pictures import encodable
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def write_html(path: str | Path, title: str, sections: Sequence[Section]) -> Non
     body = "".join(_section_html(k, section) for k, section in enumerate(sections))
     page = template.substitute(title=html.escape(title), contents=contents, body=body)
     with replacing(path) as temporary:
-        Path(temporary).write_text(printable(page), encoding="utf-8")
+        Path(temporary).write_text(encodable(page), encoding="utf-8")
 
 
 def _section_html(k: int, section: Section) -> str:
@@ -129,7 +129,7 @@ def write_markdown(path: str | Path, title: str, sections: Sequence[Section]) ->
             else:
                 lines += [f"*{part.title}: see report.html*", ""]
     with replacing(path) as temporary:
-        Path(temporary).write_text(printable("\n".join(lines)), encoding="utf-8")
+        Path(temporary).write_text(encodable("\n".join(lines)), encoding="utf-8")
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from semslam.atomic import replacing
 from semslam.looking.viewed import Viewed, shown_range
 from semslam.rendering.coloring import COLORINGS
-from semslam.rendering.pictures import PATH_COLOR, class_color, class_name, classes_present, picture_camera, printable
+from semslam.rendering.pictures import PATH_COLOR, class_color, class_name, classes_present, encodable, picture_camera
 from semslam.rendering.viewpoint import level_axes, overview, thinned, up_direction
 
 POINTS = 100_000  # what a browser still turns without a graphics card
@@ -178,4 +178,4 @@ def write_html(
     whole_window = "<style>html, body, body > div {height: 100%; margin: 0; overflow: hidden}</style>"
     page = page.replace("<head>", f"<head><title>{html.escape(title)}</title>{whole_window}", 1)
     with replacing(path) as temporary:
-        temporary.write_text(printable(page), encoding="utf-8")
+        temporary.write_text(encodable(page), encoding="utf-8")

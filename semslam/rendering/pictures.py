@@ -191,9 +191,14 @@ def _entries(present: list[tuple[int, float]], label_set: LabelSet) -> list[tupl
     ]
 
 
+def encodable(text: str) -> str:
+    """A text as UTF-8 files can hold it: bytes of a file's name that are no UTF-8 become question marks."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def printable(text: str) -> str:
-    """One line as fonts and UTF-8 files can hold it: bytes of a file's name that are no UTF-8 become question marks."""
-    return " ".join(text.split()).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """The same in one line, as a title."""
+    return encodable(" ".join(text.split()))
 
 
 def picture_format(path: str | Path) -> str:
