@@ -160,6 +160,10 @@ def test_the_map_of_an_unfinished_run_is_told_to_be_one(run, tmp_path, capsys):
         capsys.readouterr()
         assert semslam("view", copy, "--png", tmp_path / "map.png") == 0
         assert ("an unfinished run; its map is of the part that is done" in capsys.readouterr().err) == told
+    (copy / "metrics.json").write_text("{}")
+    for words in (["refine", copy], ["export", copy]):
+        assert semslam(*words, "--out", tmp_path / words[0]) == 0
+        assert "an unfinished run" in capsys.readouterr().err
 
 
 def test_errors_are_shown_where_evaluate_has_found_them(run, tmp_path, capsys):

@@ -409,7 +409,7 @@ def test_a_disk_that_fills_up_ends_with_a_line_and_the_run_goes_on_later(whole, 
 
     with monkeypatch.context():
         monkeypatch.setattr("semslam.runs.storage.checkpoint.save_arrays", filling)
-        line = refused(capsys, "reconstruct", ROOM, "--out", out, *OPTIONS, "--checkpoint", "0.000001")
+        line = refused(capsys, "reconstruct", ROOM, "--out", out, *OPTIONS, "--checkpoint", "0.000001", code=75)
         monkeypatch.undo()
     assert "No space left on device" in line and "MB are needed" in line and "MB are free" in line and str(out) in line
     assert int(RunFolder.open(out).load_state()["run_next_index"]) == 2

@@ -189,6 +189,14 @@ def progress(total: int, unit: str) -> Iterator[Callable[[], Any]]:
         yield lambda: bar.update(1)
 
 
+def note_unfinished(run: Path) -> None:
+    """Say where a run was interrupted; FileNotFoundError where there is none."""
+    from semslam.runs.folder import RunFolder
+
+    if RunFolder.open(run).is_unfinished:
+        typer.echo(f"{run}: an unfinished run; its map is of the part that is done", err=True)
+
+
 def end_batch(failed: int, total: int) -> None:
     """Say how many of a batch's images could not be read, and exit with code 1 if there are any."""
     if failed:

@@ -265,6 +265,9 @@ class RunFolder:
         else:
             left = stored_rows(self.state, SURFEL_ARRAYS) if stored else {}
             state = load_arrays(self.state, without=left) | left
+        return self._upgraded(state)
+
+    def _upgraded(self, state: dict[str, Any]) -> dict[str, Any]:
         with naming(self.state):
             config = self.load_config().slam
             return upgraded(state, config.perception, config.labels)
@@ -283,7 +286,7 @@ class RunFolder:
         if self._checkpoint_is_newer():
             state = self.load_state()
         else:
-            state = load_arrays(self.state, without=SURFEL_ARRAYS)
+            state = self._upgraded(load_arrays(self.state, without=SURFEL_ARRAYS))
         with naming(self.state):
             return Progress.from_state(state)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Out, app
+from semslam.commands.app import Out, app, note_unfinished
 
 
 @app.command()
@@ -15,6 +15,7 @@ def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: O
     """Write a run's map for other programs: PLY, PCD, OBJ, GLB, clouds and objects by class, a floor plan."""
     from semslam.runs.export import export_run
 
+    note_unfinished(run)
     written = set()
     for what, path in export_run(run, out):
         typer.echo(f"{what + ':':<17}{path}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import app, check_picture, file_option
+from semslam.commands.app import app, check_picture, file_option, note_unfinished
 
 
 def _check_film(path: Path) -> None:
@@ -51,11 +51,9 @@ def view(
     """Look at the map of a run: in a window, or as a picture, page, film or Rerun recording."""
     from semslam.looking.viewed import legend_lines, viewed_run
     from semslam.looking.window import has_display, key_help
-    from semslam.runs.folder import RunFolder
 
     viewed = viewed_run(run)
-    if RunFolder.open(run).is_unfinished:
-        typer.echo(f"{run}: an unfinished run; its map is of the part that is done", err=True)
+    note_unfinished(run)
     others = [viewed_run(compare)] if compare else []
     hidden = [viewed.label_set.id_of(name.strip()) for name in hide.split(",") if name.strip()]
     color_by = color_by or ("label" if viewed.has_classes else "color")

@@ -19,6 +19,7 @@ from semslam.commands.app import (
     app,
     check_picture,
     file_option,
+    note_unfinished,
     progress,
 )
 
@@ -46,10 +47,9 @@ def localise(
     from semslam.runs.config import RunConfig
     from semslam.runs.finished.finished_map import FinishedMap
     from semslam.runs.finished.localise import draw, figures, located, open_query, tum_text, write_tum_text
-    from semslam.runs.folder import RunFolder, write_json
+    from semslam.runs.folder import write_json
 
-    if RunFolder.open(run).is_unfinished:
-        typer.echo(f"{run}: an unfinished run; its map is of the part that is done", err=True)
+    note_unfinished(run)
     finished = FinishedMap(run, sequence)
     query = RunConfig(
         sequence=images,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Out, app
+from semslam.commands.app import Out, app, note_unfinished
 
 
 @app.command()
@@ -21,6 +21,8 @@ def merge(
     """Join the maps of two finished runs where they show the same places, into a new run."""
     from semslam.runs.finished import merge as job
 
+    for run in (run_a, run_b):
+        note_unfinished(run)
     folder = job.merge(run_a, run_b, out, overwrite)
     figures = folder.load_metrics()
     typer.echo(

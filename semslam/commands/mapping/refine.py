@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import app, folder_option
+from semslam.commands.app import app, folder_option, note_unfinished
 
 
 @app.command()
@@ -22,6 +22,7 @@ def refine(
     from semslam.engine.surfel_crf import CrfConfig
     from semslam.runs import refine as job
 
+    note_unfinished(run)
     crf = CrfConfig(iterations=iterations, neighbours=neighbours)
     folder = job.refine(run, out or run.resolve().with_name(run.resolve().name + "-refined"), crf, overwrite)
     metrics = folder.load_metrics()

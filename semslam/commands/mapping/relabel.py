@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Engine, Weights, app, folder_option, progress
+from semslam.commands.app import Engine, Weights, app, folder_option, note_unfinished, progress
 
 
 @app.command()
@@ -23,6 +23,7 @@ def relabel(
     """Fuse another network's labels into the surfels of a run, without repeating SLAM, into a new run."""
     from semslam.runs import relabel as job
 
+    note_unfinished(run)
     with progress(0, "frames") as advance:
         folder = job.relabel(
             run,
