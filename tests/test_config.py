@@ -132,7 +132,8 @@ def test_a_group_that_is_named_in_part_keeps_the_defaults_of_its_place(tmp_path)
     (tmp_path / "a.yaml").write_text("slam: {loops: {registration: {tukey: 5.0}}}")
     registration = config.load(tmp_path / "a.yaml", RunConfig).slam.loops.registration
     assert registration.tukey == 5.0
-    assert registration.converged == RunConfig().slam.loops.registration.converged != 1e-4
+    usual = RunConfig().slam
+    assert registration.converged == usual.loops.registration.converged != usual.tracking.registration.converged
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class RegistrationConfig:
     prior_translation: float = 0.02  # metres: standard deviation of the motion model's translation between two frames
     prior_rotation: float = 0.02  # radians: standard deviation of the motion model's rotation between two frames
     degenerate: float = 0.004  # mean squared share of the normals along a direction that geometry does not hold
-    converged: float = 1e-4  # metres and radians: smaller steps end a level
+    converged: float = 2e-4  # metres and radians: smaller steps end a level
     correlation: float = 25.0  # pixels: neighbours err together, so many count as one measurement
     textured: float = 6.0  # grey levels: standard deviation of the model, at least, for greys to tell views apart
 
