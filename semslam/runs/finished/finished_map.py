@@ -46,8 +46,10 @@ class FinishedMap:
     def localiser(self) -> Localiser:
         """To find images of one camera, by the sensor's noise as the run measured it."""
         slam = self.config.slam
-        if self.progress.noise is not None:
-            noise, quadratic = self.progress.noise
+        # along normals, as registration counts it
+        measured = self.state.get("tracker_noise_values", self.progress.noise)
+        if measured is not None:
+            noise, quadratic = map(float, measured)
             registration = replace(slam.tracking.registration, noise=noise, noise_quadratic=quadratic)
             slam = replace(slam, tracking=replace(slam.tracking, registration=registration))
         return Localiser(self.surfels, self.places, slam.fusion, slam.tracking)
