@@ -44,7 +44,7 @@ def compare(
 ) -> None:
     """Compare sensor depth with predicted depth, everything else equal: makes runs, and one report.
 
-    11 to 16 runs a recording, each as long as a `reconstruct`; --variants and --frames make fewer and shorter ones.
+    12 to 17 runs a recording, each as long as a `reconstruct`; --variants and --frames make fewer and shorter ones.
     """
     from semslam.comparison.comparison import open_comparisons
     from semslam.comparison.sections import flat_figures, write
