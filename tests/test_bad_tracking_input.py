@@ -16,6 +16,7 @@ from semslam.slam import Slam
 from semslam.tracking.features import features_of, packed, pose_from, unpacked
 from semslam.tracking.noise import NoiseEstimate
 from semslam.tracking.tracker import Tracker
+from sequences import open_sequence
 from sequences.room.depth_noise import realsense_noise, tof_noise
 from sequences.room.kinect_noise import kinect_noise
 from sequences.room.room import NOISE, RoomSequence, orbit, render
@@ -221,3 +222,15 @@ def test_a_camera_found_again_after_moving_unseen_is_where_it_is_from_the_first_
     steps, _ = tracked(frames)
     assert states(steps)[20:] == ["lost"] * 8 + ["good"] * 2
     assert errors(steps, frames)[28:].max() < 0.006
+
+
+@pytest.mark.slow
+def test_a_kinect_that_jumps_to_a_place_seen_from_elsewhere_is_found_at_once(shared_data):
+    kitchen = open_sequence(shared_data / "redkitchen")
+    frames = [kitchen[i] for i in (*range(40), *range(90, 100))]
+    tracker = Tracker()
+    slam = Slam(kitchen.camera, perceive=sensed, track=tracker, places=tracker.places)
+    timed = [replace(f, index=i, timestamp=i / 30) for i, f in enumerate(frames)]
+    steps = [slam.step(f if i == 0 else replace(f, T_world_camera=None)) for i, f in enumerate(timed)]
+    assert all(step.tracking.ok for step in steps)
+    assert errors(steps, frames).max() < 0.1

@@ -23,7 +23,7 @@ class TrackingConfig:
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     min_points: int = 500  # points: of the model, seen with depth in the live frame, at least
     min_fitting: float = 0.45  # share of those points that must fit for the frame to be fused
-    max_residual: float = 2.5  # standard deviations: of the sensor's noise as measured, at most, for it to be fused
+    max_residual: float = 2.8  # standard deviations: of the sensor's noise as measured, at most, for it to be fused
     min_correlation: float = 0.5  # correlation of the image with the map, at least, for it to be fused
     lost_evidence: float = 0.9  # share that fits plus correlation: with less the pose is lost
     lost_residual: float = 6.0  # standard deviations: of the sensor's noise; with more the pose is lost
@@ -34,7 +34,7 @@ class TrackingConfig:
     keyframe_turn_deg: float = 6.0  # degrees: from the last keyframe to the next, if it is nearer
     candidates: int = 4  # keyframes: how many that look alike are tried for a lost frame
     found_fitting: float = 0.5  # share of the map in view that must fit for a lost camera to be found
-    found_residual: float = 2.5  # standard deviations: of the sensor's noise, at most, for a lost camera to be found
+    found_residual: float = 2.8  # standard deviations: of the sensor's noise, at most, for a lost camera to be found
     found_correlation: float = 0.65  # correlation of the image with the map, at least, for a lost camera to be found
     feature_std: float = 0.02  # metres: what a motion found from features alone may be wrong by
     gap: float = 0.5  # seconds: so long without a pose, motion says nothing, and a pose must fit as a found one
