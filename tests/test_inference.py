@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from networks.inference import engines, export
 from networks.inference.engines import available_engines, open_engine
 from networks.inference.folding import NarrowConvolution, folded, for_export, max_pool_5x5
+from networks.inference import device_postprocessing, postprocessing
 from networks.inference.postprocessing import depth_confidence, merging, resized
 from networks.inference.predictor import Predictor
 from networks.joint import checkpoints
@@ -372,6 +373,24 @@ def test_the_confidence_of_a_plane_follows_the_angle_under_which_it_is_seen(degr
         depth = np.tile(profile.astype(np.float32), (size[1], 1))[..., None]
         confidence = depth_confidence(depth, size)[size[1] // 2, size[0] // 2]
         assert confidence == pytest.approx(1 / (1 + (np.tan(np.radians(degrees)) / 4) ** 2), rel=0.3)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (24, 20)])
+def test_a_device_makes_the_images_that_the_processor_makes(size) -> None:
+    rng = np.random.default_rng(0)
+    scores, depth = rng.normal(size=(12, 16, 7)).astype(np.float32), rng.uniform(-4, 4, (12, 16, 1)).astype(np.float32)
+    normals, merge = rng.normal(size=(12, 16, 3)).astype(np.float32), merging(np.array([0, 0, 1, 2, 2, 2, 1]))
+    for name, output, others in (
+        ("class_probabilities", scores, (None, 1.3)),
+        ("class_probabilities", scores, (merge,)),
+        ("depth", depth, ()),
+        ("depth_confidence", depth, ()),
+        ("normals", normals, ()),
+    ):
+        theirs = getattr(postprocessing, name)(output, size, *others)
+        ours = getattr(device_postprocessing, name)(torch.from_numpy(output), size, *others)
+        assert ours.dtype == np.float32
+        assert np.abs(ours - theirs).max() < 2e-5, name
 
 
 def test_a_smeared_edge_is_not_believed() -> None:

@@ -29,7 +29,8 @@ from networks.inference.labelling import (
     soft_labels,
 )
 from networks.joint import checkpoints
-from networks.joint.network import JointNetwork
+from networks.joint.encoders import ENCODERS
+from networks.joint.network import TASKS, JointNetwork
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
 from networks.training import device_views, regimes
 from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
@@ -283,16 +284,23 @@ def test_a_device_makes_the_views_that_the_processor_makes(color: float) -> None
     depth = rng.uniform(0.5, 5, (60, 80)).astype(np.float32)
     soft = rng.integers(0, 256, (30, 40, 5)).astype(np.uint8)
     sample = Sample(smooth, labels, depth, rng.normal(size=(60, 80, 3)).astype(np.float32), soft)
-    tensors = device_views.as_tensors(sample, torch.device("cpu"))
-    for seed in range(60):
-        view = Augmentation((48, 64), (0.5, 3.0), 0.5 if seed % 2 else 1.0, color=color)
-        theirs = augmented(sample, np.random.default_rng(seed), view)
-        ours = device_views.augmented(tensors, np.random.default_rng(seed), view)
-        for name in ("labels", "depth", "normals", "soft_labels"):
-            assert np.array_equal(getattr(ours, name).numpy(), getattr(theirs, name)), (seed, name)
-        apart = np.abs(ours.color.numpy().astype(int) - theirs.color)
-        assert apart.max() <= (3 if color else 1), seed  # grey levels: OpenCV rounds some halves up, others to even
-        assert apart.mean() < (0.3 if color else 0.15), seed
+    other = replace(sample, labels=None, depth=rng.uniform(0.5, 5, (120, 160)).astype(np.float32))
+    kept = device_views.DeviceSamples([[sample, other], [sample]], torch.device("cpu"))
+    assert [len(places) for places in kept.places] == [2, 1]
+    for resolution in (0.5, 1.0):
+        view = Augmentation((48, 64), (0.5, 3.0), resolution, color=color)
+        samples = [(sample, other, sample)[seed % 3] for seed in range(30)]
+        places = [(*kept.places[0], *kept.places[1])[seed % 3] for seed in range(30)]
+        made = kept.views(places, [np.random.default_rng(seed) for seed in range(30)], view)
+        for seed, ours in enumerate(made):
+            theirs = augmented(samples[seed], np.random.default_rng(seed), view)
+            assert ours.labels is not None or theirs.labels is None
+            for name in ("labels", "depth", "normals", "soft_labels"):
+                if getattr(theirs, name) is not None:
+                    assert np.array_equal(getattr(ours, name).numpy(), getattr(theirs, name)), (seed, name)
+            apart = np.abs(ours.color.numpy().astype(int) - theirs.color)
+            assert apart.max() <= (3 if color else 1), seed  # grey levels: OpenCV rounds some halves up, others to even
+            assert apart.mean() < (0.3 if color else 0.15), seed
 
 
 def test_recolouring_by_nothing_changes_nothing() -> None:
@@ -506,6 +514,24 @@ def test_a_head_steps_only_when_its_labels_are_there(folder: Path, tmp_path: Pat
     view = [augmented(s, np.random.default_rng(0), Augmentation((32, 32), (1, 1))) for s in (both[0], rest[1])]
     everything = {"encoder", "decoder", "head_depth", "head_segmentation"}
     assert _moved(objective, _batch(view), tmp_path / "both") == everything
+
+
+def test_teachers_tell_classes_and_depth_of_images_that_have_neither(folder: Path, tmp_path: Path) -> None:
+    """What is learned from them is nothing where the network says the same, and moves all heads where it does not."""
+    teacher = JointNetwork(40, layers=ENCODERS["efficientnet_lite2"]).eval()
+    checkpoints.save(tmp_path / "teacher.safetensors", teacher, half=False)
+    config = _config(folder, tmp_path / "x", teachers=(str(tmp_path / "teacher.safetensors"),), distillation=1.0)
+    samples = Samples(config.sources[0], 40)
+    assert checkpoints.load(tmp_path / "teacher.safetensors")[0].layers == teacher.layers
+    objective = JointObjective(config, [samples], [])
+    batch = _batch([augmented(samples[i], np.random.default_rng(i), Augmentation((32, 32), (1, 1))) for i in (0, 1)])
+    batch |= {"segmentation": torch.full_like(batch["segmentation"], 255), "depth": torch.zeros_like(batch["depth"])}
+    batch["examples"] = dict.fromkeys(TASKS, 0)
+    assert _moved(objective, batch, tmp_path / "one") == {"encoder", "decoder", "head_depth", "head_segmentation"}
+    itself = replace(config, backbone="efficientnet_lite2", weights=str(tmp_path / "teacher.safetensors"))
+    learner = JointObjective(itself, [samples], []).learner
+    _, terms, _ = learner.eval()(batch)
+    assert float(terms["depth"]) < 1e-6
 
 
 def test_ubernets_groups_wait_for_their_examples(folder: Path, tmp_path: Path) -> None:

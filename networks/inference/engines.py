@@ -65,9 +65,12 @@ class CudaEngine:
         self._network = FromImage(network).eval().to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(output.cpu().numpy() for output in self.tensors(image))
+
+    def tensors(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """The outputs (h, w, C) where they were computed, for `device_postprocessing`."""
         with torch.inference_mode():
-            outputs = self._network(_tensor(image).to("cuda"))
-        return tuple(output[0].cpu().numpy() for output in outputs)
+            return tuple(output[0] for output in self._network(_tensor(image).to("cuda")))
 
 
 class _BySize:

@@ -7,15 +7,16 @@ are images resized, bilinearly, which keeps the sum of the probabilities at one.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from threading import Lock
 
 import cv2
 import numpy as np
 import torch
 
-_SLANT = 4.0  # tangent of the angle of incidence that halves the confidence: 76 degrees
-_FOCAL = 0.81  # focal length in image widths that stands for every camera here: NYUv2's Kinect, 63 degrees wide
-_BORDER_CELLS = 2.0  # output cells from the image's border within which the confidence falls to a half
+SLANT = 4.0  # tangent of the angle of incidence that halves the confidence: 76 degrees
+FOCAL = 0.81  # focal length in image widths that stands for every camera here: NYUv2's Kinect, 63 degrees wide
+BORDER_CELLS = 2.0  # output cells from the image's border within which the confidence falls to a half
 
 
 def merging(table: np.ndarray) -> np.ndarray:
@@ -66,17 +67,17 @@ def depth_confidence(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     logarithm = np.log(np.maximum(np.abs(output[..., 0]), 1e-2)).astype(np.float32)
     padded = cv2.copyMakeBorder(logarithm, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-    tangent = np.sqrt(across**2 + down**2) * np.float32(0.5 * _FOCAL * width)
+    tangent = np.sqrt(across**2 + down**2) * np.float32(0.5 * FOCAL * width)
     tangent = cv2.dilate(tangent, np.ones((3, 3), np.uint8))  # both sides of the slope are equally wrong
-    confidence = 1 / (1 + (tangent / np.float32(_SLANT)) ** 2)
+    confidence = 1 / (1 + (tangent / np.float32(SLANT)) ** 2)
     rows, columns = (_from_border(count) for count in (height, width))
     return resized(confidence * np.minimum(rows[:, None], columns), size)
 
 
 def _from_border(count: int) -> np.ndarray:
-    """(count,) factors: a half at both ends, 1 from `_BORDER_CELLS` on."""
+    """(count,) factors: a half at both ends, 1 from `BORDER_CELLS` on."""
     places = np.arange(count)
-    return np.minimum(0.5 + 0.5 * np.minimum(places, count - 1 - places) / _BORDER_CELLS, 1).astype(np.float32)
+    return np.minimum(0.5 + 0.5 * np.minimum(places, count - 1 - places) / BORDER_CELLS, 1).astype(np.float32)
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -86,15 +87,16 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size, dst=target, interpolation=cv2.INTER_LINEAR)
 
 
-class _Recycled:
+class Recycled:
     """Float32 arrays that are given out again once nobody holds them.
 
     Probabilities of 40 classes at 640x480 are 49 MB, which the C library asks the kernel for anew each time: clearing
     the pages took as long as computing what stands in them.
     """
 
-    def __init__(self, kept: int) -> None:
+    def __init__(self, kept: int, new: Callable[[tuple[int, ...]], np.ndarray] | None = None) -> None:
         self._kept = kept
+        self._new = new or (lambda shape: np.empty(shape, np.float32))
         self._arrays: list[np.ndarray] = []  # the one given out last comes last
         self._lock = Lock()
 
@@ -110,7 +112,7 @@ class _Recycled:
             # the list and the argument of the call hold it; a view of it or a tensor on it would be a third
             if self._arrays[place].shape == shape and sys.getrefcount(self._arrays[place]) == 2:
                 return self._arrays.pop(place)
-        return np.empty(shape, np.float32)
+        return self._new(shape)
 
 
-_LARGE = _Recycled(kept=3)  # depth, its confidence, probabilities
+_LARGE = Recycled(kept=3)  # depth, its confidence, probabilities

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
+from torch import Tensor
 
-from networks.inference import postprocessing
+from networks.inference import device_postprocessing, postprocessing
 from networks.inference.engines import open_engine
 from networks.joint import checkpoints, cost
 from networks.joint.network import JointNetwork
+
+Output = np.ndarray | Tensor  # (h, w, channels) float32 of the network, on this processor or on a device
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,30 +132,37 @@ class Predictor:
         height, width = image.shape[:2]
         if focal is not None and self._focal is not None:
             focal *= self.input_shape(height, width)[1] / width
-        return self.interpreted(self.outputs(image), size or (width, height), focal)
+        return self.interpreted(self._computed(image), size or (width, height), focal)
 
     def interpreted(
-        self, outputs: tuple[np.ndarray, ...], size: tuple[int, int], focal: float | None = None
+        self, outputs: tuple[Output, ...], size: tuple[int, int], focal: float | None = None
     ) -> Prediction:
         """What the network's `outputs` say, at `size` (width, height); `focal` in pixels of what the network saw."""
-        depth = postprocessing.depth(outputs[1], size)
+        images: Any = _postprocessing(outputs[1])
+        depth = images.depth(outputs[1], size)
         if focal is not None and self._focal is not None:
             depth *= focal / self._focal
         return Prediction(
             depth,
-            postprocessing.depth_confidence(outputs[1], size),
+            images.depth_confidence(outputs[1], size),
             self._probabilities(outputs[0], size),
-            postprocessing.normals(outputs[2], size) if len(outputs) > 2 else None,
+            images.normals(outputs[2], size) if len(outputs) > 2 else None,
         )
 
     def class_probabilities(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """Class probabilities alone, (H, W, C) float32, for a map whose depth comes from a sensor."""
-        return self._probabilities(self.outputs(image)[0], size or (image.shape[1], image.shape[0]))
+        check_image(image)
+        return self._probabilities(self._computed(image)[0], size or (image.shape[1], image.shape[0]))
 
     def outputs(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         """The network's own outputs of an image, each (h, w, channels) float32, valid until the next call."""
         check_image(image)
         return self._run(self._seen(image))
+
+    def _computed(self, image: np.ndarray) -> tuple[Output, ...]:
+        """The network's outputs where the engine leaves them: on the device, or as `outputs` returns them."""
+        run: Callable[[np.ndarray], tuple[Output, ...]] = getattr(self._run, "tensors", self._run)
+        return run(self._seen(image))
 
     def _seen(self, image: np.ndarray) -> np.ndarray:
         """The image as the network gets it."""
@@ -177,11 +188,18 @@ class Predictor:
         scale = math.sqrt(self._input_size[0] * self._input_size[1] / (height * width))
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def _probabilities(self, scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def _probabilities(self, scores: Output, size: tuple[int, int]) -> np.ndarray:
         first, last = self._outputs
         if (first, last) != (0, scores.shape[-1]):
-            scores = np.ascontiguousarray(scores[..., first:last])
-        return postprocessing.class_probabilities(scores, size, self._merge, self._temperature)
+            scores = scores[..., first:last]
+            scores = np.ascontiguousarray(scores) if isinstance(scores, np.ndarray) else scores
+        images: Any = _postprocessing(scores)
+        return images.class_probabilities(scores, size, self._merge, self._temperature)
+
+
+def _postprocessing(output: Output) -> ModuleType:
+    """The module that makes images of an output where it lies."""
+    return postprocessing if isinstance(output, np.ndarray) else device_postprocessing
 
 
 def check_image(image: np.ndarray) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from networks.joint.encoders import MEAN, STD
+from networks.joint.encoders import ENCODERS, LAYERS, MEAN, STD
 from networks.joint.network import TASKS, JointNetwork
 from semslam.atomic import replacing
 
@@ -180,7 +180,7 @@ def _first_line(error: Exception) -> str:
 def load(path: str | Path | None = None, num_classes: int | None = None) -> tuple[JointNetwork, dict[str, Any]]:
     """The joint network of a weights file (default: the bundled one), in eval mode and float32, and its metadata.
 
-    The number of classes and the tasks are read off the tensors. Metadata has at least `num_classes`, `tasks`, `mean`,
+    The number of classes, the tasks and the encoder are read off the tensors. Metadata has at least `num_classes`, `tasks`, `mean`,
     `std`; ours also `class_set`, `input_size` (height, width of the images that it was trained on), `focal` (pixels, at
     that size), `recipe`, `figures`.
 
@@ -199,7 +199,9 @@ def load(path: str | Path | None = None, num_classes: int | None = None) -> tupl
     found = tensors["segm.weight"].shape[0]
     if num_classes is not None and found != num_classes:
         raise ValueError(f"{path}: weights are for {found} classes, expected {num_classes}; choose other weights")
-    module = JointNetwork(found, TASKS if "normal.weight" in tensors else TASKS[:2])
+    deepest = tensors["conv8.weight"].shape[1] if "conv8.weight" in tensors else None
+    layers = next((layers for layers in ENCODERS.values() if layers[-1].channels == deepest), LAYERS)
+    module = JointNetwork(found, TASKS if "normal.weight" in tensors else TASKS[:2], layers)
     if weights.wrapped:  # the authors' files: their normals are (x, z, y)
         heads = {key: value for key, value in tensors.items() if key.startswith("normal.") and len(value) == 3}
         tensors = tensors | {key: value[[0, 2, 1]] for key, value in heads.items()}

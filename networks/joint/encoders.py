@@ -1,18 +1,41 @@
-"""The MobileNet-v2 encoder of the joint network.
+"""The encoder of the joint network: MobileNet-v2, or EfficientNet-Lite2, which is built of the same blocks.
 
-Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018. The names of the modules are
-those of the multi-task RefineNet checkpoints, so that these load strictly.
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018; Tan and Le, "EfficientNet:
+Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019, without its squeeze-and-excitation. The names of
+the modules are those of the multi-task RefineNet checkpoints, so that these load strictly.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# (expansion, channels, blocks, stride of the first block) of layer2 .. layer8
-LAYERS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-TAP_CHANNELS = (24, 32, 64, 96, 160, 320)  # what layer3 .. layer8 return
+
+class Layer(NamedTuple):
+    """Some inverted residual blocks of the same width."""
+
+    expansion: int
+    channels: int
+    blocks: int
+    stride: int  # of the first block
+    kernel: int = 3  # of the depthwise convolution, pixels
+
+
+# layer2 .. layer8
+LAYERS = (
+    Layer(1, 16, 1, 1), Layer(6, 24, 2, 2), Layer(6, 32, 3, 2), Layer(6, 64, 4, 2), Layer(6, 96, 3, 1),
+    Layer(6, 160, 3, 2), Layer(6, 320, 1, 1),
+)  # fmt: skip
+LITE2_LAYERS = (
+    Layer(1, 16, 1, 1), Layer(6, 24, 3, 2), Layer(6, 48, 3, 2, 5), Layer(6, 88, 4, 2), Layer(6, 120, 4, 1, 5),
+    Layer(6, 208, 5, 2, 5), Layer(6, 352, 1, 1),
+)  # fmt: skip
+ENCODERS = {"mobilenet_v2": LAYERS, "efficientnet_lite2": LITE2_LAYERS}
+TAP_CHANNELS = tuple(layer.channels for layer in LAYERS[1:])  # what MobileNet-v2's layer3 .. layer8 return
 MEAN = (0.485, 0.456, 0.406)  # of RGB / 255, over ImageNet
 STD = (0.229, 0.224, 0.225)
 
@@ -46,15 +69,15 @@ class ConvNorm(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """Expand by 1x1, filter each channel by 3x3, project by 1x1 without activation; added to the input if it fits."""
+    """Expand by 1x1, filter each channel, project by 1x1 without activation; added to the input if it fits."""
 
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, kernel: int = 3) -> None:
         super().__init__()
         wide = inputs * expansion
         self.residual = stride == 1 and inputs == outputs
         self.output = nn.Sequential(
             ConvNorm(inputs, wide, 1),
-            ConvNorm(wide, wide, 3, stride, groups=wide),
+            ConvNorm(wide, wide, kernel, stride, groups=wide),
             ConvNorm(wide, outputs, 1, clip=False),
         )
 
@@ -63,21 +86,25 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The encoder: layer1 .. layer8, 1,812,800 parameters.
+    """The encoder: layer1 .. layer8; MobileNet-v2 has 1,812,800 parameters.
 
-    Stride-2 layers pad by one pixel on every side, as the released checkpoints were trained.
+    Stride-2 layers pad by half their kernel on every side, as the released checkpoints were trained.
+
+    Args:
+        layers: of layer2 .. layer8, those of another encoder of such blocks too.
     """
 
     layer2: nn.Sequential  # and so on to layer8: blocks
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Sequence[Layer] = LAYERS) -> None:
         super().__init__()
+        self.layers = tuple(layers)
         self.layer1 = ConvNorm(3, 32, 3, stride=2)
         inputs = 32
-        for number, (expansion, channels, blocks, stride) in enumerate(LAYERS, start=2):
-            layer = [InvertedResidual(inputs if i == 0 else channels, channels, expansion, stride if i == 0 else 1)
-                     for i in range(blocks)]  # fmt: skip
-            setattr(self, f"layer{number}", nn.Sequential(*layer))
+        for number, (expansion, channels, blocks, stride, kernel) in enumerate(layers, start=2):
+            first = InvertedResidual(inputs, channels, expansion, stride, kernel)
+            rest = [InvertedResidual(channels, channels, expansion, 1, kernel) for _ in range(blocks - 1)]
+            setattr(self, f"layer{number}", nn.Sequential(first, *rest))
             inputs = channels
 
     def taps(self, image: Tensor) -> tuple[Tensor, ...]:

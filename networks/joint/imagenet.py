@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from networks.joint.checkpoints import named_from, read_tensors
-from networks.joint.encoders import LAYERS, MEAN, STD, MobileNetV2
+from networks.joint.encoders import LAYERS, LITE2_LAYERS, MEAN, STD, Layer, MobileNetV2
 from networks.joint.resnet import ResNet
 from semslam.atomic import contents
 
@@ -36,9 +36,20 @@ def _set_identity_expansion(state: dict[str, Tensor]) -> None:
     _set_norm(state, "layer2.0.output.0.1", torch.zeros(32))
 
 
-def _block_prefixes() -> list[str]:
-    """`layerL.i.output` of the 17 blocks, in order."""
-    return [f"layer{n}.{i}.output" for n, (_, _, blocks, _) in enumerate(LAYERS, start=2) for i in range(blocks)]
+def _block_prefixes(layers: Sequence[Layer] = LAYERS) -> list[str]:
+    """`layerL.i.output` of the blocks, in order."""
+    return [f"layer{n}.{i}.output" for n, layer in enumerate(layers, start=2) for i in range(layer.blocks)]
+
+
+def _take_ours(state: dict[str, Tensor]) -> None:
+    """Let a network that takes (RGB - 128) / 128 take our normalised input: rescale its first convolution.
+
+    (255 (s y + m) - 128) / 128 of our normalised y: the slope goes into the weights, the rest into the norm's mean.
+    """
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    weight = state["layer1.0.weight"]
+    state["layer1.1.running_mean"] -= (weight * ((255 * mean - 128) / 128)[None, :, None, None]).sum((1, 2, 3))
+    state["layer1.0.weight"] = weight * (255 * std / 128)[None, :, None, None]
 
 
 def imagenet_from_folded(path: str | Path) -> dict[str, Tensor]:
@@ -78,12 +89,7 @@ def imagenet_from_folded(path: str | Path) -> dict[str, Tensor]:
     except RuntimeError as error:  # of another number of axes
         raise ValueError(f"{path}: an array has another shape than MobileNet-v2's; {error}") from error
     _set_identity_expansion(state)
-
-    # (255 (s y + m) - 128) / 128 of our normalised y: the slope goes into the weights, the rest into the shift
-    mean, std = torch.tensor(MEAN), torch.tensor(STD)
-    weight = state["layer1.0.weight"]
-    state["layer1.1.bias"] += (weight * ((255 * mean - 128) / 128)[None, :, None, None]).sum((1, 2, 3))
-    state["layer1.0.weight"] = weight * (255 * std / 128)[None, :, None, None]
+    _take_ours(state)
     return state
 
 
@@ -118,6 +124,37 @@ def imagenet_from_torchvision(path: str | Path) -> dict[str, Tensor]:
     except KeyError as error:
         raise ValueError(f"{path}: no tensor {error} in it; expected torchvision's mobilenet_v2 state dict") from error
     _set_identity_expansion(state)
+    return state
+
+
+def imagenet_from_lite2(path: str | Path) -> dict[str, Tensor]:
+    """Encoder state dict from a file of EfficientNet-Lite2's weights (names `_conv_stem`, `_blocks.N`).
+
+    It takes (RGB - 128) / 128, pads at the bottom and right only, as the folded MobileNet-v2 does, and its batch norms
+    have an epsilon of 1e-3.
+    """
+    source = read_tensors(path)
+    state: dict[str, Tensor] = {}
+
+    def copy(conv: str, norm: str, ours: str) -> None:
+        state[f"{ours}.0.weight"] = source[f"{conv}.weight"].float()
+        for field in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{ours}.1.{field}"] = source[f"{norm}.{field}"].float()
+        state[f"{ours}.1.running_var"] += 1e-3 - 1e-5
+        state[f"{ours}.1.num_batches_tracked"] = torch.tensor(0)
+
+    try:
+        copy("_conv_stem", "_bn0", "layer1")
+        for number, prefix in enumerate(_block_prefixes(LITE2_LAYERS)):
+            theirs = f"_blocks.{number}"
+            if number:
+                copy(f"{theirs}._expand_conv", f"{theirs}._bn0", f"{prefix}.0")
+            copy(f"{theirs}._depthwise_conv", f"{theirs}._bn1", f"{prefix}.1")
+            copy(f"{theirs}._project_conv", f"{theirs}._bn2", f"{prefix}.2")
+    except KeyError as error:
+        raise ValueError(f"{path}: no tensor {error} in it; expected EfficientNet-Lite2's weights") from error
+    _set_identity_expansion(state)
+    _take_ours(state)
     return state
 
 
@@ -160,8 +197,13 @@ def load_resnet(network: ResNet, state: Mapping[str, Tensor], source: str | Path
 
 
 def start_mobilenet(network: MobileNetV2, path: str | Path) -> None:
-    """Give `network`'s encoder the ImageNet weights of a file: a folded .npz, or torchvision's state dict."""
+    """Give `network`'s encoder the ImageNet weights of a file: a folded .npz, or a state dict.
+
+    A state dict is torchvision's, or EfficientNet-Lite2's where the network has that encoder.
+    """
     read = imagenet_from_folded if str(path).endswith(".npz") else imagenet_from_torchvision
+    if network.layers == LITE2_LAYERS:
+        read = imagenet_from_lite2
     load_mobilenet(network, read(path))
 
 

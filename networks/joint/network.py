@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.joint.decoder import WIDTH, ChainedResidualPooling, ChannelScale, conv1x1, upsampled
-from networks.joint.encoders import MEAN, STD, TAP_CHANNELS, MobileNetV2
+from networks.joint.encoders import LAYERS, MEAN, STD, Layer, MobileNetV2
 
 TASKS = ("segmentation", "depth", "normals")  # in the order in which the network returns them
 _HEADS = {"segmentation": "segm", "depth": "depth", "normals": "normal"}  # the names in the checkpoints
@@ -27,6 +27,7 @@ class JointNetwork(MobileNetV2):
     Args:
         num_classes: outputs of the segmentation head.
         tasks: a prefix of ("segmentation", "depth", "normals") with at least the first two.
+        layers: of the encoder; a stronger one makes a teacher.
     """
 
     conv3: nn.Conv2d  # one for each level of the encoder, deepest last
@@ -42,16 +43,21 @@ class JointNetwork(MobileNetV2):
     conv_adapt3: nn.Conv2d
     conv_adapt2: nn.Conv2d
 
-    def __init__(self, num_classes: int = 40, tasks: Sequence[str] = ("segmentation", "depth")) -> None:
+    def __init__(
+        self,
+        num_classes: int = 40,
+        tasks: Sequence[str] = ("segmentation", "depth"),
+        layers: Sequence[Layer] = LAYERS,
+    ) -> None:
         if tuple(tasks) not in (TASKS[:2], TASKS):
             raise ValueError(f"tasks are {tuple(tasks)}; expected {TASKS[:2]} or {TASKS}")
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}; at least one class is needed")
-        super().__init__()
+        super().__init__(layers)
         self.num_classes: int = num_classes
         self.tasks = tuple(tasks)
-        for number, channels in enumerate(TAP_CHANNELS, start=3):
-            setattr(self, f"conv{number}", conv1x1(channels, WIDTH))
+        for number, layer in enumerate(layers[1:], start=3):
+            setattr(self, f"conv{number}", conv1x1(layer.channels, WIDTH))
         for level in (4, 3, 2):
             setattr(self, f"crp{level}", nn.Sequential(ChainedResidualPooling(WIDTH)))
             setattr(self, f"conv_adapt{level}", conv1x1(WIDTH, WIDTH))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from networks import distributed
 from networks.augmentation import Augmentation, Sample, augmented
 from networks.joint import checkpoints
+from networks.joint.encoders import ENCODERS
 from networks.joint.imagenet import start_mobilenet
 from networks.joint.network import TASKS, JointNetwork, fit_decoder
 from networks.losses import (
@@ -61,7 +62,8 @@ class JointTraining:
     validation: Source
     num_classes: int = 40  # outputs of the segmentation head
     tasks: tuple[str, ...] = ("segmentation", "depth")  # segmentation, depth, normals
-    encoder: str | None = None  # ImageNet weights to start from: a folded .npz, or torchvision's state dict
+    backbone: str = "mobilenet_v2"  # the encoder: mobilenet_v2 | efficientnet_lite2 (a teacher's)
+    encoder: str | None = None  # ImageNet weights to start from: a folded .npz, or a state dict
     weights: str | None = None  # weights of the whole network to start from
     resolution: float = 1.0  # scale of the stored images at which the network works
     stages: tuple[Stage, ...] = (Stage(),)  # one after the other: sizes of crops and ranges of zoom
@@ -78,7 +80,10 @@ class JointTraining:
     shared_examples: int = 1  # images: between two steps of the parameters that tasks share (UberNet)
     label_smoothing: float = 0.0  # share of the truth that is spread over all classes
     lovasz: float = 0.0  # weight of the Lovasz-softmax loss, added to the cross-entropy
-    distillation: float = 0.0  # weight of the cross-entropy with a teacher's soft labels, added where there are some
+    lovasz_stride: int = 1  # of its outputs' pixels, both ways: it sorts all of them, which takes long on a GPU
+    teachers: tuple[str, ...] = ()  # weights of networks that say, of each view, what they see in it
+    distillation: float = 0.0  # weight of the losses against what teachers, or a teacher's soft labels, say
+    compiled: bool = False  # fuse the network's operations by torch.compile: a minute at the start, for GPUs
     class_balance: float = 0.0  # power p of a class's weight (its share of the pixels)^-p; 0 = all alike
     task_weights: dict[str, float] | None = None  # of the tasks' losses; null = 0.5 each
     learned_task_weights: bool = False  # weigh tasks by learned uncertainty (Kendall et al.) instead
@@ -92,10 +97,18 @@ class JointTraining:
         if self.views not in ("auto", "processor", "device"):
             raise ValueError(f"views is {self.views!r}; known are auto, processor, device")
         taught = next((source for source in self.sources if source.soft_labels is not None), None)
-        if taught is None and self.distillation > 0:
-            raise ValueError(f"distillation is {self.distillation:g}, but no source has soft_labels to learn from")
+        if taught is None and not self.teachers and self.distillation > 0:
+            raise ValueError(
+                f"distillation is {self.distillation:g}, but there are no teachers, and no source has soft_labels"
+            )
         if taught is not None and self.distillation <= 0:
             raise ValueError(f"{taught.path}: soft_labels are learned from with distillation above 0, it is 0")
+        if self.teachers and self.distillation <= 0:
+            raise ValueError(f"{self.teachers[0]}: teachers are learned from with distillation above 0, it is 0")
+        if self.lovasz_stride < 1:
+            raise ValueError(f"lovasz_stride is {self.lovasz_stride}; at least 1 is needed")
+        if self.backbone not in ENCODERS:
+            raise ValueError(f"backbone is {self.backbone!r}; known are {', '.join(ENCODERS)}")
         for stage in self.stages:
             if stage.stride not in (4, 8):
                 raise ValueError(f"a stage's stride is {stage.stride}; expected 4 or 8")
@@ -135,12 +148,23 @@ class JointLearner(nn.Module):
         self.network, self.balance, self.config = network, balance, config
         self.register_buffer("class_weights", weights)
         self.stride = 4  # of the outputs that were learned from last
+        self._outputs: Callable[..., tuple[Tensor, ...]] = network
+        self._teachers: list[Callable[..., tuple[Tensor, ...]]] = []
+        device = device_of(config.loop.device)
+        for path in config.teachers:  # not a part of this module: teachers are neither trained nor kept with it
+            teacher = checkpoints.load(path, config.num_classes)[0].requires_grad_(False)
+            self._teachers.append(teacher.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+        if config.compiled:
+            self._outputs = torch.compile(network.forward)
+            self._teachers = [torch.compile(teacher) for teacher in self._teachers]
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
         self.stride = batch["stride"]
-        outputs = dict(zip(self.network.tasks, self.network(batch["image"], self.stride), strict=True))
-        # every process must agree on which tasks a batch has
-        here = torch.tensor([batch["examples"][task] for task in TASKS], device=batch["image"].device)
+        outputs = dict(zip(self.network.tasks, self._outputs(batch["image"], self.stride), strict=True))
+        taught = self._taught(batch["image"])
+        # every process must agree on which tasks a batch has; teachers tell classes and depth of every image
+        told = dict.fromkeys(TASKS[:2], len(batch["image"])) if taught else {}
+        here = torch.tensor([(batch["examples"] | told)[task] for task in TASKS], device=batch["image"].device)
         counts = distributed.summed(here).tolist()
         examples = {f"head_{task}": int(n) for task, n in zip(TASKS, counts, strict=True) if task in outputs}
         losses: dict[str, Tensor] = {}
@@ -149,6 +173,11 @@ class JointLearner(nn.Module):
         if examples["head_depth"]:
             depth = batch["depth"]
             losses["depth"] = inverse_huber(outputs["depth"][:, 0].float(), depth, depth > 0)
+        if taught:
+            share = self.config.distillation
+            losses["segmentation"] += share * soft_cross_entropy(outputs["segmentation"].float(), taught[0])
+            everywhere = torch.ones_like(taught[1], dtype=torch.bool)
+            losses["depth"] += share * inverse_huber(outputs["depth"][:, 0].float(), taught[1], everywhere)
         if examples.get("head_normals"):
             normals = batch["normals"]
             valid = normals.abs().sum(1) > 0
@@ -159,12 +188,22 @@ class JointLearner(nn.Module):
         examples |= dict.fromkeys(("encoder", "decoder", "balance"), everyone)
         return self.balance(losses), {task: loss.detach() for task, loss in losses.items()}, examples
 
+    @torch.no_grad()
+    def _taught(self, image: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The teachers' mean probabilities (B, C, h, w) and mean depth (B, h, w); None without teachers."""
+        if not self._teachers:
+            return None
+        said = [teacher(image, self.stride) for teacher in self._teachers]
+        probabilities = torch.stack([scores.float().softmax(1) for scores, *_ in said]).mean(0)
+        return probabilities, torch.stack([depth[:, 0].float().abs() for _, depth, *_ in said]).mean(0)
+
     def segmentation_loss(self, scores: Tensor, batch: dict[str, Any]) -> Tensor:
         config, labels = self.config, batch["segmentation"]
         loss = cross_entropy(scores, labels, self.class_weights, config.label_smoothing)
         if config.lovasz > 0:
-            loss = loss + config.lovasz * lovasz_softmax(scores, labels)
-        if config.distillation > 0:
+            cells = (..., slice(None, None, config.lovasz_stride), slice(None, None, config.lovasz_stride))
+            loss = loss + config.lovasz * lovasz_softmax(scores[cells], labels[cells])
+        if config.distillation > 0 and not config.teachers:
             # a process whose images have none takes part, too: the mean is over those of all processes
             soft = batch.get("soft_labels", torch.zeros_like(scores))
             loss = loss + config.distillation * soft_cross_entropy(scores, soft)
@@ -179,9 +218,9 @@ class JointObjective:
     def __init__(self, config: JointTraining, sets: Sequence[Sequence[Sample]], validation: Sequence[Sample]) -> None:
         self.config, self.sets, self.validation = config, sets, validation
         # also with `views` on the device the processor makes the batch that the decoder is fitted to
-        self.on_device: list[device_views.DeviceSamples] | None = None
+        self.on_device: device_views.DeviceSamples | None = None
         torch.manual_seed(config.loop.seed)
-        network = JointNetwork(config.num_classes, config.tasks)
+        network = JointNetwork(config.num_classes, config.tasks, ENCODERS[config.backbone])
         if config.weights is not None:
             checkpoints.fill(network, checkpoints.read_tensors(config.weights), config.weights)
         else:
@@ -199,7 +238,7 @@ class JointObjective:
         device = device_of(config.loop.device)
         in_memory = all(source.in_memory for source in config.sources)
         on_device = config.views == "device" or (config.views == "auto" and device.type == "cuda" and in_memory)
-        self.on_device = [device_views.DeviceSamples(images, device) for images in sets] if on_device else None
+        self.on_device = device_views.DeviceSamples(sets, device) if on_device else None
         self.learner = JointLearner(self.network, balance, weights, config)
         self.groups = _groups(self.network, balance, config)
 
@@ -215,7 +254,8 @@ class JointObjective:
         positions = range(step * config.batch, (step + 1) * config.batch)[share]
         random = [(p, np.random.default_rng([seed, 2, p])) for p in positions]
         if self.on_device is not None:
-            views = [device_views.augmented(drawn(self.on_device, p, seed), rng, view) for p, rng in random]
+            places = [drawn(self.on_device.places, p, seed) for p in positions]
+            views = self.on_device.views(places, [rng for _, rng in random], view)
         else:
             seen = [augmented(drawn(self.sets, p, seed), rng, view) for p, rng in random]
             views = [device_views.as_tensors(sample, torch.device("cpu")) for sample in seen]

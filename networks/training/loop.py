@@ -136,6 +136,8 @@ class _Training:
         torch.manual_seed(loop.seed)
         self.objective, self.loop, self.folder = objective, loop, folder
         self.device = device_of(loop.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all batches of a stage have one shape
         objective.learner.to(self.device)
         self.optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in objective.groups}
         self.average = AveragedWeights(objective.network, loop.average)

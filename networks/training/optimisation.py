@@ -95,11 +95,14 @@ class AveragedWeights:
     def update(self, module: nn.Module) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        moving: tuple[list[Tensor], list[Tensor]] = [], []
         for key, value in module.state_dict().items():
             if value.is_floating_point():
-                self.state[key].lerp_(value, 1 - decay)
+                moving[0].append(self.state[key])
+                moving[1].append(value)
             else:
                 self.state[key].copy_(value)
+        torch._foreach_lerp_(*moving, 1 - decay)  # on a GPU one launch in place of hundreds
 
 
 def clip(parameters: Iterable[nn.Parameter], norm: float) -> float:
