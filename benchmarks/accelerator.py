@@ -100,8 +100,8 @@ def engine(images: list[np.ndarray]) -> None:
         ours, theirs = predictor(image), on_cpu(image)
         equal.append((ours.class_probabilities.argmax(-1) == theirs.class_probabilities.argmax(-1)).mean())
         apart.append(np.abs(ours.depth - theirs.depth).max())
-    print(f"{predictor.engine} against torch on the CPU: {100 * np.mean(equal):.2f} % of the labels equal, depth at most "
-          f"{1000 * np.max(apart):.1f} mm apart")  # fmt: skip
+    print(f"{predictor.engine} against torch on the CPU: {100 * np.mean(equal):.2f} % of the labels equal, depth at "
+          f"most {1000 * np.max(apart):.1f} mm apart")  # fmt: skip
     merged = predictor.merged(np.arange(40) % 13, "thirteen")
     height, width = images[0].shape[:2]
     print(f"a call, {width}x{height}: 40 classes {median(lambda: predictor(images[0])):.1f} ms, 13 classes "

@@ -9,10 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from networks.inference import engines, export
+from networks.inference import device_postprocessing, engines, export, postprocessing
 from networks.inference.engines import available_engines, open_engine
 from networks.inference.folding import NarrowConvolution, folded, for_export, max_pool_5x5
-from networks.inference import device_postprocessing, postprocessing
 from networks.inference.postprocessing import depth_confidence, merging, resized
 from networks.inference.predictor import Predictor
 from networks.joint import checkpoints

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.joint.checkpoints import read_tensors
 from networks.joint.cost import gmac, parameters
-from networks.joint.encoders import ConvNorm, MobileNetV2, freeze_norms
+from networks.joint.encoders import ENCODERS, ConvNorm, MobileNetV2, freeze_norms
 from networks.joint.imagenet import (
     imagenet_from_folded,
+    imagenet_from_lite2,
     imagenet_from_torchvision,
     load_mobilenet,
     start_mobilenet,
 )
 from networks.joint.network import TASKS, JointNetwork, fit_decoder, normalised
+from semslam.images import read_color
 
 
 @pytest.mark.parametrize(
@@ -310,3 +314,19 @@ def test_unknown_tasks_and_no_classes_are_refused() -> None:
         JointNetwork(40, ("depth",))
     with pytest.raises(ValueError, match="num_classes"):
         JointNetwork(0)
+
+
+def test_efficientnet_lite2_of_a_file_sees_a_desk(shared_data: Path) -> None:
+    """Its encoder with our padding and normalisation, under the file's own classifier: ImageNet's class 526."""
+    file = shared_data / "weights" / "efficientnet_lite2_imagenet_float16.safetensors"
+    encoder = MobileNetV2(ENCODERS["efficientnet_lite2"]).eval()
+    load_mobilenet(encoder, imagenet_from_lite2(file))
+    image = read_color(shared_data / "nyuv2" / "color" / "000003.jpg")[:, 80:560]
+    image = cv2.resize(image, (260, 260), interpolation=cv2.INTER_AREA)
+    head = {key: value.float() for key, value in read_tensors(file).items()}
+    with torch.no_grad():
+        features = F.conv2d(encoder.taps(normalised(torch.from_numpy(image)[None]))[-1], head["_conv_head.weight"])
+        norm = (head[f"_bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
+        features = F.relu6(F.batch_norm(features, *norm, eps=1e-3)).mean((2, 3))
+        scores = features @ head["_fc.weight"].T + head["_fc.bias"]
+    assert int(scores.argmax()) == 526

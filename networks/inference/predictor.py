@@ -134,9 +134,7 @@ class Predictor:
             focal *= self.input_shape(height, width)[1] / width
         return self.interpreted(self._computed(image), size or (width, height), focal)
 
-    def interpreted(
-        self, outputs: tuple[Output, ...], size: tuple[int, int], focal: float | None = None
-    ) -> Prediction:
+    def interpreted(self, outputs: tuple[Output, ...], size: tuple[int, int], focal: float | None = None) -> Prediction:
         """What the network's `outputs` say, at `size` (width, height); `focal` in pixels of what the network saw."""
         images: Any = _postprocessing(outputs[1])
         depth = images.depth(outputs[1], size)

@@ -180,9 +180,9 @@ def _first_line(error: Exception) -> str:
 def load(path: str | Path | None = None, num_classes: int | None = None) -> tuple[JointNetwork, dict[str, Any]]:
     """The joint network of a weights file (default: the bundled one), in eval mode and float32, and its metadata.
 
-    The number of classes, the tasks and the encoder are read off the tensors. Metadata has at least `num_classes`, `tasks`, `mean`,
-    `std`; ours also `class_set`, `input_size` (height, width of the images that it was trained on), `focal` (pixels, at
-    that size), `recipe`, `figures`.
+    The number of classes, the tasks and the encoder are read off the tensors. Metadata has at least `num_classes`,
+    `tasks`, `mean`, `std`; ours also `class_set`, `input_size` (height, width of the images that it was trained on),
+    `focal` (pixels, at that size), `recipe`, `figures`.
 
     Args:
         path: a .safetensors file of ours or one of the authors' .ckpt files.

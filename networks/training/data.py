@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sequences.images.labelled_images import LabelledImage
 
 S = TypeVar("S")
-NORMALS_WINDOW = 11  # pixels: on NYUv2's quantised depth normals over 5 are wrong by 12 to 18 degrees, over 11 by 4
 LABELS_LOOKED_AT = 50  # label images of which one must have a class
 
 
@@ -123,7 +122,7 @@ class Samples(Sequence[Sample]):
     def _normals(self, image: LabelledImage) -> np.ndarray | None:
         from sequences.images.labelled_images import normals_of_depth
 
-        return None if image.depth is None else normals_of_depth(image.depth, self._camera, NORMALS_WINDOW)
+        return None if image.depth is None else normals_of_depth(image.depth, self._camera)
 
 
 def open_images(source: Source) -> Sequence[LabelledImage]:
