@@ -244,8 +244,17 @@ def test_arrays_of_numpy_are_no_weights_of_a_network(tmp_path: Path) -> None:
 
 def test_the_bundled_weights_load_and_say_what_they_are() -> None:
     network, metadata = checkpoints.load()
-    assert (network.num_classes, network.tasks) == (40, ("segmentation", "depth"))
+    assert (network.num_classes, network.tasks) == (40, TASKS)
     assert metadata["class_set"] == "nyu40"
-    assert metadata["input_size"] == [240, 320]
+    assert metadata["input_size"] == [336, 448]
     assert checkpoints.bundled().stat().st_size < 7e6
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+def test_a_network_of_two_tasks_takes_the_weights_of_three(tmp_path: Path) -> None:
+    three, two = JointNetwork(6, TASKS), JointNetwork(6)
+    checkpoints.save(tmp_path / "three.safetensors", three, half=False)
+    checkpoints.fill(two, checkpoints.read_tensors(tmp_path / "three.safetensors"), "three")
+    assert all(torch.equal(value, three.state_dict()[key]) for key, value in two.state_dict().items())
+    with pytest.raises(ValueError, match="lacks normal"):
+        checkpoints.fill(three, two.state_dict(), "two")

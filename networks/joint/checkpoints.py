@@ -258,9 +258,14 @@ def label_outputs(
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
-    """Load `tensors` into `module` strictly; the error names the first tensor that does not fit."""
+    """Load `tensors` into `module` strictly; the error names the first tensor that does not fit.
+
+    A joint network of two tasks takes those of one of three, whose normals it leaves out.
+    """
     wanted = module.state_dict()
     tensors = dict(tensors)
+    if isinstance(module, JointNetwork) and "normals" not in module.tasks:
+        tensors = {key: value for key, value in tensors.items() if key.split(".")[0] not in ("pre_normal", "normal")}
     for key, value in wanted.items():
         if key.endswith("num_batches_tracked"):  # PyTorch before 0.4.1 did not store it
             tensors.setdefault(key, value)
