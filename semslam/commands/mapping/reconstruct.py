@@ -189,8 +189,8 @@ def reconstruct(
         typer.echo(
             f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; "
             + (
-                f"all lengths are the network's guess, good to about {100 * metrics['scale_std']:.0f} % as far as its "
-                f"keyframes agree (--scale-from a known length or height does better)"
+                f"all lengths are the network's guess, good to about {100 * metrics['scale_std']:.0f} % "
+                f"(--scale-from a known length or height does better)"
                 if metrics["scale_from"] == "network"
                 else f"scaled by {metrics['scale_from']}, good to about {100 * metrics['scale_std']:.0f} %"
             )
