@@ -36,21 +36,6 @@ class SurfelCloud:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def joined(self, other: SurfelCloud) -> SurfelCloud:
-        """These surfels, then those of another cloud of the same world and classes."""
-        ours, theirs = self.class_probabilities, other.class_probabilities
-        return SurfelCloud(
-            np.concatenate([self.positions, other.positions]),
-            np.concatenate([self.normals, other.normals]),
-            np.concatenate([self.radii, other.radii]),
-            np.concatenate([self.confidence, other.confidence]),
-            np.concatenate([self.colors, other.colors]),
-            np.concatenate([self.first_seen, other.first_seen]),
-            np.concatenate([self.last_seen, other.last_seen]),
-            None if ours is None or theirs is None else np.concatenate([ours, theirs]),
-            self.world_origin,
-        )
-
     def labels(self) -> np.ndarray:
         """(N,) uint8 most probable class ids, 255 where a surfel was never labelled."""
         if self.class_probabilities is None:
@@ -118,7 +103,7 @@ class CloudInParts:
 
 
 def joined(parts: Sequence[SurfelCloud]) -> SurfelCloud:
-    """The parts of one map, of which there is at least one, as one cloud."""
+    """The parts of one map, of which there is at least one, as one cloud; without classes where a part has none."""
     if len(parts) == 1:
         return parts[0]
     values = {
@@ -126,5 +111,5 @@ def joined(parts: Sequence[SurfelCloud]) -> SurfelCloud:
         for name in ("positions", "normals", "radii", "confidence", "colors", "first_seen", "last_seen")
     }
     probabilities = [part.class_probabilities for part in parts if part.class_probabilities is not None]
-    together = np.concatenate(probabilities) if probabilities else None
+    together = np.concatenate(probabilities) if len(probabilities) == len(parts) else None
     return SurfelCloud(**values, class_probabilities=together, world_origin=parts[0].world_origin)

@@ -18,6 +18,7 @@ from semslam.depth.filling import HoleFilling, with_doubt
 from semslam.depth.multiview import MultiViewDepth, depth_from_views
 from semslam.engine.depth_filter import Noise
 from semslam.frame import Observation
+from semslam.geometry.export import read_map_ply
 from semslam.judging.run import evaluate_run
 from semslam.labels import LABEL_SETS
 from semslam.runs.config import RunConfig
@@ -139,6 +140,9 @@ def test_nothing_that_was_measured_changes(runs):
     for name in ("positions", "normals", "colors", "confidence"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name)[: len(a)])
     assert b.confidence[len(a) :].max() < np.median(a.confidence)
+    written = read_map_ply(filled.map)
+    np.testing.assert_array_equal(written.positions, b.positions)
+    np.testing.assert_array_equal(written.confidence, b.confidence)
 
 
 def test_the_map_becomes_more_complete_and_stays_near_the_truth(runs):

@@ -20,6 +20,7 @@ from semslam.cloud import CloudInParts
 from semslam.engine.associations import MOVED, Associations
 from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
+from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 from semslam.frame import Observation
 from semslam.geometry.export import read_mesh_ply
@@ -165,6 +166,13 @@ def test_a_damaged_page_is_told_and_never_loaded(tmp_path, name):
                 (stored_rows(tmp_path / name, SURFEL_ARRAYS) if stored else load_arrays(tmp_path / name))
             else:
                 Checkpoint(tmp_path / "checkpoint").load(stored)
+
+
+def test_a_map_in_files_that_is_still_empty_is_one_empty_part_without_labels(tmp_path):
+    empty = SurfelMap(13, MapConfig(memory="1MB"))
+    empty.page_to(tmp_path)
+    assert [len(part) for part in empty.parts()] == [0]
+    assert label_fusion(LabelFusionConfig()).probabilities(empty).shape == (0, 13)
 
 
 def test_a_full_disk_is_one_line_when_the_map_grows(tmp_path, monkeypatch):

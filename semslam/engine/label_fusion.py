@@ -255,21 +255,21 @@ class Around:
         own: Callable[[], Iterator[SaidOfSurfels]],
         config: LabelFusionConfig,
     ) -> None:
-        """positions, own: of a map's surfels, part by part, as often as they are asked for; (N, 3) metres."""
+        """positions, own: of a map's surfels, part by part, at least one, as often as asked for; (N, 3) metres."""
         self._config = config
         self._keys = np.empty(0, np.int64)
         for part in positions():
             self._keys = np.union1d(self._keys, self._cubes(part))
-        sums: list[np.ndarray] | None = None
+        sums: list[np.ndarray] = []
         for part, (said, shares, views) in zip(positions(), own(), strict=True):
             cube = np.searchsorted(self._keys, self._cubes(part))
             values = [shares, shares > 0, shares * views, *(shares * column for column in said.T)]
-            if sums is None:
+            if not sums:
                 sums = [np.bincount(cube, value, len(self._keys)) for value in values]
             else:
                 for total, value in zip(sums, values):
                     np.add.at(total, cube, value)  # in order, as bincount adds: the sums of one part, to the last bit
-        there, shown, views_there, *columns = (total.astype(f32) for total in sums or [])
+        there, shown, views_there, *columns = (total.astype(f32) for total in sums)
         self._shares, self._views = _divided(there, shown), _divided(views_there, there)
         self._mean = np.stack([_divided(column, there) for column in columns], axis=1)
 

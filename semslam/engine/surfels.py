@@ -155,12 +155,13 @@ class SurfelMap:
     def parts(self) -> Iterator[np.ndarray]:
         """`slots()` in consecutive parts: all of them in one or, where they lie in files, so many as fit in memory.
 
+        There is at least one, if an empty one.
         A part may be changed until the next is asked for, which takes it out of memory.
         """
         if self.paging is None:
             yield self.slots()
             return
-        for first in range(0, self.n_chunks, PART):
+        for first in range(0, max(self.n_chunks, 1), PART):
             counts = self.counts[first : min(first + PART, self.n_chunks)]
             yield first * CHUNK + np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
             self.paging.give_back(np.arange(first, first + len(counts)))

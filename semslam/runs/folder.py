@@ -17,7 +17,7 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.atomic import regular_size, replacing, text_of
-from semslam.cloud import SurfelCloud
+from semslam.cloud import SurfelCloud, joined
 from semslam.engine.associations import Associations
 from semslam.engine.label_fusion import label_fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, StatePart, SurfelMap
@@ -324,7 +324,7 @@ class RunFolder:
         fusion = label_fusion(config.slam.labels)
         cloud = surfels.cloud(fusion.probabilities(surfels) if surfels.num_classes else None)
         cloud, filled = progress.part_of(cloud, progress.parts[0]), self.load_filled()
-        return cloud if filled is None else cloud.joined(filled), labels
+        return cloud if filled is None else joined([cloud, filled]), labels
 
     def save_filled(self, cloud: SurfelCloud) -> None:
         """Keep the surfels that fill the holes of the map."""

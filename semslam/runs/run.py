@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.cloud import CloudInParts, SurfelCloud
+from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.doctor.depth_range import usable_share
 from semslam.engine.associations import Associations
 from semslam.frame import Frame, Step
@@ -130,21 +130,25 @@ class Run:
 
     def cloud(self) -> SurfelCloud:
         """The map so far as plain arrays, filled surfels last; of sub-maps that have not met, the largest."""
-        cloud = self.progress.part_of(self.slam.cloud(), self.progress.parts[0])
-        return cloud if self.filled is None else cloud.joined(self.filled)
+        largest = self.progress.parts[0]
+        return joined([self.progress.part_of(self.slam.cloud(), largest), *self._filled_of(largest)])
 
     def clouds(self, submap: int | None = None) -> CloudInParts:
-        """The map so far, of sub-maps that have not met by default the largest; in parts where it is paged."""
+        """`cloud`, in parts where the map is paged; of sub-maps that have not met, one, by default the largest."""
         submap = self.progress.parts[0] if submap is None else submap
-        surfels = self.slam.surfels
+        surfels, filled = self.slam.surfels, self._filled_of(submap)
 
         def parts() -> Iterator[SurfelCloud]:
-            return (self.progress.part_of(part, submap) for part in self.slam.clouds())
+            return chain((self.progress.part_of(part, submap) for part in self.slam.clouds()), filled)
 
-        if surfels.paging is None or not surfels.n_chunks:
-            return CloudInParts.of(self.progress.part_of(self.slam.cloud(), submap))
+        if surfels.paging is None:
+            return CloudInParts.of(joined([self.progress.part_of(self.slam.cloud(), submap), *filled]))
         plain = (self.progress.part_of(surfels.cloud_of(part), submap) for part in surfels.parts())
-        return CloudInParts(sum(map(len, plain)), parts)
+        return CloudInParts(sum(map(len, chain(plain, filled))), parts)
+
+    def _filled_of(self, submap: int) -> list[SurfelCloud]:
+        """The surfels that fill holes, as a part of a map; nothing for other sub-maps than the largest."""
+        return [self.filled] if self.filled is not None and submap == self.progress.parts[0] else []
 
     def remove_unsure(self, least: float) -> None:
         """Remove, when all frames are done, surfels with less confidence than that, or than half of the median.
