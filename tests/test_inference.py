@@ -392,6 +392,28 @@ def test_a_device_makes_the_images_that_the_processor_makes(size) -> None:
         assert np.abs(ours - theirs).max() < 2e-5, name
 
 
+def test_what_a_device_leaves_there_becomes_what_the_processor_predicts(predictor, image, monkeypatch) -> None:
+    theirs = predictor(image, focal=300.0)
+    engine = object.__new__(engines.CudaEngine)
+    on_device = [torch.from_numpy(output.copy()) for output in predictor.outputs(image)]
+    monkeypatch.setattr(engine, "tensors", lambda seen: tuple(on_device), raising=False)
+    monkeypatch.setattr(predictor, "_run", engine)
+    ours = predictor(image, focal=300.0)
+    for name in ("depth", "depth_confidence", "class_probabilities", "normals"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=2e-5)
+    np.testing.assert_array_equal(predictor.class_probabilities(image), ours.class_probabilities)
+
+
+def test_the_images_of_one_prediction_are_made_in_the_memory_of_the_last(predictor, image, monkeypatch) -> None:
+    made: list[tuple[int, ...]] = []
+    new = postprocessing.Recycled(1)._new
+    monkeypatch.setattr(postprocessing._LARGE, "_new", lambda shape: made.append(shape) or new(shape))
+    predictor(image, (61, 47))
+    assert len(made) == 4
+    predictor(image, (61, 47))
+    assert len(made) == 4
+
+
 def test_a_smeared_edge_is_not_believed() -> None:
     profile = np.interp(np.arange(80), [0, 39, 42, 79], [2, 2, 3, 3])
     confidence = depth_confidence(np.tile(profile, (60, 1)).astype(np.float32)[..., None], (80, 60))

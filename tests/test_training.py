@@ -294,8 +294,8 @@ def test_a_device_makes_the_views_that_the_processor_makes(color: float) -> None
         made = kept.views(places, [np.random.default_rng(seed) for seed in range(30)], view)
         for seed, ours in enumerate(made):
             theirs = augmented(samples[seed], np.random.default_rng(seed), view)
-            assert ours.labels is not None or theirs.labels is None
             for name in ("labels", "depth", "normals", "soft_labels"):
+                assert (getattr(ours, name) is None) == (getattr(theirs, name) is None)
                 if getattr(theirs, name) is not None:
                     assert np.array_equal(getattr(ours, name).numpy(), getattr(theirs, name)), (seed, name)
             apart = np.abs(ours.color.numpy().astype(int) - theirs.color)
@@ -367,6 +367,8 @@ def test_soft_labels_and_their_weight_go_together(folder: Path) -> None:
         JointTraining("out", (plain,), plain, distillation=0.5)
     with pytest.raises(ValueError, match="distillation above 0, it is 0"):
         JointTraining("out", (plain, taught), plain)
+    with pytest.raises(ValueError, match="soft: has soft_labels, and teachers look at each view"):
+        JointTraining("out", (Source("soft", soft_labels="x"),), plain, teachers=("a",), distillation=1.0)
 
 
 def test_a_process_whose_images_are_not_taught_takes_part_in_the_mean(
@@ -532,6 +534,14 @@ def test_teachers_tell_classes_and_depth_of_images_that_have_neither(folder: Pat
     learner = JointObjective(itself, [samples], []).learner
     _, terms, _ = learner.eval()(batch)
     assert float(terms["depth"]) < 1e-6
+
+
+def test_a_learner_keeps_its_network_once_compiled_or_not(folder: Path, tmp_path: Path) -> None:
+    config = _config(folder, tmp_path)
+    for compiled in (False, True):
+        network = JointNetwork(40)
+        learner = JointLearner(network, nn.Identity(), None, replace(config, compiled=compiled))
+        assert set(learner.state_dict()) == {f"network.{name}" for name in network.state_dict()}
 
 
 def test_ubernets_groups_wait_for_their_examples(folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What runs a trained network: PyTorch, ONNX Runtime or OpenVINO, all with the same inputs and outputs.
 
 An engine maps an image to the network's outputs: uint8 RGB (H, W, 3) to one float32 array (h, w, C) each, valid until
-the next call. benchmarks/inference.py measures them; the CUDA engine was never run by the authors, who had no such GPU.
+the next call. benchmarks/inference.py measures them, benchmarks/accelerator.py the one for an NVIDIA GPU.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
 
 
 class CudaEngine:
-    """PyTorch on the first NVIDIA GPU, float32. Never run by the authors, who had none."""
+    """PyTorch on the first NVIDIA GPU, float32."""
 
     def __init__(self, network: nn.Module) -> None:
         if not torch.cuda.is_available():

@@ -115,4 +115,4 @@ class Recycled:
         return self._new(shape)
 
 
-_LARGE = Recycled(kept=3)  # depth, its confidence, probabilities
+_LARGE = Recycled(kept=4)  # depth, its confidence, probabilities, normals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from networks.inference import device_postprocessing, postprocessing
-from networks.inference.engines import open_engine
+from networks.inference.engines import CudaEngine, open_engine
 from networks.joint import checkpoints, cost
 from networks.joint.network import JointNetwork
 
@@ -159,8 +159,8 @@ class Predictor:
 
     def _computed(self, image: np.ndarray) -> tuple[Output, ...]:
         """The network's outputs where the engine leaves them: on the device, or as `outputs` returns them."""
-        run: Callable[[np.ndarray], tuple[Output, ...]] = getattr(self._run, "tensors", self._run)
-        return run(self._seen(image))
+        seen = self._seen(image)
+        return self._run.tensors(seen) if isinstance(self._run, CudaEngine) else self._run(seen)
 
     def _seen(self, image: np.ndarray) -> np.ndarray:
         """The image as the network gets it."""

@@ -44,7 +44,7 @@ class Source:
     depth_scale: float = 1000.0  # units per metre: of its depth images
     splits: str | None = None  # the official splits.mat, for the .mat
     camera: tuple[float, ...] | None = None  # pixels: fx, fy, cx, cy of the colour; null = camera.yaml's, or NYUv2's
-    in_memory: bool = True  # decode images once and keep them (about 1.6 MB each at 640x480), or read them each time
+    in_memory: bool = True  # decode images once and keep them (1.6 to 2.5 MB each at 640x480), or read them each time
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.tasks) - set(TASKS)):

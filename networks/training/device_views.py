@@ -50,7 +50,7 @@ def as_tensors(sample: Sample, device: torch.device) -> SampleTensors:
 
 
 class DeviceSamples:
-    """Sets of samples that lie on a device: about 1.6 MB there for each image of 640x480.
+    """Sets of samples that lie on a device: about 1.6 MB there for each image of 640x480, 2.5 with normals.
 
     Attributes:
         places: of each sample of each set, by which `views` finds it.

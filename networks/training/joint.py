@@ -105,6 +105,8 @@ class JointTraining:
             raise ValueError(f"{taught.path}: soft_labels are learned from with distillation above 0, it is 0")
         if self.teachers and self.distillation <= 0:
             raise ValueError(f"{self.teachers[0]}: teachers are learned from with distillation above 0, it is 0")
+        if self.teachers and taught is not None:
+            raise ValueError(f"{taught.path}: has soft_labels, and teachers look at each view; choose one of them")
         if self.lovasz_stride < 1:
             raise ValueError(f"lovasz_stride is {self.lovasz_stride}; at least 1 is needed")
         if self.backbone not in ENCODERS:
@@ -148,15 +150,14 @@ class JointLearner(nn.Module):
         self.network, self.balance, self.config = network, balance, config
         self.register_buffer("class_weights", weights)
         self.stride = 4  # of the outputs that were learned from last
-        self._outputs: Callable[..., tuple[Tensor, ...]] = network
+        # methods, because modules would become parts of this one, and be kept twice
+        self._outputs = torch.compile(network.forward) if config.compiled else network.forward
         self._teachers: list[Callable[..., tuple[Tensor, ...]]] = []
         device = device_of(config.loop.device)
         for path in config.teachers:  # not a part of this module: teachers are neither trained nor kept with it
             teacher = checkpoints.load(path, config.num_classes)[0].requires_grad_(False)
-            self._teachers.append(teacher.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-        if config.compiled:
-            self._outputs = torch.compile(network.forward)
-            self._teachers = [torch.compile(teacher) for teacher in self._teachers]
+            teacher = teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._teachers.append(torch.compile(teacher) if config.compiled else teacher)
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
         self.stride = batch["stride"]
@@ -203,7 +204,7 @@ class JointLearner(nn.Module):
         if config.lovasz > 0:
             cells = (..., slice(None, None, config.lovasz_stride), slice(None, None, config.lovasz_stride))
             loss = loss + config.lovasz * lovasz_softmax(scores[cells], labels[cells])
-        if config.distillation > 0 and not config.teachers:
+        if config.distillation > 0 and not config.teachers:  # what teachers say is added in `forward`
             # a process whose images have none takes part, too: the mean is over those of all processes
             soft = batch.get("soft_labels", torch.zeros_like(scores))
             loss = loss + config.distillation * soft_cross_entropy(scores, soft)

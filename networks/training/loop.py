@@ -1,8 +1,8 @@
 """The training loop, the same for every network: an objective says what is learned, the loop how.
 
 The batch of a step is a function of (seed, step), and the checkpoint holds everything else, so a training that was
-killed at any moment goes on to the same bits as one that was not, unless a clock decides its length: `Loop.hours` and
-`Loop.cpu_hours` make rates and stages depend on it.
+killed at any moment goes on to the same bits as one that was not, with two exceptions. A clock may decide its length:
+`Loop.hours` and `Loop.cpu_hours` make rates and stages depend on it. And a GPU adds in no fixed order.
 """
 
 from __future__ import annotations
