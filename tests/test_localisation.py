@@ -149,6 +149,13 @@ def test_places_move_with_the_map_and_come_back_as_they_were(room, finished: Fin
     assert are_close(next(copy.candidates(image)).T_world_camera, shift @ before, 0.01, 0.2)
 
 
+def test_features_that_are_still_looked_for_are_waited_for(room) -> None:
+    places, frame = Places(), room[0]
+    places.see(Observation(frame, frame.camera, frame.color, frame.depth), np.eye(4))
+    assert len(places) == len(places.points) == len(places.descriptors) == 1
+    assert len(places.points[0]) == len(places.descriptors[0]) > 20
+
+
 def test_places_are_bounded_and_still_cover_the_way(room, monkeypatch) -> None:
     monkeypatch.setattr(module, "MOST", 8)
     places, frame = Places(), room[0]

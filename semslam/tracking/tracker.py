@@ -143,7 +143,7 @@ class Tracker(Stage):
         """The pose of an observation, which needs normals, against a view of the map, searched around T_prior."""
         c = self.config
         found = self.register(observation, view, T_prior)
-        self._open = self._open + 1 if found.std > 0.01 else 0
+        self._open = self._open + 1 if found.std > OPEN else 0
         self._unmeasured = self._unmeasured + self._left_open(found, T_prior) if self._open else 0.0
         lost = why_lost(found, T_prior, self._unmeasured, c)
         if not lost and self._motion.is_gap(observation.frame) and not self._motion.refine and not fits(found, c):

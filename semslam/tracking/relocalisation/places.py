@@ -95,16 +95,28 @@ class Places(Stage):
 
     indices: list[int] = field(default_factory=list)  # of the frames
     T_world_camera: list[np.ndarray] = field(default_factory=list)
-    points: list[np.ndarray] = field(default_factory=list)  # each (N, 3) float32 metres, camera frame
-    descriptors: list[np.ndarray] = field(default_factory=list)  # each (N, BYTES) uint8
     apart: float = 1.0  # in units of APART; doubles where there are too many
+    _points: list[np.ndarray] = field(default_factory=list)
+    _descriptors: list[np.ndarray] = field(default_factory=list)
     # The features of the newest place, which are found beside the next frames: it takes as long as all the rest of a
-    # step. Whoever asks for them waits.
+    # step. `points` and `descriptors` wait for them.
     _newest: Future[tuple[np.ndarray, np.ndarray]] | None = None
     _describer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="places"))
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def points(self) -> list[np.ndarray]:
+        """Of each place, the points (N, 3) float32 of its features: metres, camera frame."""
+        self._settle()
+        return self._points
+
+    @property
+    def descriptors(self) -> list[np.ndarray]:
+        """Of each place, the descriptors (N, BYTES) uint8 of its features."""
+        self._settle()
+        return self._descriptors
 
     def is_new(self, T_world_camera: np.ndarray) -> bool:
         """Whether no place shows what is seen from there."""
@@ -127,7 +139,6 @@ class Places(Stage):
 
         among: numbers of the places that are asked; None = all.
         """
-        self._settle()
         matched = self._matched(image, range(len(self)) if among is None else among)
         order = sorted(matched, key=lambda k: -len(matched[k][0]))[:POOLED]
         for _ in range(most):
@@ -144,8 +155,6 @@ class Places(Stage):
 
     def take(self, other: Places, T_here_other: np.ndarray, shift: int) -> None:
         """Add the places of another map that show what none of this one's does; shift: is added to their frames."""
-        self._settle()
-        other._settle()
         for index, T, points, descriptors in zip(
             other.indices, other.T_world_camera, other.points, other.descriptors, strict=True
         ):
@@ -157,10 +166,7 @@ class Places(Stage):
 
     def keep(self, frames: set[int]) -> None:
         """Forget the places that other frames have seen."""
-        self._settle()
-        old = list(zip(self.indices, self.T_world_camera, self.points, self.descriptors))
-        self.indices, self.T_world_camera, self.points, self.descriptors = [], [], [], []
-        for place in old:
+        for place in self._taken_out():
             if place[0] in frames:
                 self._append(*place)
 
@@ -172,7 +178,6 @@ class Places(Stage):
 
     def state(self) -> dict[str, np.ndarray]:
         """As arrays, to be kept: about 50 kB a place."""
-        self._settle()
         return {
             "indices": np.array(self.indices, np.int64),
             "poses": np.array(self.T_world_camera, np.float64).reshape(-1, 4, 4),
@@ -191,17 +196,23 @@ class Places(Stage):
         several = len(state["counts"]) > 0
         self.indices = [int(i) for i in state["indices"]]
         self.T_world_camera = list(state["poses"])
-        self.points = np.split(state["points"], ends) if several else []
-        self.descriptors = np.split(state["descriptors"], ends) if several else []
+        self._points = np.split(state["points"], ends) if several else []
+        self._descriptors = np.split(state["descriptors"], ends) if several else []
         self.apart = float(state["apart"])
 
     def _settle(self) -> None:
         """Take in the features of the newest place."""
         if self._newest is not None:
             points, descriptors = self._newest.result()
-            self.points.append(points)
-            self.descriptors.append(descriptors)
+            self._points.append(points)
+            self._descriptors.append(descriptors)
             self._newest = None
+
+    def _taken_out(self) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """All places: index, pose, points and descriptors of each. None is left."""
+        taken = list(zip(self.indices, self.T_world_camera, self.points, self.descriptors, strict=True))
+        self.indices, self.T_world_camera, self._points, self._descriptors = [], [], [], []
+        return taken
 
     def _append(self, index: int, T: np.ndarray, points: np.ndarray, descriptors: np.ndarray) -> None:
         self.indices.append(index)
@@ -217,11 +228,8 @@ class Places(Stage):
 
     def _thin_out(self) -> None:
         """Keep the places that are twice as far apart, the oldest first."""
-        self._settle()
-        old = list(zip(self.indices, self.T_world_camera, self.points, self.descriptors))
         self.apart *= 2
-        self.indices, self.T_world_camera, self.points, self.descriptors = [], [], [], []
-        for place in old:
+        for place in self._taken_out():
             if self.is_new(place[1]):
                 self._append(*place)
 
