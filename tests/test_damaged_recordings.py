@@ -109,7 +109,9 @@ def plain(tmp_path_factory) -> Path:
     [
         ("width", 64.5, "width is 64.5, expected a whole number"),
         ("height", True, "height is True, expected a whole number"),
+        ("fx", True, "fx is True, expected a number"),
         ("fps", True, "fps nan must be above 0"),
+        ("fps", 10**400, "must be above 0 and below"),
         ("fps", 1e300, "must be above 0 and below"),
         ("depth_scale", "a thousand", "depth_scale nan must be above 0"),
     ],

@@ -137,11 +137,14 @@ def test_a_camera_that_fails_ends_the_recording_and_one_without_an_image_is_one_
     assert "fake: the recording ends here: device disconnected" in caplog.text
 
 
-def test_devices_are_named(tmp_path):
+def test_devices_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="--live is for webcam, realsense"):
         devices.open_device("kinect")
-    with pytest.raises(ValueError, match="--fov DEGREES"):
-        devices.open_device("webcam:0")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "webcam").mkdir()  # what it recorded, perhaps
+    for name in ("webcam:0", "webcam"):
+        with pytest.raises(ValueError, match="--fov DEGREES"):
+            devices.open_device(name)
     result = CliRunner().invoke(app, ["reconstruct", "--live", "--every", "2", "--out", str(tmp_path)])
     assert "--every is for recordings, not for --live" in str(result.exception)
 

@@ -84,10 +84,11 @@ def _in_images(sequence: Sequence) -> list[Finding]:
     shares = _Shares(sequence)
     stride = -(-len(sequence) // COMPARED)
     coarse = list(range(0, len(sequence), stride))
+    compared = coarse[:-1]  # with the next
     little = [i for i, j in pairwise(coarse) if shares.between(i, j) < LITTLE]
     if stride > 1:
-        few = [k for i in little[:REFINED] for k in range(i, min(i + stride, len(sequence) - 1))]
-        little = [k for k in few if shares.between(k, k + 1) < LITTLE]
+        compared = [k for i in little[:REFINED] for k in range(i, min(i + stride, len(sequence) - 1))]
+        little = [k for k in compared if shares.between(k, k + 1) < LITTLE]
     # a single image that is blurred or dark is no gap: those before and after it have much in common
     breaks = _together(
         sequence, (i for i in little if shares.between(max(i - 1, 0), min(i + 2, len(sequence) - 1)) < LITTLE)
@@ -95,7 +96,7 @@ def _in_images(sequence: Sequence) -> list[Finding]:
     if not breaks.size:
         return []
     if breaks.size > max(2, OFTEN * len(coarse)):
-        what = f"{breaks.size} of {len(coarse) - 1} neighbouring frames show little in common: they are far apart"
+        what = f"{breaks.size} of {len(compared)} neighbouring frames show little in common: they are far apart"
         return [Finding("warning", what, "tracking needs frames that overlap: record more a second, or move slower")]
     first = int(breaks[0])
     what = (

@@ -23,7 +23,7 @@ def open_device(name: str, camera: Camera | None = None, fov: float | None = Non
     OSError where there is no such camera, ImportError where the library of its kind is not installed.
     """
     kind, _, number = name.partition(":")
-    if Path(name).exists():
+    if kind not in DEVICES and Path(name).exists():
         raise ValueError(f"--live maps what a camera sees now: leave it out to map the recording {name}")
     if kind not in DEVICES or not (number.isdecimal() or not number):
         raise ValueError(

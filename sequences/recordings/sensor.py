@@ -114,13 +114,20 @@ def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
         raise ValueError(f"{path}: lacks {', '.join(missing)}; expected {', '.join(_KEYS)}")
     try:
         width, height = (_whole(key, values[key]) for key in ("width", "height"))
-        fx, fy, cx, cy = (float(values[key]) for key in ("fx", "fy", "cx", "cy"))
+        fx, fy, cx, cy = (_number(key, values[key]) for key in ("fx", "fy", "cx", "cy"))
         distortion = values.get("distortion")
         coefficients = None if distortion is None else tuple(map(float, distortion))
         fisheye = coefficients is not None and is_fisheye(str(values.get("distortion_model", "")))
         return Camera(width, height, fx, fy, cx, cy, coefficients, fisheye)
     except (TypeError, ValueError, OverflowError) as problem:
         raise ValueError(f"{path}: {problem}") from None
+
+
+def _number(key: str, value: Any) -> float:
+    """A number; ValueError for a truth value, which Python takes for one."""
+    if isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}, expected a number")
+    return float(value)
 
 
 def _whole(key: str, value: Any) -> int:
@@ -157,8 +164,8 @@ def _positive(path: Path, values: dict[str, Any], key: str) -> float | None:
     if values.get(key) is None:
         return None
     try:
-        number = np.nan if isinstance(values[key], bool) else float(values[key])
-    except (TypeError, ValueError):
+        number = _number(key, values[key])
+    except (TypeError, ValueError, OverflowError):
         number = np.nan
     if not 0 < number < LARGEST:
         raise ValueError(f"{path}: {key} {number} must be above 0 and below {LARGEST:g} (found {values[key]!r})")

@@ -171,9 +171,9 @@ def reconstruct(
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
     typer.echo(f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels")
     if lost := metrics["lost"]:
-        part = {"start": settings.start or None, "frames": settings.frames, "every": settings.every}
+        part = {"--start": (settings.start, 0), "--frames": (settings.frames, None), "--every": (settings.every, 1)}
         words = ["semslam", "doctor", settings.sequence]
-        words += [word for name, n in part.items() if n not in (None, 1) for word in (f"--{name}", str(n))]
+        words += [word for flag, (n, usual) in part.items() if n != usual for word in (flag, str(n))]
         typer.echo(
             f"{len(lost)} frames could not be tracked and are not in the map, from frame {lost[0]} to {lost[-1]}; the "
             f"last, because {run.progress.reason}" + ("" if live else f"; `{shlex.join(words)}` looks for the cause")
