@@ -106,11 +106,11 @@ def test_filled_pixels_are_as_near_to_the_truth_as_they_say(filled_frame):
 def test_points_before_what_was_measured_are_contradicted_and_those_behind_are_not(filled_frame):
     frame, _, filling, _ = filled_frame
     filling.keyframes = 2 * filling.keyframes[:1]
-    T, depth = filling.keyframes[0]
+    (_, T), depth = filling.keyframes[0], frame.depth
     v, u = np.argwhere(depth > 1)[100]
     ray = np.array([(u - frame.camera.cx) / frame.camera.fx, (v - frame.camera.cy) / frame.camera.fy, 1.0])
     points = poses.transform(T, np.array([0.8, 1.0, 1.3])[:, None] * ray * depth[v, u])
-    assert filling.contradicted(points).tolist() == [True, True, False]
+    assert filling.contradicted(points, lambda index: depth).tolist() == [True, True, False]
 
 
 # runs

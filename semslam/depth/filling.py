@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ class FillCounts:
 
     pixels: int = 0  # of all keyframes
     holes: int = 0  # of them, those without depth ...
-    filled: int = 0  # ... and those of these that were filled
+    filled: int = 0  # ... and those of these whose depth was found, be it that the map shows something there already
     hidden: int = 0  # measured pixels that were hidden ...
     sure: int = 0  # ... and those of these that were filled
     errors: list[np.ndarray] = field(default_factory=list)  # metres, of those
@@ -68,7 +69,7 @@ class HoleFilling(Stage):
         of what was measured, metres, infinite where it shows nothing."""
         self.views, self.noise, self.shown = views, noise, shown
         self.counts = FillCounts()
-        self.keyframes: list[tuple[np.ndarray, np.ndarray]] = []  # T_world_camera and the sensor's depth (H, W), metres
+        self.keyframes: list[tuple[int, np.ndarray]] = []  # indices and T_world_camera (4, 4); all depths are too many
 
     def __call__(self, observation: Observation, predict: object) -> Observation:
         """The sensor's depth with holes filled, and the confidence of what is; no depth where nothing is filled.
@@ -96,31 +97,40 @@ class HoleFilling(Stage):
         self.counts.holes += int(hole.sum())
         self.counts.filled += int((hole & (confidence > 0)).sum())
         self.counts.pixels += hole.size
-        self.keyframes.append((T, recorded))
+        self.keyframes.append((frame.index, T))
         return replace(
             observation,
             depth=np.where(hole, np.where(fills, depth, f32(0)), recorded),
             confidence=np.where(fills, confidence, f32(0)),
         )
 
-    def contradicted(self, positions: np.ndarray) -> np.ndarray:
-        """(N,) bool: which world points (N, 3) lie where the sensor measured, or before that, in several keyframes."""
+    def contradicted(self, positions: np.ndarray, depth_of: Callable[[int], np.ndarray]) -> np.ndarray:
+        """(N,) bool: which world points (N, 3) lie where the sensor measured, or before that, in several keyframes.
+
+        depth_of: index of a frame -> (H, W) float32 metres, as recorded.
+        """
         camera, count = self.views.map_camera, np.zeros(len(positions), int)
-        for T_world_camera, depth in self.keyframes:
+        for index, T_world_camera in self.keyframes:
+            depth = _resized(depth_of(index), camera)
             points = poses.transform(poses.inverse(T_world_camera), positions)
             ahead = np.flatnonzero(points[:, 2] > 0.05)
             u, v = np.rint(camera.project(points[ahead])).astype(int).T
             inside = (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
             ahead, measured = ahead[inside], depth[v[inside], u[inside]]
-            room = 3 * (self.noise.base + self.noise.quadratic * (measured - 0.4) ** 2) + 0.02
+            room = 3 * sigma_of(measured, self.noise) + 0.02
             count[ahead[(measured > 0) & (points[ahead, 2] < measured + room)]] += 1
         return count >= CONTRADICTIONS
+
+
+def sigma_of(depth: Any, noise: Noise) -> Any:
+    """The standard deviation, metres, of a sensor's depth: an array or a number, metres."""
+    return noise.base + noise.quadratic * (depth - 0.4) ** 2
 
 
 def with_doubt(depth: np.ndarray, noise: Noise) -> SweptDepth:
     """A sensor's depth (H, W), metres, 0 = none, with the standard deviation of its logarithm."""
     there = depth > 0
-    sigma = noise.base + noise.quadratic * (depth - f32(0.4)) ** 2
+    sigma = sigma_of(depth, noise)
     return SweptDepth(depth, np.where(there, sigma / np.where(there, depth, 1), f32(np.inf)).astype(f32))
 
 

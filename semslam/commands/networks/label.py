@@ -32,7 +32,7 @@ def label(
     teachers = [load_teacher(path, classes) for path in weights]
     if not soft and len(teachers) > 1:
         raise ValueError(f"{len(teachers)} teachers: only --soft labels are the mean of several")
-    check_teachers(out, weights, soft)
+    check_teachers(out, weights, teachers[0].label_set.name, soft)
     work = soft_label_folder(teachers, data, out, split) if soft else label_folder(teachers[0], data, out, split)
     written = failed = 0
     with progress(0, "images") as advance:

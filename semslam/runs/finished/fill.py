@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from semslam.cloud import SurfelCloud
-from semslam.depth.filling import HoleFilling
+from semslam.depth.filling import HoleFilling, sigma_of
 from semslam.depth.multiview import MultiViewDepth
 from semslam.engine.depth_filter import Noise
 from semslam.perception import Perception
@@ -32,7 +32,7 @@ def fill_holes(run: Run) -> FilledHoles:
     """Surfels where the map of a finished run has none, from the keyframes of the largest sub-map at their final poses.
 
     They are fused in a map of their own, so that no measured surfel changes and no frame is tracked against them.
-    Their confidence counts as much less as their standard deviation is larger than the sensor's.
+    Their confidence is that of measured surfels times the ratio of the variances, the sensor's and theirs.
     """
     config, network, posed = run.config.slam, run.slam.network, run.progress.posed()
     assert network is not None
@@ -43,6 +43,11 @@ def fill_holes(run: Run) -> FilledHoles:
 
     def shown(T: np.ndarray) -> np.ndarray:
         return render(measured, perceive.camera, T, cull_back=False).depth
+
+    def depth_of(index: int) -> np.ndarray:
+        depth = run.sequence.unlabelled(index).depth
+        assert depth is not None  # of a keyframe
+        return depth
 
     views = MultiViewDepth(perceive.camera, T_world_camera, run.sequence.color_of, config.multiview)
     filling = HoleFilling(views, noise, shown)
@@ -59,8 +64,8 @@ def fill_holes(run: Run) -> FilledHoles:
         if views.has_moved(index):
             slam.step(run.sequence[index])
     cloud = slam.cloud()
-    cloud = cloud.selected(~filling.contradicted(cloud.positions))
-    sigma = float(noise.base + noise.quadratic * (USUAL_DEPTH - 0.4) ** 2) / USUAL_DEPTH
+    cloud = cloud.selected(~filling.contradicted(cloud.positions, depth_of))
+    sigma = float(sigma_of(USUAL_DEPTH, noise)) / USUAL_DEPTH
     weight = min(1.0, (sigma / config.multiview.unit_std) ** 2)
     cloud = replace(cloud, confidence=cloud.confidence * np.float32(weight), world_origin=measured.world_origin)
     share = len(cloud) / max(len(cloud) + len(measured), 1)
