@@ -73,6 +73,8 @@ def test_missing_pairs_and_splits_are_named(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder color/ in it; move the images there"):
         open_labelled_folder(folder / "depth")
     (folder / "groundtruth.txt").write_text("0.0 1 2 3 0 0 0 1\n")
+    (folder / "long.txt").write_text(1000 * "x")
+    (folder / "folder.txt").mkdir()
     with pytest.raises(FileNotFoundError, match=r"the folder's splits are: train, val$"):  # poses are no split
         open_labelled_folder(folder, "test")
 

@@ -633,11 +633,15 @@ def test_labels_of_two_teachers_are_not_mixed(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"1")
     other.write_bytes(b"2")
-    check_teachers(tmp_path / "out", [one, other], soft=True)
-    check_teachers(tmp_path / "out", [other, one], soft=True)  # a killed run goes on
-    for weights, soft in (([one], True), ([one, other], False)):
-        with pytest.raises(ValueError, match="holds labels of other teachers"):
-            check_teachers(tmp_path / "out", weights, soft)
+    check_teachers(tmp_path / "out", [one, other], "nyu40", soft=True)
+    check_teachers(tmp_path / "out", [other, one], "nyu40", soft=True)  # a killed run goes on
+    for weights, classes, soft in (
+        ([one], "nyu40", True),
+        ([one, other], "nyu40", False),
+        ([one, other], "kitti6", True),
+    ):
+        with pytest.raises(ValueError, match="holds labels of other teachers or classes"):
+            check_teachers(tmp_path / "out", weights, classes, soft)
 
 
 def test_an_unreadable_image_does_not_end_a_teachers_work(folder: Path, tmp_path: Path) -> None:

@@ -120,12 +120,13 @@ def _scores(teacher: Teacher, color: np.ndarray, larger: float = 1.0) -> Tensor:
     return scores[:, teacher.first_output : teacher.first_output + len(teacher.label_set)]
 
 
-def check_teachers(out: Path, weights: Sequence[str | Path], soft: bool) -> None:
-    """Keep in `out` whose labels it holds, or is about to; ValueError where they are of other teachers.
+def check_teachers(out: Path, weights: Sequence[str | Path], label_set: str, soft: bool) -> None:
+    """Keep in `out` whose labels it holds, or is about to; ValueError where they are of other teachers or classes.
 
     Files that are there are not written again, so that labels of two teachers would be mixed.
     """
-    asked = {"soft": soft, "teachers": sorted(f"{zlib.crc32(Path(path).read_bytes()):08x}" for path in weights)}
+    teachers = sorted(f"{zlib.crc32(Path(path).read_bytes()):08x}" for path in weights)
+    asked = {"soft": soft, "classes": label_set, "teachers": teachers}
     record = out / TEACHERS
     if record.exists():
         try:
@@ -133,7 +134,9 @@ def check_teachers(out: Path, weights: Sequence[str | Path], soft: bool) -> None
         except ValueError:
             raise ValueError(f"{record}: damaged; remove it where the labels are of the same teachers") from None
         if found != asked:
-            raise ValueError(f"{out}: holds labels of other teachers, which are not written again; name another --out")
+            raise ValueError(
+                f"{out}: holds labels of other teachers or classes, which are not written again; name another --out"
+            )
         return
     out.mkdir(parents=True, exist_ok=True)
     with replacing(record) as temporary:

@@ -12,7 +12,7 @@ Label files of NYU's classes may count from 1, with 0 for void, or from 0, with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def open_labelled_folder(
             raise FileNotFoundError(f"{root}: no folder color/ in it; move the images there that lie in it directly")
         raise FileNotFoundError(f"{root}: no folder color/ in it; expected color/, label40/, depth/ and split files")
     color = {p.stem: p for p in sorted((root / "color").iterdir()) if p.suffix.lower() in _IMAGES}
-    names = list(color) if split is None else _names(root, split)
+    names = list(color) if split is None else _names(root, split, color)
     _need(names, color, root / "color", "an image")
     found: dict[str, dict[str, Path]] = {}
     label_folder = root / f"label{len(label_set(classes))}" if labels is None else Path(labels)
@@ -150,10 +150,10 @@ def relabelled(
     return Relabelled(images, folder, files, numbering(list(files.values()), classes, first_id))
 
 
-def _names(root: Path, split: str) -> list[str]:
+def _names(root: Path, split: str, color: Collection[str]) -> list[str]:
     path = Path(split) if split.endswith(".txt") else root / f"{split}.txt"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in root.glob("*.txt") if _is_split(p))) or "none"
+        known = ", ".join(sorted(p.stem for p in root.glob("*.txt") if _is_split(p, color))) or "none"
         raise FileNotFoundError(f"{path}: no such split; the folder's splits are: {known}")
     names = names_of(path).split()
     if not names:
@@ -161,10 +161,12 @@ def _names(root: Path, split: str) -> list[str]:
     return names
 
 
-def _is_split(path: Path) -> bool:
-    """Whether a text file begins with the name of an image; one of poses does not."""
-    first = names_of(path).split(maxsplit=1)[:1]
-    return bool(first) and any((path.parent / "color" / f"{first[0]}{suffix}").is_file() for suffix in _IMAGES)
+def _is_split(path: Path, color: Collection[str]) -> bool:
+    """Whether a text file begins with the name of an image; one of poses does not, nor does what cannot be read."""
+    try:
+        return names_of(path).split(maxsplit=1)[0] in color
+    except (ValueError, OSError, IndexError):
+        return False
 
 
 def _need(names: list[str], there: dict[str, Path], folder: Path, what: str) -> None:
