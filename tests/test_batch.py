@@ -173,7 +173,9 @@ with work.pausing_together():
         return tick.read_text() != before
 
     try:
+        deadline = time.monotonic() + 60
         while not tick.exists():
+            assert time.monotonic() < deadline, "the command did not begin"
             time.sleep(0.02)
         assert ticking()
         parent.send_signal(signal.SIGTSTP)

@@ -27,7 +27,7 @@ from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.fusion_kernels import LAYERS
 from semslam.engine.label_fusion import AGAIN, LABEL_FUSIONS, LabelFusionConfig, label_fusion, news_of_view
 from semslam.engine.surfels import MapConfig, SurfelMap
-from semslam.frame import Frame, Observation
+from semslam.frame import NO_GREY, Frame, Observation
 from sequences import open_sequence
 from sequences.room.room import NOISE, RoomSequence, render
 
@@ -514,6 +514,12 @@ def test_who_walks_by_before_missing_depth_does_not_stay_in_the_map():
     depths = surfels.position[surfels.slots()[surfels.are_living()], 2]
     assert np.sum(np.abs(depths - 1.5) < 0.01) > 100, "what was seen for long stays"
     assert np.sum(np.abs(depths - 1.2) < 0.01) < 30
+
+
+def test_an_empty_map_shows_nothing():
+    camera = RoomSequence(frames=1, width=64, height=48).camera
+    view = Fusion(camera).predict(SurfelMap(0), np.eye(4))
+    assert (view.grey == NO_GREY).all() and len(view.points) == 0
 
 
 @pytest.mark.slow

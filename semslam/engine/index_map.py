@@ -107,6 +107,9 @@ def shown_grey(index, color, out):
     red, green, blue = f32(0.299 / 256), f32(0.587 / 256), f32(0.114 / 256)
     packed = color.reshape(-1).view(np.uint64)  # a surfel's colour is one number, and one access
     low = np.uint64(0xFFFF)
+    if packed.size == 0:  # there is no slot that an empty pixel could stand for
+        out[:] = f32(NO_GREY)
+        return
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
         keys = index[v * width : (v + 1) * width]

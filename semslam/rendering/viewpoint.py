@@ -120,7 +120,7 @@ def framed(
 def overview(cloud: SurfelCloud, camera: Camera, up: np.ndarray, *, trajectory: np.ndarray | None = None) -> np.ndarray:
     """T_world_camera of the raised view from outside that shows most of the map.
 
-    Of twelve directions, that from which the most surfels are visible with surfels that face away left out, so that
+    Of AROUND directions, that from which the most surfels are visible with surfels that face away left out, so that
     near walls and the ceiling open the room. With a trajectory, directions from which the cameras looked count more.
     """
     if len(cloud) == 0:

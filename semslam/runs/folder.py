@@ -282,7 +282,7 @@ class RunFolder:
         return self.checkpoint.load_scalars(*names) if self._checkpoint_is_newer() else _scalars(self.state, *names)
 
     def load_progress(self) -> Progress:
-        """What the run has done; the surfels are not read."""
+        """What the run has done; the surfels are not read, unless the newest state is a checkpoint."""
         if self._checkpoint_is_newer():
             state = self.load_state()
         else:
