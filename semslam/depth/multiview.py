@@ -1,8 +1,8 @@
 """Dense depth of a frame from its neighbours in a recording whose poses are known, and from a network where they fail.
 
-Coarse first: a sweep at half of the resolution, over a wide range, tells how far the network's depth is off here and
-bends it; a second one refines around that. What the images do not determine keeps the network's shape, moved with the
-surfaces around it.
+Coarse first: a sweep at half of the resolution, over a wide range, tells how far the network's depth is off here, and
+that is corrected; a second one refines around the result. What the images do not determine keeps the network's shape,
+moved with the surfaces around it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def depth_from_views(
 ) -> CompletedDepth:
     """Depth at every pixel of an image, from other images where they determine it; see `plane_sweep.sweep`.
 
-    measured: by a depth camera, at some of the pixels; it counts there in place of what the images say.
+    measured: by a depth camera, of the image's size, 0 = nothing; it counts there in place of what the images say.
     """
     c = config or MultiViewConfig()
     half = (camera.width // 2, camera.height // 2)
@@ -105,15 +105,15 @@ def depth_from_views(
     if believed.mean() > 0.02:  # what all of the image says first, so that gaps do not hang on to the network's scale
         level = float(np.median(found.depth[believed] / rough[believed]))
         rough, predicted = rough * f32(level), predicted * f32(level)
-    bent = complete(rough, found.depth, found.log_std, smaller[0], c.completion)
+    corrected = complete(rough, found.depth, found.log_std, smaller[0], c.completion)
     size = (camera.width, camera.height)
-    prior = predicted * cv2.resize(bent.depth / rough, size, interpolation=cv2.INTER_LINEAR)
+    prior = predicted * cv2.resize(corrected.depth / rough, size, interpolation=cv2.INTER_LINEAR)
     found = _known(sweep(grey, camera, others, T_other_camera, prior, c.fine), measured)
     return complete(prior, found.depth, found.log_std, grey, c.completion)
 
 
 def _known(swept: SweptDepth, measured: SweptDepth | None) -> SweptDepth:
-    """What was measured, of any size, and what was swept elsewhere."""
+    """What was measured, brought to the sweep's size, and what was swept elsewhere."""
     if measured is None:
         return swept
     size = swept.depth.shape[::-1]
