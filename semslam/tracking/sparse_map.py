@@ -128,10 +128,8 @@ class SparseMap:
 
     def sighting(self, ids: np.ndarray, pixels: np.ndarray) -> Sighting:
         """Landmarks (N,) that a camera sees at pixels (N, 2)."""
-        T_world_host = poses.inverse(self.T_camera_world[self.host[ids]])
-        rays = np.column_stack([self.pixel[ids] / [self.camera.fx, self.camera.fy], np.ones(len(ids))])
-        along = np.einsum("nij,nj->ni", T_world_host[:, :3, :3], rays) * np.exp(self.log_depth[ids])[:, None]
-        return Sighting(along + T_world_host[:, :3, 3], along, self.variance[ids], pixels)
+        _, points, along = self.project(ids, np.eye(4))
+        return Sighting(points, along, self.variance[ids], pixels)
 
     def expected_again(self, followed: np.ndarray, k: int, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks, and their pixels (N, 2), that keyframe k should show and that are not followed: the best known.

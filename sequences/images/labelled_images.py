@@ -25,6 +25,7 @@ from semslam.labels import LabelSet, label_set
 from sequences.nyu_calibration import COLOR_CAMERA
 
 NYU_CAMERA = COLOR_CAMERA.undistorted()  # of NYUv2's labelled images
+NORMALS_WINDOW = 11  # pixels along a side, over which depth is differentiated
 _IMAGES = (".jpg", ".jpeg", ".png")
 
 
@@ -204,10 +205,10 @@ def open_labelled_list(
     return LabelledImages(tuple(files), counted, depth_scale, str(path))
 
 
-def normals_of_depth(depth: np.ndarray, camera: Camera, window: int = 11) -> np.ndarray:
+def normals_of_depth(depth: np.ndarray, camera: Camera) -> np.ndarray:
     """Unit normals (H, W, 3) float32 of a depth image in metres, towards the camera; zero where there is none.
 
-    The cross product of the vertex map's differences over `window` pixels, after a bilateral filter that spares
+    The cross product of the vertex map's differences over `NORMALS_WINDOW` pixels, after a bilateral filter that spares
     edges. It filters 1 / depth, which is linear over a plane, so that planes stay planes. Where depth is missing in
     the window, or a neighbour is nearer or farther by more than a tenth, there is no normal. On NYUv2's quantised depth
     normals over 5 pixels are wrong by 12 to 18 degrees, over 11 by 4.
@@ -215,7 +216,7 @@ def normals_of_depth(depth: np.ndarray, camera: Camera, window: int = 11) -> np.
     import cv2
 
     camera = camera.resized(depth.shape[1], depth.shape[0])
-    half = window // 2
+    window, half = NORMALS_WINDOW, NORMALS_WINDOW // 2
     inverse = np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0).astype(np.float32)
     smooth = 1 / np.maximum(cv2.bilateralFilter(inverse, window, 0.02, window), 1e-3)
     vertices = cv2.copyMakeBorder(camera.backproject(smooth), half, half, half, half, cv2.BORDER_REPLICATE)
