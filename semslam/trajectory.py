@@ -67,7 +67,7 @@ class Trajectory:
         return float(np.linalg.norm(np.diff(self.positions, axis=0), axis=1).sum())
 
     def pieces(self) -> list[np.ndarray]:
-        """The poses (N, 4, 4) of each stretch without a gap: without GAP times as long as usual to the next pose."""
+        """The poses (N, 4, 4) of each stretch without a gap, which is a step of more than GAP times the usual one."""
         steps = np.diff(self.timestamps)
         usual = np.median(steps) if len(steps) else 0.0
         return np.split(self.T_world_camera, np.flatnonzero(steps > GAP * usual) + 1)

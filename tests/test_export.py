@@ -26,7 +26,7 @@ from semslam.geometry.export import (
 )
 from semslam.geometry.mesh import LabelledMesh
 from semslam.geometry.objects import connected_pieces, objects, surfel_areas, write_objects_csv
-from semslam.geometry.ply import read_ply, write_ply
+from semslam.geometry.ply import read_ply, write_ply, write_ply_in_parts
 from semslam.labels import LABEL_SETS
 from semslam.rendering.floor_plan import floor_height, floor_plan, scale_bar_length, wall_heading, write_floor_plan
 from semslam.rendering.viewpoint import level_axes, up_direction
@@ -226,6 +226,15 @@ def test_other_files_are_refused_with_a_remedy(tmp_path):
         read_map_ply(tmp_path / "points.ply")
     with pytest.raises(FileNotFoundError):
         read_map_ply(tmp_path / "absent.ply")
+
+
+def test_a_file_of_fewer_vertices_than_it_says_is_not_written(tmp_path):
+    part = {name: np.zeros(3, np.float32) for name in "xyz"}
+    write_ply_in_parts(tmp_path / "two.ply", [part, part], 6)
+    assert len(read_ply(tmp_path / "two.ply")[0]["x"]) == 6
+    with pytest.raises(ValueError, match=r"seven\.ply: 6 vertices came, expected 7"):
+        write_ply_in_parts(tmp_path / "seven.ply", [part, part], 7)
+    assert not (tmp_path / "seven.ply").exists()
 
 
 def test_every_scalar_type_goes_there_and_back(tmp_path):

@@ -50,7 +50,10 @@ def write_ply_in_parts(
     triangles: np.ndarray | None = None,
     comments: Sequence[str] = (),
 ) -> None:
-    """`write_ply` of vertices that come in parts, at least one, with the same properties; count: of all vertices."""
+    """`write_ply` of vertices that come in parts, at least one, with the same properties; count: of all vertices.
+
+    ValueError, and no file, where another number comes.
+    """
     rest = iter(parts)
     first_part = next(rest)
     fields = [(name, np.asarray(values).dtype.str[1:]) for name, values in first_part.items()]
@@ -63,13 +66,16 @@ def write_ply_in_parts(
     header.append("end_header\n")
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write("\n".join(header).encode("ascii", "replace"))
+        written = 0
         for part in chain([first_part], rest):
-            size = len(next(iter(part.values())))
+            written += (size := len(next(iter(part.values()))))
             for first in range(0, size, AT_ONCE):
                 rows = np.empty(min(AT_ONCE, size - first), np.dtype([(name, "<" + dtype) for name, dtype in fields]))
                 for name, values in part.items():
                     rows[name] = values[first : first + len(rows)]
                 file.write(rows.data)
+        if written != count:
+            raise ValueError(f"{path}: {written} vertices came, expected {count}")
         if triangles is not None:
             file.write(faces.data)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semslam.commands.app import FLAGS, Out, SettingsFile, app, chosen_settings, interruptible, progress, setting
 from semslam.commands.mapping.live import RECORDING, live_camera
+
+if TYPE_CHECKING:
+    from semslam.runs.config import RunConfig
 
 SEQUENCE = "Folder or list file of a recording, or 'room' for the built-in one."
 LIVE = "Map what a camera sees now: SEQUENCE is webcam[:N] (default; needs --fov or --camera) or realsense[:N]."
@@ -171,13 +174,7 @@ def reconstruct(
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
     typer.echo(f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels")
     if lost := metrics["lost"]:
-        part = {"--start": (settings.start, 0), "--frames": (settings.frames, None), "--every": (settings.every, 1)}
-        words = ["semslam", "doctor", settings.sequence]
-        words += [word for flag, (n, usual) in part.items() if n != usual for word in (flag, str(n))]
-        typer.echo(
-            f"{len(lost)} frames could not be tracked and are not in the map, from frame {lost[0]} to {lost[-1]}; the "
-            f"last, because {run.progress.reason}" + ("" if live else f"; `{shlex.join(words)}` looks for the cause")
-        )
+        typer.echo(_told_of_lost(lost, run.progress.reason) + ("" if live else f"; {_asking_doctor(settings)}"))
     if metrics["submaps"] > 1:
         typer.echo(
             f"{metrics['frames_apart']} frames saw parts of the scene that have not met the map: "
@@ -213,6 +210,24 @@ def reconstruct(
     typer.echo(f"look at it:  semslam view {shlex.quote(str(out))}")
     if window is not None:
         window.stay()
+
+
+def _told_of_lost(lost: list[int], reason: str) -> str:
+    """Which frames are not in the map, and why the last of them is not."""
+    if len(lost) == 1:
+        return f"frame {lost[0]} could not be tracked and is not in the map, because {reason}"
+    return (
+        f"{len(lost)} frames could not be tracked and are not in the map, from frame {lost[0]} to {lost[-1]}; the "
+        f"last, because {reason}"
+    )
+
+
+def _asking_doctor(settings: RunConfig) -> str:
+    """The command that looks for the cause, in the frames that were taken."""
+    part = {"--start": (settings.start, 0), "--frames": (settings.frames, None), "--every": (settings.every, 1)}
+    words = ["semslam", "doctor", settings.sequence]
+    words += [word for flag, (n, usual) in part.items() if n != usual for word in (flag, str(n))]
+    return f"`{shlex.join(words)}` looks for the cause"
 
 
 def _told_of_filling(metrics: dict[str, Any]) -> str:
