@@ -12,6 +12,7 @@ from semslam.frame import Frame, Tracking
 from semslam.perception import Perception, PerceptionConfig
 from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
+from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Slam, SlamConfig
 from sequences import open_sequence
@@ -64,6 +65,22 @@ def test_a_network_that_looks_ahead_looks_at_the_labelled_frames_alone_and_once(
     for _ in run:
         pass
     assert sorted(looked_at) == run.progress.labelled and len(looked_at) == -(-18 // every)
+
+
+def test_labels_are_the_same_whether_a_frame_was_begun_or_not_and_few_frames_are_begun(room):
+    class Counting(KnowingNetwork):
+        def class_probabilities(self, image, size):
+            looked_at.append(self.frames[image.tobytes()].index)
+            return super().class_probabilities(image, size)
+
+    looked_at: list[int] = []
+    plain, ahead, frames, size = KnowingNetwork(room), LabelsAhead(Counting(room)), list(room), (16, 12)
+    for frame in frames[:10]:
+        ahead.begin(frame.index, frame.color, size)
+    for frame in (frames[1], frames[7], frames[0]):
+        expected = plain.class_probabilities(frame.color, size)
+        np.testing.assert_array_equal(ahead.class_probabilities(frame.color, size), expected)
+    assert looked_at == [0, 1, 7]  # the first two were begun, the others of the ten were not
 
 
 def test_the_count_goes_on_after_a_break(tmp_path, room):
