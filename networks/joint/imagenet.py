@@ -18,6 +18,18 @@ from semslam.atomic import contents
 RESNET_PREFIXES = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
 
 
+def _copy_part(
+    state: dict[str, Tensor], ours: str, source: dict[str, Tensor], conv: str, norm: str, eps: float = 1e-5
+) -> None:
+    """Copy a convolution and its batch norm, whose epsilon is `eps` there, by the names that they have in `source`."""
+    state[f"{ours}.0.weight"] = source[f"{conv}.weight"].float()
+    for field in ("weight", "bias", "running_mean", "running_var"):
+        state[f"{ours}.1.{field}"] = source[f"{norm}.{field}"].float()
+    if eps != 1e-5:
+        state[f"{ours}.1.running_var"] = state[f"{ours}.1.running_var"] + (eps - 1e-5)
+    state[f"{ours}.1.num_batches_tracked"] = torch.tensor(0)
+
+
 def _set_norm(state: dict[str, Tensor], key: str, shift: Tensor) -> None:
     """A batch norm that only adds `shift`: what folding left of it."""
     ones = torch.ones_like(shift)
@@ -105,14 +117,8 @@ def imagenet_from_torchvision(path: str | Path) -> dict[str, Tensor]:
     source = named_from(source, "features.0.0.weight")
     state: dict[str, Tensor] = {}
 
-    def copy(theirs_conv: str, theirs_norm: str, ours: str) -> None:
-        state[f"{ours}.0.weight"] = source[f"{theirs_conv}.weight"].float()
-        for field in ("weight", "bias", "running_mean", "running_var"):
-            state[f"{ours}.1.{field}"] = source[f"{theirs_norm}.{field}"].float()
-        state[f"{ours}.1.num_batches_tracked"] = torch.tensor(0)
-
     try:
-        copy("features.0.0", "features.0.1", "layer1")
+        _copy_part(state, "layer1", source, "features.0.0", "features.0.1")
         for number, prefix in enumerate(_block_prefixes(), start=1):
             theirs = f"features.{number}.conv"
             parts = (1, 2) if number == 1 else (0, 1, 2)  # theirs has no expansion in the first block
@@ -120,7 +126,7 @@ def imagenet_from_torchvision(path: str | Path) -> dict[str, Tensor]:
                 last = part == 2
                 conv = f"{theirs}.{slot}" if last else f"{theirs}.{slot}.0"
                 norm = f"{theirs}.{slot + 1}" if last else f"{theirs}.{slot}.1"
-                copy(conv, norm, f"{prefix}.{part}")
+                _copy_part(state, f"{prefix}.{part}", source, conv, norm)
     except KeyError as error:
         raise ValueError(f"{path}: no tensor {error} in it; expected torchvision's mobilenet_v2 state dict") from error
     _set_identity_expansion(state)
@@ -136,21 +142,14 @@ def imagenet_from_lite2(path: str | Path) -> dict[str, Tensor]:
     source = read_tensors(path)
     state: dict[str, Tensor] = {}
 
-    def copy(conv: str, norm: str, ours: str) -> None:
-        state[f"{ours}.0.weight"] = source[f"{conv}.weight"].float()
-        for field in ("weight", "bias", "running_mean", "running_var"):
-            state[f"{ours}.1.{field}"] = source[f"{norm}.{field}"].float()
-        state[f"{ours}.1.running_var"] += 1e-3 - 1e-5
-        state[f"{ours}.1.num_batches_tracked"] = torch.tensor(0)
-
     try:
-        copy("_conv_stem", "_bn0", "layer1")
+        _copy_part(state, "layer1", source, "_conv_stem", "_bn0", 1e-3)
         for number, prefix in enumerate(_block_prefixes(LITE2_LAYERS)):
             theirs = f"_blocks.{number}"
             if number:
-                copy(f"{theirs}._expand_conv", f"{theirs}._bn0", f"{prefix}.0")
-            copy(f"{theirs}._depthwise_conv", f"{theirs}._bn1", f"{prefix}.1")
-            copy(f"{theirs}._project_conv", f"{theirs}._bn2", f"{prefix}.2")
+                _copy_part(state, f"{prefix}.0", source, f"{theirs}._expand_conv", f"{theirs}._bn0", 1e-3)
+            _copy_part(state, f"{prefix}.1", source, f"{theirs}._depthwise_conv", f"{theirs}._bn1", 1e-3)
+            _copy_part(state, f"{prefix}.2", source, f"{theirs}._project_conv", f"{theirs}._bn2", 1e-3)
     except KeyError as error:
         raise ValueError(f"{path}: no tensor {error} in it; expected EfficientNet-Lite2's weights") from error
     _set_identity_expansion(state)
