@@ -150,6 +150,21 @@ def test_a_camera_that_only_turns_gets_no_depth(room):
         assert not stage(seen, None).depth.any()
 
 
+def test_a_border_that_perception_leaves_out_has_no_depth_and_costs_the_rest_none(room):
+    frame, found = room[30], []
+    for border in (0, 8):
+        predicted = np.pad(frame.depth[border : 120 - border, border : 160 - border], border)
+        stage = MultiViewDepth(room.camera, list(room.poses), room.color_of)
+        found.append(stage(Observation(frame, room.camera, frame.color, predicted), None))
+    whole, bordered = found
+    inside = np.zeros(room.camera.shape, bool)
+    inside[8:-8, 8:-8] = True
+    assert not bordered.depth[~inside].any() and not bordered.confidence[~inside].any()
+    both = inside & (whole.depth > 0) & (bordered.depth > 0)
+    assert both.sum() > 0.95 * (inside & (whole.depth > 0)).sum() > 0.5 * inside.sum()
+    assert np.median(np.abs(bordered.depth - whole.depth)[both] / whole.depth[both]) < 0.005
+
+
 def test_it_goes_on_from_its_state(room):
     T = list(room.poses)
     first, other = (MultiViewDepth(room.camera, T, lambda i: room[i].color) for _ in range(2))

@@ -93,6 +93,7 @@ class HoleFilling(Stage):
         depth, confidence = views.weighed(found)
         recorded = _resized(frame.depth, observation.camera)
         hole = recorded <= 0
+        confidence = np.where(observation.depth > 0, confidence, f32(0))  # 0 at the border that perception leaves out
         fills = hole & (confidence > 0) & ~np.isfinite(self.shown(T))
         self.counts.holes += int(hole.sum())
         self.counts.filled += int((hole & (confidence > 0)).sum())

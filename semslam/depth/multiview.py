@@ -122,6 +122,19 @@ def _known(swept: SweptDepth, measured: SweptDepth | None) -> SweptDepth:
     return SweptDepth(np.where(there, depth, swept.depth), np.where(there, log_std, swept.log_std))
 
 
+def _everywhere(depth: np.ndarray) -> np.ndarray:
+    """Depth (H, W), some of it positive; where it is 0 that of the nearest pixel."""
+    known = depth > 0
+    if known.all():
+        return depth
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    of_label = np.zeros(nearest.max() + 1, depth.dtype)
+    of_label[nearest[known]] = depth[known]
+    return of_label[nearest]
+
+
 ReadColor = Callable[[int], np.ndarray]  # the index of a frame -> (H, W, 3) uint8 RGB
 
 
@@ -162,7 +175,10 @@ class MultiViewDepth(Stage):
         return bool(far or poses.rotation_angle(step) > np.radians(self.config.keyframe_turn_deg))
 
     def __call__(self, observation: Observation, predict: object) -> Observation:
-        """A keyframe with depth and its confidence; no depth where too few other frames show the same."""
+        """A keyframe with depth and its confidence; no depth where too few other frames show the same.
+
+        Nor where the observation has none: at the border that perception leaves out.
+        """
         index = observation.frame.index
         none = replace(observation, depth=np.zeros_like(observation.depth), confidence=None)
         if not observation.depth.any() or not self.is_keyframe(observation):
@@ -172,7 +188,8 @@ class MultiViewDepth(Stage):
             return none
         self.advance(index, found)
         depth, sure = self.weighed(found)
-        return replace(observation, depth=depth, confidence=sure)
+        seen = observation.depth > 0
+        return replace(observation, depth=np.where(seen, depth, f32(0)), confidence=np.where(seen, sure, f32(0)))
 
     def advance(self, index: int, found: CompletedDepth) -> None:
         """Frame `index` is the last keyframe from now on."""
@@ -193,8 +210,8 @@ class MultiViewDepth(Stage):
     ) -> CompletedDepth | None:
         """Depth of frame `index`, whose pose is known, at the size of `camera`; None where too few frames show it.
 
-        color: (H, W, 3) uint8 RGB. predicted: (H, W) float32 metres, positive, a network's depth of it. sensed: by a
-        depth camera, at the size of `camera`.
+        color: (H, W, 3) uint8 RGB. predicted: (H, W) float32 metres, a network's depth of it, positive but for a border
+        of zeros, where it is taken for what the nearest pixel has. sensed: by a depth camera, at the size of `camera`.
         """
         c, T = self.config, self.T_world_camera[index]
         assert T is not None
@@ -207,7 +224,7 @@ class MultiViewDepth(Stage):
         if len(ways) < c.fewest:
             return None
         size = (self.camera.width, self.camera.height)
-        small = cv2.resize(predicted, size, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(_everywhere(predicted), size, interpolation=cv2.INTER_AREA)
         return depth_from_views(self._grey(color).astype(f32), self.camera, greys, ways, small, c, sensed)
 
     def neighbours_of(self, index: int) -> list[int]:
