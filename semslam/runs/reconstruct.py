@@ -229,7 +229,7 @@ def _check(config: RunConfig, sequence: Any) -> None:
     """ValueError for settings that contradict one another, or the recording."""
     depth, poses, hold_out = config.slam.perception.depth, config.poses, config.hold_out
     if depth == "sensor" and not sequence.has_depth:
-        hint = _around(config.sequence) or "with --depth predicted it is mapped from its colours"
+        hint = _around(config.sequence) or "with `slam.perception.depth` predicted it is mapped from its colours"
         raise ValueError(f"{config.sequence}: has no depth images; {hint}")
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"`hold_out` is {hold_out}, expected at least 2: some frames must be left to fuse")
@@ -238,7 +238,9 @@ def _check(config: RunConfig, sequence: Any) -> None:
     if config.extend is not None and (depth, poses) != ("sensor", "tracked"):
         raise ValueError(f"`extend` needs `slam.perception.depth` sensor and `poses` tracked, here {depth} and {poses}")
     if config.fill and (depth != "sensor" or config.extend is not None):
-        raise ValueError("`fill` is for the holes of --depth sensor, and not for --extend; leave it out")
+        raise ValueError(
+            "`fill` is for the holes of `slam.perception.depth` sensor, and not for `extend`; leave it out"
+        )
     set_by_hand = config.slam.fusion.near is not None and config.slam.fusion.far is not None
     if depth == "sensor" and not set_by_hand and (finding := implausible_depth(sequence)) is not None:
         raise ValueError(f"{config.sequence}: {finding.what}; {finding.remedy}")
@@ -249,19 +251,21 @@ def _check(config: RunConfig, sequence: Any) -> None:
         )
     if depth == "sensor" and poses == "sfm":
         raise ValueError(
-            "`poses` sfm is for recordings without a depth camera; use --depth predicted, or --poses tracked"
+            "`poses` sfm is for recordings without a depth camera; use `slam.perception.depth` predicted, or `poses` "
+            "tracked"
         )
     if config.scale_from is not None:
         KnownSize.parsed(config.scale_from)
         if depth != "predicted" or poses not in BY_IMAGES:
             raise ValueError(
-                "`scale_from` is for --depth predicted with --poses tracked; elsewhere depth or poses tell it"
+                "`scale_from` is for `slam.perception.depth` predicted with `poses` tracked; elsewhere depth or poses "
+                "tell it"
             )
     if not sequence.camera.focal_known and (depth != "predicted" or poses not in BY_IMAGES):
         raise ValueError(
             f"{config.sequence}: nothing says what camera took it; write a camera.yaml beside it (width, height, fx, "
-            f"fy, cx, cy), or give its horizontal field of view in degrees with --fov (phones: about 65); with --depth "
-            f"predicted and --poses tracked or sfm it is estimated"
+            f"fy, cx, cy), or give its horizontal field of view in degrees with `fov` (phones: about 65); with "
+            f"`slam.perception.depth` predicted and `poses` tracked or sfm it is estimated"
         )
 
 
