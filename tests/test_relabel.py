@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,14 @@ def test_a_relabelled_run_equals_a_full_run_bit_by_bit(runs, tmp_path):
     relabelled = relabelling.relabel(runs["a"].path, tmp_path / "new", weights="b")
     assert not np.array_equal(runs["a"].load_state()["evidence"], runs["b"].load_state()["evidence"])
     same_map(relabelled, runs["b"])
+
+
+def test_a_relabelled_run_does_not_count_filled_surfels_which_it_has_not(runs, tmp_path):
+    shutil.copytree(runs["a"].path, tmp_path / "filled")
+    source = RunFolder.open(tmp_path / "filled")
+    source.save_metrics(source.load_metrics() | {"surfels_filled": 5})
+    metrics = relabelling.relabel(source.path, tmp_path / "new", weights="a").load_metrics()
+    assert "surfels" in metrics and "surfels_filled" not in metrics
 
 
 def test_relabelling_there_and_back_is_the_first_run_again(runs, tmp_path):

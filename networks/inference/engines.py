@@ -56,7 +56,7 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
 
 
 class CudaEngine:
-    """PyTorch on the first NVIDIA GPU, float32."""
+    """PyTorch on the first NVIDIA GPU, float32, whose convolutions multiply as TF32 where PyTorch lets them."""
 
     def __init__(self, network: nn.Module) -> None:
         if not torch.cuda.is_available():

@@ -22,7 +22,7 @@ from semslam.compiled import PARALLEL, SERIAL
 
 f32 = np.float32
 MIDDLE = f32(128)  # grey level that is taken off before squares are summed
-STRIP = 32  # rows that are warped and summed while they stay in the first cache
+STRIP = 32  # rows that are warped and summed while they stay in a core's own caches
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from semslam.trajectory import Trajectory, tum_lines
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
+LEFT_BEHIND = "surfels_filled"  # a metric of surfels that the new run has not: see `runs.finished.fill`
 NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in their own way
 
 
@@ -79,7 +80,7 @@ def write_derived(
     )
     poses = source.load_trajectory()
     folder.save_trajectory(poses, state.get("world_origin", np.zeros(3)))
-    folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT)} | metrics)
+    folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT) and k != LEFT_BEHIND} | metrics)
     cloud, label_set = folder.load_cloud()
     export.write_map_ply(folder.map, cloud, label_set)
     if merged is not None:

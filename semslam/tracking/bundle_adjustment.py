@@ -335,10 +335,10 @@ class Sighting(NamedTuple):
 
 
 class Tolerance(NamedTuple):
-    """How errors count, in standard deviations of a pixel (float64, pixels)."""
+    """How errors count."""
 
-    pixel_std: float
-    robust: float  # from which errors count linearly (Huber); beyond eight times that not at all
+    pixel_std: float  # pixels: of where a landmark is seen
+    robust: float  # standard deviations, from which errors count linearly (Huber); beyond eight times that not at all
 
 
 @nb.njit(**SERIAL)

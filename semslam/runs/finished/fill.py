@@ -31,7 +31,8 @@ class FilledHoles:
 def fill_holes(run: Run) -> FilledHoles:
     """Surfels where the map of a finished run has none, from the keyframes of the largest sub-map at their final poses.
 
-    They are fused in a map of their own, so that no measured surfel changes and no frame is tracked against them.
+    They are fused in a map of their own, so that no measured surfel changes and no frame is tracked against them. Both
+    maps are in memory for it, also where the run's lies in files.
     Their confidence is that of measured surfels times the ratio of the variances, the sensor's and theirs.
     """
     config, network, posed = run.config.slam, run.slam.network, run.progress.posed()
