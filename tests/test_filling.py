@@ -14,6 +14,7 @@ from test_reconstruct import refused
 from semslam import config as configs
 from semslam import poses
 from semslam.camera import Camera
+from semslam.commands.mapping.reconstruct import _told_of_filling
 from semslam.depth.filling import HoleFilling, with_doubt
 from semslam.depth.multiview import MultiViewDepth, depth_from_views
 from semslam.engine.depth_filter import Noise
@@ -158,6 +159,19 @@ def test_a_run_of_the_same_name_without_filling_forgets_what_was_filled(runs):
     folder = runs[1]
     folder.forget_derived()
     assert folder.load_filled() is None
+
+
+def test_a_recording_without_holes_is_told_so_too():
+    room = open_sequence(ROOM)
+    network = KnowingNetwork(room, spoil=smeared)
+    views = MultiViewDepth(room.camera, list(room.poses), room.color_of)
+    filling, frame = HoleFilling(views, NOISE, lambda T: np.zeros(room.camera.shape, f32)), room[20]
+    assert (frame.depth > 0).all()
+    filling(Observation(frame, room.camera, frame.color, network(frame.color, (160, 120), 1.0).depth), None)
+    figures = filling.counts.figures()
+    assert figures["fill_hidden_median_m"] is not None and figures["fill_filled_share"] is None
+    told = _told_of_filling(figures | {"surfels_filled": 0, "fill_keyframes": 1})
+    assert told == "holes filled: 0 surfels of 1 keyframes"
 
 
 def test_predicted_depth_has_no_holes_to_fill(tmp_path, capsys):

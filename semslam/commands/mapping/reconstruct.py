@@ -233,7 +233,7 @@ def _asking_doctor(settings: RunConfig) -> str:
 def _told_of_filling(metrics: dict[str, Any]) -> str:
     """How much of the holes was filled, and how well."""
     said = f"holes filled: {metrics['surfels_filled']} surfels"
-    if metrics["fill_hidden_median_m"] is None:
+    if metrics["fill_hidden_median_m"] is None or metrics["fill_filled_share"] is None:  # nothing hidden, or no hole
         return f"{said} of {metrics['fill_keyframes']} keyframes"
     return (
         f"{said}, {100 * metrics['fill_filled_share']:.0f} % of the pixels without depth in "
