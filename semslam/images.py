@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import struct
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import contents, replacing
+from semslam.atomic import contents, is_passing, replacing
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.labels import LabelSet, label_set, voc_palette
@@ -305,9 +306,19 @@ def image_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise CorruptFrame(f"{path}: the file is missing", broken_file=True) from None
     except OSError as problem:
-        raise CorruptFrame(f"{path}: cannot be read ({problem.strerror})", broken_file=True) from None
+        raise unreadable(problem, path) from None
     except ValueError as problem:
         raise CorruptFrame(str(problem)) from None
+
+
+def unreadable(problem: OSError, where: object) -> OSError | CorruptFrame:
+    """What to raise where a file cannot be read: CorruptFrame, or the problem itself if it is not the file's.
+
+    Too many open files, say, would make corrupt frames of whole ones. EIO is a bad sector, of this file alone.
+    """
+    if is_passing(problem) and problem.errno != errno.EIO:
+        return problem
+    return CorruptFrame(f"{where}: cannot be read ({problem.strerror})", broken_file=True)
 
 
 def decode(path: Path, flags: int) -> np.ndarray:

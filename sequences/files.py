@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from semslam import images
-from semslam.images import CorruptFrame
+from semslam.images import CorruptFrame, unreadable
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 PACKED = (*VIDEOS, ".bag", ".mcap", ".db3", ".klg", ".r3d", ".zip", ".sens")
@@ -207,7 +207,7 @@ def read_part(path: Path, start: int, size: int, where: str) -> bytes:
             file.seek(start)
             data = file.read(size)
     except OSError as problem:
-        raise CorruptFrame(f"{where}: cannot be read ({problem.strerror})", broken_file=True) from None
+        raise unreadable(problem, where) from None
     if len(data) < size:
         raise CorruptFrame(f"{where}: is cut short", broken_file=True)
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
@@ -244,3 +245,18 @@ def test_the_labels_of_a_recording_are_read_as_its_files_count(tmp_path):
         write_png(path, (ours[0] > 2).astype(np.uint8))
     with pytest.raises(ValueError, match="as masks do"):
         open_sequence(tmp_path)
+
+
+def test_too_many_open_files_are_no_corrupt_image_and_a_bad_sector_is(monkeypatch, tmp_path) -> None:
+    def failing(number):
+        def read(path, most):
+            raise OSError(number, "as told", str(path))
+
+        monkeypatch.setattr("semslam.images.contents", read)
+
+    failing(errno.EMFILE)
+    with pytest.raises(OSError, match="as told"):
+        read_color(tmp_path / "a.png")
+    failing(errno.EIO)
+    with pytest.raises(CorruptFrame, match=r"a\.png: cannot be read \(as told\)"):
+        read_color(tmp_path / "a.png")
