@@ -114,6 +114,11 @@ def is_passing(error: BaseException) -> bool:
     )
 
 
+def is_passing_in_reading(error: BaseException) -> bool:
+    """`is_passing` of an error in reading: there EIO is a bad sector, of that file alone."""
+    return is_passing(error) and not (isinstance(error, OSError) and error.errno == errno.EIO)
+
+
 def regular_size(path: str | Path) -> int:
     """The bytes of a regular file; FileNotFoundError where there is nothing, ValueError where it is no file.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import re
 import struct
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import contents, is_passing, replacing
+from semslam.atomic import contents, is_passing_in_reading, replacing
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.labels import LabelSet, label_set, voc_palette
@@ -314,9 +313,9 @@ def image_bytes(path: Path) -> bytes:
 def unreadable(problem: OSError, where: object) -> OSError | CorruptFrame:
     """What to raise where a file cannot be read: CorruptFrame, or the problem itself if it is not the file's.
 
-    Too many open files, say, would make corrupt frames of whole ones. EIO is a bad sector, of this file alone.
+    Too many open files, say, would make corrupt frames of whole ones.
     """
-    if is_passing(problem) and problem.errno != errno.EIO:
+    if is_passing_in_reading(problem):
         return problem
     return CorruptFrame(f"{where}: cannot be read ({problem.strerror})", broken_file=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 import shutil
@@ -14,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from semslam import cli
+from semslam import cli, images
 from semslam.commands.mapping.reconstruct import _asking_doctor
 from semslam.geometry.export import read_map_ply
 from semslam.labels import LABEL_SETS
@@ -200,6 +202,22 @@ def test_a_corrupt_frame_is_skipped_and_counted(copied, tmp_path, caplog):
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert metrics["frames_corrupt"] == 1 and metrics["frames_fused"] == 11
     assert "frame 4 is skipped" in caplog.text
+
+
+def test_a_failure_of_the_machine_stops_the_run_and_no_frame_is_left_out(copied, tmp_path, monkeypatch, capsys):
+    read, count = images.contents, itertools.count()
+
+    def failing(path, most):
+        if next(count) == 15:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return read(path, most)
+
+    monkeypatch.setattr(images, "contents", failing)
+    assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH, "--no-mesh") == 75
+    assert "Too many open files" in capsys.readouterr().err
+    assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH, "--no-mesh", "--resume") == 0
+    assert semslam("reconstruct", copied, "--out", tmp_path / "b", *TRUTH, "--no-mesh") == 0
+    assert (tmp_path / "a" / "map.ply").read_bytes() == (tmp_path / "b" / "map.ply").read_bytes()
 
 
 def test_too_many_corrupt_frames_stop_the_run(copied, tmp_path, capsys):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
+from semslam.atomic import is_passing_in_reading
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.doctor.depth_range import usable_share
 from semslam.engine.associations import Associations
@@ -83,6 +84,12 @@ class Run:
 
     def _advance(self, index: int, frame: Frame | Exception) -> Step | None:
         if isinstance(frame, Exception):
+            if is_passing_in_reading(
+                frame
+            ):  # whole frames must not be left out for that: --resume goes on with this one
+                self.progress.next_index = index
+                self.save()
+                raise frame
             self.progress.corrupt.append(index)
             logger.warning("frame %d is skipped: %s", index, frame)
             allowed = max(1, int(self.config.max_corrupt * len(self.sequence)))
