@@ -97,7 +97,7 @@ def convert(
     if kind == "klg" and path.suffix.lower() != ".klg":
         raise ValueError(f"{path}: a recording of kind 'klg' is one file; give it a name that ends in .klg")
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(f"{path}: is there already; give another path, or remove it first")
+        raise ValueError(f"{path}: is there already; give another path")
     if kind == "klg":
         check_writable(path)
     else:

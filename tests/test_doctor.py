@@ -18,7 +18,11 @@ from semslam.camera import Camera
 from semslam.doctor.doctor import Finding, diagnose, examine, implausible_depth
 from semslam.doctor.gaps import gaps
 from semslam.frame import Frame
+from semslam.perception import PerceptionConfig
 from semslam.poses import inverse
+from semslam.runs.config import RunConfig
+from semslam.runs.reconstruct import prepare
+from semslam.slam import SlamConfig
 from sequences import Sequence, open_sequence
 from sequences.recordings.folder import write_folder
 from sequences.room.kinect_noise import kinect_noise
@@ -290,3 +294,11 @@ def test_a_folder_that_cannot_be_opened_is_a_finding(folder):
 def test_nothing_there_is_not_a_diagnosis(tmp_path):
     with pytest.raises(FileNotFoundError):
         examine(tmp_path / "nowhere")
+
+
+def test_a_run_is_warned_of_a_camera_that_cannot_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(open_sequence("room:frames=3,width=64,height=48"), tmp_path / "a")
+    text = (tmp_path / "a" / "camera.yaml").read_text()
+    (tmp_path / "a" / "camera.yaml").write_text(re.sub(r"(?m)^cx: .*", "cx: 400.0", text))
+    prepare(RunConfig(sequence=str(tmp_path / "a"), slam=SlamConfig(PerceptionConfig(labels="none"))), tmp_path / "run")
+    assert "the principal point (400.0, " in caplog.text

@@ -65,7 +65,7 @@ def diagnose(sequence: Sequence) -> list[Finding]:
         shown = frames[:: max(1, len(frames) // FRAMES_KEPT)]
         findings += _labels(frames)
         findings += _colors(shown)
-        of_numbers = _intrinsics(sequence.camera) + _depth_scale(shown)
+        of_numbers = doubtful_intrinsics(sequence.camera) + _depth_scale(shown)
         findings += of_numbers
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
             whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.readable(i))]
@@ -199,7 +199,8 @@ def _colors(frames: list[Frame]) -> list[Finding]:
     return findings
 
 
-def _intrinsics(camera: Camera) -> list[Finding]:
+def doubtful_intrinsics(camera: Camera) -> list[Finding]:
+    """What no camera that maps rooms has: a far principal point, hardly any or all of the view, stretched pixels."""
     findings = []
     off = max(abs(camera.cx / (camera.width - 1) - 0.5), abs(camera.cy / (camera.height - 1) - 0.5))
     if off > 0.15:

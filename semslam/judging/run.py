@@ -69,7 +69,9 @@ def evaluate_run(
         few = "fewer than two of its poses have a reference" if sequence.trajectory is not None else "no reference"
         figures["trajectory_protocol"] = few
     elif config.poses == "dataset":
-        figures["trajectory_protocol"] += "; the poses were given, so that the error is 0 by construction"
+        corrected = folder.load_metrics().get("poses_corrected")
+        then = "and corrected by the images" if corrected else "so that the error is 0 by construction"
+        figures["trajectory_protocol"] += f"; the poses were given, {then}"
     scores = per_surfel = None
     posed_depth = sequence.has_poses and sequence.has_depth
     if reference is None and (posed_depth or truth not in ("auto", "depth", "tsdf")):

@@ -19,6 +19,7 @@ from sequences.sequence import Mesh, Sequence
 
 FPS = 30.0
 ROUND = 450  # frames of one round of `orbit`: 24 degrees per second
+SMALLEST = 16  # pixels: sides of images of which anything can be made
 LAYOUT = "the word 'room', or 'room:frames=900,width=320,height=240,noise=kinect,seed=0'"
 NOISE: dict[str, Callable | None] = {
     "none": None,
@@ -115,6 +116,8 @@ def open_room(path: str | Path = "room", **options: Any) -> RoomSequence:
             settings[key] = known[key](value)
         except ValueError:
             raise ValueError(f"{path}: {key} is {value!r}, expected a whole number; as in {LAYOUT}") from None
+    if too_small := [key for key in ("width", "height") if settings.get(key, SMALLEST) < SMALLEST]:
+        raise ValueError(f"{path}: {too_small[0]} is {settings[too_small[0]]} pixels, expected {SMALLEST} or more")
     noise = settings.pop("noise", "none")
     if noise not in NOISE:
         raise ValueError(f"{path}: no noise {noise!r}; there are {', '.join(NOISE)}")

@@ -83,7 +83,11 @@ def reconstruct(
     ] = None,
     engine: Annotated[
         str | None,
-        setting("engine", "--engine", "torch | onnxruntime | openvino; after `calibrate` also ...-int8"),
+        setting(
+            "engine",
+            "--engine",
+            "torch | torch-cuda | onnxruntime | openvino | openvino-bf16; after `calibrate` ...-int8",
+        ),
     ] = None,
     corrections: Annotated[str | None, setting("slam.corrections", "--corrections", CORRECTIONS)] = None,
     helps: Annotated[str | None, typer.Option(hidden=True)] = None,  # what --corrections was called
