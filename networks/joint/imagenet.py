@@ -25,8 +25,7 @@ def _copy_part(
     state[f"{ours}.0.weight"] = source[f"{conv}.weight"].float()
     for field in ("weight", "bias", "running_mean", "running_var"):
         state[f"{ours}.1.{field}"] = source[f"{norm}.{field}"].float()
-    if eps != 1e-5:
-        state[f"{ours}.1.running_var"] = state[f"{ours}.1.running_var"] + (eps - 1e-5)
+    state[f"{ours}.1.running_var"] = state[f"{ours}.1.running_var"] + (eps - 1e-5)  # ours has 1e-5
     state[f"{ours}.1.num_batches_tracked"] = torch.tensor(0)
 
 
