@@ -84,9 +84,8 @@ class Run:
 
     def _advance(self, index: int, frame: Frame | Exception) -> Step | None:
         if isinstance(frame, Exception):
-            if is_passing_in_reading(
-                frame
-            ):  # whole frames must not be left out for that: --resume goes on with this one
+            if is_passing_in_reading(frame):
+                # no whole frame is left out for that: --resume goes on with this one
                 self.progress.next_index = index
                 self.save()
                 raise frame

@@ -53,9 +53,8 @@ class Tracker(Stage):
         self.keyframes = Keyframes(Ferns())
         registration = self.config.registration
         self.noise = NoiseEstimate(registration.noise, registration.noise_quadratic)  # along normals, to register by
-        self.depth_noise = NoiseEstimate(
-            registration.noise, registration.noise_quadratic
-        )  # of depth itself, to fuse by
+        # of depth itself, to fuse by
+        self.depth_noise = NoiseEstimate(registration.noise, registration.noise_quadratic)
         self.submaps = SubMaps()
         self.lost = False
         self._motion = Motion(self.config.gap, refine)
