@@ -158,7 +158,7 @@ def aligned_errors(sequence, found) -> str:
 def structure_from_motion(data: Path, network) -> None:
     """Poses by COLMAP."""
     if importlib.util.find_spec("pycolmap") is None:
-        print("structure from motion is left out: pip install 'semslam[sfm]'")
+        print("structure from motion is left out: pip install pycolmap")
         return
     for name in (KITCHEN, LIVING, DESK):
         sequence = open_sequence(data / name)

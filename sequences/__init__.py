@@ -95,8 +95,12 @@ READERS: dict[str, Reader] = {
 }
 
 
-def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> Sequence:
+def open_sequence(
+    path: str | Path, kind: str | None = None, stand_in: Camera | None = None, **options: Any
+) -> Sequence:
     """Open a recording; its kind, a key of READERS, is told from what lies in the folder where not given.
+
+    stand_in: the camera of images that nothing else describes; without one it is guessed, and a warning says so.
 
     Options, of which None is none: `camera` (or a camera.yaml that says it), `depth_scale` (units per metre),
     `registered` (whether depth lies under colour's pixels), `hints` (a `PoseHints`, for poses without times), and what
@@ -133,6 +137,8 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
         sensor = sensor or said["sensor"]
         options = {name: value for name, value in said.items() if value is not None and name in own} | options
     sequence = _opened(kind, path, options)
+    if stand_in is not None and not sequence.camera.focal_known:
+        sequence = _opened(kind, path, options | {"camera": stand_in})
     if not sequence.size_of(0):  # frames with files of their own are told apart by those, whatever lies beside them
         sequence.packed_in = files_of_many_frames(path)
     if sensor is not None:
@@ -142,7 +148,7 @@ def open_sequence(path: str | Path, kind: str | None = None, **options: Any) -> 
     if not sequence.camera.focal_known:
         logger.warning(
             "%s: nothing says what camera took it (camera.yaml, EXIF or --fov); %.0f degrees along the longer side of "
-            "its images are assumed, unless `reconstruct` estimates them or `localise` takes its run's",
+            "its images are assumed, unless `reconstruct` estimates them",
             path, USUAL_FOV,
         )  # fmt: skip
     return sequence

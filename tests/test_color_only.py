@@ -225,13 +225,13 @@ def test_poses_that_were_kept_are_made_again_with_other_settings(shrunk, tmp_pat
 
 def test_structure_from_motion_without_its_library_is_one_line(network, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycolmap", None)
-    with pytest.raises(ValueError, match=r"needs pycolmap: pip install 'semslam\[sfm\]'"):
+    with pytest.raises(ValueError, match=r"needs pycolmap: pip install pycolmap"):
         sfm_poses(open_sequence(ROOM), network)
 
 
 @pytest.mark.slow
 def test_structure_from_motion_finds_every_fourth_pose_in_metres(network):
-    pytest.importorskip("pycolmap", reason="pip install 'semslam[sfm]'")
+    pytest.importorskip("pycolmap", reason="pip install pycolmap")
     room = open_sequence(ROOM)
     found = sfm_poses(room, network)
     assert found.found.sum() >= 10 and not found.found[1::4].any()

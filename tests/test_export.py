@@ -355,7 +355,7 @@ def test_two_tables_apart_are_two_objects_and_specks_are_none():
 
 
 def test_a_plan_shows_the_furniture_where_it_stands_and_not_the_ceiling(cloud, tmp_path):
-    plan = floor_plan(cloud, NYU13, trajectory=path_through_room(), pixels=300)
+    plan = floor_plan(cloud, NYU13, paths=[path_through_room()], pixels=300)
     labels = plan.labels
     assert NYU13.id_of("ceiling") not in labels
     T = np.linalg.inv(plan.T_world_plan)

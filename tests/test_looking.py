@@ -121,7 +121,7 @@ def test_a_recording_without_readings_is_evaluated_without_a_surface_and_says_so
 
 
 def test_a_recording_for_rerun_holds_frames_predictions_poses_and_map(run, tmp_path, capsys):
-    pytest.importorskip("rerun", reason="Rerun's SDK is an optional extra: pip install 'semslam[rerun]'")
+    pytest.importorskip("rerun", reason="Rerun's SDK is an optional extra: pip install rerun-sdk")
     assert semslam("view", run.path, "--rerun", tmp_path / "run.rrd", "--hide", "ceiling") == 0
     data = (tmp_path / "run.rrd").read_bytes()
     assert data[:3] == b"RRF"  # Rerun's recordings begin so
@@ -133,7 +133,7 @@ def test_a_recording_for_rerun_holds_frames_predictions_poses_and_map(run, tmp_p
 def test_without_rerun_its_extra_is_named(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)  # as if it were not installed
     line = refused(capsys, "view", run.path, "--rerun", tmp_path / "run.rrd")
-    assert "pip install 'semslam[rerun]'" in line
+    assert "pip install rerun-sdk" in line
     assert not list(tmp_path.iterdir())
 
 

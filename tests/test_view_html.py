@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="module")
 def viewed():
-    return Viewed(room(0.08), NYU13, "a <room>", path_through_room())
+    return Viewed(room(0.08), NYU13, "a <room>", [path_through_room()])
 
 
 def test_quantized_colours_are_near_and_their_scale_hits_them_exactly():

@@ -43,7 +43,7 @@ def cloud():
 
 @pytest.fixture(scope="module")
 def viewed(cloud):
-    return Viewed(cloud, NYU13, "room", path_through_room(), SMALL, np.linspace(0, 0.1, len(cloud)))
+    return Viewed(cloud, NYU13, "room", [path_through_room()], SMALL, np.linspace(0, 0.1, len(cloud)))
 
 
 def read_png(path) -> np.ndarray:

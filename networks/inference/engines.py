@@ -182,7 +182,7 @@ AVAILABLE: dict[str, Callable[[], bool]] = {
     "onnxruntime-int8": lambda: _has("onnx", "onnxruntime"),
 }
 BEST_FIRST = ("torch-cuda", "openvino-bf16", "openvino", "onnxruntime", "torch")  # int8 only on request
-_EXTRA = "install it: pip install 'semslam[engines]'"
+_EXTRA = "install it: pip install onnx onnxruntime openvino"
 _REMEDY = {
     "torch-cuda": "PyTorch finds no NVIDIA GPU here",
     "openvino-bf16": "this needs OpenVINO and a CPU with bf16 (AMX or AVX512-BF16)",

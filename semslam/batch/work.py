@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class Work:
                 code = _ended(process, interrupted)
             finally:
                 _running.discard(process)
-                process.kill()  # nothing where it has ended
+                _end_group(process)
         if code == 0:
             return "", False
         if code in INTERRUPTED:
@@ -140,15 +140,18 @@ class Work:
 
 @contextmanager
 def pausing_together() -> Iterator[None]:
-    """Ctrl-Z makes the commands that run rest with this process, and go on with it: they are not in its group."""
+    """Ctrl-Z makes the commands that run rest with this process, and go on with it: they are not in its group.
+
+    A command's own workers, of a training for example, are in the group that it leads, and rest with it.
+    """
 
     def pause(number: int, frame: object) -> None:
         resting = list(_running)
         for process in resting:
-            process.send_signal(signal.SIGSTOP)
+            _tell_group(process, signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)  # it returns when we go on
         for process in resting:
-            process.send_signal(signal.SIGCONT)
+            _tell_group(process, signal.SIGCONT)
 
     if not hasattr(signal, "SIGTSTP"):  # Windows has neither
         yield
@@ -158,6 +161,21 @@ def pausing_together() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTSTP, before)
+
+
+def _tell_group(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a command and its workers; nothing where it has ended."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command, and what is left of its workers."""
+    if not hasattr(os, "killpg"):
+        process.kill()
+        return
+    with suppress(ProcessLookupError, PermissionError):  # all have ended
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _ended(process: subprocess.Popen[bytes], interrupted: Callable[[], bool]) -> int:

@@ -71,6 +71,18 @@ def file_option(flag: str, help: str, check: Callable[[Path], object] = lambda p
     return typer.Option(flag, parser=_named, callback=writable, metavar="PATH", help=help)
 
 
+def whole_number(text: str) -> int:
+    """The number that an option for frames holds; a range of frames is told in the words that set one."""
+    if re.fullmatch(r"[+-]?\d+", text := str(text).strip()):
+        return int(text)
+    if found := re.fullmatch(r"(\d+) ?(?:-|:|\.\.|,|to) ?(\d+)", text):
+        first, last = sorted(map(int, found.groups()))
+        raise typer.BadParameter(
+            f"{text!r} is no whole number; frames {first} to {last} are --start {first} --frames {last - first + 1}"
+        )
+    raise typer.BadParameter(f"{text!r} is no whole number")
+
+
 def check_picture(path: Path) -> None:
     """ValueError for a name whose suffix is no format of pictures."""
     from semslam.rendering.pictures import picture_format
@@ -87,9 +99,17 @@ Registered = Annotated[
     bool | None, typer.Option("--registered/--unregistered", help="Whether depth lies under colour's pixels.")
 ]
 Fov = Annotated[float | None, typer.Option("--fov", help="Horizontal field of view of an unknown camera, degrees.")]
-Start = Annotated[int, typer.Option("--start", help="Number of the first frame, from 0; not a time.")]
-FrameCount = Annotated[int | None, typer.Option("--frames", help="Number of frames, at most.")]
-Every = Annotated[int, typer.Option("--every", help="Take every n-th frame.")]
+def frames_option(flag: str, help: str) -> Any:
+    """An option that chooses frames."""
+    return typer.Option(flag, parser=whole_number, metavar="INTEGER", help=help)
+
+
+START = "Number of the first frame, from 0; not a time."
+FRAMES = "Number of frames, at most."
+EVERY = "Take every n-th frame."
+Start = Annotated[int, frames_option("--start", START)]
+FrameCount = Annotated[int | None, frames_option("--frames", FRAMES)]
+Every = Annotated[int, frames_option("--every", EVERY)]
 Weights = Annotated[str | None, typer.Option(help="Weights of the network; bundled ones by default.")]
 Engine = Annotated[str | None, typer.Option(help="torch | onnxruntime | openvino; after `calibrate` also ...-int8")]
 SettingsFile = Annotated[Path | None, typer.Option("--config", help="YAML with any of the settings of config.yaml.")]
@@ -101,6 +121,12 @@ def setting(name: str, flag: str, help: str) -> Any:
     """An option that sets one setting of a run. Its parameter is None where the option is not given."""
     FLAGS[name] = flag.partition("/")[0]
     return typer.Option(flag, help=help)
+
+
+def frames_setting(name: str, help: str) -> Any:
+    """The same for one of the options that choose frames."""
+    FLAGS[name] = f"--{name}"
+    return frames_option(f"--{name}", help)
 
 
 def chosen_settings(context: typer.Context) -> dict[str, Any]:

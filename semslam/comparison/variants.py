@@ -90,8 +90,8 @@ def variants_of(sequence: Any) -> list[Variant]:
 
 
 def chosen_variants(variants: Sequence[Variant], names: str | None) -> list[Variant]:
-    """Those that are named with commas, in their order, all without names; ValueError names the known ones."""
-    if names is None:
+    """Those that are named with commas, in their order; None or "all" is every one. ValueError names the known ones."""
+    if names is None or names.strip() == "all":
         return list(variants)
     wanted = {name.strip() for name in names.split(",") if name.strip()}
     known = [variant.name for variant in variants]

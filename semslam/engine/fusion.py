@@ -47,11 +47,12 @@ class FusionConfig:
         near, far = self.range
         if not 0 < near < far <= 1000:
             raise ValueError(f"fusion: near is {near} and far {far}; expected 0 < near < far <= 1000 metres")
-        if self.noise <= 0 or self.noise_quadratic < 0 or self.gate <= 0 or self.smoothing < 0:
-            raise ValueError(
-                f"fusion: noise {self.noise}, noise_quadratic {self.noise_quadratic}, gate {self.gate}, smoothing "
-                f"{self.smoothing}; noise and gate must be positive metres, the others not negative"
-            )
+        for name in ("noise", "gate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`slam.fusion.{name}` is {getattr(self, name)}, expected positive metres")
+        for name in ("noise_quadratic", "smoothing"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`slam.fusion.{name}` is {getattr(self, name)}, expected 0 or more")
 
     @property
     def range(self) -> tuple[float, float]:

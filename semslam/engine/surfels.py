@@ -19,7 +19,7 @@ from semslam.engine.paging import Paging, StoredRows
 from semslam.stage import Layout, check_state
 
 logger = logging.getLogger(__name__)
-UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}  # bytes
+UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}  # bytes
 SURFEL_ARRAYS = ("position", "normal", "color", "seen", "evidence")
 STATE: Layout = {  # the arrays of a saved map
     "position": (np.float32, ("surfels", 4)),
@@ -64,10 +64,10 @@ class MapConfig:
         """`memory` in bytes; ValueError for what is no amount of memory."""
         if self.memory is None:
             return None
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(kB|MB|GB|TB)\s*", self.memory)
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", self.memory, re.IGNORECASE)
         if found is None:
             raise ValueError(f"`slam.map.memory` is {self.memory!r}, expected an amount such as 500MB or 2GB")
-        return int(float(found[1]) * UNITS[found[2]])
+        return int(float(found[1]) * UNITS[found[2].upper()])
 
 
 class Journal(Protocol):

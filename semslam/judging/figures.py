@@ -112,6 +112,7 @@ def table(figures: dict[str, Any]) -> str:
           for v in ("single", "map", "single_covered", "map_covered", "surfels")
           for f in ("miou", "pixel_accuracy", "class_accuracy")),
         *(("labels", f"ece_{c}_{v}", 100, "%") for c in (13, 40) for v in ("single", "map")),
+        ("frames held out", "held_out_depth_median_m", 100, "cm"), ("frames held out", "held_out_coverage", 100, "%"),
     ]  # fmt: skip
     protocols = {"trajectory": "trajectory_protocol", "surface": "surface_protocol", "labels": "label_protocol_13"}
     names = {"ate_se3_m": "ate, SE(3)", "ate_sim3_m": "ate, Sim(3)", "trajectory_scale": "scale",
@@ -125,7 +126,7 @@ def table(figures: dict[str, Any]) -> str:
             continue
         if group != shown:
             shown = group
-            protocol = figures.get(protocols[group])
+            protocol = figures.get(protocols.get(group, ""))
             lines.append(f"{group} ({protocol})" if protocol else group)
         label = names.get(name, name.removesuffix("_m").removesuffix("_deg").replace("_", " "))
         text = f"{value:10d}   " if isinstance(value, int) else f"{value * factor:13.2f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from semslam.atomic import check_suffix, replacing
 from semslam.camera import Camera
 from semslam.looking.viewed import Viewed
-from semslam.rendering.pictures import draw_path, picture, picture_camera
+from semslam.rendering.pictures import draw_paths, picture, picture_camera
 from semslam.rendering.splatting import lit
 from semslam.rendering.viewpoint import swing, up_direction
 
@@ -56,10 +56,11 @@ def write_video(
     coloring: str = "label",
     camera: Camera | None = None,
     fps: float = 30.0,
+    report: Callable[[], object] = lambda: None,
 ) -> int:
     """Write an mp4 (MPEG-4 part 2, which media players open) of the map seen from the poses; the number of frames.
 
-    `coloring` is a name of COLORINGS, or error. The camera's path is drawn in.
+    `coloring` is a name of COLORINGS, or error. The camera's path is drawn in. report: called after each frame.
     """
     import cv2
 
@@ -75,12 +76,12 @@ def write_video(
             for T_world_view in T_world_views:
                 shown = lit(colors, viewed.cloud, T_world_view) if coloring == "label" else colors
                 image = picture(viewed.cloud, camera, T_world_view, [shown])[0]
-                if viewed.trajectory is not None:
-                    image = draw_path(image, camera, T_world_view, viewed.trajectory)
+                image = draw_paths(image, camera, T_world_view, viewed.paths)
                 writer.write(np.ascontiguousarray(image[..., ::-1]))
                 if shutil.disk_usage(path.parent).free == 0:  # the writer itself does not notice, and goes on
                     raise OSError(errno.ENOSPC, "No space left on device", str(path))
                 count += 1
+                report()
         finally:
             writer.release()
     return count

@@ -66,5 +66,5 @@ class LiveView:
     def _viewed(self) -> Viewed:
         run = self.run
         label_set = LABEL_SETS[run.config.slam.perception.classes]
-        trajectory = np.array(list(run.progress.posed().values())).reshape(-1, 4, 4)
-        return Viewed(run.cloud(), label_set, run.config.sequence, trajectory, run.slam.fusion.camera)
+        paths = run.progress.trajectory().selected(run.progress.tracked).pieces()
+        return Viewed(run.cloud(), label_set, run.config.sequence, paths, run.slam.fusion.camera)

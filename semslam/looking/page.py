@@ -113,7 +113,9 @@ def write_html(
             go.Scatter3d(**point, mode="markers", name=name, legendgroup=name, marker=marker, visible=shown_first(name))
         )
     if trajectory is not None and len(trajectory) > 1:
-        x, y, z = ((np.asarray(trajectory)[:, :3, 3] - middle) @ axes.T).T
+        gap = np.full((1, 3), np.nan)  # plotly breaks the line there
+        broken = np.concatenate([row for path in viewed.paths for row in (path[:, :3, 3], gap)])[:-1]
+        x, y, z = ((broken - middle) @ axes.T).T
         color = "rgb({},{},{})".format(*PATH_COLOR)
         traces.append(
             go.Scatter3d(

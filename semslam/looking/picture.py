@@ -12,7 +12,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.looking.viewed import Viewed, shown_range
 from semslam.looking.window import MapWindow
-from semslam.rendering.pictures import draw_path, legend_entries, picture, picture_camera, picture_format, write_figure
+from semslam.rendering.pictures import draw_paths, legend_entries, picture, picture_camera, picture_format, write_figure
 from semslam.rendering.splatting import lit
 from semslam.rendering.viewpoint import overview, up_direction
 
@@ -51,8 +51,7 @@ def render_png(
             for one in maps
         ]
     for k, one in enumerate(maps):
-        if one.trajectory is not None:
-            images[k] = draw_path(images[k], camera, T_world_camera, one.trajectory)
+        images[k] = draw_paths(images[k], camera, T_world_camera, one.paths)
     legend = dict(entry for one in reversed(maps) for entry in legend_entries(one.cloud, one.label_set))
     if beside:  # shares of two maps do not fit one legend
         legend = {name.split("  ")[0]: color for name, color in legend.items()}

@@ -29,7 +29,7 @@ def load_rerun() -> tuple[Any, Any]:
         import rerun
         import rerun.blueprint
     except ImportError:
-        raise ImportError("--rerun needs Rerun's SDK, which is optional: pip install 'semslam[rerun]'") from None
+        raise ImportError("--rerun needs Rerun's SDK, which is optional: pip install rerun-sdk") from None
     return rerun, rerun.blueprint
 
 
@@ -81,9 +81,8 @@ def _log_map(rr: Any, recording: Any, viewed: Viewed) -> None:
     ids = cloud.labels() + np.uint8(1)
     recording.log("map/classes", rr.Points3D(cloud.positions, radii=cloud.radii, class_ids=ids), static=True)
     recording.log("map/colors", rr.Points3D(cloud.positions, radii=cloud.radii, colors=cloud.colors), static=True)
-    if viewed.trajectory is not None and len(viewed.trajectory) > 1:
-        strip = rr.LineStrips3D([viewed.trajectory[:, :3, 3]], colors=[PATH_COLOR], radii=0.004)
-        recording.log("path", strip, static=True)
+    if lines := [path[:, :3, 3] for path in viewed.paths if len(path) > 1]:
+        recording.log("path", rr.LineStrips3D(lines, colors=[PATH_COLOR], radii=0.004), static=True)
 
 
 def _log_frames(rr: Any, recording: Any, config: RunConfig, sequence: Any, progress: Progress) -> None:

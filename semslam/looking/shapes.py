@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,12 @@ def surfel_shapes(cloud: SurfelCloud, colors: np.ndarray, disks: bool) -> list[A
     return [points]
 
 
-def path_shapes(trajectory: np.ndarray) -> list[Any]:
-    """The path of poses (N, 4, 4), T_world_camera, as lines."""
-    count = np.arange(len(trajectory) - 1)
-    return [_lines(trajectory[:, :3, 3], np.column_stack([count, count + 1]))] if len(count) else []
+def path_shapes(paths: Sequence[np.ndarray]) -> list[Any]:
+    """Paths of poses, each (N, 4, 4) T_world_camera, as lines."""
+    counts = [np.arange(len(path) - 1) for path in paths]
+    return [
+        _lines(path[:, :3, 3], np.column_stack([count, count + 1])) for path, count in zip(paths, counts) if len(count)
+    ]
 
 
 def frustum_shapes(camera: Camera, trajectory: np.ndarray) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class Viewed:
     cloud: SurfelCloud
     label_set: LabelSet
     name: str = ""
-    trajectory: np.ndarray | None = None  # (N, 4, 4) float64 T_world_camera, one per frame
+    paths: Sequence[np.ndarray] = ()  # each (N, 4, 4) float64 T_world_camera: it ends where the camera was lost
     camera: Camera | None = None  # of the sequence, for the frusta
     errors: np.ndarray | None = None  # (N,) float32 metres from the reference surface, NaN = not compared
 
@@ -31,6 +31,11 @@ class Viewed:
     def has_classes(self) -> bool:
         """Whether labels were fused into the map."""
         return self.cloud.class_probabilities is not None
+
+    @property
+    def trajectory(self) -> np.ndarray | None:
+        """(N, 4, 4) the poses of all paths; None where there is none."""
+        return np.concatenate(self.paths) if len(self.paths) else None
 
     def colored(self, coloring: str) -> np.ndarray:
         """(N, 3) uint8 colours; `coloring` is a name of COLORINGS, or error."""
@@ -45,18 +50,17 @@ class Viewed:
         """The same without the surfels of some class ids."""
         keep = ~np.isin(self.cloud.labels(), list(hidden))
         errors = None if self.errors is None else self.errors[keep]
-        return Viewed(self.cloud.selected(keep), self.label_set, self.name, self.trajectory, self.camera, errors)
+        return Viewed(self.cloud.selected(keep), self.label_set, self.name, self.paths, self.camera, errors)
 
 
 def viewed_run(run: str | Path) -> Viewed:
     """The map of a run folder, its path, its camera and, where it was evaluated, its errors."""
     folder = RunFolder.open(run)
     cloud, label_set = folder.load_cloud()
-    trajectory = folder.load_trajectory().T_world_camera
     errors = folder.load_errors()
     if errors is not None and len(errors) != len(cloud):
         errors = None  # of an earlier map in this folder
-    return Viewed(cloud, label_set, folder.title, trajectory, recorded_camera(folder), errors)
+    return Viewed(cloud, label_set, folder.title, folder.load_trajectory().pieces(), recorded_camera(folder), errors)
 
 
 def recorded_camera(folder: RunFolder) -> Camera | None:

@@ -241,8 +241,8 @@ class MapWindow:
     def _redraw(self) -> None:
         viewed, switches, visible = self.viewed, self.switches, self.visible_surfels()
         shapes = surfel_shapes(viewed.cloud.selected(visible), self._colors[visible], switches.disks)
-        if viewed.trajectory is not None and switches.path:
-            shapes += path_shapes(viewed.trajectory)
+        if switches.path:
+            shapes += path_shapes(viewed.paths)
         if viewed.trajectory is not None and viewed.camera is not None and switches.frusta:
             shapes += frustum_shapes(viewed.camera, viewed.trajectory)
         for shape in self._shapes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class FloorPlan:
     pixels_per_metre: float
     T_world_plan: np.ndarray  # (4, 4) float64; plan: x right, y down the image, z away from the viewer, metres
     classes: tuple[int, ...]  # the class ids on it, largest area first, 255 for surfaces without a class
-    path: np.ndarray | None  # (N, 2) pixels of the camera's path
+    paths: tuple[np.ndarray, ...]  # each (N, 2) pixels of the camera's way until it was lost
 
 
 def floor_height(cloud: SurfelCloud, label_set: LabelSet, up: np.ndarray) -> float:
@@ -74,20 +75,20 @@ def floor_plan(
     label_set: LabelSet,
     *,
     up: np.ndarray | None = None,
-    trajectory: np.ndarray | None = None,
+    paths: Sequence[np.ndarray] = (),
     pixels: int = 1000,
 ) -> FloorPlan:
     """The map from above: the ceiling and what hangs above head height left out, walls along the image's sides.
 
-    A camera's `trajectory` (N, 4, 4), T_world_camera, fits in and helps to find up. `pixels`: the longer side of the
-    picture. Specks without a class are drawn like their neighbours; a map without classes is drawn in its colours.
+    The camera's `paths`, each (N, 4, 4) T_world_camera, fit in and help to find up: a path ends where it was lost.
+    `pixels`: the longer side of the picture. Specks without a class are drawn like their neighbours; a map without classes is drawn in its colours.
     """
     import cv2
 
     if len(cloud) == 0:
         raise ValueError("the map is empty: there is nothing to draw a plan of")
     cloud = without_specks(cloud)
-    up = up_direction(cloud, label_set, trajectory) if up is None else up
+    up = up_direction(cloud, label_set, np.concatenate(paths) if len(paths) else None) if up is None else up
     axes = level_axes(up)
     heading = wall_heading(cloud, axes)
     right = np.cos(heading) * axes[0] + np.sin(heading) * axes[1]
@@ -101,10 +102,9 @@ def floor_plan(
     R = np.column_stack([right, np.cross(-up, right), -up])
     local = room.positions @ R
     low, high = (np.percentile(local[:, :2], q, axis=0) for q in (0.1, 99.9))
-    path = None
-    if trajectory is not None and len(trajectory):
-        path = (np.asarray(trajectory)[:, :3, 3] @ R)[:, :2]
-        low, high = np.minimum(low, path.min(axis=0)), np.maximum(high, path.max(axis=0))
+    flat = [(path[:, :3, 3] @ R)[:, :2] for path in paths if len(path)]
+    if flat:
+        low, high = np.min([low, *(p.min(axis=0) for p in flat)], 0), np.max([high, *(p.max(axis=0) for p in flat)], 0)
     border = 0.04 * (high - low).max() + 0.02
     low, high = low - border, high + border
     scale = 2 * pixels / float((high - low).max())  # drawn at twice the size, then averaged
@@ -122,9 +122,7 @@ def floor_plan(
     order = np.argsort(-share, kind="stable") if has_classes else ()
     present = tuple(int(i) for i in order if share[i] > 0.0005 * share.sum())
     scale /= 2
-    if path is not None:
-        path = (path - low) * scale - 0.5
-    return FloorPlan(image, labels, scale, T_world_plan, present, path)
+    return FloorPlan(image, labels, scale, T_world_plan, present, tuple((p - low) * scale - 0.5 for p in flat))
 
 
 def scale_bar_length(metres_shown: float) -> float:
@@ -153,8 +151,7 @@ def write_floor_plan(
     place = (side / total_width, foot / total_height, width / 100 / total_width, height / 100 / total_height)
     axes = figure.add_axes(place)
     axes.imshow(plan.image, interpolation="none", aspect="auto")
-    if plan.path is not None:
-        u, v = plan.path[:, 0], plan.path[:, 1]
+    for u, v in (path.T for path in plan.paths):
         axes.plot(u, v, color="white", linewidth=3.5)
         axes.plot(u, v, color="#d62828", linewidth=1.6)
         axes.plot(u[:1], v[:1], "o", markersize=6, markerfacecolor="white", markeredgecolor="#d62828")

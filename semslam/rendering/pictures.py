@@ -6,7 +6,7 @@ Everything is drawn in software (see semslam.rendering.splatting): pictures are 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,15 @@ def draw_path(image: np.ndarray, camera: Camera, T_world_view: np.ndarray, traje
                 center, radius = pixels[end].tolist(), (2 * thickness + 1) * 16 + 32 * below
                 line = cv2.FILLED if filled or below else width
                 cv2.circle(image, center, radius, stroke, line, cv2.LINE_AA, shift=4)
+    return image
+
+
+def draw_paths(
+    image: np.ndarray, camera: Camera, T_world_view: np.ndarray, paths: Iterable[np.ndarray]
+) -> np.ndarray:
+    """`draw_path` of every path: one ends where the camera was lost."""
+    for path in paths:
+        image = draw_path(image, camera, T_world_view, path)
     return image
 
 
@@ -308,8 +317,7 @@ def preview_in_parts(
             return [shown_colors(part, label_set, name, T_world_view) for name in panels]
 
         images = picture_in_parts(clouds, camera, T_world_view, colors_of)
-        for path_drawn in paths:
-            images = [draw_path(image, camera, T_world_view, path_drawn) for image in images]
+        images = [draw_paths(image, camera, T_world_view, paths) for image in images]
     else:
         images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)] * len(panels)
     note = f"{len(clouds):,} surfels"

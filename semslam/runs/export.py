@@ -33,7 +33,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     cloud, label_set = folder.load_cloud()
     if len(cloud) == 0:
         raise ValueError(f"{run}: its map is empty; there is nothing to export")
-    trajectory = folder.load_trajectory().T_world_camera
+    paths = folder.load_trajectory().pieces()
     out = Path(out)
     check_apart(out, folder.load_config().sequence)
     if RunFolder(out).exists:
@@ -54,14 +54,14 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
         if cloud.class_probabilities is not None:
             export.write_mesh(out / "mesh_labels.glb", mesh, label_set, by="label")
             yield "mesh of classes", out / "mesh_labels.glb"
-    up = up_direction(cloud, label_set, trajectory)
+    up = up_direction(cloud, label_set, np.concatenate(paths))
     if cloud.class_probabilities is not None:
         for path in export.write_class_clouds(out / "classes", cloud, label_set):
             yield "class", path
         found = [replace(o, center=tuple(cloud.world_origin + o.center)) for o in objects(cloud, label_set, up=up)]
         write_objects_csv(out / "objects.csv", found)
         yield "objects", out / "objects.csv"
-    plan = floor_plan(cloud, label_set, up=up, trajectory=trajectory)
+    plan = floor_plan(cloud, label_set, up=up, paths=paths)
     write_floor_plan(out / "floor_plan.png", plan, label_set, title=folder.title)
     yield "floor plan", out / "floor_plan.png"
 

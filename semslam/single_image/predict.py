@@ -12,9 +12,10 @@ import numpy as np
 
 from semslam.atomic import replacing
 from semslam.frame import evenly_spread
-from semslam.images import DEPTH_SCALES, CorruptFrame, fitting_scale, read_color, write_png
+from semslam.images import DEPTH_SCALES, CorruptFrame, fitting_scale, natural_key, read_color, write_png
 from semslam.labels import LABEL_SETS, LabelSet
 
+SUFFIXES = (".jpg", ".jpeg", ".png")
 NAMED = 12  # classes in a figure's legend
 MOST_PIXELS = (
     2_000_000  # at which probabilities are computed, the network itself seeing far less: 40 classes take 320 MB
@@ -36,12 +37,35 @@ def shown_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(width * shrink)), max(1, round(height * shrink))
 
 
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves and, in place of a folder, the images in it, as people count; of a recording those of color/.
+
+    ValueError for a folder without images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        folder = path / "color" if (path / "color").is_dir() else path
+        images = _images_in(folder)
+        if not images:
+            raise ValueError(f"{folder}: no JPEG or PNG images are in this folder; give images, or a folder of some")
+        found += images
+    return found
+
+
+def _images_in(folder: Path) -> list[Path]:
+    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(files, key=natural_key)
+
+
 def images_of(folder: str | Path, count: int) -> list[np.ndarray]:
     """At most `count` images of a folder, evenly spread over its names in order."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of images")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = _images_in(folder)
     if not paths or count < 1:
         raise ValueError(f"{folder}: {len(paths)} JPEG or PNG images are in it, {count} are wanted; name one with some")
     return [read_color(path, upright=True) for path in evenly_spread(paths, count)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import app, check_picture, file_option, note_unfinished
+from semslam.commands.app import app, check_picture, file_option, note_unfinished, progress
 
 
 def _check_film(path: Path) -> None:
@@ -80,7 +80,9 @@ def view(
         from semslam.looking.film import views_along, write_video
 
         shown = viewed.without(hidden)
-        write_video(video, shown, views_along(shown, along), coloring=color_by)
+        views = views_along(shown, along)
+        with progress(len(views), "frames of the film") as advance:
+            write_video(video, shown, views, coloring=color_by, report=advance)
         typer.echo(f"film: {video}")
     if rerun:
         from semslam.looking.rerun import write_rerun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,7 @@ FIGURE = "Also draw the cameras in the map (.png, .jpg, .pdf, .svg)."
 @app.command()
 def localise(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    images: Annotated[str, typer.Argument(help="An image, a folder of images, a video or a recording.")],
+    images: Annotated[list[str], typer.Argument(help="Images, folders of images, videos or recordings.")],
     out: Annotated[Path | None, file_option("--out", "File for the TUM lines; printed by default.")] = None,
     figure: Annotated[Path | None, file_option("--figure", FIGURE, check_picture)] = None,
     depth: Annotated[bool, typer.Option("--depth/--no-depth", help="Use the depth that the recording has.")] = True,
@@ -46,13 +47,13 @@ def localise(
     """Find where images were taken in the map of a finished run; exit code 1 if none of them is found."""
     from semslam.runs.config import RunConfig
     from semslam.runs.finished.finished_map import FinishedMap
-    from semslam.runs.finished.localise import draw, figures, located, open_query, tum_text, write_tum_text
+    from semslam.runs.finished.localise import draw, figures, located_in_each, open_query, tum_text, unreadable, write_tum_text
     from semslam.runs.folder import write_json
+    from sequences import CorruptFrame
 
     note_unfinished(run)
     finished = FinishedMap(run, sequence)
     query = RunConfig(
-        sequence=images,
         kind=kind,
         camera=str(camera) if camera else None,
         fov=fov,
@@ -61,10 +62,16 @@ def localise(
         frames=frames,
         every=every,
     )
-    opened = open_query(finished, query)
-    found = []
-    with progress(len(opened), "images") as advance:
-        for frame in located(finished, opened, depth):
+    opened, found = [], []
+    for name in images:
+        try:
+            opened.append(open_query(finished, replace(query, sequence=name)))
+        except CorruptFrame as error:
+            if len(images) == 1:
+                raise
+            found.append(unreadable(name, 0.0, error))
+    with progress(sum(map(len, opened)), "images") as advance:
+        for frame in located_in_each(finished, opened, depth):
             found.append(frame)
             advance()
     if out is None:

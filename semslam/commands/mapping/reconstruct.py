@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semslam.commands.app import FLAGS, Out, SettingsFile, app, chosen_settings, interruptible, progress, setting
+from semslam.commands.app import (
+    EVERY,
+    FLAGS,
+    FRAMES,
+    START,
+    Out,
+    SettingsFile,
+    app,
+    chosen_settings,
+    frames_setting,
+    interruptible,
+    progress,
+    setting,
+)
 from semslam.commands.mapping.live import RECORDING, live_camera
 
 if TYPE_CHECKING:
@@ -46,9 +60,9 @@ def reconstruct(
     fov: Annotated[
         float | None, setting("fov", "--fov", "Horizontal field of view of an unknown camera, degrees.")
     ] = None,
-    start: Annotated[int | None, setting("start", "--start", "Number of the first frame, from 0; not a time.")] = None,
-    frames: Annotated[int | None, setting("frames", "--frames", "Number of frames, at most.")] = None,
-    every: Annotated[int | None, setting("every", "--every", "Take every n-th frame.")] = None,
+    start: Annotated[int | None, frames_setting("start", START)] = None,
+    frames: Annotated[int | None, frames_setting("frames", FRAMES)] = None,
+    every: Annotated[int | None, frames_setting("every", EVERY)] = None,
     depth: Annotated[str | None, setting("slam.perception.depth", "--depth", "sensor (default) | predicted")] = None,
     labels: Annotated[
         str | None, setting("slam.perception.labels", "--labels", "predicted (default) | truth | none")
@@ -184,6 +198,13 @@ def reconstruct(
             f"{metrics['frames_apart']} frames saw parts of the scene that have not met the map: "
             f"{metrics['submaps'] - 1} of them beside it as map_2.ply, trajectory_2.txt ..."
         )
+    if "held_out_depth_median_m" in metrics:
+        typer.echo(_told_of_held_out(metrics))
+    if "surfels_of_earlier_frames" in metrics:
+        typer.echo(
+            f"{metrics['surfels_of_earlier_frames']} of the surfels are of {settings.extend}, whose others were removed: "
+            f"the new frames saw through them, or the two runs saw one surface twice"
+        )
     if "surfels_filled" in metrics:
         typer.echo(_told_of_filling(metrics))
     if "scale_std" in metrics:
@@ -232,6 +253,17 @@ def _asking_doctor(settings: RunConfig) -> str:
     words = ["semslam", "doctor", settings.sequence]
     words += [word for flag, (n, usual) in part.items() if n != usual for word in (flag, str(n))]
     return f"`{shlex.join(words)}` looks for the cause"
+
+
+def _told_of_held_out(metrics: dict[str, Any]) -> str:
+    """How well the map predicts the depth of the frames that were kept to judge it by."""
+    count, median = metrics["frames_held_out"], metrics["held_out_depth_median_m"]
+    if not math.isfinite(median):
+        return f"{count} frames held out: none of their depth is covered by the map"
+    return (
+        f"{count} frames held out: the map's depth is {100 * median:.2f} cm off theirs (median) and covers "
+        f"{100 * metrics['held_out_coverage']:.1f} % of it"
+    )
 
 
 def _told_of_filling(metrics: dict[str, Any]) -> str:

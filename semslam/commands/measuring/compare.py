@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from semslam.commands.app import (
+    EVERY,
+    START,
     Engine,
     FrameCount,
     Kind,
@@ -16,6 +18,7 @@ from semslam.commands.app import (
     Weights,
     app,
     file_option,
+    frames_option,
     interruptible,
     progress,
 )
@@ -27,13 +30,13 @@ def compare(
     out: Out,
     variants: Annotated[
         str | None,
-        typer.Option(help="Names separated by commas, such as sensor,predicted_raw,predicted_all; all by default."),
+        typer.Option(help="Names separated by commas, such as sensor,predicted_raw,predicted_all, or all (default)."),
     ] = None,
     classes: Annotated[str, typer.Option(help="nyu13 | nyu40, which is scored as nyu13 too")] = "nyu40",
     kind: Kind = None,
-    start: Annotated[int | None, typer.Option("--start", help="First frame, from 0.")] = None,
+    start: Annotated[int | None, frames_option("--start", START)] = None,
     frames: FrameCount = None,
-    every: Annotated[int | None, typer.Option("--every", help="Take every n-th frame.")] = None,
+    every: Annotated[int | None, frames_option("--every", EVERY)] = None,
     config: SettingsFile = None,
     weights: Weights = None,
     engine: Engine = None,

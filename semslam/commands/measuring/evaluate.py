@@ -97,7 +97,8 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
         if evaluation.trajectory is not None and evaluation.paths is not None:
             for name, plot in zip(TRAJECTORY_PLOTS, (plot_trajectory, plot_errors), strict=True):
                 plot(run / name, *evaluation.paths, with_scale)
-        typer.echo(f"{run}\n{table(evaluation.figures)}")
+        judged = {name: value for name, value in metrics.items() if name.startswith("held_out_")}
+        typer.echo(f"{run}\n{table(evaluation.figures | judged)}")
     if len(runs) == 1:
         return evaluation.figures
     figures = over_scenes(evaluations)

@@ -38,7 +38,7 @@ def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = la
     try:
         import pycolmap
     except ImportError:
-        raise ValueError("`poses` is sfm, which needs pycolmap: pip install 'semslam[sfm]'; or use tracked") from None
+        raise ValueError("`poses` is sfm, which needs pycolmap: pip install pycolmap; or use tracked") from None
     began = time.perf_counter()
     camera = tracked_camera(sequence.camera)
     with tempfile.TemporaryDirectory() as name:

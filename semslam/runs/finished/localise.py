@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from semslam.trajectory import Trajectory, tum_lines
 from sequences import Sequence, open_sequence
 from sequences.selected import selected
 
+STEP = 1 / 30  # seconds between images that are given one by one
+
 
 @dataclass(frozen=True, eq=False)
 class LocalisedFrame:
@@ -29,14 +31,17 @@ class LocalisedFrame:
     found: Localisation  # its pose is in the world
 
 
+def unreadable(name: str, timestamp: float, problem: Exception) -> LocalisedFrame:
+    """What becomes of an image that cannot be read."""
+    return LocalisedFrame(name, timestamp, Localisation(None, reason=f"unreadable: {problem}"))
+
+
 def open_query(finished: FinishedMap, query: RunConfig) -> Sequence:
     """An image, a folder of images or a recording. Images whose camera nothing tells are taken to be of the run's."""
-    options = {"depth_scale": query.depth_scale, "fov": query.fov}
-    found = open_sequence(query.sequence, query.kind, camera=query.camera, **options)
+    options = {"camera": query.camera, "depth_scale": query.depth_scale, "fov": query.fov}
+    found = open_sequence(query.sequence, query.kind, finished.camera, **options)
     if not found.camera.focal_known:
-        if finished.camera is None:
-            raise ValueError(f"{query.sequence}: nothing says what camera took it; name it with `camera` or `fov`")
-        found = open_sequence(query.sequence, query.kind, camera=finished.camera, **options)
+        raise ValueError(f"{query.sequence}: nothing says what camera took it; name it with `camera` or `fov`")
     return selected(found, query.start, query.frames, query.every)
 
 
@@ -48,12 +53,22 @@ def located(finished: FinishedMap, sequence: Sequence, depth: bool = True) -> It
         try:
             frame = sequence[i]
         except (ValueError, OSError) as error:
-            yield LocalisedFrame(name, time, Localisation(None, reason=f"unreadable: {error}"))
+            yield unreadable(name, time, error)
             continue
         found = localiser.locate(frame if depth else without_depth(frame))
         if found.T_world_camera is not None:
             found = replace(found, T_world_camera=moved_by(found.T_world_camera, finished.surfels.world_origin))
         yield LocalisedFrame(name, time, found)
+
+
+def located_in_each(finished: FinishedMap, sequences: Iterable[Sequence], depth: bool = True) -> Iterator[LocalisedFrame]:
+    """`located` of one sequence after the other; times that do not go on after those before are moved to do so."""
+    latest = -np.inf
+    for sequence in sequences:
+        late = max(0.0, latest + STEP - float(sequence.timestamps[0])) if np.isfinite(latest) else 0.0
+        for frame in located(finished, sequence, depth):
+            yield replace(frame, timestamp=frame.timestamp + late)
+        latest = float(sequence.timestamps[-1]) + late
 
 
 def tum_text(frames: list[LocalisedFrame]) -> str:

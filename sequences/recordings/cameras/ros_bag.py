@@ -121,7 +121,7 @@ def opened(path: Path) -> Iterator[Any]:
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
-        raise ValueError(f"{path}: bags are read by rosbags; `pip install rosbags` (or semslam[bags])") from None
+        raise ValueError(f"{path}: bags are read by rosbags; pip install rosbags") from None
     try:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
         reader.open()
