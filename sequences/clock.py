@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 UNITS = {1.0: "s", 1e3: "ms", 1e6: "us", 1e9: "ns"}  # ticks a second
+UNIT_NAMES = {1.0: "seconds", 1e3: "milliseconds", 1e6: "microseconds", 1e9: "nanoseconds"}
 LONGEST_STEP = 4.0  # seconds between frames; slower than that nobody records
 
 
@@ -31,6 +32,29 @@ def since_1970(ticks: np.ndarray) -> float | None:
     """The same where the first time counts from 1970, of the years 1985 to 2128; None where it does not."""
     first = abs(float(ticks[0])) if len(ticks) else 0.0
     return next((unit for unit in UNITS if 5e8 * unit <= first < 5e9 * unit), None)
+
+
+def camera_ticks_a_second(ticks: np.ndarray) -> float:
+    """The same where it is beyond doubt, 1 elsewhere: photographs that somebody takes may be a minute apart.
+
+    A camera's steps are longer than LONGEST_STEP in no unit but its own, and most are within a fifth of their median.
+    """
+    ticks = np.asarray(ticks, np.float64)
+    if since_1970(ticks) is not None:
+        return ticks_a_second(ticks)
+    steps = np.diff(ticks)
+    if len(steps) < 3 or (steps <= 0).any():
+        return 1.0
+    usual = np.median(steps)
+    regular = np.median(np.abs(steps - usual)) < 0.2 * usual
+    return ticks_a_second(ticks) if regular else 1.0
+
+
+def read_as_seconds(ticks: np.ndarray, source: object) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Times (N,) of a camera in seconds, and a note for people where they were written in another unit."""
+    unit = camera_ticks_a_second(ticks)
+    note = f"{source}: its times count {UNIT_NAMES[unit]}, and are read so"
+    return np.asarray(ticks, np.float64) / unit, () if unit == 1 else (note,)
 
 
 def seconds(ticks: np.ndarray) -> np.ndarray:

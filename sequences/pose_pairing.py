@@ -18,10 +18,12 @@ import numpy as np
 from semslam import poses
 from semslam.atomic import text_of
 from semslam.trajectory import Trajectory
-from sequences.clock import since_1970
+from sequences.clock import UNIT_NAMES, UNITS, since_1970
 
 USUAL_GAP = 0.1  # seconds; between poses further apart the camera may have been anywhere, unless poses are rarer
 LONGEST_GAP = 0.5  # seconds; poses rarer than that are not interpolated
+SAME_MOMENT = 0.02  # seconds between a frame and a pose, by which the unit of times is told
+FEW_MET, MOST_MET = 0.1, 0.6  # of the frames: what meets more is in seconds; what another unit must meet
 ROUNDING = 1e-3  # seconds; what the ends of a trajectory may lie off the frames, written with fewer digits
 
 
@@ -103,7 +105,12 @@ def poses_of_frames(
             trajectory = replace(trajectory, timestamps=trajectory.timestamps / unit)
         if _counts_frames(trajectory, frames.timestamps):
             return _by_number(replace(trajectory, clock="numbers"), source, frames)
-        return poses_at(trajectory, source, frames.timestamps, frames.taken)
+        unit = _ticks_a_second(trajectory.timestamps, frames.timestamps)
+        found = poses_at(
+            replace(trajectory, timestamps=trajectory.timestamps / unit), source, frames.timestamps, frames.taken
+        )
+        note = f"{source}: its times count {UNIT_NAMES[unit]} to the frames' seconds, and are read so"
+        return found if unit == 1 else found._replace(notes=(note, *found.notes))
     if hints.rate is not None:
         times = frames.timestamps[0] + trajectory.timestamps / hints.rate
         return poses_at(Trajectory(times, trajectory.T_world_camera), source, frames.timestamps, frames.taken)
@@ -259,6 +266,20 @@ def _counts_frames(trajectory: Trajectory, timestamps: np.ndarray) -> bool:
     if len(times) < 3 or np.any(times != np.rint(times)) or times[0] < 0 or times[-1] > len(timestamps):
         return False
     return bool(np.mean((times >= timestamps.min()) & (times <= timestamps.max())) < 0.5)
+
+
+def _ticks_a_second(times: np.ndarray, timestamps: np.ndarray) -> float:
+    """1e3, 1e6 or 1e9 where times (N,) meet most frames' seconds (M,) in that unit and few as they are; else 1."""
+
+    def met(unit: float) -> float:
+        ticks = np.sort(times) / unit
+        after = np.clip(np.searchsorted(ticks, timestamps), 1, len(ticks) - 1)
+        away = np.minimum(np.abs(ticks[after - 1] - timestamps), np.abs(ticks[after] - timestamps))
+        return float(np.mean(away < SAME_MOMENT))
+
+    if len(times) < 2 or met(1.0) > FEW_MET:
+        return 1.0
+    return next((unit for unit in list(UNITS)[1:] if met(unit) > MOST_MET), 1.0)
 
 
 def _by_number(trajectory: Trajectory, source: str | Path, frames: Frames) -> FramePoses:

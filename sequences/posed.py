@@ -58,7 +58,7 @@ def open_posed(
         return POSED_READERS[kind].open(path, split)
     if split is not None and kind != "7scenes":
         raise ValueError(f"{path}: a {kind} recording has no split {split!r}; choose its frames by number")
-    sequence = open_sequence(path, kind, **({"split": split} if split else {}))
+    sequence = open_sequence(path, kind, split=split)
     return posed_sequence(sequence, str(path), None if poses is None else Path(poses))
 
 

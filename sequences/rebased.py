@@ -23,23 +23,29 @@ def far_origin(places: Iterable[np.ndarray | None]) -> np.ndarray:
     return np.round(first / GRID) * GRID if np.abs(first).max() > FAR else np.zeros(3)
 
 
-def near_origin(sequence: Sequence) -> Sequence:
-    """The sequence with poses relative to its `far_origin`; itself where that is 0."""
-    origin = far_origin(sequence.poses or ())
-    return RebasedSequence(sequence, origin) if origin.any() else sequence
+def near_origin(sequence: Sequence, T_world_camera: Iterable[np.ndarray | None] | None = None) -> Sequence:
+    """The sequence with poses relative to its `far_origin`; itself where that is 0.
+
+    T_world_camera: (4, 4) a frame, in place of the recorded poses.
+    """
+    poses = sequence.poses if T_world_camera is None else tuple(T_world_camera)
+    origin = far_origin(poses or ())
+    return sequence if poses is sequence.poses and not origin.any() else RebasedSequence(sequence, poses or (), origin)
 
 
 class RebasedSequence(Sequence):
-    """Another sequence whose world has its origin at `world_origin`."""
+    """Another sequence with poses of its own, whose world has its origin at `world_origin`."""
 
-    def __init__(self, whole: Sequence, world_origin: np.ndarray) -> None:
+    def __init__(self, whole: Sequence, poses: Iterable[np.ndarray | None], world_origin: np.ndarray) -> None:
+        """poses: T_world_camera (4, 4) a frame, before `world_origin`, (3,) metres, is taken off."""
         self.whole, self.world_origin = whole, world_origin
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
         self.has_depth, self.timestamps, self.sensor = whole.has_depth, whole.timestamps, whole.sensor
         self.decoders = whole.decoders
         place = ", ".join(f"{value:.0f}" for value in world_origin)
-        self.assumptions = (*whole.assumptions, f"coordinates are kept relative to ({place}) m: the poses are far away")
-        self.poses = tuple(None if T is None else moved_by(T, -world_origin) for T in whole.poses or ())
+        note = f"coordinates are kept relative to ({place}) m: the poses are far away"
+        self.assumptions = (*whole.assumptions, note) if world_origin.any() else whole.assumptions
+        self.poses = tuple(None if T is None else moved_by(T, -world_origin) for T in poses)
 
     def __getitem__(self, index: int) -> Frame:
         return self._rebased(self.whole[index])

@@ -107,6 +107,21 @@ def test_whatever_a_library_raises_is_one_line_and_traceback_shows_all(capsys, m
 
 
 @pytest.mark.parametrize(
+    "command", ["doctor room", "reconstruct room --out O", "compare room --out O", "convert room O"]
+)
+@pytest.mark.parametrize("text", ["5-60", "0-60", "5..60", "5:60"])
+def test_a_range_of_frames_is_told_in_the_words_that_set_one(capsys, monkeypatch, tmp_path, command, text):
+    """Some parsers of numbers take 0-60 for -60."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["semslam", *command.split(), "--frames", text])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = " ".join(word for word in capsys.readouterr().err.split() if word != "│")
+    first = int(text[0])
+    assert ended.value.code == 2 and f"are --start {first} --frames {61 - first}" in told, told
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         ("localise RUN IMAGES --json nodir/x.json", "its folder nodir does not exist"),

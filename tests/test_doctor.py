@@ -56,6 +56,12 @@ def change_poses(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> No
     np.savetxt(folder / "groundtruth.txt", rows, fmt="%.9f")
 
 
+def write_times(folder: Path, times: np.ndarray) -> None:
+    rows = np.loadtxt(folder / "groundtruth.txt")
+    rows[:, 0] = times
+    np.savetxt(folder / "groundtruth.txt", rows, fmt="%.9f")
+
+
 def only(findings: list[Finding]) -> Finding:
     assert len(findings) == 1, findings
     return findings[0]
@@ -169,6 +175,28 @@ def test_timestamps_that_go_backwards_or_stand_still_are_found(folder):
 def test_timestamps_in_milliseconds_are_found(folder):
     finding = only(with_timestamps(folder, np.arange(40) * 33.3))
     assert finding.level == "error" and "milliseconds" in finding.what and "in seconds" in finding.remedy
+
+
+@pytest.mark.parametrize("unit", [1e3, 1e6, 1e9])
+def test_times_of_a_camera_in_other_units_are_read_in_them(folder, unit, caplog):
+    write_times(folder, np.arange(40) / 30 * unit)
+    np.testing.assert_allclose(open_sequence(folder).timestamps, np.arange(40) / 30, atol=1e-6)
+    assert "its times count" in caplog.text and "seconds, and are read so" in caplog.text
+
+
+def test_photographs_half_a_minute_apart_keep_their_times(folder):
+    times = np.cumsum(np.random.default_rng(0).uniform(10, 50, 40))
+    write_times(folder, times)
+    np.testing.assert_allclose(open_sequence(folder).timestamps, times, atol=1e-6)
+
+
+@pytest.mark.parametrize(("unit", "name"), [(1e-3, "millimetres"), (1e-2, "centimetres"), (1.0, None)])
+def test_a_run_reads_poses_in_the_unit_that_the_images_fit(folder, sound, unit, name, caplog):
+    change_poses(folder, lambda T: np.block([[T[:3, :3], T[:3, 3:] / unit], [T[3:]]]))
+    read = RunConfig(sequence=str(folder)).open_sequence()
+    np.testing.assert_allclose(read.poses, open_sequence(sound).poses, atol=1e-5)
+    assert read.assumptions == open_sequence(folder).assumptions
+    assert name is None or f"the images fit its poses in {name}, so these are read in them" in caplog.text
 
 
 def test_a_gap_in_time_is_found(folder):

@@ -48,6 +48,8 @@ def test_new_frames_go_into_the_map_that_exists(begun: Path, tmp_path: Path) -> 
         assert np.linalg.norm((poses.inverse(truth[12 + index].T_world_camera) @ T)[:3, 3]) < 0.01
     before, after = (RunFolder.open(path).load_cloud()[0] for path in (begun, whole))
     assert len(after) < 1.2 * len(before)
+    kept = RunFolder.open(whole).load_metrics()["surfels_of_earlier_frames"]
+    assert kept == (after.first_seen < 0).sum() > 0.5 * len(before)
     assert after.first_seen.min() == -24 and (after.first_seen >= 0).sum() > 500
 
     assert min(FinishedMap(whole).places.indices) < 0 <= max(FinishedMap(whole).places.indices)

@@ -35,7 +35,8 @@ class Elsewhere(RebasedSequence):
     """The same room, seen from a far origin."""
 
     def __init__(self) -> None:
-        super().__init__(open_sequence(ROOM), -UTM)
+        room = open_sequence(ROOM)
+        super().__init__(room, room.poses or (), -UTM)
         self.world_origin = np.zeros(3)
 
 

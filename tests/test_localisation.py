@@ -188,6 +188,23 @@ def test_an_image_without_a_camera_is_taken_to_be_of_the_runs(run: Path, tmp_pat
     assert "# none.png not found" in capsys.readouterr().out
 
 
+def test_images_given_one_by_one_are_found_as_in_a_folder_and_one_that_is_broken_stops_no_other(
+    run: Path, room, tmp_path: Path, capsys, caplog
+) -> None:
+    for i in (0, 6, 12):
+        write_png(tmp_path / f"{i}.png", room[i].color)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    words = [tmp_path / name for name in ("0.png", "broken.png", "6.png", "12.png")]
+    assert semslam("localise", run, *words, "--out", tmp_path / "found.txt") == 0
+    assert "3 of 4 images found" in capsys.readouterr().out
+    found = read_tum(tmp_path / "found.txt")
+    np.testing.assert_allclose(found.timestamps, np.arange(3) / 30, atol=1e-6)
+    for i, T in zip((0, 6, 12), found.T_world_camera):
+        assert are_close(T, room.poses[i], 0.03, 1.0)
+    assert "broken.png not found: unreadable" in (tmp_path / "found.txt").read_text()
+    assert "are assumed" not in caplog.text  # the camera is the run's
+
+
 def test_a_name_of_any_bytes_is_printed() -> None:
     text = tum_text([LocalisedFrame("caf\udce9\n.png", 0.0, Localisation(None, reason="dark"))])
     assert text.splitlines()[1] == "# caf\\udce9 .png not found: dark" and text.encode("utf-8")

@@ -154,6 +154,14 @@ def test_poses_at_any_rate_are_interpolated_to_the_frames(tmp_path, rate):
     assert bool(poses.notes) == (rate < 30)
 
 
+@pytest.mark.parametrize(("unit", "name"), [(1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")])
+def test_times_in_a_unit_of_their_own_meet_the_frames_seconds(tmp_path, unit, name):
+    tum = "".join(f"{t * unit:.6f} {30 * (t - 100):.6f} 0 0 0 0 0 1\n" for t in 100 + np.arange(FRAMES) / 30)
+    poses = found(tmp_path, tum)
+    assert places(poses) == pytest.approx(list(range(FRAMES)), abs=1e-3)
+    assert f"its times count {name}" in poses.notes[0]
+
+
 def test_a_gap_in_the_poses_is_not_bridged_and_counted(tmp_path):
     times = [t for t in 100 + np.arange(0, 1.01, 0.02) if not 100.3 < t < 100.65]
     tum = "".join(f"{t:.6f} {30 * (t - 100):.6f} 0 0 0 0 0 1\n" for t in times)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from semslam.cli import app
 from semslam.labels import LABEL_SETS
-from semslam.single_image.predict import images_of, names_for, predict_files, write_prediction
+from semslam.single_image.predict import image_files, images_of, names_for, predict_files, write_prediction
 
 
 def test_names_are_as_long_as_it_takes_to_tell_images_apart():
@@ -103,6 +103,17 @@ def test_depth_beyond_what_millimetres_hold_is_written_in_a_larger_unit_that_is_
     assert scale == 256 and (stored == 80 * 256).all() and tmp_path / "far_depth.yaml" in paths
     write_prediction(tmp_path, "near", depth / 2, np.zeros((4, 4), np.uint8), LABEL_SETS["kitti6"])
     assert not (tmp_path / "near_depth.yaml").exists()
+
+
+def test_a_folder_stands_for_its_images_as_people_count_and_a_recording_for_its_colours(tmp_path):
+    for name in ("10.png", "9.jpg", "2.png", "notes.txt", ".hidden.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in image_files([tmp_path, tmp_path / "x.png"])] == ["2.png", "9.jpg", "10.png", "x.png"]
+    (tmp_path / "color").mkdir()
+    with pytest.raises(ValueError, match=r"color: no JPEG or PNG images are in this folder"):
+        image_files([tmp_path])
+    (tmp_path / "color" / "0.png").touch()
+    assert image_files([tmp_path]) == [tmp_path / "color" / "0.png"]
 
 
 def test_images_are_taken_evenly_from_a_folder(tmp_path):

@@ -12,7 +12,7 @@ from synthetic_maps import COLORS, NYU13, ROOM, cloud_of, path_through_room, pla
 from semslam.camera import Camera
 from semslam.frame import UNLABELLED
 from semslam.looking.picture import render_png
-from semslam.looking.shapes import FRUSTUM_DEPTH, frustum_lines, surfel_quads
+from semslam.looking.shapes import FRUSTUM_DEPTH, frustum_lines, path_shapes, surfel_quads
 from semslam.looking.side_by_side import view
 from semslam.looking.viewed import Viewed, legend_lines
 from semslam.looking.window import KEYS, MapWindow, Switches, key_help
@@ -22,6 +22,7 @@ from semslam.rendering.pictures import (
     PATH_COLOR,
     classes_present,
     draw_path,
+    draw_paths,
     legend_image,
     picture,
     picture_camera,
@@ -285,6 +286,22 @@ def test_the_path_is_drawn_where_the_camera_was(cloud):
     assert (drawn == PATH_COLOR).all(axis=-1).any()
     behind = draw_path(plain[0], camera, T, np.stack([T @ np.diag([1, 1, 1, 1.0])] * 2))
     np.testing.assert_array_equal(behind, plain[0])
+
+
+def test_a_path_is_not_drawn_where_the_camera_was_lost(cloud):
+    camera, path = picture_camera(320, 240), path_through_room()
+    T = overview(cloud, camera, UP, trajectory=path)
+    plain = np.zeros((240, 320, 3), np.uint8)
+
+    def around(drawn: np.ndarray) -> bool:
+        u, v = np.rint(middle).astype(int)
+        return bool(drawn[v - 2 : v + 3, u - 2 : u + 3].any())
+
+    path[6:, :3, 3] += 2 * (path[6, :3, 3] - path[5, :3, 3])  # far from the fifth
+    middle = camera.project((np.linalg.inv(T) @ ((path[5] + path[6]) / 2)[:, 3])[:3])
+    assert around(draw_paths(plain, camera, T, [path]))
+    assert not around(draw_paths(plain, camera, T, [path[:6], path[6:]]))
+    assert len(path_shapes([path[:6], path[6:]])) == 2
 
 
 def test_a_legend_has_a_line_for_every_class(cloud):

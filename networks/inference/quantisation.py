@@ -35,8 +35,8 @@ def int8_file(network: nn.Module, images: Iterable[np.ndarray] | None = None) ->
     if images is None:
         if not path.is_file():
             raise ValueError(
-                "this network was not quantised on this computer yet: run `semslam calibrate FOLDER` once, with a folder "
-                "of images like those that it will see (and the same --weights)"
+                "this network was not quantised on this computer yet: run `semslam calibrate FOLDER` once, with images "
+                "like those that it will see (and the same --weights)"
             )
         return path
     images = list(images)

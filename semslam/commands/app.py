@@ -99,6 +99,8 @@ Registered = Annotated[
     bool | None, typer.Option("--registered/--unregistered", help="Whether depth lies under colour's pixels.")
 ]
 Fov = Annotated[float | None, typer.Option("--fov", help="Horizontal field of view of an unknown camera, degrees.")]
+
+
 def frames_option(flag: str, help: str) -> Any:
     """An option that chooses frames."""
     return typer.Option(flag, parser=whole_number, metavar="INTEGER", help=help)

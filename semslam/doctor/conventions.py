@@ -154,7 +154,7 @@ def _guesses(median_depth: float) -> list[Guess]:
             _quaternion_read_from([1, 2, 3, 0]),
         ),
     ]
-    for factor in (1e-3, 1e3):
+    for factor in (1e-3, 1e-2, 1e3):
         what = f"the poses fit the images when their translations are {factor:g} times as long"
         guesses.append(Guess(what, "write the positions in metres", _stretched(factor)))
     for factor in (0.1, 0.2, 5.0, 10.0):

@@ -57,7 +57,7 @@ def diagnose(sequence: Sequence) -> list[Finding]:
     Reads up to FRAMES_READ frames. Without poses or depth the checks that need them are left out.
     """
     frames, findings = _read(sequence)
-    findings += _timestamps(sequence) + gaps(sequence)
+    findings += timestamps(sequence) + gaps(sequence)
     if not sequence.has_depth:
         what = "there are no depth images"
         findings.append(Finding("hint", what, "depth can be predicted from colour (--depth predicted)"))
@@ -146,11 +146,12 @@ def _motion(sequence: Sequence) -> list[Finding]:
     return found if any(finding.level != "hint" for finding in found) else found + single_poses.contradicted(sequence)
 
 
-def _timestamps(sequence: Sequence) -> list[Finding]:
-    timestamps = sequence.timestamps
-    if len(timestamps) < 3:
+def timestamps(sequence: Sequence) -> list[Finding]:
+    """What is wrong with the times of frames: their order, their unit, their steps."""
+    times = sequence.timestamps
+    if len(times) < 3:
         return []
-    steps = np.diff(timestamps)
+    steps = np.diff(times)
     findings = []
     if (backwards := np.flatnonzero(steps < 0)).size:
         what = f"timestamps go backwards {backwards.size} times, first at frame {backwards[0] + 1}"

@@ -81,7 +81,8 @@ def floor_plan(
     """The map from above: the ceiling and what hangs above head height left out, walls along the image's sides.
 
     The camera's `paths`, each (N, 4, 4) T_world_camera, fit in and help to find up: a path ends where it was lost.
-    `pixels`: the longer side of the picture. Specks without a class are drawn like their neighbours; a map without classes is drawn in its colours.
+    `pixels`: the longer side of the picture. Specks without a class are drawn like their neighbours; a map without
+    classes is drawn in its colours.
     """
     import cv2
 

@@ -147,9 +147,7 @@ def draw_path(image: np.ndarray, camera: Camera, T_world_view: np.ndarray, traje
     return image
 
 
-def draw_paths(
-    image: np.ndarray, camera: Camera, T_world_view: np.ndarray, paths: Iterable[np.ndarray]
-) -> np.ndarray:
+def draw_paths(image: np.ndarray, camera: Camera, T_world_view: np.ndarray, paths: Iterable[np.ndarray]) -> np.ndarray:
     """`draw_path` of every path: one ends where the camera was lost."""
     for path in paths:
         image = draw_path(image, camera, T_world_view, path)

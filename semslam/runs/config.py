@@ -52,6 +52,7 @@ class RunConfig:
 
     def open_sequence(self) -> Any:
         """The `sequences.Sequence` that the run is of."""
+        from semslam.doctor.position_unit import UNITS, in_metres, metres_in_a_unit
         from sequences import open_sequence
         from sequences.rebased import near_origin
         from sequences.selected import selected
@@ -66,7 +67,12 @@ class RunConfig:
             fov=self.fov,
             hints=self.pose_hints if of_the_recording else None,
         )
-        return near_origin(selected(whole, self.start, self.frames, self.every))
+        part = selected(whole, self.start, self.frames, self.every)
+        unit = metres_in_a_unit(part)
+        if unit == 1.0:
+            return near_origin(part)
+        logger.warning("%s: the images fit its poses in %s, so these are read in them", self.sequence, UNITS[unit])
+        return near_origin(part, in_metres(part.poses or (), unit))
 
     @property
     def pose_hints(self) -> Any:

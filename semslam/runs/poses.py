@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from semslam.doctor.position_unit import UNITS, in_metres, metres_in_a_unit
 from semslam.frame import Observation, Tracking
 from semslam.poses import moved_by
 from semslam.slam import Predict
@@ -77,6 +78,9 @@ def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> Pos
         logger.warning("%s", note)
 
     T_world_camera = [found.T_world_camera[number] for number in numbers]
+    if (unit := metres_in_a_unit(sequence, T_world_camera)) != 1.0:
+        logger.warning("%s: the images fit its poses in %s, so these are read in them", path, UNITS[unit])
+        T_world_camera = in_metres(T_world_camera, unit)
     origin = sequence.world_origin if sequence.world_origin.any() else far_origin(T_world_camera)
     return PosesOfFile(path, found._replace(T_world_camera=tuple(T_world_camera)), origin)
 

@@ -18,7 +18,7 @@ from semslam.depth.corrections import fusion_config
 from semslam.depth.multiview import MultiViewDepth
 from semslam.doctor.conventions import misfit
 from semslam.doctor.depth_range import LITTLE, with_range
-from semslam.doctor.doctor import doubtful_intrinsics, implausible_depth
+from semslam.doctor.doctor import doubtful_intrinsics, implausible_depth, timestamps
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
 from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map, reconstructed
@@ -121,7 +121,8 @@ def _run(
         for kept in (KEPT, FITTED):
             (folder.path / kept).unlink(missing_ok=True)  # of a run that was given up here
     slam, perception = config.slam, config.slam.perception
-    for found in doubtful_intrinsics(sequence.camera):
+    in_time = [found for found in timestamps(sequence) if found.level != "hint"]
+    for found in doubtful_intrinsics(sequence.camera) + in_time:
         logger.warning("%s: %s; %s", config.sequence, found.what, found.remedy)
     if perception.depth == "sensor":
         slam = with_noise_of(config.sensor or sequence.sensor, slam)

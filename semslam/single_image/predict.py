@@ -38,7 +38,7 @@ def shown_size(height: int, width: int) -> tuple[int, int]:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files themselves and, in place of a folder, the images in it, as people count; of a recording those of color/.
+    """The files themselves and, in place of a folder, the images in it as people count: of a recording those of color/.
 
     ValueError for a folder without images.
     """

@@ -14,6 +14,7 @@ from semslam import images
 from semslam.camera import Camera
 from semslam.labels import LABEL_SETS
 from semslam.trajectory import Trajectory, detect_kind, read_trajectory, read_tum_lines, write_tum
+from sequences.clock import read_as_seconds
 from sequences.files import first_readable
 from sequences.pairing import in_order, paired, times_of_names
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
@@ -134,13 +135,14 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     if detect_kind(path) != "tum":
         found = poses_of_frames(read_trajectory(path), path, Frames(counted, names), hints)
         return _Posed(counted, found.T_world_camera, found.notes)
-    timestamps, posed = read_tum_lines(path)
+    ticks, posed = read_tum_lines(path)
+    timestamps, unit_note = read_as_seconds(ticks, path)
     there = [i for i, T in enumerate(posed) if T is not None]
     note = (f"{path}: {count - len(there)} of {count} frames have no pose (NaN lines)",)
     apart = times is None or times.max() < timestamps.min() or times.min() > timestamps.max()
     if len(posed) == count and apart and hints == PoseHints():
-        return _Posed(timestamps, tuple(posed), note if len(there) < count else ())
-    trajectory = Trajectory(timestamps[there], np.array([posed[i] for i in there]))
+        return _Posed(timestamps, tuple(posed), unit_note + (note if len(there) < count else ()))
+    trajectory = Trajectory(ticks[there], np.array([posed[i] for i in there]))
     if times is None and hints == PoseHints():
         raise ValueError(
             f"{path}: {len(posed)} pose lines, but {count} frames in color/ and depth/; every frame needs one line in "

@@ -12,7 +12,7 @@ import numpy as np
 from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory import associate, read_trajectory
-from sequences.clock import seconds, since_1970
+from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_1970
 from sequences.pairing import MOST, SAME_TIME
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
@@ -104,6 +104,9 @@ def open_associations(
     notes: tuple[str, ...] = ()
     if (unit := since_1970(stamps)) is not None:
         stamps = stamps / unit
+    elif (unit := _ticks_a_second(stamps)) != 1:
+        notes = (f"associations.txt counts {UNIT_NAMES[unit]}, and is read so",)
+        stamps = stamps / unit
     elif len(stamps) > 1 and np.all(stamps == np.rint(stamps)) and np.median(np.diff(stamps)) >= 1:  # they count frames
         if camera is None:
             raise ValueError(
@@ -114,6 +117,13 @@ def open_associations(
         stamps = stamps / (fps or FPS)
     listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes)
     return opened(path, listed, usual_readers(path, _usual(path), camera, depth_scale, registered, depth_camera), hints)
+
+
+def _ticks_a_second(stamps: np.ndarray) -> float:
+    """1e3, 1e6 or 1e9 where times are in such a unit; 1 for seconds, and for frames that are counted."""
+    steps = np.diff(stamps)
+    counted = np.all(stamps == np.rint(stamps)) and len(np.unique(steps)) == 1
+    return 1.0 if counted else camera_ticks_a_second(stamps)
 
 
 class Listed(NamedTuple):

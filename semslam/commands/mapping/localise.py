@@ -47,9 +47,16 @@ def localise(
     """Find where images were taken in the map of a finished run; exit code 1 if none of them is found."""
     from semslam.runs.config import RunConfig
     from semslam.runs.finished.finished_map import FinishedMap
-    from semslam.runs.finished.localise import draw, figures, located_in_each, open_query, tum_text, unreadable, write_tum_text
+    from semslam.runs.finished.localise import (
+        draw,
+        figures,
+        located_in_each,
+        open_query,
+        tum_text,
+        unreadable,
+        write_tum_text,
+    )
     from semslam.runs.folder import write_json
-    from sequences import CorruptFrame
 
     note_unfinished(run)
     finished = FinishedMap(run, sequence)
@@ -66,8 +73,8 @@ def localise(
     for name in images:
         try:
             opened.append(open_query(finished, replace(query, sequence=name)))
-        except CorruptFrame as error:
-            if len(images) == 1:
+        except ValueError as error:
+            if len(images) == 1 or not Path(name).is_file():
                 raise
             found.append(unreadable(name, 0.0, error))
     with progress(sum(map(len, opened)), "images") as advance:

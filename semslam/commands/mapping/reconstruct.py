@@ -202,8 +202,8 @@ def reconstruct(
         typer.echo(_told_of_held_out(metrics))
     if "surfels_of_earlier_frames" in metrics:
         typer.echo(
-            f"{metrics['surfels_of_earlier_frames']} of the surfels are of {settings.extend}, whose others were removed: "
-            f"the new frames saw through them, or the two runs saw one surface twice"
+            f"{metrics['surfels_of_earlier_frames']} of the surfels are of {settings.extend}, whose others were "
+            f"removed, because the new frames saw through them or the two runs saw one surface twice"
         )
     if "surfels_filled" in metrics:
         typer.echo(_told_of_filling(metrics))

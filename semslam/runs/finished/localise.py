@@ -61,7 +61,9 @@ def located(finished: FinishedMap, sequence: Sequence, depth: bool = True) -> It
         yield LocalisedFrame(name, time, found)
 
 
-def located_in_each(finished: FinishedMap, sequences: Iterable[Sequence], depth: bool = True) -> Iterator[LocalisedFrame]:
+def located_in_each(
+    finished: FinishedMap, sequences: Iterable[Sequence], depth: bool = True
+) -> Iterator[LocalisedFrame]:
     """`located` of one sequence after the other; times that do not go on after those before are moved to do so."""
     latest = -np.inf
     for sequence in sequences:
