@@ -24,9 +24,10 @@ from semslam.engine.evidence import (
     rows_of,
 )
 from semslam.engine.fusion import Fusion, FusionConfig
-from semslam.engine.fusion_kernels import LAYERS
 from semslam.engine.label_fusion import AGAIN, LABEL_FUSIONS, LabelFusionConfig, label_fusion, news_of_view
+from semslam.engine.merging import LAYERS
 from semslam.engine.surfels import MapConfig, SurfelMap
+from semslam.engine.vectors import GROUP, LANES, to_columns, to_rows
 from semslam.frame import NO_GREY, Frame, Observation
 from sequences import open_sequence
 from sequences.room.room import NOISE, RoomSequence, render
@@ -546,3 +547,18 @@ def test_a_minute_of_standing_still_does_not_wear_the_map(sensor, growth):
     assert counts[1] < growth * counts[0]  # what shows depth in few frames only is still new after 60
     assert errors[1] < 1.02 * errors[0]
     assert astray[1] < astray[0] + 0.006
+
+
+def test_rows_become_columns_and_rows_again():
+    rows = np.arange(4 * GROUP, dtype=np.float32)
+    columns, again = np.zeros_like(rows), np.zeros_like(rows)
+    turned(rows, columns, again)
+    np.testing.assert_array_equal(columns.reshape(4, GROUP), rows.reshape(GROUP, 4).T)
+    np.testing.assert_array_equal(again, rows)
+
+
+@numba.njit
+def turned(rows, columns, again):
+    for j in range(0, GROUP, LANES):
+        to_columns(rows, 4 * j, columns, j)
+        to_rows(columns, j, again, 4 * j)

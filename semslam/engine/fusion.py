@@ -12,6 +12,7 @@ from semslam.engine import depth_filter, index_map
 from semslam.engine import fusion_kernels as kernels
 from semslam.engine.chunks import visible_chunks
 from semslam.engine.depth_filter import Noise
+from semslam.engine.merging import merge
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, Tracking, View
 from semslam.stage import Stage
@@ -157,7 +158,7 @@ class Fusion(Stage):
         if len(self._merged_counts) < len(chunks):
             self._merged_counts = np.empty(len(self._chunks), np.int64)
         traces = kernels.Traces(self._index, self.pixels, self._merged_counts)
-        kernels.merge(chunks, surfels.arrays(), pose, self._pinhole, measured, rules, np.int32(now), traces)
+        merge(chunks, surfels.arrays(), pose, self._pinhole, measured, rules, np.int32(now), traces)
         self._index_pose = np.array(T_world_camera)
         merged = int(self._merged_counts[: len(chunks)].sum())
         kernels.find_new(self._index, measured, self._pinhole, rules, self._new, self._new_counts)

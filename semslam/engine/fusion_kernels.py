@@ -1,4 +1,4 @@
-"""Fusing a frame, compiled: associate and merge, mark and write new surfels, mark what has to go.
+"""Fusing a frame, compiled: mark and write new surfels, mark what has to go; what is seen again is merged by `merging`.
 
 One surfel or one pixel an iteration, plain scalars. How surfels are stored: `chunks`; the index map: `index_map`.
 """
@@ -10,16 +10,14 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from semslam.compiled import PARALLEL, Pinhole, prefetch
+from semslam.compiled import PARALLEL, Pinhole
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.depth_filter import depth_sigma
-from semslam.engine.index_map import AHEAD, EMPTY, MICRO, SLOT, atomic_min, locate, pixel_at
+from semslam.engine.index_map import EMPTY, MICRO, SLOT, locate
 
 f32 = np.float32
-LAYERS = f32(4)  # gates behind a measurement, within which a surfel of the same normal is a second layer of its surface
 RIM = 160  # see `mark_removals`
 RARE = f32(0.2)  # of `stable`: the confidence of what was seen once or twice at the border of the image
-DEAD = f32(-1)  # the confidence of a surfel that has to go
 NOTHING = np.int32(EMPTY >> 32)  # micrometres: the depth of a pixel of the index map that shows no surfel
 DEEPEST = f32(2147483520)  # micrometres: the largest float32 below that
 
@@ -73,148 +71,6 @@ def radius_of(z, n_z, inverse_focal, spacing):
     """Radius in metres of the disk that stands for a pixel at depth z with normal n_z (Whelan et al. 2015, sec. 4)."""
     tilt = min(f32(2), f32(1) / max(abs(n_z), f32(0.01)))
     return f32(1.4142135) * max(z * inverse_focal, spacing) * tilt
-
-
-@nb.njit(**PARALLEL)
-def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
-    """Merge frame `now` into the surfels of `chunks`, carve free space, and make the frame's index map.
-
-    A surfel's partner is the measurement in the pixel that it projects to: being there bounds its distance to the
-    pixel's ray to 0.71 pixels; depth and normal must agree within the gates. Going surfel by surfel has no races,
-    touches each surfel's memory once, and updates all surfels of a surface, so that no second layer can hide behind
-    the first.
-
-    The merge is the confidence-weighted mean (Keller et al. 2013, eq. 3-6), with one change: the position moves along
-    the surfel's normal only, because what the measurement says across it is where its pixel happened to lie; this
-    keeps the surfels' spacing. A measurement much coarser than the surfel (radius over 1.5 times) only confirms it
-    (Whelan et al. 2015, sec. 4).
-
-    A surfel in front of a reliable measurement by more than two gates contradicts it: it loses `carve` of its
-    confidence, dies below zero, and takes no part in the index map. So does one of the measurement's normal that
-    stands between one and two gates before it, or between one and `LAYERS` behind: outliers of depth would heap up a
-    second layer there, which becomes stable in time. It loses `carve` times the measurement's weight, by default as
-    much as the true layer gains. The pose is T_world_camera.
-    """
-    counts, s_position, s_normal, s_color, s_seen, _ = surfels
-    depth, normals, color, confidence, weights_u, weights_v = measured
-    index, pixels, merged_counts = traces
-    R, t = pose
-    r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
-    r10, r11, r12 = R[1, 0], R[1, 1], R[1, 2]
-    r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
-    t0, t1, t2 = t[0], t[1], t[2]
-    width, _, fx, fy, cx, cy = camera
-    near, far, cos_gate, spacing = rules.near, rules.far, rules.cos_gate, rules.spacing
-    inverse_focal = f32(2) / (fx + fy)
-    inverse_fx = f32(1) / fx
-    inverse_fy = f32(1) / fy
-    has_confidence = confidence.size > 0
-    flat_position, flat_depth = s_position.reshape(-1), depth.reshape(-1)
-    flat_normals, flat_color, flat_confidence = normals.reshape(-1), color.reshape(-1), confidence.reshape(-1)
-    for c_ in nb.prange(chunks.size):
-        c = np.int64(c_)  # prange counts unsigned
-        first, count = np.int64(chunks[c]) * CHUNK, np.int64(counts[chunks[c]])
-        depths, places = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
-        locate(flat_position[4 * first : 4 * (first + count)], pose, camera, near, far, depths, places)
-        partners = np.empty(CHUNK, np.int32)  # which of the chunk's surfels have a partner
-        n_partners = 0
-        # two loops, because the locked minimum waits for all writes before it, and merging writes a lot
-        for j in range(count):
-            i = np.uint64(first + j)
-            pixels[i] = -1
-            ahead = places[min(j + AHEAD, count - 1)]
-            if ahead >= 0:
-                q = pixel_at(ahead, width)
-                prefetch(flat_depth, q)
-                prefetch(flat_normals, 3 * q + 2)
-                prefetch(index, q)
-            if places[j] < 0:
-                continue
-            confident = s_normal[i, 3]
-            if confident < f32(0):
-                continue
-            z_c = depths[j]
-            p = np.uint64(pixel_at(places[j], width))
-            d = flat_depth[p]
-            if d > f32(0) and flat_normals[np.uint64(3) * p + np.uint64(2)] != f32(0):
-                room = gate_of(d, rules)
-                if d - z_c > f32(2) * room:
-                    confident -= rules.carve
-                    s_normal[i, 3] = confident if confident >= f32(0) else DEAD
-                    continue
-                if abs(d - z_c) < room:
-                    partners[n_partners] = np.int32(j)
-                    n_partners += 1
-                elif z_c - d < LAYERS * room:
-                    q = np.uint64(3) * p
-                    m_x, m_y, m_z = flat_normals[q], flat_normals[q + np.uint64(1)], flat_normals[q + np.uint64(2)]
-                    n_x = r00 * m_x + r01 * m_y + r02 * m_z
-                    n_y = r10 * m_x + r11 * m_y + r12 * m_z
-                    n_z = r20 * m_x + r21 * m_y + r22 * m_z
-                    if s_normal[i, 0] * n_x + s_normal[i, 1] * n_y + s_normal[i, 2] * n_z > cos_gate:
-                        place = places[j]
-                        weight = weights_u[place & 0xFFFF] * weights_v[place >> 16]
-                        if has_confidence:
-                            weight *= flat_confidence[p]
-                        confident -= rules.carve * weight
-                        s_normal[i, 3] = confident if confident >= f32(0) else DEAD
-                        continue
-            key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
-            if key < index[p]:
-                atomic_min(index, p, key)
-        merged = 0
-        for j in range(n_partners):
-            prefetch(flat_color, 3 * pixel_at(places[partners[min(j + AHEAD, n_partners - 1)]], width))
-            i = np.uint64(first + partners[j])
-            place = places[partners[j]]
-            u = np.uint64(place & 0xFFFF)
-            v = np.uint64(place >> 16)
-            m_x = normals[v, u, 0]
-            m_y = normals[v, u, 1]
-            m_z = normals[v, u, 2]
-            n_x = r00 * m_x + r01 * m_y + r02 * m_z
-            n_y = r10 * m_x + r11 * m_y + r12 * m_z
-            n_z = r20 * m_x + r21 * m_y + r22 * m_z
-            s_x = s_normal[i, 0]
-            s_y = s_normal[i, 1]
-            s_z = s_normal[i, 2]
-            weight = weights_u[u] * weights_v[v]
-            if has_confidence:
-                weight *= confidence[v, u]
-            if s_x * n_x + s_y * n_y + s_z * n_z <= cos_gate or weight <= f32(0):
-                continue
-            merged += 1
-            pixels[i] = np.int32(v) * np.int32(width) + np.int32(u)
-            s_seen[i, 1] = now
-            confident = s_normal[i, 3]
-            total = confident + weight
-            s_normal[i, 3] = min(total, rules.max_confidence)
-            d = depth[v, u]
-            radius = radius_of(d, m_z, inverse_focal, spacing)
-            if radius >= f32(1.5) * s_position[i, 3]:
-                continue
-            b = weight / total
-            m_x = (f32(u) - cx) * inverse_fx * d
-            m_y = (f32(v) - cy) * inverse_fy * d
-            x = r00 * m_x + r01 * m_y + r02 * d + t0 - s_position[i, 0]
-            y = r10 * m_x + r11 * m_y + r12 * d + t1 - s_position[i, 1]
-            z = r20 * m_x + r21 * m_y + r22 * d + t2 - s_position[i, 2]
-            shift = b * (x * s_x + y * s_y + z * s_z)
-            s_position[i, 0] += shift * s_x
-            s_position[i, 1] += shift * s_y
-            s_position[i, 2] += shift * s_z
-            s_position[i, 3] += b * (radius - s_position[i, 3])
-            s_x += b * (n_x - s_x)
-            s_y += b * (n_y - s_y)
-            s_z += b * (n_z - s_z)
-            scale = f32(1) / np.sqrt(s_x * s_x + s_y * s_y + s_z * s_z)
-            s_normal[i, 0] = s_x * scale
-            s_normal[i, 1] = s_y * scale
-            s_normal[i, 2] = s_z * scale
-            for k in range(3):  # colours are 8.8 fixed point
-                old = f32(s_color[i, k])
-                s_color[i, k] = np.uint16(np.int32(old + b * (f32(256) * f32(color[v, u, k]) - old) + f32(0.5)))
-        merged_counts[c] = merged
 
 
 @nb.njit(inline="always")
