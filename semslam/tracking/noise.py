@@ -7,6 +7,9 @@ the map errs. Where to start from: `semslam.camera.SENSORS`.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
+
+from semslam.compiled import SERIAL
 
 EDGES = np.array([0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0])  # metres
 FEWEST = 20  # residuals of a frame in a bin that say something
@@ -46,17 +49,14 @@ class NoiseEstimate:
 
     def learn(self, depth: np.ndarray, residual: np.ndarray) -> None:
         """Take in one frame's residuals (N,) to the map, metres, at depths (N,), metres."""
-        distance, bins = np.abs(residual), np.searchsorted(EDGES, depth, side="right") - 1
-        order = np.lexsort((distance, bins))
-        first = np.searchsorted(bins[order], np.arange(len(self._frames) + 1))
-        told = np.flatnonzero(np.diff(first) >= FEWEST)
+        count, sigma, middle = _medians(depth, np.abs(residual), EDGES)
+        told = np.flatnonzero(count >= FEWEST)
         if len(told) == 0:
             return
-        # the median bears what does not fit
-        middle = order[(first[told] + first[told + 1]) // 2]
         self._frames[told] = np.minimum(self._frames[told] + 1, MEMORY)
-        self._sigma[told] += (1.4826 * distance[middle] - self._sigma[told]) / self._frames[told]
-        self._depth[told] += (depth[middle] - self._depth[told]) / self._frames[told]
+        # the median bears what does not fit
+        self._sigma[told] += (1.4826 * sigma[told] - self._sigma[told]) / self._frames[told]
+        self._depth[told] += (middle[told] - self._depth[told]) / self._frames[told]
         self.values = self._fitted()
 
     def _fitted(self) -> np.ndarray:
@@ -64,10 +64,10 @@ class NoiseEstimate:
         known = self._frames > 0
         weight = np.sqrt(self._frames[known])
         sigma, z = self._sigma[known], self._depth[known]
-        scale = weight / np.maximum(sigma, 0.2 * (self.model[0] + self.model[1] * (z - 0.4) ** 2))
-        rows = np.concatenate([np.column_stack([np.ones(len(z)), (z - 0.4) ** 2]) * scale[:, None],
-                               np.diag(np.sqrt(PRIOR) / self.model)])  # fmt: skip
-        values = np.linalg.lstsq(rows, np.concatenate([sigma * scale, np.full(2, np.sqrt(PRIOR))]), rcond=None)[0]
+        squared = (z - 0.4) ** 2
+        scale = weight / np.maximum(sigma, 0.2 * (self.model[0] + self.model[1] * squared))
+        rows, target = np.stack([scale, scale * squared]), scale * sigma
+        values = np.linalg.solve(rows @ rows.T + np.diag(PRIOR / self.model**2), rows @ target + PRIOR / self.model)
         return np.clip(values, BOUNDS[0] * self.model, BOUNDS[1] * self.model)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -78,3 +78,18 @@ class NoiseEstimate:
         """Go on from a `state`."""
         self.values, self._sigma = state["values"].copy(), state["sigma"].copy()
         self._depth, self._frames = state["depth"].copy(), state["frames"].copy()
+
+
+@njit(**SERIAL)
+def _medians(depth, distance, edges):
+    """Of each bin of depth (N,): how many there are, their median distance and the depth where it is."""
+    bins = np.searchsorted(edges, depth, side="right") - 1
+    n = len(edges) - 1
+    counts, medians, depths = np.zeros(n), np.zeros(n), np.zeros(n)
+    for k in range(n):
+        inside = np.flatnonzero(bins == k)
+        counts[k] = len(inside)
+        if len(inside):
+            middle = inside[np.argsort(distance[inside], kind="mergesort")[len(inside) // 2]]
+            medians[k], depths[k] = distance[middle], depth[middle]
+    return counts, medians, depths

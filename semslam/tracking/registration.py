@@ -23,8 +23,6 @@ from semslam.frame import Observation, View
 from semslam.tracking import registration_kernels as kernels
 
 f32 = np.float32
-FULL = np.zeros((6, 6), np.int64)  # where the sums hold the elements of a symmetric matrix
-FULL[np.triu_indices(6)] = FULL.T[np.triu_indices(6)] = np.arange(kernels.TRIANGLE)
 
 
 @dataclass(frozen=True)
@@ -125,13 +123,11 @@ class _Search:
     """Where a registration stands."""
 
     T: np.ndarray  # (4, 4) T_live_view
-    geometry: Linearization
-    color: Linearization
-    geometry_scale: float = 6.0  # of the sensor's noise: wide until the residuals say better
-    grey_scale: float = 20.0  # grey levels
-    grey_offset: float = 0.0  # exposure: live minus model
-    visible: int = 0
-    measured: int = 0
+    # (3, SUMS) of the last linearization: geometry, colour and counts
+    sums: np.ndarray = field(default_factory=lambda: np.zeros((3, kernels.SUMS)))
+    # (3,) of residuals: in units of the sensor's noise, wide until they say better; in grey levels; and the exposure,
+    # live minus model
+    widths: np.ndarray = field(default_factory=lambda: np.array([6.0, 20.0, 0.0]))
     information: np.ndarray = field(default_factory=lambda: np.eye(6))
 
 
@@ -147,7 +143,25 @@ class Registrar:
         self._live = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
         self._model = [np.empty((height >> k, width >> k), f32) for k in range(levels)]
         self._greys = [np.empty(0, f32)] * levels  # of the model's points, by pyramid level
+        self._gates = [self._gates_of(level) for level in self.config.levels]
         self.noise = self.config.noise, self.config.noise_quadratic
+
+    def _gates_of(self, level: Level) -> kernels.Gates:
+        """The gates of a level; noise and widths are those of a frame."""
+        c, nothing = self.config, f32(0)
+        return kernels.Gates(
+            base=nothing,
+            quadratic=nothing,
+            far=f32(level.gate),
+            cosine=f32(np.cos(np.radians(c.normal_gate_deg))),
+            geometry_scale=nothing,
+            tukey=f32(c.tukey),
+            grey_scale=nothing,
+            grey_offset=nothing,
+            gradient2=f32(c.min_gradient**2),
+            huber=f32(c.huber),
+            border=f32(c.border),
+        )
 
     @property
     def noise(self) -> tuple[float, float]:
@@ -165,16 +179,16 @@ class Registrar:
         T_prior_live_view = poses.inverse(T_prior) @ view.T_world_camera
         self._see(observation, view)
         self._expose(T_prior_live_view)
-        search = _Search(T_prior_live_view, _unpacked(np.zeros(kernels.SUMS)), _unpacked(np.zeros(kernels.SUMS)))
+        search = _Search(T_prior_live_view)
         self._turn(search, observation)
         for number in range(len(self.config.levels)):
-            self._descend(number, search, observation, T_prior_live_view)
+            self._descend(number, search, observation, poses.inverse(T_prior_live_view))
         # Inverses are transposes: a rotation's rounding would double with every frame that builds on it.
         T = poses.orthonormalized(view.T_world_camera @ poses.inverse(search.T))
-        coarse = self._model[-1][self._model[-1] >= 0]
         return Registration(
-            T, search.information, search.geometry, search.color, search.visible, search.measured,
-            float(self._live[-1].mean()), float(coarse.mean()) if len(coarse) else 0.0,
+            T, search.information, _unpacked(search.sums[0]), _unpacked(search.sums[1]),
+            int(search.sums[2, 0]), int(search.sums[2, 1]),
+            kernels.mean_grey(self._live[-1]), kernels.mean_grey(self._model[-1]),
             self._compared(search.T, observation),
         )  # fmt: skip
 
@@ -231,78 +245,40 @@ class Registrar:
     def _compared(self, T_live_view: np.ndarray, observation: Observation) -> Comparison:
         """Residuals and greys of a sample of the model's points at the pose found."""
         assert observation.normals is not None
-        every, pyramid = 16, 1
-        sure = np.flatnonzero(self._trust[::every] >= 0.7) * every
-        if len(sure) < 100:
-            sure = np.arange(0, len(self._points), every)
-        R, t = T_live_view[:3, :3].T.astype(f32), T_live_view[:3, 3].astype(f32)
-        points = self._points[sure]
-        x, n = points[:, :3] @ R + t, points[:, 3:6] @ R
-        c, depth = self.camera, observation.depth
-        z = np.maximum(x[:, 2], f32(0.05))
-        u, v = f32(c.fx) * x[:, 0] / z + f32(c.cx), f32(c.fy) * x[:, 1] / z + f32(c.cy)
-        seen = (x[:, 2] > 0.05) & (u >= 0) & (v >= 0) & (u < c.width - 1) & (v < c.height - 1)
-        x, n, z, u, v = x[seen], n[seen], z[seen], u[seen], v[seen]
-        column, row = (u + f32(0.5)).astype(np.int64), (v + f32(0.5)).astype(np.int64)
-        d = depth[row, column]
-        measured, away = d > 0, np.abs(d - z) > 0.1
-        q = np.column_stack([(column - f32(c.cx)) / f32(c.fx) * d, (row - f32(c.cy)) / f32(c.fy) * d, d])
-        facing = np.einsum("ij,ij->i", observation.normals[row, column], n) > 0.77
-        same = measured & ~away & facing
-        residual = np.einsum("ij,ij->i", q[same] - x[same], n[same])
-        obliquity = np.abs(np.einsum("ij,ij->i", q[same], n[same])) / d[same]
-        sigma = self._noise[0] + self._noise[1] * (z[same] - f32(0.4)) ** 2
-        fitting = np.count_nonzero(np.abs(residual) < 4 * sigma) / max(int(np.count_nonzero(measured)), 1)
-        # half the size: what noise is left of two greys does not make them differ
-        scale = 2**-pyramid
-        small = self._live[pyramid]
-        row, column = (v * f32(scale)).astype(np.int64), (u * f32(scale)).astype(np.int64)
-        inside = (row < small.shape[0]) & (column < small.shape[1])
-        model = self._greys[pyramid][sure][seen]
-        valid = inside & (model >= 0) & ~(measured & away)
-        a, b = model[valid], small[row[valid], column[valid]]
-        deviations = (float(a.std()), float(b.std())) if len(a) >= 50 else (0.0, 0.0)
-        correlation = float("nan")
-        if min(deviations) >= self.config.textured:
-            correlation = float(np.mean((a - a.mean()) * (b - b.mean()))) / (deviations[0] * deviations[1])
+        found = np.empty((3, len(self._points) // kernels.SAMPLED + 1), f32)
+        same, fitting, measured, away, correlation, model_std, live_std = kernels.compare(
+            self._points, self._trust, T_live_view.astype(f32),
+            kernels.Live(observation.depth, observation.normals, self._live[1]),
+            self._pinholes[0], self._noise, self._greys[1], found,
+        )  # fmt: skip
+        depth, residual, along_ray = found[:, :same]
         return Comparison(
-            depth=z[same],
+            depth=depth,
             residual=residual,
-            along_ray=residual / np.maximum(obliquity, f32(0.1)),
-            fitting=fitting,
-            correlation=correlation,
-            gain=deviations[1] / deviations[0] if deviations[0] > 0 else 1.0,
-            violated=float(np.count_nonzero(measured & away)) / max(int(np.count_nonzero(measured)), 1),
+            along_ray=along_ray,
+            fitting=fitting / max(measured, 1),
+            correlation=correlation if min(model_std, live_std) >= self.config.textured else math.nan,
+            gain=live_std / model_std if model_std > 0 else 1.0,
+            violated=away / max(measured, 1),
         )
 
-    def _linearized(
-        self, number: int, search: _Search, observation: Observation
-    ) -> tuple[Linearization, Linearization]:
-        """Geometry and colour at the search's pose, on one level."""
+    def _linearize(self, number: int, search: _Search, observation: Observation) -> None:
+        """The sums of both terms at the search's pose, on one level."""
         assert observation.normals is not None
-        c, level = self.config, self.config.levels[number]
+        level = self.config.levels[number]
         blocks = -(-len(self._points) // (level.every * kernels.BLOCK))
-        gates = kernels.Gates(
-            *self._noise,
-            far=f32(level.gate),
-            cosine=f32(np.cos(np.radians(c.normal_gate_deg))),
-            geometry_scale=f32(search.geometry_scale),
-            tukey=f32(c.tukey),
-            grey_scale=f32(search.grey_scale),
-            grey_offset=f32(search.grey_offset),
-            gradient2=f32(c.min_gradient**2),
-            huber=f32(c.huber),
-            border=f32(c.border),
-        )
+        geometry_scale, grey_scale, grey_offset = map(f32, search.widths)
+        gates = self._gates[number]._replace(
+            base=self._noise.base, quadratic=self._noise.quadratic,
+            geometry_scale=geometry_scale, grey_scale=grey_scale, grey_offset=grey_offset,
+        )  # fmt: skip
         model = kernels.Model(self._points, self._roots, self._greys[level.pyramid])
         live = kernels.Live(observation.depth, observation.normals, self._live[level.pyramid])
         kernels.linearize(
             model, level.every, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates,
             self._sums[:blocks],
         )  # fmt: skip
-        geometry, color, seen = self._sums[:blocks].sum(axis=0, dtype=np.float64)
-        search.visible, search.measured = int(seen[0]), int(seen[1])
-        return _unpacked(geometry), _unpacked(color)
+        search.sums = self._sums[:blocks].sum(axis=0, dtype=np.float64)
 
     def _turn(self, search: _Search, observation: Observation) -> None:
         """SO(3) pre-alignment: turn the prior by what the coarse images say, for fast rotation (Lovegrove 2011).
@@ -313,7 +289,8 @@ class Registrar:
             return
         start, best = search.T, None
         for _ in range(self.config.rotation_iterations + 1):
-            _, color = self._linearized(0, search, observation)
+            self._linearize(0, search, observation)
+            color = _unpacked(search.sums[1])
             if color.count < 50:
                 break
             score = color.rms
@@ -326,49 +303,20 @@ class Registrar:
                 break
         search.T = start if best is None else best[1]
 
-    def _descend(self, number: int, search: _Search, observation: Observation, T_prior: np.ndarray) -> None:
-        """Gauss-Newton iterations on one level."""
+    def _descend(self, number: int, search: _Search, observation: Observation, T_view_prior: np.ndarray) -> None:
+        """Gauss-Newton iterations on one level. T_view_prior: the inverse of T_live_view as it is expected."""
         c, level = self.config, self.config.levels[number]
-        share = level.every * self._share
+        balance = kernels.Balance(
+            level.every * self._share, c.color_weight, c.prior_translation, c.prior_rotation, c.degenerate
+        )
         enough = c.converged * (1 if number == len(c.levels) - 1 else 5)  # a finer level follows
         for _ in range(level.iterations):
-            search.geometry, search.color = geometry, color = self._linearized(number, search, observation)
-            # Widths for the next iteration; never so narrow that a better pose could not be found any more.
-            spread = min(max(geometry.spread, 0.2), 6.0)
-            search.geometry_scale = 1.2 * spread
-            search.grey_offset = color.mean
-            grey_spread = max(color.spread, 3.0 / search.grey_scale)
-            search.grey_scale = min(max(1.1 * grey_spread * search.grey_scale, 3.0), 30.0)
-
-            hessian, gradient = self._held(geometry)
-            color_share = c.color_weight / grey_spread**2
-            hessian = share * (hessian / spread**2 + color_share * color.hessian)
-            gradient = share * (gradient / spread**2 + color_share * color.gradient)
-            prior = 1 / np.array([c.prior_translation**2] * 3 + [c.prior_rotation**2] * 3)
-            search.information = hessian + np.diag(prior)
-            step = -np.linalg.solve(search.information, gradient + prior * poses.log(search.T @ poses.inverse(T_prior)))
+            self._linearize(number, search, observation)
+            from_prior = poses.log(search.T @ T_view_prior)
+            step, search.information = kernels.step_of(search.sums[:2], search.widths, balance, from_prior)
             search.T = poses.exp(step) @ search.T
-            if max(np.linalg.norm(step[:3]), np.linalg.norm(step[3:])) < enough:
+            if max(math.hypot(*step[:3]), math.hypot(*step[3:])) < enough:
                 break
-
-    def _held(self, geometry: Linearization) -> tuple[np.ndarray, np.ndarray]:
-        """The geometric normal equations without the directions that only the noise of the normals holds.
-
-        Rotations are counted as motion at the typical distance of the points, so that all six eigenvalues are mean
-        squared shares of the normals along a direction: 1 for motion straight at a wall, 0 along it.
-        """
-        diagonal = geometry.hessian.diagonal()
-        total = diagonal[:3].sum()  # the sum of weights, since normals are units
-        if total <= 0:
-            return np.zeros((6, 6)), np.zeros(6)
-        reach = math.sqrt(max(diagonal[3:].sum() / total, 1e-6))
-        scale = np.array([1, 1, 1, 1 / reach, 1 / reach, 1 / reach])
-        scales = scale[:, None] * scale
-        values, vectors = np.linalg.eigh(geometry.hessian * scales / total)
-        keep = np.minimum(np.maximum(values / self.config.degenerate - 1, 0), 1)
-        hessian = (vectors * (keep * values)) @ vectors.T * total
-        gradient = (vectors * keep) @ vectors.T @ (scale * geometry.gradient)
-        return hessian / scales, gradient / scale
 
 
 def _contrast(grey: np.ndarray, least: float) -> float:
@@ -385,10 +333,9 @@ def _halved(camera: Camera, times: int) -> Pinhole:
 
 
 def _unpacked(sums: np.ndarray) -> Linearization:
-    hessian = sums[FULL]
     count = int(sums[kernels.COUNT])
     return Linearization(
-        hessian=hessian,
+        hessian=kernels.symmetric(sums),
         gradient=sums[kernels.TRIANGLE : kernels.TRIANGLE + 6].copy(),
         cost=float(sums[kernels.WRR]),
         weight=float(sums[kernels.W]),

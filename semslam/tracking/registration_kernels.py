@@ -61,6 +61,16 @@ class Gates(NamedTuple):
     border: np.float32  # loss of weight towards the border of the image
 
 
+class Balance(NamedTuple):
+    """How much the two terms and the motion that is expected count."""
+
+    share: float  # of a measurement that one point is worth
+    color_weight: float  # of the grey term against its statistical weight
+    prior_translation: float  # metres: standard deviation of the motion expected
+    prior_rotation: float  # radians
+    degenerate: float  # mean squared share of the normals along a direction that geometry does not hold
+
+
 @njit(**PARALLEL)
 def halved(image, out):
     """The mean of the known pixels of each 2x2 block; NO_GREY where none is known."""
@@ -76,6 +86,17 @@ def halved(image, out):
                         total += value
                         known += 1
             out[v, u] = total / np.float32(known) if known > 0 else np.float32(NO_GREY)
+
+
+@njit(**SERIAL)
+def mean_grey(image):
+    """The mean of the known pixels of an image; 0 where none is known."""
+    total, known = 0.0, 0
+    for value in image.flat:
+        if value >= 0:
+            total += value
+            known += 1
+    return total / max(known, 1)
 
 
 @njit(**PARALLEL)
@@ -244,3 +265,153 @@ def linearize(model, every, T, live, camera, grey_camera, gates, out):
             out[block, 2, k] = 0
         out[block, 2, 0] = visible
         out[block, 2, 1] = measured
+
+
+@njit(**SERIAL)
+def symmetric(sums):
+    """The matrix J^T W J (6, 6) of a term's sums."""
+    matrix = np.empty((6, 6))
+    m = 0
+    for a in range(6):
+        for b in range(a, 6):
+            matrix[a, b] = matrix[b, a] = sums[m]
+            m += 1
+    return matrix
+
+
+@njit(**SERIAL)
+def spread_of(sums):
+    """Weighted standard deviation of a term's residuals, in units of the noise assumed."""
+    return np.sqrt(sums[WRR] / max(sums[W], 1e-9))
+
+
+@njit(**SERIAL)
+def held(hessian, gradient, degenerate):
+    """The geometric normal equations without the directions that only the noise of the normals holds.
+
+    Rotations are counted as motion at the typical distance of the points, so that all six eigenvalues are mean
+    squared shares of the normals along a direction: 1 for motion straight at a wall, 0 along it.
+    """
+    total = hessian[0, 0] + hessian[1, 1] + hessian[2, 2]  # the sum of weights, since normals are units
+    if total <= 0:
+        return np.zeros((6, 6)), np.zeros(6)
+    reach = np.sqrt(max((hessian[3, 3] + hessian[4, 4] + hessian[5, 5]) / total, 1e-6))
+    scale = np.ones(6)
+    scale[3:] = 1 / reach
+    scales = scale.reshape(6, 1) * scale
+    values, vectors = np.linalg.eigh(hessian * scales / total)
+    keep = np.minimum(np.maximum(values / degenerate - 1, 0), 1)
+    kept = vectors * keep
+    return (kept * values) @ vectors.T * total / scales, kept @ (vectors.T @ (scale * gradient)) / scale
+
+
+@njit(**SERIAL)
+def step_of(sums, widths, balance, from_prior):
+    """One Gauss-Newton step of both terms and the prior: the twist (6,) from the left, and its information (6, 6).
+
+    sums: (2, SUMS) float64 of geometry and colour. widths: (3,) float64, the scales of geometry and grey and the grey
+    offset that the sums were made with; replaced by those of the next iteration, which are never so narrow that a
+    better pose could not be found any more. from_prior: (6,) twist from the pose expected to the present one.
+    """
+    geometry, color = sums[0], sums[1]
+    spread = min(max(spread_of(geometry), 0.2), 6.0)
+    grey_spread = max(spread_of(color), 3.0 / widths[1])
+    widths[0] = 1.2 * spread
+    widths[1] = min(max(1.1 * grey_spread * widths[1], 3.0), 30.0)
+    widths[2] = color[R] / max(color[COUNT], 1.0)
+
+    triangle = slice(TRIANGLE, TRIANGLE + 6)
+    hessian, gradient = held(symmetric(geometry), geometry[triangle], balance.degenerate)
+    color_share = balance.color_weight / grey_spread**2
+    hessian = balance.share * (hessian / spread**2 + color_share * symmetric(color))
+    gradient = balance.share * (gradient / spread**2 + color_share * color[triangle])
+    for k in range(6):
+        std = balance.prior_translation if k < 3 else balance.prior_rotation
+        hessian[k, k] += 1 / std**2
+        gradient[k] += from_prior[k] / std**2
+    return -np.linalg.solve(hessian, gradient), hessian
+
+
+SAMPLED = 16  # every so-many-th point of the model is compared
+SURE = np.float32(0.7)  # trust of a point that is compared ...
+FEWEST = 100  # ... unless fewer are; then all count
+
+
+class Compared(NamedTuple):
+    """What `compare` counts."""
+
+    same: int  # points of one surface in both, whose residuals are written
+    fitting: int  # of them within four standard deviations
+    measured: int  # points with depth in the frame
+    away: int  # of them where the frame's surface is another one
+    correlation: float  # of live and model grey; 0 where one of them is flat
+    model_std: float  # standard deviation of grey where both are known, grey levels; 0 where that is hardly anywhere
+    live_std: float
+
+
+@njit(**SERIAL)
+def compare(points, trust, T, live, camera, noise, model_grey, out):
+    """A sample of the model's points (N, 7) at T = T_live_view beside the live frame.
+
+    live: its grey image is of half the size, so that what noise is left of two greys does not make them differ.
+    model_grey: (N,) that of the points there. out: (3, N // SAMPLED + 1) float32, of each point of one surface in both
+    its depth, the distance along its normal, and along the ray, metres.
+    """
+    depth, normals, small = live
+    width, height, fx, fy, cx, cy = camera
+    half = np.float32(0.5)
+    n_sure = 0
+    for i in range(0, len(points), SAMPLED):
+        n_sure += trust[i] >= SURE
+    greys = np.empty((2, out.shape[1]), np.float32)
+    same, fitting, measured, away, known = 0, 0, 0, 0, 0
+    for i in range(0, len(points), SAMPLED):
+        if n_sure >= FEWEST and trust[i] < SURE:
+            continue
+        a, b, c = points[i, 0], points[i, 1], points[i, 2]
+        x = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3]
+        y = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c + T[1, 3]
+        z = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c + T[2, 3]
+        if z <= np.float32(0.05):
+            continue
+        u, v = project(camera, x, y, z)
+        if not (u >= 0 and v >= 0 and u < width - 1 and v < height - 1):
+            continue
+        column, row = int(u + half), int(v + half)
+        d = depth[row, column]
+        other = d > 0 and abs(d - z) > np.float32(0.1)
+        measured += d > 0
+        away += other
+        if d > 0 and not other:
+            a, b, c = points[i, 3], points[i, 4], points[i, 5]
+            nx = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c
+            ny = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c
+            nz = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c
+            facing = normals[row, column, 0] * nx + normals[row, column, 1] * ny + normals[row, column, 2] * nz
+            if facing > np.float32(0.77):
+                qx, qy = (np.float32(column) - cx) / fx, (np.float32(row) - cy) / fy
+                along = nx * (qx * d - x) + ny * (qy * d - y) + nz * (d - z)
+                out[0, same], out[1, same] = z, along
+                out[2, same] = along / max(abs(nx * qx + ny * qy + nz), np.float32(0.1))
+                fitting += abs(along) < np.float32(4) * depth_sigma(z, noise)
+                same += 1
+        row, column = int(v * half), int(u * half)
+        if row < small.shape[0] and column < small.shape[1] and model_grey[i] >= 0 and not other:
+            greys[0, known], greys[1, known] = model_grey[i], small[row, column]
+            known += 1
+    if known < 50:
+        return Compared(same, fitting, measured, away, 0.0, 0.0, 0.0)
+    mean_0, mean_1 = 0.0, 0.0
+    for k in range(known):
+        mean_0 += greys[0, k]
+        mean_1 += greys[1, k]
+    mean_0, mean_1 = mean_0 / known, mean_1 / known
+    squares_0, squares_1, products = 0.0, 0.0, 0.0
+    for k in range(known):
+        p, q = greys[0, k] - mean_0, greys[1, k] - mean_1
+        squares_0 += p * p
+        squares_1 += q * q
+        products += p * q
+    flat = squares_0 <= 0 or squares_1 <= 0
+    correlation = 0.0 if flat else products / np.sqrt(squares_0 * squares_1)
+    return Compared(same, fitting, measured, away, correlation, np.sqrt(squares_0 / known), np.sqrt(squares_1 / known))
