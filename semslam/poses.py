@@ -7,6 +7,7 @@ radians, so that exp(twist) = [exp(w) V(w)t; 0 1] (Barfoot, State Estimation for
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ def from_rotation_translation(rotation: np.ndarray, translation: np.ndarray) -> 
     T[:3, :3] = rotation
     T[:3, 3] = translation
     return T
+
+
+def stacked(T: Iterable[np.ndarray | None]) -> np.ndarray:
+    """(N, 4, 4) float64 of N poses, not finite where there is none."""
+    return np.array([np.full((4, 4), np.nan) if one is None else one for one in T], np.float64).reshape(-1, 4, 4)
 
 
 def inverse(T: np.ndarray) -> np.ndarray:

@@ -8,10 +8,12 @@ from stub_networks import KnowingNetwork
 
 from semslam import poses
 from semslam.metrics.trajectory import absolute_error
+from semslam.runs.color_only.clocks import at_other_times
 from semslam.runs.color_only.fitted import FittedPoses, fit_to_images
 from semslam.tracking.visual import VisualConfig
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
+from sequences.selected import SelectedSequence
 
 CENTIMETRES, DEGREES = 0.03, 1.2  # of the waves that recorded poses are given
 
@@ -71,7 +73,7 @@ def test_frames_before_the_first_given_pose_begin_no_world_of_their_own(room, sh
 
 
 def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
-    found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True, 3.0)
+    found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True, 0.02, 3.0)
     found.save(tmp_path / "fitted.npz", "settings")
     again = FittedPoses.load(tmp_path / "fitted.npz", 3)
     assert again is not None and again.figures() == found.figures()
@@ -79,3 +81,29 @@ def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
     assert FittedPoses.load(tmp_path / "fitted.npz", 3, "others") is None
     (tmp_path / "fitted.npz").write_bytes(b"half a file")
     assert FittedPoses.load(tmp_path / "fitted.npz", 3) is None
+
+
+def test_poses_of_a_clock_that_is_late_are_taken_at_the_times_that_fit():
+    """Of a camera that hurries and halts."""
+    steps = np.rint(3 + 2.9 * np.sin(np.arange(44) * 1.3)).astype(int)
+    room = SelectedSequence(open_sequence("room:frames=140,width=320,height=240"), np.cumsum(steps))
+    room.timestamps = np.arange(len(room)) / 30.0
+    late = at_other_times(room.poses, room.timestamps, -0.025)
+    found = fit_to_images(room, late, KnowingNetwork(room), VisualConfig())
+    assert found.corrected and found.time_offset == pytest.approx(0.025, abs=0.004)
+    assert found.misfit < found.misfit_given - 1
+    there = [i for i, T in enumerate(found.listed()) if T is not None and late[i] is not None]
+    assert len(there) >= len(room) - 2
+    off, given = (np.stack([T[i] for i in there])[:, :3, 3] for T in (found.T_world_camera, late))
+    true = np.stack(room.poses)[there, :3, 3]
+    assert np.linalg.norm(off - true, axis=1).mean() < 0.3 * np.linalg.norm(given - true, axis=1).mean()
+
+
+def test_poses_at_other_times_lie_between_those_of_frames_and_end_where_these_end():
+    T = [poses.exp(np.array([0.3 * i, 0, 0, 0, 0.1 * i, 0])) for i in range(4)]
+    given = [*T, None, *T]
+    times = np.array([0.0, 1, 2, 3, 4, 10, 10.2, 10.4, 10.6])
+    moved = at_other_times(given, times * 0.1, 0.05)
+    np.testing.assert_allclose(moved[1], poses.exp(np.array([0.45, 0, 0, 0, 0.15, 0])), atol=1e-12)
+    assert moved[4] is None and at_other_times(given, times, 0.0)[2] is T[2]
+    assert at_other_times(given, times, 2.5)[3] is None  # nothing is known of the seconds until 10

@@ -90,6 +90,20 @@ def test_in_the_end_keyframes_are_tied_to_what_later_ones_were_the_first_to_show
     assert np.median(np.abs(shown.points[:, 2] / room[0].depth[v, u] - 1)) < 0.03
 
 
+def test_frames_between_keyframes_follow_what_the_map_says_in_the_end(room):
+    """A map that is found to be twice as large has all frames, not only its keyframes, twice as far apart."""
+    network, size = KnowingNetwork(room), (room.camera.width, room.camera.height)
+    tracker = VisualTracker(room.camera, lambda color, focal: network(color, size, focal).depth)
+    states = {i: tracker(i, room[i].color).state for i in range(12)}
+    before = np.stack([tracker.pose(i) for i in range(12)])
+    tracker.map.log_depth += np.log(2)
+    tracker.map.T_camera_world[:, :3, 3] *= 2
+    after = np.stack([tracker.pose(i) for i in range(12)])
+    assert set(states.values()) == {"good"} and tracker.pose(12) is None
+    np.testing.assert_allclose(after[:, :3, 3], 2 * before[:, :3, 3], atol=2e-4)
+    np.testing.assert_allclose(after[:, :3, :3], before[:, :3, :3], atol=2e-4)
+
+
 def test_exposure_is_no_motion(room):
     rng = np.random.default_rng(0)
     frames = []

@@ -22,7 +22,6 @@ FOCAL_FLOOR = 0.03  # relative standard deviation, by what unknown distortion di
 PLACE_STD = 0.2  # of the logarithm of truth / network in a place: 1.15 kitchen, 0.75 living room, 1.21 desk of TUM fr1
 FIRST_FOCAL = 5  # keyframes from which a focal length is estimated
 FOCAL_SETTLED = 0.002  # relative change of the focal length by one more adjustment, at most
-TOGETHER = 10.0  # independent measurements that the network's depths count as where given poses tell the scale
 MOST_ROUNDS = 50  # adjustments of a focal length that does not settle
 
 
@@ -283,7 +282,9 @@ class SparseMap:
         given = any(self.keyframes[k].given is not None for k in frames)
         if not fixed.any() and not given:
             fixed[0] = True
-        share = min(1.0, TOGETHER / max(len(landmarks), 1)) if given else 1.0
+        # Where given poses tell the scale, the network's depths count together as one measurement of it.
+        together = (self.prior_std / PLACE_STD) ** 2
+        share = min(1.0, together / max(len(landmarks), 1)) if given else 1.0
         stretch = np.array([1.0, self.camera.fx / self.camera.fy])
         scene = Scene(
             self.T_camera_world[frames],

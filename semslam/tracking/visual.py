@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -62,6 +63,15 @@ class VisualTracking:
     reason: str = ""
 
 
+class Seen(NamedTuple):
+    """What is kept of a frame, to find its pose once more when its landmarks are known better."""
+
+    keyframe: int  # the last one by then
+    T_camera_keyframe: np.ndarray  # (4, 4), as it was found then
+    ids: np.ndarray  # (N,) int32 landmarks; none of a frame that is the keyframe itself ...
+    pixels: np.ndarray  # (N, 2) float32 ... and where it showed them
+
+
 class VisualTracker:
     """Tracks one camera by its images."""
 
@@ -82,6 +92,7 @@ class VisualTracker:
         self.given_std = c.given_std, float(np.radians(c.given_turn_std_deg))
         self.map = SparseMap(camera, c.pixel_std, c.prior_std, focal_known, self.given_std)
         self.size = np.array([camera.width, camera.height])  # of the images, pixels
+        self._seen: dict[int, Seen] = {}  # by the indices of frames that were not lost
         # what is being followed
         self._grey: np.ndarray | None = None
         self._pixels = np.zeros((0, 2), np.float32)
@@ -103,6 +114,30 @@ class VisualTracker:
         given: T_world_camera (4, 4) that is known beforehand, about as well as `VisualConfig.given_std` says. Where the
         first frame has one, its world and its metre are the map's, and a frame that is lost stays where it was given.
         """
+        found = self._tracked(index, color, given)
+        if found.state != "lost":
+            k = len(self.map.keyframes) - 1
+            way = poses.inverse(found.T_world_camera) @ poses.inverse(self.map.T_camera_world[k])
+            shown = slice(0) if found.keyframe else slice(None)
+            self._seen[index] = Seen(k, way, self._ids[shown].astype(np.int32), self._pixels[shown].copy())
+        return found
+
+    def pose(self, index: int) -> np.ndarray | None:
+        """T_world_camera (4, 4) of a frame by all that the map knows now, in its unit; None where the frame was lost.
+
+        When a frame was tracked, the newest of its landmarks had no depth but the network's.
+        """
+        seen = self._seen.get(index)
+        if seen is None:
+            return None
+        T = seen.T_camera_keyframe @ self.map.T_camera_world[seen.keyframe]
+        known = self.map.strikes[seen.ids] < STRIKES
+        if known.sum() >= self.config.min_inliers:
+            found, distances = self._locate(T, seen.ids[known], seen.pixels[known])
+            T = found if self._holds(distances) else T
+        return poses.inverse(T)
+
+    def _tracked(self, index: int, color: np.ndarray, given: np.ndarray | None) -> VisualTracking:
         before, self._given = self._given, None if given is None else poses.inverse(given)
         grey = self._exposed(cv2.cvtColor(color, cv2.COLOR_RGB2GRAY))
         if not self.map.keyframes:
@@ -118,7 +153,7 @@ class VisualTracker:
         assert self._grey is not None
         self._follow(self._grey, grey, expected)
         self._grey = grey
-        found, distances = self._locate(expected)
+        found, distances = self._locate(expected, self._ids, self._pixels, self._given)
         if not self._holds(distances):
             inliers = int((distances < self.config.outlier).sum())
             self._velocity[:] = 0
@@ -131,7 +166,7 @@ class VisualTracker:
                 return VisualTracking(poses.inverse(self._T), "poor", inliers, bool(len(self._ids)), reason)
             if not self._relocalised(grey):
                 return VisualTracking(poses.inverse(self._T), "lost", inliers, False, reason)
-            found, distances = self._locate(self._T)
+            found, distances = self._locate(self._T, self._ids, self._pixels, self._given)
         else:
             self._velocity = poses.log(found @ poses.inverse(self._T))
         self._T = found
@@ -238,7 +273,7 @@ class VisualTracker:
         self._T = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], shift.ravel())
         self._ids, first = np.unique(there[chosen], return_index=True)
         self._pixels = pixels[mine[chosen[first]]]
-        found, distances = self._locate(self._T)
+        found, distances = self._locate(self._T, self._ids, self._pixels, self._given)
         if not self._holds(distances):
             self._T, self._ids, self._pixels = before
             return False
@@ -246,25 +281,26 @@ class VisualTracker:
         self._at_keyframe = self._pixels.copy()
         return True
 
-    def _locate(self, T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The pose, camera from world, from which the followed landmarks are seen where they are, from a guess.
+    def _locate(
+        self, T: np.ndarray, ids: np.ndarray, pixels: np.ndarray, given: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The pose, camera from world, from which landmarks (N,) are seen at pixels (N, 2), from a guess.
 
-        Gauss-Newton with Huber's weights; see `pose_equations`. Returns the pose, and each landmark's distance in
-        standard deviations.
+        given: (4, 4) what is known of it beforehand. Gauss-Newton with Huber's weights; see `pose_equations`. Returns
+        the pose, and each landmark's distance (N,) in standard deviations.
         """
         c, K = self.config, self.map.camera
-        ids, pixels = self._ids, self._pixels.astype(np.float64)
         distances = np.full(len(ids), np.inf)
         if len(ids) < 6:
             return T, distances
-        seen = self.map.sighting(ids, pixels)
+        seen = self.map.sighting(ids, pixels.astype(np.float64))
         for iteration in range(12):
             tolerance = Tolerance(c.pixel_std, 2.0 if iteration > 3 else 6.0)
             H, b = pose_equations(seen, T, K.K, tolerance, distances)
             H += 1e-6 * np.eye(6)
-            if self._given is not None:
+            if given is not None:
                 information = 1 / np.repeat(self.given_std, 3) ** 2
-                H, b = H + np.diag(information), b + information * poses.log(T @ poses.inverse(self._given))
+                H, b = H + np.diag(information), b + information * poses.log(T @ poses.inverse(given))
             step = -np.linalg.solve(H, b)
             T = poses.exp(step) @ T
             if iteration > 4 and np.abs(step).max() < 1e-6:

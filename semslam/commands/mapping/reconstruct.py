@@ -218,10 +218,14 @@ def reconstruct(
             )
         )
     if metrics.get("poses_corrected"):
+        offset = 1000 * metrics["poses_time_offset_s"]
+        clocks = f"; they fit {abs(offset):.0f} ms {'later' if offset > 0 else 'earlier'}: the clocks differ"
         typer.echo(
-            f"the given poses contradict the images by {metrics['poses_misfit_px']:.1f} pixels; they were corrected to "
-            f"{metrics['poses_misfit_corrected_px']:.1f}: moved by {100 * metrics['poses_moved_m']:.1f} cm, turned by "
-            f"{metrics['poses_turned_deg']:.1f} degrees (--set slam.visual.given_std=0 keeps them)"
+            f"the given poses contradict the images by {metrics['poses_misfit_px']:.1f} pixels"
+            + (clocks if offset else "")
+            + f"; they were corrected to {metrics['poses_misfit_corrected_px']:.1f} pixels: moved by "
+            f"{100 * metrics['poses_moved_m']:.1f} cm, turned by {metrics['poses_turned_deg']:.1f} degrees "
+            f"(--set slam.visual.given_std=0 keeps them)"
         )
     if metrics.get("focal_std"):
         typer.echo(

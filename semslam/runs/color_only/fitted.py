@@ -14,15 +14,19 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.perception import Network
+from semslam.runs.color_only.clocks import at_other_times, time_offset
 from semslam.runs.color_only.poses import follow_images, tracked_camera
 from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
+from semslam.tracking.sparse_map import SparseMap
 from semslam.tracking.visual import VisualConfig, VisualTracker
 
 FITTED = "fitted.npz"  # in a run's folder
 FEWEST = 3  # keyframes, from which poses can be contradicted
 AGREES = 0.5  # pixels, besides those of corrected poses (in quadrature): given poses that are nearer are kept
+WORSE = 1.03  # times the misfit of poses that are free to move: what is nearer to the given ones and no worse is taken
+HALVINGS = 5  # of the given poses' standard deviations, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,8 @@ class FittedPoses:
     misfit: float  # ... and corrected ones
     moved: float  # metres: median over frames
     turned: float  # radians: likewise
-    corrected: bool  # whether these are the corrected ones
+    corrected: bool  # whether these are other ones than were given
+    time_offset: float  # seconds from the time of each image to that of the poses that it fits, 0 where that is none
     seconds: float  # that fitting took
 
     def listed(self) -> list[np.ndarray | None]:
@@ -49,6 +54,7 @@ class FittedPoses:
             "poses_misfit_corrected_px": self.misfit,
             "poses_moved_m": self.moved,
             "poses_turned_deg": float(np.degrees(self.turned)),
+            "poses_time_offset_s": self.time_offset,
             "fitting_seconds": self.seconds,
         }
 
@@ -82,39 +88,82 @@ def fit_to_images(
     """The given poses of a `sequences.Sequence`, T_world_camera (4, 4) or None of each frame, as the images want them.
 
     Recorded poses are often inconsistent by centimetres and degrees over a few dozen frames, which depth by parallax
-    does not forgive. They are the prior of a bundle adjustment, whose standard deviations `config` holds. Poses that
-    agree with the images nearly as well as the result (`AGREES`) are kept to the last bit.
+    does not forgive. Poses that agree with the images nearly as well as the best ones (`AGREES`) are kept to the last
+    bit. Else, where the clocks of camera and poses differ, they are taken at the times that fit. What contradicts the
+    images even so is the prior of a bundle adjustment, with the smallest standard deviations for which the landmarks
+    are not farther off than by `WORSE` (the discrepancy principle; Morozov, "On the solution of functional equations
+    by the method of regularization", 1966), at most those of `config`.
 
     report: called for each frame.
     """
     recorded: Camera = sequence.camera
     began = time.perf_counter()
-    before = np.stack([np.full((4, 4), np.nan) if T is None else np.asarray(T, np.float64) for T in given])
-    kept = FittedPoses(before, math.nan, math.nan, 0.0, 0.0, False, 0.0)
+    before = poses.stacked(given)
+    kept = FittedPoses(before, math.nan, math.nan, 0.0, 0.0, False, 0.0, 0.0)
     if not np.isfinite(before).any():
         return kept
     camera = tracked_camera(recorded)
     size = (camera.width, camera.height)
     tracker = VisualTracker(camera, lambda color, focal: network(color, size, focal).depth, config)
-    followed = follow_images(tracker, sequence, given, report)
+    follow_images(tracker, sequence, given, report)
     world = tracker.map
     if len(world.keyframes) < FEWEST:
         return replace(kept, seconds=time.perf_counter() - began)
     world.adjust_all()
-    held = np.stack([world.T_camera_world[k] if f.given is None else f.given for k, f in enumerate(world.keyframes)])
-    misfits = world.misfit(held), world.misfit(world.T_camera_world)
-    after = before.copy()
-    for i, found in enumerate(followed.relative):
-        if found is not None and given[i] is not None:
-            k, T_camera_keyframe = found
-            after[i] = poses.inverse(T_camera_keyframe @ world.T_camera_world[k])
-    after = _in_metres_of(before, after)
-    steps = [poses.inverse(a) @ b for a, b in zip(before, after) if np.isfinite(a[0, 0])]
-    moved = float(np.median([np.linalg.norm(step[:3, 3]) for step in steps]))
-    turned = float(np.median([poses.rotation_angle(step) for step in steps]))
-    corrected = misfits[0] > math.hypot(misfits[1], AGREES)
-    seconds = time.perf_counter() - began
-    return FittedPoses(after if corrected else before, *misfits, moved, turned, corrected, seconds)
+    misfit_given, least = world.misfit(_held(world)), world.misfit(world.T_camera_world)
+    agrees = math.hypot(least, AGREES)
+    kept = replace(kept, misfit_given=misfit_given, misfit=misfit_given, seconds=time.perf_counter() - began)
+    if not misfit_given > agrees:
+        return kept
+    indices = [keyframe.index for keyframe in world.keyframes]
+
+    def at(offset: float) -> np.ndarray:
+        return poses.stacked(at_other_times(given, sequence.timestamps, offset))
+
+    offset = time_offset(lambda seconds: world.misfit(_held(world, at(seconds)[indices])), least)
+    after, misfit = at(offset), misfit_given
+    if offset:
+        for keyframe in world.keyframes:
+            T = after[keyframe.index]
+            keyframe.given = poses.inverse(T) if np.isfinite(T[0, 0]) else None
+        misfit = world.misfit(_held(world))
+    if misfit > agrees:
+        _hold_firmly(world, WORSE * least)
+        misfit = world.misfit(world.T_camera_world)
+        found = poses.stacked(tracker.pose(i) for i in range(len(given)))
+        there = np.isfinite(found[:, 0, 0]) & np.isfinite(before[:, 0, 0])
+        after[there] = found[there]
+    steps = [poses.inverse(a) @ b for a, b in zip(before, after) if np.isfinite(a[0, 0]) and np.isfinite(b[0, 0])]
+    return FittedPoses(
+        after,
+        misfit_given,
+        misfit,
+        moved=float(np.median([np.linalg.norm(step[:3, 3]) for step in steps])),
+        turned=float(np.median([poses.rotation_angle(step) for step in steps])),
+        corrected=True,
+        time_offset=offset,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _held(world: SparseMap, T_world_camera: np.ndarray | None = None) -> np.ndarray:
+    """T_camera_world (K, 4, 4) of the keyframes as they were given, or these poses; as they are where that is none."""
+    given = [keyframe.given for keyframe in world.keyframes]
+    if T_world_camera is not None:
+        given = [poses.inverse(T) if np.isfinite(T[0, 0]) else None for T in T_world_camera]
+    return np.stack([now if T is None else T for T, now in zip(given, world.T_camera_world)])
+
+
+def _hold_firmly(world: SparseMap, most: float) -> None:
+    """Adjust a map to the given poses as firmly as its misfit stays at most so many pixels."""
+    for _ in range(HALVINGS):
+        loose = world.given_std
+        world.given_std = loose[0] / 2, loose[1] / 2
+        world.adjust_all()
+        if world.misfit(world.T_camera_world) > most:
+            world.given_std = loose
+            break
+    world.adjust_all()
 
 
 def fitted_poses(
@@ -132,18 +181,3 @@ def fitted_poses(
     found = fit_to_images(sequence, given, network, config.slam.visual, report)
     found.save(folder / FITTED, settings)
     return found
-
-
-def _in_metres_of(given: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-    """Fitted poses (N, 4, 4) with the scale (least squares) and the mean position of the given ones.
-
-    A bundle adjustment moves the scale of all slowly, and ends before it is where the given poses want it.
-    """
-    known = np.isfinite(given[:, 0, 0])
-    a, b = given[known, :3, 3], fitted[known, :3, 3]
-    from_a, from_b = a - a.mean(axis=0), b - b.mean(axis=0)
-    size = float((from_b**2).sum())
-    scale = float((from_a * from_b).sum()) / size if size > 1e-9 else 1.0
-    result = fitted.copy()
-    result[:, :3, 3] = a.mean(axis=0) + max(scale, 0.1) * (fitted[:, :3, 3] - b.mean(axis=0))
-    return result

@@ -126,21 +126,16 @@ def track_images(
 
     tracker = VisualTracker(camera, depth_of, config, recorded.focal_known)
     began = time.perf_counter()
-    followed = follow_images(tracker, sequence, [None] * len(sequence), report)
-    relative, reason = followed.relative, followed.reason
-    good = followed.good
+    good, reason = follow_images(tracker, sequence, [None] * len(sequence), report)
     tracker.finish()
     scale, scale_std = tracker.map.scale
-    T = np.full((len(good), 4, 4), np.nan)
-    start = next((i for i, one in enumerate(relative) if one is not None), 0)
+    found = [tracker.pose(i) for i in range(len(good))]
+    start = next((i for i, one in enumerate(found) if one is not None), 0)
     first = None if sequence.poses is None else sequence.poses[start]
     T_world_first = np.eye(4) if first is None else first  # as any tracker starts where the recording says
-    for i, one in enumerate(relative):
-        if one is not None:
-            k, T_camera_keyframe = one
-            T[i] = poses.inverse(T_camera_keyframe @ tracker.map.T_camera_world[k])
-            T[i, :3, 3] *= scale
-            T[i] = T_world_first @ T[i]
+    T = poses.stacked(found)
+    T[:, :3, 3] *= scale
+    T = T_world_first @ T
     seconds = time.perf_counter() - began
     focal = tracker.map.camera.fx * recorded.width / camera.width
     depth = scale * tracker.map.depth
@@ -155,9 +150,8 @@ def track_images(
 
 
 class Followed(NamedTuple):
-    """What a tracker says of N frames."""
+    """What a tracker says of N frames while it follows them; their poses are `VisualTracker.pose`."""
 
-    relative: list[tuple[int, np.ndarray] | None]  # keyframe, and T_camera_keyframe (4, 4); None where it was lost
     good: np.ndarray  # (N,) bool, which poses are beyond doubt
     reason: str  # why the last frame was lost that was
 
@@ -174,18 +168,15 @@ def follow_images(
     their own, which the given poses do not fit. report: called for each frame.
     """
     size, in_given_world = tuple(map(int, tracker.size)), any(T is not None for T in given)
-    relative: list[tuple[int, np.ndarray] | None] = []
     good = np.zeros(len(sequence), bool)
     state, reason = "", ""
     for i in sequence.numbers():
         report()
         if in_given_world and given[i] is None and not tracker.map.keyframes:
-            relative.append(None)
             continue
         try:
             color = sequence.color_of(i)
         except (ValueError, OSError):  # counted by the run
-            relative.append(None)
             continue
         if color.shape[1::-1] != size:
             color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
@@ -194,13 +185,8 @@ def follow_images(
             told = f": {found.reason}" if found.reason else ""
             logger.warning("frame %d: visual tracking is %s%s", i, found.state, told)
         state, reason = found.state, found.reason or reason
-        if found.state == "lost":
-            relative.append(None)
-            continue
-        k = len(tracker.map.keyframes) - 1
-        relative.append((k, poses.inverse(found.T_world_camera) @ poses.inverse(tracker.map.T_camera_world[k])))
         good[i] = found.state == "good"
-    return Followed(relative, good, reason)
+    return Followed(good, reason)
 
 
 def _check(name: str, found: VisualPoses, reason: str) -> None:
