@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stub_networks import KnowingNetwork
 
 from semslam.doctor.depth_range import with_range
 from semslam.engine.fusion import USUAL_RANGE, Fusion, FusionConfig
 from semslam.frame import Frame
+from semslam.perception import PerceptionConfig
 from semslam.runs.config import RunConfig
 from semslam.runs.reconstruct import finish, prepare
+from semslam.slam import SlamConfig
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder
 from sequences.room.kinect_noise import kinect_noise
@@ -95,3 +98,15 @@ def test_depth_that_is_not_used_is_told(tmp_path, caplog):
     assert metrics["depth_used"] == pytest.approx(np.mean((depth >= 0.3) & (depth <= 2.4)), abs=0.01)
     assert metrics["depth_range_m"] == [0.3, 2.4]
     assert "of the depth readings lie between 0.3 and 2.4 m and were used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("factor", "classes", "told"),
+    [(8.0, "nyu13", "are of rooms; of a street take"), (1.0, "nyu13", ""), (1.0, "kitti6", "are of streets")],
+)
+def test_classes_of_another_place_than_the_depth_camera_sees_are_told(tmp_path, caplog, factor, classes, told):
+    scene = Scaled(factor)
+    perception = PerceptionConfig(labels="predicted", classes=classes)
+    config = RunConfig(sequence="scaled", poses="dataset", slam=SlamConfig(perception))
+    prepare(config, tmp_path / "run", sequence=scene, network=KnowingNetwork(scene, classes))
+    assert ("the classes" in caplog.text) == bool(told) and told in caplog.text

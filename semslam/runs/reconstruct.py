@@ -19,6 +19,7 @@ from semslam.depth.multiview import MultiViewDepth
 from semslam.doctor.conventions import misfit
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.doctor import doubtful_intrinsics, implausible_depth, timestamps
+from semslam.engine.fusion import USUAL_RANGE
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
 from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map, reconstructed
@@ -56,6 +57,8 @@ logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
+INDOORS = ("nyu13", "nyu40")  # label sets of rooms
+FARTHEST_ROOM = 20.0  # metres
 LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
@@ -130,6 +133,8 @@ def _run(
         _tell_range(slam, config.slam)
     if network is None and (config.fill or "predicted" in (perception.depth, perception.labels)):
         network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
+    if perception.labels == "predicted" and (said := _of_another_place(slam, perception.classes)):
+        logger.warning("%s: %s", config.sequence, said)
     if perception.depth == "predicted":
         assert network is not None
         slam = with_predicted_range(slam, sequence, network)
@@ -226,6 +231,24 @@ def _tell_range(slam: SlamConfig, asked: SlamConfig) -> None:
         logger.warning(
             "depth from %.3g to %.3g m is used, where the readings are (slam.fusion.near and far set it)", near, far
         )
+
+
+def _of_another_place(slam: SlamConfig, classes: str) -> str:
+    """Where the depth camera sees farther than rooms reach and the classes are of rooms, or the reverse: what to do."""
+    far = slam.fusion.range[1]
+    if slam.perception.depth != "sensor" or slam.fusion.far is None:
+        return ""
+    if far > FARTHEST_ROOM and classes in INDOORS:
+        return (
+            f"depth reaches {far:.3g} m, farther than rooms, and the classes {classes} are of rooms; of a street take "
+            f"`slam.perception.classes` kitti6 with `weights` that know them, or `slam.perception.labels` none"
+        )
+    if far <= USUAL_RANGE[1] and classes == "kitti6":
+        return (
+            f"no depth is beyond {far:.3g} m, as in a room, and the classes kitti6 are of streets; "
+            f"`slam.perception.classes` nyu13 or nyu40 are of rooms"
+        )
+    return ""
 
 
 def _check(config: RunConfig, sequence: Any) -> None:
