@@ -21,7 +21,7 @@ PASSING = frozenset(
     if hasattr(errno, name)
 )
 # what PyTorch and OpenCV, which have no kind of error for it, say of memory that they do not get
-NO_MEMORY = ("allocate memory", "insufficient memory", "out of memory")
+NO_MEMORY = ("allocate memory", "insufficient memory", "out of memory", "can't start new thread")
 
 
 @contextmanager
@@ -94,11 +94,15 @@ def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:
         return error
     free = shutil.disk_usage(path.parent).free
     explained = OSError(
-        f"{path}: No space left on device: {needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are "
+        f"{path}: No space left on device: {_megabytes(needed)} are needed, {_megabytes(free)} are "
         f"free; make room, or go on in a copy elsewhere: what was there before is whole"
     )
     explained.errno = error.errno
     return explained
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e6:.2g} MB"
 
 
 def is_passing(error: BaseException) -> bool:

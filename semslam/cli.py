@@ -37,7 +37,9 @@ def main() -> None:
         if len(arguments) < len(sys.argv) - 1:
             raise
         message = with_flags(" ".join(str(error).split()))
-        if not isinstance(error, (ValueError, OSError, MemoryError, ImportError)) or not message:
+        if is_passing(error) and not isinstance(error, OSError):
+            message = f"too little memory, or too many processes ({message or type(error).__name__})"
+        elif not isinstance(error, (ValueError, OSError, ImportError)) or not message:
             message = f"{type(error).__name__}: {message} (--traceback shows where)"
         sys.stderr.write(f"semslam: {message}\n")
         sys.exit(MACHINE_FAILED if is_passing(error) else WRONG_USE)

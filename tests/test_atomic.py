@@ -54,6 +54,7 @@ def test_what_a_machine_lacks_may_pass_and_what_is_wrong_does_not():
         TimeoutError(errno.ETIMEDOUT, ""),
     )
     assert not any(map(is_passing, wrong)) and all(map(is_passing, passing))
+    assert is_passing(RuntimeError("can't start new thread"))
     assert is_passing(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 GB"))
     caused = OSError("cannot write the run here")
     caused.__cause__ = passing[1]

@@ -217,6 +217,34 @@ def progress(total: int, unit: str) -> Iterator[Callable[[], Any]]:
         yield lambda: bar.update(1)
 
 
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Says on a terminal what is being done, for work whose length is not known; taken away by what is logged, and in
+    the end."""
+    import logging
+
+    if not sys.stderr.isatty():
+        yield
+        return
+
+    def clear(record: logging.LogRecord | None = None) -> bool:
+        sys.stderr.write("\r\033[K")
+        sys.stderr.flush()
+        return True
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(clear)
+    sys.stderr.write(f"{what} ...")
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        clear()
+        for handler in handlers:
+            handler.removeFilter(clear)
+
+
 def note_unfinished(run: Path) -> None:
     """Say where a run was interrupted; FileNotFoundError where there is none."""
     from semslam.runs.folder import RunFolder

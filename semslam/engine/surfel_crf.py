@@ -19,6 +19,7 @@ from semslam.compiled import PARALLEL
 f32 = np.float32
 AT_ONCE = 1 << 16  # surfels
 LEAST = 1e-12  # added to probabilities before their logarithm is taken, as SemanticFusion does
+MOST_ITERATIONS = 1000  # the marginals change little after some ten
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class CrfConfig:
     def __post_init__(self) -> None:
         if min(self.sigma_position, self.sigma_normal, self.sigma_color) <= 0:
             raise ValueError("the standard deviations of the field's kernels must be positive")
-        if self.iterations < 0 or self.neighbours < 1:
+        if not 0 <= self.iterations <= MOST_ITERATIONS or self.neighbours < 1:
             raise ValueError(
-                f"the field has {self.iterations} iterations and {self.neighbours} neighbours, not 0 and 1 or more"
+                f"the field has {self.iterations} iterations and {self.neighbours} neighbours, "
+                f"expected 0 to {MOST_ITERATIONS} and 1 or more"
             )
 
 

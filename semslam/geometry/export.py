@@ -175,8 +175,9 @@ def write_map_pcd(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> 
     for name, scalar in scalars.items():
         points.point[name] = o3d.core.Tensor(np.ascontiguousarray(scalar[:, None]))
     with replacing(path) as temporary:
-        if not o3d.t.io.write_point_cloud(str(temporary), points):
-            raise OSError(f"{path}: could not be written; is the disk full or the folder read-only?")
+        written = o3d.t.io.write_point_cloud(str(temporary), points)
+        if not written or shutil.disk_usage(temporary.parent).free == 0:  # the writer may not notice a full disk
+            raise OSError(errno.ENOSPC, "could not be written; is the disk full or the folder read-only?", str(path))
 
 
 def write_class_clouds(folder: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import app, check_picture, file_option, note_unfinished, progress
+from semslam.commands.app import app, busy, check_picture, file_option, note_unfinished, progress
 
 
 def _check_film(path: Path) -> None:
@@ -69,12 +69,14 @@ def view(
     if png:
         from semslam.looking.picture import render_png
 
-        render_png(png, viewed, coloring=color_by, hidden=hidden, beside=others)
+        with busy(f"drawing {png}"):
+            render_png(png, viewed, coloring=color_by, hidden=hidden, beside=others)
         typer.echo(f"picture: {png}")
     if html:
         from semslam.looking.page import write_html
 
-        write_html(html, viewed.without(hidden))
+        with busy(f"writing {html}"):
+            write_html(html, viewed.without(hidden))
         typer.echo(f"page: {html}")
     if video:
         from semslam.looking.film import views_along, write_video
@@ -87,7 +89,8 @@ def view(
     if rerun:
         from semslam.looking.rerun import write_rerun
 
-        write_rerun(rerun, run, viewed.without(hidden))
+        with busy(f"writing {rerun}"):
+            write_rerun(rerun, run, viewed.without(hidden))
         typer.echo(f"recording: {rerun}   (look at it: rerun {rerun})")
     if png or html or video or rerun:
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import CameraFile, DepthScale, Every, Fov, FrameCount, Kind, Registered, Start, app
+from semslam.commands.app import CameraFile, DepthScale, Every, Fov, FrameCount, Kind, Registered, Start, app, busy
 
 
 @app.command()
@@ -25,11 +25,13 @@ def doctor(
     from semslam.doctor.doctor import examine, noise_of
 
     options = {"camera": camera, "depth_scale": depth_scale, "registered": registered, "fov": fov}
-    findings = examine(sequence, kind, start, frames, every, **options)
+    with busy(f"looking at {sequence}"):
+        findings = examine(sequence, kind, start, frames, every, **options)
+        noise = noise_of(sequence, kind, start, frames, every, **options)
     for finding in findings:
         typer.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
-    if line := noise_of(sequence, kind, start, frames, every, **options):
-        typer.echo(line)
+    if noise:
+        typer.echo(noise)
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
     if not findings:

@@ -74,7 +74,7 @@ def localise(
         try:
             opened.append(open_query(finished, replace(query, sequence=name)))
         except ValueError as error:
-            if len(images) == 1 or not Path(name).is_file():
+            if len(images) == 1 or not Path(name).exists() or Path(name).is_dir():
                 raise
             found.append(unreadable(name, 0.0, error))
     with progress(sum(map(len, opened)), "images") as advance:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import Out, app, note_unfinished
+from semslam.commands.app import Out, app, busy, note_unfinished
 
 
 @app.command()
@@ -23,7 +23,8 @@ def merge(
 
     for run in (run_a, run_b):
         note_unfinished(run)
-    folder = job.merge(run_a, run_b, out, overwrite)
+    with busy(f"joining {run_a} and {run_b}"):
+        folder = job.merge(run_a, run_b, out, overwrite)
     figures = folder.load_metrics()
     typer.echo(
         f"joined at {figures['merged_views']} views: {figures['surfels']} surfels, {figures['merged_doubled']} of the "

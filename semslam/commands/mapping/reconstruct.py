@@ -17,6 +17,7 @@ from semslam.commands.app import (
     Out,
     SettingsFile,
     app,
+    busy,
     chosen_settings,
     frames_setting,
     interruptible,
@@ -187,7 +188,8 @@ def reconstruct(
     if len(run):
         typer.echo(f"stopped with {len(run)} frames to go; `semslam reconstruct ... --resume` goes on from here: {out}")
         raise typer.Exit(130)
-    metrics = finish(run, mesh=mesh)
+    with busy("writing map, mesh and pictures"):
+        metrics = finish(run, mesh=mesh)
     sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
     typer.echo(f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels")

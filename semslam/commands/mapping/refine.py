@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import app, folder_option, note_unfinished
+from semslam.commands.app import app, busy, folder_option, note_unfinished
 
 
 @app.command()
@@ -24,7 +24,8 @@ def refine(
 
     note_unfinished(run)
     crf = CrfConfig(iterations=iterations, neighbours=neighbours)
-    folder = job.refine(run, out or run.resolve().with_name(run.resolve().name + "-refined"), crf, overwrite)
+    with busy(f"smoothing the labels of {run}"):
+        folder = job.refine(run, out or run.resolve().with_name(run.resolve().name + "-refined"), crf, overwrite)
     metrics = folder.load_metrics()
     typer.echo(
         f"{100 * metrics['refine_changed']:.1f} % of the labels changed, {metrics['refine_filled']} surfels got one, "

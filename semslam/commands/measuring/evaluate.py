@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semslam.commands.app import Json, app, only_job
+from semslam.commands.app import Json, app, busy, only_job
 
 # what is evaluated -> the parameters that go with it
 JOBS = {
@@ -87,7 +87,8 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
     for run in runs:
         folder = RunFolder.open(run)
         sequence = folder.open_sequence(moved_to)
-        evaluations[str(run)] = evaluation = evaluate_run(run, truth, sequence, with_scale=with_scale)
+        with busy(f"judging {run}"):
+            evaluations[str(run)] = evaluation = evaluate_run(run, truth, sequence, with_scale=with_scale)
         metrics = folder.load_metrics()
         if "frames" not in metrics:
             typer.echo(f"{run}: an unfinished run; the figures are of the part that is done", err=True)
