@@ -71,7 +71,7 @@ class Slam:
         perception = Perception(self.config.perception, camera, label_set, network) if perceive is None else None
         self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
         self.network = network
-        self.track: Track = track or GivenPoses()
+        self.track: Track = track or GivenPoses(config=self.config.tracking)
         self.correct = correct
         self.loops = loops
         self.places = places

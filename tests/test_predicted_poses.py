@@ -13,6 +13,7 @@ from semslam.frame import Frame, Observation
 from semslam.runs.config import settings_of
 from semslam.runs.poses import pose_source
 from semslam.slam import Slam
+from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.predicted_poses import PredictedPoses, RefinedTrack, around, proposals
 from semslam.tracking.tracker import Tracker
 from sequences.room.room import RoomSequence
@@ -73,7 +74,7 @@ def test_steps_around_a_pose_lie_at_their_distance_in_pairs() -> None:
 
 def test_a_network_that_is_right_makes_the_map_of_given_poses(room: list[Frame]) -> None:
     oracle = Oracle(room)
-    slam = Slam(room[0].camera, perceive=sensed, track=PredictedPoses(oracle))
+    slam = Slam(room[0].camera, perceive=sensed, track=PredictedPoses(oracle, TrackingConfig()))
     given = Slam(room[0].camera, perceive=sensed)
     for frame in room[:5]:
         step = slam.step(without_pose(frame))

@@ -32,7 +32,7 @@ def depth_noise(sequence: Sequence) -> str:
     if tracked < 5:
         return ""
     depths = np.array([0.5, 1.0, 2.0, 3.0])
-    measured = tracker.depth_noise.sigma(depths)
+    measured = tracker.noise.of_depth.sigma(depths)
     models = {name: base + quadratic * (depths - 0.4) ** 2 for name, (base, quadratic) in SENSORS.items()}
     nearest = min(models, key=lambda name: float(np.abs(np.log(measured / models[name])).sum()))
     told = ", ".join(f"{1e3 * sigma:.1f} mm at {z:g} m" for z, sigma in zip(depths, measured))

@@ -239,7 +239,7 @@ class LoopCloser(Stage):
         assert self._camera is not None
         c, keyframes, newest = self.config, self.tracker.keyframes, self.snapshots[k]
         assert newest is not None and self._registrar is not None
-        self._registrar.noise = self.tracker.noise.base, self.tracker.noise.quadratic
+        self._registrar.noise = self.tracker.noise.along_normals.model_now
         live = newest.observation(self._camera, c.registration)
         T_k = keyframes.T_world_camera[k]
         shared = self._shared(k, live.depth)

@@ -53,9 +53,9 @@ def pose_source(
     if poses in ("predicted", "predicted-refined"):
         if pose_of is None:
             raise ValueError(f"`poses` {poses} needs `pose_weights`, the file of a pose network")
-        return PredictedPoses(pose_of) if poses == "predicted" else RefinedTrack(pose_of, config)
+        return PredictedPoses(pose_of, config) if poses == "predicted" else RefinedTrack(pose_of, config)
     if poses == "dataset":
-        return ListedPoses(sequence.poses, "the sequence")
+        return ListedPoses(sequence.poses, "the sequence", config)
     if poses in ("tracked", "refined"):
         propose = proposals(pose_of) if pose_of else None
         return Tracker(config, refine=poses == "refined", propose=propose, places=places)
@@ -63,10 +63,12 @@ def pose_source(
         raise FileNotFoundError(
             f"`poses` {poses}: expected dataset, tracked, sfm, refined, predicted, predicted-refined or a file"
         )
-    return poses_from(Path(poses), sequence, hints)
+    return poses_from(Path(poses), sequence, hints, config)
 
 
-def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> PosesOfFile:
+def poses_from(
+    path: Path, sequence: Any, hints: PoseHints | None = None, config: TrackingConfig | None = None
+) -> PosesOfFile:
     """Poses of a trajectory file, each of its frame; ValueError where they fit no frames of the recording.
 
     Interpolated between the file's times, or by its frame numbers or lines: see `sequences.pose_pairing`.
@@ -82,24 +84,30 @@ def poses_from(path: Path, sequence: Any, hints: PoseHints | None = None) -> Pos
         logger.warning("%s: the images fit its poses in %s, so these are read in them", path, UNITS[unit])
         T_world_camera = in_metres(T_world_camera, unit)
     origin = sequence.world_origin if sequence.world_origin.any() else far_origin(T_world_camera)
-    return PosesOfFile(path, found._replace(T_world_camera=tuple(T_world_camera)), origin)
+    return PosesOfFile(path, found._replace(T_world_camera=tuple(T_world_camera)), origin, config)
 
 
 class ListedPoses(GivenPoses):
     """Takes the poses of frames from a list: all are known before the first frame is read."""
 
-    def __init__(self, T_world_camera: Sequence[np.ndarray | None], source: str) -> None:
-        """T_world_camera: (4, 4) of each frame of the recording, None where it is not known."""
-        super().__init__(lambda frame: self.T_world_camera[frame.index], source)
+    def __init__(
+        self, T_world_camera: Sequence[np.ndarray | None], source: str, config: TrackingConfig | None = None
+    ) -> None:
+        """T_world_camera: (4, 4) of each frame of the recording, None where it is not known. config: see
+        `GivenPoses`."""
+        super().__init__(lambda frame: self.T_world_camera[frame.index], source, config)
         self.T_world_camera = T_world_camera
 
 
 class PosesOfFile(ListedPoses):
     """The poses that a file told."""
 
-    def __init__(self, path: Path, found: FramePoses, world_origin: np.ndarray) -> None:
+    def __init__(
+        self, path: Path, found: FramePoses, world_origin: np.ndarray, config: TrackingConfig | None = None
+    ) -> None:
         """world_origin: (3,) metres, what is taken off the poses, see `sequences.rebased`."""
-        super().__init__([None if T is None else moved_by(T, -world_origin) for T in found.T_world_camera], str(path))
+        moved = [None if T is None else moved_by(T, -world_origin) for T in found.T_world_camera]
+        super().__init__(moved, str(path), config)
         self.world_origin = world_origin
         self.found = found
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.stage import Stage
+from semslam.tracking.judgement import LIKENESS, TrackingConfig, judged, why_lost
+from semslam.tracking.noise import SensorNoise
+from semslam.tracking.registration import Registrar
+
+FIRST = 30  # frames from which the sensor's noise is measured one by one ...
+LATER = 10  # ... and afterwards one of so many, since registering takes longer than fusing
 
 
 def recorded_pose(frame: Frame) -> np.ndarray | None:
@@ -16,14 +23,28 @@ def recorded_pose(frame: Frame) -> np.ndarray | None:
 
 
 class GivenPoses(Stage):
-    """Takes the pose of each frame from a source that knows it without looking at the map."""
+    """Takes the pose of each frame from a source that knows it without looking at the map.
+
+    The noise of the depth camera is measured as with tracked poses: some frames are registered against the map, which
+    takes what the poses err by out of the residuals. Nothing else follows from where they are found.
+    """
 
     def __init__(
-        self, pose_of: Callable[[Frame], np.ndarray | None] = recorded_pose, source: str = "the sequence"
+        self,
+        pose_of: Callable[[Frame], np.ndarray | None] = recorded_pose,
+        source: str = "the sequence",
+        config: TrackingConfig | None = None,
     ) -> None:
-        """pose_of: T_world_camera of a frame, None where it is not known. source: its name, for people."""
+        """pose_of: T_world_camera of a frame, None where it is not known. source: its name, for people. config: how
+        frames are registered to measure the noise; None = it is not measured."""
         self.pose_of = pose_of
         self.source = source
+        self.config = config
+        self._seen = 0  # frames with a pose and a sensor's depth
+        self._seen_from: np.ndarray | None = None  # T_world_camera of the last of them: the map is predicted from there
+        self._registrar: Registrar | None = None
+        if config is not None:
+            self.noise = SensorNoise(config.registration.noise, config.registration.noise_quadratic)
 
     def __call__(self, observation: Observation, predict: Callable[[np.ndarray], View]) -> Tracking:
         """The given pose; lost where there is none."""
@@ -31,8 +52,39 @@ class GivenPoses(Stage):
         if T is None:
             reason = f"{self.source} has no pose for the frame at {observation.frame.timestamp:.3f} s"
             return Tracking(np.eye(4), ok=False, reason=reason)
-        return Tracking(T, ok=True)
+        tracking = Tracking(T, ok=True)
+        # predicted depth comes with its confidence, and its errors are no sensor's
+        if self.config is None or not self.config.measure_noise or observation.confidence is not None:
+            return tracking
+        if self._seen_from is not None and (self._seen < FIRST or self._seen % LATER == 0):
+            self._measure(observation, predict(self._seen_from), T, self.config)
+        if observation.measures:
+            self._seen, self._seen_from = self._seen + 1, np.array(T)
+        return replace(tracking, noise=self.noise.of_depth.model_now)
+
+    def _measure(self, observation: Observation, view: View, T: np.ndarray, config: TrackingConfig) -> None:
+        """Learn the noise from a frame where it is registered near its pose T, if it fits there."""
+        if self._registrar is None:
+            self._registrar = Registrar(observation.camera, config.registration)
+        self._registrar.noise = self.noise.along_normals.model_now
+        found = self._registrar.register(observation, view, T)
+        tracking = judged(found, why_lost(found, T, 0.0, config), config)
+        if tracking.ok and (tracking.sound or found.comparison.correlation >= LIKENESS):
+            self.noise.learn(found.comparison)
 
     def predicted_pose(self, observation: Observation) -> np.ndarray | None:
         """The same pose, before anything but the frame is known."""
         return self.pose_of(observation.frame)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What has to be kept to go on later; for `restore`."""
+        if self.config is None:
+            return {}
+        last = {} if self._seen_from is None else {"last": self._seen_from}
+        return self.noise.state() | {"seen": np.array(self._seen)} | last
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`; from one of an earlier version, which measured no noise, as at the start."""
+        if self.config is not None and "seen" in state:
+            self.noise.restore(state)
+            self._seen, self._seen_from = int(state["seen"]), state.get("last")

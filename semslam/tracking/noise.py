@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from semslam.compiled import SERIAL
+from semslam.tracking.registration import Comparison
 
 EDGES = np.array([0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0])  # metres
 FEWEST = 20  # residuals of a frame in a bin that say something
@@ -34,14 +35,9 @@ class NoiseEstimate:
         self._frames = np.zeros(len(EDGES) - 1)  # that have told of the bin, at most MEMORY
 
     @property
-    def base(self) -> float:
-        """Metres."""
-        return float(self.values[0])
-
-    @property
-    def quadratic(self) -> float:
-        """1 / metre."""
-        return float(self.values[1])
+    def model_now(self) -> tuple[float, float]:
+        """Metres, and 1 / metre: the model as it is measured so far."""
+        return float(self.values[0]), float(self.values[1])
 
     def sigma(self, depth: np.ndarray) -> np.ndarray:
         """Standard deviation in metres at depths (N,), metres."""
@@ -78,6 +74,32 @@ class NoiseEstimate:
         """Go on from a `state`."""
         self.values, self._sigma = state["values"].copy(), state["sigma"].copy()
         self._depth, self._frames = state["depth"].copy(), state["frames"].copy()
+
+
+class SensorNoise:
+    """The two noises of a depth camera: along surfaces' normals, to register by, and of depth itself, to fuse by."""
+
+    def __init__(self, base: float, quadratic: float) -> None:
+        """The model to start from: metres, and 1 / metre."""
+        self.along_normals = NoiseEstimate(base, quadratic)
+        self.of_depth = NoiseEstimate(base, quadratic)
+
+    def learn(self, comparison: Comparison) -> None:
+        """Take in how one frame agrees with the map at its pose."""
+        self.along_normals.learn(comparison.depth, comparison.residual)
+        self.of_depth.learn(comparison.depth, comparison.along_ray)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What has to be kept to go on; for `restore`."""
+        along_normals = {f"noise_{name}": array for name, array in self.along_normals.state().items()}
+        return along_normals | {f"depth_noise_{name}": array for name, array in self.of_depth.state().items()}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`, or from one that holds more."""
+        for prefix, estimate in (("noise_", self.along_normals), ("depth_noise_", self.of_depth)):
+            kept = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+            if kept:  # earlier versions fused by the noise along normals
+                estimate.restore(kept)
 
 
 @njit(**SERIAL)

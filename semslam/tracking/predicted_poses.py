@@ -27,8 +27,9 @@ SPREAD_DEG = 8.0
 class PredictedPoses(GivenPoses):
     """Takes every pose from a pose network, and neither loses its way nor knows it."""
 
-    def __init__(self, pose_of: PoseOf) -> None:
-        super().__init__(self._pose, "the pose network")
+    def __init__(self, pose_of: PoseOf, config: TrackingConfig | None = None) -> None:
+        """config: see `GivenPoses`."""
+        super().__init__(self._pose, "the pose network", config)
         self._network = pose_of
         self._last: tuple[Frame, np.ndarray] | None = None  # corrections of depth ask before the frame is tracked
 

@@ -13,7 +13,7 @@ from semslam.stage import Stage
 from semslam.tracking.features import Reference, features_of, pose_from
 from semslam.tracking.judgement import LIKENESS, Announcements, TrackingConfig, fits, judged, why_lost, why_poor
 from semslam.tracking.motion import Motion
-from semslam.tracking.noise import NoiseEstimate
+from semslam.tracking.noise import SensorNoise
 from semslam.tracking.registration import Registrar, Registration
 from semslam.tracking.relocalisation.keyframes import Ferns, Keyframes
 from semslam.tracking.relocalisation.places import Places, described
@@ -52,9 +52,7 @@ class Tracker(Stage):
         self.places = Places() if places is None else places
         self.keyframes = Keyframes(Ferns())
         registration = self.config.registration
-        self.noise = NoiseEstimate(registration.noise, registration.noise_quadratic)  # along normals, to register by
-        # of depth itself, to fuse by
-        self.depth_noise = NoiseEstimate(registration.noise, registration.noise_quadratic)
+        self.noise = SensorNoise(registration.noise, registration.noise_quadratic)
         self.submaps = SubMaps()
         self.lost = False
         self._motion = Motion(self.config.gap, refine)
@@ -79,7 +77,7 @@ class Tracker(Stage):
             self._lost_since = frame.timestamp
         self._announcements.tell(frame, tracking)
         self.lost = not tracking.ok
-        measured = (self.depth_noise.base, self.depth_noise.quadratic) if self.config.measure_noise else None
+        measured = self.noise.of_depth.model_now if self.config.measure_noise else None
         return replace(tracking, noise=measured, submap=self.submaps.of(frame.index))
 
     def _begun_or_placed(self, observation: Observation, predict: Predict) -> Tracking:
@@ -152,8 +150,7 @@ class Tracker(Stage):
         tracking = judged(found, lost, c)
         alike = tracking.sound or found.comparison.correlation >= LIKENESS
         if c.measure_noise and not self.lost and tracking.ok and alike:
-            self.noise.learn(found.comparison.depth, found.comparison.residual)
-            self.depth_noise.learn(found.comparison.depth, found.comparison.along_ray)
+            self.noise.learn(found.comparison)
         return tracking
 
     def _left_open(self, found: Registration, T_prior: np.ndarray) -> float:
@@ -164,11 +161,15 @@ class Tracker(Stage):
         share = min(found.std / self.config.registration.prior_translation, 1.0) ** 2
         return float(found.std**2 + share * (self._open * CHANGE * expected) ** 2)
 
+    def _determined(self) -> None:
+        """Begin anew to count what registration leaves open: something else has determined the pose."""
+        self._unmeasured, self._open = 0.0, 0
+
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
         """Register without judging; for those who have their own reasons to believe or not."""
         if self._registrar is None or self._registrar.camera != observation.camera:
             self._registrar = Registrar(observation.camera, self.config.registration)
-        self._registrar.noise = self.noise.base, self.noise.quadratic
+        self._registrar.noise = self.noise.along_normals.model_now
         return self._registrar.register(observation, view, T_prior)
 
     def _first(self, observation: Observation) -> Tracking:
@@ -194,7 +195,8 @@ class Tracker(Stage):
             return None
         if (begins := self.submaps.next(self.keyframes)) is None:
             return None
-        self._unmeasured, self._reference = 0.0, None
+        self._reference = None
+        self._determined()
         return Tracking(begins[1], ok=True, inliers=measured, submap=begins[0])
 
     def _carried(self, observation: Observation, predict: Predict, tracking: Tracking) -> Tracking:
@@ -217,7 +219,7 @@ class Tracker(Stage):
         is_open = _std(tracking) > OPEN
         if again.ok and (not tracking.ok or again.evidence > tracking.evidence + (-0.05 if is_open else 0.05)):
             if is_open:
-                self._unmeasured = 0.0
+                self._determined()
             return again
         if tracking.ok:
             return tracking
@@ -247,7 +249,7 @@ class Tracker(Stage):
         for T in self._candidates(observation):
             found = self.settled(observation, predict, T)
             if found is not None:
-                self._unmeasured = 0.0
+                self._determined()
                 return judged(found, "", self.config)
         return None
 
@@ -320,8 +322,7 @@ class Tracker(Stage):
             "calm": np.array(self._announcements.calm),
             "submaps": self.submaps.state(),
             "lost_since": np.array(np.nan if self._lost_since is None else self._lost_since),
-            **_prefixed("noise_", self.noise.state()),
-            **_prefixed("depth_noise_", self.depth_noise.state()),
+            **self.noise.state(),
             **_prefixed("reference_", self._reference.state() if self._reference is not None else {}),
             **_prefixed("keyframe_", self.keyframes.state()),
         }
@@ -335,9 +336,7 @@ class Tracker(Stage):
         self.submaps.restore(state.get("submaps", np.zeros((0, 2), np.int64)))
         since = float(state.get("lost_since", np.nan))
         self._lost_since = None if np.isnan(since) else since
-        self.noise.restore(_without("noise_", state))
-        if "depth_noise_values" in state:  # earlier versions fused by the noise along normals
-            self.depth_noise.restore(_without("depth_noise_", state))
+        self.noise.restore(state)
         self._reference = Reference.restored(_without("reference_", state)) if "reference_pose" in state else None
         self.keyframes.restore(_without("keyframe_", state))
         if not self.submaps.changes and len(self.keyframes):  # of a version that kept one map
