@@ -13,7 +13,7 @@ from semslam.camera import Camera
 from semslam.engine.depth_filter import Noise
 from semslam.frame import Frame, Observation, View
 from semslam.tracking import registration_kernels as kernels
-from semslam.tracking.registration import Registrar
+from semslam.tracking.registration import Level, Registrar
 from semslam.tracking.tracker import Tracker
 
 CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
@@ -96,8 +96,7 @@ def linearized(tracker: Registrar, scene: Corner, T_live: np.ndarray, T: np.ndar
     out = np.empty((-(-n // kernels.BLOCK), 3, kernels.SUMS), np.float32)
     pinhole = tracker._pinholes[0]
     kernels.linearize(
-        kernels.Model(tracker._points, tracker._roots, tracker._greys[0]),
-        1,
+        tracker._model_of(Level(1, 0, 1, 0.0)),
         T.astype(np.float32),
         kernels.Live(observation.depth, observation.normals, tracker._live[0]),
         pinhole,

@@ -179,6 +179,7 @@ class Registrar:
         T_prior_live_view = poses.inverse(T_prior) @ view.T_world_camera
         self._see(observation, view)
         self._expose(T_prior_live_view)
+        self._models = [self._model_of(level) for level in self.config.levels]
         search = _Search(T_prior_live_view)
         self._turn(search, observation)
         for number in range(len(self.config.levels)):
@@ -216,6 +217,13 @@ class Registrar:
                 )  # fmt: skip
         self._share = view.stride**2 / c.correlation  # of a measurement that one point is worth
         self._sums = np.empty((-(-len(view.points) // kernels.BLOCK), 3, kernels.SUMS), f32)
+
+    def _model_of(self, level: Level) -> np.ndarray:
+        """The view's points that take part on a level, as `linearize` takes them."""
+        blocks = -(-len(self._points) // (level.every * kernels.BLOCK))
+        model = np.empty((blocks, kernels.FIELDS, kernels.BLOCK), f32)
+        kernels.make_model(self._points, self._roots, self._greys[level.pyramid], level.every, model)
+        return model
 
     def _expose(self, T_live_view: np.ndarray) -> None:
         """Bring the model's grey to the contrast of the live image, where automatic exposure has changed it.
@@ -266,19 +274,17 @@ class Registrar:
         """The sums of both terms at the search's pose, on one level."""
         assert observation.normals is not None
         level = self.config.levels[number]
-        blocks = -(-len(self._points) // (level.every * kernels.BLOCK))
         geometry_scale, grey_scale, grey_offset = map(f32, search.widths)
         gates = self._gates[number]._replace(
             base=self._noise.base, quadratic=self._noise.quadratic,
             geometry_scale=geometry_scale, grey_scale=grey_scale, grey_offset=grey_offset,
         )  # fmt: skip
-        model = kernels.Model(self._points, self._roots, self._greys[level.pyramid])
         live = kernels.Live(observation.depth, observation.normals, self._live[level.pyramid])
+        model, sums = self._models[number], self._sums[: len(self._models[number])]
         kernels.linearize(
-            model, level.every, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates,
-            self._sums[:blocks],
-        )  # fmt: skip
-        search.sums = self._sums[:blocks].sum(axis=0, dtype=np.float64)
+            model, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates, sums
+        )
+        search.sums = sums.sum(axis=0, dtype=np.float64)
 
     def _turn(self, search: _Search, observation: Observation) -> None:
         """SO(3) pre-alignment: turn the prior by what the coarse images say, for fast rotation (Lovegrove 2011).

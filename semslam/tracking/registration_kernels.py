@@ -14,24 +14,28 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from semslam.compiled import PARALLEL, SERIAL, pixel_of, project
+from semslam.compiled import PARALLEL, SERIAL, prefetch, project
 from semslam.engine.depth_filter import depth_sigma
 from semslam.frame import NO_GREY
 
 BLOCK = 512  # points a block of the reduction
+AHEAD = 16  # points before its turn that what a point needs of the images is asked for
+# A model is the points of a view that take part on one level, (B, FIELDS, BLOCK) float32: position in metres and normal
+# in the view's camera, the square root of the weight, and the grey on that level, NO_GREY = unknown. What is missing in
+# the last block is not a number.
+FIELDS = 8
+X, Y, Z, N_X, N_Y, N_Z, ROOT, GREY = (k * BLOCK for k in range(FIELDS))
+# What is found for a block at a pose, each (BLOCK,) float32, one after the other: the point in the live camera, the
+# inverse of its depth, its pixel; there the live depth and normal; the place within four pixels of grey, and these.
+PLACED = 16
+L_X, L_Y, L_Z, L_I, U, V, DEPTH, D_X, D_Y, D_Z, F_U, F_V, G_00, G_01, G_10, G_11 = (k * BLOCK for k in range(PLACED))
+# Rows of a term: six of sqrt(w) J, sqrt(w) r, r, w, and for colour the difference of grey with exposure still in it.
+ROWS = 10
 
 # Columns of a term's sums: 21 of the upper triangle of J^T W J, 6 of J^T W r, then
 # the weighted sum of r^2, the sum of weights, the count of inliers, the plain sum of r and of r^2.
 TRIANGLE, SUMS = 21, 32
 WRR, W, COUNT, R, RR = 27, 28, 29, 30, 31
-
-
-class Model(NamedTuple):
-    """The points of a view, see `View`."""
-
-    points: np.ndarray  # (N, 7) float32
-    roots: np.ndarray  # (N,) float32 square roots of the points' weights
-    grey: np.ndarray  # (N,) float32 on this level, NO_GREY = unknown
 
 
 class Live(NamedTuple):
@@ -121,6 +125,21 @@ def sample_grey(points, every, image, camera, out):
         out[i] = total / weights if weights > np.float32(0.25) else np.float32(NO_GREY)
 
 
+@njit(**PARALLEL)
+def make_model(points, roots, greys, every, out):
+    """The model, see FIELDS, of every n-th of a view's points (N, 7) with their roots and greys (N,)."""
+    count = (len(points) + every - 1) // every
+    for block_ in prange(len(out)):
+        block = np.int64(block_)  # prange counts unsigned
+        first, missing = block * BLOCK, max((block + 1) * BLOCK - count, 0)
+        for j in range(BLOCK - missing):
+            i = (first + j) * every
+            for k in range(6):
+                out[block, k, j] = points[i, k]
+            out[block, 6, j], out[block, 7, j] = roots[i], greys[i]
+        out[block, :, BLOCK - missing :] = np.float32(np.nan)
+
+
 @njit(**SERIAL)
 def _dot(a, b, products):
     """The scalar product of two rows (BLOCK,), halves onto halves: vectors without the compiler choosing an order."""
@@ -135,10 +154,10 @@ def _dot(a, b, products):
 
 
 @njit(**SERIAL)
-def _reduce(rows, n, out):
-    """Sums of products of the rows (8, BLOCK): six of sqrt(w) J, sqrt(w) r, and r itself in the last."""
+def _reduce(rows, out):
+    """Sums of products of a term's rows (ROWS, BLOCK)."""
     products = np.empty(BLOCK // 2, np.float32)
-    rows[:, n:] = np.float32(0)
+    ones = np.ones(BLOCK, np.float32)
     m = 0
     for a in range(6):
         for b in range(a, 6):
@@ -148,13 +167,162 @@ def _reduce(rows, n, out):
         out[m] = _dot(rows[a], rows[6], products)
         m += 1
     out[WRR] = _dot(rows[6], rows[6], products)
-    out[COUNT] = n
     out[RR] = _dot(rows[7], rows[7], products)
+    out[W] = _dot(rows[8], ones, products)
+    out[R] = _dot(rows[9], ones, products)
+
+
+@njit(**SERIAL)
+def _place(model, T, camera, grey_camera, found, pixels):
+    """Take a block of points (FIELDS * BLOCK,) to the live camera: their pixels (2 * BLOCK,) int32, v * W + u, of depth
+    and, rounded down, of grey; -1 outside. Without branches, over whole vectors."""
+    width, height, fx, fy, cx, cy = camera
+    grey_width, grey_height, gx, gy, gcx, gcy = grey_camera
+    t00, t01, t02, t03 = T[0, 0], T[0, 1], T[0, 2], T[0, 3]
+    t10, t11, t12, t13 = T[1, 0], T[1, 1], T[1, 2], T[1, 3]
+    t20, t21, t22, t23 = T[2, 0], T[2, 1], T[2, 2], T[2, 3]
+    zero, half, one, near = np.float32(0), np.float32(0.5), np.float32(1), np.float32(0.05)
+    for j in range(BLOCK):
+        a, b, c = model[X + j], model[Y + j], model[Z + j]
+        x = t00 * a + t01 * b + t02 * c + t03
+        y = t10 * a + t11 * b + t12 * c + t13
+        z = t20 * a + t21 * b + t22 * c + t23
+        inverse = one / z
+        u, v = x * inverse * fx + cx + half, y * inverse * fy + cy + half
+        seen = (z >= near) & (u >= zero) & (v >= zero) & (u < np.float32(width)) & (v < np.float32(height))
+        pixels[j] = np.int32(v) * np.int32(width) + np.int32(u) if seen else np.int32(-1)
+        found[U + j], found[V + j] = np.floor(u), np.floor(v)
+        u, v = x * inverse * gx + gcx, y * inverse * gy + gcy
+        u_0, v_0 = np.floor(u), np.floor(v)
+        seen &= (u >= zero) & (v >= zero) & (u < np.float32(grey_width - 1)) & (v < np.float32(grey_height - 1))
+        seen &= model[GREY + j] >= zero
+        pixels[BLOCK + j] = np.int32(v_0) * np.int32(grey_width) + np.int32(u_0) if seen else np.int32(-1)
+        found[L_X + j], found[L_Y + j], found[L_Z + j], found[L_I + j] = x, y, z, inverse
+        found[F_U + j], found[F_V + j] = u - u_0, v - v_0
+
+
+@njit(**SERIAL)
+def _look_up(live, found, pixels):
+    """Depth, normals and greys at a block's pixels; returns how many are in the image, and with depth."""
+    depth, normals, image = live
+    flat_depth, flat_normals, flat_image = depth.reshape(-1), normals.reshape(-1), image.reshape(-1)
+    grey_width = image.shape[1]
+    visible, measured = 0, 0
+    for j in range(BLOCK):
+        ahead = pixels[min(j + AHEAD, BLOCK - 1)]
+        if ahead >= 0:
+            prefetch(flat_depth, np.int64(ahead))
+            prefetch(flat_normals, 3 * np.int64(ahead))
+        ahead = pixels[BLOCK + min(j + AHEAD, BLOCK - 1)]
+        if ahead >= 0:
+            prefetch(flat_image, np.int64(ahead))
+            prefetch(flat_image, np.int64(ahead) + grey_width)
+        found[DEPTH + j] = np.float32(0)
+        if pixels[j] < 0:
+            continue
+        visible += 1
+        p = np.uint64(pixels[j])
+        d = flat_depth[p]
+        if d > 0:
+            measured += 1
+            found[DEPTH + j] = d
+            p *= np.uint64(3)
+            found[D_X + j] = flat_normals[p]
+            found[D_Y + j] = flat_normals[p + np.uint64(1)]
+            found[D_Z + j] = flat_normals[p + np.uint64(2)]
+        if pixels[BLOCK + j] >= 0:
+            p = np.uint64(pixels[BLOCK + j])
+            found[G_00 + j], found[G_01 + j] = flat_image[p], flat_image[p + np.uint64(1)]
+            p += np.uint64(grey_width)
+            found[G_10 + j], found[G_11 + j] = flat_image[p], flat_image[p + np.uint64(1)]
+    return visible, measured
+
+
+@njit(**SERIAL)
+def _geometry(model, T, camera, gates, found, pixels, rows):
+    """The rows of the geometric term, 0 for points that take no part; returns how many do. The pixel of grey of those
+    that are of another surface than the live depth there becomes -1."""
+    _, _, fx, fy, cx, cy = camera
+    t00, t01, t02 = T[0, 0], T[0, 1], T[0, 2]
+    t10, t11, t12 = T[1, 0], T[1, 1], T[1, 2]
+    t20, t21, t22 = T[2, 0], T[2, 1], T[2, 2]
+    far2, cosine, widest, border = gates.far * gates.far, gates.cosine, gates.geometry_scale, gates.border
+    tukey, zero, one = gates.tukey, np.float32(0), np.float32(1)
+    count = 0
+    for j in range(BLOCK):
+        x, y, z, d = found[L_X + j], found[L_Y + j], found[L_Z + j], found[DEPTH + j]
+        a, b, c = model[N_X + j], model[N_Y + j], model[N_Z + j]
+        nx = t00 * a + t01 * b + t02 * c
+        ny = t10 * a + t11 * b + t12 * c
+        nz = t20 * a + t21 * b + t22 * c
+        px, py = x * found[L_I + j], y * found[L_I + j]
+        slope2 = (px * px + py * py) * border
+        root = model[ROOT + j] / np.sqrt(one + slope2 * slope2)
+        qx, qy = (found[U + j] - cx) / fx * d, (found[V + j] - cy) / fy * d
+        dx, dy, dz = qx - x, qy - y, d - z
+        same = (dx * dx + dy * dy + dz * dz <= far2) & (
+            found[D_X + j] * nx + found[D_Y + j] * ny + found[D_Z + j] * nz >= cosine
+        )
+        pixels[BLOCK + j] = pixels[BLOCK + j] if same | (d <= zero) else np.int32(-1)
+        sigma = depth_sigma(z, gates)
+        r = nx * dx + ny * dy + nz * dz
+        e = r / (sigma * widest * tukey)
+        e2 = e * e
+        fits = same & (d > zero) & (e2 < one)
+        weight = (one - e2) * root
+        s = weight / sigma  # the square root of Tukey's weight, over the noise
+        rows[j] = -s * nx if fits else zero
+        rows[BLOCK + j] = -s * ny if fits else zero
+        rows[2 * BLOCK + j] = -s * nz if fits else zero
+        rows[3 * BLOCK + j] = -s * (qy * nz - d * ny) if fits else zero
+        rows[4 * BLOCK + j] = -s * (d * nx - qx * nz) if fits else zero
+        rows[5 * BLOCK + j] = -s * (qx * ny - qy * nx) if fits else zero
+        rows[6 * BLOCK + j] = s * r if fits else zero
+        rows[7 * BLOCK + j] = r if fits else zero
+        rows[8 * BLOCK + j] = weight * weight if fits else zero
+        rows[9 * BLOCK + j] = zero
+        found[DEPTH + j] = root  # for the other term
+        count += np.int64(fits)
+    return count
+
+
+@njit(**SERIAL)
+def _color(model, camera, gates, found, pixels, rows):
+    """The rows of the term of grey, after `_geometry`; returns how many points take part."""
+    _, _, gx, gy, _, _ = camera
+    offset, gradient2, scale = gates.grey_offset, gates.gradient2, gates.grey_scale
+    reach, zero, one = gates.huber * gates.grey_scale, np.float32(0), np.float32(1)
+    count = 0
+    for j in range(BLOCK):
+        x, y, z, inverse, root = found[L_X + j], found[L_Y + j], found[L_Z + j], found[L_I + j], found[DEPTH + j]
+        fu, fv = found[F_U + j], found[F_V + j]
+        i00, i01, i10, i11 = found[G_00 + j], found[G_01 + j], found[G_10 + j], found[G_11 + j]
+        du = (one - fv) * (i01 - i00) + fv * (i11 - i10)
+        dv = (one - fu) * (i10 - i00) + fu * (i11 - i01)
+        takes = (pixels[BLOCK + j] >= 0) & (du * du + dv * dv >= gradient2)
+        exposed = (one - fv) * (i00 + fu * (i01 - i00)) + fv * (i10 + fu * (i11 - i10)) - model[GREY + j]
+        r = exposed - offset
+        weight = min(one, reach / max(abs(r), np.float32(1e-6))) * (root * root)
+        s = np.sqrt(weight) / scale
+        jx, jy = du * gx * inverse, dv * gy * inverse
+        jz = -(jx * (x * inverse) + jy * (y * inverse))
+        rows[j] = s * jx if takes else zero
+        rows[BLOCK + j] = s * jy if takes else zero
+        rows[2 * BLOCK + j] = s * jz if takes else zero
+        rows[3 * BLOCK + j] = s * (jz * y - jy * z) if takes else zero
+        rows[4 * BLOCK + j] = s * (jx * z - jz * x) if takes else zero
+        rows[5 * BLOCK + j] = s * (jy * x - jx * y) if takes else zero
+        rows[6 * BLOCK + j] = s * r if takes else zero
+        rows[7 * BLOCK + j] = r if takes else zero
+        rows[8 * BLOCK + j] = weight if takes else zero
+        rows[9 * BLOCK + j] = exposed if takes else zero
+        count += np.int64(takes)
+    return count
 
 
 @njit(**PARALLEL)
-def linearize(model, every, T, live, camera, grey_camera, gates, out):
-    """Both error terms of every n-th of the model's points against the live frame, at T = T_live_view.
+def linearize(model, T, live, camera, grey_camera, gates, out):
+    """Both error terms of a model's points against the live frame, at T = T_live_view.
 
     Geometry: r = n . (p - x), x the model point and n its normal in the live camera, p the live point at the pixel
     nearest to the projection of x (projective data association, Blais and Levine 1995; point-to-plane, Chen and
@@ -165,102 +333,19 @@ def linearize(model, every, T, live, camera, grey_camera, gates, out):
     camera: of depth and normals; grey_camera: of the grey image.
     out (blocks, 3, SUMS) float32: geometry, colour, and counts [visible points, of them with live depth].
     """
-    points, roots, model_grey = model
-    depth, normals, image = live
-    _, _, fx, fy, cx, cy = camera
-    image_width, image_height, gx, gy, _, _ = grey_camera
-    _, _, far, cosine, icp_scale, tukey, grey_scale, offset, gradient2, huber, border = gates
-    far2 = far * far
-    one = np.float32(1)
-    for block_ in prange(out.shape[0]):
+    for block_ in prange(len(model)):
         block = np.int64(block_)  # prange counts unsigned
-        geometry = np.empty((8, BLOCK), np.float32)
-        colour = np.empty((8, BLOCK), np.float32)
-        n_geometry, n_colour, visible, measured = 0, 0, 0, 0
-        w_geometry, w_colour, r_colour = np.float32(0), np.float32(0), np.float32(0)
-        for i in range(block * BLOCK * every, min((block + 1) * BLOCK * every, len(points)), every):
-            a, b, c = points[i, 0], points[i, 1], points[i, 2]
-            x = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3]
-            y = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c + T[1, 3]
-            z = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c + T[2, 3]
-            if z < np.float32(0.05):
-                continue
-            iz = one / z
-            px, py = x * iz, y * iz
-            u, v = pixel_of(camera, x, y, z)
-            if u < 0:
-                continue
-            visible += 1
-            d = depth[v, u]
-            slope2 = (px * px + py * py) * border
-            root = roots[i] / np.sqrt(one + slope2 * slope2)
-            e2 = one
-            if d > 0:
-                measured += 1
-                qx, qy = (np.float32(u) - cx) / fx * d, (np.float32(v) - cy) / fy * d
-                dx, dy, dz = qx - x, qy - y, d - z
-                if dx * dx + dy * dy + dz * dz > far2:
-                    continue
-                a, b, c = points[i, 3], points[i, 4], points[i, 5]
-                nx = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c
-                ny = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c
-                nz = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c
-                if normals[v, u, 0] * nx + normals[v, u, 1] * ny + normals[v, u, 2] * nz < cosine:
-                    continue
-                sigma = depth_sigma(z, gates)
-                r = nx * dx + ny * dy + nz * dz
-                e = r / (sigma * icp_scale * tukey)
-                e2 = e * e
-            if e2 < one:
-                s = (one - e2) * root / sigma  # the square root of Tukey's weight, over the noise
-                k = n_geometry
-                geometry[0, k] = -s * nx
-                geometry[1, k] = -s * ny
-                geometry[2, k] = -s * nz
-                geometry[3, k] = -s * (qy * nz - d * ny)
-                geometry[4, k] = -s * (d * nx - qx * nz)
-                geometry[5, k] = -s * (qx * ny - qy * nx)
-                geometry[6, k] = s * r
-                geometry[7, k] = r
-                w_geometry += ((one - e2) * root) ** 2
-                n_geometry += 1
-            if model_grey[i] < 0:
-                continue
-            gu, gv = project(grey_camera, x, y, z)
-            u, v = int(np.floor(gu)), int(np.floor(gv))
-            if u < 0 or v < 0 or u >= image_width - 1 or v >= image_height - 1:
-                continue
-            fu, fv = gu - np.float32(u), gv - np.float32(v)
-            i00, i01, i10, i11 = image[v, u], image[v, u + 1], image[v + 1, u], image[v + 1, u + 1]
-            du = (one - fv) * (i01 - i00) + fv * (i11 - i10)
-            dv = (one - fu) * (i10 - i00) + fu * (i11 - i01)
-            if du * du + dv * dv < gradient2:
-                continue
-            r = (one - fv) * (i00 + fu * (i01 - i00)) + fv * (i10 + fu * (i11 - i10)) - model_grey[i]
-            r_colour += r
-            r -= offset
-            weight = min(one, huber * grey_scale / max(abs(r), np.float32(1e-6)))
-            weight *= root * root
-            s = np.sqrt(weight) / grey_scale
-            jx, jy = du * gx * iz, dv * gy * iz
-            jz = -(jx * px + jy * py)
-            k = n_colour
-            colour[0, k] = s * jx
-            colour[1, k] = s * jy
-            colour[2, k] = s * jz
-            colour[3, k] = s * (jz * y - jy * z)
-            colour[4, k] = s * (jx * z - jz * x)
-            colour[5, k] = s * (jy * x - jx * y)
-            colour[6, k] = s * r
-            colour[7, k] = r
-            w_colour += weight
-            n_colour += 1
-        _reduce(geometry, n_geometry, out[block, 0])
-        _reduce(colour, n_colour, out[block, 1])
-        out[block, 0, W] = w_geometry
-        out[block, 0, R] = 0  # of no use
-        out[block, 1, W] = w_colour
-        out[block, 1, R] = r_colour
+        found, pixels = np.zeros(PLACED * BLOCK, np.float32), np.empty(2 * BLOCK, np.int32)
+        rows = np.empty((ROWS, BLOCK), np.float32)
+        points, flat = model[block].reshape(-1), rows.reshape(-1)
+        _place(points, T, camera, grey_camera, found, pixels)
+        visible, measured = _look_up(live, found, pixels)
+        fit = _geometry(points, T, camera, gates, found, pixels, flat)
+        _reduce(rows, out[block, 0])
+        out[block, 0, COUNT] = fit
+        shown = _color(points, grey_camera, gates, found, pixels, flat)
+        _reduce(rows, out[block, 1])
+        out[block, 1, COUNT] = shown
         for k in range(2, SUMS):
             out[block, 2, k] = 0
         out[block, 2, 0] = visible
