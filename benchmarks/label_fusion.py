@@ -233,16 +233,16 @@ def _figures(matrix: ConfusionMatrix, calibration: Calibration) -> dict[str, flo
 
 
 def grid(temperature: float) -> list[Variant]:
-    """Settings to choose from: how far apart views are independent, how many they are worth, what neighbours count."""
+    """Settings to choose from: where views are independent, how many at most, how often all of them err."""
     return [
         Variant(
-            f"{way} m, {turn} degrees, worth {most}, pull {pull}",
-            LabelFusionConfig(way=way, turn_deg=turn, most_worth=most, pull=pull),
+            f"{metres} m, {degrees} degrees, at most {views} views, error rate {rate}",
+            LabelFusionConfig(distance=metres, angle_deg=degrees, max_views=views, error_rate=rate),
             temperature=temperature,
         )
-        for way, turn in ((0.25, 15.0), (0.5, 15.0), (0.5, 30.0), (1.0, 30.0), (2.0, 60.0), (4.0, 120.0))
-        for most in (1.5, 2.0, 3.0)
-        for pull in (10.0, 20.0, 40.0)
+        for metres, degrees in ((0.25, 15.0), (0.5, 30.0), (1.0, 30.0), (2.0, 60.0))
+        for views in (1.4, 1.6, 2.0)
+        for rate in (0.0, 0.02, 0.03, 0.04, 0.06)
     ]
 
 
@@ -331,24 +331,28 @@ def variants() -> list[Variant]:
 
     return [
         Variant("default: bayes", default),
-        changed("bayes, worth any number", most_worth=float("inf")),
-        changed("bayes, worth 1", most_worth=1.0),
-        changed("bayes, 0.25 m, 15 degrees apart", way=0.25, turn_deg=15.0),
-        changed("bayes, 1 m, 60 degrees", way=1.0, turn_deg=60.0),
-        changed("bayes, 4 m, 120 degrees", way=4.0, turn_deg=120.0),
-        changed("bayes, floor 0.01", floor=0.01),
-        changed("bayes, each surfel alone", reach=0.0),
-        changed("bayes, pull 0", pull=0.0),
-        changed("bayes, pull 10", pull=10.0),
-        changed("bayes, pull 40", pull=40.0),
-        changed("bayes, reach 0.05", reach=0.05),
-        changed("bayes, reach 0.15", reach=0.15),
+        changed("any number of views", max_views=float("inf")),
+        changed("at most 1 view", max_views=1.0),
+        changed("at most 2 views", max_views=2.0),
+        changed("error rate 0", error_rate=0.0),
+        changed("error rate 0.04", error_rate=0.04),
+        changed("error rate 0.08", error_rate=0.08),
+        changed("apart at 0.25 m, 15 degrees", distance=0.25, angle_deg=15.0),
+        changed("1 m, 60 degrees", distance=1.0, angle_deg=60.0),
+        changed("4 m, 120 degrees", distance=4.0, angle_deg=120.0),
+        changed("floor 0.01", floor=0.01),
+        changed("each surfel alone", neighbourhood=0.0),
+        changed("neighbours as 0 views", neighbour_views=0.0),
+        changed("10 views", neighbour_views=10.0),
+        changed("40 views", neighbour_views=40.0),
+        changed("neighbourhood 0.05 m", neighbourhood=0.05),
+        changed("0.15 m", neighbourhood=0.15),
         changed("mean", method="mean"),
         changed("histogram", method="histogram"),
-        Variant("bayes, temperature 1", default, temperature=1.0),
-        Variant("bayes, temperature 2", default, temperature=2.0),
-        Variant("bayes, labels every 5 frames", default, every=5),
-        Variant("bayes, labels every frame", default, every=1),
+        Variant("temperature 1.1", default, temperature=1.1),
+        Variant("temperature 2", default, temperature=2.0),
+        Variant("labels every 5 frames", default, every=5),
+        Variant("labels every frame", default, every=1),
     ]
 
 

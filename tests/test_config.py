@@ -107,8 +107,8 @@ def test_a_file_that_would_take_all_memory_or_no_number_is_one_line(tmp_path, te
 
 
 def test_infinity_is_a_value_where_it_means_something():
-    settings = settings_of(None, {}, ["slam.labels.most_worth=.inf"])
-    assert settings.slam.labels.most_worth == float("inf")
+    settings = settings_of(None, {}, ["slam.labels.max_views=.inf"])
+    assert settings.slam.labels.max_views == float("inf")
     assert config.from_dict(config.parsed_yaml(config.to_yaml(settings)), RunConfig, "") == settings
 
 

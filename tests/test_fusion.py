@@ -12,19 +12,19 @@ from semslam import poses
 from semslam.camera import SENSORS
 from semslam.engine.chunks import CHUNK
 from semslam.engine.evidence import (
-    LAST,
-    SHARES,
-    VIEW,
+    FULL,
+    LATEST,
+    PER_VIEW,
     VIEWS,
-    WHOLE,
-    Said,
+    WEIGHT,
+    ImageEvidence,
     add_evidence,
-    columns_of_classes,
+    class_columns,
     row_width,
     rows_of,
 )
 from semslam.engine.fusion import Fusion, FusionConfig
-from semslam.engine.label_fusion import AGAIN, LABEL_FUSIONS, LabelFusionConfig, label_fusion, news_of_view
+from semslam.engine.label_fusion import LABEL_FUSIONS, REPEATED, LabelFusionConfig, independence, label_fusion
 from semslam.engine.merging import LAYERS
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.engine.vectors import GROUP, LANES, to_columns, to_rows
@@ -301,7 +301,7 @@ def labelled(
 ) -> np.ndarray:
     """Class probabilities (N, C) of a wall after fusing constant class images (C,), seen so many metres apart."""
     frame = open_sequence("room:frames=1,width=32,height=24")[0]
-    labels = label_fusion(config or LabelFusionConfig(method=method))
+    labels = label_fusion(config or LabelFusionConfig(method=method, max_views=4, error_rate=0))
     surfels, fusion = SurfelMap(len(images[0])), Fusion(frame.camera)
     for k, p in enumerate(images):
         fusion.fuse(surfels, fusion.prepare(flat(2.0, frame)), np.eye(4), k)
@@ -331,19 +331,18 @@ def test_the_same_view_again_adds_nothing(method):
     assert np.allclose(labelled(method, [A]), labelled(method, [A] * 200, apart=0), atol=2e-3)
 
 
-def test_a_view_from_the_same_place_has_a_small_share_and_makes_nothing_surer():
-    mean = np.exp((np.log(A) + AGAIN / (1 + AGAIN) * np.log(B)) / (1 + AGAIN / (1 + AGAIN)))
-    expected = mean + (1 - mean.sum()) / 3  # what the two do not agree on speaks for no class
-    assert np.allclose(labelled("bayes", [A, B], apart=0), expected, atol=5e-3)
+def test_a_view_from_the_same_place_has_a_small_weight_and_makes_nothing_surer():
+    mean = np.exp((np.log(A) + REPEATED / (1 + REPEATED) * np.log(B)) / (1 + REPEATED / (1 + REPEATED)))
+    assert np.allclose(labelled("bayes", [A, B], apart=0), mean / mean.sum(), atol=5e-3)
 
 
-def test_what_is_said_around_decides_for_few_views_and_hardly_counts_for_many():
-    fusion = label_fusion(LabelFusionConfig(reach=0.1, pull=10))
+def test_the_neighbourhood_decides_for_few_views_and_hardly_counts_for_many():
+    fusion = label_fusion(LabelFusionConfig(neighbourhood=0.1, neighbour_views=10, error_rate=0))
     said = np.log(np.stack([A, A, B, A, A]) / 0.001)
     shares = np.array([30.0, 30, 1, 0, 0], np.float32)
     rows = rows_of(said * np.minimum(shares, 1)[:, None] * [[1], [1], [1], [0], [0]], np.minimum(shares, 1), shares > 0)
     rows[:2, :3] *= 30
-    rows[:2, SHARES] *= 30
+    rows[:2, WEIGHT] *= 30
     near, far = np.full((4, 3), 0.05), np.full((1, 3), 5.0)
     many, _, few, none, alone = fusion.read(rows, 3, np.concatenate([near, far]))
     assert np.allclose(many, A, atol=0.01)
@@ -352,21 +351,16 @@ def test_what_is_said_around_decides_for_few_views_and_hardly_counts_for_many():
     assert not alone.any()
 
 
-def test_neighbours_that_say_different_things_are_believed_less_than_each_alone():
-    fusion, place = label_fusion(LabelFusionConfig(reach=0.1)), np.full((2, 3), 0.05)
-    rows = rows_of(np.log(np.stack([A, B]) / 0.001), np.ones(2, np.float32), np.ones(2, np.float32))
-    together, apart = fusion.read(rows, 3, place), fusion.read(rows, 3, place + [[0, 0, 0], [1, 0, 0]])
-    assert np.allclose(apart, [A, B], atol=2e-3)
-    assert together.max() < min(A.max(), B.max())
-    alike = fusion.read(np.stack([rows[0], rows[0]]), 3, place)
-    assert np.allclose(alike, [A, A], atol=2e-3)
+def test_no_number_of_views_makes_the_map_surer_than_its_error_rate_allows():
+    sure, config = np.array([1.0, 0, 0]), LabelFusionConfig(max_views=np.inf, error_rate=0.06)
+    for n in (1, 4, 32):
+        assert np.allclose(labelled("bayes", [sure] * n, config=config), [0.96, 0.02, 0.02], atol=2e-3)
 
 
-def test_views_of_one_place_that_disagree_make_the_map_unsure_and_distant_ones_do_not():
-    one, other = np.array([0.9, 0.05, 0.05]), np.array([0.05, 0.9, 0.05])
-    repeated = labelled("bayes", [one, other] * 10, apart=0)
-    assert np.all(repeated.max(axis=1) < 0.5)
-    assert np.allclose(labelled("bayes", [one, other]), [0.486, 0.486, 0.027], atol=2e-3)  # Bayes' rule
+def test_an_error_rate_changes_no_order_of_classes_and_keeps_the_sum():
+    exact = labelled("bayes", [A, B])
+    mixed = labelled("bayes", [A, B], config=LabelFusionConfig(max_views=4, error_rate=0.3))
+    assert np.allclose(mixed, 0.7 * exact + 0.1, atol=1e-6)
 
 
 def test_the_farther_apart_two_views_are_the_more_the_second_adds():
@@ -375,18 +369,18 @@ def test_the_farther_apart_two_views_are_the_more_the_second_adds():
 
 
 def test_a_turn_makes_a_view_new_as_a_step_does():
-    config, turned = LabelFusionConfig(turn_deg=30, way=0.5), poses.exp(np.radians([0, 0, 0, 0, 30, 0]))
+    config, turned = LabelFusionConfig(angle_deg=30, distance=0.5), poses.exp(np.radians([0, 0, 0, 0, 30, 0]))
     views = np.stack([np.eye(4), poses.moved_by(np.eye(4), np.array([0.5, 0, 0])), np.linalg.inv(turned)])
-    assert np.allclose(news_of_view(views, np.eye(4), config), [0, 1 - np.exp(-1), 1 - np.exp(-1)])
+    assert np.allclose(independence(views, np.eye(4), config), [0, 1 - np.exp(-1), 1 - np.exp(-1)])
 
 
 def test_many_views_are_worth_no_more_than_the_configuration_says():
     for n in (1, 4, 16, 64):
-        found = labelled("bayes", [A] * n, config=LabelFusionConfig(most_worth=3))[0]
+        found = labelled("bayes", [A] * n, config=LabelFusionConfig(max_views=3, error_rate=0))[0]
         power = A**3 / (A**3).sum()
         assert found[0] <= power[0] + 1e-3
     assert np.allclose(found, power, atol=5e-3)
-    free = labelled("bayes", [A] * 16, config=LabelFusionConfig(most_worth=np.inf))[0]
+    free = labelled("bayes", [A] * 16, config=LabelFusionConfig(max_views=np.inf, error_rate=0))[0]
     assert np.allclose(free, A**16 / (A**16).sum(), atol=2e-3)
 
 
@@ -422,12 +416,19 @@ def test_a_row_of_evidence_never_overflows():
     """Sums that no longer fit 16 bits would start again from 0."""
     p = np.array([1.0, 0, 0])
     for method in LABEL_FUSIONS:
-        found = labelled(method, [p] * 300, config=LabelFusionConfig(method=method))
+        found = labelled(method, [p] * 300, config=LabelFusionConfig(method=method, error_rate=0))
         assert np.all(found[:, 0] > 0.99)
 
 
 def test_labels_settings_that_cannot_work_are_refused():
-    for wrong in ({"most_worth": 0.5}, {"way": 0.0}, {"memory": 100.0}, {"floor": 0.0}, {"floor": 1e-9}):
+    for wrong in (
+        {"max_views": 0.5},
+        {"distance": 0.0},
+        {"memory": 100.0},
+        {"floor": 0.0},
+        {"floor": 1e-9},
+        {"error_rate": 1.0},
+    ):
         with pytest.raises(ValueError, match=f"slam.labels.{next(iter(wrong))}"):
             LabelFusionConfig(**wrong)
 
@@ -441,24 +442,24 @@ def test_adding_evidence_is_the_ten_line_loop(classes):
     pixels = rng.integers(-1, 500, CHUNK).astype(np.int32)
     pixels[:10] = 5
     rows = rows_of(rng.uniform(0, 30, (CHUNK, classes)), rng.uniform(0, 32, CHUNK), rng.uniform(0, 32, CHUNK))
-    rows[:, LAST] = rng.integers(0, 7, CHUNK)
-    shares, news = rng.integers(0, WHOLE + 1, (2, 7)).astype(np.uint16)
-    most = np.uint16(32 * VIEW)
+    rows[:, LATEST] = rng.integers(0, 7, CHUNK)
+    weights, independent = rng.integers(0, FULL + 1, (2, 7)).astype(np.uint16)
+    most = np.uint16(32 * PER_VIEW)
     expected = rows.astype(np.int64)
     for row, p in zip(expected, pixels):
-        said = image[p * classes : (p + 1) * classes].astype(np.int64)
-        if p < 0 or not said.any():
+        seen = image[p * classes : (p + 1) * classes].astype(np.int64)
+        if p < 0 or not seen.any():
             continue
-        share, new = int(shares[row[LAST]]), int(news[row[LAST]])
-        row[:classes] += (said * share + 32768) >> 16
-        row[SHARES] += (share + 32) >> 6
+        weight, new = int(weights[row[LATEST]]), int(independent[row[LATEST]])
+        row[:classes] += (seen * weight + 32768) >> 16
+        row[WEIGHT] += (weight + 32) >> 6
         row[VIEWS] = min(row[VIEWS] + ((new + 32) >> 6), most)
-        row[LAST] = 7
-        if row[SHARES] > most:
+        row[LATEST] = 7
+        if row[WEIGHT] > most:
             row[:VIEWS] >>= 1
     chunks, counts = np.zeros(1, np.int32), np.full(1, CHUNK, np.int32)
-    said = Said(image, columns_of_classes(classes), np.uint16(7), shares, news, most)
-    add_evidence(chunks, counts, pixels, said, rows)
+    evidence = ImageEvidence(image, class_columns(classes), np.uint16(7), weights, independent, most)
+    add_evidence(chunks, counts, pixels, evidence, rows)
     np.testing.assert_array_equal(rows, expected)
 
 
@@ -468,10 +469,10 @@ def test_a_view_of_another_map_counts_as_none():
     for last in (0, 9, 65535):
         image = np.full(3 + row_width(3), 900, np.uint16)
         rows = rows_of(np.ones((CHUNK, 3)), np.ones(CHUNK), np.ones(CHUNK))
-        rows[:, LAST] = last
-        shares, news = np.array([WHOLE, 9, 9], np.uint16), np.array([WHOLE, 5, 5], np.uint16)
-        said = Said(image, columns_of_classes(3), np.uint16(3), shares, news, np.uint16(32 * VIEW))
-        add_evidence(np.zeros(1, np.int32), np.full(1, CHUNK, np.int32), np.zeros(CHUNK, np.int32), said, rows)
+        rows[:, LATEST] = last
+        weights, independent = np.array([FULL, 9, 9], np.uint16), np.array([FULL, 5, 5], np.uint16)
+        evidence = ImageEvidence(image, class_columns(3), np.uint16(3), weights, independent, np.uint16(32 * PER_VIEW))
+        add_evidence(np.zeros(1, np.int32), np.full(1, CHUNK, np.int32), np.zeros(CHUNK, np.int32), evidence, rows)
         found.append(rows)
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])

@@ -173,7 +173,7 @@ def test_far_and_near_a_surfel_is_pulled_alike():
 def test_evidence_is_read_as_the_probabilities_they_were_made_from(method):
     from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
 
-    fusion = label_fusion(LabelFusionConfig(method=method))
+    fusion = label_fusion(LabelFusionConfig(method=method, error_rate=0))
     p = scattered().class_probabilities
     np.testing.assert_allclose(fusion.read(fusion.rows_of(p), p.shape[1]), p, atol=1e-3)
 

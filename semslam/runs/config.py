@@ -19,6 +19,11 @@ RENAMED = {
     "slam.labels.weight": "",
     "slam.labels.saturation": "",
     "slam.labels.most_evidence": "",
+    "slam.labels.way": "slam.labels.distance",
+    "slam.labels.turn_deg": "slam.labels.angle_deg",
+    "slam.labels.most_worth": "slam.labels.max_views",
+    "slam.labels.reach": "slam.labels.neighbourhood",
+    "slam.labels.pull": "slam.labels.neighbour_views",
 }
 
 

@@ -33,10 +33,10 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
     probabilities = refined_probabilities(cloud, crf)
     seconds = time.perf_counter() - began
     # the field's classes are to be read as they are: it has seen the neighbours
-    labels = replace(config.slam.labels, reach=0.0)
+    labels = replace(config.slam.labels, neighbourhood=0.0, error_rate=0.0)
     config = replace(config, slam=replace(config.slam, labels=labels))
     evidence = surfels.evidence[surfels.slots()]
-    evidence[surfels.are_living()] = fusion.rows_of(probabilities)
+    evidence[surfels.are_living()] = label_fusion(labels).rows_of(probabilities)
     after = probabilities.argmax(axis=1)
     metrics = {
         "refined_from": str(run),

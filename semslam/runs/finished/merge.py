@@ -12,7 +12,7 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.engine.doubles import doubles
-from semslam.engine.evidence import LAST
+from semslam.engine.evidence import LATEST
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.frame import evenly_spread
@@ -172,7 +172,7 @@ def _joined(a: FinishedMap, b: FinishedMap, T_a_b: np.ndarray, earlier: int) -> 
     second["position"][:, :3] = poses.transform(T_a_b, second["position"][:, :3])
     second["normal"][:, :3] = second["normal"][:, :3] @ T_a_b[:3, :3].T.astype(np.float32)
     second["seen"] -= earlier
-    second["evidence"][:, LAST:] = 0  # b's numbers of views mean others in a
+    second["evidence"][:, LATEST:] = 0  # b's numbers of views mean others in a
     same = np.zeros(len(second["position"]), bool)
     same[doubles((second["position"], second["normal"]), (first["position"], first["normal"]))[:, 0]] = True
     both = {name: np.concatenate([first[name], second[name][~same]]) for name in SURFEL_ARRAYS}
