@@ -22,10 +22,13 @@ from semslam.frame import Observation
 from semslam.geometry.export import read_map_ply
 from semslam.judging.run import evaluate_run
 from semslam.labels import LABEL_SETS
+from semslam.rendering.splatting import render
 from semslam.runs.config import RunConfig
+from semslam.runs.finished.fill import measured_depth
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
 from sequences import open_sequence
+from sequences.selected import SelectedSequence
 
 f32 = np.float32
 ROOM = "room:frames=30,width=160,height=120"
@@ -170,10 +173,41 @@ def test_a_recording_without_holes_is_told_so_too():
     filling(Observation(frame, room.camera, frame.color, network(frame.color, (160, 120), 1.0).depth), None)
     figures = filling.counts.figures()
     assert figures["fill_hidden_median_m"] is not None and figures["fill_filled_share"] is None
-    told = _told_of_filling(figures | {"surfels_filled": 0, "fill_keyframes": 1})
+    told = _told_of_filling(figures | {"surfels_filled": 0, "fill_keyframes": 1, "fill_without_parallax": 0})
     assert told == "holes filled: 0 surfels of 1 keyframes"
 
 
 def test_predicted_depth_has_no_holes_to_fill(tmp_path, capsys):
     said = refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "run", "--depth", "predicted", "--fill")
     assert "--fill is for the holes of --depth sensor" in said
+
+
+def test_a_camera_that_stands_still_is_told_why_nothing_was_filled(tmp_path):
+    room = open_sequence(ROOM)
+    still = SelectedSequence(WithHoles(room, "bed"), np.full(5, 12))
+    still.timestamps = np.arange(5) / 30.0
+    changes = {"sequence": ROOM, "poses": "dataset", "fill": True, "slam.perception.labels": "none"}
+    config = configs.updated(RunConfig(), changes, "test")
+    run = prepare(config, tmp_path / "run", sequence=still, network=KnowingNetwork(room, spoil=smeared))
+    for _ in run:
+        pass
+    metrics = finish(run, mesh=False)
+    assert metrics["fill_keyframes"] == metrics["surfels_filled"] == 0
+    assert "5 frames show no parallax" in _told_of_filling(metrics)
+
+
+def test_the_depth_of_a_map_in_files_is_that_of_the_whole_map(tmp_path):
+    room = open_sequence(ROOM)
+    found = []
+    for memory in (None, "1 MB"):
+        changes = {"sequence": ROOM, "poses": "dataset", "slam.perception.labels": "none", "slam.map.memory": memory}
+        run = prepare(configs.updated(RunConfig(), changes, "test"), tmp_path / f"run{memory}", sequence=room)
+        for _ in run:
+            pass
+        found.append(run)
+    whole, paged = found
+    assert paged.slam.surfels.paging is not None
+    for T in room.poses[::10]:
+        depth = render(whole.cloud(), room.camera, T, cull_back=False).depth
+        np.testing.assert_array_equal(measured_depth(whole, room.camera, T), depth)
+        np.testing.assert_array_equal(measured_depth(paged, room.camera, T), depth)

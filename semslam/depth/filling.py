@@ -70,6 +70,7 @@ class HoleFilling(Stage):
         self.views, self.noise, self.shown = views, noise, shown
         self.counts = FillCounts()
         self.keyframes: list[tuple[int, np.ndarray]] = []  # indices and T_world_camera (4, 4); all depths are too many
+        self.without_parallax = 0  # frames that too few others show from elsewhere
 
     def __call__(self, observation: Observation, predict: object) -> Observation:
         """The sensor's depth with holes filled, and the confidence of what is; no depth where nothing is filled.
@@ -86,6 +87,7 @@ class HoleFilling(Stage):
         offered = SweptDepth(np.where(hidden, f32(0), sensed.depth), np.where(hidden, f32(np.inf), sensed.log_std))
         found = views.measured(frame.index, observation.color, observation.depth, offered)
         if found is None:
+            self.without_parallax += 1
             return none
         views.advance(frame.index, found)
         sure = found.log_std <= views.config.max_std

@@ -273,7 +273,11 @@ def _told_of_held_out(metrics: dict[str, Any]) -> str:
 
 
 def _told_of_filling(metrics: dict[str, Any]) -> str:
-    """How much of the holes was filled, and how well."""
+    """How much of the holes was filled, and how well; or why nothing was."""
+    if metrics["fill_keyframes"] == 0:
+        shown = metrics["fill_without_parallax"]
+        why = f"{shown} frames show no parallax: the camera has to move sideways" if shown else "no frame has a pose"
+        return f"holes filled: none, since {why}"
     said = f"holes filled: {metrics['surfels_filled']} surfels"
     if metrics["fill_hidden_median_m"] is None or metrics["fill_filled_share"] is None:  # nothing hidden, or no hole
         return f"{said} of {metrics['fill_keyframes']} keyframes"

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
+from semslam.compiled import Pinhole, Pose
 from semslam.depth.filling import HoleFilling, sigma_of
 from semslam.depth.multiview import MultiViewDepth
+from semslam.engine.chunks import CHUNK, visible_chunks
 from semslam.engine.depth_filter import Noise
+from semslam.engine.fusion import MARGIN
+from semslam.engine.surfels import PART
 from semslam.perception import Perception
 from semslam.rendering.splatting import render
 from semslam.runs.poses import ListedPoses
@@ -31,19 +36,19 @@ class FilledHoles:
 def fill_holes(run: Run) -> FilledHoles:
     """Surfels where the map of a finished run has none, from the keyframes of the largest sub-map at their final poses.
 
-    They are fused in a map of their own, so that no measured surfel changes and no frame is tracked against them. Both
-    maps are in memory for it, also where the run's lies in files.
-    Their confidence is that of measured surfels times the ratio of the variances, the sensor's and theirs.
+    They are fused in a map of their own, which is in memory, so that no measured surfel changes and no frame is tracked
+    against them. Of a run's map that lies in files only what is in view is read. Their confidence is that of measured
+    surfels times the ratio of the variances, the sensor's and theirs.
     """
     config, network, posed = run.config.slam, run.slam.network, run.progress.posed()
     assert network is not None
-    measured, noise = run.cloud(), Noise.of(*(run.progress.noise or _noise(run)))
+    noise = Noise.of(*(run.progress.noise or _noise(run)))
     perception = replace(config.perception, depth="predicted")
     perceive = Perception(perception, run.sequence.camera, run.sequence.label_set, network)
     T_world_camera = [posed.get(i) for i in range(len(run.sequence))]
 
     def shown(T: np.ndarray) -> np.ndarray:
-        return render(measured, perceive.camera, T, cull_back=False).depth
+        return measured_depth(run, perceive.camera, T)
 
     def depth_of(index: int) -> np.ndarray:
         depth = run.sequence.unlabelled(index).depth
@@ -68,10 +73,36 @@ def fill_holes(run: Run) -> FilledHoles:
     cloud = cloud.selected(~filling.contradicted(cloud.positions, depth_of))
     sigma = float(sigma_of(USUAL_DEPTH, noise)) / USUAL_DEPTH
     weight = min(1.0, (sigma / config.multiview.unit_std) ** 2)
-    cloud = replace(cloud, confidence=cloud.confidence * np.float32(weight), world_origin=measured.world_origin)
-    share = len(cloud) / max(len(cloud) + len(measured), 1)
-    counts = {"surfels_filled": len(cloud), "fill_surfels_share": share, "fill_keyframes": len(filling.keyframes)}
+    origin = run.slam.surfels.world_origin
+    cloud = replace(cloud, confidence=cloud.confidence * np.float32(weight), world_origin=origin)
+    counts = {
+        "surfels_filled": len(cloud),
+        "fill_surfels_share": len(cloud) / max(len(cloud) + len(run.clouds()), 1),
+        "fill_keyframes": len(filling.keyframes),
+        "fill_without_parallax": filling.without_parallax,
+    }
     return FilledHoles(cloud, counts | filling.counts.figures())
+
+
+def measured_depth(run: Run, camera: Camera, T_world_camera: np.ndarray) -> np.ndarray:
+    """(H, W) float32 metres of a run's map from a pose, of sub-maps the largest; infinite where it shows nothing.
+
+    Of a map in files only the chunks in view are read, some at a time.
+    """
+    surfels, submap = run.slam.surfels, run.progress.parts[0]
+    chunks = np.empty(surfels.n_chunks, np.int32)
+    view = Pose.of(T_world_camera), Pinhole.of(camera), np.float32(0), np.float32(np.inf)
+    chunks = chunks[: visible_chunks(surfels.chunks(), np.float32(MARGIN), *view, chunks)]
+    depth = np.full(camera.shape, np.float32(np.inf))
+    step = max(len(chunks), 1) if surfels.paging is None else PART
+    for some in (chunks[first : first + step] for first in range(0, len(chunks), step)):
+        rows = np.arange(CHUNK)[None, :] < surfels.counts[some, None]
+        slots = (some[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)[None, :])[rows]
+        cloud = run.progress.part_of(surfels.cloud_of(slots), submap)
+        np.minimum(depth, render(cloud, camera, T_world_camera, cull_back=False).depth, out=depth)
+        if surfels.paging is not None:
+            surfels.paging.give_back(some)
+    return depth
 
 
 def _noise(run: Run) -> tuple[float, float]:
