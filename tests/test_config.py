@@ -200,7 +200,7 @@ def test_units_stand_apart_from_meanings():
 def test_what_a_group_says_of_its_values_comes_with_the_file(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("slam: {fusion: {near: 3.0, far: 2.0}}\n")
-    with pytest.raises(ValueError, match=rf"{path}: fusion: near is 3.0 and far 2.0"):
+    with pytest.raises(ValueError, match=rf"{path}: `slam.fusion.near` is 3.0 and `far` 2.0"):
         config.load(path, RunConfig)
 
 

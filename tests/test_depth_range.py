@@ -66,7 +66,7 @@ def test_what_is_set_stays():
     assert with_range(FusionConfig(near=0.5, far=4.0), Scaled(8.0)).range == (0.5, 4.0)
     near, far = with_range(FusionConfig(far=9.0), Scaled(8.0)).range
     assert (near, far) == (0.3, 9.0)
-    with pytest.raises(ValueError, match=r"near is 4\.0 and far 2\.0"):
+    with pytest.raises(ValueError, match=r"near` is 4\.0 and `far` 2\.0"):
         FusionConfig(near=4.0, far=2.0)
 
 

@@ -286,7 +286,7 @@ def test_one_broken_pixel_spoils_no_other(frames):
 
 @pytest.mark.parametrize("wrong", [{"noise": 0.0}, {"near": 2.0, "far": 1.0}, {"smoothing": -1}, {"far": 1e5}])
 def test_settings_that_cannot_work_are_refused(wrong):
-    with pytest.raises(ValueError, match="slam.fusion.*expected"):
+    with pytest.raises(ValueError, match=r"slam\.fusion\..*expected"):
         FusionConfig(**wrong)
 
 

@@ -47,7 +47,7 @@ class FusionConfig:
     def __post_init__(self) -> None:
         near, far = self.range
         if not 0 < near < far <= 1000:
-            raise ValueError(f"fusion: near is {near} and far {far}; expected 0 < near < far <= 1000 metres")
+            raise ValueError(f"`slam.fusion.near` is {near} and `far` {far}, expected 0 < near < far <= 1000 metres")
         for name in ("noise", "gate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`slam.fusion.{name}` is {getattr(self, name)}, expected positive metres")
