@@ -1,0 +1,276 @@
+"""The joint network's regimes, on tiny images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_trainings import Killed, batch_of, groups_moved, tiny_training, weights_of, write_images
+
+from networks.augmentation import Augmentation, augmented
+from networks.joint import checkpoints
+from networks.joint.network import JointNetwork
+from networks.training import regimes
+from networks.training.data import Samples, Source, camera_of
+from networks.training.joint import JointObjective, JointTraining, Stage, train
+from networks.training.loop import Loop
+from sequences.images.labelled_images import NYU_CAMERA
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.mark.parametrize("views", ["processor", "device"])
+def test_the_joint_network_trains_resumes_and_ships(folder: Path, tmp_path: Path, views: str) -> None:
+    config = tiny_training(folder, tmp_path / "a", class_balance=0.3, frozen_layers=1, views=views)
+    whole = train(config)
+    assert {"miou", "rmse", "score"} <= whole.keys()
+    network, metadata = checkpoints.load(tmp_path / "a" / "network.safetensors")
+    assert metadata["label_sets"] == {"nyu40": [0, 40]}
+    assert metadata["input_size"] == [48, 64]
+    assert metadata["figures"] == whole
+
+    def kill(row: dict[str, float]) -> None:
+        if row["step"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(replace(config, out=str(tmp_path / "b")), kill)
+    assert train(replace(config, out=str(tmp_path / "b"))) == whole
+    again, _ = checkpoints.load(tmp_path / "b" / "network.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(network), weights_of(again), strict=True))
+
+
+def test_batches_made_on_a_device_are_those_of_the_loader(folder: Path, tmp_path: Path) -> None:
+    """Two sources, one without labels, and the step's own random numbers: only colours may differ, by rounding."""
+    sources = (Source(str(folder), "both"), Source(str(folder), "rest", tasks=("depth",)))
+    config = tiny_training(folder, tmp_path, sources=sources, batch=4)
+    loaded, made = (
+        JointObjective(
+            replace(config, views=views),
+            [Samples(source, 40) for source in sources],
+            Samples(config.validation, 40),
+        ).batch(3, 0.9)
+        for views in ("processor", "device")
+    )
+    assert made.keys() == loaded.keys()
+    assert made["examples"] == loaded["examples"] == {"segmentation": 1, "depth": 4, "normals": 0}
+    for name in ("segmentation", "depth", "normals"):
+        assert torch.equal(made[name], loaded[name])
+    assert made["image"].stride() == loaded["image"].stride()
+    assert (made["image"] - loaded["image"]).abs().max() < 3.1 / (255 * 0.224)  # three grey levels, normalised
+    with pytest.raises(ValueError, match="views is 'gpu'; known are auto, processor, device"):
+        replace(config, views="gpu")
+
+
+def test_the_joint_network_learns_what_is_plain_to_see(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training(folder, tmp_path, decoder_rate=2e-3, loop=Loop(steps=20, average=0.5), color=0.0)
+    rows: list[dict[str, float]] = []
+    train(config, rows.append)
+    for task in ("segmentation", "depth"):
+        assert sum(row[task] for row in rows[-4:]) < 0.7 * sum(row[task] for row in rows[:4])
+
+
+def test_a_head_steps_only_when_its_labels_are_there(folder: Path, tmp_path: Path) -> None:
+    """BlitzNet's rhythm: of a batch with depth alone the segmentation head learns nothing."""
+    sources = (Source(str(folder), "both"), Source(str(folder), "rest", tasks=("depth",)))
+    config = tiny_training(folder, tmp_path / "x", sources=sources)
+    objective = JointObjective(config, [Samples(s, 40) for s in sources], [])
+    rest = objective.sets[1]
+    assert all(sample.labels is None and sample.depth is not None for sample in rest)
+    view = [augmented(s, np.random.default_rng(0), Augmentation((32, 32), (1, 1))) for s in (rest[0], rest[1])]
+    assert groups_moved(objective, batch_of(view), tmp_path / "depth") == {"encoder", "decoder", "head_depth"}
+    both = objective.sets[0]
+    objective = JointObjective(config, [both, rest], [])
+    view = [augmented(s, np.random.default_rng(0), Augmentation((32, 32), (1, 1))) for s in (both[0], rest[1])]
+    everything = {"encoder", "decoder", "head_depth", "head_segmentation"}
+    assert groups_moved(objective, batch_of(view), tmp_path / "both") == everything
+
+
+def test_ubernets_groups_wait_for_their_examples(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training(folder, tmp_path, task_examples=10, shared_examples=30)
+    objective = JointObjective(config, [Samples(config.sources[0], 40)], [])
+    assert {g.name: g.every for g in objective.groups} == {
+        "encoder": 30, "decoder": 30, "head_segmentation": 10, "head_depth": 10,
+    }  # fmt: skip
+
+
+def test_other_labels_reach_the_training_from_every_form_of_source(folder: Path, tmp_path: Path) -> None:
+    """A folder, a list file: the labels that a source names take the place of its own, and are never left out."""
+    names = sorted(path.stem for path in (folder / "color").iterdir())
+    (tmp_path / "labels").mkdir()
+    for name in names:
+        cv2.imwrite(str(tmp_path / "labels" / f"{name}.png"), np.full((48, 64), 7, np.uint8))
+    lines = [f"{folder}/color/{p.name} {folder}/label40/{p.stem}.png" for p in sorted((folder / "color").iterdir())]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    for path in (str(folder), str(tmp_path / "list.txt")):
+        samples = Samples(Source(path, None, labels=str(tmp_path / "labels")), 40)
+        assert all((sample.labels == 6).all() for sample in samples)
+    (tmp_path / "labels" / f"{names[0]}.png").unlink()
+    with pytest.raises(FileNotFoundError, match=f"no {names[0]}.png among its 7 label images"):
+        Samples(Source(str(tmp_path / "list.txt"), None, labels=str(tmp_path / "labels")), 40)
+
+
+def test_a_training_on_labels_that_are_all_void_ends_with_one_line(folder: Path, tmp_path: Path) -> None:
+    for path in (folder / "color").iterdir():
+        (tmp_path / "void").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "void" / f"{path.stem}.png"), np.zeros((48, 64), np.uint8))
+    with pytest.raises(ValueError, match="all pixels of the 8 label images looked at are void"):
+        Samples(Source(str(folder), None, labels=str(tmp_path / "void")), 40)
+
+
+def test_the_camera_of_a_source_is_the_one_named_or_recorded_or_else_nyus(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "folder"
+    shutil.copytree(folder, copy)
+    assert camera_of(Source(str(copy)), 64, 48).fx == NYU_CAMERA.fx
+    (copy / "camera.yaml").write_text("{width: 640, height: 480, fx: 585, fy: 585, cx: 320, cy: 240}")
+    assert camera_of(Source(str(copy)), 64, 48).fx == pytest.approx(58.5)
+    assert camera_of(Source(str(copy), camera=(50, 50, 32, 24)), 64, 48).fx == 50
+
+
+def test_two_label_sets_share_one_network(folder: Path, tmp_path: Path) -> None:
+    """NYU's 40 classes and KITTI's 6 behind them: 46 outputs."""
+    kitti = tmp_path / "kitti"
+    (kitti / "color").mkdir(parents=True)
+    (kitti / "label6").mkdir()
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(kitti / "color" / "0.png"), rng.integers(0, 255, (48, 64, 3)).astype(np.uint8))
+    road = np.zeros((48, 64, 3), np.uint8)
+    road[24:] = (128, 64, 128)
+    cv2.imwrite(str(kitti / "label6" / "0.png"), road)
+    sources = (Source(str(folder)), Source(str(kitti), None, classes="kitti6", first_output=40))
+    config = tiny_training(folder, tmp_path / "out", sources=sources, num_classes=46, loop=Loop(steps=2))
+    second = Samples(sources[1], 46)
+    assert set(np.unique(second[0].labels)) == {42, 255}
+    figures = train(config)  # validated on NYU's outputs alone
+    assert 0 <= figures["miou"] <= 1
+    _, metadata = checkpoints.load(tmp_path / "out" / "network.safetensors")
+    assert metadata["label_sets"] == {"nyu40": [0, 40], "kitti6": [40, 46]}
+    with pytest.raises(ValueError, match="has a label for output 42, the network has 40 outputs"):
+        Samples(sources[1], 40)
+
+
+def test_a_third_task_learns_normals_computed_from_depth(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training(folder, tmp_path, tasks=("segmentation", "depth", "normals"), loop=Loop(steps=2))
+    rows: list[dict[str, float]] = []
+    figures = train(config, rows.append)
+    assert "normals" in rows[0]
+    assert 0 <= figures["normal_mean_deg"] <= 180
+    heads = {g.name: g.rate for g in JointObjective(config, [Samples(config.sources[0], 40)], []).groups}
+    assert heads["head_normals"] == 10 * heads["head_depth"]
+
+
+def test_learned_task_weights_are_learned(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training(folder, tmp_path, learned_task_weights=True, loop=Loop(steps=2))
+    train(config)
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)["learner"]
+    assert float(saved["balance.log_variance.depth"]) != 0
+
+
+def test_settings_that_cannot_work_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="sources is empty"):
+        tiny_training(folder, tmp_path, sources=())
+    with pytest.raises(ValueError, match="stride is 2; expected 4 or 8"):
+        tiny_training(folder, tmp_path, stages=(Stage(stride=2),))
+    with pytest.raises(ValueError, match="unknown task 'pose'; known are segmentation, depth, normals"):
+        Source(str(folder), tasks=("pose",))
+
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", [p for p in CONFIGS if not p.stem.startswith("pose_")], ids=lambda p: p.stem)
+def test_our_configurations_are_understood(file: Path) -> None:
+    from semslam.config import load
+
+    if "sources" in file.read_text():
+        config = load(file, JointTraining)
+        assert config.stages[-1].until == 1.0
+
+
+def test_the_four_regimes_run_on_two_budgets(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images with labels and four without: of the mixed batches a third of the images is labelled."""
+    base = tiny_training(folder, tmp_path, batch=4, stages=(Stage(),), loop=Loop(steps=6))
+    trained: dict[str, JointTraining] = {}
+
+    def remembered(config: JointTraining, report: Any) -> dict[str, float]:
+        trained[Path(config.out).name] = config
+        checkpoints.save(Path(config.out) / "network.safetensors", JointNetwork(40))
+        return {"rmse": 1.0}
+
+    monkeypatch.setattr(regimes, "train", remembered)
+    results = list(regimes.compare(base, Source(str(folder), "both"), Source(str(folder), "rest"), [1]))
+    assert [r.regime for r in results] == 2 * [
+        "fine-tuning", "BlitzNet", "UberNet", "teacher's labels, then fine-tuning",
+    ]  # fmt: skip
+    # the teacher's pre-training is two thirds of the steps, and fine-tuning the rest
+    assert [(r.steps, r.labelled_examples) for r in results[:4]] == [(6, 24), (6, 8), (6, 8), (6, 13)]
+    assert [(r.steps, r.labelled_examples) for r in results[4:]] == [(6, 24), (18, 24), (18, 24), (11, 24)]
+    assert {name: config.loop.steps for name, config in trained.items()} == {
+        "fine-tuning-1": 6, "blitznet-1": 6, "ubernet-1": 6, "pre-training-1": 4, "ours-1": 2,
+        "blitznet-labelled-1": 18, "ubernet-labelled-1": 18, "pre-training-labelled-1": 7, "ours-labelled-1": 4,
+    }  # fmt: skip
+    assert trained["ubernet-1"].task_examples == 10 and trained["blitznet-1"].task_examples == 1
+    assert trained["ours-1"].weights == str(tmp_path / "pre-training-1" / "network.safetensors")
+    assert trained["ours-1"].encoder_rate == base.encoder_rate / 10
+    assert {p.stem for p in (tmp_path / "labels-1").iterdir()} == {"002", "003", "004", "005"}
+
+
+_SHARED_TRAINING = """
+import sys, torch
+torch.set_num_threads(1)
+from networks.training.loop import Loop
+from networks.training.joint import JointTraining, Stage, train
+from networks.training.data import Source
+folder, out = sys.argv[1:]
+train(JointTraining(
+    out=out,
+    sources=(Source(folder, "both"), Source(folder, "rest", tasks=("depth",))),
+    validation=Source(folder, "val"),
+    stages=(Stage(1.0, (32, 32), (0.8, 1.2), 4),),
+    batch=4,
+    class_balance=0.3,
+    learned_task_weights=True,
+    loop=Loop(steps=3, optimiser="sgd", average=0.0, clip=1.0),
+))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_same_batch(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "shared.py"
+    script.write_text(_SHARED_TRAINING)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for launcher, name in (([sys.executable], "one"), (torchrun, "two")):
+        command = [*launcher, str(script), str(folder), str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two"))
+    for key, value in one["learner"].items():
+        torch.testing.assert_close(two["learner"][key], value, rtol=1e-5, atol=1e-5)
+    for group, state in one["optimisers"].items():  # what the gradients of all three steps left
+        for number, of_parameter in state["state"].items():
+            ours = two["optimisers"][group]["state"][number]["momentum_buffer"]
+            theirs = of_parameter["momentum_buffer"]
+            assert (ours - theirs).norm() <= 1e-2 * theirs.norm() + 1e-9
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("one", "two")]
+    columns = logs[0][0].split(",")
+    for a, b in zip(logs[0][1:], logs[1][1:], strict=True):
+        for column in ("segmentation", "depth"):
+            place = columns.index(column)
+            assert np.isclose(float(a.split(",")[place] or "nan"), float(b.split(",")[place] or "nan"),
+                              rtol=1e-3, equal_nan=True)  # fmt: skip
