@@ -17,6 +17,7 @@ import numba as nb
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
 from semslam.camera import Camera
@@ -49,6 +50,25 @@ def _is_cacheable() -> bool:
             return True
     logger.warning("code is compiled anew in every run, which takes a minute: no folder to keep it in can be written")
     return False
+
+
+def _compile_what_is_of_another_version() -> None:
+    """Let Numba compile anew where its cache names types that another version of the code had.
+
+    It reads the types before it compares the ages of cache and source, and would raise AttributeError.
+    """
+    load = IndexDataCacheFile._load_index
+
+    def load_what_is_known(self: IndexDataCacheFile) -> dict:
+        try:
+            return load(self)
+        except AttributeError:
+            return {}
+
+    IndexDataCacheFile._load_index = load_what_is_known
+
+
+_compile_what_is_of_another_version()
 
 
 # No fast mathematics, not even fused multiply-add: Numba optimises a function that it has just compiled once and one
