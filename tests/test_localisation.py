@@ -50,7 +50,12 @@ def room():
 def run(tmp_path_factory) -> Path:
     """Of all frames but every sixth."""
     out = tmp_path_factory.mktemp("localised") / "run"
-    assert semslam("reconstruct", ROOM, "--hold-out", EVERY, "--labels", "none", "--no-mesh", "--out", out) == 0
+    assert (
+        semslam(
+            "reconstruct", ROOM, "--hold-out", EVERY, "--labels", "none", "--no-mesh", "--memory", "2MB", "--out", out
+        )
+        == 0
+    )
     return out
 
 
@@ -214,7 +219,9 @@ def test_runs_that_kept_no_places_are_looked_at_again(run: Path, monkeypatch) ->
     """By their recording or, where that is gone, by pictures of the map."""
     whole = RunFolder.load_state
     monkeypatch.setattr(
-        RunFolder, "load_state", lambda self: {k: v for k, v in whole(self).items() if not k.startswith("places_")}
+        RunFolder,
+        "load_state",
+        lambda self, stored: {k: v for k, v in whole(self, stored).items() if not k.startswith("places_")},
     )
     query = RunConfig(sequence=ROOM, start=20, frames=1)
     for gone in (False, True):
@@ -223,6 +230,14 @@ def test_runs_that_kept_no_places_are_looked_at_again(run: Path, monkeypatch) ->
         finished = FinishedMap(run)
         found = next(located(finished, open_query(finished, query))).found
         assert found.T_world_camera is not None, (gone, found.reason)
+
+
+def test_a_map_larger_than_memory_is_localised_in_as_one_that_fits(run: Path, finished: FinishedMap) -> None:
+    paged = FinishedMap(run, paged=True)
+    assert paged.surfels.paging is not None and finished.surfels.paging is None
+    query = open_query(finished, RunConfig(sequence=ROOM, start=20, frames=1))
+    in_files, in_memory = (next(located(map_, query)).found for map_ in (paged, finished))
+    np.testing.assert_array_equal(in_files.T_world_camera, in_memory.T_world_camera)
 
 
 def test_what_cannot_be_localised_is_one_line(run: Path, tmp_path: Path, capsys) -> None:

@@ -59,7 +59,7 @@ def localise(
     from semslam.runs.folder import write_json
 
     note_unfinished(run)
-    finished = FinishedMap(run, sequence)
+    finished = FinishedMap(run, sequence, paged=True)
     query = RunConfig(
         kind=kind,
         camera=str(camera) if camera else None,

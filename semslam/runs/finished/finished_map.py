@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +19,18 @@ from semslam.tracking.relocalisation.places import Places
 class FinishedMap:
     """The map of a run, with places to find cameras in it."""
 
-    def __init__(self, run: str | Path, moved_to: str | None = None) -> None:
+    def __init__(self, run: str | Path, moved_to: str | None = None, paged: bool = False) -> None:
         """moved_to: where the run's recording is now; it is read only for a run of a version that kept no places.
+        paged: of the surfels no more are kept in memory than the run's settings say, as long as its folder may hold
+        the others; for those who look at the map and leave it as it is.
 
         FileNotFoundError where there is no run, ValueError where its files are damaged or it shows no place.
         """
         self.folder = RunFolder.open(run)
-        self.config, state = self.folder.load_config(), self.folder.load_state()
-        self.state = state
-        self.surfels, self.progress = self.folder.load_map(state), Progress.from_state(state)
+        self.config = self.folder.load_config()
+        paged = paged and self.config.slam.map.memory is not None and os.access(self.folder.path, os.W_OK)
+        self.state = state = self.folder.load_state(stored=paged)
+        self.surfels, self.progress = self.folder.load_map(state, paged), Progress.from_state(state)
         self.places = Places()
         self.places.restore({k.removeprefix("places_"): v for k, v in state.items() if k.startswith("places_")})
         main = self.progress.parts[0]
