@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,8 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
 from semslam.runs.color_only.poses import VisualPoses, track_images
+from semslam.tracking import sparse_map
+from semslam.tracking.bundle_adjustment import Adjusted, Scene, adjust
 from semslam.tracking.visual import VisualTracker
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
@@ -191,3 +194,28 @@ def test_what_was_tracked_is_kept_and_only_for_the_same_recording(tmp_path: Path
     assert VisualPoses.load(tmp_path / "visual.npz", 3, "others") is None
     (tmp_path / "visual.npz").write_bytes(b"half a file")
     assert VisualPoses.load(tmp_path / "visual.npz", 3) is None
+
+
+@pytest.mark.slow
+def test_what_a_keyframe_costs_does_not_grow_with_how_often_its_place_was_seen(monkeypatch):
+    """More than 200 keyframes, forth and back through one room: what is adjusted at each of them stays as much."""
+    room, sizes = open_sequence("room:frames=60,width=160,height=120"), []
+    network, size = KnowingNetwork(room), (room.camera.width, room.camera.height)
+    tracker = VisualTracker(room.camera, lambda color, focal: network(color, size, focal).depth)
+    once = [room[i].color for i in range(60)]
+
+    def counted(scene: Scene, *settings, **more) -> Adjusted:
+        sizes.append((len(tracker.map.keyframes), len(scene.landmark)))
+        return adjust(scene, *settings, **more)
+
+    monkeypatch.setattr(sparse_map, "adjust", counted)
+    states = []
+    for i, color in enumerate(cycle(once + once[-2:0:-1])):
+        states.append(tracker(i, color).state)
+        if len(tracker.map.keyframes) >= 220:
+            break
+    keyframes, observations = np.array(sizes).T
+    early, late = (keyframes >= 100) & (keyframes < 140), keyframes >= 180
+    assert states.count("good") > 0.98 * len(states)
+    assert np.median(observations[late]) < 1.1 * np.median(observations[early])
+    assert len(tracker.map) < 80 * 220  # landmarks that come back are found again

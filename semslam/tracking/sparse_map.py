@@ -22,6 +22,7 @@ FOCAL_FLOOR = 0.03  # relative standard deviation, by what unknown distortion di
 PLACE_STD = 0.2  # of the logarithm of truth / network in a place: 1.15 kitchen, 0.75 living room, 1.21 desk of TUM fr1
 FIRST_FOCAL = 5  # keyframes from which a focal length is estimated
 FOCAL_SETTLED = 0.002  # relative change of the focal length by one more adjustment, at most
+MOST_FIXED = 40  # keyframes that stay, but whose view of landmarks counts where others are adjusted
 MOST_ROUNDS = 50  # adjustments of a focal length that does not settle
 
 
@@ -273,6 +274,12 @@ class SparseMap:
         touched = free[self.host]
         touched[self._landmark[free[self._keyframe]]] = True
         rows = np.flatnonzero((touched & (self.strikes < STRIKES))[self._landmark])
+        shared = np.bincount(self._keyframe[rows], minlength=len(free))
+        shared[free] = 0
+        if np.count_nonzero(shared) > MOST_FIXED:  # a place seen many times must not cost more each time
+            counted = free.copy()
+            counted[np.argsort(-shared, kind="stable")[:MOST_FIXED]] = True
+            rows = rows[counted[self._keyframe[rows]]]
         rows = rows[np.argsort(self._landmark[rows], kind="stable")]
         landmarks = np.unique(self._landmark[rows])
         frames = np.unique(np.concatenate([self._keyframe[rows], self.host[landmarks], np.flatnonzero(free)]))
