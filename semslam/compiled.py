@@ -9,9 +9,11 @@ import logging
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -52,24 +54,26 @@ def _is_cacheable() -> bool:
     return False
 
 
-def _compile_what_is_of_another_version() -> None:
-    """Let Numba compile anew where its cache names types that another version of the code had.
+def _reading_what_can_be_read(read: Callable[..., Any], otherwise: Callable[[], Any]) -> Callable[..., Any]:
+    """A reader of Numba's cache that finds nothing where what lies there is damaged, or of another version of semslam.
 
-    It reads the types before it compares the ages of cache and source, and would raise AttributeError.
+    Numba reads what it has kept before it looks whether that is of these sources: a class that an update has renamed
+    or removed would end every run.
     """
-    load = IndexDataCacheFile._load_index
 
-    def load_what_is_known(self: IndexDataCacheFile) -> dict:
+    @wraps(read)
+    def reading(*arguments: Any) -> Any:
         try:
-            return load(self)
-        except AttributeError:
-            return {}
+            return read(*arguments)
+        except Exception as error:  # what unpickling raises, a dozen kinds
+            logger.debug("compiled code that was kept cannot be read and is made anew: %s", error)
+            return otherwise()
 
-    IndexDataCacheFile._load_index = load_what_is_known
+    return reading
 
 
-_compile_what_is_of_another_version()
-
+IndexDataCacheFile._load_index = _reading_what_can_be_read(IndexDataCacheFile._load_index, dict)
+IndexDataCacheFile.load = _reading_what_can_be_read(IndexDataCacheFile.load, lambda: None)
 
 # No fast mathematics, not even fused multiply-add: Numba optimises a function that it has just compiled once and one
 # that comes from its cache twice, so where the optimiser may choose how to round, a first run makes another map than

@@ -15,7 +15,6 @@ from semslam.doctor.conventions import USUAL_DEPTH
 from semslam.doctor.depth_range import with_range
 from semslam.doctor.finding import Finding
 from semslam.doctor.gaps import gaps
-from semslam.doctor.noise import depth_noise
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
@@ -38,17 +37,13 @@ def examine(
     try:
         sequence = selected(open_sequence(path, kind, **options), start, frames, every)
     except ValueError as problem:
-        return [Finding("error", str(problem), "the recording cannot be opened before this is put right")]
+        return [unopened(problem)]
     return diagnose(sequence)
 
 
-def noise_of(
-    path: str | Path, kind: str | None = None, start: int = 0, frames: int | None = None, every: int = 1, **options: Any
-) -> str:
-    """One line about the depth camera's noise; empty where the recording does not tell. Arguments as of `examine`."""
-    with suppress(ValueError):
-        return depth_noise(selected(open_sequence(path, kind, **options), start, frames, every))
-    return ""
+def unopened(problem: ValueError) -> Finding:
+    """The finding of a recording that cannot be opened."""
+    return Finding("error", str(problem), "the recording cannot be opened before this is put right")
 
 
 def diagnose(sequence: Sequence) -> list[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 
@@ -22,12 +23,21 @@ def doctor(
     every: Every = 1,
 ) -> None:
     """Find what is wrong with a recording's depth, camera, poses, times or labels; exit code 1 if anything is."""
-    from semslam.doctor.doctor import examine, noise_of
+    from semslam.doctor.doctor import diagnose, unopened
+    from semslam.doctor.noise import depth_noise
+    from sequences import open_sequence
+    from sequences.selected import selected
 
-    options = {"camera": camera, "depth_scale": depth_scale, "registered": registered, "fov": fov}
+    options: dict[str, Any] = {"camera": camera, "depth_scale": depth_scale, "registered": registered, "fov": fov}
     with busy(f"looking at {sequence}"):
-        findings = examine(sequence, kind, start, frames, every, **options)
-        noise = noise_of(sequence, kind, start, frames, every, **options)
+        try:
+            recording = selected(open_sequence(sequence, kind, **options), start, frames, every)
+        except ValueError as problem:
+            findings, noise = [unopened(problem)], ""
+        else:
+            findings, noise = diagnose(recording), ""
+            with suppress(ValueError):  # of frames that cannot be tracked
+                noise = depth_noise(recording)
     for finding in findings:
         typer.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
     if noise:

@@ -1,0 +1,46 @@
+"""Compiled code that was kept: what another version, or a crash, has left of it ends no run."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from numba.core.caching import IndexDataCacheFile
+
+import semslam.compiled  # noqa: F401, which makes Numba's cache forgiving
+
+
+class Renamed:
+    """A class of arguments that the next version calls otherwise."""
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IndexDataCacheFile:
+    """A cache whose keys name a class of a module."""
+    module = ModuleType("earlier_version")
+    module.Renamed = Renamed
+    monkeypatch.setitem(sys.modules, "earlier_version", module)
+    monkeypatch.setattr(Renamed, "__module__", "earlier_version")
+    cache = IndexDataCacheFile(str(tmp_path), "loop", "stamp of the sources")
+    cache.save(Renamed, "compiled")
+    assert cache.load(Renamed) == "compiled"
+    return cache
+
+
+def test_a_class_that_an_update_has_renamed_is_compiled_for_anew(kept, monkeypatch):
+    key = Renamed
+    monkeypatch.delattr(sys.modules["earlier_version"], "Renamed")
+    assert kept.load(key) is None
+    kept.save("another key", "compiled anew")
+    assert kept.load("another key") == "compiled anew"
+
+
+@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
+def test_damaged_files_are_made_anew(kept, tmp_path, pattern):
+    (file,) = tmp_path.glob(pattern)
+    version = pickle.dumps(kept._version, -1) if pattern == "*.nbi" else b""
+    file.write_bytes(version + b"damaged")
+    assert kept.load(Renamed) is None
