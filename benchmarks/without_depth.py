@@ -7,8 +7,9 @@ sfm: the same of every fourth frame by structure from motion, where pycolmap is 
 nothing known of the camera but a start of 45, 60 and 80 degrees.
 Depth: every 15th frame with given poses (living room: the data set's; kitchen and cafe: tracked with the sensor's
 depth), corrected by the images as in any run, all pixels where the truth is known; the confident half is each
-frame's, by the standard deviation in metres that goes with the depth. Also after one scale for all frames (a tracked path may be short),
-and less the relative error that the other frames have in the same part of the image, which is calibration.
+frame's, by the standard deviation in metres that goes with the depth. Also after one scale for all frames (a tracked
+path may be short), and less the relative error that the other frames have in the same part of the image, which is
+calibration.
 Maps: mean distance of the surfels to the points of the sensor's depth (at the data set's poses, at most 1 m counted),
 with the data set's poses, corrected by the images, and all by itself after SE(3) or Sim(3) alignment of the
 trajectories. memory (only where asked for): fr1/desk forth and back, 5,000 frames; the most memory that the process

@@ -10,12 +10,10 @@ import subprocess
 import sys
 import time
 import tracemalloc
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numba.core.caching import IndexDataCacheFile
 from test_reconstruct import ROOM, TRUTH, refused, semslam
 
 from semslam import config as configs
@@ -507,17 +505,6 @@ def test_the_lock_of_a_killed_process_is_told_and_taken(tmp_path, caplog):
 
 
 # a read-only installation
-
-
-def test_compiled_code_of_a_version_with_other_types_is_made_anew(tmp_path, monkeypatch):
-    module = types.ModuleType("module_of_two_versions")
-    module.Pixel = type("Pixel", (), {"__module__": module.__name__})  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    cache = IndexDataCacheFile(str(tmp_path), "function", "when it was written")
-    cache._save_index({module.Pixel: "its code"})  # type: ignore[attr-defined]
-    assert cache._load_index() == {module.Pixel: "its code"}  # type: ignore[attr-defined]
-    del module.Pixel  # type: ignore[attr-defined]
-    assert cache._load_index() == {}
 
 
 @pytest.mark.parametrize("temporary", [True, False])
