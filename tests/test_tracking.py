@@ -248,3 +248,19 @@ def test_a_black_image_is_tracked_by_its_geometry():
 def test_another_place_is_lost():
     tracking = Tracker().track(Wall().observation(np.eye(4)), Corner().view(moved((0, 0, -1), (0, 40, 0))), np.eye(4))
     assert not tracking.ok and tracking.reason
+
+
+def test_a_frame_is_compared_with_the_map_along_normals_and_along_the_ray():
+    registrar, wall, near = Registrar(CAMERA), Wall(), moved((0, 0, 0.01), (0, 0, 0))
+    observation = wall.observation(near)
+    registrar._see(observation, wall.view(np.eye(4)))
+    wrong, right = registrar._compared(np.eye(4), observation), registrar._compared(poses.inverse(near), observation)
+    assert len(wrong.depth) > 200 and wrong.depth == pytest.approx(2.0, abs=1e-5)
+    assert wrong.residual == pytest.approx(0.01, abs=1e-5) and wrong.along_ray == pytest.approx(0.01, abs=1e-5)
+    assert right.residual == pytest.approx(0.0, abs=1e-5) and right.fitting == 1 and right.violated == 0
+
+    tilted = moved((0, 0, 0), (0, 40, 0))  # seen obliquely, depth differs by more than the distance from the wall
+    observation = wall.observation(near @ tilted)
+    registrar._see(observation, wall.view(tilted))
+    oblique = registrar._compared(np.eye(4), observation)
+    assert np.median(oblique.along_ray / oblique.residual) > 1.2

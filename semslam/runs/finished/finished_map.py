@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from semslam.camera import Camera
+from semslam.engine.surfels import SURFEL_ARRAYS
 from semslam.rendering.splatting import observed
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
@@ -29,7 +30,8 @@ class FinishedMap:
         self.folder = RunFolder.open(run)
         self.config = self.folder.load_config()
         paged = paged and self.config.slam.map.memory is not None and os.access(self.folder.path, os.W_OK)
-        self.state = state = self.folder.load_state(stored=paged)
+        state = self.folder.load_state(stored=paged)
+        self.state = {name: array for name, array in state.items() if name not in SURFEL_ARRAYS}
         self.surfels, self.progress = self.folder.load_map(state, paged), Progress.from_state(state)
         self.places = Places()
         self.places.restore({k.removeprefix("places_"): v for k, v in state.items() if k.startswith("places_")})
