@@ -7,6 +7,7 @@ where the counts disagree nothing is guessed, and the message says what would se
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from semslam import poses
 from semslam.atomic import text_of
 from semslam.trajectory import Trajectory
 from sequences.clock import UNIT_NAMES, UNITS, since_1970
+
+logger = logging.getLogger(__name__)
 
 USUAL_GAP = 0.1  # seconds; between poses further apart the camera may have been anywhere, unless poses are rarer
 LONGEST_GAP = 0.5  # seconds; poses rarer than that are not interpolated
@@ -193,7 +196,7 @@ def on_one_clock(
             return _renumbered(estimate, hints, reference), reference
         if estimate.clock == "lines" and hints.rate is not None:
             return _timed(estimate, hints.rate), _timed(reference, hints.rate)
-        return estimate, reference
+        return _in_one_unit(estimate, reference) if estimate.clock == "seconds" else (estimate, reference)
     if reference.clock != "seconds" and estimate.clock == "seconds":
         reference, estimate = on_one_clock(reference, estimate, hints)
         return estimate, reference
@@ -208,6 +211,19 @@ def on_one_clock(
         return replace(estimate, clock=reference.clock), reference
     places = estimate.timestamps.astype(np.int64)
     return replace(estimate, timestamps=reference.timestamps[places], clock="seconds"), reference
+
+
+def _in_one_unit(estimate: Trajectory, reference: Trajectory) -> tuple[Trajectory, Trajectory]:
+    """Two trajectories with times in seconds, where one's times count another unit; a line says so."""
+    both = []
+    for name, ours, theirs in (("estimate", estimate, reference), ("reference", reference, estimate)):
+        unit = since_1970(ours.timestamps) or _ticks_a_second(
+            ours.timestamps, theirs.timestamps / (since_1970(theirs.timestamps) or 1.0)
+        )
+        if unit != 1.0:
+            logger.warning("the times of the %s count %s, and are read so", name, UNIT_NAMES[unit])
+        both.append(replace(ours, timestamps=ours.timestamps / unit) if unit != 1.0 else ours)
+    return both[0], both[1]
 
 
 def _timed(trajectory: Trajectory, rate: float, start: float = 0.0) -> Trajectory:

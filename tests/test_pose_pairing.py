@@ -202,6 +202,18 @@ def test_two_trajectories_are_put_on_one_clock(tmp_path):
     assert on_one_clock(lines, lines)[0].clock == "lines"
 
 
+@pytest.mark.parametrize("which", ["estimate", "reference"])
+@pytest.mark.parametrize(("start", "unit"), [(0.0, 1e3), (100.0, 1e9), (1.7e9, 1e6)])
+def test_two_trajectories_are_put_in_one_unit_of_time(which, start, unit, caplog):
+    seconds = Trajectory(start + np.arange(30) / 30, np.array([at(i) for i in range(30)]))
+    other = Trajectory(seconds.timestamps * unit, seconds.T_world_camera)
+    pair = (other, seconds) if which == "estimate" else (seconds, other)
+    for found in on_one_clock(*pair):
+        np.testing.assert_allclose(found.timestamps, seconds.timestamps, atol=1e-6)
+    assert f"the times of the {which} count" in caplog.text and caplog.text.count("count") == 1
+    assert on_one_clock(seconds, seconds) == (seconds, seconds)
+
+
 def test_mirrored_poses_are_refused_when_read(tmp_path):
     mirrored = at(1) @ np.diag([1.0, 1.0, -1.0, 1.0])
     (tmp_path / "poses.txt").write_text(" ".join(map(str, mirrored[:3].ravel())) + "\n")

@@ -156,7 +156,8 @@ def _guesses(median_depth: float) -> list[Guess]:
     ]
     for factor in (1e-3, 1e-2, 1e3):
         what = f"the poses fit the images when their translations are {factor:g} times as long"
-        guesses.append(Guess(what, "write the positions in metres", _stretched(factor)))
+        remedy = "write the positions in metres; runs read them in the unit that the images leave no doubt of"
+        guesses.append(Guess(what, remedy if factor < 1 else "write the positions in metres", _stretched(factor)))
     for factor in (0.1, 0.2, 5.0, 10.0):
         change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
         if USUAL_DEPTH[0] < factor * median_depth < USUAL_DEPTH[1]:
