@@ -63,6 +63,13 @@ def test_a_tilted_plane_has_its_own_normal_everywhere():
         assert np.degrees(np.arccos(np.clip(found[5:-5, 5:-5] @ n, -1, 1))).mean() < 0.7
 
 
+def test_normals_are_the_same_however_wide_the_image_is():
+    rng = np.random.default_rng(0)
+    wide = (2 + 0.01 * rng.standard_normal((20, 600))).astype(f32)
+    for width in (5, 64, 255, 256, 257, 531):
+        np.testing.assert_array_equal(normals(wide[:, :width].copy())[:, : width - 2], normals(wide)[:, : width - 2])
+
+
 def test_normals_do_not_mix_two_surfaces():
     depth = np.full(CAMERA.shape, 1.0, f32)
     depth[:, 32:] = 2.0

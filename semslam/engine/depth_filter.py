@@ -11,6 +11,7 @@ import numba as nb
 import numpy as np
 
 from semslam.compiled import PARALLEL
+from semslam.engine.vectors import GROUP, LANES, to_triples
 
 f32 = np.float32
 
@@ -110,28 +111,39 @@ def normals_of(depth, camera, noise, out):
         padded[2 : width + 2] = depth[v]
         above_2, above = depth[v - 2] if v >= 2 else outside, depth[v - 1] if v >= 1 else outside
         below_2, below = depth[v + 2] if v < height - 2 else outside, depth[v + 1] if v < height - 1 else outside
-        row = out[v].reshape(-1)
-        for u in range(width):
-            d = padded[u + 2]
-            # 80 degrees of tilt, plus the noise of a difference
-            differs = f32(3) * depth_sigma(d, noise)
-            jump_u = f32(2) * f32(5.7) * d / fx + differs
-            jump_v = f32(2) * f32(5.7) * d / fy + differs
-            z_u, wide = slope(padded[u], d, padded[u + 4], jump_u)
-            z_near, ok_u = slope(padded[u + 1], d, padded[u + 3], jump_u)
-            z_u = z_u * f32(0.5) if wide else z_near
-            ok_u |= wide
-            z_v, wide = slope(above_2[u], d, below_2[u], jump_v)
-            z_near, ok_v = slope(above[u], d, below[u], jump_v)
-            z_v = z_v * f32(0.5) if wide else z_near
-            ok_v |= wide
-            n_x = fx * z_u
-            n_y = fy * z_v
-            n_z = -(d + (f32(u) - cx) * z_u + (f32(v) - cy) * z_v)
-            length = np.sqrt(n_x * n_x + n_y * n_y + n_z * n_z)
-            # a surface seen edge-on, or from behind: its depth says little about where it is
-            facing = n_x * (f32(u) - cx) / fx + n_y * (f32(v) - cy) / fy + n_z
-            ok = (d > f32(0)) & ok_u & ok_v & (length > f32(0)) & (facing < f32(0))
-            row[3 * u] = n_x / length if ok else f32(0)
-            row[3 * u + 1] = n_y / length if ok else f32(0)
-            row[3 * u + 2] = n_z / length if ok else f32(0)
+        row, columns = out[v].reshape(-1), np.empty(3 * GROUP, np.float32)
+        for first in range(0, width, GROUP):
+            count = min(width - first, GROUP)
+            # slices that start at 0: the compiler then vectorises the loop
+            here = padded[first:]
+            a_2, a_1, b_1, b_2 = above_2[first:], above[first:], below[first:], below_2[first:]
+            for u in range(count):
+                d = here[u + 2]
+                # 80 degrees of tilt, plus the noise of a difference
+                differs = f32(3) * depth_sigma(d, noise)
+                jump_u = f32(2) * f32(5.7) * d / fx + differs
+                jump_v = f32(2) * f32(5.7) * d / fy + differs
+                z_u, wide = slope(here[u], d, here[u + 4], jump_u)
+                z_near, ok_u = slope(here[u + 1], d, here[u + 3], jump_u)
+                z_u = z_u * f32(0.5) if wide else z_near
+                ok_u |= wide
+                z_v, wide = slope(a_2[u], d, b_2[u], jump_v)
+                z_near, ok_v = slope(a_1[u], d, b_1[u], jump_v)
+                z_v = z_v * f32(0.5) if wide else z_near
+                ok_v |= wide
+                n_x = fx * z_u
+                n_y = fy * z_v
+                n_z = -(d + (f32(u + first) - cx) * z_u + (f32(v) - cy) * z_v)
+                length = np.sqrt(n_x * n_x + n_y * n_y + n_z * n_z)
+                # a surface seen edge-on, or from behind: its depth says little about where it is
+                facing = n_x * (f32(u + first) - cx) / fx + n_y * (f32(v) - cy) / fy + n_z
+                ok = (d > f32(0)) & ok_u & ok_v & (length > f32(0)) & (facing < f32(0))
+                columns[u] = n_x / length if ok else f32(0)
+                columns[GROUP + u] = n_y / length if ok else f32(0)
+                columns[2 * GROUP + u] = n_z / length if ok else f32(0)
+            whole = count - count % LANES
+            for u in range(0, whole, LANES):
+                to_triples(columns, u, GROUP, row, 3 * (first + u))
+            for u in range(whole, count):
+                for k in range(3):
+                    row[3 * (first + u) + k] = columns[k * GROUP + u]

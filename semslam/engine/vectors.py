@@ -1,4 +1,4 @@
-"""Rows of four numbers, as surfels have them, as columns and back: for compiled loops that run over whole vectors.
+"""Rows of three or four numbers as columns, and back: for compiled loops that run over whole vectors.
 
 By hand, because the compiler would gather and scatter the numbers one by one.
 """
@@ -25,6 +25,34 @@ def _four_vectors(context, builder, signature, arguments, k, stride):
 
 def _shuffled(builder, a, b, mask):
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(mask)), mask))
+
+
+@intrinsic
+def to_triples(typing_context, columns, c, length, rows, r):
+    """rows[r + 3 * j + k] = columns[c + k * length + j] for j < `LANES`, k < 3; both flat float32."""
+    signature = types.void(columns, types.intp, types.intp, rows, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        from numba.np.arrayobj import make_array
+
+        vector = ir.VectorType(ir.FloatType(), LANES).as_pointer()
+
+        def place(k, index):
+            data = make_array(signature.args[k])(context, builder, arguments[k]).data
+            return builder.bitcast(builder.gep(data, [index]), vector)
+
+        first, length = arguments[1], arguments[2]
+        starts = [first, builder.add(first, length), builder.add(first, builder.mul(length, length.type(2)))]
+        x, y, z = (builder.load(place(0, start), align=4) for start in starts)
+        for m in range(3):
+            parts = [divmod(LANES * m + lane, 3) for lane in range(LANES)]  # which point, which of its numbers
+            of_x_and_y = _shuffled(builder, x, y, [j + LANES * (k == 1) for j, k in parts])
+            mask = [LANES + j if k == 2 else lane for lane, (j, k) in enumerate(parts)]
+            pointer = place(3, builder.add(arguments[4], arguments[4].type(LANES * m)))
+            builder.store(_shuffled(builder, of_x_and_y, z, mask), pointer, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic
