@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from semslam.compiled import PARALLEL, SERIAL, prefetch
 from semslam.engine.chunks import CHUNK
+from semslam.engine.vectors import GROUP, LANES, to_columns
 from semslam.frame import NO_GREY
 
 f32 = np.float32
@@ -48,8 +49,8 @@ def clear_index(index):
 def locate(xyz, pose, camera, near, far, depths, places):
     """Where the surfels of a chunk are in the image: depths (N,) float32 metres, places (N,) int32.
 
-    xyz: (4 N,) float32, their positions and radii. A place is v << 16 | u, or -1 out of the image or of near..far. A
-    loop without branches, which runs over whole vectors.
+    xyz: (4 N,) float32, their positions and radii, to the end of a chunk or of a group of `LANES`. A place is
+    v << 16 | u, or -1 out of the image or of near..far. A loop without branches, which runs over whole vectors.
     """
     R, t = pose
     r00, r01, r02 = R[0, 0], R[0, 1], R[0, 2]
@@ -57,17 +58,23 @@ def locate(xyz, pose, camera, near, far, depths, places):
     r20, r21, r22 = R[2, 0], R[2, 1], R[2, 2]
     t0, t1, t2 = t[0], t[1], t[2]
     width, height, fx, fy, cx, cy = camera
-    for i in range(xyz.size // 4):
-        x = xyz[4 * i] - t0
-        y = xyz[4 * i + 1] - t1
-        z = xyz[4 * i + 2] - t2
-        z_c = r02 * x + r12 * y + r22 * z
-        inverse = f32(1) / z_c
-        u = (r00 * x + r10 * y + r20 * z) * inverse * fx + cx + f32(0.5)
-        v = (r01 * x + r11 * y + r21 * z) * inverse * fy + cy + f32(0.5)
-        seen = (z_c >= near) & (z_c <= far) & (u >= f32(0)) & (v >= f32(0)) & (u < f32(width)) & (v < f32(height))
-        depths[i] = z_c
-        places[i] = (np.int32(v) << np.int32(16)) | np.int32(u) if seen else np.int32(-1)
+    columns = np.empty(4 * GROUP, np.float32)
+    for first in range(0, xyz.size // 4, GROUP):
+        count = min(xyz.size // 4 - first, GROUP)
+        for i in range(0, count, LANES):
+            to_columns(xyz, 4 * (first + i), columns, i)
+        group_depths, group_places = depths[first:], places[first:]
+        for i in range(count):
+            x = columns[i] - t0
+            y = columns[GROUP + i] - t1
+            z = columns[2 * GROUP + i] - t2
+            z_c = r02 * x + r12 * y + r22 * z
+            inverse = f32(1) / z_c
+            u = (r00 * x + r10 * y + r20 * z) * inverse * fx + cx + f32(0.5)
+            v = (r01 * x + r11 * y + r21 * z) * inverse * fy + cy + f32(0.5)
+            seen = (z_c >= near) & (z_c <= far) & (u >= f32(0)) & (v >= f32(0)) & (u < f32(width)) & (v < f32(height))
+            group_depths[i] = z_c
+            group_places[i] = (np.int32(v) << np.int32(16)) | np.int32(u) if seen else np.int32(-1)
 
 
 @nb.njit(inline="always")
