@@ -13,6 +13,7 @@ from semslam.doctor.depth_range import with_range
 from semslam.engine.fusion import USUAL_RANGE, Fusion, FusionConfig
 from semslam.frame import Frame
 from semslam.perception import PerceptionConfig
+from semslam.poses import from_rotation_translation
 from semslam.runs.config import RunConfig
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import SlamConfig
@@ -100,9 +101,23 @@ def test_depth_that_is_not_used_is_told(tmp_path, caplog):
     assert "of the depth readings lie between 0.3 and 2.4 m and were used" in caplog.text
 
 
+def test_classes_of_rooms_on_a_drive_are_told(tmp_path, caplog):
+    scene = Scaled(1.0)
+    scene.poses = tuple(T @ from_rotation_translation(np.eye(3), [0, 0, i / 3]) for i, T in enumerate(scene.poses))
+    perception = PerceptionConfig(depth="predicted", labels="predicted")
+    config = RunConfig(sequence="scaled", poses="dataset", slam=SlamConfig(perception))
+    network = KnowingNetwork(scene, "nyu13")
+    prepare(config, tmp_path / "run", sequence=scene, network=network)
+    assert "m/s, as on a street, and the classes nyu13 are of rooms" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("factor", "classes", "told"),
-    [(8.0, "nyu13", "are of rooms; of a street take"), (1.0, "nyu13", ""), (1.0, "kitti6", "are of streets")],
+    [
+        (8.0, "nyu13", "as on a street, and the classes nyu13 are of rooms"),
+        (1.0, "nyu13", ""),
+        (1.0, "kitti6", "are of streets"),
+    ],
 )
 def test_classes_of_another_place_than_the_depth_camera_sees_are_told(tmp_path, caplog, factor, classes, told):
     scene = Scaled(factor)

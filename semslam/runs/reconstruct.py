@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
 INDOORS = ("nyu13", "nyu40")  # label sets of rooms
 FARTHEST_ROOM = 20.0  # metres
+FASTEST_WALK = 3.0  # metres a second
 LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
@@ -133,7 +135,7 @@ def _run(
         _tell_range(slam, config.slam)
     if network is None and (config.fill or "predicted" in (perception.depth, perception.labels)):
         network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
-    if perception.labels == "predicted" and (said := _of_another_place(slam, perception.classes)):
+    if perception.labels == "predicted" and (said := _of_another_place(slam, sequence)):
         logger.warning("%s: %s", config.sequence, said)
     if perception.depth == "predicted":
         assert network is not None
@@ -233,22 +235,31 @@ def _tell_range(slam: SlamConfig, asked: SlamConfig) -> None:
         )
 
 
-def _of_another_place(slam: SlamConfig, classes: str) -> str:
-    """Where the depth camera sees farther than rooms reach and the classes are of rooms, or the reverse: what to do."""
-    far = slam.fusion.range[1]
-    if slam.perception.depth != "sensor" or slam.fusion.far is None:
-        return ""
-    if far > FARTHEST_ROOM and classes in INDOORS:
+def _of_another_place(slam: SlamConfig, sequence: Sequence) -> str:
+    """Where the classes are of rooms and the depth camera or the given poses are of a street, or the reverse: what
+    tells it, and what to do."""
+    perception = slam.perception
+    far = slam.fusion.range[1] if perception.depth == "sensor" and slam.fusion.far is not None else None
+    speed = _usual_speed(sequence)
+    if perception.classes in INDOORS and (speed > FASTEST_WALK or (far or 0.0) > FARTHEST_ROOM):
+        seen = f"the camera moves at {speed:.2g} m/s" if speed > FASTEST_WALK else f"depth reaches {far:.3g} m"
         return (
-            f"depth reaches {far:.3g} m, farther than rooms, and the classes {classes} are of rooms; of a street take "
+            f"{seen}, as on a street, and the classes {perception.classes} are of rooms; take "
             f"`slam.perception.classes` kitti6 with `weights` that know them, or `slam.perception.labels` none"
         )
-    if far <= USUAL_RANGE[1] and classes == "kitti6":
+    if far is not None and far <= USUAL_RANGE[1] and perception.classes == "kitti6":
         return (
             f"no depth is beyond {far:.3g} m, as in a room, and the classes kitti6 are of streets; "
             f"`slam.perception.classes` nyu13 or nyu40 are of rooms"
         )
     return ""
+
+
+def _usual_speed(sequence: Sequence) -> float:
+    """Metres a second, the median between posed frames; 0 where there are none."""
+    posed = [(time, T[:3, 3]) for time, T in zip(sequence.timestamps, sequence.poses or ()) if T is not None]
+    steps = [(float(np.linalg.norm(b - a)), later - time) for (time, a), (later, b) in pairwise(posed)]
+    return float(np.median([away / seconds for away, seconds in steps if seconds > 0] or [0.0]))
 
 
 def _check(config: RunConfig, sequence: Any) -> None:
