@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from semslam.compiled import PARALLEL, Pinhole
+from semslam.compiled import PARALLEL, Pinhole, prefetch
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.depth_filter import depth_sigma
-from semslam.engine.index_map import EMPTY, MICRO, SLOT, locate
+from semslam.engine.index_map import AHEAD, EMPTY, MICRO, SLOT, locate, pixel_at
 
 f32 = np.float32
 RIM = 160  # see `mark_removals`
@@ -234,6 +234,11 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, stale, index):
         depths, places = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
         locate(flat_position[4 * first : 4 * (first + count)], pose, wide, near, far, depths, places)
         for k in range(count):
+            ahead = places[min(k + AHEAD, count - 1)]
+            if ahead >= 0:
+                q = max(min(pixel_at(ahead, width) - rim * (width + 1), index.size - 1), 0)
+                prefetch(flat_depth, q)
+                prefetch(index, q)
             i = np.uint64(first + k)
             if places[k] < 0 or normal[i, 3] < f32(0):
                 continue
