@@ -15,6 +15,7 @@ import numpy as np
 from semslam import config as configs
 from semslam.atomic import is_passing_in_reading
 from semslam.cloud import CloudInParts, SurfelCloud, joined
+from semslam.depth.layers import remove_layers
 from semslam.doctor.depth_range import usable_share
 from semslam.engine.associations import Associations
 from semslam.frame import Frame, Step
@@ -157,7 +158,8 @@ class Run:
         return [self.filled] if self.filled is not None and submap == self.progress.parts[0] else []
 
     def remove_unsure(self, least: float) -> None:
-        """Remove, when all frames are done, surfels with less confidence than that, or than half of the median.
+        """Remove, when all frames are done, surfels with less confidence than that, or than half of the median, and
+        those straight before or behind surer ones.
 
         What several views say of one place adds up. Where they contradict each other, as depth without a sensor does,
         each says something else, and none of it becomes sure.
@@ -168,6 +170,7 @@ class Run:
         if len(living) == 0:
             return
         surfels.remove_unsure(min(least, 0.5 * float(np.median(living))))
+        remove_layers(surfels)
         self.slam.fusion.invalidate(slots_moved=True)
         self._saved = -1
 

@@ -25,7 +25,7 @@ from semslam.tracking.visual import VisualConfig, VisualTracker
 FITTED = "fitted.npz"  # in a run's folder
 FEWEST = 3  # keyframes, from which poses can be contradicted
 AGREES = 0.5  # pixels, besides those of corrected poses (in quadrature): given poses that are nearer are kept
-WORSE = 1.03  # times the misfit of poses that are free to move: what is nearer to the given ones and no worse is taken
+WORSE = 1.02  # times the misfit of poses that are free to move: what is nearer to the given ones and no worse is taken
 HALVINGS = 5  # of the given poses' standard deviations, at most
 
 
