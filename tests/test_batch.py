@@ -141,19 +141,18 @@ def test_what_the_machine_lacked_is_tried_again(tmp_path, python_tasks):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGTSTP"), reason="no Ctrl-Z here")
-def test_ctrl_z_stops_the_commands_too_and_they_go_on_together(tmp_path, python_tasks):
+def test_ctrl_z_stops_the_commands_and_their_workers_too_and_they_go_on_together(tmp_path, python_tasks):
     code = f"""
 import os, signal, threading
 from semslam.batch import work
 from semslam.batch.tasks import Task
 work.CHILD = "fake_child"
 tick = '''
-import pathlib, time
+import pathlib, subprocess
 place = pathlib.Path(sys.argv[2])
 place.mkdir()
-while True:
-    (place / "tick").write_text(str(time.time()))
-    time.sleep(0.02)
+work = "import sys, time\\\\nwhile True: open(sys.argv[1], 'w').write(str(time.time())); time.sleep(0.02)"
+subprocess.run([sys.executable, "-c", work, str(place / "tick")])
 '''
 job = work.Work(work.Results.at({str(tmp_path / "out")!r}), 0, {str(tmp_path)!r})
 ended = threading.Event()
