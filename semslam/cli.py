@@ -15,7 +15,7 @@ from semslam.commands.measuring import evaluate, compare, score  # noqa: F401
 from semslam.commands.networks import predict, attend, train, label, calibrate  # noqa: F401
 
 # isort: on
-from semslam.atomic import is_passing
+from semslam.atomic import is_lack_of_memory, is_passing
 from semslam.commands.app import app, with_flags
 
 WRONG_USE, MACHINE_FAILED = 2, 75  # exit codes; 75 is EX_TEMPFAIL of sysexits.h: another attempt may succeed
@@ -37,7 +37,7 @@ def main() -> None:
         if len(arguments) < len(sys.argv) - 1:
             raise
         message = with_flags(" ".join(str(error).split()))
-        if is_passing(error) and not isinstance(error, OSError):
+        if is_lack_of_memory(error):
             message = f"too little memory, or too many processes ({message or type(error).__name__})"
         elif not isinstance(error, (ValueError, OSError, ImportError)) or not message:
             message = f"{type(error).__name__}: {message} (--traceback shows where)"

@@ -7,6 +7,7 @@ import numpy as np
 UNITS = {1.0: "s", 1e3: "ms", 1e6: "us", 1e9: "ns"}  # ticks a second
 UNIT_NAMES = {1.0: "seconds", 1e3: "milliseconds", 1e6: "microseconds", 1e9: "nanoseconds"}
 LONGEST_STEP = 4.0  # seconds between frames; slower than that nobody records
+CAMERA_STEP = (7.5, 130.0)  # milliseconds between the frames of a camera, 8 to 130 a second
 
 
 def ticks_a_second(ticks: np.ndarray) -> float:
@@ -37,7 +38,8 @@ def since_1970(ticks: np.ndarray) -> float | None:
 def camera_ticks_a_second(ticks: np.ndarray) -> float:
     """The same where it is beyond doubt, 1 elsewhere: photographs that somebody takes may be a minute apart.
 
-    A camera's steps are longer than LONGEST_STEP in no unit but its own, and most are within a fifth of their median.
+    A camera's steps are regular: most are within a fifth of their median. Those of a time lapse are, too, in whole
+    seconds; milliseconds are believed only at the rates of cameras and where steps are not all the same whole number.
     """
     ticks = np.asarray(ticks, np.float64)
     if since_1970(ticks) is not None:
@@ -46,8 +48,11 @@ def camera_ticks_a_second(ticks: np.ndarray) -> float:
     if len(steps) < 3 or (steps <= 0).any():
         return 1.0
     usual = np.median(steps)
-    regular = np.median(np.abs(steps - usual)) < 0.2 * usual
-    return ticks_a_second(ticks) if regular else 1.0
+    if np.median(np.abs(steps - usual)) >= 0.2 * usual:
+        return 1.0
+    unit = ticks_a_second(ticks)
+    a_lapse = (steps == usual).all() and usual == np.rint(usual)
+    return 1.0 if unit == 1e3 and (a_lapse or not CAMERA_STEP[0] <= usual <= CAMERA_STEP[1]) else unit
 
 
 def read_as_seconds(ticks: np.ndarray, source: object) -> tuple[np.ndarray, tuple[str, ...]]:

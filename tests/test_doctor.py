@@ -184,6 +184,17 @@ def test_times_of_a_camera_in_other_units_are_read_in_them(folder, unit, caplog)
     assert "its times count" in caplog.text and "seconds, and are read so" in caplog.text
 
 
+@pytest.mark.parametrize("step", [5, 30, 600])
+def test_a_time_lapse_is_not_taken_for_milliseconds(folder, step):
+    write_times(folder, np.arange(40) * step)
+    np.testing.assert_allclose(open_sequence(folder).timestamps, np.arange(40) * step)
+
+
+def test_whole_milliseconds_are_told_by_their_uneven_steps(folder):
+    write_times(folder, np.rint(np.arange(40) / 30 * 1e3))
+    np.testing.assert_allclose(open_sequence(folder).timestamps, np.arange(40) / 30, atol=1e-3)
+
+
 def test_photographs_half_a_minute_apart_keep_their_times(folder):
     times = np.cumsum(np.random.default_rng(0).uniform(10, 50, 40))
     write_times(folder, times)

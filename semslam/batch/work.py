@@ -146,12 +146,12 @@ def pausing_together() -> Iterator[None]:
     """
 
     def pause(number: int, frame: object) -> None:
-        resting = list(_running)
+        resting = [process for process in _running if process.poll() is None]
         for process in resting:
-            _tell_group(process, signal.SIGSTOP)
+            _signal_group(process, signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)  # it returns when we go on
         for process in resting:
-            _tell_group(process, signal.SIGCONT)
+            _signal_group(process, signal.SIGCONT)
 
     if not hasattr(signal, "SIGTSTP"):  # Windows has neither
         yield
@@ -163,19 +163,18 @@ def pausing_together() -> Iterator[None]:
         signal.signal(signal.SIGTSTP, before)
 
 
-def _tell_group(process: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal to a command and its workers; nothing where it has ended."""
-    if process.poll() is None:
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a command and its workers; nothing where all have ended."""
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a command, and what is left of its workers."""
-    if not hasattr(os, "killpg"):
+    if hasattr(os, "killpg"):
+        _signal_group(process, signal.SIGKILL)
+    else:
         process.kill()
-        return
-    with suppress(ProcessLookupError, PermissionError):  # all have ended
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _ended(process: subprocess.Popen[bytes], interrupted: Callable[[], bool]) -> int:

@@ -200,7 +200,7 @@ class LabelFusion(Stage):
     def rows_of(self, probabilities: np.ndarray) -> np.ndarray:
         """Rows (N, row_width(C)) of evidence that are read as these probabilities (N, C).
 
-        They are where `neighbourhood` and `error_rate` are 0.
+        Exactly so only where `neighbourhood` and `error_rate` are 0; otherwise both are applied to them.
         """
         labelled = probabilities.max(axis=1, initial=0) > 0
         evidence = np.where(labelled[:, None], self.evidence_of(probabilities), 0)

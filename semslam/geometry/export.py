@@ -176,8 +176,15 @@ def write_map_pcd(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> 
         points.point[name] = o3d.core.Tensor(np.ascontiguousarray(scalar[:, None]))
     with replacing(path) as temporary:
         written = o3d.t.io.write_point_cloud(str(temporary), points)
-        if not written or shutil.disk_usage(temporary.parent).free == 0:  # the writer may not notice a full disk
-            raise OSError(errno.ENOSPC, "could not be written; is the disk full or the folder read-only?", str(path))
+        _check_written(written, path)
+
+
+def _check_written(written: bool, path: str | Path) -> None:
+    """OSError where Open3D wrote no whole file beside `path`: it may not notice a full disk, and never says why."""
+    if shutil.disk_usage(Path(path).parent).free == 0:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    if not written:
+        raise OSError(f"{path}: Open3D could not write it; is its folder read-only?")
 
 
 def write_class_clouds(folder: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> list[Path]:
@@ -268,8 +275,7 @@ def _write_mesh_open3d(path: str | Path, mesh: LabelledMesh, label_set: LabelSet
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part") as temporary:
         text = path.suffix == ".obj"  # says so itself, on standard output, when it is not asked for
         written = o3d.t.io.write_triangle_mesh(str(Path(temporary) / path.name), shape, write_ascii=text)
-        if not written or shutil.disk_usage(temporary).free == 0:  # the writer itself does not notice a full disk
-            raise OSError(errno.ENOSPC, "could not be written; is the disk full or the folder read-only?", str(path))
+        _check_written(written, path)
         for file in sorted(Path(temporary).iterdir()):
             os.replace(file, path.with_name(file.name))
 

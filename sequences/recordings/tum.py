@@ -122,7 +122,8 @@ def open_associations(
 def _ticks_a_second(stamps: np.ndarray) -> float:
     """1e3, 1e6 or 1e9 where times are in such a unit; 1 for seconds, and for frames that are counted."""
     steps = np.diff(stamps)
-    counted = np.all(stamps == np.rint(stamps)) and len(np.unique(steps)) == 1
+    least = steps.min(initial=np.inf)  # frames are counted in equal steps, and some may be missing
+    counted = np.all(stamps == np.rint(stamps)) and least > 0 and np.all(steps % least == 0)
     return 1.0 if counted else camera_ticks_a_second(stamps)
 
 

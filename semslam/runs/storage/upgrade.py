@@ -27,9 +27,9 @@ def upgraded(
 
 
 def _rows(scores: np.ndarray, state: dict[str, np.ndarray], labels: LabelFusionConfig) -> np.ndarray:
-    """Rows of evidence that are read as the probabilities that earlier versions read from scores (N, C) float32.
+    """Rows of evidence of the probabilities that earlier versions read from scores (N, C) float32.
 
-    They did not count views: the evidence is taken for that of one, which is read as it is.
+    They did not count views: the evidence is taken for that of one, which is read as it is but for `error_rate`.
     """
     total = scores.sum(axis=1, keepdims=True)
     if labels.method == "bayes":
