@@ -240,6 +240,16 @@ def test_a_map_larger_than_memory_is_localised_in_as_one_that_fits(run: Path, fi
     np.testing.assert_array_equal(in_files.T_world_camera, in_memory.T_world_camera)
 
 
+def test_localising_gives_back_what_of_a_paged_map_is_not_seen_any_more(run: Path) -> None:
+    finished = FinishedMap(run, paged=True)
+    paging = finished.surfels.paging
+    assert paging is not None
+    paging.budget = 20 * paging.chunk_bytes
+    query = open_query(finished, RunConfig(sequence=ROOM, every=6))
+    in_memory = [np.count_nonzero(paging._in_memory) for _ in located(finished, query)]
+    assert 0 < in_memory[-1] < 0.85 * np.count_nonzero(paging._seen >= 0)
+
+
 def test_what_cannot_be_localised_is_one_line(run: Path, tmp_path: Path, capsys) -> None:
     assert "not a run" in refused(capsys, "localise", tmp_path, ROOM)
     assert "no such sequence" in refused(capsys, "localise", run, tmp_path / "nothing")

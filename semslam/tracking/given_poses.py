@@ -60,7 +60,8 @@ class GivenPoses(Stage):
             self._measure(observation, predict(self._seen_from), T, self.config)
         if observation.measures:
             self._seen, self._seen_from = self._seen + 1, np.array(T)
-        return replace(tracking, noise=self.noise.of_depth.model_now)
+        of_depth = self.noise.of_depth  # until a frame has told, fusion goes by its own setting
+        return replace(tracking, noise=of_depth.model_now if of_depth.measured else None)
 
     def _measure(self, observation: Observation, view: View, T: np.ndarray, config: TrackingConfig) -> None:
         """Learn the noise from a frame where it is registered near its pose T, if it fits there."""

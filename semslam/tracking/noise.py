@@ -39,6 +39,11 @@ class NoiseEstimate:
         """Metres, and 1 / metre: the model as it is measured so far."""
         return float(self.values[0]), float(self.values[1])
 
+    @property
+    def measured(self) -> bool:
+        """Whether any frame has told of it."""
+        return bool(self._frames.any())
+
     def sigma(self, depth: np.ndarray) -> np.ndarray:
         """Standard deviation in metres at depths (N,), metres."""
         return self.values[0] + self.values[1] * (depth - 0.4) ** 2

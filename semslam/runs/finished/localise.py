@@ -56,6 +56,8 @@ def located(finished: FinishedMap, sequence: Sequence, depth: bool = True) -> It
             yield unreadable(name, time, error)
             continue
         found = localiser.locate(frame if depth else without_depth(frame))
+        if finished.surfels.paging is not None:
+            finished.surfels.paging.next_frame()  # nothing is fused, which would give back what is not seen any more
         if found.T_world_camera is not None:
             found = replace(found, T_world_camera=moved_by(found.T_world_camera, finished.surfels.world_origin))
         yield LocalisedFrame(name, time, found)
