@@ -99,6 +99,16 @@ def test_poses_of_a_clock_that_is_late_are_taken_at_the_times_that_fit():
     assert np.linalg.norm(off - true, axis=1).mean() < 0.3 * np.linalg.norm(given - true, axis=1).mean()
 
 
+def test_poses_too_far_apart_in_time_are_not_taken_at_other_times(room, shrinking):
+    """Between frames of one a second nothing is interpolated: that there is no pose must not look like a better one."""
+    slow = SelectedSequence(room, np.arange(0, len(room), 2))
+    slow.timestamps = np.arange(len(slow), dtype=float)
+    given = [wavering(T, 2 * i) for i, T in enumerate(slow.poses)]
+    found = fit_to_images(slow, given, shrinking, VisualConfig())
+    assert found.corrected and found.time_offset == 0
+    assert np.isfinite(found.T_world_camera[:, 0, 0]).all()
+
+
 def test_poses_at_other_times_lie_between_those_of_frames_and_end_where_these_end():
     T = [poses.exp(np.array([0.3 * i, 0, 0, 0, 0.1 * i, 0])) for i in range(4)]
     given = [*T, None, *T]

@@ -26,6 +26,7 @@ FITTED = "fitted.npz"  # in a run's folder
 FEWEST = 3  # keyframes, from which poses can be contradicted
 AGREES = 0.5  # pixels, besides those of corrected poses (in quadrature): given poses that are nearer are kept
 WORSE = 1.02  # times the misfit of poses that are free to move: what is nearer to the given ones and no worse is taken
+REACHED = 0.8  # share of keyframes that must have a pose at other times for these to be tried
 HALVINGS = 5  # of the given poses' standard deviations, at most
 
 
@@ -120,7 +121,14 @@ def fit_to_images(
     def at(offset: float) -> np.ndarray:
         return poses.stacked(at_other_times(given, sequence.timestamps, offset))
 
-    offset = time_offset(lambda seconds: world.misfit(_held(world, at(seconds)[indices])), least)
+    def misfit_at(offset: float) -> float:
+        T = at(offset)[indices]
+        reached = np.isfinite(T[:, 0, 0]).sum()
+        return (
+            world.misfit(_held(world, T)) if reached >= REACHED * np.isfinite(before[indices, 0, 0]).sum() else math.inf
+        )
+
+    offset = time_offset(misfit_at, least)
     after, misfit = at(offset), misfit_given
     if offset:
         for keyframe in world.keyframes:
