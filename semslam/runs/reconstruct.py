@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from semslam.depth.multiview import MultiViewDepth
 from semslam.doctor.conventions import misfit
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.doctor import doubtful_intrinsics, implausible_depth, timestamps
-from semslam.engine.fusion import USUAL_RANGE
+from semslam.doctor.scene import classes_of_another_scene
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
 from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map, reconstructed
@@ -58,9 +57,6 @@ logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
-INDOORS = ("nyu13", "nyu40")  # label sets of rooms
-FARTHEST_ROOM = 20.0  # metres
-FASTEST_WALK = 3.0  # metres a second
 LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
@@ -135,8 +131,8 @@ def _run(
         _tell_range(slam, config.slam)
     if network is None and (config.fill or "predicted" in (perception.depth, perception.labels)):
         network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
-    if perception.labels == "predicted" and (said := _of_another_place(slam, sequence)):
-        logger.warning("%s: %s", config.sequence, said)
+    if perception.labels == "predicted" and (mismatch := classes_of_another_scene(slam, sequence)):
+        logger.warning("%s: %s", config.sequence, mismatch)
     if perception.depth == "predicted":
         assert network is not None
         slam = with_predicted_range(slam, sequence, network)
@@ -233,33 +229,6 @@ def _tell_range(slam: SlamConfig, asked: SlamConfig) -> None:
         logger.warning(
             "depth from %.3g to %.3g m is used, where the readings are (slam.fusion.near and far set it)", near, far
         )
-
-
-def _of_another_place(slam: SlamConfig, sequence: Sequence) -> str:
-    """Where the classes are of rooms and the depth camera or the given poses are of a street, or the reverse: what
-    tells it, and what to do."""
-    perception = slam.perception
-    far = slam.fusion.range[1] if perception.depth == "sensor" and slam.fusion.far is not None else None
-    speed = _usual_speed(sequence)
-    if perception.classes in INDOORS and (speed > FASTEST_WALK or (far or 0.0) > FARTHEST_ROOM):
-        seen = f"the camera moves at {speed:.2g} m/s" if speed > FASTEST_WALK else f"depth reaches {far:.3g} m"
-        return (
-            f"{seen}, as on a street, and the classes {perception.classes} are of rooms; take "
-            f"`slam.perception.classes` kitti6 with `weights` that know them, or `slam.perception.labels` none"
-        )
-    if far is not None and far <= USUAL_RANGE[1] and perception.classes == "kitti6":
-        return (
-            f"no depth is beyond {far:.3g} m, as in a room, and the classes kitti6 are of streets; "
-            f"`slam.perception.classes` nyu13 or nyu40 are of rooms"
-        )
-    return ""
-
-
-def _usual_speed(sequence: Sequence) -> float:
-    """Metres a second, the median between posed frames; 0 where there are none."""
-    posed = [(time, T[:3, 3]) for time, T in zip(sequence.timestamps, sequence.poses or ()) if T is not None]
-    steps = [(float(np.linalg.norm(b - a)), later - time) for (time, a), (later, b) in pairwise(posed)]
-    return float(np.median([away / seconds for away, seconds in steps if seconds > 0] or [0.0]))
 
 
 def _check(config: RunConfig, sequence: Any) -> None:
