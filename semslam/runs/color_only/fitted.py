@@ -131,6 +131,8 @@ def fit_to_images(
     offset = time_offset(misfit_at, least)
     after, misfit = at(offset), misfit_given
     if offset:
+        unreached = ~np.isfinite(after[:, 0, 0])
+        after[unreached] = before[unreached]  # a pose that is a little late is better than none
         for keyframe in world.keyframes:
             T = after[keyframe.index]
             keyframe.given = poses.inverse(T) if np.isfinite(T[0, 0]) else None
