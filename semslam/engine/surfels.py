@@ -152,19 +152,25 @@ class SurfelMap:
         within = np.arange(CHUNK)[None, :] < self.counts[: self.n_chunks, None]
         return np.flatnonzero(within)
 
-    def parts(self) -> Iterator[np.ndarray]:
-        """`slots()` in consecutive parts: all of them in one or, where they lie in files, so many as fit in memory.
+    def parts(self, chunks: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """The slots of chunks, by default `slots()`, in consecutive parts: all of them in one or, where they lie in
+        files, so many as fit in memory.
 
         There is at least one, if an empty one.
         A part may be changed until the next is asked for, which takes it out of memory.
         """
-        if self.paging is None:
-            yield self.slots()
-            return
-        for first in range(0, max(self.n_chunks, 1), PART):
-            counts = self.counts[first : min(first + PART, self.n_chunks)]
-            yield first * CHUNK + np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
-            self.paging.give_back(np.arange(first, first + len(counts)))
+        chunks = np.arange(self.n_chunks) if chunks is None else chunks
+        step = max(len(chunks), 1) if self.paging is None else PART
+        for first in range(0, max(len(chunks), 1), step):
+            some = chunks[first : first + step]
+            rows, within = np.nonzero(np.arange(CHUNK)[None, :] < self.counts[some, None])
+            yield some[rows].astype(np.int64) * CHUNK + within
+            if self.paging is not None:
+                self.paging.give_back(some)
+
+    def count_earlier(self) -> int:
+        """How many surfels are of frames before the first, of a map that is extended."""
+        return sum(int(np.count_nonzero(self.are_living(part) & (self.seen[part, 0] < 0))) for part in self.parts())
 
     def arrays(self) -> Surfels:
         """For compiled loops; valid until the map grows."""

@@ -341,12 +341,11 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         ahead = fitted.seconds
     if ahead:
         metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + ahead)
+    if run.progress.before:
+        metrics["surfels_of_earlier_frames"] = run.slam.surfels.count_earlier()
     folder = run.folder
     folder.save_metrics(metrics)
     clouds = run.clouds()
-    if run.progress.before:
-        metrics["surfels_of_earlier_frames"] = sum(int((part.first_seen < 0).sum()) for part in clouds)
-        folder.save_metrics(metrics)
     labels = LABEL_SETS[run.config.slam.perception.classes]
     export.write_map_in_parts(folder.map, clouds, labels)
     _write_parts(run)

@@ -12,10 +12,9 @@ from semslam.cloud import SurfelCloud
 from semslam.compiled import Pinhole, Pose
 from semslam.depth.filling import HoleFilling, sigma_of
 from semslam.depth.multiview import MultiViewDepth
-from semslam.engine.chunks import CHUNK, visible_chunks
+from semslam.engine.chunks import visible_chunks
 from semslam.engine.depth_filter import Noise
 from semslam.engine.fusion import MARGIN
-from semslam.engine.surfels import PART
 from semslam.perception import Perception
 from semslam.rendering.splatting import render
 from semslam.runs.poses import ListedPoses
@@ -94,14 +93,9 @@ def measured_depth(run: Run, camera: Camera, T_world_camera: np.ndarray) -> np.n
     view = Pose.of(T_world_camera), Pinhole.of(camera), np.float32(0), np.float32(np.inf)
     chunks = chunks[: visible_chunks(surfels.chunks(), np.float32(MARGIN), *view, chunks)]
     depth = np.full(camera.shape, np.float32(np.inf))
-    step = max(len(chunks), 1) if surfels.paging is None else PART
-    for some in (chunks[first : first + step] for first in range(0, len(chunks), step)):
-        rows = np.arange(CHUNK)[None, :] < surfels.counts[some, None]
-        slots = (some[:, None].astype(np.int64) * CHUNK + np.arange(CHUNK)[None, :])[rows]
+    for slots in surfels.parts(chunks):
         cloud = run.progress.part_of(surfels.cloud_of(slots), submap)
         np.minimum(depth, render(cloud, camera, T_world_camera, cull_back=False).depth, out=depth)
-        if surfels.paging is not None:
-            surfels.paging.give_back(some)
     return depth
 
 
