@@ -19,12 +19,12 @@ from numba.extending import intrinsic
 from semslam.compiled import PARALLEL, prefetch
 from semslam.engine.chunks import CHUNK
 from semslam.engine.index_map import AHEAD
+from semslam.engine.vectors import LANES
 
 f32 = np.float32
 PER_NAT = 256  # units: a row holds up to 256 nats
 PER_VIEW = 1024  # units: a row holds up to 64 views
 FULL = 65535  # the weight of a view that counts in full
-LANES = 16
 WEIGHT, VIEWS, LATEST = -3, -2, -1  # columns of a row
 MAX = np.iinfo(np.uint16).max
 
