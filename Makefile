@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test "$$(uname)" != Linux || PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q libusb-1.0.so.0 || \
 		$(MAKE) --no-print-directory libusb
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[test,engines,docs]"
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --config-settings editable_mode=compat -e ".[test,engines,docs]"
 	@touch $@
 
 # Open3D 0.20 loads libusb-1.0 when it is imported, and no wheel brings it.

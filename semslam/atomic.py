@@ -107,7 +107,7 @@ def _megabytes(count: int) -> str:
 
 def is_passing(error: BaseException) -> bool:
     """Whether an error, or what caused it, is the machine's and not the input's: memory, a full disk, a connection."""
-    of_system = any(isinstance(link, OSError) and link.errno in PASSING for link in _causes(error))
+    of_system = any(isinstance(link, OSError) and link.errno in PASSING for link in causes_of(error))
     return of_system or is_lack_of_memory(error)
 
 
@@ -116,11 +116,11 @@ def is_lack_of_memory(error: BaseException) -> bool:
     return any(
         isinstance(link, MemoryError)
         or (not isinstance(link, (ValueError, OSError)) and any(words in str(link).lower() for words in NO_MEMORY))
-        for link in _causes(error)
+        for link in causes_of(error)
     )
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def causes_of(error: BaseException) -> list[BaseException]:
     """The error, what it was raised from, what that was raised from, and so on."""
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:  # an error may be raised from itself

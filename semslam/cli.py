@@ -15,10 +15,11 @@ from semslam.commands.measuring import evaluate, compare, score  # noqa: F401
 from semslam.commands.networks import predict, attend, train, label, calibrate  # noqa: F401
 
 # isort: on
-from semslam.atomic import is_lack_of_memory, is_passing
+from semslam.atomic import causes_of, is_lack_of_memory, is_passing
 from semslam.commands.app import app, with_flags
 
-WRONG_USE, MACHINE_FAILED = 2, 75  # exit codes; 75 is EX_TEMPFAIL of sysexits.h: another attempt may succeed
+# exit codes; 75 is EX_TEMPFAIL of sysexits.h: another attempt may succeed; 130 is 128 + SIGINT, as shells have it
+WRONG_USE, MACHINE_FAILED, INTERRUPTED = 2, 75, 130
 
 
 def main() -> None:
@@ -36,6 +37,9 @@ def main() -> None:
     except Exception as error:  # libraries raise kinds of their own for damaged input
         if len(arguments) < len(sys.argv) - 1:
             raise
+        if any(isinstance(link, KeyboardInterrupt) for link in causes_of(error)):  # as it comes out of compiled code
+            sys.stderr.write("semslam: interrupted\n")
+            sys.exit(INTERRUPTED)
         message = with_flags(" ".join(str(error).split()))
         if is_lack_of_memory(error):
             message = f"too little memory, or too many processes ({message or type(error).__name__})"

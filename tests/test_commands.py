@@ -149,3 +149,14 @@ def test_outputs_that_cannot_be_written_are_told_before_any_work(capsys, monkeyp
         main()
     told = capsys.readouterr().err
     assert ended.value.code == 2 and said in told and len(told.splitlines()) == 1, told
+
+
+def test_an_interrupt_that_compiled_code_wraps_is_one(capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    monkeypatch.setattr("semslam.cli.app", interrupted)
+    monkeypatch.setattr("sys.argv", ["semslam", "kinds"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130 and capsys.readouterr().err == "semslam: interrupted\n"

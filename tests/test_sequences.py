@@ -139,6 +139,24 @@ def test_frames_without_a_pose_are_written_and_read_back(folder, tmp_path):
     np.testing.assert_allclose(again.poses[4], sequence.poses[4], atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("fx", "abc", "fx is 'abc', expected a number"),
+        ("width", "abc", "width is 'abc', expected a number"),
+        ("distortion", 0.1, "distortion is 0.1; expected a list of numbers"),
+        ("distortion", [0.1, "abc", 0, 0], "distortion is 'abc', expected a number"),
+        ("T_color_depth", np.eye(4).tolist(), "has T_color_depth, but no depth_camera"),
+    ],
+)
+def test_a_wrong_value_in_camera_yaml_is_told_with_its_key(folder, key, value, expected):
+    values = yaml.safe_load((folder / "camera.yaml").read_text())
+    (folder / "camera.yaml").write_text(yaml.safe_dump(values | {key: value}))
+    with pytest.raises(ValueError) as problem:
+        open_sequence(folder)
+    assert expected in str(problem.value) and "camera.yaml" in str(problem.value)
+
+
 def test_distortion_in_camera_yaml_is_removed_from_every_image(folder):
     values = yaml.safe_load((folder / "camera.yaml").read_text())
     (folder / "camera.yaml").write_text(yaml.safe_dump(values | {"distortion": [0.3, -0.5, 0.0, 0.0, 0.0]}))

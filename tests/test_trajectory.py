@@ -189,3 +189,9 @@ def test_prose_is_told_as_no_trajectory_of_any_kind(tmp_path, text):
 def test_a_heading_without_a_mark_is_no_prose(tmp_path):
     (tmp_path / "poses.csv").write_text("time,x,y,z,qx,qy,qz,qw\n1403636580838555648,0,0,0,1,0,0,0,0\n")
     assert detect_kind(tmp_path / "poses.csv") == "euroc"
+
+
+def test_tum_lines_with_commas_are_not_taken_for_another_clocks(tmp_path):
+    (tmp_path / "poses.txt").write_text("".join(f"{i / 30:.6f},0,0,{i},0,0,0,1\n" for i in range(3)))
+    with pytest.raises(ValueError, match=r"poses\.txt.*replace the commas"):
+        read_trajectory(tmp_path / "poses.txt")

@@ -48,12 +48,17 @@ class FusionConfig:
         near, far = self.range
         if not 0 < near < far <= 1000:
             raise ValueError(f"`slam.fusion.near` is {near} and `far` {far}, expected 0 < near < far <= 1000 metres")
-        for name in ("noise", "gate"):
+        for name in ("noise", "gate", "spacing", "coarsest"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`slam.fusion.{name}` is {getattr(self, name)}, expected positive metres")
-        for name in ("noise_quadratic", "smoothing"):
+        for name in ("noise_quadratic", "smoothing", "stable", "patience", "clean_every", "carve"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`slam.fusion.{name}` is {getattr(self, name)}, expected 0 or more")
+        for name in ("max_confidence", "view_points"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`slam.fusion.{name}` is {getattr(self, name)}, expected 1 or more")
+        if not 0 < self.normal_gate_deg < 90:
+            raise ValueError(f"`slam.fusion.normal_gate_deg` is {self.normal_gate_deg}, expected 0 to 90 degrees")
 
     @property
     def range(self) -> tuple[float, float]:

@@ -237,6 +237,8 @@ def _check(config: RunConfig, sequence: Any) -> None:
     if depth == "sensor" and not sequence.has_depth:
         hint = _around(config.sequence) or "with `slam.perception.depth` predicted it is mapped from its colours"
         raise ValueError(f"{config.sequence}: has no depth images; {hint}")
+    if not 0 <= config.max_corrupt <= 1:
+        raise ValueError(f"`max_corrupt` is {config.max_corrupt}, expected a share of frames from 0 to 1")
     if hold_out is not None and hold_out < 2:
         raise ValueError(f"`hold_out` is {hold_out}, expected at least 2: some frames must be left to fuse")
     if hold_out is not None and hold_out > len(sequence):

@@ -116,7 +116,9 @@ def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
         width, height = (_whole(key, values[key]) for key in ("width", "height"))
         fx, fy, cx, cy = (_number(key, values[key]) for key in ("fx", "fy", "cx", "cy"))
         distortion = values.get("distortion")
-        coefficients = None if distortion is None else tuple(map(float, distortion))
+        if distortion is not None and not isinstance(distortion, (list, tuple)):
+            raise ValueError(f"distortion is {distortion!r}; expected a list of numbers")
+        coefficients = None if distortion is None else tuple(_number("distortion", value) for value in distortion)
         fisheye = coefficients is not None and is_fisheye(str(values.get("distortion_model", "")))
         return Camera(width, height, fx, fy, cx, cy, coefficients, fisheye)
     except (TypeError, ValueError, OverflowError) as problem:
@@ -125,20 +127,25 @@ def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
 
 def _number(key: str, value: Any) -> float:
     """A number; ValueError for a truth value, which Python takes for one."""
-    if isinstance(value, bool):
-        raise ValueError(f"{key} is {value!r}, expected a number")
-    return float(value)
+    try:
+        if not isinstance(value, bool):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{key} is {value!r}, expected a number")
 
 
 def _whole(key: str, value: Any) -> int:
     """A number of pixels; ValueError for half of one."""
-    if isinstance(value, bool) or float(value) != int(value):
+    if _number(key, value) != int(value):
         raise ValueError(f"{key} is {value!r}, expected a whole number of pixels")
     return int(value)
 
 
 def _depth_camera(path: Path, values: dict[str, Any]) -> DepthCamera | None:
     if "depth_camera" not in values:
+        if "T_color_depth" in values:
+            raise ValueError(f"{path}: has T_color_depth, but no depth_camera that it is of; add that, or leave it out")
         return None
     inner = values["depth_camera"]
     camera = _camera(path, inner) if isinstance(inner, dict) else None
