@@ -344,9 +344,9 @@ def detect_kind(path: str | Path) -> str:
     columns = [len(line.replace(",", " ").split()) for line in lines]
     if "," in lines[0]:
         # With eight columns both csv forms look alike, but nanoseconds since 1970 have 19 digits, microseconds 16.
-        time = lines[0].split(",")[0].strip()
-        nanoseconds = columns[0] > 8 or len(time.split(".")[0]) > 17
-        if not nanoseconds and float(time) % 1:
+        times = [line.split(",")[0].strip() for line in lines]
+        nanoseconds = columns[0] > 8 or len(times[0].split(".")[0]) > 17
+        if not nanoseconds and any(float(time) % 1 for time in times):
             raise ValueError(
                 f"{path}: its lines begin with seconds and are separated by commas, which no known trajectory is; if "
                 f"they are TUM's (timestamp tx ty tz qx qy qz qw), replace the commas by spaces"

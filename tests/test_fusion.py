@@ -288,7 +288,8 @@ def test_one_broken_pixel_spoils_no_other(frames):
     "wrong",
     [
         {"noise": 0.0}, {"near": 2.0, "far": 1.0}, {"smoothing": -1}, {"far": 1e5}, {"spacing": 0.0},
-        {"coarsest": -1.0}, {"normal_gate_deg": -5.0}, {"max_confidence": 0.0}, {"patience": -1}, {"stable": -5.0}, {"view_points": -5},
+        {"coarsest": -1.0}, {"normal_gate_deg": -5.0}, {"max_confidence": 0.0}, {"patience": -1}, {"stable": -5.0},
+        {"view_points": -5},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(wrong):
