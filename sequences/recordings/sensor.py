@@ -137,7 +137,7 @@ def _number(key: str, value: Any) -> float:
 
 def _whole(key: str, value: Any) -> int:
     """A number of pixels; ValueError for half of one."""
-    if _number(key, value) != int(value):
+    if isinstance(value, bool) or _number(key, value) != int(value):
         raise ValueError(f"{key} is {value!r}, expected a whole number of pixels")
     return int(value)
 
