@@ -87,6 +87,7 @@ def test_files_of_a_far_world_come_back_as_they_were(runs, tmp_path):
     np.testing.assert_allclose(runs["far"].load_trajectory().positions, given - cloud.world_origin, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_exports_of_a_far_world_say_what_their_coordinates_are_relative_to(runs, tmp_path, capsys):
     tmp_path.joinpath("near").mkdir()
     (tmp_path / "near" / "world_origin.txt").write_text("of an older export")

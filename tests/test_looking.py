@@ -137,6 +137,7 @@ def test_without_rerun_its_extra_is_named(run, tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_map_without_classes_is_shown_in_its_colors(tmp_path, capsys):
     run, picture = tmp_path / "run", tmp_path / "map.png"
     assert semslam("reconstruct", "room:frames=3,width=128,height=96", "--out", run, "--labels", "none") == 0

@@ -267,6 +267,7 @@ def test_metrics_tell_how_many_poses_of_a_file_are_interpolated_and_how_many_fra
     assert metrics["poses_contradicted"] is None
 
 
+@pytest.mark.slow
 def test_a_run_whose_poses_the_images_contradict_says_so(tmp_path, caplog):
     from semslam.runs.config import settings_of
     from semslam.runs.reconstruct import finish, prepare
