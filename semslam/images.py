@@ -20,6 +20,7 @@ from semslam.labels import LabelSet, label_set, voc_palette
 
 MOST_PIXELS = 64_000_000  # of an image: what decoding allocates stays below half a gigabyte
 LARGEST_FILE = 1 << 29  # bytes
+COLOR_SUFFIXES = (".jpg", ".jpeg", ".png")  # in small letters, of colour images
 DEPTH_SCALES = (1000, 256, 100)  # units per metre of depth that is written: the coarser ones for farther scenes
 MOST_LABEL_COLORS = 256  # of a colour-coded label image
 FEWEST_IN_COLOR = 0.2  # share of the pixels that are not black whose colours must be a label set's

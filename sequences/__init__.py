@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from semslam.camera import USUAL_FOV, Camera
+from semslam.images import COLOR_SUFFIXES
 from sequences.files import files_of_many_frames
 from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
 from sequences.recordings.cameras import azure_kinect, klg, photos, ros_bag, video
@@ -192,6 +193,6 @@ def detect_kind(path: str | Path) -> str:
 def _inside(path: Path) -> Iterator[str]:
     """Files and folders directly in a folder that are recordings; a picture in it is not meant as one."""
     for inner in islice(sorted(path.iterdir()), MOST_LOOKED_AT) if path.is_dir() else ():
-        picture = inner.suffix.lower() in folder.IMAGE_SUFFIXES
+        picture = inner.suffix.lower() in COLOR_SUFFIXES
         if not picture and any(reader.fits(inner) for kind, reader in READERS.items() if kind != "room"):
             yield str(inner)

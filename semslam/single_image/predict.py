@@ -12,10 +12,9 @@ import numpy as np
 
 from semslam.atomic import replacing
 from semslam.frame import evenly_spread
-from semslam.images import DEPTH_SCALES, CorruptFrame, fitting_scale, natural_key, read_color, write_png
+from semslam.images import COLOR_SUFFIXES, DEPTH_SCALES, CorruptFrame, fitting_scale, natural_key, read_color, write_png
 from semslam.labels import LABEL_SETS, LabelSet
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 NAMED = 12  # classes in a figure's legend
 MOST_PIXELS = (
     2_000_000  # at which probabilities are computed, the network itself seeing far less: 40 classes take 320 MB
@@ -56,7 +55,9 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    files = (
+        path for path in folder.iterdir() if path.suffix.lower() in COLOR_SUFFIXES and not path.name.startswith(".")
+    )
     return sorted(files, key=natural_key)
 
 

@@ -20,13 +20,12 @@ import numpy as np
 
 from semslam.atomic import names_of
 from semslam.camera import Camera
-from semslam.images import numbering, read_color, read_depth, read_labels
+from semslam.images import COLOR_SUFFIXES, numbering, read_color, read_depth, read_labels
 from semslam.labels import LabelSet, label_set
 from sequences.nyu_calibration import COLOR_CAMERA
 
 NYU_CAMERA = COLOR_CAMERA.undistorted()  # of NYUv2's labelled images
 NORMALS_WINDOW = 11  # pixels along a side, over which depth is differentiated
-_IMAGES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +120,10 @@ def open_labelled_folder(
     """
     root = Path(root)
     if not (root / "color").is_dir():
-        if root.is_dir() and any(path.suffix.lower() in _IMAGES for path in root.iterdir()):
+        if root.is_dir() and any(path.suffix.lower() in COLOR_SUFFIXES for path in root.iterdir()):
             raise FileNotFoundError(f"{root}: no folder color/ in it; move the images there that lie in it directly")
         raise FileNotFoundError(f"{root}: no folder color/ in it; expected color/, label40/, depth/ and split files")
-    color = {p.stem: p for p in sorted((root / "color").iterdir()) if p.suffix.lower() in _IMAGES}
+    color = {p.stem: p for p in sorted((root / "color").iterdir()) if p.suffix.lower() in COLOR_SUFFIXES}
     names = list(color) if split is None else _names(root, split, color)
     _need(names, color, root / "color", "an image")
     found: dict[str, dict[str, Path]] = {}

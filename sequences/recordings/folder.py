@@ -12,6 +12,7 @@ import numpy as np
 
 from semslam import images
 from semslam.camera import Camera
+from semslam.images import COLOR_SUFFIXES
 from semslam.labels import LABEL_SETS
 from semslam.trajectory import Trajectory, detect_kind, read_trajectory, read_tum_lines, write_tum
 from sequences.clock import read_as_seconds
@@ -24,7 +25,6 @@ from sequences.sequence import ImageSequence, Sequence
 LAYOUT = (
     "color/NAME.(jpg|png), depth/NAME.(png|tiff|npy|exr), label40/NAME.png, groundtruth.txt (TUM lines), camera.yaml"
 )
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
 OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # where there is no groundtruth.txt
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
@@ -96,7 +96,7 @@ def read_camera(path: Path) -> tuple[Camera, float, float]:
     return found.camera, found.depth_scale or 1000.0, found.fps or FPS
 
 
-def images_by_name(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
+def images_by_name(folder: Path, suffixes: Iterable[str] = COLOR_SUFFIXES) -> dict[str, Path]:
     """Image files of a folder by name without suffix; empty if there is no such folder.
 
     ValueError where there is something else of that name: a file, or a link to nowhere.

@@ -9,10 +9,11 @@ import numpy as np
 
 from semslam import images
 from semslam.camera import Camera
+from semslam.images import COLOR_SUFFIXES
 from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import exif_focal, given_camera
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
-from sequences.recordings.folder import IMAGE_SUFFIXES, images_by_name
+from sequences.recordings.folder import images_by_name
 
 LAYOUT = "an image, or NAME.jpg or NAME.png and little else; camera.yaml, EXIF's focal length or --fov DEGREES"
 FPS = 30.0
@@ -21,11 +22,11 @@ FEWEST = 2
 
 def fits(path: Path) -> bool:
     if path.is_file():
-        return path.suffix.lower() in IMAGE_SUFFIXES
+        return path.suffix.lower() in COLOR_SUFFIXES
     if not path.is_dir() or (path / "color").is_dir():
         return False
     files = [file for file in path.iterdir() if not file.name.startswith(".")]
-    photos = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+    photos = sum(file.suffix.lower() in COLOR_SUFFIXES for file in files)
     return photos >= FEWEST and 2 * photos > len(files)  # a run's folder holds some pictures among other things
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.images import CorruptFrame
+from semslam.images import COLOR_SUFFIXES, CorruptFrame
 from sequences.clock import seconds_or_count
 from sequences.files import MALFORMED, Files, first_readable, is_zip, open_files, reason
 from sequences.recordings.cameras.given_camera import camera_of_numbers
@@ -45,7 +45,7 @@ def open_polycam(
     top = files.root_of("keyframes/") if path.is_file() else ""
     root = f"{top}keyframes/" if path.is_file() else ""
     for kind in ("corrected_", ""):
-        colors = files.under(f"{root}{kind}images", (".jpg", ".jpeg", ".png"))
+        colors = files.under(f"{root}{kind}images", COLOR_SUFFIXES)
         cameras = files.under(f"{root}{kind}cameras", (".json",))
         names = [name for name in colors if name in cameras and name.isdecimal()]
         if names:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.images import CorruptFrame
+from semslam.images import COLOR_SUFFIXES, CorruptFrame
 from sequences.clock import seconds_or_count
 from sequences.files import MALFORMED, Files, first_readable, is_zip, open_files, reason
 from sequences.recordings.cameras.given_camera import camera_of_numbers
@@ -57,7 +57,7 @@ def open_record3d(path: str | Path, *, camera: Camera | None = None) -> DecodedS
         raise ValueError(f"{path}: holds no metadata; expected {LAYOUT}")
     where = files.where(root + ("metadata.json" if exported else "metadata"))
     metadata = _metadata(files.read(root + ("metadata.json" if exported else "metadata")), where)
-    colors = files.under(f"{root}{'rgb' if exported else 'rgbd'}", (".jpg", ".jpeg", ".png"))
+    colors = files.under(f"{root}{'rgb' if exported else 'rgbd'}", COLOR_SUFFIXES)
     names = sorted((name for name in colors if name.isdecimal()), key=int)
     if not names:
         raise ValueError(f"{path}: holds no images; expected {LAYOUT}")
