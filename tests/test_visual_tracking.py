@@ -14,7 +14,7 @@ from stub_networks import KnowingNetwork
 from semslam import poses
 from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
-from semslam.runs.color_only.poses import VisualPoses, track_images
+from semslam.runs.color_only.poses import VisualPoses, depths_by, track_images
 from semslam.tracking import sparse_map
 from semslam.tracking.bundle_adjustment import Adjusted, Scene, adjust
 from semslam.tracking.visual import VisualTracker
@@ -52,7 +52,8 @@ class BlindNetwork:
     """Knows no frame: everything is two metres away."""
 
     def __call__(self, image, size, focal):
-        return type("Answer", (), {"depth": np.full(size[::-1], 2.0, np.float32)})
+        depth = np.full(size[::-1], 2.0, np.float32)
+        return type("Answer", (), {"depth": depth, "depth_confidence": np.ones_like(depth)})
 
 
 def error(room, found: VisualPoses, with_scale: bool) -> float:
@@ -79,9 +80,33 @@ def test_keyframes_vote_for_the_scale_and_single_ones_do_not_matter(room):
     assert ratio == pytest.approx(1.2, abs=0.2)
 
 
+def test_the_scale_is_of_the_map_as_it_is_now_and_of_what_the_network_is_sure_of():
+    rng, camera = np.random.default_rng(0), Camera(320, 240, 260, 260, 160, 120)
+    pixels, depth = rng.uniform(20, 200, (60, 2)), rng.uniform(1, 3, (240, 320)).astype(np.float32)
+    u, v = pixels.astype(int).T
+    world = sparse_map.SparseMap(camera, pixel_std=1, prior_std=0.3)
+    k = world.add_keyframe(0, np.zeros((240, 320), np.uint8), np.eye(4))
+    ids = world.add_landmarks(k, pixels, np.log(depth[v, u]))
+    doubted = np.arange(60) < 40
+    predicted, confidence = depth.copy(), np.ones_like(depth)
+    predicted[v[doubted], u[doubted]] *= 3
+    confidence[v[doubted], u[doubted]] = 0.1
+    world.keyframes[k].votes = world.votes(ids, pixels, predicted, confidence)
+    assert world.scale == (1, 1)  # nothing has shown parallax yet
+    world.variance[:] = 0.05**2
+    assert world.scale[0] == pytest.approx(1, rel=1e-5)
+    world.log_depth += np.log(2)
+    assert world.scale[0] == pytest.approx(0.5, rel=1e-5)
+
+
+def test_a_weighted_median_counts_values_as_often_as_they_weigh():
+    values, times = np.array([3.0, 1, 2, 7]), np.array([1, 2, 3, 5])
+    assert sparse_map.weighted_median(values, times) == np.median(np.repeat(values, times))
+    assert sparse_map.weighted_median(values[:1], np.zeros(1)) == 3
+
+
 def test_in_the_end_keyframes_are_tied_to_what_later_ones_were_the_first_to_show(room):
-    network, size = KnowingNetwork(room), (room.camera.width, room.camera.height)
-    tracker = VisualTracker(room.camera, lambda color, focal: network(color, size, focal).depth)
+    tracker = VisualTracker(room.camera, depths_by(KnowingNetwork(room), room.camera))
     for i in range(0, 40, 2):
         tracker(i, room[i].color)
     assert len(tracker.map.keyframes) > 2 and not tracker.map.host[tracker.map.shown_by(0)].any()
@@ -95,8 +120,7 @@ def test_in_the_end_keyframes_are_tied_to_what_later_ones_were_the_first_to_show
 
 def test_frames_between_keyframes_follow_what_the_map_says_in_the_end(room):
     """A map that is found to be twice as large has all frames, not only its keyframes, twice as far apart."""
-    network, size = KnowingNetwork(room), (room.camera.width, room.camera.height)
-    tracker = VisualTracker(room.camera, lambda color, focal: network(color, size, focal).depth)
+    tracker = VisualTracker(room.camera, depths_by(KnowingNetwork(room), room.camera))
     states = {i: tracker(i, room[i].color).state for i in range(12)}
     before = np.stack([tracker.pose(i) for i in range(12)])
     tracker.map.log_depth += np.log(2)
@@ -200,8 +224,7 @@ def test_what_was_tracked_is_kept_and_only_for_the_same_recording(tmp_path: Path
 def test_what_a_keyframe_costs_does_not_grow_with_how_often_its_place_was_seen(monkeypatch):
     """More than 200 keyframes, forth and back through one room: what is adjusted at each of them stays as much."""
     room, sizes = open_sequence("room:frames=60,width=160,height=120"), []
-    network, size = KnowingNetwork(room), (room.camera.width, room.camera.height)
-    tracker = VisualTracker(room.camera, lambda color, focal: network(color, size, focal).depth)
+    tracker = VisualTracker(room.camera, depths_by(KnowingNetwork(room), room.camera))
     once = [room[i].color for i in range(60)]
 
     def counted(scene: Scene, *settings, **more) -> Adjusted:

@@ -19,11 +19,22 @@ WINDOW = 200  # keyframes that are adjusted together when all frames are done
 STRIKES = 3  # times that a landmark was seen where it should not be, from which it is used no longer
 FOCAL_STD = 0.35  # of the logarithm of a focal length that nothing is known of
 FOCAL_FLOOR = 0.03  # relative standard deviation, by what unknown distortion did to recordings of known cameras
-PLACE_STD = 0.2  # of the logarithm of truth / network in a place: 1.15 kitchen, 0.75 living room, 1.21 desk of TUM fr1
+PLACE_STD = 0.2  # of the logarithm of truth / network in a place: 0.15 over five places, of which one is off by 0.33
+KNOWN_STD = 0.15  # of the logarithm of a landmark's depth: what parallax knows no better does not judge the network
+LEAST_CONFIDENCE = 1e-3  # that a network's depth is given
+FEWEST_VOTES = 10  # landmarks of a keyframe that are enough to judge it
 FIRST_FOCAL = 5  # keyframes from which a focal length is estimated
 FOCAL_SETTLED = 0.002  # relative change of the focal length by one more adjustment, at most
 MOST_FIXED = 40  # keyframes that stay, but whose view of landmarks counts where others are adjusted
 MOST_ROUNDS = 50  # adjustments of a focal length that does not settle
+
+
+class Votes(NamedTuple):
+    """What a network says of the depth of N landmarks that a keyframe shows."""
+
+    ids: np.ndarray  # (N,) int32
+    log_depth: np.ndarray  # (N,) float32, of metres
+    confidence: np.ndarray  # (N,) float32 in 0..1, about inversely proportional to the variance of log_depth
 
 
 @dataclass(eq=False)
@@ -35,8 +46,8 @@ class Keyframe:
     given: np.ndarray | None  # (4, 4) T_camera_world that is known beforehand
     ids: np.ndarray  # (N,) landmarks that it shows ...
     descriptors: np.ndarray  # (N, 32) uint8 ... and what they look like in it (ORB)
-    level: float = 0.0  # logarithm of the map's depth over the network's, the median of its landmarks
-    votes: int = 0  # landmarks with parallax that the level is of
+    level: float = 0.0  # logarithm of the map's depth over the network's, as it was when the keyframe was made
+    votes: Votes | None = None
 
 
 class Projected(NamedTuple):
@@ -161,23 +172,34 @@ class SparseMap:
 
     # the network's votes
 
-    def vote(self, ids: np.ndarray, predicted: np.ndarray, k: int) -> None:
-        """What the network's depth (H, W, 0 = none) of keyframe k, which shows landmarks (N,), says of the scale."""
-        shown, points, _ = self.project(ids, self.T_camera_world[k])
-        shown = np.nan_to_num(shown, nan=-1)
-        u, v = np.clip(shown, 0, self._size - 1).astype(int).T
-        by_network = predicted[v, u]
-        ok = (self.variance[ids] < 0.15**2) & np.all((shown >= 0) & (shown < self._size - 1), axis=1) & (by_network > 0)
-        if ok.sum() < 10:
-            self.keyframes[k].level = self.keyframes[k - 1].level
-            return
-        self.keyframes[k].level = float(np.median(np.log(points[ok, 2] / by_network[ok])))
-        self.keyframes[k].votes = int(ok.sum())
+    def votes(self, ids: np.ndarray, pixels: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> Votes:
+        """What the network's depth (H, W, 0 = none) and confidence (H, W) say of landmarks (N,) at pixels (N, 2)."""
+        u, v = np.clip(pixels, 0, self._size - 1).astype(int).T
+        said = predicted[v, u] > 0
+        u, v = u[said], v[said]
+        sure = np.maximum(confidence[v, u], LEAST_CONFIDENCE)
+        return Votes(ids[said].astype(np.int32), np.log(predicted[v, u]), sure.astype(np.float32))
+
+    def level(self, k: int, votes: Votes) -> tuple[float, float] | None:
+        """Logarithm of the map's depth over the network's in keyframe k, as the map is now, and its weight.
+
+        The median over the landmarks that parallax knows, each weighted with the network's confidence; None where
+        they are too few. The weight is their mean confidence.
+        """
+        known = (self.variance[votes.ids] < KNOWN_STD**2) & (self.strikes[votes.ids] < STRIKES)
+        z = self.project(votes.ids[known], self.T_camera_world[k]).points[:, 2]
+        ahead = z > 0
+        if ahead.sum() < FEWEST_VOTES:
+            return None
+        levels, weights = np.log(z[ahead]) - votes.log_depth[known][ahead], votes.confidence[known][ahead]
+        return weighted_median(levels, weights), float(weights.mean())
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Metres in the map's unit, by the votes of all keyframes, and its relative standard deviation."""
-        return voted_scale(np.array([k.level for k in self.keyframes if k.votes]))
+        """Metres in the map's unit, by the votes of all keyframes as the map is now, and its relative standard
+        deviation."""
+        judged = [self.level(k, keyframe.votes) for k, keyframe in enumerate(self.keyframes) if keyframe.votes]
+        return voted_scale(*np.array([one for one in judged if one is not None]).reshape(-1, 2).T)
 
     @property
     def depth(self) -> float:
@@ -311,15 +333,23 @@ class SparseMap:
         return scene, frames, landmarks, rows
 
 
-def voted_scale(levels: np.ndarray) -> tuple[float, float]:
+def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """The value (N,) that splits the weights (N,) in halves; N is at least 1."""
+    order = np.argsort(values, kind="stable")
+    half = np.cumsum(weights[order], dtype=np.float64)
+    return float(values[order[np.searchsorted(half, half[-1] / 2)]])
+
+
+def voted_scale(levels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """Metres in a map's unit, and its relative standard deviation, of votes (N,): log of the map's over true depth.
 
     Four neighbouring images count as one: the network errs alike in them. By how much it errs alike in all images of a
-    place, no number of votes can tell.
+    place, no number of votes can tell. weights: (N,) of the votes, positive.
     """
     if len(levels) == 0:
         return 1.0, 1.0
-    middle = float(np.median(levels))
-    spread = 1.4826 * float(np.median(np.abs(levels - middle)))
-    votes = max(spread, 0.05) / np.sqrt(max(len(levels) / 4, 1))
+    middle = weighted_median(levels, weights)
+    spread = 1.4826 * weighted_median(np.abs(levels - middle), weights)
+    count = weights.sum() ** 2 / (weights**2).sum()  # of equal votes that tell as much
+    votes = max(spread, 0.05) / np.sqrt(max(count / 4, 1))
     return float(np.exp(-middle)), float(np.hypot(votes, PLACE_STD))

@@ -25,7 +25,8 @@ from semslam.tracking.sparse_map import STRIKES, SparseMap
 
 REMEMBERED = 300  # keyframes whose images are kept to find their landmarks again
 COMPARED = 30  # keyframes that a lost camera is looked for in
-PredictDepth = Callable[[np.ndarray, float], np.ndarray]  # (H, W, 3) uint8 RGB, focal length -> (H, W) metres
+# (H, W, 3) uint8 RGB, focal length -> depth, (H, W) metres, and its confidence, (H, W) in 0..1
+PredictDepth = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -311,19 +312,21 @@ class VisualTracker:
 
     def _make_keyframe(self, index: int, grey: np.ndarray, color: np.ndarray, good: np.ndarray | None = None) -> None:
         """Make the present frame a keyframe. good: (N,) bool, which of the followed features are on their landmarks."""
-        predicted = self.predict_depth(color, self.map.camera.fx)
+        predicted, confidence = self.predict_depth(color, self.map.camera.fx)
         k = self.map.add_keyframe(index, grey, self._T, self._given)
         if k >= REMEMBERED:
             self.map.keyframes[k - REMEMBERED].grey = None  # memory stays flat
+        followed = None
         if good is not None:
             self.map.observe(self._ids[good], self._pixels[good], k)
             self._find_again(grey, k)
             self.map.adjust_recent(self._ids, self.config.adjusted)
             self._T = self.map.T_camera_world[k]
-            self.map.vote(self._ids, predicted, k)
-        elif k > 0:
-            self.map.keyframes[k].level = self.map.keyframes[k - 1].level
+            followed = self.map.level(k, self.map.votes(self._ids, self._pixels, predicted, confidence))
+        level = self.map.keyframes[max(k - 1, 0)].level if followed is None else followed[0]
+        self.map.keyframes[k].level = level
         self._replenish(grey, predicted, k)
+        self.map.keyframes[k].votes = self.map.votes(self._ids, self._pixels, predicted, confidence)
         which, _, descriptors = self._described(grey, self._pixels)
         self.map.keyframes[k].ids, self.map.keyframes[k].descriptors = self._ids[which], descriptors
         self._at_keyframe = self._pixels.copy()

@@ -15,7 +15,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.perception import Network
 from semslam.runs.color_only.clocks import at_other_times, time_offset
-from semslam.runs.color_only.poses import follow_images, tracked_camera
+from semslam.runs.color_only.poses import depths_by, follow_images, tracked_camera
 from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
@@ -104,8 +104,7 @@ def fit_to_images(
     if not np.isfinite(before).any():
         return kept
     camera = tracked_camera(recorded)
-    size = (camera.width, camera.height)
-    tracker = VisualTracker(camera, lambda color, focal: network(color, size, focal).depth, config)
+    tracker = VisualTracker(camera, depths_by(network, camera), config)
     follow_images(tracker, sequence, given, report)
     world = tracker.map
     if len(world.keyframes) < FEWEST:

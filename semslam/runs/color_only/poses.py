@@ -18,7 +18,7 @@ from semslam.perception import Network
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
-from semslam.tracking.visual import VisualConfig, VisualTracker
+from semslam.tracking.visual import PredictDepth, VisualConfig, VisualTracker
 from sequences.recalibrated import RecalibratedSequence
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,16 @@ def tracked_camera(camera: Camera) -> Camera:
     return camera.resized(round(camera.width / shrink), round(camera.height / shrink))
 
 
+def depths_by(network: Network, camera: Camera) -> PredictDepth:
+    """A network's depth of images of a camera."""
+
+    def predict_depth(color: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
+        found = network(color, (camera.width, camera.height), focal)
+        return found.depth, found.depth_confidence
+
+    return predict_depth
+
+
 def track_images(
     sequence: Any, network: Network, config: VisualConfig | None = None, report: Callable[[], object] = lambda: None
 ) -> VisualPoses:
@@ -119,12 +129,7 @@ def track_images(
     """
     recorded: Camera = sequence.camera
     camera = tracked_camera(recorded)
-    size = (camera.width, camera.height)
-
-    def depth_of(color: np.ndarray, focal: float) -> np.ndarray:
-        return network(color, size, focal).depth
-
-    tracker = VisualTracker(camera, depth_of, config, recorded.focal_known)
+    tracker = VisualTracker(camera, depths_by(network, camera), config, recorded.focal_known)
     began = time.perf_counter()
     good, reason = follow_images(tracker, sequence, [None] * len(sequence), report)
     tracker.finish()

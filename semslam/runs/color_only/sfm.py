@@ -22,7 +22,7 @@ from semslam.frame import evenly_spread
 from semslam.perception import Network
 from semslam.runs.color_only.poses import VisualPoses, check_parallax, tracked_camera
 from semslam.runs.progress import NoMap
-from semslam.tracking.sparse_map import FOCAL_FLOOR, voted_scale
+from semslam.tracking.sparse_map import FOCAL_FLOOR, voted_scale, weighted_median
 
 EVERY, MOST = 4, 400  # frames from one that is posed to the next; frames that are posed
 VOTERS = 30  # images whose depth the network predicts, for the scale
@@ -50,8 +50,8 @@ def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = la
     known = next(iter(model.cameras.values()))
     camera = camera if camera.focal_known else camera.with_focal(float(known.focal_length_x))
     T_camera_world = {int(Path(image.name).stem): _pose(image) for image in model.images.values() if image.has_pose}
-    levels, depths = _votes(model, sequence, camera, network)
-    scale, scale_std = voted_scale(levels)
+    levels, weights, depths = _votes(model, sequence, camera, network)
+    scale, scale_std = voted_scale(levels, weights)
     first = min(T_camera_world)
     recorded = None if sequence.poses is None else sequence.poses[first]
     T = np.full((len(sequence), 4, 4), np.nan)
@@ -118,9 +118,10 @@ def _pose(image: Any) -> np.ndarray:
     return T
 
 
-def _votes(model: Any, sequence: Any, camera: Camera, network: Network) -> tuple[np.ndarray, float]:
-    """Logarithms of the model's depth over the network's, an image each, and the median depth of the model's points."""
-    levels, depths = [], []
+def _votes(model: Any, sequence: Any, camera: Camera, network: Network) -> tuple[np.ndarray, np.ndarray, float]:
+    """Logarithms (N,) of the model's depth over the network's, an image each, and their weights (N,), as in visual
+    tracking; and the median depth of the model's points."""
+    votes, depths = [], []
     posed = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
     for image in evenly_spread(posed, VOTERS):
         seen = [p for p in image.points2D if p.has_point3D()]
@@ -128,12 +129,15 @@ def _votes(model: Any, sequence: Any, camera: Camera, network: Network) -> tuple
             continue
         color = sequence.color_of(int(Path(image.name).stem))
         focal = camera.fx * sequence.camera.width / camera.width
-        predicted = network(color, (camera.width, camera.height), focal).depth
+        predicted = network(color, (camera.width, camera.height), focal)
         points = np.stack([model.points3D[p.point3D_id].xyz for p in seen])
         z = poses.transform(_pose(image), points)[:, 2]
         pixels = np.stack([p.xy for p in seen]) - 0.5
         u, v = np.clip(np.rint(pixels).astype(int), 0, [camera.width - 1, camera.height - 1]).T
         ahead = z > 0
-        levels.append(float(np.median(np.log(z[ahead] / predicted[v, u][ahead]))))
+        confidence = predicted.depth_confidence[v, u][ahead]
+        level = weighted_median(np.log(z[ahead] / predicted.depth[v, u][ahead]), confidence)
+        votes.append((level, float(confidence.mean())))
         depths.append(float(np.median(z[ahead])))
-    return np.array(levels), float(np.median(depths)) if depths else 1.0
+    levels, weights = np.array(votes).reshape(-1, 2).T
+    return levels, weights, float(np.median(depths)) if depths else 1.0
