@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
 from semslam import poses
@@ -14,6 +15,7 @@ from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.relabel import relabel
 from sequences import open_sequence
 
 ROOM = "room:frames=60,width=160,height=120"
@@ -39,7 +41,7 @@ def extended(begun: Path, out: Path, stop: int | None = None) -> Progress:
     return run.progress
 
 
-def test_new_frames_go_into_the_map_that_exists(begun: Path, tmp_path: Path) -> None:
+def test_new_frames_go_into_the_map_that_exists(begun: Path, tmp_path: Path, monkeypatch) -> None:
     """In its world, from the first frame on, without a second layer; a broken run goes on to the same map."""
     truth, whole = open_sequence(ROOM), tmp_path / "whole"
     progress = extended(begun, whole)
@@ -51,6 +53,15 @@ def test_new_frames_go_into_the_map_that_exists(begun: Path, tmp_path: Path) -> 
     kept = RunFolder.open(whole).load_metrics()["surfels_of_earlier_frames"]
     assert kept == (after.first_seen < 0).sum() > 0.5 * len(before)
     assert after.first_seen.min() == -24 and (after.first_seen >= 0).sum() > 500
+
+    network = KnowingNetwork(truth)
+    monkeypatch.setattr("semslam.runs.networks.predictor", lambda *_: network)
+    labelled = relabel(whole, tmp_path / "labelled")  # by the frames of both recordings
+    assert labelled.load_metrics()["frames_labelled"] == 3 + 4
+    names = labelled.load_cloud()[0].labels()
+    seen_twice = after.confidence > 3
+    for part in (after.first_seen < 0, after.first_seen >= 0):
+        assert (names[part & seen_twice] < 255).mean() > 0.9
 
     assert min(FinishedMap(whole).places.indices) < 0 <= max(FinishedMap(whole).places.indices)
     options = {"sequence": ROOM, "slam.perception.labels": "none", "extend": str(whole), "slam.map.max_surfels": 10**5}

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
 from semslam import poses
 from semslam.engine.chunks import MARKED
+from semslam.labels import remap_labels
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.merge import _joined, merge
 from semslam.runs.folder import RunFolder
+from semslam.runs.relabel import relabel
 from semslam.trajectory import Trajectory, read_tum, write_tum
 from sequences import open_sequence
+from sequences.selected import selected
 
 ROOM = "room:frames=400,width=160,height=120"
 SHIFT = poses.exp(np.array([4.0, -2.0, 1.0, 0.2, 0.5, -0.3]))
@@ -58,6 +62,32 @@ def test_maps_that_meet_become_one(first: Path, second: Path, tmp_path: Path) ->
     assert metrics["merged_views"] >= 2 and metrics["surfels"] == len(both)
     found_by = FinishedMap(tmp_path / "both").places.indices
     assert min(found_by) < 0 <= max(found_by)  # cameras are found by the places of either map
+
+
+@pytest.mark.slow
+def test_a_joined_map_gets_other_labels_from_both_recordings(
+    first: Path, second: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    network = KnowingNetwork(selected(open_sequence(ROOM), 0, 55), "nyu40")
+    monkeypatch.setattr("semslam.runs.networks.predictor", lambda *_: network)
+    away = shutil.copytree(second, tmp_path / "away")
+    both = merge(first, away, tmp_path / "both")
+    labelled = relabel(both.path, tmp_path / "labelled", classes="nyu40")
+    truth, _ = both.load_cloud()
+    found, names = labelled.load_cloud()
+    assert np.array_equal(found.positions, truth.positions) and len(names) == 40
+    of_second = found.first_seen < 0
+    for part in (of_second, ~of_second):
+        told = part & (truth.labels() < 255) & (found.labels() < 255)
+        assert told.sum() > 0.8 * part.sum()  # the last frames, which see more, are not labelled
+        assert (remap_labels(found.labels(), "nyu40", "nyu13")[told] == truth.labels()[told]).mean() > 0.97
+    assert labelled.load_metrics()["frames_labelled"] == 3 + 4
+    again = relabel(labelled.path, tmp_path / "again", classes="nyu40")
+    assert again.map.read_bytes() == labelled.map.read_bytes()
+    shutil.rmtree(away)
+    capsys.readouterr()
+    assert "put that run back" in refused(capsys, "relabel", both.path, "--out", tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 def test_where_no_mesh_can_be_made_the_run_that_is_there_stays(

@@ -12,7 +12,7 @@ from semslam.engine import depth_filter, index_map
 from semslam.engine import fusion_kernels as kernels
 from semslam.engine.chunks import visible_chunks
 from semslam.engine.depth_filter import Noise
-from semslam.engine.merging import merge
+from semslam.engine.merging import match, merge
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, Tracking, View
 from semslam.stage import Stage
@@ -178,6 +178,24 @@ class Fusion(Stage):
         if surfels.paging is not None:
             surfels.paging.next_frame()
         return FusionCounts(merged, added, removed, len(self.visible))
+
+    def associate(
+        self, surfels: SurfelMap, observation: Observation, T_world_camera: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which surfels `fuse` would merge with a prepared observation, seen at a pose; nothing is changed.
+
+        Returns: the chunks in view (n,) int32, and for each slot of those the pixel v * W + u, or -1, (S,) int32.
+        """
+        assert observation.normals is not None
+        pose = Pose.of(T_world_camera)
+        rules = self._rules(f32(1.2 * self._far))
+        measured = kernels.Measured(
+            observation.depth, observation.normals, observation.color, self._all_sure, *self._weights
+        )
+        chunks = self._see(surfels, pose, rules.far).copy()
+        pixels = np.full(len(surfels.position), -1, np.int32)
+        match(chunks, surfels.arrays(), pose, self._pinhole, measured, rules, pixels)
+        return chunks, pixels
 
     def predict(self, surfels: SurfelMap, T_world_camera: np.ndarray) -> View:
         """What the map looks like from a pose: one pixel a surfel, with holes where the map is sparse.

@@ -223,3 +223,34 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
             else:
                 pixels[first : first + count] = np.int32(-1)
         merged_counts[c] = merged
+
+
+@nb.njit(**PARALLEL)
+def match(chunks, surfels, pose, camera, measured, rules, pixels):
+    """Of each slot of `chunks`, the pixel v * width + u whose measurement `merge` would merge its surfel with, or -1.
+
+    The pose is T_world_camera.
+    """
+    counts, position, normal, _, _, _ = surfels
+    R = pose.R
+    flat_position = position.reshape(-1)
+    for c_ in nb.prange(chunks.size):
+        c = np.int64(c_)  # prange counts unsigned
+        first, count = np.int64(chunks[c]) * CHUNK, np.int64(counts[chunks[c]])
+        depths, places = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.int32)
+        locate(flat_position[4 * first : 4 * (first + count)], pose, camera, rules.near, rules.far, depths, places)
+        for j in range(count):
+            i = first + j
+            pixels[i] = -1
+            if places[j] < 0 or normal[i, 3] < f32(0):
+                continue
+            u, v = np.int64(places[j] & LOW), np.int64(places[j] >> np.int32(16))
+            d = measured.depth[v, u]
+            if d <= f32(0) or abs(d - depths[j]) >= gate_of(d, rules):
+                continue
+            cosine = f32(0)
+            for k in range(3):  # the surfel's normal in the camera's frame
+                n = R[0, k] * normal[i, 0] + R[1, k] * normal[i, 1] + R[2, k] * normal[i, 2]
+                cosine += n * measured.normals[v, u, k]
+            if cosine > rules.cos_gate:
+                pixels[i] = v * camera.width + u

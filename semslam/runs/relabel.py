@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semslam.engine.associations import Event
-from semslam.engine.label_fusion import label_fusion
+from semslam.engine.associations import Associations, Event
+from semslam.engine.evidence import row_width
+from semslam.engine.fusion import Fusion
+from semslam.engine.label_fusion import LabelFusion, label_fusion
 from semslam.engine.surfels import SurfelMap
-from semslam.perception import Perception
+from semslam.labels import LABEL_SETS
+from semslam.perception import Network, Perception
+from semslam.rendering.splatting import observed
 from semslam.runs import networks
 from semslam.runs.derived import derived_folder, with_labels, write_derived
+from semslam.runs.finished.sources import Source, sources_of
 from semslam.runs.folder import RunFolder
 
 
@@ -29,7 +35,8 @@ def relabel(
     report: Callable[[int], None] = lambda total: None,
 ) -> RunFolder:
     """Fuse the predictions of a network into the surfels of a run; the new run, whose labels equal bit by bit those of
-    a full run with these weights.
+    a full run with these weights. The surfels of a map that was extended or merged are associated anew with the frames
+    of all its recordings, by depth and poses.
 
     Whatever the run's own labels came from: truth, another network, or nowhere. Where its depth was predicted, depth
     and so the surfels stay those of the old network. moved_to: where the recording is now. overwrite: replace a run
@@ -39,17 +46,41 @@ def relabel(
     config = with_labels(source.load_config(), weights, classes, engine)
     state = source.load_state()
     associations = source.load_associations(state)
-    if associations is None:
+    if associations is None and config.extend is None and "merged_runs" not in state:
         raise FileNotFoundError(
             f"{run}: {source.associations.name} is missing, without which nothing says which surfel was seen where; "
-            f"relabel the run that this one was refined from, or those that were extended or merged, and do that again"
+            f"relabel the run that this one was refined from, and refine that again"
         )
+    sources = sources_of(source, moved_to) if associations is None else []
     folder = derived_folder(source, Path(out), overwrite)
-    sequence = source.open_sequence(moved_to)
     network = networks.predictor(classes, weights, engine)
-    perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
     labels = label_fusion(config.slam.labels)
-    frames, posed = len(associations.frames), source.load_progress().posed_anywhere()
+    if associations is None:
+        evidence, labelled, frames = _associated_anew(source, state, sources, labels, network, classes, report)
+    else:
+        sequence = source.open_sequence(moved_to)
+        perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
+        evidence = _fused_again(source, state, associations, labels, perceive, sequence, report)
+        labelled, frames = associations.frames, len(associations.frames)
+    metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
+    metrics["engine_same_for_any_threads"] = network.same_for_any_threads
+    changes: dict[str, np.ndarray] = {"evidence": evidence, "classes": np.array(len(LABEL_SETS[classes]))}
+    changes["run_labelled"] = np.array(labelled, np.int64)
+    changes |= {f"labels_{name}": array for name, array in labels.state().items()}
+    return write_derived(source, folder, config, changes, metrics, associations)
+
+
+def _fused_again(
+    folder: RunFolder,
+    state: dict[str, np.ndarray],
+    associations: Associations,
+    labels: LabelFusion,
+    perceive: Perception,
+    sequence: Any,
+    report: Callable[[int], None],
+) -> np.ndarray:
+    """Evidence (N, row width) of the surfels, by the pixels that they were merged with."""
+    frames, posed = len(associations.frames), folder.load_progress().posed_anywhere()
 
     def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, event: Event) -> None:
         probabilities = perceive.observe(sequence[event.frame], True).class_probabilities
@@ -58,10 +89,44 @@ def relabel(
             labels.fuse(surfels, chunks, pixels, probabilities, T)
         report(frames)
 
-    slots = source.load_map(state).slots()
-    changes: dict[str, np.ndarray] = {"evidence": associations.fuse_again(perceive.num_classes, fuse, slots)}
-    metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
-    metrics["engine_same_for_any_threads"] = network.same_for_any_threads
-    changes |= {"classes": np.array(perceive.num_classes), "run_labelled": np.array(associations.frames, np.int64)}
-    changes |= {f"labels_{name}": array for name, array in labels.state().items()}
-    return write_derived(source, folder, config, changes, metrics, associations)
+    return associations.fuse_again(perceive.num_classes, fuse, folder.load_map(state).slots())
+
+
+def _associated_anew(
+    folder: RunFolder,
+    state: dict[str, np.ndarray],
+    sources: list[Source],
+    labels: LabelFusion,
+    network: Network,
+    classes: str,
+    report: Callable[[int], None],
+) -> tuple[np.ndarray, list[int], int]:
+    """Evidence (N, row width) of the surfels of an extended or merged map, whose frames say by their depth and poses
+    which surfels they show; the run's own frames that were labelled; and how many of all recordings were.
+
+    Where depth was predicted, the map itself tells the depth that a frame should see.
+    """
+    surfels, num_classes = folder.load_map(state), len(LABEL_SETS[classes])
+    labelled = SurfelMap(num_classes)
+    labelled.counts = surfels.counts
+    labelled.evidence = np.zeros((len(surfels.position), row_width(num_classes)), np.uint16)
+    chosen = [list(s.T_world_camera)[:: s.perception.network_labels_every] for s in sources]
+    frames = sum(map(len, chosen))
+    cloud = surfels.cloud() if any(s.perception.depth == "predicted" for s in sources) else None
+    for source, indices in zip(sources, chosen):
+        perception = replace(source.perception, labels="predicted", classes=classes)
+        perceive = Perception(perception, source.sequence.camera, source.sequence.label_set, network)
+        fusion = Fusion(perceive.camera, source.fusion)
+        for index in indices:
+            frame, T = source.sequence.readable(index), source.T_world_camera[index]
+            report(frames)
+            if frame is None:
+                continue
+            observation = perceive.observe(frame, True)
+            probabilities = observation.class_probabilities
+            assert probabilities is not None
+            if perception.depth == "predicted" and cloud is not None:
+                observation = observed(cloud, perceive.camera, T)
+            chunks, pixels = fusion.associate(surfels, fusion.prepare(observation), T)
+            labels.fuse(labelled, chunks, pixels, probabilities, T)
+    return labelled.evidence[surfels.slots()], chosen[-1], frames

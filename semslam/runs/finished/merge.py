@@ -22,6 +22,7 @@ from semslam.loops.pose_graph import Edge, optimized_poses
 from semslam.rendering.splatting import observed
 from semslam.runs.derived import Merged, check_derivable, derived_folder, write_derived
 from semslam.runs.finished.finished_map import FinishedMap
+from semslam.runs.finished.sources import merged_with
 from semslam.runs.folder import RunFolder
 from semslam.tracking.relocalisation.places import WIDTH, Described
 from semslam.tracking.tracker import Tracker
@@ -86,6 +87,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     places.take(b.places, T_a_b, -earlier)
     camera = _camera(a, str(run_a))
     changes = merged.state() | {f"places_{name}": array for name, array in places.state().items()}
+    changes |= merged_with(a.state, run_b, T_a_b, -earlier)
     changes["run_before"] = np.array(earlier + b.progress.before)
     changes["fusion_index"] = np.full(camera.height * camera.width, np.iinfo(np.int64).max)  # of no surfel
     metrics = {
