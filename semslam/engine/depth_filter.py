@@ -45,35 +45,26 @@ def bilateral(depth, radius, near, far, noise, out):
     spatial = f32(1) / (f32(2) * f32(0.5 * radius + 0.5) * f32(0.5 * radius + 0.5))
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
-        scale = np.empty(width, np.float32)
-        total = np.empty(width, np.float32)
-        weight = np.empty(width, np.float32)
-        for u in range(width):
-            d = depth[v, u]
-            sigma = depth_sigma(d, noise)
-            scale[u] = f32(1) / (f32(18) * sigma * sigma)
-            total[u] = f32(0)
-            weight[u] = f32(0)
         here = depth[v]
+        scale = np.empty(width, np.float32)
+        for u in range(width):
+            sigma = depth_sigma(here[u], noise)
+            scale[u] = f32(1) / (f32(18) * sigma * sigma)
+        total, weight = np.zeros(width, np.float32), np.zeros(width, np.float32)
+        padded = np.full(width + 2 * radius, np.float32(np.inf))  # out of the image there is no surface near
         for dv in range(max(-radius, -v), min(radius, height - 1 - v) + 1):
+            padded[radius : radius + width] = depth[v + dv]
             for du in range(-radius, radius + 1):
                 w_space = np.exp(-f32(dv * dv + du * du) * spatial)
-                a = max(0, -du)
-                b = min(width, width - du)
-                # slices that start at 0: the compiler then vectorises the loop
-                there = depth[v + dv, a + du : b + du]
-                center = here[a:b]
-                scales = scale[a:b]
-                totals = total[a:b]
-                ws = weight[a:b]
-                for k in range(b - a):
-                    e = there[k] - center[k]
-                    inside = e * e * scales[k] < f32(1)  # false for NaN and infinity too
-                    e = e if inside else f32(0)
-                    w = f32(1) - e * e * scales[k]
-                    w = w * w * w_space if inside else f32(0)
-                    totals[k] += w * e
-                    ws[k] += w
+                # a slice that starts at 0: the compiler then vectorises the loop
+                there = padded[radius + du : radius + du + width]
+                for u in range(width):
+                    e = there[u] - here[u]
+                    likeness = f32(1) - e * e * scale[u]
+                    inside = likeness > f32(0)  # false for NaN and infinity too
+                    w = likeness * likeness * w_space
+                    total[u] += w * e if inside else f32(0)
+                    weight[u] += w if inside else f32(0)
         for u in range(width):
             d = depth[v, u]
             # NaN fails both comparisons and so becomes "none"

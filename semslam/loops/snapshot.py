@@ -27,29 +27,34 @@ class Snapshot:
     @staticmethod
     def of(observation: Observation) -> Snapshot:
         depth = np.rint(observation.depth[::2, ::2] / DEPTH_UNIT)
-        grey = observation.color[::2, ::2].mean(axis=2)
+        red, green, blue = np.moveaxis(observation.color[::2, ::2].astype(np.uint16), 2, 0)
+        grey = (red + green + blue) // 3
         return Snapshot(np.where(depth < 65536, depth, 0).astype(np.uint16), grey.astype(np.uint8))
 
     def observation(self, camera: Camera, noise: RegistrationConfig) -> Observation:
         """As an observation of the half-sized camera."""
+        depth, normals = self._surface(camera, noise)
+        color = np.repeat(self.grey[..., None], 3, axis=2)
+        return Observation(Frame(0, 0.0, color, camera), camera, color, depth, normals=normals)
+
+    def _surface(self, camera: Camera, noise: RegistrationConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Depth (H, W) in metres and normals (H, W, 3)."""
         depth = self.depth * f32(DEPTH_UNIT)
         normals = np.empty((*depth.shape, 3), f32)
         sigma = depth_filter.Noise.of(noise.noise, noise.noise_quadratic)
         depth_filter.normals_of(depth, Pinhole.of(camera), sigma, normals)
-        color = np.repeat(self.grey[..., None], 3, axis=2)
-        return Observation(Frame(0, 0.0, color, camera), camera, color, depth, normals=normals)
+        return depth, normals
 
     def view(self, camera: Camera, noise: RegistrationConfig, stride: int) -> View:
         """As the model that another keyframe is registered against, its camera at the origin."""
-        seen = self.observation(camera, noise)
-        assert seen.normals is not None
-        v, u = np.nonzero(seen.normals[stride // 2 :: stride, stride // 2 :: stride, 2])
+        depth, normals = self._surface(camera, noise)
+        v, u = np.nonzero(normals[stride // 2 :: stride, stride // 2 :: stride, 2])
         v, u = stride * v + stride // 2, stride * u + stride // 2
         points = np.empty((len(v), 7), f32)
-        points[:, 0] = (u - camera.cx) / camera.fx * seen.depth[v, u]
-        points[:, 1] = (v - camera.cy) / camera.fy * seen.depth[v, u]
-        points[:, 2] = seen.depth[v, u]
-        points[:, 3:6] = seen.normals[v, u]
+        points[:, 0] = (u - camera.cx) / camera.fx * depth[v, u]
+        points[:, 1] = (v - camera.cy) / camera.fy * depth[v, u]
+        points[:, 2] = depth[v, u]
+        points[:, 3:6] = normals[v, u]
         points[:, 6] = np.inf  # measured once, but by the sensor itself
         pixels = np.column_stack([u, v]).astype(np.int32)
         return View(camera, np.eye(4), self.grey.astype(f32), stride, pixels, points)
