@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,8 +16,11 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 from semslam.camera import Camera
+from semslam.config import updated
+from semslam.doctor.depth_unit import doubtful_depth_unit
 from semslam.doctor.doctor import Finding, diagnose, examine, implausible_depth
 from semslam.doctor.gaps import gaps
+from semslam.doctor.pose_convention import as_convention
 from semslam.frame import Frame
 from semslam.perception import PerceptionConfig
 from semslam.poses import inverse
@@ -201,13 +205,58 @@ def test_photographs_half_a_minute_apart_keep_their_times(folder):
     np.testing.assert_allclose(open_sequence(folder).timestamps, times, atol=1e-6)
 
 
-@pytest.mark.parametrize(("unit", "name"), [(1e-3, "millimetres"), (1e-2, "centimetres"), (1.0, None)])
-def test_a_run_reads_poses_in_the_unit_that_the_images_fit(folder, sound, unit, name, caplog):
-    change_poses(folder, lambda T: np.block([[T[:3, :3], T[:3, 3:] / unit], [T[3:]]]))
-    read = RunConfig(sequence=str(folder)).open_sequence()
-    np.testing.assert_allclose(read.poses, open_sequence(sound).poses, atol=1e-5)
-    assert read.assumptions == open_sequence(folder).assumptions
-    assert name is None or f"the images fit its poses in {name}, so these are read in them" in caplog.text
+@pytest.mark.parametrize("convention", ["millimetres", "inverted", "qw-first"])
+def test_a_run_reads_poses_as_the_images_tell_that_they_are_meant(folder, sound, convention, tmp_path, caplog):
+    written = {
+        "millimetres": lambda T: np.block([[T[:3, :3], 1e3 * T[:3, 3:]], [T[3:]]]),
+        "inverted": inverse,
+        "qw-first": with_qw_first,
+    }
+    change_poses(folder, written[convention])
+    settings = RunConfig(sequence=str(folder), poses="dataset")
+    prepared = prepare(updated(settings, {"slam.perception.labels": "none"}, ""), tmp_path / "run")
+    np.testing.assert_allclose(prepared.sequence.poses, open_sequence(sound).poses, atol=1e-5)
+    assert prepared.config.pose_convention == convention and prepared.poses_contradicted is None
+    assert caplog.text.count("fit its poses only if") == 1 and "as-recorded" in caplog.text
+    # what reads the run later asks the images no more
+    np.testing.assert_array_equal(prepared.config.open_sequence().poses, prepared.sequence.poses)
+    insisted = prepare(replace(prepared.config, pose_convention="as-recorded"), tmp_path / "insisted").sequence
+    recorded = open_sequence(folder).poses
+    np.testing.assert_allclose(inverse(insisted.poses[0]) @ insisted.poses[9], inverse(recorded[0]) @ recorded[9])
+
+
+def with_qw_first(T: np.ndarray) -> np.ndarray:
+    """What a reader makes of a line whose quaternion has qw first."""
+    moved = T.copy()
+    moved[:3, :3] = Rotation.from_quat(Rotation.from_matrix(T[:3, :3]).as_quat()[[3, 0, 1, 2]]).as_matrix()
+    return moved
+
+
+def test_depth_that_contradicts_the_poses_makes_no_map_unless_it_is_insisted_on(folder, tmp_path):
+    settings = RunConfig(sequence=str(folder), poses="dataset", depth_scale=5000.0)
+    settings = updated(settings, {"slam.perception.labels": "none"}, "")
+    with pytest.raises(ValueError, match=r"depth is 5 times what was read; make --depth-scale .* 5 times smaller"):
+        prepare(settings, tmp_path / "run")
+    assert len(prepare(replace(settings, pose_convention="as-recorded"), tmp_path / "run")) == 40
+
+
+def test_depth_in_another_unit_is_doubted_without_poses_and_by_a_network(sound):
+    right, small = open_sequence(sound), open_sequence(sound, depth_scale=5000)
+
+    def network(image: np.ndarray, size: tuple[int, int], focal: float) -> SimpleNamespace:
+        return SimpleNamespace(depth=np.full(size[::-1], 2.0, np.float32))
+
+    right.poses = small.poses = None
+    assert doubtful_depth_unit(right, network) == doubtful_depth_unit(right, None) == ""
+    said = doubtful_depth_unit(small, network)
+    assert "a network expects 2 m" in said and "5 times smaller" in said
+
+
+def test_words_of_a_convention_that_are_none_are_named():
+    with pytest.raises(ValueError, match="unknown 'upside-down', expected as-recorded, or some of qw-first, milli"):
+        as_convention([np.eye(4)], "inverted,upside-down")
+    with pytest.raises(ValueError, match="two units"):
+        as_convention([np.eye(4)], "millimetres,centimetres")
 
 
 def test_a_gap_in_time_is_found(folder):

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semslam.doctor.conventions import misfit
 from semslam.doctor.depth_images import delayed
 from semslam.doctor.doctor import Finding, diagnose
+from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, judged
 from semslam.frame import Frame
 from semslam.poses import exp, inverse
 from sequences import Sequence, open_sequence
@@ -73,13 +73,23 @@ def test_depth_along_the_ray_is_told_from_z(sound):
     assert "along each pixel's ray" in finding.what and "depth_along_ray" in finding.remedy
 
 
-def test_poses_that_were_used_are_held_against_the_images(sound):
+def test_every_convention_is_told_from_the_images(sound):
     recording = Spoilt(*sound)
-    assert misfit(recording, recording.poses) is None
-    assert misfit(recording, [*recording.poses[:20], *[None] * 70]) is None  # nothing can be told
-    found = misfit(recording, [inverse(T) for T in recording.poses])
-    assert found is not None and "inverted" in found.what
+    sure = Judged(AS_RECORDED)
+    assert judged(recording) == judged(recording, [*recording.poses[:20], *[None] * 70]) == sure  # nothing can be told
+    gl = np.diag([1.0, -1.0, -1.0, 1.0])
+    assert judged(recording, [inverse(T) for T in recording.poses]) == Judged("inverted")
+    assert judged(recording, [inverse(T @ gl) for T in recording.poses]) == Judged("inverted,opengl")
+    far = [T + np.array([[0, 0, 0, 5e6], *np.zeros((3, 4))]) for T in recording.poses]
+    assert judged(recording, [inverse(T) for T in far]) == Judged("inverted")
     assert diagnose(recording) == []  # whose own poses are as they were
+
+
+def test_a_convention_is_undone_by_writing_it():
+    T = exp(np.array([0.3, -1.2, 0.5, 0.4, 0.2, -0.7]))
+    for convention, written in (("inverted", inverse(T)), ("opengl", T @ np.diag([1.0, -1.0, -1.0, 1.0]))):
+        np.testing.assert_allclose(as_convention([written, None], convention)[0], T, atol=1e-12)
+    assert as_convention([T, None], AS_RECORDED)[1] is None
 
 
 @pytest.mark.parametrize("shift", [(12, 0), (0, -12), (-9, 6)])

@@ -233,19 +233,19 @@ def test_kitti_poses_are_counted_and_not_timed_by_thirty(tmp_path):
 
 def test_a_run_of_part_of_a_recording_takes_the_poses_of_that_part(tmp_path):
     from semslam.frame import Observation
-    from semslam.runs.poses import poses_from
+    from semslam.runs.poses import pose_source
     from sequences.selected import selected
 
     (tmp_path / "poses.txt").write_text(rows(range(FRAMES)))
     part = selected(RoomSequence(frames=FRAMES, width=32, height=24), start=6, every=4)
-    given = poses_from(tmp_path / "poses.txt", part)
+    given = pose_source(str(tmp_path / "poses.txt"), part)
     frame = part[2]
     T = given.predicted_pose(Observation(frame, part.camera, frame.color, frame.depth))
     assert T[0, 3] == 14
     (tmp_path / "few.txt").write_text(rows(range(0, FRAMES, 2)))
     with pytest.raises(ValueError, match="15 poses for 30 frames"):
-        poses_from(tmp_path / "few.txt", part)
-    given = poses_from(tmp_path / "few.txt", part, PoseHints(indices="::2"))
+        pose_source(str(tmp_path / "few.txt"), part)
+    given = pose_source(str(tmp_path / "few.txt"), part, hints=PoseHints(indices="::2"))
     assert given.predicted_pose(Observation(frame, part.camera, frame.color, frame.depth))[0, 3] == 14
 
 
@@ -267,19 +267,17 @@ def test_metrics_tell_how_many_poses_of_a_file_are_interpolated_and_how_many_fra
     assert metrics["poses_contradicted"] is None
 
 
-@pytest.mark.slow
-def test_a_run_whose_poses_the_images_contradict_says_so(tmp_path, caplog):
+def test_a_files_poses_are_read_as_the_images_tell_and_the_recordings_own_are_not(tmp_path, caplog):
     from semslam.runs.config import settings_of
-    from semslam.runs.reconstruct import finish, prepare
+    from semslam.runs.reconstruct import prepare
 
     room = RoomSequence(frames=30, width=160, height=120)
     write_tum(tmp_path / "inverted.txt", Trajectory(room.timestamps, np.linalg.inv(room.poses)))
     settings = {"sequence": "room:frames=30,width=160,height=120", "slam.perception.labels": "none"}
     run = prepare(settings_of(None, settings | {"poses": str(tmp_path / "inverted.txt")}), tmp_path / "run")
-    for _ in run:
-        pass
-    assert "they are T_camera_world" in finish(run, mesh=False)["poses_contradicted"]
-    assert "the poses fit the images when they are inverted" in caplog.text and "semslam doctor" in caplog.text
+    assert "fit its poses only if they are world to camera" in caplog.text
+    np.testing.assert_allclose(run.slam.track.T_world_camera, room.poses, atol=1e-6)
+    np.testing.assert_array_equal(run.config.open_sequence().poses, room.poses)
 
 
 def test_a_recordings_own_poses_and_a_files_are_helped_apart(tmp_path):

@@ -17,12 +17,14 @@ from semslam import config as configs
 from semslam.comparison.judged import Judge, VariantResult
 from semslam.comparison.making import is_done, prepared
 from semslam.comparison.variants import Settings, Variant, chosen_variants, variants_of
+from semslam.doctor.pose_convention import as_meant
 from semslam.judging.run import depth_limits
 from semslam.perception import Network
 from semslam.runs import networks
 from semslam.runs.config import RunConfig, settings_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.run import Run
+from sequences.rebased import near_origin
 
 PART = ("start", "frames", "every")  # of the sequence
 MAKING = ("classes", "config", "kind", "weights", "engine", *PART)  # options of the command that makes a run
@@ -120,7 +122,7 @@ def open_comparisons(
     base = configs.updated(base, shared | {"slam.perception.classes": settings.classes}, "compare")
     for path in paths:
         config = replace(base, sequence=path)
-        sequence = config.open_sequence()
+        sequence = near_origin(as_meant(config.open_sequence(), path))
         chosen = chosen_variants(variants_of(sequence), variants)
         folder = out if len(paths) == 1 else out / f"{len(found) + 1}_{sequence.name}"
         found.append(Comparison(path, folder, settings, config, sequence, chosen))

@@ -7,7 +7,6 @@ whole frames some way apart are warped into each other.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
@@ -80,7 +79,7 @@ def fit(recording: Recording, tracks: Sequence[Tracks]) -> Fit | None:
         moved = float(np.median([t.flow for t in tracks]))
         notable = flow.notable(recording.camera)
         limits = (notable, max(4 * notable, 0.5 * moved))
-        cost: Callable[[Guess], float] = lambda guess: _flow_misfit(recording, tracks, guess)  # noqa: E731
+        cost: Callable[[Guess], float] = lambda guess: flow_misfit(recording, tracks, guess)  # noqa: E731
     else:
         pairs = [
             (a, b)
@@ -100,29 +99,8 @@ def fit(recording: Recording, tracks: Sequence[Tracks]) -> Fit | None:
     return Fit(recorded, costs[best], guesses[best], *limits)
 
 
-def misfit(recording: Recording, T_world_camera: Sequence[np.ndarray | None]) -> Finding | None:
-    """Why the images contradict poses (4, 4) that were used for them, None of frames that had none.
-
-    A few stretches tell sound poses; only where they do not fit, all are looked at. None where nothing can be told,
-    and for what is only a hint.
-    """
-    view = copy.copy(recording)
-    view.poses = tuple(T_world_camera)
-    found: list[Finding] = []
-    for count in (flow.FEWEST_STRETCHES + 1, flow.STRETCHES):
-        followed = flow.stretches(view, count)
-        tracks = [t for t in followed if view.poses[t.first] is not None and view.poses[t.last] is not None]
-        if len(tracks) < flow.FEWEST_STRETCHES:
-            return None
-        found = [finding for finding in findings(view, tracks) if finding.level != "hint"]
-        if not found:
-            return None
-    return found[0]
-
-
-def findings(recording: Recording, tracks: Sequence[Tracks]) -> list[Finding]:
+def findings_of(found: Fit | None) -> list[Finding]:
     """The other reading that fits, or that none does; empty where the recorded one fits."""
-    found = fit(recording, tracks)
     if found is None or found.as_recorded < found.notable:
         return []
     if found.under_guess < min(BETTER * found.as_recorded, 0.5 * found.hopeless):
@@ -140,29 +118,29 @@ def _guesses(median_depth: float) -> list[Guess]:
     guesses = [
         Guess(
             "the poses fit the images when they are inverted: they are T_camera_world",
-            "invert each pose; the file must hold camera-to-world (T_world_camera)",
+            "invert each pose: the file must hold T_world_camera, or map it with --pose-convention inverted",
             inverse,
         ),
         Guess(
             "the poses fit the images with y and z turned: their camera looks along -z (OpenGL, Blender)",
-            "multiply each pose by diag(1, -1, -1, 1) from the right",
+            "multiply each pose by diag(1, -1, -1, 1) from the right, or map it with --pose-convention opengl",
             _with_axes(np.diag([1.0, -1.0, -1.0])),
         ),
         Guess(
             "the poses fit the images with another order of the quaternion: the file holds qw first",
-            "write timestamp tx ty tz qx qy qz qw",
-            _quaternion_read_from([1, 2, 3, 0]),
+            "write timestamp tx ty tz qx qy qz qw, or map it with --pose-convention qw-first",
+            quaternion_read_from([1, 2, 3, 0]),
         ),
     ]
     for factor in (1e-3, 1e-2, 1e3):
         what = f"the poses fit the images when their translations are {factor:g} times as long"
         remedy = "write the positions in metres; runs read them in the unit that the images leave no doubt of"
-        guesses.append(Guess(what, remedy if factor < 1 else "write the positions in metres", _stretched(factor)))
+        guesses.append(Guess(what, remedy if factor < 1 else "write the positions in metres", stretched(factor)))
     for factor in (0.1, 0.2, 5.0, 10.0):
         change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
         if USUAL_DEPTH[0] < factor * median_depth < USUAL_DEPTH[1]:
             what = f"the images fit the poses when depth is {factor:g} times what was read"
-            guesses.append(Guess(what, f"make depth_scale (units per metre) {change}", depth_factor=factor))
+            guesses.append(Guess(what, f"make --depth-scale (depth units per metre) {change}", depth_factor=factor))
     for factor in (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 1.6, 1.8, 2.0):
         what = f"the images fit the poses with a focal length about {factor:g} times as long"
         guesses.append(
@@ -204,7 +182,7 @@ def _scales() -> list[Guess]:
                 f"write the positions in the metres of the depth images; if it is these that are off, make depth_scale "
                 f"(units per metre) {factor:.2f} times as large"
             )
-            guesses.append(Guess(what, remedy, _stretched(float(factor))))
+            guesses.append(Guess(what, remedy, stretched(float(factor))))
     return guesses
 
 
@@ -232,7 +210,7 @@ def _with_axes(
     return lambda T: first(T) @ turn
 
 
-def _quaternion_read_from(order: list[int]) -> Callable[[np.ndarray], np.ndarray]:
+def quaternion_read_from(order: list[int]) -> Callable[[np.ndarray], np.ndarray]:
     def pose(T: np.ndarray) -> np.ndarray:
         quaternion = Rotation.from_matrix(T[:3, :3]).as_quat()[order]
         return from_rotation_translation(Rotation.from_quat(quaternion).as_matrix(), T[:3, 3])
@@ -240,14 +218,14 @@ def _quaternion_read_from(order: list[int]) -> Callable[[np.ndarray], np.ndarray
     return pose
 
 
-def _stretched(factor: float) -> Callable[[np.ndarray], np.ndarray]:
+def stretched(factor: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda T: from_rotation_translation(T[:3, :3], factor * T[:3, 3])
 
 
 # How badly a guess fits
 
 
-def _flow_misfit(recording: Recording, tracks: Sequence[Tracks], guess: Guess) -> float:
+def flow_misfit(recording: Recording, tracks: Sequence[Tracks], guess: Guess) -> float:
     """Pixels that followed points lie off, median over the stretches that the guess has poses for."""
     camera = recording.camera
     camera = replace(camera, fx=camera.fx * guess.focal_factor, fy=camera.fy * guess.focal_factor)

@@ -137,7 +137,7 @@ def _motion(sequence: Sequence) -> list[Finding]:
     """Faults that show where frames are held against each other."""
     if not sequence.has_poses or not sequence.has_depth:
         return []
-    found = conventions.findings(sequence, flow.stretches(sequence))
+    found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence)))
     return found if any(finding.level != "hint" for finding in found) else found + single_poses.contradicted(sequence)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.doctor.depth_range import with_range
+from semslam.doctor.pose_convention import as_meant
 from semslam.judging.figures import filling_figures, label_figures, surface_figures, trajectory_figures
 from semslam.judging.map_labels import MapLabelScores, pooled_and_mean
 from semslam.judging.references import scene_reference
@@ -24,6 +25,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory
+from sequences.rebased import near_origin
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ def evaluate_run(
     folder = RunFolder.open(path)
     config = folder.load_config()
     sequence = folder.open_sequence() if sequence is None else sequence
+    if config.pose_convention is None or config.poses not in ("dataset", "refined"):  # no run has judged these poses
+        sequence = near_origin(as_meant(sequence, config.sequence))
     progress = folder.load_progress()
     cloud, _ = folder.load_cloud()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}

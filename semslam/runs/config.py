@@ -43,6 +43,7 @@ class RunConfig:
     registered: bool | None = None  # whether depth lies under colour's pixels; null = as the sequence has it
     pose_rate: float | None = None  # poses per second of a pose file without times, the first at the first frame
     pose_indices: str | None = None  # START:STOP:STEP or a file: the frame of each pose of a file without times
+    pose_convention: str | None = None  # how given poses are meant, such as inverted,millimetres; null = found out
     poses: str = ""  # dataset | tracked | sfm | refined | predicted | predicted-refined | a file; empty = 1st or 2nd
     scale_from: str | None = None  # of a map from colour alone: height=M | length=M,FRAME,U,V,U,V; null = the network's
     extend: str | None = None  # folder of a finished run whose map is gone on with
@@ -56,8 +57,8 @@ class RunConfig:
     slam: SlamConfig = field(default_factory=SlamConfig)
 
     def open_sequence(self) -> Any:
-        """The `sequences.Sequence` that the run is of."""
-        from semslam.doctor.position_unit import UNITS, in_metres, metres_in_a_unit
+        """The `sequences.Sequence` that the run is of; its poses as `pose_convention` says, where they are used."""
+        from semslam.doctor.pose_convention import in_convention
         from sequences import open_sequence
         from sequences.rebased import near_origin
         from sequences.selected import selected
@@ -73,11 +74,9 @@ class RunConfig:
             hints=self.pose_hints if of_the_recording else None,
         )
         part = selected(whole, self.start, self.frames, self.every)
-        unit = metres_in_a_unit(part)
-        if unit == 1.0:
-            return near_origin(part)
-        logger.warning("%s: the images fit its poses in %s, so these are read in them", self.sequence, UNITS[unit])
-        return near_origin(part, in_metres(part.poses or (), unit))
+        if self.pose_convention is not None and of_the_recording:
+            part = in_convention(part, self.pose_convention)
+        return near_origin(part)
 
     @property
     def pose_hints(self) -> Any:

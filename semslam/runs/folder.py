@@ -29,7 +29,7 @@ from semslam.runs.color_only.fitted import FITTED
 from semslam.runs.color_only.poses import KEPT
 from semslam.runs.config import RENAMED, RunConfig, from_values
 from semslam.runs.progress import Progress
-from semslam.runs.recording import found_again, with_absolute_paths
+from semslam.runs.recording import as_compared, found_again
 from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays, stored_rows
 from semslam.runs.storage.checkpoint import Checkpoint
 from semslam.runs.storage.lock import lock, unlock
@@ -147,7 +147,7 @@ class RunFolder:
     def is_of(self, settings: RunConfig) -> bool:
         """Whether there is a run, made with these settings."""
         try:
-            return self.exists and with_absolute_paths(self.load_config()) == settings
+            return self.exists and as_compared(self.load_config(), settings) == settings
         except (ValueError, OSError):  # of another version, or damaged
             return False
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from semslam.doctor.position_unit import UNITS, in_metres, metres_in_a_unit
+from semslam.doctor.pose_convention import AS_RECORDED, as_convention
 from semslam.frame import Observation, Tracking
 from semslam.poses import moved_by
 from semslam.slam import Predict
@@ -40,11 +40,13 @@ def pose_source(
     pose_of: PoseOf | None = None,
     hints: PoseHints | None = None,
     places: Places | None = None,
+    convention: str | None = None,
 ) -> PoseSource:
     """The tracking that the setting `poses` names: dataset, tracked, refined, predicted, or a trajectory file's.
 
     pose_of: a pose network; it tells predicted poses, and where a tracked camera that is lost may be. hints: of a
-    trajectory file without times. places: where a tracked camera that is lost is looked for.
+    trajectory file without times. places: where a tracked camera that is lost is looked for. convention: how a
+    trajectory file's poses are meant, see `semslam.doctor.pose_convention`; None as AS_RECORDED.
     """
     if poses in ("dataset", "refined") and not sequence.has_poses:
         raise ValueError(f"`poses` is {poses}: {sequence.name} has no poses; use tracked or a trajectory file")
@@ -59,32 +61,27 @@ def pose_source(
     if poses in ("tracked", "refined"):
         propose = proposals(pose_of) if pose_of else None
         return Tracker(config, refine=poses == "refined", propose=propose, places=places)
+    found = poses_of_file(poses, sequence, hints)
+    for note in found.notes:
+        logger.warning("%s", note)
+    T_world_camera = as_convention(found.T_world_camera, convention or AS_RECORDED)
+    origin = sequence.world_origin if sequence.world_origin.any() else far_origin(T_world_camera)
+    return PosesOfFile(poses, found._replace(T_world_camera=tuple(T_world_camera)), origin, config)
+
+
+def poses_of_file(poses: str, sequence: Any, hints: PoseHints | None = None) -> FramePoses:
+    """Poses of a trajectory file, one for each frame; ValueError where they fit no frames of the recording.
+
+    Interpolated between the file's times, or by its frame numbers or lines: see `sequences.pose_pairing`.
+    """
     if not Path(poses).exists():
         raise FileNotFoundError(
             f"`poses` {poses}: expected dataset, tracked, sfm, refined, predicted, predicted-refined or a file"
         )
-    return poses_from(Path(poses), sequence, hints, config)
-
-
-def poses_from(
-    path: Path, sequence: Any, hints: PoseHints | None = None, config: TrackingConfig | None = None
-) -> PosesOfFile:
-    """Poses of a trajectory file, each of its frame; ValueError where they fit no frames of the recording.
-
-    Interpolated between the file's times, or by its frame numbers or lines: see `sequences.pose_pairing`.
-    """
     whole, numbers = sequence.origin
     frames = Frames(whole.timestamps, [whole.name_of(i) for i in range(len(whole))], numbers)
-    found = poses_of_frames(read_trajectory(path), path, frames, hints or PoseHints())
-    for note in found.notes:
-        logger.warning("%s", note)
-
-    T_world_camera = [found.T_world_camera[number] for number in numbers]
-    if (unit := metres_in_a_unit(sequence, T_world_camera)) != 1.0:
-        logger.warning("%s: the images fit its poses in %s, so these are read in them", path, UNITS[unit])
-        T_world_camera = in_metres(T_world_camera, unit)
-    origin = sequence.world_origin if sequence.world_origin.any() else far_origin(T_world_camera)
-    return PosesOfFile(path, found._replace(T_world_camera=tuple(T_world_camera)), origin, config)
+    found = poses_of_frames(read_trajectory(poses), poses, frames, hints or PoseHints())
+    return found._replace(T_world_camera=tuple(found.T_world_camera[number] for number in numbers))
 
 
 class ListedPoses(GivenPoses):
@@ -103,11 +100,11 @@ class PosesOfFile(ListedPoses):
     """The poses that a file told."""
 
     def __init__(
-        self, path: Path, found: FramePoses, world_origin: np.ndarray, config: TrackingConfig | None = None
+        self, path: str, found: FramePoses, world_origin: np.ndarray, config: TrackingConfig | None = None
     ) -> None:
         """world_origin: (3,) metres, what is taken off the poses, see `sequences.rebased`."""
         moved = [None if T is None else moved_by(T, -world_origin) for T in found.T_world_camera]
-        super().__init__(moved, str(path), config)
+        super().__init__(moved, path, config)
         self.world_origin = world_origin
         self.found = found
 

@@ -16,9 +16,10 @@ from semslam.camera import SENSORS
 from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.depth.corrections import fusion_config
 from semslam.depth.multiview import MultiViewDepth
-from semslam.doctor.conventions import misfit
 from semslam.doctor.depth_range import LITTLE, with_range
+from semslam.doctor.depth_unit import doubtful_depth_unit
 from semslam.doctor.doctor import doubtful_intrinsics, implausible_depth, timestamps
+from semslam.doctor.pose_convention import AS_RECORDED, in_convention, judged, tell
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
@@ -41,7 +42,7 @@ from semslam.runs.finished.fill import fill_holes
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.labels_ahead import LabelsAhead
-from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source
+from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source, poses_of_file
 from semslam.runs.progress import NoMap
 from semslam.runs.recording import check_apart, with_absolute_paths
 from semslam.runs.run import Run
@@ -52,11 +53,13 @@ from semslam.tracking.predicted_poses import PoseOf, PredictedPoses
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
 from sequences import Sequence, detect_kind
+from sequences.rebased import near_origin
 
 logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
+NOT_GIVEN = ("tracked", "sfm", "predicted", "predicted-refined")  # of these, whose poses come from no file
 LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
@@ -88,6 +91,7 @@ def prepare(
     given = sequence.has_poses and config.extend is None
     config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
     _check(config, sequence)
+    config, sequence, contradiction = _with_pose_convention(config, sequence)
     if recorded and config.slam.perception.depth == "predicted" and config.poses in BY_IMAGES and len(sequence) < 2:
         raise ValueError(f"{config.sequence}: is one frame; tracking by images needs several that overlap")
     check_apart(out, config.sequence)
@@ -100,7 +104,9 @@ def prepare(
         place = folder.resumable(config) if resume else folder.fresh()
         if resume and not place.exists:
             logger.warning("%s: there is no run to go on with (--resume); a new one begins", out)
-        return _run(config, sequence, network, place, resume, checkpoint, report)
+        run = _run(config, sequence, network, place, resume, checkpoint, report)
+        run.poses_contradicted = contradiction
+        return run
     except BaseException:
         with suppress(OSError):  # unless something is in it
             folder.replacement.path.rmdir()
@@ -131,6 +137,8 @@ def _run(
         _tell_range(slam, config.slam)
     if network is None and (config.fill or "predicted" in (perception.depth, perception.labels)):
         network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
+    if perception.depth == "sensor" and (doubt := doubtful_depth_unit(sequence, network)):
+        logger.warning("%s: %s", config.sequence, doubt)
     if perception.labels == "predicted" and (mismatch := classes_of_another_scene(slam, sequence)):
         logger.warning("%s: %s", config.sequence, mismatch)
     if perception.depth == "predicted":
@@ -148,7 +156,8 @@ def _run(
         track: PoseSource = visual.given()
     else:
         pose_of = _pose_network(config.pose_weights, sequence.world_origin) if config.pose_weights else None
-        track = pose_source(config.poses, sequence, slam.tracking, pose_of, config.pose_hints, places)
+        of_file = config.pose_hints, places, config.pose_convention
+        track = pose_source(config.poses, sequence, slam.tracking, pose_of, *of_file)
         parallax = perception.depth == "predicted" and slam.corrections.multiview
         fits = min(slam.visual.given_std, slam.visual.given_turn_std_deg) > 0
         if parallax and isinstance(track, ListedPoses) and fits:
@@ -181,6 +190,33 @@ def _run(
         run.slam.associations = run.slam.surfels.journal = None  # those of the earlier frames are not at hand
         run.progress.before = run.progress.before or before
     return run
+
+
+def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunConfig, Sequence, str | None]:
+    """The settings with how the poses that are given are meant, the recording with its poses read so, and what its
+    images say against them all the same.
+
+    Told from the images where the settings leave it open; ValueError where they leave no doubt that the poses, or the
+    depth, are wrong in a way that no convention explains.
+    """
+    given, own = config.poses not in NOT_GIVEN, config.poses in ("dataset", "refined")
+    if not given or config.pose_convention is not None:
+        return config, sequence, None
+    listed = None if own else poses_of_file(config.poses, sequence, config.pose_hints).T_world_camera
+    found = judged(sequence, listed)
+    name = config.sequence if own else config.poses
+    wrong = found.contradiction
+    if found.decisive and wrong is not None:
+        raise ValueError(
+            f"{name}: {wrong.what}; {wrong.remedy} (`pose_convention` {AS_RECORDED} maps it as it is, and "
+            f"`poses` tracked without these poses)"
+        )
+    if wrong is not None:
+        logger.warning("%s: %s; %s; `semslam doctor` tells more", name, wrong.what, wrong.remedy)
+    if found.convention != AS_RECORDED:
+        tell(name, found.convention)
+        sequence = near_origin(in_convention(sequence, found.convention)) if own else sequence
+    return replace(config, pose_convention=found.convention), sequence, None if wrong is None else wrong.what
 
 
 def _pose_network(weights: str, world_origin: np.ndarray) -> PoseOf:
@@ -325,7 +361,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics |= run.slam.track.figures()
     given = isinstance(run.slam.track, GivenPoses) and not isinstance(run.slam.track, PredictedPoses)
     if given and run.config.slam.perception.depth == "sensor":
-        metrics["poses_contradicted"] = _contradicted(run)
+        metrics["poses_contradicted"] = run.poses_contradicted
     if run.config.fill:
         began = time.perf_counter()
         filled = fill_holes(run)
@@ -376,16 +412,6 @@ def _paths(run: Run) -> list[np.ndarray]:
         away = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
         pieces = [*np.split(T, np.flatnonzero(away > LONG_STEP) + 1), *pieces]
     return pieces
-
-
-def _contradicted(run: Run) -> str | None:
-    """What the images say against the poses that were given; told, because the map is worthless then."""
-    posed = run.progress.posed()
-    found = misfit(run.sequence, [posed.get(i) for i in range(len(run.sequence))])
-    if found is None:
-        return None
-    logger.warning("%s: %s; %s; `semslam doctor` tells more", run.config.sequence, found.what, found.remedy)
-    return found.what
 
 
 def _write_parts(run: Run) -> None:

@@ -38,6 +38,13 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return replace(config, **{name: os.path.abspath(value) for name, value in existing.items()})
 
 
+def as_compared(saved: RunConfig, settings: RunConfig) -> RunConfig:
+    """The settings of a run as those of another are compared with them: earlier versions did not keep how poses are
+    meant."""
+    convention = saved.pose_convention or settings.pose_convention
+    return replace(with_absolute_paths(saved), pose_convention=convention)
+
+
 def check_apart(out: Path, recording: str) -> None:
     """ValueError where files that are written to `out` would lie among those of a recording.
 

@@ -23,7 +23,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder, versions
 from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.progress import Progress
-from semslam.runs.recording import is_the_one, remembered, with_absolute_paths
+from semslam.runs.recording import as_compared, is_the_one, remembered
 from semslam.runs.storage.arrays import naming, parts_of
 from semslam.slam import Slam
 from semslam.stage import Stage
@@ -53,6 +53,7 @@ class Run:
             raise ValueError(f"checkpoint is {checkpoint}, expected seconds, or 0 for never")
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
+        self.poses_contradicted: str | None = None  # what the images say against the poses that were given
         self.filled: SurfelCloud | None = None  # surfels that fill holes; see runs.finished.fill
         self.checkpoint = checkpoint
         self._checkpoint = folder.checkpoint
@@ -238,7 +239,7 @@ class Run:
         return state | self.progress.state() | {"run_recording": self._recording}
 
     def _restore(self) -> None:
-        saved = with_absolute_paths(self.folder.load_config())
+        saved = as_compared(self.folder.load_config(), self.config)
         moved = saved != self.config and is_the_one(self.folder.load_recording(), self.sequence)
         if (replace(saved, sequence=self.config.sequence) if moved else saved) != self.config:
             now = {line.strip() for line in configs.to_yaml(self.config).splitlines()}

@@ -24,12 +24,13 @@ def convert(
     every: Every = 1,
 ) -> None:
     """Write a recording as a plain folder, TUM RGB-D, Open3D's folder or ElasticFusion's log."""
+    from semslam.doctor.pose_convention import as_meant
     from sequences import open_sequence
     from sequences.conversion import convert as convert_sequence
     from sequences.selected import selected
 
     recording = open_sequence(sequence, kind, camera=camera, depth_scale=depth_scale, fov=fov)
-    part = selected(recording, start, frames, every)
+    part = as_meant(selected(recording, start, frames, every), sequence)
     with progress(len(part), "frames") as advance:
         written, skipped = convert_sequence(part, out, to, advance)
     typer.echo(f"{written} frames written to {out}" + (f", {skipped} that cannot be read left out" if skipped else ""))

@@ -34,6 +34,7 @@ LIVE = "Map what a camera sees now: SEQUENCE is webcam[:N] (default; needs --fov
 MEMORY = "Most memory for surfels, such as 500MB; the others wait in files, and the mesh gets coarser to fit."
 FILES = {"preview": "picture", "map": "surfels", "mesh": "mesh", "trajectory": "trajectory", "metrics": "figures"}
 POSES = "dataset (default, if there) | tracked | sfm | refined | predicted | predicted-refined | a file."
+CONVENTION = "How given poses are meant: as-recorded | inverted | opengl | qw-first | millimetres, joined by commas."
 POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
 CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes,multiview."
 
@@ -78,6 +79,9 @@ def reconstruct(
     pose_indices: Annotated[
         str | None,
         setting("pose_indices", "--pose-indices", "Frames of a pose file without times: START:STOP:STEP or a file."),
+    ] = None,
+    pose_convention: Annotated[
+        str | None, setting("pose_convention", "--pose-convention", f"{CONVENTION} Told from the images by default.")
     ] = None,
     extend: Annotated[
         str | None, setting("extend", "--extend", "Folder of a finished run: go on mapping in its map.")

@@ -62,13 +62,13 @@ def evaluate(
         hints = PoseHints(pose_rate, pose_indices)
         figures = foreign.evaluate_trajectory(trajectory, reference, with_scale, hints).figures
     else:
+        from semslam.doctor.pose_convention import as_meant
         from sequences import open_sequence
         from sequences.rebased import near_origin
 
         assert map is not None
-        figures = foreign.evaluate_map(
-            map, reference, near_origin(open_sequence(sequence)) if sequence else None
-        ).figures
+        recording = near_origin(as_meant(open_sequence(sequence), sequence)) if sequence else None
+        figures = foreign.evaluate_map(map, reference, recording).figures
     if not runs:
         typer.echo(table(figures))
     if json:

@@ -1,0 +1,156 @@
+"""How poses are meant that are no camera-to-world poses in metres, where the images leave no doubt.
+
+A convention is words joined by commas, such as "inverted,millimetres"; POSE_WORDS has all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from semslam.doctor import flow
+from semslam.doctor.conventions import ALIKE, Guess, findings_of, fit, flow_misfit, quaternion_read_from, stretched
+from semslam.doctor.finding import Finding
+from semslam.poses import inverse, moved_by
+from sequences import Sequence as Recording
+from sequences.rebased import RebasedSequence
+
+logger = logging.getLogger(__name__)
+
+AS_RECORDED = "as-recorded"  # camera to world, metres, x right, y down, z forward, quaternions xyzw
+# the words, in the order in which a pose is changed -> what poses are then meant as
+POSE_WORDS = {
+    "qw-first": "their quaternions have qw first",
+    "millimetres": "their positions are in millimetres",
+    "centimetres": "their positions are in centimetres",
+    "inverted": "they are world to camera (T_camera_world)",
+    "opengl": "their camera looks along -z, with y up (OpenGL, Blender)",
+}
+UNITS = {"millimetres": 1e-3, "centimetres": 1e-2}  # metres in a unit
+EVERY_CONVENTION = sorted(
+    (
+        tuple(word for word in words if word)
+        for words in product(("", "qw-first"), ("", *UNITS), ("", "inverted"), ("", "opengl"))
+    ),
+    key=len,
+)
+CLEARLY = 0.25  # of the recorded misfit: what another convention must reach to be taken
+FITS = 2.0  # times the misfit that is notable: what it must reach as well
+
+
+class Judged(NamedTuple):
+    """What the images say of poses."""
+
+    convention: str  # how they are meant; AS_RECORDED where nothing else explains them
+    contradiction: Finding | None = None  # why they fit the images in no convention
+    decisive: bool = False  # whether the images leave no doubt of what the contradiction says
+
+
+def as_convention(T_world_camera: Iterable[np.ndarray | None], convention: str) -> list[np.ndarray | None]:
+    """Poses (4, 4) that are meant as a convention says, as camera-to-world poses in metres; None stays None.
+
+    ValueError for a word that is none of POSE_WORDS.
+    """
+    words = _words_of(convention)
+    return [None if T is None else _as_words(T, words) for T in T_world_camera]
+
+
+def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | None = None) -> Judged:
+    """How poses are meant, told from points that are followed through the images.
+
+    A few stretches tell sound poses; only where they do not fit, all are looked at. Poses pass where nothing can be
+    told: without depth, texture or movement, and in recordings of a few frames. T_world_camera: (4, 4) a frame, None
+    for those without; by default the recording's.
+    """
+    view = copy.copy(recording)
+    view.poses = tuple(_recorded(recording) if T_world_camera is None else T_world_camera)
+    if not view.has_poses or not view.has_depth or len(view) < flow.STRETCH + flow.FEWEST_STRETCHES:
+        return Judged(AS_RECORDED)
+    tracks = _followed(view, flow.FEWEST_STRETCHES + 1)
+    notable = flow.notable(view.camera)
+    if len(tracks) < flow.FEWEST_STRETCHES:
+        return Judged(AS_RECORDED)
+    recorded = flow_misfit(view, tracks, Guess("", ""))
+    if recorded < notable:
+        return Judged(AS_RECORDED)
+
+    def misfit(words: tuple[str, ...]) -> float:
+        return flow_misfit(view, tracks, Guess("", "", lambda T: _as_words(T, words)))
+
+    misfits = {words: misfit(words) for words in EVERY_CONVENTION}
+    least = min(misfits.values())
+    best = next(words for words, pixels in misfits.items() if pixels <= ALIKE * least)
+    if best and misfits[best] < min(CLEARLY * recorded, FITS * notable):
+        return Judged(",".join(best))
+    found = fit(view, _followed(view, flow.STRETCHES))
+    contradiction = next((finding for finding in findings_of(found) if finding.level != "hint"), None)
+    if found is None or contradiction is None:
+        return Judged(AS_RECORDED)
+    decisive = found.under_guess < min(CLEARLY * found.as_recorded, FITS * notable)
+    return Judged(AS_RECORDED, contradiction, decisive)
+
+
+def as_meant(recording: Recording, name: str) -> Recording:
+    """A recording whose own poses are read as its images tell; a line says so where that is not as recorded."""
+    convention = judged(recording).convention
+    if convention != AS_RECORDED:
+        tell(name, convention)
+    return in_convention(recording, convention)
+
+
+def in_convention(recording: Recording, convention: str) -> Recording:
+    """A recording whose own poses are meant as a convention says; with the coordinates of the file."""
+    if recording.poses is None or convention == AS_RECORDED:
+        return recording
+    return RebasedSequence(recording, as_convention(_recorded(recording), convention), np.zeros(3))
+
+
+def tell(name: str, convention: str) -> None:
+    """Log that the poses of something are read in another convention than the usual one."""
+    meant = ", and ".join(POSE_WORDS[word] for word in _words_of(convention))
+    logger.warning(
+        "%s: the images fit its poses only if %s; they are read so (--pose-convention %s takes them as they are)",
+        *(name, meant, AS_RECORDED),
+    )
+
+
+def _words_of(convention: str) -> tuple[str, ...]:
+    words = {word.strip() for word in convention.split(",")} - {"", AS_RECORDED}
+    if unknown := words - set(POSE_WORDS):
+        raise ValueError(
+            f"`pose_convention` {convention}: unknown '{min(unknown)}', expected {AS_RECORDED}, or some of "
+            f"{', '.join(POSE_WORDS)}, joined by commas"
+        )
+    if words >= set(UNITS):
+        raise ValueError(f"`pose_convention` {convention}: {' and '.join(UNITS)} are two units; give one of them")
+    return tuple(word for word in POSE_WORDS if word in words)
+
+
+def _as_words(T: np.ndarray, words: tuple[str, ...]) -> np.ndarray:
+    """The pose (4, 4), camera to world in metres, that is written in a convention."""
+    for word in words:  # in the order of POSE_WORDS
+        if word == "qw-first":
+            T = quaternion_read_from([1, 2, 3, 0])(T)
+        elif word in UNITS:
+            T = stretched(UNITS[word])(T)
+        elif word == "inverted":
+            T = inverse(T)
+        else:
+            T = T @ np.diag([1.0, -1.0, -1.0, 1.0])
+    return T
+
+
+def _recorded(recording: Recording) -> list[np.ndarray | None]:
+    """The poses (4, 4) in the coordinates of the file, whatever origin was taken off."""
+    return [None if T is None else moved_by(T, recording.world_origin) for T in recording.poses or ()]
+
+
+def _followed(view: Recording, count: int) -> Sequence[flow.Tracks]:
+    """Points followed over stretches whose first and last frames have poses."""
+    poses = view.poses or ()
+    return [t for t in flow.stretches(view, count) if poses[t.first] is not None and poses[t.last] is not None]
