@@ -67,7 +67,13 @@ class PoseHints(NamedTuple):
             parts = [int(part) if part else None for part in self.indices.split(":")]
             if parts[2:] == [0]:
                 raise ValueError(f"--pose-indices {self.indices}: the step is 0, expected at least 1")
-            found = np.arange(frames)[slice(*parts)][:count]
+            found = np.arange(frames)[slice(*parts)]
+            if len(found) > count:
+                logger.warning(
+                    "--pose-indices %s: names %d frames for %d poses; the last %d frames have none",
+                    *(self.indices, len(found), count, len(found) - count),
+                )
+                found = found[:count]
         else:
             try:
                 words = text_of(self.indices).split()

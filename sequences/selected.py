@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from semslam.frame import Frame
-from sequences.sequence import Mesh, Sequence
+from sequences.sequence import ImageSequence, Mesh, Sequence
+
+FEW_LACKING = 0.1  # of the frames: so many may have lost a file
 
 
 def selected(sequence: Sequence, start: int = 0, frames: int | None = None, every: int = 1) -> Sequence:
@@ -26,6 +28,21 @@ def selected(sequence: Sequence, start: int = 0, frames: int | None = None, ever
         raise ValueError(f"`start` is {start}, but {sequence.name} has frames 0..{len(sequence) - 1}")
     indices = np.arange(start, len(sequence), every)[:frames]
     return sequence if len(indices) == len(sequence) else SelectedSequence(sequence, indices)
+
+
+def with_both_images(sequence: ImageSequence) -> Sequence:
+    """The frames that have a colour and a depth file, where colour and depth were recorded at two rates.
+
+    They were where many frames lack one of them; a few that do have lost it: these stay, to be told as unreadable.
+    """
+    listed = zip(sequence.color_paths, sequence.depth_paths or sequence.color_paths)
+    indices = np.array([i for i, files in enumerate(listed) if all(file.exists() for file in files)], np.int64)
+    lacking = len(sequence) - len(indices)
+    if lacking <= max(1, FEW_LACKING * len(sequence)) or len(indices) < 2:
+        return sequence
+    part = SelectedSequence(sequence, indices)
+    part.assumptions += (f"{lacking} of {len(sequence)} frames lack colour or depth and are left out",)
+    return part
 
 
 class SelectedSequence(Sequence):
@@ -60,7 +77,11 @@ class SelectedSequence(Sequence):
         return self.whole.mesh()
 
     def missing_files(self) -> list[Path]:
-        return self.whole.missing_files()
+        missing = self.whole.missing_files()
+        if not missing or not isinstance(self.whole, ImageSequence):
+            return missing
+        ours = {file for i in self.indices for file in self.whole.files_of(int(i))}
+        return [file for file in missing if file in ours]
 
     def name_of(self, index: int) -> str:
         return self.whole.name_of(self._of_whole(index))

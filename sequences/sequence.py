@@ -226,8 +226,13 @@ class ImageSequence(Sequence):
         path = None if self.label_paths is None else self.label_paths[index]
         return None if path is None else self._of_camera_size(self.read_labels(path), "label image", path)
 
+    def files_of(self, index: int) -> list[Path]:
+        """The files that are listed for a frame."""
+        listed = (paths[index] for paths in (self.color_paths, self.depth_paths, self.label_paths) if paths is not None)
+        return [path for path in listed if path is not None]
+
     def missing_files(self) -> list[Path]:
-        listed = [*self.color_paths, *(self.depth_paths or ()), *(path for path in self.label_paths or () if path)]
+        listed = (path for i in range(len(self)) for path in self.files_of(i))
         return [path for path in listed if not path.is_file() or path.stat().st_size == 0]
 
     def size_of(self, index: int) -> int:

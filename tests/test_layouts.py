@@ -145,7 +145,11 @@ def test_open3d_intrinsics_are_read_column_by_column(big_room, tmp_path):
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500, 501, 320, 240)
     assert sequence[0].T_world_camera[:3, 3].tolist() == [2, 3, 4] and sequence[1].T_world_camera is None
     (tmp_path / "depth" / "3.png").unlink()
-    with pytest.raises(ValueError, match="4 files in image/ and 3 in depth/"):
+    sequence = open_sequence(tmp_path)
+    assert len(sequence) == 3 and "1 of 4 files in image/ have no partner in depth/" in sequence.assumptions
+    for file in (tmp_path / "depth").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match="4 files in image/ and 0 in depth/"):
         open_sequence(tmp_path)
 
 

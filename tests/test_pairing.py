@@ -104,6 +104,30 @@ def test_a_missing_depth_image_moves_no_other(room, folder, caplog):
     assert "1 of 6 files in color/ have no partner in depth/" in caplog.text
 
 
+def test_depth_at_half_the_rate_of_colour_is_paired_and_told(room, folder, caplog):
+    for i in (1, 3, 5):
+        (folder / "depth" / f"{i:06d}.png").unlink()
+    sequence = open_sequence(folder)
+    assert len(sequence) == 3 and sequence.missing_files() == []
+    assert "3 of 6 frames lack colour or depth and are left out" in caplog.text
+    for i, number in enumerate((0, 2, 4)):
+        assert np.abs(room[number].depth - sequence[i].depth).max() < 6e-4
+        np.testing.assert_allclose(sequence.poses[i], room.poses[number], atol=1e-6)
+    assert sequence.origin[1].tolist() == [0, 2, 4]  # of which a pose file may have one line each
+
+
+def test_poses_of_another_rate_are_paired_by_time_where_they_last_as_long(folder):
+    times = np.linspace(0, 5 / 30, 26)
+    rows = [f"{1305 + t:.6f} {30 * t:.6f} 0 0 0 0 0 1\n" for t in times]
+    (folder / "groundtruth.txt").write_text("".join(rows))
+    sequence = open_sequence(folder)
+    np.testing.assert_allclose([T[0, 3] for T in sequence.poses], range(6), atol=1e-4)
+    assert any("26 pose lines for 6 frames, and both last 0.2 s" in note for note in sequence.assumptions)
+    (folder / "groundtruth.txt").write_text("".join(rows[:12]))
+    with pytest.raises(ValueError, match="12 pose lines, but 6 frames"):
+        open_sequence(folder)
+
+
 def test_label_images_that_match_no_frame_are_refused(folder):
     rename(folder, "label40", lambda i: f"{i + 500:06d}.png")
     with pytest.raises(ValueError, match="6 of 6 files in label40/ match no file in color/"):

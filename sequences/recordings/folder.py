@@ -18,8 +18,9 @@ from semslam.trajectory import Trajectory, detect_kind, read_trajectory, read_tu
 from sequences.clock import read_as_seconds
 from sequences.files import first_readable
 from sequences.pairing import in_order, paired, times_of_names
-from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
+from sequences.pose_pairing import Frames, PoseHints, poses_at, poses_of_frames
 from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by, write_camera_file
+from sequences.selected import with_both_images
 from sequences.sequence import ImageSequence, Sequence
 
 LAYOUT = (
@@ -28,6 +29,8 @@ LAYOUT = (
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
 OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # where there is no groundtruth.txt
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
+
+LIKE_LONG = 0.02  # of the frames' duration, by which that of timed poses may differ that are of the same recording
 
 
 def fits(path: Path) -> bool:
@@ -44,11 +47,12 @@ def open_folder(
     depth_along_ray: bool | None = None,
     depth_camera: DepthCamera | None = None,
     hints: PoseHints = PoseHints(),  # noqa: B008
-) -> ImageSequence:
+) -> Sequence:
     """Open a plain folder. Depth, labels and poses are optional; what is None is left as the layout has it.
 
-    A frame is what has one name in color/ and depth/. Its pose is the line of groundtruth.txt in its place, where there
-    is one a frame; else it is found as `sequences.pose_pairing` says.
+    A frame is what has one name in color/ and depth/; where these were recorded at two rates, see `with_both_images`.
+    Its pose is the line of groundtruth.txt in its place, where there is one a frame; else it is found as
+    `sequences.pose_pairing` says.
     """
     path = Path(path)
     color = images_by_name(path / "color")
@@ -69,7 +73,7 @@ def open_folder(
     suffix = next(iter(color.values())).suffix
     assumed = [] if depth_scale or not depth else ["depth is taken to count millimetres (depth_scale 1000)"]
     found = _poses(path, names, fps, hints)
-    return ImageSequence(
+    sequence = ImageSequence(
         name=path.resolve().name,
         timestamps=found.timestamps,
         color_paths=tuple(color.get(name, path / "color" / f"{name}{suffix}") for name in names),
@@ -86,6 +90,7 @@ def open_folder(
             along_ray=bool(depth_along_ray),
         ),
     )
+    return with_both_images(sequence)
 
 
 def read_camera(path: Path) -> tuple[Camera, float, float]:
@@ -144,6 +149,15 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
         return _Posed(timestamps, tuple(posed), unit_note + (note if len(there) < count else ()))
     trajectory = Trajectory(ticks[there], np.array([posed[i] for i in there]))
     if times is None and hints == PoseHints():
+        seconds, frames = np.ptp(timestamps), np.ptp(counted)
+        if len(posed) > count > 1 and abs(seconds - frames) <= LIKE_LONG * frames:  # one clock, of another rate
+            at = Trajectory(timestamps[there] - timestamps[0], np.array([posed[i] for i in there]))
+            found = poses_at(at, path, counted)
+            told = (
+                f"{path}: {len(posed)} pose lines for {count} frames, and both last {seconds:.1f} s: the frames are "
+                f"paired with them by time, {fps or FPS:g} a second"
+            )
+            return _Posed(counted + timestamps[0], found.T_world_camera, (*unit_note, told, *found.notes))
         raise ValueError(
             f"{path}: {len(posed)} pose lines, but {count} frames in color/ and depth/; every frame needs one line in "
             f"order (nan for a frame without a pose), or say which frame each line is of (--pose-indices "

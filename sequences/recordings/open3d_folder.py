@@ -48,7 +48,7 @@ def open_open3d(
     path = Path(path)
     folder = next((path / name for name in COLOR_FOLDERS if (path / name).is_dir()), path / "color")
     color, depth = images_by_name(folder), images_by_name(path / "depth")
-    if len(color) != len(depth) or not color:
+    if not color or not depth:
         raise ValueError(f"{path}: {len(color)} files in {folder.name}/ and {len(depth)} in depth/; expected pairs")
     depth, notes = paired(path, color, depth)
     names = in_order([name for name in color if name in depth])

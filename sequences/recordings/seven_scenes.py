@@ -13,7 +13,8 @@ from semslam.atomic import text_of
 from semslam.camera import Camera
 from semslam.trajectory import read_pose_folder
 from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
-from sequences.sequence import ImageSequence
+from sequences.selected import with_both_images
+from sequences.sequence import ImageSequence, Sequence
 
 LAYOUT = "frame-000000.color.png, .depth.png, .pose.txt; or a scene of such folders seq-01, seq-02, ..."
 INVALID = 65535
@@ -46,7 +47,7 @@ def open_seven_scenes(
     depth_camera: DepthCamera | None = None,
     fps: float | None = None,
     split: str | None = None,
-) -> ImageSequence:
+) -> Sequence:
     """Open a sequence folder, or a scene's sequences one after the other.
 
     `registered`: the depth files are in the colour camera already, else they are warped into it. Where nobody says so,
@@ -80,7 +81,7 @@ def open_seven_scenes(
         assumed.append(f"{path}: depth is {'registered to colour ' + state if unregistered else 'taken as registered'}")
     if lost := sum(T is None for T in poses):
         assumed.append(f"{path}: {lost} of {len(poses)} frames have no pose")
-    return ImageSequence(
+    sequence = ImageSequence(
         name=path.resolve().name,
         timestamps=np.array(timestamps),
         color_paths=tuple(color),
@@ -89,6 +90,7 @@ def open_seven_scenes(
         assumptions=tuple(assumed),
         **image_readers(camera or COLOR_CAMERA, partial(_read_depth, depth_scale=depth_scale or 1000.0), unregistered),
     )
+    return with_both_images(sequence)
 
 
 def _read_depth(path: Path, depth_scale: float) -> np.ndarray:

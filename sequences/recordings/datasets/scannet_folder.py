@@ -15,6 +15,7 @@ from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.folder import images_by_name
+from sequences.selected import FEW_LACKING
 
 LAYOUT = "color/0.jpg, depth/0.png (mm), pose/0.txt (4x4), intrinsic/intrinsic_color.txt; label-filt/ (optional)"
 FPS = 30.0
@@ -35,7 +36,12 @@ def open_scannet_folder(
     depth = {_number(file): file for file in images_by_name(path / "depth").values()}
     if not color:
         raise ValueError(f"{path / 'color'}: holds no images; expected {LAYOUT}")
-    numbers = sorted(color)
+    numbers, left_out = sorted(color), ()
+    if depth and (lone := len(color.keys() - depth.keys())) > max(1, FEW_LACKING * len(color)):
+        numbers = sorted(color.keys() & depth.keys())  # exported at two rates
+        left_out = (f"{lone} of {len(color)} frames have no depth and are left out",)
+    if not numbers:
+        raise ValueError(f"{path}: no number in color/ is one in depth/; expected {LAYOUT}")
     files = Folder(path)
     height, width = first_readable(files.image, (f"color/{color[n].name}" for n in numbers)).shape[:2]
     recorded = _camera(path, "color", width, height)
@@ -63,7 +69,7 @@ def open_scannet_folder(
         ),
         poses=tuple(T_of_frame.get(number) for number in numbers),
         label_set=None if labels is None else "nyu40",
-        assumptions=unread,
+        assumptions=(*unread, *left_out),
         labelled=None if labels is None else tuple(i for i, number in enumerate(numbers) if number in labels.names),
     )
 
