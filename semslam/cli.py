@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
 import sys
+from types import FrameType
 
 # each adds its command to the app; --help lists them in this order
 # isort: off
@@ -30,10 +32,16 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
+    signal.signal(signal.SIGTERM, _interrupt)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     arguments = [word for word in sys.argv[1:] if word != "--traceback"]
     try:
         app(arguments, standalone_mode=True)
+    except SystemExit as end:  # which typer makes of Ctrl-C without a word
+        cause = getattr(end.__context__, "__cause__", None)
+        if isinstance(cause, KeyboardInterrupt):
+            sys.stderr.write("semslam: interrupted\n")
+        raise
     except Exception as error:  # libraries raise kinds of their own for damaged input
         if len(arguments) < len(sys.argv) - 1:
             raise
@@ -47,6 +55,11 @@ def main() -> None:
             message = f"{type(error).__name__}: {message} (--traceback shows where)"
         sys.stderr.write(f"semslam: {message}\n")
         sys.exit(MACHINE_FAILED if is_passing(error) else WRONG_USE)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End as Ctrl-C does: locks are given back, temporary files removed, and a line says what happened."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ import yaml
 from semslam.atomic import contents, replacing
 
 T = TypeVar("T")
+EXPECTED = {int: "a whole number", str: "text", bool: "true or false"}
+LONGEST_SHOWN = 60  # characters of a wrong value
 LARGEST_FILE, MOST_NESTED, LARGEST_NUMBER = 1 << 20, 50, 1e15  # bytes; of anything that people write as settings
 # A setting's comment begins with its unit and a colon: "metres: nearer depth is dropped".
 UNITS = ("metres", "metres and radians", "radians", "degrees", "pixels", "seconds", "frames", "keyframes", "points",
@@ -287,7 +289,7 @@ def _updated(config: T, values: Any, where: Where) -> T:
 def _checked(values: Any, kind: type, where: Where, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The values with the types of the fields; what a group leaves out has the defaults."""
     if not isinstance(values, dict):
-        raise ValueError(f"{where} is {values!r}, expected settings by name: {', '.join(defaults)}")
+        raise ValueError(f"{where} is {_shown(values)}, expected settings by name: {', '.join(defaults)}")
     hints = typing.get_type_hints(kind)
     for key in values:
         if key not in defaults:
@@ -310,7 +312,7 @@ def _convert(value: Any, hint: Any, where: Where, default: Any) -> Any:
         return _convert(value, next(a for a in arguments if a is not type(None)), where, default)
     if origin is Literal:
         if value not in arguments:
-            raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(str, arguments))}")
+            raise ValueError(f"{where} is {_shown(value)}, expected one of {', '.join(map(str, arguments))}")
         return value
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type, hint)):
@@ -320,7 +322,7 @@ def _convert(value: Any, hint: Any, where: Where, default: Any) -> Any:
         return _updated(default, value, where)
     if origin in (tuple, list):
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where} is {value!r}, expected a list")
+            raise ValueError(f"{where} is {_shown(value)}, expected a list")
         if origin is tuple and Ellipsis not in arguments and len(value) != len(arguments):
             raise ValueError(f"{where} has {len(value)} values, expected {len(arguments)}")
         inner = arguments[0] if arguments else Any
@@ -332,7 +334,13 @@ def _convert(value: Any, hint: Any, where: Where, default: Any) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint in (int, str, bool) and type(value) is not hint:
-        raise ValueError(f"{where} is {value!r}, expected {hint.__name__}")
+        raise ValueError(f"{where} is {_shown(value)}, expected {EXPECTED[hint]}")
     if hint is float:
-        raise ValueError(f"{where} is {value!r}, expected a number")
+        raise ValueError(f"{where} is {_shown(value)}, expected a number")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value as messages repeat it: a few words, because it may be a whole file that is none of settings."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

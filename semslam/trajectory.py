@@ -190,7 +190,7 @@ def read_tum_lines(path: str | Path) -> tuple[np.ndarray, list[np.ndarray | None
     _check_gaps(path, rows, finite)
     for line, row in rows:
         if not np.isfinite(row[0]):
-            raise ValueError(f"{path}:{line}: NaN for a time; a frame without a pose still has one")
+            raise ValueError(f"{path}:{line}: NaN or inf for a time; a frame without a pose still has one")
     trajectory = _from_rows(path, [row for row, there in zip(rows, finite) if there], 1.0, [4, 5, 6, 7])
     T = iter(trajectory.T_world_camera)
     return np.array([row[0] for _, row in rows]), [next(T) if there else None for there in finite]
@@ -418,8 +418,8 @@ def _check_gaps(path: Path, rows: list[tuple[int, np.ndarray]], finite: list[boo
     missing = finite.count(False)
     if missing > MISSING_POSES_ALLOWED * len(rows):
         raise ValueError(
-            f"{path}:{rows[finite.index(False)][0]}: NaN in this and {missing - 1} more of {len(rows)} pose lines; "
-            f"export the poses again, or track the camera instead (--poses tracked)"
+            f"{path}:{rows[finite.index(False)][0]}: NaN or inf in this and {missing - 1} more of {len(rows)} pose "
+            f"lines; export the poses again, or track the camera instead (--poses tracked)"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -149,6 +150,37 @@ def test_outputs_that_cannot_be_written_are_told_before_any_work(capsys, monkeyp
         main()
     told = capsys.readouterr().err
     assert ended.value.code == 2 and said in told and len(told.splitlines()) == 1, told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_with_a_word_and_gives_the_folder_back(tmp_path, number):
+    """While the last files are written, too: what is fused is saved."""
+    words = f"""
+import os, semslam.runs.reconstruct as stage
+from semslam.cli import main
+stage.export.write_map_in_parts = lambda *_: os.kill(os.getpid(), {int(number)})
+import sys
+sys.argv = ["semslam", "reconstruct", {ROOM!r}, "--out", {str(tmp_path / "run")!r}, "--labels", "none"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 130 and "all frames are fused and saved" in ended.stdout
+    assert not (tmp_path / "run" / ".lock").exists() and RunFolder.open(tmp_path / "run").exists
+
+
+def test_a_file_that_is_none_of_settings_is_not_repeated_as_a_whole(capsys, tmp_path):
+    (tmp_path / "secret").write_text("root:x:0:0:root:/root:/bin/bash\n" * 40)
+    line = refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "run", "--config", tmp_path / "secret")
+    assert "expected settings by name" in line and line.count("root:x") < 4
+
+
+def test_a_principal_point_far_outside_the_images_is_named(capsys, tmp_path):
+    camera = "width: 128\nheight: 96\nfx: 100\nfy: 100\ncx: 9999\ncy: 48\n"
+    (tmp_path / "camera.yaml").write_text(camera)
+    semslam("convert", ROOM, tmp_path / "recording")
+    words = ("reconstruct", tmp_path / "recording", "--out", tmp_path / "run", "--camera", tmp_path / "camera.yaml")
+    assert "the principal point (9999, 48) is far outside the" in refused(capsys, *words)
 
 
 def test_an_interrupt_that_compiled_code_wraps_is_one(capsys, monkeypatch):

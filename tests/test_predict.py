@@ -108,7 +108,10 @@ def test_depth_beyond_what_millimetres_hold_is_written_in_a_larger_unit_that_is_
 def test_a_folder_stands_for_its_images_as_people_count_and_a_recording_for_its_colours(tmp_path):
     for name in ("10.png", "9.jpg", "2.png", "notes.txt", ".hidden.png"):
         (tmp_path / name).touch()
-    assert [path.name for path in image_files([tmp_path, tmp_path / "x.png"])] == ["2.png", "9.jpg", "10.png", "x.png"]
+    again = [path.name for path in image_files([tmp_path, tmp_path / "2.png"])]
+    assert again == ["2.png", "9.jpg", "10.png", "2.png"]
+    with pytest.raises(FileNotFoundError, match=r"x.png: no such image or folder"):
+        image_files([tmp_path, tmp_path / "x.png"])
     (tmp_path / "color").mkdir()
     with pytest.raises(ValueError, match=r"color: no JPEG or PNG images are in this folder"):
         image_files([tmp_path])

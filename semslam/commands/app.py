@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -213,8 +215,16 @@ def progress(total: int, unit: str) -> Iterator[Callable[[], Any]]:
     """A bar with rate and time left on a terminal, silence in a pipe."""
     from tqdm import tqdm
 
-    with tqdm(total=total, unit=f" {unit}", disable=None, leave=False) as bar:
+    with tqdm(total=total, unit=f" {unit}", disable=None, leave=False, ncols=_columns()) as bar:
         yield lambda: bar.update(1)
+
+
+def _columns() -> int | None:
+    """The columns of a bar on a terminal that does not say how many it has, as those of containers; None elsewhere."""
+    try:
+        return None if os.get_terminal_size(sys.stderr.fileno()).columns else shutil.get_terminal_size().columns
+    except (OSError, ValueError):  # no terminal, or closed
+        return None
 
 
 @contextmanager

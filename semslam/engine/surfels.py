@@ -52,8 +52,10 @@ class MapConfig:
     def __post_init__(self) -> None:
         if self.memory is not None:
             _ = self.memory_bytes
-        if self.max_surfels < 1 or (self.block is not None and self.block <= 0):
-            raise ValueError(f"map: max_surfels is {self.max_surfels} and block {self.block}; both must be positive")
+        if self.max_surfels < 1:
+            raise ValueError(f"`slam.map.max_surfels` is {self.max_surfels}, expected at least 1")
+        if self.block is not None and self.block <= 0:
+            raise ValueError(f"`slam.map.block` is {self.block:g}, expected metres above 0, or null")
 
     def reaching(self, far: float) -> MapConfig:
         """The settings with cubes that fit depth up to so many metres, unless they were set."""

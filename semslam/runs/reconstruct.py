@@ -273,6 +273,12 @@ def _check(config: RunConfig, sequence: Any) -> None:
     if depth == "sensor" and not sequence.has_depth:
         hint = _around(config.sequence) or "with `slam.perception.depth` predicted it is mapped from its colours"
         raise ValueError(f"{config.sequence}: has no depth images; {hint}")
+    camera = sequence.camera
+    if not (abs(camera.cx - camera.width / 2) < camera.width and abs(camera.cy - camera.height / 2) < camera.height):
+        raise ValueError(
+            f"{config.sequence}: the principal point ({camera.cx:g}, {camera.cy:g}) is far outside the "
+            f"{camera.width}x{camera.height} images; give cx and cy in pixels of these images (camera.yaml, --camera)"
+        )
     if not 0 <= config.max_corrupt <= 1:
         raise ValueError(f"`max_corrupt` is {config.max_corrupt}, expected a share of frames from 0 to 1")
     if hold_out is not None and hold_out < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,12 @@ def shown_size(height: int, width: int) -> tuple[int, int]:
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """The files themselves and, in place of a folder, the images in it as people count: of a recording those of color/.
 
-    ValueError for a folder without images.
+    ValueError for a folder without images, FileNotFoundError where there is nothing of a name.
     """
     found: list[Path] = []
     for path in paths:
+        if not os.path.lexists(path):
+            raise FileNotFoundError(f"{path}: no such image or folder of images")
         if not path.is_dir():
             found.append(path)
             continue

@@ -143,7 +143,7 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     ticks, posed = read_tum_lines(path)
     timestamps, unit_note = read_as_seconds(ticks, path)
     there = [i for i, T in enumerate(posed) if T is not None]
-    note = (f"{path}: {count - len(there)} of {count} frames have no pose (NaN lines)",)
+    note = (f"{path}: {count - len(there)} of {count} frames have no pose (lines of NaN or inf)",)
     apart = times is None or times.max() < timestamps.min() or times.min() > timestamps.max()
     if len(posed) == count and apart and hints == PoseHints():
         return _Posed(timestamps, tuple(posed), unit_note + (note if len(there) < count else ()))

@@ -51,9 +51,9 @@ def localise(
         draw,
         figures,
         located_in_each,
+        not_looked_for,
         open_query,
         tum_text,
-        unreadable,
         write_tum_text,
     )
     from semslam.runs.folder import write_json
@@ -76,7 +76,7 @@ def localise(
         except ValueError as error:
             if len(images) == 1 or not Path(name).exists() or Path(name).is_dir():
                 raise
-            found.append(unreadable(name, 0.0, error))
+            found.append(not_looked_for(name, 0.0, error))
     with progress(sum(map(len, opened)), "images") as advance:
         for frame in located_in_each(finished, opened, depth):
             found.append(frame)

@@ -93,7 +93,14 @@ def reconstruct(
             "scale_from", "--scale-from", "Without a depth camera: height=M above the floor | length=M,FRAME,U,V,U,V."
         ),
     ] = None,
-    classes: Annotated[str | None, setting("slam.perception.classes", "--classes", "nyu13 (default) | nyu40")] = None,
+    classes: Annotated[
+        str | None,
+        setting(
+            "slam.perception.classes",
+            "--classes",
+            "nyu13 (default) | nyu40 | those of other --weights, such as kitti6.",
+        ),
+    ] = None,
     label_every: Annotated[
         int | None, setting("slam.perception.label_every", "--label-every", "Frames between two labelled ones.")
     ] = None,
@@ -192,8 +199,12 @@ def reconstruct(
     if len(run):
         typer.echo(f"stopped with {len(run)} frames to go; `semslam reconstruct ... --resume` goes on from here: {out}")
         raise typer.Exit(130)
-    with busy("writing map, mesh and pictures"):
-        metrics = finish(run, mesh=mesh)
+    try:
+        with busy("writing map, mesh and pictures"):
+            metrics = finish(run, mesh=mesh)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; all frames are fused and saved: `semslam reconstruct ... --resume` ends it: {out}")
+        raise typer.Exit(130) from None
     sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
     typer.echo(f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels")

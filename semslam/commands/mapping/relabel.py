@@ -14,7 +14,7 @@ from semslam.commands.app import Engine, Weights, app, folder_option, note_unfin
 def relabel(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     weights: Weights = None,
-    classes: Annotated[str, typer.Option(help="nyu13 | nyu40")] = "nyu13",
+    classes: Annotated[str, typer.Option(help="nyu13 | nyu40 | those of other --weights, such as kitti6.")] = "nyu13",
     out: Annotated[Path | None, folder_option("Folder to write to; RUN-relabelled by default.")] = None,
     engine: Engine = None,
     sequence: Annotated[str | None, typer.Option(help="Where the recording is now, if it was moved.")] = None,

@@ -15,7 +15,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="JPEG or PNG images, or folders of them.")],
     out: Out,
     weights: Weights = None,
-    classes: Annotated[str, typer.Option(help="nyu13 | nyu40 | kitti6")] = "nyu40",
+    classes: Annotated[str, typer.Option(help="nyu13 | nyu40 | those of other --weights, such as kitti6.")] = "nyu40",
     engine: Engine = None,
 ) -> None:
     """Predict depth, labels (and normals) of single images, turned upright; skips unreadable ones (exit code 1)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from semslam.camera import Camera
@@ -49,8 +50,9 @@ class FinishedMap:
         kept = self.folder.load_recording()
         return None if kept is None else recorded_camera(json.loads(str(kept)))
 
+    @cached_property
     def localiser(self) -> Localiser:
-        """To find images of one camera, by the sensor's noise as the run measured it."""
+        """To find images, by the sensor's noise as the run measured it."""
         slam = self.config.slam
         # along normals, as registration counts it
         measured = self.state.get("tracker_noise_values", self.progress.noise)

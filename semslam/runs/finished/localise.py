@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.tracking.relocalisation.localisation import Localisation, without_depth
 from semslam.trajectory import Trajectory, tum_lines
-from sequences import Sequence, open_sequence
+from sequences import CorruptFrame, Sequence, open_sequence
 from sequences.selected import selected
 
 STEP = 1 / 30  # seconds between images that are given one by one
@@ -31,15 +32,21 @@ class LocalisedFrame:
     found: Localisation  # its pose is in the world
 
 
-def unreadable(name: str, timestamp: float, problem: Exception) -> LocalisedFrame:
-    """What becomes of an image that cannot be read."""
-    return LocalisedFrame(name, timestamp, Localisation(None, reason=f"unreadable: {problem}"))
+def not_looked_for(name: str, timestamp: float, problem: Exception) -> LocalisedFrame:
+    """What becomes of an image that cannot be read, or that lacks what is needed to look for it."""
+    damaged = isinstance(problem, (CorruptFrame, OSError))
+    return LocalisedFrame(name, timestamp, Localisation(None, reason=f"{'unreadable: ' * damaged}{problem}"))
 
 
 def open_query(finished: FinishedMap, query: RunConfig) -> Sequence:
     """An image, a folder of images or a recording. Images whose camera nothing tells are taken to be of the run's."""
     options = {"camera": query.camera, "depth_scale": query.depth_scale, "fov": query.fov}
-    found = open_sequence(query.sequence, query.kind, finished.camera, **options)
+    try:
+        found = open_sequence(query.sequence, query.kind, finished.camera, **options)
+    except FileNotFoundError:
+        if os.path.lexists(query.sequence):  # something that it names is missing
+            raise
+        raise FileNotFoundError(f"{query.sequence}: no such image, folder of images or recording") from None
     if not found.camera.focal_known:
         raise ValueError(f"{query.sequence}: nothing says what camera took it; name it with `camera` or `fov`")
     return selected(found, query.start, query.frames, query.every)
@@ -47,13 +54,13 @@ def open_query(finished: FinishedMap, query: RunConfig) -> Sequence:
 
 def located(finished: FinishedMap, sequence: Sequence, depth: bool = True) -> Iterator[LocalisedFrame]:
     """Look for every frame of a sequence, each by itself. depth: use it where there is any."""
-    localiser = finished.localiser()
+    localiser = finished.localiser
     for i in range(len(sequence)):
         name, time = sequence.name_of(i), float(sequence.timestamps[i])
         try:
             frame = sequence[i]
         except (ValueError, OSError) as error:
-            yield unreadable(name, time, error)
+            yield not_looked_for(name, time, error)
             continue
         found = localiser.locate(frame if depth else without_depth(frame))
         if finished.surfels.paging is not None:

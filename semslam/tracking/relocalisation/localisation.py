@@ -34,7 +34,7 @@ class Localisation:
 
 
 class Localiser:
-    """Finds images of one camera in a map."""
+    """Finds images in a map; several of one camera one after the other are quicker."""
 
     def __init__(self, surfels: SurfelMap, places: Places, fusion: FusionConfig, tracking: TrackingConfig) -> None:
         """fusion, tracking: settings that the map was made with."""

@@ -36,7 +36,8 @@ def open_scannet_folder(
     depth = {_number(file): file for file in images_by_name(path / "depth").values()}
     if not color:
         raise ValueError(f"{path / 'color'}: holds no images; expected {LAYOUT}")
-    numbers, left_out = sorted(color), ()
+    numbers = sorted(color)
+    left_out: tuple[str, ...] = ()
     if depth and (lone := len(color.keys() - depth.keys())) > max(1, FEW_LACKING * len(color)):
         numbers = sorted(color.keys() & depth.keys())  # exported at two rates
         left_out = (f"{lone} of {len(color)} frames have no depth and are left out",)
