@@ -520,7 +520,7 @@ def test_where_no_cache_can_be_written_the_code_still_runs_and_it_is_said_once(t
         "caching._CacheLocator.ensure_cache_path = read_only\n"
         "from semslam.engine.chunks import find_block\n"
         "assert find_block(np.full(8, -1, np.int64), np.int64(5)) >= 0\n"
-        "import semslam.engine.index_map, semslam.tracking.registration_kernels\n"
+        "import semslam.engine.index_map, semslam.tracking.registration.terms\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
     environment["TMPDIR"] = str(tmp_path)

@@ -12,8 +12,9 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.engine.depth_filter import Noise
 from semslam.frame import Frame, Observation, View
-from semslam.tracking import registration_kernels as kernels
-from semslam.tracking.registration import Level, Registrar
+from semslam.tracking.registration import terms
+from semslam.tracking.registration.registrar import Registrar
+from semslam.tracking.registration.settings import Level
 from semslam.tracking.tracker import Tracker
 
 CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
@@ -93,15 +94,15 @@ def linearized(tracker: Registrar, scene: Corner, T_live: np.ndarray, T: np.ndar
         "border": 0,
     }
     values.update(gates)
-    out = np.empty((-(-n // kernels.BLOCK), 3, kernels.SUMS), np.float32)
+    out = np.empty((-(-n // terms.BLOCK), 3, terms.SUMS), np.float32)
     pinhole = tracker._pinholes[0]
-    kernels.linearize(
+    terms.linearize(
         tracker._model_of(Level(1, 0, 1, 0.0)),
         T.astype(np.float32),
-        kernels.Live(observation.depth, observation.normals, tracker._live[0]),
+        terms.Live(observation.depth, observation.normals, tracker._live[0]),
         pinhole,
         pinhole,
-        kernels.Gates(*Noise.of(0.01, 0), **{name: np.float32(value) for name, value in values.items()}),
+        terms.Gates(*Noise.of(0.01, 0), **{name: np.float32(value) for name, value in values.items()}),
         out,
     )
     return out.sum(axis=0, dtype=np.float64)
@@ -120,7 +121,7 @@ def test_the_jacobians_of_both_terms_agree_with_finite_differences():
         for sign in (1, -1):
             twist = np.zeros(6)
             twist[k] = sign * step
-            costs.append(linearized(tracker, scene, np.eye(4), poses.exp(twist) @ T)[:2, kernels.WRR])
+            costs.append(linearized(tracker, scene, np.eye(4), poses.exp(twist) @ T)[:2, terms.WRR])
         numeric[:, k] = (costs[0] - costs[1]) / (4 * step)
     scale = np.abs(analytic).max(axis=1, keepdims=True)
     np.testing.assert_allclose(numeric / scale, analytic / scale, atol=0.02)
@@ -158,7 +159,7 @@ def test_the_sums_agree_with_the_obvious_loop():
         hessian += np.outer(J, J)
         gradient += J * root * (n @ (p - x)) / 0.01
         count += 1
-    assert sums[0, kernels.COUNT] == pytest.approx(count, abs=2)
+    assert sums[0, terms.COUNT] == pytest.approx(count, abs=2)
     np.testing.assert_allclose(sums[0, :21], hessian[np.triu_indices(6)], atol=1e-3 * np.abs(hessian).max())
     np.testing.assert_allclose(sums[0, 21:27], gradient, atol=2e-3 * np.abs(gradient).max())
 

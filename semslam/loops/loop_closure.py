@@ -30,7 +30,8 @@ from semslam.loops.meetings import Meeting, Meetings
 from semslam.loops.pose_graph import Edge, cost, disagreement, squared_errors
 from semslam.loops.snapshot import Snapshot
 from semslam.stage import Stage
-from semslam.tracking.registration import Registrar, Registration, RegistrationConfig
+from semslam.tracking.registration.registrar import Registrar, Registration
+from semslam.tracking.registration.settings import RegistrationConfig
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Correction
 

@@ -10,7 +10,7 @@ from semslam.camera import Camera
 from semslam.compiled import Pinhole
 from semslam.engine import depth_filter
 from semslam.frame import Frame, Observation, View
-from semslam.tracking.registration import RegistrationConfig
+from semslam.tracking.registration.settings import RegistrationConfig
 
 f32 = np.float32
 DEPTH_UNIT = 1e-4  # metres: of the keyframes' depth, which reaches to 6.5 m so

@@ -9,9 +9,8 @@ import numpy as np
 
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.stage import Stage
-from semslam.tracking.judgement import LIKENESS, TrackingConfig, judged, why_lost
-from semslam.tracking.noise import SensorNoise
-from semslam.tracking.registration import Registrar
+from semslam.tracking.judgement import TrackingConfig, judged, why_lost
+from semslam.tracking.measuring import MeasuringRegistrar
 
 FIRST = 30  # frames from which the sensor's noise is measured one by one ...
 LATER = 10  # ... and afterwards one of so many, since registering takes longer than fusing
@@ -39,12 +38,9 @@ class GivenPoses(Stage):
         frames are registered to measure the noise; None = it is not measured."""
         self.pose_of = pose_of
         self.source = source
-        self.config = config
         self._seen = 0  # frames with a pose and a sensor's depth
         self._seen_from: np.ndarray | None = None  # T_world_camera of the last of them: the map is predicted from there
-        self._registrar: Registrar | None = None
-        if config is not None:
-            self.noise = SensorNoise(config.registration.noise, config.registration.noise_quadratic)
+        self._measuring = None if config is None else MeasuringRegistrar(config)
 
     def __call__(self, observation: Observation, predict: Callable[[np.ndarray], View]) -> Tracking:
         """The given pose; lost where there is none."""
@@ -54,24 +50,16 @@ class GivenPoses(Stage):
             return Tracking(np.eye(4), ok=False, reason=reason)
         tracking = Tracking(T, ok=True)
         # predicted depth comes with its confidence, and its errors are no sensor's
-        if self.config is None or not self.config.measure_noise or observation.confidence is not None:
+        measuring = self._measuring
+        if measuring is None or not measuring.config.measure_noise or observation.confidence is not None:
             return tracking
         if self._seen_from is not None and (self._seen < FIRST or self._seen % LATER == 0):
-            self._measure(observation, predict(self._seen_from), T, self.config)
+            found = measuring.register(observation, predict(self._seen_from), T)
+            measuring.learn(found, judged(found, why_lost(found, T, 0.0, measuring.config), measuring.config))
         if observation.measures:
             self._seen, self._seen_from = self._seen + 1, np.array(T)
-        of_depth = self.noise.of_depth  # until a frame has told, fusion goes by its own setting
+        of_depth = measuring.noise.of_depth  # until a frame has told, fusion goes by its own setting
         return replace(tracking, noise=of_depth.model_now if of_depth.measured else None)
-
-    def _measure(self, observation: Observation, view: View, T: np.ndarray, config: TrackingConfig) -> None:
-        """Learn the noise from a frame where it is registered near its pose T, if it fits there."""
-        if self._registrar is None:
-            self._registrar = Registrar(observation.camera, config.registration)
-        self._registrar.noise = self.noise.along_normals.model_now
-        found = self._registrar.register(observation, view, T)
-        tracking = judged(found, why_lost(found, T, 0.0, config), config)
-        if tracking.ok and (tracking.sound or found.comparison.correlation >= LIKENESS):
-            self.noise.learn(found.comparison)
 
     def predicted_pose(self, observation: Observation) -> np.ndarray | None:
         """The same pose, before anything but the frame is known."""
@@ -79,13 +67,13 @@ class GivenPoses(Stage):
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""
-        if self.config is None:
+        if self._measuring is None:
             return {}
         last = {} if self._seen_from is None else {"last": self._seen_from}
-        return self.noise.state() | {"seen": np.array(self._seen)} | last
+        return self._measuring.noise.state() | {"seen": np.array(self._seen)} | last
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`; from one of an earlier version, which measured no noise, as at the start."""
-        if self.config is not None and "seen" in state:
-            self.noise.restore(state)
+        if self._measuring is not None and "seen" in state:
+            self._measuring.noise.restore(state)
             self._seen, self._seen_from = int(state["seen"]), state.get("last")

@@ -9,7 +9,8 @@ import numpy as np
 
 from semslam import poses
 from semslam.frame import Frame, Tracking
-from semslam.tracking.registration import Registration, RegistrationConfig
+from semslam.tracking.registration.registrar import Registration
+from semslam.tracking.registration.settings import RegistrationConfig
 
 logger = logging.getLogger(__name__)
 CALM = 5  # good frames after which a poor spell is over

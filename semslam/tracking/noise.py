@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from semslam.compiled import SERIAL
-from semslam.tracking.registration import Comparison
+from semslam.tracking.registration.comparison import Comparison
 
 EDGES = np.array([0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0])  # metres
 FEWEST = 20  # residuals of a frame in a bin that say something

@@ -11,10 +11,11 @@ from semslam import poses
 from semslam.frame import Observation, Tracking, View
 from semslam.stage import Stage
 from semslam.tracking.features import Reference, features_of, pose_from
-from semslam.tracking.judgement import LIKENESS, Announcements, TrackingConfig, fits, judged, why_lost, why_poor
+from semslam.tracking.judgement import Announcements, TrackingConfig, fits, judged, why_lost, why_poor
+from semslam.tracking.measuring import MeasuringRegistrar
 from semslam.tracking.motion import Motion
 from semslam.tracking.noise import SensorNoise
-from semslam.tracking.registration import Registrar, Registration
+from semslam.tracking.registration.registrar import Registration
 from semslam.tracking.relocalisation.keyframes import Ferns, Keyframes
 from semslam.tracking.relocalisation.places import Places, described
 from semslam.tracking.submaps import SubMaps
@@ -51,18 +52,21 @@ class Tracker(Stage):
         self.propose = propose
         self.places = Places() if places is None else places
         self.keyframes = Keyframes(Ferns())
-        registration = self.config.registration
-        self.noise = SensorNoise(registration.noise, registration.noise_quadratic)
+        self._measuring = MeasuringRegistrar(self.config)
         self.submaps = SubMaps()
         self.lost = False
         self._motion = Motion(self.config.gap, refine)
         self._announcements = Announcements()
         self._reference: Reference | None = None  # the last frame whose pose is beyond doubt
         self._usual = 1.0  # mean evidence of good frames
-        self._registrar: Registrar | None = None
         self._unmeasured = 0.0  # metres squared: variance added up over frames that did not determine the pose
         self._open = 0  # frames in a row that registration left open
         self._lost_since: float | None = None  # seconds
+
+    @property
+    def noise(self) -> SensorNoise:
+        """The depth camera's, as measured so far."""
+        return self._measuring.noise
 
     def __call__(self, observation: Observation, predict: Predict) -> Tracking:
         """Find the frame's pose against the map, and remember it."""
@@ -148,9 +152,8 @@ class Tracker(Stage):
         if not lost and self.lost and (poor := why_poor(found, c)):
             lost = poor  # the search starts from a guess: half a fit is none
         tracking = judged(found, lost, c)
-        alike = tracking.sound or found.comparison.correlation >= LIKENESS
-        if c.measure_noise and not self.lost and tracking.ok and alike:
-            self.noise.learn(found.comparison)
+        if not self.lost:
+            self._measuring.learn(found, tracking)
         return tracking
 
     def _left_open(self, found: Registration, T_prior: np.ndarray) -> float:
@@ -167,10 +170,7 @@ class Tracker(Stage):
 
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
         """Register without judging; for those who have their own reasons to believe or not."""
-        if self._registrar is None or self._registrar.camera != observation.camera:
-            self._registrar = Registrar(observation.camera, self.config.registration)
-        self._registrar.noise = self.noise.along_normals.model_now
-        return self._registrar.register(observation, view, T_prior)
+        return self._measuring.register(observation, view, T_prior)
 
     def _first(self, observation: Observation) -> Tracking:
         """The first frame lies where the data set says, or where it is proposed, or at the origin; it has to show

@@ -11,7 +11,7 @@ from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, View
 from semslam.tracking.judgement import TrackingConfig, fits
-from semslam.tracking.registration import Registrar
+from semslam.tracking.registration.registrar import Registrar
 from semslam.tracking.relocalisation.places import Located, Places, described
 
 WIDEST = 640  # pixels: images are compared with the map at most so wide

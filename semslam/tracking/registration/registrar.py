@@ -20,55 +20,13 @@ from semslam.camera import Camera
 from semslam.compiled import Pinhole
 from semslam.engine.depth_filter import Noise
 from semslam.frame import Observation, View
-from semslam.tracking import registration_kernels as kernels
+from semslam.tracking.registration.comparison import SAMPLED, Comparison, compare
+from semslam.tracking.registration.gauss_newton import Balance, step_of, symmetric
+from semslam.tracking.registration.model import BLOCK, FIELDS, halved, make_model, mean_grey, sample_grey
+from semslam.tracking.registration.settings import Level, RegistrationConfig
+from semslam.tracking.registration.terms import COUNT, RR, SUMS, TRIANGLE, WRR, Gates, Live, R, W, linearize
 
 f32 = np.float32
-
-
-@dataclass(frozen=True)
-class Level:
-    """One stage of the coarse-to-fine search."""
-
-    every: int  # every n-th point of the model takes part
-    pyramid: int  # the grey images are halved so often
-    iterations: int  # at most
-    gate: float  # metres: pairs further apart are not the same surface
-
-
-@dataclass(frozen=True)
-class RegistrationConfig:
-    """How a frame is registered against a view."""
-
-    levels: tuple[Level, ...] = (Level(4, 2, 8, 0.2), Level(2, 1, 5, 0.1), Level(1, 0, 4, 0.07))  # coarsest first
-    rotation_iterations: int = 5  # iterations: of the SO(3) pre-alignment on the coarsest level
-    normal_gate_deg: float = 40.0  # degrees: largest angle between normals of one surface
-    noise: float = 0.0012  # metres: standard deviation of depth at 0.4 m
-    noise_quadratic: float = 0.0019  # metres: growth of that deviation with (z - 0.4)^2 (Nguyen et al. 2012)
-    tukey: float = 4.685  # standard deviations: at this distance a pair of points counts no longer
-    huber: float = 1.345  # standard deviations: from this difference on a grey value counts linearly
-    min_gradient: float = 2.0  # grey levels per pixel: flatter places tell nothing
-    trusted: float = 10.0  # confidence from which a surfel counts in full
-    border: float = 5.0  # weight falls to a half where a ray's squared slope is 1 / border: depth is distorted there
-    color_weight: float = 0.3  # of the grey term against its statistical weight
-    prior_translation: float = 0.02  # metres: standard deviation of the motion model's translation between two frames
-    prior_rotation: float = 0.02  # radians: standard deviation of the motion model's rotation between two frames
-    degenerate: float = 0.004  # mean squared share of the normals along a direction that geometry does not hold
-    converged: float = 2e-4  # metres and radians: smaller steps end a level
-    correlation: float = 25.0  # pixels: neighbours err together, so many count as one measurement
-    textured: float = 6.0  # grey levels: standard deviation of the model, at least, for greys to tell views apart
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """How a frame agrees with a view of the map at the pose found: evidence that the search itself did not use."""
-
-    depth: np.ndarray  # (n,) metres: of points of the map that the frame may show ...
-    residual: np.ndarray  # (n,) metres: ... and how far the frame's surface is from them, along their normals, ...
-    along_ray: np.ndarray  # (n,) metres: ... and by how much its depth differs: more, where a surface is seen obliquely
-    fitting: float  # share of points with depth in both that fit within four standard deviations
-    correlation: float  # of live and model grey, -1 to 1, whatever the exposure; nan where the view is flat
-    gain: float  # contrast of the live image against the model's
-    violated: float  # share of points that the frame sees through, or that something stands before
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +82,7 @@ class _Search:
 
     T: np.ndarray  # (4, 4) T_live_view
     # (3, SUMS) of the last linearization: geometry, colour and counts
-    sums: np.ndarray = field(default_factory=lambda: np.zeros((3, kernels.SUMS)))
+    sums: np.ndarray = field(default_factory=lambda: np.zeros((3, SUMS)))
     # (3,) of residuals: in units of the sensor's noise, wide until they say better; in grey levels; and the exposure,
     # live minus model
     widths: np.ndarray = field(default_factory=lambda: np.array([6.0, 20.0, 0.0]))
@@ -146,10 +104,10 @@ class Registrar:
         self._gates = [self._gates_of(level) for level in self.config.levels]
         self.noise = self.config.noise, self.config.noise_quadratic
 
-    def _gates_of(self, level: Level) -> kernels.Gates:
+    def _gates_of(self, level: Level) -> Gates:
         """The gates of a level; noise and widths are those of a frame."""
         c, nothing = self.config, f32(0)
-        return kernels.Gates(
+        return Gates(
             base=nothing,
             quadratic=nothing,
             far=f32(level.gate),
@@ -189,7 +147,7 @@ class Registrar:
         return Registration(
             T, search.information, _unpacked(search.sums[0]), _unpacked(search.sums[1]),
             int(search.sums[2, 0]), int(search.sums[2, 1]),
-            kernels.mean_grey(self._live[-1]), kernels.mean_grey(self._model[-1]),
+            mean_grey(self._live[-1]), mean_grey(self._model[-1]),
             self._compared(search.T, observation),
         )  # fmt: skip
 
@@ -200,7 +158,7 @@ class Registrar:
         self._model[0] = view.grey
         for pyramid in (self._live, self._model):
             for fine, coarse in pairwise(pyramid):
-                kernels.halved(fine, coarse)
+                halved(fine, coarse)
         self._points = view.points
         # A surfel that few frames made repeats their errors, or is of something that passes through the view: it counts
         # by the square of its confidence. All together count as much as by their confidence.
@@ -211,18 +169,18 @@ class Registrar:
         for level in c.levels:
             if level.pyramid > 0:
                 self._greys[level.pyramid] = np.empty(len(view.points), f32)
-                kernels.sample_grey(
+                sample_grey(
                     view.points, level.every, self._model[level.pyramid], self._pinholes[level.pyramid],
                     self._greys[level.pyramid],
                 )  # fmt: skip
         self._share = view.stride**2 / c.correlation  # of a measurement that one point is worth
-        self._sums = np.empty((-(-len(view.points) // kernels.BLOCK), 3, kernels.SUMS), f32)
+        self._sums = np.empty((-(-len(view.points) // BLOCK), 3, SUMS), f32)
 
     def _model_of(self, level: Level) -> np.ndarray:
         """The view's points that take part on a level, as `linearize` takes them."""
-        blocks = -(-len(self._points) // (level.every * kernels.BLOCK))
-        model = np.empty((blocks, kernels.FIELDS, kernels.BLOCK), f32)
-        kernels.make_model(self._points, self._roots, self._greys[level.pyramid], level.every, model)
+        blocks = -(-len(self._points) // (level.every * BLOCK))
+        model = np.empty((blocks, FIELDS, BLOCK), f32)
+        make_model(self._points, self._roots, self._greys[level.pyramid], level.every, model)
         return model
 
     def _expose(self, T_live_view: np.ndarray) -> None:
@@ -253,10 +211,10 @@ class Registrar:
     def _compared(self, T_live_view: np.ndarray, observation: Observation) -> Comparison:
         """Residuals and greys of a sample of the model's points at the pose found."""
         assert observation.normals is not None
-        found = np.empty((3, len(self._points) // kernels.SAMPLED + 1), f32)
-        same, fitting, measured, away, correlation, model_std, live_std = kernels.compare(
+        found = np.empty((3, len(self._points) // SAMPLED + 1), f32)
+        same, fitting, measured, away, correlation, model_std, live_std = compare(
             self._points, self._trust, T_live_view.astype(f32),
-            kernels.Live(observation.depth, observation.normals, self._live[1]),
+            Live(observation.depth, observation.normals, self._live[1]),
             self._pinholes[0], self._noise, self._greys[1], found,
         )  # fmt: skip
         depth, residual, along_ray = found[:, :same]
@@ -279,11 +237,9 @@ class Registrar:
             base=self._noise.base, quadratic=self._noise.quadratic,
             geometry_scale=geometry_scale, grey_scale=grey_scale, grey_offset=grey_offset,
         )  # fmt: skip
-        live = kernels.Live(observation.depth, observation.normals, self._live[level.pyramid])
+        live = Live(observation.depth, observation.normals, self._live[level.pyramid])
         model, sums = self._models[number], self._sums[: len(self._models[number])]
-        kernels.linearize(
-            model, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates, sums
-        )
+        linearize(model, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates, sums)
         search.sums = sums.sum(axis=0, dtype=np.float64)
 
     def _turn(self, search: _Search, observation: Observation) -> None:
@@ -312,14 +268,14 @@ class Registrar:
     def _descend(self, number: int, search: _Search, observation: Observation, T_view_prior: np.ndarray) -> None:
         """Gauss-Newton iterations on one level. T_view_prior: the inverse of T_live_view as it is expected."""
         c, level = self.config, self.config.levels[number]
-        balance = kernels.Balance(
+        balance = Balance(
             level.every * self._share, c.color_weight, c.prior_translation, c.prior_rotation, c.degenerate
         )
         enough = c.converged * (1 if number == len(c.levels) - 1 else 5)  # a finer level follows
         for _ in range(level.iterations):
             self._linearize(number, search, observation)
             from_prior = poses.log(search.T @ T_view_prior)
-            step, search.information = kernels.step_of(search.sums[:2], search.widths, balance, from_prior)
+            step, search.information = step_of(search.sums[:2], search.widths, balance, from_prior)
             search.T = poses.exp(step) @ search.T
             if max(math.hypot(*step[:3]), math.hypot(*step[3:])) < enough:
                 break
@@ -339,13 +295,13 @@ def _halved(camera: Camera, times: int) -> Pinhole:
 
 
 def _unpacked(sums: np.ndarray) -> Linearization:
-    count = int(sums[kernels.COUNT])
+    count = int(sums[COUNT])
     return Linearization(
-        hessian=kernels.symmetric(sums),
-        gradient=sums[kernels.TRIANGLE : kernels.TRIANGLE + 6].copy(),
-        cost=float(sums[kernels.WRR]),
-        weight=float(sums[kernels.W]),
+        hessian=symmetric(sums),
+        gradient=sums[TRIANGLE : TRIANGLE + 6].copy(),
+        cost=float(sums[WRR]),
+        weight=float(sums[W]),
         count=count,
-        mean=float(sums[kernels.R]) / max(count, 1),
-        rms=math.sqrt(sums[kernels.RR] / max(count, 1)),
+        mean=float(sums[R]) / max(count, 1),
+        rms=math.sqrt(sums[RR] / max(count, 1)),
     )

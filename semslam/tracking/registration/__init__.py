@@ -1,0 +1,1 @@
+"""A frame registered against what the map shows: geometry and grey together, coarse to fine."""

@@ -1,0 +1,81 @@
+"""The model side of registration, compiled: grey pyramids of a view and its points, as `linearize` takes them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from semslam.compiled import PARALLEL, SERIAL, project
+from semslam.frame import NO_GREY
+
+BLOCK = 512  # points a block of the reduction
+# A model is the points of a view that take part on one level, (B, FIELDS, BLOCK) float32: position in metres and normal
+# in the view's camera, the square root of the weight, and the grey on that level, NO_GREY = unknown. What is missing in
+# the last block is not a number.
+FIELDS = 8
+X, Y, Z, N_X, N_Y, N_Z, ROOT, GREY = (k * BLOCK for k in range(FIELDS))
+
+
+@njit(**PARALLEL)
+def halved(image, out):
+    """The mean of the known pixels of each 2x2 block; NO_GREY where none is known."""
+    height, width = out.shape
+    for v_ in prange(height):
+        v = np.int64(v_)  # prange counts unsigned
+        for u in range(width):
+            total, known = np.float32(0), 0
+            for dv in range(2):
+                for du in range(2):
+                    value = image[2 * v + dv, 2 * u + du]
+                    if value >= 0:
+                        total += value
+                        known += 1
+            out[v, u] = total / np.float32(known) if known > 0 else np.float32(NO_GREY)
+
+
+@njit(**SERIAL)
+def mean_grey(image):
+    """The mean of the known pixels of an image; 0 where none is known."""
+    total, known = 0.0, 0
+    for value in image.flat:
+        if value >= 0:
+            total += value
+            known += 1
+    return total / max(known, 1)
+
+
+@njit(**PARALLEL)
+def sample_grey(points, every, image, camera, out):
+    """Grey of a level (H, W) at the projections of every n-th point.
+
+    Bilinear over the known pixels around; NO_GREY if too few are known.
+    """
+    height, width = image.shape
+    for k_ in prange((len(points) + every - 1) // every):
+        i = np.int64(k_) * every  # prange counts unsigned
+        u, v = project(camera, points[i, 0], points[i, 1], points[i, 2])
+        u_0, v_0 = int(np.floor(u)), int(np.floor(v))
+        total, weights = np.float32(0), np.float32(0)
+        for dv in range(2):
+            for du in range(2):
+                uu, vv = u_0 + du, v_0 + dv
+                if uu >= 0 and vv >= 0 and uu < width and vv < height and image[vv, uu] >= 0:
+                    weight = (np.float32(1) - abs(u - np.float32(uu))) * (np.float32(1) - abs(v - np.float32(vv)))
+                    total += weight * image[vv, uu]
+                    weights += weight
+        out[i] = total / weights if weights > np.float32(0.25) else np.float32(NO_GREY)
+
+
+@njit(**PARALLEL)
+def make_model(points, roots, greys, every, out):
+    """The model, see FIELDS, of every n-th of a view's points (N, 7) with their roots and greys (N,)."""
+    count = (len(points) + every - 1) // every
+    for block_ in prange(len(out)):
+        block = np.int64(block_)  # prange counts unsigned
+        first, missing = block * BLOCK, max((block + 1) * BLOCK - count, 0)
+        for j in range(BLOCK - missing):
+            i = (first + j) * every
+            for k in range(6):
+                out[block, k, j] = points[i, k]
+            out[block, 6, j], out[block, 7, j] = roots[i], greys[i]
+        out[block, :, BLOCK - missing :] = np.float32(np.nan)
