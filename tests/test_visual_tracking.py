@@ -15,7 +15,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
 from semslam.runs.color_only.poses import VisualPoses, depths_by, track_images
-from semslam.tracking import sparse_map
+from semslam.tracking import sparse_map, visual
 from semslam.tracking.bundle_adjustment import Adjusted, Scene, adjust
 from semslam.tracking.visual import VisualTracker
 from semslam.trajectory import Trajectory
@@ -94,9 +94,9 @@ def test_the_scale_is_of_the_map_as_it_is_now_and_of_what_the_network_is_sure_of
     world.keyframes[k].votes = world.votes(ids, pixels, predicted, confidence)
     assert world.scale == (1, 1)  # nothing has shown parallax yet
     world.variance[:] = 0.05**2
-    assert world.scale[0] == pytest.approx(1, rel=1e-5)
+    assert world.scale[0] == pytest.approx(1, rel=1e-3)
     world.log_depth += np.log(2)
-    assert world.scale[0] == pytest.approx(0.5, rel=1e-5)
+    assert world.scale[0] == pytest.approx(0.5, rel=1e-3)
 
 
 def test_a_weighted_median_counts_values_as_often_as_they_weigh():
@@ -129,6 +129,19 @@ def test_frames_between_keyframes_follow_what_the_map_says_in_the_end(room):
     assert set(states.values()) == {"good"} and tracker.pose(12) is None
     np.testing.assert_allclose(after[:, :3, 3], 2 * before[:, :3, 3], atol=2e-4)
     np.testing.assert_allclose(after[:, :3, :3], before[:, :3, :3], atol=2e-4)
+
+
+def test_a_camera_is_found_again_by_one_of_the_old_keyframes_whose_look_is_kept(room, monkeypatch):
+    monkeypatch.setattr(visual, "REMEMBERED", 1)
+    monkeypatch.setattr(visual, "DESCRIBED", 3)
+    tracker = VisualTracker(room.camera, depths_by(BlindNetwork(), room.camera))
+    for i in range(0, 32, 4):
+        tracker(i, room[i].color)
+    described = [k for k, keyframe in enumerate(tracker.map.keyframes) if len(keyframe.descriptors)]
+    count = len(tracker.map.keyframes)
+    assert described == [k for k in range(count) if k % 3 == 0 or k == count - 1] and count > 4
+    assert tracker(50, np.zeros_like(room[0].color)).state == "lost"
+    assert tracker(51, room[1].color).state != "lost"
 
 
 def test_exposure_is_no_motion(room):

@@ -4,16 +4,16 @@ Labels do not change where surfels are, so they can be fused again without track
 What is kept is a list of events in the order in which they happened: surfels seen in a labelled frame, surfels
 removed (the others of their chunk close the gap), all surfels moved to other slots. Slots and pixels are stored as
 differences to the one before, deflated: measured on the red kitchen about 1.1 bytes for each surfel seen in a labelled
-frame.
+frame. They lie in a temporary file, so that memory does not grow with the frames.
 """
 
 from __future__ import annotations
 
+import tempfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numba as nb
 import numpy as np
@@ -98,17 +98,60 @@ def unpack(packed: bytes) -> np.ndarray:
     return values
 
 
+class PackedFile:
+    """Pairs of packed arrays in a temporary file, in the order in which they came; another thread packs and writes."""
+
+    def __init__(self, data: np.ndarray | None = None, ends: np.ndarray | None = None) -> None:
+        """data: (N,) uint8, what such a file holds. ends: (2M,) where each array of its M pairs ends, ascending."""
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed, and gone, with this object
+        self._ends: list[int] = [0]
+        self._packer = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+        if data is not None and ends is not None:
+            data.tofile(self._file)
+            self._ends += ends.tolist()
+
+    def add(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Append a pair; OSError where an earlier one could not be written."""
+        if self._last is not None and self._last.done():
+            self._last.result()
+        self._last = self._packer.submit(self._write, first, second)
+
+    def _write(self, first: np.ndarray, second: np.ndarray) -> None:
+        for values in (first, second):
+            packed = pack(values)
+            self._file.write(packed)
+            self._ends.append(self._ends[-1] + len(packed))
+
+    def __getitem__(self, k: int) -> Packed:
+        """Pair k."""
+        start, middle, end = self.ends[2 * k : 2 * k + 3]
+        self._file.flush()
+        both = self.data[start:end].tobytes()
+        return both[: middle - start], both[middle - start :]
+
+    @property
+    def ends(self) -> list[int]:
+        """0, and where each array ends, once all are written; OSError where one could not be."""
+        if self._last is not None:
+            self._last.result()
+        return self._ends
+
+    @property
+    def data(self) -> np.ndarray:
+        """(N,) uint8: all arrays, in the file."""
+        size = self.ends[-1]
+        self._file.flush()
+        return np.memmap(self._file, np.uint8, "r", shape=(size,)) if size else np.zeros(0, np.uint8)
+
+
 @dataclass(frozen=True, eq=False)
 class Event:
-    """One thing that happened; `arrays` are packed by another thread meanwhile."""
+    """One thing that happened."""
 
     kind: int  # SEEN: slots and their pixels; REMOVED: slots; MOVED: old slots and new ones
     frame: int  # index of the frame for SEEN
-    arrays: Future[Packed] | Packed
     T_world_camera: np.ndarray | None = None  # (4, 4) for SEEN, as the frame was fused; earlier versions kept none
-
-    def packed(self) -> Packed:
-        return self.arrays.result() if isinstance(self.arrays, Future) else self.arrays
 
 
 class Associations:
@@ -118,7 +161,7 @@ class Associations:
         """every: frames from one that can be labelled afterwards to the next."""
         self.every = every
         self.events: list[Event] = []
-        self._packer = ThreadPoolExecutor(1)
+        self.packed = PackedFile()  # the two arrays of each event
 
     @property
     def frames(self) -> list[int]:
@@ -128,7 +171,7 @@ class Associations:
     @property
     def bytes_per_frame(self) -> float:
         """Bytes kept for each frame that can be labelled; 0 where there is none."""
-        return sum(len(part) for event in self.events for part in event.packed()) / max(len(self.frames), 1)
+        return self.packed.ends[-1] / max(len(self.frames), 1)
 
     def seen(self, frame: int, T_world_camera: np.ndarray, surfels: SurfelMap, fusion: Fusion) -> None:
         """Keep what the last `fuse`, at a pose, merged where; `frame` is the index of one of those that get labels."""
@@ -149,8 +192,8 @@ class Associations:
     def _keep(
         self, kind: int, frame: int, first: np.ndarray, second: np.ndarray, T_world_camera: np.ndarray | None = None
     ) -> None:
-        packed = self._packer.submit(lambda: (pack(first), pack(second)))
-        self.events.append(Event(kind, frame, packed, T_world_camera))
+        self.packed.add(first, second)
+        self.events.append(Event(kind, frame, T_world_camera))
 
     def fuse_again(self, num_classes: int, fuse: Fuse, slots: np.ndarray) -> np.ndarray:
         """Rows of evidence of the surfels now in `slots` (N,), each labelled frame fused again by `fuse`.
@@ -161,8 +204,8 @@ class Associations:
         """
         surfels = SurfelMap(num_classes)
         pixels = np.zeros(0, np.int32)
-        for event in self.events:
-            first, second = map(unpack, event.packed())
+        for k, event in enumerate(self.events):
+            first, second = map(unpack, self.packed[k])
             known = [len(pixels) - 1, int(first.max(initial=0))]
             n_chunks = max(known + [int(second.max(initial=0))] * (event.kind == MOVED)) // CHUNK + 1
             if n_chunks * CHUNK > len(pixels):
@@ -188,7 +231,6 @@ class Associations:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything, for numpy.savez."""
-        packed = [part for event in self.events for part in event.packed()]
         return {
             "every": np.array(self.every),
             "kinds": np.array([event.kind for event in self.events], np.uint8),
@@ -196,8 +238,8 @@ class Associations:
             "poses": np.array([UNKNOWN if e.T_world_camera is None else e.T_world_camera for e in self.events]).reshape(
                 -1, 4, 4
             ),
-            "ends": np.cumsum([len(part) for part in packed], dtype=np.int64),
-            "data": np.frombuffer(b"".join(packed), np.uint8),
+            "ends": np.array(self.packed.ends[1:], np.int64),
+            "data": self.packed.data,
         }
 
     @staticmethod
@@ -213,16 +255,13 @@ class Associations:
         if len(state["ends"]) != 2 * len(state["kinds"]) or np.any(np.diff(places) < 0) or state["every"] < 1:
             raise ValueError("the saved associations do not fit together")
         associations = Associations(int(state["every"]))
-        data, ends = state["data"].tobytes(), [0, *state["ends"].tolist()]
-        parts = [data[a:b] for a, b in pairwise(ends)]
-        for k, (kind, frame) in enumerate(zip(state["kinds"].tolist(), state["frames"].tolist())):
-            T = state["poses"][k]
-            packed = parts[2 * k], parts[2 * k + 1]
-            associations.events.append(Event(kind, frame, packed, T if np.isfinite(T).all() else None))
-        if events is not None:
-            del associations.events[events:]
-        for event in associations.events:
-            first, second = map(unpack, event.packed())
+        kept = slice(0, events)
+        for kind, frame, T in zip(state["kinds"][kept].tolist(), state["frames"][kept].tolist(), state["poses"][kept]):
+            associations.events.append(Event(kind, frame, T if np.isfinite(T).all() else None))
+        ends = state["ends"][: 2 * len(associations.events)]
+        associations.packed = PackedFile(state["data"][: ends[-1] if len(ends) else 0], ends)
+        for k, event in enumerate(associations.events):
+            first, second = map(unpack, associations.packed[k])
             if event.kind != REMOVED and len(first) != len(second):
                 raise ValueError("the saved associations are damaged: an event lacks slots or pixels")
         return associations

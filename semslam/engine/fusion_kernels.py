@@ -17,6 +17,7 @@ from semslam.engine.index_map import AHEAD, EMPTY, MICRO, SLOT, locate, pixel_at
 
 f32 = np.float32
 RIM = 160  # see `mark_removals`
+RARE = f32(0.2)  # of `stable`: the confidence of what was seen once or twice at the border of the image
 NOTHING = np.int32(EMPTY >> 32)  # micrometres: the depth of a pixel of the index map that shows no surfel
 DEEPEST = f32(2147483520)  # micrometres: the largest float32 below that
 
@@ -214,9 +215,9 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, stale, index):
     """Kill surfels in view that are unstable and no longer confirmed, or doubles of a better one in their pixel.
 
     Unstable: confidence below `stable`, nothing else is measured in its pixel, yet it was last merged before frame
-    `stale`. Where no depth is measured, nothing would ever see through what was there for a moment. So in a rim
-    around the image, a pixel more than 1 / RIM of its width: what noise has moved out there is made anew inside, again
-    and again.
+    `stale`. Where no depth is measured, nothing would ever see through what was there for a moment. RARE: far below
+    `stable`, and in a rim around the image, a pixel more than 1 / RIM of its width; what noise has moved out there is
+    made anew inside, again and again.
     Double: the same normal, within the gate in depth and half a radius sideways of the pixel's front surfel; of the two
     the less confident goes, on a tie the one behind. The mark goes into the colour's spare channel, which nobody reads
     here, so that the result does not depend on the order; `compact_chunks` removes what is marked.
@@ -244,7 +245,7 @@ def mark_removals(chunks, surfels, pose, camera, depth, rules, stale, index):
             u, v = np.int64(places[k] & 0xFFFF) - rim, np.int64(places[k] >> 16) - rim
             inside = u >= 0 and v >= 0 and u < width and v < height
             if not inside:
-                if normal[i, 3] < stable and seen[i, 1] < stale:
+                if normal[i, 3] < RARE * stable and seen[i, 1] < stale:
                     color[i, 3] = MARKED
                 continue
             z_c, p = depths[k], np.uint64(v * width + u)

@@ -33,8 +33,8 @@ class Votes(NamedTuple):
     """What a network says of the depth of N landmarks that a keyframe shows."""
 
     ids: np.ndarray  # (N,) int32
-    log_depth: np.ndarray  # (N,) float32, of metres
-    confidence: np.ndarray  # (N,) float32 in 0..1, about inversely proportional to the variance of log_depth
+    log_depth: np.ndarray  # (N,) float16, of metres
+    confidence: np.ndarray  # (N,) float16 in 0..1, about inversely proportional to the variance of log_depth
 
 
 @dataclass(eq=False)
@@ -44,8 +44,8 @@ class Keyframe:
     index: int
     grey: np.ndarray | None  # (H, W) uint8; None for all but the last ones
     given: np.ndarray | None  # (4, 4) T_camera_world that is known beforehand
-    ids: np.ndarray  # (N,) landmarks that it shows ...
-    descriptors: np.ndarray  # (N, 32) uint8 ... and what they look like in it (ORB)
+    ids: np.ndarray  # (N,) int32 landmarks that it shows ...
+    descriptors: np.ndarray  # (N, 32) uint8 ... and what they look like in it (ORB); both empty for most old ones
     level: float = 0.0  # logarithm of the map's depth over the network's, as it was when the keyframe was made
     votes: Votes | None = None
 
@@ -88,10 +88,10 @@ class SparseMap:
         self.prior = np.zeros(0)  # what the network says of that
         self.variance = np.zeros(0)  # of log_depth
         self.strikes = np.zeros(0, np.int64)
-        # observations, in the order in which they were made
-        self._landmark = np.zeros(0, np.int64)
-        self._keyframe = np.zeros(0, np.int64)
-        self._seen = np.zeros((0, 2))  # pixels from the principal point
+        # observations, in the order in which they were made; they are most of what is kept
+        self._landmark = np.zeros(0, np.int32)
+        self._keyframe = np.zeros(0, np.int32)
+        self._seen = np.zeros((0, 2), np.float32)  # pixels from the principal point
 
     def __len__(self) -> int:
         return len(self.host)
@@ -102,7 +102,7 @@ class SparseMap:
         self, index: int, grey: np.ndarray, T_camera_world: np.ndarray, given: np.ndarray | None = None
     ) -> int:
         """Its number. given: what is known of T_camera_world beforehand, with `given_std`."""
-        self.keyframes.append(Keyframe(index, grey, given, np.zeros(0, np.int64), np.zeros((0, 32), np.uint8)))
+        self.keyframes.append(Keyframe(index, grey, given, np.zeros(0, np.int32), np.zeros((0, 32), np.uint8)))
         self.T_camera_world = np.concatenate([self.T_camera_world, T_camera_world[None]])
         return len(self.keyframes) - 1
 
@@ -119,9 +119,9 @@ class SparseMap:
 
     def observe(self, ids: np.ndarray, pixels: np.ndarray, k: int) -> None:
         """Keyframe k shows landmarks (N,) at pixels (N, 2)."""
-        self._landmark = np.concatenate([self._landmark, ids])
-        self._keyframe = np.concatenate([self._keyframe, np.full(len(ids), k)])
-        self._seen = np.concatenate([self._seen, pixels - self._centre])
+        self._landmark = np.concatenate([self._landmark, ids.astype(np.int32)])
+        self._keyframe = np.concatenate([self._keyframe, np.full(len(ids), k, np.int32)])
+        self._seen = np.concatenate([self._seen, (pixels - self._centre).astype(np.float32)])
 
     # looking
 
@@ -178,7 +178,7 @@ class SparseMap:
         said = predicted[v, u] > 0
         u, v = u[said], v[said]
         sure = np.maximum(confidence[v, u], LEAST_CONFIDENCE)
-        return Votes(ids[said].astype(np.int32), np.log(predicted[v, u]), sure.astype(np.float32))
+        return Votes(ids[said].astype(np.int32), np.log(predicted[v, u]).astype(np.float16), sure.astype(np.float16))
 
     def level(self, k: int, votes: Votes) -> tuple[float, float] | None:
         """Logarithm of the map's depth over the network's in keyframe k, as the map is now, and its weight.
@@ -191,7 +191,10 @@ class SparseMap:
         ahead = z > 0
         if ahead.sum() < FEWEST_VOTES:
             return None
-        levels, weights = np.log(z[ahead]) - votes.log_depth[known][ahead], votes.confidence[known][ahead]
+        levels, weights = (
+            np.log(z[ahead]) - votes.log_depth[known][ahead],
+            votes.confidence[known][ahead].astype(np.float64),
+        )
         return weighted_median(levels, weights), float(weights.mean())
 
     @property

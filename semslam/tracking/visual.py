@@ -25,6 +25,7 @@ from semslam.tracking.sparse_map import STRIKES, SparseMap
 
 REMEMBERED = 300  # keyframes whose images are kept to find their landmarks again
 COMPARED = 30  # keyframes that a lost camera is looked for in
+DESCRIBED = 8  # of so many older keyframes one can be found again
 # (H, W, 3) uint8 RGB, focal length -> depth, (H, W) metres, and its confidence, (H, W) in 0..1
 PredictDepth = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 
@@ -246,9 +247,9 @@ class VisualTracker:
         pixels, descriptors = self._described(grey, np.zeros((0, 2)) if corners is None else corners.reshape(-1, 2))[1:]
         if len(pixels) < self.config.min_inliers:
             return False
-        count = len(self.map.keyframes)
-        recent = range(count - 1, -1, -max(1, count // COMPARED))
-        return any(self._seen_from(k, pixels, descriptors) for k in recent)
+        described = [k for k, keyframe in enumerate(self.map.keyframes) if len(keyframe.ids)][::-1]
+        chosen = described[:: max(1, len(described) // COMPARED)]
+        return any(self._seen_from(k, pixels, descriptors) for k in chosen)
 
     def _seen_from(self, k: int, pixels: np.ndarray, descriptors: np.ndarray) -> bool:
         """Whether described pixels (N, 2) show the landmarks of keyframe k; if so the camera is where they say."""
@@ -315,7 +316,7 @@ class VisualTracker:
         predicted, confidence = self.predict_depth(color, self.map.camera.fx)
         k = self.map.add_keyframe(index, grey, self._T, self._given)
         if k >= REMEMBERED:
-            self.map.keyframes[k - REMEMBERED].grey = None  # memory stays flat
+            self._forget(k - REMEMBERED)
         followed = None
         if good is not None:
             self.map.observe(self._ids[good], self._pixels[good], k)
@@ -328,9 +329,16 @@ class VisualTracker:
         self._replenish(grey, predicted, k)
         self.map.keyframes[k].votes = self.map.votes(self._ids, self._pixels, predicted, confidence)
         which, _, descriptors = self._described(grey, self._pixels)
-        self.map.keyframes[k].ids, self.map.keyframes[k].descriptors = self._ids[which], descriptors
+        self.map.keyframes[k].ids, self.map.keyframes[k].descriptors = self._ids[which].astype(np.int32), descriptors
         self._at_keyframe = self._pixels.copy()
         self._started = len(self._ids)
+
+    def _forget(self, k: int) -> None:
+        """Let go of the image of an old keyframe, and of what most of them look like, which is most of its memory."""
+        old = self.map.keyframes[k]
+        old.grey = None
+        if k % DESCRIBED:
+            old.ids, old.descriptors = old.ids[:0].copy(), old.descriptors[:0].copy()
 
     def _find_again(self, grey: np.ndarray, k: int) -> None:
         """Look for landmarks that are not followed but should be in the image; what is found is followed again."""
