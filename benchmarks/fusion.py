@@ -24,7 +24,7 @@ import numba
 import numpy as np
 
 from semslam.engine.fusion import Fusion
-from semslam.engine.label_fusion import label_fusion
+from semslam.engine.labels.label_fusion import label_fusion
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation
 from sequences import open_sequence

@@ -3,10 +3,11 @@
     python benchmarks/label_fusion.py [--weights FILE] [--data ../shared/data] [--width 320] [--quick | --views]
                                       [--json FILE]
 
-Protocol: depth of the sensor, poses of the data set, frames 320 wide. The map after the last frame is rendered from
-the pose of every labelled frame; 13 classes, one confusion matrix a scene, void and a band of 3 pixels at boundaries
-of the truth ignored, holes of the map count as missed, classes absent from truth and prediction skipped; the network
-alone is scored on the same pixels. ECE over 15 bins of the largest probability, holes left out.
+Protocol: depth of the sensor, poses of the data set, frames 320 wide. Every tenth frame is labelled, every second of
+these by its mirror image, as in a run. The map after the last frame is rendered from the pose of every frame with true
+labels; 13 classes, one confusion matrix a scene, void and a band of 3 pixels at boundaries of the truth ignored, holes
+of the map count as missed, classes absent from truth and prediction skipped; the network alone is scored on the same
+pixels, not mirrored. ECE over 15 bins of the largest probability, holes left out.
 
 Settings are also chosen leaving one room out: those of `grid()` with the least ECE in one room are scored in the other.
 With --views, after 1, 5 and 20 views of each of NYUv2's 60 validation images. There is one image of each place, so
@@ -14,8 +15,9 @@ views are made of it: enlarged by 0.7 to 1.4 (as a step of up to a metre at its 
 camera does) and mirrored (to which no view corresponds). They show nothing that the image does not, so they are fused
 both as those steps and turns and as views from one place. Every fourth pixel each way is a surfel at its true depth.
 
-The network sees every frame once and which pixel was merged with which surfel does not depend on classes: both are
-kept in --cache, by the hash of the weights and of the code that fuses, and a variant then costs a second.
+The network sees every frame and its mirror image once and which pixel was merged with which surfel does not depend on
+classes: both are kept in --cache, by the hash of the weights and of the code that fuses, and a variant then costs a
+second.
 """
 
 from __future__ import annotations
@@ -40,9 +42,9 @@ from semslam import poses
 from semslam.engine import chunks, depth_filter, fusion, index_map
 from semslam.engine import fusion_kernels as kernels
 from semslam.engine.chunks import CHUNK
-from semslam.engine.evidence import row_width
 from semslam.engine.fusion import Fusion
-from semslam.engine.label_fusion import LabelFusion, LabelFusionConfig, label_fusion
+from semslam.engine.labels.evidence import row_width
+from semslam.engine.labels.label_fusion import LabelFusion, LabelFusionConfig, label_fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import UNLABELLED
 from semslam.judging.map_labels import BAND
@@ -116,9 +118,14 @@ def observed(path: Path, width: int) -> Scene:
 
 
 def predicted(path: Path, predictor: Predictor) -> np.ndarray:
-    """(T, h, w, C) float16 class scores of every frame, as the network gives them."""
+    """(2, T, h, w, C) float16 class scores of every frame, as the network gives them of it and of its mirror image."""
     sequence = open_sequence(str(path))
-    return np.stack([predictor.outputs(sequence[i].color)[0].astype(np.float16) for i in range(len(sequence))])
+
+    def scores(color: np.ndarray) -> np.ndarray:
+        return predictor.outputs(np.ascontiguousarray(color))[0].astype(np.float16)
+
+    colors = [sequence[i].color for i in range(len(sequence))]
+    return np.stack([[scores(c) for c in colors], [scores(c[:, ::-1])[:, ::-1] for c in colors]])
 
 
 def cached_scene(cache: Path, path: Path, width: int) -> Scene:
@@ -142,7 +149,7 @@ def cached_scene(cache: Path, path: Path, width: int) -> Scene:
 
 
 def cached_scores(cache: Path, path: Path, predictor: Predictor) -> np.ndarray:
-    file = cache / f"{path.name}-{content_hash(predictor.network)}.npy"
+    file = cache / f"{path.name}-{content_hash(predictor.network)}-mirrored.npy"
     if not file.is_file():
         np.save(file, predicted(path, predictor))
     return np.load(file, mmap_mode="r")
@@ -156,6 +163,7 @@ class Variant:
     config: LabelFusionConfig = field(default_factory=LabelFusionConfig)
     every: int = 10  # frames
     temperature: float | None = None  # of the network's scores; None = what the weights say
+    mirrored: tuple[bool, ...] = (False, True)  # whether a labelled frame is, in turns
 
 
 def probabilities(scores: np.ndarray, size: tuple[int, int], temperature: float) -> np.ndarray:
@@ -174,8 +182,9 @@ def fused(scene: Scene, scores: np.ndarray, variant: Variant) -> np.ndarray:
     surfels: Any = SimpleNamespace(num_classes=CLASSES, counts=np.full(chunks, CHUNK, np.int32), evidence=empty)
     pixel_of = np.full(chunks * CHUNK, -1, np.int32)
     assert variant.temperature is not None
-    for i in range(0, len(scores), variant.every):
-        image = probabilities(scores[i], scene.size, variant.temperature)
+    for turn, i in enumerate(range(0, scores.shape[1], variant.every)):
+        mirrored = variant.mirrored[turn % len(variant.mirrored)]
+        image = probabilities(scores[int(mirrored), i], scene.size, variant.temperature)
         pixel_of[scene.surfels[i]] = scene.pixels[i]
         fusion.fuse(surfels, np.arange(chunks, dtype=np.int32), pixel_of, image, scene.poses[i])
         pixel_of[scene.surfels[i]] = -1
@@ -214,7 +223,7 @@ def single_figures(scene: Scene, scores: np.ndarray, temperature: float) -> dict
     """Figures of the network on the labelled frames, one by one."""
     matrix, calibration = ConfusionMatrix(CLASSES), Calibration()
     for i, truth in scene.truths.items():
-        image = probabilities(scores[i], scene.size, temperature)
+        image = probabilities(scores[0, i], scene.size, temperature)
         matrix.add(image.argmax(axis=2).astype(np.uint8), truth)
         calibration.add(image, truth)
     return _figures(matrix, calibration)
@@ -240,9 +249,9 @@ def grid(temperature: float) -> list[Variant]:
             LabelFusionConfig(distance=metres, angle_deg=degrees, max_views=views, error_rate=rate),
             temperature=temperature,
         )
-        for metres, degrees in ((0.25, 15.0), (0.5, 30.0), (1.0, 30.0), (2.0, 60.0))
-        for views in (1.4, 1.6, 2.0)
-        for rate in (0.0, 0.02, 0.03, 0.04, 0.06)
+        for metres, degrees in ((0.25, 15.0), (0.5, 30.0), (1.0, 30.0))
+        for views in (1.6, 1.8, 2.0, 2.2, 2.4)
+        for rate in (0.0, 0.04, 0.06, 0.08, 0.1, 0.15)
     ]
 
 
@@ -333,17 +342,18 @@ def variants() -> list[Variant]:
         Variant("default: bayes", default),
         changed("any number of views", max_views=float("inf")),
         changed("at most 1 view", max_views=1.0),
-        changed("at most 2 views", max_views=2.0),
+        changed("at most 1.6 views", max_views=1.6),
+        changed("at most 3 views", max_views=3.0),
         changed("error rate 0", error_rate=0.0),
         changed("error rate 0.04", error_rate=0.04),
-        changed("error rate 0.08", error_rate=0.08),
-        changed("apart at 0.25 m, 15 degrees", distance=0.25, angle_deg=15.0),
+        changed("error rate 0.15", error_rate=0.15),
+        changed("apart at 0.5 m, 30 degrees", distance=0.5, angle_deg=30.0),
         changed("1 m, 60 degrees", distance=1.0, angle_deg=60.0),
         changed("4 m, 120 degrees", distance=4.0, angle_deg=120.0),
         changed("floor 0.01", floor=0.01),
         changed("each surfel alone", neighbourhood=0.0),
         changed("neighbours as 0 views", neighbour_views=0.0),
-        changed("10 views", neighbour_views=10.0),
+        changed("20 views", neighbour_views=20.0),
         changed("40 views", neighbour_views=40.0),
         changed("neighbourhood 0.05 m", neighbourhood=0.05),
         changed("0.15 m", neighbourhood=0.15),
@@ -351,6 +361,9 @@ def variants() -> list[Variant]:
         changed("histogram", method="histogram"),
         Variant("temperature 1.1", default, temperature=1.1),
         Variant("temperature 2", default, temperature=2.0),
+        Variant("no frame mirrored", default, mirrored=(False,)),
+        Variant("every frame mirrored", default, mirrored=(True,)),
+        Variant("the first mirrored", default, mirrored=(True, False)),
         Variant("labels every 5 frames", default, every=5),
         Variant("labels every frame", default, every=1),
     ]

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from semslam.cloud import SurfelCloud
-from semslam.engine.surfel_crf import CrfConfig, nearest_neighbours, refined_probabilities
+from semslam.engine.labels.surfel_crf import CrfConfig, nearest_neighbours, refined_probabilities
 
 
 def walls(count: int, classes: int, spacing: float = 0.004) -> SurfelCloud:

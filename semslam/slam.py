@@ -14,7 +14,7 @@ from semslam.depth.corrections import CorrectionsConfig, fusion_config
 from semslam.depth.multiview import MultiViewConfig
 from semslam.engine.associations import Associations
 from semslam.engine.fusion import Fusion, FusionConfig
-from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
+from semslam.engine.labels.label_fusion import LabelFusionConfig, label_fusion
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation, Step, Tracking, View
 from semslam.loops.loop_closure import LoopCloser, LoopConfig

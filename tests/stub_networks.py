@@ -41,13 +41,16 @@ class KnowingNetwork:
         self.asked = 0
         self._from = sequence.label_set
 
+    def with_mirror_images(self) -> KnowingNetwork:
+        return self
+
     def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float) -> Answer:
         self.asked += 1
         frame = self.frames[image.tobytes()]
         depth = cv2.resize(self.spoil(frame.depth, frame.index), size, interpolation=cv2.INTER_NEAREST)
         return Answer(depth.astype(np.float32), np.ones(size[::-1], np.float32), self.class_probabilities(image, size))
 
-    def class_probabilities(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def class_probabilities(self, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray:
         frame = self.frames[image.tobytes()]
         labels = cv2.resize(remap_labels(frame.labels, self._from, self.classes), size, interpolation=cv2.INTER_NEAREST)
         count, rng = len(LABEL_SETS[self.classes]), np.random.default_rng((self.seed, frame.index))

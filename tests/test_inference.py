@@ -272,6 +272,26 @@ def test_probabilities_alone_and_at_another_size_are_the_same_probabilities(pred
     np.testing.assert_array_equal(predictor.class_probabilities(image, size=(66, 50)), small.class_probabilities)
 
 
+def test_what_the_mirror_image_says_is_of_the_image(predictor, image) -> None:
+    mirror = predictor.class_probabilities(np.ascontiguousarray(image[:, ::-1]), size=(66, 50))[:, ::-1].copy()
+    of_mirror = predictor.class_probabilities(image, size=(66, 50), mirrored=True)
+    np.testing.assert_allclose(of_mirror, mirror, atol=1e-6)
+    assert np.abs(of_mirror - predictor.class_probabilities(image, size=(66, 50))).max() > 0.01
+
+
+def test_with_mirror_images_an_image_and_its_mirror_image_give_mirrored_predictions(predictor, image) -> None:
+    both = predictor.with_mirror_images()
+    mirror = np.ascontiguousarray(image[:, ::-1])
+    seen, seen_in_mirror = both(image), both(mirror)
+    for name in ("depth", "depth_confidence", "class_probabilities"):
+        np.testing.assert_allclose(getattr(seen, name), getattr(seen_in_mirror, name)[:, ::-1], atol=1e-5)
+    np.testing.assert_allclose(seen.normals, seen_in_mirror.normals[:, ::-1] * [-1, 1, 1], atol=1e-3)
+    alone, alone_in_mirror = predictor(image), predictor(mirror)
+    low = np.minimum(alone.depth, alone_in_mirror.depth[:, ::-1])
+    high = np.maximum(alone.depth, alone_in_mirror.depth[:, ::-1])
+    assert (np.median(high - low) > 0.01) and (((seen.depth > low - 1e-4) & (seen.depth < high + 1e-4)).mean() > 0.95)
+
+
 def test_an_image_is_brought_to_the_size_that_the_network_was_trained_for(network, image) -> None:
     half = Predictor(network, {"input_size": [240, 320]}, engine="torch")
     assert half.input_shape(480, 640) == (240, 320)

@@ -20,7 +20,7 @@ from semslam.cloud import CloudInParts
 from semslam.engine.associations import MOVED, Associations
 from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
-from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
+from semslam.engine.labels.label_fusion import LabelFusionConfig, label_fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 from semslam.frame import Observation
 from semslam.geometry.export import read_mesh_ply

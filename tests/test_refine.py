@@ -8,8 +8,8 @@ import pytest
 from synthetic_maps import NYU13, cloud_of, plane
 from test_reconstruct import refused, semslam
 
-from semslam.engine import surfel_crf
-from semslam.engine.surfel_crf import (
+from semslam.engine.labels import surfel_crf
+from semslam.engine.labels.surfel_crf import (
     CrfConfig,
     as_sure_as,
     mean_field,
@@ -171,7 +171,7 @@ def test_far_and_near_a_surfel_is_pulled_alike():
 
 @pytest.mark.parametrize("method", ["bayes", "mean", "histogram"])
 def test_evidence_is_read_as_the_probabilities_they_were_made_from(method):
-    from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
+    from semslam.engine.labels.label_fusion import LabelFusionConfig, label_fusion
 
     fusion = label_fusion(LabelFusionConfig(method=method, error_rate=0))
     p = scattered().class_probabilities

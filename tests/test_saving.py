@@ -18,7 +18,7 @@ from test_reconstruct import ROOM, TRUTH, refused, semslam
 
 from semslam import config as configs
 from semslam.engine.chunks import CHUNK
-from semslam.engine.label_fusion import LabelFusionConfig, label_fusion
+from semslam.engine.labels.label_fusion import label_fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.runs import folder as folders
 from semslam.runs.config import settings_of
@@ -342,8 +342,7 @@ def test_labels_of_an_earlier_version_are_read_as_it_read_them(tmp_path):
     found = RunFolder.open(tmp_path / "old").load_map()
     expected = np.exp(sums / (1 + sums.sum(axis=1, keepdims=True) / 20))
     expected *= labelled[:, None] / expected.sum(axis=1, keepdims=True)
-    exactly = label_fusion(LabelFusionConfig(error_rate=0))
-    np.testing.assert_allclose(exactly.read(found.evidence[found.slots()], 13), expected, atol=1e-3)
+    np.testing.assert_allclose(label_fusion().read(found.evidence[found.slots()], 13), expected, atol=1e-3)
     assert labelled.any() and not labelled.all()
 
 

@@ -55,9 +55,9 @@ def test_every_frame_of_a_map_of_every_tenth_frame_can_be_relabelled(tmp_path, r
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_network_that_looks_ahead_looks_at_the_labelled_frames_alone_and_once(tmp_path, room, every):
     class Counting(KnowingNetwork):
-        def class_probabilities(self, image, size):
+        def class_probabilities(self, image, size, mirrored=False):
             looked_at.append(self.frames[image.tobytes()].index)
-            return super().class_probabilities(image, size)
+            return super().class_probabilities(image, size, mirrored)
 
     looked_at: list[int] = []
     settings = {"sequence": ROOM, "hold_out": 4, "slam.perception.label_every": every}
@@ -67,11 +67,29 @@ def test_a_network_that_looks_ahead_looks_at_the_labelled_frames_alone_and_once(
     assert sorted(looked_at) == run.progress.labelled and len(looked_at) == -(-18 // every)
 
 
+def test_every_second_labelled_frame_is_mirrored_whenever_it_is_asked_for(tmp_path, room):
+    class Noting(KnowingNetwork):
+        def class_probabilities(self, image, size, mirrored=False):
+            looked_at[self.frames[image.tobytes()].index] = mirrored
+            return super().class_probabilities(image, size, mirrored)
+
+    looked_at: dict[int, bool] = {}
+    settings = {"sequence": ROOM, "slam.perception.label_every": 4}
+    for _ in prepare(settings_of(None, settings), tmp_path / "run", network=Noting(room)):
+        pass
+    assert looked_at == {0: False, 4: True, 8: False, 12: True, 16: False, 20: True}
+    perceive = Perception(PerceptionConfig(label_every=4), room.camera, None, Noting(room))
+    looked_at.clear()
+    for index in (12, 0):
+        perceive.observe(room[index], True)
+    assert looked_at == {12: True, 0: False}
+
+
 def test_labels_are_the_same_whether_a_frame_was_begun_or_not_and_few_frames_are_begun(room):
     class Counting(KnowingNetwork):
-        def class_probabilities(self, image, size):
+        def class_probabilities(self, image, size, mirrored=False):
             looked_at.append(self.frames[image.tobytes()].index)
-            return super().class_probabilities(image, size)
+            return super().class_probabilities(image, size, mirrored)
 
     looked_at: list[int] = []
     plain, ahead, frames, size = KnowingNetwork(room), LabelsAhead(Counting(room)), list(room), (16, 12)

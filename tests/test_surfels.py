@@ -8,7 +8,7 @@ import pytest
 from semslam.camera import Camera
 from semslam.compiled import Pinhole, Pose
 from semslam.engine.chunks import CHUNK, visible_chunks
-from semslam.engine.evidence import rows_of
+from semslam.engine.labels.evidence import rows_of
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 
 

@@ -71,6 +71,7 @@ class Predictor:
         self._input_size = tuple(metadata["input_size"]) if metadata.get("input_size") else None
         self._focal = metadata.get("focal")
         self._temperature = float(metadata.get("temperature", 1.0))
+        self._mirror_too = False
         images = None if calibration is None else (self._seen(image) for image in calibration)
         self._run = open_engine(network, engine, threads, images)
         self.engine = self._run.name
@@ -117,6 +118,15 @@ class Predictor:
         other.num_classes, other.label_set = matrix.shape[1], label_set
         return other
 
+    def with_mirror_images(self) -> Predictor:
+        """The same predictor, which when called looks at the mirror image too and returns the mean of both.
+
+        Errors are smaller by a few per cent, at twice the time. The engine is shared.
+        """
+        other = copy.copy(self)
+        other._mirror_too = True
+        return other
+
     def __call__(
         self, image: np.ndarray, size: tuple[int, int] | None = None, focal: float | None = None
     ) -> Prediction:
@@ -132,7 +142,11 @@ class Predictor:
         height, width = image.shape[:2]
         if focal is not None and self._focal is not None:
             focal *= self.input_shape(height, width)[1] / width
-        return self.interpreted(self._computed(image), size or (width, height), focal)
+        outputs = self._computed(image)
+        if self._mirror_too:
+            outputs = tuple(output.copy() if isinstance(output, np.ndarray) else output for output in outputs)
+            outputs = _mean(outputs, tuple(_mirrored(output) for output in self._computed(image[:, ::-1])))
+        return self.interpreted(outputs, size or (width, height), focal)
 
     def interpreted(self, outputs: tuple[Output, ...], size: tuple[int, int], focal: float | None = None) -> Prediction:
         """What the network's `outputs` say, at `size` (width, height); `focal` in pixels of what the network saw."""
@@ -147,10 +161,16 @@ class Predictor:
             images.normals(outputs[2], size) if len(outputs) > 2 else None,
         )
 
-    def class_probabilities(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Class probabilities alone, (H, W, C) float32, for a map whose depth comes from a sensor."""
+    def class_probabilities(
+        self, image: np.ndarray, size: tuple[int, int] | None = None, mirrored: bool = False
+    ) -> np.ndarray:
+        """Class probabilities alone, (H, W, C) float32, for a map whose depth comes from a sensor.
+
+        mirrored: look at the mirror image; what is returned is of the image all the same.
+        """
         check_image(image)
-        return self._probabilities(self._computed(image)[0], size or (image.shape[1], image.shape[0]))
+        scores = _mirrored(self._computed(image[:, ::-1])[0]) if mirrored else self._computed(image)[0]
+        return self._probabilities(scores, size or (image.shape[1], image.shape[0]))
 
     def outputs(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         """The network's own outputs of an image, each (h, w, channels) float32, valid until the next call."""
@@ -193,6 +213,25 @@ class Predictor:
             scores = np.ascontiguousarray(scores) if isinstance(scores, np.ndarray) else scores
         images: Any = _postprocessing(scores)
         return images.class_probabilities(scores, size, self._merge, self._temperature)
+
+
+def _mirrored(output: Output) -> Output:
+    return np.ascontiguousarray(output[:, ::-1]) if isinstance(output, np.ndarray) else output.flip(1)
+
+
+def _mean(outputs: tuple[Any, ...], of_mirror: tuple[Any, ...]) -> tuple[Output, ...]:
+    """The mean of a network's outputs of an image and of its mirror image, both as seen in the image; of depth, that of
+    its logarithm."""
+    (scores, depth, *normals), (scores_of_mirror, depth_of_mirror, *normals_of_mirror) = outputs, of_mirror
+    across = np.array([-1, 1, 1], np.float32)  # normals point the other way across the mirror
+    return (
+        (scores + scores_of_mirror) / 2,
+        abs(depth * depth_of_mirror) ** 0.5,
+        *(
+            n + m * (across if isinstance(m, np.ndarray) else m.new_tensor(across))
+            for n, m in zip(normals, normals_of_mirror)
+        ),
+    )
 
 
 def _postprocessing(output: Output) -> ModuleType:

@@ -20,8 +20,8 @@ import numpy as np
 
 from semslam.compiled import SERIAL
 from semslam.engine.chunks import CHUNK, MARKED
-from semslam.engine.evidence import row_width
 from semslam.engine.fusion import Fusion
+from semslam.engine.labels.evidence import row_width
 from semslam.engine.surfels import SurfelMap
 from semslam.stage import Layout, check_state
 

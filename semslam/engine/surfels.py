@@ -14,7 +14,7 @@ import numpy as np
 
 from semslam.cloud import SurfelCloud
 from semslam.engine.chunks import CHUNK, MARKED, Surfels, Table, allocate, compact_chunks, find_block, reopen_chunks
-from semslam.engine.evidence import row_width
+from semslam.engine.labels.evidence import row_width
 from semslam.engine.paging import Paging, StoredRows
 from semslam.stage import Layout, check_state
 

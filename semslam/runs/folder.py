@@ -19,7 +19,7 @@ from semslam import config as configs
 from semslam.atomic import regular_size, replacing, text_of
 from semslam.cloud import SurfelCloud, joined
 from semslam.engine.associations import Associations
-from semslam.engine.label_fusion import label_fusion
+from semslam.engine.labels.label_fusion import label_fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, StatePart, SurfelMap
 from semslam.geometry import export
 from semslam.geometry.mesh import LabelledMesh

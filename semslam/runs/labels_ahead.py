@@ -19,6 +19,7 @@ class _Begun:
     number: int
     image: np.ndarray
     size: tuple[int, int]
+    mirrored: bool
     probabilities: Future[np.ndarray]
 
 
@@ -39,21 +40,22 @@ class LabelsAhead(Network):
     def same_for_any_threads(self) -> bool:
         return self.network.same_for_any_threads
 
-    def begin(self, number: int, image: np.ndarray, size: tuple[int, int]) -> None:
+    def begin(self, number: int, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> None:
         """Start on the class probabilities of a frame that will be asked for, unless others wait already."""
         with self._changing:
             self._begun = [begun for begun in self._begun if number - begun.number < OVER]
             if len(self._begun) < MOST:
-                probabilities = self._thread.submit(self.network.class_probabilities, image, size)
-                self._begun.append(_Begun(number, image, size, probabilities))
+                probabilities = self._thread.submit(self.network.class_probabilities, image, size, mirrored)
+                self._begun.append(_Begun(number, image, size, mirrored, probabilities))
 
-    def class_probabilities(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def class_probabilities(self, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray:
         with self._changing:
-            of_image = [begun for begun in self._begun if begun.image is image and begun.size == size]
+            asked = size, mirrored
+            of_image = [b for b in self._begun if b.image is image and (b.size, b.mirrored) == asked]
             self._begun = [begun for begun in self._begun if begun not in of_image]
         if of_image:
             return of_image[0].probabilities.result()
-        return self._thread.submit(self.network.class_probabilities, image, size).result()
+        return self._thread.submit(self.network.class_probabilities, image, size, mirrored).result()
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float) -> Prediction:
         return self._thread.submit(self.network, image, size, focal).result()

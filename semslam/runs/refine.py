@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.engine.label_fusion import label_fusion
-from semslam.engine.surfel_crf import CrfConfig, refined_probabilities
+from semslam.engine.labels.label_fusion import label_fusion
+from semslam.engine.labels.surfel_crf import CrfConfig, refined_probabilities
 from semslam.runs.derived import derived_folder, write_derived
 from semslam.runs.folder import RunFolder
 
@@ -33,7 +33,7 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
     probabilities = refined_probabilities(cloud, crf)
     seconds = time.perf_counter() - began
     # the field's classes are to be read as they are: it has seen the neighbours
-    labels = replace(config.slam.labels, neighbourhood=0.0, error_rate=0.0)
+    labels = replace(config.slam.labels, neighbourhood=0.0)
     config = replace(config, slam=replace(config.slam, labels=labels))
     evidence = surfels.evidence[surfels.slots()]
     evidence[surfels.are_living()] = label_fusion(labels).rows_of(probabilities)

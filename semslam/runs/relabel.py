@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from semslam.engine.associations import Associations, Event
-from semslam.engine.evidence import row_width
 from semslam.engine.fusion import Fusion
-from semslam.engine.label_fusion import LabelFusion, label_fusion
+from semslam.engine.labels.evidence import row_width
+from semslam.engine.labels.label_fusion import LabelFusion, label_fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.labels import LABEL_SETS
 from semslam.perception import Network, Perception
@@ -53,7 +53,7 @@ def relabel(
         )
     sources = sources_of(source, moved_to) if associations is None else []
     folder = derived_folder(source, Path(out), overwrite)
-    network = networks.predictor(classes, weights, engine)
+    network = networks.predictor_for_maps(classes, weights, engine)
     labels = label_fusion(config.slam.labels)
     if associations is None:
         evidence, labelled, frames = _associated_anew(source, state, sources, labels, network, classes, report)

@@ -129,7 +129,8 @@ class Run:
             # how many frames are perceived before it; a guess, as some may be corrupt
             before = index - (index // every if every else 0) - len(self.progress.corrupt)
             if before % perception.labels_every == 0:
-                self.slam.network.begin(index, frame.color, (camera.width, camera.height))
+                size = camera.width, camera.height
+                self.slam.network.begin(index, frame.color, size, perception.is_mirrored(index))
         return frame
 
     def _is_held_out(self, index: int) -> bool:

@@ -19,7 +19,7 @@ def refine(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
     """Smooth the classes of a run by a conditional random field over its surfels, into a new run."""
-    from semslam.engine.surfel_crf import CrfConfig
+    from semslam.engine.labels.surfel_crf import CrfConfig
     from semslam.runs import refine as job
 
     note_unfinished(run)

@@ -12,8 +12,8 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.engine.doubles import doubles
-from semslam.engine.evidence import LATEST
 from semslam.engine.fusion import Fusion
+from semslam.engine.labels.evidence import LATEST
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.frame import evenly_spread
 from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from semslam import config as configs
-from semslam.engine.evidence import rows_of
-from semslam.engine.label_fusion import LabelFusionConfig
+from semslam.engine.labels.evidence import rows_of
+from semslam.engine.labels.label_fusion import LabelFusionConfig
 from semslam.perception import PerceptionConfig
 
 
@@ -29,7 +29,7 @@ def upgraded(
 def _rows(scores: np.ndarray, state: dict[str, np.ndarray], labels: LabelFusionConfig) -> np.ndarray:
     """Rows of evidence of the probabilities that earlier versions read from scores (N, C) float32.
 
-    They did not count views: the evidence is taken for that of one, which is read as it is but for `error_rate`.
+    They did not count views: the evidence is taken for that of one.
     """
     total = scores.sum(axis=1, keepdims=True)
     if labels.method == "bayes":

@@ -8,16 +8,16 @@ Errors are correlated, which Bayes' rule does not know of, in three ways:
 - Views from nearby poses repeat each other's errors: the weight of a view, and the number of independent views, grow
   with the distance and the angle to the surfel's latest view.
 - A network errs on some surfaces from everywhere: the effective number of views is bounded (`max_views`), and so is the
-  probability that is read from any number of them (`error_rate`).
+  probability that is read from many of them (`error_rate`).
 - Neighbouring surfels belong together: what few views say is completed by the mean of a surfel's neighbourhood.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numba as nb
 import numpy as np
@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 
 from semslam.compiled import PARALLEL
 from semslam.config import check_choices
-from semslam.engine.evidence import (
+from semslam.engine.labels.evidence import (
     FULL,
     MAX,
     PER_NAT,
@@ -40,6 +40,7 @@ from semslam.engine.evidence import (
     views_in,
     weights_in,
 )
+from semslam.engine.labels.neighbourhoods import Neighbourhoods, SurfelEvidence, divided
 from semslam.engine.surfels import SurfelMap
 from semslam.stage import Layout, Stage, check_state
 
@@ -63,14 +64,14 @@ class LabelFusionConfig:
 
     method: Literal["bayes", "mean", "histogram"] = "bayes"  # how evidence adds up
     floor: float = 0.001  # bayes: the least probability that an observation may give a class
-    distance: float = 0.5  # metres: between two views of a surfel that share 1/e of their errors
-    angle_deg: float = 30.0  # degrees: between two such views
+    distance: float = 0.25  # metres: between two views of a surfel that share 1/e of their errors
+    angle_deg: float = 15.0  # degrees: between two such views
     # bayes: largest effective number of independent views; inf = no error is repeated from everywhere
-    max_views: float = field(default=1.6, metadata={"infinite": True})
-    error_rate: float = 0.02  # bayes: share of surfels whose class no number of views tells
+    max_views: float = field(default=2.0, metadata={"infinite": True})
+    error_rate: float = 0.08  # bayes: share of surfels whose class no number of views tells
     memory: float = 32.0  # views: independent ones beyond which old evidence fades, because scenes change
-    neighbourhood: float = 0.1  # metres: side of the cubes whose surfels complete each other's evidence; 0 = none
-    neighbour_views: float = 20.0  # views: weight of a cube's mean; 0 = nothing but where a surfel has no own evidence
+    neighbourhood: float = 0.1  # metres: within which surfels complete each other's evidence; 0 = none
+    neighbour_views: float = 10.0  # views: weight of that evidence; 0 = nothing but where a surfel has none of its own
 
     def __post_init__(self) -> None:
         check_choices(self, "slam.labels")
@@ -96,14 +97,6 @@ class LabelFusionConfig:
             raise ValueError(
                 f"`slam.labels.floor` is {self.floor}, too small for the evidence of {self.memory:g} views to be kept"
             )
-
-
-class SurfelEvidence(NamedTuple):
-    """The evidence of surfels."""
-
-    mean: np.ndarray  # (N, C) float32, of a view
-    weights: np.ndarray  # (N,) float32, of their views together; 0 = unlabelled
-    views: np.ndarray  # (N,) float32, the effective number of independent ones
 
 
 @dataclass(eq=False)
@@ -173,7 +166,8 @@ class LabelFusion(Stage):
             neighbourhoods = Neighbourhoods(
                 lambda: (surfels.position[part, :3] for part in surfels.parts()),
                 lambda: (_unpacked(surfels.evidence[part], surfels.num_classes) for part in surfels.parts()),
-                self.config,
+                self.config.neighbourhood,
+                self.config.neighbour_views,
             )
 
         def read(slots: np.ndarray) -> np.ndarray:
@@ -183,13 +177,17 @@ class LabelFusion(Stage):
         return read
 
     def read(self, rows: np.ndarray, num_classes: int, positions: np.ndarray | None = None) -> np.ndarray:
-        """Probabilities (N, C) from rows of evidence, see `semslam.engine.evidence`; 0 where there is none.
+        """Probabilities (N, C) from rows of evidence, see `semslam.engine.labels.evidence`; 0 where there is none.
 
         positions (N, 3), metres: those of the surfels, if their neighbourhoods shall complete the evidence.
         """
         own = _unpacked(rows, num_classes)
         if positions is not None and self.config.neighbourhood > 0:
-            own = Neighbourhoods(lambda: iter([positions]), lambda: iter([own]), self.config).completed(own, positions)
+            config = self.config
+            neighbourhoods = Neighbourhoods(
+                lambda: iter([positions]), lambda: iter([own]), config.neighbourhood, config.neighbour_views
+            )
+            return self._read(neighbourhoods.completed(own, positions))
         return self._read(own)
 
     def _read(self, evidence: SurfelEvidence) -> np.ndarray:
@@ -200,7 +198,7 @@ class LabelFusion(Stage):
     def rows_of(self, probabilities: np.ndarray) -> np.ndarray:
         """Rows (N, row_width(C)) of evidence that are read as these probabilities (N, C).
 
-        Exactly so only where `neighbourhood` and `error_rate` are 0; otherwise both are applied to them.
+        Exactly so only where `neighbourhood` is 0; otherwise it is applied to them.
         """
         labelled = probabilities.max(axis=1, initial=0) > 0
         evidence = np.where(labelled[:, None], self.evidence_of(probabilities), 0)
@@ -230,65 +228,9 @@ def independence(views: np.ndarray, T_world_camera: np.ndarray, config: LabelFus
     return -np.expm1(-np.hypot(distances / config.distance, angles / config.angle_deg))
 
 
-class Neighbourhoods:
-    """The mean evidence of the surfels in each cube of space, which completes the evidence of each of them.
-
-    Neighbouring surfels differ in class less often than the network's outputs for them. The mean of all surfels in the
-    same cube counts as `neighbour_views` views: it decides where few views or none showed a surfel, and hardly counts
-    where many did. A surfel that no view showed gets the mean weight and views of its neighbours.
-    """
-
-    def __init__(
-        self,
-        positions: Callable[[], Iterator[np.ndarray]],
-        own: Callable[[], Iterator[SurfelEvidence]],
-        config: LabelFusionConfig,
-    ) -> None:
-        """positions, own: of a map's surfels, part by part, at least one, as often as asked for; (N, 3) metres."""
-        self._config = config
-        self._keys = np.empty(0, np.int64)
-        for part in positions():
-            self._keys = np.union1d(self._keys, self._cubes(part))
-        sums: list[np.ndarray] = []
-        for part, (mean, weights, views) in zip(positions(), own(), strict=True):
-            cube = np.searchsorted(self._keys, self._cubes(part))
-            values = [weights, weights > 0, weights * views, *(weights * column for column in mean.T)]
-            if not sums:
-                sums = [np.bincount(cube, value, len(self._keys)) for value in values]
-            else:
-                for total, value in zip(sums, values):
-                    np.add.at(total, cube, value)  # in order, as bincount adds: the sums of one part, to the last bit
-        total_weight, labelled, weighted_views, *columns = (total.astype(f32) for total in sums)
-        self._weights, self._views = _divided(total_weight, labelled), _divided(weighted_views, total_weight)
-        self._mean = np.stack([_divided(column, total_weight) for column in columns], axis=1)
-
-    def completed(self, own: SurfelEvidence, positions: np.ndarray) -> SurfelEvidence:
-        """The evidence of surfels of the map, at these positions (N, 3), with that of their cubes."""
-        cube = np.searchsorted(self._keys, self._cubes(positions))
-        labelled = own.weights > 0
-        weight = np.where(labelled, f32(self._config.neighbour_views), f32(1))  # of the cube
-        mean = _divided(own.weights[:, None] * own.mean + weight[:, None] * self._mean[cube], own.weights + weight)
-        return SurfelEvidence(
-            mean,
-            np.where(labelled, own.weights, self._weights[cube]),
-            np.where(labelled, own.views, self._views[cube]),
-        )
-
-    def _cubes(self, positions: np.ndarray) -> np.ndarray:
-        """(N,) int64: a number for the cube of space that each position is in."""
-        cubes = np.floor(positions / self._config.neighbourhood).astype(np.int64) & 0x1FFFFF
-        return (cubes[:, 0] << 42) | (cubes[:, 1] << 21) | cubes[:, 2]
-
-
 def _unpacked(rows: np.ndarray, num_classes: int) -> SurfelEvidence:
     weights = weights_in(rows)
-    return SurfelEvidence(_divided(evidence_in(rows, num_classes), weights), weights, views_in(rows))
-
-
-def _divided(values: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Values (N,) or (N, K) divided by (N,); 0 where that is 0."""
-    by = by if values.ndim == 1 else by[:, None]
-    return np.divide(values, by, out=np.zeros_like(values), where=by > 0)
+    return SurfelEvidence(divided(evidence_in(rows, num_classes), weights[:, None]), weights, views_in(rows))
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:
@@ -298,19 +240,21 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def _shares(evidence: np.ndarray, views: np.ndarray) -> np.ndarray:
-    return _divided(evidence, evidence.sum(axis=1))
+    return divided(evidence, evidence.sum(axis=1, keepdims=True))
 
 
 def _bayes(config: LabelFusionConfig) -> LabelFusion:
     """Bayes' rule in logarithms: log p - log floor (McCormac et al. 2017, eq. 2, with a floor), of a bounded number of
-    views, and mixed with the uniform distribution by the error rate."""
+    views, and mixed with the uniform distribution by the error rate as far as there are several."""
 
     def observe(probabilities: np.ndarray, out: np.ndarray) -> None:
         logarithms(probabilities.reshape(-1), f32(config.floor), out)
 
     def read(mean: np.ndarray, views: np.ndarray) -> np.ndarray:
-        probabilities = _softmax(mean * np.minimum(views, f32(config.max_views))[:, None])
-        return f32(1 - config.error_rate) * probabilities + f32(config.error_rate / mean.shape[1])
+        views = np.clip(views, 1, f32(config.max_views))[:, None]
+        # what one view says is calibrated as it is; the more views there are, the more of the rest is repeated errors
+        error_rate = f32(config.error_rate) * (1 - 1 / views)
+        return (1 - error_rate) * _softmax(mean * views) + error_rate / f32(mean.shape[1])
 
     def evidence_of(probabilities: np.ndarray) -> np.ndarray:
         logarithms = np.log(np.maximum(probabilities, f32(1e-30)))
