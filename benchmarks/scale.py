@@ -26,10 +26,16 @@ from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 from semslam.frame import Frame, Observation
+from semslam.looking.picture import render_png
+from semslam.looking.viewed import viewed_run
 from semslam.perception import PerceptionConfig
 from semslam.runs.config import RunConfig
+from semslam.runs.export import export_run
+from semslam.runs.finished.finished_map import FinishedMap
+from semslam.runs.finished.localise import LocalisedFrame, draw
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Slam, SlamConfig
+from semslam.tracking.relocalisation.localisation import Localisation
 from sequences.room.room import RoomSequence
 from sequences.sequence import Sequence
 
@@ -147,6 +153,20 @@ def phases(memory: str, out: str) -> None:
     finish(run, mesh=False)
     told("files and pictures at the end")
     print(f"size {run.slam.surfels.n_chunks * CHUNK * run.slam.surfels.bytes_per_surfel:.0f}")
+    del run
+    reset_peak_memory()
+    for _ in export_run(out, Path(out, "export")):
+        pass
+    told("export")
+    render_png(Path(out, "view.png"), viewed_run(out), coloring="label")
+    told("view --png")
+    finished = FinishedMap(out, paged=True)
+    draw(Path(out, "found.png"), finished, [located_at(places.poses[0])])
+    told("localise --figure")
+
+
+def located_at(T_world_camera: np.ndarray) -> LocalisedFrame:
+    return LocalisedFrame("0", 0.0, Localisation(T_world_camera, confidence=1.0))
 
 
 def whole_run() -> None:
@@ -163,7 +183,12 @@ def whole_run() -> None:
         paged = measured(f"{budget / 1e6:.3f}MB", f"{folder}/paged")
         first, second = (Path(folder, name, "map.ply").read_bytes() for name in ("all", "paged"))
         same = first == second
-    print(f"whole runs, a map of {whole['size'] / 1e6:.0f} MB, budget {budget / 1e6:.0f} MB; same map.ply: {same}")
+        made = [p.relative_to(f"{folder}/all") for p in Path(folder, "all", "export").rglob("*.p[lc]*")]
+        same_exports = all(Path(folder, "all", p).read_bytes() == Path(folder, "paged", p).read_bytes() for p in made)
+    print(
+        f"whole runs, a map of {whole['size'] / 1e6:.0f} MB, budget {budget / 1e6:.0f} MB; same map.ply: {same}; same "
+        f"export of surfels and classes: {same_exports}"
+    )
     for phase in whole:
         if phase not in ("before", "size"):
             peaks = [(found[phase] - found["before"]) / 1e6 for found in (whole, paged)]

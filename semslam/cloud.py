@@ -94,12 +94,24 @@ class CloudInParts:
     def __iter__(self) -> Iterator[SurfelCloud]:
         return self.parts()
 
+    def where(self, kept: Callable[[SurfelCloud], np.ndarray], count: int) -> CloudInParts:
+        """The surfels that a mask (N,) of each part keeps; count: how many these are."""
+        whole = None if self.whole is None else self.whole.selected(kept(self.whole))
+        return CloudInParts(count, lambda: (part.selected(kept(part)) for part in self), whole)
+
     def sample(self, most: int) -> SurfelCloud:
         """About so many surfels, the same ones every time; all where there are no more, or where all are there."""
         if self.whole is not None:
             return self.whole
-        chosen = np.random.default_rng(0)
-        return joined([part.selected(chosen.random(len(part)) < most / max(self.count, 1)) for part in self])
+        chosen, done, found = self.sampled(most), 0, []
+        for part in self:
+            found.append(part.selected(chosen[done : done + len(part)]))
+            done += len(part)
+        return joined(found)
+
+    def sampled(self, most: int) -> np.ndarray:
+        """(N,) bool: which surfels `sample` takes of a map that is not there as a whole."""
+        return np.random.default_rng(0).random(self.count) < most / max(self.count, 1)
 
 
 def joined(parts: Sequence[SurfelCloud]) -> SurfelCloud:

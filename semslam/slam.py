@@ -152,12 +152,6 @@ class Slam:
         probabilities = self.labels.probabilities(self.surfels) if self.surfels.num_classes else None
         return self.surfels.cloud(probabilities, min_confidence)
 
-    def clouds(self) -> Iterator[SurfelCloud]:
-        """`cloud` in parts, which together need no more memory than the settings say; the map must not change."""
-        read = self.labels.reader(self.surfels) if self.surfels.num_classes else None
-        for part in self.surfels.parts():
-            yield self.surfels.cloud_of(part, None if read is None else read(part))
-
 
 class _Stopwatch:
     def __init__(self) -> None:

@@ -337,6 +337,7 @@ def detect_kind(path: str | Path) -> str:
     lines = list(islice((line for _, line in _lines(path)), 3))
     if not lines:
         raise ValueError(f"{path}: holds no poses")
+    _check_points(path, lines)
     of_numbers = [all(map(_is_number, line.replace(",", " ").split())) for line in lines]
     if not any(of_numbers[:2]):  # the first may be a heading without '#'
         raise ValueError(f"{path}: '{lines[0][:60]}' is no line of a trajectory; expected {_KNOWN_LINES}")
@@ -361,6 +362,14 @@ def detect_kind(path: str | Path) -> str:
     if columns[0] == 4:
         return "icl-sim"
     raise ValueError(f"{path}: {columns[0]} numbers in the first line fit no known trajectory; expected {_KNOWN_LINES}")
+
+
+def _check_points(path: Path, lines: Sequence[str]) -> None:
+    """ValueError where the first line of numbers has decimal commas; files of columns with commas have no blanks."""
+    words = next((line.split() for line in lines if len(line.split()) > 2), [])
+    found = [word for word in words if re.fullmatch(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?", word)]
+    if len(found) > len(words) / 2:
+        raise ValueError(f"{path}: its numbers have decimal commas ({found[0]}); write decimal points")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

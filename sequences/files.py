@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import threading
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ from semslam.images import CorruptFrame, unreadable
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 PACKED = (*VIDEOS, ".bag", ".mcap", ".db3", ".klg", ".r3d", ".zip", ".sens")
 SAMPLES, SAMPLE = 16, 4096  # blocks of a file that are looked at, and the bytes of each
+NOT_UNPACKED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # what damage in an archive ends in
 LARGEST_MEMBER = 1 << 28  # bytes of one unpacked file; an image that claims more is a forgery
 
 # what numbers and names raise that are not there, or of another kind, where a file is not written as it should be
@@ -141,7 +143,7 @@ class Archive(Files):
         try:
             with self._lock:
                 return self._zip.read(info)
-        except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, NotImplementedError, ValueError) as problem:
+        except (*NOT_UNPACKED, RuntimeError, EOFError, OSError, NotImplementedError, ValueError) as problem:
             raise CorruptFrame(f"{where}: cannot be unpacked ({reason(problem)})", broken_file=True) from None
 
 

@@ -397,7 +397,10 @@ def test_azure_kinect_without_calibration_or_cut_short(tmp_path):
         open_sequence(tmp_path / "a.mkv")
     write_kinect(tmp_path / "b.mkv", np.eye(4))
     put(tmp_path / "c.mkv", (tmp_path / "b.mkv").read_bytes()[:-1000])
-    assert len(open_sequence(tmp_path / "c.mkv")) == 2, "what lies before the cut"
+    cut = open_sequence(tmp_path / "c.mkv")
+    assert len(cut) == 2, "what lies before the cut"
+    assert "is cut short or damaged; 2 frames" in cut.assumptions[0]
+    assert not any("cut short" in line for line in open_sequence(tmp_path / "b.mkv").assumptions)
 
 
 def test_depth_files_of_other_types(tmp_path):

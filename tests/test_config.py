@@ -62,6 +62,7 @@ def test_numbers_are_read_as_people_write_them(tmp_path):
         ("{name: a, speed: 3}", "unknown setting 'speed'; known ones are name, parts, one"),
         ("{name: a, one: {rte: 3}}", "unknown setting 'rte'; known ones are rate, size"),
         ("fast: true", "lacks name"),
+        ("{name: a, name: b}", "name is there twice"),
         ("{name: 3}", "`name` is 3, expected text"),
         ("{name: a, fast: 1}", "`fast` is 1, expected true or false"),
         ("{name: a, one: {rate: quick}}", "`one.rate` is 'quick', expected a number"),

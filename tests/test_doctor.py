@@ -252,6 +252,29 @@ def test_depth_in_another_unit_is_doubted_without_poses_and_by_a_network(sound):
     assert "a network expects 2 m" in said and "5 times smaller" in said
 
 
+def test_depth_that_shows_no_surfaces_ends_a_run(sound):
+    recording = open_sequence(sound)
+    for change, said in (
+        (lambda depth: np.random.default_rng(0).uniform(0.1, 60, depth.shape), "are they images of another kind"),
+        (lambda depth: np.full_like(depth, 65.535), "every depth reading is 65.535 m: a mark"),
+    ):
+        changed = [replace(frame, depth=change(frame.depth)) for frame in map(recording.readable, range(6))]
+        found = implausible_depth(Listed(recording, changed))
+        assert found is not None and said in f"{found.what}; {found.remedy}"
+    assert implausible_depth(recording) is None
+
+
+class Listed(Sequence):
+    """Some frames of a recording, changed."""
+
+    def __init__(self, recording: Sequence, frames: list[Frame]) -> None:
+        self.name, self.camera, self.label_set, self.has_depth = recording.name, recording.camera, None, True
+        self.timestamps, self.poses, self._frames = recording.timestamps[: len(frames)], None, frames
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._frames[self._checked(index)]
+
+
 def test_words_of_a_convention_that_are_none_are_named():
     with pytest.raises(ValueError, match="unknown 'upside-down', expected as-recorded, or some of qw-first, milli"):
         as_convention([np.eye(4)], "inverted,upside-down")

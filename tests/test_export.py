@@ -14,6 +14,7 @@ from synthetic_maps import BED, NYU13, ROOM, TABLE, cloud_of, path_through_room,
 
 from semslam import images
 from semslam.atomic import replacing
+from semslam.cloud import CloudInParts
 from semslam.frame import UNLABELLED
 from semslam.geometry.export import (
     read_map_ply,
@@ -129,7 +130,7 @@ def test_pcd_keeps_labels_and_class_clouds_add_up_to_the_map(cloud, tmp_path):
     np.testing.assert_array_equal(points["label"].numpy()[:, 0], cloud.labels() + np.uint8(1))
     np.testing.assert_array_equal(points["radius"].numpy()[:, 0], cloud.radii)
 
-    paths = write_class_clouds(tmp_path / "classes", cloud, NYU13)
+    paths = write_class_clouds(tmp_path / "classes", CloudInParts.of(cloud), NYU13)
     assert {path.name for path in paths} >= {"00_unlabelled.ply", "05_floor.ply", "12_wall.ply"}
     clouds = [read_map_ply(path) for path in paths]
     assert sum(map(len, clouds)) == len(cloud)

@@ -207,6 +207,18 @@ def test_a_run_with_little_memory_makes_the_same_files(tmp_path):
         result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / name), *more])
         assert result.exit_code == 0, result.output
     assert (tmp_path / "all" / "map.ply").read_bytes() == (tmp_path / "little" / "map.ply").read_bytes()
+    for name in ("all", "little"):
+        run = tmp_path / name
+        more = [["export", "--out", str(run / "export")], ["view", "--png", str(run / "view.png")]]
+        for words in more:
+            result = CliRunner().invoke(app, [words[0], str(run), *words[1:]])
+            assert result.exit_code == 0, result.output
+    exports = [path.relative_to(tmp_path / "all") for path in (tmp_path / "all" / "export").rglob("*.p[lc][yd]")]
+    assert len(exports) > 5
+    for path in exports:
+        assert (tmp_path / "all" / path).read_bytes() == (tmp_path / "little" / path).read_bytes(), path
+    pictures = [cv2.imread(str(tmp_path / name / "view.png"))[80:].astype(float) for name in ("all", "little")]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 4
 
 
 def test_a_mesh_is_coarser_with_less_memory_and_as_fine_as_ever_with_enough():

@@ -15,6 +15,7 @@ import yaml
 from semslam import images
 from semslam.camera import Camera
 from sequences import READERS, open_sequence
+from sequences.conversion import write_tum_folder
 from sequences.pairing import in_order, paired, times_of_names
 from sequences.recordings.folder import write_folder
 from sequences.recordings.registration import registered_depth
@@ -126,6 +127,14 @@ def test_poses_of_another_rate_are_paired_by_time_where_they_last_as_long(folder
     (folder / "groundtruth.txt").write_text("".join(rows[:12]))
     with pytest.raises(ValueError, match="12 pose lines, but 6 frames"):
         open_sequence(folder)
+
+
+def test_a_list_written_on_windows_names_the_same_files(room, tmp_path):
+    folder = write_tum_folder(room, tmp_path / "tum")
+    for name in ("rgb.txt", "depth.txt"):
+        (folder / name).write_bytes((folder / name).read_bytes().replace(b"/", b"\\").replace(b"\n", b"\r\n"))
+    sequence = open_sequence(folder)
+    assert len(sequence) == len(room) and sequence.missing_files() == []
 
 
 def test_label_images_that_match_no_frame_are_refused(folder):

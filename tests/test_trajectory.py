@@ -195,3 +195,9 @@ def test_tum_lines_with_commas_are_not_taken_for_another_clocks(tmp_path):
     (tmp_path / "poses.txt").write_text("".join(f"{i / 30:.6f},0,0,{i},0,0,0,1\n" for i in range(3)))
     with pytest.raises(ValueError, match=r"poses\.txt.*replace the commas"):
         read_trajectory(tmp_path / "poses.txt")
+
+
+def test_decimal_commas_are_named(tmp_path):
+    (tmp_path / "poses.txt").write_text("0,1 1,5 0,0 0,0 0,0 0,0 0,0 1,0\n" * 3)
+    with pytest.raises(ValueError, match=r"have decimal commas \(0,1\); write decimal points"):
+        read_trajectory(tmp_path / "poses.txt")

@@ -24,6 +24,7 @@ FRAMES_READ = 100  # at most, evenly spread
 FRAMES_KEPT = 12  # of them, for statistics on pixels
 FRAMES_WHOLE = 16  # at full size, for planes and edges
 POSSIBLE_DEPTH = (0.05, 80.0)  # metres; a median outside is a wrong unit
+POSSIBLE_ROUGHNESS = 0.3  # of the depth, between readings a few pixels apart; 0.01 in rooms and on streets
 WARM_SHARE = 0.3  # of colourful pixels; in 98 of 100 indoor photographs (NYUv2) more than 0.46 have red above blue
 
 
@@ -216,6 +217,17 @@ def doubtful_intrinsics(camera: Camera) -> list[Finding]:
     return findings
 
 
+def _roughness(frames: list[Frame]) -> float:
+    """The median share of their depth by which readings of neighbouring columns differ; 0 where there are none."""
+    found = []
+    for depth in (frame.depth for frame in frames if frame.depth is not None):
+        left, right = depth[:, :-1], depth[:, 1:]
+        there = (left > 0) & (right > 0)
+        found.append(np.abs(left[there] - right[there]) / np.maximum(left[there], right[there]))
+    differences = np.concatenate(found) if found else np.zeros(0)
+    return float(np.median(differences)) if len(differences) else 0.0
+
+
 def _depth_scale(frames: list[Frame]) -> list[Finding]:
     depths = [frame.depth.ravel() for frame in frames if frame.depth is not None]
     if not depths:
@@ -225,9 +237,15 @@ def _depth_scale(frames: list[Frame]) -> list[Finding]:
     if len(valid) < 0.02 * len(depth):
         what = f"only {len(valid) / len(depth):.1%} of the depth pixels hold a reading"
         return [Finding("error", what, "look at the depth files: are they the right ones, and 16 bits deep?")]
+    if (rough := _roughness(frames)) > POSSIBLE_ROUGHNESS:
+        what = f"neighbouring depth readings differ by {rough:.0%} of their depth: they show no surfaces"
+        return [Finding("error", what, "look at the depth files: are they images of another kind?")]
     findings = []
     farthest = valid.max()
     nearer = valid[valid < farthest]
+    if not len(nearer) and farthest > USUAL_DEPTH[1]:
+        what = f"every depth reading is {farthest:.3f} m: a mark for missing depth"
+        return [Finding("error", what, "look at the depth files, and write 0 where depth is missing")]
     share = 1 - len(nearer) / len(valid)
     if share > 0.01 and len(nearer) and farthest > 3 * np.median(nearer):
         what = f"{share:.0%} of the readings are {farthest:.3f} m, the largest: a mark for missing depth"

@@ -24,6 +24,7 @@ from semslam.geometry.ply import read_ply, write_ply, write_ply_in_parts
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import UNLABELLED_COLOR
 
+AT_ONCE = 1 << 16  # surfels
 CLASS_COMMENT = re.compile(r"label ([0-9]{1,18}) (.*?)(?: color \d+ \d+ \d+)?$")
 MAP_PROPERTIES = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "radius", "confidence", "label",
                   "label_confidence", "first_seen", "last_seen")  # fmt: skip
@@ -87,11 +88,10 @@ def _read_places(values: Mapping[str, np.ndarray], comments: Sequence[str]) -> t
 def write_map_ply(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
     """Write a map as binary PLY: x y z nx ny nz red green blue radius confidence label label_confidence entropy
     first_seen last_seen."""
-    write_map_in_parts(path, CloudInParts.of(cloud), label_set)
+    _write_ply_in_parts(path, CloudInParts.of(cloud), label_set)
 
 
-def write_map_in_parts(path: str | Path, clouds: CloudInParts, label_set: LabelSet) -> None:
-    """`write_map_ply` of a map in parts, of which there is at least one; the same file."""
+def _write_ply_in_parts(path: str | Path, clouds: CloudInParts, label_set: LabelSet) -> None:
     parts = iter(clouds)
     first = next(parts)
     comments = [*_origin_comments(first.world_origin), *_class_comments(label_set)]
@@ -155,28 +155,53 @@ def read_map_ply(path: str | Path) -> SurfelCloud:
     )
 
 
-def write_map_pcd(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
-    """Write a map as binary PCD, PCL's format, with the same fields as the PLY."""
-    import open3d as o3d
+_PCD = (*("x", "y", "z", "normal_x", "normal_y", "normal_z"), "rgb", "radius", "confidence", "label_confidence",
+        "entropy", "label")  # fmt: skip
 
-    checked_classes(cloud, label_set)
-    if len(cloud) == 0:
+
+def _write_pcd_in_parts(path: str | Path, clouds: CloudInParts, label_set: LabelSet) -> None:
+    """Binary PCD, PCL's format, with the fields of the PLY but the frames; positions relative to the world's origin."""
+    if len(clouds) == 0:
         raise ValueError(f"{path}: the map is empty, and a PCD file cannot be")
-    points = o3d.t.geometry.PointCloud(o3d.core.Tensor(np.ascontiguousarray(cloud.positions, np.float32)))
-    points.point.normals = o3d.core.Tensor(np.ascontiguousarray(cloud.normals, np.float32))
-    points.point.colors = o3d.core.Tensor(np.ascontiguousarray(cloud.colors))
-    scalars = {
+    kinds = {"rgb": ("U", "<u4"), "label": ("U", "u1")}
+    row = np.dtype([(name, kinds.get(name, ("F", "<f4"))[1]) for name in _PCD])
+    lines = {
+        "VERSION": "0.7",
+        "FIELDS": " ".join(_PCD),
+        "SIZE": " ".join(str(row[name].itemsize) for name in _PCD),
+        "TYPE": " ".join(kinds.get(name, ("F", ""))[0] for name in _PCD),
+        "COUNT": " ".join("1" for _ in _PCD),
+        "WIDTH": len(clouds),
+        "HEIGHT": 1,
+        "VIEWPOINT": "0 0 0 1 0 0 0",
+        "POINTS": len(clouds),
+        "DATA": "binary",
+    }
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        heading = "".join(f"{key} {value}\n" for key, value in lines.items())
+        file.write(f"# .PCD v0.7 - Point Cloud Data file format\n{heading}".encode("ascii"))
+        for part in clouds:
+            checked_classes(part, label_set)
+            for first in range(0, len(part), AT_ONCE):
+                file.write(_pcd_rows(part.selected(np.arange(first, min(first + AT_ONCE, len(part)))), row).data)
+
+
+def _pcd_rows(cloud: SurfelCloud, row: np.dtype) -> np.ndarray:
+    red, green, blue = cloud.colors.astype(np.uint32).T
+    values = {
+        **_vectors("x y z", cloud.positions, np.float32),
+        **_vectors("normal_x normal_y normal_z", cloud.normals, np.float32),
+        "rgb": red << 16 | green << 8 | blue,
         "radius": cloud.radii,
         "confidence": cloud.confidence,
-        "label": file_labels(cloud.labels()),
         "label_confidence": cloud.label_confidence(),
         "entropy": cloud.entropy(),
+        "label": file_labels(cloud.labels()),
     }
-    for name, scalar in scalars.items():
-        points.point[name] = o3d.core.Tensor(np.ascontiguousarray(scalar[:, None]))
-    with replacing(path) as temporary:
-        written = o3d.t.io.write_point_cloud(str(temporary), points)
-        _check_written(written, path)
+    rows = np.empty(len(cloud), row)
+    for name, array in values.items():
+        rows[name] = array
+    return rows
 
 
 def _check_written(written: bool, path: str | Path) -> None:
@@ -187,20 +212,23 @@ def _check_written(written: bool, path: str | Path) -> None:
         raise OSError(f"{path}: Open3D could not write it; is its folder read-only?")
 
 
-def write_class_clouds(folder: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> list[Path]:
+def write_class_clouds(folder: str | Path, clouds: CloudInParts, label_set: LabelSet) -> list[Path]:
     """Write the surfels of each class present to their own PLY, `05_floor.ply`, unlabelled ones to
     `00_unlabelled.ply`; the paths written. The folder is made where it is missing."""
-    checked_classes(cloud, label_set)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    labels = cloud.labels()
+    counts = np.zeros(UNLABELLED + 1, np.int64)
+    for part in clouds:
+        checked_classes(part, label_set)
+        counts += np.bincount(part.labels(), minlength=len(counts))
     digits = len(str(len(label_set)))
     paths = []
-    for class_id in np.unique(labels):
+    for class_id in map(int, np.flatnonzero(counts)):
         name = "unlabelled" if class_id == UNLABELLED else label_set.classes[class_id]
-        number = 0 if class_id == UNLABELLED else int(class_id) + 1
+        number = 0 if class_id == UNLABELLED else class_id + 1
         path = folder / f"{number:0{digits}d}_{re.sub(r'[^0-9A-Za-z]+', '-', name)}.ply"
-        write_map_ply(path, cloud.selected(labels == class_id), label_set)
+        of_class = clouds.where(lambda part, wanted=class_id: part.labels() == wanted, int(counts[class_id]))  # type: ignore[misc]
+        _write_ply_in_parts(path, of_class, label_set)
         paths.append(path)
     return paths
 
@@ -280,9 +308,9 @@ def _write_mesh_open3d(path: str | Path, mesh: LabelledMesh, label_set: LabelSet
             os.replace(file, path.with_name(file.name))
 
 
-MAP_WRITERS: dict[str, Callable[[str | Path, SurfelCloud, LabelSet], None]] = {
-    ".ply": write_map_ply,
-    ".pcd": write_map_pcd,
+MAP_WRITERS: dict[str, Callable[[str | Path, CloudInParts, LabelSet], None]] = {
+    ".ply": _write_ply_in_parts,
+    ".pcd": _write_pcd_in_parts,
 }
 MESH_WRITERS: dict[str, Callable[..., None]] = {
     ".ply": write_mesh_ply,
@@ -298,4 +326,9 @@ def write_mesh(path: str | Path, mesh: LabelledMesh, label_set: LabelSet, *, by:
 
 def write_map(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
     """Write a map's surfels in the format that the path's suffix names."""
-    MAP_WRITERS[check_suffix(path, "surfels", MAP_WRITERS)](path, cloud, label_set)
+    write_map_in_parts(path, CloudInParts.of(cloud), label_set)
+
+
+def write_map_in_parts(path: str | Path, clouds: CloudInParts, label_set: LabelSet) -> None:
+    """`write_map` of a map in parts, of which there is at least one; the same file."""
+    MAP_WRITERS[check_suffix(path, "surfels", MAP_WRITERS)](path, clouds, label_set)

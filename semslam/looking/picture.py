@@ -10,13 +10,24 @@ from pathlib import Path
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.looking.viewed import Viewed, shown_range
 from semslam.looking.window import MapWindow
-from semslam.rendering.pictures import draw_paths, legend_entries, picture, picture_camera, picture_format, write_figure
+from semslam.rendering.pictures import (
+    SAMPLE,
+    draw_paths,
+    legend_entries,
+    picture,
+    picture_camera,
+    picture_format,
+    picture_in_parts,
+    write_figure,
+)
 from semslam.rendering.splatting import lit
 from semslam.rendering.viewpoint import overview, up_direction
 
 logger = logging.getLogger(__name__)
+OF_EACH_SURFEL = ("color", "label", "normal", "entropy")  # colorings for which a surfel's own values are enough
 
 
 def render_png(
@@ -40,16 +51,13 @@ def render_png(
     for one in maps:
         if len(one.cloud) == 0:
             raise ValueError(f"{path}: there is nothing to draw: the map is empty or all of its classes are hidden")
-    up = up_direction(viewed.cloud, viewed.label_set, viewed.trajectory)
-    T_world_camera = overview(viewed.cloud, camera, up, trajectory=viewed.trajectory)
-    try:
-        images = [_opengl_image(one, coloring, T_world_camera, camera) for one in maps]
-    except RuntimeError as error:
-        logger.warning("%s; drawing with the software renderer instead", error)
-        images = [
-            picture(one.cloud, camera, T_world_camera, [_shown_colors(one, coloring, T_world_camera)])[0]
-            for one in maps
-        ]
+    sample = viewed.cloud if viewed.all_of_it is None else viewed.all_of_it.sample(SAMPLE)
+    up = up_direction(sample, viewed.label_set, viewed.trajectory)
+    T_world_camera = overview(sample, camera, up, trajectory=viewed.trajectory)
+    if any(one.all_of_it is not None for one in maps) and coloring in OF_EACH_SURFEL:
+        images = [_image_in_parts(one, coloring, T_world_camera, camera) for one in maps]
+    else:
+        images = _images(maps, coloring, T_world_camera, camera)
     for k, one in enumerate(maps):
         images[k] = draw_paths(images[k], camera, T_world_camera, one.paths)
     legend = dict(entry for one in reversed(maps) for entry in legend_entries(one.cloud, one.label_set))
@@ -63,6 +71,28 @@ def render_png(
         note=note if shown_range(coloring) else "",
         legend=list(legend.items()) if coloring == "label" else [],
     )
+
+
+def _image_in_parts(viewed: Viewed, coloring: str, T_world_camera: np.ndarray, camera: Camera) -> np.ndarray:
+    """(H, W, 3) uint8 of all surfels of a map that is too large for memory."""
+    clouds = viewed.all_of_it or CloudInParts.of(viewed.cloud)
+
+    def colors_of(part: SurfelCloud) -> list[np.ndarray]:
+        return [_shown_colors(replace(viewed, cloud=part), coloring, T_world_camera)]
+
+    return picture_in_parts(clouds, camera, T_world_camera, colors_of)[0]
+
+
+def _images(maps: Sequence[Viewed], coloring: str, T_world_camera: np.ndarray, camera: Camera) -> list[np.ndarray]:
+    """(H, W, 3) uint8 of each map, by Open3D or, without a driver, by our own renderer."""
+    try:
+        return [_opengl_image(one, coloring, T_world_camera, camera) for one in maps]
+    except RuntimeError as error:
+        logger.warning("%s; drawing with the software renderer instead", error)
+        return [
+            picture(one.cloud, camera, T_world_camera, [_shown_colors(one, coloring, T_world_camera)])[0]
+            for one in maps
+        ]
 
 
 def _shown_colors(viewed: Viewed, coloring: str, T_world_camera: np.ndarray) -> np.ndarray:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS, graded
 from semslam.rendering.pictures import class_name, classes_present
 from semslam.runs.folder import RunFolder
+
+logger = logging.getLogger(__name__)
+SHOWN_BYTES = 400  # a surfel, in windows, pages and films
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,7 @@ class Viewed:
     paths: Sequence[np.ndarray] = ()  # each (N, 4, 4) float64 T_world_camera: it ends where the camera was lost
     camera: Camera | None = None  # of the sequence, for the frusta
     errors: np.ndarray | None = None  # (N,) float32 metres from the reference surface, NaN = not compared
+    all_of_it: CloudInParts | None = None  # the map itself, where the cloud is only some of its surfels, made larger
 
     @property
     def has_classes(self) -> bool:
@@ -48,19 +53,38 @@ class Viewed:
 
     def without(self, hidden: Iterable[int]) -> Viewed:
         """The same without the surfels of some class ids."""
-        keep = ~np.isin(self.cloud.labels(), list(hidden))
+
+        def kept(cloud: SurfelCloud) -> np.ndarray:
+            return ~np.isin(cloud.labels(), list(hidden))
+
+        keep = kept(self.cloud)
         errors = None if self.errors is None else self.errors[keep]
-        return Viewed(self.cloud.selected(keep), self.label_set, self.name, self.paths, self.camera, errors)
+        whole = self.all_of_it and self.all_of_it.where(kept, len(self.all_of_it))
+        return replace(self, cloud=self.cloud.selected(keep), errors=errors, all_of_it=whole)
 
 
 def viewed_run(run: str | Path) -> Viewed:
     """The map of a run folder, its path, its camera and, where it was evaluated, its errors."""
     folder = RunFolder.open(run)
-    cloud, label_set = folder.load_cloud()
+    clouds, label_set = folder.load_clouds()
     errors = folder.load_errors()
-    if errors is not None and len(errors) != len(cloud):
+    if errors is not None and len(errors) != len(clouds):
         errors = None  # of an earlier map in this folder
-    return Viewed(cloud, label_set, folder.title, folder.load_trajectory().pieces(), recorded_camera(folder), errors)
+    paths, camera = folder.load_trajectory().pieces(), recorded_camera(folder)
+    memory = folder.load_config().slam.map
+    most = (memory.memory_bytes or 0) // SHOWN_BYTES
+    if clouds.whole is not None or len(clouds) <= most:
+        return Viewed(clouds.sample(most), label_set, folder.title, paths, camera, errors)
+    sample = clouds.sample(most)
+    logger.warning(
+        "%s: %d of its %d surfels are shown, made larger, since %s of memory allows no more (slam.map.memory); "
+        "pictures (--png) show all",
+        *(run, len(sample), len(clouds), memory.memory),
+    )
+    larger = replace(sample, radii=sample.radii * np.float32(np.sqrt(len(clouds) / max(len(sample), 1))))
+    if errors is not None:
+        errors = errors[clouds.sampled(most)]
+    return Viewed(larger, label_set, folder.title, paths, camera, errors, clouds)
 
 
 def recorded_camera(folder: RunFolder) -> Camera | None:

@@ -9,9 +9,9 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts
 from semslam.labels import LabelSet
-from semslam.rendering.pictures import picture, picture_camera, shown_colors, write_figure
+from semslam.rendering.pictures import SAMPLE, picture_camera, picture_in_parts, write_figure
 from semslam.rendering.viewpoint import overview, up_direction
 
 MOST = 60  # cameras that are drawn, evenly spread
@@ -20,16 +20,17 @@ UNSURE, SURE = np.array([214, 40, 40]), np.array([30, 140, 60])  # colours of co
 
 
 def draw_cameras_in_map(
-    path: str | Path, cloud: SurfelCloud, label_set: LabelSet, T_world_camera: np.ndarray, confidence: np.ndarray
+    path: str | Path, clouds: CloudInParts, label_set: LabelSet, T_world_camera: np.ndarray, confidence: np.ndarray
 ) -> None:
     """Write the map from outside with cameras as pyramids, from red, confidence 0, to green, 1.
 
     T_world_camera: (N, 4, 4), N > 0. confidence: (N,) in 0..1. OSError where the file cannot be written.
     """
     camera = picture_camera()
-    up = up_direction(cloud, label_set, T_world_camera)
-    T_world_view = overview(cloud, camera, up, trajectory=T_world_camera)
-    image = picture(cloud, camera, T_world_view, [shown_colors(cloud, label_set, "color", T_world_view)])[0]
+    sample = clouds.sample(SAMPLE)
+    up = up_direction(sample, label_set, T_world_camera)
+    T_world_view = overview(sample, camera, up, trajectory=T_world_camera)
+    image = picture_in_parts(clouds, camera, T_world_view, lambda part: [part.colors])[0]
     shown = np.unique(np.linspace(0, len(T_world_camera) - 1, min(len(T_world_camera), MOST)).round().astype(int))
     for k in shown:
         color = UNSURE + confidence[k] * (SURE - UNSURE)

@@ -17,6 +17,7 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.recording import check_apart
 
 MESHES = ("mesh.ply", "mesh.obj", "mesh.glb")
+OBJECT_BYTES = 400  # a surfel, by which objects are found and the plan is drawn
 ORIGIN = "world_origin.txt"  # of far worlds: what the files with numbers in single precision count from
 
 
@@ -30,8 +31,8 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     to, which cannot hold them; PLY and CSV files hold the world's own.
     """
     folder = RunFolder.open(run)
-    cloud, label_set = folder.load_cloud()
-    if len(cloud) == 0:
+    clouds, label_set = folder.load_clouds()
+    if len(clouds) == 0:
         raise ValueError(f"{run}: its map is empty; there is nothing to export")
     paths = folder.load_trajectory().pieces()
     out = Path(out)
@@ -40,11 +41,13 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
         raise ValueError(f"{out}: holds a run; name another folder for the exports, {out}/export for example")
     out.mkdir(parents=True, exist_ok=True)
     (out / ORIGIN).unlink(missing_ok=True)  # an older export's
+    # objects and the plan are of some of the surfels where memory allows no more
+    cloud = clouds.sample((folder.load_config().slam.map.memory_bytes or 0) // OBJECT_BYTES)
     if cloud.world_origin.any():
         _write_origin(out / ORIGIN, cloud.world_origin)
         yield "world origin", out / ORIGIN
     for name in ("surfels.ply", "surfels.pcd"):
-        export.write_map(out / name, cloud, label_set)
+        export.write_map_in_parts(out / name, clouds, label_set)
         yield "surfels", out / name
     mesh = folder.load_mesh()
     if mesh is not None and len(mesh.triangles):
@@ -56,7 +59,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
             yield "mesh of classes", out / "mesh_labels.glb"
     up = up_direction(cloud, label_set, np.concatenate(paths))
     if cloud.class_probabilities is not None:
-        for path in export.write_class_clouds(out / "classes", cloud, label_set):
+        for path in export.write_class_clouds(out / "classes", clouds, label_set):
             yield "class", path
         found = [replace(o, center=tuple(cloud.world_origin + o.center)) for o in objects(cloud, label_set, up=up)]
         write_objects_csv(out / "objects.csv", found)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ import numpy as np
 
 from semslam import config as configs
 from semslam.atomic import regular_size, replacing, text_of
-from semslam.cloud import SurfelCloud, joined
+from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.engine.associations import Associations
-from semslam.engine.labels.label_fusion import label_fusion
+from semslam.engine.labels.label_fusion import LabelFusion, label_fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, StatePart, SurfelMap
 from semslam.geometry import export
 from semslam.geometry.mesh import LabelledMesh
@@ -326,6 +328,20 @@ class RunFolder:
         cloud, filled = progress.part_of(cloud, progress.parts[0]), self.load_filled()
         return cloud if filled is None else joined([cloud, filled]), labels
 
+    def load_clouds(self) -> tuple[CloudInParts, LabelSet]:
+        """`load_cloud` in parts that need no more memory than the settings say (slam.map.memory), from files of this
+        folder; as a whole where they say nothing, or the folder cannot be written to."""
+        config = self.load_config()
+        if config.slam.map.memory is None or not os.access(self.path, os.W_OK):
+            cloud, label_set = self.load_cloud()
+            return CloudInParts.of(cloud), label_set
+        state, filled = self.load_state(stored=True), self.load_filled()
+        with naming(self.state):
+            progress = Progress.from_state(state)
+        labels, more = label_fusion(config.slam.labels), [] if filled is None else [filled]
+        clouds = clouds_of(self.load_map(state, paged=True), labels, progress, progress.parts[0], more)
+        return clouds, LABEL_SETS[config.slam.perception.classes]
+
     def save_filled(self, cloud: SurfelCloud) -> None:
         """Keep the surfels that fill the holes of the map."""
         arrays = {f.name: getattr(cloud, f.name) for f in fields(cloud)}
@@ -407,6 +423,21 @@ class RunFolder:
                 f"{path}: damaged ({reason}); remove it to go on without, or have it made again: the command that made "
                 f"{self.path}, `semslam reconstruct` with --resume"
             ) from None
+
+
+def clouds_of(
+    surfels: SurfelMap, labels: LabelFusion, progress: Progress, submap: int, more: list[SurfelCloud]
+) -> CloudInParts:
+    """The surfels of a sub-map of a paged map, and then some more, part by part."""
+
+    def parts() -> Iterator[SurfelCloud]:
+        read = labels.reader(surfels) if surfels.num_classes else None
+        for part in surfels.parts():
+            yield progress.part_of(surfels.cloud_of(part, None if read is None else read(part)), submap)
+        yield from more
+
+    plain = (progress.part_of(surfels.cloud_of(part), submap) for part in surfels.parts())
+    return CloudInParts(sum(map(len, chain(plain, more))), parts)
 
 
 def _settings_of_run(values: Any, where: str) -> RunConfig:

@@ -20,7 +20,7 @@ from semslam.doctor.depth_range import usable_share
 from semslam.engine.associations import Associations
 from semslam.frame import Frame, Step
 from semslam.runs.config import RunConfig
-from semslam.runs.folder import RunFolder, versions
+from semslam.runs.folder import RunFolder, clouds_of, versions
 from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.progress import Progress
 from semslam.runs.recording import as_compared, is_the_one, remembered
@@ -147,13 +147,9 @@ class Run:
         submap = self.progress.parts[0] if submap is None else submap
         surfels, filled = self.slam.surfels, self._filled_of(submap)
 
-        def parts() -> Iterator[SurfelCloud]:
-            return chain((self.progress.part_of(part, submap) for part in self.slam.clouds()), filled)
-
         if surfels.paging is None:
             return CloudInParts.of(joined([self.progress.part_of(self.slam.cloud(), submap), *filled]))
-        plain = (self.progress.part_of(surfels.cloud_of(part), submap) for part in surfels.parts())
-        return CloudInParts(sum(map(len, chain(plain, filled))), parts)
+        return clouds_of(surfels, self.slam.labels, self.progress, submap, filled)
 
     def _filled_of(self, submap: int) -> list[SurfelCloud]:
         """The surfels that fill holes, as a part of a map; nothing for other sub-maps than the largest."""

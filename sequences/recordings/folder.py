@@ -110,7 +110,7 @@ def images_by_name(folder: Path, suffixes: Iterable[str] = COLOR_SUFFIXES) -> di
     if os.path.lexists(folder) and not folder.is_dir():
         raise ValueError(f"{folder}: is no folder of images, or a link to nowhere; mend or remove it")
     for file in sorted(folder.iterdir(), key=images.natural_key) if folder.is_dir() else ():
-        if file.suffix.lower() in suffixes and not file.name.startswith("."):
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and not file.is_dir():
             if file.stem in found:
                 raise ValueError(f"{folder}: {found[file.stem].name} and {file.name} are one frame; remove one")
             found[file.stem] = file

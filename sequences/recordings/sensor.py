@@ -132,7 +132,8 @@ def _number(key: str, value: Any) -> float:
             return float(value)
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"{key} is {value!r}, expected a number")
+    comma = isinstance(value, str) and "," in value
+    raise ValueError(f"{key} is {value!r}, expected a number{' with a decimal point' * comma}")
 
 
 def _whole(key: str, value: Any) -> int:

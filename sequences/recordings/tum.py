@@ -192,7 +192,7 @@ def read_associations(path: Path) -> list[Association]:
     for number, words in _word_lines(path):
         try:
             first, second = float(words[0]), float(words[2])
-            files = path.parent / words[1], path.parent / words[3]
+            files = _listed(path, words[1]), _listed(path, words[3])
         except (ValueError, IndexError):
             raise ValueError(f"{path}:{number}: '{' '.join(words)[:60]}' is not 'stamp file stamp file'") from None
         if not np.isfinite([first, second]).all():
@@ -215,12 +215,18 @@ def _word_lines(path: Path) -> list[tuple[int, list[str]]]:
     return [(number, words) for number, words in lines if words]
 
 
+def _listed(path: Path, name: str) -> Path:
+    """The file that a list names, relative to the list; on Windows with backslashes."""
+    file = path.parent / name
+    return file if "\\" not in name or file.exists() else path.parent / name.replace("\\", "/")
+
+
 def images_listed(path: Path) -> tuple[np.ndarray, list[Path]]:
     """Times (N,) in seconds, increasing, and the files of a list of `timestamp file` lines."""
     entries: dict[float, Path] = {}
     for number, words in _word_lines(path):
         try:
-            time, file = float(words[0]), path.parent / words[1]
+            time, file = float(words[0]), _listed(path, words[1])
         except (ValueError, IndexError):
             raise ValueError(f"{path}:{number}: '{' '.join(words)[:60]}' is not 'timestamp file'") from None
         if not np.isfinite(time):

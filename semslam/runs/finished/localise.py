@@ -126,5 +126,5 @@ def draw(path: str | Path, finished: FinishedMap, frames: list[LocalisedFrame]) 
     found = [f.found.T_world_camera for f in frames if f.found.T_world_camera is not None]
     cameras = moved_by(np.array(found).reshape(-1, 4, 4), -origin)
     confidence = np.array([f.found.confidence for f in frames if f.found.T_world_camera is not None])
-    cloud, labels = finished.folder.load_cloud()
-    draw_cameras_in_map(path, cloud, labels, cameras, confidence)
+    clouds, labels = finished.folder.load_clouds()
+    draw_cameras_in_map(path, clouds, labels, cameras, confidence)

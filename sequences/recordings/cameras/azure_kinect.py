@@ -53,11 +53,13 @@ def open_azure_kinect(path: str | Path, *, camera: Camera | None = None) -> Deco
     of_color, of_depth = associate(file.timestamps(color), file.timestamps(depth), PAIR)
     if len(of_color) == 0:
         raise ValueError(f"{path}: no colour frame has depth within {PAIR} s")
+    cut = f"{path}: is cut short or damaged; {len(of_color)} frames before that are read"
     return DecodedSequence(
         name=path.stem,
         rig=Rig(color_camera if camera is None else camera, depth_camera, T_color_depth),
         timestamps=file.timestamps(color)[of_color],
         read=partial(_read, file, (color, depth), (of_color, of_depth)),
+        assumptions=() if file.whole else (cut,),
         decoders=2,  # each frame is found and decoded by itself
     )
 

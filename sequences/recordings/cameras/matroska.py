@@ -41,7 +41,7 @@ class Matroska:
     tracks: dict[int, Track]
     attachments: dict[str, bytes]
     scale: float  # seconds a tick
-    whole: bool  # False: the file ends inside an element
+    whole: bool  # False: the file ends inside an element, or one is damaged
 
     def track(self, name: str) -> Track | None:
         return next((track for track in self.tracks.values() if track.name == name), None)
@@ -80,6 +80,7 @@ def read_matroska(path: Path, frames: bool = True) -> Matroska:
                 break
             if kind in (SEGMENT, CLUSTER, BLOCK_GROUP):
                 at = content
+                found.whole &= length is None or content + length <= size
                 continue
             if length is None or content + length > size:
                 found.whole = False
