@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import re
 import shlex
@@ -224,6 +225,18 @@ def test_a_recording_that_cannot_be_tracked_by_its_images_is_still_compared(netw
     variants = "sensor,predicted_all,predicted_all_tracked"
     assert semslam("compare", ROOM, "--out", tmp_path / "out", "--variants", variants) == 0
     assert "Left out: predicted depth, all corrections, tracked poses" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_without_a_sensors_map_there_is_nothing_to_compare_with(network, monkeypatch, tmp_path, capsys):
+    def unmade(comparison, variant):
+        if variant.depth == "sensor":
+            raise NoMap("no frame was fused")
+
+    monkeypatch.setattr(importlib.import_module("semslam.commands.measuring.compare"), "_make", unmade)
+    words = ("--out", tmp_path / "out", "--variants", "sensor_tracked,predicted_all")
+    assert semslam("compare", ROOM, *words) == 2
+    assert "no variant with the sensor's depth could be made" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "report.md").exists()
 
 
 def test_a_mistake_is_no_reason_to_leave_a_variant_out(network, monkeypatch, tmp_path, capsys):

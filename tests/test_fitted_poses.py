@@ -7,9 +7,11 @@ import pytest
 from stub_networks import KnowingNetwork
 
 from semslam import poses
+from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
 from semslam.runs.color_only.clocks import at_other_times
-from semslam.runs.color_only.fitted import FittedPoses, fit_to_images
+from semslam.runs.color_only.fitted import FittedPoses, _hold_firmly, fit_to_images
+from semslam.tracking.sparse_map import SparseMap
 from semslam.tracking.visual import VisualConfig
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
@@ -72,12 +74,33 @@ def test_frames_before_the_first_given_pose_begin_no_world_of_their_own(room, sh
     assert max(poses.rotation_angle(step) for step in steps) < np.radians(3)
 
 
+def test_poses_that_are_held_too_firmly_for_a_trial_cost_no_observation():
+    """Two keyframes that one sees apart and the given poses say are together: holding them makes all look wrong."""
+    camera, rng = Camera(320, 240, 260, 260, 160, 120), np.random.default_rng(0)
+    world = SparseMap(camera, pixel_std=0.8, prior_std=0.3, given_std=(0.5, 0.1))
+    shifts = [poses.from_rotation_translation(np.eye(3), np.array([-0.3 * k, 0, 0])) for k in range(3)]
+    for k, T in enumerate(shifts):
+        world.add_keyframe(k, np.zeros((240, 320), np.uint8), T, given=np.eye(4))
+    ids = world.add_landmarks(0, rng.uniform([120, 20], [300, 220], (60, 2)), np.log(rng.uniform(1.5, 3, 60)))
+    for k in (1, 2):
+        world.observe(ids, world.project(ids, shifts[k]).pixels, k)
+    before = {name: array.copy() for name, array in world.snapshot().items()}
+    _hold_firmly(world, most=0.0)
+    after = world.snapshot()
+    assert len(after["_landmark"]) == len(before["_landmark"]) == 120 and not after["strikes"].any()
+    assert world.given_std == (0.5, 0.1)
+
+
 def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
     found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True, 0.02, 3.0)
     found.save(tmp_path / "fitted.npz", "settings")
     again = FittedPoses.load(tmp_path / "fitted.npz", 3)
     assert again is not None and again.figures() == found.figures()
     assert FittedPoses.load(tmp_path / "fitted.npz", 4) is None
+    with np.load(tmp_path / "fitted.npz") as arrays:
+        np.savez(tmp_path / "earlier.npz", **{name: arrays[name] for name in arrays if name != "time_offset"})
+    earlier = FittedPoses.load(tmp_path / "earlier.npz", 3)
+    assert earlier is not None and earlier.time_offset == 0 and earlier.misfit == 0.7
     assert FittedPoses.load(tmp_path / "fitted.npz", 3, "others") is None
     (tmp_path / "fitted.npz").write_bytes(b"half a file")
     assert FittedPoses.load(tmp_path / "fitted.npz", 3) is None

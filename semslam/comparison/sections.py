@@ -13,6 +13,7 @@ from semslam.comparison.answer import answer
 from semslam.comparison.comparison import Comparison
 from semslam.comparison.depth_section import depth
 from semslam.comparison.depth_study import NETWORK, SCALED, SHIFTED
+from semslam.comparison.judged import VariantResult
 from semslam.comparison.labels_section import labels
 from semslam.comparison.report import Commands, Picture, Section, Table, Text, number, write_html, write_markdown
 from semslam.judging.run import over_scenes
@@ -90,7 +91,20 @@ def summary(c: Comparison) -> Section:
         "ATE of given poses is 0 by construction. Lines that start with + have one correction more than the line above."
     )
     parts.append(Table("All variants", columns, tuple(r.row(keys) for r in c.results), note))
+    if c.base.hold_out is not None:
+        parts.append(_held_out(c.base.hold_out, c.results))
     return Section("What predicted depth costs", parts)
+
+
+def _held_out(every: int, results: Sequence[VariantResult]) -> Table:
+    """How well the maps predict the sensor's depth in frames that they were not made from."""
+    columns = ("variant", "frames", "median error cm", "of their depth %")
+    keys = (("frames_held_out", 1, 0), ("held_out_depth_median_m", CM, 2), ("held_out_coverage", 100, 1))
+    note = (
+        f"Every {every}th frame was not used; of its sensor's depth, the share that the map shows from there, and the "
+        f"median error of what it shows."
+    )
+    return Table("Frames held out", columns, tuple(r.row(keys) for r in results), note)
 
 
 def _filling(figures: dict[str, Any], hidden: float) -> str:

@@ -26,6 +26,7 @@ FEWEST_VOTES = 10  # landmarks of a keyframe that are enough to judge it
 FIRST_FOCAL = 5  # keyframes from which a focal length is estimated
 FOCAL_SETTLED = 0.002  # relative change of the focal length by one more adjustment, at most
 MOST_FIXED = 40  # keyframes that stay, but whose view of landmarks counts where others are adjusted
+ADJUSTED = ("T_camera_world", "log_depth", "variance", "strikes", "_landmark", "_keyframe", "_seen")
 MOST_ROUNDS = 50  # adjustments of a focal length that does not settle
 
 
@@ -211,6 +212,15 @@ class SparseMap:
         return float(np.exp(np.median(known if len(known) else self.log_depth))) if len(self) else 1.0
 
     # adjustment
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """What adjustments of a known focal length change; for `restore`."""
+        return {name: getattr(self, name).copy() for name in ADJUSTED}
+
+    def restore(self, before: dict[str, np.ndarray]) -> None:
+        """Take back all adjustments since a `snapshot`, and what they left out as wrong."""
+        for name, array in before.items():
+            setattr(self, name, array)
 
     def adjust_recent(self, followed: np.ndarray, count: int, iterations: int = 8) -> None:
         """Adjust the last keyframes, and those that see the same landmarks; the others hold the world still.

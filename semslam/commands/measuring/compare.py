@@ -58,6 +58,7 @@ def compare(
     settings = Settings(classes, config, kind, weights, engine, truth, start, frames, every)
     comparisons = open_comparisons(sequences, out, settings, variants)
     for comparison in comparisons:
+        with_sensor = [variant for variant in comparison.variants if variant.depth == "sensor"]
         for variant in list(comparison.variants):
             try:
                 _make(comparison, variant)
@@ -68,6 +69,11 @@ def compare(
                 comparison.leave_out(variant, str(error))
         if not comparison.variants:
             raise ValueError(f"{comparison.path}: no variant could be made, so there is nothing to compare; see above")
+        if with_sensor and not set(with_sensor) & set(comparison.variants):
+            raise ValueError(
+                f"{comparison.path}: no variant with the sensor's depth could be made, so there is nothing to compare "
+                f"predicted depth with; see above, or name variants without it (--variants predicted_all_tracked)"
+            )
         with progress(len(comparison.variants), "variants judged") as advance:
             for variant in comparison.variants:
                 comparison.evaluate(variant)

@@ -73,6 +73,7 @@ class FittedPoses:
             if str(arrays.pop("settings")) != settings and settings is not None:
                 return None
             T = arrays.pop("T_world_camera")
+            arrays.setdefault("time_offset", np.array(0.0))  # earlier versions knew of none
             kept = FittedPoses(T, **{name: value.item() for name, value in arrays.items()})
         except (ValueError, OSError, KeyError, TypeError):  # none, damaged or of another version: it is made again
             return None
@@ -165,14 +166,15 @@ def _held(world: SparseMap, T_world_camera: np.ndarray | None = None) -> np.ndar
 
 def _hold_firmly(world: SparseMap, most: float) -> None:
     """Adjust a map to the given poses as firmly as its misfit stays at most so many pixels."""
+    world.adjust_all()
     for _ in range(HALVINGS):
-        loose = world.given_std
+        loose, before = world.given_std, world.snapshot()
         world.given_std = loose[0] / 2, loose[1] / 2
         world.adjust_all()
         if world.misfit(world.T_camera_world) > most:
             world.given_std = loose
-            break
-    world.adjust_all()
+            world.restore(before)  # poses that are held too firmly make good observations look wrong
+            return
 
 
 def fitted_poses(
