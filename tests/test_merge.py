@@ -85,6 +85,9 @@ def test_a_joined_map_gets_other_labels_from_both_recordings(
     again = relabel(labelled.path, tmp_path / "again", classes="nyu40")
     assert again.map.read_bytes() == labelled.map.read_bytes()
     shutil.rmtree(away)
+    shutil.copytree(first, away)  # another run in its place
+    assert "had 40 when" in refused(capsys, "relabel", both.path, "--out", tmp_path / "no")
+    shutil.rmtree(away)
     capsys.readouterr()
     assert "put that run back" in refused(capsys, "relabel", both.path, "--out", tmp_path / "no")
     assert not (tmp_path / "no").exists()

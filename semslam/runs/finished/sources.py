@@ -37,9 +37,9 @@ def sources_of(folder: RunFolder, moved_to: str | None = None, shift: int = 0) -
     progress = Progress.from_state(state)
     found = []
     if config.extend is not None:
-        theirs = _opened(config.extend, folder)
-        their_state = theirs.load_state()
+        theirs, their_state = _opened(config.extend, folder)
         before = int(their_state["run_next_index"])
+        _check_unchanged(theirs, folder, before + Progress.from_state(their_state).before, progress.before)
         moved = _moved(their_state, state, before)
         for source in sources_of(theirs, shift=-before):
             poses = source.T_world_camera
@@ -47,9 +47,11 @@ def sources_of(folder: RunFolder, moved_to: str | None = None, shift: int = 0) -
                 corrected = moved.corrected([i + source.shift for i in poses], np.stack(list(poses.values())))
                 poses = dict(zip(poses, corrected))
             found.append(replace(source, T_world_camera=poses, shift=source.shift + shift))
-    added = zip(state.get("merged_runs", ()), state.get("merged_poses", ()), state.get("merged_shifts", ()))
-    for run, T_world_theirs, their_shift in added:
-        for source in sources_of(_opened(str(run), folder), shift=int(their_shift) + shift):
+    added = (state.get(f"merged_{name}", ()) for name in ("runs", "poses", "shifts", "frames"))
+    for run, T_world_theirs, their_shift, frames in zip(*added):
+        theirs, their_state = _opened(str(run), folder)
+        _check_unchanged(theirs, folder, int(their_state["run_next_index"]), int(frames))
+        for source in sources_of(theirs, shift=int(their_shift) + shift):
             poses = {i: T_world_theirs @ T for i, T in source.T_world_camera.items()}
             found.append(replace(source, T_world_camera=poses))
     fusion = config.slam.fusion
@@ -62,26 +64,34 @@ def sources_of(folder: RunFolder, moved_to: str | None = None, shift: int = 0) -
 
 
 def merged_with(
-    state: dict[str, np.ndarray], run: str | Path, T_world_theirs: np.ndarray, shift: int
+    state: dict[str, np.ndarray], run: str | Path, T_world_theirs: np.ndarray, shift: int, frames: int
 ) -> dict[str, np.ndarray]:
-    """The arrays by which the state of a run names those whose maps were added to its own, with one more."""
+    """The arrays by which the state of a run names those whose maps were added to its own, with one more, of so many
+    frames."""
     runs = [*map(str, state.get("merged_runs", ())), os.path.abspath(run)]
-    poses = [*state.get("merged_poses", ()), T_world_theirs]
-    shifts = [*state.get("merged_shifts", ()), shift]
     return {
         "merged_runs": np.array(runs),
-        "merged_poses": np.stack(poses),
-        "merged_shifts": np.array(shifts, np.int64),
+        "merged_poses": np.stack([*state.get("merged_poses", ()), T_world_theirs]),
+        "merged_shifts": np.array([*state.get("merged_shifts", ()), shift], np.int64),
+        "merged_frames": np.array([*state.get("merged_frames", ()), frames], np.int64),
     }
 
 
-def _opened(run: str, folder: RunFolder) -> RunFolder:
-    try:
-        return RunFolder.open(run)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{folder.final}: its map is of {run}, too, which is no longer there; put that run back"
-        ) from None
+def _opened(run: str, folder: RunFolder) -> tuple[RunFolder, dict[str, np.ndarray]]:
+    """A run that the map of another one is of, too, and its state: where it was, or beside that one."""
+    for place in (Path(run), folder.final.parent / Path(run).name):
+        if RunFolder(place).exists and os.path.realpath(place) != os.path.realpath(folder.final):
+            theirs = RunFolder.open(place)
+            return theirs, theirs.load_state()
+    raise FileNotFoundError(f"{folder.final}: its map is of {run}, too, which is no longer there; put that run back")
+
+
+def _check_unchanged(theirs: RunFolder, folder: RunFolder, frames: int, then: int) -> None:
+    if frames != then:
+        raise ValueError(
+            f"{theirs.path}: has {frames} frames, and had {then} when {folder.final} was made of its map, whose frames "
+            f"are not known any more"
+        )
 
 
 def _moved(old: dict[str, np.ndarray], new: dict[str, np.ndarray], before: int) -> Correction | None:
