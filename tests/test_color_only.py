@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import pose_source
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import _why_none, finish, prepare
 from semslam.slam import SlamConfig
 from semslam.tracking.predicted_poses import PredictedPoses
 from semslam.trajectory import Trajectory
@@ -227,6 +228,18 @@ def test_poses_that_were_kept_are_made_again_with_other_settings(shrunk, tmp_pat
 
 
 # structure from motion
+
+
+def test_lost_frames_do_not_explain_why_tracked_ones_gave_no_map():
+    config = configs.updated(RunConfig(), {"slam.perception.depth": "predicted"}, "test")
+
+    def told(indices, lost):
+        progress = SimpleNamespace(indices=indices, lost=lost, reason="nothing has a pose")
+        return _why_none(SimpleNamespace(progress=progress, config=config))
+
+    assert told([0, 1], [0, 1]) == "nothing has a pose"
+    assert "no frame has depth that is sure enough" in told([0, 1, 2], []) and "could not" not in told([0, 1, 2], [])
+    assert told([0, 1, 2], [2]).startswith("frames that could not be tracked: 1; of the 2 others no frame has depth")
 
 
 def test_structure_from_motion_without_its_library_is_one_line(network, monkeypatch):

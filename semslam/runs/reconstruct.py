@@ -337,6 +337,16 @@ _NO_DEPTH = {
 }
 
 
+def _why_none(run: Run) -> str:
+    """Why no frame was fused: lost frames explain it only where no frame was tracked."""
+    progress = run.progress
+    tracked, lost = len(set(progress.indices) - set(progress.lost)), len(progress.lost)
+    if not tracked:
+        return progress.reason or "no frame could be read"
+    why = _NO_DEPTH[run.config.slam.perception.depth]
+    return f"frames that could not be tracked: {lost}; of the {tracked} others {why}" if lost else why
+
+
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     """Write everything that a run leaves behind; returns its metrics."""
     views = run.slam.correct
@@ -350,9 +360,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
             f"added to that map; do both show the same place?"
         )
     if run.progress.fused == 0:
-        why = _NO_DEPTH[run.config.slam.perception.depth] if run.progress.indices else "no frame could be read"
-        reason = run.progress.reason or why
-        raise NoMap(f"{run.config.sequence}: no frame was fused, so there is no map; {reason}")
+        raise NoMap(f"{run.config.sequence}: no frame was fused, so there is no map; {_why_none(run)}")
     metrics = run.metrics()
     if metrics["depth_used"] is not None and metrics["depth_used"] < LITTLE:
         near, far = run.slam.fusion.config.range
