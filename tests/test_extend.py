@@ -30,6 +30,11 @@ def begun(request, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def network() -> KnowingNetwork:
+    return KnowingNetwork(open_sequence(ROOM))
+
+
 def extended(begun: Path, out: Path, stop: int | None = None) -> Progress:
     options = {"sequence": ROOM, "start": 12, "frames": 36, "slam.perception.labels": "none", "extend": str(begun)}
     run = prepare(settings_of(None, options), out, resume=out.exists())
@@ -41,7 +46,9 @@ def extended(begun: Path, out: Path, stop: int | None = None) -> Progress:
     return run.progress
 
 
-def test_new_frames_go_into_the_map_that_exists(begun: Path, tmp_path: Path, monkeypatch) -> None:
+def test_new_frames_go_into_the_map_that_exists(
+    begun: Path, network: KnowingNetwork, tmp_path: Path, monkeypatch
+) -> None:
     """In its world, from the first frame on, without a second layer; a broken run goes on to the same map."""
     truth, whole = open_sequence(ROOM), tmp_path / "whole"
     progress = extended(begun, whole)
@@ -54,7 +61,6 @@ def test_new_frames_go_into_the_map_that_exists(begun: Path, tmp_path: Path, mon
     assert kept == (after.first_seen < 0).sum() > 0.5 * len(before)
     assert after.first_seen.min() == -24 and (after.first_seen >= 0).sum() > 500
 
-    network = KnowingNetwork(truth)
     monkeypatch.setattr("semslam.runs.networks.predictor", lambda *_: network)
     labelled = relabel(whole, tmp_path / "labelled")  # by the frames of both recordings
     assert labelled.load_metrics()["frames_labelled"] == 3 + 4
