@@ -15,7 +15,20 @@ LARGEST_TEXT = 64 << 20  # bytes; half a million poses
 PASSING = frozenset(
     getattr(errno, name)
     for name in (
-        *("ENOSPC", "EDQUOT", "EIO", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN", "EBUSY", "ENOLCK", "ESTALE", "ETIMEDOUT"),
+        *(
+            "ENOSPC",
+            "EDQUOT",
+            "EFBIG",
+            "EIO",
+            "ENOMEM",
+            "EMFILE",
+            "ENFILE",
+            "EAGAIN",
+            "EBUSY",
+            "ENOLCK",
+            "ESTALE",
+            "ETIMEDOUT",
+        ),
         *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH"),
     )
     if hasattr(errno, name)
@@ -90,11 +103,18 @@ def check_makeable(folder: Path) -> None:
 
 def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:
     """The error itself or, where it says that the disk of `path` is full, one that says how much is needed (bytes)."""
+    if error.errno == errno.EFBIG:
+        explained = OSError(
+            f"{path}: is larger than a file may be here, {_megabytes(needed)} at least (ulimit -f, or the file system)"
+        )
+        explained.errno = error.errno
+        return explained
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
     free = shutil.disk_usage(path.parent).free
     explained = OSError(
-        f"{path}: No space left on device: {_megabytes(needed)} are needed, {_megabytes(free)} are "
+        f"{path}: No space left on device: {_megabytes(needed)} are needed, "
+        f"{_megabytes(free)} are "
         f"free; make room, or go on in a copy elsewhere: what was there before is whole"
     )
     explained.errno = error.errno

@@ -61,3 +61,12 @@ def test_what_a_machine_lacks_may_pass_and_what_is_wrong_does_not():
     assert is_passing(caused)
     caused.__cause__ = caused
     assert not is_passing(caused)
+
+
+def test_a_file_larger_than_allowed_is_named_and_may_pass(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"map.npz: is larger than a file may be here") as told,
+        replacing(tmp_path / "map.npz"),
+    ):
+        raise OSError(errno.EFBIG, "File too large")
+    assert is_passing(told.value)

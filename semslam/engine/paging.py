@@ -111,11 +111,12 @@ class Paging:
         except OSError as error:
             if name not in self._files:
                 os.close(descriptor)
-            raise OSError(
-                error.errno,
+            explained = OSError(
                 f"{self.folder}: {error.strerror}: the surfels need {size / 1e6:.0f} MB for {name}; make room, or "
-                f"lower --max-surfels",
-            ) from None
+                f"lower --max-surfels"
+            )
+            explained.errno = error.errno
+            raise explained from None
         mapping = mmap.mmap(descriptor, size)
         self._files[name] = _File(descriptor, mapping, like.nbytes)
         if len(self._seen) < chunks:
