@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 from collections.abc import Collection, Iterator
@@ -57,6 +58,33 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
         raise full_disk_explained(error, path, max(needed, written)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder whose content is that of `path`, which is not there or empty, when the block ends well.
+
+    Else nothing is left of it, unless the process is killed.
+    """
+    there = path.is_dir()
+    temporary = path / f".{os.getpid()}.part" if there else path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if not there:
+            os.replace(temporary, path)
+            return
+        for inner in temporary.iterdir():
+            os.replace(inner, path / inner.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a folder in which nobody else is at work: those of processes that were killed."""
+    for file in folder.iterdir():
+        if re.fullmatch(r"\..+\.\d+\.part(\.\w+)?", file.name) and file.is_file():
+            file.unlink(missing_ok=True)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -6,11 +6,12 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import check_makeable, check_writable
+from semslam.atomic import check_makeable, check_writable, replacing_folder
 from semslam.images import depth_units, write_png
 from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.folder import write_folder
@@ -109,9 +110,10 @@ def convert(
     frames = ReadableSequence(sequence, tell)
     if kind == "folder" and sequence.label_set != "nyu40":
         frames.label_set = None
-    WRITERS[kind](frames, path)
-    if not len(frames):
-        raise ValueError(f"{sequence.name}: none of its {frames.skipped} frames can be read")
+    with nullcontext(path) if kind == "klg" else replacing_folder(path) as place:  # a klg file is whole by itself
+        WRITERS[kind](frames, place)
+        if not len(frames):
+            raise ValueError(f"{sequence.name}: none of its {frames.skipped} frames can be read")
     return len(frames), frames.skipped
 
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from semslam.atomic import contents, is_passing, replacing
+from semslam.atomic import contents, is_passing, remove_leftovers, replacing
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -70,3 +70,10 @@ def test_a_file_larger_than_allowed_is_named_and_may_pass(tmp_path):
     ):
         raise OSError(errno.EFBIG, "File too large")
     assert is_passing(told.value)
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".map.123.part.npz", ".metrics.7.part.json", ".lock", "map.npz", ".notes.part"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".notes.part", "map.npz"]

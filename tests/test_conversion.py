@@ -88,6 +88,21 @@ def test_a_converted_folder_names_the_sensor(room, tmp_path):
     assert open_sequence(tmp_path / "a").sensor == "tof"
 
 
+def test_a_folder_is_written_whole_or_not_at_all(room, tmp_path):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(room, tmp_path / "new", tell=interrupted)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    convert(room, tmp_path / "empty")
+    convert(room, tmp_path / "inner" / "new")
+    for path in (tmp_path / "empty", tmp_path / "inner" / "new"):
+        assert len(open_sequence(path)) == len(room) and not list(path.parent.glob(".*"))
+        assert not list(path.glob(".*"))
+
+
 def test_nothing_is_overwritten(room, tmp_path):
     convert(selected(room, frames=2), tmp_path / "a")
     with pytest.raises(ValueError, match="a: is there already"):

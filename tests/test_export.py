@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import tempfile
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from semslam.geometry.export import (
     read_mesh_ply,
     write_class_clouds,
     write_map,
+    write_map_in_parts,
     write_map_ply,
     write_mesh,
     write_mesh_ply,
@@ -405,3 +407,20 @@ def test_the_floor_is_found_with_and_without_its_label(cloud):
 
 def test_scale_bars_are_round_numbers_of_at_most_a_third():
     assert [scale_bar_length(m) for m in (0.9, 3, 4, 7, 17, 60)] == pytest.approx([0.2, 1, 1, 2, 5, 20])
+
+
+def test_a_map_in_parts_is_written_with_the_memory_of_a_few_of_them(tmp_path):
+    part = cloud_of([("wall", *plane((0, 0, 0), (2, 0, 0), (0, 0, 2), 0.01))], 0.01)
+    clouds = CloudInParts(20 * len(part), lambda: (part for _ in range(20)))
+    bytes_of_part = sum(array.nbytes for array in vars(part).values() if isinstance(array, np.ndarray))
+    write_map_in_parts(tmp_path / "first.ply", clouds, NYU13)  # imports
+    tracemalloc.start()
+    try:
+        for name in ("map.ply", "map.pcd"):
+            write_map_in_parts(tmp_path / name, clouds, NYU13)
+        write_class_clouds(tmp_path / "classes", clouds, NYU13)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * bytes_of_part, f"{peak / bytes_of_part:.1f} parts at once"
+    assert len(read_map_ply(tmp_path / "classes" / "12_wall.ply")) == len(clouds)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.atomic import regular_size, replacing, text_of
+from semslam.atomic import regular_size, remove_leftovers, replacing, text_of
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.engine.associations import Associations
 from semslam.engine.labels.label_fusion import LabelFusion, label_fusion
@@ -176,6 +176,7 @@ class RunFolder:
                 f"{path}: cannot write the run here ({error.strerror or error}); name another --out"
             ) from error
         lock(folder.path)
+        remove_leftovers(folder.path)
         folder._finish_replacing()
         return folder
 
