@@ -333,7 +333,7 @@ def test_poses_that_are_mostly_nan_are_refused_with_file_and_line(folder):
     path = folder / "groundtruth.txt"
     lines = [line.split()[0] + " nan" * 7 if i > 0 else line for i, line in enumerate(path.read_text().splitlines())]
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=r"groundtruth\.txt:2: NaN in this and 4 more of 6 pose lines"):
+    with pytest.raises(ValueError, match=r"groundtruth\.txt:2: NaN or inf in this and 4 more of 6 pose lines"):
         open_sequence(folder)
 
 
@@ -421,3 +421,11 @@ def test_every_reader_says_what_it_reads():
 
 def test_labels_of_the_room_are_nyu40(room):
     assert room[0].labels[room[0].labels != 255].max() < len(LABEL_SETS["nyu40"])
+
+
+def test_a_key_that_camera_yaml_has_twice_is_named(tmp_path):
+    write_folder(RoomSequence(frames=2, width=32, height=24), tmp_path)
+    with (tmp_path / "camera.yaml").open("a") as file:
+        file.write("fx: 100.0\n")
+    with pytest.raises(ValueError, match=r"is not YAML \(fx is there twice; leave one of them out\)"):
+        open_sequence(tmp_path)

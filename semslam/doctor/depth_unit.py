@@ -11,7 +11,7 @@ from sequences import Sequence
 
 FRAMES = 3  # that are looked at
 BEYOND_DOUBT = (0.7, 5.0)  # metres: a median in between is a room's
-DOUBTFUL = (0.45, 7.0)  # metres: a median outside is worth a line, though nothing else contradicts it
+DOUBTFUL = (0.4, 7.0)  # metres: a median outside is worth a line, though nothing else contradicts it
 CONTRADICTED = 2.5  # times: how much a network's depth, right within a third indoors, has to differ
 FACTORS = (0.01, 0.1, 0.2, 5.0, 10.0, 100.0)  # between the units that depth images are written in
 

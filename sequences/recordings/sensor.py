@@ -21,6 +21,7 @@ from sequences.recordings.registration import registered_depth
 from sequences.resampling import z_of_ray
 
 LARGEST = 1e9  # of numbers that count something a second, or a metre
+LONGEST_REASON = 80  # characters of what a YAML reader says
 _INTRINSICS = ("width", "height", "fx", "fy", "cx", "cy")
 _KEYS = (
     *_INTRINSICS,
@@ -98,8 +99,9 @@ def _values(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: missing; write width, height, fx, fy, cx, cy (pixels), depth_scale and fps into it")
     try:
         values = config.read(path)
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path}: is not YAML; expected lines like 'fx: 525.0'") from None
+    except (ValueError, RecursionError) as problem:
+        why = str(problem).partition("not YAML: ")[2][:LONGEST_REASON]
+        raise ValueError(f"{path}: is not YAML ({why}); expected lines like 'fx: 525.0'") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: lacks {', '.join(_INTRINSICS)}; expected {', '.join(_KEYS)}")
     return values
