@@ -99,6 +99,18 @@ def test_the_scale_is_of_the_map_as_it_is_now_and_of_what_the_network_is_sure_of
     assert world.scale[0] == pytest.approx(0.5, rel=1e-3)
 
 
+def test_rows_are_appended_in_the_same_memory_and_are_what_concatenation_gives():
+    rng, found, expected, moves = np.random.default_rng(0), np.zeros((0, 2), np.float32), np.zeros((0, 2)), 0
+    for k in range(200):
+        before, rows = found.base, rng.integers(0, 99, (k % 7, 2)).astype(float)
+        found, expected = sparse_map.appended(found, rows), np.concatenate([expected, rows])
+        if k % 50 == 49:
+            found, expected = found[: len(found) // 2], expected[: len(expected) // 2]
+        np.testing.assert_array_equal(found, expected)
+        moves += found.base is not before
+    assert moves < 25 and found.dtype == np.float32
+
+
 def test_a_weighted_median_counts_values_as_often_as_they_weigh():
     values, times = np.array([3.0, 1, 2, 7]), np.array([1, 2, 3, 5])
     assert sparse_map.weighted_median(values, times) == np.median(np.repeat(values, times))

@@ -110,19 +110,19 @@ class SparseMap:
     def add_landmarks(self, k: int, pixels: np.ndarray, log_depth: np.ndarray) -> np.ndarray:
         """The numbers (N,) of new landmarks at pixels (N, 2) of keyframe k, at the network's depth."""
         n, first = len(pixels), len(self)
-        self.host = np.concatenate([self.host, np.full(n, k)])
-        self.pixel = np.concatenate([self.pixel, pixels - self._centre])
-        self.log_depth = np.concatenate([self.log_depth, log_depth])
-        self.prior = np.concatenate([self.prior, log_depth])
-        self.variance = np.concatenate([self.variance, np.full(n, self.prior_std**2)])
-        self.strikes = np.concatenate([self.strikes, np.zeros(n, np.int64)])
+        self.host = appended(self.host, np.full(n, k))
+        self.pixel = appended(self.pixel, pixels - self._centre)
+        self.log_depth = appended(self.log_depth, log_depth)
+        self.prior = appended(self.prior, log_depth)
+        self.variance = appended(self.variance, np.full(n, self.prior_std**2))
+        self.strikes = appended(self.strikes, np.zeros(n, np.int64))
         return np.arange(first, first + n)
 
     def observe(self, ids: np.ndarray, pixels: np.ndarray, k: int) -> None:
         """Keyframe k shows landmarks (N,) at pixels (N, 2)."""
-        self._landmark = np.concatenate([self._landmark, ids.astype(np.int32)])
-        self._keyframe = np.concatenate([self._keyframe, np.full(len(ids), k, np.int32)])
-        self._seen = np.concatenate([self._seen, (pixels - self._centre).astype(np.float32)])
+        self._landmark = appended(self._landmark, ids)
+        self._keyframe = appended(self._keyframe, np.full(len(ids), k))
+        self._seen = appended(self._seen, pixels - self._centre)
 
     # looking
 
@@ -284,7 +284,10 @@ class SparseMap:
         self.strikes[np.unique(self._landmark[rows[wrong]])] += 1
         keep = np.ones(len(self._landmark), bool)
         keep[rows[wrong]] = False
-        self._landmark, self._keyframe, self._seen = self._landmark[keep], self._keyframe[keep], self._seen[keep]
+        for name in ("_landmark", "_keyframe", "_seen"):
+            column, kept = getattr(self, name), int(keep.sum())
+            column[:kept] = column[keep]
+            setattr(self, name, column[:kept])
 
     def misfit(self, T_camera_world: np.ndarray) -> float:
         """Median distance in pixels between where landmarks are seen and where they would be with other poses (K, 4, 4)
@@ -344,6 +347,21 @@ class SparseMap:
             FOCAL_STD if with_focal else 0.0,
         )
         return scene, frames, landmarks, rows
+
+
+def appended(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """An array with rows behind its last one, in the same memory where there is room: `array` is used no more.
+
+    There is room for half as much again after each time that there was none. Arrays that are made anew for each
+    keyframe, a little longer every time, leave holes in memory that nothing fits into.
+    """
+    count, total = len(array), len(array) + len(rows)
+    room = array.base
+    if not isinstance(room, np.ndarray) or len(room) < total or room.ctypes.data != array.ctypes.data:
+        room = np.empty((total + total // 2, *array.shape[1:]), array.dtype)
+        room[:count] = array
+    room[count:total] = rows
+    return room[:total]
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
