@@ -123,8 +123,8 @@ def test_surfels_that_wait_for_their_removal_hide_none_of_the_other_map(first: P
 
 
 @pytest.mark.slow
-def test_a_joined_map_is_a_run_like_others(first: Path, second: Path, tmp_path: Path) -> None:
-    """Cameras are found in either half of it, mapping goes on in it, and it is evaluated and exported."""
+def test_a_joined_map_is_a_run_like_others(first: Path, second: Path, tmp_path: Path, monkeypatch) -> None:
+    """Cameras are found in either half of it, mapping goes on in it, and it is evaluated, exported and joined again."""
     both = tmp_path / "both"
     assert semslam("merge", first, second, "--out", both) == 0
     assert semslam("localise", both, ROOM, "--start", 50, "--frames", 1, "--no-depth") == 0
@@ -133,6 +133,14 @@ def test_a_joined_map_is_a_run_like_others(first: Path, second: Path, tmp_path: 
     more = ["--labels", "truth", "--extend", both, "--out", tmp_path / "on"]
     assert semslam("reconstruct", ROOM, "--start", 46, "--frames", 10, *more) == 0
     assert RunFolder.open(tmp_path / "on").load_metrics()["frames_lost"] == 0
+    again = merge(tmp_path / "on", second, tmp_path / "again")
+    network = KnowingNetwork(selected(open_sequence(ROOM), 0, 56))
+    monkeypatch.setattr("semslam.runs.networks.predictor", lambda *_: network)
+    labelled = relabel(again.path, tmp_path / "labelled")
+    assert labelled.load_metrics()["frames_labelled"] == 3 + 4 + 1 + 4  # first, second, what went on, second
+    truth, found = (run.load_cloud()[0].labels() for run in (again, labelled))
+    told = (truth < 255) & (found < 255)
+    assert told.mean() > 0.8 and (truth == found)[told].mean() > 0.97
 
 
 def test_maps_that_do_not_meet_are_refused_and_nothing_is_written(first: Path, tmp_path: Path, capsys) -> None:

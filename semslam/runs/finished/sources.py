@@ -39,7 +39,8 @@ def sources_of(folder: RunFolder, moved_to: str | None = None, shift: int = 0) -
     if config.extend is not None:
         theirs, their_state = _opened(config.extend, folder)
         before = int(their_state["run_next_index"])
-        _check_unchanged(theirs, folder, before + Progress.from_state(their_state).before, progress.before)
+        if "merged_runs" not in state:  # frames of merged runs count as earlier ones, too
+            _check_unchanged(theirs, folder, before + Progress.from_state(their_state).before, progress.before)
         moved = _moved(their_state, state, before)
         for source in sources_of(theirs, shift=-before):
             poses = source.T_world_camera
