@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ def _is_begun(folder: RunFolder, config: RunConfig) -> bool:
     if not folder.exists or _read_json(folder.path / MADE_BY) != {"weights": weights_digest(config.weights)}:
         return False
     try:
-        return folder.load_config() == with_absolute_paths(config)
+        kept = folder.load_config()
+        # how poses are meant was found out when the run began, where the settings do not say it
+        convention = config.pose_convention or kept.pose_convention
+        return kept == replace(with_absolute_paths(config), pose_convention=convention)
     except ValueError:  # written by another version, with other settings
         return False
 
