@@ -68,7 +68,7 @@ class LabelFusionConfig:
     angle_deg: float = 15.0  # degrees: between two such views
     # bayes: largest effective number of independent views; inf = no error is repeated from everywhere
     max_views: float = field(default=2.0, metadata={"infinite": True})
-    error_rate: float = 0.08  # bayes: share of surfels whose class no number of views tells
+    error_rate: float = 0.08  # bayes: share of surfels whose class no number of views would tell
     memory: float = 32.0  # views: independent ones beyond which old evidence fades, because scenes change
     neighbourhood: float = 0.1  # metres: within which surfels complete each other's evidence; 0 = none
     neighbour_views: float = 10.0  # views: weight of that evidence; 0 = nothing but where a surfel has none of its own
