@@ -6,8 +6,8 @@
 Protocol: depth of the sensor, poses of the data set, frames 320 wide. Every tenth frame is labelled, half of these by
 their mirror images, as in a run. The map after the last frame is rendered from the pose of every frame with true
 labels; 13 classes, one confusion matrix a scene, void and a band of 3 pixels at boundaries of the truth ignored, holes
-of the map count as missed, classes absent from truth and prediction skipped; the network alone is scored on the same pixels,
-not mirrored. ECE over 15 bins of the largest probability, holes left out.
+of the map count as missed, classes absent from truth and prediction skipped; the network alone is scored on the same
+pixels, not mirrored. ECE over 15 bins of the largest probability, holes left out.
 
 Settings are also chosen leaving one room out: those of `grid()` with the least ECE in one room are scored in the other.
 With --views, after 1, 5 and 20 views of each of NYUv2's 60 validation images. There is one image of each place, so
