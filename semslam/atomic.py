@@ -81,10 +81,24 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a folder in which nobody else is at work: those of processes that were killed."""
+    """Remove the temporary files of a folder that processes have left which were killed."""
     for file in folder.iterdir():
-        if re.fullmatch(r"\..+\.\d+\.part(\.\w+)?", file.name) and file.is_file():
+        found = re.fullmatch(r"\..+\.(\d+)\.part(\.\w+)?", file.name)
+        if found and file.is_file() and not _is_running(int(found[1])):
             file.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine is there; where the system cannot say without harm, none is."""
+    if os.name != "posix":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def flush_to_disk(path: Path) -> None:

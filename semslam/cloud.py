@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -100,14 +100,20 @@ class CloudInParts:
         return CloudInParts(count, lambda: (part.selected(kept(part)) for part in self), whole)
 
     def sample(self, most: int) -> SurfelCloud:
-        """About so many surfels, the same ones every time; all where there are no more, or where all are there."""
+        """About so many surfels, the same ones every time, and larger, so that they have the area of all of them.
+
+        All as they are where there are no more, or where all are in memory.
+        """
         if self.whole is not None:
             return self.whole
         chosen, done, found = self.sampled(most), 0, []
         for part in self:
             found.append(part.selected(chosen[done : done + len(part)]))
             done += len(part)
-        return joined(found)
+        sample = joined(found)
+        if len(sample) == self.count:
+            return sample
+        return replace(sample, radii=sample.radii * np.float32(np.sqrt(self.count / max(len(sample), 1))))
 
     def sampled(self, most: int) -> np.ndarray:
         """(N,) bool: which surfels `sample` takes of a map that is not there as a whole."""

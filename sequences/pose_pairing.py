@@ -60,18 +60,20 @@ class PoseHints(NamedTuple):
             raise ValueError(f"--pose-rate is {self.rate}, expected a positive number of poses per second")
         return self
 
-    def frames_of(self, count: int, frames: int) -> np.ndarray:
-        """(count,) int64 frame indices of the poses; ValueError where they are not as many, or outside 0..frames-1."""
+    def frames_of(self, count: int, frames: int) -> tuple[np.ndarray, str]:
+        """(count,) int64 frame indices of the poses, and what was left out; ValueError where they are not as many, or
+        outside 0..frames-1."""
         assert self.indices is not None
+        note = ""
         if re.fullmatch(r"-?\d*:-?\d*(:-?\d*)?", self.indices):
             parts = [int(part) if part else None for part in self.indices.split(":")]
             if parts[2:] == [0]:
                 raise ValueError(f"--pose-indices {self.indices}: the step is 0, expected at least 1")
             found = np.arange(frames)[slice(*parts)]
             if len(found) > count:
-                logger.warning(
-                    "--pose-indices %s: names %d frames for %d poses; the last %d frames have none",
-                    *(self.indices, len(found), count, len(found) - count),
+                note = (
+                    f"--pose-indices {self.indices}: names {len(found)} frames for {count} poses; the last "
+                    f"{len(found) - count} frames have none"
                 )
                 found = found[:count]
         else:
@@ -90,7 +92,7 @@ class PoseHints(NamedTuple):
             )
         if len(np.unique(found)) < len(found):
             raise ValueError(f"--pose-indices {self.indices}: names a frame twice; one frame has one pose")
-        return found
+        return found, note
 
 
 def poses_of_frames(
@@ -103,10 +105,11 @@ def poses_of_frames(
     hints, count = hints.checked(), len(frames.timestamps)
     if hints.indices is not None:
         total = trajectory.lines or len(trajectory)
-        of_pose = hints.frames_of(total, count)
+        of_pose, left_out = hints.frames_of(total, count)
         places = trajectory.timestamps.astype(np.int64) if trajectory.clock == "lines" else np.arange(len(trajectory))
         note = f"{source}: poses belong to the frames that --pose-indices names"
-        return _placed(trajectory, of_pose[places], count, note)
+        found = _placed(trajectory, of_pose[places], count, note)
+        return found._replace(notes=(*found.notes, left_out)) if left_out else found
     if trajectory.clock == "seconds":
         if hints.rate is not None:
             raise ValueError(f"{source}: its poses carry times; leave --pose-rate {hints.rate:g} out")
@@ -250,7 +253,9 @@ def _unpaired(estimate: Trajectory, reference: Trajectory) -> str:
 def _renumbered(trajectory: Trajectory, hints: PoseHints, other: Trajectory) -> Trajectory:
     """The trajectory on the other's clock, by the indices that the hints give."""
     total = trajectory.lines or len(trajectory)
-    of_pose = hints.frames_of(total, other.lines or len(other))
+    of_pose, left_out = hints.frames_of(total, other.lines or len(other))
+    if left_out:
+        logger.warning("%s", left_out)
     places = trajectory.timestamps.astype(np.int64) if trajectory.clock == "lines" else np.arange(len(trajectory))
     clock = other.timestamps if other.clock != "lines" else np.arange(other.lines or len(other), dtype=np.float64)
     order = np.argsort(of_pose[places])

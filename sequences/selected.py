@@ -78,9 +78,10 @@ class SelectedSequence(Sequence):
 
     def missing_files(self) -> list[Path]:
         missing = self.whole.missing_files()
-        if not missing or not isinstance(self.whole, ImageSequence):
+        whole, indices = self.origin
+        if not missing or not isinstance(whole, ImageSequence):
             return missing
-        ours = {file for i in self.indices for file in self.whole.files_of(int(i))}
+        ours = {file for i in indices for file in whole.files_of(int(i))}
         return [file for file in missing if file in ours]
 
     def name_of(self, index: int) -> str:

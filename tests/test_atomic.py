@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -73,7 +75,17 @@ def test_a_file_larger_than_allowed_is_named_and_may_pass(tmp_path):
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
-    for name in (".map.123.part.npz", ".metrics.7.part.json", ".lock", "map.npz", ".notes.part"):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    ours = f".figures.{os.getpid()}.part.json"
+    for name in (
+        f".map.{ended.pid}.part.npz",
+        f".metrics.{ended.pid}.part.json",
+        ours,
+        ".lock",
+        "map.npz",
+        ".notes.part",
+    ):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".notes.part", "map.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([ours, ".lock", ".notes.part", "map.npz"])

@@ -220,6 +220,8 @@ def test_a_run_reads_poses_as_the_images_tell_that_they_are_meant(folder, sound,
     assert caplog.text.count("fit its poses only if") == 1 and "as-recorded" in caplog.text
     # what reads the run later asks the images no more
     np.testing.assert_array_equal(prepared.config.open_sequence().poses, prepared.sequence.poses)
+    tracked = replace(prepared.config, poses="tracked", pose_convention=None)
+    assert prepare(tracked, tmp_path / "tracked").config.pose_convention == convention  # they are the reference
     insisted = prepare(replace(prepared.config, pose_convention="as-recorded"), tmp_path / "insisted").sequence
     recorded = open_sequence(folder).poses
     np.testing.assert_allclose(inverse(insisted.poses[0]) @ insisted.poses[9], inverse(recorded[0]) @ recorded[9])

@@ -76,7 +76,8 @@ def test_depth_along_the_ray_is_told_from_z(sound):
 def test_every_convention_is_told_from_the_images(sound):
     recording = Spoilt(*sound)
     sure = Judged(AS_RECORDED)
-    assert judged(recording) == judged(recording, [*recording.poses[:20], *[None] * 70]) == sure  # nothing can be told
+    assert judged(recording) == sure
+    assert judged(recording, [*recording.poses[:20], *[None] * 70]) == sure._replace(told=False)
     gl = np.diag([1.0, -1.0, -1.0, 1.0])
     assert judged(recording, [inverse(T) for T in recording.poses]) == Judged("inverted")
     assert judged(recording, [inverse(T @ gl) for T in recording.poses]) == Judged("inverted,opengl")

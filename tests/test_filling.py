@@ -44,6 +44,8 @@ class WithHoles:
         self.unseen = LABEL_SETS[whole.label_set].classes.index(blind_for)
 
     def __getattr__(self, name):
+        if name == "whole":  # asked for by what copies it, before it is there
+            raise AttributeError(name)
         return getattr(self.whole, name)
 
     def __len__(self) -> int:

@@ -127,6 +127,10 @@ def test_poses_of_another_rate_are_paired_by_time_where_they_last_as_long(folder
     (folder / "groundtruth.txt").write_text("".join(rows[:12]))
     with pytest.raises(ValueError, match="12 pose lines, but 6 frames"):
         open_sequence(folder)
+    # one more than frames: a frame is missing somewhere, and which one no time tells
+    (folder / "groundtruth.txt").write_text("".join(f"{1305 + t:.6f} 0 0 0 0 0 0 1\n" for t in np.arange(7) / 36))
+    with pytest.raises(ValueError, match="7 pose lines, but 6 frames"):
+        open_sequence(folder)
 
 
 def test_a_list_written_on_windows_names_the_same_files(room, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
 from semslam import poses
-from semslam.engine.associations import Associations, Event, pack, unpack
+from semslam.engine.associations import Associations, Event, PackedFile, pack, unpack
 from semslam.engine.chunks import CHUNK
 from semslam.engine.surfels import SurfelMap
 from semslam.runs import networks
@@ -116,6 +117,17 @@ def test_a_relabelled_run_does_not_count_filled_surfels_which_it_has_not(runs, t
     source.save_metrics(source.load_metrics() | {"surfels_filled": 5})
     metrics = relabelling.relabel(source.path, tmp_path / "new", weights="a").load_metrics()
     assert "surfels" in metrics and "surfels_filled" not in metrics
+
+
+def test_where_a_pair_cannot_be_kept_none_is_any_more(monkeypatch):
+    kept, values = PackedFile(), np.arange(5, dtype=np.int32)
+    kept.add(values, values)
+    assert kept.ends[-1] > 0
+    kept._file = SimpleNamespace(write=lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    kept.add(values, values)
+    for again in (lambda: kept.ends, lambda: kept.add(values, values), lambda: kept.data):
+        with pytest.raises(OSError, match="No space"):
+            again()
 
 
 def test_relabelling_there_and_back_is_the_first_run_again(runs, tmp_path):

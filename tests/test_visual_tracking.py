@@ -97,6 +97,8 @@ def test_the_scale_is_of_the_map_as_it_is_now_and_of_what_the_network_is_sure_of
     assert world.scale[0] == pytest.approx(1, rel=1e-3)
     world.log_depth += np.log(2)
     assert world.scale[0] == pytest.approx(0.5, rel=1e-3)
+    world.camera = replace(camera, fx=390, fy=390)  # of which the network would have said more
+    assert world.scale[0] == pytest.approx(0.75, rel=1e-3)
 
 
 def test_rows_are_appended_in_the_same_memory_and_are_what_concatenation_gives():

@@ -113,6 +113,10 @@ FRAMES = "Number of frames, at most."
 EVERY = "Take every n-th frame."
 Start = Annotated[int, frames_option("--start", START)]
 FrameCount = Annotated[int | None, frames_option("--frames", FRAMES)]
+CONVENTION = (
+    "How recorded poses are meant: as-recorded | inverted | opengl | qw-first | millimetres | centimetres, joined by "
+    "commas. Told from the images by default."
+)
 Every = Annotated[int, frames_option("--every", EVERY)]
 Weights = Annotated[str | None, typer.Option(help="Weights of the network; bundled ones by default.")]
 Engine = Annotated[str | None, typer.Option(help="torch | onnxruntime | openvino; after `calibrate` also ...-int8")]

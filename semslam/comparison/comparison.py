@@ -122,7 +122,9 @@ def open_comparisons(
     base = configs.updated(base, shared | {"slam.perception.classes": settings.classes}, "compare")
     for path in paths:
         config = replace(base, sequence=path)
-        sequence = near_origin(as_meant(config.open_sequence(), path))
+        sequence = config.open_sequence()
+        if config.pose_convention is None:
+            sequence = near_origin(as_meant(sequence, path))
         chosen = chosen_variants(variants_of(sequence), variants)
         folder = out if len(paths) == 1 else out / f"{len(found) + 1}_{sequence.name}"
         found.append(Comparison(path, folder, settings, config, sequence, chosen))

@@ -47,5 +47,7 @@ def doubtful_depth_unit(sequence: Sequence, network: Network | None) -> str:
         likely = 2.0
         said = f"the median depth is {median:.2g} m, and rooms have 1 to 4 m"
     factor = min(FACTORS, key=lambda f: abs(np.log(f * median / likely)))
+    if not 1 / CONTRADICTED < factor * median / likely < CONTRADICTED:  # no usual unit explains it
+        return ""
     change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
     return f"{said}; if all surfaces come out at a wrong size, make --depth-scale (units per metre) {change}"

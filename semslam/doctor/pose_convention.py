@@ -49,6 +49,7 @@ class Judged(NamedTuple):
     convention: str  # how they are meant; AS_RECORDED where nothing else explains them
     contradiction: Finding | None = None  # why they fit the images in no convention
     decisive: bool = False  # whether the images leave no doubt of what the contradiction says
+    told: bool = True  # whether the images tell anything: that poses and depth are in metres, for example
 
 
 def as_convention(T_world_camera: Iterable[np.ndarray | None], convention: str) -> list[np.ndarray | None]:
@@ -70,11 +71,11 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
     view = copy.copy(recording)
     view.poses = tuple(_recorded(recording) if T_world_camera is None else T_world_camera)
     if not view.has_poses or not view.has_depth or len(view) < flow.STRETCH + flow.FEWEST_STRETCHES:
-        return Judged(AS_RECORDED)
+        return Judged(AS_RECORDED, told=False)
     tracks = _followed(view, flow.FEWEST_STRETCHES + 1)
     notable = flow.notable(view.camera)
     if len(tracks) < flow.FEWEST_STRETCHES:
-        return Judged(AS_RECORDED)
+        return Judged(AS_RECORDED, told=False)
     recorded = flow_misfit(view, tracks, Guess("", ""))
     if recorded < notable:
         return Judged(AS_RECORDED)
@@ -90,7 +91,7 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
     found = fit(view, _followed(view, flow.STRETCHES))
     contradiction = next((finding for finding in findings_of(found) if finding.level != "hint"), None)
     if found is None or contradiction is None:
-        return Judged(AS_RECORDED)
+        return Judged(AS_RECORDED, told=False)
     decisive = found.under_guess < min(CLEARLY * found.as_recorded, FITS * notable)
     return Judged(AS_RECORDED, contradiction, decisive)
 
@@ -107,15 +108,20 @@ def in_convention(recording: Recording, convention: str) -> Recording:
     """A recording whose own poses are meant as a convention says; with the coordinates of the file."""
     if recording.poses is None or convention == AS_RECORDED:
         return recording
-    return RebasedSequence(recording, as_convention(_recorded(recording), convention), np.zeros(3))
+    poses = as_convention(_recorded(recording), convention)
+    whole = recording.whole if isinstance(recording, RebasedSequence) else recording  # its origin is another one's
+    return RebasedSequence(whole, poses, np.zeros(3))
 
 
-def tell(name: str, convention: str) -> None:
-    """Log that the poses of something are read in another convention than the usual one."""
+def tell(name: str, convention: str, otherwise: str = "") -> None:
+    """Log that the poses of something are read in another convention than the usual one.
+
+    otherwise: what takes them as they are, where something does.
+    """
     meant = ", and ".join(POSE_WORDS[word] for word in _words_of(convention))
     logger.warning(
-        "%s: the images fit its poses only if %s; they are read so (--pose-convention %s takes them as they are)",
-        *(name, meant, AS_RECORDED),
+        "%s: the images fit its poses only if %s; they are read so%s",
+        *(name, meant, f" ({otherwise} takes them as they are)" if otherwise else ""),
     )
 
 

@@ -107,21 +107,27 @@ class PackedFile:
         self._ends: list[int] = [0]
         self._packer = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
+        self._failed: OSError | None = None  # why nothing more can be written
         if data is not None and ends is not None:
             data.tofile(self._file)
             self._ends += ends.tolist()
 
     def add(self, first: np.ndarray, second: np.ndarray) -> None:
         """Append a pair; OSError where an earlier one could not be written."""
-        if self._last is not None and self._last.done():
-            self._last.result()
+        if self._failed is not None:
+            raise self._failed
         self._last = self._packer.submit(self._write, first, second)
 
     def _write(self, first: np.ndarray, second: np.ndarray) -> None:
-        for values in (first, second):
-            packed = pack(values)
-            self._file.write(packed)
-            self._ends.append(self._ends[-1] + len(packed))
+        if self._failed is not None:
+            return
+        both = pack(first), pack(second)
+        try:
+            self._file.write(both[0] + both[1])
+        except OSError as error:
+            self._failed = error
+            return
+        self._ends += [self._ends[-1] + len(both[0]), self._ends[-1] + len(both[0]) + len(both[1])]
 
     def __getitem__(self, k: int) -> Packed:
         """Pair k."""
@@ -135,6 +141,8 @@ class PackedFile:
         """0, and where each array ends, once all are written; OSError where one could not be."""
         if self._last is not None:
             self._last.result()
+        if self._failed is not None:
+            raise self._failed
         return self._ends
 
     @property

@@ -58,7 +58,7 @@ def evaluate_run(
     folder = RunFolder.open(path)
     config = folder.load_config()
     sequence = folder.open_sequence() if sequence is None else sequence
-    if config.pose_convention is None or config.poses not in ("dataset", "refined"):  # no run has judged these poses
+    if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
         sequence = near_origin(as_meant(sequence, config.sequence))
     progress = folder.load_progress()
     cloud, _ = folder.load_cloud()

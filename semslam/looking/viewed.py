@@ -59,7 +59,7 @@ class Viewed:
 
         keep = kept(self.cloud)
         errors = None if self.errors is None else self.errors[keep]
-        whole = self.all_of_it and self.all_of_it.where(kept, len(self.all_of_it))
+        whole = self.all_of_it and self.all_of_it.where(kept, sum(int(kept(part).sum()) for part in self.all_of_it))
         return replace(self, cloud=self.cloud.selected(keep), errors=errors, all_of_it=whole)
 
 
@@ -81,10 +81,9 @@ def viewed_run(run: str | Path) -> Viewed:
         "pictures (--png) show all",
         *(run, len(sample), len(clouds), memory.memory),
     )
-    larger = replace(sample, radii=sample.radii * np.float32(np.sqrt(len(clouds) / max(len(sample), 1))))
     if errors is not None:
         errors = errors[clouds.sampled(most)]
-    return Viewed(larger, label_set, folder.title, paths, camera, errors, clouds)
+    return Viewed(sample, label_set, folder.title, paths, camera, errors, clouds)
 
 
 def recorded_camera(folder: RunFolder) -> Camera | None:

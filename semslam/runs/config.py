@@ -63,7 +63,6 @@ class RunConfig:
         from sequences.rebased import near_origin
         from sequences.selected import selected
 
-        of_the_recording = self.poses in ("", "dataset", "tracked", "refined", "predicted", "predicted-refined", "sfm")
         whole = open_sequence(
             self.sequence,
             self.kind,
@@ -71,12 +70,17 @@ class RunConfig:
             depth_scale=self.depth_scale,
             registered=self.registered,
             fov=self.fov,
-            hints=self.pose_hints if of_the_recording else None,
+            hints=self.pose_hints if self.poses_of_recording else None,
         )
         part = selected(whole, self.start, self.frames, self.every)
-        if self.pose_convention is not None and of_the_recording:
+        if self.pose_convention is not None and self.poses_of_recording:
             part = in_convention(part, self.pose_convention)
         return near_origin(part)
+
+    @property
+    def poses_of_recording(self) -> bool:
+        """Whether the poses that settings speak of are the recording's own, used or not, and no file's."""
+        return self.poses in ("", "dataset", "tracked", "refined", "predicted", "predicted-refined", "sfm")
 
     @property
     def pose_hints(self) -> Any:

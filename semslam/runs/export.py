@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.recording import check_apart
 
 MESHES = ("mesh.ply", "mesh.obj", "mesh.glb")
+logger = logging.getLogger(__name__)
+
 OBJECT_BYTES = 400  # a surfel, by which objects are found and the plan is drawn
 ORIGIN = "world_origin.txt"  # of far worlds: what the files with numbers in single precision count from
 
@@ -43,6 +46,12 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     (out / ORIGIN).unlink(missing_ok=True)  # an older export's
     # objects and the plan are of some of the surfels where memory allows no more
     cloud = clouds.sample((folder.load_config().slam.map.memory_bytes or 0) // OBJECT_BYTES)
+    if len(cloud) < len(clouds):
+        logger.warning(
+            "%s: objects.csv and floor_plan.png are made from %d of its %d surfels, made larger, since the memory of "
+            "the run allows no more (slam.map.memory); the other files have all of them",
+            *(run, len(cloud), len(clouds)),
+        )
     if cloud.world_origin.any():
         _write_origin(out / ORIGIN, cloud.world_origin)
         yield "world origin", out / ORIGIN

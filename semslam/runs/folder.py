@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
@@ -429,12 +430,12 @@ class RunFolder:
 def clouds_of(
     surfels: SurfelMap, labels: LabelFusion, progress: Progress, submap: int, more: list[SurfelCloud]
 ) -> CloudInParts:
-    """The surfels of a sub-map of a paged map, and then some more, part by part."""
+    """The surfels of a sub-map of a paged map, which changes no more, and then some others, part by part."""
+    reader = cache(lambda: labels.reader(surfels))  # which reads the whole map
 
     def parts() -> Iterator[SurfelCloud]:
-        read = labels.reader(surfels) if surfels.num_classes else None
         for part in surfels.parts():
-            yield progress.part_of(surfels.cloud_of(part, None if read is None else read(part)), submap)
+            yield progress.part_of(surfels.cloud_of(part, reader()(part) if surfels.num_classes else None), submap)
         yield from more
 
     plain = (progress.part_of(surfels.cloud_of(part), submap) for part in surfels.parts())

@@ -19,7 +19,7 @@ from semslam.depth.multiview import MultiViewDepth
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.depth_unit import doubtful_depth_unit
 from semslam.doctor.doctor import doubtful_intrinsics, implausible_depth, timestamps
-from semslam.doctor.pose_convention import AS_RECORDED, in_convention, judged, tell
+from semslam.doctor.pose_convention import AS_RECORDED, Judged, in_convention, judged, tell
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
-NOT_GIVEN = ("tracked", "sfm", "predicted", "predicted-refined")  # of these, whose poses come from no file
+NOT_GIVEN = ("tracked", "sfm", "predicted", "predicted-refined")  # of these, by which no recorded pose is used
 LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
@@ -91,7 +91,7 @@ def prepare(
     given = sequence.has_poses and config.extend is None
     config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
     _check(config, sequence)
-    config, sequence, contradiction = _with_pose_convention(config, sequence)
+    config, sequence, said = _with_pose_convention(config, sequence)
     if recorded and config.slam.perception.depth == "predicted" and config.poses in BY_IMAGES and len(sequence) < 2:
         raise ValueError(f"{config.sequence}: is one frame; tracking by images needs several that overlap")
     check_apart(out, config.sequence)
@@ -105,7 +105,11 @@ def prepare(
         if resume and not place.exists:
             logger.warning("%s: there is no run to go on with (--resume); a new one begins", out)
         run = _run(config, sequence, network, place, resume, checkpoint, report)
-        run.poses_contradicted = contradiction
+        if said is not None and said.contradiction is not None:
+            run.poses_contradicted = said.contradiction.what
+        unsure = config.slam.perception.depth == "sensor" and (said is None or not said.told)
+        if recorded and not resume and unsure and (doubt := doubtful_depth_unit(sequence, run.slam.network)):
+            logger.warning("%s: %s", config.sequence, doubt)
         return run
     except BaseException:
         with suppress(OSError):  # unless something is in it
@@ -137,8 +141,6 @@ def _run(
         _tell_range(slam, config.slam)
     if network is None and (config.fill or "predicted" in (perception.depth, perception.labels)):
         network = networks.predictor_for_maps(perception.classes, config.weights, config.engine, sequence.camera.shape)
-    if perception.depth == "sensor" and (doubt := doubtful_depth_unit(sequence, network)):
-        logger.warning("%s: %s", config.sequence, doubt)
     if perception.labels == "predicted" and (mismatch := classes_of_another_scene(slam, sequence)):
         logger.warning("%s: %s", config.sequence, mismatch)
     if perception.depth == "predicted":
@@ -192,31 +194,33 @@ def _run(
     return run
 
 
-def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunConfig, Sequence, str | None]:
-    """The settings with how the poses that are given are meant, the recording with its poses read so, and what its
-    images say against them all the same.
+def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunConfig, Sequence, Judged | None]:
+    """The settings with how recorded poses are meant, the recording with its poses read so, and what its images say of
+    poses that are used together with its depth.
 
     Told from the images where the settings leave it open; ValueError where they leave no doubt that the poses, or the
     depth, are wrong in a way that no convention explains.
     """
-    given, own = config.poses not in NOT_GIVEN, config.poses in ("dataset", "refined")
-    if not given or config.pose_convention is not None:
+    own = config.poses_of_recording
+    if config.pose_convention is not None or (own and not sequence.has_poses):
         return config, sequence, None
     listed = None if own else poses_of_file(config.poses, sequence, config.pose_hints).T_world_camera
     found = judged(sequence, listed)
     name = config.sequence if own else config.poses
-    wrong = found.contradiction
-    if found.decisive and wrong is not None:
-        raise ValueError(
-            f"{name}: {wrong.what}; {wrong.remedy} (`pose_convention` {AS_RECORDED} maps it as it is, and "
-            f"`poses` tracked without these poses)"
-        )
-    if wrong is not None:
-        logger.warning("%s: %s; %s; `semslam doctor` tells more", name, wrong.what, wrong.remedy)
     if found.convention != AS_RECORDED:
-        tell(name, found.convention)
+        tell(name, found.convention, f"--pose-convention {AS_RECORDED}")
         sequence = near_origin(in_convention(sequence, found.convention)) if own else sequence
-    return replace(config, pose_convention=found.convention), sequence, None if wrong is None else wrong.what
+    config = replace(config, pose_convention=found.convention)
+    if config.poses in NOT_GIVEN or config.slam.perception.depth != "sensor":
+        return config, sequence, None
+    if (wrong := found.contradiction) is not None:
+        if found.decisive:
+            raise ValueError(
+                f"{name}: {wrong.what}; {wrong.remedy} (`pose_convention` {AS_RECORDED} maps it as it is, and "
+                f"`poses` tracked without these poses)"
+            )
+        logger.warning("%s: %s; %s; `semslam doctor` tells more", name, wrong.what, wrong.remedy)
+    return config, sequence, found
 
 
 def _pose_network(weights: str, world_origin: np.ndarray) -> PoseOf:

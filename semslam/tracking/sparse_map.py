@@ -36,6 +36,7 @@ class Votes(NamedTuple):
     ids: np.ndarray  # (N,) int32
     log_depth: np.ndarray  # (N,) float16, of metres
     confidence: np.ndarray  # (N,) float16 in 0..1, about inversely proportional to the variance of log_depth
+    focal: float  # pixels: that of the camera which the network was told, to which its depth is proportional
 
 
 @dataclass(eq=False)
@@ -179,7 +180,8 @@ class SparseMap:
         said = predicted[v, u] > 0
         u, v = u[said], v[said]
         sure = np.maximum(confidence[v, u], LEAST_CONFIDENCE)
-        return Votes(ids[said].astype(np.int32), np.log(predicted[v, u]).astype(np.float16), sure.astype(np.float16))
+        log_depth = np.log(predicted[v, u]).astype(np.float16)
+        return Votes(ids[said].astype(np.int32), log_depth, sure.astype(np.float16), self.camera.fx)
 
     def level(self, k: int, votes: Votes) -> tuple[float, float] | None:
         """Logarithm of the map's depth over the network's in keyframe k, as the map is now, and its weight.
@@ -192,10 +194,8 @@ class SparseMap:
         ahead = z > 0
         if ahead.sum() < FEWEST_VOTES:
             return None
-        levels, weights = (
-            np.log(z[ahead]) - votes.log_depth[known][ahead],
-            votes.confidence[known][ahead].astype(np.float64),
-        )
+        log_depth = votes.log_depth[known][ahead] + np.log(self.camera.fx / votes.focal)  # as it would be said now
+        levels, weights = np.log(z[ahead]) - log_depth, votes.confidence[known][ahead].astype(np.float64)
         return weighted_median(levels, weights), float(weights.mean())
 
     @property

@@ -31,6 +31,7 @@ OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # wh
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
 
 LIKE_LONG = 0.02  # of the frames' duration, by which that of timed poses may differ that are of the same recording
+OTHER_RATE = 1.2  # times as many poses as frames: fewer are of the same rate, and some frames are missing
 
 
 def fits(path: Path) -> bool:
@@ -150,12 +151,12 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     trajectory = Trajectory(ticks[there], np.array([posed[i] for i in there]))
     if times is None and hints == PoseHints():
         seconds, frames = np.ptp(timestamps), np.ptp(counted)
-        if len(posed) > count > 1 and abs(seconds - frames) <= LIKE_LONG * frames:  # one clock, of another rate
+        if len(posed) > OTHER_RATE * count > 1 and abs(seconds - frames) <= LIKE_LONG * frames:  # of one clock
             at = Trajectory(timestamps[there] - timestamps[0], np.array([posed[i] for i in there]))
             found = poses_at(at, path, counted)
             told = (
                 f"{path}: {len(posed)} pose lines for {count} frames, and both last {seconds:.1f} s: the frames are "
-                f"paired with them by time, {fps or FPS:g} a second"
+                f"paired with them by time, at {fps or FPS:g} frames a second{'' if fps else ', which is assumed'}"
             )
             return _Posed(counted + timestamps[0], found.T_world_camera, (*unit_note, told, *found.notes))
         raise ValueError(

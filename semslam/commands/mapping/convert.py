@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semslam.commands.app import CameraFile, DepthScale, Every, Fov, FrameCount, Kind, Start, app, progress
+from semslam.commands.app import CONVENTION, CameraFile, DepthScale, Every, Fov, FrameCount, Kind, Start, app, progress
 
 
 @app.command()
@@ -22,15 +22,20 @@ def convert(
     start: Start = 0,
     frames: FrameCount = None,
     every: Every = 1,
+    pose_convention: Annotated[str | None, typer.Option(help=CONVENTION)] = None,
 ) -> None:
     """Write a recording as a plain folder, TUM RGB-D, Open3D's folder or ElasticFusion's log."""
-    from semslam.doctor.pose_convention import as_meant
+    from semslam.doctor.pose_convention import AS_RECORDED, in_convention, judged, tell
     from sequences import open_sequence
     from sequences.conversion import convert as convert_sequence
     from sequences.selected import selected
 
     recording = open_sequence(sequence, kind, camera=camera, depth_scale=depth_scale, fov=fov)
-    part = as_meant(selected(recording, start, frames, every), sequence)
+    part = selected(recording, start, frames, every)
+    convention = pose_convention or judged(part).convention
+    if pose_convention is None and convention != AS_RECORDED:
+        tell(sequence, convention, f"--pose-convention {AS_RECORDED}")
+    part = in_convention(part, convention)
     with progress(len(part), "frames") as advance:
         written, skipped = convert_sequence(part, out, to, advance)
     typer.echo(f"{written} frames written to {out}" + (f", {skipped} that cannot be read left out" if skipped else ""))

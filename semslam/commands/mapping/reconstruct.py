@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semslam.commands.app import (
+    CONVENTION,
     EVERY,
     FLAGS,
     FRAMES,
@@ -34,7 +35,6 @@ LIVE = "Map what a camera sees now: SEQUENCE is webcam[:N] (default; needs --fov
 MEMORY = "Most memory for surfels, such as 500MB; the others wait in files, and the mesh gets coarser to fit."
 FILES = {"preview": "picture", "map": "surfels", "mesh": "mesh", "trajectory": "trajectory", "metrics": "figures"}
 POSES = "dataset (default, if there) | tracked | sfm | refined | predicted | predicted-refined | a file."
-CONVENTION = "How given poses are meant: as-recorded | inverted | opengl | qw-first | millimetres, joined by commas."
 POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
 CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes,multiview."
 
@@ -80,9 +80,7 @@ def reconstruct(
         str | None,
         setting("pose_indices", "--pose-indices", "Frames of a pose file without times: START:STOP:STEP or a file."),
     ] = None,
-    pose_convention: Annotated[
-        str | None, setting("pose_convention", "--pose-convention", f"{CONVENTION} Told from the images by default.")
-    ] = None,
+    pose_convention: Annotated[str | None, setting("pose_convention", "--pose-convention", CONVENTION)] = None,
     extend: Annotated[
         str | None, setting("extend", "--extend", "Folder of a finished run: go on mapping in its map.")
     ] = None,
@@ -203,7 +201,8 @@ def reconstruct(
         with busy("writing map, mesh and pictures"):
             metrics = finish(run, mesh=mesh)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; all frames are fused and saved: `semslam reconstruct ... --resume` ends it: {out}")
+        again = f"`semslam reconstruct {recorder.path}` maps them anew" if recorder is not None else "--resume ends it"
+        typer.echo(f"interrupted; all frames are fused and saved, the last files are not written; {again}: {out}")
         raise typer.Exit(130) from None
     sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"

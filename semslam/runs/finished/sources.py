@@ -42,7 +42,7 @@ def sources_of(folder: RunFolder, moved_to: str | None = None, shift: int = 0) -
         if "merged_runs" not in state:  # frames of merged runs count as earlier ones, too
             _check_unchanged(theirs, folder, before + Progress.from_state(their_state).before, progress.before)
         moved = _moved(their_state, state, before)
-        for source in sources_of(theirs, shift=-before):
+        for source in _sources_of_another(theirs, folder, -before):
             poses = source.T_world_camera
             if moved is not None and poses:
                 corrected = moved.corrected([i + source.shift for i in poses], np.stack(list(poses.values())))
@@ -52,7 +52,7 @@ def sources_of(folder: RunFolder, moved_to: str | None = None, shift: int = 0) -
     for run, T_world_theirs, their_shift, frames in zip(*added):
         theirs, their_state = _opened(str(run), folder)
         _check_unchanged(theirs, folder, int(their_state["run_next_index"]), int(frames))
-        for source in sources_of(theirs, shift=int(their_shift) + shift):
+        for source in _sources_of_another(theirs, folder, int(their_shift) + shift):
             poses = {i: T_world_theirs @ T for i, T in source.T_world_camera.items()}
             found.append(replace(source, T_world_camera=poses))
     fusion = config.slam.fusion
@@ -62,6 +62,17 @@ def sources_of(folder: RunFolder, moved_to: str | None = None, shift: int = 0) -
     own = {i: T for i, T in progress.posed().items() if i not in poor}
     sequence = folder.open_sequence(moved_to)
     return [*found, Source(sequence, config.slam.perception, fusion, own, shift)]
+
+
+def _sources_of_another(theirs: RunFolder, folder: RunFolder, shift: int) -> list[Source]:
+    """`sources_of` a run that the map of `folder` is of, too."""
+    try:
+        return sources_of(theirs, shift=shift)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(
+            f"{folder.final}: its map is of {theirs.path}, too, whose recording is needed: {error} (a place that "
+            f"--sequence names is that of the last recording alone)"
+        ) from None
 
 
 def merged_with(
