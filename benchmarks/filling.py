@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(RECORDINGS))
     parser.add_argument("--frames", type=int)
     arguments = parser.parse_args()
-    network = networks.predictor_for_maps("nyu13", None, None, (480, 640))
+    network = networks.predictor("nyu13", None, None, (480, 640))
     for name in [arguments.only] if arguments.only else RECORDINGS:
         measured(arguments.data, name, network, arguments.frames)
 

@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--only", choices=("poses", "sfm", "focal", "depth", "maps", "memory"))
     arguments = parser.parse_args()
-    network = networks.predictor_for_maps("nyu13", None, None, (480, 640))
+    network = networks.predictor("nyu13", None, None, (480, 640))
     if arguments.only in (None, "sfm"):
         structure_from_motion(arguments.data, network)
     if arguments.only in (None, "focal"):

@@ -42,7 +42,9 @@ class Network(Protocol):
     @property
     def same_for_any_threads(self) -> bool: ...  # whether it returns the same bits for any number of threads
 
-    def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float) -> Prediction: ...
+    def __call__(
+        self, image: np.ndarray, size: tuple[int, int], focal: float, mirror_too: bool = False
+    ) -> Prediction: ...
 
     def class_probabilities(self, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray: ...
 
@@ -134,7 +136,8 @@ class Perception(Stage):
         confidence = probabilities = None
         if config.depth == "predicted":
             assert self.network is not None
-            prediction = self.network(frame.color, size, frame.camera.fx)
+            # frames that are asked for depth are few: keyframes
+            prediction = self.network(frame.color, size, frame.camera.fx, mirror_too=True)
             depth, confidence = prediction.depth, prediction.depth_confidence
             if config.labels == "predicted" and wants_labels:
                 probabilities = prediction.class_probabilities

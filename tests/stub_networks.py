@@ -41,10 +41,7 @@ class KnowingNetwork:
         self.asked = 0
         self._from = sequence.label_set
 
-    def with_mirror_images(self) -> KnowingNetwork:
-        return self
-
-    def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float) -> Answer:
+    def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float, mirror_too: bool = False) -> Answer:
         self.asked += 1
         frame = self.frames[image.tobytes()]
         depth = cv2.resize(self.spoil(frame.depth, frame.index), size, interpolation=cv2.INTER_NEAREST)

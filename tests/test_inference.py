@@ -279,10 +279,9 @@ def test_what_the_mirror_image_says_is_of_the_image(predictor, image) -> None:
     assert np.abs(of_mirror - predictor.class_probabilities(image, size=(66, 50))).max() > 0.01
 
 
-def test_with_mirror_images_an_image_and_its_mirror_image_give_mirrored_predictions(predictor, image) -> None:
-    both = predictor.with_mirror_images()
+def test_looking_at_the_mirror_image_too_an_image_and_its_mirror_image_are_told_alike(predictor, image) -> None:
     mirror = np.ascontiguousarray(image[:, ::-1])
-    seen, seen_in_mirror = both(image), both(mirror)
+    seen, seen_in_mirror = predictor(image, mirror_too=True), predictor(mirror, mirror_too=True)
     for name in ("depth", "depth_confidence", "class_probabilities"):
         np.testing.assert_allclose(getattr(seen, name), getattr(seen_in_mirror, name)[:, ::-1], atol=1e-5)
     np.testing.assert_allclose(seen.normals, seen_in_mirror.normals[:, ::-1] * [-1, 1, 1], atol=1e-3)

@@ -51,7 +51,7 @@ class Comparison:
     def network(self) -> Network:
         """The network of all variants, loaded when the first one needs it."""
         s = self.settings
-        return networks.predictor_for_maps(s.classes, s.weights, s.engine, self.sequence.camera.shape)
+        return networks.predictor(s.classes, s.weights, s.engine, self.sequence.camera.shape)
 
     @cached_property
     def judge(self) -> Judge:

@@ -112,5 +112,5 @@ def _perception(config: RunConfig, sequence: Any) -> Perception:
     perception = config.slam.perception
     network = None
     if "predicted" in (perception.depth, perception.labels):
-        network = networks.predictor_for_maps(perception.classes, config.weights, config.engine)
+        network = networks.predictor(perception.classes, config.weights, config.engine)
     return Perception(perception, sequence.camera, sequence.label_set, network)

@@ -57,5 +57,5 @@ class LabelsAhead(Network):
             return of_image[0].probabilities.result()
         return self._thread.submit(self.network.class_probabilities, image, size, mirrored).result()
 
-    def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float) -> Prediction:
-        return self._thread.submit(self.network, image, size, focal).result()
+    def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float, mirror_too: bool = False) -> Prediction:
+        return self._thread.submit(self.network, image, size, focal, mirror_too).result()

@@ -44,13 +44,6 @@ def predictor(
     return network
 
 
-def predictor_for_maps(
-    classes: str, weights: str | None = None, engine: str | None = None, shape: tuple[int, int] | None = None
-) -> Any:
-    """`predictor`, whose depth is of each image and its mirror image: few images give a map its depth."""
-    return predictor(classes, weights, engine, shape).with_mirror_images()
-
-
 def pose_network(weights: str) -> PoseOf:
     """The pose network of a weights file; ValueError where it is another network, or needs more than an image."""
     from networks.pose.predictor import PosePredictor

@@ -140,7 +140,7 @@ def _run(
         slam = replace(slam, fusion=with_range(slam.fusion, sequence))
         _tell_range(slam, config.slam)
     if network is None and (config.fill or "predicted" in (perception.depth, perception.labels)):
-        network = networks.predictor_for_maps(perception.classes, config.weights, config.engine, sequence.camera.shape)
+        network = networks.predictor(perception.classes, config.weights, config.engine, sequence.camera.shape)
     if perception.labels == "predicted" and (mismatch := classes_of_another_scene(slam, sequence)):
         logger.warning("%s: %s", config.sequence, mismatch)
     if perception.depth == "predicted":

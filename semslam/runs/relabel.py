@@ -53,7 +53,7 @@ def relabel(
         )
     sources = sources_of(source, moved_to) if associations is None else []
     folder = derived_folder(source, Path(out), overwrite)
-    network = networks.predictor_for_maps(classes, weights, engine)
+    network = networks.predictor(classes, weights, engine)
     labels = label_fusion(config.slam.labels)
     if associations is None:
         evidence, labelled, frames = _associated_anew(source, state, sources, labels, network, classes, report)
