@@ -100,9 +100,9 @@ class CloudInParts:
         return CloudInParts(count, lambda: (part.selected(kept(part)) for part in self), whole)
 
     def sample(self, most: int) -> SurfelCloud:
-        """About so many surfels, the same ones every time, and larger, so that they have the area of all of them.
+        """A random sample of about `most` surfels, the same every time, enlarged to the total area of the map.
 
-        All as they are where there are no more, or where all are in memory.
+        All surfels, unchanged, where there are no more than that or where all are in memory.
         """
         if self.whole is not None:
             return self.whole

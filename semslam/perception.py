@@ -79,11 +79,11 @@ class PerceptionConfig:
         return 1 if self.depth == "predicted" else self.label_every or NETWORK_LABELS_EVERY
 
     def is_mirrored(self, index: int) -> bool:
-        """Whether a network tells a frame's labels from its mirror image, as it does for half of the labelled frames.
+        """Whether the network labels the mirror image of a frame, as it does for half of the labelled frames.
 
-        It errs as often on mirror images, but elsewhere: views in turns share fewer errors, at no cost. It goes by the
-        frame's number, so that a frame has the same labels whenever it is asked for, and follows the Thue-Morse
-        sequence (0110 1001 ...), which takes turns as well where every second frame is held out.
+        It errs as often on mirror images, but in other places, so that different views share fewer errors. The choice
+        depends on the frame's index alone, so that a frame always has the same labels, and follows the Thue-Morse
+        sequence (0110 1001 ...), which stays balanced where every second frame is held out.
         """
         return (index // self.network_labels_every).bit_count() % 2 == 1
 

@@ -1,4 +1,4 @@
-"""Whether depth counts the units that it was read in, where no given poses tell: by what the images show."""
+"""Whether depth was read in the wrong unit, judged without poses: by a network's depth, or by the size of rooms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How poses are meant that are no camera-to-world poses in metres, where the images leave no doubt.
+"""Recognises the convention of recorded poses from the images, where these leave no doubt.
 
 A convention is words joined by commas, such as "inverted,millimetres"; POSE_WORDS has all of them.
 """

@@ -34,12 +34,13 @@ def relabel(
     overwrite: bool = False,
     report: Callable[[int], None] = lambda total: None,
 ) -> RunFolder:
-    """Fuse the predictions of a network into the surfels of a run; the new run, whose labels equal bit by bit those of
-    a full run with these weights. The surfels of a map that was extended or merged are associated anew with the frames
-    of all its recordings, by depth and poses.
+    """Fuse the predictions of a network into the surfels of a finished run; returns the new run.
 
-    Whatever the run's own labels came from: truth, another network, or nowhere. Where its depth was predicted, depth
-    and so the surfels stay those of the old network. moved_to: where the recording is now. overwrite: replace a run
+    Its labels equal those of a full run with these weights, bit by bit, except for an extended or merged map, whose
+    surfels are associated anew with the frames of all its recordings, by depth and pose. The run may have had labels of
+    any source, or none. Where its depth was predicted, depth and so the surfels stay those of the old network.
+
+    moved_to: where the recording is now. overwrite: replace a run
     that `out` holds. report: called with the number of frames after each one.
     """
     source = RunFolder.open(run)
