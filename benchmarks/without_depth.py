@@ -101,7 +101,7 @@ def judged_frames(sequence, T_world_camera, network) -> list[Judged]:
         if len(others) < config.fewest:
             continue
         frame, T = sequence[k], T_world_camera[k]
-        predicted = network(frame.color, (320, 240), frame.camera.fx).depth
+        predicted = network(frame.color, (320, 240), frame.camera.fx, mirror_too=True).depth
         ways = [poses.inverse(T_world_camera[j]) @ T for j in others]
         here = depth_from_views(grey(k), camera, [grey(j) for j in others], ways, predicted, config)
         scene = float(np.median(here.depth))
