@@ -227,6 +227,13 @@ def test_a_run_reads_poses_as_the_images_tell_that_they_are_meant(folder, sound,
     np.testing.assert_allclose(inverse(insisted.poses[0]) @ insisted.poses[9], inverse(recorded[0]) @ recorded[9])
 
 
+def test_a_run_tells_which_single_poses_the_images_contradict(folder, tmp_path, caplog):
+    moved = iter([np.zeros((4, 4))] * 20 + [np.outer([1, 0, 0, 0], [0, 0, 0, 1])])  # frame 20, by 1 m
+    change_poses(folder, lambda T: T + next(moved, np.zeros((4, 4))))
+    prepare(updated(RunConfig(sequence=str(folder)), {"slam.perception.labels": "none"}, ""), tmp_path / "run")
+    assert "the poses of frame 20 do not fit the images" in caplog.text
+
+
 def with_qw_first(T: np.ndarray) -> np.ndarray:
     """What a reader makes of a line whose quaternion has qw first."""
     moved = T.copy()

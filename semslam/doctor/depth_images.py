@@ -99,6 +99,8 @@ def _fits(recording: Recording, indices: range, step: int) -> list[list[float]]:
         if frame is None:
             continue
         steep, row = _steepness(frame, step), []
+        if not steep.any():  # an image of one colour
+            continue
         for at in range(middle - FRAMES_APART, middle + FRAMES_APART + 1):
             there = edges[at] if at < len(edges) else None
             if there is None or there.sum() < FEWEST_EDGES:

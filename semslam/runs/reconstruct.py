@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from semslam.camera import SENSORS
 from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.depth.corrections import fusion_config
 from semslam.depth.multiview import MultiViewDepth
+from semslam.doctor import single_poses
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.depth_unit import doubtful_depth_unit
 from semslam.doctor.doctor import doubtful_intrinsics, implausible_depth, timestamps
-from semslam.doctor.pose_convention import AS_RECORDED, Judged, in_convention, judged, tell
+from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, in_convention, judged, tell
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
@@ -220,6 +222,12 @@ def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunCon
                 f"`poses` tracked without these poses)"
             )
         logger.warning("%s: %s; %s; `semslam doctor` tells more", name, wrong.what, wrong.remedy)
+        return config, sequence, found
+    used = copy.copy(sequence)
+    used.poses = sequence.poses if listed is None else tuple(as_convention(listed, found.convention))
+    for single in single_poses.contradicted(used):
+        if single.level != "hint":
+            logger.warning("%s: %s; %s; `semslam doctor` tells more", name, single.what, single.remedy)
     return config, sequence, found
 
 
