@@ -136,7 +136,7 @@ class Perception(Stage):
         confidence = probabilities = None
         if config.depth == "predicted":
             assert self.network is not None
-            # frames that are asked for depth are few: keyframes
+            # the price of a second call: usually frames that are asked for depth are few, see `sparing`
             prediction = self.network(frame.color, size, frame.camera.fx, mirror_too=True)
             depth, confidence = prediction.depth, prediction.depth_confidence
             if config.labels == "predicted" and wants_labels:

@@ -24,7 +24,6 @@ from semslam.runs import networks
 from semslam.runs.config import RunConfig, settings_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.run import Run
-from sequences.rebased import near_origin
 
 PART = ("start", "frames", "every")  # of the sequence
 MAKING = ("classes", "config", "kind", "weights", "engine", *PART)  # options of the command that makes a run
@@ -124,7 +123,7 @@ def open_comparisons(
         config = replace(base, sequence=path)
         sequence = config.open_sequence()
         if config.pose_convention is None:
-            sequence = near_origin(as_meant(sequence, path))
+            sequence = as_meant(sequence, path)
         chosen = chosen_variants(variants_of(sequence), variants)
         folder = out if len(paths) == 1 else out / f"{len(found) + 1}_{sequence.name}"
         found.append(Comparison(path, folder, settings, config, sequence, chosen))

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder, write_json
 from semslam.runs.reconstruct import finish, prepare
-from semslam.runs.recording import with_absolute_paths
+from semslam.runs.recording import as_compared
 from semslam.runs.run import Run
 
 MADE_BY = "variant.json"  # in a variant's folder: the weights that it was made with
@@ -82,9 +81,7 @@ def _is_begun(folder: RunFolder, config: RunConfig) -> bool:
         return False
     try:
         kept = folder.load_config()
-        # how poses are meant was found out when the run began, where the settings do not say it
-        convention = config.pose_convention or kept.pose_convention
-        return kept == replace(with_absolute_paths(config), pose_convention=convention)
+        return kept == as_compared(config, kept)  # how poses are meant may have been found out when the run began
     except ValueError:  # written by another version, with other settings
         return False
 

@@ -18,7 +18,7 @@ from semslam.doctor.conventions import ALIKE, Guess, findings_of, fit, flow_misf
 from semslam.doctor.finding import Finding
 from semslam.poses import inverse, moved_by
 from sequences import Sequence as Recording
-from sequences.rebased import RebasedSequence
+from sequences.rebased import RebasedSequence, near_origin
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +97,12 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
 
 
 def as_meant(recording: Recording, name: str) -> Recording:
-    """A recording whose own poses are read as its images tell; a line says so where that is not as recorded."""
+    """A recording, near the origin, whose own poses are read as its images tell; a line says so where that is not as
+    recorded."""
     convention = judged(recording).convention
     if convention != AS_RECORDED:
         tell(name, convention)
-    return in_convention(recording, convention)
+    return near_origin(in_convention(recording, convention))
 
 
 def in_convention(recording: Recording, convention: str) -> Recording:

@@ -25,7 +25,6 @@ from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory
-from sequences.rebased import near_origin
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def evaluate_run(
     config = folder.load_config()
     sequence = folder.open_sequence() if sequence is None else sequence
     if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
-        sequence = near_origin(as_meant(sequence, config.sequence))
+        sequence = as_meant(sequence, config.sequence)
     progress = folder.load_progress()
     cloud, _ = folder.load_cloud()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}

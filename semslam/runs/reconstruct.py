@@ -215,19 +215,19 @@ def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunCon
     config = replace(config, pose_convention=found.convention)
     if config.poses in NOT_GIVEN or config.slam.perception.depth != "sensor":
         return config, sequence, None
-    if (wrong := found.contradiction) is not None:
-        if found.decisive:
-            raise ValueError(
-                f"{name}: {wrong.what}; {wrong.remedy} (`pose_convention` {AS_RECORDED} maps it as it is, and "
-                f"`poses` tracked without these poses)"
-            )
-        logger.warning("%s: %s; %s; `semslam doctor` tells more", name, wrong.what, wrong.remedy)
-        return config, sequence, found
-    used = copy.copy(sequence)
-    used.poses = sequence.poses if listed is None else tuple(as_convention(listed, found.convention))
-    for single in single_poses.contradicted(used):
-        if single.level != "hint":
-            logger.warning("%s: %s; %s; `semslam doctor` tells more", name, single.what, single.remedy)
+    wrong = found.contradiction
+    if wrong is not None and found.decisive:
+        raise ValueError(
+            f"{name}: {wrong.what}; {wrong.remedy} (`pose_convention` {AS_RECORDED} maps it as it is, and "
+            f"`poses` tracked without these poses)"
+        )
+    used = sequence
+    if listed is not None:
+        used = copy.copy(sequence)
+        used.poses = tuple(as_convention(listed, found.convention))
+    for finding in [wrong] if wrong is not None else single_poses.contradicted(used):
+        if finding.level != "hint":
+            logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
     return config, sequence, found
 
 

@@ -39,8 +39,8 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def as_compared(saved: RunConfig, settings: RunConfig) -> RunConfig:
-    """The settings of a run as those of another are compared with them: earlier versions did not keep how poses are
-    meant."""
+    """The settings of a run as those of another are compared with them: how poses are meant is that of the other where
+    only that says it, since earlier versions did not keep it, and a run finds it out when it begins."""
     convention = saved.pose_convention or settings.pose_convention
     return replace(with_absolute_paths(saved), pose_convention=convention)
 

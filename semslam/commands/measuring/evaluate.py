@@ -64,10 +64,9 @@ def evaluate(
     else:
         from semslam.doctor.pose_convention import as_meant
         from sequences import open_sequence
-        from sequences.rebased import near_origin
 
         assert map is not None
-        recording = near_origin(as_meant(open_sequence(sequence), sequence)) if sequence else None
+        recording = as_meant(open_sequence(sequence), sequence) if sequence else None
         figures = foreign.evaluate_map(map, reference, recording).figures
     if not runs:
         typer.echo(table(figures))
