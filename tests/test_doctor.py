@@ -227,11 +227,22 @@ def test_a_run_reads_poses_as_the_images_tell_that_they_are_meant(folder, sound,
     np.testing.assert_allclose(inverse(insisted.poses[0]) @ insisted.poses[9], inverse(recorded[0]) @ recorded[9])
 
 
-def test_a_run_tells_which_single_poses_the_images_contradict(folder, tmp_path, caplog):
+def test_frames_whose_pose_the_images_contradict_are_told_and_not_fused(folder, tmp_path, caplog):
     moved = iter([np.zeros((4, 4))] * 20 + [np.outer([1, 0, 0, 0], [0, 0, 0, 1])])  # frame 20, by 1 m
     change_poses(folder, lambda T: T + next(moved, np.zeros((4, 4))))
-    prepare(updated(RunConfig(sequence=str(folder)), {"slam.perception.labels": "none"}, ""), tmp_path / "run")
+    run = prepare(updated(RunConfig(sequence=str(folder)), {"slam.perception.labels": "none"}, ""), tmp_path / "run")
     assert "the poses of frame 20 do not fit the images" in caplog.text
+    assert [i for i, step in enumerate(run) if step is None or not step.fused] == [20]
+    assert run.progress.lost == [20]
+
+
+def test_poses_in_two_worlds_make_no_map_unless_it_is_insisted_on(folder, tmp_path):
+    offset = iter([np.zeros((4, 4))] * 25 + [np.outer([1, 0, 0, 0], [0, 0, 0, 1])] * 15)  # the last frames, by 1 m
+    change_poses(folder, lambda T: T + next(offset))
+    settings = updated(RunConfig(sequence=str(folder)), {"slam.perception.labels": "none"}, "")
+    with pytest.raises(ValueError, match=r"the poses jump after frame 24, .* map one part \(--start, --frames\)"):
+        prepare(settings, tmp_path / "run")
+    assert len(prepare(replace(settings, pose_convention="as-recorded"), tmp_path / "run")) == 40
 
 
 def with_qw_first(T: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import pytest
 from semslam.doctor.depth_images import delayed
 from semslam.doctor.doctor import Finding, diagnose
 from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, judged
+from semslam.doctor.single_poses import Contradicted, contradicted
 from semslam.frame import Frame
 from semslam.poses import exp, inverse
 from sequences import Sequence, open_sequence
@@ -117,6 +118,52 @@ def test_a_jump_of_the_world_is_found_where_it_happens(sound):
     jump = exp(np.array([0.3, 0.1, 0, 0, 0.1, 0]))
     finding = only_error(diagnose(Spoilt(room, frames, poses=lambda i, T: jump @ T if i > 44 else T)))
     assert "the poses jump after frame 44" in finding.what
+
+
+def test_poses_that_come_back_to_their_world_are_told_from_those_that_do_not(sound):
+    """Few frames elsewhere are wrong; with many, no world is the right one."""
+    room, frames = sound
+    offset = exp(np.array([0.4, 0.1, 0.05, 0, 0.2, 0]))
+
+    def found(moved: range) -> Contradicted:
+        return contradicted(Spoilt(room, frames, poses=lambda i, T: offset @ T if i in moved else T))
+
+    assert found(range(30, 33)) == Contradicted(wrong=(30, 31, 32))
+    assert found(range(30, 38)) == Contradicted(wrong=tuple(range(30, 38)))
+    assert found(range(83, 90)) == Contradicted(wrong=tuple(range(83, 90)))
+    assert found(range(30, 60)) == Contradicted(jumps=(29, 59))
+
+
+def test_poses_that_stay_while_the_images_move_are_wrong(sound):
+    room, frames = sound
+    stuck = Spoilt(room, frames, poses=lambda i, T: room.poses[30] if 30 < i < 50 else T)
+    assert contradicted(stuck) == Contradicted(wrong=tuple(range(31, 50)))
+    still = Spoilt(
+        room, [frames[30] if 30 < i < 50 else f for i, f in enumerate(frames)], poses=lambda i, _: stuck.poses[i]
+    )
+    assert set(contradicted(still).wrong) <= {50}  # the images may jump there, when the poses do
+
+
+def test_noise_of_poses_is_no_contradiction(sound):
+    room, frames = sound
+    rng = np.random.default_rng(0)
+    noise = [exp(np.concatenate([rng.normal(0, 0.012, 3), rng.normal(0, np.radians(0.6), 3)])) for _ in frames]
+    noisy = Spoilt(room, frames, poses=lambda i, T: T @ noise[i])
+    assert contradicted(noisy) == Contradicted() and not judged(noisy).decisive
+
+
+@pytest.mark.parametrize(
+    "motion", ["backwards", *(pytest.param(m, marks=pytest.mark.slow) for m in ("none", "without-rotation"))]
+)
+def test_poses_of_another_motion_leave_no_doubt(sound, motion):
+    room, frames = sound
+    other = {
+        "none": lambda i, T: np.eye(4),
+        "backwards": lambda i, T: room.poses[len(frames) - 1 - i],
+        "without-rotation": lambda i, T: np.block([[np.eye(3), T[:3, 3:]], [T[3:]]]),
+    }[motion]
+    found = judged(Spoilt(room, frames, poses=other))
+    assert found.decisive and found.contradiction is not None and "nor by any other reading" in found.contradiction.what
 
 
 @pytest.mark.parametrize("scale", [0.8, 1.15, 1.3, 2.0])

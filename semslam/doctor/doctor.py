@@ -139,7 +139,11 @@ def _motion(sequence: Sequence) -> list[Finding]:
     if not sequence.has_poses or not sequence.has_depth:
         return []
     found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence)))
-    return found if any(finding.level != "hint" for finding in found) else found + single_poses.contradicted(sequence)
+    return (
+        found
+        if any(finding.level != "hint" for finding in found)
+        else found + single_poses.findings_of(single_poses.contradicted(sequence))
+    )
 
 
 def timestamps(sequence: Sequence) -> list[Finding]:

@@ -6,7 +6,8 @@ pixels, tells poses whose positions are too long, poses that belong to other fra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ STRETCH = 6  # frames
 POINTS = 250  # followed in each, at most
 FEWEST_POINTS = 12
 FEWEST_STRETCHES = 5
+FAR = 60.0  # pixels at 640 wide that points move in a long stretch
+LONGEST = 40  # frames of one
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,18 +40,34 @@ class Tracks:
 
     def residual(self, camera: Camera, T_last_first: np.ndarray) -> float:
         """Median distance in pixels of the points from where the motion puts them."""
-        x = (self.pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
-        points = np.column_stack([x, np.ones(len(x))]) * self.depth[:, None]
-        moved = poses.transform(T_last_first, points)
+        moved = poses.transform(T_last_first, self._points(camera))
         ahead = moved[:, 2] > 1e-3
         if ahead.sum() < 0.5 * len(moved):
             return np.inf
         return float(np.median(np.linalg.norm(camera.project(moved[ahead]) - self.found[ahead], axis=1)))
 
+    def motion(self, camera: Camera) -> tuple[np.ndarray, float] | None:
+        """T_last_first (4, 4) that the points tell by themselves, and the share of them that it explains; None where
+        they tell none. By perspective from n points and random samples (OpenCV's solvePnPRansac, repeatable)."""
+        points = self._points(camera)
+        matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+        found, turn, shift, inliers = cv2.solvePnPRansac(
+            points, self.found, matrix, None, reprojectionError=2 * notable(camera)
+        )
+        if not found or inliers is None:
+            return None
+        T_last_first = poses.from_rotation_translation(cv2.Rodrigues(turn)[0], shift.ravel())
+        return T_last_first, len(inliers) / len(points)
+
     @property
     def flow(self) -> float:
         """Median distance in pixels that the points moved."""
         return float(np.median(np.linalg.norm(self.found - self.pixels, axis=1)))
+
+    def _points(self, camera: Camera) -> np.ndarray:
+        """(N, 3) metres, camera frame of the first frame."""
+        x = (self.pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+        return np.column_stack([x, np.ones(len(x))]) * self.depth[:, None]
 
 
 def stretches(recording: Recording, count: int = STRETCHES) -> list[Tracks]:
@@ -58,32 +77,50 @@ def stretches(recording: Recording, count: int = STRETCHES) -> list[Tracks]:
     return [tracks for tracks in found if tracks is not None]
 
 
+def long_stretches(recording: Recording, count: int = STRETCHES) -> list[Tracks]:
+    """The same over stretches in which the camera moves a long way, so that noise of poses is small beside it."""
+    far = FAR * recording.camera.width / 640
+    found = []
+    for start in evenly_spread(range(max(len(recording) - STRETCH, 0)), count):
+        indices = range(start, min(start + LONGEST, len(recording)))
+        tracks = next((tracks for tracks in _following(recording, indices) if tracks.flow > far), None)
+        found += [] if tracks is None else [tracks]
+    return found
+
+
 def followed(recording: Recording, indices: Sequence[int]) -> Tracks | None:
     """Points of the first of some frames in the last of them; None where fewer than a dozen could be followed."""
+    tracks = next(iter(deque(_following(recording, indices), maxlen=1)), None)
+    return tracks if tracks is not None and tracks.last == indices[-1] else None
+
+
+def _following(recording: Recording, indices: Sequence[int]) -> Iterator[Tracks]:
+    """Points of the first of some frames in each of the others, up to where fewer than a dozen can be followed."""
     first = recording.readable(indices[0])
     if first is None or first.depth is None:
-        return None
+        return
     small = first.camera.width / 640
     grey = _grey(first)
     corners = cv2.goodFeaturesToTrack(grey, POINTS, 0.01, max(3.0, 8 * small))
     if corners is None:
-        return None
-    kept, at = _on_surfaces(first.depth, corners.reshape(-1, 2)), corners
+        return
+    pixels = corners.reshape(-1, 2)
+    columns, rows = np.rint(pixels).astype(int).T
+    depth = first.depth[rows, columns].astype(np.float64)
+    kept, at = _on_surfaces(first.depth, pixels), corners
     window = max(9, int(21 * small) | 1)
     for index in indices[1:]:
         frame = recording.readable(index)
         if frame is None:
-            return None
+            return
         following = _grey(frame)
         at, there = follow(grey, following, at, window)
-        kept &= there
+        kept = kept & there
         grey = following
-    if kept.sum() < FEWEST_POINTS:
-        return None
-    pixels = corners.reshape(-1, 2)[kept].astype(np.float64)
-    columns, rows = np.rint(pixels).astype(int).T
-    depth = first.depth[rows, columns].astype(np.float64)
-    return Tracks(indices[0], indices[-1], pixels, depth, at.reshape(-1, 2)[kept].astype(np.float64))
+        if kept.sum() < FEWEST_POINTS:
+            return
+        found = at.reshape(-1, 2)[kept].astype(np.float64)
+        yield Tracks(indices[0], index, pixels[kept].astype(np.float64), depth[kept], found)
 
 
 def notable(camera: Camera) -> float:

@@ -40,6 +40,7 @@ EVERY_CONVENTION = sorted(
     key=len,
 )
 CLEARLY = 0.25  # of the recorded misfit: what another convention must reach to be taken
+NOTHING, UNEXPLAINED = 0.5, 0.35  # of a long motion: least misfits, as recorded and at best, of another motion's poses
 FITS = 2.0  # times the misfit that is notable: what it must reach as well
 
 
@@ -72,7 +73,7 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
     view.poses = tuple(_recorded(recording) if T_world_camera is None else T_world_camera)
     if not view.has_poses or not view.has_depth or len(view) < flow.STRETCH + flow.FEWEST_STRETCHES:
         return Judged(AS_RECORDED, told=False)
-    tracks = _followed(view, flow.FEWEST_STRETCHES + 1)
+    tracks = _posed(view, flow.stretches(view, flow.FEWEST_STRETCHES + 1))
     notable = flow.notable(view.camera)
     if len(tracks) < flow.FEWEST_STRETCHES:
         return Judged(AS_RECORDED, told=False)
@@ -88,12 +89,21 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
     best = next(words for words, pixels in misfits.items() if pixels <= ALIKE * least)
     if best and misfits[best] < min(CLEARLY * recorded, FITS * notable):
         return Judged(",".join(best))
-    found = fit(view, _followed(view, flow.STRETCHES))
+    found = fit(view, _posed(view, flow.stretches(view)))
     contradiction = next((finding for finding in findings_of(found) if finding.level != "hint"), None)
     if found is None or contradiction is None:
         return Judged(AS_RECORDED, told=False)
-    decisive = found.under_guess < min(CLEARLY * found.as_recorded, FITS * notable)
-    return Judged(AS_RECORDED, contradiction, decisive)
+    explained = found.under_guess < min(CLEARLY * found.as_recorded, FITS * notable)
+    if explained:
+        return Judged(AS_RECORDED, contradiction, decisive=True)
+    long_ones = _posed(view, flow.long_stretches(view))
+    moved = float(np.median([t.flow for t in long_ones])) if len(long_ones) >= flow.FEWEST_STRETCHES else np.inf
+    recorded = flow_misfit(view, long_ones, Guess("", ""))
+    if contradiction.level == "warning" and recorded < UNEXPLAINED * moved < np.inf:  # the noise of right poses
+        return Judged(AS_RECORDED, told=False)
+    explanation = fit(view, long_ones) if recorded > NOTHING * moved else None
+    nothing = explanation is not None and explanation.under_guess > UNEXPLAINED * moved
+    return Judged(AS_RECORDED, contradiction, decisive=nothing)
 
 
 def as_meant(recording: Recording, name: str) -> Recording:
@@ -157,7 +167,7 @@ def _recorded(recording: Recording) -> list[np.ndarray | None]:
     return [None if T is None else moved_by(T, recording.world_origin) for T in recording.poses or ()]
 
 
-def _followed(view: Recording, count: int) -> Sequence[flow.Tracks]:
-    """Points followed over stretches whose first and last frames have poses."""
+def _posed(view: Recording, tracks: Sequence[flow.Tracks]) -> Sequence[flow.Tracks]:
+    """Those whose first and last frames have poses."""
     poses = view.poses or ()
-    return [t for t in flow.stretches(view, count) if poses[t.first] is not None and poses[t.last] is not None]
+    return [t for t in tracks if poses[t.first] is not None and poses[t.last] is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,6 +94,12 @@ class ListedPoses(GivenPoses):
         `GivenPoses`."""
         super().__init__(lambda frame: self.T_world_camera[frame.index], source, config)
         self.T_world_camera = T_world_camera
+        self.rejected: frozenset[int] = frozenset()
+
+    def reject(self, frames: Iterable[int]) -> None:
+        """Take the poses of some frames for unknown, as the images contradict them."""
+        self.rejected |= frozenset(frames)
+        self.T_world_camera = [None if i in self.rejected else T for i, T in enumerate(self.T_world_camera)]
 
 
 class PosesOfFile(ListedPoses):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,7 @@ logger = logging.getLogger(__name__)
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
 NOT_GIVEN = ("tracked", "sfm", "predicted", "predicted-refined")  # of these, by which no recorded pose is used
+MOST_WRONG = 0.5  # of the frames: where more have a wrong pose, there is no map
 LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
@@ -107,9 +108,11 @@ def prepare(
         if resume and not place.exists:
             logger.warning("%s: there is no run to go on with (--resume); a new one begins", out)
         run = _run(config, sequence, network, place, resume, checkpoint, report)
-        if said is not None and said.contradiction is not None:
-            run.poses_contradicted = said.contradiction.what
-        unsure = config.slam.perception.depth == "sensor" and (said is None or not said.told)
+        if said is not None and isinstance(run.slam.track, ListedPoses):
+            run.slam.track.reject(said.rejected)
+        if said is not None and said.judged.contradiction is not None:
+            run.poses_contradicted = said.judged.contradiction.what
+        unsure = config.slam.perception.depth == "sensor" and (said is None or not said.judged.told)
         if recorded and not resume and unsure and (doubt := doubtful_depth_unit(sequence, run.slam.network)):
             logger.warning("%s: %s", config.sequence, doubt)
         return run
@@ -196,12 +199,19 @@ def _run(
     return run
 
 
-def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunConfig, Sequence, Judged | None]:
+class _Said(NamedTuple):
+    """What the images say of poses that are used together with depth."""
+
+    judged: Judged
+    rejected: tuple[int, ...] = ()  # frames whose pose is not used
+
+
+def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunConfig, Sequence, _Said | None]:
     """The settings with how recorded poses are meant, the recording with its poses read so, and what its images say of
     poses that are used together with its depth.
 
     Told from the images where the settings leave it open; ValueError where they leave no doubt that the poses, or the
-    depth, are wrong in a way that no convention explains.
+    depth, are wrong in a way that no convention explains, or that the poses are in several worlds.
     """
     own = config.poses_of_recording
     if config.pose_convention is not None or (own and not sequence.has_poses):
@@ -215,20 +225,23 @@ def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunCon
     config = replace(config, pose_convention=found.convention)
     if config.poses in NOT_GIVEN or config.slam.perception.depth != "sensor":
         return config, sequence, None
+    insist = f"`pose_convention` {AS_RECORDED} maps it as it is, and `poses` tracked without these poses"
     wrong = found.contradiction
     if wrong is not None and found.decisive:
-        raise ValueError(
-            f"{name}: {wrong.what}; {wrong.remedy} (`pose_convention` {AS_RECORDED} maps it as it is, and "
-            f"`poses` tracked without these poses)"
-        )
+        raise ValueError(f"{name}: {wrong.what}; {wrong.remedy} ({insist})")
     used = sequence
     if listed is not None:
         used = copy.copy(sequence)
         used.poses = tuple(as_convention(listed, found.convention))
-    for finding in [wrong] if wrong is not None else single_poses.contradicted(used):
+    single = single_poses.contradicted(used)
+    findings = single_poses.findings_of(single)
+    given = config.poses != "refined"  # which finds its own poses, and these only help it
+    if given and (single.jumps or len(single.wrong) > MOST_WRONG * len(sequence)):
+        raise ValueError(f"{name}: {findings[0].what}; {findings[0].remedy} ({insist})")
+    for finding in ([] if wrong is None else [wrong]) + findings:
         if finding.level != "hint":
             logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
-    return config, sequence, found
+    return config, sequence, _Said(found, single.wrong if given else ())
 
 
 def _pose_network(weights: str, world_origin: np.ndarray) -> PoseOf:
@@ -388,6 +401,8 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     given = isinstance(run.slam.track, GivenPoses) and not isinstance(run.slam.track, PredictedPoses)
     if given and run.config.slam.perception.depth == "sensor":
         metrics["poses_contradicted"] = run.poses_contradicted
+    if isinstance(run.slam.track, ListedPoses):
+        metrics["poses_rejected"] = sorted(run.slam.track.rejected)
     if run.config.fill:
         began = time.perf_counter()
         filled = fill_holes(run)

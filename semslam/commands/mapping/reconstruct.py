@@ -143,6 +143,7 @@ def reconstruct(
 ) -> None:
     """Reconstruct a sequence into a labelled surfel map."""
     from semslam.depth.corrections import CorrectionsConfig
+    from semslam.doctor.single_poses import listed
     from semslam.runs.config import settings_of
     from semslam.runs.reconstruct import finish, prepare
 
@@ -207,7 +208,11 @@ def reconstruct(
     sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
     typer.echo(f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels")
-    if lost := metrics["lost"]:
+    if rejected := metrics.get("poses_rejected"):
+        typer.echo(
+            f"{listed(rejected)} left out, since the images contradict the given pose; {_asking_doctor(settings)}"
+        )
+    if lost := [index for index in metrics["lost"] if index not in (rejected or ())]:
         typer.echo(_told_of_lost(lost, run.progress.reason) + ("" if live else f"; {_asking_doctor(settings)}"))
     if metrics["submaps"] > 1:
         typer.echo(
