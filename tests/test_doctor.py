@@ -236,6 +236,17 @@ def test_frames_whose_pose_the_images_contradict_are_told_and_not_fused(folder, 
     assert run.progress.lost == [20]
 
 
+def test_a_run_says_that_depth_is_turned_against_the_colour(folder, tmp_path, caplog):
+    for path in (folder / "depth").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:, ::-1])
+    settings = {"slam.perception.labels": "none", "pose_convention": "as-recorded"}
+    run = prepare(updated(RunConfig(sequence=str(folder)), settings, ""), tmp_path / "run")
+    for _ in run:
+        pass
+    assert caplog.text.count("when it is mirrored left to right; turn the images") == 1
+    assert "mirrored" in run.metrics()["depth_contradicted"]
+
+
 def test_poses_in_two_worlds_make_no_map_unless_it_is_insisted_on(folder, tmp_path):
     offset = iter([np.zeros((4, 4))] * 25 + [np.outer([1, 0, 0, 0], [0, 0, 0, 1])] * 15)  # the last frames, by 1 m
     change_poses(folder, lambda T: T + next(offset))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semslam.doctor.depth_images import delayed
+from semslam.doctor import depth_edges
 from semslam.doctor.doctor import Finding, diagnose
 from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, judged
 from semslam.doctor.single_poses import Contradicted, contradicted
@@ -102,6 +102,15 @@ def test_depth_beside_the_colour_is_found_with_its_direction(sound, shift):
     assert "the edges of depth fit" in finding.what
     u, v = map(int, finding.what.split("(")[1].split(")")[0].split(","))
     assert abs(u + shift[0]) <= 2 and abs(v + shift[1]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("turned", "said"), [(np.s_[:, ::-1], "mirrored left to right"), (np.s_[::-1, ::-1], "turned by 180 degrees")]
+)
+def test_depth_that_is_turned_against_the_colour_is_found(sound, turned, said):
+    room, frames = sound
+    finding = only_error(depth_edges.of_recording(Spoilt(room, frames, lambda f: replace(f, depth=f.depth[turned]))))
+    assert said in finding.what
 
 
 @pytest.mark.parametrize("index", [0, 40, 89])
@@ -219,7 +228,7 @@ class EverySecondDepth(OtherDepth):
 
 
 def test_the_delay_of_a_slower_depth_camera_is_found(sound):
-    (finding,) = delayed(EverySecondDepth(*sound, 4))
+    (finding,) = depth_edges.of_recording(EverySecondDepth(*sound, 4))
     assert "depth images that come 4 frames" in finding.what and "later" in finding.what
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.doctor import conventions, depth_images, flow, single_poses
+from semslam.doctor import conventions, depth_edges, flow, single_poses
+from semslam.doctor.along_the_ray import along_the_ray
 from semslam.doctor.conventions import USUAL_DEPTH
 from semslam.doctor.depth_range import with_range
 from semslam.doctor.finding import Finding
@@ -66,10 +67,7 @@ def diagnose(sequence: Sequence) -> list[Finding]:
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
             whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.readable(i))]
             findings += [] if of_numbers else _depth_range(sequence)
-            of_images = depth_images.along_the_ray(whole)
-            late = depth_images.delayed(sequence) if sequence.has_depth else []
-            surely = any(finding.level == "error" for finding in late)  # a short delay and a shift look much the same
-            of_images += late if surely else depth_images.beside_the_colour(whole) or late
+            of_images = along_the_ray(whole) + (depth_edges.of_recording(sequence) if sequence.has_depth else [])
             unsound = any(finding.level == "error" for finding in of_images)
             findings += of_images if unsound else of_images + (_motion(sequence) or single_poses.far_world(sequence))
     rank = ("error", "warning", "hint")

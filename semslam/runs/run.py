@@ -16,6 +16,7 @@ from semslam import config as configs
 from semslam.atomic import is_passing_in_reading
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.depth.layers import remove_layers
+from semslam.doctor.depth_edges import DepthEdges
 from semslam.doctor.depth_range import usable_share
 from semslam.engine.associations import Associations
 from semslam.frame import Frame, Step
@@ -54,6 +55,8 @@ class Run:
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
         self.poses_contradicted: str | None = None  # what the images say against the poses that were given
+        self.depth_contradicted: str | None = None  # what they say against the depth images
+        self._depth_edges = DepthEdges(sequence) if config.slam.perception.depth == "sensor" else None
         self.filled: SurfelCloud | None = None  # surfels that fill holes; see runs.finished.fill
         self.checkpoint = checkpoint
         self._checkpoint = folder.checkpoint
@@ -109,7 +112,21 @@ class Run:
         self.progress.record(step)
         if frame.depth is not None and self.config.slam.perception.depth == "sensor":
             self.progress.count_depth(*usable_share(frame.depth, self.slam.fusion.config))
+        self._judge_depth(frame)
         return step
+
+    def _judge_depth(self, frame: Frame) -> None:
+        """Look whether depth and colour are images of one thing, and tell once that enough was seen."""
+        if self._depth_edges is None or not self._depth_edges.see(frame):
+            return
+        for finding in self._depth_edges.findings():
+            if finding.level == "error":
+                self.depth_contradicted = finding.what
+                logger.warning(
+                    "%s: %s; %s; surfaces are blurred or in wrong colours (`semslam doctor` looks closer)",
+                    *(self.config.sequence, finding.what, finding.remedy),
+                )
+        self._depth_edges = None
 
     def _frames(self) -> Iterator[tuple[int, Frame | Exception]]:
         """Frames in order, decoded ahead by another thread; the exception of one that cannot be read."""
@@ -207,6 +224,7 @@ class Run:
             "submaps": len(progress.parts),
             "frames_corrupt": len(progress.corrupt),
             "depth_range_m": list(self.slam.fusion.config.range),
+            "depth_contradicted": self.depth_contradicted,
             "depth_used": progress.depth_used / progress.depth_read if progress.depth_read else None,
             "frames_held_out": len(progress.held_out),
             "loops_closed": progress.loops,
