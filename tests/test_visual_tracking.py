@@ -14,6 +14,7 @@ from stub_networks import KnowingNetwork
 from semslam import poses
 from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
+from semslam.runs.color_only import poses as color_only_poses
 from semslam.runs.color_only.poses import VisualPoses, depths_by, track_images
 from semslam.tracking import sparse_map, visual
 from semslam.tracking.bundle_adjustment import Adjusted, Scene, adjust
@@ -41,8 +42,12 @@ class Changed:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def numbers(self):
-        return range(len(self))
+    def numbers(self, start=0):
+        return range(start, len(self))
+
+    @property
+    def origin(self):
+        return self, np.arange(len(self))
 
     def color_of(self, index: int):
         return self.frames[index].color
@@ -201,6 +206,32 @@ def test_what_comes_after_a_cut_in_the_video_is_lost_and_not_put_into_the_map(ro
     assert found.good[:30].all() and not found.found[30:].any() and found.lost == 10
     estimate = Trajectory(room.timestamps[:30], found.T_world_camera[:30])
     assert absolute_error(estimate, room.trajectory, with_scale=True).rmse < 0.03
+
+
+def test_the_longest_scene_of_a_video_is_mapped_and_the_other_one_is_named(room, monkeypatch, caplog):
+    monkeypatch.setattr(color_only_poses, "FEWEST", 8)
+    mirrored = [replace(room[i], color=room[i].color[:, ::-1].copy()) for i in range(24)]
+    found = track_images(Changed(room, [room[i] for i in range(10)] + mirrored), BlindNetwork())
+    assert found.good[10:].all() and not found.found[:10].any()
+    mirror = np.diag([-1.0, 1, 1, 1])
+    T = mirror @ found.T_world_camera[10:] @ mirror
+    estimate = Trajectory(room.timestamps[:24], T)
+    assert absolute_error(estimate, room.trajectory, with_scale=True).rmse < 0.03
+    assert "frames 0 to 9 are not in the map" in caplog.text and "--start 0 --frames 10" in caplog.text
+
+
+def test_the_mirrored_room_is_no_place_that_was_seen_before_however_short_the_look_was(room):
+    """Few landmarks, whose depth is unsure, and textures that repeat themselves fit in places."""
+    tracker = VisualTracker(room.camera, depths_by(BlindNetwork(), room.camera))
+    assert [tracker(i, room[i].color).state for i in range(6)] == ["good"] * 6
+    assert {tracker(i, room[i].color[:, ::-1].copy()).state for i in range(6, 24)} == {"lost"}
+
+
+@pytest.mark.parametrize(
+    ("mask", "start", "length"), [([1, 0, 1, 1, 0, 1], 2, 2), ([0, 0], 0, 0), ([1, 1], 0, 2), ([0, 1, 0, 1], 1, 1)]
+)
+def test_the_longest_stretch_is_the_first_of_the_longest_ones(mask, start, length):
+    assert color_only_poses.longest_stretch(np.array(mask, bool)) == (start, length)
 
 
 def test_motion_blur_is_told_or_survived_but_never_a_false_pose(room):

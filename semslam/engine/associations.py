@@ -111,12 +111,16 @@ class PackedFile:
         if data is not None and ends is not None:
             data.tofile(self._file)
             self._ends += ends.tolist()
+        self._count = len(self._ends) // 2  # pairs, also those that are still to be written
 
-    def add(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Append a pair; OSError where an earlier one could not be written."""
+    def add(self, first: np.ndarray, second: np.ndarray) -> int:
+        """Append a pair of int32 arrays, which are not changed from now on; returns its number. OSError where an
+        earlier one could not be written."""
         if self._failed is not None:
             raise self._failed
         self._last = self._packer.submit(self._write, first, second)
+        self._count += 1
+        return self._count - 1
 
     def _write(self, first: np.ndarray, second: np.ndarray) -> None:
         if self._failed is not None:

@@ -19,12 +19,14 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.engine.associations import PackedFile, unpack
 from semslam.tracking.bundle_adjustment import Tolerance, pose_equations
 from semslam.tracking.optical_flow import LEVELS, follow
 from semslam.tracking.sparse_map import STRIKES, SparseMap
 
 REMEMBERED = 300  # keyframes whose images are kept to find their landmarks again
 COMPARED = 30  # keyframes that a lost camera is looked for in
+CONFIRMED = 0.2  # of the landmarks that a lost camera should see from where it is said to be, which it has to see
 DESCRIBED = 8  # of so many older keyframes one can be found again
 # (H, W, 3) uint8 RGB, focal length -> depth, (H, W) metres, and its confidence, (H, W) in 0..1
 PredictDepth = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
@@ -70,8 +72,7 @@ class Seen(NamedTuple):
 
     keyframe: int  # the last one by then
     T_camera_keyframe: np.ndarray  # (4, 4), as it was found then
-    ids: np.ndarray  # (N,) int32 landmarks; none of a frame that is the keyframe itself ...
-    pixels: np.ndarray  # (N, 2) float32 ... and where it showed them
+    record: int | None  # its landmarks and their pixels in the tracker's file; None: it is the keyframe itself
 
 
 class VisualTracker:
@@ -95,6 +96,7 @@ class VisualTracker:
         self.map = SparseMap(camera, c.pixel_std, c.prior_std, focal_known, self.given_std)
         self.size = np.array([camera.width, camera.height])  # of the images, pixels
         self._seen: dict[int, Seen] = {}  # by the indices of frames that were not lost
+        self._records = PackedFile()  # of those that are no keyframes: landmarks, and the bits of their pixels
         # what is being followed
         self._grey: np.ndarray | None = None
         self._pixels = np.zeros((0, 2), np.float32)
@@ -120,8 +122,10 @@ class VisualTracker:
         if found.state != "lost":
             k = len(self.map.keyframes) - 1
             way = poses.inverse(found.T_world_camera) @ poses.inverse(self.map.T_camera_world[k])
-            shown = slice(0) if found.keyframe else slice(None)
-            self._seen[index] = Seen(k, way, self._ids[shown].astype(np.int32), self._pixels[shown].copy())
+            record = None
+            if not found.keyframe:
+                record = self._records.add(self._ids.astype(np.int32), self._pixels.copy().ravel().view(np.int32))
+            self._seen[index] = Seen(k, way, record)
         return found
 
     def pose(self, index: int) -> np.ndarray | None:
@@ -133,9 +137,12 @@ class VisualTracker:
         if seen is None:
             return None
         T = seen.T_camera_keyframe @ self.map.T_camera_world[seen.keyframe]
-        known = self.map.strikes[seen.ids] < STRIKES
+        if seen.record is None:
+            return poses.inverse(T)
+        ids, bits = (unpack(packed) for packed in self._records[seen.record])
+        known, pixels = self.map.strikes[ids] < STRIKES, bits.view(np.float32).reshape(-1, 2)
         if known.sum() >= self.config.min_inliers:
-            found, distances = self._locate(T, seen.ids[known], seen.pixels[known])
+            found, distances = self._locate(T, ids[known], pixels[known])
             T = found if self._holds(distances) else T
         return poses.inverse(T)
 
@@ -153,6 +160,7 @@ class VisualTracker:
         if before is not None and self._given is not None:
             expected = self._given @ poses.inverse(before) @ self._T
         assert self._grey is not None
+        last = self._grey, self._pixels, self._ids, self._at_keyframe
         self._follow(self._grey, grey, expected)
         self._grey = grey
         found, distances = self._locate(expected, self._ids, self._pixels, self._given)
@@ -167,6 +175,9 @@ class VisualTracker:
                     self._make_keyframe(index, grey, color)
                 return VisualTracking(poses.inverse(self._T), "poor", inliers, bool(len(self._ids)), reason)
             if not self._relocalised(grey):
+                # the next image meets the last one that was not lost: what is followed into another scene comes to
+                # rest there, and few landmarks whose depth is unsure fit anywhere
+                self._grey, self._pixels, self._ids, self._at_keyframe = last
                 return VisualTracking(poses.inverse(self._T), "lost", inliers, False, reason)
             found, distances = self._locate(self._T, self._ids, self._pixels, self._given)
         else:
@@ -249,10 +260,14 @@ class VisualTracker:
             return False
         described = [k for k, keyframe in enumerate(self.map.keyframes) if len(keyframe.ids)][::-1]
         chosen = described[:: max(1, len(described) // COMPARED)]
-        return any(self._seen_from(k, pixels, descriptors) for k in chosen)
+        return any(self._seen_from(k, grey, pixels, descriptors) for k in chosen)
 
-    def _seen_from(self, k: int, pixels: np.ndarray, descriptors: np.ndarray) -> bool:
-        """Whether described pixels (N, 2) show the landmarks of keyframe k; if so the camera is where they say."""
+    def _seen_from(self, k: int, grey: np.ndarray, pixels: np.ndarray, descriptors: np.ndarray) -> bool:
+        """Whether an image with described pixels (N, 2) shows the landmarks of keyframe k; if so the camera is where
+        they say.
+
+        A texture that repeats itself matches in places, too: most other landmarks have to be where the pose says.
+        """
         keyframe, fewest = self.map.keyframes[k], self.config.min_inliers
         if len(keyframe.ids) < fewest:
             return False
@@ -276,12 +291,33 @@ class VisualTracker:
         self._ids, first = np.unique(there[chosen], return_index=True)
         self._pixels = pixels[mine[chosen[first]]]
         found, distances = self._locate(self._T, self._ids, self._pixels, self._given)
-        if not self._holds(distances):
+        holds = self._holds(distances)
+        if holds:
+            ids, shown, asked = self._others_shown(grey, keyframe.ids, found)
+            self._ids, self._pixels = np.concatenate([self._ids, ids]), np.concatenate([self._pixels, shown])
+            found, distances = self._locate(found, self._ids, self._pixels, self._given)
+            fitting = int((distances < self.config.outlier).sum())
+            holds = fitting >= max(fewest, CONFIRMED * (asked + len(chosen)))
+        if not holds:
             self._T, self._ids, self._pixels = before
             return False
         self._T = found
         self._at_keyframe = self._pixels.copy()
         return True
+
+    def _others_shown(self, grey: np.ndarray, ids: np.ndarray, T: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """Those of landmarks (N,) that an image taken from T, camera from world, shows besides the followed ones.
+
+        Returns their numbers, their pixels (M, 2), and how many it should show.
+        """
+        ids = np.setdiff1d(ids, self._ids)
+        kept = np.array([self.map.keyframes[h].grey is not None for h in self.map.host[ids]], bool)
+        ids = ids[kept & (self.map.strikes[ids] < STRIKES)]
+        expected = self.map.project(ids, T).pixels
+        inside = np.all((expected > 8) & (expected < self.size - 8), axis=1)
+        ids, expected = ids[inside], expected[inside]
+        pixels, found = self._matched_to_hosts(grey, ids, expected)
+        return ids[found], pixels[found].astype(np.float32), len(ids)
 
     def _locate(
         self, T: np.ndarray, ids: np.ndarray, pixels: np.ndarray, given: np.ndarray | None = None
@@ -350,14 +386,23 @@ class VisualTracker:
     def _shown(self, grey: np.ndarray, k: int, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks (N,) besides the known ones that keyframe k shows, and where (N, 2)."""
         ids, expected = self.map.expected_again(known, k, self.config.again)
+        pixels, found = self._matched_to_hosts(grey, ids, expected)
+        return ids[found], pixels[found]
+
+    def _matched_to_hosts(
+        self, grey: np.ndarray, ids: np.ndarray, expected: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where an image shows landmarks (N,) as their hosts did, pixels (N, 2), and which are near the expected ones.
+
+        The hosts' images have to be kept still.
+        """
         hosts, pixels, found = self.map.host[ids], expected.copy(), np.zeros(len(ids), bool)
         for h in np.unique(hosts):
             mine = hosts == h
             image = self.map.keyframes[h].grey
-            assert image is not None  # only landmarks of such keyframes are expected
+            assert image is not None
             pixels[mine], found[mine] = self._matched(image, grey, self.map.pixels_in_host(ids[mine]), expected[mine])
-        found &= np.linalg.norm(pixels - expected, axis=1) < self.config.again_radius
-        return ids[found], pixels[found]
+        return pixels, found & (np.linalg.norm(pixels - expected, axis=1) < self.config.again_radius)
 
     def finish(self) -> None:
         """Adjust the whole map, look in every keyframe for landmarks of earlier and later ones, and adjust it again.

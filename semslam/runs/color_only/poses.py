@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 KEPT = "visual.npz"  # in a run's folder
 LONGEST = 640  # pixels: the longer side of the images that are tracked, at most
 NUMBERS = {"int": int, "float": float}
+MOST_SCENES = 5  # that are tracked in search of the longest one
+FEWEST = 30  # frames in a row that are worth being tracked on their own
+LEAST_FOUND = 0.2  # of the frames: with fewer there is no map; as many in a row that are lost are named
 LEAST_WAY = 0.03  # of the scene's depth; a camera that went less far shows no parallax
 
 
@@ -128,13 +131,11 @@ def track_images(
     frames: no depth could be measured from its images.
     """
     recorded: Camera = sequence.camera
-    camera = tracked_camera(recorded)
-    tracker = VisualTracker(camera, depths_by(network, camera), config, recorded.focal_known)
     began = time.perf_counter()
-    good, reason = follow_images(tracker, sequence, [None] * len(sequence), report)
+    tracker, followed = _longest_scene(sequence, network, config, report)
     tracker.finish()
     scale, scale_std = tracker.map.scale
-    found = [tracker.pose(i) for i in range(len(good))]
+    found = [tracker.pose(i) for i in range(len(sequence))]
     start = next((i for i, one in enumerate(found) if one is not None), 0)
     first = None if sequence.poses is None else sequence.poses[start]
     T_world_first = np.eye(4) if first is None else first  # as any tracker starts where the recording says
@@ -142,11 +143,11 @@ def track_images(
     T[:, :3, 3] *= scale
     T = T_world_first @ T
     seconds = time.perf_counter() - began
-    focal = tracker.map.camera.fx * recorded.width / camera.width
+    focal = tracker.map.camera.fx * recorded.width / tracker.size[0]
     depth = scale * tracker.map.depth
     count = len(tracker.map.keyframes)
-    result = VisualPoses(T, good, scale, scale_std, count, depth, seconds, focal, tracker.map.focal_std)
-    _check(sequence.name, result, reason)
+    result = VisualPoses(T, followed.good, scale, scale_std, count, depth, seconds, focal, tracker.map.focal_std)
+    _check(sequence, result, followed.reason)
     logger.info(
         "visual tracking: %d keyframes, %d frames lost, scale %.3f +- %.0f %%",
         result.keyframes, result.lost, scale, 100 * scale_std,
@@ -157,6 +158,7 @@ def track_images(
 class Followed(NamedTuple):
     """What a tracker says of N frames while it follows them; their poses are `VisualTracker.pose`."""
 
+    found: np.ndarray  # (N,) bool, which frames have a pose
     good: np.ndarray  # (N,) bool, which poses are beyond doubt
     reason: str  # why the last frame was lost that was
 
@@ -166,16 +168,18 @@ def follow_images(
     sequence: Any,
     given: Sequence[np.ndarray | None],
     report: Callable[[], object] = lambda: None,
+    start: int = 0,
 ) -> Followed:
-    """Take a tracker through the images of a `sequences.Sequence`. given: T_world_camera of each frame, if known.
+    """Take a tracker through the images of a `sequences.Sequence` from frame `start` on.
 
-    Where poses are given, tracking begins with the first frame that has one: those before it would begin a world of
-    their own, which the given poses do not fit. report: called for each frame.
+    given: T_world_camera of each frame, if known. Where poses are given, tracking begins with the first frame that has
+    one: those before it would begin a world of their own, which the given poses do not fit. report: called for each
+    frame.
     """
     size, in_given_world = tuple(map(int, tracker.size)), any(T is not None for T in given)
-    good = np.zeros(len(sequence), bool)
+    here, good = np.zeros((2, len(sequence)), bool)
     state, reason = "", ""
-    for i in sequence.numbers():
+    for i in sequence.numbers(start):
         report()
         if in_given_world and given[i] is None and not tracker.map.keyframes:
             continue
@@ -190,18 +194,70 @@ def follow_images(
             told = f": {found.reason}" if found.reason else ""
             logger.warning("frame %d: visual tracking is %s%s", i, found.state, told)
         state, reason = found.state, found.reason or reason
-        good[i] = found.state == "good"
-    return Followed(good, reason)
+        here[i], good[i] = found.state != "lost", found.state == "good"
+    return Followed(here, good, reason)
 
 
-def _check(name: str, found: VisualPoses, reason: str) -> None:
-    """NoMap where no map can be made of what was found."""
-    if found.found.sum() < max(2, 0.2 * len(found.good)):
+def _longest_scene(
+    sequence: Any, network: Network, config: VisualConfig | None, report: Callable[[], object]
+) -> tuple[VisualTracker, Followed]:
+    """The tracker that found most frames of a `sequences.Sequence`, and what it said of them.
+
+    Frames that are lost to the first tracker may show another scene, after a cut in the video; where they are more in a
+    row than any tracker has found, one of their own follows the video from there. report: called for each frame, once.
+    """
+    camera = tracked_camera(sequence.camera)
+    best: tuple[VisualTracker, Followed] | None = None
+    unknown, start = np.ones(len(sequence), bool), 0
+    for _ in range(MOST_SCENES):
+        tracker = VisualTracker(camera, depths_by(network, camera), config, sequence.camera.focal_known)
+        followed = follow_images(tracker, sequence, [None] * len(sequence), report, start)
+        if best is None or followed.found.sum() > best[1].found.sum():
+            best = tracker, followed
+        unknown &= ~followed.found
+        begun = np.flatnonzero(followed.found)
+        unknown[start : begun[0] if len(begun) else None] = False  # nothing to hold on to
+        start, count = longest_stretch(unknown)
+        if count <= best[1].found.sum() or count < FEWEST:
+            break
+        logger.warning("frames %d to %d may show another scene: tracked on their own", start, start + count - 1)
+        report = _unheard
+    assert best is not None
+    return best
+
+
+def _unheard() -> None:
+    """A report to nobody."""
+
+
+def longest_stretch(mask: np.ndarray) -> tuple[int, int]:
+    """Where the longest run of True in a mask (N,) begins, and its length; 0, 0 where there is none."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+    if len(starts) == 0:
+        return 0, 0
+    longest = int(np.argmax(lengths))
+    return int(starts[longest]), int(lengths[longest])
+
+
+def _check(sequence: Any, found: VisualPoses, reason: str) -> None:
+    """NoMap where no map can be made of what was found of a `sequences.Sequence`; a warning that names the longest part
+    that is not in the map."""
+    count, (start, length) = len(found.good), longest_stretch(~found.found)
+    if found.found.sum() < max(2, LEAST_FOUND * count):
         raise NoMap(
-            f"{name}: the camera could not be tracked by its images in {found.lost} of {len(found.good)} frames "
+            f"{sequence.name}: the camera could not be tracked by its images in {found.lost} of {count} frames "
             f"({reason or 'unreadable images'}); film slowly, in good light, with texture in view"
         )
-    check_parallax(name, found)
+    check_parallax(sequence.name, found)
+    if length >= max(FEWEST, LEAST_FOUND * count):
+        numbers = sequence.origin[1]
+        first, last = numbers[np.flatnonzero(found.found)[[0, -1]]]
+        logger.warning(
+            "frames %d to %d are not in the map: they show another scene than frames %d to %d, or nothing that can be "
+            "tracked; --start %d --frames %d maps them on their own, if they can be",
+            numbers[start], numbers[start + length - 1], first, last, numbers[start], length,
+        )  # fmt: skip
 
 
 def check_parallax(name: str, found: VisualPoses) -> None:
