@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -141,6 +142,13 @@ def check_makeable(folder: Path) -> None:
         raise ValueError(f"{folder}: cannot write here: {named} is a {kind}, not a folder; name another place")
     if not os.access(there, os.W_OK):
         raise PermissionError(f"{folder}: cannot write here: {named} may not be written to; name another place")
+    try:
+        with tempfile.TemporaryFile(dir=there):  # /proc and read-only file systems say that they can be written to
+            pass
+    except OSError as error:
+        if is_passing(error):
+            raise
+        raise PermissionError(f"{folder}: cannot write here: {error.strerror}; name another place") from None
 
 
 def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:

@@ -72,8 +72,12 @@ def read(path: str | Path) -> Any:
         text = contents(path, LARGEST_FILE)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; expected a YAML configuration") from None
+    if b"\0" in text:
+        raise ValueError(f"{path}: is no text; expected a YAML configuration (`semslam config` prints one)")
     try:
         return parsed_yaml(text.decode("utf-8")) or {}
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is no text in UTF-8; expected a YAML configuration, saved as UTF-8") from None
     except ValueError as error:
         raise ValueError(f"{path}: not YAML: {error}") from None
 

@@ -6,7 +6,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +27,8 @@ FEWEST_IN_COLOR = 0.2  # share of the pixels that are not black whose colours mu
 MOST_GREY_IDS = 64  # of a label image whose three channels are alike: its ids
 LABELS_LOOKED_AT = 40  # label images by which it is found out how a data set counts
 _PNG = b"\x89PNG\r\n\x1a\n"
+_ZEROS = bytes(1024)
+FLAT_OF_ZEROS = 0.4  # of neighbouring pixels of an image that are the same, where _ZEROS may be part of its JPEG
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 
 
@@ -335,9 +337,23 @@ def decode_bytes(data: bytes, where: object, flags: int) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError):
         image = None
-    if image is None:
+    if image is None or (_ZEROS in data and _is_zero_filled(data, image)):
         raise CorruptFrame(f"{where}: the file is no image or is damaged; copy it again", broken_file=True)
     return image
+
+
+def _is_zero_filled(data: bytes, image: np.ndarray) -> bool:
+    """Whether a page of a JPEG was never written: decoders draw noise from it without a word.
+
+    Only a flat image may be compressed to so many zero bits in a row.
+    """
+    if data[:2] != b"\xff\xd8":
+        return False
+    scans = [(start, end) for kind, start, end in _jpeg_segments(data) if kind == 0xDA]
+    if not any(data.find(_ZEROS, start, end) >= 0 for start, end in scans):
+        return False
+    flat = image[:, 1:] == image[:, :-1]
+    return float(flat.mean()) < FLAT_OF_ZEROS
 
 
 def check_header(data: bytes, where: object) -> None:
@@ -385,20 +401,32 @@ def _size_of_jpeg(data: bytes) -> tuple[int, int] | None:
 
     Its segments are followed, because thumbnails have sizes and ends of their own, and cameras append things.
     """
-    size, place = None, 2
+    size = None
+    for kind, start, _ in _jpeg_segments(data):
+        if kind == 0xD9:
+            return size
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, start + 3)
+            size = width, height
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """The kind of each segment, where its content starts, and where the next marker is; up to the end of the image."""
+    place = 2
     while (marker := _JPEG_MARKER.search(data, place)) is not None:
         place, kind = marker.end(), data[marker.end() - 1]
         if kind == 0xD9:
-            return size
+            yield kind, place, place
+            return
         if kind == 0x01 or 0xD0 <= kind <= 0xD8:  # these have no content
             continue
         if place + 7 > len(data):
-            return None
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, place + 3)
-            size = width, height
+            return
+        start = place
         place += struct.unpack_from(">H", data, place)[0]
-    return None
+        following = _JPEG_MARKER.search(data, place)
+        yield kind, start, len(data) if following is None else following.start()
 
 
 def _number(data: bytes, place: int) -> int:

@@ -86,6 +86,8 @@ def test_settings_in_messages_are_shown_as_their_options():
         (["evaluate", "--trajectory", "a", "--reference", "b", "--sequence", "s"], "--sequence is for runs and --map"),
         (["evaluate", "--trajectory", "a"], "--trajectory needs --reference FILE"),
         (["score", "--data", "x", "--frames", "1:2"], "--frames is for pose weights, not for joint weights"),
+        (["score", "--recording", "x", "--frames", "1:2"], "--frames is for pose weights, not for --recording"),
+        (["export", "x", "--out", "/proc/x"], "/proc/x: cannot write here: "),
         (["reconstruct", ROOM, "--out", "x", "--corrections", "all"], "--corrections is for --depth predicted"),
         (["reconstruct", ROOM, "--out", "x", "--depth", "predicted", "--helps", "magic"], "there is no 'magic'"),
     ],

@@ -295,6 +295,14 @@ def test_depth_that_shows_no_surfaces_ends_a_run(sound):
     assert implausible_depth(recording) is None
 
 
+def test_depth_of_the_other_byte_order_ends_a_run():
+    room = RoomSequence(frames=6, width=320, height=240)
+    swapped = [replace(f, depth=np.rint(1e3 * f.depth).astype(np.uint16).byteswap() * np.float32(1e-3)) for f in room]
+    found = implausible_depth(Listed(room, swapped))
+    assert found is not None and "bytes of each are swapped; write them" in f"{found.what}; {found.remedy}"
+    assert implausible_depth(room) is None
+
+
 class Listed(Sequence):
     """Some frames of a recording, changed."""
 

@@ -318,3 +318,11 @@ def test_several_runs_are_pooled_and_averaged(evaluation):
     assert twice["scenes"] == 2
     assert twice["accuracy_m"] == pytest.approx(evaluation.figures["accuracy_m"])
     assert twice["miou_13_map_pooled"] == pytest.approx(evaluation.figures["miou_13_map"])
+
+
+def test_given_poses_are_no_part_of_the_mean_error_of_tracked_ones(evaluation):
+    tracked = replace(evaluation, figures=evaluation.figures | {"poses": "tracked", "ate_m": 0.5})
+    given = replace(evaluation, figures=evaluation.figures | {"poses": "dataset", "ate_m": 0.0})
+    mean = over_scenes({"a": tracked, "b": given})
+    assert mean["ate_m"] == 0.5 and mean["ate_m_scenes"] == 1
+    assert over_scenes({"a": given})["ate_m"] == 0

@@ -96,6 +96,19 @@ def test_a_damaged_png_is_refused_before_a_decoder_fills_in_the_rest(tmp_path, c
     assert capfd.readouterr().err == ""
 
 
+def test_a_jpeg_with_a_page_of_zeros_is_damaged_and_a_flat_one_is_not(tmp_path):
+    texture = RNG.integers(0, 255, (240, 320, 3)).astype(np.uint8)
+    Image.fromarray(texture).save(tmp_path / "a.jpg", quality=90)
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4096] = bytes(4096)
+    (tmp_path / "a.jpg").write_bytes(bytes(data))
+    with pytest.raises(CorruptFrame, match="damaged"):
+        read_color(tmp_path / "a.jpg")
+    Image.new("RGB", (4000, 3000)).save(tmp_path / "black.jpg", optimize=True)
+    assert bytes(1024) in (tmp_path / "black.jpg").read_bytes()
+    assert not read_color(tmp_path / "black.jpg").any()
+
+
 # ------------------------------------------------------------------------------------------- what is no image
 
 

@@ -382,7 +382,7 @@ def test_a_damaged_state_is_one_line(finished, tmp_path, capsys):
 
 
 def test_view_writes_a_picture_without_a_display(finished, tmp_path):
-    assert semslam("view", finished.path, "--png", tmp_path / "a.png", "--hide", "wall,ceiling") == 0
+    assert semslam("view", finished.path, "--png", tmp_path / "a.png", "--hide", "wall", "--hide", "ceiling") == 0
     assert cv2.imread(str(tmp_path / "a.png")).std() > 10
 
 

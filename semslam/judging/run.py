@@ -27,6 +27,7 @@ from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
+OF_TRACKING = ("ate_", "rpe_", "trajectory_scale", "scale_error", "drift_")  # how the figures of trajectories begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class Evaluation:
     surface: SurfaceScores | None = None
     errors: np.ndarray | None = None  # (N,) float32 metres of each surfel to the reference, NaN = not judged
     labels: dict[int, MapLabelScores] = field(default_factory=dict)  # by the number of classes, 13 or 40
+    surfels: int | None = None  # of the map
 
 
 def evaluate_run(
@@ -92,7 +94,7 @@ def evaluate_run(
     figures["layered"] = surface.layering(cloud)
     labels = label_scores(cloud, progress, sequence, config, network)
     figures |= label_figures(labels)
-    return Evaluation(figures, errors, paths, scores, per_surfel, labels)
+    return Evaluation(figures, errors, paths, scores, per_surfel, labels, len(cloud))
 
 
 def depth_limits(config: RunConfig, sequence: Any) -> tuple[float, float]:
@@ -115,12 +117,19 @@ def _reference(sequence: Any, truth: str, limits: tuple[float, float]) -> Refere
 def over_scenes(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     """Several scenes as one: means of their figures, and label figures of all their pixels pooled as well.
 
-    `miou_13_map` is the mean of the scenes, `miou_13_map_pooled` that of one confusion matrix over all of them.
+    `miou_13_map` is the mean of the scenes, `miou_13_map_pooled` that of one confusion matrix over all of them. Errors
+    of trajectories are the means of the runs that tracked, where any did: those of given poses are 0 by construction.
+    `NAME_scenes` counts the scenes of a mean that is not of all.
     """
     flat = [evaluation.figures for evaluation in evaluations.values()]
+    if any(figures["poses"] != "dataset" for figures in flat):
+        flat = [
+            f if f["poses"] != "dataset" else {k: v for k, v in f.items() if not k.startswith(OF_TRACKING)}
+            for f in flat
+        ]
     figures: dict[str, Any] = {"scenes": len(flat)}
     for name in dict.fromkeys(name for f in flat for name in f):
-        values = [f[name] for f in flat if isinstance(f.get(name), (int, float))]
+        values = [f[name] for f in flat if isinstance(f.get(name), (int, float)) and np.isfinite(f[name])]
         if values:
             figures[name] = float(np.mean(values))
         if 0 < len(values) < len(flat):

@@ -46,7 +46,9 @@ def view(
             show_default=False,
         ),
     ] = "",
-    hide: Annotated[str, typer.Option(help="Names of classes to leave out, separated by commas.")] = "",
+    hide: Annotated[
+        list[str] | None, typer.Option(help="Names of classes to leave out, separated by commas or each with --hide.")
+    ] = None,
 ) -> None:
     """Look at the map of a run: in a window, or as a picture, page, film or Rerun recording."""
     from semslam.looking.viewed import legend_lines, viewed_run
@@ -55,7 +57,7 @@ def view(
     viewed = viewed_run(run)
     note_unfinished(run)
     others = [viewed_run(compare)] if compare else []
-    hidden = [viewed.label_set.id_of(name.strip()) for name in hide.split(",") if name.strip()]
+    hidden = [viewed.label_set.id_of(name.strip()) for name in ",".join(hide or ()).split(",") if name.strip()]
     color_by = color_by or ("label" if viewed.has_classes else "color")
     if color_by in ("label", "entropy") and not viewed.has_classes:
         raise ValueError(

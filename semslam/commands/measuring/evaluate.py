@@ -101,6 +101,15 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
         typer.echo(f"{run}\n{table(evaluation.figures | judged)}")
     if len(runs) == 1:
         return evaluation.figures
-    figures = over_scenes(evaluations)
-    typer.echo(f"{len(runs)} runs, means of scenes and labels pooled\n{table(figures)}")
+    empty = [name for name, found in evaluations.items() if found.surfels == 0]
+    for name in empty:
+        typer.echo(f"{name}: its map is empty; left out of the means", err=True)
+    if len(empty) == len(evaluations):
+        raise ValueError("the maps of all these runs are empty")
+    scenes = {name: found for name, found in evaluations.items() if name not in empty}
+    poses = {found.figures["poses"] for found in scenes.values()}
+    if "dataset" in poses and len(poses) > 1:
+        typer.echo("the poses of some runs were given; the errors of trajectories are those of the others", err=True)
+    figures = over_scenes(scenes)
+    typer.echo(f"{len(scenes)} runs, means of scenes and labels pooled\n{table(figures)}")
     return figures

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 # what the weights are of -> the parameters that go with it
 JOBS = {
-    "joint weights": ("engine", "classes", "depth_scale", "camera", "first_id", "recording"),
-    "pose weights": ("labels", "frames", "out"),
+    "--recording": ("engine", "recording"),
+    "joint weights": ("split", "engine", "classes", "depth_scale", "camera", "first_id"),
+    "pose weights": ("split", "labels", "frames", "out"),
 }
 
 
@@ -58,7 +59,7 @@ def score(
     from semslam.runs.folder import write_json
 
     poses = weights is not None and holds_pose_network(weights)
-    only_job(context, JOBS, "pose weights" if poses else "joint weights")
+    only_job(context, JOBS, "pose weights" if poses else "--recording" if recording else "joint weights")
     if (data is None) == (not recording):
         raise ValueError("name the images to score with --data, or recordings with --recording")
     if recording:
