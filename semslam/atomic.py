@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7-zip"}
 LARGEST_TEXT = 64 << 20  # bytes; half a million poses
 # errors of a machine that is short of something, or cut off from it: the same command may succeed later, or elsewhere
 PASSING = frozenset(
@@ -232,14 +234,25 @@ def contents(path: str | Path, largest: int = 1 << 30) -> bytes:
     return Path(path).read_bytes()
 
 
-def text_of(path: str | Path, expected: str = "text") -> str:
-    """The text of a UTF-8 file without its byte order mark; raises as `contents`; ValueError where it is no text."""
+def text_of(path: str | Path, expected: str = "text", largest: int = LARGEST_TEXT) -> str:
+    """The text of a UTF-8 file, or of a UTF-16 file as Windows writes them, without its byte order mark.
+
+    Raises as `contents`; ValueError where it is no text.
+    """
     try:
-        return contents(path, LARGEST_TEXT).decode("utf-8-sig")
+        return _decoded(contents(path, largest), path)
     except UnicodeDecodeError:
         raise ValueError(f"{path}: is not a text file, expected {expected}") from None
 
 
 def names_of(path: str | Path) -> str:
     """The text of a file that lists file names, which may be in any encoding: decoded as Python decodes these."""
-    return contents(path, LARGEST_TEXT).decode("utf-8-sig", "surrogateescape")
+    return _decoded(contents(path, LARGEST_TEXT), path, "surrogateescape")
+
+
+def _decoded(data: bytes, path: str | Path, errors: str = "strict") -> str:
+    for start, kind in PACKED.items():
+        if data.startswith(start):
+            raise ValueError(f"{path}: is compressed ({kind}), expected text; unpack it first")
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if wide else "utf-8-sig", errors)

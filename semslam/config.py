@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from semslam.atomic import contents, replacing
+from semslam.atomic import replacing, text_of
 
 T = TypeVar("T")
 EXPECTED = {int: "a whole number", str: "text", bool: "true or false"}
@@ -69,15 +69,13 @@ def load(path: str | Path, kind: type[T]) -> T:
 def read(path: str | Path) -> Any:
     """What a YAML file holds, as plain dicts and lists; an empty file holds no settings."""
     try:
-        text = contents(path, LARGEST_FILE)
+        text = text_of(path, "a YAML configuration", LARGEST_FILE)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; expected a YAML configuration") from None
-    if b"\0" in text:
-        raise ValueError(f"{path}: is no text; expected a YAML configuration (`semslam config` prints one)")
+    if "\0" in text:
+        raise ValueError(f"{path}: is not a text file, expected a YAML configuration")
     try:
-        return parsed_yaml(text.decode("utf-8")) or {}
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is no text in UTF-8; expected a YAML configuration, saved as UTF-8") from None
+        return parsed_yaml(text) or {}
     except ValueError as error:
         raise ValueError(f"{path}: not YAML: {error}") from None
 

@@ -364,6 +364,8 @@ def check_header(data: bytes, where: object) -> None:
     """
     if not data:
         raise CorruptFrame(f"{where}: the file is empty; copy it again", broken_file=True)
+    if data.startswith(b"version https://git-lfs"):
+        raise CorruptFrame(f"{where}: is a pointer of Git LFS; fetch the files (git lfs pull)", broken_file=True)
     if data[:8] == _PNG:
         size = _size_of_png(data)
     elif data[:2] == b"\xff\xd8":

@@ -97,7 +97,7 @@ def test_what_is_wrong_is_said_in_one_line_that_names_the_file(tmp_path, text, s
         ("name: 2020-99-99", "not YAML"),
         ("? [a]\n: b", "not YAML"),
         ("name: " + "x" * 2_000_000, "expected at most"),
-        ("\0", "is no text"),
+        ("\0", "is not a text file"),
     ],
 )
 def test_a_file_that_would_take_all_memory_or_no_number_is_one_line(tmp_path, text, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import shutil
@@ -145,4 +146,40 @@ def test_positions_that_are_nowhere_are_broken_numbers(plain, tmp_path):
     folder = Path(shutil.copytree(plain, tmp_path / "room"))
     (folder / "groundtruth.txt").write_text("".join(f"{i} 1e308 0 0 0 0 0 1\n" for i in range(3)))
     with pytest.raises(ValueError, match=r"1e\+308 m from the origin"):
+        open_sequence(folder)
+
+
+def test_text_as_windows_writes_it_is_read(plain, tmp_path):
+    folder = Path(shutil.copytree(plain, tmp_path / "room"))
+    for name in ("groundtruth.txt", "camera.yaml"):
+        (folder / name).write_bytes((folder / name).read_text().encode("utf-16"))
+    wide, usual = open_sequence(folder), open_sequence(plain)
+    np.testing.assert_array_equal(wide.poses, usual.poses)
+    assert wide.camera == usual.camera
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda p: p.rename(p.with_suffix(".jpg")), "depth: holds .jpg files, which are not read as depth"),
+        (lambda p: p.rename(p.with_suffix(".npz")), "depth: holds .npz files"),
+        (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a pointer of Git LFS"),
+    ],
+)
+def test_depth_of_another_kind_is_not_taken_for_none(plain, tmp_path, change, said):
+    folder = Path(shutil.copytree(plain, tmp_path / "room"))
+    for file in list((folder / "depth").iterdir()):
+        change(file)
+    with pytest.raises(ValueError, match=said):
+        open_sequence(folder)[0]
+
+
+def test_a_compressed_trajectory_is_not_taken_for_none(plain, tmp_path):
+    folder = Path(shutil.copytree(plain, tmp_path / "room"))
+    packed = gzip.compress((folder / "groundtruth.txt").read_bytes())
+    (folder / "groundtruth.txt").write_bytes(packed)
+    with pytest.raises(ValueError, match=r"groundtruth\.txt: is compressed \(gzip\)"):
+        open_sequence(folder)
+    (folder / "groundtruth.txt").rename(folder / "groundtruth.txt.gz")
+    with pytest.raises(ValueError, match=r"groundtruth\.txt\.gz: is compressed; unpack it"):
         open_sequence(folder)

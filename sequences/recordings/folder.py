@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,11 @@ from sequences.selected import with_both_images
 from sequences.sequence import ImageSequence, Sequence
 
 LAYOUT = (
-    "color/NAME.(jpg|png), depth/NAME.(png|tiff|npy|exr), label40/NAME.png, groundtruth.txt (TUM lines), camera.yaml"
+    "color/NAME.(jpg|png), depth/NAME.(png|pgm|tiff|npy|exr), label40/NAME.png, groundtruth.txt (TUM lines), "
+    "camera.yaml"
 )
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
+DEPTH_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".npy", ".exr")
+NO_IMAGES = ("", ".txt", ".csv", ".json", ".yaml", ".db", ".ini")  # what may lie beside images
 OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # where there is no groundtruth.txt
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
 
@@ -60,6 +63,8 @@ def open_folder(
     if not color:
         raise ValueError(f"{path}: color/ holds no images; expected {LAYOUT}")
     depth_files = images_by_name(path / "depth", DEPTH_SUFFIXES)
+    if not depth_files:
+        _check_none_of_another_kind(path / "depth")
     if camera is None and not depth_files:
         height, width = first_readable(images.read_color, list(color.values())).shape[:2]
         camera = Camera.unknown(width, height)
@@ -118,6 +123,20 @@ def images_by_name(folder: Path, suffixes: Iterable[str] = COLOR_SUFFIXES) -> di
     return found
 
 
+def _check_none_of_another_kind(folder: Path) -> None:
+    """ValueError where a folder holds files, and nothing that is read: it is not what was recorded."""
+    files = (
+        [f for f in folder.iterdir() if f.suffix.lower() not in NO_IMAGES and f.name[0] != "."]
+        if folder.is_dir()
+        else []
+    )
+    if kind := Counter(file.suffix.lower() for file in files).most_common(1):
+        raise ValueError(
+            f"{folder}: holds {kind[0][0]} files, which are not read as depth; expected {', '.join(DEPTH_SUFFIXES)} "
+            f"(JPEG loses depth); convert them, or remove the folder"
+        )
+
+
 class _Posed(NamedTuple):
     timestamps: np.ndarray  # (N,) seconds
     T_world_camera: tuple[np.ndarray | None, ...] | None
@@ -133,6 +152,8 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     times = times_of_names(names)
     counted = times if times is not None else np.arange(count) / (fps or FPS)
     log = next((folder / name for name in OTHER_POSES if (folder / name).exists()), None)
+    if (packed := path.with_name(f"{path.name}.gz")).is_file() and not os.path.lexists(path):
+        raise ValueError(f"{packed}: is compressed; unpack it (gunzip), or remove it")
     if not os.path.lexists(path):  # what is there and no file is told when it is read
         if log is None:
             return _Posed(counted, None)

@@ -101,6 +101,8 @@ def _values(path: Path) -> dict[str, Any]:
         values = config.read(path)
     except (ValueError, RecursionError) as problem:
         why = str(problem).partition("not YAML: ")[2][:LONGEST_REASON]
+        if not why:  # no text at all
+            raise
         raise ValueError(f"{path}: is not YAML ({why}); expected lines like 'fx: 525.0'") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: lacks {', '.join(_INTRINSICS)}; expected {', '.join(_KEYS)}")

@@ -227,6 +227,8 @@ def images_listed(path: Path) -> tuple[np.ndarray, list[Path]]:
     for number, words in _word_lines(path):
         try:
             time, file = float(words[0]), _listed(path, words[1])
+            if len(words) > 2 and (spaced := _listed(path, " ".join(words[1:]))).exists():  # a name with spaces
+                file = spaced
         except (ValueError, IndexError):
             raise ValueError(f"{path}:{number}: '{' '.join(words)[:60]}' is not 'timestamp file'") from None
         if not np.isfinite(time):
