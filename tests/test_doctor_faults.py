@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semslam.doctor import depth_edges
+from semslam.doctor import depth_edges, intrinsics
 from semslam.doctor.doctor import Finding, diagnose
 from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, judged
 from semslam.doctor.single_poses import Contradicted, contradicted
 from semslam.frame import Frame
 from semslam.poses import exp, inverse
 from sequences import Sequence, open_sequence
+from sequences.recalibrated import RecalibratedSequence
 from sequences.room.kinect_noise import kinect_noise
 from sequences.room.room import RoomSequence
 
@@ -187,6 +188,37 @@ def test_positions_of_another_scale_are_found(sound, scale):
     finding = only_error(diagnose(Spoilt(room, frames, poses=stretched)))
     assert "positions are" in finding.what
     assert float(finding.what.split("positions are ")[1].split()[0]) == pytest.approx(1 / scale, rel=0.06)
+
+
+@pytest.mark.parametrize("by_poses", [True, False])
+def test_focal_length_and_depth_are_measured_within_their_stated_errors(sound, by_poses):
+    room, frames = sound
+    other = replace(room.camera, fx=1.15 * room.camera.fx, fy=1.15 * room.camera.fy)
+    spoilt = Spoilt(room, frames, lambda f: replace(f, camera=other, depth=f.depth * np.float32(1.2)))
+    spoilt.camera, spoilt.timestamps = other, 3 * np.asarray(room.timestamps)
+    found = intrinsics.measured(spoilt, by_poses)
+    assert found.focal.decisive and found.focal.std < 0.02
+    assert found.focal.factor == pytest.approx(1 / 1.15, rel=2 * found.focal.std)
+    assert (found.depth is not None) == by_poses
+    if by_poses:  # 20 % are too little for points to fit no more, and enough to be told
+        assert found.depth.decisive and found.depth.factor == pytest.approx(1 / 1.2, rel=2 * found.depth.std)
+        assert [finding.level for finding in intrinsics.findings_of(found, other)] == ["warning", "warning"]
+        assert f"write fx: {found.focal.factor * other.fx:.1f}" in intrinsics.findings_of(found, other)[0].remedy
+
+
+def test_a_short_recording_tells_no_focal_length(sound):
+    assert intrinsics.measured(Spoilt(*sound)) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["redkitchen", "icl_livingroom1", "nyuv2_cafe", "realsense_office"])
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.2])
+def test_focal_lengths_of_public_recordings_are_measured_within_two_standard_errors(shared_data, name, factor):
+    recording = open_sequence(shared_data / name)
+    camera = replace(recording.camera, fx=factor * recording.camera.fx, fy=factor * recording.camera.fy)
+    found = intrinsics.measured(RecalibratedSequence(recording, camera))
+    assert abs(np.log(factor * found.focal.factor)) < 2 * found.focal.std
+    assert not (found.focal.decisive and factor == 1)
 
 
 @pytest.mark.parametrize("lag", [-7, -3, 4])

@@ -17,6 +17,8 @@ from scipy.spatial.transform import Rotation
 from semslam.doctor import flow
 from semslam.doctor.finding import Finding
 from semslam.doctor.flow import Tracks
+from semslam.doctor.intrinsics import Intrinsics
+from semslam.doctor.intrinsics import findings_of as findings_of_intrinsics
 from semslam.frame import Frame, evenly_spread
 from semslam.poses import from_rotation_translation, inverse, rotation_angle, transform
 from sequences import Sequence as Recording
@@ -70,8 +72,11 @@ class Fit:
     hopeless: float  # above that the poses are of something else
 
 
-def fit(recording: Recording, tracks: Sequence[Tracks]) -> Fit | None:
-    """Compare every guess with the recording as it is; None without poses, depth or movement."""
+def fit(recording: Recording, tracks: Sequence[Tracks], measured: Intrinsics | None) -> Fit | None:
+    """Compare every guess with the recording as it is; None without poses, depth or movement.
+
+    measured: focal length and depth that are guessed first, if they differ from the recording's; None if not told.
+    """
     if not recording.has_poses or not recording.has_depth:
         return None
     depth = _median_depth(recording)
@@ -93,7 +98,7 @@ def fit(recording: Recording, tracks: Sequence[Tracks]) -> Fit | None:
     recorded = cost(AS_RECORDED)
     if recorded < limits[0]:
         return Fit(recorded, recorded, AS_RECORDED, *limits)
-    guesses = [*_guesses(depth), *_lags(recording)]
+    guesses = [*_measured(measured, recording), *_guesses(depth), *_lags(recording)]
     costs = [cost(guess) for guess in guesses]
     best = next(i for i, c in enumerate(costs) if c <= ALIKE * min(costs))
     return Fit(recorded, costs[best], guesses[best], *limits)
@@ -112,6 +117,15 @@ def findings_of(found: Fit | None) -> list[Finding]:
 
 
 # The guesses, in the order in which they are believed
+
+
+def _measured(found: Intrinsics | None, recording: Recording) -> list[Guess]:
+    """The focal length and depth that were measured where they contradict the recording beyond doubt."""
+    told = findings_of_intrinsics(found, recording.camera)
+    if found is None or found.depth is None or not told:
+        return []
+    what, remedy = ("; ".join(parts) for parts in zip(*((finding.what, finding.remedy) for finding in told)))
+    return [Guess(what, remedy, depth_factor=found.depth.factor, focal_factor=found.focal.factor)]
 
 
 def _guesses(median_depth: float) -> list[Guess]:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.doctor import conventions, depth_edges, flow, single_poses
+from semslam.doctor import conventions, depth_edges, flow, intrinsics, single_poses
 from semslam.doctor.along_the_ray import along_the_ray
 from semslam.doctor.conventions import USUAL_DEPTH
 from semslam.doctor.depth_range import with_range
 from semslam.doctor.finding import Finding
 from semslam.doctor.gaps import gaps
+from semslam.doctor.intrinsics import Intrinsics
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
@@ -50,9 +51,10 @@ def unopened(problem: ValueError) -> Finding:
     return Finding("error", str(problem), "the recording cannot be opened before this is put right")
 
 
-def diagnose(sequence: Sequence) -> list[Finding]:
+def diagnose(sequence: Sequence, measured: Intrinsics | None = None) -> list[Finding]:
     """The findings, errors first; empty if nothing seems wrong.
 
+    measured: of `intrinsics.measured`, where that is at hand.
     Reads up to FRAMES_READ frames. Without poses or depth the checks that need them are left out.
     """
     frames, findings = _read(sequence)
@@ -71,7 +73,9 @@ def diagnose(sequence: Sequence) -> list[Finding]:
             findings += [] if of_numbers else _depth_range(sequence)
             of_images = along_the_ray(whole) + (depth_edges.of_recording(sequence) if sequence.has_depth else [])
             unsound = any(finding.level == "error" for finding in of_images)
-            findings += of_images if unsound else of_images + (_motion(sequence) or single_poses.far_world(sequence))
+            findings += of_images
+            if not unsound:
+                findings += _motion(sequence, measured) or single_poses.far_world(sequence)
     rank = ("error", "warning", "hint")
     return sorted(findings, key=lambda finding: rank.index(finding.level))
 
@@ -134,16 +138,19 @@ def _depth_range(sequence: Sequence) -> list[Finding]:
     return [Finding("hint", what, remedy)]
 
 
-def _motion(sequence: Sequence) -> list[Finding]:
+def _motion(sequence: Sequence, measured: Intrinsics | None) -> list[Finding]:
     """Faults that show where frames are held against each other."""
-    if not sequence.has_poses or not sequence.has_depth:
+    if not sequence.has_depth:
         return []
-    found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence)))
-    return (
-        found
-        if any(finding.level != "hint" for finding in found)
-        else found + single_poses.findings_of(single_poses.contradicted(sequence))
-    )
+    measured = measured or intrinsics.measured(sequence)
+    of_camera = intrinsics.findings_of(measured, sequence.camera)
+    if not sequence.has_poses:
+        return of_camera
+    found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
+    if any(finding.level != "hint" for finding in found):
+        return found
+    # poses of other frames tell no lengths
+    return (found or of_camera) + single_poses.findings_of(single_poses.contradicted(sequence))
 
 
 def timestamps(sequence: Sequence) -> list[Finding]:

@@ -107,7 +107,7 @@ def _following(recording: Recording, indices: Sequence[int]) -> Iterator[Tracks]
     pixels = corners.reshape(-1, 2)
     columns, rows = np.rint(pixels).astype(int).T
     depth = first.depth[rows, columns].astype(np.float64)
-    kept, at = _on_surfaces(first.depth, pixels), corners
+    kept, at = on_surfaces(first.depth, pixels), corners
     window = max(9, int(21 * small) | 1)
     for index in indices[1:]:
         frame = recording.readable(index)
@@ -146,7 +146,7 @@ def _grey(frame: Frame) -> np.ndarray:
     return cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY)
 
 
-def _on_surfaces(depth: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def on_surfaces(depth: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Which pixels (N, 2) have depth that is much the same all around: at an edge a point's depth is a guess."""
     nearest, farthest = cv2.erode(depth, np.ones((5, 5))), cv2.dilate(depth, np.ones((5, 5)))
     columns, rows = np.rint(pixels).astype(int).T

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semslam.doctor import flow
+from semslam.doctor import flow, intrinsics
 from semslam.doctor.conventions import ALIKE, Guess, findings_of, fit, flow_misfit, quaternion_read_from, stretched
 from semslam.doctor.finding import Finding
 from semslam.poses import inverse, moved_by
@@ -89,7 +89,7 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
     best = next(words for words, pixels in misfits.items() if pixels <= ALIKE * least)
     if best and misfits[best] < min(CLEARLY * recorded, FITS * notable):
         return Judged(",".join(best))
-    found = fit(view, _posed(view, flow.stretches(view)))
+    found = fit(view, _posed(view, flow.stretches(view)), intrinsics.measured(view))
     contradiction = next((finding for finding in findings_of(found) if finding.level != "hint"), None)
     if found is None or contradiction is None:
         return Judged(AS_RECORDED, told=False)

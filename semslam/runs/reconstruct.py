@@ -17,7 +17,7 @@ from semslam.camera import SENSORS
 from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.depth.corrections import fusion_config
 from semslam.depth.multiview import MultiViewDepth
-from semslam.doctor import single_poses
+from semslam.doctor import intrinsics, single_poses
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.depth_unit import doubtful_depth_unit
 from semslam.doctor.doctor import doubtful_intrinsics, implausible_depth, timestamps
@@ -112,8 +112,12 @@ def prepare(
             run.slam.track.reject(said.rejected)
         if said is not None and said.judged.contradiction is not None:
             run.poses_contradicted = said.judged.contradiction.what
-        unsure = config.slam.perception.depth == "sensor" and (said is None or not said.judged.told)
-        if recorded and not resume and unsure and (doubt := doubtful_depth_unit(sequence, run.slam.network)):
+        sensed = recorded and not resume and config.slam.perception.depth == "sensor"
+        if sensed and config.poses == "tracked":
+            for wrong in intrinsics.findings_of(intrinsics.measured(sequence, by_poses=False), sequence.camera):
+                logger.warning("%s: %s; %s", config.sequence, wrong.what, wrong.remedy)
+        unsure = sensed and (said is None or not said.judged.told)
+        if unsure and (doubt := doubtful_depth_unit(sequence, run.slam.network)):
             logger.warning("%s: %s", config.sequence, doubt)
         return run
     except BaseException:
@@ -238,7 +242,9 @@ def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunCon
     given = config.poses != "refined"  # which finds its own poses, and these only help it
     if given and (single.jumps or len(single.wrong) > MOST_WRONG * len(sequence)):
         raise ValueError(f"{name}: {findings[0].what}; {findings[0].remedy} ({insist})")
-    for finding in ([] if wrong is None else [wrong]) + findings:
+    measured = None if wrong is not None else intrinsics.measured(used)
+    told = [wrong] if wrong is not None else intrinsics.findings_of(measured, used.camera)
+    for finding in told + findings:
         if finding.level != "hint":
             logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
     return config, sequence, _Said(found, single.wrong if given else ())

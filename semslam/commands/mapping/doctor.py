@@ -24,6 +24,7 @@ def doctor(
 ) -> None:
     """Find what is wrong with a recording's depth, camera, poses, times or labels; exit code 1 if anything is."""
     from semslam.doctor.doctor import diagnose, unopened
+    from semslam.doctor.intrinsics import measured
     from semslam.doctor.noise import depth_noise
     from sequences import open_sequence
     from sequences.selected import selected
@@ -33,13 +34,16 @@ def doctor(
         try:
             recording = selected(open_sequence(sequence, kind, **options), start, frames, every)
         except ValueError as problem:
-            findings, noise = [unopened(problem)], ""
+            findings, noise, lengths = [unopened(problem)], "", None
         else:
-            findings, noise = diagnose(recording), ""
+            lengths = measured(recording)
+            findings, noise = diagnose(recording, lengths), ""
             with suppress(ValueError):  # of frames that cannot be tracked
                 noise = depth_noise(recording)
     for finding in findings:
         typer.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
+    if lengths:
+        typer.echo(str(lengths))
     if noise:
         typer.echo(noise)
     if any(finding.level == "error" for finding in findings):

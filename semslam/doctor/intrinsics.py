@@ -1,0 +1,315 @@
+"""How long the focal length and the depth really are, measured from points that two images show, with standard errors.
+
+A point of one frame, at the depth that was read there, has to lie where the other frame shows it, at the depth that is
+read there. With given poses, turning the camera tells the focal length and moving it tells the unit of depth. Without
+poses each pair's motion is solved for, too: then the depth that a turn changes tells the focal length, and the unit of
+depth cannot be told. Both are rows of one robust least squares whose residuals are whitened by the errors of pixels and
+depth on both sides (Gauss-Helmert); the standard error comes from leaving out stretches of the recording in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy.stats import t as student_t
+
+from semslam import poses
+from semslam.camera import SENSORS, Camera
+from semslam.doctor import flow
+from semslam.doctor.finding import Finding
+from semslam.frame import evenly_spread
+from semslam.tracking.features import sampled_pose
+from sequences import Sequence as Recording
+
+STARTS = 24  # frames that are matched to later ones
+SECONDS_APART = (0.5, 1.0, 2.0, 3.0)  # of the frames of a pair
+SHORTEST = 6.0  # seconds of a recording: in less, too few motions differ to tell how sure the figures are
+FEATURES = 500  # of an image, at most
+RATIO = 0.8  # of the best match's distance to the second best's (Lowe 2004)
+WITHIN, FEWEST_PIXELS = 6.0, 3.0  # pixels at 640 wide, and in small images, of the matches that a motion explains
+DEPTHS_APART = 0.1  # of the depth, at most, between what was read and where the motion puts a point
+FEWEST_MATCHES, FEWEST_PAIRS = 15, 6
+MOVED = 12.0  # pixels, the median of a pair: beside less, the errors of features would shift what they tell
+AGREEING = 0.5  # of the matches of two frames, at least, that one motion explains: fewer may agree by chance
+FEWEST_TURNED = 8  # pairs; where there are so many, those that turn less are left out: noise bends what they tell
+TURNED = np.radians(5.0)
+STRETCHES = (3, 10)  # fewest and most, each about as long as a pair, that are left out in turn
+ONE_STD = 0.8413  # share of a normal distribution below one standard deviation
+COMMON = 0.1  # standard deviations of a point, by which all may be off alike
+MODEL_STD = 0.005  # what a pinhole is worth for a real lens; 0.5 % is what sound recordings are off beside their errors
+# pixels: the standard deviation of a feature, and others that it may have. How errors are shared between
+# pixels and depth shifts a focal length that is told by depth (errors in variables); the shift belongs to its error.
+PIXEL_STD, OTHER_STDS = 0.6, (0.3, 1.2)
+ROBUST = 3.0  # standard deviations, of Cauchy's weight
+ITERATIONS, SETTLED = 60, 2e-4
+NOTABLE, SURE = 0.02, 5.0  # of the length, and standard errors: what is told of a difference
+
+
+class Length(NamedTuple):
+    """A length as a factor of what the recording says, and the relative standard error of it."""
+
+    factor: float
+    std: float
+
+    @property
+    def decisive(self) -> bool:
+        """Whether the recording is wrong beyond doubt, by more than a little."""
+        return abs(np.log(self.factor)) > max(NOTABLE, SURE * self.std)
+
+    def __str__(self) -> str:
+        change, std = 100 * (self.factor - 1), 100 * self.std * self.factor
+        return f"{abs(change):.1f} +- {std:.1f} % {'longer' if change > 0 else 'shorter'}"
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """What the images tell of a recording's camera and depth."""
+
+    focal: Length  # fx and fy
+    depth: Length | None  # of every reading; None without poses
+    pairs: int  # of frames
+
+    def __str__(self) -> str:
+        of_depth = "" if self.depth is None else f", depth {self.depth} than by the poses"
+        return f"focal length {self.focal} than stated{of_depth} (from {self.pairs} pairs of frames)"
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Points that two frames show."""
+
+    first: int  # frame index
+    pixels: tuple[np.ndarray, np.ndarray]  # (N, 2) in either frame
+    depth: tuple[np.ndarray, np.ndarray]  # (N,) metres
+    T_b_a: np.ndarray  # (4, 4): given, or what explains the matches
+
+
+def measured(recording: Recording, by_poses: bool = True) -> Intrinsics | None:
+    """The focal length, and with poses the unit of depth; None where too few points are found again, or they disagree.
+
+    by_poses: whether poses that the recording has are taken as right; else motions are solved for.
+    """
+    given = by_poses and recording.has_poses
+    pairs = _pairs(recording, given)
+    if len(pairs) < FEWEST_PAIRS:
+        return None
+    noise = SENSORS[recording.sensor or "kinect"]
+    solve = partial(_solved, pairs, recording.camera, noise, given)
+    solved, *others = [solve(std) for std in (PIXEL_STD, *OTHER_STDS)]
+    if solved is None or any(other is None for other in others):
+        return None
+    values, H, g = solved
+    seconds = recording.timestamps[pairs[-1].first] - recording.timestamps[pairs[0].first]
+    std = _error_left_out(H, g, int(np.clip(seconds / SECONDS_APART[-1], *STRETCHES)))
+    shift = np.ptp([other[0] for other in others if other is not None], axis=0) / 2
+    # what an error that all points share, in one direction, makes of the unknowns
+    points = sum(len(pair.pixels[0]) for pair in pairs)
+    common = COMMON * np.sqrt(points * np.diag(np.linalg.inv(H.sum(axis=0))))
+    std = np.sqrt(std**2 + shift**2 + common**2 + MODEL_STD**2)
+    lengths = [Length(float(np.exp(x)), float(s)) for x, s in zip(values, std)]
+    return Intrinsics(lengths[0], lengths[1] if given else None, len(pairs))
+
+
+def findings_of(found: Intrinsics | None, camera: Camera) -> list[Finding]:
+    """What is wrong beyond doubt, with the numbers to write instead."""
+    findings = []
+    if found is not None and found.focal.decisive:
+        what = f"the images fit a focal length {found.focal} than stated"
+        fx, fy = found.focal.factor * camera.fx, found.focal.factor * camera.fy
+        findings.append(Finding("warning", what, f"write fx: {fx:.1f} and fy: {fy:.1f} in camera.yaml (--camera)"))
+    if found is not None and found.depth is not None and found.depth.decisive:
+        factor = found.depth.factor
+        what = (
+            f"the images fit the poses when depth is {found.depth} than it was read, or when the positions are "
+            f"{1 / factor:.3f} times as long"
+        )
+        remedy = f"make depth_scale (units per metre) {1 / factor:.3f} times as large, or the positions as long"
+        findings.append(Finding("warning", what, remedy))
+    return findings
+
+
+# Points that two frames show
+
+
+class _Described(NamedTuple):
+    """The features of a frame that lie on surfaces."""
+
+    pixels: np.ndarray  # (N, 2)
+    depth: np.ndarray  # (N,) metres
+    descriptors: np.ndarray  # (N, 128) float32, RootSIFT (Arandjelovic and Zisserman, CVPR 2012)
+
+
+def _pairs(recording: Recording, given: bool) -> list[_Pair]:
+    """Pairs of frames, evenly spread, with the given motions; where these are to be found, those that turn most."""
+    times = recording.timestamps
+    if not recording.has_depth or len(recording) < 2 or times[-1] - times[0] < SHORTEST:
+        return []
+    interval = max(float(np.median(np.diff(times))), 1e-3)
+    gaps = np.cumsum([max(1, round((b - a) / interval)) for a, b in pairwise((0.0, *SECONDS_APART))])
+    starts = evenly_spread(range(max(len(recording) - int(gaps[0]), 0)), STARTS)
+    starts = sorted({int(start // gaps[0] * gaps[0]) for start in starts})  # frames that are shared are read once
+    seen: dict[int, _Described | None] = {}
+    pairs = []
+    for first in starts:
+        for last in (first + int(gap) for gap in gaps):
+            if last < len(recording):
+                for index in (first, last):
+                    if index not in seen:
+                        seen[index] = _described(recording, index)
+                pair = _pair(recording.camera, first, seen[first], seen[last])
+                if pair is not None and (T_b_a := _given(recording, first, last) if given else pair.T_b_a) is not None:
+                    pairs.append(replace(pair, T_b_a=T_b_a))
+        seen = {index: kept for index, kept in seen.items() if index > first}
+    turned = [pair for pair in pairs if poses.rotation_angle(pair.T_b_a) > TURNED]
+    return pairs if given or len(turned) < FEWEST_TURNED else turned
+
+
+def _given(recording: Recording, first: int, last: int) -> np.ndarray | None:
+    """T_last_first (4, 4) by the recording's poses; None where one has none."""
+    T_w_a, T_w_b = ((recording.poses or ())[index] for index in (first, last))
+    return None if T_w_a is None or T_w_b is None else poses.inverse(T_w_b) @ T_w_a
+
+
+def _described(recording: Recording, index: int) -> _Described | None:
+    frame = recording.readable(index)
+    if frame is None or frame.depth is None:
+        return None
+    grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY)
+    keypoints, descriptors = cv2.SIFT_create(FEATURES).detectAndCompute(grey, None)  # type: ignore[attr-defined]
+    if not keypoints:
+        return None
+    pixels = np.array([keypoint.pt for keypoint in keypoints], np.float32)
+    depth = cv2.remap(frame.depth, pixels[:, :1], pixels[:, 1:], cv2.INTER_LINEAR).ravel()
+    good = flow.on_surfaces(frame.depth, pixels) & (depth > 0)
+    roots = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
+    return _Described(pixels[good].astype(np.float64), depth[good].astype(np.float64), roots[good])
+
+
+def _pair(camera: Camera, first: int, a: _Described | None, b: _Described | None) -> _Pair | None:
+    """The points that two frames show and one motion explains; None for few."""
+    if a is None or b is None or min(len(a.pixels), len(b.pixels)) < FEWEST_MATCHES:
+        return None
+    i, j = _matches(a.descriptors, b.descriptors)
+    if len(i) < FEWEST_MATCHES:
+        return None
+    points = _points(a.pixels[i], a.depth[i], camera, 0.0)
+    within = max(WITHIN * camera.width / 640, FEWEST_PIXELS)
+    if (sampled := sampled_pose(points, b.pixels[j], camera, within, tries=300, confidence=0.999)) is None:
+        return None
+    rotation, translation, chosen = sampled
+    T_b_a = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], translation.ravel())
+    z = poses.transform(T_b_a, points[chosen])[:, 2]
+    chosen = chosen[np.abs(z - b.depth[j[chosen]]) < DEPTHS_APART * b.depth[j[chosen]]]
+    if len(chosen) < max(FEWEST_MATCHES, AGREEING * len(i)):
+        return None
+    i, j = i[chosen], j[chosen]
+    if np.median(np.linalg.norm(b.pixels[j] - a.pixels[i], axis=1)) < MOVED:
+        return None
+    return _Pair(first, (a.pixels[i], b.pixels[j]), (a.depth[i], b.depth[j]), T_b_a)
+
+
+def _matches(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of descriptors of both that are each other's best match, and clearly so; both are of length 1."""
+    likeness = a @ b.T
+    best = likeness.argmax(axis=0)
+    columns = np.arange(len(b))
+    nearest = likeness[best, columns].copy()
+    mutual = likeness.argmax(axis=1)[best] == columns
+    likeness[best, columns] = -1
+    distance, second = (np.sqrt(np.maximum(2 - 2 * x, 0)) for x in (nearest, likeness.max(axis=0)))
+    chosen = np.flatnonzero(mutual & (distance < RATIO * second))
+    return best[chosen], chosen
+
+
+# The least squares. Unknown are the logarithms of the factors of the focal length and, with poses, of depth.
+
+
+def _points(pixels: np.ndarray, depth: np.ndarray, camera: Camera, log_focal: float) -> np.ndarray:
+    """(N, 3) of pixels (N, 2) at depths (N,)."""
+    x = (pixels - [camera.cx, camera.cy]) / (np.array([camera.fx, camera.fy]) * np.exp(log_focal))
+    return np.column_stack([x, np.ones(len(x))]) * depth[:, None]
+
+
+def _solved(
+    pairs: Sequence[_Pair], camera: Camera, noise: tuple[float, float], given: bool, pixel_std: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The unknowns, (1,) or, with given poses, (2,), and each pair's part of their normal equations; None where they do
+    not settle."""
+    count = 2 if given else 1
+    x = np.zeros(count)
+    motions = [pair.T_b_a for pair in pairs]
+    for _ in range(ITERATIONS):
+        normal = [_equations(pair, T, camera, x, (pixel_std, *noise)) for pair, T in zip(pairs, motions)]
+        # each pair's motion is eliminated: (H, g) of the unknowns alone, and what gives the motion back
+        reduced, back = zip(*(_eliminated(H, g) for H, g in normal)) if not given else (normal, ())
+        H, g = np.stack([H for H, _ in reduced]), np.stack([g for _, g in reduced])
+        if not np.linalg.cond(H.sum(axis=0)) < 1e10:
+            return None
+        step = np.clip(np.linalg.solve(H.sum(axis=0), g.sum(axis=0)), -0.2, 0.2)
+        x = x + step
+        motions = [poses.exp(own - by @ step) @ T for (own, by), T in zip(back, motions)] if back else motions
+        if np.abs(step).max() < SETTLED:
+            break
+    else:
+        return None
+    return x, H, g
+
+
+def _error_left_out(H: np.ndarray, g: np.ndarray, stretches: int) -> np.ndarray:
+    """The standard error by leaving out stretches in turn (the jackknife of blocks: Kuensch, Ann. Stat. 1989).
+
+    H (N, K, K), g (N, K): each pair's part of the normal equations at the solution, in the order of their frames. Few
+    stretches tell their spread badly: Student's distribution widens it.
+    """
+    left_out = np.array_split(np.arange(len(H)), stretches)
+    total_H, total_g = H.sum(axis=0), g.sum(axis=0)
+    steps = np.array([np.linalg.solve(total_H - H[out].sum(axis=0), total_g - g[out].sum(axis=0)) for out in left_out])
+    spread = np.sqrt((stretches - 1) / stretches * ((steps - steps.mean(axis=0)) ** 2).sum(axis=0))
+    return spread * student_t.ppf(ONE_STD, stretches - 1)
+
+
+def _equations(
+    pair: _Pair, T_b_a: np.ndarray, camera: Camera, x: np.ndarray, errors: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """H and g of the unknowns, or with one unknown of the motion's twist (6,) before it; H @ step = g."""
+    log_focal, log_depth = x[0], x[1] if len(x) > 1 else 0.0
+    R = T_b_a[:3, :3]
+    depth_a, depth_b = (depth * np.exp(log_depth) for depth in pair.depth)
+    a, b = (_points(p, d, camera, log_focal) for p, d in zip(pair.pixels, (depth_a, depth_b)))
+    moved = poses.transform(T_b_a, a)
+    residual = b - moved
+    flat = np.array([1.0, 1.0, 0.0])
+    columns = [(a * flat) @ R.T - b * flat]  # a longer focal length brings points nearer to the axis
+    if len(x) > 1:
+        columns.append(b - a @ R.T)
+    J = np.stack(columns, axis=-1)
+    if len(x) == 1:
+        J = np.concatenate([np.broadcast_to(-np.eye(3), (len(a), 3, 3)), poses.skew(moved), J], axis=-1)
+    focal = np.sqrt(camera.fx * camera.fy) * np.exp(log_focal)
+    spread = _covariance(b, focal, errors) + R @ _covariance(a, focal, errors) @ R.T
+    weighted = np.linalg.solve(spread, np.concatenate([J, residual[..., None]], axis=-1))
+    weight = 1 / (1 + np.einsum("ni,ni->n", residual, weighted[..., -1]) / ROBUST**2)  # Cauchy
+    H = np.einsum("n,nij,nik->jk", weight, J, weighted[..., :-1])
+    return H, -np.einsum("n,nij,ni->j", weight, J, weighted[..., -1])
+
+
+def _covariance(points: np.ndarray, focal: float, errors: tuple[float, float, float]) -> np.ndarray:
+    """(N, 3, 3) of points (N, 3), by the standard deviation of pixels and what `SENSORS` says of depth."""
+    pixel_std, base, quadratic = errors
+    z = points[:, 2]
+    along = points / z[:, None] * (base + quadratic * np.maximum(z - 0.4, 0) ** 2)[:, None]
+    across = np.zeros((len(points), 3, 3))
+    across[:, 0, 0] = across[:, 1, 1] = (z * pixel_std / focal) ** 2
+    return across + along[:, :, None] * along[:, None, :]
+
+
+def _eliminated(H: np.ndarray, g: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """The Schur complement of a motion's twist, and its step: (6,), less (6, 1) times the step of what is left."""
+    own = np.linalg.solve(H[:6, :6], np.column_stack([g[:6], H[:6, 6:]]))
+    return (H[6:, 6:] - H[6:, :6] @ own[:, 1:], g[6:] - H[6:, :6] @ own[:, 0]), (own[:, 0], own[:, 1:])
