@@ -89,7 +89,8 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
     best = next(words for words, pixels in misfits.items() if pixels <= ALIKE * least)
     if best and misfits[best] < min(CLEARLY * recorded, FITS * notable):
         return Judged(",".join(best))
-    found = fit(view, _posed(view, flow.stretches(view)), intrinsics.measured(view))
+    measured = intrinsics.measured(view)
+    found = fit(view, _posed(view, flow.stretches(view)), measured)
     contradiction = next((finding for finding in findings_of(found) if finding.level != "hint"), None)
     if found is None or contradiction is None:
         return Judged(AS_RECORDED, told=False)
@@ -101,7 +102,7 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
     recorded = flow_misfit(view, long_ones, Guess("", ""))
     if contradiction.level == "warning" and recorded < UNEXPLAINED * moved < np.inf:  # the noise of right poses
         return Judged(AS_RECORDED, told=False)
-    explanation = fit(view, long_ones) if recorded > NOTHING * moved else None
+    explanation = fit(view, long_ones, measured) if recorded > NOTHING * moved else None
     nothing = explanation is not None and explanation.under_guess > UNEXPLAINED * moved
     return Judged(AS_RECORDED, contradiction, decisive=nothing)
 
