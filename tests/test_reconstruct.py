@@ -71,6 +71,16 @@ def finished(tmp_path_factory) -> RunFolder:
     return RunFolder.open(out)
 
 
+def test_a_run_that_cannot_be_written_to_is_evaluated(finished, capsys, monkeypatch):
+    def read_only(*_: object) -> None:
+        raise PermissionError(f"{finished.metrics}: its folder cannot be written to")
+
+    monkeypatch.setattr(RunFolder, "save_metrics", read_only)
+    assert semslam("evaluate", finished.path) == 0
+    shown = capsys.readouterr()
+    assert "completeness" in shown.out and "the figures are not kept in the run" in shown.err
+
+
 def test_a_run_leaves_every_file_that_it_promises(finished):
     for name in ("config", "trajectory", "map", "state", "mesh", "metrics", "preview"):
         assert getattr(finished, name).stat().st_size > 0, name

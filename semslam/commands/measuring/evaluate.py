@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semslam.commands.app import Json, app, busy, only_job
+
+if TYPE_CHECKING:
+    from semslam.judging.run import Evaluation
+    from semslam.runs.folder import RunFolder
 
 # what is evaluated -> the parameters that go with it
 JOBS = {
@@ -78,9 +82,8 @@ def evaluate(
 def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | None) -> dict[str, Any]:
     """Evaluate runs, write figures and plots into their folders; the figures of the one, or of all together."""
     from semslam.judging.figures import table
-    from semslam.judging.plots import plot_errors, plot_trajectory
     from semslam.judging.run import evaluate_run, over_scenes
-    from semslam.runs.folder import TRAJECTORY_PLOTS, RunFolder
+    from semslam.runs.folder import RunFolder
 
     evaluations = {}
     for run in runs:
@@ -91,14 +94,12 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
         metrics = folder.load_metrics()
         if "frames" not in metrics:
             typer.echo(f"{run}: an unfinished run; the figures are of the part that is done", err=True)
-        folder.save_metrics(metrics | evaluation.figures)
-        if evaluation.errors is not None:
-            folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
-        if evaluation.trajectory is not None and evaluation.paths is not None:
-            for name, plot in zip(TRAJECTORY_PLOTS, (plot_trajectory, plot_errors), strict=True):
-                plot(run / name, *evaluation.paths, with_scale)
         judged = {name: value for name, value in metrics.items() if name.startswith("held_out_")}
         typer.echo(f"{run}\n{table(evaluation.figures | judged)}")
+        try:
+            _keep(folder, metrics, evaluation, with_scale)
+        except PermissionError as error:  # somebody else's run, or an archive's
+            typer.echo(f"the figures are not kept in the run: {error}", err=True)
     if len(runs) == 1:
         return evaluation.figures
     empty = [name for name, found in evaluations.items() if found.surfels == 0]
@@ -113,3 +114,16 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
     figures = over_scenes(scenes)
     typer.echo(f"{len(scenes)} runs, means of scenes and labels pooled\n{table(figures)}")
     return figures
+
+
+def _keep(folder: RunFolder, metrics: dict[str, Any], evaluation: Evaluation, with_scale: bool) -> None:
+    """Write figures and plots into the folder of the run."""
+    from semslam.judging.plots import plot_errors, plot_trajectory
+    from semslam.runs.folder import TRAJECTORY_PLOTS
+
+    folder.save_metrics(metrics | evaluation.figures)
+    if evaluation.errors is not None:
+        folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
+    if evaluation.trajectory is not None and evaluation.paths is not None:
+        for name, plot in zip(TRAJECTORY_PLOTS, (plot_trajectory, plot_errors), strict=True):
+            plot(folder.path / name, *evaluation.paths, with_scale)

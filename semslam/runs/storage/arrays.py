@@ -95,7 +95,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # zipfile, zlib, NumPy and what reads the arrays raise a dozen kinds
-        if is_passing(error):
+        if is_passing(error) or isinstance(error, PermissionError):
             raise
         reason = " ".join(str(error).split()).removeprefix(f"{path}: ") or type(error).__name__
         raise ValueError(f"{path}: damaged ({reason}); run `semslam reconstruct` again") from error
