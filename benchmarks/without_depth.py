@@ -233,19 +233,21 @@ def maps(folder: Path, network, by_itself) -> None:
     truth = [None if T is None else np.asarray(T) for T in sequence.poses]
     reference = Surface(sensor_points(sequence, truth))
     run, metrics = run_of(folder, network, poses="dataset")
-    clouds = run.slam.cloud(), by_itself.slam.cloud()
+    clouds = run.cloud(), by_itself.cloud()
     given, T_run = surface_error(clouds[0].positions, reference), by_itself.progress.trajectory()
     times = {float(t): i for i, t in enumerate(sequence.timestamps)}
     centres = np.array([truth[times[float(t)]][:3, 3] for t in T_run.timestamps])
     errors = []
-    for with_scale in (False, True):
-        moved = umeyama(T_run.positions, centres, with_scale)(clouds[1].positions)
+    for cloud, with_scale in ((c, w) for c in (clouds[1], by_itself.slam.cloud()) for w in (False, True)):
+        moved = umeyama(T_run.positions, centres, with_scale)(cloud.positions)
         errors.append(surface_error(moved, reference))
     print(
         f"{folder.name:<18} map to the sensor's points: given poses {100 * given:.1f} cm (poses "
         f"{'corrected' if metrics['poses_corrected'] else 'kept'}); all by itself {100 * errors[0]:.1f} cm in metres, "
         f"{100 * errors[1]:.1f} cm after Sim(3); layered {100 * layering(clouds[0]):.0f}, "
-        f"{100 * layering(clouds[1]):.0f} %",
+        f"{100 * layering(clouds[1]):.0f} %; without the surfels inside planes given poses "
+        f"{100 * surface_error(run.slam.cloud().positions, reference):.1f} cm, all by itself {100 * errors[2]:.1f}, "
+        f"{100 * errors[3]:.1f} cm",
         flush=True,
     )
 

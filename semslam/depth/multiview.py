@@ -40,6 +40,7 @@ class MultiViewConfig:
     unit_std: float = 0.03  # of the logarithm of depth: what counts as one measurement of a sensor
     most_confidence: float = 2.0  # of one pixel
     least_confidence: float = 1.0  # of surfels in the finished map, or half of their median where that is less
+    planes: bool = True  # whether the insides of planes, whose edges alone are sure, are added to the finished map
     coarse: SweepConfig = field(
         default_factory=lambda: SweepConfig(nearest=0.25, farthest=2.5, candidates=46, noise=1.0, min_margin=0.04)
     )

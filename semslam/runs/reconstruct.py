@@ -41,6 +41,7 @@ from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.extend import extend
 from semslam.runs.finished.fill import fill_holes
+from semslam.runs.finished.planes import complete_planes
 from semslam.runs.folder import RunFolder
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.labels_ahead import LabelsAhead
@@ -409,23 +410,24 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics["poses_contradicted"] = run.poses_contradicted
     if isinstance(run.slam.track, ListedPoses):
         metrics["poses_rejected"] = sorted(run.slam.track.rejected)
-    if run.config.fill:
+    planes = isinstance(views, MultiViewDepth) and views.config.planes
+    if run.config.fill or planes:
         began = time.perf_counter()
-        filled = fill_holes(run)
-        run.filled = filled.cloud
-        run.folder.save_filled(filled.cloud)
-        metrics |= filled.figures | {"fill_seconds": time.perf_counter() - began}
+        added = complete_planes(run) if planes else fill_holes(run)
+        run.filled = added.cloud
+        run.folder.save_filled(added.cloud)
+        metrics |= added.figures | {"planes_seconds" if planes else "fill_seconds": time.perf_counter() - began}
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
-    ahead = 0.0  # seconds, before the first frame was fused
+    besides = metrics.get("planes_seconds", 0.0)  # seconds, before the first frame was fused and after the last
     if (visual := VisualPoses.load(run.folder.path / KEPT, len(run.sequence))) is not None:
         metrics |= visual.figures() | {"scale_from": run.config.scale_from or "network"}
-        ahead = visual.seconds
+        besides += visual.seconds
     if (fitted := FittedPoses.load(run.folder.path / FITTED, len(run.sequence))) is not None:
         metrics |= fitted.figures()
-        ahead = fitted.seconds
-    if ahead:
-        metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + ahead)
+        besides += fitted.seconds
+    if besides:
+        metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + besides)
     if run.progress.before:
         metrics["surfels_of_earlier_frames"] = run.slam.surfels.count_earlier()
     folder = run.folder

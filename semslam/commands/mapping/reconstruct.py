@@ -228,6 +228,11 @@ def reconstruct(
         )
     if "surfels_filled" in metrics:
         typer.echo(_told_of_filling(metrics))
+    if metrics.get("surfels_of_planes"):
+        typer.echo(
+            f"flat surfaces without texture completed from their edges: {metrics['surfels_of_planes']} surfels "
+            f"(--set slam.multiview.planes=false leaves them out)"
+        )
     if "scale_std" in metrics:
         typer.echo(
             f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; "
