@@ -79,7 +79,7 @@ def fit(recording: Recording, tracks: Sequence[Tracks], measured: Intrinsics | N
     """
     if not recording.has_poses or not recording.has_depth:
         return None
-    depth = _median_depth(recording)
+    depth = flow.median_depth(recording)
     if len(tracks) >= flow.FEWEST_STRETCHES:
         moved = float(np.median([t.flow for t in tracks]))
         notable = flow.notable(recording.camera)
@@ -269,13 +269,6 @@ def _pairs(posed: tuple[np.ndarray | None, ...]) -> list[tuple[int, int]]:
         if best is not None:
             pairs.append(best)
     return pairs
-
-
-def _median_depth(recording: Recording) -> float:
-    frames = (recording.readable(i) for i in evenly_spread(range(len(recording)), PAIRS))
-    depth = [f.depth[f.depth > 0][::50] for f in frames if f is not None and f.depth is not None]
-    valid = np.concatenate(depth) if depth else np.zeros(0)
-    return float(np.median(valid)) if len(valid) else 1.0
 
 
 def _warped(recording: Recording, a: Frame, b: Frame, guess: Guess) -> float:

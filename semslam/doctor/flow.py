@@ -21,6 +21,7 @@ from sequences import Sequence as Recording
 
 STRETCHES = 14  # of frames in which points are followed
 STRETCH = 6  # frames
+FRAMES = 8  # whose depth tells that of a recording
 POINTS = 250  # followed in each, at most
 FEWEST_POINTS = 12
 FEWEST_STRETCHES = 5
@@ -121,6 +122,14 @@ def _following(recording: Recording, indices: Sequence[int]) -> Iterator[Tracks]
             return
         found = at.reshape(-1, 2)[kept].astype(np.float64)
         yield Tracks(indices[0], index, pixels[kept].astype(np.float64), depth[kept], found)
+
+
+def median_depth(recording: Recording) -> float:
+    """Metres; the median over a few frames of a recording, 2 where none has depth."""
+    frames = (recording.readable(i) for i in evenly_spread(range(len(recording)), FRAMES))
+    depth = [f.depth[f.depth > 0][::50] for f in frames if f is not None and f.depth is not None]
+    valid = np.concatenate(depth) if depth else np.zeros(0)
+    return float(np.median(valid)) if len(valid) else 2.0
 
 
 def notable(camera: Camera) -> float:

@@ -90,7 +90,7 @@ class _Path:
     def __init__(self, recording: Recording, T_world_camera: Sequence[np.ndarray | None]) -> None:
         self.recording, self.camera = recording, recording.camera
         self.posed = {i: T for i, T in enumerate(T_world_camera) if T is not None}
-        self.depth = _usual_depth(recording)
+        self.depth = flow.median_depth(recording)
         self.notable = flow.notable(recording.camera)
         self.deviations = dict(self._deviations())
         usual = float(np.median(list(self.deviations.values()))) if self.deviations else 0.0
@@ -207,12 +207,6 @@ def _moves(recording: Recording, first: int, last: int) -> bool:
         if motion is not None and motion[1] > RIGID:
             return True
     return False
-
-
-def _usual_depth(recording: Recording) -> float:
-    frame = next((f for i in range(min(len(recording), 5)) if (f := recording.readable(i)) is not None), None)
-    valid = np.zeros(0) if frame is None or frame.depth is None else frame.depth[frame.depth > 0]
-    return float(np.median(valid)) if len(valid) else 2.0
 
 
 def far_world(recording: Recording) -> list[Finding]:
