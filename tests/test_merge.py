@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from semslam.engine.chunks import MARKED
 from semslam.labels import remap_labels
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.merge import _joined, merge
+from semslam.runs.finished.sources import UNKNOWN, merged_with
 from semslam.runs.folder import RunFolder
+from semslam.runs.progress import Progress
 from semslam.runs.relabel import relabel
 from semslam.trajectory import Trajectory, read_tum, write_tum
 from sequences import open_sequence
@@ -86,11 +89,31 @@ def test_a_joined_map_gets_other_labels_from_both_recordings(
     assert again.map.read_bytes() == labelled.map.read_bytes()
     shutil.rmtree(away)
     shutil.copytree(first, away)  # another run in its place
-    assert "had 40 when" in refused(capsys, "relabel", both.path, "--out", tmp_path / "no")
+    assert "is not the run that it was" in refused(capsys, "relabel", both.path, "--out", tmp_path / "no")
     shutil.rmtree(away)
     capsys.readouterr()
     assert "put that run back" in refused(capsys, "relabel", both.path, "--out", tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+def test_a_run_is_recognised_by_its_frames_times_and_poses() -> None:
+    run = Progress(next_index=1, indices=[0], timestamps=[0.5], poses=[np.eye(4)], submaps=[0])
+    assert Progress.from_state(run.state()).identity == run.identity
+    for other in (replace(run, timestamps=[0.6]), replace(run, poses=[SHIFT]), replace(run, indices=[1])):
+        assert other.identity != run.identity
+    one = merged_with({}, "a", SHIFT, -1, run)
+    earlier = {name: array for name, array in one.items() if name != "merged_identities"}
+    both = merged_with(earlier, "b", SHIFT, -2, run)
+    assert both["merged_identities"].tolist() == [UNKNOWN, run.identity] and both["merged_frames"].tolist() == [1, 1]
+
+
+def test_a_map_that_an_earlier_version_merged_says_what_to_do(first: Path, tmp_path: Path, capsys) -> None:
+    run = RunFolder.open(shutil.copytree(first, tmp_path / "both"))
+    run.associations.unlink()
+    run.save_metrics(run.load_metrics() | {"merged_from": ["a", "b"]})
+    capsys.readouterr()
+    line = refused(capsys, "relabel", run.path, "--out", tmp_path / "no")
+    assert "was merged from a and b by an earlier version" in line and "merge them again" in line
 
 
 def test_where_no_mesh_can_be_made_the_run_that_is_there_stays(

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numba as nb
 import numpy as np
@@ -101,9 +102,12 @@ def unpack(packed: bytes) -> np.ndarray:
 class PackedFile:
     """Pairs of packed arrays in a temporary file, in the order in which they came; another thread packs and writes."""
 
-    def __init__(self, data: np.ndarray | None = None, ends: np.ndarray | None = None) -> None:
-        """data: (N,) uint8, what such a file holds. ends: (2M,) where each array of its M pairs ends, ascending."""
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed, and gone, with this object
+    def __init__(
+        self, data: np.ndarray | None = None, ends: np.ndarray | None = None, folder: Path | None = None
+    ) -> None:
+        """data: (N,) uint8, what such a file holds. ends: (2M,) where each array of its M pairs ends, ascending.
+        folder: where the file is; by default where the system has temporary ones, which may be memory."""
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed, and gone, with this object
         self._ends: list[int] = [0]
         self._packer = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
@@ -169,11 +173,11 @@ class Event:
 class Associations:
     """The record of a run. `SurfelMap` tells it what is removed and moved, `Slam.step` what is seen."""
 
-    def __init__(self, every: int = 10) -> None:
-        """every: frames from one that can be labelled afterwards to the next."""
+    def __init__(self, every: int = 10, folder: Path | None = None) -> None:
+        """every: frames from one that can be labelled afterwards to the next. folder: of `PackedFile`."""
         self.every = every
         self.events: list[Event] = []
-        self.packed = PackedFile()  # the two arrays of each event
+        self.packed = PackedFile(folder=folder)  # the two arrays of each event
 
     @property
     def frames(self) -> list[int]:
@@ -255,8 +259,10 @@ class Associations:
         }
 
     @staticmethod
-    def from_state(state: dict[str, np.ndarray], events: int | None = None) -> Associations:
+    def from_state(state: dict[str, np.ndarray], events: int | None = None, folder: Path | None = None) -> Associations:
         """Take up a `state`, or its first `events`: a run may have gone on after the map beside it was saved.
+
+        folder: of `PackedFile`.
 
         ValueError where its arrays are missing or do not fit together.
         """
@@ -271,7 +277,7 @@ class Associations:
         for kind, frame, T in zip(state["kinds"][kept].tolist(), state["frames"][kept].tolist(), state["poses"][kept]):
             associations.events.append(Event(kind, frame, T if np.isfinite(T).all() else None))
         ends = state["ends"][: 2 * len(associations.events)]
-        associations.packed = PackedFile(state["data"][: ends[-1] if len(ends) else 0], ends)
+        associations.packed = PackedFile(state["data"][: ends[-1] if len(ends) else 0], ends, folder)
         for k, event in enumerate(associations.events):
             first, second = map(unpack, associations.packed[k])
             if event.kind != REMOVED and len(first) != len(second):

@@ -313,7 +313,8 @@ class RunFolder:
             return None
         saved = saved or load_arrays(self.associations)
         with naming(self.associations):
-            return Associations.from_state(saved, int(state["run_events"]))
+            beside = self.path if os.access(self.path, os.W_OK) else None
+            return Associations.from_state(saved, int(state["run_events"]), beside)
 
     def load_cloud(self) -> tuple[SurfelCloud, LabelSet]:
         """The map as plain arrays with all class probabilities, and the classes it tells apart.

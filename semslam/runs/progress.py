@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ class Progress:
     labelled: list[int] = field(default_factory=list)  # whose labels were fused
     submaps: list[int] = field(default_factory=list)  # of each pose: the number of the part of the map that it is in
     before: int = 0  # frames of the run whose map this one extends; surfels name them -1, -2 ...
+    extends: int | None = None  # `identity` of that run; None where there is none, or an earlier version kept none
     loops: int = 0  # closed
     fused: int = 0
     noise: tuple[float, float] | None = None  # of the depth camera, as tracking measured it: see `Tracking`
@@ -130,6 +132,16 @@ class Progress:
         """Add a frame's depth readings, and how many of them are in the range that is used."""
         self.depth_used, self.depth_read = self.depth_used + used, self.depth_read + read
 
+    @property
+    def identity(self) -> int:
+        """By which a run is recognised whose map another one goes on with: its frames, when and where they were."""
+        whole = (
+            np.array(self.indices, np.int64),
+            np.array(self.timestamps, np.float64),
+            np.array(self.poses, np.float64),
+        )
+        return zlib.crc32(b"".join(array.tobytes() for array in whole))
+
     def state(self) -> dict[str, np.ndarray]:
         """What must be kept to go on later; for `from_state`."""
         arrays = {
@@ -142,6 +154,7 @@ class Progress:
             "run_depth": np.array([self.depth_used, self.depth_read]),
             "run_reason": np.array(self.reason),
             "run_before": np.array(self.before),
+            "run_extends": np.array([] if self.extends is None else [self.extends], np.int64),
             "run_submaps": np.array(self.submaps, np.int64),
             "run_noise": np.array(self.noise or (), np.float64),
         }
@@ -160,6 +173,7 @@ class Progress:
         return Progress(
             next_index=int(state["run_next_index"]),
             before=int(state.get("run_before", 0)),
+            extends=next(map(int, state.get("run_extends", ())), None),
             timestamps=list(state["run_timestamps"]),
             poses=list(state["run_poses"]),
             submaps=[int(number) for number in state.get("run_submaps", whole)],

@@ -193,14 +193,15 @@ def _run(
         places=places,
         network=network,
     )
-    before = extend(system, config.extend) if config.extend is not None and not (resume and folder.exists) else 0
+    extended = extend(system, config.extend) if config.extend is not None and not (resume and folder.exists) else None
     system.surfels.page_to(folder.path)
     if config.extend is None:
         system.surfels.world_origin = track.world_origin if isinstance(track, PosesOfFile) else sequence.world_origin
     run = Run(config, sequence, system, folder, resume=resume, checkpoint=checkpoint)
     if config.extend is not None:
         run.slam.associations = run.slam.surfels.journal = None  # those of the earlier frames are not at hand
-        run.progress.before = run.progress.before or before
+        if extended is not None:
+            run.progress.before, run.progress.extends = extended
     return run
 
 

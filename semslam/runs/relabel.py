@@ -48,6 +48,11 @@ def relabel(
     state = source.load_state()
     associations = source.load_associations(state)
     if associations is None and config.extend is None and "merged_runs" not in state:
+        if merged := source.load_metrics().get("merged_from"):
+            raise ValueError(
+                f"{run}: was merged from {' and '.join(merged)} by an earlier version, which did not keep where their "
+                f"frames are in it; merge them again, and relabel that"
+            )
         raise FileNotFoundError(
             f"{run}: {source.associations.name} is missing, without which nothing says which surfel was seen where; "
             f"relabel the run that this one was refined from, and refine that again"

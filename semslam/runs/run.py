@@ -62,7 +62,7 @@ class Run:
         self._checkpoint = folder.checkpoint
         self._saved = -1  # the frame after which the state was saved as a whole
         # where a network's labels would go, so can others later
-        slam.remember(Associations(config.slam.perception.network_labels_every))
+        slam.remember(Associations(config.slam.perception.network_labels_every, folder.path))
         if resume and folder.exists:
             self._restore()
 

@@ -9,11 +9,12 @@ from semslam.tracking.relocalisation.keyframes import Keyframes
 from semslam.tracking.tracker import Tracker
 
 
-def extend(system: Slam, run: str) -> int:
+def extend(system: Slam, run: str) -> tuple[int, int]:
     """Give a system that has done nothing yet the map of a finished run, its tracker lost in it.
 
     Returns how many frames that run, and those that it extended, had: they count as those before the first one, -1 and
-    below, wherever surfels, places and keyframes name frames. ValueError where mapping cannot go on in that run.
+    below, wherever surfels, places and keyframes name frames; and the run's `Progress.identity`. ValueError where
+    mapping cannot go on in that run.
     """
     finished = FinishedMap(run)
     tracker, surfels, before = system.track, finished.surfels, finished.progress.next_index
@@ -59,4 +60,4 @@ def extend(system: Slam, run: str) -> int:
             system.loops.restore(loops)
         else:
             system.loops.go_on_from_keyframes()
-    return before + finished.progress.before
+    return before + finished.progress.before, finished.progress.identity

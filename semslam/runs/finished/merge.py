@@ -87,7 +87,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     places.take(b.places, T_a_b, -earlier)
     camera = _camera(a, str(run_a))
     changes = merged.state() | {f"places_{name}": array for name, array in places.state().items()}
-    changes |= merged_with(a.state, run_b, T_a_b, -earlier, b.progress.next_index)
+    changes |= merged_with(a.state, run_b, T_a_b, -earlier, b.progress)
     changes["run_before"] = np.array(earlier + b.progress.before)
     changes["fusion_index"] = np.full(camera.height * camera.width, np.iinfo(np.int64).max)  # of no surfel
     metrics = {

@@ -15,6 +15,8 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.trajectory import Correction
 
+UNKNOWN = -1  # identity of a run
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -38,9 +40,12 @@ def sources_of(folder: RunFolder, moved_to: str | None = None, shift: int = 0) -
     found = []
     if config.extend is not None:
         theirs, their_state = _opened(config.extend, folder)
-        before = int(their_state["run_next_index"])
-        if "merged_runs" not in state:  # frames of merged runs count as earlier ones, too
-            _check_unchanged(theirs, folder, before + Progress.from_state(their_state).before, progress.before)
+        their_progress = Progress.from_state(their_state)
+        before = their_progress.next_index
+        if progress.extends is not None:
+            _check_unchanged(theirs, folder, their_progress.identity == progress.extends)
+        elif "merged_runs" not in state:  # of an earlier version; frames of merged runs count as earlier ones, too
+            _check_unchanged(theirs, folder, before + their_progress.before == progress.before)
         moved = _moved(their_state, state, before)
         for source in _sources_of_another(theirs, folder, -before):
             poses = source.T_world_camera
@@ -49,9 +54,12 @@ def sources_of(folder: RunFolder, moved_to: str | None = None, shift: int = 0) -
                 poses = dict(zip(poses, corrected))
             found.append(replace(source, T_world_camera=poses, shift=source.shift + shift))
     added = (state.get(f"merged_{name}", ()) for name in ("runs", "poses", "shifts", "frames"))
-    for run, T_world_theirs, their_shift, frames in zip(*added):
+    for run, T_world_theirs, their_shift, frames, identity in zip(*added, _merged_identities(state)):
         theirs, their_state = _opened(str(run), folder)
-        _check_unchanged(theirs, folder, int(their_state["run_next_index"]), int(frames))
+        their_progress = Progress.from_state(their_state)
+        by_frames = identity == UNKNOWN
+        same = frames == their_progress.next_index if by_frames else identity == their_progress.identity
+        _check_unchanged(theirs, folder, same)
         for source in _sources_of_another(theirs, folder, int(their_shift) + shift):
             poses = {i: T_world_theirs @ T for i, T in source.T_world_camera.items()}
             found.append(replace(source, T_world_camera=poses))
@@ -76,17 +84,22 @@ def _sources_of_another(theirs: RunFolder, folder: RunFolder, shift: int) -> lis
 
 
 def merged_with(
-    state: dict[str, np.ndarray], run: str | Path, T_world_theirs: np.ndarray, shift: int, frames: int
+    state: dict[str, np.ndarray], run: str | Path, T_world_theirs: np.ndarray, shift: int, progress: Progress
 ) -> dict[str, np.ndarray]:
-    """The arrays by which the state of a run names those whose maps were added to its own, with one more, of so many
-    frames."""
+    """The arrays by which the state of a run names those whose maps were added to its own, with one more."""
     runs = [*map(str, state.get("merged_runs", ())), os.path.abspath(run)]
     return {
         "merged_runs": np.array(runs),
         "merged_poses": np.stack([*state.get("merged_poses", ()), T_world_theirs]),
         "merged_shifts": np.array([*state.get("merged_shifts", ()), shift], np.int64),
-        "merged_frames": np.array([*state.get("merged_frames", ()), frames], np.int64),
+        "merged_frames": np.array([*state.get("merged_frames", ()), progress.next_index], np.int64),
+        "merged_identities": np.array([*_merged_identities(state), progress.identity], np.int64),
     }
+
+
+def _merged_identities(state: dict[str, np.ndarray]) -> np.ndarray:
+    """Of each run whose map was added, its `Progress.identity`, UNKNOWN for those that an earlier version added."""
+    return state.get("merged_identities", np.full(len(state.get("merged_runs", ())), UNKNOWN))
 
 
 def _opened(run: str, folder: RunFolder) -> tuple[RunFolder, dict[str, np.ndarray]]:
@@ -98,11 +111,12 @@ def _opened(run: str, folder: RunFolder) -> tuple[RunFolder, dict[str, np.ndarra
     raise FileNotFoundError(f"{folder.final}: its map is of {run}, too, which is no longer there; put that run back")
 
 
-def _check_unchanged(theirs: RunFolder, folder: RunFolder, frames: int, then: int) -> None:
-    if frames != then:
+def _check_unchanged(theirs: RunFolder, folder: RunFolder, same: bool) -> None:
+    if not same:
         raise ValueError(
-            f"{theirs.path}: has {frames} frames, and had {then} when {folder.final} was made of its map, whose frames "
-            f"are not known any more"
+            f"{theirs.path}: is not the run that it was when {folder.final} was made of its map (other frames, times "
+            f"or poses): where that map's surfels were seen is not known any more; put the earlier run back, or make "
+            f"{folder.final} again"
         )
 
 
