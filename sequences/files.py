@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import threading
 import zipfile
 import zlib
@@ -221,3 +222,10 @@ def unpacked(data: bytes, expected: int, where: str) -> bytes:
         return zlib.decompressobj().decompress(data, expected + 1)
     except zlib.error:
         raise CorruptFrame(f"{where}: is not packed as zlib does, or is damaged", broken_file=True) from None
+
+
+def check_unpacked(path: Path) -> None:
+    """ValueError where a file is not there and its compressed form is: it would be taken for missing."""
+    packed = path.with_name(f"{path.name}.gz")
+    if packed.is_file() and not os.path.lexists(path):
+        raise ValueError(f"{packed}: is compressed; unpack it (gunzip), or remove it")

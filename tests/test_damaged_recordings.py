@@ -18,6 +18,7 @@ from test_phone_recordings import polycam_files, record3d_files, write_zip
 from written_recordings import put, room_frames, write_video
 
 from sequences import open_sequence
+from sequences.conversion import write_tum_folder
 from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.folder import write_folder
 from sequences.room.room import RoomSequence
@@ -183,3 +184,7 @@ def test_a_compressed_trajectory_is_not_taken_for_none(plain, tmp_path):
     (folder / "groundtruth.txt").rename(folder / "groundtruth.txt.gz")
     with pytest.raises(ValueError, match=r"groundtruth\.txt\.gz: is compressed; unpack it"):
         open_sequence(folder)
+    tum = write_tum_folder(open_sequence(plain), tmp_path / "tum")
+    (tum / "groundtruth.txt").rename(tum / "groundtruth.txt.gz")
+    with pytest.raises(ValueError, match=r"groundtruth\.txt\.gz: is compressed; unpack it"):
+        open_sequence(tum)

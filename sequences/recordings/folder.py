@@ -17,7 +17,7 @@ from semslam.images import COLOR_SUFFIXES
 from semslam.labels import LABEL_SETS
 from semslam.trajectory import Trajectory, detect_kind, read_trajectory, read_tum_lines, write_tum
 from sequences.clock import read_as_seconds
-from sequences.files import first_readable
+from sequences.files import check_unpacked, first_readable
 from sequences.pairing import in_order, paired, times_of_names
 from sequences.pose_pairing import Frames, PoseHints, poses_at, poses_of_frames
 from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by, write_camera_file
@@ -152,8 +152,7 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     times = times_of_names(names)
     counted = times if times is not None else np.arange(count) / (fps or FPS)
     log = next((folder / name for name in OTHER_POSES if (folder / name).exists()), None)
-    if (packed := path.with_name(f"{path.name}.gz")).is_file() and not os.path.lexists(path):
-        raise ValueError(f"{packed}: is compressed; unpack it (gunzip), or remove it")
+    check_unpacked(path)
     if not os.path.lexists(path):  # what is there and no file is told when it is read
         if log is None:
             return _Posed(counted, None)

@@ -13,6 +13,7 @@ from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory import associate, read_trajectory
 from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_1970
+from sequences.files import check_unpacked
 from sequences.pairing import MOST, SAME_TIME
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
@@ -143,6 +144,8 @@ def opened(path: Path, listed: Listed, sensor: tuple[dict[str, Any], list[str]],
     """
     readers, assumed = sensor
     truth = next((path / name for name in POSE_FILES if (path / name).is_file()), None)
+    if truth is None:
+        check_unpacked(path / POSE_FILES[0])
     poses: tuple[np.ndarray | None, ...] | None = None
     notes: tuple[str, ...] = ()
     if truth is not None:
