@@ -18,6 +18,7 @@ from semslam.runs.color_only import poses as color_only_poses
 from semslam.runs.color_only.poses import VisualPoses, depths_by, track_images
 from semslam.tracking import sparse_map, visual
 from semslam.tracking.bundle_adjustment import Adjusted, Scene, adjust
+from semslam.tracking.optical_flow import evened
 from semslam.tracking.visual import VisualTracker
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
@@ -161,6 +162,16 @@ def test_a_camera_is_found_again_by_one_of_the_old_keyframes_whose_look_is_kept(
     assert described == [k for k in range(count) if k % 3 == 0 or k == count - 1] and count > 4
     assert tracker(50, np.zeros_like(room[0].color)).state == "lost"
     assert tracker(51, room[1].color).state != "lost"
+
+
+def test_an_evened_image_is_the_same_in_any_light_and_faint_noise_stays_faint(room):
+    grey = cv2.cvtColor(room[0].color, cv2.COLOR_RGB2GRAY)
+    banded = grey * (0.8 + 0.2 * np.sin(np.linspace(0, 12, 240)))[:, None] + np.linspace(0, 20, 320)
+    there = [evened(image.astype(np.uint8), 10.0).astype(int) for image in (grey, banded)]
+    apart = np.median(np.abs(grey - banded))
+    assert apart > 10 and np.median(np.abs(there[0] - there[1])) < 0.3 * apart
+    noise = np.random.default_rng(0).normal(100, 2, grey.shape).astype(np.uint8)
+    assert evened(noise, 10.0).std() < 2.5 * noise.std() and abs(evened(noise, 10.0).mean() - 128) < 1
 
 
 def test_exposure_is_no_motion(room):

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 
 LEVELS = 3  # of the pyramid, above the image itself
+SHRUNK = 4  # times smaller is the image whose local mean and contrast are computed
+FAINT = 16.0  # grey levels: contrast well below it is about doubled and no more, or noise would become texture
 
 
 def follow(
@@ -47,3 +49,20 @@ def follow(
     )
     apart = np.linalg.norm(ended.reshape(-1, 2) - pixels, axis=1)
     return there.reshape(-1, 2), apart, (found.ravel() > 0) & (again.ravel() > 0)
+
+
+def evened(grey: np.ndarray, sigma: float) -> np.ndarray:
+    """A grey image (H, W) uint8 with one brightness and contrast everywhere, so that changes of light are no motion.
+
+    sigma: pixels, of the Gaussian by which the mean and the standard deviation around each pixel are weighted.
+    """
+    height, width = grey.shape
+    small, image = (max(1, width // SHRUNK), max(1, height // SHRUNK)), grey.astype(np.float32)
+
+    def around(values: np.ndarray) -> np.ndarray:
+        mean = cv2.GaussianBlur(cv2.resize(values, small, interpolation=cv2.INTER_AREA), (0, 0), sigma / SHRUNK)
+        return cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    image -= around(image)
+    gain = 2.25 * FAINT / np.sqrt(around(image * image) + FAINT**2)
+    return np.clip(128 + gain * image, 0, 255).astype(np.uint8)

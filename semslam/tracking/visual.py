@@ -21,7 +21,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.engine.associations import PackedFile, unpack
 from semslam.tracking.bundle_adjustment import Tolerance, pose_equations
-from semslam.tracking.optical_flow import LEVELS, follow
+from semslam.tracking.optical_flow import LEVELS, evened, follow
 from semslam.tracking.sparse_map import STRIKES, SparseMap
 
 REMEMBERED = 300  # keyframes whose images are kept to find their landmarks again
@@ -105,6 +105,7 @@ class VisualTracker:
         self._given: np.ndarray | None = None  # the same, as it was given of this frame
         self._velocity = np.zeros(6)
         self._exposure: tuple[float, float] | None = None
+        self._in_given_world = False  # whether the first frame's pose was given; such images are not evened (measured)
         self._started = 0  # landmarks followed at the last keyframe
         self._at_keyframe = np.zeros((0, 2), np.float32)  # where each followed feature was at the last keyframe
         self._orb = cv2.ORB.create(1000)
@@ -148,9 +149,13 @@ class VisualTracker:
 
     def _tracked(self, index: int, color: np.ndarray, given: np.ndarray | None) -> VisualTracking:
         before, self._given = self._given, None if given is None else poses.inverse(given)
-        grey = self._exposed(cv2.cvtColor(color, cv2.COLOR_RGB2GRAY))
         if not self.map.keyframes:
-            if grey.std() < self.config.blank:
+            self._in_given_world = given is not None
+        grey = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
+        blank = bool(grey.std() < self.config.blank)
+        grey = self._exposed(grey) if self._in_given_world else evened(grey, self.config.window)
+        if not self.map.keyframes:
+            if blank:
                 return VisualTracking(np.eye(4), "lost", 0, False, "the image shows nothing to hold on to")
             self._grey = grey
             self._T = self._T if self._given is None else self._given
@@ -171,7 +176,7 @@ class VisualTracker:
             if self._given is not None:
                 self._T = self._given
                 self._select(np.zeros(len(self._ids), bool))
-                if grey.std() >= self.config.blank:
+                if not blank:
                     self._make_keyframe(index, grey, color)
                 return VisualTracking(poses.inverse(self._T), "poor", inliers, bool(len(self._ids)), reason)
             if not self._relocalised(grey):
