@@ -17,6 +17,7 @@ from sequences.pose_pairing import numbers_of_names
 
 SAME_TIME = 0.02  # seconds between the images of one frame
 MOST = 0.5  # of the files; where fewer find a partner, the folders are not of one recording
+_HEXADECIMAL = re.compile("[0-9a-fA-F]+")
 
 
 def paired(
@@ -53,6 +54,8 @@ def paired(
 
 def in_order(names: Sequence[str]) -> list[str]:
     """Names as people count: by their numbers, and by time where they are times."""
+    if len({len(name) for name in names}) == 1 and all(_HEXADECIMAL.fullmatch(name) for name in names):
+        return sorted(names, key=str.lower)
     return sorted(names, key=lambda name: natural_key(Path(name)))
 
 

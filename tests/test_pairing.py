@@ -451,3 +451,9 @@ def test_a_depth_camera_that_is_none_is_named(folder, values):
     (folder / "camera.yaml").write_text(yaml.safe_dump(recorded | values))
     with pytest.raises(ValueError, match=r"camera\.yaml: (depth_camera needs width|lacks height)"):
         open_sequence(folder)
+
+
+def test_numbers_in_hexadecimal_are_counted_so():
+    numbers = [f"{7 * i:04x}" for i in range(40)]
+    assert in_order(numbers[::-1]) == numbers
+    assert in_order(["f10", "f9", "f2"]) == ["f2", "f9", "f10"]  # a letter and a number
