@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from semslam.camera import Camera
 from semslam.config import updated
 from semslam.doctor.depth_unit import doubtful_depth_unit
-from semslam.doctor.doctor import Finding, diagnose, examine, implausible_depth
+from semslam.doctor.doctor import Finding, black_images, diagnose, examine, implausible_depth
 from semslam.doctor.gaps import gaps
 from semslam.doctor.pose_convention import as_convention
 from semslam.frame import Frame
@@ -431,9 +431,11 @@ def test_empty_depth_is_found(folder):
 
 
 def test_black_images_are_found(folder):
+    assert not black_images(open_sequence(folder))
     for path in (folder / "color").iterdir():
         cv2.imwrite(str(path), cv2.imread(str(path)) // 64)
     assert any("nearly black" in finding.what for finding in examine(folder))
+    assert "nearly black" in only(black_images(open_sequence(folder))).what
 
 
 def test_a_folder_that_cannot_be_opened_is_a_finding(folder):

@@ -193,10 +193,7 @@ def _colors(frames: list[Frame]) -> list[Finding]:
     """Indoors, colourful things are mostly wood, skin and lamp light: red above blue."""
     pixels = np.concatenate([frame.color.reshape(-1, 3) for frame in frames]).astype(np.int16)
     brightest, darkest = pixels.max(axis=1), pixels.min(axis=1)
-    findings = []
-    if np.median(brightest) < 12:
-        what = f"the images are nearly black (median {np.median(brightest):.0f} of 255)"
-        findings.append(Finding("warning", what, "look at the colour files; 16-bit images may have been cut to 8"))
+    findings = _black(brightest)
     colorful = pixels[(brightest - darkest > 0.25 * brightest) & (brightest > 40)]
     if len(colorful) > 0.02 * len(pixels):
         warm = float((colorful[:, 0] > colorful[:, 2]).mean())
@@ -205,6 +202,20 @@ def _colors(frames: list[Frame]) -> list[Finding]:
             remedy = "swap the first and third channel where the files are written (OpenCV writes BGR arrays)"
             findings.append(Finding("hint", what, remedy))
     return findings
+
+
+def _black(brightest: np.ndarray) -> list[Finding]:
+    """Of the brightest channel (N,) of pixels."""
+    if np.median(brightest) >= 12:
+        return []
+    what = f"the images are nearly black (median {np.median(brightest):.0f} of 255)"
+    return [Finding("warning", what, "look at the colour files; 16-bit images may have been cut to 8")]
+
+
+def black_images(sequence: Sequence) -> list[Finding]:
+    """Whether the colour of a recording shows nothing, by up to five of its frames that can be read."""
+    frames = [frame for i in evenly_spread(range(len(sequence)), 5) if (frame := sequence.readable(i)) is not None]
+    return _black(np.concatenate([frame.color[::4, ::4].max(axis=2).ravel() for frame in frames])) if frames else []
 
 
 def doubtful_intrinsics(camera: Camera) -> list[Finding]:

@@ -20,7 +20,7 @@ from semslam.depth.multiview import MultiViewDepth
 from semslam.doctor import intrinsics, single_poses
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.depth_unit import doubtful_depth_unit
-from semslam.doctor.doctor import doubtful_intrinsics, implausible_depth, timestamps
+from semslam.doctor.doctor import black_images, doubtful_intrinsics, implausible_depth, timestamps
 from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, in_convention, judged, tell
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.frame import Frame, Observation
@@ -114,6 +114,8 @@ def prepare(
         if said is not None and said.judged.contradiction is not None:
             run.poses_contradicted = said.judged.contradiction.what
         sensed = recorded and not resume and config.slam.perception.depth == "sensor"
+        for dark in black_images(sequence) if sensed else []:
+            logger.warning("%s: %s; %s", config.sequence, dark.what, dark.remedy)
         if sensed and config.poses == "tracked":
             for wrong in intrinsics.findings_of(intrinsics.measured(sequence, by_poses=False), sequence.camera):
                 logger.warning("%s: %s; %s", config.sequence, wrong.what, wrong.remedy)
