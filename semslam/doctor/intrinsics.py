@@ -25,13 +25,12 @@ from semslam.doctor import flow
 from semslam.doctor.finding import Finding
 from semslam.frame import evenly_spread
 from semslam.tracking.features import sampled_pose
+from semslam.tracking.relocalisation.places import matches, root_sift
 from sequences import Sequence as Recording
 
 STARTS = 24  # frames that are matched to later ones
 SECONDS_APART = (0.5, 1.0, 2.0, 3.0)  # of the frames of a pair
 SHORTEST = 6.0  # seconds of a recording: in less, too few motions differ to tell how sure the figures are
-FEATURES = 500  # of an image, at most
-RATIO = 0.8  # of the best match's distance to the second best's (Lowe 2004)
 WITHIN, FEWEST_PIXELS = 6.0, 3.0  # pixels at 640 wide, and in small images, of the matches that a motion explains
 DEPTHS_APART = 0.1  # of the depth, at most, between what was read and where the motion puts a point
 FEWEST_MATCHES, FEWEST_PAIRS = 15, 6
@@ -42,9 +41,9 @@ TURNED = np.radians(5.0)
 STRETCHES = (3, 10)  # fewest and most, each about as long as a pair, that are left out in turn
 ONE_STD = 0.8413  # share of a normal distribution below one standard deviation
 COMMON = 0.1  # standard deviations of a point, by which all may be off alike
-MODEL_STD = 0.005  # what a pinhole is worth for a real lens; 0.5 % is what sound recordings are off beside their errors
-# pixels: the standard deviation of a feature, and others that it may have. How errors are shared between
-# pixels and depth shifts a focal length that is told by depth (errors in variables); the shift belongs to its error.
+MODEL_STD = 0.005  # of the length: what sound recordings are off besides, as no lens is quite a pinhole
+# Pixels: the standard deviation of a feature, and others that it may have. How errors are shared between pixels and
+# depth shifts a focal length that is told by depth (errors in variables); the shift belongs to its error.
 PIXEL_STD, OTHER_STDS = 0.6, (0.3, 1.2)
 ROBUST = 3.0  # standard deviations, of Cauchy's weight
 ITERATIONS, SETTLED = 60, 2e-4
@@ -99,6 +98,15 @@ def measured(recording: Recording, by_poses: bool = True) -> Intrinsics | None:
     pairs = _pairs(recording, given)
     if len(pairs) < FEWEST_PAIRS:
         return None
+    try:
+        lengths = _lengths(pairs, recording, given)
+    except np.linalg.LinAlgError:  # points that determine nothing
+        return None
+    return None if lengths is None else Intrinsics(lengths[0], lengths[1] if given else None, len(pairs))
+
+
+def _lengths(pairs: Sequence[_Pair], recording: Recording, given: bool) -> list[Length] | None:
+    """The focal length and, with given poses, depth; None where the least squares do not settle."""
     noise = SENSORS[recording.sensor or "kinect"]
     solve = partial(_solved, pairs, recording.camera, noise, given)
     solved, *others = [solve(std) for std in (PIXEL_STD, *OTHER_STDS)]
@@ -112,8 +120,7 @@ def measured(recording: Recording, by_poses: bool = True) -> Intrinsics | None:
     points = sum(len(pair.pixels[0]) for pair in pairs)
     common = COMMON * np.sqrt(points * np.diag(np.linalg.inv(H.sum(axis=0))))
     std = np.sqrt(std**2 + shift**2 + common**2 + MODEL_STD**2)
-    lengths = [Length(float(np.exp(x)), float(s)) for x, s in zip(values, std)]
-    return Intrinsics(lengths[0], lengths[1] if given else None, len(pairs))
+    return [Length(float(np.exp(x)), float(s)) for x, s in zip(values, std)]
 
 
 def findings_of(found: Intrinsics | None, camera: Camera) -> list[Finding]:
@@ -142,7 +149,7 @@ class _Described(NamedTuple):
 
     pixels: np.ndarray  # (N, 2)
     depth: np.ndarray  # (N,) metres
-    descriptors: np.ndarray  # (N, 128) float32, RootSIFT (Arandjelovic and Zisserman, CVPR 2012)
+    descriptors: np.ndarray  # (N, 128) float32, of `root_sift`
 
 
 def _pairs(recording: Recording, given: bool) -> list[_Pair]:
@@ -181,21 +188,21 @@ def _described(recording: Recording, index: int) -> _Described | None:
     if frame is None or frame.depth is None:
         return None
     grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY)
-    keypoints, descriptors = cv2.SIFT_create(FEATURES).detectAndCompute(grey, None)  # type: ignore[attr-defined]
-    if not keypoints:
+    pixels, descriptors = root_sift(grey)
+    if not len(pixels):
         return None
-    pixels = np.array([keypoint.pt for keypoint in keypoints], np.float32)
     depth = cv2.remap(frame.depth, pixels[:, :1], pixels[:, 1:], cv2.INTER_LINEAR).ravel()
     good = flow.on_surfaces(frame.depth, pixels) & (depth > 0)
-    roots = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
-    return _Described(pixels[good].astype(np.float64), depth[good].astype(np.float64), roots[good])
+    return _Described(
+        pixels[good].astype(np.float64), depth[good].astype(np.float64), descriptors[good].astype(np.float32)
+    )
 
 
 def _pair(camera: Camera, first: int, a: _Described | None, b: _Described | None) -> _Pair | None:
     """The points that two frames show and one motion explains; None for few."""
     if a is None or b is None or min(len(a.pixels), len(b.pixels)) < FEWEST_MATCHES:
         return None
-    i, j = _matches(a.descriptors, b.descriptors)
+    i, j = matches(a.descriptors, b.descriptors)
     if len(i) < FEWEST_MATCHES:
         return None
     points = _points(a.pixels[i], a.depth[i], camera, 0.0)
@@ -212,19 +219,6 @@ def _pair(camera: Camera, first: int, a: _Described | None, b: _Described | None
     if np.median(np.linalg.norm(b.pixels[j] - a.pixels[i], axis=1)) < MOVED:
         return None
     return _Pair(first, (a.pixels[i], b.pixels[j]), (a.depth[i], b.depth[j]), T_b_a)
-
-
-def _matches(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of descriptors of both that are each other's best match, and clearly so; both are of length 1."""
-    likeness = a @ b.T
-    best = likeness.argmax(axis=0)
-    columns = np.arange(len(b))
-    nearest = likeness[best, columns].copy()
-    mutual = likeness.argmax(axis=1)[best] == columns
-    likeness[best, columns] = -1
-    distance, second = (np.sqrt(np.maximum(2 - 2 * x, 0)) for x in (nearest, likeness.max(axis=0)))
-    chosen = np.flatnonzero(mutual & (distance < RATIO * second))
-    return best[chosen], chosen
 
 
 # The least squares. Unknown are the logarithms of the factors of the focal length and, with poses, of depth.

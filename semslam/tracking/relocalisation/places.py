@@ -68,12 +68,17 @@ def described(color: np.ndarray, camera: Camera) -> Described:
     if camera.width > WIDTH:
         camera = camera.resized(WIDTH, round(camera.height * WIDTH / camera.width))
         grey = cv2.resize(grey, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+    return Described(camera, *root_sift(grey))
+
+
+def root_sift(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 2) float32 and descriptors (N, BYTES) uint8 of the features of an image (H, W) uint8."""
     keypoints, descriptors = cv2.SIFT_create(COUNT, contrastThreshold=0.02).detectAndCompute(grey, None)  # type: ignore[attr-defined]
     if not keypoints:
-        return Described(camera, np.zeros((0, 2), np.float32), np.zeros((0, BYTES), np.uint8))
+        return np.zeros((0, 2), np.float32), np.zeros((0, BYTES), np.uint8)
     roots = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
     pixels = np.array([keypoint.pt for keypoint in keypoints], np.float32)
-    return Described(camera, pixels, np.minimum(512 * roots, 255).astype(np.uint8))
+    return pixels, np.minimum(512 * roots, 255).astype(np.uint8)
 
 
 def _features(color: np.ndarray, depth: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
