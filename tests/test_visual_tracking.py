@@ -231,6 +231,25 @@ def test_the_longest_scene_of_a_video_is_mapped_and_the_other_one_is_named(room,
     assert "frames 0 to 9 are not in the map" in caplog.text and "--start 0 --frames 10" in caplog.text
 
 
+@pytest.mark.parametrize("fade", [1, 6, 60])
+def test_a_fade_between_two_scenes_does_not_use_up_the_search_for_the_longest_one(room, monkeypatch, caplog, fade):
+    """A tracker that begins in the fade holds that one frame, as each tracker does its first."""
+    begins, count, first = 7 + fade, 47 + fade, 1000
+
+    def follow(tracker, sequence, given, report, start):
+        scene = (start < 7) * [0, 7] or (start >= begins) * [begins, count] or [start, start + 1]
+        there = np.arange(count)
+        found = (there >= start) & (there < scene[1])
+        return color_only_poses.Followed(found, found, "")
+
+    monkeypatch.setattr(color_only_poses, "follow_images", follow)
+    frames = Changed(room, [room[0]] * count)
+    monkeypatch.setattr(Changed, "origin", ("a", np.arange(first, first + count)), raising=False)
+    _, followed = color_only_poses._longest_scene(frames, BlindNetwork(), None, lambda: None)
+    assert followed.found.sum() >= 30 and not followed.found[:begins].any()
+    assert f"to {first + count - 1} may show another scene" in caplog.text
+
+
 def test_the_mirrored_room_is_no_place_that_was_seen_before_however_short_the_look_was(room):
     """Few landmarks, whose depth is unsure, and textures that repeat themselves fit in places."""
     tracker = VisualTracker(room.camera, depths_by(BlindNetwork(), room.camera))

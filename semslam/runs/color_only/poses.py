@@ -204,30 +204,34 @@ def _longest_scene(
     """The tracker that found most frames of a `sequences.Sequence`, and what it said of them.
 
     Frames that are lost to the first tracker may show another scene, after a cut in the video; where they are more in a
-    row than any tracker has found, one of their own follows the video from there. report: called for each frame, once.
+    row than any tracker has found, one of their own follows the video from there. After one that soon loses them, as in
+    a fade, the next begins later: by twice as much each time, but at most by half of the frames. report: called for
+    each frame, once.
     """
-    camera = tracked_camera(sequence.camera)
+    camera, numbers = tracked_camera(sequence.camera), sequence.origin[1]
     best: tuple[VisualTracker, Followed] | None = None
-    unknown, start = np.ones(len(sequence), bool), 0
-    for _ in range(MOST_SCENES):
+    unknown, start, count, skip = np.ones(len(sequence), bool), 0, len(sequence), FEWEST // 2
+    for attempt in range(MOST_SCENES):
+        if attempt:
+            last = numbers[start + count - 1]
+            logger.warning("frames %d to %d may show another scene: tracked on their own", numbers[start], last)
         tracker = VisualTracker(camera, depths_by(network, camera), config, sequence.camera.focal_known)
-        followed = follow_images(tracker, sequence, [None] * len(sequence), report, start)
+        heard = (lambda: None) if attempt else report
+        followed = follow_images(tracker, sequence, [None] * len(sequence), heard, start)
         if best is None or followed.found.sum() > best[1].found.sum():
             best = tracker, followed
         unknown &= ~followed.found
         begun = np.flatnonzero(followed.found)
-        unknown[start : begun[0] if len(begun) else None] = False  # nothing to hold on to
+        first = begun[0] if len(begun) else len(sequence)
+        unknown[start:first] = False  # nothing to hold on to
+        if len(begun) < FEWEST:
+            unknown[first : first + max(len(begun), min(skip, count // 2))] = False
+            skip *= 2
         start, count = longest_stretch(unknown)
         if count <= best[1].found.sum() or count < FEWEST:
             break
-        logger.warning("frames %d to %d may show another scene: tracked on their own", start, start + count - 1)
-        report = _unheard
     assert best is not None
     return best
-
-
-def _unheard() -> None:
-    """A report to nobody."""
 
 
 def longest_stretch(mask: np.ndarray) -> tuple[int, int]:
