@@ -246,8 +246,14 @@ def text_of(path: str | Path, expected: str = "text", largest: int = LARGEST_TEX
 
 
 def names_of(path: str | Path) -> str:
-    """The text of a file that lists file names, which may be in any encoding: decoded as Python decodes these."""
-    return _decoded(contents(path, LARGEST_TEXT), path, "surrogateescape")
+    """The text of a file that lists file names, which may be in any encoding: decoded as Python decodes these.
+
+    Raises as `contents`; ValueError where it is no text: packed, or UTF-16 that is cut.
+    """
+    try:
+        return _decoded(contents(path, LARGEST_TEXT), path, "surrogateescape")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not a text file, expected a list of names") from None
 
 
 def _decoded(data: bytes, path: str | Path, errors: str = "strict") -> str:

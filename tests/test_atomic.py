@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from semslam.atomic import contents, is_passing, remove_leftovers, replacing
+from semslam.atomic import contents, is_passing, names_of, remove_leftovers, replacing
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -41,6 +41,14 @@ def test_pipes_devices_folders_and_huge_files_are_refused_without_waiting(tmp_pa
 def test_a_name_with_a_null_byte_is_one_line_that_shows_it(tmp_path):
     with pytest.raises(ValueError, match=r"a\\x00b.*cannot be a file's name"):
         contents(f"{tmp_path}/a\0b")
+
+
+def test_a_list_in_utf_16_is_read_and_one_that_is_cut_is_named(tmp_path):
+    (tmp_path / "list.txt").write_bytes("a.png\n".encode("utf-16"))
+    assert names_of(tmp_path / "list.txt") == "a.png\n"
+    (tmp_path / "list.txt").write_bytes("a.png\n".encode("utf-16")[:-1])
+    with pytest.raises(ValueError, match=r"list\.txt: is not a text file"):
+        names_of(tmp_path / "list.txt")
 
 
 def test_what_a_machine_lacks_may_pass_and_what_is_wrong_does_not():

@@ -175,6 +175,14 @@ def test_depth_of_another_kind_is_not_taken_for_none(plain, tmp_path, change, sa
         open_sequence(folder)[0]
 
 
+def test_a_note_or_a_folder_in_place_of_depth_is_no_depth(plain, tmp_path):
+    folder = Path(shutil.copytree(plain, tmp_path / "room"))
+    shutil.rmtree(folder / "depth")
+    (folder / "depth" / "old.images").mkdir(parents=True)
+    (folder / "depth" / "README.md").write_text("there was no depth camera\n")
+    assert not open_sequence(folder).has_depth
+
+
 def test_a_compressed_trajectory_is_not_taken_for_none(plain, tmp_path):
     folder = Path(shutil.copytree(plain, tmp_path / "room"))
     packed = gzip.compress((folder / "groundtruth.txt").read_bytes())

@@ -96,17 +96,31 @@ def test_a_damaged_png_is_refused_before_a_decoder_fills_in_the_rest(tmp_path, c
     assert capfd.readouterr().err == ""
 
 
-def test_a_jpeg_with_a_page_of_zeros_is_damaged_and_a_flat_one_is_not(tmp_path):
+def jpeg(image: np.ndarray, *options: int) -> bytes:
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90, *options])[1].tobytes()
+
+
+@pytest.mark.parametrize("flat_rows", [0, 100])
+@pytest.mark.parametrize("options", [(), (cv2.IMWRITE_JPEG_RST_INTERVAL, 8)])
+def test_a_jpeg_with_a_page_of_zeros_is_damaged_wherever_it_lies(tmp_path, options, flat_rows):
     texture = RNG.integers(0, 255, (240, 320, 3)).astype(np.uint8)
-    Image.fromarray(texture).save(tmp_path / "a.jpg", quality=90)
-    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    texture[:flat_rows] = 0
+    data = bytearray(jpeg(texture, *options))
     data[len(data) // 2 : len(data) // 2 + 4096] = bytes(4096)
     (tmp_path / "a.jpg").write_bytes(bytes(data))
     with pytest.raises(CorruptFrame, match="damaged"):
         read_color(tmp_path / "a.jpg")
-    Image.new("RGB", (4000, 3000)).save(tmp_path / "black.jpg", optimize=True)
-    assert bytes(1024) in (tmp_path / "black.jpg").read_bytes()
-    assert not read_color(tmp_path / "black.jpg").any()
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("flat_share", [0.29, 1])
+def test_a_sound_jpeg_with_black_bars_has_zeros_too(tmp_path, progressive, flat_share):
+    image = np.resize(RNG.integers(0, 255, 999_983).astype(np.uint8), (1080, 1920, 3))
+    image[: int(flat_share * len(image))] = 0
+    data = jpeg(image, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+    assert bytes(1024) in data or not (progressive or flat_share == 1)
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert read_color(tmp_path / "a.jpg").shape == (1080, 1920, 3)
 
 
 # ------------------------------------------------------------------------------------------- what is no image

@@ -29,7 +29,7 @@ LAYOUT = (
     "camera.yaml"
 )
 DEPTH_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".npy", ".exr")
-NO_IMAGES = ("", ".txt", ".csv", ".json", ".yaml", ".db", ".ini")  # what may lie beside images
+NO_IMAGES = ("", ".txt", ".md", ".csv", ".json", ".yaml", ".db", ".ini")  # what may lie beside images
 OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # where there is no groundtruth.txt
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
 
@@ -125,11 +125,8 @@ def images_by_name(folder: Path, suffixes: Iterable[str] = COLOR_SUFFIXES) -> di
 
 def _check_none_of_another_kind(folder: Path) -> None:
     """ValueError where a folder holds files, and nothing that is read: it is not what was recorded."""
-    files = (
-        [f for f in folder.iterdir() if f.suffix.lower() not in NO_IMAGES and f.name[0] != "."]
-        if folder.is_dir()
-        else []
-    )
+    there = folder.iterdir() if folder.is_dir() else ()
+    files = [f for f in there if f.is_file() and f.suffix.lower() not in NO_IMAGES and f.name[0] != "."]
     if kind := Counter(file.suffix.lower() for file in files).most_common(1):
         raise ValueError(
             f"{folder}: holds {kind[0][0]} files, which are not read as depth; expected {', '.join(DEPTH_SUFFIXES)} "
