@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,3 +86,15 @@ class RebasedSequence(Sequence):
 
     def labels_of(self, index: int) -> np.ndarray | None:
         return self.whole.labels_of(index)
+
+
+def without_poses(sequence: Sequence, frames: Collection[int]) -> Sequence:
+    """The sequence without the poses of some frames; itself where these are none."""
+    if not frames:
+        return sequence
+    kept = tuple(None if i in frames else T for i, T in enumerate(sequence.poses or ()))
+    if not isinstance(sequence, RebasedSequence):
+        return RebasedSequence(sequence, kept, np.zeros(3))
+    other = copy.copy(sequence)  # its poses are relative to an origin already
+    other.poses = kept
+    return other

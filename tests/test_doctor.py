@@ -25,6 +25,8 @@ from semslam.frame import Frame
 from semslam.perception import PerceptionConfig
 from semslam.poses import inverse
 from semslam.runs.config import RunConfig
+from semslam.runs.folder import RunFolder
+from semslam.runs.given import verdict
 from semslam.runs.reconstruct import prepare
 from semslam.slam import SlamConfig
 from sequences import Sequence, open_sequence
@@ -216,7 +218,7 @@ def test_a_run_reads_poses_as_the_images_tell_that_they_are_meant(folder, sound,
     settings = RunConfig(sequence=str(folder), poses="dataset")
     prepared = prepare(updated(settings, {"slam.perception.labels": "none"}, ""), tmp_path / "run")
     np.testing.assert_allclose(prepared.sequence.poses, open_sequence(sound).poses, atol=1e-5)
-    assert prepared.config.pose_convention == convention and prepared.poses_contradicted is None
+    assert prepared.config.pose_convention == convention and prepared.progress.poses_contradicted is None
     assert caplog.text.count("fit its poses only if") == 1 and "as-recorded" in caplog.text
     # what reads the run later asks the images no more
     np.testing.assert_array_equal(prepared.config.open_sequence().poses, prepared.sequence.poses)
@@ -232,8 +234,32 @@ def test_frames_whose_pose_the_images_contradict_are_told_and_not_fused(folder, 
     change_poses(folder, lambda T: T + next(moved, np.zeros((4, 4))))
     run = prepare(updated(RunConfig(sequence=str(folder)), {"slam.perception.labels": "none"}, ""), tmp_path / "run")
     assert "the poses of frame 20 do not fit the images" in caplog.text
+    assert run.sequence.poses[20] is None and run.sequence[20].T_world_camera is None  # for whatever looks at them
     assert [i for i, step in enumerate(run) if step is None or not step.fused] == [20]
     assert run.progress.lost == [20]
+    run.save()
+    assert RunFolder.open(tmp_path / "run").open_sequence().poses[20] is None
+    caplog.clear()
+    again = prepare(run.config, tmp_path / "again")  # its own settings say how poses are meant, and not which are right
+    assert again.progress.poses_rejected == [20] and "frame 20 do not fit" in caplog.text
+    insisted = prepare(replace(run.config, reject_poses=False), tmp_path / "insisted")
+    assert insisted.progress.poses_rejected == [] and insisted.sequence.poses[20] is not None
+
+
+def test_what_was_judged_of_poses_is_not_judged_again_on_resume(folder, tmp_path, monkeypatch):
+    moved = iter([np.zeros((4, 4))] * 20 + [np.outer([1, 0, 0, 0], [0, 0, 0, 1])])  # frame 20, by 1 m
+    change_poses(folder, lambda T: inverse(T + next(moved, np.zeros((4, 4)))))
+    settings = updated(RunConfig(sequence=str(folder)), {"slam.perception.labels": "none"}, "")
+    run = prepare(settings, tmp_path / "run")
+    assert next(iter(run)).fused
+    run.progress.poses_contradicted = "something"
+    run.save()
+    for name in ("judged", "single_poses", "intrinsics"):
+        monkeypatch.setattr(verdict, name, None)
+    resumed = prepare(settings, tmp_path / "run", resume=True)
+    assert resumed.progress.poses_rejected == [20] and resumed.progress.poses_contradicted == "something"
+    assert resumed.sequence.poses[20] is None
+    np.testing.assert_array_equal(resumed.sequence.poses[21], run.sequence.poses[21])
 
 
 def test_a_run_says_that_depth_is_turned_against_the_colour(folder, tmp_path, caplog):
@@ -253,7 +279,7 @@ def test_poses_in_two_worlds_make_no_map_unless_it_is_insisted_on(folder, tmp_pa
     settings = updated(RunConfig(sequence=str(folder)), {"slam.perception.labels": "none"}, "")
     with pytest.raises(ValueError, match=r"the poses jump after frame 24, .* map one part \(--start, --frames\)"):
         prepare(settings, tmp_path / "run")
-    assert len(prepare(replace(settings, pose_convention="as-recorded"), tmp_path / "run")) == 40
+    assert len(prepare(replace(settings, reject_poses=False), tmp_path / "run")) == 40
 
 
 def with_qw_first(T: np.ndarray) -> np.ndarray:
@@ -268,7 +294,7 @@ def test_depth_that_contradicts_the_poses_makes_no_map_unless_it_is_insisted_on(
     settings = updated(settings, {"slam.perception.labels": "none"}, "")
     with pytest.raises(ValueError, match=r"depth is 5 times what was read; make --depth-scale .* 5 times smaller"):
         prepare(settings, tmp_path / "run")
-    assert len(prepare(replace(settings, pose_convention="as-recorded"), tmp_path / "run")) == 40
+    assert len(prepare(replace(settings, reject_poses=False), tmp_path / "run")) == 40
 
 
 def test_depth_in_another_unit_is_doubted_without_poses_and_by_a_network(sound):

@@ -12,7 +12,7 @@ import pytest
 from semslam.doctor import depth_edges, intrinsics
 from semslam.doctor.doctor import Finding, diagnose
 from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, judged
-from semslam.doctor.single_poses import Contradicted, contradicted
+from semslam.doctor.single_poses import Contradicted, contradicted, findings_of
 from semslam.frame import Frame
 from semslam.poses import exp, inverse
 from sequences import Sequence, open_sequence
@@ -154,6 +154,27 @@ def test_poses_that_stay_while_the_images_move_are_wrong(sound):
     assert set(contradicted(still).wrong) <= {50}  # the images may jump there, when the poses do
 
 
+def test_poses_less_frequent_than_images_are_not_stuck(sound):
+    room, frames = sound
+    held = Spoilt(room, frames, poses=lambda i, T: room.poses[i // 4 * 4])
+    assert not contradicted(held).wrong and not contradicted(held).jumps
+
+
+def test_dark_images_do_not_hide_a_wrong_pose(sound):
+    room, frames = sound
+    dark = [replace(f, color=np.zeros_like(f.color)) if i >= 60 else f for i, f in enumerate(frames)]
+    aside, off = exp(np.array([0.6, 0, 0, 0, 0, 0])), exp(np.array([0.3, 0, 0, 0, 0, 0]))
+    poses = [T @ (aside if i >= 60 and i % 2 else off if i == 20 else np.eye(4)) for i, T in enumerate(room.poses)]
+    assert contradicted(Spoilt(room, dark, poses=lambda i, _: poses[i])).wrong == (20,)
+
+
+def test_what_leaves_no_map_is_told_first_and_of_most_poses_no_others_are_called_right():
+    told = [finding.what for finding in findings_of(Contradicted(wrong=(3,), jumps=(7,)), 20)]
+    assert "jump after frame 7" in told[0] and "while those around do" in told[1]
+    (most,) = findings_of(Contradicted(wrong=tuple(range(11))), 20)
+    assert "11 frames" in most.what and "of 20 in all" in most.what and "around" not in most.what
+
+
 def test_noise_of_poses_is_no_contradiction(sound):
     room, frames = sound
     rng = np.random.default_rng(0)
@@ -163,7 +184,7 @@ def test_noise_of_poses_is_no_contradiction(sound):
 
 
 @pytest.mark.parametrize(
-    "motion", ["backwards", *(pytest.param(m, marks=pytest.mark.slow) for m in ("none", "without-rotation"))]
+    "motion", ["none", *(pytest.param(m, marks=pytest.mark.slow) for m in ("backwards", "without-rotation"))]
 )
 def test_poses_of_another_motion_leave_no_doubt(sound, motion):
     room, frames = sound
@@ -203,6 +224,7 @@ def test_focal_length_and_depth_are_measured_within_their_stated_errors(sound, b
     if by_poses:  # 20 % are too little for points to fit no more, and enough to be told
         assert found.depth.decisive and found.depth.factor == pytest.approx(1 / 1.2, rel=2 * found.depth.std)
         assert [finding.level for finding in intrinsics.findings_of(found, other)] == ["warning", "warning"]
+        assert "% shorter than it was read" in str(found)
         assert f"write fx: {found.focal.factor * other.fx:.1f}" in intrinsics.findings_of(found, other)[0].remedy
 
 

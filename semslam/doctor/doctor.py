@@ -51,13 +51,19 @@ def unopened(problem: ValueError) -> Finding:
     return Finding("error", str(problem), "the recording cannot be opened before this is put right")
 
 
-def diagnose(sequence: Sequence, measured: Intrinsics | None = None) -> list[Finding]:
-    """The findings, errors first; empty if nothing seems wrong.
+def diagnose(sequence: Sequence) -> list[Finding]:
+    """The findings, errors first; empty if nothing seems wrong."""
+    return diagnosis(sequence)[0]
 
-    measured: of `intrinsics.measured`, where that is at hand.
+
+def diagnosis(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
+    """The findings, errors first, and the measured lengths; None where these are not known, or worth nothing beside
+    the errors.
+
     Reads up to FRAMES_READ frames. Without poses or depth the checks that need them are left out.
     """
     frames, findings = _read(sequence)
+    lengths: Intrinsics | None = None
     findings += timestamps(sequence) + gaps(sequence)
     if not sequence.has_depth:
         what = "there are no depth images"
@@ -75,9 +81,10 @@ def diagnose(sequence: Sequence, measured: Intrinsics | None = None) -> list[Fin
             unsound = any(finding.level == "error" for finding in of_images)
             findings += of_images
             if not unsound:
-                findings += _motion(sequence, measured) or single_poses.far_world(sequence)
+                of_motion, lengths = _motion(sequence)
+                findings += of_motion or single_poses.far_world(sequence)
     rank = ("error", "warning", "hint")
-    return sorted(findings, key=lambda finding: rank.index(finding.level))
+    return sorted(findings, key=lambda finding: rank.index(finding.level)), lengths
 
 
 def implausible_depth(sequence: Sequence) -> Finding | None:
@@ -138,19 +145,18 @@ def _depth_range(sequence: Sequence) -> list[Finding]:
     return [Finding("hint", what, remedy)]
 
 
-def _motion(sequence: Sequence, measured: Intrinsics | None) -> list[Finding]:
-    """Faults that show where frames are held against each other."""
+def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
+    """Faults that show where frames are held against each other; and the lengths, unless an error voids them."""
     if not sequence.has_depth:
-        return []
-    measured = measured or intrinsics.measured(sequence)
-    of_camera = intrinsics.findings_of(measured, sequence.camera)
-    if not sequence.has_poses:
-        return of_camera
-    found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
-    if any(finding.level != "hint" for finding in found):
-        return found
-    # poses of other frames tell no lengths
-    return (found or of_camera) + single_poses.findings_of(single_poses.contradicted(sequence))
+        return [], None
+    measured = intrinsics.measured(sequence)
+    findings = intrinsics.findings_of(measured, sequence.camera)
+    if sequence.has_poses:
+        found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
+        findings = found or findings
+        if all(finding.level == "hint" for finding in found):  # poses of other frames tell nothing of single ones
+            findings = findings + single_poses.findings_of(single_poses.contradicted(sequence), len(sequence))
+    return findings, None if any(finding.level == "error" for finding in findings) else measured
 
 
 def timestamps(sequence: Sequence) -> list[Finding]:

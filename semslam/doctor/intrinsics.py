@@ -75,7 +75,7 @@ class Intrinsics:
     pairs: int  # of frames
 
     def __str__(self) -> str:
-        of_depth = "" if self.depth is None else f", depth {self.depth} than by the poses"
+        of_depth = "" if self.depth is None else f", depth by the poses {self.depth} than it was read"
         return f"focal length {self.focal} than stated{of_depth} (from {self.pairs} pairs of frames)"
 
 
@@ -89,25 +89,27 @@ class _Pair:
     T_b_a: np.ndarray  # (4, 4): given, or what explains the matches
 
 
-def measured(recording: Recording, by_poses: bool = True) -> Intrinsics | None:
+def measured(recording: Recording, by_poses: bool = True, sensor: str | None = None) -> Intrinsics | None:
     """The focal length, and with poses the unit of depth; None where too few points are found again, or they disagree.
 
-    by_poses: whether poses that the recording has are taken as right; else motions are solved for.
+    by_poses: whether poses that the recording has are taken as right; else motions are solved for. sensor: the depth
+    camera, of `SENSORS`; None as the recording says, or a Kinect.
     """
     given = by_poses and recording.has_poses
     pairs = _pairs(recording, given)
     if len(pairs) < FEWEST_PAIRS:
         return None
     try:
-        lengths = _lengths(pairs, recording, given)
+        lengths = _lengths(pairs, recording, given, SENSORS[sensor or recording.sensor or "kinect"])
     except np.linalg.LinAlgError:  # points that determine nothing
         return None
     return None if lengths is None else Intrinsics(lengths[0], lengths[1] if given else None, len(pairs))
 
 
-def _lengths(pairs: Sequence[_Pair], recording: Recording, given: bool) -> list[Length] | None:
+def _lengths(
+    pairs: Sequence[_Pair], recording: Recording, given: bool, noise: tuple[float, float]
+) -> list[Length] | None:
     """The focal length and, with given poses, depth; None where the least squares do not settle."""
-    noise = SENSORS[recording.sensor or "kinect"]
     solve = partial(_solved, pairs, recording.camera, noise, given)
     solved, *others = [solve(std) for std in (PIXEL_STD, *OTHER_STDS)]
     if solved is None or any(other is None for other in others):
@@ -261,6 +263,7 @@ def _error_left_out(H: np.ndarray, g: np.ndarray, stretches: int) -> np.ndarray:
     H (N, K, K), g (N, K): each pair's part of the normal equations at the solution, in the order of their frames. Few
     stretches tell their spread badly: Student's distribution widens it.
     """
+    stretches = min(stretches, len(H))
     left_out = np.array_split(np.arange(len(H)), stretches)
     total_H, total_g = H.sum(axis=0), g.sum(axis=0)
     steps = np.array([np.linalg.solve(total_H - H[out].sum(axis=0), total_g - g[out].sum(axis=0)) for out in left_out])

@@ -17,6 +17,7 @@ from sequences import Sequence as Recording
 
 OUTLIER = 8.0  # times the usual deviation from smooth motion
 CONFIRMED = 16  # suspected steps in a row that the images confirm, after which the less suspect ones are believed
+UNFOLLOWED = 64  # suspected steps that cannot be followed, in dark images for example, after which none is tried
 REACH = 12  # frames across which points are followed, at most
 STRETCHES = 5  # of poses that stay the same, in which points are followed
 SHORT = 6  # frames of a piece that points are followed across
@@ -26,7 +27,9 @@ RETURN = 0.3  # of a jump: how exactly poses have to come back from another worl
 FEW = 0.1  # of the frames: so many in other worlds are left out; where there are more, no world is the right one
 RIGID = 0.6  # of the followed points: so many have to be explained by one motion
 FROZEN = 1e-9  # between elements of poses that are the same
-LONG_ENOUGH = 3  # steps without a change; shorter ones may be poses that are less frequent than images
+LONG_ENOUGH = 3  # steps without a change, at least
+UNUSUAL = 3  # times the usual number of frames with one pose: poses may be less frequent than images
+MOST_WRONG = 0.5  # of the frames: where more have a wrong pose, those of the others are worth nothing
 FAR = 1000.0  # metres from the origin; there float32 keeps tenths of a millimetre
 WRONG = -1  # the world of frames that those before and after them contradict
 
@@ -37,6 +40,10 @@ class Contradicted(NamedTuple):
     wrong: tuple[int, ...] = ()  # whose pose does not fit those of the others
     jumps: tuple[int, ...] = ()  # after which the poses go on in another world
     slips: tuple[int, ...] = ()  # after which the poses are a few pixels off from there on
+
+    def mostly_wrong(self, frames: int) -> bool:
+        """Whether so many of a recording's frames are wrong that the others make no map."""
+        return len(self.wrong) > MOST_WRONG * frames
 
 
 def contradicted(recording: Recording) -> Contradicted:
@@ -62,16 +69,19 @@ def contradicted(recording: Recording) -> Contradicted:
     return Contradicted(*(tuple(sorted(found)) for found in (wrong, jumps, slips)))
 
 
-def findings_of(found: Contradicted) -> list[Finding]:
-    """The same as what is wrong with a recording."""
+def findings_of(found: Contradicted, frames: int) -> list[Finding]:
+    """The same as what is wrong with a recording of so many frames; what makes every map wrong first."""
     findings = []
-    if found.wrong:
-        what = f"the poses of {listed(found.wrong)} do not fit the images, while those around do"
-        findings.append(Finding("error", what, "remove these poses (a line of nan), or correct them"))
     if found.jumps:
         what = f"the poses jump after {listed(found.jumps)}, and the images do not"
         remedy = "the world changes there: map one part (--start, --frames), or track it (--poses tracked)"
         findings.append(Finding("error", what, remedy))
+    if found.mostly_wrong(frames):
+        what = f"the poses of {listed(found.wrong)}, of {frames} in all, do not fit the images"
+        findings.append(Finding("error", what, "too few are left to map: track the recording (--poses tracked)"))
+    elif found.wrong:
+        what = f"the poses of {listed(found.wrong)} do not fit the images, while those around do"
+        findings.append(Finding("error", what, "remove these poses (a line of nan), or correct them"))
     if found.slips:
         what = f"the poses slip by a few pixels after {listed(found.slips)}"
         findings.append(Finding("warning", what, "surfaces are doubled there; --poses refined or tracked mends it"))
@@ -105,10 +115,13 @@ class _Path:
         before = {b: a for a, b in after.items()}
         steps = [a for i in sorted(suspects, key=lambda i: -self.deviations[i]) for a in (before.get(i), i)]
         found: dict[int, tuple[int, np.ndarray]] = {}
-        confirmed = 0
+        confirmed = unfollowed = 0
         for a in dict.fromkeys(a for a in steps if a in after):
-            tracks = self.followed(a, after[a])
-            motion = tracks.motion(self.camera) if tracks is not None and self.misplaced(tracks) else None
+            if (tracks := self.followed(a, after[a])) is None:  # which confirms nothing
+                if (unfollowed := unfollowed + 1) > UNFOLLOWED:
+                    break
+                continue
+            motion = tracks.motion(self.camera) if self.misplaced(tracks) else None
             if motion is not None and motion[1] > RIGID:
                 found[a], confirmed = (after[a], motion[0]), 0
             elif (confirmed := confirmed + 1) > CONFIRMED:
@@ -184,14 +197,13 @@ def _frozen(recording: Recording) -> set[int]:
     posed = recording.poses or ()
     same = [a is not None and b is not None and bool(np.abs(a - b).max() < FROZEN) for a, b in pairwise(posed)]
     found: set[int] = set()
-    first = 0
-    while first < len(same):
-        last = first
-        while last < len(same) and same[last]:
-            last += 1
-        if last - first >= LONG_ENOUGH and _moves(recording, first, last):
+    starts = [0, *(i + 1 for i, held in enumerate(same) if not held)]
+    groups = list(pairwise([*starts, len(posed)]))  # of frames with one pose
+    usual = float(np.median([last - first for first, last in groups])) if len(groups) > 1 else 1.0
+    least = max(LONG_ENOUGH, UNUSUAL * (usual - 1))
+    for first, last in ((first, end - 1) for first, end in groups):
+        if last - first >= least and _moves(recording, first, last):
             found.update(range(first + 1, last + 1))
-        first = last + 1
     return found
 
 

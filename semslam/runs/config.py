@@ -44,6 +44,7 @@ class RunConfig:
     pose_rate: float | None = None  # poses per second of a pose file without times, the first at the first frame
     pose_indices: str | None = None  # START:STOP:STEP or a file: the frame of each pose of a file without times
     pose_convention: str | None = None  # how given poses are meant, such as inverted,millimetres; null = found out
+    reject_poses: bool = True  # whether given poses that the images contradict are left out, or end the run
     poses: str = ""  # dataset | tracked | sfm | refined | predicted | predicted-refined | a file; empty = 1st or 2nd
     scale_from: str | None = None  # of a map from colour alone: height=M | length=M,FRAME,U,V,U,V; null = the network's
     extend: str | None = None  # folder of a finished run whose map is gone on with

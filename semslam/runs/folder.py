@@ -38,6 +38,7 @@ from semslam.runs.storage.checkpoint import Checkpoint
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.upgrade import upgraded
 from semslam.trajectory import Trajectory, write_tum
+from sequences.rebased import without_poses
 
 logger = logging.getLogger(__name__)
 REPLACEMENT, REPLACED_BY = ".new", ".ready"  # folders in a run's: of the run that will replace it, and of a whole one
@@ -245,12 +246,18 @@ class RunFolder:
         """What was kept to recognise the recording; None for a run of an earlier version."""
         return self._newest_scalars("run_recording").get("run_recording")
 
+    def load_poses_rejected(self) -> tuple[int, ...]:
+        """The frames whose given pose the run does not use, since the images contradict it."""
+        return tuple(int(i) for i in self._newest_scalars("run_poses_rejected").get("run_poses_rejected", ()))
+
     def open_sequence(self, moved_to: str | None = None) -> Any:
-        """The recording that the run was made of; `moved_to`: where it is now.
+        """The recording that the run was made of, without poses that it rejected; `moved_to`: where it is now.
 
         FileNotFoundError where it is not found, ValueError where another one is in its place.
         """
-        return found_again(self.load_config(), self.load_recording(), self.final, moved_to)
+        config = self.load_config()
+        sequence = found_again(config, self.load_recording(), self.final, moved_to)
+        return without_poses(sequence, self.load_poses_rejected()) if config.poses_of_recording else sequence
 
     def save_state(self, parts: Iterable[StatePart], config: RunConfig) -> None:
         """Save the lossless state with the settings that it was made with, in one step."""

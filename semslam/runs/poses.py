@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,12 +41,14 @@ def pose_source(
     hints: PoseHints | None = None,
     places: Places | None = None,
     convention: str | None = None,
+    rejected: Collection[int] = (),
 ) -> PoseSource:
     """The tracking that the setting `poses` names: dataset, tracked, refined, predicted, or a trajectory file's.
 
     pose_of: a pose network; it tells predicted poses, and where a tracked camera that is lost may be. hints: of a
     trajectory file without times. places: where a tracked camera that is lost is looked for. convention: how a
-    trajectory file's poses are meant, see `semslam.doctor.pose_convention`; None as AS_RECORDED.
+    trajectory file's poses are meant, see `semslam.doctor.pose_convention`; None as AS_RECORDED. rejected: frames
+    whose pose in a trajectory file is not used.
     """
     if poses in ("dataset", "refined") and not sequence.has_poses:
         raise ValueError(f"`poses` is {poses}: {sequence.name} has no poses; use tracked or a trajectory file")
@@ -66,7 +68,8 @@ def pose_source(
         logger.warning("%s", note)
     T_world_camera = as_convention(found.T_world_camera, convention or AS_RECORDED)
     origin = sequence.world_origin if sequence.world_origin.any() else far_origin(T_world_camera)
-    return PosesOfFile(poses, found._replace(T_world_camera=tuple(T_world_camera)), origin, config)
+    used = tuple(None if i in rejected else T for i, T in enumerate(T_world_camera))
+    return PosesOfFile(poses, found._replace(T_world_camera=used), origin, config)
 
 
 def poses_of_file(poses: str, sequence: Any, hints: PoseHints | None = None) -> FramePoses:
@@ -94,12 +97,6 @@ class ListedPoses(GivenPoses):
         `GivenPoses`."""
         super().__init__(lambda frame: self.T_world_camera[frame.index], source, config)
         self.T_world_camera = T_world_camera
-        self.rejected: frozenset[int] = frozenset()
-
-    def reject(self, frames: Iterable[int]) -> None:
-        """Take the poses of some frames for unknown, as the images contradict them."""
-        self.rejected |= frozenset(frames)
-        self.T_world_camera = [None if i in self.rejected else T for i, T in enumerate(self.T_world_camera)]
 
 
 class PosesOfFile(ListedPoses):

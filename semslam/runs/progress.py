@@ -13,7 +13,7 @@ from semslam.cloud import SurfelCloud
 from semslam.frame import Step
 from semslam.trajectory import Trajectory
 
-FRAME_LISTS = ("indices", "lost", "poor", "corrupt", "held_out", "labelled")
+FRAME_LISTS = ("indices", "lost", "poor", "corrupt", "held_out", "labelled", "poses_rejected")
 
 
 class NoMap(ValueError):
@@ -33,6 +33,8 @@ class Progress:
     corrupt: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
     labelled: list[int] = field(default_factory=list)  # whose labels were fused
+    poses_rejected: list[int] = field(default_factory=list)  # whose given pose is not used: the images contradict it
+    poses_contradicted: str | None = None  # what the images say against all poses that were given
     submaps: list[int] = field(default_factory=list)  # of each pose: the number of the part of the map that it is in
     before: int = 0  # frames of the run whose map this one extends; surfels name them -1, -2 ...
     extends: int | None = None  # `identity` of that run; None where there is none, or an earlier version kept none
@@ -153,6 +155,7 @@ class Progress:
             "run_fused": np.array(self.fused),
             "run_depth": np.array([self.depth_used, self.depth_read]),
             "run_reason": np.array(self.reason),
+            "run_poses_contradicted": np.array(self.poses_contradicted or ""),
             "run_before": np.array(self.before),
             "run_extends": np.array([] if self.extends is None else [self.extends], np.int64),
             "run_submaps": np.array(self.submaps, np.int64),
@@ -184,6 +187,7 @@ class Progress:
             depth_read=read,
             noise=tuple(map(float, state["run_noise"])) if len(state.get("run_noise", ())) else None,  # type: ignore[arg-type]
             reason=str(state.get("run_reason", "")),
+            poses_contradicted=str(state.get("run_poses_contradicted", "")) or None,
             stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
             **lists,
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +16,10 @@ from semslam.camera import SENSORS
 from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.depth.corrections import fusion_config
 from semslam.depth.multiview import MultiViewDepth
-from semslam.doctor import intrinsics, single_poses
+from semslam.doctor import intrinsics
 from semslam.doctor.depth_range import LITTLE, with_range
 from semslam.doctor.depth_unit import doubtful_depth_unit
 from semslam.doctor.doctor import black_images, doubtful_intrinsics, implausible_depth, timestamps
-from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, in_convention, judged, tell
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
@@ -43,9 +41,10 @@ from semslam.runs.finished.extend import extend
 from semslam.runs.finished.fill import fill_holes
 from semslam.runs.finished.planes import complete_planes
 from semslam.runs.folder import RunFolder
+from semslam.runs.given.verdict import PoseVerdict, with_verdict
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.labels_ahead import LabelsAhead
-from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source, poses_of_file
+from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source
 from semslam.runs.progress import NoMap
 from semslam.runs.recording import check_apart, with_absolute_paths
 from semslam.runs.run import Run
@@ -56,14 +55,11 @@ from semslam.tracking.predicted_poses import PoseOf, PredictedPoses
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
 from sequences import Sequence, detect_kind
-from sequences.rebased import near_origin
 
 logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
-NOT_GIVEN = ("tracked", "sfm", "predicted", "predicted-refined")  # of these, by which no recorded pose is used
-MOST_WRONG = 0.5  # of the frames: where more have a wrong pose, there is no map
 LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
@@ -95,7 +91,8 @@ def prepare(
     given = sequence.has_poses and config.extend is None
     config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
     _check(config, sequence)
-    config, sequence, said = _with_pose_convention(config, sequence)
+    begun = RunFolder(out).resumable(config) if resume and not overwrite else None
+    config, sequence, verdict = with_verdict(config, sequence, begun if begun is not None and begun.exists else None)
     if recorded and config.slam.perception.depth == "predicted" and config.poses in BY_IMAGES and len(sequence) < 2:
         raise ValueError(f"{config.sequence}: is one frame; tracking by images needs several that overlap")
     check_apart(out, config.sequence)
@@ -108,18 +105,16 @@ def prepare(
         place = folder.resumable(config) if resume else folder.fresh()
         if resume and not place.exists:
             logger.warning("%s: there is no run to go on with (--resume); a new one begins", out)
-        run = _run(config, sequence, network, place, resume, checkpoint, report)
-        if said is not None and isinstance(run.slam.track, ListedPoses):
-            run.slam.track.reject(said.rejected)
-        if said is not None and said.judged.contradiction is not None:
-            run.poses_contradicted = said.judged.contradiction.what
+        run = _run(config, sequence, network, place, resume, checkpoint, report, verdict)
         sensed = recorded and not resume and config.slam.perception.depth == "sensor"
         for dark in black_images(sequence) if sensed else []:
             logger.warning("%s: %s; %s", config.sequence, dark.what, dark.remedy)
         if sensed and config.poses == "tracked":
-            for wrong in intrinsics.findings_of(intrinsics.measured(sequence, by_poses=False), sequence.camera):
+            for wrong in intrinsics.findings_of(
+                intrinsics.measured(sequence, by_poses=False, sensor=config.sensor), sequence.camera
+            ):
                 logger.warning("%s: %s; %s", config.sequence, wrong.what, wrong.remedy)
-        unsure = sensed and (said is None or not said.judged.told)
+        unsure = sensed and not verdict.told
         if unsure and (doubt := doubtful_depth_unit(sequence, run.slam.network)):
             logger.warning("%s: %s", config.sequence, doubt)
         return run
@@ -138,8 +133,10 @@ def _run(
     resume: bool,
     checkpoint: float | None,
     report: Callable[[], object],
+    verdict: PoseVerdict,
 ) -> Run:
-    """The run of settings that can be met, in a folder that is ours; the arguments are those of `prepare`."""
+    """The run of settings that can be met, in a folder that is ours; the arguments are those of `prepare`, and what
+    the images say of given poses."""
     if not resume:
         for kept in (KEPT, FITTED):
             (folder.path / kept).unlink(missing_ok=True)  # of a run that was given up here
@@ -170,7 +167,7 @@ def _run(
         track: PoseSource = visual.given()
     else:
         pose_of = _pose_network(config.pose_weights, sequence.world_origin) if config.pose_weights else None
-        of_file = config.pose_hints, places, config.pose_convention
+        of_file = config.pose_hints, places, config.pose_convention, verdict.rejected
         track = pose_source(config.poses, sequence, slam.tracking, pose_of, *of_file)
         parallax = perception.depth == "predicted" and slam.corrections.multiview
         fits = min(slam.visual.given_std, slam.visual.given_turn_std_deg) > 0
@@ -200,58 +197,14 @@ def _run(
     if config.extend is None:
         system.surfels.world_origin = track.world_origin if isinstance(track, PosesOfFile) else sequence.world_origin
     run = Run(config, sequence, system, folder, resume=resume, checkpoint=checkpoint)
+    if not (resume and folder.exists):
+        run.progress.poses_rejected = list(verdict.rejected)
+        run.progress.poses_contradicted = verdict.contradicted
     if config.extend is not None:
         run.slam.associations = run.slam.surfels.journal = None  # those of the earlier frames are not at hand
         if extended is not None:
             run.progress.before, run.progress.extends = extended
     return run
-
-
-class _Said(NamedTuple):
-    """What the images say of poses that are used together with depth."""
-
-    judged: Judged
-    rejected: tuple[int, ...] = ()  # frames whose pose is not used
-
-
-def _with_pose_convention(config: RunConfig, sequence: Sequence) -> tuple[RunConfig, Sequence, _Said | None]:
-    """The settings with how recorded poses are meant, the recording with its poses read so, and what its images say of
-    poses that are used together with its depth.
-
-    Told from the images where the settings leave it open; ValueError where they leave no doubt that the poses, or the
-    depth, are wrong in a way that no convention explains, or that the poses are in several worlds.
-    """
-    own = config.poses_of_recording
-    if config.pose_convention is not None or (own and not sequence.has_poses):
-        return config, sequence, None
-    listed = None if own else poses_of_file(config.poses, sequence, config.pose_hints).T_world_camera
-    found = judged(sequence, listed)
-    name = config.sequence if own else config.poses
-    if found.convention != AS_RECORDED:
-        tell(name, found.convention, f"--pose-convention {AS_RECORDED}")
-        sequence = near_origin(in_convention(sequence, found.convention)) if own else sequence
-    config = replace(config, pose_convention=found.convention)
-    if config.poses in NOT_GIVEN or config.slam.perception.depth != "sensor":
-        return config, sequence, None
-    insist = f"`pose_convention` {AS_RECORDED} maps it as it is, and `poses` tracked without these poses"
-    wrong = found.contradiction
-    if wrong is not None and found.decisive:
-        raise ValueError(f"{name}: {wrong.what}; {wrong.remedy} ({insist})")
-    used = sequence
-    if listed is not None:
-        used = copy.copy(sequence)
-        used.poses = tuple(as_convention(listed, found.convention))
-    single = single_poses.contradicted(used)
-    findings = single_poses.findings_of(single)
-    given = config.poses != "refined"  # which finds its own poses, and these only help it
-    if given and (single.jumps or len(single.wrong) > MOST_WRONG * len(sequence)):
-        raise ValueError(f"{name}: {findings[0].what}; {findings[0].remedy} ({insist})")
-    measured = None if wrong is not None else intrinsics.measured(used)
-    told = [wrong] if wrong is not None else intrinsics.findings_of(measured, used.camera)
-    for finding in told + findings:
-        if finding.level != "hint":
-            logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
-    return config, sequence, _Said(found, single.wrong if given else ())
 
 
 def _pose_network(weights: str, world_origin: np.ndarray) -> PoseOf:
@@ -410,9 +363,9 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics |= run.slam.track.figures()
     given = isinstance(run.slam.track, GivenPoses) and not isinstance(run.slam.track, PredictedPoses)
     if given and run.config.slam.perception.depth == "sensor":
-        metrics["poses_contradicted"] = run.poses_contradicted
+        metrics["poses_contradicted"] = run.progress.poses_contradicted
     if isinstance(run.slam.track, ListedPoses):
-        metrics["poses_rejected"] = sorted(run.slam.track.rejected)
+        metrics["poses_rejected"] = run.progress.poses_rejected
     planes = isinstance(views, MultiViewDepth) and views.config.planes
     if run.config.fill or planes:
         began = time.perf_counter()

@@ -54,7 +54,6 @@ class Run:
             raise ValueError(f"checkpoint is {checkpoint}, expected seconds, or 0 for never")
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
-        self.poses_contradicted: str | None = None  # what the images say against the poses that were given
         self.depth_contradicted: str | None = None  # what they say against the depth images
         self._depth_edges = DepthEdges(sequence) if config.slam.perception.depth == "sensor" else None
         self.filled: SurfelCloud | None = None  # surfels that fill holes; see runs.finished.fill

@@ -23,8 +23,7 @@ def doctor(
     every: Every = 1,
 ) -> None:
     """Find what is wrong with a recording's depth, camera, poses, times or labels; exit code 1 if anything is."""
-    from semslam.doctor.doctor import diagnose, unopened
-    from semslam.doctor.intrinsics import measured
+    from semslam.doctor.doctor import diagnosis, unopened
     from semslam.doctor.noise import depth_noise
     from sequences import open_sequence
     from sequences.selected import selected
@@ -36,8 +35,7 @@ def doctor(
         except ValueError as problem:
             findings, noise, lengths = [unopened(problem)], "", None
         else:
-            lengths = measured(recording)
-            findings, noise = diagnose(recording, lengths), ""
+            (findings, lengths), noise = diagnosis(recording), ""
             with suppress(ValueError):  # of frames that cannot be tracked
                 noise = depth_noise(recording)
     for finding in findings:

@@ -1,0 +1,1 @@
+"""Poses that are given: what the images say of them."""
