@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semslam.doctor import depth_edges, intrinsics
-from semslam.doctor.doctor import Finding, diagnose
+from semslam.doctor.doctor import Finding, diagnose, diagnosis
 from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, judged
 from semslam.doctor.single_poses import Contradicted, contradicted, findings_of
 from semslam.frame import Frame
@@ -312,8 +312,11 @@ def test_other_axes_are_told_from_inverted_poses(sound, name, inverted):
 
 def test_inverted_poses_are_called_inverted(sound):
     room, frames = sound
-    finding = only_error(diagnose(Spoilt(room, frames, poses=lambda _, T: inverse(T))))
-    assert "when they are inverted: they are T_camera_world" in finding.what
+    spoilt = Spoilt(room, frames, poses=lambda _, T: inverse(T))
+    spoilt.timestamps = 3 * np.asarray(room.timestamps)  # as many seconds as tell lengths
+    findings, lengths = diagnosis(spoilt)
+    assert "when they are inverted: they are T_camera_world" in only_error(findings).what
+    assert lengths is None  # by poses that are wrong
 
 
 def test_a_world_far_from_its_origin_is_hinted_at(sound):
