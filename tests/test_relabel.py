@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +14,9 @@ from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
 from semslam import poses
-from semslam.engine.associations import Associations, Event, PackedFile, pack, unpack
+from semslam.engine.associations import Associations, Event
 from semslam.engine.chunks import CHUNK
+from semslam.engine.packed import PackedFile, pack, unpack
 from semslam.engine.surfels import SurfelMap
 from semslam.runs import networks
 from semslam.runs import relabel as relabelling
@@ -128,6 +131,31 @@ def test_where_a_pair_cannot_be_kept_none_is_any_more(monkeypatch):
     for again in (lambda: kept.ends, lambda: kept.add(values, values), lambda: kept.data):
         with pytest.raises(OSError, match="No space"):
             again()
+
+
+class FullFile(io.FileIO):
+    """On a disk with room for one byte."""
+
+    room = 1
+
+    def write(self, data):
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        self.room = 0
+        return super().write(data[:1])
+
+
+def test_a_record_goes_on_in_memory_where_it_may_and_the_file_is_full(tmp_path):
+    kept, pairs = PackedFile(folder=tmp_path, or_memory=True), np.arange(20, dtype=np.int32).reshape(5, 2, 2)
+    for k, pair in enumerate(pairs):
+        assert kept.add(*pair) == k
+        if k == 1:
+            kept[k]  # is written by now
+            kept._file = FullFile(os.dup(kept._file.fileno()), "r+b")
+    nowhere = PackedFile(folder=tmp_path / "missing", or_memory=True)
+    nowhere.add(*pairs[0])
+    for record, count in ((kept, 5), (nowhere, 1)):
+        np.testing.assert_array_equal([[unpack(one) for one in record[k]] for k in range(count)], pairs[:count])
 
 
 def test_relabelling_there_and_back_is_the_first_run_again(runs, tmp_path):

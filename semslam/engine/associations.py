@@ -9,10 +9,7 @@ frame. They lie in a temporary file, so that memory does not grow with the frame
 
 from __future__ import annotations
 
-import tempfile
-import zlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from semslam.compiled import SERIAL
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.fusion import Fusion
 from semslam.engine.labels.evidence import row_width
+from semslam.engine.packed import PackedFile, unpack
 from semslam.engine.surfels import SurfelMap
 from semslam.stage import Layout, check_state
 
@@ -36,7 +34,6 @@ STATE: Layout = {  # the arrays of a saved record
     "ends": (np.int64, ("parts",)),
     "data": (np.uint8, ("bytes",)),
 }
-Packed = tuple[bytes, bytes]
 Fuse = Callable[[SurfelMap, np.ndarray, np.ndarray, "Event"], None]  # map, chunks, pixels a slot, what was seen
 
 
@@ -81,84 +78,6 @@ def close_gaps(dead, evidence):
             evidence[end] = evidence[i]
             end += 1
         evidence[end:last] = np.uint16(0)
-
-
-def pack(values: np.ndarray) -> bytes:
-    """int32 values as differences to the one before, deflated."""
-    return zlib.compress(np.diff(values, prepend=np.int32(0)).tobytes(), 1)
-
-
-def unpack(packed: bytes) -> np.ndarray:
-    """The int32 values of `pack`, none of which is negative; ValueError where they are damaged."""
-    try:
-        values = np.cumsum(np.frombuffer(zlib.decompress(packed), np.int32), dtype=np.int32)
-    except zlib.error as error:
-        raise ValueError(f"the saved associations are damaged ({error})") from None
-    if values.min(initial=0) < 0:
-        raise ValueError("the saved associations are damaged: they name slots or pixels below 0")
-    return values
-
-
-class PackedFile:
-    """Pairs of packed arrays in a temporary file, in the order in which they came; another thread packs and writes."""
-
-    def __init__(
-        self, data: np.ndarray | None = None, ends: np.ndarray | None = None, folder: Path | None = None
-    ) -> None:
-        """data: (N,) uint8, what such a file holds. ends: (2M,) where each array of its M pairs ends, ascending.
-        folder: where the file is; by default where the system has temporary ones, which may be memory."""
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed, and gone, with this object
-        self._ends: list[int] = [0]
-        self._packer = ThreadPoolExecutor(1)
-        self._last: Future[None] | None = None
-        self._failed: OSError | None = None  # why nothing more can be written
-        if data is not None and ends is not None:
-            data.tofile(self._file)
-            self._ends += ends.tolist()
-        self._count = len(self._ends) // 2  # pairs, also those that are still to be written
-
-    def add(self, first: np.ndarray, second: np.ndarray) -> int:
-        """Append a pair of int32 arrays, which are not changed from now on; returns its number. OSError where an
-        earlier one could not be written."""
-        if self._failed is not None:
-            raise self._failed
-        self._last = self._packer.submit(self._write, first, second)
-        self._count += 1
-        return self._count - 1
-
-    def _write(self, first: np.ndarray, second: np.ndarray) -> None:
-        if self._failed is not None:
-            return
-        both = pack(first), pack(second)
-        try:
-            self._file.write(both[0] + both[1])
-        except OSError as error:
-            self._failed = error
-            return
-        self._ends += [self._ends[-1] + len(both[0]), self._ends[-1] + len(both[0]) + len(both[1])]
-
-    def __getitem__(self, k: int) -> Packed:
-        """Pair k."""
-        start, middle, end = self.ends[2 * k : 2 * k + 3]
-        self._file.flush()
-        both = self.data[start:end].tobytes()
-        return both[: middle - start], both[middle - start :]
-
-    @property
-    def ends(self) -> list[int]:
-        """0, and where each array ends, once all are written; OSError where one could not be."""
-        if self._last is not None:
-            self._last.result()
-        if self._failed is not None:
-            raise self._failed
-        return self._ends
-
-    @property
-    def data(self) -> np.ndarray:
-        """(N,) uint8: all arrays, in the file."""
-        size = self.ends[-1]
-        self._file.flush()
-        return np.memmap(self._file, np.uint8, "r", shape=(size,)) if size else np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

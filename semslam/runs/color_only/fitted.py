@@ -86,6 +86,7 @@ def fit_to_images(
     network: Network,
     config: VisualConfig,
     report: Callable[[], object] = lambda: None,
+    folder: Path | None = None,
 ) -> FittedPoses:
     """The given poses of a `sequences.Sequence`, T_world_camera (4, 4) or None of each frame, as the images want them.
 
@@ -96,7 +97,7 @@ def fit_to_images(
     are not farther off than by `WORSE` (the discrepancy principle; Morozov, "On the solution of functional equations
     by the method of regularization", 1966), at most those of `config`.
 
-    report: called for each frame.
+    report: called for each frame. folder: of the tracker's temporary file.
     """
     recorded: Camera = sequence.camera
     began = time.perf_counter()
@@ -105,7 +106,7 @@ def fit_to_images(
     if not np.isfinite(before).any():
         return kept
     camera = tracked_camera(recorded)
-    tracker = VisualTracker(camera, depths_by(network, camera), config)
+    tracker = VisualTracker(camera, depths_by(network, camera), config, folder=folder)
     follow_images(tracker, sequence, given, report)
     world = tracker.map
     if len(world.keyframes) < FEWEST:
@@ -189,6 +190,6 @@ def fitted_poses(
     settings = settings_of_poses(config)
     if (kept := FittedPoses.load(folder / FITTED, len(sequence), settings)) is not None:
         return kept
-    found = fit_to_images(sequence, given, network, config.slam.visual, report)
+    found = fit_to_images(sequence, given, network, config.slam.visual, report, folder)
     found.save(folder / FITTED, settings)
     return found

@@ -123,16 +123,20 @@ def depths_by(network: Network, camera: Camera) -> PredictDepth:
 
 
 def track_images(
-    sequence: Any, network: Network, config: VisualConfig | None = None, report: Callable[[], object] = lambda: None
+    sequence: Any,
+    network: Network,
+    config: VisualConfig | None = None,
+    report: Callable[[], object] = lambda: None,
+    folder: Path | None = None,
 ) -> VisualPoses:
     """Track a `sequences.Sequence` by its images, with the scale that the network's depths vote for.
 
-    report: called for each frame. NoMap where the camera hardly moved sideways, or was lost in most of the
-    frames: no depth could be measured from its images.
+    report: called for each frame. folder: of the tracker's temporary file. NoMap where the camera hardly moved
+    sideways, or was lost in most of the frames: no depth could be measured from its images.
     """
     recorded: Camera = sequence.camera
     began = time.perf_counter()
-    tracker, followed = _longest_scene(sequence, network, config, report)
+    tracker, followed = _longest_scene(sequence, network, config, report, folder)
     tracker.finish()
     scale, scale_std = tracker.map.scale
     found = [tracker.pose(i) for i in range(len(sequence))]
@@ -199,7 +203,7 @@ def follow_images(
 
 
 def _longest_scene(
-    sequence: Any, network: Network, config: VisualConfig | None, report: Callable[[], object]
+    sequence: Any, network: Network, config: VisualConfig | None, report: Callable[[], object], folder: Path | None
 ) -> tuple[VisualTracker, Followed]:
     """The tracker that found most frames of a `sequences.Sequence`, and what it said of them.
 
@@ -215,7 +219,7 @@ def _longest_scene(
         if attempt:
             last = numbers[start + count - 1]
             logger.warning("frames %d to %d may show another scene: tracked on their own", numbers[start], last)
-        tracker = VisualTracker(camera, depths_by(network, camera), config, sequence.camera.focal_known)
+        tracker = VisualTracker(camera, depths_by(network, camera), config, sequence.camera.focal_known, folder)
         heard = (lambda: None) if attempt else report
         followed = follow_images(tracker, sequence, [None] * len(sequence), heard, start)
         if best is None or followed.found.sum() > best[1].found.sum():

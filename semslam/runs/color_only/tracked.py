@@ -29,7 +29,7 @@ def visual_poses(
     if config.poses == "sfm":
         found = sfm_poses(sequence, network, report)
     else:
-        found = track_images(sequence, network, slam.visual, report)
+        found = track_images(sequence, network, slam.visual, report, folder)
     if config.scale_from is not None:
         known, calibrated = KnownSize.parsed(config.scale_from), found.calibrated(sequence)
         found = with_known_size(found, known, calibrated, network, slam.perception.classes, slam.multiview)
