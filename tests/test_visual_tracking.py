@@ -186,6 +186,18 @@ def test_exposure_is_no_motion(room):
     assert error(room, found, with_scale=True) < 0.04
 
 
+def test_the_motion_across_frames_that_were_lost_is_told_for_one_frame(room):
+    tracker = VisualTracker(room.camera, depths_by(KnowingNetwork(room), room.camera))
+    for i in range(4):
+        tracker(i, room[i].color)
+    black = np.zeros_like(room[4].color)
+    assert {tracker(i, black).state for i in (4, 5)} == {"lost"}
+    before = tracker._T
+    assert tracker(6, room[6].color).state != "lost"
+    motion = poses.log(tracker._T @ poses.inverse(before))
+    assert np.linalg.norm(3 * tracker._velocity - motion) < 0.4 * np.linalg.norm(motion)  # the map was adjusted, too
+
+
 def test_a_camera_that_comes_back_after_a_dark_while_is_found_again(room):
     frames = [room[i] for i in range(40)]
     dark = [replace(frame, color=np.zeros_like(frame.color)) for frame in frames[:8]]
