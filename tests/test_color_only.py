@@ -18,6 +18,7 @@ from semslam import config as configs
 from semslam import poses as poses_of
 from semslam.depth.corrections import DepthCorrections
 from semslam.depth.multiview import MultiViewConfig, MultiViewDepth
+from semslam.engine.labels.surfel_crf import CrfConfig
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run
 from semslam.metrics.surface import surface_scores
@@ -34,6 +35,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import pose_source
 from semslam.runs.reconstruct import _why_none, finish, prepare
+from semslam.runs.refine import refine
 from semslam.slam import SlamConfig
 from semslam.tracking.predicted_poses import PredictedPoses
 from semslam.trajectory import Trajectory
@@ -271,3 +273,14 @@ def test_structure_from_motion_finds_every_fourth_pose_in_metres(network):
     estimate = Trajectory(room.timestamps[indices], found.T_world_camera[indices])
     assert absolute_error(estimate, room.trajectory, with_scale=True).rmse < 0.03
     assert found.scale_std < 0.3 and found.focal == pytest.approx(room.camera.fx)
+
+
+def test_a_refined_run_keeps_the_insides_of_planes_with_labels_of_their_surroundings(tmp_path: Path, runs):
+    source = RunFolder.open(runs("tracked"))
+    refined = refine(source.path, tmp_path / "refined", CrfConfig(iterations=0))
+    before, after = (json.loads(folder.metrics.read_text()) for folder in (source, refined))
+    added = before["surfels_of_planes"]
+    assert after["surfels_of_planes"] == added
+    cloud = refined.load_cloud()[0]
+    np.testing.assert_array_equal(cloud.positions[-added:], source.load_cloud()[0].positions[-added:])
+    assert (cloud.labels()[-added:] < 255).mean() > 0.9

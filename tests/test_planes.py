@@ -96,7 +96,7 @@ def completion(predicted: np.ndarray) -> tuple[Observation, PlaneCompletion]:
     def shown(camera: Camera, T: np.ndarray) -> np.ndarray:
         return cv2.resize(np.where(rim(), FLOOR, f32(0)), camera.shape[::-1], interpolation=cv2.INTER_NEAREST)
 
-    found = PlaneCompletion(perception, shown, {0: np.eye(4)})  # type: ignore[arg-type]
+    found = PlaneCompletion(perception, np.full(CAMERA.shape, 0.5, f32), shown, {0: np.eye(4)})  # type: ignore[arg-type]
     return found(frame), found
 
 
@@ -104,12 +104,12 @@ def test_only_what_the_map_lacks_is_measured():
     seen, found = completion(0.6 * FLOOR)  # whatever the network's scale is
     inside = ~rim()
     np.testing.assert_allclose(seen.depth, FLOOR, rtol=0.001)
-    assert (seen.confidence[inside] == WEIGHT).all() and not seen.confidence[~inside].any()
-    assert len(found.completed) == 1
+    assert (seen.confidence[inside] == WEIGHT / 0.5).all() and not seen.confidence[~inside].any()
+    assert found.completed == 1
 
 
 def test_a_plane_that_the_network_does_not_see_is_none():
     """A dark hall behind a door frame: its edges lie in the wall, and nothing inside does."""
     seen, found = completion(np.where(rim(), FLOOR, 1.8 * FLOOR).astype(f32))
     assert not seen.measures
-    assert not found.completed
+    assert found.completed == 0

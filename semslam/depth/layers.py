@@ -27,23 +27,24 @@ def remove_layers(surfels: SurfelMap) -> None:
     surfels.compact_all()
 
 
-def less_sure_layers(positions: np.ndarray, normals: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+def less_sure_layers(positions: np.ndarray, normals: np.ndarray, confidence: np.ndarray, first: int = 0) -> np.ndarray:
     """(N,) bool: which surfels have a surer one, of the same normal, straight before or behind them.
 
     Args:
         positions: (N, 3) metres.
         normals: (N, 3) unit vectors.
         confidence: (N,).
+        first: only surfels from this one on are looked at.
     """
     from scipy.spatial import cKDTree
 
     found = np.zeros(len(positions), bool)
-    if len(positions) == 0:
+    if len(positions) == first:
         return found
     tree = cKDTree(positions, balanced_tree=False, compact_nodes=False)
     for along in np.arange(SAME + STEP / 2 - 0.01, REACH, STEP):
         for side in (-along, along):
-            rest = np.flatnonzero(~found)
+            rest = first + np.flatnonzero(~found[first:])
             places = positions[rest] + np.float32(side) * normals[rest]
             distance, near = tree.query(places, k=NEAREST, distance_upper_bound=SIDE, workers=-1)
             there = np.isfinite(distance)

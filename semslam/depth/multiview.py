@@ -80,6 +80,12 @@ def neighbours(
     return sorted(found)
 
 
+def apart(T_world_a: np.ndarray, T_world_b: np.ndarray, metres: float, degrees: float) -> bool:
+    """Whether two camera poses (4, 4) are farther apart than this, in the one or in the other."""
+    way = poses.inverse(T_world_a) @ T_world_b
+    return bool(np.linalg.norm(way[:3, 3]) > metres or np.degrees(poses.rotation_angle(way)) > degrees)
+
+
 def depth_from_views(
     grey: np.ndarray,
     camera: Camera,
@@ -171,9 +177,7 @@ class MultiViewDepth(Stage):
             return False
         if self._last is None:
             return True
-        step = poses.inverse(self._last) @ T
-        far = np.linalg.norm(step[:3, 3]) > self.config.keyframe_step * self.scene
-        return bool(far or poses.rotation_angle(step) > np.radians(self.config.keyframe_turn_deg))
+        return apart(self._last, T, self.config.keyframe_step * self.scene, self.config.keyframe_turn_deg)
 
     def __call__(self, observation: Observation, predict: object) -> Observation:
         """A keyframe with depth and its confidence; no depth where too few other frames show the same.

@@ -1,4 +1,4 @@
-"""Flat surfaces without texture: no image determines the depth inside, but their edges lie in the same plane.
+"""Planes in flat surfaces without texture: images determine the depth of their edges alone, and that is enough.
 
 An evenly coloured patch of an image is searched for planes through the depth that is known in it. The inverse depth of
 a plane is linear in the pixel, 1 / z = a u + b v + c, so that planes are fitted to inverse depth (RANSAC; Fischler and
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 f32 = np.float32
-EDGE = 6.0  # units of 8-bit CIELAB a pixel: a larger gradient ends a patch
+EDGE = 3.0  # units of 8-bit CIELAB a pixel: a larger gradient ends a patch
 RIM = 2  # pixels beyond its end that are counted as part of a patch: often the only ones whose depth is known
 LEAST_AREA = 0.004  # of the image, of a patch
 LEAST_KNOWN = 60  # pixels of known depth, in a patch and on each of its planes
@@ -47,7 +47,7 @@ def even_patches(color: np.ndarray) -> np.ndarray:
     color: (H, W, 3) uint8 RGB.
     """
     lab = cv2.bilateralFilter(cv2.cvtColor(color, cv2.COLOR_RGB2LAB), 5, 20, 3).astype(f32)
-    across, down = (cv2.Sobel(lab, cv2.CV_32F, x, 1 - x, scale=0.25) for x in (1, 0))
+    across, down = (cv2.Sobel(lab, cv2.CV_32F, x, 1 - x, scale=0.125) for x in (1, 0))
     even = (np.hypot(across, down).max(axis=2) < EDGE).astype(np.uint8)
     even = cv2.erode(even, np.ones((3, 3), np.uint8))  # patches that touch at a few pixels are two
     _, patches = cv2.connectedComponents(even, connectivity=4)

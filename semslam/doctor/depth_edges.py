@@ -65,10 +65,10 @@ class DepthEdges:
         """What is wrong; empty where too little was seen."""
         for reference in list(self._steep):  # at the end of a recording
             self._compare(reference)
-        late = self._late()
-        if any(finding.level == "error" for finding in late):  # a short delay and a shift look much the same
+        late, beside = self._late(), self._beside()
+        if any(finding.level == "error" for finding in late) and not (beside and self._shift_fits_best()):
             return late
-        return self._turned() or self._beside() or late
+        return self._turned() or beside or late
 
     def _look_at(self, frame: Frame) -> None:
         steep, edges = _steepness(frame, self._step), self._edges[frame.index]
@@ -106,6 +106,11 @@ class DepthEdges:
             f"{change} the times of the depth images, or pair each colour image with the one {abs(lag)} frames {late}"
         )
         return [Finding("hint" if seconds <= SMALL_DELAY else "error", what, remedy)]
+
+    def _shift_fits_best(self) -> bool:
+        """Whether no other moment fits as well as a shift; a short delay and a shift look much the same."""
+        shifted = float(np.max(np.mean(self._of_shifts, axis=0))) + 1  # correlations are without the mean, which is 1
+        return shifted > float(_means(np.array(self._of_moments)).max())
 
     def _turned(self) -> list[Finding]:
         best = _surely_better(np.array(self._of_turns), 0)
@@ -147,14 +152,20 @@ def _surely_better(rows: np.ndarray, usual: int) -> int | None:
     """The column that fits best, where most images leave no doubt that it fits better than the usual one."""
     if len(rows) < FEWEST_IMAGES:
         return None
-    known = np.isfinite(rows).sum(axis=0)  # a depth camera that is slower has no image at some of the moments
-    best = int(np.argmax(np.where(known > 0, np.nansum(rows, axis=0) / np.maximum(known, 1), -np.inf)))
+    best = int(np.argmax(_means(rows)))
     gain = rows[:, best] - rows[:, usual]
     gain = gain[np.isfinite(gain)]
     if len(gain) < FEWEST_IMAGES or (gain > 0).mean() < UNEQUIVOCAL[1]:
         return None
     independent = max(len(gain) / REFERENCES, 1)  # images of one stretch say much the same
     return best if gain.mean() > UNEQUIVOCAL[0] * gain.std() / np.sqrt(independent) else None
+
+
+def _means(rows: np.ndarray) -> np.ndarray:
+    """The mean of each column without its NaN, -inf where nothing is left: a depth camera that is slower than the
+    colour camera has no image at some of the moments."""
+    known = np.isfinite(rows).sum(axis=0)
+    return np.where(known > 0, np.nansum(rows, axis=0) / np.maximum(known, 1), -np.inf)
 
 
 def _correlation(steep: np.ndarray, edges: np.ndarray, reach: int) -> np.ndarray:

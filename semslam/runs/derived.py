@@ -24,7 +24,7 @@ from semslam.trajectory import Trajectory, tum_lines
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
-LEFT_BEHIND = "surfels_filled"  # a metric of surfels that the new run has not: see `runs.finished.fill`
+ADDED = ("surfels_filled", "surfels_of_planes")  # metrics of surfels that a run added to its map at its end
 NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in their own way
 
 
@@ -66,7 +66,8 @@ def write_derived(
 
     folder: of `derived_folder`. metrics are added to what the source's say of geometry. associations: with which the
     new run can be relabelled too. forget: arrays of the source's state that do not hold for the new run. merged: of
-    another run whose map was added. The mesh, where there is one of the same surfels, gets its labels from them anew.
+    another run whose map was added. The mesh, where there is one of the same surfels, gets its labels from them anew,
+    and so do the surfels that the source added at its end.
     """
     # what is damaged is told before anything is written
     old, mesh = source.load_metrics(), None if "position" in changes else source.load_mesh()
@@ -80,8 +81,13 @@ def write_derived(
     )
     poses = source.load_trajectory()
     folder.save_trajectory(poses, state.get("world_origin", np.zeros(3)))
-    folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT) and k != LEFT_BEHIND} | metrics)
     cloud, label_set = folder.load_cloud()
+    added = None if "position" in changes else source.load_filled()  # with others the map may have moved
+    if added is not None and len(cloud):
+        folder.save_filled(_labelled_by_nearest(added, cloud))
+        cloud, label_set = folder.load_cloud()
+    forgotten = ADDED if added is None else ()
+    folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT) and k not in forgotten} | metrics)
     export.write_map_ply(folder.map, cloud, label_set)
     if merged is not None:
         world = moved_by(merged.poses.T_world_camera, cloud.world_origin)
@@ -95,6 +101,16 @@ def write_derived(
     if merged is not None and merged.mesh is not None:
         export.write_mesh(folder.mesh, merged.mesh(cloud), label_set)
     return folder.published()
+
+
+def _labelled_by_nearest(added: SurfelCloud, cloud: SurfelCloud) -> SurfelCloud:
+    """Surfels with the class probabilities of the nearest one of a cloud."""
+    from scipy.spatial import cKDTree
+
+    if cloud.class_probabilities is None:
+        return replace(added, class_probabilities=None)
+    _, nearest = cKDTree(cloud.positions).query(added.positions)
+    return replace(added, class_probabilities=cloud.class_probabilities[nearest])
 
 
 def with_labels(config: RunConfig, weights: str | None, classes: str, engine: str | None) -> RunConfig:

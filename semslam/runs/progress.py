@@ -42,6 +42,7 @@ class Progress:
     fused: int = 0
     noise: tuple[float, float] | None = None  # of the depth camera, as tracking measured it: see `Tracking`
     reason: str = ""  # why the last lost frame was lost
+    depth_contradicted: str = ""  # what colour images say against the depth images, if anything
     seconds: float = 0.0
     depth_used: int = 0  # of the depth readings that were looked at: how many lie in the range that is used
     depth_read: int = 0
@@ -156,6 +157,7 @@ class Progress:
             "run_depth": np.array([self.depth_used, self.depth_read]),
             "run_reason": np.array(self.reason),
             "run_poses_contradicted": np.array(self.poses_contradicted or ""),
+            "run_depth_contradicted": np.array(self.depth_contradicted),
             "run_before": np.array(self.before),
             "run_extends": np.array([] if self.extends is None else [self.extends], np.int64),
             "run_submaps": np.array(self.submaps, np.int64),
@@ -188,6 +190,7 @@ class Progress:
             noise=tuple(map(float, state["run_noise"])) if len(state.get("run_noise", ())) else None,  # type: ignore[arg-type]
             reason=str(state.get("run_reason", "")),
             poses_contradicted=str(state.get("run_poses_contradicted", "")) or None,
+            depth_contradicted=str(state.get("run_depth_contradicted", "")),
             stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
             **lists,
         )

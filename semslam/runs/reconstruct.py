@@ -341,6 +341,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     if isinstance(views, MultiViewDepth) and not views.ended:
         run.remove_unsure(views.config.least_confidence)
         views.ended = True
+    run.judge_depth()  # where the last frames that tell could not be read
     run.save()
     if run.progress.before and not run.progress.frames_of(0):
         raise NoMap(
@@ -366,16 +367,17 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics["poses_contradicted"] = run.progress.poses_contradicted
     if isinstance(run.slam.track, ListedPoses):
         metrics["poses_rejected"] = run.progress.poses_rejected
+    besides = 0.0  # seconds, before the first frame was fused and after the last
     planes = isinstance(views, MultiViewDepth) and views.config.planes
     if run.config.fill or planes:
         began = time.perf_counter()
         added = complete_planes(run) if planes else fill_holes(run)
         run.filled = added.cloud
         run.folder.save_filled(added.cloud)
-        metrics |= added.figures | {"planes_seconds" if planes else "fill_seconds": time.perf_counter() - began}
+        besides += time.perf_counter() - began
+        metrics |= added.figures | {"planes_seconds" if planes else "fill_seconds": besides}
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
-    besides = metrics.get("planes_seconds", 0.0)  # seconds, before the first frame was fused and after the last
     if (visual := VisualPoses.load(run.folder.path / KEPT, len(run.sequence))) is not None:
         metrics |= visual.figures() | {"scale_from": run.config.scale_from or "network"}
         besides += visual.seconds

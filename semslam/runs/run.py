@@ -54,7 +54,6 @@ class Run:
             raise ValueError(f"checkpoint is {checkpoint}, expected seconds, or 0 for never")
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
-        self.depth_contradicted: str | None = None  # what they say against the depth images
         self._depth_edges = DepthEdges(sequence) if config.slam.perception.depth == "sensor" else None
         self.filled: SurfelCloud | None = None  # surfels that fill holes; see runs.finished.fill
         self.checkpoint = checkpoint
@@ -111,35 +110,39 @@ class Run:
         self.progress.record(step)
         if frame.depth is not None and self.config.slam.perception.depth == "sensor":
             self.progress.count_depth(*usable_share(frame.depth, self.slam.fusion.config))
-        self._judge_depth(frame)
+        if self._depth_edges is not None and self._depth_edges.see(frame):
+            self.judge_depth()
         return step
 
-    def _judge_depth(self, frame: Frame) -> None:
-        """Look whether depth and colour are images of one thing, and tell once that enough was seen."""
-        if self._depth_edges is None or not self._depth_edges.see(frame):
-            return
-        for finding in self._depth_edges.findings():
-            if finding.level == "error":
-                self.depth_contradicted = finding.what
+    def judge_depth(self) -> None:
+        """Tell once whether depth and colour are images of one thing, by what was seen so far."""
+        edges, self._depth_edges = self._depth_edges, None
+        for finding in edges.findings() if edges is not None else []:
+            if finding.level == "error" and not self.progress.depth_contradicted:
+                self.progress.depth_contradicted = finding.what
                 logger.warning(
                     "%s: %s; %s; surfaces are blurred or in wrong colours (`semslam doctor` looks closer)",
                     *(self.config.sequence, finding.what, finding.remedy),
                 )
-        self._depth_edges = None
 
     def _frames(self) -> Iterator[tuple[int, Frame | Exception]]:
         """Frames in order, decoded ahead by another thread; the exception of one that cannot be read."""
         from sequences.prefetch import read_ahead
 
         remaining = self.sequence.numbers(self.progress.next_index)
-        return read_ahead(self._read, remaining, self.sequence.ahead, self.sequence.decoders)
+        return read_ahead(self._read_ahead, remaining, self.sequence.ahead, self.sequence.decoders)
 
-    def _read(self, index: int) -> Frame:
-        """A frame, with labels where they are fused; where a network's are, that begins to look at it."""
+    def read(self, index: int) -> Frame:
+        """A frame, with labels where they are fused; ValueError or OSError where it cannot be read."""
+        truth = self.config.slam.perception.labels == "truth"
+        return self.sequence[index] if truth else self.sequence.unlabelled(index)
+
+    def _read_ahead(self, index: int) -> Frame:
+        """The same; where a network's labels are fused, that begins to look at it."""
         perception, camera = self.config.slam.perception, self.slam.fusion.camera
+        frame = self.read(index)
         if perception.labels == "truth":
-            return self.sequence[index]
-        frame = self.sequence.unlabelled(index)
+            return frame
         if isinstance(self.slam.network, LabelsAhead) and not self._is_held_out(index):
             every = self.config.hold_out
             # how many frames are perceived before it; a guess, as some may be corrupt
@@ -223,7 +226,7 @@ class Run:
             "submaps": len(progress.parts),
             "frames_corrupt": len(progress.corrupt),
             "depth_range_m": list(self.slam.fusion.config.range),
-            "depth_contradicted": self.depth_contradicted,
+            "depth_contradicted": progress.depth_contradicted or None,
             "depth_used": progress.depth_used / progress.depth_read if progress.depth_read else None,
             "frames_held_out": len(progress.held_out),
             "loops_closed": progress.loops,

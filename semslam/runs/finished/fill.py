@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,24 +17,25 @@ from semslam.depth.multiview import MultiViewDepth
 from semslam.engine.chunks import visible_chunks
 from semslam.engine.depth_filter import Noise
 from semslam.engine.fusion import MARGIN
-from semslam.perception import Perception
+from semslam.perception import Perceive, Perception
 from semslam.rendering.splatting import render
 from semslam.runs.poses import ListedPoses
 from semslam.runs.run import Run
-from semslam.slam import Slam
+from semslam.slam import Correct, Slam, SlamConfig
 
+logger = logging.getLogger(__name__)
 USUAL_DEPTH = 2.0  # metres, at which a filled surfel's confidence is compared with a measured one's
 
 
 @dataclass(frozen=True, eq=False)
-class FilledHoles:
-    """What was added to a run's map, and how good it is."""
+class AddedSurfels:
+    """What is added to the map of a run at its end, and how good it is."""
 
     cloud: SurfelCloud
     figures: dict[str, Any]
 
 
-def fill_holes(run: Run) -> FilledHoles:
+def fill_holes(run: Run) -> AddedSurfels:
     """Surfels where the map of a finished run has none, from the keyframes of the largest sub-map at their final poses.
 
     They are fused in a map of their own, which is in memory, so that no measured surfel changes and no frame is tracked
@@ -57,30 +60,47 @@ def fill_holes(run: Run) -> FilledHoles:
     views = MultiViewDepth(perceive.camera, T_world_camera, run.sequence.color_of, config.multiview)
     filling = HoleFilling(views, noise, shown)
     near, far = run.slam.fusion.config.range
-    slam = Slam(
-        perceive.camera,
-        replace(config, perception=perception, fusion=replace(config.fusion, near=near, far=far)),
-        perceive=lambda frame: perceive.observe(frame, True),
-        num_classes=perceive.num_classes,
-        track=ListedPoses(T_world_camera, "the run"),
-        correct=filling,
-    )
-    for index in posed:
-        if views.has_moved(index):
-            slam.step(run.sequence[index])
-    cloud = slam.cloud()
+    config = replace(config, perception=perception, fusion=replace(config.fusion, near=near, far=far))
+    cloud = fused_apart(run, config, perceive, lambda frame: perceive.observe(frame, True), views.has_moved, filling)
     cloud = cloud.selected(~filling.contradicted(cloud.positions, depth_of))
     sigma = float(sigma_of(USUAL_DEPTH, noise)) / USUAL_DEPTH
     weight = min(1.0, (sigma / config.multiview.unit_std) ** 2)
-    origin = run.slam.surfels.world_origin
-    cloud = replace(cloud, confidence=cloud.confidence * np.float32(weight), world_origin=origin)
+    cloud = replace(cloud, confidence=cloud.confidence * np.float32(weight))
     counts = {
         "surfels_filled": len(cloud),
         "fill_surfels_share": len(cloud) / max(len(cloud) + len(run.clouds()), 1),
         "fill_keyframes": len(filling.keyframes),
         "fill_without_parallax": filling.without_parallax,
     }
-    return FilledHoles(cloud, counts | filling.counts.figures())
+    return AddedSurfels(cloud, counts | filling.counts.figures())
+
+
+def fused_apart(
+    run: Run,
+    config: SlamConfig,
+    perception: Perception,
+    perceive: Perceive,
+    has_moved: Callable[[int], bool],
+    correct: Correct | None = None,
+) -> SurfelCloud:
+    """A map of its own, in memory, of a finished run's frames at their final poses.
+
+    perception: whose camera and classes the observations of `perceive` have. has_moved: which frames are fused, by
+    their index. Frames that can be read no more are left out.
+    """
+    posed = run.progress.posed()
+    track = ListedPoses([posed.get(i) for i in range(len(run.sequence))], "the run")
+    classes = perception.num_classes
+    slam = Slam(perception.camera, config, perceive=perceive, num_classes=classes, track=track, correct=correct)
+    for index in posed:
+        if has_moved(index):
+            try:
+                frame = run.read(index)
+            except (ValueError, OSError) as problem:
+                logger.warning("frame %d is left out when surfels are added: %s", index, problem)
+                continue
+            slam.step(frame)
+    return replace(slam.cloud(), world_origin=run.slam.surfels.world_origin)
 
 
 def measured_depth(run: Run, camera: Camera, T_world_camera: np.ndarray) -> np.ndarray:

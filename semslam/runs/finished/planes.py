@@ -8,27 +8,25 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.depth.layers import less_sure_layers
+from semslam.depth.multiview import apart
 from semslam.depth.planes import even_patches, looks_like, planes_of
 from semslam.frame import Frame, Observation
 from semslam.perception import Perception
-from semslam.runs.finished.fill import FilledHoles, measured_depth
-from semslam.runs.poses import ListedPoses
+from semslam.runs.finished.fill import AddedSurfels, fused_apart, measured_depth
 from semslam.runs.run import Run
-from semslam.slam import Slam
 
 f32 = np.float32
 LONGEST = 384  # pixels: longer side of the images that are searched, at most
 STEP, TURN_DEG = 0.1, 12.0  # of the scene's depth, and degrees, between the frames that are searched
-LEAST_FOUND = 0.003  # of the image, on planes: with less a frame is not worth a call of the network
-WEIGHT = 0.5  # confidence of a pixel of a plane
-AGREED = 2  # frames whose planes agree where a surfel is; those with fewer go
+LEAST_FOUND = 0.01  # of the image, on planes: with less a frame is not worth a call of the network
+WEIGHT = 0.5  # of a surfel, for each frame that has a plane there
+AGREED = 3  # frames that have a plane where a surfel is; those of fewer go
 
 
-def complete_planes(run: Run) -> FilledHoles:
+def complete_planes(run: Run) -> AddedSurfels:
     """Surfels inside planes whose edges the map of a finished run without a depth camera has; see `depth.planes`.
 
     They are fused in a map of their own, and kept where several frames agree and the map has no surface close before or
@@ -41,33 +39,25 @@ def complete_planes(run: Run) -> FilledHoles:
         depth = measured_depth(run, camera, T)
         return np.where(np.isfinite(depth), depth, f32(0))
 
-    completion = PlaneCompletion(perceive, shown, posed)
-    slam = Slam(
-        perceive.camera,
-        config,
-        perceive=completion,
-        num_classes=perceive.num_classes,
-        track=ListedPoses([posed.get(i) for i in range(len(run.sequence))], "the run"),
-    )
-    for index in posed:
-        if completion.has_moved(index):
-            slam.step(run.sequence[index])
-    cloud = slam.cloud()
+    completion = PlaneCompletion(perceive, run.slam.fusion.weights, shown, posed)
+    cloud = fused_apart(run, config, perceive, completion, completion.has_moved)
     cloud = cloud.selected(cloud.confidence > (AGREED - 0.5) * WEIGHT)
     cloud = cloud.selected(~_doubles(run, cloud))
-    figures = {"surfels_of_planes": len(cloud), "planes_frames": len(completion.completed)}
-    return FilledHoles(replace(cloud, world_origin=run.slam.surfels.world_origin), figures)
+    return AddedSurfels(cloud, {"surfels_of_planes": len(cloud), "planes_frames": completion.completed})
 
 
 def _doubles(run: Run, cloud: SurfelCloud) -> np.ndarray:
     """(N,) bool: which surfels lie straight before or behind a surface of a run's map that faces the same way."""
+    if len(cloud) == 0:
+        return np.zeros(0, bool)
     surfels = run.slam.surfels
     living = [part[surfels.are_living(part)] for part in surfels.parts()]
     position = np.concatenate([surfels.position[part, :3] for part in living] + [cloud.positions])
     normal = np.concatenate([surfels.normal[part, :3] for part in living] + [cloud.normals])
+    first = len(position) - len(cloud)
     sure = np.ones(len(position), f32)
-    sure[len(position) - len(cloud) :] = 0
-    return less_sure_layers(position, normal, sure)[len(position) - len(cloud) :]
+    sure[first:] = 0
+    return less_sure_layers(position, normal, sure, first)[first:]
 
 
 class PlaneCompletion:
@@ -80,32 +70,30 @@ class PlaneCompletion:
     def __init__(
         self,
         perception: Perception,
+        weights: np.ndarray,
         shown: Callable[[Camera, np.ndarray], np.ndarray],
         T_world_camera: Mapping[int, np.ndarray],
     ) -> None:
-        """perception: of depth by a network. shown: camera, T_world_camera (4, 4) -> depth (H, W) of the map, metres,
-        0 where it shows nothing. T_world_camera: (4, 4) of frames, by their indices."""
-        self.perception, self.shown, self.T_world_camera = perception, shown, T_world_camera
+        """perception: of depth by a network. weights: (H, W), with which fusion multiplies the confidence. shown:
+        camera and T_world_camera (4, 4) -> depth (H, W) of the map, metres, 0 where it shows nothing. T_world_camera:
+        (4, 4) of frames, by their indices."""
+        self.perception, self.weights, self.shown, self.T_world_camera = perception, weights, shown, T_world_camera
         camera = perception.camera
         shrink = max(1, -(-max(camera.shape) // LONGEST))
         self.camera = camera.resized(camera.width // shrink, camera.height // shrink)
-        self.searched = 0  # frames
-        self.completed: list[np.ndarray] = []  # T_world_camera of those in which planes were found
+        self.completed = 0  # frames in which planes were found
         self._last: np.ndarray | None = None  # T_world_camera of the last one that was searched
         self._scene = 2.0  # metres: median depth of it
 
     def has_moved(self, index: int) -> bool:
         """Whether the camera has moved enough since the last frame that was searched."""
-        if self._last is None:
-            return True
-        way = poses.inverse(self._last) @ self.T_world_camera[index]
-        far = np.linalg.norm(way[:3, 3]) > STEP * self._scene
-        return bool(far or poses.rotation_angle(way) > np.radians(TURN_DEG))
+        return self._last is None or apart(self._last, self.T_world_camera[index], STEP * self._scene, TURN_DEG)
 
     def __call__(self, frame: Frame) -> Observation:
-        """The depth of the planes in a frame, with confidence `WEIGHT`, and that of the map, with none."""
+        """The depth of the planes in a frame, with a confidence that fusion makes `WEIGHT`, and that of the map, with
+        none."""
         whole, T = self.perception.camera, self.T_world_camera[frame.index]
-        self._last, self.searched = T, self.searched + 1
+        self._last = T
         color = self.perception.resized_color(frame)
         known = self.shown(self.camera, T)
         if (known > 0).any():
@@ -117,7 +105,7 @@ class PlaneCompletion:
             return Observation(frame, whole, color, np.zeros(whole.shape, f32))
         seen = self.perception.observe(frame, True)
         predicted = cv2.resize(seen.depth, size, interpolation=cv2.INTER_NEAREST)
-        depth = self.shown(whole, T)
+        depth = cv2.resize(known, (whole.width, whole.height), interpolation=cv2.INTER_NEAREST)
         filled = np.zeros_like(depth)
         u, v = np.meshgrid(*(((np.arange(n) + 0.5) * m / n - 0.5) for n, m in zip(depth.shape[::-1], size)))
         for plane in planes:
@@ -126,6 +114,6 @@ class PlaneCompletion:
                 found &= (depth <= 0) & (seen.depth > 0)  # not at the border that perception leaves out
                 filled[found] = plane.depth_at(u[found], v[found])
         there = np.isfinite(filled) & (filled > 0)
-        if there.any():
-            self.completed.append(T)
-        return replace(seen, depth=np.where(there, filled, depth), confidence=np.where(there, f32(WEIGHT), f32(0)))
+        self.completed += bool(there.any())
+        confidence = np.where(there, f32(WEIGHT) / self.weights, f32(0)).astype(f32)
+        return replace(seen, depth=np.where(there, filled, depth), confidence=confidence)
