@@ -237,7 +237,8 @@ def reconstruct(
         typer.echo(
             f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; "
             + (
-                f"all lengths are the network's guess, good to about {100 * metrics['scale_std']:.0f} % "
+                f"all lengths are the network's guess, good to about {100 * metrics['scale_std']:.0f} % in furnished "
+                f"rooms, and far worse in places that look like none "
                 f"(--scale-from a known length or height does better)"
                 if metrics["scale_from"] == "network"
                 else f"scaled by {metrics['scale_from']}, good to about {100 * metrics['scale_std']:.0f} %"
