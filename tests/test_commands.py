@@ -103,7 +103,7 @@ def test_whatever_a_library_raises_is_one_line_and_traceback_shows_all(capsys, m
     def broken(*_, **__):
         raise OfItsOwn("deep\ninside")
 
-    monkeypatch.setattr("semslam.doctor.doctor.diagnose", broken)
+    monkeypatch.setattr("semslam.doctor.doctor.diagnosis", broken)
     assert "OfItsOwn: deep inside (--traceback shows where)" in refused(capsys, "doctor", "room")
     with pytest.raises(OfItsOwn):
         semslam("doctor", "room", "--traceback")

@@ -214,7 +214,7 @@ def test_train_and_score_are_commands_and_tell_apart_the_two_kinds(deeploc: Path
     pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert pictures == {"poses.png", "errors.png", "labels.png"}
     done = CliRunner().invoke(app, [*arguments, "--engine", "torch"])
-    assert "--engine is for joint weights, not for pose weights" in str(done.exception)
+    assert "--engine is for --recording and joint weights, not for pose weights" in str(done.exception)
     (tmp_path / "pose.yaml").write_text("kind: poses\n")
     done = CliRunner().invoke(app, ["train", str(tmp_path / "pose.yaml")])
     assert "kind is 'poses'; known are joint, pose" in str(done.exception)
