@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from semslam.doctor import depth_edges, intrinsics
+from semslam.doctor.conventions import stretched
 from semslam.doctor.doctor import Finding, diagnose, diagnosis
 from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, judged
 from semslam.doctor.single_poses import Contradicted, contradicted, findings_of
@@ -19,6 +20,7 @@ from sequences import Sequence, open_sequence
 from sequences.recalibrated import RecalibratedSequence
 from sequences.room.kinect_noise import kinect_noise
 from sequences.room.room import RoomSequence
+from sequences.selected import selected
 
 
 class Spoilt(Sequence):
@@ -123,6 +125,13 @@ def test_one_wrong_pose_is_found_and_named(sound, index):
     assert f"the poses of frame {index} do not fit the images" in finding.what
 
 
+def test_poses_do_not_slip_where_the_frame_between_is_rejected(sound):
+    room, frames = sound
+    turned = exp(np.array([0, 0, 0, 0, np.radians(5), 0]))
+    found = contradicted(Spoilt(room, frames, poses=lambda i, T: T @ turned if i == 30 else T))
+    assert found == Contradicted(wrong=(30,))
+
+
 def test_a_jump_of_the_world_is_found_where_it_happens(sound):
     room, frames = sound
     jump = exp(np.array([0.3, 0.1, 0, 0, 0.1, 0]))
@@ -184,7 +193,7 @@ def test_noise_of_poses_is_no_contradiction(sound):
 
 
 @pytest.mark.parametrize(
-    "motion", ["none", *(pytest.param(m, marks=pytest.mark.slow) for m in ("backwards", "without-rotation"))]
+    "motion", [pytest.param(m, marks=pytest.mark.slow) for m in ("none", "backwards", "without-rotation")]
 )
 def test_poses_of_another_motion_leave_no_doubt(sound, motion):
     room, frames = sound
@@ -195,6 +204,30 @@ def test_poses_of_another_motion_leave_no_doubt(sound, motion):
     }[motion]
     found = judged(Spoilt(room, frames, poses=other))
     assert found.decisive and found.contradiction is not None and "nor by any other reading" in found.contradiction.what
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("convention", "frames"), [("opengl", 70), ("centimetres", 70), ("centimetres", None)])
+def test_conventions_are_told_from_poses_that_are_only_good_to_some_pixels(shared_data, convention, frames):
+    """The office's poses are two frames late; a short stay in it tells centimetres less surely than that they are no
+    metres."""
+    start = 220 if convention == "centimetres" and frames else 0
+    office = selected(open_sequence(shared_data / "realsense_office"), start, frames)
+    change = {"opengl": lambda T: T @ np.diag([1.0, -1.0, -1.0, 1.0]), "centimetres": stretched(100.0)}[convention]
+    found = judged(office, [change(T) for T in office.poses])
+    if start:
+        assert found.decisive and "--pose-convention" in found.contradiction.remedy
+    else:
+        assert found == Judged(convention)
+
+
+@pytest.mark.slow
+def test_a_run_is_told_of_the_poses_of_another_recording_as_doctor_tells(shared_data, kitchen):
+    recording, frames = kitchen
+    office = open_sequence(shared_data / "realsense_office").poses
+    swapped = selected(Spoilt(recording, frames, poses=lambda i, _: office[i]), 0, 70)
+    found = judged(swapped)
+    assert found.contradiction is not None and found.contradiction in diagnose(swapped)
 
 
 @pytest.mark.parametrize("scale", [0.8, 1.15, 1.3, 2.0])

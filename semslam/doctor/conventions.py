@@ -213,7 +213,8 @@ def _lags(recording: Recording) -> list[Guess]:
         )
         how = f"take {seconds:.2f} s from" if lag > 0 else f"add {seconds:.2f} s to"
         remedy = f"{how} the times of the poses, or shift their lines by {abs(lag)}; --poses tracked needs none"
-        guesses.append(Guess(what, remedy, lag=lag, level="hint" if seconds <= SMALL_LAG else "error"))
+        small = seconds <= SMALL_LAG + interval / 2  # whole frames round a delay
+        guesses.append(Guess(what, remedy, lag=lag, level="hint" if small else "error"))
     return guesses
 
 

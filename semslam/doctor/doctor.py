@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.doctor import conventions, depth_edges, flow, intrinsics, single_poses
+from semslam.doctor import conventions, depth_edges, flow, intrinsics, pose_convention, single_poses
 from semslam.doctor.along_the_ray import along_the_ray
 from semslam.doctor.conventions import USUAL_DEPTH
 from semslam.doctor.depth_range import with_range
@@ -153,6 +153,8 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
     findings = intrinsics.findings_of(measured, sequence.camera)
     if sequence.has_poses:
         found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
+        if any(finding.level == "warning" for finding in found):  # nothing simple explains it
+            found = pose_convention.findings_of_poses(sequence) or found
         findings = found or findings
         if all(finding.level == "hint" for finding in found):  # poses of other frames tell nothing of single ones
             findings = findings + single_poses.findings_of(single_poses.contradicted(sequence), len(sequence))

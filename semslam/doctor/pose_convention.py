@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam.doctor import flow, intrinsics
-from semslam.doctor.conventions import ALIKE, Guess, findings_of, fit, flow_misfit, quaternion_read_from, stretched
+from semslam.doctor.conventions import ALIKE, Fit, Guess, findings_of, fit, flow_misfit, quaternion_read_from, stretched
 from semslam.doctor.finding import Finding
 from semslam.poses import inverse, moved_by
 from sequences import Sequence as Recording
@@ -42,6 +42,9 @@ EVERY_CONVENTION = sorted(
 CLEARLY = 0.25  # of the recorded misfit: what another convention must reach to be taken
 NOTHING, UNEXPLAINED = 0.5, 0.35  # of a long motion: least misfits, as recorded and at best, of another motion's poses
 FITS = 2.0  # times the misfit that is notable: what it must reach as well
+APART = 2.0  # times the best misfit of long motions: what the other conventions must exceed, where none fits so well
+NOISE = (0.02, np.radians(1.0))  # metres and radians, of poses that are usable
+GROSS = 3.0  # times the misfit of such noise, and twice the motion: that is no noise
 
 
 class Judged(NamedTuple):
@@ -75,36 +78,91 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
         return Judged(AS_RECORDED, told=False)
     tracks = _posed(view, flow.stretches(view, flow.FEWEST_STRETCHES + 1))
     notable = flow.notable(view.camera)
-    if len(tracks) < flow.FEWEST_STRETCHES:
-        return Judged(AS_RECORDED, told=False)
+    if len(tracks) < flow.FEWEST_STRETCHES:  # only whole frames can be held against each other
+        return Judged(AS_RECORDED, _contradiction(fit(view, tracks, None)), told=False)
     recorded = flow_misfit(view, tracks, Guess("", ""))
     if recorded < notable:
         return Judged(AS_RECORDED)
-
-    def misfit(words: tuple[str, ...]) -> float:
-        return flow_misfit(view, tracks, Guess("", "", lambda T: _as_words(T, words)))
-
-    misfits = {words: misfit(words) for words in EVERY_CONVENTION}
+    misfits = _misfits(view, tracks)
     least = min(misfits.values())
     best = next(words for words, pixels in misfits.items() if pixels <= ALIKE * least)
     if best and misfits[best] < min(CLEARLY * recorded, FITS * notable):
         return Judged(",".join(best))
     measured = intrinsics.measured(view)
     found = fit(view, _posed(view, flow.stretches(view)), measured)
-    contradiction = next((finding for finding in findings_of(found) if finding.level != "hint"), None)
+    contradiction = _contradiction(found)
     if found is None or contradiction is None:
         return Judged(AS_RECORDED, told=False)
-    explained = found.under_guess < min(CLEARLY * found.as_recorded, FITS * notable)
-    if explained:
+    if found.under_guess < min(CLEARLY * found.as_recorded, FITS * notable):
         return Judged(AS_RECORDED, contradiction, decisive=True)
     long_ones = _posed(view, flow.long_stretches(view))
+    short_motion = float(np.median([t.flow for t in tracks]))
+    if best and misfits[best] < min(UNEXPLAINED * recorded, NOTHING * short_motion):
+        words = _by_long_motion(view, long_ones) or _by_unit(measured)
+        return Judged(",".join(words)) if words else Judged(AS_RECORDED, _misread(best), decisive=True)
+    gross = recorded > max(2 * short_motion, GROSS * _misfit_of_noise(view))
     moved = float(np.median([t.flow for t in long_ones])) if len(long_ones) >= flow.FEWEST_STRETCHES else np.inf
     recorded = flow_misfit(view, long_ones, Guess("", ""))
-    if contradiction.level == "warning" and recorded < UNEXPLAINED * moved < np.inf:  # the noise of right poses
-        return Judged(AS_RECORDED, told=False)
+    if contradiction.level == "warning" and recorded < UNEXPLAINED * moved < np.inf:  # may be the noise of right poses
+        return Judged(AS_RECORDED, contradiction, told=False)
     explanation = fit(view, long_ones, measured) if recorded > NOTHING * moved else None
     nothing = explanation is not None and explanation.under_guess > UNEXPLAINED * moved
-    return Judged(AS_RECORDED, contradiction, decisive=nothing)
+    return Judged(AS_RECORDED, contradiction, decisive=nothing or gross)
+
+
+def _contradiction(found: Fit | None) -> Finding | None:
+    return next((finding for finding in findings_of(found) if finding.level != "hint"), None)
+
+
+def _misfits(view: Recording, tracks: Sequence[flow.Tracks]) -> dict[tuple[str, ...], float]:
+    """Pixels that followed points lie off in every convention."""
+
+    def misfit(words: tuple[str, ...]) -> float:
+        return flow_misfit(view, tracks, Guess("", "", lambda T: _as_words(T, words)))
+
+    return {words: misfit(words) for words in EVERY_CONVENTION}
+
+
+def _by_long_motion(view: Recording, tracks: Sequence[flow.Tracks]) -> tuple[str, ...]:
+    """The convention that explains long motions alone, though poses are only good to some pixels; empty if none."""
+    if len(tracks) < flow.FEWEST_STRETCHES:
+        return ()
+    misfits = _misfits(view, tracks)
+    best, second = sorted(misfits, key=lambda words: misfits[words])[:2]
+    moved = float(np.median([t.flow for t in tracks]))
+    alone = APART * misfits[best] < misfits[second]
+    return best if alone and misfits[best] < CLEARLY * min(moved, misfits[()]) else ()
+
+
+def _by_unit(measured: intrinsics.Intrinsics | None) -> tuple[str, ...]:
+    """The unit of positions that the measured length of depth by the poses tells; empty if it is none of UNITS."""
+    if measured is None or measured.depth is None or not measured.depth.decisive:
+        return ()
+    factor, std = measured.depth
+    return next(((unit,) for unit, metres in UNITS.items() if abs(np.log(factor * metres)) < min(0.2, 4 * std)), ())
+
+
+def _misread(words: tuple[str, ...]) -> Finding:
+    """The error of poses that fit much better in another convention, which is not certain."""
+    meant = ", and ".join(POSE_WORDS[word] for word in words)
+    what = f"the poses are not meant as recorded; the images fit them better, but not surely, if {meant}"
+    return Finding("error", what, f"say how they are meant (--pose-convention {','.join(words)}, for example)")
+
+
+def _misfit_of_noise(view: Recording) -> float:
+    """Pixels between two frames whose poses have the standard deviations NOISE."""
+    metres, radians = NOISE
+    return float(np.sqrt(2) * view.camera.fx * np.hypot(metres / flow.median_depth(view), radians))
+
+
+def findings_of_poses(recording: Recording) -> list[Finding]:
+    """What `judged` says of a recording's own poses: another convention, or why they fit in none."""
+    found = judged(recording)
+    if found.convention == AS_RECORDED:
+        return [found.contradiction] if found.contradiction is not None else []
+    meant = ", and ".join(POSE_WORDS[word] for word in _words_of(found.convention))
+    remedy = f"runs read them so; `semslam convert --pose-convention {found.convention}` writes them as usual"
+    return [Finding("error", f"the images fit the poses only if {meant}", remedy)]
 
 
 def as_meant(recording: Recording, name: str) -> Recording:

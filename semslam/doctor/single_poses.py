@@ -178,6 +178,7 @@ def _worlds(path: _Path, breaks: dict[int, tuple[int, np.ndarray]]) -> tuple[dic
             across = path.followed(pieces[k - 2][-1], first)
             if across is not None and not path.misplaced(across):
                 worlds[k - 1] = WRONG
+                slips.discard(pieces[k - 2][-1])
                 worlds.append(worlds[k - 2])
                 continue
         T = T_first_world[worlds[k - 1]] @ path.posed[last] @ poses.inverse(breaks[last][1])  # of `first`

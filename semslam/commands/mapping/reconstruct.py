@@ -212,6 +212,8 @@ def reconstruct(
         typer.echo(
             f"{listed(rejected)} left out, since the images contradict the given pose; {_asking_doctor(settings)}"
         )
+    if contradicted := metrics.get("poses_contradicted"):
+        typer.echo(f"the given poses are doubtful: {contradicted}; {_asking_doctor(settings)}")
     if lost := [index for index in metrics["lost"] if index not in (rejected or ())]:
         typer.echo(_told_of_lost(lost, run.progress.reason) + ("" if live else f"; {_asking_doctor(settings)}"))
     if metrics["submaps"] > 1:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from semslam.doctor import intrinsics, single_poses
+from semslam.doctor.finding import Finding
 from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, in_convention, judged, tell
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
@@ -18,7 +19,6 @@ from sequences.rebased import near_origin, without_poses
 logger = logging.getLogger(__name__)
 
 NOT_GIVEN = ("tracked", "sfm", "predicted", "predicted-refined")  # settings of `poses` by which no recorded one is used
-INSIST = "`--set reject_poses=false` maps it as it is, and `--poses tracked` without these poses"
 
 
 class PoseVerdict(NamedTuple):
@@ -69,13 +69,13 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, name: str) -> Pos
     """What the images say of the poses of `used`; told to the user. ValueError as `with_verdict` says."""
     wrong, single = found.contradiction, single_poses.Contradicted()
     if wrong is not None and found.decisive and config.reject_poses:
-        raise ValueError(f"{name}: {wrong.what}; {wrong.remedy} ({INSIST})")
+        raise ValueError(_refusal(name, wrong))
     if config.reject_poses:
         single = single_poses.contradicted(used)
     findings = single_poses.findings_of(single, len(used))
     given = config.poses != "refined"  # which finds its own poses, and these only help it
     if given and (single.jumps or single.mostly_wrong(len(used))):
-        raise ValueError(f"{name}: {findings[0].what}; {findings[0].remedy} ({INSIST})")
+        raise ValueError(_refusal(name, findings[0]))
     rejected = single.wrong if given else ()
     if wrong is not None:
         findings.insert(0, wrong)
@@ -86,3 +86,9 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, name: str) -> Pos
         if finding.level != "hint":
             logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
     return PoseVerdict(rejected, None if wrong is None else wrong.what, found.told)
+
+
+def _refusal(name: str, finding: Finding) -> str:
+    """Why a run ends, and what it may do instead; each once."""
+    tracked = "" if "--poses tracked" in finding.remedy else ", and `--poses tracked` without these poses"
+    return f"{name}: {finding.what}; {finding.remedy}; `--set reject_poses=false` maps it as it is{tracked}"
