@@ -97,9 +97,9 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
         return Judged(AS_RECORDED, contradiction, decisive=True)
     long_ones = _posed(view, flow.long_stretches(view))
     short_motion = float(np.median([t.flow for t in tracks]))
-    if best and misfits[best] < min(UNEXPLAINED * recorded, NOTHING * short_motion):
-        words = _by_long_motion(view, long_ones) or _by_unit(measured)
-        return Judged(",".join(words)) if words else Judged(AS_RECORDED, _misread(best), decisive=True)
+    misread = bool(best) and misfits[best] < min(UNEXPLAINED * recorded, NOTHING * short_motion)
+    if misread and (words := _by_long_motion(view, long_ones) or _by_unit(measured)):
+        return Judged(",".join(words))
     gross = recorded > max(2 * short_motion, GROSS * _misfit_of_noise(view))
     moved = float(np.median([t.flow for t in long_ones])) if len(long_ones) >= flow.FEWEST_STRETCHES else np.inf
     recorded = flow_misfit(view, long_ones, Guess("", ""))
@@ -107,6 +107,8 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
         return Judged(AS_RECORDED, contradiction, told=False)
     explanation = fit(view, long_ones, measured) if recorded > NOTHING * moved else None
     nothing = explanation is not None and explanation.under_guess > UNEXPLAINED * moved
+    if misread and not nothing:
+        return Judged(AS_RECORDED, _misread(best), decisive=True)
     return Judged(AS_RECORDED, contradiction, decisive=nothing or gross)
 
 
