@@ -18,6 +18,7 @@ f32 = np.float32
 EDGE = 3.0  # units of 8-bit CIELAB a pixel: a larger gradient ends a patch
 RIM = 2  # pixels beyond its end that are counted as part of a patch: often the only ones whose depth is known
 LEAST_AREA = 0.004  # of the image, of a patch
+LEAST_UNKNOWN = 0.001  # of the image, of the pixels of a patch whose depth is not known: specks are not worth a search
 LEAST_KNOWN = 60  # pixels of known depth, in a patch and on each of its planes
 LEAST_SHARE = 0.05  # likewise, of the patch's known pixels, on each of its planes
 ON_PLANE = 0.03  # relative distance from a plane up to which a pixel's depth lies on it
@@ -70,7 +71,8 @@ def planes_of(depth: np.ndarray, patches: np.ndarray, seed: int = 0) -> list[Pla
     """
     areas = np.bincount(patches.ravel())
     known = np.bincount(patches[depth > 0], minlength=len(areas))
-    large = (areas >= LEAST_AREA * patches.size) & (known >= LEAST_KNOWN) & (known < areas)
+    large = (areas >= LEAST_AREA * patches.size) & (known >= LEAST_KNOWN)
+    large &= areas - known >= LEAST_UNKNOWN * patches.size
     large[0] = False
     rng = np.random.default_rng(seed)
     return [plane for number in np.flatnonzero(large) for plane in _planes_of_patch(patches == number, depth, rng)]
