@@ -233,7 +233,7 @@ def _load_depth(path: Path) -> object:
 
 
 def _load_labels(path: Path) -> object:
-    from semslam.images import read_labels
+    from semslam.images.labels import read_labels
 
     return read_labels(path)
 

@@ -102,6 +102,11 @@ class Camera:
         v = (np.arange(self.height, dtype=depth.dtype) - depth.dtype.type(self.cy)) / depth.dtype.type(self.fy)
         return np.stack([u[None, :] * depth, v[:, None] * depth, depth], axis=-1)
 
+    def points(self, pixels: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """(N, 3) metres, camera frame, of pixels (N, 2) at depths (N,) along z."""
+        x = (pixels - [self.cx, self.cy]) / [self.fx, self.fy]
+        return np.column_stack([x, np.ones(len(x))]) * depth[:, None]
+
     def resized(self, width: int, height: int) -> Camera:
         """This camera after its image is resized.
 

@@ -2,7 +2,7 @@
 
 In memory ids count from 0 and unlabelled is the largest value of the dtype (255 for uint8). Files of the NYU
 family count from 1 and hold 0 for void, so that "subtract one, unsigned" turns the one into the other; those that
-count from 0 and hold 255 for void are told apart by `semslam.images.numbering`.
+count from 0 and hold 255 for void are told apart by `semslam.images.labels.numbering`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from semslam import images
 from semslam.camera import Camera
 from semslam.frame import Frame
 from semslam.images import CorruptFrame
+from semslam.images import labels as label_images
 from semslam.trajectory import Trajectory
 from sequences.resampling import resampled_depth, same_aspect
 
@@ -161,7 +162,7 @@ class ImageSequence(Sequence):
     label_set: str | None = None
     read_color: Callable[[Path], np.ndarray] = images.read_color
     read_depth: Callable[[Path], np.ndarray] = images.read_depth
-    read_labels: Callable[[Path], np.ndarray] = images.read_labels
+    read_labels: Callable[[Path], np.ndarray] = label_images.read_labels
     assumptions: tuple[str, ...] = ()
     decoders: int = 2
 

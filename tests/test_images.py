@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semslam.images import CorruptFrame, natural_key, numbering, read_color, read_labels, read_uint16, write_png
+from semslam.images import CorruptFrame, natural_key, read_color, read_uint16, write_png
+from semslam.images.labels import numbering, read_labels
 from semslam.labels import LABEL_SETS, voc_palette
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder

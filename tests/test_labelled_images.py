@@ -13,7 +13,7 @@ from scipy.io import savemat
 
 from networks.training.data import Source, open_images
 from semslam.camera import Camera
-from semslam.images import read_labels
+from semslam.images.labels import read_labels
 from sequences.images.labelled_images import (
     NYU_CAMERA,
     normals_of_depth,

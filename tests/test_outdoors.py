@@ -15,7 +15,8 @@ from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
 from semslam.engine.chunks import CHUNK
 from semslam.engine.surfels import SurfelMap
-from semslam.images import read_color, read_labels
+from semslam.images import read_color
+from semslam.images.labels import read_labels
 from semslam.labels import LABEL_SETS
 from semslam.perception import PerceptionConfig
 from semslam.runs.color_only.poses import tracked_camera

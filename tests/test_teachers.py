@@ -32,7 +32,8 @@ from networks.training.data import Samples, Source
 from networks.training.joint import JointLearner, JointObjective, JointTraining, Stage, train
 from networks.training.loop import Loop
 from networks.training.validation import scored
-from semslam.images import read_color, read_labels
+from semslam.images import read_color
+from semslam.images.labels import read_labels
 from semslam.labels import label_set
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -17,6 +17,7 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.frame import Frame, evenly_spread
+from semslam.tracking.features import sampled_pose
 from sequences import Sequence as Recording
 
 STRETCHES = 14  # of frames in which points are followed
@@ -41,7 +42,7 @@ class Tracks:
 
     def residual(self, camera: Camera, T_last_first: np.ndarray) -> float:
         """Median distance in pixels of the points from where the motion puts them."""
-        moved = poses.transform(T_last_first, self._points(camera))
+        moved = poses.transform(T_last_first, camera.points(self.pixels, self.depth))
         ahead = moved[:, 2] > 1e-3
         if ahead.sum() < 0.5 * len(moved):
             return np.inf
@@ -49,26 +50,18 @@ class Tracks:
 
     def motion(self, camera: Camera) -> tuple[np.ndarray, float] | None:
         """T_last_first (4, 4) that the points tell by themselves, and the share of them that it explains; None where
-        they tell none. By perspective from n points and random samples (OpenCV's solvePnPRansac, repeatable)."""
-        points = self._points(camera)
-        matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
-        found, turn, shift, inliers = cv2.solvePnPRansac(
-            points, self.found, matrix, None, reprojectionError=2 * notable(camera)
-        )
-        if not found or inliers is None:
+        they tell none."""
+        points = camera.points(self.pixels, self.depth)
+        sampled = sampled_pose(points, self.found, camera, 2 * notable(camera), tries=300, confidence=0.999)
+        if sampled is None:
             return None
-        T_last_first = poses.from_rotation_translation(cv2.Rodrigues(turn)[0], shift.ravel())
-        return T_last_first, len(inliers) / len(points)
+        turn, shift, inliers = sampled
+        return poses.from_rotation_translation(cv2.Rodrigues(turn)[0], shift.ravel()), len(inliers) / len(points)
 
     @property
     def flow(self) -> float:
         """Median distance in pixels that the points moved."""
         return float(np.median(np.linalg.norm(self.found - self.pixels, axis=1)))
-
-    def _points(self, camera: Camera) -> np.ndarray:
-        """(N, 3) metres, camera frame of the first frame."""
-        x = (self.pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
-        return np.column_stack([x, np.ones(len(x))]) * self.depth[:, None]
 
 
 def stretches(recording: Recording, count: int = STRETCHES) -> list[Tracks]:

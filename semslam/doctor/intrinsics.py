@@ -207,7 +207,7 @@ def _pair(camera: Camera, first: int, a: _Described | None, b: _Described | None
     i, j = matches(a.descriptors, b.descriptors)
     if len(i) < FEWEST_MATCHES:
         return None
-    points = _points(a.pixels[i], a.depth[i], camera, 0.0)
+    points = camera.points(a.pixels[i], a.depth[i])
     within = max(WITHIN * camera.width / 640, FEWEST_PIXELS)
     if (sampled := sampled_pose(points, b.pixels[j], camera, within, tries=300, confidence=0.999)) is None:
         return None
@@ -224,12 +224,6 @@ def _pair(camera: Camera, first: int, a: _Described | None, b: _Described | None
 
 
 # The least squares. Unknown are the logarithms of the factors of the focal length and, with poses, of depth.
-
-
-def _points(pixels: np.ndarray, depth: np.ndarray, camera: Camera, log_focal: float) -> np.ndarray:
-    """(N, 3) of pixels (N, 2) at depths (N,)."""
-    x = (pixels - [camera.cx, camera.cy]) / (np.array([camera.fx, camera.fy]) * np.exp(log_focal))
-    return np.column_stack([x, np.ones(len(x))]) * depth[:, None]
 
 
 def _solved(
@@ -278,7 +272,8 @@ def _equations(
     log_focal, log_depth = x[0], x[1] if len(x) > 1 else 0.0
     R = T_b_a[:3, :3]
     depth_a, depth_b = (depth * np.exp(log_depth) for depth in pair.depth)
-    a, b = (_points(p, d, camera, log_focal) for p, d in zip(pair.pixels, (depth_a, depth_b)))
+    now = camera.with_focal(camera.fx * np.exp(log_focal))
+    a, b = (now.points(p, d) for p, d in zip(pair.pixels, (depth_a, depth_b)))
     moved = poses.transform(T_b_a, a)
     residual = b - moved
     flat = np.array([1.0, 1.0, 0.0])
@@ -288,7 +283,7 @@ def _equations(
     J = np.stack(columns, axis=-1)
     if len(x) == 1:
         J = np.concatenate([np.broadcast_to(-np.eye(3), (len(a), 3, 3)), poses.skew(moved), J], axis=-1)
-    focal = np.sqrt(camera.fx * camera.fy) * np.exp(log_focal)
+    focal = np.sqrt(now.fx * now.fy)
     spread = _covariance(b, focal, errors) + R @ _covariance(a, focal, errors) @ R.T
     weighted = np.linalg.solve(spread, np.concatenate([J, residual[..., None]], axis=-1))
     weight = 1 / (1 + np.einsum("ni,ni->n", residual, weighted[..., -1]) / ROBUST**2)  # Cauchy

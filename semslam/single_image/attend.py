@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from semslam import images
 from semslam.atomic import replacing
+from semslam.images import labels as label_images
 from semslam.labels import LABEL_SETS
 from semslam.rendering.pictures import picture_format
 from semslam.single_image.predict import shown_size
@@ -56,8 +56,8 @@ def default_target(attention: Any) -> Target:
 def read_labels(path: str | Path, label_set: str | None) -> np.ndarray:
     """(H, W) uint8 class ids, 255 = none, of a label image; of a set that has no name here, the file's own numbers."""
     if label_set in LABEL_SETS:
-        return images.read_labels(Path(path), label_set)
-    found = images.label_image(Path(path))
+        return label_images.read_labels(Path(path), label_set)
+    found = label_images.label_image(Path(path))
     if found.ndim != 2 or found.dtype != np.uint8:
         raise ValueError(f"{path}: not a label image; expected a PNG of 8 bits and one channel")
     return found

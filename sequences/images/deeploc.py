@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam import images
 from semslam.atomic import text_of
+from semslam.images import labels as label_images
 from sequences.images.pose_list import PoseLine, images_of, read_pose_lines
 from sequences.images.posed_images import PosedImages
 
@@ -56,7 +56,9 @@ def open_deeploc(path: str | Path, split: str | None = None) -> PosedImages:
         return found
     return replace(
         found,
-        read_labels=lambda number: images.read_labels(labels[ids[number]], CLASSES) if ids[number] in labels else None,
+        read_labels=lambda number: (
+            label_images.read_labels(labels[ids[number]], CLASSES) if ids[number] in labels else None
+        ),
         labelled=np.array([i in labels for i in ids]),
         label_set=CLASSES,
     )

@@ -20,7 +20,8 @@ import numpy as np
 
 from semslam.atomic import names_of
 from semslam.camera import Camera
-from semslam.images import COLOR_SUFFIXES, numbering, read_color, read_depth, read_labels
+from semslam.images import COLOR_SUFFIXES, read_color, read_depth
+from semslam.images.labels import numbering, read_labels
 from semslam.labels import LabelSet, label_set
 from sequences.nyu_calibration import COLOR_CAMERA
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam import images
+from semslam.images import labels as label_images
 from semslam.labels import label_set
 
 
@@ -81,7 +81,7 @@ class PosedImages:
         of_number = {int(n): files[Path(name).stem] for n, name in zip(self.numbers, self.names)}
         return replace(
             self,
-            read_labels=lambda number: images.read_labels(of_number[number], classes),
+            read_labels=lambda number: label_images.read_labels(of_number[number], classes),
             labelled=np.ones(len(self), bool),
             label_set=classes,
         )

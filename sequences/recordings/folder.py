@@ -14,6 +14,7 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from semslam.images import COLOR_SUFFIXES
+from semslam.images import labels as label_images
 from semslam.labels import LABEL_SETS
 from semslam.trajectory import Trajectory, detect_kind, read_trajectory, read_tum_lines, write_tum
 from sequences.clock import read_as_seconds
@@ -92,7 +93,7 @@ def open_folder(
             camera,
             partial(images.read_depth, depth_scale=depth_scale or 1000.0),
             unregistered_by(path, registered, depth_camera),
-            images.LabelReader(tuple(labels.values()), "nyu40"),
+            label_images.LabelReader(tuple(labels.values()), "nyu40"),
             along_ray=bool(depth_along_ray),
         ),
     )

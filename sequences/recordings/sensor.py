@@ -17,6 +17,7 @@ import numpy as np
 from semslam import images, poses
 from semslam.camera import SENSORS, Camera, is_fisheye
 from semslam.frame import UNLABELLED
+from semslam.images import labels as label_images
 from sequences.recordings.registration import registered_depth
 from sequences.resampling import z_of_ray
 
@@ -188,7 +189,7 @@ def image_readers(
     camera: Camera,
     read_depth: Callable[[Path], np.ndarray],
     unregistered: DepthCamera | None = None,
-    read_labels: Callable[[Path], np.ndarray] = images.read_labels,
+    read_labels: Callable[[Path], np.ndarray] = label_images.read_labels,
     along_ray: bool = False,
 ) -> dict[str, Any]:
     """The camera and the reading functions of an `ImageSequence` whose images are those of `camera`, undistorted.

@@ -17,6 +17,7 @@ import numpy as np
 from semslam import images
 from semslam.atomic import text_of
 from semslam.camera import Camera
+from semslam.images import labels as label_images
 from semslam.trajectory import read_kitti
 from sequences.files import MALFORMED, first_readable, reason
 from sequences.recordings.cameras.given_camera import camera_of_numbers
@@ -79,7 +80,7 @@ def open_semantic_nerf(
         sequence,
         label_paths=tuple(files.get(number) for number in sorted(color)),
         label_set=NERF_LABELS[labels],
-        read_labels=partial(images.read_labels, classes=NERF_LABELS[labels]),
+        read_labels=partial(label_images.read_labels, classes=NERF_LABELS[labels]),
     )
 
 
