@@ -43,7 +43,7 @@ from semslam.runs.color_only.poses import track_images
 from semslam.runs.color_only.sfm import sfm_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.reconstruct import finish, prepare
-from semslam.tracking.visual import VisualConfig
+from semslam.tracking.visual.config import VisualConfig
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
 from sequences.recalibrated import RecalibratedSequence

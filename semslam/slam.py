@@ -23,7 +23,7 @@ from semslam.stage import Stage, stage_of
 from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.relocalisation.places import Places
-from semslam.tracking.visual import VisualConfig
+from semslam.tracking.visual.config import VisualConfig
 
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
 Track = Callable[[Observation, Predict], Tracking]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from semslam import poses
-from semslam.tracking import bundle_adjustment as ba
+from semslam.tracking.visual import bundle_adjustment as ba
+from semslam.tracking.visual import cholesky
 
 
 def scene(count: int = 6, landmarks: int = 120, seed: int = 0, noise: float = 0.0) -> tuple[ba.Scene, np.ndarray]:
@@ -186,3 +187,19 @@ def test_the_equations_of_a_pose_are_the_sum_over_landmarks_of_what_each_says():
     assert np.isinf(distances[0]) and distances[1] > 16
     np.testing.assert_allclose(H, expected_H, rtol=1e-5)
     np.testing.assert_allclose(b, expected_b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", (1, 31, 32, 33, 97))
+def test_a_positive_definite_system_is_solved(size: int):
+    rng = np.random.default_rng(size)
+    half = rng.normal(size=(size, size))
+    A, b = half @ half.T + np.eye(size), rng.normal(size=size)
+    x = cholesky.solved(np.triu(A), b)  # the upper triangle alone counts
+    np.testing.assert_allclose(A @ x, b, atol=1e-9)
+
+
+@pytest.mark.parametrize("entry", (-1.0, np.nan))
+def test_a_system_that_is_not_positive_definite_has_no_solution(entry: float):
+    A = np.eye(40)
+    A[35, 35] = entry
+    assert cholesky.solved(A, np.ones(40)) is None

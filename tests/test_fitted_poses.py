@@ -11,8 +11,8 @@ from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
 from semslam.runs.color_only.clocks import at_other_times
 from semslam.runs.color_only.fitted import FittedPoses, _hold_firmly, fit_to_images
-from semslam.tracking.sparse_map import SparseMap
-from semslam.tracking.visual import VisualConfig
+from semslam.tracking.visual.config import VisualConfig
+from semslam.tracking.visual.sparse_map import SparseMap
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
 from sequences.selected import SelectedSequence

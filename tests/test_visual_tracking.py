@@ -16,10 +16,10 @@ from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
 from semslam.runs.color_only import poses as color_only_poses
 from semslam.runs.color_only.poses import VisualPoses, depths_by, track_images
-from semslam.tracking import sparse_map, visual
-from semslam.tracking.bundle_adjustment import Adjusted, Scene, adjust
 from semslam.tracking.optical_flow import evened
-from semslam.tracking.visual import VisualTracker
+from semslam.tracking.visual import sparse_map, visual_tracker
+from semslam.tracking.visual.bundle_adjustment import Adjusted, Scene, adjust
+from semslam.tracking.visual.visual_tracker import VisualTracker
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
 from sequences.recalibrated import RecalibratedSequence
@@ -152,8 +152,8 @@ def test_frames_between_keyframes_follow_what_the_map_says_in_the_end(room):
 
 
 def test_a_camera_is_found_again_by_one_of_the_old_keyframes_whose_look_is_kept(room, monkeypatch):
-    monkeypatch.setattr(visual, "REMEMBERED", 1)
-    monkeypatch.setattr(visual, "DESCRIBED", 3)
+    monkeypatch.setattr(visual_tracker, "REMEMBERED", 1)
+    monkeypatch.setattr(visual_tracker, "DESCRIBED", 3)
     tracker = VisualTracker(room.camera, depths_by(BlindNetwork(), room.camera))
     for i in range(0, 32, 4):
         tracker(i, room[i].color)

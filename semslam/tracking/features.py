@@ -116,16 +116,24 @@ def pose_from(known: Features, live: Features, camera: Camera) -> FeaturePose | 
 
 
 def sampled_pose(
-    points: np.ndarray, pixels: np.ndarray, camera: Camera, within: float, tries: int, confidence: float
+    points: np.ndarray,
+    pixels: np.ndarray,
+    camera: Camera,
+    within: float,
+    tries: int,
+    confidence: float,
+    method: int = cv2.SOLVEPNP_AP3P,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """The pose of a camera that projects points (N, 3) to pixels (N, 2), both float64: P3P in RANSAC.
+    """The pose of a camera that projects points (N, 3) to pixels (N, 2), both float64: RANSAC.
 
-    within: reprojection error of an inlier, pixels. Returns OpenCV's rotation vector (3, 1) and translation (3, 1) from
-    the points' frame to the camera's, and the numbers of the inliers; None with fewer than 6 of them.
+    within: reprojection error of an inlier, pixels. method: of OpenCV, for one sample: P3P with four points, or
+    SOLVEPNP_ITERATIVE with five, which fewer wrong matches agree with by chance. Returns OpenCV's rotation vector
+    (3, 1) and translation (3, 1) from the points' frame to the camera's, and the numbers of the inliers; None with
+    fewer than 6 of them.
     """
     ok, rotation, translation, inliers = cv2.solvePnPRansac(
         points, pixels, camera.K, None, iterationsCount=tries, reprojectionError=within, confidence=confidence,
-        flags=cv2.SOLVEPNP_AP3P,
+        flags=method,
     )  # fmt: skip
     return (rotation, translation, inliers.ravel()) if ok and inliers is not None and len(inliers) >= 6 else None
 

@@ -19,8 +19,9 @@ from semslam.runs.color_only.poses import depths_by, follow_images, tracked_came
 from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
-from semslam.tracking.sparse_map import SparseMap
-from semslam.tracking.visual import VisualConfig, VisualTracker
+from semslam.tracking.visual.config import VisualConfig
+from semslam.tracking.visual.sparse_map import SparseMap
+from semslam.tracking.visual.visual_tracker import VisualTracker
 
 FITTED = "fitted.npz"  # in a run's folder
 FEWEST = 3  # keyframes, from which poses can be contradicted

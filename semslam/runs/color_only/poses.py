@@ -18,7 +18,8 @@ from semslam.perception import Network
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
-from semslam.tracking.visual import PredictDepth, VisualConfig, VisualTracker
+from semslam.tracking.visual.config import VisualConfig
+from semslam.tracking.visual.visual_tracker import PredictDepth, VisualTracker
 from sequences.recalibrated import RecalibratedSequence
 
 logger = logging.getLogger(__name__)

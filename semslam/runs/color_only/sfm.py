@@ -22,7 +22,7 @@ from semslam.frame import evenly_spread
 from semslam.perception import Network
 from semslam.runs.color_only.poses import VisualPoses, check_parallax, tracked_camera
 from semslam.runs.progress import NoMap
-from semslam.tracking.sparse_map import FOCAL_FLOOR, voted_scale, weighted_median
+from semslam.tracking.visual.sparse_map import FOCAL_FLOOR, voted_scale, weighted_median
 
 EVERY, MOST = 4, 400  # frames from one that is posed to the next; frames that are posed
 VOTERS = 30  # images whose depth the network predicts, for the scale

@@ -13,7 +13,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.tracking.bundle_adjustment import PosePriors, Scene, Sighting, adjust
+from semslam.tracking.visual.bundle_adjustment import PosePriors, Scene, Sighting, adjust
 
 WINDOW = 200  # keyframes that are adjusted together when all frames are done
 STRIKES = 3  # times that a landmark was seen where it should not be, from which it is used no longer

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numba as nb
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from semslam import poses
 from semslam.compiled import SERIAL
+from semslam.tracking.visual import cholesky
 
 
 class Scene(NamedTuple):
@@ -104,9 +104,8 @@ def adjust(
         if scene.focal_std == 0:
             H[-1, :] = H[:, -1] = 0
             H[-1, -1], g[-1] = 1, 0
-        try:
-            step = -cho_solve(cho_factor(H), g)
-        except LinAlgError:
+        step = cholesky.solved(H, -g)
+        if step is None:
             damping *= 10
             continue
         T = scene.T_camera_world.copy()
@@ -137,10 +136,8 @@ def _focal_std(scene: Scene, layout: Layout, equations: Equations) -> float:
     H[np.diag_indices(len(H))] += 1e-9
     last = np.zeros(len(H))
     last[-1] = 1
-    try:
-        return float(np.sqrt(cho_solve(cho_factor(H), last)[-1]))
-    except LinAlgError:
-        return scene.focal_std
+    found = cholesky.solved(H, last)
+    return scene.focal_std if found is None else float(np.sqrt(found[-1]))
 
 
 def linearised(

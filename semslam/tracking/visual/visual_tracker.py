@@ -11,7 +11,7 @@ nothing is known of the camera, its focal length is adjusted with the rest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,40 +21,17 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.engine.packed import PackedFile, unpack
-from semslam.tracking.bundle_adjustment import Tolerance, pose_equations
-from semslam.tracking.optical_flow import LEVELS, evened, follow
-from semslam.tracking.sparse_map import STRIKES, SparseMap
+from semslam.tracking.optical_flow import evened
+from semslam.tracking.visual.config import VisualConfig
+from semslam.tracking.visual.lost_camera import described, found_again
+from semslam.tracking.visual.patches import matched, matched_to_hosts
+from semslam.tracking.visual.resection import located
+from semslam.tracking.visual.sparse_map import STRIKES, SparseMap
 
 REMEMBERED = 300  # keyframes whose images are kept to find their landmarks again
-COMPARED = 30  # keyframes that a lost camera is looked for in
-CONFIRMED = 0.2  # of the landmarks that a lost camera should see from where it is said to be, which it has to see
 DESCRIBED = 8  # of so many older keyframes one can be found again
 # (H, W, 3) uint8 RGB, focal length -> depth, (H, W) metres, and its confidence, (H, W) in 0..1
 PredictDepth = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class VisualConfig:
-    """How features are followed, when a keyframe is made, what is adjusted. Pixels count in images 640 long."""
-
-    features: int = 500  # followed at a time
-    apart: float = 14.0  # pixels between features
-    quality: float = 0.002  # of a corner, as a share of the best one's
-    window: float = 21.0  # pixels along a side that are compared
-    returns: float = 1.0  # image pixels from its start that a feature followed forth and back may end
-    pixel_std: float = 0.8  # image pixels: of where a feature is seen
-    prior_std: float = 0.3  # of the logarithm of the network's depth, from pixel to pixel
-    outlier: float = 3.0  # standard deviations beyond which a feature is on no landmark
-    blank: float = 4.0  # grey levels: an image of less contrast shows nothing
-    min_inliers: int = 25  # below that the camera is lost
-    poor_inliers: int = 50  # below that the pose is doubtful
-    keyframe_flow: float = 35.0  # pixels that features have moved since the last keyframe ...
-    keyframe_share: float = 0.65  # ... or share of them that is still followed
-    again: int = 400  # landmarks at most that are looked for again in a keyframe
-    again_radius: float = 24.0  # pixels from where they should be
-    adjusted: int = 16  # keyframes that move in a bundle adjustment
-    given_std: float = 0.02  # metres: of given poses, which the images correct where they contradict; 0 = never
-    given_turn_std_deg: float = 1.0  # degrees: likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +67,9 @@ class VisualTracker:
         """focal_known: else the focal length of `camera` is a guess; `map.camera` has what was found.
         folder: of `PackedFile`."""
         self.predict_depth = predict_depth
-        c, unit = config or VisualConfig(), max(camera.shape) / 640
-        self.config = replace(
-            c, apart=c.apart * unit, window=c.window * unit, keyframe_flow=c.keyframe_flow * unit,
-            again_radius=c.again_radius * unit,
-        )  # fmt: skip
-        self.given_std = c.given_std, float(np.radians(c.given_turn_std_deg))
-        self.map = SparseMap(camera, c.pixel_std, c.prior_std, focal_known, self.given_std)
+        self.config = c = (config or VisualConfig()).in_images(max(camera.shape))
+        given_std = c.given_std, float(np.radians(c.given_turn_std_deg))
+        self.map = SparseMap(camera, c.pixel_std, c.prior_std, focal_known, given_std)
         self.size = np.array([camera.width, camera.height])  # of the images, pixels
         self._seen: dict[int, Seen] = {}  # by the indices of frames that were not lost
         # of those that are no keyframes: landmarks, and the bits of their pixels
@@ -113,8 +86,6 @@ class VisualTracker:
         self._in_given_world = False  # whether the first frame's pose was given; then images were better not evened
         self._started = 0  # landmarks followed at the last keyframe
         self._at_keyframe = np.zeros((0, 2), np.float32)  # where each followed feature was at the last keyframe
-        self._orb = cv2.ORB.create(1000)
-        self._matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
 
     # one frame
 
@@ -150,8 +121,8 @@ class VisualTracker:
         ids, bits = (unpack(packed) for packed in self._records[seen.record])
         known, pixels = self.map.strikes[ids] < STRIKES, bits.view(np.float32).reshape(-1, 2)
         if known.sum() >= self.config.min_inliers:
-            found, distances = self._locate(T, ids[known], pixels[known])
-            T = found if self._holds(distances) else T
+            found, distances = located(self.map, T, ids[known], pixels[known])
+            T = found if self.config.holds(distances) else T
         return poses.inverse(T)
 
     def _tracked(self, index: int, color: np.ndarray, given: np.ndarray | None) -> VisualTracking:
@@ -175,9 +146,9 @@ class VisualTracker:
         last = self._grey, self._pixels, self._ids, self._at_keyframe
         self._follow(self._grey, grey, expected)
         self._grey = grey
-        found, distances = self._locate(expected, self._ids, self._pixels, self._given)
-        if not self._holds(distances):
-            inliers = int((distances < self.config.outlier).sum())
+        found, distances = located(self.map, expected, self._ids, self._pixels, self._given)
+        if not self.config.holds(distances):
+            inliers = self.config.inliers(distances)
             self._velocity[:] = 0
             reason = f"only {inliers} landmarks are where they should be"
             if self._given is not None:
@@ -186,12 +157,14 @@ class VisualTracker:
                 if not blank:
                     self._make_keyframe(index, grey, color)
                 return VisualTracking(poses.inverse(self._T), "poor", inliers, bool(len(self._ids)), reason)
-            if not self._relocalised(grey):
+            if (again := found_again(self.map, grey, self.config)) is None:
                 # the next image meets the last one that was not lost: what is followed into another scene comes to
                 # rest there, and few landmarks whose depth is unsure fit anywhere
                 self._grey, self._pixels, self._ids, self._at_keyframe = last
                 return VisualTracking(poses.inverse(self._T), "lost", inliers, False, reason)
-            found, distances = self._locate(self._T, self._ids, self._pixels, self._given)
+            self._T, self._ids, self._pixels = again
+            self._at_keyframe = self._pixels.copy()
+            found, distances = located(self.map, self._T, self._ids, self._pixels)
         else:
             self._velocity = poses.log(found @ poses.inverse(self._T)) / (index - self._found)
         self._T = found
@@ -210,11 +183,6 @@ class VisualTracker:
         """Whether much has moved, or left the image, since the last keyframe. good: (N,) bool, features on landmarks"""
         flow = np.median(np.linalg.norm(self._pixels[good] - self._at_keyframe[good], axis=1))
         return bool(flow > self.config.keyframe_flow or good.sum() < self.config.keyframe_share * self._started)
-
-    def _holds(self, distances: np.ndarray) -> bool:
-        """Whether enough of the followed landmarks are where the pose says."""
-        inliers = int((distances < self.config.outlier).sum())
-        return inliers >= max(self.config.min_inliers, 0.3 * len(distances))
 
     def _exposed(self, grey: np.ndarray) -> np.ndarray:
         """The image with the brightness and contrast of the one before, so that exposure is no motion."""
@@ -237,127 +205,8 @@ class VisualTracker:
         shown = self.map.project(self._ids, expected).pixels
         drift = self._pixels - self.map.project(self._ids, self._T).pixels
         start = np.where(np.isfinite(shown).all(axis=1, keepdims=True), shown + drift, self._pixels)
-        self._pixels, keep = self._matched(before, now, self._pixels, start)
+        self._pixels, keep = matched(before, now, self._pixels, start, self.config)
         self._select(keep)
-
-    def _matched(
-        self, before: np.ndarray, now: np.ndarray, pixels: np.ndarray, start: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where patches around pixels (N, 2) of one image are in another, and which of them are there for certain."""
-        margin = 4
-        start = np.clip(start, margin, self.size - 1 - margin)
-        window = max(9, round(self.config.window)) | 1
-        there, apart, found = follow(before, now, pixels, window, start=start, back=pixels, back_levels=LEVELS - 2)
-        inside = ((there >= margin) & (there < self.size - margin)).all(axis=1)
-        return there, found & inside & (apart < self.config.returns)
-
-    def _described(self, grey: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which of the pixels (N, 2) can be described, those pixels, and their descriptors (M, 32), upright."""
-        corners = [cv2.KeyPoint(float(u), float(v), 31, 0, 0, 0, n) for n, (u, v) in enumerate(pixels)]
-        kept, descriptors = self._orb.compute(grey, corners) if corners else ((), None)
-        if descriptors is None:
-            return np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros((0, 32), np.uint8)
-        which = np.array([corner.class_id for corner in kept])
-        return which, pixels[which].astype(np.float32), descriptors
-
-    def _relocalised(self, grey: np.ndarray) -> bool:
-        """Find a lost camera: corners of the image matched to those of keyframes, the pose by three of them (P3P).
-
-        The landmarks that it sees are followed from now on.
-        """
-        apart = max(3, round(0.5 * self.config.apart))
-        corners = cv2.goodFeaturesToTrack(grey, 2 * self.config.features, self.config.quality, apart)
-        pixels, descriptors = self._described(grey, np.zeros((0, 2)) if corners is None else corners.reshape(-1, 2))[1:]
-        if len(pixels) < self.config.min_inliers:
-            return False
-        described = [k for k, keyframe in enumerate(self.map.keyframes) if len(keyframe.ids)][::-1]
-        chosen = described[:: max(1, len(described) // COMPARED)]
-        return any(self._seen_from(k, grey, pixels, descriptors) for k in chosen)
-
-    def _seen_from(self, k: int, grey: np.ndarray, pixels: np.ndarray, descriptors: np.ndarray) -> bool:
-        """Whether an image with described pixels (N, 2) shows the landmarks of keyframe k; if so the camera is where
-        they say.
-
-        A texture that repeats itself matches in places, too: of the matched landmarks and the others that the image
-        should show, a share of CONFIRMED has to be where the pose says. Of the others alone, a third fewer true returns
-        hold (fr1/desk in a map of its first 300 frames).
-        """
-        keyframe, fewest = self.map.keyframes[k], self.config.min_inliers
-        if len(keyframe.ids) < fewest:
-            return False
-        pairs = [
-            two[0]
-            for two in self._matcher.knnMatch(descriptors, keyframe.descriptors, k=2)
-            if len(two) == 2 and two[0].distance < 0.8 * two[1].distance
-        ]
-        if len(pairs) < fewest:
-            return False
-        mine, there = np.array([p.queryIdx for p in pairs]), keyframe.ids[[p.trainIdx for p in pairs]]
-        points = self.map.project(there, np.eye(4)).points
-        ok, rotation, shift, inliers = cv2.solvePnPRansac(
-            points, pixels[mine].astype(np.float64), self.map.camera.K, None, reprojectionError=4.0, iterationsCount=200
-        )
-        if not ok or inliers is None or len(inliers) < fewest:
-            return False
-        chosen = inliers.ravel()
-        before = self._T, self._ids, self._pixels
-        self._T = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], shift.ravel())
-        self._ids, first = np.unique(there[chosen], return_index=True)
-        self._pixels = pixels[mine[chosen[first]]]
-        found, distances = self._locate(self._T, self._ids, self._pixels, self._given)
-        holds = self._holds(distances)
-        if holds:
-            ids, shown, asked = self._others_shown(grey, keyframe.ids, found)
-            self._ids, self._pixels = np.concatenate([self._ids, ids]), np.concatenate([self._pixels, shown])
-            found, distances = self._locate(found, self._ids, self._pixels, self._given)
-            fitting = int((distances < self.config.outlier).sum())
-            holds = fitting >= max(fewest, CONFIRMED * (asked + len(chosen)))
-        if not holds:
-            self._T, self._ids, self._pixels = before
-            return False
-        self._T = found
-        self._at_keyframe = self._pixels.copy()
-        return True
-
-    def _others_shown(self, grey: np.ndarray, ids: np.ndarray, T: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """Those of landmarks (N,) that an image taken from T, camera from world, shows besides the followed ones.
-
-        Returns their numbers, their pixels (M, 2), and how many it should show.
-        """
-        ids = np.setdiff1d(ids, self._ids)
-        kept = np.array([self.map.keyframes[h].grey is not None for h in self.map.host[ids]], bool)
-        ids = ids[kept & (self.map.strikes[ids] < STRIKES)]
-        expected = self.map.project(ids, T).pixels
-        inside = np.all((expected > 8) & (expected < self.size - 8), axis=1)
-        ids, expected = ids[inside], expected[inside]
-        pixels, found = self._matched_to_hosts(grey, ids, expected)
-        return ids[found], pixels[found].astype(np.float32), len(ids)
-
-    def _locate(
-        self, T: np.ndarray, ids: np.ndarray, pixels: np.ndarray, given: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The pose, camera from world, from which landmarks (N,) are seen at pixels (N, 2), from a guess.
-
-        given: (4, 4) what is known of it beforehand. Gauss-Newton with Huber's weights; see `pose_equations`. Returns
-        the pose, and each landmark's distance (N,) in standard deviations.
-        """
-        c, K = self.config, self.map.camera
-        distances = np.full(len(ids), np.inf)
-        if len(ids) < 6:
-            return T, distances
-        seen = self.map.sighting(ids, pixels.astype(np.float64))
-        for iteration in range(12):
-            tolerance = Tolerance(c.pixel_std, 2.0 if iteration > 3 else 6.0)
-            H, b = pose_equations(seen, T, K.K, tolerance, distances)
-            H += 1e-6 * np.eye(6)
-            if given is not None:
-                information = 1 / np.repeat(self.given_std, 3) ** 2
-                H, b = H + np.diag(information), b + information * poses.log(T @ poses.inverse(given))
-            step = -np.linalg.solve(H, b)
-            T = poses.exp(step) @ T
-            if iteration > 4 and np.abs(step).max() < 1e-6:
-                break
-        return T, distances
 
     # keyframes
 
@@ -378,7 +227,7 @@ class VisualTracker:
         self.map.keyframes[k].level = level
         self._replenish(grey, predicted, k)
         self.map.keyframes[k].votes = self.map.votes(self._ids, self._pixels, predicted, confidence)
-        which, _, descriptors = self._described(grey, self._pixels)
+        which, _, descriptors = described(grey, self._pixels)
         self.map.keyframes[k].ids, self.map.keyframes[k].descriptors = self._ids[which].astype(np.int32), descriptors
         self._at_keyframe = self._pixels.copy()
         self._started = len(self._ids)
@@ -400,23 +249,8 @@ class VisualTracker:
     def _shown(self, grey: np.ndarray, k: int, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks (N,) besides the known ones that keyframe k shows, and where (N, 2)."""
         ids, expected = self.map.expected_again(known, k, self.config.again)
-        pixels, found = self._matched_to_hosts(grey, ids, expected)
+        pixels, found = matched_to_hosts(self.map, grey, ids, expected, self.config)
         return ids[found], pixels[found]
-
-    def _matched_to_hosts(
-        self, grey: np.ndarray, ids: np.ndarray, expected: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where an image shows landmarks (N,) as their hosts did, pixels (N, 2), and which are near the expected ones.
-
-        The hosts' images have to be kept still.
-        """
-        hosts, pixels, found = self.map.host[ids], expected.copy(), np.zeros(len(ids), bool)
-        for h in np.unique(hosts):
-            mine = hosts == h
-            image = self.map.keyframes[h].grey
-            assert image is not None
-            pixels[mine], found[mine] = self._matched(image, grey, self.map.pixels_in_host(ids[mine]), expected[mine])
-        return pixels, found & (np.linalg.norm(pixels - expected, axis=1) < self.config.again_radius)
 
     def finish(self) -> None:
         """Adjust the whole map, look in every keyframe for landmarks of earlier and later ones, and adjust it again.

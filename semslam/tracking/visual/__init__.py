@@ -1,0 +1,1 @@
+"""Tracking by colour alone: corners followed through the images, a map of keyframes and landmarks, its adjustment."""
