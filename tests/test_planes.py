@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.depth.planes import ON_PLANE, even_patches, planes_of
+from semslam.depth.planes import ON_PLANE, _normal_equations, _votes, even_patches, planes_of
 from semslam.frame import Frame, Observation
 from semslam.runs.finished.planes import WEIGHT, PlaneCompletion
 
@@ -90,7 +90,7 @@ def completion(predicted: np.ndarray) -> tuple[Observation, PlaneCompletion]:
     perception = SimpleNamespace(
         camera=CAMERA,
         resized_color=lambda frame: frame.color,
-        observe=lambda frame, labels: Observation(frame, CAMERA, color, predicted),
+        observe=lambda frame, labels, mirror_too: Observation(frame, CAMERA, color, predicted),
     )
 
     def shown(camera: Camera, T: np.ndarray) -> np.ndarray:
@@ -113,3 +113,17 @@ def test_a_plane_that_the_network_does_not_see_is_none():
     seen, found = completion(np.where(rim(), FLOOR, 1.8 * FLOOR).astype(f32))
     assert not seen.measures
     assert found.completed == 0
+
+
+def test_pixels_on_a_plane_are_counted_and_fitted_as_numpy_does():
+    rng = np.random.default_rng(1)
+    pixels = np.column_stack([rng.uniform(0, 160, (2, 300)).T, np.ones(300)])
+    fits = np.array([[0.001, 0.002, 0.3], [0.0, 0.0, 0.5]])
+    inverse = (pixels @ fits[0]) * np.exp(rng.normal(0, 0.03, 300))
+    near = np.abs(pixels @ fits.T / inverse[:, None] - 1) < ON_PLANE
+    assert _votes(fits, pixels, inverse, ON_PLANE).tolist() == near.sum(axis=0).tolist()
+    count, normal, right = _normal_equations(fits[0], pixels, inverse, ON_PLANE)
+    on = near[:, 0]
+    scaled, ones = pixels[on] / inverse[on, None], np.ones(on.sum())
+    assert count == on.sum()
+    np.testing.assert_allclose(np.linalg.solve(normal, right), np.linalg.lstsq(scaled, ones, rcond=None)[0], rtol=1e-6)

@@ -37,6 +37,8 @@ def room():
 class Changed:
     """A sequence whose frames are others'."""
 
+    ahead = 2
+
     def __init__(self, sequence, frames) -> None:
         self.name, self.camera, self.poses, self.frames = "changed", sequence.camera, None, frames
 

@@ -12,7 +12,11 @@ from itertools import combinations
 from typing import NamedTuple
 
 import cv2
+import numba as nb
 import numpy as np
+from scipy.ndimage import find_objects
+
+from semslam.compiled import SERIAL
 
 f32 = np.float32
 EDGE = 3.0  # units of 8-bit CIELAB a pixel: a larger gradient ends a patch
@@ -74,8 +78,9 @@ def planes_of(depth: np.ndarray, patches: np.ndarray, seed: int = 0) -> list[Pla
     large = (areas >= LEAST_AREA * patches.size) & (known >= LEAST_KNOWN)
     large &= areas - known >= LEAST_UNKNOWN * patches.size
     large[0] = False
-    rng = np.random.default_rng(seed)
-    return [plane for number in np.flatnonzero(large) for plane in _planes_of_patch(patches == number, depth, rng)]
+    boxes, rng = find_objects(patches), np.random.default_rng(seed)
+    found = (_planes_of_patch(int(n), patches, depth, boxes[n - 1], rng) for n in np.flatnonzero(large))
+    return [plane for planes in found for plane in planes]
 
 
 def looks_like(plane: Plane, known: np.ndarray, predicted: np.ndarray) -> bool:
@@ -90,10 +95,15 @@ def looks_like(plane: Plane, known: np.ndarray, predicted: np.ndarray) -> bool:
     return bool((off < ALIKE).mean() >= MOST)
 
 
-def _planes_of_patch(patch: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> list[Plane]:
-    """Likewise of one patch, (H, W) bool."""
-    v, u = np.nonzero(patch & (depth > 0))
-    pixels, inverse = np.column_stack([u, v, np.ones(len(u))]), 1 / depth[v, u].astype(np.float64)
+def _planes_of_patch(
+    number: int, patches: np.ndarray, depth: np.ndarray, box: tuple[slice, slice], rng: np.random.Generator
+) -> list[Plane]:
+    """Likewise of the patch of that number, which lies in a box (rows, columns) of the image."""
+    patch, known = patches[box] == number, depth[box] > 0
+    corner = np.array([box[1].start, box[0].start])
+    v, u = np.nonzero(patch & known)
+    pixels = np.column_stack([u + corner[0], v + corner[1], np.ones(len(u))])
+    inverse = 1 / depth[box][v, u].astype(np.float64)
     rest = np.ones(len(u), bool)
     fits: list[np.ndarray] = []
     members: list[np.ndarray] = []  # (N,) bool: which pixels each plane holds
@@ -109,18 +119,18 @@ def _planes_of_patch(patch: np.ndarray, depth: np.ndarray, rng: np.random.Genera
         rest &= ~on
     if not fits or rest.sum() > (1 - EXPLAINED) * len(rest):
         return []
-    unknown = np.nonzero(patch & (depth <= 0))
-    reached = np.stack([_hull(pixels[on, :2], patch.shape)[unknown] for on in members])
-    z = np.stack([_depth_of(fit, unknown[1], unknown[0]) for fit in fits])
+    unknown = np.nonzero(patch & ~known)
+    reached = np.stack([_hull(np.column_stack([u[on], v[on]]), patch.shape)[unknown] for on in members])
+    z = np.stack([_depth_of(fit, unknown[1] + corner[0], unknown[0] + corner[1]) for fit in fits])
     chosen = _nearer_or_farther(fits, [pixels[on] for on in members], reached, z)
     planes = []
     for k, (fit, on) in enumerate(zip(fits, members)):
         mine = (chosen == k) & (z[k] > 0) & np.isfinite(z[k])
         if mine.any():
-            known, found = np.zeros((2, *patch.shape), bool)
-            known[v[on], u[on]] = True
-            found[unknown[0][mine], unknown[1][mine]] = True
-            planes.append(Plane(fit, known, found))
+            its_known, found = np.zeros((2, *depth.shape), bool)
+            its_known[box][v[on], u[on]] = True
+            found[box][unknown[0][mine], unknown[1][mine]] = True
+            planes.append(Plane(fit, its_known, found))
     return planes
 
 
@@ -162,18 +172,42 @@ def _largest_plane(pixels: np.ndarray, inverse: np.ndarray, rng: np.random.Gener
     if len(corners) == 0:
         return None
     fits = np.linalg.solve(pixels[corners], inverse[corners][..., None])[..., 0]
-    misfits = np.abs(np.einsum("tk,nk->tn", fits, pixels[some]) / inverse[some] - 1)
-    fit = fits[(misfits < ON_PLANE).sum(axis=1).argmax()]
+    fit = fits[_votes(fits, pixels[some], inverse[some], ON_PLANE).argmax()]
     for _ in range(3):
-        on = _distance(fit, pixels, inverse) < ON_PLANE
-        if on.sum() < LEAST_KNOWN:
+        count, normal, right = _normal_equations(fit, pixels, inverse, ON_PLANE)
+        if count < LEAST_KNOWN or np.linalg.cond(normal) > 1e12:
             return None
-        A, weight = pixels[on], 1 / inverse[on] ** 2  # errors are relative ones
-        normal = np.einsum("ni,nj,n->ij", A, A, weight)
-        if np.linalg.cond(normal) > 1e12:
-            return None
-        fit = np.linalg.solve(normal, np.einsum("ni,n->i", A, weight * inverse[on]))
+        fit = np.linalg.solve(normal, right)
     return fit
+
+
+@nb.njit(**SERIAL)
+def _votes(fits, pixels, inverse, within):
+    """How many of N pixels lie on each of T planes (T, 3), up to a relative distance."""
+    counts = np.zeros(len(fits), np.int64)
+    for t in range(len(fits)):
+        a, b, c = fits[t, 0], fits[t, 1], fits[t, 2]
+        for n in range(len(pixels)):
+            counts[t] += abs((a * pixels[n, 0] + b * pixels[n, 1] + c) / inverse[n] - 1) < within
+    return counts
+
+
+@nb.njit(**SERIAL)
+def _normal_equations(fit, pixels, inverse, within):
+    """Of those of N pixels that lie on a plane (3,): their number, and the normal equations (3, 3), (3,) of the plane
+    that fits them best, by relative errors."""
+    count, normal, right = 0, np.zeros((3, 3)), np.zeros(3)
+    for n in range(len(pixels)):
+        row = pixels[n]
+        if not abs((fit[0] * row[0] + fit[1] * row[1] + fit[2]) / inverse[n] - 1) < within:
+            continue
+        count += 1
+        weight = 1 / (inverse[n] * inverse[n])
+        for i in range(3):
+            right[i] += weight * row[i] * inverse[n]
+            for k in range(3):
+                normal[i, k] += weight * row[i] * row[k]
+    return count, normal, right
 
 
 def _linear(fit: np.ndarray, pixels: np.ndarray) -> np.ndarray:

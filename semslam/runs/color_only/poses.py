@@ -20,6 +20,7 @@ from semslam.runs.progress import NoMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.visual_tracker import PredictDepth, VisualTracker
+from sequences.prefetch import read_ahead
 from sequences.recalibrated import RecalibratedSequence
 
 logger = logging.getLogger(__name__)
@@ -184,16 +185,17 @@ def follow_images(
     size, in_given_world = tuple(map(int, tracker.size)), any(T is not None for T in given)
     here, good = np.zeros((2, len(sequence)), bool)
     state, reason = "", ""
-    for i in sequence.numbers(start):
+
+    def read(index: int) -> np.ndarray:
+        color = sequence.color_of(index)
+        return color if color.shape[1::-1] == size else cv2.resize(color, size, interpolation=cv2.INTER_AREA)
+
+    for i, color in read_ahead(read, sequence.numbers(start), sequence.ahead):
         report()
         if in_given_world and given[i] is None and not tracker.map.keyframes:
             continue
-        try:
-            color = sequence.color_of(i)
-        except (ValueError, OSError):  # counted by the run
+        if isinstance(color, Exception):  # counted by the run
             continue
-        if color.shape[1::-1] != size:
-            color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
         found = tracker(i, color, given[i])
         if given[i] is None and found.state != state and (state or found.state != "good"):
             told = f": {found.reason}" if found.reason else ""

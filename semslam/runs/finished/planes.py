@@ -103,7 +103,7 @@ class PlaneCompletion:
         planes = planes_of(known, patches, frame.index)
         if sum(int(plane.found.sum()) for plane in planes) < LEAST_FOUND * known.size:
             return Observation(frame, whole, color, np.zeros(whole.shape, f32))
-        seen = self.perception.observe(frame, True)
+        seen = self.perception.observe(frame, True, mirror_too=False)  # enough to tell a plane's shape
         predicted = cv2.resize(seen.depth, size, interpolation=cv2.INTER_NEAREST)
         depth = cv2.resize(known, (whole.width, whole.height), interpolation=cv2.INTER_NEAREST)
         filled = np.zeros_like(depth)

@@ -11,6 +11,7 @@ nothing is known of the camera, its focal length is adjusted with the rest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +75,7 @@ class VisualTracker:
         self._seen: dict[int, Seen] = {}  # by the indices of frames that were not lost
         # of those that are no keyframes: landmarks, and the bits of their pixels
         self._records = PackedFile(folder=folder, or_memory=True)
+        self._predictor = ThreadPoolExecutor(1, thread_name_prefix="depth")
         # what is being followed
         self._grey: np.ndarray | None = None
         self._pixels = np.zeros((0, 2), np.float32)
@@ -212,7 +214,8 @@ class VisualTracker:
 
     def _make_keyframe(self, index: int, grey: np.ndarray, color: np.ndarray, good: np.ndarray | None = None) -> None:
         """Make the present frame a keyframe. good: (N,) bool, which of the followed features are on their landmarks."""
-        predicted, confidence = self.predict_depth(color, self.map.camera.fx)
+        # computed beside the search for landmarks and their adjustment, which need it not
+        prediction = self._predictor.submit(self.predict_depth, color, self.map.camera.fx)
         k = self.map.add_keyframe(index, grey, self._T, self._given)
         if k >= REMEMBERED:
             self._forget(k - REMEMBERED)
@@ -222,6 +225,8 @@ class VisualTracker:
             self._find_again(grey, k)
             self.map.adjust_recent(self._ids, self.config.adjusted)
             self._T = self.map.T_camera_world[k]
+        predicted, confidence = prediction.result()
+        if good is not None:
             followed = self.map.level(k, self.map.votes(self._ids, self._pixels, predicted, confidence))
         level = self.map.keyframes[max(k - 1, 0)].level if followed is None else followed[0]
         self.map.keyframes[k].level = level
