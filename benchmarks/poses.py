@@ -11,7 +11,8 @@ goes on from MapNet, for the same time again, with these motions over the whole 
 later images, without their poses. Both need OUT/SCENE_tracked, a run of `semslam reconstruct --poses tracked`.
 What `semslam localise` finds by colour alone stands beside them where OUT/SCENE_map is a run over the training frames:
 `semslam reconstruct ../shared/data/SCENE --frames 140 --hold-out 5 --labels none --no-mesh --out OUT/SCENE_map` (147
-for the living room); its medians are of the images that it finds, and the share of these is printed.
+for the living room, 428 and `--poses dataset --depth predicted` for the desk); its medians are of the images that it
+finds, and the share of these is printed.
 
 A training that was killed goes on; results stand in OUT/SCENE/results.json after each; `--table` alone prints them.
 """
@@ -51,7 +52,8 @@ from sequences.selected import SelectedSequence
 
 DATA = Path("../shared/data")
 IMAGENET = DATA / "weights" / "mobilenet_v2_imagenet_folded.npz"
-LAST = {"redkitchen": 140, "icl_livingroom1": 147}  # frame after the last one of the 70 %
+LAST = {"redkitchen": 140, "icl_livingroom1": 147, "tum_fr1_desk_rgb": 428}  # frame after the last one of the 70 %
+UNLABELLED = "tum_fr1_desk_rgb"  # its multi-task networks learn the bundled network's labels
 TUPLES = {"tuple_length": 3, "skip": 10, "relative": "difference", "batch": 5}
 MODELS: dict[str, dict] = {
     "PoseNet": {"network": "pose", "batch": 15},
@@ -174,7 +176,7 @@ def run(out: Path, scenes: list[str], seeds: list[int], seconds: float) -> None:
 
 
 def train_and_score(out: Path, scene: str, name: str, settings: dict, seed: int, seconds: float) -> None:
-    labels = out / "labels" / scene if settings["network"] == "dual_input" else None
+    labels = out / "labels" / scene if settings["network"] == "dual_input" or scene == UNLABELLED else None
     kept, tests = sources(scene, labels)
     slug = "".join(c if c.isalnum() else "_" for c in name).lower()
     settings = {"encoder_rate": 5e-4, "head_rate": 1e-3} | settings
