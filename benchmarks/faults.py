@@ -239,7 +239,7 @@ def _load_labels(path: Path) -> object:
 
 
 def _load_trajectory(path: Path) -> object:
-    from semslam.trajectory import read_trajectory
+    from semslam.trajectory.files import read_trajectory
 
     return read_trajectory(path)
 

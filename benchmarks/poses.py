@@ -46,7 +46,7 @@ from semslam.metrics.localisation import pose_errors
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.localise import located
 from semslam.runs.folder import write_json
-from semslam.trajectory import read_tum
+from semslam.trajectory.files import read_tum
 from sequences import open_sequence
 from sequences.selected import SelectedSequence
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semslam.trajectory import associate, read_trajectory
+from semslam.trajectory import associate
+from semslam.trajectory.files import read_trajectory
 from sequences import READERS, detect_kind, open_sequence
 from sequences.images import cambridge, deeploc, pose_list
 from sequences.images.posed_images import PosedImages

@@ -15,7 +15,8 @@ from written_recordings import assert_like_the_room, encoded, millimetres, put, 
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.trajectory import Trajectory, write_tum
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import write_tum
 from sequences import CorruptFrame, open_sequence
 from sequences.clock import seconds, ticks_a_second
 from sequences.recordings.cameras.klg import write_klg

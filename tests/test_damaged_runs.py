@@ -13,7 +13,7 @@ from test_reconstruct import ROOM, TRUTH, refused, semslam
 from semslam.looking.viewed import viewed_run
 from semslam.runs.export import export_run
 from semslam.runs.folder import RunFolder
-from semslam.trajectory import read_tum
+from semslam.trajectory.files import read_tum
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,8 @@ from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.config import settings_of
 from semslam.runs.reconstruct import finish, prepare
-from semslam.trajectory import Trajectory, write_tum
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import write_tum
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder
 

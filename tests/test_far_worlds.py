@@ -22,7 +22,7 @@ from semslam.labels import LABEL_SETS
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
-from semslam.trajectory import read_tum
+from semslam.trajectory.files import read_tum
 from sequences import open_sequence
 from sequences.rebased import RebasedSequence, near_origin
 from sequences.recordings.folder import write_folder

@@ -22,7 +22,8 @@ from semslam.slam import SlamConfig
 from semslam.tracking.relocalisation import places as module
 from semslam.tracking.relocalisation.localisation import Localisation, Localiser, without_depth
 from semslam.tracking.relocalisation.places import Described, Places, described, matches, refined, solved
-from semslam.trajectory import Correction, read_tum
+from semslam.trajectory import Correction
+from semslam.trajectory.files import read_tum
 from sequences import open_sequence
 
 ROOM = "room:frames=36,width=320,height=240"

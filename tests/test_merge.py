@@ -20,7 +20,8 @@ from semslam.runs.finished.sources import UNKNOWN, merged_with
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.relabel import relabel
-from semslam.trajectory import Trajectory, read_tum, write_tum
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import read_tum, write_tum
 from sequences import open_sequence
 from sequences.selected import selected
 

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from networks.pose.samples import PoseSource, drawn_places, open_source, tuple_places
 from semslam import poses
-from semslam.trajectory import Trajectory, write_tum
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import write_tum
 from sequences.posed import open_posed
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semslam.trajectory import Trajectory, read_trajectory, write_tum
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import read_trajectory, write_tum
 from sequences.pose_pairing import FramePoses, Frames, PoseHints, on_one_clock, poses_of_frames
 from sequences.room.room import RoomSequence
 

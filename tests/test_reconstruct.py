@@ -23,7 +23,7 @@ from semslam.labels import LABEL_SETS
 from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import prepare
-from semslam.trajectory import read_tum
+from semslam.trajectory.files import read_tum
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder
 

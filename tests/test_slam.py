@@ -146,7 +146,7 @@ def test_lost_frames_have_no_line_in_the_trajectory_and_do_not_count_as_covered(
 
     from semslam.judging.foreign import evaluate_trajectory
     from semslam.judging.run import evaluate_run
-    from semslam.trajectory import write_tum
+    from semslam.trajectory.files import write_tum
 
     assert evaluate_run(tmp_path / "run").figures["coverage"] == pytest.approx(19 / 24)
     write_tum(tmp_path / "truth.txt", room.trajectory)

@@ -22,7 +22,8 @@ from semslam.slam import Slam
 from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
-from semslam.trajectory import Correction, Trajectory, read_tum, write_tum
+from semslam.trajectory import Correction, Trajectory
+from semslam.trajectory.files import read_tum, write_tum
 from sequences.room.room import RoomSequence, orbit
 
 SOON = 0.15  # seconds

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from semslam import poses
-from semslam.trajectory import READERS, Trajectory, associate, detect_kind, read_trajectory, write_tum
+from semslam.trajectory import Trajectory, associate
+from semslam.trajectory.files import READERS, detect_kind, read_trajectory, write_tum
 
 
 def wandering(n: int = 20, seed: int = 0) -> Trajectory:

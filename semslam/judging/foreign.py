@@ -14,7 +14,8 @@ from semslam.judging.references import file_reference, scene_reference
 from semslam.judging.run import Evaluation
 from semslam.metrics.surface import sampled, surface_errors, surface_scores
 from semslam.metrics.trajectory import losses, trajectory_errors
-from semslam.trajectory import Trajectory, is_pose_folder, read_trajectory
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import is_pose_folder, read_trajectory
 from sequences import open_sequence
 from sequences.pose_pairing import PoseHints, on_one_clock
 from sequences.rebased import far_origin

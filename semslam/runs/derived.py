@@ -20,7 +20,8 @@ from semslam.runs.config import RunConfig
 from semslam.runs.folder import MERGED, RunFolder
 from semslam.runs.recording import check_apart, seen_from, with_absolute_paths
 from semslam.runs.storage.arrays import parts_of
-from semslam.trajectory import Trajectory, tum_lines
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import tum_lines
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")

@@ -37,7 +37,8 @@ from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arra
 from semslam.runs.storage.checkpoint import Checkpoint
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.upgrade import upgraded
-from semslam.trajectory import Trajectory, write_tum
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import write_tum
 from sequences.rebased import without_poses
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.predicted_poses import PoseOf, PredictedPoses, RefinedTrack, proposals
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
-from semslam.trajectory import read_trajectory
+from semslam.trajectory.files import read_trajectory
 from sequences.pose_pairing import FramePoses, Frames, PoseHints, poses_of_frames
 from sequences.rebased import far_origin
 

@@ -16,7 +16,8 @@ from semslam.camera import Camera
 from semslam.images import COLOR_SUFFIXES
 from semslam.images import labels as label_images
 from semslam.labels import LABEL_SETS
-from semslam.trajectory import Trajectory, detect_kind, read_trajectory, read_tum_lines, write_tum
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_lines, write_tum
 from sequences.clock import read_as_seconds
 from sequences.files import check_unpacked, first_readable
 from sequences.pairing import in_order, paired, times_of_names

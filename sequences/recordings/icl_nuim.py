@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.trajectory import read_icl_sim, read_tum
+from semslam.trajectory.files import read_icl_sim, read_tum
 from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
 from sequences.recordings.tum import read_associations
 from sequences.sequence import ImageSequence

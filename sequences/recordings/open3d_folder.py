@@ -9,7 +9,7 @@ import numpy as np
 
 from semslam.atomic import text_of
 from semslam.camera import Camera
-from semslam.trajectory import read_open3d_log
+from semslam.trajectory.files import read_open3d_log
 from sequences.files import MALFORMED, reason
 from sequences.pairing import in_order, paired
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames

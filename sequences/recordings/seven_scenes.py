@@ -11,7 +11,7 @@ import numpy as np
 from semslam import images
 from semslam.atomic import text_of
 from semslam.camera import Camera
-from semslam.trajectory import read_pose_folder
+from semslam.trajectory.files import read_pose_folder
 from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
 from sequences.selected import with_both_images
 from sequences.sequence import ImageSequence, Sequence

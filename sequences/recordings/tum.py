@@ -11,7 +11,8 @@ import numpy as np
 
 from semslam.atomic import names_of
 from semslam.camera import Camera
-from semslam.trajectory import associate, read_trajectory
+from semslam.trajectory import associate
+from semslam.trajectory.files import read_trajectory
 from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_1970
 from sequences.files import check_unpacked
 from sequences.pairing import MOST, SAME_TIME

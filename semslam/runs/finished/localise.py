@@ -16,7 +16,8 @@ from semslam.rendering.cameras import draw_cameras_in_map
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.tracking.relocalisation.localisation import Localisation, without_depth
-from semslam.trajectory import Trajectory, tum_lines
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import tum_lines
 from sequences import CorruptFrame, Sequence, open_sequence
 from sequences.selected import selected
 

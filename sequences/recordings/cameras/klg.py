@@ -17,7 +17,8 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
-from semslam.trajectory import Trajectory, read_tum, write_tum
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import read_tum, write_tum
 from sequences.clock import seconds_or_count
 from sequences.files import read_part, unpacked
 from sequences.pose_pairing import FramePoses, poses_at

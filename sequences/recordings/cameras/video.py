@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semslam.camera import Camera
-from semslam.trajectory import read_trajectory
+from semslam.trajectory.files import read_trajectory
 from sequences.files import VIDEOS
 from sequences.pose_pairing import poses_at
 from sequences.recordings.cameras.given_camera import given_camera

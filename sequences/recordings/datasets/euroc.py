@@ -15,7 +15,8 @@ import numpy as np
 from semslam import images, poses
 from semslam.atomic import text_of
 from semslam.camera import Camera, is_fisheye
-from semslam.trajectory import Trajectory, read_euroc
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import read_euroc
 from sequences.clock import seconds
 from sequences.pose_pairing import poses_at
 from sequences.recordings.cameras.given_camera import camera_of_numbers

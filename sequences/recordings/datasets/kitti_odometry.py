@@ -13,7 +13,7 @@ import numpy as np
 from semslam import images, poses
 from semslam.atomic import names_of
 from semslam.camera import Camera
-from semslam.trajectory import read_kitti
+from semslam.trajectory.files import read_kitti
 from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.outdoor_depth import DepthOf, of_lidar, of_stereo, read_frame

@@ -18,7 +18,7 @@ from semslam import images
 from semslam.atomic import text_of
 from semslam.camera import Camera
 from semslam.images import labels as label_images
-from semslam.trajectory import read_kitti
+from semslam.trajectory.files import read_kitti
 from sequences.files import MALFORMED, first_readable, reason
 from sequences.recordings.cameras.given_camera import camera_of_numbers
 from sequences.sequence import ImageSequence

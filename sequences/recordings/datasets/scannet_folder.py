@@ -9,7 +9,7 @@ import numpy as np
 
 from semslam.atomic import names_of
 from semslam.camera import Camera
-from semslam.trajectory import read_pose_folder
+from semslam.trajectory.files import read_pose_folder
 from sequences.files import Folder, first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels

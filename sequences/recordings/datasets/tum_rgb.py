@@ -9,7 +9,7 @@ import numpy as np
 
 from semslam import images
 from semslam.camera import Camera
-from semslam.trajectory import read_trajectory
+from semslam.trajectory.files import read_trajectory
 from sequences.files import first_readable
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings import tum
