@@ -12,6 +12,7 @@ import numpy as np
 from semslam.frame import Frame
 from sequences.sequence import ImageSequence, Mesh, Sequence
 
+SOME = 5  # frames that a message names
 FEW_LACKING = 0.1  # of the frames: so many may have lost a file
 
 
@@ -41,7 +42,9 @@ def with_both_images(sequence: ImageSequence) -> Sequence:
     if lacking <= max(1, FEW_LACKING * len(sequence)) or len(indices) < 2:
         return sequence
     part = SelectedSequence(sequence, indices)
-    part.assumptions += (f"{lacking} of {len(sequence)} frames lack colour or depth and are left out",)
+    left_out = [i for i in range(len(sequence)) if i not in set(indices.tolist())]
+    some = ", ".join(map(str, left_out[:SOME])) + ", ..." * (lacking > SOME)
+    part.assumptions += (f"{lacking} of {len(sequence)} frames lack colour or depth and are left out ({some})",)
     return part
 
 

@@ -58,6 +58,8 @@ def test_every_kind_of_image_is_read_as_8_bit_rgb(tmp_path, mode):
 def test_16_bit_colour_is_reduced_and_a_depth_image_is_no_photo(tmp_path):
     cv2.imwrite(str(tmp_path / "deep.png"), PHOTO[..., ::-1].astype(np.uint16) * 257)
     np.testing.assert_array_equal(read_color(tmp_path / "deep.png"), PHOTO)
+    cv2.imwrite(str(tmp_path / "twelve.png"), PHOTO[..., ::-1].astype(np.uint16) * 16)  # of a camera with 12 bits
+    np.testing.assert_array_equal(read_color(tmp_path / "twelve.png"), PHOTO)
     write_png(tmp_path / "depth.png", np.full((4, 4), 1500, np.uint16))
     with pytest.raises(CorruptFrame, match=r"depth\.png: is uint16 with one channel, as depth images are"):
         read_color(tmp_path / "depth.png")

@@ -16,6 +16,8 @@ from semslam.images.integrity import CorruptFrame, check_header, is_zero_filled
 
 LARGEST_FILE = 1 << 29  # bytes
 COLOR_SUFFIXES = (".jpg", ".jpeg", ".png")  # in small letters, of colour images
+TWELVE_BITS = 1 << 12  # 16-bit colour that stays below holds 12 bits
+MARK, NEAR_MARK, MANY = 65535, 49152, 0.002  # a mark for missing depth, what is near it, and the share of many pixels
 DEPTH_SCALES = (1000, 256, 100)  # units per metre of depth that is written: the coarser ones for farther scenes
 
 
@@ -39,7 +41,7 @@ def color_of_bytes(data: bytes, path: object, upright: bool = False) -> np.ndarr
     turning = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
     image = decode_bytes(data, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | turning)
     if image.dtype == np.uint16 and image.ndim == 3:
-        image = (image >> 8).astype(np.uint8)
+        image = (image >> (8 if image.max() >= TWELVE_BITS else 4)).astype(np.uint8)  # machine vision stores 12 of 16
     if image.dtype != np.uint8:
         raise CorruptFrame(f"{path}: is {image.dtype} with one channel, as depth images are; expected 8-bit colour")
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
@@ -64,7 +66,8 @@ def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -
     """(H, W) float32 metres of what a depth file holds; `path` tells its format and is named in messages.
 
     PNG, TIFF and .npy of whole numbers count `depth_scale` units per metre; TIFF, EXR and .npy of floats hold metres.
-    Readings that are NaN, infinite or negative become 0 = none. Bytes (uint8) are too coarse to be depth.
+    Readings that are NaN, infinite or negative become 0 = none; of marks see `depth_of_units`. Bytes (uint8) are too
+    coarse to be depth.
     """
     import cv2
 
@@ -76,13 +79,26 @@ def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -
     else:
         raw = decode_bytes(data, path, cv2.IMREAD_UNCHANGED)
     if raw.dtype == np.uint16 and raw.ndim == 2:
-        return raw * np.float32(1 / depth_scale)
+        return depth_of_units(raw, depth_scale)
     floats = suffix != ".png" and np.issubdtype(raw.dtype, np.floating)
     whole = suffix == ".npy" and np.issubdtype(raw.dtype, np.integer) and raw.dtype.itemsize > 1
     if raw.ndim != 2 or not (floats or whole):
         raise _no_depth(path, raw)
     metres = raw.astype(np.float32) * np.float32(1 / depth_scale if whole else 1)
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+
+
+def depth_of_units(units: np.ndarray, depth_scale: float) -> np.ndarray:
+    """(H, W) float32 metres of depth (H, W) uint16 that counts `depth_scale` units per metre.
+
+    65535 becomes 0 = none where it is surely a mark: many pixels have it, and none has a reading near it.
+    """
+    if units.max(initial=0) == MARK:
+        marked = units == MARK
+        count = np.count_nonzero(marked)
+        if count > MANY * units.size and count == np.count_nonzero(units >= NEAR_MARK):
+            units = np.where(marked, np.uint16(0), units)
+    return units * np.float32(1 / depth_scale)
 
 
 def fitting_scale(depth: np.ndarray, depth_scale: float = DEPTH_SCALES[0]) -> float:

@@ -15,6 +15,7 @@ from semslam.atomic import replacing
 from semslam.frame import evenly_spread
 from semslam.images import COLOR_SUFFIXES, DEPTH_SCALES, CorruptFrame, fitting_scale, natural_key, read_color, write_png
 from semslam.labels import LABEL_SETS, LabelSet
+from sequences.files import VIDEOS
 
 NAMED = 12  # classes in a figure's legend
 MOST_PIXELS = (
@@ -46,6 +47,11 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not os.path.lexists(path):
             raise FileNotFoundError(f"{path}: no such image or folder of images")
+        if path.suffix.lower() in VIDEOS:
+            raise ValueError(
+                f"{path}: is a video, and this is for single images; `semslam reconstruct {path} --depth predicted` "
+                f"maps it, and `semslam convert` writes its images into a folder"
+            )
         if not path.is_dir():
             found.append(path)
             continue

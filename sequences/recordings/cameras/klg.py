@@ -121,7 +121,7 @@ def _read(path: Path, places: np.ndarray, shape: tuple[int, int], depth_scale: f
         image = np.frombuffer(color, np.uint8).reshape(*shape, 3)
     else:
         image = images.color_of_bytes(color, f"{where}, colour")
-    return Images(image, np.frombuffer(depth, "<u2").reshape(shape) * np.float32(1 / depth_scale))
+    return Images(image, images.depth_of_units(np.frombuffer(depth, "<u2").reshape(shape), depth_scale))
 
 
 def _poses(path: Path, times: np.ndarray) -> FramePoses | None:

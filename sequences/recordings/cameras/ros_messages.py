@@ -84,7 +84,7 @@ def depth_image(message: Any, depth_scale: float, where: str) -> np.ndarray:
     else:
         raise CorruptFrame(f"{where}: encoding {message.encoding}; depth has {', '.join(DEPTH_ENCODINGS)}")
     if raw.dtype == np.uint16:
-        return raw * np.float32(1 / depth_scale)
+        return images.depth_of_units(raw, depth_scale)
     depth = raw.astype(np.float32)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 

@@ -181,4 +181,4 @@ def _depth(data: bytes, header: Header, where: str) -> np.ndarray:
         data = unpacked(data, expected, where)
     if len(data) != expected:
         raise CorruptFrame(f"{where}: {len(data)} bytes, expected {expected}", broken_file=True)
-    return np.frombuffer(data, "<u2").reshape(header.depth.shape) * np.float32(1 / header.depth_scale)
+    return images.depth_of_units(np.frombuffer(data, "<u2").reshape(header.depth.shape), header.depth_scale)
