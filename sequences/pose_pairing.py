@@ -27,6 +27,7 @@ USUAL_GAP = 0.1  # seconds; between poses further apart the camera may have been
 LONGEST_GAP = 0.5  # seconds; poses rarer than that are not interpolated
 SAME_MOMENT = 0.02  # seconds between a frame and a pose, by which the unit of times is told
 FEW_MET, MOST_MET = 0.1, 0.6  # of the frames: what meets more is in seconds; what another unit must meet
+SAME_CLOCK = 5e-3  # seconds; what a frame and a pose may lie apart where none can be interpolated
 ROUNDING = 1e-3  # seconds; what the ends of a trajectory may lie off the frames, written with fewer digits
 
 
@@ -273,8 +274,9 @@ def _pose_at(trajectory: Trajectory, time: float, gap: float) -> tuple[np.ndarra
     if after in (0, len(times)):
         return None, None
     between = float(times[after] - times[after - 1])
-    if between > gap:
-        return None, between
+    if between > gap:  # only the pose of this very moment, as far as clocks tell, is the frame's
+        near = abs(times[nearest] - time) <= SAME_CLOCK
+        return (trajectory.T_world_camera[nearest].copy(), None) if near else (None, between)
     fraction = float((time - times[after - 1]) / between)
     before = trajectory.T_world_camera[after - 1]
     return poses.interpolate(before, trajectory.T_world_camera[after], fraction), between

@@ -88,13 +88,17 @@ class RebasedSequence(Sequence):
         return self.whole.labels_of(index)
 
 
+def with_poses(sequence: Sequence, T_world_camera: Iterable[np.ndarray | None]) -> Sequence:
+    """The sequence with other poses (4, 4), relative to the origin that its own ones are relative to."""
+    if not isinstance(sequence, RebasedSequence):
+        return RebasedSequence(sequence, T_world_camera, np.zeros(3))
+    other = copy.copy(sequence)
+    other.poses = tuple(T_world_camera)
+    return other
+
+
 def without_poses(sequence: Sequence, frames: Collection[int]) -> Sequence:
     """The sequence without the poses of some frames; itself where these are none."""
     if not frames:
         return sequence
-    kept = tuple(None if i in frames else T for i, T in enumerate(sequence.poses or ()))
-    if not isinstance(sequence, RebasedSequence):
-        return RebasedSequence(sequence, kept, np.zeros(3))
-    other = copy.copy(sequence)  # its poses are relative to an origin already
-    other.poses = kept
-    return other
+    return with_poses(sequence, (None if i in frames else T for i, T in enumerate(sequence.poses or ())))

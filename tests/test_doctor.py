@@ -20,7 +20,7 @@ from semslam.config import updated
 from semslam.doctor.depth_unit import doubtful_depth_unit
 from semslam.doctor.doctor import Finding, black_images, diagnose, examine, implausible_depth
 from semslam.doctor.gaps import gaps
-from semslam.doctor.pose_convention import as_convention
+from semslam.doctor.poses.convention import as_convention
 from semslam.frame import Frame
 from semslam.perception import PerceptionConfig
 from semslam.poses import inverse
@@ -254,7 +254,7 @@ def test_what_was_judged_of_poses_is_not_judged_again_on_resume(folder, tmp_path
     assert next(iter(run)).fused
     run.progress.poses_contradicted = "something"
     run.save()
-    for name in ("judged", "single_poses", "intrinsics"):
+    for name in ("judged", "single", "intrinsics"):
         monkeypatch.setattr(verdict, name, None)
     resumed = prepare(settings, tmp_path / "run", resume=True)
     assert resumed.progress.poses_rejected == [20] and resumed.progress.poses_contradicted == "something"
@@ -445,9 +445,22 @@ def test_missing_and_damaged_files_are_found(folder):
 def test_a_mark_for_missing_depth_is_found(folder):
     for path in (folder / "depth").iterdir():
         depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        depth[:20, :40] = 65535
+        depth[:20, :40] = 60000
         cv2.imwrite(str(path), depth)
-    assert any("65.535 m, the largest" in finding.what and "write 0" in finding.remedy for finding in examine(folder))
+    assert any("60.000 m, the largest" in finding.what and "write 0" in finding.remedy for finding in examine(folder))
+
+
+def test_the_usual_mark_for_missing_depth_is_read_as_none(folder):
+    marked = folder / "depth" / "000000.png"
+    depth = cv2.imread(str(marked), cv2.IMREAD_UNCHANGED)
+    depth[:20, :40] = 65535
+    cv2.imwrite(str(marked), depth)
+    read = open_sequence(folder)[0].depth
+    assert (read[:20, :40] == 0).all() and (read[20:] == depth[20:] * np.float32(1e-3)).all()
+    depth[30:40, :40] = np.linspace(50000, 65534, 40).astype(np.uint16)  # a scene that reaches as far as 16 bits do
+    cv2.imwrite(str(marked), depth)
+    assert open_sequence(folder)[0].depth[0, 0] == pytest.approx(65.535)
+    assert not [finding for finding in examine(folder) if "mark" in finding.what]
 
 
 def test_empty_depth_is_found(folder):

@@ -12,11 +12,15 @@ import pytest
 from semslam.doctor import depth_edges, intrinsics
 from semslam.doctor.conventions import stretched
 from semslam.doctor.doctor import Finding, diagnose, diagnosis
-from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, judged
-from semslam.doctor.single_poses import Contradicted, contradicted, findings_of
+from semslam.doctor.matched import Matches
+from semslam.doctor.poses import errors
+from semslam.doctor.poses.convention import AS_RECORDED, Judged, as_convention, judged
+from semslam.doctor.poses.held import released
+from semslam.doctor.poses.single import Contradicted, contradicted, findings_of
 from semslam.frame import Frame
 from semslam.poses import exp, inverse
 from sequences import Sequence, open_sequence
+from sequences.rebased import with_poses
 from sequences.recalibrated import RecalibratedSequence
 from sequences.room.kinect_noise import kinect_noise
 from sequences.room.room import RoomSequence
@@ -112,7 +116,7 @@ def test_depth_beside_the_colour_is_found_with_its_direction(sound, shift):
 )
 def test_depth_that_is_turned_against_the_colour_is_found(sound, turned, said):
     room, frames = sound
-    finding = only_error(depth_edges.of_recording(Spoilt(room, frames, lambda f: replace(f, depth=f.depth[turned]))))
+    finding = only_error(depth_edges.seen(Spoilt(room, frames, lambda f: replace(f, depth=f.depth[turned]))).findings())
     assert said in finding.what
 
 
@@ -167,6 +171,19 @@ def test_poses_less_frequent_than_images_are_not_stuck(sound):
     room, frames = sound
     held = Spoilt(room, frames, poses=lambda i, T: room.poses[i // 4 * 4])
     assert not contradicted(held).wrong and not contradicted(held).jumps
+
+
+def test_poses_that_are_held_are_interpolated_where_the_camera_moves(sound):
+    room, frames = sound
+    held = Spoilt(room, frames, poses=lambda i, T: room.poses[i // 4 * 4])
+    moving = released(held)
+    for i in (0, 2, 40, 43):
+        assert np.linalg.norm(moving.poses[i][:3, 3] - room.poses[i][:3, 3]) < 2e-3
+    assert moving.poses[88] is not None and moving.poses[89] is None  # no new pose comes after frame 88
+    assert "repeated over about 4 images" in moving.assumptions[-1]
+    at_stops = [frames[i // 4 * 4] for i in range(len(frames))]  # a camera that stands still as its poses do
+    assert released(Spoilt(room, at_stops, poses=lambda i, _: held.poses[i])).poses == held.poses
+    assert released(Spoilt(room, frames)).poses == room.poses
 
 
 def test_dark_images_do_not_hide_a_wrong_pose(sound):
@@ -227,7 +244,29 @@ def test_a_run_is_told_of_the_poses_of_another_recording_as_doctor_tells(shared_
     office = open_sequence(shared_data / "realsense_office").poses
     swapped = selected(Spoilt(recording, frames, poses=lambda i, _: office[i]), 0, 70)
     found = judged(swapped)
-    assert found.contradiction is not None and found.contradiction in diagnose(swapped)
+    assert found.decisive and found.contradiction in diagnose(swapped)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["redkitchen", "icl_livingroom1", "realsense_office"])
+def test_noise_and_drift_of_poses_are_told_apart_and_end_no_run(shared_data, name):
+    """Noise of 0.8 to 3 cm and 0.4 to 1.5 degrees per axis; 15 cm in 70 frames, which is no more than a slow walk."""
+    recording = open_sequence(shared_data / name)
+    matched = Matches(recording)
+
+    def said(T_world_camera: list[np.ndarray]) -> str:
+        found = judged(recording, T_world_camera, matched)
+        assert found.convention == AS_RECORDED and not found.decisive
+        off = errors.measured(with_poses(recording, T_world_camera), matched)
+        return " ".join(finding.what for finding in off.findings())
+
+    assert said(list(recording.poses)) == ""
+    rng = np.random.default_rng(0)
+    for metres, degrees in ((0.008, 0.4), (0.02, 1.0), (0.03, 1.5)):
+        std = np.repeat([metres, np.radians(degrees)], 3)
+        assert "are noisy" in said([T @ exp(rng.normal(0, std)) for T in recording.poses])
+    aside = exp(np.array([0.15 / 70, 0, 0, 0, 0, 0]))
+    assert "drift" in said([np.linalg.matrix_power(aside, i) @ T for i, T in enumerate(recording.poses)])
 
 
 @pytest.mark.parametrize("scale", [0.8, 1.15, 1.3, 2.0])
@@ -259,6 +298,15 @@ def test_focal_length_and_depth_are_measured_within_their_stated_errors(sound, b
         assert [finding.level for finding in intrinsics.findings_of(found, other)] == ["warning", "warning"]
         assert "% shorter than it was read" in str(found)
         assert f"write fx: {found.focal.factor * other.fx:.1f}" in intrinsics.findings_of(found, other)[0].remedy
+
+
+def test_what_could_not_be_judged_is_said(sound):
+    room, frames = sound
+    flat = diagnosis(Spoilt(room, frames, lambda f: replace(f, depth=np.full_like(f.depth, 2.0)))).untold
+    assert any("too few steps of depth" in untold for untold in flat)
+    assert diagnosis(Spoilt(room, frames)).untold == (
+        "the focal length and the unit of depth (it lasts 3.0 s; 6 s are needed)",
+    )
 
 
 def test_a_short_recording_tells_no_focal_length(sound):
@@ -315,7 +363,7 @@ class EverySecondDepth(OtherDepth):
 
 
 def test_the_delay_of_a_slower_depth_camera_is_found(sound):
-    (finding,) = depth_edges.of_recording(EverySecondDepth(*sound, 4))
+    (finding,) = depth_edges.seen(EverySecondDepth(*sound, 4)).findings()
     assert "depth images that come 4 frames" in finding.what and "later" in finding.what
 
 
@@ -347,7 +395,7 @@ def test_inverted_poses_are_called_inverted(sound):
     room, frames = sound
     spoilt = Spoilt(room, frames, poses=lambda _, T: inverse(T))
     spoilt.timestamps = 3 * np.asarray(room.timestamps)  # as many seconds as tell lengths
-    findings, lengths = diagnosis(spoilt)
+    findings, lengths, _ = diagnosis(spoilt)
     assert "when they are inverted: they are T_camera_world" in only_error(findings).what
     assert lengths is None  # by poses that are wrong
 

@@ -323,10 +323,22 @@ def test_labels_that_are_all_outside_the_set_are_refused_at_once(folder):
 
 
 def test_a_pose_count_that_disagrees_is_refused(folder):
+    """Unless every pose is at the time of a frame, which leaves no doubt of whose it is."""
     path = folder / "groundtruth.txt"
-    path.write_text("\n".join(path.read_text().splitlines()[:-2]) + "\n")
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"1{line}\n" for line in lines[:-2]))  # on another clock
     with pytest.raises(ValueError, match=r"groundtruth\.txt: 4 pose lines, but 6 frames"):
         open_sequence(folder)
+    every = open_sequence_with(path, lines)
+    rare = open_sequence_with(path, [lines[0], lines[3]])
+    for i in (0, 3):
+        np.testing.assert_allclose(rare.poses[i], every.poses[i], atol=1e-6)
+    assert rare.poses[5] is None
+
+
+def open_sequence_with(path, lines):
+    path.write_text("\n".join(lines) + "\n")
+    return open_sequence(path.parent)
 
 
 def test_poses_that_are_mostly_nan_are_refused_with_file_and_line(folder):

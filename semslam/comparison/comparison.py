@@ -17,7 +17,7 @@ from semslam import config as configs
 from semslam.comparison.judged import Judge, VariantResult
 from semslam.comparison.making import is_done, prepared
 from semslam.comparison.variants import Settings, Variant, chosen_variants, variants_of
-from semslam.doctor.pose_convention import as_meant
+from semslam.doctor.poses.convention import as_meant
 from semslam.judging.run import depth_limits
 from semslam.perception import Network
 from semslam.runs import networks

@@ -61,6 +61,11 @@ class DepthEdges:
             del self._edges[old]
         return not self._steep and (not self._references or index >= self._references[-1])
 
+    @property
+    def told(self) -> bool:
+        """Whether enough edges were seen to tell anything."""
+        return len(self._of_shifts) >= FEWEST_FRAMES
+
     def findings(self) -> list[Finding]:
         """What is wrong; empty where too little was seen."""
         for reference in list(self._steep):  # at the end of a recording
@@ -120,7 +125,7 @@ class DepthEdges:
         return [Finding("error", what, "turn the images of one of the two cameras where the files are written")]
 
     def _beside(self) -> list[Finding]:
-        if len(self._of_shifts) < FEWEST_FRAMES:
+        if not self.told:
             return []
         mean = np.mean(self._of_shifts, axis=0)
         reach = len(mean) // 2
@@ -139,13 +144,13 @@ class DepthEdges:
         return [Finding("error", what, remedy)]
 
 
-def of_recording(recording: Recording) -> list[Finding]:
-    """What is wrong with the depth of a recording, from the frames that tell it."""
+def seen(recording: Recording) -> DepthEdges:
+    """The edges of a recording, from the frames that tell whether its depth is of its colour."""
     edges = DepthEdges(recording)
     for index in edges.needed:
         if (frame := recording.readable(index)) is not None:
             edges.see(frame)
-    return edges.findings()
+    return edges
 
 
 def _surely_better(rows: np.ndarray, usual: int) -> int | None:

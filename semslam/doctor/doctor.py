@@ -5,21 +5,24 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.doctor import conventions, depth_edges, flow, intrinsics, pose_convention, single_poses
+from semslam.doctor import conventions, depth_edges, flow, intrinsics
 from semslam.doctor.along_the_ray import along_the_ray
 from semslam.doctor.conventions import USUAL_DEPTH
 from semslam.doctor.depth_range import with_range
 from semslam.doctor.finding import Finding
 from semslam.doctor.gaps import gaps
 from semslam.doctor.intrinsics import Intrinsics
+from semslam.doctor.matched import Matches
+from semslam.doctor.poses import convention, errors, single
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
+from sequences.rebased import without_poses
 from sequences.selected import selected
 
 FRAMES_READ = 100  # at most, evenly spread
@@ -53,17 +56,25 @@ def unopened(problem: ValueError) -> Finding:
 
 def diagnose(sequence: Sequence) -> list[Finding]:
     """The findings, errors first; empty if nothing seems wrong."""
-    return diagnosis(sequence)[0]
+    return diagnosis(sequence).findings
 
 
-def diagnosis(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
-    """The findings, errors first, and the measured lengths; None where these are not known, or worth nothing beside
-    the errors.
+class Diagnosis(NamedTuple):
+    """What is known of a recording when it has been looked at."""
+
+    findings: list[Finding]  # errors first
+    lengths: Intrinsics | None  # None where they are not known, or worth nothing beside the errors
+    untold: tuple[str, ...]  # what could not be judged, and why
+
+
+def diagnosis(sequence: Sequence) -> Diagnosis:
+    """What is wrong with a recording, how long its lengths are, and what its images do not tell.
 
     Reads up to FRAMES_READ frames. Without poses or depth the checks that need them are left out.
     """
     frames, findings = _read(sequence)
     lengths: Intrinsics | None = None
+    untold = []
     findings += timestamps(sequence) + gaps(sequence)
     if not sequence.has_depth:
         what = "there are no depth images"
@@ -77,14 +88,31 @@ def diagnosis(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
             whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.readable(i))]
             findings += [] if of_numbers else _depth_range(sequence)
-            of_images = along_the_ray(whole) + (depth_edges.of_recording(sequence) if sequence.has_depth else [])
+            of_images = along_the_ray(whole)
+            if sequence.has_depth:
+                edges = depth_edges.seen(sequence)
+                of_images += edges.findings()
+                if not edges.told:
+                    untold.append("whether depth is of its colour images (too few steps of depth, or edges of colour)")
             unsound = any(finding.level == "error" for finding in of_images)
             findings += of_images
             if not unsound:
                 of_motion, lengths = _motion(sequence)
-                findings += of_motion or single_poses.far_world(sequence)
+                findings += of_motion or single.far_world(sequence)
+                if sequence.has_depth and lengths is None and not any(f.level == "error" for f in of_motion):
+                    untold.append(
+                        f"the focal length{' and the unit of depth' * sequence.has_poses} ({_unmeasured(sequence)})"
+                    )
     rank = ("error", "warning", "hint")
-    return sorted(findings, key=lambda finding: rank.index(finding.level)), lengths
+    return Diagnosis(sorted(findings, key=lambda finding: rank.index(finding.level)), lengths, tuple(untold))
+
+
+def _unmeasured(sequence: Sequence) -> str:
+    """Why the lengths of a recording could not be measured."""
+    seconds = sequence.timestamps[-1] - sequence.timestamps[0]
+    if seconds < intrinsics.SHORTEST:
+        return f"it lasts {seconds:.1f} s; {intrinsics.SHORTEST:.0f} s are needed"
+    return "too few points are found again, or the camera turns too little"
 
 
 def implausible_depth(sequence: Sequence) -> Finding | None:
@@ -149,15 +177,18 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
     """Faults that show where frames are held against each other; and the lengths, unless an error voids them."""
     if not sequence.has_depth:
         return [], None
-    measured = intrinsics.measured(sequence)
+    matched = Matches(sequence)
+    measured = intrinsics.measured(sequence, matched=matched)
     findings = intrinsics.findings_of(measured, sequence.camera)
     if sequence.has_poses:
         found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
         if any(finding.level == "warning" for finding in found):  # nothing simple explains it
-            found = pose_convention.findings_of_poses(sequence) or found
+            found = convention.findings_of_poses(sequence, matched) or found
         findings = found or findings
         if all(finding.level == "hint" for finding in found):  # poses of other frames tell nothing of single ones
-            findings = findings + single_poses.findings_of(single_poses.contradicted(sequence), len(sequence))
+            wrong = single.contradicted(sequence)
+            off = errors.measured(without_poses(sequence, wrong.wrong), matched, (*wrong.jumps, *wrong.slips))
+            findings = findings + single.findings_of(wrong, len(sequence)) + (off.findings() if off is not None else [])
     return findings, None if any(finding.level == "error" for finding in findings) else measured
 
 

@@ -12,30 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from scipy.stats import t as student_t
 
 from semslam import poses
 from semslam.camera import SENSORS, Camera
-from semslam.doctor import flow
 from semslam.doctor.finding import Finding
-from semslam.frame import evenly_spread
-from semslam.tracking.features import sampled_pose
-from semslam.tracking.relocalisation.places import matches, root_sift
+from semslam.doctor.matched import SECONDS_APART, Matches, Pair, given_motion
 from sequences import Sequence as Recording
 
-STARTS = 24  # frames that are matched to later ones
-SECONDS_APART = (0.5, 1.0, 2.0, 3.0)  # of the frames of a pair
 SHORTEST = 6.0  # seconds of a recording: in less, too few motions differ to tell how sure the figures are
-WITHIN, FEWEST_PIXELS = 6.0, 3.0  # pixels at 640 wide, and in small images, of the matches that a motion explains
-DEPTHS_APART = 0.1  # of the depth, at most, between what was read and where the motion puts a point
-FEWEST_MATCHES, FEWEST_PAIRS = 15, 6
+FEWEST_PAIRS = 6
 MOVED = 12.0  # pixels, the median of a pair: beside less, the errors of features would shift what they tell
-AGREEING = 0.5  # of the matches of two frames, at least, that one motion explains: fewer may agree by chance
 FEWEST_TURNED = 8  # pairs; where there are so many, those that turn less are left out: noise bends what they tell
 TURNED = np.radians(5.0)
 STRETCHES = (3, 10)  # fewest and most, each about as long as a pair, that are left out in turn
@@ -79,24 +69,16 @@ class Intrinsics:
         return f"focal length {self.focal} than stated{of_depth} (from {self.pairs} pairs of frames)"
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """Points that two frames show."""
-
-    first: int  # frame index
-    pixels: tuple[np.ndarray, np.ndarray]  # (N, 2) in either frame
-    depth: tuple[np.ndarray, np.ndarray]  # (N,) metres
-    T_b_a: np.ndarray  # (4, 4): given, or what explains the matches
-
-
-def measured(recording: Recording, by_poses: bool = True, sensor: str | None = None) -> Intrinsics | None:
+def measured(
+    recording: Recording, by_poses: bool = True, sensor: str | None = None, matched: Matches | None = None
+) -> Intrinsics | None:
     """The focal length, and with poses the unit of depth; None where too few points are found again, or they disagree.
 
     by_poses: whether poses that the recording has are taken as right; else motions are solved for. sensor: the depth
-    camera, of `SENSORS`; None as the recording says, or a Kinect.
+    camera, of `SENSORS`; None as the recording says, or a Kinect. matched: its pairs of frames, where they are known.
     """
     given = by_poses and recording.has_poses
-    pairs = _pairs(recording, given)
+    pairs = _usable(recording, matched or Matches(recording), given)
     if len(pairs) < FEWEST_PAIRS:
         return None
     try:
@@ -107,7 +89,7 @@ def measured(recording: Recording, by_poses: bool = True, sensor: str | None = N
 
 
 def _lengths(
-    pairs: Sequence[_Pair], recording: Recording, given: bool, noise: tuple[float, float]
+    pairs: Sequence[Pair], recording: Recording, given: bool, noise: tuple[float, float]
 ) -> list[Length] | None:
     """The focal length and, with given poses, depth; None where the least squares do not settle."""
     solve = partial(_solved, pairs, recording.camera, noise, given)
@@ -143,97 +125,30 @@ def findings_of(found: Intrinsics | None, camera: Camera) -> list[Finding]:
     return findings
 
 
-# Points that two frames show
-
-
-class _Described(NamedTuple):
-    """The features of a frame that lie on surfaces."""
-
-    pixels: np.ndarray  # (N, 2)
-    depth: np.ndarray  # (N,) metres
-    descriptors: np.ndarray  # (N, 128) float32, of `root_sift`
-
-
-def _pairs(recording: Recording, given: bool) -> list[_Pair]:
-    """Pairs of frames, evenly spread, with the given motions; where these are to be found, those that turn most."""
+def _usable(recording: Recording, matched: Matches, given: bool) -> list[Pair]:
+    """Pairs that tell lengths, with the given motions; where these are to be found, those that turn most."""
     times = recording.timestamps
-    if not recording.has_depth or len(recording) < 2 or times[-1] - times[0] < SHORTEST:
+    if len(recording) < 2 or times[-1] - times[0] < SHORTEST:
         return []
-    interval = max(float(np.median(np.diff(times))), 1e-3)
-    gaps = np.cumsum([max(1, round((b - a) / interval)) for a, b in pairwise((0.0, *SECONDS_APART))])
-    starts = evenly_spread(range(max(len(recording) - int(gaps[0]), 0)), STARTS)
-    starts = sorted({int(start // gaps[0] * gaps[0]) for start in starts})  # frames that are shared are read once
-    seen: dict[int, _Described | None] = {}
-    pairs = []
-    for first in starts:
-        for last in (first + int(gap) for gap in gaps):
-            if last < len(recording):
-                for index in (first, last):
-                    if index not in seen:
-                        seen[index] = _described(recording, index)
-                pair = _pair(recording.camera, first, seen[first], seen[last])
-                if pair is not None and (T_b_a := _given(recording, first, last) if given else pair.T_b_a) is not None:
-                    pairs.append(replace(pair, T_b_a=T_b_a))
-        seen = {index: kept for index, kept in seen.items() if index > first}
-    turned = [pair for pair in pairs if poses.rotation_angle(pair.T_b_a) > TURNED]
-    return pairs if given or len(turned) < FEWEST_TURNED else turned
-
-
-def _given(recording: Recording, first: int, last: int) -> np.ndarray | None:
-    """T_last_first (4, 4) by the recording's poses; None where one has none."""
-    T_w_a, T_w_b = ((recording.poses or ())[index] for index in (first, last))
-    return None if T_w_a is None or T_w_b is None else poses.inverse(T_w_b) @ T_w_a
-
-
-def _described(recording: Recording, index: int) -> _Described | None:
-    frame = recording.readable(index)
-    if frame is None or frame.depth is None:
-        return None
-    grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY)
-    pixels, descriptors = root_sift(grey)
-    if not len(pixels):
-        return None
-    depth = cv2.remap(frame.depth, pixels[:, :1], pixels[:, 1:], cv2.INTER_LINEAR).ravel()
-    good = flow.on_surfaces(frame.depth, pixels) & (depth > 0)
-    return _Described(
-        pixels[good].astype(np.float64), depth[good].astype(np.float64), descriptors[good].astype(np.float32)
-    )
-
-
-def _pair(camera: Camera, first: int, a: _Described | None, b: _Described | None) -> _Pair | None:
-    """The points that two frames show and one motion explains; None for few."""
-    if a is None or b is None or min(len(a.pixels), len(b.pixels)) < FEWEST_MATCHES:
-        return None
-    i, j = matches(a.descriptors, b.descriptors)
-    if len(i) < FEWEST_MATCHES:
-        return None
-    points = camera.points(a.pixels[i], a.depth[i])
-    within = max(WITHIN * camera.width / 640, FEWEST_PIXELS)
-    if (sampled := sampled_pose(points, b.pixels[j], camera, within, tries=300, confidence=0.999)) is None:
-        return None
-    rotation, translation, chosen = sampled
-    T_b_a = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], translation.ravel())
-    z = poses.transform(T_b_a, points[chosen])[:, 2]
-    chosen = chosen[np.abs(z - b.depth[j[chosen]]) < DEPTHS_APART * b.depth[j[chosen]]]
-    if len(chosen) < max(FEWEST_MATCHES, AGREEING * len(i)):
-        return None
-    i, j = i[chosen], j[chosen]
-    if np.median(np.linalg.norm(b.pixels[j] - a.pixels[i], axis=1)) < MOVED:
-        return None
-    return _Pair(first, (a.pixels[i], b.pixels[j]), (a.depth[i], b.depth[j]), T_b_a)
+    pairs = [pair for pair in matched.pairs if pair.last - pair.first >= matched.gaps[0] and pair.flow >= MOVED]
+    if given:
+        moved = ((pair, given_motion(recording, pair)) for pair in pairs)
+        return [replace(pair, T_last_first=T) for pair, T in moved if T is not None]
+    turned = [pair for pair in pairs if poses.rotation_angle(pair.T_last_first) > TURNED]
+    return pairs if len(turned) < FEWEST_TURNED else turned
 
 
 # The least squares. Unknown are the logarithms of the factors of the focal length and, with poses, of depth.
 
 
 def _solved(
-    pairs: Sequence[_Pair], camera: Camera, noise: tuple[float, float], given: bool, pixel_std: float
+    pairs: Sequence[Pair], camera: Camera, noise: tuple[float, float], given: bool, pixel_std: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """The unknowns, (1,) or, with given poses, (2,), and each pair's part of their normal equations; None where they do
     not settle."""
     count = 2 if given else 1
     x = np.zeros(count)
-    motions = [pair.T_b_a for pair in pairs]
+    motions = [pair.T_last_first for pair in pairs]
     for _ in range(ITERATIONS):
         normal = [_equations(pair, T, camera, x, (pixel_std, *noise)) for pair, T in zip(pairs, motions)]
         # each pair's motion is eliminated: (H, g) of the unknowns alone, and what gives the motion back
@@ -266,7 +181,7 @@ def _error_left_out(H: np.ndarray, g: np.ndarray, stretches: int) -> np.ndarray:
 
 
 def _equations(
-    pair: _Pair, T_b_a: np.ndarray, camera: Camera, x: np.ndarray, errors: tuple[float, float, float]
+    pair: Pair, T_b_a: np.ndarray, camera: Camera, x: np.ndarray, errors: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """H and g of the unknowns, or with one unknown of the motion's twist (6,) before it; H @ step = g."""
     log_focal, log_depth = x[0], x[1] if len(x) > 1 else 0.0

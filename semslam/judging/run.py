@@ -12,7 +12,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.doctor.depth_range import with_range
-from semslam.doctor.pose_convention import as_meant
+from semslam.doctor.poses.convention import as_meant
 from semslam.judging.figures import filling_figures, label_figures, surface_figures, trajectory_figures
 from semslam.judging.map_labels import MapLabelScores, pooled_and_mean
 from semslam.judging.references import scene_reference

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from semslam.doctor.pose_convention import AS_RECORDED, as_convention
 from semslam.frame import Observation, Tracking
 from semslam.poses import moved_by
 from semslam.slam import Predict
@@ -21,8 +19,6 @@ from semslam.tracking.tracker import Tracker
 from semslam.trajectory.files import read_trajectory
 from sequences.pose_pairing import FramePoses, Frames, PoseHints, poses_of_frames
 from sequences.rebased import far_origin
-
-logger = logging.getLogger(__name__)
 
 
 class PoseSource(Protocol):
@@ -38,17 +34,13 @@ def pose_source(
     sequence: Any,
     config: TrackingConfig | None = None,
     pose_of: PoseOf | None = None,
-    hints: PoseHints | None = None,
     places: Places | None = None,
-    convention: str | None = None,
-    rejected: Collection[int] = (),
+    of_file: FramePoses | None = None,
 ) -> PoseSource:
     """The tracking that the setting `poses` names: dataset, tracked, refined, predicted, or a trajectory file's.
 
-    pose_of: a pose network; it tells predicted poses, and where a tracked camera that is lost may be. hints: of a
-    trajectory file without times. places: where a tracked camera that is lost is looked for. convention: how a
-    trajectory file's poses are meant, see `semslam.doctor.pose_convention`; None as AS_RECORDED. rejected: frames
-    whose pose in a trajectory file is not used.
+    pose_of: a pose network; it tells predicted poses, and where a tracked camera that is lost may be. places: where a
+    tracked camera that is lost is looked for. of_file: what the trajectory file tells of each frame.
     """
     if poses in ("dataset", "refined") and not sequence.has_poses:
         raise ValueError(f"`poses` is {poses}: {sequence.name} has no poses; use tracked or a trajectory file")
@@ -63,13 +55,9 @@ def pose_source(
     if poses in ("tracked", "refined"):
         propose = proposals(pose_of) if pose_of else None
         return Tracker(config, refine=poses == "refined", propose=propose, places=places)
-    found = poses_of_file(poses, sequence, hints)
-    for note in found.notes:
-        logger.warning("%s", note)
-    T_world_camera = as_convention(found.T_world_camera, convention or AS_RECORDED)
-    origin = sequence.world_origin if sequence.world_origin.any() else far_origin(T_world_camera)
-    used = tuple(None if i in rejected else T for i, T in enumerate(T_world_camera))
-    return PosesOfFile(poses, found._replace(T_world_camera=used), origin, config)
+    assert of_file is not None
+    origin = sequence.world_origin if sequence.world_origin.any() else far_origin(of_file.T_world_camera)
+    return PosesOfFile(poses, of_file, origin, config)
 
 
 def poses_of_file(poses: str, sequence: Any, hints: PoseHints | None = None) -> FramePoses:

@@ -167,8 +167,7 @@ def _run(
         track: PoseSource = visual.given()
     else:
         pose_of = _pose_network(config.pose_weights, sequence.world_origin) if config.pose_weights else None
-        of_file = config.pose_hints, places, config.pose_convention, verdict.rejected
-        track = pose_source(config.poses, sequence, slam.tracking, pose_of, *of_file)
+        track = pose_source(config.poses, sequence, slam.tracking, pose_of, places, verdict.of_file)
         parallax = perception.depth == "predicted" and slam.corrections.multiview
         fits = min(slam.visual.given_std, slam.visual.given_turn_std_deg) > 0
         if parallax and isinstance(track, ListedPoses) and fits:

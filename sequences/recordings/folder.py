@@ -36,6 +36,7 @@ OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # wh
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
 
 LIKE_LONG = 0.02  # of the frames' duration, by which that of timed poses may differ that are of the same recording
+WRITTEN = 1e-3  # seconds, by which times of files are rounded
 OTHER_RATE = 1.2  # times as many poses as frames: fewer are of the same rate, and some frames are missing
 
 
@@ -169,6 +170,11 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
         return _Posed(timestamps, tuple(posed), unit_note + (note if len(there) < count else ()))
     trajectory = Trajectory(ticks[there], np.array([posed[i] for i in there]))
     if times is None and hints == PoseHints():
+        if _of_these_moments(timestamps[there], counted):  # as keyframes have them, from the first frame's time 0
+            at = Trajectory(timestamps[there], np.array([posed[i] for i in there]))
+            found = poses_at(at, path, counted)
+            rare = f"{path}: {len(there)} poses at times of the {count} frames, counted at {fps or FPS:g} a second"
+            return _Posed(counted, found.T_world_camera, (*unit_note, rare, *found.notes))
         seconds, frames = np.ptp(timestamps), np.ptp(counted)
         if len(posed) > OTHER_RATE * count > 1 and abs(seconds - frames) <= LIKE_LONG * frames:  # of one clock
             at = Trajectory(timestamps[there] - timestamps[0], np.array([posed[i] for i in there]))
@@ -187,6 +193,14 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
         trajectory = Trajectory(np.array(there, np.float64), trajectory.T_world_camera, "lines", len(posed))
     found = poses_of_frames(trajectory, path, Frames(counted, names), hints)
     return _Posed(counted, found.T_world_camera, found.notes)
+
+
+def _of_these_moments(times: np.ndarray, counted: np.ndarray) -> bool:
+    """Whether poses' times (N,), fewer than frames, are all those of some frames (M,); seconds."""
+    if not 1 < len(times) < len(counted):
+        return False
+    nearest = counted[np.abs(counted[:, None] - times[None]).argmin(axis=0)]
+    return bool(np.abs(nearest - times).max() < WRITTEN and len(np.unique(nearest)) == len(times))
 
 
 def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000.0) -> Path:

@@ -25,7 +25,7 @@ def convert(
     pose_convention: Annotated[str | None, typer.Option(help=CONVENTION)] = None,
 ) -> None:
     """Write a recording as a plain folder, TUM RGB-D, Open3D's folder or ElasticFusion's log."""
-    from semslam.doctor.pose_convention import AS_RECORDED, in_convention, judged, tell
+    from semslam.doctor.poses.convention import AS_RECORDED, in_convention, judged, tell
     from sequences import open_sequence
     from sequences.conversion import convert as convert_sequence
     from sequences.selected import selected

@@ -23,7 +23,7 @@ def doctor(
     every: Every = 1,
 ) -> None:
     """Find what is wrong with a recording's depth, camera, poses, times or labels; exit code 1 if anything is."""
-    from semslam.doctor.doctor import diagnosis, unopened
+    from semslam.doctor.doctor import Diagnosis, diagnosis, unopened
     from semslam.doctor.noise import depth_noise
     from sequences import open_sequence
     from sequences.selected import selected
@@ -33,18 +33,20 @@ def doctor(
         try:
             recording = selected(open_sequence(sequence, kind, **options), start, frames, every)
         except ValueError as problem:
-            findings, noise, lengths = [unopened(problem)], "", None
+            found, noise = Diagnosis([unopened(problem)], None, ()), ""
         else:
-            (findings, lengths), noise = diagnosis(recording), ""
+            found, noise = diagnosis(recording), ""
             with suppress(ValueError):  # of frames that cannot be tracked
                 noise = depth_noise(recording)
-    for finding in findings:
+    for finding in found.findings:
         typer.echo(f"{finding.level}: {finding.what}; {finding.remedy}")
-    if lengths:
-        typer.echo(str(lengths))
+    if found.lengths:
+        typer.echo(str(found.lengths))
     if noise:
         typer.echo(noise)
-    if any(finding.level == "error" for finding in findings):
+    for untold in found.untold:
+        typer.echo(f"not judged: {untold}")
+    if any(finding.level == "error" for finding in found.findings):
         raise typer.Exit(1)
-    if not findings:
-        typer.echo("nothing wrong found")
+    if not found.findings:
+        typer.echo("nothing wrong found" + " in what could be judged" * bool(found.untold))

@@ -143,7 +143,7 @@ def reconstruct(
 ) -> None:
     """Reconstruct a sequence into a labelled surfel map."""
     from semslam.depth.corrections import CorrectionsConfig
-    from semslam.doctor.single_poses import listed
+    from semslam.doctor.poses.single import listed
     from semslam.runs.config import settings_of
     from semslam.runs.reconstruct import finish, prepare
 

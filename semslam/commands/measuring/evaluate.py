@@ -66,7 +66,7 @@ def evaluate(
         hints = PoseHints(pose_rate, pose_indices)
         figures = foreign.evaluate_trajectory(trajectory, reference, with_scale, hints).figures
     else:
-        from semslam.doctor.pose_convention import as_meant
+        from semslam.doctor.poses.convention import as_meant
         from sequences import open_sequence
 
         assert map is not None

@@ -7,13 +7,17 @@ import logging
 from dataclasses import replace
 from typing import NamedTuple
 
-from semslam.doctor import intrinsics, single_poses
+from semslam.doctor import intrinsics
 from semslam.doctor.finding import Finding
-from semslam.doctor.pose_convention import AS_RECORDED, Judged, as_convention, in_convention, judged, tell
+from semslam.doctor.matched import Matches
+from semslam.doctor.poses import errors, single
+from semslam.doctor.poses.convention import AS_RECORDED, Judged, as_convention, in_convention, judged, tell
+from semslam.doctor.poses.held import released
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import poses_of_file
 from sequences import Sequence
+from sequences.pose_pairing import FramePoses
 from sequences.rebased import near_origin, without_poses
 
 logger = logging.getLogger(__name__)
@@ -25,7 +29,8 @@ class PoseVerdict(NamedTuple):
     """What the images say of poses that are used together with depth."""
 
     rejected: tuple[int, ...] = ()  # frames whose pose is not used
-    contradicted: str | None = None  # why all poses, or the depth, seem wrong
+    contradicted: str | None = None  # why all poses, or the depth, seem wrong, or how far they are off
+    of_file: FramePoses | None = None  # the poses that a trajectory file gives the frames, as they are used
     told: bool = False  # whether the images tell anything: that poses and depth are in metres, for example
 
 
@@ -44,48 +49,59 @@ def with_verdict(
     if own and not sequence.has_poses:
         return config, sequence, PoseVerdict()
     name = config.sequence if own else config.poses
-    listed = None if own else poses_of_file(config.poses, sequence, config.pose_hints).T_world_camera
+    of_file = None if own else poses_of_file(config.poses, sequence, config.pose_hints)
+    for note in of_file.notes if of_file is not None else ():
+        logger.warning("%s", note)
+    listed = None if of_file is None else of_file.T_world_camera
     convention = config.pose_convention or (begun.load_config().pose_convention if begun is not None else None)
-    found = judged(sequence, listed) if convention is None else Judged(convention, told=False)
+    matched = Matches(sequence)
+    found = judged(sequence, listed, matched) if convention is None else Judged(convention, told=False)
     if convention is None and found.convention != AS_RECORDED:
         tell(name, found.convention, f"--pose-convention {AS_RECORDED}")
     if own and config.pose_convention is None and found.convention != AS_RECORDED:
         sequence = near_origin(in_convention(sequence, found.convention))
     config = replace(config, pose_convention=found.convention)
-    if config.poses in NOT_GIVEN or config.slam.perception.depth != "sensor":
-        return config, sequence, PoseVerdict()
-    if begun is not None:
-        verdict = PoseVerdict(begun.load_poses_rejected(), told=True)
-    else:
-        used = sequence
-        if listed is not None:
-            used = copy.copy(sequence)
-            used.poses = tuple(as_convention(listed, found.convention))
-        verdict = _verdict(config, used, found, name)
-    return config, without_poses(sequence, verdict.rejected) if own else sequence, verdict
+    used = sequence
+    if listed is not None:
+        used = copy.copy(sequence)
+        used.poses = tuple(as_convention(listed, found.convention))
+        used = released(used) if config.reject_poses else used
+    verdict = PoseVerdict()
+    if config.poses not in NOT_GIVEN and config.slam.perception.depth == "sensor":
+        if begun is not None:
+            verdict = PoseVerdict(begun.load_poses_rejected(), told=True)
+        else:
+            verdict = _verdict(config, used, found, matched, name)
+    right = without_poses(used, verdict.rejected)
+    if of_file is None:
+        return config, right, verdict
+    return config, sequence, verdict._replace(of_file=of_file._replace(T_world_camera=right.poses or ()))
 
 
-def _verdict(config: RunConfig, used: Sequence, found: Judged, name: str) -> PoseVerdict:
+def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches, name: str) -> PoseVerdict:
     """What the images say of the poses of `used`; told to the user. ValueError as `with_verdict` says."""
-    wrong, single = found.contradiction, single_poses.Contradicted()
+    given = config.poses != "refined"  # which finds its own poses, and these only help it
+    wrong = found.contradiction if given or found.decisive else None
+    of_single = single.Contradicted()
     if wrong is not None and found.decisive and config.reject_poses:
         raise ValueError(_refusal(name, wrong))
     if config.reject_poses:
-        single = single_poses.contradicted(used)
-    findings = single_poses.findings_of(single, len(used))
-    given = config.poses != "refined"  # which finds its own poses, and these only help it
-    if given and (single.jumps or single.mostly_wrong(len(used))):
+        of_single = single.contradicted(used)
+    findings = single.findings_of(of_single, len(used))
+    if given and (of_single.jumps or of_single.mostly_wrong(len(used))):
         raise ValueError(_refusal(name, findings[0]))
-    rejected = single.wrong if given else ()
-    if wrong is not None:
-        findings.insert(0, wrong)
-    else:
-        lengths = intrinsics.measured(without_poses(used, single.wrong), sensor=config.sensor)
+    rejected = of_single.wrong if given else ()
+    doubts = [] if wrong is None else [wrong]
+    if wrong is None:
+        right = without_poses(used, of_single.wrong)
+        off = errors.measured(right, matched, (*of_single.jumps, *of_single.slips)) if given else None
+        doubts = [] if off is None else off.findings()
+        lengths = intrinsics.measured(right, sensor=config.sensor, matched=matched)
         findings = intrinsics.findings_of(lengths, used.camera) + findings
-    for finding in findings:
+    for finding in doubts + findings:
         if finding.level != "hint":
             logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
-    return PoseVerdict(rejected, None if wrong is None else wrong.what, found.told)
+    return PoseVerdict(rejected, "; ".join(finding.what for finding in doubts) or None, told=found.told)
 
 
 def _refusal(name: str, finding: Finding) -> str:

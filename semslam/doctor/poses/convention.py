@@ -16,6 +16,8 @@ import numpy as np
 from semslam.doctor import flow, intrinsics
 from semslam.doctor.conventions import ALIKE, Fit, Guess, findings_of, fit, flow_misfit, quaternion_read_from, stretched
 from semslam.doctor.finding import Finding
+from semslam.doctor.matched import Matches
+from semslam.doctor.poses import errors
 from semslam.poses import inverse, moved_by
 from sequences import Sequence as Recording
 from sequences.rebased import RebasedSequence, near_origin
@@ -65,13 +67,18 @@ def as_convention(T_world_camera: Iterable[np.ndarray | None], convention: str) 
     return [None if T is None else _as_words(T, words) for T in T_world_camera]
 
 
-def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | None = None) -> Judged:
+def judged(
+    recording: Recording,
+    T_world_camera: Iterable[np.ndarray | None] | None = None,
+    matched: Matches | None = None,
+) -> Judged:
     """How poses are meant, told from points that are followed through the images.
 
     A few stretches tell sound poses; only where they do not fit, all are looked at. Poses pass where nothing can be
     told: without depth, texture or movement, and in recordings of a few frames. T_world_camera: (4, 4) a frame, None
-    for those without; by default the recording's.
+    for those without; by default the recording's. matched: the recording's pairs of frames, where they are known.
     """
+    matched = matched or Matches(recording)
     view = copy.copy(recording)
     view.poses = tuple(_recorded(recording) if T_world_camera is None else T_world_camera)
     if not view.has_poses or not view.has_depth or len(view) < flow.STRETCH + flow.FEWEST_STRETCHES:
@@ -88,7 +95,7 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
     best = next(words for words, pixels in misfits.items() if pixels <= ALIKE * least)
     if best and misfits[best] < min(CLEARLY * recorded, FITS * notable):
         return Judged(",".join(best))
-    measured = intrinsics.measured(view)
+    measured = intrinsics.measured(view, matched=matched)
     found = fit(view, _posed(view, flow.stretches(view)), measured)
     contradiction = _contradiction(found)
     if found is None or contradiction is None:
@@ -100,16 +107,22 @@ def judged(recording: Recording, T_world_camera: Iterable[np.ndarray | None] | N
     misread = bool(best) and misfits[best] < min(UNEXPLAINED * recorded, NOTHING * short_motion)
     if misread and (words := _by_long_motion(view, long_ones) or _by_unit(measured)):
         return Judged(",".join(words))
+    off = errors.measured(view, matched)
+    another = off is not None and off.another_motion
+    if off is not None and not another and contradiction.level == "warning":  # right, but for noise
+        told_off = off.findings() if off.later or off.shortly else [contradiction]
+        return Judged(AS_RECORDED, next(iter(told_off), None), told=False)
     gross = recorded > max(2 * short_motion, GROSS * _misfit_of_noise(view))
     moved = float(np.median([t.flow for t in long_ones])) if len(long_ones) >= flow.FEWEST_STRETCHES else np.inf
     recorded = flow_misfit(view, long_ones, Guess("", ""))
-    if contradiction.level == "warning" and recorded < UNEXPLAINED * moved < np.inf:  # may be the noise of right poses
+    noise = contradiction.level == "warning" and not another
+    if noise and recorded < UNEXPLAINED * moved < np.inf:  # of right poses, perhaps
         return Judged(AS_RECORDED, contradiction, told=False)
     explanation = fit(view, long_ones, measured) if recorded > NOTHING * moved else None
     nothing = explanation is not None and explanation.under_guess > UNEXPLAINED * moved
     if misread and not nothing:
         return Judged(AS_RECORDED, _misread(best), decisive=True)
-    return Judged(AS_RECORDED, contradiction, decisive=nothing or gross)
+    return Judged(AS_RECORDED, contradiction, decisive=nothing or gross or another)
 
 
 def _contradiction(found: Fit | None) -> Finding | None:
@@ -157,9 +170,9 @@ def _misfit_of_noise(view: Recording) -> float:
     return float(np.sqrt(2) * view.camera.fx * np.hypot(metres / flow.median_depth(view), radians))
 
 
-def findings_of_poses(recording: Recording) -> list[Finding]:
+def findings_of_poses(recording: Recording, matched: Matches) -> list[Finding]:
     """What `judged` says of a recording's own poses: another convention, or why they fit in none."""
-    found = judged(recording)
+    found = judged(recording, matched=matched)
     if found.convention == AS_RECORDED:
         return [found.contradiction] if found.contradiction is not None else []
     meant = ", and ".join(POSE_WORDS[word] for word in _words_of(found.convention))

@@ -1,0 +1,1 @@
+"""What the images say of a recording's poses."""
