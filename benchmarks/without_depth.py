@@ -14,7 +14,7 @@ Maps: mean distance of the surfels to the points of the sensor's depth (at the d
 with the data set's poses, corrected by the images, and all by itself after SE(3) or Sim(3) alignment of the
 trajectories. pieces (only where asked for): poses of each recording's halves, of it backwards, every third frame,
 mirrored, cropped, smaller, blurred, dark and noisy, and lit by a lamp that flickers. memory (likewise): fr1/desk forth
-and back, 5,000 frames; the most memory that the process ever had after 1,000, 3,000 and all frames tracked, and fused.
+and back, 5,000 frames; resident memory, and the most there ever was, after each 1,000 frames tracked and fused.
 """
 
 from __future__ import annotations
@@ -272,7 +272,8 @@ class Filmed(SelectedSequence):
         self.change, self.camera = change, camera or whole.camera
         self.timestamps = np.arange(len(indices)) / 30.0
         mirror = np.diag([-1.0 if mirrored else 1.0, 1, 1, 1])
-        self.poses = tuple(None if T is None else mirror @ T @ mirror for T in self.poses)
+        if self.poses is not None:
+            self.poses = tuple(None if T is None else mirror @ T @ mirror for T in self.poses)
 
     def color_of(self, index: int) -> np.ndarray:
         return self.change(super().color_of(index), index)
@@ -327,14 +328,15 @@ def pieces(data: Path, network) -> None:
 
 def memory(folder: Path, network, count: int = 5000) -> None:
     """Memory over many frames."""
-    told = {count // 5, 3 * count // 5, count}
+    told = {count * n // 5 for n in range(1, 6)}
     done = {"tracked": 0, "fused": 0}
 
     def report(stage: str) -> None:
         done[stage] += 1
         if done[stage] in told:
             most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"{folder.name:<18} {done[stage]} frames {stage}: at most {most:.0f} MB", flush=True)
+            now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+            print(f"{folder.name:<18} {done[stage]} frames {stage}: {now:.0f} MB, at most {most:.0f} MB", flush=True)
 
     changes = {"sequence": str(folder), "slam.perception.depth": "predicted", "slam.perception.labels": "none"}
     config = configs.updated(RunConfig(), changes | {"poses": "tracked"}, "benchmark")

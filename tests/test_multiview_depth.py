@@ -106,12 +106,39 @@ def test_a_correction_stops_at_an_edge_that_both_depth_and_image_show():
     assert found.depth[18, 40] == pytest.approx(4.0, rel=0.02)
 
 
+def test_an_edge_that_the_image_alone_shows_stops_no_correction():
+    predicted, even = np.full(CAMERA.shape, 2.0, f32), np.full(CAMERA.shape, 60, f32)
+    known, log_std = np.zeros(CAMERA.shape, f32), np.full(CAMERA.shape, np.inf, f32)
+    known[::4, 4:20:4], log_std[::4, 4:20:4] = 2.4, 0.01
+    edged = even.copy()
+    edged[:, 24:] = 200
+    found = [complete(predicted, known, log_std, grey) for grey in (even, edged)]
+    np.testing.assert_array_equal(found[0].depth, found[1].depth)
+    assert found[0].depth[18, 28] > 2.1
+
+
 def test_without_known_depths_the_prediction_stays_and_is_as_unsure_as_the_prior():
     predicted = np.linspace(1, 3, 48 * 36, dtype=f32).reshape(CAMERA.shape)
     nothing = np.zeros(CAMERA.shape, f32)
     found = complete(predicted, nothing, np.full(CAMERA.shape, np.inf, f32), nothing)
     np.testing.assert_allclose(found.depth, predicted, rtol=1e-6)
     assert found.log_std == pytest.approx(0.25, rel=1e-3)
+
+
+def test_depth_is_doubted_beside_a_jump():
+    """A wall 4 m away with a board 2 m away before it, both with texture; the predicted depth is exact."""
+    texture = cv2.GaussianBlur(np.random.default_rng(0).uniform(0, 255, CAMERA.shape).astype(f32), (5, 5), 1)
+    depth = np.full(CAMERA.shape, 4.0, f32)
+    depth[:, 24:] = 2.0
+    u, v = np.meshgrid(np.arange(48, dtype=f32), np.arange(36, dtype=f32))
+    ways, others = [poses.exp(np.array([x, 0, 0, 0, 0, 0])) for x in (-0.1, 0.1)], []
+    for x in (-0.1, 0.1):
+        wall, board = (cv2.remap(texture, u - f32(40 * x / z), v, cv2.INTER_LINEAR) for z in (4.0, 2.0))
+        others.append(np.where(u - 40 * x / 2.0 >= 24, board, wall))
+    found = plane_sweep.sweep(texture, CAMERA, others, ways, depth)
+    beside, away = found.log_std[8:28, 20:28], found.log_std[8:28, 6:16]
+    assert np.isfinite(away).mean() > 0.5
+    assert np.median(beside) > 2 * np.median(away)
 
 
 # the whole
@@ -137,6 +164,7 @@ def test_depth_of_the_room_is_found_whatever_the_scale_of_the_prediction(room, w
     assert np.median(error[sure]) < 0.03
     assert (error < np.log(1.1)).mean() > 0.6
     assert error[sure].mean() < 0.6 * error[~sure].mean()  # it knows where it is right
+    assert found.log_std.min() >= f32(MultiViewConfig().least_std)
 
 
 def test_a_camera_that_only_turns_gets_no_depth(room):

@@ -19,7 +19,7 @@ class CompletionConfig:
 
     stiffness: float = 0.02  # standard deviation of the correction's difference between neighbouring pixels
     edge: float = 0.05  # relative jump of the predicted depth that makes a neighbour a stranger
-    contrast: float = 20.0  # grey levels, likewise
+    contrast: float = 2.0  # grey levels between neighbours that make a jump count 1.4 times
     prior_std: float = 0.25  # of the correction itself, far from all that is known
     sweeps: int = 12  # of the solver, on each level of its pyramid
 
@@ -43,7 +43,8 @@ def complete(
 
     Minimised over the logarithm r of the factor, with the known one r_k, is
         sum_p (r_p - r_k)^2 / log_std^2 + sum_p r_p^2 / prior_std^2 + sum_pq c_pq (r_p - r_q)^2 / stiffness^2
-    over neighbours p, q; c falls from 1 to 0 where the predicted depth jumps and the image has an edge.
+    over neighbours p, q; c falls from 1 to 0 where the predicted depth jumps, the sooner where the image has an
+    edge.
 
     Args:
         predicted: (H, W) float32 metres, positive.
@@ -80,11 +81,15 @@ def _halved(image: np.ndarray, total: bool) -> np.ndarray:
 
 
 def _links(logs: np.ndarray, grey: np.ndarray, edge: np.float32, contrast: np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """How much each pixel has to do with its right and with its lower neighbour, 0..1; 0 at the image's end."""
+    """How much each pixel has to do with its right and with its lower neighbour, 0..1; 0 at the image's end.
+
+    An edge of the image alone cuts nothing: it may be painted, and what is behind it would know no depth. A network
+    blurs jumps of depth, so that one small step of many counts where the image has an edge.
+    """
     links = []
     for axis in (1, 0):
         jump, step = np.abs(np.diff(logs, axis=axis)) / edge, np.abs(np.diff(grey, axis=axis)) / contrast
-        link = 1 / (1 + jump**2) / (1 + step**2)
+        link = 1 / (1 + jump**2 * (1 + step**2))
         links.append(np.pad(link, ((0, axis == 0), (0, axis == 1))).astype(f32))
     return links[0], links[1]
 

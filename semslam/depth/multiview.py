@@ -36,13 +36,16 @@ class MultiViewConfig:
     longest: int = 384  # pixels: longer side of the images that are swept, at most
     keyframe_step: float = 0.04  # of the scene's depth, from one keyframe to the next
     keyframe_turn_deg: float = 6.0  # degrees: likewise, where the camera turns
-    max_std: float = 0.04  # of the logarithm of depth: what is less sure does not enter the map
-    unit_std: float = 0.03  # of the logarithm of depth: what counts as one measurement of a sensor
+    least_std: float = 0.02  # of the logarithm of depth: what poses, lens and shutter of real cameras add everywhere
+    max_std: float = 0.045  # of the logarithm of depth: what is less sure does not enter the map
+    unit_std: float = 0.036  # of the logarithm of depth: what counts as one measurement of a sensor
     most_confidence: float = 2.0  # of one pixel
     least_confidence: float = 1.0  # of surfels in the finished map, or half of their median where that is less
     planes: bool = True  # whether the insides of planes, whose edges alone are sure, are added to the finished map
     coarse: SweepConfig = field(
-        default_factory=lambda: SweepConfig(nearest=0.25, farthest=2.5, candidates=46, noise=1.0, min_margin=0.04)
+        default_factory=lambda: SweepConfig(
+            nearest=0.25, farthest=2.5, candidates=46, noise=1.0, min_margin=0.04, range_share=0.2
+        )
     )
     fine: SweepConfig = field(
         default_factory=lambda: SweepConfig(
@@ -116,7 +119,8 @@ def depth_from_views(
     size = (camera.width, camera.height)
     prior = predicted * cv2.resize(corrected.depth / rough, size, interpolation=cv2.INTER_LINEAR)
     found = _known(sweep(grey, camera, others, T_other_camera, prior, c.fine), measured)
-    return complete(prior, found.depth, found.log_std, grey, c.completion)
+    completed = complete(prior, found.depth, found.log_std, grey, c.completion)
+    return replace(completed, log_std=np.hypot(completed.log_std, f32(c.least_std)))
 
 
 def _known(swept: SweptDepth, measured: SweptDepth | None) -> SweptDepth:

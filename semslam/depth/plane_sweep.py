@@ -40,7 +40,8 @@ class SweepConfig:
     edge: float = 12.0  # grey levels between neighbours that halve the cost of a larger step
     min_correlation: float = 0.6  # of the winning windows, from which a depth is believed
     scatter_window: int = 11  # pixels along a side, over which the scatter of what was found ...
-    scatter_share: float = 0.5  # ... counts, by this share of its standard deviation, as doubt of each pixel
+    scatter_share: float = 0.5  # ... counts, by this share of its standard deviation, as doubt of each pixel ...
+    range_share: float = 0.1  # ... and this share of the logarithm of farthest to nearest depth in it, likewise
     min_margin: float = 0.03  # of the aggregated cost, to the best candidate elsewhere
 
 
@@ -125,7 +126,8 @@ def sweep(
     there = np.isfinite(found.log_std)
     scatter = c.scatter_share * _scatter(found.log_ratio, there, c.scatter_window)
     depth = np.where(there, predicted * np.exp(found.log_ratio), f32(0))
-    return SweptDepth(depth, np.hypot(found.log_std, scatter))
+    doubt = np.hypot(scatter, c.range_share * _log_range(np.where(there, depth, predicted), c.scatter_window))
+    return SweptDepth(depth, np.hypot(found.log_std, doubt))
 
 
 def _scatter(values: np.ndarray, there: np.ndarray, window: int) -> np.ndarray:
@@ -138,6 +140,15 @@ def _scatter(values: np.ndarray, there: np.ndarray, window: int) -> np.ndarray:
     count, total, squares = (cv2.blur(image, (window, window)) for image in (counted, values, values**2))
     mean = total / np.maximum(count, f32(1e-6))
     return np.sqrt(np.maximum(squares / np.maximum(count, f32(1e-6)) - mean**2, f32(0)))
+
+
+def _log_range(depth: np.ndarray, window: int) -> np.ndarray:
+    """(H, W) float32: the logarithm of the largest to the smallest depth in the window around each pixel.
+
+    Beside a jump of depth, pixels without texture of their own are matched by the edge, which belongs to what is near.
+    """
+    around = np.ones((window, window), np.uint8)
+    return np.log(cv2.dilate(depth, around) / cv2.erode(depth, around))
 
 
 @nb.njit(**PARALLEL)
