@@ -259,7 +259,7 @@ def test_a_fade_between_two_scenes_does_not_use_up_the_search_for_the_longest_on
     monkeypatch.setattr(color_only_poses, "follow_images", follow)
     frames = Changed(room, [room[0]] * count)
     monkeypatch.setattr(Changed, "origin", ("a", np.arange(first, first + count)), raising=False)
-    _, followed = color_only_poses._longest_scene(frames, BlindNetwork(), None, lambda: None, None)
+    _, followed = color_only_poses._longest_scene(frames, BlindNetwork(), None, lambda: None, None, [])
     assert followed.found.sum() >= 30 and not followed.found[:begins].any()
     assert f"to {first + count - 1} may show another scene" in caplog.text
 

@@ -15,6 +15,7 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.perception import Network
+from semslam.runs.color_only.likeness import Likeness, mostly_strange, scale_std
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
@@ -40,7 +41,7 @@ class VisualPoses:
     T_world_camera: np.ndarray  # (N, 4, 4) float64 metres, not finite where the camera was lost
     good: np.ndarray  # (N,) bool: sure enough to measure depth with
     scale: float  # metres in the unit that the first frame's predicted depth had
-    scale_std: float  # relative standard deviation of the scale; see `sparse_map.voted_scale`
+    scale_std: float  # relative standard deviation of the scale; see `sparse_map.voted_scale`, `likeness`
     keyframes: int
     depth: float  # metres: median of the landmarks'
     seconds: float  # that tracking took
@@ -114,11 +115,13 @@ def tracked_camera(camera: Camera) -> Camera:
     return camera.resized(round(camera.width / shrink), round(camera.height / shrink))
 
 
-def depths_by(network: Network, camera: Camera) -> PredictDepth:
-    """A network's depth of images of a camera."""
+def depths_by(network: Network, camera: Camera, seen: list[Likeness] | None = None) -> PredictDepth:
+    """A network's depth of images of a camera. seen: what each image is like is appended to it."""
 
     def predict_depth(color: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
         found = network(color, (camera.width, camera.height), focal)
+        if seen is not None:
+            seen.append(Likeness.of(color))
         return found.depth, found.depth_confidence
 
     return predict_depth
@@ -138,9 +141,11 @@ def track_images(
     """
     recorded: Camera = sequence.camera
     began = time.perf_counter()
-    tracker, followed = _longest_scene(sequence, network, config, report, folder)
+    seen: list[Likeness] = []
+    tracker, followed = _longest_scene(sequence, network, config, report, folder, seen)
     tracker.finish()
-    scale, scale_std = tracker.map.scale
+    scale, std = tracker.map.scale
+    std = scale_std(std, seen)
     found = [tracker.pose(i) for i in range(len(sequence))]
     start = next((i for i, one in enumerate(found) if one is not None), 0)
     first = None if sequence.poses is None else sequence.poses[start]
@@ -152,12 +157,17 @@ def track_images(
     focal = tracker.map.camera.fx * recorded.width / tracker.size[0]
     depth = scale * tracker.map.depth
     count = len(tracker.map.keyframes)
-    result = VisualPoses(T, followed.good, scale, scale_std, count, depth, seconds, focal, tracker.map.focal_std)
+    result = VisualPoses(T, followed.good, scale, std, count, depth, seconds, focal, tracker.map.focal_std)
     _check(sequence, result, followed.reason)
     logger.info(
         "visual tracking: %d keyframes, %d frames lost, scale %.3f +- %.0f %%",
-        result.keyframes, result.lost, scale, 100 * scale_std,
+        result.keyframes, result.lost, scale, 100 * std,
     )  # fmt: skip
+    if mostly_strange(seen):
+        logger.warning(
+            "the images are darker, noisier, sharper or more blurred than those that the depth network was trained "
+            "with: the map's size may be wrong by %.0f %%; --scale-from sets it by a known length or height", 100 * std,
+        )  # fmt: skip
     return result
 
 
@@ -206,14 +216,19 @@ def follow_images(
 
 
 def _longest_scene(
-    sequence: Any, network: Network, config: VisualConfig | None, report: Callable[[], object], folder: Path | None
+    sequence: Any,
+    network: Network,
+    config: VisualConfig | None,
+    report: Callable[[], object],
+    folder: Path | None,
+    seen: list[Likeness],
 ) -> tuple[VisualTracker, Followed]:
     """The tracker that found most frames of a `sequences.Sequence`, and what it said of them.
 
     Frames that are lost to the first tracker may show another scene, after a cut in the video; where they are more in a
     row than any tracker has found, one of their own follows the video from there. After one that soon loses them, as in
     a fade, the next begins later: by twice as much each time, but at most by half of the frames. report: called for
-    each frame, once.
+    each frame, once. seen: see `depths_by`.
     """
     camera, numbers = tracked_camera(sequence.camera), sequence.origin[1]
     best: tuple[VisualTracker, Followed] | None = None
@@ -222,7 +237,7 @@ def _longest_scene(
         if attempt:
             last = numbers[start + count - 1]
             logger.warning("frames %d to %d may show another scene: tracked on their own", numbers[start], last)
-        tracker = VisualTracker(camera, depths_by(network, camera), config, sequence.camera.focal_known, folder)
+        tracker = VisualTracker(camera, depths_by(network, camera, seen), config, sequence.camera.focal_known, folder)
         heard = (lambda: None) if attempt else report
         followed = follow_images(tracker, sequence, [None] * len(sequence), heard, start)
         if best is None or followed.found.sum() > best[1].found.sum():

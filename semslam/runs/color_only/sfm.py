@@ -20,6 +20,7 @@ from semslam import images, poses
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.perception import Network
+from semslam.runs.color_only.likeness import Likeness, scale_std
 from semslam.runs.color_only.poses import VisualPoses, check_parallax, tracked_camera
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.sparse_map import FOCAL_FLOOR, voted_scale, weighted_median
@@ -50,8 +51,9 @@ def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = la
     known = next(iter(model.cameras.values()))
     camera = camera if camera.focal_known else camera.with_focal(float(known.focal_length_x))
     T_camera_world = {int(Path(image.name).stem): _pose(image) for image in model.images.values() if image.has_pose}
-    levels, weights, depths = _votes(model, sequence, camera, network)
-    scale, scale_std = voted_scale(levels, weights)
+    looked_at: list[Likeness] = []
+    levels, weights, depths = _votes(model, sequence, camera, network, looked_at)
+    scale, std = voted_scale(levels, weights)
     first = min(T_camera_world)
     recorded = None if sequence.poses is None else sequence.poses[first]
     T = np.full((len(sequence), 4, 4), np.nan)
@@ -63,7 +65,7 @@ def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = la
         T_world_camera=T,
         good=np.isfinite(T[:, 0, 0]),
         scale=scale,
-        scale_std=scale_std,
+        scale_std=scale_std(std, looked_at),
         keyframes=len(T_camera_world),
         depth=scale * depths,
         seconds=time.perf_counter() - began,
@@ -118,9 +120,11 @@ def _pose(image: Any) -> np.ndarray:
     return T
 
 
-def _votes(model: Any, sequence: Any, camera: Camera, network: Network) -> tuple[np.ndarray, np.ndarray, float]:
+def _votes(
+    model: Any, sequence: Any, camera: Camera, network: Network, looked_at: list[Likeness]
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Logarithms (N,) of the model's depth over the network's, an image each, and their weights (N,), as in visual
-    tracking; and the median depth of the model's points."""
+    tracking; and the median depth of the model's points. looked_at: what the images are like is appended to it."""
     votes, depths = [], []
     posed = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
     for image in evenly_spread(posed, VOTERS):
@@ -136,6 +140,7 @@ def _votes(model: Any, sequence: Any, camera: Camera, network: Network) -> tuple
         u, v = np.clip(np.rint(pixels).astype(int), 0, [camera.width - 1, camera.height - 1]).T
         ahead = z > 0
         confidence = predicted.depth_confidence[v, u][ahead]
+        looked_at.append(Likeness.of(color))
         level = weighted_median(np.log(z[ahead] / predicted.depth[v, u][ahead]), confidence)
         votes.append((level, float(confidence.mean())))
         depths.append(float(np.median(z[ahead])))
