@@ -7,8 +7,10 @@ its own gives itself away, as frames go by: the judgement costs a run no more th
 from __future__ import annotations
 
 import cv2
+import numba as nb
 import numpy as np
 
+from semslam.compiled import SERIAL, f32
 from semslam.doctor.finding import Finding
 from semslam.frame import Frame, evenly_spread
 from sequences import Sequence as Recording
@@ -52,7 +54,7 @@ class DepthEdges:
         """Take a frame into account; frames come in order. True once what there is to see was seen."""
         index = frame.index
         if index in self._needed and frame.depth is not None:
-            self._edges[index] = _depth_edges(frame.depth[:: self._step, :: self._step])
+            self._edges[index] = _depth_edges(np.ascontiguousarray(frame.depth[:: self._step, :: self._step]))
             if index in self._references:
                 self._look_at(frame)
         for reference in [i for i in self._steep if i + FRAMES_APART <= index]:
@@ -88,14 +90,14 @@ class DepthEdges:
             self._of_shifts.append(_correlation(steep, edges.astype(np.float32), reach) / steep.mean())
 
     def _compare(self, reference: int) -> None:
-        steep = self._steep.pop(reference)
-        row = []
+        steep, row = self._steep.pop(reference), []
+        mean = steep.mean()
         for index in range(reference - FRAMES_APART, reference + FRAMES_APART + 1):
             edges = self._edges.get(index)
             if edges is None or edges.sum() < FEWEST_EDGES:
                 row.append(np.nan)
             else:
-                row.append(float(steep[edges[: steep.shape[0], : steep.shape[1]]].mean() / steep.mean()))
+                row.append(float(steep[edges[: steep.shape[0], : steep.shape[1]]].mean() / mean))
         if np.isfinite(row[FRAMES_APART]):
             self._of_moments.append(row)
 
@@ -189,12 +191,15 @@ def _steepness(frame: Frame, step: int) -> np.ndarray:
     return np.minimum(steep / (cv2.blur(steep, (31, 31)) + 1), 4)
 
 
-def _depth_edges(depth: np.ndarray) -> np.ndarray:
-    """Which pixels (H, W) lie at a step of depth."""
-    edges = np.zeros(depth.shape, bool)
-    for axis in (0, 1):
-        other = np.roll(depth, -1, axis)
-        both = (depth > 0) & (other > 0)
-        edges |= both & (np.abs(depth - other) > 0.08 * np.minimum(depth, other))
-    edges[:4] = edges[-4:] = edges[:, :4] = edges[:, -4:] = False
+@nb.njit(**SERIAL)
+def _depth_edges(depth):
+    """Which pixels (H, W) lie at a step of depth, to the right or below; none at the border of the image."""
+    height, width = depth.shape
+    edges = np.zeros(depth.shape, np.bool_)
+    for v in range(4, height - 4):
+        for u in range(4, width - 4):
+            here = depth[v, u]
+            for other in (depth[v, u + 1], depth[v + 1, u]):
+                if here > 0 and other > 0 and abs(here - other) > f32(0.08) * min(here, other):
+                    edges[v, u] = True
     return edges

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -55,6 +56,9 @@ class Run:
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
         self._depth_edges = DepthEdges(sequence) if config.slam.perception.depth == "sensor" else None
+        # they are looked at beside the next frame; the result says whether all that there is to see was seen
+        self._edges_thread = ThreadPoolExecutor(1, thread_name_prefix="edges")
+        self._edges_seen: Future[bool] | None = None
         self.filled: SurfelCloud | None = None  # surfels that fill holes; see runs.finished.fill
         self.checkpoint = checkpoint
         self._checkpoint = folder.checkpoint
@@ -110,13 +114,17 @@ class Run:
         self.progress.record(step)
         if frame.depth is not None and self.config.slam.perception.depth == "sensor":
             self.progress.count_depth(*usable_share(frame.depth, self.slam.fusion.config))
-        if self._depth_edges is not None and self._depth_edges.see(frame):
+        if self._edges_seen is not None and self._edges_seen.result():
             self.judge_depth()
+        if self._depth_edges is not None:
+            self._edges_seen = self._edges_thread.submit(self._depth_edges.see, frame)
         return step
 
     def judge_depth(self) -> None:
         """Tell once whether depth and colour are images of one thing, by what was seen so far."""
-        edges, self._depth_edges = self._depth_edges, None
+        if self._edges_seen is not None:
+            self._edges_seen.result()
+        edges, self._depth_edges, self._edges_seen = self._depth_edges, None, None
         for finding in edges.findings() if edges is not None else []:
             if finding.level == "error" and not self.progress.depth_contradicted:
                 self.progress.depth_contradicted = finding.what
