@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
 from typing import TypeVar
+
+from semslam.threads import background
 
 T = TypeVar("T")
 
@@ -30,7 +32,7 @@ def read_ahead(
 
     numbers = iter(indices)
     waiting: deque[tuple[int, Future]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="reader") as pool:
+    with background("reader", threads) as pool:
         try:
             waiting.extend((i, pool.submit(attempt, i)) for i in islice(numbers, ahead))
             while waiting:

@@ -24,6 +24,7 @@ VALUES = (
     "atomic",
     "compiled",
     "stage",
+    "threads",
 )
 FLOORS: tuple[tuple[str, ...], ...] = (
     tuple(f"semslam.{name}" for name in VALUES),

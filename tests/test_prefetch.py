@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 
 import pytest
 
+from semslam.threads import BEHIND, background
 from sequences.prefetch import read_ahead
 
 
@@ -57,3 +60,13 @@ def test_any_numbers_in_any_order():
     assert list(read_ahead(lambda i: i, [])) == []
     with pytest.raises(ValueError, match="ahead 0"):
         list(read_ahead(lambda i: i, [1], ahead=0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+def test_threads_in_the_background_stand_back_behind_the_others():
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = priority()
+    assert background("test").submit(priority).result() == min(before + BEHIND, 19)
+    assert priority() == before

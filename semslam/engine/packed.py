@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import tempfile
 import zlib
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
+
+from semslam.threads import background
 
 Packed = tuple[bytes, bytes]
 
@@ -43,7 +45,7 @@ class PackedFile:
         folder: where the file is; by default where the system has temporary ones, which may be memory.
         or_memory: whether pairs that cannot be written stay in memory; else none is kept from then on."""
         self._ends: list[int] = [0]
-        self._packer = ThreadPoolExecutor(1)
+        self._packer = background("packer")
         self._last: Future[None] | None = None
         self._failed: OSError | None = None  # why nothing more can be written
         self._unwritten: list[Packed] | None = [] if or_memory else None  # pairs that came since then

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 
 from semslam.perception import Network, Prediction
+from semslam.threads import background
 
 MOST = 2  # frames that are begun and not asked for yet: their probabilities take memory
 OVER = 20  # frames after which one that was begun is asked for no more; fewer are read ahead
@@ -28,7 +29,7 @@ class LabelsAhead(Network):
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="labels")
+        self._thread = background("labels")
         self._begun: list[_Begun] = []
         self._changing = Lock()  # of that list: several threads read frames
 

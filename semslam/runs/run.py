@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -29,6 +29,7 @@ from semslam.runs.recording import as_compared, is_the_one, remembered
 from semslam.runs.storage.arrays import naming, parts_of
 from semslam.slam import Slam
 from semslam.stage import Stage
+from semslam.threads import background
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = 30.0  # seconds after which the state is saved again
@@ -57,7 +58,7 @@ class Run:
         self.progress = Progress()
         self._depth_edges = DepthEdges(sequence) if config.slam.perception.depth == "sensor" else None
         # they are looked at beside the next frame; the result says whether all that there is to see was seen
-        self._edges_thread = ThreadPoolExecutor(1, thread_name_prefix="edges")
+        self._edges_thread = background("edges")
         self._edges_seen: Future[bool] | None = None
         self.filled: SurfelCloud | None = None  # surfels that fill holes; see runs.finished.fill
         self.checkpoint = checkpoint

@@ -19,6 +19,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.frame import Observation
 from semslam.stage import Stage
+from semslam.threads import background
 from semslam.tracking.features import sampled_pose
 from semslam.trajectory import Correction
 
@@ -106,7 +107,7 @@ class Places(Stage):
     # The features of the newest place, which are found beside the next frames: it takes as long as all the rest of a
     # step. `points` and `descriptors` wait for them.
     _newest: Future[tuple[np.ndarray, np.ndarray]] | None = None
-    _describer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="places"))
+    _describer: ThreadPoolExecutor = field(default_factory=lambda: background("places"))
 
     def __len__(self) -> int:
         return len(self.indices)
