@@ -245,6 +245,16 @@ def test_the_longest_scene_of_a_video_is_mapped_and_the_other_one_is_named(room,
     assert "frames 0 to 9 are not in the map" in caplog.text and "--start 0 --frames 10" in caplog.text
 
 
+def test_frames_that_show_nothing_are_named_and_not_offered_for_a_map_of_their_own(room, monkeypatch, caplog):
+    monkeypatch.setattr(color_only_poses, "FEWEST", 8)
+    black = replace(room[0], color=np.zeros_like(room[0].color))
+    T = np.stack([np.full((4, 4), np.nan)] * 10 + [room[i].T_world_camera for i in range(24)])
+    found = VisualPoses(T, np.isfinite(T[:, 0, 0]), 1.0, 0.2, 3, 2.0, 1.0, 100.0, 0.0)
+    color_only_poses._check(Changed(room, [black] * 10 + [room[i] for i in range(24)]), found, "", blank=4.0)
+    assert "frames 0 to 9 are not in the map: their images show nothing" in caplog.text
+    assert "--start" not in caplog.text
+
+
 @pytest.mark.parametrize("fade", [1, 6, 60])
 def test_a_fade_between_two_scenes_does_not_use_up_the_search_for_the_longest_one(room, monkeypatch, caplog, fade):
     """A tracker that begins in the fade holds that one frame, as each tracker does its first."""

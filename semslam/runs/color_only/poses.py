@@ -14,6 +14,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.frame import evenly_spread
 from semslam.perception import Network
 from semslam.runs.color_only.likeness import Likeness, mostly_strange, scale_std
 from semslam.runs.poses import ListedPoses
@@ -30,6 +31,7 @@ LONGEST = 640  # pixels: the longer side of the images that are tracked, at most
 NUMBERS = {"int": int, "float": float}
 MOST_SCENES = 5  # that are tracked in search of the longest one
 FEWEST = 30  # frames in a row that are worth being tracked on their own
+LOOKED_AT = 7  # of frames that were lost, to say whether they show anything
 LEAST_FOUND = 0.2  # of the frames: with fewer there is no map; as many in a row that are lost are named
 LEAST_WAY = 0.03  # of the scene's depth; a camera that went less far shows no parallax
 
@@ -158,7 +160,7 @@ def track_images(
     depth = scale * tracker.map.depth
     count = len(tracker.map.keyframes)
     result = VisualPoses(T, followed.good, scale, std, count, depth, seconds, focal, tracker.map.focal_std)
-    _check(sequence, result, followed.reason)
+    _check(sequence, result, followed.reason, (config or VisualConfig()).blank)
     logger.info(
         "visual tracking: %d keyframes, %d frames lost, scale %.3f +- %.0f %%",
         result.keyframes, result.lost, scale, 100 * std,
@@ -266,9 +268,9 @@ def longest_stretch(mask: np.ndarray) -> tuple[int, int]:
     return int(starts[longest]), int(lengths[longest])
 
 
-def _check(sequence: Any, found: VisualPoses, reason: str) -> None:
+def _check(sequence: Any, found: VisualPoses, reason: str, blank: float) -> None:
     """NoMap where no map can be made of what was found of a `sequences.Sequence`; a warning that names the longest part
-    that is not in the map."""
+    that is not in the map. blank: grey levels, contrast below which an image shows nothing."""
     count, (start, length) = len(found.good), longest_stretch(~found.found)
     if found.found.sum() < max(2, LEAST_FOUND * count):
         raise NoMap(
@@ -279,11 +281,28 @@ def _check(sequence: Any, found: VisualPoses, reason: str) -> None:
     if length >= max(FEWEST, LEAST_FOUND * count):
         numbers = sequence.origin[1]
         first, last = numbers[np.flatnonzero(found.found)[[0, -1]]]
+        if _shows_nothing(sequence, range(start, start + length), blank):
+            logger.warning(
+                "frames %d to %d are not in the map: their images show nothing (black, white or out of focus)",
+                numbers[start], numbers[start + length - 1],
+            )  # fmt: skip
+            return
         logger.warning(
             "frames %d to %d are not in the map: they show another scene than frames %d to %d, or nothing that can be "
             "tracked; --start %d --frames %d maps them on their own, if they can be",
             numbers[start], numbers[start + length - 1], first, last, numbers[start], length,
         )  # fmt: skip
+
+
+def _shows_nothing(sequence: Any, indices: Sequence[int], blank: float) -> bool:
+    """Whether most of these frames of a `sequences.Sequence` are blank, by a few of them."""
+    contrasts = []
+    for index in evenly_spread(indices, LOOKED_AT):
+        try:
+            contrasts.append(float(cv2.cvtColor(sequence.color_of(index), cv2.COLOR_RGB2GRAY).std()))
+        except (ValueError, OSError):  # counted by the run
+            continue
+    return bool(contrasts) and float(np.median(contrasts)) < blank
 
 
 def check_parallax(name: str, found: VisualPoses) -> None:
