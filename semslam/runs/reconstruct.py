@@ -16,10 +16,8 @@ from semslam.camera import SENSORS
 from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.depth.corrections import fusion_config
 from semslam.depth.multiview import MultiViewDepth
-from semslam.doctor import intrinsics
 from semslam.doctor.depth_range import LITTLE, with_range
-from semslam.doctor.depth_unit import doubtful_depth_unit
-from semslam.doctor.doctor import black_images, doubtful_intrinsics, implausible_depth, timestamps
+from semslam.doctor.doctor import doubtful_intrinsics, timestamps
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
@@ -33,7 +31,6 @@ from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.color_only.depth import correction_of
 from semslam.runs.color_only.fitted import FITTED, FittedPoses, fitted_poses
-from semslam.runs.color_only.known_scale import KnownSize
 from semslam.runs.color_only.poses import KEPT, VisualPoses
 from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
@@ -41,6 +38,7 @@ from semslam.runs.finished.extend import extend
 from semslam.runs.finished.fill import fill_holes
 from semslam.runs.finished.planes import complete_planes
 from semslam.runs.folder import RunFolder
+from semslam.runs.given.checks import BY_IMAGES, check_settings, tell_of_depth_camera
 from semslam.runs.given.verdict import PoseVerdict, with_verdict
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.labels_ahead import LabelsAhead
@@ -54,12 +52,11 @@ from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.predicted_poses import PoseOf, PredictedPoses
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
-from sequences import Sequence, detect_kind
+from sequences import Sequence
 
 logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
-BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
 LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
@@ -90,7 +87,7 @@ def prepare(
     config = with_absolute_paths(config)
     given = sequence.has_poses and config.extend is None
     config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
-    _check(config, sequence)
+    check_settings(config, sequence)
     begun = RunFolder(out).resumable(config) if resume and not overwrite else None
     config, sequence, verdict = with_verdict(config, sequence, begun if begun is not None and begun.exists else None)
     if recorded and config.slam.perception.depth == "predicted" and config.poses in BY_IMAGES and len(sequence) < 2:
@@ -106,17 +103,8 @@ def prepare(
         if resume and not place.exists:
             logger.warning("%s: there is no run to go on with (--resume); a new one begins", out)
         run = _run(config, sequence, network, place, resume, checkpoint, report, verdict)
-        sensed = recorded and not resume and config.slam.perception.depth == "sensor"
-        for dark in black_images(sequence) if sensed else []:
-            logger.warning("%s: %s; %s", config.sequence, dark.what, dark.remedy)
-        if sensed and config.poses == "tracked":
-            for wrong in intrinsics.findings_of(
-                intrinsics.measured(sequence, by_poses=False, sensor=config.sensor), sequence.camera
-            ):
-                logger.warning("%s: %s; %s", config.sequence, wrong.what, wrong.remedy)
-        unsure = sensed and not verdict.told
-        if unsure and (doubt := doubtful_depth_unit(sequence, run.slam.network)):
-            logger.warning("%s: %s", config.sequence, doubt)
+        if recorded and not resume and config.slam.perception.depth == "sensor":
+            tell_of_depth_camera(config, sequence, verdict, run.slam.network)
         return run
     except BaseException:
         with suppress(OSError):  # unless something is in it
@@ -252,69 +240,6 @@ def _tell_range(slam: SlamConfig, asked: SlamConfig) -> None:
         logger.warning(
             "depth from %.3g to %.3g m is used, where the readings are (slam.fusion.near and far set it)", near, far
         )
-
-
-def _check(config: RunConfig, sequence: Any) -> None:
-    """ValueError for settings that contradict one another, or the recording."""
-    depth, poses, hold_out = config.slam.perception.depth, config.poses, config.hold_out
-    if depth == "sensor" and not sequence.has_depth:
-        hint = _around(config.sequence) or "with `slam.perception.depth` predicted it is mapped from its colours"
-        raise ValueError(f"{config.sequence}: has no depth images; {hint}")
-    camera = sequence.camera
-    if not (abs(camera.cx - camera.width / 2) < camera.width and abs(camera.cy - camera.height / 2) < camera.height):
-        raise ValueError(
-            f"{config.sequence}: the principal point ({camera.cx:g}, {camera.cy:g}) is far outside the "
-            f"{camera.width}x{camera.height} images; give cx and cy in pixels of these images (camera.yaml, --camera)"
-        )
-    if not 0 <= config.max_corrupt <= 1:
-        raise ValueError(f"`max_corrupt` is {config.max_corrupt}, expected a share of frames from 0 to 1")
-    if hold_out is not None and hold_out < 2:
-        raise ValueError(f"`hold_out` is {hold_out}, expected at least 2: some frames must be left to fuse")
-    if hold_out is not None and hold_out > len(sequence):
-        raise ValueError(f"`hold_out` is {hold_out}, but there are {len(sequence)} frames: none would be left out")
-    if config.extend is not None and (depth, poses) != ("sensor", "tracked"):
-        raise ValueError(f"`extend` needs `slam.perception.depth` sensor and `poses` tracked, here {depth} and {poses}")
-    if config.fill and (depth != "sensor" or config.extend is not None):
-        raise ValueError(
-            "`fill` is for the holes of `slam.perception.depth` sensor, and not for `extend`; leave it out"
-        )
-    set_by_hand = config.slam.fusion.near is not None and config.slam.fusion.far is not None
-    if depth == "sensor" and not set_by_hand and (finding := implausible_depth(sequence)) is not None:
-        raise ValueError(f"{config.sequence}: {finding.what}; {finding.remedy}")
-    if depth == "predicted" and poses in ("refined", "predicted-refined"):
-        raise ValueError(
-            f"`poses` {poses} registers every frame, which needs the sensor's depth; with `slam.perception.depth` "
-            f"predicted use `poses` dataset, predicted or tracked"
-        )
-    if depth == "sensor" and poses == "sfm":
-        raise ValueError(
-            "`poses` sfm is for recordings without a depth camera; use `slam.perception.depth` predicted, or `poses` "
-            "tracked"
-        )
-    if config.scale_from is not None:
-        KnownSize.parsed(config.scale_from)
-        if depth != "predicted" or poses not in BY_IMAGES:
-            raise ValueError(
-                "`scale_from` is for `slam.perception.depth` predicted with `poses` tracked; elsewhere depth or poses "
-                "tell it"
-            )
-    if not sequence.camera.focal_known and (depth != "predicted" or poses not in BY_IMAGES):
-        raise ValueError(
-            f"{config.sequence}: nothing says what camera took it; write a camera.yaml beside it (width, height, fx, "
-            f"fy, cx, cy), or give its horizontal field of view in degrees with `fov` (phones: about 65); with "
-            f"`slam.perception.depth` predicted and `poses` tracked or sfm it is estimated"
-        )
-
-
-def _around(sequence: str) -> str:
-    """A hint at the recording of which a folder of images is a part; nothing where it is none."""
-    try:
-        whole = Path(sequence).resolve().parent
-        if Path(sequence).is_dir() and detect_kind(whole) != "photos":
-            return f"it is a part of a recording: give {Path(sequence).parent} instead"
-    except (ValueError, OSError):
-        pass
-    return ""
 
 
 _NO_DEPTH = {

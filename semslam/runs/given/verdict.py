@@ -32,6 +32,7 @@ class PoseVerdict(NamedTuple):
     contradicted: str | None = None  # why all poses, or the depth, seem wrong, or how far they are off
     of_file: FramePoses | None = None  # the poses that a trajectory file gives the frames, as they are used
     told: bool = False  # whether the images tell anything: that poses and depth are in metres, for example
+    matched: Matches | None = None  # the recording's pairs of frames, for whoever asks for them next
 
 
 def with_verdict(
@@ -66,7 +67,7 @@ def with_verdict(
         used = copy.copy(sequence)
         used.poses = tuple(as_convention(listed, found.convention))
         used = released(used) if config.reject_poses else used
-    verdict = PoseVerdict()
+    verdict = PoseVerdict(matched=matched)
     if config.poses not in NOT_GIVEN and config.slam.perception.depth == "sensor":
         if begun is not None:
             verdict = PoseVerdict(begun.load_poses_rejected(), told=True)
