@@ -19,6 +19,7 @@ SENSORS = {
     "synthetic": (0.0006, 0.0004),  # rendered, rounded to millimetres
 }
 LARGEST = 32766  # pixels; OpenCV's remapping counts them in 16 bits
+FARTHEST_VIEW = 1000.0  # times the longer side: no lens has so long a focal length
 USUAL_FOV = 60.0  # degrees along the longer side: of a camera that nothing is known of
 
 
@@ -44,6 +45,12 @@ class Camera:
             raise ValueError(
                 f"camera has fx {self.fx}, fy {self.fy}, cx {self.cx}, cy {self.cy}; the focal lengths must be "
                 f"positive pixels (a data set with negative fy has its y axis mirrored by its reader)"
+            )
+        longest = FARTHEST_VIEW * max(self.width, self.height)
+        if max(self.fx, self.fy) > longest or max(abs(self.cx), abs(self.cy)) > longest:
+            raise ValueError(
+                f"camera has fx {self.fx:g}, fy {self.fy:g}, cx {self.cx:g}, cy {self.cy:g}; expected pixels of its "
+                f"{self.width}x{self.height} images"
             )
 
         if self.width > LARGEST or self.height > LARGEST:

@@ -144,6 +144,9 @@ def open_sequence(
         sequence.packed_in = files_of_many_frames(path)
     if sensor is not None:
         sequence.sensor = sensor
+    unposed = sum(T is None for T in sequence.poses or ())
+    if unposed and not any("no pose" in line for line in sequence.assumptions):  # readers say more where they know it
+        sequence.assumptions += (f"{path}: {unposed} of {len(sequence)} frames have no pose",)
     for line in sequence.assumptions:
         logger.warning("%s", line)
     if not sequence.camera.focal_known:

@@ -331,3 +331,44 @@ def test_realsense_recordings_say_units_and_places(frames, tmp_path):
     expected = registered_depth(frames[2].depth, frames[2].camera, sequence.camera, T)
     assert sequence.camera.cx == 50.0
     assert np.quantile(np.abs(sequence[2].depth - expected), 0.97) < 1e-3
+
+
+def mosaic(rgb: np.ndarray, pattern: str) -> np.ndarray:
+    """What a sensor behind a Bayer filter of that pattern (its 2x2 pixels by row) sees."""
+    out = np.empty(rgb.shape[:2], np.uint8)
+    for place, color in enumerate(pattern):
+        rows, columns = slice(place // 2, None, 2), slice(place % 2, None, 2)
+        out[rows, columns] = rgb[rows, columns, "rgb".index(color)]
+    return out
+
+
+def one_of_each(path, frames, color=None, depth=None, info=None, second=False) -> Path:
+    """A bag whose images are (encoding, image of a frame), and whose camera info is of another camera."""
+    encoding, of_color = color or ("rgb8", lambda frame: frame.color)
+    units, of_depth = depth or ("16UC1", lambda frame: millimetres(frame.depth))
+    with BagWriter(path, 2, "mcap") as bag:
+        for i, frame in enumerate(frames[:2]):
+            for camera in ("/a", "/b") if second else ("/a",):
+                bag.info(f"{camera}/color/camera_info", START + i / 30, info or frame.camera, OPTICAL)
+                bag.image(f"{camera}/color/image_raw", START + i / 30, of_color(frame), encoding, OPTICAL)
+                bag.info(f"{camera}/depth/camera_info", START + i / 30, frame.camera, OPTICAL)
+                bag.image(f"{camera}/depth/image_raw", START + i / 30, of_depth(frame), units, OPTICAL)
+    return path
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_colour_behind_a_bayer_filter_is_read(frames, tmp_path, pattern):
+    smooth = [replace(f, color=np.full_like(f.color, (200, 120, 40))) for f in frames]
+    bag = one_of_each(tmp_path / "a", smooth, color=(f"bayer_{pattern}8", lambda frame: mosaic(frame.color, pattern)))
+    np.testing.assert_array_equal(open_sequence(bag)[1].color, smooth[1].color)
+
+
+def test_what_a_bag_holds_and_is_not_read_is_said(frames, tmp_path, caplog):
+    bytes_of_depth = ("8UC1", lambda frame: (frame.depth * 20).astype(np.uint8))
+    assert not open_sequence(one_of_each(tmp_path / "bytes", frames, depth=bytes_of_depth)).has_depth
+    assert "/a/depth/image_raw is not read as depth, as it holds 8UC1 (read are 16UC1" in caplog.text
+    assert open_sequence(one_of_each(tmp_path / "two", frames, second=True)).has_depth
+    assert "several depth cameras; /a/depth/image_raw is read with /a/color/image_raw" in caplog.text
+    turned = replace(frames[0].camera, width=frames[0].camera.height, height=frames[0].camera.width)
+    with pytest.raises(ValueError, match=r"camera info of /a/color/image_raw is of \d+x\d+ images, and these are"):
+        open_sequence(one_of_each(tmp_path / "turned", frames, info=turned))

@@ -38,6 +38,9 @@ def fits(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in (".bag", ".mcap", ".db3")
 
 
+OTHER_SHAPE = 0.02  # logarithm of the ratio of two shapes: more than rounding makes
+
+
 @dataclass(frozen=True)
 class Topics:
     """Which topics of a bag make the sequence."""
@@ -45,6 +48,7 @@ class Topics:
     color: str
     depth: str | None
     pose: str | None  # of odometry or poses; None: tf, where it moves the camera
+    notes: tuple[str, ...] = ()  # what is not read, for people
 
 
 def open_ros_bag(
@@ -81,17 +85,27 @@ def open_ros_bag(
     if color_camera is None:
         raise ValueError(f"{path}: has no camera info for {topics.color}; give its camera with --camera FILE")
     if (color_camera.width, color_camera.height) != (first.shape[1], first.shape[0]):
+        ratio = (
+            1.0
+            if camera is not None
+            else (first.shape[1] / color_camera.width) / (first.shape[0] / color_camera.height)
+        )
+        if abs(np.log(ratio)) > OTHER_SHAPE:
+            raise ValueError(
+                f"{path}: the camera info of {topics.color} is of {color_camera.width}x{color_camera.height} images, "
+                f"and these are {first.shape[1]}x{first.shape[0]}; give their camera with --camera FILE"
+            )
         color_camera = color_camera.resized(first.shape[1], first.shape[0])
     rig = Rig(color_camera)
     times, of_color, of_depth = color.timestamps, np.arange(len(color.timestamps)), None
-    notes: tuple[str, ...] = ()
+    notes = topics.notes
     if depth is not None:
         shape = ros.depth_image(depth.message(0), units, f"{path}: {topics.depth}").shape
         rig = _rig(path, topics, color_camera, depth_info, shape, T_color_depth, registered)
         of_color, of_depth = _paired(path, topics, color.timestamps, depth.timestamps)
         times = color.timestamps[of_color]
         if len(of_color) < 0.9 * min(len(color.timestamps), len(depth.timestamps)):
-            notes = (f"{path}: {len(of_color)} of {len(color.timestamps)} colour images have depth at their time",)
+            notes += (f"{path}: {len(of_color)} of {len(color.timestamps)} colour images have depth at their time",)
     found = _camera_poses(index, f"{path}: {topics.pose}", color_frame, times)
     return DecodedSequence(
         name=path.stem,
@@ -248,7 +262,10 @@ def _chosen(bag: Any, path: Path, color: str | None, depth: str | None, pose: st
     for name in (color, depth, pose):
         if name is not None and name not in {c.topic for c in bag.connections}:
             raise ValueError(f"{path}: has no topic {name}; it has {listing}")
-    depths = [t for t in there if ros.is_depth(_first(bag, t)) and not any(word in t.lower() for word in NOT_COLOR)]
+    firsts = {t: _first(bag, t) for t in there}
+    unread = {t: m.encoding for t, m in firsts.items() if "depth" in t.lower() and ros.is_other_depth(m)}
+    there = [t for t in there if t not in unread]
+    depths = [t for t in there if ros.is_depth(firsts[t]) and not any(word in t.lower() for word in NOT_COLOR)]
     colors = [t for t in there if t not in depths and not any(word in t.lower() for word in NOT_COLOR)]
     colors = colors or [t for t in there if t not in depths]
     if color is None and not colors:
@@ -258,7 +275,14 @@ def _chosen(bag: Any, path: Path, color: str | None, depth: str | None, pose: st
         aligned = ("aligned", "depth_registered", "depth_to_color", "/registered")
         depth = max(depths, key=lambda t: (any(word in t for word in aligned), _shared_start(t, color), -len(t)))
     odometries = [t for kind in POSE_TYPES for t in _of_type(bag, kind)]
-    return Topics(color, depth, pose or (odometries[0] if odometries else None))
+    notes = [
+        f"{path}: {topic} is not read as depth, as it holds {encoding} (read are {', '.join(ros.DEPTH_ENCODINGS)})"
+        for topic, encoding in (unread.items() if depth is None else ())
+    ]
+    if depth is not None and len({t.split("/")[1] for t in depths if "/" in t}) > 1:
+        others = ", ".join(t for t in depths if t != depth)
+        notes.append(f"{path}: has several depth cameras; {depth} is read with {color}, and these are not: {others}")
+    return Topics(color, depth, pose or (odometries[0] if odometries else None), tuple(notes))
 
 
 def _shared_start(a: str, b: str) -> int:

@@ -27,6 +27,10 @@ COLOR_ENCODINGS = {
     "yuv422_yuy2": 2,
     "uyvy": 2,
     "yuv422": 2,
+    "bayer_rggb8": 1,
+    "bayer_bggr8": 1,
+    "bayer_gbrg8": 1,
+    "bayer_grbg8": 1,
 }
 DEPTH_ENCODINGS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 TRANSFORM_GAP = 0.5  # seconds between the transforms that one is interpolated of
@@ -42,6 +46,12 @@ def is_depth(message: Any) -> bool:
     return message.encoding in DEPTH_ENCODINGS
 
 
+def is_other_depth(message: Any) -> bool:
+    """Whether an Image message has one channel as depth has, in an encoding that depth is not read of."""
+    encoding = getattr(message, "encoding", "")
+    return encoding not in DEPTH_ENCODINGS and (encoding.endswith("C1") or encoding == "mono8")
+
+
 def color_image(message: Any, where: str) -> np.ndarray:
     """(H, W, 3) or grey (H, W) uint8 RGB of an Image or CompressedImage message."""
     import cv2
@@ -55,7 +65,9 @@ def color_image(message: Any, where: str) -> np.ndarray:
     codes = {
         "bgr8": cv2.COLOR_BGR2RGB, "8UC3": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB,
         "yuyv": cv2.COLOR_YUV2RGB_YUY2, "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2, "uyvy": cv2.COLOR_YUV2RGB_UYVY,
-        "yuv422": cv2.COLOR_YUV2RGB_UYVY,
+        "yuv422": cv2.COLOR_YUV2RGB_UYVY, "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB,
+        "bayer_bggr8": cv2.COLOR_BayerBGGR2RGB, "bayer_gbrg8": cv2.COLOR_BayerGBRG2RGB,
+        "bayer_grbg8": cv2.COLOR_BayerGRBG2RGB,
     }  # fmt: skip
     return cv2.cvtColor(image, codes[encoding]) if encoding in codes else image
 
