@@ -109,6 +109,22 @@ def test_the_scale_is_of_the_map_as_it_is_now_and_of_what_the_network_is_sure_of
     assert world.scale[0] == pytest.approx(0.75, rel=1e-3)
 
 
+def test_the_residual_is_how_far_landmarks_are_seen_from_where_they_should_be():
+    rng, camera = np.random.default_rng(0), Camera(320, 240, 260, 250, 160, 120)
+    world = sparse_map.SparseMap(camera, pixel_std=1, prior_std=0.3)
+    blank = np.zeros((240, 320), np.uint8)
+    assert np.isnan(world.residual)
+    k = world.add_keyframe(0, blank, np.eye(4))
+    ids = world.add_landmarks(k, rng.uniform(60, 180, (40, 2)), rng.uniform(0, 1, 40))
+    other = world.add_keyframe(1, blank, poses.exp(np.array([0.1, 0.02, 0.05, 0.02, -0.03, 0.1])))
+    where = world.project(ids, world.T_camera_world[other]).pixels
+    world.observe(ids, where, other)
+    assert world.residual == pytest.approx(0, abs=1e-4)
+    world.observe(ids, where + [3, 4], other)
+    world.observe(ids, where + [3, 4], other)
+    assert world.residual == pytest.approx(5, abs=1e-3)
+
+
 def test_rows_are_appended_in_the_same_memory_and_are_what_concatenation_gives():
     rng, found, expected, moves = np.random.default_rng(0), np.zeros((0, 2), np.float32), np.zeros((0, 2)), 0
     for k in range(200):

@@ -31,6 +31,7 @@ LONGEST = 640  # pixels: the longer side of the images that are tracked, at most
 NUMBERS = {"int": int, "float": float}
 MOST_SCENES = 5  # that are tracked in search of the longest one
 FEWEST = 30  # frames in a row that are worth being tracked on their own
+RESIDUAL = 1.4  # pixels of tracked images: median of sound recordings 0.8 to 0.9; of a wobble of 6 pixels 1.9
 LOOKED_AT = 7  # of frames that were lost, to say whether they show anything
 LEAST_FOUND = 0.2  # of the frames: with fewer there is no map; as many in a row that are lost are named
 LEAST_WAY = 0.03  # of the scene's depth; a camera that went less far shows no parallax
@@ -165,6 +166,12 @@ def track_images(
         "visual tracking: %d keyframes, %d frames lost, scale %.3f +- %.0f %%",
         result.keyframes, result.lost, scale, 100 * std,
     )  # fmt: skip
+    residual = tracker.map.residual
+    if residual > RESIDUAL:
+        logger.warning(
+            "landmarks are %.1f pixels from where they should be (median; 0.7 to 0.9 in sound recordings): the images "
+            "wobble or show moving things, and the map may be wrong", residual,
+        )  # fmt: skip
     if mostly_strange(seen):
         logger.warning(
             "the images are darker, noisier, sharper or more blurred than those that the depth network was trained "

@@ -27,6 +27,7 @@ FIRST_FOCAL = 5  # keyframes from which a focal length is estimated
 FOCAL_SETTLED = 0.002  # relative change of the focal length by one more adjustment, at most
 MOST_FIXED = 40  # keyframes that stay, but whose view of landmarks counts where others are adjusted
 ADJUSTED = ("T_camera_world", "log_depth", "variance", "strikes", "_landmark", "_keyframe", "_seen")
+MOST_LOOKED_AT = 50_000  # observations, for the residual of all
 MOST_ROUNDS = 50  # adjustments of a focal length that does not settle
 
 
@@ -297,6 +298,20 @@ class SparseMap:
             return float("nan")
         held = scene._replace(T_camera_world=T_camera_world[frames], fixed=np.ones(len(frames), bool))
         return float(np.median(adjust(held, pixel_std=self.pixel_std).residuals))
+
+    @property
+    def residual(self) -> float:
+        """Median distance in pixels between where landmarks are seen and where the map has them; NaN where none is."""
+        used = np.flatnonzero(self.strikes[self._landmark] < STRIKES)
+        used = used[:: max(1, len(used) // MOST_LOOKED_AT)]
+        ids, seen = self._landmark[used], self._seen[used]
+        T = self.T_camera_world[self._keyframe[used]] @ poses.inverse(self.T_camera_world[self.host[ids]])
+        f = np.array([self.camera.fx, self.camera.fy])
+        rays = np.column_stack([self.pixel[ids] / f, np.ones(len(ids))]) * np.exp(self.log_depth[ids])[:, None]
+        points = np.einsum("nij,nj->ni", T[:, :3, :3], rays) + T[:, :3, 3]
+        ahead = points[:, 2] > 0
+        off = np.linalg.norm(points[ahead, :2] / points[ahead, 2:] * f - seen[ahead], axis=1)
+        return float(np.median(off)) if len(off) else float("nan")
 
     def _priors(self, frames: np.ndarray) -> PosePriors | None:
         """What is known beforehand of the poses of keyframes (N,); None where it is nothing."""
