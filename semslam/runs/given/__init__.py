@@ -1,1 +1,1 @@
-"""Poses that are given: what the images say of them."""
+"""What a run is given, checked before it begins: settings, a recording, and its poses, by what the images say."""
