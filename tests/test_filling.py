@@ -14,7 +14,7 @@ from test_reconstruct import refused
 from semslam import config as configs
 from semslam import poses
 from semslam.camera import Camera
-from semslam.commands.mapping.reconstruct import _told_of_filling
+from semslam.commands.mapping.summary import filled_holes
 from semslam.depth.filling import HoleFilling, with_doubt
 from semslam.depth.multiview import MultiViewDepth, depth_from_views
 from semslam.engine.depth_filter import Noise
@@ -175,7 +175,7 @@ def test_a_recording_without_holes_is_told_so_too():
     filling(Observation(frame, room.camera, frame.color, network(frame.color, (160, 120), 1.0).depth), None)
     figures = filling.counts.figures()
     assert figures["fill_hidden_median_m"] is not None and figures["fill_filled_share"] is None
-    told = _told_of_filling(figures | {"surfels_filled": 0, "fill_keyframes": 1, "fill_without_parallax": 0})
+    told = filled_holes(figures | {"surfels_filled": 0, "fill_keyframes": 1, "fill_without_parallax": 0})
     assert told == "holes filled: 0 surfels of 1 keyframes"
 
 
@@ -195,7 +195,7 @@ def test_a_camera_that_stands_still_is_told_why_nothing_was_filled(tmp_path):
         pass
     metrics = finish(run, mesh=False)
     assert metrics["fill_keyframes"] == metrics["surfels_filled"] == 0
-    assert "5 frames show no parallax" in _told_of_filling(metrics)
+    assert "5 frames show no parallax" in filled_holes(metrics)
 
 
 def test_the_depth_of_a_map_in_files_is_that_of_the_whole_map(tmp_path):

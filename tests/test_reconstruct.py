@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from semslam import cli, images
-from semslam.commands.mapping.reconstruct import _asking_doctor
 from semslam.geometry.export import read_map_ply
 from semslam.labels import LABEL_SETS
 from semslam.runs.config import settings_of
@@ -258,14 +257,6 @@ def test_camera_and_depth_scale_may_be_given(copied, finished, tmp_path):
 
 def test_a_missing_sequence_is_one_line(tmp_path, capsys):
     assert "no such sequence" in refused(capsys, "reconstruct", tmp_path / "nowhere", "--out", tmp_path / "a")
-
-
-def test_the_command_that_looks_for_the_cause_of_lost_frames_looks_at_those_that_were_taken():
-    part = {"sequence": "a room", "start": 1, "frames": 5}
-    assert (
-        _asking_doctor(settings_of(None, part)) == "`semslam doctor 'a room' --start 1 --frames 5` looks for the cause"
-    )
-    assert _asking_doctor(settings_of(None, {"sequence": "room"})) == "`semslam doctor room` looks for the cause"
 
 
 def test_an_empty_folder_is_one_line(tmp_path, capsys):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,9 +25,7 @@ from semslam.commands.app import (
     setting,
 )
 from semslam.commands.mapping.live import RECORDING, live_camera
-
-if TYPE_CHECKING:
-    from semslam.runs.config import RunConfig
+from semslam.commands.mapping.summary import summary
 
 SEQUENCE = "Folder or list file of a recording, or 'room' for the built-in one."
 LIVE = "Map what a camera sees now: SEQUENCE is webcam[:N] (default; needs --fov or --camera) or realsense[:N]."
@@ -143,7 +140,6 @@ def reconstruct(
 ) -> None:
     """Reconstruct a sequence into a labelled surfel map."""
     from semslam.depth.corrections import CorrectionsConfig
-    from semslam.doctor.poses.single import listed
     from semslam.runs.config import settings_of
     from semslam.runs.reconstruct import finish, prepare
 
@@ -205,62 +201,8 @@ def reconstruct(
         again = f"`semslam reconstruct {recorder.path}` maps them anew" if recorder is not None else "--resume ends it"
         typer.echo(f"interrupted; all frames are fused and saved, the last files are not written; {again}: {out}")
         raise typer.Exit(130) from None
-    sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
-    fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
-    typer.echo(f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels")
-    if rejected := metrics.get("poses_rejected"):
-        typer.echo(
-            f"{listed(rejected)} left out, since the images contradict the given pose; {_asking_doctor(settings)}"
-        )
-    if contradicted := metrics.get("poses_contradicted"):
-        typer.echo(f"the given poses are doubtful: {contradicted}; {_asking_doctor(settings)}")
-    if lost := [index for index in metrics["lost"] if index not in (rejected or ())]:
-        typer.echo(_told_of_lost(lost, run.progress.reason) + ("" if live else f"; {_asking_doctor(settings)}"))
-    if metrics["submaps"] > 1:
-        typer.echo(
-            f"{metrics['frames_apart']} frames saw parts of the scene that have not met the map: "
-            f"{metrics['submaps'] - 1} of them beside it as map_2.ply, trajectory_2.txt ..."
-        )
-    if "held_out_depth_median_m" in metrics:
-        typer.echo(_told_of_held_out(metrics))
-    if "surfels_of_earlier_frames" in metrics:
-        typer.echo(
-            f"{metrics['surfels_of_earlier_frames']} of the surfels are of {settings.extend}, whose others were "
-            f"removed, because the new frames saw through them or the two runs saw one surface twice"
-        )
-    if "surfels_filled" in metrics:
-        typer.echo(_told_of_filling(metrics))
-    if metrics.get("surfels_of_planes"):
-        typer.echo(
-            f"flat surfaces without texture completed from their edges: {metrics['surfels_of_planes']} surfels "
-            f"(--set slam.multiview.planes=false leaves them out)"
-        )
-    if "scale_std" in metrics:
-        typer.echo(
-            f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; "
-            + (
-                f"all lengths are the network's guess, good to about {100 * metrics['scale_std']:.0f} % in furnished "
-                f"rooms, and far worse in places that look like none "
-                f"(--scale-from a known length or height does better)"
-                if metrics["scale_from"] == "network"
-                else f"scaled by {metrics['scale_from']}, good to about {100 * metrics['scale_std']:.0f} %"
-            )
-        )
-    if metrics.get("poses_corrected"):
-        offset = 1000 * metrics["poses_time_offset_s"]
-        clocks = f"; they fit {abs(offset):.0f} ms {'later' if offset > 0 else 'earlier'}: the clocks differ"
-        typer.echo(
-            f"the given poses contradict the images by {metrics['poses_misfit_px']:.1f} pixels"
-            + (clocks if offset else "")
-            + f"; they were corrected to {metrics['poses_misfit_corrected_px']:.1f} pixels: moved by "
-            f"{100 * metrics['poses_moved_m']:.1f} cm, turned by {metrics['poses_turned_deg']:.1f} degrees "
-            f"(--set slam.visual.given_std=0 keeps them)"
-        )
-    if metrics.get("focal_std"):
-        typer.echo(
-            f"camera unknown: its focal length was estimated, {metrics['focal_pixels']:.0f} pixels +- "
-            f"{100 * metrics['focal_std']:.0f} % ({run.sequence.camera.fov:.1f} degrees across; --fov sets it)"
-        )
+    for sentence in summary(metrics, settings, run.sequence.camera, run.progress.reason, live):
+        typer.echo(sentence)
     for name, what in FILES.items():
         path = getattr(run.folder, name)
         if path.is_file():
@@ -268,51 +210,6 @@ def reconstruct(
     typer.echo(f"look at it:  semslam view {shlex.quote(str(out))}")
     if window is not None:
         window.stay()
-
-
-def _told_of_lost(lost: list[int], reason: str) -> str:
-    """Which frames are not in the map, and why the last of them is not."""
-    if len(lost) == 1:
-        return f"frame {lost[0]} could not be tracked and is not in the map, because {reason}"
-    return (
-        f"{len(lost)} frames could not be tracked and are not in the map, from frame {lost[0]} to {lost[-1]}; the "
-        f"last, because {reason}"
-    )
-
-
-def _asking_doctor(settings: RunConfig) -> str:
-    """The command that looks for the cause, in the frames that were taken."""
-    part = {"--start": (settings.start, 0), "--frames": (settings.frames, None), "--every": (settings.every, 1)}
-    words = ["semslam", "doctor", settings.sequence]
-    words += [word for flag, (n, usual) in part.items() if n != usual for word in (flag, str(n))]
-    return f"`{shlex.join(words)}` looks for the cause"
-
-
-def _told_of_held_out(metrics: dict[str, Any]) -> str:
-    """How well the map predicts the depth of the frames that were kept to judge it by."""
-    count, median = metrics["frames_held_out"], metrics["held_out_depth_median_m"]
-    if not math.isfinite(median):
-        return f"{count} frames held out: none of their depth is covered by the map"
-    return (
-        f"{count} frames held out: the map's depth is {100 * median:.2f} cm off theirs (median) and covers "
-        f"{100 * metrics['held_out_coverage']:.1f} % of it"
-    )
-
-
-def _told_of_filling(metrics: dict[str, Any]) -> str:
-    """How much of the holes was filled, and how well; or why nothing was."""
-    if metrics["fill_keyframes"] == 0:
-        shown = metrics["fill_without_parallax"]
-        why = f"{shown} frames show no parallax: the camera has to move sideways" if shown else "no frame has a pose"
-        return f"holes filled: none, since {why}"
-    said = f"holes filled: {metrics['surfels_filled']} surfels"
-    if metrics["fill_hidden_median_m"] is None or metrics["fill_filled_share"] is None:  # nothing hidden, or no hole
-        return f"{said} of {metrics['fill_keyframes']} keyframes"
-    return (
-        f"{said}, {100 * metrics['fill_filled_share']:.0f} % of the pixels without depth in "
-        f"{metrics['fill_keyframes']} keyframes; measured pixels that were hidden came out "
-        f"{100 * metrics['fill_hidden_median_m']:.1f} cm off (median)"
-    )
 
 
 def live_view(run: Any, asked: bool) -> Any:

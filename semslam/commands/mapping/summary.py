@@ -1,0 +1,178 @@
+"""What a finished run says of itself on the command line: its metrics as sentences."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semslam.camera import Camera
+    from semslam.runs.config import RunConfig
+
+Metrics = Mapping[str, Any]  # of metrics.json
+
+
+def summary(metrics: Metrics, settings: RunConfig, camera: Camera, reason: str, live: bool) -> list[str]:
+    """The sentences that are of use, in the order in which they are read.
+
+    metrics: those of `finish`. settings: as they were given. camera: of the run's frames. reason: why the last lost
+    frame was not tracked. live: whether the frames came from a camera, so that `doctor` has no recording to look at.
+    """
+    doctor = look_for_cause(settings)
+    every = [
+        frames_fused(metrics, settings),
+        rejected_poses(metrics, doctor),
+        doubtful_poses(metrics, doctor),
+        lost_frames(metrics, reason, None if live else doctor),
+        submaps(metrics),
+        held_out(metrics),
+        earlier_surfels(metrics, settings),
+        filled_holes(metrics),
+        completed_planes(metrics),
+        scale(metrics),
+        corrected_poses(metrics),
+        focal_length(metrics, camera),
+    ]
+    return [sentence for sentence in every if sentence is not None]
+
+
+def look_for_cause(settings: RunConfig) -> str:
+    """The command that looks for the cause of lost frames, in the frames that were taken."""
+    part = {"--start": (settings.start, 0), "--frames": (settings.frames, None), "--every": (settings.every, 1)}
+    words = ["semslam", "doctor", settings.sequence]
+    words += [word for flag, (n, usual) in part.items() if n != usual for word in (flag, str(n))]
+    return f"`{shlex.join(words)}` looks for the cause"
+
+
+def frames_fused(metrics: Metrics, settings: RunConfig) -> str:
+    sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
+    fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
+    return f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels"
+
+
+def rejected_poses(metrics: Metrics, doctor: str) -> str | None:
+    from semslam.doctor.poses.single import listed
+
+    if not (rejected := metrics.get("poses_rejected")):
+        return None
+    return f"{listed(rejected)} left out, since the images contradict the given pose; {doctor}"
+
+
+def doubtful_poses(metrics: Metrics, doctor: str) -> str | None:
+    if not (contradicted := metrics.get("poses_contradicted")):
+        return None
+    return f"the given poses are doubtful: {contradicted}; {doctor}"
+
+
+def lost_frames(metrics: Metrics, reason: str, doctor: str | None) -> str | None:
+    """Which frames are not in the map, and why the last of them is not; those whose pose was rejected aside."""
+    rejected = metrics.get("poses_rejected") or ()
+    lost = [index for index in metrics["lost"] if index not in rejected]
+    if not lost:
+        return None
+    advice = "" if doctor is None else f"; {doctor}"
+    if len(lost) == 1:
+        return f"frame {lost[0]} could not be tracked and is not in the map, because {reason}{advice}"
+    return (
+        f"{len(lost)} frames could not be tracked and are not in the map, from frame {lost[0]} to {lost[-1]}; the "
+        f"last, because {reason}{advice}"
+    )
+
+
+def submaps(metrics: Metrics) -> str | None:
+    if metrics["submaps"] <= 1:
+        return None
+    return (
+        f"{metrics['frames_apart']} frames saw parts of the scene that have not met the map: "
+        f"{metrics['submaps'] - 1} of them beside it as map_2.ply, trajectory_2.txt ..."
+    )
+
+
+def held_out(metrics: Metrics) -> str | None:
+    """How well the map predicts the depth of the frames that were kept to judge it by."""
+    if "held_out_depth_median_m" not in metrics:
+        return None
+    count, median = metrics["frames_held_out"], metrics["held_out_depth_median_m"]
+    if not math.isfinite(median):
+        return f"{count} frames held out: none of their depth is covered by the map"
+    return (
+        f"{count} frames held out: the map's depth is {100 * median:.2f} cm off theirs (median) and covers "
+        f"{100 * metrics['held_out_coverage']:.1f} % of it"
+    )
+
+
+def earlier_surfels(metrics: Metrics, settings: RunConfig) -> str | None:
+    if "surfels_of_earlier_frames" not in metrics:
+        return None
+    return (
+        f"{metrics['surfels_of_earlier_frames']} of the surfels are of {settings.extend}, whose others were "
+        f"removed, because the new frames saw through them or the two runs saw one surface twice"
+    )
+
+
+def filled_holes(metrics: Metrics) -> str | None:
+    """How much of the holes was filled, and how well; or why nothing was."""
+    if "surfels_filled" not in metrics:
+        return None
+    if metrics["fill_keyframes"] == 0:
+        shown = metrics["fill_without_parallax"]
+        why = f"{shown} frames show no parallax: the camera has to move sideways" if shown else "no frame has a pose"
+        return f"holes filled: none, since {why}"
+    said = f"holes filled: {metrics['surfels_filled']} surfels"
+    if metrics["fill_hidden_median_m"] is None or metrics["fill_filled_share"] is None:  # nothing hidden, or no hole
+        return f"{said} of {metrics['fill_keyframes']} keyframes"
+    return (
+        f"{said}, {100 * metrics['fill_filled_share']:.0f} % of the pixels without depth in "
+        f"{metrics['fill_keyframes']} keyframes; measured pixels that were hidden came out "
+        f"{100 * metrics['fill_hidden_median_m']:.1f} cm off (median)"
+    )
+
+
+def completed_planes(metrics: Metrics) -> str | None:
+    if not (surfels := metrics.get("surfels_of_planes")):
+        return None
+    return (
+        f"flat surfaces without texture completed from their edges: {surfels} surfels "
+        f"(--set slam.multiview.planes=false leaves them out)"
+    )
+
+
+def scale(metrics: Metrics) -> str | None:
+    """What the lengths of a map from colour alone rest on."""
+    if "scale_std" not in metrics:
+        return None
+    percent = f"good to about {100 * metrics['scale_std']:.0f} %"
+    if metrics["scale_from"] == "network":
+        known = (
+            f"all lengths are the network's guess, {percent} in furnished rooms, and far worse in places that look "
+            f"like none (--scale-from a known length or height does better)"
+        )
+    else:
+        known = f"scaled by {metrics['scale_from']}, {percent}"
+    return f"no depth camera: tracked by {metrics['visual_keyframes']} keyframes; {known}"
+
+
+def corrected_poses(metrics: Metrics) -> str | None:
+    """How far given poses were from the images, and what was done."""
+    if not metrics.get("poses_corrected"):
+        return None
+    offset = 1000 * metrics["poses_time_offset_s"]
+    clocks = f"; they fit {abs(offset):.0f} ms {'later' if offset > 0 else 'earlier'}: the clocks differ"
+    return (
+        f"the given poses contradict the images by {metrics['poses_misfit_px']:.1f} pixels"
+        + (clocks if offset else "")
+        + f"; they were corrected to {metrics['poses_misfit_corrected_px']:.1f} pixels: moved by "
+        f"{100 * metrics['poses_moved_m']:.1f} cm, turned by {metrics['poses_turned_deg']:.1f} degrees "
+        f"(--set slam.visual.given_std=0 keeps them)"
+    )
+
+
+def focal_length(metrics: Metrics, camera: Camera) -> str | None:
+    if not metrics.get("focal_std"):
+        return None
+    return (
+        f"camera unknown: its focal length was estimated, {metrics['focal_pixels']:.0f} pixels +- "
+        f"{100 * metrics['focal_std']:.0f} % ({camera.fov:.1f} degrees across; --fov sets it)"
+    )

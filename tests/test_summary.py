@@ -1,0 +1,86 @@
+"""What a finished run says of itself, from its metrics alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from semslam.camera import Camera
+from semslam.commands.mapping.summary import look_for_cause, summary
+from semslam.runs.config import settings_of
+
+CAMERA = Camera(640, 480, 320.0, 320.0, 319.5, 239.5)
+FIGURES = {
+    "frames": 10,
+    "frames_fused": 9,
+    "frames_per_second": 4.26,
+    "surfels": 1234,
+    "lost": [],
+    "submaps": 1,
+    "poses_rejected": None,
+    "poses_contradicted": None,
+}
+DOCTOR = "`semslam doctor room` looks for the cause"
+
+
+def said(changes: dict[str, Any], reason: str = "", live: bool = False) -> list[str]:
+    """The sentences of a run with those metrics, after the first."""
+    first, *others = summary(FIGURES | changes, settings_of(None, {"sequence": "room"}), CAMERA, reason, live)
+    assert first == "9 of 10 frames fused, 4.3 frames/s, 1234 surfels"
+    return others
+
+
+def test_a_run_without_trouble_says_one_sentence():
+    assert said({}) == []
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_lost_frames_are_told_with_the_reason_and_a_recording_with_what_looks_for_the_cause(live):
+    advice = "" if live else f"; {DOCTOR}"
+    one = f"frame 4 could not be tracked and is not in the map, because of fog{advice}"
+    assert said({"lost": [4]}, "of fog", live) == [one]
+    (many,) = said({"lost": [4, 5, 8]}, "of fog", live)
+    assert many.startswith("3 frames could not be tracked") and many.endswith(
+        f"from frame 4 to 8; the last, because of fog{advice}"
+    )
+
+
+def test_a_frame_whose_pose_was_rejected_is_not_told_again_as_lost():
+    assert said({"lost": [2, 3], "poses_rejected": [2, 3]}) == [
+        f"2 frames (2, 3) left out, since the images contradict the given pose; {DOCTOR}"
+    ]
+
+
+def test_lengths_are_the_networks_guess_unless_a_size_was_given():
+    figures = {"scale_std": 0.1, "visual_keyframes": 7}
+    (guessed,) = said(figures | {"scale_from": "network"})
+    (measured,) = said(figures | {"scale_from": "height=1.5"})
+    assert "the network's guess, good to about 10 %" in guessed and "--scale-from" in guessed
+    assert measured == "no depth camera: tracked by 7 keyframes; scaled by height=1.5, good to about 10 %"
+
+
+@pytest.mark.parametrize(("offset", "clocks"), [(0.0, ""), (0.02, "fit 20 ms later"), (-0.02, "fit 20 ms earlier")])
+def test_clocks_are_told_to_differ_where_corrected_poses_fit_other_times(offset, clocks):
+    moved = {"poses_misfit_px": 3.0, "poses_misfit_corrected_px": 1.0, "poses_moved_m": 0.02, "poses_turned_deg": 0.5}
+    (sentence,) = said({"poses_corrected": True, "poses_time_offset_s": offset} | moved)
+    assert clocks in sentence and ("clocks" in sentence) == bool(clocks)
+    assert "corrected to 1.0 pixels: moved by 2.0 cm, turned by 0.5 degrees" in sentence
+
+
+def test_an_estimated_focal_length_is_told_in_pixels_and_degrees():
+    (sentence,) = said({"focal_std": 0.03, "focal_pixels": 320.0})
+    assert "320 pixels +- 3 % (90.0 degrees across; --fov sets it)" in sentence
+
+
+def test_held_out_frames_that_the_map_does_not_cover_are_told_without_a_figure():
+    figures = {"frames_held_out": 3, "held_out_coverage": 0.0, "held_out_depth_median_m": float("nan")}
+    assert said(figures) == ["3 frames held out: none of their depth is covered by the map"]
+
+
+def test_the_command_that_looks_for_the_cause_of_lost_frames_looks_at_those_that_were_taken():
+    part = {"sequence": "a room", "start": 1, "frames": 5}
+    assert (
+        look_for_cause(settings_of(None, part)) == "`semslam doctor 'a room' --start 1 --frames 5` looks for the cause"
+    )
+    assert look_for_cause(settings_of(None, {"sequence": "room"})) == DOCTOR
