@@ -13,7 +13,8 @@ import torch
 from networks.inference.predictor import Predictor
 from networks.joint.network import JointNetwork
 from semslam.camera import Camera
-from semslam.judging.network import score, score_scale, tables
+from semslam.judging.network import score, score_scale
+from semslam.judging.paper_tables import tables
 from semslam.labels import remap_labels
 from sequences import open_sequence
 from sequences.images.labelled_images import LabelledImage

@@ -70,41 +70,19 @@ def score(
         ValueError: the labels agree with the network only when shifted by one, as those of files that count from
             another number do; or the depth's scale is one that another unit of the depth files would explain.
     """
-    import cv2
-
-    labels, scale = _LabelScores(predictor.label_set, classes), _DepthScale()
-    protocols = KITTI_PROTOCOLS if predictor.label_set == "kitti6" else PROTOCOLS
-    depths = {suffix: DepthErrors(protocol) for suffix, protocol in protocols.items()}
-    normals, count, first = NormalErrors(), 0, None
+    scores = _Scores(predictor, classes, camera)
+    first = None
     for image in images:
-        height, width = image.color.shape[:2]
         first = image.color if first is None else first
-        outputs = predictor.outputs(image.color)
-        focal = None if camera is None else camera.fx * predictor.input_shape(height, width)[1] / camera.width
-        if image.labels is not None:
-            size = (image.labels.shape[1], image.labels.shape[0])
-            scores = cv2.resize(outputs[0], size, interpolation=cv2.INTER_LINEAR)
-            labels.add(predictor.interpreted((scores, *outputs[1:]), size).class_probabilities, image.labels)
-        if image.depth is not None:
-            prediction = predictor.interpreted(outputs, (image.depth.shape[1], image.depth.shape[0]), focal)
-            for errors in depths.values():
-                errors.add(prediction.depth, image.depth)
-            scale.add(prediction.depth, image.depth)
-            if prediction.normals is not None and (true := _true_normals(image, camera)) is not None:
-                normals.add(prediction.normals, true)
-        count += 1
+        scores.add(image)
         if report is not None:
             report(image.name)
     if first is None:
         raise ValueError("there are no images to score; is the split empty?")
-    labels.check()
-    scale.check()
+    scores.check()
     return {
-        "images": count,
-        **labels.figures(),
-        **_depth_figures(depths),
-        **scale.figures(),
-        **_normal_figures(normals),
+        "images": scores.images,
+        **scores.figures(),
         "parameters": predictor.parameters,
         "gmac": round(predictor.gmac(first.shape[1], first.shape[0]), 3),
         **_latency(predictor, first, passes),
@@ -129,6 +107,60 @@ def score_scale(predictor: Predictor, sequence: Sequence) -> dict[str, Any]:
     if not scale.figures():
         raise ValueError(f"{sequence.name}: none of its {used} frames looked at has a valid depth")
     return {"images": used, **scale.figures()}
+
+
+class _Scores:
+    """What a predictor says of images, against their labels, depth and normals."""
+
+    def __init__(self, predictor: Predictor, classes: str, camera: Camera | None) -> None:
+        self.predictor, self.camera = predictor, camera
+        self.images = 0
+        self.labels, self.scale = _LabelScores(predictor.label_set, classes), _DepthScale()
+        protocols = KITTI_PROTOCOLS if predictor.label_set == "kitti6" else PROTOCOLS
+        self.depths = {suffix: DepthErrors(protocol) for suffix, protocol in protocols.items()}
+        self.normals = NormalErrors()
+
+    def add(self, image: LabelledImage) -> None:
+        """Score an image by what it has: labels, depth or both."""
+        outputs = self.predictor.outputs(image.color)
+        if image.labels is not None:
+            self._add_labels(outputs, image.labels)
+        if image.depth is not None:
+            self._add_depth(outputs, image, image.depth)
+        self.images += 1
+
+    def _add_labels(self, outputs: tuple[np.ndarray, ...], labels: np.ndarray) -> None:
+        import cv2
+
+        size = (labels.shape[1], labels.shape[0])
+        scores = cv2.resize(outputs[0], size, interpolation=cv2.INTER_LINEAR)
+        prediction = self.predictor.interpreted((scores, *outputs[1:]), size)
+        self.labels.add(prediction.class_probabilities, labels)
+
+    def _add_depth(self, outputs: tuple[np.ndarray, ...], image: LabelledImage, depth: np.ndarray) -> None:
+        height, width = image.color.shape[:2]
+        camera, focal = self.camera, None
+        if camera is not None:
+            focal = camera.fx * self.predictor.input_shape(height, width)[1] / camera.width
+        prediction = self.predictor.interpreted(outputs, (depth.shape[1], depth.shape[0]), focal)
+        for errors in self.depths.values():
+            errors.add(prediction.depth, depth)
+        self.scale.add(prediction.depth, depth)
+        if prediction.normals is not None and (true := _true_normals(image, camera)) is not None:
+            self.normals.add(prediction.normals, true)
+
+    def check(self) -> None:
+        """ValueError where the labels count from another number, or depth counts another unit."""
+        self.labels.check()
+        self.scale.check()
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            **self.labels.figures(),
+            **_depth_figures(self.depths),
+            **self.scale.figures(),
+            **_normal_figures(self.normals),
+        }
 
 
 class _LabelScores:
@@ -303,105 +335,3 @@ def _latency(predictor: Predictor, image: np.ndarray, passes: int) -> dict[str, 
 def _plain(value: float) -> float | None:
     """A number that JSON has; None where there was nothing to score."""
     return float(value) if math.isfinite(value) else None
-
-
-# ------------------------------------------------------------------------------------------------------- tables
-
-# What the paper published (Nekrasov et al., ICRA 2019). Its depth protocol is not stated there; latency on a GPU.
-_PAPER: dict[str, list[tuple[str, dict[str, float]]]] = {
-    "I": [
-        (
-            "paper, 25,405 more images",
-            {"miou_40": 0.4202, "rmse": 0.565, "rmse_log": 0.205, "parameters": 3.07e6, "gmac": 6.49, "latency_ms": 13},
-        ),
-        ("paper, 795 images alone", {"miou_40": 0.3248, "rmse": 0.6328}),
-    ],
-    "II": [
-        (
-            "paper, 25,405 more images",
-            {
-                "rmse": 0.565,
-                "rmse_log": 0.205,
-                "abs_rel": 0.149,
-                "sqr_rel": 0.105,
-                "delta1": 0.790,
-                "delta2": 0.955,
-                "delta3": 0.990,
-            },
-        )
-    ],
-    "V": [
-        ("paper, KITTI alone", {"miou_6": 0.8702, "rmse": 3.453, "rmse_log": 0.182}),
-        ("paper, NYU and KITTI in one", {"miou_6": 0.861, "rmse": 3.659, "rmse_log": 0.190}),
-    ],
-    "VI": [
-        (
-            "paper, three tasks",
-            {
-                "miou_40": 0.3866,
-                "rmse": 0.566,
-                "rmse_log": 0.209,
-                "normal_mean_deg": 23.95,
-                "normal_median_deg": 17.74,
-            },
-        ),
-        ("paper, NYU and KITTI in one", {"miou_40": 0.3876, "rmse": 0.59, "rmse_log": 0.213}),
-    ],
-}
-_TITLES = {
-    "I": "NYUv2: segmentation, depth and cost",
-    "II": "NYUv2: depth in detail",
-    "V": "KITTI: segmentation of six classes, depth",
-    "VI": "NYUv2: more tasks, more data sets",
-}
-_COLUMNS: dict[str, tuple[str, int, float]] = {  # figure -> heading, decimals, factor
-    "miou_40": ("mIoU %", 2, 100),
-    "miou_6": ("mIoU %", 2, 100),
-    "rmse": ("RMSE m", 3, 1),
-    "rmse_log": ("RMSE log", 3, 1),
-    "abs_rel": ("abs rel", 3, 1),
-    "sqr_rel": ("sqr rel", 3, 1),
-    "delta1": ("d < 1.25", 3, 1),
-    "delta2": ("d < 1.25^2", 3, 1),
-    "delta3": ("d < 1.25^3", 3, 1),
-    "normal_mean_deg": ("mean deg", 2, 1),
-    "normal_median_deg": ("median deg", 2, 1),
-    "parameters": ("param. M", 2, 1e-6),
-    "gmac": ("GMAC", 2, 1),
-    "latency_ms": ("ms", 1, 1),
-}
-_TABLES = {
-    "I": ("miou_40", "rmse", "rmse_log", "parameters", "gmac", "latency_ms"),
-    "II": ("rmse", "rmse_log", "abs_rel", "sqr_rel", "delta1", "delta2", "delta3"),
-    "V": ("miou_6", "rmse", "rmse_log"),
-    "VI": ("miou_40", "rmse", "rmse_log", "normal_mean_deg", "normal_median_deg"),
-}
-
-
-def tables(figures: dict[str, Any], name: str = "ours") -> str:
-    """The paper's Tables I and II (NYUv2) or V (KITTI), and VI where normals were scored, with our row below its rows.
-
-    The paper's figures are on all 654 test images; ours are on what was scored. FLOPs in the paper are its own count.
-    """
-    outdoors = figures.get("miou_6") is not None
-    shown = ["V"] if outdoors else ["I", "II", *(["VI"] if figures.get("normal_mean_deg") is not None else [])]
-    return "\n\n".join(_table(number, figures, name) for number in shown)
-
-
-def _table(number: str, figures: dict[str, Any], name: str) -> str:
-    keys = _TABLES[number]
-    rows = [*_PAPER[number], (f"{name} ({figures['images']} images, {figures['engine']})", figures)]
-    first = max(len(row[0]) for row in rows)
-    widths = [max(len(_COLUMNS[key][0]), 7) for key in keys]
-
-    def cell(row: dict[str, Any], key: str) -> str:
-        _, decimals, factor = _COLUMNS[key]
-        value = row.get(key)
-        return "-" if value is None else f"{value * factor:.{decimals}f}"
-
-    lines = [f"Table {number}. {_TITLES[number]}"]
-    lines.append("  ".join([" " * first, *(_COLUMNS[key][0].rjust(w) for key, w in zip(keys, widths, strict=True))]))
-    for label, row in rows:
-        cells = [cell(row, key).rjust(width) for key, width in zip(keys, widths, strict=True)]
-        lines.append("  ".join([label.ljust(first), *cells]))
-    return "\n".join(lines)

@@ -95,7 +95,8 @@ def _score_joint(source: Source, weights: str | None, engine: str | None, camera
     """Score joint weights and print the tables."""
     from networks.inference.predictor import Predictor
     from networks.training.data import open_images, recorded_camera
-    from semslam.judging import network as scoring
+    from semslam.judging.network import score as score_network
+    from semslam.judging.paper_tables import tables
     from sequences.images.labelled_images import NYU_CAMERA
     from sequences.recordings.folder import read_camera
 
@@ -107,8 +108,8 @@ def _score_joint(source: Source, weights: str | None, engine: str | None, camera
         known = NYU_CAMERA
         typer.echo(f"{source.path}: no camera.yaml; its images are taken for NYUv2's (focal length {known.fx:.1f})")
     with progress(len(images), "images") as advance:
-        figures = scoring.score(network, images, source.classes, known, report=lambda _: advance())
-    typer.echo(scoring.tables(figures, Path(weights).stem if weights else "bundled"))
+        figures = score_network(network, images, source.classes, known, report=lambda _: advance())
+    typer.echo(tables(figures, Path(weights).stem if weights else "bundled"))
     return figures
 
 
