@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +12,17 @@ from stub_networks import KnowingNetwork
 from test_reconstruct import refused, semslam
 
 from semslam import poses
+from semslam.frame import Step
+from semslam.looking.viewed import viewed_run
 from semslam.runs.config import settings_of
+from semslam.runs.export import export_run
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.reconstruct import finish, prepare
 from semslam.runs.relabel import relabel
+from semslam.trajectory import Correction
+from semslam.trajectory.files import read_tum
 from sequences import open_sequence
 
 ROOM = "room:frames=60,width=160,height=120"
@@ -69,16 +76,59 @@ def test_new_frames_go_into_the_map_that_exists(
     for part in (after.first_seen < 0, after.first_seen >= 0):
         assert (names[part & seen_twice] < 255).mean() > 0.9
 
+    for made in (whole, labelled.path):
+        earlier = read_tum(made / "other_trajectory_1.txt")
+        np.testing.assert_allclose(earlier.T_world_camera, read_tum(begun / "trajectory.txt").T_world_camera, atol=1e-6)
+        assert [len(path) for path in viewed_run(made).paths] == [36, 24]
+    exported = dict(islice(((path.name, path) for _, path in export_run(whole, tmp_path / "files")), 2))
+    for name in ("trajectory.txt", "other_trajectory_1.txt"):
+        assert exported[name].read_bytes() == (whole / name).read_bytes()
     assert min(FinishedMap(whole).places.indices) < 0 <= max(FinishedMap(whole).places.indices)
     options = {"sequence": ROOM, "slam.perception.labels": "none", "extend": str(whole), "slam.map.max_surfels": 10**5}
     again = prepare(settings_of(None, options), tmp_path / "again")  # frames of three runs, each named once
     assert again.progress.before == 24 + 36 and again.slam.surfels.cloud().first_seen.min() == -60
+    named = np.concatenate([run.indices for run in again.progress.others])
+    assert named.tolist() == list(range(-60, 0)) and [run.shift for run in again.progress.others] == [-60, -36]
     assert again.slam.surfels.config.max_surfels == 10**5
 
     assert extended(begun, tmp_path / "broken", stop=20).next_index == 20
     extended(begun, tmp_path / "broken")
-    for name in ("map.ply", "trajectory.txt"):
+    for name in ("map.ply", "trajectory.txt", "other_trajectory_1.txt"):
         assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def still(frames: int, **more: object) -> Progress:
+    """A run whose camera did not move."""
+    indices, T = list(range(frames)), list(np.tile(np.eye(4), (frames, 1, 1)))
+    return Progress(frames, indices, timestamps=[0.1 * i for i in indices], poses=T, submaps=[0] * frames, **more)
+
+
+def test_the_paths_of_other_runs_are_kept_and_move_with_the_map() -> None:
+    first = still(2, poor=[1])
+    second = still(2, before=2, others=first.as_others("a", -2, np.eye(4)))
+    shift = poses.exp(np.array([4.0, -2.0, 1.0, 0.2, 0.5, -0.3]))
+    third = still(2, before=4, others=second.as_others("b", -2, shift))
+    kept = Progress.from_state(third.state())
+    assert [run.folder for run in kept.others] == ["a", "b"]
+    assert [run.identity for run in kept.others] == [first.identity, second.identity]
+    assert [run.indices.tolist() for run in kept.others] == [[-4, -3], [-2, -1]]
+    for run in kept.others:
+        assert list(run.posed()) == [0, 1] and np.array_equal(run.T_world_camera, [shift, shift])
+    moved = poses.exp(np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0]))
+    tracking = SimpleNamespace(T_world_camera=np.eye(4), state="good", noise=None, ok=True, submap=0)
+    frame, closed = SimpleNamespace(index=2, timestamp=0.2), Correction(np.array([-4]), moved[None])
+    kept.record(Step(frame, None, tracking, False, {}, closed))
+    for path in kept.paths():
+        assert np.allclose(path[:, 2, 3] - (1 if len(path) == 3 else shift[2, 3] + 1), 0)
+
+
+def test_a_map_that_has_not_met_the_one_that_it_extends_shows_its_own_path_alone(tmp_path: Path) -> None:
+    others = still(2).as_others("a", -2, np.eye(4))
+    apart, folder = still(5, before=2, others=others), RunFolder(tmp_path)
+    assert len(folder.save_trajectories(apart, np.zeros(3))) == 2 and len(apart.paths()) == 2
+    apart.submaps = [1] * 5
+    assert folder.save_trajectories(apart, np.zeros(3)) == [folder.trajectory]
+    assert len(apart.paths()) == 1 and not folder.other_trajectory(1).exists()
 
 
 def test_labels_go_on_with_the_views_that_the_map_names(tmp_path: Path, capsys) -> None:
@@ -94,6 +144,7 @@ def test_labels_go_on_with_the_views_that_the_map_names(tmp_path: Path, capsys) 
     assert "`slam.labels.method` bayes" in line and "do not add up" in line
 
 
+@pytest.mark.parametrize("begun", ["dataset"], indirect=True)
 def test_what_cannot_be_extended_is_one_line(begun: Path, tmp_path: Path, capsys) -> None:
     more = ["--extend", begun, "--out", tmp_path / "out"]
     assert "classes" in refused(capsys, "reconstruct", ROOM, "--start", 12, "--labels", "truth", *more)
@@ -101,6 +152,7 @@ def test_what_cannot_be_extended_is_one_line(begun: Path, tmp_path: Path, capsys
     assert "not a run" in refused(capsys, "reconstruct", ROOM, *LABELS, "--extend", tmp_path, "--out", tmp_path / "b")
 
 
+@pytest.mark.parametrize("begun", ["dataset"], indirect=True)
 def test_a_recording_of_another_place_is_refused(begun: Path, tmp_path: Path, capsys) -> None:
     elsewhere = ["--start", 300, "--frames", 4]
     more = ["--extend", begun, "--out", tmp_path / "out"]

@@ -16,10 +16,10 @@ from semslam.engine.chunks import MARKED
 from semslam.labels import remap_labels
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.merge import _joined, merge
-from semslam.runs.finished.sources import UNKNOWN, merged_with
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.relabel import relabel
+from semslam.runs.storage.arrays import parts_of
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import read_tum, write_tum
 from sequences import open_sequence
@@ -55,7 +55,7 @@ def test_maps_that_meet_become_one(first: Path, second: Path, tmp_path: Path) ->
     a, b, both = (RunFolder.open(path).load_cloud()[0] for path in (first, second, tmp_path / "both"))
     assert len(a) < len(both) < len(a) + len(b)
     assert (both.first_seen < 0).sum() == len(both) - len(a) and both.first_seen.min() >= -40
-    moved = read_tum(tmp_path / "both" / "merged_trajectory.txt").T_world_camera
+    moved = read_tum(tmp_path / "both" / "other_trajectory_1.txt").T_world_camera
     truth = open_sequence(ROOM).poses
     off = poses.inverse(np.stack(truth[15:55])) @ moved
     assert np.linalg.norm(off[:, :3, 3], axis=1).max() < 0.01
@@ -102,10 +102,7 @@ def test_a_run_is_recognised_by_its_frames_times_and_poses() -> None:
     assert Progress.from_state(run.state()).identity == run.identity
     for other in (replace(run, timestamps=[0.6]), replace(run, poses=[SHIFT]), replace(run, indices=[1])):
         assert other.identity != run.identity
-    one = merged_with({}, "a", SHIFT, -1, run)
-    earlier = {name: array for name, array in one.items() if name != "merged_identities"}
-    both = merged_with(earlier, "b", SHIFT, -2, run)
-    assert both["merged_identities"].tolist() == [UNKNOWN, run.identity] and both["merged_frames"].tolist() == [1, 1]
+    assert [other.identity for other in run.as_others("a", -1, SHIFT)] == [run.identity]
 
 
 def test_a_map_that_an_earlier_version_merged_says_what_to_do(first: Path, tmp_path: Path, capsys) -> None:
@@ -115,6 +112,12 @@ def test_a_map_that_an_earlier_version_merged_says_what_to_do(first: Path, tmp_p
     capsys.readouterr()
     line = refused(capsys, "relabel", run.path, "--out", tmp_path / "no")
     assert "was merged from a and b by an earlier version" in line and "merge them again" in line
+    metrics, state = run.load_metrics(), run.load_state()
+    del metrics["merged_from"], state["run_config"]
+    run.save_state(parts_of(state), replace(run.load_config(), extend="a"))
+    run.save_metrics(metrics)
+    line = refused(capsys, "relabel", run.path, "--out", tmp_path / "no")
+    assert "extends a and was made by an earlier version" in line and "make it again" in line
 
 
 def test_where_no_mesh_can_be_made_the_run_that_is_there_stays(

@@ -66,5 +66,4 @@ class LiveView:
     def _viewed(self) -> Viewed:
         run = self.run
         label_set = LABEL_SETS[run.config.slam.perception.classes]
-        paths = run.progress.trajectory().selected(run.progress.tracked).pieces()
-        return Viewed(run.cloud(), label_set, run.config.sequence, paths, run.slam.fusion.camera)
+        return Viewed(run.cloud(), label_set, run.config.sequence, run.progress.paths(), run.slam.fusion.camera)

@@ -27,7 +27,7 @@ class Viewed:
     cloud: SurfelCloud
     label_set: LabelSet
     name: str = ""
-    paths: Sequence[np.ndarray] = ()  # each (N, 4, 4) float64 T_world_camera: it ends where the camera was lost
+    paths: Sequence[np.ndarray] = ()  # each (N, 4, 4) float64 T_world_camera: see `Progress.paths`
     camera: Camera | None = None  # of the sequence, for the frusta
     errors: np.ndarray | None = None  # (N,) float32 metres from the reference surface, NaN = not compared
     all_of_it: CloudInParts | None = None  # the map itself, where the cloud is only some of its surfels, made larger
@@ -64,13 +64,13 @@ class Viewed:
 
 
 def viewed_run(run: str | Path) -> Viewed:
-    """The map of a run folder, its path, its camera and, where it was evaluated, its errors."""
+    """The map of a run folder, its paths, its camera and, where it was evaluated, its errors."""
     folder = RunFolder.open(run)
     clouds, label_set = folder.load_clouds()
     errors = folder.load_errors()
     if errors is not None and len(errors) != len(clouds):
         errors = None  # of an earlier map in this folder
-    paths, camera = folder.load_trajectory().pieces(), recorded_camera(folder)
+    paths, camera = folder.load_progress().paths(), recorded_camera(folder)
     memory = folder.load_config().slam.map
     most = (memory.memory_bytes or 0) // SHOWN_BYTES
     if clouds.whole is not None or len(clouds) <= most:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,17 @@ from semslam.cloud import SurfelCloud
 from semslam.engine.associations import Associations
 from semslam.geometry import export
 from semslam.geometry.tsdf_mesh import LabelledMesh, labelled
-from semslam.poses import moved_by
 from semslam.rendering import pictures
 from semslam.runs.config import RunConfig
-from semslam.runs.folder import MERGED, RunFolder
+from semslam.runs.folder import RunFolder
+from semslam.runs.progress import Progress
 from semslam.runs.recording import check_apart, seen_from, with_absolute_paths
 from semslam.runs.storage.arrays import parts_of
-from semslam.trajectory import Trajectory
-from semslam.trajectory.files import tum_lines
 
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
 ADDED = ("surfels_filled", "surfels_of_planes")  # metrics of surfels that a run added to its map at its end
 NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in their own way
-
-
-@dataclass(frozen=True, eq=False)
-class Merged:
-    """What a run has of another one whose map was added to its own."""
-
-    poses: Trajectory  # of the other run, in the joint map, relative to its origin
-    mesh: Callable[[SurfelCloud], LabelledMesh] | None  # of the joint map
 
 
 def derived_folder(source: RunFolder, out: Path, overwrite: bool) -> RunFolder:
@@ -60,15 +50,15 @@ def write_derived(
     metrics: dict[str, Any],
     associations: Associations | None = None,
     forget: tuple[str, ...] = (),
-    merged: Merged | None = None,
+    mesh_of: Callable[[SurfelCloud], LabelledMesh] | None = None,
 ) -> RunFolder:
     """Write the run of `source` with changes to its state: evidence (N, row width), a row a surfel in the order
     of the slots.
 
     folder: of `derived_folder`. metrics are added to what the source's say of geometry. associations: with which the
-    new run can be relabelled too. forget: arrays of the source's state that do not hold for the new run. merged: of
-    another run whose map was added. The mesh, where there is one of the same surfels, gets its labels from them anew,
-    and so do the surfels that the source added at its end.
+    new run can be relabelled too. forget: arrays of the source's state that do not hold for the new run. mesh_of: makes
+    the mesh of a map that is not the source's. The mesh, where there is one of the same surfels, gets its labels from
+    them anew, and so do the surfels that the source added at its end.
     """
     # what is damaged is told before anything is written
     old, mesh = source.load_metrics(), None if "position" in changes else source.load_mesh()
@@ -80,8 +70,8 @@ def write_derived(
     folder.save_state(
         parts_of({k: v for k, v in state.items() if not k.startswith(NOT_KEPT) and k not in forget}), config
     )
-    poses = source.load_trajectory()
-    folder.save_trajectory(poses, state.get("world_origin", np.zeros(3)))
+    progress = Progress.from_state(state)
+    folder.save_trajectories(progress, state.get("world_origin", np.zeros(3)))
     cloud, label_set = folder.load_cloud()
     added = None if "position" in changes else source.load_filled()  # with others the map may have moved
     if added is not None and len(cloud):
@@ -90,17 +80,13 @@ def write_derived(
     forgotten = ADDED if added is None else ()
     folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT) and k not in forgotten} | metrics)
     export.write_map_ply(folder.map, cloud, label_set)
-    if merged is not None:
-        world = moved_by(merged.poses.T_world_camera, cloud.world_origin)
-        folder.write_text(MERGED, "".join(tum_lines(Trajectory(merged.poses.timestamps, world))))
     if len(cloud):
-        paths = [*poses.pieces(), *(merged.poses.pieces() if merged is not None else ())]
-        pictures.preview(folder.preview, cloud, label_set, title=folder.title, paths=paths)
+        pictures.preview(folder.preview, cloud, label_set, title=folder.title, paths=progress.paths())
     folder.mesh.unlink(missing_ok=True)
     if len(cloud) and mesh is not None:
         export.write_mesh(folder.mesh, labelled(mesh, cloud), label_set)
-    if merged is not None and merged.mesh is not None:
-        export.write_mesh(folder.mesh, merged.mesh(cloud), label_set)
+    if mesh_of is not None:
+        export.write_mesh(folder.mesh, mesh_of(cloud), label_set)
     return folder.published()
 
 

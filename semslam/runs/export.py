@@ -27,17 +27,19 @@ ORIGIN = "world_origin.txt"  # of far worlds: what the files with numbers in sin
 def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     """Write the exports of a run one after another; yields (what it is, its path) of each when it is written.
 
-    surfels.ply and surfels.pcd; mesh.ply, mesh.obj and mesh.glb in the recorded colours, where the run has a mesh with
-    triangles; floor_plan.png; of a map with classes mesh_labels.glb in their colours, classes/NN_NAME.ply, objects.csv.
+    trajectory.txt and, of the other runs that the map is of, other_trajectory_N.txt; surfels.ply and surfels.pcd;
+    mesh.ply, mesh.obj and mesh.glb in the recorded colours, where the run has a mesh with triangles; floor_plan.png; of
+    a map with classes mesh_labels.glb in their colours, classes/NN_NAME.ply, objects.csv.
     `out` is made.
     Of a world far from its origin, world_origin.txt says what the coordinates in PCD, OBJ and GLB files are relative
-    to, which cannot hold them; PLY and CSV files hold the world's own.
+    to, which cannot hold them; PLY, CSV and trajectory files hold the world's own.
     """
     folder = RunFolder.open(run)
     clouds, label_set = folder.load_clouds()
     if len(clouds) == 0:
         raise ValueError(f"{run}: its map is empty; there is nothing to export")
-    paths = folder.load_trajectory().pieces()
+    progress = folder.load_progress()
+    paths = progress.paths()
     out = Path(out)
     check_apart(out, folder.load_config().sequence)
     if RunFolder(out).exists:
@@ -55,6 +57,8 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     if cloud.world_origin.any():
         _write_origin(out / ORIGIN, cloud.world_origin)
         yield "world origin", out / ORIGIN
+    for path in RunFolder(out).save_trajectories(progress, cloud.world_origin):
+        yield "trajectory", path
     for name in ("surfels.ply", "surfels.pcd"):
         export.write_map_in_parts(out / name, clouds, label_set)
         yield "surfels", out / name

@@ -43,7 +43,8 @@ from sequences.rebased import without_poses
 
 logger = logging.getLogger(__name__)
 REPLACEMENT, REPLACED_BY = ".new", ".ready"  # folders in a run's: of the run that will replace it, and of a whole one
-MERGED = "merged_trajectory.txt"  # of `semslam merge`: the poses of the second run in the joint world
+OTHERS = "other_trajectory_[0-9]*.txt"  # the names of `RunFolder.other_trajectory`
+NUMBERED = (OTHERS, "map_[0-9]*.ply", "trajectory_[0-9]*.txt")  # files that are made of a map
 TRAJECTORY_PLOTS = ("trajectory.png", "trajectory_errors.png")  # of `semslam evaluate`: the path, its errors over time
 
 
@@ -73,6 +74,10 @@ class RunFolder:
     def part_trajectory(self, number: int) -> Path:
         """The poses of the same part, in its own world."""
         return self.path / f"trajectory_{number}.txt"
+
+    def other_trajectory(self, number: int) -> Path:
+        """The poses, in the world of this run, of another run, from 1, that it extends or was merged with."""
+        return self.path / f"other_trajectory_{number}.txt"
 
     @property
     def state(self) -> Path:
@@ -381,10 +386,21 @@ class RunFolder:
         except (ValueError, EOFError):
             raise ValueError(f"{self.errors}: damaged; `semslam evaluate {self.path}` writes it again") from None
 
-    def save_trajectory(self, trajectory: Trajectory, world_origin: np.ndarray, number: int = 1) -> None:
-        """Write poses that are relative to the origin (3,) of the map as poses in the world; number: of the part."""
-        with replacing(self.trajectory if number == 1 else self.part_trajectory(number)) as temporary:
-            write_tum(temporary, Trajectory(trajectory.timestamps, moved_by(trajectory.T_world_camera, world_origin)))
+    def save_trajectories(self, progress: Progress, world_origin: np.ndarray) -> list[Path]:
+        """Write the paths in the map, the run's own and those of the other runs that it is of, as poses in the world;
+        returns the files. world_origin: (3,), of the map."""
+        for path in self.path.glob(OTHERS):
+            path.unlink()
+        _write_poses(self.trajectory, progress.trajectory().selected(progress.tracked), world_origin)
+        others = progress.others_in_map
+        files = [self.other_trajectory(number) for number in range(1, len(others) + 1)]
+        for path, other in zip(files, others):
+            _write_poses(path, other.trajectory(), world_origin, f"of {json.dumps(other.folder)}, in this run's world")
+        return [self.trajectory, *files]
+
+    def save_part_trajectory(self, number: int, trajectory: Trajectory, world_origin: np.ndarray) -> None:
+        """Write the poses of a part of the scene that has not met the map as poses in its world."""
+        _write_poses(self.part_trajectory(number), trajectory, world_origin)
 
     def load_trajectory(self) -> Trajectory:
         """The poses of the largest sub-map, relative to the origin of the map; without loss, unlike trajectory.txt."""
@@ -401,9 +417,9 @@ class RunFolder:
 
     def forget_derived(self) -> None:
         """Remove what was made of an earlier map: it is not this one's."""
-        named = (self.path / name for name in (*TRAJECTORY_PLOTS, MERGED))
-        parts = [*self.path.glob("map_[0-9]*.ply"), *self.path.glob("trajectory_[0-9]*.txt")]
-        for path in (self.errors, self.map, self.filled, self.mesh, self.preview, self.metrics, *named, *parts):
+        named = (self.path / name for name in TRAJECTORY_PLOTS)
+        numbered = (path for names in NUMBERED for path in self.path.glob(names))
+        for path in (self.errors, self.map, self.filled, self.mesh, self.preview, self.metrics, *named, *numbered):
             path.unlink(missing_ok=True)
 
     def load_metrics(self) -> dict[str, Any]:
@@ -434,6 +450,13 @@ class RunFolder:
                 f"{path}: damaged ({reason}); remove it to go on without, or have it made again: the command that made "
                 f"{self.path}, `semslam reconstruct` with --resume"
             ) from None
+
+
+def _write_poses(path: Path, trajectory: Trajectory, world_origin: np.ndarray, comment: str = "") -> None:
+    """Write poses that are relative to the origin (3,) of the map as poses in the world: TUM lines, after a comment."""
+    world = Trajectory(trajectory.timestamps, moved_by(trajectory.T_world_camera, world_origin))
+    with replacing(path) as temporary:
+        write_tum(temporary, world, comment)
 
 
 def clouds_of(

@@ -4,20 +4,53 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from semslam.cloud import SurfelCloud
 from semslam.frame import Step
-from semslam.trajectory import Trajectory
+from semslam.trajectory import Correction, Trajectory
 
 FRAME_LISTS = ("indices", "lost", "poor", "corrupt", "held_out", "labelled", "poses_rejected")
 
 
 class NoMap(ValueError):
     """A recording of which no map can be made in the way that was asked for; another way may make one."""
+
+
+@dataclass(frozen=True, eq=False)
+class OtherRun:
+    """Another run whose map a run's map is of, too: one that it extends or was merged with; where its frames are."""
+
+    folder: str
+    identity: int  # its `Progress.identity`
+    shift: int  # is added to its frames' indices where surfels, places and keyframes of the map name them
+    indices: np.ndarray  # (N,) int64 of its tracked frames, as the map names them: below 0
+    timestamps: np.ndarray  # (N,) float64 seconds
+    T_world_camera: np.ndarray  # (N, 4, 4) float64, relative to the origin of the map
+
+    def corrected(self, correction: Correction) -> OtherRun:
+        """The same after a loop was closed."""
+        return replace(self, T_world_camera=correction.corrected(self.indices, self.T_world_camera))
+
+    def in_map(self, shift: int, T_map_world: np.ndarray) -> OtherRun:
+        """The same in another map, to which the one that it is part of was added; T_map_world (4, 4)."""
+        return replace(
+            self,
+            shift=self.shift + shift,
+            indices=self.indices + shift,
+            T_world_camera=T_map_world @ self.T_world_camera,
+        )
+
+    def trajectory(self) -> Trajectory:
+        """The poses of its tracked frames, by time."""
+        return _by_time(self.timestamps, self.T_world_camera)
+
+    def posed(self) -> dict[int, np.ndarray]:
+        """T_world_camera (4, 4) of every tracked frame, by its index in that run."""
+        return dict(zip((self.indices - self.shift).tolist(), self.T_world_camera))
 
 
 @dataclass
@@ -36,8 +69,8 @@ class Progress:
     poses_rejected: list[int] = field(default_factory=list)  # whose given pose is not used: the images contradict it
     poses_contradicted: str | None = None  # what the images say against all poses that were given
     submaps: list[int] = field(default_factory=list)  # of each pose: the number of the part of the map that it is in
-    before: int = 0  # frames of the run whose map this one extends; surfels name them -1, -2 ...
-    extends: int | None = None  # `identity` of that run; None where there is none, or an earlier version kept none
+    before: int = 0  # frames of the other runs whose maps this one has; surfels name them -1, -2 ...
+    others: list[OtherRun] = field(default_factory=list)  # none where an earlier version extended or merged the run
     loops: int = 0  # closed
     fused: int = 0
     noise: tuple[float, float] | None = None  # of the depth camera, as tracking measured it: see `Tracking`
@@ -53,8 +86,34 @@ class Progress:
 
         Lost frames repeat the last pose, see `tracked`; those before the first pose are left out.
         """
-        timestamps, first = np.unique(np.array(self.timestamps), return_index=True)
-        return Trajectory(timestamps, np.array(self.poses).reshape(-1, 4, 4)[first])
+        return _by_time(self.timestamps, self.poses)
+
+    @property
+    def others_in_map(self) -> list[OtherRun]:
+        """`others`; none where the largest sub-map is another one than theirs, the first."""
+        return self.others if self.parts[0] == 0 else []
+
+    def paths(self) -> list[np.ndarray]:
+        """The camera's paths in the map, each (N, 4, 4) T_world_camera from where it was found to where it was lost:
+        the run's own, then those of the other runs whose maps it has."""
+        trajectories = [self.trajectory().selected(self.tracked), *(run.trajectory() for run in self.others_in_map)]
+        return [piece for trajectory in trajectories for piece in trajectory.pieces()]
+
+    def as_others(self, folder: str, shift: int, T_map_world: np.ndarray) -> list[OtherRun]:
+        """The runs that this run's map is of, itself last, for a map that this one is added to.
+
+        folder: of this run. shift, T_map_world: see `OtherRun.in_map`.
+        """
+        posed, times = self.posed(), dict(zip(self.indices, self.timestamps))
+        own = OtherRun(
+            folder,
+            self.identity,
+            0,
+            np.array(list(posed), np.int64),
+            np.array([times[i] for i in posed], np.float64),
+            np.array(list(posed.values()), np.float64).reshape(-1, 4, 4),
+        )
+        return [run.in_map(shift, T_map_world) for run in (*self.others, own)]
 
     @property
     def tracked(self) -> np.ndarray:
@@ -124,6 +183,7 @@ class Progress:
         self.submaps.append(step.tracking.submap)
         if step.correction is not None:
             self.poses = list(step.correction.corrected(self.indices, np.array(self.poses)))
+            self.others = [run.corrected(step.correction) for run in self.others]
             self.loops += 1
             if step.correction.joined is not None:
                 gone, into = step.correction.joined
@@ -159,10 +219,10 @@ class Progress:
             "run_poses_contradicted": np.array(self.poses_contradicted or ""),
             "run_depth_contradicted": np.array(self.depth_contradicted),
             "run_before": np.array(self.before),
-            "run_extends": np.array([] if self.extends is None else [self.extends], np.int64),
             "run_submaps": np.array(self.submaps, np.int64),
             "run_noise": np.array(self.noise or (), np.float64),
         }
+        arrays |= _others_state(self.others)
         for name in FRAME_LISTS:
             arrays[f"run_{name}"] = np.array(getattr(self, name), np.int64)
         for stage, values in self.stages_ms.items():
@@ -178,7 +238,7 @@ class Progress:
         return Progress(
             next_index=int(state["run_next_index"]),
             before=int(state.get("run_before", 0)),
-            extends=next(map(int, state.get("run_extends", ())), None),
+            others=_others_from(state),
             timestamps=list(state["run_timestamps"]),
             poses=list(state["run_poses"]),
             submaps=[int(number) for number in state.get("run_submaps", whole)],
@@ -194,3 +254,32 @@ class Progress:
             stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
             **lists,
         )
+
+
+def _by_time(timestamps: list[float] | np.ndarray, poses: list[np.ndarray] | np.ndarray) -> Trajectory:
+    """Poses in the order of their times; of those with the same time the first."""
+    times, first = np.unique(np.array(timestamps), return_index=True)
+    return Trajectory(times, np.array(poses).reshape(-1, 4, 4)[first])
+
+
+def _others_state(others: list[OtherRun]) -> dict[str, np.ndarray]:
+    """Other runs as arrays; those of their frames one after another."""
+    return {
+        "run_others_folder": np.array([run.folder for run in others], np.str_),
+        "run_others_identity": np.array([run.identity for run in others], np.int64),
+        "run_others_shift": np.array([run.shift for run in others], np.int64),
+        "run_others_frames": np.array([len(run.indices) for run in others], np.int64),
+        "run_others_indices": np.concatenate([np.zeros(0, np.int64), *(run.indices for run in others)]),
+        "run_others_timestamps": np.concatenate([np.zeros(0), *(run.timestamps for run in others)]),
+        "run_others_poses": np.concatenate([np.zeros((0, 4, 4)), *(run.T_world_camera for run in others)]),
+    }
+
+
+def _others_from(state: dict[str, np.ndarray]) -> list[OtherRun]:
+    """The other runs whose `_others_state` is among these arrays; none where an earlier version kept none."""
+    if "run_others_frames" not in state:
+        return []
+    ends = np.cumsum(state["run_others_frames"])[:-1]
+    of_frames = (np.split(state[f"run_others_{name}"], ends) for name in ("indices", "timestamps", "poses"))
+    of_runs = (state[f"run_others_{name}"].tolist() for name in ("folder", "identity", "shift"))
+    return [OtherRun(*values) for values in zip(*of_runs, *of_frames)]

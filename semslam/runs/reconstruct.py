@@ -57,7 +57,6 @@ from sequences import Sequence
 logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
-LONG_STEP = 1.0  # metres between keyframes that are no neighbours
 LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
@@ -190,7 +189,7 @@ def _run(
     if config.extend is not None:
         run.slam.associations = run.slam.surfels.journal = None  # those of the earlier frames are not at hand
         if extended is not None:
-            run.progress.before, run.progress.extends = extended
+            run.progress.before, run.progress.others = extended
     return run
 
 
@@ -321,7 +320,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     if len(clouds) == 0:
         run.folder = folder.published()
         return metrics
-    pictures.preview_in_parts(folder.preview, clouds, labels, title=folder.title, paths=_paths(run))
+    pictures.preview_in_parts(folder.preview, clouds, labels, title=folder.title, paths=run.progress.paths())
     folder.mesh.unlink(missing_ok=True)  # an older run's
     if mesh:
         began = time.perf_counter()
@@ -330,19 +329,6 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         folder.save_metrics(metrics)
     run.folder = folder.published()
     return metrics
-
-
-def _paths(run: Run) -> list[np.ndarray]:
-    """The camera's way in pieces (N, 4, 4), one from each time that it was found to the next that it was lost; in a map
-    that another run began also the way of that run's keyframes, which follow the map."""
-    pieces = run.progress.trajectory().selected(run.progress.tracked).pieces()
-    if run.progress.before and isinstance(run.slam.track, Tracker):
-        keyframes = run.slam.track.keyframes
-        earlier = [T for index, T in zip(keyframes.indices, keyframes.T_world_camera) if index < 0]
-        T = np.array(earlier).reshape(-1, 4, 4)
-        away = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
-        pieces = [*np.split(T, np.flatnonzero(away > LONG_STEP) + 1), *pieces]
-    return pieces
 
 
 def _write_parts(run: Run) -> None:
@@ -354,7 +340,7 @@ def _write_parts(run: Run) -> None:
     for number, submap in enumerate(progress.parts[1:], 2):
         export.write_map_in_parts(run.folder.part_map(number), run.clouds(submap), labels)
         trajectory = progress.trajectory().selected(progress.tracked_in(submap))
-        run.folder.save_trajectory(trajectory, origin, number)
+        run.folder.save_part_trajectory(number, trajectory, origin)
 
 
 def _write_mesh(run: Run, clouds: CloudInParts) -> None:

@@ -47,11 +47,16 @@ def relabel(
     config = with_labels(source.load_config(), weights, classes, engine)
     state = source.load_state()
     associations = source.load_associations(state)
-    if associations is None and config.extend is None and "merged_runs" not in state:
+    if associations is None and not source.load_progress().others:
         if merged := source.load_metrics().get("merged_from"):
             raise ValueError(
                 f"{run}: was merged from {' and '.join(merged)} by an earlier version, which did not keep where their "
                 f"frames are in it; merge them again, and relabel that"
+            )
+        if config.extend is not None:
+            raise ValueError(
+                f"{run}: extends {config.extend} and was made by an earlier version, which did not keep where that "
+                f"run's frames are in it; make it again, and relabel that"
             )
         raise FileNotFoundError(
             f"{run}: {source.associations.name} is missing, without which nothing says which surfel was seen where; "

@@ -201,14 +201,13 @@ class Run:
         self._saved = -1
 
     def save(self) -> None:
-        """Write the lossless state and the trajectory: enough to go on, or to look at what there is."""
+        """Write the lossless state and the trajectories: enough to go on, or to look at what there is."""
         if self._saved == self.progress.next_index:
             return
         if self.slam.associations is not None:  # first, because the map beside it says how many of its events count
             self.folder.save_associations(self.slam.associations)
         self.folder.save_state(chain(self.slam.surfels.state_parts(), parts_of(self._state())), self.config)
-        trajectory = self.progress.trajectory().selected(self.progress.tracked)
-        self.folder.save_trajectory(trajectory, self.slam.surfels.world_origin)
+        self.folder.save_trajectories(self.progress, self.slam.surfels.world_origin)
         self._saved = self.progress.next_index
 
     def save_checkpoint(self) -> None:

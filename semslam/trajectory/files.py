@@ -21,9 +21,10 @@ from semslam.trajectory import Trajectory
 MISSING_POSES_ALLOWED = 0.5  # of the frames
 
 
-def write_tum(path: str | Path, trajectory: Trajectory) -> None:
-    """Write `tum_lines` to a file."""
-    Path(path).write_text("".join(tum_lines(trajectory)), encoding="ascii")
+def write_tum(path: str | Path, trajectory: Trajectory, comment: str = "") -> None:
+    """Write `tum_lines` to a file, after a line with a comment (ASCII) if there is one."""
+    lines = [f"# {comment}\n"] if comment else []
+    Path(path).write_text("".join([*lines, *tum_lines(trajectory)]), encoding="ascii")
 
 
 def tum_lines(trajectory: Trajectory) -> list[str]:

@@ -12,7 +12,7 @@ from semslam.commands.app import Out, app, note_unfinished
 
 @app.command()
 def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: Out) -> None:
-    """Write a run's map for other programs: PLY, PCD, OBJ, GLB, clouds and objects by class, a floor plan."""
+    """Write a run's map for other programs: PLY, PCD, OBJ, GLB, trajectories, class clouds, objects, a floor plan."""
     from semslam.runs.export import export_run
 
     note_unfinished(run)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+
+import numpy as np
+
 from semslam.loops.loop_closure import LoopCloser
 from semslam.runs.finished.finished_map import FinishedMap
+from semslam.runs.progress import OtherRun
 from semslam.slam import Slam
 from semslam.tracking.relocalisation.keyframes import Keyframes
 from semslam.tracking.tracker import Tracker
 
 
-def extend(system: Slam, run: str) -> tuple[int, int]:
+def extend(system: Slam, run: str) -> tuple[int, list[OtherRun]]:
     """Give a system that has done nothing yet the map of a finished run, its tracker lost in it.
 
     Returns how many frames that run, and those that it extended, had: they count as those before the first one, -1 and
-    below, wherever surfels, places and keyframes name frames; and the run's `Progress.identity`. ValueError where
+    below, wherever surfels, places and keyframes name frames; and these runs, for `Progress.others`. ValueError where
     mapping cannot go on in that run.
     """
     finished = FinishedMap(run)
@@ -60,4 +65,5 @@ def extend(system: Slam, run: str) -> tuple[int, int]:
             system.loops.restore(loops)
         else:
             system.loops.go_on_from_keyframes()
-    return before + finished.progress.before, finished.progress.identity
+    others = finished.progress.as_others(os.path.abspath(run), -before, np.eye(4))
+    return before + finished.progress.before, others

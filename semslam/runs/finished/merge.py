@@ -20,13 +20,11 @@ from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map
 from semslam.loops.meetings import AGREE
 from semslam.loops.pose_graph import Edge, optimized_poses
 from semslam.rendering.splatting import observed
-from semslam.runs.derived import Merged, check_derivable, derived_folder, write_derived
+from semslam.runs.derived import check_derivable, derived_folder, write_derived
 from semslam.runs.finished.finished_map import FinishedMap
-from semslam.runs.finished.sources import merged_with
 from semslam.runs.folder import RunFolder
 from semslam.tracking.relocalisation.places import WIDTH, Described
 from semslam.tracking.tracker import Tracker
-from semslam.trajectory import Trajectory
 
 VIEWS = 40  # of the second map that are looked for in the first
 FEWEST = 2  # of them that have to be found at one place
@@ -57,7 +55,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     Views of the second map are found in the first by features, and registered against it; two at least have to lead to
     the same motion between the maps. Its surfels that the first map has already are left out. Where both runs have a
     mesh, a new one is made of what the joint map shows from its places. Trajectory, figures and recording stay those of
-    `run_a`; the poses of `run_b` in the joint world are written to merged_trajectory.txt.
+    `run_a`; the poses of `run_b`, and of the runs that either map is of, are written to other_trajectory_N.txt.
 
     overwrite: replace a run that `out` holds. ValueError where the maps do not meet or are of different classes, where
     both are one, and where `out` is one of the two runs.
@@ -87,8 +85,8 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     places.take(b.places, T_a_b, -earlier)
     camera = _camera(a, str(run_a))
     changes = merged.state() | {f"places_{name}": array for name, array in places.state().items()}
-    changes |= merged_with(a.state, run_b, T_a_b, -earlier, b.progress)
-    changes["run_before"] = np.array(earlier + b.progress.before)
+    others = [*a.progress.others, *b.progress.as_others(os.path.abspath(run_b), -earlier, T_a_b)]
+    changes |= replace(a.progress, before=earlier + b.progress.before, others=others).state()
     changes["fusion_index"] = np.full(camera.height * camera.width, np.iinfo(np.int64).max)  # of no surfel
     metrics = {
         "surfels": merged.living(),
@@ -97,14 +95,12 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         "merged_doubled": doubled,
     }
     out_of_date = ("run_events", "fusion_index_pose", "fusion_to_bury")
-    of_b = b.progress.trajectory().selected(b.progress.tracked)
-    of_b = Trajectory(of_b.timestamps, T_a_b @ of_b.T_world_camera)
     mesh = None
     if a.folder.mesh.is_file() and b.folder.mesh.is_file():
         far = float(np.percentile(np.concatenate([points[:, 2] for points in places.points]), 99))
         reach = ReconstructionConfig.reaching(far)
         mesh = partial(mesh_of_map, camera=camera, T_world_camera=places.T_world_camera, config=reach)
-    return write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, merged=Merged(of_b, mesh))
+    return write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, mesh_of=mesh)
 
 
 def _camera(finished: FinishedMap, run: str) -> Camera:
