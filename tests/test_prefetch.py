@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
-from semslam.threads import BEHIND, background
+from semslam.threads import NICENESS, background
 from sequences.prefetch import read_ahead
 
 
@@ -62,11 +63,33 @@ def test_any_numbers_in_any_order():
         list(read_ahead(lambda i: i, [1], ahead=0))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
-def test_threads_in_the_background_stand_back_behind_the_others():
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+
+
+@LINUX
+def test_threads_in_the_background_are_of_low_priority_and_the_others_are_not():
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     before = priority()
-    assert background("test").submit(priority).result() == min(before + BEHIND, 19)
+    assert background("test").submit(priority).result() == min(before + NICENESS, 19)
     assert priority() == before
+
+
+@LINUX
+def test_threads_that_opencv_shares_keep_their_priority_when_the_background_calls_it_first():
+    """In a process of its own: OpenCV begins its threads once."""
+    code = """
+import os
+import cv2, numpy as np
+from semslam.threads import background
+cv2.setNumThreads(4)
+mine, image = os.getpriority(os.PRIO_PROCESS, 0), np.zeros((2000, 2000, 3), np.uint8)
+pool = background("test")
+pool.submit(cv2.cvtColor, image, cv2.COLOR_RGB2GRAY).result()
+low = [task for task in map(int, os.listdir("/proc/self/task")) if os.getpriority(os.PRIO_PROCESS, task) > mine]
+print(len(low), len(os.listdir("/proc/self/task")))
+"""
+    command = [sys.executable, "-c", code]
+    low, threads = map(int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    assert low <= 1 and threads >= 2 + 3

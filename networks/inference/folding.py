@@ -11,6 +11,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from threading import Barrier
 
 import numpy as np
 import torch
@@ -133,6 +134,7 @@ class FastResidualPooling(nn.Module):
     def __init__(self, chain: ChainedResidualPooling) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(chain.children())
+        _threads()
 
     def forward(self, x: Tensor) -> Tensor:
         top, total = x, None
@@ -191,7 +193,13 @@ _WORTH_A_THREAD = 1 << 21  # numbers in an image below which one thread is faste
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pool")
+    """Threads that all networks share, begun by the thread that loads the first one: its priority is theirs, and a
+    network may be called by a thread of low priority before it is called by one whose frame waits."""
+    count = os.cpu_count() or 1
+    threads, all_there = ThreadPoolExecutor(count, thread_name_prefix="pool"), Barrier(count)
+    for _ in range(count):
+        threads.submit(all_there.wait)
+    return threads
 
 
 # These two flags let LLVM use the vector maximum; they change nothing where there is no NaN.
