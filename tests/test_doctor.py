@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -262,13 +264,17 @@ def test_what_was_judged_of_poses_is_not_judged_again_on_resume(folder, tmp_path
     np.testing.assert_array_equal(resumed.sequence.poses[21], run.sequence.poses[21])
 
 
-def test_a_run_says_that_depth_is_turned_against_the_colour(folder, tmp_path, caplog):
+def test_a_run_says_that_depth_is_turned_against_the_colour_also_if_it_was_stopped(folder, tmp_path, caplog):
     for path in (folder / "depth").iterdir():
         cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:, ::-1])
     settings = {"slam.perception.labels": "none", "pose_convention": "as-recorded"}
-    run = prepare(updated(RunConfig(sequence=str(folder)), settings, ""), tmp_path / "run")
-    for _ in run:
-        pass
+    config = updated(RunConfig(sequence=str(folder)), settings, "")
+    stopped = prepare(config, tmp_path / "run")
+    deque(islice(stopped, 25), maxlen=0)
+    stopped.save()
+    assert stopped.metrics()["depth_contradicted"] is None
+    run = prepare(config, tmp_path / "run", resume=True)
+    deque(run, maxlen=0)
     assert caplog.text.count("when it is mirrored left to right; turn the images") == 1
     assert "mirrored" in run.metrics()["depth_contradicted"]
 

@@ -284,6 +284,19 @@ class Run:
             self.slam.remember(associations)
         else:  # what was not kept is not known
             self.slam.associations = None
+        self._see_edges_again()
+
+    def _see_edges_again(self) -> None:
+        """Look once more at the depth edges of frames that are done, unless they were judged."""
+        edges, done = self._depth_edges, self.progress.next_index
+        if edges is None or self.progress.depth_contradicted or done > max(edges.needed, default=0):
+            self._depth_edges = None
+            return
+        for index in edges.needed:
+            if index >= done or self._is_held_out(index):
+                continue
+            if (frame := self.sequence.readable(index)) is not None:
+                edges.see(frame)
 
     def _restore_stage(self, name: str, stage: Stage, state: dict[str, np.ndarray]) -> None:
         """Hand a stage what it kept; ValueError where it cannot go on from that, with what to do."""
