@@ -14,6 +14,7 @@ os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")
 # from whatever else the machine does: tracking was five times slower beside other work. OpenMP reads it when it starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # NumPy's and SciPy's BLAS divides even small products among threads that wait in a spin; it reads this when imported.
+# Processes that are started from here inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if "numba" in sys.modules:
     sys.modules["numba"].config.THREADING_LAYER_PRIORITY = os.environ["NUMBA_THREADING_LAYER_PRIORITY"].split()

@@ -8,6 +8,7 @@ import pytest
 from semslam import poses
 from semslam.tracking.visual import bundle_adjustment as ba
 from semslam.tracking.visual import cholesky
+from semslam.tracking.visual.resection import Sighting, Tolerance, pose_equations
 
 
 def scene(count: int = 6, landmarks: int = 120, seed: int = 0, noise: float = 0.0) -> tuple[ba.Scene, np.ndarray]:
@@ -166,9 +167,9 @@ def test_the_equations_of_a_pose_are_the_sum_over_landmarks_of_what_each_says():
     variance = rng.uniform(0, 0.1, 30)
     pixels = np.array([shown(T, p) for p in points]) + rng.normal(0, 3, (30, 2))
     pixels[1] += 500  # no more than a mistake
-    tolerance = ba.Tolerance(0.8, 2.0)
+    tolerance = Tolerance(0.8, 2.0)
     distances = np.empty(30)
-    H, b = ba.pose_equations(ba.Sighting(points, along, variance, pixels), T, K, tolerance, distances)
+    H, b = pose_equations(Sighting(points, along, variance, pixels), T, K, tolerance, distances)
     expected_H, expected_b = np.zeros((6, 6)), np.zeros(6)
     small = 1e-5
     for n in range(1, 30):

@@ -30,7 +30,7 @@ from semslam.runs.color_only.known_scale import KnownSize, with_known_size
 from semslam.runs.color_only.poses import KEPT, track_images
 from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.color_only.sfm import sfm_poses
-from semslam.runs.color_only.tracked import visual_poses
+from semslam.runs.color_only.tracked import doubts, visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import pose_source
@@ -223,6 +223,19 @@ def test_a_length_in_a_frame_without_parallax_names_frames_that_have_some(shrunk
         with_known_size(still, KnownSize.parsed("length=1,5,60,180,260,180"), room, network, "nyu13", near)
     named = [int(word) for word in str(told.value).split("frames ")[1].split(" show")[0].split(", ")]
     assert min(named) > 20 and max(named) < len(room)
+
+
+def test_doubts_are_said_again_of_poses_that_were_kept_and_not_of_a_size_that_was_given(shrunk, tmp_path, caplog):
+    visual, room, network = shrunk
+    config = configs.updated(settings("tracked"), {"frames": len(room)}, "test")
+    doubted = replace(visual, strange=1.0, residual=2.0)
+    doubted.save(tmp_path / KEPT, settings_of_poses(config))
+    for _ in range(2):
+        caplog.clear()
+        visual_poses(tmp_path, room, network, config, lambda: None)
+        assert "--scale-from sets it" in caplog.text and "without stabilisation" in caplog.text
+    assert doubts(visual, scale_known=False) == [] and len(doubts(doubted, scale_known=True)) == 1
+    assert doubted.figures()["strange_images"] == 1.0 and doubted.figures()["residual_pixels"] == 2.0
 
 
 def test_a_height_needs_classes_with_a_floor(shrunk):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from semslam.runs.color_only.likeness import BRIGHTNESS, Likeness, mostly_strange, scale_std
+from semslam.runs.color_only.likeness import BRIGHTNESS, Likeness, scale_std, share_strange
 
 f32 = np.float32
 
@@ -48,5 +48,5 @@ def test_dark_blurred_and_drawn_images_are_strange():
 
 def test_a_scale_is_doubted_where_most_images_are_strange():
     usual, dark = Likeness(-0.65, 110.0), Likeness(-0.65, 20.0)
-    assert scale_std(0.2, [usual, usual, dark]) == 0.2 == scale_std(0.2, [])
-    assert scale_std(0.2, [usual, dark]) > 0.3 and not mostly_strange([])
+    assert share_strange([]) == 0 and share_strange([usual, usual, dark]) == pytest.approx(1 / 3)
+    assert scale_std(0.2, 1 / 3) == 0.2 == scale_std(0.2, 0) and scale_std(0.2, share_strange([usual, dark])) > 0.3

@@ -145,7 +145,9 @@ def test_a_run_of_the_built_in_room_needs_no_path(tmp_path):
 
 def test_a_run_knows_nothing_of_one_by_colour_alone_that_was_given_up_in_its_folder(tmp_path):
     T = np.tile(np.eye(4), (6, 1, 1))
-    found = VisualPoses(T, np.ones(6, bool), 1.0, 0.1, 2, 1.0, 1.0, focal=90.0, focal_std=0.05)
+    found = VisualPoses(
+        T, np.ones(6, bool), 1.0, 0.1, 2, 1.0, 1.0, focal=90.0, focal_std=0.05, strange=0.0, residual=0.8
+    )
     (tmp_path / "run").mkdir()
     found.save(tmp_path / "run" / "visual.npz", "")
     assert semslam("reconstruct", ROOM, "--out", tmp_path / "run", *OPTIONS) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -14,8 +15,10 @@ from stub_networks import KnowingNetwork
 from semslam import poses
 from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
+from semslam.runs.color_only import following
 from semslam.runs.color_only import poses as color_only_poses
-from semslam.runs.color_only.poses import VisualPoses, depths_by, track_images
+from semslam.runs.color_only.following import depths_by
+from semslam.runs.color_only.poses import VisualPoses, track_images
 from semslam.tracking.optical_flow import evened
 from semslam.tracking.visual import sparse_map, visual_tracker
 from semslam.tracking.visual.bundle_adjustment import Adjusted, Scene, adjust
@@ -99,7 +102,7 @@ def test_the_scale_is_of_the_map_as_it_is_now_and_of_what_the_network_is_sure_of
     predicted, confidence = depth.copy(), np.ones_like(depth)
     predicted[v[doubted], u[doubted]] *= 3
     confidence[v[doubted], u[doubted]] = 0.1
-    world.keyframes[k].votes = world.votes(ids, pixels, predicted, confidence)
+    world.keyframes[k].votes = world.votes(ids, pixels, predicted, confidence, focal=camera.fx)
     assert world.scale == (1, 1)  # nothing has shown parallax yet
     world.variance[:] = 0.05**2
     assert world.scale[0] == pytest.approx(1, rel=1e-3)
@@ -250,6 +253,7 @@ def test_what_comes_after_a_cut_in_the_video_is_lost_and_not_put_into_the_map(ro
 
 
 def test_the_longest_scene_of_a_video_is_mapped_and_the_other_one_is_named(room, monkeypatch, caplog):
+    monkeypatch.setattr(following, "FEWEST", 8)
     monkeypatch.setattr(color_only_poses, "FEWEST", 8)
     mirrored = [replace(room[i], color=room[i].color[:, ::-1].copy()) for i in range(24)]
     found = track_images(Changed(room, [room[i] for i in range(10)] + mirrored), BlindNetwork())
@@ -262,13 +266,32 @@ def test_the_longest_scene_of_a_video_is_mapped_and_the_other_one_is_named(room,
 
 
 def test_frames_that_show_nothing_are_named_and_not_offered_for_a_map_of_their_own(room, monkeypatch, caplog):
-    monkeypatch.setattr(color_only_poses, "FEWEST", 8)
-    black = replace(room[0], color=np.zeros_like(room[0].color))
-    T = np.stack([np.full((4, 4), np.nan)] * 10 + [room[i].T_world_camera for i in range(24)])
-    found = VisualPoses(T, np.isfinite(T[:, 0, 0]), 1.0, 0.2, 3, 2.0, 1.0, 100.0, 0.0)
-    color_only_poses._check(Changed(room, [black] * 10 + [room[i] for i in range(24)]), found, "", blank=4.0)
-    assert "frames 0 to 9 are not in the map: their images show nothing" in caplog.text
-    assert "--start" not in caplog.text
+    """Nor do they make another scene longer than the one that was found."""
+    T = np.stack([room[i].T_world_camera for i in range(60)] + [np.full((4, 4), np.nan)] * 80)
+    found = VisualPoses(T, np.isfinite(T[:, 0, 0]), 1.0, 0.2, 3, 2.0, 1.0, 100.0, 0.0, 0.0, 0.8)
+    blank = (np.arange(140) >= 60) & (np.arange(140) < 95)
+    said = following.Followed(found.found, found.good, blank, "")
+    monkeypatch.setattr(following, "follow_images", lambda *arguments: said)
+    frames = Changed(room, [room[0]] * 140)
+    followed = following.longest_scene(frames, BlindNetwork(), None, lambda: None, None).followed
+    assert "tracked on their own" not in caplog.text
+    color_only_poses._check(frames, found, followed)
+    assert "frames 60 to 94 are not in the map: their images show nothing" in caplog.text
+    assert "frames 95 to 139 are not in the map: they show another scene than frames 0 to 59" in caplog.text
+    assert "--start 60" not in caplog.text
+
+
+def test_an_image_that_the_machine_cannot_read_now_ends_tracking_and_is_not_left_out(room):
+    away = OSError(errno.EMFILE, "Too many open files")
+
+    class Away(Changed):
+        def color_of(self, index: int):
+            if index == 3:
+                raise away
+            return super().color_of(index)
+
+    with pytest.raises(OSError, match="open files"):
+        track_images(Away(room, [room[i] for i in range(5)]), BlindNetwork())
 
 
 @pytest.mark.parametrize("fade", [1, 6, 60])
@@ -280,12 +303,12 @@ def test_a_fade_between_two_scenes_does_not_use_up_the_search_for_the_longest_on
         scene = (start < 7) * [0, 7] or (start >= begins) * [begins, count] or [start, start + 1]
         there = np.arange(count)
         found = (there >= start) & (there < scene[1])
-        return color_only_poses.Followed(found, found, "")
+        return following.Followed(found, found, np.zeros(count, bool), "")
 
-    monkeypatch.setattr(color_only_poses, "follow_images", follow)
+    monkeypatch.setattr(following, "follow_images", follow)
     frames = Changed(room, [room[0]] * count)
     monkeypatch.setattr(Changed, "origin", ("a", np.arange(first, first + count)), raising=False)
-    _, followed = color_only_poses._longest_scene(frames, BlindNetwork(), None, lambda: None, None, [])
+    followed = following.longest_scene(frames, BlindNetwork(), None, lambda: None, None).followed
     assert followed.found.sum() >= 30 and not followed.found[:begins].any()
     assert f"to {first + count - 1} may show another scene" in caplog.text
 
@@ -301,7 +324,7 @@ def test_the_mirrored_room_is_no_place_that_was_seen_before_however_short_the_lo
     ("mask", "start", "length"), [([1, 0, 1, 1, 0, 1], 2, 2), ([0, 0], 0, 0), ([1, 1], 0, 2), ([0, 1, 0, 1], 1, 1)]
 )
 def test_the_longest_stretch_is_the_first_of_the_longest_ones(mask, start, length):
-    assert color_only_poses.longest_stretch(np.array(mask, bool)) == (start, length)
+    assert following.longest_stretch(np.array(mask, bool)) == (start, length)
 
 
 def test_motion_blur_is_told_or_survived_but_never_a_false_pose(room):
@@ -336,7 +359,7 @@ def test_recordings_without_parallax_or_texture_end_with_a_line_that_says_so(roo
 
 def test_what_was_tracked_is_kept_and_only_for_the_same_recording(tmp_path: Path):
     found = VisualPoses(
-        np.tile(np.eye(4), (3, 1, 1)), np.array([True, True, False]), 0.9, 0.05, 2, 2.5, 1.0, 500.0, 0.0
+        np.tile(np.eye(4), (3, 1, 1)), np.array([True, True, False]), 0.9, 0.05, 2, 2.5, 1.0, 500.0, 0.0, 0.5, np.nan
     )
     found.save(tmp_path / "visual.npz", "settings")
     again = VisualPoses.load(tmp_path / "visual.npz", 3)

@@ -55,8 +55,7 @@ class Tracks:
         sampled = sampled_pose(points, self.found, camera, 2 * notable(camera), tries=300, confidence=0.999)
         if sampled is None:
             return None
-        turn, shift, inliers = sampled
-        return poses.from_rotation_translation(cv2.Rodrigues(turn)[0], shift.ravel()), len(inliers) / len(points)
+        return sampled.T_camera_points, len(sampled.inliers) / len(points)
 
     @property
     def flow(self) -> float:

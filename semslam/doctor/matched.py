@@ -123,8 +123,7 @@ def _matched(recording: Recording, first: int, last: int, seen: dict[int, _Descr
     within = max(WITHIN * camera.width / 640, FEWEST_PIXELS)
     if (sampled := sampled_pose(points, b.pixels[j], camera, within, tries=300, confidence=0.999)) is None:
         return
-    rotation, translation, chosen = sampled
-    T_b_a = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], translation.ravel())
+    T_b_a, chosen = sampled
     z = poses.transform(T_b_a, points[chosen])[:, 2]
     chosen = chosen[np.abs(z - b.depth[j[chosen]]) < DEPTHS_APART * b.depth[j[chosen]]]
     if len(chosen) >= max(FEWEST_MATCHES, AGREEING * len(i)):

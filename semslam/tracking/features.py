@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ COUNT = 600  # features of an image, at most
 RATIO = 0.8  # of the best match's distance to the second best's (Lowe 2004)
 PIXELS = 4.0  # reprojection error of an inlier, at most
 BYTES = 32  # of a descriptor
+SAMPLERS = {4: cv2.SOLVEPNP_AP3P, 5: cv2.SOLVEPNP_ITERATIVE}  # by how many points a pose is computed from
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +91,12 @@ def unpacked(arrays: dict[str, np.ndarray]) -> list[Features]:
     return [Features(*some) for some in zip(*parts)] if len(arrays["counts"]) else []
 
 
-def matches_between(known: Features, live: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of features of both that are each other's best match, and clearly so."""
+def matches_between(known: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of descriptors (N, BYTES) of both that are each other's best match, and clearly so."""
     if len(known) < 2 or len(live) < 2:
         return np.zeros(0, int), np.zeros(0, int)
     matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
-    forward = matcher.knnMatch(live.descriptors, known.descriptors, k=2)
+    forward = matcher.knnMatch(live, known, k=2)
     i = np.array([m[0].trainIdx for m in forward])
     best, second = np.array([[m[0].distance, m[1].distance] for m in forward]).T
     clear = np.flatnonzero(best < RATIO * second)
@@ -109,10 +111,17 @@ def pose_from(known: Features, live: Features, camera: Camera) -> FeaturePose | 
     """Where the camera of `live` is relative to that of `known`, whose points carry depth; None where nothing tells."""
     with_depth = np.flatnonzero(known.points[:, 2] > 0)
     some = Features(known.pixels[with_depth], known.points[with_depth], known.descriptors[with_depth])
-    i, j = matches_between(some, live)
+    i, j = matches_between(some.descriptors, live.descriptors)
     if len(i) < 8:
         return None
     return solved(some.points[i], live.pixels[j], camera)
+
+
+class Sampled(NamedTuple):
+    """A pose that many of some points and pixels agree with."""
+
+    T_camera_points: np.ndarray  # (4, 4) float64, from the points' frame to the camera's
+    inliers: np.ndarray  # (N,) the numbers of those that agree
 
 
 def sampled_pose(
@@ -122,15 +131,22 @@ def sampled_pose(
     within: float,
     tries: int,
     confidence: float,
-    method: int = cv2.SOLVEPNP_AP3P,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    points_a_sample: Literal[4, 5] = 4,
+) -> Sampled | None:
     """The pose of a camera that projects points (N, 3) to pixels (N, 2), both float64: RANSAC.
 
-    within: reprojection error of an inlier, pixels. method: of OpenCV, for one sample: P3P with four points, or
-    SOLVEPNP_ITERATIVE with five, which fewer wrong matches agree with by chance. Returns OpenCV's rotation vector
-    (3, 1) and translation (3, 1) from the points' frame to the camera's, and the numbers of the inliers; None with
-    fewer than 6 of them.
+    within: reprojection error of an inlier, pixels. tries, confidence: samples at most, and the probability that one of
+    them had no outlier. points_a_sample: 4 by P3P, or 5, which fewer wrong matches agree with by chance. None with
+    fewer than 6 inliers.
     """
+    sampled = _sampled(points, pixels, camera, within, tries, confidence, SAMPLERS[points_a_sample])
+    return None if sampled is None else Sampled(_pose_of(*sampled[:2]), sampled[2])
+
+
+def _sampled(
+    points: np.ndarray, pixels: np.ndarray, camera: Camera, within: float, tries: int, confidence: float, method: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """`sampled_pose` as OpenCV's rotation vector (3, 1) and translation (3, 1), and the numbers of the inliers."""
     ok, rotation, translation, inliers = cv2.solvePnPRansac(
         points, pixels, camera.K, None, iterationsCount=tries, reprojectionError=within, confidence=confidence,
         flags=method,
@@ -138,14 +154,18 @@ def sampled_pose(
     return (rotation, translation, inliers.ravel()) if ok and inliers is not None and len(inliers) >= 6 else None
 
 
+def _pose_of(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    return poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], translation.ravel())
+
+
 def solved(points: np.ndarray, pixels: np.ndarray, camera: Camera) -> FeaturePose | None:
     """The pose T_known_live that projects points (N, 3), known frame, to live pixels (N, 2), most of which agree."""
     points, pixels = points.astype(np.float64), pixels.astype(np.float64)
-    if (sampled := sampled_pose(points, pixels, camera, PIXELS, tries=200, confidence=0.999)) is None:
+    if (sampled := _sampled(points, pixels, camera, PIXELS, 200, 0.999, SAMPLERS[4])) is None:
         return None
     rotation, translation, chosen = sampled
     rotation, translation = cv2.solvePnPRefineLM(points[chosen], pixels[chosen], camera.K, None, rotation, translation)
-    T_live_known = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], translation.ravel())
+    T_live_known = _pose_of(rotation, translation)
     if not np.isfinite(T_live_known).all():
         return None
     reach = np.ptp(pixels[chosen], axis=0) / (camera.width, camera.height)

@@ -15,7 +15,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.perception import Network
 from semslam.runs.color_only.clocks import at_other_times, time_offset
-from semslam.runs.color_only.poses import depths_by, follow_images, tracked_camera
+from semslam.runs.color_only.following import depths_by, follow_images, tracked_camera
 from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays

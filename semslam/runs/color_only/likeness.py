@@ -16,6 +16,7 @@ STRONG = 95.0  # per cent of the pixels show less than what is compared
 FLOOR = 0.05  # grey levels, so that an even image has a logarithm
 SHARPNESS = -1.2, -0.15  # of NYUv2's training images: 4 % are less sharp, 1 % are more
 BRIGHTNESS = 39.0  # mean grey level: 1 % of them are darker
+MOSTLY = 0.5  # share of strange images, from which the scale is doubted
 STRANGE_STD = 0.3  # of the logarithm of truth / network in a place whose images are not like those
 
 
@@ -44,12 +45,12 @@ class Likeness(NamedTuple):
         return not SHARPNESS[0] <= self.sharpness <= SHARPNESS[1] or self.brightness < BRIGHTNESS
 
 
-def scale_std(std: float, images: list[Likeness]) -> float:
-    """The relative standard deviation of a scale that a network voted for in these images, if it would be `std` in
-    images like those that it was trained with."""
-    return float(np.hypot(std, STRANGE_STD)) if mostly_strange(images) else std
+def share_strange(images: list[Likeness]) -> float:
+    """The share 0..1 of the images that are strange; 0 of none."""
+    return sum(image.strange for image in images) / max(len(images), 1)
 
 
-def mostly_strange(images: list[Likeness]) -> bool:
-    """Whether at least half of the images, one or more, are strange."""
-    return bool(images) and 2 * sum(image.strange for image in images) >= len(images)
+def scale_std(std: float, strange: float) -> float:
+    """The relative standard deviation of a scale that a network voted for in images of which a share of 0..1 is
+    strange, if it would be `std` in images like those that it was trained with."""
+    return float(np.hypot(std, STRANGE_STD)) if strange >= MOSTLY else std

@@ -11,17 +11,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from semslam import images, poses
+from semslam.atomic import is_passing_in_reading
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.perception import Network
-from semslam.runs.color_only.likeness import Likeness, scale_std
-from semslam.runs.color_only.poses import VisualPoses, check_parallax, tracked_camera
+from semslam.runs.color_only.following import tracked_camera
+from semslam.runs.color_only.likeness import Likeness, scale_std, share_strange
+from semslam.runs.color_only.poses import VisualPoses, check_parallax
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.sparse_map import FOCAL_FLOOR, voted_scale, weighted_median
 
@@ -34,7 +36,7 @@ def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = la
     """Poses of every fourth frame of a `sequences.Sequence`, or of fewer of a long one.
 
     report: called for each frame, when its image is taken. ValueError without pycolmap, NoMap where too few images fit
-    together or the camera did not move sideways.
+    together or the camera did not move sideways, OSError as of `follow_images`.
     """
     try:
         import pycolmap
@@ -51,9 +53,8 @@ def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = la
     known = next(iter(model.cameras.values()))
     camera = camera if camera.focal_known else camera.with_focal(float(known.focal_length_x))
     T_camera_world = {int(Path(image.name).stem): _pose(image) for image in model.images.values() if image.has_pose}
-    looked_at: list[Likeness] = []
-    levels, weights, depths = _votes(model, sequence, camera, network, looked_at)
-    scale, std = voted_scale(levels, weights)
+    votes = _votes(model, sequence, camera, network)
+    scale, std = voted_scale(votes.levels, votes.weights)
     first = min(T_camera_world)
     recorded = None if sequence.poses is None else sequence.poses[first]
     T = np.full((len(sequence), 4, 4), np.nan)
@@ -65,12 +66,14 @@ def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = la
         T_world_camera=T,
         good=np.isfinite(T[:, 0, 0]),
         scale=scale,
-        scale_std=scale_std(std, looked_at),
+        scale_std=scale_std(std, votes.strange),
         keyframes=len(T_camera_world),
-        depth=scale * depths,
+        depth=scale * votes.depth,
         seconds=time.perf_counter() - began,
         focal=camera.fx * sequence.camera.width / camera.width,
         focal_std=0.0 if sequence.camera.focal_known else FOCAL_FLOOR,
+        strange=votes.strange,
+        residual=math.nan,
     )
     check_parallax(sequence.name, found)
     return found
@@ -84,8 +87,10 @@ def _write_images(sequence: Any, camera: Camera, folder: Path, report: Callable[
             report()
         try:
             color = sequence.color_of(index)
-        except (ValueError, OSError):  # counted by the run
-            continue
+        except (ValueError, OSError) as problem:
+            if is_passing_in_reading(problem):
+                raise
+            continue  # counted by the run
         small = cv2.resize(color, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
         images.write_png(folder / f"{index:06d}.png", small)
 
@@ -120,12 +125,18 @@ def _pose(image: Any) -> np.ndarray:
     return T
 
 
-def _votes(
-    model: Any, sequence: Any, camera: Camera, network: Network, looked_at: list[Likeness]
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Logarithms (N,) of the model's depth over the network's, an image each, and their weights (N,), as in visual
-    tracking; and the median depth of the model's points. looked_at: what the images are like is appended to it."""
-    votes, depths = [], []
+class Votes(NamedTuple):
+    """What a network's depth says of a model's scale, in N images."""
+
+    levels: np.ndarray  # (N,) logarithms of the model's depth over the network's
+    weights: np.ndarray  # (N,) as in visual tracking
+    depth: float  # median of the model's points, in its unit
+    strange: float  # share of the images that are unlike those of the network's training
+
+
+def _votes(model: Any, sequence: Any, camera: Camera, network: Network) -> Votes:
+    """The votes of some of the posed images of a `sequences.Sequence`, spread evenly."""
+    votes, depths, looks = [], [], []
     posed = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
     for image in evenly_spread(posed, VOTERS):
         seen = [p for p in image.points2D if p.has_point3D()]
@@ -140,9 +151,9 @@ def _votes(
         u, v = np.clip(np.rint(pixels).astype(int), 0, [camera.width - 1, camera.height - 1]).T
         ahead = z > 0
         confidence = predicted.depth_confidence[v, u][ahead]
-        looked_at.append(Likeness.of(color))
+        looks.append(Likeness.of(color))
         level = weighted_median(np.log(z[ahead] / predicted.depth[v, u][ahead]), confidence)
         votes.append((level, float(confidence.mean())))
         depths.append(float(np.median(z[ahead])))
     levels, weights = np.array(votes).reshape(-1, 2).T
-    return levels, weights, float(np.median(depths)) if depths else 1.0
+    return Votes(levels, weights, float(np.median(depths)) if depths else 1.0, share_strange(looks))

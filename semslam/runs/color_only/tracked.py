@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from semslam.perception import Network
 from semslam.runs.color_only.known_scale import KnownSize, with_known_size
+from semslam.runs.color_only.likeness import MOSTLY
 from semslam.runs.color_only.poses import KEPT, VisualPoses, track_images
 from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.color_only.sfm import sfm_poses
 from semslam.runs.config import RunConfig
+
+logger = logging.getLogger(__name__)
+RESIDUAL = 1.4  # pixels of tracked images: sound recordings have 0.7 to 0.9, a wobble of 6 pixels 1.9
 
 
 def visual_poses(
@@ -23,8 +28,18 @@ def visual_poses(
     report: called after each frame that is tracked.
     """
     settings = settings_of_poses(config)
-    if (kept := VisualPoses.load(folder / KEPT, len(sequence), settings)) is not None:
-        return kept
+    found = VisualPoses.load(folder / KEPT, len(sequence), settings)
+    if found is None:
+        found = _made(folder, sequence, network, config, report)
+        found.save(folder / KEPT, settings)
+    for doubt in doubts(found, scale_known=config.scale_from is not None):
+        logger.warning("%s: %s", config.sequence, doubt)
+    return found
+
+
+def _made(
+    folder: Path, sequence: Any, network: Network, config: RunConfig, report: Callable[[], object]
+) -> VisualPoses:
     slam = config.slam
     if config.poses == "sfm":
         found = sfm_poses(sequence, network, report)
@@ -33,5 +48,22 @@ def visual_poses(
     if config.scale_from is not None:
         known, calibrated = KnownSize.parsed(config.scale_from), found.calibrated(sequence)
         found = with_known_size(found, known, calibrated, network, slam.perception.classes, slam.multiview)
-    found.save(folder / KEPT, settings)
     return found
+
+
+def doubts(found: VisualPoses, scale_known: bool) -> list[str]:
+    """What a map of these poses may be wrong in, and what to do. scale_known: it is not the network's."""
+    said = []
+    if found.residual > RESIDUAL:
+        said.append(
+            f"landmarks are {found.residual:.1f} pixels from where they should be (median; 0.7 to 0.9 in sound "
+            f"recordings): the images wobble or show moving things, and the map may be wrong; film without "
+            f"stabilisation and with a short, fixed exposure, or leave that part out (--start, --frames)"
+        )
+    if found.strange >= MOSTLY and not scale_known:
+        said.append(
+            f"the images are darker, noisier, sharper or more blurred than those that the depth network was trained "
+            f"with: the map's size may be wrong by {100 * found.scale_std:.0f} %; --scale-from sets it by a known "
+            f"length or height"
+        )
+    return said

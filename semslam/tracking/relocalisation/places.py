@@ -285,9 +285,7 @@ def solved(points: np.ndarray, features: np.ndarray, image: Described) -> Locate
     points, pixels = points.astype(np.float64), image.pixels[features].astype(np.float64)
     if (sampled := sampled_pose(points, pixels, camera, PIXELS, tries=1000, confidence=0.9999)) is None:
         return None
-    rotation, translation, _ = sampled
-    T = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], translation.ravel())
-    T, covariance, errors = refined(T, points, pixels, camera)
+    T, covariance, errors = refined(sampled.T_camera_points, points, pixels, camera)
     agree = errors < PIXELS
     if not np.isfinite(T).all() or np.count_nonzero(agree) < 6:
         return None

@@ -1,7 +1,7 @@
-"""Positive definite systems of some hundred unknowns, on one thread.
+"""Positive definite systems of some hundred unknowns, with the same bits whatever the number of threads.
 
-The BLAS that SciPy brings divides such a system among its threads, which costs more than it saves: at 193 unknowns its
-threads take 17 ms of processor time and this loop 0.3, and the last bits depend on how many threads there are.
+SciPy's take half of the time (0.20 ms at 193 unknowns, 0.37 here), but their last bits depend on the threads of its
+BLAS, which are as many as whoever imports SciPy first has it.
 """
 
 from __future__ import annotations

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 
-from semslam import poses
-from semslam.tracking.features import sampled_pose
+from semslam.tracking.features import matches_between, sampled_pose
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.patches import matched_to_hosts
 from semslam.tracking.visual.resection import located
@@ -18,11 +17,10 @@ COMPARED = 30  # keyframes that a lost camera is looked for in
 CONFIRMED = 0.2  # of the landmarks that a lost camera should see from where it is said to be, which it has to see
 WITHIN = 4.0  # pixels: reprojection error of an inlier, at most
 TRIES, SURE = 200, 0.99  # of RANSAC, at most, and the probability that one of them had no outlier
-SAMPLED_BY = cv2.SOLVEPNP_ITERATIVE  # P3P, of fewer points, finds a place in the mirror image of a room, too
-RATIO = 0.8  # of the best match's distance to the second best's (Lowe 2004)
+SAMPLE: Final = 5  # points; of fewer (P3P) a place in the mirror image of a room is found, too
 
 
-class Described(NamedTuple):
+class Corners(NamedTuple):
     """Corners of an image that can be described."""
 
     which: np.ndarray  # (N,) their numbers among those that were given
@@ -38,14 +36,14 @@ class FoundAgain(NamedTuple):
     pixels: np.ndarray  # (N, 2) float32
 
 
-def described(grey: np.ndarray, pixels: np.ndarray) -> Described:
+def described(grey: np.ndarray, pixels: np.ndarray) -> Corners:
     """Those of an image's pixels (N, 2) that can be described."""
     corners = [cv2.KeyPoint(float(u), float(v), 31, 0, 0, 0, n) for n, (u, v) in enumerate(pixels)]
     kept, descriptors = cv2.ORB.create().compute(grey, corners) if corners else ((), None)
     if descriptors is None:
-        return Described(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros((0, 32), np.uint8))
+        return Corners(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros((0, 32), np.uint8))
     which = np.array([corner.class_id for corner in kept])
-    return Described(which, pixels[which].astype(np.float32), descriptors)
+    return Corners(which, pixels[which].astype(np.float32), descriptors)
 
 
 def found_again(world: SparseMap, grey: np.ndarray, config: VisualConfig) -> FoundAgain | None:
@@ -60,9 +58,7 @@ def found_again(world: SparseMap, grey: np.ndarray, config: VisualConfig) -> Fou
     return next((found for found in tried if found is not None), None)
 
 
-def _by_keyframe(
-    world: SparseMap, k: int, grey: np.ndarray, image: Described, config: VisualConfig
-) -> FoundAgain | None:
+def _by_keyframe(world: SparseMap, k: int, grey: np.ndarray, image: Corners, config: VisualConfig) -> FoundAgain | None:
     """Where the camera of an image is, if it shows the landmarks of keyframe k.
 
     A texture that repeats itself matches in places, too: of the matched landmarks and the others that the image
@@ -72,16 +68,15 @@ def _by_keyframe(
     keyframe, fewest = world.keyframes[k], config.min_inliers
     if len(keyframe.ids) < fewest:
         return None
-    mine, theirs = _matches(image.descriptors, keyframe.descriptors)
+    theirs, mine = matches_between(keyframe.descriptors, image.descriptors)
     if len(mine) < fewest:
         return None
     points = world.project(keyframe.ids[theirs], np.eye(4)).points
     seen = image.pixels[mine].astype(np.float64)
-    sampled = sampled_pose(points, seen, world.camera, WITHIN, TRIES, SURE, SAMPLED_BY)
-    if sampled is None or len(sampled[2]) < fewest:
+    sampled = sampled_pose(points, seen, world.camera, WITHIN, TRIES, SURE, SAMPLE)
+    if sampled is None or len(sampled.inliers) < fewest:
         return None
-    rotation, shift, chosen = sampled
-    T = poses.from_rotation_translation(cv2.Rodrigues(rotation)[0], shift.ravel())
+    T, chosen = sampled
     ids, first = np.unique(keyframe.ids[theirs[chosen]], return_index=True)
     pixels = image.pixels[mine[chosen[first]]]
     T, distances = located(world, T, ids, pixels)
@@ -95,16 +90,6 @@ def _by_keyframe(
     return FoundAgain(T, ids, pixels)
 
 
-def _matches(descriptors: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers (N,) of descriptors, and of the known ones (N,) that are clearly most like them."""
-    pairs = [
-        two[0]
-        for two in cv2.BFMatcher(cv2.NORM_HAMMING).knnMatch(descriptors, known, k=2)
-        if len(two) == 2 and two[0].distance < RATIO * two[1].distance
-    ]
-    return np.array([p.queryIdx for p in pairs], np.int64), np.array([p.trainIdx for p in pairs], np.int64)
-
-
 def _others_shown(
     world: SparseMap, grey: np.ndarray, ids: np.ndarray, T: np.ndarray, config: VisualConfig
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -115,7 +100,7 @@ def _others_shown(
     kept = np.array([world.keyframes[h].grey is not None for h in world.host[ids]], bool)
     ids = ids[kept & (world.strikes[ids] < STRIKES)]
     expected = world.project(ids, T).pixels
-    inside = np.all((expected > 8) & (expected < np.array(grey.shape[::-1]) - 8), axis=1)
+    inside = world.inside(expected)
     ids, expected = ids[inside], expected[inside]
     pixels, found = matched_to_hosts(world, grey, ids, expected, config)
     return ids[found], pixels[found].astype(np.float32), len(ids)

@@ -13,7 +13,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.tracking.visual.bundle_adjustment import PosePriors, Scene, Sighting, adjust
+from semslam.tracking.visual.bundle_adjustment import PosePriors, Scene, adjust
 
 WINDOW = 200  # keyframes that are adjusted together when all frames are done
 STRIKES = 3  # times that a landmark was seen where it should not be, from which it is used no longer
@@ -28,6 +28,7 @@ FOCAL_SETTLED = 0.002  # relative change of the focal length by one more adjustm
 MOST_FIXED = 40  # keyframes that stay, but whose view of landmarks counts where others are adjusted
 ADJUSTED = ("T_camera_world", "log_depth", "variance", "strikes", "_landmark", "_keyframe", "_seen")
 MOST_LOOKED_AT = 50_000  # observations, for the residual of all
+BORDER = 8  # pixels along the images' edges where nothing is looked for
 MOST_ROUNDS = 50  # adjustments of a focal length that does not settle
 
 
@@ -129,7 +130,7 @@ class SparseMap:
     # looking
 
     def project(self, ids: np.ndarray, T_camera_world: np.ndarray) -> Projected:
-        """Landmarks (N,) as a camera at a pose sees them."""
+        """Landmarks (N,) as a camera at a pose (4, 4), or at one for each of them (N, 4, 4), sees them."""
         K = self.camera
         T = T_camera_world @ poses.inverse(self.T_camera_world[self.host[ids]])
         rays = np.column_stack([self.pixel[ids] / [K.fx, K.fy], np.ones(len(ids))])
@@ -139,11 +140,6 @@ class SparseMap:
             shown = points[:, :2] / points[:, 2:] * [K.fx, K.fy] + self._centre
         shown[points[:, 2] < 0.05] = np.nan
         return Projected(shown, points, along)
-
-    def sighting(self, ids: np.ndarray, pixels: np.ndarray) -> Sighting:
-        """Landmarks (N,) that a camera sees at pixels (N, 2)."""
-        _, points, along = self.project(ids, np.eye(4))
-        return Sighting(points, along, self.variance[ids], pixels)
 
     def expected_again(self, followed: np.ndarray, k: int, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks, and their pixels (N, 2), that keyframe k should show and that are not followed: the best known.
@@ -157,13 +153,17 @@ class SparseMap:
         shown, points, along = self.project(ids, self.T_camera_world[k])
         depth = np.exp(self.log_depth[ids])
         with np.errstate(invalid="ignore", divide="ignore"):
-            inside = np.all((shown > 8) & (shown < self._size - 8), axis=1)
+            inside = self.inside(shown)
             lengths = np.linalg.norm(points, axis=1) * np.linalg.norm(along, axis=1)
             cosine = np.einsum("ni,ni->n", points, along) / lengths  # of the angle to the view it was first seen in
             inside &= (cosine > 0.85) & (points[:, 2] > 0.6 * depth) & (points[:, 2] < 1.6 * depth)
         ids, shown = ids[inside], shown[inside]
         best = np.argsort(self.variance[ids], kind="stable")[:most] if len(ids) > most else slice(None)
         return ids[best], shown[best]
+
+    def inside(self, pixels: np.ndarray) -> np.ndarray:
+        """Which pixels (N, 2) lie in the image, BORDER from its edges; NaN do not."""
+        return np.all((pixels > BORDER) & (pixels < self._size - BORDER), axis=1)
 
     def shown_by(self, k: int) -> np.ndarray:
         """The landmarks (N,) that keyframe k is tied to, or that it was the first to show."""
@@ -175,14 +175,19 @@ class SparseMap:
 
     # the network's votes
 
-    def votes(self, ids: np.ndarray, pixels: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> Votes:
-        """What the network's depth (H, W, 0 = none) and confidence (H, W) say of landmarks (N,) at pixels (N, 2)."""
+    def votes(
+        self, ids: np.ndarray, pixels: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, focal: float
+    ) -> Votes:
+        """What the network's depth (H, W, 0 = none) and confidence (H, W) say of landmarks (N,) at pixels (N, 2).
+
+        focal: pixels, that the network was told.
+        """
         u, v = np.clip(pixels, 0, self._size - 1).astype(int).T
         said = predicted[v, u] > 0
         u, v = u[said], v[said]
         sure = np.maximum(confidence[v, u], LEAST_CONFIDENCE)
         log_depth = np.log(predicted[v, u]).astype(np.float16)
-        return Votes(ids[said].astype(np.int32), log_depth, sure.astype(np.float16), self.camera.fx)
+        return Votes(ids[said].astype(np.int32), log_depth, sure.astype(np.float16), focal)
 
     def level(self, k: int, votes: Votes) -> tuple[float, float] | None:
         """Logarithm of the map's depth over the network's in keyframe k, as the map is now, and its weight.
@@ -304,14 +309,10 @@ class SparseMap:
         """Median distance in pixels between where landmarks are seen and where the map has them; NaN where none is."""
         used = np.flatnonzero(self.strikes[self._landmark] < STRIKES)
         used = used[:: max(1, len(used) // MOST_LOOKED_AT)]
-        ids, seen = self._landmark[used], self._seen[used]
-        T = self.T_camera_world[self._keyframe[used]] @ poses.inverse(self.T_camera_world[self.host[ids]])
-        f = np.array([self.camera.fx, self.camera.fy])
-        rays = np.column_stack([self.pixel[ids] / f, np.ones(len(ids))]) * np.exp(self.log_depth[ids])[:, None]
-        points = np.einsum("nij,nj->ni", T[:, :3, :3], rays) + T[:, :3, 3]
-        ahead = points[:, 2] > 0
-        off = np.linalg.norm(points[ahead, :2] / points[ahead, 2:] * f - seen[ahead], axis=1)
-        return float(np.median(off)) if len(off) else float("nan")
+        T = self.T_camera_world[self._keyframe[used]]
+        shown = self.project(self._landmark[used], T).pixels - self._centre
+        off = np.linalg.norm(shown - self._seen[used], axis=1)
+        return float(np.nanmedian(off)) if np.isfinite(off).any() else float("nan")
 
     def _priors(self, frames: np.ndarray) -> PosePriors | None:
         """What is known beforehand of the poses of keyframes (N,); None where it is nothing."""

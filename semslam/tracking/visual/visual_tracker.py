@@ -27,7 +27,7 @@ from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.lost_camera import described, found_again
 from semslam.tracking.visual.patches import matched, matched_to_hosts
 from semslam.tracking.visual.resection import located
-from semslam.tracking.visual.sparse_map import STRIKES, SparseMap
+from semslam.tracking.visual.sparse_map import BORDER, STRIKES, SparseMap
 
 REMEMBERED = 300  # keyframes whose images are kept to find their landmarks again
 DESCRIBED = 8  # of so many older keyframes one can be found again
@@ -44,6 +44,7 @@ class VisualTracking:
     inliers: int
     keyframe: bool
     reason: str = ""
+    blank: bool = False  # the image shows nothing to hold on to
 
 
 class Seen(NamedTuple):
@@ -136,7 +137,7 @@ class VisualTracker:
         grey = self._exposed(grey) if self._in_given_world else evened(grey, self.config.window)
         if not self.map.keyframes:
             if blank:
-                return VisualTracking(np.eye(4), "lost", 0, False, "the image shows nothing to hold on to")
+                return VisualTracking(np.eye(4), "lost", 0, False, "the image shows nothing to hold on to", blank)
             self._grey = grey
             self._T = self._T if self._given is None else self._given
             self._make_keyframe(index, grey, color)
@@ -158,12 +159,12 @@ class VisualTracker:
                 self._select(np.zeros(len(self._ids), bool))
                 if not blank:
                     self._make_keyframe(index, grey, color)
-                return VisualTracking(poses.inverse(self._T), "poor", inliers, bool(len(self._ids)), reason)
+                return VisualTracking(poses.inverse(self._T), "poor", inliers, bool(len(self._ids)), reason, blank)
             if (again := found_again(self.map, grey, self.config)) is None:
                 # the next image meets the last one that was not lost: what is followed into another scene comes to
                 # rest there, and few landmarks whose depth is unsure fit anywhere
                 self._grey, self._pixels, self._ids, self._at_keyframe = last
-                return VisualTracking(poses.inverse(self._T), "lost", inliers, False, reason)
+                return VisualTracking(poses.inverse(self._T), "lost", inliers, False, reason, blank)
             self._T, self._ids, self._pixels = again
             self._at_keyframe = self._pixels.copy()
             found, distances = located(self.map, self._T, self._ids, self._pixels)
@@ -179,7 +180,7 @@ class VisualTracker:
         if keyframe:
             self._make_keyframe(index, grey, color, good[keep])
         state = "good" if inliers >= self.config.poor_inliers else "poor"
-        return VisualTracking(poses.inverse(self._T), state, inliers, keyframe)
+        return VisualTracking(poses.inverse(self._T), state, inliers, keyframe, blank=blank)
 
     def _is_keyframe(self, good: np.ndarray) -> bool:
         """Whether much has moved, or left the image, since the last keyframe. good: (N,) bool, features on landmarks"""
@@ -215,7 +216,8 @@ class VisualTracker:
     def _make_keyframe(self, index: int, grey: np.ndarray, color: np.ndarray, good: np.ndarray | None = None) -> None:
         """Make the present frame a keyframe. good: (N,) bool, which of the followed features are on their landmarks."""
         # computed beside the search for landmarks and their adjustment, which need it not
-        prediction = self._predictor.submit(self.predict_depth, color, self.map.camera.fx)
+        focal = self.map.camera.fx
+        prediction = self._predictor.submit(self.predict_depth, color, focal)
         k = self.map.add_keyframe(index, grey, self._T, self._given)
         if k >= REMEMBERED:
             self._forget(k - REMEMBERED)
@@ -227,11 +229,12 @@ class VisualTracker:
             self._T = self.map.T_camera_world[k]
         predicted, confidence = prediction.result()
         if good is not None:
-            followed = self.map.level(k, self.map.votes(self._ids, self._pixels, predicted, confidence))
+            followed = self.map.level(k, self.map.votes(self._ids, self._pixels, predicted, confidence, focal))
         level = self.map.keyframes[max(k - 1, 0)].level if followed is None else followed[0]
         self.map.keyframes[k].level = level
-        self._replenish(grey, predicted, k)
-        self.map.keyframes[k].votes = self.map.votes(self._ids, self._pixels, predicted, confidence)
+        # the focal length may have been adjusted since: depth as it would be said now
+        self._replenish(grey, predicted * np.float32(self.map.camera.fx / focal), k)
+        self.map.keyframes[k].votes = self.map.votes(self._ids, self._pixels, predicted, confidence, focal)
         which, _, descriptors = described(grey, self._pixels)
         self.map.keyframes[k].ids, self.map.keyframes[k].descriptors = self._ids[which].astype(np.int32), descriptors
         self._at_keyframe = self._pixels.copy()
@@ -277,9 +280,8 @@ class VisualTracker:
         apart = max(3, round(self.config.apart))
         for u, v in self._pixels.astype(int).tolist():
             cv2.circle(free, (u, v), apart, 0, -1)
-        margin = 8
-        free[:margin] = free[-margin:] = 0
-        free[:, :margin] = free[:, -margin:] = 0
+        free[:BORDER] = free[-BORDER:] = 0
+        free[:, :BORDER] = free[:, -BORDER:] = 0
         corners = cv2.goodFeaturesToTrack(grey, wanted, self.config.quality, apart, mask=free)
         if corners is None:
             return
