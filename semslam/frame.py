@@ -13,6 +13,7 @@ from semslam.trajectory import Correction
 
 T = TypeVar("T")
 
+LISTED = 5  # numbers that a message names
 UNLABELLED = 255  # the id of a pixel without a class, in memory; files count it as 0
 
 
@@ -103,3 +104,8 @@ def evenly_spread(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, count).round().astype(int))]
+
+
+def first_few(numbers: Sequence[int]) -> str:
+    """Numbers in words: all of a few, the first of many."""
+    return ", ".join(map(str, numbers[:LISTED])) + ", ..." * (len(numbers) > LISTED)

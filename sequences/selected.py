@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.frame import Frame
+from semslam.frame import Frame, first_few
 from sequences.sequence import ImageSequence, Mesh, Sequence
 
-SOME = 5  # frames that a message names
 FEW_LACKING = 0.1  # of the frames: so many may have lost a file
 
 
@@ -42,8 +41,7 @@ def with_both_images(sequence: ImageSequence) -> Sequence:
     if lacking <= max(1, FEW_LACKING * len(sequence)) or len(indices) < 2:
         return sequence
     part = SelectedSequence(sequence, indices)
-    left_out = [i for i in range(len(sequence)) if i not in set(indices.tolist())]
-    some = ", ".join(map(str, left_out[:SOME])) + ", ..." * (lacking > SOME)
+    some = first_few(np.setdiff1d(np.arange(len(sequence)), indices).tolist())
     part.assumptions += (f"{lacking} of {len(sequence)} frames lack colour or depth and are left out ({some})",)
     return part
 

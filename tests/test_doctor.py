@@ -248,6 +248,23 @@ def test_frames_whose_pose_the_images_contradict_are_told_and_not_fused(folder, 
     assert insisted.progress.poses_rejected == [] and insisted.sequence.poses[20] is not None
 
 
+@pytest.mark.slow
+def test_poses_that_are_repeated_are_interpolated_unless_the_settings_insist_on_them(folder, sound, tmp_path, caplog):
+    recorded = open_sequence(sound).poses
+    turns = iter(range(len(recorded)))
+    change_poses(folder, lambda _: recorded[next(turns) // 3 * 3])
+    settings = updated(RunConfig(sequence=str(folder)), {"slam.perception.labels": "none"}, "")
+    run = prepare(settings, tmp_path / "run")
+    np.testing.assert_allclose(run.sequence.poses[:39], recorded[:39], atol=5e-3)
+    assert caplog.text.count("repeated over about 3 images") == 1 and "--set reject_poses=false" in caplog.text
+    assert "repeated over about 3 images" in run.metrics()["assumptions"][-1]
+    assert run.progress.poses_contradicted is None and run.progress.poses_rejected == []
+    insisted = prepare(replace(settings, reject_poses=False), tmp_path / "insisted").sequence
+    np.testing.assert_array_equal(insisted.poses[4], insisted.poses[3])
+    repeated = [finding for finding in diagnose(open_sequence(folder)) if "repeated" in finding.what]
+    assert [finding.level for finding in repeated] == ["hint"]
+
+
 def test_what_was_judged_of_poses_is_not_judged_again_on_resume(folder, tmp_path, monkeypatch):
     moved = iter([np.zeros((4, 4))] * 20 + [np.outer([1, 0, 0, 0], [0, 0, 0, 1])])  # frame 20, by 1 m
     change_poses(folder, lambda T: inverse(T + next(moved, np.zeros((4, 4)))))

@@ -15,7 +15,7 @@ from semslam.doctor.doctor import Finding, diagnose, diagnosis
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import errors
 from semslam.doctor.poses.convention import AS_RECORDED, Judged, as_convention, judged
-from semslam.doctor.poses.held import released
+from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
 from semslam.doctor.poses.single import Contradicted, contradicted, findings_of
 from semslam.frame import Frame
 from semslam.poses import exp, inverse
@@ -175,17 +175,36 @@ def test_poses_less_frequent_than_images_are_not_stuck(sound):
     assert not contradicted(held).wrong and not contradicted(held).jumps
 
 
-def test_poses_that_are_held_are_interpolated_where_the_camera_moves(sound):
+def of_moving_camera(recording: Sequence) -> Sequence:
+    return interpolate_repeated_poses(recording, repeats_of(recording))
+
+
+def test_repeated_poses_are_interpolated_where_the_camera_moves(sound):
     room, frames = sound
-    held = Spoilt(room, frames, poses=lambda i, T: room.poses[i // 4 * 4])
-    moving = released(held)
+    repeated = Spoilt(room, frames, poses=lambda i, T: room.poses[i // 4 * 4])
+    moving = of_moving_camera(repeated)
     for i in (0, 2, 40, 43):
         assert np.linalg.norm(moving.poses[i][:3, 3] - room.poses[i][:3, 3]) < 2e-3
-    assert moving.poses[88] is not None and moving.poses[89] is None  # no new pose comes after frame 88
-    assert "repeated over about 4 images" in moving.assumptions[-1]
+    np.testing.assert_array_equal(moving.poses[89], room.poses[88])  # no new pose comes after frame 88
+    part = of_moving_camera(selected(repeated, 3, every=3))  # whose frames are seldom those at which poses were new
+    for i in (3, 30, 42):
+        assert np.linalg.norm(part.poses[i // 3 - 1][:3, 3] - room.poses[i][:3, 3]) < 5e-3
     at_stops = [frames[i // 4 * 4] for i in range(len(frames))]  # a camera that stands still as its poses do
-    assert released(Spoilt(room, at_stops, poses=lambda i, _: held.poses[i])).poses == held.poses
-    assert released(Spoilt(room, frames)).poses == room.poses
+    still = Spoilt(room, at_stops, poses=lambda i, _: repeated.poses[i])
+    assert of_moving_camera(still) is still
+    assert repeats_of(Spoilt(room, frames)) is None
+
+
+def test_a_camera_that_rests_keeps_its_poses_where_others_are_interpolated(sound):
+    room, frames = sound
+    resting = [frames[max(i - 30, 0)] for i in range(90)]  # for a second, of which the poses of the others know nothing
+    rest = Spoilt(room, resting, poses=lambda i, T: room.poses[max(i - 30, 0) // 3 * 3])
+    moving = of_moving_camera(rest)
+    assert moving is not rest and all(T is not None for T in moving.poses)
+    for i in range(30):
+        np.testing.assert_array_equal(moving.poses[i], room.poses[0])
+    assert np.linalg.norm(moving.poses[70][:3, 3] - room.poses[40][:3, 3]) < 2e-3
+    assert not contradicted(moving).wrong
 
 
 def test_dark_images_do_not_hide_a_wrong_pose(sound):

@@ -19,6 +19,7 @@ from semslam.doctor.gaps import gaps
 from semslam.doctor.intrinsics import Intrinsics
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import convention, errors, single
+from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
@@ -181,9 +182,16 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
     measured = intrinsics.measured(sequence, matched=matched)
     findings = intrinsics.findings_of(measured, sequence.camera)
     if sequence.has_poses:
+        groups = repeats_of(sequence)
+        moving = interpolate_repeated_poses(sequence, groups)
+        if groups is not None and moving is not sequence:
+            remedy = "runs interpolate those between; --set reject_poses=false takes them as they are"
+            findings = [*findings, Finding("hint", groups.note, remedy)]
+            sequence = moving
         found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
         if any(finding.level == "warning" for finding in found):  # nothing simple explains it
-            found = convention.findings_of_poses(sequence, matched) or found
+            of_poses = convention.findings_of_poses(sequence, matched)
+            found = found if of_poses is None else of_poses
         findings = found or findings
         if all(finding.level == "hint" for finding in found):  # poses of other frames tell nothing of single ones
             wrong = single.contradicted(sequence)

@@ -13,6 +13,7 @@ import numpy as np
 from semslam import poses
 from semslam.doctor.depth_range import with_range
 from semslam.doctor.poses.convention import as_meant
+from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
 from semslam.judging.figures import filling_figures, label_figures, surface_figures, trajectory_figures
 from semslam.judging.map_labels import MapLabelScores, pooled_and_mean
 from semslam.judging.references import scene_reference
@@ -61,6 +62,8 @@ def evaluate_run(
     sequence = folder.open_sequence() if sequence is None else sequence
     if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
         sequence = as_meant(sequence, config.sequence)
+    if config.reject_poses and sequence.has_poses:  # as a run of these poses reads them
+        sequence = interpolate_repeated_poses(sequence, repeats_of(sequence))
     progress = folder.load_progress()
     cloud, _ = folder.load_cloud()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}

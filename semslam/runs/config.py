@@ -58,10 +58,8 @@ class RunConfig:
     slam: SlamConfig = field(default_factory=SlamConfig)
 
     def open_sequence(self) -> Any:
-        """The `sequences.Sequence` that the run is of; its poses as `pose_convention` says, where they are used, and
-        interpolated where they are held over several images, unless `reject_poses` takes them as they are."""
+        """The `sequences.Sequence` that the run is of; its poses as `pose_convention` says, where they are used."""
         from semslam.doctor.poses.convention import in_convention
-        from semslam.doctor.poses.held import released
         from sequences import open_sequence
         from sequences.rebased import near_origin
         from sequences.selected import selected
@@ -75,8 +73,6 @@ class RunConfig:
             fov=self.fov,
             hints=self.pose_hints if self.poses_of_recording else None,
         )
-        if self.reject_poses and self.poses_of_recording and whole.has_poses:
-            whole = released(whole)
         part = selected(whole, self.start, self.frames, self.every)
         if self.pose_convention is not None and self.poses_of_recording:
             part = in_convention(part, self.pose_convention)

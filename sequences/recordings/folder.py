@@ -16,7 +16,7 @@ from semslam.camera import Camera
 from semslam.images import COLOR_SUFFIXES
 from semslam.images import labels as label_images
 from semslam.labels import LABEL_SETS
-from semslam.trajectory import Trajectory
+from semslam.trajectory import Trajectory, associate
 from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_lines, write_tum
 from sequences.clock import read_as_seconds
 from sequences.files import check_unpacked, first_readable
@@ -197,10 +197,7 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
 
 def _of_these_moments(times: np.ndarray, counted: np.ndarray) -> bool:
     """Whether poses' times (N,), fewer than frames, are all those of some frames (M,); seconds."""
-    if not 1 < len(times) < len(counted):
-        return False
-    nearest = counted[np.abs(counted[:, None] - times[None]).argmin(axis=0)]
-    return bool(np.abs(nearest - times).max() < WRITTEN and len(np.unique(nearest)) == len(times))
+    return 1 < len(times) < len(counted) and len(associate(counted, np.sort(times), WRITTEN)[0]) == len(times)
 
 
 def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000.0) -> Path:

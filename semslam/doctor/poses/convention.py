@@ -80,8 +80,8 @@ def judged(
     """
     matched = matched or Matches(recording)
     view = copy.copy(recording)
-    view.poses = tuple(_recorded(recording) if T_world_camera is None else T_world_camera)
-    if not view.has_poses or not view.has_depth or len(view) < flow.STRETCH + flow.FEWEST_STRETCHES:
+    view.poses = tuple(recorded_poses(recording) if T_world_camera is None else T_world_camera)
+    if not view.has_poses or not _shows_motion(view):
         return Judged(AS_RECORDED, told=False)
     tracks = _posed(view, flow.stretches(view, flow.FEWEST_STRETCHES + 1))
     notable = flow.notable(view.camera)
@@ -107,22 +107,35 @@ def judged(
     misread = bool(best) and misfits[best] < min(UNEXPLAINED * recorded, NOTHING * short_motion)
     if misread and (words := _by_long_motion(view, long_ones) or _by_unit(measured)):
         return Judged(",".join(words))
+    long_motion = float(np.median([t.flow for t in long_ones])) if len(long_ones) >= flow.FEWEST_STRETCHES else np.inf
     off = errors.measured(view, matched)
-    another = off is not None and off.another_motion
-    if off is not None and not another and contradiction.level == "warning":  # right, but for noise
-        told_off = off.findings() if off.later or off.shortly else [contradiction]
-        return Judged(AS_RECORDED, next(iter(told_off), None), told=False)
-    gross = recorded > max(2 * short_motion, GROSS * _misfit_of_noise(view))
-    moved = float(np.median([t.flow for t in long_ones])) if len(long_ones) >= flow.FEWEST_STRETCHES else np.inf
-    recorded = flow_misfit(view, long_ones, Guess("", ""))
-    noise = contradiction.level == "warning" and not another
-    if noise and recorded < UNEXPLAINED * moved < np.inf:  # of right poses, perhaps
-        return Judged(AS_RECORDED, contradiction, told=False)
-    explanation = fit(view, long_ones, measured) if recorded > NOTHING * moved else None
-    nothing = explanation is not None and explanation.under_guess > UNEXPLAINED * moved
+    if contradiction.level == "warning" and _is_noise(view, off, long_ones, long_motion):
+        findings = [contradiction] if off is None or not off.compared else off.findings()
+        return Judged(AS_RECORDED, next(iter(findings), None), told=False)
+    explanation = None
+    if flow_misfit(view, long_ones, Guess("", "")) > NOTHING * long_motion:
+        explanation = fit(view, long_ones, measured)
+    nothing = explanation is not None and explanation.under_guess > UNEXPLAINED * long_motion
     if misread and not nothing:
         return Judged(AS_RECORDED, _misread(best), decisive=True)
+    gross = recorded > max(2 * short_motion, GROSS * _misfit_of_noise(view))
+    another = off is not None and off.another_motion
     return Judged(AS_RECORDED, contradiction, decisive=nothing or gross or another)
+
+
+def _is_noise(
+    view: Recording, off: errors.PoseErrors | None, long_ones: Sequence[flow.Tracks], long_motion: float
+) -> bool:
+    """Whether poses that fit in no convention are of the right motion: by pairs of frames or, where these are too few,
+    by stretches in which the points move far (long_motion pixels, inf where there are too few of them)."""
+    if off is not None:
+        return not off.another_motion
+    return flow_misfit(view, long_ones, Guess("", "")) < UNEXPLAINED * long_motion < np.inf
+
+
+def _shows_motion(recording: Recording) -> bool:
+    """Whether there are depth and frames enough to follow points."""
+    return recording.has_depth and len(recording) >= flow.STRETCH + flow.FEWEST_STRETCHES
 
 
 def _contradiction(found: Fit | None) -> Finding | None:
@@ -170,8 +183,11 @@ def _misfit_of_noise(view: Recording) -> float:
     return float(np.sqrt(2) * view.camera.fx * np.hypot(metres / flow.median_depth(view), radians))
 
 
-def findings_of_poses(recording: Recording, matched: Matches) -> list[Finding]:
-    """What `judged` says of a recording's own poses: another convention, or why they fit in none."""
+def findings_of_poses(recording: Recording, matched: Matches) -> list[Finding] | None:
+    """What `judged` says of a recording's own poses: another convention, or why they fit in none; empty where they
+    fit, None where the recording is too short to tell."""
+    if not _shows_motion(recording):
+        return None
     found = judged(recording, matched=matched)
     if found.convention == AS_RECORDED:
         return [found.contradiction] if found.contradiction is not None else []
@@ -193,7 +209,7 @@ def in_convention(recording: Recording, convention: str) -> Recording:
     """A recording whose own poses are meant as a convention says; with the coordinates of the file."""
     if recording.poses is None or convention == AS_RECORDED:
         return recording
-    poses = as_convention(_recorded(recording), convention)
+    poses = as_convention(recorded_poses(recording), convention)
     whole = recording.whole if isinstance(recording, RebasedSequence) else recording  # its origin is another one's
     return RebasedSequence(whole, poses, np.zeros(3))
 
@@ -236,7 +252,7 @@ def _as_words(T: np.ndarray, words: tuple[str, ...]) -> np.ndarray:
     return T
 
 
-def _recorded(recording: Recording) -> list[np.ndarray | None]:
+def recorded_poses(recording: Recording) -> list[np.ndarray | None]:
     """The poses (4, 4) in the coordinates of the file, whatever origin was taken off."""
     return [None if T is None else moved_by(T, recording.world_origin) for T in recording.poses or ()]
 

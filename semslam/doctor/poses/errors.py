@@ -27,53 +27,57 @@ MOVED = 0.05  # of the depth: points that move less tell no other motion
 ANOTHER_MOTION, NO_MOTION, GROWING = 0.6, 0.9, 2.0
 
 
-class Apart(NamedTuple):
-    """How far the given poses and the images set the points of frames apart: medians over pairs of frames."""
+class Distance(NamedTuple):
+    """Between where the given poses and where the images put the points of a frame: medians over pairs of frames."""
 
     seconds: float  # between the frames of a pair
     metres: float
     of_depth: float  # share of the points' depth
 
-    def exceeds(self, limits: tuple[float, float]) -> bool:
+    def is_beyond(self, limits: tuple[float, float]) -> bool:
         """Whether both limits, metres and share of the depth, are exceeded."""
         return self.metres > limits[0] and self.of_depth > limits[1]
 
-    def drifts_beside(self, moment: Apart) -> bool:
+    def drifts_beside(self, moment: Distance) -> bool:
         """Whether this is far more than what frames a moment apart are off."""
         long = self.seconds > max(SHORTEST_DRIFT, 2 * moment.seconds)
-        return long and self.exceeds(DRIFTING) and self.metres > BESIDE_NOISE * moment.metres
+        return long and self.is_beyond(DRIFTING) and self.metres > BESIDE_NOISE * moment.metres
 
 
 class PoseErrors(NamedTuple):
     """What the given poses of a recording are off."""
 
-    shortly: Apart | None  # frames a moment apart; None for too few pairs
-    later: tuple[Apart, ...]  # frames half a second to seconds apart, nearest first
+    moment: Distance | None  # frames a moment apart; None for too few pairs
+    later: tuple[Distance, ...]  # frames half a second to seconds apart, nearest first
     of_motion: float  # share of the way that points move, where they move far
+
+    @property
+    def compared(self) -> tuple[Distance, ...]:
+        """All there are, of the nearest frames first."""
+        return (*([] if self.moment is None else [self.moment]), *self.later)
 
     @property
     def another_motion(self) -> bool:
         """Whether the poses explain next to nothing of how the camera moves."""
-        first, last = self.shortly or next(iter(self.later), None), next(reversed(self.later), None)
-        grows = first is not None and last is not None and last.metres > GROWING * first.metres
+        grows = bool(self.compared) and self.compared[-1].metres > GROWING * self.compared[0].metres
         return self.of_motion > (ANOTHER_MOTION if grows else NO_MOTION)
 
     def findings(self) -> list[Finding]:
         """A warning of noise, or of a drift; of poses as good as those of usual recordings nothing."""
         if self.another_motion:
             return []
-        moment, longest = self.shortly or next(iter(self.later), None), next(reversed(self.later), None)
-        if moment is not None and longest is not None and longest.drifts_beside(moment):
+        if self.later and self.later[-1].drifts_beside(self.compared[0]):
+            moment, longest = self.compared[0], self.later[-1]
             what = (
                 f"the poses drift: by them, what frames {longest.seconds:.1f} s apart show lies "
                 f"{100 * longest.metres:.0f} cm apart, and after {moment.seconds:.1f} s {100 * moment.metres:.1f} cm"
             )
             remedy = "surfaces that are seen again are doubled; --poses refined or tracked follows the images"
             return [Finding("warning", what, remedy)]
-        if self.shortly is not None and self.shortly.exceeds(NOISY):
+        if self.moment is not None and self.moment.is_beyond(NOISY):
             what = (
-                f"the poses are noisy: by them, what frames {self.shortly.seconds:.1f} s apart show lies "
-                f"{100 * self.shortly.metres:.1f} cm apart"
+                f"the poses are noisy: by them, what frames {self.moment.seconds:.1f} s apart show lies "
+                f"{100 * self.moment.metres:.1f} cm apart"
             )
             remedy = "surfaces are doubled by as much; --poses refined or tracked registers each frame to the map"
             return [Finding("warning", what, remedy)]
@@ -103,8 +107,8 @@ def measured(recording: Recording, matched: Matches, breaks: Sequence[int] = ())
     return PoseErrors(apart.get(matched.short), later, of_motion)
 
 
-def _medians(rows: Sequence[tuple[float, float, float]]) -> Apart:
-    return Apart(*(float(value) for value in np.median(rows, axis=0)))
+def _medians(rows: Sequence[tuple[float, float, float]]) -> Distance:
+    return Distance(*(float(value) for value in np.median(rows, axis=0)))
 
 
 def _off(recording: Recording, pair: Pair) -> tuple[float, float, float] | None:

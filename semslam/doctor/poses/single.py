@@ -12,7 +12,7 @@ from semslam import poses
 from semslam.doctor import flow
 from semslam.doctor.finding import Finding
 from semslam.doctor.flow import Tracks
-from semslam.frame import evenly_spread
+from semslam.frame import evenly_spread, first_few
 from sequences import Sequence as Recording
 
 OUTLIER = 8.0  # times the usual deviation from smooth motion
@@ -90,8 +90,7 @@ def findings_of(found: Contradicted, frames: int) -> list[Finding]:
 
 def listed(frames: Sequence[int]) -> str:
     """Frames in words: all of a few, the first of many."""
-    numbers = ", ".join(map(str, frames[:5])) + (", ..." if len(frames) > 5 else "")
-    return f"frame {numbers}" if len(frames) == 1 else f"{len(frames)} frames ({numbers})"
+    return f"frame {frames[0]}" if len(frames) == 1 else f"{len(frames)} frames ({first_few(frames)})"
 
 
 class _Path:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 from semslam.doctor import intrinsics
 from semslam.doctor.finding import Finding
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import errors, single
-from semslam.doctor.poses.convention import AS_RECORDED, Judged, as_convention, in_convention, judged, tell
-from semslam.doctor.poses.held import released
+from semslam.doctor.poses.convention import (
+    AS_RECORDED,
+    Judged,
+    as_convention,
+    in_convention,
+    judged,
+    recorded_poses,
+    tell,
+)
+from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats, repeats_of
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import poses_of_file
@@ -53,20 +64,17 @@ def with_verdict(
     of_file = None if own else poses_of_file(config.poses, sequence, config.pose_hints)
     for note in of_file.notes if of_file is not None else ():
         logger.warning("%s", note)
-    listed = None if of_file is None else of_file.T_world_camera
-    convention = config.pose_convention or (begun.load_config().pose_convention if begun is not None else None)
     matched = Matches(sequence)
-    found = judged(sequence, listed, matched) if convention is None else Judged(convention, told=False)
+    convention = config.pose_convention or (begun.load_config().pose_convention if begun is not None else None)
+    found, used, repeated = _read(config, sequence, of_file, convention, matched)
     if convention is None and found.convention != AS_RECORDED:
         tell(name, found.convention, f"--pose-convention {AS_RECORDED}")
-    if own and config.pose_convention is None and found.convention != AS_RECORDED:
-        sequence = near_origin(in_convention(sequence, found.convention))
+    if repeated is not None:
+        note = f"{name}: {repeated}; they are interpolated (--set reject_poses=false takes them as they are)"
+        logger.warning("%s", note)
+        used.assumptions = (*used.assumptions, note)
+        of_file = of_file and of_file._replace(notes=(*of_file.notes, note))
     config = replace(config, pose_convention=found.convention)
-    used = sequence
-    if listed is not None:
-        used = copy.copy(sequence)
-        used.poses = tuple(as_convention(listed, found.convention))
-        used = released(used) if config.reject_poses else used
     verdict = PoseVerdict(matched=matched)
     if config.poses not in NOT_GIVEN and config.slam.perception.depth == "sensor":
         if begun is not None:
@@ -77,6 +85,37 @@ def with_verdict(
     if of_file is None:
         return config, right, verdict
     return config, sequence, verdict._replace(of_file=of_file._replace(T_world_camera=right.poses or ()))
+
+
+def _read(
+    config: RunConfig, sequence: Sequence, of_file: FramePoses | None, convention: str | None, matched: Matches
+) -> tuple[Judged, Sequence, str | None]:
+    """What the images say of given poses, the recording with these read so, and how they are repeated where those
+    between are interpolated.
+
+    convention: how the poses are meant; None = as the images tell.
+    """
+
+    def meant(T_world_camera: Iterable[np.ndarray | None]) -> tuple[Judged, Sequence]:
+        """How poses that are judged in place of the listed ones are meant, and the recording with the listed ones."""
+        found = Judged(convention, told=False) if convention else judged(sequence, T_world_camera, matched)
+        if of_file is not None:
+            used = copy.copy(sequence)
+            used.poses = tuple(as_convention(listed, found.convention))
+            return found, used
+        if config.pose_convention is not None or found.convention == AS_RECORDED:  # as the recording was opened
+            return found, sequence
+        return found, near_origin(in_convention(sequence, found.convention))
+
+    listed = recorded_poses(sequence) if of_file is None else of_file.T_world_camera
+    if config.reject_poses and config.poses not in NOT_GIVEN:
+        groups = repeats_of(sequence) if of_file is None else repeats(listed, sequence.timestamps)
+        if groups is not None:
+            found, used = meant(groups.interpolated(listed, sequence.timestamps))
+            moving = interpolate_repeated_poses(used, groups)
+            if moving is not used:
+                return found, moving, groups.note
+    return *meant(listed), None
 
 
 def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches, name: str) -> PoseVerdict:
