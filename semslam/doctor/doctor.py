@@ -71,7 +71,8 @@ class Diagnosis(NamedTuple):
 def diagnosis(sequence: Sequence) -> Diagnosis:
     """What is wrong with a recording, how long its lengths are, and what its images do not tell.
 
-    Reads up to FRAMES_READ frames. Without poses or depth the checks that need them are left out.
+    Statistics of pixels are of up to FRAMES_READ frames; checks of motion and edges read more. Without poses or depth
+    the checks that need them are left out.
     """
     frames, findings = _read(sequence)
     lengths: Intrinsics | None = None
@@ -113,7 +114,7 @@ def _unmeasured(sequence: Sequence) -> str:
     seconds = sequence.timestamps[-1] - sequence.timestamps[0]
     if seconds < intrinsics.SHORTEST:
         return f"it lasts {seconds:.1f} s; {intrinsics.SHORTEST:.0f} s are needed"
-    return "too few points are found again, or the camera turns too little"
+    return f"too few points are found again{'' if sequence.has_poses else ', or the camera turns too little'}"
 
 
 def implausible_depth(sequence: Sequence) -> Finding | None:

@@ -65,7 +65,7 @@ class Matches:
         if not recording.has_depth:
             return []
         last_start = max(len(recording) - int(gaps[0]), 0)
-        grid = max(1, min(int(gaps[0]), last_start // FEWEST_STARTS))  # on it, frames that are shared are read once
+        grid = max(1, min(int(gaps[0]), last_start // FEWEST_STARTS))  # on it, many frames are shared, and read once
         starts = sorted({start // grid * grid for start in evenly_spread(range(last_start), STARTS)})
         found: list[Pair] = []
         seen: dict[int, _Described | None] = {}
