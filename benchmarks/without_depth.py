@@ -12,9 +12,10 @@ path may be short), and less the relative error that the other frames have in th
 calibration.
 Maps: mean distance of the surfels to the points of the sensor's depth (at the data set's poses, at most 1 m counted),
 with the data set's poses, corrected by the images, and all by itself after SE(3) or Sim(3) alignment of the
-trajectories. pieces (only where asked for): poses of each recording's halves, of it backwards, every third frame,
-mirrored, cropped, smaller, blurred, dark and noisy, and lit by a lamp that flickers. memory (likewise): fr1/desk forth
-and back, 5,000 frames; resident memory, and the most there ever was, after each 1,000 frames tracked and fused.
+trajectories, also with the mean rotation of the cameras; of the whole map, and of the insides of planes alone. pieces
+(only where asked for): poses of each recording's halves, of it backwards, every third frame, mirrored, cropped,
+smaller, blurred, dark and noisy, and lit by a lamp that flickers. memory (likewise): fr1/desk forth and back, 5,000
+frames; resident memory, and the most there ever was, after each 1,000 frames tracked and fused.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from semslam import config as configs
 from semslam import poses
@@ -36,7 +38,7 @@ from semslam.camera import Camera
 from semslam.depth.multiview import MultiViewConfig, depth_from_views, neighbours
 from semslam.metrics.nearest import Surface
 from semslam.metrics.surface import layering
-from semslam.metrics.trajectory import absolute_error, umeyama
+from semslam.metrics.trajectory import Alignment, absolute_error, umeyama
 from semslam.runs import networks
 from semslam.runs.color_only.fitted import fit_to_images
 from semslam.runs.color_only.poses import track_images
@@ -233,25 +235,48 @@ def maps(folder: Path, network, by_itself) -> None:
     """Maps with the data set's poses, and all by itself, against the sensor's points."""
     sequence = open_sequence(folder)
     truth = [None if T is None else np.asarray(T) for T in sequence.poses]
-    reference = Surface(sensor_points(sequence, truth))
+    points = sensor_points(sequence, truth)
+    reference = Surface(points)
     run, metrics = run_of(folder, network, poses="dataset")
-    clouds = run.cloud(), by_itself.cloud()
-    given, T_run = surface_error(clouds[0].positions, reference), by_itself.progress.trajectory()
+    given, T_run = run.progress.trajectory(), by_itself.progress.trajectory()
     times = {float(t): i for i, t in enumerate(sequence.timestamps)}
-    centres = np.array([truth[times[float(t)]][:3, 3] for t in T_run.timestamps])
-    errors = []
-    for cloud, with_scale in ((c, w) for c in (clouds[1], by_itself.slam.cloud()) for w in (False, True)):
-        moved = umeyama(T_run.positions, centres, with_scale)(cloud.positions)
-        errors.append(surface_error(moved, reference))
+    T_true = np.array([truth[times[float(t)]] for t in T_run.timestamps])
+    to_given = {w: absolute_error(T_run, given, with_scale=w).rmse for w in (False, True)}
+    kept = "corrected" if metrics["poses_corrected"] else "kept"
     print(
-        f"{folder.name:<18} map to the sensor's points: given poses {100 * given:.1f} cm (poses "
-        f"{'corrected' if metrics['poses_corrected'] else 'kept'}); all by itself {100 * errors[0]:.1f} cm in metres, "
-        f"{100 * errors[1]:.1f} cm after Sim(3); layered {100 * layering(clouds[0]):.0f}, "
-        f"{100 * layering(clouds[1]):.0f} %; without the surfels inside planes given poses "
-        f"{100 * surface_error(run.slam.cloud().positions, reference):.1f} cm, all by itself {100 * errors[2]:.1f}, "
-        f"{100 * errors[3]:.1f} cm",
-        flush=True,
+        f"{folder.name:<18} layered, given poses {100 * layering(run.cloud()):.0f} %, all by itself "
+        f"{100 * layering(by_itself.cloud()):.0f} %; given poses {kept}; from these, the path all by itself is "
+        f"{100 * to_given[False]:.1f} cm in metres, {100 * to_given[True]:.1f} cm after Sim(3)"
     )
+    alignments = {
+        "given poses": (run, Alignment(np.eye(3), np.zeros(3))),
+        "all by itself, in metres": (by_itself, umeyama(T_run.positions, T_true[:, :3, 3], False)),
+        "... Sim(3)": (by_itself, umeyama(T_run.positions, T_true[:, :3, 3], True)),
+        "... Sim(3), cameras turned alike": (by_itself, turned_alike(T_run.T_world_camera, T_true)),
+    }
+    for what, (of, alignment) in alignments.items():
+        whole, without = of.cloud().positions, of.slam.cloud().positions
+        added = np.zeros((0, 3)) if of.filled is None else of.filled.positions
+        all_, map_, planes = (100 * surface_error(alignment(x), reference) for x in (whole, without, added))
+        reached = [100 * (Surface(alignment(x)).distance(points[::5]) < 0.1).mean() for x in (without, whole)]
+        print(
+            f"{folder.name:<18} map to the sensor's points, {what}: {all_:.1f} cm; without the insides of planes "
+            f"{map_:.1f}, these {planes:.1f} cm ({len(added)} surfels); of the sensor's points {reached[0]:.1f} -> "
+            f"{reached[1]:.1f} % within 10 cm",
+            flush=True,
+        )
+
+
+def turned_alike(T_run: np.ndarray, T_true: np.ndarray) -> Alignment:
+    """The similarity of two paths (N, 4, 4) whose rotation is the mean of the cameras'.
+
+    Where all centres lie nearly on a line, they leave the rotation about it open, and orientations do not.
+    """
+    turned = Rotation.from_matrix(T_true[:, :3, :3] @ T_run[:, :3, :3].transpose(0, 2, 1)).mean().as_matrix()
+    mean_run, mean_true = T_run[:, :3, 3].mean(axis=0), T_true[:, :3, 3].mean(axis=0)
+    run, true = (T_run[:, :3, 3] - mean_run) @ turned.T, T_true[:, :3, 3] - mean_true
+    scale = float((run * true).sum() / (run * run).sum())
+    return Alignment(turned, mean_true - scale * turned @ mean_run, scale)
 
 
 class ForthAndBack(SelectedSequence):

@@ -108,6 +108,16 @@ def test_only_what_the_map_lacks_is_measured():
     assert found.completed == 1
 
 
+def test_a_frame_looks_at_what_faces_it_where_the_map_shows_nothing():
+    _, found = completion(0.6 * FLOOR)
+    points = CAMERA.backproject(FLOOR)
+    inside, on_the_rim, near = points[60, 80], points[2, 80], 0.1 * points[60, 80]
+    positions = np.stack([inside, on_the_rim, inside, -inside, near, inside + [9, 0, 0]])
+    towards, away = [0.0, 0, -1], [0.0, 0, 1]
+    normals = np.array([towards, towards, away, away, towards, towards])
+    assert found.looked_at(positions, normals, 0.3, 5.0).tolist() == [1, 0, 0, 0, 0, 0]
+
+
 def test_a_plane_that_the_network_does_not_see_is_none():
     """A dark hall behind a door frame: its edges lie in the wall, and nothing inside does."""
     seen, found = completion(np.where(rim(), FLOOR, 1.8 * FLOOR).astype(f32))

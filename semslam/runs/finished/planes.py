@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.depth.layers import less_sure_layers
@@ -23,14 +24,16 @@ LONGEST = 384  # pixels: longer side of the images that are searched, at most
 STEP, TURN_DEG = 0.1, 12.0  # of the scene's depth, and degrees, between the frames that are searched
 LEAST_FOUND = 0.01  # of the image, on planes: with less a frame is not worth a call of the network
 WEIGHT = 0.5  # of a surfel, for each frame that has a plane there
-AGREED = 3  # frames that have a plane where a surfel is; those of fewer go
+AGREED = 3  # frames that have a plane where a surfel is; those of fewer go ...
+MOST = 0.5  # ... and those of a smaller share of the frames that look there and to which the map shows nothing
+FACING = 0.2  # cosine between a surfel's normal and the way to a camera that looks at it, at least
 
 
 def complete_planes(run: Run) -> AddedSurfels:
     """Surfels inside planes whose edges the map of a finished run without a depth camera has; see `depth.planes`.
 
-    They are fused in a map of their own, and kept where several frames agree and the map has no surface close before or
-    behind them.
+    They are fused in a map of their own, and kept where several frames agree, and most of those that look there, and
+    the map has no surface close before or behind them.
     """
     config, posed = run.config.slam, run.progress.posed()
     perceive = Perception(config.perception, run.sequence.camera, run.sequence.label_set, run.slam.network)
@@ -41,7 +44,10 @@ def complete_planes(run: Run) -> AddedSurfels:
 
     completion = PlaneCompletion(perceive, run.slam.fusion.weights, shown, posed)
     cloud = fused_apart(run, config, perceive, completion, completion.has_moved)
-    cloud = cloud.selected(cloud.confidence > (AGREED - 0.5) * WEIGHT)
+    frames = np.rint(cloud.confidence / WEIGHT)
+    near, far = run.slam.fusion.config.range
+    looked = completion.looked_at(cloud.positions, cloud.normals, near, far)
+    cloud = cloud.selected((frames >= AGREED) & (frames >= MOST * looked))
     cloud = cloud.selected(~_doubles(run, cloud))
     return AddedSurfels(cloud, {"surfels_of_planes": len(cloud), "planes_frames": completion.completed})
 
@@ -83,11 +89,30 @@ class PlaneCompletion:
         self.camera = camera.resized(camera.width // shrink, camera.height // shrink)
         self.completed = 0  # frames in which planes were found
         self._last: np.ndarray | None = None  # T_world_camera of the last one that was searched
+        self._empty: list[tuple[np.ndarray, np.ndarray]] = []  # of all of them, and where the map shows nothing: bits
         self._scene = 2.0  # metres: median depth of it
 
     def has_moved(self, index: int) -> bool:
         """Whether the camera has moved enough since the last frame that was searched."""
         return self._last is None or apart(self._last, self.T_world_camera[index], STEP * self._scene, TURN_DEG)
+
+    def looked_at(self, positions: np.ndarray, normals: np.ndarray, near: float, far: float) -> np.ndarray:
+        """(N,) int: from how many of the frames that were searched the map does not hide each surfel.
+
+        positions, normals: (N, 3) of the surfels, world, metres. near, far: metres, of depth that is fused.
+        """
+        camera, count = self.camera, np.zeros(len(positions), int)
+        for T_world_camera, bits in self._empty:
+            empty = np.unpackbits(bits, count=camera.width * camera.height).reshape(camera.shape) > 0
+            points = poses.transform(poses.inverse(T_world_camera), positions)
+            away = T_world_camera[:3, 3] - positions
+            faces = np.einsum("nk,nk->n", normals, away) > FACING * np.linalg.norm(away, axis=1)
+            ahead = np.flatnonzero(faces & (points[:, 2] > near) & (points[:, 2] < far))
+            u, v = np.rint(camera.project(points[ahead])).astype(int).T
+            inside = (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
+            ahead, u, v = ahead[inside], u[inside], v[inside]
+            count[ahead[empty[v, u]]] += 1
+        return count
 
     def __call__(self, frame: Frame) -> Observation:
         """The depth of the planes in a frame, with a confidence that fusion makes `WEIGHT`, and that of the map, with
@@ -96,6 +121,7 @@ class PlaneCompletion:
         self._last = T
         color = self.perception.resized_color(frame)
         known = self.shown(self.camera, T)
+        self._empty.append((T, np.packbits(known <= 0)))
         if (known > 0).any():
             self._scene = float(np.median(known[known > 0]))
         size = self.camera.width, self.camera.height
