@@ -181,6 +181,7 @@ def test_maps_that_do_not_meet_are_refused_and_nothing_is_written(first: Path, t
     unlabelled = tmp_path / "unlabelled"
     assert semslam("reconstruct", ROOM, "--frames", 4, "--labels", "none", "--no-mesh", "--out", unlabelled) == 0
     capsys.readouterr()
-    assert "classes" in refused(capsys, "merge", first, unlabelled, "--out", tmp_path / "both")
+    told = refused(capsys, "merge", first, unlabelled, "--out", tmp_path / "both")
+    assert f"{unlabelled} has no labels" in told and "13 classes" in told
     for one, other in ((first, unlabelled), (unlabelled, first)):
         assert "not written over" in refused(capsys, "merge", one, other, "--out", first, "--overwrite")

@@ -121,10 +121,11 @@ def test_frames_are_in_the_order_of_their_numbers(folder):
     assert [path.name for path in sequence.color_paths] == ["0.png", "3.png", "6.png", "9.png", "12.png", "15.png"]
 
 
-def test_a_nan_line_is_a_frame_without_a_pose(folder):
+@pytest.mark.parametrize("lost", [" nan" * 7, " 0.1 0.2 0.3 0 0 0 0", " 0" * 7])
+def test_a_line_of_nan_or_without_a_rotation_is_a_frame_without_a_pose(folder, lost):
     path = folder / "groundtruth.txt"
     lines = path.read_text().splitlines()
-    lines[2] = lines[2].split()[0] + " nan" * 7
+    lines[2] = lines[2].split()[0] + lost
     path.write_text("\n".join(lines) + "\n")
     sequence = open_sequence(folder)
     assert sequence[2].T_world_camera is None and sequence[3].T_world_camera is not None
@@ -341,11 +342,12 @@ def open_sequence_with(path, lines):
     return open_sequence(path.parent)
 
 
-def test_poses_that_are_mostly_nan_are_refused_with_file_and_line(folder):
+@pytest.mark.parametrize("lost", [" nan" * 7, " 0" * 7])
+def test_poses_that_are_mostly_missing_are_refused_with_file_and_line(folder, lost):
     path = folder / "groundtruth.txt"
-    lines = [line.split()[0] + " nan" * 7 if i > 0 else line for i, line in enumerate(path.read_text().splitlines())]
+    lines = [line.split()[0] + lost if i > 0 else line for i, line in enumerate(path.read_text().splitlines())]
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=r"groundtruth\.txt:2: NaN or inf in this and 4 more of 6 pose lines"):
+    with pytest.raises(ValueError, match=r"groundtruth\.txt:2: no pose \(.*\) in this and 4 more of 6 lines"):
         open_sequence(folder)
 
 

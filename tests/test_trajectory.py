@@ -29,6 +29,22 @@ def test_a_tum_file_returns_what_was_written(tmp_path):
         assert len(line.split(" ")) == 8
 
 
+@pytest.mark.parametrize(
+    ("kind", "separator", "tick"), [("tum", " ", 1), ("euroc", ",", 1e9), ("elasticfusion", ",", 1e6)]
+)
+def test_poses_with_a_quaternion_of_zeros_are_left_out_unless_most_are(tmp_path, kind, separator, tick):
+    path = tmp_path / "poses.txt"
+
+    def read_with_lost(lost: set[int]) -> Trajectory:
+        lines = [[i * tick, 1, 2, 3, *([0, 0, 0, 0] if i in lost else [0, 0.6, 0, 0.8])] for i in range(4)]
+        path.write_text("\n".join(separator.join(f"{number:g}" for number in line) for line in lines))
+        return read_trajectory(path, kind)
+
+    assert read_with_lost({1}).timestamps.tolist() == [0, 2, 3]
+    with pytest.raises(ValueError, match=r"poses\.txt:2: quaternion of length 0"):
+        read_with_lost({1, 2, 3})
+
+
 def test_every_form_of_the_same_trajectory_reads_the_same(tmp_path):
     trajectory = wandering()
     times, T = trajectory.timestamps, trajectory.T_world_camera

@@ -44,10 +44,13 @@ def read_tum(path: str | Path, fps: float | None = None) -> Trajectory:
 
 
 def read_tum_lines(path: str | Path) -> tuple[np.ndarray, list[np.ndarray | None]]:
-    """(timestamps (N,), poses) of TUM lines; a line of NaN is a frame without a pose. ValueError where most are."""
+    """(timestamps (N,), poses) of TUM lines; a line of NaN, or with a quaternion of zeros, is a frame without a pose.
+
+    ValueError where most are.
+    """
     path = Path(path)
     rows = list(_numbers(path, (8,), "timestamp tx ty tz qx qy qz qw", finite=False))
-    finite = [bool(np.all(np.isfinite(row))) for _, row in rows]
+    finite = [bool(np.all(np.isfinite(row)) and np.any(row[4:])) for _, row in rows]
     _check_gaps(path, rows, finite)
     for line, row in rows:
         if not np.isfinite(row[0]):
@@ -284,12 +287,13 @@ def _is_number(word: str) -> bool:
 
 
 def _check_gaps(path: Path, rows: list[tuple[int, np.ndarray]], finite: list[bool]) -> None:
-    """A file of little but NaN is a failed export, not a few lost frames."""
+    """ValueError for a file of little but lines without a pose: a failed export, not a few lost frames."""
     missing = finite.count(False)
     if missing > MISSING_POSES_ALLOWED * len(rows):
         raise ValueError(
-            f"{path}:{rows[finite.index(False)][0]}: NaN or inf in this and {missing - 1} more of {len(rows)} pose "
-            f"lines; export the poses again, or track the camera instead (--poses tracked)"
+            f"{path}:{rows[finite.index(False)][0]}: no pose (NaN, inf or a quaternion of zeros) in this and "
+            f"{missing - 1} more of {len(rows)} lines; export the poses again, or track the camera instead "
+            f"(--poses tracked)"
         )
 
 
@@ -313,9 +317,15 @@ def _from_matrices(
 
 
 def _from_rows(path: Path, rows: list[tuple[int, np.ndarray]], seconds: float, quaternion: list[int]) -> Trajectory:
-    """A trajectory of rows (time, position, quaternion); `quaternion` names the columns of x, y, z and w."""
+    """A trajectory of rows (time, position, quaternion); `quaternion` names the columns of x, y, z and w.
+
+    Trackers write a quaternion of zeros for a frame that they lost: such rows are left out, unless most are so.
+    """
     if not rows:
         raise ValueError(f"{path}: holds no poses")
+    there = [(line, row) for line, row in rows if np.any(row[quaternion])]
+    if len(rows) - len(there) <= MISSING_POSES_ALLOWED * len(rows):
+        rows = there
     previous = -np.inf
     for line, row in rows:
         norm = float(np.linalg.norm(row[quaternion]))

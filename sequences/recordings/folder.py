@@ -164,7 +164,9 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     ticks, posed = read_tum_lines(path)
     timestamps, unit_note = read_as_seconds(ticks, path)
     there = [i for i, T in enumerate(posed) if T is not None]
-    note = (f"{path}: {count - len(there)} of {count} frames have no pose (lines of NaN or inf)",)
+    note = (
+        f"{path}: {count - len(there)} of {count} frames have no pose (lines of NaN, inf or a quaternion of zeros)",
+    )
     apart = times is None or times.max() < timestamps.min() or times.min() > timestamps.max()
     if len(posed) == count and apart and hints == PoseHints():
         return _Posed(timestamps, tuple(posed), unit_note + (note if len(there) < count else ()))
@@ -173,7 +175,10 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
         if _of_these_moments(timestamps[there], counted):  # as keyframes have them, from the first frame's time 0
             at = Trajectory(timestamps[there], np.array([posed[i] for i in there]))
             found = poses_at(at, path, counted)
-            rare = f"{path}: {len(there)} poses at times of the {count} frames, counted at {fps or FPS:g} a second"
+            rare = (
+                f"{path}: {len(there)} of the {count} frames have a pose of their own; they are paired by time, at "
+                f"{fps or FPS:g} frames a second{'' if fps else ', which is assumed'}"
+            )
             return _Posed(counted, found.T_world_camera, (*unit_note, rare, *found.notes))
         seconds, frames = np.ptp(timestamps), np.ptp(counted)
         if len(posed) > OTHER_RATE * count > 1 and abs(seconds - frames) <= LIKE_LONG * frames:  # of one clock

@@ -72,9 +72,9 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
             raise ValueError(f"{run}: its map is in {parts} parts that have not met; merge another")
     classes = [(f.surfels.num_classes, f.config.slam.perception.classes) for f in (a, b)]
     if classes[0] != classes[1]:
+        has = [f"{count} classes ({label_set})" if count else "no labels" for count, label_set in classes]
         raise ValueError(
-            f"{run_a} has {classes[0][0]} classes ({classes[0][1]}), {run_b} has {classes[1][0]} ({classes[1][1]}); "
-            f"give both the same with `semslam relabel`"
+            f"{run_a} has {has[0]}, {run_b} has {has[1]}; give both the same classes with `semslam relabel`"
         )
     T_a_b, sights = _motion_between(a, b, str(run_a), str(run_b))
     folder = derived_folder(a.folder, Path(out), overwrite)
