@@ -26,8 +26,8 @@ DOCTOR = "`semslam doctor room` looks for the cause"
 
 def said(changes: dict[str, Any], reason: str = "", live: bool = False) -> list[str]:
     """The sentences of a run with those metrics, after the first."""
-    first, *others = summary(FIGURES | changes, settings_of(None, {"sequence": "room"}), CAMERA, reason, live)
-    assert first == "9 of 10 frames fused, 4.3 frames/s, 1234 surfels"
+    first, *others = summary(FIGURES | changes, settings_of(None, {"sequence": "room"}), CAMERA, reason, live, 11.6)
+    assert first == "9 of 10 frames fused, 4.3 frames/s (12 s with start and final files), 1234 surfels"
     return others
 
 
@@ -50,6 +50,11 @@ def test_a_frame_whose_pose_was_rejected_is_not_told_again_as_lost():
     assert said({"lost": [2, 3], "poses_rejected": [2, 3]}) == [
         f"2 frames (2, 3) left out, since the images contradict the given pose; {DOCTOR}"
     ]
+
+
+def test_a_frame_without_a_given_pose_was_not_tracked():
+    (sentence,) = said({"lost": [4, 6], "poses_rejected": []}, "poses.txt has no pose for it")
+    assert sentence.startswith("2 frames had no pose and are not in the map") and "--poses tracked" in sentence
 
 
 def test_lengths_are_the_networks_guess_unless_a_size_was_given():

@@ -146,6 +146,11 @@ class RunFolder:
             return "a run with other settings" if self.is_readable else "a run that cannot be read"
         return "" if "frames" in self.load_metrics() else "an unfinished run, which --resume goes on with"
 
+    def check_free(self, settings: RunConfig) -> None:
+        """ValueError where a new run with these settings would destroy something here."""
+        if found := self.in_the_way(settings):
+            raise ValueError(f"{self.path}: holds {found}; name another --out, or add --overwrite")
+
     @property
     def is_unfinished(self) -> bool:
         """Whether the run was interrupted; not where its figures cannot be read."""
@@ -197,10 +202,8 @@ class RunFolder:
             folder._finish_replacing()
             unlock(folder.path)
         if not folder.exists:
-            raise FileNotFoundError(
-                f"{path}: not a run, {folder.state.name} is missing; make one with "
-                f"`semslam reconstruct SEQUENCE --out {path}`"
-            )
+            missing = f"not a run, {folder.state.name} is missing" if folder.path.exists() else "no such folder"
+            raise FileNotFoundError(f"{path}: {missing}; make one with `semslam reconstruct SEQUENCE --out {path}`")
         return folder
 
     def fresh(self) -> RunFolder:

@@ -87,8 +87,6 @@ def prepare(
     given = sequence.has_poses and config.extend is None
     config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
     check_settings(config, sequence)
-    begun = RunFolder(out).resumable(config) if resume and not overwrite else None
-    config, sequence, verdict = with_verdict(config, sequence, begun if begun is not None and begun.exists else None)
     if recorded and config.slam.perception.depth == "predicted" and config.poses in BY_IMAGES and len(sequence) < 2:
         raise ValueError(f"{config.sequence}: is one frame; tracking by images needs several that overlap")
     check_apart(out, config.sequence)
@@ -96,11 +94,18 @@ def prepare(
         raise ValueError(f"{out}: --resume goes on with the run that is there, --overwrite replaces it; choose one")
     folder = RunFolder.create(out)
     try:
-        if not resume and not overwrite and (found := folder.in_the_way(config)):
-            raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
-        place = folder.resumable(config) if resume else folder.fresh()
-        if resume and not place.exists:
+        new = not resume and not overwrite
+        if new:
+            folder.check_free(config)
+        place = folder.resumable(config) if resume else folder
+        goes_on = resume and place.exists
+        if resume and not goes_on:
             logger.warning("%s: there is no run to go on with (--resume); a new one begins", out)
+        config, sequence, verdict = with_verdict(config, sequence, place if goes_on else None)
+        if new:
+            folder.check_free(config)  # now that it is known how poses are meant
+        if not resume:
+            place = folder.fresh()
         run = _run(config, sequence, network, place, resume, checkpoint, report, verdict)
         if recorded and not resume and config.slam.perception.depth == "sensor":
             tell_of_depth_camera(config, sequence, verdict, run.slam.network)

@@ -40,8 +40,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 def as_compared(saved: RunConfig, settings: RunConfig) -> RunConfig:
     """The settings of a run as those of another are compared with them: how poses are meant is that of the other where
-    only that says it, since earlier versions did not keep it, and a run finds it out when it begins."""
-    convention = saved.pose_convention or settings.pose_convention
+    only one of the two says it, since a run finds it out when it begins, and earlier versions did not keep it."""
+    known = saved.pose_convention is not None and settings.pose_convention is not None
+    convention = saved.pose_convention if known else settings.pose_convention
     return replace(with_absolute_paths(saved), pose_convention=convention)
 
 

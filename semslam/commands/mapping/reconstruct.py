@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -143,6 +144,7 @@ def reconstruct(
     from semslam.runs.config import settings_of
     from semslam.runs.reconstruct import finish, prepare
 
+    began = time.perf_counter()
     chosen = chosen_settings(context)
     if sequence is None and not live:
         raise ValueError("SEQUENCE is missing: give the folder of a recording, or --live for a camera")
@@ -165,16 +167,20 @@ def reconstruct(
         settings = settings_of(config, chosen, set_ or [])
         if names and settings.slam.perception.depth != "predicted":
             raise ValueError(f"{'--corrections' if corrections else '--helps'} is for --depth predicted; leave it out")
-        with progress(0, "frames tracked") as advance:
-            run = prepare(
-                settings,
-                out,
-                sequence=recorder,
-                resume=resume,
-                overwrite=overwrite,
-                checkpoint=0.0 if live else checkpoint,  # what it was made of is on the disk already
-                report=advance,
-            )
+        try:
+            with progress(0, "frames tracked") as advance:
+                run = prepare(
+                    settings,
+                    out,
+                    sequence=recorder,
+                    resume=resume,
+                    overwrite=overwrite,
+                    checkpoint=0.0 if live else checkpoint,  # what it was made of is on the disk already
+                    report=advance,
+                )
+        except KeyboardInterrupt:
+            typer.echo("interrupted before the first frame was fused: there is no new map to keep", err=True)
+            raise typer.Exit(130) from None
         interrupted = interrupted or at_end.enter_context(interruptible())
         window = live_view(run, asked=show) if show or live else None
         with progress(0 if live else len(run), "frames") as advance:
@@ -201,7 +207,8 @@ def reconstruct(
         again = f"`semslam reconstruct {recorder.path}` maps them anew" if recorder is not None else "--resume ends it"
         typer.echo(f"interrupted; all frames are fused and saved, the last files are not written; {again}: {out}")
         raise typer.Exit(130) from None
-    for sentence in summary(metrics, settings, run.sequence.camera, run.progress.reason, live):
+    seconds = time.perf_counter() - began
+    for sentence in summary(metrics, settings, run.sequence.camera, run.progress.reason, live, seconds):
         typer.echo(sentence)
     for name, what in FILES.items():
         path = getattr(run.folder, name)

@@ -14,15 +14,18 @@ if TYPE_CHECKING:
 Metrics = Mapping[str, Any]  # of metrics.json
 
 
-def summary(metrics: Metrics, settings: RunConfig, camera: Camera, reason: str, live: bool) -> list[str]:
+def summary(
+    metrics: Metrics, settings: RunConfig, camera: Camera, reason: str, live: bool, seconds: float
+) -> list[str]:
     """The sentences that are of use, in the order in which they are read.
 
     metrics: those of `finish`. settings: as they were given. camera: of the run's frames. reason: why the last lost
     frame was not tracked. live: whether the frames came from a camera, so that `doctor` has no recording to look at.
+    seconds: that the whole command took.
     """
     doctor = look_for_cause(settings)
     every = [
-        frames_fused(metrics, settings),
+        frames_fused(metrics, settings, seconds),
         rejected_poses(metrics, doctor),
         doubtful_poses(metrics, doctor),
         lost_frames(metrics, reason, None if live else doctor),
@@ -46,10 +49,11 @@ def look_for_cause(settings: RunConfig) -> str:
     return f"`{shlex.join(words)}` looks for the cause"
 
 
-def frames_fused(metrics: Metrics, settings: RunConfig) -> str:
+def frames_fused(metrics: Metrics, settings: RunConfig, seconds: float) -> str:
     sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
-    return f"{fused}, {metrics['frames_per_second']:.1f} frames/s, {metrics['surfels']} surfels"
+    rate = f"{metrics['frames_per_second']:.1f} frames/s ({seconds:.0f} s with start and final files)"
+    return f"{fused}, {rate}, {metrics['surfels']} surfels"
 
 
 def rejected_poses(metrics: Metrics, doctor: str) -> str | None:
@@ -68,16 +72,19 @@ def doubtful_poses(metrics: Metrics, doctor: str) -> str | None:
 
 def lost_frames(metrics: Metrics, reason: str, doctor: str | None) -> str | None:
     """Which frames are not in the map, and why the last of them is not; those whose pose was rejected aside."""
-    rejected = metrics.get("poses_rejected") or ()
-    lost = [index for index in metrics["lost"] if index not in rejected]
+    rejected = metrics.get("poses_rejected")
+    lost = [index for index in metrics["lost"] if index not in (rejected or ())]
     if not lost:
         return None
     advice = "" if doctor is None else f"; {doctor}"
+    what = "could not be tracked and"
+    if rejected is not None:  # the poses were given
+        advice, what = "; --poses tracked needs none", "had no pose and"
     if len(lost) == 1:
-        return f"frame {lost[0]} could not be tracked and is not in the map, because {reason}{advice}"
+        return f"frame {lost[0]} {what} is not in the map, because {reason}{advice}"
     return (
-        f"{len(lost)} frames could not be tracked and are not in the map, from frame {lost[0]} to {lost[-1]}; the "
-        f"last, because {reason}{advice}"
+        f"{len(lost)} frames {what} are not in the map, from frame {lost[0]} to {lost[-1]}; the last, because "
+        f"{reason}{advice}"
     )
 
 
