@@ -19,7 +19,7 @@ from semslam.images import read_color
 from semslam.images.labels import read_labels
 from semslam.labels import LABEL_SETS
 from semslam.perception import PerceptionConfig
-from semslam.runs.color_only.poses import tracked_camera
+from semslam.runs.color_only.following import tracked_camera
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
