@@ -20,6 +20,7 @@ from semslam.atomic import replacing, text_of
 
 T = TypeVar("T")
 EXPECTED = {int: "a whole number", str: "text", bool: "true or false"}
+MEMORY = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}  # bytes
 LONGEST_SHOWN = 60  # characters of a wrong value
 LARGEST_FILE, MOST_NESTED, LARGEST_NUMBER = 1 << 20, 50, 1e15  # bytes; of anything that people write as settings
 # A setting's comment begins with its unit and a colon: "metres: nearer depth is dropped".
@@ -352,3 +353,11 @@ def _shown(value: Any) -> str:
     """A value as messages repeat it: a few words, because it may be a whole file that is none of settings."""
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def bytes_of(name: str, amount: str) -> int:
+    """An amount of memory such as 500MB in bytes; ValueError, which names the setting, for what is none."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", amount, re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"`{name}` is {amount!r}, expected an amount such as 500MB or 2GB")
+    return int(float(found[1]) * MEMORY[found[2].upper()])

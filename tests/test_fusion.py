@@ -12,6 +12,7 @@ from semslam import poses
 from semslam.camera import SENSORS
 from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.merging import LAYERS
+from semslam.engine.saved_surfels import state_of
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.engine.vectors import GROUP, LANES, to_columns, to_rows
 from semslam.frame import NO_GREY, Frame, Observation
@@ -112,7 +113,7 @@ def test_the_map_is_the_same_for_any_thread_count(frames):
     try:
         for n in (1, 2):
             numba.set_num_threads(min(n, threads))
-            maps.append(fused(frames)[0].state())
+            maps.append(state_of(fused(frames)[0]))
     finally:
         numba.set_num_threads(threads)
     for name, values in maps[0].items():

@@ -14,7 +14,7 @@ from test_reconstruct import semslam
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
 from semslam.engine.chunks import CHUNK
-from semslam.engine.surfels import SurfelMap
+from semslam.engine.saved_surfels import restored, state_of
 from semslam.images import read_color
 from semslam.images.labels import read_labels
 from semslam.labels import LABEL_SETS
@@ -53,7 +53,7 @@ def test_the_range_reaches_as_far_as_the_street(mapped):
 def test_cubes_grow_with_the_range_so_that_memory_goes_into_surfels(mapped):
     surfels = mapped.slam.surfels
     assert surfels.block > 1.0 and len(surfels) > 0.2 * CHUNK * surfels.n_chunks
-    again = SurfelMap.from_state(surfels.state(), mapped.config.slam.map)
+    again = restored(state_of(surfels), mapped.config.slam.map)
     assert again.block == surfels.block, "a run that goes on has the same cubes"
 
 

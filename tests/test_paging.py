@@ -21,6 +21,7 @@ from semslam.engine.associations import MOVED, Associations
 from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
 from semslam.engine.labels.label_fusion import LabelFusionConfig, label_fusion
+from semslam.engine.saved_surfels import restored, state_parts
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 from semslam.frame import Observation
 from semslam.geometry.export import read_mesh_ply
@@ -91,8 +92,8 @@ def test_a_map_four_times_its_budget_is_the_same_bit_by_bit_and_stays_within_it(
 
 def test_saving_reads_the_map_in_parts(tmp_path):
     surfels = mapped("0.5MB", tmp_path)
-    before = {part.name: list(part.blocks) for part in mapped(None, tmp_path).state_parts()}
-    for part in surfels.state_parts():
+    before = {part.name: list(part.blocks) for part in state_parts(mapped(None, tmp_path))}
+    for part in state_parts(surfels):
         for ours, theirs in zip(part.blocks, before[part.name], strict=True):
             np.testing.assert_array_equal(ours, theirs)
     Checkpoint(tmp_path / "checkpoint").save(surfels, {})
@@ -139,12 +140,12 @@ def test_a_loop_is_closed_in_parts_bit_by_bit_as_in_memory(tmp_path):
 
 def test_a_saved_map_comes_back_in_parts(tmp_path):
     surfels = sheet(None, tmp_path)
-    save_arrays(tmp_path / "map.npz", surfels.state_parts())
+    save_arrays(tmp_path / "map.npz", state_parts(surfels))
     Checkpoint(tmp_path / "checkpoint").save(surfels, {})
     stored = stored_rows(tmp_path / "map.npz", SURFEL_ARRAYS)
     others = load_arrays(tmp_path / "map.npz", without=stored)
     for state in (others | stored, Checkpoint(tmp_path / "checkpoint").load(stored=True)):
-        again = SurfelMap.from_state(state, MapConfig(memory="2MB"), tmp_path)
+        again = restored(state, MapConfig(memory="2MB"), tmp_path)
         assert sys.platform != "linux" or resident() < 8 << 20
         for name in SURFEL_ARRAYS:
             np.testing.assert_array_equal(getattr(again, name)[again.slots()], getattr(surfels, name)[surfels.slots()])
@@ -153,7 +154,7 @@ def test_a_saved_map_comes_back_in_parts(tmp_path):
 @pytest.mark.parametrize("name", ["map.npz", "checkpoint/pages"])
 def test_a_damaged_page_is_told_and_never_loaded(tmp_path, name):
     surfels = sheet(None, tmp_path)
-    save_arrays(tmp_path / "map.npz", surfels.state_parts())
+    save_arrays(tmp_path / "map.npz", state_parts(surfels))
     Checkpoint(tmp_path / "checkpoint").save(surfels, {})
     with (tmp_path / name).open("r+b") as file:
         file.seek(3_000_000)

@@ -19,6 +19,7 @@ from test_reconstruct import ROOM, TRUTH, refused, semslam
 from semslam import config as configs
 from semslam.engine.chunks import CHUNK
 from semslam.engine.labels.label_fusion import label_fusion
+from semslam.engine.saved_surfels import restored, state_of, state_parts
 from semslam.engine.surfels import SurfelMap
 from semslam.runs import folder as folders
 from semslam.runs.config import settings_of
@@ -101,7 +102,7 @@ def test_saving_makes_no_second_copy_of_the_map(tmp_path):
     Checkpoint(tmp_path / "first").save(SurfelMap(1), {"values": np.ones(9)})  # what is compiled takes memory, too
     checkpoint = Checkpoint(tmp_path / "checkpoint")
     for save in (
-        lambda: save_arrays(tmp_path / "map.npz", surfels.state_parts()),
+        lambda: save_arrays(tmp_path / "map.npz", state_parts(surfels)),
         lambda: checkpoint.save(surfels, {}),
     ):
         tracemalloc.start()
@@ -109,8 +110,8 @@ def test_saving_makes_no_second_copy_of_the_map(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 0.25 * size
-    restored = SurfelMap.from_state(load_arrays(tmp_path / "map.npz"))
-    np.testing.assert_array_equal(restored.evidence[restored.slots()], surfels.evidence[surfels.slots()])
+    again = restored(load_arrays(tmp_path / "map.npz"))
+    np.testing.assert_array_equal(again.evidence[again.slots()], surfels.evidence[surfels.slots()])
 
 
 def test_a_checkpoint_holds_what_was_saved_last_whatever_changed_in_between(tmp_path):
@@ -136,7 +137,7 @@ def test_a_checkpoint_holds_what_was_saved_last_whatever_changed_in_between(tmp_
         if turn % 2:
             arrays["sometimes"] = np.array([turn])
         checkpoint.save(surfels, arrays)
-        saved, expected = Checkpoint(tmp_path / "checkpoint").load(), surfels.state() | arrays
+        saved, expected = Checkpoint(tmp_path / "checkpoint").load(), state_of(surfels) | arrays
         assert set(expected) == set(saved)
         for name, array in saved.items():
             np.testing.assert_array_equal(array, expected[name], err_msg=name)

@@ -9,6 +9,7 @@ from semslam.camera import Camera
 from semslam.compiled import Pinhole, Pose
 from semslam.engine.chunks import CHUNK, visible_chunks
 from semslam.engine.labels.evidence import rows_of
+from semslam.engine.saved_surfels import restored, state_of, state_parts
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 
 
@@ -67,7 +68,7 @@ def test_a_map_of_too_many_cubes_names_that_bound(caplog):
 
 def test_a_saved_map_continues_as_the_original():
     a = filled(3000)
-    b = SurfelMap.from_state(a.state())
+    b = restored(state_of(a))
     slots = a.slots()
     for name in ("position", "normal", "color", "seen"):
         assert np.array_equal(getattr(a, name)[slots], getattr(b, name)[slots]), name
@@ -109,8 +110,8 @@ def test_moving_the_map_keeps_every_surfel():
 
 def test_a_state_by_blocks_is_the_state_and_no_block_is_large():
     surfels = filled(300_000)
-    state = surfels.state()
-    for part in surfels.state_parts():
+    state = state_of(surfels)
+    for part in state_parts(surfels):
         blocks = list(part.blocks)
         assert part.name not in SURFEL_ARRAYS or max(map(len, blocks)) <= 256 * CHUNK < len(surfels)
         whole = np.concatenate(blocks) if part.shape else blocks[0]
@@ -154,10 +155,10 @@ def test_too_many_surfels_for_the_capacity_is_one_clear_error():
     ],
 )
 def test_a_damaged_state_is_refused_before_compiled_loops_see_it(damage, found):
-    state = filled(500).state()
+    state = state_of(filled(500))
     damage(state)
     with pytest.raises(ValueError, match=found):
-        SurfelMap.from_state(state)
+        restored(state)
 
 
 def test_unsure_surfels_are_removed_and_the_others_stay():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semslam import poses
-from semslam.engine.surfels import SurfelMap
+from semslam.engine.saved_surfels import restored, state_of
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.loops.loop_closure import LoopCloser
 from semslam.runs.config import settings_of
@@ -237,8 +237,9 @@ def test_the_state_of_tracker_and_loops_goes_on_as_if_nothing_had_happened(frame
         )
 
     def state(slam: Slam) -> dict[str, np.ndarray]:
-        parts = {"map": slam.surfels, "fusion": slam.fusion, "tracker": slam.track, "loops": slam.loops}
-        return {f"{name}_{key}": v.copy() for name, part in parts.items() for key, v in part.state().items()}
+        stages = {"fusion": slam.fusion, "tracker": slam.track, "loops": slam.loops}
+        states = {"map": state_of(slam.surfels)} | {name: stage.state() for name, stage in stages.items()}
+        return {f"{name}_{key}": value.copy() for name, part in states.items() for key, value in part.items()}
 
     whole, half = system(), None
     for frame in frames[:35]:
@@ -251,7 +252,7 @@ def test_the_state_of_tracker_and_loops_goes_on_as_if_nothing_had_happened(frame
         return {k[len(name) + 1 :]: v for k, v in half.items() if k.startswith(f"{name}_")}
 
     resumed = system()
-    resumed.surfels = SurfelMap.from_state(of("map"))
+    resumed.surfels = restored(of("map"))
     resumed.fusion.restore(of("fusion"))
     resumed.track.restore(of("tracker"))
     resumed.loops.restore(of("loops"))

@@ -16,6 +16,8 @@ from semslam.compiled import PARALLEL, SERIAL
 f32 = np.float32
 CHUNK = 1024
 MARKED = np.uint16(1)  # in the spare fourth channel of its colour: the surfel waits for the next compaction
+LEAST_BLOCKS = 1 << 12  # places in a table of cubes
+NO_KEYS, NO_CHUNKS = np.empty(0, np.int64), np.empty(0, np.int32)
 
 
 class Table(NamedTuple):
@@ -169,3 +171,49 @@ def reopen_chunks(chunks, table, keys, open_chunks):
         h = find_block(keys, key)
         if keys[h] == key and counts[chunk] < counts[open_chunks[h]]:
             open_chunks[h] = chunk
+
+
+class BlockTable:
+    """The chunk that each cube of space appends to: an open-addressing table, at most half full.
+
+    Attributes:
+        keys: (T,) int64, `block_key` of a cube, -1 where there is none; T is a power of two
+        open_chunks: (T,) int32, the cube's chunk; -1 where it has none
+        count: cubes in the table
+    """
+
+    def __init__(self, keys: np.ndarray = NO_KEYS, open_chunks: np.ndarray = NO_CHUNKS) -> None:
+        size = LEAST_BLOCKS
+        while size <= 2 * len(keys):
+            size *= 2
+        self._fill(keys, open_chunks, size)
+
+    def _fill(self, keys: np.ndarray, open_chunks: np.ndarray, size: int) -> None:
+        self.keys = np.full(size, -1, np.int64)
+        self.open_chunks = np.full(size, -1, np.int32)
+        self.count = len(keys)
+        for key, chunk in zip(keys, open_chunks):
+            h = find_block(self.keys, key)
+            self.keys[h] = key
+            self.open_chunks[h] = chunk
+
+    def allocate(self, points: np.ndarray, start: int, table: Table, n_chunks: int, out: np.ndarray) -> tuple[int, int]:
+        """`allocate` of this module, which stops where the chunks are used up or the table must grow; the caller calls
+        again. Returns how far it came and the number of chunks."""
+        if 2 * self.count >= len(self.keys):
+            known = np.flatnonzero(self.keys != -1)
+            self._fill(self.keys[known], self.open_chunks[known], 2 * len(self.keys))
+        done, n_chunks, self.count = allocate(
+            points, start, table, self.keys, self.open_chunks, n_chunks, self.count, out
+        )
+        return done, n_chunks
+
+    def reopen(self, chunks: np.ndarray, table: Table) -> None:
+        """Let each cube append to the emptiest of the given chunks."""
+        reopen_chunks(chunks, table, self.keys, self.open_chunks)
+
+    def sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The cubes' keys (N,) int64 in rising order, and their open chunks (N,) int32."""
+        occupied = np.flatnonzero(self.keys != -1)
+        occupied = occupied[np.argsort(self.keys[occupied])]
+        return self.keys[occupied], self.open_chunks[occupied]

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from semslam.cloud import SurfelCloud
-from semslam.engine.chunks import CHUNK, MARKED, Surfels, Table, allocate, compact_chunks, find_block, reopen_chunks
+from semslam.config import bytes_of
+from semslam.engine.chunks import CHUNK, MARKED, BlockTable, Surfels, Table, compact_chunks
 from semslam.engine.labels.evidence import row_width
 from semslam.engine.paging import Paging, StoredRows
-from semslam.stage import Layout, check_state
 
 logger = logging.getLogger(__name__)
-UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}  # bytes
 SURFEL_ARRAYS = ("position", "normal", "color", "seen", "evidence")
-STATE: Layout = {  # the arrays of a saved map
-    "position": (np.float32, ("surfels", 4)),
-    "normal": (np.float32, ("surfels", 4)),
-    "color": (np.uint16, ("surfels", 4)),
-    "seen": (np.int32, ("surfels", 2)),
-    "evidence": (np.uint16, ("surfels", "row")),
-    "classes": (np.int64, ()),
-    "counts": (np.int32, ("chunks",)),
-    "origins": (np.float32, ("chunks", 3)),
-    "block_keys": (np.int64, ("blocks",)),
-    "open_chunks": (np.int32, ("blocks",)),
-    "turned_away": (np.int64, ()),
-}
-
-
 PART = 32  # chunks that are looked at together where the whole map is
 BLOCK = 0.25  # metres
 BLOCK_AT = 10.0  # metres: where depth reaches farther the cubes grow with it, as surfels do; else most were empty
@@ -64,12 +47,7 @@ class MapConfig:
     @property
     def memory_bytes(self) -> int | None:
         """`memory` in bytes; ValueError for what is no amount of memory."""
-        if self.memory is None:
-            return None
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", self.memory, re.IGNORECASE)
-        if found is None:
-            raise ValueError(f"`slam.map.memory` is {self.memory!r}, expected an amount such as 500MB or 2GB")
-        return int(float(found[1]) * UNITS[found[2].upper()])
+        return None if self.memory is None else bytes_of("slam.map.memory", self.memory)
 
 
 class Journal(Protocol):
@@ -78,15 +56,6 @@ class Journal(Protocol):
     def compacts(self, surfels: SurfelMap, chunks: np.ndarray) -> None: ...
 
     def moved(self, old: np.ndarray, new: np.ndarray) -> None: ...
-
-
-class StatePart(NamedTuple):
-    """An array of a state, given block by block, so that saving needs no second copy of a large map."""
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    blocks: Iterator[np.ndarray]  # consecutive rows
 
 
 class SurfelMap:
@@ -116,9 +85,7 @@ class SurfelMap:
         self.counts = np.empty(0, np.int32)  # surfels per chunk
         self.origins = np.empty((0, 3), np.float32)  # lower corner of a chunk's cube, metres
         self.n_chunks = 0
-        self._n_blocks = 0
-        self._block_keys = np.full(1 << 12, -1, np.int64)
-        self._open_chunks = np.full(1 << 12, -1, np.int32)
+        self.blocks = BlockTable()
         self.full = False  # whether the capacity has ever been reached
         self.rejected = 0  # surfels that found no room
         self.world_origin = np.zeros(3)  # float64 metres: where the map's coordinates are 0, for files of the world
@@ -129,7 +96,7 @@ class SurfelMap:
         """From now on keep the surfels in files of a folder, and no more of them in memory than the settings say."""
         if (budget := self.config.memory_bytes) is not None:
             self.paging = Paging(folder, budget)
-            self._grow_chunks(len(self.counts))
+            self.reserve(len(self.counts))
 
     def __len__(self) -> int:
         return int(self.counts[: self.n_chunks].sum())
@@ -201,13 +168,8 @@ class SurfelMap:
             if self.n_chunks == len(self.counts):
                 if self.n_chunks >= most_chunks:
                     break
-                self._grow_chunks(min(2 * self.n_chunks, most_chunks))
-            if 2 * self._n_blocks >= len(self._block_keys):
-                self._grow_blocks(2 * len(self._block_keys))
-            done, self.n_chunks, self._n_blocks = allocate(
-                points[:n], done, self._all_chunks(), self._block_keys, self._open_chunks,
-                self.n_chunks, self._n_blocks, out,
-            )  # fmt: skip
+                self.reserve(min(2 * self.n_chunks, most_chunks))
+            done, self.n_chunks = self.blocks.allocate(points[:n], done, self._all_chunks(), self.n_chunks, out)
         if done < len(points):
             self.rejected += len(points) - done
             if not self.full:
@@ -215,7 +177,7 @@ class SurfelMap:
                 reached = f"{len(self)} surfels, max_surfels"
                 if done < n:
                     reached = f"{self.n_chunks} chunks of {CHUNK}, as many as max_surfels allows; {len(self)} surfels"
-                    reached += f" lie in {self._n_blocks} cubes of {self.block:g} m, most of them almost empty"
+                    reached += f" lie in {self.blocks.count} cubes of {self.block:g} m, most of them almost empty"
                 logger.warning(
                     "the map is full: %s; what is there goes on being refined, new surfaces are not added; "
                     "raise --max-surfels%s to map more",
@@ -228,7 +190,7 @@ class SurfelMap:
         if self.journal is not None:
             self.journal.compacts(self, chunks)
         compact_chunks(chunks, self.arrays())
-        reopen_chunks(chunks, self._all_chunks(), self._block_keys, self._open_chunks)
+        self.blocks.reopen(chunks, self._all_chunks())
 
     def compact_all(self) -> None:
         """`compact` every chunk."""
@@ -258,83 +220,6 @@ class SurfelMap:
         new = self._replace(kept)
         if self.journal is not None:
             self.journal.moved(old, new)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything needed to continue from here bit by bit: for `SurfelMap.from_state`, or numpy.savez."""
-        return {
-            part.name: np.concatenate([np.empty((0, *part.shape[1:]), part.dtype), *part.blocks])
-            if part.shape
-            else next(part.blocks)
-            for part in self.state_parts()
-        }
-
-    def state_parts(self) -> Iterator[StatePart]:
-        """`state`, block by block; the map must not change before the last block is taken."""
-        for name in SURFEL_ARRAYS:
-            array = getattr(self, name)
-            yield StatePart(name, array.dtype, (len(self), array.shape[1]), self._blocks(array))
-        occupied = np.flatnonzero(self._block_keys != -1)
-        occupied = occupied[np.argsort(self._block_keys[occupied])]
-        for name, array in (
-            ("counts", self.counts[: self.n_chunks].copy()),
-            ("origins", self.origins[: self.n_chunks].copy()),
-            ("block_keys", self._block_keys[occupied]),
-            ("open_chunks", self._open_chunks[occupied]),
-            ("turned_away", np.array(self.rejected)),
-            ("classes", np.array(self.num_classes)),
-            ("block", np.array(self.block)),
-            ("world_origin", self.world_origin),
-        ):
-            yield StatePart(name, array.dtype, array.shape, iter([array]))
-
-    def _blocks(self, array: np.ndarray) -> Iterator[np.ndarray]:
-        """The rows of an array that hold surfels, PART chunks at a time."""
-        for first in range(0, self.n_chunks, PART):
-            counts = self.counts[first : min(first + PART, self.n_chunks)]
-            within = np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
-            yield array[first * CHUNK : (first + len(counts)) * CHUNK][within]
-            if self.paging is not None:
-                self.paging.give_back(np.arange(first, first + len(counts)))
-
-    @staticmethod
-    def from_state(state: Mapping[str, Any], config: MapConfig | None = None, folder: Path | None = None) -> SurfelMap:
-        """The map whose `state` this is; ValueError where its arrays are missing or do not fit together.
-
-        The arrays of surfels may be `StoredRows`. folder: see `page_to`.
-        """
-        check_state(state, STATE)
-        counts, open_chunks = state["counts"], state["open_chunks"]
-        if np.any((counts < 0) | (counts > CHUNK)) or counts.sum() != len(state["position"]):
-            raise ValueError(f"the saved map counts {counts.sum()} surfels and holds {len(state['position'])}")
-        if np.any((open_chunks < -1) | (open_chunks >= len(counts))):
-            raise ValueError(f"the saved map names chunks that it does not have; it has {len(counts)}")
-        surfels = SurfelMap(int(state["classes"]), config)
-        surfels.block = float(state.get("block", surfels.block))
-        if state["evidence"].shape[1] != surfels.evidence.shape[1]:
-            raise ValueError(
-                f"the saved map has {state['classes']} classes and {state['evidence'].shape[1]} numbers a surfel for "
-                f"them, expected {surfels.evidence.shape[1]}"
-            )
-        n_chunks = len(state["counts"])
-        if folder is not None:
-            surfels.page_to(folder)
-        surfels._grow_chunks(n_chunks)
-        surfels.n_chunks = n_chunks
-        surfels.counts[:n_chunks] = state["counts"]
-        surfels.origins[:n_chunks] = state["origins"]
-        size = len(surfels._block_keys)
-        while size <= 2 * len(state["block_keys"]):
-            size *= 2
-        surfels._fill_blocks(state["block_keys"], state["open_chunks"], size)
-        done = 0
-        for part in surfels.parts():
-            for name in SURFEL_ARRAYS:
-                getattr(surfels, name)[part] = state[name][done : done + len(part)]
-            done += len(part)
-        surfels.rejected = int(state["turned_away"])
-        surfels.full = surfels.rejected > 0
-        surfels.world_origin = state.get("world_origin", surfels.world_origin)
-        return surfels
 
     @staticmethod
     def from_arrays(
@@ -378,9 +263,7 @@ class SurfelMap:
     def _replace(self, state: Mapping[str, Any]) -> np.ndarray:
         """Fill the map afresh, from arrays or `StoredRows`; the new slot (N,) int32 of each surfel."""
         self.n_chunks = 0
-        self._n_blocks = 0
-        self._block_keys[:] = -1
-        self._open_chunks[:] = -1
+        self.blocks = BlockTable()
         count = len(state["position"])
         step = PART * CHUNK if self.paging is not None else max(count, 1)
         found = np.empty(count, np.int32)
@@ -397,7 +280,8 @@ class SurfelMap:
                 self.paging.give_all_back()
         return found
 
-    def _grow_chunks(self, wanted: int) -> None:
+    def reserve(self, wanted: int) -> None:
+        """Make room for so many chunks, no fewer than are in use."""
         size = max(wanted, 256)
         for name in SURFEL_ARRAYS:
             old = getattr(self, name)
@@ -415,17 +299,3 @@ class SurfelMap:
             new = np.zeros((size, *old.shape[1:]), old.dtype)
             new[: self.n_chunks] = old[: self.n_chunks]
             setattr(self, name, new)
-
-    def _grow_blocks(self, size: int) -> None:
-        """Fill a larger table with the cubes that are known."""
-        known = np.flatnonzero(self._block_keys != -1)
-        self._fill_blocks(self._block_keys[known], self._open_chunks[known], size)
-
-    def _fill_blocks(self, keys: np.ndarray, open_chunks: np.ndarray, size: int) -> None:
-        self._block_keys = np.full(size, -1, np.int64)
-        self._open_chunks = np.full(size, -1, np.int32)
-        self._n_blocks = len(keys)
-        for key, chunk in zip(keys, open_chunks):
-            h = find_block(self._block_keys, key)
-            self._block_keys[h] = key
-            self._open_chunks[h] = chunk

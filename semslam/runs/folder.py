@@ -23,7 +23,8 @@ from semslam.atomic import regular_size, remove_leftovers, replacing, text_of
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.engine.associations import Associations
 from semslam.engine.labels.label_fusion import LabelFusion, label_fusion
-from semslam.engine.surfels import SURFEL_ARRAYS, StatePart, SurfelMap
+from semslam.engine.saved_surfels import StatePart, restored
+from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.geometry import export
 from semslam.geometry.mesh import LabelledMesh
 from semslam.labels import LABEL_SETS, LabelSet
@@ -317,7 +318,7 @@ class RunFolder:
         """
         state, config = self.load_state() if state is None else state, self.load_config().slam.map
         with naming(self.state):
-            return SurfelMap.from_state(state, config, self.path if paged else None)
+            return restored(state, config, self.path if paged else None)
 
     def save_associations(self, associations: Associations) -> None:
         save_arrays(self.associations, parts_of(associations.state()))

@@ -20,6 +20,7 @@ from semslam.depth.layers import remove_layers
 from semslam.doctor.depth_edges import DepthEdges
 from semslam.doctor.depth_range import usable_share
 from semslam.engine.associations import Associations
+from semslam.engine.saved_surfels import state_parts
 from semslam.frame import Frame, Step
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder, clouds_of, versions
@@ -206,7 +207,7 @@ class Run:
             return
         if self.slam.associations is not None:  # first, because the map beside it says how many of its events count
             self.folder.save_associations(self.slam.associations)
-        self.folder.save_state(chain(self.slam.surfels.state_parts(), parts_of(self._state())), self.config)
+        self.folder.save_state(chain(state_parts(self.slam.surfels), parts_of(self._state())), self.config)
         self.folder.save_trajectories(self.progress, self.slam.surfels.world_origin)
         self._saved = self.progress.next_index
 

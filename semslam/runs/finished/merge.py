@@ -14,6 +14,7 @@ from semslam.camera import Camera
 from semslam.engine.doubles import doubles
 from semslam.engine.fusion import Fusion
 from semslam.engine.labels.evidence import LATEST
+from semslam.engine.saved_surfels import state_of
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.frame import evenly_spread
 from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map
@@ -84,7 +85,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     places = a.places
     places.take(b.places, T_a_b, -earlier)
     camera = _camera(a, str(run_a))
-    changes = merged.state() | {f"places_{name}": array for name, array in places.state().items()}
+    changes = state_of(merged) | {f"places_{name}": array for name, array in places.state().items()}
     others = [*a.progress.others, *b.progress.as_others(os.path.abspath(run_b), -earlier, T_a_b)]
     changes |= replace(a.progress, before=earlier + b.progress.before, others=others).state()
     changes["fusion_index"] = np.full(camera.height * camera.width, np.iinfo(np.int64).max)  # of no surfel

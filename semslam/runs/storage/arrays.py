@@ -13,7 +13,7 @@ import numpy as np
 
 from semslam.atomic import flush_to_disk, is_passing, regular_size, replacing
 from semslam.engine.paging import StoredRows
-from semslam.engine.surfels import StatePart
+from semslam.engine.saved_surfels import StatePart
 
 AT_ONCE = 1 << 22  # bytes that are read
 

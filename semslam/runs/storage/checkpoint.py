@@ -23,6 +23,7 @@ from semslam.atomic import full_disk_explained
 from semslam.compiled import PARALLEL
 from semslam.engine.chunks import CHUNK
 from semslam.engine.paging import StoredRows
+from semslam.engine.saved_surfels import state_parts
 from semslam.engine.surfels import PART, SURFEL_ARRAYS, SurfelMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 
@@ -91,7 +92,7 @@ class Checkpoint:
     def save(self, surfels: SurfelMap, arrays: dict[str, np.ndarray]) -> None:
         """Save the map and everything else. What this raises leaves the state that was saved before."""
         self.folder.mkdir(exist_ok=True)
-        arrays = arrays | {p.name: next(p.blocks) for p in surfels.state_parts() if p.name not in SURFEL_ARRAYS}
+        arrays = arrays | {p.name: next(p.blocks) for p in state_parts(surfels) if p.name not in SURFEL_ARRAYS}
         rows = surfels.n_chunks * CHUNK
         arrays |= {name: getattr(surfels, name)[:rows] for name in SURFEL_ARRAYS}  # gaps within chunks included
         small = {name: array for name, array in arrays.items() if array.ndim == 0 or array.nbytes <= PAGE}
