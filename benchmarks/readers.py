@@ -2,23 +2,29 @@
 
 Processor time is that of all threads: on a machine that others use, too, it tells more than the rate.
 
+The recordings are written by `tests/every_recording.py`, which is found beside this folder from any working directory:
+a clone of the repository is needed, and nothing else need be set.
+
 python benchmarks/readers.py [--frames 40] [--only KIND]
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
-from every_recording import EVERY, Room
 
 from sequences import READERS, open_sequence
 from sequences.prefetch import read_ahead
 from sequences.sequence import Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from every_recording import EVERY, Room
 
 WARM_UP = 3  # frames that are left out: they compile and open
 

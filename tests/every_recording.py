@@ -1,6 +1,7 @@
-"""A written recording of 640x480 for every kind that is read, of the built-in room: what `readers.py` times.
+"""A written recording of 640x480 for every kind that is read, of the built-in room: what is changed by
+`test_hostile_recordings.py` and timed by `benchmarks/readers.py`.
 
-Each is laid out as its LAYOUT says; the tests hold whether the readers understand the real thing. Images are encoded
+Each is laid out as its LAYOUT says; other tests hold whether the readers understand the real thing. Images are encoded
 once and linked into the layouts.
 """
 
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+from written_recordings import encoded, millimetres, put, write_video
 
 from semslam import poses
 from semslam.frame import Frame
@@ -24,9 +25,6 @@ from sequences.conversion import write_open3d_folder, write_tum_folder
 from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.folder import write_folder
 from sequences.room.room import RoomSequence
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from written_recordings import encoded, millimetres, put, write_video
 
 FLIP = np.diag([1.0, -1, -1, 1])  # a telephone's camera axes
 
