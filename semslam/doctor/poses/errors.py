@@ -1,13 +1,15 @@
-"""How far given poses are off the motion that the images tell: noise, a drift, or another motion altogether.
+"""How far given poses are off the motion that the images tell: noise, a drift, a slip, or another motion altogether.
 
 The points that two frames show are moved from one to the other by the given poses, and by the motion that they tell
 themselves. Noise of single poses sets the two apart alike however much time is between the frames; a drift sets them
-apart the more, the longer that is; poses of another motion by as much as the camera moved.
+apart the more, the longer that is; a slip those that it lies between, and no others; poses of another motion by as
+much as the camera moved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,9 @@ FEWEST_PAIRS = 6
 NOISY = (0.015, 0.012)  # metres, and share of the depth, between frames a moment apart; sound ones reach half of that
 DRIFTING = (0.045, 0.025)  # the same between frames a second or more apart, beside what noise explains
 SHORTEST_DRIFT = 0.9  # seconds
+SLIPPED = (0.04, 0.02)  # the same of frames that a slip lies between ...
+BESIDE_OTHERS = 3.5  # ... and times what nearly all others are off
+FEWEST_ACROSS = 5  # pairs of frames that tell a slip
 BESIDE_NOISE = 2.5  # times what frames a moment apart are off; of noise alone, up to 1.8
 MOVED = 0.05  # of the depth: points that move less tell no other motion
 # Of the way that points move: what poses are off that are no better than none. Noise does not grow with time.
@@ -44,12 +49,21 @@ class Distance(NamedTuple):
         return long and self.is_beyond(DRIFTING) and self.metres > BESIDE_NOISE * moment.metres
 
 
+class Slip(NamedTuple):
+    """A step of the poses that the images do not show; poses before it fit each other, and so do those after it."""
+
+    after: int  # frame index: the step is after this frame ...
+    before: int  # ... and before this one
+    metres: float
+
+
 class PoseErrors(NamedTuple):
     """What the given poses of a recording are off."""
 
     moment: Distance | None  # frames a moment apart; None for too few pairs
     later: tuple[Distance, ...]  # frames half a second to seconds apart, nearest first
     of_motion: float  # share of the way that points move, where they move far
+    slip: Slip | None = None
 
     @property
     def compared(self) -> tuple[Distance, ...]:
@@ -63,9 +77,16 @@ class PoseErrors(NamedTuple):
         return self.of_motion > (ANOTHER_MOTION if grows else NO_MOTION)
 
     def findings(self) -> list[Finding]:
-        """A warning of noise, or of a drift; of poses as good as those of usual recordings nothing."""
+        """A warning of a slip, of a drift or of noise; of poses as good as those of usual recordings nothing."""
         if self.another_motion:
             return []
+        if self.slip is not None:
+            what = (
+                f"the poses slip by {100 * self.slip.metres:.0f} cm between frames {self.slip.after} and "
+                f"{self.slip.before}, and the images do not"
+            )
+            remedy = "surfaces seen before and after are doubled; --poses refined or tracked follows the images"
+            return [Finding("warning", what, remedy)]
         if self.later and self.later[-1].drifts_beside(self.compared[0]):
             moment, longest = self.compared[0], self.later[-1]
             what = (
@@ -75,9 +96,11 @@ class PoseErrors(NamedTuple):
             remedy = "surfaces that are seen again are doubled; --poses refined or tracked follows the images"
             return [Finding("warning", what, remedy)]
         if self.moment is not None and self.moment.is_beyond(NOISY):
+            # few pairs are a moment apart, and noise sets all gaps apart alike: the usual of all gaps says it better
+            usual = sorted(self.compared, key=lambda distance: distance.metres)[len(self.compared) // 2]
             what = (
-                f"the poses are noisy: by them, what frames {self.moment.seconds:.1f} s apart show lies "
-                f"{100 * self.moment.metres:.1f} cm apart"
+                f"the poses are noisy: by them, what frames {usual.seconds:.1f} s apart show lies "
+                f"{100 * usual.metres:.1f} cm apart"
             )
             remedy = "surfaces are doubled by as much; --poses refined or tracked registers each frame to the map"
             return [Finding("warning", what, remedy)]
@@ -104,7 +127,27 @@ def measured(recording: Recording, matched: Matches, breaks: Sequence[int] = ())
         by_gap.setdefault(pair.last - pair.first, []).append((seconds, metres, metres / depth))
     apart = {gap: _medians(rows) for gap, rows in by_gap.items() if len(rows) >= FEWEST_PAIRS}
     later = tuple(apart[gap] for gap in sorted(apart) if gap >= matched.gaps[0])
-    return PoseErrors(apart.get(matched.short), later, of_motion)
+    slip = _slip([(pair, metres, metres / depth) for pair, metres, depth, _ in found])
+    return PoseErrors(apart.get(matched.short), later, of_motion, slip)
+
+
+def _slip(found: Sequence[tuple[Pair, float, float]]) -> Slip | None:
+    """The slip that the pairs tell, each with what the poses are off across it (metres, share of the depth): all pairs
+    around one place are off alike, and the others are not. None where there is no such place."""
+    first, last = (np.array([getattr(pair, end) for pair, _, _ in found]) for end in ("first", "last"))
+    metres, of_depth = (np.array([row[k] for row in found]) for k in (1, 2))
+    best, slip = 0.0, None
+    for after, before in pairwise(np.unique([*first, *last])):
+        across = (first <= after) & (last >= before)
+        if across.sum() < FEWEST_ACROSS or (~across).sum() < FEWEST_PAIRS:
+            continue
+        contrast = float(np.median(metres[across]) - np.mean(metres[~across]))
+        if contrast > best:
+            low, high = float(np.quantile(metres[across], 0.25)), float(np.quantile(metres[~across], 0.9))
+            best = contrast
+            clear = low > SLIPPED[0] and np.median(of_depth[across]) > SLIPPED[1] and low > BESIDE_OTHERS * high
+            slip = Slip(int(after), int(before), float(np.median(metres[across]))) if clear else None
+    return slip
 
 
 def _medians(rows: Sequence[tuple[float, float, float]]) -> Distance:
