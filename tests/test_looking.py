@@ -80,7 +80,7 @@ def test_a_run_without_a_mesh_exports_the_rest_and_says_so(run, tmp_path, capsys
     assert "no mesh" in capsys.readouterr().out
     named = {"trajectory.txt", "surfels.ply", "surfels.pcd", "floor_plan.png"}
     assert {path.name for path in (tmp_path / "exports").iterdir()} == named
-    assert "not a run" in refused(capsys, "export", tmp_path / "nowhere", "--out", tmp_path / "x")
+    assert "no such folder" in refused(capsys, "export", tmp_path / "nowhere", "--out", tmp_path / "x")
 
 
 @pytest.mark.parametrize("frames", [1, *(pytest.param(frames, marks=pytest.mark.slow) for frames in (2, 8))])
