@@ -202,7 +202,7 @@ def detect_kind(path: str | Path) -> str:
     if not lines:
         raise ValueError(f"{path}: holds no poses")
     _check_points(path, lines)
-    of_numbers = [all(map(_is_number, line.replace(",", " ").split())) for line in lines]
+    of_numbers = [all(map(is_number, line.replace(",", " ").split())) for line in lines]
     if not any(of_numbers[:2]):  # the first may be a heading without '#'
         raise ValueError(f"{path}: '{lines[0][:60]}' is no line of a trajectory; expected {_KNOWN_LINES}")
     lines = lines[of_numbers.index(True) :][:2]
@@ -252,7 +252,7 @@ def _numbers(
         try:
             numbers = np.array([float(word) for word in words])
         except ValueError:
-            if i == 1 and not any(map(_is_number, words)):  # a heading without '#', as spreadsheets write it
+            if i == 1 and not any(map(is_number, words)):  # a heading without '#', as spreadsheets write it
                 continue
             raise ValueError(f"{path}:{i}: '{line[:60]}' holds something that is no number; expected {form}") from None
         if len(numbers) not in columns:
@@ -278,7 +278,8 @@ def _matrix(path: Path, line: int, numbers: np.ndarray) -> np.ndarray:
     return poses.orthonormalized(T)
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Whether a word of a text file reads as a number, nan and inf included."""
     try:
         float(word)
     except ValueError:

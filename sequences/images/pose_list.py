@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from semslam import images, poses
 from semslam.atomic import text_of
+from semslam.trajectory.files import is_number
 from sequences.images.posed_images import PosedImages
 
 LAYOUT = "a .txt or .csv of lines 'image x y z qw qx qy qz', or with a first line that names the columns"
@@ -154,12 +155,4 @@ def _named(words: Iterable[str]) -> list[str]:
 
 def _is_header(words: Sequence[str]) -> bool:
     """Names of columns hold no number, except a pose's first word, the image."""
-    return not any(_is_number(word) for word in words)
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    return not any(is_number(word) for word in words)
