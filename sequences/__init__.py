@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from semslam.camera import USUAL_FOV, Camera
 from semslam.images import COLOR_SUFFIXES
 from sequences.files import files_of_many_frames
+from sequences.pose_pairing import NO_POSE
 from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
 from sequences.recordings.cameras import azure_kinect, klg, photos, ros_bag, video
 from sequences.recordings.datasets import (
@@ -145,8 +146,8 @@ def open_sequence(
     if sensor is not None:
         sequence.sensor = sensor
     unposed = sum(T is None for T in sequence.poses or ())
-    if unposed and not any("no pose" in line for line in sequence.assumptions):  # readers say more where they know it
-        sequence.assumptions += (f"{path}: {unposed} of {len(sequence)} frames have no pose",)
+    if unposed and not any(NO_POSE in line for line in sequence.assumptions):  # which pairing says with its reasons
+        sequence.assumptions += (f"{path}: {unposed} of {len(sequence)} {NO_POSE}",)
     for line in sequence.assumptions:
         logger.warning("%s", line)
     if not sequence.camera.focal_known:

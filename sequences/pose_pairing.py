@@ -27,6 +27,7 @@ USUAL_GAP = 0.1  # seconds; between poses further apart the camera may have been
 LONGEST_GAP = 0.5  # seconds; poses rarer than that are not interpolated
 SAME_MOMENT = 0.02  # seconds between a frame and a pose, by which the unit of times is told
 FEW_MET, MOST_MET = 0.1, 0.6  # of the frames: what meets more is in seconds; what another unit must meet
+NO_POSE = "frames have no pose"  # in notes: how many, and why
 SAME_CLOCK = 5e-3  # seconds; what a frame and a pose may lie apart where none can be interpolated
 ROUNDING = 1e-3  # seconds; what the ends of a trajectory may lie off the frames, written with fewer digits
 
@@ -138,7 +139,7 @@ def poses_of_frames(
     places = trajectory.timestamps.astype(np.int64)
     taken = np.arange(count) if frames.taken is None else frames.taken
     missing = int((~np.isin(taken, places)).sum())
-    note = f"{source}: {missing} of {len(taken)} frames have no pose (NaN)" if missing else ""
+    note = f"{source}: {missing} of {len(taken)} {NO_POSE} (NaN)" if missing else ""
     return _placed(trajectory, places, count, note)
 
 
@@ -178,7 +179,7 @@ def poses_at(
     if outside + apart:
         reasons = [f"{outside} before its first or after its last pose"] * bool(outside)
         reasons += [f"{apart} where its poses are more than {gap:.3g} s apart"] * bool(apart)
-        notes.append(f"{source}: {outside + apart} of {len(timestamps)} frames have no pose: {', '.join(reasons)}")
+        notes.append(f"{source}: {outside + apart} of {len(timestamps)} {NO_POSE}: {', '.join(reasons)}")
     return FramePoses(tuple(found), tuple(notes), interpolated)
 
 
@@ -335,7 +336,7 @@ def _by_number(trajectory: Trajectory, source: str | Path, frames: Frames) -> Fr
         notes.append(f"{source}: {len(wanted) - len(found)} of its {len(wanted)} poses are of no frame that is there")
     taken = np.arange(count) if frames.taken is None else frames.taken
     if missing := sum(T_of_frame[int(number)] is None for number in taken):
-        notes.append(f"{source}: {missing} of {len(taken)} frames have no pose")
+        notes.append(f"{source}: {missing} of {len(taken)} {NO_POSE}")
     return FramePoses(tuple(T_of_frame), tuple(notes))
 
 

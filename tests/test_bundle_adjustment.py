@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semslam import poses
+from semslam import cholesky, poses
 from semslam.tracking.visual import bundle_adjustment as ba
-from semslam.tracking.visual import cholesky
 from semslam.tracking.visual.resection import Sighting, Tolerance, pose_equations
 
 

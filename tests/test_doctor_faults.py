@@ -69,7 +69,7 @@ def only_error(findings: list[Finding]) -> Finding:
 def test_nothing_is_found_where_nothing_is_planted(sound):
     found = diagnosis(Spoilt(*sound))
     assert found.findings == []
-    assert found.untold == ("the focal length and the unit of depth (it lasts 3.0 s; 6 s are needed)",)
+    assert found.not_judged == ("the focal length and the unit of depth (it lasts 3.0 s; 6 s are needed)",)
 
 
 def to_ray(frame: Frame) -> Frame:
@@ -351,7 +351,7 @@ def test_focal_length_and_depth_are_measured_within_their_stated_errors(sound, b
 def test_what_could_not_be_judged_is_said(sound):
     room, frames = sound
     flat = selected(Spoilt(room, frames, lambda f: replace(f, depth=np.full_like(f.depth, 2.0))), 0, 20)
-    assert any("too few steps of depth" in untold for untold in diagnosis(flat).untold)
+    assert any("too few steps of depth" in question for question in diagnosis(flat).not_judged)
 
 
 def test_a_short_recording_tells_no_focal_length(sound):

@@ -25,6 +25,7 @@ VALUES = (
     "compiled",
     "stage",
     "threads",
+    "cholesky",
 )
 FLOORS: tuple[tuple[str, ...], ...] = (
     tuple(f"semslam.{name}" for name in VALUES),

@@ -1,4 +1,4 @@
-"""Nothing that was recorded is lost: checkpoints, kills, full disks, two processes, runs that replace others."""
+"""Nothing that was recorded is lost: checkpoints, kills, full disks, runs that replace others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_reconstruct import ROOM, TRUTH, refused, semslam
+from test_reconstruct import ROOM, refused, semslam
 
 from semslam import config as configs
 from semslam.engine.chunks import CHUNK
@@ -26,7 +26,6 @@ from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
 from semslam.runs.storage import checkpoint as checkpoints
-from semslam.runs.storage import lock
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.runs.storage.checkpoint import PAGE, Checkpoint, _digests
 from semslam.slam import Slam
@@ -420,90 +419,6 @@ def test_a_disk_that_fills_up_ends_with_a_line_and_the_run_goes_on_later(whole, 
     out.rename(elsewhere)
     assert semslam("reconstruct", ROOM, "--out", elsewhere, *OPTIONS, "--resume") == 0
     assert (elsewhere / "map.ply").read_bytes() == whole.map.read_bytes()
-
-
-# two processes
-
-
-def test_a_run_belongs_to_one_process(tmp_path, capsys):
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom semslam.runs.storage.lock import lock\n"
-        "lock(Path(sys.argv[1]))\nprint('locked', flush=True)\ntime.sleep(60)"
-    )
-    out = tmp_path / "a"
-    out.mkdir()
-    other = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert other.stdout is not None and other.stdout.readline() == "locked\n"
-        line = refused(capsys, "reconstruct", ROOM, "--out", out, *TRUTH)
-        assert f"process {other.pid} is working here" in line
-    finally:
-        os.kill(other.pid, signal.SIGKILL)
-        other.wait()
-
-
-FORKING = """
-import os, sys, time
-from pathlib import Path
-from semslam.runs.storage.lock import lock
-lock(Path(sys.argv[1]))
-child = os.fork()
-if child == 0:
-    if sys.argv[2] == "child ends":
-        sys.exit()  # as a worker that clears up behind itself
-    print(os.getpid(), flush=True)  # which comes after everything that a fork does by itself
-    time.sleep(60)
-if sys.argv[2] == "child ends":
-    os.waitpid(child, 0)
-    print(child, flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("what", ["child ends", "child stays"])
-def test_a_lock_is_the_parents_and_not_that_of_its_forked_children(tmp_path, caplog, what):
-    other = subprocess.Popen([sys.executable, "-c", FORKING, str(tmp_path), what], stdout=subprocess.PIPE, text=True)
-    child = 0
-    try:
-        assert other.stdout is not None
-        child = int(other.stdout.readline())
-        with pytest.raises(ValueError, match=f"process {other.pid} is working here"):
-            lock.lock(tmp_path)
-        other.kill()
-        other.wait()
-        lock.lock(tmp_path)  # also while a child of the killed process lives
-        assert f"process {other.pid} ended without finishing" in caplog.text
-    finally:
-        lock.unlock(tmp_path)
-        other.kill()
-        other.wait()
-        if child and what == "child stays":
-            os.kill(child, signal.SIGKILL)
-
-
-def test_a_process_of_the_same_number_in_another_container_is_another_process(tmp_path):
-    script = (
-        "import sys, time\nfrom pathlib import Path\nfrom semslam.runs.storage import lock\n"
-        "lock.lock(Path(sys.argv[1]))\nprint('locked', flush=True)\ntime.sleep(60)"
-    )
-    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert other.stdout is not None and other.stdout.readline() == "locked\n"
-        (tmp_path / ".lock").write_text(f"{os.getpid()}\n")
-        with pytest.raises(ValueError, match="is working here"):
-            lock.lock(tmp_path)
-    finally:
-        other.kill()
-        other.wait()
-
-
-def test_the_lock_of_a_killed_process_is_told_and_taken(tmp_path, caplog):
-    (tmp_path / ".lock").write_text("123456\n")
-    lock.lock(tmp_path)
-    lock.lock(tmp_path)  # the same process may
-    assert "process 123456 ended without finishing" in caplog.text
-    lock.unlock(tmp_path)
-    assert not (tmp_path / ".lock").exists()
 
 
 # a read-only installation

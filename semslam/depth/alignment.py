@@ -8,6 +8,7 @@ import cv2
 import numba as nb
 import numpy as np
 
+from semslam.cholesky import factorise, substitute
 from semslam.compiled import SERIAL
 
 SMALLEST = 0.2  # metres; no correction brings depth nearer
@@ -126,8 +127,8 @@ def smooth_correction(
 def _process_mean(places, values, variance, u, v, field):
     """The mean of the process at the grid of u (columns) and v (rows), into `field`.
 
-    By hand and on one thread: a few hundred unknowns are done before a library's threads have met, and the result
-    does not depend on how many they are.
+    On one thread: a few hundred unknowns are done before a library's threads have met, and the result does not depend
+    on how many they are.
     """
     n = len(values)
     scale = -0.5 / (REACH * REACH)
@@ -139,26 +140,12 @@ def _process_mean(places, values, variance, u, v, field):
     robust = np.ones(n)
     solved = np.zeros(n)
     for _ in range(3):
-        L = K.copy()  # becomes the transposed Cholesky factor, row by row
+        A = K.copy()
         for i in range(n):
-            L[i, i] += variance[i] / robust[i]
-        for k in range(n):
-            pivot = 1 / np.sqrt(L[k, k])
-            for j in range(k, n):
-                L[k, j] *= pivot
-            for i in range(k + 1, n):
-                factor = L[k, i]
-                for j in range(i, n):
-                    L[i, j] -= factor * L[k, j]
+            A[i, i] += variance[i] / robust[i]
+        factorise(A)  # which a covariance with noise on its diagonal always can be
         solved[:] = values
-        for k in range(n):
-            solved[k] /= L[k, k]
-            for j in range(k + 1, n):
-                solved[j] -= L[k, j] * solved[k]
-        for k in range(n - 1, -1, -1):
-            for j in range(k + 1, n):
-                solved[k] -= L[k, j] * solved[j]
-            solved[k] /= L[k, k]
+        substitute(A, solved)
         for i in range(n):
             off = variance[i] / robust[i] * solved[i] / np.sqrt(variance[i])  # value - mean, in standard deviations
             robust[i] = 1 / (1 + 0.25 * off * off)

@@ -127,10 +127,10 @@ def _planes_of_patch(
     for k, (fit, on) in enumerate(zip(fits, members)):
         mine = (chosen == k) & (z[k] > 0) & np.isfinite(z[k])
         if mine.any():
-            its_known, found = np.zeros((2, *depth.shape), bool)
-            its_known[box][v[on], u[on]] = True
+            known_on_it, found = np.zeros((2, *depth.shape), bool)
+            known_on_it[box][v[on], u[on]] = True
             found[box][unknown[0][mine], unknown[1][mine]] = True
-            planes.append(Plane(fit, its_known, found))
+            planes.append(Plane(fit, known_on_it, found))
     return planes
 
 

@@ -65,7 +65,7 @@ class Diagnosis(NamedTuple):
 
     findings: list[Finding]  # errors first
     lengths: Intrinsics | None  # None where they are not known, or worth nothing beside the errors
-    untold: tuple[str, ...]  # what could not be judged, and why
+    not_judged: tuple[str, ...]  # what could not be judged, and why
 
 
 def diagnosis(sequence: Sequence) -> Diagnosis:
@@ -76,7 +76,7 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
     """
     frames, findings = _read(sequence)
     lengths: Intrinsics | None = None
-    untold = []
+    not_judged = []
     findings += timestamps(sequence) + gaps(sequence)
     if not sequence.has_depth:
         what = "there are no depth images"
@@ -95,18 +95,20 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
                 edges = depth_edges.seen(sequence)
                 of_images += edges.findings()
                 if not edges.told:
-                    untold.append("whether depth is of its colour images (too few steps of depth, or edges of colour)")
+                    not_judged.append(
+                        "whether depth is of its colour images (too few steps of depth, or edges of colour)"
+                    )
             unsound = any(finding.level == "error" for finding in of_images)
             findings += of_images
             if not unsound:
                 of_motion, lengths = _motion(sequence)
                 findings += of_motion or single.far_world(sequence)
                 if sequence.has_depth and lengths is None and not any(f.level == "error" for f in of_motion):
-                    untold.append(
+                    not_judged.append(
                         f"the focal length{' and the unit of depth' * sequence.has_poses} ({_unmeasured(sequence)})"
                     )
     rank = ("error", "warning", "hint")
-    return Diagnosis(sorted(findings, key=lambda finding: rank.index(finding.level)), lengths, tuple(untold))
+    return Diagnosis(sorted(findings, key=lambda finding: rank.index(finding.level)), lengths, tuple(not_judged))
 
 
 def _unmeasured(sequence: Sequence) -> str:
@@ -179,16 +181,16 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
     """Faults that show where frames are held against each other; and the lengths, unless an error voids them."""
     if not sequence.has_depth:
         return [], None
-    matched = Matches(sequence)
+    matched, hints = Matches(sequence), []
+    groups = repeats_of(sequence)
+    moving = interpolate_repeated_poses(sequence, groups)
+    if groups is not None and moving is not sequence:
+        remedy = "runs interpolate those between; --set reject_poses=false takes them as they are"
+        hints = [Finding("hint", groups.note, remedy)]
+        sequence = moving
     measured = intrinsics.measured(sequence, matched=matched)
-    findings = intrinsics.findings_of(measured, sequence.camera)
+    findings = intrinsics.findings_of(measured, sequence.camera) + hints
     if sequence.has_poses:
-        groups = repeats_of(sequence)
-        moving = interpolate_repeated_poses(sequence, groups)
-        if groups is not None and moving is not sequence:
-            remedy = "runs interpolate those between; --set reject_poses=false takes them as they are"
-            findings = [*findings, Finding("hint", groups.note, remedy)]
-            sequence = moving
         found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
         if any(finding.level == "warning" for finding in found):  # nothing simple explains it
             of_poses = convention.findings_of_poses(sequence, matched)

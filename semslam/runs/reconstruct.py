@@ -38,7 +38,8 @@ from semslam.runs.finished.extend import extend
 from semslam.runs.finished.fill import fill_holes
 from semslam.runs.finished.planes import complete_planes
 from semslam.runs.folder import RunFolder
-from semslam.runs.given.checks import BY_IMAGES, check_settings, tell_of_depth_camera
+from semslam.runs.given.checks import BY_IMAGES, check_settings
+from semslam.runs.given.depth_camera import tell_of_depth_camera
 from semslam.runs.given.verdict import PoseVerdict, with_verdict
 from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.labels_ahead import LabelsAhead

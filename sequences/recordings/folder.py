@@ -21,7 +21,7 @@ from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_line
 from sequences.clock import read_as_seconds
 from sequences.files import check_unpacked, first_readable
 from sequences.pairing import in_order, paired, times_of_names
-from sequences.pose_pairing import Frames, PoseHints, poses_at, poses_of_frames
+from sequences.pose_pairing import NO_POSE, Frames, PoseHints, poses_at, poses_of_frames
 from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by, write_camera_file
 from sequences.selected import with_both_images
 from sequences.sequence import ImageSequence, Sequence
@@ -164,9 +164,7 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     ticks, posed = read_tum_lines(path)
     timestamps, unit_note = read_as_seconds(ticks, path)
     there = [i for i, T in enumerate(posed) if T is not None]
-    note = (
-        f"{path}: {count - len(there)} of {count} frames have no pose (lines of NaN, inf or a quaternion of zeros)",
-    )
+    note = (f"{path}: {count - len(there)} of {count} {NO_POSE} (lines of NaN, inf or a quaternion of zeros)",)
     apart = times is None or times.max() < timestamps.min() or times.min() > timestamps.max()
     if len(posed) == count and apart and hints == PoseHints():
         return _Posed(timestamps, tuple(posed), unit_note + (note if len(there) < count else ()))

@@ -52,14 +52,13 @@ def open_icl_nuim(
     numbers = [round(entry.stamp) for entry in entries]
     T_of_frame = _poses(path)
     readers, assumed = usual_readers(path, USUAL, camera, depth_scale, registered, depth_camera)
-    missing = 0 if T_of_frame is None else sum(number not in T_of_frame for number in numbers)
     return ImageSequence(
         name=path.resolve().name,
         timestamps=np.array(numbers) / (fps or FPS),
         color_paths=tuple(entry.color for entry in entries),
         depth_paths=tuple(entry.depth for entry in entries),
         poses=None if T_of_frame is None else tuple(T_of_frame.get(number) for number in numbers),
-        assumptions=(*assumed, *[f"{path}: {missing} of {len(numbers)} frames have no pose"] * (missing > 0)),
+        assumptions=tuple(assumed),
         **readers,
     )
 

@@ -79,8 +79,6 @@ def open_seven_scenes(
     if registered is None and depth_camera is None:
         state = "by the 7-Scenes calibration; say --registered if it lies under colour's pixels already"
         assumed.append(f"{path}: depth is {'registered to colour ' + state if unregistered else 'taken as registered'}")
-    if lost := sum(T is None for T in poses):
-        assumed.append(f"{path}: {lost} of {len(poses)} frames have no pose")
     sequence = ImageSequence(
         name=path.resolve().name,
         timestamps=np.array(timestamps),

@@ -44,9 +44,9 @@ def doctor(
         typer.echo(str(found.lengths))
     if noise:
         typer.echo(noise)
-    for untold in found.untold:
-        typer.echo(f"not judged: {untold}")
+    for question in found.not_judged:
+        typer.echo(f"not judged: {question}")
     if any(finding.level == "error" for finding in found.findings):
         raise typer.Exit(1)
     if not found.findings:
-        typer.echo("nothing wrong found" + " in what could be judged" * bool(found.untold))
+        typer.echo("nothing wrong found in what could be judged" if found.not_judged else "nothing wrong found")

@@ -110,9 +110,9 @@ def longest_scene(
     each frame, once.
     """
     camera, numbers = tracked_camera(sequence.camera), sequence.origin[1]
-    scenes: list[Scene] = []
+    best: Scene | None = None
     unknown, blank = np.ones(len(sequence), bool), np.zeros(len(sequence), bool)
-    start, count, skip, most = 0, len(sequence), FEWEST // 2, 0
+    start, count, skip = 0, len(sequence), FEWEST // 2
     for attempt in range(MOST_SCENES):
         if attempt:
             last = numbers[start + count - 1]
@@ -121,20 +121,20 @@ def longest_scene(
         tracker = VisualTracker(camera, depths, config, sequence.camera.focal_known, folder)
         reported = (lambda: None) if attempt else report
         followed = follow_images(tracker, sequence, [None] * len(sequence), reported, start)
-        scenes.append(Scene(tracker, followed, depths.images))
+        if best is None or followed.found.sum() > best.followed.found.sum():
+            best = Scene(tracker, followed, depths.images)
         blank |= followed.blank
         unknown &= ~(followed.found | blank)
         begun = np.flatnonzero(followed.found)
-        most = max(most, len(begun))
         first = begun[0] if len(begun) else len(sequence)
         unknown[start:first] = False  # nothing to hold on to
         if len(begun) < FEWEST:
             unknown[first : first + max(len(begun), min(skip, count // 2))] = False
             skip *= 2
         start, count = longest_stretch(unknown)
-        if count <= most or count < FEWEST:
+        if count <= best.followed.found.sum() or count < FEWEST:
             break
-    best = max(scenes, key=lambda scene: scene.followed.found.sum())
+    assert best is not None
     return best._replace(followed=best.followed._replace(blank=blank))
 
 

@@ -1,21 +1,14 @@
-"""Whether settings and recording fit together, and what seems wrong with a depth camera's, before a run begins."""
+"""Whether settings and recording fit together, before a run begins."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
-from semslam.doctor import intrinsics
-from semslam.doctor.depth_unit import doubtful_depth_unit
-from semslam.doctor.doctor import black_images, implausible_depth
-from semslam.perception import Network
+from semslam.doctor.doctor import implausible_depth
 from semslam.runs.color_only.known_scale import KnownSize
 from semslam.runs.config import RunConfig
-from semslam.runs.given.verdict import PoseVerdict
-from sequences import Sequence, detect_kind
-
-logger = logging.getLogger(__name__)
+from sequences import detect_kind
 
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
 
@@ -81,18 +74,3 @@ def _around(sequence: str) -> str:
     except (ValueError, OSError):
         pass
     return ""
-
-
-def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVerdict, network: Network | None) -> None:
-    """Warn of what the images of a depth camera contradict: their light, the focal length, the unit of depth.
-
-    verdict: of the recording's poses, whose pairs of frames are not matched again. network: predicts metric depth.
-    """
-    findings = black_images(sequence)
-    if config.poses == "tracked":
-        lengths = intrinsics.measured(sequence, by_poses=False, sensor=config.sensor, matched=verdict.matched)
-        findings += intrinsics.findings_of(lengths, sequence.camera)
-    for finding in findings:
-        logger.warning("%s: %s; %s", config.sequence, finding.what, finding.remedy)
-    if not verdict.told and (doubt := doubtful_depth_unit(sequence, network)):
-        logger.warning("%s: %s", config.sequence, doubt)

@@ -18,9 +18,8 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from semslam import poses
+from semslam import cholesky, poses
 from semslam.compiled import SERIAL
-from semslam.tracking.visual import cholesky
 
 
 class Scene(NamedTuple):

@@ -29,6 +29,7 @@ POSE_TYPES = ("nav_msgs/msg/Odometry", "geometry_msgs/msg/PoseStamped", "geometr
 TF_TYPE = "tf2_msgs/msg/TFMessage"
 NOT_COLOR = ("infra", "/ir/", "ir_", "fisheye", "confidence", "mask", "disparity")
 LIBRARIES = {"rosbags", "apsw", "lz4", "backports", "compression", "zstd", "struct", "_struct"}  # that read bags
+OTHER_SHAPE = 0.02  # logarithm of the ratio of two shapes: more than rounding makes
 STEPS_READ_ON = 200  # messages that reading on reaches sooner than a new start
 
 
@@ -36,9 +37,6 @@ def fits(path: Path) -> bool:
     if path.is_dir():
         return (path / "metadata.yaml").is_file() and (any(path.glob("*.mcap*")) or any(path.glob("*.db3*")))
     return path.is_file() and path.suffix.lower() in (".bag", ".mcap", ".db3")
-
-
-OTHER_SHAPE = 0.02  # logarithm of the ratio of two shapes: more than rounding makes
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,8 @@ def open_ros_bag(
     if color_camera is None:
         raise ValueError(f"{path}: has no camera info for {topics.color}; give its camera with --camera FILE")
     if (color_camera.width, color_camera.height) != (first.shape[1], first.shape[0]):
-        ratio = (
-            1.0
-            if camera is not None
-            else (first.shape[1] / color_camera.width) / (first.shape[0] / color_camera.height)
-        )
-        if abs(np.log(ratio)) > OTHER_SHAPE:
+        ratio = first.shape[1] / first.shape[0] * color_camera.height / color_camera.width
+        if camera is None and abs(np.log(ratio)) > OTHER_SHAPE:
             raise ValueError(
                 f"{path}: the camera info of {topics.color} is of {color_camera.width}x{color_camera.height} images, "
                 f"and these are {first.shape[1]}x{first.shape[0]}; give their camera with --camera FILE"

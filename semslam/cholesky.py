@@ -18,11 +18,11 @@ def solved(A: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """x (N,) of A x = b; None where the matrix A (N, N) float64, of which the upper triangle counts, is not positive
     definite."""
     factor = np.array(A, np.float64)
-    return _substitute(factor, np.array(b, np.float64)) if _factorise(factor) else None
+    return substitute(factor, np.array(b, np.float64)) if factorise(factor) else None
 
 
 @nb.njit(**SERIAL)
-def _factorise(A):
+def factorise(A):
     """Replace the upper triangle of A by U with U^T U = A, row by row; False where that is not possible.
 
     The inner loops run along rows, four earlier rows at once, so that the compiler makes vectors of them.
@@ -52,7 +52,7 @@ def _factorise(A):
 
 
 @nb.njit(**SERIAL)
-def _substitute(U, b):
+def substitute(U, b):
     """x of U^T U x = b, in b's memory."""
     n = U.shape[0]
     for k in range(n):

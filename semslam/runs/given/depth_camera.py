@@ -1,0 +1,30 @@
+"""What seems wrong with a depth camera, by its images, when a run begins."""
+
+from __future__ import annotations
+
+import logging
+
+from semslam.doctor import intrinsics
+from semslam.doctor.depth_unit import doubtful_depth_unit
+from semslam.doctor.doctor import black_images
+from semslam.perception import Network
+from semslam.runs.config import RunConfig
+from semslam.runs.given.verdict import PoseVerdict
+from sequences import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVerdict, network: Network | None) -> None:
+    """Warn of what the images of a depth camera contradict: their light, the focal length, the unit of depth.
+
+    verdict: of the recording's poses, whose pairs of frames are not matched again. network: predicts metric depth.
+    """
+    findings = black_images(sequence)
+    if config.poses == "tracked":
+        lengths = intrinsics.measured(sequence, by_poses=False, sensor=config.sensor, matched=verdict.matched)
+        findings += intrinsics.findings_of(lengths, sequence.camera)
+    for finding in findings:
+        logger.warning("%s: %s; %s", config.sequence, finding.what, finding.remedy)
+    if not verdict.told and (doubt := doubtful_depth_unit(sequence, network)):
+        logger.warning("%s: %s", config.sequence, doubt)
