@@ -39,6 +39,7 @@ from networks.inference.predictor import Predictor
 from networks.joint import checkpoints
 from networks.training.data import Samples, Source
 from semslam import poses
+from semslam.atomic import write_json
 from semslam.engine import chunks, depth_filter, fusion, index_map
 from semslam.engine import fusion_kernels as kernels
 from semslam.engine.chunks import CHUNK
@@ -52,7 +53,6 @@ from semslam.labels import remap_labels, remapping
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.perception import Perception, PerceptionConfig
 from semslam.rendering.splatting import render
-from semslam.runs.folder import write_json
 from sequences import open_sequence
 from sequences.images.labelled_images import NYU_CAMERA
 

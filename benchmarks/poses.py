@@ -39,13 +39,13 @@ from networks.pose.samples import PoseSource, open_source
 from networks.training.loop import Loop
 from networks.training.pose import PoseTraining, train
 from semslam import poses
+from semslam.atomic import write_json
 from semslam.judging.pose_network import score_poses
 from semslam.labels import LABEL_SETS
 from semslam.loops.pose_windows import Covariances, windowed_poses
 from semslam.metrics.localisation import pose_errors
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.localise import located
-from semslam.runs.folder import write_json
 from semslam.trajectory.files import read_tum
 from sequences import open_sequence
 from sequences.selected import SelectedSequence

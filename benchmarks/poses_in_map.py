@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from semslam.atomic import write_json
 from semslam.frame import Observation, Tracking
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run
 from semslam.perception import PerceptionConfig
 from semslam.poses import inverse, rotation_angle
 from semslam.runs.config import settings_of
-from semslam.runs.folder import RunFolder, write_json
+from semslam.runs.folder import RunFolder
 from semslam.runs.networks import pose_network
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Predict, Slam, SlamConfig

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import errno
+import json
+import math
 import os
 import re
 import shutil
@@ -12,6 +14,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7-zip"}
 LARGEST_TEXT = 64 << 20  # bytes; half a million poses
@@ -61,6 +64,25 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
         raise full_disk_explained(error, path, max(needed, written)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, values: dict[str, Any]) -> None:
+    """Write figures as JSON, whole or not at all; NaN, which JSON has not, becomes null."""
+    text = json.dumps(_jsonable(values), indent=2, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _jsonable(value: Any) -> Any:
+    import numpy as np
+
+    if isinstance(value, dict):
+        return {str(key): _jsonable(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, np.generic):
+        return _jsonable(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

@@ -482,7 +482,8 @@ def test_the_usual_mark_for_missing_depth_is_read_as_none(folder):
     assert (read[:20, :40] == 0).all() and (read[20:] == depth[20:] * np.float32(1e-3)).all()
     depth[30:40, :40] = np.linspace(50000, 65534, 40).astype(np.uint16)  # a scene that reaches as far as 16 bits do
     cv2.imwrite(str(marked), depth)
-    assert open_sequence(folder)[0].depth[0, 0] == pytest.approx(65.535)
+    read = open_sequence(folder)[0].depth
+    assert read[0, 0] == 0 and read[35, 39] == pytest.approx(65.534)
     assert not [finding for finding in examine(folder) if "mark" in finding.what]
 
 

@@ -11,6 +11,7 @@ from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
 from semslam.runs.color_only.clocks import at_other_times
 from semslam.runs.color_only.fitted import FittedPoses, _hold_firmly, fit_to_images
+from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.sparse_map import SparseMap
 from semslam.trajectory import Trajectory
@@ -93,17 +94,16 @@ def test_poses_that_are_held_too_firmly_for_a_trial_cost_no_observation():
 
 def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
     found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True, 0.02, 3.0)
-    found.save(tmp_path / "fitted.npz", "settings")
-    again = FittedPoses.load(tmp_path / "fitted.npz", 3)
+    save_kept(tmp_path / "fitted.npz", found, "settings")
+    again = load_kept(tmp_path / "fitted.npz", FittedPoses, 3)
     assert again is not None and again.figures() == found.figures()
-    assert FittedPoses.load(tmp_path / "fitted.npz", 4) is None
+    assert load_kept(tmp_path / "fitted.npz", FittedPoses, 4) is None
     with np.load(tmp_path / "fitted.npz") as arrays:
         np.savez(tmp_path / "earlier.npz", **{name: arrays[name] for name in arrays if name != "time_offset"})
-    earlier = FittedPoses.load(tmp_path / "earlier.npz", 3)
-    assert earlier is not None and earlier.time_offset == 0 and earlier.misfit == 0.7
-    assert FittedPoses.load(tmp_path / "fitted.npz", 3, "others") is None
+    assert load_kept(tmp_path / "earlier.npz", FittedPoses, 3) is None
+    assert load_kept(tmp_path / "fitted.npz", FittedPoses, 3, "others") is None
     (tmp_path / "fitted.npz").write_bytes(b"half a file")
-    assert FittedPoses.load(tmp_path / "fitted.npz", 3) is None
+    assert load_kept(tmp_path / "fitted.npz", FittedPoses, 3) is None
 
 
 def test_poses_of_a_clock_that_is_late_are_taken_at_the_times_that_fit():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semslam.images import CorruptFrame, natural_key, read_color, read_uint16, write_png
+from semslam.images import ColorReader, CorruptFrame, natural_key, read_color, read_uint16, write_png
 from semslam.images.labels import numbering, read_labels
 from semslam.labels import LABEL_SETS, voc_palette
 from sequences import open_sequence
@@ -63,6 +63,17 @@ def test_16_bit_colour_is_reduced_and_a_depth_image_is_no_photo(tmp_path):
     write_png(tmp_path / "depth.png", np.full((4, 4), 1500, np.uint16))
     with pytest.raises(CorruptFrame, match=r"depth\.png: is uint16 with one channel, as depth images are"):
         read_color(tmp_path / "depth.png")
+
+
+def test_16_bit_colour_of_a_recording_is_reduced_alike_in_dark_images_and_bright_ones(tmp_path, caplog):
+    bright = PHOTO[..., ::-1].astype(np.uint16) * 257
+    for images, name in (([bright // 32, bright], "deep"), ([bright // 512, bright // 257 * 16], "twelve")):
+        paths = [tmp_path / f"{name}{i}.png" for i in range(2)]
+        for path, image in zip(paths, images):
+            cv2.imwrite(str(path), image)
+        dark, light = map(ColorReader(tuple(paths)), paths)
+        assert abs(light.astype(int) - PHOTO).max() <= 1 and dark.max() < 0.07 * light.max()
+    assert [record.args[1] for record in caplog.records] == [16, 12]
 
 
 @pytest.mark.parametrize("share", [0.02, 0.15, 0.5, 0.9, 0.999])

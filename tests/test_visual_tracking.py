@@ -18,6 +18,7 @@ from semslam.metrics.trajectory import absolute_error
 from semslam.runs.color_only import following
 from semslam.runs.color_only import poses as color_only_poses
 from semslam.runs.color_only.following import depths_by
+from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.poses import VisualPoses, track_images
 from semslam.tracking.optical_flow import evened
 from semslam.tracking.visual import sparse_map, visual_tracker
@@ -361,14 +362,14 @@ def test_what_was_tracked_is_kept_and_only_for_the_same_recording(tmp_path: Path
     found = VisualPoses(
         np.tile(np.eye(4), (3, 1, 1)), np.array([True, True, False]), 0.9, 0.05, 2, 2.5, 1.0, 500.0, 0.0, 0.5, np.nan
     )
-    found.save(tmp_path / "visual.npz", "settings")
-    again = VisualPoses.load(tmp_path / "visual.npz", 3)
+    save_kept(tmp_path / "visual.npz", found, "settings")
+    again = load_kept(tmp_path / "visual.npz", VisualPoses, 3)
     assert again is not None and again.scale == 0.9 and np.array_equal(again.good, found.good)
-    assert VisualPoses.load(tmp_path / "visual.npz", 4) is None
-    assert VisualPoses.load(tmp_path / "visual.npz", 3, "settings") is not None
-    assert VisualPoses.load(tmp_path / "visual.npz", 3, "others") is None
+    assert load_kept(tmp_path / "visual.npz", VisualPoses, 4) is None
+    assert load_kept(tmp_path / "visual.npz", VisualPoses, 3, "settings") is not None
+    assert load_kept(tmp_path / "visual.npz", VisualPoses, 3, "others") is None
     (tmp_path / "visual.npz").write_bytes(b"half a file")
-    assert VisualPoses.load(tmp_path / "visual.npz", 3) is None
+    assert load_kept(tmp_path / "visual.npz", VisualPoses, 3) is None
 
 
 @pytest.mark.slow

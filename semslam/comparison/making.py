@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from semslam.atomic import write_json
 from semslam.perception import Network
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
-from semslam.runs.folder import RunFolder, write_json
+from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
 from semslam.runs.recording import as_compared
 from semslam.runs.run import Run

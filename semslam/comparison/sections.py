@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from semslam.atomic import write_json
 from semslam.comparison import pictures as draw
 from semslam.comparison.answer import answer
 from semslam.comparison.comparison import Comparison
@@ -18,7 +19,6 @@ from semslam.comparison.labels_section import labels
 from semslam.comparison.report import Commands, Picture, Section, Table, Text, number, write_html, write_markdown
 from semslam.judging.run import over_scenes
 from semslam.metrics.trajectory import absolute_error
-from semslam.runs.folder import write_json
 
 CM = 100.0
 

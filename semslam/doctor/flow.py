@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.frame import Frame, evenly_spread
 from semslam.tracking.features import sampled_pose
+from semslam.tracking.optical_flow import follow
 from sequences import Sequence as Recording
 
 STRETCHES = 14  # of frames in which points are followed
@@ -28,6 +28,7 @@ FEWEST_POINTS = 12
 FEWEST_STRETCHES = 5
 FAR = 60.0  # pixels at 640 wide that points move in a long stretch
 LONGEST = 40  # frames of one
+COMES_BACK = 1.0  # pixels from where it came from, at most, that a followed point ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,20 +101,19 @@ def _following(recording: Recording, indices: Sequence[int]) -> Iterator[Tracks]
     pixels = corners.reshape(-1, 2)
     columns, rows = np.rint(pixels).astype(int).T
     depth = first.depth[rows, columns].astype(np.float64)
-    kept, at = on_surfaces(first.depth, pixels), corners
+    kept, at = on_surfaces(first.depth, pixels), pixels
     window = max(9, int(21 * small) | 1)
     for index in indices[1:]:
         frame = recording.readable(index)
         if frame is None:
             return
         following = _grey(frame)
-        at, there = follow(grey, following, at, window)
+        at, there = found_again(grey, following, at, window)
         kept = kept & there
         grey = following
         if kept.sum() < FEWEST_POINTS:
             return
-        found = at.reshape(-1, 2)[kept].astype(np.float64)
-        yield Tracks(indices[0], index, pixels[kept].astype(np.float64), depth[kept], found)
+        yield Tracks(indices[0], index, pixels[kept].astype(np.float64), depth[kept], at[kept].astype(np.float64))
 
 
 def median_depth(recording: Recording) -> float:
@@ -129,18 +129,10 @@ def notable(camera: Camera) -> float:
     return max(0.4, camera.width / 640)
 
 
-def follow(one: np.ndarray, other: np.ndarray, at: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where points (N, 1, 2) of one grey image are in the other, and which of them come back to within a pixel."""
-    to, there = _flow(one, other, at, window)
-    back, again = _flow(other, one, to, window)
-    return to, there & again & (np.abs(back - at).max(axis=(1, 2)) < 1)
-
-
-def _flow(one: np.ndarray, other: np.ndarray, at: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where points (N, 1, 2) of one image are in the other, and which were found (Lucas and Kanade, pyramidal)."""
-    options: dict[str, Any] = {"winSize": (window, window), "maxLevel": 3}
-    to, found, _ = cv2.calcOpticalFlowPyrLK(one, other, at, None, **options)  # type: ignore[call-overload]
-    return to, found.ravel() == 1
+def found_again(one: np.ndarray, other: np.ndarray, at: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where points (N, 2) of one grey image are in the other, and which (N,) come back to where they were."""
+    to, apart, found = follow(one, other, at, window, start=at)
+    return to, found & (apart < COMES_BACK)
 
 
 def _grey(frame: Frame) -> np.ndarray:

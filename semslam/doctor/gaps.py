@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from semslam.doctor.finding import Finding
-from semslam.doctor.flow import follow
+from semslam.doctor.flow import found_again
 from sequences import Sequence
 from sequences.pose_pairing import numbers_of_names
 
@@ -121,7 +121,7 @@ class _Shares:
         corners = cv2.goodFeaturesToTrack(first, POINTS, 0.01, 5)
         if corners is None or len(corners) < FEWEST_POINTS:
             return 1.0
-        return float(follow(first, second, corners, 15)[1].mean())
+        return float(found_again(first, second, corners.reshape(-1, 2), 15)[1].mean())
 
     def _read(self, index: int) -> np.ndarray | None:
         try:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from semslam.atomic import contents, is_passing_in_reading, replacing
 from semslam.camera import Camera
+from semslam.frame import evenly_spread
 from semslam.images.integrity import CorruptFrame, check_header, is_zero_filled
 
+logger = logging.getLogger(__name__)
 LARGEST_FILE = 1 << 29  # bytes
 COLOR_SUFFIXES = (".jpg", ".jpeg", ".png")  # in small letters, of colour images
-TWELVE_BITS = 1 << 12  # 16-bit colour that stays below holds 12 bits
-MARK, NEAR_MARK, MANY = 65535, 49152, 0.002  # a mark for missing depth, what is near it, and the share of many pixels
+TWELVE_BITS = 1 << 12  # 16-bit colour that stays below holds 12 bits, as machine vision stores them
+COLORS_LOOKED_AT = 20  # images of a recording by which it is found out how many bits its colour has
+MARK = 65535  # what 16 bits hold at most: a mark for missing depth, or a reading beyond their range
 DEPTH_SCALES = (1000, 256, 100)  # units per metre of depth that is written: the coarser ones for farther scenes
 
 
 def read_color(path: Path, upright: bool = False) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an image file; grey is repeated, alpha dropped, 16-bit colour reduced to 8.
+
+    Of an image alone; those of a recording must be reduced alike, see `ColorReader`.
 
     Args:
         upright: turn the image as its EXIF orientation says, as viewers do. A recording's images stay as their pixels
@@ -36,12 +43,54 @@ def read_color(path: Path, upright: bool = False) -> np.ndarray:
 
 def color_of_bytes(data: bytes, path: object, upright: bool = False) -> np.ndarray:
     """The same of an image file's bytes; `path` is named where they hold no image."""
+    image = _stored_color(data, path, upright)
+    return _rgb(image, path, twelve_bits=image.max(initial=0) < TWELVE_BITS)
+
+
+@dataclass(frozen=True)
+class ColorReader:
+    """`read_color` for the images of one recording, whose 16-bit colour is reduced to 8 bits alike in all of them.
+
+    Whether it holds 12 bits is found out when the first such image is read: a dark image alone would look as if.
+    """
+
+    paths: tuple[Path, ...]  # of the recording
+    upright: bool = False
+
+    def __call__(self, path: Path) -> np.ndarray:
+        image = _stored_color(image_bytes(path), path, self.upright)
+        return _rgb(image, path, twelve_bits=image.dtype == np.uint16 and self._twelve_bits)
+
+    @cached_property
+    def _twelve_bits(self) -> bool:
+        brightest = 0
+        for path in evenly_spread(self.paths, COLORS_LOOKED_AT):
+            try:
+                brightest = max(brightest, int(_stored_color(image_bytes(path), path, self.upright).max(initial=0)))
+            except CorruptFrame:  # said when it is read
+                continue
+        twelve_bits = brightest < TWELVE_BITS
+        logger.warning(
+            "%s: colour of 16 bits is read as %d bits: the brightest of its images reach %d",
+            self.paths[0].parent, 12 if twelve_bits else 16, brightest,
+        )  # fmt: skip
+        return twelve_bits
+
+
+def _stored_color(data: bytes, path: object, upright: bool) -> np.ndarray:
+    """(H, W) or (H, W, 3) BGR of an image file's bytes, in the numbers that it stores."""
     import cv2
 
     turning = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
-    image = decode_bytes(data, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | turning)
+    return decode_bytes(data, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | turning)
+
+
+def _rgb(image: np.ndarray, path: object, twelve_bits: bool) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of what `_stored_color` returns; CorruptFrame where that is depth."""
+    import cv2
+
     if image.dtype == np.uint16 and image.ndim == 3:
-        image = (image >> (8 if image.max() >= TWELVE_BITS else 4)).astype(np.uint8)  # machine vision stores 12 of 16
+        image = np.minimum(image >> (4 if twelve_bits else 8), 255).astype(np.uint8)
     if image.dtype != np.uint8:
         raise CorruptFrame(f"{path}: is {image.dtype} with one channel, as depth images are; expected 8-bit colour")
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
@@ -66,7 +115,7 @@ def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -
     """(H, W) float32 metres of what a depth file holds; `path` tells its format and is named in messages.
 
     PNG, TIFF and .npy of whole numbers count `depth_scale` units per metre; TIFF, EXR and .npy of floats hold metres.
-    Readings that are NaN, infinite or negative become 0 = none; of marks see `depth_of_units`. Bytes (uint8) are too
+    Readings that are NaN, infinite or negative become 0 = none; so does 65535 in 16 bits. Bytes (uint8) are too
     coarse to be depth.
     """
     import cv2
@@ -89,16 +138,11 @@ def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -
 
 
 def depth_of_units(units: np.ndarray, depth_scale: float) -> np.ndarray:
-    """(H, W) float32 metres of depth (H, W) uint16 that counts `depth_scale` units per metre.
+    """(H, W) float32 metres, 0 = none, of depth (H, W) uint16 that counts `depth_scale` units per metre.
 
-    65535 becomes 0 = none where it is surely a mark: many pixels have it, and none has a reading near it.
+    MARK is no reading: 7-Scenes and others mark missing depth so, and what is farther than 16 bits count ends there.
     """
-    if units.max(initial=0) == MARK:
-        marked = units == MARK
-        count = np.count_nonzero(marked)
-        if count > MANY * units.size and count == np.count_nonzero(units >= NEAR_MARK):
-            units = np.where(marked, np.uint16(0), units)
-    return units * np.float32(1 / depth_scale)
+    return np.where(units == MARK, np.uint16(0), units) * np.float32(1 / depth_scale)
 
 
 def fitting_scale(depth: np.ndarray, depth_scale: float = DEPTH_SCALES[0]) -> float:

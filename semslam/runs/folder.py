@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.atomic import regular_size, remove_leftovers, replacing, text_of
+from semslam.atomic import regular_size, remove_leftovers, replacing, text_of, write_json
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.engine.associations import Associations
 from semslam.engine.labels.label_fusion import LabelFusion, label_fusion
@@ -488,23 +488,6 @@ def _settings_of_run(values: Any, where: str) -> RunConfig:
 
 def _scalars(path: Path, *names: str) -> dict[str, np.ndarray]:
     return load_arrays(path, names) if path.is_file() else {}
-
-
-def write_json(path: str | Path, values: dict[str, Any]) -> None:
-    """Write figures as JSON, whole or not at all; NaN, which JSON has not, becomes null."""
-    with replacing(path) as temporary:
-        text = json.dumps(_jsonable(values), indent=2, allow_nan=False)
-        Path(temporary).write_text(text + "\n", encoding="utf-8")
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _jsonable(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_jsonable(v) for v in value]
-    if isinstance(value, np.generic):
-        return _jsonable(value.item())
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def versions() -> dict[str, str]:

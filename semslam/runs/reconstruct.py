@@ -31,6 +31,7 @@ from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.color_only.depth import correction_of
 from semslam.runs.color_only.fitted import FITTED, FittedPoses, fitted_poses
+from semslam.runs.color_only.kept import load_kept
 from semslam.runs.color_only.poses import KEPT, VisualPoses
 from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
@@ -131,8 +132,8 @@ def _run(
     """The run of settings that can be met, in a folder that is ours; the arguments are those of `prepare`, and what
     the images say of given poses."""
     if not resume:
-        for kept in (KEPT, FITTED):
-            (folder.path / kept).unlink(missing_ok=True)  # of a run that was given up here
+        for name in (KEPT, FITTED):
+            (folder.path / name).unlink(missing_ok=True)  # of a run that was given up here
     slam, perception = config.slam, config.slam.perception
     in_time = [found for found in timestamps(sequence) if found.level != "hint"]
     for found in doubtful_intrinsics(sequence.camera) + in_time:
@@ -307,10 +308,10 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics |= added.figures | {"planes_seconds" if planes else "fill_seconds": besides}
     if run.progress.held_out:
         metrics.update(judged_by_held_out(run))
-    if (visual := VisualPoses.load(run.folder.path / KEPT, len(run.sequence))) is not None:
+    if (visual := load_kept(run.folder.path / KEPT, VisualPoses, len(run.sequence))) is not None:
         metrics |= visual.figures() | {"scale_from": run.config.scale_from or "network"}
         besides += visual.seconds
-    if (fitted := FittedPoses.load(run.folder.path / FITTED, len(run.sequence))) is not None:
+    if (fitted := load_kept(run.folder.path / FITTED, FittedPoses, len(run.sequence))) is not None:
         metrics |= fitted.figures()
         besides += fitted.seconds
     if besides:

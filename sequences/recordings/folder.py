@@ -92,6 +92,7 @@ def open_folder(
         label_set="nyu40" if labels else None,
         assumptions=(*assumed, *lone, *unlabelled, *found.notes),
         **image_readers(
+            color.values(),
             camera,
             partial(images.read_depth, depth_scale=depth_scale or 1000.0),
             unregistered_by(path, registered, depth_camera),

@@ -51,11 +51,12 @@ def open_icl_nuim(
     entries = read_associations(path / "associations.txt")
     numbers = [round(entry.stamp) for entry in entries]
     T_of_frame = _poses(path)
-    readers, assumed = usual_readers(path, USUAL, camera, depth_scale, registered, depth_camera)
+    color = tuple(entry.color for entry in entries)
+    readers, assumed = usual_readers(path, color, USUAL, camera, depth_scale, registered, depth_camera)
     return ImageSequence(
         name=path.resolve().name,
         timestamps=np.array(numbers) / (fps or FPS),
-        color_paths=tuple(entry.color for entry in entries),
+        color_paths=color,
         depth_paths=tuple(entry.depth for entry in entries),
         poses=None if T_of_frame is None else tuple(T_of_frame.get(number) for number in numbers),
         assumptions=tuple(assumed),

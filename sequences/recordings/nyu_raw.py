@@ -48,7 +48,7 @@ def open_nyu_raw(path: str | Path, *, camera: Camera | None = None) -> ImageSequ
         timestamps=depth_times,
         color_paths=tuple(color[i] for i in chosen),
         depth_paths=tuple(depth),
-        read_color=images.undistorting(images.read_color, camera),
+        read_color=images.undistorting(images.ColorReader(tuple(color)), camera),
         read_depth=partial(read_projected_depth, color_camera=camera.undistorted()),
         assumptions=tuple(notes),
     )

@@ -59,7 +59,7 @@ def open_open3d(
         poses, pose_notes, _ = poses_of_frames(read_open3d_log(log), log, Frames(timestamps, names), hints)
     recorded, whose = (camera, None) if camera is not None else _camera(path)
     usual = Usual(recorded, whose, 1000.0)
-    readers, assumed = usual_readers(path, usual, camera, depth_scale, registered, depth_camera)
+    readers, assumed = usual_readers(path, color.values(), usual, camera, depth_scale, registered, depth_camera)
     return ImageSequence(
         name=path.resolve().name,
         timestamps=timestamps,

@@ -41,11 +41,12 @@ def open_png_list(
         if len(words) != 5 or not words[0].isdecimal():
             raise ValueError(f"{path}:{number}: '{line[:60]}' is not 'timestamp_ms depth rgb depth_name rgb_name'")
         entries.append((int(words[0]) / 1000, path.parent / words[1], path.parent / words[2]))
-    readers, assumed = usual_readers(path, USUAL, camera, depth_scale, registered, depth_camera)
+    colors = tuple(color for _, _, color in entries)
+    readers, assumed = usual_readers(path, colors, USUAL, camera, depth_scale, registered, depth_camera)
     return ImageSequence(
         name=path.stem,
         timestamps=np.array([time for time, _, _ in entries]),
-        color_paths=tuple(color for _, _, color in entries),
+        color_paths=colors,
         depth_paths=tuple(depth for _, depth, _ in entries),
         assumptions=tuple(assumed),
         **readers,

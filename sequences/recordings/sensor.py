@@ -6,7 +6,7 @@ was taken from the layout alone is an assumption, which a sequence hands on for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -186,6 +186,7 @@ def _positive(path: Path, values: dict[str, Any], key: str) -> float | None:
 
 
 def image_readers(
+    color: Iterable[Path],
     camera: Camera,
     read_depth: Callable[[Path], np.ndarray],
     unregistered: DepthCamera | None = None,
@@ -194,8 +195,8 @@ def image_readers(
 ) -> dict[str, Any]:
     """The camera and the reading functions of an `ImageSequence` whose images are those of `camera`, undistorted.
 
-    read_depth: metres (H, W) as recorded. unregistered: the camera that depth comes from, if it is not colour's own.
-    along_ray: what is read are distances from the optical centre.
+    color: the files of its colour images. read_depth: metres (H, W) as recorded. unregistered: the camera that depth
+    comes from, if it is not colour's own. along_ray: what is read are distances from the optical centre.
     """
     if along_ray:
         read_depth = partial(_read_ray, read_depth, camera if unregistered is None else unregistered.camera)
@@ -205,7 +206,7 @@ def image_readers(
         depth = partial(_read_registered, read_depth, unregistered, camera.undistorted())
     return {
         "camera": camera.undistorted(),
-        "read_color": images.undistorting(images.read_color, camera),
+        "read_color": images.undistorting(images.ColorReader(tuple(color)), camera),
         "read_depth": depth,
         "read_labels": images.undistorting(read_labels, camera, nearest=True, outside=UNLABELLED),
     }
@@ -221,6 +222,7 @@ class Usual(NamedTuple):
 
 def usual_readers(
     path: Path,
+    color: Iterable[Path],
     usual: Usual,
     camera: Camera | None,
     depth_scale: float | None,
@@ -241,7 +243,7 @@ def usual_readers(
         )
     read_depth = partial(images.read_depth, depth_scale=depth_scale or usual.depth_scale)
     unregistered = unregistered_by(path, registered, depth_camera)
-    return image_readers(camera or usual.camera, read_depth, unregistered), assumed
+    return image_readers(color, camera or usual.camera, read_depth, unregistered), assumed
 
 
 def _read_ray(read: Callable[[Path], np.ndarray], camera: Camera, path: Path) -> np.ndarray:

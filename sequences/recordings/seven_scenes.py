@@ -17,7 +17,6 @@ from sequences.selected import with_both_images
 from sequences.sequence import ImageSequence, Sequence
 
 LAYOUT = "frame-000000.color.png, .depth.png, .pose.txt; or a scene of such folders seq-01, seq-02, ..."
-INVALID = 65535
 FPS = 30.0
 PAUSE = 10.0  # seconds between the sequences of a scene, which were recorded apart
 
@@ -86,14 +85,11 @@ def open_seven_scenes(
         depth_paths=tuple(depth),
         poses=tuple(poses),
         assumptions=tuple(assumed),
-        **image_readers(camera or COLOR_CAMERA, partial(_read_depth, depth_scale=depth_scale or 1000.0), unregistered),
+        **image_readers(
+            color, camera or COLOR_CAMERA, partial(images.read_depth, depth_scale=depth_scale or 1000.0), unregistered
+        ),
     )
     return with_both_images(sequence)
-
-
-def _read_depth(path: Path, depth_scale: float) -> np.ndarray:
-    raw = images.read_uint16(path)
-    return np.where(raw == INVALID, 0, raw) * np.float32(1 / depth_scale)
 
 
 def _is_sequence(folder: Path) -> bool:

@@ -46,7 +46,7 @@ def open_sun_rgbd(
         timestamps=np.zeros(1),
         color_paths=tuple(color),
         depth_paths=tuple(depth),
-        **image_readers(camera, read_rotated_depth, unregistered_by(path, registered, depth_camera)),
+        **image_readers(color, camera, read_rotated_depth, unregistered_by(path, registered, depth_camera)),
     )
 
 

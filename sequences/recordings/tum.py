@@ -83,7 +83,8 @@ def open_tum(
         if count
     ]
     listed = Listed(color_times[of_color], [color[i] for i in of_color], [depth[i] for i in of_depth], tuple(notes))
-    return opened(path, listed, usual_readers(path, _usual(path), camera, depth_scale, registered, depth_camera), hints)
+    readers = usual_readers(path, listed.color, _usual(path), camera, depth_scale, registered, depth_camera)
+    return opened(path, listed, readers, hints)
 
 
 def open_associations(
@@ -118,7 +119,8 @@ def open_associations(
         notes = (f"associations.txt counts frames: {fps or FPS:g} per second are taken",)
         stamps = stamps / (fps or FPS)
     listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes)
-    return opened(path, listed, usual_readers(path, _usual(path), camera, depth_scale, registered, depth_camera), hints)
+    readers = usual_readers(path, listed.color, _usual(path), camera, depth_scale, registered, depth_camera)
+    return opened(path, listed, readers, hints)
 
 
 def _ticks_a_second(stamps: np.ndarray) -> float:

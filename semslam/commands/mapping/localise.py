@@ -45,6 +45,7 @@ def localise(
     json: Json = None,
 ) -> None:
     """Find where images were taken in the map of a finished run; exit code 1 if none of them is found."""
+    from semslam.atomic import write_json
     from semslam.runs.config import RunConfig
     from semslam.runs.finished.finished_map import FinishedMap
     from semslam.runs.finished.localise import (
@@ -56,7 +57,6 @@ def localise(
         tum_text,
         write_tum_text,
     )
-    from semslam.runs.folder import write_json
 
     note_unfinished(run)
     finished = FinishedMap(run, sequence, paged=True)

@@ -48,9 +48,9 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Evaluate runs, or another system's map or trajectory, against the truth."""
+    from semslam.atomic import write_json
     from semslam.judging import foreign
     from semslam.judging.figures import table
-    from semslam.runs.folder import write_json
 
     jobs = [name for name, given in (("runs", runs), ("--map", map), ("--trajectory", trajectory)) if given]
     if len(jobs) != 1:

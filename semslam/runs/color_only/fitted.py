@@ -16,9 +16,9 @@ from semslam.camera import Camera
 from semslam.perception import Network
 from semslam.runs.color_only.clocks import at_other_times, time_offset
 from semslam.runs.color_only.following import depths_by, follow_images, tracked_camera
+from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.config import RunConfig
-from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.sparse_map import SparseMap
 from semslam.tracking.visual.visual_tracker import VisualTracker
@@ -59,26 +59,6 @@ class FittedPoses:
             "poses_time_offset_s": self.time_offset,
             "fitting_seconds": self.seconds,
         }
-
-    def save(self, path: Path, settings: str) -> None:
-        """Keep it, and the settings that it was made with, so that a run that goes on need not do it again."""
-        arrays = {name: np.asarray(value) for name, value in vars(self).items()}
-        save_arrays(path, parts_of(arrays | {"settings": np.array(settings)}))
-
-    @staticmethod
-    def load(path: Path, frames: int, settings: str | None = None) -> FittedPoses | None:
-        """What `save` kept of so many frames; None where there is nothing, or of another recording or with other
-        settings than these, if there are any."""
-        try:
-            arrays = load_arrays(path)
-            if str(arrays.pop("settings")) != settings and settings is not None:
-                return None
-            T = arrays.pop("T_world_camera")
-            arrays.setdefault("time_offset", np.array(0.0))  # earlier versions knew of none
-            kept = FittedPoses(T, **{name: value.item() for name, value in arrays.items()})
-        except (ValueError, OSError, KeyError, TypeError):  # none, damaged or of another version: it is made again
-            return None
-        return kept if T.shape == (frames, 4, 4) else None
 
 
 def fit_to_images(
@@ -189,8 +169,8 @@ def fitted_poses(
 ) -> FittedPoses:
     """`fit_to_images`, or what a run's folder keeps of it; kept there where it does not."""
     settings = settings_of_poses(config)
-    if (kept := FittedPoses.load(folder / FITTED, len(sequence), settings)) is not None:
+    if (kept := load_kept(folder / FITTED, FittedPoses, len(sequence), settings)) is not None:
         return kept
     found = fit_to_images(sequence, given, network, config.slam.visual, report, folder)
-    found.save(folder / FITTED, settings)
+    save_kept(folder / FITTED, found, settings)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ from semslam.runs.color_only.following import FEWEST, Followed, longest_scene, l
 from semslam.runs.color_only.likeness import scale_std, share_strange
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
-from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.tracking.visual.config import VisualConfig
 from sequences.recalibrated import RecalibratedSequence
 
 logger = logging.getLogger(__name__)
 KEPT = "visual.npz"  # in a run's folder
-NUMBERS = {"int": int, "float": float}
 LEAST_FOUND = 0.2  # of the frames: with fewer there is no map; as many in a row that are lost are named
 LEAST_WAY = 0.03  # of the scene's depth; a camera that went less far shows no parallax
 
@@ -54,29 +52,6 @@ class VisualPoses:
     def found(self) -> np.ndarray:
         """(N,) bool: which frames have a pose."""
         return np.isfinite(self.T_world_camera[:, 0, 0])
-
-    def save(self, path: Path, settings: str) -> None:
-        """Keep it, and the settings that it was made with, so that a run that goes on need not track again."""
-        arrays = {name: np.asarray(value) for name, value in vars(self).items()}
-        save_arrays(path, parts_of(arrays | {"settings": np.array(settings)}))
-
-    @staticmethod
-    def load(path: Path, frames: int, settings: str | None = None) -> VisualPoses | None:
-        """What `save` kept of a recording of so many frames; None where there is nothing, or of another recording or
-        with other settings than these, if there are any."""
-        try:
-            arrays = load_arrays(path)
-            if settings is not None and str(arrays["settings"]) != settings:
-                return None
-            numbers = {f.name: f.type for f in fields(VisualPoses) if f.type in NUMBERS}
-            kept = VisualPoses(
-                T_world_camera=arrays["T_world_camera"],
-                good=arrays["good"],
-                **{name: NUMBERS[kind](arrays[name]) for name, kind in numbers.items()},
-            )
-        except (ValueError, OSError, KeyError, TypeError):  # none, damaged or of another version: it is made again
-            return None
-        return kept if kept.T_world_camera.shape == (frames, 4, 4) and kept.good.shape == (frames,) else None
 
     def figures(self) -> dict[str, Any]:
         """For metrics.json: what the poses are worth."""

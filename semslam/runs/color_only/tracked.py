@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semslam.perception import Network
+from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.known_scale import KnownSize, with_known_size
 from semslam.runs.color_only.likeness import MOSTLY
 from semslam.runs.color_only.poses import KEPT, VisualPoses, track_images
@@ -28,10 +29,10 @@ def visual_poses(
     report: called after each frame that is tracked.
     """
     settings = settings_of_poses(config)
-    found = VisualPoses.load(folder / KEPT, len(sequence), settings)
+    found = load_kept(folder / KEPT, VisualPoses, len(sequence), settings)
     if found is None:
         found = _made(folder, sequence, network, config, report)
-        found.save(folder / KEPT, settings)
+        save_kept(folder / KEPT, found, settings)
     for doubt in doubts(found, scale_known=config.scale_from is not None):
         logger.warning("%s: %s", config.sequence, doubt)
     return found

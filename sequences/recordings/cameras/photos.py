@@ -34,19 +34,16 @@ def open_photos(path: str | Path, *, camera: Camera | None = None, fov: float | 
     """Open an image, or a folder of images in the order of their numbers, 30 a second; there is no depth."""
     path = Path(path)
     files = [path] if path.is_file() else list(images_by_name(path).values())
-    height, width = first_readable(_upright, files).shape[:2]
+    read_color = images.ColorReader(tuple(files), upright=True)  # as the photographer held the camera
+    height, width = first_readable(read_color, files).shape[:2]
     return DecodedSequence(
         name=path.resolve().name,
         rig=Rig(given_camera(path, width, height, camera, fov, exif_focal(files[0], max(width, height)))),
         timestamps=np.arange(len(files)) / FPS,
-        read=partial(_read, files),
+        read=partial(_read, files, read_color),
         names=tuple(file.name for file in files),
     )
 
 
-def _read(files: list[Path], index: int) -> Images:
-    return Images(_upright(files[index]))
-
-
-def _upright(file: Path) -> np.ndarray:
-    return images.read_color(file, upright=True)  # as the photographer held the camera
+def _read(files: list[Path], read_color: images.ColorReader, index: int) -> Images:
+    return Images(read_color(files[index]))

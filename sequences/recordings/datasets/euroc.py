@@ -46,14 +46,14 @@ def open_euroc(path: str | Path, *, camera: Camera | None = None) -> DecodedSequ
         name=path.resolve().name,
         rig=Rig(recorded),
         timestamps=times,
-        read=partial(_read, files),
+        read=partial(_read, files, images.ColorReader(tuple(files))),
         poses=None if found is None else found.T_world_camera,
         assumptions=() if found is None else found.notes,
     )
 
 
-def _read(files: list[Path], index: int) -> Images:
-    return Images(images.read_color(files[index]))
+def _read(files: list[Path], read_color: images.ColorReader, index: int) -> Images:
+    return Images(read_color(files[index]))
 
 
 def _mav(path: Path) -> Path:

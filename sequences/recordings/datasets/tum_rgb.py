@@ -44,11 +44,11 @@ def open_tum_rgb(
         name=path.resolve().name,
         rig=Rig(given_camera(path, width, height, camera, fov)),
         timestamps=np.asarray(times),
-        read=partial(_read, files),
+        read=partial(_read, files, images.ColorReader(tuple(files))),
         poses=None if found is None else found.T_world_camera,
         assumptions=notes if found is None else (*notes, *found.notes),
     )
 
 
-def _read(files: list[Path], index: int) -> Images:
-    return Images(images.read_color(files[index]))
+def _read(files: list[Path], read_color: images.ColorReader, index: int) -> Images:
+    return Images(read_color(files[index]))
