@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semslam.images import ColorReader, CorruptFrame, natural_key, read_color, read_uint16, write_png
+from semslam.images import ColorReader, CorruptFrame, DepthReader, natural_key, read_color, read_uint16, write_png
 from semslam.images.labels import numbering, read_labels
 from semslam.labels import LABEL_SETS, voc_palette
 from sequences import open_sequence
@@ -112,29 +112,6 @@ def test_a_damaged_png_is_refused_before_a_decoder_fills_in_the_rest(tmp_path, c
 
 def jpeg(image: np.ndarray, *options: int) -> bytes:
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90, *options])[1].tobytes()
-
-
-@pytest.mark.parametrize("flat_rows", [0, 100])
-@pytest.mark.parametrize("options", [(), (cv2.IMWRITE_JPEG_RST_INTERVAL, 8)])
-def test_a_jpeg_with_a_page_of_zeros_is_damaged_wherever_it_lies(tmp_path, options, flat_rows):
-    texture = RNG.integers(0, 255, (240, 320, 3)).astype(np.uint8)
-    texture[:flat_rows] = 0
-    data = bytearray(jpeg(texture, *options))
-    data[len(data) // 2 : len(data) // 2 + 4096] = bytes(4096)
-    (tmp_path / "a.jpg").write_bytes(bytes(data))
-    with pytest.raises(CorruptFrame, match="damaged"):
-        read_color(tmp_path / "a.jpg")
-
-
-@pytest.mark.parametrize("progressive", [0, 1])
-@pytest.mark.parametrize("flat_share", [0.29, 1])
-def test_a_sound_jpeg_with_black_bars_has_zeros_too(tmp_path, progressive, flat_share):
-    image = np.resize(RNG.integers(0, 255, 999_983).astype(np.uint8), (1080, 1920, 3))
-    image[: int(flat_share * len(image))] = 0
-    data = jpeg(image, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
-    assert bytes(1024) in data or not (progressive or flat_share == 1)
-    (tmp_path / "a.jpg").write_bytes(data)
-    assert read_color(tmp_path / "a.jpg").shape == (1080, 1920, 3)
 
 
 # ------------------------------------------------------------------------------------------- what is no image
@@ -301,3 +278,15 @@ def test_too_many_open_files_are_no_corrupt_image_and_a_bad_sector_is(monkeypatc
     failing(errno.EIO)
     with pytest.raises(CorruptFrame, match=r"a\.png: cannot be read \(as told\)"):
         read_color(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0, 100.0])
+def test_floats_that_cannot_be_metres_count_the_units_of_the_recording(tmp_path, caplog, unit):
+    metres = np.linspace(2.2, 6.0, 12, dtype=np.float32).reshape(3, 4)
+    paths = [tmp_path / "near.npy", tmp_path / "far.tiff"]
+    np.save(paths[0], 0.05 * metres * unit)  # alone it might be in metres
+    cv2.imwrite(str(paths[1]), metres * unit)
+    read = DepthReader(tuple(paths), depth_scale=1000.0 if unit == 1 else unit)
+    np.testing.assert_allclose(read(paths[0]), 0.05 * metres, rtol=1e-5)
+    np.testing.assert_allclose(read(paths[1]), metres, rtol=1e-5)
+    assert len(caplog.records) == (unit != 1) and (unit == 1 or f"as {unit:g} units per metre" in caplog.text)

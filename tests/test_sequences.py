@@ -148,6 +148,7 @@ def test_frames_without_a_pose_are_written_and_read_back(folder, tmp_path):
         ("distortion", 0.1, "distortion is 0.1; expected a list of numbers"),
         ("distortion", [0.1, "abc", 0, 0], "distortion is 'abc', expected a number"),
         ("T_color_depth", np.eye(4).tolist(), "has T_color_depth, but no depth_camera"),
+        ("width", 10**400, "expected a number"),
     ],
 )
 def test_a_wrong_value_in_camera_yaml_is_told_with_its_key(folder, key, value, expected):

@@ -15,13 +15,15 @@ import numpy as np
 from semslam.atomic import contents, is_passing_in_reading, replacing
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
-from semslam.images.integrity import CorruptFrame, check_header, is_zero_filled
+from semslam.images import jpeg
+from semslam.images.integrity import CorruptFrame, check_header
 
 logger = logging.getLogger(__name__)
 LARGEST_FILE = 1 << 29  # bytes
 COLOR_SUFFIXES = (".jpg", ".jpeg", ".png")  # in small letters, of colour images
 TWELVE_BITS = 1 << 12  # 16-bit colour that stays below holds 12 bits, as machine vision stores them
-COLORS_LOOKED_AT = 20  # images of a recording by which it is found out how many bits its colour has
+LOOKED_AT = 20  # images of a recording by which it is found out how its files count
+FARTHEST_METRES = 200.0  # median of floats that may be metres: outdoors it is a tenth of it, of millimetres the tenfold
 MARK = 65535  # what 16 bits hold at most: a mark for missing depth, or a reading beyond their range
 DEPTH_SCALES = (1000, 256, 100)  # units per metre of depth that is written: the coarser ones for farther scenes
 
@@ -64,7 +66,7 @@ class ColorReader:
     @cached_property
     def _twelve_bits(self) -> bool:
         brightest = 0
-        for path in evenly_spread(self.paths, COLORS_LOOKED_AT):
+        for path in evenly_spread(self.paths, LOOKED_AT):
             try:
                 brightest = max(brightest, int(_stored_color(image_bytes(path), path, self.upright).max(initial=0)))
             except CorruptFrame:  # said when it is read
@@ -118,6 +120,45 @@ def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -
     Readings that are NaN, infinite or negative become 0 = none; so does 65535 in 16 bits. Bytes (uint8) are too
     coarse to be depth.
     """
+    raw = _stored_depth(data, path)
+    return _metres(raw, 1.0 if raw.dtype.kind == "f" else depth_scale)
+
+
+@dataclass(frozen=True)
+class DepthReader:
+    """`read_depth` for the files of one recording, whose floats may be no metres after all.
+
+    Whether they are is found out when the first is read; if not, they count `depth_scale` units per metre.
+    """
+
+    paths: tuple[Path, ...]  # of the recording
+    depth_scale: float = 1000.0
+
+    def __call__(self, path: Path) -> np.ndarray:
+        raw = _stored_depth(image_bytes(path), path)
+        return _metres(raw, self._float_scale if raw.dtype.kind == "f" else self.depth_scale)
+
+    @cached_property
+    def _float_scale(self) -> float:
+        medians = []
+        for path in evenly_spread(self.paths, LOOKED_AT):
+            try:
+                depth = read_depth(path)
+            except CorruptFrame:  # said when it is read
+                continue
+            medians += [float(np.median(depth[depth > 0]))] if (depth > 0).any() else []
+        typical = float(np.median(medians)) if medians else 0.0
+        if typical <= FARTHEST_METRES:
+            return 1.0
+        logger.warning(
+            "%s: depth in floats, usually metres, has a median of %.0f here, and is read as %g units per metre",
+            self.paths[0].parent, typical, self.depth_scale,
+        )  # fmt: skip
+        return self.depth_scale
+
+
+def _stored_depth(data: bytes, path: Path | str) -> np.ndarray:
+    """(H, W) of what a depth file holds, in its own units: 16 or 32 bits, whole or floats."""
     import cv2
 
     suffix = Path(path).suffix.lower()
@@ -127,13 +168,18 @@ def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -
         raw = _exr_of_bytes(data, path)
     else:
         raw = decode_bytes(data, path, cv2.IMREAD_UNCHANGED)
-    if raw.dtype == np.uint16 and raw.ndim == 2:
-        return depth_of_units(raw, depth_scale)
     floats = suffix != ".png" and np.issubdtype(raw.dtype, np.floating)
     whole = suffix == ".npy" and np.issubdtype(raw.dtype, np.integer) and raw.dtype.itemsize > 1
-    if raw.ndim != 2 or not (floats or whole):
+    if raw.ndim != 2 or not (floats or whole or raw.dtype == np.uint16):
         raise _no_depth(path, raw)
-    metres = raw.astype(np.float32) * np.float32(1 / depth_scale if whole else 1)
+    return raw
+
+
+def _metres(raw: np.ndarray, scale: float) -> np.ndarray:
+    """(H, W) float32 metres, 0 = none, of what `_stored_depth` returns, in `scale` units per metre."""
+    if raw.dtype == np.uint16:
+        return depth_of_units(raw, scale)
+    metres = raw.astype(np.float32) * np.float32(1 / scale)
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
 
 
@@ -241,11 +287,12 @@ def decode_bytes(data: bytes, where: object, flags: int) -> np.ndarray:
     import cv2
 
     check_header(data, where)
+    damaged = data[:2] == b"\xff\xd8" and jpeg.is_damaged(data)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = None if damaged else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError):
         image = None
-    if image is None or is_zero_filled(data, image):
+    if image is None:
         raise CorruptFrame(f"{where}: the file is no image or is damaged; copy it again", broken_file=True)
     return image
 

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import io
-import math
-import re
 import struct
 import zlib
-from collections.abc import Iterator
 
-import numpy as np
+from semslam.images import jpeg
 
 MOST_PIXELS = 64_000_000  # of an image: what decoding allocates stays below half a gigabyte
 PNG = b"\x89PNG\r\n\x1a\n"
-_ZEROS = bytes(1024)
-_MANY_ZEROS = re.compile(rb"\x00{1024,}")
-SURELY_FLAT = 0.5  # of the pixels of flat blocks: those at edges may differ from their neighbours
-_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff]")
-_END_OF_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # D0 to D7 restart it
 
 
 class CorruptFrame(ValueError):
@@ -55,55 +47,6 @@ def check_header(data: bytes, where: object) -> None:
         )
 
 
-def is_zero_filled(data: bytes, image: np.ndarray) -> bool:
-    """Whether a page of a JPEG was never written: decoders draw noise from it without a word.
-
-    Many zeros in a row are sound where they code blocks of one colour, that of the block before, and the image has as
-    many of these. Told of Huffman-coded images in one sequential scan [ITU T.81: B.2, F.1.2]; in some scans of a
-    progressive one, most of any image is zeros.
-    """
-    if data[:2] != b"\xff\xd8" or _ZEROS not in data:
-        return False
-    codes: dict[int, tuple[int, int]] = {}  # of each Huffman table: the value that nothing but zeros code, their number
-    blocks: dict[int, int] = {}  # of each component in a unit of the scan
-    units = 0  # of the whole image
-    for kind, start, end in _jpeg_segments(data):
-        if kind == 0xC4:
-            codes |= _codes_of_zeros(data[start + 2 : start + int.from_bytes(data[start : start + 2], "big")])
-        elif kind in (0xC0, 0xC1):
-            height, width, count = struct.unpack_from(">HHB", data, start + 3)
-            parts = data[start + 8 : start + 8 + 3 * count]
-            sampling = [(1, 1)] if count == 1 else [(hv >> 4, hv & 15) for hv in parts[1::3]]
-            blocks = {number: h * v for number, (h, v) in zip(parts[::3], sampling)}
-            wide, high = (8 * max(several) for several in zip(*sampling))  # pixels of a unit
-            units = math.ceil(width / wide) * math.ceil(height / high)
-        elif kind == 0xDA and 0 < len(blocks) == data[start + 2]:
-            zeros = sum(len(found[0]) for found in _MANY_ZEROS.finditer(data, start, end))
-            used = data[start + 3 : start + 3 + 2 * len(blocks)]
-            texture = 1, 1
-            pairs = [
-                (n, codes.get(t >> 4, texture), codes.get(16 | t & 15, texture)) for n, t in zip(used[::2], used[1::2])
-            ]
-            bits = sum(blocks[n] * (dc[1] + ac[1]) for n, dc, ac in pairs)
-            if not zeros or any(dc[0] or ac[0] for _, dc, ac in pairs):  # a difference to the block before, or texture
-                return zeros > 0
-            same = (image[1:, 1:] == image[:-1, 1:]) & (image[1:, 1:] == image[1:, :-1])
-            flat = same if image.ndim == 2 else same.all(axis=2)
-            return float(flat.mean()) < SURELY_FLAT * 8 * zeros / bits / units
-    return False
-
-
-def _codes_of_zeros(tables: bytes) -> dict[int, tuple[int, int]]:
-    """Of each Huffman table of a segment, by its class and number: the value whose code is nothing but zeros, the first
-    and shortest one, and how many bits it has."""
-    found = {}
-    while len(tables) > 17:
-        counts = tables[1:17]
-        found[tables[0]] = tables[17], next((n for n, count in enumerate(counts, start=1) if count), 16)
-        tables = tables[17 + sum(counts) :]
-    return found
-
-
 def _size_of_png(data: bytes) -> tuple[int, int] | None:
     """(width, height) of a PNG; None where a chunk that is needed is cut short or damaged [PNG: 5, 11]."""
     place = 8
@@ -125,34 +68,13 @@ def _size_of_jpeg(data: bytes) -> tuple[int, int] | None:
     Its segments are followed, because thumbnails have sizes and ends of their own, and cameras append things.
     """
     size = None
-    for kind, start, _ in _jpeg_segments(data):
+    for kind, start, _ in jpeg.segments(data):
         if kind == 0xD9:
             return size
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, start + 3)
             size = width, height
     return None
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """The kind of each segment, where its content starts, and where the next one's marker is; up to the end of the
-    image. The content of a scan goes on beyond the markers in it that restart it."""
-    place = 2
-    while (marker := _JPEG_MARKER.search(data, place)) is not None:
-        place, kind = marker.end(), data[marker.end() - 1]
-        if kind == 0xD9:
-            yield kind, place, place
-            return
-        if kind == 0x01 or 0xD0 <= kind <= 0xD8:  # these have no content
-            continue
-        if place + 7 > len(data):
-            return
-        start = place
-        place += struct.unpack_from(">H", data, place)[0]
-        if kind == 0xDA:
-            following = _END_OF_SCAN.search(data, place)
-            place = len(data) if following is None else following.start()
-        yield kind, start, place
 
 
 def _number(data: bytes, place: int) -> int:

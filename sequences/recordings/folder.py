@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,7 +93,7 @@ def open_folder(
         **image_readers(
             color.values(),
             camera,
-            partial(images.read_depth, depth_scale=depth_scale or 1000.0),
+            images.DepthReader(tuple(depth.values()), depth_scale or 1000.0),
             unregistered_by(path, registered, depth_camera),
             label_images.LabelReader(tuple(labels.values()), "nyu40"),
             along_ray=bool(depth_along_ray),

@@ -22,6 +22,7 @@ from sequences.recordings.registration import registered_depth
 from sequences.resampling import z_of_ray
 
 LARGEST = 1e9  # of numbers that count something a second, or a metre
+LONGEST_BASELINE = 2.0  # metres between the cameras of colour and depth: of a street's car, half as much
 LONGEST_REASON = 80  # characters of what a YAML reader says
 _INTRINSICS = ("width", "height", "fx", "fy", "cx", "cy")
 _KEYS = (
@@ -135,7 +136,7 @@ def _number(key: str, value: Any) -> float:
     try:
         if not isinstance(value, bool):
             return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     comma = isinstance(value, str) and "," in value
     raise ValueError(f"{key} is {value!r}, expected a number{' with a decimal point' * comma}")
@@ -164,6 +165,8 @@ def _depth_camera(path: Path, values: dict[str, Any]) -> DepthCamera | None:
             f"{path}: depth_camera needs {', '.join(_INTRINSICS)}, and T_color_depth the 4 rows of a rigid transform "
             f"from its coordinates to those of colour, metres"
         )
+    if (length := float(np.linalg.norm(T[:3, 3]))) > LONGEST_BASELINE:
+        raise ValueError(f"{path}: T_color_depth puts the cameras {length:g} m apart; expected metres, not millimetres")
     return DepthCamera(camera, T)
 
 

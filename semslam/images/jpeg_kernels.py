@@ -1,0 +1,140 @@
+"""Walks through the Huffman codes of a JPEG's scans, block by block, without decoding them to pixels."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from semslam.compiled import SERIAL
+
+MARGIN = 8  # bytes that are read beyond a stream's end
+TRAILING = 4  # bytes after the last block that some cameras write; damage leaves more
+
+
+class Stream(NamedTuple):
+    """The bits of a scan, without the bytes and markers that are stuffed between them."""
+
+    data: np.ndarray  # (N + MARGIN,) uint8
+    ends: np.ndarray  # (R,) int64 bytes: where each part between two restarts ends
+    interval: int  # units of each part but the last
+    units: int  # of the scan
+
+
+@njit(inline="always")
+def _peek(data: np.ndarray, bit: Any) -> Any:
+    """The next 16 bits."""
+    byte = bit >> 3
+    three = np.int64(data[byte]) << 16 | np.int64(data[byte + 1]) << 8 | np.int64(data[byte + 2])
+    return three >> (8 - (bit & 7)) & 0xFFFF
+
+
+@njit(**SERIAL)
+def _block(data: np.ndarray, bit: Any, dc: np.ndarray, ac: np.ndarray, sequential: bool, end: Any) -> Any:
+    """The bit after a block's codes: that of its mean, and in sequential scans those of all else; -1 = damaged.
+
+    A block of nothing but zeros is sound where they say that it ends. No scene has 63 coefficients alike: a page that
+    was never written has.
+    """
+    word = _peek(data, bit)
+    code = np.int64(dc[word])
+    if code == 0 or code & 0xFF > 16:
+        return -1
+    bit += (code >> 8) + (code & 0xFF)
+    unwritten = sequential and word == 0
+    k: Any = 1
+    while sequential and k < 64:
+        if bit > end:
+            return -1
+        word = _peek(data, bit)
+        code = np.int64(ac[word])
+        if code == 0:
+            return -1
+        zeros, bits = (code & 0xFF) >> 4, code & 15
+        bit += (code >> 8) + bits
+        if bits == 0 and zeros < 15:
+            unwritten = False
+            break
+        unwritten &= word == 0
+        k += zeros + 1
+    return bit if k <= 64 and bit <= end and not unwritten else -1
+
+
+@njit(**SERIAL)
+def scan(stream: Stream, order: np.ndarray, dc: np.ndarray, ac: np.ndarray, sequential: bool, refined: bool) -> bool:
+    """Whether a sequential scan, or a progressive one of means, is whole.
+
+    order: (B,) the component of each block of a unit. dc, ac: (C, 65536) uint16, the codes of C components, see `jpeg`.
+    """
+    bit: Any = 0
+    for part in range(len(stream.ends)):
+        end = 8 * stream.ends[part]
+        for _ in range(part * stream.interval, min((part + 1) * stream.interval, stream.units)):
+            for component in order:
+                if not sequential and refined:  # a bit a block
+                    bit += 1
+                else:
+                    bit = _block(stream.data, bit, dc[component], ac[component], sequential, end)
+                if bit < 0 or bit > end:
+                    return False
+        if end - bit >= 8 * TRAILING:
+            return False
+        bit = end
+    return True
+
+
+@njit(**SERIAL)
+def ac_scan(stream: Stream, table: np.ndarray, coded: np.ndarray, first: int, last: int, refined: bool) -> bool:
+    """Whether a progressive scan of the coefficients first..last of one component is whole [T.81: G.1.2.2, G.1.2.3].
+
+    coded: (rows, columns) uint64, a bit for each coefficient that is not 0; those of this scan are added.
+    """
+    bit: Any = 0
+    for part in range(len(stream.ends)):
+        end = 8 * stream.ends[part]
+        run: Any = 0  # blocks to come without a new coefficient
+        for unit in range(part * stream.interval, min((part + 1) * stream.interval, stream.units)):
+            row, column = unit // coded.shape[1], unit % coded.shape[1]
+            known = coded[row, column]
+            k: Any = first
+            while run == 0 and k <= last:
+                if bit > end:
+                    return False
+                code = np.int64(table[_peek(stream.data, bit)])
+                if code == 0:
+                    return False
+                zeros, bits = (code & 0xFF) >> 4, code & 15
+                bit += code >> 8
+                if bits == 0 and zeros < 15:
+                    run = (1 << zeros) + (_peek(stream.data, bit) >> (16 - zeros))
+                    bit += zeros
+                    break
+                bit += bits
+                if refined:
+                    while k <= last:
+                        if known >> np.uint64(k) & np.uint64(1):
+                            bit += 1
+                        elif zeros == 0:
+                            break
+                        else:
+                            zeros -= 1
+                        k += 1
+                else:
+                    k += zeros
+                if bits:
+                    if k > last or (refined and bits > 1):
+                        return False
+                    coded[row, column] |= np.uint64(1) << np.uint64(k)
+                k += 1
+            if run:
+                while refined and k <= last:
+                    bit += np.int64(known >> np.uint64(k) & np.uint64(1))
+                    k += 1
+                run -= 1
+            if bit > end:
+                return False
+        if end - bit >= 8 * TRAILING:
+            return False
+        bit = end
+    return True
