@@ -269,6 +269,7 @@ def _load_matlab(path: Path) -> object:
 
 
 def _load_run(path: Path) -> object:
+    from semslam.engine.labels.evidence_map import EvidenceMap
     from semslam.runs.folder import RunFolder
 
     folder = RunFolder(path.parent)
@@ -277,8 +278,8 @@ def _load_run(path: Path) -> object:
     associations = folder.load_associations(folder.load_state())
     if associations is None:
         raise ValueError(f"{path}: not there")
-    slots = folder.load_map().slots()
-    return associations.fuse_again(13, lambda *_: None, slots)
+    associations.fuse_again(EvidenceMap(13), lambda *_: None)
+    return associations
 
 
 def _load_recording(path: Path) -> object:

@@ -18,22 +18,30 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
+from semslam import poses
 from semslam.comparison.making import peak_memory, reset_peak_memory
 from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 from semslam.frame import Frame, Observation
+from semslam.judging.run import evaluate_run
 from semslam.looking.picture import render_png
 from semslam.looking.viewed import viewed_run
+from semslam.metrics.surface import points_reference
 from semslam.perception import PerceptionConfig
+from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.export import export_run
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.localise import LocalisedFrame, draw
+from semslam.runs.folder import RunFolder, write_json
 from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.refine import refine
+from semslam.runs.relabel import relabel
 from semslam.slam import Slam, SlamConfig
 from semslam.tracking.relocalisation.localisation import Localisation
 from sequences.room.room import RoomSequence
@@ -121,6 +129,12 @@ class Places(Sequence):
         frame = self.room[i % FEW * 150]
         return replace(frame, index=i, timestamp=float(self.timestamps[i]), T_world_camera=self.poses[i])
 
+    def some_points(self) -> np.ndarray:
+        """(N, 3) float32 metres, of the first frame's surfaces."""
+        frame = self[0]
+        seen = frame.depth > 0
+        return poses.transform(self.poses[0], frame.camera.backproject(frame.depth)[seen]).astype(np.float32)
+
 
 def phases(memory: str, out: str) -> None:
     """A whole run, with the peak of this process's memory in each phase: what it holds before the first frame is
@@ -163,6 +177,29 @@ def phases(memory: str, out: str) -> None:
     finished = FinishedMap(out, paged=True)
     draw(Path(out, "found.png"), finished, [located_at(places.poses[0])])
     told("localise --figure")
+    del finished
+    figures = evaluate_run(out, sequence=places, reference=points_reference(places.some_points(), "some points"))
+    write_json(Path(out, "evaluated.json"), figures.figures)
+    told("evaluate")
+    with (
+        patch.object(networks, "predictor", lambda *_: OneClass()),
+        patch.object(RunFolder, "open_sequence", lambda *_: places),
+    ):
+        relabel(out, f"{out}-relabelled")
+    told("relabel")
+    refine(out, f"{out}-refined")
+    told("refine")
+
+
+class OneClass:
+    """A network that knows one class."""
+
+    engine, same_for_any_threads = "none", True
+
+    def class_probabilities(self, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray:
+        probabilities = np.full((size[1], size[0], 13), 0.05, np.float32)
+        probabilities[..., 3] = 0.4
+        return probabilities
 
 
 def located_at(T_world_camera: np.ndarray) -> LocalisedFrame:
@@ -183,11 +220,14 @@ def whole_run() -> None:
         paged = measured(f"{budget / 1e6:.3f}MB", f"{folder}/paged")
         first, second = (Path(folder, name, "map.ply").read_bytes() for name in ("all", "paged"))
         same = first == second
+        figures, others = (Path(folder, name, "evaluated.json").read_text() for name in ("all", "paged"))
+        again = [Path(folder, f"{name}-relabelled", "map.ply").read_bytes() for name in ("all", "paged")]
         made = [p.relative_to(f"{folder}/all") for p in Path(folder, "all", "export").rglob("*.p[lc]*")]
         same_exports = all(Path(folder, "all", p).read_bytes() == Path(folder, "paged", p).read_bytes() for p in made)
     print(
-        f"whole runs, a map of {whole['size'] / 1e6:.0f} MB, budget {budget / 1e6:.0f} MB; same map.ply: {same}; same "
-        f"export of surfels and classes: {same_exports}"
+        f"a map of {whole['size'] / 1e6:.0f} MB, budget {budget / 1e6:.0f} MB; same map.ply: {same}; same "
+        f"export of surfels and classes: {same_exports}; same relabelled map.ply: {again[0] == again[1]}; same "
+        f"figures: {figures == others}"
     )
     for phase in whole:
         if phase not in ("before", "size"):

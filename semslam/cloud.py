@@ -82,17 +82,40 @@ class CloudInParts:
     count: int  # surfels
     parts: Callable[[], Iterator[SurfelCloud]]  # at least one
     whole: SurfelCloud | None = None  # where it is there as one
+    plain: Callable[[], Iterator[SurfelCloud]] | None = None  # the parts without classes, which take longer to read
+    probabilities: Callable[[np.ndarray], np.ndarray] | None = None  # of surfels (M,) -> (M, C), without reading others
 
     @staticmethod
     def of(cloud: SurfelCloud) -> CloudInParts:
         """A map that is there as a whole."""
-        return CloudInParts(len(cloud), lambda: iter([cloud]), cloud)
+        p = cloud.class_probabilities
+        return CloudInParts(len(cloud), lambda: iter([cloud]), cloud, None, None if p is None else p.__getitem__)
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[SurfelCloud]:
         return self.parts()
+
+    @property
+    def geometry(self) -> CloudInParts:
+        """The same, of which no classes are read."""
+        return self if self.plain is None else CloudInParts(self.count, self.plain, self.whole)
+
+    def positions(self, surfels: slice = slice(None)) -> Iterator[np.ndarray]:
+        """The positions (N, 3) of consecutive surfels, in blocks of some 2^16, or in one where all are in memory."""
+        if self.whole is not None:
+            yield self.whole.positions[surfels]
+            return
+        first, last, _ = surfels.indices(self.count)
+        done, block = 0, [np.zeros((0, 3), np.float32)]
+        for part in self.geometry:
+            block.append(part.positions[max(first - done, 0) : max(last - done, 0)])
+            done += len(part)
+            if sum(map(len, block)) >= AT_ONCE:
+                yield np.concatenate(block)
+                block = block[:1]
+        yield np.concatenate(block)
 
     def where(self, kept: Callable[[SurfelCloud], np.ndarray], count: int) -> CloudInParts:
         """The surfels that a mask (N,) of each part keeps; count: how many these are."""

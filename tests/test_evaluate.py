@@ -263,10 +263,10 @@ def test_surfels_get_the_class_that_most_frames_show_and_hidden_ones_none():
     bed, sofa, table = (NYU13.id_of(name) for name in ("bed", "sofa", "table"))
     half = np.full(CAMERA.shape, table, np.uint8)
     half[:, 48:] = bed
-    votes, rendering = SurfelVotes(cloud, 13), render(cloud, CAMERA, np.eye(4), cull_back=False)
+    votes, rendering = SurfelVotes(13), render(cloud, CAMERA, np.eye(4), cull_back=False)
     for truth in (*(np.full(CAMERA.shape, label, np.uint8) for label in (bed, sofa, bed, UNLABELLED)), half):
         votes.add(rendering, truth)
-    found = votes.labels()
+    found = votes.labels(cloud.positions)
     inside = np.abs(cloud.positions[:, :2]).max(axis=1) < 0.4
     front = cloud.positions[:, 2] < 1.5
     assert (found[inside & front] == bed).all()

@@ -16,6 +16,7 @@ from test_reconstruct import refused, semslam
 from semslam import poses
 from semslam.engine.associations import Associations, Event
 from semslam.engine.chunks import CHUNK
+from semslam.engine.labels.evidence_map import EvidenceMap
 from semslam.engine.packed import PackedFile, pack, unpack
 from semslam.engine.surfels import SurfelMap
 from semslam.runs import networks
@@ -203,7 +204,7 @@ def test_packing_keeps_every_value():
         np.testing.assert_array_equal(unpack(pack(np.array(values, np.int32))), values)
 
 
-def test_evidence_follows_its_surfels_through_any_history():
+def test_evidence_follows_its_surfels_through_any_history(tmp_path):
     """Random births, labels, deaths and moves: what is fused again is what a map beside it has added up."""
     rng = np.random.default_rng(4)
     surfels = SurfelMap(2)
@@ -248,7 +249,10 @@ def test_evidence_follows_its_surfels_through_any_history():
     slots = surfels.slots()
     assert len(slots) > 3000
     back = Associations.from_state(record.state())
-    np.testing.assert_array_equal(back.fuse_again(2, again, slots), surfels.evidence[slots])
+    for memory in (None, 20_000):
+        labelled = EvidenceMap(2, memory, tmp_path)
+        back.fuse_again(labelled, again)
+        np.testing.assert_array_equal(np.concatenate([*labelled.rows(surfels.counts)]), surfels.evidence[slots])
 
 
 @pytest.mark.parametrize(

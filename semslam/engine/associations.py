@@ -19,7 +19,7 @@ import numpy as np
 from semslam.compiled import SERIAL
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.fusion import Fusion
-from semslam.engine.labels.evidence import row_width
+from semslam.engine.labels.evidence_map import EvidenceMap
 from semslam.engine.packed import PackedFile, unpack
 from semslam.engine.surfels import SurfelMap
 from semslam.stage import Layout, check_state
@@ -130,39 +130,31 @@ class Associations:
         self.packed.add(first, second)
         self.events.append(Event(kind, frame, T_world_camera))
 
-    def fuse_again(self, num_classes: int, fuse: Fuse, slots: np.ndarray) -> np.ndarray:
-        """Rows of evidence of the surfels now in `slots` (N,), each labelled frame fused again by `fuse`.
+    def fuse_again(self, labelled: EvidenceMap, fuse: Fuse) -> None:
+        """Fuse each labelled frame again, by `fuse`, into evidence that is zero.
 
         `fuse` gets a map that has evidence and counts only, the chunks and pixels that `LabelFusion.fuse` expects, and
-        the event. As the same evidence is added in the same order, the rows equal those of a run with these labels bit
-        by bit.
+        the event. As the same evidence is added in the same order, the rows of the surfels that the map now has equal
+        those of a run with these labels bit by bit.
         """
-        surfels = SurfelMap(num_classes)
         pixels = np.zeros(0, np.int32)
         for k, event in enumerate(self.events):
             first, second = map(unpack, self.packed[k])
-            known = [len(pixels) - 1, int(first.max(initial=0))]
-            n_chunks = max(known + [int(second.max(initial=0))] * (event.kind == MOVED)) // CHUNK + 1
-            if n_chunks * CHUNK > len(pixels):
-                added = n_chunks * CHUNK - len(pixels)
-                grown = np.zeros((added, row_width(num_classes)), np.uint16)
-                surfels.evidence = np.concatenate([surfels.evidence, grown])
-                surfels.counts = np.full(n_chunks, CHUNK, np.int32)
-                pixels = np.full(n_chunks * CHUNK, -1, np.int32)
+            slots = [first, second] if event.kind == MOVED else [first]
+            labelled.reserve(max((int(some.max()) // CHUNK + 1 for some in slots if len(some)), default=0))
+            chunks = np.unique(first // CHUNK).astype(np.int32)
+            if event.kind == MOVED:
+                labelled.move(first, second)
+                continue
             if event.kind == REMOVED:
-                close_gaps(first, surfels.evidence)
-            elif event.kind == MOVED:
-                moved = np.zeros_like(surfels.evidence)
-                moved[second] = surfels.evidence[first]
-                surfels.evidence = moved
+                close_gaps(first, labelled.surfels.evidence)
             else:
+                if len(pixels) < len(labelled.surfels.evidence):
+                    pixels = np.full(len(labelled.surfels.evidence), -1, np.int32)
                 pixels[first] = second
-                fuse(surfels, np.unique(first // CHUNK).astype(np.int32), pixels, event)
+                fuse(labelled.surfels, chunks, pixels, event)
                 pixels[first] = -1
-        known_slots = slots < len(pixels)
-        evidence = np.zeros((len(slots), row_width(num_classes)), np.uint16)
-        evidence[known_slots] = surfels.evidence[slots[known_slots]]
-        return evidence
+            labelled.looked_at(chunks)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything, for numpy.savez."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 from semslam.atomic import full_disk_explained
 
 AFTERWARDS = 0.75  # of the budget: what is still in memory after chunks were given back
+ROWS = 1 << 15  # that are read at once
 KEPT_FRAMES = 1  # whose chunks are never given back: the next frame sees most of them again
 
 
@@ -48,6 +49,11 @@ class StoredRows:
         if self._file.readinto(found.reshape(-1).view(np.uint8).data) < found.nbytes:  # type: ignore[attr-defined]
             raise OSError(f"{self._file.name}: has become shorter while it was read")
         return found
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows, in order, a copy of some at a time."""
+        for first in range(0, len(self), ROWS):
+            yield self[first : first + ROWS]
 
     @staticmethod
     def of_blocks(folder: Path, blocks: Iterable[np.ndarray], like: np.ndarray) -> StoredRows:

@@ -22,6 +22,7 @@ from semslam.rendering.splatting import observed
 BLOCK = 8  # voxels along a block's side; 16, Open3D's default, took 2.3 times the memory on a kitchen at 1 cm
 VIEWS = 150  # of a map, at most, that a mesh is made of where its frames are not at hand
 CELL_BYTES = 80_000  # of a growing grid and its mesh for each cube of a block's size that the surface passes through
+LABELLING_BYTES = 200  # a surfel, by which a mesh is labelled
 FIRST_BLOCKS = 4096  # where the grid starts; it grows by itself
 
 

@@ -15,7 +15,7 @@ import numba as nb
 import numpy as np
 
 from semslam import poses
-from semslam.cloud import SurfelCloud, most_probable
+from semslam.cloud import most_probable
 from semslam.compiled import PARALLEL, SERIAL, Pinhole, Pose, f32, pixel_of
 from semslam.frame import UNLABELLED
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
@@ -26,7 +26,7 @@ BAND = 3  # pixels at the truth's boundaries: derived and hand-made labels are n
 
 @dataclass(frozen=True, eq=False)
 class SurfelClasses:
-    """What a map says of its surfels: looked up once, for all the frames that show them."""
+    """What a map says of some of its surfels."""
 
     probabilities: np.ndarray  # (N, C) float32, all zero where a surfel was never labelled
     called: np.ndarray = field(init=False)  # (N,) uint8 the likeliest class, 255 where there is none
@@ -88,26 +88,30 @@ class MapLabelScores:
 
 
 class SurfelVotes:
-    """The true class of each surfel of a map by the majority of the frames that see it.
+    """The true class of any surfel of a map by the majority of the frames that see it.
 
     A frame sees a surfel that projects into it and lies within 2 cm and 2 % of the depth of the nearest surface of the
     map there.
     """
 
-    def __init__(self, cloud: SurfelCloud, num_classes: int) -> None:
-        self._positions = np.ascontiguousarray(cloud.positions, np.float32)
-        self._votes = np.zeros((len(cloud), num_classes), np.uint16)
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes = num_classes
+        self._frames: list[tuple[Pose, Pinhole, np.ndarray, np.ndarray]] = []
 
     def add(self, rendering: Rendering, truth: np.ndarray) -> None:
         """Count a frame: the map rendered from its pose, surfaces seen from behind too, and its true ids (H, W)."""
         truth = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
         T_camera_world = Pose.of(poses.inverse(np.asarray(rendering.T_world_camera, np.float64)))
-        _vote(self._positions, T_camera_world, Pinhole.of(rendering.camera), rendering.depth, truth, self._votes)
+        self._frames.append((T_camera_world, Pinhole.of(rendering.camera), rendering.depth, truth))
 
-    def labels(self) -> np.ndarray:
-        """(N,) uint8, 255 where no frame says anything."""
-        labels = self._votes.argmax(axis=1).astype(np.uint8)
-        labels[self._votes.max(axis=1, initial=0) == 0] = UNLABELLED
+    def labels(self, positions: np.ndarray) -> np.ndarray:
+        """(N,) uint8 of surfels at world positions (N, 3), 255 where no frame says anything."""
+        positions = np.ascontiguousarray(positions, np.float32)
+        votes = np.zeros((len(positions), self._num_classes), np.uint16)
+        for frame in self._frames:
+            _vote(positions, *frame, votes)
+        labels = votes.argmax(axis=1).astype(np.uint8)
+        labels[votes.max(axis=1, initial=0) == 0] = UNLABELLED
         return labels
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from semslam.judging.map_labels import MapLabelScores, pooled_and_mean
 from semslam.judging.references import scene_reference
 from semslam.judging.run_labels import label_scores
 from semslam.metrics import surface
-from semslam.metrics.surface import Reference, SurfaceScores
+from semslam.metrics.surface import Blocks, Reference, SurfaceScores
 from semslam.metrics.trajectory import TrajectoryErrors, matched, trajectory_errors
 from semslam.perception import Network
 from semslam.runs.config import RunConfig
@@ -65,7 +65,7 @@ def evaluate_run(
     if config.reject_poses and sequence.has_poses:  # as a run of these poses reads them
         sequence = interpolate_repeated_poses(sequence, repeats_of(sequence))
     progress = folder.load_progress()
-    cloud, _ = folder.load_cloud()
+    clouds, _ = folder.load_clouds()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
     paths = _paths(progress, sequence)
     errors = _trajectory_errors(paths)
@@ -87,17 +87,21 @@ def evaluate_run(
     if reference is None:
         figures["surface_protocol"] = "no reference"
     else:
-        positions = _in_reference_frame(cloud.positions, progress, sequence, config.poses)
-        scores = surface.surface_scores(positions, reference)
-        per_surfel = surface.surface_errors(positions, reference)
+        in_reference = _to_reference_frame(progress, sequence, config.poses)
+
+        def points(*ends: int) -> Blocks:
+            return lambda: map(in_reference, clouds.positions(slice(*ends)))
+
+        scores = surface.surface_scores(points(0, len(clouds)), reference)
+        per_surfel = surface.surface_errors(points(0, len(clouds)), reference)
         figures |= surface_figures(scores)
         if filled := len(folder.load_filled() or ()):  # the last ones
-            parts = positions[:-filled], positions[-filled:]
+            parts = points(0, len(clouds) - filled), points(len(clouds) - filled, len(clouds))
             figures |= filling_figures(*(surface.surface_scores(part, reference) for part in parts))
-    figures["layered"] = surface.layering(cloud)
-    labels = label_scores(cloud, progress, sequence, config, network)
+    figures["layered"] = surface.layering(clouds)
+    labels = label_scores(clouds, progress, sequence, config, network)
     figures |= label_figures(labels)
-    return Evaluation(figures, errors, paths, scores, per_surfel, labels, len(cloud))
+    return Evaluation(figures, errors, paths, scores, per_surfel, labels, len(clouds))
 
 
 def depth_limits(config: RunConfig, sequence: Any) -> tuple[float, float]:
@@ -162,12 +166,12 @@ def _trajectory_errors(paths: tuple[Trajectory, Trajectory, np.ndarray] | None) 
         return None
 
 
-def _in_reference_frame(positions: np.ndarray, progress: Progress, sequence: Any, source: str) -> np.ndarray:
-    """Surfels in the world of the data set's poses; tracked poses have a world of their own."""
+def _to_reference_frame(progress: Progress, sequence: Any, source: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from surfels (N, 3) to the world of the data set's poses; tracked poses have a world of their own."""
     if source == "dataset" or sequence.trajectory is None:
-        return positions
+        return lambda positions: positions
     T = world_alignment(progress.trajectory().selected(progress.tracked), sequence.trajectory)
-    return poses.transform(T, positions).astype(np.float32)
+    return lambda positions: poses.transform(T, positions).astype(np.float32)
 
 
 def world_alignment(estimate: Trajectory, reference: Trajectory) -> np.ndarray:

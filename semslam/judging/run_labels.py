@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts, most_probable
 from semslam.frame import Frame, evenly_spread
 from semslam.judging.map_labels import MapLabelScores, SurfelClasses, SurfelVotes
 from semslam.labels import LABEL_SETS, remap_labels, remap_probabilities
 from semslam.perception import Network
-from semslam.rendering.splatting import render
+from semslam.rendering.splatting import render_in_parts
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.progress import Progress
@@ -24,7 +24,7 @@ VOTES = 60  # frames that are enough to tell surfels' true labels
 
 
 def label_scores(
-    cloud: SurfelCloud, progress: Progress, sequence: Any, config: RunConfig, network: Network | None
+    clouds: CloudInParts, progress: Progress, sequence: Any, config: RunConfig, network: Network | None
 ) -> dict[int, MapLabelScores]:
     """Scores by the number of classes: of the map's own and, of NYU-40, of the 13 classes that it merges into.
 
@@ -33,7 +33,7 @@ def label_scores(
     """
     settings = config.slam.perception
     sets = [settings.classes] + (["nyu13"] if settings.classes == "nyu40" else [])
-    if settings.labels == "none" or not sequence.has_labels or cloud.class_probabilities is None or len(cloud) == 0:
+    if settings.labels == "none" or not sequence.has_labels or clouds.probabilities is None or len(clouds) == 0:
         return {}
     if sequence.label_set != "nyu40" and sequence.label_set not in sets:
         return {}
@@ -44,10 +44,9 @@ def label_scores(
     scored = set(labelled).intersection(progress.labelled)
     voting = set(evenly_spread(labelled, VOTES))
     scores = {name: MapLabelScores(len(LABEL_SETS[name])) for name in sets}
-    surfels = {name: SurfelClasses(_as(cloud.class_probabilities, settings.classes, name)) for name in sets}
-    votes = {name: SurfelVotes(cloud, len(LABEL_SETS[name])) for name in sets}
+    votes = {name: SurfelVotes(len(LABEL_SETS[name])) for name in sets}
     for i, frame, camera, truth in _labelled_frames(sequence, sorted(scored | voting), settings.width):
-        rendering = render(cloud, camera, pose_of[i], cull_back=False)
+        rendering = render_in_parts(clouds, camera, pose_of[i], cull_back=False)
         truths = {name: remap_labels(truth, sequence.label_set, name) for name in sets}
         if i in voting:
             for name in sets:
@@ -57,12 +56,28 @@ def label_scores(
         alone = None
         if settings.labels == "predicted" and network is not None:
             alone = network.class_probabilities(frame.color, (camera.width, camera.height))
+        shown, index = _shown(rendering.index, len(clouds))
+        probabilities = clouds.probabilities(shown)
         for name in sets:
             from_network = None if alone is None else _as(alone, settings.classes, name)
-            scores[name].add(truths[name], rendering.index, surfels[name], from_network)
-    for name in sets:
-        scores[name].surfels.add(surfels[name].called[None], votes[name].labels()[None])
+            surfels = SurfelClasses(_as(probabilities, settings.classes, name))
+            scores[name].add(truths[name], index, surfels, from_network)
+    for part in clouds:
+        assert part.class_probabilities is not None
+        for name in sets:
+            called = most_probable(_as(part.class_probabilities, settings.classes, name))
+            scores[name].surfels.add(called[None], votes[name].labels(part.positions)[None])
     return {len(LABEL_SETS[name]): found for name, found in scores.items()}
+
+
+def _shown(index: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The surfels (M,) of so many that an image (H, W) of their numbers shows, and the image of numbers among these."""
+    among = np.full(count + 1, -1, np.int32)  # the last is that of -1, nothing
+    among[index.reshape(-1)] = 0
+    among[-1] = -1
+    shown = np.flatnonzero(among >= 0)
+    among[shown] = np.arange(len(shown))
+    return shown, among[index]
 
 
 def _labelled_frames(

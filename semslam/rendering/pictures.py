@@ -19,7 +19,7 @@ from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS, UNLABELLED_COLOR
-from semslam.rendering.splatting import lit, painted, render
+from semslam.rendering.splatting import lit, painted, render, rendered_parts
 from semslam.rendering.viewpoint import overview, up_direction
 
 BACKGROUND = (228, 232, 238)  # white walls and white paper must both stand out against it
@@ -65,12 +65,8 @@ def picture_in_parts(
     import cv2
 
     fine = camera.resized(2 * camera.width, 2 * camera.height)
-    depth = np.full(fine.shape, np.inf, np.float32)
     images: list[np.ndarray] = []
-    for part in map(without_specks, clouds):
-        rendering = render(part, fine, T_world_camera)
-        nearer = rendering.depth < depth
-        depth[nearer] = rendering.depth[nearer]
+    for part, rendering, nearer in rendered_parts(map(without_specks, clouds), fine, T_world_camera):
         colors = colors_of(part)
         images = images or [np.full((*fine.shape, 3), BACKGROUND, np.uint8) for _ in colors]
         for image, c in zip(images, colors):

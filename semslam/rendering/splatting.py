@@ -6,6 +6,7 @@ rows, each band is drawn by one thread, and among disks of equal depth the first
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.compiled import PARALLEL, Pinhole, Pose, f32
 from semslam.frame import Frame, Observation
 
@@ -155,12 +156,43 @@ def painted(rendering: Rendering, colors: np.ndarray, background: tuple[int, int
     return image
 
 
+def rendered_parts(
+    parts: Iterable[SurfelCloud], camera: Camera, T_world_camera: np.ndarray, cull_back: bool = True
+) -> Iterator[tuple[SurfelCloud, Rendering, np.ndarray]]:
+    """Each part of a map, its rendering, and the pixels (H, W) bool where it is nearer than all parts before."""
+    depth = np.full(camera.shape, np.inf, f32)
+    for part in parts:
+        found = render(part, camera, T_world_camera, cull_back=cull_back)
+        nearer = found.depth < depth
+        depth[nearer] = found.depth[nearer]
+        yield part, found, nearer
+
+
+def render_in_parts(
+    clouds: CloudInParts, camera: Camera, T_world_camera: np.ndarray, *, cull_back: bool = True
+) -> Rendering:
+    """`render` of a map in parts: the same picture as of the whole."""
+    seen = Rendering(camera, T_world_camera, np.full(camera.shape, -1, np.int32), np.full(camera.shape, np.inf, f32))
+    first = 0
+    for part, found, nearer in rendered_parts(clouds.geometry, camera, T_world_camera, cull_back):
+        seen.index[nearer], seen.depth[nearer] = found.index[nearer] + first, found.depth[nearer]
+        first += len(part)
+    return seen
+
+
 def observed(cloud: SurfelCloud, camera: Camera, T_world_camera: np.ndarray) -> Observation:
     """What a depth camera would have recorded of a map from a pose; in the mean colour where the map shows nothing."""
-    seen = render(cloud, camera, T_world_camera)
-    mean = cloud.colors.mean(axis=0) if len(cloud) else np.zeros(3)
-    color = painted(seen, cloud.colors, (int(mean[0]), int(mean[1]), int(mean[2])))
-    depth = np.where(np.isfinite(seen.depth), seen.depth, np.float32(0))
+    return observed_in_parts(CloudInParts.of(cloud), camera, T_world_camera)
+
+
+def observed_in_parts(clouds: CloudInParts, camera: Camera, T_world_camera: np.ndarray) -> Observation:
+    """`observed` of a map in parts."""
+    color, depth = np.zeros((*camera.shape, 3), np.uint8), np.zeros(camera.shape, f32)
+    total = np.zeros(3)
+    for part, found, nearer in rendered_parts(clouds.geometry, camera, T_world_camera):
+        color[nearer], depth[nearer] = part.colors[found.index[nearer]], found.depth[nearer]
+        total += part.colors.sum(axis=0)
+    color[depth == 0] = total / max(len(clouds), 1)
     return Observation(Frame(0, 0.0, color, camera), camera, color, depth)
 
 

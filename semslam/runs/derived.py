@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from semslam.cloud import SurfelCloud
+from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.engine.associations import Associations
 from semslam.geometry import export
-from semslam.geometry.tsdf_mesh import LabelledMesh, labelled
+from semslam.geometry.tsdf_mesh import LABELLING_BYTES, LabelledMesh, labelled
 from semslam.rendering import pictures
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
@@ -46,25 +46,26 @@ def write_derived(
     source: RunFolder,
     folder: RunFolder,
     config: RunConfig,
-    changes: dict[str, np.ndarray],
+    changes: dict[str, Any],
     metrics: dict[str, Any],
     associations: Associations | None = None,
     forget: tuple[str, ...] = (),
     mesh_of: Callable[[SurfelCloud], LabelledMesh] | None = None,
 ) -> RunFolder:
     """Write the run of `source` with changes to its state: evidence (N, row width), a row a surfel in the order
-    of the slots.
+    of the slots, as an array or `StoredRows`. What the source's settings do not let be in memory is not.
 
     folder: of `derived_folder`. metrics are added to what the source's say of geometry. associations: with which the
     new run can be relabelled too. forget: arrays of the source's state that do not hold for the new run. mesh_of: makes
     the mesh of a map that is not the source's. The mesh, where there is one of the same surfels, gets its labels from
     them anew, and so do the surfels that the source added at its end.
     """
+    other_map = "position" in changes
     # what is damaged is told before anything is written
-    old, mesh = source.load_metrics(), None if "position" in changes else source.load_mesh()
+    old, mesh = source.load_metrics(), None if other_map else source.load_mesh()
     if associations is not None:
         folder.save_associations(associations)
-    state = source.load_state() | changes
+    state = source.load_state(stored=source.in_parts) | changes
     if "run_recording" in state:
         state["run_recording"] = seen_from(state["run_recording"], config, folder.final)
     folder.save_state(
@@ -72,32 +73,40 @@ def write_derived(
     )
     progress = Progress.from_state(state)
     folder.save_trajectories(progress, state.get("world_origin", np.zeros(3)))
-    cloud, label_set = folder.load_cloud()
-    added = None if "position" in changes else source.load_filled()  # with others the map may have moved
-    if added is not None and len(cloud):
-        folder.save_filled(_labelled_by_nearest(added, cloud))
-        cloud, label_set = folder.load_cloud()
+    clouds, label_set = folder.load_clouds()
+    added = None if other_map else source.load_filled()  # in another map they may have moved
+    if added is not None and len(clouds):
+        folder.save_filled(_labelled_by_nearest(added, clouds))
+        clouds, label_set = folder.load_clouds()
     forgotten = ADDED if added is None else ()
     folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT) and k not in forgotten} | metrics)
-    export.write_map_ply(folder.map, cloud, label_set)
-    if len(cloud):
-        pictures.preview(folder.preview, cloud, label_set, title=folder.title, paths=progress.paths())
+    export.write_map_in_parts(folder.map, clouds, label_set)
+    if len(clouds):
+        pictures.preview_in_parts(folder.preview, clouds, label_set, title=folder.title, paths=progress.paths())
     folder.mesh.unlink(missing_ok=True)
-    if len(cloud) and mesh is not None:
-        export.write_mesh(folder.mesh, labelled(mesh, cloud), label_set)
+    if len(clouds) and mesh is not None:
+        some = clouds.sample((config.slam.map.memory_bytes or 0) // LABELLING_BYTES)
+        export.write_mesh(folder.mesh, labelled(mesh, some), label_set)
     if mesh_of is not None:
-        export.write_mesh(folder.mesh, mesh_of(cloud), label_set)
+        export.write_mesh(folder.mesh, mesh_of(folder.load_cloud()[0]), label_set)
     return folder.published()
 
 
-def _labelled_by_nearest(added: SurfelCloud, cloud: SurfelCloud) -> SurfelCloud:
-    """Surfels with the class probabilities of the nearest one of a cloud."""
+def _labelled_by_nearest(added: SurfelCloud, clouds: CloudInParts) -> SurfelCloud:
+    """Surfels with the class probabilities of the nearest one of a map."""
     from scipy.spatial import cKDTree
 
-    if cloud.class_probabilities is None:
-        return replace(added, class_probabilities=None)
-    _, nearest = cKDTree(cloud.positions).query(added.positions)
-    return replace(added, class_probabilities=cloud.class_probabilities[nearest])
+    nearest, probabilities = np.full(len(added), np.inf), None
+    for part in clouds:
+        if part.class_probabilities is None:
+            return replace(added, class_probabilities=None)
+        if probabilities is None:
+            probabilities = np.zeros((len(added), part.class_probabilities.shape[1]), np.float32)
+        distance, found = cKDTree(part.positions).query(added.positions)  # inf where the part is empty
+        nearer = distance < nearest
+        nearest[nearer] = distance[nearer]
+        probabilities[nearer] = part.class_probabilities[found[nearer]]
+    return replace(added, class_probabilities=probabilities)
 
 
 def with_labels(config: RunConfig, weights: str | None, classes: str, engine: str | None) -> RunConfig:

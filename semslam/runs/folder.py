@@ -10,9 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from semslam import config as configs
 from semslam.atomic import regular_size, remove_leftovers, replacing, text_of, write_json
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.engine.associations import Associations
-from semslam.engine.labels.label_fusion import LabelFusion, label_fusion
+from semslam.engine.labels.label_fusion import label_fusion
 from semslam.engine.saved_surfels import StatePart, restored
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.geometry import export
@@ -36,6 +34,7 @@ from semslam.runs.progress import Progress
 from semslam.runs.recording import as_compared, found_again
 from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays, stored_rows
 from semslam.runs.storage.checkpoint import Checkpoint
+from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.upgrade import upgraded
 from semslam.trajectory import Trajectory
@@ -303,13 +302,18 @@ class RunFolder:
         return self.checkpoint.load_scalars(*names) if self._checkpoint_is_newer() else _scalars(self.state, *names)
 
     def load_progress(self) -> Progress:
-        """What the run has done; the surfels are not read, unless the newest state is a checkpoint."""
+        """What the run has done; the surfels are not read."""
         if self._checkpoint_is_newer():
-            state = self.load_state()
+            state = self.load_state(stored=True)
         else:
             state = self._upgraded(load_arrays(self.state, without=SURFEL_ARRAYS))
         with naming(self.state):
             return Progress.from_state(state)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the map is read in parts, by files in this folder: settings bound its memory (slam.map.memory)."""
+        return self.load_config().slam.map.memory is not None and os.access(self.path, os.W_OK)
 
     def load_map(self, state: dict[str, Any] | None = None, paged: bool = False) -> SurfelMap:
         """The map of the run, or of a `load_state`; ValueError where its arrays do not fit together.
@@ -352,7 +356,7 @@ class RunFolder:
         """`load_cloud` in parts that need no more memory than the settings say (slam.map.memory), from files of this
         folder; as a whole where they say nothing, or the folder cannot be written to."""
         config = self.load_config()
-        if config.slam.map.memory is None or not os.access(self.path, os.W_OK):
+        if not self.in_parts:
             cloud, label_set = self.load_cloud()
             return CloudInParts.of(cloud), label_set
         state, filled = self.load_state(stored=True), self.load_filled()
@@ -461,21 +465,6 @@ def _write_poses(path: Path, trajectory: Trajectory, world_origin: np.ndarray, c
     world = Trajectory(trajectory.timestamps, moved_by(trajectory.T_world_camera, world_origin))
     with replacing(path) as temporary:
         write_tum(temporary, world, comment)
-
-
-def clouds_of(
-    surfels: SurfelMap, labels: LabelFusion, progress: Progress, submap: int, more: list[SurfelCloud]
-) -> CloudInParts:
-    """The surfels of a sub-map of a paged map, which changes no more, and then some others, part by part."""
-    reader = cache(lambda: labels.reader(surfels))  # which reads the whole map
-
-    def parts() -> Iterator[SurfelCloud]:
-        for part in surfels.parts():
-            yield progress.part_of(surfels.cloud_of(part, reader()(part) if surfels.num_classes else None), submap)
-        yield from more
-
-    plain = (progress.part_of(surfels.cloud_of(part), submap) for part in surfels.parts())
-    return CloudInParts(sum(map(len, chain(plain, more))), parts)
 
 
 def _settings_of_run(values: Any, where: str) -> RunConfig:

@@ -141,10 +141,13 @@ class Progress:
 
     def part_of(self, cloud: SurfelCloud, submap: int) -> SurfelCloud:
         """The surfels of a run's cloud that the frames of a sub-map made."""
+        return cloud if len(self.parts) == 1 else cloud.selected(self.are_part_of(cloud.first_seen, submap))
+
+    def are_part_of(self, first_seen: np.ndarray, submap: int) -> np.ndarray:
+        """(N,) bool: whether surfels that frames (N,) made belong to a sub-map."""
         if len(self.parts) == 1:
-            return cloud
-        earlier = (cloud.first_seen < 0) & (submap == 0)
-        return cloud.selected(earlier | np.isin(cloud.first_seen, self.frames_of(submap)))
+            return np.ones(len(first_seen), bool)
+        return (first_seen < 0) & (submap == 0) | np.isin(first_seen, self.frames_of(submap))
 
     @property
     def stepped(self) -> int:

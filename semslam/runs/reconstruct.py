@@ -21,7 +21,7 @@ from semslam.doctor.doctor import doubtful_intrinsics, timestamps
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.frame import Frame, Observation
 from semslam.geometry import export
-from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map, reconstructed
+from semslam.geometry.tsdf_mesh import LABELLING_BYTES, ReconstructionConfig, mesh_of_map, reconstructed
 from semslam.labels import LABEL_SETS
 from semslam.loops.loop_closure import LoopCloser
 from semslam.perception import Network, Perceive, Perception
@@ -59,7 +59,6 @@ from sequences import Sequence
 logger = logging.getLogger(__name__)
 
 PREDICTED_FRAMES = 3  # whose predicted depth tells the range of all
-LABELLING_BYTES = 200  # a surfel, by which the mesh is labelled
 MESH_EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
 
 

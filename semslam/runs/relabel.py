@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from semslam.cloud import CloudInParts
 from semslam.engine.associations import Associations, Event
 from semslam.engine.fusion import Fusion
-from semslam.engine.labels.evidence import row_width
+from semslam.engine.labels.evidence_map import EvidenceMap
 from semslam.engine.labels.label_fusion import LabelFusion, label_fusion
+from semslam.engine.paging import StoredRows
 from semslam.engine.surfels import SurfelMap
 from semslam.labels import LABEL_SETS
 from semslam.perception import Network, Perception
-from semslam.rendering.splatting import observed
+from semslam.rendering.splatting import observed_in_parts
 from semslam.runs import networks
 from semslam.runs.derived import derived_folder, with_labels, write_derived
 from semslam.runs.finished.sources import Source, sources_of
@@ -40,12 +42,13 @@ def relabel(
     surfels are associated anew with the frames of all its recordings, by depth and pose. The run may have had labels of
     any source, or none. Where its depth was predicted, depth and so the surfels stay those of the old network.
 
-    moved_to: where the recording is now. overwrite: replace a run
-    that `out` holds. report: called with the number of frames after each one.
+    moved_to: where the recording is now. overwrite: replace a run that `out` holds. report: called with the number of
+    frames after each one.
     """
     source = RunFolder.open(run)
     config = with_labels(source.load_config(), weights, classes, engine)
-    state = source.load_state()
+    in_parts = source.in_parts
+    state = source.load_state(stored=in_parts)
     associations = source.load_associations(state)
     if associations is None and not source.load_progress().others:
         if merged := source.load_metrics().get("merged_from"):
@@ -66,31 +69,33 @@ def relabel(
     folder = derived_folder(source, Path(out), overwrite)
     network = networks.predictor(classes, weights, engine)
     labels = label_fusion(config.slam.labels)
+    evidence = EvidenceMap(len(LABEL_SETS[classes]), config.slam.map.memory_bytes if in_parts else None, folder.path)
     if associations is None:
-        evidence, labelled, frames = _associated_anew(source, state, sources, labels, network, classes, report)
+        labelled, frames = _associate_anew(source, state, sources, labels, network, evidence, classes, report)
     else:
         sequence = source.open_sequence(moved_to)
         perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
-        evidence = _fused_again(source, state, associations, labels, perceive, sequence, report)
+        _fuse_again(source, associations, labels, perceive, sequence, evidence, report)
         labelled, frames = associations.frames, len(associations.frames)
+    rows = StoredRows.of_blocks(folder.path, evidence.rows(state["counts"]), evidence.surfels.evidence)
     metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
     metrics["engine_same_for_any_threads"] = network.same_for_any_threads
-    changes: dict[str, np.ndarray] = {"evidence": evidence, "classes": np.array(len(LABEL_SETS[classes]))}
+    changes: dict[str, Any] = {"evidence": rows, "classes": np.array(len(LABEL_SETS[classes]))}
     changes["run_labelled"] = np.array(labelled, np.int64)
     changes |= {f"labels_{name}": array for name, array in labels.state().items()}
     return write_derived(source, folder, config, changes, metrics, associations)
 
 
-def _fused_again(
+def _fuse_again(
     folder: RunFolder,
-    state: dict[str, np.ndarray],
     associations: Associations,
     labels: LabelFusion,
     perceive: Perception,
     sequence: Any,
+    evidence: EvidenceMap,
     report: Callable[[int], None],
-) -> np.ndarray:
-    """Evidence (N, row width) of the surfels, by the pixels that they were merged with."""
+) -> None:
+    """Fill in the evidence of the surfels, by the pixels that they were merged with."""
     frames, posed = len(associations.frames), folder.load_progress().posed_anywhere()
 
     def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, event: Event) -> None:
@@ -100,30 +105,31 @@ def _fused_again(
             labels.fuse(surfels, chunks, pixels, probabilities, T)
         report(frames)
 
-    return associations.fuse_again(perceive.num_classes, fuse, folder.load_map(state).slots())
+    associations.fuse_again(evidence, fuse)
 
 
-def _associated_anew(
+def _associate_anew(
     folder: RunFolder,
-    state: dict[str, np.ndarray],
+    state: dict[str, Any],
     sources: list[Source],
     labels: LabelFusion,
     network: Network,
+    evidence: EvidenceMap,
     classes: str,
     report: Callable[[int], None],
-) -> tuple[np.ndarray, list[int], int]:
-    """Evidence (N, row width) of the surfels of an extended or merged map, whose frames say by their depth and poses
-    which surfels they show; the run's own frames that were labelled; and how many of all recordings were.
+) -> tuple[list[int], int]:
+    """Fill in the evidence of the surfels of an extended or merged map, whose frames say by their depth and poses which
+    surfels they show; the run's own frames that were labelled, and how many of all recordings were.
 
     Where depth was predicted, the map itself tells the depth that a frame should see.
     """
-    surfels, num_classes = folder.load_map(state), len(LABEL_SETS[classes])
-    labelled = SurfelMap(num_classes)
+    surfels = folder.load_map(state, paged=folder.in_parts)
+    clouds = _shown(surfels) if any(s.perception.depth == "predicted" for s in sources) else None
+    evidence.reserve(surfels.n_chunks)
+    labelled = evidence.surfels
     labelled.counts = surfels.counts
-    labelled.evidence = np.zeros((len(surfels.position), row_width(num_classes)), np.uint16)
     chosen = [list(s.T_world_camera)[:: s.perception.network_labels_every] for s in sources]
     frames = sum(map(len, chosen))
-    cloud = surfels.cloud() if any(s.perception.depth == "predicted" for s in sources) else None
     for source, indices in zip(sources, chosen):
         perception = replace(source.perception, labels="predicted", classes=classes)
         perceive = Perception(perception, source.sequence.camera, source.sequence.label_set, network)
@@ -136,8 +142,18 @@ def _associated_anew(
             observation = perceive.observe(frame, True)
             probabilities = observation.class_probabilities
             assert probabilities is not None
-            if perception.depth == "predicted" and cloud is not None:
-                observation = observed(cloud, perceive.camera, T)
+            if perception.depth == "predicted" and clouds is not None:
+                observation = observed_in_parts(clouds, perceive.camera, T)
             chunks, pixels = fusion.associate(surfels, fusion.prepare(observation), T)
             labels.fuse(labelled, chunks, pixels, probabilities, T)
-    return labelled.evidence[surfels.slots()], chosen[-1], frames
+            evidence.looked_at(chunks)
+            if surfels.paging is not None:
+                surfels.paging.next_frame()
+    return chosen[-1], frames
+
+
+def _shown(surfels: SurfelMap) -> CloudInParts:
+    """What pictures of a map show, without classes."""
+    if surfels.paging is None:
+        return CloudInParts.of(surfels.cloud())
+    return CloudInParts(surfels.living(), lambda: map(surfels.cloud_of, surfels.parts()))

@@ -53,8 +53,9 @@ def nearest_neighbours(positions: np.ndarray, count: int) -> np.ndarray:
         return np.zeros((len(positions), 0), np.int32)
     # the tree is the same for balanced or not; halves of a cell are found faster than medians
     tree = cKDTree(positions, balanced_tree=False, compact_nodes=False)
-    _, found = tree.query(positions, k=count + 1, workers=-1)
-    found = found.astype(np.int32)
+    found = np.empty((len(positions), count + 1), np.int32)
+    for first in range(0, len(positions), AT_ONCE):  # distances, and 64 bits a number, are of one block
+        found[first : first + AT_ONCE] = tree.query(positions[first : first + AT_ONCE], k=count + 1, workers=-1)[1]
     own = found == np.arange(len(positions), dtype=np.int32)[:, None]
     own[~own.any(axis=1), -1] = True  # among many in one place a point itself may not be found: drop the farthest
     return found[~own].reshape(len(positions), count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +29,7 @@ class FinishedMap:
         """
         self.folder = RunFolder.open(run)
         self.config = self.folder.load_config()
-        paged = paged and self.config.slam.map.memory is not None and os.access(self.folder.path, os.W_OK)
+        paged = paged and self.folder.in_parts
         state = self.folder.load_state(stored=paged)
         self.state = {name: array for name, array in state.items() if name not in SURFEL_ARRAYS}
         self.surfels, self.progress = self.folder.load_map(state, paged), Progress.from_state(state)

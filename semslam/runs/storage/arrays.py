@@ -18,10 +18,11 @@ from semslam.engine.saved_surfels import StatePart
 AT_ONCE = 1 << 22  # bytes that are read
 
 
-def parts_of(arrays: Mapping[str, np.ndarray]) -> Iterable[StatePart]:
-    """Arrays that exist, as parts of one block."""
+def parts_of(arrays: Mapping[str, np.ndarray | StoredRows]) -> Iterable[StatePart]:
+    """Arrays that exist, as parts of one block, or of many where they are stored."""
     for name, array in arrays.items():
-        yield StatePart(name, array.dtype, array.shape, iter([array]))
+        blocks = array.blocks() if isinstance(array, StoredRows) else iter([array])
+        yield StatePart(name, array.dtype, array.shape, blocks)
 
 
 def save_arrays(path: Path, parts: Iterable[StatePart], before: Callable[[], None] = lambda: None) -> None:
