@@ -15,7 +15,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.frame import Frame, evenly_spread
+from semslam.frame import evenly_spread
 from semslam.tracking.features import sampled_pose
 from semslam.tracking.optical_flow import follow
 from sequences import Sequence as Recording
@@ -94,7 +94,7 @@ def _following(recording: Recording, indices: Sequence[int]) -> Iterator[Tracks]
     if first is None or first.depth is None:
         return
     small = first.camera.width / 640
-    grey = _grey(first)
+    grey = cv2.cvtColor(first.color, cv2.COLOR_RGB2GRAY)
     corners = cv2.goodFeaturesToTrack(grey, POINTS, 0.01, max(3.0, 8 * small))
     if corners is None:
         return
@@ -104,10 +104,11 @@ def _following(recording: Recording, indices: Sequence[int]) -> Iterator[Tracks]
     kept, at = on_surfaces(first.depth, pixels), pixels
     window = max(9, int(21 * small) | 1)
     for index in indices[1:]:
-        frame = recording.readable(index)
-        if frame is None:
+        try:
+            color = recording.color_of(index)  # depth is needed where the points begin, and only there
+        except (ValueError, OSError):
             return
-        following = _grey(frame)
+        following = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
         at, there = found_again(grey, following, at, window)
         kept = kept & there
         grey = following
@@ -133,10 +134,6 @@ def found_again(one: np.ndarray, other: np.ndarray, at: np.ndarray, window: int)
     """Where points (N, 2) of one grey image are in the other, and which (N,) come back to where they were."""
     to, apart, found = follow(one, other, at, window, start=at)
     return to, found & (apart < COMES_BACK)
-
-
-def _grey(frame: Frame) -> np.ndarray:
-    return cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY)
 
 
 def on_surfaces(depth: np.ndarray, pixels: np.ndarray) -> np.ndarray:
