@@ -9,6 +9,8 @@ from synthetic_maps import cloud_of, plane
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.cloud import CloudInParts, SurfelCloud
+from semslam.metrics import surface
 from semslam.metrics.nearest import Surface
 from semslam.metrics.surface import (
     depth_reference,
@@ -211,3 +213,31 @@ def test_a_wall_mapped_once_is_not_layered_and_one_mapped_twice_is():
     assert layering(cloud_of([("wall", *one), ("wall", *back)], 0.02)) == 0
     assert layering(cloud_of([("wall", *one), ("wall", *two)], 0.02)) == 1
     assert np.isnan(layering(cloud_of([("wall", *one)], 0.02).selected(np.zeros(0, int))))
+
+
+def in_parts(cloud: SurfelCloud, count: int) -> CloudInParts:
+    """The map as one that is too large for memory."""
+    return CloudInParts(len(cloud), lambda: map(cloud.selected, np.array_split(np.arange(len(cloud)), count)))
+
+
+def test_a_map_in_parts_has_the_figures_of_a_whole_one(monkeypatch):
+    monkeypatch.setattr("semslam.cloud.AT_ONCE", 700)
+    monkeypatch.setattr(surface, "SLAB", 2000)
+    parts = [plane((0, 0, z), (1, 0, 0), (0, 1, 0), 0.02) for z in (0, 0.07, 0.5)]
+    whole = cloud_of([("wall", *roughened(part, 0.003)) for part in parts], 0.02)
+    whole = whole.selected(np.random.default_rng(1).permutation(len(whole)))
+    cut, reference = in_parts(whole, 7), points_reference(wall())
+    assert len(list(cut.positions())) > 3
+    np.testing.assert_array_equal(np.concatenate([*cut.positions(slice(100, 5000))]), whole.positions[100:5000])
+    np.testing.assert_array_equal(voxel_means(cut.positions), voxel_means(whole.positions))
+    np.testing.assert_array_equal(surface_errors(cut.positions, reference), surface_errors(whole.positions, reference))
+    theirs, ours = (surface_scores(points, reference) for points in (whole.positions, cut.positions))
+    assert ours.fscore == theirs.fscore and ours.points == theirs.points
+    assert ours.accuracy_m == theirs.accuracy_m
+    assert ours.completeness_m == pytest.approx(theirs.completeness_m, rel=1e-6)
+    assert layering(cut) == layering(whole) > 0.6
+
+
+def test_points_in_blocks_are_told_apart_over_any_extent():
+    points = np.array([[0, 0, 0], [1e9, 0, 0], [0, -1e9, 1e9], [0.001, 0, 0]])
+    np.testing.assert_array_equal(voxel_means(lambda: iter(np.split(points, 2))), voxel_means(points))

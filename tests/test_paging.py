@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from stub_networks import KnowingNetwork
 from synthetic_maps import cloud_of, plane
 from typer.testing import CliRunner
 
@@ -27,9 +29,11 @@ from semslam.frame import Observation
 from semslam.geometry.export import read_mesh_ply
 from semslam.geometry.tsdf_mesh import ReconstructionConfig
 from semslam.loops.loop_closure import deform
+from semslam.runs import networks
 from semslam.runs.storage.arrays import load_arrays, save_arrays, stored_rows
 from semslam.runs.storage.checkpoint import Checkpoint
 from semslam.trajectory import Correction
+from sequences import open_sequence
 from sequences.room.room import RoomSequence
 
 ROOMS = 4
@@ -191,6 +195,36 @@ def test_an_amount_of_memory_has_a_unit(memory):
     with pytest.raises(ValueError, match=r"`slam.map.memory` is .*, expected an amount such as 500MB"):
         MapConfig(memory=memory)
     assert MapConfig(memory="1.5 GB").memory_bytes == 1_500_000_000
+
+
+@pytest.mark.slow
+def test_a_run_with_little_memory_is_judged_and_labelled_again_as_one_in_memory(tmp_path, monkeypatch, caplog):
+    name = "room:frames=30,width=160,height=120"
+    network = KnowingNetwork(open_sequence(name), "nyu13", 0.3, seed=1)
+    monkeypatch.setattr(networks, "predictor", lambda *_: network)
+    words = ["reconstruct", name, "--labels", "truth", "--no-mesh", "--poses", "dataset", "--label-every", "5"]
+    figures = []
+    for run, more in ((tmp_path / "all", []), (tmp_path / "little", ["--memory", "1MB"])):
+        caplog.clear()
+        for command in (
+            [*words, "--out", str(run), *more],
+            ["evaluate", str(run), "--json", f"{run}.json"],
+            ["relabel", str(run), "--weights", "stub", "--out", f"{run}-relabelled"],
+            ["refine", str(run), "--out", f"{run}-refined"],
+        ):
+            result = CliRunner().invoke(app, command)
+            assert result.exit_code == 0, result.output
+        assert any("of memory, since all of the map is needed" in text for text in caplog.messages) == bool(more)
+        figures.append(json.loads(Path(f"{run}.json").read_text()))
+    assert figures[0]["miou_13_map"] > 0.5 and figures[0].keys() == figures[1].keys()
+    for figure, value in figures[0].items():
+        assert figures[1][figure] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), figure
+    for made in ("", "-relabelled", "-refined"):
+        maps = [(tmp_path / f"{run}{made}" / "map.ply").read_bytes() for run in ("all", "little")]
+        assert maps[0] == maps[1], made
+        states = [load_arrays(tmp_path / f"{run}{made}" / "map.npz", SURFEL_ARRAYS) for run in ("all", "little")]
+        for array in SURFEL_ARRAYS:
+            np.testing.assert_array_equal(states[0][array], states[1][array])
 
 
 @pytest.mark.slow
