@@ -11,6 +11,7 @@ batch: the same small reconstructions by `semslam batch` and by a loop over `sem
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
 from semslam.frame import Frame, Observation
+from semslam.judging.figures import table
 from semslam.judging.run import evaluate_run
 from semslam.looking.picture import render_png
 from semslam.looking.viewed import viewed_run
@@ -220,7 +222,7 @@ def whole_run() -> None:
         paged = measured(f"{budget / 1e6:.3f}MB", f"{folder}/paged")
         first, second = (Path(folder, name, "map.ply").read_bytes() for name in ("all", "paged"))
         same = first == second
-        figures, others = (Path(folder, name, "evaluated.json").read_text() for name in ("all", "paged"))
+        figures, others = (table(json.loads(Path(folder, n, "evaluated.json").read_text())) for n in ("all", "paged"))
         again = [Path(folder, f"{name}-relabelled", "map.ply").read_bytes() for name in ("all", "paged")]
         made = [p.relative_to(f"{folder}/all") for p in Path(folder, "all", "export").rglob("*.p[lc]*")]
         same_exports = all(Path(folder, "all", p).read_bytes() == Path(folder, "paged", p).read_bytes() for p in made)

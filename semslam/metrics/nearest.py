@@ -14,14 +14,20 @@ class Surface:
 
     A k-d tree is as fast near a surface, but takes a hundred times as long where very many points are nearly the
     nearest. A point is a triangle whose corners coincide. Embree counts in float32: places are counted from the middle
-    of the surface, so that a distance is right to a ten-millionth of itself wherever the world's origin lies.
+    of the surface, or from where it is said, so that a distance is right to a ten-millionth of itself wherever the
+    world's origin lies.
     """
 
-    def __init__(self, vertices: np.ndarray, triangles: np.ndarray | None = None) -> None:
-        """vertices: (N, 3) metres, finite. triangles: (M, 3) indices of vertices; None = each vertex is a point."""
+    def __init__(
+        self, vertices: np.ndarray, triangles: np.ndarray | None = None, middle: np.ndarray | None = None
+    ) -> None:
+        """vertices: (N, 3) metres, finite. triangles: (M, 3) indices of vertices; None = each vertex is a point.
+        middle: (3,) from where places are counted."""
         import open3d as o3d
 
-        self._middle = np.median(vertices, axis=0).astype(np.float64) if len(vertices) else np.zeros(3)
+        if middle is None:
+            middle = np.median(vertices, axis=0).astype(np.float64) if len(vertices) else np.zeros(3)
+        self._middle = middle
         if triangles is None:
             triangles = np.repeat(np.arange(len(vertices)), 3).reshape(-1, 3)
         self._empty = len(triangles) == 0
