@@ -16,6 +16,7 @@ from semslam.camera import Camera
 from semslam.runs.config import RunConfig
 from sequences.files import digest_of_samples
 from sequences.recalibrated import RecalibratedSequence
+from sequences.unzoomed import UnzoomedSequence
 
 PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
 # what a recording is recognised by, in words
@@ -78,7 +79,10 @@ def fingerprint(sequence: Any) -> dict[str, Any]:
 
 def remembered(sequence: Any, config: RunConfig, folder: Path) -> np.ndarray:
     """What a run in a folder keeps to find its recording again, and to recognise it; for its state."""
-    return seen_from(np.array(json.dumps({"fingerprint": fingerprint(sequence)})), config, folder)
+    about: dict[str, Any] = {"fingerprint": fingerprint(sequence)}
+    if isinstance(sequence, UnzoomedSequence):
+        about["zoom"] = sequence.zoom.tolist()
+    return seen_from(np.array(json.dumps(about)), config, folder)
 
 
 def seen_from(kept: np.ndarray, config: RunConfig, folder: Path) -> np.ndarray:
@@ -101,6 +105,8 @@ def found_again(config: RunConfig, kept: np.ndarray | None, folder: Path, moved_
         sequence = replace(config, sequence=place).open_sequence()
         if "fingerprint" not in about:
             return sequence
+        if len(about.get("zoom", ())) == len(sequence):
+            sequence = UnzoomedSequence(sequence, np.array(about["zoom"]))
         if (difference := _difference(about["fingerprint"], sequence)) is None:
             return sequence if sequence.camera.focal_known else RecalibratedSequence(sequence, recorded_camera(about))
         other = other or ValueError(

@@ -1,6 +1,6 @@
 """What was found of the poses before a run began, kept in its folder for a run that goes on.
 
-A kept value is a dataclass of arrays, one row a frame, and of numbers.
+A kept value is a dataclass of arrays, one row a frame, and of numbers; None stays what it is by default.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Kept = TypeVar("Kept")
 
 def save_kept(path: Path, value: Any, settings: str) -> None:
     """Write a dataclass, and the settings that it was made with."""
-    arrays = {name: np.asarray(held) for name, held in vars(value).items()}
+    arrays = {name: np.asarray(held) for name, held in vars(value).items() if held is not None}
     save_arrays(path, parts_of(arrays | {"settings": np.array(settings)}))
 
 

@@ -14,12 +14,14 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.perception import Network
-from semslam.runs.color_only.following import FEWEST, Followed, longest_scene, longest_stretch
+from semslam.runs.color_only.following import FEWEST, Followed, longest_stretch
 from semslam.runs.color_only.likeness import scale_std, share_strange
+from semslam.runs.color_only.zooming import unzoomed_scene
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.config import VisualConfig
 from sequences.recalibrated import RecalibratedSequence
+from sequences.unzoomed import UnzoomedSequence
 
 logger = logging.getLogger(__name__)
 KEPT = "visual.npz"  # in a run's folder
@@ -38,10 +40,11 @@ class VisualPoses:
     keyframes: int
     depth: float  # metres: median of the landmarks'
     seconds: float  # that tracking took
-    focal: float  # of the recording's images, pixels
+    focal: float  # of the recording's images, pixels; of the widest, where the camera zoomed
     focal_std: float  # its relative standard deviation; 0 = it was known
     strange: float  # share of the images with predicted depth that are unlike those of its training; see `likeness`
     residual: float  # pixels of tracked images: median distance of landmarks from where they should be; NaN = unknown
+    zoom: np.ndarray | None = None  # (N,) each frame's focal length over that of the widest; None = all alike
 
     @property
     def lost(self) -> int:
@@ -64,12 +67,15 @@ class VisualPoses:
             "focal_std": self.focal_std,
             "strange_images": self.strange,
             "residual_pixels": self.residual if np.isfinite(self.residual) else None,
+            "zoom": 1.0 if self.zoom is None else float(self.zoom.max() / self.zoom.min()),
         }
 
     def calibrated(self, sequence: Any) -> Any:
-        """The `sequences.Sequence` that was tracked, with the focal length that was found where none was known."""
-        camera: Camera = sequence.camera
-        return sequence if camera.focal_known else RecalibratedSequence(sequence, camera.with_focal(self.focal))
+        """The `sequences.Sequence` that was tracked, with the focal length that was found where none was known, and as
+        if the camera had not zoomed."""
+        if not sequence.camera.focal_known:
+            sequence = RecalibratedSequence(sequence, sequence.camera.with_focal(self.focal))
+        return sequence if self.zoom is None else UnzoomedSequence(sequence, self.zoom)
 
     def scaled(self, factor: float, std: float) -> VisualPoses:
         """The same with all lengths times a factor, from the first pose on; std: relative, of the scale from now on."""
@@ -97,8 +103,7 @@ def track_images(
     """
     recorded: Camera = sequence.camera
     began = time.perf_counter()
-    tracker, followed, images = longest_scene(sequence, network, config, report, folder)
-    tracker.finish()
+    (tracker, followed, images), zoom = unzoomed_scene(sequence, network, config, report, folder)
     scale, std = tracker.map.scale
     strange = share_strange(images)
     std = scale_std(std, strange)
@@ -117,10 +122,11 @@ def track_images(
         keyframes=len(tracker.map.keyframes),
         depth=scale * tracker.map.depth,
         seconds=time.perf_counter() - began,
-        focal=float(tracker.map.camera.fx * recorded.width / tracker.size[0]),
+        focal=float(tracker.map.camera.fx * recorded.width / tracker.size[0] / (1 if zoom is None else zoom.max())),
         focal_std=tracker.map.focal_std,
         strange=strange,
         residual=tracker.map.residual,
+        zoom=zoom,
     )
     _check(sequence, result, followed)
     logger.info(

@@ -275,7 +275,7 @@ class SparseMap:
                 return
 
     def _solve(self, free: np.ndarray, iterations: int, with_focal: bool) -> None:
-        scene, frames, landmarks, rows = self._scene(free, with_focal and not self.focal_known)
+        scene, frames, landmarks, rows = self.scene(free, with_focal and not self.focal_known)
         if len(rows) < 20:
             return
         found = adjust(scene, iterations, pixel_std=self.pixel_std, priors=self._priors(frames))
@@ -298,7 +298,7 @@ class SparseMap:
     def misfit(self, T_camera_world: np.ndarray) -> float:
         """Median distance in pixels between where landmarks are seen and where they would be with other poses (K, 4, 4)
         of all keyframes, after the landmarks have followed; NaN where nothing was seen twice."""
-        scene, frames, _, rows = self._scene(np.ones(len(self.keyframes), bool), False)
+        scene, frames, _, rows = self.scene(np.ones(len(self.keyframes), bool), False)
         if len(rows) == 0:
             return float("nan")
         held = scene._replace(T_camera_world=T_camera_world[frames], fixed=np.ones(len(frames), bool))
@@ -323,7 +323,7 @@ class SparseMap:
         T = np.stack([np.eye(4) if T is None else T for T in given])
         return PosePriors(T, known, *self.given_std)
 
-    def _scene(self, free: np.ndarray, with_focal: bool) -> tuple[Scene, np.ndarray, np.ndarray, np.ndarray]:
+    def scene(self, free: np.ndarray, with_focal: bool) -> tuple[Scene, np.ndarray, np.ndarray, np.ndarray]:
         """All that the free keyframes (bool) are tied to, and the keyframes, landmarks and observations in it."""
         touched = free[self.host]
         touched[self._landmark[free[self._keyframe]]] = True

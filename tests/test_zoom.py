@@ -1,0 +1,142 @@
+"""Zoom while filming: told from an approach, undone, and not seen where there is none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from test_bundle_adjustment import disturbed, scene
+from test_visual_tracking import BlindNetwork, error
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.runs import recording
+from semslam.runs.color_only.poses import VisualPoses, track_images
+from semslam.runs.config import RunConfig
+from semslam.tracking.visual import zoom
+from sequences import open_sequence
+from sequences.selected import SelectedSequence
+from sequences.unzoomed import UnzoomedSequence, zoomed
+
+ROOM = "room:frames=60,width=320,height=240"
+
+
+class ZoomingSequence(SelectedSequence):
+    """A recording as a camera would have taken it that zooms, its intrinsics those of the widest image."""
+
+    def __init__(self, whole, factors) -> None:
+        super().__init__(whole, np.arange(len(whole)))
+        self.factors = factors
+
+    def color_of(self, index: int) -> np.ndarray:
+        s, c = self.factors[index], self.camera
+        affine = np.array([[s, 0, c.cx * (1 - s)], [0, s, c.cy * (1 - s)]])
+        return cv2.warpAffine(super().color_of(index), affine, (c.width, c.height), flags=cv2.INTER_LINEAR)
+
+
+def zooming_scene(z: np.ndarray, noise: float = 0.2):
+    """A scene, what its cameras' focal lengths times exp(z) show of it, and its landmarks seen in a hosting one."""
+    exact, _ = scene(count=len(z), landmarks=200, noise=noise)
+    seen = exact.seen * np.exp(z[exact.camera])[:, None]
+    return exact._replace(seen=seen, pixel=exact.pixel * np.exp(z[exact.host])[:, None], fixed=np.arange(len(z)) == 0)
+
+
+def test_the_focal_length_of_each_camera_is_found():
+    z = np.linspace(0, 0.2, 6)
+    found, cost = zoom.adjusted(zooming_scene(z), pixel_std=0.2)
+    assert np.abs((found.z - found.z[0]) - z).max() < 0.02
+    still = zoom.adjusted(zooming_scene(z), pixel_std=0.2, zooming=False)
+    assert not still[0].z.any() and still[1] > 5 * cost
+
+
+def test_an_approach_is_no_zoom():
+    exact, _ = scene(count=6, landmarks=200)
+    T = np.stack([poses.exp(np.array([0.02 * i, 0, -0.12 * i, 0, 0, 0])) for i in range(6)])
+    points = np.column_stack([exact.pixel / exact.focal, np.ones(200)]) * np.exp(exact.log_depth)[:, None]
+    world = poses.inverse(T[exact.host]) @ np.column_stack([points, np.ones(200)])[:, :, None]
+    shown = (T[exact.camera] @ world[exact.landmark])[:, :3, 0]
+    seen = exact.focal * shown[:, :2] / shown[:, 2:]
+    near = exact._replace(T_camera_world=T, seen=seen, fixed=np.arange(6) == 0)
+    found, _ = zoom.adjusted(near, pixel_std=0.5)
+    assert np.ptp(found.z) < 0.002
+
+
+def test_the_gradient_is_the_difference_quotient_of_the_cost(monkeypatch):
+    monkeypatch.setattr(zoom, "HUBER", 1e9)
+    start = disturbed(scene(count=4, landmarks=20)[0])._replace(prior_weight=np.full(20, 2.0))
+    state = zoom.Zoomed(start.T_camera_world, start.log_depth + 0.1, np.array([0.1, -0.05, 0.02, 0.0]))
+    _, equations = zoom.linearised(start, state, 1.0)
+
+    def cost(cameras, landmarks) -> float:
+        return zoom.linearised(start, state.moved(cameras, landmarks), 1.0)[0]
+
+    h = 1e-6
+    for i in range(4 * zoom.UNKNOWNS):
+        step = h * (np.arange(4 * zoom.UNKNOWNS) == i).reshape(4, zoom.UNKNOWNS)
+        quotient = (cost(step, np.zeros(20)) - cost(-step, np.zeros(20))) / (2 * h)
+        assert 2 * equations.g[i] == pytest.approx(quotient, rel=1e-4, abs=1e-1)
+    for l in range(0, 20, 5):
+        step, none = h * (np.arange(20) == l), np.zeros((4, zoom.UNKNOWNS))
+        quotient = (cost(none, step) - cost(none, -step)) / (2 * h)
+        assert 2 * equations.g_l[l] == pytest.approx(quotient, rel=1e-4, abs=1e-1)
+
+
+def test_undone_images_are_those_of_the_longest_focal_length_with_depth_and_labels():
+    room = open_sequence("room:frames=2,width=160,height=120")
+    undone = UnzoomedSequence(room, np.array([1.0, 1.25]))
+    assert undone.camera.fx == pytest.approx(1.25 * room.camera.fx)
+    np.testing.assert_array_equal(undone[1].color, room[1].color)
+    frame = undone[0]
+    np.testing.assert_array_equal(frame.color, undone.color_of(0))
+    np.testing.assert_array_equal(frame.labels, undone.labels_of(0))
+    np.testing.assert_array_equal(frame.depth, undone.depth_of(0))
+    points, seen = room.camera.backproject(room[0].depth), undone.camera.backproject(frame.depth)
+    v, u = 30, 110
+    place = room.camera.project(seen[v, u][None])[0].round().astype(int)
+    assert np.linalg.norm(points[place[1], place[0]] - seen[v, u]) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [True, False])
+def test_a_zoom_is_undone_and_the_path_found(known, caplog):
+    room = open_sequence(ROOM)
+    factors = np.interp(np.arange(60), [20, 40], [1, 1.3])
+    filmed = ZoomingSequence(room, factors)
+    if not known:
+        filmed.camera = replace(zoomed(room.camera, 1.1), focal_known=False)
+    found = track_images(filmed, BlindNetwork())
+    assert found.zoom is not None and found.zoom.min() == 1
+    assert np.abs(np.log(found.zoom / factors)).max() < 0.06
+    assert found.lost == 0 and error(room, found, with_scale=True) < 0.03
+    assert "zooms by 1." in caplog.text
+    assert found.calibrated(filmed).camera.fx == pytest.approx(1.3 * room.camera.fx, rel=0.08)
+
+
+@pytest.mark.slow
+def test_a_camera_that_does_not_zoom_is_tracked_once(caplog):
+    found = track_images(open_sequence(ROOM), BlindNetwork())
+    assert found.zoom is None and "zoom" not in caplog.text
+
+
+def test_a_zoom_is_kept_with_the_poses_and_with_the_recording(tmp_path):
+    room = open_sequence("room:frames=3,width=160,height=120")
+    T, factors = np.stack(room.poses), np.array([1.0, 1.1, 1.2])
+    found = VisualPoses(T, np.ones(3, bool), 1.0, 0.2, 2, 2.0, 1.0, 100.0, 0.0, 0.0, 0.5, zoom=factors)
+    found.save(tmp_path / "kept.npz", "settings")
+    again = VisualPoses.load(tmp_path / "kept.npz", 3)
+    np.testing.assert_array_equal(again.zoom, factors)
+    assert again.figures()["zoom"] == pytest.approx(1.2)
+    undone = again.calibrated(room)
+    config = RunConfig(sequence="room:frames=3,width=160,height=120")
+    kept = recording.remembered(undone, config, tmp_path)
+    assert json.loads(str(kept))["zoom"] == factors.tolist()
+    opened = recording.found_again(config, kept, tmp_path)
+    assert opened.camera == undone.camera
+    np.testing.assert_array_equal(opened[0].color, undone[0].color)
+
+
+def test_a_zoomed_camera_has_a_longer_focal_length():
+    assert zoomed(Camera(64, 48, 50, 51, 32, 24), 2) == Camera(64, 48, 100, 102, 32, 24)
