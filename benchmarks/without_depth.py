@@ -12,7 +12,8 @@ path may be short), and less the relative error that the other frames have in th
 calibration.
 Maps: mean distance of the surfels to the points of the sensor's depth (at the data set's poses, at most 1 m counted),
 with the data set's poses, corrected by the images, and all by itself after SE(3) or Sim(3) alignment of the
-trajectories, also with the mean rotation of the cameras; of the whole map, and of the insides of planes alone. pieces
+trajectories: of their centres, and, since the centres of a path that is nearly straight leave the rotation about it
+open, with the mean rotation of the cameras; of the whole map, and of the insides of planes alone. pieces
 (only where asked for): poses of each recording's halves, of it backwards, every third frame, mirrored, cropped,
 smaller, blurred, dark and noisy, and lit by a lamp that flickers. memory (likewise): fr1/desk forth and back, 5,000
 frames; resident memory, and the most there ever was, after each 1,000 frames tracked and fused.
@@ -252,7 +253,11 @@ def maps(folder: Path, network, by_itself) -> None:
         "given poses": (run, Alignment(np.eye(3), np.zeros(3))),
         "all by itself, in metres": (by_itself, umeyama(T_run.positions, T_true[:, :3, 3], False)),
         "... Sim(3)": (by_itself, umeyama(T_run.positions, T_true[:, :3, 3], True)),
-        "... Sim(3), cameras turned alike": (by_itself, turned_alike(T_run.T_world_camera, T_true)),
+        "all by itself, in metres, cameras turned alike": (
+            by_itself,
+            turned_alike(T_run.T_world_camera, T_true, with_scale=False),
+        ),
+        "... Sim(3), cameras turned alike": (by_itself, turned_alike(T_run.T_world_camera, T_true, with_scale=True)),
     }
     for what, (of, alignment) in alignments.items():
         whole, without = of.cloud().positions, of.slam.cloud().positions
@@ -267,15 +272,15 @@ def maps(folder: Path, network, by_itself) -> None:
         )
 
 
-def turned_alike(T_run: np.ndarray, T_true: np.ndarray) -> Alignment:
-    """The similarity of two paths (N, 4, 4) whose rotation is the mean of the cameras'.
+def turned_alike(T_run: np.ndarray, T_true: np.ndarray, with_scale: bool) -> Alignment:
+    """The alignment of two paths (N, 4, 4) whose rotation is the mean of the cameras'.
 
     Where all centres lie nearly on a line, they leave the rotation about it open, and orientations do not.
     """
     turned = Rotation.from_matrix(T_true[:, :3, :3] @ T_run[:, :3, :3].transpose(0, 2, 1)).mean().as_matrix()
     mean_run, mean_true = T_run[:, :3, 3].mean(axis=0), T_true[:, :3, 3].mean(axis=0)
     run, true = (T_run[:, :3, 3] - mean_run) @ turned.T, T_true[:, :3, 3] - mean_true
-    scale = float((run * true).sum() / (run * run).sum())
+    scale = float((run * true).sum() / (run * run).sum()) if with_scale else 1.0
     return Alignment(turned, mean_true - scale * turned @ mean_run, scale)
 
 

@@ -18,8 +18,8 @@ from semslam.runs.color_only.poses import VisualPoses, track_images
 from semslam.runs.config import RunConfig
 from semslam.tracking.visual import zoom
 from sequences import open_sequence
+from sequences.recalibrated import UnzoomedSequence, zoomed
 from sequences.selected import SelectedSequence
-from sequences.unzoomed import UnzoomedSequence, zoomed
 
 ROOM = "room:frames=60,width=320,height=240"
 

@@ -15,8 +15,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.runs.config import RunConfig
 from sequences.files import digest_of_samples
-from sequences.recalibrated import RecalibratedSequence
-from sequences.unzoomed import UnzoomedSequence
+from sequences.recalibrated import RecalibratedSequence, UnzoomedSequence
 
 PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
 # what a recording is recognised by, in words

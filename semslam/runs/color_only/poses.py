@@ -20,8 +20,7 @@ from semslam.runs.color_only.zooming import unzoomed_scene
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.config import VisualConfig
-from sequences.recalibrated import RecalibratedSequence
-from sequences.unzoomed import UnzoomedSequence
+from sequences.recalibrated import RecalibratedSequence, UnzoomedSequence
 
 logger = logging.getLogger(__name__)
 KEPT = "visual.npz"  # in a run's folder

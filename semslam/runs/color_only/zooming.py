@@ -13,7 +13,7 @@ from semslam.perception import Network
 from semslam.runs.color_only.following import Scene, longest_scene
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.zoom import zoom_of
-from sequences.unzoomed import UnzoomedSequence
+from sequences.recalibrated import UnzoomedSequence
 
 logger = logging.getLogger(__name__)
 PASSES = 3  # that undo zoom; each leaves about a fifth of what the one before left

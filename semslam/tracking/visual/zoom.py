@@ -79,8 +79,10 @@ def zoom_of(world: SparseMap, evident: bool = False) -> np.ndarray | None:
     Images that a rolling shutter or a lens distorts seem to zoom, too, a little to and fro: a zoom has to be more than
     that, and to explain where landmarks are seen.
     """
+    if len(world.keyframes) < FEWEST:
+        return None
     z, explained = _of_all(world)
-    if len(z) < FEWEST:
+    if not len(z):
         return None
     smooth = median_filter(z, FEWEST, mode="nearest")
     rough = 1.4826 * float(np.median(np.abs(np.diff(z))))
