@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_reconstruct import refused, semslam
 
+from semslam.runs.color_only.kept import save_kept
 from semslam.runs.color_only.poses import VisualPoses
 from semslam.runs.folder import RunFolder
 from semslam.runs.recording import fingerprint
@@ -149,6 +150,6 @@ def test_a_run_knows_nothing_of_one_by_colour_alone_that_was_given_up_in_its_fol
         T, np.ones(6, bool), 1.0, 0.1, 2, 1.0, 1.0, focal=90.0, focal_std=0.05, strange=0.0, residual=0.8
     )
     (tmp_path / "run").mkdir()
-    found.save(tmp_path / "run" / "visual.npz", "")
+    save_kept(tmp_path / "run" / "visual.npz", found, "")
     assert semslam("reconstruct", ROOM, "--out", tmp_path / "run", *OPTIONS) == 0
     assert "tracking" not in RunFolder.open(tmp_path / "run").load_metrics()

@@ -14,6 +14,7 @@ from test_visual_tracking import BlindNetwork, error
 from semslam import poses
 from semslam.camera import Camera
 from semslam.runs import recording
+from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.poses import VisualPoses, track_images
 from semslam.runs.config import RunConfig
 from semslam.tracking.visual import zoom
@@ -125,8 +126,8 @@ def test_a_zoom_is_kept_with_the_poses_and_with_the_recording(tmp_path):
     room = open_sequence("room:frames=3,width=160,height=120")
     T, factors = np.stack(room.poses), np.array([1.0, 1.1, 1.2])
     found = VisualPoses(T, np.ones(3, bool), 1.0, 0.2, 2, 2.0, 1.0, 100.0, 0.0, 0.0, 0.5, zoom=factors)
-    found.save(tmp_path / "kept.npz", "settings")
-    again = VisualPoses.load(tmp_path / "kept.npz", 3)
+    save_kept(tmp_path / "kept.npz", found, "settings")
+    again = load_kept(tmp_path / "kept.npz", VisualPoses, 3)
     np.testing.assert_array_equal(again.zoom, factors)
     assert again.figures()["zoom"] == pytest.approx(1.2)
     undone = again.calibrated(room)
