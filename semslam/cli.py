@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -18,7 +19,7 @@ from semslam.commands.networks import predict, attend, train, label, calibrate  
 
 # isort: on
 from semslam.atomic import causes_of, is_lack_of_memory, is_passing
-from semslam.commands.app import app, with_flags
+from semslam.commands.app import app, ending_signals, with_flags
 
 # exit codes; 75 is EX_TEMPFAIL of sysexits.h: another attempt may succeed; 130 is 128 + SIGINT, as shells have it
 WRONG_USE, MACHINE_FAILED, INTERRUPTED = 2, 75, 130
@@ -32,7 +33,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in ending_signals():
+        signal.signal(number, _interrupt)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     arguments = [word for word in sys.argv[1:] if word != "--traceback"]
     try:
@@ -49,12 +51,22 @@ def main() -> None:
             sys.stderr.write("semslam: interrupted\n")
             sys.exit(INTERRUPTED)
         message = with_flags(" ".join(str(error).split()))
+        if isinstance(error, FileNotFoundError) and error.filename is None and not _in_a_folder():
+            message = "the current folder was removed; go to another one (cd)"
         if is_lack_of_memory(error):
             message = f"too little memory, or too many processes ({message or type(error).__name__})"
         elif not isinstance(error, (ValueError, OSError, ImportError)) or not message:
             message = f"{type(error).__name__}: {message} (--traceback shows where)"
         sys.stderr.write(f"semslam: {message}\n")
         sys.exit(MACHINE_FAILED if is_passing(error) else WRONG_USE)
+
+
+def _in_a_folder() -> bool:
+    """Whether the folder that this process is in is there."""
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

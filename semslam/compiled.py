@@ -9,6 +9,7 @@ import logging
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
@@ -19,14 +20,38 @@ import numba as nb
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import event
 from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
 from semslam.camera import Camera
 
 f32 = np.float32
+PATIENCE = 3.0  # seconds of compiling that pass without a word
 
 logger = logging.getLogger(__name__)
+
+
+class Told(event.Listener):
+    """Says once that code is being compiled, where that takes long: a first run in a pipe would be silent for a minute.
+
+    What comes from the cache is not compiled, and takes no time here.
+    """
+
+    seconds = began = 0.0
+    said = False
+
+    def on_start(self, _: event.Event) -> None:
+        self.began = time.perf_counter()
+        if self.seconds > PATIENCE and not self.said:
+            self.said = True
+            logger.getChild("once").warning("compiling for this processor, which takes a minute or two, once")
+
+    def on_end(self, _: event.Event) -> None:
+        self.seconds += time.perf_counter() - self.began
+
+
+event.register("numba:compile", Told())
 
 
 def _is_cacheable() -> bool:

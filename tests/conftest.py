@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+logging.getLogger("semslam.compiled.once").setLevel(logging.ERROR)  # tests count lines, whatever is compiled before
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -155,7 +155,7 @@ def test_outputs_that_cannot_be_written_are_told_before_any_work(capsys, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_with_a_word_and_gives_the_folder_back(tmp_path, number):
     """While the last files are written, too: what is fused is saved."""
     words = f"""

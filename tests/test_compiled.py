@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import ModuleType
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
-import semslam.compiled  # noqa: F401, which makes Numba's cache forgiving
+from semslam.compiled import Told  # whose module makes Numba's cache forgiving
 
 
 class Renamed:
@@ -44,3 +45,14 @@ def test_damaged_files_are_made_anew(kept, tmp_path, pattern):
     version = pickle.dumps(kept._version, -1) if pattern == "*.nbi" else b""
     file.write_bytes(version + b"damaged")
     assert kept.load(Renamed) is None
+
+
+def test_compiling_that_takes_long_is_told_once(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("semslam.compiled.once"), "level", logging.WARNING)
+    told = Told()
+    now = iter(range(100))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))
+    for _ in range(10):
+        told.on_start(None)
+        told.on_end(None)
+    assert caplog.text.count("compiling for this processor") == 1 and told.seconds == 10

@@ -23,6 +23,7 @@ from semslam.rendering.pictures import (
     classes_present,
     draw_path,
     draw_paths,
+    gain_of,
     legend_image,
     picture,
     picture_camera,
@@ -250,6 +251,17 @@ def test_a_preview_shows_the_room_its_labels_and_its_legend(cloud, tmp_path):
     legend = image[-60:]
     for name in ("floor", "wall", "table", "bed"):
         assert (legend == NYU13.colors[NYU13.id_of(name)]).all(axis=-1).sum() > 50, name
+
+
+def test_the_preview_of_a_dim_map_is_brightened_and_its_labels_are_not(cloud, tmp_path):
+    dim = replace(cloud, colors=cloud.colors // 8)
+    assert gain_of(cloud.colors) == 1 < gain_of(dim.colors) and gain_of(np.zeros((0, 3), np.uint8)) == 1
+    preview(tmp_path / "bright.png", cloud, NYU13)
+    preview(tmp_path / "dim.png", dim, NYU13)
+    images = [read_png(tmp_path / name)[60:-80].astype(int) for name in ("bright.png", "dim.png")]
+    (left, right), (brightened, same) = (np.split(image, [image.shape[1] // 2], axis=1) for image in images)
+    assert np.array_equal(same, right)
+    assert np.abs(brightened - left).mean() < 0.5 * np.abs(left // 8 - left).mean()
 
 
 def test_grey_specks_take_their_neighbours_class_in_pictures_and_grey_walls_stay_grey(cloud):

@@ -198,13 +198,23 @@ def _handle_on_the_usual_stack() -> None:
         ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(None, disable, 0)), None)
 
 
+def ending_signals() -> list[int]:
+    """The signals by which a process is asked to end: SIGTERM and, as a terminal is closed, SIGHUP if nobody has set it
+    to be ignored, as nohup does."""
+    import signal
+
+    asked = [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+    return [number for number in dict.fromkeys(asked) if signal.getsignal(number) != signal.SIG_IGN]
+
+
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM are remembered and asked for between two frames, so that no frame is left half fused."""
+    """Ctrl-C and what `ending_signals` names are remembered and asked for between two frames, so that no frame is left
+    half fused."""
     import signal
 
     hit: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, *ending_signals())
     _handle_on_the_usual_stack()
     previous = [signal.signal(s, lambda number, _: hit.append(number)) for s in signals]
     try:

@@ -25,6 +25,7 @@ from semslam.rendering.viewpoint import overview, up_direction
 BACKGROUND = (228, 232, 238)  # white walls and white paper must both stand out against it
 SAMPLE = 300_000  # surfels of a map in parts by which the view is chosen
 PATH_COLOR = (214, 40, 40)
+DIM, BRIGHT, MOST_GAIN = 90.0, 170.0, 8.0  # grey levels of a map's bright tenth: raised if below, to what, how far
 INK = "#222222"
 PICTURE_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf", ".svg": "svg"}
 
@@ -297,28 +298,46 @@ def preview_in_parts(
     title: str = "",
     paths: Sequence[np.ndarray] = (),
 ) -> None:
-    """`preview` of a map in parts: the view is chosen by some of its surfels, and drawn part by part."""
+    """`preview` of a map in parts: the view is chosen by some of its surfels, and drawn part by part.
+
+    The colours of a dim recording are brightened, which the picture says.
+    """
     camera = picture_camera()
     sample = clouds.sample(SAMPLE)
     with_classes = sample.class_probabilities is not None
     panels = ("color", "label") if with_classes else ("color",)
+    gain = gain_of(sample.colors)
     if len(clouds):
         trajectory = np.concatenate(paths) if paths else None
         up = up_direction(sample, label_set, trajectory)
         T_world_view = overview(sample, camera, up, trajectory=trajectory)
 
         def colors_of(part: SurfelCloud) -> list[np.ndarray]:
-            return [shown_colors(part, label_set, name, T_world_view) for name in panels]
+            shown = brightened(part, gain)
+            return [shown_colors(shown, label_set, name, T_world_view) for name in panels]
 
         images = picture_in_parts(clouds, camera, T_world_view, colors_of)
         images = [draw_paths(image, camera, T_world_view, paths) for image in images]
     else:
         images = [np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)] * len(panels)
-    note = f"{len(clouds):,} surfels"
+    note = f"{len(clouds):,} surfels" + f", colours brightened {gain:.1f} times" * (gain > 1)
     legend = []
     if with_classes:
         legend = _entries(_classes_by_area(sum((_areas(part) for part in clouds), np.zeros(1)), label_set), label_set)
     write_figure(path, images, title=title, note=note, legend=legend)
+
+
+def gain_of(colors: np.ndarray) -> float:
+    """By how much the colours (N, 3) uint8 of a dim map are multiplied to be seen; 1 where they are bright enough."""
+    bright = float(np.percentile(colors.mean(axis=1), 90)) if len(colors) else BRIGHT
+    return 1.0 if bright >= DIM else min(BRIGHT / max(bright, 1.0), MOST_GAIN)
+
+
+def brightened(cloud: SurfelCloud, gain: float) -> SurfelCloud:
+    """The cloud with its colours times a gain, for pictures of it."""
+    if gain == 1:
+        return cloud
+    return replace(cloud, colors=np.clip(cloud.colors * gain + 0.5, 0, 255).astype(np.uint8))
 
 
 def legend_image(
