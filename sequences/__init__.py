@@ -135,9 +135,14 @@ def open_sequence(
     files = [Path(options.pop("camera"))] if isinstance(options.get("camera"), str | Path) else []
     sensor: str | None = None
     for file in [*files, *([beside] if beside.is_file() and own else [])]:
-        said = vars(read_camera_file(file))
-        sensor = sensor or said["sensor"]
-        options = {name: value for name, value in said.items() if value is not None and name in own} | options
+        said = {name: value for name, value in vars(read_camera_file(file)).items() if value is not None}
+        named = said.pop("sensor", None)
+        sensor = sensor or named
+        if unused := [name for name in said if name not in own]:
+            logger.warning(
+                "%s: a recording of kind %s fixes its own %s; this file's is not used", file, kind, ", ".join(unused)
+            )
+        options = {name: value for name, value in said.items() if name in own} | options
     sequence = _opened(kind, path, options)
     if stand_in is not None and not sequence.camera.focal_known:
         sequence = _opened(kind, path, options | {"camera": stand_in})

@@ -12,21 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from semslam.atomic import check_makeable, check_writable, replacing_folder
-from semslam.images import depth_units, write_png
+from semslam.images import write_png
 from sequences.recordings.cameras.klg import write_klg
+from sequences.recordings.depth_units import DepthUnits
 from sequences.recordings.folder import write_folder
 from sequences.selected import ReadableSequence
 from sequences.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
-TUM_SCALE = 5000.0  # units a metre
+TICK = 1e-6  # seconds, by which the times of two frames differ
+TUM_SCALE, OPEN3D_SCALE = 5000.0, 1000.0  # units a metre
 
 
 def write_tum_folder(sequence: Sequence, path: str | Path) -> Path:
     """Write a sequence as TUM RGB-D, with ETH3D's calibration.txt, which says the camera. Labels are left out.
 
-    Depth in steps of 0.2 mm; beyond 13.1 m it becomes none.
+    Depth in steps of 0.2 mm; beyond 13.1 m it becomes none. ValueError where that is most of it.
     """
     path = Path(path)
     (path / "rgb").mkdir(parents=True, exist_ok=True)
@@ -35,15 +37,17 @@ def write_tum_folder(sequence: Sequence, path: str | Path) -> Path:
         (path / "depth").mkdir(exist_ok=True)
         lists["depth"] = []
     poses = []
+    units = DepthUnits(TUM_SCALE)
     for frame in sequence:
         name = f"{frame.timestamp:.6f}"
         write_png(path / "rgb" / f"{name}.png", frame.color)
         lists["rgb"].append(f"{name} rgb/{name}.png\n")
         if frame.depth is not None:
-            write_png(path / "depth" / f"{name}.png", depth_units(frame.depth, TUM_SCALE))
+            write_png(path / "depth" / f"{name}.png", units(frame.depth))
             lists["depth"].append(f"{name} depth/{name}.png\n")
         if frame.T_world_camera is not None:
             poses.append(f"{name} {_tum_numbers(frame.T_world_camera)}\n")
+    units.tell_lost(sequence.name)
     for kind, lines in lists.items():
         (path / f"{kind}.txt").write_text("# timestamp filename\n" + "".join(lines), encoding="ascii")
     if poses:
@@ -54,19 +58,24 @@ def write_tum_folder(sequence: Sequence, path: str | Path) -> Path:
 
 
 def write_open3d_folder(sequence: Sequence, path: str | Path) -> Path:
-    """Write a sequence as Open3D's reconstruction system reads it: depth in mm. Times and labels are left out."""
+    """Write a sequence as Open3D's reconstruction system reads it. Times and labels are left out.
+
+    Depth in mm; beyond 65.5 m it becomes none. ValueError where that is most of it.
+    """
     path = Path(path)
     (path / "color").mkdir(parents=True, exist_ok=True)
     if sequence.has_depth:
         (path / "depth").mkdir(exist_ok=True)
     log = []
+    units = DepthUnits(OPEN3D_SCALE)
     for frame in sequence:
         write_png(path / "color" / f"{frame.index:06d}.png", frame.color)
         if frame.depth is not None:
-            write_png(path / "depth" / f"{frame.index:06d}.png", depth_units(frame.depth))
+            write_png(path / "depth" / f"{frame.index:06d}.png", units(frame.depth))
         if frame.T_world_camera is not None:
             rows = "".join(" ".join(f"{x:.10f}" for x in row) + "\n" for row in frame.T_world_camera)
             log.append(f"{frame.index} {frame.index} {frame.index + 1}\n{rows}")
+    units.tell_lost(sequence.name)
     camera = sequence.camera
     values = {"width": camera.width, "height": camera.height, "intrinsic_matrix": camera.K.T.ravel().tolist()}
     (path / "camera_intrinsic.json").write_text(json.dumps(values, indent=1), encoding="ascii")
@@ -89,7 +98,7 @@ def convert(
     """Write a sequence as another kind, a key of WRITERS, told from the path where not given; (frames, skipped ones).
 
     tell: called after every frame. ValueError where there is something at the path, its suffix is
-    another kind's, or no frame can be read.
+    another kind's, no frame can be read, or the kind cannot hold what was recorded.
     """
     path = Path(path)
     kind = ("klg" if path.suffix.lower() == ".klg" else "folder") if kind is None else kind
@@ -107,14 +116,27 @@ def convert(
         logger.warning("%s: the %s labels are left out; a plain folder holds nyu40", path, sequence.label_set)
     elif kind != "folder" and sequence.has_labels:
         logger.warning("%s: the labels are left out, which this layout cannot hold", path)
+    _check_times(sequence, kind)
     frames = ReadableSequence(sequence, tell)
     if kind == "folder" and sequence.label_set != "nyu40":
         frames.label_set = None
     with nullcontext(path) if kind == "klg" else replacing_folder(path) as place:  # a klg file is whole by itself
         WRITERS[kind](frames, place)
-        if not len(frames):
-            raise ValueError(f"{sequence.name}: none of its {frames.skipped} frames can be read")
     return len(frames), frames.skipped
+
+
+def _check_times(sequence: Sequence, kind: str) -> None:
+    """ValueError where two frames have one time, by which a layout tells them, or their poses, apart."""
+    if kind == "open3d" or (kind == "folder" and not sequence.has_poses):
+        return
+    steps = np.diff(np.round(sequence.timestamps / TICK))
+    if np.any(steps <= 0):
+        at = int(np.argmax(steps <= 0))
+        times = "{:.6f} and {:.6f} s".format(*sequence.timestamps[at : at + 2])
+        raise ValueError(
+            f"{sequence.name}: frames {at} and {at + 1} are at {times}; here times must increase by a microsecond: "
+            f"leave frames out (--start, --every), or write Open3D's folder (--to open3d), which holds no times"
+        )
 
 
 def _tum_numbers(T: np.ndarray) -> str:

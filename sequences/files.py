@@ -75,14 +75,16 @@ class Files:
         return f"{self.path}/{name}"
 
     def under(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
-        """Files directly in a folder ('' = the top) by their names without suffix, in order."""
-        files = (PurePosixPath(name) for name in self.names)
+        """Files directly in a folder ('' = the top) by their names without suffix, in order; ValueError for two of one
+        name."""
         here = PurePosixPath(folder)
-        return {
-            file.stem: str(file)
-            for file in files
-            if file.parent == here and file.suffix.lower() in suffixes and not file.name.startswith(".")
-        }
+        found: dict[str, str] = {}
+        for file in map(PurePosixPath, self.names):
+            if file.parent != here or file.suffix.lower() not in suffixes or file.name.startswith("."):
+                continue
+            if (other := found.setdefault(file.stem, str(file))) != str(file):
+                raise ValueError(f"{self.where(other)} and {file.name} are one frame; remove one")
+        return found
 
     def image(self, name: str) -> np.ndarray:
         """An image file as RGB (H, W, 3) uint8, in the orientation of its pixels."""

@@ -82,7 +82,7 @@ class PoseHints(NamedTuple):
             try:
                 words = text_of(self.indices).split()
                 found = np.array([int(word) for word in words], np.int64)
-            except (ValueError, OSError):
+            except (ValueError, OSError, OverflowError):
                 raise ValueError(
                     f"--pose-indices {self.indices}: neither START:STOP:STEP nor a file of one frame number a line"
                 ) from None
@@ -207,6 +207,10 @@ def on_one_clock(
             return _renumbered(estimate, hints, reference), reference
         if estimate.clock == "lines" and hints.rate is not None:
             return _timed(estimate, hints.rate), _timed(reference, hints.rate)
+        if hints != PoseHints():
+            both = {"seconds": "times", "numbers": "frame numbers", "lines": "as many poses"}[estimate.clock]
+            given = "--pose-indices" if hints.rate is None else "--pose-rate"
+            raise ValueError(f"both trajectories carry {both}, by which they are paired; leave {given} out")
         return _in_one_unit(estimate, reference) if estimate.clock == "seconds" else (estimate, reference)
     if reference.clock != "seconds" and estimate.clock == "seconds":
         reference, estimate = on_one_clock(reference, estimate, hints)

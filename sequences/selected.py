@@ -108,7 +108,8 @@ class ReadableSequence(Sequence):
     """The frames of another sequence that can be read, numbered as they come; `skipped` counts the others.
 
     What it says of times, poses and length is of the frames that came out of the last iteration: who writes a
-    recording learns them by writing it, without reading everything twice.
+    recording learns them by writing it, without reading everything twice. An iteration that no frame came out of ends
+    in ValueError.
     """
 
     def __init__(self, whole: Sequence, tell: Callable[[], object] = lambda: None) -> None:
@@ -129,6 +130,8 @@ class ReadableSequence(Sequence):
                 continue
             self._numbers.append(number)
             yield replace(frame, index=len(self._numbers) - 1)
+        if not self._numbers:
+            raise ValueError(f"{self.name}: none of its {self.skipped} frames can be read")
 
     def __getitem__(self, index: int) -> Frame:
         return replace(self.whole[self._numbers[self._checked(index)]], index=int(index))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from typer.testing import CliRunner
 from written_recordings import assert_like_the_room
 
 from semslam.cli import app
+from semslam.frame import Frame
 from sequences import open_sequence
 from sequences.conversion import WRITERS, convert
 from sequences.room.room import RoomSequence
-from sequences.selected import selected
+from sequences.selected import SelectedSequence, selected
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,67 @@ def test_frames_that_cannot_be_read_are_left_out_and_counted(room, tmp_path):
         again = open_sequence(path)
         assert len(again) == 11
         np.testing.assert_allclose(again[3].T_world_camera, room[4].T_world_camera, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_a_recording_without_a_readable_frame_becomes_nothing(room, tmp_path, kind):
+    convert(selected(room, frames=3), tmp_path / "a")
+    broken = open_sequence(tmp_path / "a")
+    for file in (tmp_path / "a" / "depth").iterdir():
+        file.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="a: none of its 3 frames can be read"):
+        convert(broken, tmp_path / "b.klg", kind)
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+class Changed(SelectedSequence):
+    """The room with other depth, times, poses or labels."""
+
+    def __init__(self, room: RoomSequence, factor: float = 1.0, **other) -> None:
+        super().__init__(room, np.arange(len(room)))
+        self.factor = factor
+        vars(self).update(other)
+
+    def __getitem__(self, index: int) -> Frame:
+        T_world_camera = None if self.poses is None else self.poses[index]
+        frame = replace(super().__getitem__(index), timestamp=self.timestamps[index], T_world_camera=T_world_camera)
+        return replace(frame, depth=np.minimum(frame.depth * self.factor, 200).astype(np.float32))
+
+
+@pytest.mark.parametrize(("kind", "farthest"), [("tum", 13.1), ("open3d", 65.5), ("klg", 65.5)])
+def test_depth_that_a_layout_cannot_hold_is_told_and_refused_where_it_is_most(room, tmp_path, kind, farthest, caplog):
+    depth = np.concatenate([frame.depth[frame.depth > 0] for frame in room])
+    some, most = (farthest / np.quantile(depth, 1 - share) for share in (0.1, 0.9))
+    convert(Changed(room, some), tmp_path / "a.klg", kind)
+    assert f"room: 10% of its depth is beyond {farthest} m" in caplog.text
+    with pytest.raises(ValueError, match=rf"room: 90% of its depth is beyond {farthest} m.*--to folder"):
+        convert(Changed(room, most), tmp_path / "b.klg", kind)
+    assert not (tmp_path / "b.klg").exists()
+
+
+def test_two_frames_of_one_time_do_not_overwrite_each_other(room, tmp_path):
+    times = room.timestamps.copy()
+    times[5] = times[4] + 1e-7
+    twice = Changed(room, timestamps=times)
+    for kind in ("folder", "tum", "klg"):
+        with pytest.raises(ValueError, match=r"room: frames 4 and 5 are at 0\.13.* must increase by a microsecond"):
+            convert(twice, tmp_path / "a.klg", kind)
+    assert not list(tmp_path.iterdir())
+    twice.poses = None
+    for kind in ("folder", "open3d"):
+        convert(twice, tmp_path / kind, kind)
+        assert len(open_sequence(tmp_path / kind)) == len(room)
+
+
+def test_times_outlast_a_plain_folder_without_poses_and_foreign_labels_are_left_out(room, tmp_path):
+    times = 1.3e9 + np.cumsum(np.linspace(0.02, 0.5, len(room)))
+    convert(Changed(room, poses=None, timestamps=times, label_set="coco21"), tmp_path / "a")
+    again = open_sequence(tmp_path / "a")
+    np.testing.assert_allclose(again.timestamps, times, atol=1e-6)
+    assert not again.has_labels and again.poses is None
+    for frame, recorded in zip(again, room):
+        assert np.array_equal(frame.color, recorded.color)
+        np.testing.assert_allclose(frame.depth, recorded.depth, atol=6e-4)
 
 
 def test_a_converted_folder_names_the_sensor(room, tmp_path):

@@ -14,7 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semslam.images import ColorReader, CorruptFrame, DepthReader, natural_key, read_color, read_uint16, write_png
+from semslam.images import (
+    ColorReader,
+    CorruptFrame,
+    DepthReader,
+    depth_of_units,
+    depth_units,
+    fitting_scale,
+    natural_key,
+    read_color,
+    read_depth,
+    read_uint16,
+    write_png,
+)
 from semslam.images.labels import numbering, read_labels
 from semslam.labels import LABEL_SETS, voc_palette
 from sequences import open_sequence
@@ -290,3 +302,14 @@ def test_floats_that_cannot_be_metres_count_the_units_of_the_recording(tmp_path,
     np.testing.assert_allclose(read(paths[0]), 0.05 * metres, rtol=1e-5)
     np.testing.assert_allclose(read(paths[1]), metres, rtol=1e-5)
     assert len(caplog.records) == (unit != 1) and (unit == 1 or f"as {unit:g} units per metre" in caplog.text)
+
+
+@pytest.mark.parametrize("scale", [1000.0, 5000.0])
+def test_depth_that_is_written_reads_back_or_is_none(tmp_path, scale):
+    depth = np.array([[0, 1.0, 65534 / scale, 65535 / scale, 65536 / scale]], np.float32)
+    write_png(tmp_path / "a.png", depth_units(depth, scale))
+    np.testing.assert_allclose(
+        read_depth(tmp_path / "a.png", scale), np.where(depth < 65534.5 / scale, depth, 0), atol=1e-5
+    )
+    larger = fitting_scale(depth, scale)
+    np.testing.assert_allclose(depth_of_units(depth_units(depth, larger), larger), depth, atol=0.5 / larger)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from semslam.images import CorruptFrame, color_of_bytes
-from semslam.images.jpeg import is_damaged
+from semslam.images.jpeg import is_damaged, segments
 
 RNG = np.random.default_rng(0)
 ROWS, COLUMNS = np.mgrid[:150, :203]
@@ -79,6 +79,21 @@ def test_a_few_bytes_that_a_camera_adds_do_no_harm():
     sound = jpeg(PICTURE)
     assert not is_damaged(sound[:-2] + bytes(3) + sound[-2:])
     assert not is_damaged(sound + bytes(5000))
+
+
+def without_tables(data: bytes) -> bytes:
+    """A JPEG without its Huffman tables, as frames of MJPEG are."""
+    for kind, start, end in reversed(list(segments(data))):
+        data = data[: start - 2] + data[end:] if kind == 0xC4 else data
+    return data
+
+
+def test_a_jpeg_without_tables_has_the_standard_ones():
+    sound = jpeg(PICTURE)
+    bare = without_tables(sound)
+    assert b"\xff\xc4" not in bare and np.array_equal(color_of_bytes(bare, "a.jpg"), color_of_bytes(sound, "a.jpg"))
+    with pytest.raises(CorruptFrame, match=r"a\.jpg: the file is no image or is damaged"):
+        color_of_bytes(hole(bare, len(bare) // 2, 2048), "a.jpg")
 
 
 @pytest.mark.parametrize("progressive", [0, 1])

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from semslam.frame import Frame
 from sequences import open_sequence
+from sequences.conversion import WRITERS, convert
+from sequences.recordings.sensor import write_camera_file
 from sequences.room.room import RoomSequence
+from sequences.selected import SelectedSequence
 
 
 def as_png(path: Path, image: np.ndarray) -> None:
@@ -46,6 +51,40 @@ def test_tum_frames_are_pairs_with_interpolated_poses(big_room, tmp_path):
     assert sequence[2].T_world_camera is None, "after the end of the motion capture there is no pose"
     assert np.abs(sequence[0].depth - big_room[0].depth).max() < 2e-4
     assert np.array_equal(sequence[0].color, big_room[0].color)
+
+
+class AlongRay(SelectedSequence):
+    """A recording whose depth is the distance from the lens."""
+
+    def __getitem__(self, index: int) -> Frame:
+        frame = super().__getitem__(index)
+        return replace(frame, depth=np.linalg.norm(frame.camera.backproject(frame.depth), axis=2).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["eth3d", "tum", "associations", "open3d", "folder"])
+def test_what_a_camera_file_says_of_depth_holds_in_every_layout(tmp_path, kind):
+    room = RoomSequence(frames=3, width=96, height=72)
+    path = tmp_path / "a"
+    convert(AlongRay(room, np.arange(3)), path, kind if kind in WRITERS else "tum")
+    if kind in ("tum", "associations"):
+        (path / "calibration.txt").unlink()
+    if kind == "associations":
+        lines = zip((path / "rgb.txt").read_text().splitlines(), (path / "depth.txt").read_text().splitlines())
+        (path / "associations.txt").write_text("\n".join(" ".join(pair) for pair in list(lines)[1:]))
+        (path / "rgb.txt").unlink()
+    write_camera_file(tmp_path / "camera.yaml", room.camera)
+    with (tmp_path / "camera.yaml").open("a") as file:
+        file.write("depth_along_ray: true\n")
+    again = open_sequence(path, kind, camera=str(tmp_path / "camera.yaml"))
+    for frame, recorded in zip(again, room):
+        np.testing.assert_allclose(frame.depth, recorded.depth, atol=2e-3)
+
+
+def test_what_a_kind_cannot_take_from_a_camera_file_is_told(tmp_path, caplog):
+    convert(RoomSequence(frames=2, width=96, height=72), tmp_path / "a.klg")
+    (tmp_path / "camera.yaml").write_text("depth_along_ray: true\nfps: 5\nsensor: tof\n")
+    assert open_sequence(tmp_path / "a.klg").sensor == "tof"
+    assert "a recording of kind klg fixes its own fps, depth_along_ray; this file's is not used" in caplog.text
 
 
 def test_tum_cameras_follow_the_name_and_are_undistorted(big_room, tmp_path, caplog):

@@ -53,7 +53,9 @@ class FakeCamera:
         time.sleep(max(0.0, due - time.monotonic()))
         frame = self.frames[self._given]
         self._given += 1
-        return Captured(due, frame.color, depth_units(frame.depth, 5000.0) if self.depth_scale else None)
+        units = depth_units(frame.depth, 5000.0)
+        units[0, 0] = 65535  # which means none
+        return Captured(due, frame.color, units if self.depth_scale else None)
 
     def close(self) -> None:
         self.closed = True

@@ -102,12 +102,15 @@ def test_indices_place_keyframe_poses(tmp_path, as_file):
     [
         ({"indices": "0:2"}, "names 2 frames for 3 poses"),
         ({"indices": "nowhere.txt"}, "neither START:STOP:STEP nor a file"),
+        ({"indices": "huge.txt"}, "neither START:STOP:STEP nor a file"),
         ({"indices": "::0"}, "the step is 0"),
         ({"rate": 0.0}, "expected a positive number"),
         ({"rate": 1.0, "indices": "::1"}, "give one of them"),
     ],
 )
-def test_hints_that_make_no_sense_are_refused(tmp_path, hints, message):
+def test_hints_that_make_no_sense_are_refused(tmp_path, monkeypatch, hints, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "huge.txt").write_text("0 1 99999999999999999999\n")
     with pytest.raises(ValueError, match=message):
         found(tmp_path, rows([0, 1, 2]), **hints)
 
@@ -201,6 +204,9 @@ def test_two_trajectories_are_put_on_one_clock(tmp_path):
     _, swapped = on_one_clock(timed, slower, PoseHints(indices="::3"))
     np.testing.assert_allclose(swapped.timestamps, timed.timestamps[::3])
     assert on_one_clock(lines, lines)[0].clock == "lines"
+    for option, hints in (("--pose-rate", PoseHints(rate=10)), ("--pose-indices", PoseHints(indices="::1"))):
+        with pytest.raises(ValueError, match=f"both trajectories carry times, .* leave {option} out"):
+            on_one_clock(timed, timed, hints)
 
 
 @pytest.mark.parametrize("which", ["estimate", "reference"])

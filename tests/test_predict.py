@@ -103,6 +103,8 @@ def test_depth_beyond_what_millimetres_hold_is_written_in_a_larger_unit_that_is_
     assert scale == 256 and (stored == 80 * 256).all() and tmp_path / "far_depth.yaml" in paths
     write_prediction(tmp_path, "near", depth / 2, np.zeros((4, 4), np.uint8), LABEL_SETS["kitti6"])
     assert not (tmp_path / "near_depth.yaml").exists()
+    write_prediction(tmp_path, "beyond", 20 * depth, np.zeros((4, 4), np.uint8), LABEL_SETS["kitti6"])
+    assert not cv2.imread(str(tmp_path / "beyond_depth.png"), cv2.IMREAD_UNCHANGED).any(), "none, not the farthest"
 
 
 def test_a_folder_stands_for_its_images_as_people_count_and_a_recording_for_its_colours(tmp_path):

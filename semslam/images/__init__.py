@@ -197,14 +197,14 @@ def fitting_scale(depth: np.ndarray, depth_scale: float = DEPTH_SCALES[0]) -> fl
     Depth beyond 655 m fits none; the smallest scale is returned for it.
     """
     coarser = [scale for scale in DEPTH_SCALES if scale < depth_scale]
-    fits = (s for s in (depth_scale, *coarser) if np.rint(depth.max(initial=0.0) * s) < 65536)
+    fits = (s for s in (depth_scale, *coarser) if np.rint(depth.max(initial=0.0) * s) < MARK)
     return next(fits, min(depth_scale, DEPTH_SCALES[-1]))
 
 
 def depth_units(depth: np.ndarray, depth_scale: float = 1000.0) -> np.ndarray:
     """(H, W) uint16 of depth (H, W) in metres, `depth_scale` units per metre; what does not fit becomes 0 = none."""
     units = np.rint(depth * depth_scale)
-    return np.where(units < 65536, units, 0).astype(np.uint16)
+    return np.where(units < MARK, units, 0).astype(np.uint16)
 
 
 def _no_depth(path: Path | str, raw: np.ndarray) -> CorruptFrame:

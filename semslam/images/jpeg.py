@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam.images.jpeg_kernels import MARGIN, Stream
+from semslam.images.jpeg_tables import STANDARD
 
 HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames that are looked at: sequential, extended, progressive
 PROGRESSIVE = 0xC2
@@ -92,12 +93,12 @@ def is_damaged(data: bytes) -> bool:
 
 def _is_damaged(data: bytes) -> bool:
     frame: _Frame | None = None
-    tables: dict[int, bytes] = {}
+    tables = STANDARD
     interval = 0
     for kind, start, end in segments(data):
         content = data[start + 2 : start + int.from_bytes(data[start : start + 2], "big")]
         if kind == 0xC4:
-            tables |= _tables(content)
+            tables = tables | _tables(content)
         elif kind == 0xDD:
             interval = int.from_bytes(content[:2], "big")
         elif 0xC0 <= kind <= 0xCF and kind not in (0xC8, 0xCC):

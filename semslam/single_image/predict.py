@@ -13,7 +13,16 @@ import numpy as np
 
 from semslam.atomic import replacing
 from semslam.frame import evenly_spread
-from semslam.images import COLOR_SUFFIXES, DEPTH_SCALES, CorruptFrame, fitting_scale, natural_key, read_color, write_png
+from semslam.images import (
+    COLOR_SUFFIXES,
+    DEPTH_SCALES,
+    CorruptFrame,
+    depth_units,
+    fitting_scale,
+    natural_key,
+    read_color,
+    write_png,
+)
 from semslam.labels import LABEL_SETS, LabelSet
 from sequences.files import VIDEOS
 
@@ -99,7 +108,7 @@ def write_prediction(
     folder.mkdir(parents=True, exist_ok=True)
     scale = fitting_scale(depth)
     images = {
-        "depth": np.clip(np.round(depth * scale), 0, 65535).astype(np.uint16),
+        "depth": depth_units(depth, scale),
         "labels": label_set.to_file_ids(labels),
     }
     if normals is not None:

@@ -168,7 +168,7 @@ class LiveSequence(Sequence):
         depth = None
         if captured.depth is not None and self._depth_scale is not None:
             units = self._distorted.undistort(captured.depth, nearest=True)
-            depth = units * np.float32(1 / self._depth_scale)
+            depth = images.depth_of_units(units, self._depth_scale)
         color = self._distorted.undistort(captured.color)
         return Frame(len(self._times), seconds, color, self.camera, depth)
 

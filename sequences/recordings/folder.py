@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ from sequences.pose_pairing import NO_POSE, Frames, PoseHints, poses_at, poses_o
 from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by, write_camera_file
 from sequences.selected import with_both_images
 from sequences.sequence import ImageSequence, Sequence
+
+logger = logging.getLogger(__name__)
 
 LAYOUT = (
     "color/NAME.(jpg|png), depth/NAME.(png|pgm|tiff|npy|exr), label40/NAME.png, groundtruth.txt (TUM lines), "
@@ -207,16 +210,16 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
     """Write a sequence as a plain folder: PNG colour, so nothing is lost; depth in steps of 1 / depth_scale m.
 
     Where 16 bits end before the scene does (65.5 m in millimetres), all depth is written in larger units, which
-    camera.yaml names.
+    camera.yaml names. Labels other than nyu40's are left out. Without poses, which carry the times, files are named by
+    them, unless frames follow each other at one rate.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    stored = [("color", True), ("depth", sequence.has_depth), ("label40", sequence.has_labels)]
-    if sequence.label_set not in (None, "nyu40"):
-        raise ValueError(f"{sequence.name} has {sequence.label_set} labels; the plain folder holds nyu40")
-    for folder, present in stored:
-        if present:
-            (path / folder).mkdir(exist_ok=True)
+    labelled = sequence.label_set == "nyu40"
+    stored = [("color", True), ("depth", sequence.has_depth), ("label40", labelled)]
+    folders = [path / folder for folder, present in stored if present]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
     written: list[Path] = []  # depth files
     for frame in sequence:
         name = f"{frame.index:06d}.png"
@@ -228,13 +231,28 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
                 depth_scale = scale
             written.append(path / "depth" / name)
             images.write_png(written[-1], images.depth_units(frame.depth, scale))
-        if frame.labels is not None:
+        if labelled and frame.labels is not None:
             images.write_png(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
-    fps = (len(sequence) - 1) / np.ptp(sequence.timestamps) if np.ptp(sequence.timestamps) > 0 else 30.0
-    write_camera_file(path / "camera.yaml", sequence.camera, depth_scale, round(fps, 3), sequence.sensor)
-    if sequence.poses is not None:
-        _write_poses(path / "groundtruth.txt", sequence.timestamps, sequence.poses)
+    times = sequence.timestamps
+    fps = round((len(times) - 1) / np.ptp(times), 3) if np.ptp(times) > 0 else FPS
+    write_camera_file(path / "camera.yaml", sequence.camera, depth_scale, fps, sequence.sensor)
+    if sequence.has_poses and sequence.poses is not None:
+        _write_poses(path / "groundtruth.txt", times, sequence.poses)
+    elif np.abs(times - np.arange(len(times)) / fps).max() > WRITTEN:
+        _name_by_time(folders, times)
     return path
+
+
+def _name_by_time(folders: Iterable[Path], times: np.ndarray) -> None:
+    """Name the files of frames 0, 1, ... by their times (N,), where those tell them apart."""
+    names = [f"{time:.6f}" for time in times]
+    read = times_of_names(names)
+    if read is None or np.any(np.diff(read) <= 0) or times[0] < 0:
+        logger.warning("the frames' times do not increase, or are below 0, and are left out")
+        return
+    for folder in folders:
+        for file in list(folder.iterdir()):
+            file.rename(file.with_stem(names[int(file.stem)]))
 
 
 def _rescale(paths: Iterable[Path], before: float, after: float) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.trajectory.files import read_icl_sim, read_tum
-from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
+from sequences.recordings.sensor import CameraFile, DepthCamera, Usual, usual_readers
 from sequences.recordings.tum import read_associations
 from sequences.sequence import ImageSequence
 
@@ -39,6 +39,7 @@ def open_icl_nuim(
     camera: Camera | None = None,
     depth_scale: float | None = None,
     registered: bool | None = None,
+    depth_along_ray: bool | None = None,
     depth_camera: DepthCamera | None = None,
     fps: float | None = None,
 ) -> ImageSequence:
@@ -51,13 +52,14 @@ def open_icl_nuim(
     entries = read_associations(path / "associations.txt")
     numbers = [round(entry.stamp) for entry in entries]
     T_of_frame = _poses(path)
-    color = tuple(entry.color for entry in entries)
-    readers, assumed = usual_readers(path, color, USUAL, camera, depth_scale, registered, depth_camera)
+    color, depth = tuple(entry.color for entry in entries), tuple(entry.depth for entry in entries)
+    said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
+    readers, assumed = usual_readers(path, color, depth, USUAL, said)
     return ImageSequence(
         name=path.resolve().name,
         timestamps=np.array(numbers) / (fps or FPS),
         color_paths=color,
-        depth_paths=tuple(entry.depth for entry in entries),
+        depth_paths=depth,
         poses=None if T_of_frame is None else tuple(T_of_frame.get(number) for number in numbers),
         assumptions=tuple(assumed),
         **readers,

@@ -8,7 +8,7 @@ import numpy as np
 
 from semslam.atomic import names_of
 from semslam.camera import Camera
-from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
+from sequences.recordings.sensor import CameraFile, DepthCamera, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "a text file of lines 'timestamp_ms depth rgb depth_name rgb_name', paths from the list's folder"
@@ -29,6 +29,7 @@ def open_png_list(
     camera: Camera | None = None,
     depth_scale: float | None = None,
     registered: bool | None = None,
+    depth_along_ray: bool | None = None,
     depth_camera: DepthCamera | None = None,
 ) -> ImageSequence:
     """Open a list file: times in milliseconds, depth in millimetres, registered to colour; no poses."""
@@ -41,13 +42,14 @@ def open_png_list(
         if len(words) != 5 or not words[0].isdecimal():
             raise ValueError(f"{path}:{number}: '{line[:60]}' is not 'timestamp_ms depth rgb depth_name rgb_name'")
         entries.append((int(words[0]) / 1000, path.parent / words[1], path.parent / words[2]))
-    colors = tuple(color for _, _, color in entries)
-    readers, assumed = usual_readers(path, colors, USUAL, camera, depth_scale, registered, depth_camera)
+    colors, depths = tuple(color for _, _, color in entries), tuple(depth for _, depth, _ in entries)
+    said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
+    readers, assumed = usual_readers(path, colors, depths, USUAL, said)
     return ImageSequence(
         name=path.stem,
         timestamps=np.array([time for time, _, _ in entries]),
         color_paths=colors,
-        depth_paths=tuple(depth for _, depth, _ in entries),
+        depth_paths=depths,
         assumptions=tuple(assumed),
         **readers,
     )

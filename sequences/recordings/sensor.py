@@ -48,7 +48,7 @@ class DepthCamera(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CameraFile:
-    """What a camera.yaml says; None for what it leaves out."""
+    """What a camera.yaml or a person says; None for what it leaves out."""
 
     camera: Camera | None = None  # of colour
     depth_scale: float | None = None  # units per metre
@@ -224,29 +224,27 @@ class Usual(NamedTuple):
 
 
 def usual_readers(
-    path: Path,
-    color: Iterable[Path],
-    usual: Usual,
-    camera: Camera | None,
-    depth_scale: float | None,
-    registered: bool | None,
-    depth_camera: DepthCamera | None,
+    path: Path, color: Iterable[Path], depth: Iterable[Path], usual: Usual, said: CameraFile
 ) -> tuple[dict[str, Any], list[str]]:
     """`image_readers` by what is said of the sensor of the recording at a path, else by what is usual; and what was
-    taken for granted."""
+    taken for granted.
+
+    color, depth: the recording's files.
+    """
     assumed = []
-    if camera is None and usual.whose is not None:
+    if said.camera is None and usual.whose is not None:
         numbers = " ".join(
             f"{number:g}" for number in (usual.camera.fx, usual.camera.fy, usual.camera.cx, usual.camera.cy)
         )
         assumed.append(f"{path}: the camera is taken for {usual.whose} ({numbers})")
-    if depth_scale is None:
+    if said.depth_scale is None:
         assumed.append(
             f"{path}: depth is taken to count {usual.depth_scale:g} per metre (--depth-scale says otherwise)"
         )
-    read_depth = partial(images.read_depth, depth_scale=depth_scale or usual.depth_scale)
-    unregistered = unregistered_by(path, registered, depth_camera)
-    return image_readers(color, camera or usual.camera, read_depth, unregistered), assumed
+    read_depth = images.DepthReader(tuple(depth), said.depth_scale or usual.depth_scale)
+    unregistered = unregistered_by(path, said.registered, said.depth_camera)
+    along_ray = bool(said.depth_along_ray)
+    return image_readers(color, said.camera or usual.camera, read_depth, unregistered, along_ray=along_ray), assumed
 
 
 def _read_ray(read: Callable[[Path], np.ndarray], camera: Camera, path: Path) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +42,7 @@ def open_seven_scenes(
     camera: Camera | None = None,
     depth_scale: float | None = None,
     registered: bool | None = None,
+    depth_along_ray: bool | None = None,
     depth_camera: DepthCamera | None = None,
     fps: float | None = None,
     split: str | None = None,
@@ -86,7 +86,11 @@ def open_seven_scenes(
         poses=tuple(poses),
         assumptions=tuple(assumed),
         **image_readers(
-            color, camera or COLOR_CAMERA, partial(images.read_depth, depth_scale=depth_scale or 1000.0), unregistered
+            color,
+            camera or COLOR_CAMERA,
+            images.DepthReader(tuple(depth), depth_scale or 1000.0),
+            unregistered,
+            along_ray=bool(depth_along_ray),
         ),
     )
     return with_both_images(sequence)

@@ -26,6 +26,7 @@ def open_sun_rgbd(
     *,
     camera: Camera | None = None,
     registered: bool | None = None,
+    depth_along_ray: bool | None = None,
     depth_camera: DepthCamera | None = None,
 ) -> ImageSequence:
     """Open a scene folder; the in-painted depth (depth_bfx) where there is one, else depth."""
@@ -46,7 +47,13 @@ def open_sun_rgbd(
         timestamps=np.zeros(1),
         color_paths=tuple(color),
         depth_paths=tuple(depth),
-        **image_readers(color, camera, read_rotated_depth, unregistered_by(path, registered, depth_camera)),
+        **image_readers(
+            color,
+            camera,
+            read_rotated_depth,
+            unregistered_by(path, registered, depth_camera),
+            along_ray=bool(depth_along_ray),
+        ),
     )
 
 

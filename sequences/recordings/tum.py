@@ -17,7 +17,7 @@ from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_19
 from sequences.files import check_unpacked
 from sequences.pairing import MOST, SAME_TIME
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
-from sequences.recordings.sensor import DepthCamera, Usual, usual_readers
+from sequences.recordings.sensor import CameraFile, DepthCamera, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "rgb.txt and depth.txt (timestamp file), groundtruth.txt"
@@ -53,6 +53,7 @@ def open_tum(
     camera: Camera | None = None,
     depth_scale: float | None = None,
     registered: bool | None = None,
+    depth_along_ray: bool | None = None,
     depth_camera: DepthCamera | None = None,
     hints: PoseHints = PoseHints(),  # noqa: B008
 ) -> ImageSequence:
@@ -83,7 +84,8 @@ def open_tum(
         if count
     ]
     listed = Listed(color_times[of_color], [color[i] for i in of_color], [depth[i] for i in of_depth], tuple(notes))
-    readers = usual_readers(path, listed.color, _usual(path), camera, depth_scale, registered, depth_camera)
+    said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
+    readers = usual_readers(path, listed.color, listed.depth, _usual(path), said)
     return opened(path, listed, readers, hints)
 
 
@@ -93,6 +95,7 @@ def open_associations(
     camera: Camera | None = None,
     depth_scale: float | None = None,
     registered: bool | None = None,
+    depth_along_ray: bool | None = None,
     depth_camera: DepthCamera | None = None,
     fps: float | None = None,
     hints: PoseHints = PoseHints(),  # noqa: B008
@@ -119,7 +122,8 @@ def open_associations(
         notes = (f"associations.txt counts frames: {fps or FPS:g} per second are taken",)
         stamps = stamps / (fps or FPS)
     listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes)
-    readers = usual_readers(path, listed.color, _usual(path), camera, depth_scale, registered, depth_camera)
+    said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
+    readers = usual_readers(path, listed.color, listed.depth, _usual(path), said)
     return opened(path, listed, readers, hints)
 
 

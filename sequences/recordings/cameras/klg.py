@@ -24,6 +24,7 @@ from sequences.files import read_part, unpacked
 from sequences.pose_pairing import FramePoses, poses_at
 from sequences.recordings.cameras.given_camera import given_camera
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
+from sequences.recordings.depth_units import DepthUnits
 from sequences.sequence import Sequence
 
 LAYOUT = "NAME.klg; NAME.yaml or camera.yaml (else 528 528 320 240 at 640x480) and NAME.freiburg (poses) beside it"
@@ -31,6 +32,7 @@ CAMERA = Camera(640, 480, 528.0, 528.0, 320.0, 240.0)  # what ElasticFusion take
 FRAME_HEADER = struct.Struct("<qii")
 FPS = 30.0
 JPEG_QUALITY = 95
+WRITTEN_SCALE = 1000.0  # units per metre
 
 
 def fits(path: Path) -> bool:
@@ -132,7 +134,10 @@ def _poses(path: Path, times: np.ndarray) -> FramePoses | None:
 
 
 def write_klg(sequence: Sequence, path: str | Path) -> Path:
-    """Write a sequence as a log: depth in mm packed by zlib, colour as JPEG; the camera and the poses beside it."""
+    """Write a sequence as a log: depth in mm packed by zlib, colour as JPEG; the camera and the poses beside it.
+
+    Depth beyond 65.5 m becomes none; ValueError where that is most of it.
+    """
     import cv2
     import yaml
 
@@ -145,16 +150,17 @@ def write_klg(sequence: Sequence, path: str | Path) -> Path:
     how += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<i", 0))  # how many there are is known when they are written
-        written = 0
+        written, units = 0, DepthUnits(WRITTEN_SCALE)
         for frame in sequence:
             written += 1
             depth = np.zeros(sequence.camera.shape) if frame.depth is None else frame.depth
-            packed = zlib.compress(images.depth_units(depth).astype("<u2").tobytes(), 6)
+            packed = zlib.compress(units(depth).astype("<u2").tobytes(), 6)
             bgr = cv2.cvtColor(frame.color, cv2.COLOR_RGB2BGR)
             jpeg = cv2.imencode(".jpg", bgr, how)[1].tobytes()
             file.write(FRAME_HEADER.pack(round(frame.timestamp * 1e6), len(packed), len(jpeg)))
             file.write(packed)
             file.write(jpeg)
+        units.tell_lost(sequence.name)
         file.seek(0)
         file.write(struct.pack("<i", written))
     camera = sequence.camera
