@@ -75,10 +75,21 @@ def test_no_sound_image_is_damaged(shape):
         assert not is_damaged(file.getvalue())
 
 
+def test_an_image_is_judged_once(monkeypatch):
+    sound, judged = jpeg(PICTURE, cv2.IMWRITE_JPEG_QUALITY, 83), []
+    monkeypatch.setattr("semslam.images.jpeg._is_damaged", lambda data: judged.append(data) or False)
+    for _ in range(3):
+        color_of_bytes(sound, "a.jpg")
+    assert judged == [sound]
+
+
 def test_a_few_bytes_that_a_camera_adds_do_no_harm():
     sound = jpeg(PICTURE)
     assert not is_damaged(sound[:-2] + bytes(3) + sound[-2:])
     assert not is_damaged(sound + bytes(5000))
+    assert not is_damaged(sound[:-2] + b"\xff\xff" + sound[-2:]), "markers may begin with more of FF"
+    restarted = jpeg(PICTURE, *KINDS["restarted"])
+    assert not is_damaged(restarted.replace(b"\xff\xd3", b"\xff\xff\xff\xd3"))
 
 
 def without_tables(data: bytes) -> bytes:

@@ -16,14 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semslam.images.jpeg_kernels import MARGIN, Stream
+from semslam.images.jpeg_kernels import MARGIN, SHORT, WORDS, Stream
 from semslam.images.jpeg_tables import STANDARD
 
 HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames that are looked at: sequential, extended, progressive
 PROGRESSIVE = 0xC2
-_MARKER = re.compile(rb"\xff+[^\x00\xff]")
-_END_OF_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # D0 to D7 restart it
-_RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
+MOST_REMEMBERED = 100_000  # files, a hundred bytes each
+_found: dict[int, bool] = {}  # whether a file is damaged, by the hash of its bytes
+# Before these, FF may be repeated; to search for that, too, takes forty times as long.
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # D0 to D7 restart it
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
 class Component(NamedTuple):
@@ -84,7 +87,18 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def is_damaged(data: bytes) -> bool:
-    """Whether the codes of a JPEG, whose segments are there, are not those of its image; False for kinds without."""
+    """Whether the codes of a JPEG, whose segments are there, are not those of its image; False for kinds without.
+
+    A recording's images are read more than once: what was found is remembered.
+    """
+    if (key := hash(data)) not in _found:
+        if len(_found) >= MOST_REMEMBERED:
+            _found.clear()
+        _found[key] = _judged(data)
+    return _found[key]
+
+
+def _judged(data: bytes) -> bool:
     try:
         return _is_damaged(data)
     except (struct.error, IndexError, KeyError, ValueError, ZeroDivisionError):  # headers that do not fit together
@@ -138,12 +152,13 @@ def _tables(content: bytes) -> dict[int, bytes]:
 
 @lru_cache(maxsize=16)  # most recordings have the same few
 def _stacked(*tables: bytes) -> np.ndarray:
-    """(C, 65536) uint16 of C tables: see `_table`."""
+    """(C, ...) uint16 of C tables: see `_table`."""
     return np.stack([_table(table) for table in tables])
 
 
 def _table(content: bytes) -> np.ndarray:
-    """(65536,) uint16: bits << 8 | value of the code that 16 bits begin with, 0 where there is none [T.81: C.2].
+    """(65536 + 512,) uint16: bits << 8 | value of the code that 16 bits begin with, 0 where there is none [T.81: C.2];
+    then the same of the codes of at most 9 bits, found by these 9: a table that processors keep at hand.
 
     content: the number of codes of each length, and their values.
     """
@@ -151,9 +166,11 @@ def _table(content: bytes) -> np.ndarray:
     bits = np.repeat(np.arange(1, 17), list(content[:16]))
     codes = (bits << 8 | np.frombuffer(content[16:], np.uint8)).astype(np.uint16)
     table = np.repeat(codes, 1 << (16 - bits))
-    if len(table) > 65536:
+    if len(table) > WORDS:
         raise ValueError("more codes than bits can tell apart")
-    return np.pad(table, (0, 65536 - len(table)))
+    table = np.pad(table, (0, WORDS - len(table)))
+    short = table[:: 1 << (16 - SHORT)]
+    return np.concatenate([table, np.where(short >> 8 <= SHORT, short, np.uint16(0))])
 
 
 def _scan_is_whole(frame: _Frame, header: bytes, data: bytes) -> bool:
@@ -186,7 +203,7 @@ def _stream(data: bytes, interval: int, units: int) -> Stream | None:
     parts = _RESTART.split(data) if interval else [data]
     if interval and len(parts) != math.ceil(units / interval):
         return None
-    parts = [part.replace(b"\xff\x00", b"\xff") for part in parts]
+    parts = [part.rstrip(b"\xff").replace(b"\xff\x00", b"\xff") for part in parts]
     ends = np.cumsum([len(part) for part in parts])
     joined = np.frombuffer(b"".join(parts) + bytes(MARGIN), np.uint8)
     return Stream(joined, ends, min(interval, units) or units, units)

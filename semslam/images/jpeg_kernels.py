@@ -13,6 +13,10 @@ MARGIN = 8  # bytes that are read beyond a stream's end
 TRAILING = 4  # bytes after the last block that some cameras write; damage leaves more
 
 
+WORDS = 1 << 16  # of 16 bits, each of which begins with a code or none
+SHORT = 9  # bits of most codes
+
+
 class Stream(NamedTuple):
     """The bits of a scan, without the bytes and markers that are stuffed between them."""
 
@@ -30,6 +34,13 @@ def _peek(data: np.ndarray, bit: Any) -> Any:
     return three >> (8 - (bit & 7)) & 0xFFFF
 
 
+@njit(inline="always")
+def _code(table: np.ndarray, word: Any) -> Any:
+    """The code that 16 bits begin with, 0 where there is none; see `jpeg` for the table."""
+    code = np.int64(table[WORDS + (word >> (16 - SHORT))])
+    return code if code != 0 else np.int64(table[word])
+
+
 @njit(**SERIAL)
 def _block(data: np.ndarray, bit: Any, dc: np.ndarray, ac: np.ndarray, sequential: bool, end: Any) -> Any:
     """The bit after a block's codes: that of its mean, and in sequential scans those of all else; -1 = damaged.
@@ -38,7 +49,7 @@ def _block(data: np.ndarray, bit: Any, dc: np.ndarray, ac: np.ndarray, sequentia
     was never written has.
     """
     word = _peek(data, bit)
-    code = np.int64(dc[word])
+    code = _code(dc, word)
     if code == 0 or code & 0xFF > 16:
         return -1
     bit += (code >> 8) + (code & 0xFF)
@@ -48,7 +59,7 @@ def _block(data: np.ndarray, bit: Any, dc: np.ndarray, ac: np.ndarray, sequentia
         if bit > end:
             return -1
         word = _peek(data, bit)
-        code = np.int64(ac[word])
+        code = _code(ac, word)
         if code == 0:
             return -1
         zeros, bits = (code & 0xFF) >> 4, code & 15
@@ -65,7 +76,7 @@ def _block(data: np.ndarray, bit: Any, dc: np.ndarray, ac: np.ndarray, sequentia
 def scan(stream: Stream, order: np.ndarray, dc: np.ndarray, ac: np.ndarray, sequential: bool, refined: bool) -> bool:
     """Whether a sequential scan, or a progressive one of means, is whole.
 
-    order: (B,) the component of each block of a unit. dc, ac: (C, 65536) uint16, the codes of C components, see `jpeg`.
+    order: (B,) the component of each block of a unit. dc, ac: (C, ...) uint16, the codes of C components, see `jpeg`.
     """
     bit: Any = 0
     for part in range(len(stream.ends)):
@@ -101,7 +112,7 @@ def ac_scan(stream: Stream, table: np.ndarray, coded: np.ndarray, first: int, la
             while run == 0 and k <= last:
                 if bit > end:
                     return False
-                code = np.int64(table[_peek(stream.data, bit)])
+                code = _code(table, _peek(stream.data, bit))
                 if code == 0:
                     return False
                 zeros, bits = (code & 0xFF) >> 4, code & 15
