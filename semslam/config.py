@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
+import math
 import re
 import textwrap
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 
@@ -27,6 +30,34 @@ LARGEST_FILE, MOST_NESTED, LARGEST_NUMBER = 1 << 20, 50, 1e15  # bytes; of anyth
 UNITS = ("metres", "metres and radians", "radians", "degrees", "pixels", "seconds", "frames", "keyframes", "points",
          "surfels", "iterations", "grey levels", "grey levels per pixel", "standard deviations",
          "units per metre", "images", "tuples", "steps", "hours")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may be: an annotation of its type, such as `width: Annotated[int, Range(1, 640)]`."""
+
+    least: float
+    most: float = math.inf
+    open: bool = False  # whether `least` itself is too little
+
+    def __contains__(self, value: float) -> bool:
+        return (self.least < value if self.open else self.least <= value) and value <= self.most
+
+    def __str__(self) -> str:
+        if self.most == math.inf:
+            return f"more than {self.least:g}" if self.open else f"{self.least:g} or more"
+        return f"{f'more than {self.least:g}, at most' if self.open else f'{self.least:g} to'} {self.most:.9g}"
+
+
+Positive = Annotated[float, Range(0, open=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Correlation = Annotated[float, Range(-1, 1)]
+Turn = Annotated[float, Range(0, 180)]  # degrees
+Gate = Annotated[float, Range(0, 90, open=True)]  # degrees between normals
+Natural = Annotated[int, Range(0, 1e9)]
+Count = Annotated[int, Range(1, 1e9)]
+Iterations = Annotated[int, Range(0, 1000)]
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,8 +80,8 @@ class _Loader(yaml.SafeLoader):
             self.depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := [name for name in names if names.count(name) > 1]:
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [name for name, count in names.items() if count > 1]:
             raise yaml.YAMLError(f"{twice[0]} is there twice; leave one of them out")
         return super().construct_mapping(node, deep)
 
@@ -171,6 +202,30 @@ def check_choices(config: Any, group: str) -> None:
     for field in dataclasses.fields(config):
         if typing.get_origin(hints[field.name]) is Literal:
             _convert(getattr(config, field.name), hints[field.name], Where("", f"{group}.{field.name}"), None)
+
+
+def check_ranges(config: Any, group: str) -> None:
+    """Raise ValueError if a field whose annotation has a `Range` lies outside of it; group: its dotted name."""
+    kind: Any = type(config)
+    for name, hint in _hints(kind).items():
+        _check_range(getattr(config, name), hint, Where("", f"{group}.{name}"))
+
+
+def _check_range(value: Any, hint: Any, where: Where) -> None:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated and value not in arguments[1]:
+        raise ValueError(f"{where} is {_shown(value)}, expected {arguments[1]}")
+    if origin is tuple:
+        for inner in value:
+            _check_range(inner, arguments[0], where)
+    if origin in (typing.Union, types.UnionType) and value is not None:
+        _check_range(value, next(a for a in arguments if a is not type(None)), where)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The annotations of a dataclass, ranges included."""
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,7 +354,7 @@ def _checked(values: Any, kind: type, where: Where, defaults: Mapping[str, Any])
     """The values with the types of the fields; what a group leaves out has the defaults."""
     if not isinstance(values, dict):
         raise ValueError(f"{where} is {_shown(values)}, expected settings by name: {', '.join(defaults)}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     for key in values:
         if key not in defaults:
             raise ValueError(f"{where}: unknown setting {key!r}; known ones are {', '.join(defaults)}")
@@ -315,6 +370,10 @@ def _checked(values: Any, kind: type, where: Where, defaults: Mapping[str, Any])
 def _convert(value: Any, hint: Any, where: Where, default: Any) -> Any:
     """The value as its annotation says; a group starts from `default`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        converted = _convert(value, arguments[0], where, default)
+        _check_range(converted, hint, where)
+        return converted
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import cv2
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.config import check_choices
+from semslam.config import Count, Natural, Range, check_choices, check_ranges
 from semslam.frame import UNLABELLED, Frame, Observation
 from semslam.labels import LABEL_SETS, remapping
 from semslam.stage import Stage
@@ -56,17 +56,17 @@ class PerceptionConfig:
     depth: Literal["sensor", "predicted"] = "sensor"  # where depth comes from
     labels: Literal["predicted", "truth", "none"] = "predicted"  # where class labels come from
     classes: str = "nyu13"  # the label set of the map: nyu13 | nyu40 | another one of semslam.labels
-    label_every: int | None = None  # frames: between labelled ones; null = 10 for a network's labels, 1 for true ones
-    width: int | None = None  # pixels: frames are resized to this width, keeping their shape; null = as recorded
-    border: int = 0  # pixels: border of the resized image that is ignored (16 for NYUv2 at 640 wide)
+    label_every: Count | None = None  # frames: between labelled ones; null = 10 for a network's labels, 1 for true ones
+    # pixels: frames are resized to this width, keeping their shape; null = as recorded
+    width: Annotated[int, Range(16, 10_000)] | None = None
+    border: Natural = 0  # pixels: border of the resized image that is ignored (16 for NYUv2 at 640 wide)
 
     def __post_init__(self) -> None:
         check_choices(self, "slam.perception")
+        check_ranges(self, "slam.perception")
         if self.classes not in LABEL_SETS:
             known = ", ".join(LABEL_SETS)
             raise ValueError(f"`slam.perception.classes` is {self.classes!r}, expected one of {known}")
-        if self.label_every is not None and self.label_every < 1:
-            raise ValueError(f"`slam.perception.label_every` is {self.label_every}, expected at least 1 frame")
 
     @property
     def labels_every(self) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from semslam import config
+from semslam.depth.multiview import MultiViewConfig
 from semslam.perception import PerceptionConfig
 from semslam.runs.config import RunConfig, settings_of
+from semslam.tracking.visual.config import VisualConfig
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,47 @@ def test_what_a_group_says_of_its_values_comes_with_the_file(tmp_path):
     path.write_text("slam: {fusion: {near: 3.0, far: 2.0}}\n")
     with pytest.raises(ValueError, match=rf"{path}: `slam.fusion.near` is 3.0 and `far` 2.0"):
         config.load(path, RunConfig)
+
+
+# ranges
+
+
+def test_every_number_of_the_system_has_a_range_and_its_error_names_it():
+    rows = [row for row in config.explained(RunConfig) if re.search(r"\b(int|float)\b", row.kind)]
+    rows = [row for row in rows if row.name.startswith("slam.")]
+    assert len(rows) > 100
+    for row in rows:
+        value = "[-3]" if row.kind.startswith("list") else "-3"
+        with pytest.raises(ValueError, match=rf"`{row.name}` is -3") as problem:
+            settings_of(None, {}, [f"{row.name}={value}"])
+        assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ("[]", "need one of pyramid 1 whose `every` divides 16"),
+        ("[{every: 4, pyramid: 2, iterations: 5, gate: 0.1}]", "need one of pyramid 1"),
+        ("[{every: 3, pyramid: 1, iterations: 5, gate: 0.1}]", "need one of pyramid 1"),
+        ("[{every: 0, pyramid: 1, iterations: 5, gate: 0.1}]", "every` is 0, expected 1 to 1e+09"),
+        (
+            "[{every: 4, pyramid: 1, iterations: 5, gate: 0.1}, {every: 1, pyramid: 1, iterations: 5, gate: 0.1}]",
+            "are of pyramid [1, 1], expected coarsest first, each once",
+        ),
+    ],
+)
+def test_levels_that_registration_cannot_search_are_refused(levels, said):
+    for group in ("tracking", "loops"):
+        with pytest.raises(ValueError) as problem:
+            settings_of(None, {}, [f"slam.{group}.registration.levels={levels}"])
+        assert said in str(problem.value) and "registration.levels" in str(problem.value)
+
+
+def test_a_range_is_checked_where_settings_are_made_in_python_too():
+    with pytest.raises(ValueError, match=r"`slam.visual.features` is 0, expected 1 to 100000"):
+        VisualConfig(features=0)
+    with pytest.raises(ValueError, match=r"`slam.multiview.baselines` is nan, expected more than 0"):
+        MultiViewConfig(baselines=(0.1, float("nan")))
 
 
 # earlier versions

@@ -97,7 +97,7 @@ def linearized(tracker: Registrar, scene: Corner, T_live: np.ndarray, T: np.ndar
     out = np.empty((-(-n // terms.BLOCK), 3, terms.SUMS), np.float32)
     pinhole = tracker._pinholes[0]
     terms.linearize(
-        tracker._model_of(Level(1, 0, 1, 0.0)),
+        tracker._model_of(Level(1, 0, 1, 0.1)),
         T.astype(np.float32),
         terms.Live(observation.depth, observation.normals, tracker._live[0]),
         pinhole,

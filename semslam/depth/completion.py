@@ -9,6 +9,7 @@ import numba as nb
 import numpy as np
 
 from semslam.compiled import SERIAL
+from semslam.config import Iterations, Positive, check_ranges
 
 f32 = np.float32
 
@@ -17,11 +18,14 @@ f32 = np.float32
 class CompletionConfig:
     """How stiff the correction of the predicted depth is. Logarithms of ratios throughout."""
 
-    stiffness: float = 0.02  # standard deviation of the correction's difference between neighbouring pixels
-    edge: float = 0.05  # relative jump of the predicted depth that makes a neighbour a stranger
-    contrast: float = 2.0  # grey levels between neighbours that make a jump count 1.4 times
-    prior_std: float = 0.25  # of the correction itself, far from all that is known
-    sweeps: int = 12  # of the solver, on each level of its pyramid
+    stiffness: Positive = 0.02  # standard deviation of the correction's difference between neighbouring pixels
+    edge: Positive = 0.05  # relative jump of the predicted depth that makes a neighbour a stranger
+    contrast: Positive = 2.0  # grey levels between neighbours that make a jump count 1.4 times
+    prior_std: Positive = 0.25  # of the correction itself, far from all that is known
+    sweeps: Iterations = 12  # of the solver, on each level of its pyramid
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "slam.multiview.completion")
 
 
 @dataclass(frozen=True, eq=False)

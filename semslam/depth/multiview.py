@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import cv2
 import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.config import Count, Natural, NotNegative, Positive, Range, Turn, check_ranges
 from semslam.depth.completion import CompletedDepth, CompletionConfig, complete
 from semslam.depth.plane_sweep import SweepConfig, SweptDepth, sweep
 from semslam.frame import Observation
@@ -28,19 +30,19 @@ f32 = np.float32
 class MultiViewConfig:
     """Which frames are looked at, and how depth is searched in them."""
 
-    baselines: tuple[float, ...] = (0.03, 0.06, 0.12, 0.2)  # camera's ways to other frames, in the scene's depth
-    before: int = 120  # frames that are looked back, where the camera moves slowly ...
-    after: int = 90  # ... and ahead
-    max_turn_deg: float = 30.0  # degrees: between two frames that are compared
-    fewest: int = 2  # frames to compare with; a keyframe that has fewer gets no depth
-    longest: int = 384  # pixels: longer side of the images that are swept, at most
-    keyframe_step: float = 0.04  # of the scene's depth, from one keyframe to the next
-    keyframe_turn_deg: float = 6.0  # degrees: likewise, where the camera turns
-    least_std: float = 0.02  # of the logarithm of depth: what poses, lens and shutter of real cameras add everywhere
-    max_std: float = 0.045  # of the logarithm of depth: what is less sure does not enter the map
-    unit_std: float = 0.036  # of the logarithm of depth: what counts as one measurement of a sensor
-    most_confidence: float = 2.0  # of one pixel
-    least_confidence: float = 1.0  # of surfels in the finished map, or half of their median where that is less
+    baselines: tuple[Positive, ...] = (0.03, 0.06, 0.12, 0.2)  # camera's ways to other frames, in the scene's depth
+    before: Natural = 120  # frames that are looked back, where the camera moves slowly ...
+    after: Natural = 90  # ... and ahead
+    max_turn_deg: Turn = 30.0  # degrees: between two frames that are compared
+    fewest: Count = 2  # frames to compare with; a keyframe that has fewer gets no depth
+    longest: Annotated[int, Range(16, 10_000)] = 384  # pixels: longer side of the images that are swept, at most
+    keyframe_step: NotNegative = 0.04  # of the scene's depth, from one keyframe to the next
+    keyframe_turn_deg: Turn = 6.0  # degrees: likewise, where the camera turns
+    least_std: Positive = 0.02  # of the logarithm of depth: what poses, lens and shutter of real cameras add everywhere
+    max_std: Positive = 0.045  # of the logarithm of depth: what is less sure does not enter the map
+    unit_std: Positive = 0.036  # of the logarithm of depth: what counts as one measurement of a sensor
+    most_confidence: Positive = 2.0  # of one pixel
+    least_confidence: NotNegative = 1.0  # of surfels in the finished map, or half of their median where that is less
     planes: bool = True  # whether the insides of planes, whose edges alone are sure, are added to the finished map
     coarse: SweepConfig = field(
         default_factory=lambda: SweepConfig(
@@ -53,6 +55,11 @@ class MultiViewConfig:
         )
     )
     completion: CompletionConfig = field(default_factory=CompletionConfig)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "slam.multiview")
+        if not self.baselines:
+            raise ValueError("`slam.multiview.baselines` is empty, expected at least one")
 
 
 def neighbours(

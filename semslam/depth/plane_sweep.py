@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numba as nb
@@ -19,6 +19,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.compiled import PARALLEL, SERIAL
+from semslam.config import Correlation, Count, NotNegative, Positive, Range, check_ranges
 
 f32 = np.float32
 MIDDLE = f32(128)  # grey level that is taken off before squares are summed
@@ -29,20 +30,25 @@ STRIP = 32  # rows that are warped and summed while they stay in a core's own ca
 class SweepConfig:
     """How depth is searched, and when a depth that was found is believed."""
 
-    nearest: float = 0.5  # of the predicted depth: the first candidate ...
-    farthest: float = 2.0  # ... and the last
-    candidates: int = 48  # depths that are tried for each pixel
-    half_window: int = 3  # pixels
-    best_of: int = 3  # other images that a candidate is judged by: those that agree best
-    noise: float = 2.0  # grey levels; windows with less contrast say little
-    small_step: float = 0.03  # cost of one candidate's difference between neighbouring pixels ...
-    large_step: float = 0.25  # ... and of a larger one, where the image shows no edge
-    edge: float = 12.0  # grey levels between neighbours that halve the cost of a larger step
-    min_correlation: float = 0.6  # of the winning windows, from which a depth is believed
-    scatter_window: int = 11  # pixels along a side, over which the scatter of what was found ...
-    scatter_share: float = 0.5  # ... counts, by this share of its standard deviation, as doubt of each pixel ...
-    range_share: float = 0.1  # ... and this share of the logarithm of farthest to nearest depth in it, likewise
-    min_margin: float = 0.03  # of the aggregated cost, to the best candidate elsewhere
+    nearest: Positive = 0.5  # of the predicted depth: the first candidate ...
+    farthest: Positive = 2.0  # ... and the last
+    candidates: Annotated[int, Range(3, 1000)] = 48  # depths that are tried for each pixel
+    half_window: Annotated[int, Range(1, 50)] = 3  # pixels
+    best_of: Count = 3  # other images that a candidate is judged by: those that agree best
+    noise: Positive = 2.0  # grey levels; windows with less contrast say little
+    small_step: NotNegative = 0.03  # cost of one candidate's difference between neighbouring pixels ...
+    large_step: NotNegative = 0.25  # ... and of a larger one, where the image shows no edge
+    edge: Positive = 12.0  # grey levels between neighbours that halve the cost of a larger step
+    min_correlation: Correlation = 0.6  # of the winning windows, from which a depth is believed
+    scatter_window: Annotated[int, Range(1, 501)] = 11  # pixels along a side: the scatter of what was found there ...
+    scatter_share: NotNegative = 0.5  # ... counts, by this share of its standard deviation, as doubt of each pixel ...
+    range_share: NotNegative = 0.1  # ... and this share of the logarithm of farthest to nearest depth in it, likewise
+    min_margin: NotNegative = 0.03  # of the aggregated cost, to the best candidate elsewhere
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "sweep")
+        if self.nearest >= self.farthest:
+            raise ValueError(f"`sweep.nearest` is {self.nearest}, expected less than `farthest`, {self.farthest}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
 from semslam.camera import Camera
 from semslam.compiled import Pinhole, Pose
+from semslam.config import Count, Gate, Natural, NotNegative, Positive, Range, check_ranges
 from semslam.engine import depth_filter, index_map
 from semslam.engine import fusion_kernels as kernels
 from semslam.engine.chunks import visible_chunks
@@ -28,37 +30,27 @@ MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that t
 class FusionConfig:
     """How measurements become surfels."""
 
-    near: float | None = None  # metres: nearer depth is dropped; null = 0.3, or nearer where most readings are
-    far: float | None = None  # metres: farther depth is dropped; null = 5, or farther where most readings are
-    smoothing: int = 2  # pixels: half the width of the bilateral filter's window; 0 = none
-    noise: float = 0.0012  # metres: standard deviation of depth at 0.4 m
-    noise_quadratic: float = 0.0019  # metres: growth of that deviation with (z - 0.4)^2 (Nguyen et al. 2012)
-    gate: float = 0.01  # metres: depth gate of the association, on top of three standard deviations
-    normal_gate_deg: float = 40.0  # degrees: largest angle between normals of one surface
-    spacing: float = 0.002  # metres: surfels are not added closer than this
-    coarsest: float = 0.006  # metres: where a pixel and a half is less, every second pixel of a chessboard is enough
-    max_confidence: float = 100.0  # confidence beyond which the mean forgets: scenes change
-    stable: float = 5.0  # confidence from which a surfel is kept without being confirmed
-    patience: int = 20  # frames: how many, fused after its last merge, in view or not, an unstable surfel is kept
-    clean_every: int = 10  # frames: fused from one removal of surfels to the next; 0 = never
-    carve: float = 1.0  # confidence that a surfel in front of a measurement loses in each frame
-    view_points: int = 20_000  # points: of the map in a predicted view, about, evenly spread over the image
+    near: Positive | None = None  # metres: nearer depth is dropped; null = 0.3, or nearer where most readings are
+    far: Positive | None = None  # metres: farther depth is dropped; null = 5, or farther where most readings are
+    smoothing: Annotated[int, Range(0, 50)] = 2  # pixels: half the width of the bilateral filter's window; 0 = none
+    noise: Positive = 0.0012  # metres: standard deviation of depth at 0.4 m
+    noise_quadratic: NotNegative = 0.0019  # metres: growth of that deviation with (z - 0.4)^2 (Nguyen et al. 2012)
+    gate: Positive = 0.01  # metres: depth gate of the association, on top of three standard deviations
+    normal_gate_deg: Gate = 40.0  # degrees: largest angle between normals of one surface
+    spacing: Positive = 0.002  # metres: surfels are not added closer than this
+    coarsest: Positive = 0.006  # metres: where a pixel and a half is less, every second pixel of a chessboard is enough
+    max_confidence: Annotated[float, Range(1)] = 100.0  # confidence beyond which the mean forgets: scenes change
+    stable: NotNegative = 5.0  # confidence from which a surfel is kept without being confirmed
+    patience: Natural = 20  # frames: how many, fused after its last merge, in view or not, a surfel is kept unstable
+    clean_every: Natural = 10  # frames: fused from one removal of surfels to the next; 0 = never
+    carve: NotNegative = 1.0  # confidence that a surfel in front of a measurement loses in each frame
+    view_points: Count = 20_000  # points: of the map in a predicted view, about, evenly spread over the image
 
     def __post_init__(self) -> None:
+        check_ranges(self, "slam.fusion")
         near, far = self.range
         if not 0 < near < far <= 1000:
             raise ValueError(f"`slam.fusion.near` is {near} and `far` {far}, expected 0 < near < far <= 1000 metres")
-        for name in ("noise", "gate", "spacing", "coarsest"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`slam.fusion.{name}` is {getattr(self, name)}, expected positive metres")
-        for name in ("noise_quadratic", "smoothing", "stable", "patience", "clean_every", "carve"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`slam.fusion.{name}` is {getattr(self, name)}, expected 0 or more")
-        for name in ("max_confidence", "view_points"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`slam.fusion.{name}` is {getattr(self, name)}, expected 1 or more")
-        if not 0 < self.normal_gate_deg < 90:
-            raise ValueError(f"`slam.fusion.normal_gate_deg` is {self.normal_gate_deg}, expected 0 to 90 degrees")
 
     @property
     def range(self) -> tuple[float, float]:

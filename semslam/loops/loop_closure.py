@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation
 from semslam import poses
 from semslam.camera import Camera
 from semslam.compiled import Pinhole
+from semslam.config import Count, NotNegative, Positive, Share, Turn, check_ranges
 from semslam.engine.chunks import MARKED
 from semslam.engine.doubles import doubles
 from semslam.engine.fusion import MARGIN, Fusion, stride_for
@@ -51,18 +52,21 @@ CHECKED = 1000  # edges, the newest ones, by which a solution is judged
 class LoopConfig:
     """When a loop is seen, when the map is deformed, and how stiff the way between keyframes is."""
 
-    closures: int = 3  # keyframes: how many earlier ones a new one is registered against
-    overlap: float = 0.25  # share of the image in which two keyframes must see the same surface
-    fitting: float = 0.5  # share of that surface which must fit
-    max_dissimilarity: float = 0.3  # dissimilarity of two keyframes, at most, for a global closure
-    min_shift: float = 0.005  # metres: smaller corrections wait
-    min_turn_deg: float = 0.25  # degrees: smaller corrections wait
-    way_std: float = 0.01  # metres and radians: drift per metre, or per radian, between keyframes
-    way_floor: float = 0.003  # metres and radians: drift between keyframes, at least
-    closure_floor: float = 0.005  # metres and radians: error of a closure besides noise; the sensor distorts
-    robust: float = 15.0  # standard deviations: from this residual on a closure loses its weight
+    closures: Count = 3  # keyframes: how many earlier ones a new one is registered against
+    overlap: Share = 0.25  # share of the image in which two keyframes must see the same surface
+    fitting: Share = 0.5  # share of that surface which must fit
+    max_dissimilarity: NotNegative = 0.3  # dissimilarity of two keyframes, at most, for a global closure
+    min_shift: NotNegative = 0.005  # metres: smaller corrections wait
+    min_turn_deg: Turn = 0.25  # degrees: smaller corrections wait
+    way_std: Positive = 0.01  # metres and radians: drift per metre, or per radian, between keyframes
+    way_floor: Positive = 0.003  # metres and radians: drift between keyframes, at least
+    closure_floor: Positive = 0.005  # metres and radians: error of a closure besides noise; the sensor distorts
+    robust: Positive = 15.0  # standard deviations: from this residual on a closure loses its weight
     registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(converged=3e-4))
-    points: int = 5_000  # points: of a keyframe, about, that are registered
+    points: Count = 5_000  # points: of a keyframe, about, that are registered
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "slam.loops")
 
 
 def deform(surfels: SurfelMap, correction: Correction) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from semslam import poses
+from semslam.config import Correlation, Natural, NotNegative, Positive, Range, Share, Turn, check_ranges
 from semslam.frame import Frame, Tracking
 from semslam.tracking.registration.registrar import Registration
 from semslam.tracking.registration.settings import RegistrationConfig
@@ -22,26 +24,29 @@ class TrackingConfig:
     """How frames are registered, when they count as lost, and when a lost camera counts as found."""
 
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
-    min_points: int = 500  # points: of the model, seen with depth in the live frame, at least
-    min_fitting: float = 0.45  # share of those points that must fit for the frame to be fused
-    max_residual: float = 2.8  # standard deviations: of the sensor's noise as measured, at most, for it to be fused
-    min_correlation: float = 0.5  # correlation of the image with the map, at least, for it to be fused
-    lost_evidence: float = 0.9  # share that fits plus correlation: with less the pose is lost
-    lost_residual: float = 6.0  # standard deviations: of the sensor's noise; with more the pose is lost
-    max_step: float = 0.3  # metres: between the expected pose and the result, at most
-    max_turn_deg: float = 30.0  # degrees: between the expected pose and the result, at most
-    max_std: float = 0.1  # metres and radians: what may add up over frames that do not determine the pose
-    keyframe_distance: float = 0.1  # metres: from the last keyframe to the next
-    keyframe_turn_deg: float = 6.0  # degrees: from the last keyframe to the next, if it is nearer
-    candidates: int = 4  # keyframes: how many that look alike are tried for a lost frame
-    found_fitting: float = 0.5  # share of the map in view that must fit for a lost camera to be found
-    found_residual: float = 2.8  # standard deviations: of the sensor's noise, at most, for a lost camera to be found
-    found_correlation: float = 0.65  # correlation of the image with the map, at least, for a lost camera to be found
-    feature_std: float = 0.02  # metres: what a motion found from features alone may be wrong by
-    gap: float = 0.5  # seconds: so long without a pose, motion says nothing, and a pose must fit as a found one
+    min_points: Natural = 500  # points: of the model, seen with depth in the live frame, at least
+    min_fitting: Share = 0.45  # share of those points that must fit for the frame to be fused
+    max_residual: Positive = 2.8  # standard deviations: of the sensor's noise as measured, at most, for it to be fused
+    min_correlation: Correlation = 0.5  # correlation of the image with the map, at least, for it to be fused
+    lost_evidence: Annotated[float, Range(0, 2)] = 0.9  # share that fits plus correlation: with less the pose is lost
+    lost_residual: Positive = 6.0  # standard deviations: of the sensor's noise; with more the pose is lost
+    max_step: Positive = 0.3  # metres: between the expected pose and the result, at most
+    max_turn_deg: Turn = 30.0  # degrees: between the expected pose and the result, at most
+    max_std: Positive = 0.1  # metres and radians: what may add up over frames that do not determine the pose
+    keyframe_distance: NotNegative = 0.1  # metres: from the last keyframe to the next
+    keyframe_turn_deg: Turn = 6.0  # degrees: from the last keyframe to the next, if it is nearer
+    candidates: Natural = 4  # keyframes: how many that look alike are tried for a lost frame
+    found_fitting: Share = 0.5  # share of the map in view that must fit for a lost camera to be found
+    found_residual: Positive = 2.8  # standard deviations: of the sensor's noise, at most, for a lost camera to be found
+    found_correlation: Correlation = 0.65  # of the image with the map, at least, for a lost camera to be found
+    feature_std: Positive = 0.02  # metres: what a motion found from features alone may be wrong by
+    gap: NotNegative = 0.5  # seconds: so long without a pose, motion says nothing, and a pose must fit as a found one
     measure_noise: bool = True  # whether the sensor's noise follows what the recording says
-    new_map_after: float = 1.0  # seconds: lost so long, a camera that sees something begins a sub-map; 0 = never
-    black: float = 8.0  # grey levels: mean of an image that shows nothing, if the map there is brighter by far
+    new_map_after: NotNegative = 1.0  # seconds: lost so long, a camera that sees something begins a sub-map; 0 = never
+    black: NotNegative = 8.0  # grey levels: mean of an image that shows nothing, if the map there is brighter by far
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "slam.tracking")
 
 
 def why_lost(found: Registration, T_prior: np.ndarray, unmeasured: float, config: TrackingConfig) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numba as nb
 import numpy as np
@@ -25,7 +25,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from semslam.compiled import PARALLEL
-from semslam.config import check_choices
+from semslam.config import NotNegative, Positive, Range, check_choices, check_ranges
 from semslam.engine.labels.evidence import (
     FULL,
     MAX,
@@ -64,35 +64,22 @@ class LabelFusionConfig:
 
     method: Literal["bayes", "mean", "histogram"] = "bayes"  # how evidence adds up
     floor: float = 0.001  # bayes: the least probability that an observation may give a class
-    distance: float = 0.25  # metres: between two views of a surfel that share 1/e of their errors
-    angle_deg: float = 15.0  # degrees: between two such views
+    distance: Positive = 0.25  # metres: between two views of a surfel that share 1/e of their errors
+    angle_deg: Positive = 15.0  # degrees: between two such views
     # bayes: largest effective number of independent views; inf = no error is repeated from everywhere
-    max_views: float = field(default=2.0, metadata={"infinite": True})
+    max_views: Annotated[float, Range(1)] = field(default=2.0, metadata={"infinite": True})
     error_rate: float = 0.08  # bayes: share of surfels whose class no number of views would tell
-    memory: float = 32.0  # views: independent ones beyond which old evidence fades, because scenes change
-    neighbourhood: float = 0.1  # metres: within which surfels complete each other's evidence; 0 = none
-    neighbour_views: float = 10.0  # views: weight of that evidence; 0 = nothing but where a surfel has none of its own
+    memory: Annotated[float, Range(1, 32)] = 32.0  # views: independent ones beyond which old evidence fades
+    neighbourhood: NotNegative = 0.1  # metres: within which surfels complete each other's evidence; 0 = none
+    neighbour_views: NotNegative = 10.0  # views: weight of that evidence; 0 = only for surfels that have none
 
     def __post_init__(self) -> None:
         check_choices(self, "slam.labels")
+        check_ranges(self, "slam.labels")
         if not 0 < self.floor < 1:
             raise ValueError(f"`slam.labels.floor` is {self.floor}, expected a probability between 0 and 1")
-        if self.distance <= 0 or self.angle_deg <= 0:
-            raise ValueError(
-                f"`slam.labels.distance` is {self.distance} and `angle_deg` {self.angle_deg}, expected positive metres "
-                "and degrees"
-            )
-        if self.max_views < 1:
-            raise ValueError(f"`slam.labels.max_views` is {self.max_views}, expected 1 view or more")
         if not 0 <= self.error_rate < 1:
             raise ValueError(f"`slam.labels.error_rate` is {self.error_rate}, expected 0 or more and less than 1")
-        if self.neighbourhood < 0 or self.neighbour_views < 0:
-            raise ValueError(
-                f"`slam.labels.neighbourhood` is {self.neighbourhood} and `neighbour_views` {self.neighbour_views}, "
-                "expected 0 or more"
-            )
-        if not 1 <= self.memory <= 32:
-            raise ValueError(f"`slam.labels.memory` is {self.memory}, expected 1 to 32 views")
         if -(self.memory + 1) * math.log(self.floor) * ROUNDED > MAX / PER_NAT:
             raise ValueError(
                 f"`slam.labels.floor` is {self.floor}, too small for the evidence of {self.memory:g} views to be kept"

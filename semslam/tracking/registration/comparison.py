@@ -12,6 +12,7 @@ from semslam.compiled import SERIAL, project
 from semslam.engine.depth_filter import depth_sigma
 
 SAMPLED = 16  # every so-many-th point of the model is compared
+COMPARED_ON = 1  # times that the grey images which are compared were halved
 SURE = np.float32(0.7)  # trust of a point that is compared ...
 FEWEST = 100  # ... unless fewer are; then all count
 
@@ -45,7 +46,7 @@ class Compared(NamedTuple):
 def compare(points, trust, T, live, camera, noise, model_grey, out):
     """A sample of the model's points (N, 7) at T = T_live_view beside the live frame.
 
-    live: its grey image is of half the size, so that what noise is left of two greys does not make them differ.
+    live: its grey image is of half the size (`COMPARED_ON`), so that noise in two flat greys does not make them differ.
     model_grey: (N,) that of the points there. out: (3, N // SAMPLED + 1) float32, of each point of one surface in both
     its depth, the distance along its normal, and along the ray, metres.
     """

@@ -20,7 +20,7 @@ from semslam.camera import Camera
 from semslam.compiled import Pinhole
 from semslam.engine.depth_filter import Noise
 from semslam.frame import Observation, View
-from semslam.tracking.registration.comparison import SAMPLED, Comparison, compare
+from semslam.tracking.registration.comparison import COMPARED_ON, SAMPLED, Comparison, compare
 from semslam.tracking.registration.gauss_newton import Balance, step_of, symmetric
 from semslam.tracking.registration.model import BLOCK, FIELDS, halved, make_model, mean_grey, sample_grey
 from semslam.tracking.registration.settings import Level, RegistrationConfig
@@ -214,8 +214,8 @@ class Registrar:
         found = np.empty((3, len(self._points) // SAMPLED + 1), f32)
         same, fitting, measured, away, correlation, model_std, live_std = compare(
             self._points, self._trust, T_live_view.astype(f32),
-            Live(observation.depth, observation.normals, self._live[1]),
-            self._pinholes[0], self._noise, self._greys[1], found,
+            Live(observation.depth, observation.normals, self._live[COMPARED_ON]),
+            self._pinholes[0], self._noise, self._greys[COMPARED_ON], found,
         )  # fmt: skip
         depth, residual, along_ray = found[:, :same]
         return Comparison(
