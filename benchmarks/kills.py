@@ -88,7 +88,7 @@ def _until_done(
             return
         result.killed += 1
         folder = RunFolder(out)
-        there = folder.exists or (out / ".ready").is_dir()
+        there = folder.exists or folder.is_replaced
         if there and (ended := _ended(_child(partial(_look, out)))):
             result.broken.append(f"{name}: after {result.killed} kills: reading it ends with {ended}")
             return

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -364,21 +367,41 @@ def test_the_old_run_stays_whole_until_the_new_one_is(whole, tmp_path):
     assert not list(out.glob(".*"))
 
 
-@pytest.mark.parametrize("moved", [0, 2])
-def test_a_replacement_that_was_broken_off_is_finished_when_the_run_is_opened(whole, tmp_path, moved):
-    out = tmp_path / "a"
-    finish(begun(out, 100, **{"slam.perception.labels": "none"}), mesh=False)
-    (out / "mesh.ply").write_text("of the old run")
-    new = out / ".ready"
-    new.mkdir()
-    for path in whole.path.iterdir():
-        (new / path.name).write_bytes(path.read_bytes())
-    for path in list(new.iterdir())[:moved]:
-        path.replace(out / path.name)
-    folder = RunFolder.open(out)
-    if moved == 0:
-        assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in whole.path.iterdir()}
-    assert folder.load_config() == whole.load_config() and not folder.mesh.exists() and not new.exists()
+@contextmanager
+def killed_after(steps: int) -> Iterator[None]:
+    """After so many files were moved or removed, the next such step is not done, and the block is over."""
+    left = iter(range(steps))
+
+    def dying(step: Callable) -> Callable:
+        def done(self: Path, *arguments, **options):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return step(self, *arguments, **options)
+
+        return done
+
+    with pytest.MonkeyPatch.context() as patched, suppress(KeyboardInterrupt):
+        for name in ("unlink", "rename", "replace", "rmdir"):
+            patched.setattr(Path, name, dying(getattr(Path, name)))
+        yield
+
+
+def test_a_replacement_that_is_killed_at_any_step_is_finished_when_the_run_is_opened(whole, tmp_path):
+    old = tmp_path / "old"
+    finish(begun(old, 100, **{"slam.perception.labels": "none"}), mesh=False)
+    (old / "mesh.ply").write_text("of the old run")
+    expected = {path.name: path.read_bytes() for path in whole.path.iterdir()}
+    broken_off = 0
+    for killed in range(30):
+        out = tmp_path / f"{killed}"
+        shutil.copytree(old, out)
+        shutil.copytree(whole.path, out / ".ready")
+        with killed_after(killed):
+            RunFolder.open(out)
+        broken_off += any(out.glob(".[mr]*"))
+        RunFolder.open(out)
+        assert {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"} == expected, killed
+    assert len(expected) < broken_off < 30
 
 
 # commands that would replace

@@ -42,7 +42,8 @@ from semslam.trajectory.files import write_tum
 from sequences.rebased import without_poses
 
 logger = logging.getLogger(__name__)
-REPLACEMENT, REPLACED_BY = ".new", ".ready"  # folders in a run's: of the run that will replace it, and of a whole one
+# folders in a run's: of the run that will replace it, of that one when it is whole, and when the old one is removed
+REPLACEMENT, REPLACED_BY, MOVING = ".new", ".ready", ".moving"
 OTHERS = "other_trajectory_[0-9]*.txt"  # the names of `RunFolder.other_trajectory`
 NUMBERED = (OTHERS, "map_[0-9]*.ply", "trajectory_[0-9]*.txt")  # files that are made of a map
 TRAJECTORY_PLOTS = ("trajectory.png", "trajectory_errors.png")  # of `semslam evaluate`: the path, its errors over time
@@ -197,7 +198,7 @@ class RunFolder:
     def open(path: str | Path) -> RunFolder:
         """An existing run; FileNotFoundError where it has no map."""
         folder = RunFolder(Path(path))
-        if (folder.path / REPLACED_BY).is_dir():  # its maker was killed at the last step
+        if folder.is_replaced:  # its maker was killed at the last step
             lock(folder.path)
             folder._finish_replacing()
             unlock(folder.path)
@@ -229,9 +230,17 @@ class RunFolder:
         unlock(folder.path)
         return folder
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another run is whole here, and not yet in place of this one."""
+        return any((self.path / name).is_dir() for name in (REPLACED_BY, MOVING))
+
     def _finish_replacing(self) -> None:
-        """Put a whole new run in place of the old one."""
-        new = self.path / REPLACED_BY
+        """Put a whole new run in place of the old one; what was broken off goes on.
+
+        Its files are moved only when the old ones are removed: what is found here from then on is of the new run.
+        """
+        new, moving = self.path / REPLACED_BY, self.path / MOVING
         if new.is_dir():
             self.forget_derived()
             self.checkpoint.remove()
@@ -239,9 +248,11 @@ class RunFolder:
             for path in (self.state, self.associations, self.config, self.trajectory, *kept):
                 if not (new / path.name).exists():
                     path.unlink(missing_ok=True)
-            for path in new.iterdir():
+            new.rename(moving)
+        if moving.is_dir():
+            for path in sorted(moving.iterdir()):
                 path.replace(self.path / path.name)
-            new.rmdir()
+            moving.rmdir()
 
     def load_config(self) -> RunConfig:
         """The settings that the run was made with."""
