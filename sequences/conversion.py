@@ -118,10 +118,12 @@ def convert(
         logger.warning("%s: the labels are left out, which this layout cannot hold", path)
     _check_times(sequence, kind)
     frames = ReadableSequence(sequence, tell)
-    if kind == "folder" and sequence.label_set != "nyu40":
+    if kind != "folder" or sequence.label_set != "nyu40":
         frames.label_set = None
     with nullcontext(path) if kind == "klg" else replacing_folder(path) as place:  # a klg file is whole by itself
         WRITERS[kind](frames, place)
+    if frames.without_labels:
+        logger.warning("%s: the labels of %d frames cannot be read and are left out", path, frames.without_labels)
     return len(frames), frames.skipped
 
 

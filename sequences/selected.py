@@ -107,6 +107,8 @@ class SelectedSequence(Sequence):
 class ReadableSequence(Sequence):
     """The frames of another sequence that can be read, numbered as they come; `skipped` counts the others.
 
+    One whose labels cannot be read comes without, and `without_labels` counts it; with `label_set` None none are read.
+
     What it says of times, poses and length is of the frames that came out of the last iteration: who writes a
     recording learns them by writing it, without reading everything twice. An iteration that no frame came out of ends
     in ValueError.
@@ -117,13 +119,15 @@ class ReadableSequence(Sequence):
         self.whole, self._tell = whole, tell
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
         self.has_depth, self.sensor = whole.has_depth, whole.sensor
-        self.skipped = 0
+        self.skipped = self.without_labels = 0
         self._numbers: list[int] = []
 
     def __iter__(self):
-        self._numbers, self.skipped = [], 0
+        self._numbers, self.skipped, self.without_labels = [], 0, 0
         for number in range(len(self.whole)):
-            frame = self.whole.readable(number)
+            frame = self.whole.readable(number, labels=self.has_labels)
+            if frame is None and self.has_labels and (frame := self.whole.readable(number)) is not None:
+                self.without_labels += 1
             self._tell()
             if frame is None:
                 self.skipped += 1

@@ -34,7 +34,7 @@ class Sequence(ABC):
     """A recording. Frames are read when asked for; one that cannot be read raises CorruptFrame.
 
     Iterating stops at the first corrupt frame. To skip those, and count them, ask for each frame by its index:
-    `for i in range(len(sequence)): frame = sequence.readable(i) ...`.
+    `for i in range(len(sequence)): frame = sequence.readable(i, labels=True) ...`.
     """
 
     name: str
@@ -96,10 +96,13 @@ class Sequence(ABC):
         """The scene's exact surface, where it is known: a synthetic scene's."""
         return None
 
-    def readable(self, index: int) -> Frame | None:
-        """Frame `index`, or None where its files are missing or damaged."""
+    def readable(self, index: int, labels: bool = False) -> Frame | None:
+        """Frame `index`, or None where its files are missing or damaged.
+
+        labels: with its labels; a damaged image of labels is no matter to those who do without.
+        """
         try:
-            return self[index]
+            return self[index] if labels else self.unlabelled(index)
         except (ValueError, OSError):
             return None
 

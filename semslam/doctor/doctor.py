@@ -124,7 +124,7 @@ def implausible_depth(sequence: Sequence) -> Finding | None:
     frames = []
     for index in evenly_spread(range(len(sequence)), 5):
         with suppress(CorruptFrame):
-            frames.append(_thinned(sequence[index]))
+            frames.append(_thinned(sequence.unlabelled(index)))
     return next((finding for finding in _depth_scale(frames) if finding.level == "error"), None)
 
 
@@ -136,13 +136,17 @@ def _read(sequence: Sequence) -> tuple[list[Frame], list[Finding]]:
     frames: list[Frame] = []
     broken: list[str] = []
     wrong: list[str] = []
+    without_labels: list[str] = []
     missing = [str(path) for path in sequence.missing_files()]
     indices = evenly_spread(range(len(sequence)), FRAMES_READ)
     for index in indices:
         try:
             frames.append(_thinned(sequence[index]))
         except CorruptFrame as problem:
-            if not str(problem).startswith(tuple(missing)):
+            if (frame := sequence.readable(index)) is not None:
+                frames.append(_thinned(frame))
+                without_labels.append(str(problem))
+            elif not str(problem).startswith(tuple(missing)):
                 (broken if problem.broken_file else wrong).append(str(problem))
     again = "copy the files again; frames that stay unreadable are skipped and counted"
     findings = []
@@ -152,6 +156,10 @@ def _read(sequence: Sequence) -> tuple[list[Frame], list[Finding]]:
         if problems:
             what = f"{len(problems)} of {len(indices)} frames cannot be used; the first: {problems[0]}"
             findings.append(Finding("error", what, remedy))
+    if without_labels:
+        what = f"the labels of {len(without_labels)} of {len(indices)} frames cannot be used; the first: "
+        remedy = "copy the files again; only --labels truth needs them, and skips these frames"
+        findings.append(Finding("warning", what + without_labels[0], remedy))
     return frames, findings
 
 

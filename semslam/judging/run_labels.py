@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import cv2
@@ -84,7 +85,7 @@ def _labelled_frames(
     sequence: Any, indices: Iterable[int], width: int | None
 ) -> Iterator[tuple[int, Frame, Camera, np.ndarray]]:
     """Index, frame, camera and labels of the frames that can be read and have labels; both at the map's width."""
-    for index, frame in read_ahead(sequence.readable, indices):
+    for index, frame in read_ahead(partial(sequence.readable, labels=True), indices):
         if not isinstance(frame, Frame) or frame.labels is None:
             continue
         camera, labels = frame.camera, frame.labels

@@ -95,9 +95,10 @@ def _log_frames(rr: Any, recording: Any, config: RunConfig, sequence: Any, progr
         recording.set_time("frame", sequence=index)
         recording.log("camera", rr.Transform3D(translation=T[:3, 3], mat3x3=T[:3, :3]))
     chosen = evenly_spread(progress.labelled or list(pose_of), IMAGES)  # those with labels, if any have
+    read = sequence.__getitem__ if config.slam.perception.labels == "truth" else sequence.unlabelled
     for index in chosen:
         recording.set_time("frame", sequence=index)
-        observation = perceive.observe(sequence[index], True)
+        observation = perceive.observe(read(index), True)
         recording.log("camera/color", rr.Image(observation.color).compress(jpeg_quality=85))
         millimetres = np.clip(np.round(observation.depth * 1000), 0, 65535).astype(np.uint16)
         ok, encoded = cv2.imencode(".png", millimetres)

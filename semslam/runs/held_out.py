@@ -16,7 +16,7 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
     cloud, trajectory = run.cloud(), run.progress.trajectory().selected(run.progress.tracked)
     errors, valid = [], 0
     for index in run.progress.held_out:
-        frame = run.sequence[index]
+        frame = run.sequence.unlabelled(index)
         T = frame.T_world_camera if run.config.poses == "dataset" else trajectory.at(frame.timestamp)
         if T is None or frame.depth is None:
             continue

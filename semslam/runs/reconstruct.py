@@ -378,7 +378,7 @@ def _write_mesh(run: Run, clouds: CloudInParts) -> None:
     posed = list(run.progress.posed().items())
 
     def observed(index: int, T: np.ndarray) -> Observation:
-        frame = run.sequence[index]
+        frame = run.sequence.unlabelled(index)
         # predicted depth is corrected on its way into the map, and only there
         return _rendered(frame, cloud, perceive, T) if config.depth == "predicted" else perceive(frame)
 

@@ -99,7 +99,7 @@ def _fuse_again(
     frames, posed = len(associations.frames), folder.load_progress().posed_anywhere()
 
     def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, event: Event) -> None:
-        probabilities = perceive.observe(sequence[event.frame], True).class_probabilities
+        probabilities = perceive.observe(sequence.unlabelled(event.frame), True).class_probabilities
         if probabilities is not None:
             T = posed[event.frame] if event.T_world_camera is None else event.T_world_camera
             labels.fuse(surfels, chunks, pixels, probabilities, T)

@@ -59,7 +59,7 @@ def located(finished: FinishedMap, sequence: Sequence, depth: bool = True) -> It
     for i in range(len(sequence)):
         name, time = sequence.name_of(i), float(sequence.timestamps[i])
         try:
-            frame = sequence[i]
+            frame = sequence.unlabelled(i)
         except (ValueError, OSError) as error:
             yield not_looked_for(name, time, error)
             continue
