@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -25,15 +26,17 @@ from semslam.judging.map_labels import (
     pooled_and_mean,
 )
 from semslam.judging.references import scene_reference
-from semslam.judging.run import evaluate_run, over_scenes, world_alignment
+from semslam.judging.run import Evaluation, evaluate_run, keep, over_scenes, world_alignment
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.config import settings_of
+from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import write_tum
 from sequences import open_sequence
+from sequences.rebased import with_poses
 from sequences.recordings.folder import write_folder
 
 ROOM = "room:frames=24,width=160,height=120"
@@ -101,6 +104,30 @@ def test_the_command_writes_the_figures_into_the_run_and_where_it_is_asked_to(
     for name in ("trajectory.png", "trajectory_errors.png"):
         assert (run / name).stat().st_size > 10_000
     assert written["times_lost"] == 0 and written["coverage"] == 1
+
+
+def test_an_evaluation_leaves_nothing_of_an_earlier_one_in_the_run(run, evaluation, tmp_path):
+    folder = RunFolder(shutil.copytree(run, tmp_path / "run"))
+    keep(evaluation, folder)
+    (folder.path / "trajectory.png").touch()
+    assert folder.load_metrics()["accuracy_m"] == evaluation.figures["accuracy_m"] and folder.errors.exists()
+    keep(Evaluation({"surface_protocol": "no reference"}), folder)
+    metrics = folder.load_metrics()
+    assert "accuracy_m" not in metrics and metrics["surface_protocol"] == "no reference"
+    assert metrics["surfels"] > 0 and not folder.errors.exists() and not (folder.path / "trajectory.png").exists()
+
+
+def test_labels_are_judged_also_where_no_pose_says_where_the_map_is(tmp_path):
+    settings = {"sequence": ROOM, "poses": "tracked", "slam.perception.labels": "truth"}
+    job = prepare(settings_of(None, settings), tmp_path / "run")
+    for _ in zip(range(3), job):
+        pass
+    job.save()
+    recorded = open_sequence(ROOM)
+    only_later = with_poses(recorded, [None if i < 12 else T for i, T in enumerate(recorded.poses)])
+    figures = evaluate_run(tmp_path / "run", sequence=only_later).figures
+    assert figures["surface_protocol"].startswith("no reference in the map's world: ")
+    assert "accuracy_m" not in figures and figures["miou_13_map"] > 0.8
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from semslam.comparison.pictures import overview_of, painted_views
 from semslam.comparison.report import number
 from semslam.comparison.variants import Variant
 from semslam.judging.references import scene_reference
-from semslam.judging.run import Evaluation, evaluate_run, world_alignment
+from semslam.judging.run import Evaluation, evaluate_run, keep, world_alignment
 from semslam.metrics.surface import Reference
 from semslam.perception import Network
 from semslam.runs.folder import RunFolder
@@ -56,10 +56,7 @@ class Judge:
         evaluation = evaluate_run(folder.path, self.truth, self.sequence, network, self.reference)
         progress = folder.load_progress()
         estimate, tracked = progress.trajectory(), progress.tracked
-        figures = folder.load_metrics() | evaluation.figures
-        folder.save_metrics(figures)
-        if evaluation.errors is not None:
-            folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
+        figures = keep(evaluation, folder)
         cloud, labels = folder.load_cloud()
         pictures: tuple[np.ndarray, ...] = ()
         if len(cloud):

@@ -28,6 +28,7 @@ from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
+EVALUATED = "evaluated"  # the key, in a run's metrics.json, of the names of the figures that an evaluation wrote there
 OF_TRACKING = ("ate_", "rpe_", "trajectory_scale", "scale_error", "drift_")  # how the figures of trajectories begin
 
 
@@ -84,10 +85,14 @@ def evaluate_run(
     posed_depth = sequence.has_poses and sequence.has_depth
     if reference is None and (posed_depth or truth not in ("auto", "depth", "tsdf")):
         reference = _reference(sequence, truth, depth_limits(config, sequence))
-    if reference is None:
-        figures["surface_protocol"] = "no reference"
-    else:
-        in_reference = _to_reference_frame(progress, sequence, config.poses)
+    figures["surface_protocol"], in_reference = "no reference", None
+    if reference is not None:
+        try:
+            in_reference = _to_reference_frame(progress, sequence, config.poses)
+        except ValueError as error:
+            figures["surface_protocol"] = f"no reference in the map's world: {error}"
+            logger.warning("%s: the map is not compared with %s: %s", path, reference.name, error)
+    if reference is not None and in_reference is not None:
 
         def points(*ends: int) -> Blocks:
             return lambda: map(in_reference, clouds.positions(slice(*ends)))
@@ -119,6 +124,20 @@ def _reference(sequence: Any, truth: str, limits: tuple[float, float]) -> Refere
             raise
         logger.warning("%s: no surface to compare the map with: %s", sequence.name, error)
         return None
+
+
+def keep(evaluation: Evaluation, folder: RunFolder) -> dict[str, Any]:
+    """Write figures and the surfels' errors into the run's folder, in place of those of an earlier evaluation; returns
+    all figures of the run."""
+    metrics = folder.load_metrics()
+    folder.forget_evaluation()
+    for name in metrics.pop(EVALUATED, ()):
+        metrics.pop(name, None)
+    metrics |= evaluation.figures
+    folder.save_metrics(metrics | {EVALUATED: list(evaluation.figures)})
+    if evaluation.errors is not None:
+        folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
+    return metrics
 
 
 def over_scenes(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:

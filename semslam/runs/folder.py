@@ -436,9 +436,14 @@ class RunFolder:
 
     def forget_derived(self) -> None:
         """Remove what was made of an earlier map: it is not this one's."""
-        named = (self.path / name for name in TRAJECTORY_PLOTS)
+        self.forget_evaluation()
         numbered = (path for names in NUMBERED for path in self.path.glob(names))
-        for path in (self.errors, self.map, self.filled, self.mesh, self.preview, self.metrics, *named, *numbered):
+        for path in (self.map, self.filled, self.mesh, self.preview, self.metrics, *numbered):
+            path.unlink(missing_ok=True)
+
+    def forget_evaluation(self) -> None:
+        """Remove what an earlier evaluation left, beside its figures."""
+        for path in (self.errors, *(self.path / name for name in TRAJECTORY_PLOTS)):
             path.unlink(missing_ok=True)
 
     def load_metrics(self) -> dict[str, Any]:

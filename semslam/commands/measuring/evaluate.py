@@ -97,7 +97,7 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
         judged = {name: value for name, value in metrics.items() if name.startswith("held_out_")}
         typer.echo(f"{run}\n{table(evaluation.figures | judged)}")
         try:
-            _keep(folder, metrics, evaluation, with_scale)
+            _keep(folder, evaluation, with_scale)
         except PermissionError as error:  # somebody else's run, or an archive's
             typer.echo(f"the figures are not kept in the run: {error}", err=True)
     if len(runs) == 1:
@@ -116,14 +116,13 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
     return figures
 
 
-def _keep(folder: RunFolder, metrics: dict[str, Any], evaluation: Evaluation, with_scale: bool) -> None:
+def _keep(folder: RunFolder, evaluation: Evaluation, with_scale: bool) -> None:
     """Write figures and plots into the folder of the run."""
     from semslam.judging.plots import plot_errors, plot_trajectory
+    from semslam.judging.run import keep
     from semslam.runs.folder import TRAJECTORY_PLOTS
 
-    folder.save_metrics(metrics | evaluation.figures)
-    if evaluation.errors is not None:
-        folder.save_errors(evaluation.errors)  # for `semslam view --color-by error`
+    keep(evaluation, folder)
     if evaluation.trajectory is not None and evaluation.paths is not None:
         for name, plot in zip(TRAJECTORY_PLOTS, (plot_trajectory, plot_errors), strict=True):
             plot(folder.path / name, *evaluation.paths, with_scale)
