@@ -19,8 +19,10 @@ import pytest
 from semslam import cli, images
 from semslam.geometry.export import read_map_ply
 from semslam.labels import LABEL_SETS
+from semslam.poses import exp
 from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
+from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.reconstruct import prepare
 from semslam.trajectory.files import read_tum
 from sequences import open_sequence
@@ -207,12 +209,30 @@ def test_held_out_frames_judge_the_map(tmp_path, capsys):
     assert said in capsys.readouterr().out
 
 
+def test_held_out_frames_are_seen_from_the_poses_that_the_run_uses(tmp_path):
+    """These may be corrected, or a file's: in another world than the recorded ones."""
+    settings = {"sequence": ROOM, "slam.perception.labels": "none", "hold_out": 4, "poses": "dataset"}
+    run = prepare(settings_of(None, settings), tmp_path / "a")
+    moved = exp([0.3, 0.1, 0.0, 0.0, 0.2, 0.0])
+    run.slam.track.T_world_camera = [moved @ T for T in run.slam.track.T_world_camera]
+    for _ in run:
+        pass
+    figures = judged_by_held_out(run)
+    assert figures["held_out_depth_median_m"] < 0.005 and figures["held_out_coverage"] > 0.95
+
+
 def test_a_corrupt_frame_is_skipped_and_counted(copied, tmp_path, caplog):
     (copied / "depth" / sorted(os.listdir(copied / "depth"))[4]).write_bytes(b"not a picture")
     assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH, "--no-mesh") == 0
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert metrics["frames_corrupt"] == 1 and metrics["frames_fused"] == 11
     assert "frame 4 is skipped" in caplog.text
+
+
+def test_where_no_frame_may_be_unreadable_the_first_stops_the_run(copied, tmp_path, capsys):
+    (copied / "depth" / sorted(os.listdir(copied / "depth"))[4]).write_bytes(b"not a picture")
+    assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH, "--set", "max_corrupt=0") == 2
+    assert "1 of 12 frames are unreadable, more than the 0 % allowed" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_failure_of_the_machine_stops_the_run_and_no_frame_is_left_out(copied, tmp_path, monkeypatch, capsys):
@@ -235,7 +255,7 @@ def test_too_many_corrupt_frames_stop_the_run(copied, tmp_path, capsys):
     for name in sorted(os.listdir(copied / "depth"))[3:8]:
         (copied / "depth" / name).write_bytes(b"not a picture")
     assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH) == 2
-    assert "frames are unreadable, more than the 1 allowed" in capsys.readouterr().err.splitlines()[-1]
+    assert "2 of 12 frames are unreadable, more than the 10 % allowed" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_depth_scale_a_thousand_times_off_is_said_before_the_work(copied, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,8 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
 from semslam.stage import Stage
 from semslam.trajectory import Correction
-from sequences import open_sequence
+from sequences import CorruptFrame, open_sequence
+from sequences.room.room import RoomSequence
 
 ROOM = "room:frames=45,width=96,height=72,noise=kinect"
 EVERY = ["--label-every", "5"]
@@ -188,6 +190,22 @@ def test_a_map_without_labels_gets_them_from_the_command_line(tmp_path, capsys):
     assert semslam("reconstruct", ROOM, "--out", full, *arguments) == 0
     same_map(RunFolder.open(tmp_path / "bare-relabelled"), RunFolder.open(full))
     assert RunFolder.open(tmp_path / "bare-relabelled").load_metrics()["relabelled_from"] == str(out)
+
+
+def test_frames_that_cannot_be_read_any_more_are_skipped_until_they_are_too_many(runs, tmp_path, monkeypatch, caplog):
+    def unlabelled(self, index: int):
+        if index == 5:
+            raise CorruptFrame("5.png: damaged")
+        return self[index]
+
+    monkeypatch.setattr(RoomSequence, "unlabelled", unlabelled)
+    with pytest.raises(ValueError, match="1 of 9 frames are unreadable, more than the 10 % allowed"):
+        relabelling.relabel(runs["a"].path, tmp_path / "few", weights="b")
+    lenient = replace(runs["a"].load_config(), max_corrupt=0.2)
+    monkeypatch.setattr(RunFolder, "load_config", lambda self: lenient)
+    new = relabelling.relabel(runs["a"].path, tmp_path / "new", weights="b")
+    assert new.load_metrics()["frames_labelled"] == 8 and 5 not in new.load_progress().labelled
+    assert "frame 5 is skipped: 5.png: damaged" in caplog.text
 
 
 def test_what_cannot_be_relabelled_is_one_line(runs, tmp_path, capsys):

@@ -136,7 +136,7 @@ def _read(sequence: Sequence) -> tuple[list[Frame], list[Finding]]:
     frames: list[Frame] = []
     broken: list[str] = []
     wrong: list[str] = []
-    without_labels: list[str] = []
+    without_labels: list[CorruptFrame] = []
     missing = [str(path) for path in sequence.missing_files()]
     indices = evenly_spread(range(len(sequence)), FRAMES_READ)
     for index in indices:
@@ -145,21 +145,23 @@ def _read(sequence: Sequence) -> tuple[list[Frame], list[Finding]]:
         except CorruptFrame as problem:
             if (frame := sequence.readable(index)) is not None:
                 frames.append(_thinned(frame))
-                without_labels.append(str(problem))
+                without_labels.append(problem)
             elif not str(problem).startswith(tuple(missing)):
                 (broken if problem.broken_file else wrong).append(str(problem))
     again = "copy the files again; frames that stay unreadable are skipped and counted"
+    by_hand = "put right what the message says, in every file"
     findings = []
     if missing:
         findings.append(Finding("error", f"{len(missing)} files are missing or empty; the first: {missing[0]}", again))
-    for problems, remedy in ((broken, again), (wrong, "put right what the message says, in every file")):
+    for problems, remedy in ((broken, again), (wrong, by_hand)):
         if problems:
             what = f"{len(problems)} of {len(indices)} frames cannot be used; the first: {problems[0]}"
             findings.append(Finding("error", what, remedy))
     if without_labels:
         what = f"the labels of {len(without_labels)} of {len(indices)} frames cannot be used; the first: "
-        remedy = "copy the files again; only --labels truth needs them, and skips these frames"
-        findings.append(Finding("warning", what + without_labels[0], remedy))
+        remedy = f"{again if without_labels[0].broken_file else by_hand}; only --labels truth needs them"
+        level = "warning" if all(problem.broken_file for problem in without_labels) else "error"
+        findings.append(Finding(level, f"{what}{without_labels[0]}", remedy))
     return frames, findings
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from semslam.rendering.splatting import render
+from semslam.runs.poses import ListedPoses
 from semslam.runs.run import Run
 
 
 def judged_by_held_out(run: Run) -> dict[str, float]:
     """The median error of the map's depth in the frames held out, in metres, and the share of depth that it covers.
 
-    A held-out frame is seen from its recorded pose where those were given, else from the pose between its neighbours'.
+    A held-out frame is seen from its own pose where all were given, as the run uses them: in the map's world, and
+    corrected where the images ask for that; else from the pose between its neighbours'.
     """
     cloud, trajectory = run.cloud(), run.progress.trajectory().selected(run.progress.tracked)
+    listed = run.slam.track.T_world_camera if isinstance(run.slam.track, ListedPoses) else None
     errors, valid = [], 0
     for index in run.progress.held_out:
         frame = run.sequence.unlabelled(index)
-        T = frame.T_world_camera if run.config.poses == "dataset" else trajectory.at(frame.timestamp)
+        T = trajectory.at(frame.timestamp) if listed is None else listed[index]
         if T is None or frame.depth is None:
             continue
         predicted = render(cloud, frame.camera, T, cull_back=False).depth

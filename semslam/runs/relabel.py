@@ -23,6 +23,7 @@ from semslam.runs import networks
 from semslam.runs.derived import derived_folder, with_labels, write_derived
 from semslam.runs.finished.sources import Source, sources_of
 from semslam.runs.folder import RunFolder
+from semslam.runs.unreadable import Unreadable
 
 
 def relabel(
@@ -40,7 +41,8 @@ def relabel(
 
     Its labels equal those of a full run with these weights, bit by bit, except for an extended or merged map, whose
     surfels are associated anew with the frames of all its recordings, by depth and pose. The run may have had labels of
-    any source, or none. Where its depth was predicted, depth and so the surfels stay those of the old network.
+    any source, or none. Where its depth was predicted, depth and so the surfels stay those of the old network. Frames
+    that cannot be read any more are skipped as a run skips them: told, and an error where they are too many.
 
     moved_to: where the recording is now. overwrite: replace a run that `out` holds. report: called with the number of
     frames after each one.
@@ -71,12 +73,15 @@ def relabel(
     labels = label_fusion(config.slam.labels)
     evidence = EvidenceMap(len(LABEL_SETS[classes]), config.slam.map.memory_bytes if in_parts else None, folder.path)
     if associations is None:
-        labelled, frames = _associate_anew(source, state, sources, labels, network, evidence, classes, report)
+        labelled, frames = _associate_anew(
+            source, state, sources, labels, network, evidence, classes, config.max_corrupt, report
+        )
     else:
         sequence = source.open_sequence(moved_to)
         perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
-        _fuse_again(source, associations, labels, perceive, sequence, evidence, report)
-        labelled, frames = associations.frames, len(associations.frames)
+        unreadable = Unreadable(sequence.name, config.max_corrupt)
+        labelled = _fuse_again(source, associations, labels, perceive, sequence, evidence, unreadable, report)
+        frames = len(labelled)
     rows = StoredRows.of_blocks(folder.path, evidence.rows(state["counts"]), evidence.surfels.evidence)
     metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
     metrics["engine_same_for_any_threads"] = network.same_for_any_threads
@@ -93,19 +98,22 @@ def _fuse_again(
     perceive: Perception,
     sequence: Any,
     evidence: EvidenceMap,
+    unreadable: Unreadable,
     report: Callable[[int], None],
-) -> None:
-    """Fill in the evidence of the surfels, by the pixels that they were merged with."""
-    frames, posed = len(associations.frames), folder.load_progress().posed_anywhere()
+) -> list[int]:
+    """Fill in the evidence of the surfels, by the pixels that they were merged with; the frames that were read."""
+    frames, posed = associations.frames, folder.load_progress().posed_anywhere()
 
     def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, event: Event) -> None:
-        probabilities = perceive.observe(sequence.unlabelled(event.frame), True).class_probabilities
+        report(len(frames))
+        frame = unreadable.read(sequence.unlabelled, event.frame, len(frames))
+        probabilities = None if frame is None else perceive.observe(frame, True).class_probabilities
         if probabilities is not None:
             T = posed[event.frame] if event.T_world_camera is None else event.T_world_camera
             labels.fuse(surfels, chunks, pixels, probabilities, T)
-        report(frames)
 
     associations.fuse_again(evidence, fuse)
+    return [index for index in frames if index not in unreadable.frames]
 
 
 def _associate_anew(
@@ -116,6 +124,7 @@ def _associate_anew(
     network: Network,
     evidence: EvidenceMap,
     classes: str,
+    max_corrupt: float,
     report: Callable[[int], None],
 ) -> tuple[list[int], int]:
     """Fill in the evidence of the surfels of an extended or merged map, whose frames say by their depth and poses which
@@ -129,13 +138,14 @@ def _associate_anew(
     labelled = evidence.surfels
     labelled.counts = surfels.counts
     chosen = [list(s.T_world_camera)[:: s.perception.network_labels_every] for s in sources]
-    frames = sum(map(len, chosen))
+    frames, read = sum(map(len, chosen)), []
     for source, indices in zip(sources, chosen):
+        unreadable = Unreadable(source.sequence.name, max_corrupt)
         perception = replace(source.perception, labels="predicted", classes=classes)
         perceive = Perception(perception, source.sequence.camera, source.sequence.label_set, network)
         fusion = Fusion(perceive.camera, source.fusion)
         for index in indices:
-            frame, T = source.sequence.readable(index), source.T_world_camera[index]
+            frame, T = unreadable.read(source.sequence.unlabelled, index, len(indices)), source.T_world_camera[index]
             report(frames)
             if frame is None:
                 continue
@@ -149,7 +159,8 @@ def _associate_anew(
             evidence.looked_at(chunks)
             if surfels.paging is not None:
                 surfels.paging.next_frame()
-    return chosen[-1], frames
+        read.append([index for index in indices if index not in unreadable.frames])
+    return read[-1], sum(map(len, read))
 
 
 def _shown(surfels: SurfelMap) -> CloudInParts:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.atomic import is_passing_in_reading
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.depth.layers import remove_layers
 from semslam.doctor.depth_edges import DepthEdges
@@ -29,6 +28,7 @@ from semslam.runs.progress import Progress
 from semslam.runs.recording import as_compared, is_the_one, remembered
 from semslam.runs.storage.arrays import naming, parts_of
 from semslam.runs.storage.clouds import clouds_of
+from semslam.runs.unreadable import Unreadable
 from semslam.slam import Slam
 from semslam.stage import Stage
 from semslam.threads import background
@@ -94,21 +94,14 @@ class Run:
 
     def _advance(self, index: int, frame: Frame | Exception) -> Step | None:
         if isinstance(frame, Exception):
-            if is_passing_in_reading(frame):
-                # no whole frame is left out for that: --resume goes on with this one
-                self.progress.next_index = index
+            unreadable = Unreadable(self.config.sequence, self.config.max_corrupt, self.progress.corrupt)
+            try:
+                unreadable.skip(index, frame, len(self.sequence))
+            except Exception:
+                # a frame that is whole is not left out: --resume goes on with that one
+                self.progress.next_index = index + 1 if index in unreadable.frames else index
                 self.save()
-                raise frame
-            self.progress.corrupt.append(index)
-            logger.warning("frame %d is skipped: %s", index, frame)
-            allowed = max(1, int(self.config.max_corrupt * len(self.sequence)))
-            if len(self.progress.corrupt) > allowed:
-                self.progress.next_index = index + 1
-                self.save()
-                raise ValueError(
-                    f"{self.config.sequence}: {len(self.progress.corrupt)} of {index + 1} frames are unreadable, more "
-                    f"than the {allowed} allowed (the setting `max_corrupt` raises that); the last: {frame}"
-                )
+                raise
             return None
         if self._is_held_out(index):
             self.progress.held_out.append(index)
@@ -224,7 +217,7 @@ class Run:
         return remembered(self.sequence, self.config, self.folder.final)
 
     def metrics(self) -> dict[str, Any]:
-        """Counts, timings and versions, under the names of DESIGN.md."""
+        """Counts, timings and versions for metrics.json, whose names are stable."""
         progress, surfels = self.progress, self.slam.surfels
         done = progress.next_index - len(progress.corrupt) - len(progress.held_out)
         return {

@@ -1,0 +1,45 @@
+"""Frames that cannot be read: skipped and counted, until they are more than a run may lack."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from semslam.atomic import is_passing_in_reading
+from semslam.frame import Frame
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Unreadable:
+    """The frames of a recording that could not be read."""
+
+    recording: str
+    share: float  # of the frames that may be unreadable: the setting `max_corrupt`
+    frames: list[int] = field(default_factory=list)
+
+    def read(self, frame_of: Callable[[int], Frame], index: int, offered: int) -> Frame | None:
+        """Frame `index` of so many, or None where it is skipped; raises as `skip`."""
+        try:
+            return frame_of(index)
+        except (ValueError, OSError) as problem:
+            self.skip(index, problem, offered)
+        return None
+
+    def skip(self, index: int, problem: Exception, offered: int) -> None:
+        """Count a frame and tell why it is skipped.
+
+        ValueError where they are more than the share of the frames offered; the problem itself where it is the
+        machine's, for which no whole frame is left out.
+        """
+        if is_passing_in_reading(problem):
+            raise problem
+        self.frames.append(index)
+        logger.warning("frame %d is skipped: %s", index, problem)
+        if len(self.frames) > self.share * offered:
+            raise ValueError(
+                f"{self.recording}: {len(self.frames)} of {offered} frames are unreadable, more than the "
+                f"{100 * self.share:g} % allowed (the setting `max_corrupt` raises that); the last: {problem}"
+            )
