@@ -103,8 +103,14 @@ class Changed(SelectedSequence):
         vars(self).update(other)
 
     def __getitem__(self, index: int) -> Frame:
-        T_world_camera = None if self.poses is None else self.poses[index]
-        frame = replace(super().__getitem__(index), timestamp=self.timestamps[index], T_world_camera=T_world_camera)
+        return self._changed(super().__getitem__(index))
+
+    def unlabelled(self, index: int) -> Frame:
+        return self._changed(super().unlabelled(index))
+
+    def _changed(self, frame: Frame) -> Frame:
+        T_world_camera = None if self.poses is None else self.poses[frame.index]
+        frame = replace(frame, timestamp=self.timestamps[frame.index], T_world_camera=T_world_camera)
         return replace(frame, depth=np.minimum(frame.depth * self.factor, 200).astype(np.float32))
 
 

@@ -17,6 +17,7 @@ from semslam.frame import Frame, Observation, Tracking, View
 from semslam.loops import loop_closure, loop_kernels
 from semslam.loops.loop_closure import LoopCloser, deform
 from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
+from semslam.loops.snapshot import Snapshot
 from semslam.metrics.surface import layering
 from semslam.metrics.trajectory import absolute_error
 from semslam.slam import Slam
@@ -188,6 +189,15 @@ def test_a_kidnapped_camera_is_found_where_it_has_been_before():
     assert all(ok[:50]) and any(ok[80:95]), "found again within 15 frames"
     assert all(ok[80 + ok[80:].index(True) :])
     assert wrong < 0.02
+
+
+@pytest.mark.parametrize(("far", "unit"), [(5.0, 1e-4), (80.0, 80 / 65535)])
+def test_a_keyframe_keeps_depth_as_far_as_the_map_does(far, unit):
+    frame = next(iter(room(1)))
+    frame = replace(frame, depth=np.linspace(0.5, far, frame.depth.size, dtype=np.float32).reshape(frame.depth.shape))
+    snapshot = Snapshot.of(sensed(frame), far)
+    assert snapshot.unit == unit
+    np.testing.assert_allclose(snapshot.depth * snapshot.unit, frame.depth[::2, ::2], atol=unit)
 
 
 def two_rounds(frames: list[Frame], close: bool) -> tuple[float, float, LoopCloser]:

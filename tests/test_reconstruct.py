@@ -21,8 +21,8 @@ from semslam.geometry.export import read_map_ply
 from semslam.labels import LABEL_SETS
 from semslam.poses import exp
 from semslam.runs.config import settings_of
+from semslam.runs.finished.held_out import judged_by_held_out
 from semslam.runs.folder import RunFolder
-from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.reconstruct import prepare
 from semslam.trajectory.files import read_tum
 from sequences import open_sequence

@@ -189,6 +189,17 @@ def test_a_save_writes_what_has_changed_since_the_last_and_a_failed_one_changes_
     assert int(state["run_next_index"]) == 5
 
 
+def test_arrays_of_any_size_are_found_by_name_without_reading_the_map(tmp_path):
+    arrays = {"run_next_index": np.array(3), "run_poses_rejected": np.arange(PAGE), "run_few": np.arange(9)}
+    surfels, checkpoint = SurfelMap(3), Checkpoint(tmp_path / "checkpoint")
+    grown_map(np.random.default_rng(0), surfels, 5_000)
+    checkpoint.save(surfels, arrays)
+    found = Checkpoint(checkpoint.folder).load_arrays(*arrays, "run_config")
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
 def test_a_checkpoint_that_is_damaged_or_of_an_earlier_version_says_so(tmp_path):
     surfels, checkpoint = SurfelMap(3), Checkpoint(tmp_path / "checkpoint")
     grown_map(np.random.default_rng(0), surfels, 10_000)
@@ -204,7 +215,7 @@ def test_a_checkpoint_that_is_damaged_or_of_an_earlier_version_says_so(tmp_path)
     checkpoint.save(surfels, {"run_next_index": np.array(2)})  # all of it again
     assert int(Checkpoint(checkpoint.folder).load()["run_next_index"]) == 2
     checkpoint.table.rename(checkpoint.folder / "base.npz")
-    for read in (checkpoint.load, lambda: checkpoint.load_scalars("run_next_index")):
+    for read in (checkpoint.load, lambda: checkpoint.load_arrays("run_next_index")):
         with pytest.raises(ValueError, match=r"checkpoint: was saved by an earlier version.*--overwrite"):
             read()
 

@@ -160,8 +160,8 @@ def _read(sequence: Sequence) -> tuple[list[Frame], list[Finding]]:
     if without_labels:
         what = f"the labels of {len(without_labels)} of {len(indices)} frames cannot be used; the first: "
         remedy = f"{again if without_labels[0].broken_file else by_hand}; only --labels truth needs them"
-        level = "warning" if all(problem.broken_file for problem in without_labels) else "error"
-        findings.append(Finding(level, f"{what}{without_labels[0]}", remedy))
+        broken_only = all(problem.broken_file for problem in without_labels)
+        findings.append(Finding("warning" if broken_only else "error", f"{what}{without_labels[0]}", remedy))
     return frames, findings
 
 

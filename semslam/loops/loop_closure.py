@@ -29,7 +29,7 @@ from semslam.loops import loop_kernels
 from semslam.loops.long_graphs import bounded_poses
 from semslam.loops.meetings import Meeting, Meetings
 from semslam.loops.pose_graph import Edge, cost, disagreement, squared_errors
-from semslam.loops.snapshot import Snapshot
+from semslam.loops.snapshot import DEPTH_UNIT, Snapshot
 from semslam.stage import Stage
 from semslam.tracking.registration.registrar import Registrar, Registration
 from semslam.tracking.registration.settings import RegistrationConfig
@@ -111,7 +111,7 @@ class LoopCloser(Stage):
         if not tracking.ok or len(keyframes) == len(self.snapshots):
             return None
         k = len(keyframes) - 1
-        self._remember(observation)
+        self._remember(observation, fusion.config.range[1])
         if k == 0:
             return None
         self.edges += self._way(k)
@@ -221,11 +221,11 @@ class LoopCloser(Stage):
         pairs = doubles((ours[0], ours[1]), (theirs[0], theirs[1]))
         surfels.color[gone[pairs[:, 0]], 3] = MARKED
 
-    def _remember(self, observation: Observation) -> None:
+    def _remember(self, observation: Observation, far: float) -> None:
         if self._camera is None:
             self._prepare(observation.camera)
         assert self._camera is not None
-        snapshot = Snapshot.of(observation)
+        snapshot = Snapshot.of(observation, far)
         self.snapshots.append(snapshot)
         self._grids.append(snapshot.grid(self._camera))
 
@@ -353,6 +353,7 @@ class LoopCloser(Stage):
             "kept": self._kept(),
             "keyframes": np.array(len(self.snapshots)),
             "depths": np.array([s.depth for s in self.snapshots if s is not None], np.uint16),
+            "depth_units": np.array([s.unit for s in self.snapshots if s is not None]),
             "greys": np.array([s.grey for s in self.snapshots if s is not None], np.uint8),
             "camera": np.array(
                 [] if self._camera is None else [self._camera.fx, self._camera.fy, self._camera.cx, self._camera.cy]
@@ -375,8 +376,9 @@ class LoopCloser(Stage):
         self.closed, self._stray = int(state["closed"]), float(state["stray"])
         kept = state.get("kept", np.arange(len(state["depths"])))
         self.snapshots = [None] * int(state.get("keyframes", len(kept)))
-        for k, depth, grey in zip(kept, state["depths"], state["greys"]):
-            self.snapshots[k] = Snapshot(depth, grey)
+        units = state.get("depth_units", np.full(len(kept), DEPTH_UNIT)).tolist()
+        for k, depth, grey, unit in zip(kept, state["depths"], state["greys"], units):
+            self.snapshots[k] = Snapshot(depth, grey, unit)
         if len(kept):
             height, width = state["depths"].shape[1:]
             fx, fy, cx, cy = map(float, state["camera"])

@@ -13,7 +13,7 @@ from semslam.frame import Frame, Observation, View
 from semslam.tracking.registration.settings import RegistrationConfig
 
 f32 = np.float32
-DEPTH_UNIT = 1e-4  # metres: of the keyframes' depth, which reaches to 6.5 m so
+DEPTH_UNIT = 1e-4  # metres: of the keyframes' depth where 16 bits reach as far as the map does, 6.5 m; else larger
 GRID = 16  # pixels between the points that tell whether two keyframes see the same
 
 
@@ -21,15 +21,18 @@ GRID = 16  # pixels between the points that tell whether two keyframes see the s
 class Snapshot:
     """What a keyframe saw, at half the resolution, small enough to keep a thousand."""
 
-    depth: np.ndarray  # (H, W) uint16, in DEPTH_UNIT, 0 = none
+    depth: np.ndarray  # (H, W) uint16, in `unit`, 0 = none
     grey: np.ndarray  # (H, W) uint8
+    unit: float = DEPTH_UNIT  # metres
 
     @staticmethod
-    def of(observation: Observation) -> Snapshot:
-        depth = np.rint(observation.depth[::2, ::2] / DEPTH_UNIT)
+    def of(observation: Observation, far: float) -> Snapshot:
+        """far: metres, the farthest depth that the map keeps."""
+        unit = max(DEPTH_UNIT, far / 65535)
+        depth = np.rint(observation.depth[::2, ::2] / unit)
         red, green, blue = np.moveaxis(observation.color[::2, ::2].astype(np.uint16), 2, 0)
         grey = (red + green + blue) // 3
-        return Snapshot(np.where(depth < 65536, depth, 0).astype(np.uint16), grey.astype(np.uint8))
+        return Snapshot(np.where(depth < 65536, depth, 0).astype(np.uint16), grey.astype(np.uint8), unit)
 
     def observation(self, camera: Camera, noise: RegistrationConfig) -> Observation:
         """As an observation of the half-sized camera."""
@@ -39,7 +42,7 @@ class Snapshot:
 
     def _surface(self, camera: Camera, noise: RegistrationConfig) -> tuple[np.ndarray, np.ndarray]:
         """Depth (H, W) in metres and normals (H, W, 3)."""
-        depth = self.depth * f32(DEPTH_UNIT)
+        depth = self.depth * f32(self.unit)
         normals = np.empty((*depth.shape, 3), f32)
         sigma = depth_filter.Noise.of(noise.noise, noise.noise_quadratic)
         depth_filter.normals_of(depth, Pinhole.of(camera), sigma, normals)
@@ -64,4 +67,4 @@ class Snapshot:
         sparse = np.zeros(self.depth.shape, f32)
         some = slice(GRID // 2, None, GRID), slice(GRID // 2, None, GRID)
         sparse[some] = self.depth[some]
-        return camera.backproject(sparse * f32(DEPTH_UNIT))[some].reshape(-1, 3).astype(f32)
+        return camera.backproject(sparse * f32(self.unit))[some].reshape(-1, 3).astype(f32)

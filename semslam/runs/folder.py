@@ -306,11 +306,11 @@ class RunFolder:
     def _checkpoint_is_newer(self) -> bool:
         if not self.checkpoint.exists:
             return False
-        done = [self.checkpoint.load_scalars("run_next_index"), _scalars(self.state, "run_next_index")]
+        done = [self.checkpoint.load_arrays("run_next_index"), _scalars(self.state, "run_next_index")]
         return int(done[0]["run_next_index"]) > int(done[1].get("run_next_index", -1))
 
     def _newest_scalars(self, *names: str) -> dict[str, np.ndarray]:
-        return self.checkpoint.load_scalars(*names) if self._checkpoint_is_newer() else _scalars(self.state, *names)
+        return self.checkpoint.load_arrays(*names) if self._checkpoint_is_newer() else _scalars(self.state, *names)
 
     def load_progress(self) -> Progress:
         """What the run has done; the surfels are not read."""

@@ -37,12 +37,12 @@ from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.extend import extend
 from semslam.runs.finished.fill import fill_holes
+from semslam.runs.finished.held_out import judged_by_held_out
 from semslam.runs.finished.planes import complete_planes
 from semslam.runs.folder import RunFolder
 from semslam.runs.given.checks import BY_IMAGES, check_settings
 from semslam.runs.given.depth_camera import tell_of_depth_camera
 from semslam.runs.given.verdict import PoseVerdict, with_verdict
-from semslam.runs.held_out import judged_by_held_out
 from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source
 from semslam.runs.progress import NoMap

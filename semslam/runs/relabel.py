@@ -73,9 +73,7 @@ def relabel(
     labels = label_fusion(config.slam.labels)
     evidence = EvidenceMap(len(LABEL_SETS[classes]), config.slam.map.memory_bytes if in_parts else None, folder.path)
     if associations is None:
-        labelled, frames = _associate_anew(
-            source, state, sources, labels, network, evidence, classes, config.max_corrupt, report
-        )
+        labelled, frames = _associate_anew(source, state, sources, labels, network, evidence, classes, report)
     else:
         sequence = source.open_sequence(moved_to)
         perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
@@ -124,7 +122,6 @@ def _associate_anew(
     network: Network,
     evidence: EvidenceMap,
     classes: str,
-    max_corrupt: float,
     report: Callable[[int], None],
 ) -> tuple[list[int], int]:
     """Fill in the evidence of the surfels of an extended or merged map, whose frames say by their depth and poses which
@@ -132,7 +129,7 @@ def _associate_anew(
 
     Where depth was predicted, the map itself tells the depth that a frame should see.
     """
-    surfels = folder.load_map(state, paged=folder.in_parts)
+    surfels, max_corrupt = folder.load_map(state, paged=folder.in_parts), folder.load_config().max_corrupt
     clouds = _shown(surfels) if any(s.perception.depth == "predicted" for s in sources) else None
     evidence.reserve(surfels.n_chunks)
     labelled = evidence.surfels

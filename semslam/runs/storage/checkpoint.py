@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numba as nb
 import numpy as np
@@ -63,7 +64,34 @@ class _Paged:
     digests: np.ndarray  # (B,) uint64
 
 
+PARTS = ("places", "digests", "rows", "like")  # what the table holds of an array in pages
 NOTHING = _Paged(np.empty(0, np.int64), np.empty(0, np.uint64))
+
+
+class _Pages:
+    """The arrays whose bytes are in the pages of an open file."""
+
+    def __init__(self, file: BinaryIO, path: Path, members: dict[str, np.ndarray]) -> None:
+        """members: of the table."""
+        self.file, self.path, self.members = file, path, members
+        self.paged = _paged(members)
+
+    def all_rows(self, name: str) -> np.ndarray:
+        return self.rows(name, 0, int(self.members[f"{name}@rows"]))
+
+    def rows(self, name: str, first: int, last: int) -> np.ndarray:
+        """Rows of an array whose bytes begin with a page; ValueError where they are not those that were saved."""
+        where, like = self.paged[name], self.members[f"{name}@like"]
+        width = like.itemsize * int(np.prod(like.shape[1:], dtype=np.int64))
+        data = np.empty((last - first) * width, np.uint8)
+        pages = slice(first * width // PAGE, -(-last * width // PAGE))
+        read = 0
+        for k, place in enumerate(where.places[pages]):
+            self.file.seek(int(place) * PAGE)
+            read += self.file.readinto(data[k * PAGE : (k + 1) * PAGE].data)  # type: ignore[attr-defined]
+        if read < data.size or not np.array_equal(_digests(data), where.digests[pages]):
+            raise ValueError(f"{self.path}: damaged ({name}); run `semslam reconstruct` again")
+        return data.view(like.dtype).reshape(-1, *like.shape[1:])
 
 
 class Checkpoint:
@@ -116,17 +144,21 @@ class Checkpoint:
 
         stored: those of the surfels as `StoredRows`.
         """
+        return self._whole(lambda: self._load(stored))
+
+    def load_arrays(self, *names: str) -> dict[str, np.ndarray]:
+        """Those of the arrays that `save` was given, other than the surfels', that are named and there."""
+        return self._whole(lambda: self._named(names))
+
+    def _whole(self, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is read of one state, also where another process saves the next meanwhile."""
         while True:
             before = os.stat(self.table).st_mtime_ns if self.table.is_file() else 0
             try:
-                return self._load(stored)
+                return read()
             except ValueError:
                 if not self.table.is_file() or os.stat(self.table).st_mtime_ns == before:
-                    raise  # and not because another process has saved again meanwhile
-
-    def load_scalars(self, *names: str) -> dict[str, np.ndarray]:
-        """Single values of the state."""
-        return self._members(*names)
+                    raise  # and not because another process has saved again
 
     def remove(self) -> None:
         """Remove the state: the run is saved elsewhere."""
@@ -141,32 +173,27 @@ class Checkpoint:
             )
         return load_arrays(self.table, names or None)
 
+    def _named(self, names: Collection[str]) -> dict[str, np.ndarray]:
+        members = self._members(*names, *(f"{name}@{part}" for name in names for part in PARTS))
+        with self._pages_of(members) as pages:
+            paged = {name: pages.all_rows(name) for name in pages.paged}
+        return paged | {name: members[name] for name in names if name in members}
+
+    @contextmanager
+    def _pages_of(self, members: dict[str, np.ndarray]) -> Iterator[_Pages]:
+        with open(self.pages if self.pages.is_file() else os.devnull, "rb") as file:
+            yield _Pages(file, self.pages, members)
+
     def _load(self, stored: bool) -> dict[str, Any]:
         members = self._members()
-        paged = _paged(members)
         state: dict[str, Any] = {name: array for name, array in members.items() if "@" not in name}
-        with open(self.pages if self.pages.is_file() else os.devnull, "rb") as file:
-
-            def rows_of(name: str, first: int, last: int) -> np.ndarray:
-                """Rows of an array whose bytes begin with a page."""
-                where, like = paged[name], members[f"{name}@like"]
-                width = like.itemsize * int(np.prod(like.shape[1:], dtype=np.int64))
-                data = np.empty((last - first) * width, np.uint8)
-                pages = slice(first * width // PAGE, -(-last * width // PAGE))
-                read = 0
-                for k, place in enumerate(where.places[pages]):
-                    file.seek(int(place) * PAGE)
-                    read += file.readinto(data[k * PAGE : (k + 1) * PAGE].data)
-                if read < data.size or not np.array_equal(_digests(data), where.digests[pages]):
-                    raise ValueError(f"{self.pages}: damaged ({name}); run `semslam reconstruct` again")
-                return data.view(like.dtype).reshape(-1, *like.shape[1:])
-
+        with self._pages_of(members) as pages:
             in_parts = SURFEL_ARRAYS if stored else ()
-            for name in paged:
+            for name in pages.paged:
                 if name not in in_parts:
-                    state[name] = rows_of(name, 0, int(members[f"{name}@rows"]))
+                    state[name] = pages.all_rows(name)
             counts = state["counts"]
-            rows = int(members["position@rows"]) if "position" in paged else len(members["position"])
+            rows = int(members["position@rows"]) if "position" in pages.paged else len(members["position"])
             per_chunk = rows // max(len(counts), 1)
             within = np.arange(per_chunk)[None, :] < counts[:, None]
             for name in SURFEL_ARRAYS:
@@ -174,7 +201,7 @@ class Checkpoint:
                     state[name] = state[name][within.ravel()] if len(counts) else state[name]
                 else:
                     parts = (
-                        rows_of(name, first * per_chunk, min(first + PART, len(counts)) * per_chunk)[
+                        pages.rows(name, first * per_chunk, min(first + PART, len(counts)) * per_chunk)[
                             within[first : first + PART].ravel()
                         ]
                         for first in range(0, len(counts), PART)
