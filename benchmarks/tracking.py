@@ -22,7 +22,7 @@ from semslam import poses
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics import trajectory as evaluation
-from semslam.metrics.surface import layering
+from semslam.metrics.layering import layering
 from semslam.runs.config import settings_of
 from semslam.runs.reconstruct import finish, prepare
 from semslam.slam import Slam

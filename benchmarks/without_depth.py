@@ -37,8 +37,8 @@ from semslam import config as configs
 from semslam import poses
 from semslam.camera import Camera
 from semslam.depth.multiview import MultiViewConfig, depth_from_views, neighbours
+from semslam.metrics.layering import layering
 from semslam.metrics.nearest import Surface
-from semslam.metrics.surface import layering
 from semslam.metrics.trajectory import Alignment, absolute_error, umeyama
 from semslam.runs import networks
 from semslam.runs.color_only.fitted import fit_to_images

@@ -10,19 +10,18 @@ from synthetic_maps import cloud_of, plane
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import CloudInParts, SurfelCloud
-from semslam.metrics import surface
+from semslam.metrics.layering import layering
 from semslam.metrics.nearest import Surface
 from semslam.metrics.surface import (
     depth_reference,
-    layering,
     mesh_reference,
     moved,
     points_reference,
     sampled,
     surface_errors,
     surface_scores,
-    voxel_means,
 )
+from semslam.metrics.voxels import voxel_means
 from semslam.rendering.viewpoint import look_at
 
 CAMERA = Camera(80, 60, 70.0, 70.0, 39.5, 29.5)
@@ -222,7 +221,7 @@ def in_parts(cloud: SurfelCloud, count: int) -> CloudInParts:
 
 def test_a_map_in_parts_has_the_figures_of_a_whole_one(monkeypatch):
     monkeypatch.setattr("semslam.cloud.AT_ONCE", 700)
-    monkeypatch.setattr(surface, "SLAB", 2000)
+    monkeypatch.setattr("semslam.metrics.layering.SLAB", 2000)
     parts = [plane((0, 0, z), (1, 0, 0), (0, 1, 0), 0.02) for z in (0, 0.07, 0.5)]
     whole = cloud_of([("wall", *roughened(part, 0.003)) for part in parts], 0.02)
     whole = whole.selected(np.random.default_rng(1).permutation(len(whole)))

@@ -18,7 +18,7 @@ from semslam.loops import loop_closure, loop_kernels
 from semslam.loops.loop_closure import LoopCloser, deform
 from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
 from semslam.loops.snapshot import Snapshot
-from semslam.metrics.surface import layering
+from semslam.metrics.layering import layering
 from semslam.metrics.trajectory import absolute_error
 from semslam.slam import Slam
 from semslam.tracking.relocalisation.keyframes import NO_CODE, Ferns, Keyframes

@@ -19,8 +19,10 @@ from semslam.judging.map_labels import MapLabelScores, pooled_and_mean
 from semslam.judging.references import scene_reference
 from semslam.judging.run_labels import label_scores
 from semslam.metrics import surface
-from semslam.metrics.surface import Blocks, Reference, SurfaceScores
+from semslam.metrics.layering import layering
+from semslam.metrics.surface import Reference, SurfaceScores
 from semslam.metrics.trajectory import TrajectoryErrors, matched, trajectory_errors
+from semslam.metrics.voxels import Blocks
 from semslam.perception import Network
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
@@ -103,7 +105,7 @@ def evaluate_run(
         if filled := len(folder.load_filled() or ()):  # the last ones
             parts = points(0, len(clouds) - filled), points(len(clouds) - filled, len(clouds))
             figures |= filling_figures(*(surface.surface_scores(part, reference) for part in parts))
-    figures["layered"] = surface.layering(clouds)
+    figures["layered"] = layering(clouds)
     labels = label_scores(clouds, progress, sequence, config, network)
     figures |= label_figures(labels)
     return Evaluation(figures, errors, paths, scores, per_surfel, labels, len(clouds))

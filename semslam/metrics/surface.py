@@ -16,27 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numba as nb
 import numpy as np
-from scipy.spatial import cKDTree
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.compiled import PARALLEL, Pinhole, pixel_of
 from semslam.metrics.nearest import Surface
+from semslam.metrics.voxels import VOXEL, Blocks, in_blocks, one_a_voxel, voxel_means
 
-Blocks = Callable[[], Iterable[np.ndarray]]  # points (N, 3) block by block, as often as asked for
 THRESHOLDS = (0.02, 0.05, 0.10)  # metres
-VOXEL = 0.02  # metres
 ROOM = (0.3, 5.0)  # metres; the nearest and the farthest depth that counts, what sensors of rooms measure
-SAME_SIDE = float(np.cos(np.radians(30)))  # cosine of the angle between normals of one side of a surface
-FAR = 0.3  # metres; farther from a surfel, nothing tells whether it is layered
-SLAB = 1 << 20  # surfels of a map in parts that are looked at together
 _FINE = 0.005  # metres; how densely points stand for a surface that is not a mesh
 
 
@@ -96,55 +88,6 @@ class Reference:
         """What was compared, in words."""
         rule = f"visible region of {len(self.views)} views" if self.views else "whole surfaces, no visible-region rule"
         return f"against {self.name}; {100 * VOXEL:g} cm voxels; {rule}"
-
-
-def voxel_means(points: np.ndarray | Blocks, voxel: float = VOXEL) -> np.ndarray:
-    """(M, 3) means of the points (N, 3) of each occupied voxel, in the voxels' order; float64 if the points are.
-
-    Points in blocks are never all in memory, unless stray ones span a world of voxels.
-    """
-    blocks = _in_blocks(points)
-    number_of = _numbering(blocks, voxel)
-    if number_of is None:
-        blocks = _in_blocks(np.concatenate(list(blocks())))
-        number_of = partial(_voxel_keys, voxel=voxel)
-    numbers, kind = np.empty(0, np.int64), np.dtype(np.float32)
-    for block in blocks():
-        numbers, kind = np.union1d(numbers, number_of(block)), np.result_type(block, kind)
-    sums = np.zeros((4, len(numbers)))  # of x, y, z and 1
-    for block in blocks():
-        voxel_of = np.searchsorted(numbers, number_of(block))
-        for row, values in zip(sums, (*block.T, np.ones(len(block)))):
-            np.add.at(row, voxel_of, values)
-    return (sums[:3] / sums[3]).T.astype(kind)
-
-
-def _in_blocks(points: np.ndarray | Blocks) -> Blocks:
-    return points if callable(points) else lambda: iter([points])
-
-
-def _numbering(blocks: Blocks, voxel: float) -> Callable[[np.ndarray], np.ndarray] | None:
-    """A function from points (N, 3) of the blocks to the numbers (N,) int64 of their voxels, in the order of x, then y,
-    then z; None where the points span more voxels than can be counted."""
-    cells = [np.zeros((0, 3), np.int64)]
-    for block in blocks():
-        if len(block):
-            of_block = _cells(block, voxel)
-            cells += [of_block.min(axis=0, keepdims=True), of_block.max(axis=0, keepdims=True)]
-    ends = np.concatenate(cells) if len(cells) > 1 else np.zeros((1, 3), np.int64)
-    low, size = ends.min(axis=0), np.ptp(ends, axis=0) + 1
-    if np.prod(size.astype(float)) > 2.0**62:
-        return None
-
-    def numbers(points: np.ndarray) -> np.ndarray:
-        x, y, z = (_cells(points, voxel) - low).T
-        return (x * size[1] + y) * size[2] + z
-
-    return numbers
-
-
-def _cells(points: np.ndarray, voxel: float) -> np.ndarray:
-    return np.floor(np.asarray(points, np.float64) / voxel).astype(np.int64)
 
 
 @nb.njit(**PARALLEL)
@@ -245,7 +188,7 @@ def surface_scores(points: np.ndarray | Blocks, reference: Reference) -> Surface
     middle = np.median(reference.points, axis=0).astype(
         np.float64
     )  # one for all blocks: distances do not depend on them
-    for block in _in_blocks(points)():
+    for block in in_blocks(points)():
         np.minimum(to_points, Surface(block, middle=middle).distance(reference.points), out=to_points)
     precision = [_share(to_reference < t) for t in THRESHOLDS]
     recall = [_share(to_points < t) for t in THRESHOLDS]
@@ -268,99 +211,11 @@ def surface_scores(points: np.ndarray | Blocks, reference: Reference) -> Surface
 def surface_errors(points: np.ndarray | Blocks, reference: Reference) -> np.ndarray:
     """(N,) float32 metres from each point (N, 3) to the reference, NaN where the reference says nothing."""
     found = [np.empty(0, np.float32)]
-    for block in _in_blocks(points)():
+    for block in in_blocks(points)():
         errors, judged = np.full(len(block), np.nan, np.float32), reference.judges(block)
         errors[judged] = reference.distance(block[judged])
         found.append(errors)
     return np.concatenate(found)
-
-
-def layering(cloud: SurfelCloud | CloudInParts) -> float:
-    """How much of a map is layered: the share of surfels with another one of the same normal (within 30 degrees)
-    straight before or behind it, 2 to 20 cm away along the normal and at most 2 cm to the side.
-
-    Both stand for the mean of the surfels within 2 cm of them: a rough surface is not layered. Of a sample of surfels,
-    the same every time. A wall mapped once scores 0; NaN for an empty map.
-    """
-    clouds = CloudInParts.of(cloud) if isinstance(cloud, SurfelCloud) else cloud
-    if len(clouds) == 0:
-        return float("nan")
-    chosen, samples = np.arange(len(clouds)), 20_000
-    if len(clouds) > samples:
-        chosen = np.random.default_rng(0).choice(len(clouds), samples, replace=False)
-    positions, normals = _joined(
-        clouds, lambda part, first: chosen[(chosen >= first) & (chosen < first + len(part))] - first
-    )
-    axis = int(np.ptp(positions, axis=0).argmax())
-    along, slabs = positions[:, axis], 1 if clouds.whole is not None else -(-len(clouds) // SLAB)
-    ends = [-np.inf, *np.quantile(along, np.linspace(0, 1, slabs + 1)[1:-1]), np.inf]
-    layered = np.zeros(len(positions), bool)
-    for low, high in pairwise(ends):  # of a large map, only the surfels that reach into a slab are in memory
-        inside = (along >= low) & (along < high)
-        layered[inside] = _layered(positions[inside], normals[inside], *_thinned(clouds, axis, low - FAR, high + FAR))
-    return float(layered.mean())
-
-
-def _joined(clouds: CloudInParts, which: Callable[[SurfelCloud, int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and normals (N, 3) each of the surfels that `which` chooses of a part and the number of its first."""
-    positions, normals, first = [], [], 0
-    for part in clouds.geometry:
-        some = which(part, first)
-        positions.append(part.positions[some])
-        normals.append(part.normals[some])
-        first += len(part)
-    return np.concatenate(positions), np.concatenate(normals)
-
-
-def _thinned(clouds: CloudInParts, axis: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and normals (N, 3) each of the first surfel in every cubic centimetre between two ends of an axis."""
-
-    def firsts(positions: np.ndarray) -> np.ndarray:
-        return np.unique(_voxel_keys(positions, 0.01), return_index=True)[1]
-
-    def which(part: SurfelCloud, _: int) -> np.ndarray:
-        there = np.flatnonzero((part.positions[:, axis] >= low) & (part.positions[:, axis] < high))
-        return there[firsts(part.positions[there])]
-
-    positions, normals = _joined(clouds, which)
-    kept = firsts(positions)
-    return positions[kept], normals[kept]
-
-
-def _layered(
-    positions: np.ndarray, normals: np.ndarray, others: np.ndarray, normals_of_others: np.ndarray
-) -> np.ndarray:
-    """(N,) bool: which surfels at positions (N, 3) have one of the others (M, 3) before or behind them."""
-    layered = np.zeros(len(positions), bool)
-    if len(positions) == 0:
-        return layered
-    tree = cKDTree(others)  # one surfel a centimetre is enough to meet
-    middles = _middles(positions, normals, tree, normals_of_others)
-    for step in np.arange(0.02, 0.20, 0.02):
-        for side in (-1, 1):
-            rest = np.flatnonzero(~layered)
-            ends = middles[rest] + side * (step + 0.01) * normals[rest]
-            distance, found = tree.query(ends, distance_upper_bound=0.02, workers=2)
-            rest, found = rest[np.isfinite(distance)], found[np.isfinite(distance)]
-            same = np.einsum("nk,nk->n", normals_of_others[found], normals[rest]) > SAME_SIDE
-            rest, found = rest[same], found[same]
-            there = _middles(others[found], normals_of_others[found], tree, normals_of_others)
-            apart = np.abs(np.einsum("nk,nk->n", there - middles[rest], normals[rest]))
-            layered[rest[apart > 0.02]] = True
-    return layered
-
-
-def _middles(points: np.ndarray, normals: np.ndarray, tree: cKDTree, normals_of_tree: np.ndarray) -> np.ndarray:
-    """Points (N, 3) moved along their normals to the mean of the tree's points within 2 cm that have such a normal."""
-    if len(points) == 0:
-        return points
-    distance, found = tree.query(points, k=24, distance_upper_bound=0.02, workers=2)
-    near = np.isfinite(distance)
-    found = np.where(near, found, 0)
-    near &= np.einsum("nmk,nk->nm", normals_of_tree[found], normals) > SAME_SIDE
-    along = np.einsum("nmk,nk->nm", tree.data[found] - points[:, None], normals)
-    mean = (along * near).sum(axis=1) / np.maximum(near.sum(axis=1), 1)
-    return points + mean[:, None] * normals
 
 
 def moved(reference: Reference, T_new_world: np.ndarray) -> Reference:
@@ -390,22 +245,5 @@ def _seen_points(views: Iterable[ReferenceView], voxel: float = VOXEL) -> np.nda
         local = view.camera.backproject(view.depth)[view.depth > 0].astype(np.float64)
         fresh.append(poses.transform(view.T_world_camera, local).astype(np.float32))
         if sum(map(len, fresh)) > 2_000_000:
-            gathered, fresh = _one_a_voxel(np.concatenate([gathered, *fresh]), min(voxel, _FINE)), []
-    return voxel_means(_one_a_voxel(np.concatenate([gathered, *fresh]), min(voxel, _FINE)), voxel)
-
-
-def _one_a_voxel(points: np.ndarray, voxel: float) -> np.ndarray:
-    """The first of the points of each voxel: averaging again and again would favour late ones."""
-    if len(points) == 0:
-        return points
-    return points[np.sort(np.unique(_voxel_keys(points, voxel), return_index=True)[1])]
-
-
-def _voxel_keys(points: np.ndarray, voxel: float) -> np.ndarray:
-    """(N,) int64, the same for the points (N, 3) of a voxel, in the order of its x, then y, then z."""
-    if (numbers := _numbering(_in_blocks(points), voxel)) is not None:
-        return numbers(points)
-    cells = _cells(points, voxel)  # stray points span a world of voxels: number the occupied ones
-    cells = np.column_stack([np.unique(column, return_inverse=True)[1] for column in cells.T])
-    rows = np.unique(cells[:, 0] * (cells[:, 1].max() + 1) + cells[:, 1], return_inverse=True)[1]
-    return rows * (cells[:, 2].max() + 1) + cells[:, 2]
+            gathered, fresh = one_a_voxel(np.concatenate([gathered, *fresh]), min(voxel, _FINE)), []
+    return voxel_means(one_a_voxel(np.concatenate([gathered, *fresh]), min(voxel, _FINE)), voxel)
