@@ -16,7 +16,7 @@ from written_recordings import assert_like_the_room, encoded, half_camera, halve
 from semslam import poses
 from semslam.camera import Camera
 from semslam.frame import UNLABELLED
-from sequences import CorruptFrame, open_sequence
+from sequences import CorruptFrame, Sequence, open_sequence
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +205,14 @@ def test_exported_scannet_frames_are_paired_by_number(scannet, frames):
     np.testing.assert_allclose(sequence[3].T_world_camera, frames[3].T_world_camera, atol=1e-6)
 
 
+def assert_only_labels_are_broken(sequence: Sequence, index: int) -> None:
+    """Whoever does without labels does not meet an image of them that is broken."""
+    assert sequence.unlabelled(index).color.shape == sequence.color_of(index).shape
+    for read in (sequence.__getitem__, sequence.labels_of):
+        with pytest.raises(CorruptFrame):
+            read(index)
+
+
 def test_scannet_ids_become_nyu40_by_its_table(scannet, frames):
     ids = np.zeros((72, 96), np.uint16)
     ids[:, :40], ids[:, 40:70] = 1163, 2
@@ -218,6 +226,8 @@ def test_scannet_ids_become_nyu40_by_its_table(scannet, frames):
     labels = sequence[1].labels
     assert sequence.label_set == "nyu40" and sequence[0].labels is None
     assert (labels[:, :40] == 39).all() and (labels[:, 40:70] == 7).all() and (labels[:, 70:] == UNLABELLED).all()
+    put(scannet / "label-filt" / "9.png", "no image")
+    assert_only_labels_are_broken(sequence, 1)
 
 
 def test_labels_of_a_sens_file_come_from_the_archive_beside_it(frames, tmp_path):
@@ -227,6 +237,9 @@ def test_labels_of_a_sens_file_come_from_the_archive_beside_it(frames, tmp_path)
         archive.writestr("label-filt/3.png", encoded(".png", np.full((72, 96), 5, np.uint16)))
     sequence = open_sequence(tmp_path / "scene0000_00.sens")
     assert (sequence[3].labels == 2).all() and sequence[0].labels is None
+    with zipfile.ZipFile(tmp_path / "scene0000_00_2d-label-filt.zip", "w") as archive:
+        archive.writestr("label-filt/3.png", b"no image")
+    assert_only_labels_are_broken(open_sequence(tmp_path / "scene0000_00.sens"), 3)
 
 
 # Replica
@@ -444,6 +457,8 @@ def test_deeploc_is_a_sequence_with_labels(frames, tmp_path):
     sequence = open_sequence(tmp_path, fov=70.0)
     assert sequence.label_set == "deeploc10" and sequence.labelled_indices == [2] and (sequence[2].labels == 3).all()
     assert sequence[3].T_world_camera[0, 3] == 3 and not sequence.has_depth
+    put(tmp_path / "train" / "labels" / "Image_2.png", "no image")
+    assert_only_labels_are_broken(sequence, 2)
 
 
 def test_eth3d_has_a_calibration_of_its_own(frames, tmp_path):

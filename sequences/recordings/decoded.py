@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,6 @@ class Images(NamedTuple):
 
     color: np.ndarray  # (H, W, 3) uint8 RGB, or (H, W) grey
     depth: np.ndarray | None = None  # (h, w) float32 metres along z, 0 = none
-    labels: np.ndarray | None = None  # (H, W) uint8 ids, 255 = unlabelled
     camera: Camera | None = None  # of this frame's colour, where it differs from frame to frame
 
 
@@ -73,9 +72,9 @@ class Rig:
             image = np.repeat(image[:, :, None], 3, axis=2)
         return resampled(image, self.color if camera is None else camera, self.camera)
 
-    def label_image(self, labels: np.ndarray, camera: Camera | None = None) -> np.ndarray:
+    def label_image(self, labels: np.ndarray) -> np.ndarray:
         """(H, W) ids in the frames' camera, of an image of colour's size or another of its field of view."""
-        source = (self.color if camera is None else camera).resized(labels.shape[1], labels.shape[0])
+        source = self.color.resized(labels.shape[1], labels.shape[0])
         shift = labels.dtype.type(UNLABELLED)  # wraps around there and back, so that the outside is unlabelled
         return resampled(labels - shift, source, self.camera, nearest=True) + shift
 
@@ -97,6 +96,7 @@ class DecodedSequence(Sequence):
     rig: Rig
     timestamps: np.ndarray
     read: Callable[[int], Images]  # the images of frame i; raises CorruptFrame, for one of a wrong size too
+    read_labels: Callable[[int], np.ndarray | None] | None = None  # (H, W) uint8 ids of frame i, 255 = unlabelled
     poses: tuple[np.ndarray | None, ...] | None = None
     label_set: str | None = None
     labelled: tuple[int, ...] | None = None  # the frames with labels; None = all, where there is a label set
@@ -130,6 +130,17 @@ class DecodedSequence(Sequence):
         return super().name_of(index) if self.names is None else self.names[index]
 
     def __getitem__(self, index: int) -> Frame:
+        return replace(self.unlabelled(index), labels=self.labels_of(index))
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        labels = None if self.read_labels is None else self.read_labels(self._checked(index))
+        return None if labels is None else self.rig.label_image(labels)
+
+    @cached_property
+    def _recent(self) -> Callable[[int], Frame]:  # type: ignore[override]
+        return lru_cache(maxsize=4)(self.unlabelled)
+
+    def unlabelled(self, index: int) -> Frame:
         i = self._checked(index)
         images = self.read(i)
         camera = self.rig.color if images.camera is None else images.camera
@@ -147,7 +158,6 @@ class DecodedSequence(Sequence):
             color=self.rig.color_image(images.color, camera),
             camera=self.camera,
             depth=depth,
-            labels=None if images.labels is None else self.rig.label_image(images.labels, camera),
             T_world_camera=None if self.poses is None else self.poses[i],
         )
 

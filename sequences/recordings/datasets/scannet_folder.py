@@ -12,7 +12,7 @@ from semslam.camera import Camera
 from semslam.trajectory.files import read_pose_folder
 from sequences.files import Folder, first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
-from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
+from sequences.recordings.datasets.scannet_labels import find_labels
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.folder import images_by_name
 from sequences.selected import FEW_LACKING
@@ -66,8 +66,8 @@ def open_scannet_folder(
             [(number, color[number].name) for number in numbers],
             bool(depth),
             depth_scale or 1000.0,
-            labels,
         ),
+        read_labels=None if labels is None else lambda index: labels.of(numbers[index]),
         poses=tuple(T_of_frame.get(number) for number in numbers),
         label_set=None if labels is None else "nyu40",
         assumptions=(*unread, *left_out),
@@ -80,14 +80,12 @@ def _read(
     frames: list[tuple[int, str]],
     has_depth: bool,
     depth_scale: float,
-    labels: ScanNetLabels | None,
     index: int,
 ) -> Images:
     number, name = frames[index]
     return Images(
         files.image(f"color/{name}"),
         files.depth(f"depth/{number}.png", depth_scale) if has_depth else None,
-        None if labels is None else labels.of(number),
     )
 
 

@@ -21,7 +21,7 @@ from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
 from sequences.files import read_part, unpacked
 from sequences.recordings.cameras.given_camera import camera_of_matrix
-from sequences.recordings.datasets.scannet_labels import ScanNetLabels, find_labels
+from sequences.recordings.datasets.scannet_labels import find_labels
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
 LAYOUT = "scene0000_00.sens; labels from scene0000_00_2d-label-filt.zip and scannetv2-labels.combined.tsv beside it"
@@ -66,7 +66,8 @@ def open_scannet_sens(path: str | Path, *, camera: Camera | None = None) -> Deco
         name=file.stem,
         rig=Rig(header.color if camera is None else camera, header.depth, header.T_color_depth),
         timestamps=seconds_or_count(np.array(ticks), FPS),
-        read=partial(_read, file, header, np.array(places), labels),
+        read=partial(_read, file, header, np.array(places)),
+        read_labels=None if labels is None else labels.of,
         poses=tuple(T_world_camera) if any(T is not None for T in T_world_camera) else None,
         label_set=None if labels is None else "nyu40",
         assumptions=(*notes, *unread),
@@ -154,16 +155,12 @@ def _pose(T: np.ndarray) -> np.ndarray | None:
     return poses.orthonormalized(T) if poses.is_rigid(T, tolerance=1e-2) else None
 
 
-def _read(file: Path, header: Header, places: np.ndarray, labels: ScanNetLabels | None, index: int) -> Images:
+def _read(file: Path, header: Header, places: np.ndarray, index: int) -> Images:
     start, color_bytes, depth_bytes = (int(number) for number in places[index])
     where = f"{file}: frame {index}"
     data = read_part(file, start, color_bytes + depth_bytes, where)
     color, depth = data[:color_bytes], data[color_bytes:]
-    return Images(
-        _color(color, header, f"{where}, colour"),
-        _depth(depth, header, f"{where}, depth"),
-        None if labels is None else labels.of(index),
-    )
+    return Images(_color(color, header, f"{where}, colour"), _depth(depth, header, f"{where}, depth"))
 
 
 def _color(data: bytes, header: Header, where: str) -> np.ndarray:
