@@ -227,6 +227,12 @@ def is_passing_in_reading(error: BaseException) -> bool:
     return is_passing(error) and not (isinstance(error, OSError) and error.errno == errno.EIO)
 
 
+def raise_passing(error: Exception) -> None:
+    """Raise an error in reading if it is passing: who goes on would take what is whole for unreadable."""
+    if is_passing_in_reading(error):
+        raise error
+
+
 def regular_size(path: str | Path) -> int:
     """The bytes of a regular file; FileNotFoundError where there is nothing, ValueError where it is no file.
 

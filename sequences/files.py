@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from semslam import images
+from semslam.atomic import raise_passing
 from semslam.images import CorruptFrame, unreadable
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
@@ -147,6 +148,7 @@ class Archive(Files):
             with self._lock:
                 return self._zip.read(info)
         except (*NOT_UNPACKED, RuntimeError, EOFError, OSError, NotImplementedError, ValueError) as problem:
+            raise_passing(problem)
             raise CorruptFrame(f"{where}: cannot be unpacked ({reason(problem)})", broken_file=True) from None
 
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from semslam import poses
+from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.config import Count, Natural, NotNegative, Positive, Range, Turn, check_ranges
 from semslam.depth.completion import CompletedDepth, CompletionConfig, complete
@@ -252,7 +253,8 @@ class MultiViewDepth(Stage):
         if index not in self._greys:
             try:
                 self._greys[index] = self._grey(self.color_of(index))
-            except (ValueError, OSError):
+            except (ValueError, OSError) as problem:
+                raise_passing(problem)
                 self._greys[index] = None
         return self._greys[index]
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from semslam import poses
+from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.tracking.features import sampled_pose
@@ -106,7 +107,8 @@ def _following(recording: Recording, indices: Sequence[int]) -> Iterator[Tracks]
     for index in indices[1:]:
         try:
             color = recording.color_of(index)  # depth is needed where the points begin, and only there
-        except (ValueError, OSError):
+        except (ValueError, OSError) as problem:
+            raise_passing(problem)
             return
         following = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
         at, there = found_again(grey, following, at, window)

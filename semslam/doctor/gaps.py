@@ -9,6 +9,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from semslam.atomic import raise_passing
 from semslam.doctor.finding import Finding
 from semslam.doctor.flow import found_again
 from sequences import Sequence
@@ -126,7 +127,8 @@ class _Shares:
     def _read(self, index: int) -> np.ndarray | None:
         try:
             color = self._sequence.color_of(index)
-        except (ValueError, OSError):
+        except (ValueError, OSError) as problem:
+            raise_passing(problem)
             return None
         height = max(1, round(WIDTH * color.shape[0] / color.shape[1]))
         return cv2.resize(cv2.cvtColor(color, cv2.COLOR_RGB2GRAY), (WIDTH, height), interpolation=cv2.INTER_AREA)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from semslam import images, poses
-from semslam.atomic import is_passing_in_reading
+from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.perception import Network
@@ -88,8 +88,7 @@ def _write_images(sequence: Any, camera: Camera, folder: Path, report: Callable[
         try:
             color = sequence.color_of(index)
         except (ValueError, OSError) as problem:
-            if is_passing_in_reading(problem):
-                raise
+            raise_passing(problem)
             continue  # counted by the run
         small = cv2.resize(color, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
         images.write_png(folder / f"{index:06d}.png", small)

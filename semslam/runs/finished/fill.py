@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.compiled import Pinhole, Pose
@@ -97,6 +98,7 @@ def fused_apart(
             try:
                 frame = run.read(index)
             except (ValueError, OSError) as problem:
+                raise_passing(problem)
                 logger.warning("frame %d is left out when surfels are added: %s", index, problem)
                 continue
             slam.step(frame)

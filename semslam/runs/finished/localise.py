@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.atomic import raise_passing, replacing
 from semslam.poses import moved_by
 from semslam.rendering.cameras import draw_cameras_in_map
 from semslam.runs.config import RunConfig
@@ -61,6 +61,7 @@ def located(finished: FinishedMap, sequence: Sequence, depth: bool = True) -> It
         try:
             frame = sequence.unlabelled(i)
         except (ValueError, OSError) as error:
+            raise_passing(error)
             yield not_looked_for(name, time, error)
             continue
         found = localiser.locate(frame if depth else without_depth(frame))
