@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam import images
+from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.frame import Frame
 from semslam.images import CorruptFrame
@@ -103,7 +104,8 @@ class Sequence(ABC):
         """
         try:
             return self[index] if labels else self.unlabelled(index)
-        except (ValueError, OSError):
+        except (ValueError, OSError) as problem:
+            raise_passing(problem)
             return None
 
     def missing_files(self) -> list[Path]:

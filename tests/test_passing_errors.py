@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from semslam.depth.multiview import MultiViewDepth
 from semslam.doctor.flow import followed
 from semslam.doctor.gaps import gaps
+from semslam.frame import Frame
 from sequences import CorruptFrame
 from sequences.files import Archive
 from sequences.room.room import RoomSequence
@@ -26,15 +28,23 @@ class Failing(RoomSequence):
         super().__init__(frames=6, width=96, height=72)
         self.number = number
 
+    def unlabelled(self, index: int) -> Frame:
+        return replace(self[index], color=self.color_of(index))
+
     def color_of(self, index: int) -> np.ndarray:
         raise OSError(self.number, "as told")
+
+
+def tracks(sequence: Failing) -> Any:
+    sequence.readable = lambda index: sequence[index]  # type: ignore[method-assign]
+    return followed(sequence, [0, 1])
 
 
 def kept_grey(sequence: Failing) -> Any:
     return MultiViewDepth._grey_of(SimpleNamespace(_greys={}, _grey=None, color_of=sequence.color_of), 0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("read", [gaps, lambda sequence: followed(sequence, [0, 1]), kept_grey])
+@pytest.mark.parametrize("read", [lambda sequence: sequence.readable(0), gaps, tracks, kept_grey])
 def test_an_image_is_unreadable_only_for_a_reason_of_its_own(read: Callable[[Failing], Any]):
     assert not read(Failing(errno.EIO)), "a bad sector is of that file"
     with pytest.raises(OSError, match="as told"):
