@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from test_visual_tracking import BlindNetwork, error
 from semslam import poses
 from semslam.camera import Camera
 from semslam.runs import recording
+from semslam.runs.color_only import zooming
 from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.poses import VisualPoses, track_images
 from semslam.runs.config import RunConfig
@@ -98,6 +101,61 @@ def test_undone_images_are_those_of_the_longest_focal_length_with_depth_and_labe
     v, u = 30, 110
     place = room.camera.project(seen[v, u][None])[0].round().astype(int)
     assert np.linalg.norm(points[place[1], place[0]] - seen[v, u]) < 0.05
+
+
+def undone(monkeypatch, *says: zoom.FoundZoom, found=(60, 60, 60, 60)):
+    """The zoom that is undone where maps say so one after the other, each of so many frames."""
+    filmed, answers, counts = open_sequence(ROOM), iter(says), iter(found)
+
+    def scene(*_):
+        tracker = SimpleNamespace(finish=lambda: None, map=SimpleNamespace(keyframes=[Keyframe(0), Keyframe(59)]))
+        return SimpleNamespace(tracker=tracker, followed=SimpleNamespace(found=np.arange(60) < next(counts)))
+
+    monkeypatch.setattr(zooming, "longest_scene", scene)
+    monkeypatch.setattr(zooming, "zoom_of", lambda *_: next(answers))
+    factors = zooming.unzoomed_scene(filmed, None, None, lambda: None, None)[1]
+    return None if factors is None else factors.max()
+
+
+class Keyframe(NamedTuple):
+    index: int
+
+
+def said(log_zoom: float, cost: float, explained: float = 0.3) -> zoom.FoundZoom:
+    return zoom.FoundZoom(np.array([0, log_zoom]), 0.01, explained, cost)
+
+
+def test_what_is_left_of_a_zoom_is_undone_while_it_is_evident(monkeypatch, caplog):
+    zooms = said(0.2, 2.0), said(0.1, 1.6), said(0.05, 1.5)  # less than four times the roughness, and 3 %
+    assert undone(monkeypatch, *zooms) == pytest.approx(np.exp(0.3))
+    assert undone(monkeypatch, said(0.2, 2.0), said(0.1, 1.6, explained=0.1)) == pytest.approx(np.exp(0.2))
+    assert "fit no better" not in caplog.text and "not all" not in caplog.text
+    assert undone(monkeypatch, *[said(0.2 / n, 2 / n, explained=0.3) for n in (1, 1.2, 1.4, 1.6)]) > np.exp(0.3)
+    assert "not all of the zoom" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "again, found",
+    [(said(0.0, 1.9), 60), (said(0.3, 1.0), 60), (said(0.0, 1.0), 59), (None, 60)],
+    ids=["fits little better", "zooms more than before", "fewer frames", "shows too little"],
+)
+def test_images_that_fit_no_better_with_a_zoom_undone_are_used_as_filmed(again, found, monkeypatch, caplog):
+    assert undone(monkeypatch, said(0.2, 2.0), again, found=(60, found)) is None
+    assert "the map may be wrong; film without zooming" in caplog.text
+
+
+def test_errors_of_enlarged_images_are_counted_as_they_were_recorded():
+    exact = zooming_scene(np.linspace(0, 0.3, 12))
+    twice = exact._replace(seen=2 * exact.seen, pixel=2 * exact.pixel, focal=2 * exact.focal)
+
+    def says(scene, enlarged: float) -> zoom.FoundZoom:
+        parts = scene, np.arange(12), np.arange(len(scene.host)), np.arange(len(scene.seen))
+        world = SimpleNamespace(keyframes=[None] * 12, pixel_std=0.2, scene=lambda free, with_focal: parts)
+        return zoom.zoom_of(world, np.full(12, enlarged))
+
+    recorded, tracked = says(exact, 1.0), says(twice, 2.0)
+    assert recorded.evident and recorded.z.max() == pytest.approx(0.3, abs=0.03)
+    assert tracked.cost == pytest.approx(recorded.cost, rel=0.05)
 
 
 @pytest.mark.slow

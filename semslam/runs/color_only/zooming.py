@@ -5,18 +5,41 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from semslam.perception import Network
 from semslam.runs.color_only.following import Scene, longest_scene
 from semslam.tracking.visual.config import VisualConfig
-from semslam.tracking.visual.zoom import zoom_of
+from semslam.tracking.visual.zoom import FoundZoom, zoom_of
 from sequences.recalibrated import UnzoomedSequence
 
 logger = logging.getLogger(__name__)
-PASSES = 3  # that undo zoom; each leaves about a fifth of what the one before left
+PASSES = 3  # that undo zoom; each leaves up to half of what the one before left
+REMEDY = "film without zooming"
+
+
+class Undone(NamedTuple):
+    """What a tracker found in images in which a zoom was undone."""
+
+    zoom: np.ndarray  # (N,) of each frame, at least 1; all 1 where none was undone
+    scene: Scene
+    left: FoundZoom | None  # of the images as they were tracked
+
+    def with_the_rest(self) -> np.ndarray:
+        """The zoom (N,) with that which is left."""
+        assert self.left is not None
+        indices = [keyframe.index for keyframe in self.scene.tracker.map.keyframes]
+        zoom = self.zoom * np.exp(np.interp(np.arange(len(self.zoom)), indices, self.left.z))
+        return zoom / zoom.min()
+
+    def is_better(self, than: Undone, at_first: FoundZoom | None) -> bool:
+        """Whether no frame more was lost than with less undone, and the images fit clearly better."""
+        if self.left is None or than.left is None or at_first is None:
+            return False
+        lost = np.count_nonzero(than.scene.followed.found) > np.count_nonzero(self.scene.followed.found)
+        return not lost and self.left.fits_better(than.left, at_first)
 
 
 def unzoomed_scene(
@@ -27,22 +50,34 @@ def unzoomed_scene(
     folder: Path | None,
 ) -> tuple[Scene, np.ndarray | None]:
     """The finished `longest_scene` of a `sequences.Sequence`, and the zoom (N,) of each of its frames, at least 1, that
-    was undone in its images; None where the camera did not zoom.
+    was undone in its images; None where none was.
 
     A map made of images that zoom is bent, and what it says of the zoom is too little: the images with that much undone
-    are tracked again, until none is seen. The widest image is taken to be of the known focal length.
+    are tracked again, until none is evident. The widest image is taken to be of the known focal length. What does not
+    fit better for being undone is left as it was.
     """
-    scene, zoom = longest_scene(sequence, network, config, report, folder), None
-    scene.tracker.finish()
-    for _ in range(PASSES):
-        if (change := zoom_of(scene.tracker.map, evident=zoom is not None)) is None:
-            return scene, zoom
-        indices = [keyframe.index for keyframe in scene.tracker.map.keyframes]
-        zoom = (1 if zoom is None else zoom) * np.exp(np.interp(np.arange(len(sequence)), indices, change))
-        zoom /= zoom.min()
-        logger.warning("the camera zooms by %.2f while it films: tracked again with that undone", zoom.max())
-        scene = longest_scene(UnzoomedSequence(sequence, zoom), network, config, lambda: None, folder)
+
+    def tracked(zoom: np.ndarray) -> Undone:
+        zooms = zoom.max() > 1
+        images = UnzoomedSequence(sequence, zoom) if zooms else sequence
+        scene = longest_scene(images, network, config, (lambda: None) if zooms else report, folder)
         scene.tracker.finish()
-    if zoom_of(scene.tracker.map) is not None:
-        logger.warning("not all of the zoom could be undone: the map may be wrong; film without zooming")
-    return scene, zoom
+        indices = [keyframe.index for keyframe in scene.tracker.map.keyframes]
+        return Undone(zoom, scene, zoom_of(scene.tracker.map, zoom.max() / zoom[indices]))
+
+    best = tracked(np.ones(len(sequence)))
+    at_first = best.left
+    for _ in range(PASSES):
+        if best.left is None or not best.left.evident:
+            break
+        more = best.with_the_rest()
+        logger.warning("the camera zooms by %.2f while it films: tracked again with that undone", more.max())
+        again = tracked(more)
+        if not again.is_better(best, at_first):
+            logger.warning("images with that undone fit no better, and are not used: the map may be wrong; %s", REMEDY)
+            break
+        best = again
+    else:
+        if best.left is not None and best.left.evident:
+            logger.warning("not all of the zoom could be undone: the map may be wrong; %s", REMEDY)
+    return best.scene, best.zoom if best.zoom.max() > 1 else None

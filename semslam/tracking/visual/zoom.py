@@ -72,47 +72,68 @@ class Equations(NamedTuple):
         return step.reshape(-1, UNKNOWNS), -(self.g_l + self.coupling @ step) / damped
 
 
-def zoom_of(world: SparseMap, evident: bool = False) -> np.ndarray | None:
-    """The logarithm (K,) of each keyframe's focal length over that of the widest; None where the camera did not zoom,
-    or too few landmarks tell. evident: that the camera zooms is known, and what is left of it is asked for.
+class FoundZoom(NamedTuple):
+    """What a sparse map of K keyframes says of its camera's zoom."""
 
-    Images that a rolling shutter or a lens distorts seem to zoom, too, a little to and fro: a zoom has to be more than
-    that, and to explain where landmarks are seen.
-    """
-    if len(world.keyframes) < FEWEST:
-        return None
-    z, explained = _of_all(world)
-    if not len(z):
-        return None
-    smooth = median_filter(z, FEWEST, mode="nearest")
-    rough = 1.4826 * float(np.median(np.abs(np.diff(z))))
-    evident = evident or (np.ptp(smooth) > LEAST + ROUGH * rough and explained > EXPLAINED)
-    return smooth - smooth.min() if evident and np.ptp(smooth) > LEAST else None
+    z: np.ndarray  # (K,) logarithm of each keyframe's focal length over that of the widest; medians
+    rough: float  # usual change of that logarithm from one keyframe to the next
+    explained: float  # by how much zoom lowers the mean cost of an observation
+    cost: float  # mean of the observations' without zoom, errors counted in pixels as recorded
+
+    @property
+    def evident(self) -> bool:
+        """Whether the camera zoomed beyond doubt.
+
+        Images that a rolling shutter or a lens distorts seem to zoom, too, a little to and fro: a zoom has to be more
+        than that, and to explain where landmarks are seen.
+        """
+        return bool(self.z.max() > LEAST + ROUGH * self.rough and self.explained > EXPLAINED)
+
+    def fits_better(self, than: FoundZoom, at_first: FoundZoom) -> bool:
+        """Whether images with a zoom undone fit better than with less undone, and clearly better than at first."""
+        return self.cost < min(than.cost, at_first.cost - EXPLAINED) and self.z.max() < than.z.max()
 
 
-def _of_all(world: SparseMap) -> tuple[np.ndarray, float]:
-    """z (K,) of all keyframes, empty if nothing tells, and by how much it lowers the mean cost of an observation.
+def zoom_of(world: SparseMap, enlarged: np.ndarray) -> FoundZoom | None:
+    """None where too few landmarks tell. enlarged: (K,) by how much each keyframe's image was before it was tracked.
 
     Of many keyframes a part is adjusted at a time, and brought to the level of those before.
     """
     count = len(world.keyframes)
-    z, gain, seen = np.full(count, np.nan), 0.0, 0
+    if count < FEWEST:
+        return None
+    z, gain, error, seen = np.full(count, np.nan), 0.0, 0.0, 0
     for first in range(0, max(1, count - TOGETHER // 2), TOGETHER // 2):
         mine = np.zeros(count, bool)
         mine[first : first + TOGETHER] = True
         scene, frames, _, rows = world.scene(mine, with_focal=False)
         if len(rows) < 20:
-            return np.zeros(0), 0.0
+            return None
         scene = scene._replace(fixed=np.arange(len(frames)) == 0)
         zoomed, cost = adjusted(scene, world.pixel_std)
-        gain += adjusted(scene, world.pixel_std, zooming=False)[1] - cost
+        still, cost_still = adjusted(scene, world.pixel_std, zooming=False)
+        gain += cost_still - cost
+        error += _costs(scene, still, world.pixel_std * enlarged[frames][scene.camera]).sum()
         seen += len(rows)
         part = np.full(count, np.nan)
         part[frames] = zoomed.z
         known = np.isfinite(z) & np.isfinite(part)
         level = float(np.median((part - z)[known])) if known.any() else 0.0
         z = np.where(np.isfinite(z), z, part - level)
-    return z, gain / seen
+    smooth = median_filter(z, FEWEST, mode="nearest")
+    rough = 1.4826 * float(np.median(np.abs(np.diff(z))))
+    return FoundZoom(smooth - smooth.min(), rough, gain / seen, error / seen)
+
+
+def _costs(scene: Scene, state: Zoomed, pixel_std: np.ndarray) -> np.ndarray:
+    """(M,) of the observations. pixel_std: (M,) of each."""
+    r, _, ahead = _residuals(scene, state, 1.0)
+    return np.where(ahead, _huber(np.linalg.norm(r, axis=1) / pixel_std), BEHIND)
+
+
+def _huber(size: np.ndarray) -> np.ndarray:
+    """(N,): the costs of errors (N,) in standard deviations."""
+    return np.where(size <= HUBER, size**2, HUBER * (2 * size - HUBER))
 
 
 def adjusted(scene: Scene, pixel_std: float, zooming: bool = True) -> tuple[Zoomed, float]:
@@ -143,10 +164,9 @@ def linearised(scene: Scene, state: Zoomed, pixel_std: float) -> tuple[float, Eq
     """The cost of a state, and its normal equations."""
     r, J, ahead = _residuals(scene, state, pixel_std)
     size = np.linalg.norm(r, axis=1)
-    rho = np.where(size <= HUBER, size**2, HUBER * (2 * size - HUBER))
     weight = np.where(ahead, np.minimum(1, HUBER / np.maximum(size, 1e-12)), 0.0)
     change = state.log_depth - scene.prior
-    cost = float(np.where(ahead, rho, BEHIND).sum() + (scene.prior_weight * change**2).sum())
+    cost = float(np.where(ahead, _huber(size), BEHIND).sum() + (scene.prior_weight * change**2).sum())
     cost += float((np.diff(state.z) ** 2).sum() / WALK_STD**2 + (state.z**2).sum() / ZOOM_STD**2)
     A = np.einsum("m,mki,mkj->mij", weight, J, J)
     b = np.einsum("m,mki,mk->mi", weight, J, r)
