@@ -34,12 +34,12 @@ class Undone(NamedTuple):
         zoom = self.zoom * np.exp(np.interp(np.arange(len(self.zoom)), indices, self.left.z))
         return zoom / zoom.min()
 
-    def is_better(self, than: Undone, at_first: FoundZoom | None) -> bool:
-        """Whether no frame more was lost than with less undone, and the images fit clearly better."""
-        if self.left is None or than.left is None or at_first is None:
+    def is_better(self, before: Undone) -> bool:
+        """Whether no more frames are lost than with less undone, and it was a zoom that was undone."""
+        if self.left is None or before.left is None:
             return False
-        lost = np.count_nonzero(than.scene.followed.found) > np.count_nonzero(self.scene.followed.found)
-        return not lost and self.left.fits_better(than.left, at_first)
+        lost = np.count_nonzero(before.scene.followed.found) > np.count_nonzero(self.scene.followed.found)
+        return not lost and before.left.is_undone_in(self.left)
 
 
 def unzoomed_scene(
@@ -53,8 +53,8 @@ def unzoomed_scene(
     was undone in its images; None where none was.
 
     A map made of images that zoom is bent, and what it says of the zoom is too little: the images with that much undone
-    are tracked again, until none is evident. The widest image is taken to be of the known focal length. What does not
-    fit better for being undone is left as it was.
+    are tracked again, until none is evident. The widest image is taken to be of the known focal length. Where zoom has
+    as much to explain after it was undone, it was none: those images are not used.
     """
 
     def tracked(zoom: np.ndarray) -> Undone:
@@ -62,19 +62,17 @@ def unzoomed_scene(
         images = UnzoomedSequence(sequence, zoom) if zooms else sequence
         scene = longest_scene(images, network, config, (lambda: None) if zooms else report, folder)
         scene.tracker.finish()
-        indices = [keyframe.index for keyframe in scene.tracker.map.keyframes]
-        return Undone(zoom, scene, zoom_of(scene.tracker.map, zoom.max() / zoom[indices]))
+        return Undone(zoom, scene, zoom_of(scene.tracker.map))
 
     best = tracked(np.ones(len(sequence)))
-    at_first = best.left
     for _ in range(PASSES):
         if best.left is None or not best.left.evident:
             break
         more = best.with_the_rest()
         logger.warning("the camera zooms by %.2f while it films: tracked again with that undone", more.max())
         again = tracked(more)
-        if not again.is_better(best, at_first):
-            logger.warning("images with that undone fit no better, and are not used: the map may be wrong; %s", REMEDY)
+        if not again.is_better(best):
+            logger.warning("undoing it did not help, and is left out: the map may be wrong; %s", REMEDY)
             break
         best = again
     else:

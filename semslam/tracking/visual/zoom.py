@@ -78,7 +78,6 @@ class FoundZoom(NamedTuple):
     z: np.ndarray  # (K,) logarithm of each keyframe's focal length over that of the widest; medians
     rough: float  # usual change of that logarithm from one keyframe to the next
     explained: float  # by how much zoom lowers the mean cost of an observation
-    cost: float  # mean of the observations' without zoom, errors counted in pixels as recorded
 
     @property
     def evident(self) -> bool:
@@ -89,20 +88,20 @@ class FoundZoom(NamedTuple):
         """
         return bool(self.z.max() > LEAST + ROUGH * self.rough and self.explained > EXPLAINED)
 
-    def fits_better(self, than: FoundZoom, at_first: FoundZoom) -> bool:
-        """Whether images with a zoom undone fit better than with less undone, and clearly better than at first."""
-        return self.cost < min(than.cost, at_first.cost - EXPLAINED) and self.z.max() < than.z.max()
+    def is_undone_in(self, again: FoundZoom) -> bool:
+        """Whether images in which it was undone show less of it, and leave clearly less to be explained by zoom."""
+        return again.z.max() < self.z.max() and again.explained < self.explained - EXPLAINED / 2
 
 
-def zoom_of(world: SparseMap, enlarged: np.ndarray) -> FoundZoom | None:
-    """None where too few landmarks tell. enlarged: (K,) by how much each keyframe's image was before it was tracked.
+def zoom_of(world: SparseMap) -> FoundZoom | None:
+    """None where too few landmarks tell.
 
     Of many keyframes a part is adjusted at a time, and brought to the level of those before.
     """
     count = len(world.keyframes)
     if count < FEWEST:
         return None
-    z, gain, error, seen = np.full(count, np.nan), 0.0, 0.0, 0
+    z, gain, seen = np.full(count, np.nan), 0.0, 0
     for first in range(0, max(1, count - TOGETHER // 2), TOGETHER // 2):
         mine = np.zeros(count, bool)
         mine[first : first + TOGETHER] = True
@@ -111,9 +110,7 @@ def zoom_of(world: SparseMap, enlarged: np.ndarray) -> FoundZoom | None:
             return None
         scene = scene._replace(fixed=np.arange(len(frames)) == 0)
         zoomed, cost = adjusted(scene, world.pixel_std)
-        still, cost_still = adjusted(scene, world.pixel_std, zooming=False)
-        gain += cost_still - cost
-        error += _costs(scene, still, world.pixel_std * enlarged[frames][scene.camera]).sum()
+        gain += adjusted(scene, world.pixel_std, zooming=False)[1] - cost
         seen += len(rows)
         part = np.full(count, np.nan)
         part[frames] = zoomed.z
@@ -122,18 +119,7 @@ def zoom_of(world: SparseMap, enlarged: np.ndarray) -> FoundZoom | None:
         z = np.where(np.isfinite(z), z, part - level)
     smooth = median_filter(z, FEWEST, mode="nearest")
     rough = 1.4826 * float(np.median(np.abs(np.diff(z))))
-    return FoundZoom(smooth - smooth.min(), rough, gain / seen, error / seen)
-
-
-def _costs(scene: Scene, state: Zoomed, pixel_std: np.ndarray) -> np.ndarray:
-    """(M,) of the observations. pixel_std: (M,) of each."""
-    r, _, ahead = _residuals(scene, state, 1.0)
-    return np.where(ahead, _huber(np.linalg.norm(r, axis=1) / pixel_std), BEHIND)
-
-
-def _huber(size: np.ndarray) -> np.ndarray:
-    """(N,): the costs of errors (N,) in standard deviations."""
-    return np.where(size <= HUBER, size**2, HUBER * (2 * size - HUBER))
+    return FoundZoom(smooth - smooth.min(), rough, gain / seen)
 
 
 def adjusted(scene: Scene, pixel_std: float, zooming: bool = True) -> tuple[Zoomed, float]:
@@ -164,9 +150,10 @@ def linearised(scene: Scene, state: Zoomed, pixel_std: float) -> tuple[float, Eq
     """The cost of a state, and its normal equations."""
     r, J, ahead = _residuals(scene, state, pixel_std)
     size = np.linalg.norm(r, axis=1)
+    rho = np.where(size <= HUBER, size**2, HUBER * (2 * size - HUBER))
     weight = np.where(ahead, np.minimum(1, HUBER / np.maximum(size, 1e-12)), 0.0)
     change = state.log_depth - scene.prior
-    cost = float(np.where(ahead, _huber(size), BEHIND).sum() + (scene.prior_weight * change**2).sum())
+    cost = float(np.where(ahead, rho, BEHIND).sum() + (scene.prior_weight * change**2).sum())
     cost += float((np.diff(state.z) ** 2).sum() / WALK_STD**2 + (state.z**2).sum() / ZOOM_STD**2)
     A = np.einsum("m,mki,mkj->mij", weight, J, J)
     b = np.einsum("m,mki,mk->mi", weight, J, r)
