@@ -26,6 +26,7 @@ from semslam.metrics.trajectory import absolute_error, umeyama
 from semslam.perception import Perception, PerceptionConfig
 from semslam.rendering.splatting import render
 from semslam.runs.color_only.depth import correction_of
+from semslam.runs.color_only.kept import save_kept
 from semslam.runs.color_only.known_scale import KnownSize, with_known_size
 from semslam.runs.color_only.poses import KEPT, track_images
 from semslam.runs.color_only.settings import settings_of_poses
@@ -229,7 +230,7 @@ def test_doubts_are_said_again_of_poses_that_were_kept_and_not_of_a_size_that_wa
     visual, room, network = shrunk
     config = configs.updated(settings("tracked"), {"frames": len(room)}, "test")
     doubted = replace(visual, strange=1.0, residual=2.0)
-    doubted.save(tmp_path / KEPT, settings_of_poses(config))
+    save_kept(tmp_path / KEPT, doubted, settings_of_poses(config))
     for _ in range(2):
         caplog.clear()
         visual_poses(tmp_path, room, network, config, lambda: None)
@@ -248,7 +249,7 @@ def test_poses_that_were_kept_are_made_again_with_other_settings(shrunk, tmp_pat
     """A run that was stopped while its images were tracked, and goes on with a length that is known."""
     visual, room, network = shrunk
     before = configs.updated(settings("tracked"), {"frames": len(room)}, "test")
-    visual.save(tmp_path / KEPT, settings_of_poses(before))
+    save_kept(tmp_path / KEPT, visual, settings_of_poses(before))
     assert visual_poses(tmp_path, room, network, before, lambda: None).scale == visual.scale
     known = replace(before, scale_from=f"length={length_in(room, 30, ((60, 180), (260, 180)))},30,60,180,260,180")
     again = visual_poses(tmp_path, room, network, known, lambda: None)
