@@ -88,8 +88,21 @@ class Files:
         return found
 
     def image(self, name: str) -> np.ndarray:
-        """An image file as RGB (H, W, 3) uint8, in the orientation of its pixels."""
-        return images.color_of_bytes(self.read(name), self.where(name))
+        """An image file as RGB (H, W, 3) uint8, in the orientation of its pixels.
+
+        16-bit colour is reduced alike in all of a folder's.
+        """
+        path = self.path / name
+        kind = path.parent, path.suffix
+        if (read := self._color_readers.get(kind)) is None:
+            alike = {p: other for other in self.names if ((p := self.path / other).parent, p.suffix) == kind}
+            read = images.ColorReader(tuple(alike), read=lambda path: self.read(alike[path]))
+            self._color_readers[kind] = read
+        return read.of_bytes(self.read(name), self.where(name))
+
+    @cached_property
+    def _color_readers(self) -> dict[tuple[Path, str], images.ColorReader]:
+        return {}
 
     def units(self, name: str) -> np.ndarray:
         """(H, W) of an image of one channel, as stored: depth in units of its own, confidence, ids."""

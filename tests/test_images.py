@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from semslam.images import (
 from semslam.images.labels import numbering, read_labels
 from semslam.labels import LABEL_SETS, voc_palette
 from sequences import open_sequence
+from sequences.files import Archive, Folder
 from sequences.recordings.folder import write_folder
 
 RNG = np.random.default_rng(0)
@@ -86,6 +88,31 @@ def test_16_bit_colour_of_a_recording_is_reduced_alike_in_dark_images_and_bright
         dark, light = map(ColorReader(tuple(paths)), paths)
         assert abs(light.astype(int) - PHOTO).max() <= 1 and dark.max() < 0.07 * light.max()
     assert [record.args[1] for record in caplog.records] == [16, 12]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_16_bit_colour_of_files_in_folders_and_archives_is_reduced_alike(tmp_path, packed):
+    bright = PHOTO[..., ::-1].astype(np.uint16) * 257
+    for i, image in enumerate([bright // 32, bright]):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+    files = Folder(tmp_path)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for i in range(2):
+                archive.write(tmp_path / f"{i}.png", f"./rgb//{i}.png")
+        files = Archive(tmp_path / "a.zip")
+    dark, whole = (files.image(name) for name in files.names if name.endswith(".png"))
+    np.testing.assert_array_equal(whole, PHOTO)
+    assert np.abs(dark.astype(int) - PHOTO // 32).max() <= 1
+    with pytest.raises(CorruptFrame, match=r"none\.png: the file is missing"):
+        files.image("none.png")
+
+
+def test_two_files_of_one_name_in_an_archive_are_refused(tmp_path):
+    for suffix in (".png", ".jpg"):
+        cv2.imwrite(str(tmp_path / f"1{suffix}"), PHOTO)
+    with pytest.raises(ValueError, match=r"1\.jpg and 1\.png are one frame; remove one"):
+        Folder(tmp_path).under("", (".jpg", ".png"))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.15, 0.5, 0.9, 0.999])

@@ -58,9 +58,14 @@ class ColorReader:
 
     paths: tuple[Path, ...]  # of the recording
     upright: bool = False
+    read: Callable[[Path], bytes] | None = None  # what a file holds, where it is in no folder
 
     def __call__(self, path: Path) -> np.ndarray:
-        image = _stored_color(image_bytes(path), path, self.upright)
+        return self.of_bytes((self.read or image_bytes)(path), path)
+
+    def of_bytes(self, data: bytes, path: object) -> np.ndarray:
+        """The same of an image file's bytes; `path` is named where they hold no image."""
+        image = _stored_color(data, path, self.upright)
         return _rgb(image, path, twelve_bits=image.dtype == np.uint16 and self._twelve_bits)
 
     @cached_property
@@ -68,7 +73,8 @@ class ColorReader:
         brightest = 0
         for path in evenly_spread(self.paths, LOOKED_AT):
             try:
-                brightest = max(brightest, int(_stored_color(image_bytes(path), path, self.upright).max(initial=0)))
+                image = _stored_color((self.read or image_bytes)(path), path, self.upright)
+                brightest = max(brightest, int(image.max(initial=0)))
             except CorruptFrame:  # said when it is read
                 continue
         twelve_bits = brightest < TWELVE_BITS
