@@ -13,7 +13,10 @@ from torch import Tensor
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started, for as long as the block lasts; alone, do nothing."""
+    """Join the processes that torchrun started, for as long as the block lasts.
+
+    Alone, or where a group exists already, as under pytest or in a notebook, do nothing.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return

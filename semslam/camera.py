@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 DISTORTIONS = (4, 5, 8, 12, 14)  # how many coefficients OpenCV's models have
-# Kinds of depth cameras: the standard deviation of depth is base + quadratic (z - 0.4)^2, metres (Nguyen et al. 2012).
+# Kinds of depth cameras: base, metres, and quadratic, 1 / metre, of `depth_std`.
 # Stereo follows it too: its disparities err alike at all depths, so depth errs by z^2 / (focal length x baseline).
 SENSORS = {
     "kinect": (0.0012, 0.0019),  # structured light: Kinect v1, Asus Xtion, PrimeSense
@@ -19,8 +20,14 @@ SENSORS = {
     "synthetic": (0.0006, 0.0004),  # rendered, rounded to millimetres
 }
 LARGEST = 32766  # pixels; OpenCV's remapping counts them in 16 bits
+KINECT_FOCAL = 0.81  # focal length of a Kinect's colour camera in widths of its image: 63 degrees wide
 FARTHEST_VIEW = 1000.0  # times the longer side: no lens has so long a focal length
 USUAL_FOV = 60.0  # degrees along the longer side: of a camera that nothing is known of
+
+
+def depth_std(z: Any, base: Any, quadratic: Any) -> Any:
+    """Standard deviation of a sensor's depth z, metres: a number or an array (Nguyen et al. 2012, eq. 3)."""
+    return base + quadratic * (z - 0.4) ** 2
 
 
 @dataclass(frozen=True)

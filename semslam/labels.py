@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -48,12 +48,6 @@ class LabelSet:
             return self.classes.index(class_name)
         except ValueError:
             raise ValueError(f"{self.name} has no class {class_name!r}; it has {', '.join(self.classes)}") from None
-
-    def with_palette(self, name: str) -> LabelSet:
-        """The same classes in the colours of another scheme."""
-        if name not in self.palettes:
-            raise ValueError(f"{self.name} has no palette {name!r}; it has {', '.join(sorted(self.palettes))}")
-        return replace(self, colors=self.palettes[name])
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:
         """RGB (..., 3) uint8 of ids (...); black where unlabelled or outside the set."""

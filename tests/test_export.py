@@ -21,7 +21,6 @@ from semslam.geometry.export import (
     read_map_ply,
     read_mesh_ply,
     write_class_clouds,
-    write_map,
     write_map_in_parts,
     write_map_ply,
     write_mesh,
@@ -127,7 +126,7 @@ def test_a_map_of_other_classes_is_refused(cloud, tmp_path):
 def test_pcd_keeps_labels_and_class_clouds_add_up_to_the_map(cloud, tmp_path):
     import open3d as o3d
 
-    write_map(tmp_path / "map.pcd", cloud, NYU13)
+    write_map_in_parts(tmp_path / "map.pcd", CloudInParts.of(cloud), NYU13)
     points = o3d.t.io.read_point_cloud(str(tmp_path / "map.pcd")).point
     np.testing.assert_array_equal(points["label"].numpy()[:, 0], cloud.labels() + np.uint8(1))
     np.testing.assert_array_equal(points["radius"].numpy()[:, 0], cloud.radii)
@@ -143,7 +142,7 @@ def test_pcd_keeps_labels_and_class_clouds_add_up_to_the_map(cloud, tmp_path):
 
 def test_an_unknown_format_names_the_known_ones(cloud, mesh, tmp_path):
     with pytest.raises(ValueError, match=r"\.ply, \.pcd, not as \.xyz"):
-        write_map(tmp_path / "map.xyz", cloud, NYU13)
+        write_map_in_parts(tmp_path / "map.xyz", CloudInParts.of(cloud), NYU13)
     with pytest.raises(ValueError, match=r"\.ply, \.obj, \.glb, not as \.stl"):
         write_mesh(tmp_path / "mesh.stl", mesh, NYU13)
 
@@ -287,7 +286,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_behind(cloud, full_disk, cap
     )
     for name in ("map.ply", "map.pcd"):
         with pytest.raises(OSError):
-            write_map(full_disk / name, cloud, NYU13)
+            write_map_in_parts(full_disk / name, CloudInParts.of(cloud), NYU13)
     for name in ("mesh.ply", "mesh.obj", "mesh.glb"):
         with pytest.raises(OSError):
             write_mesh(full_disk / name, big, NYU13)

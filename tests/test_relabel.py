@@ -269,8 +269,10 @@ def test_evidence_follows_its_surfels_through_any_history(tmp_path):
     back = Associations.from_state(record.state())
     for memory in (None, 20_000):
         labelled = EvidenceMap(2, memory, tmp_path)
-        back.fuse_again(labelled, again)
+        back.fuse_again(labelled, again, 1000)
         np.testing.assert_array_equal(np.concatenate([*labelled.rows(surfels.counts)]), surfels.evidence[slots])
+    with pytest.raises(ValueError, match="pixels outside of the image"):
+        back.fuse_again(EvidenceMap(2), again, 900)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from networks.inference.postprocessing import BORDER_CELLS, FOCAL, SLANT, Recycled
+from networks.inference.postprocessing import BORDER_CELLS, SLANT, Recycled
+from semslam.camera import KINECT_FOCAL
 
 
 def class_probabilities(
@@ -39,7 +40,7 @@ def depth_confidence(output: Tensor, size: tuple[int, int]) -> np.ndarray:
     logarithm = output[..., 0].float().abs().clamp(min=1e-2).log()
     padded = F.pad(logarithm[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
     across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-    tangent = (across.square() + down.square()).sqrt() * (0.5 * FOCAL * width)
+    tangent = (across.square() + down.square()).sqrt() * (0.5 * KINECT_FOCAL * width)
     tangent = F.max_pool2d(tangent[None, None], 3, stride=1, padding=1)[0, 0]
     confidence = 1 / (1 + (tangent / SLANT).square())
     rows, columns = (_from_border(count, output.device) for count in (height, width))

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import torch
 
+from semslam.camera import KINECT_FOCAL
+
 SLANT = 4.0  # tangent of the angle of incidence that halves the confidence: 76 degrees
-FOCAL = 0.81  # focal length in image widths that stands for every camera here: NYUv2's Kinect, 63 degrees wide
 BORDER_CELLS = 2.0  # output cells from the image's border within which the confidence falls to a half
 
 
@@ -67,7 +68,7 @@ def depth_confidence(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     logarithm = np.log(np.maximum(np.abs(output[..., 0]), 1e-2)).astype(np.float32)
     padded = cv2.copyMakeBorder(logarithm, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-    tangent = np.sqrt(across**2 + down**2) * np.float32(0.5 * FOCAL * width)
+    tangent = np.sqrt(across**2 + down**2) * np.float32(0.5 * KINECT_FOCAL * width)
     tangent = cv2.dilate(tangent, np.ones((3, 3), np.uint8))  # both sides of the slope are equally wrong
     confidence = 1 / (1 + (tangent / np.float32(SLANT)) ** 2)
     rows, columns = (_from_border(count) for count in (height, width))

@@ -14,7 +14,7 @@ What is simpler than theirs:
 
 - The streams share the whole encoder (ResNet-34 or MobileNet-v2, with its ReLU), not its first stages of a ResNet-50
   with ELU; they part after it.
-- Warping takes the scene for a plane at `DEPTH` metres that faces the camera, and a lens of `FOCAL` image widths: there
+- Warping takes the scene for a plane at `DEPTH` metres that faces the camera, and a lens as a Kinect's: there
   is no depth stream. `warped` itself takes any depth.
 - One scale of semantic features (1/16) is warped, and fusion weighs channels, not every element.
 - Fed back is the network's own prediction, in training too, without gradient. The first image of a tuple, and a single
@@ -35,9 +35,9 @@ from networks.distributed import summed, world
 from networks.pose.encoders import open_encoder
 from networks.pose.encoding import PoseStatistics, exp_quaternion, relative_motion, rotated
 from networks.pose.parts import Embedding, PoseModel, PoseRegressor, SkipDecoder, kaiming
+from semslam.camera import KINECT_FOCAL
 
 DEPTH = 2.5  # metres: of the plane that stands for the scene; the middle of a room
-FOCAL = 0.82  # of a Kinect-like camera, in widths of the image
 SEMANTIC = 64  # channels of the features that are warped
 PREVIOUS = 64  # numbers that a fed-back pose becomes
 
@@ -62,7 +62,7 @@ def motion_error(predicted: Tensor, motion: Tensor) -> Tensor:
     return torch.stack([errors[:3].mean(), errors[3:].mean()])
 
 
-def warped(features: Tensor, motion: Tensor, depth: Tensor | float = DEPTH, focal: float = FOCAL) -> Tensor:
+def warped(features: Tensor, motion: Tensor, depth: Tensor | float = DEPTH, focal: float = KINECT_FOCAL) -> Tensor:
     """The features (B, C, h, w) of an image, as the camera sees them after a motion; 0 where they were out of view.
 
     Args:

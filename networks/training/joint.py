@@ -13,7 +13,6 @@ The regimes of Nekrasov et al., Table III, are settings of it:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -111,9 +110,18 @@ class JointTraining:
             raise ValueError(f"lovasz_stride is {self.lovasz_stride}; at least 1 is needed")
         if self.backbone not in ENCODERS:
             raise ValueError(f"backbone is {self.backbone!r}; known are {', '.join(ENCODERS)}")
+        if not self.stages:
+            raise ValueError("stages is empty; leave it out for the usual one")
         for stage in self.stages:
             if stage.stride not in (4, 8):
                 raise ValueError(f"a stage's stride is {stage.stride}; expected 4 or 8")
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, int]]:
+        """The network's outputs for the classes of each label set: the first, and the one after the last."""
+        firsts = {s.classes: s.first_output for s in (*self.sources, self.validation)}
+        ends = {*firsts.values(), self.num_classes}
+        return {name: (first, min(end for end in ends if end > first)) for name, first in firsts.items()}
 
 
 def train(config: JointTraining, report: Callable[[dict[str, float]], None] | None = None) -> dict[str, float]:
@@ -124,8 +132,7 @@ def train(config: JointTraining, report: Callable[[dict[str, float]], None] | No
     Args:
         report: called with each row of the log.
     """
-    # under pytest or in a notebook a process group may exist already
-    with distributed.process_group() if not distributed.world() > 1 else nullcontext():
+    with distributed.process_group():
         objective = JointObjective(
             config,
             [Samples(source, config.num_classes, "normals" in config.tasks) for source in config.sources],
@@ -263,11 +270,9 @@ class JointObjective:
         return collated(views, stage.stride)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        first = self.config.validation.first_output
-        own = [s for s in (*self.config.sources, self.config.validation) if s.first_output > first]
-        last = min((s.first_output for s in own), default=self.config.num_classes)
+        outputs = self.config.outputs[self.config.validation.classes]
         assert isinstance(network, JointNetwork)
-        figures = scored(network, self.validation, self.config.resolution, self.learner.stride, (first, last))
+        figures = scored(network, self.validation, self.config.resolution, self.learner.stride, outputs)
         # one point of mIoU counts as much as one centimetre or one degree
         angle = figures.get("normal_mean_deg", 0.0) / 100
         figures["score"] = figures.get("miou", 0.0) - figures.get("rmse", 0.0) - angle
@@ -278,12 +283,9 @@ def _metadata(objective: JointObjective) -> dict[str, Any]:
     """What running the network needs to know of its training."""
     config, height, width = objective.config, *objective.validation[0].color.shape[:2]
     size = [round(height * config.resolution), round(width * config.resolution)]
-    ranges = {s.classes: s.first_output for s in (*config.sources, config.validation)}
-    ends = {name: min((o for o in ranges.values() if o > first), default=config.num_classes)
-            for name, first in ranges.items()}  # fmt: skip
     return {
-        "class_set": "+".join(sorted(ranges, key=ranges.__getitem__)),
-        "label_sets": {name: [first, ends[name]] for name, first in ranges.items()},
+        "class_set": "+".join(sorted(config.outputs, key=config.outputs.__getitem__)),
+        "label_sets": {name: list(outputs) for name, outputs in config.outputs.items()},
         "input_size": size,
         "focal": camera_of(config.validation, width, height).fx * config.resolution,
         "recipe": asdict(config),

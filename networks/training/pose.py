@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,8 +96,7 @@ def train(config: PoseTraining, report: Callable[[dict[str, float]], None] | Non
     Args:
         report: called with each row of the log.
     """
-    # under pytest or in a notebook a process group may exist already
-    with distributed.process_group() if not distributed.world() > 1 else nullcontext():
+    with distributed.process_group():
         objective = PoseObjective(config)
         figures = run(objective, config.loop, config.out, report)
         if distributed.rank() == 0:

@@ -10,6 +10,7 @@ import numpy as np
 
 from semslam.cholesky import factorise, substitute
 from semslam.compiled import SERIAL
+from semslam.tracking.visual.sparse_map import weighted_median
 
 SMALLEST = 0.2  # metres; no correction brings depth nearer
 ITERATIONS = 10  # of the robust fit of scale and shift
@@ -82,23 +83,17 @@ def fit_scale_shift(
         return prior
     rows = np.column_stack([predicted, np.ones(len(predicted))]) / known[:, None]
     share = weights * min(1.0, independent / max(float(weights.sum()), 1e-9))
-    estimate = centre * _weighted_median(known / prior(predicted), weights)
+    estimate = centre * weighted_median(known / prior(predicted), weights)
     smallest = 0.02 + 1 / len(known)  # of few measurements the median error says little
     for _ in range(ITERATIONS):
         residuals = rows @ estimate - 1
-        apart = residuals - _weighted_median(residuals, weights)  # what all of them say is no outlier
-        width = max(1.4826 * _weighted_median(np.abs(apart), weights), smallest)
+        apart = residuals - weighted_median(residuals, weights)  # what all of them say is no outlier
+        width = max(1.4826 * weighted_median(np.abs(apart), weights), smallest)
         robust = share / (1 + np.square(apart / (1.5 * width))) / width**2
         information = rows.T @ (rows * robust[:, None]) + precision
         estimate = np.linalg.solve(information, rows.T @ robust + precision @ centre)
     scale, shift = np.clip(estimate, (0.05, -5.0), (20.0, 5.0))
     return ScaleShift(float(scale), float(shift))
-
-
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    order = np.argsort(values)
-    reached = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(reached, 0.5 * reached[-1])])
 
 
 def smooth_correction(

@@ -14,7 +14,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.tracking.optical_flow import follow
+from semslam.tracking.optical_flow import corners_apart, follow
 
 # Pixels count at 640 columns.
 COUNT = 400  # features kept alive
@@ -73,15 +73,9 @@ class Anchors:
         wanted = COUNT - len(self._pixels)
         if wanted < COUNT // 20:
             return
-        apart = max(3, round(APART * self._scale))
-        free = np.full(image.shape, 255, np.uint8)
-        for u, v in self._pixels.astype(int).tolist():
-            cv2.circle(free, (u, v), apart, 0, -1)
-        new = cv2.goodFeaturesToTrack(image, wanted, QUALITY, apart, mask=free)
-        if new is None:
-            return
+        new = corners_apart(image, self._pixels, wanted, QUALITY, max(3, round(APART * self._scale)))
         n = len(new)
-        self._pixels = np.concatenate([self._pixels, new.reshape(-1, 2)]).astype(np.float32)
+        self._pixels = np.concatenate([self._pixels, new]).astype(np.float32)
         self._normal = np.concatenate([self._normal, np.zeros((n, 3, 3))])
         self._right = np.concatenate([self._right, np.zeros((n, 3))])
         self._rest = np.concatenate([self._rest, np.zeros(n)])

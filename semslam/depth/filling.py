@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from semslam import poses
-from semslam.camera import Camera
+from semslam.camera import Camera, depth_std
 from semslam.depth.multiview import MultiViewDepth
 from semslam.depth.plane_sweep import SweptDepth
 from semslam.engine.depth_filter import Noise
@@ -127,7 +127,7 @@ class HoleFilling(Stage):
 
 def sigma_of(depth: Any, noise: Noise) -> Any:
     """The standard deviation, metres, of a sensor's depth: an array or a number, metres."""
-    return noise.base + noise.quadratic * (depth - 0.4) ** 2
+    return depth_std(depth, noise.base, noise.quadratic)
 
 
 def with_doubt(depth: np.ndarray, noise: Noise) -> SweptDepth:

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from semslam import poses
-from semslam.camera import SENSORS, Camera
+from semslam.camera import SENSORS, Camera, depth_std
 from semslam.doctor.finding import Finding
 from semslam.doctor.matched import SECONDS_APART, Matches, Pair, given_motion
 from sequences import Sequence as Recording
@@ -210,7 +210,7 @@ def _covariance(points: np.ndarray, focal: float, errors: tuple[float, float, fl
     """(N, 3, 3) of points (N, 3), by the standard deviation of pixels and what `SENSORS` says of depth."""
     pixel_std, base, quadratic = errors
     z = points[:, 2]
-    along = points / z[:, None] * (base + quadratic * np.maximum(z - 0.4, 0) ** 2)[:, None]
+    along = points / z[:, None] * depth_std(z, base, quadratic)[:, None]
     across = np.zeros((len(points), 3, 3))
     across[:, 0, 0] = across[:, 1, 1] = (z * pixel_std / focal) ** 2
     return across + along[:, :, None] * along[:, None, :]

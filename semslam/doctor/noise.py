@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from semslam.camera import SENSORS
+from semslam.camera import SENSORS, depth_std
 from semslam.perception import Perception, PerceptionConfig
 from semslam.slam import Slam, SlamConfig
 from semslam.tracking.tracker import Tracker
@@ -33,7 +33,7 @@ def depth_noise(sequence: Sequence) -> str:
         return ""
     depths = np.array([0.5, 1.0, 2.0, 3.0])
     measured = tracker.noise.of_depth.sigma(depths)
-    models = {name: base + quadratic * (depths - 0.4) ** 2 for name, (base, quadratic) in SENSORS.items()}
+    models = {name: depth_std(depths, *noise) for name, noise in SENSORS.items()}
     nearest = min(models, key=lambda name: float(np.abs(np.log(measured / models[name])).sum()))
     told = ", ".join(f"{1e3 * sigma:.1f} mm at {z:g} m" for z, sigma in zip(depths, measured))
     return f"depth noise, from {tracked} frames: {told}; most like sensor {nearest}"

@@ -130,12 +130,14 @@ class Associations:
         self.packed.add(first, second)
         self.events.append(Event(kind, frame, T_world_camera))
 
-    def fuse_again(self, labelled: EvidenceMap, fuse: Fuse) -> None:
+    def fuse_again(self, labelled: EvidenceMap, fuse: Fuse, image: int) -> None:
         """Fuse each labelled frame again, by `fuse`, into evidence that is zero.
 
         `fuse` gets a map that has evidence and counts only, the chunks and pixels that `LabelFusion.fuse` expects, and
         the event. As the same evidence is added in the same order, the rows of the surfels that the map now has equal
         those of a run with these labels bit by bit.
+
+        image: pixels of the images; ValueError where a saved event names one outside.
         """
         pixels = np.zeros(0, np.int32)
         for k, event in enumerate(self.events):
@@ -149,6 +151,8 @@ class Associations:
             if event.kind == REMOVED:
                 close_gaps(first, labelled.surfels.evidence)
             else:
+                if second.max(initial=0) >= image:
+                    raise ValueError("the saved associations are damaged: they name pixels outside of the image")
                 if len(pixels) < len(labelled.surfels.evidence):
                     pixels = np.full(len(labelled.surfels.evidence), -1, np.int32)
                 pixels[first] = second

@@ -29,7 +29,7 @@ class Noise(NamedTuple):
 
 @nb.njit(inline="always")
 def depth_sigma(z, noise):
-    """The `Noise` of a depth z: axial standard deviation, metres."""
+    """The `Noise` of a depth z: axial standard deviation, metres; `camera.depth_std`, compiled."""
     return noise.base + noise.quadratic * (z - f32(0.4)) * (z - f32(0.4))
 
 

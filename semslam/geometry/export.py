@@ -324,11 +324,6 @@ def write_mesh(path: str | Path, mesh: LabelledMesh, label_set: LabelSet, *, by:
     MESH_WRITERS[check_suffix(path, "meshes", MESH_WRITERS)](path, mesh, label_set, by=by)
 
 
-def write_map(path: str | Path, cloud: SurfelCloud, label_set: LabelSet) -> None:
-    """Write a map's surfels in the format that the path's suffix names."""
-    write_map_in_parts(path, CloudInParts.of(cloud), label_set)
-
-
 def write_map_in_parts(path: str | Path, clouds: CloudInParts, label_set: LabelSet) -> None:
-    """`write_map` of a map in parts, of which there is at least one; the same file."""
+    """Write a map's surfels, of which there is at least one part, in the format that the path's suffix names."""
     MAP_WRITERS[check_suffix(path, "surfels", MAP_WRITERS)](path, clouds, label_set)

@@ -211,7 +211,7 @@ class LoopCloser(Stage):
         """Mark the surfels of the younger sub-map for removal whose surface the older one has, too."""
         found: dict[int, list[tuple[np.ndarray, ...]]] = {joined.gone: [], joined.into: []}
         for part in surfels.parts():
-            part = part[(surfels.normal[part, 3] >= 0) & (surfels.color[part, 3] != MARKED)]
+            part = part[surfels.are_living(part)]
             frames, which = np.unique(surfels.seen[part, 0], return_inverse=True)
             number = np.array([self.tracker.submaps.of(int(index)) for index in frames], np.int64)[which]
             for submap, rows in found.items():

@@ -10,6 +10,7 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import CloudInParts
+from semslam.frame import evenly_spread
 from semslam.labels import LabelSet
 from semslam.rendering.pictures import SAMPLE, picture_camera, picture_in_parts, write_figure
 from semslam.rendering.viewpoint import overview, up_direction
@@ -31,7 +32,7 @@ def draw_cameras_in_map(
     up = up_direction(sample, label_set, T_world_camera)
     T_world_view = overview(sample, camera, up, trajectory=T_world_camera)
     image = picture_in_parts(clouds, camera, T_world_view, lambda part: [part.colors])[0]
-    shown = np.unique(np.linspace(0, len(T_world_camera) - 1, min(len(T_world_camera), MOST)).round().astype(int))
+    shown = evenly_spread(range(len(T_world_camera)), MOST)
     for k in shown:
         color = UNSURE + confidence[k] * (SURE - UNSURE)
         _draw_pyramid(image, camera, poses.inverse(T_world_view) @ T_world_camera[k], tuple(int(c) for c in color))

@@ -110,7 +110,7 @@ def _fuse_again(
             T = posed[event.frame] if event.T_world_camera is None else event.T_world_camera
             labels.fuse(surfels, chunks, pixels, probabilities, T)
 
-    associations.fuse_again(evidence, fuse)
+    associations.fuse_again(evidence, fuse, perceive.camera.width * perceive.camera.height)
     return [index for index in frames if index not in unreadable.frames]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from semslam.camera import depth_std
 from semslam.compiled import SERIAL
 from semslam.tracking.registration.comparison import Comparison
 
@@ -46,7 +47,7 @@ class NoiseEstimate:
 
     def sigma(self, depth: np.ndarray) -> np.ndarray:
         """Standard deviation in metres at depths (N,), metres."""
-        return self.values[0] + self.values[1] * (depth - 0.4) ** 2
+        return depth_std(depth, *self.values)
 
     def learn(self, depth: np.ndarray, residual: np.ndarray) -> None:
         """Take in one frame's residuals (N,) to the map, metres, at depths (N,), metres."""
@@ -66,7 +67,7 @@ class NoiseEstimate:
         weight = np.sqrt(self._frames[known])
         sigma, z = self._sigma[known], self._depth[known]
         squared = (z - 0.4) ** 2
-        scale = weight / np.maximum(sigma, 0.2 * (self.model[0] + self.model[1] * squared))
+        scale = weight / np.maximum(sigma, 0.2 * depth_std(z, *self.model))
         rows, target = np.stack([scale, scale * squared]), scale * sigma
         values = np.linalg.solve(rows @ rows.T + np.diag(PRIOR / self.model**2), rows @ target + PRIOR / self.model)
         return np.clip(values, BOUNDS[0] * self.model, BOUNDS[1] * self.model)

@@ -10,6 +10,23 @@ SHRUNK = 4  # times smaller is the image whose local mean and contrast are compu
 FAINT = 16.0  # grey levels: contrast well below it is about doubled and no more, or noise would become texture
 
 
+def corners_apart(
+    grey: np.ndarray, pixels: np.ndarray, count: int, quality: float, apart: int, border: int = 0
+) -> np.ndarray:
+    """(M, 2) float32 corners of a grey image, at most `count`, `apart` pixels from each other and from pixels (N, 2).
+
+    quality: of a corner, as a share of the best one's. border: pixels along the edges where none is taken.
+    """
+    free = np.full(grey.shape, 255, np.uint8)
+    for u, v in pixels.astype(int).tolist():
+        cv2.circle(free, (u, v), apart, 0, -1)
+    if border:
+        free[:border] = free[-border:] = 0
+        free[:, :border] = free[:, -border:] = 0
+    corners = cv2.goodFeaturesToTrack(grey, count, quality, apart, mask=free)
+    return np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
+
+
 def follow(
     before: np.ndarray,
     now: np.ndarray,

@@ -305,11 +305,6 @@ class Tracker(Stage):
         self._announcements.told = "poor"  # where it is found is no warning
         self.submaps.enter(keyframes.indices[0], 0)
 
-    def forget_places(self) -> None:
-        """Forget what the places seen so far looked like: a lost camera is not found by them any more."""
-        self.keyframes, self._reference = Keyframes(self.keyframes.ferns), None
-        self.places.restore(Places().state())
-
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later as if nothing had happened; for `restore`."""
         return {

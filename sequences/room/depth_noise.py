@@ -7,12 +7,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from semslam.camera import SENSORS, depth_std
 from semslam.frame import Frame
 from sequences.room.kinect_noise import in_shadow
 
-# Standard deviation of depth, metres: base + quadratic (z - 0.4)^2, as measured on recordings of such cameras.
-REALSENSE = 0.0010, 0.0065
-TOF = 0.0015, 0.0008
 PATCH = 6.0  # pixels: neighbours within a matching window err together
 BASELINE = 0.05  # metres between the two infrared cameras
 HOLES = 0.5  # share of the image without depth, about: where stereo finds no match
@@ -23,7 +21,7 @@ def realsense_noise(frame: Frame, incidence: np.ndarray, rng: np.random.Generato
     image missing: dark and plain surfaces, shadows left of edges, blobs that come and go."""
     assert frame.depth is not None
     z = cv2.medianBlur(frame.depth, 5)  # a window sees the nearer surface beyond its edge
-    noisy = z + _sigma(z, REALSENSE) * _smooth(rng, z.shape, PATCH)
+    noisy = z + depth_std(z, *SENSORS["realsense"]) * _smooth(rng, z.shape, PATCH)
     depth = np.where(z > 0.28, noisy, 0)
     depth[in_shadow(z, frame.camera.fx, BASELINE)] = 0
     grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -41,15 +39,11 @@ def tof_noise(frame: Frame, incidence: np.ndarray, rng: np.random.Generator) -> 
     z = frame.depth
     grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
     returned = np.maximum(incidence, 0.05) * np.maximum(grey, 8) / 128
-    sigma = _sigma(z, TOF) / np.sqrt(np.clip(returned, 0.1, 2))
+    sigma = depth_std(z, *SENSORS["tof"]) / np.sqrt(np.clip(returned, 0.1, 2))
     noisy = cv2.blur(z, (3, 3)) + sigma * rng.standard_normal(z.shape, np.float32)
     bounced = 0.004 * _smooth(np.random.default_rng(0), z.shape, 60.0)  # of the scene, so the same in every frame
     depth = np.where(returned > 0.04, noisy + bounced, 0)
     return replace(frame, depth=_millimetres(np.where(z > 0.25, depth, 0)))
-
-
-def _sigma(z: np.ndarray, noise: tuple[float, float]) -> np.ndarray:
-    return noise[0] + noise[1] * (z - np.float32(0.4)) ** 2
 
 
 def _smooth(rng: np.random.Generator, shape: tuple[int, ...], pixels: float) -> np.ndarray:

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 
+from semslam.camera import SENSORS, depth_std
 from semslam.frame import Frame
 from semslam.labels import LABEL_SETS
 
@@ -27,8 +28,7 @@ def kinect_noise(frame: Frame, incidence: np.ndarray, rng: np.random.Generator) 
     shape = frame.depth.shape
     gauss = _gauss_tile()
     z = _displaced(frame.depth, _cut(gauss, shape, rng), _cut(gauss, shape, rng))
-    sigma = 0.0012 + 0.0019 * (z - 0.4) ** 2
-    z = z + sigma * _cut(gauss, shape, rng)
+    z = z + depth_std(z, *SENSORS["kinect"]) * _cut(gauss, shape, rng)
     with np.errstate(divide="ignore"):
         raw = np.rint(RAW_AT_INFINITY - BASELINE_FOCAL / z)
     z = (BASELINE_FOCAL / (RAW_AT_INFINITY - raw)).astype(np.float32)

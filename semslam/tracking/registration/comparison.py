@@ -27,7 +27,6 @@ class Comparison:
     fitting: float  # share of points with depth in both that fit within four standard deviations
     correlation: float  # of live and model grey, -1 to 1, whatever the exposure; nan where the view is flat
     gain: float  # contrast of the live image against the model's
-    violated: float  # share of points that the frame sees through, or that something stands before
 
 
 class Compared(NamedTuple):
@@ -36,7 +35,6 @@ class Compared(NamedTuple):
     same: int  # points of one surface in both, whose residuals are written
     fitting: int  # of them within four standard deviations
     measured: int  # points with depth in the frame
-    away: int  # of them where the frame's surface is another one
     correlation: float  # of live and model grey; 0 where one of them is flat
     model_std: float  # standard deviation of grey where both are known, grey levels; 0 where that is hardly anywhere
     live_std: float
@@ -57,7 +55,7 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
     for i in range(0, len(points), SAMPLED):
         n_sure += trust[i] >= SURE
     greys = np.empty((2, out.shape[1]), np.float32)
-    same, fitting, measured, away, known = 0, 0, 0, 0, 0
+    same, fitting, measured, known = 0, 0, 0, 0
     for i in range(0, len(points), SAMPLED):
         if n_sure >= FEWEST and trust[i] < SURE:
             continue
@@ -74,7 +72,6 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
         d = depth[row, column]
         other = d > 0 and abs(d - z) > np.float32(0.1)
         measured += d > 0
-        away += other
         if d > 0 and not other:
             a, b, c = points[i, 3], points[i, 4], points[i, 5]
             nx = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c
@@ -93,7 +90,7 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
             greys[0, known], greys[1, known] = model_grey[i], small[row, column]
             known += 1
     if known < 50:
-        return Compared(same, fitting, measured, away, 0.0, 0.0, 0.0)
+        return Compared(same, fitting, measured, 0.0, 0.0, 0.0)
     mean_0, mean_1 = 0.0, 0.0
     for k in range(known):
         mean_0 += greys[0, k]
@@ -107,4 +104,4 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
         products += p * q
     flat = squares_0 <= 0 or squares_1 <= 0
     correlation = 0.0 if flat else products / np.sqrt(squares_0 * squares_1)
-    return Compared(same, fitting, measured, away, correlation, np.sqrt(squares_0 / known), np.sqrt(squares_1 / known))
+    return Compared(same, fitting, measured, correlation, np.sqrt(squares_0 / known), np.sqrt(squares_1 / known))

@@ -212,7 +212,7 @@ class Registrar:
         """Residuals and greys of a sample of the model's points at the pose found."""
         assert observation.normals is not None
         found = np.empty((3, len(self._points) // SAMPLED + 1), f32)
-        same, fitting, measured, away, correlation, model_std, live_std = compare(
+        same, fitting, measured, correlation, model_std, live_std = compare(
             self._points, self._trust, T_live_view.astype(f32),
             Live(observation.depth, observation.normals, self._live[COMPARED_ON]),
             self._pinholes[0], self._noise, self._greys[COMPARED_ON], found,
@@ -225,7 +225,6 @@ class Registrar:
             fitting=fitting / max(measured, 1),
             correlation=correlation if min(model_std, live_std) >= self.config.textured else math.nan,
             gain=live_std / model_std if model_std > 0 else 1.0,
-            violated=away / max(measured, 1),
         )
 
     def _linearize(self, number: int, search: _Search, observation: Observation) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.engine.packed import PackedFile, unpack
-from semslam.tracking.optical_flow import evened
+from semslam.tracking.optical_flow import corners_apart, evened
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.lost_camera import described, found_again
 from semslam.tracking.visual.patches import matched, matched_to_hosts
@@ -276,16 +276,10 @@ class VisualTracker:
         wanted = self.config.features - len(self._ids)
         if wanted < 10:
             return
-        free = np.full(grey.shape, 255, np.uint8)
         apart = max(3, round(self.config.apart))
-        for u, v in self._pixels.astype(int).tolist():
-            cv2.circle(free, (u, v), apart, 0, -1)
-        free[:BORDER] = free[-BORDER:] = 0
-        free[:, :BORDER] = free[:, -BORDER:] = 0
-        corners = cv2.goodFeaturesToTrack(grey, wanted, self.config.quality, apart, mask=free)
-        if corners is None:
+        corners = corners_apart(grey, self._pixels, wanted, self.config.quality, apart, BORDER)
+        if len(corners) == 0:
             return
-        corners = corners.reshape(-1, 2)
         depth = predicted[tuple(corners.astype(int).T[::-1])]
         corners, depth = corners[depth > 0], depth[depth > 0]
         logs = np.log(depth.astype(np.float64)) + self.map.keyframes[k].level
