@@ -18,6 +18,8 @@ CURSORS = 3  # decoders: a map from colour alone reads the present frame, and th
 ENDED = 1 << 62  # the number of no frame
 LEAST_BYTES = 8  # of a frame in a file: a count that leaves less to each is a forgery
 LARGEST_MOOV = 1 << 28  # bytes
+MP4, MATROSKA = (".mp4", ".m4v", ".mov"), (".mkv", ".webm")  # each frame has a time of its own
+SLACK = 1e-3  # seconds that times in other units may differ by
 
 
 @dataclass(eq=False)
@@ -39,8 +41,10 @@ class VideoFile:
         self.path, self.upright = path, upright
         self._lock = threading.Lock()
         self._cursors = [_Cursor(self._opened())]  # the last one was used last
-        times = mp4_times(path) if path.suffix.lower() in (".mp4", ".m4v", ".mov") else None
-        self.timestamps = self._regular_times() if times is None else times  # (N,) float64 seconds
+        times = mp4_times(path) if path.suffix.lower() in MP4 else None
+        if times is None:
+            times = self._decoded_times() if path.suffix.lower() in MP4 + MATROSKA else self._regular_times()
+        self.timestamps = times  # (N,) float64 seconds
         first = self.frame(0)
         self.height, self.width = first.shape[:2]
 
@@ -115,6 +119,16 @@ class VideoFile:
             count = self._counted(most)
         return np.arange(int(count)) / fps
 
+    def _decoded_times(self) -> np.ndarray:
+        """When each frame is shown, by decoding all: no table in the file says it, and the rate may vary."""
+        import cv2
+
+        capture, times = self._opened(), list[float]()
+        while len(times) < self.path.stat().st_size // LEAST_BYTES and capture.grab():
+            times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        seconds = np.array(times)
+        return seconds - seconds[0] if len(times) and (np.diff(seconds) > 0).all() else self._regular_times()
+
     def _counted(self, most: int) -> int:
         """The frames of a file that does not say their number, or lies about it."""
         count = 0
@@ -129,7 +143,8 @@ class VideoFile:
 
 
 def mp4_times(path: Path) -> np.ndarray | None:
-    """When each frame of an MP4 or MOV is shown, (N,) float64 seconds from the first; None where it does not say.
+    """When each frame of an MP4 or MOV is shown, (N,) float64 seconds from the first; None where it does not say, or
+    shows a part of its frames only.
 
     Phones record at a varying rate: the boxes stts and ctts (ISO/IEC 14496-12) hold each frame's own time.
     """
@@ -151,8 +166,27 @@ def mp4_times(path: Path) -> np.ndarray | None:
         times = np.concatenate([[0], np.cumsum(durations[:-1])])
         if offsets is not None and len(offsets) == len(times):
             times = np.sort(times + offsets)  # frames come out in the order of showing
-        return (times - times[0]) / scale
+        seconds = times / scale
+        return None if _is_cut(track, moov, seconds, scale) else seconds - seconds[0]
     return None
+
+
+def _is_cut(track: bytes, moov: bytes, seconds: np.ndarray, scale: int) -> bool:
+    """Whether a track's edit list leaves out frames, as of a video that was trimmed: it shows from a time of the media
+    on, for so long. seconds: (N,) when the frames would be shown. scale: units of the media's times in a second."""
+    edits = next(iter(_boxes(next(iter(_boxes(track, b"edts")), b""), b"elst")), b"")
+    header = next(iter(_boxes(moov, b"mvhd")), b"")
+    if len(edits) < 8 or len(header) < 24:
+        return False
+    movie_scale = struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0]
+    entry = struct.Struct(">Qqi" if edits[0] == 1 else ">Iii")
+    entries = list(entry.iter_unpack(edits[8 : 8 + (len(edits) - 8) // entry.size * entry.size]))
+    shown = [(length, start / scale) for length, start, _ in entries if start >= 0]  # else a pause
+    if len(shown) != 1 or movie_scale == 0:
+        return len(shown) > 1
+    length, start = shown[0]
+    end = start + length / movie_scale if length else np.inf
+    return bool(start > seconds[0] + SLACK or end < seconds[-1])
 
 
 def _box(file: BinaryIO, kind: bytes, size: int) -> bytes | None:

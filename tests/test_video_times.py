@@ -1,0 +1,50 @@
+"""When the frames of a video are shown, where neither a steady rate nor a table of the file says it."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sequences.recordings.cameras.video_file import VideoFile, mp4_times
+
+FRAMES, RATE = 30, 25
+
+
+def filmed(path: Path, codec: str) -> bytearray:
+    """The bytes of a video whose frame i is grey level 8 i."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), RATE, (64, 48))
+    for i in range(FRAMES):
+        writer.write(np.full((48, 64, 3), 8 * i, np.uint8))
+    writer.release()
+    return bytearray(path.read_bytes())
+
+
+def test_what_a_trimmed_video_leaves_out_is_no_frame_of_it(tmp_path):
+    path = tmp_path / "a.mp4"
+    data = filmed(path, "mp4v")
+    assert len(mp4_times(path)) == len(VideoFile(path).timestamps) == FRAMES
+    scale = struct.unpack_from(">I", data, data.find(b"mdhd") + 16)[0]
+    struct.pack_into(">I", data, data.find(b"elst") + 16, 10 * scale // RATE)  # shown from frame 10 on
+    path.write_bytes(data)
+    video = VideoFile(path)
+    np.testing.assert_allclose(video.timestamps, np.arange(FRAMES - 10) / RATE, atol=1e-3)
+    assert [video.frame(i).mean() for i in (0, 19)] == pytest.approx([80, 232], abs=3)
+
+
+def test_matroska_frames_are_counted_and_shown_when_each_says(tmp_path):
+    """A file that says twice as long as it is, and of whose frames one is shown half a frame later."""
+    path = tmp_path / "a.mkv"
+    data = filmed(path, "MJPG")
+    at = data.find(b"\x44\x89\x88") + 3  # its duration
+    struct.pack_into(">d", data, at, 2 * struct.unpack_from(">d", data, at)[0])
+    block = data.find(b"\x81" + struct.pack(">h", 10 * 1000 // RATE) + b"\x80")  # track 1, the tenth frame's time, key
+    assert block > 0
+    struct.pack_into(">h", data, block + 1, 10 * 1000 // RATE + 20)
+    path.write_bytes(data)
+    times = np.arange(FRAMES) / RATE
+    times[10] += 0.02
+    np.testing.assert_allclose(VideoFile(path).timestamps, times, atol=1e-3)
