@@ -117,6 +117,33 @@ def merge_group(position, normal, color, seen, pixels, found, view, rules):
     return merged
 
 
+@nb.njit(inline="always")
+def fetch_measurement(place, width, depth, normals, color, index):
+    """Let the processor fetch what `merge` is about to look up of a pixel, if any."""
+    if place >= 0:
+        q = pixel_at(place, width)
+        prefetch(depth, q)
+        prefetch(normals, 3 * q + 2)
+        prefetch(color, 3 * q)
+        prefetch(index, q)
+
+
+@nb.njit(inline="always")
+def punished(confident, loss):
+    """A surfel's confidence after a loss; below zero it is dead."""
+    confident -= loss
+    return confident if confident >= f32(0) else DEAD
+
+
+@nb.njit(inline="always")
+def agrees(R, m_x, m_y, m_z, normal, i, cos_gate):
+    """Whether surfel i has the normal of a measurement, given in the camera's frame."""
+    n_x = R[0, 0] * m_x + R[0, 1] * m_y + R[0, 2] * m_z
+    n_y = R[1, 0] * m_x + R[1, 1] * m_y + R[1, 2] * m_z
+    n_z = R[2, 0] * m_x + R[2, 1] * m_y + R[2, 2] * m_z
+    return normal[i, 0] * n_x + normal[i, 1] * n_y + normal[i, 2] * n_z > cos_gate
+
+
 @nb.njit(**PARALLEL)
 def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
     """Merge frame `now` into the surfels of `chunks`, carve free space, and make the frame's index map.
@@ -140,7 +167,6 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
     counts, s_position, s_normal, s_color, s_seen, _ = surfels
     depth, normals, color, confidence, weights_u, weights_v = measured
     index, pixels, merged_counts = traces
-    R = pose.R
     width, near, far, cos_gate = camera.width, rules.near, rules.far, rules.cos_gate
     has_confidence = confidence.size > 0
     flat_position, flat_depth = s_position.reshape(-1), depth.reshape(-1)
@@ -159,13 +185,7 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
             locate(flat_position[4 * first : 4 * (first + count)], pose, camera, near, far, depths, places)
             n_partners = 0
             for j in range(count):
-                ahead = places[min(j + AHEAD, count - 1)]
-                if ahead >= 0:
-                    q = pixel_at(ahead, width)
-                    prefetch(flat_depth, q)
-                    prefetch(flat_normals, 3 * q + 2)
-                    prefetch(flat_color, 3 * q)
-                    prefetch(index, q)
+                fetch_measurement(places[min(j + AHEAD, count - 1)], width, flat_depth, flat_normals, flat_color, index)
                 if j & 3 == 0:  # a line of the next group
                     prefetch(flat_position, 4 * (first + j + GROUP))
                     prefetch(flat_normal, 4 * (first + j + GROUP))
@@ -186,8 +206,7 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
                 if d > f32(0) and flat_normals[q + TWO] != f32(0):
                     room = gate_of(d, rules)
                     if d - z_c > f32(2) * room:
-                        confident -= rules.carve
-                        s_normal[i, 3] = confident if confident >= f32(0) else DEAD
+                        s_normal[i, 3] = punished(confident, rules.carve)
                         continue
                     close = abs(d - z_c) < room
                     if close or z_c - d < LAYERS * room:
@@ -201,14 +220,9 @@ def merge(chunks, surfels, pose, camera, measured, rules, now, traces):
                             values[DEPTH + j], values[WEIGHT + j] = d, weight
                             values[M_X + j], values[M_Y + j], values[M_Z + j] = m_x, m_y, m_z
                             n_partners += 1
-                        else:
-                            n_x = R[0, 0] * m_x + R[0, 1] * m_y + R[0, 2] * m_z
-                            n_y = R[1, 0] * m_x + R[1, 1] * m_y + R[1, 2] * m_z
-                            n_z = R[2, 0] * m_x + R[2, 1] * m_y + R[2, 2] * m_z
-                            if s_normal[i, 0] * n_x + s_normal[i, 1] * n_y + s_normal[i, 2] * n_z > cos_gate:
-                                confident -= rules.carve * weight
-                                s_normal[i, 3] = confident if confident >= f32(0) else DEAD
-                                continue
+                        elif agrees(pose.R, m_x, m_y, m_z, s_normal, i, cos_gate):
+                            s_normal[i, 3] = punished(confident, rules.carve * weight)
+                            continue
                 key = (np.int64(z_c * MICRO) << 32) | np.int64(i)
                 if key < index[p]:
                     atomic_min(index, p, key)
