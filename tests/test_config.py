@@ -225,7 +225,7 @@ def test_every_number_of_the_system_has_a_range_and_its_error_names_it():
 @pytest.mark.parametrize(
     ("levels", "said"),
     [
-        ("[]", "need one of pyramid 1 whose `every` divides 16"),
+        ("[]", "need one of pyramid 1 with 1, 2, 4, 8 or 16 for every"),
         ("[{every: 4, pyramid: 2, iterations: 5, gate: 0.1}]", "need one of pyramid 1"),
         ("[{every: 3, pyramid: 1, iterations: 5, gate: 0.1}]", "need one of pyramid 1"),
         ("[{every: 0, pyramid: 1, iterations: 5, gate: 0.1}]", "every` is 0, expected 1 to 1e+09"),

@@ -52,6 +52,6 @@ class RegistrationConfig:
         compared = [level.every for level in self.levels if level.pyramid == COMPARED_ON]
         if not compared or SAMPLED % compared[0]:
             raise ValueError(
-                f"`registration.levels` need one of pyramid {COMPARED_ON} whose `every` divides {SAMPLED}: "
+                f"`registration.levels` need one of pyramid {COMPARED_ON} with 1, 2, 4, 8 or {SAMPLED} for every: "
                 "frames are compared with the map on it"
             )
