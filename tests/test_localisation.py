@@ -81,9 +81,25 @@ def test_a_pose_is_found_although_most_matches_are_wrong() -> None:
         wrong = rng.permutation(60)[:36]
         points[wrong] = points[rng.permutation(wrong)]
         image = Described(CAMERA, pixels.astype(np.float32), np.zeros((60, module.BYTES), np.uint8))
-        found = solved(points, np.arange(60), image)
+        found = solved(points, np.arange(60), image, np.zeros((60, 3)))
         assert found is not None
         assert are_close(T, found.T_world_camera, 1e-4, 0.01) and found.inliers >= 24
+
+
+@pytest.mark.parametrize(("degrees", "found"), [(25, 1), (75, 0), (150, 0)])
+def test_features_seen_from_quite_another_side_are_other_things(degrees: float, found: int) -> None:
+    """As those of a mirror image are, that agree with a pose behind what they show."""
+    rng = np.random.default_rng(3)
+    points = rng.uniform((-1, -1, 2.5), (1, 1, 3.5), (60, 3))
+    descriptors = rng.integers(0, 255, (60, module.BYTES), np.uint8)
+    known = Places()
+    known._append(0, np.eye(4), points.astype(np.float32), descriptors)
+    about, turn = np.eye(4), poses.exp(np.array([0, 0, 0, 0, np.radians(degrees), 0]))
+    about[2, 3] = 3.0  # the middle of the points, around which the camera goes
+    seen = poses.transform(poses.inverse(about @ turn @ poses.inverse(about)), points)
+    pixels = seen[:, :2] / seen[:, 2:] * 260 + (CAMERA.cx, CAMERA.cy)
+    image = Described(CAMERA, pixels.astype(np.float32), descriptors)
+    assert len(list(known.candidates(image))) == found
 
 
 def test_the_covariance_of_a_pose_is_that_of_its_errors() -> None:

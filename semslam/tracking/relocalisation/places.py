@@ -33,6 +33,7 @@ APART = (0.12, np.radians(8.0))  # metres, and radians, from a place to the next
 COMPARED = 16  # places with which all features of an image are compared
 POOLED = 4  # places whose matches are put together: those of more would drown an agreement
 REACH = 4.0  # metres between places that may show the same things
+TURNED = np.radians(50)  # between two views of a point, at most: features hardly survive more (Lowe 2004)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +57,12 @@ class Located:
     inliers: int  # features of the image whose points in the map agree with the pose
     matches: int  # features of the image that were matched
     spread: float  # share of the image, along its less covered side, over which the inliers reach
+    turned: float  # radians, median angle between the inliers' rays in the image and in their places
 
     @property
     def plausible(self) -> bool:
         """Whether so many matches may be worth a closer look."""
-        return self.inliers >= 8 and self.spread >= 0.1
+        return self.inliers >= 8 and self.spread >= 0.1 and self.turned <= TURNED
 
 
 def described(color: np.ndarray, camera: Camera) -> Described:
@@ -155,7 +157,8 @@ class Places(Stage):
             order = [k for k in order if k not in near]
             points = [poses.transform(self.T_world_camera[k], self.points[k][matched[k][0]]) for k in near]
             features = np.concatenate([matched[k][1] for k in near])
-            found = solved(np.concatenate(points), features, image)
+            seen_from = np.repeat([self.T_world_camera[k][:3, 3] for k in near], [len(p) for p in points], axis=0)
+            found = solved(np.concatenate(points), features, image, seen_from)
             if found is not None and found.plausible:
                 yield found
 
@@ -274,10 +277,11 @@ def matches(known: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return best[chosen], chosen
 
 
-def solved(points: np.ndarray, features: np.ndarray, image: Described) -> Located | None:
+def solved(points: np.ndarray, features: np.ndarray, image: Described, seen_from: np.ndarray) -> Located | None:
     """The pose of an image whose features, by number (N,), may be points (N, 3) in the world; None where none agrees.
 
-    One feature may be several points, of which the pose chooses.
+    One feature may be several points, of which the pose chooses. seen_from: (N, 3) where the camera was that saw a
+    point, in the world.
     """
     camera = image.camera
     if len(np.unique(features)) < 8:
@@ -291,7 +295,20 @@ def solved(points: np.ndarray, features: np.ndarray, image: Described) -> Locate
         return None
     reach = np.ptp(pixels[agree], axis=0) / (camera.width, camera.height)
     agreeing, matched = len(np.unique(features[agree])), len(np.unique(features))
-    return Located(poses.inverse(T), covariance, agreeing, matched, float(reach.min()))
+    T_world_camera = poses.inverse(T)
+    turned = _turned(points[agree], seen_from[agree], T_world_camera[:3, 3])
+    return Located(T_world_camera, covariance, agreeing, matched, float(reach.min()), turned)
+
+
+def _turned(points: np.ndarray, seen_from: np.ndarray, camera: np.ndarray) -> float:
+    """Median angle, in radians, between the rays to points (N, 3) from where they were seen (N, 3) and a camera (3,).
+
+    Wrong matches agree by chance with any pose, often one behind what they show, as those of a mirror image do.
+    """
+    rays, others = points - camera, points - seen_from
+    lengths = np.linalg.norm(rays, axis=1) * np.linalg.norm(others, axis=1)
+    cosines = (rays * others).sum(axis=1) / np.maximum(lengths, 1e-9)
+    return float(np.median(np.arccos(np.clip(cosines, -1, 1))))
 
 
 def refined(
