@@ -117,6 +117,11 @@ def undone(monkeypatch, *says: zoom.FoundZoom, found=(60, 60, 60, 60)):
     return None if factors is None else factors.max()
 
 
+def test_a_zoom_that_stabilised_images_seem_to_have_is_told_and_left(monkeypatch, caplog):
+    assert undone(monkeypatch, zoom.FoundZoom(np.array([0, 0.05]), 0.002, 0.3)) is None
+    assert "seems to zoom by 1.05" in caplog.text
+
+
 class Keyframe(NamedTuple):
     index: int
 

@@ -17,6 +17,7 @@ from sequences.recalibrated import UnzoomedSequence
 
 logger = logging.getLogger(__name__)
 PASSES = 3  # that undo zoom; each leaves up to half of what the one before left
+WORTH = 0.06  # logarithm of a zoom from which it is undone: stabilised images seem to zoom by 5 %
 REMEDY = "film without zooming"
 
 
@@ -53,8 +54,9 @@ def unzoomed_scene(
     was undone in its images; None where none was.
 
     A map made of images that zoom is bent, and what it says of the zoom is too little: the images with that much undone
-    are tracked again, until none is evident. The widest image is taken to be of the known focal length. Where zoom has
-    as much to explain after it was undone, it was none: those images are not used.
+    are tracked again, until none is evident. A zoom of less than WORTH is told, and left. The widest image is taken to
+    be of the known focal length. Where zoom has as much to explain after it was undone, it was none: those images are
+    not used.
     """
 
     def tracked(zoom: np.ndarray) -> Undone:
@@ -65,6 +67,9 @@ def unzoomed_scene(
         return Undone(zoom, scene, zoom_of(scene.tracker.map))
 
     best = tracked(np.ones(len(sequence)))
+    if best.left is not None and best.left.evident and (z := float(best.left.z.max())) < WORTH:
+        logger.warning("the camera seems to zoom by %.2f while it films, and lengths are off as much", np.exp(z))
+        return best.scene, None
     for _ in range(PASSES):
         if best.left is None or not best.left.evident:
             break
