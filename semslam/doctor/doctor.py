@@ -14,6 +14,7 @@ from semslam.doctor import conventions, depth_edges, flow, intrinsics
 from semslam.doctor.along_the_ray import along_the_ray
 from semslam.doctor.conventions import USUAL_DEPTH
 from semslam.doctor.depth_range import with_range
+from semslam.doctor.depth_repeats import hanging
 from semslam.doctor.finding import Finding
 from semslam.doctor.gaps import gaps
 from semslam.doctor.intrinsics import Intrinsics
@@ -84,7 +85,7 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
     if frames:
         shown = frames[:: max(1, len(frames) // FRAMES_KEPT)]
         findings += _labels(frames)
-        findings += _colors(shown)
+        findings += _colors(shown) + hanging(frames)
         of_numbers = doubtful_intrinsics(sequence.camera) + _depth_scale(shown)
         findings += of_numbers
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit

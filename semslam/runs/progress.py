@@ -13,7 +13,7 @@ from semslam.cloud import SurfelCloud
 from semslam.frame import Step
 from semslam.trajectory import Correction, Trajectory
 
-FRAME_LISTS = ("indices", "lost", "poor", "corrupt", "held_out", "labelled", "poses_rejected")
+FRAME_LISTS = ("indices", "lost", "poor", "depth_repeated", "corrupt", "held_out", "labelled", "poses_rejected")
 
 
 class NoMap(ValueError):
@@ -63,6 +63,7 @@ class Progress:
     poses: list[np.ndarray] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     poor: list[int] = field(default_factory=list)  # tracked, but not good enough to be fused
+    depth_repeated: list[int] = field(default_factory=list)  # whose depth is not used: the depth camera hung
     corrupt: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
     labelled: list[int] = field(default_factory=list)  # whose labels were fused

@@ -375,7 +375,8 @@ def _write_mesh(run: Run, clouds: CloudInParts) -> None:
         export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[config.classes])
         return
     perceive = Perception(replace(config, labels="none"), run.sequence.camera, None, run.slam.network)
-    posed = list(run.progress.posed().items())
+    repeated = set(run.progress.depth_repeated)
+    posed = [(index, T) for index, T in run.progress.posed().items() if index not in repeated]
 
     def observed(index: int, T: np.ndarray) -> Observation:
         frame = run.sequence.unlabelled(index)

@@ -18,6 +18,7 @@ from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.depth.layers import remove_layers
 from semslam.doctor.depth_edges import DepthEdges
 from semslam.doctor.depth_range import usable_share
+from semslam.doctor.depth_repeats import DepthRepeats
 from semslam.engine.associations import Associations
 from semslam.engine.saved_surfels import state_parts
 from semslam.frame import Frame, Step
@@ -59,6 +60,7 @@ class Run:
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
         self.progress = Progress()
         self._depth_edges = DepthEdges(sequence) if config.slam.perception.depth == "sensor" else None
+        self._depth_repeats = DepthRepeats() if config.slam.perception.depth == "sensor" else None
         # they are looked at beside the next frame; the result says whether all that there is to see was seen
         self._edges_thread = background("edges")
         self._edges_seen: Future[bool] | None = None
@@ -106,6 +108,9 @@ class Run:
         if self._is_held_out(index):
             self.progress.held_out.append(index)
             return None
+        if self._depth_repeats is not None and frame.depth is not None and self._depth_repeats.see(frame):
+            self.progress.depth_repeated.append(index)
+            frame = replace(frame, depth=np.zeros_like(frame.depth))  # of another moment than colour and pose
         step = self.slam.step(frame)
         self.progress.record(step)
         if frame.depth is not None and self.config.slam.perception.depth == "sensor":
@@ -227,6 +232,7 @@ class Run:
             "frames_poor": len(progress.poor),
             "frames_apart": sum(len(progress.frames_of(number)) for number in progress.parts[1:]),
             "submaps": len(progress.parts),
+            "frames_depth_repeated": len(progress.depth_repeated),
             "frames_corrupt": len(progress.corrupt),
             "depth_range_m": list(self.slam.fusion.config.range),
             "depth_contradicted": progress.depth_contradicted or None,
@@ -244,6 +250,8 @@ class Run:
                 for stage, v in progress.stages_ms.items()
             },
             "lost": progress.lost,
+            "poor": progress.poor,
+            "depth_repeated": progress.depth_repeated,
             "corrupt": progress.corrupt,
             "assumptions": list(self.sequence.assumptions),
             "depth_noise": progress.noise and {"at_0.4_m": progress.noise[0], "quadratic": progress.noise[1]},
@@ -254,6 +262,8 @@ class Run:
         """Everything but the map that must be kept to go on."""
         stages = self.slam.stages
         state = {f"{name}_{key}": value for name, stage in stages.items() for key, value in stage.state().items()}
+        if self._depth_repeats is not None:
+            state |= {f"repeats_{key}": value for key, value in self._depth_repeats.state().items()}
         if self.slam.associations is not None:
             state["run_events"] = np.array(len(self.slam.associations.events))
         return state | self.progress.state() | {"run_recording": self._recording}
@@ -272,6 +282,8 @@ class Run:
         self.slam.surfels = self.folder.load_map(state, paged=True)
         for name, stage in self.slam.stages.items():
             self._restore_stage(name, stage, state)
+        if self._depth_repeats is not None:
+            self._restore_stage("repeats", self._depth_repeats, state)
         with naming(self.folder.state):
             self.progress = Progress.from_state(state)
         self.slam.stepped = self.progress.stepped

@@ -29,6 +29,7 @@ def summary(
         rejected_poses(metrics, doctor),
         doubtful_poses(metrics, doctor),
         lost_frames(metrics, reason, None if live else doctor),
+        hung_depth(metrics),
         submaps(metrics),
         held_out(metrics),
         earlier_surfels(metrics, settings),
@@ -86,6 +87,14 @@ def lost_frames(metrics: Metrics, reason: str, doctor: str | None) -> str | None
         f"{len(lost)} frames {what} are not in the map, from frame {lost[0]} to {lost[-1]}; the last, because "
         f"{reason}{advice}"
     )
+
+
+def hung_depth(metrics: Metrics) -> str | None:
+    from semslam.doctor.depth_repeats import in_words
+
+    if not (repeated := metrics.get("depth_repeated")):
+        return None
+    return f"{in_words(repeated)}; their depth is not used"
 
 
 def submaps(metrics: Metrics) -> str | None:
