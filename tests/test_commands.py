@@ -79,7 +79,7 @@ def test_settings_in_messages_are_shown_as_their_options():
     ("words", "said"),
     [
         (["evaluate", "--map", "a.ply", "--trajectory", "b.txt", "--reference", "c"], "one of --map and --trajectory"),
-        (["evaluate", "run", "--reference", "c"], "--reference is for --map and --trajectory, not for runs"),
+        (["evaluate", "run", "--reference", "c"], "--trajectory run/trajectory.txt --reference c"),
         (["evaluate", "run", "--map", "c"], "name the folder of a run, or one of"),
         (["evaluate", "--map", "a", "--reference", "b", "--truth", "tsdf"], "--truth is for runs, not for --map"),
         (["evaluate", "--map", "a", "--reference", "b", "--with-scale"], "--with-scale is for runs and --trajectory"),

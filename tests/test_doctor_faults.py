@@ -15,7 +15,7 @@ from semslam.doctor.conventions import stretched
 from semslam.doctor.doctor import Finding, diagnose, diagnosis
 from semslam.doctor.matched import Matches, Pair
 from semslam.doctor.poses import errors
-from semslam.doctor.poses.convention import AS_RECORDED, Judged, as_convention, judged
+from semslam.doctor.poses.convention import AS_RECORDED, Judged, _misread, as_convention, judged
 from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
 from semslam.doctor.poses.single import Contradicted, contradicted, findings_of
 from semslam.frame import Frame
@@ -529,3 +529,9 @@ def test_public_recordings_raise_no_alarm(shared_data, name):
     """realsense_office gets a hint, rightly: its images fit the poses of two frames before three times as well."""
     findings = diagnose(open_sequence(shared_data / Path(name)))
     assert [finding.level for finding in findings] == (["hint"] if name == "realsense_office" else [])
+
+
+def test_a_convention_that_fits_better_but_not_well_is_not_taken_for_the_answer():
+    found = _misread(("qw-first", "opengl"))
+    assert "in no convention well" in found.what and "mirrored images" in found.remedy
+    assert "--pose-convention qw-first,opengl" in found.remedy

@@ -179,6 +179,18 @@ def test_the_reference_of_a_trajectory_may_be_a_recording(tmp_path):
     assert figures["ate_m"] < 1e-6 and figures["coverage"] == 1
 
 
+def test_trajectories_of_different_recordings_are_told_not_to_fit(tmp_path, caplog):
+    t = np.linspace(0, 3, 40)
+    for name, path in (("line", [t, 0 * t, np.sin(t)]), ("loop", [np.sin(4 * t), np.cos(4 * t), 0.1 * t])):
+        T = np.tile(np.eye(4), (40, 1, 1))
+        T[:, :3, 3] = np.stack(path, axis=1)
+        write_tum(tmp_path / f"{name}.txt", Trajectory(t, T))
+    evaluate_trajectory(tmp_path / "line.txt", tmp_path / "line.txt")
+    assert not caplog.text
+    evaluate_trajectory(tmp_path / "loop.txt", tmp_path / "line.txt")
+    assert "the trajectories do not fit: aligned by Sim(3)" in caplog.text
+
+
 def test_a_trajectory_of_another_system_is_compared_with_a_reference(tmp_path, capsys):
     t = np.linspace(0, 3, 40)
     T = np.stack([poses.exp(np.array([s, np.sin(s), 0.2 * s, 0, 0.3 * s, 0])) for s in t])

@@ -89,3 +89,12 @@ def test_the_command_that_looks_for_the_cause_of_lost_frames_looks_at_those_that
         look_for_cause(settings_of(None, part)) == "`semslam doctor 'a room' --start 1 --frames 5` looks for the cause"
     )
     assert look_for_cause(settings_of(None, {"sequence": "room"})) == DOCTOR
+
+
+def test_parts_that_have_not_met_the_map_are_counted_and_named():
+    (one,) = said({"submaps": 2, "frames_apart": 19})
+    assert one.startswith("19 frames saw a part of the scene") and one.endswith(
+        "beside it: map_2.ply, trajectory_2.txt"
+    )
+    (two,) = said({"submaps": 3, "frames_apart": 19})
+    assert two.startswith("19 frames saw 2 parts of the scene") and two.endswith("trajectory_2.txt, and so on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from semslam.judging.figures import surface_figures, trajectory_figures
 from semslam.judging.references import file_reference, scene_reference
 from semslam.judging.run import Evaluation
 from semslam.metrics.surface import sampled, surface_errors, surface_scores
-from semslam.metrics.trajectory import losses, trajectory_errors
+from semslam.metrics.trajectory import TrajectoryErrors, losses, matched, trajectory_errors
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import is_pose_folder, read_trajectory
 from sequences import open_sequence
 from sequences.pose_pairing import PoseHints, on_one_clock
 from sequences.rebased import far_origin
+
+logger = logging.getLogger(__name__)
+ALIKE = 0.5  # of the reference's spread: what may remain of it after the best alignment of a path that is its own
 
 
 def evaluate_map(path: str | Path, reference: str | Path, sequence: Any = None) -> Evaluation:
@@ -53,6 +57,7 @@ def evaluate_trajectory(
     """
     estimate, truth = on_one_clock(_trajectory(path), _trajectory(reference), hints)
     errors = trajectory_errors(estimate, truth)
+    _tell_another_path(errors, matched(estimate, truth)[1])
     covered = _near_in_time(truth.timestamps, estimate.timestamps)  # lost frames have no line in a trajectory file
     errors = replace(errors, losses=losses(truth.timestamps, covered))
     return Evaluation(trajectory_figures(errors, len(truth), int((~covered).sum()), with_scale), errors)
@@ -65,6 +70,19 @@ def _trajectory(path: str | Path) -> Trajectory:
     if (found := open_sequence(path).trajectory) is None:
         raise ValueError(f"{path}: is a recording without poses; give a trajectory, or a recording that has one")
     return found
+
+
+def _tell_another_path(errors: TrajectoryErrors, truth: Trajectory) -> None:
+    """Warn where a path hardly explains the reference (of the matched poses) better than a camera at rest would."""
+    centres = truth.T_world_camera[:, :3, 3]
+    spread = float(np.sqrt(centres.var(axis=0).sum()))
+    best = errors.similar or errors.absolute
+    if best.rmse > ALIKE * spread > 0:
+        logger.warning(
+            "the trajectories do not fit: aligned by %s they lie %.3g m apart (RMSE), where the reference lies "
+            "%.3g m around its middle; are they of the same recording, and its times those of the same clock?",
+            *(best.protocol, best.rmse, spread),
+        )
 
 
 def _near_in_time(times: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -100,10 +100,14 @@ def hung_depth(metrics: Metrics) -> str | None:
 def submaps(metrics: Metrics) -> str | None:
     if metrics["submaps"] <= 1:
         return None
-    return (
-        f"{metrics['frames_apart']} frames saw parts of the scene that have not met the map: "
-        f"{metrics['submaps'] - 1} of them beside it as map_2.ply, trajectory_2.txt ..."
+    parts = metrics["submaps"] - 1
+    saw = (
+        f"{parts} parts of the scene that have not met the map; they are"
+        if parts > 1
+        else ("a part of the scene that has not met the map; it is")
     )
+    files = f"map_2.ply, trajectory_2.txt{', and so on' * (parts > 1)}"
+    return f"{metrics['frames_apart']} frames saw {saw} saved beside it: {files}"
 
 
 def held_out(metrics: Metrics) -> str | None:

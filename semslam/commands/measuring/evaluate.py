@@ -51,10 +51,16 @@ def evaluate(
     from semslam.atomic import write_json
     from semslam.judging import foreign
     from semslam.judging.figures import table
+    from semslam.runs.folder import RunFolder
 
     jobs = [name for name, given in (("runs", runs), ("--map", map), ("--trajectory", trajectory)) if given]
     if len(jobs) != 1:
         raise ValueError("name the folder of a run, or one of --map and --trajectory with --reference")
+    if runs and reference is not None:
+        raise ValueError(
+            "--reference is for --map and --trajectory: a run is compared with its own recording, and with another one "
+            f"by --trajectory {RunFolder(runs[0]).trajectory} --reference {reference}"
+        )
     only_job(context, JOBS, jobs[0])
     if runs:
         figures = _evaluated(runs, truth, with_scale, sequence)

@@ -171,10 +171,14 @@ def _by_unit(measured: intrinsics.Intrinsics | None) -> tuple[str, ...]:
 
 
 def _misread(words: tuple[str, ...]) -> Finding:
-    """The error of poses that fit much better in another convention, which is not certain."""
+    """The error of poses that fit much better in another convention, but well in none."""
     meant = ", and ".join(POSE_WORDS[word] for word in words)
-    what = f"the poses are not meant as recorded; the images fit them better, but not surely, if {meant}"
-    return Finding("error", what, f"say how they are meant (--pose-convention {','.join(words)}, for example)")
+    what = f"the images fit the poses in no convention well; they fit them better than as recorded if {meant}"
+    remedy = (
+        "look for mirrored images and for poses of something else than the camera, such as the body that carries it; "
+        f"if the poses are known to be meant so, say it (--pose-convention {','.join(words)})"
+    )
+    return Finding("error", what, remedy)
 
 
 def _misfit_of_noise(view: Recording) -> float:
