@@ -245,6 +245,20 @@ def test_poses_of_another_motion_leave_no_doubt(sound, motion):
     assert found.decisive and found.contradiction is not None and "nor by any other reading" in found.contradiction.what
 
 
+def test_poses_that_only_turn_are_told_where_the_camera_moves(sound):
+    room, frames = sound
+    turning = Spoilt(room, frames, poses=lambda i, T: np.block([[T[:3, :3], np.ones((3, 1))], [T[3:]]]))
+    found = judged(turning)
+    assert found.decisive and found.contradiction is not None and "all at one place" in found.contradiction.what
+    assert found.contradiction in diagnose(turning)
+
+
+def test_poses_of_another_motion_are_told_where_nothing_else_tells_them():
+    later = (errors.Distance(0.5, 0.1, 0.06), errors.Distance(1.0, 0.3, 0.15))
+    (finding,) = errors.PoseErrors(None, later, of_motion=0.9).findings()
+    assert "off by 90 %" in finding.what and "--poses tracked" in finding.remedy
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("convention", "frames"), [("opengl", 70), ("centimetres", 70), ("centimetres", None)])
 def test_conventions_are_told_from_poses_that_are_only_good_to_some_pixels(shared_data, convention, frames):

@@ -203,7 +203,8 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
     findings = intrinsics.findings_of(measured, sequence.camera) + hints
     if sequence.has_poses:
         found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
-        if any(finding.level == "warning" for finding in found):  # nothing simple explains it
+        unexplained = any(finding.level == "warning" for finding in found)  # by anything simple
+        if unexplained or convention.at_one_place(sequence):
             of_poses = convention.findings_of_poses(sequence, matched)
             found = found if of_poses is None else of_poses
         findings = found or findings

@@ -95,6 +95,8 @@ def judged(
     best = next(words for words, pixels in misfits.items() if pixels <= ALIKE * least)
     if best and misfits[best] < min(CLEARLY * recorded, FITS * notable):
         return Judged(",".join(best))
+    if at_one_place(view) and (motionless := errors.motionless(view, matched)) is not None:
+        return Judged(AS_RECORDED, motionless, decisive=True)
     measured = intrinsics.measured(view, matched=matched)
     found = fit(view, _posed(view, flow.stretches(view)), measured)
     contradiction = _contradiction(found)
@@ -121,6 +123,15 @@ def judged(
     gross = recorded > max(2 * short_motion, GROSS * _misfit_of_noise(view))
     another = off is not None and off.another_motion
     return Judged(AS_RECORDED, contradiction, decisive=nothing or gross or another)
+
+
+def at_one_place(recording: Recording) -> bool:
+    """Whether all poses of a recording have the same position, whatever its unit, and turn there."""
+    posed = [T for T in recording.poses or () if T is not None]
+    if len(posed) < 2:
+        return False
+    apart = np.ptp(posed, axis=0)
+    return not apart[:3, 3].any() and bool(apart[:3, :3].any())
 
 
 def _is_noise(

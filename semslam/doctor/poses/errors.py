@@ -77,9 +77,10 @@ class PoseErrors(NamedTuple):
         return self.of_motion > (ANOTHER_MOTION if grows else NO_MOTION)
 
     def findings(self) -> list[Finding]:
-        """A warning of a slip, of a drift or of noise; of poses as good as those of usual recordings nothing."""
+        """A warning of another motion, a slip, a drift or noise; nothing of poses as good as is usual."""
         if self.another_motion:
-            return []
+            what = f"the poses are of another motion: off by {100 * self.of_motion:.0f} % of the way that points move"
+            return [Finding("warning", what, "track the camera instead of taking these poses (--poses tracked)")]
         if self.slip is not None:
             what = (
                 f"the poses slip by {100 * self.slip.metres:.0f} cm between frames {self.slip.after} and "
@@ -105,6 +106,18 @@ class PoseErrors(NamedTuple):
             remedy = "surfaces are doubled by as much; --poses refined or tracked registers each frame to the map"
             return [Finding("warning", what, remedy)]
         return []
+
+
+def motionless(recording: Recording, matched: Matches) -> Finding | None:
+    """The error of poses that are all at one place, where the images show that the camera moves away from it."""
+    off = measured(recording, matched)
+    if off is None or not off.compared or not (longest := off.compared[-1]).is_beyond(DRIFTING):
+        return None
+    what = (
+        f"the poses are all at one place, and the camera is not: by them, what frames {longest.seconds:.1f} s apart "
+        f"show lies {100 * longest.metres:.0f} cm apart"
+    )
+    return Finding("error", what, "the poses need the positions of the camera")
 
 
 def measured(recording: Recording, matched: Matches, breaks: Sequence[int] = ()) -> PoseErrors | None:
