@@ -217,6 +217,17 @@ def test_what_cannot_be_relabelled_is_one_line(runs, tmp_path, capsys):
     assert "associations.npz is missing" in refused(capsys, "relabel", bare.path, "--weights", "b")
 
 
+def test_the_map_of_another_run_is_not_relabelled(tmp_path, capsys):
+    for name, size in (("long", "frames=45,width=96,height=72"), ("short", "frames=30,width=80,height=60")):
+        sequence = f"room:{size}"
+        assert semslam("reconstruct", sequence, "--out", tmp_path / name, "--labels", "none", *EVERY, "--no-mesh") == 0
+    for name, other in (("long", "short"), ("short", "long")):
+        mixed = shutil.copytree(tmp_path / name, tmp_path / f"mixed-{name}")
+        shutil.copy(tmp_path / other / "map.npz", mixed)
+        line = refused(capsys, "relabel", mixed, "--weights", "b")
+        assert "associations.npz and map.npz are of different runs" in line
+
+
 def test_packing_keeps_every_value():
     for values in ([], [5], [3, 1, 2**31 - 1, 0, 7]):
         np.testing.assert_array_equal(unpack(pack(np.array(values, np.int32))), values)

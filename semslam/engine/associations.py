@@ -160,6 +160,24 @@ class Associations:
                 pixels[first] = -1
             labelled.looked_at(chunks)
 
+    def are_of(self, indices: np.ndarray, counts: np.ndarray) -> bool:
+        """Whether this may be the record of a map whose chunks hold `counts` (C,) surfels, made of frames (N,).
+
+        What was seen last and not removed since has to be there still.
+        """
+        if not np.isin(self.frames, indices).all():
+            return False
+        last = max((k for k, event in enumerate(self.events) if event.kind != REMOVED), default=-1)
+        if last < 0 or self.events[last].kind == MOVED:
+            return True
+        slots = unpack(self.packed[last][0])
+        for k in range(last + 1, len(self.events)):
+            dead = unpack(self.packed[k][0])
+            slots = slots[~np.isin(slots, dead)]
+            slots = slots - (np.searchsorted(dead, slots) - np.searchsorted(dead, slots // CHUNK * CHUNK))
+        chunks = slots // CHUNK
+        return bool(np.all(chunks < len(counts)) and np.all(slots % CHUNK < counts[chunks]))
+
     def state(self) -> dict[str, np.ndarray]:
         """Everything, for numpy.savez."""
         return {

@@ -339,14 +339,21 @@ class RunFolder:
         save_arrays(self.associations, parts_of(associations.state()))
 
     def load_associations(self, state: dict[str, np.ndarray]) -> Associations | None:
-        """Those of the run with this state, as many events as it counts; None where they were not kept."""
+        """Those of the run with this state, as many events as it counts; None where they were not kept.
+
+        ValueError where they are of another run.
+        """
         saved = {k.removeprefix("associations_"): v for k, v in state.items() if k.startswith("associations_")}
         if "run_events" not in state or not (saved or self.associations.exists()):
             return None
         saved = saved or load_arrays(self.associations)
         with naming(self.associations):
             beside = self.path if os.access(self.path, os.W_OK) else None
-            return Associations.from_state(saved, int(state["run_events"]), beside)
+            found = Associations.from_state(saved, int(state["run_events"]), beside)
+        indices, counts = (np.asarray(state.get(name, ())) for name in ("run_indices", "counts"))
+        if len(found.events) < int(state["run_events"]) or not found.are_of(indices, counts):
+            raise ValueError(f"{self.path}: {self.associations.name} and {self.state.name} are of different runs")
+        return found
 
     def load_cloud(self) -> tuple[SurfelCloud, LabelSet]:
         """The map as plain arrays with all class probabilities, and the classes it tells apart.
