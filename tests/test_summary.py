@@ -46,6 +46,11 @@ def test_lost_frames_are_told_with_the_reason_and_a_recording_with_what_looks_fo
     )
 
 
+def test_frames_that_were_tracked_but_not_fused_are_told_with_the_reason():
+    poor = {"poor": [4, 5, 7], "poor_reason": "of fog", "depth_repeated": [5]}
+    assert said(poor)[0] == "2 frames (4, 7) tracked but not fused; the last, because of fog"
+
+
 def test_a_frame_whose_pose_was_rejected_is_not_told_again_as_lost():
     assert said({"lost": [2, 3], "poses_rejected": [2, 3]}) == [
         f"2 frames (2, 3) left out, since the images contradict the given pose; {DOCTOR}"

@@ -76,6 +76,7 @@ class Progress:
     fused: int = 0
     noise: tuple[float, float] | None = None  # of the depth camera, as tracking measured it: see `Tracking`
     reason: str = ""  # why the last lost frame was lost
+    poor_reason: str = ""  # why the last poor frame was not fused
     depth_contradicted: str = ""  # what colour images say against the depth images, if anything
     seconds: float = 0.0
     depth_used: int = 0  # of the depth readings that were looked at: how many lie in the range that is used
@@ -170,6 +171,7 @@ class Progress:
         T = step.tracking.T_world_camera
         if step.tracking.state == "poor":
             self.poor.append(step.frame.index)
+            self.poor_reason = step.tracking.reason
         self.noise = step.tracking.noise or self.noise
         if step.tracking.ok:
             self.fused += step.fused
@@ -220,6 +222,7 @@ class Progress:
             "run_fused": np.array(self.fused),
             "run_depth": np.array([self.depth_used, self.depth_read]),
             "run_reason": np.array(self.reason),
+            "run_poor_reason": np.array(self.poor_reason),
             "run_poses_contradicted": np.array(self.poses_contradicted or ""),
             "run_depth_contradicted": np.array(self.depth_contradicted),
             "run_before": np.array(self.before),
@@ -253,6 +256,7 @@ class Progress:
             depth_read=read,
             noise=tuple(map(float, state["run_noise"])) if len(state.get("run_noise", ())) else None,  # type: ignore[arg-type]
             reason=str(state.get("run_reason", "")),
+            poor_reason=str(state.get("run_poor_reason", "")),
             poses_contradicted=str(state.get("run_poses_contradicted", "")) or None,
             depth_contradicted=str(state.get("run_depth_contradicted", "")),
             stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},

@@ -251,6 +251,7 @@ class Run:
             },
             "lost": progress.lost,
             "poor": progress.poor,
+            "poor_reason": progress.poor_reason or None,
             "depth_repeated": progress.depth_repeated,
             "corrupt": progress.corrupt,
             "assumptions": list(self.sequence.assumptions),

@@ -29,6 +29,7 @@ def summary(
         rejected_poses(metrics, doctor),
         doubtful_poses(metrics, doctor),
         lost_frames(metrics, reason, None if live else doctor),
+        poor_frames(metrics),
         hung_depth(metrics),
         submaps(metrics),
         held_out(metrics),
@@ -86,6 +87,19 @@ def lost_frames(metrics: Metrics, reason: str, doctor: str | None) -> str | None
     return (
         f"{len(lost)} frames {what} are not in the map, from frame {lost[0]} to {lost[-1]}; the last, because "
         f"{reason}{advice}"
+    )
+
+
+def poor_frames(metrics: Metrics) -> str | None:
+    """Which frames have a pose and are not in the map all the same; those whose depth is repeated aside."""
+    from semslam.doctor.poses.single import listed
+
+    repeated = metrics.get("depth_repeated", ())
+    if not (poor := [index for index in metrics.get("poor", ()) if index not in repeated]):
+        return None
+    last = "the last, " if len(poor) > 1 else ""
+    return (
+        f"{listed(poor)} tracked but not fused; {last}because {metrics['poor_reason'] or 'it fits the map too badly'}"
     )
 
 
