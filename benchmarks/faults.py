@@ -278,7 +278,7 @@ def _load_run(path: Path) -> object:
     associations = folder.load_associations(folder.load_state())
     if associations is None:
         raise ValueError(f"{path}: not there")
-    associations.fuse_again(EvidenceMap(13), lambda *_: None)
+    associations.fuse_again(EvidenceMap(13), lambda *_: None, image=np.iinfo(np.int32).max)
     return associations
 
 
