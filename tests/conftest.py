@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background jobs, and nohup's, ignore these signals, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 logging.getLogger("semslam.compiled.once").setLevel(logging.ERROR)  # tests count lines, whatever is compiled before
 
