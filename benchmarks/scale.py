@@ -24,6 +24,7 @@ from unittest.mock import patch
 import numpy as np
 
 from semslam import poses
+from semslam.atomic import write_json
 from semslam.comparison.making import peak_memory, reset_peak_memory
 from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
@@ -40,7 +41,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.export import export_run
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.localise import LocalisedFrame, draw
-from semslam.runs.folder import RunFolder, write_json
+from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import finish, prepare
 from semslam.runs.refine import refine
 from semslam.runs.relabel import relabel

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LABEL_SETS
+from semslam.looking.viewed import Viewed
 from semslam.rendering.viewpoint import look_at
 
 NYU13 = LABEL_SETS["nyu13"]
+SMALL = Camera(96, 72, 80.0, 80.0, 47.5, 35.5)
 ROOM = (3.0, 2.4, 2.5)  # metres along x, y and z; z is up, the floor lies at z = 0
 TABLE = ((1.0, 0.8), (2.0, 1.6), 0.75)  # corners in x, y and the height of its top
 BED = ((0.1, 1.8), (0.9, 2.3), 0.4)  # hangs free: only its top, 0.8 m x 0.5 m
@@ -73,3 +76,8 @@ def path_through_room(count: int = 12) -> np.ndarray:
     """(count, 4, 4) poses, T_world_camera, of an upright camera that walks along x and looks across the table."""
     eyes = np.linspace([0.4, 0.3, 1.4], [2.6, 0.3, 1.4], count)
     return np.stack([look_at(eye, np.array([1.5, 1.6, 0.6]), np.array([0, 0, 1.0])) for eye in eyes])
+
+
+def viewed_room(cloud: SurfelCloud) -> Viewed:
+    """A `room` with its classes, a path, a camera, and an error for each surfel."""
+    return Viewed(cloud, NYU13, "room", [path_through_room()], SMALL, np.linspace(0, 0.1, len(cloud)))

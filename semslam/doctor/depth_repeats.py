@@ -20,6 +20,7 @@ SIZE = (40, 30)  # pixels: colour is compared this small, where its noise is ave
 CHANGED = 2.0  # grey levels of 255, on average: colour of another view
 FEWEST_GROUPS = 3  # of frames with one depth image, that tell how often each is repeated
 TIMES_USUAL = 2  # as often as is usual, or more often than that at the start ...
+REMEMBERED = 1000  # groups, the latest ones
 MOST_AT_START = 10  # ... where nothing tells what is usual: depth of a tenth of colour's rate
 
 
@@ -28,20 +29,20 @@ class DepthRepeats(Stage):
 
     def __init__(self) -> None:
         self._checksum = 0  # of the latest depth image
-        self._grey = np.zeros(SIZE[::-1], np.float32)  # of the frame in which it was new
+        self._color = np.zeros((*SIZE[::-1], 3), np.uint8)  # of the frame in which it was new
         self._sizes: list[int] = []  # of the groups of frames with one depth image; the last one is open
 
     def see(self, frame: Frame) -> bool:
         """Whether the depth of the next frame is that of an earlier moment, because the depth camera hangs."""
         if frame.depth is None or not frame.depth.any():
             return False
-        grey = _small_grey(frame.color)
         checksum = zlib.crc32(frame.depth[::STRIDE, ::STRIDE].tobytes())
         if not self._sizes or checksum != self._checksum:
-            self._checksum, self._grey = checksum, grey
-            self._sizes.append(1)
+            self._checksum, self._color = checksum, frame.color
+            self._sizes = [*self._sizes[1 - REMEMBERED :], 1]
             return False
-        if np.abs(grey - self._grey).mean() < CHANGED:  # the camera rests, or colour hangs as well
+        change = np.abs(_small_grey(frame.color) - _small_grey(self._color)).mean()
+        if change < CHANGED:  # the camera rests, or colour hangs as well
             return False
         self._sizes[-1] += 1
         return self._sizes[-1] > self._most
@@ -54,12 +55,13 @@ class DepthRepeats(Stage):
 
     def state(self) -> dict[str, np.ndarray]:
         """What must be kept to go on later; for `restore`."""
-        return {"checksum": np.array(self._checksum), "grey": self._grey, "sizes": np.array(self._sizes, np.int64)}
+        small = _small(self._color)
+        return {"checksum": np.array(self._checksum), "color": small, "sizes": np.array(self._sizes, np.int64)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`; without one, of an earlier version, as at the start."""
         if "checksum" in state:
-            self._checksum, self._grey = int(state["checksum"]), state["grey"]
+            self._checksum, self._color = int(state["checksum"]), state["color"]
             self._sizes = [int(size) for size in state["sizes"]]
 
 
@@ -79,7 +81,11 @@ def hanging(frames: Sequence[Frame]) -> list[Finding]:
     return [Finding("warning", in_words(found), remedy)]
 
 
+def _small(color: np.ndarray) -> np.ndarray:
+    """(30, 40, 3) of RGB (H, W, 3) uint8; of one that is small already, itself."""
+    return cv2.resize(color, SIZE, interpolation=cv2.INTER_AREA)
+
+
 def _small_grey(color: np.ndarray) -> np.ndarray:
     """(30, 40) float32 of RGB (H, W, 3) uint8."""
-    small = cv2.resize(color, SIZE, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return cv2.cvtColor(_small(color), cv2.COLOR_RGB2GRAY).astype(np.float32)

@@ -194,7 +194,9 @@ def depth_of_units(units: np.ndarray, depth_scale: float) -> np.ndarray:
 
     MARK is no reading: 7-Scenes and others mark missing depth so, and what is farther than 16 bits count ends there.
     """
-    return np.where(units == MARK, np.uint16(0), units) * np.float32(1 / depth_scale)
+    if units.max(initial=0) == MARK:
+        units = np.where(units == MARK, np.uint16(0), units)
+    return units * np.float32(1 / depth_scale)
 
 
 def fitting_scale(depth: np.ndarray, depth_scale: float = DEPTH_SCALES[0]) -> float:

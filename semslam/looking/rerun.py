@@ -11,6 +11,7 @@ import numpy as np
 from semslam.atomic import check_suffix, replacing
 from semslam.cloud import most_probable
 from semslam.frame import evenly_spread
+from semslam.images import depth_units
 from semslam.labels import LabelSet
 from semslam.looking.viewed import Viewed
 from semslam.perception import Perception
@@ -100,8 +101,7 @@ def _log_frames(rr: Any, recording: Any, config: RunConfig, sequence: Any, progr
         recording.set_time("frame", sequence=index)
         observation = perceive.observe(read(index), True)
         recording.log("camera/color", rr.Image(observation.color).compress(jpeg_quality=85))
-        millimetres = np.clip(np.round(observation.depth * 1000), 0, 65535).astype(np.uint16)
-        ok, encoded = cv2.imencode(".png", millimetres)
+        ok, encoded = cv2.imencode(".png", depth_units(observation.depth))
         assert ok
         recording.log("camera/depth", rr.EncodedDepthImage(encoded.tobytes(), media_type="image/png", meter=1000.0))
         if observation.class_probabilities is not None:

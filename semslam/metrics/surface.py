@@ -185,9 +185,8 @@ def surface_scores(points: np.ndarray | Blocks, reference: Reference) -> Surface
     judged = reference.judges(samples)
     to_reference = reference.distance(samples[judged]).astype(np.float64)
     to_points = np.full(len(reference.points), np.inf)
-    middle = np.median(reference.points, axis=0).astype(
-        np.float64
-    )  # one for all blocks: distances do not depend on them
+    # one for all blocks, on which distances do not depend so
+    middle = np.median(reference.points, axis=0).astype(np.float64)
     for block in in_blocks(points)():
         np.minimum(to_points, Surface(block, middle=middle).distance(reference.points), out=to_points)
     precision = [_share(to_reference < t) for t in THRESHOLDS]

@@ -1,4 +1,7 @@
-"""TUM RGB-D: rgb.txt, depth.txt and groundtruth.txt, each with its own clock ticks; or pairs in associations.txt."""
+"""TUM RGB-D: rgb.txt, depth.txt and groundtruth.txt, each with its own clock ticks; or pairs in associations.txt.
+
+ETH3D SLAM (Schoeps et al., "BAD SLAM", CVPR 2019) is the same with a calibration.txt of rectified images.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semslam.atomic import names_of
+from semslam import images
+from semslam.atomic import names_of, text_of
 from semslam.camera import Camera
 from semslam.trajectory import associate
 from semslam.trajectory.files import read_trajectory
 from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_1970
-from sequences.files import check_unpacked
+from sequences.files import check_unpacked, first_readable
 from sequences.pairing import MOST, SAME_TIME
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.sensor import CameraFile, DepthCamera, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "rgb.txt and depth.txt (timestamp file), groundtruth.txt"
+ETH3D_LAYOUT = "as tum, with calibration.txt (fx fy cx cy)"
 ASSOCIATIONS_LAYOUT = "associations.txt (time rgb/time.png time depth/time.png), groundtruth.txt"
+CALIBRATION = "calibration.txt"
 DEPTH_SCALE = 5000.0  # units per metre
 POSE_FILES = ("groundtruth.txt", "traj.txt", "poses.txt", "trajectory.txt", "trajectory.log")
 FPS = 30.0  # of lists that count frames, where nothing says otherwise
@@ -43,6 +49,10 @@ def fits(path: Path) -> bool:
     return (path / "rgb.txt").is_file() and (path / "depth.txt").is_file()
 
 
+def fits_eth3d(path: Path) -> bool:
+    return fits(path) and (path / CALIBRATION).is_file()
+
+
 def fits_associations(path: Path) -> bool:
     return (path / "associations.txt").is_file() and not (path / "rgb.txt").is_file()
 
@@ -60,8 +70,8 @@ def open_tum(
     """Open a TUM RGB-D folder. A frame is a colour image with the depth image within SAME_TIME seconds.
 
     Where nothing else says so, depth is registered to colour and counts 5000 per metre, and the camera follows from
-    'freiburg1..3' or 'fr1..3' in the folder's name. A frame's pose is interpolated between the poses around its colour
-    image.
+    calibration.txt, or else from 'freiburg1..3' or 'fr1..3' in the folder's name. A frame's pose is interpolated
+    between the poses around its colour image.
     """
     path = Path(path)
     color_times, color = images_listed(path / "rgb.txt")
@@ -85,8 +95,8 @@ def open_tum(
     ]
     listed = Listed(color_times[of_color], [color[i] for i in of_color], [depth[i] for i in of_depth], tuple(notes))
     said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
-    readers = usual_readers(path, listed.color, listed.depth, _usual(path), said)
-    return opened(path, listed, readers, hints)
+    usual = Usual(camera or _calibrated(path, color), None, DEPTH_SCALE) if fits_eth3d(path) else _usual(path)
+    return opened(path, listed, usual_readers(path, listed.color, listed.depth, usual, said), hints)
 
 
 def open_associations(
@@ -179,6 +189,16 @@ def camera_of_name(path: Path) -> Camera | None:
     """TUM's camera where a folder's name says which it is: freiburg1..3 or fr1..3."""
     match = re.search(r"(?:freiburg|fr)([123])(?!\d)", path.resolve().name)
     return CAMERAS[match[1]] if match else None
+
+
+def _calibrated(path: Path, color: list[Path]) -> Camera:
+    """The camera of an ETH3D recording, of whose images and depth it is."""
+    height, width = first_readable(images.read_color, color).shape[:2]
+    try:
+        fx, fy, cx, cy = (float(word) for word in text_of(path / CALIBRATION).split()[:4])
+    except ValueError:
+        raise ValueError(f"{path / CALIBRATION}: expected fx fy cx cy in one line") from None
+    return Camera(width, height, fx, fy, cx, cy)
 
 
 def _usual(path: Path) -> Usual:
