@@ -16,13 +16,13 @@ from semslam.rendering.viewpoint import look_at
 
 
 @pytest.fixture(scope="module")
-def cloud():
-    return room()
+def viewed():
+    return viewed_room(room())
 
 
 @pytest.fixture(scope="module")
-def viewed(cloud):
-    return viewed_room(cloud)
+def cloud(viewed):
+    return viewed.cloud
 
 
 @pytest.fixture
