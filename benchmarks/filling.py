@@ -24,7 +24,8 @@ from semslam import poses
 from semslam.metrics.nearest import Surface
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.finished.finish import finish
+from semslam.runs.reconstruct import prepare
 from sequences.selected import SelectedSequence
 
 RECORDINGS = {"redkitchen": "dataset", "realsense_office": "tracked"}  # and the poses of the first map

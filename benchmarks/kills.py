@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-import semslam.runs.reconstruct  # noqa: F401  once for all children, which then begin to work at once
+import semslam.runs.finished.finish  # once for all children, as the next, which then begin to work at once
+import semslam.runs.reconstruct  # noqa: F401
 from semslam.cli import main as command_line
 from semslam.runs.folder import RunFolder
 

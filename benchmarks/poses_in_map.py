@@ -30,9 +30,10 @@ from semslam.judging.run import evaluate_run
 from semslam.perception import PerceptionConfig
 from semslam.poses import inverse, rotation_angle
 from semslam.runs.config import settings_of
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
 from semslam.runs.networks import pose_network
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.slam import Predict, Slam, SlamConfig
 from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.predicted_poses import proposals

@@ -39,10 +39,11 @@ from semslam.perception import PerceptionConfig
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.export import export_run
+from semslam.runs.finished.finish import finish
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.localise import LocalisedFrame, draw
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.runs.refine import refine
 from semslam.runs.relabel import relabel
 from semslam.slam import Slam, SlamConfig

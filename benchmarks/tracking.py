@@ -24,7 +24,8 @@ from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics import trajectory as evaluation
 from semslam.metrics.layering import layering
 from semslam.runs.config import settings_of
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.finished.finish import finish
+from semslam.runs.reconstruct import prepare
 from semslam.slam import Slam
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker

@@ -45,7 +45,8 @@ from semslam.runs.color_only.fitted import fit_to_images
 from semslam.runs.color_only.poses import track_images
 from semslam.runs.color_only.sfm import sfm_poses
 from semslam.runs.config import RunConfig
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.finished.finish import finish
+from semslam.runs.reconstruct import prepare
 from semslam.tracking.visual.config import VisualConfig
 from semslam.trajectory import Trajectory
 from sequences import open_sequence

@@ -33,9 +33,10 @@ from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.color_only.sfm import sfm_poses
 from semslam.runs.color_only.tracked import doubts, visual_poses
 from semslam.runs.config import RunConfig
+from semslam.runs.finished.finish import finish, why_no_map
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import pose_source
-from semslam.runs.reconstruct import _why_none, finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.runs.refine import refine
 from semslam.slam import SlamConfig
 from semslam.tracking.predicted_poses import PredictedPoses
@@ -264,7 +265,7 @@ def test_lost_frames_do_not_explain_why_tracked_ones_gave_no_map():
 
     def told(indices, lost):
         progress = SimpleNamespace(indices=indices, lost=lost, reason="nothing has a pose")
-        return _why_none(SimpleNamespace(progress=progress, config=config))
+        return why_no_map(SimpleNamespace(progress=progress, config=config))
 
     assert told([0, 1], [0, 1]) == "nothing has a pose"
     assert "no frame has depth that is sure enough" in told([0, 1, 2], []) and "could not" not in told([0, 1, 2], [])

@@ -159,7 +159,7 @@ def test_outputs_that_cannot_be_written_are_told_before_any_work(capsys, monkeyp
 def test_an_interrupt_ends_with_a_word_and_gives_the_folder_back(tmp_path, number):
     """While the last files are written, too: what is fused is saved."""
     words = f"""
-import os, semslam.runs.reconstruct as stage
+import os, semslam.runs.finished.finish as stage
 from semslam.cli import main
 stage.export.write_map_in_parts = lambda *_: os.kill(os.getpid(), {int(number)})
 import sys

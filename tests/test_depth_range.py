@@ -15,7 +15,8 @@ from semslam.frame import Frame
 from semslam.perception import PerceptionConfig
 from semslam.poses import from_rotation_translation
 from semslam.runs.config import RunConfig
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.finished.finish import finish
+from semslam.runs.reconstruct import prepare
 from semslam.slam import SlamConfig
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder

@@ -12,7 +12,8 @@ from semslam.commands.mapping.summary import hung_depth
 from semslam.doctor.depth_repeats import DepthRepeats, hanging
 from semslam.frame import Frame
 from semslam.runs.config import settings_of
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.finished.finish import finish
+from semslam.runs.reconstruct import prepare
 from sequences.recordings.folder import write_folder
 from sequences.room.room import RoomSequence
 

@@ -31,8 +31,9 @@ from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_
 from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.config import settings_of
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import write_tum
 from sequences import open_sequence

@@ -16,10 +16,11 @@ from semslam.frame import Step
 from semslam.looking.viewed import viewed_run
 from semslam.runs.config import settings_of
 from semslam.runs.export import export_run
+from semslam.runs.finished.finish import finish
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.runs.relabel import relabel
 from semslam.trajectory import Correction
 from semslam.trajectory.files import read_tum

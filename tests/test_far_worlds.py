@@ -20,8 +20,9 @@ from semslam.judging.foreign import evaluate_map
 from semslam.judging.run import evaluate_run
 from semslam.labels import LABEL_SETS
 from semslam.runs.config import RunConfig
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.trajectory.files import read_tum
 from sequences import open_sequence
 from sequences.rebased import RebasedSequence, near_origin

@@ -25,8 +25,9 @@ from semslam.labels import LABEL_SETS
 from semslam.rendering.splatting import render
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.fill import measured_depth
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from sequences import open_sequence
 from sequences.selected import SelectedSequence
 

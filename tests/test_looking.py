@@ -19,8 +19,9 @@ from semslam.geometry.export import read_map_ply, read_mesh_ply
 from semslam.looking.live import LiveView
 from semslam.looking.viewed import viewed_run
 from semslam.runs.config import settings_of
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 
 ROOM = "room:frames=12,width=128,height=96"
 

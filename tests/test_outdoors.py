@@ -21,8 +21,9 @@ from semslam.labels import LABEL_SETS
 from semslam.perception import PerceptionConfig
 from semslam.runs.color_only.following import tracked_camera
 from semslam.runs.config import RunConfig
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.slam import SlamConfig
 
 TRUTH = RunConfig(

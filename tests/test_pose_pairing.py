@@ -255,7 +255,8 @@ def test_a_run_of_part_of_a_recording_takes_the_poses_of_that_part(tmp_path):
 
 def test_metrics_tell_how_many_poses_of_a_file_are_interpolated_and_how_many_frames_have_none(tmp_path):
     from semslam.runs.config import settings_of
-    from semslam.runs.reconstruct import finish, prepare
+    from semslam.runs.finished.finish import finish
+    from semslam.runs.reconstruct import prepare
 
     room = RoomSequence(frames=30, width=64, height=48)
     slow = Trajectory(room.timestamps[3:27:3], np.array(room.poses)[3:27:3])  # 10 Hz, and begins late

@@ -223,7 +223,8 @@ def test_weights_that_are_missing_or_of_another_kind_are_one_line(weights: Calla
 
 @pytest.mark.parametrize("poses_", ["predicted", "tracked"])
 def test_a_run_is_made_with_a_pose_network_and_goes_on(poses_: str, weights: Callable[[str], str], tmp_path) -> None:
-    from semslam.runs.reconstruct import finish, prepare
+    from semslam.runs.finished.finish import finish
+    from semslam.runs.reconstruct import prepare
 
     settings = {"poses": poses_, "pose_weights": weights("pose"), "slam.perception.labels": "none"}
     config = settings_of(None, {"sequence": "room:frames=6,width=96,height=72", **settings})

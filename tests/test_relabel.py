@@ -23,8 +23,9 @@ from semslam.engine.surfels import SurfelMap
 from semslam.runs import networks
 from semslam.runs import relabel as relabelling
 from semslam.runs.config import settings_of
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.stage import Stage
 from semslam.trajectory import Correction
 from sequences import CorruptFrame, open_sequence

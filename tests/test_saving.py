@@ -26,8 +26,9 @@ from semslam.engine.saved_surfels import restored, state_of, state_parts
 from semslam.engine.surfels import SurfelMap
 from semslam.runs import folder as folders
 from semslam.runs.config import settings_of
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.runs.storage import checkpoint as checkpoints
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.runs.storage.checkpoint import PAGE, Checkpoint, _digests

@@ -11,9 +11,10 @@ from stub_networks import KnowingNetwork
 from semslam.frame import Frame, Tracking
 from semslam.perception import Perception, PerceptionConfig
 from semslam.runs.config import settings_of
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
 from semslam.runs.labels_ahead import LabelsAhead
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.slam import Slam, SlamConfig
 from sequences import open_sequence
 

@@ -15,9 +15,10 @@ from semslam.frame import Frame, Observation, Step, Tracking
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics.trajectory import trajectory_errors
 from semslam.runs.config import RunConfig, settings_of
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.slam import Slam
 from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.relocalisation.places import Places

@@ -14,8 +14,9 @@ from semslam.atomic import write_json
 from semslam.perception import Network
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
+from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
-from semslam.runs.reconstruct import finish, prepare
+from semslam.runs.reconstruct import prepare
 from semslam.runs.recording import as_compared
 from semslam.runs.run import Run
 

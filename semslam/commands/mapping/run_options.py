@@ -1,0 +1,58 @@
+"""The options of `semslam reconstruct` that each set one setting of a run; None where an option is not given."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from semslam.commands.app import CONVENTION, EVERY, FRAMES, START, frames_setting, setting
+
+POSES = "dataset (default, if there) | tracked | sfm | refined | predicted | predicted-refined | a file."
+POSE_INDICES = "Frames of a pose file without times: START:STOP:STEP or a file."
+POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
+CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes,multiview."
+SCALE_FROM = "Without a depth camera: height=M above the floor | length=M,FRAME,U,V,U,V."
+SENSOR = "Depth camera: kinect | tof | realsense | lidar | synthetic. Refined by tracking."
+CLASSES = "nyu13 (default) | nyu40 | those of other --weights, such as kitti6."
+ENGINE = "torch | torch-cuda | onnxruntime | openvino | openvino-bf16; after `calibrate` ...-int8"
+MEMORY = "Most memory for surfels, such as 500MB; the others wait in files, and the mesh gets coarser to fit."
+FILL = "Fill the depth camera's holes by parallax and the network."
+
+# the recording
+Kind = Annotated[str | None, setting("kind", "--kind", "Layout of the sequence; detected by default.")]
+CameraFile = Annotated[str | None, setting("camera", "--camera", "camera.yaml to use instead of the recording's.")]
+DepthScale = Annotated[float | None, setting("depth_scale", "--depth-scale", "Depth units per metre.")]
+Registered = Annotated[
+    bool | None, setting("registered", "--registered/--unregistered", "Whether depth lies under colour's pixels.")
+]
+Sensor = Annotated[str | None, setting("sensor", "--sensor", SENSOR)]
+Fov = Annotated[float | None, setting("fov", "--fov", "Horizontal field of view of an unknown camera, degrees.")]
+Start = Annotated[int | None, frames_setting("start", START)]
+FrameCount = Annotated[int | None, frames_setting("frames", FRAMES)]
+Every = Annotated[int | None, frames_setting("every", EVERY)]
+
+# what is done with it
+Depth = Annotated[str | None, setting("slam.perception.depth", "--depth", "sensor (default) | predicted")]
+Labels = Annotated[str | None, setting("slam.perception.labels", "--labels", "predicted (default) | truth | none")]
+Fill = Annotated[bool | None, setting("fill", "--fill/--no-fill", FILL)]
+Poses = Annotated[str | None, setting("poses", "--poses", POSES)]
+PoseRate = Annotated[
+    float | None, setting("pose_rate", "--pose-rate", "Poses per second of a pose file without times.")
+]
+PoseIndices = Annotated[str | None, setting("pose_indices", "--pose-indices", POSE_INDICES)]
+PoseConvention = Annotated[str | None, setting("pose_convention", "--pose-convention", CONVENTION)]
+Extend = Annotated[str | None, setting("extend", "--extend", "Folder of a finished run: go on mapping in its map.")]
+PoseWeights = Annotated[str | None, setting("pose_weights", "--pose-weights", POSE_WEIGHTS)]
+ScaleFrom = Annotated[str | None, setting("scale_from", "--scale-from", SCALE_FROM)]
+Classes = Annotated[str | None, setting("slam.perception.classes", "--classes", CLASSES)]
+LabelEvery = Annotated[
+    int | None, setting("slam.perception.label_every", "--label-every", "Frames between two labelled ones.")
+]
+Weights = Annotated[str | None, setting("weights", "--weights", "Weights of the network; bundled ones by default.")]
+Engine = Annotated[str | None, setting("engine", "--engine", ENGINE)]
+Corrections = Annotated[str | None, setting("slam.corrections", "--corrections", CORRECTIONS)]
+HoldOut = Annotated[int | None, setting("hold_out", "--hold-out", "Keep every n-th frame to judge the map by.")]
+Loops = Annotated[
+    bool | None, setting("loops", "--loops/--no-loops", "Correct tracked poses where the camera comes back.")
+]
+MaxSurfels = Annotated[int | None, setting("slam.map.max_surfels", "--max-surfels", "Capacity of the map.")]
+Memory = Annotated[str | None, setting("slam.map.memory", "--memory", MEMORY)]

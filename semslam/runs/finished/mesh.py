@@ -1,0 +1,77 @@
+"""mesh.ply of a finished run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from semslam.cloud import CloudInParts, SurfelCloud
+from semslam.frame import Frame, Observation
+from semslam.geometry import export
+from semslam.geometry.mesh import LabelledMesh
+from semslam.geometry.tsdf_mesh import LABELLING_BYTES, ReconstructionConfig, mesh_of_map, reconstructed
+from semslam.labels import LABEL_SETS
+from semslam.perception import Perception
+from semslam.rendering.splatting import render
+from semslam.runs.run import Run
+
+logger = logging.getLogger(__name__)
+
+EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
+
+
+def write_mesh(run: Run, clouds: CloudInParts) -> None:
+    """Write Open3D's TSDF of every n-th frame at its final pose, labelled from the surfels; of views of the map where
+    it was begun by another run, whose frames are not at hand.
+
+    clouds: the map. Of a map in parts the mesh is as fine as the memory that is allowed lets it be, and labelled from
+    some of the surfels.
+    """
+    cloud, reach = _within_memory(run, clouds)
+    if run.progress.before:
+        assert run.slam.places is not None
+        mesh = mesh_of_map(cloud, run.slam.fusion.camera, run.slam.places.T_world_camera, reach)
+    else:
+        mesh = _mesh_of_frames(run, cloud, reach)
+    export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[run.config.slam.perception.classes])
+
+
+def _within_memory(run: Run, clouds: CloudInParts) -> tuple[SurfelCloud, ReconstructionConfig]:
+    """The surfels that the mesh is labelled from, and its voxels: coarser, with a warning, where memory is short."""
+    reach = ReconstructionConfig.reaching(run.slam.fusion.config.range[1])
+    memory = run.config.slam.map.memory_bytes
+    if clouds.whole is not None or memory is None:
+        return run.cloud() if clouds.whole is None else clouds.whole, reach
+    finest, reach = reach, reach.within(memory, clouds)
+    if reach != finest:
+        logger.warning(
+            "the mesh has voxels of %.0f mm in place of %.0f, which is what %s of memory allows (slam.map.memory)",
+            *(1e3 * reach.voxel_size, 1e3 * finest.voxel_size, run.config.slam.map.memory),
+        )
+    # where the frames' depth is what the map shows, all of it is drawn
+    drawn = run.progress.before or run.config.slam.perception.depth == "predicted"
+    return run.cloud() if drawn else clouds.sample(memory // LABELLING_BYTES), reach
+
+
+def _mesh_of_frames(run: Run, cloud: SurfelCloud, reach: ReconstructionConfig) -> LabelledMesh:
+    """The mesh of every n-th frame whose depth is its own; predicted depth is taken as the map shows it."""
+    config = run.config.slam.perception
+    perceive = Perception(replace(config, labels="none"), run.sequence.camera, None, run.slam.network)
+    repeated = set(run.progress.depth_repeated)
+    posed = [(index, T) for index, T in run.progress.posed().items() if index not in repeated]
+
+    def observed(index: int, T: np.ndarray) -> Observation:
+        frame = run.sequence.unlabelled(index)
+        # predicted depth is corrected on its way into the map, and only there
+        return _rendered(frame, cloud, perceive, T) if config.depth == "predicted" else perceive(frame)
+
+    return reconstructed(((observed(i, T), T) for i, T in posed[::EVERY]), cloud, reach)
+
+
+def _rendered(frame: Frame, cloud: SurfelCloud, perception: Perception, T_world_camera: np.ndarray) -> Observation:
+    """A frame whose depth is what the map shows there from a pose (4, 4)."""
+    depth = render(cloud, perception.camera, T_world_camera).depth
+    depth = np.where(np.isfinite(depth), depth, np.float32(0))
+    return Observation(frame, perception.camera, perception.resized_color(frame), depth)
