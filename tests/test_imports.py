@@ -16,6 +16,7 @@ VALUES = (
     "camera",
     "frame",
     "poses",
+    "robust",
     "trajectory",
     "labels",
     "cloud",

@@ -15,6 +15,7 @@ from stub_networks import KnowingNetwork
 from semslam import poses
 from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
+from semslam.robust import weighted_median
 from semslam.runs.color_only import following
 from semslam.runs.color_only import poses as color_only_poses
 from semslam.runs.color_only.following import depths_by
@@ -143,8 +144,8 @@ def test_rows_are_appended_in_the_same_memory_and_are_what_concatenation_gives()
 
 def test_a_weighted_median_counts_values_as_often_as_they_weigh():
     values, times = np.array([3.0, 1, 2, 7]), np.array([1, 2, 3, 5])
-    assert sparse_map.weighted_median(values, times) == np.median(np.repeat(values, times))
-    assert sparse_map.weighted_median(values[:1], np.zeros(1)) == 3
+    assert weighted_median(values, times) == np.median(np.repeat(values, times))
+    assert weighted_median(values[:1], np.zeros(1)) == 3
 
 
 def test_in_the_end_keyframes_are_tied_to_what_later_ones_were_the_first_to_show(room):

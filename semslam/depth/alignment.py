@@ -10,7 +10,7 @@ import numpy as np
 
 from semslam.cholesky import factorise, substitute
 from semslam.compiled import SERIAL
-from semslam.tracking.visual.sparse_map import weighted_median
+from semslam.robust import MAD_TO_STD, weighted_median
 
 SMALLEST = 0.2  # metres; no correction brings depth nearer
 ITERATIONS = 10  # of the robust fit of scale and shift
@@ -88,7 +88,7 @@ def fit_scale_shift(
     for _ in range(ITERATIONS):
         residuals = rows @ estimate - 1
         apart = residuals - weighted_median(residuals, weights)  # what all of them say is no outlier
-        width = max(1.4826 * weighted_median(np.abs(apart), weights), smallest)
+        width = max(MAD_TO_STD * weighted_median(np.abs(apart), weights), smallest)
         robust = share / (1 + np.square(apart / (1.5 * width))) / width**2
         information = rows.T @ (rows * robust[:, None]) + precision
         estimate = np.linalg.solve(information, rows.T @ robust + precision @ centre)

@@ -18,6 +18,7 @@ from semslam.depth.multiview import MultiViewDepth
 from semslam.depth.plane_sweep import SweptDepth
 from semslam.engine.depth_filter import Noise
 from semslam.frame import Observation
+from semslam.robust import MAD_TO_STD
 from semslam.stage import Stage
 
 f32 = np.float32
@@ -53,7 +54,7 @@ class FillCounts:
             "fill_hidden_share": self.sure / self.hidden if self.hidden else None,
             "fill_hidden_mean_m": float(errors.mean()) if len(errors) else None,
             "fill_hidden_median_m": float(np.median(errors)) if len(errors) else None,
-            "fill_hidden_deviation": 1.4826 * float(np.median(deviations)) if len(deviations) else None,
+            "fill_hidden_deviation": MAD_TO_STD * float(np.median(deviations)) if len(deviations) else None,
         }
 
 

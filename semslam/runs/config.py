@@ -119,3 +119,11 @@ def from_values(values: Any, where: str, level: int = logging.DEBUG) -> RunConfi
         new = RENAMED[old]
         logger.log(level, "%s: the setting %s %s", where, old, f"was renamed to {new}" if new else "is used no longer")
     return configs.from_dict(values, RunConfig, where)
+
+
+def settings_of_run(values: Any, where: str) -> RunConfig:
+    """The settings of a run; without those that this version has no more, which do nothing to a map that is there."""
+    configs.rename(values, RENAMED)
+    for name in configs.drop_unknown(values, RunConfig):
+        logger.debug("%s: the setting %s of another version is left out", where, name)
+    return from_values(values, where)

@@ -1,16 +1,13 @@
-"""A run on disk: where each file of a reconstruction is, and how it is written and read again."""
+"""A run on disk: how its files are written and read again; where they are, see `storage.paths`."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,115 +24,22 @@ from semslam.geometry import export
 from semslam.geometry.mesh import LabelledMesh
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.poses import moved_by
-from semslam.runs.color_only.fitted import FITTED
-from semslam.runs.color_only.poses import KEPT
-from semslam.runs.config import RENAMED, RunConfig, from_values
+from semslam.runs.config import RunConfig, settings_of_run
 from semslam.runs.progress import Progress
 from semslam.runs.recording import as_compared, found_again
 from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays, stored_rows
-from semslam.runs.storage.checkpoint import Checkpoint
 from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.lock import lock, unlock
+from semslam.runs.storage.paths import OTHERS, REPLACED_BY, RunPaths
 from semslam.runs.storage.upgrade import upgraded
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import write_tum
 from sequences.rebased import without_poses
 
-logger = logging.getLogger(__name__)
-# folders in a run's: of the run that will replace it, of that one when it is whole, and when the old one is removed
-REPLACEMENT, REPLACED_BY, MOVING = ".new", ".ready", ".moving"
-OTHERS = "other_trajectory_[0-9]*.txt"  # the names of `RunFolder.other_trajectory`
-NUMBERED = (OTHERS, "map_[0-9]*.ply", "trajectory_[0-9]*.txt")  # files that are made of a map
-TRAJECTORY_PLOTS = ("trajectory.png", "trajectory_errors.png")  # of `semslam evaluate`: the path, its errors over time
-
 
 @dataclass(frozen=True)
-class RunFolder:
-    """The files of one run. Each appears whole or not at all."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def trajectory(self) -> Path:
-        return self.path / "trajectory.txt"
-
-    @property
-    def map(self) -> Path:
-        """Surfels for other programs."""
-        return self.path / "map.ply"
-
-    def part_map(self, number: int) -> Path:
-        """Surfels of a part of the scene, from 2, that has not met the map."""
-        return self.path / f"map_{number}.ply"
-
-    def part_trajectory(self, number: int) -> Path:
-        """The poses of the same part, in its own world."""
-        return self.path / f"trajectory_{number}.txt"
-
-    def other_trajectory(self, number: int) -> Path:
-        """The poses, in the world of this run, of another run, from 1, that it extends or was merged with."""
-        return self.path / f"other_trajectory_{number}.txt"
-
-    @property
-    def state(self) -> Path:
-        """The map without loss, and what is needed to go on."""
-        return self.path / "map.npz"
-
-    @property
-    def filled(self) -> Path:
-        """Surfels where the depth camera measured nothing, of a run whose holes were filled."""
-        return self.path / "filled.npz"
-
-    @property
-    def associations(self) -> Path:
-        """What is needed to fuse other labels into the same surfels."""
-        return self.path / "associations.npz"
-
-    @property
-    def errors(self) -> Path:
-        """Each surfel's distance to the reference that the run was last evaluated against."""
-        return self.path / "errors.npy"
-
-    @property
-    def mesh(self) -> Path:
-        return self.path / "mesh.ply"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.json"
-
-    @property
-    def preview(self) -> Path:
-        return self.path / "preview.png"
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The state of a run that was not ended: it was killed, or is in progress."""
-        return Checkpoint(self.path / "checkpoint")
-
-    @property
-    def replacement(self) -> RunFolder:
-        """Where a run is made that will replace this one: this one stays whole until that one is."""
-        return RunFolder(self.path / REPLACEMENT)
-
-    @property
-    def final(self) -> Path:
-        """Where the run will be when it is whole."""
-        return self.path.parent if self.path.name == REPLACEMENT else self.path
-
-    @property
-    def title(self) -> str:
-        """What pictures of the run are headed with."""
-        return self.final.resolve().name
-
-    @property
-    def exists(self) -> bool:
-        """Whether there is a run, finished or not."""
-        return self.state.is_file() or self.checkpoint.exists
+class RunFolder(RunPaths):
+    """A run on disk, written and read. Each file appears whole or not at all."""
 
     def in_the_way(self, settings: RunConfig) -> str:
         """What a new run with these settings would destroy here; nothing where it would only be made once more."""
@@ -191,7 +95,7 @@ class RunFolder:
             ) from error
         lock(folder.path)
         remove_leftovers(folder.path)
-        folder._finish_replacing()
+        folder.finish_replacing()
         return folder
 
     @staticmethod
@@ -200,7 +104,7 @@ class RunFolder:
         folder = RunFolder(Path(path))
         if folder.is_replaced:  # its maker was killed at the last step
             lock(folder.path)
-            folder._finish_replacing()
+            folder.finish_replacing()
             unlock(folder.path)
         if not folder.exists:
             missing = f"not a run, {folder.state.name} is missing" if folder.path.exists() else "no such folder"
@@ -226,41 +130,17 @@ class RunFolder:
             unlock(self.path)
             return self
         self.path.rename(folder.path / REPLACED_BY)  # from here on the new run is the one that counts
-        folder._finish_replacing()
+        folder.finish_replacing()
         unlock(folder.path)
         return folder
-
-    @property
-    def is_replaced(self) -> bool:
-        """Whether another run is whole here, and not yet in place of this one."""
-        return any((self.path / name).is_dir() for name in (REPLACED_BY, MOVING))
-
-    def _finish_replacing(self) -> None:
-        """Put a whole new run in place of the old one; what was broken off goes on.
-
-        Its files are moved only when the old ones are removed: what is found here from then on is of the new run.
-        """
-        new, moving = self.path / REPLACED_BY, self.path / MOVING
-        if new.is_dir():
-            self.forget_derived()
-            self.checkpoint.remove()
-            kept = self.path / KEPT, self.path / FITTED
-            for path in (self.state, self.associations, self.config, self.trajectory, *kept):
-                if not (new / path.name).exists():
-                    path.unlink(missing_ok=True)
-            new.rename(moving)
-        if moving.is_dir():
-            for path in sorted(moving.iterdir()):
-                path.replace(self.path / path.name)
-            moving.rmdir()
 
     def load_config(self) -> RunConfig:
         """The settings that the run was made with."""
         saved = self._newest_scalars("run_config")
         if "run_config" not in saved:  # of an earlier version, which kept them in a file of their own
-            return _settings_of_run(configs.read(self.config), str(self.config))
+            return settings_of_run(configs.read(self.config), str(self.config))
         with naming(self.state):
-            return _settings_of_run(configs.parsed_yaml(str(saved["run_config"])), str(self.path))
+            return settings_of_run(configs.parsed_yaml(str(saved["run_config"])), str(self.path))
 
     def load_recording(self) -> np.ndarray | None:
         """What was kept to recognise the recording; None for a run of an earlier version."""
@@ -441,18 +321,6 @@ class RunFolder:
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.metrics, metrics)
 
-    def forget_derived(self) -> None:
-        """Remove what was made of an earlier map: it is not this one's."""
-        self.forget_evaluation()
-        numbered = (path for names in NUMBERED for path in self.path.glob(names))
-        for path in (self.map, self.filled, self.mesh, self.preview, self.metrics, *numbered):
-            path.unlink(missing_ok=True)
-
-    def forget_evaluation(self) -> None:
-        """Remove what an earlier evaluation left, beside its figures."""
-        for path in (self.errors, *(self.path / name for name in TRAJECTORY_PLOTS)):
-            path.unlink(missing_ok=True)
-
     def load_metrics(self) -> dict[str, Any]:
         """What `save_metrics` wrote; nothing where a run was interrupted before. ValueError where it is damaged."""
         if not self.metrics.exists():
@@ -490,24 +358,5 @@ def _write_poses(path: Path, trajectory: Trajectory, world_origin: np.ndarray, c
         write_tum(temporary, world, comment)
 
 
-def _settings_of_run(values: Any, where: str) -> RunConfig:
-    """The settings of a run; without those that this version has no more, which do nothing to a map that is there."""
-    configs.rename(values, RENAMED)
-    for name in configs.drop_unknown(values, RunConfig):
-        logger.debug("%s: the setting %s of another version is left out", where, name)
-    return from_values(values, where)
-
-
 def _scalars(path: Path, *names: str) -> dict[str, np.ndarray]:
     return load_arrays(path, names) if path.is_file() else {}
-
-
-def versions() -> dict[str, str]:
-    """The versions that decide what a run computes."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in ("semslam", "numpy", "numba", "torch", "open3d-cpu", "open3d", "opencv-python-headless"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -23,12 +23,13 @@ from semslam.engine.associations import Associations
 from semslam.engine.saved_surfels import state_parts
 from semslam.frame import Frame, Step
 from semslam.runs.config import RunConfig
-from semslam.runs.folder import RunFolder, versions
+from semslam.runs.folder import RunFolder
 from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.progress import Progress
 from semslam.runs.recording import as_compared, is_the_one, remembered
 from semslam.runs.storage.arrays import naming, parts_of
 from semslam.runs.storage.clouds import clouds_of
+from semslam.runs.storage.versions import versions
 from semslam.runs.unreadable import Unreadable
 from semslam.slam import Slam
 from semslam.stage import Stage

@@ -11,6 +11,7 @@ from numba import njit
 
 from semslam.camera import depth_std
 from semslam.compiled import SERIAL
+from semslam.robust import MAD_TO_STD
 from semslam.tracking.registration.comparison import Comparison
 
 EDGES = np.array([0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0])  # metres
@@ -57,7 +58,7 @@ class NoiseEstimate:
             return
         self._frames[told] = np.minimum(self._frames[told] + 1, MEMORY)
         # the median bears what does not fit
-        self._sigma[told] += (1.4826 * sigma[told] - self._sigma[told]) / self._frames[told]
+        self._sigma[told] += (MAD_TO_STD * sigma[told] - self._sigma[told]) / self._frames[told]
         self._depth[told] += (middle[told] - self._depth[told]) / self._frames[told]
         self.values = self._fitted()
 

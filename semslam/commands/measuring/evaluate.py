@@ -126,7 +126,7 @@ def _keep(folder: RunFolder, evaluation: Evaluation, with_scale: bool) -> None:
     """Write figures and plots into the folder of the run."""
     from semslam.judging.plots import plot_errors, plot_trajectory
     from semslam.judging.run import keep
-    from semslam.runs.folder import TRAJECTORY_PLOTS
+    from semslam.runs.storage.paths import TRAJECTORY_PLOTS
 
     keep(evaluation, folder)
     if evaluation.trajectory is not None and evaluation.paths is not None:

@@ -13,6 +13,7 @@ from semslam.depth.multiview import MultiViewConfig, MultiViewDepth
 from semslam.frame import evenly_spread
 from semslam.labels import LABEL_SETS
 from semslam.perception import Network
+from semslam.robust import MAD_TO_STD
 from semslam.runs.color_only.poses import VisualPoses
 
 FORMS = (
@@ -148,7 +149,7 @@ def _height(measure: _Measure, visual: VisualPoses, classes: tuple[str, ...]) ->
             f"expected {FEWEST_FLOORS}; give a length between two pixels: {FORMS}"
         )
     middle = float(np.median(heights))
-    spread = 1.4826 * float(np.median(np.abs(np.array(heights) - middle)))
+    spread = MAD_TO_STD * float(np.median(np.abs(np.array(heights) - middle)))
     return middle, spread / middle / np.sqrt(len(heights))
 
 

@@ -35,7 +35,7 @@ class VisualPoses:
     T_world_camera: np.ndarray  # (N, 4, 4) float64 metres, not finite where the camera was lost
     good: np.ndarray  # (N,) bool: sure enough to measure depth with
     scale: float  # metres in the unit that the first frame's predicted depth had
-    scale_std: float  # relative standard deviation of the scale; see `sparse_map.voted_scale`, `likeness`
+    scale_std: float  # relative standard deviation of the scale; see `votes.voted_scale`, `likeness`
     keyframes: int
     depth: float  # metres: median of the landmarks'
     seconds: float  # that tracking took

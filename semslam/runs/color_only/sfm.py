@@ -21,11 +21,13 @@ from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.perception import Network
+from semslam.robust import weighted_median
 from semslam.runs.color_only.following import tracked_camera
 from semslam.runs.color_only.likeness import Likeness, scale_std, share_strange
 from semslam.runs.color_only.poses import VisualPoses, check_parallax
 from semslam.runs.progress import NoMap
-from semslam.tracking.visual.sparse_map import FOCAL_FLOOR, voted_scale, weighted_median
+from semslam.tracking.visual.sparse_map import FOCAL_FLOOR
+from semslam.tracking.visual.votes import voted_scale
 
 EVERY, MOST = 4, 400  # frames from one that is posed to the next; frames that are posed
 VOTERS = 30  # images whose depth the network predicts, for the scale

@@ -13,13 +13,14 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.robust import weighted_median
 from semslam.tracking.visual.bundle_adjustment import PosePriors, Scene, adjust
+from semslam.tracking.visual.votes import PLACE_STD, Votes, voted_scale
 
 WINDOW = 200  # keyframes that are adjusted together when all frames are done
 STRIKES = 3  # times that a landmark was seen where it should not be, from which it is used no longer
 FOCAL_STD = 0.35  # of the logarithm of a focal length that nothing is known of
 FOCAL_FLOOR = 0.03  # relative standard deviation, by what unknown distortion did to recordings of known cameras
-PLACE_STD = 0.2  # of the logarithm of truth / network in a place: 0.15 over five places, of which one is off by 0.33
 KNOWN_STD = 0.15  # of the logarithm of a landmark's depth: what parallax knows no better does not judge the network
 LEAST_CONFIDENCE = 1e-3  # that a network's depth is given
 FEWEST_VOTES = 10  # landmarks of a keyframe that are enough to judge it
@@ -30,15 +31,6 @@ ADJUSTED = ("T_camera_world", "log_depth", "variance", "strikes", "_landmark", "
 MOST_LOOKED_AT = 50_000  # observations, for the residual of all
 BORDER = 8  # pixels along the images' edges where nothing is looked for
 MOST_ROUNDS = 50  # adjustments of a focal length that does not settle
-
-
-class Votes(NamedTuple):
-    """What a network says of the depth of N landmarks that a keyframe shows."""
-
-    ids: np.ndarray  # (N,) int32
-    log_depth: np.ndarray  # (N,) float16, of metres
-    confidence: np.ndarray  # (N,) float16 in 0..1, about inversely proportional to the variance of log_depth
-    focal: float  # pixels: that of the camera which the network was told, to which its depth is proportional
 
 
 @dataclass(eq=False)
@@ -378,25 +370,3 @@ def appended(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
         room[:count] = array
     room[count:total] = rows
     return room[:total]
-
-
-def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """The value (N,) that splits the weights (N,) in halves; N is at least 1."""
-    order = np.argsort(values, kind="stable")
-    half = np.cumsum(weights[order], dtype=np.float64)
-    return float(values[order[np.searchsorted(half, half[-1] / 2)]])
-
-
-def voted_scale(levels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Metres in a map's unit, and its relative standard deviation, of votes (N,): log of the map's over true depth.
-
-    Four neighbouring images count as one: the network errs alike in them. By how much it errs alike in all images of a
-    place, no number of votes can tell. weights: (N,) of the votes, positive.
-    """
-    if len(levels) == 0:
-        return 1.0, 1.0
-    middle = weighted_median(levels, weights)
-    spread = 1.4826 * weighted_median(np.abs(levels - middle), weights)
-    count = weights.sum() ** 2 / (weights**2).sum()  # of equal votes that tell as much
-    votes = max(spread, 0.05) / np.sqrt(max(count / 4, 1))
-    return float(np.exp(-middle)), float(np.hypot(votes, PLACE_STD))

@@ -15,6 +15,7 @@ from scipy import sparse
 from scipy.ndimage import median_filter
 
 from semslam import cholesky, poses
+from semslam.robust import MAD_TO_STD
 from semslam.tracking.visual.bundle_adjustment import Scene
 from semslam.tracking.visual.sparse_map import SparseMap
 
@@ -118,7 +119,7 @@ def zoom_of(world: SparseMap) -> FoundZoom | None:
         level = float(np.median((part - z)[known])) if known.any() else 0.0
         z = np.where(np.isfinite(z), z, part - level)
     smooth = median_filter(z, FEWEST, mode="nearest")
-    rough = 1.4826 * float(np.median(np.abs(np.diff(z))))
+    rough = MAD_TO_STD * float(np.median(np.abs(np.diff(z))))
     return FoundZoom(smooth - smooth.min(), rough, gain / seen)
 
 

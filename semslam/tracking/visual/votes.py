@@ -1,0 +1,35 @@
+"""What a network's depth says of the scale of a map that images alone have made."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from semslam.robust import MAD_TO_STD, weighted_median
+
+PLACE_STD = 0.2  # of the logarithm of truth / network in a place: 0.15 over five places, of which one is off by 0.33
+
+
+class Votes(NamedTuple):
+    """What a network says of the depth of N landmarks that a keyframe shows."""
+
+    ids: np.ndarray  # (N,) int32
+    log_depth: np.ndarray  # (N,) float16, of metres
+    confidence: np.ndarray  # (N,) float16 in 0..1, about inversely proportional to the variance of log_depth
+    focal: float  # pixels: that of the camera which the network was told, to which its depth is proportional
+
+
+def voted_scale(levels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Metres in a map's unit, and its relative standard deviation, of votes (N,): log of the map's over true depth.
+
+    Four neighbouring images count as one: the network errs alike in them. By how much it errs alike in all images of a
+    place, no number of votes can tell. weights: (N,) of the votes, positive.
+    """
+    if len(levels) == 0:
+        return 1.0, 1.0
+    middle = weighted_median(levels, weights)
+    spread = MAD_TO_STD * weighted_median(np.abs(levels - middle), weights)
+    count = weights.sum() ** 2 / (weights**2).sum()  # of equal votes that tell as much
+    votes = max(spread, 0.05) / np.sqrt(max(count / 4, 1))
+    return float(np.exp(-middle)), float(np.hypot(votes, PLACE_STD))
