@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 
 import pytest
 
+from networks.pose.samples import PoseSource
+from networks.training.data import Source
+from networks.training.joint import JointTraining
+from networks.training.loop import Loop
+from networks.training.pose import PoseTraining
 from semslam import config
 from semslam.depth.multiview import MultiViewConfig
+from semslam.engine.labels.surfel_crf import CrfConfig
+from semslam.geometry.tsdf_mesh import ReconstructionConfig
 from semslam.perception import PerceptionConfig
 from semslam.runs.config import RunConfig, settings_of
 from semslam.tracking.visual.config import VisualConfig
@@ -213,13 +222,54 @@ def test_what_a_group_says_of_its_values_comes_with_the_file(tmp_path):
 
 def test_every_number_of_the_system_has_a_range_and_its_error_names_it():
     rows = [row for row in config.explained(RunConfig) if re.search(r"\b(int|float)\b", row.kind)]
-    rows = [row for row in rows if row.name.startswith("slam.")]
     assert len(rows) > 100
     for row in rows:
         value = "[-3]" if row.kind.startswith("list") else "-3"
         with pytest.raises(ValueError, match=rf"`{row.name}` is -3") as problem:
             settings_of(None, {}, [f"{row.name}={value}"])
         assert "\n" not in str(problem.value)
+
+
+def unbounded(kind: type, place: str) -> Iterator[str]:
+    """The numbers of a type, and of the dataclasses in it, whose annotation has no range."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated and isinstance(arguments[1], config.Range):
+        return
+    if kind in (int, float):
+        yield place
+    elif is_dataclass(kind):
+        for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+            yield from unbounded(hint, f"{place}.{name}")
+    elif origin is not typing.Literal:
+        for inner in arguments:
+            yield from unbounded(inner, place)
+
+
+@pytest.mark.parametrize("kind", [RunConfig, JointTraining, PoseTraining, CrfConfig, ReconstructionConfig])
+def test_no_number_of_any_configuration_is_without_a_range(kind):
+    assert not list(unbounded(kind, kind.__name__))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Loop(steps=0), r"`loop.steps` is 0, expected 1 to"),
+        (lambda: Source("here", depth_scale=0.0), r"`depth_scale` is 0.0, expected more than 0"),
+        (lambda: PoseSource("here", first=-1), r"`first` is -1, expected 0 to"),
+        (lambda: RunConfig(max_corrupt=10), r"`max_corrupt` is 10, expected 0 to 1"),
+        (lambda: CrfConfig(sigma_color=0.0), r"`sigma_color` is 0.0, expected more than 0"),
+    ],
+)
+def test_configurations_of_all_kinds_check_their_ranges_in_python_too(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_values_by_name_have_types_and_ranges(tmp_path):
+    with pytest.raises(ValueError, match=r"`shares.depth` is 'much', expected a number"):
+        read(tmp_path, "{name: a, shares: {depth: much}}")
+    with pytest.raises(ValueError, match=r"`shares` is 3, expected values by name"):
+        read(tmp_path, "{name: a, shares: 3}")
 
 
 @pytest.mark.parametrize(

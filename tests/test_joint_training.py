@@ -72,7 +72,7 @@ def test_batches_made_on_a_device_are_those_of_the_loader(folder: Path, tmp_path
         assert torch.equal(made[name], loaded[name])
     assert made["image"].stride() == loaded["image"].stride()
     assert (made["image"] - loaded["image"]).abs().max() < 3.1 / (255 * 0.224)  # three grey levels, normalised
-    with pytest.raises(ValueError, match="views is 'gpu'; known are auto, processor, device"):
+    with pytest.raises(ValueError, match="`views` is 'gpu', expected one of auto, processor, device"):
         replace(config, views="gpu")
 
 
@@ -183,7 +183,7 @@ def test_learned_task_weights_are_learned(folder: Path, tmp_path: Path) -> None:
 def test_settings_that_cannot_work_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sources is empty"):
         tiny_training(folder, tmp_path, sources=())
-    with pytest.raises(ValueError, match="stride is 2; expected 4 or 8"):
+    with pytest.raises(ValueError, match=r"`stages.stride` is 2, expected one of 4, 8"):
         tiny_training(folder, tmp_path, stages=(Stage(stride=2),))
     with pytest.raises(ValueError, match="unknown task 'pose'; known are segmentation, depth, normals"):
         Source(str(folder), tasks=("pose",))

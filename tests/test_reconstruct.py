@@ -349,7 +349,7 @@ def test_resuming_and_overwriting_at_once_is_refused_and_nothing_to_resume_is_to
         ("--labels", "some", "--labels is 'some', expected one of predicted, truth, none"),
         ("--classes", "nyu14", "--classes is 'nyu14', expected one of"),
         ("--poses", "nowhere.txt", "expected dataset, tracked, sfm, refined, predicted, predicted-refined or a file"),
-        ("--hold-out", "1", "expected at least 2"),
+        ("--hold-out", "1", "expected 2 or more"),
     ],
 )
 def test_a_wrong_choice_names_the_right_ones(tmp_path, capsys, option, value, expected):

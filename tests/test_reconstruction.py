@@ -88,7 +88,7 @@ def test_frames_without_depth_make_an_empty_mesh():
 def test_images_of_another_size_and_impossible_voxels_are_refused():
     with pytest.raises(ValueError, match="resize them to one size"):
         Reconstruction().integrate(np.ones((10, 10), np.float32), np.zeros((10, 10, 3), np.uint8), CAMERA, np.eye(4))
-    with pytest.raises(ValueError, match="voxel_size is 0"):
+    with pytest.raises(ValueError, match="`voxel_size` is 0, expected more than 0"):
         Reconstruction(ReconstructionConfig(voxel_size=0))
 
 

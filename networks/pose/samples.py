@@ -16,6 +16,7 @@ from networks.joint.network import normalised
 from networks.losses import IGNORE
 from networks.pose.encoding import PoseStatistics, encoded
 from networks.pose.predictor import shrunk
+from semslam.config import Count, Natural, check_ranges
 
 if TYPE_CHECKING:
     from sequences.images.posed_images import PosedImages
@@ -30,17 +31,18 @@ class PoseSource:
     split: str | None = None  # train | test, of data sets that have them
     poses: str | None = None  # trajectory file in place of the recording's own poses, a tracked one for example
     labels: str | None = None  # folder of other label images, such as those of a teacher
-    first: int = 0  # index of the first frame
-    last: int | None = None  # index after that of the last frame; null = the end
-    hold_out: int = 0  # frames: every n-th of the chosen ones is left out; 0 = none
+    first: Natural = 0  # index of the first frame
+    last: Count | None = None  # index after that of the last frame; null = the end
+    hold_out: Natural = 0  # frames: every n-th of the chosen ones is left out; 0 = none
     held_out: bool = False  # take only those that hold_out leaves out
     labelled_only: bool = False  # leave out images without labels
     in_memory: bool = True  # decode images once and keep them at the network's size, or read them each time
 
     def __post_init__(self) -> None:
-        if self.first < 0 or (self.last is not None and self.last <= self.first):
-            raise ValueError(f"{self.path}: frames {self.first} to {self.last}; last must be above first, first >= 0")
-        if self.hold_out == 1 or self.hold_out < 0 or (self.held_out and not self.hold_out):
+        check_ranges(self, "")
+        if self.last is not None and self.last <= self.first:
+            raise ValueError(f"{self.path}: frames {self.first} to {self.last}; last must be above first")
+        if self.hold_out == 1 or (self.held_out and not self.hold_out):
             raise ValueError(f"{self.path}: hold_out is {self.hold_out}; expected 0, or 2 and more to hold out frames")
 
 

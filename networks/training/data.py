@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from networks.losses import IGNORE
 from networks.training.device_views import SampleTensors
 from semslam.atomic import contents
 from semslam.camera import Camera
+from semslam.config import Natural, Positive, Range, check_ranges
 from semslam.frame import evenly_spread
 
 if TYPE_CHECKING:
@@ -37,20 +38,20 @@ class Source:
     split: str | None = "train"  # of a folder (a name in it, or the path of a .txt) or of the .mat; null = all
     tasks: tuple[str, ...] = TASKS  # what to learn from it, where it has that
     classes: str = "nyu40"  # label set of its label images
-    first_output: int = 0  # the network's output for its first class: 40 puts KITTI-6 after NYU-40
+    first_output: Natural = 0  # the network's output for its first class: 40 puts KITTI-6 after NYU-40
     labels: str | None = None  # folder of other label images NAME.png, such as those of a teacher
     soft_labels: str | None = None  # folder of a teacher's probabilities NAME.npy, (h, w, num_classes) uint8 of 255
-    first_id: int | None = None  # what label images call the first class, 0 or 1; null = found out
-    depth_scale: float = 1000.0  # units per metre: of its depth images
+    first_id: Annotated[int, Range(0, 1)] | None = None  # what label images call the first class; null = found out
+    depth_scale: Positive = 1000.0  # units per metre: of its depth images
     splits: str | None = None  # the official splits.mat, for the .mat
-    camera: tuple[float, ...] | None = None  # pixels: fx, fy, cx, cy of the colour; null = camera.yaml's, or NYUv2's
+    # pixels: fx, fy, cx, cy of the colour; null = camera.yaml's, or NYUv2's
+    camera: tuple[Positive, Positive, Positive, Positive] | None = None
     in_memory: bool = True  # decode images once and keep them (1.6 to 2.5 MB each at 640x480), or read them each time
 
     def __post_init__(self) -> None:
+        check_ranges(self, "")
         if unknown := sorted(set(self.tasks) - set(TASKS)):
             raise ValueError(f"{self.path}: unknown task {unknown[0]!r}; known are {', '.join(TASKS)}")
-        if self.first_id not in (None, 0, 1):
-            raise ValueError(f"{self.path}: first_id is {self.first_id}; expected 0 or 1")
 
 
 class Samples(Sequence[Sample]):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -40,16 +40,22 @@ from networks.training.data import Samples, Source, camera_of, class_weights, co
 from networks.training.loop import Loop, device_of, run
 from networks.training.optimisation import Group
 from networks.training.validation import scored
+from semslam.config import Count, Natural, NotNegative, Positive, Range, Share, check_choices, check_ranges
 
 
 @dataclass(frozen=True)
 class Stage:
     """A part of a training, up to a share of its length."""
 
-    until: float = 1.0  # share of the training at which the next stage begins
-    crop: tuple[int, int] = (350, 350)  # pixels: height, width
-    scale: tuple[float, float] = (0.5, 2.0)  # range of the random zoom
-    stride: int = 4  # input pixels for one output pixel; 8 leaves out the decoder's finest level: 1.7 times faster
+    until: Annotated[float, Range(0, 1, open=True)] = 1.0  # share of the training at which the next stage begins
+    crop: tuple[Count, Count] = (350, 350)  # pixels: height, width
+    scale: tuple[Positive, Positive] = (0.5, 2.0)  # range of the random zoom
+    # input pixels for one output pixel; 8 leaves out the decoder's finest level: 1.7 times faster
+    stride: Literal[4, 8] = 4
+
+    def __post_init__(self) -> None:
+        check_choices(self, "stages")
+        check_ranges(self, "stages")
 
 
 @dataclass(frozen=True)
@@ -59,42 +65,43 @@ class JointTraining:
     out: str  # folder of the checkpoints and the log
     sources: tuple[Source, ...]  # sets of images to learn from
     validation: Source
-    num_classes: int = 40  # outputs of the segmentation head
+    num_classes: Annotated[int, Range(1, 255)] = 40  # outputs of the segmentation head
     tasks: tuple[str, ...] = ("segmentation", "depth")  # segmentation, depth, normals
     backbone: str = "mobilenet_v2"  # the encoder: mobilenet_v2 | efficientnet_lite2 (a teacher's)
     encoder: str | None = None  # ImageNet weights to start from: a folded .npz, or a state dict
     weights: str | None = None  # weights of the whole network to start from
-    resolution: float = 1.0  # scale of the stored images at which the network works
+    resolution: Positive = 1.0  # scale of the stored images at which the network works
     stages: tuple[Stage, ...] = (Stage(),)  # one after the other: sizes of crops and ranges of zoom
-    batch: int = 8  # images: in a step, of all processes together
-    color: float = 0.2  # strength of the colour jitter; 0 = none
-    views: str = "auto"  # who makes random views: processor (a step ahead) | device (images lie there) | auto: the GPU
-    encoder_rate: float = 1e-4  # learning rate of the encoder
-    decoder_rate: float = 5e-4  # learning rate of the decoder and the heads
-    normals_rate_factor: float = 10.0  # factor on the learning rate of the head of normals
-    weight_decay: float = 1e-2  # of the optimiser
-    frozen_layers: int = 0  # encoder layers, from the image, that keep their weights
+    batch: Count = 8  # images: in a step, of all processes together
+    color: NotNegative = 0.2  # strength of the colour jitter; 0 = none
+    # who makes random views: processor (a step ahead) | device (images lie there) | auto: the GPU
+    views: Literal["auto", "processor", "device"] = "auto"
+    encoder_rate: NotNegative = 1e-4  # learning rate of the encoder
+    decoder_rate: NotNegative = 5e-4  # learning rate of the decoder and the heads
+    normals_rate_factor: NotNegative = 10.0  # factor on the learning rate of the head of normals
+    weight_decay: NotNegative = 1e-2  # of the optimiser
+    frozen_layers: Natural = 0  # encoder layers, from the image, that keep their weights
     learned: tuple[str, ...] | None = None  # the only parameters that are trained, by how their names begin; null = all
-    task_examples: int = 1  # images: with a task's labels between two steps of its head (UberNet)
-    shared_examples: int = 1  # images: between two steps of the parameters that tasks share (UberNet)
-    label_smoothing: float = 0.0  # share of the truth that is spread over all classes
-    lovasz: float = 0.0  # weight of the Lovasz-softmax loss, added to the cross-entropy
-    lovasz_stride: int = 1  # of its outputs' pixels, both ways: it sorts all of them, which takes long on a GPU
+    task_examples: Count = 1  # images: with a task's labels between two steps of its head (UberNet)
+    shared_examples: Count = 1  # images: between two steps of the parameters that tasks share (UberNet)
+    label_smoothing: Share = 0.0  # share of the truth that is spread over all classes
+    lovasz: NotNegative = 0.0  # weight of the Lovasz-softmax loss, added to the cross-entropy
+    lovasz_stride: Count = 1  # of its outputs' pixels, both ways: it sorts all of them, which takes long on a GPU
     teachers: tuple[str, ...] = ()  # weights of networks that say, of each view, what they see in it
-    distillation: float = 0.0  # weight of the losses against what teachers, or a teacher's soft labels, say
+    distillation: NotNegative = 0.0  # weight of the losses against what teachers, or a teacher's soft labels, say
     compiled: bool = False  # fuse the network's operations by torch.compile: a minute at the start, for GPUs
-    class_balance: float = 0.0  # power p of a class's weight (its share of the pixels)^-p; 0 = all alike
-    task_weights: dict[str, float] | None = None  # of the tasks' losses; null = 0.5 each
+    class_balance: NotNegative = 0.0  # power p of a class's weight (its share of the pixels)^-p; 0 = all alike
+    task_weights: dict[str, NotNegative] | None = None  # of the tasks' losses; null = 0.5 each
     learned_task_weights: bool = False  # weigh tasks by learned uncertainty (Kendall et al.) instead
     loop: Loop = field(default_factory=Loop)  # how long, and by which rule
 
     def __post_init__(self) -> None:
+        check_choices(self, "")
+        check_ranges(self, "")
         if not self.sources:
             raise ValueError("sources is empty; name at least one set of labelled images")
-        if self.batch < 1 or self.batch % distributed.world():
+        if self.batch % distributed.world():
             raise ValueError(f"batch is {self.batch}; expected a multiple of {distributed.world()} processes")
-        if self.views not in ("auto", "processor", "device"):
-            raise ValueError(f"views is {self.views!r}; known are auto, processor, device")
         taught = next((source for source in self.sources if source.soft_labels is not None), None)
         if taught is None and not self.teachers and self.distillation > 0:
             raise ValueError(
@@ -106,15 +113,10 @@ class JointTraining:
             raise ValueError(f"{self.teachers[0]}: teachers are learned from with distillation above 0, it is 0")
         if self.teachers and taught is not None:
             raise ValueError(f"{taught.path}: has soft_labels, and teachers look at each view; choose one of them")
-        if self.lovasz_stride < 1:
-            raise ValueError(f"lovasz_stride is {self.lovasz_stride}; at least 1 is needed")
         if self.backbone not in ENCODERS:
             raise ValueError(f"backbone is {self.backbone!r}; known are {', '.join(ENCODERS)}")
         if not self.stages:
             raise ValueError("stages is empty; leave it out for the usual one")
-        for stage in self.stages:
-            if stage.stride not in (4, 8):
-                raise ValueError(f"a stage's stride is {stage.stride}; expected 4 or 8")
 
     @property
     def outputs(self) -> dict[str, tuple[int, int]]:

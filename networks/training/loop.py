@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,42 +30,38 @@ from networks.training.optimisation import (
     warmed_up,
 )
 from networks.training.state import Learning, Log, State, write
+from semslam.config import Count, Natural, Positive, Share, check_choices, check_ranges
 
 
 @dataclass(frozen=True)
 class Loop:
     """How long and by which rule weights are moved."""
 
-    steps: int = 1000  # steps: one for each batch
-    hours: float | None = None  # hours: of wall-clock time, after which training and schedule end, if not before
-    cpu_hours: float | None = None  # hours: the same in processor time of all threads, for busy machines
+    steps: Count = 1000  # steps: one for each batch
+    hours: Positive | None = None  # hours: of wall-clock time, after which training and schedule end, if not before
+    cpu_hours: Positive | None = None  # hours: the same in processor time of all threads, for busy machines
     optimiser: str = "adamw"  # adamw | adam (decay as an L2 penalty) | sgd (momentum 0.9)
     schedule: str = "poly"  # of the rates: poly | step (a tenth after each third) | flat (at last steep) | constant
-    warmup: int = 0  # steps: over which learning rates rise from 0
-    clip: float | None = None  # largest norm of the gradient; null = any
-    average: float = 0.999  # decay of the averaged weights that are validated and saved; 0 = the last weights
+    warmup: Natural = 0  # steps: over which learning rates rise from 0
+    clip: Positive | None = None  # largest norm of the gradient; null = any
+    average: Share = 0.999  # decay of the averaged weights that are validated and saved; 0 = the last weights
     freeze_norms: bool = True  # keep batch norm statistics as they are
-    device: str = "auto"  # cpu | cuda | auto: cuda where there is one
-    precision: str = "auto"  # float32 | bfloat16 | auto: bfloat16 where the processor multiplies it faster
-    validate_every: int = 500  # steps: between validations; the last one is at the end
-    save_every: int = 200  # steps: between checkpoints, from which a killed training goes on
-    seed: int = 42  # of all random numbers
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the processor multiplies faster
+    validate_every: Count = 500  # steps: between validations; the last one is at the end
+    save_every: Count = 200  # steps: between checkpoints, from which a killed training goes on
+    seed: Natural = 42  # of all random numbers
 
     def __post_init__(self) -> None:
+        check_choices(self, "loop")
+        check_ranges(self, "loop")
         for name, table in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in table:
                 raise ValueError(f"loop.{name} is {getattr(self, name)!r}; known are {', '.join(table)}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"loop.device is {self.device!r}; known are auto, cpu, cuda")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("loop.device is cuda, but PyTorch finds no CUDA device here; set it to auto or cpu")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"loop.precision is {self.precision!r}; known are auto, float32, bfloat16")
         if self.hours is not None and self.cpu_hours is not None:
             raise ValueError("loop.hours and loop.cpu_hours are both set; choose one")
-        for name in ("steps", "validate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"loop.{name} is {getattr(self, name)}; at least 1 is needed")
 
 
 class Objective(Protocol):

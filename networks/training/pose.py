@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from networks.pose.samples import PoseSamples, PoseSource, batch_of, drawn_place
 from networks.training.loop import Loop, run
 from networks.training.optimisation import Group
 from semslam.atomic import replacing
+from semslam.config import Count, NotNegative, Range, Share, check_ranges
 from semslam.metrics.localisation import pose_errors
 from semslam.metrics.segmentation import ConfusionMatrix
 
@@ -51,36 +52,32 @@ class PoseTraining:
     imagenet: str | None = None  # weights of the encoder to start from: torchvision's state dict, or a folded .npz
     trunk: str | None = None  # for the network joint: weights of a joint network to start from, or "bundled"
     weights: str | None = None  # weights of a pose network to start from; its statistics are kept
-    feature: int = 2048  # size of the embedding
-    dropout: float = 0.5  # share of the embedding that is dropped in training
-    shorter_side: int = 256  # pixels: of the images that the network sees
-    tuple_length: int = 1  # images: that are learned from together; 1 is PoseNet, more is MapNet
-    skip: int = 10  # frames: between the images of a tuple
-    batch: int = 64  # tuples: in a step, of all processes together
+    feature: Count = 2048  # size of the embedding
+    dropout: Share = 0.5  # share of the embedding that is dropped in training
+    shorter_side: Annotated[int, Range(32, 10_000)] = 256  # pixels: of the images that the network sees
+    tuple_length: Count = 1  # images: that are learned from together; 1 is PoseNet, more is MapNet
+    skip: Count = 10  # frames: between the images of a tuple
+    batch: Count = 64  # tuples: in a step, of all processes together
     relative: str | None = None  # motions within a tuple: difference (as published) | motion (rigid ones) | null
     weighting: str = "geometric"  # of the terms of the loss: geometric | uncertainty
     learned_weights: bool = True  # learn those weights, or keep them as they start
     metric: bool = False  # learn translations in metres, instead of normalised ones
-    color: float = 0.0  # strength of the colour jitter; 0 = none
-    encoder_rate: float = 1e-4  # learning rate of the encoder
-    head_rate: float = 1e-4  # learning rate of the rest
-    weight_decay: float = 5e-4  # of the optimiser
+    color: NotNegative = 0.0  # strength of the colour jitter; 0 = none
+    encoder_rate: NotNegative = 1e-4  # learning rate of the encoder
+    head_rate: NotNegative = 1e-4  # learning rate of the rest
+    weight_decay: NotNegative = 5e-4  # of the optimiser
     loop: Loop = field(default_factory=Loop)  # how long, and by which rule
 
     def __post_init__(self) -> None:
+        check_ranges(self, "")
         for name, table in (("network", NETWORKS), ("weighting", WEIGHTINGS), ("relative", RELATIVES)):
             value = getattr(self, name)
             if value not in table and not (name == "relative" and value is None):
                 raise ValueError(f"{name} is {value!r}; known are {', '.join(table)}")
         if not self.sources:
             raise ValueError("sources is empty; name at least one set of posed images")
-        if self.batch < 1 or self.batch % distributed.world():
+        if self.batch % distributed.world():
             raise ValueError(f"batch is {self.batch}; expected a multiple of {distributed.world()} processes")
-        if self.tuple_length < 1 or self.skip < 1 or self.shorter_side < 32:
-            raise ValueError(
-                f"tuple_length {self.tuple_length}, skip {self.skip}, shorter_side {self.shorter_side}: "
-                f"expected at least 1, 1 and 32"
-            )
         if (self.relative or self.unlabelled) and self.tuple_length < 2:
             raise ValueError("relative terms and unlabelled recordings need a tuple_length of at least 2")
         if self.trunk and self.network != "joint":

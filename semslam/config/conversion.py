@@ -183,6 +183,10 @@ def _convert(value: Any, hint: Any, where: Where, default: Any) -> Any:
         if default is None or default is dataclasses.MISSING:
             return _made(value, typing.cast(type, hint), where)
         return _updated(default, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is {shown(value)}, expected values by name")
+        return {key: _convert(v, arguments[1], where.inner(str(key)), dataclasses.MISSING) for key, v in value.items()}
     if origin in (tuple, list):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where} is {shown(value)}, expected a list")

@@ -80,13 +80,16 @@ def check_ranges(config: Any, group: str) -> None:
 
 
 def check_range(value: Any, hint: Any, where: Where) -> None:
-    """Raise ValueError if a value, or one of a tuple, is outside of the `Range` that its annotation has."""
+    """Raise ValueError if a value, or one of a tuple or dict, is outside of the `Range` that its annotation has."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated and value not in arguments[1]:
         raise ValueError(f"{where} is {shown(value)}, expected {arguments[1]}")
     if origin is tuple:
         for inner in value:
             check_range(inner, arguments[0], where)
+    if origin is dict:
+        for name, inner in value.items():
+            check_range(inner, arguments[1], where.inner(str(name)))
     if origin in (typing.Union, types.UnionType) and value is not None:
         check_range(value, next(a for a in arguments if a is not type(None)), where)
 

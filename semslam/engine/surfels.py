@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from semslam.cloud import SurfelCloud
-from semslam.config import bytes_of
+from semslam.config import Count, Positive, bytes_of, check_ranges
 from semslam.engine.chunks import CHUNK, MARKED, BlockTable, Surfels, Table, compact_chunks
 from semslam.engine.labels.evidence import row_width
 from semslam.engine.paging import Paging, StoredRows
@@ -28,17 +28,15 @@ BLOCK_AT = 10.0  # metres: where depth reaches farther the cubes grow with it, a
 class MapConfig:
     """How the map is stored."""
 
-    max_surfels: int = 5_000_000  # surfels: at this bound nothing is lost, nothing new is added, and it is said once
-    block: float | None = None  # metres: side of the cubes that surfels are kept by; null = 0.25, or more for far depth
+    max_surfels: Count = 5_000_000  # surfels: at this bound nothing is lost, nothing new is added, and it is said once
+    # metres: side of the cubes that surfels are kept by; null = 0.25, or more for far depth
+    block: Positive | None = None
     memory: str | None = None  # such as 500MB: most memory that surfels take, the others in files; null = all of it
 
     def __post_init__(self) -> None:
+        check_ranges(self, "slam.map")
         if self.memory is not None:
             _ = self.memory_bytes
-        if self.max_surfels < 1:
-            raise ValueError(f"`slam.map.max_surfels` is {self.max_surfels}, expected at least 1")
-        if self.block is not None and self.block <= 0:
-            raise ValueError(f"`slam.map.block` is {self.block:g}, expected metres above 0, or null")
 
     def reaching(self, far: float) -> MapConfig:
         """The settings with cubes that fit depth up to so many metres, unless they were set."""

@@ -15,6 +15,7 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import CloudInParts, SurfelCloud
+from semslam.config import NotNegative, Positive, check_ranges
 from semslam.frame import UNLABELLED, Observation, evenly_spread
 from semslam.geometry.mesh import LabelledMesh
 from semslam.rendering.splatting import observed
@@ -30,11 +31,14 @@ FIRST_BLOCKS = 4096  # where the grid starts; it grows by itself
 class ReconstructionConfig:
     """How finely the mesh is made."""
 
-    voxel_size: float = 0.01  # metres
-    truncation: float = 5.0  # voxels; surfaces thinner than this times the voxel size lose their backs
-    max_depth: float = 5.0  # metres; farther measurements are left out
-    min_weight: float = 2.0  # measurements; what more frames than so many have seen becomes surface
-    label_radius: float = 0.03  # metres from a vertex to the surfels that name its class
+    voxel_size: Positive = 0.01  # metres
+    truncation: Positive = 5.0  # voxels; surfaces thinner than this times the voxel size lose their backs
+    max_depth: Positive = 5.0  # metres; farther measurements are left out
+    min_weight: NotNegative = 2.0  # measurements; what more frames than so many have seen becomes surface
+    label_radius: Positive = 0.03  # metres from a vertex to the surfels that name its class
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "")
 
     @staticmethod
     def reaching(max_depth: float) -> ReconstructionConfig:
@@ -67,8 +71,6 @@ class Reconstruction:
         import open3d as o3d
 
         self.config = config or ReconstructionConfig()
-        if self.config.voxel_size <= 0:
-            raise ValueError(f"voxel_size is {self.config.voxel_size}; it must be positive metres, for example 0.01")
         self._frames = 0  # integrated
         single = o3d.core.float32
         self._grid: Any = o3d.t.geometry.VoxelBlockGrid(

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from semslam import config as configs
+from semslam.config import Count, Natural, Positive, Range, Share, check_choices, check_ranges
 from semslam.slam import SlamConfig
 
 logger = logging.getLogger(__name__)
@@ -34,14 +35,14 @@ class RunConfig:
     sequence: str = ""  # folder or list file of the recording, or room[:OPTIONS]
     kind: str | None = None  # layout of the sequence; null = found out
     camera: str | None = None  # camera.yaml that replaces what the sequence says of its camera
-    depth_scale: float | None = None  # units per metre: of depth images, in place of what the sequence says
+    depth_scale: Positive | None = None  # units per metre: of depth images, in place of what the sequence says
     sensor: Literal["kinect", "tof", "realsense", "lidar", "synthetic"] | None = None  # depth camera; null = as named
-    fov: float | None = None  # degrees: horizontal field of view of a camera that nothing describes
-    start: int = 0  # first frame of the sequence that is taken
-    frames: int | None = None  # most frames that are taken; null = all
-    every: int = 1  # frames: every so many-th one is taken
+    fov: Annotated[float, Range(1, 170)] | None = None  # degrees: horizontally, of a camera that nothing describes
+    start: Natural = 0  # first frame of the sequence that is taken
+    frames: Count | None = None  # most frames that are taken; null = all
+    every: Count = 1  # frames: every so many-th one is taken
     registered: bool | None = None  # whether depth lies under colour's pixels; null = as the sequence has it
-    pose_rate: float | None = None  # poses per second of a pose file without times, the first at the first frame
+    pose_rate: Positive | None = None  # poses per second of a pose file without times, the first at the first frame
     pose_indices: str | None = None  # START:STOP:STEP or a file: the frame of each pose of a file without times
     pose_convention: str | None = None  # how given poses are meant, such as inverted,millimetres; null = found out
     reject_poses: bool = True  # whether given poses that the images contradict are left out, or end the run
@@ -49,13 +50,17 @@ class RunConfig:
     scale_from: str | None = None  # of a map from colour alone: height=M | length=M,FRAME,U,V,U,V; null = the network's
     extend: str | None = None  # folder of a finished run whose map is gone on with
     pose_weights: str | None = None  # weights of a pose network, for poses that are predicted or tracked
-    hold_out: int | None = None  # frames: every n-th one is not fused but kept to judge the map by
-    max_corrupt: float = 0.1  # share of frames that may be unreadable before the run stops
+    hold_out: Annotated[int, Range(2)] | None = None  # frames: every n-th one is not fused but kept to judge the map by
+    max_corrupt: Share = 0.1  # share of frames that may be unreadable before the run stops
     fill: bool = False  # whether parallax and the network fill the holes of a depth camera, when all frames are posed
     weights: str | None = None  # weights of the joint network; null = the bundled ones
     loops: bool = True  # whether tracked poses are corrected where the camera comes back
     engine: str | None = None  # what runs the joint network; null = the best one present
     slam: SlamConfig = field(default_factory=SlamConfig)
+
+    def __post_init__(self) -> None:
+        check_choices(self, "")
+        check_ranges(self, "")
 
     def open_sequence(self) -> Any:
         """The `sequences.Sequence` that the run is of; its poses as `pose_convention` says, where they are used."""

@@ -25,7 +25,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from semslam.compiled import PARALLEL
-from semslam.config import NotNegative, Positive, Range, check_choices, check_ranges
+from semslam.config import NotNegative, Positive, Range, Share, check_choices, check_ranges
 from semslam.engine.labels.evidence import (
     FULL,
     MAX,
@@ -63,12 +63,13 @@ class LabelFusionConfig:
     """How class probabilities reach the surfels."""
 
     method: Literal["bayes", "mean", "histogram"] = "bayes"  # how evidence adds up
-    floor: float = 0.001  # bayes: the least probability that an observation may give a class
+    # bayes: the least probability that an observation may give a class
+    floor: Annotated[float, Range(0, 1, open=True)] = 0.001
     distance: Positive = 0.25  # metres: between two views of a surfel that share 1/e of their errors
     angle_deg: Positive = 15.0  # degrees: between two such views
     # bayes: largest effective number of independent views; inf = no error is repeated from everywhere
     max_views: Annotated[float, Range(1)] = field(default=2.0, metadata={"infinite": True})
-    error_rate: float = 0.08  # bayes: share of surfels whose class no number of views would tell
+    error_rate: Share = 0.08  # bayes: share of surfels whose class no number of views would tell
     memory: Annotated[float, Range(1, 32)] = 32.0  # views: independent ones beyond which old evidence fades
     neighbourhood: NotNegative = 0.1  # metres: within which surfels complete each other's evidence; 0 = none
     neighbour_views: NotNegative = 10.0  # views: weight of that evidence; 0 = only for surfels that have none
@@ -76,9 +77,9 @@ class LabelFusionConfig:
     def __post_init__(self) -> None:
         check_choices(self, "slam.labels")
         check_ranges(self, "slam.labels")
-        if not 0 < self.floor < 1:
+        if self.floor == 1:
             raise ValueError(f"`slam.labels.floor` is {self.floor}, expected a probability between 0 and 1")
-        if not 0 <= self.error_rate < 1:
+        if self.error_rate == 1:
             raise ValueError(f"`slam.labels.error_rate` is {self.error_rate}, expected 0 or more and less than 1")
         if -(self.memory + 1) * math.log(self.floor) * ROUNDED > MAX / PER_NAT:
             raise ValueError(

@@ -8,13 +8,14 @@ an iteration.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numba as nb
 import numpy as np
 
 from semslam.cloud import SurfelCloud
 from semslam.compiled import PARALLEL
+from semslam.config import Count, NotNegative, Positive, Range, check_ranges
 
 f32 = np.float32
 AT_ONCE = 1 << 16  # surfels
@@ -26,22 +27,16 @@ MOST_ITERATIONS = 1000  # the marginals change little after some ten
 class CrfConfig:
     """The two kernels, Gaussians of place and normal and of place and colour; SemanticFusion's values."""
 
-    sigma_position: float = 0.05  # metres
-    sigma_normal: float = 0.1
-    sigma_color: float = 20.0  # of 255
-    weight_normal: float = 3.0
-    weight_color: float = 10.0
-    iterations: int = 10
-    neighbours: int = 16
+    sigma_position: Positive = 0.05  # metres
+    sigma_normal: Positive = 0.1
+    sigma_color: Positive = 20.0  # of 255
+    weight_normal: NotNegative = 3.0
+    weight_color: NotNegative = 10.0
+    iterations: Annotated[int, Range(0, MOST_ITERATIONS)] = 10
+    neighbours: Count = 16
 
     def __post_init__(self) -> None:
-        if min(self.sigma_position, self.sigma_normal, self.sigma_color) <= 0:
-            raise ValueError("the standard deviations of the field's kernels must be positive")
-        if not 0 <= self.iterations <= MOST_ITERATIONS or self.neighbours < 1:
-            raise ValueError(
-                f"the field has {self.iterations} iterations and {self.neighbours} neighbours, "
-                f"expected 0 to {MOST_ITERATIONS} and 1 or more"
-            )
+        check_ranges(self, "")
 
 
 def nearest_neighbours(positions: np.ndarray, count: int) -> np.ndarray:

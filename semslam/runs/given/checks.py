@@ -25,10 +25,6 @@ def check_settings(config: RunConfig, sequence: Any) -> None:
             f"{config.sequence}: the principal point ({camera.cx:g}, {camera.cy:g}) is far outside the "
             f"{camera.width}x{camera.height} images; give cx and cy in pixels of these images (camera.yaml, --camera)"
         )
-    if not 0 <= config.max_corrupt <= 1:
-        raise ValueError(f"`max_corrupt` is {config.max_corrupt}, expected a share of frames from 0 to 1")
-    if hold_out is not None and hold_out < 2:
-        raise ValueError(f"`hold_out` is {hold_out}, expected at least 2: some frames must be left to fuse")
     if hold_out is not None and hold_out > len(sequence):
         raise ValueError(f"`hold_out` is {hold_out}, but there are {len(sequence)} frames: none would be left out")
     if config.extend is not None and (depth, poses) != ("sensor", "tracked"):
