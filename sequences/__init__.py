@@ -32,7 +32,7 @@ from sequences.recordings.datasets import (
     tum_rgb,
 )
 from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner
-from sequences.recordings.sensor import read_camera_file
+from sequences.recordings.sensor import SaidOfSensor, read_camera_file
 from sequences.room import room
 from sequences.sequence import CorruptFrame, ImageSequence, Mesh, Sequence
 
@@ -44,6 +44,7 @@ __all__ = [
     "Reader",
     "Sequence",
     "open_sequence",
+    "options_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,10 @@ MOST_LOOKED_AT = 50  # entries of a folder that may be recordings
 class Reader(NamedTuple):
     """How one kind of recording is told apart and opened."""
 
-    open: Callable[..., Sequence]  # (path, *, camera=None, ...)
+    open: Callable[..., Sequence]  # (path, *, said=NOTHING_SAID, ...), or the options one by one
     fits: Callable[[Path], bool]  # whether a path looks like this kind
     layout: str  # what lies in it, for people
+    fixed: tuple[str, ...] = ()  # fields of `SaidOfSensor` that the recordings fix, where the reader takes the others
 
 
 READERS: dict[str, Reader] = {
@@ -71,7 +73,7 @@ READERS: dict[str, Reader] = {
     "png-list": Reader(png_list.open_png_list, png_list.fits, png_list.LAYOUT),
     "open3d": Reader(open3d_folder.open_open3d, open3d_folder.fits, open3d_folder.LAYOUT),
     "nyu-raw": Reader(nyu_raw.open_nyu_raw, nyu_raw.fits, nyu_raw.LAYOUT),
-    "sun-rgbd": Reader(sun_rgbd.open_sun_rgbd, sun_rgbd.fits, sun_rgbd.LAYOUT),
+    "sun-rgbd": Reader(sun_rgbd.open_sun_rgbd, sun_rgbd.fits, sun_rgbd.LAYOUT, fixed=("depth_scale",)),
     "kitti-odometry": Reader(kitti_odometry.open_kitti_odometry, kitti_odometry.fits, kitti_odometry.LAYOUT),
     "kitti-raw": Reader(kitti_raw.open_kitti_raw, kitti_raw.fits, kitti_raw.LAYOUT),
     "euroc": Reader(euroc.open_euroc, euroc.fits, euroc.LAYOUT),
@@ -119,29 +121,7 @@ def open_sequence(
         kind = detect_kind(path)
     elif kind not in READERS:
         raise ValueError(f"unknown kind of sequence '{kind}'; known are {', '.join(READERS)}")
-    parameters = signature(READERS[kind].open).parameters
-    own = {name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    any_at_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    beside = (path if path.is_dir() else path.parent) / "camera.yaml"
-    if "fov" in options and "fov" not in own and "camera" in own - {*options} and not beside.is_file():
-        own_camera = _opened(kind, path, {name: options[name] for name in options if name in own}).camera
-        if not own_camera.focal_known:
-            options["camera"] = Camera.of_fov(own_camera.width, own_camera.height, options.pop("fov"))
-    for name in options:
-        if name not in own and not any_at_all:
-            what = "times of poses (--pose-rate, --pose-indices)" if name == "hints" else name
-            raise ValueError(f"{path}: a recording of kind {kind} fixes its own {what}; leave that option out")
-    files = [Path(options.pop("camera"))] if isinstance(options.get("camera"), str | Path) else []
-    sensor: str | None = None
-    for file in [*files, *([beside] if beside.is_file() and own else [])]:
-        said = {name: value for name, value in vars(read_camera_file(file)).items() if value is not None}
-        named = said.pop("sensor", None)
-        sensor = sensor or named
-        if unused := [name for name in said if name not in own]:
-            logger.warning(
-                "%s: a recording of kind %s fixes its own %s; this file's is not used", file, kind, ", ".join(unused)
-            )
-        options = {name: value for name, value in said.items() if name in own} | options
+    options, sensor = _with_camera_files(kind, path, options)
     sequence = _opened(kind, path, options)
     if stand_in is not None and not sequence.camera.focal_known:
         sequence = _opened(kind, path, options | {"camera": stand_in})
@@ -149,6 +129,52 @@ def open_sequence(
         sequence.packed_in = files_of_many_frames(path)
     if sensor is not None:
         sequence.sensor = sensor
+    _tell_assumptions(path, sequence)
+    return sequence
+
+
+def options_of(kind: str) -> frozenset[str]:
+    """The options that the reader of a kind takes, by name; of those that it does not, recordings fix their own."""
+    parameters = signature(READERS[kind].open).parameters
+    names = {name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    if "said" in names:
+        names = names - {"said"} | {*SaidOfSensor._fields}
+    return frozenset(names - {*READERS[kind].fixed})
+
+
+def _with_camera_files(kind: str, path: Path, options: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The options, completed by the camera.yaml that they name and by the one beside the recording, and the kind of
+    depth camera that these files name. ValueError for an option that the kind of recording does not have."""
+    own = options_of(kind)
+    beside = (path if path.is_dir() else path.parent) / "camera.yaml"
+    if "fov" in options and "fov" not in own and "camera" in own - {*options} and not beside.is_file():
+        recorded = _opened(kind, path, {name: options[name] for name in options if name in own}).camera
+        if not recorded.focal_known:
+            options = options | {"camera": Camera.of_fov(recorded.width, recorded.height, options["fov"])}
+            del options["fov"]
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in signature(READERS[kind].open).parameters.values())
+    for name in options:
+        if name not in own and not takes_all:
+            what = "times of poses (--pose-rate, --pose-indices)" if name == "hints" else name
+            raise ValueError(f"{path}: a recording of kind {kind} fixes its own {what}; leave that option out")
+    files = [beside] if beside.is_file() and own else []
+    if isinstance(options.get("camera"), str | Path):
+        files.insert(0, Path(options["camera"]))
+        options = {name: value for name, value in options.items() if name != "camera"}
+    sensor: str | None = None
+    for file in files:
+        found = read_camera_file(file)
+        sensor = sensor or found.sensor
+        if unused := [name for name in found.options if name not in own]:
+            logger.warning(
+                "%s: a recording of kind %s fixes its own %s; this file's is not used", file, kind, ", ".join(unused)
+            )
+        options = {name: value for name, value in found.options.items() if name in own} | options
+    return options, sensor
+
+
+def _tell_assumptions(path: Path, sequence: Sequence) -> None:
+    """Warn of what is taken for granted, and of frames without a pose and a camera that is not known."""
     unposed = sum(T is None for T in sequence.poses or ())
     if unposed and not any(NO_POSE in line for line in sequence.assumptions):  # which pairing says with its reasons
         sequence.assumptions += (f"{path}: {unposed} of {len(sequence)} {NO_POSE}",)
@@ -160,13 +186,17 @@ def open_sequence(
             "its images are assumed, unless `reconstruct` estimates them",
             path, USUAL_FOV,
         )  # fmt: skip
-    return sequence
 
 
 def _opened(kind: str, path: Path, options: dict[str, Any]) -> Sequence:
     """The recording as its reader opens it; what that raises names the recording."""
+    reader = READERS[kind]
+    if "said" in signature(reader.open).parameters:
+        said = SaidOfSensor(**{name: options[name] for name in SaidOfSensor._fields if name in options})
+        options = {name: value for name, value in options.items() if name not in SaidOfSensor._fields}
+        options["said"] = said
     try:
-        return READERS[kind].open(path, **options)
+        return reader.open(path, **options)
     except CorruptFrame:
         raise
     except ValueError as error:  # a camera, poses or a list say what is wrong with them, not where they come from
@@ -174,9 +204,9 @@ def _opened(kind: str, path: Path, options: dict[str, Any]) -> Sequence:
             raise
         raise ValueError(f"{path}: {error}") from error
     except (OSError, LookupError, AssertionError, StopIteration) as error:
-        if READERS[kind].fits(path):
+        if reader.fits(path):
             raise
-        raise ValueError(f"{path}: is no recording of kind {kind}; expected {READERS[kind].layout}") from error
+        raise ValueError(f"{path}: is no recording of kind {kind}; expected {reader.layout}") from error
 
 
 def detect_kind(path: str | Path) -> str:

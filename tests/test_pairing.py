@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 
 from semslam import images
 from semslam.camera import Camera
-from sequences import READERS, open_sequence
+from sequences import open_sequence, options_of
 from sequences.conversion import write_tum_folder
 from sequences.pairing import in_order, paired, times_of_names
 from sequences.recordings.folder import write_folder
@@ -333,8 +332,7 @@ def test_frame_numbers_without_a_sign_of_icl_need_a_camera(room, tmp_path):
 
 def test_every_reader_of_image_files_takes_a_camera_and_says_whether_it_registers():
     for kind in LAYOUTS:
-        parameters = inspect.signature(READERS[kind].open).parameters
-        assert {"camera", "depth_scale", "registered", "depth_camera"} <= parameters.keys(), kind
+        assert {"camera", "depth_scale", "registered", "depth_camera"} <= options_of(kind), kind
 
 
 def test_a_camera_file_of_another_recording_brings_its_depth_scale(folder, tmp_path):

@@ -22,7 +22,13 @@ from sequences.clock import read_as_seconds
 from sequences.files import check_unpacked, first_readable
 from sequences.pairing import in_order, paired, times_of_names
 from sequences.pose_pairing import NO_POSE, Frames, PoseHints, poses_at, poses_of_frames
-from sequences.recordings.sensor import DepthCamera, image_readers, read_camera_file, unregistered_by, write_camera_file
+from sequences.recordings.sensor import (
+    NOTHING_SAID,
+    SaidOfSensor,
+    image_readers,
+    read_camera_file,
+    write_camera_file,
+)
 from sequences.selected import with_both_images
 from sequences.sequence import ImageSequence, Sequence
 
@@ -49,12 +55,8 @@ def fits(path: Path) -> bool:
 def open_folder(
     path: str | Path,
     *,
-    camera: Camera | None = None,
-    depth_scale: float | None = None,
+    said: SaidOfSensor = NOTHING_SAID,
     fps: float | None = None,
-    registered: bool | None = None,
-    depth_along_ray: bool | None = None,
-    depth_camera: DepthCamera | None = None,
     hints: PoseHints = PoseHints(),  # noqa: B008
 ) -> Sequence:
     """Open a plain folder. Depth, labels and poses are optional; what is None is left as the layout has it.
@@ -70,6 +72,7 @@ def open_folder(
     depth_files = images_by_name(path / "depth", DEPTH_SUFFIXES)
     if not depth_files:
         _check_none_of_another_kind(path / "depth")
+    camera = said.camera
     if camera is None and not depth_files:
         height, width = first_readable(images.read_color, list(color.values())).shape[:2]
         camera = Camera.unknown(width, height)
@@ -82,7 +85,7 @@ def open_folder(
     frames = {name: color.get(name, depth.get(name, path)) for name in names}
     labels, unlabelled = paired(path, frames, images_by_name(path / "label40", (".png",)), whole=False)
     suffix = next(iter(color.values())).suffix
-    assumed = [] if depth_scale or not depth else ["depth is taken to count millimetres (depth_scale 1000)"]
+    assumed = [] if said.depth_scale or not depth else ["depth is taken to count millimetres (depth_scale 1000)"]
     found = _poses(path, names, fps, hints)
     sequence = ImageSequence(
         name=path.resolve().name,
@@ -96,10 +99,10 @@ def open_folder(
         **image_readers(
             color.values(),
             camera,
-            images.DepthReader(tuple(depth.values()), depth_scale or 1000.0),
-            unregistered_by(path, registered, depth_camera),
+            images.DepthReader(tuple(depth.values()), said.depth_scale or 1000.0),
+            said.unregistered(path),
             label_images.LabelReader(tuple(labels.values()), "nyu40"),
-            along_ray=bool(depth_along_ray),
+            along_ray=bool(said.depth_along_ray),
         ),
     )
     return with_both_images(sequence)
@@ -108,9 +111,10 @@ def open_folder(
 def read_camera(path: Path) -> tuple[Camera, float, float]:
     """(camera, depth units per metre, frames per second) of a camera.yaml; 1000 and 30 where it does not say."""
     found = read_camera_file(path)
-    if found.camera is None:
+    said = found.said
+    if said.camera is None:
         raise ValueError(f"{path}: lacks width, height, fx, fy, cx, cy")
-    return found.camera, found.depth_scale or 1000.0, found.fps or FPS
+    return said.camera, said.depth_scale or 1000.0, found.fps or FPS
 
 
 def images_by_name(folder: Path, suffixes: Iterable[str] = COLOR_SUFFIXES) -> dict[str, Path]:

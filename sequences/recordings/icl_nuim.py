@@ -9,7 +9,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.trajectory.files import read_icl_sim, read_tum
-from sequences.recordings.sensor import CameraFile, DepthCamera, Usual, usual_readers
+from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.recordings.tum import read_associations
 from sequences.sequence import ImageSequence
 
@@ -36,11 +36,7 @@ def fits(path: Path) -> bool:
 def open_icl_nuim(
     path: str | Path,
     *,
-    camera: Camera | None = None,
-    depth_scale: float | None = None,
-    registered: bool | None = None,
-    depth_along_ray: bool | None = None,
-    depth_camera: DepthCamera | None = None,
+    said: SaidOfSensor = NOTHING_SAID,
     fps: float | None = None,
 ) -> ImageSequence:
     """Open an ICL-NUIM folder. A .gt.freiburg file counts frames from 1, so frame 0 has no pose; .gt.sim from 0.
@@ -53,7 +49,6 @@ def open_icl_nuim(
     numbers = [round(entry.stamp) for entry in entries]
     T_of_frame = _poses(path)
     color, depth = tuple(entry.color for entry in entries), tuple(entry.depth for entry in entries)
-    said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
     readers, assumed = usual_readers(path, color, depth, USUAL, said)
     return ImageSequence(
         name=path.resolve().name,

@@ -14,7 +14,7 @@ from sequences.files import MALFORMED, reason
 from sequences.pairing import in_order, paired
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.folder import images_by_name
-from sequences.recordings.sensor import CameraFile, DepthCamera, Usual, usual_readers
+from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "color/, depth/, and trajectory.log or camera_intrinsic.json, or both"
@@ -34,11 +34,7 @@ def fits(path: Path) -> bool:
 def open_open3d(
     path: str | Path,
     *,
-    camera: Camera | None = None,
-    depth_scale: float | None = None,
-    registered: bool | None = None,
-    depth_along_ray: bool | None = None,
-    depth_camera: DepthCamera | None = None,
+    said: SaidOfSensor = NOTHING_SAID,
     fps: float | None = None,
     hints: PoseHints = PoseHints(),  # noqa: B008
 ) -> ImageSequence:
@@ -58,9 +54,8 @@ def open_open3d(
     pose_notes: tuple[str, ...] = ()
     if (log := _log(path)) is not None:
         poses, pose_notes, _ = poses_of_frames(read_open3d_log(log), log, Frames(timestamps, names), hints)
-    recorded, whose = (camera, None) if camera is not None else _camera(path)
+    recorded, whose = (said.camera, None) if said.camera is not None else _camera(path)
     usual = Usual(recorded, whose, 1000.0)
-    said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
     readers, assumed = usual_readers(path, color.values(), depth.values(), usual, said)
     return ImageSequence(
         name=path.resolve().name,

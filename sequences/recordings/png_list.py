@@ -8,7 +8,7 @@ import numpy as np
 
 from semslam.atomic import names_of
 from semslam.camera import Camera
-from sequences.recordings.sensor import CameraFile, DepthCamera, Usual, usual_readers
+from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "a text file of lines 'timestamp_ms depth rgb depth_name rgb_name', paths from the list's folder"
@@ -26,11 +26,7 @@ def fits(path: Path) -> bool:
 def open_png_list(
     path: str | Path,
     *,
-    camera: Camera | None = None,
-    depth_scale: float | None = None,
-    registered: bool | None = None,
-    depth_along_ray: bool | None = None,
-    depth_camera: DepthCamera | None = None,
+    said: SaidOfSensor = NOTHING_SAID,
 ) -> ImageSequence:
     """Open a list file: times in milliseconds, depth in millimetres, registered to colour; no poses."""
     path = Path(path)
@@ -43,7 +39,6 @@ def open_png_list(
             raise ValueError(f"{path}:{number}: '{line[:60]}' is not 'timestamp_ms depth rgb depth_name rgb_name'")
         entries.append((int(words[0]) / 1000, path.parent / words[1], path.parent / words[2]))
     colors, depths = tuple(color for _, _, color in entries), tuple(depth for _, depth, _ in entries)
-    said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
     readers, assumed = usual_readers(path, colors, depths, USUAL, said)
     return ImageSequence(
         name=path.stem,

@@ -7,7 +7,6 @@ was taken from the layout alone is an assumption, which a sequence hands on for 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,17 +45,46 @@ class DepthCamera(NamedTuple):
     T_color_depth: np.ndarray  # (4, 4) float64
 
 
-@dataclass(frozen=True, eq=False)
-class CameraFile:
-    """What a camera.yaml or a person says; None for what it leaves out."""
+class SaidOfSensor(NamedTuple):
+    """What a camera.yaml or a person says of the sensor of recorded images; None for what is left to the layout."""
 
     camera: Camera | None = None  # of colour
     depth_scale: float | None = None  # units per metre
-    fps: float | None = None
     registered: bool | None = None  # whether depth lies under colour's pixels
     depth_along_ray: bool | None = None  # whether depth is the distance from the optical centre instead of z
     depth_camera: DepthCamera | None = None
-    sensor: str | None = None  # a key of SENSORS
+
+    def unregistered(self, path: Path, usual: DepthCamera | None = None) -> DepthCamera | None:
+        """The camera that depth has to be registered from, None where it is registered.
+
+        usual: the depth camera of the layout, which is taken where nobody says anything. ValueError, which names the
+        recording's path, where depth is said to be unregistered and its camera is not known.
+        """
+        if self.registered or (self.registered is None and self.depth_camera is None and usual is None):
+            return None
+        if (found := self.depth_camera or usual) is None:
+            raise ValueError(
+                f"{path}: --unregistered needs the depth camera; write depth_camera (width, height, fx, fy, cx, cy) "
+                f"and T_color_depth (4x4, from its coordinates to those of colour) into camera.yaml"
+            )
+        return found
+
+
+NOTHING_SAID = SaidOfSensor()
+
+
+class CameraFile(NamedTuple):
+    """What a camera.yaml says; None for what it leaves out."""
+
+    said: SaidOfSensor
+    fps: float | None  # frames per second
+    sensor: str | None  # kind of the depth camera, a key of SENSORS
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it says as options of a reader, by their names."""
+        options = {"fps": self.fps} | self.said._asdict()
+        return {name: value for name, value in options.items() if value is not None}
 
 
 def read_camera_file(path: Path) -> CameraFile:
@@ -73,7 +101,7 @@ def read_camera_file(path: Path) -> CameraFile:
     sensor = values.get("sensor")
     if sensor is not None and sensor not in SENSORS:
         raise ValueError(f"{path}: sensor is {sensor!r}, expected one of {', '.join(SENSORS)}")
-    return CameraFile(camera, depth_scale, fps, registered, along_ray, depth_camera, sensor)
+    return CameraFile(SaidOfSensor(camera, depth_scale, registered, along_ray, depth_camera), fps, sensor)
 
 
 def write_camera_file(
@@ -224,7 +252,7 @@ class Usual(NamedTuple):
 
 
 def usual_readers(
-    path: Path, color: Iterable[Path], depth: Iterable[Path], usual: Usual, said: CameraFile
+    path: Path, color: Iterable[Path], depth: Iterable[Path], usual: Usual, said: SaidOfSensor
 ) -> tuple[dict[str, Any], list[str]]:
     """`image_readers` by what is said of the sensor of the recording at a path, else by what is usual; and what was
     taken for granted.
@@ -242,9 +270,14 @@ def usual_readers(
             f"{path}: depth is taken to count {usual.depth_scale:g} per metre (--depth-scale says otherwise)"
         )
     read_depth = images.DepthReader(tuple(depth), said.depth_scale or usual.depth_scale)
-    unregistered = unregistered_by(path, said.registered, said.depth_camera)
-    along_ray = bool(said.depth_along_ray)
-    return image_readers(color, said.camera or usual.camera, read_depth, unregistered, along_ray=along_ray), assumed
+    readers = image_readers(
+        color,
+        said.camera or usual.camera,
+        read_depth,
+        said.unregistered(path),
+        along_ray=bool(said.depth_along_ray),
+    )
+    return readers, assumed
 
 
 def _read_ray(read: Callable[[Path], np.ndarray], camera: Camera, path: Path) -> np.ndarray:
@@ -262,21 +295,3 @@ def _read_registered(
         )
     undistorted = source.undistort(depth, nearest=True)
     return registered_depth(undistorted, source.undistorted(), color_camera, depth_camera.T_color_depth)
-
-
-def unregistered_by(
-    path: Path, registered: bool | None, depth_camera: DepthCamera | None, usual: DepthCamera | None = None
-) -> DepthCamera | None:
-    """The camera that depth has to be registered from, None where it is registered.
-
-    registered: what a person or a camera.yaml says. usual: the depth camera of the layout, which is taken where
-    nobody says anything. ValueError where depth is said to be unregistered and its camera is not known.
-    """
-    if registered or (registered is None and depth_camera is None and usual is None):
-        return None
-    if (found := depth_camera or usual) is None:
-        raise ValueError(
-            f"{path}: --unregistered needs the depth camera; write depth_camera (width, height, fx, fy, cx, cy) and "
-            f"T_color_depth (4x4, from its coordinates to those of colour) into camera.yaml"
-        )
-    return found

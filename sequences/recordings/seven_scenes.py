@@ -11,7 +11,7 @@ from semslam import images
 from semslam.atomic import text_of
 from semslam.camera import Camera
 from semslam.trajectory.files import read_pose_folder
-from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
+from sequences.recordings.sensor import NOTHING_SAID, DepthCamera, SaidOfSensor, image_readers
 from sequences.selected import with_both_images
 from sequences.sequence import ImageSequence, Sequence
 
@@ -39,18 +39,14 @@ def fits(path: Path) -> bool:
 def open_seven_scenes(
     path: str | Path,
     *,
-    camera: Camera | None = None,
-    depth_scale: float | None = None,
-    registered: bool | None = None,
-    depth_along_ray: bool | None = None,
-    depth_camera: DepthCamera | None = None,
+    said: SaidOfSensor = NOTHING_SAID,
     fps: float | None = None,
     split: str | None = None,
 ) -> Sequence:
     """Open a sequence folder, or a scene's sequences one after the other.
 
-    `registered`: the depth files are in the colour camera already, else they are warped into it. Where nobody says so,
-    depth of 640x480 beside a camera that nobody named is taken for the data set's own and warped; that of another
+    `said.registered`: the depth files are in the colour camera already, else they are warped into it. Where nobody says
+    so, depth of 640x480 beside a camera that nobody named is taken for the data set's own and warped; that of another
     camera is taken as registered. `split` ("train" or "test") takes those of TrainSplit.txt or TestSplit.txt that are
     there. Poses are as published, of KinectFusion's depth camera, 2.6 cm beside: the usual reading, and below the
     poses' own error.
@@ -70,12 +66,12 @@ def open_seven_scenes(
             color.append(file)
             depth.append(folder / f"frame-{number:06d}.depth.png")
             poses.append(T_of_frame.get(number))
-    usual = DepthCamera(DEPTH_CAMERA, T_COLOR_DEPTH) if camera is None or registered is False else None
-    unregistered = unregistered_by(path, registered, depth_camera, usual)
+    usual = DepthCamera(DEPTH_CAMERA, T_COLOR_DEPTH) if said.camera is None or said.registered is False else None
+    unregistered = said.unregistered(path, usual)
     assumed = []
-    if camera is None:
+    if said.camera is None:
         assumed.append(f"{path}: the camera is taken for that of 7-Scenes (525 525 320 240)")
-    if registered is None and depth_camera is None:
+    if said.registered is None and said.depth_camera is None:
         state = "by the 7-Scenes calibration; say --registered if it lies under colour's pixels already"
         assumed.append(f"{path}: depth is {'registered to colour ' + state if unregistered else 'taken as registered'}")
     sequence = ImageSequence(
@@ -87,10 +83,10 @@ def open_seven_scenes(
         assumptions=tuple(assumed),
         **image_readers(
             color,
-            camera or COLOR_CAMERA,
-            images.DepthReader(tuple(depth), depth_scale or 1000.0),
+            said.camera or COLOR_CAMERA,
+            images.DepthReader(tuple(depth), said.depth_scale or 1000.0),
             unregistered,
-            along_ray=bool(depth_along_ray),
+            along_ray=bool(said.depth_along_ray),
         ),
     )
     return with_both_images(sequence)

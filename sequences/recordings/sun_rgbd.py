@@ -10,7 +10,7 @@ from semslam import images
 from semslam.atomic import text_of
 from semslam.camera import Camera
 from sequences.recordings.folder import images_by_name
-from sequences.recordings.sensor import DepthCamera, image_readers, unregistered_by
+from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, image_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "image/NAME.jpg, depth_bfx/NAME.png (rotated by 3 bits), intrinsics.txt"
@@ -24,10 +24,7 @@ def fits(path: Path) -> bool:
 def open_sun_rgbd(
     path: str | Path,
     *,
-    camera: Camera | None = None,
-    registered: bool | None = None,
-    depth_along_ray: bool | None = None,
-    depth_camera: DepthCamera | None = None,
+    said: SaidOfSensor = NOTHING_SAID,
 ) -> ImageSequence:
     """Open a scene folder; the in-painted depth (depth_bfx) where there is one, else depth."""
     path = Path(path)
@@ -35,7 +32,7 @@ def open_sun_rgbd(
     depth = list(images_by_name(path / "depth_bfx").values()) or list(images_by_name(path / "depth").values())
     if len(color) != 1 or len(depth) != 1:
         raise ValueError(f"{path}: {len(color)} images and {len(depth)} depth maps, expected one of each; {LAYOUT}")
-    if camera is None:
+    if (camera := said.camera) is None:
         try:
             K = np.array(text_of(path / "intrinsics.txt").split(), np.float64)[:9].reshape(3, 3)
         except ValueError:
@@ -51,8 +48,8 @@ def open_sun_rgbd(
             color,
             camera,
             read_rotated_depth,
-            unregistered_by(path, registered, depth_camera),
-            along_ray=bool(depth_along_ray),
+            said.unregistered(path),
+            along_ray=bool(said.depth_along_ray),
         ),
     )
 

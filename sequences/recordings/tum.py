@@ -21,7 +21,7 @@ from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_19
 from sequences.files import check_unpacked, first_readable
 from sequences.pairing import MOST, SAME_TIME
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
-from sequences.recordings.sensor import CameraFile, DepthCamera, Usual, usual_readers
+from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
 LAYOUT = "rgb.txt and depth.txt (timestamp file), groundtruth.txt"
@@ -60,11 +60,7 @@ def fits_associations(path: Path) -> bool:
 def open_tum(
     path: str | Path,
     *,
-    camera: Camera | None = None,
-    depth_scale: float | None = None,
-    registered: bool | None = None,
-    depth_along_ray: bool | None = None,
-    depth_camera: DepthCamera | None = None,
+    said: SaidOfSensor = NOTHING_SAID,
     hints: PoseHints = PoseHints(),  # noqa: B008
 ) -> ImageSequence:
     """Open a TUM RGB-D folder. A frame is a colour image with the depth image within SAME_TIME seconds.
@@ -94,19 +90,14 @@ def open_tum(
         if count
     ]
     listed = Listed(color_times[of_color], [color[i] for i in of_color], [depth[i] for i in of_depth], tuple(notes))
-    said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
-    usual = Usual(camera or _calibrated(path, color), None, DEPTH_SCALE) if fits_eth3d(path) else _usual(path)
+    usual = Usual(said.camera or _calibrated(path, color), None, DEPTH_SCALE) if fits_eth3d(path) else _usual(path)
     return opened(path, listed, usual_readers(path, listed.color, listed.depth, usual, said), hints)
 
 
 def open_associations(
     path: str | Path,
     *,
-    camera: Camera | None = None,
-    depth_scale: float | None = None,
-    registered: bool | None = None,
-    depth_along_ray: bool | None = None,
-    depth_camera: DepthCamera | None = None,
+    said: SaidOfSensor = NOTHING_SAID,
     fps: float | None = None,
     hints: PoseHints = PoseHints(),  # noqa: B008
 ) -> ImageSequence:
@@ -124,7 +115,7 @@ def open_associations(
         notes = (f"associations.txt counts {UNIT_NAMES[unit]}, and is read so",)
         stamps = stamps / unit
     elif len(stamps) > 1 and np.all(stamps == np.rint(stamps)) and np.median(np.diff(stamps)) >= 1:  # they count frames
-        if camera is None:
+        if said.camera is None:
             raise ValueError(
                 f"{path}: associations.txt counts frames, and nothing tells their camera; write a camera.yaml, name "
                 f"one with --camera, or say --kind icl-nuim if this is ICL-NUIM"
@@ -132,7 +123,6 @@ def open_associations(
         notes = (f"associations.txt counts frames: {fps or FPS:g} per second are taken",)
         stamps = stamps / (fps or FPS)
     listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes)
-    said = CameraFile(camera, depth_scale, None, registered, depth_along_ray, depth_camera)
     readers = usual_readers(path, listed.color, listed.depth, _usual(path), said)
     return opened(path, listed, readers, hints)
 
