@@ -28,6 +28,7 @@ class Frame:
     depth: np.ndarray | None = None  # (H, W) float32 metres along z, 0 = none
     labels: np.ndarray | None = None  # (H, W) uint8 class ids, 255 = unlabelled
     T_world_camera: np.ndarray | None = None  # (4, 4) float64
+    depth_delay: float = 0.0  # seconds from the colour image, whose time `timestamp` is, to the depth image
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from semslam.atomic import check_makeable, check_writable, replacing_folder
 from semslam.images import write_png
+from sequences.pairing import SAME_MOMENT
 from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.depth_units import DepthUnits
 from sequences.recordings.folder import write_folder
@@ -43,8 +44,9 @@ def write_tum_folder(sequence: Sequence, path: str | Path) -> Path:
         write_png(path / "rgb" / f"{name}.png", frame.color)
         lists["rgb"].append(f"{name} rgb/{name}.png\n")
         if frame.depth is not None:
-            write_png(path / "depth" / f"{name}.png", units(frame.depth))
-            lists["depth"].append(f"{name} depth/{name}.png\n")
+            time = f"{frame.timestamp + frame.depth_delay:.6f}"
+            write_png(path / "depth" / f"{time}.png", units(frame.depth))
+            lists["depth"].append(f"{time} depth/{time}.png\n")
         if frame.T_world_camera is not None:
             poses.append(f"{name} {_tum_numbers(frame.T_world_camera)}\n")
     units.tell_lost(sequence.name)
@@ -124,6 +126,8 @@ def convert(
         WRITERS[kind](frames, place)
     if frames.without_labels:
         logger.warning("%s: the labels of %d frames cannot be read and are left out", path, frames.without_labels)
+    if kind != "tum" and frames.depth_delay >= SAME_MOMENT:
+        logger.warning("%s: the times of depth are left out, which only --to tum holds beside those of colour", path)
     return len(frames), frames.skipped
 
 

@@ -16,6 +16,7 @@ from semslam.trajectory import associate
 from sequences.pose_pairing import numbers_of_names
 
 SAME_TIME = 0.02  # seconds between the images of one frame
+SAME_MOMENT = 1e-3  # seconds from colour to depth that do not matter
 MOST = 0.5  # of the files; where fewer find a partner, the folders are not of one recording
 _HEXADECIMAL = re.compile("[0-9a-fA-F]+")
 
@@ -50,6 +51,17 @@ def paired(
     if whole and (lone := len(first) - found):
         notes.append(f"{lone} of {len(first)} files in {folders[0]}/ have no partner in {folders[1]}/")
     return {names.get(name, name): file for name, file in second.items()}, tuple(notes)
+
+
+def delay_notes(depth_delays: np.ndarray) -> tuple[str, ...]:
+    """A note for people where depth was not taken at the moment of its colour image: (N,) seconds after it."""
+    if (most := np.abs(depth_delays).max(initial=0)) < SAME_MOMENT:
+        return ()
+    usual = np.median(np.abs(depth_delays))
+    return (
+        f"depth was taken {1000 * usual:.0f} ms from its colour image (at most {1000 * most:.0f}); runs move it to the "
+        f"moment of that image",
+    )
 
 
 def in_order(names: Sequence[str]) -> list[str]:

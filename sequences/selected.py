@@ -120,6 +120,7 @@ class ReadableSequence(Sequence):
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
         self.has_depth, self.sensor = whole.has_depth, whole.sensor
         self.skipped = self.without_labels = 0
+        self.depth_delay = 0.0  # seconds, the most of a frame that came out
         self._numbers: list[int] = []
 
     def __iter__(self):
@@ -133,6 +134,7 @@ class ReadableSequence(Sequence):
                 self.skipped += 1
                 continue
             self._numbers.append(number)
+            self.depth_delay = max(self.depth_delay, abs(frame.depth_delay))
             yield replace(frame, index=len(self._numbers) - 1)
         if not self._numbers:
             raise ValueError(f"{self.name}: none of its {self.skipped} frames can be read")

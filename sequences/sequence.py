@@ -170,6 +170,7 @@ class ImageSequence(Sequence):
     read_labels: Callable[[Path], np.ndarray] = label_images.read_labels
     assumptions: tuple[str, ...] = ()
     decoders: int = 2
+    depth_delays: np.ndarray | None = None  # (N,) seconds from each colour image to its depth image
 
     def __post_init__(self) -> None:
         if not self.color_paths:
@@ -192,6 +193,7 @@ class ImageSequence(Sequence):
             camera=self.camera,
             depth=self.depth_of(i),
             T_world_camera=None if self.poses is None else self.poses[i],
+            depth_delay=0.0 if self.depth_delays is None else float(self.depth_delays[i]),
         )
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 
 from semslam.camera import SENSORS
 from semslam.depth.corrections import fusion_config
+from semslam.depth.synchronised import Synchroniser
 from semslam.doctor.depth_range import with_range
 from semslam.doctor.doctor import doubtful_intrinsics, timestamps
 from semslam.doctor.scene import classes_of_another_scene
@@ -35,7 +36,7 @@ from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source
 from semslam.runs.recording import check_apart, with_absolute_paths
 from semslam.runs.run import Run
 from semslam.runs.storage.lock import unlock
-from semslam.slam import Slam, SlamConfig
+from semslam.slam import Correct, Slam, SlamConfig
 from semslam.tracking.predicted_poses import PoseOf
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
@@ -180,9 +181,9 @@ def _system(config: RunConfig, sequence: Sequence, network: Network | None, trac
     slam = config.slam
     sensed = Perception(slam.perception, sequence.camera, sequence.label_set, network)
     perceive: Perceive = sensed
-    corrections = None
+    correct: Correct | None = Synchroniser() if slam.perception.synchronise else None
     if slam.perception.depth == "predicted":
-        corrections = correction_of(slam, sequence, sensed, track)
+        correct = corrections = correction_of(slam, sequence, sensed, track)
         perceive = sensed.sparing(corrections.is_keyframe)
     return Slam(
         sensed.camera,
@@ -190,7 +191,7 @@ def _system(config: RunConfig, sequence: Sequence, network: Network | None, trac
         perceive=perceive,
         num_classes=sensed.num_classes,
         track=track,
-        correct=corrections,
+        correct=correct,
         loops=LoopCloser(track, slam.loops) if config.loops and isinstance(track, Tracker) else None,
         places=places,
         network=network,

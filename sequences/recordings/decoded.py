@@ -103,6 +103,7 @@ class DecodedSequence(Sequence):
     assumptions: tuple[str, ...] = ()
     names: tuple[str, ...] | None = None  # of the frames' images; None = their numbers
     decoders: int = 1
+    depth_delays: np.ndarray | None = None  # (N,) seconds from each colour image to its depth image
 
     def __post_init__(self) -> None:
         if len(self.timestamps) == 0:
@@ -159,6 +160,7 @@ class DecodedSequence(Sequence):
             camera=self.camera,
             depth=depth,
             T_world_camera=None if self.poses is None else self.poses[i],
+            depth_delay=0.0 if self.depth_delays is None else float(self.depth_delays[i]),
         )
 
     def _check_size(self, what: str, image: np.ndarray, expected: tuple[int, int], index: int) -> None:

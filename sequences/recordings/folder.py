@@ -20,7 +20,7 @@ from semslam.trajectory import Trajectory, associate
 from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_lines, write_tum
 from sequences.clock import read_as_seconds
 from sequences.files import check_unpacked, first_readable
-from sequences.pairing import in_order, paired, times_of_names
+from sequences.pairing import delay_notes, in_order, paired, times_of_names
 from sequences.pose_pairing import NO_POSE, Frames, PoseHints, poses_at, poses_of_frames
 from sequences.recordings.sensor import (
     NOTHING_SAID,
@@ -87,6 +87,7 @@ def open_folder(
     suffix = next(iter(color.values())).suffix
     assumed = [] if said.depth_scale or not depth else ["depth is taken to count millimetres (depth_scale 1000)"]
     found = _poses(path, names, fps, hints)
+    delays = _depth_delays(names, depth)
     sequence = ImageSequence(
         name=path.resolve().name,
         timestamps=found.timestamps,
@@ -95,7 +96,8 @@ def open_folder(
         label_paths=tuple(labels.get(name) for name in names) if labels else None,
         poses=found.T_world_camera,
         label_set="nyu40" if labels else None,
-        assumptions=(*assumed, *lone, *unlabelled, *found.notes),
+        assumptions=(*assumed, *lone, *unlabelled, *delay_notes(delays), *found.notes),
+        depth_delays=delays,
         **image_readers(
             color.values(),
             camera,
@@ -106,6 +108,17 @@ def open_folder(
         ),
     )
     return with_both_images(sequence)
+
+
+def _depth_delays(names: list[str], depth: dict[str, Path]) -> np.ndarray:
+    """(N,) seconds from each colour image to its depth image, where the files' names are times; else 0."""
+    delays = np.zeros(len(names))
+    both = [i for i, name in enumerate(names) if name in depth]
+    color_times = times_of_names([names[i] for i in both])
+    depth_times = times_of_names([depth[names[i]].stem for i in both])
+    if color_times is not None and depth_times is not None:
+        delays[both] = depth_times - color_times
+    return delays
 
 
 def read_camera(path: Path) -> tuple[Camera, float, float]:

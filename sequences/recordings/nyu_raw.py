@@ -12,7 +12,7 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from sequences.nyu_calibration import COLOR_CAMERA, DEPTH_CAMERA, T_COLOR_DEPTH
-from sequences.pairing import MOST
+from sequences.pairing import MOST, delay_notes
 from sequences.recordings.registration import registered_depth
 from sequences.sequence import ImageSequence
 
@@ -42,6 +42,7 @@ def open_nyu_raw(path: str | Path, *, camera: Camera | None = None) -> ImageSequ
     notes = [] if camera else [f"{path}: the cameras are taken for those of NYUv2's toolbox"]
     notes += [f"{path}: {late} of {len(depth)} depth images have no colour image within {SAME_MOMENT} s"] * (late > 0)
     camera = COLOR_CAMERA if camera is None else camera
+    delays = depth_times - color_times[chosen]
     return ImageSequence(
         name=path.resolve().name,
         camera=camera.undistorted(),
@@ -50,7 +51,8 @@ def open_nyu_raw(path: str | Path, *, camera: Camera | None = None) -> ImageSequ
         depth_paths=tuple(depth),
         read_color=images.undistorting(images.ColorReader(tuple(color)), camera),
         read_depth=partial(read_projected_depth, color_camera=camera.undistorted()),
-        assumptions=tuple(notes),
+        assumptions=(*notes, *delay_notes(delays)),
+        depth_delays=delays,
     )
 
 

@@ -19,7 +19,7 @@ from semslam.trajectory import associate
 from semslam.trajectory.files import read_trajectory
 from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_1970
 from sequences.files import check_unpacked, first_readable
-from sequences.pairing import MOST, SAME_TIME
+from sequences.pairing import MOST, SAME_TIME, delay_notes
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.sequence import ImageSequence
@@ -89,7 +89,9 @@ def open_tum(
         for count, times, name in zip(lone, (color_times, depth_times), ("rgb.txt", "depth.txt"))
         if count
     ]
-    listed = Listed(color_times[of_color], [color[i] for i in of_color], [depth[i] for i in of_depth], tuple(notes))
+    files = [color[i] for i in of_color], [depth[i] for i in of_depth]
+    delays = depth_times[of_depth] - color_times[of_color]
+    listed = Listed(color_times[of_color], *files, tuple(notes), delays)
     usual = Usual(said.camera or _calibrated(path, color), None, DEPTH_SCALE) if fits_eth3d(path) else _usual(path)
     return opened(path, listed, usual_readers(path, listed.color, listed.depth, usual, said), hints)
 
@@ -108,12 +110,13 @@ def open_associations(
     path = Path(path)
     entries = read_associations(path / "associations.txt")
     stamps = np.array([entry.stamp for entry in entries])
+    delays = np.array([entry.depth_stamp for entry in entries]) - stamps
     notes: tuple[str, ...] = ()
     if (unit := since_1970(stamps)) is not None:
-        stamps = stamps / unit
+        stamps, delays = stamps / unit, delays / unit
     elif (unit := _ticks_a_second(stamps)) != 1:
         notes = (f"associations.txt counts {UNIT_NAMES[unit]}, and is read so",)
-        stamps = stamps / unit
+        stamps, delays = stamps / unit, delays / unit
     elif len(stamps) > 1 and np.all(stamps == np.rint(stamps)) and np.median(np.diff(stamps)) >= 1:  # they count frames
         if said.camera is None:
             raise ValueError(
@@ -121,8 +124,8 @@ def open_associations(
                 f"one with --camera, or say --kind icl-nuim if this is ICL-NUIM"
             )
         notes = (f"associations.txt counts frames: {fps or FPS:g} per second are taken",)
-        stamps = stamps / (fps or FPS)
-    listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes)
+        stamps, delays = stamps / (fps or FPS), delays / (fps or FPS)
+    listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes, delays)
     readers = usual_readers(path, listed.color, listed.depth, _usual(path), said)
     return opened(path, listed, readers, hints)
 
@@ -142,6 +145,7 @@ class Listed(NamedTuple):
     color: list[Path]
     depth: list[Path]
     notes: tuple[str, ...]
+    depth_delays: np.ndarray  # (N,) seconds from each colour image to its depth image
 
 
 def opened(path: Path, listed: Listed, sensor: tuple[dict[str, Any], list[str]], hints: PoseHints) -> ImageSequence:
@@ -170,7 +174,8 @@ def opened(path: Path, listed: Listed, sensor: tuple[dict[str, Any], list[str]],
         color_paths=tuple(listed.color),
         depth_paths=tuple(listed.depth),
         poses=poses,
-        assumptions=(*assumed, *listed.notes, *notes),
+        assumptions=(*assumed, *listed.notes, *delay_notes(listed.depth_delays), *notes),
+        depth_delays=listed.depth_delays,
         **readers,
     )
 
@@ -201,7 +206,8 @@ def _usual(path: Path) -> Usual:
 class Association(NamedTuple):
     """A line of associations.txt."""
 
-    stamp: float  # of the line's first file
+    stamp: float  # of the colour image
+    depth_stamp: float
     color: Path
     depth: Path
 
@@ -218,8 +224,8 @@ def read_associations(path: Path) -> list[Association]:
         if not np.isfinite([first, second]).all():
             raise ValueError(f"{path}:{number}: the time {words[0]} is no number")
         depth_first = "depth" in words[1].lower() and "depth" not in words[3].lower()
-        stamp, color, depth = (second, files[1], files[0]) if depth_first else (first, files[0], files[1])
-        entries.append(Association(stamp, color, depth))
+        stamps, files = ((second, first), files[::-1]) if depth_first else ((first, second), files)
+        entries.append(Association(*stamps, *files))
     if not entries:
         raise ValueError(f"{path}: lists no frames")
     entries.sort(key=lambda entry: entry.stamp)

@@ -18,6 +18,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
+from sequences.pairing import delay_notes
 from sequences.pose_pairing import FramePoses, poses_at
 from sequences.recordings.cameras import ros_messages as ros
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
@@ -92,12 +93,12 @@ def open_ros_bag(
         color_camera = color_camera.resized(first.shape[1], first.shape[0])
     rig = Rig(color_camera)
     times, of_color, of_depth = color.timestamps, np.arange(len(color.timestamps)), None
-    notes = topics.notes
+    notes, delays = topics.notes, np.zeros(len(times))
     if depth is not None:
         shape = ros.depth_image(depth.message(0), units, f"{path}: {topics.depth}").shape
         rig = _rig(path, topics, color_camera, depth_info, shape, T_color_depth, registered)
         of_color, of_depth = _paired(path, topics, color.timestamps, depth.timestamps)
-        times = color.timestamps[of_color]
+        times, delays = color.timestamps[of_color], depth.timestamps[of_depth] - color.timestamps[of_color]
         if len(of_color) < 0.9 * min(len(color.timestamps), len(depth.timestamps)):
             notes += (f"{path}: {len(of_color)} of {len(color.timestamps)} colour images have depth at their time",)
     found = _camera_poses(index, f"{path}: {topics.pose}", color_frame, times)
@@ -107,7 +108,8 @@ def open_ros_bag(
         timestamps=times,
         read=partial(_read, color, depth, (of_color, of_depth), units),
         poses=found.T_world_camera or None,
-        assumptions=(*notes, *found.notes),
+        assumptions=(*notes, *delay_notes(delays), *found.notes),
+        depth_delays=delays,
     )
 
 

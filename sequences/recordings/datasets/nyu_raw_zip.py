@@ -12,6 +12,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from sequences.files import Archive
+from sequences.pairing import delay_notes
 from sequences.recordings import nyu_raw
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
@@ -45,7 +46,8 @@ def open_nyu_raw_zip(path: str | Path, *, camera: Camera | None = None) -> Decod
         )
     depth_times = np.array([time for time, _ in depth[chosen]])
     color_times = np.array([time for time, _ in color[chosen]])
-    names = [color[chosen][i][1] for i in nyu_raw.synchronised(depth_times, color_times)]
+    of_color = nyu_raw.synchronised(depth_times, color_times)
+    names, delays = [color[chosen][i][1] for i in of_color], depth_times - color_times[of_color]
     recorded = nyu_raw.COLOR_CAMERA if camera is None else camera
     rig = Rig(recorded, recorded.undistorted())
     return DecodedSequence(
@@ -53,7 +55,9 @@ def open_nyu_raw_zip(path: str | Path, *, camera: Camera | None = None) -> Decod
         rig=rig,
         timestamps=depth_times,
         read=partial(_read, files, list(zip(names, (name for _, name in depth[chosen]))), rig),
+        assumptions=delay_notes(delays),
         decoders=2,
+        depth_delays=delays,
     )
 
 
