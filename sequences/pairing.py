@@ -16,7 +16,7 @@ from semslam.trajectory import associate
 from sequences.pose_pairing import numbers_of_names
 
 SAME_TIME = 0.02  # seconds between the images of one frame
-SAME_MOMENT = 1e-3  # seconds from colour to depth that do not matter
+SAME_MOMENT = 2e-3  # seconds from colour to depth that do not matter
 MOST = 0.5  # of the files; where fewer find a partner, the folders are not of one recording
 _HEXADECIMAL = re.compile("[0-9a-fA-F]+")
 
@@ -59,7 +59,7 @@ def delay_notes(depth_delays: np.ndarray) -> tuple[str, ...]:
         return ()
     usual = np.median(np.abs(depth_delays))
     return (
-        f"depth was taken {1000 * usual:.0f} ms from its colour image (at most {1000 * most:.0f}); runs move it to the "
+        f"depth is {1000 * usual:.0f} ms apart from its colour image (at most {1000 * most:.0f}); runs move it to the "
         f"moment of that image",
     )
 

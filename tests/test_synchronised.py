@@ -130,11 +130,11 @@ def test_names_that_are_times_tell_it_too_and_tum_keeps_it(tmp_path: Path, caplo
     np.testing.assert_allclose([frame.depth_delay for frame in read], 0.012, atol=1e-6)
     convert(read, tmp_path / "again", "tum")
     np.testing.assert_allclose([frame.depth_delay for frame in open_sequence(tmp_path / "again")], 0.012, atol=1e-6)
-    assert not caplog.messages
+    assert not any("left out" in message for message in caplog.messages)
     convert(read, tmp_path / "other", "folder")
     assert any("times of depth are left out" in message for message in caplog.messages)
 
 
 def test_images_of_one_moment_are_not_spoken_of(tmp_path: Path) -> None:
     sequence = open_sequence(write_tum(tmp_path, 0.0))
-    assert sequence[1].depth_delay == 0 and not any("from its colour" in note for note in sequence.assumptions)
+    assert sequence[1].depth_delay == 0 and not any("apart from" in note for note in sequence.assumptions)

@@ -61,7 +61,7 @@ def open_azure_kinect(path: str | Path, *, camera: Camera | None = None) -> Deco
         rig=Rig(color_camera if camera is None else camera, depth_camera, T_color_depth),
         timestamps=file.timestamps(color)[of_color],
         read=partial(_read, file, (color, depth), (of_color, of_depth)),
-        assumptions=delay_notes(delays) if file.whole else (*delay_notes(delays), cut),
+        assumptions=(*((cut,) if not file.whole else ()), *delay_notes(delays)),
         decoders=2,  # each frame is found and decoded by itself
         depth_delays=delays,
     )
