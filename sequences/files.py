@@ -92,17 +92,22 @@ class Files:
 
         16-bit colour is reduced alike in all of a folder's.
         """
-        path = self.path / name
-        kind = path.parent, path.suffix
-        if (read := self._color_readers.get(kind)) is None:
-            alike = {p: other for other in self.names if ((p := self.path / other).parent, p.suffix) == kind}
-            read = images.ColorReader(tuple(alike), read=lambda path: self.read(alike[path]))
-            self._color_readers[kind] = read
-        return read.of_bytes(self.read(name), self.where(name))
+        kind = _kind(name)
+        if (reader := self._color_readers.get(kind)) is None:
+            reader = images.ColorReader(self._alike(kind), read=self._read_path)
+            self._color_readers[kind] = reader
+        return reader.of_bytes(self.read(name), self.where(name))
 
     @cached_property
-    def _color_readers(self) -> dict[tuple[Path, str], images.ColorReader]:
+    def _color_readers(self) -> dict[tuple[str, str], images.ColorReader]:
         return {}
+
+    def _alike(self, kind: tuple[str, str]) -> tuple[Path, ...]:
+        """The files of one folder and suffix."""
+        return tuple(self.path / name for name in self.names if _kind(name) == kind)
+
+    def _read_path(self, path: Path) -> bytes:
+        return self.read(path.relative_to(self.path).as_posix())
 
     def units(self, name: str) -> np.ndarray:
         """(H, W) of an image of one channel, as stored: depth in units of its own, confidence, ids."""
@@ -114,8 +119,25 @@ class Files:
         return image
 
     def depth(self, name: str, depth_scale: float = 1000.0) -> np.ndarray:
-        """(H, W) float32 metres of a depth file, 0 = none: see `images.depth_of_bytes`."""
-        return images.depth_of_bytes(self.read(name), self.where(name), depth_scale)
+        """(H, W) float32 metres of a depth file, 0 = none: see `images.depth_of_bytes`.
+
+        Whether floats are metres is told by all of a folder's.
+        """
+        kind = _kind(name)
+        if (reader := self._depth_readers.get((kind, depth_scale))) is None:
+            reader = images.DepthReader(self._alike(kind), depth_scale, self._read_path)
+            self._depth_readers[kind, depth_scale] = reader
+        return reader.of_bytes(self.read(name), self.where(name))
+
+    @cached_property
+    def _depth_readers(self) -> dict[tuple[tuple[str, str], float], images.DepthReader]:
+        return {}
+
+
+def _kind(name: str) -> tuple[str, str]:
+    """The folder and the suffix of a file."""
+    path = PurePosixPath(name)
+    return str(path.parent), path.suffix
 
 
 @dataclass(frozen=True, eq=False)

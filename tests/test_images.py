@@ -109,6 +109,15 @@ def test_16_bit_colour_of_files_in_folders_and_archives_is_reduced_alike(tmp_pat
         files.image("none.png")
 
 
+def test_floats_that_are_no_metres_are_told_by_all_files_of_a_folder(tmp_path):
+    """A near image alone could be metres; so in recordings of phones as in plain folders."""
+    for i, millimetres in enumerate((150.0, 1500.0, 2500.0)):
+        np.save(tmp_path / f"{i}.npy", np.full((4, 6), millimetres, np.float32))
+    files = Folder(tmp_path)
+    found = [float(files.depth(name, 1000.0)[0, 0]) for name in files.names]
+    np.testing.assert_allclose(found, [0.15, 1.5, 2.5], rtol=1e-6)
+
+
 def test_two_files_of_one_name_in_an_archive_are_refused(tmp_path):
     for suffix in (".png", ".jpg"):
         cv2.imwrite(str(tmp_path / f"1{suffix}"), PHOTO)

@@ -219,6 +219,19 @@ def test_tf_moves_the_camera_where_there_is_no_odometry(frames, tmp_path):
     assert_like_the_room(open_sequence(tmp_path / "a.bag"), frames)
 
 
+def test_16_bit_colour_in_compressed_messages_is_reduced_alike(frames, tmp_path):
+    """A dark image alone would look as if its camera had 12 bits."""
+    with BagWriter(tmp_path / "a.bag", 1) as bag:
+        bag.info("/camera/rgb/camera_info", START, frames[0].camera, OPTICAL)
+        bright = frames[0].color.astype(np.uint16) * 257
+        for i, image in enumerate((bright // 32, bright)):
+            png = encoded(".png", image)
+            bag.compressed("/camera/rgb/image_color/compressed", START + i / 30, png, "rgb16; png compressed", OPTICAL)
+    dark, whole = (frame.color for frame in open_sequence(tmp_path / "a.bag"))
+    np.testing.assert_array_equal(whole, frames[0].color)
+    assert np.abs(dark.astype(int) - whole // 32).max() <= 1
+
+
 def write_unaligned(bag: BagWriter, frames, place: bool = True, info: bool = True) -> None:
     """Depth in float metres from a sensor 5 cm beside colour; depth's own images are the room's."""
     for i, frame in enumerate(frames):

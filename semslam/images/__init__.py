@@ -139,9 +139,14 @@ class DepthReader:
 
     paths: tuple[Path, ...]  # of the recording
     depth_scale: float = 1000.0
+    read: Callable[[Path], bytes] | None = None  # what a file holds, where it is in no folder
 
     def __call__(self, path: Path) -> np.ndarray:
-        raw = _stored_depth(image_bytes(path), path)
+        return self.of_bytes((self.read or image_bytes)(path), path)
+
+    def of_bytes(self, data: bytes, path: Path | str) -> np.ndarray:
+        """The same of a depth file's bytes; `path` tells its format and is named in messages."""
+        raw = _stored_depth(data, path)
         return _metres(raw, self._float_scale if raw.dtype.kind == "f" else self.depth_scale)
 
     @cached_property
@@ -149,7 +154,7 @@ class DepthReader:
         medians = []
         for path in evenly_spread(self.paths, LOOKED_AT):
             try:
-                depth = read_depth(path)
+                depth = depth_of_bytes((self.read or image_bytes)(path), path)
             except CorruptFrame:  # said when it is read
                 continue
             medians += [float(np.median(depth[depth > 0]))] if (depth > 0).any() else []

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semslam import poses
+from semslam import images, poses
 from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
@@ -106,18 +106,30 @@ def open_ros_bag(
         name=path.stem,
         rig=rig,
         timestamps=times,
-        read=partial(_read, color, depth, (of_color, of_depth), units),
+        read=partial(_read, color, depth, (of_color, of_depth), units, _color_reader(color)),
         poses=found.T_world_camera or None,
         assumptions=(*notes, *delay_notes(delays), *found.notes),
         depth_delays=delays,
     )
 
 
+def _color_reader(color: Topic) -> images.ColorReader:
+    """Reads the image files of a topic's compressed messages; 16-bit colour is reduced alike in all of them."""
+    numbers = {color.path / str(i): i for i in range(len(color.timestamps))}
+    return images.ColorReader(tuple(numbers), read=lambda path: color.message(numbers[path]).data.tobytes())
+
+
 def _read(
-    color: Topic, depth: Topic | None, pairs: tuple[np.ndarray, np.ndarray | None], units: float, index: int
+    color: Topic,
+    depth: Topic | None,
+    pairs: tuple[np.ndarray, np.ndarray | None],
+    units: float,
+    reader: images.ColorReader,
+    index: int,
 ) -> Images:
     of_color, of_depth = pairs
-    image = ros.color_image(color.message(int(of_color[index])), f"{color.path}: {color.name}, frame {index}")
+    where = f"{color.path}: {color.name}, frame {index}"
+    image = ros.color_image(color.message(int(of_color[index])), where, reader.of_bytes)
     if depth is None or of_depth is None:
         return Images(image)
     where = f"{depth.path}: {depth.name}, frame {index}"

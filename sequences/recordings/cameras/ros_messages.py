@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,14 @@ def is_other_depth(message: Any) -> bool:
     return encoding not in DEPTH_ENCODINGS and (encoding.endswith("C1") or encoding == "mono8")
 
 
-def color_image(message: Any, where: str) -> np.ndarray:
-    """(H, W, 3) or grey (H, W) uint8 RGB of an Image or CompressedImage message."""
+def color_image(
+    message: Any, where: str, decode: Callable[[bytes, str], np.ndarray] = images.color_of_bytes
+) -> np.ndarray:
+    """(H, W, 3) or grey (H, W) uint8 RGB of an Image or CompressedImage message; `decode` of the latter's file."""
     import cv2
 
     if hasattr(message, "format"):
-        return images.color_of_bytes(message.data.tobytes(), where)
+        return decode(message.data.tobytes(), where)
     encoding = message.encoding.lower() if message.encoding not in COLOR_ENCODINGS else message.encoding
     if encoding not in COLOR_ENCODINGS:
         raise CorruptFrame(f"{where}: encoding {message.encoding}; read are {', '.join(COLOR_ENCODINGS)}")
