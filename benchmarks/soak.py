@@ -100,7 +100,7 @@ def soak(count: int, width: int, drift: float, every: int = 500) -> Soak:
             stretch = slice(max(i // every * every, min(WARM, i)), i + 1)
             part = milliseconds[stretch]
             memory.append(megabytes())
-            kept = sum(snapshot is not None for snapshot in closer.snapshots)
+            kept = sum(snapshot is not None for snapshot in closer.closures.snapshots)
             print(f"{i + 1:8}{np.median(part):9.1f}{np.percentile(part, 99):9.1f}{part.max():9.1f}"
                   f"{busy[stretch].max():9.1f}{lost:6}"
                   f"{len(tracker.keyframes):11}{kept:6}{len(closer.edges):8}{closer.closed:8}{len(slam.surfels):10}"

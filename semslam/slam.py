@@ -17,7 +17,8 @@ from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.labels.label_fusion import LabelFusionConfig, label_fusion
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation, Step, Tracking, View
-from semslam.loops.loop_closure import LoopCloser, LoopConfig
+from semslam.loops.loop_closure import LoopCloser
+from semslam.loops.settings import LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
 from semslam.stage import Stage, stage_of
 from semslam.tracking.given_poses import GivenPoses

@@ -14,7 +14,8 @@ from semslam.camera import Camera
 from semslam.compiled import Pinhole
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, Tracking, View
-from semslam.loops import loop_closure, loop_kernels
+from semslam.loops import closures, loop_kernels
+from semslam.loops.closures import Closures
 from semslam.loops.loop_closure import LoopCloser, deform
 from semslam.loops.pose_graph import Edge, disagreement, optimized_poses
 from semslam.loops.snapshot import Snapshot
@@ -263,15 +264,16 @@ def test_a_wrong_closure_is_forgotten_and_leaves_the_map_alone():
     frames = room(14)
     tracker = Tracker()
 
-    class Mistaken(LoopCloser):
+    class Mistaken(Closures):
         """Believes to see its first keyframe again, a metre from where it was."""
 
-        def _closures(self, k: int) -> list[Edge]:
+        def edges_to(self, k: int) -> list[Edge]:
             seen = poses.inverse(tracker.keyframes.T_world_camera[0]) @ tracker.keyframes.T_world_camera[k]
             wrong = Edge(0, k, seen @ poses.exp([1, 0, 0, 0, 0, 0]), np.eye(6) * 4e4, closure=True)
-            return [*super()._closures(k), *[wrong] * (k == 5)]
+            return [*super().edges_to(k), *[wrong] * (k == 5)]
 
-    closer = Mistaken(tracker)
+    closer = LoopCloser(tracker)
+    closer.closures = Mistaken(tracker, closer.config)
     slam = Slam(frames.camera, perceive=sensed, track=tracker, loops=closer)
     for i in range(14):
         step = slam.step(replace(frames[i], T_world_camera=frames[0].T_world_camera if i == 0 else None))
@@ -282,7 +284,7 @@ def test_a_wrong_closure_is_forgotten_and_leaves_the_map_alone():
 
 
 def test_a_keyframe_that_shows_nothing_new_is_not_kept_once_there_are_many(monkeypatch):
-    monkeypatch.setattr(loop_closure, "REMEMBERED", 3)
+    monkeypatch.setattr(closures, "REMEMBERED", 3)
     frames = room(14)
     tracker = Tracker()
     closer = LoopCloser(tracker)
@@ -291,11 +293,11 @@ def test_a_keyframe_that_shows_nothing_new_is_not_kept_once_there_are_many(monke
     for k, i in enumerate(there_and_back):
         given = frames[0].T_world_camera if k == 0 else None
         slam.step(replace(frames[i], index=k, timestamp=k / 30, T_world_camera=given))
-    kept = sum(snapshot is not None for snapshot in closer.snapshots)
-    assert len(tracker.keyframes) == len(closer.snapshots) > kept > 3
+    kept = sum(snapshot is not None for snapshot in closer.closures.snapshots)
+    assert len(tracker.keyframes) == len(closer.closures.snapshots) > kept > 3
     resumed = LoopCloser(tracker)
     resumed.restore(closer.state())
-    assert [s is None for s in resumed.snapshots] == [s is None for s in closer.snapshots]
+    assert [s is None for s in resumed.closures.snapshots] == [s is None for s in closer.closures.snapshots]
 
 
 @pytest.mark.slow

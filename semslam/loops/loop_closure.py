@@ -11,62 +11,33 @@ correction is interpolated between the keyframes before and after.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import poses
-from semslam.camera import Camera
-from semslam.compiled import Pinhole
-from semslam.config import Count, NotNegative, Positive, Share, Turn, check_ranges
 from semslam.engine.chunks import MARKED
 from semslam.engine.doubles import doubles
-from semslam.engine.fusion import MARGIN, Fusion, stride_for
+from semslam.engine.fusion import MARGIN, Fusion
 from semslam.engine.surfels import SurfelMap
-from semslam.frame import Observation, Tracking, evenly_spread
+from semslam.frame import Observation, Tracking
 from semslam.loops import loop_kernels
+from semslam.loops.closures import Closures
 from semslam.loops.long_graphs import bounded_poses
 from semslam.loops.meetings import Meeting, Meetings
 from semslam.loops.pose_graph import Edge, cost, disagreement, squared_errors
-from semslam.loops.snapshot import DEPTH_UNIT, Snapshot
+from semslam.loops.settings import LoopConfig
 from semslam.stage import Stage
-from semslam.tracking.registration.registrar import Registrar, Registration
-from semslam.tracking.registration.settings import RegistrationConfig
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Correction
 
 logger = logging.getLogger(__name__)
 f32 = np.float32
 UNKNOWN = 100.0  # metres and radians: what is known of the way between sub-maps that have not met
-SAME = 0.3  # metres between depths that may be of one surface
 MOST_STRAY = 0.5 * MARGIN  # metres that corrections may lead surfels out of their cubes; fusion moves them, too
 
-COMPARED = 300  # keyframes, the nearest ones, with which a new one may have common surfaces
-REMEMBERED = 400  # keyframes from which on one that sees what an older one saw is not kept to come back to
-REDUNDANT = 0.7  # share of the older one's surface that it must see for that
 CHECKED = 1000  # edges, the newest ones, by which a solution is judged
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """When a loop is seen, when the map is deformed, and how stiff the way between keyframes is."""
-
-    closures: Count = 3  # keyframes: how many earlier ones a new one is registered against
-    overlap: Share = 0.25  # share of the image in which two keyframes must see the same surface
-    fitting: Share = 0.5  # share of that surface which must fit
-    max_dissimilarity: NotNegative = 0.3  # dissimilarity of two keyframes, at most, for a global closure
-    min_shift: NotNegative = 0.005  # metres: smaller corrections wait
-    min_turn_deg: Turn = 0.25  # degrees: smaller corrections wait
-    way_std: Positive = 0.01  # metres and radians: drift per metre, or per radian, between keyframes
-    way_floor: Positive = 0.003  # metres and radians: drift between keyframes, at least
-    closure_floor: Positive = 0.005  # metres and radians: error of a closure besides noise; the sensor distorts
-    robust: Positive = 15.0  # standard deviations: from this residual on a closure loses its weight
-    registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(converged=3e-4))
-    points: Count = 5_000  # points: of a keyframe, about, that are registered
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "slam.loops")
 
 
 def deform(surfels: SurfelMap, correction: Correction) -> float:
@@ -92,12 +63,9 @@ class LoopCloser(Stage):
         self.tracker = tracker
         self.config = config or LoopConfig()
         self.edges: list[Edge] = []
-        self.snapshots: list[Snapshot | None] = []  # one a keyframe, None where an older one shows the same
+        self.closures = Closures(tracker, self.config)
         self.meetings = Meetings(tracker)
         self.closed = 0  # times that the map was deformed
-        self._camera: Camera | None = None  # half the size
-        self._registrar: Registrar | None = None
-        self._grids: list[np.ndarray | None] = []  # of the snapshots
         self._stray = 0.0  # metres that surfels may be outside of their cubes of space
 
     def __call__(
@@ -108,15 +76,15 @@ class LoopCloser(Stage):
         The caller tells all stages of the returned correction, and applies it to the poses that it keeps.
         """
         keyframes = self.tracker.keyframes
-        if not tracking.ok or len(keyframes) == len(self.snapshots):
+        if not tracking.ok or len(keyframes) == len(self.closures):
             return None
         k = len(keyframes) - 1
-        self._remember(observation, fusion.config.range[1])
+        self.closures.remember(observation, fusion.config.range[1])
         if k == 0:
             return None
         self.edges += self._way(k)
         old = np.stack(keyframes.T_world_camera)
-        closures = self._closures(k)
+        closures = self.closures.edges_to(k)
         joined = self.meetings.met(k, observation, surfels, fusion) if self.tracker.submaps.apart else None
         index = observation.frame.index
         new = self._agreed(old, closures, index) if joined is None else self._joined(old, joined, closures)
@@ -221,119 +189,6 @@ class LoopCloser(Stage):
         pairs = doubles((ours[0], ours[1]), (theirs[0], theirs[1]))
         surfels.color[gone[pairs[:, 0]], 3] = MARKED
 
-    def _remember(self, observation: Observation, far: float) -> None:
-        if self._camera is None:
-            self._prepare(observation.camera)
-        assert self._camera is not None
-        snapshot = Snapshot.of(observation, far)
-        self.snapshots.append(snapshot)
-        self._grids.append(snapshot.grid(self._camera))
-
-    def _kept(self) -> np.ndarray:
-        """Which keyframes have a snapshot."""
-        return np.flatnonzero([snapshot is not None for snapshot in self.snapshots])
-
-    def _prepare(self, camera: Camera) -> None:
-        # Every second pixel, beginning with the first: centres stay centres.
-        width, height = (camera.width + 1) // 2, (camera.height + 1) // 2
-        self._camera = Camera(width, height, camera.fx / 2, camera.fy / 2, camera.cx / 2, camera.cy / 2)
-        self._registrar = Registrar(self._camera, self.config.registration)
-
-    def _closures(self, k: int) -> list[Edge]:
-        """Edges from earlier keyframes to keyframe k."""
-        assert self._camera is not None
-        c, keyframes, newest = self.config, self.tracker.keyframes, self.snapshots[k]
-        assert newest is not None and self._registrar is not None
-        self._registrar.noise = self.tracker.noise.along_normals.model_now
-        live = newest.observation(self._camera, c.registration)
-        T_k = keyframes.T_world_camera[k]
-        shared = self._shared(k, live.depth)
-        local = np.flatnonzero(shared >= c.overlap)
-        if len(local) > c.closures:  # spread over time: old ones tell most of the drift, recent ones fit best
-            local = np.array(evenly_spread(local.tolist(), c.closures))
-        edges = []
-        for a in local:
-            found = self._registered(int(a), live, poses.inverse(keyframes.T_world_camera[a]) @ T_k, c.fitting)
-            if found is not None:
-                edges.append(self._edge(int(a), k, found))
-        edges += self._global_closure(k, live, shared)
-        if edges and shared.max(initial=0) >= REDUNDANT and len(self._kept()) > REMEMBERED:
-            self.snapshots[k] = self._grids[k] = None
-        return edges
-
-    def _shared(self, k: int, depth: np.ndarray) -> np.ndarray:
-        """(k - 1,) shares of what the keyframes before the last one see that keyframe k should see, too.
-
-        Only the COMPARED nearest are looked at, a metre counting as much as a radian.
-        """
-        assert self._camera is not None
-        shared = np.zeros(max(k - 1, 0))
-        near = self._kept()
-        near = near[near < k - 1]
-        if not len(near):
-            return shared
-        T = np.stack(self.tracker.keyframes.T_world_camera)
-        T_live = poses.inverse(T[k]) @ T[near]
-        if len(near) > COMPARED:
-            cosines = (np.trace(T_live[:, :3, :3], axis1=1, axis2=2) - 1) / 2
-            away = np.linalg.norm(T_live[:, :3, 3], axis=1) + np.arccos(np.clip(cosines, -1, 1))
-            nearest = np.sort(np.argpartition(away, COMPARED)[:COMPARED])
-            near, T_live = near[nearest], T_live[nearest]
-        grids = np.stack([grid for k in near if (grid := self._grids[k]) is not None])
-        found = np.empty(len(near))
-        camera = Pinhole.of(self._camera)
-        loop_kernels.overlaps(grids, np.ascontiguousarray(T_live[:, :3], f32), depth, camera, f32(SAME), found)
-        shared[near] = found
-        return shared
-
-    def _global_closure(self, k: int, live: Observation, shared: np.ndarray) -> list[Edge]:
-        """Edges to the keyframe that looks most alike, although by its pose it should see something else, and to a
-        neighbour of it, if both lead to the same pose."""
-        c, keyframes = self.config, self.tracker.keyframes
-        if k < 2:
-            return []
-        dissimilarity = keyframes.dissimilarity(keyframes.codes[k])[: k - 1]
-        dissimilarity[[snapshot is None for snapshot in self.snapshots[: k - 1]]] = 1.0
-        if self.tracker.submaps.apart:  # `Meetings` looks for other sub-maps
-            numbers = [self.tracker.submaps.of(index) for index in keyframes.indices[: k - 1]]
-            dissimilarity[np.array(numbers) != self.tracker.submaps.of(keyframes.indices[k])] = 1.0
-        a = int(np.argmin(dissimilarity))
-        if dissimilarity[a] > c.max_dissimilarity or shared[a] >= c.overlap:
-            return []
-        first = self._registered(a, live, np.eye(4), self.tracker.config.found_fitting)
-        if first is None:
-            return []
-        for b in (a + 1, a - 1):
-            if not 0 <= b < k - 1 or self.snapshots[b] is None:
-                continue
-            T_b_a = poses.inverse(keyframes.T_world_camera[b]) @ keyframes.T_world_camera[a]
-            second = self._registered(b, live, T_b_a @ first.T_world_camera, self.tracker.config.found_fitting)
-            if second is None:
-                continue
-            difference = poses.inverse(T_b_a @ first.T_world_camera) @ second.T_world_camera
-            if np.linalg.norm(difference[:3, 3]) < 0.03 and poses.rotation_angle(difference) < np.radians(1.5):
-                return [self._edge(a, k, first), self._edge(b, k, second)]
-        return []
-
-    def _registered(self, a: int, live: Observation, T_a_live: np.ndarray, fitting: float) -> Registration | None:
-        """The live keyframe's pose in keyframe a, or None where the fit is open to doubt."""
-        assert self._camera is not None and self._registrar is not None
-        c, snapshot = self.config, self.snapshots[a]
-        assert snapshot is not None
-        view = snapshot.view(self._camera, c.registration, stride_for(self._camera, c.points))
-        found = self._registrar.register(live, view, T_a_live)
-        believable = (
-            found.fitting >= fitting
-            and found.measured >= c.overlap * len(view.points)
-            and found.geometry.spread <= self.tracker.config.max_residual
-            and found.std < 0.01
-        )
-        return found if believable else None
-
-    def _edge(self, a: int, k: int, found: Registration) -> Edge:
-        covariance = found.covariance + np.eye(6) * self.config.closure_floor**2
-        return Edge(a, k, found.T_world_camera, np.linalg.inv(covariance), closure=True)
-
     def _way_information(self, way: np.ndarray) -> np.ndarray:
         c = self.config
         metres = c.way_floor + c.way_std * np.linalg.norm(way[:3, 3])
@@ -350,20 +205,13 @@ class LoopCloser(Stage):
             "closed": np.array(self.closed),
             **self.meetings.state(),
             "stray": np.array(self._stray),
-            "kept": self._kept(),
-            "keyframes": np.array(len(self.snapshots)),
-            "depths": np.array([s.depth for s in self.snapshots if s is not None], np.uint16),
-            "depth_units": np.array([s.unit for s in self.snapshots if s is not None]),
-            "greys": np.array([s.grey for s in self.snapshots if s is not None], np.uint8),
-            "camera": np.array(
-                [] if self._camera is None else [self._camera.fx, self._camera.fy, self._camera.cx, self._camera.cy]
-            ),
+            **self.closures.state(),
         }
 
     def go_on_from_keyframes(self) -> None:
         """Begin with the tracker's keyframes, of which nothing but their poses is known, and these well."""
         T = self.tracker.keyframes.T_world_camera
-        self.snapshots, self._grids = [None] * len(T), [None] * len(T)
+        self.closures.forget(len(T))
         for k in range(1, len(T)):
             way = poses.inverse(T[k - 1]) @ T[k]
             self.edges.append(Edge(k - 1, k, way, self._way_information(way)))
@@ -374,17 +222,7 @@ class LoopCloser(Stage):
         self.edges = [Edge(int(i), int(j), T, information, bool(closure)) for (i, j), T, information, closure in rows]
         self.meetings.restore(state)
         self.closed, self._stray = int(state["closed"]), float(state["stray"])
-        kept = state.get("kept", np.arange(len(state["depths"])))
-        self.snapshots = [None] * int(state.get("keyframes", len(kept)))
-        units = state.get("depth_units", np.full(len(kept), DEPTH_UNIT)).tolist()
-        for k, depth, grey, unit in zip(kept, state["depths"], state["greys"], units):
-            self.snapshots[k] = Snapshot(depth, grey, unit)
-        if len(kept):
-            height, width = state["depths"].shape[1:]
-            fx, fy, cx, cy = map(float, state["camera"])
-            self._camera = Camera(width, height, fx, fy, cx, cy)
-            self._registrar = Registrar(self._camera, self.config.registration)
-            self._grids = [None if s is None else s.grid(self._camera) for s in self.snapshots]
+        self.closures.restore(state)
 
 
 def _largest(T: np.ndarray) -> tuple[float, float]:
