@@ -71,3 +71,66 @@ def assert_like_the_room(
             assert np.quantile(np.abs(read.depth - true.depth)[there], 0.97) < depth
         if poses:
             np.testing.assert_allclose(read.T_world_camera, true.T_world_camera, atol=1e-5)
+
+
+# A room in the layouts of files and lists, with depth in `scale` units per metre
+
+
+def as_png(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image)
+
+
+def units(frame, scale: float) -> np.ndarray:
+    return np.rint(frame.depth * scale).astype(np.uint16)
+
+
+def as_tum(room: RoomSequence, path: Path, scale: float) -> Path:
+    for i, frame in enumerate(room):
+        as_png(path / "rgb" / f"{i}.png", frame.color)
+        as_png(path / "depth" / f"{i}.png", units(frame, scale))
+    for name in ("rgb", "depth"):
+        (path / f"{name}.txt").write_text("".join(f"{i / 30:.4f} {name}/{i}.png\n" for i in range(len(room))))
+    return path
+
+
+def as_associations(room: RoomSequence, path: Path, scale: float) -> Path:
+    as_tum(room, path, scale)
+    lines = [f"{i / 30:.4f} rgb/{i}.png {i / 30 + 0.001:.4f} depth/{i}.png\n" for i in range(len(room))]
+    (path / "associations.txt").write_text("".join(lines))
+    for name in ("rgb", "depth"):
+        (path / f"{name}.txt").unlink()
+    return path
+
+
+def as_icl(room: RoomSequence, path: Path, scale: float) -> Path:
+    as_tum(room, path / "living_room_traj0", scale)
+    path = path / "living_room_traj0"
+    (path / "associations.txt").write_text("".join(f"{i} depth/{i}.png {i} rgb/{i}.png\n" for i in range(len(room))))
+    for name in ("rgb", "depth"):
+        (path / f"{name}.txt").unlink()
+    return path
+
+
+def as_seven_scenes(room: RoomSequence, path: Path, scale: float) -> Path:
+    for i, frame in enumerate(room):
+        as_png(path / f"frame-{i:06d}.color.png", frame.color)
+        as_png(path / f"frame-{i:06d}.depth.png", units(frame, scale))
+        np.savetxt(path / f"frame-{i:06d}.pose.txt", frame.T_world_camera)
+    return path
+
+
+def as_open3d(room: RoomSequence, path: Path, scale: float) -> Path:
+    for i, frame in enumerate(room):
+        as_png(path / "rgb" / f"{i}.png", frame.color)
+        as_png(path / "depth" / f"{i}.png", units(frame, scale))
+    (path / "trajectory.log").write_text("0 0 1\n1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    return path
+
+
+def as_png_list(room: RoomSequence, path: Path, scale: float) -> Path:
+    for i, frame in enumerate(room):
+        as_png(path / f"{i}rgb.png", frame.color)
+        as_png(path / f"{i}depth.png", units(frame, scale))
+    (path / "list.txt").write_text("".join(f"{33 * i} {i}depth.png {i}rgb.png d r\n" for i in range(len(room))))
+    return path / "list.txt"
