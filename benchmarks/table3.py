@@ -18,9 +18,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from regimes import BUDGETS, Result, compare
 
 from networks.training.joint import JointTraining
-from networks.training.regimes import BUDGETS, Result, compare
 from semslam import config as configs
 from semslam.atomic import write_json
 

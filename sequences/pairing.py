@@ -120,3 +120,10 @@ def times_of_names(names: Sequence[str]) -> np.ndarray | None:
 
 
 _TIME = re.compile(r"(?<![0-9.])([0-9]{1,10}\.[0-9]+|[0-9]{13}|[0-9]{16}|[0-9]{19})$")
+
+
+def frame_number(file: Path, layout: str) -> int:
+    """The number that a file is named by; ValueError, which says what is expected, where the name is none."""
+    if not file.stem.isdecimal():
+        raise ValueError(f"{file}: the name is no frame number; expected {layout}")
+    return int(file.stem)

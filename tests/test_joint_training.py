@@ -19,7 +19,6 @@ from tiny_trainings import Killed, batch_of, groups_moved, tiny_training, weight
 from networks.augmentation import Augmentation, augmented
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
-from networks.training import regimes
 from networks.training.data import Samples, Source, camera_of
 from networks.training.joint import JointObjective, JointTraining, Stage, train
 from networks.training.loop import Loop
@@ -203,6 +202,9 @@ def test_our_configurations_are_understood(file: Path) -> None:
 
 def test_the_four_regimes_run_on_two_budgets(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images with labels and four without: of the mixed batches a third of the images is labelled."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    import regimes
+
     base = tiny_training(folder, tmp_path, batch=4, stages=(Stage(),), loop=Loop(steps=6))
     trained: dict[str, JointTraining] = {}
 

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from semslam import poses
+from semslam.cloud import CloudInParts
 from semslam.doctor.depth_range import with_range
 from semslam.doctor.poses.convention import as_meant
 from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
@@ -62,53 +63,79 @@ def evaluate_run(
     """
     folder = RunFolder.open(path)
     config = folder.load_config()
-    sequence = folder.open_sequence() if sequence is None else sequence
-    if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
-        sequence = as_meant(sequence, config.sequence)
-    if config.reject_poses and sequence.has_poses:  # as a run of these poses reads them
-        sequence = interpolate_repeated_poses(sequence, repeats_of(sequence))
+    sequence = _as_the_run_reads_it(folder.open_sequence() if sequence is None else sequence, config)
     progress = folder.load_progress()
     clouds, _ = folder.load_clouds()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
     paths = _paths(progress, sequence)
     errors = _trajectory_errors(paths)
-    offered = progress.next_index - len(progress.held_out)
-    apart = sum(len(progress.frames_of(submap)) for submap in progress.parts[1:])
-    not_in_map = len(progress.lost) + len(progress.corrupt) + apart
-    figures |= trajectory_figures(errors, offered, not_in_map, with_scale)
-    if errors is None:
-        few = "fewer than two of its poses have a reference" if sequence.trajectory is not None else "no reference"
-        figures["trajectory_protocol"] = few
-    elif config.poses == "dataset":
-        corrected = folder.load_metrics().get("poses_corrected")
-        then = "and corrected by the images" if corrected else "so that the error is 0 by construction"
-        figures["trajectory_protocol"] += f"; the poses were given, {then}"
-    scores = per_surfel = None
+    figures |= _figures_of_trajectory(folder, progress, sequence, errors, with_scale)
     posed_depth = sequence.has_poses and sequence.has_depth
     if reference is None and (posed_depth or truth not in ("auto", "depth", "tsdf")):
         reference = _reference(sequence, truth, depth_limits(config, sequence))
-    figures["surface_protocol"], in_reference = "no reference", None
-    if reference is not None:
-        try:
-            in_reference = _to_reference_frame(progress, sequence, config.poses)
-        except ValueError as error:
-            figures["surface_protocol"] = f"no reference in the map's world: {error}"
-            logger.warning("%s: the map is not compared with %s: %s", path, reference.name, error)
-    if reference is not None and in_reference is not None:
-
-        def points(*ends: int) -> Blocks:
-            return lambda: map(in_reference, clouds.positions(slice(*ends)))
-
-        scores = surface.surface_scores(points(0, len(clouds)), reference)
-        per_surfel = surface.surface_errors(points(0, len(clouds)), reference)
-        figures |= surface_figures(scores)
-        if filled := len(folder.load_filled() or ()):  # the last ones
-            parts = points(0, len(clouds) - filled), points(len(clouds) - filled, len(clouds))
-            figures |= filling_figures(*(surface.surface_scores(part, reference) for part in parts))
-    figures["layered"] = layering(clouds)
+    compared = _compared_surface(folder, progress, sequence, clouds, reference)
+    figures |= compared.figures | {"layered": layering(clouds)}
     labels = label_scores(clouds, progress, sequence, config, network)
     figures |= label_figures(labels)
-    return Evaluation(figures, errors, paths, scores, per_surfel, labels, len(clouds))
+    return Evaluation(figures, errors, paths, compared.scores, compared.errors, labels, len(clouds))
+
+
+def _as_the_run_reads_it(sequence: Any, config: RunConfig) -> Any:
+    """The recording with its poses as a run of these settings understands them."""
+    if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
+        sequence = as_meant(sequence, config.sequence)
+    if config.reject_poses and sequence.has_poses:  # as a run of these poses reads them
+        sequence = interpolate_repeated_poses(sequence, repeats_of(sequence))
+    return sequence
+
+
+def _figures_of_trajectory(
+    folder: RunFolder, progress: Progress, sequence: Any, errors: TrajectoryErrors | None, with_scale: bool
+) -> dict[str, Any]:
+    """How far the run's poses are off, of how many frames, and by which protocol."""
+    offered = progress.next_index - len(progress.held_out)
+    apart = sum(len(progress.frames_of(submap)) for submap in progress.parts[1:])
+    not_in_map = len(progress.lost) + len(progress.corrupt) + apart
+    figures = trajectory_figures(errors, offered, not_in_map, with_scale)
+    if errors is None:
+        few = "fewer than two of its poses have a reference" if sequence.trajectory is not None else "no reference"
+        figures["trajectory_protocol"] = few
+    elif folder.load_config().poses == "dataset":
+        corrected = folder.load_metrics().get("poses_corrected")
+        then = "and corrected by the images" if corrected else "so that the error is 0 by construction"
+        figures["trajectory_protocol"] += f"; the poses were given, {then}"
+    return figures
+
+
+class _ComparedSurface(NamedTuple):
+    figures: dict[str, Any]
+    scores: SurfaceScores | None = None
+    errors: np.ndarray | None = None  # (N,) float32 metres of each surfel to the reference, NaN = not judged
+
+
+def _compared_surface(
+    folder: RunFolder, progress: Progress, sequence: Any, clouds: CloudInParts, reference: Reference | None
+) -> _ComparedSurface:
+    """The surfels against a reference, of filled holes also apart; without scores where there is no reference, or none
+    in the map's world."""
+    if reference is None:
+        return _ComparedSurface({"surface_protocol": "no reference"})
+    try:
+        in_reference = _to_reference_frame(progress, sequence, folder.load_config().poses)
+    except ValueError as error:
+        logger.warning("%s: the map is not compared with %s: %s", folder.path, reference.name, error)
+        return _ComparedSurface({"surface_protocol": f"no reference in the map's world: {error}"})
+
+    def points(*ends: int) -> Blocks:
+        return lambda: map(in_reference, clouds.positions(slice(*ends)))
+
+    scores = surface.surface_scores(points(0, len(clouds)), reference)
+    errors = surface.surface_errors(points(0, len(clouds)), reference)
+    figures = surface_figures(scores)
+    if filled := len(folder.load_filled() or ()):  # the last ones
+        parts = points(0, len(clouds) - filled), points(len(clouds) - filled, len(clouds))
+        figures |= filling_figures(*(surface.surface_scores(part, reference) for part in parts))
+    return _ComparedSurface(figures, scores, errors)
 
 
 def depth_limits(config: RunConfig, sequence: Any) -> tuple[float, float]:

@@ -46,8 +46,6 @@ class SurfaceScores:
     recall: tuple[float, ...]
     fscore: tuple[float, ...]
     points: int  # of the reconstruction that were judged
-    points_outside: int  # of the reconstruction that no view of the reference says anything about
-    reference_points: int
 
     def at(self, threshold_m: float) -> tuple[float, float, float]:
         """(precision, recall, F-score) at one of the thresholds."""
@@ -202,8 +200,6 @@ def surface_scores(points: np.ndarray | Blocks, reference: Reference) -> Surface
         recall=tuple(recall),
         fscore=tuple(2 * p * r / (p + r) if p + r > 0 else 0.0 for p, r in zip(precision, recall)),
         points=int(judged.sum()),
-        points_outside=int((~judged).sum()),
-        reference_points=len(reference.points),
     )
 
 

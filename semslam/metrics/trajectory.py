@@ -60,7 +60,6 @@ class RelativeError:
     rmse_m: float
     median_m: float
     rmse_rad: float
-    median_rad: float
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,6 @@ def relative_error(
         rmse_m=float(np.sqrt(np.mean(metres**2))),
         median_m=float(np.median(metres)),
         rmse_rad=float(np.sqrt(np.mean(radians**2))),
-        median_rad=float(np.median(radians)),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from semslam import config as configs
-from semslam.config import Count, Natural, Positive, Range, Share, check_choices, check_ranges
+from semslam.config import Positive, Range, Share, check_choices, check_ranges
 from semslam.slam import SlamConfig
 
 logger = logging.getLogger(__name__)
@@ -38,9 +38,9 @@ class RunConfig:
     depth_scale: Positive | None = None  # units per metre: of depth images, in place of what the sequence says
     sensor: Literal["kinect", "tof", "realsense", "lidar", "synthetic"] | None = None  # depth camera; null = as named
     fov: Annotated[float, Range(1, 170)] | None = None  # degrees: horizontally, of a camera that nothing describes
-    start: Natural = 0  # first frame of the sequence that is taken
-    frames: Count | None = None  # most frames that are taken; null = all
-    every: Count = 1  # frames: every so many-th one is taken
+    start: Annotated[int, Range(0)] = 0  # first frame of the sequence that is taken
+    frames: Annotated[int, Range(1)] | None = None  # most frames that are taken; null = all
+    every: Annotated[int, Range(1)] = 1  # frames: every so many-th one is taken
     registered: bool | None = None  # whether depth lies under colour's pixels; null = as the sequence has it
     pose_rate: Positive | None = None  # poses per second of a pose file without times, the first at the first frame
     pose_indices: str | None = None  # START:STOP:STEP or a file: the frame of each pose of a file without times

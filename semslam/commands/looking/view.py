@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from semslam.commands.app import app, busy, check_picture, file_option, note_unfinished, progress
+
+if TYPE_CHECKING:
+    from semslam.looking.viewed import Viewed
 
 
 def _check_film(path: Path) -> None:
@@ -51,55 +54,95 @@ def view(
     ] = None,
 ) -> None:
     """Look at the map of a run: in a window, or as a picture, page, film or Rerun recording."""
-    from semslam.looking.viewed import legend_lines, viewed_run
-    from semslam.looking.window import has_display, key_help
+    from semslam.looking.viewed import viewed_run
 
     viewed = viewed_run(run)
     note_unfinished(run)
     others = [viewed_run(compare)] if compare else []
     hidden = [viewed.label_set.id_of(name.strip()) for name in ",".join(hide or ()).split(",") if name.strip()]
-    color_by = color_by or ("label" if viewed.has_classes else "color")
-    if color_by in ("label", "entropy") and not viewed.has_classes:
+    shown = Shown(viewed, others, hidden, color_by or ("label" if viewed.has_classes else "color"))
+    _check(shown, run)
+    if others and (html or video or rerun):
+        raise ValueError("--compare goes with the window or with --png")
+    if png:
+        _write_picture(shown, png)
+    if html:
+        _write_page(shown, html)
+    if video:
+        _write_film(shown, video, along)
+    if rerun:
+        _write_recording(shown, rerun, run)
+    if not (png or html or video or rerun):
+        _open_window(shown)
+
+
+class Shown(NamedTuple):
+    """What is looked at."""
+
+    viewed: Viewed
+    beside: list[Viewed]  # other maps, seen by the same camera
+    hidden: list[int]  # ids of classes that are left out
+    color_by: str  # what the surfels' colours mean
+
+    @property
+    def visible(self) -> Viewed:
+        """The map without the hidden classes."""
+        return self.viewed.without(self.hidden)
+
+
+def _check(shown: Shown, run: Path) -> None:
+    """ValueError, before any work, for colours that are unknown or that the map does not have."""
+    if shown.color_by in ("label", "entropy") and not shown.viewed.has_classes:
         raise ValueError(
             f"{run}: its map has no classes; choose --color-by color, or fuse labels: `semslam relabel {run}`"
         )
-    if color_by == "error" and viewed.errors is None:
+    if shown.color_by == "error" and shown.viewed.errors is None:
         raise ValueError(f"{run}: was not compared with a reference; do so first: `semslam evaluate {run}`")
-    if others and (html or video or rerun):
-        raise ValueError("--compare goes with the window or with --png")
-    viewed.colored(color_by)  # a wrong name is reported before the work
-    if png:
-        from semslam.looking.picture import render_png
+    shown.viewed.colored(shown.color_by)
 
-        with busy(f"drawing {png}"):
-            render_png(png, viewed, coloring=color_by, hidden=hidden, beside=others)
-        typer.echo(f"picture: {png}")
-    if html:
-        from semslam.looking.page import write_html
 
-        with busy(f"writing {html}"):
-            write_html(html, viewed.without(hidden))
-        typer.echo(f"page: {html}")
-    if video:
-        from semslam.looking.film import views_along, write_video
+def _write_picture(shown: Shown, file: Path) -> None:
+    from semslam.looking.picture import render_png
 
-        shown = viewed.without(hidden)
-        views = views_along(shown, along)
-        with progress(len(views), "frames of the film") as advance:
-            write_video(video, shown, views, coloring=color_by, report=advance)
-        typer.echo(f"film: {video}")
-    if rerun:
-        from semslam.looking.rerun import write_rerun
+    with busy(f"drawing {file}"):
+        render_png(file, shown.viewed, coloring=shown.color_by, hidden=shown.hidden, beside=shown.beside)
+    typer.echo(f"picture: {file}")
 
-        with busy(f"writing {rerun}"):
-            write_rerun(rerun, run, viewed.without(hidden))
-        typer.echo(f"recording: {rerun}   (look at it: rerun {rerun})")
-    if png or html or video or rerun:
-        return
+
+def _write_page(shown: Shown, file: Path) -> None:
+    from semslam.looking.page import write_html
+
+    with busy(f"writing {file}"):
+        write_html(file, shown.visible)
+    typer.echo(f"page: {file}")
+
+
+def _write_film(shown: Shown, file: Path, along: str) -> None:
+    from semslam.looking.film import views_along, write_video
+
+    visible = shown.visible
+    views = views_along(visible, along)
+    with progress(len(views), "frames of the film") as advance:
+        write_video(file, visible, views, coloring=shown.color_by, report=advance)
+    typer.echo(f"film: {file}")
+
+
+def _write_recording(shown: Shown, file: Path, run: Path) -> None:
+    from semslam.looking.rerun import write_rerun
+
+    with busy(f"writing {file}"):
+        write_rerun(file, run, shown.visible)
+    typer.echo(f"recording: {file}   (look at it: rerun {file})")
+
+
+def _open_window(shown: Shown) -> None:
+    from semslam.looking.viewed import legend_lines
+    from semslam.looking.window import has_display, key_help
+
     if not has_display():
         raise ValueError("no display to open a window on; write a file instead: --png, --html, --video or --rerun FILE")
-    for line in [*key_help(), *legend_lines(viewed)]:
+    for line in [*key_help(), *legend_lines(shown.viewed)]:
         typer.echo(line)
     from semslam.looking.side_by_side import view as open_windows
 
-    open_windows([viewed, *others], color_by, hidden, typer.echo)
+    open_windows([shown.viewed, *shown.beside], shown.color_by, shown.hidden, typer.echo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,12 @@ from semslam.commands.app import (
     note_unfinished,
     progress,
 )
+
+if TYPE_CHECKING:
+    from semslam.runs.config import RunConfig
+    from semslam.runs.finished.finished_map import FinishedMap
+    from semslam.runs.finished.localise import LocalisedFrame
+    from sequences import Sequence
 
 FIGURE = "Also draw the cameras in the map (.png, .jpg, .pdf, .svg)."
 
@@ -48,15 +54,7 @@ def localise(
     from semslam.atomic import write_json
     from semslam.runs.config import RunConfig
     from semslam.runs.finished.finished_map import FinishedMap
-    from semslam.runs.finished.localise import (
-        draw,
-        figures,
-        located_in_each,
-        not_looked_for,
-        open_query,
-        tum_text,
-        write_tum_text,
-    )
+    from semslam.runs.finished.localise import draw, figures, located_in_each
 
     note_unfinished(run)
     finished = FinishedMap(run, sequence, paged=True)
@@ -69,22 +67,12 @@ def localise(
         frames=frames,
         every=every,
     )
-    opened, found = [], []
-    for name in images:
-        try:
-            opened.append(open_query(finished, replace(query, sequence=name)))
-        except ValueError as error:
-            if len(images) == 1 or not Path(name).exists() or Path(name).is_dir():
-                raise
-            found.append(not_looked_for(name, 0.0, error))
+    opened, found = _opened(finished, query, images)
     with progress(sum(map(len, opened)), "images") as advance:
         for frame in located_in_each(finished, opened, depth):
             found.append(frame)
             advance()
-    if out is None:
-        typer.echo(tum_text(found), nl=False)
-    else:
-        write_tum_text(out, found)
+    _write_poses(found, out)
     summary = figures(found)
     if json is not None:
         write_json(json, summary)
@@ -95,3 +83,28 @@ def localise(
     typer.echo(f"{summary['found']} of {summary['images']} images found in {run}", err=out is None)
     if not summary["found"]:
         raise typer.Exit(1)
+
+
+def _opened(finished: FinishedMap, query: RunConfig, images: list[str]) -> tuple[list[Sequence], list[LocalisedFrame]]:
+    """What can be looked for, and what became of single images, among others, that cannot be."""
+    from semslam.runs.finished.localise import not_looked_for, open_query
+
+    opened, refused = [], []
+    for name in images:
+        try:
+            opened.append(open_query(finished, replace(query, sequence=name)))
+        except ValueError as error:
+            if len(images) == 1 or not Path(name).exists() or Path(name).is_dir():
+                raise
+            refused.append(not_looked_for(name, 0.0, error))
+    return opened, refused
+
+
+def _write_poses(found: list[LocalisedFrame], out: Path | None) -> None:
+    """TUM lines, into a file or onto standard output."""
+    from semslam.runs.finished.localise import tum_text, write_tum_text
+
+    if out is None:
+        typer.echo(tum_text(found), nl=False)
+    else:
+        write_tum_text(out, found)

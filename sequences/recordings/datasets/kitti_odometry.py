@@ -15,6 +15,7 @@ from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory.files import read_kitti
 from sequences.files import first_readable
+from sequences.pairing import frame_number
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.outdoor_depth import DepthOf, of_lidar, of_stereo, read_frame
 from sequences.recordings.decoded import DecodedSequence, Rig
@@ -40,7 +41,7 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
     files = images_by_name(path / left)
     if not files:
         raise ValueError(f"{path / left}: holds no images; expected {LAYOUT}")
-    numbers = [_number(file) for file in files.values()]
+    numbers = [frame_number(file, LAYOUT) for file in files.values()]
     matrices = _calibration(path / "calib.txt")
     P = _projection(path, matrices, left)
     height, width = first_readable(images.read_color, files.values()).shape[:2]
@@ -67,12 +68,6 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
         if T_world_0 is None
         else tuple(T_world_0[i] @ poses.inverse(T_camera_0) if i in T_world_0 else None for i in numbers),
     )
-
-
-def _number(file: Path) -> int:
-    if not file.stem.isdecimal():
-        raise ValueError(f"{file}: the name is no frame number; expected {LAYOUT}")
-    return int(file.stem)
 
 
 def _calibration(path: Path) -> dict[str, np.ndarray]:

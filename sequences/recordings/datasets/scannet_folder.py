@@ -11,6 +11,7 @@ from semslam.atomic import names_of
 from semslam.camera import Camera
 from semslam.trajectory.files import read_pose_folder
 from sequences.files import Folder, first_readable
+from sequences.pairing import frame_number
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.scannet_labels import find_labels
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
@@ -32,8 +33,8 @@ def open_scannet_folder(
 ) -> DecodedSequence:
     """Open a folder of exported frames. Images, depth and poses are paired by their numbers; a pose of -inf is none."""
     path = Path(path)
-    color = {_number(file): file for file in images_by_name(path / "color").values()}
-    depth = {_number(file): file for file in images_by_name(path / "depth").values()}
+    color = {frame_number(file, LAYOUT): file for file in images_by_name(path / "color").values()}
+    depth = {frame_number(file, LAYOUT): file for file in images_by_name(path / "depth").values()}
     if not color:
         raise ValueError(f"{path / 'color'}: holds no images; expected {LAYOUT}")
     numbers = sorted(color)
@@ -87,12 +88,6 @@ def _read(
         files.image(f"color/{name}"),
         files.depth(f"depth/{number}.png", depth_scale) if has_depth else None,
     )
-
-
-def _number(file: Path) -> int:
-    if not file.stem.isdecimal():
-        raise ValueError(f"{file}: the name is no frame number; expected {LAYOUT}")
-    return int(file.stem)
 
 
 def _matrix_file(path: Path, which: str) -> Path | None:
