@@ -319,7 +319,7 @@ def test_too_many_open_files_are_no_corrupt_image_and_a_bad_sector_is(monkeypatc
         def read(path, most):
             raise OSError(number, "as told", str(path))
 
-        monkeypatch.setattr("semslam.images.contents", read)
+        monkeypatch.setattr("semslam.images.decoding.contents", read)
 
     failing(errno.EMFILE)
     with pytest.raises(OSError, match="as told"):

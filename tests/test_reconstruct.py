@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
-from semslam import cli, images
+from semslam import cli
 from semslam.geometry.export import read_map_ply
+from semslam.images import decoding
 from semslam.labels import LABEL_SETS
 from semslam.poses import exp
 from semslam.runs.config import settings_of
@@ -236,14 +237,14 @@ def test_where_no_frame_may_be_unreadable_the_first_stops_the_run(copied, tmp_pa
 
 
 def test_a_failure_of_the_machine_stops_the_run_and_no_frame_is_left_out(copied, tmp_path, monkeypatch, capsys):
-    read, count = images.contents, itertools.count()
+    read, count = decoding.contents, itertools.count()
 
     def failing(path, most):
         if next(count) == 15:
             raise OSError(errno.EMFILE, "Too many open files", str(path))
         return read(path, most)
 
-    monkeypatch.setattr(images, "contents", failing)
+    monkeypatch.setattr(decoding, "contents", failing)
     assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH, "--no-mesh") == 75
     assert "Too many open files" in capsys.readouterr().err
     assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH, "--no-mesh", "--resume") == 0

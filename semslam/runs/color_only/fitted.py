@@ -98,20 +98,8 @@ def fit_to_images(
     kept = replace(kept, misfit_given=misfit_given, misfit=misfit_given, seconds=time.perf_counter() - began)
     if not misfit_given > agrees:
         return kept
-    indices = [keyframe.index for keyframe in world.keyframes]
-
-    def at(offset: float) -> np.ndarray:
-        return poses.stacked(at_other_times(given, sequence.timestamps, offset))
-
-    def misfit_at(offset: float) -> float:
-        T = at(offset)[indices]
-        reached = np.isfinite(T[:, 0, 0]).sum()
-        return (
-            world.misfit(_held(world, T)) if reached >= REACHED * np.isfinite(before[indices, 0, 0]).sum() else math.inf
-        )
-
-    offset = time_offset(misfit_at, least)
-    after, misfit = at(offset), misfit_given
+    offset, after = _at_fitting_times(world, given, sequence.timestamps, least)
+    misfit = misfit_given
     if offset:
         unreached = ~np.isfinite(after[:, 0, 0])
         after[unreached] = before[unreached]  # a pose that is a little late is better than none
@@ -125,17 +113,37 @@ def fit_to_images(
         found = poses.stacked(tracker.pose(i) for i in range(len(given)))
         there = np.isfinite(found[:, 0, 0]) & np.isfinite(before[:, 0, 0])
         after[there] = found[there]
+    moved, turned = _median_change(before, after)
+    return FittedPoses(after, misfit_given, misfit, moved, turned, True, offset, time.perf_counter() - began)
+
+
+def _at_fitting_times(
+    world: SparseMap, given: Sequence[np.ndarray | None], timestamps: np.ndarray, least: float
+) -> tuple[float, np.ndarray]:
+    """By how many seconds the clocks of images and poses differ, and the poses (N, 4, 4) at the images' times then.
+
+    timestamps: (N,) seconds of the images. least: pixels, the misfit of poses that are free to move.
+    """
+    indices = [keyframe.index for keyframe in world.keyframes]
+    recorded = np.isfinite(poses.stacked(given)[indices, 0, 0]).sum()
+
+    def at(offset: float) -> np.ndarray:
+        return poses.stacked(at_other_times(given, timestamps, offset))
+
+    def misfit_at(offset: float) -> float:
+        T = at(offset)[indices]
+        reached = np.isfinite(T[:, 0, 0]).sum()
+        return world.misfit(_held(world, T)) if reached >= REACHED * recorded else math.inf
+
+    offset = time_offset(misfit_at, least)
+    return offset, at(offset)
+
+
+def _median_change(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """Metres and radians: medians over the poses (N, 4, 4) that both have."""
     steps = [poses.inverse(a) @ b for a, b in zip(before, after) if np.isfinite(a[0, 0]) and np.isfinite(b[0, 0])]
-    return FittedPoses(
-        after,
-        misfit_given,
-        misfit,
-        moved=float(np.median([np.linalg.norm(step[:3, 3]) for step in steps])),
-        turned=float(np.median([poses.rotation_angle(step) for step in steps])),
-        corrected=True,
-        time_offset=offset,
-        seconds=time.perf_counter() - began,
-    )
+    metres = float(np.median([np.linalg.norm(step[:3, 3]) for step in steps]))
+    return metres, float(np.median([poses.rotation_angle(step) for step in steps]))
 
 
 def _held(world: SparseMap, T_world_camera: np.ndarray | None = None) -> np.ndarray:
