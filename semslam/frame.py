@@ -29,6 +29,12 @@ class Frame:
     labels: np.ndarray | None = None  # (H, W) uint8 class ids, 255 = unlabelled
     T_world_camera: np.ndarray | None = None  # (4, 4) float64
     depth_delay: float = 0.0  # seconds from the colour image, whose time `timestamp` is, to the depth image
+    recorded_index: int | None = None  # in the whole recording, where `index` counts only a part of it
+
+    @property
+    def number(self) -> int:
+        """The frame's number in the whole recording: what messages name it by."""
+        return self.index if self.recorded_index is None else self.recorded_index
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,7 +145,7 @@ class Perception(Stage):
             if config.labels == "predicted" and wants_labels:
                 probabilities = prediction.class_probabilities
         elif frame.depth is None:
-            raise ValueError(f"frame {frame.index} has no depth image; set `slam.perception.depth` to predicted")
+            raise ValueError(f"frame {frame.number} has no depth image; set `slam.perception.depth` to predicted")
         else:
             depth = _resized(frame.depth, size, cv2.INTER_NEAREST)
             if config.labels == "predicted" and wants_labels:

@@ -57,6 +57,9 @@ class RebasedSequence(Sequence):
     def _rebased(self, frame: Frame) -> Frame:
         return replace(frame, T_world_camera=self.poses[frame.index] if self.poses else None)
 
+    def number_of(self, index: int) -> int:
+        return self.whole.number_of(index)
+
     @property
     def labelled_indices(self) -> list[int]:
         return self.whole.labelled_indices

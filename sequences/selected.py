@@ -59,10 +59,10 @@ class SelectedSequence(Sequence):
         self.poses = None if whole.poses is None else tuple(whole.poses[i] for i in indices)
 
     def __getitem__(self, index: int) -> Frame:
-        return replace(self.whole[self._of_whole(index)], index=int(index))
+        return _renumbered(self.whole[self._of_whole(index)], index)
 
     def unlabelled(self, index: int) -> Frame:
-        return replace(self.whole.unlabelled(self._of_whole(index)), index=int(index))
+        return _renumbered(self.whole.unlabelled(self._of_whole(index)), index)
 
     @cached_property
     def labelled_indices(self) -> list[int]:  # type: ignore[override]
@@ -73,6 +73,9 @@ class SelectedSequence(Sequence):
     def origin(self) -> tuple[Sequence, np.ndarray]:
         whole, indices = self.whole.origin
         return whole, indices[self.indices]
+
+    def number_of(self, index: int) -> int:
+        return self.whole.number_of(int(self.indices[index]))
 
     def mesh(self) -> Mesh | None:
         return self.whole.mesh()
@@ -135,12 +138,12 @@ class ReadableSequence(Sequence):
                 continue
             self._numbers.append(number)
             self.depth_delay = max(self.depth_delay, abs(frame.depth_delay))
-            yield replace(frame, index=len(self._numbers) - 1)
+            yield _renumbered(frame, len(self._numbers) - 1)
         if not self._numbers:
             raise ValueError(f"{self.name}: none of its {self.skipped} frames can be read")
 
     def __getitem__(self, index: int) -> Frame:
-        return replace(self.whole[self._numbers[self._checked(index)]], index=int(index))
+        return _renumbered(self.whole[self._numbers[self._checked(index)]], index)
 
     @property
     def timestamps(self) -> np.ndarray:  # type: ignore[override]
@@ -149,3 +152,8 @@ class ReadableSequence(Sequence):
     @property
     def poses(self) -> tuple[np.ndarray | None, ...] | None:  # type: ignore[override]
         return None if self.whole.poses is None else tuple(self.whole.poses[number] for number in self._numbers)
+
+
+def _renumbered(frame: Frame, index: int) -> Frame:
+    """A frame of a part, in which it has another number than in the whole recording."""
+    return replace(frame, index=int(index), recorded_index=frame.number)

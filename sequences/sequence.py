@@ -93,6 +93,10 @@ class Sequence(ABC):
         """The recording that this is part of, and the number (N,) of each frame in it."""
         return self, np.arange(len(self))
 
+    def number_of(self, index: int) -> int:
+        """The number of frame `index` in the recording that this is part of: what messages name it by."""
+        return int(index)
+
     def mesh(self) -> Mesh | None:
         """The scene's exact surface, where it is known: a synthetic scene's."""
         return None

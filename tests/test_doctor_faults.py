@@ -217,9 +217,9 @@ def test_dark_images_do_not_hide_a_wrong_pose(sound):
 
 
 def test_what_leaves_no_map_is_told_first_and_of_most_poses_no_others_are_called_right():
-    told = [finding.what for finding in findings_of(Contradicted(wrong=(3,), jumps=(7,)), 20)]
+    told = [finding.what for finding in findings_of(Contradicted(wrong=(3,), jumps=(7,)), 20, int)]
     assert "jump after frame 7" in told[0] and "while those around do" in told[1]
-    (most,) = findings_of(Contradicted(wrong=tuple(range(11))), 20)
+    (most,) = findings_of(Contradicted(wrong=tuple(range(11))), 20, int)
     assert "11 frames" in most.what and "of 20 in all" in most.what and "around" not in most.what
 
 
@@ -549,3 +549,17 @@ def test_a_convention_that_fits_better_but_not_well_is_not_taken_for_the_answer(
     found = _misread(("qw-first", "opengl"))
     assert "in no convention well" in found.what and "mirrored images" in found.remedy
     assert "--pose-convention qw-first,opengl" in found.remedy
+
+
+def test_points_that_determine_no_focal_length_tell_none():
+    """Matched at random, they ask for an ever longer one."""
+    rng, camera = np.random.default_rng(0), RoomSequence(frames=1).camera
+
+    def some() -> tuple[np.ndarray, np.ndarray]:
+        return rng.uniform(20, 460, (60, 2)).astype(np.float32), rng.uniform(1, 3, 60).astype(np.float32)
+
+    pairs = []
+    for first in range(0, 240, 30):
+        (here, near), (there, far) = some(), some()
+        pairs.append(Pair(first, first + 10, (here, there), (near, far), np.eye(4)))
+    assert intrinsics._solved(pairs, camera, (0.0012, 0.0019), False, intrinsics.PIXEL_STD) is None

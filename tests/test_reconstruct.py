@@ -230,6 +230,14 @@ def test_a_corrupt_frame_is_skipped_and_counted(copied, tmp_path, caplog):
     assert "frame 4 is skipped" in caplog.text
 
 
+def test_a_frame_has_the_recordings_own_number_where_only_a_part_is_mapped(copied, tmp_path, caplog):
+    (copied / "depth" / sorted(os.listdir(copied / "depth"))[8]).write_bytes(b"not a picture")
+    part = ["--start", 2, "--every", 2, "--set", "max_corrupt=0.5"]
+    assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH, *part, "--no-mesh") == 0
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["corrupt"] == [8]
+    assert "frame 8 is skipped" in caplog.text
+
+
 def test_where_no_frame_may_be_unreadable_the_first_stops_the_run(copied, tmp_path, capsys):
     (copied / "depth" / sorted(os.listdir(copied / "depth"))[4]).write_bytes(b"not a picture")
     assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH, "--set", "max_corrupt=0") == 2

@@ -74,7 +74,7 @@ def in_words(frames: Sequence[int]) -> str:
 def hanging(frames: Sequence[Frame]) -> list[Finding]:
     """The warning of frames of a recording, evenly spread, whose depth is that of an earlier moment."""
     repeats = DepthRepeats()
-    found = [frame.index for frame in frames if repeats.see(frame)]
+    found = [frame.number for frame in frames if repeats.see(frame)]
     if not found:
         return []
     remedy = "runs do not fuse them; record again, if the map lacks what they show"

@@ -211,7 +211,11 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
         if all(finding.level == "hint" for finding in found):  # poses of other frames tell nothing of single ones
             wrong = single.contradicted(sequence)
             off = errors.measured(without_poses(sequence, wrong.wrong), matched, (*wrong.jumps, *wrong.slips))
-            findings = findings + single.findings_of(wrong, len(sequence)) + (off.findings() if off is not None else [])
+            findings = (
+                findings
+                + single.findings_of(wrong, len(sequence), sequence.number_of)
+                + (off.findings() if off is not None else [])
+            )
     return findings, None if any(finding.level == "error" for finding in findings) else measured
 
 
@@ -223,10 +227,12 @@ def timestamps(sequence: Sequence) -> list[Finding]:
     steps = np.diff(times)
     findings = []
     if (backwards := np.flatnonzero(steps < 0)).size:
-        what = f"timestamps go backwards {backwards.size} times, first at frame {backwards[0] + 1}"
+        what = f"timestamps go backwards {backwards.size} times, first at frame {sequence.number_of(backwards[0] + 1)}"
         findings.append(Finding("error", what, "sort the frames by time"))
     if (same := np.flatnonzero(steps == 0)).size:
-        what = f"{same.size} frames have the timestamp of the frame before, first frame {same[0] + 1}"
+        what = (
+            f"{same.size} frames have the timestamp of the frame before, first frame {sequence.number_of(same[0] + 1)}"
+        )
         findings.append(Finding("error", what, "remove the duplicates or give each frame its own time"))
     if findings:
         return findings

@@ -74,8 +74,8 @@ def _in_times(sequence: Sequence) -> list[Finding]:
         return []
     longest = at[np.argmax(steps[at])]
     what = (
-        f"{_counted(at.size, 'gap')} in time; the longest, {steps[longest]:.2f} s, after frame {longest} "
-        f"(usually {1000 * usual:.0f} ms)"
+        f"{_counted(at.size, 'gap')} in time; the longest, {steps[longest]:.2f} s, after frame "
+        f"{sequence.number_of(longest)} (usually {1000 * usual:.0f} ms)"
     )
     return [Finding("warning", what, REMEDY)]
 
@@ -101,7 +101,7 @@ def _in_images(sequence: Sequence) -> list[Finding]:
         return [Finding("warning", what, "tracking needs frames that overlap: record more a second, or move slower")]
     first = int(breaks[0])
     what = (
-        f"{_counted(breaks.size, 'gap')} in what the images show; the first after frame {first} "
+        f"{_counted(breaks.size, 'gap')} in what the images show; the first after frame {sequence.number_of(first)} "
         f"({sequence.name_of(first)})"
     )
     return [Finding("warning", what, REMEDY)]

@@ -37,6 +37,7 @@ MODEL_STD = 0.005  # of the length: what sound recordings are off besides, as no
 PIXEL_STD, OTHER_STDS = 0.6, (0.3, 1.2)
 ROBUST = 3.0  # standard deviations, of Cauchy's weight
 ITERATIONS, SETTLED = 60, 2e-4
+FARTHEST = 20.0  # factor: points that ask for a focal length farther from what is stated determine none
 NOTABLE, SURE = 0.02, 5.0  # of the length, and standard errors: what is told of a difference
 
 
@@ -158,6 +159,8 @@ def _solved(
             return None
         step = np.clip(np.linalg.solve(H.sum(axis=0), g.sum(axis=0)), -0.2, 0.2)
         x = x + step
+        if abs(x[0]) > np.log(FARTHEST):
+            return None
         motions = [poses.exp(own - by @ step) @ T for (own, by), T in zip(back, motions)] if back else motions
         if np.abs(step).max() < SETTLED:
             break

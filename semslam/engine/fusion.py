@@ -119,7 +119,7 @@ class Fusion(Stage):
             if image is not None and image.shape[:2] != self.camera.shape:
                 height, width = image.shape[:2]
                 raise ValueError(
-                    f"frame {observation.frame.index} has an image of {width}x{height}, the map's camera is "
+                    f"frame {observation.frame.number} has an image of {width}x{height}, the map's camera is "
                     f"{self.camera.width}x{self.camera.height}; all images of a map need one size"
                 )
         depth = np.ascontiguousarray(observation.depth, f32)
@@ -133,13 +133,16 @@ class Fusion(Stage):
         depth, normals = observation.depth, observation.normals
         if normals is None:
             raise ValueError("the observation has no normals; call `prepare` first")
+        number = observation.frame.number
         if not np.isfinite(T_world_camera).all():
-            raise ValueError(f"the pose of frame {now} is not finite; give frames without a pose as lost")
+            raise ValueError(f"the pose of frame {number} is not finite; give frames without a pose as lost")
         if np.linalg.det(T_world_camera[:3, :3]) < 0:
-            raise ValueError(f"the pose of frame {now} is mirrored (determinant below 0); poses need right-handed axes")
-        if np.abs(T_world_camera[:3, 3]).max() > FARTHEST:
             raise ValueError(
-                f"the pose of frame {now} is {np.abs(T_world_camera[:3, 3]).max() / 1e3:.0f} km from the origin, where "
+                f"the pose of frame {number} is mirrored (determinant below 0); poses need right-handed axes"
+            )
+        if (far := np.abs(T_world_camera[:3, 3]).max()) > FARTHEST:
+            raise ValueError(
+                f"the pose of frame {number} is {far / 1e3:.0f} km from the origin, where "
                 f"the map's float32 coordinates are coarser than a millimetre; make poses relative to a nearer origin, "
                 f"as `sequences.rebased.near_origin` does"
             )

@@ -86,8 +86,11 @@ class LoopCloser(Stage):
         old = np.stack(keyframes.T_world_camera)
         closures = self.closures.edges_to(k)
         joined = self.meetings.met(k, observation, surfels, fusion) if self.tracker.submaps.apart else None
-        index = observation.frame.index
-        new = self._agreed(old, closures, index) if joined is None else self._joined(old, joined, closures)
+        new = (
+            self._agreed(old, closures, observation.frame.number)
+            if joined is None
+            else self._joined(old, joined, closures)
+        )
         if new is None:
             return None
         self.closed += 1
@@ -133,7 +136,7 @@ class LoopCloser(Stage):
         logger.info("sub-map %d has met sub-map %d", joined.gone, joined.into)
         return bounded_poses(moved, self.edges, met, self.config.robust)
 
-    def _agreed(self, old: np.ndarray, closures: list[Edge], index: int) -> np.ndarray | None:
+    def _agreed(self, old: np.ndarray, closures: list[Edge], number: int) -> np.ndarray | None:
         """Keyframe poses (N, 4, 4) that agree with new closures, too; None where the old ones are good enough.
 
         A closure that the rest of the graph contradicts, even where the poses agree best, is forgotten, and so are all
@@ -149,17 +152,17 @@ class LoopCloser(Stage):
             keeps = squared_errors(new, closures) <= c.robust**2
             if keeps.all():
                 break
-            logger.info("frame %d: %d of %d closures contradict the others", index, (~keeps).sum(), len(keeps))
+            logger.info("frame %d: %d of %d closures contradict the others", number, (~keeps).sum(), len(keeps))
             closures = [closure for closure, keep in zip(closures, keeps) if keep]
         checked = self.edges[-CHECKED:]
         if not closures or cost(new, checked, c.robust) > cost(old, checked, c.robust):
-            logger.info("frame %d: no loop is closed, the poses that it asks for fit worse than those that are", index)
+            logger.info("frame %d: no loop is closed, the poses that it asks for fit worse than those that are", number)
             self.edges = before
             return None
         metres, radians = _largest(poses.inverse(old) @ new)
         if _below(1.0, metres, radians, c):
             return None
-        logger.info("frame %d: the map is deformed by %.3f m, %.2f degrees", index, metres, np.degrees(radians))
+        logger.info("frame %d: the map is deformed by %.3f m, %.2f degrees", number, metres, np.degrees(radians))
         return new
 
     def _deform(self, correction: Correction, surfels: SurfelMap, fusion: Fusion, joined: Meeting | None) -> None:

@@ -77,7 +77,7 @@ def relabel(
     else:
         sequence = source.open_sequence(moved_to)
         perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
-        unreadable = Unreadable(sequence.name, config.max_corrupt)
+        unreadable = Unreadable(sequence, config.max_corrupt)
         labelled = _fuse_again(source, associations, labels, perceive, sequence, evidence, unreadable, report)
         frames = len(labelled)
     rows = StoredRows.of_blocks(folder.path, evidence.rows(state["counts"]), evidence.surfels.evidence)
@@ -137,7 +137,7 @@ def _associate_anew(
     chosen = [list(s.T_world_camera)[:: s.perception.network_labels_every] for s in sources]
     frames, read = sum(map(len, chosen)), []
     for source, indices in zip(sources, chosen):
-        unreadable = Unreadable(source.sequence.name, max_corrupt)
+        unreadable = Unreadable(source.sequence, max_corrupt)
         perception = replace(source.perception, labels="predicted", classes=classes)
         perceive = Perception(perception, source.sequence.camera, source.sequence.label_set, network)
         fusion = Fusion(perceive.camera, source.fusion)

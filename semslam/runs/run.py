@@ -97,7 +97,7 @@ class Run:
 
     def _advance(self, index: int, frame: Frame | Exception) -> Step | None:
         if isinstance(frame, Exception):
-            unreadable = Unreadable(self.config.sequence, self.config.max_corrupt, self.progress.corrupt)
+            unreadable = Unreadable(self.sequence, self.config.max_corrupt, self.progress.corrupt, self.config.sequence)
             try:
                 unreadable.skip(index, frame, len(self.sequence))
             except Exception:
@@ -250,15 +250,19 @@ class Run:
                 stage: {"median": float(np.median(v)), "p95": float(np.percentile(v, 95))}
                 for stage, v in progress.stages_ms.items()
             },
-            "lost": progress.lost,
-            "poor": progress.poor,
+            "lost": self._numbers(progress.lost),
+            "poor": self._numbers(progress.poor),
             "poor_reason": progress.poor_reason or None,
-            "depth_repeated": progress.depth_repeated,
-            "corrupt": progress.corrupt,
+            "depth_repeated": self._numbers(progress.depth_repeated),
+            "corrupt": self._numbers(progress.corrupt),
             "assumptions": list(self.sequence.assumptions),
             "depth_noise": progress.noise and {"at_0.4_m": progress.noise[0], "quadratic": progress.noise[1]},
             "versions": versions(),
         }
+
+    def _numbers(self, indices: list[int]) -> list[int]:
+        """Frames by their numbers in the whole recording, as messages name them."""
+        return [self.sequence.number_of(index) for index in indices]
 
     def _state(self) -> dict[str, np.ndarray]:
         """Everything but the map that must be kept to go on."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from semslam.atomic import is_passing_in_reading
 from semslam.frame import Frame
+from sequences import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -16,9 +17,10 @@ logger = logging.getLogger(__name__)
 class Unreadable:
     """The frames of a recording that could not be read."""
 
-    recording: str
+    sequence: Sequence
     share: float  # of the frames that may be unreadable: the setting `max_corrupt`
-    frames: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)  # their indices in the sequence
+    recording: str = ""  # what a message calls it, where not by the sequence's name
 
     def read(self, frame_of: Callable[[int], Frame], index: int, offered: int) -> Frame | None:
         """Frame `index` of so many, or None where it is skipped; raises as `skip`."""
@@ -37,9 +39,9 @@ class Unreadable:
         if is_passing_in_reading(problem):
             raise problem
         self.frames.append(index)
-        logger.warning("frame %d is skipped: %s", index, problem)
+        logger.warning("frame %d is skipped: %s", self.sequence.number_of(index), problem)
         if len(self.frames) > self.share * offered:
             raise ValueError(
-                f"{self.recording}: {len(self.frames)} of {offered} frames are unreadable, more than the "
-                f"{100 * self.share:g} % allowed (the setting `max_corrupt` raises that); the last: {problem}"
+                f"{self.recording or self.sequence.name}: {len(self.frames)} of {offered} frames are unreadable, more "
+                f"than the {100 * self.share:g} % allowed (the setting `max_corrupt` raises that); the last: {problem}"
             )

@@ -142,5 +142,5 @@ class Announcements:
         else:
             what = f"{state}: {tracking.reason}"
         level = logging.INFO if "poor" in (state, self.told) and "lost" not in (state, self.told) else logging.WARNING
-        logger.log(level, "frame %d at %.3f s: tracking is %s", frame.index, frame.timestamp, what)
+        logger.log(level, "frame %d at %.3f s: tracking is %s", frame.number, frame.timestamp, what)
         self.told = state

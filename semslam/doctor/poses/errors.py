@@ -52,7 +52,7 @@ class Distance(NamedTuple):
 class Slip(NamedTuple):
     """A step of the poses that the images do not show; poses before it fit each other, and so do those after it."""
 
-    after: int  # frame index: the step is after this frame ...
+    after: int  # number of a frame: the step is after this one ...
     before: int  # ... and before this one
     metres: float
 
@@ -141,6 +141,8 @@ def measured(recording: Recording, matched: Matches, breaks: Sequence[int] = ())
     apart = {gap: _medians(rows) for gap, rows in by_gap.items() if len(rows) >= FEWEST_PAIRS}
     later = tuple(apart[gap] for gap in sorted(apart) if gap >= matched.gaps[0])
     slip = _slip([(pair, metres, metres / depth) for pair, metres, depth, _ in found])
+    if slip is not None:
+        slip = slip._replace(after=recording.number_of(slip.after), before=recording.number_of(slip.before))
     return PoseErrors(apart.get(matched.short), later, of_motion, slip)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -69,14 +69,18 @@ def contradicted(recording: Recording) -> Contradicted:
     return Contradicted(*(tuple(sorted(found)) for found in (wrong, jumps, slips)))
 
 
-def findings_of(found: Contradicted, frames: int) -> list[Finding]:
-    """The same as what is wrong with a recording of so many frames; what makes every map wrong first."""
-    findings = []
+def findings_of(found: Contradicted, frames: int, number_of: Callable[[int], int]) -> list[Finding]:
+    """The same as what is wrong with a recording of so many frames; what makes every map wrong first.
+
+    number_of: the number that people know a frame by.
+    """
+    findings, mostly_wrong = [], found.mostly_wrong(frames)
+    found = Contradicted(*(tuple(map(number_of, indices)) for indices in found))
     if found.jumps:
         what = f"the poses jump after {listed(found.jumps)}, and the images do not"
         remedy = "the world changes there: map one part (--start, --frames), or track it (--poses tracked)"
         findings.append(Finding("error", what, remedy))
-    if found.mostly_wrong(frames):
+    if mostly_wrong:
         what = f"the poses of {listed(found.wrong)}, of {frames} in all, do not fit the images"
         findings.append(Finding("error", what, "too few are left to map: track the recording (--poses tracked)"))
     elif found.wrong:

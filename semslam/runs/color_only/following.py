@@ -81,7 +81,7 @@ def follow_images(
         found = tracker(i, color, given[i])
         if given[i] is None and found.state != state and (state or found.state != "good"):
             told = f": {found.reason}" if found.reason else ""
-            logger.warning("frame %d: visual tracking is %s%s", sequence.origin[1][i], found.state, told)
+            logger.warning("frame %d: visual tracking is %s%s", sequence.number_of(i), found.state, told)
         state, reason = found.state, found.reason or reason
         here[i], good[i], blank[i] = found.state != "lost", found.state == "good", found.blank
     return Followed(here, good, blank, reason)

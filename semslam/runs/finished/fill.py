@@ -99,7 +99,9 @@ def fused_apart(
                 frame = run.read(index)
             except (ValueError, OSError) as problem:
                 raise_passing(problem)
-                logger.warning("frame %d is left out when surfels are added: %s", index, problem)
+                logger.warning(
+                    "frame %d is left out when surfels are added: %s", run.sequence.number_of(index), problem
+                )
                 continue
             slam.step(frame)
     return replace(slam.cloud(), world_origin=run.slam.surfels.world_origin)

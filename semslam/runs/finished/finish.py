@@ -109,7 +109,7 @@ def _figures_of_parts(run: Run) -> dict[str, Any]:
     if given and run.config.slam.perception.depth == "sensor":
         found["poses_contradicted"] = run.progress.poses_contradicted
     if isinstance(track, ListedPoses):
-        found["poses_rejected"] = run.progress.poses_rejected
+        found["poses_rejected"] = [run.sequence.number_of(index) for index in run.progress.poses_rejected]
     return found
 
 

@@ -127,7 +127,7 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches,
         raise ValueError(_refusal(name, wrong))
     if config.reject_poses:
         of_single = single.contradicted(used)
-    findings = single.findings_of(of_single, len(used))
+    findings = single.findings_of(of_single, len(used), used.number_of)
     if given and (of_single.jumps or of_single.mostly_wrong(len(used))):
         raise ValueError(_refusal(name, findings[0]))
     rejected = of_single.wrong if given else ()

@@ -133,7 +133,7 @@ class Registrar:
     def register(self, observation: Observation, view: View, T_prior: np.ndarray) -> Registration:
         """The pose of an observation, which needs normals, against a view of the map, searched around T_prior."""
         if observation.normals is None:
-            raise ValueError(f"frame {observation.frame.index} has no normals; call `Fusion.prepare` first")
+            raise ValueError(f"frame {observation.frame.number} has no normals; call `Fusion.prepare` first")
         T_prior_live_view = poses.inverse(T_prior) @ view.T_world_camera
         self._see(observation, view)
         self._expose(T_prior_live_view)
