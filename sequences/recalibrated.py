@@ -1,8 +1,9 @@
-"""A recording whose camera was not known, or zoomed while it filmed, with the camera that was found."""
+"""A recording whose camera or lens was not known, or zoomed while it filmed, with the camera that was found."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -70,3 +71,83 @@ class UnzoomedSequence(SelectedSequence):
 def zoomed(camera: Camera, factor: float) -> Camera:
     """A camera whose focal length is so many times as long."""
     return replace(camera, fx=factor * camera.fx, fy=factor * camera.fy)
+
+
+class StraightenedSequence(SelectedSequence):
+    """Another sequence's frames without the distortion of a lens that it does not know of.
+
+    They are enlarged by as much as leaves no empty border.
+    """
+
+    def __init__(self, whole: Sequence, lens: Camera) -> None:
+        """lens: the camera that took the frames, with its distortion."""
+        super().__init__(whole, np.arange(len(whole)))
+        self.lens, self.world_origin = lens, whole.world_origin
+        self.camera = straightened(lens)
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._straight(super().__getitem__(index))
+
+    def unlabelled(self, index: int) -> Frame:
+        return self._straight(super().unlabelled(index))
+
+    def color_of(self, index: int) -> np.ndarray:
+        return undistorted_to(self.whole.color_of(index), self.lens, self.camera)
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        depth = self.whole.depth_of(index)
+        return None if depth is None else undistorted_to(depth, self.lens, self.camera, nearest=True)
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        labels = self.whole.labels_of(index)
+        return None if labels is None else undistorted_to(labels, self.lens, self.camera, nearest=True)
+
+    def _straight(self, frame: Frame) -> Frame:
+        def image(array: np.ndarray | None, nearest: bool = True) -> np.ndarray | None:
+            return None if array is None else undistorted_to(array, self.lens, self.camera, nearest)
+
+        color = image(frame.color, nearest=False)
+        assert color is not None
+        return replace(frame, color=color, depth=image(frame.depth), labels=image(frame.labels), camera=self.camera)
+
+
+def numbers_of(lens: Camera) -> np.ndarray:
+    """fx fy cx cy, pixels, k1 k2 of a lens, to be kept; for `with_lens`."""
+    assert lens.distortion is not None
+    return np.array([lens.fx, lens.fy, lens.cx, lens.cy, *lens.distortion[:2]])
+
+
+def with_lens(camera: Camera, numbers: np.ndarray) -> Camera:
+    """A recording's camera with the lens that has these `numbers_of`."""
+    fx, fy, cx, cy, k1, k2 = map(float, numbers)
+    return replace(camera, fx=fx, fy=fy, cx=cx, cy=cy, distortion=(k1, k2, 0.0, 0.0), fisheye=False)
+
+
+def straightened(lens: Camera) -> Camera:
+    """The camera of a lens's images once they are undistorted, with the shortest focal length that leaves no border
+    empty. Its principal point, which has to lie in the image, stays."""
+    c, rays = lens, lens.undistorted_rays()
+    edges = (
+        (-c.cx, c.fx * rays[:, 0, 0]),
+        (c.width - 1 - c.cx, c.fx * rays[:, -1, 0]),
+        (-c.cy, c.fy * rays[0, :, 1]),
+        (c.height - 1 - c.cy, c.fy * rays[-1, :, 1]),
+    )  # where each edge is, and where its pixels are in the undistorted image; from the principal point
+    return zoomed(lens.undistorted(), max(float((edge / straight).max()) for edge, straight in edges))
+
+
+def undistorted_to(image: np.ndarray, lens: Camera, target: Camera, nearest: bool = False) -> np.ndarray:
+    """An image (H, W, ...) of a lens as `target`, without distortion, sees it from the same place; 0 outside."""
+    import cv2
+
+    return cv2.remap(image, *_places(lens, target), cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
+
+
+@lru_cache(maxsize=4)
+def _places(lens: Camera, target: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Where the target's pixels are in the lens's image: (H, W) u and v, float32."""
+    import cv2
+
+    size = target.width, target.height
+    u, v = cv2.initUndistortRectifyMap(lens.K, np.asarray(lens.distortion), np.eye(3), target.K, size, cv2.CV_32FC1)
+    return u, v

@@ -15,7 +15,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.runs.config import RunConfig
 from sequences.files import digest_of_samples
-from sequences.recalibrated import RecalibratedSequence, UnzoomedSequence
+from sequences.recalibrated import RecalibratedSequence, StraightenedSequence, UnzoomedSequence, numbers_of, with_lens
 
 PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
 # what a recording is recognised by, in words
@@ -79,9 +79,17 @@ def fingerprint(sequence: Any) -> dict[str, Any]:
 def remembered(sequence: Any, config: RunConfig, folder: Path) -> np.ndarray:
     """What a run in a folder keeps to find its recording again, and to recognise it; for its state."""
     about: dict[str, Any] = {"fingerprint": fingerprint(sequence)}
-    if isinstance(sequence, UnzoomedSequence):
-        about["zoom"] = sequence.zoom.tolist()
+    about |= _undone(sequence)
     return seen_from(np.array(json.dumps(about)), config, folder)
+
+
+def _undone(sequence: Any) -> dict[str, Any]:
+    """What of the camera's doing a run undoes in the frames of its recording."""
+    if isinstance(sequence, UnzoomedSequence):
+        return {"zoom": sequence.zoom.tolist()} | _undone(sequence.whole)
+    if isinstance(sequence, RecalibratedSequence):
+        return _undone(sequence.whole)
+    return {"lens": numbers_of(sequence.lens).tolist()} if isinstance(sequence, StraightenedSequence) else {}
 
 
 def seen_from(kept: np.ndarray, config: RunConfig, folder: Path) -> np.ndarray:
@@ -104,6 +112,8 @@ def found_again(config: RunConfig, kept: np.ndarray | None, folder: Path, moved_
         sequence = replace(config, sequence=place).open_sequence()
         if "fingerprint" not in about:
             return sequence
+        if "lens" in about:
+            sequence = StraightenedSequence(sequence, with_lens(sequence.camera, about["lens"]))
         if len(about.get("zoom", ())) == len(sequence):
             sequence = UnzoomedSequence(sequence, np.array(about["zoom"]))
         if (difference := _difference(about["fingerprint"], sequence)) is None:

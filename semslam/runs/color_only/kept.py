@@ -1,6 +1,7 @@
 """What was found of the poses before a run began, kept in its folder for a run that goes on.
 
-A kept value is a dataclass of arrays, one row a frame, and of numbers; None stays what it is by default.
+A kept value is a dataclass of arrays, with one row a frame or one for all, and of numbers; None stays what it is by
+default.
 """
 
 from __future__ import annotations
@@ -32,5 +33,5 @@ def load_kept(path: Path, kind: type[Kept], frames: int, settings: str | None = 
         found = kind(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
     except (ValueError, OSError, KeyError, TypeError):  # none, damaged or of another version: it is made again
         return None
-    of_frames = all(len(array) == frames for array in arrays.values() if array.ndim)
+    of_frames = all(len(array) in (1, frames) for array in arrays.values() if array.ndim)
     return found if of_frames and settings in (None, made_with) else None

@@ -16,11 +16,12 @@ from semslam.camera import Camera
 from semslam.perception import Network
 from semslam.runs.color_only.following import FEWEST, Followed, longest_stretch
 from semslam.runs.color_only.likeness import scale_std, share_strange
-from semslam.runs.color_only.zooming import unzoomed_scene
+from semslam.runs.color_only.straightening import straight_scene
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.config import VisualConfig
-from sequences.recalibrated import RecalibratedSequence, UnzoomedSequence
+from semslam.tracking.visual.flat_picture import is_flat_picture
+from sequences.recalibrated import RecalibratedSequence, StraightenedSequence, UnzoomedSequence, numbers_of, with_lens
 
 logger = logging.getLogger(__name__)
 KEPT = "visual.npz"  # in a run's folder
@@ -44,6 +45,7 @@ class VisualPoses:
     strange: float  # share of the images with predicted depth that are unlike those of its training; see `likeness`
     residual: float  # pixels of tracked images: median distance of landmarks from where they should be; NaN = unknown
     zoom: np.ndarray | None = None  # (N,) each frame's focal length over that of the widest; None = all alike
+    lens: np.ndarray | None = None  # (1, 6) fx fy cx cy, pixels, k1 k2 of the recording's images; None = as it is said
 
     @property
     def lost(self) -> int:
@@ -66,12 +68,15 @@ class VisualPoses:
             "focal_std": self.focal_std,
             "strange_images": self.strange,
             "residual_pixels": self.residual if np.isfinite(self.residual) else None,
+            "lens": None if self.lens is None else self.lens[0].tolist(),
             "zoom": 1.0 if self.zoom is None else float(self.zoom.max() / self.zoom.min()),
         }
 
     def calibrated(self, sequence: Any) -> Any:
         """The `sequences.Sequence` that was tracked, with the focal length that was found where none was known, and as
-        if the camera had not zoomed."""
+        if the camera had neither zoomed nor distorted more than is said."""
+        if self.lens is not None:
+            sequence = StraightenedSequence(sequence, with_lens(sequence.camera, self.lens[0]))
         if not sequence.camera.focal_known:
             sequence = RecalibratedSequence(sequence, sequence.camera.with_focal(self.focal))
         return sequence if self.zoom is None else UnzoomedSequence(sequence, self.zoom)
@@ -102,7 +107,7 @@ def track_images(
     """
     recorded: Camera = sequence.camera
     began = time.perf_counter()
-    (tracker, followed, images), zoom = unzoomed_scene(sequence, network, config, report, folder)
+    (tracker, followed, images), zoom, lens, _ = straight_scene(sequence, network, config, report, folder)
     scale, std = tracker.map.scale
     strange = share_strange(images)
     std = scale_std(std, strange)
@@ -126,7 +131,13 @@ def track_images(
         strange=strange,
         residual=tracker.map.residual,
         zoom=zoom,
+        lens=None if lens is None else numbers_of(lens)[None],
     )
+    if is_flat_picture(tracker.map):
+        raise NoMap(
+            f"{sequence.name}: the images are one flat picture that is shifted and enlarged, a photograph or a slide; "
+            f"depth needs a camera that moves through what it films"
+        )
     _check(sequence, result, followed)
     logger.info(
         "visual tracking: %d keyframes, %d frames lost, scale %.3f +- %.0f %%",

@@ -12,6 +12,7 @@ import numpy as np
 from semslam.perception import Network
 from semslam.runs.color_only.following import Scene, longest_scene
 from semslam.tracking.visual.config import VisualConfig
+from semslam.tracking.visual.lens import lens_of
 from semslam.tracking.visual.zoom import FoundZoom, zoom_of
 from sequences.recalibrated import UnzoomedSequence
 
@@ -35,6 +36,11 @@ class Undone(NamedTuple):
         zoom = self.zoom * np.exp(np.interp(np.arange(len(self.zoom)), indices, self.left.z))
         return zoom / zoom.min()
 
+    def is_rather_a_lens(self, found: FoundZoom) -> bool:
+        """Whether one lens for all images explains more than a zoom."""
+        lens = lens_of(self.scene.tracker.map)
+        return lens is not None and lens.explained > found.explained
+
     def is_better(self, before: Undone) -> bool:
         """Whether no more frames are lost than with less undone, and it was a zoom that was undone."""
         if self.left is None or before.left is None:
@@ -53,10 +59,10 @@ def unzoomed_scene(
     """The finished `longest_scene` of a `sequences.Sequence`, and the zoom (N,) of each of its frames, at least 1, that
     was undone in its images; None where none was.
 
-    A map made of images that zoom is bent, and what it says of the zoom is too little: the images with that much undone
-    are tracked again, until none is evident. A zoom of less than WORTH is told, and left. The widest image is taken to
-    be of the known focal length. Where zoom has as much to explain after it was undone, it was none: those images are
-    not used.
+    A map made of images that zoom is bent, and what it says of the zoom is too little: the images with that much
+    undone are tracked again, until none is evident. A zoom of less than WORTH is told, and left. The widest image
+    is taken to be of the known focal length. Where a lens explains more, it is none: see `straightening`. Where
+    zoom has as much to explain after it was undone, it was none: those images are not used.
     """
 
     def tracked(zoom: np.ndarray) -> Undone:
@@ -67,6 +73,8 @@ def unzoomed_scene(
         return Undone(zoom, scene, zoom_of(scene.tracker.map))
 
     best = tracked(np.ones(len(sequence)))
+    if best.left is not None and best.left.evident and best.is_rather_a_lens(best.left):
+        return best.scene, None
     if best.left is not None and best.left.evident and (z := float(best.left.z.max())) < WORTH:
         logger.warning("the camera seems to zoom by %.2f while it films, and lengths are off as much", np.exp(z))
         return best.scene, None

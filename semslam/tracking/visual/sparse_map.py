@@ -157,6 +157,12 @@ class SparseMap:
         """Which pixels (N, 2) lie in the image, BORDER from its edges; NaN do not."""
         return np.all((pixels > BORDER) & (pixels < self._size - BORDER), axis=1)
 
+    def seen_by(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The landmarks (N,) that keyframe k shows, and where (N, 2): pixels from the principal point."""
+        rows, hosted = np.flatnonzero(self._keyframe == k), np.flatnonzero(self.host == k)
+        ids = np.concatenate([self._landmark[rows], hosted])
+        return ids, np.concatenate([self._seen[rows], self.pixel[hosted]]).astype(np.float32)
+
     def shown_by(self, k: int) -> np.ndarray:
         """The landmarks (N,) that keyframe k is tied to, or that it was the first to show."""
         return np.union1d(self._landmark[self._keyframe == k], np.flatnonzero(self.host == k))

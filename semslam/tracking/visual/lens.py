@@ -1,0 +1,183 @@
+"""Whether landmarks fit the camera that a recording names: its focal length, its principal point, its distortion.
+
+A wrong camera bends a map, but not by so much that landmarks could no longer be followed. A bundle adjustment with the
+camera among its unknowns, one for all images, tells how much better they fit another one. It minimises the cost of
+`bundle_adjustment`, with pixels f D(p) + c in place of f p, D(p) = p (1 + k1 |p|^2 + k2 |p|^4) (OpenCV's radial
+distortion), plus ((number - known) / STD)^2 of the camera's five numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from semslam import poses
+from semslam.camera import Camera
+from semslam.tracking.visual.bundle_adjustment import Scene
+from semslam.tracking.visual.normal_equations import Equations, Linearised, cross, equations_of, minimised
+from semslam.tracking.visual.sparse_map import SparseMap
+
+TWIST = 6  # unknowns of a pose
+# numbers of a lens: logarithm of its focal length over the known one; principal point less the known one, right and
+# down, in known focal lengths; k1; k2
+STD = np.array([0.3, 0.2, 0.2, 0.3, 0.3])  # of these, before the images are asked
+TOGETHER, MOST = 100, 1500  # keyframes that are adjusted together, and their landmarks that most of them show
+FEWEST = 5  # keyframes
+LENSES = (  # which of the numbers may change: the simplest first
+    (False, False, False, True, True),
+    (False, True, True, True, True),
+    (True, False, False, True, True),
+    (True, True, True, True, True),
+)
+MORE = 0.1  # that one more of them has to explain than the simpler ones
+INVERTED = 8  # Newton's steps that undo a distortion
+
+
+class LensState(NamedTuple):
+    """A state of the unknowns."""
+
+    T_camera_world: np.ndarray  # (N, 4, 4)
+    log_depth: np.ndarray  # (L,)
+    lens: np.ndarray  # (5,)
+
+    def moved(self, step: np.ndarray, landmarks: np.ndarray) -> LensState:
+        """After steps of poses and lens (6 N + 5,) and of the logarithms of depth (L,)."""
+        twists, lens = step[: -len(STD)].reshape(-1, TWIST), step[-len(STD) :]
+        T = np.stack([poses.exp(twist) @ T for twist, T in zip(twists, self.T_camera_world)])
+        logs = np.clip(self.log_depth + np.clip(landmarks, -1, 1), -3, 6)
+        return LensState(T, logs, self.lens + np.clip(lens, -0.1, 0.1))
+
+
+class FoundLens(NamedTuple):
+    """The lens that a sparse map fits best."""
+
+    numbers: np.ndarray  # (5,), see STD
+    explained: float  # by how much it lowers the mean cost of an observation
+
+    def applied_to(self, camera: Camera) -> Camera:
+        """The camera with this lens, found in images of which `camera` was taken to be right but for distortion, which
+        had been undone with its own."""
+        z, right, down, k1, k2 = map(float, self.numbers)
+        before = camera.distortion or (0.0, 0.0, 0.0, 0.0)
+        return replace(
+            camera, fx=camera.fx * math.exp(z), fy=camera.fy * math.exp(z), cx=camera.cx + camera.fx * right,
+            cy=camera.cy + camera.fy * down, distortion=(before[0] + k1, before[1] + k2, 0.0, 0.0),
+        )  # fmt: skip
+
+
+def lens_of(world: SparseMap) -> FoundLens | None:
+    """The lens that a map's landmarks fit best; None where too few tell. A part in the middle speaks for a long one.
+
+    Lenses distort that are not said to; that focal length or principal point are wrong, too, has to explain much more.
+    """
+    count = len(world.keyframes)
+    if count < FEWEST:
+        return None
+    first = max(0, (count - TOGETHER) // 2)
+    free = (np.arange(count) >= first) & (np.arange(count) < first + TOGETHER)
+    scene = most_seen(world.scene(free, with_focal=False)[0], MOST)
+    if len(scene.landmark) < 20:
+        return None
+    kept = fitted(scene, world.pixel_std, np.zeros(len(STD), bool))[1]
+    best = FoundLens(np.zeros(len(STD)), 0.0)
+    for which in LENSES:
+        found, cost = fitted(scene, world.pixel_std, np.array(which))
+        lens = FoundLens(found.lens, (kept - cost) / len(scene.landmark))
+        if lens.explained > best.explained + (MORE if best.explained else 0):
+            best = lens
+    return best
+
+
+def most_seen(scene: Scene, most: int) -> Scene:
+    """The scene with those of its landmarks alone that most cameras see."""
+    seen = np.bincount(scene.landmark, minlength=len(scene.host))
+    kept = np.sort(np.argsort(-seen, kind="stable")[:most])
+    place = np.full(len(seen), -1)
+    place[kept] = np.arange(len(kept))
+    rows = place[scene.landmark] >= 0
+    return scene._replace(
+        host=scene.host[kept], pixel=scene.pixel[kept], log_depth=scene.log_depth[kept], prior=scene.prior[kept],
+        prior_weight=scene.prior_weight[kept], landmark=place[scene.landmark[rows]], camera=scene.camera[rows],
+        seen=scene.seen[rows],
+    )  # fmt: skip
+
+
+def fitted(scene: Scene, pixel_std: float, lens: np.ndarray) -> tuple[LensState, float]:
+    """The poses, depths and lens that agree best, and their cost.
+
+    pixel_std: see `adjust`. lens: (5,) bool, which of its numbers may change.
+    """
+    start = LensState(scene.T_camera_world, scene.log_depth, np.zeros(len(STD)))
+    free = np.concatenate([np.repeat(~scene.fixed, TWIST), lens])
+    return minimised(start, lambda state: linearised(scene, state, pixel_std), free)
+
+
+def linearised(scene: Scene, state: LensState, pixel_std: float) -> tuple[float, Equations]:
+    """The cost of a state, and its normal equations."""
+    found = _errors(scene, state, pixel_std)
+    cost, equations = equations_of(found, scene.landmark, TWIST * len(scene.fixed) + len(STD), len(scene.host))
+    change, weight = state.log_depth - scene.prior, 1 / STD**2
+    equations.H_ll[:] += scene.prior_weight
+    equations.g_l[:] += scene.prior_weight * change
+    last = np.arange(-len(STD), 0)
+    equations.H[last, last] += weight
+    equations.g[last] += weight * state.lens
+    return cost + float((scene.prior_weight * change**2).sum() + (weight * state.lens**2).sum()), equations
+
+
+def _errors(scene: Scene, state: LensState, pixel_std: float) -> Linearised:
+    z, centre, (k1, k2) = state.lens[0], state.lens[1:3], state.lens[3:]
+    known, f, l = scene.focal, scene.focal * float(np.exp(z)), scene.landmark
+    bent = (scene.pixel - known * centre) / f  # (L, 2) of the landmarks in their hosts
+    straight = undistorted(bent, k1, k2)
+    _, by_straight, by_k = distorted(straight, k1, k2)
+    back = np.linalg.inv(by_straight)
+    ray_by_lens = np.concatenate([-back @ bent[:, :, None], -back * (known / f), -back @ by_k], axis=2)  # (L, 2, 5)
+    j, h = scene.camera, scene.host[l]
+    R_h = state.T_camera_world[h, :3, :3]
+    R = state.T_camera_world[j, :3, :3] @ R_h.transpose(0, 2, 1)  # R_j_h
+    t = state.T_camera_world[j, :3, 3] - np.einsum("mik,mk->mi", R, state.T_camera_world[h, :3, 3])
+    inverse_depth = np.exp(-state.log_depth[l])[:, None]
+    ray = np.column_stack([straight, np.ones(len(straight))])[l]
+    y = np.einsum("mik,mk->mi", R, ray) + t * inverse_depth  # the landmark in the observer, over its depth in the host
+    ahead = y[:, 2] > 1e-3
+    depth = np.where(ahead, y[:, 2], 1.0)[:, None]
+    p = y[:, :2] / depth
+    shown, by_p, by_k = distorted(p, k1, k2)
+    by = np.zeros((len(j), 3, 18))  # derivatives of y by the twists of observer and host, by lens and log of depth
+    by[:, :, 0:3] = np.eye(3) * inverse_depth[:, :, None]
+    by[:, :, 3:6] = -cross(y)
+    by[:, :, 6:9] = -inverse_depth[:, :, None] * R
+    by[:, :, 9:12] = R @ cross(ray)
+    by[:, :, 12:17] = R[:, :, :2] @ ray_by_lens[l]
+    by[:, :, 17] = -inverse_depth * t
+    J = f * by_p @ ((by[:, :2] - p[:, :, None] * by[:, 2:]) / depth[:, :, None])
+    J[:, :, 12] += f * shown
+    J[:, :, 13:15] += known * np.eye(2)
+    J[:, :, 15:17] += f * by_k
+    cameras = TWIST * np.column_stack([j, h])[:, :, None] + np.arange(TWIST)
+    lens = np.broadcast_to(TWIST * len(scene.fixed) + np.arange(len(STD)), (len(j), len(STD)))
+    unknowns = np.column_stack([cameras.reshape(len(j), -1), lens])
+    errors = (f * shown + known * centre - scene.seen) / pixel_std
+    return Linearised(errors, unknowns, J[:, :, :17] / pixel_std, J[:, :, 17] / pixel_std, ahead)
+
+
+def distorted(p: np.ndarray, k1: float, k2: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """D(p) of points (N, 2), its derivatives (N, 2, 2) by p and (N, 2, 2) by k1 and k2."""
+    r2 = (p * p).sum(axis=1)
+    gain = 1 + k1 * r2 + k2 * r2 * r2
+    outwards = (2 * k1 + 4 * k2 * r2)[:, None, None] * (p[:, :, None] * p[:, None, :])
+    by_k = np.stack([p * r2[:, None], p * (r2 * r2)[:, None]], axis=2)
+    return p * gain[:, None], gain[:, None, None] * np.eye(2) + outwards, by_k
+
+
+def undistorted(bent: np.ndarray, k1: float, k2: float) -> np.ndarray:
+    """p (N, 2) of D(p), by Newton's method."""
+    p = bent
+    for _ in range(INVERTED):
+        found, by_p, _ = distorted(p, k1, k2)
+        p = p - np.linalg.solve(by_p, (found - bent)[:, :, None])[:, :, 0]
+    return p

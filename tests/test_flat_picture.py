@@ -1,0 +1,60 @@
+"""A photograph that a film pans over is no room; a room through which a camera moves is no photograph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from test_visual_tracking import BlindNetwork, Changed
+
+from semslam.runs.color_only.following import depths_by
+from semslam.runs.color_only.poses import track_images
+from semslam.tracking.visual.flat_picture import is_flat_picture
+from semslam.tracking.visual.visual_tracker import VisualTracker
+from sequences import open_sequence
+
+
+class SlopingNetwork(BlindNetwork):
+    """Knows no frame: everything is farther away the higher up it is."""
+
+    def __call__(self, image, size, focal):
+        answer = super().__call__(image, size, focal)
+        answer.depth *= np.linspace(2, 0.7, size[1], dtype=np.float32)[:, None]
+        return answer
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    return open_sequence("room:frames=1")[0].color
+
+
+def panned(photograph: np.ndarray, count: int = 40) -> list[np.ndarray]:
+    """Images (240, 320, 3) of a film that pans over a photograph (480, 640, 3) and zooms into it."""
+    images = []
+    for i in range(count):
+        scale = 0.8 + 0.1 * i / count
+        shift = -np.array([5.0, 3.0]) * i * scale
+        affine = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+        images.append(cv2.warpAffine(photograph, affine, (320, 240), flags=cv2.INTER_AREA))
+    return images
+
+
+def test_a_photograph_that_is_panned_over_makes_no_map(photograph):
+    room = open_sequence("room:frames=1,width=320,height=240")
+    frames = [replace(room[0], color=image) for image in panned(photograph)]
+    with pytest.raises(ValueError, match="are one flat picture"):
+        track_images(Changed(room, frames), SlopingNetwork())
+
+
+@pytest.mark.parametrize("what", ["a room", "a wall that is seen to be flat"])
+def test_what_a_camera_moves_through_or_before_is_no_photograph(photograph, what):
+    room = open_sequence("room:frames=40,width=320,height=240")
+    images = [room.color_of(i) for i in range(40)] if what == "a room" else panned(photograph)
+    network = SlopingNetwork() if what == "a room" else BlindNetwork()
+    tracker = VisualTracker(room.camera, depths_by(network, room.camera))
+    for i, image in enumerate(images):
+        tracker(i, image)
+    tracker.finish()
+    assert len(tracker.map.keyframes) >= 5 and not is_flat_picture(tracker.map)

@@ -1,0 +1,137 @@
+"""A lens that is not as it is said to be: found in where landmarks are seen, undone in the images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from test_bundle_adjustment import disturbed, scene
+from test_visual_tracking import BlindNetwork, error
+
+from semslam.camera import Camera
+from semslam.runs import recording
+from semslam.runs.color_only.kept import load_kept, save_kept
+from semslam.runs.color_only.poses import VisualPoses, track_images
+from semslam.runs.config import RunConfig
+from semslam.tracking.visual import lens, normal_equations
+from sequences import open_sequence
+from sequences.recalibrated import StraightenedSequence, numbers_of, straightened, undistorted_to, with_lens
+from sequences.selected import SelectedSequence
+
+BARREL = Camera(160, 120, 130, 130, 79.5, 59.5, distortion=(-0.25, 0.05, 0, 0))
+
+
+def taken_by(numbers: np.ndarray, noise: float = 0.1):
+    """A scene as a lens shows it that it does not know of."""
+    exact, _ = scene(count=6, landmarks=300, noise=noise)
+    z, centre, (k1, k2) = numbers[0], numbers[1:3], numbers[3:]
+
+    def shown(pixels: np.ndarray) -> np.ndarray:
+        return exact.focal * (np.exp(z) * lens.distorted(pixels / exact.focal, k1, k2)[0] + centre)
+
+    held = {"prior": exact.log_depth, "prior_weight": np.full(300, 1.0), "fixed": np.arange(6) == 0}
+    return exact._replace(pixel=shown(exact.pixel), seen=shown(exact.seen), **held)
+
+
+@pytest.mark.parametrize("numbers", [(0, 0, 0, -0.2, 0.05), (0, 0.1, -0.05, 0.1, 0), (0.1, 0, 0, 0, 0)])
+def test_a_lens_is_found_where_landmarks_are_seen(numbers):
+    wanted = np.array(numbers, float)
+    found, cost = lens.fitted(taken_by(wanted), 0.1, np.ones(5, bool))
+    np.testing.assert_allclose(found.lens, wanted, atol=0.03)
+    assert lens.fitted(taken_by(wanted), 0.1, np.zeros(5, bool))[1] > 2 * cost
+
+
+def test_a_lens_that_is_as_it_is_said_explains_nothing():
+    exact = taken_by(np.zeros(5))
+    costs = [lens.fitted(exact, 0.1, np.full(5, any_lens))[1] for any_lens in (False, True)]
+    assert costs[0] - costs[1] < 0.02 * len(exact.landmark)
+
+
+def test_the_gradient_is_the_difference_quotient_of_the_cost(monkeypatch):
+    monkeypatch.setattr(normal_equations, "HUBER", 1e9)
+    start = disturbed(scene(count=4, landmarks=20)[0])._replace(prior_weight=np.full(20, 2.0))
+    bent = np.array([0.05, 0.02, -0.03, 0.1, -0.05])
+    state = lens.LensState(start.T_camera_world, start.log_depth + 0.1, bent)
+    _, equations = lens.linearised(start, state, 1.0)
+    h, unknowns = 1e-6, 4 * lens.TWIST + 5
+    for i in range(unknowns):
+        step = h * (np.arange(unknowns) == i)
+        ends = (lens.linearised(start, state.moved(way * step, np.zeros(20)), 1.0)[0] for way in (1, -1))
+        assert 2 * equations.g[i] == pytest.approx(-np.diff(list(ends))[0] / (2 * h), rel=1e-4, abs=1e-1)
+
+
+def test_of_many_landmarks_those_that_most_cameras_see_are_kept_with_their_observations():
+    exact, _ = scene(landmarks=60)
+    few = lens.most_seen(exact, 20)
+    counts = np.bincount(exact.landmark, minlength=60)
+    assert len(few.host) == 20 and len(few.landmark) == np.sort(counts)[-20:].sum()
+    assert (np.bincount(few.landmark) == counts[np.isin(exact.pixel, few.pixel).all(axis=1)]).all()
+
+
+@pytest.mark.parametrize("distortion", [(-0.25, 0.05, 0, 0), (0.2, 0, 0, 0)])
+def test_straightened_images_have_no_empty_border_and_lose_little(distortion):
+    bent = replace(BARREL, distortion=distortion)
+    shown = undistorted_to(np.full((120, 160), 200, np.uint8), bent, straightened(bent))
+    assert shown[1:-1, 1:-1].min() == 200
+    assert 0.7 < straightened(bent).fx / bent.fx < 1.3
+
+
+def test_a_straightened_frame_shows_what_the_straight_camera_sees():
+    room = open_sequence("room:frames=2,width=160,height=120")
+    bent = replace(BARREL, fx=room.camera.fx, fy=room.camera.fy)
+    straight = StraightenedSequence(room, bent)
+    frame = straight[0]
+    np.testing.assert_array_equal(frame.color, straight.color_of(0))
+    np.testing.assert_array_equal(frame.labels, straight.labels_of(0))
+    np.testing.assert_array_equal(frame.depth, straight.depth_of(0))
+    u, v = 30, 100
+    ray = np.linalg.inv(straight.camera.K) @ [u, v, 1]
+    there = cv2.projectPoints(ray[None], np.zeros(3), np.zeros(3), bent.K, np.array(bent.distortion))[0].ravel()
+    column, row = there.round().astype(int)
+    assert frame.depth[v, u] == room[0].depth[row, column]
+
+
+def test_a_lens_is_kept_with_the_poses_and_with_the_recording(tmp_path):
+    room = open_sequence("room:frames=3,width=160,height=120")
+    T, kept_lens = np.stack(room.poses), numbers_of(BARREL)[None]
+    found = VisualPoses(T, np.ones(3, bool), 1.0, 0.2, 2, 2.0, 1.0, 100.0, 0.0, 0.0, 0.5, lens=kept_lens)
+    save_kept(tmp_path / "kept.npz", found, "settings")
+    again = load_kept(tmp_path / "kept.npz", VisualPoses, 3)
+    assert again.figures()["lens"] == kept_lens[0].tolist()
+    straight = again.calibrated(room)
+    assert straight.lens == with_lens(room.camera, kept_lens[0])
+    config = RunConfig(sequence="room:frames=3,width=160,height=120")
+    kept = recording.remembered(straight, config, tmp_path)
+    assert json.loads(str(kept))["lens"] == kept_lens[0].tolist()
+    opened = recording.found_again(config, kept, tmp_path)
+    assert opened.camera == straight.camera
+    np.testing.assert_array_equal(opened[0].color, straight[0].color)
+
+
+class BentSequence(SelectedSequence):
+    """The room as a wide lens would have filmed it; its camera knows no distortion."""
+
+    def __init__(self, whole) -> None:
+        super().__init__(whole, np.arange(len(whole)))
+        c = self.camera
+        u, v = np.meshgrid(np.arange(c.width, dtype=np.float32), np.arange(c.height, dtype=np.float32))
+        pixels = np.stack([u, v], axis=-1).reshape(-1, 1, 2)
+        places = cv2.undistortPoints(pixels, c.K, np.array([-0.25, 0, 0, 0]), P=c.K).reshape(c.height, c.width, 2)
+        self.places = np.asarray([c.cx, c.cy] + 0.8 * (places - [c.cx, c.cy]), np.float32)
+
+    def color_of(self, index: int) -> np.ndarray:
+        return cv2.remap(super().color_of(index), self.places[..., 0], self.places[..., 1], cv2.INTER_LINEAR)
+
+
+@pytest.mark.slow
+def test_a_wide_lens_is_undone_and_the_path_found(caplog):
+    room = open_sequence("room:frames=60,width=320,height=240")
+    filmed = BentSequence(room)
+    filmed.camera = replace(filmed.camera, fx=room.camera.fx / 0.8, fy=room.camera.fy / 0.8)
+    found = track_images(filmed, BlindNetwork())
+    assert found.lens is not None and "the images fit another camera" in caplog.text
+    assert found.lost == 0 and error(room, found, with_scale=True) < 0.02
+    assert track_images(room, BlindNetwork()).lens is None
