@@ -11,6 +11,7 @@ import pytest
 from semslam import poses
 from semslam.camera import Camera
 from semslam.depth import plane_sweep
+from semslam.depth import plane_sweep_kernels as kernels
 from semslam.depth.completion import complete
 from semslam.depth.multiview import MultiViewConfig, MultiViewDepth, depth_from_views, neighbours
 from semslam.frame import Frame, Observation
@@ -46,8 +47,8 @@ def test_the_cost_is_that_of_the_obvious_loop():
     turn, shift = (K @ T[:3, :3] @ np.linalg.inv(K)).astype(f32)[None], (K @ T[:3, 3]).astype(f32)[None]
     ratios, half, noise = np.array([0.8, 1.0, 1.3], f32), 2, f32(4)
     cost = np.empty((*CAMERA.shape, 3), f32)
-    views = plane_sweep.Views(other[None], turn, shift)
-    plane_sweep._match(grey, views, predicted, ratios, plane_sweep.Matching(half, 1, noise), cost)
+    views = kernels.Views(other[None], turn, shift)
+    kernels.match(grey, views, predicted, ratios, kernels.Matching(half, 1, noise), cost)
     for u, v, d in ((10, 9, 0), (24, 18, 1), (40, 30, 2), (20, 25, 1)):
         warped = np.empty((2 * half + 1, 2 * half + 1))
         for i in range(-half, half + 1):
@@ -69,7 +70,7 @@ def test_the_way_along_a_row_is_the_cheapest_of_all_ways():
     before, found = cost[0].copy(), np.zeros(3, f32)
     least = [before.min()]
     for k in range(1, 4):
-        plane_sweep._step(cost[k], before, small, jump, found)
+        kernels._step(cost[k], before, small, jump, found)
         before, found = found.copy(), np.zeros(3, f32)
         least.append(before.min())
 

@@ -14,14 +14,13 @@ from semslam.frame import UNLABELLED
 from semslam.looking.picture import render_png
 from semslam.looking.shapes import path_shapes
 from semslam.rendering.coloring import COLORINGS, UNLABELLED_COLOR, graded
+from semslam.rendering.legend import classes_present, legend_image
 from semslam.rendering.pictures import (
     BACKGROUND,
     PATH_COLOR,
-    classes_present,
     draw_path,
     draw_paths,
     gain_of,
-    legend_image,
     picture,
     picture_camera,
     preview,

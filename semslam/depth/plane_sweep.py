@@ -11,19 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import cv2
-import numba as nb
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.compiled import PARALLEL, SERIAL
 from semslam.config import Correlation, Count, NotNegative, Positive, Range, check_ranges
+from semslam.depth.plane_sweep_kernels import Candidates, Limits, Matching, Views, Winners, aggregate, match, select
 
 f32 = np.float32
-MIDDLE = f32(128)  # grey level that is taken off before squares are summed
-STRIP = 32  # rows that are warped and summed while they stay in a core's own caches
 
 
 @dataclass(frozen=True)
@@ -59,43 +56,6 @@ class SweptDepth:
     log_std: np.ndarray  # standard deviation of its logarithm; infinite where nothing is believed
 
 
-class Views(NamedTuple):
-    """Other images, and how their pixels follow from ours: z (x, y, 1) = depth turn (u, v, 1) + shift."""
-
-    images: np.ndarray  # (N, H, W) float32 luminance
-    turn: np.ndarray  # (N, 3, 3) float32
-    shift: np.ndarray  # (N, 3) float32
-
-
-class Matching(NamedTuple):
-    """How windows are compared."""
-
-    half: int  # pixels
-    best_of: int
-    noise: np.float32  # grey levels squared
-
-
-class Candidates(NamedTuple):
-    """Evenly spaced logarithms of ratios."""
-
-    first: np.float32
-    step: np.float32
-
-
-class Limits(NamedTuple):
-    """What a winner must reach."""
-
-    correlation: np.float32
-    margin: np.float32
-
-
-class Winners(NamedTuple):
-    """What `_select` writes, (H, W) float32 each."""
-
-    log_ratio: np.ndarray
-    log_std: np.ndarray
-
-
 def sweep(
     grey: np.ndarray,
     camera: Camera,
@@ -123,12 +83,12 @@ def sweep(
     logs = np.linspace(np.log(c.nearest), np.log(c.farthest), c.candidates)
     cost = np.empty((*grey.shape, c.candidates), f32)
     matching = Matching(c.half_window, min(c.best_of, len(others)), f32(c.noise**2))
-    _match(grey, views, predicted, np.exp(logs).astype(f32), matching, cost)
+    match(grey, views, predicted, np.exp(logs).astype(f32), matching, cost)
     total = np.zeros((3, *cost.shape), f32)
-    _aggregate(cost, grey, f32(c.small_step), f32(c.large_step), f32(c.edge), total)
+    aggregate(cost, grey, f32(c.small_step), f32(c.large_step), f32(c.edge), total)
     found = Winners(np.empty(grey.shape, f32), np.empty(grey.shape, f32))
     candidates = Candidates(f32(logs[0]), f32(logs[1] - logs[0]))
-    _select(cost, total, candidates, Limits(f32(c.min_correlation), f32(c.min_margin)), found)
+    select(cost, total, candidates, Limits(f32(c.min_correlation), f32(c.min_margin)), found)
     there = np.isfinite(found.log_std)
     scatter = c.scatter_share * _scatter(found.log_ratio, there, c.scatter_window)
     depth = np.where(there, predicted * np.exp(found.log_ratio), f32(0))
@@ -155,222 +115,3 @@ def _log_range(depth: np.ndarray, window: int) -> np.ndarray:
     """
     around = np.ones((window, window), np.uint8)
     return np.log(cv2.dilate(depth, around) / cv2.erode(depth, around))
-
-
-@nb.njit(**PARALLEL)
-def _match(grey, views, predicted, ratios, matching, cost):
-    """Fill cost (H, W, D) with (1 - correlation) / 2 of windows, 1 where no other image shows the candidate.
-
-    The inner loops run along rows, without branches, so that the compiler makes vectors of them.
-    """
-    height, width = grey.shape
-    half, best_of = matching.half, matching.best_of
-    strips = (height + STRIP - 1) // STRIP
-    for strip_ in nb.prange(strips):
-        strip = np.int64(strip_)  # prange counts unsigned
-        first, last = strip * STRIP, min(height, (strip + 1) * STRIP)
-        top, bottom = max(0, first - half), min(height, last + half)
-        ours = grey[top:bottom] - MIDDLE  # float32 keeps more of the squares of small numbers
-        warped = np.empty((bottom - top, width), np.float32)
-        seen = np.empty((bottom - top, width), np.float32)
-        means = np.empty((last - first, width), np.float32)  # of the windows of our image
-        scales = np.empty((last - first, width), np.float32)  # 1 / standard deviation there
-        shares = np.zeros((2 * half + 2, width), np.float32)  # 1 / pixels of a window of so many rows
-        for rows in range(1, 2 * half + 2):
-            for u in range(width):
-                shares[rows, u] = f32(1) / f32(rows * (min(width, u + half + 1) - max(0, u - half)))
-        columns = np.zeros((3, width + 2 * half), np.float32)  # sums over rows, with zeros beside the image
-        sums = np.empty((3, width), np.float32)
-        for v in range(first, last):
-            a, b = max(top, v - half) - top, min(bottom, v + half + 1) - top
-            _window_sums(ours, ours, a, b, half, columns, sums)
-            _moments(sums, shares[b - a], matching.noise, means[v - first], scales[v - first])
-        scores = np.empty((best_of, last - first, width), np.float32)
-        for d in range(ratios.size):
-            scores[:] = f32(-1)
-            for o in range(views.images.shape[0]):
-                _warp(views.images[o], views.turn[o], views.shift[o], predicted, ratios[d], top, warped, seen)
-                for v in range(first, last):
-                    a, b = max(top, v - half) - top, min(bottom, v + half + 1) - top
-                    _window_sums(warped, ours, a, b, half, columns, sums)
-                    row, share = v - first, shares[b - a]
-                    mean, scale, there = means[row], scales[row], seen[v - top]
-                    for u in range(width):
-                        m = sums[0, u] * share[u]
-                        variance = max(sums[1, u] * share[u] - m * m, f32(0)) + matching.noise
-                        score = (sums[2, u] * share[u] - mean[u] * m) * scale[u] / np.sqrt(variance)
-                        sums[0, u] = score if there[u] > f32(0) else f32(-1)
-                    for k in range(best_of):  # insertion into the best so far
-                        best = scores[k, row]
-                        for u in range(width):
-                            score, known = sums[0, u], best[u]
-                            best[u] = max(score, known)
-                            sums[0, u] = min(score, known)
-            for v in range(first, last):
-                for u in range(width):
-                    total, n_seen = f32(0), f32(0)
-                    for k in range(best_of):
-                        if scores[k, v - first, u] > f32(-1):
-                            total += scores[k, v - first, u]
-                            n_seen += f32(1)
-                    cost[v, u, d] = f32(0.5) - f32(0.5) * total / n_seen if n_seen > 0 else f32(1)
-
-
-@nb.njit(**SERIAL)
-def _window_sums(image, other, first, last, half, columns, sums):
-    """Sums of image, image^2 and image other over the rows first..last and 2 half + 1 columns around each pixel."""
-    width = image.shape[1]
-    c0 = columns[0, half : half + width]
-    c1 = columns[1, half : half + width]
-    c2 = columns[2, half : half + width]
-    c0[:] = f32(0)
-    c1[:] = f32(0)
-    c2[:] = f32(0)
-    for row in range(first, last):
-        one, two = image[row], other[row]
-        for u in range(width):
-            x = one[u]
-            c0[u] += x
-            c1[u] += x * x
-            c2[u] += x * two[u]
-    for k in range(3):
-        out = sums[k]
-        out[:] = f32(0)
-        for step in range(2 * half + 1):
-            shifted = columns[k, step : step + width]
-            for u in range(width):
-                out[u] += shifted[u]
-
-
-@nb.njit(**SERIAL)
-def _moments(sums, share, noise, means, scales):
-    """Means of windows, and 1 / their standard deviations, from their sums."""
-    for u in range(means.size):
-        m = sums[0, u] * share[u]
-        means[u] = m
-        scales[u] = f32(1) / np.sqrt(max(sums[1, u] * share[u] - m * m, f32(0)) + noise)
-
-
-@nb.njit(**SERIAL)
-def _warp(other, turn, shift, predicted, ratio, top, warped, seen):
-    """Rows from `top` of the image as the other image shows it, less MIDDLE, if its depth is ratio * predicted.
-
-    seen: 1 where the other image shows it, else 0.
-    """
-    height, width = other.shape
-    flat = other.reshape(-1)
-    end_x, end_y = f32(width - 1), f32(height - 1)
-    right, down, corner = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.uint32)
-    for row in range(warped.shape[0]):
-        v = top + row
-        depth, out, there = predicted[v], warped[row], seen[row]
-        x0 = turn[0, 1] * f32(v) + turn[0, 2]
-        y0 = turn[1, 1] * f32(v) + turn[1, 2]
-        z0 = turn[2, 1] * f32(v) + turn[2, 2]
-        for u in range(width):
-            d = depth[u] * ratio
-            z = (turn[2, 0] * f32(u) + z0) * d + shift[2]
-            inverse = f32(1) / z
-            x = ((turn[0, 0] * f32(u) + x0) * d + shift[0]) * inverse
-            y = ((turn[1, 0] * f32(u) + y0) * d + shift[1]) * inverse
-            inside = (z > f32(0.05)) & (x >= f32(0)) & (y >= f32(0)) & (x < end_x) & (y < end_y)
-            x = x if inside else f32(0)
-            y = y if inside else f32(0)
-            i, j = np.int32(x), np.int32(y)
-            right[u], down[u] = x - f32(i), y - f32(j)
-            corner[u] = j * np.int32(width) + i
-            there[u] = f32(1) if inside else f32(0)
-        for u in range(width):
-            at = np.uint64(corner[u])
-            below = at + np.uint64(width)
-            upper = flat[at] + right[u] * (flat[at + np.uint64(1)] - flat[at])
-            lower = flat[below] + right[u] * (flat[below + np.uint64(1)] - flat[below])
-            out[u] = (upper + down[u] * (lower - upper) - MIDDLE) * there[u]
-
-
-@nb.njit(**PARALLEL)
-def _aggregate(cost, grey, small, large, edge, total):
-    """Add the costs of the cheapest ways along eight paths to total (3, H, W, D): along rows, downwards, upwards."""
-    height, width, count = cost.shape
-    for v_ in nb.prange(height):
-        v = np.int64(v_)  # prange counts unsigned
-        before, now = np.empty(count, np.float32), np.empty(count, np.float32)
-        for direction in range(2):
-            for i in range(width):
-                u = i if direction == 0 else width - 1 - i
-                back = u - 1 if direction == 0 else u + 1
-                if i == 0:
-                    now[:] = cost[v, u]
-                else:
-                    jump = max(large / (f32(1) + abs(grey[v, u] - grey[v, back]) / edge), small)
-                    _step(cost[v, u], before, small, jump, now)
-                total[0, v, u] += now
-                before, now = now, before
-    for half_ in nb.prange(2):
-        half = np.int64(half_)
-        lines = np.empty((2, 3, width, count), np.float32)
-        for i in range(height):
-            v = i if half == 0 else height - 1 - i
-            back = v - 1 if half == 0 else v + 1
-            old, new = i & 1, 1 - (i & 1)
-            for u in range(width):
-                for k in range(3):
-                    w = u + k - 1
-                    if i == 0 or w < 0 or w >= width:
-                        lines[new, k, u] = cost[v, u]
-                    else:
-                        jump = max(large / (f32(1) + abs(grey[v, u] - grey[back, w]) / edge), small)
-                        _step(cost[v, u], lines[old, k, w], small, jump, lines[new, k, u])
-                    total[1 + half, v, u] += lines[new, k, u]
-
-
-@nb.njit(**SERIAL)
-def _step(cost, before, small, jump, now):
-    """One step along a path: now(d) = cost(d) + the cheapest way here - the cheapest of all before."""
-    count = cost.size
-    least = before[0]
-    for d in range(1, count):
-        least = min(least, before[d])
-    for d in range(count):
-        best = min(before[d], least + jump)
-        if d > 0:
-            best = min(best, before[d - 1] + small)
-        if d + 1 < count:
-            best = min(best, before[d + 1] + small)
-        now[d] = cost[d] + best - least
-
-
-@nb.njit(**PARALLEL)
-def _select(cost, total, candidates, limits, found):
-    """The winning candidates, to a part of a step; log_std is infinite where none wins clearly.
-
-    The standard deviation is that of a parabola's minimum through three costs whose noise is the cost that is left:
-    what matches badly, and what matches alike over several candidates, is uncertain.
-    """
-    height, width, count = cost.shape
-    first, step = candidates.first, candidates.step
-    log_ratio, log_std = found.log_ratio, found.log_std
-    for v_ in nb.prange(height):
-        v = np.int64(v_)  # prange counts unsigned
-        s = np.empty(count, np.float32)
-        for u in range(width):
-            for d in range(count):
-                s[d] = (total[0, v, u, d] + total[1, v, u, d] + total[2, v, u, d]) * f32(0.125)
-            best = np.argmin(s)
-            second = np.float32(np.inf)
-            for d in range(count):
-                if abs(d - best) > 3:
-                    second = min(second, s[d])
-            correlation = f32(1) - f32(2) * cost[v, u, best]
-            log_std[v, u] = np.float32(np.inf)
-            log_ratio[v, u] = first + step * f32(best)
-            if best == 0 or best == count - 1:
-                continue
-            curvature = s[best - 1] - f32(2) * s[best] + s[best + 1]
-            if curvature <= f32(1e-6):
-                continue
-            offset = f32(0.5) * (s[best - 1] - s[best + 1]) / curvature
-            log_ratio[v, u] = first + step * (f32(best) + offset)
-            if correlation < limits.correlation or second - s[best] < limits.margin:
-                continue
-            log_std[v, u] = step * np.sqrt(f32(0.05) + f32(0.5) * cost[v, u, best] / curvature)

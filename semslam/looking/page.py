@@ -15,7 +15,8 @@ from semslam.atomic import replacing
 from semslam.cloud import SurfelCloud
 from semslam.looking.viewed import Viewed, shown_range
 from semslam.rendering.coloring import COLORINGS
-from semslam.rendering.pictures import PATH_COLOR, class_color, class_name, classes_present, encodable, picture_camera
+from semslam.rendering.legend import class_color, class_name, classes_present
+from semslam.rendering.pictures import PATH_COLOR, encodable, picture_camera
 from semslam.rendering.viewpoint import level_axes, overview, thinned, up_direction
 
 POINTS = 100_000  # what a browser still turns without a graphics card

@@ -13,10 +13,10 @@ from semslam.camera import Camera
 from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.looking.viewed import Viewed, shown_range
 from semslam.looking.window import MapWindow
+from semslam.rendering.legend import legend_entries
 from semslam.rendering.pictures import (
     SAMPLE,
     draw_paths,
-    legend_entries,
     picture,
     picture_camera,
     picture_format,

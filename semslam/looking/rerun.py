@@ -15,7 +15,8 @@ from semslam.images import depth_units
 from semslam.labels import LabelSet
 from semslam.looking.viewed import Viewed
 from semslam.perception import Perception
-from semslam.rendering.pictures import PATH_COLOR, class_color, class_name, printable
+from semslam.rendering.legend import class_color, class_name
+from semslam.rendering.pictures import PATH_COLOR, printable
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder

@@ -13,7 +13,7 @@ from semslam.camera import Camera
 from semslam.cloud import CloudInParts, SurfelCloud
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS, graded
-from semslam.rendering.pictures import class_name, classes_present
+from semslam.rendering.legend import class_name, classes_present
 from semslam.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)

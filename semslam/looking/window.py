@@ -22,7 +22,8 @@ from semslam.frame import UNLABELLED
 from semslam.looking.shapes import frustum_shapes, path_shapes, surfel_shapes
 from semslam.looking.viewed import Viewed, description, shown_range
 from semslam.rendering.coloring import COLORINGS
-from semslam.rendering.pictures import BACKGROUND, class_name, classes_present, legend_image, picture_camera, printable
+from semslam.rendering.legend import class_name, classes_present, legend_image
+from semslam.rendering.pictures import BACKGROUND, picture_camera, printable
 from semslam.rendering.splatting import render
 from semslam.rendering.viewpoint import overview, up_direction
 

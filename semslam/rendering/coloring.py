@@ -10,6 +10,7 @@ from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
 
+INK = "#222222"  # of words and frames in pictures
 UNLABELLED_COLOR = (150, 152, 156)  # recedes; black, void's usual colour, would be the loudest of all
 Coloring = Callable[[SurfelCloud, LabelSet], np.ndarray]
 

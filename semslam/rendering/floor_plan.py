@@ -13,19 +13,13 @@ from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
-from semslam.rendering.pictures import (
-    class_color,
-    class_name,
-    printable,
-    save_figure,
-    shown_colors,
-    without_specks,
-)
+from semslam.rendering.coloring import INK
+from semslam.rendering.legend import class_color, class_name
+from semslam.rendering.pictures import printable, save_figure, shown_colors, without_specks
 from semslam.rendering.splatting import painted, render
 from semslam.rendering.viewpoint import level_axes, up_direction
 
 BACKGROUND = (255, 255, 255)
-INK = "#222222"
 HEAD_ROOM = 2.1  # metres above the floor: above it are ceilings and lamps, which would hide the room
 
 
