@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +12,11 @@ import numpy as np
 
 from semslam import images, poses
 from semslam.camera import Camera
-from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
 from sequences.pairing import delay_notes
 from sequences.pose_pairing import FramePoses, poses_at
 from sequences.recordings.cameras import ros_messages as ros
+from sequences.recordings.cameras.bag_messages import Topic, opened
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
 LAYOUT = "NAME.bag (ROS 1, RealSense), NAME.mcap, NAME.db3, or a ROS 2 bag's folder with metadata.yaml"
@@ -29,9 +25,7 @@ INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 POSE_TYPES = ("nav_msgs/msg/Odometry", "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovarianceStamped")
 TF_TYPE = "tf2_msgs/msg/TFMessage"
 NOT_COLOR = ("infra", "/ir/", "ir_", "fisheye", "confidence", "mask", "disparity")
-LIBRARIES = {"rosbags", "apsw", "lz4", "backports", "compression", "zstd", "struct", "_struct"}  # that read bags
 OTHER_SHAPE = 0.02  # logarithm of the ratio of two shapes: more than rounding makes
-STEPS_READ_ON = 200  # messages that reading on reaches sooner than a new start
 
 
 def fits(path: Path) -> bool:
@@ -80,17 +74,7 @@ def open_ros_bag(
     color = Topic(path, topics.color, index.messages[topics.color])
     depth = None if topics.depth is None else Topic(path, topics.depth, index.messages[topics.depth])
     first = ros.color_image(color.message(0), f"{path}: {topics.color}")
-    color_camera = camera or color_info
-    if color_camera is None:
-        raise ValueError(f"{path}: has no camera info for {topics.color}; give its camera with --camera FILE")
-    if (color_camera.width, color_camera.height) != (first.shape[1], first.shape[0]):
-        ratio = first.shape[1] / first.shape[0] * color_camera.height / color_camera.width
-        if camera is None and abs(np.log(ratio)) > OTHER_SHAPE:
-            raise ValueError(
-                f"{path}: the camera info of {topics.color} is of {color_camera.width}x{color_camera.height} images, "
-                f"and these are {first.shape[1]}x{first.shape[0]}; give their camera with --camera FILE"
-            )
-        color_camera = color_camera.resized(first.shape[1], first.shape[0])
+    color_camera = _color_camera(path, topics, first.shape[:2], camera, color_info)
     rig = Rig(color_camera)
     times, of_color, of_depth = color.timestamps, np.arange(len(color.timestamps)), None
     notes, delays = topics.notes, np.zeros(len(times))
@@ -111,6 +95,26 @@ def open_ros_bag(
         assumptions=(*notes, *delay_notes(delays), *found.notes),
         depth_delays=delays,
     )
+
+
+def _color_camera(
+    path: Path, topics: Topics, shape: tuple[int, int], given: Camera | None, info: Camera | None
+) -> Camera:
+    """The camera of colour images of a shape (height, width): one that a person names, else what the bag says, resized
+    to them. ValueError where there is neither, or the bag's is of images of another shape."""
+    camera = given or info
+    if camera is None:
+        raise ValueError(f"{path}: has no camera info for {topics.color}; give its camera with --camera FILE")
+    height, width = shape
+    if camera.shape == shape:
+        return camera
+    ratio = width / height * camera.height / camera.width
+    if given is None and abs(np.log(ratio)) > OTHER_SHAPE:
+        raise ValueError(
+            f"{path}: the camera info of {topics.color} is of {camera.width}x{camera.height} images, and these are "
+            f"{width}x{height}; give their camera with --camera FILE"
+        )
+    return camera.resized(width, height)
 
 
 def _color_reader(color: Topic) -> images.ColorReader:
@@ -134,89 +138,6 @@ def _read(
         return Images(image)
     where = f"{depth.path}: {depth.name}, frame {index}"
     return Images(image, ros.depth_image(depth.message(int(of_depth[index])), units, where))
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A bag's reader; ValueError where `rosbags` is missing or cannot read it."""
-    try:
-        from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError:
-        raise ValueError(f"{path}: bags are read by rosbags; pip install rosbags") from None
-    try:
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        reader.open()
-    except Exception as problem:  # of rosbags and of what it reads with, of many kinds
-        reason = " ".join(str(problem).split())[:200]
-        raise ValueError(
-            f"{path}: cannot be read as a bag, or is cut short ({reason}); `rosbag reindex` mends some"
-        ) from None
-    try:
-        yield reader
-    except Exception as problem:
-        if not _is_of_libraries(problem):
-            raise
-        raise ValueError(f"{path}: a message cannot be read; the bag is damaged ({problem})") from None
-    finally:
-        reader.close()
-
-
-def _is_of_libraries(problem: Exception) -> bool:
-    """Whether an exception is of a kind that the bags' libraries have, or was raised in one of them."""
-    trace = problem.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    raised_in = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
-    return any(name.split(".")[0] in LIBRARIES for name in (type(problem).__module__, raised_in))
-
-
-class Topic:
-    """The messages of one topic by number; increasing order is fast. Safe for threads."""
-
-    def __init__(self, path: Path, name: str, entries: list[tuple[int, float]]) -> None:
-        """entries: when each message was recorded (ns), and its header's stamp (s)."""
-        self.path, self.name = path, name
-        self._lock = threading.Lock()
-        self._context = opened(path)
-        self._bag = self._context.__enter__()
-        # at the end of the process before the modules go that closing needs
-        weakref.finalize(self, self._context.__exit__, None, None, None)
-        self._connections = [c for c in self._bag.connections if c.topic == name]
-        if not entries:
-            raise ValueError(f"{path}: {name} holds no messages")
-        self._recorded = np.array([t for t, _ in entries], np.int64)  # nanoseconds
-        stamps = np.array([stamp for _, stamp in entries])
-        # Stamps of the sensor are better than times of arrival, unless they were never set.
-        sound = stamps[0] > 0 and np.all(np.diff(stamps) > 0)
-        self.timestamps = stamps if sound else _increasing(self._recorded * 1e-9)
-        self._stream: Iterator = iter(())
-        self._next = len(entries)
-
-    def message(self, index: int) -> Any:
-        """The deserialised message of that number; CorruptFrame where it cannot be read."""
-        with self._lock:
-            if not self._next <= index < self._next + STEPS_READ_ON:
-                first = int(np.searchsorted(self._recorded, self._recorded[index]))
-                self._stream, self._next = self._messages(int(self._recorded[index])), first
-            try:
-                while True:
-                    connection, _, data = next(self._stream)
-                    self._next += 1
-                    if self._next > index:
-                        return self._bag.deserialize(data, connection.msgtype)
-            except Exception as problem:  # as above
-                self._next = len(self._recorded)
-                reason = " ".join(str(problem).split())[:120] or type(problem).__name__
-                raise CorruptFrame(f"{self.path}: {self.name}, message {index}: {reason}", broken_file=True) from None
-
-    def _messages(self, start: int) -> Iterator:
-        return self._bag.messages(connections=self._connections, start=start)
-
-
-def _increasing(times: np.ndarray) -> np.ndarray:
-    """Times of arrival, those that came at once moved apart by a microsecond."""
-    return np.maximum.accumulate(times - 1e-6 * np.arange(len(times))) + 1e-6 * np.arange(len(times))
 
 
 def _first(bag: Any, topic: str) -> Any:
