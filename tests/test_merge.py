@@ -50,6 +50,12 @@ def second(tmp_path_factory) -> Path:
     return made(folder / "second", 15, 40, "--poses", folder / "poses.txt")
 
 
+def test_the_memory_that_joining_takes_is_told_where_less_was_allowed(second: Path, tmp_path: Path, caplog) -> None:
+    small = made(tmp_path / "small", 0, 30, "--memory", "1MB")
+    assert semslam("merge", small, second, "--out", tmp_path / "both") == 0
+    assert f"{small}: joining " in caplog.text and "the run was made with 1MB" in caplog.text
+
+
 def test_maps_that_meet_become_one(first: Path, second: Path, tmp_path: Path) -> None:
     assert semslam("merge", first, second, "--out", tmp_path / "both") == 0
     a, b, both = (RunFolder.open(path).load_cloud()[0] for path in (first, second, tmp_path / "both"))

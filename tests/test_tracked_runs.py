@@ -16,6 +16,7 @@ from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import prepare
 from semslam.slam import Slam
+from semslam.tracking.judgement import CALM, Announcements
 from semslam.tracking.tracker import Tracker
 from sequences.room.room import RoomSequence, orbit
 
@@ -259,3 +260,15 @@ def test_the_state_of_tracker_and_loops_goes_on_as_if_nothing_had_happened(frame
     for frame in frames[23:35]:
         resumed.step(replace(frame, T_world_camera=None))
     same(state(whole), state(resumed))
+
+
+def test_what_began_with_a_lost_camera_is_told_to_its_end(frames, caplog):
+    """Lost, then poor, then good: who was warned of the first is told of the last."""
+    announcements, frame = Announcements(), frames[0]
+    lost = Tracking(np.eye(4), ok=False, reason="dark")
+    poor = Tracking(np.eye(4), ok=True, sound=False, reason="dim")
+    good = Tracking(np.eye(4), ok=True)
+    for tracking in (lost, poor, *[good] * CALM, poor, *[good] * CALM):
+        announcements.tell(frame, tracking)
+    told = [record.message.split("tracking is ")[1] for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["lost: dark", "poor: dim", "good again"]

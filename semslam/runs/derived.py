@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from semslam.runs.progress import Progress
 from semslam.runs.recording import check_apart, seen_from, with_absolute_paths
 from semslam.runs.storage.arrays import parts_of
 
+logger = logging.getLogger(__name__)
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 KEPT = ("frames", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine")
 ADDED = ("surfels_filled", "surfels_of_planes")  # metrics of surfels that a run added to its map at its end
@@ -40,6 +42,23 @@ def check_derivable(source: RunFolder, out: Path, overwrite: bool) -> None:
     check_apart(out, source.load_config().sequence)
     if RunFolder(out).exists and not overwrite:
         raise ValueError(f"{out}: holds a run; name another --out, or add --overwrite")
+
+
+def tell_memory(work: str, bytes_a_surfel: float, source: RunFolder, *others: RunFolder) -> None:
+    """Warn before work that needs all of a run's map at once how much memory it takes, where its settings allow less.
+
+    work: what is done to the surfels, as in "smoothing". others: runs whose maps take part in it.
+    """
+    allowed = source.load_config().slam.map
+    if allowed.memory_bytes is None:
+        return
+    count = sum(int(run.load_state(stored=True)["counts"].sum()) for run in (source, *others))
+    if count * bytes_a_surfel > allowed.memory_bytes:
+        logger.warning(
+            "%s: %s %d surfels takes about %.0f MB of memory, since all of the map is needed at once; the run was made "
+            "with %s (slam.map.memory)",
+            *(source.path, work, count, count * bytes_a_surfel / 1e6, allowed.memory),
+        )
 
 
 def write_derived(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,10 +11,9 @@ import numpy as np
 from semslam.engine.labels.label_fusion import label_fusion
 from semslam.engine.labels.surfel_crf import CrfConfig, refined_probabilities
 from semslam.labels import LABEL_SETS
-from semslam.runs.derived import derived_folder, write_derived
+from semslam.runs.derived import derived_folder, tell_memory, write_derived
 from semslam.runs.folder import RunFolder
 
-logger = logging.getLogger(__name__)
 # a surfel: neighbours and weights; and a surfel and class: probabilities, evidence and both marginals
 BYTES, CLASS_BYTES = 350, 20
 
@@ -26,7 +24,9 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
     overwrite: replace a run that `out` holds.
     """
     source = RunFolder.open(run)
-    _tell_memory(source)
+    classes = len(LABEL_SETS[source.load_config().slam.perception.classes])
+    # the field joins each surfel with its neighbours, and all of them change in every iteration
+    tell_memory("smoothing its", BYTES + CLASS_BYTES * classes, source)
     folder = derived_folder(source, Path(out), overwrite)
     crf = crf or CrfConfig()
     config = source.load_config()
@@ -53,19 +53,3 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
         "refine_filled": int(np.count_nonzero((before == 255) & (probabilities.max(axis=1) > 0))),
     }
     return write_derived(source, folder, config, {"evidence": evidence}, metrics)
-
-
-def _tell_memory(source: RunFolder) -> None:
-    """Say before the work how much memory it takes, where the run's settings allow less: the field joins each surfel
-    with its neighbours, and all of them change in every iteration."""
-    config = source.load_config()
-    if config.slam.map.memory_bytes is None:
-        return
-    count = int(source.load_state(stored=True)["counts"].sum())
-    needed = count * (BYTES + CLASS_BYTES * len(LABEL_SETS[config.slam.perception.classes]))
-    if needed > config.slam.map.memory_bytes:
-        logger.warning(
-            "%s: smoothing its %d surfels takes about %.0f MB of memory, since all of the map is needed at once; "
-            "the run was made with %s (slam.map.memory)",
-            *(source.path, count, needed / 1e6, config.slam.map.memory),
-        )

@@ -128,9 +128,10 @@ class Announcements:
     def __init__(self) -> None:
         self.told = "good"  # the last state that was told
         self.calm = 0  # frames that are good since
+        self._was_lost = False  # since it was good
 
     def tell(self, frame: Frame, tracking: Tracking) -> None:
-        """Log what has become of a frame where that is news: a warning where the camera is or was lost."""
+        """Log what has become of a frame where that is news: as a warning from a lost camera on until it is good."""
         state = tracking.state
         self.calm = self.calm + 1 if state == "good" else 0
         if state == self.told or (state == "good" and self.told == "poor" and self.calm < CALM):
@@ -141,6 +142,8 @@ class Announcements:
                 what = "begun anew, in a part of the map that has not met the others yet"
         else:
             what = f"{state}: {tracking.reason}"
-        level = logging.INFO if "poor" in (state, self.told) and "lost" not in (state, self.told) else logging.WARNING
+        self._was_lost |= "lost" in (state, self.told)
+        level = logging.WARNING if self._was_lost else logging.INFO
+        self._was_lost &= state != "good"
         logger.log(level, "frame %d at %.3f s: tracking is %s", frame.number, frame.timestamp, what)
         self.told = state

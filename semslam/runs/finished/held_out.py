@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semslam.rendering.splatting import render
+from semslam.rendering.splatting import render_in_parts
 from semslam.runs.poses import ListedPoses
 from semslam.runs.run import Run
 
@@ -15,7 +15,7 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
     A held-out frame is seen from its own pose where all were given, as the run uses them: in the map's world, and
     corrected where the images ask for that; else from the pose between its neighbours'.
     """
-    cloud, trajectory = run.cloud(), run.progress.trajectory().selected(run.progress.tracked)
+    clouds, trajectory = run.clouds(), run.progress.trajectory().selected(run.progress.tracked)
     listed = run.slam.track.T_world_camera if isinstance(run.slam.track, ListedPoses) else None
     errors, valid = [], 0
     for index in run.progress.held_out:
@@ -23,7 +23,7 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
         T = trajectory.at(frame.timestamp) if listed is None else listed[index]
         if T is None or frame.depth is None:
             continue
-        predicted = render(cloud, frame.camera, T, cull_back=False).depth
+        predicted = render_in_parts(clouds, frame.camera, T, cull_back=False).depth
         near, far = run.slam.fusion.config.range
         measured = (frame.depth > near) & (frame.depth < far)
         seen = measured & np.isfinite(predicted)

@@ -21,7 +21,7 @@ from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map
 from semslam.loops.meetings import AGREE
 from semslam.loops.pose_graph import Edge, optimized_poses
 from semslam.rendering.splatting import observed
-from semslam.runs.derived import check_derivable, derived_folder, write_derived
+from semslam.runs.derived import check_derivable, derived_folder, tell_memory, write_derived
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.tracking.relocalisation.places import WIDTH, Described
@@ -30,6 +30,7 @@ from semslam.tracking.tracker import Tracker
 VIEWS = 40  # of the second map that are looked for in the first
 FEWEST = 2  # of them that have to be found at one place
 SHORT = 5  # views, below which it is told that a run shows little
+COPIES, BESIDES = 6, 240  # of a surfel's arrays, and bytes for what its map shows and the mesh: memory, about
 ERR = 0.005  # metres and radians by which views err besides noise
 
 
@@ -65,7 +66,10 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         raise ValueError(f"{run_b}: is the same run; name two runs, of recordings that show part of the same place")
     if os.path.realpath(out) in (os.path.realpath(run_a), os.path.realpath(run_b)):
         raise ValueError(f"{out}: a run is not written over one that it is made from; name another --out")
-    check_derivable(RunFolder.open(run_a), Path(out), overwrite)
+    of_a, of_b = RunFolder.open(run_a), RunFolder.open(run_b)
+    check_derivable(of_a, Path(out), overwrite)
+    size = of_a.load_metrics().get("bytes_per_surfel", 0.0)
+    tell_memory("joining", COPIES * size + BESIDES, of_a, of_b)
     a, b = FinishedMap(run_a), FinishedMap(run_b)
     for finished, run in ((a, run_a), (b, run_b)):
         if len(finished.progress.parts) > 1:
