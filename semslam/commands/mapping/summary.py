@@ -97,10 +97,8 @@ def poor_frames(metrics: Metrics) -> str | None:
     repeated = metrics.get("depth_repeated", ())
     if not (poor := [index for index in metrics.get("poor", ()) if index not in repeated]):
         return None
-    last = "the last, " if len(poor) > 1 else ""
-    return (
-        f"{listed(poor)} tracked but not fused; {last}because {metrics['poor_reason'] or 'it fits the map too badly'}"
-    )
+    last = "; the last, because" if len(poor) > 1 else ", because"
+    return f"{listed(poor)} tracked but not fused{last} {metrics['poor_reason'] or 'it fits the map too badly'}"
 
 
 def hung_depth(metrics: Metrics) -> str | None:
