@@ -1,26 +1,27 @@
-"""Runs killed at random moments and resumed: each must reach the map of a run without a break, byte for byte.
+"""Commands ended at random moments and given again: each must reach the result of one without a break, byte for byte.
 
-    python benchmarks/kills.py [--count 100] [--seed 0]
+    python benchmarks/kills.py [--count 100] [--seed 0] [--only runs train batch compare calibrate]
 
-`python benchmarks/faults.py` does the same beside its damaged files.
+Runs are killed (SIGKILL) and resumed, the other commands ended by SIGKILL, SIGINT, SIGTERM or SIGHUP and given once
+more as they were, `--count` times each.
+`python benchmarks/faults.py` kills runs beside its damaged files.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import killed_commands
 import numpy as np
+from killed_commands import Kills, child, status_of
 
 import semslam.runs.finished.finish  # once for all children, as the next, which then begin to work at once
 import semslam.runs.reconstruct  # noqa: F401
@@ -35,20 +36,6 @@ VARIANTS = {
 }
 
 
-@dataclass
-class Kills:
-    """What became of killed runs."""
-
-    killed: int = 0  # while at work
-    runs: int = 0  # that came to their end, killed or not
-    differing: list[str] = field(default_factory=list)  # those whose map is not that of a run without a break
-    broken: list[str] = field(default_factory=list)  # those that could not be opened, or did not end well
-
-    @property
-    def good(self) -> bool:
-        return not self.differing and not self.broken
-
-
 def kills(count: int, seed: int = 0) -> Kills:
     """Kill runs with SIGKILL at `count` random moments, resume each until it is done, and compare its map."""
     rng, result = np.random.default_rng(seed), Kills()
@@ -57,7 +44,7 @@ def kills(count: int, seed: int = 0) -> Kills:
         for name, options in VARIANTS.items():
             began = time.perf_counter()
             out = Path(folder) / f"whole {name}"
-            assert _ended(_child(partial(_reconstruct, out, options))) == 0, f"the run without a break failed: {name}"
+            assert status_of(child(partial(_reconstruct, out, options))) == 0, f"the run without a break failed: {name}"
             whole[name], seconds[name] = RunFolder.open(out).map.read_bytes(), time.perf_counter() - began
         while result.killed < count and len(result.broken) < 5:
             name = list(VARIANTS)[result.runs % len(VARIANTS)]
@@ -78,10 +65,10 @@ def _until_done(
     """Start, kill, look at what is left, and start again, until the run comes to its end."""
     more = ["--overwrite"] if out.exists() else []
     while True:
-        child = _child(partial(_reconstruct, out, [*options, *more]))
+        process = child(partial(_reconstruct, out, [*options, *more]))
         time.sleep(rng.uniform(0, seconds))
-        os.kill(child, signal.SIGKILL)
-        ended = _ended(child)
+        os.kill(process, signal.SIGKILL)
+        ended = status_of(process)
         if ended == 0:
             return
         if ended != -signal.SIGKILL:
@@ -90,32 +77,12 @@ def _until_done(
         result.killed += 1
         folder = RunFolder(out)
         there = folder.exists or folder.is_replaced
-        if there and (ended := _ended(_child(partial(_look, out)))):
+        if there and (ended := status_of(child(partial(_look, out)))):
             result.broken.append(f"{name}: after {result.killed} kills: reading it ends with {ended}")
             return
         # a run that is to replace an older one goes on once it has saved something; before, it is begun again
         begun = folder.exists if not more or more == ["--resume"] else folder.replacement.exists
         more = ["--resume"] if begun or not out.exists() else more
-
-
-def _child(work: Callable[[], object]) -> int:
-    """The id of a process of its own that does some work; its exit status is 1 where an exception ends that.
-
-    This process itself must not run compiled loops: their threads do not survive a fork.
-    """
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-        logging.disable()
-        work()
-        status = 0
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        os._exit(status)
 
 
 def _reconstruct(out: Path, options: list[str]) -> None:
@@ -127,24 +94,27 @@ def _look(out: Path) -> None:
     RunFolder.open(out).load_cloud()
 
 
-def _ended(child: int) -> int:
-    """The exit status of a process, negative for the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def main() -> None:
-    """Kill, and print what became of it; exit status 1 where a map differs or a run is lost."""
+    """Kill, and print what became of it; exit status 1 where a result differs or is lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=("runs", *killed_commands.COMMANDS), metavar="COMMAND")
     arguments = parser.parse_args()
-    sys.exit(not report(kills(arguments.count, arguments.seed)))
+    good = True
+    for name in arguments.only or ("runs", *killed_commands.COMMANDS):
+        rest = arguments.count, arguments.seed
+        result = kills(*rest) if name == "runs" else killed_commands.kills(name, *rest)
+        good = report(result, name) and good
+    sys.exit(not good)
 
 
-def report(result: Kills) -> bool:
+def report(result: Kills, name: str = "runs") -> bool:
     """Print it; whether all is as it should be."""
     print(
-        f"{result.killed} kills in {result.runs} runs: {len(result.differing)} maps differ, {len(result.broken)} lost"
+        f"{name}: {result.killed} kills in {result.runs} runs: {len(result.differing)} results differ, "
+        f"{len(result.broken)} lost",
+        flush=True,
     )
     for line in [*result.differing, *result.broken]:
         print(f"    {line}")

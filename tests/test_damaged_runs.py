@@ -13,7 +13,9 @@ from test_reconstruct import ROOM, TRUTH, refused, semslam
 from semslam.looking.viewed import viewed_run
 from semslam.runs.export import export_run
 from semslam.runs.folder import RunFolder
+from semslam.runs.unreadable import Unreadable
 from semslam.trajectory.files import read_tum
+from sequences import open_sequence
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,23 @@ def test_a_map_without_classes_is_exported_in_its_colours(tmp_path):
 
     plan = cv2.imread(str(tmp_path / "out" / "floor_plan.png"))
     assert (plan.max(axis=2).astype(int) - plan.min(axis=2) > 40).mean() > 0.05  # neither grey nor white
+
+
+def test_the_map_of_an_earlier_moment_does_not_pass_as_that_of_the_whole_run(run, tmp_path, capsys):
+    earlier = tmp_path / "earlier"
+    assert semslam("reconstruct", ROOM, "--frames", 5, "--out", earlier, *TRUTH, "--no-mesh") == 0
+    shutil.copy(earlier / "map.npz", run / "map.npz")
+    capsys.readouterr()
+    assert "map.npz is of 5 frames and metrics.json of 12" in refused(capsys, "export", run, "--out", tmp_path / "x")
+
+
+def test_frames_that_are_skipped_for_one_reason_say_it_once(caplog):
+    unreadable = Unreadable(open_sequence("room:frames=4"), 1.0)
+    for index, why in enumerate(("a size", "a size", "another size", "a size")):
+        unreadable.skip(index, ValueError(f"{index}.png: {why}"), 4)
+    assert [record.message.partition(" skipped")[2] for record in caplog.records] == [
+        ": 0.png: a size",
+        " for the same reason as frame 0",
+        ": 2.png: another size",
+        ": 3.png: a size",
+    ]

@@ -16,6 +16,7 @@ from semslam.frame import Step
 from semslam.looking.viewed import viewed_run
 from semslam.runs.config import settings_of
 from semslam.runs.export import export_run
+from semslam.runs.finished.extend import why_none_was_found
 from semslam.runs.finished.finish import finish
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
@@ -160,3 +161,11 @@ def test_a_recording_of_another_place_is_refused(begun: Path, tmp_path: Path, ca
     assert "none of its frames was found" in refused(
         capsys, "reconstruct", "room:frames=400,width=160,height=120", *elsewhere, *LABELS, *more
     )
+
+
+@pytest.mark.parametrize("begun", ["dataset"], indirect=True)
+def test_frames_of_another_focal_length_that_are_not_found_are_not_blamed_on_the_place(begun: Path) -> None:
+    camera = open_sequence(ROOM).camera
+    assert why_none_was_found(str(begun), camera) == "do both show the same place?"
+    told = why_none_was_found(str(begun), camera.with_focal(1.5 * camera.fx))
+    assert "degrees across" in told and "--camera" in told

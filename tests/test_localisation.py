@@ -233,6 +233,16 @@ def test_a_name_of_any_bytes_is_printed() -> None:
     assert text.splitlines()[1] == "# caf\\udce9 .png not found: dark" and text.encode("utf-8")
 
 
+def test_images_in_a_row_that_are_not_found_share_a_line() -> None:
+    reasons = ["hardly anything", "5 features agree, but", "4 features agree, but", "dark"]
+    frames = [LocalisedFrame(f"{i}.png", i / 30, Localisation(None, reason=why)) for i, why in enumerate(reasons)]
+    assert tum_text(frames).splitlines()[1:] == [
+        "# 0.png not found: hardly anything",
+        "# 1.png to 2.png (2 images) not found: some features agree, but",
+        "# 3.png not found: dark",
+    ]
+
+
 def test_runs_that_kept_no_places_are_looked_at_again(run: Path, monkeypatch) -> None:
     """By their recording or, where that is gone, by pictures of the map."""
     whole = RunFolder.load_state

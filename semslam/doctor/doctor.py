@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.doctor import conventions, depth_edges, flow, intrinsics
+from semslam.doctor import conventions, depth_edges, depth_motion, flow, intrinsics
 from semslam.doctor.along_the_ray import along_the_ray
 from semslam.doctor.conventions import USUAL_DEPTH
 from semslam.doctor.depth_range import with_range
@@ -19,7 +19,7 @@ from semslam.doctor.finding import Finding
 from semslam.doctor.gaps import gaps
 from semslam.doctor.intrinsics import Intrinsics
 from semslam.doctor.matched import Matches
-from semslam.doctor.poses import convention, errors, single
+from semslam.doctor.poses import convention, errors, single, systematic
 from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
@@ -199,8 +199,11 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
         remedy = "runs interpolate those between; --set reject_poses=false takes them as they are"
         hints = [Finding("hint", groups.note, remedy)]
         sequence = moving
+    if of_depth := depth_motion.findings(matched, sequence.camera):
+        return of_depth, None
     measured = intrinsics.measured(sequence, matched=matched)
-    findings = intrinsics.findings_of(measured, sequence.camera) + hints
+    lengths = intrinsics.findings_of(measured, sequence.camera)
+    findings = lengths + hints
     if sequence.has_poses:
         found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
         unexplained = any(finding.level == "warning" for finding in found)  # by anything simple
@@ -210,12 +213,12 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
         findings = found or findings
         if all(finding.level == "hint" for finding in found):  # poses of other frames tell nothing of single ones
             wrong = single.contradicted(sequence)
-            off = errors.measured(without_poses(sequence, wrong.wrong), matched, (*wrong.jumps, *wrong.slips))
-            findings = (
-                findings
-                + single.findings_of(wrong, len(sequence), sequence.number_of)
-                + (off.findings() if off is not None else [])
-            )
+            of_others = without_poses(sequence, wrong.wrong), matched, (*wrong.jumps, *wrong.slips)
+            shared, off = systematic.measured(*of_others), errors.measured(*of_others)
+            of_all = systematic.findings_of(shared, off, lengths)
+            if found:  # the delay is known
+                of_all = [finding for finding in of_all if finding.what != found[0].what]
+            findings = found + hints * (not found) + single.findings_of(wrong, len(sequence), sequence.number_of) + of_all
     return findings, None if any(finding.level == "error" for finding in findings) else measured
 
 

@@ -23,7 +23,8 @@ from semslam.doctor.finding import Finding
 from semslam.doctor.matched import SECONDS_APART, Matches, Pair, given_motion
 from sequences import Sequence as Recording
 
-SHORTEST = 6.0  # seconds of a recording: in less, too few motions differ to tell how sure the figures are
+SHORTEST = 6.0  # seconds of a recording: in less, too few motions differ to tell how sure the figures are ...
+GROSS, GROSS_SURE, SHORTEST_GROSS = 0.12, 6.0, 1.5  # ... and only so much is told, in no fewer seconds
 FEWEST_PAIRS = 6
 MOVED = 12.0  # pixels, the median of a pair: beside less, the errors of features would shift what they tell
 FEWEST_TURNED = 8  # pairs; where there are so many, those that turn less are left out: noise bends what they tell
@@ -52,6 +53,11 @@ class Length(NamedTuple):
         """Whether the recording is wrong beyond doubt, by more than a little."""
         return abs(np.log(self.factor)) > max(NOTABLE, SURE * self.std)
 
+    @property
+    def gross(self) -> bool:
+        """Whether it is wrong by so much that a short recording tells it."""
+        return abs(np.log(self.factor)) > max(GROSS, GROSS_SURE * self.std)
+
     def __str__(self) -> str:
         change, std = 100 * (self.factor - 1), 100 * self.std * self.factor
         return f"{abs(change):.1f} +- {std:.1f} % {'longer' if change > 0 else 'shorter'}"
@@ -73,7 +79,8 @@ class Intrinsics:
 def measured(
     recording: Recording, by_poses: bool = True, sensor: str | None = None, matched: Matches | None = None
 ) -> Intrinsics | None:
-    """The focal length, and with poses the unit of depth; None where too few points are found again, or they disagree.
+    """The focal length, and with poses the unit of depth; None where too few points are found again, or they disagree,
+    and for short recordings where nothing is grossly wrong.
 
     by_poses: whether poses that the recording has are taken as right; else motions are solved for. sensor: the depth
     camera, of `SENSORS`; None as the recording says, or a Kinect. matched: its pairs of frames, where they are known.
@@ -86,7 +93,10 @@ def measured(
         lengths = _lengths(pairs, recording, given, SENSORS[sensor or recording.sensor or "kinect"])
     except np.linalg.LinAlgError:  # points that determine nothing
         return None
-    return None if lengths is None else Intrinsics(lengths[0], lengths[1] if given else None, len(pairs))
+    short = recording.timestamps[-1] - recording.timestamps[0] < SHORTEST
+    if lengths is None or (short and not any(length.gross for length in lengths)):
+        return None
+    return Intrinsics(lengths[0], lengths[1] if given else None, len(pairs))
 
 
 def _lengths(
@@ -129,7 +139,7 @@ def findings_of(found: Intrinsics | None, camera: Camera) -> list[Finding]:
 def _usable(recording: Recording, matched: Matches, given: bool) -> list[Pair]:
     """Pairs that tell lengths, with the given motions; where these are to be found, those that turn most."""
     times = recording.timestamps
-    if len(recording) < 2 or times[-1] - times[0] < SHORTEST:
+    if len(recording) < 2 or times[-1] - times[0] < SHORTEST_GROSS:
         return []
     pairs = [pair for pair in matched.pairs if pair.last - pair.first >= matched.gaps[0] and pair.flow >= MOVED]
     if given:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from semslam import poses
+from semslam.camera import Camera
 from semslam.doctor import flow
 from semslam.frame import evenly_spread
 from semslam.tracking.features import sampled_pose
@@ -29,6 +30,20 @@ WITHIN, FEWEST_PIXELS = 6.0, 3.0  # pixels at 640 wide, and in small images, of 
 DEPTHS_APART = 0.1  # of the depth, at most, between what was read and where the motion puts a point
 FEWEST_MATCHES = 15
 AGREEING = 0.5  # of the matches of two frames, at least, that one motion explains: fewer may agree by chance
+
+
+class Shown(NamedTuple):
+    """Points that two frames show alike, by their looks alone: some are not the same."""
+
+    first: int  # frame indices
+    last: int
+    pixels: tuple[np.ndarray, np.ndarray]  # (N, 2) in either frame
+    depth: tuple[np.ndarray, np.ndarray]  # (N,) metres
+
+    @property
+    def flow(self) -> float:
+        """Median distance in pixels that the points moved."""
+        return float(np.median(np.linalg.norm(self.pixels[1] - self.pixels[0], axis=1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +75,19 @@ class Matches:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Pairs over the whole recording, by their first frames; none without depth."""
+        """Pairs over the whole recording, by their first frames: those whose points one motion explains."""
+        return [pair for shown in self.shown if (pair := _explained(self.recording, shown)) is not None]
+
+    @cached_property
+    def shown(self) -> list[Shown]:
+        """The same before any motion is known; none without depth."""
         recording, gaps, short = self.recording, self.gaps, self.short
         if not recording.has_depth:
             return []
         last_start = max(len(recording) - int(gaps[0]), 0)
         grid = max(1, min(int(gaps[0]), last_start // FEWEST_STARTS))  # on it, many frames are shared, and read once
         starts = sorted({start // grid * grid for start in evenly_spread(range(last_start), STARTS)})
-        found: list[Pair] = []
+        found: list[Shown] = []
         seen: dict[int, _Described | None] = {}
         for number, first in enumerate(starts):
             for gap in sorted({*gaps.tolist(), *([] if number % 2 else [short])}):
@@ -75,7 +95,7 @@ class Matches:
                     for index in (first, last):
                         if index not in seen:
                             seen[index] = _described(recording, index)
-                    found += _matched(recording, first, last, seen)
+                    found += _matched(first, last, seen)
             seen = {index: kept for index, kept in seen.items() if index > first}
         return found
 
@@ -111,21 +131,33 @@ def _described(recording: Recording, index: int) -> _Described | None:
     )
 
 
-def _matched(recording: Recording, first: int, last: int, seen: dict[int, _Described | None]) -> Iterator[Pair]:
-    """The pair of two frames whose points one motion explains; nothing for few points."""
-    camera, a, b = recording.camera, seen[first], seen[last]
+def _matched(first: int, last: int, seen: dict[int, _Described | None]) -> Iterator[Shown]:
+    """What two frames both show; nothing for few points."""
+    a, b = seen[first], seen[last]
     if a is None or b is None or min(len(a.pixels), len(b.pixels)) < FEWEST_MATCHES:
         return
     i, j = matches(a.descriptors, b.descriptors)
-    if len(i) < FEWEST_MATCHES:
-        return
-    points = camera.points(a.pixels[i], a.depth[i])
+    if len(i) >= FEWEST_MATCHES:
+        yield Shown(first, last, (a.pixels[i], b.pixels[j]), (a.depth[i], b.depth[j]))
+
+
+def rigid(camera: Camera, shown: Shown) -> tuple[np.ndarray, np.ndarray] | None:
+    """T_last_first (4, 4) by the depth of the first frame, and the numbers of the points that it puts where the last
+    one shows them, at the depth that is read there; None where no motion is found."""
+    points = camera.points(shown.pixels[0], shown.depth[0])
     within = max(WITHIN * camera.width / 640, FEWEST_PIXELS)
-    if (sampled := sampled_pose(points, b.pixels[j], camera, within, tries=300, confidence=0.999)) is None:
-        return
+    if (sampled := sampled_pose(points, shown.pixels[1], camera, within, tries=300, confidence=0.999)) is None:
+        return None
     T_b_a, chosen = sampled
-    z = poses.transform(T_b_a, points[chosen])[:, 2]
-    chosen = chosen[np.abs(z - b.depth[j[chosen]]) < DEPTHS_APART * b.depth[j[chosen]]]
-    if len(chosen) >= max(FEWEST_MATCHES, AGREEING * len(i)):
-        i, j = i[chosen], j[chosen]
-        yield Pair(first, last, (a.pixels[i], b.pixels[j]), (a.depth[i], b.depth[j]), T_b_a)
+    z, read = poses.transform(T_b_a, points[chosen])[:, 2], shown.depth[1][chosen]
+    return T_b_a, chosen[np.abs(z - read) < DEPTHS_APART * read]
+
+
+def _explained(recording: Recording, shown: Shown) -> Pair | None:
+    """The pair of two frames whose points one motion explains; None where it explains too few."""
+    found = rigid(recording.camera, shown)
+    if found is None or len(found[1]) < max(FEWEST_MATCHES, AGREEING * len(shown.depth[0])):
+        return None
+    T_b_a, chosen = found
+    pixels, depth = ((one[chosen], other[chosen]) for one, other in (shown.pixels, shown.depth))
+    return Pair(shown.first, shown.last, pixels, depth, T_b_a)

@@ -109,7 +109,21 @@ class RunFolder(RunPaths):
         if not folder.exists:
             missing = f"not a run, {folder.state.name} is missing" if folder.path.exists() else "no such folder"
             raise FileNotFoundError(f"{path}: {missing}; make one with `semslam reconstruct SEQUENCE --out {path}`")
+        folder._check_of_one_moment()
         return folder
+
+    def _check_of_one_moment(self) -> None:
+        """ValueError where the map is of another number of frames than the figures: files of two runs, or of two
+        moments of one, were mixed. Damaged files are told by those who need them."""
+        try:
+            figures, done = self.load_metrics().get("frames"), self._newest_scalars("run_next_index")
+        except (ValueError, OSError):
+            return
+        if isinstance(figures, int) and "run_next_index" in done and figures != (frames := int(done["run_next_index"])):
+            raise ValueError(
+                f"{self.path}: {self.state.name} is of {frames} frames and {self.metrics.name} of {figures}: files of "
+                f"two moments are mixed; copy the whole folder again, or have the map ended (--resume)"
+            )
 
     def fresh(self) -> RunFolder:
         """Where to make a new run: here or, where there is one already, where it stays hidden until it is whole."""

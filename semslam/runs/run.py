@@ -73,6 +73,7 @@ class Run:
         slam.remember(Associations(config.slam.perception.network_labels_every, folder.path))
         if resume and folder.exists:
             self._restore()
+        self._unreadable = Unreadable(sequence, config.max_corrupt, self.progress.corrupt, config.sequence)
 
     def __len__(self) -> int:
         """Frames still to do."""
@@ -97,12 +98,11 @@ class Run:
 
     def _advance(self, index: int, frame: Frame | Exception) -> Step | None:
         if isinstance(frame, Exception):
-            unreadable = Unreadable(self.sequence, self.config.max_corrupt, self.progress.corrupt, self.config.sequence)
             try:
-                unreadable.skip(index, frame, len(self.sequence))
+                self._unreadable.skip(index, frame, len(self.sequence))
             except Exception:
                 # a frame that is whole is not left out: --resume goes on with that one
-                self.progress.next_index = index + 1 if index in unreadable.frames else index
+                self.progress.next_index = index + 1 if index in self.progress.corrupt else index
                 self.save()
                 raise
             return None

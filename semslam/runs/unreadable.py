@@ -21,6 +21,7 @@ class Unreadable:
     share: float  # of the frames that may be unreadable: the setting `max_corrupt`
     frames: list[int] = field(default_factory=list)  # their indices in the sequence
     recording: str = ""  # what a message calls it, where not by the sequence's name
+    _last: tuple[int, str] = (-1, "")  # the frame that was told of in full, and why it was skipped
 
     def read(self, frame_of: Callable[[int], Frame], index: int, offered: int) -> Frame | None:
         """Frame `index` of so many, or None where it is skipped; raises as `skip`."""
@@ -39,7 +40,13 @@ class Unreadable:
         if is_passing_in_reading(problem):
             raise problem
         self.frames.append(index)
-        logger.warning("frame %d is skipped: %s", self.sequence.number_of(index), problem)
+        number = self.sequence.number_of(index)
+        _, _, why = str(problem).partition(": ")  # after the file's name
+        if why and why == self._last[1]:
+            logger.warning("frame %d is skipped for the same reason as frame %d", number, self._last[0])
+        else:
+            logger.warning("frame %d is skipped: %s", number, problem)
+            self._last = number, why
         if len(self.frames) > self.share * offered:
             raise ValueError(
                 f"{self.recording or self.sequence.name}: {len(self.frames)} of {offered} frames are unreadable, more "

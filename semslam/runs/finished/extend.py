@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 
 import numpy as np
 
+from semslam.camera import Camera
 from semslam.loops.loop_closure import LoopCloser
 from semslam.runs.finished.finished_map import FinishedMap
+from semslam.runs.folder import RunFolder
 from semslam.runs.progress import OtherRun
+from semslam.runs.recording import recorded_camera
 from semslam.slam import Slam
 from semslam.tracking.relocalisation.keyframes import Keyframes
 from semslam.tracking.tracker import Tracker
+
+OTHER_VIEW = 0.08  # of the logarithm of a field of view: cameras that differ by more may be why nothing is found
 
 
 def extend(system: Slam, run: str) -> tuple[int, list[OtherRun]]:
@@ -67,3 +74,18 @@ def extend(system: Slam, run: str) -> tuple[int, list[OtherRun]]:
             system.loops.go_on_from_keyframes()
     others = finished.progress.as_others(os.path.abspath(run), -before, np.eye(4))
     return before + finished.progress.before, others
+
+
+def why_none_was_found(run: str, camera: Camera) -> str:
+    """What may have kept all frames of a camera from being found in the map of a run: their camera, or the place."""
+    kept = RunFolder.open(run).load_recording()
+    if kept is not None:
+        now, then = (
+            math.degrees(2 * math.atan(c.width / 2 / c.fx)) for c in (camera, recorded_camera(json.loads(str(kept))))
+        )
+        if abs(math.log(now / then)) > OTHER_VIEW:
+            return (
+                f"its camera sees {now:.0f} degrees across, that of the map saw {then:.0f}: if they are one camera, "
+                f"give both its fx and fy (camera.yaml, --camera); else, do both show the same place?"
+            )
+    return "do both show the same place?"

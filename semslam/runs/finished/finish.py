@@ -14,6 +14,7 @@ from semslam.rendering import pictures
 from semslam.runs.color_only.fitted import FITTED, FittedPoses
 from semslam.runs.color_only.kept import load_kept
 from semslam.runs.color_only.poses import KEPT, VisualPoses
+from semslam.runs.finished.extend import why_none_was_found
 from semslam.runs.finished.fill import fill_holes
 from semslam.runs.finished.held_out import judged_by_held_out
 from semslam.runs.finished.mesh import write_mesh
@@ -69,10 +70,10 @@ def _end_depth_of_views(run: Run) -> None:
 
 def _check_map(run: Run) -> None:
     """NoMap, with the reason, where nothing was fused."""
-    if run.progress.before and not run.progress.frames_of(0):
+    if run.config.extend is not None and run.progress.before and not run.progress.frames_of(0):
         raise NoMap(
             f"{run.config.sequence}: none of its frames was found in {run.config.extend}, so that nothing is "
-            f"added to that map; do both show the same place?"
+            f"added to that map; {why_none_was_found(run.config.extend, run.sequence.camera)}"
         )
     if run.progress.fused == 0:
         raise NoMap(f"{run.config.sequence}: no frame was fused, so there is no map; {why_no_map(run)}")

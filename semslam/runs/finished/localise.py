@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -87,21 +89,33 @@ def located_in_each(
 def tum_text(frames: list[LocalisedFrame]) -> str:
     """TUM lines of the frames that were found, and before each a comment with its name and what it is worth.
 
-    Frames that were not found are comments alone.
+    Frames that were not found are comments alone: one for those in a row that share a reason.
     """
     lines = ["# timestamp tx ty tz qx qy qz qw (camera to world, metres)\n"]
-    for frame in frames:
-        printable = frame.name.encode("utf-8", "backslashreplace").decode("utf-8")  # file names may be any bytes
-        found, name = frame.found, " ".join(printable.split())
-        if found.T_world_camera is None:
-            lines.append(f"# {name} not found: {found.reason}\n")
+    for missed, several in groupby(frames, key=_missed):
+        if missed is not None:
+            names = [_printable(frame.name) for frame in several]
+            who = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} images)"
+            lines.append(f"# {who} not found: {missed}\n")
             continue
-        lines.append(
-            f"# {name} confidence {found.confidence:.3f} inliers {found.inliers} "
-            f"std {found.std_m:.4f} m {found.std_deg:.3f} deg\n"
-        )
-        lines += tum_lines(Trajectory(np.array([frame.timestamp]), found.T_world_camera[None]))
+        for frame in several:
+            found = frame.found
+            assert found.T_world_camera is not None
+            lines.append(
+                f"# {_printable(frame.name)} confidence {found.confidence:.3f} inliers {found.inliers} "
+                f"std {found.std_m:.4f} m {found.std_deg:.3f} deg\n"
+            )
+            lines += tum_lines(Trajectory(np.array([frame.timestamp]), found.T_world_camera[None]))
     return "".join(lines)
+
+
+def _missed(frame: LocalisedFrame) -> str | None:
+    """Why an image was not found, without the counts that differ from image to image; None of one that was."""
+    return re.sub(r"^\d+ features", "some features", frame.found.reason) if frame.found.T_world_camera is None else None
+
+
+def _printable(name: str) -> str:
+    return " ".join(name.encode("utf-8", "backslashreplace").decode("utf-8").split())  # file names may be any bytes
 
 
 def write_tum_text(path: str | Path, frames: list[LocalisedFrame]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from semslam.doctor import intrinsics
+from semslam.doctor import depth_motion, intrinsics
 from semslam.doctor.depth_unit import doubtful_depth_unit
 from semslam.doctor.doctor import black_images
+from semslam.doctor.matched import Matches
 from semslam.perception import Network
 from semslam.runs.config import RunConfig
 from semslam.runs.given.verdict import PoseVerdict
@@ -20,7 +21,7 @@ def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVer
 
     verdict: of the recording's poses, whose pairs of frames are not matched again. network: predicts metric depth.
     """
-    findings = black_images(sequence)
+    findings = black_images(sequence) + depth_motion.findings(verdict.matched or Matches(sequence), sequence.camera)
     if config.poses == "tracked":
         lengths = intrinsics.measured(sequence, by_poses=False, sensor=config.sensor, matched=verdict.matched)
         findings += intrinsics.findings_of(lengths, sequence.camera)

@@ -13,7 +13,7 @@ import numpy as np
 from semslam.doctor import intrinsics
 from semslam.doctor.finding import Finding
 from semslam.doctor.matched import Matches
-from semslam.doctor.poses import errors, single
+from semslam.doctor.poses import errors, single, systematic
 from semslam.doctor.poses.convention import (
     AS_RECORDED,
     Judged,
@@ -134,10 +134,12 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches,
     doubts = [] if wrong is None else [wrong]
     if wrong is None:
         right = without_poses(used, of_single.wrong)
-        off = errors.measured(right, matched, (*of_single.jumps, *of_single.slips)) if given else None
-        doubts = [] if off is None else off.findings()
-        lengths = intrinsics.measured(right, sensor=config.sensor, matched=matched)
-        findings = intrinsics.findings_of(lengths, used.camera) + findings
+        lengths = intrinsics.findings_of(intrinsics.measured(right, sensor=config.sensor, matched=matched), used.camera)
+        of_others = right, matched, (*of_single.jumps, *of_single.slips)
+        if given:
+            doubts = systematic.findings_of(systematic.measured(*of_others), errors.measured(*of_others), lengths)
+        else:
+            findings = lengths + findings
     for finding in doubts + findings:
         if finding.level != "hint":
             logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)

@@ -1,0 +1,99 @@
+"""Errors that all poses of a recording share, depth of something else, and gross errors of short recordings."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_doctor_faults import Spoilt
+
+from semslam.doctor import depth_motion, intrinsics
+from semslam.doctor.matched import Matches
+from semslam.doctor.poses import systematic
+from semslam.frame import Frame
+from semslam.poses import exp
+from sequences import Sequence
+from sequences.room.kinect_noise import kinect_noise
+from sequences.room.room import RoomSequence
+
+
+@pytest.fixture(scope="module")
+def sound() -> tuple[Sequence, list[Frame]]:
+    room = RoomSequence(frames=90, width=320, height=240, noise=kinect_noise)
+    return room, list(room)
+
+
+@pytest.fixture(scope="module")
+def matched(sound) -> Matches:
+    """The pairs of frames, which poses do not change."""
+    found = Matches(Spoilt(*sound))
+    assert len(found.pairs) > systematic.FEWEST_PAIRS
+    return found
+
+
+def drifting(i: int, T: np.ndarray) -> np.ndarray:
+    T = T.copy()
+    T[:3, 3] += np.array([0.8, 0.0, 0.6]) * 0.02 * i / 30
+    return T
+
+
+def longer(_: int, T: np.ndarray) -> np.ndarray:
+    T = T.copy()
+    T[:3, 3] *= 1.15
+    return T
+
+
+SHARED = {
+    r"turned by (9|10)\.": lambda _, T: T @ exp([0, 0, 0, np.radians(-10), 0, 0]),
+    "(19|20) cm away": lambda _, T: T @ exp([-0.2, 0, 0, 0, 0, 0]),
+    r"drift by [12]\.": drifting,
+    r"0\.87 times": longer,
+}
+
+
+@pytest.mark.parametrize("expected", SHARED)
+def test_an_error_that_all_poses_share_is_named_and_measured(sound, matched, expected):
+    shared = systematic.measured(Spoilt(*sound, poses=SHARED[expected]), matched)
+    findings = systematic.findings_of(shared, None, [])
+    assert len(findings) == 1, shared
+    (finding,) = findings
+    assert re.search(expected, finding.what) and finding.level == "warning", finding
+
+
+@pytest.mark.parametrize("lag", [-3, 2])
+def test_poses_of_other_frames_are_told_by_how_many(sound, matched, lag):
+    room, frames = sound
+    late = Spoilt(room, frames, poses=lambda i, T: room.poses[i + lag] if 0 <= i + lag < len(room) else None)
+    shared = systematic.measured(late, matched)
+    assert shared.lag == -lag and any("better than their own" in f.what for f in shared.findings())
+
+
+def test_sound_poses_share_nothing_and_noise_is_no_shared_error(sound, matched):
+    rng = np.random.default_rng(0)
+    for metres in (0.0, 0.01):
+        noisy = Spoilt(*sound, poses=lambda _, T: T @ exp([*rng.normal(0, metres, 3), 0, 0, 0]))  # noqa: B023
+        assert systematic.measured(noisy, matched).findings() == []
+
+
+def of_frame(depth_of) -> dict[str, object]:
+    return {"change": lambda frame: replace(frame, depth=depth_of(frame).astype(np.float32))}
+
+
+def test_depth_of_another_view_does_not_explain_how_the_images_move(sound):
+    room, frames = sound
+    assert depth_motion.findings(Matches(Spoilt(*sound)), room.camera) == []
+    other = Spoilt(*sound, **of_frame(lambda frame: frames[(frame.index + 45) % 90].depth))
+    (finding,) = depth_motion.findings(Matches(other), room.camera)
+    assert finding.level == "error" and "does not explain" in finding.what
+
+
+def test_a_focal_length_a_quarter_off_is_told_of_three_seconds(sound):
+    room, frames = sound
+    wrong = room.camera.with_focal(1.25 * room.camera.fx)
+    other = Spoilt(room, [replace(frame, camera=wrong) for frame in frames])
+    other.camera = wrong
+    found = intrinsics.measured(other)
+    assert found is not None and abs(1.25 * found.focal.factor - 1) < 0.05
+    assert intrinsics.measured(Spoilt(*sound)) is None  # sound: nothing sure is known of so few seconds
