@@ -27,9 +27,15 @@ SLIPPED = (0.04, 0.02)  # the same of frames that a slip lies between ...
 BESIDE_OTHERS = 3.5  # ... and times what nearly all others are off
 FEWEST_ACROSS = 5  # pairs of frames that tell a slip
 BESIDE_NOISE = 2.5  # times what frames a moment apart are off; of noise alone, up to 1.8
+# Metres a coordinate of noise that is new in each pose; public poses at 10 to 30 Hz have 1.6 mm at most. Jerks look
+# like it in a path of few poses a second: then frames a moment apart fit, by less than so many times this
+WAVERING, BESIDE_WAVERING = 0.0025, 1.3
 MOVED = 0.05  # of the depth: points that move less tell no other motion
 # Of the way that points move: what poses are off that are no better than none. Noise does not grow with time.
 ANOTHER_MOTION, NO_MOTION, GROWING = 0.6, 0.9, 2.0
+
+
+FOR_NOISE = "surfaces are doubled by as much; --poses refined or tracked registers each frame to the map"
 
 
 class Distance(NamedTuple):
@@ -64,6 +70,7 @@ class PoseErrors(NamedTuple):
     later: tuple[Distance, ...]  # frames half a second to seconds apart, nearest first
     of_motion: float  # share of the way that points move, where they move far
     slip: Slip | None = None
+    wavering: float = 0.0  # metres a coordinate, from frame to frame
 
     @property
     def compared(self) -> tuple[Distance, ...]:
@@ -103,8 +110,10 @@ class PoseErrors(NamedTuple):
                 f"the poses are noisy: by them, what frames {usual.seconds:.1f} s apart show lies "
                 f"{100 * usual.metres:.1f} cm apart"
             )
-            remedy = "surfaces are doubled by as much; --poses refined or tracked registers each frame to the map"
-            return [Finding("warning", what, remedy)]
+            return [Finding("warning", what, FOR_NOISE)]
+        if self.compared and WAVERING < self.wavering < self.compared[0].metres / BESIDE_WAVERING:
+            what = f"the poses waver from frame to frame, by about {100 * self.wavering:.1f} cm along each axis"
+            return [Finding("warning", what, FOR_NOISE)]
         return []
 
 
@@ -143,7 +152,16 @@ def measured(recording: Recording, matched: Matches, breaks: Sequence[int] = ())
     slip = _slip([(pair, metres, metres / depth) for pair, metres, depth, _ in found])
     if slip is not None:
         slip = slip._replace(after=recording.number_of(slip.after), before=recording.number_of(slip.before))
-    return PoseErrors(apart.get(matched.short), later, of_motion, slip)
+    return PoseErrors(apart.get(matched.short), later, of_motion, slip, _wavering(recording))
+
+
+def _wavering(recording: Recording) -> float:
+    """The standard deviation (metres) of each coordinate that is new in each pose: fourth differences of positions keep
+    such noise, and leave little of what a hand does between two frames."""
+    positions = [T[:3, 3] for T in recording.poses or () if T is not None]
+    differences = np.linalg.norm(np.diff(positions, n=4, axis=0), axis=1) if len(positions) > 4 else np.zeros(0)
+    # of noise with deviation 1 they have sqrt(1 + 16 + 36 + 16 + 1), and a vector of three has the median length 1.538
+    return float(np.median(differences) / np.sqrt(70) / 1.538) if len(differences) else 0.0
 
 
 def _slip(found: Sequence[tuple[Pair, float, float]]) -> Slip | None:

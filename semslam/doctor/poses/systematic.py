@@ -64,11 +64,11 @@ class Shared(NamedTuple):
 
     @property
     def largest(self) -> tuple[str, Error] | None:
-        """The error that explains most of the misfit; None where none is told."""
-        harmful = 1 - self.harm / self.in_time
-        told = {n: error for n, error in self.errors.items() if error.is_sure(NOTABLE[n]) and error.left < harmful}
-        name = min(told, key=lambda name: told[name].left, default=None)
-        return None if name is None else (name, told[name])
+        """The error that explains most of the misfit; None where that is not told."""
+        name = min(self.errors, key=lambda name: self.errors[name].left)
+        error = self.errors[name]
+        told = error.is_sure(NOTABLE[name]) and error.left < 1 - self.harm / self.in_time
+        return (name, error) if told else None
 
     def findings(self) -> list[Finding]:
         """The delay and the largest error; empty where poses share none."""
@@ -92,9 +92,9 @@ def findings_of(shared: Shared | None, off: PoseErrors | None, lengths: list[Fin
     how far the poses are off without a reason."""
     found = [] if shared is None or (off is not None and off.another_motion) else shared.findings()
     most = shared is not None and shared.largest is not None and shared.largest[1].left < MOST
-    if found and (most or not lengths):
+    if any(finding.level != "hint" for finding in found) and (most or not lengths):
         return found
-    return lengths + (off.findings() if off is not None else [])
+    return found + lengths + (off.findings() if off is not None else [])
 
 
 def _finding(name: str, error: Error) -> Finding:
