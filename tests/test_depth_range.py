@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from stub_networks import KnowingNetwork
 
-from semslam.doctor.depth_range import with_range
+from semslam.doctor.depth.range import with_range
 from semslam.engine.fusion import USUAL_RANGE, Fusion, FusionConfig
 from semslam.frame import Frame
 from semslam.perception import PerceptionConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semslam.commands.mapping.summary import hung_depth
-from semslam.doctor.depth_repeats import DepthRepeats, hanging
+from semslam.doctor.depth.repeats import DepthRepeats, hanging
 from semslam.frame import Frame
 from semslam.runs.config import settings_of
 from semslam.runs.finished.finish import finish

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from semslam.camera import Camera
 from semslam.config import updated
-from semslam.doctor.depth_unit import doubtful_depth_unit
+from semslam.doctor.depth.unit import doubtful_depth_unit
 from semslam.doctor.doctor import Finding, black_images, diagnose, examine, implausible_depth
 from semslam.doctor.gaps import gaps
 from semslam.doctor.poses.convention import as_convention

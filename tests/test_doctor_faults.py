@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from semslam.doctor import depth_edges, intrinsics
+from semslam.doctor import intrinsics
 from semslam.doctor.conventions import stretched
+from semslam.doctor.depth import edges
 from semslam.doctor.doctor import Finding, diagnose, diagnosis
 from semslam.doctor.matched import Matches, Pair
 from semslam.doctor.poses import errors
@@ -119,7 +120,7 @@ def test_depth_beside_the_colour_is_found_with_its_direction(sound, shift):
 )
 def test_depth_that_is_turned_against_the_colour_is_found(sound, turned, said):
     room, frames = sound
-    finding = only_error(depth_edges.seen(Spoilt(room, frames, lambda f: replace(f, depth=f.depth[turned]))).findings())
+    finding = only_error(edges.seen(Spoilt(room, frames, lambda f: replace(f, depth=f.depth[turned]))).findings())
     assert said in finding.what
 
 
@@ -422,7 +423,7 @@ class EverySecondDepth(OtherDepth):
 
 
 def test_the_delay_of_a_slower_depth_camera_is_found(sound):
-    (finding,) = depth_edges.seen(EverySecondDepth(*sound, 4)).findings()
+    (finding,) = edges.seen(EverySecondDepth(*sound, 4)).findings()
     assert "depth images that come 4 frames" in finding.what and "later" in finding.what
 
 

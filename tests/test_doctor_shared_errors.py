@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_doctor_faults import Spoilt
 
-from semslam.doctor import depth_motion, intrinsics
+from semslam.doctor import intrinsics
+from semslam.doctor.depth import motion
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import errors, systematic
 from semslam.frame import Frame
@@ -84,9 +85,9 @@ def of_frame(depth_of) -> dict[str, object]:
 
 def test_depth_of_another_view_does_not_explain_how_the_images_move(sound):
     room, frames = sound
-    assert depth_motion.findings(Matches(Spoilt(*sound)), room.camera) == []
+    assert motion.findings(Matches(Spoilt(*sound)), room.camera) == []
     other = Spoilt(*sound, **of_frame(lambda frame: frames[(frame.index + 45) % 90].depth))
-    (finding,) = depth_motion.findings(Matches(other), room.camera)
+    (finding,) = motion.findings(Matches(other), room.camera)
     assert finding.level == "error" and "does not explain" in finding.what
 
 

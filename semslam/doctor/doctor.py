@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.doctor import conventions, depth_edges, depth_motion, flow, intrinsics
-from semslam.doctor.along_the_ray import along_the_ray
+from semslam.doctor import conventions, flow, intrinsics
 from semslam.doctor.conventions import USUAL_DEPTH
-from semslam.doctor.depth_range import with_range
-from semslam.doctor.depth_repeats import hanging
+from semslam.doctor.depth import edges, motion
+from semslam.doctor.depth.along_the_ray import along_the_ray
+from semslam.doctor.depth.range import with_range
+from semslam.doctor.depth.repeats import hanging
 from semslam.doctor.finding import Finding
 from semslam.doctor.gaps import gaps
 from semslam.doctor.intrinsics import Intrinsics
@@ -93,9 +94,9 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
             findings += [] if of_numbers else _depth_range(sequence)
             of_images = along_the_ray(whole)
             if sequence.has_depth:
-                edges = depth_edges.seen(sequence)
-                of_images += edges.findings()
-                if not edges.told:
+                of_edges = edges.seen(sequence)
+                of_images += of_edges.findings()
+                if not of_edges.told:
                     not_judged.append(
                         "whether depth is of its colour images (too few steps of depth, or edges of colour)"
                     )
@@ -199,7 +200,7 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
         remedy = "runs interpolate those between; --set reject_poses=false takes them as they are"
         hints = [Finding("hint", groups.note, remedy)]
         sequence = moving
-    if of_depth := depth_motion.findings(matched, sequence.camera):
+    if of_depth := motion.findings(matched, sequence.camera):
         return of_depth, None
     measured = intrinsics.measured(sequence, matched=matched)
     lengths = intrinsics.findings_of(measured, sequence.camera)

@@ -12,7 +12,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.cloud import CloudInParts
-from semslam.doctor.depth_range import with_range
+from semslam.doctor.depth.range import with_range
 from semslam.doctor.poses.convention import as_meant
 from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
 from semslam.judging.figures import filling_figures, label_figures, surface_figures, trajectory_figures

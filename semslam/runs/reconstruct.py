@@ -14,7 +14,7 @@ import numpy as np
 from semslam.camera import SENSORS
 from semslam.depth.corrections import fusion_config
 from semslam.depth.synchronised import Synchroniser
-from semslam.doctor.depth_range import with_range
+from semslam.doctor.depth.range import with_range
 from semslam.doctor.doctor import doubtful_intrinsics, timestamps
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.loops.loop_closure import LoopCloser

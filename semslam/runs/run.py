@@ -16,9 +16,9 @@ import numpy as np
 from semslam import config as configs
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.depth.layers import remove_layers
-from semslam.doctor.depth_edges import DepthEdges
-from semslam.doctor.depth_range import usable_share
-from semslam.doctor.depth_repeats import DepthRepeats
+from semslam.doctor.depth.edges import DepthEdges
+from semslam.doctor.depth.range import usable_share
+from semslam.doctor.depth.repeats import DepthRepeats
 from semslam.engine.associations import Associations
 from semslam.engine.saved_surfels import state_parts
 from semslam.frame import Frame, Step

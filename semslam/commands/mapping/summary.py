@@ -102,7 +102,7 @@ def poor_frames(metrics: Metrics) -> str | None:
 
 
 def hung_depth(metrics: Metrics) -> str | None:
-    from semslam.doctor.depth_repeats import in_words
+    from semslam.doctor.depth.repeats import in_words
 
     if not (repeated := metrics.get("depth_repeated")):
         return None

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from semslam.depth.multiview import MultiViewDepth
-from semslam.doctor.depth_range import LITTLE
+from semslam.doctor.depth.range import LITTLE
 from semslam.geometry import export
 from semslam.labels import LABEL_SETS
 from semslam.rendering import pictures

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from semslam.doctor import depth_motion, intrinsics
-from semslam.doctor.depth_unit import doubtful_depth_unit
+from semslam.doctor import intrinsics
+from semslam.doctor.depth import motion
+from semslam.doctor.depth.along_the_ray import along_the_ray
+from semslam.doctor.depth.unit import doubtful_depth_unit
 from semslam.doctor.doctor import black_images
 from semslam.doctor.matched import Matches
+from semslam.frame import evenly_spread
 from semslam.perception import Network
 from semslam.runs.config import RunConfig
 from semslam.runs.given.verdict import PoseVerdict
@@ -15,13 +18,17 @@ from sequences import Sequence
 
 logger = logging.getLogger(__name__)
 
+FRAMES = 8  # whose planes are looked at
+
 
 def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVerdict, network: Network | None) -> None:
     """Warn of what the images of a depth camera contradict: their light, the focal length, the unit of depth.
 
     verdict: of the recording's poses, whose pairs of frames are not matched again. network: predicts metric depth.
     """
-    findings = black_images(sequence) + depth_motion.findings(verdict.matched or Matches(sequence), sequence.camera)
+    some = (sequence.readable(index) for index in evenly_spread(range(len(sequence)), FRAMES))
+    findings = black_images(sequence) + along_the_ray([frame for frame in some if frame is not None])
+    findings += motion.findings(verdict.matched or Matches(sequence), sequence.camera)
     if config.poses == "tracked":
         lengths = intrinsics.measured(sequence, by_poses=False, sensor=config.sensor, matched=verdict.matched)
         findings += intrinsics.findings_of(lengths, sequence.camera)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam.doctor import intrinsics
+from semslam.doctor.depth import motion
 from semslam.doctor.finding import Finding
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import errors, single, systematic
@@ -136,9 +137,9 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches,
         right = without_poses(used, of_single.wrong)
         lengths = intrinsics.findings_of(intrinsics.measured(right, sensor=config.sensor, matched=matched), used.camera)
         of_others = right, matched, (*of_single.jumps, *of_single.slips)
-        if given:
+        if given and not motion.findings(matched, used.camera):  # which would explain a misfit
             doubts = systematic.findings_of(systematic.measured(*of_others), errors.measured(*of_others), lengths)
-        else:
+        elif not given:
             findings = lengths + findings
     for finding in doubts + findings:
         if finding.level != "hint":

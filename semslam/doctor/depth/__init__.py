@@ -1,0 +1,1 @@
+"""What is wrong with the depth of a recording, told from its images."""
