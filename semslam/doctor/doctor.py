@@ -219,7 +219,9 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
             of_all = systematic.findings_of(shared, off, lengths)
             if found:  # the delay is known
                 of_all = [finding for finding in of_all if finding.what != found[0].what]
-            findings = found + hints * (not found) + single.findings_of(wrong, len(sequence), sequence.number_of) + of_all
+            findings = (
+                found + hints * (not found) + single.findings_of(wrong, len(sequence), sequence.number_of) + of_all
+            )
     return findings, None if any(finding.level == "error" for finding in findings) else measured
 
 
