@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 WORTH = 0.05  # of the mean cost of an observation, which a lens explains, from which it is undone ...
 EVIDENT = 0.2  # ... and told, and looked for again: recordings with the camera of their data set have up to 0.13
 PASSES = 3  # that undo a lens; each leaves a part
-NO_WORSE = 1.05  # times the residual before
+NO_WORSE, LEFT = 1.05, 0.67  # times the residual, and what a lens explains, before: at most
 
 
 class Straight(NamedTuple):
@@ -40,7 +40,7 @@ class Straight(NamedTuple):
         now, then = self.scene, before.scene
         lost = np.count_nonzero(then.followed.found) > np.count_nonzero(now.followed.found)
         fits = now.tracker.map.residual < NO_WORSE * then.tracker.map.residual
-        return not lost and fits and self.left.explained < before.left.explained / 2
+        return not lost and fits and self.left.explained < LEFT * before.left.explained
 
 
 def straight_scene(
