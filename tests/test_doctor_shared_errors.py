@@ -91,6 +91,14 @@ def test_depth_of_another_view_does_not_explain_how_the_images_move(sound):
     assert finding.level == "error" and "does not explain" in finding.what
 
 
+def test_a_wrong_focal_length_is_not_blamed_on_depth(sound):
+    room, frames = sound
+    wrong = room.camera.with_focal(0.6 * room.camera.fx)
+    other = Spoilt(room, [replace(frame, camera=wrong) for frame in frames])
+    other.camera = wrong
+    assert motion.findings(Matches(other), wrong) == []
+
+
 def test_a_focal_length_a_quarter_off_is_told_of_three_seconds(sound):
     room, frames = sound
     wrong = room.camera.with_focal(1.25 * room.camera.fx)

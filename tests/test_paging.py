@@ -190,7 +190,7 @@ def test_a_full_disk_is_one_line_when_the_map_grows(tmp_path, monkeypatch):
         surfels.page_to(tmp_path)
 
 
-@pytest.mark.parametrize("memory", ["500", "lots", "-1MB", "1 PB"])
+@pytest.mark.parametrize("memory", ["500", "lots", "-1MB", "1 PB", "0MB"])
 def test_an_amount_of_memory_has_a_unit(memory):
     with pytest.raises(ValueError, match=r"`slam.map.memory` is .*, expected an amount such as 500MB"):
         MapConfig(memory=memory)

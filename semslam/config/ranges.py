@@ -109,6 +109,6 @@ def shown(value: Any) -> str:
 def bytes_of(name: str, amount: str) -> int:
     """An amount of memory such as 500MB in bytes; ValueError, which names the setting, for what is none."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", amount, re.IGNORECASE)
-    if found is None:
+    if found is None or float(found[1]) == 0:
         raise ValueError(f"`{name}` is {amount!r}, expected an amount such as 500MB or 2GB")
     return int(float(found[1]) * MEMORY[found[2].upper()])

@@ -21,6 +21,7 @@ MOVED = 12.0  # pixels at 640 wide: beside less, any depth explains what is seen
 EPIPOLAR = 2.0  # pixels at 640 wide
 AGREES = 0.65  # of the points, in the worst quarter of the pairs; sound recordings reach 0.78 and more
 BETTER = 0.8  # what another reading of the numbers must reach to be named
+OTHER_FOCALS = (0.7, 1.4)  # of the stated one, tried
 READINGS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "one divided by the distance": (lambda d: 1 / d, "they may be disparity or inverse depth"),
     "the logarithm of the distance": (lambda d: np.expm1(d), "they may be log(1 + distance)"),
@@ -36,6 +37,8 @@ def findings(matched: Matches, camera: Camera) -> list[Finding]:
         f"depth does not explain how the images move: {100 * agreeing:.0f} % of the points that two of them show lie "
         f"where it puts them"
     )
+    if any(_agreement(some, camera.with_focal(factor * camera.fx)) > BETTER for factor in OTHER_FOCALS):
+        return []  # it is the focal length, which is measured elsewhere
     for reading, (distance, hint) in READINGS.items():
         read = [shown._replace(depth=(distance(shown.depth[0]), distance(shown.depth[1]))) for shown in some]
         if _agreement(read, camera) > BETTER:
