@@ -20,14 +20,15 @@ import numba
 import numpy as np
 
 from semslam import poses
-from semslam.frame import Frame, Observation, Tracking, View
+from semslam.doctor.depth_steps import KINECT_READOUT, has_kinect_steps
+from semslam.frame import Frame, Observation, Tracking, View, evenly_spread
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics import trajectory as evaluation
 from semslam.metrics.layering import layering
 from semslam.runs.config import settings_of
 from semslam.runs.finished.finish import finish
 from semslam.runs.reconstruct import prepare
-from semslam.slam import Slam
+from semslam.slam import Slam, SlamConfig
 from semslam.tracking.features import features_of, pose_from
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
@@ -59,6 +60,16 @@ def without_pose(frame: Frame) -> Frame:
     return replace(frame, T_world_camera=None)
 
 
+def settings_for(frames: Sequence[Frame], config: SlamConfig | None = None) -> SlamConfig:
+    """The settings with the readout that a run would choose: that of a Kinect's recording, 0 for the rendered room."""
+    config, camera = config or SlamConfig(), frames[0].camera
+    if camera == RoomSequence(1, camera.width, camera.height).camera:
+        return config
+    depths = (frame.depth for frame in evenly_spread(frames, 4) if frame.depth is not None)
+    readout = KINECT_READOUT if has_kinect_steps(depths) else 0.0
+    return replace(config, perception=replace(config.perception, readout=readout))
+
+
 def semslam(frames: Sequence[Frame], loops: bool = True) -> Result:
     """Tracking with fusion, as `reconstruct --poses tracked` does it; starts at the first frame's given pose."""
     result, _ = semslam_with_map(frames, loops)
@@ -71,6 +82,7 @@ def semslam_with_map(
     tracker = tracker or Tracker(places=Places())
     slam = Slam(
         frames[0].camera,
+        settings_for(frames),
         perceive=sensed,
         track=tracker,
         loops=LoopCloser(tracker) if loops else None,

@@ -22,7 +22,7 @@ from typing import Literal
 
 import numba
 import numpy as np
-from tracking import Result, sensed, tracked_error, with_holes, without_pose
+from tracking import Result, sensed, settings_for, tracked_error, with_holes, without_pose
 
 from semslam.atomic import replacing
 from semslam.frame import Frame
@@ -144,6 +144,7 @@ def made(config: SlamConfig, piece: Piece) -> dict[str, float]:
     frames = piece.frames
     tracker = Tracker(config.tracking, places=Places())
     loops = LoopCloser(tracker, config.loops)
+    config = settings_for(frames, config)
     slam = Slam(frames[0].camera, config, perceive=sensed, track=tracker, loops=loops, places=tracker.places)
     T: list[np.ndarray] = []
     ok = []

@@ -59,7 +59,9 @@ class PerceptionConfig:
     label_every: Count | None = None  # frames: between labelled ones; null = 10 for a network's labels, 1 for true ones
     # pixels: frames are resized to this width, keeping their shape; null = as recorded
     width: Annotated[int, Range(16, 10_000)] | None = None
-    synchronise: bool = True  # a sensor's depth is moved to its colour image's moment, where a recording times both
+    synchronise: bool = True  # a sensor's depth is moved to its colour image's moment, row by row
+    # seconds: from a depth image's first row to its last; null = 0.03 where it is a Kinect's, else 0
+    readout: Annotated[float, Range(0, 0.2)] | None = None
     border: Natural = 0  # pixels: border of the resized image that is ignored (16 for NYUv2 at 640 wide)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.depth.corrections import CorrectionsConfig, fusion_config
 from semslam.depth.multiview import MultiViewConfig
+from semslam.depth.synchronised import Synchroniser
 from semslam.engine.associations import Associations
 from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.labels.label_fusion import LabelFusionConfig, label_fusion
@@ -24,6 +25,7 @@ from semslam.stage import Stage, stage_of
 from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.relocalisation.places import Places
+from semslam.tracking.tracker import Tracker
 from semslam.tracking.visual.config import VisualConfig
 
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
@@ -64,15 +66,18 @@ class Slam:
         network: Network | None = None,
     ) -> None:
         """camera: that of the frames. track: the frames' own poses by default. correct: what is done to an observation
-        before it is tracked, a `DepthCorrections` for example. label_set: that of the frames' labels, if any. loops: of
-        the tracker that is `track`. places: to which views of the map are added, to come back to; those of the tracker,
-        where there is one. network: see Perception. `perceive` replaces the whole first stage: its
-        observations then have the size of `camera` and `num_classes` classes."""
+        before it is tracked, a `DepthCorrections` for example; by default a tracked camera's rows are moved to one
+        moment. label_set: that of the frames' labels, if any. loops: of the tracker that is `track`. places: to which
+        views of the map are added, to come back to; those of the tracker, where there is one. network: see Perception.
+        `perceive` replaces the whole first stage: its observations then have the size of `camera` and `num_classes`
+        classes."""
         self.config = config or SlamConfig()
         perception = Perception(self.config.perception, camera, label_set, network) if perceive is None else None
         self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
         self.network = network
         self.track: Track = track or GivenPoses(config=self.config.tracking)
+        if correct is None and isinstance(self.track, Tracker) and self.config.perception.synchronise:
+            correct = Synchroniser(self.track.velocity_at, self.config.perception.readout or 0.0)
         self.correct = correct
         self.loops = loops
         self.places = places

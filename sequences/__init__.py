@@ -121,7 +121,7 @@ def open_sequence(
         kind = detect_kind(path)
     elif kind not in READERS:
         raise ValueError(f"unknown kind of sequence '{kind}'; known are {', '.join(READERS)}")
-    options, sensor = _with_camera_files(kind, path, options)
+    options, sensor, readout = _with_camera_files(kind, path, options)
     sequence = _opened(kind, path, options)
     if stand_in is not None and not sequence.camera.focal_known:
         sequence = _opened(kind, path, options | {"camera": stand_in})
@@ -129,6 +129,8 @@ def open_sequence(
         sequence.packed_in = files_of_many_frames(path)
     if sensor is not None:
         sequence.sensor = sensor
+    if readout is not None:
+        sequence.readout = readout
     _tell_assumptions(path, sequence)
     return sequence
 
@@ -142,9 +144,14 @@ def options_of(kind: str) -> frozenset[str]:
     return frozenset(names - {*READERS[kind].fixed})
 
 
-def _with_camera_files(kind: str, path: Path, options: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+def _with_camera_files(
+    kind: str, path: Path, options: dict[str, Any]
+) -> tuple[dict[str, Any], str | None, float | None]:
     """The options, completed by the camera.yaml that they name and by the one beside the recording, and the kind of
-    depth camera that these files name. ValueError for an option that the kind of recording does not have."""
+    depth camera and the readout that these files name.
+
+    ValueError for an option that the kind of recording does not have.
+    """
     own = options_of(kind)
     beside = (path if path.is_dir() else path.parent) / "camera.yaml"
     if "fov" in options and "fov" not in own and "camera" in own - {*options} and not beside.is_file():
@@ -162,15 +169,17 @@ def _with_camera_files(kind: str, path: Path, options: dict[str, Any]) -> tuple[
         files.insert(0, Path(options["camera"]))
         options = {name: value for name, value in options.items() if name != "camera"}
     sensor: str | None = None
+    readout: float | None = None
     for file in files:
         found = read_camera_file(file)
         sensor = sensor or found.sensor
+        readout = found.readout if readout is None else readout
         if unused := [name for name in found.options if name not in own]:
             logger.warning(
                 "%s: a recording of kind %s fixes its own %s; this file's is not used", file, kind, ", ".join(unused)
             )
         options = {name: value for name, value in found.options.items() if name in own} | options
-    return options, sensor
+    return options, sensor, readout
 
 
 def _tell_assumptions(path: Path, sequence: Sequence) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from semslam.atomic import check_makeable, check_writable, replacing_folder
 from semslam.images import write_png
-from sequences.pairing import SAME_MOMENT
+from sequences.pairing import SAME_TIME
 from sequences.recordings.cameras.klg import write_klg
 from sequences.recordings.depth_units import DepthUnits
 from sequences.recordings.folder import write_folder
@@ -39,12 +39,13 @@ def write_tum_folder(sequence: Sequence, path: str | Path) -> Path:
         lists["depth"] = []
     poses = []
     units = DepthUnits(TUM_SCALE)
+    timed = _depth_is_near(sequence.whole if isinstance(sequence, ReadableSequence) else sequence)
     for frame in sequence:
         name = f"{frame.timestamp:.6f}"
         write_png(path / "rgb" / f"{name}.png", frame.color)
         lists["rgb"].append(f"{name} rgb/{name}.png\n")
         if frame.depth is not None:
-            time = f"{frame.timestamp + frame.depth_delay:.6f}"
+            time = f"{frame.timestamp + (frame.depth_delay if timed else 0.0):.6f}"
             write_png(path / "depth" / f"{time}.png", units(frame.depth))
             lists["depth"].append(f"{time} depth/{time}.png\n")
         if frame.T_world_camera is not None:
@@ -126,9 +127,16 @@ def convert(
         WRITERS[kind](frames, place)
     if frames.without_labels:
         logger.warning("%s: the labels of %d frames cannot be read and are left out", path, frames.without_labels)
-    if kind != "tum" and frames.depth_delay >= SAME_MOMENT:
-        logger.warning("%s: the times of depth are left out, which only --to tum holds beside those of colour", path)
+    if np.any(sequence.depth_delays) and not (kind == "tum" and _depth_is_near(sequence)):
+        logger.warning("%s: the times of depth are left out; --to tum holds such as are near those of colour", path)
     return len(frames), frames.skipped
+
+
+def _depth_is_near(sequence: Sequence) -> bool:
+    """Whether depth is nearer to its colour image than to others, so that a reader finds the two together by time."""
+    delays = sequence.depth_delays
+    step = np.diff(sequence.timestamps).min(initial=np.inf)
+    return delays is None or bool(np.abs(delays).max() < min(0.9 * SAME_TIME, 0.45 * step))
 
 
 def _check_times(sequence: Sequence, kind: str) -> None:

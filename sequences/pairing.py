@@ -16,7 +16,7 @@ from semslam.trajectory import associate
 from sequences.pose_pairing import numbers_of_names
 
 SAME_TIME = 0.02  # seconds between the images of one frame
-SAME_MOMENT = 2e-3  # seconds from colour to depth that do not matter
+SAME_MOMENT = 2e-3  # seconds from a colour image to its depth that may be a clock's rounding
 MOST = 0.5  # of the files; where fewer find a partner, the folders are not of one recording
 _HEXADECIMAL = re.compile("[0-9a-fA-F]+")
 
@@ -53,15 +53,10 @@ def paired(
     return {names.get(name, name): file for name, file in second.items()}, tuple(notes)
 
 
-def delay_notes(depth_delays: np.ndarray) -> tuple[str, ...]:
-    """A note for people where depth was not taken at the moment of its colour image: (N,) seconds after it."""
-    if (most := np.abs(depth_delays).max(initial=0)) < SAME_MOMENT:
-        return ()
-    usual = np.median(np.abs(depth_delays))
-    return (
-        f"depth is {1000 * usual:.0f} ms apart from its colour image (at most {1000 * most:.0f}); runs move it to the "
-        f"moment of that image",
-    )
+def depth_delays(color_times: np.ndarray, depth_times: np.ndarray) -> np.ndarray:
+    """(N,) seconds from each colour image to its depth image; 0 where they are of one moment. times: (N,) seconds."""
+    delays = depth_times - color_times
+    return np.where(np.abs(delays) < SAME_MOMENT, 0.0, delays)
 
 
 def in_order(names: Sequence[str]) -> list[str]:

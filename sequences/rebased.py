@@ -42,7 +42,7 @@ class RebasedSequence(Sequence):
         self.whole, self.world_origin = whole, world_origin
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
         self.has_depth, self.timestamps, self.sensor = whole.has_depth, whole.timestamps, whole.sensor
-        self.decoders = whole.decoders
+        self.decoders, self.readout, self.depth_delays = whole.decoders, whole.readout, whole.depth_delays
         place = ", ".join(f"{value:.0f}" for value in world_origin)
         note = f"coordinates are kept relative to ({place}) m: the poses are far away"
         self.assumptions = (*whole.assumptions, note) if world_origin.any() else whole.assumptions

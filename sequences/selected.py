@@ -54,6 +54,8 @@ class SelectedSequence(Sequence):
         self.whole, self.indices = whole, indices
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
         self.has_depth, self.assumptions, self.sensor = whole.has_depth, whole.assumptions, whole.sensor
+        self.readout = whole.readout
+        self.depth_delays = None if whole.depth_delays is None else whole.depth_delays[indices]
         self.decoders = whole.decoders
         self.timestamps = whole.timestamps[indices]
         self.poses = None if whole.poses is None else tuple(whole.poses[i] for i in indices)
@@ -121,9 +123,8 @@ class ReadableSequence(Sequence):
         """tell: called after every frame of the whole sequence."""
         self.whole, self._tell = whole, tell
         self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
-        self.has_depth, self.sensor = whole.has_depth, whole.sensor
+        self.has_depth, self.sensor, self.readout = whole.has_depth, whole.sensor, whole.readout
         self.skipped = self.without_labels = 0
-        self.depth_delay = 0.0  # seconds, the most of a frame that came out
         self._numbers: list[int] = []
 
     def __iter__(self):
@@ -137,7 +138,6 @@ class ReadableSequence(Sequence):
                 self.skipped += 1
                 continue
             self._numbers.append(number)
-            self.depth_delay = max(self.depth_delay, abs(frame.depth_delay))
             yield _renumbered(frame, len(self._numbers) - 1)
         if not self._numbers:
             raise ValueError(f"{self.name}: none of its {self.skipped} frames can be read")
@@ -148,6 +148,10 @@ class ReadableSequence(Sequence):
     @property
     def timestamps(self) -> np.ndarray:  # type: ignore[override]
         return self.whole.timestamps[self._numbers]
+
+    @property
+    def depth_delays(self) -> np.ndarray | None:  # type: ignore[override]
+        return None if self.whole.depth_delays is None else self.whole.depth_delays[self._numbers]
 
     @property
     def poses(self) -> tuple[np.ndarray | None, ...] | None:  # type: ignore[override]

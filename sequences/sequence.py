@@ -45,6 +45,8 @@ class Sequence(ABC):
     label_set: str | None  # the key of LABEL_SETS of the frames' labels
     has_depth: bool
     sensor: str | None = None  # the key of `semslam.camera.SENSORS` of its depth camera, where the recording names it
+    readout: float | None = None  # seconds from the first row of an image to its last; None where nothing says it
+    depth_delays: np.ndarray | None = None  # (N,) seconds from each colour image to its depth image; None: all 0
     assumptions: tuple[str, ...] = ()  # what was taken for granted or left out when the files were read, for people
     ahead: int = 6  # frames worth decoding before they are asked for
     decoders: int = 1  # threads that decode faster than one: of a single file, read in order, there is no more than one
@@ -174,7 +176,7 @@ class ImageSequence(Sequence):
     read_labels: Callable[[Path], np.ndarray] = label_images.read_labels
     assumptions: tuple[str, ...] = ()
     decoders: int = 2
-    depth_delays: np.ndarray | None = None  # (N,) seconds from each colour image to its depth image
+    depth_delays: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.color_paths:

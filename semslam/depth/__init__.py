@@ -1,1 +1,1 @@
-"""What is done to a network's depth before it enters a map."""
+"""What is done to depth before it enters a map: to a network's, and to what a sensor took at other moments."""

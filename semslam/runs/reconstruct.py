@@ -13,8 +13,8 @@ import numpy as np
 
 from semslam.camera import SENSORS
 from semslam.depth.corrections import fusion_config
-from semslam.depth.synchronised import Synchroniser
 from semslam.doctor.depth.range import with_range
+from semslam.doctor.depth_steps import with_readout
 from semslam.doctor.doctor import doubtful_intrinsics, timestamps
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.loops.loop_closure import LoopCloser
@@ -166,6 +166,13 @@ def _with_depth_camera(config: RunConfig, sequence: Sequence) -> SlamConfig:
         return config.slam
     slam = with_noise_of(config.sensor or sequence.sensor, config.slam)
     slam = replace(slam, fusion=with_range(slam.fusion, sequence))
+    slam = replace(slam, perception=with_readout(slam.perception, sequence))
+    if slam.perception.synchronise and (delays := sequence.depth_delays) is not None and delays.any():
+        logger.warning(
+            "depth is %.0f ms apart from its colour image (at most %.0f), and is moved to that image's moment "
+            "(slam.perception.synchronise=false leaves it)",
+            *(1000 * np.median(np.abs(delays)), 1000 * np.abs(delays).max()),
+        )
     _tell_range(slam, config.slam)
     return slam
 
@@ -181,7 +188,7 @@ def _system(config: RunConfig, sequence: Sequence, network: Network | None, trac
     slam = config.slam
     sensed = Perception(slam.perception, sequence.camera, sequence.label_set, network)
     perceive: Perceive = sensed
-    correct: Correct | None = Synchroniser() if slam.perception.synchronise else None
+    correct: Correct | None = None
     if slam.perception.depth == "predicted":
         correct = corrections = correction_of(slam, sequence, sensed, track)
         perceive = sensed.sparing(corrections.is_keyframe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
@@ -25,6 +25,7 @@ from semslam.frame import Frame, Step
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.labels_ahead import LabelsAhead
+from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import Progress
 from semslam.runs.recording import as_compared, is_the_one, remembered
 from semslam.runs.storage.arrays import naming, parts_of
@@ -34,6 +35,7 @@ from semslam.runs.unreadable import Unreadable
 from semslam.slam import Slam
 from semslam.stage import Stage
 from semslam.threads import background
+from sequences.synchronised import with_poses
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = 30.0  # seconds after which the state is saved again
@@ -59,6 +61,9 @@ class Run:
         if checkpoint is not None and not checkpoint >= 0:
             raise ValueError(f"checkpoint is {checkpoint}, expected seconds, or 0 for never")
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
+        self.frames = sequence  # as they are fused
+        if isinstance(slam.track, ListedPoses):
+            self.synchronise(slam.track.T_world_camera)
         self.progress = Progress()
         self._depth_edges = DepthEdges(sequence) if config.slam.perception.depth == "sensor" else None
         self._depth_repeats = DepthRepeats() if config.slam.perception.depth == "sensor" else None
@@ -145,7 +150,13 @@ class Run:
     def read(self, index: int) -> Frame:
         """A frame, with labels where they are fused; ValueError or OSError where it cannot be read."""
         truth = self.config.slam.perception.labels == "truth"
-        return self.sequence[index] if truth else self.sequence.unlabelled(index)
+        return self.frames[index] if truth else self.frames.unlabelled(index)
+
+    def synchronise(self, T_world_camera: Sequence[np.ndarray | None]) -> None:
+        """From now on read frames as of one moment each, by the poses (4, 4) of the recording's frames."""
+        config = self.slam.config.perception
+        if config.synchronise and config.depth == "sensor":
+            self.frames = with_poses(self.sequence, T_world_camera, config.readout)
 
     def _read_ahead(self, index: int) -> Frame:
         """The same; where a network's labels are fused, that begins to look at it."""
@@ -235,6 +246,7 @@ class Run:
             "submaps": len(progress.parts),
             "frames_depth_repeated": len(progress.depth_repeated),
             "frames_corrupt": len(progress.corrupt),
+            "readout_s": self.slam.config.perception.readout,
             "depth_range_m": list(self.slam.fusion.config.range),
             "depth_contradicted": progress.depth_contradicted or None,
             "depth_used": progress.depth_used / progress.depth_read if progress.depth_read else None,

@@ -22,6 +22,7 @@ class Motion:
         self.refine = refine
         self.last: tuple[float, np.ndarray] | None = None  # seconds, T_world_camera
         self.velocity: np.ndarray | None = None  # (6,) twist a second, camera frame
+        self._earlier: np.ndarray | None = None  # that of the step before
         self._least_gap = gap
         self._given: np.ndarray | None = None  # the data set's pose of the last frame
         self._index = 0  # of the last frame
@@ -52,9 +53,20 @@ class Motion:
             return T
         return T @ poses.exp(self.velocity * elapsed)
 
+    def steady_velocity(self, frame: Frame) -> np.ndarray | None:
+        """(6,) twist a second, camera frame, over the last two steps, for a frame after the last pose; None where that
+        says nothing.
+
+        One step alone lets errors grow where a frame is changed by it: a wrong pose changes the next one.
+        """
+        known = [velocity for velocity in (self._earlier, self.velocity) if velocity is not None]
+        if self.velocity is None or self.last is None or not 0 < frame.timestamp - self.last[0] <= self.gap:
+            return None
+        return np.mean(known, axis=0)
+
     def moved_to(self, frame: Frame, T_world_camera: np.ndarray, lost: bool) -> None:
         """Accept a frame's pose; the next prediction starts there. lost: the frame before had none."""
-        self.velocity = None
+        self._earlier, self.velocity = self.velocity, None
         if self.last is not None and not lost:
             elapsed = frame.timestamp - self.last[0]
             if elapsed <= 0 and not self._time_warned:
@@ -86,6 +98,7 @@ class Motion:
             "pose": T,
             "given": none if self._given is None else self._given,
             "velocity": np.full(6, np.nan) if self.velocity is None else self.velocity,
+            "earlier": np.full(6, np.nan) if self._earlier is None else self._earlier,
             "interval": np.array(self._interval),
         }
 
@@ -95,4 +108,6 @@ class Motion:
         self.last = None if np.isnan(time) else (time, state["pose"])
         self._given = None if np.isnan(state["given"]).any() else state["given"]
         self.velocity = None if np.isnan(state["velocity"]).any() else state["velocity"]
+        earlier = state.get("earlier")  # which an earlier version did not keep
+        self._earlier = None if earlier is None or np.isnan(earlier).any() else earlier
         self._interval = float(state["interval"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from semslam import poses
-from semslam.frame import Observation, Tracking, View
+from semslam.frame import Frame, Observation, Tracking, View
 from semslam.stage import Stage
 from semslam.tracking.features import Reference, features_of, pose_from
 from semslam.tracking.judgement import Announcements, TrackingConfig, fits, judged, why_lost, why_poor
@@ -132,6 +132,10 @@ class Tracker(Stage):
         if tracking.sound and (tracking.submap or not doubtful):  # what begins a sub-map is all that it has
             self._reference = Reference(T, observation, None)
             self._keep(observation, T)
+
+    def velocity_at(self, frame: Frame) -> np.ndarray | None:
+        """(6,) twist a second, camera frame, by which the camera comes to a frame; None where it is not known."""
+        return None if self.lost else self._motion.steady_velocity(frame)
 
     def predicted_pose(self, observation: Observation) -> np.ndarray | None:
         """T_world_camera (4, 4) where the frame is expected; None where only a proposal will tell."""

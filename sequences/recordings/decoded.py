@@ -103,7 +103,7 @@ class DecodedSequence(Sequence):
     assumptions: tuple[str, ...] = ()
     names: tuple[str, ...] | None = None  # of the frames' images; None = their numbers
     decoders: int = 1
-    depth_delays: np.ndarray | None = None  # (N,) seconds from each colour image to its depth image
+    depth_delays: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.timestamps) == 0:

@@ -20,7 +20,7 @@ from semslam.trajectory import Trajectory, associate
 from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_lines, write_tum
 from sequences.clock import read_as_seconds
 from sequences.files import check_unpacked, first_readable
-from sequences.pairing import delay_notes, in_order, paired, times_of_names
+from sequences.pairing import depth_delays, in_order, paired, times_of_names
 from sequences.pose_pairing import NO_POSE, Frames, PoseHints, poses_at, poses_of_frames
 from sequences.recordings.sensor import (
     NOTHING_SAID,
@@ -96,7 +96,7 @@ def open_folder(
         label_paths=tuple(labels.get(name) for name in names) if labels else None,
         poses=found.T_world_camera,
         label_set="nyu40" if labels else None,
-        assumptions=(*assumed, *lone, *unlabelled, *delay_notes(delays), *found.notes),
+        assumptions=(*assumed, *lone, *unlabelled, *found.notes),
         depth_delays=delays,
         **image_readers(
             color.values(),
@@ -117,7 +117,7 @@ def _depth_delays(names: list[str], depth: dict[str, Path]) -> np.ndarray:
     color_times = times_of_names([names[i] for i in both])
     depth_times = times_of_names([depth[names[i]].stem for i in both])
     if color_times is not None and depth_times is not None:
-        delays[both] = depth_times - color_times
+        delays[both] = depth_delays(color_times, depth_times)
     return delays
 
 
@@ -252,7 +252,7 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
             images.write_png(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
     times = sequence.timestamps
     fps = round((len(times) - 1) / np.ptp(times), 3) if np.ptp(times) > 0 else FPS
-    write_camera_file(path / "camera.yaml", sequence.camera, depth_scale, fps, sequence.sensor)
+    write_camera_file(path / "camera.yaml", sequence.camera, depth_scale, fps, sequence.sensor, sequence.readout)
     if sequence.has_poses and sequence.poses is not None:
         _write_poses(path / "groundtruth.txt", times, sequence.poses)
     elif np.abs(times - np.arange(len(times)) / fps).max() > WRITTEN:

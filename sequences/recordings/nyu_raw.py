@@ -12,7 +12,7 @@ import numpy as np
 from semslam import images
 from semslam.camera import Camera
 from sequences.nyu_calibration import COLOR_CAMERA, DEPTH_CAMERA, T_COLOR_DEPTH
-from sequences.pairing import MOST, delay_notes
+from sequences.pairing import MOST, depth_delays
 from sequences.recordings.registration import registered_depth
 from sequences.sequence import ImageSequence
 
@@ -42,16 +42,16 @@ def open_nyu_raw(path: str | Path, *, camera: Camera | None = None) -> ImageSequ
     notes = [] if camera else [f"{path}: the cameras are taken for those of NYUv2's toolbox"]
     notes += [f"{path}: {late} of {len(depth)} depth images have no colour image within {SAME_MOMENT} s"] * (late > 0)
     camera = COLOR_CAMERA if camera is None else camera
-    delays = depth_times - color_times[chosen]
+    times, delays = moments(color_times[chosen], depth_times)
     return ImageSequence(
         name=path.resolve().name,
         camera=camera.undistorted(),
-        timestamps=depth_times,
+        timestamps=times,
         color_paths=tuple(color[i] for i in chosen),
         depth_paths=tuple(depth),
         read_color=images.undistorting(images.ColorReader(tuple(color)), camera),
         read_depth=partial(read_projected_depth, color_camera=camera.undistorted()),
-        assumptions=(*notes, *delay_notes(delays)),
+        assumptions=tuple(notes),
         depth_delays=delays,
     )
 
@@ -68,6 +68,19 @@ def synchronised(depth_times: np.ndarray, color_times: np.ndarray) -> np.ndarray
             at += 1
         chosen[i] = at
     return chosen
+
+
+def moments(color_times: np.ndarray, depth_times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of frames of colour and depth that were taken at times (N,), seconds: their own times, and depth's delays.
+
+    A frame is of its colour image's time; where that image is the one of the frame before, too, of its depth's. Where
+    such times do not increase, all are of depth's.
+    """
+    again = np.diff(color_times, prepend=-np.inf) <= 0
+    times = np.where(again, depth_times, color_times)
+    if np.any(np.diff(times) <= 0):
+        return depth_times, np.zeros(len(depth_times))
+    return times, depth_delays(times, depth_times)
 
 
 def depth_of_raw(raw: np.ndarray) -> np.ndarray:

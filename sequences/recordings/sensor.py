@@ -22,6 +22,7 @@ from sequences.resampling import z_of_ray
 
 LARGEST = 1e9  # of numbers that count something a second, or a metre
 LONGEST_BASELINE = 2.0  # metres between the cameras of colour and depth: of a street's car, half as much
+LONGEST_READOUT = 0.2  # seconds
 LONGEST_REASON = 80  # characters of what a YAML reader says
 _INTRINSICS = ("width", "height", "fx", "fy", "cx", "cy")
 _KEYS = (
@@ -35,6 +36,7 @@ _KEYS = (
     "depth_camera",
     "T_color_depth",
     "sensor",
+    "readout",
 )
 
 
@@ -79,6 +81,7 @@ class CameraFile(NamedTuple):
     said: SaidOfSensor
     fps: float | None  # frames per second
     sensor: str | None  # kind of the depth camera, a key of SENSORS
+    readout: float | None  # seconds from the first row of an image to its last
 
     @property
     def options(self) -> dict[str, Any]:
@@ -101,7 +104,8 @@ def read_camera_file(path: Path) -> CameraFile:
     sensor = values.get("sensor")
     if sensor is not None and sensor not in SENSORS:
         raise ValueError(f"{path}: sensor is {sensor!r}, expected one of {', '.join(SENSORS)}")
-    return CameraFile(SaidOfSensor(camera, depth_scale, registered, along_ray, depth_camera), fps, sensor)
+    readout = _readout(path, values)
+    return CameraFile(SaidOfSensor(camera, depth_scale, registered, along_ray, depth_camera), fps, sensor, readout)
 
 
 def write_camera_file(
@@ -110,6 +114,7 @@ def write_camera_file(
     depth_scale: float | None = None,
     fps: float | None = None,
     sensor: str | None = None,
+    readout: float | None = None,
 ) -> None:
     """Write a camera.yaml, see `CameraFile`, of a camera without distortion; what is None is left out."""
     import yaml
@@ -119,7 +124,22 @@ def write_camera_file(
     values |= {key: float(getattr(camera, key)) for key in ("fx", "fy", "cx", "cy")}
     values |= {key: float(value) for key, value in (("depth_scale", depth_scale), ("fps", fps)) if value is not None}
     values |= {} if sensor is None else {"sensor": sensor}
+    values |= {} if readout is None else {"readout": float(readout)}
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _readout(path: Path, values: dict[str, Any]) -> float | None:
+    if "readout" not in values:
+        return None
+    try:
+        if 0 <= (readout := _number("readout", values["readout"])) <= LONGEST_READOUT:
+            return readout
+    except ValueError:
+        pass
+    raise ValueError(
+        f"{path}: readout is {values['readout']!r}, expected the seconds from an image's first row to its last, "
+        f"0 to {LONGEST_READOUT:g}"
+    )
 
 
 def _values(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from semslam.trajectory import associate
 from semslam.trajectory.files import read_trajectory
 from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_1970
 from sequences.files import check_unpacked, first_readable
-from sequences.pairing import MOST, SAME_TIME, delay_notes
+from sequences.pairing import MOST, SAME_TIME, depth_delays
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
 from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.sequence import ImageSequence
@@ -90,7 +90,7 @@ def open_tum(
         if count
     ]
     files = [color[i] for i in of_color], [depth[i] for i in of_depth]
-    delays = depth_times[of_depth] - color_times[of_color]
+    delays = depth_delays(color_times[of_color], depth_times[of_depth])
     listed = Listed(color_times[of_color], *files, tuple(notes), delays)
     usual = Usual(said.camera or _calibrated(path, color), None, DEPTH_SCALE) if fits_eth3d(path) else _usual(path)
     return opened(path, listed, usual_readers(path, listed.color, listed.depth, usual, said), hints)
@@ -110,13 +110,13 @@ def open_associations(
     path = Path(path)
     entries = read_associations(path / "associations.txt")
     stamps = np.array([entry.stamp for entry in entries])
-    delays = np.array([entry.depth_stamp for entry in entries]) - stamps
+    of_depth = np.array([entry.depth_stamp for entry in entries])
     notes: tuple[str, ...] = ()
     if (unit := since_1970(stamps)) is not None:
-        stamps, delays = stamps / unit, delays / unit
+        stamps, of_depth = stamps / unit, of_depth / unit
     elif (unit := _ticks_a_second(stamps)) != 1:
         notes = (f"associations.txt counts {UNIT_NAMES[unit]}, and is read so",)
-        stamps, delays = stamps / unit, delays / unit
+        stamps, of_depth = stamps / unit, of_depth / unit
     elif len(stamps) > 1 and np.all(stamps == np.rint(stamps)) and np.median(np.diff(stamps)) >= 1:  # they count frames
         if said.camera is None:
             raise ValueError(
@@ -124,8 +124,9 @@ def open_associations(
                 f"one with --camera, or say --kind icl-nuim if this is ICL-NUIM"
             )
         notes = (f"associations.txt counts frames: {fps or FPS:g} per second are taken",)
-        stamps, delays = stamps / (fps or FPS), delays / (fps or FPS)
-    listed = Listed(stamps, [entry.color for entry in entries], [entry.depth for entry in entries], notes, delays)
+        stamps, of_depth = stamps / (fps or FPS), of_depth / (fps or FPS)
+    files = [entry.color for entry in entries], [entry.depth for entry in entries]
+    listed = Listed(stamps, *files, notes, depth_delays(stamps, of_depth))
     readers = usual_readers(path, listed.color, listed.depth, _usual(path), said)
     return opened(path, listed, readers, hints)
 
@@ -174,7 +175,7 @@ def opened(path: Path, listed: Listed, sensor: tuple[dict[str, Any], list[str]],
         color_paths=tuple(listed.color),
         depth_paths=tuple(listed.depth),
         poses=poses,
-        assumptions=(*assumed, *listed.notes, *delay_notes(listed.depth_delays), *notes),
+        assumptions=(*assumed, *listed.notes, *notes),
         depth_delays=listed.depth_delays,
         **readers,
     )

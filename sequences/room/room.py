@@ -77,6 +77,7 @@ class RoomSequence(Sequence):
         self.label_set = "nyu40"
         self.has_depth = True
         self._noise, self._seed = noise, seed
+        self.readout = 0.0
         self.sensor = next((name for name, of in NOISE.items() if of is noise and of is not None), None)
 
     def __getitem__(self, index: int) -> Frame:

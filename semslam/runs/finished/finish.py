@@ -24,6 +24,7 @@ from semslam.runs.progress import NoMap
 from semslam.runs.run import Run
 from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.predicted_poses import PredictedPoses
+from semslam.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ _NO_DEPTH = {
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     """Write everything that a run leaves behind; returns its metrics. `NoMap` where no frame was fused."""
     _end_depth_of_views(run)
+    if isinstance(run.slam.track, Tracker):  # from here on its poses are known
+        posed = run.progress.posed()
+        run.synchronise([posed.get(i) for i in range(len(run.sequence))])
     run.judge_depth()  # where the last frames that tell could not be read
     run.save()
     _check_map(run)

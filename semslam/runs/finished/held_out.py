@@ -19,9 +19,9 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
     listed = run.slam.track.T_world_camera if isinstance(run.slam.track, ListedPoses) else None
     errors, valid = [], 0
     for index in run.progress.held_out:
-        frame = run.sequence.unlabelled(index)
-        T = trajectory.at(frame.timestamp) if listed is None else listed[index]
-        if T is None or frame.depth is None:
+        T = trajectory.at(run.sequence.timestamps[index]) if listed is None else listed[index]
+        frame = run.frames.readable(index)
+        if T is None or frame is None or frame.depth is None:
             continue
         predicted = render_in_parts(clouds, frame.camera, T, cull_back=False).depth
         near, far = run.slam.fusion.config.range

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -62,12 +63,16 @@ def _mesh_of_frames(run: Run, cloud: SurfelCloud, reach: ReconstructionConfig) -
     repeated = set(run.progress.depth_repeated)
     posed = [(index, T) for index, T in run.progress.posed().items() if index not in repeated]
 
-    def observed(index: int, T: np.ndarray) -> Observation:
-        frame = run.sequence.unlabelled(index)
-        # predicted depth is corrected on its way into the map, and only there
-        return _rendered(frame, cloud, perceive, T) if config.depth == "predicted" else perceive(frame)
+    def observed() -> Iterator[tuple[Observation, np.ndarray]]:
+        for index, T in posed[::EVERY]:
+            if (frame := run.frames.readable(index)) is None:
+                logger.warning("frame %d can be read no more, and is left out of the mesh", index)
+            elif config.depth == "predicted":  # which is corrected on its way into the map, and only there
+                yield _rendered(frame, cloud, perceive, T), T
+            else:
+                yield perceive(frame), T
 
-    return reconstructed(((observed(i, T), T) for i, T in posed[::EVERY]), cloud, reach)
+    return reconstructed(observed(), cloud, reach)
 
 
 def _rendered(frame: Frame, cloud: SurfelCloud, perception: Perception, T_world_camera: np.ndarray) -> Observation:

@@ -17,7 +17,7 @@ from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import associate
 from sequences.files import MALFORMED, reason
-from sequences.pairing import delay_notes
+from sequences.pairing import depth_delays
 from sequences.recordings.cameras.matroska import Matroska, Track, read_matroska
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
@@ -54,16 +54,16 @@ def open_azure_kinect(path: str | Path, *, camera: Camera | None = None) -> Deco
     of_color, of_depth = associate(file.timestamps(color), file.timestamps(depth), PAIR)
     if len(of_color) == 0:
         raise ValueError(f"{path}: no colour frame has depth within {PAIR} s")
-    delays = file.timestamps(depth)[of_depth] - file.timestamps(color)[of_color]
+    times = file.timestamps(color)[of_color]
     cut = f"{path}: is cut short or damaged; {len(of_color)} frames before that are read"
     return DecodedSequence(
         name=path.stem,
         rig=Rig(color_camera if camera is None else camera, depth_camera, T_color_depth),
-        timestamps=file.timestamps(color)[of_color],
+        timestamps=times,
         read=partial(_read, file, (color, depth), (of_color, of_depth)),
-        assumptions=(*((cut,) if not file.whole else ()), *delay_notes(delays)),
+        assumptions=() if file.whole else (cut,),
         decoders=2,  # each frame is found and decoded by itself
-        depth_delays=delays,
+        depth_delays=depth_delays(times, file.timestamps(depth)[of_depth]),
     )
 
 

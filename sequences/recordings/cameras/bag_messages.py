@@ -69,8 +69,8 @@ class Topic:
         self._recorded = np.array([t for t, _ in entries], np.int64)  # nanoseconds
         stamps = np.array([stamp for _, stamp in entries])
         # Stamps of the sensor are better than times of arrival, unless they were never set.
-        sound = stamps[0] > 0 and np.all(np.diff(stamps) > 0)
-        self.timestamps = stamps if sound else _increasing(self._recorded * 1e-9)
+        self.of_sensor = bool(stamps[0] > 0 and np.all(np.diff(stamps) > 0))
+        self.timestamps = stamps if self.of_sensor else _increasing(self._recorded * 1e-9)
         self._stream: Iterator = iter(())
         self._next = len(entries)
 

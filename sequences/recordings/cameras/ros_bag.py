@@ -13,7 +13,7 @@ import numpy as np
 from semslam import images, poses
 from semslam.camera import Camera
 from semslam.trajectory import Trajectory, associate
-from sequences.pairing import delay_notes
+from sequences.pairing import depth_delays
 from sequences.pose_pairing import FramePoses, poses_at
 from sequences.recordings.cameras import ros_messages as ros
 from sequences.recordings.cameras.bag_messages import Topic, opened
@@ -77,12 +77,14 @@ def open_ros_bag(
     color_camera = _color_camera(path, topics, first.shape[:2], camera, color_info)
     rig = Rig(color_camera)
     times, of_color, of_depth = color.timestamps, np.arange(len(color.timestamps)), None
-    notes, delays = topics.notes, np.zeros(len(times))
+    notes, delays = topics.notes, None
     if depth is not None:
         shape = ros.depth_image(depth.message(0), units, f"{path}: {topics.depth}").shape
         rig = _rig(path, topics, color_camera, depth_info, shape, T_color_depth, registered)
         of_color, of_depth = _paired(path, topics, color.timestamps, depth.timestamps)
-        times, delays = color.timestamps[of_color], depth.timestamps[of_depth] - color.timestamps[of_color]
+        times = color.timestamps[of_color]
+        if color.of_sensor and depth.of_sensor:  # times of arrival tell of the transport
+            delays = depth_delays(times, depth.timestamps[of_depth])
         if len(of_color) < 0.9 * min(len(color.timestamps), len(depth.timestamps)):
             notes += (f"{path}: {len(of_color)} of {len(color.timestamps)} colour images have depth at their time",)
     found = _camera_poses(index, f"{path}: {topics.pose}", color_frame, times)
@@ -92,7 +94,7 @@ def open_ros_bag(
         timestamps=times,
         read=partial(_read, color, depth, (of_color, of_depth), units, _color_reader(color)),
         poses=found.T_world_camera or None,
-        assumptions=(*notes, *delay_notes(delays), *found.notes),
+        assumptions=(*notes, *found.notes),
         depth_delays=delays,
     )
 

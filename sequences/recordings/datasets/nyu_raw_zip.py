@@ -12,7 +12,6 @@ import numpy as np
 
 from semslam.camera import Camera
 from sequences.files import Archive
-from sequences.pairing import delay_notes
 from sequences.recordings import nyu_raw
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
@@ -47,15 +46,15 @@ def open_nyu_raw_zip(path: str | Path, *, camera: Camera | None = None) -> Decod
     depth_times = np.array([time for time, _ in depth[chosen]])
     color_times = np.array([time for time, _ in color[chosen]])
     of_color = nyu_raw.synchronised(depth_times, color_times)
-    names, delays = [color[chosen][i][1] for i in of_color], depth_times - color_times[of_color]
+    names = [color[chosen][i][1] for i in of_color]
+    times, delays = nyu_raw.moments(color_times[of_color], depth_times)
     recorded = nyu_raw.COLOR_CAMERA if camera is None else camera
     rig = Rig(recorded, recorded.undistorted())
     return DecodedSequence(
         name=PurePosixPath(chosen).name,
         rig=rig,
-        timestamps=depth_times,
+        timestamps=times,
         read=partial(_read, files, list(zip(names, (name for _, name in depth[chosen]))), rig),
-        assumptions=delay_notes(delays),
         decoders=2,
         depth_delays=delays,
     )

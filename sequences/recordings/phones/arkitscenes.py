@@ -18,7 +18,6 @@ from semslam.camera import Camera
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
 from sequences.files import Folder, first_readable, reason
-from sequences.pairing import delay_notes
 from sequences.pose_pairing import poses_at
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.phones import arkit
@@ -46,7 +45,7 @@ def open_arkitscenes(
     of_color, of_depth = associate(color_times, depth_times, PAIR)
     if len(of_color) == 0:
         raise ValueError(f"{folder}: no image of {top}/ has one of lowres_depth/ of the same time; expected {LAYOUT}")
-    times, delays = color_times[of_color], depth_times[of_depth] - color_times[of_color]
+    times = color_times[of_color]
     height, width = first_readable(files.image, (f"{top}/{color[i]}" for i in of_color)).shape[:2]
     own: list = [None] * len(times) if camera is not None else _cameras(folder / f"{top}_intrinsics", times)
     first = camera or next((c for c in own if isinstance(c, Camera)), None)
@@ -70,8 +69,7 @@ def open_arkitscenes(
             depth_scale or 1000.0,
         ),
         poses=None if found is None else found.T_world_camera,
-        assumptions=delay_notes(delays) if found is None else (*delay_notes(delays), *found.notes),
-        depth_delays=delays,
+        assumptions=() if found is None else found.notes,
     )
 
 

@@ -1,0 +1,58 @@
+"""A recording whose depth is as if each image had been taken at one moment, by poses that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import replace
+
+import numpy as np
+
+from semslam import poses
+from semslam.depth.synchronised import synchronised
+from semslam.frame import Frame
+from sequences.selected import SelectedSequence
+from sequences.sequence import Sequence
+
+LONGEST = 0.25  # seconds between the poses that a velocity is told from
+
+
+def with_poses(sequence: Sequence, T_world_camera: Many[np.ndarray | None], readout: float | None) -> Sequence:
+    """The sequence, synchronised by poses where its depth is of several moments; see `SynchronisedSequence`."""
+    if not sequence.has_depth or not (readout or np.any(sequence.depth_delays)):
+        return sequence
+    return SynchronisedSequence(sequence, T_world_camera, readout or 0.0)
+
+
+class SynchronisedSequence(SelectedSequence):
+    """Another sequence's frames, the rows of depth moved to the moment of colour's middle one; see `synchronised`."""
+
+    def __init__(self, whole: Sequence, T_world_camera: Many[np.ndarray | None], readout: float) -> None:
+        """T_world_camera: (4, 4) of each frame, None where it is not known. readout: seconds from the first row of an
+        image to its last."""
+        super().__init__(whole, np.arange(len(whole)))
+        self.world_origin, self.depth_delays, self.packed_in = whole.world_origin, None, whole.packed_in
+        self._T_world_camera, self._readout = T_world_camera, readout
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._synchronised(super().__getitem__(index))
+
+    def unlabelled(self, index: int) -> Frame:
+        return self._synchronised(super().unlabelled(index))
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        return self.unlabelled(index).depth
+
+    def _synchronised(self, frame: Frame) -> Frame:
+        delay, frame = frame.depth_delay, replace(frame, depth_delay=0.0)
+        if frame.depth is None or not (delay or self._readout) or (velocity := self.velocity(frame.index)) is None:
+            return frame
+        return replace(frame, depth=synchronised(frame.depth, frame.camera, velocity, delay, self._readout))
+
+    def velocity(self, index: int) -> np.ndarray | None:
+        """The camera's twist a second (6,) at a frame, in its own frame, between the poses around it; None without."""
+        near = [i for i in (index - 1, index, index + 1) if 0 <= i < len(self) and self._T_world_camera[i] is not None]
+        if len(near) < 2 or not 0 < (elapsed := self.timestamps[near[-1]] - self.timestamps[near[0]]) <= LONGEST:
+            return None
+        first, last = (self._T_world_camera[i] for i in (near[0], near[-1]))
+        assert first is not None and last is not None
+        return poses.log(poses.inverse(first) @ last) / elapsed
