@@ -20,7 +20,7 @@ import numba
 import numpy as np
 
 from semslam import poses
-from semslam.doctor.depth_steps import KINECT_READOUT, has_kinect_steps
+from semslam.depth.readout import KINECT_READOUT, has_kinect_steps
 from semslam.frame import Frame, Observation, Tracking, View, evenly_spread
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics import trajectory as evaluation

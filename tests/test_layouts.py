@@ -242,7 +242,8 @@ def test_nyu_raw_depth_lands_under_its_colour(shared_data, tmp_path):
     shutil.copy(samples / "NYU_depth.pgm", tmp_path / "d-1294886362.663555-3143255701.pgm")
     sequence = open_sequence(tmp_path)
     frame = sequence[0]
-    assert frame.timestamp == pytest.approx(1294886362.663555, abs=1e-5)
+    assert frame.timestamp == pytest.approx(1294886362.665769, abs=1e-5)
+    assert frame.depth_delay == pytest.approx(-0.002214, abs=1e-5)
     assert frame.camera.cx == pytest.approx(324.58245) and frame.camera.distortion is None
     assert 1 < frame.depth[frame.depth > 0].min() < 2 and 6 < frame.depth.max() < 7
     crop = np.zeros((480, 640), bool)

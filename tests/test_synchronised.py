@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from semslam import images, poses
+from semslam.depth.readout import KINECT_READOUT, has_kinect_steps, readout_of
 from semslam.depth.synchronised import synchronised
-from semslam.doctor.depth_steps import KINECT_READOUT, has_kinect_steps, with_readout
 from semslam.frame import Frame
 from semslam.metrics.trajectory import absolute_error
 from semslam.perception import PerceptionConfig
@@ -202,16 +202,11 @@ def test_a_kinect_is_known_by_the_steps_of_its_depth(noise: str, kinect: bool) -
     assert has_kinect_steps(room[i].depth for i in (0, 100, 200)) is kinect
 
 
-def test_readout_is_as_set_or_recorded_or_a_kinects(caplog: pytest.LogCaptureFixture) -> None:
-    room = RoomSequence(300, 320, 240, NOISE["kinect"])
-    assert with_readout(PerceptionConfig(), room).readout == 0  # as the room says
-    room.readout = None
-    assert with_readout(PerceptionConfig(), room).readout == KINECT_READOUT
-    assert any("steps of a Kinect" in message for message in caplog.messages)
-    assert with_readout(PerceptionConfig(readout=0.01), room).readout == 0.01
-    exact = RoomSequence(300, 320, 240)
-    exact.readout = None
-    assert with_readout(PerceptionConfig(), exact).readout == 0
+def test_readout_is_as_recorded_or_a_kinects() -> None:
+    room, exact = RoomSequence(300, 320, 240, NOISE["kinect"]), RoomSequence(300, 320, 240)
+    assert readout_of(room) == 0  # as the room says
+    room.readout = exact.readout = None
+    assert readout_of(room) == KINECT_READOUT and readout_of(exact) == 0
 
 
 def test_a_camera_file_may_say_the_readout_and_keeps_it(tmp_path: Path) -> None:

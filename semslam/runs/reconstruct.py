@@ -13,8 +13,8 @@ import numpy as np
 
 from semslam.camera import SENSORS
 from semslam.depth.corrections import fusion_config
+from semslam.depth.readout import readout_of
 from semslam.doctor.depth.range import with_range
-from semslam.doctor.depth_steps import with_readout
 from semslam.doctor.doctor import doubtful_intrinsics, timestamps
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.loops.loop_closure import LoopCloser
@@ -166,15 +166,31 @@ def _with_depth_camera(config: RunConfig, sequence: Sequence) -> SlamConfig:
         return config.slam
     slam = with_noise_of(config.sensor or sequence.sensor, config.slam)
     slam = replace(slam, fusion=with_range(slam.fusion, sequence))
-    slam = replace(slam, perception=with_readout(slam.perception, sequence))
-    if slam.perception.synchronise and (delays := sequence.depth_delays) is not None and delays.any():
+    slam = replace(slam, perception=_synchronising(slam.perception, sequence))
+    _tell_range(slam, config.slam)
+    return slam
+
+
+def _synchronising(perception: PerceptionConfig, sequence: Sequence) -> PerceptionConfig:
+    """The settings with the readout of the depth camera; what is done to depth by its times is told."""
+    if not perception.synchronise:
+        return perception
+    if (delays := sequence.depth_delays) is not None and delays.any():
         logger.warning(
             "depth is %.0f ms apart from its colour image (at most %.0f), and is moved to that image's moment "
             "(slam.perception.synchronise=false leaves it)",
             *(1000 * np.median(np.abs(delays)), 1000 * np.abs(delays).max()),
         )
-    _tell_range(slam, config.slam)
-    return slam
+    if perception.readout is not None:
+        return perception
+    readout = readout_of(sequence)
+    if readout and sequence.readout is None:
+        logger.warning(
+            "depth has the steps of a Kinect, which is taken to read images row by row in %g s: all rows are moved to "
+            "one moment (slam.perception.readout sets it)",
+            readout,
+        )
+    return replace(perception, readout=readout)
 
 
 def _are_fitted(slam: SlamConfig) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from semslam import config as configs
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.depth.layers import remove_layers
+from semslam.depth.synchronised_sequence import with_poses
 from semslam.doctor.depth.edges import DepthEdges
 from semslam.doctor.depth.range import usable_share
 from semslam.doctor.depth.repeats import DepthRepeats
@@ -35,7 +36,6 @@ from semslam.runs.unreadable import Unreadable
 from semslam.slam import Slam
 from semslam.stage import Stage
 from semslam.threads import background
-from sequences.synchronised import with_poses
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = 30.0  # seconds after which the state is saved again

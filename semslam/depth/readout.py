@@ -6,21 +6,16 @@ it. Time-of-flight cameras and rendered depth know no such steps, other stereo c
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 
 from semslam.frame import evenly_spread
-from semslam.perception import PerceptionConfig
 from sequences import CorruptFrame, Sequence
 
 KINECT_READOUT = 0.03  # seconds that a Kinect takes to read an image row by row, nearly all of a thirtieth
 FRAMES = 4  # that are looked at
-
-logger = logging.getLogger(__name__)
 
 STEPS = np.arange(325.0, 366.0)  # a metre of inverse depth: Kinects', of which TUM lengthened one's depth by 3.5 %
 OTHERS = np.array(
@@ -34,24 +29,15 @@ CLEAR = 0.4  # of 1: how well inverse depth keeps the steps in the mean tile; Ki
 CONTRAST = 2.0  # times how well it keeps steps that are no sensor's
 
 
-def with_readout(config: PerceptionConfig, sequence: Sequence) -> PerceptionConfig:
-    """The settings with `readout`: as set, else what the recording says, else a Kinect's if its depth is one's."""
-    if config.readout is not None or not config.synchronise:
-        return config
+def readout_of(sequence: Sequence) -> float:
+    """Seconds that a recording's depth camera takes to read an image: as it says, else a Kinect's if depth is one's."""
     if sequence.readout is not None:
-        return replace(config, readout=sequence.readout)
+        return sequence.readout
     depths = []
     for index in evenly_spread(range(len(sequence)), FRAMES):
         with suppress(CorruptFrame, OSError):
             depths.append(sequence.depth_of(index))
-    if not has_kinect_steps(depth for depth in depths if depth is not None):
-        return replace(config, readout=0.0)
-    logger.warning(
-        "depth has the steps of a Kinect, which is taken to read images row by row in %g s: all rows are moved to one "
-        "moment (slam.perception.readout sets it)",
-        KINECT_READOUT,
-    )
-    return replace(config, readout=KINECT_READOUT)
+    return KINECT_READOUT if has_kinect_steps(depth for depth in depths if depth is not None) else 0.0
 
 
 def has_kinect_steps(depths: Iterable[np.ndarray]) -> bool:
