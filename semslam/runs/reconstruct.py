@@ -18,7 +18,7 @@ from semslam.doctor.depth.range import with_range
 from semslam.doctor.doctor import doubtful_intrinsics, timestamps
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.loops.loop_closure import LoopCloser
-from semslam.perception import Network, Perceive, Perception
+from semslam.perception import Network, Perceive, Perception, PerceptionConfig
 from semslam.poses import moved_by
 from semslam.runs import networks
 from semslam.runs.color_only.depth import correction_of
