@@ -377,6 +377,7 @@ def test_azure_kinect_depth_is_brought_to_colour(tmp_path):
     color, depth = write_kinect(tmp_path / "a.mkv", T)
     sequence = open_sequence(tmp_path / "a.mkv")
     np.testing.assert_allclose(sequence.timestamps, [0, 0.033, 0.066], atol=1e-9)
+    assert sequence[1].depth_delay == pytest.approx(0.003, abs=1e-9)
     np.testing.assert_allclose(sequence.rig.color.distortion, color.distortion)
     assert (sequence.rig.depth.cx, sequence.rig.depth.fx) == pytest.approx((depth.cx, depth.fx))
     assert sequence.camera.fx == pytest.approx(0.9 * depth.fx, rel=0.01), "coarser than depth, so that it has no holes"

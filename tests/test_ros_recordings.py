@@ -149,6 +149,7 @@ def test_aligned_depth_with_odometry(frames, tmp_path, ros, storage):
         assert sequence.camera == frames[0].camera
         assert_like_the_room(sequence, frames, color=0.01)
         np.testing.assert_allclose(sequence.timestamps, START + np.arange(4) / 30, atol=1e-6)
+        assert [frame.depth_delay for frame in sequence] == pytest.approx([0.004] * 4, abs=1e-6)
         assert (sequence[1].color == sequence[1].color).all() and (sequence[3].depth == sequence[3].depth).all()
 
 

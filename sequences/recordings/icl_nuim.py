@@ -50,7 +50,7 @@ def open_icl_nuim(
     T_of_frame = _poses(path)
     color, depth = tuple(entry.color for entry in entries), tuple(entry.depth for entry in entries)
     readers, assumed = usual_readers(path, color, depth, USUAL, said)
-    return ImageSequence(
+    sequence = ImageSequence(
         name=path.resolve().name,
         timestamps=np.array(numbers) / (fps or FPS),
         color_paths=color,
@@ -59,6 +59,8 @@ def open_icl_nuim(
         assumptions=tuple(assumed),
         **readers,
     )
+    sequence.readout = 0.0  # rendered, though some of its depth has a Kinect's noise
+    return sequence
 
 
 def _trajectories(folder: Path) -> list[Path]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from semslam.depth.readout import readout_of
+from semslam.depth.synchronised_sequence import with_poses
 from semslam.engine.fusion import FusionConfig
 from semslam.perception import PerceptionConfig
 from semslam.runs.folder import RunFolder
@@ -43,7 +45,11 @@ def _source(run: RunFolder, sequence: Any, progress: Progress, posed: dict[int, 
     fusion = config.slam.fusion
     if progress.noise is not None:
         fusion = replace(fusion, noise=progress.noise[0], noise_quadratic=progress.noise[1])
-    return Source(sequence, config.slam.perception, fusion, {i: T for i, T in posed.items() if i not in poor})
+    perception = config.slam.perception
+    if perception.depth == "sensor" and perception.synchronise:  # as it was fused
+        readout = readout_of(sequence) if perception.readout is None else perception.readout
+        sequence = with_poses(sequence, [posed.get(i) for i in range(len(sequence))], readout)
+    return Source(sequence, perception, fusion, {i: T for i, T in posed.items() if i not in poor})
 
 
 def _source_of_another(other: OtherRun, folder: RunFolder, places: list[Path]) -> Source:
