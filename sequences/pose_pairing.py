@@ -54,6 +54,11 @@ class PoseHints(NamedTuple):
     rate: float | None = None  # poses per second, the first at the first frame
     indices: str | None = None  # the frame of each pose: START:STOP:STEP, or a file with one number a line
 
+    @classmethod
+    def given(cls, rate: float | None, indices: str | None) -> PoseHints | None:
+        """The hints of two options; None where neither was given."""
+        return None if rate is None and indices is None else cls(rate, indices)
+
     def checked(self) -> PoseHints:
         """These hints; ValueError where they contradict each other or make no sense."""
         if self.rate is not None and self.indices is not None:

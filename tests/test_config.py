@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
+import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
-from networks.pose.samples import PoseSource
-from networks.training.data import Source
 from networks.training.joint import JointTraining
-from networks.training.loop import Loop
 from networks.training.pose import PoseTraining
 from semslam import config
 from semslam.depth.multiview import MultiViewConfig
@@ -28,6 +26,14 @@ from semslam.tracking.visual.config import VisualConfig
 class Part:
     rate: float = 0.5
     size: tuple[int, int] = (3, 4)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    pair: tuple[config.Count, config.Share] = (3, 0.5)
+
+    def __post_init__(self) -> None:
+        config.check_ranges(self, "")
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,34 @@ def test_a_group_that_is_named_in_part_keeps_the_defaults_of_its_place(tmp_path)
 
 
 @pytest.mark.parametrize(
+    "assignments",
+    [
+        ["slam.fusion.gate=0.02", "slam.fusion={far: 7}"],
+        ["slam.fusion={gate: 0.02}", "slam.fusion={far: 7}"],
+        ["slam={fusion: {far: 3, gate: 0.02}}", "slam.fusion.far=7"],
+        ["slam.fusion={near: 6.5, gate: 0.02}", "slam.fusion.far=7"],  # wrong until both are set
+    ],
+)
+def test_a_later_assignment_keeps_what_earlier_ones_set_in_its_group(assignments):
+    fusion = settings_of(None, {}, assignments).slam.fusion
+    assert (fusion.gate, fusion.far) == (0.02, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["slam=3", "slam.fusion.gate=0.02"], "--set: `slam` is set to 3, and settings within it"),
+        (["frames=2", "frames.x=1"], "--set: `frames` is set to 2, and settings within it"),
+        (["slam.fusion.gate=0.02", "slam.fusion=3"], "--set: `slam.fusion` is set to 3, and settings within it"),
+    ],
+)
+def test_a_name_that_is_both_a_value_and_a_group_is_one_line(assignments, said):
+    with pytest.raises(ValueError) as problem:
+        settings_of(None, {}, assignments)
+    assert said in str(problem.value) and "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
     ("assignment", "said"),
     [
         ("slam.fusion.gte=1", "--set: `slam.fusion`: unknown setting 'gte'; known ones are near, far"),
@@ -250,19 +284,60 @@ def test_no_number_of_any_configuration_is_without_a_range(kind):
     assert not list(unbounded(kind, kind.__name__))
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: Loop(steps=0), r"`loop.steps` is 0, expected 1 to"),
-        (lambda: Source("here", depth_scale=0.0), r"`depth_scale` is 0.0, expected more than 0"),
-        (lambda: PoseSource("here", first=-1), r"`first` is -1, expected 0 to"),
-        (lambda: RunConfig(max_corrupt=10), r"`max_corrupt` is 10, expected 0 to 1"),
-        (lambda: CrfConfig(sigma_color=0.0), r"`sigma_color` is 0.0, expected more than 0"),
-    ],
-)
-def test_configurations_of_all_kinds_check_their_ranges_in_python_too(make, said):
-    with pytest.raises(ValueError, match=said):
-        make()
+def wrong_values(hint: typing.Any) -> Iterator[typing.Any]:
+    """Values of a type, each with one number below the range that its annotation has."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated and isinstance(arguments[1], config.Range):
+        yield arguments[0](arguments[1].least - 1)
+    elif origin is tuple:
+        inner = arguments[:1] if Ellipsis in arguments else arguments
+        right = [max(part.__metadata__[0].least, 1) if hasattr(part, "__metadata__") else None for part in inner]
+        for place, part in enumerate(inner):
+            yield from ((*right[:place], wrong, *right[place + 1 :]) for wrong in wrong_values(part))
+    elif origin is dict:
+        yield from ({"x": wrong} for wrong in wrong_values(arguments[1]))
+    elif origin in (typing.Union, types.UnionType):
+        yield from (wrong for part in arguments for wrong in wrong_values(part))
+
+
+def configurations(hint: typing.Any) -> Iterator[type]:
+    """The dataclasses that a type names, and those within them."""
+    if is_dataclass(hint):
+        yield hint
+        for inner in typing.get_type_hints(hint, include_extras=True).values():
+            yield from configurations(inner)
+    for inner in typing.get_args(hint):
+        yield from configurations(inner)
+
+
+def required_of(kind: type) -> dict[str, typing.Any]:
+    """Values for what has no default."""
+    hints, known = typing.get_type_hints(kind), {str: "x", int: 1, float: 1.0}
+    return {
+        f.name: () if typing.get_origin(hints[f.name]) is tuple else known.get(hints[f.name]) or hints[f.name]("x")
+        for f in fields(kind)
+        if f.default is MISSING and f.default_factory is MISSING
+    }
+
+
+def test_every_class_of_a_configuration_checks_its_ranges_in_python_too():
+    roots = (RunConfig, JointTraining, PoseTraining, CrfConfig, ReconstructionConfig)
+    kinds = {kind for root in roots for kind in configurations(root)}
+    assert len(kinds) > 15
+    for kind in kinds:
+        for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+            for wrong in wrong_values(hint):
+                with pytest.raises(ValueError, match=rf"{name}(\.x)?` is .*, expected"):
+                    kind(**required_of(kind) | {name: wrong})
+
+
+def test_each_member_of_a_tuple_has_its_own_type_and_range():
+    assert config.from_dict({"pair": [2, 0.25]}, Mixed, "").pair == (2, 0.25)
+    for pair, said in (([2, 3], "`pair` is 3"), ([0.5, 0.5], "`pair` is 0.5, expected a whole"), ([1], "has 1 values")):
+        with pytest.raises(ValueError, match=said):
+            config.from_dict({"pair": pair}, Mixed, "")
+    with pytest.raises(ValueError, match=r"`pair` is 1\.5, expected 0 to 1"):
+        Mixed((1, 1.5))
 
 
 def test_values_by_name_have_types_and_ranges(tmp_path):

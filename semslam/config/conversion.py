@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 
 from semslam.atomic import replacing
-from semslam.config.ranges import Where, check_choice, check_range, hints_of, shown
+from semslam.config.ranges import Where, check_choice, check_range, hints_of, members_of, shown
 from semslam.config.text import parsed_yaml, read
 
 T = TypeVar("T")
@@ -53,19 +53,29 @@ def from_dict(values: Any, kind: type[T], where: str) -> T:
     return _made(values, kind, Where(where))
 
 
-def updated(config: T, values: Mapping[str, Any], where: str) -> T:
+def updated(config: T, values: Mapping[str, Any] | Iterable[tuple[str, Any]], where: str) -> T:
     """The configuration with some settings changed, each by its dotted name: {"slam.fusion.gate": 0.02}.
 
+    Of one setting that is named twice the later value holds; all are checked together, after the last.
     Raises ValueError, which names `where` and the setting, for an unknown name or a value of a wrong type.
     """
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        *groups, last = name.split(".")
-        inner = nested
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        inner[last] = value
+    nested: Any = {}
+    for name, value in values.items() if isinstance(values, Mapping) else values:
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        nested = _joined(nested, value, Where(where))
     return _updated(config, nested, Where(where))
+
+
+def _joined(settings: Any, later: Any, where: Where) -> Any:
+    """Settings and later ones: groups, which are dicts, are joined, and any other value replaces the one before."""
+    if isinstance(settings, dict) != isinstance(later, dict):
+        value = settings if isinstance(later, dict) else later
+        raise ValueError(f"{where} is set to {shown(value)}, and settings within it are set too; leave one of them out")
+    if not isinstance(settings, dict):
+        return later
+    both = {key: _joined(settings[key], later[key], where.inner(str(key))) for key in later if key in settings}
+    return settings | later | both
 
 
 def parsed(assignment: str) -> tuple[str, Any]:
@@ -190,10 +200,8 @@ def _convert(value: Any, hint: Any, where: Where, default: Any) -> Any:
     if origin in (tuple, list):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where} is {shown(value)}, expected a list")
-        if origin is tuple and Ellipsis not in arguments and len(value) != len(arguments):
-            raise ValueError(f"{where} has {len(value)} values, expected {len(arguments)}")
-        inner = arguments[0] if arguments else Any
-        return origin(_convert(v, inner, where, dataclasses.MISSING) for v in value)
+        inner = members_of(hint, len(value), where)
+        return origin(_convert(v, each, where, dataclasses.MISSING) for v, each in zip(value, inner, strict=True))
     if hint in (int, float) and type(value) in (int, float) and not abs(value) < LARGEST_NUMBER:
         raise ValueError(f"{where} is {str(value)[:20]}, expected a number below {LARGEST_NUMBER:g}")
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -85,13 +85,24 @@ def check_range(value: Any, hint: Any, where: Where) -> None:
     if origin is Annotated and value not in arguments[1]:
         raise ValueError(f"{where} is {shown(value)}, expected {arguments[1]}")
     if origin is tuple:
-        for inner in value:
-            check_range(inner, arguments[0], where)
+        for inner, inner_hint in zip(value, members_of(hint, len(value), where), strict=True):
+            check_range(inner, inner_hint, where)
     if origin is dict:
         for name, inner in value.items():
             check_range(inner, arguments[1], where.inner(str(name)))
     if origin in (typing.Union, types.UnionType) and value is not None:
         check_range(value, next(a for a in arguments if a is not type(None)), where)
+
+
+def members_of(hint: Any, count: int, where: Where) -> tuple[Any, ...]:
+    """The annotations of the `count` members of a tuple or list, in a tuple of fixed length one for each of them;
+    ValueError for another length."""
+    arguments = typing.get_args(hint) or (Any, Ellipsis)
+    if typing.get_origin(hint) is not tuple or Ellipsis in arguments:
+        return arguments[:1] * count
+    if count != len(arguments):
+        raise ValueError(f"{where} has {count} values, expected {len(arguments)}")
+    return arguments
 
 
 @functools.cache

@@ -93,8 +93,7 @@ class RunConfig:
         """The `sequences.pose_pairing.PoseHints` of a pose file without times; None where nothing was said."""
         from sequences.pose_pairing import PoseHints
 
-        hints = PoseHints(self.pose_rate, self.pose_indices)
-        return None if hints == PoseHints() else hints
+        return PoseHints.given(self.pose_rate, self.pose_indices)
 
 
 def settings_of(
@@ -107,7 +106,7 @@ def settings_of(
     """
     config = load(file) if file else RunConfig()
     config = configs.updated(config, options or {}, "")
-    return configs.updated(config, dict(map(configs.parsed, assignments)), "--set")
+    return configs.updated(config, map(configs.parsed, assignments), "--set")
 
 
 def load(path: Path) -> RunConfig:
