@@ -64,7 +64,7 @@ class Reader(NamedTuple):
 
 READERS: dict[str, Reader] = {
     "room": Reader(room.open_room, room.fits, room.LAYOUT),
-    "eth3d": Reader(tum.open_tum, tum.fits_eth3d, tum.ETH3D_LAYOUT),  # before tum, as which it is laid out
+    "eth3d": Reader(tum.open_eth3d, tum.fits_eth3d, tum.ETH3D_LAYOUT),  # before tum, as which it is laid out
     "tum": Reader(tum.open_tum, tum.fits, tum.LAYOUT),
     "tum-rgb": Reader(tum_rgb.open_tum_rgb, tum_rgb.fits, tum_rgb.LAYOUT),
     "7scenes": Reader(seven_scenes.open_seven_scenes, seven_scenes.fits, seven_scenes.LAYOUT),

@@ -40,11 +40,14 @@ def listing(path: Path, *lines: str) -> Path:
 
 
 def test_the_command_gets_its_sequence_and_its_folder(tmp_path):
-    file = listing(tmp_path / "list.txt", "# two of one name", "a/room", "b/room  # again", "", "room:frames=3")
+    file = listing(
+        tmp_path / "list.txt", "# two of one name", "a/room", "b/room  # again", "", "room:frames=3", "scan#1"
+    )
     tasks = tasks_of(file, "reconstruct --poses tracked", KNOWN)
-    assert [task.name for task in tasks] == ["room", "room-2", "room_frames_3"]
+    assert [task.name for task in tasks] == ["room", "room-2", "room_frames_3", "scan_1"]
     words = tasks[1].words_for(tmp_path / "out" / "room-2")
     assert words == ["reconstruct", "b/room", "--poses", "tracked", "--out", str(tmp_path / "out" / "room-2")]
+    assert [task.lines for task in tasks] == [("a/room",), ("b/room",), ("room:frames=3",), ("scan#1",)]
     (task,) = tasks_of(listing(tmp_path / "one.txt", "x y"), "doctor --camera {name}.yaml {sequence}", KNOWN)
     assert task.words == ("doctor", "--camera", "x_y.yaml", "x y")
     (task,) = tasks_of(tmp_path / "one.txt", "score --data {sequence}/images", KNOWN)

@@ -344,10 +344,12 @@ def test_deeploc_is_a_sequence_with_labels(frames, tmp_path):
 def test_eth3d_has_a_calibration_of_its_own(frames, tmp_path):
     camera = frames[0].camera
     for i, frame in enumerate(frames):
-        put(tmp_path / "rgb" / f"{i}.png", encoded(".png", frame.color))
-        put(tmp_path / "depth" / f"{i}.png", encoded(".png", millimetres(frame.depth, 5000)))
+        put(tmp_path / "rgb" / f"#{i}.png", encoded(".png", frame.color))
+        put(tmp_path / "depth" / f"#{i}.png", encoded(".png", millimetres(frame.depth, 5000)))
     for kind in ("rgb", "depth"):
-        put(tmp_path / f"{kind}.txt", "# list\n" + "".join(f"{i / 30:.6f} {kind}/{i}.png\n" for i in range(4)))
+        put(tmp_path / f"{kind}.txt", " # list\n" + "".join(f"{i / 30:.6f} {kind}/#{i}.png # a\n" for i in range(4)))
+    with pytest.raises(ValueError, match=r"is no recording of kind eth3d; expected as tum, with calibration\.txt"):
+        open_sequence(tmp_path, "eth3d")
     put(tmp_path / "calibration.txt", f"{camera.fx} {camera.fy} {camera.cx} {camera.cy}")
     assert open_sequence(tmp_path).camera == camera
     assert_like_the_room(open_sequence(tmp_path), frames, color=0.01, poses=False)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from semslam.atomic import names_of
 
 TAKEN = ("tasks", "summary.csv", "summary.html")  # names beside the results of tasks
+COMMENT = re.compile(r"(?:^|\s)#.*")  # a name may hold '#'
 PLACES = ("{sequence}", "{out}", "{name}")  # in a command: what of a task's own stands there
 
 
@@ -42,7 +43,8 @@ class Task:
 
 
 def tasks_of(listing: Path, command: str, known: Mapping[str, Command], group: int = 1) -> list[Task]:
-    """The tasks of a list, a text file with one sequence, image or run a line, '#' before a comment.
+    """The tasks of a list, a text file with one sequence, image or run a line; comments begin with '#' at the start of
+    a line or after white space.
 
     command: such as "reconstruct --poses tracked"; PLACES in it stand for the task's own, and where they do not occur
     the lines come first and --out last. known: the commands by name. group: lines that one task takes. ValueError for
@@ -57,7 +59,7 @@ def tasks_of(listing: Path, command: str, known: Mapping[str, Command], group: i
         raise ValueError(f"--command is '{command}', expected one of {', '.join(known)} and its options")
     if group < 1:
         raise ValueError(f"--group is {group}, expected 1 or more lines a task")
-    lines = [line.split("#")[0].strip() for line in names_of(listing).splitlines()]
+    lines = [COMMENT.sub("", line).strip() for line in names_of(listing).splitlines()]
     if any("\0" in line for line in lines):
         raise ValueError(f"{listing}: is not a text file; expected one sequence, image or run a line")
     if not (lines := [line for line in lines if line]):

@@ -96,6 +96,19 @@ def open_tum(
     return opened(path, listed, usual_readers(path, listed.color, listed.depth, usual, said), hints)
 
 
+def open_eth3d(
+    path: str | Path,
+    *,
+    said: SaidOfSensor = NOTHING_SAID,
+    hints: PoseHints = PoseHints(),  # noqa: B008
+) -> ImageSequence:
+    """Open an ETH3D SLAM folder as `open_tum` does; FileNotFoundError without its calibration, as no other camera would
+    be right."""
+    if not fits_eth3d(Path(path)):
+        raise FileNotFoundError(f"{path}: expected {ETH3D_LAYOUT}")
+    return open_tum(path, said=said, hints=hints)
+
+
 def open_associations(
     path: str | Path,
     *,
@@ -237,9 +250,9 @@ def read_associations(path: Path) -> list[Association]:
 
 
 def _word_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """(number, words) of the lines of a list that hold something; comments start with #."""
-    lines = ((number, line.split("#")[0].split()) for number, line in enumerate(names_of(path).splitlines(), start=1))
-    return [(number, words) for number, words in lines if words]
+    """(number, words) of the lines of a list that hold something and do not start with '#', as comments do."""
+    lines = ((number, line.split()) for number, line in enumerate(names_of(path).splitlines(), start=1))
+    return [(number, words) for number, words in lines if words and not words[0].startswith("#")]
 
 
 def _listed(path: Path, name: str) -> Path:
