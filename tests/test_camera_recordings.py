@@ -355,7 +355,9 @@ def write_kinect(path: Path, T: np.ndarray, calibrated: bool = True) -> tuple[Ca
     color, depth, calibration = kinect_cameras(T)
     image = np.zeros((720, 1280, 3), np.uint8)
     image[..., 0] = np.linspace(0, 255, 1280)
-    jpeg, wall = encoded(".jpg", image), np.full((288, 320), 2000, ">u2").tobytes()
+    depth_mm = np.full((288, 320), 2000, ">u2")
+    depth_mm[0] = 65535  # no reading
+    jpeg, wall = encoded(".jpg", image), depth_mm.tobytes()
     block = kinect_block
     blocks = [number(0xE7, 0) + block(1, 0, jpeg) + block(2, 3, wall) + block(1, 33, jpeg) + block(2, 36, wall)]
     blocks += [
@@ -382,6 +384,7 @@ def test_azure_kinect_depth_is_brought_to_colour(tmp_path):
     assert (sequence.rig.depth.cx, sequence.rig.depth.fx) == pytest.approx((depth.cx, depth.fx))
     assert sequence.camera.fx == pytest.approx(0.9 * depth.fx, rel=0.01), "coarser than depth, so that it has no holes"
     frame = sequence[2]
+    assert sequence.read(2).depth.max() == 2
     assert frame.color.shape[:2] == frame.depth.shape == sequence.camera.shape
     middle = (slice(60, 200), slice(200, 340))
     assert (frame.depth[middle] > 0).mean() > 0.98

@@ -30,6 +30,7 @@ DEPTH_CROPS = {
     (1024, 1024): (1024, 0, 0),
 }
 PAIR = 0.02  # seconds
+UNITS_PER_METRE = 1000.0
 MJPEG, NV12, YUY2, BGRA = b"MJPG", b"NV12", b"YUY2", b"BGRA"
 
 
@@ -73,7 +74,8 @@ def _read(file: Matroska, tracks: tuple[Track, Track], pairs: tuple[np.ndarray, 
     raw = file.frame(depth, int(pairs[1][index]))
     if len(raw) != 2 * depth.width * depth.height:
         raise CorruptFrame(f"{where}: depth has {len(raw)} bytes, expected {2 * depth.width * depth.height}", True)
-    metres = np.frombuffer(raw, ">u2").reshape(depth.height, depth.width) * np.float32(1e-3)
+    units = np.frombuffer(raw, ">u2").reshape(depth.height, depth.width)
+    metres = images.depth_of_units(units, UNITS_PER_METRE)
     return Images(_color(file.frame(color, int(pairs[0][index])), color, where), metres)
 
 
