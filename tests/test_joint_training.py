@@ -184,6 +184,16 @@ def test_settings_that_cannot_work_are_refused(folder: Path, tmp_path: Path) -> 
         tiny_training(folder, tmp_path, sources=())
     with pytest.raises(ValueError, match=r"`stages.stride` is 2, expected one of 4, 8"):
         tiny_training(folder, tmp_path, stages=(Stage(stride=2),))
+    with pytest.raises(ValueError, match=r"`stages.until` is 0.5 after 0.7; expected it to increase"):
+        tiny_training(folder, tmp_path, stages=(Stage(0.7), Stage(0.5), Stage(1.0)))
+    for weights in ({"depht": 1.0, "segmentation": 1.0}, {"depth": 1.0}):
+        with pytest.raises(ValueError, match=r"`task_weights` has .*; expected segmentation, depth"):
+            tiny_training(folder, tmp_path, task_weights=weights)
+    with pytest.raises(ValueError, match=r"`tasks` is depth; expected segmentation, depth or"):
+        tiny_training(folder, tmp_path, tasks=("depth",))
+    with pytest.raises(ValueError, match=r"`learned_task_weights` replaces them"):
+        weights = {"segmentation": 0.5, "depth": 0.5}
+        tiny_training(folder, tmp_path, task_weights=weights, learned_task_weights=True)
     with pytest.raises(ValueError, match="unknown task 'pose'; known are segmentation, depth, normals"):
         Source(str(folder), tasks=("pose",))
 

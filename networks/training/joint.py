@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -115,8 +116,29 @@ class JointTraining:
             raise ValueError(f"{taught.path}: has soft_labels, and teachers look at each view; choose one of them")
         if self.backbone not in ENCODERS:
             raise ValueError(f"backbone is {self.backbone!r}; known are {', '.join(ENCODERS)}")
+        self._check_stages()
+        self._check_tasks()
+
+    def _check_stages(self) -> None:
         if not self.stages:
             raise ValueError("stages is empty; leave it out for the usual one")
+        for before, stage in pairwise(self.stages):
+            if stage.until <= before.until:
+                raise ValueError(f"`stages.until` is {stage.until:g} after {before.until:g}; expected it to increase")
+
+    def _check_tasks(self) -> None:
+        if self.tasks not in (TASKS[:2], TASKS):
+            raise ValueError(
+                f"`tasks` is {', '.join(self.tasks)}; expected {', '.join(TASKS[:2])} or {', '.join(TASKS)}"
+            )
+        if self.task_weights is not None and self.learned_task_weights:
+            raise ValueError(
+                "`task_weights` are given, and `learned_task_weights` replaces them; leave one of them out"
+            )
+        if self.task_weights is not None and set(self.task_weights) != set(self.tasks):
+            raise ValueError(
+                f"`task_weights` has {', '.join(self.task_weights) or 'nothing'}; expected {', '.join(self.tasks)}"
+            )
 
     @property
     def outputs(self) -> dict[str, tuple[int, int]]:
