@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 from written_recordings import assert_like_the_room
 
@@ -202,6 +203,22 @@ def test_the_command_converts_a_part(room, tmp_path):
     told = CliRunner().invoke(app, words)
     assert told.exit_code == 0 and f"3 frames written to {tmp_path / 'b.klg'}" in told.output
     np.testing.assert_allclose(open_sequence(tmp_path / "b.klg").timestamps, room.timestamps[[4, 7, 10]], atol=1e-6)
+
+
+def test_options_of_a_recording_are_those_of_every_command_that_opens_one(room, tmp_path):
+    """A pose file of every second frame, without times."""
+    convert(room, tmp_path / "a")
+    moved = "".join(f"1 0 0 {i} 0 1 0 0 0 0 1 0\n" for i in range((len(room) + 1) // 2))
+    (tmp_path / "a" / "groundtruth.txt").unlink()
+    (tmp_path / "a" / "poses.txt").write_text(moved)
+    words = ["convert", str(tmp_path / "a"), str(tmp_path / "b"), "--pose-indices", "::2", "--registered"]
+    told = CliRunner().invoke(app, [*words, "--pose-convention", "as-recorded"])
+    assert told.exit_code == 0, told.output
+    assert open_sequence(tmp_path / "b")[2].T_world_camera[0, 3] == 1
+    shared = {"--kind", "--camera", "--depth-scale", "--registered", "--fov", "--start", "--frames", "--every"}
+    for command, more in (("doctor", True), ("convert", True), ("localise", False), ("reconstruct", True)):
+        options = {name for parameter in get_command(app).commands[command].params for name in parameter.opts}
+        assert shared | ({"--pose-rate", "--pose-indices"} if more else set()) <= options, command
 
 
 def test_a_klg_file_needs_its_suffix(room, tmp_path):

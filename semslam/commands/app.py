@@ -94,13 +94,21 @@ def check_picture(path: Path) -> None:
 
 Out = Annotated[Path, folder_option("Folder to write to.")]
 Json = Annotated[Path | None, file_option("--json", "Also write the figures to this file.")]
-Kind = Annotated[str | None, typer.Option("--kind", help="Layout of the sequence; detected by default.")]
-CameraFile = Annotated[Path | None, typer.Option("--camera", help="camera.yaml to use instead of the recording's.")]
-DepthScale = Annotated[float | None, typer.Option("--depth-scale", help="Depth units per metre.")]
-Registered = Annotated[
-    bool | None, typer.Option("--registered/--unregistered", help="Whether depth lies under colour's pixels.")
-]
-Fov = Annotated[float | None, typer.Option("--fov", help="Horizontal field of view of an unknown camera, degrees.")]
+
+KIND = "Layout of the sequence; detected by default."
+CAMERA_FILE = "camera.yaml to use instead of the recording's."
+DEPTH_SCALE = "Depth units per metre."
+REGISTERED = "Whether depth lies under colour's pixels."
+FOV = "Horizontal field of view of an unknown camera, degrees."
+POSE_RATE = "Poses per second of a pose file without times."
+POSE_INDICES = "Frames of a pose file without times: START:STOP:STEP or a file."
+Kind = Annotated[str | None, typer.Option("--kind", help=KIND)]
+CameraFile = Annotated[Path | None, typer.Option("--camera", help=CAMERA_FILE)]
+DepthScale = Annotated[float | None, typer.Option("--depth-scale", help=DEPTH_SCALE)]
+Registered = Annotated[bool | None, typer.Option("--registered/--unregistered", help=REGISTERED)]
+Fov = Annotated[float | None, typer.Option("--fov", help=FOV)]
+PoseRate = Annotated[float | None, typer.Option("--pose-rate", help=POSE_RATE)]
+PoseIndices = Annotated[str | None, typer.Option("--pose-indices", help=POSE_INDICES)]
 
 
 def frames_option(flag: str, help: str) -> Any:
@@ -118,8 +126,10 @@ CONVENTION = (
     "commas. Told from the images by default."
 )
 Every = Annotated[int, frames_option("--every", EVERY)]
-Weights = Annotated[str | None, typer.Option(help="Weights of the network; bundled ones by default.")]
-Engine = Annotated[str | None, typer.Option(help="torch | onnxruntime | openvino; after `calibrate` also ...-int8")]
+WEIGHTS = "Weights of the network; bundled ones by default."
+ENGINE = "torch | torch-cuda | onnxruntime | openvino | openvino-bf16; after `calibrate` ...-int8"
+Weights = Annotated[str | None, typer.Option(help=WEIGHTS)]
+Engine = Annotated[str | None, typer.Option(help=ENGINE)]
 SettingsFile = Annotated[Path | None, typer.Option("--config", help="YAML with any of the settings of config.yaml.")]
 
 FLAGS: dict[str, str] = {}  # dotted names of settings -> the options that set them

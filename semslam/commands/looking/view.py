@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -132,7 +133,7 @@ def _write_recording(shown: Shown, file: Path, run: Path) -> None:
 
     with busy(f"writing {file}"):
         write_rerun(file, run, shown.visible)
-    typer.echo(f"recording: {file}   (look at it: rerun {file})")
+    typer.echo(f"recording: {file}   (look at it: rerun {shlex.quote(str(file))})")
 
 
 def _open_window(shown: Shown) -> None:

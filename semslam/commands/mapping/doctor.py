@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from semslam.commands.app import CameraFile, DepthScale, Every, Fov, FrameCount, Kind, Registered, Start, app, busy
+from semslam.commands.app import (
+    CameraFile,
+    DepthScale,
+    Every,
+    Fov,
+    FrameCount,
+    Kind,
+    PoseIndices,
+    PoseRate,
+    Registered,
+    Start,
+    app,
+    busy,
+)
 
 
 @app.command()
@@ -18,6 +31,8 @@ def doctor(
     depth_scale: DepthScale = None,
     registered: Registered = None,
     fov: Fov = None,
+    pose_rate: PoseRate = None,
+    pose_indices: PoseIndices = None,
     start: Start = 0,
     frames: FrameCount = None,
     every: Every = 1,
@@ -26,9 +41,11 @@ def doctor(
     from semslam.doctor.doctor import Diagnosis, diagnosis, unopened
     from semslam.doctor.noise import depth_noise
     from sequences import open_sequence
+    from sequences.pose_pairing import PoseHints
     from sequences.selected import selected
 
     options: dict[str, Any] = {"camera": camera, "depth_scale": depth_scale, "registered": registered, "fov": fov}
+    options["hints"] = PoseHints.given(pose_rate, pose_indices)
     with busy(f"looking at {sequence}"):
         try:
             recording = selected(open_sequence(sequence, kind, **options), start, frames, every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,4 +32,4 @@ def refine(
         f"{100 * metrics['refine_changed']:.1f} % of the labels changed, {metrics['refine_filled']} surfels got one, "
         f"{metrics['refine_seconds']:.1f} s: {folder.path}"
     )
-    typer.echo(f"gain or loss:  semslam evaluate {run} {folder.path}")
+    typer.echo(f"gain or loss:  {shlex.join(['semslam', 'evaluate', str(run), str(folder.path)])}")

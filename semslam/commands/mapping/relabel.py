@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,4 +37,4 @@ def relabel(
             report=lambda _: advance(),
         )
     typer.echo(f"labels of {folder.load_metrics()['frames_labelled']} frames fused again: {folder.path}")
-    typer.echo(f"look at it:  semslam view {folder.path}")
+    typer.echo(f"look at it:  semslam view {shlex.quote(str(folder.path))}")

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from semslam.commands.app import CONVENTION, EVERY, FRAMES, START, frames_setting, setting
+from semslam.commands.app import (
+    CAMERA_FILE,
+    CONVENTION,
+    DEPTH_SCALE,
+    ENGINE,
+    EVERY,
+    FOV,
+    FRAMES,
+    KIND,
+    POSE_INDICES,
+    POSE_RATE,
+    REGISTERED,
+    START,
+    WEIGHTS,
+    frames_setting,
+    setting,
+)
 
 POSES = "dataset (default, if there) | tracked | sfm | refined | predicted | predicted-refined | a file."
-POSE_INDICES = "Frames of a pose file without times: START:STOP:STEP or a file."
 POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
 CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes,multiview."
 SCALE_FROM = "Without a depth camera: height=M above the floor | length=M,FRAME,U,V,U,V."
 SENSOR = "Depth camera: kinect | tof | realsense | lidar | synthetic. Refined by tracking."
 CLASSES = "nyu13 (default) | nyu40 | those of other --weights, such as kitti6."
-ENGINE = "torch | torch-cuda | onnxruntime | openvino | openvino-bf16; after `calibrate` ...-int8"
 MEMORY = "Most memory for surfels, such as 500MB; the others wait in files, and the mesh gets coarser to fit."
 FILL = "Fill the depth camera's holes by parallax and the network."
 
 # the recording
-Kind = Annotated[str | None, setting("kind", "--kind", "Layout of the sequence; detected by default.")]
-CameraFile = Annotated[str | None, setting("camera", "--camera", "camera.yaml to use instead of the recording's.")]
-DepthScale = Annotated[float | None, setting("depth_scale", "--depth-scale", "Depth units per metre.")]
-Registered = Annotated[
-    bool | None, setting("registered", "--registered/--unregistered", "Whether depth lies under colour's pixels.")
-]
+Kind = Annotated[str | None, setting("kind", "--kind", KIND)]
+CameraFile = Annotated[str | None, setting("camera", "--camera", CAMERA_FILE)]
+DepthScale = Annotated[float | None, setting("depth_scale", "--depth-scale", DEPTH_SCALE)]
+Registered = Annotated[bool | None, setting("registered", "--registered/--unregistered", REGISTERED)]
 Sensor = Annotated[str | None, setting("sensor", "--sensor", SENSOR)]
-Fov = Annotated[float | None, setting("fov", "--fov", "Horizontal field of view of an unknown camera, degrees.")]
+Fov = Annotated[float | None, setting("fov", "--fov", FOV)]
 Start = Annotated[int | None, frames_setting("start", START)]
 FrameCount = Annotated[int | None, frames_setting("frames", FRAMES)]
 Every = Annotated[int | None, frames_setting("every", EVERY)]
@@ -35,9 +47,7 @@ Depth = Annotated[str | None, setting("slam.perception.depth", "--depth", "senso
 Labels = Annotated[str | None, setting("slam.perception.labels", "--labels", "predicted (default) | truth | none")]
 Fill = Annotated[bool | None, setting("fill", "--fill/--no-fill", FILL)]
 Poses = Annotated[str | None, setting("poses", "--poses", POSES)]
-PoseRate = Annotated[
-    float | None, setting("pose_rate", "--pose-rate", "Poses per second of a pose file without times.")
-]
+PoseRate = Annotated[float | None, setting("pose_rate", "--pose-rate", POSE_RATE)]
 PoseIndices = Annotated[str | None, setting("pose_indices", "--pose-indices", POSE_INDICES)]
 PoseConvention = Annotated[str | None, setting("pose_convention", "--pose-convention", CONVENTION)]
 Extend = Annotated[str | None, setting("extend", "--extend", "Folder of a finished run: go on mapping in its map.")]
@@ -47,7 +57,7 @@ Classes = Annotated[str | None, setting("slam.perception.classes", "--classes", 
 LabelEvery = Annotated[
     int | None, setting("slam.perception.label_every", "--label-every", "Frames between two labelled ones.")
 ]
-Weights = Annotated[str | None, setting("weights", "--weights", "Weights of the network; bundled ones by default.")]
+Weights = Annotated[str | None, setting("weights", "--weights", WEIGHTS)]
 Engine = Annotated[str | None, setting("engine", "--engine", ENGINE)]
 Corrections = Annotated[str | None, setting("slam.corrections", "--corrections", CORRECTIONS)]
 HoldOut = Annotated[int | None, setting("hold_out", "--hold-out", "Keep every n-th frame to judge the map by.")]

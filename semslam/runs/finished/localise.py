@@ -43,9 +43,16 @@ def not_looked_for(name: str, timestamp: float, problem: Exception) -> Localised
 
 def open_query(finished: FinishedMap, query: RunConfig) -> Sequence:
     """An image, a folder of images or a recording. Images whose camera nothing tells are taken to be of the run's."""
-    options = {"camera": query.camera, "depth_scale": query.depth_scale, "fov": query.fov}
     try:
-        found = open_sequence(query.sequence, query.kind, finished.camera, **options)
+        found = open_sequence(
+            query.sequence,
+            query.kind,
+            finished.camera,
+            camera=query.camera,
+            depth_scale=query.depth_scale,
+            registered=query.registered,
+            fov=query.fov,
+        )
     except FileNotFoundError:
         if os.path.lexists(query.sequence):  # something that it names is missing
             raise
