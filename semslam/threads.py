@@ -1,4 +1,4 @@
-"""Threads whose work may wait, so that the frame that is tracked does not."""
+"""Threads whose work may wait, so that the frame that is tracked does not, and values that several threads ask for."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 
 NICENESS = 5  # steps: a third of the processor time of a thread that never waits
 PARALLEL = 1024  # pixels: side of an image that OpenCV certainly divides among its threads
+
+
+class computed_once(cached_property):
+    """A `cached_property` that one thread computes while the others wait; from Python 3.12 on that has no lock."""
+
+    def __init__(self, compute: Any) -> None:
+        super().__init__(compute)
+        self._lock = threading.RLock()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        with self._lock:
+            return super().__get__(instance, owner)
 
 
 def background(name: str, threads: int = 1) -> ThreadPoolExecutor:

@@ -19,6 +19,7 @@ import numpy as np
 from semslam import images
 from semslam.atomic import raise_passing
 from semslam.images import CorruptFrame, unreadable
+from semslam.threads import computed_once
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 PACKED = (*VIDEOS, ".bag", ".mcap", ".db3", ".klg", ".r3d", ".zip", ".sens")
@@ -95,10 +96,10 @@ class Files:
         kind = _kind(name)
         if (reader := self._color_readers.get(kind)) is None:
             reader = images.ColorReader(self._alike(kind), read=self._read_path)
-            self._color_readers[kind] = reader
+            reader = self._color_readers.setdefault(kind, reader)  # another thread's, if that was faster
         return reader.of_bytes(self.read(name), self.where(name))
 
-    @cached_property
+    @computed_once
     def _color_readers(self) -> dict[tuple[str, str], images.ColorReader]:
         return {}
 
@@ -126,10 +127,10 @@ class Files:
         kind = _kind(name)
         if (reader := self._depth_readers.get((kind, depth_scale))) is None:
             reader = images.DepthReader(self._alike(kind), depth_scale, self._read_path)
-            self._depth_readers[kind, depth_scale] = reader
+            reader = self._depth_readers.setdefault((kind, depth_scale), reader)
         return reader.of_bytes(self.read(name), self.where(name))
 
-    @cached_property
+    @computed_once
     def _depth_readers(self) -> dict[tuple[tuple[str, str], float], images.DepthReader]:
         return {}
 

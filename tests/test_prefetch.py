@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from semslam.threads import NICENESS, background
@@ -93,3 +95,23 @@ print(len(low), len(os.listdir("/proc/self/task")))
     command = [sys.executable, "-c", code]
     low, threads = map(int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
     assert low <= 1 and threads >= 2 + 3
+
+
+def test_threads_that_read_at_once_find_out_the_unit_once(tmp_path, caplog):
+    from sequences.files import Folder
+
+    class SlowFolder(Folder):
+        def _alike(self, kind):
+            time.sleep(0.05)
+            return super()._alike(kind)
+
+        def read(self, name):
+            time.sleep(0.05)
+            return super().read(name)
+
+    for i in range(2):
+        np.save(tmp_path / f"{i}.npy", np.full((4, 4), 1500, np.float32))
+    files = SlowFolder(tmp_path)
+    with ThreadPoolExecutor(2) as threads:
+        np.testing.assert_allclose(list(threads.map(files.depth, files.names)), 1.5, rtol=1e-6)
+    assert caplog.text.count("read as 1000 units per metre") == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from semslam.atomic import replacing
 from semslam.frame import evenly_spread
 from semslam.images.decoding import LOOKED_AT, decode_bytes, image_bytes
 from semslam.images.integrity import CorruptFrame
+from semslam.threads import computed_once
 
 logger = logging.getLogger(__name__)
 TWELVE_BITS = 1 << 12  # 16-bit colour that stays below holds 12 bits, as machine vision stores them
@@ -59,7 +59,7 @@ class ColorReader:
         image = _stored_color(data, path, self.upright)
         return _rgb(image, path, twelve_bits=image.dtype == np.uint16 and self._twelve_bits)
 
-    @cached_property
+    @computed_once
     def _twelve_bits(self) -> bool:
         brightest = 0
         for path in evenly_spread(self.paths, LOOKED_AT):

@@ -6,7 +6,6 @@ import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from semslam.frame import evenly_spread
 from semslam.images.decoding import LOOKED_AT, decode, decode_bytes, image_bytes
 from semslam.images.integrity import CorruptFrame
+from semslam.threads import computed_once
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class DepthReader:
         raw = _stored_depth(data, path)
         return _metres(raw, self._float_scale if raw.dtype.kind == "f" else self.depth_scale)
 
-    @cached_property
+    @computed_once
     def _float_scale(self) -> float:
         medians = []
         for path in evenly_spread(self.paths, LOOKED_AT):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from semslam.frame import evenly_spread
 from semslam.images import decode_bytes, image_bytes
 from semslam.images.integrity import PNG, CorruptFrame, check_header
 from semslam.labels import LabelSet, label_set, voc_palette
+from semslam.threads import computed_once
 
 MOST_LABEL_COLORS = 256  # of a colour-coded label image
 FEWEST_IN_COLOR = 0.2  # share of the pixels that are not black whose colours must be a label set's
@@ -147,6 +147,6 @@ class LabelReader:
     def __call__(self, path: Path) -> np.ndarray:
         return read_labels(path, self._counted)
 
-    @cached_property
+    @computed_once
     def _counted(self) -> LabelSet:
         return numbering(self.paths, self.classes)
