@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -48,6 +49,17 @@ def test_a_lens_that_is_as_it_is_said_explains_nothing():
     exact = taken_by(np.zeros(5))
     costs = [lens.fitted(exact, 0.1, np.full(5, any_lens))[1] for any_lens in (False, True)]
     assert costs[0] - costs[1] < 0.02 * len(exact.landmark)
+
+
+@pytest.mark.parametrize("k1, is_fitted", [(0.0, False), (-0.1, True)])
+def test_a_lens_is_fitted_only_where_one_step_promises_something(k1, is_fitted, monkeypatch):
+    filmed = taken_by(np.array([0, 0, 0, k1, 0]), noise=0.8)
+    world = SimpleNamespace(keyframes=range(6), pixel_std=0.8, scene=lambda free, with_focal: (filmed,))
+    fits, fitted = [], lens.fitted
+    monkeypatch.setattr(lens, "fitted", lambda *a: fits.append(a[2]) or fitted(*a))
+    found = lens.lens_of(world)
+    assert bool(fits) == is_fitted and (found.explained > 0.1) == is_fitted
+    assert found.numbers[3] == pytest.approx(k1, abs=0.05)
 
 
 def test_the_gradient_is_the_difference_quotient_of_the_cost(monkeypatch):

@@ -190,3 +190,13 @@ def test_a_zoom_is_kept_with_the_poses_and_with_the_recording(tmp_path):
 
 def test_a_zoomed_camera_has_a_longer_focal_length():
     assert zoomed(Camera(64, 48, 50, 51, 32, 24), 2) == Camera(64, 48, 100, 102, 32, 24)
+
+
+def test_only_the_cameras_that_are_asked_are_adjusted():
+    exact, _ = scene(count=6, landmarks=40)
+    mine = np.arange(6) != 2
+    part = zoom.seen_within(exact, mine)
+    assert len(part.T_camera_world) == len(part.fixed) == 5
+    assert len(part.landmark) == np.count_nonzero((exact.camera != 2) & (exact.host[exact.landmark] != 2))
+    np.testing.assert_array_equal(part.T_camera_world[part.camera[-1]], exact.T_camera_world[exact.camera[-1]])
+    np.testing.assert_array_equal(part.pixel[part.landmark[-1]], exact.pixel[exact.landmark[-1]])

@@ -78,13 +78,14 @@ def zoom_of(world: SparseMap) -> FoundZoom | None:
     for first in range(0, max(1, count - TOGETHER // 2), TOGETHER // 2):
         mine = np.zeros(count, bool)
         mine[first : first + TOGETHER] = True
-        scene, frames, _, rows = world.scene(mine, with_focal=False)
-        if len(rows) < 20:
+        scene, frames, _, _ = world.scene(mine, with_focal=False)
+        scene, frames = seen_within(scene, mine[frames]), frames[mine[frames]]
+        if len(scene.landmark) < 20:
             return None
         scene = scene._replace(fixed=np.arange(len(frames)) == 0)
         zoomed, cost = adjusted(scene, world.pixel_std)
         gain += adjusted(scene, world.pixel_std, zooming=False)[1] - cost
-        seen += len(rows)
+        seen += len(scene.landmark)
         part = np.full(count, np.nan)
         part[frames] = zoomed.z
         known = np.isfinite(z) & np.isfinite(part)
@@ -93,6 +94,22 @@ def zoom_of(world: SparseMap) -> FoundZoom | None:
     smooth = median_filter(z, FEWEST, mode="nearest")
     rough = MAD_TO_STD * float(np.median(np.abs(np.diff(z))))
     return FoundZoom(smooth - smooth.min(), rough, gain / seen)
+
+
+def seen_within(scene: Scene, mine: np.ndarray) -> Scene:
+    """What some of the cameras (bool) show of their own landmarks.
+
+    Where a place is seen again and again, its landmarks would tie in all the others, each with its unknowns.
+    """
+    kept = mine[scene.host]
+    rows = kept[scene.landmark] & mine[scene.camera]
+    camera, landmark = np.cumsum(mine) - 1, np.cumsum(kept) - 1
+    return scene._replace(
+        T_camera_world=scene.T_camera_world[mine], fixed=scene.fixed[mine], host=camera[scene.host[kept]],
+        pixel=scene.pixel[kept], log_depth=scene.log_depth[kept], prior=scene.prior[kept],
+        prior_weight=scene.prior_weight[kept], landmark=landmark[scene.landmark[rows]],
+        camera=camera[scene.camera[rows]], seen=scene.seen[rows],
+    )  # fmt: skip
 
 
 def adjusted(scene: Scene, pixel_std: float, zooming: bool = True) -> tuple[Zoomed, float]:
