@@ -33,6 +33,15 @@ def test_saved_weights_come_back_with_their_description(tmp_path: Path, network:
     assert (metadata["num_classes"], metadata["tasks"]) == (6, ["segmentation", "depth"])
 
 
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path, network: JointNetwork) -> None:
+    """A training that was killed and resumed is compared with another by its file; 720 orders of six names."""
+    names = ("recipe", "figures", "focal", "class_set", "label_sets", "input_size")
+    for number in range(4):
+        checkpoints.save(tmp_path / f"{number}.safetensors", network, dict.fromkeys(names, "\u00fc"))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert checkpoints.read_metadata(tmp_path / "0.safetensors")["focal"] == "\u00fc"
+
+
 def test_half_precision_halves_the_file_and_keeps_three_digits(tmp_path: Path, network: JointNetwork) -> None:
     file = tmp_path / "half.safetensors"
     checkpoints.save(file, network)

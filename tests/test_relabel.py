@@ -224,9 +224,9 @@ def test_the_map_of_another_run_is_not_relabelled(tmp_path, capsys):
         assert semslam("reconstruct", sequence, "--out", tmp_path / name, "--labels", "none", *EVERY, "--no-mesh") == 0
     for name, other in (("long", "short"), ("short", "long")):
         mixed = shutil.copytree(tmp_path / name, tmp_path / f"mixed-{name}")
-        shutil.copy(tmp_path / other / "map.npz", mixed)
-        line = refused(capsys, "relabel", mixed, "--weights", "b")
-        assert "associations.npz and map.npz are of different runs" in line
+        for file, told in (("map.npz", "two moments are mixed"), ("metrics.json", "npz are of different runs")):
+            shutil.copy(tmp_path / other / file, mixed)
+            assert told in refused(capsys, "relabel", mixed, "--weights", "b")
 
 
 def test_packing_keeps_every_value():

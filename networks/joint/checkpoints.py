@@ -285,7 +285,7 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> Non
 def save(path: str | Path, module: nn.Module, metadata: dict[str, Any] | None = None, half: bool = True) -> None:
     """Write a module's tensors as .safetensors, float16 if `half`, with `metadata` (anything JSON) in the header.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all, with the same bytes whenever the same is written.
     """
     from safetensors.torch import save_file
 
@@ -298,4 +298,17 @@ def save(path: str | Path, module: nn.Module, metadata: dict[str, Any] | None = 
     header = {key: json.dumps(value) for key, value in (metadata or {}).items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, header | {"format": "pt"})
+        _sort_metadata(temporary)
         temporary.chmod(0o644)  # the library writes files that only their owner reads
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a .safetensors file in the order of their names: the library's is random in each process."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, "as compact as the library writes it"
+        file.seek(8)
+        file.write(text.ljust(size))
