@@ -13,11 +13,13 @@ from semslam.doctor import intrinsics
 from semslam.doctor.depth import motion
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import errors, systematic
+from semslam.doctor.poses.convention import judged
 from semslam.frame import Frame
 from semslam.poses import exp
-from sequences import Sequence
+from sequences import Sequence, open_sequence
 from sequences.room.kinect_noise import kinect_noise
 from sequences.room.room import RoomSequence
+from sequences.selected import selected
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,18 @@ def test_a_focal_length_a_quarter_off_is_told_of_three_seconds(sound):
     found = intrinsics.measured(other)
     assert found is not None and abs(1.25 * found.focal.factor - 1) < 0.05
     assert intrinsics.measured(Spoilt(*sound)) is None  # sound: nothing sure is known of so few seconds
+
+
+def test_an_error_that_a_short_recording_hardly_tells_is_left_alone():
+    """A slip in a kitchen's two seconds looks like a lever arm of 35 cm; a planted one leaves far less."""
+    short = systematic.SHORT_LIMITS
+    for std, left, told in ((0.07, 0.74, False), (0.02, 0.74, False), (0.07, 0.3, False), (0.02, 0.3, True)):
+        error = systematic.Error(np.array([0.35, 0, 0]), std, left)
+        assert error.is_sure(systematic.NOTABLE["lever"], short, misfit=0.028) == told
+
+
+def test_poses_of_another_camera_are_sound_in_a_dozen_frames_and_shuffled_ones_are_not(shared_data):
+    office = selected(open_sequence(shared_data / "realsense_office"), 0, 12)
+    assert judged(office).contradiction is None
+    poses = tuple(office.poses[i] for i in np.random.default_rng(0).permutation(12))
+    assert judged(office, poses).contradiction is not None

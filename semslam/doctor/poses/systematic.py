@@ -31,13 +31,23 @@ STRETCHES = 6  # left out in turn
 UNKNOWNS = {"tilt": slice(0, 3), "lever": slice(3, 6), "drift": slice(6, 9), "scale": slice(9, 10)}
 # What is told: more than poses of sound recordings have (1.9 degrees, 3 cm, 3 mm/s, 0.3 %), and beyond doubt
 NOTABLE = {"tilt": np.radians(3.0), "lever": 0.08, "drift": 0.006, "scale": 0.04}
-SURE = 4.5  # standard errors
-EXPLAINED = 0.8  # of the misfit: what the error leaves, at most
-HARM, SHORT, SHORT_HARM = 0.002, 4.0, 0.006  # metres of the misfit that it explains; in recordings of fewer seconds
 MOST = 0.5  # of the misfit: an error that leaves less is told in place of other lengths
 LONGEST_LAG = 8  # frames
 LATE, SURELY_LATE = 0.9, 0.6  # of the misfit: what a delay leaves that is taken into account, and that is told
-HARMLESS = 0.01  # metres that a short delay adds to the misfit, which are no more than a hint
+HARMLESS = 0.02  # metres that a short delay adds to the misfit, which are no more than a hint; 0.009 in a sound office
+
+
+class Limits(NamedTuple):
+    """How much an error has to explain before it is told."""
+
+    sure: float  # standard errors
+    left: float  # of the misfit, at most
+    harm: float  # metres of the misfit that it explains, at least
+
+
+# In SHORT seconds a camera moves one way, along which one slip of sound poses looks like any of the errors (the
+# kitchen's: a lever arm of 35 cm, 4.0 standard errors, that leaves 0.76 and explains 7 mm): more is asked for
+LIMITS, SHORT, SHORT_LIMITS = Limits(4.5, 0.8, 0.002), 4.0, Limits(6.0, 0.6, 0.006)
 
 
 class Error(NamedTuple):
@@ -47,9 +57,10 @@ class Error(NamedTuple):
     std: float
     left: float  # of the misfit without it
 
-    def is_sure(self, notable: float) -> bool:
-        """Whether it is more than notable, and explains the misfit."""
-        return float(np.linalg.norm(self.value)) > max(notable, SURE * self.std) and self.left < EXPLAINED
+    def is_sure(self, notable: float, limits: Limits, misfit: float) -> bool:
+        """Whether it is more than notable, and explains enough of the misfit (metres)."""
+        size, explained = float(np.linalg.norm(self.value)), (1 - self.left) * misfit
+        return size > max(notable, limits.sure * self.std) and self.left < limits.left and explained > limits.harm
 
 
 class Shared(NamedTuple):
@@ -60,15 +71,14 @@ class Shared(NamedTuple):
     misfit: float  # as recorded
     in_time: float  # the same at the best lag
     errors: dict[str, Error]  # of the poses at that lag
-    harm: float  # metres of the misfit, at least, that an error has to explain
+    limits: Limits
 
     @property
     def largest(self) -> tuple[str, Error] | None:
         """The error that explains most of the misfit; None where that is not told."""
         name = min(self.errors, key=lambda name: self.errors[name].left)
         error = self.errors[name]
-        told = error.is_sure(NOTABLE[name]) and error.left < 1 - self.harm / self.in_time
-        return (name, error) if told else None
+        return (name, error) if error.is_sure(NOTABLE[name], self.limits, self.in_time) else None
 
     def findings(self) -> list[Finding]:
         """The delay and the largest error; empty where poses share none."""
@@ -143,11 +153,11 @@ def measured(recording: Recording, matched: Matches, breaks: Sequence[int] = ())
     if not np.isfinite(misfits[0]) or misfits[0] == 0:
         return None
     step = float(np.median(np.diff(recording.timestamps)))
-    harm = HARM if recording.timestamps[-1] - recording.timestamps[0] >= SHORT else SHORT_HARM
+    limits = LIMITS if recording.timestamps[-1] - recording.timestamps[0] >= SHORT else SHORT_LIMITS
 
     def at(lag: int) -> Shared:
         errors = {name: _error(unknown, given(lag)) for name, unknown in UNKNOWNS.items()}
-        return Shared(lag, lag * step, misfits[0], misfits[lag], errors, harm)
+        return Shared(lag, lag * step, misfits[0], misfits[lag], errors, limits)
 
     in_time, late = at(0), min(misfits, key=lambda lag: (misfits[lag], abs(lag)))
     explained = 1.0 if in_time.largest is None else in_time.largest[1].left
