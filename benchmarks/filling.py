@@ -48,8 +48,8 @@ class WithoutCubes(SelectedSequence):
     def __getitem__(self, index):
         return self._without(super().__getitem__(index))
 
-    def unlabelled(self, index):
-        return self._without(super().unlabelled(index))
+    def read_without_labels(self, index):
+        return self._without(super().read_without_labels(index))
 
     def _without(self, frame):
         T = self.T_world_camera.get(frame.index)

@@ -51,8 +51,8 @@ class RebasedSequence(Sequence):
     def __getitem__(self, index: int) -> Frame:
         return self._rebased(self.whole[index])
 
-    def unlabelled(self, index: int) -> Frame:
-        return self._rebased(self.whole.unlabelled(index))
+    def read_without_labels(self, index: int) -> Frame:
+        return self._rebased(self.whole.read_without_labels(index))
 
     def _rebased(self, frame: Frame) -> Frame:
         return replace(frame, T_world_camera=self.poses[frame.index] if self.poses else None)

@@ -24,8 +24,8 @@ class RecalibratedSequence(SelectedSequence):
     def __getitem__(self, index: int) -> Frame:
         return replace(super().__getitem__(index), camera=self.camera)
 
-    def unlabelled(self, index: int) -> Frame:
-        return replace(super().unlabelled(index), camera=self.camera)
+    def read_without_labels(self, index: int) -> Frame:
+        return replace(super().read_without_labels(index), camera=self.camera)
 
 
 class UnzoomedSequence(SelectedSequence):
@@ -43,8 +43,8 @@ class UnzoomedSequence(SelectedSequence):
     def __getitem__(self, index: int) -> Frame:
         return self._enlarged(super().__getitem__(index))
 
-    def unlabelled(self, index: int) -> Frame:
-        return self._enlarged(super().unlabelled(index))
+    def read_without_labels(self, index: int) -> Frame:
+        return self._enlarged(super().read_without_labels(index))
 
     def color_of(self, index: int) -> np.ndarray:
         return resampled(self.whole.color_of(index), self._taken_by(index), self.camera)
@@ -88,8 +88,8 @@ class StraightenedSequence(SelectedSequence):
     def __getitem__(self, index: int) -> Frame:
         return self._straight(super().__getitem__(index))
 
-    def unlabelled(self, index: int) -> Frame:
-        return self._straight(super().unlabelled(index))
+    def read_without_labels(self, index: int) -> Frame:
+        return self._straight(super().read_without_labels(index))
 
     def color_of(self, index: int) -> np.ndarray:
         return undistorted_to(self.whole.color_of(index), self.lens, self.camera)

@@ -63,8 +63,8 @@ class SelectedSequence(Sequence):
     def __getitem__(self, index: int) -> Frame:
         return _renumbered(self.whole[self._of_whole(index)], index)
 
-    def unlabelled(self, index: int) -> Frame:
-        return _renumbered(self.whole.unlabelled(self._of_whole(index)), index)
+    def read_without_labels(self, index: int) -> Frame:
+        return _renumbered(self.whole.read_without_labels(self._of_whole(index)), index)
 
     @cached_property
     def labelled_indices(self) -> list[int]:  # type: ignore[override]
@@ -130,8 +130,8 @@ class ReadableSequence(Sequence):
     def __iter__(self):
         self._numbers, self.skipped, self.without_labels = [], 0, 0
         for number in range(len(self.whole)):
-            frame = self.whole.readable(number, labels=self.has_labels)
-            if frame is None and self.has_labels and (frame := self.whole.readable(number)) is not None:
+            frame = self.whole.try_read(number, labels=self.has_labels)
+            if frame is None and self.has_labels and (frame := self.whole.try_read(number)) is not None:
                 self.without_labels += 1
             self._tell()
             if frame is None:

@@ -35,7 +35,7 @@ class Sequence(ABC):
     """A recording. Frames are read when asked for; one that cannot be read raises CorruptFrame.
 
     Iterating stops at the first corrupt frame. To skip those, and count them, ask for each frame by its index:
-    `for i in range(len(sequence)): frame = sequence.readable(i, labels=True) ...`.
+    `for i in range(len(sequence)): frame = sequence.try_read(i, labels=True) ...`.
     """
 
     name: str
@@ -103,13 +103,13 @@ class Sequence(ABC):
         """The scene's exact surface, where it is known: a synthetic scene's."""
         return None
 
-    def readable(self, index: int, labels: bool = False) -> Frame | None:
+    def try_read(self, index: int, labels: bool = False) -> Frame | None:
         """Frame `index`, or None where its files are missing or damaged.
 
         labels: with its labels; a damaged image of labels is no matter to those who do without.
         """
         try:
-            return self[index] if labels else self.unlabelled(index)
+            return self[index] if labels else self.read_without_labels(index)
         except (ValueError, OSError) as problem:
             raise_passing(problem)
             return None
@@ -122,7 +122,7 @@ class Sequence(ABC):
         """Bytes of the files of a frame's colour and depth, to recognise a recording by; 0 without such files."""
         return 0
 
-    def unlabelled(self, index: int) -> Frame:
+    def read_without_labels(self, index: int) -> Frame:
         """Frame `index` without its labels, which need not be read."""
         return replace(self[index], labels=None)
 
@@ -188,9 +188,9 @@ class ImageSequence(Sequence):
         return self.depth_paths is not None
 
     def __getitem__(self, index: int) -> Frame:
-        return replace(self.unlabelled(index), labels=self.labels_of(index))
+        return replace(self.read_without_labels(index), labels=self.labels_of(index))
 
-    def unlabelled(self, index: int) -> Frame:
+    def read_without_labels(self, index: int) -> Frame:
         i = self._checked(index)
         return Frame(
             index=i,

@@ -106,8 +106,8 @@ class Changed(SelectedSequence):
     def __getitem__(self, index: int) -> Frame:
         return self._changed(super().__getitem__(index))
 
-    def unlabelled(self, index: int) -> Frame:
-        return self._changed(super().unlabelled(index))
+    def read_without_labels(self, index: int) -> Frame:
+        return self._changed(super().read_without_labels(index))
 
     def _changed(self, frame: Frame) -> Frame:
         T_world_camera = None if self.poses is None else self.poses[frame.index]

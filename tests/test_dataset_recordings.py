@@ -125,7 +125,7 @@ def test_exported_scannet_frames_are_paired_by_number(scannet, frames):
 
 def assert_only_labels_are_broken(sequence: Sequence, index: int) -> None:
     """Whoever does without labels does not meet an image of them that is broken."""
-    assert sequence.unlabelled(index).color.shape == sequence.color_of(index).shape
+    assert sequence.read_without_labels(index).color.shape == sequence.color_of(index).shape
     for read in (sequence.__getitem__, sequence.labels_of):
         with pytest.raises(CorruptFrame):
             read(index)

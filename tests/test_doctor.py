@@ -338,7 +338,7 @@ def test_depth_that_shows_no_surfaces_ends_a_run(sound):
         (lambda depth: np.random.default_rng(0).uniform(0.1, 60, depth.shape), "are they images of another kind"),
         (lambda depth: np.full_like(depth, 65.535), "every depth reading is 65.535 m: a mark"),
     ):
-        changed = [replace(frame, depth=change(frame.depth)) for frame in map(recording.readable, range(6))]
+        changed = [replace(frame, depth=change(frame.depth)) for frame in map(recording.try_read, range(6))]
         found = implausible_depth(Listed(recording, changed))
         assert found is not None and said in f"{found.what}; {found.remedy}"
     assert implausible_depth(recording) is None

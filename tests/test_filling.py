@@ -56,7 +56,7 @@ class WithHoles:
         frame = self.whole[index]
         return replace(frame, depth=np.where(frame.labels == self.unseen, f32(0), frame.depth))
 
-    def unlabelled(self, index):
+    def read_without_labels(self, index):
         return replace(self[index], labels=None)
 
 

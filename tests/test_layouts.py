@@ -57,10 +57,10 @@ class AlongRay(SelectedSequence):
     """A recording whose depth is the distance from the lens."""
 
     def __getitem__(self, index: int) -> Frame:
-        return replace(self.unlabelled(index), labels=self.labels_of(index))
+        return replace(self.read_without_labels(index), labels=self.labels_of(index))
 
-    def unlabelled(self, index: int) -> Frame:
-        frame = super().unlabelled(index)
+    def read_without_labels(self, index: int) -> Frame:
+        frame = super().read_without_labels(index)
         return replace(frame, depth=np.linalg.norm(frame.camera.backproject(frame.depth), axis=2).astype(np.float32))
 
 

@@ -94,7 +94,7 @@ def test_a_missing_depth_image_moves_no_other(room, folder, caplog):
     rename(folder, "label40", lambda i: f"rgb_{i}.png")
     (folder / "depth" / "depth_2.png").unlink()
     sequence = open_sequence(folder)
-    assert sequence.readable(2) is None
+    assert sequence.try_read(2) is None
     for i in (1, 3, 5):
         assert np.abs(room[i].depth - sequence[i].depth).max() < 6e-4
     assert "1 of 6 files in color/ have no partner in depth/" in caplog.text

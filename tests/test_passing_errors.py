@@ -28,7 +28,7 @@ class Failing(RoomSequence):
         super().__init__(frames=6, width=96, height=72)
         self.number = number
 
-    def unlabelled(self, index: int) -> Frame:
+    def read_without_labels(self, index: int) -> Frame:
         return replace(self[index], color=self.color_of(index))
 
     def color_of(self, index: int) -> np.ndarray:
@@ -36,7 +36,7 @@ class Failing(RoomSequence):
 
 
 def tracks(sequence: Failing) -> Any:
-    sequence.readable = lambda index: sequence[index]  # type: ignore[method-assign]
+    sequence.try_read = lambda index: sequence[index]  # type: ignore[method-assign]
     return followed(sequence, [0, 1])
 
 
@@ -44,7 +44,7 @@ def kept_grey(sequence: Failing) -> Any:
     return MultiViewDepth._grey_of(SimpleNamespace(_greys={}, _grey=None, color_of=sequence.color_of), 0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("read", [lambda sequence: sequence.readable(0), gaps, tracks, kept_grey])
+@pytest.mark.parametrize("read", [lambda sequence: sequence.try_read(0), gaps, tracks, kept_grey])
 def test_an_image_is_unreadable_only_for_a_reason_of_its_own(read: Callable[[Failing], Any]):
     assert not read(Failing(errno.EIO)), "a bad sector is of that file"
     with pytest.raises(OSError, match="as told"):

@@ -279,7 +279,7 @@ def test_arkitscenes_pairs_by_time_and_inverts_the_trajectory(frames, tmp_path):
     pincam = path / "lowres_wide_intrinsics" / "47333462_100.000.pincam"
     pincam.unlink()
     os.mkfifo(pincam)  # reading a pipe that nobody writes to would wait for ever
-    assert open_sequence(path).readable(0) is None
+    assert open_sequence(path).try_read(0) is None
     pincam.unlink()
     pincam.write_text("one two")
     sequence = open_sequence(path)

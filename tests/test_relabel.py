@@ -194,12 +194,12 @@ def test_a_map_without_labels_gets_them_from_the_command_line(tmp_path, capsys):
 
 
 def test_frames_that_cannot_be_read_any_more_are_skipped_until_they_are_too_many(runs, tmp_path, monkeypatch, caplog):
-    def unlabelled(self, index: int):
+    def read_without_labels(self, index: int):
         if index == 5:
             raise CorruptFrame("5.png: damaged")
         return self[index]
 
-    monkeypatch.setattr(RoomSequence, "unlabelled", unlabelled)
+    monkeypatch.setattr(RoomSequence, "read_without_labels", read_without_labels)
     with pytest.raises(ValueError, match="1 of 9 frames are unreadable, more than the 10 % allowed"):
         relabelling.relabel(runs["a"].path, tmp_path / "few", weights="b")
     lenient = replace(runs["a"].load_config(), max_corrupt=0.2)

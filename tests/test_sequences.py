@@ -108,7 +108,7 @@ def test_a_damaged_label_image_is_in_nobodys_way_who_needs_no_labels(folder):
     sequence = open_sequence(folder)
     with pytest.raises(CorruptFrame, match=r"000003\.png"):
         sequence[3]
-    frame = sequence.unlabelled(3)
+    frame = sequence.read_without_labels(3)
     assert frame.labels is None
     np.testing.assert_array_equal(frame.depth, sequence.depth_of(3))
 

@@ -164,7 +164,7 @@ class DepthStudy:
 
         None where the frame cannot be read or has no true depth.
         """
-        frame = self.sequence.readable(index, labels=self.by_true_classes)
+        frame = self.sequence.try_read(index, labels=self.by_true_classes)
         if frame is None or frame.depth is None:
             return None
         size = (frame.depth.shape[1], frame.depth.shape[0])
@@ -187,7 +187,7 @@ class DepthStudy:
         """
         source = self.sources.setdefault(name, DepthSource())
         for index in self.indices:
-            frame = self.sequence.readable(index, labels=self.by_true_classes) if index in pose_of else None
+            frame = self.sequence.try_read(index, labels=self.by_true_classes) if index in pose_of else None
             if frame is None or frame.depth is None:
                 continue
             in_range = (frame.depth > limits[0]) & (frame.depth < limits[1])

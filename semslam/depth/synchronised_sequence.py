@@ -36,11 +36,11 @@ class SynchronisedSequence(SelectedSequence):
     def __getitem__(self, index: int) -> Frame:
         return self._synchronised(super().__getitem__(index))
 
-    def unlabelled(self, index: int) -> Frame:
-        return self._synchronised(super().unlabelled(index))
+    def read_without_labels(self, index: int) -> Frame:
+        return self._synchronised(super().read_without_labels(index))
 
     def depth_of(self, index: int) -> np.ndarray | None:
-        return self.unlabelled(index).depth
+        return self.read_without_labels(index).depth
 
     def _synchronised(self, frame: Frame) -> Frame:
         delay, frame = frame.depth_delay, replace(frame, depth_delay=0.0)

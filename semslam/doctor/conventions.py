@@ -93,7 +93,7 @@ def fit(recording: Recording, tracks: Sequence[Tracks], measured: Intrinsics | N
         pairs = [
             (a, b)
             for i, j in _pairs(recording.poses or ())
-            if (a := recording.readable(i)) is not None and (b := recording.readable(j)) is not None
+            if (a := recording.try_read(i)) is not None and (b := recording.try_read(j)) is not None
         ]
         if not pairs:
             return None

@@ -90,7 +90,7 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
         of_numbers = doubtful_intrinsics(sequence.camera) + _depth_scale(shown)
         findings += of_numbers
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
-            whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.readable(i))]
+            whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.try_read(i))]
             findings += [] if of_numbers else _depth_range(sequence)
             of_images = along_the_ray(whole)
             if sequence.has_depth:
@@ -126,7 +126,7 @@ def implausible_depth(sequence: Sequence) -> Finding | None:
     frames = []
     for index in evenly_spread(range(len(sequence)), 5):
         with suppress(CorruptFrame):
-            frames.append(_thinned(sequence.unlabelled(index)))
+            frames.append(_thinned(sequence.read_without_labels(index)))
     return next((finding for finding in _depth_scale(frames) if finding.level == "error"), None)
 
 
@@ -145,7 +145,7 @@ def _read(sequence: Sequence) -> tuple[list[Frame], list[Finding]]:
         try:
             frames.append(_thinned(sequence[index]))
         except CorruptFrame as problem:
-            if (frame := sequence.readable(index)) is not None:
+            if (frame := sequence.try_read(index)) is not None:
                 frames.append(_thinned(frame))
                 without_labels.append(problem)
             elif not str(problem).startswith(tuple(missing)):
@@ -288,7 +288,7 @@ def _black(brightest: np.ndarray) -> list[Finding]:
 
 def black_images(sequence: Sequence) -> list[Finding]:
     """Whether the colour of a recording shows nothing, by up to five of its frames that can be read."""
-    frames = [frame for i in evenly_spread(range(len(sequence)), 5) if (frame := sequence.readable(i)) is not None]
+    frames = [frame for i in evenly_spread(range(len(sequence)), 5) if (frame := sequence.try_read(i)) is not None]
     return _black(np.concatenate([frame.color[::4, ::4].max(axis=2).ravel() for frame in frames])) if frames else []
 
 

@@ -91,7 +91,7 @@ def followed(recording: Recording, indices: Sequence[int]) -> Tracks | None:
 
 def _following(recording: Recording, indices: Sequence[int]) -> Iterator[Tracks]:
     """Points of the first of some frames in each of the others, up to where fewer than a dozen can be followed."""
-    first = recording.readable(indices[0])
+    first = recording.try_read(indices[0])
     if first is None or first.depth is None:
         return
     small = first.camera.width / 640
@@ -121,7 +121,7 @@ def _following(recording: Recording, indices: Sequence[int]) -> Iterator[Tracks]
 
 def median_depth(recording: Recording) -> float:
     """Metres; the median over a few frames of a recording, 2 where none has depth."""
-    frames = (recording.readable(i) for i in evenly_spread(range(len(recording)), FRAMES))
+    frames = (recording.try_read(i) for i in evenly_spread(range(len(recording)), FRAMES))
     depth = [f.depth[f.depth > 0][::50] for f in frames if f is not None and f.depth is not None]
     valid = np.concatenate(depth) if depth else np.zeros(0)
     return float(np.median(valid)) if len(valid) else 2.0

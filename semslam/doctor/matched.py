@@ -117,7 +117,7 @@ class _Described(NamedTuple):
 
 
 def _described(recording: Recording, index: int) -> _Described | None:
-    frame = recording.readable(index)
+    frame = recording.try_read(index)
     if frame is None or frame.depth is None:
         return None
     grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY)

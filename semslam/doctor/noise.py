@@ -27,7 +27,7 @@ def depth_noise(sequence: Sequence) -> str:
     slam, tracked = Slam(perception.camera, config, perceive=perception, track=tracker), 0
     with _quiet("semslam.tracking"):  # that frames are lost is no matter of noise
         for index in range(min(FRAMES, len(sequence))):
-            if (frame := sequence.readable(index)) is not None and frame.depth is not None:
+            if (frame := sequence.try_read(index)) is not None and frame.depth is not None:
                 tracked += slam.step(frame).tracking.ok
     if tracked < 5:
         return ""

@@ -99,7 +99,7 @@ def score_scale(predictor: Predictor, sequence: Sequence) -> dict[str, Any]:
         raise ValueError(f"{sequence.name}: has no depth to compare with")
     scale, used = _DepthScale(), 0
     for index in evenly_spread(range(len(sequence)), RECORDING_FRAMES):
-        frame = sequence.readable(index)
+        frame = sequence.try_read(index)
         if frame is not None and frame.depth is not None:
             size = (frame.depth.shape[1], frame.depth.shape[0])
             scale.add(predictor(frame.color, size, frame.camera.fx).depth, frame.depth)

@@ -44,7 +44,7 @@ def scene_reference(sequence: Any, truth: str = "auto", limits: tuple[float, flo
         voxel = 100 * ReconstructionConfig.reaching(limits[1]).voxel_size
         name = f"the sensor's depth fused with the data set's poses (Open3D, {voxel:.2g} cm voxels)"
         return surface.mesh_reference(mesh.vertices, mesh.triangles, name, small, views, limits)
-    frames = (frame for i in evenly_spread(posed, VIEWS) if (frame := sequence.readable(i)) is not None)
+    frames = (frame for i in evenly_spread(posed, VIEWS) if (frame := sequence.try_read(i)) is not None)
     seen = (
         (f.camera, f.depth, f.T_world_camera) for f in frames if f.depth is not None and f.T_world_camera is not None
     )
@@ -56,7 +56,7 @@ def _tsdf_mesh(sequence: Any, posed: list[int], limits: tuple[float, float]) -> 
     near, far = limits
     reconstruction = Reconstruction(ReconstructionConfig.reaching(far))
     for i in evenly_spread(posed, TSDF_FRAMES):
-        frame = sequence.readable(i)
+        frame = sequence.try_read(i)
         if frame is None or frame.depth is None or frame.T_world_camera is None:
             continue
         depth = np.where(frame.depth > near, frame.depth, np.float32(0))

@@ -85,7 +85,7 @@ def _labelled_frames(
     sequence: Any, indices: Iterable[int], width: int | None
 ) -> Iterator[tuple[int, Frame, Camera, np.ndarray]]:
     """Index, frame, camera and labels of the frames that can be read and have labels; both at the map's width."""
-    for index, frame in read_ahead(partial(sequence.readable, labels=True), indices):
+    for index, frame in read_ahead(partial(sequence.try_read, labels=True), indices):
         if not isinstance(frame, Frame) or frame.labels is None:
             continue
         camera, labels = frame.camera, frame.labels

@@ -97,7 +97,7 @@ def _log_frames(rr: Any, recording: Any, config: RunConfig, sequence: Any, progr
         recording.set_time("frame", sequence=index)
         recording.log("camera", rr.Transform3D(translation=T[:3, 3], mat3x3=T[:3, :3]))
     chosen = evenly_spread(progress.labelled or list(pose_of), IMAGES)  # those with labels, if any have
-    read = sequence.__getitem__ if config.slam.perception.labels == "truth" else sequence.unlabelled
+    read = sequence.__getitem__ if config.slam.perception.labels == "truth" else sequence.read_without_labels
     for index in chosen:
         recording.set_time("frame", sequence=index)
         observation = perceive.observe(read(index), True)

@@ -168,7 +168,7 @@ def _digest_of_names(names: Iterable[str]) -> int:
 
 def _digest(sequence: Any, index: int) -> int:
     """Of a frame's colours; depth may be read in other units, or with another camera."""
-    frame = sequence.readable(index)
+    frame = sequence.try_read(index)
     if frame is None:
         return 0
     return zlib.crc32(np.ascontiguousarray(frame.color).tobytes())

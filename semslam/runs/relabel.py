@@ -104,7 +104,7 @@ def _fuse_again(
 
     def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, event: Event) -> None:
         report(len(frames))
-        frame = unreadable.read(sequence.unlabelled, event.frame, len(frames))
+        frame = unreadable.read(sequence.read_without_labels, event.frame, len(frames))
         probabilities = None if frame is None else perceive.observe(frame, True).class_probabilities
         if probabilities is not None:
             T = posed[event.frame] if event.T_world_camera is None else event.T_world_camera
@@ -142,7 +142,10 @@ def _associate_anew(
         perceive = Perception(perception, source.sequence.camera, source.sequence.label_set, network)
         fusion = Fusion(perceive.camera, source.fusion)
         for index in indices:
-            frame, T = unreadable.read(source.sequence.unlabelled, index, len(indices)), source.T_world_camera[index]
+            frame, T = (
+                unreadable.read(source.sequence.read_without_labels, index, len(indices)),
+                source.T_world_camera[index],
+            )
             report(frames)
             if frame is None:
                 continue

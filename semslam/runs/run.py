@@ -150,7 +150,7 @@ class Run:
     def read(self, index: int) -> Frame:
         """A frame, with labels where they are fused; ValueError or OSError where it cannot be read."""
         truth = self.config.slam.perception.labels == "truth"
-        return self.frames[index] if truth else self.frames.unlabelled(index)
+        return self.frames[index] if truth else self.frames.read_without_labels(index)
 
     def synchronise(self, T_world_camera: Sequence[np.ndarray | None]) -> None:
         """From now on read frames as of one moment each, by the poses (4, 4) of the recording's frames."""
@@ -320,7 +320,7 @@ class Run:
         for index in edges.needed:
             if index >= done or self._is_held_out(index):
                 continue
-            if (frame := self.sequence.readable(index)) is not None:
+            if (frame := self.sequence.try_read(index)) is not None:
                 edges.see(frame)
 
     def _restore_stage(self, name: str, stage: Stage, state: dict[str, np.ndarray]) -> None:

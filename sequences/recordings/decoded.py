@@ -131,7 +131,7 @@ class DecodedSequence(Sequence):
         return super().name_of(index) if self.names is None else self.names[index]
 
     def __getitem__(self, index: int) -> Frame:
-        return replace(self.unlabelled(index), labels=self.labels_of(index))
+        return replace(self.read_without_labels(index), labels=self.labels_of(index))
 
     def labels_of(self, index: int) -> np.ndarray | None:
         labels = None if self.read_labels is None else self.read_labels(self._checked(index))
@@ -139,9 +139,9 @@ class DecodedSequence(Sequence):
 
     @cached_property
     def _recent(self) -> Callable[[int], Frame]:  # type: ignore[override]
-        return lru_cache(maxsize=4)(self.unlabelled)
+        return lru_cache(maxsize=4)(self.read_without_labels)
 
-    def unlabelled(self, index: int) -> Frame:
+    def read_without_labels(self, index: int) -> Frame:
         i = self._checked(index)
         images = self.read(i)
         camera = self.rig.color if images.camera is None else images.camera

@@ -150,7 +150,7 @@ def seen(recording: Recording) -> DepthEdges:
     """The edges of a recording, from the frames that tell whether its depth is of its colour."""
     edges = DepthEdges(recording)
     for index in edges.needed:
-        if (frame := recording.readable(index)) is not None:
+        if (frame := recording.try_read(index)) is not None:
             edges.see(frame)
     return edges
 

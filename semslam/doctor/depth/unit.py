@@ -25,7 +25,7 @@ def doubtful_depth_unit(sequence: Sequence, network: Network | None) -> str:
         return ""
     read, expected = [], []
     for index in evenly_spread(range(len(sequence)), FRAMES):
-        frame = sequence.readable(index)
+        frame = sequence.try_read(index)
         if frame is None or frame.depth is None or not (valid := frame.depth > 0).any():
             continue
         read.append(float(np.median(frame.depth[valid])))

@@ -77,6 +77,6 @@ class FinishedMap:
             if not self.places.is_new(T):
                 continue
             seen = observed(cloud, camera, T)
-            frame = sequence.readable(index) if sequence is not None else None
+            frame = sequence.try_read(index) if sequence is not None else None
             color = frame.color if frame is not None else seen.color
             self.places.see(replace(seen, frame=replace(seen.frame, index=index), color=color), T)

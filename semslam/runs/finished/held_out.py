@@ -20,7 +20,7 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
     errors, valid = [], 0
     for index in run.progress.held_out:
         T = trajectory.at(run.sequence.timestamps[index]) if listed is None else listed[index]
-        frame = run.frames.readable(index)
+        frame = run.frames.try_read(index)
         if T is None or frame is None or frame.depth is None:
             continue
         predicted = render_in_parts(clouds, frame.camera, T, cull_back=False).depth

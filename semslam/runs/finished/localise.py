@@ -68,7 +68,7 @@ def located(finished: FinishedMap, sequence: Sequence, depth: bool = True) -> It
     for i in range(len(sequence)):
         name, time = sequence.name_of(i), float(sequence.timestamps[i])
         try:
-            frame = sequence.unlabelled(i)
+            frame = sequence.read_without_labels(i)
         except (ValueError, OSError) as error:
             raise_passing(error)
             yield not_looked_for(name, time, error)

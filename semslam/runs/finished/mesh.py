@@ -65,7 +65,7 @@ def _mesh_of_frames(run: Run, cloud: SurfelCloud, reach: ReconstructionConfig) -
 
     def observed() -> Iterator[tuple[Observation, np.ndarray]]:
         for index, T in posed[::EVERY]:
-            if (frame := run.frames.readable(index)) is None:
+            if (frame := run.frames.try_read(index)) is None:
                 logger.warning("frame %d can be read no more, and is left out of the mesh", index)
             elif config.depth == "predicted":  # which is corrected on its way into the map, and only there
                 yield _rendered(frame, cloud, perceive, T), T

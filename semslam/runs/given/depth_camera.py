@@ -26,7 +26,7 @@ def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVer
 
     verdict: of the recording's poses, whose pairs of frames are not matched again. network: predicts metric depth.
     """
-    some = (sequence.readable(index) for index in evenly_spread(range(len(sequence)), FRAMES))
+    some = (sequence.try_read(index) for index in evenly_spread(range(len(sequence)), FRAMES))
     findings = black_images(sequence) + along_the_ray([frame for frame in some if frame is not None])
     findings += motion.findings(verdict.matched or Matches(sequence), sequence.camera)
     if config.poses == "tracked":
