@@ -28,7 +28,7 @@ USUAL_DEPTH = (0.3, 10.0)  # metres, of the median over a recording
 BETTER = 0.65  # of the recorded misfit: what another reading must reach to be believed
 ALIKE = 1.05  # times the best: readings that fit as well, of which the first in the list is taken
 # Of the way that points move: poses that come two frames late, of another camera, reach 0.51 in 12 frames; shuffled
-# ones have 0.8 and more
+# ones have 0.68 and more, mostly over 0.8
 EXPLAINED, HOPELESS = 0.25, 0.65
 NOTABLE_WARP = 1.5  # misfit; Kinect noise alone makes about 1
 LONGEST_LAG = 0.7  # seconds
