@@ -314,3 +314,20 @@ def test_what_is_said_of_missing_poses_is_of_the_frames_that_are_used(tmp_path, 
     assert inside.notes == () and places(inside)[known[3]] == known[3]
     across = found(tmp_path, text, of=frames()._replace(taken=np.arange(known[-1] - 3, known[-1] + 3)))
     assert len(across.notes) == 1 and "2 of 6 frames have no pose" in across.notes[0]
+
+
+@pytest.mark.parametrize("hints", [{}, {"hints": PoseHints(rate=30.0)}])
+def test_frames_that_were_deleted_leave_a_gap_in_the_times_and_poses_of_their_folder(tmp_path, hints):
+    from sequences import open_sequence
+    from sequences.conversion import convert
+
+    room = RoomSequence(12, 32, 24)
+    convert(room, tmp_path / "room", "folder")
+    for number in (5, 6):
+        for kind in ("color", "depth"):
+            (tmp_path / "room" / kind / f"{number:06d}.png").unlink()
+    sequence = open_sequence(tmp_path / "room", **hints)
+    kept = [i for i in range(12) if i not in (5, 6)]
+    np.testing.assert_allclose(sequence.timestamps, np.array(kept) / 30, atol=1e-6)
+    for T, number in zip(sequence.poses, kept, strict=True):
+        np.testing.assert_allclose(T, room.poses[number], atol=1e-6)

@@ -16,6 +16,7 @@ from sequences import open_sequence, options_of
 from sequences.pairing import in_order
 from sequences.recordings.folder import write_folder
 from sequences.recordings.registration import registered_depth
+from sequences.recordings.sensor import read_camera_file
 from sequences.room.room import RoomSequence
 
 
@@ -152,3 +153,10 @@ def test_numbers_in_hexadecimal_are_counted_so():
     numbers = [f"{7 * i:04x}" for i in range(40)]
     assert in_order(numbers[::-1]) == numbers
     assert in_order(["f10", "f9", "f2"]) == ["f2", "f9", "f10"]  # a letter and a number
+
+
+def test_intrinsics_in_shares_of_the_image_are_one_line(tmp_path):
+    file = tmp_path / "camera.yaml"
+    file.write_text("width: 640\nheight: 480\nfx: 0.82\nfy: 1.09\ncx: 0.5\ncy: 0.5\n")
+    with pytest.raises(ValueError, match="expected pixels: multiply fx and cx by 640, fy and cy by 480"):
+        read_camera_file(file)

@@ -21,7 +21,7 @@ from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_line
 from sequences.clock import read_as_seconds
 from sequences.files import check_unpacked, first_readable
 from sequences.pairing import depth_delays, in_order, paired, times_of_names
-from sequences.pose_pairing import NO_POSE, Frames, PoseHints, poses_at, poses_of_frames
+from sequences.pose_pairing import NO_POSE, Frames, PoseHints, numbers_of_names, poses_at, poses_of_frames
 from sequences.recordings.sensor import (
     NOTHING_SAID,
     SaidOfSensor,
@@ -166,11 +166,13 @@ class _Posed(NamedTuple):
 def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) -> _Posed:
     """Times and poses of the frames of these names.
 
-    Times are those of groundtruth.txt where that has a line a frame, else those that the names are, else counted.
+    Times are those of groundtruth.txt where that has a line a frame, else those that the names are, else counted by the
+    frames' numbers, so that frames that lack leave a gap.
     """
     path, count = folder / "groundtruth.txt", len(names)
     times = times_of_names(names)
-    counted = times if times is not None else np.arange(count) / (fps or FPS)
+    numbers = _numbers(names)
+    counted = times if times is not None else numbers / (fps or FPS)
     log = next((folder / name for name in OTHER_POSES if (folder / name).exists()), None)
     check_unpacked(path)
     if not os.path.lexists(path):  # what is there and no file is told when it is read
@@ -207,6 +209,9 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
                 f"paired with them by time, at {fps or FPS:g} frames a second{'' if fps else ', which is assumed'}"
             )
             return _Posed(counted + timestamps[0], found.T_world_camera, (*unit_note, told, *found.notes))
+        if count < len(posed) == numbers[-1] + 1:
+            told = f"{path}: {len(posed)} pose lines for {count} frames, which are paired by the frames' numbers"
+            return _Posed(timestamps[numbers], tuple(posed[i] for i in numbers), (*unit_note, told))
         raise ValueError(
             f"{path}: {len(posed)} pose lines, but {count} frames in color/ and depth/; every frame needs one line in "
             f"order (nan for a frame without a pose), or say which frame each line is of (--pose-indices "
@@ -216,6 +221,15 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
         trajectory = Trajectory(np.array(there, np.float64), trajectory.T_world_camera, "lines", len(posed))
     found = poses_of_frames(trajectory, path, Frames(counted, names), hints)
     return _Posed(counted, found.T_world_camera, found.notes)
+
+
+def _numbers(names: list[str]) -> np.ndarray:
+    """(N,) the frames' numbers from the first one's on, where the names count them one by one; else their places."""
+    for numbers in numbers_of_names([f"{name}.x" for name in names])[:1]:
+        steps = np.diff(numbers)
+        if len(steps) and steps.min() > 0 and np.median(steps) == 1 and numbers[-1] - numbers[0] < 2 * len(names):
+            return numbers - numbers[0]
+    return np.arange(len(names))
 
 
 def _of_these_moments(times: np.ndarray, counted: np.ndarray) -> bool:

@@ -23,6 +23,7 @@ from sequences.resampling import z_of_ray
 LARGEST = 1e9  # of numbers that count something a second, or a metre
 LONGEST_BASELINE = 2.0  # metres between the cameras of colour and depth: of a street's car, half as much
 LONGEST_READOUT = 0.2  # seconds
+SHARES = 4.0  # pixels; intrinsics below are shares of the image's sides
 LONGEST_REASON = 80  # characters of what a YAML reader says
 _INTRINSICS = ("width", "height", "fx", "fy", "cx", "cy")
 _KEYS = (
@@ -169,6 +170,11 @@ def _camera(path: Path, values: dict[str, Any]) -> Camera | None:
     try:
         width, height = (_whole(key, values[key]) for key in ("width", "height"))
         fx, fy, cx, cy = (_number(key, values[key]) for key in ("fx", "fy", "cx", "cy"))
+        if 0 < fx < SHARES and 0 < fy < SHARES and max(cx, cy) < SHARES < width:
+            raise ValueError(
+                f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} look like shares of the image's sides; expected pixels: "
+                f"multiply fx and cx by {width}, fy and cy by {height}"
+            )
         distortion = values.get("distortion")
         if distortion is not None and not isinstance(distortion, (list, tuple)):
             raise ValueError(f"distortion is {distortion!r}; expected a list of numbers")
