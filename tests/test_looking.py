@@ -158,7 +158,7 @@ def test_a_map_without_classes_is_shown_in_its_colors(tmp_path, capsys):
 def test_the_map_of_an_unfinished_run_is_told_to_be_one(run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
-    for content, told in (("{}", True), ("{", False), ('{"frames": 8}', False)):
+    for content, told in (("{}", True), ("{", False), ('{"frames": 12}', False)):
         (copy / "metrics.json").write_text(content)
         capsys.readouterr()
         assert semslam("view", copy, "--png", tmp_path / "map.png") == 0

@@ -57,6 +57,9 @@ class Changed:
     def origin(self):
         return self, np.arange(len(self))
 
+    def number_of(self, index: int) -> int:
+        return index
+
     def color_of(self, index: int):
         return self.frames[index].color
 
