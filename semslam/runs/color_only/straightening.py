@@ -19,8 +19,9 @@ from semslam.tracking.visual.lens import FoundLens, lens_of
 from sequences.recalibrated import StraightenedSequence
 
 logger = logging.getLogger(__name__)
-WORTH = 0.05  # of the mean cost of an observation, which a lens explains, from which it is undone ...
-EVIDENT = 0.2  # ... and told, and looked for again: recordings with the camera of their data set have up to 0.13
+# Of the mean cost of an observation, what a lens explains that is undone: recordings with the camera of their data set
+# have up to 0.13, where undoing it bends paths less, but moves the network's scale as often for the worse.
+EVIDENT = 0.2
 PASSES = 3  # that undo a lens; each leaves a part
 NO_WORSE, LEFT = 1.05, 0.67  # times the residual, and what a lens explains, before: at most
 
@@ -62,19 +63,16 @@ def straight_scene(
         return Straight(scene, zoom, lens, None if zoom is not None else lens_of(scene.tracker.map))
 
     best = tracked(None)
-    for attempt in range(PASSES):
-        if best.left is None or best.left.explained < (EVIDENT if attempt else WORTH):
+    for _ in range(PASSES):
+        if best.left is None or best.left.explained < EVIDENT:
             break
         lens = best.left.applied_to(best.lens or _known(sequence.camera, best.scene))
-        evident = best.left.explained > EVIDENT
-        if evident:
-            logger.warning("the images fit another camera than the one that is known: %s", _told(lens))
+        logger.warning("the images fit another camera than the one that is known: %s", _told(lens))
         if not _sees_its_middle(lens):
             break
         again = tracked(lens)
         if not again.is_better(best):
-            if evident:
-                logger.warning("tracked again with that they fit no better: the map may be wrong; calibrate the camera")
+            logger.warning("tracked again with that they fit no better: the map may be wrong; calibrate the camera")
             break
         best = again
     return best
