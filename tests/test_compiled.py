@@ -48,7 +48,7 @@ def test_damaged_files_are_made_anew(kept, tmp_path, pattern):
 
 
 def test_compiling_that_takes_long_is_told_once(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("semslam.compiled.once"), "level", logging.WARNING)
+    caplog.set_level(logging.WARNING, logger="semslam.compiled.once")
     told = Told()
     now = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))
