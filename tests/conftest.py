@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from semslam.frame import Frame
+from sequences import Sequence, open_sequence
+from sequences.recordings.folder import write_folder
+from sequences.room.kinect_noise import kinect_noise
+from sequences.room.room import RoomSequence
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,3 +47,40 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=["exact", pytest.param("kinect", marks=pytest.mark.slow)])
+def sound(request) -> tuple[Sequence, list[Frame]]:
+    room = RoomSequence(frames=90, width=320, height=240, noise=kinect_noise if request.param == "kinect" else None)
+    return room, list(room)
+
+
+@pytest.fixture(scope="module")
+def kitchen(shared_data) -> tuple[Sequence, list[Frame]]:
+    recording = open_sequence(shared_data / "redkitchen")
+    return recording, list(recording)
+
+
+@pytest.fixture(scope="module")
+def six_frames() -> RoomSequence:
+    """A small room, quickly drawn."""
+    return RoomSequence(frames=6, width=80, height=60)
+
+
+@pytest.fixture(scope="module")
+def six_in_a_folder(six_frames, tmp_path_factory) -> Path:
+    return write_folder(six_frames, tmp_path_factory.mktemp("written") / "room")
+
+
+@pytest.fixture
+def folder(six_in_a_folder, tmp_path) -> Path:
+    """A plain folder of six frames, for tests to spoil."""
+    return Path(shutil.copytree(six_in_a_folder, tmp_path / "seq"))
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """Exported networks go to a folder of the tests, not to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEMSLAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

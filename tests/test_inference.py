@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from used_networks import used_network, with_used_norms
 
 from networks.inference import engines, export
 from networks.inference.engines import available_engines, open_engine
@@ -19,34 +20,13 @@ from networks.joint.network import JointNetwork, normalised
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
 from semslam.labels import remap_probabilities, remapping
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "own_cache")
 FLOAT32_ENGINES = ("torch", "onnxruntime", "openvino", "torch-cuda")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    """Exported networks go to a folder of the tests, not to the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEMSLAM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def with_used_norms(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """The network with batch norms as training leaves them: not the identity."""
-    generator = torch.Generator().manual_seed(seed)
-    for part in network.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.running_mean.normal_(0, 0.1, generator=generator)
-            part.running_var.uniform_(0.7, 1.3, generator=generator)
-            part.weight.data.uniform_(0.8, 1.2, generator=generator)
-            part.bias.data.normal_(0, 0.1, generator=generator)
-    return network.eval()
 
 
 @pytest.fixture(scope="module")
 def network() -> JointNetwork:
-    torch.manual_seed(0)
-    return with_used_norms(JointNetwork(40, ("segmentation", "depth", "normals")))
+    return used_network()
 
 
 @pytest.fixture(scope="module")

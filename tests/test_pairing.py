@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +17,8 @@ from sequences.room.room import RoomSequence
 
 
 @pytest.fixture(scope="module")
-def room() -> RoomSequence:
-    return RoomSequence(frames=6, width=80, height=60)
-
-
-@pytest.fixture(scope="module")
-def original(room, tmp_path_factory) -> Path:
-    return write_folder(room, tmp_path_factory.mktemp("written") / "room")
-
-
-@pytest.fixture
-def folder(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "seq"))
+def room(six_frames) -> RoomSequence:
+    return six_frames
 
 
 def rename(folder: Path, sub: str, name) -> None:

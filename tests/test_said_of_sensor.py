@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,25 +13,14 @@ from written_recordings import as_associations, as_icl, as_open3d, as_png_list, 
 from semslam.camera import Camera
 from sequences import open_sequence, options_of
 from sequences.pairing import in_order
-from sequences.recordings.folder import write_folder
 from sequences.recordings.registration import registered_depth
 from sequences.recordings.sensor import read_camera_file
 from sequences.room.room import RoomSequence
 
 
 @pytest.fixture(scope="module")
-def room() -> RoomSequence:
-    return RoomSequence(frames=6, width=80, height=60)
-
-
-@pytest.fixture(scope="module")
-def original(room, tmp_path_factory) -> Path:
-    return write_folder(room, tmp_path_factory.mktemp("written") / "room")
-
-
-@pytest.fixture
-def folder(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "seq"))
+def room(six_frames) -> RoomSequence:
+    return six_frames
 
 
 LAYOUTS = {

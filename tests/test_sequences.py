@@ -19,19 +19,8 @@ from sequences.room.room import RoomSequence
 
 
 @pytest.fixture(scope="module")
-def room() -> RoomSequence:
-    return RoomSequence(frames=6, width=80, height=60)
-
-
-@pytest.fixture(scope="module")
-def original(room, tmp_path_factory) -> Path:
-    return write_folder(room, tmp_path_factory.mktemp("written") / "room")
-
-
-@pytest.fixture
-def folder(original, tmp_path) -> Path:
-    """A plain folder of six frames, for tests to spoil."""
-    return Path(shutil.copytree(original, tmp_path / "seq"))
+def room(six_frames) -> RoomSequence:
+    return six_frames
 
 
 def frames_read(path: Path) -> tuple[list[int], list[str]]:
@@ -48,8 +37,8 @@ def frames_read(path: Path) -> tuple[list[int], list[str]]:
 # The plain folder, when all is well
 
 
-def test_a_written_sequence_reads_back_as_it_was(room, original):
-    sequence = open_sequence(original)
+def test_a_written_sequence_reads_back_as_it_was(room, six_in_a_folder):
+    sequence = open_sequence(six_in_a_folder)
     assert len(sequence) == len(room) and sequence.camera == room.camera
     assert (sequence.has_depth, sequence.has_labels, sequence.has_poses) == (True, True, True)
     assert sequence.label_set == "nyu40" and sequence.name == "room"
@@ -79,8 +68,8 @@ def test_depth_of_far_scenes_reads_back_in_the_units_that_hold_all_of_it(tmp_pat
         assert np.abs(ours.depth - theirs.depth).max() <= 0.501 / scale + (0.0005 if scale < 1000 else 0) + 1e-5
 
 
-def test_a_frame_is_the_same_in_whatever_order_it_is_read(original):
-    sequence = open_sequence(original)
+def test_a_frame_is_the_same_in_whatever_order_it_is_read(six_in_a_folder):
+    sequence = open_sequence(six_in_a_folder)
     late = sequence[4]
     in_order = list(sequence)[4]
     assert np.array_equal(late.color, in_order.color) and late.index == in_order.index == 4
@@ -424,10 +413,10 @@ def test_one_frame_in_two_formats_is_refused(folder):
         open_sequence(folder)
 
 
-def test_asking_beyond_the_end_is_an_index_error(original):
+def test_asking_beyond_the_end_is_an_index_error(six_in_a_folder):
     for index in (6, -1):
         with pytest.raises(IndexError, match=r"frames 0\.\.5"):
-            open_sequence(original)[index]
+            open_sequence(six_in_a_folder)[index]
 
 
 def test_every_reader_says_what_it_reads():

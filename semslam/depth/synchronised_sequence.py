@@ -40,13 +40,16 @@ class SynchronisedSequence(SelectedSequence):
         return self._synchronised(super().read_without_labels(index))
 
     def depth_of(self, index: int) -> np.ndarray | None:
-        return self.read_without_labels(index).depth
+        return self._moved(super().depth_of(index), index)
 
     def _synchronised(self, frame: Frame) -> Frame:
-        delay, frame = frame.depth_delay, replace(frame, depth_delay=0.0)
-        if frame.depth is None or not (delay or self._readout) or (velocity := self.velocity(frame.index)) is None:
-            return frame
-        return replace(frame, depth=synchronised(frame.depth, frame.camera, velocity, delay, self._readout))
+        return replace(frame, depth=self._moved(frame.depth, frame.index), depth_delay=0.0)
+
+    def _moved(self, depth: np.ndarray | None, index: int) -> np.ndarray | None:
+        delay = 0.0 if self.whole.depth_delays is None else float(self.whole.depth_delays[index])
+        if depth is None or not (delay or self._readout) or (velocity := self.velocity(index)) is None:
+            return depth
+        return synchronised(depth, self.camera, velocity, delay, self._readout)
 
     def velocity(self, index: int) -> np.ndarray | None:
         """The camera's twist a second (6,) at a frame, in its own frame, between the poses around it; None without."""

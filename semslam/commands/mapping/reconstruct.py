@@ -90,8 +90,7 @@ def reconstruct(
         else:
             chosen |= {"sequence": sequence}
         settings = _settings(chosen, config, set_ or [], corrections, helps)
-        how = {"resume": resume, "overwrite": overwrite, "checkpoint": checkpoint}
-        run = _prepared(settings, out, recorder, how)
+        run = _prepared(settings, out, recorder, resume, overwrite, checkpoint)
         interrupted = interrupted or at_end.enter_context(interruptible())
         window = _live_view(run, asked=show) if show or live else None
         _fuse(run, window, None if live else interrupted)  # a camera ends by itself
@@ -131,15 +130,30 @@ def _settings(
     return settings
 
 
-def _prepared(settings: RunConfig, out: Path, recorder: LiveSequence | None, how: dict[str, Any]) -> Run:
-    """The run, ready to iterate; `how` it begins: options of `prepare`."""
+def _prepared(
+    settings: RunConfig,
+    out: Path,
+    recorder: LiveSequence | None,
+    resume: bool,
+    overwrite: bool,
+    checkpoint: float | None,
+) -> Run:
+    """The run, ready to iterate, of a recorder where a camera films; the others are options of `prepare`."""
     from semslam.runs.reconstruct import prepare
 
     if recorder is not None:
-        how = how | {"checkpoint": 0.0}  # what it was made of is on the disk already
+        checkpoint = 0.0  # what it was made of is on the disk already
     try:
         with progress(0, "frames tracked") as advance:
-            return prepare(settings, out, sequence=recorder, report=advance, **how)
+            return prepare(
+                settings,
+                out,
+                sequence=recorder,
+                resume=resume,
+                overwrite=overwrite,
+                checkpoint=checkpoint,
+                report=advance,
+            )
     except KeyboardInterrupt:
         typer.echo("interrupted before the first frame was fused: there is no new map to keep", err=True)
         raise typer.Exit(130) from None

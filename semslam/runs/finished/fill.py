@@ -54,7 +54,7 @@ def fill_holes(run: Run) -> AddedSurfels:
         return measured_depth(run, perceive.camera, T)
 
     def depth_of(index: int) -> np.ndarray:
-        depth = run.frames.read_without_labels(index).depth
+        depth = run.frames.depth_of(index)
         assert depth is not None  # of a keyframe
         return depth
 

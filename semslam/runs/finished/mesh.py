@@ -66,7 +66,8 @@ def _mesh_of_frames(run: Run, cloud: SurfelCloud, reach: ReconstructionConfig) -
     def observed() -> Iterator[tuple[Observation, np.ndarray]]:
         for index, T in posed[::EVERY]:
             if (frame := run.frames.try_read(index)) is None:
-                logger.warning("frame %d can be read no more, and is left out of the mesh", index)
+                number = run.sequence.number_of(index)
+                logger.warning("frame %d can be read no more, and is left out of the mesh", number)
             elif config.depth == "predicted":  # which is corrected on its way into the map, and only there
                 yield _rendered(frame, cloud, perceive, T), T
             else:
