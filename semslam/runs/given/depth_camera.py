@@ -28,9 +28,10 @@ def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVer
     """
     some = (sequence.try_read(index) for index in evenly_spread(range(len(sequence)), FRAMES))
     findings = black_images(sequence) + along_the_ray([frame for frame in some if frame is not None])
-    findings += motion.findings(verdict.matched or Matches(sequence), sequence.camera)
+    matched = Matches(sequence) if verdict.matched is None else verdict.matched
+    findings += motion.findings(matched, sequence.camera)
     if config.poses == "tracked":
-        lengths = intrinsics.measured(sequence, by_poses=False, sensor=config.sensor, matched=verdict.matched)
+        lengths = intrinsics.measured(sequence, by_poses=False, sensor=config.sensor, matched=matched)
         findings += intrinsics.findings_of(lengths, sequence.camera)
     for finding in findings:
         logger.warning("%s: %s; %s", config.sequence, finding.what, finding.remedy)
