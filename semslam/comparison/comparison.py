@@ -24,6 +24,7 @@ from semslam.runs import networks
 from semslam.runs.config import RunConfig, settings_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.run import Run
+from sequences import Sequence as Recording
 
 PART = ("start", "frames", "every")  # of the sequence
 MAKING = ("classes", "config", "kind", "weights", "engine", *PART)  # options of the command that makes a run
@@ -37,7 +38,7 @@ class Comparison:
     out: Path
     settings: Settings
     base: RunConfig  # settings of all variants
-    sequence: Any
+    sequence: Recording
     variants: list[Variant]
     results: list[VariantResult] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)  # variants that could not be made, and why

@@ -22,6 +22,7 @@ from semslam.metrics.depth import FIGURES, PROTOCOLS, DepthErrors, DepthScores
 from semslam.metrics.surface import Reference
 from semslam.perception import Network
 from semslam.rendering.splatting import render
+from sequences import Sequence as Recording
 
 FRAMES = 40  # of a sequence that are measured, evenly spread
 DISTANCES = (0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, np.inf)  # metres; edges of the bins
@@ -140,7 +141,7 @@ def best_scale_shift(depth: np.ndarray, truth: np.ndarray) -> ScaleShift:
 class DepthStudy:
     """The network's depth in some frames of a sequence, and what else is held against the same frames."""
 
-    def __init__(self, sequence: Any, network: Network, reference: Reference | None = None) -> None:
+    def __init__(self, sequence: Recording, network: Network, reference: Reference | None = None) -> None:
         """network: of NYU-13 or NYU-40. reference: of the surface in the world of the data set's poses, if known."""
         self.sequence = sequence
         self.sources: dict[str, DepthSource] = {name: DepthSource() for name in (NETWORK, SCALED, SHIFTED)}
@@ -169,7 +170,7 @@ class DepthStudy:
             return None
         size = (frame.depth.shape[1], frame.depth.shape[0])
         prediction = network(frame.color, size, frame.camera.fx)
-        if self.by_true_classes and frame.labels is not None:
+        if self.sequence.label_set is not None and frame.labels is not None:
             labels = remap_labels(frame.labels, self.sequence.label_set, "nyu13")
         else:
             called = prediction.class_probabilities
@@ -193,7 +194,7 @@ class DepthStudy:
             in_range = (frame.depth > limits[0]) & (frame.depth < limits[1])
             truth = np.where(in_range, frame.depth, np.float32(0))
             labels = np.full(truth.shape, 255, np.uint8)
-            if self.by_true_classes and frame.labels is not None:
+            if self.sequence.label_set is not None and frame.labels is not None:
                 labels = remap_labels(frame.labels, self.sequence.label_set, "nyu13")
             studied = StudiedFrame(index, frame.color, frame.camera, truth, labels, None)
             source.add(studied, rendered_depth(cloud, frame.camera, pose_of[index]))
@@ -213,7 +214,7 @@ def rendered_depth(cloud: SurfelCloud, camera: Camera, T_world_camera: np.ndarra
     return np.where(np.isfinite(depth), depth, np.float32(0))
 
 
-def studied_indices(sequence: Any, count: int) -> list[int]:
+def studied_indices(sequence: Recording, count: int) -> list[int]:
     """Frames that are measured: evenly spread, labelled ones only where some are labelled."""
     return evenly_spread(sequence.labelled_indices or list(range(len(sequence))), count)
 

@@ -19,6 +19,7 @@ from semslam.metrics.surface import Reference
 from semslam.perception import Network
 from semslam.runs.folder import RunFolder
 from semslam.trajectory import Trajectory
+from sequences import Sequence as Recording
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class VariantResult:
 class Judge:
     """Judges the variants of one sequence, one after the other."""
 
-    def __init__(self, sequence: Any, truth: str, network: Network, limits: tuple[float, float]) -> None:
+    def __init__(self, sequence: Recording, truth: str, network: Network, limits: tuple[float, float]) -> None:
         """truth: of the surface, and limits, metres, as in `scene_reference`. network: of NYU-13 or NYU-40."""
         self.sequence, self.truth, self.network, self.limits = sequence, truth, network, limits
         self.reference: Reference | None = None

@@ -10,6 +10,7 @@ from typing import Any
 from semslam import config as configs
 from semslam.depth.corrections import CorrectionsConfig
 from semslam.runs.config import RunConfig
+from sequences import Sequence as Recording
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Settings:
         return [word for name, value in values if value is not None for word in (f"--{name}", str(value))]
 
 
-def variants_of(sequence: Any) -> list[Variant]:
+def variants_of(sequence: Recording) -> list[Variant]:
     """Every variant that a sequence allows: depth x poses x labels, and one more correction at a time."""
     known = [f.name for f in fields(CorrectionsConfig)]
     poses = "dataset" if sequence.has_poses else "tracked"

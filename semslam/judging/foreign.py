@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from semslam.metrics.surface import sampled, surface_errors, surface_scores
 from semslam.metrics.trajectory import TrajectoryErrors, losses, matched, trajectory_errors
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import is_pose_folder, read_trajectory
+from sequences import Sequence as Recording
 from sequences import open_sequence
 from sequences.pose_pairing import PoseHints, on_one_clock
 from sequences.rebased import far_origin
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 ALIKE = 0.5  # of the reference's spread: what may remain of it after the best alignment of a path that is its own
 
 
-def evaluate_map(path: str | Path, reference: str | Path, sequence: Any = None) -> Evaluation:
+def evaluate_map(path: str | Path, reference: str | Path, sequence: Recording | None = None) -> Evaluation:
     """A map or mesh of any system against a reference mesh or cloud in the same world frame.
 
     sequence: whose poses decide what could be seen; without, all of both surfaces counts.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,25 +14,27 @@ from semslam.geometry.mesh import LabelledMesh
 from semslam.geometry.tsdf_mesh import Reconstruction, ReconstructionConfig
 from semslam.metrics import surface
 from semslam.metrics.surface import ROOM, Reference
+from sequences import Sequence as Recording
 
 TSDF_FRAMES, VIEWS = 100, 40  # frames that are enough for a reference mesh, and for its views
 VIEW_WIDTH = 320  # pixels
 
 
-def scene_reference(sequence: Any, truth: str = "auto", limits: tuple[float, float] = ROOM) -> Reference:
+def scene_reference(sequence: Recording, truth: str = "auto", limits: tuple[float, float] = ROOM) -> Reference:
     """The surface that a sequence's maps are held against; ValueError where there is none.
 
     truth: "mesh", that of a synthetic sequence; "depth", back-projected with the data set's poses, where it is
     noise-free; "tsdf", the mesh that Open3D makes of it; "auto": mesh where there is one, else tsdf; or a file.
     limits: metres; the nearest and the farthest depth that counts, those that the map keeps.
     """
-    posed = [i for i in range(len(sequence)) if sequence.poses is not None and sequence.poses[i] is not None]
-    views = [sequence.poses[i] for i in evenly_spread(posed, VIEWS)]
-    camera: Camera = sequence.camera
+    pose_of = {i: T for i, T in enumerate(sequence.poses or ()) if T is not None}
+    posed = list(pose_of)
+    views = [pose_of[i] for i in evenly_spread(posed, VIEWS)]
+    camera = sequence.camera
     small = camera.resized(VIEW_WIDTH, round(camera.height * VIEW_WIDTH / camera.width))
     small = camera if camera.width < VIEW_WIDTH else small
-    if truth in ("auto", "mesh") and (mesh := sequence.mesh()) is not None:
-        return surface.mesh_reference(mesh.vertices, mesh.triangles, "the scene's own mesh", small, views, limits)
+    if truth in ("auto", "mesh") and (own := sequence.mesh()) is not None:
+        return surface.mesh_reference(own.vertices, own.triangles, "the scene's own mesh", small, views, limits)
     if truth == "mesh":
         raise ValueError(f"{sequence.name} has no mesh of its own; name a file, or depth or tsdf")
     if truth not in ("auto", "depth", "tsdf"):
@@ -51,7 +52,7 @@ def scene_reference(sequence: Any, truth: str = "auto", limits: tuple[float, flo
     return surface.depth_reference(seen, "the sequence's depth back-projected with its poses", limits)
 
 
-def _tsdf_mesh(sequence: Any, posed: list[int], limits: tuple[float, float]) -> LabelledMesh:
+def _tsdf_mesh(sequence: Recording, posed: list[int], limits: tuple[float, float]) -> LabelledMesh:
     """The mesh of the sensor's depth at the data set's poses; without triangles where too little of it agrees."""
     near, far = limits
     reconstruction = Reconstruction(ReconstructionConfig.reaching(far))

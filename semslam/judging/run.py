@@ -29,6 +29,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory
+from sequences import Sequence as Recording
 
 logger = logging.getLogger(__name__)
 EVALUATED = "evaluated"  # the key, in a run's metrics.json, of the names of the figures that an evaluation wrote there
@@ -51,7 +52,7 @@ class Evaluation:
 def evaluate_run(
     path: str | Path,
     truth: str = "auto",
-    sequence: Any = None,
+    sequence: Recording | None = None,
     network: Network | None = None,
     reference: Reference | None = None,
     with_scale: bool = False,
@@ -80,7 +81,7 @@ def evaluate_run(
     return Evaluation(figures, errors, paths, compared.scores, compared.errors, labels, len(clouds))
 
 
-def _as_the_run_reads_it(sequence: Any, config: RunConfig) -> Any:
+def _as_the_run_reads_it(sequence: Recording, config: RunConfig) -> Recording:
     """The recording with its poses as a run of these settings understands them."""
     if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
         sequence = as_meant(sequence, config.sequence)
@@ -90,7 +91,7 @@ def _as_the_run_reads_it(sequence: Any, config: RunConfig) -> Any:
 
 
 def _figures_of_trajectory(
-    folder: RunFolder, progress: Progress, sequence: Any, errors: TrajectoryErrors | None, with_scale: bool
+    folder: RunFolder, progress: Progress, sequence: Recording, errors: TrajectoryErrors | None, with_scale: bool
 ) -> dict[str, Any]:
     """How far the run's poses are off, of how many frames, and by which protocol."""
     offered = progress.next_index - len(progress.held_out)
@@ -114,7 +115,7 @@ class _ComparedSurface(NamedTuple):
 
 
 def _compared_surface(
-    folder: RunFolder, progress: Progress, sequence: Any, clouds: CloudInParts, reference: Reference | None
+    folder: RunFolder, progress: Progress, sequence: Recording, clouds: CloudInParts, reference: Reference | None
 ) -> _ComparedSurface:
     """The surfels against a reference, of filled holes also apart; without scores where there is no reference, or none
     in the map's world."""
@@ -138,13 +139,13 @@ def _compared_surface(
     return _ComparedSurface(figures, scores, errors)
 
 
-def depth_limits(config: RunConfig, sequence: Any) -> tuple[float, float]:
+def depth_limits(config: RunConfig, sequence: Recording) -> tuple[float, float]:
     """Metres; the nearest and the farthest depth that a run's map keeps."""
     fusion = config.slam.fusion
     return (with_range(fusion, sequence) if config.slam.perception.depth == "sensor" else fusion).range
 
 
-def _reference(sequence: Any, truth: str, limits: tuple[float, float]) -> Reference | None:
+def _reference(sequence: Recording, truth: str, limits: tuple[float, float]) -> Reference | None:
     """The surface to compare with. Where none was asked for by name and none can be made, None and a warning."""
     try:
         return scene_reference(sequence, truth, limits)
@@ -198,7 +199,7 @@ def over_scenes(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     return figures
 
 
-def _paths(progress: Progress, sequence: Any) -> tuple[Trajectory, Trajectory, np.ndarray] | None:
+def _paths(progress: Progress, sequence: Recording) -> tuple[Trajectory, Trajectory, np.ndarray] | None:
     """The run's trajectory, the data set's, and which poses of the run were tracked."""
     if sequence.trajectory is None or len(progress.poses) == 0:
         return None
@@ -214,7 +215,7 @@ def _trajectory_errors(paths: tuple[Trajectory, Trajectory, np.ndarray] | None) 
         return None
 
 
-def _to_reference_frame(progress: Progress, sequence: Any, source: str) -> Callable[[np.ndarray], np.ndarray]:
+def _to_reference_frame(progress: Progress, sequence: Recording, source: str) -> Callable[[np.ndarray], np.ndarray]:
     """A function from surfels (N, 3) to the world of the data set's poses; tracked poses have a world of their own."""
     if source == "dataset" or sequence.trajectory is None:
         return lambda positions: positions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,13 +18,14 @@ from semslam.rendering.splatting import render_in_parts
 from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.progress import Progress
+from sequences import Sequence as Recording
 from sequences.prefetch import read_ahead
 
 VOTES = 60  # frames that are enough to tell surfels' true labels
 
 
 def label_scores(
-    clouds: CloudInParts, progress: Progress, sequence: Any, config: RunConfig, network: Network | None
+    clouds: CloudInParts, progress: Progress, sequence: Recording, config: RunConfig, network: Network | None
 ) -> dict[int, MapLabelScores]:
     """Scores by the number of classes: of the map's own and, of NYU-40, of the 13 classes that it merges into.
 
@@ -82,7 +82,7 @@ def _shown(index: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _labelled_frames(
-    sequence: Any, indices: Iterable[int], width: int | None
+    sequence: Recording, indices: Iterable[int], width: int | None
 ) -> Iterator[tuple[int, Frame, Camera, np.ndarray]]:
     """Index, frame, camera and labels of the frames that can be read and have labels; both at the map's width."""
     for index, frame in read_ahead(partial(sequence.try_read, labels=True), indices):

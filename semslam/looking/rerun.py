@@ -21,6 +21,7 @@ from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
+from sequences import Sequence as Recording
 
 IMAGES = 60  # frames whose images are kept; poses are kept of all
 
@@ -87,7 +88,7 @@ def _log_map(rr: Any, recording: Any, viewed: Viewed) -> None:
         recording.log("path", rr.LineStrips3D(lines, colors=[PATH_COLOR], radii=0.004), static=True)
 
 
-def _log_frames(rr: Any, recording: Any, config: RunConfig, sequence: Any, progress: Progress) -> None:
+def _log_frames(rr: Any, recording: Any, config: RunConfig, sequence: Recording, progress: Progress) -> None:
     perceive = _perception(config, sequence)
     pose_of = progress.posed()
     camera = perceive.camera
@@ -110,7 +111,7 @@ def _log_frames(rr: Any, recording: Any, config: RunConfig, sequence: Any, progr
             recording.log("camera/classes", rr.SegmentationImage(ids))
 
 
-def _perception(config: RunConfig, sequence: Any) -> Perception:
+def _perception(config: RunConfig, sequence: Recording) -> Perception:
     perception = config.slam.perception
     network = None
     if "predicted" in (perception.depth, perception.labels):

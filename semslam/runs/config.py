@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from semslam import config as configs
 from semslam.config import Positive, Range, Share, check_choices, check_ranges
 from semslam.slam import SlamConfig
+from sequences import Sequence as Recording
 
 logger = logging.getLogger(__name__)
 # settings of earlier versions -> their new names, both dotted; those without one are gone
@@ -62,7 +63,7 @@ class RunConfig:
         check_choices(self, "")
         check_ranges(self, "")
 
-    def open_sequence(self) -> Any:
+    def open_sequence(self) -> Recording:
         """The `sequences.Sequence` that the run is of; its poses as `pose_convention` says, where they are used."""
         from semslam.doctor.poses.convention import in_convention
         from sequences import open_sequence

@@ -34,6 +34,7 @@ from semslam.runs.storage.paths import OTHERS, REPLACED_BY, RunPaths
 from semslam.runs.storage.upgrade import upgraded
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import write_tum
+from sequences import Sequence as Recording
 from sequences.rebased import without_poses
 
 
@@ -164,7 +165,7 @@ class RunFolder(RunPaths):
         """The frames whose given pose the run does not use, since the images contradict it."""
         return tuple(int(i) for i in self._newest_scalars("run_poses_rejected").get("run_poses_rejected", ()))
 
-    def open_sequence(self, moved_to: str | None = None) -> Any:
+    def open_sequence(self, moved_to: str | None = None) -> Recording:
         """The recording that the run was made of, without poses that it rejected; `moved_to`: where it is now.
 
         FileNotFoundError where it is not found, ValueError where another one is in its place.

@@ -17,6 +17,7 @@ from semslam.tracking.predicted_poses import PoseOf, PredictedPoses, RefinedTrac
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory.files import read_trajectory
+from sequences import Sequence as Recording
 from sequences.pose_pairing import FramePoses, Frames, PoseHints, poses_of_frames
 from sequences.rebased import far_origin
 
@@ -31,7 +32,7 @@ class PoseSource(Protocol):
 
 def pose_source(
     poses: str,
-    sequence: Any,
+    sequence: Recording,
     config: TrackingConfig | None = None,
     pose_of: PoseOf | None = None,
     places: Places | None = None,
@@ -51,7 +52,7 @@ def pose_source(
             raise ValueError(f"`poses` {poses} needs `pose_weights`, the file of a pose network")
         return PredictedPoses(pose_of, config) if poses == "predicted" else RefinedTrack(pose_of, config)
     if poses == "dataset":
-        return ListedPoses(sequence.poses, "the sequence", config)
+        return ListedPoses(sequence.poses or (), "the sequence", config)
     if poses in ("tracked", "refined"):
         propose = proposals(pose_of) if pose_of else None
         return Tracker(config, refine=poses == "refined", propose=propose, places=places)
@@ -60,7 +61,7 @@ def pose_source(
     return PosesOfFile(poses, of_file, origin, config)
 
 
-def poses_of_file(poses: str, sequence: Any, hints: PoseHints | None = None) -> FramePoses:
+def poses_of_file(poses: str, sequence: Recording, hints: PoseHints | None = None) -> FramePoses:
     """Poses of a trajectory file, one for each frame; ValueError where they fit no frames of the recording.
 
     Interpolated between the file's times, or by its frame numbers or lines: see `sequences.pose_pairing`.

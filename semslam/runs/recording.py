@@ -14,6 +14,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.runs.config import RunConfig
+from sequences import Sequence as Recording
 from sequences.files import digest_of_samples
 from sequences.recalibrated import RecalibratedSequence, StraightenedSequence, UnzoomedSequence, numbers_of, with_lens
 
@@ -59,7 +60,7 @@ def check_apart(out: Path, recording: str) -> None:
         raise ValueError(f"{out}: is a folder of the recording {recording}; name another --out")
 
 
-def fingerprint(sequence: Any) -> dict[str, Any]:
+def fingerprint(sequence: Recording) -> dict[str, Any]:
     """What a recording is recognised by, as FEATURES says; numbers that JSON keeps."""
     camera, last = sequence.camera, len(sequence) - 1
     whole, numbers = sequence.origin
@@ -76,14 +77,14 @@ def fingerprint(sequence: Any) -> dict[str, Any]:
     }
 
 
-def remembered(sequence: Any, config: RunConfig, folder: Path) -> np.ndarray:
+def remembered(sequence: Recording, config: RunConfig, folder: Path) -> np.ndarray:
     """What a run in a folder keeps to find its recording again, and to recognise it; for its state."""
     about: dict[str, Any] = {"fingerprint": fingerprint(sequence)}
     about |= _undone(sequence)
     return seen_from(np.array(json.dumps(about)), config, folder)
 
 
-def _undone(sequence: Any) -> dict[str, Any]:
+def _undone(sequence: Recording) -> dict[str, Any]:
     """What of the camera's doing a run undoes in the frames of its recording."""
     if isinstance(sequence, UnzoomedSequence):
         return {"zoom": sequence.zoom.tolist()} | _undone(sequence.whole)
@@ -143,12 +144,12 @@ def _places(path: str, relative: str, folder: Path) -> Iterator[str]:
             yield place
 
 
-def is_the_one(kept: np.ndarray | None, sequence: Any) -> bool:
+def is_the_one(kept: np.ndarray | None, sequence: Recording) -> bool:
     """Whether a sequence is the recording that `remembered` kept something of."""
     return kept is not None and _difference(json.loads(str(kept))["fingerprint"], sequence) is None
 
 
-def _difference(kept: dict[str, Any], sequence: Any) -> str | None:
+def _difference(kept: dict[str, Any], sequence: Recording) -> str | None:
     """In which feature a sequence differs from the recording that was kept, in words."""
     here = fingerprint(sequence)
     if kept.get("names") == _digest_of_names(f"{i:06d}" for i in range(len(sequence))):
@@ -166,7 +167,7 @@ def _digest_of_names(names: Iterable[str]) -> int:
     return zlib.crc32("\n".join(names).encode(errors="surrogateescape"))
 
 
-def _digest(sequence: Any, index: int) -> int:
+def _digest(sequence: Recording, index: int) -> int:
     """Of a frame's colours; depth may be read in other units, or with another camera."""
     frame = sequence.try_read(index)
     if frame is None:

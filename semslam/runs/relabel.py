@@ -24,6 +24,7 @@ from semslam.runs.derived import derived_folder, with_labels, write_derived
 from semslam.runs.finished.sources import Source, sources_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.unreadable import Unreadable
+from sequences import Sequence as Recording
 
 
 def relabel(
@@ -94,7 +95,7 @@ def _fuse_again(
     associations: Associations,
     labels: LabelFusion,
     perceive: Perception,
-    sequence: Any,
+    sequence: Recording,
     evidence: EvidenceMap,
     unreadable: Unreadable,
     report: Callable[[int], None],

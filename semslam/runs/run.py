@@ -36,6 +36,7 @@ from semslam.runs.unreadable import Unreadable
 from semslam.slam import Slam
 from semslam.stage import Stage
 from semslam.threads import background
+from sequences import Sequence as Recording
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = 30.0  # seconds after which the state is saved again
@@ -48,7 +49,7 @@ class Run:
     def __init__(
         self,
         config: RunConfig,
-        sequence: Any,
+        sequence: Recording,
         slam: Slam,
         folder: RunFolder,
         *,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from semslam.depth.corrections import DepthCorrections
 from semslam.depth.multiview import MultiViewDepth
 from semslam.perception import Perception
 from semslam.runs.poses import ListedPoses, PoseSource
 from semslam.slam import SlamConfig
+from sequences import Sequence as Recording
 
 
 def correction_of(
-    config: SlamConfig, sequence: Any, perception: Perception, track: PoseSource
+    config: SlamConfig, sequence: Recording, perception: Perception, track: PoseSource
 ) -> DepthCorrections | MultiViewDepth:
     """What is done to the network's depth of a `sequences.Sequence`, whose poses `track` gives.
 

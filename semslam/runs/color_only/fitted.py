@@ -22,6 +22,7 @@ from semslam.runs.config import RunConfig
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.sparse_map import SparseMap
 from semslam.tracking.visual.visual_tracker import VisualTracker
+from sequences import Sequence as Recording
 
 FITTED = "fitted.npz"  # in a run's folder
 FEWEST = 3  # keyframes, from which poses can be contradicted
@@ -62,7 +63,7 @@ class FittedPoses:
 
 
 def fit_to_images(
-    sequence: Any,
+    sequence: Recording,
     given: Sequence[np.ndarray | None],
     network: Network,
     config: VisualConfig,
@@ -169,7 +170,7 @@ def _hold_firmly(world: SparseMap, most: float) -> None:
 
 def fitted_poses(
     folder: Path,
-    sequence: Any,
+    sequence: Recording,
     given: Sequence[np.ndarray | None],
     network: Network,
     config: RunConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from semslam.perception import Network
 from semslam.runs.color_only.likeness import Likeness
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.visual_tracker import PredictDepth, VisualTracker
+from sequences import Sequence as Recording
 from sequences.prefetch import read_ahead
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Followed(NamedTuple):
 
 def follow_images(
     tracker: VisualTracker,
-    sequence: Any,
+    sequence: Recording,
     given: Sequence[np.ndarray | None],
     report: Callable[[], object] = lambda: None,
     start: int = 0,
@@ -96,7 +97,7 @@ class Scene(NamedTuple):
 
 
 def longest_scene(
-    sequence: Any,
+    sequence: Recording,
     network: Network,
     config: VisualConfig | None,
     report: Callable[[], object],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from semslam.labels import LABEL_SETS
 from semslam.perception import Network
 from semslam.robust import MAD_TO_STD
 from semslam.runs.color_only.poses import VisualPoses
+from sequences import Sequence as Recording
 
 FORMS = (
     "height=METRES (of the camera above a floor that the labels show) or length=METRES,FRAME,U,V,U,V (between two "
@@ -53,7 +53,7 @@ class KnownSize:
 
 
 def with_known_size(
-    visual: VisualPoses, known: KnownSize, sequence: Any, network: Network, classes: str, config: MultiViewConfig
+    visual: VisualPoses, known: KnownSize, sequence: Recording, network: Network, classes: str, config: MultiViewConfig
 ) -> VisualPoses:
     """The poses scaled so that what is known has its size.
 
@@ -71,7 +71,7 @@ def with_known_size(
 class _Measure:
     """Depth by parallax of single frames."""
 
-    def __init__(self, visual: VisualPoses, sequence: Any, network: Network, config: MultiViewConfig) -> None:
+    def __init__(self, visual: VisualPoses, sequence: Recording, network: Network, config: MultiViewConfig) -> None:
         self.sequence, self.network = sequence, network
         camera: Camera = sequence.camera
         self.views = MultiViewDepth(camera, visual.given().T_world_camera, sequence.color_of, config)

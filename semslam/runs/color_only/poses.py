@@ -21,6 +21,7 @@ from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.flat_picture import is_flat_picture
+from sequences import Sequence as Recording
 from sequences.recalibrated import RecalibratedSequence, StraightenedSequence, UnzoomedSequence, numbers_of, with_lens
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class VisualPoses:
             "zoom": 1.0 if self.zoom is None else float(self.zoom.max() / self.zoom.min()),
         }
 
-    def calibrated(self, sequence: Any) -> Any:
+    def calibrated(self, sequence: Recording) -> Recording:
         """The `sequences.Sequence` that was tracked, with the focal length that was found where none was known, and as
         if the camera had neither zoomed nor distorted more than is said."""
         if self.lens is not None:
@@ -94,7 +95,7 @@ class VisualPoses:
 
 
 def track_images(
-    sequence: Any,
+    sequence: Recording,
     network: Network,
     config: VisualConfig | None = None,
     report: Callable[[], object] = lambda: None,
@@ -146,7 +147,7 @@ def track_images(
     return result
 
 
-def _check(sequence: Any, found: VisualPoses, followed: Followed) -> None:
+def _check(sequence: Recording, found: VisualPoses, followed: Followed) -> None:
     """NoMap where no map can be made of what was found of a `sequences.Sequence`; warnings that name the longest parts
     that are not in the map."""
     count, numbers = len(found.good), sequence.origin[1]

@@ -28,13 +28,14 @@ from semslam.runs.color_only.poses import VisualPoses, check_parallax
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.sparse_map import FOCAL_FLOOR
 from semslam.tracking.visual.votes import voted_scale
+from sequences import Sequence as Recording
 
 EVERY, MOST = 4, 400  # frames from one that is posed to the next; frames that are posed
 VOTERS = 30  # images whose depth the network predicts, for the scale
 SAFE = 10  # points of an image that are enough for a vote
 
 
-def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = lambda: None) -> VisualPoses:
+def sfm_poses(sequence: Recording, network: Network, report: Callable[[], object] = lambda: None) -> VisualPoses:
     """Poses of every fourth frame of a `sequences.Sequence`, or of fewer of a long one.
 
     report: called for each frame, when its image is taken. ValueError without pycolmap, NoMap where too few images fit
@@ -81,7 +82,7 @@ def sfm_poses(sequence: Any, network: Network, report: Callable[[], object] = la
     return found
 
 
-def _write_images(sequence: Any, camera: Camera, folder: Path, report: Callable[[], object]) -> None:
+def _write_images(sequence: Recording, camera: Camera, folder: Path, report: Callable[[], object]) -> None:
     folder.mkdir()
     step = max(EVERY, math.ceil(len(sequence) / MOST))
     for index in range(0, len(sequence), step):
@@ -135,7 +136,7 @@ class Votes(NamedTuple):
     strange: float  # share of the images that are unlike those of the network's training
 
 
-def _votes(model: Any, sequence: Any, camera: Camera, network: Network) -> Votes:
+def _votes(model: Any, sequence: Recording, camera: Camera, network: Network) -> Votes:
     """The votes of some of the posed images of a `sequences.Sequence`, spread evenly."""
     votes, depths, looks = [], [], []
     posed = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from semslam.runs.color_only.following import Scene
 from semslam.runs.color_only.zooming import unzoomed_scene
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.lens import FoundLens, lens_of
+from sequences import Sequence as Recording
 from sequences.recalibrated import StraightenedSequence
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Straight(NamedTuple):
 
 
 def straight_scene(
-    sequence: Any,
+    sequence: Recording,
     network: Network,
     config: VisualConfig | None,
     report: Callable[[], object],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from semslam.perception import Network
 from semslam.runs.color_only.kept import load_kept, save_kept
@@ -15,13 +14,14 @@ from semslam.runs.color_only.poses import KEPT, VisualPoses, track_images
 from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.color_only.sfm import sfm_poses
 from semslam.runs.config import RunConfig
+from sequences import Sequence as Recording
 
 logger = logging.getLogger(__name__)
 RESIDUAL = 1.4  # pixels of tracked images: sound recordings have 0.7 to 0.9, a wobble of 6 pixels 1.9
 
 
 def visual_poses(
-    folder: Path, sequence: Any, network: Network, config: RunConfig, report: Callable[[], object]
+    folder: Path, sequence: Recording, network: Network, config: RunConfig, report: Callable[[], object]
 ) -> VisualPoses:
     """What a run's folder keeps of the poses of its `sequences.Sequence` by colour alone; made and kept there where it
     does not, or with other settings: by visual tracking, or where `config.poses` is sfm by structure from motion.
@@ -39,7 +39,7 @@ def visual_poses(
 
 
 def _made(
-    folder: Path, sequence: Any, network: Network, config: RunConfig, report: Callable[[], object]
+    folder: Path, sequence: Recording, network: Network, config: RunConfig, report: Callable[[], object]
 ) -> VisualPoses:
     slam = config.slam
     if config.poses == "sfm":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from semslam.runs.color_only.following import Scene, longest_scene
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.lens import lens_of
 from semslam.tracking.visual.zoom import FoundZoom, zoom_of
+from sequences import Sequence as Recording
 from sequences.recalibrated import UnzoomedSequence
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Undone(NamedTuple):
 
 
 def unzoomed_scene(
-    sequence: Any,
+    sequence: Recording,
     network: Network,
     config: VisualConfig | None,
     report: Callable[[], object],

@@ -66,11 +66,11 @@ class FinishedMap:
         cloud = self.surfels.cloud()
         try:
             sequence = self.folder.open_sequence(moved_to)
-            camera = sequence.camera
         except (ValueError, OSError):
             if moved_to is not None:
                 raise
-            sequence, camera = None, self.camera
+            sequence = None
+        camera = self.camera if sequence is None else sequence.camera
         if camera is None or not len(cloud):
             return
         for index, T in self.progress.posed().items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,13 +14,14 @@ from semslam.engine.fusion import FusionConfig
 from semslam.perception import PerceptionConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import OtherRun, Progress
+from sequences import Sequence as Recording
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
     """A recording, and where its frames are in the map."""
 
-    sequence: Any  # open
+    sequence: Recording  # open
     perception: PerceptionConfig  # of the run that mapped it
     fusion: FusionConfig  # with the sensor's noise as that run measured it
     T_world_camera: dict[int, np.ndarray]  # (4, 4), by index, of the frames that were fused
@@ -39,7 +39,7 @@ def sources_of(folder: RunFolder, moved_to: str | None = None) -> list[Source]:
     return [*found, _source(folder, folder.open_sequence(moved_to), progress, progress.posed())]
 
 
-def _source(run: RunFolder, sequence: Any, progress: Progress, posed: dict[int, np.ndarray]) -> Source:
+def _source(run: RunFolder, sequence: Recording, progress: Progress, posed: dict[int, np.ndarray]) -> Source:
     """The recording of a run, whose frames are where `posed` says."""
     config, poor = run.load_config(), set(progress.poor)
     fusion = config.slam.fusion

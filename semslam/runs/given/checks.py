@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from semslam.doctor.doctor import implausible_depth
 from semslam.runs.color_only.known_scale import KnownSize
 from semslam.runs.config import RunConfig
+from sequences import Sequence as Recording
 from sequences import detect_kind
 
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
 
 
-def check_settings(config: RunConfig, sequence: Any) -> None:
+def check_settings(config: RunConfig, sequence: Recording) -> None:
     """ValueError for settings that contradict one another, or the recording."""
     depth, poses, hold_out = config.slam.perception.depth, config.poses, config.hold_out
     if depth == "sensor" and not sequence.has_depth:
