@@ -21,6 +21,9 @@ import numpy as np
 from semslam import cholesky, poses
 from semslam.compiled import SERIAL
 
+# Columns of an observation's derivatives: twists of its camera and of the host, logarithms of depth and focal length
+OBSERVER, HOST, DEPTH, FOCAL, UNKNOWNS = 0, 6, 12, 13, 14
+
 
 class Scene(NamedTuple):
     """Cameras, landmarks and what was seen. Poses take world coordinates to the camera; pixels are centred: u - cx."""
@@ -174,99 +177,115 @@ def _pull(scene: Scene, layout: Layout, priors: PosePriors, equations: Equations
 @nb.njit(**SERIAL)
 def _linearise(scene, layout, huber, inverse_std, equations):
     """The cost; adds to `equations`. The focal length's part of coupling stands in the host's row, summed."""
-    T, logs, focal = scene.T_camera_world, scene.log_depth, scene.focal
-    starts, slot = layout.starts, layout.slot
-    H, g, H_ll, g_l = equations.H, equations.g, equations.H_ll, equations.g_l
-    coupling, residuals = equations.coupling, equations.residuals
+    focal, slot, residuals = scene.focal, layout.slot, equations.residuals
     cost = 0.0
-    M = scene.landmark.size
-    J = np.empty((2, 14))  # twist of the observer, twist of the host, log depth, log focal
-    y_d, R, t, y = np.empty((3, 14)), np.empty((3, 3)), np.empty(3), np.empty(3)
+    R, t, y = np.empty((3, 3)), np.empty(3), np.empty(3)
+    D, J = np.zeros((3, UNKNOWNS)), np.empty((2, UNKNOWNS))
     for l in range(scene.host.size):
         h = scene.host[l]
-        T_h = T[h]
-        inverse_depth = np.exp(-logs[l])
-        ray = np.array([scene.pixel[l, 0] / focal, scene.pixel[l, 1] / focal, 1.0])
-        difference = logs[l] - scene.prior[l]
+        difference = scene.log_depth[l] - scene.prior[l]
         cost += scene.prior_weight[l] * difference * difference
-        H_ll[l] += scene.prior_weight[l]
-        g_l[l] += scene.prior_weight[l] * difference
-        for m in range(starts[l], starts[l + 1]):
+        equations.H_ll[l] += scene.prior_weight[l]
+        equations.g_l[l] += scene.prior_weight[l] * difference
+        inverse_depth = np.exp(-scene.log_depth[l])
+        ray = np.array([scene.pixel[l, 0] / focal, scene.pixel[l, 1] / focal, 1.0])
+        for m in range(layout.starts[l], layout.starts[l + 1]):
             j = scene.camera[m]
+            _between(scene.T_camera_world[j], scene.T_camera_world[h], R, t)
             for k in range(3):
-                t[k] = T[j, k, 3]
-                for i in range(3):
-                    R[k, i] = 0.0
-                    for n in range(3):
-                        R[k, i] += T[j, k, n] * T_h[i, n]  # R_j_h
-                    t[k] -= R[k, i] * T_h[i, 3]
                 y[k] = R[k, 0] * ray[0] + R[k, 1] * ray[1] + R[k, 2] * ray[2] + t[k] * inverse_depth
             if y[2] < 1e-3:
                 residuals[m] = np.inf
                 cost += 1e4
                 continue
-            px, py = y[0] / y[2], y[1] / y[2]
-            r0, r1 = focal * px - scene.seen[m, 0], focal * py - scene.seen[m, 1]
-            size = np.sqrt(r0 * r0 + r1 * r1)
-            residuals[m] = size
-            scaled = size * inverse_std
+            r0, r1 = focal * y[0] / y[2] - scene.seen[m, 0], focal * y[1] / y[2] - scene.seen[m, 1]
+            residuals[m] = np.sqrt(r0 * r0 + r1 * r1)
+            scaled, weight = residuals[m] * inverse_std, inverse_std * inverse_std
             if scaled <= huber:
                 cost += scaled * scaled
-                weight = inverse_std * inverse_std
             else:
                 cost += huber * (2 * scaled - huber)
-                weight = inverse_std * inverse_std * huber / scaled
-            # y = R ray + t / depth; twists move cameras on the left: exp(x) T_camera_world
-            y_d[:] = 0.0
-            for k in range(3):
-                y_d[k, k] = inverse_depth
-            y_d[0, 4], y_d[0, 5] = y[2], -y[1]
-            y_d[1, 3], y_d[1, 5] = -y[2], y[0]
-            y_d[2, 3], y_d[2, 4] = y[1], -y[0]
-            for k in range(3):
-                for i in range(3):
-                    y_d[k, 6 + i] = -inverse_depth * R[k, i]
-                # R [ray]x
-                y_d[k, 9] = -(R[k, 1] * -ray[2] + R[k, 2] * ray[1])
-                y_d[k, 10] = -(R[k, 0] * ray[2] + R[k, 2] * -ray[0])
-                y_d[k, 11] = -(R[k, 0] * -ray[1] + R[k, 1] * ray[0])
-                y_d[k, 12] = -inverse_depth * t[k]
-                y_d[k, 13] = -(R[k, 0] * ray[0] + R[k, 1] * ray[1])
-            for i in range(14):
-                J[0, i] = focal * (y_d[0, i] - px * y_d[2, i]) / y[2]
-                J[1, i] = focal * (y_d[1, i] - py * y_d[2, i]) / y[2]
-            J[0, 13] += focal * px
-            J[1, 13] += focal * py
-            a, b = slot[j], slot[h]
-            F = H.shape[0] - 1
-            H_ll[l] += weight * (J[0, 12] * J[0, 12] + J[1, 12] * J[1, 12])
-            g_l[l] += weight * (J[0, 12] * r0 + J[1, 12] * r1)
-            H[F, F] += weight * (J[0, 13] * J[0, 13] + J[1, 13] * J[1, 13])
-            g[F] += weight * (J[0, 13] * r0 + J[1, 13] * r1)
-            coupling[M + l, 6] += weight * (J[0, 12] * J[0, 13] + J[1, 12] * J[1, 13])
-            for i in range(6):
-                if a >= 0:
-                    coupling[m, i] = weight * (J[0, 12] * J[0, i] + J[1, 12] * J[1, i])
-                    g[6 * a + i] += weight * (J[0, i] * r0 + J[1, i] * r1)
-                    mixed = weight * (J[0, i] * J[0, 13] + J[1, i] * J[1, 13])
-                    H[6 * a + i, F] += mixed
-                    H[F, 6 * a + i] += mixed
-                if b >= 0:
-                    coupling[M + l, i] += weight * (J[0, 12] * J[0, 6 + i] + J[1, 12] * J[1, 6 + i])
-                    g[6 * b + i] += weight * (J[0, 6 + i] * r0 + J[1, 6 + i] * r1)
-                    mixed = weight * (J[0, 6 + i] * J[0, 13] + J[1, 6 + i] * J[1, 13])
-                    H[6 * b + i, F] += mixed
-                    H[F, 6 * b + i] += mixed
-                for k in range(6):
-                    if a >= 0:
-                        H[6 * a + i, 6 * a + k] += weight * (J[0, i] * J[0, k] + J[1, i] * J[1, k])
-                    if b >= 0:
-                        H[6 * b + i, 6 * b + k] += weight * (J[0, 6 + i] * J[0, 6 + k] + J[1, 6 + i] * J[1, 6 + k])
-                    if a >= 0 and b >= 0:
-                        mixed = weight * (J[0, i] * J[0, 6 + k] + J[1, i] * J[1, 6 + k])
-                        H[6 * a + i, 6 * b + k] += mixed
-                        H[6 * b + k, 6 * a + i] += mixed
+                weight *= huber / scaled
+            _differentiate(R, t, ray, inverse_depth, y, focal, D, J)
+            _add(equations, J, (r0, r1), weight, (m, l), (slot[j], slot[h]))
     return cost
+
+
+@nb.njit(**SERIAL)
+def _between(T_camera_world, T_host_world, R, t):
+    """Writes the rotation (3, 3) and translation (3,) that take the host's coordinates to the camera's."""
+    for k in range(3):
+        t[k] = T_camera_world[k, 3]
+        for i in range(3):
+            R[k, i] = 0.0
+            for n in range(3):
+                R[k, i] += T_camera_world[k, n] * T_host_world[i, n]
+            t[k] -= R[k, i] * T_host_world[i, 3]
+
+
+@nb.njit(**SERIAL)
+def _differentiate(R, t, ray, inverse_depth, y, focal, D, J):
+    """Writes the derivatives J (2, UNKNOWNS) of the pixel where a landmark is seen, at y = R ray + t / depth, and those
+    of y, D (3, UNKNOWNS), zero before where they are always.
+
+    Twists move cameras on the left: exp(x) T_camera_world.
+    """
+    for k in range(3):
+        D[k, k] = inverse_depth
+    D[0, 4], D[0, 5] = y[2], -y[1]
+    D[1, 3], D[1, 5] = -y[2], y[0]
+    D[2, 3], D[2, 4] = y[1], -y[0]
+    for k in range(3):
+        for i in range(3):
+            D[k, HOST + i] = -inverse_depth * R[k, i]
+        # R [ray]x
+        D[k, HOST + 3] = -(R[k, 1] * -ray[2] + R[k, 2] * ray[1])
+        D[k, HOST + 4] = -(R[k, 0] * ray[2] + R[k, 2] * -ray[0])
+        D[k, HOST + 5] = -(R[k, 0] * -ray[1] + R[k, 1] * ray[0])
+        D[k, DEPTH] = -inverse_depth * t[k]
+        D[k, FOCAL] = -(R[k, 0] * ray[0] + R[k, 1] * ray[1])  # by way of the ray
+    for row in range(2):
+        p = y[row] / y[2]
+        for i in range(UNKNOWNS):
+            J[row, i] = focal * (D[row, i] - p * D[2, i]) / y[2]
+        J[row, FOCAL] += focal * p
+
+
+@nb.njit(**SERIAL)
+def _add(equations, J, r, weight, rows, slots):
+    """Add what one observation says. r: its error (2,), pixels. rows: m and l of it and its landmark. slots: of its
+    camera and of the host."""
+    (m, l), M = rows, equations.residuals.size
+    H, g, coupling = equations.H, equations.g, equations.coupling
+    F = H.shape[0] - 1
+    equations.H_ll[l] += weight * _product(J, DEPTH, DEPTH)
+    equations.g_l[l] += weight * (J[0, DEPTH] * r[0] + J[1, DEPTH] * r[1])
+    H[F, F] += weight * _product(J, FOCAL, FOCAL)
+    g[F] += weight * (J[0, FOCAL] * r[0] + J[1, FOCAL] * r[1])
+    coupling[M + l, 6] += weight * _product(J, DEPTH, FOCAL)
+    for a, at, row in ((slots[0], OBSERVER, m), (slots[1], HOST, M + l)):
+        if a < 0:
+            continue
+        for i in range(6):
+            coupling[row, i] += weight * _product(J, DEPTH, at + i)
+            g[6 * a + i] += weight * (J[0, at + i] * r[0] + J[1, at + i] * r[1])
+            mixed = weight * _product(J, at + i, FOCAL)
+            H[6 * a + i, F] += mixed
+            H[F, 6 * a + i] += mixed
+            for k in range(6):
+                H[6 * a + i, 6 * a + k] += weight * _product(J, at + i, at + k)
+    if slots[0] >= 0 and slots[1] >= 0:
+        for i in range(6):
+            for k in range(6):
+                mixed = weight * _product(J, OBSERVER + i, HOST + k)
+                H[6 * slots[0] + i, 6 * slots[1] + k] += mixed
+                H[6 * slots[1] + k, 6 * slots[0] + i] += mixed
+
+
+@nb.njit(inline="always")
+def _product(J, i, k):
+    """Of two columns of J (2, UNKNOWNS)."""
+    return J[0, i] * J[0, k] + J[1, i] * J[1, k]
 
 
 @nb.njit(**SERIAL)
