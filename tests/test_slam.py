@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -153,3 +155,34 @@ def test_lost_frames_have_no_line_in_the_trajectory_and_do_not_count_as_covered(
     write_tum(tmp_path / "truth.txt", room.trajectory)
     figures = evaluate_trajectory(tmp_path / "run" / "trajectory.txt", tmp_path / "truth.txt", False).figures
     assert figures["coverage"] == pytest.approx(19 / 24)
+
+
+def test_after_a_rehearsal_a_frame_needs_no_more_compiled_code():
+    """In a process of its own: in this one, other tests have loaded it."""
+    code = """
+import gc
+from numba.core.dispatcher import Dispatcher
+from semslam.slam import Slam, SlamConfig, rehearse
+from semslam.perception import PerceptionConfig
+from semslam.loops.loop_closure import LoopCloser
+from semslam.tracking.tracker import Tracker
+from sequences import open_sequence
+
+def loaded():
+    return sum(len(found.overloads) for found in gc.get_objects() if isinstance(found, Dispatcher))
+
+room = open_sequence("room:frames=24,width=96,height=72")
+frames = [room[i] for i in range(3)]  # drawing them takes compiled code, too
+before = loaded()
+rehearse()
+rehearsed = loaded()
+tracker = Tracker()
+config = SlamConfig(PerceptionConfig(labels="truth"))
+slam = Slam(room.camera, config, track=tracker, loops=LoopCloser(tracker), places=tracker.places, label_set="nyu13")
+for frame in frames:
+    assert slam.step(frame).fused
+print(before, rehearsed, loaded())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, rehearsed, after = map(int, found.stdout.split())
+    assert before < rehearsed == after

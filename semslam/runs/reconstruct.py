@@ -36,7 +36,7 @@ from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source
 from semslam.runs.recording import check_apart, with_absolute_paths
 from semslam.runs.run import Run
 from semslam.runs.storage.lock import unlock
-from semslam.slam import Correct, Slam, SlamConfig
+from semslam.slam import Correct, Slam, SlamConfig, rehearse
 from semslam.tracking.predicted_poses import PoseOf
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
@@ -95,6 +95,7 @@ def prepare(
         run = _run(config, sequence, network, place, resume, checkpoint, report, verdict)
         if recorded and not resume and config.slam.perception.depth == "sensor":
             tell_of_depth_camera(config, sequence, verdict, run.slam.network)
+        rehearse()
         return run
     except BaseException:
         with suppress(OSError):  # unless something is in it
