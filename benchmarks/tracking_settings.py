@@ -22,7 +22,8 @@ from typing import Literal
 
 import numba
 import numpy as np
-from tracking import Result, sensed, settings_for, tracked_error, with_holes, without_pose
+from rgbd_systems import Result, sensed, settings_for, tracked_error, without_pose
+from tracking import with_holes
 
 from semslam.atomic import replacing
 from semslam.frame import Frame

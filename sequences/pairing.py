@@ -16,7 +16,7 @@ from semslam.trajectory import associate
 from sequences.pose_pairing import numbers_of_names
 
 SAME_TIME = 0.02  # seconds between the images of one frame
-SAME_MOMENT = 2e-3  # seconds from a colour image to its depth that may be a clock's rounding
+CLOCK_ROUNDING = 2e-3  # seconds from a colour image to its depth that may be a clock's rounding
 MOST = 0.5  # of the files; where fewer find a partner, the folders are not of one recording
 _HEXADECIMAL = re.compile("[0-9a-fA-F]+")
 
@@ -56,7 +56,7 @@ def paired(
 def depth_delays(color_times: np.ndarray, depth_times: np.ndarray) -> np.ndarray:
     """(N,) seconds from each colour image to its depth image; 0 where they are of one moment. times: (N,) seconds."""
     delays = depth_times - color_times
-    return np.where(np.abs(delays) < SAME_MOMENT, 0.0, delays)
+    return np.where(np.abs(delays) < CLOCK_ROUNDING, 0.0, delays)
 
 
 def in_order(names: Sequence[str]) -> list[str]:

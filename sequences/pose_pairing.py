@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 USUAL_GAP = 0.1  # seconds; between poses further apart the camera may have been anywhere, unless poses are rarer
 LONGEST_GAP = 0.5  # seconds; poses rarer than that are not interpolated
-SAME_MOMENT = 0.02  # seconds between a frame and a pose, by which the unit of times is told
+IN_TIME = 0.02  # seconds between a frame and a pose, by which the unit of times is told
 FEW_MET, MOST_MET = 0.1, 0.6  # of the frames: what meets more is in seconds; what another unit must meet
 NO_POSE = "frames have no pose"  # in notes: how many, and why
 SAME_CLOCK = 5e-3  # seconds; what a frame and a pose may lie apart where none can be interpolated
@@ -314,7 +314,7 @@ def _ticks_a_second(times: np.ndarray, timestamps: np.ndarray) -> float:
         ticks = np.sort(times) / unit
         after = np.clip(np.searchsorted(ticks, timestamps), 1, len(ticks) - 1)
         away = np.minimum(np.abs(ticks[after - 1] - timestamps), np.abs(ticks[after] - timestamps))
-        return float(np.mean(away < SAME_MOMENT))
+        return float(np.mean(away < IN_TIME))
 
     if len(times) < 2 or met(1.0) > FEW_MET:
         return 1.0

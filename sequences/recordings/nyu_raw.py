@@ -19,7 +19,7 @@ from sequences.sequence import ImageSequence
 LAYOUT = "r-<seconds>-<tick>.ppm and d-<seconds>-<tick>.pgm"
 FARTHEST = 10.0  # metres
 NO_READING = 2047  # raw 11-bit disparity
-SAME_MOMENT = 0.1  # seconds; images further apart are of different moments
+APART = 0.1  # seconds; images further apart are of different moments
 SMALLEST_RAW = 600  # smaller raw values are noise, as the toolbox has it
 
 
@@ -33,14 +33,14 @@ def open_nyu_raw(path: str | Path, *, camera: Camera | None = None) -> ImageSequ
     depth_times, depth = _stamped(path, "d-*.pgm")
     color_times, color = _stamped(path, "r-*.ppm")
     chosen = synchronised(depth_times, color_times)
-    late = int((np.abs(color_times[chosen] - depth_times) > SAME_MOMENT).sum())
+    late = int((np.abs(color_times[chosen] - depth_times) > APART).sum())
     if late > MOST * len(depth):
         raise ValueError(
-            f"{path}: {late} of {len(depth)} depth images have no colour image within {SAME_MOMENT} s; are both of one "
+            f"{path}: {late} of {len(depth)} depth images have no colour image within {APART} s; are both of one "
             f"recording?"
         )
     notes = [] if camera else [f"{path}: the cameras are taken for those of NYUv2's toolbox"]
-    notes += [f"{path}: {late} of {len(depth)} depth images have no colour image within {SAME_MOMENT} s"] * (late > 0)
+    notes += [f"{path}: {late} of {len(depth)} depth images have no colour image within {APART} s"] * (late > 0)
     camera = COLOR_CAMERA if camera is None else camera
     times, delays = moments(color_times[chosen], depth_times)
     return ImageSequence(
