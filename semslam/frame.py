@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+import cv2
 import numpy as np
 
 from semslam.camera import Camera
@@ -15,6 +16,28 @@ T = TypeVar("T")
 
 LISTED = 5  # numbers that a message names
 UNLABELLED = 255  # the id of a pixel without a class, in memory; files count it as 0
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedImage:
+    """An image as it was recorded, and how another one, of the same optical centre and axis, was made from it."""
+
+    color: np.ndarray  # (h, w, 3) uint8 RGB
+    zoom: float  # its focal length over that of the other one, each in widths of its image
+    places: np.ndarray  # (H, W, 2) float32 pixels u, v of it that the pixels of the other one show
+
+    def resampled(self, zoom: float, places: np.ndarray) -> RecordedImage:
+        """The same for an image that was made from that other one, which had the zoom over it and shows its places."""
+        return RecordedImage(self.color, zoom * self.zoom, at_places(self.places, places))
+
+    def places_at(self, size: tuple[int, int], told: tuple[int, int]) -> np.ndarray:
+        """(H, W, 2) float32: the places when both images are resized, the other one to `size`, this one to `told`,
+        (width, height) each."""
+        places = self.places
+        if places.shape[1::-1] != size:
+            places = cv2.resize(places, size, interpolation=cv2.INTER_AREA)
+        ratio = np.divide(told, self.color.shape[1::-1]).astype(np.float32)
+        return (places + np.float32(0.5)) * ratio - np.float32(0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +53,7 @@ class Frame:
     T_world_camera: np.ndarray | None = None  # (4, 4) float64
     depth_delay: float = 0.0  # seconds from the colour image, whose time `timestamp` is, to the depth image
     recorded_index: int | None = None  # in the whole recording, where `index` counts only a part of it
+    recorded: RecordedImage | None = None  # that `color` was resampled from, where a lens or a zoom was undone
 
     @property
     def number(self) -> int:
@@ -116,3 +140,11 @@ def evenly_spread(items: Sequence[T], count: int) -> list[T]:
 def first_few(numbers: Sequence[int]) -> str:
     """Numbers in words: all of a few, the first of many."""
     return ", ".join(map(str, numbers[:LISTED])) + ", ..." * (len(numbers) > LISTED)
+
+
+def at_places(image: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(H, W, ...) what an image (h, w, ...) has at places (H, W, 2), interpolated; its end goes on beyond it."""
+    u, v = (np.ascontiguousarray(places[..., axis]) for axis in (0, 1))
+    channels = [image] if image.ndim == 2 else [np.ascontiguousarray(image[..., c]) for c in range(image.shape[2])]
+    found = [cv2.remap(one, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for one in channels]
+    return found[0] if image.ndim == 2 else np.stack(found, axis=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal, Protocol
 
 import cv2
@@ -12,7 +13,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.config import Count, Natural, Range, check_choices, check_ranges
-from semslam.frame import UNLABELLED, Frame, Observation
+from semslam.frame import UNLABELLED, Frame, Observation, RecordedImage, at_places
 from semslam.labels import LABEL_SETS, remapping
 from semslam.stage import Stage
 
@@ -47,6 +48,50 @@ class Network(Protocol):
     ) -> Prediction: ...
 
     def class_probabilities(self, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray: ...
+
+
+class CarriedPrediction:
+    """What a network says of an image as it was recorded, at the pixels of one that was resampled from it."""
+
+    def __init__(self, of_recorded: Prediction, places: np.ndarray) -> None:
+        """places: (H, W, 2) where those pixels are in what is said of the recorded image."""
+        self._of_recorded, self._places = of_recorded, places
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """Along the optical axis, and so the same on each ray, whatever the lens."""
+        return at_places(self._of_recorded.depth, self._places)
+
+    @cached_property
+    def depth_confidence(self) -> np.ndarray:
+        return at_places(self._of_recorded.depth_confidence, self._places)
+
+    @cached_property
+    def class_probabilities(self) -> np.ndarray:
+        return at_places(self._of_recorded.class_probabilities, self._places)
+
+
+def predicted(
+    network: Network,
+    color: np.ndarray,
+    size: tuple[int, int],
+    focal: float,
+    recorded: RecordedImage | None,
+    mirror_too: bool = False,
+) -> Prediction:
+    """What a network says of an image, at a size (width, height): of the one that it was resampled from, where there is
+    one, as resampled images are blurred and show less, and both change the scale of a network's depth.
+
+    color: (H, W, 3) uint8 RGB. focal: length in pixels of `color`.
+    """
+    if recorded is None:
+        return network(color, size, focal, mirror_too=mirror_too)
+    height, width = recorded.color.shape[:2]
+    told = size[0], max(1, round(size[0] * height / width))
+    focal *= recorded.zoom * width / color.shape[1]
+    return CarriedPrediction(
+        network(recorded.color, told, focal, mirror_too=mirror_too), recorded.places_at(size, told)
+    )
 
 
 @dataclass(frozen=True)
@@ -142,7 +187,8 @@ class Perception(Stage):
         confidence = probabilities = None
         if config.depth == "predicted":
             assert self.network is not None
-            prediction = self.network(frame.color, size, frame.camera.fx, mirror_too=mirror_too)
+            focal = frame.camera.fx
+            prediction = predicted(self.network, frame.color, size, focal, frame.recorded, mirror_too)
             depth, confidence = prediction.depth, prediction.depth_confidence
             if config.labels == "predicted" and wants_labels:
                 probabilities = prediction.class_probabilities

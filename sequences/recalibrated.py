@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.frame import Frame
+from semslam.frame import Frame, RecordedImage
 from sequences.resampling import resampled, resampled_depth
 from sequences.selected import SelectedSequence
 from sequences.sequence import Sequence
@@ -49,6 +49,9 @@ class UnzoomedSequence(SelectedSequence):
     def color_of(self, index: int) -> np.ndarray:
         return resampled(self.whole.color_of(index), self._taken_by(index), self.camera)
 
+    def recorded_image(self, index: int) -> RecordedImage:
+        return self._recorded(index, self.whole.recorded_image(index) or self.whole.color_of(index))
+
     def depth_of(self, index: int) -> np.ndarray | None:
         depth = self.whole.depth_of(index)
         return None if depth is None else resampled_depth(depth, self._taken_by(index), self.camera)
@@ -65,7 +68,16 @@ class UnzoomedSequence(SelectedSequence):
         depth = None if frame.depth is None else resampled_depth(frame.depth, source, self.camera)
         labels = None if frame.labels is None else resampled(frame.labels, source, self.camera, nearest=True)
         color = resampled(frame.color, source, self.camera)
-        return replace(frame, color=color, depth=depth, labels=labels, camera=self.camera)
+        recorded = self._recorded(frame.index, frame.recorded or frame.color)
+        return replace(frame, color=color, depth=depth, labels=labels, camera=self.camera, recorded=recorded)
+
+    def _recorded(self, index: int, image: np.ndarray | RecordedImage) -> RecordedImage:
+        """That of frame `index`, from its image in the other sequence, or what that was resampled from."""
+        source, target = self._taken_by(index), self.camera
+        u = (np.arange(target.width) - target.cx) * (source.fx / target.fx) + source.cx
+        v = (np.arange(target.height) - target.cy) * (source.fy / target.fy) + source.cy
+        places = np.stack(np.meshgrid(u, v), axis=2).astype(np.float32)
+        return _resampled_from(image, source.fx / target.fx, places)
 
 
 def zoomed(camera: Camera, factor: float) -> Camera:
@@ -94,6 +106,9 @@ class StraightenedSequence(SelectedSequence):
     def color_of(self, index: int) -> np.ndarray:
         return undistorted_to(self.whole.color_of(index), self.lens, self.camera)
 
+    def recorded_image(self, index: int) -> RecordedImage:
+        return self._recorded(self.whole.recorded_image(index) or self.whole.color_of(index))
+
     def depth_of(self, index: int) -> np.ndarray | None:
         depth = self.whole.depth_of(index)
         return None if depth is None else undistorted_to(depth, self.lens, self.camera, nearest=True)
@@ -108,7 +123,22 @@ class StraightenedSequence(SelectedSequence):
 
         color = image(frame.color, nearest=False)
         assert color is not None
-        return replace(frame, color=color, depth=image(frame.depth), labels=image(frame.labels), camera=self.camera)
+        return replace(
+            frame, color=color, depth=image(frame.depth), labels=image(frame.labels), camera=self.camera,
+            recorded=self._recorded(frame.recorded or frame.color),
+        )  # fmt: skip
+
+    def _recorded(self, image: np.ndarray | RecordedImage) -> RecordedImage:
+        """That of a frame, from its image in the other sequence, or what that was resampled from."""
+        places = np.stack(_places(self.lens, self.camera), axis=2)
+        return _resampled_from(image, self.lens.fx / self.camera.fx, places)
+
+
+def _resampled_from(image: np.ndarray | RecordedImage, zoom: float, places: np.ndarray) -> RecordedImage:
+    """What an image was recorded as that was made of another one, see `RecordedImage`."""
+    if isinstance(image, RecordedImage):
+        return image.resampled(zoom, places)
+    return RecordedImage(image, zoom, places)
 
 
 def numbers_of(lens: Camera) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.frame import Frame, first_few
+from semslam.frame import Frame, RecordedImage, first_few
 from sequences.sequence import ImageSequence, Mesh, Sequence
 
 FEW_LACKING = 0.1  # of the frames: so many may have lost a file
@@ -98,6 +98,9 @@ class SelectedSequence(Sequence):
 
     def color_of(self, index: int) -> np.ndarray:
         return self.whole.color_of(self._of_whole(index))
+
+    def recorded_image(self, index: int) -> RecordedImage | None:
+        return self.whole.recorded_image(self._of_whole(index))
 
     def depth_of(self, index: int) -> np.ndarray | None:
         return self.whole.depth_of(self._of_whole(index))

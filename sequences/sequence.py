@@ -14,7 +14,7 @@ import numpy as np
 from semslam import images
 from semslam.atomic import raise_passing
 from semslam.camera import Camera
-from semslam.frame import Frame
+from semslam.frame import Frame, RecordedImage
 from semslam.images import CorruptFrame
 from semslam.images import labels as label_images
 from semslam.trajectory import Trajectory
@@ -139,6 +139,10 @@ class Sequence(ABC):
     def color_of(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
         return self._recent(index).color
+
+    def recorded_image(self, index: int) -> RecordedImage | None:
+        """The image that `color_of` was resampled from, where a lens or a zoom was undone."""
+        return None
 
     def depth_of(self, index: int) -> np.ndarray | None:
         """(H, W) float32 metres along z, 0 = none."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from semslam.atomic import is_passing_in_reading
 from semslam.camera import Camera
-from semslam.perception import Network
+from semslam.perception import Network, predicted
 from semslam.runs.color_only.likeness import Likeness
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.visual_tracker import PredictDepth, VisualTracker
@@ -34,7 +34,7 @@ def tracked_camera(camera: Camera) -> Camera:
 def depths_by(network: Network, camera: Camera) -> PredictDepth:
     """A network's depth of images of a camera."""
 
-    def predict_depth(color: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
+    def predict_depth(index: int, color: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
         found = network(color, (camera.width, camera.height), focal)
         return found.depth, found.depth_confidence
 
@@ -118,7 +118,7 @@ def longest_scene(
         if attempt:
             last = numbers[start + count - 1]
             logger.warning("frames %d to %d may show another scene: tracked on their own", numbers[start], last)
-        depths = _LookingDepths(depths_by(network, camera))
+        depths = _LookingDepths(network, camera, sequence)
         tracker = VisualTracker(camera, depths, config, sequence.camera.focal_known, folder)
         reported = (lambda: None) if attempt else report
         followed = follow_images(tracker, sequence, [None] * len(sequence), reported, start)
@@ -140,15 +140,18 @@ def longest_scene(
 
 
 class _LookingDepths:
-    """Predicted depth, and what the images that it was predicted of are like."""
+    """A network's depth of the images of a `sequences.Sequence`, and what those that it was shown are like."""
 
-    def __init__(self, predict_depth: PredictDepth) -> None:
-        self.predict_depth = predict_depth
+    def __init__(self, network: Network, camera: Camera, sequence: Any) -> None:
+        """camera: of the images that are tracked."""
+        self.network, self.size, self.sequence = network, (camera.width, camera.height), sequence
         self.images: list[Likeness] = []
 
-    def __call__(self, color: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
-        self.images.append(Likeness.of(color))
-        return self.predict_depth(color, focal)
+    def __call__(self, index: int, color: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
+        recorded = self.sequence.recorded_image(index)
+        self.images.append(Likeness.of(color if recorded is None else recorded.color))
+        found = predicted(self.network, color, self.size, focal, recorded)
+        return found.depth, found.depth_confidence
 
 
 def longest_stretch(mask: np.ndarray) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from semslam.depth.completion import CompletedDepth
 from semslam.depth.multiview import MultiViewConfig, MultiViewDepth
 from semslam.frame import evenly_spread
 from semslam.labels import LABEL_SETS
-from semslam.perception import Network
+from semslam.perception import Network, predicted
 from semslam.robust import MAD_TO_STD
 from semslam.runs.color_only.poses import VisualPoses
 from sequences import Sequence as Recording
@@ -89,9 +89,10 @@ class _Measure:
         if self.views.T_world_camera[index] is None:
             return None
         camera, color = self.views.camera, self.sequence.color_of(index)
-        predicted = self.network(color, (camera.width, camera.height), self.sequence.camera.fx)
-        found = self.views.measured(index, color, predicted.depth)
-        return None if found is None else (found, predicted.class_probabilities.argmax(axis=2))
+        size, focal = (camera.width, camera.height), self.sequence.camera.fx
+        said = predicted(self.network, color, size, focal, self.sequence.recorded_image(index))
+        found = self.views.measured(index, color, said.depth)
+        return None if found is None else (found, said.class_probabilities.argmax(axis=2))
 
 
 def _length(measure: _Measure, known: KnownSize, frames: int) -> tuple[float, float]:

@@ -31,8 +31,8 @@ from semslam.tracking.visual.sparse_map import BORDER, STRIKES, SparseMap
 
 REMEMBERED = 300  # keyframes whose images are kept to find their landmarks again
 DESCRIBED = 8  # of so many older keyframes one can be found again
-# (H, W, 3) uint8 RGB, focal length -> depth, (H, W) metres, and its confidence, (H, W) in 0..1
-PredictDepth = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
+# index of a frame, (H, W, 3) uint8 RGB, focal length -> depth, (H, W) metres, and its confidence, (H, W) in 0..1
+PredictDepth = Callable[[int, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +217,7 @@ class VisualTracker:
         """Make the present frame a keyframe. good: (N,) bool, which of the followed features are on their landmarks."""
         # computed beside the search for landmarks and their adjustment, which need it not
         focal = self.map.camera.fx
-        prediction = self._predictor.submit(self.predict_depth, color, focal)
+        prediction = self._predictor.submit(self.predict_depth, index, color, focal)
         k = self.map.add_keyframe(index, grey, self._T, self._given)
         if k >= REMEMBERED:
             self._forget(k - REMEMBERED)
