@@ -150,7 +150,7 @@ def numbers_of(lens: Camera) -> np.ndarray:
 def with_lens(camera: Camera, numbers: np.ndarray) -> Camera:
     """A recording's camera with the lens that has these `numbers_of`."""
     fx, fy, cx, cy, k1, k2 = map(float, numbers)
-    return replace(camera, fx=fx, fy=fy, cx=cx, cy=cy, distortion=(k1, k2, 0.0, 0.0), fisheye=False)
+    return replace(camera, fx=fx, fy=fy, cx=cx, cy=cy, distortion=(k1, k2, 0.0, 0.0), fisheye=False, focal_known=True)
 
 
 def straightened(lens: Camera) -> Camera:

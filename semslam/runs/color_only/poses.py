@@ -108,7 +108,7 @@ def track_images(
     """
     recorded: Camera = sequence.camera
     began = time.perf_counter()
-    (tracker, followed, images), zoom, lens, _ = straight_scene(sequence, network, config, report, folder)
+    (tracker, followed, images), zoom, lens = straight_scene(sequence, network, config, report, folder)
     scale, std = tracker.map.scale
     strange = share_strange(images)
     std = scale_std(std, strange)

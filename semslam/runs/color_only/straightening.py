@@ -1,10 +1,10 @@
-"""Tracking by images of a camera whose lens is not as it is said to be: what it distorts is undone, and it is tracked
-again."""
+"""Tracking by images of a camera whose lens is not as it is said: what it distorts is undone in what was tracked."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +13,11 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.perception import Network
 from semslam.runs.color_only.following import Scene
-from semslam.runs.color_only.zooming import unzoomed_scene
+from semslam.runs.color_only.zooming import WORTH, unzoomed_scene
 from semslam.tracking.visual.config import VisualConfig
-from semslam.tracking.visual.lens import FoundLens, lens_of
+from semslam.tracking.visual.lens import LITTLE, FoundLens, lens_of
+from semslam.tracking.visual.visual_tracker import VisualTracker
+from semslam.tracking.visual.zoom import zoom_of
 from sequences import Sequence as Recording
 from sequences.recalibrated import StraightenedSequence
 
@@ -23,26 +25,37 @@ logger = logging.getLogger(__name__)
 # Of the mean cost of an observation, what a lens explains that is undone: recordings with the camera of their data set
 # have up to 0.13, where undoing it bends paths less, but moves the network's scale as often for the worse.
 EVIDENT = 0.2
-PASSES = 3  # that undo a lens; each leaves a part
+PASSES = 5  # that undo a lens; each leaves a part
 NO_WORSE, LEFT = 1.05, 0.67  # times the residual, and what a lens explains, before: at most
 
 
 class Straight(NamedTuple):
-    """What a tracker found in images in which a lens was undone."""
+    """What was tracked of a recording, without the distortion of a lens."""
+
+    tracker: VisualTracker
+    lens: Camera | None  # that took the recording's images; None = as it is said
+    left: FoundLens | None  # what is left to be undone
+
+    def without(self, lens: Camera) -> Straight:
+        """The same without the distortion of another lens, which took the recording's images."""
+        tracker = self.tracker.straightened(lens.resized(*map(int, self.tracker.size)))
+        focal = float(tracker.map.camera.fx * lens.width / tracker.size[0])  # adjusted, where it was not known
+        return Straight(tracker, with_focal(lens, focal), lens_of(tracker.map))
+
+    def is_better(self, before: Straight) -> bool:
+        """Whether landmarks are not farther off, and less of a lens is left."""
+        if self.left is None or before.left is None:
+            return False
+        fits = self.tracker.map.residual < NO_WORSE * before.tracker.map.residual
+        return fits and self.left.explained < LEFT * before.left.explained
+
+
+class StraightScene(NamedTuple):
+    """What a tracker found of a recording in whose images lens and zoom are undone."""
 
     scene: Scene
     zoom: np.ndarray | None  # see `unzoomed_scene`
     lens: Camera | None  # that took the recording's images; None = as it is said
-    left: FoundLens | None  # what is left to be undone
-
-    def is_better(self, before: Straight) -> bool:
-        """Whether no more frames are lost, landmarks are not farther off, and less of a lens is left."""
-        if self.left is None or before.left is None:
-            return False
-        now, then = self.scene, before.scene
-        lost = np.count_nonzero(then.followed.found) > np.count_nonzero(now.followed.found)
-        fits = now.tracker.map.residual < NO_WORSE * then.tracker.map.residual
-        return not lost and fits and self.left.explained < LEFT * before.left.explained
 
 
 def straight_scene(
@@ -51,29 +64,42 @@ def straight_scene(
     config: VisualConfig | None,
     report: Callable[[], object],
     folder: Path | None,
-) -> Straight:
-    """The `unzoomed_scene` of a `sequences.Sequence`, in images without the distortion that its landmarks tell of.
+) -> StraightScene:
+    """The `unzoomed_scene` of a `sequences.Sequence`, without the distortion that its landmarks tell of.
 
-    Where they say the same of focal length or principal point, these are taken as well. The images of a camera that
-    zooms are left as they are.
+    Where they say the same of focal length or principal point, these are taken as well. The images are not tracked
+    again, unless a zoom shows once the lens is undone; those of a camera that zooms are left as they are.
     """
+    scene, zoom = unzoomed_scene(sequence, network, config, report, folder)
+    if zoom is not None:
+        return StraightScene(scene, zoom, None)
+    best = _straightened(Straight(scene.tracker, None, lens_of(scene.tracker.map)), _known(sequence.camera, scene))
+    if best.lens is None:
+        return StraightScene(scene, None, None)
+    logger.warning("the images fit another camera than the one that is known: %s", _told(best.lens))
+    if best.left is not None and best.left.explained > EVIDENT:
+        logger.warning("not all that is wrong could be undone: the map may be wrong; calibrate the camera")
+    if (found := zoom_of(best.tracker.map)) is not None and found.evident and found.z.max() > WORTH:
+        images = StraightenedSequence(sequence, best.lens)
+        again, zoom = unzoomed_scene(images, network, config, lambda: None, folder)
+        if zoom is not None:
+            return StraightScene(again, zoom, best.lens)
+    return StraightScene(scene._replace(tracker=best.tracker), None, best.lens)
 
-    def tracked(lens: Camera | None) -> Straight:
-        images = sequence if lens is None else StraightenedSequence(sequence, lens)
-        scene, zoom = unzoomed_scene(images, network, config, report if lens is None else lambda: None, folder)
-        return Straight(scene, zoom, lens, None if zoom is not None else lens_of(scene.tracker.map))
 
-    best = tracked(None)
+def _straightened(best: Straight, known: Camera) -> Straight:
+    """What was tracked by a known camera, with the lens undone that is evident in it, step by step."""
     for _ in range(PASSES):
-        if best.left is None or best.left.explained < EVIDENT:
+        if best.left is None or best.left.explained < (EVIDENT if best.lens is None else LITTLE):
             break
-        lens = best.left.applied_to(best.lens or _known(sequence.camera, best.scene))
-        logger.warning("the images fit another camera than the one that is known: %s", _told(lens))
+        lens = best.left.applied_to(best.lens or known)
         if not _sees_its_middle(lens):
+            logger.warning("the images seem to fit another camera, %s; calibrate it", _told(lens))
             break
-        again = tracked(lens)
+        again = best.without(lens)
         if not again.is_better(best):
-            logger.warning("tracked again with that they fit no better: the map may be wrong; calibrate the camera")
+            if best.lens is None:
+                logger.warning("the images fit no camera: the map may be wrong; calibrate the camera")
             break
         best = again
     return best
@@ -83,9 +109,15 @@ def _known(camera: Camera, scene: Scene) -> Camera:
     """A recording's camera, with the focal length that was found where none is known."""
     if camera.focal_known:
         return camera.undistorted()
-    found = scene.tracker.map.camera.fx * camera.width / scene.tracker.size[0]
-    return Camera(camera.width, camera.height, found, found * camera.fy / camera.fx, camera.cx, camera.cy,
-                  focal_known=False)  # fmt: skip
+    return camera.undistorted().with_focal(scene.tracker.map.camera.fx * camera.width / scene.tracker.size[0])
+
+
+def with_focal(lens: Camera, focal: float) -> Camera:
+    """The lens of the same images whose straight ones have another focal length along x, pixels."""
+    assert lens.distortion is not None
+    ratio = (focal / lens.fx) ** 2
+    k1, k2 = lens.distortion[:2]
+    return replace(lens.with_focal(focal), distortion=(ratio * k1, ratio**2 * k2, 0.0, 0.0))
 
 
 def _sees_its_middle(lens: Camera) -> bool:
@@ -97,5 +129,5 @@ def _told(lens: Camera) -> str:
     assert lens.distortion is not None
     return (
         f"focal length {lens.fx:.0f} pixels, principal point {lens.cx:.0f}, {lens.cy:.0f}, distortion k1 "
-        f"{lens.distortion[0]:.2f}, k2 {lens.distortion[1]:.2f}; tracked again with that (--camera gives the true one)"
+        f"{lens.distortion[0]:.2f}, k2 {lens.distortion[1]:.2f}, which is undone (--camera gives the true one)"
     )

@@ -97,6 +97,24 @@ def lens_of(world: SparseMap) -> FoundLens | None:
     return best
 
 
+class Straightening:
+    """Pixels of images, and where they would be without the distortion of the lens that took them."""
+
+    def __init__(self, lens: Camera) -> None:
+        """lens: with its distortion k1 k2 0 0, or none."""
+        self.camera = lens.undistorted()
+        self._k = (lens.distortion or (0.0, 0.0))[:2]
+        self._focal, self._centre = np.array([lens.fx, lens.fy]), np.array([lens.cx, lens.cy])
+
+    def straight(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (N, 2) as `camera` sees them."""
+        return undistorted((pixels - self._centre) / self._focal, *self._k) * self._focal + self._centre
+
+    def recorded(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (N, 2) of `camera` as they were recorded."""
+        return distorted((pixels - self._centre) / self._focal, *self._k)[0] * self._focal + self._centre
+
+
 def promised_by_a_step(scene: Scene, pixel_std: float) -> np.ndarray:
     """By how much one linear step lowers the mean cost of an observation with each of LENSES, more than without."""
     start = LensState(scene.T_camera_world, scene.log_depth, np.zeros(len(STD)))

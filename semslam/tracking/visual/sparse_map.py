@@ -6,6 +6,8 @@ one unknown. Lengths are in the map's unit, which the network's depth in the fir
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -216,6 +218,15 @@ class SparseMap:
         return float(np.exp(np.median(known if len(known) else self.log_depth))) if len(self) else 1.0
 
     # adjustment
+
+    def seen_by_camera(self, camera: Camera, moved: Callable[[np.ndarray], np.ndarray]) -> SparseMap:
+        """The same map of images of another camera, where pixels (N, 2) of these images are `moved`; not adjusted."""
+        other = copy.copy(self)
+        other.restore(self.snapshot())
+        other.camera, other._guess, other._centre = camera, camera.fx, np.array([camera.cx, camera.cy])
+        other.pixel = moved(self.pixel + self._centre) - other._centre
+        other._seen = (moved(self._seen + self._centre) - other._centre).astype(np.float32)
+        return other
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """What adjustments of a known focal length change; for `restore`."""

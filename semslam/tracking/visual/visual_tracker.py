@@ -10,6 +10,7 @@ nothing is known of the camera, its focal length is adjusted with the rest.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from semslam.camera import Camera
 from semslam.engine.packed import PackedFile, unpack
 from semslam.tracking.optical_flow import corners_apart, evened
 from semslam.tracking.visual.config import VisualConfig
+from semslam.tracking.visual.lens import Straightening
 from semslam.tracking.visual.lost_camera import described, found_again
 from semslam.tracking.visual.patches import matched, matched_to_hosts
 from semslam.tracking.visual.resection import located
@@ -87,6 +89,8 @@ class VisualTracker:
         self._found = 0  # the last frame that was not lost
         self._exposure: tuple[float, float] | None = None
         self._in_given_world = False  # whether the first frame's pose was given; then images were better not evened
+        self._lens: Camera | None = None  # of the images, where the map is without its distortion ...
+        self._straight: Callable[[np.ndarray], np.ndarray] | None = None  # ... and pixels (N, 2) of them without it
         self._started = 0  # landmarks followed at the last keyframe
         self._at_keyframe = np.zeros((0, 2), np.float32)  # where each followed feature was at the last keyframe
 
@@ -123,6 +127,8 @@ class VisualTracker:
             return poses.inverse(T)
         ids, bits = (unpack(packed) for packed in self._records[seen.record])
         known, pixels = self.map.strikes[ids] < STRIKES, bits.view(np.float32).reshape(-1, 2)
+        if self._straight is not None:
+            pixels = self._straight(pixels)
         if known.sum() >= self.config.min_inliers:
             found, distances = located(self.map, T, ids[known], pixels[known])
             T = found if self.config.holds(distances) else T
@@ -270,6 +276,18 @@ class VisualTracker:
             if keyframe.grey is not None:
                 self.map.observe(*self._shown(keyframe.grey, k, self.map.shown_by(k)), k)
         self.map.adjust_all()
+
+    def straightened(self, lens: Camera) -> VisualTracker:
+        """What was tracked, once it is finished, as if the images had been those of a lens without its distortion.
+
+        lens: of the images that were tracked. Their landmarks are moved, and adjusted; no image is looked at again.
+        """
+        before, after = Straightening(self.map.camera if self._lens is None else self._lens), Straightening(lens)
+        other = copy.copy(self)
+        other._lens, other._straight = lens, after.straight
+        other.map = self.map.seen_by_camera(after.camera, lambda pixels: after.straight(before.recorded(pixels)))
+        other.map.adjust_all()
+        return other
 
     def _replenish(self, grey: np.ndarray, predicted: np.ndarray, k: int) -> None:
         """New landmarks where none are followed, at the network's depth and the scale of the map around."""
