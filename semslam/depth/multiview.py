@@ -19,6 +19,7 @@ from semslam import poses
 from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.config import Count, Natural, NotNegative, Positive, Range, Turn, check_ranges
+from semslam.depth.agreement import Keyframe, agreed
 from semslam.depth.completion import CompletedDepth, CompletionConfig, complete
 from semslam.depth.plane_sweep import SweepConfig, SweptDepth, sweep
 from semslam.frame import Observation
@@ -40,6 +41,7 @@ class MultiViewConfig:
     keyframe_step: NotNegative = 0.04  # of the scene's depth, from one keyframe to the next
     keyframe_turn_deg: Turn = 6.0  # degrees: likewise, where the camera turns
     least_std: Positive = 0.02  # of the logarithm of depth: what poses, lens and shutter of real cameras add everywhere
+    agreeing: Natural = 3  # keyframes before that are asked whether they say the same
     max_std: Positive = 0.045  # of the logarithm of depth: what is less sure does not enter the map
     unit_std: Positive = 0.036  # of the logarithm of depth: what counts as one measurement of a sensor
     most_confidence: Positive = 2.0  # of one pixel
@@ -176,6 +178,7 @@ class MultiViewDepth(Stage):
         self._greys: dict[int, np.ndarray | None] = {}  # of frames within reach of the last keyframe
         self._last: np.ndarray | None = None  # T_world_camera of the last keyframe
         self.scene = 2.0  # metres: median depth of the last keyframe
+        self._before: list[Keyframe] = []  # the last keyframes, each by itself
         self.ended = False  # whether all frames are done, and what stayed unsure was removed from the map
 
     def is_keyframe(self, observation: Observation) -> bool:
@@ -203,14 +206,23 @@ class MultiViewDepth(Stage):
         found = self.measured(index, observation.color, observation.depth)
         if found is None:
             return none
+        depth, sure = self.weighed(self.agreed(index, found))
         self.advance(index, found)
-        depth, sure = self.weighed(found)
         seen = observation.depth > 0
         return replace(observation, depth=np.where(seen, depth, f32(0)), confidence=np.where(seen, sure, f32(0)))
 
+    def agreed(self, index: int, found: CompletedDepth) -> CompletedDepth:
+        """What frame `index` and the last keyframes say together of its depth."""
+        T = self.T_world_camera[index]
+        assert T is not None
+        return agreed(Keyframe(T, found.depth, found.log_std), self.camera, self._before)
+
     def advance(self, index: int, found: CompletedDepth) -> None:
-        """Frame `index` is the last keyframe from now on."""
-        self._last, self.scene = self.T_world_camera[index], float(np.median(found.depth))
+        """Frame `index` is the last keyframe from now on. found: its depth by itself."""
+        T = self._last = self.T_world_camera[index]
+        assert T is not None
+        self.scene = float(np.median(found.depth))
+        self._before = [Keyframe(T, found.depth, found.log_std), *self._before][: self.config.agreeing]
 
     def weighed(self, found: CompletedDepth) -> tuple[np.ndarray, np.ndarray]:
         """Depth and confidence, (H, W) float32 of the map's size, both 0 where it is too unsure to enter the map."""
@@ -266,6 +278,8 @@ class MultiViewDepth(Stage):
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""
         state = {"scene": np.array(self.scene), "ended": np.array(self.ended)}
+        for name in Keyframe._fields if self._before else ():
+            state[f"before_{name}"] = np.stack([getattr(keyframe, name) for keyframe in self._before])
         return state if self._last is None else state | {"last": self._last}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -276,4 +290,6 @@ class MultiViewDepth(Stage):
                 "did not have; start it again with --overwrite"
             )
         self.scene, self._last = float(state["scene"]), state.get("last")
+        before = [state[name] for name in (f"before_{field}" for field in Keyframe._fields) if name in state]
+        self._before = [Keyframe(*arrays) for arrays in zip(*before)]
         self.ended = bool(state.get("ended", False))
