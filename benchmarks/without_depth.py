@@ -36,7 +36,7 @@ from scipy.spatial.transform import Rotation
 from semslam import config as configs
 from semslam import poses
 from semslam.camera import Camera
-from semslam.depth.multiview import MultiViewConfig, depth_from_views, neighbours
+from semslam.depth.multiview import MultiViewDepth
 from semslam.metrics.layering import layering
 from semslam.metrics.nearest import Surface
 from semslam.metrics.trajectory import Alignment, absolute_error, umeyama
@@ -93,26 +93,23 @@ class Judged(NamedTuple):
 
 
 def judged_frames(sequence, T_world_camera, network) -> list[Judged]:
-    """Depth of every 15th frame."""
-    camera = sequence.camera.resized(320, 240)
-    config, found = MultiViewConfig(), []
-
-    def grey(i: int) -> np.ndarray:
-        small = cv2.resize(sequence[i].color, (320, 240), interpolation=cv2.INTER_AREA)
-        return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-
-    scene = 2.0
-    for k in range(20, len(sequence) - 15, 15):
-        others = neighbours(k, T_world_camera, scene, config)
-        if len(others) < config.fewest:
+    """Depth of every 15th frame, brought together with that of the keyframes before, as in a run."""
+    views, found = MultiViewDepth(sequence.camera, T_world_camera, sequence.color_of), []
+    size = views.camera.width, views.camera.height
+    for k in range(len(sequence)):
+        judged, keyframe = k in range(20, len(sequence) - 15, 15), views.has_moved(k)
+        if T_world_camera[k] is None or not (judged or keyframe):
             continue
-        frame, T = sequence[k], T_world_camera[k]
-        predicted = network(frame.color, (320, 240), frame.camera.fx, mirror_too=True).depth
-        ways = [poses.inverse(T_world_camera[j]) @ T for j in others]
-        here = depth_from_views(grey(k), camera, [grey(j) for j in others], ways, predicted, config)
-        scene = float(np.median(here.depth))
-        truth = cv2.resize(frame.depth, (320, 240), interpolation=cv2.INTER_NEAREST)
-        found.append(Judged(here.depth, here.log_std, truth))
+        color = sequence.color_of(k)
+        here = views.measured(k, color, network(color, size, sequence.camera.fx, mirror_too=True).depth)
+        if here is None:
+            continue
+        if judged:
+            together = views.agreed(k, here)
+            truth = cv2.resize(sequence.depth_of(k), size, interpolation=cv2.INTER_NEAREST)
+            found.append(Judged(together.depth, together.log_std, truth))
+        if keyframe:
+            views.advance(k, here)
     return found
 
 

@@ -19,7 +19,7 @@ from sequences import open_sequence
 class SlopingNetwork(BlindNetwork):
     """Knows no frame: everything is farther away the higher up it is."""
 
-    def __call__(self, image, size, focal):
+    def __call__(self, image, size, focal, mirror_too=False):
         answer = super().__call__(image, size, focal)
         answer.depth *= np.linspace(2, 0.7, size[1], dtype=np.float32)[:, None]
         return answer

@@ -154,8 +154,8 @@ def _votes(model: Any, sequence: Recording, camera: Camera, network: Network) ->
         ahead = z > 0
         confidence = predicted.depth_confidence[v, u][ahead]
         looks.append(Likeness.of(color))
-        level = weighted_median(np.log(z[ahead] / predicted.depth[v, u][ahead]), confidence)
-        votes.append((level, float(confidence.mean())))
+        level = weighted_median(np.log(z[ahead] / predicted.depth[v, u][ahead]), confidence**2)
+        votes.append((level, float(confidence.mean()) ** 2))
         depths.append(float(np.median(z[ahead])))
     levels, weights = np.array(votes).reshape(-1, 2).T
     return Votes(levels, weights, float(np.median(depths)) if depths else 1.0, share_strange(looks))

@@ -15,16 +15,16 @@ from semslam.perception import Network
 from semslam.runs.color_only.following import Scene
 from semslam.runs.color_only.zooming import WORTH, unzoomed_scene
 from semslam.tracking.visual.config import VisualConfig
-from semslam.tracking.visual.lens import LITTLE, FoundLens, lens_of
+from semslam.tracking.visual.lens import FoundLens, lens_of
 from semslam.tracking.visual.visual_tracker import VisualTracker
 from semslam.tracking.visual.zoom import zoom_of
 from sequences import Sequence as Recording
 from sequences.recalibrated import StraightenedSequence
 
 logger = logging.getLogger(__name__)
-# Of the mean cost of an observation, what a lens explains that is undone: recordings with the camera of their data set
-# have up to 0.13, where undoing it bends paths less, but moves the network's scale as often for the worse.
-EVIDENT = 0.2
+# Of the mean cost of an observation, what a lens explains that is undone, and what is told: recordings with the camera
+# of their data set have up to 0.13.
+EVIDENT, TOLD = 0.05, 0.2
 PASSES = 5  # that undo a lens; each leaves a part
 NO_WORSE, LEFT = 1.05, 0.67  # times the residual, and what a lens explains, before: at most
 
@@ -73,11 +73,13 @@ def straight_scene(
     scene, zoom = unzoomed_scene(sequence, network, config, report, folder)
     if zoom is not None:
         return StraightScene(scene, zoom, None)
-    best = _straightened(Straight(scene.tracker, None, lens_of(scene.tracker.map)), _known(sequence.camera, scene))
+    as_said = Straight(scene.tracker, None, lens_of(scene.tracker.map))
+    best = _straightened(as_said, _known(sequence.camera, scene))
     if best.lens is None:
         return StraightScene(scene, None, None)
-    logger.warning("the images fit another camera than the one that is known: %s", _told(best.lens))
-    if best.left is not None and best.left.explained > EVIDENT:
+    level = logging.WARNING if as_said.left is not None and as_said.left.explained > TOLD else logging.INFO
+    logger.log(level, "the images fit another camera than the one that is known: %s", _told(best.lens))
+    if best.left is not None and best.left.explained > TOLD:
         logger.warning("not all that is wrong could be undone: the map may be wrong; calibrate the camera")
     if (found := zoom_of(best.tracker.map)) is not None and found.evident and found.z.max() > WORTH:
         images = StraightenedSequence(sequence, best.lens)
@@ -90,16 +92,14 @@ def straight_scene(
 def _straightened(best: Straight, known: Camera) -> Straight:
     """What was tracked by a known camera, with the lens undone that is evident in it, step by step."""
     for _ in range(PASSES):
-        if best.left is None or best.left.explained < (EVIDENT if best.lens is None else LITTLE):
+        if best.left is None or best.left.explained < EVIDENT:
             break
         lens = best.left.applied_to(best.lens or known)
-        if not _sees_its_middle(lens):
-            logger.warning("the images seem to fit another camera, %s; calibrate it", _told(lens))
-            break
-        again = best.without(lens)
-        if not again.is_better(best):
-            if best.lens is None:
-                logger.warning("the images fit no camera: the map may be wrong; calibrate the camera")
+        doubtful = best.lens is None and best.left.explained > TOLD
+        again = best.without(lens) if _sees_its_middle(lens) else None
+        if again is None or not again.is_better(best):
+            if doubtful:
+                logger.warning("the images fit no camera near the known one: calibrate it, the map may be wrong")
             break
         best = again
     return best

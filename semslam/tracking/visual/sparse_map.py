@@ -192,8 +192,8 @@ class SparseMap:
     def level(self, k: int, votes: Votes) -> tuple[float, float] | None:
         """Logarithm of the map's depth over the network's in keyframe k, as the map is now, and its weight.
 
-        The median over the landmarks that parallax knows, each weighted with the network's confidence; None where
-        they are too few. The weight is their mean confidence.
+        The median over the landmarks that parallax knows, each weighted with the square of the network's confidence;
+        None where they are too few. The weight is the square of their mean confidence.
         """
         known = (self.variance[votes.ids] < KNOWN_STD**2) & (self.strikes[votes.ids] < STRIKES)
         z = self.project(votes.ids[known], self.T_camera_world[k]).points[:, 2]
@@ -201,8 +201,8 @@ class SparseMap:
         if ahead.sum() < FEWEST_VOTES:
             return None
         log_depth = votes.log_depth[known][ahead] + np.log(self.camera.fx / votes.focal)  # as it would be said now
-        levels, weights = np.log(z[ahead]) - log_depth, votes.confidence[known][ahead].astype(np.float64)
-        return weighted_median(levels, weights), float(weights.mean())
+        levels, confidence = np.log(z[ahead]) - log_depth, votes.confidence[known][ahead].astype(np.float64)
+        return weighted_median(levels, confidence**2), float(confidence.mean()) ** 2
 
     @property
     def scale(self) -> tuple[float, float]:
