@@ -142,7 +142,7 @@ def longest_scene(
 class _LookingDepths:
     """A network's depth of the images of a `sequences.Sequence`, and what those that it was shown are like."""
 
-    def __init__(self, network: Network, camera: Camera, sequence: Any) -> None:
+    def __init__(self, network: Network, camera: Camera, sequence: Recording) -> None:
         """camera: of the images that are tracked."""
         self.network, self.size, self.sequence = network, (camera.width, camera.height), sequence
         self.images: list[Likeness] = []

@@ -27,7 +27,7 @@ from semslam.runs.color_only.likeness import Likeness, scale_std, share_strange
 from semslam.runs.color_only.poses import VisualPoses, check_parallax
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.sparse_map import FOCAL_FLOOR
-from semslam.tracking.visual.votes import voted_scale
+from semslam.tracking.visual.votes import VOTE_POWER, voted_scale
 from sequences import Sequence as Recording
 
 EVERY, MOST = 4, 400  # frames from one that is posed to the next; frames that are posed
@@ -154,8 +154,8 @@ def _votes(model: Any, sequence: Recording, camera: Camera, network: Network) ->
         ahead = z > 0
         confidence = predicted.depth_confidence[v, u][ahead]
         looks.append(Likeness.of(color))
-        level = weighted_median(np.log(z[ahead] / predicted.depth[v, u][ahead]), confidence**2)
-        votes.append((level, float(confidence.mean()) ** 2))
+        level = weighted_median(np.log(z[ahead] / predicted.depth[v, u][ahead]), confidence**VOTE_POWER)
+        votes.append((level, float(confidence.mean()) ** VOTE_POWER))
         depths.append(float(np.median(z[ahead])))
     levels, weights = np.array(votes).reshape(-1, 2).T
     return Votes(levels, weights, float(np.median(depths)) if depths else 1.0, share_strange(looks))

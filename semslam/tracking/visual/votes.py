@@ -9,6 +9,7 @@ import numpy as np
 from semslam.robust import MAD_TO_STD, weighted_median
 
 PLACE_STD = 0.2  # of the logarithm of truth / network in a place: 0.15 over five places, of which one is off by 0.33
+VOTE_POWER = 2  # of its confidence, by which a depth and a keyframe vote: with 1, all of five places were farther off
 
 
 class Votes(NamedTuple):
