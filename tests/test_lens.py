@@ -14,6 +14,7 @@ from test_visual_tracking import BlindNetwork, error
 
 from semslam.camera import Camera
 from semslam.runs import recording
+from semslam.runs.color_only import straightening
 from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.poses import VisualPoses, track_images
 from semslam.runs.config import RunConfig
@@ -121,6 +122,23 @@ def test_a_lens_is_kept_with_the_poses_and_with_the_recording(tmp_path):
     opened = recording.found_again(config, kept, tmp_path)
     assert opened.camera == straight.camera
     np.testing.assert_array_equal(opened[0].color, straight[0].color)
+
+
+def test_pixels_are_straightened_and_bent_again():
+    pixels = np.stack(np.meshgrid(np.linspace(0, 159, 9), np.linspace(0, 119, 7)), axis=2).reshape(-1, 2)
+    there = lens.Straightening(BARREL)
+    np.testing.assert_allclose(there.recorded(there.straight(pixels)), pixels, atol=1e-6)
+    by_opencv = cv2.undistortPoints(pixels[:, None], BARREL.K, np.array(BARREL.distortion), P=BARREL.K)[:, 0]
+    inner = np.linalg.norm(pixels - [79.5, 59.5], axis=1) < 70  # farther out, OpenCV's five steps are too few
+    np.testing.assert_allclose(there.straight(pixels)[inner], by_opencv[inner], atol=0.1)
+
+
+def test_a_lens_of_another_focal_length_bends_the_same_pixels():
+    longer = straightening.with_focal(BARREL, 1.3 * BARREL.fx)
+    pixels = np.array([[10.0, 20], [150, 100], [80, 60]])
+    there, again = lens.Straightening(BARREL).recorded(pixels), lens.Straightening(longer).recorded(pixels)
+    np.testing.assert_allclose(again, there, atol=1e-9)
+    assert longer.fx == pytest.approx(1.3 * BARREL.fx)
 
 
 class BentSequence(SelectedSequence):
