@@ -26,7 +26,7 @@ from semslam.runs import networks
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.finish import finish
 from semslam.runs.reconstruct import prepare
-from sequences.selected import SelectedSequence
+from sequences.sequence import DerivedSequence
 
 RECORDINGS = {"redkitchen": "dataset", "realsense_office": "tracked"}  # and the poses of the first map
 CUBE, SHARE = 0.4, 0.3  # metres; of the cubes that lose their depth
@@ -38,21 +38,15 @@ def taken_away(points: np.ndarray) -> np.ndarray:
     return (cells * 2654435761 >> 16) % 1000 < 1000 * SHARE
 
 
-class WithoutCubes(SelectedSequence):
+class WithoutCubes(DerivedSequence):
     """A sequence whose depth camera sees nothing in some of the cubes of space."""
 
     def __init__(self, whole, T_world_camera) -> None:
-        super().__init__(whole, np.arange(len(whole)))
-        self.world_origin, self.T_world_camera = whole.world_origin, T_world_camera
+        super().__init__(whole)
+        self.T_world_camera = T_world_camera
 
-    def __getitem__(self, index):
-        return self._without(super().__getitem__(index))
-
-    def read_without_labels(self, index):
-        return self._without(super().read_without_labels(index))
-
-    def _without(self, frame):
-        T = self.T_world_camera.get(frame.index)
+    def _changed(self, frame, index):
+        T = self.T_world_camera.get(index)
         if T is None:
             return frame
         points = poses.transform(T, frame.camera.backproject(frame.depth).reshape(-1, 3).astype(np.float64))

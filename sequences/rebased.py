@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from semslam.frame import Frame
 from semslam.poses import moved_by
-from sequences.sequence import Mesh, Sequence
+from sequences.sequence import DerivedSequence, Mesh, Sequence
 
 FAR = 1000.0  # metres along an axis: beyond it float32 is coarser than a tenth of a millimetre
 GRID = 100.0  # metres: of the places that are taken as origins
@@ -34,61 +33,24 @@ def near_origin(sequence: Sequence, T_world_camera: Iterable[np.ndarray | None] 
     return sequence if poses is sequence.poses and not origin.any() else RebasedSequence(sequence, poses or (), origin)
 
 
-class RebasedSequence(Sequence):
+class RebasedSequence(DerivedSequence):
     """Another sequence with poses of its own, whose world has its origin at `world_origin`."""
 
     def __init__(self, whole: Sequence, poses: Iterable[np.ndarray | None], world_origin: np.ndarray) -> None:
         """poses: T_world_camera (4, 4) a frame, before `world_origin`, (3,) metres, is taken off."""
-        self.whole, self.world_origin = whole, world_origin
-        self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
-        self.has_depth, self.timestamps, self.sensor = whole.has_depth, whole.timestamps, whole.sensor
-        self.decoders, self.readout, self.depth_delays = whole.decoders, whole.readout, whole.depth_delays
-        place = ", ".join(f"{value:.0f}" for value in world_origin)
-        note = f"coordinates are kept relative to ({place}) m: the poses are far away"
-        self.assumptions = (*whole.assumptions, note) if world_origin.any() else whole.assumptions
+        super().__init__(whole)
+        self.world_origin = world_origin
+        if world_origin.any():
+            place = ", ".join(f"{value:.0f}" for value in world_origin)
+            self.assumptions += (f"coordinates are kept relative to ({place}) m: the poses are far away",)
         self.poses = tuple(None if T is None else moved_by(T, -world_origin) for T in poses)
 
-    def __getitem__(self, index: int) -> Frame:
-        return self._rebased(self.whole[index])
-
-    def read_without_labels(self, index: int) -> Frame:
-        return self._rebased(self.whole.read_without_labels(index))
-
-    def _rebased(self, frame: Frame) -> Frame:
-        return replace(frame, T_world_camera=self.poses[frame.index] if self.poses else None)
-
-    def number_of(self, index: int) -> int:
-        return self.whole.number_of(index)
-
-    @property
-    def labelled_indices(self) -> list[int]:
-        return self.whole.labelled_indices
-
-    @property
-    def origin(self) -> tuple[Sequence, np.ndarray]:
-        return self.whole.origin
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return replace(frame, T_world_camera=self.poses[index] if self.poses else None)
 
     def mesh(self) -> Mesh | None:
         mesh = self.whole.mesh()
         return mesh and mesh._replace(vertices=(mesh.vertices - self.world_origin).astype(np.float32))
-
-    def missing_files(self) -> list[Path]:
-        return self.whole.missing_files()
-
-    def name_of(self, index: int) -> str:
-        return self.whole.name_of(index)
-
-    def part_of(self, index: int) -> str:
-        return self.whole.part_of(index)
-
-    def color_of(self, index: int) -> np.ndarray:
-        return self.whole.color_of(index)
-
-    def depth_of(self, index: int) -> np.ndarray | None:
-        return self.whole.depth_of(index)
-
-    def labels_of(self, index: int) -> np.ndarray | None:
-        return self.whole.labels_of(index)
 
 
 def with_poses(sequence: Sequence, T_world_camera: Iterable[np.ndarray | None]) -> Sequence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from functools import lru_cache
 
@@ -10,25 +11,71 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.frame import Frame, RecordedImage
 from sequences.resampling import resampled, resampled_depth
-from sequences.selected import SelectedSequence
-from sequences.sequence import Sequence
+from sequences.sequence import DerivedSequence, Sequence
 
 
-class RecalibratedSequence(SelectedSequence):
+class RecalibratedSequence(DerivedSequence):
     """Another sequence's frames, taken by another camera of the same size."""
 
     def __init__(self, whole: Sequence, camera: Camera) -> None:
-        super().__init__(whole, np.arange(len(whole)))
-        self.camera, self.world_origin = camera, whole.world_origin
+        super().__init__(whole)
+        self.camera = camera
 
-    def __getitem__(self, index: int) -> Frame:
-        return replace(super().__getitem__(index), camera=self.camera)
-
-    def read_without_labels(self, index: int) -> Frame:
-        return replace(super().read_without_labels(index), camera=self.camera)
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return replace(frame, camera=self.camera)
 
 
-class UnzoomedSequence(SelectedSequence):
+class ResampledSequence(DerivedSequence):
+    """Another sequence's frames, as another camera would have taken each of them from the same place."""
+
+    @abstractmethod
+    def _color(self, image: np.ndarray, index: int) -> np.ndarray:
+        """(H, W, 3) uint8: an image of frame `index`, resampled."""
+
+    @abstractmethod
+    def _depth(self, depth: np.ndarray, index: int) -> np.ndarray:
+        """(H, W) float32 metres: its depth."""
+
+    @abstractmethod
+    def _labels(self, labels: np.ndarray, index: int) -> np.ndarray:
+        """(H, W) uint8: its labels."""
+
+    @abstractmethod
+    def _places(self, index: int) -> tuple[np.ndarray, float]:
+        """(H, W, 2) float32 pixels u, v of the image before that its pixels show, and that image's focal length over
+        this one's."""
+
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return replace(
+            frame,
+            color=self._color(frame.color, index),
+            depth=None if frame.depth is None else self._depth(frame.depth, index),
+            labels=None if frame.labels is None else self._labels(frame.labels, index),
+            camera=self.camera,
+            recorded=self._recorded(frame.recorded or frame.color, index),
+        )
+
+    def color_of(self, index: int) -> np.ndarray:
+        return self._color(super().color_of(index), index)
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        depth = super().depth_of(index)
+        return None if depth is None else self._depth(depth, index)
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        labels = super().labels_of(index)
+        return None if labels is None else self._labels(labels, index)
+
+    def recorded_image(self, index: int) -> RecordedImage:
+        return self._recorded(super().recorded_image(index) or super().color_of(index), index)
+
+    def _recorded(self, image: np.ndarray | RecordedImage, index: int) -> RecordedImage:
+        """Of frame `index`, from its image in the other sequence, or from what that was resampled from itself."""
+        places, zoom = self._places(index)
+        return image.resampled(zoom, places) if isinstance(image, RecordedImage) else RecordedImage(image, zoom, places)
+
+
+class UnzoomedSequence(ResampledSequence):
     """Another sequence's frames, each enlarged to the focal length of the one that is zoomed in most.
 
     What the others show beyond its field of view is cut off, so that no image has an empty border.
@@ -36,48 +83,27 @@ class UnzoomedSequence(SelectedSequence):
 
     def __init__(self, whole: Sequence, zoom: np.ndarray) -> None:
         """zoom: (N,) focal length of each frame over that of the whole sequence's camera."""
-        super().__init__(whole, np.arange(len(whole)))
-        self.zoom, self.world_origin = zoom, whole.world_origin
-        self.camera = zoomed(whole.camera, float(zoom.max()))
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._enlarged(super().__getitem__(index))
-
-    def read_without_labels(self, index: int) -> Frame:
-        return self._enlarged(super().read_without_labels(index))
-
-    def color_of(self, index: int) -> np.ndarray:
-        return resampled(self.whole.color_of(index), self._taken_by(index), self.camera)
-
-    def recorded_image(self, index: int) -> RecordedImage:
-        return self._recorded(index, self.whole.recorded_image(index) or self.whole.color_of(index))
-
-    def depth_of(self, index: int) -> np.ndarray | None:
-        depth = self.whole.depth_of(index)
-        return None if depth is None else resampled_depth(depth, self._taken_by(index), self.camera)
-
-    def labels_of(self, index: int) -> np.ndarray | None:
-        labels = self.whole.labels_of(index)
-        return None if labels is None else resampled(labels, self._taken_by(index), self.camera, nearest=True)
+        super().__init__(whole)
+        self.zoom, self.camera = zoom, zoomed(whole.camera, float(zoom.max()))
 
     def _taken_by(self, index: int) -> Camera:
         return zoomed(self.whole.camera, float(self.zoom[index]))
 
-    def _enlarged(self, frame: Frame) -> Frame:
-        source = self._taken_by(frame.index)
-        depth = None if frame.depth is None else resampled_depth(frame.depth, source, self.camera)
-        labels = None if frame.labels is None else resampled(frame.labels, source, self.camera, nearest=True)
-        color = resampled(frame.color, source, self.camera)
-        recorded = self._recorded(frame.index, frame.recorded or frame.color)
-        return replace(frame, color=color, depth=depth, labels=labels, camera=self.camera, recorded=recorded)
+    def _color(self, image: np.ndarray, index: int) -> np.ndarray:
+        return resampled(image, self._taken_by(index), self.camera)
 
-    def _recorded(self, index: int, image: np.ndarray | RecordedImage) -> RecordedImage:
-        """That of frame `index`, from its image in the other sequence, or what that was resampled from."""
+    def _depth(self, depth: np.ndarray, index: int) -> np.ndarray:
+        return resampled_depth(depth, self._taken_by(index), self.camera)
+
+    def _labels(self, labels: np.ndarray, index: int) -> np.ndarray:
+        return resampled(labels, self._taken_by(index), self.camera, nearest=True)
+
+    def _places(self, index: int) -> tuple[np.ndarray, float]:
         source, target = self._taken_by(index), self.camera
-        u = (np.arange(target.width) - target.cx) * (source.fx / target.fx) + source.cx
-        v = (np.arange(target.height) - target.cy) * (source.fy / target.fy) + source.cy
-        places = np.stack(np.meshgrid(u, v), axis=2).astype(np.float32)
-        return _resampled_from(image, source.fx / target.fx, places)
+        zoom = source.fx / target.fx
+        u = (np.arange(target.width) - target.cx) * zoom + source.cx
+        v = (np.arange(target.height) - target.cy) * zoom + source.cy
+        return np.stack(np.meshgrid(u, v), axis=2).astype(np.float32), zoom
 
 
 def zoomed(camera: Camera, factor: float) -> Camera:
@@ -85,7 +111,7 @@ def zoomed(camera: Camera, factor: float) -> Camera:
     return replace(camera, fx=factor * camera.fx, fy=factor * camera.fy)
 
 
-class StraightenedSequence(SelectedSequence):
+class StraightenedSequence(ResampledSequence):
     """Another sequence's frames without the distortion of a lens that it does not know of.
 
     They are enlarged by as much as leaves no empty border.
@@ -93,52 +119,20 @@ class StraightenedSequence(SelectedSequence):
 
     def __init__(self, whole: Sequence, lens: Camera) -> None:
         """lens: the camera that took the frames, with its distortion."""
-        super().__init__(whole, np.arange(len(whole)))
-        self.lens, self.world_origin = lens, whole.world_origin
-        self.camera = straightened(lens)
+        super().__init__(whole)
+        self.lens, self.camera = lens, straightened(lens)
 
-    def __getitem__(self, index: int) -> Frame:
-        return self._straight(super().__getitem__(index))
+    def _color(self, image: np.ndarray, index: int) -> np.ndarray:
+        return undistorted_to(image, self.lens, self.camera)
 
-    def read_without_labels(self, index: int) -> Frame:
-        return self._straight(super().read_without_labels(index))
+    def _depth(self, depth: np.ndarray, index: int) -> np.ndarray:
+        return undistorted_to(depth, self.lens, self.camera, nearest=True)
 
-    def color_of(self, index: int) -> np.ndarray:
-        return undistorted_to(self.whole.color_of(index), self.lens, self.camera)
+    def _labels(self, labels: np.ndarray, index: int) -> np.ndarray:
+        return undistorted_to(labels, self.lens, self.camera, nearest=True)
 
-    def recorded_image(self, index: int) -> RecordedImage:
-        return self._recorded(self.whole.recorded_image(index) or self.whole.color_of(index))
-
-    def depth_of(self, index: int) -> np.ndarray | None:
-        depth = self.whole.depth_of(index)
-        return None if depth is None else undistorted_to(depth, self.lens, self.camera, nearest=True)
-
-    def labels_of(self, index: int) -> np.ndarray | None:
-        labels = self.whole.labels_of(index)
-        return None if labels is None else undistorted_to(labels, self.lens, self.camera, nearest=True)
-
-    def _straight(self, frame: Frame) -> Frame:
-        def image(array: np.ndarray | None, nearest: bool = True) -> np.ndarray | None:
-            return None if array is None else undistorted_to(array, self.lens, self.camera, nearest)
-
-        color = image(frame.color, nearest=False)
-        assert color is not None
-        return replace(
-            frame, color=color, depth=image(frame.depth), labels=image(frame.labels), camera=self.camera,
-            recorded=self._recorded(frame.recorded or frame.color),
-        )  # fmt: skip
-
-    def _recorded(self, image: np.ndarray | RecordedImage) -> RecordedImage:
-        """That of a frame, from its image in the other sequence, or what that was resampled from."""
-        places = np.stack(_places(self.lens, self.camera), axis=2)
-        return _resampled_from(image, self.lens.fx / self.camera.fx, places)
-
-
-def _resampled_from(image: np.ndarray | RecordedImage, zoom: float, places: np.ndarray) -> RecordedImage:
-    """What an image was recorded as that was made of another one, see `RecordedImage`."""
-    if isinstance(image, RecordedImage):
-        return image.resampled(zoom, places)
-    return RecordedImage(image, zoom, places)
+    def _places(self, index: int) -> tuple[np.ndarray, float]:
+        return np.stack(_places(self.lens, self.camera), axis=2), self.lens.fx / self.camera.fx
 
 
 def numbers_of(lens: Camera) -> np.ndarray:

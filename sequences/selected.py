@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.frame import Frame, RecordedImage, first_few
-from sequences.sequence import ImageSequence, Mesh, Sequence
+from semslam.frame import Frame, first_few
+from sequences.sequence import DerivedSequence, ImageSequence, Sequence
 
 FEW_LACKING = 0.1  # of the frames: so many may have lost a file
 
@@ -46,25 +46,22 @@ def with_both_images(sequence: ImageSequence) -> Sequence:
     return part
 
 
-class SelectedSequence(Sequence):
+class SelectedSequence(DerivedSequence):
     """Frames of another sequence, numbered from 0. Only those that are asked for are read."""
 
     def __init__(self, whole: Sequence, indices: np.ndarray) -> None:
         """indices: (N,) increasing numbers of the whole sequence's frames."""
-        self.whole, self.indices = whole, indices
-        self.name, self.camera, self.label_set = whole.name, whole.camera, whole.label_set
-        self.has_depth, self.assumptions, self.sensor = whole.has_depth, whole.assumptions, whole.sensor
-        self.readout = whole.readout
+        super().__init__(whole)
+        self.indices = indices
         self.depth_delays = None if whole.depth_delays is None else whole.depth_delays[indices]
-        self.decoders = whole.decoders
         self.timestamps = whole.timestamps[indices]
         self.poses = None if whole.poses is None else tuple(whole.poses[i] for i in indices)
 
-    def __getitem__(self, index: int) -> Frame:
-        return _renumbered(self.whole[self._of_whole(index)], index)
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return _renumbered(frame, index)
 
-    def read_without_labels(self, index: int) -> Frame:
-        return _renumbered(self.whole.read_without_labels(self._of_whole(index)), index)
+    def _of_whole(self, index: int) -> int:
+        return int(self.indices[self._checked(index)])
 
     @cached_property
     def labelled_indices(self) -> list[int]:  # type: ignore[override]
@@ -76,12 +73,6 @@ class SelectedSequence(Sequence):
         whole, indices = self.whole.origin
         return whole, indices[self.indices]
 
-    def number_of(self, index: int) -> int:
-        return self.whole.number_of(int(self.indices[index]))
-
-    def mesh(self) -> Mesh | None:
-        return self.whole.mesh()
-
     def missing_files(self) -> list[Path]:
         missing = self.whole.missing_files()
         whole, indices = self.origin
@@ -89,27 +80,6 @@ class SelectedSequence(Sequence):
             return missing
         ours = {file for i in indices for file in whole.files_of(int(i))}
         return [file for file in missing if file in ours]
-
-    def name_of(self, index: int) -> str:
-        return self.whole.name_of(self._of_whole(index))
-
-    def part_of(self, index: int) -> str:
-        return self.whole.part_of(self._of_whole(index))
-
-    def color_of(self, index: int) -> np.ndarray:
-        return self.whole.color_of(self._of_whole(index))
-
-    def recorded_image(self, index: int) -> RecordedImage | None:
-        return self.whole.recorded_image(self._of_whole(index))
-
-    def depth_of(self, index: int) -> np.ndarray | None:
-        return self.whole.depth_of(self._of_whole(index))
-
-    def labels_of(self, index: int) -> np.ndarray | None:
-        return self.whole.labels_of(self._of_whole(index))
-
-    def _of_whole(self, index: int) -> int:
-        return int(self.indices[self._checked(index)])
 
 
 class ReadableSequence(Sequence):

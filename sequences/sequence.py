@@ -20,7 +20,7 @@ from semslam.images import labels as label_images
 from semslam.trajectory import Trajectory
 from sequences.resampling import resampled_depth, same_aspect
 
-__all__ = ["CorruptFrame", "ImageSequence", "Mesh", "Sequence"]
+__all__ = ["CorruptFrame", "DerivedSequence", "ImageSequence", "Mesh", "Sequence"]
 
 
 class Mesh(NamedTuple):
@@ -51,7 +51,9 @@ class Sequence(ABC):
     ahead: int = 6  # frames worth decoding before they are asked for
     decoders: int = 1  # threads that decode faster than one: of a single file, read in order, there is no more than one
     packed_in: tuple[Path, ...] = ()  # files that hold the images of many frames: a video, a bag, an archive
-    world_origin = np.zeros(3)  # (3,) float64 metres: what was taken off the recorded poses, see `sequences.rebased`
+    world_origin: np.ndarray = np.zeros(
+        3
+    )  # (3,) float64 metres: what was taken off the recorded poses, see `sequences.rebased`
 
     @abstractmethod
     def __getitem__(self, index: int) -> Frame:
@@ -273,3 +275,65 @@ class ImageSequence(Sequence):
         except CorruptFrame as problem:
             if not problem.broken_file:
                 raise ValueError(str(problem)) from None
+
+
+class DerivedSequence(Sequence):
+    """Another sequence with something about it changed; all that a subclass does not change is the other one's."""
+
+    def __init__(self, whole: Sequence) -> None:
+        self.whole = whole
+        for name in Sequence.__annotations__:
+            setattr(self, name, getattr(whole, name))
+
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        """Frame `index`, made from that of the other sequence. Who changes an image changes what is read of it alone,
+        too: `color_of`, `depth_of`, `labels_of`."""
+        return frame
+
+    def _of_whole(self, index: int) -> int:
+        """The number of frame `index` in the other sequence; IndexError outside."""
+        return self._checked(index)
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._changed(self.whole[self._of_whole(index)], index)
+
+    def read_without_labels(self, index: int) -> Frame:
+        return self._changed(self.whole.read_without_labels(self._of_whole(index)), index)
+
+    @property
+    def labelled_indices(self) -> list[int]:
+        return self.whole.labelled_indices
+
+    @property
+    def origin(self) -> tuple[Sequence, np.ndarray]:
+        return self.whole.origin
+
+    def number_of(self, index: int) -> int:
+        return self.whole.number_of(self._of_whole(index))
+
+    def mesh(self) -> Mesh | None:
+        return self.whole.mesh()
+
+    def missing_files(self) -> list[Path]:
+        return self.whole.missing_files()
+
+    def size_of(self, index: int) -> int:
+        return self.whole.size_of(self._of_whole(index))
+
+    def name_of(self, index: int) -> str:
+        return self.whole.name_of(self._of_whole(index))
+
+    def part_of(self, index: int) -> str:
+        return self.whole.part_of(self._of_whole(index))
+
+    def color_of(self, index: int) -> np.ndarray:
+        return self.whole.color_of(self._of_whole(index))
+
+    def recorded_image(self, index: int) -> RecordedImage | None:
+        return self.whole.recorded_image(self._of_whole(index))
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        return self.whole.depth_of(self._of_whole(index))
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        return self.whole.labels_of(self._of_whole(index))

@@ -17,7 +17,8 @@ from semslam.frame import Frame
 from sequences import open_sequence
 from sequences.conversion import WRITERS, convert
 from sequences.room.room import RoomSequence
-from sequences.selected import SelectedSequence, selected
+from sequences.selected import selected
+from sequences.sequence import DerivedSequence
 
 
 @pytest.fixture(scope="module")
@@ -95,23 +96,17 @@ def test_a_recording_without_a_readable_frame_becomes_nothing(room, tmp_path, ki
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
-class Changed(SelectedSequence):
+class Changed(DerivedSequence):
     """The room with other depth, times, poses or labels."""
 
     def __init__(self, room: RoomSequence, factor: float = 1.0, **other) -> None:
-        super().__init__(room, np.arange(len(room)))
+        super().__init__(room)
         self.factor = factor
         vars(self).update(other)
 
-    def __getitem__(self, index: int) -> Frame:
-        return self._changed(super().__getitem__(index))
-
-    def read_without_labels(self, index: int) -> Frame:
-        return self._changed(super().read_without_labels(index))
-
-    def _changed(self, frame: Frame) -> Frame:
-        T_world_camera = None if self.poses is None else self.poses[frame.index]
-        frame = replace(frame, timestamp=self.timestamps[frame.index], T_world_camera=T_world_camera)
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        T_world_camera = None if self.poses is None else self.poses[index]
+        frame = replace(frame, timestamp=self.timestamps[index], T_world_camera=T_world_camera)
         return replace(frame, depth=np.minimum(frame.depth * self.factor, 200).astype(np.float32))
 
 

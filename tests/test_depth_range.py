@@ -22,21 +22,20 @@ from sequences import open_sequence
 from sequences.recordings.folder import write_folder
 from sequences.room.kinect_noise import kinect_noise
 from sequences.room.room import RoomSequence
-from sequences.selected import SelectedSequence
+from sequences.sequence import DerivedSequence
 
 
-class Scaled(SelectedSequence):
+class Scaled(DerivedSequence):
     """The room, so many times as large."""
 
     def __init__(self, factor: float, frames: int = 8, **options) -> None:
         room = RoomSequence(frames=frames, width=80, height=60, **options)
-        super().__init__(room, np.arange(frames))
+        super().__init__(room)
         self.factor = factor
         stretch = np.diag([factor, factor, factor, 1.0])
         self.poses = tuple(stretch @ T @ np.linalg.inv(stretch) for T in room.poses)
 
-    def __getitem__(self, index: int) -> Frame:
-        frame = self.whole[index]
+    def _changed(self, frame: Frame, index: int) -> Frame:
         return replace(frame, depth=(frame.depth * self.factor).astype(np.float32), T_world_camera=self.poses[index])
 
     def depth_of(self, index: int) -> np.ndarray:

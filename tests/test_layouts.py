@@ -15,7 +15,7 @@ from sequences import open_sequence
 from sequences.conversion import WRITERS, convert
 from sequences.recordings.sensor import write_camera_file
 from sequences.room.room import RoomSequence
-from sequences.selected import SelectedSequence
+from sequences.sequence import DerivedSequence
 
 
 def as_png(path: Path, image: np.ndarray) -> None:
@@ -53,14 +53,10 @@ def test_tum_frames_are_pairs_with_interpolated_poses(big_room, tmp_path):
     assert np.array_equal(sequence[0].color, big_room[0].color)
 
 
-class AlongRay(SelectedSequence):
+class AlongRay(DerivedSequence):
     """A recording whose depth is the distance from the lens."""
 
-    def __getitem__(self, index: int) -> Frame:
-        return replace(self.read_without_labels(index), labels=self.labels_of(index))
-
-    def read_without_labels(self, index: int) -> Frame:
-        frame = super().read_without_labels(index)
+    def _changed(self, frame: Frame, index: int) -> Frame:
         return replace(frame, depth=np.linalg.norm(frame.camera.backproject(frame.depth), axis=2).astype(np.float32))
 
 
@@ -68,7 +64,7 @@ class AlongRay(SelectedSequence):
 def test_what_a_camera_file_says_of_depth_holds_in_every_layout(tmp_path, kind):
     room = RoomSequence(frames=3, width=96, height=72)
     path = tmp_path / "a"
-    convert(AlongRay(room, np.arange(3)), path, kind if kind in WRITERS else "tum")
+    convert(AlongRay(room), path, kind if kind in WRITERS else "tum")
     if kind in ("tum", "associations"):
         (path / "calibration.txt").unlink()
     if kind == "associations":

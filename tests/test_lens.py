@@ -21,7 +21,7 @@ from semslam.runs.config import RunConfig
 from semslam.tracking.visual import lens, normal_equations
 from sequences import open_sequence
 from sequences.recalibrated import StraightenedSequence, numbers_of, straightened, undistorted_to, with_lens
-from sequences.selected import SelectedSequence
+from sequences.sequence import DerivedSequence
 
 BARREL = Camera(160, 120, 130, 130, 79.5, 59.5, distortion=(-0.25, 0.05, 0, 0))
 
@@ -141,11 +141,11 @@ def test_a_lens_of_another_focal_length_bends_the_same_pixels():
     assert longer.fx == pytest.approx(1.3 * BARREL.fx)
 
 
-class BentSequence(SelectedSequence):
+class BentSequence(DerivedSequence):
     """The room as a wide lens would have filmed it; its camera knows no distortion."""
 
     def __init__(self, whole) -> None:
-        super().__init__(whole, np.arange(len(whole)))
+        super().__init__(whole)
         c = self.camera
         u, v = np.meshgrid(np.arange(c.width, dtype=np.float32), np.arange(c.height, dtype=np.float32))
         pixels = np.stack([u, v], axis=-1).reshape(-1, 1, 2)

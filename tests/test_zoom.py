@@ -23,16 +23,16 @@ from semslam.runs.config import RunConfig
 from semslam.tracking.visual import normal_equations, zoom
 from sequences import open_sequence
 from sequences.recalibrated import UnzoomedSequence, zoomed
-from sequences.selected import SelectedSequence
+from sequences.sequence import DerivedSequence
 
 ROOM = "room:frames=60,width=320,height=240"
 
 
-class ZoomingSequence(SelectedSequence):
+class ZoomingSequence(DerivedSequence):
     """A recording as a camera would have taken it that zooms, its intrinsics those of the widest image."""
 
     def __init__(self, whole, factors) -> None:
-        super().__init__(whole, np.arange(len(whole)))
+        super().__init__(whole)
         self.factors = factors
 
     def color_of(self, index: int) -> np.ndarray:

@@ -10,8 +10,7 @@ import numpy as np
 from semslam import poses
 from semslam.depth.synchronised import synchronised
 from semslam.frame import Frame
-from sequences.selected import SelectedSequence
-from sequences.sequence import Sequence
+from sequences.sequence import DerivedSequence, Sequence
 
 LONGEST = 0.25  # seconds between the poses that a velocity is told from
 
@@ -23,27 +22,21 @@ def with_poses(sequence: Sequence, T_world_camera: Many[np.ndarray | None], read
     return SynchronisedSequence(sequence, T_world_camera, readout or 0.0)
 
 
-class SynchronisedSequence(SelectedSequence):
+class SynchronisedSequence(DerivedSequence):
     """Another sequence's frames, the rows of depth moved to the moment of colour's middle one; see `synchronised`."""
 
     def __init__(self, whole: Sequence, T_world_camera: Many[np.ndarray | None], readout: float) -> None:
         """T_world_camera: (4, 4) of each frame, None where it is not known. readout: seconds from the first row of an
         image to its last."""
-        super().__init__(whole, np.arange(len(whole)))
-        self.world_origin, self.depth_delays, self.packed_in = whole.world_origin, None, whole.packed_in
+        super().__init__(whole)
+        self.depth_delays = None
         self._T_world_camera, self._readout = T_world_camera, readout
 
-    def __getitem__(self, index: int) -> Frame:
-        return self._synchronised(super().__getitem__(index))
-
-    def read_without_labels(self, index: int) -> Frame:
-        return self._synchronised(super().read_without_labels(index))
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return replace(frame, depth=self._moved(frame.depth, index), depth_delay=0.0)
 
     def depth_of(self, index: int) -> np.ndarray | None:
         return self._moved(super().depth_of(index), index)
-
-    def _synchronised(self, frame: Frame) -> Frame:
-        return replace(frame, depth=self._moved(frame.depth, frame.index), depth_delay=0.0)
 
     def _moved(self, depth: np.ndarray | None, index: int) -> np.ndarray | None:
         delay = 0.0 if self.whole.depth_delays is None else float(self.whole.depth_delays[index])
