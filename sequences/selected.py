@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -80,6 +80,23 @@ class SelectedSequence(DerivedSequence):
             return missing
         ours = {file for i in indices for file in whole.files_of(int(i))}
         return [file for file in missing if file in ours]
+
+
+class WithoutDepth(DerivedSequence):
+    """Another sequence, some of whose frames have no depth: it is 0 everywhere."""
+
+    def __init__(self, whole: Sequence, frames: Collection[int]) -> None:
+        """frames: their numbers, looked up when a frame is read: there may be more of them by then."""
+        super().__init__(whole)
+        self.frames = frames
+
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        blank = index in self.frames and frame.depth is not None
+        return replace(frame, depth=np.zeros_like(frame.depth)) if blank else frame
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        depth = super().depth_of(index)
+        return np.zeros_like(depth) if depth is not None and index in self.frames else depth
 
 
 class ReadableSequence(Sequence):

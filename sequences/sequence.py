@@ -291,8 +291,8 @@ class DerivedSequence(Sequence):
         return frame
 
     def _of_whole(self, index: int) -> int:
-        """The number of frame `index` in the other sequence; IndexError outside."""
-        return self._checked(index)
+        """The number of frame `index` in the other sequence, which raises IndexError outside."""
+        return index
 
     def __getitem__(self, index: int) -> Frame:
         return self._changed(self.whole[self._of_whole(index)], index)

@@ -12,10 +12,13 @@ from stub_networks import KnowingNetwork
 from semslam.doctor.depth.range import with_range
 from semslam.engine.fusion import USUAL_RANGE, Fusion, FusionConfig
 from semslam.frame import Frame
+from semslam.judging.run import depth_limits, judged_recording
 from semslam.perception import PerceptionConfig
 from semslam.poses import from_rotation_translation
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.finish import finish
+from semslam.runs.finished.finished_map import FinishedMap
+from semslam.runs.finished.sources import sources_of
 from semslam.runs.reconstruct import prepare
 from semslam.slam import SlamConfig
 from sequences import open_sequence
@@ -90,6 +93,20 @@ def test_a_scene_of_another_size_becomes_a_map(tmp_path, factor):
     assert other["surfels"] > (0.2 if factor < 1 else 0.8) * usual["surfels"], (
         "2 mm apart at least, however small it is"
     )
+
+
+def test_who_comes_back_to_a_run_uses_the_depth_that_it_used(tmp_path):
+    """A hall's walls are beyond the usual 5 m: who finds, labels or judges by nearer depth alone sees none of them."""
+    used = reconstructed(Scaled(8.0), tmp_path)["depth_range_m"]
+    assert used[1] > 20
+    finished = FinishedMap(tmp_path / "run")
+    assert list(finished.progress.with_found(finished.config.slam).fusion.range) == used
+    assert list(sources_of(finished.folder)[-1].fusion.range) == used
+    recording = judged_recording(finished.folder)
+    assert list(depth_limits(finished.config, recording)) == used
+    predicted = replace(finished.config.slam.perception, depth="predicted")
+    by_network = replace(finished.config, slam=replace(finished.config.slam, perception=predicted))
+    assert list(depth_limits(by_network, recording)) == used, "they are held against the same surface"
 
 
 def test_depth_that_is_not_used_is_told(tmp_path, caplog):

@@ -11,8 +11,11 @@ import pytest
 from semslam.commands.mapping.summary import hung_depth
 from semslam.doctor.depth.repeats import DepthRepeats, hanging
 from semslam.frame import Frame
+from semslam.judging.run import judged_recording
 from semslam.runs.config import settings_of
 from semslam.runs.finished.finish import finish
+from semslam.runs.finished.sources import sources_of
+from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import prepare
 from sequences.recordings.folder import write_folder
 from sequences.room.room import RoomSequence
@@ -67,3 +70,7 @@ def test_a_run_does_not_fuse_depth_of_another_moment(tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["depth_repeated"] == [10, 11, 12, 13, 14, 15] and metrics["frames_fused"] == 18
     assert "6 frames, from 10 to 15" in (hung_depth(metrics) or "")
+    folder = RunFolder.open(tmp_path / "run")
+    for again in (sources_of(folder)[-1].sequence, judged_recording(folder), run.frames):
+        assert [i for i in range(24) if not again.depth_of(i).any()] == [10, 11, 12, 13, 14, 15]
+        assert not again[12].depth.any() and again[16].depth.any()

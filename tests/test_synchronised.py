@@ -11,6 +11,7 @@ import pytest
 from semslam import images, poses
 from semslam.depth.readout import KINECT_READOUT, has_kinect_steps, readout_of
 from semslam.depth.synchronised import synchronised
+from semslam.depth.synchronised_sequence import synchronised_by
 from semslam.frame import Frame
 from semslam.metrics.trajectory import absolute_error
 from semslam.perception import PerceptionConfig
@@ -87,6 +88,14 @@ def test_tracking_agrees_with_both_images_of_a_frame(delay: float) -> None:
         return absolute_error(tracked, Trajectory(times, np.array([shaken(t) for t in times]))).rmse
 
     assert error(synchronise=True) < 0.5 * error(synchronise=False)
+
+
+def test_depth_is_moved_once(tmp_path: Path) -> None:
+    late = open_sequence(write_tum(tmp_path / "tum", 0.0149))
+    poses_of_frames = [shaken(t - 100) for t in late.timestamps]
+    once = synchronised_by(late, poses_of_frames, 0.02)
+    assert not np.array_equal(once[1].depth, late[1].depth)
+    assert synchronised_by(once, poses_of_frames, once.readout) is once
 
 
 def test_velocity_is_of_two_steps_and_forgotten_over_gaps_and_lost_frames() -> None:

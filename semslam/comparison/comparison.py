@@ -18,7 +18,7 @@ from semslam.comparison.judged import Judge, VariantResult
 from semslam.comparison.making import is_done, prepared
 from semslam.comparison.variants import Settings, Variant, chosen_variants, variants_of
 from semslam.doctor.poses.convention import as_meant
-from semslam.judging.run import depth_limits
+from semslam.judging.run import depth_limits, judged_recording
 from semslam.perception import Network
 from semslam.runs import networks
 from semslam.runs.config import RunConfig, settings_of
@@ -55,8 +55,9 @@ class Comparison:
 
     @cached_property
     def judge(self) -> Judge:
-        """Who judges all variants, made when the first one is done."""
-        return Judge(self.sequence, self.settings.truth, self.network, depth_limits(self.base, self.sequence))
+        """Who judges all variants, made when the first one is done: by the recording as that one reads it."""
+        recording = judged_recording(RunFolder.open(self.folder(self.variants[0])))
+        return Judge(recording, self.settings.truth, self.network, depth_limits(self.base, recording))
 
     def main(self) -> list[str]:
         """The variants that plots show, where all would be too many."""

@@ -15,7 +15,7 @@ from sequences.sequence import DerivedSequence, Sequence
 LONGEST = 0.25  # seconds between the poses that a velocity is told from
 
 
-def with_poses(sequence: Sequence, T_world_camera: Many[np.ndarray | None], readout: float | None) -> Sequence:
+def synchronised_by(sequence: Sequence, T_world_camera: Many[np.ndarray | None], readout: float | None) -> Sequence:
     """The sequence, synchronised by poses where its depth is of several moments; see `SynchronisedSequence`."""
     if not sequence.has_depth or not (readout or np.any(sequence.depth_delays)):
         return sequence
@@ -29,7 +29,7 @@ class SynchronisedSequence(DerivedSequence):
         """T_world_camera: (4, 4) of each frame, None where it is not known. readout: seconds from the first row of an
         image to its last."""
         super().__init__(whole)
-        self.depth_delays = None
+        self.depth_delays, self.readout = None, 0.0
         self._T_world_camera, self._readout = T_world_camera, readout
 
     def _changed(self, frame: Frame, index: int) -> Frame:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.depth.readout import readout_of
+from semslam.depth.synchronised_sequence import synchronised_by
 from semslam.frame import evenly_spread
 from semslam.geometry.files import read_surface
 from semslam.geometry.mesh import LabelledMesh
@@ -41,6 +43,7 @@ def scene_reference(sequence: Recording, truth: str = "auto", limits: tuple[floa
         return file_reference(Path(truth), small if views else None, views, limits, sequence.world_origin)
     if not posed or not sequence.has_depth:
         raise ValueError(f"{sequence.name} has no depth with poses to make a reference of; name a mesh or a cloud")
+    sequence = synchronised_by(sequence, sequence.poses or (), readout_of(sequence))
     if truth != "depth" and len((mesh := _tsdf_mesh(sequence, posed, limits)).triangles):
         voxel = 100 * ReconstructionConfig.reaching(limits[1]).voxel_size
         name = f"the sensor's depth fused with the data set's poses (Open3D, {voxel:.2g} cm voxels)"

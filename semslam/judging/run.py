@@ -30,6 +30,7 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory
 from sequences import Sequence as Recording
+from sequences.selected import WithoutDepth
 
 logger = logging.getLogger(__name__)
 EVALUATED = "evaluated"  # the key, in a run's metrics.json, of the names of the figures that an evaluation wrote there
@@ -64,8 +65,8 @@ def evaluate_run(
     """
     folder = RunFolder.open(path)
     config = folder.load_config()
-    sequence = _as_the_run_reads_it(folder.open_sequence() if sequence is None else sequence, config)
     progress = folder.load_progress()
+    sequence = judged_recording(folder, sequence)
     clouds, _ = folder.load_clouds()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
     paths = _paths(progress, sequence)
@@ -81,13 +82,19 @@ def evaluate_run(
     return Evaluation(figures, errors, paths, compared.scores, compared.errors, labels, len(clouds))
 
 
-def _as_the_run_reads_it(sequence: Recording, config: RunConfig) -> Recording:
-    """The recording with its poses as a run of these settings understands them."""
+def judged_recording(folder: RunFolder, sequence: Recording | None = None) -> Recording:
+    """The recording that a run is held against: its poses as the run understands them, without those that it rejects,
+    and without depth that a hanging depth camera repeated.
+
+    sequence: the recording, where it is open.
+    """
+    config, repeated = folder.load_config(), folder.load_progress().depth_repeated
+    sequence = folder.open_sequence() if sequence is None else sequence
     if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
         sequence = as_meant(sequence, config.sequence)
     if config.reject_poses and sequence.has_poses:  # as a run of these poses reads them
         sequence = interpolate_repeated_poses(sequence, repeats_of(sequence))
-    return sequence
+    return WithoutDepth(sequence, repeated) if repeated else sequence
 
 
 def _figures_of_trajectory(
@@ -140,9 +147,9 @@ def _compared_surface(
 
 
 def depth_limits(config: RunConfig, sequence: Recording) -> tuple[float, float]:
-    """Metres; the nearest and the farthest depth that a run's map keeps."""
-    fusion = config.slam.fusion
-    return (with_range(fusion, sequence) if config.slam.perception.depth == "sensor" else fusion).range
+    """Metres; the nearest and the farthest depth of the recording's depth camera that counts, whatever depth a run
+    uses: as set, or as a run with that depth would choose it."""
+    return with_range(config.slam.fusion, sequence).range
 
 
 def _reference(sequence: Recording, truth: str, limits: tuple[float, float]) -> Reference | None:

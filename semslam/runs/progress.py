@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from semslam.cloud import SurfelCloud
 from semslam.frame import Step
+from semslam.slam import SlamConfig
 from semslam.trajectory import Correction, Trajectory
 
 FRAME_LISTS = ("indices", "lost", "poor", "depth_repeated", "corrupt", "held_out", "labelled", "poses_rejected")
@@ -81,6 +83,8 @@ class Progress:
     seconds: float = 0.0
     depth_used: int = 0  # of the depth readings that were looked at: how many lie in the range that is used
     depth_read: int = 0
+    depth_range: tuple[float, float] | None = None  # metres: nearest and farthest depth that is used
+    readout: float | None = None  # seconds from the first row of a depth image to its last, as is undone
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def trajectory(self) -> Trajectory:
@@ -197,6 +201,16 @@ class Progress:
         for stage, milliseconds in step.stages_ms.items():
             self.stages_ms.setdefault(stage, []).append(milliseconds)
 
+    def with_found(self, slam: SlamConfig) -> SlamConfig:
+        """A run's settings with what it found out about its depth: which of it is used, how it is read, its noise; as
+        they are where an earlier version did not keep that."""
+        fusion, perception = slam.fusion, replace(slam.perception, readout=self.readout)
+        if self.depth_range is not None:
+            fusion = replace(fusion, near=self.depth_range[0], far=self.depth_range[1])
+        if self.noise is not None:
+            fusion = replace(fusion, noise=self.noise[0], noise_quadratic=self.noise[1])
+        return replace(slam, fusion=fusion, perception=perception)
+
     def count_depth(self, used: int, read: int) -> None:
         """Add a frame's depth readings, and how many of them are in the range that is used."""
         self.depth_used, self.depth_read = self.depth_used + used, self.depth_read + read
@@ -228,6 +242,8 @@ class Progress:
             "run_before": np.array(self.before),
             "run_submaps": np.array(self.submaps, np.int64),
             "run_noise": np.array(self.noise or (), np.float64),
+            "run_depth_range": np.array(self.depth_range or (), np.float64),
+            "run_readout": np.array([] if self.readout is None else [self.readout]),
         }
         arrays |= _others_state(self.others)
         for name in FRAME_LISTS:
@@ -254,7 +270,9 @@ class Progress:
             fused=int(state["run_fused"]),
             depth_used=used,
             depth_read=read,
-            noise=tuple(map(float, state["run_noise"])) if len(state.get("run_noise", ())) else None,  # type: ignore[arg-type]
+            noise=_pair(state.get("run_noise", ())),
+            depth_range=_pair(state.get("run_depth_range", ())),
+            readout=next(map(float, state.get("run_readout", ())), None),
             reason=str(state.get("run_reason", "")),
             poor_reason=str(state.get("run_poor_reason", "")),
             poses_contradicted=str(state.get("run_poses_contradicted", "")) or None,
@@ -268,6 +286,12 @@ def _by_time(timestamps: list[float] | np.ndarray, poses: list[np.ndarray] | np.
     """Poses in the order of their times; of those with the same time the first."""
     times, first = np.unique(np.array(timestamps), return_index=True)
     return Trajectory(times, np.array(poses).reshape(-1, 4, 4)[first])
+
+
+def _pair(numbers: Iterable[float]) -> tuple[float, float] | None:
+    """Two numbers that were kept, or None."""
+    kept = tuple(map(float, numbers))
+    return (kept[0], kept[1]) if kept else None
 
 
 def _others_state(others: list[OtherRun]) -> dict[str, np.ndarray]:

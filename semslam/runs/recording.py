@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Many
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ from typing import Any
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.depth.synchronised_sequence import synchronised_by
+from semslam.perception import PerceptionConfig
 from semslam.runs.config import RunConfig
+from semslam.runs.progress import Progress
 from sequences import Sequence as Recording
 from sequences.files import digest_of_samples
 from sequences.recalibrated import RecalibratedSequence, StraightenedSequence, UnzoomedSequence, numbers_of, with_lens
+from sequences.selected import WithoutDepth
 
 PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
 # what a recording is recognised by, in words
@@ -45,6 +50,19 @@ def as_compared(saved: RunConfig, settings: RunConfig) -> RunConfig:
     known = saved.pose_convention is not None and settings.pose_convention is not None
     convention = saved.pose_convention if known else settings.pose_convention
     return replace(with_absolute_paths(saved), pose_convention=convention)
+
+
+def as_used(
+    sequence: Recording, progress: Progress, perception: PerceptionConfig, T_world_camera: Many[np.ndarray | None]
+) -> Recording:
+    """The recording as a run uses it: without depth that a hanging depth camera repeated, all rows of one moment.
+
+    perception: as the run found it. T_world_camera: (4, 4) of the frames by which depth is moved, None where a frame
+    has none; empty where no pose is known yet.
+    """
+    used = WithoutDepth(sequence, progress.depth_repeated)
+    moved = len(T_world_camera) and perception.synchronise and perception.depth == "sensor"
+    return synchronised_by(used, T_world_camera, perception.readout) if moved else used
 
 
 def check_apart(out: Path, recording: str) -> None:

@@ -16,7 +16,6 @@ import numpy as np
 from semslam import config as configs
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.depth.layers import remove_layers
-from semslam.depth.synchronised_sequence import with_poses
 from semslam.doctor.depth.edges import DepthEdges
 from semslam.doctor.depth.range import usable_share
 from semslam.doctor.depth.repeats import DepthRepeats
@@ -28,7 +27,7 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import Progress
-from semslam.runs.recording import as_compared, is_the_one, remembered
+from semslam.runs.recording import as_compared, as_used, is_the_one, remembered
 from semslam.runs.storage.arrays import naming, parts_of
 from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.versions import versions
@@ -62,9 +61,6 @@ class Run:
         if checkpoint is not None and not checkpoint >= 0:
             raise ValueError(f"checkpoint is {checkpoint}, expected seconds, or 0 for never")
         self.config, self.sequence, self.slam, self.folder = config, sequence, slam, folder
-        self.frames = sequence  # as they are fused
-        if isinstance(slam.track, ListedPoses):
-            self.synchronise(slam.track.T_world_camera)
         self.progress = Progress()
         self._depth_edges = DepthEdges(sequence) if config.slam.perception.depth == "sensor" else None
         self._depth_repeats = DepthRepeats() if config.slam.perception.depth == "sensor" else None
@@ -79,6 +75,10 @@ class Run:
         slam.remember(Associations(config.slam.perception.network_labels_every, folder.path))
         if resume and folder.exists:
             self._restore()
+        self.progress.depth_range, self.progress.readout = slam.fusion.config.range, slam.config.perception.readout
+        self.synchronise(slam.track.T_world_camera if isinstance(slam.track, ListedPoses) else ())
+        if self.progress.next_index:
+            self._see_edges_again()
         self._unreadable = Unreadable(sequence, config.max_corrupt, self.progress.corrupt, config.sequence)
 
     def __len__(self) -> int:
@@ -154,10 +154,8 @@ class Run:
         return self.frames[index] if truth else self.frames.read_without_labels(index)
 
     def synchronise(self, T_world_camera: Sequence[np.ndarray | None]) -> None:
-        """From now on read frames as of one moment each, by the poses (4, 4) of the recording's frames."""
-        config = self.slam.config.perception
-        if config.synchronise and config.depth == "sensor":
-            self.frames = with_poses(self.sequence, T_world_camera, config.readout)
+        """From now on read `frames` as of one moment each, by the poses (4, 4) of the recording's; see `as_used`."""
+        self.frames = as_used(self.sequence, self.progress, self.slam.config.perception, T_world_camera)
 
     def _read_ahead(self, index: int) -> Frame:
         """The same; where a network's labels are fused, that begins to look at it."""
@@ -310,19 +308,18 @@ class Run:
             self.slam.remember(associations)
         else:  # what was not kept is not known
             self.slam.associations = None
-        self._see_edges_again()
 
     def _see_edges_again(self) -> None:
         """Look once more at the depth edges of frames that are done, unless they were judged."""
         edges, done = self._depth_edges, self.progress.next_index
-        if edges is None or self.progress.depth_contradicted or done > max(edges.needed, default=0):
+        if edges is None or self.progress.depth_contradicted:
             self._depth_edges = None
             return
         for index in edges.needed:
-            if index >= done or self._is_held_out(index):
-                continue
-            if (frame := self.sequence.try_read(index)) is not None:
+            if index < done and not self._is_held_out(index) and (frame := self.frames.try_read(index)) is not None:
                 edges.see(frame)
+        if done > max(edges.needed, default=0):
+            self.judge_depth()
 
     def _restore_stage(self, name: str, stage: Stage, state: dict[str, np.ndarray]) -> None:
         """Hand a stage what it kept; ValueError where it cannot go on from that, with what to do."""

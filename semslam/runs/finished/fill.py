@@ -54,9 +54,8 @@ def fill_holes(run: Run) -> AddedSurfels:
         return measured_depth(run, perceive.camera, T)
 
     def depth_of(index: int) -> np.ndarray:
-        depth = run.frames.depth_of(index)
-        assert depth is not None  # of a keyframe
-        return depth
+        frame = run.frames.try_read(index)
+        return np.zeros(run.sequence.camera.shape, np.float32) if frame is None or frame.depth is None else frame.depth
 
     views = MultiViewDepth(perceive.camera, T_world_camera, run.sequence.color_of, config.multiview)
     filling = HoleFilling(views, noise, shown)

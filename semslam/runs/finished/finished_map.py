@@ -51,8 +51,8 @@ class FinishedMap:
 
     @cached_property
     def localiser(self) -> Localiser:
-        """To find images, by the sensor's noise as the run measured it."""
-        slam = self.config.slam
+        """To find images, by the sensor's noise and range as the run found them."""
+        slam = self.progress.with_found(self.config.slam)
         # along normals, as registration counts it
         measured = self.state.get("tracker_noise_values", self.progress.noise)
         if measured is not None:

@@ -145,7 +145,7 @@ def _motion_between(a: FinishedMap, b: FinishedMap, run_a: str, run_b: str) -> t
 
 def _sights(a: FinishedMap, b: FinishedMap, camera_a: Camera, camera_b: Camera) -> list[_Sight]:
     """The places of b that are found in a: by features, then as b's map looks from there."""
-    slam = a.config.slam
+    slam = a.progress.with_found(a.config.slam)
     fusion, tracker, cloud = Fusion(camera_a, slam.fusion), Tracker(slam.tracking), b.surfels.cloud()
     described = camera_b.resized(WIDTH, round(camera_b.height * WIDTH / camera_b.width))
     described = camera_b if camera_b.width <= WIDTH else described

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from semslam.depth.readout import readout_of
-from semslam.depth.synchronised_sequence import with_poses
 from semslam.engine.fusion import FusionConfig
 from semslam.perception import PerceptionConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import OtherRun, Progress
+from semslam.runs.recording import as_used
 from sequences import Sequence as Recording
 
 
@@ -41,15 +40,9 @@ def sources_of(folder: RunFolder, moved_to: str | None = None) -> list[Source]:
 
 def _source(run: RunFolder, sequence: Recording, progress: Progress, posed: dict[int, np.ndarray]) -> Source:
     """The recording of a run, whose frames are where `posed` says."""
-    config, poor = run.load_config(), set(progress.poor)
-    fusion = config.slam.fusion
-    if progress.noise is not None:
-        fusion = replace(fusion, noise=progress.noise[0], noise_quadratic=progress.noise[1])
-    perception = config.slam.perception
-    if perception.depth == "sensor" and perception.synchronise:  # as it was fused
-        readout = readout_of(sequence) if perception.readout is None else perception.readout
-        sequence = with_poses(sequence, [posed.get(i) for i in range(len(sequence))], readout)
-    return Source(sequence, perception, fusion, {i: T for i, T in posed.items() if i not in poor})
+    slam, poor = progress.with_found(run.load_config().slam), set(progress.poor)
+    used = as_used(sequence, progress, slam.perception, [posed.get(i) for i in range(len(sequence))])
+    return Source(used, slam.perception, slam.fusion, {i: T for i, T in posed.items() if i not in poor})
 
 
 def _source_of_another(other: OtherRun, folder: RunFolder, places: list[Path]) -> Source:
