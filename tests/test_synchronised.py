@@ -92,7 +92,7 @@ def test_tracking_agrees_with_both_images_of_a_frame(delay: float) -> None:
 
 def test_depth_is_moved_once(tmp_path: Path) -> None:
     late = open_sequence(write_tum(tmp_path / "tum", 0.0149))
-    poses_of_frames = [shaken(t - 100) for t in late.timestamps]
+    poses_of_frames = [shaken(t - 99.4) for t in late.timestamps]  # in the midst of a swing
     once = synchronised_by(late, poses_of_frames, 0.02)
     assert not np.array_equal(once[1].depth, late[1].depth)
     assert synchronised_by(once, poses_of_frames, once.readout) is once
