@@ -122,6 +122,8 @@ def test_a_lens_is_kept_with_the_poses_and_with_the_recording(tmp_path):
     opened = recording.found_again(config, kept, tmp_path)
     assert opened.camera == straight.camera
     np.testing.assert_array_equal(opened[0].color, straight[0].color)
+    filming = recording.filming_camera(json.loads(str(kept)))
+    assert filming == straight.lens != straight.camera, "other images by this camera have its lens"
 
 
 def test_pixels_are_straightened_and_bent_again():

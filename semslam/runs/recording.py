@@ -20,7 +20,14 @@ from semslam.runs.config import RunConfig
 from semslam.runs.progress import Progress
 from sequences import Sequence as Recording
 from sequences.files import digest_of_samples
-from sequences.recalibrated import RecalibratedSequence, StraightenedSequence, UnzoomedSequence, numbers_of, with_lens
+from sequences.recalibrated import (
+    RecalibratedSequence,
+    StraightenedSequence,
+    UnzoomedSequence,
+    numbers_of,
+    with_lens,
+    zoomed,
+)
 from sequences.selected import WithoutDepth
 
 PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
@@ -149,6 +156,13 @@ def recorded_camera(about: dict[str, Any]) -> Camera:
     """That of the frames of the run that kept this about its recording."""
     width, height, *numbers = about["fingerprint"]["camera"]
     return Camera(int(width), int(height), *numbers)
+
+
+def filming_camera(about: dict[str, Any]) -> Camera:
+    """That of images taken by the camera of the run that kept this: with its lens, and not zoomed in."""
+    camera, zoom = recorded_camera(about), about.get("zoom") or [1.0]
+    camera = zoomed(camera, min(zoom) / max(zoom))
+    return with_lens(camera, about["lens"]) if "lens" in about else camera
 
 
 def _places(path: str, relative: str, folder: Path) -> Iterator[str]:

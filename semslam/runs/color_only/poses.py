@@ -21,6 +21,7 @@ from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.flat_picture import is_flat_picture
+from semslam.tracking.visual.sparse_map import SparseMap
 from sequences import Sequence as Recording
 from sequences.recalibrated import RecalibratedSequence, StraightenedSequence, UnzoomedSequence, numbers_of, with_lens
 
@@ -127,7 +128,7 @@ def track_images(
         keyframes=len(tracker.map.keyframes),
         depth=scale * tracker.map.depth,
         seconds=time.perf_counter() - began,
-        focal=float(tracker.map.camera.fx * recorded.width / tracker.size[0] / (1 if zoom is None else zoom.max())),
+        focal=lens.fx if lens is not None else _focal(tracker.map, recorded.width / tracker.size[0], zoom),
         focal_std=tracker.map.focal_std,
         strange=strange,
         residual=tracker.map.residual,
@@ -145,6 +146,12 @@ def track_images(
         result.keyframes, result.lost, scale, 100 * std,
     )  # fmt: skip
     return result
+
+
+def _focal(found: SparseMap, enlarged: float, zoom: np.ndarray | None) -> float:
+    """Pixels of the recorded images, so many times as large as those that were tracked: the focal length; of images
+    that zoom the one by which `zoom` counts."""
+    return float(found.camera.fx * enlarged / (1 if zoom is None else zoom.max()))
 
 
 def _check(sequence: Recording, found: VisualPoses, followed: Followed) -> None:

@@ -12,7 +12,7 @@ from semslam.engine.surfels import SURFEL_ARRAYS
 from semslam.rendering.splatting import observed
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
-from semslam.runs.recording import recorded_camera
+from semslam.runs.recording import filming_camera, recorded_camera
 from semslam.tracking.relocalisation.localisation import Localiser
 from semslam.tracking.relocalisation.places import Places
 
@@ -45,9 +45,15 @@ class FinishedMap:
 
     @property
     def camera(self) -> Camera | None:
-        """That of the run's recording; None where an earlier version did not keep it."""
+        """That of the run's frames; None where an earlier version did not keep it."""
         kept = self.folder.load_recording()
         return None if kept is None else recorded_camera(json.loads(str(kept)))
+
+    @property
+    def filming_camera(self) -> Camera | None:
+        """That of other images taken by the run's camera, whose lens or zoom is undone in the run's frames."""
+        kept = self.folder.load_recording()
+        return None if kept is None else filming_camera(json.loads(str(kept)))
 
     @cached_property
     def localiser(self) -> Localiser:

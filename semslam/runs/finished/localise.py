@@ -47,7 +47,7 @@ def open_query(finished: FinishedMap, query: RunConfig) -> Sequence:
         found = open_sequence(
             query.sequence,
             query.kind,
-            finished.camera,
+            finished.filming_camera,
             camera=query.camera,
             depth_scale=query.depth_scale,
             registered=query.registered,
