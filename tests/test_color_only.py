@@ -237,6 +237,8 @@ def test_doubts_are_said_again_of_poses_that_were_kept_and_not_of_a_size_that_wa
         visual_poses(tmp_path, room, network, config, lambda: None)
         assert "--scale-from sets it" in caplog.text and "without stabilisation" in caplog.text
     assert doubts(visual, scale_known=False) == [] and len(doubts(doubted, scale_known=True)) == 1
+    flickering = doubts(replace(visual, restless=0.8), scale_known=True)
+    assert len(flickering) == 1 and "in 80 % of the images" in flickering[0]
     assert doubted.figures()["strange_images"] == 1.0 and doubted.figures()["residual_pixels"] == 2.0
 
 

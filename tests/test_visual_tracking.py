@@ -215,6 +215,19 @@ def test_exposure_is_no_motion(room):
     assert error(room, found, with_scale=True) < 0.04
 
 
+def test_keyframes_that_flicker_forces_are_counted_and_motion_forces_none(room):
+    rng, forced = np.random.default_rng(0), []
+    for spoilt in (False, True):
+        tracker = VisualTracker(room.camera, depths_by(BlindNetwork(), room.camera))
+        for i in range(6):
+            color = room[i].color.copy()
+            if spoilt:  # the lower half shows something else in each image
+                color[120:] = rng.integers(0, 256, (120, *color.shape[1:]), np.uint8)
+            tracker(i, color)
+        forced.append(tracker.forced)
+    assert forced[0] == 0 and forced[1] >= 3
+
+
 def test_the_motion_across_frames_that_were_lost_is_told_for_one_frame(room):
     tracker = VisualTracker(room.camera, depths_by(KnowingNetwork(room), room.camera))
     for i in range(4):

@@ -21,6 +21,7 @@ from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.poses import VisualPoses, track_images
 from semslam.runs.config import RunConfig
 from semslam.tracking.visual import normal_equations, zoom
+from semslam.tracking.visual.zoom_jump import jump_between
 from sequences import open_sequence
 from sequences.recalibrated import UnzoomedSequence, zoomed
 from sequences.sequence import DerivedSequence
@@ -54,6 +55,27 @@ def test_the_focal_length_of_each_camera_is_found():
     assert np.abs((found.z - found.z[0]) - z).max() < 0.02
     still = zoom.adjusted(zooming_scene(z), pixel_std=0.2, zooming=False)
     assert not still[0].z.any() and still[1] > 5 * cost
+
+
+@pytest.mark.parametrize("factor", [0.74, 1.35, 1.6])
+def test_a_jump_of_zoom_is_found_between_two_images_and_none_without(factor):
+    room = open_sequence("room:frames=60")
+    c, before, after = room.camera, room.color_of(10), room.color_of(11)
+    affine = np.array([[factor, 0, c.cx * (1 - factor)], [0, factor, c.cy * (1 - factor)]])
+    jumped = cv2.warpAffine(after, affine, (c.width, c.height))
+    assert jump_between(before, jumped) == pytest.approx(factor, rel=0.02)
+    assert jump_between(before, after) is None
+    assert jump_between(before, np.zeros_like(after)) is None
+
+
+@pytest.mark.slow
+def test_a_camera_that_zooms_at_once_is_followed_behind_that(caplog):
+    room = open_sequence("room:frames=90,width=320,height=240")
+    filmed = ZoomingSequence(room, np.where(np.arange(90) < 45, 1, 1.5))
+    found = track_images(filmed, BlindNetwork())
+    assert found.lost == 0 and "at once" in caplog.text
+    assert found.zoom is not None and found.zoom.max() == pytest.approx(1.5, rel=0.05)
+    assert error(room, found, with_scale=True) < 0.05
 
 
 def test_an_approach_is_no_zoom():
@@ -109,7 +131,8 @@ def undone(monkeypatch, *says: zoom.FoundZoom, found=(60, 60, 60, 60)):
 
     def scene(*_):
         tracker = SimpleNamespace(finish=lambda: None, map=SimpleNamespace(keyframes=[Keyframe(0), Keyframe(59)]))
-        return SimpleNamespace(tracker=tracker, followed=SimpleNamespace(found=np.arange(60) < next(counts)))
+        here = np.arange(60) < next(counts)
+        return SimpleNamespace(tracker=tracker, followed=SimpleNamespace(found=here, good=here))
 
     monkeypatch.setattr(zooming, "longest_scene", scene)
     monkeypatch.setattr(zooming, "zoom_of", lambda *_: next(answers))

@@ -46,6 +46,7 @@ class VisualPoses:
     focal_std: float  # its relative standard deviation; 0 = it was known
     strange: float  # share of the images with predicted depth that are unlike those of its training; see `likeness`
     residual: float  # pixels of tracked images: median distance of landmarks from where they should be; NaN = unknown
+    restless: float = 0.0  # share of the frames that became keyframes as they had lost much and hardly moved
     zoom: np.ndarray | None = None  # (N,) each frame's focal length over that of the widest; None = all alike
     lens: np.ndarray | None = None  # (1, 6) fx fy cx cy, pixels, k1 k2 of the recording's images; None = as it is said
 
@@ -70,6 +71,7 @@ class VisualPoses:
             "focal_std": self.focal_std,
             "strange_images": self.strange,
             "residual_pixels": self.residual if np.isfinite(self.residual) else None,
+            "restless_images": self.restless,
             "lens": None if self.lens is None else self.lens[0].tolist(),
             "zoom": 1.0 if self.zoom is None else float(self.zoom.max() / self.zoom.min()),
         }
@@ -132,6 +134,7 @@ def track_images(
         focal_std=tracker.map.focal_std,
         strange=strange,
         residual=tracker.map.residual,
+        restless=tracker.forced / max(1, int(followed.found.sum())),
         zoom=zoom,
         lens=None if lens is None else numbers_of(lens)[None],
     )
@@ -175,8 +178,8 @@ def _check(sequence: Recording, found: VisualPoses, followed: Followed) -> None:
     if length >= fewest:
         first, last = numbers[np.flatnonzero(found.found)[[0, -1]]]
         logger.warning(
-            "frames %d to %d are not in the map: they show another scene than frames %d to %d, or nothing that can be "
-            "tracked; --start %d --frames %d maps them on their own, if they can be",
+            "frames %d to %d are not in the map: they show another scene than frames %d to %d, or are zoomed, or show "
+            "nothing that can be tracked; --start %d --frames %d maps them on their own, if they can be",
             numbers[start], numbers[start + length - 1], first, last, numbers[start], length,
         )  # fmt: skip
 

@@ -15,16 +15,14 @@ from semslam.perception import Network
 from semslam.runs.color_only.following import Scene
 from semslam.runs.color_only.zooming import WORTH, unzoomed_scene
 from semslam.tracking.visual.config import VisualConfig
-from semslam.tracking.visual.lens import FoundLens, lens_of
+from semslam.tracking.visual.lens import EVIDENT, FoundLens, lens_of
 from semslam.tracking.visual.visual_tracker import VisualTracker
 from semslam.tracking.visual.zoom import zoom_of
 from sequences import Sequence as Recording
 from sequences.recalibrated import StraightenedSequence
 
 logger = logging.getLogger(__name__)
-# Of the mean cost of an observation, what a lens explains that is undone, and what is told: recordings with the camera
-# of their data set have up to 0.13.
-EVIDENT, TOLD = 0.05, 0.2
+TOLD = 0.2  # explained, from which a lens is told: recordings with the camera of their data set have up to 0.13
 PASSES = 5  # that undo a lens; each leaves a part
 NO_WORSE, LEFT = 1.05, 0.67  # times the residual, and what a lens explains, before: at most
 

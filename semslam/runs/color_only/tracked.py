@@ -18,6 +18,7 @@ from sequences import Sequence as Recording
 
 logger = logging.getLogger(__name__)
 RESIDUAL = 1.4  # pixels of tracked images: sound recordings have 0.7 to 0.9, a wobble of 6 pixels 1.9
+RESTLESS = 0.5  # share of the images; see `VisualPoses.restless`
 
 
 def visual_poses(
@@ -60,6 +61,12 @@ def doubts(found: VisualPoses, scale_known: bool) -> list[str]:
             f"landmarks are {found.residual:.1f} pixels from where they should be (median; 0.7 to 0.9 in sound "
             f"recordings): the images wobble or show moving things, and the map may be wrong; film without "
             f"stabilisation and with a short, fixed exposure, or leave that part out (--start, --frames)"
+        )
+    if found.restless > RESTLESS:
+        said.append(
+            f"in {100 * found.restless:.0f} % of the images a third of what is followed is lost though hardly anything "
+            f"moves: the light flickers or the images are spoilt, and the map may be wrong; film by daylight "
+            f"or with an exposure of 10 ms or more"
         )
     if found.strange >= MOSTLY and not scale_known:
         said.append(

@@ -9,17 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from semslam.atomic import raise_passing
 from semslam.perception import Network
 from semslam.runs.color_only.following import Scene, longest_scene
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.lens import lens_of
 from semslam.tracking.visual.zoom import FoundZoom, zoom_of
+from semslam.tracking.visual.zoom_jump import jump_between
 from sequences import Sequence as Recording
 from sequences.recalibrated import UnzoomedSequence
 
 logger = logging.getLogger(__name__)
 PASSES = 3  # that undo zoom; each leaves up to half of what the one before left
 WORTH = 0.06  # logarithm of a zoom from which it is undone: stabilised images seem to zoom by 5 %
+MOST_JUMPS = 20  # places that are looked at for a zoom from one frame to the next
 REMEDY = "film without zooming"
 
 
@@ -41,6 +44,12 @@ class Undone(NamedTuple):
         """Whether one lens for all images explains more than a zoom."""
         lens = lens_of(self.scene.tracker.map)
         return lens is not None and lens.explained > found.explained
+
+    def follows_better(self, before: Undone) -> bool:
+        """Whether more frames are followed than with less undone, or as many, whose landmarks are not as far off."""
+        now, then = self.scene, before.scene
+        more = np.count_nonzero(now.followed.found) - np.count_nonzero(then.followed.found)
+        return bool(more > 0 or (more == 0 and now.tracker.map.residual < then.tracker.map.residual))
 
     def is_better(self, before: Undone) -> bool:
         """Whether no more frames are lost than with less undone, and it was a zoom that was undone."""
@@ -74,11 +83,17 @@ def unzoomed_scene(
         return Undone(zoom, scene, zoom_of(scene.tracker.map))
 
     best = tracked(np.ones(len(sequence)))
+    jumps = _jumps(sequence, best.scene.followed.good)
+    if jumps.max() > 1:
+        logger.warning("the camera zooms by %.2f at once: tracked again with that undone", jumps.max())
+        again = tracked(jumps)
+        best = again if again.follows_better(best) else best
+    undone = best.zoom if best.zoom.max() > 1 else None
     if best.left is not None and best.left.evident and best.is_rather_a_lens(best.left):
-        return best.scene, None
+        return best.scene, undone
     if best.left is not None and best.left.evident and (z := float(best.left.z.max())) < WORTH:
         logger.warning("the camera seems to zoom by %.2f while it films, and lengths are off as much", np.exp(z))
-        return best.scene, None
+        return best.scene, undone
     for _ in range(PASSES):
         if best.left is None or not best.left.evident:
             break
@@ -93,3 +108,24 @@ def unzoomed_scene(
         if best.left is not None and best.left.evident:
             logger.warning("not all of the zoom could be undone: the map may be wrong; %s", REMEDY)
     return best.scene, best.zoom if best.zoom.max() > 1 else None
+
+
+def _jumps(sequence: Recording, good: np.ndarray) -> np.ndarray:
+    """The zoom (N,) of each frame of a `sequences.Sequence`, at least 1, by its jumps where tracking is lost or poor.
+
+    good: (N,) bool, which poses are beyond doubt.
+    """
+    zoom = np.ones(len(good))
+    for at in np.flatnonzero(np.diff(good))[:MOST_JUMPS] + 1:
+        if (jump := _jump_at(sequence, int(at))) is not None:
+            zoom[at:] *= jump
+    return zoom / zoom.min()
+
+
+def _jump_at(sequence: Recording, at: int) -> float | None:
+    """That between frame `at` and the one before it; None where one cannot be read."""
+    try:
+        return jump_between(sequence.color_of(at - 1), sequence.color_of(at))
+    except (ValueError, OSError) as problem:
+        raise_passing(problem)
+        return None

@@ -33,7 +33,7 @@ LENSES = (  # which of the numbers may change: the simplest first
     (True, True, True, True, True),
 )
 MORE = 0.1  # that one more of them has to explain than the simpler ones
-LITTLE = 0.05  # explained, that is not worth being looked for
+EVIDENT = 0.05  # of the mean cost of an observation, what a lens explains: less is not looked for, nor undone
 AT_MOST = 2.0  # times what a linear step promises, that a lens explains
 INVERTED = 8  # Newton's steps that undo a distortion
 
@@ -87,7 +87,7 @@ def lens_of(world: SparseMap) -> FoundLens | None:
     best, least = FoundLens(np.zeros(len(STD)), 0.0), 0.0
     without: tuple[LensState, float] | None = None
     for which, promise in zip(LENSES, promised):
-        if AT_MOST * promise > max(least, LITTLE):
+        if AT_MOST * promise > max(least, EVIDENT):
             without = without or fitted(scene, world.pixel_std, np.zeros(len(STD), bool))
             found, cost = fitted(scene, world.pixel_std, np.array(which), without[0])
             explained = (without[1] - cost) / len(scene.landmark)

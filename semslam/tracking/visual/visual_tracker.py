@@ -32,6 +32,7 @@ from semslam.tracking.visual.resection import located
 from semslam.tracking.visual.sparse_map import BORDER, STRIKES, SparseMap
 
 REMEMBERED = 300  # keyframes whose images are kept to find their landmarks again
+HARDLY = 0.5  # of the flow that makes a keyframe: with less, nothing that is followed should be lost
 DESCRIBED = 8  # of so many older keyframes one can be found again
 # index of a frame, (H, W, 3) uint8 RGB, focal length -> depth, (H, W) metres, and its confidence, (H, W) in 0..1
 PredictDepth = Callable[[int, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
@@ -75,6 +76,7 @@ class VisualTracker:
         given_std = c.given_std, float(np.radians(c.given_turn_std_deg))
         self.map = SparseMap(camera, c.pixel_std, c.prior_std, focal_known, given_std)
         self.size = np.array([camera.width, camera.height])  # of the images, pixels
+        self.forced = 0  # keyframes that had to be made as much was lost of what is followed, and hardly anything moved
         self._seen: dict[int, Seen] = {}  # by the indices of frames that were not lost
         # of those that are no keyframes: landmarks, and the bits of their pixels
         self._records = PackedFile(folder=folder, or_memory=True)
@@ -191,7 +193,9 @@ class VisualTracker:
     def _is_keyframe(self, good: np.ndarray) -> bool:
         """Whether much has moved, or left the image, since the last keyframe. good: (N,) bool, features on landmarks"""
         flow = np.median(np.linalg.norm(self._pixels[good] - self._at_keyframe[good], axis=1))
-        return bool(flow > self.config.keyframe_flow or good.sum() < self.config.keyframe_share * self._started)
+        left = bool(good.sum() < self.config.keyframe_share * self._started)
+        self.forced += left and bool(flow < HARDLY * self.config.keyframe_flow)
+        return left or bool(flow > self.config.keyframe_flow)
 
     def _exposed(self, grey: np.ndarray) -> np.ndarray:
         """The image with the brightness and contrast of the one before, so that exposure is no motion."""
