@@ -146,40 +146,6 @@ def test_lights_that_go_off_and_on_again_do_not_lose_the_camera(room):
     assert errors(steps, frames).max() < 0.01
 
 
-def test_a_bare_wall_is_held_or_given_up_but_never_invented():
-    """A camera that glides along a wall without texture: nothing tells how far."""
-    camera = RoomSequence(frames=1, **SIZE).camera
-    grey = np.full((*camera.shape, 3), 128, np.uint8)
-    depth = np.full(camera.shape, 1.5, np.float32)
-    frames = [Frame(i, i / 30, grey, camera, depth, T_world_camera=np.eye(4)) for i in range(60)]
-    steps, _ = tracked(frames)
-    assert errors(steps, frames).max() < 0.01
-    assert steps[-1].tracking.state == "lost" and "nothing determines the pose" in steps[-1].tracking.reason
-
-
-def test_the_faster_the_drive_the_sooner_a_bare_wall_loses_the_camera():
-    """Along a wall that is bare beyond its first metres, where the camera stops, and nothing shows it."""
-    camera = RoomSequence(frames=1, **SIZE).camera
-    rng, depth = np.random.default_rng(0), np.full(camera.shape, 3.0, np.float32)
-    texture = cv2.resize(rng.integers(0, 255, (16, 32, 3), np.uint8), (512, camera.height))
-    wall = np.full((camera.height, 2000, 3), 128, np.uint8)
-    wall[:, : texture.shape[1]] = texture
-    for pixels, soon in ((5, 30), (25, 8)):  # of the wall, a frame: 1.7 and 8.6 metres a second
-        moving = 525 // pixels
-        lefts = np.minimum(np.arange(moving + soon), moving) * pixels
-        T = np.tile(np.eye(4), (len(lefts), 1, 1))
-        T[:, 0, 3] = lefts * 3.0 / camera.fx
-        frames = [
-            Frame(k, k / 30, wall[:, left : left + camera.width].copy(), camera, depth, T_world_camera=T[k])
-            for k, left in enumerate(lefts)
-        ]
-        steps, _ = tracked(frames)
-        lost = [k for k, step in enumerate(steps) if not step.tracking.ok]
-        assert lost == list(range(lost[0], len(frames))) and abs(lost[0] - moving) < soon
-        assert "nothing determines the pose" in steps[lost[0]].tracking.reason
-        assert errors(steps, frames)[: lost[0]].max() < 1.8
-
-
 def test_a_person_who_walks_through_is_survived(room):
     rng = np.random.default_rng(0)
     cloth = cv2.resize(rng.integers(30, 220, (30, 12, 3)).astype(np.uint8), (110, 240), interpolation=cv2.INTER_CUBIC)

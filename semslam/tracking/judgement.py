@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 CALM = 5  # good frames after which a poor spell is over
 LIKENESS = 0.7  # correlation with what the map shows from which an image confirms its pose
 
+MOTIONS = "sideways", "up or down", "to or fro", "in pitch", "in yaw", "in roll"  # of a camera, as a twist has them
+
 
 @dataclass(frozen=True)
 class TrackingConfig:
@@ -86,6 +88,14 @@ def why_poor(found: Registration, config: TrackingConfig) -> str:
     if found.comparison.correlation < c.min_correlation:
         return f"the image hardly looks like the map there (correlation {found.comparison.correlation:.2f})"
     return ""
+
+
+def why_open(tracking: Tracking, most: float) -> str:
+    """Which motion of a pose, uncertain by more than `most` metres or radians, is only what was expected."""
+    assert tracking.covariance is not None
+    std = np.sqrt(np.diag(tracking.covariance))
+    names = [name for name, uncertain in zip(MOTIONS, std) if uncertain >= min(most, std.max())]
+    return f"nothing in view tells the motion {', '.join(names)}; it is taken to go on as before, nothing is fused"
 
 
 def fits(found: Registration, config: TrackingConfig) -> bool:

@@ -11,7 +11,7 @@ from semslam import poses
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.stage import Stage
 from semslam.tracking.features import Reference, features_of, pose_from
-from semslam.tracking.judgement import Announcements, TrackingConfig, fits, judged, why_lost, why_poor
+from semslam.tracking.judgement import Announcements, TrackingConfig, fits, judged, why_lost, why_open, why_poor
 from semslam.tracking.measuring import MeasuringRegistrar
 from semslam.tracking.motion import Motion
 from semslam.tracking.noise import SensorNoise
@@ -111,10 +111,16 @@ class Tracker(Stage):
         far = self.lost or self._motion.is_gap(observation.frame)
         if far and tracking.ok and tracking.covariance is not None:
             tracking = self._confirmed(observation, predict, tracking)
+        if tracking.state == "good" and self._guessed():
+            tracking = replace(tracking, sound=False, reason=why_open(tracking, OPEN))
         if not tracking.ok:
             is_followed = False
             tracking = self._found(observation, predict) or self._begun(observation) or tracking
         return tracking, is_followed, doubtful
+
+    def _guessed(self) -> bool:
+        """Whether a pose, as far as it is only what was expected, is a guess: one frame goes on as those before it."""
+        return not self._motion.refine and (self._open > 1 or (self._open > 0 and self._motion.velocity is None))
 
     def _accept(self, observation: Observation, tracking: Tracking, followed: bool, doubtful: bool) -> None:
         """Remember a pose that was found."""

@@ -40,32 +40,31 @@ def spread_of(sums):
 
 
 @njit(**SERIAL)
-def held(hessian, gradient, degenerate):
-    """The geometric normal equations without the directions that only the noise of the normals holds.
+def held_by_shape(hessian, degenerate):
+    """(6, 6) what takes the geometric normal equations to those without directions that surfaces do not hold.
 
     Rotations are counted as motion at the typical distance of the points, so that all six eigenvalues are mean
     squared shares of the normals along a direction: 1 for motion straight at a wall, 0 along it.
     """
     total = hessian[0, 0] + hessian[1, 1] + hessian[2, 2]  # the sum of weights, since normals are units
     if total <= 0:
-        return np.zeros((6, 6)), np.zeros(6)
+        return np.zeros((6, 6))
     reach = np.sqrt(max((hessian[3, 3] + hessian[4, 4] + hessian[5, 5]) / total, 1e-6))
     scale = np.ones(6)
     scale[3:] = 1 / reach
-    scales = scale.reshape(6, 1) * scale
-    values, vectors = np.linalg.eigh(hessian * scales / total)
+    values, vectors = np.linalg.eigh(hessian * (scale.reshape(6, 1) * scale) / total)
     keep = np.minimum(np.maximum(values / degenerate - 1, 0), 1)
-    kept = vectors * keep
-    return (kept * values) @ vectors.T * total / scales, kept @ (vectors.T @ (scale * gradient)) / scale
+    return (vectors * keep) @ vectors.T * (scale / scale.reshape(6, 1))
 
 
 @njit(**SERIAL)
-def step_of(sums, widths, balance, from_prior):
+def step_of(sums, widths, balance, held_part, from_prior):
     """One Gauss-Newton step of both terms and the prior: the twist (6,) from the left, and its information (6, 6).
 
     sums: (2, SUMS) float64 of geometry and colour. widths: (3,) float64, the scales of geometry and grey and the grey
     offset that the sums were made with; replaced by those of the next iteration, which are never so narrow that a
-    better pose could not be found any more. from_prior: (6,) twist from the pose expected to the present one.
+    better pose could not be found any more. held_part: (6, 6), see `held_by_structure`. from_prior: (6,) twist from the
+    pose expected to the present one.
     """
     geometry, color = sums[0], sums[1]
     spread = min(max(spread_of(geometry), 0.2), 6.0)
@@ -75,10 +74,13 @@ def step_of(sums, widths, balance, from_prior):
     widths[2] = color[R] / max(color[COUNT], 1.0)
 
     triangle = slice(TRIANGLE, TRIANGLE + 6)
-    hessian, gradient = held(symmetric(geometry), geometry[triangle], balance.degenerate)
+    hessian, gradient = symmetric(geometry), geometry[triangle]
+    held = held_by_shape(hessian, balance.degenerate)
+    hessian, gradient = held @ hessian, held @ gradient
     color_share = balance.color_weight / grey_spread**2
     hessian = balance.share * (hessian / spread**2 + color_share * symmetric(color))
     gradient = balance.share * (gradient / spread**2 + color_share * color[triangle])
+    hessian, gradient = held_part.T @ hessian @ held_part, held_part.T @ gradient
     for k in range(6):
         std = balance.prior_translation if k < 3 else balance.prior_rotation
         hessian[k, k] += 1 / std**2

@@ -3,7 +3,8 @@
 Minimised over T_live_view: the robust sum of squared point-to-plane distances, in units of the sensor's noise, and of
 differences of grey, in units of their own spread, with a weak prior around the predicted motion. Directions that the
 geometry does not determine (along a bare wall) are taken from the geometric term, and so are held by colour where
-there is texture and by the prior where there is none (Zhang, Kaess and Singh, ICRA 2016).
+there is texture and by the prior where there is none (Zhang, Kaess and Singh, ICRA 2016). What noise alone has told
+goes back to the prior at the end, see `structure`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from semslam.compiled import Pinhole
 from semslam.engine.depth_filter import Noise
 from semslam.frame import Observation, View
 from semslam.tracking.registration.comparison import COMPARED_ON, SAMPLED, Comparison, compare
-from semslam.tracking.registration.gauss_newton import Balance, step_of, symmetric
+from semslam.tracking.registration.gauss_newton import Balance, spread_of, step_of, symmetric
 from semslam.tracking.registration.model import BLOCK, FIELDS, halved, make_model, mean_grey, sample_grey
 from semslam.tracking.registration.settings import Level, RegistrationConfig
+from semslam.tracking.registration.structure import SAMPLES, Products, held_by_structure, products
 from semslam.tracking.registration.terms import COUNT, RR, SUMS, TRIANGLE, WRR, Gates, Live, R, W, linearize
 
 f32 = np.float32
@@ -87,6 +89,8 @@ class _Search:
     # live minus model
     widths: np.ndarray = field(default_factory=lambda: np.array([6.0, 20.0, 0.0]))
     information: np.ndarray = field(default_factory=lambda: np.eye(6))
+    # (6, 6) what takes a twist to the part of it that structure tells
+    held: np.ndarray = field(default_factory=lambda: np.eye(6))
 
 
 class Registrar:
@@ -142,6 +146,7 @@ class Registrar:
         self._turn(search, observation)
         for number in range(len(self.config.levels)):
             self._descend(number, search, observation, poses.inverse(T_prior_live_view))
+        self._hold(search, observation, T_prior_live_view)
         # Inverses are transposes: a rotation's rounding would double with every frame that builds on it.
         T = poses.orthonormalized(view.T_world_camera @ poses.inverse(search.T))
         return Registration(
@@ -159,7 +164,7 @@ class Registrar:
         for pyramid in (self._live, self._model):
             for fine, coarse in pairwise(pyramid):
                 halved(fine, coarse)
-        self._points = view.points
+        self._points, self._pixels = view.points, view.pixels
         # A surfel that few frames made repeats their errors, or is of something that passes through the view: it counts
         # by the square of its confidence. All together count as much as by their confidence.
         self._trust = np.minimum(view.points[:, 6] / f32(c.trusted), 1)
@@ -192,11 +197,11 @@ class Registrar:
         level = self.config.levels[0]
         model, live = self._greys_at(T_live_view, level.pyramid, 4 * level.every)
         gain = _contrast(live, self.config.textured) / _contrast(model, self.config.textured)
-        if not 0.9 < gain < 1.1:
-            gain = min(max(gain, 0.1), 4.0)
+        self._gain = 1.0 if 0.9 < gain < 1.1 else min(max(gain, 0.1), 4.0)
+        if self._gain != 1:
             for level in self.config.levels:
                 greys = self._greys[level.pyramid][:: level.every]  # the others are not filled
-                greys[greys >= 0] *= f32(gain)
+                greys[greys >= 0] *= f32(self._gain)
 
     def _greys_at(self, T_live_view: np.ndarray, pyramid: int, every: int) -> tuple[np.ndarray, np.ndarray]:
         """Grey of so many-th of the model's points on a level, where it is known, and of the live image there."""
@@ -227,15 +232,19 @@ class Registrar:
             gain=live_std / model_std if model_std > 0 else 1.0,
         )
 
+    def _gates_now(self, number: int, search: _Search) -> Gates:
+        """The gates of a level by the noise and the widths of residuals as they are known."""
+        geometry_scale, grey_scale, grey_offset = map(f32, search.widths)
+        return self._gates[number]._replace(
+            base=self._noise.base, quadratic=self._noise.quadratic,
+            geometry_scale=geometry_scale, grey_scale=grey_scale, grey_offset=grey_offset,
+        )  # fmt: skip
+
     def _linearize(self, number: int, search: _Search, observation: Observation) -> None:
         """The sums of both terms at the search's pose, on one level."""
         assert observation.normals is not None
         level = self.config.levels[number]
-        geometry_scale, grey_scale, grey_offset = map(f32, search.widths)
-        gates = self._gates[number]._replace(
-            base=self._noise.base, quadratic=self._noise.quadratic,
-            geometry_scale=geometry_scale, grey_scale=grey_scale, grey_offset=grey_offset,
-        )  # fmt: skip
+        gates = self._gates_now(number, search)
         live = Live(observation.depth, observation.normals, self._live[level.pyramid])
         model, sums = self._models[number], self._sums[: len(self._models[number])]
         linearize(model, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates, sums)
@@ -274,10 +283,36 @@ class Registrar:
         for _ in range(level.iterations):
             self._linearize(number, search, observation)
             from_prior = poses.log(search.T @ T_view_prior)
-            step, search.information = step_of(search.sums[:2], search.widths, balance, from_prior)
+            step, search.information = step_of(search.sums[:2], search.widths, balance, search.held, from_prior)
             search.T = poses.exp(step) @ search.T
             if max(math.hypot(*step[:3]), math.hypot(*step[3:])) < enough:
                 break
+
+    def _hold(self, search: _Search, observation: Observation, T_prior: np.ndarray) -> None:
+        """Take from the motion expected, T_prior = T_live_view, what nothing but noise has told."""
+        c = self.config
+        every = -(-len(self._points) // SAMPLES) or 1
+        both = self._products(search, observation, every)
+        spread = min(max(spread_of(search.sums[0]), 0.2), 6.0)
+        shares = self._share * every / spread**2, self._share * every * c.color_weight
+        prior = np.repeat([c.prior_translation**-2.0, c.prior_rotation**-2.0], 3)
+        search.held = held_by_structure(both, shares, min(self._share * every, 1.0), prior, c.degenerate)
+        if np.array_equal(search.held, np.eye(6)):
+            return
+        T_view_prior = poses.inverse(T_prior)
+        search.T = poses.exp(search.held @ poses.log(search.T @ T_view_prior)) @ T_prior
+        self._descend(len(c.levels) - 1, search, observation, T_view_prior)
+
+    def _products(self, search: _Search, observation: Observation, every: int) -> Products:
+        """Products of the Jacobians that map and frame tell, at the pose found."""
+        assert observation.normals is not None
+        level = COMPARED_ON
+        gates = self._gates_now(len(self.config.levels) - 1, search)
+        return Products(*products(
+            self._points, self._pixels, self._roots, every, search.T.astype(f32),
+            Live(observation.depth, observation.normals, self._live[level]), self._pinholes[0], self._pinholes[level],
+            self._model[level], f32(self._gain), gates,
+        ))  # fmt: skip
 
 
 def _contrast(grey: np.ndarray, least: float) -> float:
