@@ -308,10 +308,10 @@ class Registrar:
         assert observation.normals is not None
         level = COMPARED_ON
         gates = self._gates_now(len(self.config.levels) - 1, search)
+        live = Live(observation.depth, observation.normals, self._live[level])
         return Products(*products(
-            self._points, self._pixels, self._roots, every, search.T.astype(f32),
-            Live(observation.depth, observation.normals, self._live[level]), self._pinholes[0], self._pinholes[level],
-            self._model[level], f32(self._gain), gates,
+            (self._points, self._pixels, self._roots), every, search.T.astype(f32), live,
+            (self._pinholes[0], self._pinholes[level]), (self._model[level], f32(self._gain)), gates,
         ))  # fmt: skip
 
 

@@ -70,14 +70,17 @@ def _slope(image, u, v):
 
 
 @njit(**SERIAL)
-def products(points, pixels, roots, every, T, live, camera, grey_camera, model_grey, gain, gates):
-    """`Products` of every n-th point of a model (N, 7) at T = T_live_view, with the weights of `linearize`.
+def products(model, every, T, live, cameras, shown, gates):
+    """`Products` of every n-th point of a model at T = T_live_view, with the weights of `linearize`.
 
     Points take part whatever the angle between the two normals: a gate on it would pick those whose noises are alike.
-    pixels: (N, 2) of the view. live: its grey image, and model_grey, are of the level that grey_camera is of. gain:
-    contrast of the live image against the other.
+    model: points (N, 7), pixels (N, 2) and roots of weights (N,) of a view. cameras: of depth, and of the level of the
+    grey images. shown: the view's grey on that level, and the contrast of the live image against it.
     """
+    points, pixels, roots = model
     depth, normals, image = live
+    camera, grey_camera = cameras
+    model_grey, gain = shown
     width, height, fx, fy, cx, cy = camera
     _, _, gx, gy, gcx, gcy = grey_camera
     shrunk = camera.width // grey_camera.width
