@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from semslam import poses
-from semslam.loops.long_graphs import bounded_poses, control_edges
+from semslam.loops.long_graphs import WHOLE, bounded_poses, control_edges
 from semslam.loops.pose_graph import WORLD, Edge, optimized_poses, squared_errors
 from semslam.loops.pose_windows import Covariances, windowed_poses
 
@@ -188,6 +188,16 @@ def test_a_chain_that_grows_is_solved_in_parts_as_well_as_all_at_once() -> None:
     whole = error(optimized_poses(T, edges, robust=15.0))
     assert error(T) < 1.5 * whole + 0.002
     assert np.linalg.norm(drifted[:3, 3] - truth[-1, :3, 3]) > 10 * whole
+
+
+def test_a_window_keeps_its_ties_after_sub_maps_met_at_a_keyframe_long_past() -> None:
+    """What was found at that meeting stands after the edges of younger keyframes."""
+    T = path(WHOLE + 50)
+    edges = [Edge(k - 1, k, motion, np.eye(6)) for k, motion in enumerate(motions(T), start=1)]
+    met = Edge(3, 20, poses.inverse(T[3]) @ T[20], np.eye(6), closure=True)
+    strayed = T.copy()
+    strayed[-20:] = noisy(T[-20:], 0.005, 0.2)
+    assert largest(bounded_poses(strayed, [*edges, met], [met], 15.0), T) < 1e-6
 
 
 def test_edges_between_control_poses_are_met_by_the_poses_that_meet_all_edges() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 import numpy as np
 
@@ -25,7 +24,8 @@ def bounded_poses(T_world: np.ndarray, edges: Sequence[Edge], newest: Sequence[E
 
     Args:
         T_world: (N, 4, 4).
-        edges: in the order of their second ends j: from each keyframe to the next, and closures.
+        edges: from each keyframe to the next, in order, and closures anywhere between and after them: sub-maps that
+            meet tie keyframes that are long past.
         newest: those of them that are closures of the last keyframe.
     """
     n = len(T_world)
@@ -37,7 +37,7 @@ def bounded_poses(T_world: np.ndarray, edges: Sequence[Edge], newest: Sequence[E
         solved = optimized_poses(T_world[controls], control_edges(T_world, edges, controls), robust=robust)
         T_world = Correction.between(controls, T_world[controls], solved).corrected(np.arange(n), T_world)
     first = n - WINDOW
-    recent = list(takewhile(lambda edge: edge.j >= first, reversed(edges)))
+    recent = [edge for edge in edges if max(edge.i, edge.j) >= first]
     return optimized_poses(T_world, recent, fixed=range(first), robust=robust)
 
 
