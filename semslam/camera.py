@@ -138,6 +138,10 @@ class Camera:
             cy=(self.cy + 0.5) * sy - 0.5,
         )
 
+    def of_width(self, width: int) -> Camera:
+        """This camera after its image is resized to a width, as high as keeps its shape; itself where it is so wide."""
+        return self if width == self.width else self.resized(width, round(self.height * width / self.width))
+
     def with_focal(self, focal: float) -> Camera:
         """This camera with another focal length along x, in pixels, which is known."""
         return replace(self, fx=focal, fy=focal * self.fy / self.fx, focal_known=True)

@@ -158,9 +158,7 @@ class Perception(Stage):
         self.needed: Callable[[Observation], bool] | None = None  # see `sparing`; None = every frame is
         self.perceived = 0  # frames; which are labelled goes by it, as frames may be left out
         self.num_classes = 0 if config.labels == "none" else len(LABEL_SETS[config.classes])
-        self.camera = camera
-        if config.width is not None and config.width != camera.width:
-            self.camera = camera.resized(config.width, round(camera.height * config.width / camera.width))
+        self.camera = camera.of_width(config.width or camera.width)
         self._classes_of = None
         if config.labels == "truth" and label_set is not None:
             table = remapping(label_set, config.classes)

@@ -55,6 +55,16 @@ def check_state(state: Mapping[str, np.ndarray], layout: Layout) -> None:
             )
 
 
+def prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a part keeps, as arrays of the whole that it belongs to."""
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def under_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a part keeps, of the whole that it belongs to: the opposite of `prefixed`."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def stage_of(part: object) -> Stage:
     """The part as a stage; a plain function, or None, keeps nothing and is told nothing."""
     return part if isinstance(part, Stage) else Stage()

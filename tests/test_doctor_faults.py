@@ -35,9 +35,7 @@ def to_ray(frame: Frame) -> Frame:
 
 
 def test_depth_along_the_ray_is_told_from_z(sound):
-    room, frames = sound
-    exact = [replace(f, depth=e.depth) for f, e in zip(frames, frames)]
-    finding = only_error(diagnose(Spoilt(room, exact, to_ray)))
+    finding = only_error(diagnose(Spoilt(*sound, to_ray)))
     assert "along each pixel's ray" in finding.what and "depth_along_ray" in finding.remedy
 
 

@@ -7,25 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_doctor_faults import Spoilt
+from spoilt_recordings import Spoilt
 
 from semslam.doctor import intrinsics
 from semslam.doctor.depth import motion
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import errors, systematic
 from semslam.doctor.poses.convention import judged
-from semslam.frame import Frame
 from semslam.poses import exp
-from sequences import Sequence, open_sequence
-from sequences.room.kinect_noise import kinect_noise
-from sequences.room.room import RoomSequence
+from sequences import open_sequence
 from sequences.selected import selected
-
-
-@pytest.fixture(scope="module")
-def sound() -> tuple[Sequence, list[Frame]]:
-    room = RoomSequence(frames=90, width=320, height=240, noise=kinect_noise)
-    return room, list(room)
 
 
 @pytest.fixture(scope="module")

@@ -270,5 +270,7 @@ def test_what_began_with_a_lost_camera_is_told_to_its_end(frames, caplog):
     good = Tracking(np.eye(4), ok=True)
     for tracking in (lost, poor, *[good] * CALM, poor, *[good] * CALM):
         announcements.tell(frame, tracking)
+        kept, announcements = announcements.state(), Announcements()
+        announcements.restore(kept)  # as of a run that is interrupted after each frame
     told = [record.message.split("tracking is ")[1] for record in caplog.records if record.levelname == "WARNING"]
     assert told == ["lost: dark", "poor: dim", "good again"]

@@ -19,7 +19,7 @@ from semslam.depth.alignment import KnownDepths, ScaleShift, at_pixels, fit_scal
 from semslam.depth.anchors import Anchors
 from semslam.engine.fusion import FusionConfig
 from semslam.frame import Observation, View
-from semslam.stage import Stage
+from semslam.stage import Stage, prefixed, under_prefix
 
 FARTHEST = 1.6  # times; no measurement moves a pixel farther from what the network says here
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
@@ -203,7 +203,7 @@ class DepthCorrections(Stage):
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on later; for `restore`."""
-        state = {f"anchors_{name}": value for name, value in self._anchors.state().items()}
+        state = prefixed("anchors_", self._anchors.state())
         state["waited"] = np.array(self._waited)
         if self._level is not None:
             state["level"] = np.array([self._level.scale, self._level.shift])
@@ -211,7 +211,7 @@ class DepthCorrections(Stage):
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`."""
-        self._anchors.restore({k[len("anchors_") :]: v for k, v in state.items() if k.startswith("anchors_")})
+        self._anchors.restore(under_prefix("anchors_", state))
         self._waited = int(state["waited"])
         self._level = ScaleShift(*map(float, state["level"])) if "level" in state else None
         self._last = state.get("last")

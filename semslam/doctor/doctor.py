@@ -303,9 +303,8 @@ def doubtful_intrinsics(camera: Camera) -> list[Finding]:
         )
         remedy = "the intrinsics may be those of another image size: scale fx, fy, cx, cy with the images"
         findings.append(Finding("error", what, remedy))
-    angle = np.degrees(2 * np.arctan(camera.width / (2 * camera.fx)))
-    if not 25 < angle < 130:
-        what = f"fx {camera.fx:.1f} makes the images {angle:.0f} degrees wide; depth cameras see 40 to 100"
+    if not 25 < camera.fov < 130:
+        what = f"fx {camera.fx:.1f} makes the images {camera.fov:.0f} degrees wide; depth cameras see 40 to 100"
         findings.append(Finding("error", what, "give the focal length in pixels of these images"))
     if not 0.9 < camera.fx / camera.fy < 1.1:
         what = f"fx {camera.fx:.1f} and fy {camera.fy:.1f} differ by more than a tenth"

@@ -33,8 +33,7 @@ def scene_reference(sequence: Recording, truth: str = "auto", limits: tuple[floa
     posed = list(pose_of)
     views = [pose_of[i] for i in evenly_spread(posed, VIEWS)]
     camera = sequence.camera
-    small = camera.resized(VIEW_WIDTH, round(camera.height * VIEW_WIDTH / camera.width))
-    small = camera if camera.width < VIEW_WIDTH else small
+    small = camera.of_width(min(VIEW_WIDTH, camera.width))
     if truth in ("auto", "mesh") and (own := sequence.mesh()) is not None:
         return surface.mesh_reference(own.vertices, own.triangles, "the scene's own mesh", small, views, limits)
     if truth == "mesh":

@@ -90,7 +90,7 @@ def _labelled_frames(
             continue
         camera, labels = frame.camera, frame.labels
         if width is not None and width != camera.width:
-            camera = camera.resized(width, round(camera.height * width / camera.width))
+            camera = camera.of_width(width)
             labels = cv2.resize(labels, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
         yield index, frame, camera, labels
 

@@ -32,6 +32,7 @@ from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.paths import OTHERS, REPLACED_BY, RunPaths
 from semslam.runs.storage.upgrade import upgraded
+from semslam.stage import under_prefix
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import write_tum
 from sequences import Sequence as Recording
@@ -238,7 +239,7 @@ class RunFolder(RunPaths):
 
         ValueError where they are of another run.
         """
-        saved = {k.removeprefix("associations_"): v for k, v in state.items() if k.startswith("associations_")}
+        saved = under_prefix("associations_", state)
         if "run_events" not in state or not (saved or self.associations.exists()):
             return None
         saved = saved or load_arrays(self.associations)

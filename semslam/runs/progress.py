@@ -13,6 +13,7 @@ import numpy as np
 from semslam.cloud import SurfelCloud
 from semslam.frame import Step
 from semslam.slam import SlamConfig
+from semslam.stage import under_prefix
 from semslam.trajectory import Correction, Trajectory
 
 FRAME_LISTS = ("indices", "lost", "poor", "depth_repeated", "corrupt", "held_out", "labelled", "poses_rejected")
@@ -277,7 +278,7 @@ class Progress:
             poor_reason=str(state.get("run_poor_reason", "")),
             poses_contradicted=str(state.get("run_poses_contradicted", "")) or None,
             depth_contradicted=str(state.get("run_depth_contradicted", "")),
-            stages_ms={name[len("run_ms_") :]: list(v) for name, v in state.items() if name.startswith("run_ms_")},
+            stages_ms={name: list(v) for name, v in under_prefix("run_ms_", state).items()},
             **lists,
         )
 

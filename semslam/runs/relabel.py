@@ -24,6 +24,7 @@ from semslam.runs.derived import derived_folder, with_labels, write_derived
 from semslam.runs.finished.sources import Source, sources_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.unreadable import Unreadable
+from semslam.stage import prefixed
 from sequences import Sequence as Recording
 
 
@@ -86,7 +87,7 @@ def relabel(
     metrics["engine_same_for_any_threads"] = network.same_for_any_threads
     changes: dict[str, Any] = {"evidence": rows, "classes": np.array(len(LABEL_SETS[classes]))}
     changes["run_labelled"] = np.array(labelled, np.int64)
-    changes |= {f"labels_{name}": array for name, array in labels.state().items()}
+    changes |= prefixed("labels_", labels.state())
     return write_derived(source, folder, config, changes, metrics, associations)
 
 

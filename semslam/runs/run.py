@@ -33,7 +33,7 @@ from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.versions import versions
 from semslam.runs.unreadable import Unreadable
 from semslam.slam import Slam
-from semslam.stage import Stage
+from semslam.stage import Stage, prefixed, under_prefix
 from semslam.threads import background
 from sequences import Sequence as Recording
 
@@ -280,7 +280,7 @@ class Run:
         stages = self.slam.stages
         state = {f"{name}_{key}": value for name, stage in stages.items() for key, value in stage.state().items()}
         if self._depth_repeats is not None:
-            state |= {f"repeats_{key}": value for key, value in self._depth_repeats.state().items()}
+            state |= prefixed("repeats_", self._depth_repeats.state())
         if self.slam.associations is not None:
             state["run_events"] = np.array(len(self.slam.associations.events))
         return state | self.progress.state() | {"run_recording": self._recording}
@@ -323,7 +323,7 @@ class Run:
 
     def _restore_stage(self, name: str, stage: Stage, state: dict[str, np.ndarray]) -> None:
         """Hand a stage what it kept; ValueError where it cannot go on from that, with what to do."""
-        kept = {key.removeprefix(f"{name}_"): value for key, value in state.items() if key.startswith(f"{name}_")}
+        kept = under_prefix(f"{name}_", state)
         try:
             stage.restore(kept)
         except ValueError as problem:  # what it says is the reason

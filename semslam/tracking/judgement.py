@@ -157,3 +157,12 @@ class Announcements:
         self._was_lost &= state != "good"
         logger.log(level, "frame %d at %.3f s: tracking is %s", frame.number, frame.timestamp, what)
         self.told = state
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What has to be kept to go on later; for `restore`."""
+        return {"told": np.array(self.told), "calm": np.array(self.calm), "was_lost": np.array(self._was_lost)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`, or from one that holds more."""
+        self.told, self.calm = str(state["told"]), int(state["calm"])
+        self._was_lost = bool(state.get("was_lost", self.told == "lost"))  # earlier versions did not keep it

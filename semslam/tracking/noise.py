@@ -12,6 +12,7 @@ from numba import njit
 from semslam.camera import depth_std
 from semslam.compiled import SERIAL
 from semslam.robust import MAD_TO_STD
+from semslam.stage import prefixed, under_prefix
 from semslam.tracking.registration.comparison import Comparison
 
 EDGES = np.array([0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0])  # metres
@@ -98,14 +99,12 @@ class SensorNoise:
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on; for `restore`."""
-        along_normals = {f"noise_{name}": array for name, array in self.along_normals.state().items()}
-        return along_normals | {f"depth_noise_{name}": array for name, array in self.of_depth.state().items()}
+        return prefixed("noise_", self.along_normals.state()) | prefixed("depth_noise_", self.of_depth.state())
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`, or from one that holds more."""
         for prefix, estimate in (("noise_", self.along_normals), ("depth_noise_", self.of_depth)):
-            kept = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
-            if kept:  # earlier versions fused by the noise along normals
+            if kept := under_prefix(prefix, state):  # earlier versions fused by the noise along normals
                 estimate.restore(kept)
 
 

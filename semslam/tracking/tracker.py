@@ -9,7 +9,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.frame import Frame, Observation, Tracking, View
-from semslam.stage import Stage
+from semslam.stage import Stage, prefixed, under_prefix
 from semslam.tracking.features import Reference, features_of, pose_from
 from semslam.tracking.judgement import Announcements, TrackingConfig, fits, judged, why_lost, why_open, why_poor
 from semslam.tracking.measuring import MeasuringRegistrar
@@ -323,13 +323,12 @@ class Tracker(Stage):
             "open": np.array(self._open),
             "lost": np.array(self.lost),
             "usual": np.array(self._usual),
-            "told": np.array(self._announcements.told),
-            "calm": np.array(self._announcements.calm),
+            **self._announcements.state(),
             "submaps": self.submaps.state(),
             "lost_since": np.array(np.nan if self._lost_since is None else self._lost_since),
             **self.noise.state(),
-            **_prefixed("reference_", self._reference.state() if self._reference is not None else {}),
-            **_prefixed("keyframe_", self.keyframes.state()),
+            **prefixed("reference_", self._reference.state() if self._reference is not None else {}),
+            **prefixed("keyframe_", self.keyframes.state()),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -337,13 +336,13 @@ class Tracker(Stage):
         self._motion.restore(state)
         self._unmeasured, self.lost = float(state["unmeasured"]), bool(state["lost"])
         self._usual, self._open = float(state["usual"]), int(state.get("open", 0))
-        self._announcements.told, self._announcements.calm = str(state["told"]), int(state["calm"])
+        self._announcements.restore(state)
         self.submaps.restore(state.get("submaps", np.zeros((0, 2), np.int64)))
         since = float(state.get("lost_since", np.nan))
         self._lost_since = None if np.isnan(since) else since
         self.noise.restore(state)
-        self._reference = Reference.restored(_without("reference_", state)) if "reference_pose" in state else None
-        self.keyframes.restore(_without("keyframe_", state))
+        self._reference = Reference.restored(under_prefix("reference_", state)) if "reference_pose" in state else None
+        self.keyframes.restore(under_prefix("keyframe_", state))
         if not self.submaps.changes and len(self.keyframes):  # of a version that kept one map
             self.submaps.enter(self.keyframes.indices[0], 0)
 
@@ -357,12 +356,3 @@ def _stays(T: np.ndarray, T_again: np.ndarray) -> bool:
     """Whether a pose is where it was."""
     moved = poses.inverse(T) @ T_again
     return bool(np.linalg.norm(moved[:3, 3]) < SETTLED[0] and poses.rotation_angle(moved) < SETTLED[1])
-
-
-def _prefixed(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"{prefix}{name}": array for name, array in arrays.items()}
-
-
-def _without(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays whose names begin so, without that."""
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

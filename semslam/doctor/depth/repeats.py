@@ -29,7 +29,7 @@ class DepthRepeats(Stage):
 
     def __init__(self) -> None:
         self._checksum = 0  # of the latest depth image
-        self._color = np.zeros((*SIZE[::-1], 3), np.uint8)  # of the frame in which it was new
+        self._color = np.zeros((*SIZE[::-1], 3), np.uint8)  # of the frame in which it was new; small once needed
         self._sizes: list[int] = []  # of the groups of frames with one depth image; the last one is open
 
     def see(self, frame: Frame) -> bool:
@@ -41,6 +41,7 @@ class DepthRepeats(Stage):
             self._checksum, self._color = checksum, frame.color
             self._sizes = [*self._sizes[1 - REMEMBERED :], 1]
             return False
+        self._color = _small(self._color)
         change = np.abs(_small_grey(frame.color) - _small_grey(self._color)).mean()
         if change < CHANGED:  # the camera rests, or colour hangs as well
             return False

@@ -33,8 +33,7 @@ WAVERING, BESIDE_WAVERING = 0.0025, 1.3
 MOVED = 0.05  # of the depth: points that move less tell no other motion
 # Of the way that points move: what poses are off that are no better than none. Noise does not grow with time.
 ANOTHER_MOTION, NO_MOTION, GROWING = 0.6, 0.9, 2.0
-
-
+# The remedy for poses that are new in each frame by some centimetres, whether the images or the path tell it
 FOR_NOISE = "surfaces are doubled by as much; --poses refined or tracked registers each frame to the map"
 
 

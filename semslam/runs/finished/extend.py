@@ -15,6 +15,7 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.progress import OtherRun
 from semslam.runs.recording import recorded_camera
 from semslam.slam import Slam
+from semslam.stage import under_prefix
 from semslam.tracking.relocalisation.keyframes import Keyframes
 from semslam.tracking.tracker import Tracker
 
@@ -51,15 +52,15 @@ def extend(system: Slam, run: str) -> tuple[int, list[OtherRun]]:
     surfels.config = system.surfels.config  # of this run: the bounds of the map and of its memory
     system.surfels = surfels
     # the map's evidence names views by their number
-    system.labels.restore({k.removeprefix("labels_"): v for k, v in finished.state.items() if k.startswith("labels_")})
+    system.labels.restore(under_prefix("labels_", finished.state))
     places = finished.places
     places.indices = [index - before for index in places.indices]
     system.places.restore(places.state())
 
     state = finished.state
     keyframes = Keyframes()
-    kept = {k.removeprefix("tracker_keyframe_"): v for k, v in state.items() if k.startswith("tracker_keyframe_")}
-    loops = {k.removeprefix("loops_"): v for k, v in state.items() if k.startswith("loops_")}
+    kept = under_prefix("tracker_keyframe_", state)
+    loops = under_prefix("loops_", state)
     followed = bool(kept) and finished.camera == system.fusion.camera and len(kept["indices"]) == loops.get("keyframes")
     if followed:
         keyframes.restore(kept | {"indices": kept["indices"] - before})
@@ -80,9 +81,7 @@ def why_none_was_found(run: str, camera: Camera) -> str:
     """What may have kept all frames of a camera from being found in the map of a run: their camera, or the place."""
     kept = RunFolder.open(run).load_recording()
     if kept is not None:
-        now, then = (
-            math.degrees(2 * math.atan(c.width / 2 / c.fx)) for c in (camera, recorded_camera(json.loads(str(kept))))
-        )
+        now, then = camera.fov, recorded_camera(json.loads(str(kept))).fov
         if abs(math.log(now / then)) > OTHER_VIEW:
             return (
                 f"its camera sees {now:.0f} degrees across, that of the map saw {then:.0f}: if they are one camera, "

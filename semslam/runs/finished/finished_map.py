@@ -13,6 +13,7 @@ from semslam.rendering.splatting import observed
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.recording import filming_camera, recorded_camera
+from semslam.stage import under_prefix
 from semslam.tracking.relocalisation.localisation import Localiser
 from semslam.tracking.relocalisation.places import Places
 
@@ -34,7 +35,7 @@ class FinishedMap:
         self.state = {name: array for name, array in state.items() if name not in SURFEL_ARRAYS}
         self.surfels, self.progress = self.folder.load_map(state, paged), Progress.from_state(state)
         self.places = Places()
-        self.places.restore({k.removeprefix("places_"): v for k, v in state.items() if k.startswith("places_")})
+        self.places.restore(under_prefix("places_", state))
         main = self.progress.parts[0]
         earlier = {index for index in self.places.indices if index < 0 and main == 0}  # of runs that this one extends
         self.places.keep(earlier | set(self.progress.frames_of(main)))

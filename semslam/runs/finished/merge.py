@@ -24,6 +24,7 @@ from semslam.rendering.splatting import observed
 from semslam.runs.derived import check_derivable, derived_folder, tell_memory, write_derived
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
+from semslam.stage import prefixed
 from semslam.tracking.relocalisation.places import WIDTH, Described
 from semslam.tracking.tracker import Tracker
 
@@ -89,7 +90,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     places = a.places
     places.take(b.places, T_a_b, -earlier)
     camera = _camera(a, str(run_a))
-    changes = state_of(merged) | {f"places_{name}": array for name, array in places.state().items()}
+    changes = state_of(merged) | prefixed("places_", places.state())
     others = [*a.progress.others, *b.progress.as_others(os.path.abspath(run_b), -earlier, T_a_b)]
     changes |= replace(a.progress, before=earlier + b.progress.before, others=others).state()
     changes["fusion_index"] = np.full(camera.height * camera.width, np.iinfo(np.int64).max)  # of no surfel
@@ -113,9 +114,7 @@ def _camera(finished: FinishedMap, run: str) -> Camera:
     camera, width = finished.camera, finished.config.slam.perception.width
     if camera is None:
         raise ValueError(f"{run}: was made by an earlier version, which did not keep its camera; make it again")
-    return (
-        camera if width in (None, camera.width) else camera.resized(width, round(camera.height * width / camera.width))
-    )
+    return camera.of_width(width or camera.width)
 
 
 def _motion_between(a: FinishedMap, b: FinishedMap, run_a: str, run_b: str) -> tuple[np.ndarray, int]:
@@ -147,8 +146,7 @@ def _sights(a: FinishedMap, b: FinishedMap, camera_a: Camera, camera_b: Camera) 
     """The places of b that are found in a: by features, then as b's map looks from there."""
     slam = a.progress.with_found(a.config.slam)
     fusion, tracker, cloud = Fusion(camera_a, slam.fusion), Tracker(slam.tracking), b.surfels.cloud()
-    described = camera_b.resized(WIDTH, round(camera_b.height * WIDTH / camera_b.width))
-    described = camera_b if camera_b.width <= WIDTH else described
+    described = camera_b.of_width(min(WIDTH, camera_b.width))
     found = []
     for k in evenly_spread(range(len(b.places)), VIEWS):
         T_b_view, points = b.places.T_world_camera[k], b.places.points[k]

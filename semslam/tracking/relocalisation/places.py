@@ -69,7 +69,7 @@ def described(color: np.ndarray, camera: Camera) -> Described:
     """The features of an image (H, W, 3) uint8 RGB of a camera."""
     grey = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
     if camera.width > WIDTH:
-        camera = camera.resized(WIDTH, round(camera.height * WIDTH / camera.width))
+        camera = camera.of_width(WIDTH)
         grey = cv2.resize(grey, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
     return Described(camera, *root_sift(grey))
 
