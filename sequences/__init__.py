@@ -50,6 +50,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+LEAST_SIDE = 16  # pixels: smaller images show nothing that could be tracked
 MOST_LOOKED_AT = 50  # entries of a folder that may be recordings
 
 
@@ -125,6 +126,9 @@ def open_sequence(
     sequence = _opened(kind, path, options)
     if stand_in is not None and not sequence.camera.focal_known:
         sequence = _opened(kind, path, options | {"camera": stand_in})
+    if min(sequence.camera.shape) < LEAST_SIDE:
+        size = f"{sequence.camera.width}x{sequence.camera.height}"
+        raise ValueError(f"{path}: its images are {size}, expected at least {LEAST_SIDE} pixels each way")
     if not sequence.size_of(0):  # frames with files of their own are told apart by those, whatever lies beside them
         sequence.packed_in = files_of_many_frames(path)
     if sensor is not None:

@@ -48,6 +48,7 @@ class Sequence(ABC):
     readout: float | None = None  # seconds from the first row of an image to its last; None where nothing says it
     depth_delays: np.ndarray | None = None  # (N,) seconds from each colour image to its depth image; None: all 0
     assumptions: tuple[str, ...] = ()  # what was taken for granted or left out when the files were read, for people
+    grows: bool = False  # whether a camera still records it
     ahead: int = 6  # frames worth decoding before they are asked for
     decoders: int = 1  # threads that decode faster than one: of a single file, read in order, there is no more than one
     packed_in: tuple[Path, ...] = ()  # files that hold the images of many frames: a video, a bag, an archive

@@ -59,6 +59,11 @@ def test_resizing_there_and_back_is_the_same_camera(size):
     np.testing.assert_allclose(back.K, CAMERA.K, atol=1e-9)
 
 
+def test_of_a_width_it_keeps_its_shape():
+    assert CAMERA.of_width(32) == CAMERA.resized(32, 24)
+    assert CAMERA.of_width(64) is CAMERA
+
+
 def test_resizing_keeps_the_corners_of_the_image_where_they_are():
     """The outer edge of the first pixel is at -0.5 in every size."""
     half = CAMERA.resized(32, 24)

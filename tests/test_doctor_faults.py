@@ -83,6 +83,24 @@ def test_depth_beside_the_colour_is_found_with_its_direction(sound, shift):
     assert abs(u + shift[0]) <= 2 and abs(v + shift[1]) <= 2
 
 
+class Growing(Spoilt):
+    """As of a live camera: nobody knows how many frames there will be."""
+
+    grows = True
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_depth_beside_the_colour_of_a_live_camera_is_found(sound):
+    room, frames = sound
+    live = Growing(room, frames, lambda f: replace(f, depth=np.roll(f.depth, 12, 1)))
+    seen = edges.DepthEdges(live)
+    for frame in frames:
+        seen.see(live._change(frame))
+    assert "the edges of depth fit" in only_error(seen.findings()).what
+
+
 @pytest.mark.parametrize(
     ("turned", "said"), [(np.s_[:, ::-1], "mirrored left to right"), (np.s_[::-1, ::-1], "turned by 180 degrees")]
 )

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
+from semslam.camera import Camera
 from semslam.labels import LABEL_SETS
 from sequences import READERS, CorruptFrame, open_sequence
 from sequences.recordings.folder import write_folder
+from sequences.recordings.sensor import write_camera_file
 from sequences.room.room import RoomSequence
 
 
@@ -235,6 +237,17 @@ def test_a_camera_of_another_size_is_refused_at_once(folder):
     (folder / "camera.yaml").write_text(text)
     with pytest.raises(ValueError, match="image is 80x60, the camera's is 160x60"):
         open_sequence(folder)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 48), (48, 1), (64, 15)])
+def test_images_too_small_to_show_anything_are_refused(tmp_path, width, height):
+    write_folder(RoomSequence(2, 64, 48), tmp_path)
+    write_camera_file(tmp_path / "camera.yaml", Camera(width, height, 50.0, 50.0, width / 2, height / 2), 1000.0)
+    for path in tmp_path.glob("*/*.png"):
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), image[:height, :width])
+    with pytest.raises(ValueError, match=f"{width}x{height}, expected at least 16 pixels each way"):
+        open_sequence(tmp_path)
 
 
 def test_depth_of_another_aspect_is_refused_at_once(folder):

@@ -218,6 +218,12 @@ def test_readout_is_as_recorded_or_a_kinects() -> None:
     assert readout_of(room) == KINECT_READOUT and readout_of(exact) == 0
 
 
+def test_upright_images_of_a_kinect_are_not_read_row_by_row() -> None:
+    upright = RoomSequence(300, 240, 320, NOISE["kinect"])
+    upright.readout = None
+    assert has_kinect_steps(upright[i].depth for i in (0, 100, 200)) and readout_of(upright) == 0
+
+
 def test_a_camera_file_may_say_the_readout_and_keeps_it(tmp_path: Path) -> None:
     room = RoomSequence(2, 64, 48, NOISE["kinect"])
     convert(room, tmp_path / "room")

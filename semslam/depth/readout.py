@@ -30,9 +30,14 @@ CONTRAST = 2.0  # times how well it keeps steps that are no sensor's
 
 
 def readout_of(sequence: Sequence) -> float:
-    """Seconds that a recording's depth camera takes to read an image: as it says, else a Kinect's if depth is one's."""
+    """Seconds that a recording's depth camera takes to read an image: as it says, else a Kinect's if depth is one's.
+
+    A Kinect reads its images line by line along their longer side: upright ones were turned, to which side is unknown.
+    """
     if sequence.readout is not None:
         return sequence.readout
+    if sequence.camera.height > sequence.camera.width:
+        return 0.0
     depths = []
     for index in evenly_spread(range(len(sequence)), FRAMES):
         with suppress(CorruptFrame, OSError):

@@ -28,6 +28,7 @@ class LiveSequence(Sequence):
     opens the folder later finds the same frames, bit by bit.
     """
 
+    grows = True
     ahead = 1
     label_set = None
     poses = None

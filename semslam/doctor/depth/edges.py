@@ -20,6 +20,7 @@ NOTABLE = 5  # pixels at 640 wide
 CLEAR = 4.5  # standard deviations of the peak above its surroundings
 FEWEST_FRAMES = 4
 STRETCHES, REFERENCES, FRAMES_APART = 8, 3, 10  # of frames; colour images in each; how far depth is looked for
+LIVE_FRAMES = 300  # the first ones of a camera that still records, from which the stretches are
 FEWEST_EDGES = 50  # pixels
 FEWEST_IMAGES = 10  # colour images that have to speak for another depth image
 UNEQUIVOCAL = (3.0, 0.8)  # standard errors that another depth image fits better; share of images for which it does
@@ -35,14 +36,15 @@ class DepthEdges:
     """Collects how well the edges of depth and colour fit, from a few stretches of a recording."""
 
     def __init__(self, recording: Recording) -> None:
-        self.camera, self._times = recording.camera, recording.timestamps
+        self.camera, self._recording = recording.camera, recording
         self._step = max(1, recording.camera.width // 320)
         span = 2 * FRAMES_APART + REFERENCES
-        starts = evenly_spread(range(max(len(recording) - span, 1)), STRETCHES)
+        count = LIVE_FRAMES if recording.grows else len(recording)
+        starts = evenly_spread(range(max(count - span, 1)), STRETCHES)
         middles = {start + FRAMES_APART + i for start in starts for i in range(REFERENCES)}
-        self._references = sorted(i for i in middles if i < len(recording))
+        self._references = sorted(i for i in middles if i < count)
         near = (range(i - FRAMES_APART, i + FRAMES_APART + 1) for i in self._references)
-        self.needed = sorted({i for indices in near for i in indices if 0 <= i < len(recording)})
+        self.needed = sorted({i for indices in near for i in indices if 0 <= i < count})
         self._needed = set(self.needed)
         self._edges: dict[int, np.ndarray] = {}  # (h, w) bool of depth, by frame, of the last few frames
         self._steep: dict[int, np.ndarray] = {}  # (h, w) float32 of colour, of frames whose later ones are to come
@@ -105,7 +107,10 @@ class DepthEdges:
         best = _surely_better(np.array(self._of_moments), FRAMES_APART)
         if best is None or abs(lag := best - FRAMES_APART) < 2:
             return []
-        late, seconds = ("later" if lag > 0 else "earlier"), abs(lag) * float(np.median(np.diff(self._times)))
+        late, seconds = (
+            ("later" if lag > 0 else "earlier"),
+            abs(lag) * float(np.median(np.diff(self._recording.timestamps))),
+        )
         moment = f"come {abs(lag)} frames ({seconds:.2f} s) {late}"
         what = f"colour images fit the depth images that {moment} better than theirs"
         change = f"take {seconds:.2f} s from" if lag > 0 else f"add {seconds:.2f} s to"

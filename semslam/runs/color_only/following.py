@@ -57,7 +57,7 @@ def follow_images(
     report: Callable[[], object] = lambda: None,
     start: int = 0,
 ) -> Followed:
-    """Take a tracker through the images of a `sequences.Sequence` from frame `start` on.
+    """Take a tracker through the images of a `sequences.Sequence` from frame `start` on, after which it takes no more.
 
     given: T_world_camera of each frame, if known. Where poses are given, tracking begins with the first frame that has
     one: those before it would begin a world of their own, which the given poses do not fit. report: called for each
@@ -85,6 +85,7 @@ def follow_images(
             logger.warning("frame %d: visual tracking is %s%s", sequence.number_of(i), found.state, told)
         state, reason = found.state, found.reason or reason
         here[i], good[i], blank[i] = found.state != "lost", found.state == "good", found.blank
+    tracker.close()
     return Followed(here, good, blank, reason)
 
 

@@ -116,6 +116,10 @@ class VisualTracker:
             self._seen[index] = Seen(k, way, record)
         return found
 
+    def close(self) -> None:
+        """End the thread that predicts depth: no more frames come. Poses and map stay."""
+        self._predictor.shutdown()
+
     def pose(self, index: int) -> np.ndarray | None:
         """T_world_camera (4, 4) of a frame by all that the map knows now, in its unit; None where the frame was lost.
 
