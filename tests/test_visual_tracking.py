@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -28,6 +29,7 @@ from semslam.tracking.visual.visual_tracker import VisualTracker
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
 from sequences.recalibrated import RecalibratedSequence
+from sequences.selected import selected
 
 ROT90 = np.diag([0.0, 0, 1, 1])  # T_portrait_landscape of a camera whose images were turned by np.rot90
 ROT90[0, 1], ROT90[1, 0] = 1, -1
@@ -178,6 +180,13 @@ def test_frames_between_keyframes_follow_what_the_map_says_in_the_end(room):
     assert set(states.values()) == {"good"} and tracker.pose(12) is None
     np.testing.assert_allclose(after[:, :3, 3], 2 * before[:, :3, 3], atol=2e-4)
     np.testing.assert_allclose(after[:, :3, :3], before[:, :3, :3], atol=2e-4)
+
+
+def test_a_tracker_that_has_seen_all_images_leaves_no_thread(room):
+    tracker, before = VisualTracker(room.camera, depths_by(BlindNetwork(), room.camera)), threading.enumerate()
+    following.follow_images(tracker, selected(room, 0, 2), [None, None])
+    assert tracker.pose(0) is not None
+    assert not [t for t in threading.enumerate() if t.name.startswith("depth") and t not in before]
 
 
 def test_a_camera_is_found_again_by_one_of_the_old_keyframes_whose_look_is_kept(room, monkeypatch):
