@@ -257,3 +257,19 @@ def test_a_plain_folder_named_by_nanoseconds_is_in_seconds(tmp_path):
             (tmp_path / "a" / sub / f"{i:06d}.png").rename(tmp_path / "a" / sub / f"{tick}.png")
     (tmp_path / "a" / "groundtruth.txt").unlink()
     np.testing.assert_allclose(np.diff(open_sequence(tmp_path / "a").timestamps), 0.05, atol=1e-6)
+
+
+def test_a_copy_among_numbered_images_is_left_out_and_moves_no_frame(tmp_path, caplog):
+    room = RoomSequence(frames=24, width=64, height=48)
+    folder = write_folder(room, tmp_path / "room")
+    (folder / "groundtruth.txt").unlink()
+    times = open_sequence(folder).timestamps
+    for kind in ("color", "depth"):
+        (copied,) = (folder / kind).glob("*000010.*")
+        (folder / kind / f"{copied.stem} (1){copied.suffix}").write_bytes(copied.read_bytes())
+    sequence = open_sequence(folder)
+    np.testing.assert_array_equal(sequence.timestamps, times)
+    assert caplog.text.count("is a copy of") == 2
+    (folder / "color" / "last.png").write_bytes((folder / "color").joinpath("000011.png").read_bytes()[:-8] + b"12345678")
+    open_sequence(folder)
+    assert "last.png: is named unlike the other 24 images" in caplog.text

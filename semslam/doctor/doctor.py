@@ -12,16 +12,18 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.doctor import conventions, flow, intrinsics
 from semslam.doctor.conventions import USUAL_DEPTH
-from semslam.doctor.depth import edges, motion
+from semslam.doctor.depth import edges
 from semslam.doctor.depth.along_the_ray import along_the_ray
 from semslam.doctor.depth.range import with_range
 from semslam.doctor.depth.repeats import hanging
 from semslam.doctor.finding import Finding
 from semslam.doctor.gaps import gaps
+from semslam.doctor.interleaved import interleaved
 from semslam.doctor.intrinsics import Intrinsics
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import convention, errors, single, systematic
 from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
+from semslam.doctor.unsound import unsound
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
@@ -35,6 +37,7 @@ POSSIBLE_DEPTH = (0.05, 80.0)  # metres; a median outside is a wrong unit
 POSSIBLE_ROUGHNESS = 0.3  # of the depth, between readings a few pixels apart; 0.01 in rooms and on streets
 UNITS = (1000, 5000, 4000, 10000, 256)  # per metre, that depth files count
 SMOOTH = 0.03  # of the depth, between readings a few pixels apart of one surface
+SHORTEST_STEP = 1 / 400  # seconds between frames; depth cameras take 300 a second at most
 WARM_SHARE = 0.3  # of colourful pixels; in 98 of 100 indoor photographs (NYUv2) more than 0.46 have red above blue
 
 
@@ -79,7 +82,7 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
     frames, findings = _read(sequence)
     lengths: Intrinsics | None = None
     not_judged = []
-    findings += timestamps(sequence) + gaps(sequence)
+    findings += timestamps(sequence) + (interleaved(sequence) or gaps(sequence))
     if not sequence.has_depth:
         what = "there are no depth images"
         findings.append(Finding("hint", what, "depth can be predicted from colour (--depth predicted)"))
@@ -100,15 +103,12 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
                     not_judged.append(
                         "whether depth is of its colour images (too few steps of depth, or edges of colour)"
                     )
-            unsound = any(finding.level == "error" for finding in of_images)
+            is_unsound = any(finding.level == "error" for finding in of_images)
             findings += of_images
-            if not unsound:
-                of_motion, lengths = _motion(sequence)
+            if not is_unsound:
+                of_motion, lengths, unsure = _motion(sequence)
                 findings += of_motion or single.far_world(sequence)
-                if sequence.has_depth and lengths is None and not any(f.level == "error" for f in of_motion):
-                    not_judged.append(
-                        f"the focal length{' and the unit of depth' * sequence.has_poses} ({_unmeasured(sequence)})"
-                    )
+                not_judged += unsure
     rank = ("error", "warning", "hint")
     return Diagnosis(sorted(findings, key=lambda finding: rank.index(finding.level)), lengths, tuple(not_judged))
 
@@ -189,10 +189,11 @@ def _depth_range(sequence: Sequence) -> list[Finding]:
     return [Finding("hint", what, remedy)]
 
 
-def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
-    """Faults that show where frames are held against each other; and the lengths, unless an error voids them."""
+def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None, list[str]]:
+    """Faults that show where frames are held against each other; the lengths, unless an error voids them; and what the
+    points of the frames tell too little of."""
     if not sequence.has_depth:
-        return [], None
+        return [], None, []
     matched, hints = Matches(sequence), []
     groups = repeats_of(sequence)
     moving = interpolate_repeated_poses(sequence, groups)
@@ -200,8 +201,9 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
         remedy = "runs interpolate those between; --set reject_poses=false takes them as they are"
         hints = [Finding("hint", groups.note, remedy)]
         sequence = moving
-    if of_depth := motion.findings(matched, sequence.camera):
-        return of_depth, None
+    of_images = unsound(matched)
+    if of_images.findings:
+        return of_images.findings, None, [f"{'poses and ' * sequence.has_poses}the focal length (because of the above)"]
     measured = intrinsics.measured(sequence, matched=matched)
     lengths = intrinsics.findings_of(measured, sequence.camera)
     findings = lengths + hints
@@ -222,7 +224,12 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None]:
             findings = (
                 found + hints * (not found) + single.findings_of(wrong, len(sequence), sequence.number_of) + of_all
             )
-    return findings, None if any(finding.level == "error" for finding in findings) else measured
+    if any(finding.level == "error" for finding in findings):
+        return findings, None, []
+    unsure = of_images.not_judged
+    if measured is None:
+        unsure.append(f"the focal length{' and the unit of depth' * sequence.has_poses} ({_unmeasured(sequence)})")
+    return findings, measured, unsure
 
 
 def timestamps(sequence: Sequence) -> list[Finding]:
@@ -243,11 +250,12 @@ def timestamps(sequence: Sequence) -> list[Finding]:
     if findings:
         return findings
     usual = float(np.median(steps))
-    if usual > 1.0 or usual < 1e-4:
+    if usual > 1.0 or usual < SHORTEST_STEP:
         unit = "milliseconds" if usual < 1e3 else "microseconds" if usual < 1e6 else "nanoseconds"
         guess = f" (they look like {unit})" if usual > 5 else ""
         what = f"frames are {usual:.6g} s apart by their timestamps{guess}"
-        return [Finding("error" if guess else "warning", what, "timestamps are in seconds")]
+        remedy = "timestamps are in seconds, and fps (camera.yaml) in frames a second"
+        return [Finding("error" if guess else "warning", what, remedy)]
     irregular = float((np.abs(steps - usual) > 0.5 * usual).mean())
     if irregular > 0.2:
         what = f"{irregular:.0%} of the frames come more than half a frame early or late"

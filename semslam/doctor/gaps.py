@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from itertools import pairwise
 
-import cv2
 import numpy as np
 
-from semslam.atomic import raise_passing
 from semslam.doctor.finding import Finding
-from semslam.doctor.flow import found_again
+from semslam.doctor.neighbours import LITTLE, Neighbours
 from sequences import Sequence
 from sequences.pose_pairing import numbers_of_names
 
-WIDTH = 160  # pixels: images are compared this small
-POINTS = 120  # followed from one frame to the next, at most
-FEWEST_POINTS = 12
-LITTLE = 0.3  # of the points: what is found by chance; 0.7 to 1 are found in the next frame of real recordings
 COMPARED = 200  # frames at most; of longer recordings every n-th, and where these differ much all between them
 REFINED = 20  # places at most where that is done
 OFTEN = 0.05  # of the frames: so many breaks are no gaps, but the frames are too far apart
@@ -82,17 +75,17 @@ def _in_times(sequence: Sequence) -> list[Finding]:
 
 def _in_images(sequence: Sequence) -> list[Finding]:
     """Neighbours that show little in common, though the frames around them do."""
-    shares = _Shares(sequence)
+    neighbours = Neighbours(sequence)
     stride = -(-len(sequence) // COMPARED)
     coarse = list(range(0, len(sequence), stride))
     compared = coarse[:-1]  # with the next
-    little = [i for i, j in pairwise(coarse) if shares.between(i, j) < LITTLE]
+    little = [i for i, j in pairwise(coarse) if _share(neighbours, i, j) < LITTLE]
     if stride > 1:
         compared = [k for i in little[:REFINED] for k in range(i, min(i + stride, len(sequence) - 1))]
-        little = [k for k in compared if shares.between(k, k + 1) < LITTLE]
+        little = [k for k in compared if _share(neighbours, k, k + 1) < LITTLE]
     # a single image that is blurred or dark is no gap: those before and after it have much in common
     breaks = _together(
-        sequence, (i for i in little if shares.between(max(i - 1, 0), min(i + 2, len(sequence) - 1)) < LITTLE)
+        sequence, (i for i in little if _share(neighbours, max(i - 1, 0), min(i + 2, len(sequence) - 1)) < LITTLE)
     )
     if not breaks.size:
         return []
@@ -107,31 +100,10 @@ def _in_images(sequence: Sequence) -> list[Finding]:
     return [Finding("warning", what, REMEDY)]
 
 
-class _Shares:
-    """How much two frames have in common: the share of one's points that are found in the other."""
-
-    def __init__(self, sequence: Sequence) -> None:
-        self._sequence = sequence
-        self._grey = lru_cache(maxsize=8)(self._read)
-
-    def between(self, one: int, other: int) -> float:
-        """In 0..1; 1 where an image cannot be read or has too little texture to tell."""
-        first, second = self._grey(one), self._grey(other)
-        if first is None or second is None:
-            return 1.0
-        corners = cv2.goodFeaturesToTrack(first, POINTS, 0.01, 5)
-        if corners is None or len(corners) < FEWEST_POINTS:
-            return 1.0
-        return float(found_again(first, second, corners.reshape(-1, 2), 15)[1].mean())
-
-    def _read(self, index: int) -> np.ndarray | None:
-        try:
-            color = self._sequence.color_of(index)
-        except (ValueError, OSError) as problem:
-            raise_passing(problem)
-            return None
-        height = max(1, round(WIDTH * color.shape[0] / color.shape[1]))
-        return cv2.resize(cv2.cvtColor(color, cv2.COLOR_RGB2GRAY), (WIDTH, height), interpolation=cv2.INTER_AREA)
+def _share(neighbours: Neighbours, one: int, other: int) -> float:
+    """Of a frame's points that are found in another one; 1 where nothing tells."""
+    common = neighbours.between(one, other)
+    return 1.0 if common is None else common.share
 
 
 def _counted(number: int, what: str) -> str:

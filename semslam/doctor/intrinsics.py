@@ -86,7 +86,7 @@ def measured(
     camera, of `SENSORS`; None as the recording says, or a Kinect. matched: its pairs of frames, where they are known.
     """
     given = by_poses and recording.has_poses
-    pairs = _usable(recording, matched or Matches(recording), given)
+    pairs = usable_pairs(recording, matched or Matches(recording), given)
     if len(pairs) < FEWEST_PAIRS:
         return None
     try:
@@ -109,7 +109,7 @@ def _lengths(
         return None
     values, H, g = solved
     seconds = recording.timestamps[pairs[-1].first] - recording.timestamps[pairs[0].first]
-    std = _error_left_out(H, g, int(np.clip(seconds / SECONDS_APART[-1], *STRETCHES)))
+    std = error_left_out(H, g, int(np.clip(seconds / SECONDS_APART[-1], *STRETCHES)))
     shift = np.ptp([other[0] for other in others if other is not None], axis=0) / 2
     # what an error that all points share, in one direction, makes of the unknowns
     points = sum(len(pair.pixels[0]) for pair in pairs)
@@ -136,8 +136,8 @@ def findings_of(found: Intrinsics | None, camera: Camera) -> list[Finding]:
     return findings
 
 
-def _usable(recording: Recording, matched: Matches, given: bool) -> list[Pair]:
-    """Pairs that tell lengths, with the given motions; where these are to be found, those that turn most."""
+def usable_pairs(recording: Recording, matched: Matches, given: bool) -> list[Pair]:
+    """Pairs that tell lengths, with the given motions; where these are to be solved for, those that turn most."""
     times = recording.timestamps
     if len(recording) < 2 or times[-1] - times[0] < SHORTEST_GROSS:
         return []
@@ -163,7 +163,7 @@ def _solved(
     for _ in range(ITERATIONS):
         normal = [_equations(pair, T, camera, x, (pixel_std, *noise)) for pair, T in zip(pairs, motions)]
         # each pair's motion is eliminated: (H, g) of the unknowns alone, and what gives the motion back
-        reduced, back = zip(*(_eliminated(H, g) for H, g in normal)) if not given else (normal, ())
+        reduced, back = zip(*(eliminated(H, g) for H, g in normal)) if not given else (normal, ())
         H, g = np.stack([H for H, _ in reduced]), np.stack([g for _, g in reduced])
         if not np.linalg.cond(H.sum(axis=0)) < 1e10:
             return None
@@ -179,7 +179,7 @@ def _solved(
     return x, H, g
 
 
-def _error_left_out(H: np.ndarray, g: np.ndarray, stretches: int) -> np.ndarray:
+def error_left_out(H: np.ndarray, g: np.ndarray, stretches: int) -> np.ndarray:
     """The standard error by leaving out stretches in turn (the jackknife of blocks: Kuensch, Ann. Stat. 1989).
 
     H (N, K, K), g (N, K): each pair's part of the normal equations at the solution, in the order of their frames. Few
@@ -212,14 +212,14 @@ def _equations(
     if len(x) == 1:
         J = np.concatenate([np.broadcast_to(-np.eye(3), (len(a), 3, 3)), poses.skew(moved), J], axis=-1)
     focal = np.sqrt(now.fx * now.fy)
-    spread = _covariance(b, focal, errors) + R @ _covariance(a, focal, errors) @ R.T
+    spread = covariance(b, focal, errors) + R @ covariance(a, focal, errors) @ R.T
     weighted = np.linalg.solve(spread, np.concatenate([J, residual[..., None]], axis=-1))
     weight = 1 / (1 + np.einsum("ni,ni->n", residual, weighted[..., -1]) / ROBUST**2)  # Cauchy
     H = np.einsum("n,nij,nik->jk", weight, J, weighted[..., :-1])
     return H, -np.einsum("n,nij,ni->j", weight, J, weighted[..., -1])
 
 
-def _covariance(points: np.ndarray, focal: float, errors: tuple[float, float, float]) -> np.ndarray:
+def covariance(points: np.ndarray, focal: float, errors: tuple[float, float, float]) -> np.ndarray:
     """(N, 3, 3) of points (N, 3), by the standard deviation of pixels and what `SENSORS` says of depth."""
     pixel_std, base, quadratic = errors
     z = points[:, 2]
@@ -229,7 +229,7 @@ def _covariance(points: np.ndarray, focal: float, errors: tuple[float, float, fl
     return across + along[:, :, None] * along[:, None, :]
 
 
-def _eliminated(H: np.ndarray, g: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def eliminated(H: np.ndarray, g: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The Schur complement of a motion's twist, and its step: (6,), less (6, 1) times the step of what is left."""
     own = np.linalg.solve(H[:6, :6], np.column_stack([g[:6], H[:6, 6:]]))
     return (H[6:, 6:] - H[6:, :6] @ own[:, 1:], g[6:] - H[6:, :6] @ own[:, 0]), (own[:, 0], own[:, 1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -279,6 +280,12 @@ class RunFolder(RunPaths):
         labels, more = label_fusion(config.slam.labels), [] if filled is None else [filled]
         clouds = clouds_of(self.load_map(state, paged=True), labels, progress, progress.parts[0], more)
         return clouds, LABEL_SETS[config.slam.perception.classes]
+
+    @property
+    def nothing_mapped(self) -> str:
+        """What is said of a run whose map has no surfels."""
+        recording = shlex.quote(self.load_config().sequence)
+        return f"{self.path}: its map is empty, no frame was fused; `semslam doctor {recording}` looks for the cause"
 
     def save_filled(self, cloud: SurfelCloud) -> None:
         """Keep the surfels that fill the holes of the map."""

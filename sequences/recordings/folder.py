@@ -19,6 +19,7 @@ from semslam.labels import LABEL_SETS
 from semslam.trajectory import Trajectory, associate
 from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_lines, write_tum
 from sequences.clock import read_as_seconds
+from sequences.copies import without_copies
 from sequences.files import check_unpacked, first_readable
 from sequences.pairing import depth_delays, in_order, paired, times_of_names
 from sequences.pose_pairing import NO_POSE, Frames, PoseHints, numbers_of_names, poses_at, poses_of_frames
@@ -66,10 +67,10 @@ def open_folder(
     `sequences.pose_pairing` says.
     """
     path = Path(path)
-    color = images_by_name(path / "color")
+    color, color_copies = without_copies(images_by_name(path / "color"))
     if not color:
         raise ValueError(f"{path}: color/ holds no images; expected {LAYOUT}")
-    depth_files = images_by_name(path / "depth", DEPTH_SUFFIXES)
+    depth_files, depth_copies = without_copies(images_by_name(path / "depth", DEPTH_SUFFIXES))
     if not depth_files:
         _check_none_of_another_kind(path / "depth")
     camera = said.camera
@@ -83,7 +84,8 @@ def open_folder(
     # A frame that lost its colour or its depth file stays a frame: reading it says which file is missing.
     names = in_order(list(color.keys() | depth.keys()))
     frames = {name: color.get(name, depth.get(name, path)) for name in names}
-    labels, unlabelled = paired(path, frames, images_by_name(path / "label40", (".png",)), whole=False)
+    label_files, label_copies = without_copies(images_by_name(path / "label40", (".png",)))
+    labels, unlabelled = paired(path, frames, label_files, whole=False)
     suffix = next(iter(color.values())).suffix
     assumed = [] if said.depth_scale or not depth else ["depth is taken to count millimetres (depth_scale 1000)"]
     found = _poses(path, names, fps, hints)
@@ -96,7 +98,7 @@ def open_folder(
         label_paths=tuple(labels.get(name) for name in names) if labels else None,
         poses=found.T_world_camera,
         label_set="nyu40" if labels else None,
-        assumptions=(*assumed, *lone, *unlabelled, *found.notes),
+        assumptions=(*assumed, *color_copies, *depth_copies, *label_copies, *lone, *unlabelled, *found.notes),
         depth_delays=delays,
         **image_readers(
             color.values(),

@@ -56,8 +56,11 @@ def view(
 ) -> None:
     """Look at the map of a run: in a window, or as a picture, page, film or Rerun recording."""
     from semslam.looking.viewed import viewed_run
+    from semslam.runs.folder import RunFolder
 
     viewed = viewed_run(run)
+    if not len(viewed.cloud) and not rerun:  # which shows the frames as well
+        raise ValueError(RunFolder.open(run).nothing_mapped)
     note_unfinished(run)
     others = [viewed_run(compare)] if compare else []
     hidden = [viewed.label_set.id_of(name.strip()) for name in ",".join(hide or ()).split(",") if name.strip()]

@@ -1,10 +1,12 @@
-"""Depth that is not of its colour image: shifted or turned against it, or of another moment. Needs no poses.
+"""Depth that is not of its colour image: shifted, stretched or turned against it, or of another moment. Needs no poses.
 
 Where depth steps, colour usually has an edge. Depth that fits another place, another side or another moment better than
 its own gives itself away, as frames go by: the judgement costs a run no more than a millisecond a frame.
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 import cv2
 import numba as nb
@@ -25,11 +27,17 @@ FEWEST_EDGES = 50  # pixels
 FEWEST_IMAGES = 10  # colour images that have to speak for another depth image
 UNEQUIVOCAL = (3.0, 0.8)  # standard errors that another depth image fits better; share of images for which it does
 SMALL_DELAY = 0.08  # seconds; what cameras that are not triggered together are apart
-TURNS: dict[str, tuple[slice, slice]] = {
-    "mirrored left to right": (slice(None), slice(None, None, -1)),
-    "turned upside down": (slice(None, None, -1), slice(None)),
-    "turned by 180 degrees": (slice(None, None, -1), slice(None, None, -1)),
+# How depth may lie in its colour image: (right, down) factors of pixels from the middle of the image
+TURNS: dict[str, tuple[float, float]] = {
+    "mirrored left to right": (-1.0, 1.0),
+    "turned upside down": (1.0, -1.0),
+    "turned by 180 degrees": (-1.0, -1.0),
 }
+BESIDE = np.arange(-16.0, 17.0, 4.0)  # pixels at 320 wide: turned depth has to fit better than it does so far beside
+AS_IT_IS = len(BESIDE) ** 2 // 2  # where among the pairs of BESIDE there is no shift
+STRETCHES_TRIED = np.exp(np.linspace(-0.4, 0.4, 21))  # neighbours differ by 2 % of the image's half at its border ...
+STRETCHED = 0.1  # ... and as much of one has to differ; cropped depth that was made as large as colour again
+FEWEST_INSIDE = 30  # edge pixels that fall into the image
 
 
 class DepthEdges:
@@ -49,7 +57,8 @@ class DepthEdges:
         self._edges: dict[int, np.ndarray] = {}  # (h, w) bool of depth, by frame, of the last few frames
         self._steep: dict[int, np.ndarray] = {}  # (h, w) float32 of colour, of frames whose later ones are to come
         self._of_moments: list[list[float]] = []  # of each reference: how well depth of other moments fits it
-        self._of_turns: list[list[float]] = []  # the same for its own depth as it is, and turned
+        self._of_turns: list[np.ndarray] = []  # the same for its own depth as it is, and turned, each also moved BESIDE
+        self._of_stretches: list[np.ndarray] = []  # the same for its own depth, by STRETCHES_TRIED each way
         self._of_shifts: list[np.ndarray] = []  # the same for its own depth, shifted
 
     def see(self, frame: Frame) -> bool:
@@ -75,9 +84,12 @@ class DepthEdges:
         for reference in list(self._steep):  # at the end of a recording
             self._compare(reference)
         late, beside = self._late(), self._beside()
-        if any(finding.level == "error" for finding in late) and not (beside and self._shift_fits_best()):
+        of_moments = _means(np.array(self._of_moments))
+        if any(finding.level == "error" for finding in late) and not (
+            beside and self._shift_fits_better(of_moments.max())
+        ):
             return late
-        return self._turned() or beside or late
+        return self._turned() or self._stretched() or beside or late
 
     def _look_at(self, frame: Frame) -> None:
         steep, edges = _steepness(frame, self._step), self._edges[frame.index]
@@ -86,8 +98,8 @@ class DepthEdges:
             return
         self._steep[frame.index] = steep
         if edges.sum() >= FEWEST_EDGES:
-            turned = (edges, *(edges[turn] for turn in TURNS.values()))
-            self._of_turns.append([float(steep[e].mean() / steep.mean()) for e in turned])
+            self._of_turns.append(_fits(steep, edges, _turned(self._step * 320 / self.camera.width)))
+            self._of_stretches.append(_fits(steep, edges, _stretched()))
             reach = max(4, round(REACH * self.camera.width / 640 / self._step))
             self._of_shifts.append(_correlation(steep, edges.astype(np.float32), reach) / steep.mean())
 
@@ -119,17 +131,34 @@ class DepthEdges:
         )
         return [Finding("hint" if seconds <= SMALL_DELAY else "error", what, remedy)]
 
-    def _shift_fits_best(self) -> bool:
-        """Whether no other moment fits as well as a shift; a short delay and a shift look much the same."""
-        shifted = float(np.max(np.mean(self._of_shifts, axis=0))) + 1  # correlations are without the mean, which is 1
-        return shifted > float(_means(np.array(self._of_moments)).max())
+    def _shift_fits_better(self, fit: float) -> bool:
+        """Whether depth fits better where it is moved than otherwise; a short delay and a shift look much the same."""
+        return (
+            float(np.max(np.mean(self._of_shifts, axis=0))) + 1 > fit
+        )  # correlations are without the mean, which is 1
 
     def _turned(self) -> list[Finding]:
-        best = _surely_better(np.array(self._of_turns), 0)
-        if not best or np.max(np.mean(self._of_shifts, axis=0)) > np.mean(self._of_turns, axis=0)[best] - 1:
-            return []  # as it should be, or a shift fits better
+        rows = np.array(self._of_turns).reshape(-1, 1 + len(TURNS), len(BESIDE) ** 2)
+        best = _surely_better(rows[:, :, AS_IT_IS], 0)
+        if not best or self._shift_fits_better(rows[:, best, AS_IT_IS].mean()):
+            return []
+        if not _is_clear(_means(rows[:, best]), AS_IT_IS):  # edges gather where colour is busy, as a screen is
+            return []
         what = f"the edges of depth fit those of the colour images when it is {list(TURNS)[best - 1]}"
         return [Finding("error", what, "turn the images of one of the two cameras where the files are written")]
+
+    def _stretched(self) -> list[Finding]:
+        rows, tried = np.array(self._of_stretches), len(STRETCHES_TRIED)
+        best = _surely_better(rows, tried**2 // 2)
+        if best is None or not _is_clear(_means(rows), best) or self._shift_fits_better(_means(rows)[best]):
+            return []
+        wide, high = (float(STRETCHES_TRIED[i]) for i in divmod(best, tried))
+        if max(abs(np.log(wide)), abs(np.log(high))) < STRETCHED or {best // tried, best % tried} & {0, tried - 1}:
+            return []
+        what = f"the edges of depth fit those of the colour images when it is {wide:.2f} times as wide"
+        what += "" if abs(np.log(high)) < STRETCHED else f" and {high:.2f} times as high"
+        remedy = "one of the two was cropped or resized: bring both to one view, or give the depth camera's intrinsics"
+        return [Finding("error", what, f"{remedy} (depth_camera and T_color_depth in camera.yaml)")]
 
     def _beside(self) -> list[Finding]:
         if not self.told:
@@ -173,6 +202,29 @@ def _surely_better(rows: np.ndarray, usual: int) -> int | None:
     return best if gain.mean() > UNEQUIVOCAL[0] * gain.std() / np.sqrt(independent) else None
 
 
+def _is_clear(means: np.ndarray, here: int) -> bool:
+    """Whether one way (of K) to lay depth into its images stands out of all others."""
+    level = float(np.median(means))
+    return bool(means[here] - level > CLEAR * 1.48 * float(np.median(np.abs(means - level))))
+
+
+def _turned(scale: float) -> np.ndarray:
+    """(4 * 81, 4) ways to lay depth into an image, factors and shifts right and down: as it is and by TURNS, each with
+    all pairs of BESIDE; scale: pixels a pixel of an image 320 wide."""
+    return np.array(
+        [
+            (*turn, right / scale, down / scale)
+            for turn in ((1.0, 1.0), *TURNS.values())
+            for right, down in product(BESIDE, BESIDE)
+        ]
+    )
+
+
+def _stretched() -> np.ndarray:
+    """(441, 4) the same for STRETCHES_TRIED."""
+    return np.array([(wide, high, 0.0, 0.0) for wide, high in product(STRETCHES_TRIED, STRETCHES_TRIED)])
+
+
 def _means(rows: np.ndarray) -> np.ndarray:
     """The mean of each column without its NaN, -inf where nothing is left: a depth camera that is slower than the
     colour camera has no image at some of the moments."""
@@ -194,6 +246,33 @@ def _steepness(frame: Frame, step: int) -> np.ndarray:
     smooth = cv2.GaussianBlur(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), (0, 0), 1.0)
     steep = cv2.magnitude(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
     return np.minimum(steep / (cv2.blur(steep, (31, 31)) + 1), 4)
+
+
+def _fits(steep: np.ndarray, edges: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """(K,) how steep colour (H, W) is where ways (K, 4) put the edges of depth, as a factor of the whole image; NaN
+    where hardly any fall into it."""
+    v, u = np.nonzero(edges)
+    return _mean_steepness(steep, v, u, ways) / steep.mean()
+
+
+@nb.njit(**SERIAL)
+def _mean_steepness(steep, v, u, ways):
+    """(K,) of edges at rows v (N,) and columns u (N,)."""
+    height, width = steep.shape
+    middle_u, middle_v = 0.5 * (width - 1), 0.5 * (height - 1)
+    found = np.full(len(ways), np.nan)
+    for k in range(len(ways)):
+        wide, high, right, down = ways[k]
+        total, inside = 0.0, 0
+        for i in range(len(u)):
+            column = int(np.floor(middle_u + wide * (u[i] - middle_u) + right + 0.5))
+            row = int(np.floor(middle_v + high * (v[i] - middle_v) + down + 0.5))
+            if 0 <= column < width and 0 <= row < height:
+                total += steep[row, column]
+                inside += 1
+        if inside >= FEWEST_INSIDE:
+            found[k] = total / inside
+    return found
 
 
 @nb.njit(**SERIAL)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 
 from semslam.doctor import intrinsics
-from semslam.doctor.depth import motion
 from semslam.doctor.depth.along_the_ray import along_the_ray
 from semslam.doctor.depth.unit import doubtful_depth_unit
 from semslam.doctor.doctor import black_images
 from semslam.doctor.matched import Matches
+from semslam.doctor.unsound import unsound
 from semslam.frame import evenly_spread
 from semslam.perception import Network
 from semslam.runs.config import RunConfig
@@ -26,13 +26,14 @@ def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVer
 
     verdict: of the recording's poses, whose pairs of frames are not matched again. network: predicts metric depth.
     """
-    some = (sequence.try_read(index) for index in evenly_spread(range(len(sequence)), FRAMES))
-    findings = black_images(sequence) + along_the_ray([frame for frame in some if frame is not None])
+    some = [frame for i in evenly_spread(range(len(sequence)), FRAMES) if (frame := sequence.try_read(i)) is not None]
+    findings = black_images(sequence) + along_the_ray(some)
     matched = Matches(sequence) if verdict.matched is None else verdict.matched
-    findings += motion.findings(matched, sequence.camera)
-    if config.poses == "tracked":
+    told = unsound(matched, config.sensor).findings if verdict.unsound is None else verdict.unsound
+    if config.poses == "tracked" and not told:
         lengths = intrinsics.measured(sequence, by_poses=False, sensor=config.sensor, matched=matched)
-        findings += intrinsics.findings_of(lengths, sequence.camera)
+        told = intrinsics.findings_of(lengths, sequence.camera)
+    findings += told
     for finding in findings:
         logger.warning("%s: %s; %s", config.sequence, finding.what, finding.remedy)
     if not verdict.told and (doubt := doubtful_depth_unit(sequence, network)):

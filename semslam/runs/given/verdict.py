@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam.doctor import intrinsics
-from semslam.doctor.depth import motion
 from semslam.doctor.finding import Finding
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import errors, single, systematic
@@ -25,6 +24,7 @@ from semslam.doctor.poses.convention import (
     tell,
 )
 from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats, repeats_of
+from semslam.doctor.unsound import unsound
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.poses import poses_of_file
@@ -45,6 +45,7 @@ class PoseVerdict(NamedTuple):
     of_file: FramePoses | None = None  # the poses that a trajectory file gives the frames, as they are used
     told: bool = False  # whether the images tell anything: that poses and depth are in metres, for example
     matched: Matches | None = None  # the recording's pairs of frames, for whoever asks for them next
+    unsound: list[Finding] | None = None  # what is wrong with its images and depth; None where nobody asked
 
 
 def with_verdict(
@@ -123,31 +124,35 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches,
     """What the images say of the poses of `used`; told to the user. ValueError as `with_verdict` says."""
     given = config.poses != "refined"  # which finds its own poses, and these only help it
     wrong = found.contradiction if given or found.decisive else None
+    of_images = unsound(matched, config.sensor).findings  # which would explain poses that do not fit
     of_single = single.Contradicted()
     if wrong is not None and found.decisive and config.reject_poses:
-        raise ValueError(_refusal(name, wrong))
+        raise ValueError(_refusal(name, wrong, of_images))
     if config.reject_poses:
         of_single = single.contradicted(used)
     findings = single.findings_of(of_single, len(used), used.number_of)
     if given and (of_single.jumps or of_single.mostly_wrong(len(used))):
-        raise ValueError(_refusal(name, findings[0]))
+        raise ValueError(_refusal(name, findings[0], of_images))
     rejected = of_single.wrong if given else ()
     doubts = [] if wrong is None else [wrong]
     if wrong is None:
         right = without_poses(used, of_single.wrong)
         lengths = intrinsics.findings_of(intrinsics.measured(right, sensor=config.sensor, matched=matched), used.camera)
         of_others = right, matched, (*of_single.jumps, *of_single.slips)
-        if given and not motion.findings(matched, used.camera):  # which would explain a misfit
+        if given and not of_images:
             doubts = systematic.findings_of(systematic.measured(*of_others), errors.measured(*of_others), lengths)
         elif not given:
             findings = lengths + findings
     for finding in doubts + findings:
         if finding.level != "hint":
             logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
-    return PoseVerdict(rejected, "; ".join(finding.what for finding in doubts) or None, told=found.told)
+    return PoseVerdict(
+        rejected, "; ".join(finding.what for finding in doubts) or None, told=found.told, unsound=of_images
+    )
 
 
-def _refusal(name: str, finding: Finding) -> str:
-    """Why a run ends, and what it may do instead; each once."""
-    tracked = "" if "--poses tracked" in finding.remedy else ", and `--poses tracked` without these poses"
+def _refusal(name: str, wrong: Finding, of_images: list[Finding]) -> str:
+    """Why a run ends, by what is wrong with the images where that explains it, and what it may do instead."""
+    finding = next(iter(of_images), wrong)
+    tracked = "" if of_images or "--poses tracked" in wrong.remedy else ", and `--poses tracked` without these poses"
     return f"{name}: {finding.what}; {finding.remedy}; `--set reject_poses=false` maps it as it is{tracked}"

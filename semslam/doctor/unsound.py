@@ -1,0 +1,38 @@
+"""What is wrong with images and depth whatever the poses: nothing else can be judged by them before it is put right."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from semslam.doctor import free_motion, stuck
+from semslam.doctor.depth import motion
+from semslam.doctor.finding import Finding
+from semslam.doctor.matched import Matches
+from semslam.frame import evenly_spread
+
+FRAMES = 8  # whose pixels are compared
+
+
+class Unsound(NamedTuple):
+    """The first fault that explains what pairs of frames show."""
+
+    findings: list[Finding]  # empty where there is none
+    not_judged: list[str]
+
+
+def unsound(matched: Matches, sensor: str | None = None) -> Unsound:
+    """Parts of the image that stay, depth that is none of its images or no distance, another principal point.
+
+    sensor: the depth camera, as the settings say.
+    """
+    recording = matched.recording
+    if not recording.has_depth:
+        return Unsound([], [])
+    some = (recording.try_read(index) for index in evenly_spread(range(len(recording)), FRAMES))
+    frames = [frame for frame in some if frame is not None]
+    found = stuck.findings(matched, frames, recording.camera) or motion.findings(matched, recording.camera)
+    if found:
+        return Unsound(found, [])
+    bent = free_motion.measured(recording, matched, sensor)
+    found = bent.findings(recording.camera)
+    return Unsound(found, [] if found else bent.not_judged())

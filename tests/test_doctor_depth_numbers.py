@@ -1,0 +1,166 @@
+"""Depth that is a root or a logarithm, cropped or stuck images, other cameras between: faults that need no poses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from spoilt_recordings import Spoilt
+
+from semslam.camera import Camera
+from semslam.doctor import free_motion, stuck
+from semslam.doctor.depth import edges
+from semslam.doctor.interleaved import interleaved
+from semslam.doctor.matched import Matches
+from semslam.frame import Frame
+from sequences import Sequence
+from sequences.room.kinect_noise import kinect_noise
+from sequences.room.room import RoomSequence
+
+Recorded = tuple[Sequence, list[Frame]]
+
+
+@pytest.fixture(scope="module")
+def sound() -> Recorded:
+    room = RoomSequence(frames=90, width=320, height=240, noise=kinect_noise)
+    return room, list(room)
+
+
+def of_depth(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Frame], Frame]:
+    return lambda frame: replace(frame, depth=change(frame.depth).astype(np.float32))
+
+
+def bent(recording: Sequence) -> free_motion.Bent:
+    return free_motion.measured(recording, Matches(recording))
+
+
+def with_camera(sound: Recorded, camera: Camera) -> Spoilt:
+    room, frames = sound
+    recording = Spoilt(room, [replace(frame, camera=camera) for frame in frames])
+    recording.camera = camera
+    return recording
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(np.sqrt, "square root"), (np.log1p, "logarithm")]
+)
+def test_depth_that_is_a_function_of_the_distance_is_told(sound, change, said):
+    room, _ = sound
+    (finding,) = bent(Spoilt(*sound, of_depth(change))).findings(room.camera)
+    assert finding.level == "error" and "not proportional to distance" in finding.what and said in finding.remedy
+
+
+def test_a_principal_point_is_told_to_a_few_pixels_and_neither_it_nor_a_focal_length_is_a_root(sound):
+    room, _ = sound
+    camera = room.camera
+    found = bent(Spoilt(*sound))
+    assert found.findings(camera) == [] and found.not_judged() == []
+    (finding,) = bent(with_camera(sound, replace(camera, cx=camera.cx - 35))).findings(camera)
+    assert finding.level == "warning"
+    assert float(finding.what.split("principal point ")[1].split()[0]) == pytest.approx(35, abs=4)
+    for factor in (0.8, 1.25):
+        wrong = camera.with_focal(factor * camera.fx)
+        assert bent(with_camera(sound, wrong)).findings(wrong) == []
+
+
+def test_what_too_few_frames_tell_is_not_judged(sound):
+    room, frames = sound
+    few = Spoilt(room, frames)
+    few.timestamps, few.poses = few.timestamps[:20], few.poses[:20]
+    (line,) = bent(few).not_judged()
+    assert "proportional" in line and "principal point" in line
+
+
+@pytest.mark.parametrize(("crop", "said"), [((0, 32), "as wide"), ((24, 32), "times as high")])
+def test_depth_that_was_cropped_and_stretched_again_is_told(sound, crop, said):
+    room, frames = sound
+    high, wide = crop
+
+    def cropped(depth: np.ndarray) -> np.ndarray:
+        inside = np.ascontiguousarray(depth[high : 240 - high, wide : 320 - wide])
+        return cv2.resize(inside, (320, 240), interpolation=cv2.INTER_NEAREST)
+
+    (finding,) = edges.seen(Spoilt(room, frames, of_depth(cropped))).findings()
+    assert (finding.level == "error" and "0.79 times as wide" in finding.what) or "0.82 times as wide" in finding.what
+    assert said in finding.what
+
+
+def test_a_film_on_a_screen_does_not_turn_depth(sound):
+    """Its edges are anywhere, and most of depth's fall on it when depth is turned."""
+    room, frames = sound
+
+    def with_screen(frame: Frame) -> Frame:
+        color, film = frame.color.copy(), np.random.default_rng(frame.index).integers(0, 255, (12, 16, 3), np.uint8)
+        color[10:120, 10:160] = cv2.resize(film, (150, 110), interpolation=cv2.INTER_NEAREST)
+        return replace(frame, color=color)
+
+    assert edges.seen(Spoilt(room, frames, with_screen)).findings() == []
+
+
+def frozen(frames: list[Frame], of: str, part: tuple[slice, slice]) -> Callable[[Frame], Frame]:
+    def change(frame: Frame) -> Frame:
+        image = getattr(frame, of).copy()
+        image[part] = getattr(frames[0], of)[part]
+        return replace(frame, **{of: image})
+
+    return change
+
+
+def dead(frame: Frame) -> Frame:
+    color = frame.color.copy()
+    color[:, 160:] = 0
+    return replace(frame, color=color)
+
+
+def marked(frame: Frame) -> Frame:
+    color = frame.color.copy()
+    for k in range(4):
+        cv2.putText(color, "WATERMARK", (2, 50 + 60 * k), 0, 1.8, (255, 255, 255), 14)
+    return replace(frame, color=color)
+
+
+RIGHT, CORNER = np.s_[:, 160:], np.s_[120:, 160:]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda frames: frozen(frames, "color", RIGHT), "points"),
+        (lambda frames: frozen(frames, "color", CORNER), "points"),
+        (lambda frames: frozen(frames, "depth", RIGHT), "pixels of depth"),
+        (lambda frames: dead, "pixels of colour"),
+        (lambda frames: marked, "pixels of colour"),
+    ],
+)
+def test_parts_of_the_image_that_stay_are_told(sound, change, said):
+    room, frames = sound
+    recording = Spoilt(room, frames, change(frames))
+    (finding,) = stuck.findings(Matches(recording), [recording[i] for i in range(0, 90, 11)], room.camera)
+    assert finding.level == "warning" and said in finding.what
+
+
+def test_nothing_stays_in_a_sound_recording_nor_in_one_of_a_camera_that_rests(sound):
+    room, frames = sound
+    assert stuck.findings(Matches(Spoilt(*sound)), frames[::11], room.camera) == []
+    resting = Spoilt(room, [replace(frames[0], index=i) for i in range(90)])
+    assert stuck.findings(Matches(resting), [resting[i] for i in range(0, 90, 11)], room.camera) == []
+
+
+@pytest.mark.parametrize("apart", [15, 45])
+def test_two_cameras_in_turn_are_told(sound, apart):
+    """Of views beside each other, and of other places of the room."""
+    room, frames = sound
+    assert interleaved(Spoilt(*sound)) == []
+    wide = 320 - 15
+
+    def beside(frame: Frame) -> Frame:
+        left = 15 * (frame.index % 2)
+        return replace(frame, color=np.ascontiguousarray(frame.color[:, left : left + wide]))
+
+    turns = [frames[i // 2 + 45 * (i % 2)] for i in range(90)]
+    recording = Spoilt(room, turns) if apart == 45 else Spoilt(room, frames, beside)
+    (finding,) = interleaved(recording)
+    assert finding.level == "warning" and "--every 2" in finding.remedy
