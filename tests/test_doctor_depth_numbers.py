@@ -44,9 +44,7 @@ def with_camera(sound: Recorded, camera: Camera) -> Spoilt:
     return recording
 
 
-@pytest.mark.parametrize(
-    ("change", "said"), [(np.sqrt, "square root"), (np.log1p, "logarithm")]
-)
+@pytest.mark.parametrize(("change", "said"), [(np.sqrt, "square root"), (np.log1p, "logarithm")])
 def test_depth_that_is_a_function_of_the_distance_is_told(sound, change, said):
     room, _ = sound
     (finding,) = bent(Spoilt(*sound, of_depth(change))).findings(room.camera)

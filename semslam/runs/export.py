@@ -37,7 +37,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     folder = RunFolder.open(run)
     clouds, label_set = folder.load_clouds()
     if len(clouds) == 0:
-        raise ValueError(RunFolder.open(run).nothing_mapped)
+        raise ValueError(folder.nothing_mapped)
     progress = folder.load_progress()
     paths = progress.paths()
     out = Path(out)

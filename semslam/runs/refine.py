@@ -34,6 +34,8 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
     if surfels.num_classes == 0:
         raise ValueError(f"{run}: its map has no classes; give it some first: `semslam relabel {run}`")
     fusion = label_fusion(config.slam.labels)
+    if not surfels.are_living().any():
+        raise ValueError(source.nothing_mapped)
     cloud = surfels.cloud(fusion.probabilities(surfels))
     before = cloud.labels()
     began = time.perf_counter()

@@ -100,6 +100,8 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
         metrics = folder.load_metrics()
         if "frames" not in metrics:
             typer.echo(f"{run}: an unfinished run; the figures are of the part that is done", err=True)
+        if evaluation.surfels == 0:
+            typer.echo(folder.nothing_mapped, err=True)
         judged = {name: value for name, value in metrics.items() if name.startswith("held_out_")}
         typer.echo(f"{run}\n{table(evaluation.figures | judged)}")
         try:
@@ -110,7 +112,7 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
         return evaluation.figures
     empty = [name for name, found in evaluations.items() if found.surfels == 0]
     for name in empty:
-        typer.echo(f"{name}: its map is empty; left out of the means", err=True)
+        typer.echo(f"{name}: left out of the means", err=True)
     if len(empty) == len(evaluations):
         raise ValueError("the maps of all these runs are empty")
     scenes = {name: found for name, found in evaluations.items() if name not in empty}
