@@ -39,6 +39,8 @@ class FinishedMap:
         main = self.progress.parts[0]
         earlier = {index for index in self.places.indices if index < 0 and main == 0}  # of runs that this one extends
         self.places.keep(earlier | set(self.progress.frames_of(main)))
+        if not len(self.surfels):
+            raise ValueError(self.folder.nothing_mapped)
         if not len(self.places):
             self._look_around(moved_to)
         if not len(self.places):
