@@ -517,3 +517,12 @@ def test_a_run_is_warned_of_a_camera_that_cannot_be(tmp_path: Path, caplog: pyte
     (tmp_path / "a" / "camera.yaml").write_text(re.sub(r"(?m)^cx: .*", "cx: 80.0", text))
     prepare(RunConfig(sequence=str(tmp_path / "a"), slam=SlamConfig(PerceptionConfig(labels="none"))), tmp_path / "run")
     assert "the principal point (80.0, " in caplog.text
+
+
+def test_noise_of_a_bare_wall_is_no_gap_and_no_motion():
+    class Wall(Panning):
+        def __getitem__(self, index: int) -> Frame:
+            grey = 120 + np.random.default_rng(index).normal(0, 6, (240, 320, 1)) + np.zeros(3)
+            return Frame(index, float(self.timestamps[index]), grey.astype(np.uint8), self.camera)
+
+    assert gaps(Wall([0] * 40, black=-1)) == []

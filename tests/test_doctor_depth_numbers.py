@@ -128,9 +128,9 @@ RIGHT, CORNER = np.s_[:, 160:], np.s_[120:, 160:]
     [
         (lambda frames: frozen(frames, "color", RIGHT), "points"),
         (lambda frames: frozen(frames, "color", CORNER), "points"),
-        (lambda frames: frozen(frames, "depth", RIGHT), "pixels of depth"),
-        (lambda frames: dead, "pixels of colour"),
-        (lambda frames: marked, "pixels of colour"),
+        (lambda frames: frozen(frames, "depth", RIGHT), "pixels have one depth"),
+        (lambda frames: dead, "pixels have one colour"),
+        (lambda frames: marked, "pixels have one colour"),
     ],
 )
 def test_parts_of_the_image_that_stay_are_told(sound, change, said):

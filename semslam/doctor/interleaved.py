@@ -44,5 +44,6 @@ def _alternates(neighbours: Neighbours, first: int) -> bool | None:
         return None
     if max(away.share, back.share) < LITTLE:
         return on.share > ALIKE
-    apart, way = np.linalg.norm(away.moved - back.moved), np.linalg.norm(away.moved + back.moved)
-    return bool(apart > max(TO_AND_FRO, BESIDE_WAY * way))
+    apart = float(np.linalg.norm(away.moved - back.moved))
+    way = float(np.linalg.norm(away.moved + back.moved))
+    return apart > max(TO_AND_FRO, BESIDE_WAY * way)

@@ -1,7 +1,7 @@
 """Parts of the image that stay while the camera moves: a hand that holds it, an overlay, pixels that are frozen.
 
 Points that two frames show stay where they are, though the motion that the other points tell would take them away; or
-pixels have one value in all frames.
+pixels of colour have one value in all frames while depth changes behind them, or the other way round.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ STAYS, MOVES = 1.5, 12.0  # pixels at 640 wide: a point that stays, and one that
 STAYS_BESIDE = 0.15  # of the way that a point should go: so much may a hand move against the camera
 TELLS = 3.0  # pixels at 640 wide that the other points move
 FEWEST_PAIRS = 3
-NOTABLE = 0.1  # of the points: none in sound recordings; where text over the image has most of them, they tell nothing
-# Of the pixels. None of depth in sound recordings; of colour as much as 0.12 where NYUv2's frame and black corners show
-NOTABLE_PIXELS = {"depth": 0.1, "colour": 0.16}
+NOTABLE = 0.1  # of the points or pixels; none in sound recordings. Text over the image may have nearly all points
 STRIDE = 4  # pixels each way: pixels that are looked at
 SAME, CHANGED = 2, 20  # grey levels: of a pixel that has one value, and of one that has not
-FEWEST_FRAMES, ELSEWHERE = 6, 0.3  # of those with one value; and the share of pixels that change meanwhile
+DEPTH_CHANGED = 0.1  # of the depth
+FEWEST_FRAMES = 6  # with one value
 
 
 def findings(matched: Matches, frames: Sequence[Frame], camera: Camera) -> list[Finding]:
@@ -34,11 +33,9 @@ def findings(matched: Matches, frames: Sequence[Frame], camera: Camera) -> list[
     if len(shares) >= FEWEST_PAIRS and (share := float(np.median(shares))) > NOTABLE:
         what = f"{share:.0%} of the points that two frames show stay where they are in the image while the camera moves"
         return [Finding("warning", what, REMEDY)]
-    if not any(pair.flow > MOVES * camera.width / 640 for pair in matched.pairs):
-        return []
     for name, share in _constant(frames).items():
-        if share > NOTABLE_PIXELS[name]:
-            what = f"{share:.0%} of the pixels of {name} have the same value in all frames while the camera moves"
+        if share > NOTABLE:
+            what = f"{share:.0%} of the pixels have one {name} in all frames while the other images change there"
             return [Finding("warning", what, REMEDY)]
     return []
 
@@ -70,15 +67,16 @@ def _staying(shown: Shown, camera: Camera) -> float | None:
 
 
 def _constant(frames: Sequence[Frame]) -> dict[str, float]:
-    """The share of pixels that have one value in all frames, of depth and of colour; none where hardly any change."""
-    found = {}
+    """The shares of pixels with one colour while their depth changes, and with one depth while their colour does."""
+    frames = [frame for frame in frames if frame.depth is not None]
+    if len(frames) < FEWEST_FRAMES:
+        return {}
     depth = np.array([frame.depth[::STRIDE, ::STRIDE] for frame in frames if frame.depth is not None])
-    if len(depth) >= FEWEST_FRAMES:
-        there = (depth > 0).all(axis=0)
-        found["depth"] = float((there & (np.ptp(depth, axis=0) == 0)).mean())
     color = np.array([frame.color[::STRIDE, ::STRIDE] for frame in frames])
-    if len(color) >= FEWEST_FRAMES:
-        spread = np.ptp(color, axis=0).max(axis=-1)
-        if (spread > CHANGED).mean() > ELSEWHERE:
-            found["colour"] = float((spread <= SAME).mean())
-    return found
+    spread = np.ptp(color, axis=0).max(axis=-1)
+    farthest, nearest = depth.max(axis=0), np.where(depth > 0, depth, np.inf).min(axis=0)
+    changed = farthest > (1 + DEPTH_CHANGED) * nearest  # not where there is none
+    return {
+        "colour": float((changed & (spread <= SAME)).mean()),
+        "depth": float(((depth > 0).all(axis=0) & (farthest == nearest) & (spread > CHANGED)).mean()),
+    }

@@ -134,16 +134,16 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches,
     if given and (of_single.jumps or of_single.mostly_wrong(len(used))):
         raise ValueError(_refusal(name, findings[0], of_images))
     rejected = of_single.wrong if given else ()
-    doubts = [] if wrong is None else [wrong]
-    if wrong is None:
+    doubts = of_images or ([] if wrong is None else [wrong])
+    if wrong is None and not of_images:
         right = without_poses(used, of_single.wrong)
         lengths = intrinsics.findings_of(intrinsics.measured(right, sensor=config.sensor, matched=matched), used.camera)
         of_others = right, matched, (*of_single.jumps, *of_single.slips)
-        if given and not of_images:
+        if given:
             doubts = systematic.findings_of(systematic.measured(*of_others), errors.measured(*of_others), lengths)
-        elif not given:
+        else:
             findings = lengths + findings
-    for finding in doubts + findings:
+    for finding in findings if of_images else doubts + findings:  # what is of the images is told with their camera
         if finding.level != "hint":
             logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
     return PoseVerdict(
