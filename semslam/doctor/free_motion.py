@@ -34,7 +34,7 @@ from sequences import Sequence as Recording
 
 USUAL_DEPTH = 2.0  # metres that the median is made: a power of the distance has no unit, and the sensors' noise has one
 FOCAL, POWER, RIGHT, DOWN = range(4)  # unknowns: logarithm of a factor; exponent less 1; two shares of the focal length
-POINTS = 80  # of a pair, at most
+PAIRS, POINTS = 40, 80  # pairs, and points of each, at most
 SHORTEST = 1.5  # seconds of a recording: in less, motions are too much alike
 STRETCHES = 6  # of pairs, left out in turn
 FARTHEST = 2.0  # of any unknown; points that ask for more determine none
@@ -60,7 +60,7 @@ class Solved(NamedTuple):
 class Bent(NamedTuple):
     """What points tell of depth and of the principal point; None where too few do."""
 
-    straight: Solved | None  # FOCAL alone
+    straight: Solved | None  # FOCAL alone, where the others are suspect; it may not settle either
     power: Solved | None  # POWER alone: together with the focal length, it may not settle
     shift: Solved | None  # FOCAL, RIGHT, DOWN
 
@@ -98,6 +98,11 @@ class Bent(NamedTuple):
         )
 
     @property
+    def is_suspect(self) -> bool:
+        """Whether anything differs so much that it would be told, if the focal length alone does not explain it."""
+        return self._is_bent or self._is_shifted
+
+    @property
     def _is_bent(self) -> bool:
         if self.power is None or abs(self.power.values[0]) < SURE * self.power.std[0]:
             return False
@@ -125,9 +130,10 @@ def measured(recording: Recording, matched: Matches, sensor: str | None = None) 
     if len(pairs) < FEWEST_PAIRS or recording.timestamps[-1] - recording.timestamps[0] < SHORTEST:
         return Bent(None, None, None)
     larger = USUAL_DEPTH / float(np.median(np.concatenate([pair.depth[0] for pair in pairs])))
-    pairs = [_thinned(pair, larger) for pair in pairs]
-    noise = SENSORS[sensor or recording.sensor or "kinect"]
-    return Bent(*(_solved(pairs, recording.camera, noise, free) for free in ((FOCAL,), (POWER,), (FOCAL, RIGHT, DOWN))))
+    pairs = [_thinned(pair, larger) for pair in evenly_spread(pairs, PAIRS)]
+    solve = partial(_solved, pairs, recording.camera, SENSORS[sensor or recording.sensor or "kinect"])
+    found = Bent(None, solve((POWER,)), solve((FOCAL, RIGHT, DOWN)))
+    return found._replace(straight=solve((FOCAL,))) if found.is_suspect else found
 
 
 def _thinned(pair: Pair, factor: float) -> Pair:
