@@ -274,3 +274,15 @@ def test_a_copy_among_numbered_images_is_left_out_and_moves_no_frame(tmp_path, c
     (folder / "color" / "last.png").write_bytes(other)
     open_sequence(folder)
     assert "last.png: is named unlike the other 24 images" in caplog.text
+
+
+def test_poses_of_other_programs_and_photographs_of_other_formats_are_told(tmp_path, caplog):
+    folder = write_folder(RoomSequence(frames=3, width=64, height=48), tmp_path / "room")
+    (folder / "groundtruth.txt").unlink()
+    (folder / "transforms.json").write_text("{}")
+    assert not open_sequence(folder).has_poses
+    assert "transforms.json: its poses, if it has any, are not read" in caplog.text
+    for path in (folder / "color").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    with pytest.raises(ValueError, match=r"holds \.heic files, which are not read as colour"):
+        open_sequence(folder)

@@ -65,9 +65,11 @@ def relabel(
                 f"{run}: extends {config.extend} and was made by an earlier version, which did not keep where that "
                 f"run's frames are in it; make it again, and relabel that"
             )
+        refined = source.load_metrics().get("refined_from")
+        remedy = f"relabel {refined}, and refine that again" if refined else "copy the whole folder again, or map again"
         raise FileNotFoundError(
             f"{run}: {source.associations.name} is missing, without which nothing says which surfel was seen where; "
-            f"relabel the run that this one was refined from, and refine that again"
+            f"{remedy}"
         )
     sources = sources_of(source, moved_to) if associations is None else []
     folder = derived_folder(source, Path(out), overwrite)

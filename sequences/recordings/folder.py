@@ -42,6 +42,8 @@ LAYOUT = (
 DEPTH_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".npy", ".exr")
 NO_IMAGES = ("", ".txt", ".md", ".csv", ".json", ".yaml", ".db", ".ini")  # what may lie beside images
 OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # where there is no groundtruth.txt
+# What nerfstudio and COLMAP put beside images, and nothing here reads: their worlds have no scale
+NOT_READ = ("transforms.json", "images.txt", "images.bin", "sparse", "colmap")
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
 
 LIKE_LONG = 0.02  # of the frames' duration, by which that of timed poses may differ that are of the same recording
@@ -69,10 +71,11 @@ def open_folder(
     path = Path(path)
     color, color_copies = without_copies(images_by_name(path / "color"))
     if not color:
+        _check_none_of_another_kind(path / "color", COLOR_SUFFIXES, "colour")
         raise ValueError(f"{path}: color/ holds no images; expected {LAYOUT}")
     depth_files, depth_copies = without_copies(images_by_name(path / "depth", DEPTH_SUFFIXES))
     if not depth_files:
-        _check_none_of_another_kind(path / "depth")
+        _check_none_of_another_kind(path / "depth", DEPTH_SUFFIXES, "depth")
     camera = said.camera
     if camera is None and not depth_files:
         height, width = first_readable(images.read_color, list(color.values())).shape[:2]
@@ -148,14 +151,14 @@ def images_by_name(folder: Path, suffixes: Iterable[str] = COLOR_SUFFIXES) -> di
     return found
 
 
-def _check_none_of_another_kind(folder: Path) -> None:
+def _check_none_of_another_kind(folder: Path, suffixes: tuple[str, ...], what: str) -> None:
     """ValueError where a folder holds files, and nothing that is read: it is not what was recorded."""
     there = folder.iterdir() if folder.is_dir() else ()
     files = [f for f in there if f.is_file() and f.suffix.lower() not in NO_IMAGES and f.name[0] != "."]
     if kind := Counter(file.suffix.lower() for file in files).most_common(1):
         raise ValueError(
-            f"{folder}: holds {kind[0][0]} files, which are not read as depth; expected {', '.join(DEPTH_SUFFIXES)} "
-            f"(JPEG loses depth); convert them, or remove the folder"
+            f"{folder}: holds {kind[0][0]} files, which are not read as {what}; expected {', '.join(suffixes)}"
+            f"{' (JPEG loses depth)' * (what == 'depth')}; convert them, or remove the folder"
         )
 
 
@@ -179,7 +182,9 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     check_unpacked(path)
     if not os.path.lexists(path):  # what is there and no file is told when it is read
         if log is None:
-            return _Posed(counted, None)
+            others = [name for name in NOT_READ if (folder / name).exists()]
+            note = "its poses, if it has any, are not read; write them into groundtruth.txt (TUM lines)"
+            return _Posed(counted, None, tuple(f"{folder / name}: {note}" for name in others))
         found = poses_of_frames(read_trajectory(log), log, Frames(counted, names), hints)
         return _Posed(counted, found.T_world_camera, found.notes)
     if detect_kind(path) != "tum":
