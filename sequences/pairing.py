@@ -6,6 +6,7 @@ Never by their place in a folder: a file that is missing would move all that fol
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,37 @@ from sequences.pose_pairing import numbers_of_names
 SAME_TIME = 0.02  # seconds between the images of one frame
 CLOCK_ROUNDING = 2e-3  # seconds from a colour image to its depth that may be a clock's rounding
 MOST = 0.5  # of the files; where fewer find a partner, the folders are not of one recording
+FEW = 0.1  # of the files: where more are named unlike the others, they are frames
 _HEXADECIMAL = re.compile("[0-9a-fA-F]+")
+
+
+def without_copies(files: Mapping[str, Path]) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The files, by name without suffix, that are no copies of others, as file managers make them: `000010 (1).png`;
+    and notes for people of what was left out and of what is named unlike nearly all others.
+
+    Taken for a frame, a copy would move all that follow in time, and away from their poses.
+    """
+    forms = {name: re.sub("[0-9]+", "0", name) for name in files}
+    usual = Counter(forms.values()).most_common(1)[0][0] if files else ""
+    odd = [name for name, form in forms.items() if form != usual]
+    if not odd or len(odd) > FEW * len(files):
+        return dict(files), ()
+    copied = {name: original for name in odd if (original := _original(files[name], files, odd)) is not None}
+    notes = [f"{files[name]}: is a copy of {original.name}, and is left out" for name, original in copied.items()]
+    notes += [
+        f"{files[name]}: is named unlike the other {len(files) - len(odd)} images, and is taken for a frame: if it is "
+        "none, remove it"
+        for name in odd
+        if name not in copied
+    ]
+    return {name: file for name, file in files.items() if name not in copied}, tuple(notes)
+
+
+def _original(copy: Path, files: Mapping[str, Path], odd: list[str]) -> Path | None:
+    """A file with the usual name and the same bytes."""
+    size = copy.stat().st_size
+    alike = (file for name, file in files.items() if name not in odd and file.stat().st_size == size)
+    return next((file for file in alike if file.read_bytes() == copy.read_bytes()), None)
 
 
 def paired(

@@ -19,9 +19,8 @@ from semslam.labels import LABEL_SETS
 from semslam.trajectory import Trajectory, associate
 from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_lines, write_tum
 from sequences.clock import read_as_seconds
-from sequences.copies import without_copies
 from sequences.files import check_unpacked, first_readable
-from sequences.pairing import depth_delays, in_order, paired, times_of_names
+from sequences.pairing import depth_delays, in_order, paired, times_of_names, without_copies
 from sequences.pose_pairing import NO_POSE, Frames, PoseHints, numbers_of_names, poses_at, poses_of_frames
 from sequences.recordings.sensor import (
     NOTHING_SAID,
@@ -183,8 +182,8 @@ def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) 
     if not os.path.lexists(path):  # what is there and no file is told when it is read
         if log is None:
             others = [name for name in NOT_READ if (folder / name).exists()]
-            note = "its poses, if it has any, are not read; write them into groundtruth.txt (TUM lines)"
-            return _Posed(counted, None, tuple(f"{folder / name}: {note}" for name in others))
+            unread = "its poses, if it has any, are not read; write them into groundtruth.txt (TUM lines)"
+            return _Posed(counted, None, tuple(f"{folder / name}: {unread}" for name in others))
         found = poses_of_frames(read_trajectory(log), log, Frames(counted, names), hints)
         return _Posed(counted, found.T_world_camera, found.notes)
     if detect_kind(path) != "tum":
