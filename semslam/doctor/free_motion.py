@@ -93,9 +93,7 @@ class Bent(NamedTuple):
             unsure.append("whether depth is proportional to distance")
         if self.shift is None or self.shift.std[1:].max() > JUDGED or self._is_shifted:
             unsure.append("the principal point")
-        return [f"{' and '.join(unsure)} (too few points are found again, or the camera moves too little)"] * bool(
-            unsure
-        )
+        return [f"{' and '.join(unsure)} (points that frames share tell too little)"] if unsure else []
 
     @property
     def is_suspect(self) -> bool:
