@@ -72,7 +72,7 @@ class Bent(NamedTuple):
             what = f"depth is not proportional to distance: the images fit its power of {1 + value:.2f} +- {std:.2f}"
             hint = "square root or its logarithm" if value > 0 else "square"
             return [Finding("error", what, f"write distances along the optical axis; these may be its {hint}")]
-        if not self._is_shifted or not self._lowered(self.shift, BY_SHIFT):
+        if not self._is_shifted or self.straight is None or not self._lowered(self.shift, BY_SHIFT):
             return []
         assert self.shift is not None
         right, down = self.shift.values[1:] * (camera.fx, camera.fy)
