@@ -22,6 +22,8 @@ ALIKE = 0.5  # of the points: what frames of one camera have in common, where th
 
 def interleaved(sequence: Sequence) -> list[Finding]:
     """The warning that every second frame is of another camera."""
+    if sequence.grows:  # a live camera, whose frames are still to come
+        return []
     neighbours, alternates = Neighbours(sequence), list[bool]()
     for first in evenly_spread(range(max(len(sequence) - 2, 0)), PLACES):
         seen = _alternates(neighbours, first)
