@@ -3,8 +3,8 @@
 The idea is that of MapNet+PGO (Brahmbhatt et al., "Geometry-Aware Learning of Maps for Camera Localization", CVPR
 2018, section 3.4): a network's poses do not drift but jump, an odometry's motions are exact but drift.
 
-For programs that ask a pose network for a trajectory, as `benchmarks/poses.py` does; no command needs it, because
-tracking against a map is nearer than the best that comes of it.
+For programs that ask a pose network for a trajectory, as `benchmarks/poses.py` does; no command needs it,
+because what `semslam localise` finds in a map is nearer (docs/networks.md).
 """
 
 from __future__ import annotations
