@@ -22,7 +22,10 @@ class LoopConfig:
     way_floor: Positive = 0.003  # metres and radians: drift between keyframes, at least
     closure_floor: Positive = 0.005  # metres and radians: error of a closure besides noise; the sensor distorts
     robust: Positive = 15.0  # standard deviations: from this residual on a closure loses its weight
-    registration: RegistrationConfig = field(default_factory=lambda: RegistrationConfig(converged=3e-4))
+    # a closure is asked whether the poses that it starts from are right: they are no motion model to fall back on
+    registration: RegistrationConfig = field(
+        default_factory=lambda: RegistrationConfig(structure=False, converged=3e-4)
+    )
     points: Count = 5_000  # points: of a keyframe, about, that are registered
 
     def __post_init__(self) -> None:

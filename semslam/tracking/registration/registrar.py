@@ -146,7 +146,8 @@ class Registrar:
         self._turn(search, observation)
         for number in range(len(self.config.levels)):
             self._descend(number, search, observation, poses.inverse(T_prior_live_view))
-        self._hold(search, observation, T_prior_live_view)
+        if self.config.structure:
+            self._hold(search, observation, T_prior_live_view)
         # Inverses are transposes: a rotation's rounding would double with every frame that builds on it.
         T = poses.orthonormalized(view.T_world_camera @ poses.inverse(search.T))
         return Registration(

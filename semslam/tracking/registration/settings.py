@@ -40,6 +40,7 @@ class RegistrationConfig:
     prior_translation: Positive = 0.02  # metres: standard deviation of the motion model's shift between two frames
     prior_rotation: Positive = 0.02  # radians: standard deviation of the motion model's rotation between two frames
     degenerate: NotNegative = 0.004  # mean squared share of the normals along a direction that geometry does not hold
+    structure: bool = True  # leave directions of motion that nothing but noise has told to the motion model
     converged: Positive = 2e-4  # metres and radians: smaller steps end a level
     correlation: Positive = 25.0  # pixels: neighbours err together, so many count as one measurement
     textured: Positive = 6.0  # grey levels: standard deviation of the model, at least, for greys to tell views apart
