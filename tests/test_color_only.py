@@ -74,7 +74,8 @@ def runs(tmp_path_factory, network):
     return made
 
 
-@pytest.mark.parametrize("poses", [pytest.param("dataset", marks=pytest.mark.slow), "tracked"])
+@pytest.mark.slow
+@pytest.mark.parametrize("poses", ["dataset", "tracked"])
 def test_the_map_lies_on_the_rooms_surfaces(runs, poses):
     """The world of a tracked run begins at its first camera; its scale is as good as the network's, to a tenth."""
     room, folder = open_sequence(ROOM), RunFolder.open(runs(poses))

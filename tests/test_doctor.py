@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from scipy.spatial.transform import Rotation
+from variants import one_fast
 
 from semslam.camera import Camera
 from semslam.config import updated
@@ -79,6 +80,7 @@ def test_a_sound_recording_has_no_findings(sound):
     assert examine(sound) == []
 
 
+@pytest.mark.slow
 def test_a_sound_recording_with_kinect_noise_has_no_findings():
     assert diagnose(RoomSequence(frames=30, width=160, height=120, noise=kinect_noise)) == []
 
@@ -91,7 +93,7 @@ def test_sound_public_recordings_have_no_findings(shared_data, name):
     assert examine(shared_data / name) == []
 
 
-@pytest.mark.parametrize(("depth_scale", "advice"), [(1.0, "1000 times larger"), (1e6, "1000 times smaller")])
+@pytest.mark.parametrize(("depth_scale", "advice"), one_fast((1.0, "1000 times larger"), (1e6, "1000 times smaller")))
 def test_depth_a_thousand_times_off_is_found(folder, depth_scale, advice):
     change_camera(folder, depth_scale=depth_scale)
     finding = only(examine(folder))
@@ -132,11 +134,11 @@ def test_an_absurd_focal_length_is_found_without_poses(folder):
 
 @pytest.mark.parametrize(
     ("change", "what", "remedy"),
-    [
+    one_fast(
         (inverse, "T_camera_world", "invert each pose"),
         (lambda T: T @ np.diag([1.0, -1.0, -1.0, 1.0]), "OpenGL", "diag"),
         (lambda T: np.block([[T[:3, :3], 1000 * T[:3, 3:]], [T[3:]]]), "0.001 times as long", "metres"),
-    ],
+    ),
     ids=["inverted", "opengl", "millimetres"],
 )
 def test_poses_in_another_convention_are_found(folder, change, what, remedy):
@@ -209,7 +211,7 @@ def test_photographs_half_a_minute_apart_keep_their_times(folder):
     np.testing.assert_allclose(open_sequence(folder).timestamps, times, atol=1e-6)
 
 
-@pytest.mark.parametrize("convention", ["millimetres", "inverted", "qw-first"])
+@pytest.mark.parametrize("convention", one_fast("millimetres", "inverted", "qw-first"))
 def test_a_run_reads_poses_as_the_images_tell_that_they_are_meant(folder, sound, convention, tmp_path, caplog):
     written = {
         "millimetres": lambda T: np.block([[T[:3, :3], 1e3 * T[:3, 3:]], [T[3:]]]),

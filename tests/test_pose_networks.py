@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from variants import one_fast
 
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork
@@ -337,7 +338,7 @@ def test_the_registry_makes_every_network_with_one_set_of_settings() -> None:
         assert open_network(name, SMALL).tasks
 
 
-@pytest.mark.parametrize("tuples", [False, True])
+@pytest.mark.parametrize("tuples", one_fast(False, True))
 def test_weights_of_geomapnets_code_load_and_see_colours_as_they_did(tmp_path: Path, tuples: bool) -> None:
     """PoseNet's and MapNet's names, NumPy numbers beside them, statistics in the two files of its data sets."""
     torch.manual_seed(0)

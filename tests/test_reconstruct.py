@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from variants import one_fast
 
 from semslam import cli
 from semslam.geometry.export import read_map_ply
@@ -155,7 +156,7 @@ def test_a_run_that_compiles_makes_the_map_of_one_that_finds_everything_compiled
     assert maps[0] == maps[1]
 
 
-@pytest.mark.parametrize("pressed", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("pressed", one_fast(signal.SIGINT, signal.SIGTERM))
 def test_ctrl_c_ends_with_130_and_a_run_to_resume(finished, tmp_path, monkeypatch, pressed):
     from semslam.slam import Slam
 

@@ -119,6 +119,7 @@ def test_velocity_is_of_two_steps_and_forgotten_over_gaps_and_lost_frames() -> N
     assert after((10,)).steady_velocity(frame(11)) is None
 
 
+@pytest.mark.slow
 def test_a_run_its_mesh_and_what_it_is_judged_by_are_of_one_moment(tmp_path: Path) -> None:
     """With given poses of moving depth, the map predicts the depth of frames that were held out."""
     frames = write_tum(tmp_path / "tum", 0.0149, count=36)
