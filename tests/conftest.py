@@ -79,6 +79,18 @@ def folder(six_in_a_folder, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def forty_in_a_folder(tmp_path_factory) -> Path:
+    """As many frames as the doctor needs to judge motion."""
+    return write_folder(RoomSequence(frames=40, width=160, height=120), tmp_path_factory.mktemp("forty") / "room")
+
+
+@pytest.fixture
+def long_folder(forty_in_a_folder, tmp_path) -> Path:
+    """A plain folder of forty frames, for tests to spoil."""
+    return Path(shutil.copytree(forty_in_a_folder, tmp_path / "room"))
+
+
+@pytest.fixture(scope="module")
 def own_cache(tmp_path_factory):
     """Exported networks go to a folder of the tests, not to the user's cache."""
     with pytest.MonkeyPatch.context() as patch:

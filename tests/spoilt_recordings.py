@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
-from semslam.doctor.doctor import Finding
+from semslam.doctor.finding import Finding
 from semslam.frame import Frame
 from sequences import Sequence
 
@@ -36,3 +38,14 @@ def only_error(findings: list[Finding]) -> Finding:
     errors = [finding for finding in findings if finding.level == "error"]
     assert len(errors) == 1, findings
     return errors[0]
+
+
+def change_poses(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Write (4, 4) T_world_camera anew, one after another, in the groundtruth.txt of a plain folder."""
+    rows = np.loadtxt(folder / "groundtruth.txt")
+    for row in rows:
+        T = np.eye(4)
+        T[:3, :3], T[:3, 3] = Rotation.from_quat(row[4:]).as_matrix(), row[1:4]
+        T = change(T)
+        row[1:] = [*T[:3, 3], *Rotation.from_matrix(T[:3, :3]).as_quat()]
+    np.savetxt(folder / "groundtruth.txt", rows, fmt="%.9f")

@@ -13,8 +13,8 @@ from spoilt_recordings import Spoilt
 from semslam.camera import Camera
 from semslam.doctor import free_motion, stuck
 from semslam.doctor.depth import edges
-from semslam.doctor.interleaved import interleaved
 from semslam.doctor.matched import Matches
+from semslam.doctor.order.interleaved import interleaved
 from semslam.frame import Frame
 from sequences import Sequence
 from sequences.room.kinect_noise import kinect_noise

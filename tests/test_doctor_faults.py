@@ -13,6 +13,7 @@ from variants import one_fast
 from semslam.doctor import intrinsics
 from semslam.doctor.conventions import stretched
 from semslam.doctor.depth import edges
+from semslam.doctor.depth.readings import implausible_depth
 from semslam.doctor.doctor import diagnose, diagnosis
 from semslam.doctor.matched import Pair
 from semslam.doctor.poses.convention import AS_RECORDED, Judged, _misread, as_convention, judged
@@ -263,8 +264,6 @@ def test_depth_beyond_the_usual_range_is_hinted_at(sound):
 
 @pytest.mark.parametrize(("factor", "scene"), one_fast((0.1, "of small things"), (9.0, "outdoors")))
 def test_unusual_depth_is_a_hint_and_no_reason_to_stop(sound, factor, scene):
-    from semslam.doctor.doctor import implausible_depth
-
     room, frames = sound
 
     def stretched(_: int, T: np.ndarray) -> np.ndarray:

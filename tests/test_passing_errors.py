@@ -14,7 +14,7 @@ import pytest
 
 from semslam.depth.multiview import MultiViewDepth
 from semslam.doctor.flow import followed
-from semslam.doctor.gaps import gaps
+from semslam.doctor.order.gaps import gaps
 from semslam.frame import Frame
 from sequences import CorruptFrame
 from sequences.files import Archive

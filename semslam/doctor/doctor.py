@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from semslam.camera import Camera
 from semslam.doctor import conventions, flow, intrinsics
-from semslam.doctor.conventions import USUAL_DEPTH
+from semslam.doctor.colors import doubtful_colors
 from semslam.doctor.depth import edges
 from semslam.doctor.depth.along_the_ray import along_the_ray
 from semslam.doctor.depth.range import with_range
+from semslam.doctor.depth.readings import doubtful_readings
 from semslam.doctor.depth.repeats import hanging
 from semslam.doctor.finding import Finding
-from semslam.doctor.gaps import gaps
-from semslam.doctor.interleaved import interleaved
 from semslam.doctor.intrinsics import Intrinsics
 from semslam.doctor.matched import Matches
+from semslam.doctor.order.gaps import gaps
+from semslam.doctor.order.interleaved import interleaved
+from semslam.doctor.order.timestamps import timestamps
 from semslam.doctor.poses import convention, errors, single, systematic
 from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
 from semslam.doctor.unsound import unsound
@@ -33,12 +31,6 @@ from sequences.selected import selected
 FRAMES_READ = 100  # at most, evenly spread
 FRAMES_KEPT = 12  # of them, for statistics on pixels
 FRAMES_WHOLE = 16  # at full size, for planes and edges
-POSSIBLE_DEPTH = (0.05, 80.0)  # metres; a median outside is a wrong unit
-POSSIBLE_ROUGHNESS = 0.3  # of the depth, between readings a few pixels apart; 0.01 in rooms and on streets
-UNITS = (1000, 5000, 4000, 10000, 256)  # per metre, that depth files count
-SMOOTH = 0.03  # of the depth, between readings a few pixels apart of one surface
-SHORTEST_STEP = 1 / 400  # seconds between frames; depth cameras take 300 a second at most
-WARM_SHARE = 0.3  # of colourful pixels; in 98 of 100 indoor photographs (NYUv2) more than 0.46 have red above blue
 
 
 def examine(
@@ -89,8 +81,9 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
     if frames:
         shown = frames[:: max(1, len(frames) // FRAMES_KEPT)]
         findings += _labels(frames)
-        findings += _colors(shown) + hanging(frames)
-        of_numbers = doubtful_intrinsics(sequence.camera) + _depth_scale(shown)
+        findings += doubtful_colors([frame.color for frame in shown]) + hanging(frames)
+        of_numbers = intrinsics.doubtful(sequence.camera)
+        of_numbers += doubtful_readings([frame.depth for frame in shown if frame.depth is not None])
         findings += of_numbers
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
             whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.try_read(i))]
@@ -119,15 +112,6 @@ def _unmeasured(sequence: Sequence) -> str:
     if seconds < intrinsics.SHORTEST:
         return f"it lasts {seconds:.1f} s; {intrinsics.SHORTEST:.0f} s are needed"
     return f"too few points are found again{'' if sequence.has_poses else ', or the camera turns too little'}"
-
-
-def implausible_depth(sequence: Sequence) -> Finding | None:
-    """The error that would make a map of this recording worthless, from a few frames: ask before a long run."""
-    frames = []
-    for index in evenly_spread(range(len(sequence)), 5):
-        with suppress(CorruptFrame):
-            frames.append(_thinned(sequence.read_without_labels(index)))
-    return next((finding for finding in _depth_scale(frames) if finding.level == "error"), None)
 
 
 # What each check looks at
@@ -232,166 +216,9 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None, list[
     return findings, measured, unsure
 
 
-def timestamps(sequence: Sequence) -> list[Finding]:
-    """What is wrong with the times of frames: their order, their unit, their steps."""
-    times = sequence.timestamps
-    if len(times) < 3:
-        return []
-    steps = np.diff(times)
-    findings = []
-    if (backwards := np.flatnonzero(steps < 0)).size:
-        what = f"timestamps go backwards {backwards.size} times, first at frame {sequence.number_of(backwards[0] + 1)}"
-        findings.append(Finding("error", what, "sort the frames by time"))
-    if (same := np.flatnonzero(steps == 0)).size:
-        what = (
-            f"{same.size} frames have the timestamp of the frame before, first frame {sequence.number_of(same[0] + 1)}"
-        )
-        findings.append(Finding("error", what, "remove the duplicates or give each frame its own time"))
-    if findings:
-        return findings
-    usual = float(np.median(steps))
-    if usual > 1.0 or usual < SHORTEST_STEP:
-        unit = "milliseconds" if usual < 1e3 else "microseconds" if usual < 1e6 else "nanoseconds"
-        guess = f" (they look like {unit})" if usual > 5 else ""
-        what = f"frames are {usual:.6g} s apart by their timestamps{guess}"
-        remedy = "timestamps are in seconds, and fps (camera.yaml) in frames a second"
-        return [Finding("error" if guess else "warning", what, remedy)]
-    irregular = float((np.abs(steps - usual) > 0.5 * usual).mean())
-    if irregular > 0.2:
-        what = f"{irregular:.0%} of the frames come more than half a frame early or late"
-        findings.append(Finding("hint", what, "frames were dropped, or colour and depth are badly synchronised"))
-    return findings
-
-
 def _labels(frames: list[Frame]) -> list[Finding]:
     labelled = [frame.labels for frame in frames if frame.labels is not None]
     if not labelled or any((labels != UNLABELLED).any() for labels in labelled):
         return []
     what = f"all {len(labelled)} label images that were read are void everywhere"
     return [Finding("warning", what, "label files hold 0 for void and count the classes from 1")]
-
-
-def _colors(frames: list[Frame]) -> list[Finding]:
-    """Indoors, colourful things are mostly wood, skin and lamp light: red above blue."""
-    pixels = np.concatenate([frame.color.reshape(-1, 3) for frame in frames]).astype(np.int16)
-    brightest, darkest = pixels.max(axis=1), pixels.min(axis=1)
-    findings = _black(brightest)
-    colorful = pixels[(brightest - darkest > 0.25 * brightest) & (brightest > 40)]
-    if len(colorful) > 0.02 * len(pixels):
-        warm = float((colorful[:, 0] > colorful[:, 2]).mean())
-        if warm < WARM_SHARE:
-            what = f"only {warm:.0%} of the colourful pixels have more red than blue, unusual indoors: RGB may be BGR"
-            remedy = "swap the first and third channel where the files are written (OpenCV writes BGR arrays)"
-            findings.append(Finding("hint", what, remedy))
-    return findings
-
-
-def _black(brightest: np.ndarray) -> list[Finding]:
-    """Of the brightest channel (N,) of pixels."""
-    if np.median(brightest) >= 12:
-        return []
-    what = f"the images are nearly black (median {np.median(brightest):.0f} of 255)"
-    return [Finding("warning", what, "look at the colour files; 16-bit images may have been cut to 8")]
-
-
-def black_images(sequence: Sequence) -> list[Finding]:
-    """Whether the colour of a recording shows nothing, by up to five of its frames that can be read."""
-    frames = [frame for i in evenly_spread(range(len(sequence)), 5) if (frame := sequence.try_read(i)) is not None]
-    return _black(np.concatenate([frame.color[::4, ::4].max(axis=2).ravel() for frame in frames])) if frames else []
-
-
-def doubtful_intrinsics(camera: Camera) -> list[Finding]:
-    """What no camera that maps rooms has: a far principal point, hardly any or all of the view, stretched pixels."""
-    findings = []
-    off = max(abs(camera.cx / (camera.width - 1) - 0.5), abs(camera.cy / (camera.height - 1) - 0.5))
-    if off > 0.15:
-        what = (
-            f"the principal point ({camera.cx:.1f}, {camera.cy:.1f}) is far from the middle of the "
-            f"{camera.width}x{camera.height} images"
-        )
-        remedy = "the intrinsics may be those of another image size: scale fx, fy, cx, cy with the images"
-        findings.append(Finding("error", what, remedy))
-    if not 25 < camera.fov < 130:
-        what = f"fx {camera.fx:.1f} makes the images {camera.fov:.0f} degrees wide; depth cameras see 40 to 100"
-        findings.append(Finding("error", what, "give the focal length in pixels of these images"))
-    if not 0.9 < camera.fx / camera.fy < 1.1:
-        what = f"fx {camera.fx:.1f} and fy {camera.fy:.1f} differ by more than a tenth"
-        findings.append(Finding("warning", what, "pixels of most cameras are square: were the images stretched?"))
-    return findings
-
-
-def _roughness(frames: list[Frame]) -> float:
-    """The median share of their depth by which readings of neighbouring columns differ; 0 where there are none."""
-    found = []
-    for depth in (frame.depth for frame in frames if frame.depth is not None):
-        left, right = depth[:, :-1], depth[:, 1:]
-        there = (left > 0) & (right > 0)
-        found.append(np.abs(left[there] - right[there]) / np.maximum(left[there], right[there]))
-    differences = np.concatenate(found) if found else np.zeros(0)
-    return float(np.median(differences)) if len(differences) else 0.0
-
-
-def _is_byte_swapped(depths: list[np.ndarray]) -> bool:
-    """Whether 16-bit readings (H, W) make smooth surfaces in the other byte order, and hardly any in theirs."""
-    units = [found for depth in depths if (found := _counted(depth)) is not None]
-    if not units:
-        return False
-    recorded, swapped = (np.mean([_smooth(u) for u in order]) for order in (units, [u.byteswap() for u in units]))
-    return bool(swapped > 0.8 and 1 - swapped < 0.35 * (1 - recorded))
-
-
-def _counted(depth: np.ndarray) -> np.ndarray | None:
-    """Depth in the units (uint16) of its file; None where it was not read from whole numbers."""
-    for scale in UNITS:
-        units = depth * float(scale)
-        if units.max(initial=0) < 65536 and np.abs(units - np.rint(units)).max(initial=0) < 0.02:
-            return np.rint(units).astype(np.uint16)
-    return None
-
-
-def _smooth(units: np.ndarray) -> float:
-    """The share of neighbouring readings, of those that differ, that may be of one surface; 0 where there are none."""
-    left, right = units[:, :-1].astype(np.float64), units[:, 1:].astype(np.float64)
-    there = (left > 0) & (right > 0) & (left != right)
-    near = np.abs(left - right) < SMOOTH * np.maximum(left, right)
-    return float(near[there].mean()) if there.any() else 0.0
-
-
-def _depth_scale(frames: list[Frame]) -> list[Finding]:
-    depths = [frame.depth.ravel() for frame in frames if frame.depth is not None]
-    if not depths:
-        return []
-    depth = np.concatenate(depths)
-    valid = depth[depth > 0]
-    if len(valid) < 0.02 * len(depth):
-        what = f"only {len(valid) / len(depth):.1%} of the depth pixels hold a reading"
-        return [Finding("error", what, "look at the depth files: are they the right ones, and 16 bits deep?")]
-    if (rough := _roughness(frames)) > POSSIBLE_ROUGHNESS:
-        what = f"neighbouring depth readings differ by {rough:.0%} of their depth: they show no surfaces"
-        return [Finding("error", what, "look at the depth files: are they images of another kind?")]
-    if _is_byte_swapped([frame.depth for frame in frames if frame.depth is not None]):
-        what = "depth readings make surfaces only when the two bytes of each are swapped"
-        return [Finding("error", what, "write them in the other byte order (array.byteswap(), before it is encoded)")]
-    findings = []
-    farthest = valid.max()
-    nearer = valid[valid < farthest]
-    if not len(nearer) and farthest > USUAL_DEPTH[1]:
-        what = f"every depth reading is {farthest:.3f} m: a mark for missing depth"
-        return [Finding("error", what, "look at the depth files, and write 0 where depth is missing")]
-    share = 1 - len(nearer) / len(valid)
-    if share > 0.01 and len(nearer) and farthest > 3 * np.median(nearer):
-        what = f"{share:.0%} of the readings are {farthest:.3f} m, the largest: a mark for missing depth"
-        findings.append(Finding("error", what, "write 0 where depth is missing"))
-        valid = nearer
-    median = float(np.median(valid))
-    if not USUAL_DEPTH[0] < median < USUAL_DEPTH[1]:
-        factor = min((1e-3, 1e-2, 0.1, 0.2, 5.0, 10.0, 1e2, 1e3), key=lambda f: abs(np.log(f * median / 2.0)))
-        change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
-        what = f"the median depth is {median:.4g} m; indoors it is {USUAL_DEPTH[0]} to {USUAL_DEPTH[1]} m"
-        if POSSIBLE_DEPTH[0] < median < POSSIBLE_DEPTH[1]:
-            scene = "outdoors" if median > USUAL_DEPTH[1] else "of small things"
-            remedy = f"right for a recording {scene}; else depth_scale (units per metre) should be {change}"
-            findings.append(Finding("hint", what, remedy))
-        else:
-            findings.append(Finding("error", what, f"depth_scale (units per metre) should probably be {change}"))
-    return findings

@@ -136,6 +136,26 @@ def findings_of(found: Intrinsics | None, camera: Camera) -> list[Finding]:
     return findings
 
 
+def doubtful(camera: Camera) -> list[Finding]:
+    """What no camera that maps rooms has: a far principal point, hardly any or all of the view, stretched pixels."""
+    findings = []
+    off = max(abs(camera.cx / (camera.width - 1) - 0.5), abs(camera.cy / (camera.height - 1) - 0.5))
+    if off > 0.15:
+        what = (
+            f"the principal point ({camera.cx:.1f}, {camera.cy:.1f}) is far from the middle of the "
+            f"{camera.width}x{camera.height} images"
+        )
+        remedy = "the intrinsics may be those of another image size: scale fx, fy, cx, cy with the images"
+        findings.append(Finding("error", what, remedy))
+    if not 25 < camera.fov < 130:
+        what = f"fx {camera.fx:.1f} makes the images {camera.fov:.0f} degrees wide; depth cameras see 40 to 100"
+        findings.append(Finding("error", what, "give the focal length in pixels of these images"))
+    if not 0.9 < camera.fx / camera.fy < 1.1:
+        what = f"fx {camera.fx:.1f} and fy {camera.fy:.1f} differ by more than a tenth"
+        findings.append(Finding("warning", what, "pixels of most cameras are square: were the images stretched?"))
+    return findings
+
+
 def usable_pairs(recording: Recording, matched: Matches, given: bool) -> list[Pair]:
     """Pairs that tell lengths, with the given motions; where these are to be solved for, those that turn most."""
     times = recording.timestamps

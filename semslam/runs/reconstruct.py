@@ -14,9 +14,10 @@ import numpy as np
 from semslam.camera import SENSORS
 from semslam.depth.corrections import fusion_config
 from semslam.depth.readout import readout_of
+from semslam.doctor import intrinsics
 from semslam.doctor.depth.range import with_range
-from semslam.doctor.doctor import doubtful_intrinsics, timestamps
-from semslam.doctor.interleaved import interleaved
+from semslam.doctor.order.interleaved import interleaved
+from semslam.doctor.order.timestamps import timestamps
 from semslam.doctor.scene import classes_of_another_scene
 from semslam.loops.loop_closure import LoopCloser
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
@@ -158,7 +159,7 @@ def _forget_poses(folder: RunFolder) -> None:
 def _tell_doubts(config: RunConfig, sequence: Sequence) -> None:
     """Warn of intrinsics, times and an order of frames that can hardly be right."""
     in_time = [found for found in timestamps(sequence) if found.level != "hint"] + interleaved(sequence)
-    for found in doubtful_intrinsics(sequence.camera) + in_time:
+    for found in intrinsics.doubtful(sequence.camera) + in_time:
         logger.warning("%s: %s; %s", config.sequence, found.what, found.remedy)
 
 

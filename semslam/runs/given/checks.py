@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semslam.doctor.doctor import implausible_depth
+from semslam.doctor.depth.readings import implausible_depth
 from semslam.runs.color_only.known_scale import KnownSize
 from semslam.runs.config import RunConfig
 from sequences import Sequence as Recording

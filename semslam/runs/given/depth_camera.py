@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from semslam.doctor import intrinsics
+from semslam.doctor.colors import black_images
 from semslam.doctor.depth.along_the_ray import along_the_ray
 from semslam.doctor.depth.unit import doubtful_depth_unit
-from semslam.doctor.doctor import black_images
 from semslam.doctor.matched import Matches
 from semslam.doctor.unsound import unsound
 from semslam.frame import evenly_spread

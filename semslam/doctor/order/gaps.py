@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from semslam.doctor.finding import Finding
-from semslam.doctor.neighbours import LITTLE, Neighbours
+from semslam.doctor.order.neighbours import LITTLE, Neighbours
 from sequences import Sequence
 from sequences.pose_pairing import numbers_of_names
 

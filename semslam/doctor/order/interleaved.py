@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from semslam.doctor.finding import Finding
-from semslam.doctor.neighbours import LITTLE, Neighbours
+from semslam.doctor.order.neighbours import LITTLE, Neighbours
 from semslam.frame import evenly_spread
 from sequences import Sequence
 

@@ -1,0 +1,120 @@
+"""Whether the numbers in depth images are depth at all: that they show surfaces, in an order of bytes and in a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from semslam.doctor.conventions import USUAL_DEPTH
+from semslam.doctor.finding import Finding
+from semslam.frame import evenly_spread
+from sequences import CorruptFrame
+from sequences import Sequence as Recording
+
+FRAMES, STRIDE = 5, 4  # that are looked at before a run; every so many pixels each way of them
+FEWEST = 0.02  # of the pixels that hold a reading
+POSSIBLE_DEPTH = (0.05, 80.0)  # metres; a median outside is a wrong unit
+POSSIBLE_ROUGHNESS = 0.3  # of the depth, between readings a few pixels apart; 0.01 in rooms and on streets
+MARKED, BEYOND = 0.01, 3.0  # share of the readings that are the largest, and times the others' median: no depth
+UNITS = (1000, 5000, 4000, 10000, 256)  # per metre, that depth files count
+COUNTED = 0.02  # units that readings may be off whole numbers
+SMOOTH = 0.03  # of the depth, between readings a few pixels apart of one surface
+SWAPPED, RECORDED = 0.8, 0.35  # smooth readings with bytes swapped, at least; what may be rough, of that as recorded
+
+
+def implausible_depth(recording: Recording) -> Finding | None:
+    """The error that would make a map of this recording worthless, from a few frames: ask before a long run."""
+    depths = []
+    for index in evenly_spread(range(len(recording)), FRAMES):
+        with suppress(CorruptFrame):
+            depth = recording.read_without_labels(index).depth
+            if depth is not None:
+                depths.append(depth[::STRIDE, ::STRIDE])
+    return next((finding for finding in doubtful_readings(depths) if finding.level == "error"), None)
+
+
+def doubtful_readings(depths: Sequence[np.ndarray]) -> list[Finding]:
+    """What no depth image has, by some (H, W) of a recording, in metres, 0 = none; the first fault that explains the
+    others."""
+    if not depths:
+        return []
+    depth = np.concatenate([depth.ravel() for depth in depths])
+    valid = depth[depth > 0]
+    if len(valid) < FEWEST * len(depth):
+        what = f"only {len(valid) / len(depth):.1%} of the depth pixels hold a reading"
+        return [Finding("error", what, "look at the depth files: are they the right ones, and 16 bits deep?")]
+    if (rough := _roughness(depths)) > POSSIBLE_ROUGHNESS:
+        what = f"neighbouring depth readings differ by {rough:.0%} of their depth: they show no surfaces"
+        return [Finding("error", what, "look at the depth files: are they images of another kind?")]
+    if _is_byte_swapped(depths):
+        what = "depth readings make surfaces only when the two bytes of each are swapped"
+        return [Finding("error", what, "write them in the other byte order (array.byteswap(), before it is encoded)")]
+    return _of_unit(valid)
+
+
+def _of_unit(valid: np.ndarray) -> list[Finding]:
+    """Readings (N,) of depth that are a mark for none, and a median that no room has."""
+    farthest = valid.max()
+    nearer = valid[valid < farthest]
+    if not len(nearer) and farthest > USUAL_DEPTH[1]:
+        what = f"every depth reading is {farthest:.3f} m: a mark for missing depth"
+        return [Finding("error", what, "look at the depth files, and write 0 where depth is missing")]
+    share = 1 - len(nearer) / len(valid)
+    if share > MARKED and len(nearer) and farthest > BEYOND * np.median(nearer):
+        what = f"{share:.0%} of the readings are {farthest:.3f} m, the largest: a mark for missing depth"
+        mark = Finding("error", what, "write 0 where depth is missing")
+        return [mark, *_of_median(float(np.median(nearer)))]
+    return _of_median(float(np.median(valid)))
+
+
+def _of_median(median: float) -> list[Finding]:
+    """Of the median (metres) of all readings."""
+    if USUAL_DEPTH[0] < median < USUAL_DEPTH[1]:
+        return []
+    factor = min((1e-3, 1e-2, 0.1, 0.2, 5.0, 10.0, 1e2, 1e3), key=lambda f: abs(np.log(f * median / 2.0)))
+    change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
+    what = f"the median depth is {median:.4g} m; indoors it is {USUAL_DEPTH[0]} to {USUAL_DEPTH[1]} m"
+    if POSSIBLE_DEPTH[0] < median < POSSIBLE_DEPTH[1]:
+        scene = "outdoors" if median > USUAL_DEPTH[1] else "of small things"
+        remedy = f"right for a recording {scene}; else depth_scale (units per metre) should be {change}"
+        return [Finding("hint", what, remedy)]
+    return [Finding("error", what, f"depth_scale (units per metre) should probably be {change}")]
+
+
+def _roughness(depths: Sequence[np.ndarray]) -> float:
+    """The median share of their depth by which readings of neighbouring columns differ; 0 where there are none."""
+    found = []
+    for depth in depths:
+        left, right = depth[:, :-1], depth[:, 1:]
+        there = (left > 0) & (right > 0)
+        found.append(np.abs(left[there] - right[there]) / np.maximum(left[there], right[there]))
+    differences = np.concatenate(found) if found else np.zeros(0)
+    return float(np.median(differences)) if len(differences) else 0.0
+
+
+def _is_byte_swapped(depths: Sequence[np.ndarray]) -> bool:
+    """Whether 16-bit readings (H, W) make smooth surfaces in the other byte order, and hardly any in theirs."""
+    units = [found for depth in depths if (found := _counted(depth)) is not None]
+    if not units:
+        return False
+    recorded, swapped = (np.mean([_smooth(u) for u in order]) for order in (units, [u.byteswap() for u in units]))
+    return bool(swapped > SWAPPED and 1 - swapped < RECORDED * (1 - recorded))
+
+
+def _counted(depth: np.ndarray) -> np.ndarray | None:
+    """Depth in the units (uint16) of its file; None where it was not read from whole numbers."""
+    for scale in UNITS:
+        units = depth * float(scale)
+        if units.max(initial=0) < 65536 and np.abs(units - np.rint(units)).max(initial=0) < COUNTED:
+            return np.rint(units).astype(np.uint16)
+    return None
+
+
+def _smooth(units: np.ndarray) -> float:
+    """The share of neighbouring readings, of those that differ, that may be of one surface; 0 where there are none."""
+    left, right = units[:, :-1].astype(np.float64), units[:, 1:].astype(np.float64)
+    there = (left > 0) & (right > 0) & (left != right)
+    near = np.abs(left - right) < SMOOTH * np.maximum(left, right)
+    return float(near[there].mean()) if there.any() else 0.0
