@@ -17,7 +17,7 @@ from semslam.compiled import SERIAL, project
 from semslam.engine.depth_filter import depth_sigma
 from semslam.tracking.registration.gauss_newton import held_by_shape
 
-SAMPLES = 10_000  # points that are compared, at most
+SAMPLES = 6_000  # points that are compared, at most
 CLEAR = 3.0  # standard deviations of what noise makes of nothing: so much is no structure yet, and twice that is
 MOSTLY = 0.5  # share of structure in what is measured from which it counts in full
 BOTH, MAP, FRAME = range(3)  # rows of products: of the map's Jacobians with the frame's, and of each with itself
