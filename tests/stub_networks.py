@@ -57,3 +57,11 @@ class KnowingNetwork:
         cut = tuple(slice(n) for n in labels.shape)
         labels = np.where(wrong[cut] | (labels >= count), other[cut], labels)
         return (0.9 * np.eye(count, dtype=np.float32) + np.float32(0.1 / count))[labels]
+
+
+class BlindNetwork:
+    """Knows no frame: everything is two metres away."""
+
+    def __call__(self, image, size, focal, mirror_too=False):
+        depth = np.full(size[::-1], 2.0, np.float32)
+        return type("Answer", (), {"depth": depth, "depth_confidence": np.ones_like(depth)})

@@ -7,7 +7,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from test_visual_tracking import BlindNetwork, Changed
+from filmed_rooms import Changed
+from stub_networks import BlindNetwork
 
 from semslam.runs.color_only.following import depths_by
 from semslam.runs.color_only.poses import track_images

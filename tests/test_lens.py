@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from filmed_rooms import error
+from stub_networks import BlindNetwork
 from test_bundle_adjustment import disturbed, scene
-from test_visual_tracking import BlindNetwork, error
 
 from semslam.camera import Camera
 from semslam.runs import recording

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
+from filmed_rooms import ROOM, error
+from stub_networks import BlindNetwork
 from test_bundle_adjustment import disturbed, scene
-from test_visual_tracking import BlindNetwork, error
 
 from semslam import poses
 from semslam.camera import Camera
@@ -25,8 +26,6 @@ from semslam.tracking.visual.zoom_jump import jump_between
 from sequences import open_sequence
 from sequences.recalibrated import UnzoomedSequence, zoomed
 from sequences.sequence import DerivedSequence
-
-ROOM = "room:frames=60,width=320,height=240"
 
 
 class ZoomingSequence(DerivedSequence):
