@@ -2,7 +2,7 @@
 
 A root or a logarithm of the distance, as pictures for the eye hold it, and the principal point of other images bend
 what a moving camera sees as no motion does. Each pair's motion is solved for together with either of the two, by the
-least squares of `intrinsics`: no poses are needed. Over the depths of a room a logarithm is much like a root.
+least squares of `least_squares`: no poses are needed. Over the depths of a room a logarithm is much like a root.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import numpy as np
 from semslam import poses
 from semslam.camera import SENSORS, Camera
 from semslam.doctor.finding import Finding
-from semslam.doctor.intrinsics import (
-    FEWEST_PAIRS,
+from semslam.doctor.intrinsics import FEWEST_PAIRS, moving_pairs
+from semslam.doctor.least_squares import (
     ITERATIONS,
-    MOVED,
     PIXEL_STD,
-    ROBUST,
     SETTLED,
     covariance,
     eliminated,
     error_left_out,
+    normal_equations,
 )
 from semslam.doctor.matched import Matches, Pair
 from semslam.frame import evenly_spread
 from sequences import Sequence as Recording
 
-USUAL_DEPTH = 2.0  # metres that the median is made: a power of the distance has no unit, and the sensors' noise has one
+# Metres that the median is made: a power of the distance has no unit, and the sensors' noise has one
+MEDIAN_DEPTH = 2.0
 FOCAL, POWER, RIGHT, DOWN = range(4)  # unknowns: logarithm of a factor; exponent less 1; two shares of the focal length
 PAIRS, POINTS = 40, 80  # pairs, and points of each, at most
 SHORTEST = 1.5  # seconds of a recording: in less, motions are too much alike
@@ -124,10 +124,10 @@ def _moved(pixels: float, ahead: str, back: str) -> str:
 
 def measured(recording: Recording, matched: Matches, sensor: str | None = None) -> Bent:
     """What pairs of frames tell. sensor: the depth camera, of `SENSORS`; None as the recording says, or a Kinect."""
-    pairs = [pair for pair in matched.pairs if pair.last - pair.first >= matched.gaps[0] and pair.flow >= MOVED]
+    pairs = moving_pairs(matched)
     if len(pairs) < FEWEST_PAIRS or recording.timestamps[-1] - recording.timestamps[0] < SHORTEST:
         return Bent(None, None, None)
-    larger = USUAL_DEPTH / float(np.median(np.concatenate([pair.depth[0] for pair in pairs])))
+    larger = MEDIAN_DEPTH / float(np.median(np.concatenate([pair.depth[0] for pair in pairs])))
     pairs = [_thinned(pair, larger) for pair in evenly_spread(pairs, PAIRS)]
     solve = partial(_solved, pairs, recording.camera, SENSORS[sensor or recording.sensor or "kinect"])
     found = Bent(None, solve((POWER,)), solve((FOCAL, RIGHT, DOWN)))
@@ -136,13 +136,10 @@ def measured(recording: Recording, matched: Matches, sensor: str | None = None) 
 
 def _thinned(pair: Pair, factor: float) -> Pair:
     """The same with a few of its points, and all lengths multiplied."""
-    some = evenly_spread(range(len(pair.depth[0])), POINTS)
+    thin = pair.only(evenly_spread(range(len(pair.depth[0])), POINTS))
     T = pair.T_last_first.copy()
     T[:3, 3] *= factor
-    pixels = (pair.pixels[0][some], pair.pixels[1][some])
-    return replace(
-        pair, pixels=pixels, depth=(factor * pair.depth[0][some], factor * pair.depth[1][some]), T_last_first=T
-    )
+    return replace(thin, depth=(factor * thin.depth[0], factor * thin.depth[1]), T_last_first=T)
 
 
 def _solved(pairs: Sequence[Pair], camera: Camera, noise: tuple[float, float], free: tuple[int, ...]) -> Solved | None:
@@ -169,14 +166,14 @@ def _solved(pairs: Sequence[Pair], camera: Camera, noise: tuple[float, float], f
 
 def _points(pixels: np.ndarray, depth: np.ndarray, camera: Camera, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) in the camera, by the unknowns, and their derivatives (N, 3, 4)."""
-    z = USUAL_DEPTH * (depth / USUAL_DEPTH) ** (1 + x[POWER])
+    z = MEDIAN_DEPTH * (depth / MEDIAN_DEPTH) ** (1 + x[POWER])
     focal = np.exp(x[FOCAL])
     right = (pixels[:, 0] - camera.cx) / camera.fx - x[RIGHT]
     down = (pixels[:, 1] - camera.cy) / camera.fy - x[DOWN]
     points = np.stack([right / focal * z, down / focal * z, z], axis=-1)
     derivatives = np.zeros((len(z), 3, 4))
     derivatives[:, :2, FOCAL] = -points[:, :2]
-    derivatives[:, :, POWER] = points * np.log(depth / USUAL_DEPTH)[:, None]
+    derivatives[:, :, POWER] = points * np.log(depth / MEDIAN_DEPTH)[:, None]
     derivatives[:, 0, RIGHT] = derivatives[:, 1, DOWN] = -z / focal
     return points, derivatives
 
@@ -189,11 +186,6 @@ def _equations(
     R, moved = T_b_a[:3, :3], poses.transform(T_b_a, a)
     residual = b - moved
     J = [np.broadcast_to(-np.eye(3), (len(a), 3, 3)), poses.skew(moved), (D_b - R @ D_a)[:, :, free]]
-    rows = np.concatenate([*J, residual[..., None]], axis=-1)
     focal = np.sqrt(camera.fx * camera.fy) * np.exp(x[FOCAL])
     spread = covariance(b, focal, (PIXEL_STD, *noise)) + R @ covariance(a, focal, (PIXEL_STD, *noise)) @ R.T
-    weighted = np.linalg.solve(spread, rows)
-    misfit = np.einsum("ni,ni->n", residual, weighted[..., -1])
-    weight = 1 / (1 + misfit / ROBUST**2)  # Cauchy
-    H = np.einsum("n,nij,nik->jk", weight, rows, weighted)
-    return H[:-1, :-1], -H[:-1, -1], misfit
+    return normal_equations(np.concatenate(J, axis=-1), residual, spread)

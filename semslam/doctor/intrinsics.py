@@ -15,11 +15,19 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from semslam import poses
-from semslam.camera import SENSORS, Camera, depth_std
+from semslam.camera import SENSORS, Camera
 from semslam.doctor.finding import Finding
+from semslam.doctor.least_squares import (
+    ITERATIONS,
+    PIXEL_STD,
+    SETTLED,
+    covariance,
+    eliminated,
+    error_left_out,
+    normal_equations,
+)
 from semslam.doctor.matched import SECONDS_APART, Matches, Pair, given_motion
 from sequences import Sequence as Recording
 
@@ -30,14 +38,11 @@ MOVED = 12.0  # pixels, the median of a pair: beside less, the errors of feature
 FEWEST_TURNED = 8  # pairs; where there are so many, those that turn less are left out: noise bends what they tell
 TURNED = np.radians(5.0)
 STRETCHES = (3, 10)  # fewest and most, each about as long as a pair, that are left out in turn
-ONE_STD = 0.8413  # share of a normal distribution below one standard deviation
 COMMON = 0.1  # standard deviations of a point, by which all may be off alike
 MODEL_STD = 0.005  # of the length: what sound recordings are off besides, as no lens is quite a pinhole
-# Pixels: the standard deviation of a feature, and others that it may have. How errors are shared between pixels and
+# Pixels: what the standard deviation of a feature may be, besides PIXEL_STD. How errors are shared between pixels and
 # depth shifts a focal length that is told by depth (errors in variables); the shift belongs to its error.
-PIXEL_STD, OTHER_STDS = 0.6, (0.3, 1.2)
-ROBUST = 3.0  # standard deviations, of Cauchy's weight
-ITERATIONS, SETTLED = 60, 2e-4
+OTHER_STDS = (0.3, 1.2)
 FARTHEST = 20.0  # factor: points that ask for a focal length farther from what is stated determine none
 NOTABLE, SURE = 0.02, 5.0  # of the length, and standard errors: what is told of a difference
 
@@ -86,7 +91,7 @@ def measured(
     camera, of `SENSORS`; None as the recording says, or a Kinect. matched: its pairs of frames, where they are known.
     """
     given = by_poses and recording.has_poses
-    pairs = usable_pairs(recording, matched or Matches(recording), given)
+    pairs = _usable(recording, matched or Matches(recording), given)
     if len(pairs) < FEWEST_PAIRS:
         return None
     try:
@@ -156,12 +161,17 @@ def doubtful(camera: Camera) -> list[Finding]:
     return findings
 
 
-def usable_pairs(recording: Recording, matched: Matches, given: bool) -> list[Pair]:
+def moving_pairs(matched: Matches) -> list[Pair]:
+    """Those whose frames are far enough apart, and whose points move far enough, to tell lengths."""
+    return [pair for pair in matched.pairs if pair.last - pair.first >= matched.gaps[0] and pair.flow >= MOVED]
+
+
+def _usable(recording: Recording, matched: Matches, given: bool) -> list[Pair]:
     """Pairs that tell lengths, with the given motions; where these are to be solved for, those that turn most."""
     times = recording.timestamps
     if len(recording) < 2 or times[-1] - times[0] < SHORTEST_GROSS:
         return []
-    pairs = [pair for pair in matched.pairs if pair.last - pair.first >= matched.gaps[0] and pair.flow >= MOVED]
+    pairs = moving_pairs(matched)
     if given:
         moved = ((pair, given_motion(recording, pair)) for pair in pairs)
         return [replace(pair, T_last_first=T) for pair, T in moved if T is not None]
@@ -199,20 +209,6 @@ def _solved(
     return x, H, g
 
 
-def error_left_out(H: np.ndarray, g: np.ndarray, stretches: int) -> np.ndarray:
-    """The standard error by leaving out stretches in turn (the jackknife of blocks: Kuensch, Ann. Stat. 1989).
-
-    H (N, K, K), g (N, K): each pair's part of the normal equations at the solution, in the order of their frames. Few
-    stretches tell their spread badly: Student's distribution widens it.
-    """
-    stretches = min(stretches, len(H))
-    left_out = np.array_split(np.arange(len(H)), stretches)
-    total_H, total_g = H.sum(axis=0), g.sum(axis=0)
-    steps = np.array([np.linalg.solve(total_H - H[out].sum(axis=0), total_g - g[out].sum(axis=0)) for out in left_out])
-    spread = np.sqrt((stretches - 1) / stretches * ((steps - steps.mean(axis=0)) ** 2).sum(axis=0))
-    return spread * student_t.ppf(ONE_STD, stretches - 1)
-
-
 def _equations(
     pair: Pair, T_b_a: np.ndarray, camera: Camera, x: np.ndarray, errors: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -233,23 +229,5 @@ def _equations(
         J = np.concatenate([np.broadcast_to(-np.eye(3), (len(a), 3, 3)), poses.skew(moved), J], axis=-1)
     focal = np.sqrt(now.fx * now.fy)
     spread = covariance(b, focal, errors) + R @ covariance(a, focal, errors) @ R.T
-    weighted = np.linalg.solve(spread, np.concatenate([J, residual[..., None]], axis=-1))
-    weight = 1 / (1 + np.einsum("ni,ni->n", residual, weighted[..., -1]) / ROBUST**2)  # Cauchy
-    H = np.einsum("n,nij,nik->jk", weight, J, weighted[..., :-1])
-    return H, -np.einsum("n,nij,ni->j", weight, J, weighted[..., -1])
-
-
-def covariance(points: np.ndarray, focal: float, errors: tuple[float, float, float]) -> np.ndarray:
-    """(N, 3, 3) of points (N, 3), by the standard deviation of pixels and what `SENSORS` says of depth."""
-    pixel_std, base, quadratic = errors
-    z = points[:, 2]
-    along = points / z[:, None] * depth_std(z, base, quadratic)[:, None]
-    across = np.zeros((len(points), 3, 3))
-    across[:, 0, 0] = across[:, 1, 1] = (z * pixel_std / focal) ** 2
-    return across + along[:, :, None] * along[:, None, :]
-
-
-def eliminated(H: np.ndarray, g: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """The Schur complement of a motion's twist, and its step: (6,), less (6, 1) times the step of what is left."""
-    own = np.linalg.solve(H[:6, :6], np.column_stack([g[:6], H[:6, 6:]]))
-    return (H[6:, 6:] - H[6:, :6] @ own[:, 1:], g[6:] - H[6:, :6] @ own[:, 0]), (own[:, 0], own[:, 1:])
+    H, g, _ = normal_equations(J, residual, spread)
+    return H, g

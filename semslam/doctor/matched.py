@@ -6,11 +6,11 @@ motion. Given poses take no part, so that they can be held against it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -32,7 +32,8 @@ FEWEST_MATCHES = 15
 AGREEING = 0.5  # of the matches of two frames, at least, that one motion explains: fewer may agree by chance
 
 
-class Shown(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Shown:
     """Points that two frames show alike, by their looks alone: some are not the same."""
 
     first: int  # frame indices
@@ -45,21 +46,17 @@ class Shown(NamedTuple):
         """Median distance in pixels that the points moved."""
         return float(np.median(np.linalg.norm(self.pixels[1] - self.pixels[0], axis=1)))
 
+    def only(self, kept: np.ndarray | Sequence[int]) -> Self:
+        """Some of the points, by their numbers or by a mask (N,)."""
+        (a, b), (near, far) = self.pixels, self.depth
+        return replace(self, pixels=(a[kept], b[kept]), depth=(near[kept], far[kept]))
+
 
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """Points that two frames show."""
+class Pair(Shown):
+    """Points that two frames show, and the motion that explains them."""
 
-    first: int  # frame indices
-    last: int
-    pixels: tuple[np.ndarray, np.ndarray]  # (N, 2) in either frame
-    depth: tuple[np.ndarray, np.ndarray]  # (N,) metres
-    T_last_first: np.ndarray  # (4, 4) that explains the matches
-
-    @property
-    def flow(self) -> float:
-        """Median distance in pixels that the points moved."""
-        return float(np.median(np.linalg.norm(self.pixels[1] - self.pixels[0], axis=1)))
+    T_last_first: np.ndarray  # (4, 4)
 
 
 class Matches:
@@ -159,5 +156,5 @@ def _explained(recording: Recording, shown: Shown) -> Pair | None:
     if found is None or len(found[1]) < max(FEWEST_MATCHES, AGREEING * len(shown.depth[0])):
         return None
     T_b_a, chosen = found
-    pixels, depth = ((one[chosen], other[chosen]) for one, other in (shown.pixels, shown.depth))
-    return Pair(shown.first, shown.last, pixels, depth, T_b_a)
+    agreeing = shown.only(chosen)
+    return Pair(shown.first, shown.last, agreeing.pixels, agreeing.depth, T_b_a)

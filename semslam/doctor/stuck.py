@@ -53,8 +53,7 @@ def _staying(shown: Shown, camera: Camera) -> float | None:
     telling = moved > TELLS * small
     if telling.sum() < FEWEST_MATCHES:
         return None
-    pixels, depth = ((one[telling], other[telling]) for one, other in (shown.pixels, shown.depth))
-    motion = rigid(camera, shown._replace(pixels=pixels, depth=depth))
+    motion = rigid(camera, shown.only(telling))
     if motion is None or len(motion[1]) < max(FEWEST_MATCHES, telling.sum() / 2):
         return None
     there = camera.project(poses.transform(motion[0], camera.points(shown.pixels[0], shown.depth[0])))

@@ -8,6 +8,7 @@ and is read again at the end of it; other numbers are not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ def findings(matched: Matches, camera: Camera) -> list[Finding]:
     if any(_agreement(some, camera.with_focal(factor * camera.fx)) > BETTER for factor in OTHER_FOCALS):
         return []  # it is the focal length, which is measured elsewhere
     for reading, (distance, hint) in READINGS.items():
-        read = [shown._replace(depth=(distance(shown.depth[0]), distance(shown.depth[1]))) for shown in some]
+        read = [replace(shown, depth=(distance(shown.depth[0]), distance(shown.depth[1]))) for shown in some]
         if _agreement(read, camera) > BETTER:
             remedy = f"write distances along the optical axis; {hint}"
             return [Finding("error", f"the images fit depth numbers that are {reading}", remedy)]
@@ -57,8 +58,7 @@ def _of_two_views(shown: Shown, camera: Camera) -> Shown | None:
     kept = np.zeros(0, bool) if mask is None else mask.ravel() > 0
     if kept.sum() < FEWEST_MATCHES:
         return None
-    pixels, depth = ((one[kept], other[kept]) for one, other in (shown.pixels, shown.depth))
-    return shown._replace(pixels=pixels, depth=depth)
+    return shown.only(kept)
 
 
 def _agreement(some: Sequence[Shown], camera: Camera) -> float:

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -83,46 +83,78 @@ def judged(
     view.poses = tuple(recorded_poses(recording) if T_world_camera is None else T_world_camera)
     if not view.has_poses or not _shows_motion(view):
         return Judged(AS_RECORDED, told=False)
-    tracks = _posed(view, flow.stretches(view, flow.FEWEST_STRETCHES + 1))
-    notable = flow.notable(view.camera)
-    if len(tracks) < flow.FEWEST_STRETCHES:  # only whole frames can be held against each other
-        return Judged(AS_RECORDED, _contradiction(fit(view, tracks, None)), told=False)
-    recorded = flow_misfit(view, tracks, Guess("", ""))
-    if recorded < notable:
+    short = _Stretches.of(view, flow.stretches(view, flow.FEWEST_STRETCHES + 1))
+    if len(short.tracks) < flow.FEWEST_STRETCHES:  # only whole frames can be held against each other
+        return Judged(AS_RECORDED, _contradiction(fit(view, short.tracks, None)), told=False)
+    if short.misfit < flow.notable(view.camera):
         return Judged(AS_RECORDED)
-    misfits = _misfits(view, tracks)
-    least = min(misfits.values())
-    best = next(words for words, pixels in misfits.items() if pixels <= ALIKE * least)
-    if best and misfits[best] < min(CLEARLY * recorded, FITS * notable):
+    best, least = _best_convention(view, short)
+    if best and least < _explaining(view, short.misfit):
         return Judged(",".join(best))
     if at_one_place(view) and (motionless := errors.motionless(view, matched)) is not None:
         return Judged(AS_RECORDED, motionless, decisive=True)
+    misread = best if least < min(UNEXPLAINED * short.misfit, NOTHING * short.moved) else ()
+    return _of_all_stretches(view, matched, short, misread)
+
+
+class _Stretches(NamedTuple):
+    """What followed points tell of poses as they are recorded."""
+
+    tracks: Sequence[flow.Tracks]  # those whose first and last frames have poses
+    moved: float  # pixels, the median; inf where there are too few stretches
+    misfit: float  # pixels that the points lie off, the median
+
+    @classmethod
+    def of(cls, view: Recording, tracks: Sequence[flow.Tracks]) -> Self:
+        tracks = _posed(view, tracks)
+        enough = len(tracks) >= flow.FEWEST_STRETCHES
+        moved = float(np.median([t.flow for t in tracks])) if enough else np.inf
+        return cls(tracks, moved, flow_misfit(view, tracks, Guess("", "")))
+
+
+def _explaining(view: Recording, misfit: float) -> float:
+    """Pixels that points may lie off where something explains poses that lie off by a misfit."""
+    return min(CLEARLY * misfit, FITS * flow.notable(view.camera))
+
+
+def _best_convention(view: Recording, short: _Stretches) -> tuple[tuple[str, ...], float]:
+    """The shortest convention among those that fit about equally well, and pixels that points lie off in it."""
+    misfits = _misfits(view, short.tracks)
+    least = min(misfits.values())
+    return next((words, pixels) for words, pixels in misfits.items() if pixels <= ALIKE * least)
+
+
+def _of_all_stretches(view: Recording, matched: Matches, short: _Stretches, misread: tuple[str, ...]) -> Judged:
+    """How poses are meant that do not fit a few stretches: by all, and by those in which the camera moves far.
+
+    misread: the convention in which they fit the few much better, though not well; empty if none.
+    """
     measured = intrinsics.measured(view, matched=matched)
     found = fit(view, _posed(view, flow.stretches(view)), measured)
     contradiction = _contradiction(found)
     if found is None or contradiction is None:
         return Judged(AS_RECORDED, told=False)
-    if found.under_guess < min(CLEARLY * found.as_recorded, FITS * notable):
+    if found.under_guess < _explaining(view, found.as_recorded):
         return Judged(AS_RECORDED, contradiction, decisive=True)
-    long_ones = _posed(view, flow.long_stretches(view))
-    short_motion = float(np.median([t.flow for t in tracks]))
-    misread = bool(best) and misfits[best] < min(UNEXPLAINED * recorded, NOTHING * short_motion)
-    if misread and (words := _by_long_motion(view, long_ones) or _by_unit(measured)):
+    far = _Stretches.of(view, flow.long_stretches(view))
+    if misread and (words := _by_long_motion(view, far) or _by_unit(measured)):
         return Judged(",".join(words))
-    long_motion = float(np.median([t.flow for t in long_ones])) if len(long_ones) >= flow.FEWEST_STRETCHES else np.inf
     off = errors.measured(view, matched)
-    if contradiction.level == "warning" and _is_noise(view, off, long_ones, long_motion):
+    if contradiction.level == "warning" and _is_noise(off, far):
         findings = [contradiction] if off is None or not off.compared else off.findings()
         return Judged(AS_RECORDED, next(iter(findings), None), told=False)
-    explanation = None
-    if flow_misfit(view, long_ones, Guess("", "")) > NOTHING * long_motion:
-        explanation = fit(view, long_ones, measured)
-    nothing = explanation is not None and explanation.under_guess > UNEXPLAINED * long_motion
+    nothing = far.misfit > NOTHING * far.moved and _explains_nothing(view, far, measured)
     if misread and not nothing:
-        return Judged(AS_RECORDED, _misread(best), decisive=True)
-    gross = recorded > max(2 * short_motion, GROSS * _misfit_of_noise(view))
+        return Judged(AS_RECORDED, _misread(misread), decisive=True)
+    gross = short.misfit > max(2 * short.moved, GROSS * _misfit_of_noise(view))
     another = off is not None and off.another_motion
     return Judged(AS_RECORDED, contradiction, decisive=nothing or gross or another)
+
+
+def _explains_nothing(view: Recording, far: _Stretches, measured: intrinsics.Intrinsics | None) -> bool:
+    """Whether no fault that is known makes poses fit long motions."""
+    explanation = fit(view, far.tracks, measured)
+    return explanation is not None and explanation.under_guess > UNEXPLAINED * far.moved
 
 
 def at_one_place(recording: Recording) -> bool:
@@ -134,14 +166,12 @@ def at_one_place(recording: Recording) -> bool:
     return not apart[:3, 3].any() and bool(apart[:3, :3].any())
 
 
-def _is_noise(
-    view: Recording, off: errors.PoseErrors | None, long_ones: Sequence[flow.Tracks], long_motion: float
-) -> bool:
+def _is_noise(off: errors.PoseErrors | None, far: _Stretches) -> bool:
     """Whether poses that fit in no convention are of the right motion: by pairs of frames or, where these are too few,
-    by stretches in which the points move far (long_motion pixels, inf where there are too few of them)."""
+    by stretches in which the points move far."""
     if off is not None:
         return not off.another_motion
-    return flow_misfit(view, long_ones, Guess("", "")) < UNEXPLAINED * long_motion < np.inf
+    return far.misfit < UNEXPLAINED * far.moved < np.inf
 
 
 def _shows_motion(recording: Recording) -> bool:
@@ -162,15 +192,14 @@ def _misfits(view: Recording, tracks: Sequence[flow.Tracks]) -> dict[tuple[str, 
     return {words: misfit(words) for words in EVERY_CONVENTION}
 
 
-def _by_long_motion(view: Recording, tracks: Sequence[flow.Tracks]) -> tuple[str, ...]:
+def _by_long_motion(view: Recording, far: _Stretches) -> tuple[str, ...]:
     """The convention that explains long motions alone, though poses are only good to some pixels; empty if none."""
-    if len(tracks) < flow.FEWEST_STRETCHES:
+    if len(far.tracks) < flow.FEWEST_STRETCHES:
         return ()
-    misfits = _misfits(view, tracks)
+    misfits = _misfits(view, far.tracks)
     best, second = sorted(misfits, key=lambda words: misfits[words])[:2]
-    moved = float(np.median([t.flow for t in tracks]))
     alone = APART * misfits[best] < misfits[second]
-    return best if alone and misfits[best] < CLEARLY * min(moved, misfits[()]) else ()
+    return best if alone and misfits[best] < CLEARLY * min(far.moved, far.misfit) else ()
 
 
 def _by_unit(measured: intrinsics.Intrinsics | None) -> tuple[str, ...]:
