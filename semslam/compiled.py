@@ -162,6 +162,26 @@ def project(camera, x, y, z):
 
 
 @nb.njit(inline="always")
+def transformed(T, x, y, z):
+    """A point's coordinates, taken along by a pose T (4, 4)."""
+    return (
+        T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3],
+        T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3],
+        T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3],
+    )
+
+
+@nb.njit(inline="always")
+def rotated(T, x, y, z):
+    """A direction, turned by a pose T (4, 4)."""
+    return (
+        T[0, 0] * x + T[0, 1] * y + T[0, 2] * z,
+        T[1, 0] * x + T[1, 1] * y + T[1, 2] * z,
+        T[2, 0] * x + T[2, 1] * y + T[2, 2] * z,
+    )
+
+
+@nb.njit(inline="always")
 def pixel_of(camera, x, y, z):
     """The pixel (u, v) in which a point in the camera's frame, in front of it, lies; (-1, -1) outside of the image."""
     u, v = project(camera, x, y, z)

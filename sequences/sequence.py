@@ -52,9 +52,8 @@ class Sequence(ABC):
     ahead: int = 6  # frames worth decoding before they are asked for
     decoders: int = 1  # threads that decode faster than one: of a single file, read in order, there is no more than one
     packed_in: tuple[Path, ...] = ()  # files that hold the images of many frames: a video, a bag, an archive
-    world_origin: np.ndarray = np.zeros(
-        3
-    )  # (3,) float64 metres: what was taken off the recorded poses, see `sequences.rebased`
+    # (3,) float64 metres: what was taken off the recorded poses, see `sequences.rebased`
+    world_origin: np.ndarray = np.zeros(3)
 
     @abstractmethod
     def __getitem__(self, index: int) -> Frame:

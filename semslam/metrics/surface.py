@@ -23,7 +23,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.compiled import PARALLEL, Pinhole, pixel_of
+from semslam.compiled import PARALLEL, Pinhole, pixel_of, transformed
 from semslam.metrics.nearest import Surface
 from semslam.metrics.voxels import VOXEL, Blocks, in_blocks, one_a_voxel, voxel_means
 
@@ -91,16 +91,12 @@ class Reference:
 @nb.njit(**PARALLEL)
 def _mark_judged(points, T_camera_world, camera, depth, judged):
     """Mark the world points (N, 3) at whose pixel a view shows the reference."""
-    T = T_camera_world
     for i in nb.prange(len(points)):
         if judged[i]:
             continue
-        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
-        z = T[2, 0] * px + T[2, 1] * py + T[2, 2] * pz + T[2, 3]
+        x, y, z = transformed(T_camera_world, points[i, 0], points[i, 1], points[i, 2])
         if z <= 1e-3:
             continue
-        x = T[0, 0] * px + T[0, 1] * py + T[0, 2] * pz + T[0, 3]
-        y = T[1, 0] * px + T[1, 1] * py + T[1, 2] * pz + T[1, 3]
         u, v = pixel_of(camera, x, y, z)
         judged[i] = u >= 0 and depth[v, u] > 0
 

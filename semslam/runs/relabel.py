@@ -20,6 +20,7 @@ from semslam.labels import LABEL_SETS
 from semslam.perception import Network, Perception
 from semslam.rendering.splatting import observed_in_parts
 from semslam.runs import networks
+from semslam.runs.config import RunConfig
 from semslam.runs.derived import derived_folder, with_labels, write_derived
 from semslam.runs.finished.sources import Source, sources_of
 from semslam.runs.folder import RunFolder
@@ -55,22 +56,7 @@ def relabel(
     state = source.load_state(stored=in_parts)
     associations = source.load_associations(state)
     if associations is None and not source.load_progress().others:
-        if merged := source.load_metrics().get("merged_from"):
-            raise ValueError(
-                f"{run}: was merged from {' and '.join(merged)} by an earlier version, which did not keep where their "
-                f"frames are in it; merge them again, and relabel that"
-            )
-        if config.extend is not None:
-            raise ValueError(
-                f"{run}: extends {config.extend} and was made by an earlier version, which did not keep where that "
-                f"run's frames are in it; make it again, and relabel that"
-            )
-        refined = source.load_metrics().get("refined_from")
-        remedy = f"relabel {refined}, and refine that again" if refined else "copy the whole folder again, or map again"
-        raise FileNotFoundError(
-            f"{run}: {source.associations.name} is missing, without which nothing says which surfel was seen where; "
-            f"{remedy}"
-        )
+        raise _unassociated(source, config)
     sources = sources_of(source, moved_to) if associations is None else []
     folder = derived_folder(source, Path(out), overwrite)
     network = networks.predictor(classes, weights, engine)
@@ -91,6 +77,26 @@ def relabel(
     changes["run_labelled"] = np.array(labelled, np.int64)
     changes |= prefixed("labels_", labels.state())
     return write_derived(source, folder, config, changes, metrics, associations)
+
+
+def _unassociated(source: RunFolder, config: RunConfig) -> Exception:
+    """Why nothing says which surfels of a run were seen where, and what to do."""
+    if merged := source.load_metrics().get("merged_from"):
+        return ValueError(
+            f"{source.path}: was merged from {' and '.join(merged)} by an earlier version, which did not keep where "
+            f"their frames are in it; merge them again, and relabel that"
+        )
+    if config.extend is not None:
+        return ValueError(
+            f"{source.path}: extends {config.extend} and was made by an earlier version, which did not keep where that "
+            f"run's frames are in it; make it again, and relabel that"
+        )
+    refined = source.load_metrics().get("refined_from")
+    remedy = f"relabel {refined}, and refine that again" if refined else "copy the whole folder again, or map again"
+    return FileNotFoundError(
+        f"{source.path}: {source.associations.name} is missing, without which nothing says which surfel was seen "
+        f"where; {remedy}"
+    )
 
 
 def _fuse_again(
@@ -146,10 +152,8 @@ def _associate_anew(
         perceive = Perception(perception, source.sequence.camera, source.sequence.label_set, network)
         fusion = Fusion(perceive.camera, source.fusion)
         for index in indices:
-            frame, T = (
-                unreadable.read(source.sequence.read_without_labels, index, len(indices)),
-                source.T_world_camera[index],
-            )
+            T = source.T_world_camera[index]
+            frame = unreadable.read(source.sequence.read_without_labels, index, len(indices))
             report(frames)
             if frame is None:
                 continue

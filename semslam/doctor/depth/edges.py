@@ -119,10 +119,8 @@ class DepthEdges:
         best = _surely_better(np.array(self._of_moments), FRAMES_APART)
         if best is None or abs(lag := best - FRAMES_APART) < 2:
             return []
-        late, seconds = (
-            ("later" if lag > 0 else "earlier"),
-            abs(lag) * float(np.median(np.diff(self._recording.timestamps))),
-        )
+        late = "later" if lag > 0 else "earlier"
+        seconds = abs(lag) * float(np.median(np.diff(self._recording.timestamps)))
         moment = f"come {abs(lag)} frames ({seconds:.2f} s) {late}"
         what = f"colour images fit the depth images that {moment} better than theirs"
         change = f"take {seconds:.2f} s from" if lag > 0 else f"add {seconds:.2f} s to"
@@ -133,9 +131,8 @@ class DepthEdges:
 
     def _shift_fits_better(self, fit: float) -> bool:
         """Whether depth fits better where it is moved than otherwise; a short delay and a shift look much the same."""
-        return (
-            float(np.max(np.mean(self._of_shifts, axis=0))) + 1 > fit
-        )  # correlations are without the mean, which is 1
+        best = float(np.max(np.mean(self._of_shifts, axis=0)))  # correlations are without the mean, which is 1
+        return best + 1 > fit
 
     def _turned(self) -> list[Finding]:
         rows = np.array(self._of_turns).reshape(-1, 1 + len(TURNS), len(BESIDE) ** 2)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from semslam.compiled import SERIAL, project
+from semslam.compiled import SERIAL, project, rotated, transformed
 from semslam.engine.depth_filter import depth_sigma
 
 SAMPLED = 16  # every so-many-th point of the model is compared
@@ -59,10 +59,7 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
     for i in range(0, len(points), SAMPLED):
         if n_sure >= FEWEST and trust[i] < SURE:
             continue
-        a, b, c = points[i, 0], points[i, 1], points[i, 2]
-        x = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3]
-        y = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c + T[1, 3]
-        z = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c + T[2, 3]
+        x, y, z = transformed(T, points[i, 0], points[i, 1], points[i, 2])
         if z <= np.float32(0.05):
             continue
         u, v = project(camera, x, y, z)
@@ -73,10 +70,7 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
         other = d > 0 and abs(d - z) > np.float32(0.1)
         measured += d > 0
         if d > 0 and not other:
-            a, b, c = points[i, 3], points[i, 4], points[i, 5]
-            nx = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c
-            ny = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c
-            nz = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c
+            nx, ny, nz = rotated(T, points[i, 3], points[i, 4], points[i, 5])
             facing = normals[row, column, 0] * nx + normals[row, column, 1] * ny + normals[row, column, 2] * nz
             if facing > np.float32(0.77):
                 qx, qy = (np.float32(column) - cx) / fx, (np.float32(row) - cy) / fy

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from semslam.compiled import SERIAL, project
+from semslam.compiled import SERIAL, project, rotated, transformed
 from semslam.engine.depth_filter import depth_sigma
 from semslam.tracking.registration.gauss_newton import held_by_shape
 
@@ -88,10 +88,7 @@ def products(model, every, T, live, cameras, shown, gates):
     geometry, color, counts = np.zeros((3, 6, 6)), np.zeros((3, 6, 6)), np.zeros(2, np.int64)
     of_map, of_frame = np.zeros(6, np.float32), np.zeros(6, np.float32)
     for i in range(0, len(points), every):
-        a, b, c = points[i, 0], points[i, 1], points[i, 2]
-        x = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3]
-        y = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c + T[1, 3]
-        z = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c + T[2, 3]
+        x, y, z = transformed(T, points[i, 0], points[i, 1], points[i, 2])
         if z <= np.float32(0.05):
             continue
         u, v = project(camera, x, y, z)
@@ -99,10 +96,7 @@ def products(model, every, T, live, cameras, shown, gates):
             continue
         column, row = int(u + half), int(v + half)
         d = depth[row, column]
-        a, b, c = points[i, 3], points[i, 4], points[i, 5]
-        nx = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c
-        ny = T[1, 0] * a + T[1, 1] * b + T[1, 2] * c
-        nz = T[2, 0] * a + T[2, 1] * b + T[2, 2] * c
+        nx, ny, nz = rotated(T, points[i, 3], points[i, 4], points[i, 5])
         mx, my, mz = normals[row, column, 0], normals[row, column, 1], normals[row, column, 2]
         qx, qy = (np.float32(column) - cx) / fx * d, (np.float32(row) - cy) / fy * d
         far2 = (qx - x) ** 2 + (qy - y) ** 2 + (d - z) ** 2
