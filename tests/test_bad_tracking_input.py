@@ -7,11 +7,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from tracked_frames import SIZE, errors, sensed, states, tracked
 
 from semslam import poses
 from semslam.camera import SENSORS
-from semslam.frame import Frame, Observation, Step
-from semslam.loops.loop_closure import LoopCloser
+from semslam.frame import Frame
 from semslam.slam import Slam
 from semslam.tracking.features import features_of, packed, pose_from, unpacked
 from semslam.tracking.noise import NoiseEstimate
@@ -20,30 +20,6 @@ from sequences import open_sequence
 from sequences.room.depth_noise import realsense_noise, tof_noise
 from sequences.room.kinect_noise import kinect_noise
 from sequences.room.room import NOISE, RoomSequence, orbit, render
-
-SIZE = {"width": 320, "height": 240}
-
-
-def sensed(frame: Frame) -> Observation:
-    return Observation(frame, frame.camera, frame.color, frame.depth)
-
-
-def tracked(frames: list[Frame], loops: bool = False) -> tuple[list[Step], Slam]:
-    tracker = Tracker()
-    slam = Slam(frames[0].camera, perceive=sensed, track=tracker, loops=LoopCloser(tracker) if loops else None)
-    timed = [replace(f, index=i, timestamp=i / 30) for i, f in enumerate(frames)]
-    return [slam.step(f if i == 0 else replace(f, T_world_camera=None)) for i, f in enumerate(timed)], slam
-
-
-def errors(steps: list[Step], frames: list[Frame]) -> np.ndarray:
-    """(N,) metres."""
-    return np.array([
-        np.linalg.norm(s.tracking.T_world_camera[:3, 3] - f.T_world_camera[:3, 3]) for s, f in zip(steps, frames)
-    ])  # fmt: skip
-
-
-def states(steps: list[Step]) -> list[str]:
-    return [step.tracking.state for step in steps]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from test_bad_tracking_input import SIZE, errors, states, tracked
+from tracked_frames import SIZE, errors, states, tracked
 
 from semslam.frame import Frame
 from semslam.tracking.registration.structure import Products, held_by_structure

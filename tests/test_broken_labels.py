@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from test_reconstruct import ROOM, semslam
+from command_line import ROOM, semslam
 
 from semslam.doctor.doctor import diagnosis
 from sequences import open_sequence

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from test_reconstruct import ROOM, refused, semslam
+from command_line import ROOM, refused, semslam
 
 from semslam import config as configs
 from semslam.cli import main

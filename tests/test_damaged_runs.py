@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_reconstruct import ROOM, TRUTH, refused, semslam
+from command_line import ROOM, TRUTH, refused, semslam
 
 from semslam.looking.viewed import viewed_run
 from semslam.runs.export import export_run

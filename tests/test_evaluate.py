@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from command_line import refused, semslam
 from stub_networks import KnowingNetwork
 from synthetic_maps import NYU13, cloud_of, path_through_room, plane, room
-from test_reconstruct import refused, semslam
 
 from semslam import poses
 from semslam.camera import Camera

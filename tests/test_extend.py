@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from command_line import refused, semslam
 from stub_networks import KnowingNetwork
-from test_reconstruct import refused, semslam
 
 from semslam import poses
 from semslam.frame import Step

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_reconstruct import semslam
+from command_line import semslam
 
 from semslam import poses
 from semslam.engine.fusion import Fusion

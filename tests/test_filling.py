@@ -8,8 +8,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from command_line import refused
 from stub_networks import KnowingNetwork
-from test_reconstruct import refused
 
 from semslam import config as configs
 from semslam import poses

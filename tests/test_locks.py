@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from test_reconstruct import ROOM, TRUTH, refused
+from command_line import ROOM, TRUTH, refused
 
 from semslam.runs.storage import lock
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from test_reconstruct import refused, semslam
+from command_line import refused, semslam
 
 from semslam import cli
 from semslam.geometry.export import read_map_ply, read_mesh_ply

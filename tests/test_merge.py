@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import refused, semslam
 from stub_networks import KnowingNetwork
-from test_reconstruct import refused, semslam
 
 from semslam import poses
 from semslam.engine.chunks import MARKED

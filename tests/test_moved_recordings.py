@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_reconstruct import refused, semslam
+from command_line import refused, semslam
 
 from semslam.runs.color_only.kept import save_kept
 from semslam.runs.color_only.poses import VisualPoses

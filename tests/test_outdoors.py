@@ -7,9 +7,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from command_line import semslam
 from street import Street
 from stub_networks import KnowingNetwork
-from test_reconstruct import semslam
 
 from networks.joint import checkpoints
 from networks.joint.network import JointNetwork

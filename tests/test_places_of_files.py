@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_reconstruct import refused, semslam
+from command_line import refused, semslam
 
 from semslam.atomic import replacing
 from semslam.runs.config import RunConfig

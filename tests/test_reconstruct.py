@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command_line import ROOM, TRUTH, refused, semslam
 from variants import one_fast
 
 from semslam import cli
@@ -29,30 +30,6 @@ from semslam.runs.reconstruct import prepare
 from semslam.trajectory.files import read_tum
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder
-
-ROOM = "room:frames=12,width=128,height=96"
-TRUTH = ["--labels", "truth"]
-
-
-def semslam(*arguments: object) -> int:
-    """Run the command line in this process; its exit code."""
-    before = sys.argv
-    sys.argv = ["semslam", *map(str, arguments)]
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    return 0
-
-
-def refused(capsys: pytest.CaptureFixture, *arguments: object, code: int = cli.WRONG_USE) -> str:
-    """The one line that a refused command prints."""
-    assert semslam(*arguments) == code
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

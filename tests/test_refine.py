@@ -5,8 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
+from command_line import refused, semslam
 from synthetic_maps import NYU13, cloud_of, plane
-from test_reconstruct import refused, semslam
 
 from semslam.engine.labels import surfel_crf
 from semslam.engine.labels.surfel_crf import (

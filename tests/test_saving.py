@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_reconstruct import ROOM, refused, semslam
+from command_line import ROOM, refused, semslam
 
 from semslam import config as configs
 from semslam.engine.labels.label_fusion import label_fusion
