@@ -155,16 +155,21 @@ def _guesses(median_depth: float) -> list[Guess]:
         remedy = "write the positions in metres; runs read them in the unit that the images leave no doubt of"
         guesses.append(Guess(what, remedy if factor < 1 else "write the positions in metres", stretched(factor)))
     for factor in (0.1, 0.2, 5.0, 10.0):
-        change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
         if USUAL_DEPTH[0] < factor * median_depth < USUAL_DEPTH[1]:
             what = f"the images fit the poses when depth is {factor:g} times what was read"
-            guesses.append(Guess(what, f"make --depth-scale (depth units per metre) {change}", depth_factor=factor))
+            remedy = f"make --depth-scale (depth units per metre) {change_of_scale(factor)}"
+            guesses.append(Guess(what, remedy, depth_factor=factor))
     for factor in (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 1.6, 1.8, 2.0):
         what = f"the images fit the poses with a focal length about {factor:g} times as long"
         guesses.append(
             Guess(what, "take fx and fy of the camera and image size of this recording", focal_factor=factor)
         )
     return guesses + _axes() + _scales()
+
+
+def change_of_scale(factor: float) -> str:
+    """What to do to a scale of depth, in units per metre, where depth is `factor` times what was read."""
+    return f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
 
 
 def _axes() -> list[Guess]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from semslam.doctor.conventions import USUAL_DEPTH
+from semslam.doctor.conventions import USUAL_DEPTH, change_of_scale
 from semslam.doctor.finding import Finding
 from semslam.frame import evenly_spread
 from sequences import CorruptFrame
@@ -74,7 +74,7 @@ def _of_median(median: float) -> list[Finding]:
     if USUAL_DEPTH[0] < median < USUAL_DEPTH[1]:
         return []
     factor = min((1e-3, 1e-2, 0.1, 0.2, 5.0, 10.0, 1e2, 1e3), key=lambda f: abs(np.log(f * median / 2.0)))
-    change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
+    change = change_of_scale(factor)
     what = f"the median depth is {median:.4g} m; indoors it is {USUAL_DEPTH[0]} to {USUAL_DEPTH[1]} m"
     if POSSIBLE_DEPTH[0] < median < POSSIBLE_DEPTH[1]:
         scene = "outdoors" if median > USUAL_DEPTH[1] else "of small things"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from semslam.doctor.conventions import change_of_scale
 from semslam.doctor.scene import FASTEST_WALK, median_speed
 from semslam.frame import evenly_spread
 from semslam.perception import Network
@@ -49,5 +50,5 @@ def doubtful_depth_unit(sequence: Sequence, network: Network | None) -> str:
     factor = min(FACTORS, key=lambda f: abs(np.log(f * median / likely)))
     if not 1 / CONTRADICTED < factor * median / likely < CONTRADICTED:  # no usual unit explains it
         return ""
-    change = f"{1 / factor:g} times larger" if factor < 1 else f"{factor:g} times smaller"
-    return f"{said}; if all surfaces come out at a wrong size, make --depth-scale (units per metre) {change}"
+    remedy = f"make --depth-scale (units per metre) {change_of_scale(factor)}"
+    return f"{said}; if all surfaces come out at a wrong size, {remedy}"

@@ -7,8 +7,7 @@ import numpy as np
 from semslam.doctor.finding import Finding
 from sequences import Sequence
 
-SHORTEST_STEP = 1 / 400  # seconds between frames; depth cameras take 300 a second at most
-LONGEST_STEP = 1.0
+SHORTEST_STEP, LONGEST_STEP = 1 / 400, 1.0  # seconds between frames; depth cameras take 300 a second at most
 
 
 def timestamps(sequence: Sequence) -> list[Finding]:
