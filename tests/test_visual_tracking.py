@@ -55,10 +55,17 @@ def test_keyframes_vote_for_the_scale_and_single_ones_do_not_matter(room):
 
 
 def test_a_tracker_that_has_seen_all_images_leaves_no_thread(room):
-    tracker, before = VisualTracker(room.camera, depths_by(BlindNetwork(), room.camera)), threading.enumerate()
-    following.follow_images(tracker, selected(room, 0, 2), [None, None])
-    assert tracker.pose(0) is not None
-    assert set(threading.enumerate()) <= set(before)
+    before = threading.enumerate()
+
+    def predicting() -> list[threading.Thread]:
+        return [t for t in threading.enumerate() if t.name.startswith("depth") and t not in before]
+
+    seeing, through = (VisualTracker(room.camera, depths_by(BlindNetwork(), room.camera)) for _ in range(2))
+    seeing(0, room[0].color)
+    assert len(predicting()) == 1
+    seeing.close()
+    following.follow_images(through, selected(room, 0, 2), [None, None])
+    assert through.pose(0) is not None and not predicting()
 
 
 def test_an_evened_image_is_the_same_in_any_light_and_faint_noise_stays_faint(room):
