@@ -57,8 +57,11 @@ def test_what_was_seen_is_kept():
     assert [whole.see(frame) for frame in HUNG][12:] == [second.see(frame) for frame in HUNG[12:]]
 
 
-def test_a_run_does_not_fuse_depth_of_another_moment(tmp_path):
+@pytest.mark.parametrize("readout", [0.0, 0.03])
+def test_a_run_does_not_fuse_depth_of_another_moment(tmp_path, readout):
+    """Nor where the same rows are moved otherwise in each frame, as the camera moves."""
     recording = RoomSequence(frames=24, width=80, height=60)
+    recording.readout = readout
     write_folder(recording, tmp_path / "recording")
     files = sorted((tmp_path / "recording" / "depth").iterdir())
     for file in files[9:16]:

@@ -32,8 +32,12 @@ class SynchronisedSequence(DerivedSequence):
         self.depth_delays, self.readout = None, 0.0
         self._T_world_camera, self._readout = T_world_camera, readout
 
+    def synchronised(self, frame: Frame) -> Frame:
+        """A frame of the other sequence as it is in this one."""
+        return replace(frame, depth=self._moved(frame.depth, frame.index), depth_delay=0.0)
+
     def _changed(self, frame: Frame, index: int) -> Frame:
-        return replace(frame, depth=self._moved(frame.depth, index), depth_delay=0.0)
+        return self.synchronised(frame)
 
     def depth_of(self, index: int) -> np.ndarray | None:
         return self._moved(super().depth_of(index), index)

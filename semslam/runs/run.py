@@ -16,6 +16,7 @@ import numpy as np
 from semslam import config as configs
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.depth.layers import remove_layers
+from semslam.depth.synchronised_sequence import SynchronisedSequence
 from semslam.doctor.depth.edges import DepthEdges
 from semslam.doctor.depth.range import usable_share
 from semslam.doctor.depth.repeats import DepthRepeats
@@ -118,6 +119,8 @@ class Run:
         if self._depth_repeats is not None and frame.depth is not None and self._depth_repeats.see(frame):
             self.progress.depth_repeated.append(index)
             frame = replace(frame, depth=np.zeros_like(frame.depth))  # of another moment than colour and pose
+        if isinstance(self.frames, SynchronisedSequence):  # only now: what repeats was moved otherwise each time
+            frame = self.frames.synchronised(frame)
         step = self.slam.step(frame)
         self.progress.record(step)
         if frame.depth is not None and self.config.slam.perception.depth == "sensor":
@@ -149,18 +152,21 @@ class Run:
         return read_ahead(self._read_ahead, remaining, self.sequence.ahead, self.sequence.decoders)
 
     def read(self, index: int) -> Frame:
-        """A frame, with labels where they are fused; ValueError or OSError where it cannot be read."""
+        """A frame as it is fused, with labels where they are; ValueError or OSError where it cannot be read."""
+        return self._read(self.frames, index)
+
+    def _read(self, sequence: Recording, index: int) -> Frame:
         truth = self.config.slam.perception.labels == "truth"
-        return self.frames[index] if truth else self.frames.read_without_labels(index)
+        return sequence[index] if truth else sequence.read_without_labels(index)
 
     def synchronise(self, T_world_camera: Sequence[np.ndarray | None]) -> None:
         """From now on read `frames` as of one moment each, by the poses (4, 4) of the recording's; see `as_used`."""
         self.frames = as_used(self.sequence, self.progress, self.slam.config.perception, T_world_camera)
 
     def _read_ahead(self, index: int) -> Frame:
-        """The same; where a network's labels are fused, that begins to look at it."""
+        """A frame as recorded; where a network's labels are fused, that begins to look at it."""
         perception, camera = self.config.slam.perception, self.slam.fusion.camera
-        frame = self.read(index)
+        frame = self._read(self.sequence, index)
         if perception.labels == "truth":
             return frame
         if isinstance(self.slam.network, LabelsAhead) and not self._is_held_out(index):
