@@ -141,6 +141,31 @@ def test_parts_of_the_image_that_stay_are_told(noisy, change, said):
     assert finding.level == "warning" and said in finding.what
 
 
+def test_a_bare_arm_before_the_camera_is_told_by_its_depth(noisy):
+    """It has no corners, and shimmers in colour."""
+    room, frames = noisy
+
+    def with_arm(frame: Frame) -> Frame:
+        color, depth, light = frame.color.copy(), frame.depth.copy(), frame.index % 60
+        cv2.ellipse(color, (240, 190), (95, 70), 20, 0, 360, (150 + light, 90 + light, 60 + light), -1)
+        cv2.ellipse(depth, (240, 190), (95, 70), 20, 0, 360, 0.6 + 0.001 * (frame.index % 3), -1)
+        return replace(frame, color=color, depth=depth)
+
+    recording = Spoilt(room, frames, with_arm)
+    (finding,) = stuck.findings(Matches(recording), [recording[i] for i in range(0, 90, 11)], room.camera)
+    assert finding.level == "warning" and "keep their depth" in finding.what
+
+
+def test_a_floor_along_which_the_camera_moves_does_not_stay(noisy):
+    """Its depth stays in each pixel, as an arm's does."""
+    room, _ = noisy
+    rng = np.random.default_rng(0)
+    floor = cv2.resize(rng.integers(0, 255, (120, 700, 3), np.uint8), None, fx=2, fy=2)
+    depth = (2 + 0.004 * rng.standard_normal((90, 240, 320))).astype(np.float32)
+    frames = [replace(room[i], color=floor[:, 10 * i : 10 * i + 320].copy(), depth=depth[i]) for i in range(90)]
+    assert stuck.findings(Matches(Spoilt(room, frames)), frames[::11], room.camera) == []
+
+
 def test_nothing_stays_in_a_sound_recording_nor_in_one_of_a_camera_that_rests(noisy):
     room, frames = noisy
     assert stuck.findings(Matches(Spoilt(*noisy)), frames[::11], room.camera) == []

@@ -1,7 +1,9 @@
 """Parts of the image that stay while the camera moves: a hand that holds it, an overlay, pixels that are frozen.
 
 Points that two frames show stay where they are, though the motion that the other points tell would take them away; or
-pixels of colour have one value in all frames while depth changes behind them, or the other way round.
+pixels of colour have one value in all frames while depth changes behind them, or the other way round. A surface
+without corners, such as a bare arm, gives itself away by its depth: it stays where the motion of the camera would have
+changed it.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.doctor.finding import Finding
-from semslam.doctor.matched import FEWEST_MATCHES, FEWEST_PIXELS, WITHIN, Matches, Shown, rigid
+from semslam.doctor.matched import DEPTHS_APART, FEWEST_MATCHES, FEWEST_PIXELS, WITHIN, Matches, Pair, Shown, rigid
 from semslam.frame import Frame
+from sequences import Sequence as Recording
 
 STAYS, MOVES = 1.5, 12.0  # pixels at 640 wide: a point that stays, and one that should not
 STAYS_BESIDE = 0.15  # of the way that a point should go: so much may a hand move against the camera
@@ -25,6 +28,10 @@ STRIDE = 4  # pixels each way: pixels that are looked at
 SAME, CHANGED = 2, 20  # grey levels: of a pixel that has one value, and of one that has not
 DEPTH_CHANGED = 0.1  # of the depth
 FEWEST_FRAMES = 6  # with one value
+ONE_DEPTH = 0.02  # of the depth: what stays is as deep in all frames but for noise
+MOSTLY = 0.75  # of the frames in which a pixel has that depth
+PAIRS = 8  # of frames, whose motion is known, that are looked at: those that move most
+CONTRADICTED = 0.25  # of the pixels that stay: a floor or a wall along which the camera moves has hardly any
 
 
 def findings(matched: Matches, frames: Sequence[Frame], camera: Camera) -> list[Finding]:
@@ -37,6 +44,9 @@ def findings(matched: Matches, frames: Sequence[Frame], camera: Camera) -> list[
         if share > NOTABLE:
             what = f"{share:.0%} of the pixels have one {name} in all frames while the other images change there"
             return [Finding("warning", what, REMEDY)]
+    if (share := _carried(matched, frames)) > NOTABLE:
+        what = f"{share:.0%} of the pixels keep their depth though the camera's motion would change it"
+        return [Finding("warning", what, REMEDY)]
     return []
 
 
@@ -79,3 +89,48 @@ def _constant(frames: Sequence[Frame]) -> dict[str, float]:
         "colour": float((changed & (spread <= SAME)).mean()),
         "depth": float(((depth > 0).all(axis=0) & (farthest == nearest) & (spread > CHANGED)).mean()),
     }
+
+
+def _carried(matched: Matches, frames: Sequence[Frame]) -> float:
+    """The share of pixels whose surface stays before the camera, by its depth, and moves against the world."""
+    depth = [frame.depth[::STRIDE, ::STRIDE] for frame in frames if frame.depth is not None]
+    if len(depth) < FEWEST_FRAMES:
+        return 0.0
+    readings = np.where(np.array(depth) > 0, depth, np.nan)
+    usual = np.nanmedian(np.where(np.isnan(readings).all(axis=0), 0, readings), axis=0)
+    stays = (np.abs(readings - usual) < ONE_DEPTH * usual).mean(axis=0) >= MOSTLY
+    share = float(stays.mean())
+    if share <= NOTABLE:  # as in nearly all recordings, which need no more
+        return 0.0
+    pairs = sorted(matched.pairs, key=lambda pair: -pair.flow)[:PAIRS]
+    told = [found for pair in pairs if (found := _contradicted(matched.recording, pair, usual, stays)) is not None]
+    return share if len(told) >= FEWEST_PAIRS and np.median(told) > CONTRADICTED else 0.0
+
+
+def _contradicted(recording: Recording, pair: Pair, usual: np.ndarray, stays: np.ndarray) -> float | None:
+    """Of the pixels that stay: the share that lie at their usual depth in both frames of a pair, and could not if they
+    were fixed to the world; None where hardly any can be told.
+
+    usual, stays: depth (h, w) in metres and a mask, of every STRIDE-th pixel.
+    """
+    first, last = recording.try_read(pair.first), recording.try_read(pair.last)
+    if first is None or last is None or first.depth is None or last.depth is None:
+        return None
+    v, u = np.nonzero(stays)
+    points = recording.camera.points(np.stack([u, v], axis=1) * float(STRIDE), usual[v, u])
+    moved = poses.transform(pair.T_last_first, points)
+    there = np.rint(recording.camera.project(moved)).astype(int)
+    height, width = last.depth.shape
+    inside = (moved[:, 2] > 0) & (there >= 0).all(axis=1) & (there < (width, height)).all(axis=1)
+    read = np.zeros(len(moved))
+    read[inside] = last.depth[there[inside, 1], there[inside, 0]]
+    here = [
+        np.abs(frame.depth[::STRIDE, ::STRIDE][v, u] - usual[v, u]) < ONE_DEPTH * usual[v, u]
+        for frame in (first, last)
+        if frame.depth is not None
+    ]
+    told = read > 0
+    if told.sum() < NOTABLE * len(told):
+        return None
+    wrong = told & here[0] & here[1] & (np.abs(moved[:, 2] - read) > DEPTHS_APART * read)
+    return float(wrong.sum() / told.sum())
