@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from stub_networks import KnowingNetwork
 
+from semslam.doctor.depth import edges
 from semslam.doctor.depth.range import with_range
+from semslam.doctor.depth.readings import cut_off
 from semslam.engine.fusion import USUAL_RANGE, Fusion, FusionConfig
 from semslam.frame import Frame
 from semslam.judging.run import depth_limits, judged_recording
@@ -142,3 +144,35 @@ def test_classes_of_another_place_than_the_depth_camera_sees_are_told(tmp_path, 
     config = RunConfig(sequence="scaled", poses="dataset", slam=SlamConfig(perception))
     prepare(config, tmp_path / "run", sequence=scene, network=KnowingNetwork(scene, classes))
     assert ("the classes" in caplog.text) == bool(told) and told in caplog.text
+
+
+class CutOff(DerivedSequence):
+    """The room by a sensor that writes all that lies farther as the end of its range."""
+
+    def __init__(self, end: float, **options) -> None:
+        super().__init__(RoomSequence(frames=60, width=160, height=120, noise=kinect_noise, **options))
+        self.end = np.float32(end)
+
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return replace(frame, depth=np.minimum(frame.depth, self.end))
+
+    def depth_of(self, index: int) -> np.ndarray:
+        return self[index].depth
+
+
+def test_readings_that_stand_for_all_that_is_farther_are_told_and_left_out_and_are_no_edges():
+    cut, sound = CutOff(2.5), CutOff(100)
+    (finding,) = cut_off([cut.depth_of(i) for i in range(0, 60, 8)])
+    assert finding.level == "warning" and "2.500 m, the largest" in finding.what
+    near, far = with_range(FusionConfig(), cut).range
+    assert near == USUAL_RANGE[0] and 2.49 < far < 2.5
+    assert with_range(FusionConfig(far=3.0, near=0.3), cut).range == (0.3, 3.0)
+    assert not edges.seen(cut).findings()
+    assert not cut_off([sound.depth_of(i) for i in range(0, 60, 8)])
+    assert with_range(FusionConfig(), sound).range == USUAL_RANGE
+
+
+def test_an_exact_wall_is_not_where_depth_is_cut_off():
+    wall = np.full((60, 80), 2, np.float32)
+    wall[20:40, 30:50] = 1.2
+    assert cut_off([wall] * 8) == []

@@ -13,6 +13,7 @@ import numba as nb
 import numpy as np
 
 from semslam.compiled import SERIAL, f32
+from semslam.doctor.depth.readings import cut_off_at
 from semslam.doctor.finding import Finding
 from semslam.frame import Frame, evenly_spread
 from sequences import Sequence as Recording
@@ -65,7 +66,10 @@ class DepthEdges:
         """Take a frame into account; frames come in order. True once what there is to see was seen."""
         index = frame.index
         if index in self._needed and frame.depth is not None:
-            self._edges[index] = _depth_edges(np.ascontiguousarray(frame.depth[:: self._step, :: self._step]))
+            depth = np.ascontiguousarray(frame.depth[:: self._step, :: self._step])
+            # Depth that is cut off lacks most steps, and those of what is near alone fit anywhere
+            cut = cut_off_at([depth]) is not None
+            self._edges[index] = np.zeros(depth.shape, bool) if cut else _depth_edges(depth)
             if index in self._references:
                 self._look_at(frame)
         for reference in [i for i in self._steep if i + FRAMES_APART <= index]:

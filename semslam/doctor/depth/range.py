@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from semslam.doctor.depth.readings import cut_off_at
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import evenly_spread
 from sequences import CorruptFrame, Sequence
 
 FRAMES = 12  # that are looked at
 ENOUGH = 0.8  # of the readings; where the usual range holds so many it is taken
+BEFORE_END = 5e-4  # metres: half a unit of most depth files
 LITTLE = 0.8  # of the readings; less than that is worth a line at the end of a run
 
 
@@ -26,6 +28,8 @@ def with_range(
 ) -> FusionConfig:
     """The settings with `near` and `far`: as set, else the usual range, else what most of the readings need.
 
+    Where depth is cut off, `far` ends before the reading that stands for all that lies farther.
+
     depth_of: depth (H, W) of a frame by its number, where it is not the recording's own; so many frames are asked for.
     """
     if config.near is not None and config.far is not None:
@@ -33,10 +37,16 @@ def with_range(
     near, far = usual
     if depth_of is None:
         depth_of = sequence.depth_of if sequence.has_depth else lambda _: None
-    depth = _readings(depth_of, evenly_spread(range(len(sequence)), frames))
+    readings = _readings(depth_of, evenly_spread(range(len(sequence)), frames))
+    end = cut_off_at(readings)
+    depth = np.concatenate(readings) if readings else np.zeros(0, np.float32)
+    if end is not None:
+        depth, far = depth[depth < end], min(far, round(end - BEFORE_END, 4))
     if len(depth) and np.mean((depth >= near) & (depth <= far)) < ENOUGH:
         low, high = np.percentile(depth, (1, 99))
         near, far = min(near, _rounded(0.8 * low)), max(far, _rounded(1.2 * high))
+        if end is not None:
+            far = min(far, round(end - BEFORE_END, 4))
     near, far = near if config.near is None else config.near, far if config.far is None else config.far
     return replace(config, near=near, far=far)
 
@@ -51,8 +61,8 @@ def usable_share(depth: np.ndarray, config: FusionConfig) -> tuple[int, int]:
     return int(np.count_nonzero((thin >= near) & (thin <= far))), int(np.count_nonzero(thin))
 
 
-def _readings(depth_of: Callable[[int], np.ndarray | None], indices: Iterable[int]) -> np.ndarray:
-    """(N,) metres: some of the readings of some frames."""
+def _readings(depth_of: Callable[[int], np.ndarray | None], indices: Iterable[int]) -> list[np.ndarray]:
+    """(N,) metres a frame: some of the readings of some frames."""
     found = []
     for index in indices:
         with suppress(CorruptFrame, OSError):
@@ -60,7 +70,7 @@ def _readings(depth_of: Callable[[int], np.ndarray | None], indices: Iterable[in
             if depth is not None:
                 thin = depth[::8, ::8]
                 found.append(thin[thin > 0])
-    return np.concatenate(found) if found else np.zeros(0, np.float32)
+    return found
 
 
 def _rounded(metres: float) -> float:

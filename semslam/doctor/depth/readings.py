@@ -18,6 +18,9 @@ FEWEST = 0.02  # of the pixels that hold a reading
 POSSIBLE_DEPTH = (0.05, 80.0)  # metres; a median outside is a wrong unit
 POSSIBLE_ROUGHNESS = 0.3  # of the depth, between readings a few pixels apart; 0.01 in rooms and on streets
 MARKED, BEYOND = 0.01, 3.0  # share of the readings that are the largest, and times the others' median: no depth
+CUT_OFF = 0.02  # share of the readings that are one and the same, the largest: no surface is so deep everywhere
+CUT_OFF_FRAMES = 0.75  # of the frames: so many hold the same largest reading
+JUST_NEARER, OUTNUMBERED = 0.95, 2.0  # of the largest; and times the readings between, as quantised ones spread
 UNITS = (1000, 5000, 4000, 10000, 256)  # per metre, that depth files count
 COUNTED = 0.02  # units that readings may be off whole numbers
 SMOOTH = 0.03  # of the depth, between readings a few pixels apart of one surface
@@ -51,7 +54,33 @@ def doubtful_readings(depths: Sequence[np.ndarray]) -> list[Finding]:
     if _is_byte_swapped(depths):
         what = "depth readings make surfaces only when the two bytes of each are swapped"
         return [Finding("error", what, "write them in the other byte order (array.byteswap(), before it is encoded)")]
-    return _of_unit(valid)
+    return _of_unit(valid) or cut_off(depths)
+
+
+def cut_off(depths: Sequence[np.ndarray]) -> list[Finding]:
+    """That farther surfaces were written as the largest reading."""
+    if (farthest := cut_off_at(depths)) is None:
+        return []
+    share = float(np.mean(np.concatenate([depth[depth > 0] for depth in depths]) == farthest))
+    what = f"{share:.0%} of the readings are {farthest:.3f} m, the largest: what lies farther was written as that"
+    return [
+        Finding("warning", what, "such readings are left out; write 0 where the sensor's or the export's range ends")
+    ]
+
+
+def cut_off_at(depths: Sequence[np.ndarray]) -> float | None:
+    """The largest reading (metres) of some frames' depth (H, W), or (N,), where all that lies farther has it, too."""
+    readings = [valid for depth in depths if len(valid := depth[depth > 0])]
+    if not readings:
+        return None
+    valid = np.concatenate(readings)
+    farthest = valid.max()
+    largest = valid == farthest
+    beside = np.count_nonzero((valid > JUST_NEARER * farthest) & ~largest)  # none at all beside a wall that is exact
+    alike = np.mean([frame.max() == farthest for frame in readings])
+    spike = np.count_nonzero(largest)
+    found = spike > CUT_OFF * len(valid) and spike > OUTNUMBERED * beside > 0 and alike >= CUT_OFF_FRAMES
+    return float(farthest) if found else None
 
 
 def _of_unit(valid: np.ndarray) -> list[Finding]:

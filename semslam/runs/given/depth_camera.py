@@ -7,6 +7,7 @@ import logging
 from semslam.doctor import intrinsics
 from semslam.doctor.colors import black_images
 from semslam.doctor.depth.along_the_ray import along_the_ray
+from semslam.doctor.depth.readings import cut_off
 from semslam.doctor.depth.unit import doubtful_depth_unit
 from semslam.doctor.matched import Matches
 from semslam.doctor.unsound import unsound
@@ -28,6 +29,7 @@ def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVer
     """
     some = [frame for i in evenly_spread(range(len(sequence)), FRAMES) if (frame := sequence.try_read(i)) is not None]
     findings = black_images(sequence) + along_the_ray(some)
+    findings += cut_off([frame.depth for frame in some if frame.depth is not None])
     matched = Matches(sequence) if verdict.matched is None else verdict.matched
     told = unsound(matched, config.sensor).findings if verdict.unsound is None else verdict.unsound
     if config.poses == "tracked" and not told:
