@@ -1,4 +1,4 @@
-"""A photograph that a film pans over is no room; a room through which a camera moves is no photograph."""
+"""A photograph that a film pans over or zooms into is no room; a room through which a camera moves is no photograph."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from semslam.runs.color_only.poses import track_images
 from semslam.tracking.visual.flat_picture import is_flat_picture
 from semslam.tracking.visual.visual_tracker import VisualTracker
 from sequences import open_sequence
+from sequences.room.room import orbit, render
 
 
 class SlopingNetwork(BlindNetwork):
@@ -47,6 +48,37 @@ def test_a_photograph_that_is_panned_over_makes_no_map(photograph):
     frames = [replace(room[0], color=image) for image in panned(photograph)]
     with pytest.raises(ValueError, match="are one flat picture"):
         track_images(Changed(room, frames), SlopingNetwork())
+
+
+def zoomed(photograph: np.ndarray, zoom: float, pan: float, count: int = 30) -> list[np.ndarray]:
+    """Images (240, 320, 3) of a film that zooms into a photograph (480, 640, 3) about its middle, `zoom` times in all,
+    and moves sideways by `pan` pixels an image."""
+    images = []
+    for scale, aside in zip(np.geomspace(1, zoom, count) * 0.6 / min(1, zoom), np.linspace(-0.5, 0.5, count)):
+        affine = np.array([[scale, 0, 159.5 - 319.5 * scale - aside * pan * count], [0, scale, 119.5 - 239.5 * scale]])
+        images.append(cv2.warpAffine(photograph, affine, (320, 240), flags=cv2.INTER_AREA))
+    return images
+
+
+@pytest.mark.parametrize(("zoom", "pan"), [(1.2, 2.0), (1.3, 0.0), (1.6, 0.0), (1.6, 2.0), (1 / 1.5, 0.0)])
+def test_a_photograph_that_is_zoomed_into_is_no_walk_ahead(photograph, zoom, pan):
+    room = open_sequence("room:frames=1,width=320,height=240")
+    tracker = VisualTracker(room.camera, depths_by(SlopingNetwork(), room.camera))
+    for i, image in enumerate(zoomed(photograph, zoom, pan)):
+        tracker(i, image)
+    tracker.finish()
+    assert is_flat_picture(tracker.map)
+
+
+def test_a_walk_ahead_is_no_photograph_that_is_zoomed_into():
+    room = open_sequence("room:frames=1,width=320,height=240")
+    tracker = VisualTracker(room.camera, depths_by(SlopingNetwork(), room.camera))
+    T_world_camera = orbit(12.0)
+    for i in range(30):
+        T_world_camera[:3, 3] += 0.02 * T_world_camera[:3, 2]
+        tracker(i, render(room.camera, T_world_camera).color)
+    tracker.finish()
+    assert len(tracker.map.keyframes) >= 3 and not is_flat_picture(tracker.map)
 
 
 @pytest.mark.parametrize("what", ["a room", "a wall that is seen to be flat"])
