@@ -65,6 +65,16 @@ def finished(run: Path) -> FinishedMap:
     return FinishedMap(run)
 
 
+def test_depth_in_another_unit_than_the_maps_is_told_where_colour_alone_finds_the_image(room, finished):
+    frame = room[EVERY]
+    for factor in (0.25, 1.5):  # in the range of depth that the map was made with
+        found = finished.localiser.locate(replace(frame, depth=np.float32(factor) * frame.depth))
+        assert found.T_world_camera is None
+        assert f"its depth is {factor:g} times that of the map" in found.reason and "--no-depth" in found.reason
+    far = np.random.default_rng(0).permutation(frame.depth.ravel()).reshape(frame.depth.shape)
+    assert "times" not in finished.localiser.locate(replace(frame, depth=far)).reason  # by no one factor
+
+
 def some_points(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A pose T_world_camera, points (N, 3) in the world and their pixels."""
     T = poses.exp(rng.normal(size=6))

@@ -18,6 +18,10 @@ WIDEST = 640  # pixels: images are compared with the map at most so wide
 DRIFT = (0.05, np.radians(2.5))  # metres and radians that comparing may move what features found, besides its deviation
 SEEN = 0.1  # share of the image in which the map shows something, at least
 SURE = 20.0  # inliers of a pose that features alone make believable; below, the map has to look more like the image
+OTHER_UNIT = 1.25  # times, at least, that the depth of an image is larger or smaller than the map's, to be told
+ONE_FACTOR = 0.05  # how far, in the median, single readings may be from the one factor, of it
+FEWEST_READINGS = 100
+USUAL_FACTORS = np.array([0.001, 0.01, 0.1, 0.2, 0.25, 0.5, 2, 4, 5, 10, 100, 1000])  # between units of depth
 LIKENESS = 0.8  # correlation with the map that fewer inliers need
 
 
@@ -52,15 +56,44 @@ class Localiser:
         The confidence is (1 - exp(-inliers / SURE)) times the correlation of the image with the map.
         """
         observation = self._observation(frame)
-        best = 0
+        best, tried = 0, []
         for found in self.places.candidates(described(observation.color, observation.camera)):
             best = max(best, found.inliers)
+            tried.append(found)
             accepted = self._verified(found, observation)
             if accepted is not None:
                 return accepted
         if not best:
             return Localisation(None, reason="hardly anything in it is found again in the map")
+        if frame.depth is not None and (factor := self._other_unit(tried, frame)):
+            return Localisation(
+                None,
+                reason=f"colour alone finds it (--no-depth), but its depth is {factor:g} times that of the map; "
+                f"make --depth-scale (units per metre) {factor:g} times as large",
+            )
         return Localisation(None, reason=f"{best} features agree, but the map there does not look like the image")
+
+    def _other_unit(self, candidates: list[Located], frame: Frame) -> float | None:
+        """How many times the map's depth that of a frame is, where colour alone finds it; None where it is not found,
+        or no one factor, far from 1, lies between the two."""
+        assert frame.depth is not None
+        plain = self._observation(without_depth(frame))
+        located = (self._verified(found, plain) for found in candidates)
+        T = next((found.T_world_camera for found in located if found is not None), None)
+        if T is None:
+            return None
+        view, (height, width) = self._view(T), frame.depth.shape
+        u, v = (view.pixels * (width / plain.camera.width, height / plain.camera.height)).astype(int).T
+        read = frame.depth[v, u]
+        there = read > 0
+        if there.sum() < FEWEST_READINGS:
+            return None
+        ratios = np.log(read[there] / view.points[there, 2])
+        middle = float(np.median(ratios))
+        if abs(middle) < np.log(OTHER_UNIT) or np.median(np.abs(ratios - middle)) > ONE_FACTOR:
+            return None
+        usual = float(USUAL_FACTORS[np.argmin(np.abs(np.log(USUAL_FACTORS) - middle))])
+        return usual if abs(np.log(usual) - middle) < ONE_FACTOR else float(f"{np.exp(middle):.2g}")
 
     def _observation(self, frame: Frame) -> Observation:
         camera, scale = frame.camera, max(1.0, frame.camera.width / WIDEST)
