@@ -17,7 +17,7 @@ from spoilt_recordings import change_poses
 from variants import one_fast
 
 from semslam.config import updated
-from semslam.doctor.depth.readings import implausible_depth
+from semslam.doctor.depth.readings import doubtful_readings, implausible_depth
 from semslam.doctor.depth.unit import doubtful_depth_unit
 from semslam.doctor.doctor import diagnose
 from semslam.frame import Frame
@@ -160,6 +160,19 @@ def test_depth_in_another_unit_is_doubted_without_poses_and_by_a_network(forty_i
     assert doubtful_depth_unit(right, network) == doubtful_depth_unit(right, None) == ""
     said = doubtful_depth_unit(small, network)
     assert "a network expects 2 m" in said and "5 times smaller" in said
+
+
+def test_runs_and_doctor_doubt_the_unit_of_a_halls_depth_alike_and_a_network_dispels_it(forty_in_a_folder):
+    def network(image: np.ndarray, size: tuple[int, int], focal: float) -> SimpleNamespace:
+        return SimpleNamespace(depth=np.full(size[::-1], 9.0, np.float32))
+
+    for scale, change in ((220, "5 times larger"), (110, "10 times larger")):  # the median is of 2 m
+        hall = open_sequence(forty_in_a_folder, depth_scale=scale)
+        hall.poses = None
+        (finding,) = doubtful_readings([hall.try_read(i).depth for i in range(0, 40, 8)])
+        said = doubtful_depth_unit(hall, None)
+        assert finding.level == "hint" and finding.remedy in said and change in said and "in a hall" in said
+    assert doubtful_depth_unit(open_sequence(forty_in_a_folder, depth_scale=220), network) == ""
 
 
 def test_depth_that_shows_no_surfaces_ends_a_run(forty_in_a_folder):

@@ -15,6 +15,10 @@ from sequences import Sequence as Recording
 
 FRAMES, STRIDE = 5, 4  # that are looked at before a run; every so many pixels each way of them
 FEWEST = 0.02  # of the pixels that hold a reading
+IN_ROOMS = 2.0  # metres, of a median
+DOUBTFUL = (0.3, 7.0)  # metres: a median outside is worth a line, though nothing else contradicts it
+FACTORS = (0.01, 0.1, 0.2, 5.0, 10.0, 100.0)  # between the units that depth images are written in
+CONTRADICTED = 2.5  # times that a median has to differ from what is expected
 POSSIBLE_DEPTH = (0.05, 80.0)  # metres; a median outside is a wrong unit
 POSSIBLE_ROUGHNESS = 0.3  # of the depth, between readings a few pixels apart; 0.01 in rooms and on streets
 MARKED, BEYOND = 0.01, 3.0  # share of the readings that are the largest, and times the others' median: no depth
@@ -100,16 +104,27 @@ def _of_unit(valid: np.ndarray) -> list[Finding]:
 
 def _of_median(median: float) -> list[Finding]:
     """Of the median (metres) of all readings."""
-    if USUAL_DEPTH[0] < median < USUAL_DEPTH[1]:
+    if DOUBTFUL[0] < median < DOUBTFUL[1]:
         return []
-    factor = min((1e-3, 1e-2, 0.1, 0.2, 5.0, 10.0, 1e2, 1e3), key=lambda f: abs(np.log(f * median / 2.0)))
-    change = change_of_scale(factor)
-    what = f"the median depth is {median:.4g} m; indoors it is {USUAL_DEPTH[0]} to {USUAL_DEPTH[1]} m"
     if POSSIBLE_DEPTH[0] < median < POSSIBLE_DEPTH[1]:
-        scene = "outdoors" if median > USUAL_DEPTH[1] else "of small things"
-        remedy = f"right for a recording {scene}; else depth_scale (units per metre) should be {change}"
-        return [Finding("hint", what, remedy)]
-    return [Finding("error", what, f"depth_scale (units per metre) should probably be {change}")]
+        doubt = doubt_of_unit(median)
+        return [Finding("hint", f"the median depth is {median:.4g} m, and rooms have 1 to 4 m", doubt)] if doubt else []
+    factor = min((*FACTORS, 1e-3, 1e3), key=lambda f: abs(np.log(f * median / IN_ROOMS)))
+    what = f"the median depth is {median:.4g} m; in rooms it is 1 to 4 m"
+    return [Finding("error", what, f"depth_scale (units per metre) should probably be {change_of_scale(factor)}")]
+
+
+def doubt_of_unit(median: float, expected: float = IN_ROOMS) -> str:
+    """What to do about a median depth (metres) where another one is expected: it may be right, or in another unit;
+    empty where no usual unit explains the difference."""
+    factor = min(FACTORS, key=lambda f: abs(np.log(f * median / expected)))
+    if not 1 / CONTRADICTED < factor * median / expected < CONTRADICTED:
+        return ""
+    scene, size = ("in a hall or outdoors", "large") if factor < 1 else ("of small things", "small")
+    return (
+        f"right {scene}; if all surfaces come out too {size}, make --depth-scale (units per metre) "
+        f"{change_of_scale(factor)}"
+    )
 
 
 def _roughness(depths: Sequence[np.ndarray]) -> float:

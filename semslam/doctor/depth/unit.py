@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semslam.doctor.conventions import change_of_scale
+from semslam.doctor.depth.readings import CONTRADICTED, DOUBTFUL, IN_ROOMS, doubt_of_unit
 from semslam.doctor.scene import FASTEST_WALK, median_speed
 from semslam.frame import evenly_spread
 from semslam.perception import Network
@@ -12,9 +12,6 @@ from sequences import Sequence
 
 FRAMES = 3  # that are looked at
 BEYOND_DOUBT = (0.7, 5.0)  # metres: a median in between is a room's
-DOUBTFUL = (0.4, 7.0)  # metres: a median outside is worth a line, though nothing else contradicts it
-CONTRADICTED = 2.5  # times: how much a network's depth, right within a third indoors, has to differ
-FACTORS = (0.01, 0.1, 0.2, 5.0, 10.0, 100.0)  # between the units that depth images are written in
 
 
 def doubtful_depth_unit(sequence: Sequence, network: Network | None) -> str:
@@ -45,10 +42,7 @@ def doubtful_depth_unit(sequence: Sequence, network: Network | None) -> str:
     elif DOUBTFUL[0] < median < DOUBTFUL[1]:
         return ""
     else:
-        likely = 2.0
+        likely = IN_ROOMS
         said = f"the median depth is {median:.2g} m, and rooms have 1 to 4 m"
-    factor = min(FACTORS, key=lambda f: abs(np.log(f * median / likely)))
-    if not 1 / CONTRADICTED < factor * median / likely < CONTRADICTED:  # no usual unit explains it
-        return ""
-    remedy = f"make --depth-scale (units per metre) {change_of_scale(factor)}"
-    return f"{said}; if all surfaces come out at a wrong size, {remedy}"
+    doubt = doubt_of_unit(median, likely)
+    return doubt and f"{said}; {doubt}"

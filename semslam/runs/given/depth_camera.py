@@ -38,5 +38,6 @@ def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVer
     findings += told
     for finding in findings:
         logger.warning("%s: %s; %s", config.sequence, finding.what, finding.remedy)
-    if not verdict.told and (doubt := doubtful_depth_unit(sequence, network)):
+    told_before = verdict.told or config.extend is not None  # the map that is extended has the unit, or does not fit
+    if not told_before and (doubt := doubtful_depth_unit(sequence, network)):
         logger.warning("%s: %s", config.sequence, doubt)
