@@ -12,8 +12,8 @@ from spoilt_recordings import Spoilt
 
 from semslam.camera import Camera
 from semslam.doctor import free_motion, stuck
-from semslam.doctor.depth import edges
-from semslam.doctor.matched import Matches
+from semslam.doctor.depth import edges, motion
+from semslam.doctor.matched import Matches, Shown
 from semslam.doctor.order.interleaved import interleaved
 from semslam.frame import Frame
 from sequences import Sequence
@@ -188,3 +188,12 @@ def test_two_cameras_in_turn_are_told(noisy, apart):
     recording = Spoilt(room, turns) if apart == 45 else Spoilt(room, frames, beside)
     (finding,) = interleaved(recording)
     assert finding.level == "warning" and "--every 2" in finding.remedy
+
+
+def test_what_rests_behind_a_hand_that_moves_does_not_count_against_its_depth(noisy):
+    camera, rng = noisy[0].camera, np.random.default_rng(0)
+    hand, wall = rng.uniform(20, 90, (100, 2)), rng.uniform((0, 0), (319, 239), (80, 2))
+    depth = np.concatenate([np.full(100, 0.45), rng.uniform(1, 4, 80)])
+    moved = np.concatenate([hand + (40, 0), wall]) + rng.normal(0, 0.5, (180, 2))
+    seen = motion._of_two_views(Shown(0, 15, (np.concatenate([hand, wall]), moved), (depth, depth)), camera)
+    assert motion._agreement([seen], camera) > 0.95

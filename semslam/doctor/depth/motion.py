@@ -20,7 +20,9 @@ from semslam.doctor.matched import FEWEST_MATCHES, Matches, Shown, rigid
 FEWEST_PAIRS = 8
 MOVED = 12.0  # pixels at 640 wide: beside less, any depth explains what is seen
 EPIPOLAR = 2.0  # pixels at 640 wide
-AGREES = 0.65  # of the points, in the worst quarter of the pairs; sound recordings reach 0.78 and more
+ON_PLANE = 0.5  # of the points: so many on one plane, and the others may fit the two views by chance
+AGREES = 0.65  # of the points, in the worst quarter of the pairs; sound recordings reach 0.78 and more, also with a
+# hand that waves before the camera; depth of other moments or places 0.15 to 0.76
 BETTER = 0.8  # what another reading of the numbers must reach to be named
 OTHER_FOCALS = (0.7, 1.4)  # of the stated one, tried
 READINGS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
@@ -50,7 +52,11 @@ def findings(matched: Matches, camera: Camera) -> list[Finding]:
 
 
 def _of_two_views(shown: Shown, camera: Camera) -> Shown | None:
-    """The points that two views of one scene may show; None for few, or where they hardly move."""
+    """The points that two views of one scene may show; None for few, or where they hardly move.
+
+    Points on a plane, such as a hand's, leave the fundamental matrix open, so that what rests behind it fits by chance
+    (Hartley and Zisserman, 11.9): where most are on one, these are judged alone.
+    """
     small = camera.width / 640
     if shown.flow < MOVED * small:
         return None
@@ -58,7 +64,10 @@ def _of_two_views(shown: Shown, camera: Camera) -> Shown | None:
     kept = np.zeros(0, bool) if mask is None else mask.ravel() > 0
     if kept.sum() < FEWEST_MATCHES:
         return None
-    return shown.only(kept)
+    both = shown.only(kept)
+    _, mask = cv2.findHomography(*both.pixels, cv2.RANSAC, EPIPOLAR * small, maxIters=500, confidence=0.999)
+    plane = np.zeros(0, bool) if mask is None else mask.ravel() > 0
+    return both.only(plane) if plane.sum() >= max(FEWEST_MATCHES, ON_PLANE * len(plane)) else both
 
 
 def _agreement(some: Sequence[Shown], camera: Camera) -> float:
