@@ -162,8 +162,8 @@ class Slam:
 
 @cache
 def rehearse() -> None:
-    """Load the compiled code that every frame needs, once, so that the first frames are not late: a system of its own
-    tracks and fuses a small picture of a rough wall three times."""
+    """Load the compiled code that every tracked frame needs, once, so that the first frames are not late: a system of
+    its own tracks and fuses a small picture of a rough wall three times."""
     width, height = 160, 120
     camera = Camera(width, height, 160, 160, (width - 1) / 2, (height - 1) / 2)
     u, v = np.meshgrid(np.arange(width), np.arange(height))

@@ -104,7 +104,7 @@ def test_who_comes_back_to_a_run_uses_the_depth_that_it_used(tmp_path):
     finished = FinishedMap(tmp_path / "run")
     assert list(finished.progress.with_found(finished.config.slam).fusion.range) == used
     assert list(sources_of(finished.folder)[-1].fusion.range) == used
-    recording = judged_recording(finished.folder)
+    recording = judged_recording(finished.folder.open_sequence(), finished.config, finished.progress)
     assert list(depth_limits(finished.config, recording)) == used
     predicted = replace(finished.config.slam.perception, depth="predicted")
     by_network = replace(finished.config, slam=replace(finished.config.slam, perception=predicted))

@@ -74,6 +74,7 @@ def test_a_run_does_not_fuse_depth_of_another_moment(tmp_path, readout):
     assert metrics["depth_repeated"] == [10, 11, 12, 13, 14, 15] and metrics["frames_fused"] == 18
     assert "6 frames, from 10 to 15" in (hung_depth(metrics) or "")
     folder = RunFolder.open(tmp_path / "run")
-    for again in (sources_of(folder)[-1].sequence, judged_recording(folder), run.frames):
+    recording = judged_recording(folder.open_sequence(), folder.load_config(), folder.load_progress())
+    for again in (sources_of(folder)[-1].sequence, recording, run.frames):
         assert [i for i in range(24) if not again.depth_of(i).any()] == [10, 11, 12, 13, 14, 15]
         assert not again[12].depth.any() and again[16].depth.any()

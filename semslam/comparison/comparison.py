@@ -56,7 +56,8 @@ class Comparison:
     @cached_property
     def judge(self) -> Judge:
         """Who judges all variants, made when the first one is done: by the recording as that one reads it."""
-        recording = judged_recording(RunFolder.open(self.folder(self.variants[0])))
+        first = RunFolder.open(self.folder(self.variants[0]))
+        recording = judged_recording(first.open_sequence(), first.load_config(), first.load_progress())
         return Judge(recording, self.settings.truth, self.network, depth_limits(self.base, recording))
 
     def main(self) -> list[str]:

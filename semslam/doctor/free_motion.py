@@ -18,15 +18,7 @@ from semslam import poses
 from semslam.camera import SENSORS, Camera
 from semslam.doctor.finding import Finding
 from semslam.doctor.intrinsics import FEWEST_PAIRS, moving_pairs
-from semslam.doctor.least_squares import (
-    ITERATIONS,
-    PIXEL_STD,
-    SETTLED,
-    covariance,
-    eliminated,
-    error_left_out,
-    normal_equations,
-)
+from semslam.doctor.least_squares import PIXEL_STD, covariance, error_left_out, normal_equations, settled
 from semslam.doctor.matched import Matches, Pair
 from semslam.frame import evenly_spread
 from sequences import Sequence as Recording
@@ -144,24 +136,18 @@ def _thinned(pair: Pair, factor: float) -> Pair:
 
 def _solved(pairs: Sequence[Pair], camera: Camera, noise: tuple[float, float], free: tuple[int, ...]) -> Solved | None:
     """The free unknowns, the others being as stated; None where the least squares do not settle."""
-    x, chosen = np.zeros(4), list(free)
-    motions = [pair.T_last_first for pair in pairs]
+    chosen = list(free)
+
+    def equations(i: int, T: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        every = np.zeros(4)
+        every[chosen] = x
+        return _equations(pairs[i], T, camera, every, chosen, noise)
+
     try:
-        for _ in range(ITERATIONS):
-            normal = [_equations(pair, T, camera, x, chosen, noise) for pair, T in zip(pairs, motions)]
-            reduced, back = zip(*(eliminated(H, g) for H, g, _ in normal))
-            H, g = np.stack([H for H, _ in reduced]), np.stack([g for _, g in reduced])
-            step = np.clip(np.linalg.solve(H.sum(axis=0), g.sum(axis=0)), -0.2, 0.2)
-            x[chosen] += step
-            if np.abs(x).max() > FARTHEST:
-                return None
-            motions = [poses.exp(own - by @ step) @ T for (own, by), T in zip(back, motions)]
-            if np.abs(step).max() < SETTLED:
-                misfit = float(np.median(np.concatenate([rest for _, _, rest in normal])))
-                return Solved(x[chosen], error_left_out(H, g, STRETCHES), misfit)
+        found = settled(equations, [pair.T_last_first for pair in pairs], [FARTHEST] * len(free))
+        return found and Solved(found.values, error_left_out(found.H, found.g, STRETCHES), found.misfit)
     except np.linalg.LinAlgError:  # points that determine nothing
-        pass
-    return None
+        return None
 
 
 def _points(pixels: np.ndarray, depth: np.ndarray, camera: Camera, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

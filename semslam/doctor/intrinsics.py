@@ -19,15 +19,7 @@ import numpy as np
 from semslam import poses
 from semslam.camera import SENSORS, Camera
 from semslam.doctor.finding import Finding
-from semslam.doctor.least_squares import (
-    ITERATIONS,
-    PIXEL_STD,
-    SETTLED,
-    covariance,
-    eliminated,
-    error_left_out,
-    normal_equations,
-)
+from semslam.doctor.least_squares import PIXEL_STD, Settled, covariance, error_left_out, normal_equations, settled
 from semslam.doctor.matched import SECONDS_APART, Matches, Pair, given_motion
 from sequences import Sequence as Recording
 
@@ -112,15 +104,14 @@ def _lengths(
     solved, *others = [solve(std) for std in (PIXEL_STD, *OTHER_STDS)]
     if solved is None or any(other is None for other in others):
         return None
-    values, H, g = solved
     seconds = recording.timestamps[pairs[-1].first] - recording.timestamps[pairs[0].first]
-    std = error_left_out(H, g, int(np.clip(seconds / SECONDS_APART[-1], *STRETCHES)))
-    shift = np.ptp([other[0] for other in others if other is not None], axis=0) / 2
+    std = error_left_out(solved.H, solved.g, int(np.clip(seconds / SECONDS_APART[-1], *STRETCHES)))
+    shift = np.ptp([other.values for other in others if other is not None], axis=0) / 2
     # what an error that all points share, in one direction, makes of the unknowns
     points = sum(len(pair.pixels[0]) for pair in pairs)
-    common = COMMON * np.sqrt(points * np.diag(np.linalg.inv(H.sum(axis=0))))
+    common = COMMON * np.sqrt(points * np.diag(np.linalg.inv(solved.H.sum(axis=0))))
     std = np.sqrt(std**2 + shift**2 + common**2 + MODEL_STD**2)
-    return [Length(float(np.exp(x)), float(s)) for x, s in zip(values, std)]
+    return [Length(float(np.exp(x)), float(s)) for x, s in zip(solved.values, std)]
 
 
 def findings_of(found: Intrinsics | None, camera: Camera) -> list[Finding]:
@@ -184,35 +175,21 @@ def _usable(recording: Recording, matched: Matches, given: bool) -> list[Pair]:
 
 def _solved(
     pairs: Sequence[Pair], camera: Camera, noise: tuple[float, float], given: bool, pixel_std: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """The unknowns, (1,) or, with given poses, (2,), and each pair's part of their normal equations; None where they do
-    not settle."""
-    count = 2 if given else 1
-    x = np.zeros(count)
-    motions = [pair.T_last_first for pair in pairs]
-    for _ in range(ITERATIONS):
-        normal = [_equations(pair, T, camera, x, (pixel_std, *noise)) for pair, T in zip(pairs, motions)]
-        # each pair's motion is eliminated: (H, g) of the unknowns alone, and what gives the motion back
-        reduced, back = zip(*(eliminated(H, g) for H, g in normal)) if not given else (normal, ())
-        H, g = np.stack([H for H, _ in reduced]), np.stack([g for _, g in reduced])
-        if not np.linalg.cond(H.sum(axis=0)) < 1e10:
-            return None
-        step = np.clip(np.linalg.solve(H.sum(axis=0), g.sum(axis=0)), -0.2, 0.2)
-        x = x + step
-        if abs(x[0]) > np.log(FARTHEST):
-            return None
-        motions = [poses.exp(own - by @ step) @ T for (own, by), T in zip(back, motions)] if back else motions
-        if np.abs(step).max() < SETTLED:
-            break
-    else:
-        return None
-    return x, H, g
+) -> Settled | None:
+    """The unknowns, (1,) or, with given poses, (2,); None where they do not settle."""
+
+    def equations(i: int, T: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return _equations(pairs[i], T, camera, x, (pixel_std, *noise))
+
+    farthest = (np.log(FARTHEST), np.inf) if given else (np.log(FARTHEST),)
+    return settled(equations, [pair.T_last_first for pair in pairs], farthest, given)
 
 
 def _equations(
     pair: Pair, T_b_a: np.ndarray, camera: Camera, x: np.ndarray, errors: tuple[float, float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """H and g of the unknowns, or with one unknown of the motion's twist (6,) before it; H @ step = g."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """H and g of the unknowns, or with one unknown of the motion's twist (6,) before it, H @ step = g; and the misfit
+    (N,) of the points."""
     log_focal, log_depth = x[0], x[1] if len(x) > 1 else 0.0
     R = T_b_a[:3, :3]
     depth_a, depth_b = (depth * np.exp(log_depth) for depth in pair.depth)
@@ -229,5 +206,4 @@ def _equations(
         J = np.concatenate([np.broadcast_to(-np.eye(3), (len(a), 3, 3)), poses.skew(moved), J], axis=-1)
     focal = np.sqrt(now.fx * now.fy)
     spread = covariance(b, focal, errors) + R @ covariance(a, focal, errors) @ R.T
-    H, g, _ = normal_equations(J, residual, spread)
-    return H, g
+    return normal_equations(J, residual, spread)

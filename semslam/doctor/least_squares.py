@@ -5,15 +5,59 @@ Unknowns of a whole recording are solved for together with each pair's motion, w
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import numpy as np
 from scipy.stats import t as student_t
 
+from semslam import poses
 from semslam.camera import depth_std
 
 PIXEL_STD = 0.6  # pixels, of a feature
 ROBUST = 3.0  # standard deviations, of Cauchy's weight
 ITERATIONS, SETTLED = 60, 2e-4
+DETERMINED = 1e10  # condition of the normal equations, at most
 ONE_STD = 0.8413  # share of a normal distribution below one standard deviation
+
+
+class Settled(NamedTuple):
+    """Unknowns (K,) of a whole recording, and each of N pairs' part of their normal equations."""
+
+    values: np.ndarray
+    H: np.ndarray  # (N, K, K)
+    g: np.ndarray  # (N, K)
+    misfit: float  # squared, in standard deviations of the points; the median
+
+
+# number of a pair, its motion T_last_first, the unknowns -> H, g and misfit, see `normal_equations`
+Equations = Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def settled(
+    equations: Equations, motions: Sequence[np.ndarray], farthest: Sequence[float], given: bool = False
+) -> Settled | None:
+    """The unknowns by Gauss and Newton, from 0 on; None where they do not settle, or are not determined.
+
+    farthest: (K,) largest sizes of the unknowns, beyond which points determine none. given: whether the motions, (4, 4)
+    each, stay; else each is solved for, too, and its twist stands before the unknowns in the equations.
+    """
+    x, motions = np.zeros(len(farthest)), list(motions)
+    for _ in range(ITERATIONS):
+        normal = [equations(i, T, x) for i, T in enumerate(motions)]
+        parts = [(H, g) for H, g, _ in normal]
+        reduced, back = (parts, ()) if given else zip(*(eliminated(H, g) for H, g in parts))
+        H, g = np.stack([H for H, _ in reduced]), np.stack([g for _, g in reduced])
+        if not np.linalg.cond(H.sum(axis=0)) < DETERMINED:
+            return None
+        step = np.clip(np.linalg.solve(H.sum(axis=0), g.sum(axis=0)), -0.2, 0.2)
+        x = x + step
+        if np.any(np.abs(x) > farthest):
+            return None
+        motions = [poses.exp(own - by @ step) @ T for (own, by), T in zip(back, motions)] if back else motions
+        if np.abs(step).max() < SETTLED:
+            return Settled(x, H, g, float(np.median(np.concatenate([misfit for _, _, misfit in normal]))))
+    return None
 
 
 def normal_equations(

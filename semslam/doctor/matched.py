@@ -18,12 +18,13 @@ import numpy as np
 from semslam import poses
 from semslam.camera import Camera
 from semslam.doctor import flow
-from semslam.frame import evenly_spread
+from semslam.frame import Frame, evenly_spread
 from semslam.tracking.features import sampled_pose
 from semslam.tracking.relocalisation.places import matches, root_sift
 from sequences import Sequence as Recording
 
 STARTS, FEWEST_STARTS = 24, 12  # frames that are matched to later ones, at most, and in short recordings
+SAMPLES = 8  # frames whose pixels are looked at
 SECONDS_APART = (0.5, 1.0, 2.0, 3.0)  # of the frames of a pair ...
 SHORTLY = 0.2  # ... and of those of each second start, as well
 WITHIN, FEWEST_PIXELS = 6.0, 3.0  # pixels at 640 wide, and in small images, of the matches that a motion explains
@@ -60,7 +61,7 @@ class Pair(Shown):
 
 
 class Matches:
-    """The pairs of a recording; matched when they are asked for, once."""
+    """The pairs of a recording, and some of its frames; matched and read when they are asked for, once."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -69,6 +70,12 @@ class Matches:
         steps = (max(1, round((b - a) / interval)) for a, b in pairwise((0.0, *SECONDS_APART)))
         self.gaps = np.cumsum(list(steps))  # frames that the pairs of SECONDS_APART are apart
         self.short = max(1, round(SHORTLY / interval))
+
+    @cached_property
+    def samples(self) -> list[Frame]:
+        """A few frames of the whole recording, of those that can be read, without labels."""
+        some = (self.recording.try_read(index) for index in evenly_spread(range(len(self.recording)), SAMPLES))
+        return [frame for frame in some if frame is not None]
 
     @cached_property
     def pairs(self) -> list[Pair]:

@@ -34,8 +34,9 @@ PAIRS = 8  # of frames, whose motion is known, that are looked at: those that mo
 CONTRADICTED = 0.25  # of the pixels that stay: a floor or a wall along which the camera moves has hardly any
 
 
-def findings(matched: Matches, frames: Sequence[Frame], camera: Camera) -> list[Finding]:
-    """The warning of parts that stay. frames: some, of the whole recording."""
+def findings(matched: Matches) -> list[Finding]:
+    """The warning of parts that stay."""
+    frames, camera = matched.samples, matched.recording.camera
     shares = [share for shown in matched.shown if (share := _staying(shown, camera)) is not None]
     if len(shares) >= FEWEST_PAIRS and (share := float(np.median(shares))) > NOTABLE:
         what = f"{share:.0%} of the points that two frames show stay where they are in the image while the camera moves"

@@ -8,9 +8,6 @@ from semslam.doctor import free_motion, stuck
 from semslam.doctor.depth import motion
 from semslam.doctor.finding import Finding
 from semslam.doctor.matched import Matches
-from semslam.frame import evenly_spread
-
-FRAMES = 8  # whose pixels are compared
 
 
 class Unsound(NamedTuple):
@@ -28,9 +25,7 @@ def unsound(matched: Matches, sensor: str | None = None) -> Unsound:
     recording = matched.recording
     if not recording.has_depth:
         return Unsound([], [])
-    some = (recording.try_read(index) for index in evenly_spread(range(len(recording)), FRAMES))
-    frames = [frame for frame in some if frame is not None]
-    found = stuck.findings(matched, frames, recording.camera) or motion.findings(matched, recording.camera)
+    found = stuck.findings(matched) or motion.findings(matched, recording.camera)
     if found:
         return Unsound(found, [])
     bent = free_motion.measured(recording, matched, sensor)

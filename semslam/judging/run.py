@@ -66,7 +66,7 @@ def evaluate_run(
     folder = RunFolder.open(path)
     config = folder.load_config()
     progress = folder.load_progress()
-    sequence = judged_recording(folder, sequence)
+    sequence = judged_recording(folder.open_sequence() if sequence is None else sequence, config, progress)
     clouds, _ = folder.load_clouds()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
     paths = _paths(progress, sequence)
@@ -82,19 +82,14 @@ def evaluate_run(
     return Evaluation(figures, errors, paths, compared.scores, compared.errors, labels, len(clouds))
 
 
-def judged_recording(folder: RunFolder, sequence: Recording | None = None) -> Recording:
-    """The recording that a run is held against: its poses as the run understands them, without those that it rejects,
-    and without depth that a hanging depth camera repeated.
-
-    sequence: the recording, where it is open.
-    """
-    config, repeated = folder.load_config(), folder.load_progress().depth_repeated
-    sequence = folder.open_sequence() if sequence is None else sequence
+def judged_recording(sequence: Recording, config: RunConfig, progress: Progress) -> Recording:
+    """What a run of a recording is held against: its poses as the run understands them, without depth that a hanging
+    depth camera repeated."""
     if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
         sequence = as_meant(sequence, config.sequence)
     if config.reject_poses and sequence.has_poses:  # as a run of these poses reads them
         sequence = interpolate_repeated_poses(sequence, repeats_of(sequence))
-    return WithoutDepth(sequence, repeated) if repeated else sequence
+    return WithoutDepth(sequence, progress.depth_repeated) if progress.depth_repeated else sequence
 
 
 def _figures_of_trajectory(

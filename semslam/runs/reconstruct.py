@@ -97,7 +97,8 @@ def prepare(
         run = _run(config, sequence, network, place, resume, checkpoint, report, verdict)
         if recorded and not resume and config.slam.perception.depth == "sensor":
             tell_of_depth_camera(config, sequence, verdict, run.slam.network)
-        rehearse()
+        if isinstance(run.slam.track, Tracker):  # others need less of it, and are not late
+            rehearse()
         return run
     except BaseException:
         with suppress(OSError):  # unless something is in it

@@ -11,7 +11,6 @@ from semslam.doctor.depth.readings import cut_off
 from semslam.doctor.depth.unit import doubtful_depth_unit
 from semslam.doctor.matched import Matches
 from semslam.doctor.unsound import unsound
-from semslam.frame import evenly_spread
 from semslam.perception import Network
 from semslam.runs.config import RunConfig
 from semslam.runs.given.verdict import PoseVerdict
@@ -19,18 +18,15 @@ from sequences import Sequence
 
 logger = logging.getLogger(__name__)
 
-FRAMES = 8  # whose planes are looked at
-
 
 def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVerdict, network: Network | None) -> None:
     """Warn of what the images of a depth camera contradict: their light, the focal length, the unit of depth.
 
     verdict: of the recording's poses, whose pairs of frames are not matched again. network: predicts metric depth.
     """
-    some = [frame for i in evenly_spread(range(len(sequence)), FRAMES) if (frame := sequence.try_read(i)) is not None]
-    findings = black_images(sequence) + along_the_ray(some)
-    findings += cut_off([frame.depth for frame in some if frame.depth is not None])
     matched = Matches(sequence) if verdict.matched is None else verdict.matched
+    findings = black_images(sequence) + along_the_ray(matched.samples)
+    findings += cut_off([frame.depth for frame in matched.samples if frame.depth is not None])
     told = unsound(matched, config.sensor).findings if verdict.unsound is None else verdict.unsound
     if config.poses == "tracked" and not told:
         lengths = intrinsics.measured(sequence, by_poses=False, sensor=config.sensor, matched=matched)
