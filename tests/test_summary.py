@@ -51,6 +51,14 @@ def test_frames_that_were_tracked_but_not_fused_are_told_with_the_reason():
     assert said(poor)[0] == "2 frames (4, 7) tracked but not fused; the last, because of fog"
 
 
+def test_what_is_undone_of_the_times_of_depth_is_told_once_and_is_no_warning():
+    assert said({"depth_delay_s": 0.017, "readout_s": 0.03}) == [
+        "depth is 17 ms apart from its colour image (median) and was read row by row in 30 ms, as a Kinect reads; that "
+        "was undone (--set slam.perception.synchronise=false leaves it)"
+    ]
+    assert said({"depth_delay_s": None, "readout_s": 0.0}) == []
+
+
 def test_a_frame_whose_pose_was_rejected_is_not_told_again_as_lost():
     assert said({"lost": [2, 3], "poses_rejected": [2, 3]}) == [
         f"2 frames (2, 3) left out, since the images contradict the given pose; {DOCTOR}"

@@ -177,25 +177,10 @@ def _with_depth_camera(config: RunConfig, sequence: Sequence) -> SlamConfig:
 
 
 def _synchronising(perception: PerceptionConfig, sequence: Sequence) -> PerceptionConfig:
-    """The settings with the readout of the depth camera; what is done to depth by its times is told."""
-    if not perception.synchronise:
+    """The settings with the readout of the depth camera, where its depth is moved to one moment."""
+    if not perception.synchronise or perception.readout is not None:
         return perception
-    if (delays := sequence.depth_delays) is not None and delays.any():
-        logger.warning(
-            "depth is %.0f ms apart from its colour image (at most %.0f), and is moved to that image's moment "
-            "(slam.perception.synchronise=false leaves it)",
-            *(1000 * np.median(np.abs(delays)), 1000 * np.abs(delays).max()),
-        )
-    if perception.readout is not None:
-        return perception
-    readout = readout_of(sequence)
-    if readout and sequence.readout is None:
-        logger.warning(
-            "depth has the steps of a Kinect, which is taken to read images row by row in %g s: all rows are moved to "
-            "one moment (slam.perception.readout sets it)",
-            readout,
-        )
-    return replace(perception, readout=readout)
+    return replace(perception, readout=readout_of(sequence))
 
 
 def _are_fitted(slam: SlamConfig) -> bool:

@@ -72,6 +72,14 @@ def as_used(
     return synchronised_by(used, T_world_camera, perception.readout) if moved else used
 
 
+def delay_undone(sequence: Recording, perception: PerceptionConfig) -> float | None:
+    """Seconds between a colour image and its depth, the median of a recording; None where none are undone."""
+    delays = sequence.depth_delays
+    if delays is None or not delays.any() or not perception.synchronise or perception.depth != "sensor":
+        return None
+    return float(np.median(np.abs(delays)))
+
+
 def check_apart(out: Path, recording: str) -> None:
     """ValueError where files that are written to `out` would lie among those of a recording.
 

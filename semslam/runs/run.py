@@ -28,7 +28,7 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import Progress
-from semslam.runs.recording import as_compared, as_used, is_the_one, remembered
+from semslam.runs.recording import as_compared, as_used, delay_undone, is_the_one, remembered
 from semslam.runs.storage.arrays import naming, parts_of
 from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.versions import versions
@@ -252,6 +252,7 @@ class Run:
             "frames_depth_repeated": len(progress.depth_repeated),
             "frames_corrupt": len(progress.corrupt),
             "readout_s": self.slam.config.perception.readout,
+            "depth_delay_s": delay_undone(self.sequence, self.slam.config.perception),
             "depth_range_m": list(self.slam.fusion.config.range),
             "depth_contradicted": progress.depth_contradicted or None,
             "depth_used": progress.depth_used / progress.depth_read if progress.depth_read else None,

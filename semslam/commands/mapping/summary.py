@@ -31,6 +31,7 @@ def summary(
         lost_frames(metrics, reason, None if live else doctor),
         poor_frames(metrics),
         hung_depth(metrics),
+        moved_depth(metrics, settings),
         submaps(metrics),
         held_out(metrics),
         earlier_surfels(metrics, settings),
@@ -107,6 +108,18 @@ def hung_depth(metrics: Metrics) -> str | None:
     if not (repeated := metrics.get("depth_repeated")):
         return None
     return f"{in_words(repeated)}; their depth is not used"
+
+
+def moved_depth(metrics: Metrics, settings: RunConfig) -> str | None:
+    """What was undone of the times at which depth was measured, unless the settings asked for it."""
+    found = {
+        "is {:.0f} ms apart from its colour image (median)": metrics.get("depth_delay_s"),
+        "was read row by row in {:.0f} ms, as a Kinect reads": settings.slam.perception.readout is None
+        and metrics.get("readout_s"),
+    }
+    if not (said := [words.format(1000 * seconds) for words, seconds in found.items() if seconds]):
+        return None
+    return f"depth {' and '.join(said)}; that was undone (--set slam.perception.synchronise=false leaves it)"
 
 
 def submaps(metrics: Metrics) -> str | None:
