@@ -99,6 +99,23 @@ class WithoutDepth(DerivedSequence):
         return np.zeros_like(depth) if depth is not None and index in self.frames else depth
 
 
+class NearerSequence(DerivedSequence):
+    """Another sequence, whose depth is 0, none, from a distance on."""
+
+    def __init__(self, whole: Sequence, cut_off: float) -> None:
+        super().__init__(whole)
+        self.cut_off = cut_off
+
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return replace(frame, depth=self._nearer(frame.depth))
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        return self._nearer(super().depth_of(index))
+
+    def _nearer(self, depth: np.ndarray | None) -> np.ndarray | None:
+        return None if depth is None else np.where(depth < self.cut_off, depth, np.float32(0))
+
+
 class ReadableSequence(Sequence):
     """The frames of another sequence that can be read, numbered as they come; `skipped` counts the others.
 

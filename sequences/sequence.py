@@ -47,6 +47,7 @@ class Sequence(ABC):
     sensor: str | None = None  # the key of `semslam.camera.SENSORS` of its depth camera, where the recording names it
     readout: float | None = None  # seconds from the first row of an image to its last; None where nothing says it
     depth_delays: np.ndarray | None = None  # (N,) seconds from each colour image to its depth image; None: all 0
+    cut_off: float | None = None  # metres: depth that far stood for all that lies farther, and was taken off
     assumptions: tuple[str, ...] = ()  # what was taken for granted or left out when the files were read, for people
     grows: bool = False  # whether a camera still records it
     ahead: int = 6  # frames worth decoding before they are asked for

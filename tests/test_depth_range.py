@@ -10,8 +10,9 @@ import pytest
 from stub_networks import KnowingNetwork
 
 from semslam.doctor.depth import edges
-from semslam.doctor.depth.range import with_range
+from semslam.doctor.depth.range import with_range, without_cut_off
 from semslam.doctor.depth.readings import cut_off
+from semslam.doctor.doctor import diagnose
 from semslam.engine.fusion import USUAL_RANGE, Fusion, FusionConfig
 from semslam.frame import Frame
 from semslam.judging.run import depth_limits, judged_recording
@@ -170,6 +171,26 @@ def test_readings_that_stand_for_all_that_is_farther_are_told_and_left_out_and_a
     assert not edges.seen(cut).findings()
     assert not cut_off([sound.depth_of(i) for i in range(0, 60, 8)])
     assert with_range(FusionConfig(), sound).range == USUAL_RANGE
+
+
+def test_where_depth_is_cut_off_there_is_none_and_all_else_is_judged_without_it():
+    cut = CutOff(2.5)
+    nearer, (finding,) = without_cut_off(cut)
+    depth = nearer.depth_of(0)
+    np.testing.assert_array_equal(depth, np.where(cut[0].depth < 2.5, cut[0].depth, 0))
+    np.testing.assert_array_equal(nearer[0].depth, depth)
+    assert with_range(FusionConfig(), nearer).range == with_range(FusionConfig(), cut).range
+    assert finding.level == "warning" and [found.level for found in diagnose(cut)] == ["warning"]
+
+
+def test_a_hand_that_is_before_the_camera_for_a_while_is_not_mapped():
+    class Hand(DerivedSequence):
+        def depth_of(self, index: int) -> np.ndarray:
+            depth = self.whole.depth_of(index)
+            return np.full_like(depth, 0.09) if index % 4 == 0 else depth
+
+    room = RoomSequence(frames=24, width=80, height=60)
+    assert with_range(FusionConfig(), Hand(room)).range[0] == USUAL_RANGE[0]
 
 
 def test_an_exact_wall_is_not_where_depth_is_cut_off():

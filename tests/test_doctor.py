@@ -227,6 +227,8 @@ class Panning(Sequence):
 def test_a_gap_that_only_the_images_show_is_found_and_a_black_frame_is_none(longer):
     steady = [4 * i // longer for i in range(40 * longer)]
     assert gaps(Panning(steady, black=20)) == []
+    odd_last = steady[:-1] + [steady[-1] + 1500]
+    assert gaps(Panning(odd_last, black=20)) == gaps(Panning([1500, *steady], black=20)) == []
     jump = [column + 1500 * (i >= 25 * longer + 1) for i, column in enumerate(steady)]
     finding = only(gaps(Panning(jump, black=20)))
     assert finding.level == "warning" and f"after frame {25 * longer} " in finding.what

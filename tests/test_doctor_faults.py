@@ -149,6 +149,20 @@ def test_what_could_not_be_judged_is_said(sound):
     assert any("too few steps of depth" in question for question in diagnosis(flat).not_judged)
 
 
+@pytest.mark.parametrize(("by_points", "decisive"), [(1.14, True), (1.09, True), (1.04, False), (0.98, False)])
+def test_a_focal_length_by_poses_is_told_only_where_the_points_alone_are_nearer_to_it_than_to_the_stated(
+    by_points, decisive
+):
+    found = intrinsics._confirmed(intrinsics.Length(1.16, 0.01), [intrinsics.Length(by_points, 0.05)])
+    assert found.factor == 1.16 and found.decisive == decisive
+    assert intrinsics._confirmed(intrinsics.Length(1.16, 0.01), None).decisive
+
+
+def test_six_frames_of_a_sound_recording_tell_no_wrong_length(shared_data):
+    office = open_sequence(shared_data / "realsense_office")
+    assert not diagnose(selected(office, frames=6))
+
+
 def test_a_short_recording_tells_no_focal_length(sound):
     assert intrinsics.measured(Spoilt(*sound)) is None
 

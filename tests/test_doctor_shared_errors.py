@@ -72,6 +72,12 @@ def test_sound_poses_share_nothing_and_half_a_centimetre_of_noise_is_no_shared_e
         assert len(findings) == len(expected) and all(w in f.what for w, f in zip(expected, findings)), findings
 
 
+@pytest.mark.parametrize(("depth", "told"), [(2.0, True), (9.0, False)])
+def test_poses_that_waver_by_millimetres_show_in_a_room_and_not_in_a_hall(depth, told):
+    nearest = errors.Distance(0.5, 0.02, 0.02 / depth)
+    assert bool(errors.PoseErrors(None, (nearest,), 0.1, wavering=0.004).findings()) == told
+
+
 def of_frame(depth_of) -> dict[str, object]:
     return {"change": lambda frame: replace(frame, depth=depth_of(frame).astype(np.float32))}
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam.doctor import flow
-from semslam.doctor.finding import Finding
+from semslam.doctor.finding import Finding, counted
 from semslam.doctor.flow import Tracks
 from semslam.doctor.intrinsics import Intrinsics
 from semslam.doctor.intrinsics import findings_of as findings_of_intrinsics
@@ -24,9 +24,11 @@ from semslam.poses import from_rotation_translation, inverse, rotation_angle, tr
 from sequences import Sequence as Recording
 
 PAIRS = 8  # of frames that are warped into each other
+UNITS_OF_DEPTH, A_UNIT = (0.1, 0.2, 5.0, 10.0), 0.1  # factors of one for another; and how far off (logarithm) it is one
 USUAL_DEPTH = (0.3, 10.0)  # metres, of the median over a recording
 BETTER = 0.65  # of the recorded misfit: what another reading must reach to be believed
 ALIKE = 1.05  # times the best: readings that fit as well, of which the first in the list is taken
+ANY_LENGTH = 1.3  # times better than all else is what one of many factors of a length must fit: a unit is likelier
 # Of the way that points move: poses that come two frames late, of another camera, reach 0.51 in 12 frames; shuffled
 # ones have 0.68 and more, mostly over 0.8
 EXPLAINED, HOPELESS = 0.25, 0.65
@@ -50,6 +52,7 @@ class Guess:
     focal_factor: float = 1.0
     lag: int = 0  # frames from an image to the one whose pose it has
     level: str = "error"
+    of_length: bool = False  # one of many factors of a length, not a unit
 
     def motion(self, recording: Recording, first: int, last: int) -> np.ndarray | None:
         """T_last_first (4, 4) of two frames by this reading of the poses; None where one has none."""
@@ -84,7 +87,7 @@ def fit(recording: Recording, tracks: Sequence[Tracks], measured: Intrinsics | N
     if not recording.has_poses or not recording.has_depth:
         return None
     depth = flow.median_depth(recording)
-    if len(tracks) >= flow.FEWEST_STRETCHES:
+    if followed := len(tracks) >= flow.FEWEST_STRETCHES:
         moved = float(np.median([t.flow for t in tracks]))
         notable = flow.notable(recording.camera)
         limits = (notable, max(2 * notable, EXPLAINED * moved), max(4 * notable, HOPELESS * moved))
@@ -103,8 +106,11 @@ def fit(recording: Recording, tracks: Sequence[Tracks], measured: Intrinsics | N
     if recorded < limits[0]:
         return Fit(recorded, recorded, AS_RECORDED, *limits)
     guesses = [*_measured(measured, recording), *_guesses(depth), *_lags(recording)]
+    if not followed:  # noise alone makes some length fit whole frames better
+        guesses = [guess for guess in guesses if not guess.of_length]
     costs = [cost(guess) for guess in guesses]
-    best = next(i for i, c in enumerate(costs) if c <= ALIKE * min(costs))
+    believed = [c * (ANY_LENGTH if guess.of_length else 1) for guess, c in zip(guesses, costs)]
+    best = next(i for i, c in enumerate(believed) if c <= ALIKE * min(believed))
     return Fit(recorded, costs[best], guesses[best], *limits)
 
 
@@ -128,6 +134,8 @@ def _measured(found: Intrinsics | None, recording: Recording) -> list[Guess]:
     told = findings_of_intrinsics(found, recording.camera)
     if found is None or found.depth is None or not told:
         return []
+    if any(abs(np.log(found.depth.factor / unit)) < A_UNIT for unit in UNITS_OF_DEPTH):
+        return []  # which is told by its round number
     what, remedy = ("; ".join(parts) for parts in zip(*((finding.what, finding.remedy) for finding in told)))
     return [Guess(what, remedy, depth_factor=found.depth.factor, focal_factor=found.focal.factor)]
 
@@ -154,7 +162,7 @@ def _guesses(median_depth: float) -> list[Guess]:
         what = f"the poses fit the images when their translations are {factor:g} times as long"
         remedy = "write the positions in metres; runs read them in the unit that the images leave no doubt of"
         guesses.append(Guess(what, remedy if factor < 1 else "write the positions in metres", stretched(factor)))
-    for factor in (0.1, 0.2, 5.0, 10.0):
+    for factor in UNITS_OF_DEPTH:
         if USUAL_DEPTH[0] < factor * median_depth < USUAL_DEPTH[1]:
             what = f"the images fit the poses when depth is {factor:g} times what was read"
             remedy = f"make --depth-scale (depth units per metre) {change_of_scale(factor)}"
@@ -162,7 +170,12 @@ def _guesses(median_depth: float) -> list[Guess]:
     for factor in (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 1.6, 1.8, 2.0):
         what = f"the images fit the poses with a focal length about {factor:g} times as long"
         guesses.append(
-            Guess(what, "take fx and fy of the camera and image size of this recording", focal_factor=factor)
+            Guess(
+                what,
+                "take fx and fy of the camera and image size of this recording",
+                focal_factor=factor,
+                of_length=True,
+            )
         )
     return guesses + _axes() + _scales()
 
@@ -205,7 +218,7 @@ def _scales() -> list[Guess]:
                 f"write the positions in the metres of the depth images; if it is these that are off, make depth_scale "
                 f"(units per metre) {factor:.2f} times as large"
             )
-            guesses.append(Guess(what, remedy, stretched(float(factor))))
+            guesses.append(Guess(what, remedy, stretched(float(factor)), of_length=True))
     return guesses
 
 
@@ -217,8 +230,8 @@ def _lags(recording: Recording) -> list[Guess]:
     for lag in sorted((*range(-reach, 0), *range(1, reach + 1)), key=abs):
         seconds = abs(lag) * interval
         what = (
-            f"the images fit the poses of {abs(lag)} frames {'later' if lag > 0 else 'earlier'} ({seconds:.2f} s) "
-            f"better than their own"
+            f"the images fit the poses of {counted(abs(lag), 'frame')} {'later' if lag > 0 else 'earlier'} "
+            f"({seconds:.2f} s) better than their own"
         )
         how = f"take {seconds:.2f} s from" if lag > 0 else f"add {seconds:.2f} s to"
         remedy = f"{how} the times of the poses, or shift their lines by {abs(lag)}; --poses tracked needs none"

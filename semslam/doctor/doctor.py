@@ -10,7 +10,7 @@ from semslam.doctor import conventions, flow, intrinsics
 from semslam.doctor.colors import doubtful_colors
 from semslam.doctor.depth import edges
 from semslam.doctor.depth.along_the_ray import along_the_ray
-from semslam.doctor.depth.range import with_range
+from semslam.doctor.depth.range import with_range, without_cut_off
 from semslam.doctor.depth.readings import doubtful_readings
 from semslam.doctor.depth.repeats import hanging
 from semslam.doctor.finding import Finding
@@ -86,6 +86,7 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
         of_numbers += doubtful_readings([frame.depth for frame in shown if frame.depth is not None])
         findings += of_numbers
         if not any(finding.level == "error" for finding in of_numbers):  # which would explain a misfit
+            sequence, _ = without_cut_off(sequence)  # told above
             whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.try_read(i))]
             findings += [] if of_numbers else _depth_range(sequence)
             of_images = along_the_ray(whole)

@@ -13,3 +13,8 @@ class Finding:
     level: Literal["error", "warning", "hint"]  # results will be wrong; look at it; may well be as it should
     what: str
     remedy: str
+
+
+def counted(number: int, what: str) -> str:
+    """So many of something, in words."""
+    return f"{number} {what}{'s' if number != 1 else ''}"

@@ -83,25 +83,38 @@ def measured(
     camera, of `SENSORS`; None as the recording says, or a Kinect. matched: its pairs of frames, where they are known.
     """
     given = by_poses and recording.has_poses
-    pairs = _usable(recording, matched or Matches(recording), given)
-    if len(pairs) < FEWEST_PAIRS:
+    matched, noise = matched or Matches(recording), SENSORS[sensor or recording.sensor or "kinect"]
+    pairs = _usable(recording, matched, given)
+    if (lengths := _lengths(pairs, recording, given, noise)) is None:
         return None
-    try:
-        lengths = _lengths(pairs, recording, given, SENSORS[sensor or recording.sensor or "kinect"])
-    except np.linalg.LinAlgError:  # points that determine nothing
-        return None
+    if given and lengths[0].decisive:
+        free = _lengths(_usable(recording, matched, given=False), recording, False, noise)
+        lengths[0] = _confirmed(lengths[0], free)
     short = recording.timestamps[-1] - recording.timestamps[0] < SHORTEST
-    if lengths is None or (short and not any(length.gross for length in lengths)):
+    if short and not any(length.gross for length in lengths):
         return None
     return Intrinsics(lengths[0], lengths[1] if given else None, len(pairs))
+
+
+def _confirmed(by_poses: Length, free: Sequence[Length] | None) -> Length:
+    """A focal length that given poses tell, less sure where the points by themselves fit the stated one better: poses
+    of another moment, or of another point than the camera's, bend what they tell."""
+    if free is None or (apart := abs(np.log(by_poses.factor / free[0].factor))) < abs(np.log(free[0].factor)):
+        return by_poses
+    return by_poses._replace(std=float(np.hypot(by_poses.std, apart)))
 
 
 def _lengths(
     pairs: Sequence[Pair], recording: Recording, given: bool, noise: tuple[float, float]
 ) -> list[Length] | None:
-    """The focal length and, with given poses, depth; None where the least squares do not settle."""
+    """The focal length and, with given poses, depth; None where too few pairs tell, or least squares do not settle."""
+    if len(pairs) < FEWEST_PAIRS:
+        return None
     solve = partial(_solved, pairs, recording.camera, noise, given)
-    solved, *others = [solve(std) for std in (PIXEL_STD, *OTHER_STDS)]
+    try:
+        solved, *others = [solve(std) for std in (PIXEL_STD, *OTHER_STDS)]
+    except np.linalg.LinAlgError:  # points that determine nothing
+        return None
     if solved is None or any(other is None for other in others):
         return None
     seconds = recording.timestamps[pairs[-1].first] - recording.timestamps[pairs[0].first]

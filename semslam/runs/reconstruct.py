@@ -15,7 +15,7 @@ from semslam.camera import SENSORS
 from semslam.depth.corrections import fusion_config
 from semslam.depth.readout import readout_of
 from semslam.doctor import intrinsics
-from semslam.doctor.depth.range import with_range
+from semslam.doctor.depth.range import with_range, without_cut_off
 from semslam.doctor.order.interleaved import interleaved
 from semslam.doctor.order.timestamps import timestamps
 from semslam.doctor.scene import classes_of_another_scene
@@ -80,6 +80,10 @@ def prepare(
     check_apart(out, config.sequence)
     if resume and overwrite:
         raise ValueError(f"{out}: --resume goes on with the run that is there, --overwrite replaces it; choose one")
+    if recorded and config.slam.perception.depth == "sensor":
+        sequence, cut_off = without_cut_off(sequence)
+        for found in cut_off:
+            logger.warning("%s: %s; %s", config.sequence, found.what, found.remedy)
     folder = RunFolder.create(out)
     try:
         new = not resume and not overwrite

@@ -68,7 +68,7 @@ class DepthEdges:
         if index in self._needed and frame.depth is not None:
             depth = np.ascontiguousarray(frame.depth[:: self._step, :: self._step])
             # Depth that is cut off lacks most steps, and those of what is near alone fit anywhere
-            cut = cut_off_at([depth]) is not None
+            cut = self._recording.cut_off is not None or cut_off_at([depth]) is not None
             self._edges[index] = np.zeros(depth.shape, bool) if cut else _depth_edges(depth)
             if index in self._references:
                 self._look_at(frame)

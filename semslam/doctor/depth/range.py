@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from semslam.doctor.depth.readings import cut_off_at
+from semslam.doctor.depth.readings import cut_off, cut_off_at
+from semslam.doctor.finding import Finding
 from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import evenly_spread
 from sequences import CorruptFrame, Sequence
+from sequences.selected import NearerSequence
 
 FRAMES = 12  # that are looked at
 ENOUGH = 0.8  # of the readings; where the usual range holds so many it is taken
@@ -38,17 +40,34 @@ def with_range(
     if depth_of is None:
         depth_of = sequence.depth_of if sequence.has_depth else lambda _: None
     readings = _readings(depth_of, evenly_spread(range(len(sequence)), frames))
-    end = cut_off_at(readings)
+    end = sequence.cut_off or _end(readings)
     depth = np.concatenate(readings) if readings else np.zeros(0, np.float32)
     if end is not None:
-        depth, far = depth[depth < end], min(far, round(end - BEFORE_END, 4))
+        depth, far = depth[depth < end], min(far, end)
     if len(depth) and np.mean((depth >= near) & (depth <= far)) < ENOUGH:
-        low, high = np.percentile(depth, (1, 99))
+        # a hand before the camera, in some frames, is nearer than what is mapped
+        low = float(np.median([np.percentile(frame, 1) for frame in readings if len(frame)]))
+        high = float(np.percentile(depth, 99))
         near, far = min(near, _rounded(0.8 * low)), max(far, _rounded(1.2 * high))
         if end is not None:
-            far = min(far, round(end - BEFORE_END, 4))
+            far = min(far, end)
     near, far = near if config.near is None else config.near, far if config.far is None else config.far
     return replace(config, near=near, far=far)
+
+
+def without_cut_off(sequence: Sequence) -> tuple[Sequence, list[Finding]]:
+    """A recording, with no depth where a reading stands for all that lies farther; and the finding that says so."""
+    if not sequence.has_depth:
+        return sequence, []
+    readings = _readings(sequence.depth_of, evenly_spread(range(len(sequence)), FRAMES))
+    end = _end(readings)
+    return (sequence, []) if end is None else (NearerSequence(sequence, end), cut_off(readings))
+
+
+def _end(readings: list[np.ndarray]) -> float | None:
+    """Metres just before the reading that stands for all that lies farther; None where none does."""
+    end = cut_off_at(readings)
+    return None if end is None else round(end - BEFORE_END, 4)
 
 
 def usable_share(depth: np.ndarray, config: FusionConfig) -> tuple[int, int]:

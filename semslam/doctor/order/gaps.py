@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from semslam.doctor.finding import Finding
+from semslam.doctor.finding import Finding, counted
 from semslam.doctor.order.neighbours import LITTLE, Neighbours
 from sequences import Sequence
 from sequences.pose_pairing import numbers_of_names
@@ -53,7 +53,7 @@ def _in_numbers(sequence: Sequence) -> list[Finding]:
         return []
     longest = at[np.argmax(steps[at])]
     missing = f"{round(steps[longest] / usual) - 1} frames, after {names[longest]}"
-    what = f"{_counted(at.size, 'gap')} in the numbers of the images; the longest, {missing}"
+    what = f"{counted(at.size, 'gap')} in the numbers of the images; the longest, {missing}"
     return [Finding("warning", what, REMEDY)]
 
 
@@ -67,7 +67,7 @@ def _in_times(sequence: Sequence) -> list[Finding]:
         return []
     longest = at[np.argmax(steps[at])]
     what = (
-        f"{_counted(at.size, 'gap')} in time; the longest, {steps[longest]:.2f} s, after frame "
+        f"{counted(at.size, 'gap')} in time; the longest, {steps[longest]:.2f} s, after frame "
         f"{sequence.number_of(longest)} (usually {1000 * usual:.0f} ms)"
     )
     return [Finding("warning", what, REMEDY)]
@@ -87,14 +87,15 @@ def _in_images(sequence: Sequence) -> list[Finding]:
     breaks = _together(
         sequence, (i for i in little if _share(neighbours, max(i - 1, 0), min(i + 2, len(sequence) - 1)) < LITTLE)
     )
-    if not breaks.size:
-        return []
     if breaks.size > max(2, OFTEN * len(coarse)):
         what = f"{breaks.size} of {len(compared)} neighbouring frames show little in common: they are far apart"
         return [Finding("warning", what, "tracking needs frames that overlap: record more a second, or move slower")]
+    breaks = breaks[(breaks > 0) & (breaks < len(sequence) - 2)]  # the first and the last image may be such ones
+    if not breaks.size:
+        return []
     first = int(breaks[0])
     what = (
-        f"{_counted(breaks.size, 'gap')} in what the images show; the first after frame {sequence.number_of(first)} "
+        f"{counted(breaks.size, 'gap')} in what the images show; the first after frame {sequence.number_of(first)} "
         f"({sequence.name_of(first)})"
     )
     return [Finding("warning", what, REMEDY)]
@@ -104,7 +105,3 @@ def _share(neighbours: Neighbours, one: int, other: int) -> float:
     """Of a frame's points that are found in another one; 1 where nothing tells."""
     common = neighbours.between(one, other)
     return 1.0 if common is None else common.share
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number > 1 else ''}"

@@ -28,8 +28,9 @@ BESIDE_OTHERS = 3.5  # ... and times what nearly all others are off
 FEWEST_ACROSS = 5  # pairs of frames that tell a slip
 BESIDE_NOISE = 2.5  # times what frames a moment apart are off; of noise alone, up to 1.8
 # Metres a coordinate of noise that is new in each pose; public poses at 10 to 30 Hz have 1.6 mm at most. Jerks look
-# like it in a path of few poses a second: then frames a moment apart fit, by less than so many times this
-WAVERING, BESIDE_WAVERING = 0.0025, 1.3
+# like it in a path of few poses a second: then frames a moment apart fit, by less than so many times this. In a hall,
+# less than a share of the depth shows nowhere
+WAVERING, BESIDE_WAVERING, WAVERING_SHARE = 0.0025, 1.3, 0.001
 MOVED = 0.05  # of the depth: points that move less tell no other motion
 # Of the way that points move: what poses are off that are no better than none. Noise does not grow with time.
 ANOTHER_MOTION, NO_MOTION, GROWING = 0.6, 0.9, 2.0
@@ -110,10 +111,19 @@ class PoseErrors(NamedTuple):
                 f"{100 * usual.metres:.1f} cm apart"
             )
             return [Finding("warning", what, FOR_NOISE)]
-        if self.compared and WAVERING < self.wavering < self.compared[0].metres / BESIDE_WAVERING:
+        if self._wavers:
             what = f"the poses waver from frame to frame, by about {100 * self.wavering:.1f} cm along each axis"
             return [Finding("warning", what, FOR_NOISE)]
         return []
+
+    @property
+    def _wavers(self) -> bool:
+        """Whether poses have noise of their own that shows in a map."""
+        if not self.compared:
+            return False
+        nearest = self.compared[0]
+        least = max(WAVERING, WAVERING_SHARE * nearest.metres / max(nearest.of_depth, 1e-9))
+        return least < self.wavering < nearest.metres / BESIDE_WAVERING
 
 
 def motionless(recording: Recording, matched: Matches) -> Finding | None:

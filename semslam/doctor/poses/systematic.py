@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from semslam.doctor.conventions import SMALL_LAG
-from semslam.doctor.finding import Finding
+from semslam.doctor.finding import Finding, counted
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses.errors import PoseErrors
 from semslam.poses import inverse
@@ -85,8 +85,8 @@ class Shared(NamedTuple):
         found = [] if self.largest is None else [_finding(*self.largest)]
         if self.lag and self.in_time < SURELY_LATE * self.misfit:
             what = (
-                f"the images fit the poses of {abs(self.lag)} frames {'later' if self.lag > 0 else 'earlier'} "
-                f"({abs(self.seconds):.2f} s) better than their own"
+                f"the images fit the poses of {counted(abs(self.lag), 'frame')} "
+                f"{'later' if self.lag > 0 else 'earlier'} ({abs(self.seconds):.2f} s) better than their own"
             )
             how = f"take {self.seconds:.2f} s from" if self.lag > 0 else f"add {-self.seconds:.2f} s to"
             remedy = (
