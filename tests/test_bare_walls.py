@@ -8,7 +8,7 @@ import pytest
 from tracked_frames import SIZE, errors, states, tracked
 
 from semslam.frame import Frame
-from semslam.tracking.registration.structure import Products, held_by_structure
+from semslam.tracking.registration.structure import MOSTLY, Products, held_by_structure
 from sequences.room.room import RoomSequence
 from sequences.room.wall import along_a_wall, bare, striped, with_a_picture
 
@@ -49,7 +49,7 @@ def test_structure_is_what_map_and_frame_have_in_common():
     both = (of_map.T @ of_frame + of_frame.T @ of_map) / 2
     color = np.stack([both, of_map.T @ of_map, of_frame.T @ of_frame])
     nothing = np.zeros((3, 6, 6))
-    held = held_by_structure(Products(nothing, color, np.array([0, count])), (1.0, 1.0), 1.0, np.ones(6), 0.004)
+    held = held_by_structure(Products(nothing, color, np.array([0, count])), (1.0, 1.0), 1.0, np.ones(6), 0.004, MOSTLY)
     assert np.abs(held[1:4, 1:4]).max() < 0.05
     assert held[4, 4] == pytest.approx(1, abs=0.05)
     assert held[5, 5] == pytest.approx(2 / 5, abs=0.1)  # a fifth is structure, and from a half on it counts in full
@@ -58,7 +58,7 @@ def test_structure_is_what_map_and_frame_have_in_common():
     color = np.zeros((3, 6, 6))
     color[:, 4:, 4:] = exact
     color[:, :4, :4] = count * np.eye(4)
-    held = held_by_structure(Products(nothing, color, np.array([0, count])), (1.0, 1.0), 1.0, np.ones(6), 0.004)
+    held = held_by_structure(Products(nothing, color, np.array([0, count])), (1.0, 1.0), 1.0, np.ones(6), 0.004, MOSTLY)
     np.testing.assert_array_equal(held, np.eye(6))
 
 

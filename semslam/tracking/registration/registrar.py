@@ -25,7 +25,15 @@ from semslam.tracking.registration.comparison import COMPARED_ON, SAMPLED, Compa
 from semslam.tracking.registration.gauss_newton import Balance, spread_of, step_of, symmetric
 from semslam.tracking.registration.model import BLOCK, FIELDS, halved, make_model, mean_grey, sample_grey
 from semslam.tracking.registration.settings import Level, RegistrationConfig
-from semslam.tracking.registration.structure import SAMPLES, Products, held_by_structure, products
+from semslam.tracking.registration.structure import (
+    FEW,
+    MOSTLY,
+    SAMPLES,
+    SURELY,
+    Products,
+    held_by_structure,
+    products,
+)
 from semslam.tracking.registration.terms import COUNT, RR, SUMS, TRIANGLE, WRR, Gates, Live, R, W, linearize
 
 f32 = np.float32
@@ -292,17 +300,22 @@ class Registrar:
     def _hold(self, search: _Search, observation: Observation, T_prior: np.ndarray) -> None:
         """Take from the motion expected, T_prior = T_live_view, what nothing but noise has told."""
         c = self.config
-        every = -(-len(self._points) // SAMPLES) or 1
+        for samples, mostly in ((FEW, SURELY), (SAMPLES, MOSTLY)):
+            search.held = self._held(search, observation, samples, mostly)
+            if np.array_equal(search.held, np.eye(6)):
+                return
+        T_view_prior = poses.inverse(T_prior)
+        search.T = poses.exp(search.held @ poses.log(search.T @ T_view_prior)) @ T_prior
+        self._descend(len(c.levels) - 1, search, observation, T_view_prior)
+
+    def _held(self, search: _Search, observation: Observation, samples: int, mostly: float) -> np.ndarray:
+        """`held_by_structure` at the pose found, by so many points."""
+        c, every = self.config, -(-len(self._points) // samples) or 1
         both = self._products(search, observation, every)
         spread = min(max(spread_of(search.sums[0]), 0.2), 6.0)
         shares = self._share * every / spread**2, self._share * every * c.color_weight
         prior = np.repeat([c.prior_translation**-2.0, c.prior_rotation**-2.0], 3)
-        search.held = held_by_structure(both, shares, min(self._share * every, 1.0), prior, c.degenerate)
-        if np.array_equal(search.held, np.eye(6)):
-            return
-        T_view_prior = poses.inverse(T_prior)
-        search.T = poses.exp(search.held @ poses.log(search.T @ T_view_prior)) @ T_prior
-        self._descend(len(c.levels) - 1, search, observation, T_view_prior)
+        return held_by_structure(both, shares, min(self._share * every, 1.0), prior, c.degenerate, mostly)
 
     def _products(self, search: _Search, observation: Observation, every: int) -> Products:
         """Products of the Jacobians that map and frame tell, at the pose found."""

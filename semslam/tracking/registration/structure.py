@@ -16,10 +16,13 @@ from numba import njit
 from semslam.compiled import SERIAL, project, rotated, transformed
 from semslam.engine.depth_filter import depth_sigma
 from semslam.tracking.registration.gauss_newton import held_by_shape
+from semslam.tracking.registration.model import BLOCK
+from semslam.tracking.registration.terms import dot
 
-SAMPLES = 6_000  # points that are compared, at most
+FEW, SAMPLES = 1_500, 6_000  # points that are compared, at most: at first, and where these leave a doubt
 CLEAR = 3.0  # standard deviations of what noise makes of nothing: so much is no structure yet, and twice that is
 MOSTLY = 0.5  # share of structure in what is measured from which it counts in full
+SURELY = 0.6  # the same for few points, whose sums are less sure
 BOTH, MAP, FRAME = range(3)  # rows of products: of the map's Jacobians with the frame's, and of each with itself
 
 
@@ -32,21 +35,29 @@ class Products(NamedTuple):
 
 
 @njit(**SERIAL)
-def _add(of_map, of_frame, weight, out):
-    """Add the products of a point to their sums (3, 6, 6), upper triangles."""
+def _add(rows, count, out):
+    """Add the products of so many points, each of whose Jacobians (12,) is a column of rows (12 * BLOCK,): the map's
+    six, then the frame's; to their sums (3, 6, 6), upper triangles."""
+    products = np.empty(BLOCK // 2, np.float32)
+    for k in range(12):
+        rows[k * BLOCK + count : (k + 1) * BLOCK] = np.float32(0)
     for a in range(6):
+        map_a, frame_a = rows[a * BLOCK : (a + 1) * BLOCK], rows[(6 + a) * BLOCK : (7 + a) * BLOCK]
         for b in range(a, 6):
-            out[0, a, b] += weight * np.float32(0.5) * (of_map[a] * of_frame[b] + of_frame[a] * of_map[b])
-            out[1, a, b] += weight * of_map[a] * of_map[b]
-            out[2, a, b] += weight * of_frame[a] * of_frame[b]
+            map_b, frame_b = rows[b * BLOCK : (b + 1) * BLOCK], rows[(6 + b) * BLOCK : (7 + b) * BLOCK]
+            out[0, a, b] += 0.5 * (dot(map_a, frame_b, products) + dot(frame_a, map_b, products))
+            out[1, a, b] += dot(map_a, map_b, products)
+            out[2, a, b] += dot(frame_a, frame_b, products)
 
 
-@njit(**SERIAL)
-def _twisted(x, y, z, direction, out):
-    """The Jacobian (6,) of a change along a direction (3,) at a point, by the twist of the map; see `linearize`."""
-    a, b, c = direction
-    out[0], out[1], out[2] = a, b, c
-    out[3], out[4], out[5] = y * c - z * b, z * a - x * c, x * b - y * a
+@njit(inline="always")
+def _set(rows, j, x, y, z, direction, s):
+    """Make s times the Jacobian (6,) of a change along a direction (3,) at a point, by the twist of the map, see
+    `linearize`, the column j of rows."""
+    a, b, c = s * direction[0], s * direction[1], s * direction[2]
+    rows[j], rows[BLOCK + j], rows[2 * BLOCK + j] = a, b, c
+    rows[3 * BLOCK + j], rows[4 * BLOCK + j] = y * c - z * b, z * a - x * c
+    rows[5 * BLOCK + j] = x * b - y * a
 
 
 @njit(**SERIAL)
@@ -86,7 +97,8 @@ def products(model, every, T, live, cameras, shown, gates):
     shrunk = camera.width // grey_camera.width
     half, one = np.float32(0.5), np.float32(1)
     geometry, color, counts = np.zeros((3, 6, 6)), np.zeros((3, 6, 6)), np.zeros(2, np.int64)
-    of_map, of_frame = np.zeros(6, np.float32), np.zeros(6, np.float32)
+    of_geometry, of_color = np.empty(12 * BLOCK, np.float32), np.empty(12 * BLOCK, np.float32)
+    shaped, grey_points = 0, 0  # columns of these that wait
     for i in range(0, len(points), every):
         x, y, z = transformed(T, points[i, 0], points[i, 1], points[i, 2])
         if z <= np.float32(0.05):
@@ -104,11 +116,14 @@ def products(model, every, T, live, cameras, shown, gates):
             sigma = depth_sigma(z, gates)
             e = (nx * (qx - x) + ny * (qy - y) + nz * (d - z)) / (sigma * gates.geometry_scale * gates.tukey)
             if e * e < one:
-                weight = ((one - e * e) * roots[i] / sigma) ** 2
-                _twisted(qx, qy, d, (nx, ny, nz), of_map)
-                _twisted(qx, qy, d, (mx, my, mz), of_frame)
-                _add(of_map, of_frame, weight, geometry)
+                s = (one - e * e) * roots[i] / sigma
+                _set(of_geometry, shaped, qx, qy, d, (nx, ny, nz), s)
+                _set(of_geometry[6 * BLOCK :], shaped, qx, qy, d, (mx, my, mz), s)
                 counts[0] += 1
+                shaped += 1
+                if shaped == BLOCK:
+                    _add(of_geometry, shaped, geometry)
+                    shaped = 0
         elif d > 0:
             continue
         u, v = project(grey_camera, x, y, z)
@@ -116,41 +131,53 @@ def products(model, every, T, live, cameras, shown, gates):
         mu, mv = _slope(model_grey, pixels[i, 0] // shrunk, pixels[i, 1] // shrunk)
         if not (lu * lu + lv * lv >= gates.gradient2 and np.isfinite(mu + mv)):  # nan fails both
             continue
-        mu, mv = gain * mu, gain * mv
-        weight = (roots[i] / gates.grey_scale) ** 2
-        jx, jy = mu * gx / z, mv * gy / z
-        _twisted(x, y, z, (jx, jy, -(jx * x + jy * y) / z), of_map)
+        s = roots[i] / gates.grey_scale
+        jx, jy = gain * mu * gx / z, gain * mv * gy / z
+        _set(of_color, grey_points, x, y, z, (jx, jy, -(jx * x + jy * y) / z), s)
         jx, jy = lu * gx / z, lv * gy / z
-        _twisted(x, y, z, (jx, jy, -(jx * x + jy * y) / z), of_frame)
-        _add(of_map, of_frame, weight, color)
+        _set(of_color[6 * BLOCK :], grey_points, x, y, z, (jx, jy, -(jx * x + jy * y) / z), s)
         counts[1] += 1
+        grey_points += 1
+        if grey_points == BLOCK:
+            _add(of_color, grey_points, color)
+            grey_points = 0
+    _add(of_geometry, shaped, geometry)
+    _add(of_color, grey_points, color)
     for a in range(6):
         for b in range(a):
             geometry[:, a, b], color[:, a, b] = geometry[:, b, a], color[:, b, a]
     return geometry, color, counts
 
 
-def held_by_structure(
-    products: Products, shares: tuple[float, float], independent: float, prior: np.ndarray, degenerate: float
-) -> np.ndarray:
+@njit(**SERIAL)
+def held_by_structure(products, shares, independent, prior, degenerate, mostly):
     """(6, 6) what takes a twist to the part of it that structure tells; the identity where that is all of it.
 
     shares: of a product in the information, for geometry and colour. independent: measurements that one point is worth.
-    prior: (6,) information of the motion expected. degenerate: see `Balance`.
+    prior: (6,) information of the motion expected. degenerate: see `Balance`. mostly: share of structure in what is
+    measured from which it counts in full, see `MOSTLY`.
 
     Along each direction that what is measured tells apart: a tenth of structure makes a least-squares step a tenth of
     what it should be, and leaves a hundredth of the information that it claims.
     """
     shape = held_by_shape(products.geometry[MAP], degenerate)
-    terms = [shares[0] * shape @ products.geometry @ shape.T, shares[1] * products.color]
-    measured = np.diag(prior) + terms[0][MAP] + terms[1][FRAME]  # as `linearize` takes normals and gradients
+    back = np.ascontiguousarray(shape.T)
+    geometry, color = np.empty((3, 6, 6)), shares[1] * products.color
+    for row in range(3):
+        geometry[row] = shares[0] * (shape @ products.geometry[row] @ back)
+    measured = np.diag(prior) + geometry[MAP] + color[FRAME]  # as `linearize` takes normals and gradients
     root = np.linalg.inv(np.linalg.cholesky(measured))
-    structure, vectors = np.linalg.eigh(root @ (terms[0][BOTH] + terms[1][BOTH]) @ root.T)
-    directions = root.T @ vectors  # (6, 6) in columns
-    of_noise = np.zeros(6)  # variance of products' sums, if nothing were structure
-    for term, count in zip(terms, products.counts):
-        of_map, of_frame = (np.einsum("ik,ij,jk->k", directions, term[row], directions) for row in (MAP, FRAME))
-        of_noise += np.maximum(of_map * of_frame, 1e-30) / max(independent * count, 1.0)
-    clear = np.clip(structure / (CLEAR * np.sqrt(of_noise)) - 1, 0, 1)
-    held = clear * np.clip(structure / MOSTLY, 0, 1)
-    return np.eye(6) if held.min() == 1 else directions * held @ directions.T @ measured
+    back = np.ascontiguousarray(root.T)
+    structure, vectors = np.linalg.eigh(root @ (geometry[BOTH] + color[BOTH]) @ back)
+    directions = back @ vectors  # (6, 6) in columns
+    held = np.empty(6)
+    for k in range(6):
+        direction, of_noise = np.ascontiguousarray(directions[:, k]), 0.0  # variance of sums, if nothing were structure
+        for term, count in ((geometry, products.counts[0]), (color, products.counts[1])):
+            of_map, of_frame = direction @ term[MAP] @ direction, direction @ term[FRAME] @ direction
+            of_noise += max(of_map * of_frame, 1e-30) / max(independent * count, 1.0)
+        clear = structure[k] / (CLEAR * np.sqrt(of_noise)) - 1
+        held[k] = min(max(clear, 0.0), 1.0) * min(max(structure[k] / mostly, 0.0), 1.0)
+    if held.min() == 1:
+        return np.eye(6)
+    return (directions * held) @ np.ascontiguousarray(directions.T) @ measured

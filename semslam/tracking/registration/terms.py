@@ -60,7 +60,7 @@ class Gates(NamedTuple):
 
 
 @njit(**SERIAL)
-def _dot(a, b, products):
+def dot(a, b, products):
     """The scalar product of two rows (BLOCK,), halves onto halves: vectors without the compiler choosing an order."""
     half = BLOCK // 2
     for k in range(half):
@@ -80,15 +80,15 @@ def _reduce(rows, out):
     m = 0
     for a in range(6):
         for b in range(a, 6):
-            out[m] = _dot(rows[a], rows[b], products)
+            out[m] = dot(rows[a], rows[b], products)
             m += 1
     for a in range(6):
-        out[m] = _dot(rows[a], rows[6], products)
+        out[m] = dot(rows[a], rows[6], products)
         m += 1
-    out[WRR] = _dot(rows[6], rows[6], products)
-    out[RR] = _dot(rows[7], rows[7], products)
-    out[W] = _dot(rows[8], ones, products)
-    out[R] = _dot(rows[9], ones, products)
+    out[WRR] = dot(rows[6], rows[6], products)
+    out[RR] = dot(rows[7], rows[7], products)
+    out[W] = dot(rows[8], ones, products)
+    out[R] = dot(rows[9], ones, products)
 
 
 @njit(**SERIAL)
