@@ -154,7 +154,7 @@ class Fusion(Stage):
         measured = kernels.Measured(depth, normals, observation.color, confidence, *self._weights)
         chunks = self._see(surfels, pose, rules.far)
         self._follow_growth(surfels)
-        index_map.clear_index(self._index)
+        self._index.fill(index_map.EMPTY)
         if len(self._merged_counts) < len(chunks):
             self._merged_counts = np.empty(len(self._chunks), np.int64)
         traces = kernels.Traces(self._index, self.pixels, self._merged_counts)
@@ -201,7 +201,7 @@ class Fusion(Stage):
         if self._index_pose is None or not np.array_equal(self._index_pose, T_world_camera):
             near, far = f32(0.5 * self._near), f32(1.2 * self._far)
             chunks = self._see(surfels, pose, far)
-            index_map.clear_index(self._index)
+            self._index.fill(index_map.EMPTY)
             index_map.project_chunks(chunks, surfels.arrays(), pose, self._pinhole, near, far, self._index)
             self._index_pose = np.array(T_world_camera)
         grey = np.empty(self.camera.shape, f32)
@@ -209,7 +209,7 @@ class Fusion(Stage):
         rows, columns = -(-self.camera.height // self._stride), -(-self.camera.width // self._stride)
         pixels, points = np.empty((rows * columns, 2), np.int32), np.empty((rows * columns, 7), f32)
         n = index_map.shown_points(
-            self._index, self._pinhole, self._stride, surfels.arrays(), pose, np.empty(rows, np.int64), pixels, points
+            self._index, self._pinhole, self._stride, surfels.arrays(), pose, pixels, points
         )
         return View(self.camera, np.array(T_world_camera), grey, self._stride, pixels[:n], points[:n])
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from semslam.compiled import PARALLEL, Pinhole, prefetch
+from semslam.compiled import PARALLEL, SERIAL, Pinhole, prefetch
 from semslam.engine.chunks import CHUNK, MARKED
 from semslam.engine.depth_filter import depth_sigma
 from semslam.engine.index_map import AHEAD, EMPTY, MICRO, SLOT, locate, pixel_at
@@ -144,11 +144,10 @@ def find_new(index, measured, camera, rules, new, new_counts):
         new_counts[v] = n_new
 
 
-@nb.njit(**PARALLEL)
+@nb.njit(**SERIAL)
 def list_new(new, ends, pixels):
     """The pixels of `find_new` in row-major order; ends (H,) is the inclusive prefix sum of the rows' counts."""
-    for v_ in nb.prange(ends.size):
-        v = np.int64(v_)  # prange counts unsigned
+    for v in range(ends.size):
         first = ends[v - 1] if v > 0 else 0
         for k in range(first, ends[v]):
             pixels[k] = new[v, k - first]
@@ -162,13 +161,12 @@ class New(NamedTuple):
     slots: np.ndarray  # (M,) int64 of the first M, which found room in the map
 
 
-@nb.njit(**PARALLEL)
+@nb.njit(**SERIAL)
 def world_points(pixels, depth, pose, camera, out):
     """World positions (N, 3), metres, of the given pixels (N,) of a depth image."""
     R, t = pose
     width = depth.shape[1]
-    for j_ in nb.prange(pixels.size):
-        j = np.int64(j_)  # prange counts unsigned
+    for j in range(pixels.size):
         v = pixels[j] // width
         u = pixels[j] - v * width
         d = depth[v, u]
@@ -178,7 +176,7 @@ def world_points(pixels, depth, pose, camera, out):
             out[j, k] = R[k, 0] * x + R[k, 1] * y + R[k, 2] * d + t[k]
 
 
-@nb.njit(**PARALLEL)
+@nb.njit(**SERIAL)
 def write_new(new, surfels, pose, camera, measured, rules, now, traces):
     """Make the new surfels, and enter them in the index map."""
     pixels, points, new_slots = new
@@ -188,8 +186,7 @@ def write_new(new, surfels, pose, camera, measured, rules, now, traces):
     R = pose.R
     width = depth.shape[1]
     inverse_focal = f32(2) / (camera.fx + camera.fy)
-    for j_ in nb.prange(new_slots.size):
-        j = np.int64(j_)  # prange counts unsigned
+    for j in range(new_slots.size):
         p = pixels[j]
         v = p // width
         u = p - v * width

@@ -38,13 +38,6 @@ def atomic_min(typing_context, array, index, value):
     return signature, generate
 
 
-@nb.njit(**PARALLEL)
-def clear_index(index):
-    for p_ in nb.prange(index.size):
-        p = np.int64(p_)  # prange counts unsigned
-        index[p] = EMPTY
-
-
 @nb.njit(**SERIAL)
 def locate(xyz, pose, camera, near, far, depths, places):
     """Where the surfels of a chunk are in the image: depths (N,) float32 metres, places (N,) int32.
@@ -106,7 +99,7 @@ def project_chunks(chunks, surfels, pose, camera, near, far, index):
                 atomic_min(index, p, key)
 
 
-@nb.njit(**PARALLEL)
+@nb.njit(**SERIAL)
 def shown_grey(index, color, out):
     """Luminance 0..255 (H, W) float32 of the surfels that an index map shows; NO_GREY where it is empty."""
     height, width = out.shape
@@ -117,8 +110,7 @@ def shown_grey(index, color, out):
     if packed.size == 0:  # there is no slot that an empty pixel could stand for
         out[:] = f32(NO_GREY)
         return
-    for v_ in nb.prange(height):
-        v = np.int64(v_)  # prange counts unsigned
+    for v in range(height):
         keys = index[v * width : (v + 1) * width]
         shown = np.empty(width, np.uint64)
         # without branches: which pixels are empty cannot be guessed
@@ -141,47 +133,31 @@ def _first_shown(index, width, v_0, v_1, u_0, u_1):
     return -1
 
 
-@nb.njit(**PARALLEL)
-def shown_points(index, camera, stride, surfels, pose, counts, pixels, points):
-    """One point of each stride x stride block of an index map that shows any: see `View`. Returns how many.
-
-    counts (rows of blocks,) is working space.
-    """
+@nb.njit(**SERIAL)
+def shown_points(index, camera, stride, surfels, pose, pixels, points):
+    """One point of each stride x stride block of an index map that shows any: see `View`. Returns how many."""
     position, normal = surfels.position, surfels.normal
     R, t = pose
     flat_position, flat_normal = position.reshape(-1), normal.reshape(-1)
     width, height = camera.width, camera.height
-    columns = (width + stride - 1) // stride
-    firsts = np.empty(len(counts) * columns, np.int32)
-    for row_ in nb.prange(len(counts)):
-        row = np.int64(row_)  # prange counts unsigned
-        found = row * columns
-        for c in range(columns):
-            v, u = row * stride, c * stride
+    firsts, total = np.empty(len(pixels), np.int32), 0
+    for v in range(0, height, stride):
+        for u in range(0, width, stride):
             pixel = _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width))
             if pixel >= 0:
-                firsts[found] = pixel
-                found += 1
-        counts[row] = found - row * columns
-    total = 0
-    for row in range(len(counts)):
-        found = counts[row]
-        counts[row] = total
-        total += found
-    for row_ in nb.prange(len(counts)):
-        row = np.int64(row_)  # prange counts unsigned
-        end = counts[row + 1] if row + 1 < len(counts) else total
-        for n in range(counts[row], end):
-            ahead = 4 * (index[firsts[row * columns + min(n + AHEAD, end - 1) - counts[row]]] & SLOT)
-            prefetch(flat_position, ahead)
-            prefetch(flat_normal, ahead)
-            pixel = firsts[row * columns + n - counts[row]]
-            i = np.uint64(index[pixel] & SLOT)
-            x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
-            nx, ny, nz = normal[i, 0], normal[i, 1], normal[i, 2]
-            for k in range(3):
-                points[n, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
-                points[n, 3 + k] = R[0, k] * nx + R[1, k] * ny + R[2, k] * nz
-            points[n, 6] = normal[i, 3]
-            pixels[n, 0], pixels[n, 1] = pixel % width, pixel // width
+                firsts[total] = pixel
+                total += 1
+    for n in range(total):
+        ahead = 4 * (index[firsts[min(n + AHEAD, total - 1)]] & SLOT)
+        prefetch(flat_position, ahead)
+        prefetch(flat_normal, ahead)
+        pixel = firsts[n]
+        i = np.uint64(index[pixel] & SLOT)
+        x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
+        nx, ny, nz = normal[i, 0], normal[i, 1], normal[i, 2]
+        for k in range(3):
+            points[n, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
+            points[n, 3 + k] = R[0, k] * nx + R[1, k] * ny + R[2, k] * nz
+        points[n, 6] = normal[i, 3]
+        pixels[n, 0], pixels[n, 1] = pixel % width, pixel // width
     return total

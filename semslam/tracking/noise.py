@@ -114,8 +114,15 @@ def _medians(depth, distance, edges):
     bins = np.searchsorted(edges, depth, side="right") - 1
     n = len(edges) - 1
     counts, medians, depths = np.zeros(n), np.zeros(n), np.zeros(n)
+    order = np.argsort(bins, kind="mergesort")
+    last = 0
+    while last < len(order) and bins[order[last]] < 0:
+        last += 1
     for k in range(n):
-        inside = np.flatnonzero(bins == k)
+        first = last
+        while last < len(order) and bins[order[last]] == k:
+            last += 1
+        inside = order[first:last]
         counts[k] = len(inside)
         if len(inside):
             middle = inside[np.argsort(distance[inside], kind="mergesort")[len(inside) // 2]]

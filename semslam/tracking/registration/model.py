@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from semslam.compiled import PARALLEL, SERIAL, project
+from semslam.compiled import SERIAL, project
 from semslam.frame import NO_GREY
 
 BLOCK = 512  # points a block of the reduction
@@ -16,21 +16,19 @@ FIELDS = 8
 X, Y, Z, N_X, N_Y, N_Z, ROOT, GREY = (k * BLOCK for k in range(FIELDS))
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
 def halved(image, out):
     """The mean of the known pixels of each 2x2 block; NO_GREY where none is known."""
     height, width = out.shape
-    for v_ in prange(height):
-        v = np.int64(v_)  # prange counts unsigned
-        for u in range(width):
-            total, known = np.float32(0), 0
-            for dv in range(2):
-                for du in range(2):
-                    value = image[2 * v + dv, 2 * u + du]
-                    if value >= 0:
-                        total += value
-                        known += 1
-            out[v, u] = total / np.float32(known) if known > 0 else np.float32(NO_GREY)
+    zero, unknown = np.float32(0), np.float32(NO_GREY)
+    for v in range(height):
+        upper, lower, row = image[2 * v], image[2 * v + 1], out[v]
+        for u in range(width):  # without branches, over whole vectors
+            a, b, c, d = upper[2 * u], upper[2 * u + 1], lower[2 * u], lower[2 * u + 1]
+            total = (a if a >= zero else zero) + (b if b >= zero else zero)
+            total = total + (c if c >= zero else zero) + (d if d >= zero else zero)
+            known = np.float32(a >= zero) + np.float32(b >= zero) + np.float32(c >= zero) + np.float32(d >= zero)
+            row[u] = total / known if known > zero else unknown
 
 
 @njit(**SERIAL)
@@ -44,15 +42,14 @@ def mean_grey(image):
     return total / max(known, 1)
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
 def sample_grey(points, every, image, camera, out):
     """Grey of a level (H, W) at the projections of every n-th point.
 
     Bilinear over the known pixels around; NO_GREY if too few are known.
     """
     height, width = image.shape
-    for k_ in prange((len(points) + every - 1) // every):
-        i = np.int64(k_) * every  # prange counts unsigned
+    for i in range(0, len(points), every):
         u, v = project(camera, points[i, 0], points[i, 1], points[i, 2])
         u_0, v_0 = int(np.floor(u)), int(np.floor(v))
         total, weights = np.float32(0), np.float32(0)
@@ -66,12 +63,11 @@ def sample_grey(points, every, image, camera, out):
         out[i] = total / weights if weights > np.float32(0.25) else np.float32(NO_GREY)
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
 def make_model(points, roots, greys, every, out):
     """The model, see FIELDS, of every n-th of a view's points (N, 7) with their roots and greys (N,)."""
     count = (len(points) + every - 1) // every
-    for block_ in prange(len(out)):
-        block = np.int64(block_)  # prange counts unsigned
+    for block in range(len(out)):
         first, missing = block * BLOCK, max((block + 1) * BLOCK - count, 0)
         for j in range(BLOCK - missing):
             i = (first + j) * every

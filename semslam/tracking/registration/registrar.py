@@ -34,7 +34,7 @@ from semslam.tracking.registration.structure import (
     held_by_structure,
     products,
 )
-from semslam.tracking.registration.terms import COUNT, RR, SUMS, TRIANGLE, WRR, Gates, Live, R, W, linearize
+from semslam.tracking.registration.terms import COUNT, RR, FEW_BLOCKS, SUMS, TRIANGLE, WRR, Gates, Live, R, W, linearize, linearize_few
 
 f32 = np.float32
 
@@ -256,7 +256,8 @@ class Registrar:
         gates = self._gates_now(number, search)
         live = Live(observation.depth, observation.normals, self._live[level.pyramid])
         model, sums = self._models[number], self._sums[: len(self._models[number])]
-        linearize(model, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates, sums)
+        add = linearize_few if len(model) <= FEW_BLOCKS else linearize
+        add(model, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates, sums)
         search.sums = sums.sum(axis=0, dtype=np.float64)
 
     def _turn(self, search: _Search, observation: Observation) -> None:

@@ -25,6 +25,7 @@ PLACED = 16
 L_X, L_Y, L_Z, L_I, U, V, DEPTH, D_X, D_Y, D_Z, F_U, F_V, G_00, G_01, G_10, G_11 = (k * BLOCK for k in range(PLACED))
 # Rows of a term: six of sqrt(w) J, sqrt(w) r, r, w, and for colour the difference of grey with exposure still in it.
 ROWS = 10
+FEW_BLOCKS = 20  # blocks, at most, for `linearize_few`
 
 # Columns of a term's sums: 21 of the upper triangle of J^T W J, 6 of J^T W r, then
 # the weighted sum of r^2, the sum of weights, the count of inliers, the plain sum of r and of r^2.
@@ -239,6 +240,24 @@ def _color(model, camera, gates, found, pixels, rows):
     return count
 
 
+@njit(**SERIAL)
+def _of_block(points, T, live, camera, grey_camera, gates, out):
+    """The sums (3, SUMS) of one block of a model; see `linearize`."""
+    found, pixels = np.zeros(PLACED * BLOCK, np.float32), np.empty(2 * BLOCK, np.int32)
+    rows = np.empty((ROWS, BLOCK), np.float32)
+    flat = rows.reshape(-1)
+    _place(points, T, camera, grey_camera, found, pixels)
+    visible, measured = _look_up(live, found, pixels)
+    out[0, COUNT] = _geometry(points, T, camera, gates, found, pixels, flat)
+    _reduce(rows, out[0])
+    out[1, COUNT] = _color(points, grey_camera, gates, found, pixels, flat)
+    _reduce(rows, out[1])
+    for k in range(2, SUMS):
+        out[2, k] = 0
+    out[2, 0] = visible
+    out[2, 1] = measured
+
+
 @njit(**PARALLEL)
 def linearize(model, T, live, camera, grey_camera, gates, out):
     """Both error terms of a model's points against the live frame, at T = T_live_view.
@@ -254,18 +273,11 @@ def linearize(model, T, live, camera, grey_camera, gates, out):
     """
     for block_ in prange(len(model)):
         block = np.int64(block_)  # prange counts unsigned
-        found, pixels = np.zeros(PLACED * BLOCK, np.float32), np.empty(2 * BLOCK, np.int32)
-        rows = np.empty((ROWS, BLOCK), np.float32)
-        points, flat = model[block].reshape(-1), rows.reshape(-1)
-        _place(points, T, camera, grey_camera, found, pixels)
-        visible, measured = _look_up(live, found, pixels)
-        fit = _geometry(points, T, camera, gates, found, pixels, flat)
-        _reduce(rows, out[block, 0])
-        out[block, 0, COUNT] = fit
-        shown = _color(points, grey_camera, gates, found, pixels, flat)
-        _reduce(rows, out[block, 1])
-        out[block, 1, COUNT] = shown
-        for k in range(2, SUMS):
-            out[block, 2, k] = 0
-        out[block, 2, 0] = visible
-        out[block, 2, 1] = measured
+        _of_block(model[block].reshape(-1), T, live, camera, grey_camera, gates, out[block])
+
+
+@njit(**SERIAL)
+def linearize_few(model, T, live, camera, grey_camera, gates, out):
+    """`linearize` of so few blocks that they are done before another thread has begun."""
+    for block in range(len(model)):
+        _of_block(model[block].reshape(-1), T, live, camera, grey_camera, gates, out[block])
