@@ -65,24 +65,36 @@ def synchronised(
 @nb.njit(**PARALLEL)
 def _synchronise(depth, camera, twist, delay, readout, least, out):
     height, width = depth.shape
-    for row in nb.prange(height):
+    for row_ in nb.prange(height):
+        row = np.int64(row_)  # prange counts unsigned
         elapsed = delay + (f32(row) / f32(max(height - 1, 1)) - f32(0.5)) * readout
         y = (f32(row) - camera.cy) / camera.fy
-        inverse = f32(0)  # of a pixel's depth, or of the last one that had any
+        here, inverses = depth[row], np.empty(width, np.float32)
         for column in range(width):
-            z = depth[row, column]
-            if z > 0:
-                inverse = f32(1) / z
+            inverses[column] = f32(1) / here[column] if here[column] > 0 else f32(0)
+        last = f32(0)  # of a pixel's depth, or of the last one that had any
+        for column in range(width):
+            last = inverses[column] if inverses[column] > 0 else last
+            inverses[column] = last
+        us, vs, nearer = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+        moves = 0
+        for column in range(width):  # without branches, over whole vectors
             x = (f32(column) - camera.cx) / camera.fx
-            du, dv, dz = _flow(camera, twist, x, y, inverse)
-            if max(abs(du), abs(dv)) * abs(elapsed) < least:
-                out[row, column] = z
+            du, dv, dz = _flow(camera, twist, x, y, inverses[column])
+            stays = max(abs(du), abs(dv)) * abs(elapsed) < least
+            us[column] = f32(-np.inf) if stays else f32(column) + elapsed * du
+            vs[column], nearer[column] = f32(row) + elapsed * dv, f32(1) + elapsed * dz
+            moves += np.int64(not stays)
+        out[row] = here
+        for column in range(width if moves else 0):
+            if us[column] == f32(-np.inf):
                 continue
-            found = _between(depth, column + elapsed * du, row + elapsed * dv) * (f32(1) + elapsed * dz)
+            inverse, found = inverses[column], _between(depth, us[column], vs[column]) * nearer[column]
             if found > 0 and not abs(found * inverse - f32(1)) <= AGREES:  # perhaps the surface behind, or before
-                other = f32(1) / found
+                x, other = (f32(column) - camera.cx) / camera.fx, f32(1) / found
                 du, dv, dz = _flow(camera, twist, x, y, other)
-                found = _between(depth, column + elapsed * du, row + elapsed * dv) * (f32(1) + elapsed * dz)
+                found = _between(depth, f32(column) + elapsed * du, f32(row) + elapsed * dv)
+                found *= f32(1) + elapsed * dz
                 if not abs(found * other - f32(1)) <= AGREES:
                     found = f32(0)
             out[row, column] = found

@@ -208,9 +208,7 @@ class Fusion(Stage):
         index_map.shown_grey(self._index, surfels.color, grey)
         rows, columns = -(-self.camera.height // self._stride), -(-self.camera.width // self._stride)
         pixels, points = np.empty((rows * columns, 2), np.int32), np.empty((rows * columns, 7), f32)
-        n = index_map.shown_points(
-            self._index, self._pinhole, self._stride, surfels.arrays(), pose, pixels, points
-        )
+        n = index_map.shown_points(self._index, self._pinhole, self._stride, surfels.arrays(), pose, pixels, points)
         return View(self.camera, np.array(T_world_camera), grey, self._stride, pixels[:n], points[:n])
 
     def state(self) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from semslam.compiled import SERIAL, project
+from semslam.compiled import SERIAL, project, transformed
 from semslam.frame import NO_GREY
 
 BLOCK = 512  # points a block of the reduction
@@ -40,6 +40,48 @@ def mean_grey(image):
             total += value
             known += 1
     return total / max(known, 1)
+
+
+@njit(**SERIAL)
+def weigh(points, pixels, image, trusted, trust, roots, greys):
+    """What a view's points (N, 7) count, each (N,): their trust, 0 to 1, the square roots of their weights, and their
+    grey in the view's image, of which they are `pixels` (N, 2).
+
+    A surfel that few frames made repeats their errors, or is of something that passes through the view: it counts by
+    the square of its confidence. All together count as much as by their confidence.
+    """
+    total, squares, one = 0.0, 0.0, np.float32(1)
+    for i in range(len(points)):
+        trust[i] = min(points[i, 6] / trusted, one)
+        greys[i] = image[pixels[i, 1], pixels[i, 0]]
+        total += trust[i]
+        squares += trust[i] * trust[i]
+    factor = np.float32(np.sqrt(total / squares) if squares > 0 else 1.0)
+    for i in range(len(points)):
+        roots[i] = factor * trust[i]
+
+
+@njit(**SERIAL)
+def contrasts(points, every, greys, T, image, camera):
+    """Standard deviations of the known greys (N,) of every n-th point, and of those of an image (H, W) at
+    T = T_live_view of which they would be pixels; and how many they are."""
+    height, width = image.shape
+    known, sums = 0, np.zeros(4)
+    for i in range(0, len(points), every):
+        x, y, z = transformed(T, points[i, 0], points[i, 1], points[i, 2])
+        if not (z > np.float32(0.05) and greys[i] >= 0):
+            continue
+        u, v = project(camera, x, y, z)
+        u, v = np.rint(u), np.rint(v)
+        if u >= 0 and v >= 0 and u < width and v < height:
+            model, live = np.float64(greys[i]), np.float64(image[int(v), int(u)])
+            sums[0] += model
+            sums[1] += model * model
+            sums[2] += live
+            sums[3] += live * live
+            known += 1
+    sums /= max(known, 1)
+    return np.sqrt(max(sums[1] - sums[0] ** 2, 0.0)), np.sqrt(max(sums[3] - sums[2] ** 2, 0.0)), known
 
 
 @njit(**SERIAL)

@@ -21,20 +21,34 @@ from semslam.camera import Camera
 from semslam.compiled import Pinhole
 from semslam.engine.depth_filter import Noise
 from semslam.frame import Observation, View
+from semslam.tracking.registration import structure
 from semslam.tracking.registration.comparison import COMPARED_ON, SAMPLED, Comparison, compare
 from semslam.tracking.registration.gauss_newton import Balance, spread_of, step_of, symmetric
-from semslam.tracking.registration.model import BLOCK, FIELDS, halved, make_model, mean_grey, sample_grey
-from semslam.tracking.registration.settings import Level, RegistrationConfig
-from semslam.tracking.registration.structure import (
-    FEW,
-    MOSTLY,
-    SAMPLES,
-    SURELY,
-    Products,
-    held_by_structure,
-    products,
+from semslam.tracking.registration.model import (
+    BLOCK,
+    FIELDS,
+    contrasts,
+    halved,
+    make_model,
+    mean_grey,
+    sample_grey,
+    weigh,
 )
-from semslam.tracking.registration.terms import COUNT, RR, FEW_BLOCKS, SUMS, TRIANGLE, WRR, Gates, Live, R, W, linearize, linearize_few
+from semslam.tracking.registration.settings import Level, RegistrationConfig
+from semslam.tracking.registration.terms import (
+    COUNT,
+    FEW_BLOCKS,
+    RR,
+    SUMS,
+    TRIANGLE,
+    WRR,
+    Gates,
+    Live,
+    R,
+    W,
+    linearize,
+    linearize_few,
+)
 
 f32 = np.float32
 
@@ -174,12 +188,10 @@ class Registrar:
             for fine, coarse in pairwise(pyramid):
                 halved(fine, coarse)
         self._points, self._pixels = view.points, view.pixels
-        # A surfel that few frames made repeats their errors, or is of something that passes through the view: it counts
-        # by the square of its confidence. All together count as much as by their confidence.
-        self._trust = np.minimum(view.points[:, 6] / f32(c.trusted), 1)
-        squares = float(np.square(self._trust).sum())
-        self._roots = self._trust * f32(math.sqrt(float(self._trust.sum()) / squares) if squares > 0 else 1.0)
-        self._greys[0] = view.grey[view.pixels[:, 1], view.pixels[:, 0]]
+        self._trust, self._roots, self._greys[0] = np.empty((3, len(view.points)), f32)
+        weigh(
+            view.points, view.pixels, view.grey, f32(c.trusted), self._trust, self._roots, self._greys[0],
+        )  # fmt: skip
         for level in c.levels:
             if level.pyramid > 0:
                 self._greys[level.pyramid] = np.empty(len(view.points), f32)
@@ -203,24 +215,17 @@ class Registrar:
         The offset follows with every linearization. Contrast is the spread of grey where the model is expected, on the
         coarsest level: a wrong pose hardly changes it.
         """
-        level = self.config.levels[0]
-        model, live = self._greys_at(T_live_view, level.pyramid, 4 * level.every)
-        gain = _contrast(live, self.config.textured) / _contrast(model, self.config.textured)
+        level, least = self.config.levels[0], self.config.textured
+        model, live, known = contrasts(
+            self._points, 4 * level.every, self._greys[level.pyramid], T_live_view.astype(f32),
+            self._live[level.pyramid], self._pinholes[level.pyramid],
+        )  # fmt: skip
+        gain = max(live, least) / max(model, least) if known >= 50 else 1.0
         self._gain = 1.0 if 0.9 < gain < 1.1 else min(max(gain, 0.1), 4.0)
         if self._gain != 1:
             for level in self.config.levels:
                 greys = self._greys[level.pyramid][:: level.every]  # the others are not filled
                 greys[greys >= 0] *= f32(self._gain)
-
-    def _greys_at(self, T_live_view: np.ndarray, pyramid: int, every: int) -> tuple[np.ndarray, np.ndarray]:
-        """Grey of so many-th of the model's points on a level, where it is known, and of the live image there."""
-        x = self._points[::every, :3] @ T_live_view[:3, :3].T.astype(f32) + T_live_view[:3, 3].astype(f32)
-        image, (_, _, fx, fy, cx, cy) = self._live[pyramid], self._pinholes[pyramid]
-        z = np.maximum(x[:, 2], f32(0.05))
-        u, v = np.rint(fx * x[:, 0] / z + cx), np.rint(fy * x[:, 1] / z + cy)
-        model = self._greys[pyramid][::every]
-        seen = (x[:, 2] > 0.05) & (u >= 0) & (v >= 0) & (u < image.shape[1]) & (v < image.shape[0]) & (model >= 0)
-        return model[seen], image[v[seen].astype(np.int64), u[seen].astype(np.int64)]
 
     def _compared(self, T_live_view: np.ndarray, observation: Observation) -> Comparison:
         """Residuals and greys of a sample of the model's points at the pose found."""
@@ -301,7 +306,7 @@ class Registrar:
     def _hold(self, search: _Search, observation: Observation, T_prior: np.ndarray) -> None:
         """Take from the motion expected, T_prior = T_live_view, what nothing but noise has told."""
         c = self.config
-        for samples, mostly in ((FEW, SURELY), (SAMPLES, MOSTLY)):
+        for samples, mostly in ((structure.FEW, structure.SURELY), (structure.SAMPLES, structure.MOSTLY)):
             search.held = self._held(search, observation, samples, mostly)
             if np.array_equal(search.held, np.eye(6)):
                 return
@@ -316,23 +321,18 @@ class Registrar:
         spread = min(max(spread_of(search.sums[0]), 0.2), 6.0)
         shares = self._share * every / spread**2, self._share * every * c.color_weight
         prior = np.repeat([c.prior_translation**-2.0, c.prior_rotation**-2.0], 3)
-        return held_by_structure(both, shares, min(self._share * every, 1.0), prior, c.degenerate, mostly)
+        return structure.held_by_structure(both, shares, min(self._share * every, 1.0), prior, c.degenerate, mostly)
 
-    def _products(self, search: _Search, observation: Observation, every: int) -> Products:
+    def _products(self, search: _Search, observation: Observation, every: int) -> structure.Products:
         """Products of the Jacobians that map and frame tell, at the pose found."""
         assert observation.normals is not None
         level = COMPARED_ON
         gates = self._gates_now(len(self.config.levels) - 1, search)
         live = Live(observation.depth, observation.normals, self._live[level])
-        return Products(*products(
+        return structure.Products(*structure.products(
             (self._points, self._pixels, self._roots), every, search.T.astype(f32), live,
             (self._pinholes[0], self._pinholes[level]), (self._model[level], f32(self._gain)), gates,
         ))  # fmt: skip
-
-
-def _contrast(grey: np.ndarray, least: float) -> float:
-    """Standard deviation of grey levels (N,), at least so much."""
-    return max(float(grey.std()), least) if len(grey) >= 50 else least
 
 
 def _halved(camera: Camera, times: int) -> Pinhole:
