@@ -35,20 +35,7 @@ from semslam.tracking.registration.model import (
     weigh,
 )
 from semslam.tracking.registration.settings import Level, RegistrationConfig
-from semslam.tracking.registration.terms import (
-    COUNT,
-    FEW_BLOCKS,
-    RR,
-    SUMS,
-    TRIANGLE,
-    WRR,
-    Gates,
-    Live,
-    R,
-    W,
-    linearize,
-    linearize_few,
-)
+from semslam.tracking.registration.terms import COUNT, RR, SUMS, TRIANGLE, WRR, Gates, Live, R, W, linearize
 
 f32 = np.float32
 
@@ -261,8 +248,7 @@ class Registrar:
         gates = self._gates_now(number, search)
         live = Live(observation.depth, observation.normals, self._live[level.pyramid])
         model, sums = self._models[number], self._sums[: len(self._models[number])]
-        add = linearize_few if len(model) <= FEW_BLOCKS else linearize
-        add(model, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates, sums)
+        linearize(model, search.T.astype(f32), live, self._pinholes[0], self._pinholes[level.pyramid], gates, sums)
         search.sums = sums.sum(axis=0, dtype=np.float64)
 
     def _turn(self, search: _Search, observation: Observation) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from semslam.compiled import PARALLEL, SERIAL, prefetch
+from semslam.compiled import PARALLEL, SERIAL, Pinhole, prefetch
 from semslam.engine.depth_filter import depth_sigma
 from semslam.tracking.registration.model import BLOCK, GREY, N_X, N_Y, N_Z, ROOT, X, Y, Z
 
@@ -25,7 +25,7 @@ PLACED = 16
 L_X, L_Y, L_Z, L_I, U, V, DEPTH, D_X, D_Y, D_Z, F_U, F_V, G_00, G_01, G_10, G_11 = (k * BLOCK for k in range(PLACED))
 # Rows of a term: six of sqrt(w) J, sqrt(w) r, r, w, and for colour the difference of grey with exposure still in it.
 ROWS = 10
-FEW_BLOCKS = 20  # blocks, at most, for `linearize_few`
+FEW_BLOCKS = 20  # are done before another thread has begun
 
 # Columns of a term's sums: 21 of the upper triangle of J^T W J, 6 of J^T W r, then
 # the weighted sum of r^2, the sum of weights, the count of inliers, the plain sum of r and of r^2.
@@ -259,7 +259,27 @@ def _of_block(points, T, live, camera, grey_camera, gates, out):
 
 
 @njit(**PARALLEL)
-def linearize(model, T, live, camera, grey_camera, gates, out):
+def _linearize_on_all_threads(model, T, live, camera, grey_camera, gates, out):
+    for block_ in prange(len(model)):
+        block = np.int64(block_)  # prange counts unsigned
+        _of_block(model[block].reshape(-1), T, live, camera, grey_camera, gates, out[block])
+
+
+@njit(**SERIAL)
+def _linearize_on_one_thread(model, T, live, camera, grey_camera, gates, out):
+    for block in range(len(model)):
+        _of_block(model[block].reshape(-1), T, live, camera, grey_camera, gates, out[block])
+
+
+def linearize(
+    model: np.ndarray,
+    T: np.ndarray,
+    live: Live,
+    camera: Pinhole,
+    grey_camera: Pinhole,
+    gates: Gates,
+    out: np.ndarray,
+) -> None:
     """Both error terms of a model's points against the live frame, at T = T_live_view.
 
     Geometry: r = n . (p - x), x the model point and n its normal in the live camera, p the live point at the pixel
@@ -271,13 +291,7 @@ def linearize(model, T, live, camera, grey_camera, gates, out):
     camera: of depth and normals; grey_camera: of the grey image.
     out (blocks, 3, SUMS) float32: geometry, colour, and counts [visible points, of them with live depth].
     """
-    for block_ in prange(len(model)):
-        block = np.int64(block_)  # prange counts unsigned
-        _of_block(model[block].reshape(-1), T, live, camera, grey_camera, gates, out[block])
-
-
-@njit(**SERIAL)
-def linearize_few(model, T, live, camera, grey_camera, gates, out):
-    """`linearize` of so few blocks that they are done before another thread has begun."""
-    for block in range(len(model)):
-        _of_block(model[block].reshape(-1), T, live, camera, grey_camera, gates, out[block])
+    few = len(model) <= FEW_BLOCKS
+    (_linearize_on_one_thread if few else _linearize_on_all_threads)(
+        model, T, live, camera, grey_camera, gates, out,
+    )  # fmt: skip
