@@ -162,6 +162,57 @@ def test_two_label_sets_share_one_network(folder: Path, tmp_path: Path) -> None:
         Samples(sources[1], 40)
 
 
+def test_label_sets_share_the_outputs_one_after_the_other(folder: Path, tmp_path: Path) -> None:
+    nyu, kitti = Source("nyu"), Source("kitti", classes="kitti6", first_output=40)
+    fine = tiny_training(folder, tmp_path, sources=(kitti, nyu), validation=kitti, num_classes=46)
+    assert list(fine.outputs.items()) == [("nyu40", (0, 40)), ("kitti6", (40, 46))]
+    depth = replace(kitti, first_output=0, tasks=("depth",))  # of which nothing is labelled
+    assert tiny_training(folder, tmp_path, sources=(nyu, depth)).outputs == {"nyu40": (0, 40)}
+    for settings, problem in (
+        ({"sources": (nyu, kitti), "validation": replace(kitti, first_output=0)}, "kitti6 is 0 here and 40 in another"),
+        ({"sources": (nyu, replace(nyu, first_output=40))}, "first_output of nyu40 is 40 here and 0 in another"),
+        ({"sources": (nyu, replace(kitti, first_output=30))}, "kitti6 is 30, among .* nyu40, which end at 40"),
+        ({"sources": (nyu, kitti), "num_classes": 40}, "num_classes is 40; nyu40 and kitti6 need 46 outputs"),
+        ({"sources": (replace(nyu, classes="nyu13"),), "num_classes": 40}, "num_classes is 40; nyu13 .* 13 classes"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            tiny_training(folder, tmp_path, **({"num_classes": 46, "validation": settings["sources"][0]} | settings))
+    tiny_training(folder, tmp_path, num_classes=46, weights="of both sets")
+
+
+def test_labels_of_many_classes_are_refused_before_they_wrap(folder: Path, tmp_path: Path) -> None:
+    """Bytes would make 44 of the 300th class, and 38 of 40 + 254."""
+    (tmp_path / "labels").mkdir()
+    for path in (folder / "color").iterdir():
+        labels = np.full((48, 64), 301, np.uint16)
+        labels[:8] = 0
+        cv2.imwrite(str(tmp_path / "labels" / f"{path.stem}.png"), labels)
+    source = Source(str(folder), labels=str(tmp_path / "labels"), classes="nyu894")
+    with pytest.raises(ValueError, match="has a label for output 300, the network has 40 outputs"):
+        Samples(source, 40)
+    with pytest.raises(ValueError, match="num_classes is 894; labels are learned as bytes, expected at most 255"):
+        Samples(source, 894)
+    with pytest.raises(ValueError, match="has a label for output 256, the network has 40 outputs"):
+        Samples(Source(str(folder), first_output=255), 40)
+    for path in (tmp_path / "labels").iterdir():
+        labels[8:] = 7
+        cv2.imwrite(str(path), labels)
+    found = Samples(source, 40)[0].labels
+    assert (found[:8] == 255).all() and (found[8:] == 6).all()
+
+
+def test_normals_are_not_computed_with_the_camera_of_another_shape(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "folder"
+    shutil.copytree(folder, copy)
+    for kind in ("color", "label40", "depth"):
+        path = copy / kind / "003.png"
+        cv2.imwrite(str(path), np.rot90(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+    with pytest.raises(
+        ValueError, match="the depth of 003 is 48x64 pixels, of another shape than its camera's 640x480"
+    ):
+        Samples(Source(str(copy)), 40, normals=True)
+
+
 def test_a_third_task_learns_normals_computed_from_depth(folder: Path, tmp_path: Path) -> None:
     config = tiny_training(folder, tmp_path, tasks=("segmentation", "depth", "normals"), loop=Loop(steps=2))
     rows: list[dict[str, float]] = []
@@ -194,6 +245,14 @@ def test_settings_that_cannot_work_are_refused(folder: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"`learned_task_weights` replaces them"):
         weights = {"segmentation": 0.5, "depth": 0.5}
         tiny_training(folder, tmp_path, task_weights=weights, learned_task_weights=True)
+    with pytest.raises(ValueError, match="learned is empty"):
+        tiny_training(folder, tmp_path, learned=())
+    for settings in ({"learned": ("segm", "conv9")}, {"learned": ("conv9", "layer1."), "frozen_layers": 2}):
+        config = tiny_training(folder, tmp_path, **settings)
+        with pytest.raises(
+            ValueError, match=r"begins with 'conv9' \(`learned`\); known are (layer1|layer3), .* depth$"
+        ):
+            JointObjective(config, [Samples(config.sources[0], 40)], [])
     with pytest.raises(ValueError, match="unknown task 'pose'; known are segmentation, depth, normals"):
         Source(str(folder), tasks=("pose",))
 

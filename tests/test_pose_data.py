@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from networks.pose.samples import PoseSource, drawn_places, open_source, tuple_places
+from networks.pose.samples import PoseSource, open_source, tuple_places
 from semslam import poses
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import write_tum
@@ -226,10 +226,3 @@ def test_no_tuple_mixes_recordings_even_where_these_are_interleaved() -> None:
     recordings = np.array([0, 1] * 20)
     for index in range(40):
         assert len(set(recordings[tuple_places(recordings, index, 5, 3)])) == 1
-
-
-def test_every_image_is_drawn_once_an_epoch_and_the_same_way_again() -> None:
-    drawn = drawn_places(7, range(21), seed=5)
-    assert [sorted(drawn[i : i + 7]) for i in (0, 7, 14)] == [list(range(7))] * 3
-    assert drawn[:7] != drawn[7:14]
-    assert drawn_places(7, range(9, 12), seed=5) == drawn[9:12]

@@ -99,6 +99,8 @@ def test_statistics_are_computed_once_kept_and_saved_with_the_weights(deeploc: P
     np.testing.assert_allclose(kept["std"], [*expected.std(0)[:1], 1.0, *expected.std(0)[2:]])
     predictor = PosePredictor.load(tmp_path / "network.safetensors")
     assert list(predictor.statistics.mean) == kept["mean"]
+    with pytest.raises(ValueError, match="of a training with another `metric` than True; choose another `out`"):
+        PoseObjective(small(deeploc, tmp_path, metric=True))
     # weights that are gone on from keep theirs, whatever the data
     sources, weights = (PoseSource(str(deeploc), first=4),), str(tmp_path / "network.safetensors")
     later = small(deeploc, tmp_path / "2", weights=weights, sources=sources)

@@ -12,6 +12,7 @@ import torch
 from tiny_trainings import Killed, weights_of
 from torch import Tensor, nn
 
+from networks import distributed
 from networks.training.loop import Loop, run
 from networks.training.optimisation import OPTIMISERS, SCHEDULES, AveragedWeights, Group, warmed_up
 
@@ -38,6 +39,7 @@ class _Fit:
         self.learner = _Line()
         self.network = self.learner.network
         self.groups = [Group("all", list(self.network.parameters()), rate, every)]
+        self.recipe: dict[str, Any] = {"out": "here", "rate": rate, "sources": ({"path": "a", "in_memory": True},)}
 
     def batch(self, step: int, progress: float) -> dict[str, Tensor]:
         x = torch.from_numpy(np.random.default_rng([1, step]).normal(size=(4, 3)).astype(np.float32))
@@ -108,6 +110,28 @@ def test_a_damaged_or_foreign_state_is_refused(tmp_path: Path) -> None:
         run(_Fit(), Loop(steps=2), tmp_path)
 
 
+def test_a_training_goes_on_with_its_own_settings_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(_Fit(), Loop(steps=2), tmp_path)
+    changed = _Fit()
+    changed.recipe |= {"rate": 0.1, "sources": ({"path": "b", "in_memory": False},)}
+    with pytest.raises(
+        ValueError, match=r"other settings: rate \(was 0.05, is 0.1\), sources\[0\].path \(was 'a', is 'b'\);"
+    ):
+        run(changed, Loop(steps=2), tmp_path)
+    with pytest.raises(ValueError, match=r"2 steps are learned already; loop.steps is 1"):
+        run(_Fit(), Loop(steps=1), tmp_path)
+    moved = _Fit()
+    moved.recipe |= {"out": "there", "sources": ({"path": "a", "in_memory": False},)}
+    rows: list[dict[str, float]] = []
+    run(moved, Loop(steps=3), tmp_path, rows.append)
+    assert [row["step"] for row in rows] == [3]
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    del saved["recipe"]  # as earlier versions wrote it
+    torch.save(saved, tmp_path / "last.pt")
+    run(changed, Loop(steps=4), tmp_path)
+    assert "an earlier version wrote it without its settings" in caplog.text
+
+
 def test_hours_end_a_training_and_its_schedule(tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
     run(_Fit(), Loop(steps=10**9, hours=0.3 / 3600), tmp_path, rows.append)
@@ -147,6 +171,14 @@ def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"the loss is nan at step 0; lower the rates or set loop\.clip"):
         run(Broken(), Loop(steps=1), tmp_path)
+
+
+def test_a_loss_that_is_no_number_in_one_process_stops_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "summed", lambda value: value.detach() + torch.inf)  # another's loss
+    with pytest.raises(ValueError, match="the loss is inf at step 0"):
+        run(_Fit(), Loop(steps=1), tmp_path)
 
 
 def test_schedules_fall_from_one_and_settings_are_checked() -> None:

@@ -13,6 +13,7 @@ from tiny_trainings import batch_of
 from networks.augmentation import Augmentation, Sample, augmented, recolored
 from networks.training import device_views
 from networks.training.data import class_weights, drawn
+from networks.training.order import drawn_place
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -115,6 +116,18 @@ def test_every_image_is_drawn_once_an_epoch() -> None:
     epochs = [[drawn(sets, p, 3) for p in range(e * 8, e * 8 + 8)] for e in range(2)]  # type: ignore[arg-type]
     assert sorted(epochs[0]) == sorted(epochs[1]) == [0, 1, 2, 3, 4, 10, 11, 12]
     assert epochs[0] != epochs[1]
+    order = np.random.default_rng([3, 1, 1]).permutation(8)  # what earlier versions drew: trainings of theirs go on
+    assert epochs[1] == [[*sets[0], *sets[1]][i] for i in order]
+
+
+def test_an_epochs_order_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million images would be shuffled again for each of them."""
+    asked: list[object] = []
+    generator = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: asked.append(seed) or generator(seed))
+    for position in range(40):
+        drawn_place([13, 7], position, seed=99)
+    assert asked == [[99, 1, 0], [99, 1, 1]]
 
 
 def test_a_batch_fills_what_is_missing_and_counts_what_is_there() -> None:

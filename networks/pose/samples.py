@@ -123,18 +123,6 @@ def tuple_places(recordings: np.ndarray, index: int, length: int, skip: int) -> 
     return same[np.clip(own + offsets, 0, len(same) - 1)]
 
 
-def drawn_places(count: int, positions: Sequence[int], seed: int) -> list[int]:
-    """The places of an endless sequence that shuffles all images anew in every epoch."""
-    orders: dict[int, np.ndarray] = {}
-    found = []
-    for position in positions:
-        epoch, place = divmod(position, count)
-        if epoch not in orders:
-            orders[epoch] = np.random.default_rng([seed, 1, epoch]).permutation(count)
-        found.append(int(orders[epoch][place]))
-    return found
-
-
 def batch_of(
     tuples: Sequence[tuple[PoseSamples, np.ndarray, bool]],
     statistics: PoseStatistics,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,16 +19,19 @@ from networks.augmentation import Sample
 from networks.joint.network import TASKS, normalised
 from networks.losses import IGNORE
 from networks.training.device_views import SampleTensors
+from networks.training.order import drawn_place
 from semslam.atomic import contents
 from semslam.camera import Camera
 from semslam.config import Natural, Positive, Range, check_ranges
 from semslam.frame import evenly_spread
+from semslam.labels import label_set
 
 if TYPE_CHECKING:
     from sequences.images.labelled_images import LabelledImage
 
 S = TypeVar("S")
 LABELS_LOOKED_AT = 50  # label images of which one must have a class
+OTHER_SHAPE = 0.02  # relative difference of width / height that no rounding of an image's sides makes
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,39 @@ class Source:
             raise ValueError(f"{self.path}: unknown task {unknown[0]!r}; known are {', '.join(TASKS)}")
 
 
+def outputs_by_set(sources: Iterable[Source], num_classes: int) -> dict[str, tuple[int, int]]:
+    """The outputs of each label set that is learned or scored, in their order: the first, and the one after the last.
+
+    ValueError where two sources put a set at different outputs, where two sets share some, or where there are too few.
+    """
+    firsts: dict[str, int] = {}
+    for source in sources:
+        if "segmentation" not in source.tasks:
+            continue
+        first = firsts.setdefault(source.classes, source.first_output)
+        if source.first_output != first:
+            raise ValueError(
+                f"{source.path}: first_output of {source.classes} is {source.first_output} here and {first} in another "
+                f"source; give all sources of a label set the same, and validation too"
+            )
+    outputs = {name: (firsts[name], firsts[name] + len(label_set(name))) for name in sorted(firsts, key=firsts.get)}  # type: ignore[arg-type]
+    for (name, (_, end)), (following, (first, _)) in pairwise(outputs.items()):
+        if first < end:
+            raise ValueError(
+                f"first_output of {following} is {first}, among the outputs of {name}, which end at {end}; put it there"
+            )
+    needed = max((end for _, end in outputs.values()), default=0)
+    if needed > num_classes:
+        raise ValueError(f"num_classes is {num_classes}; {' and '.join(outputs)} need {needed} outputs")
+    return outputs
+
+
 class Samples(Sequence[Sample]):
     """The images of a source as samples: labels as the network's outputs, normals computed where they are learned."""
 
     def __init__(self, source: Source, num_classes: int, normals: bool = False) -> None:
+        if num_classes > IGNORE:
+            raise ValueError(f"num_classes is {num_classes}; labels are learned as bytes, expected at most {IGNORE}")
         self.source = source
         self.normals = normals and {"normals", "depth"} <= set(source.tasks)
         self.images = open_images(source)
@@ -94,13 +127,14 @@ class Samples(Sequence[Sample]):
         image: LabelledImage = self.images[index]
         labels = image.labels if "segmentation" in self.source.tasks else None
         if labels is not None:
-            valid = labels != IGNORE
-            labels = np.where(valid, labels + np.uint8(self.source.first_output), IGNORE).astype(np.uint8)
-            if valid.any() and (highest := int(labels[valid].max())) >= self.num_classes:
+            valid = labels != label_set(self.source.classes).unlabelled
+            outputs = labels.astype(np.int32) + self.source.first_output  # bytes would begin again at 0
+            if valid.any() and (highest := int(outputs[valid].max())) >= self.num_classes:
                 raise ValueError(
                     f"{self.source.path}: {image.name} has a label for output {highest}, the network has "
                     f"{self.num_classes} outputs; raise num_classes or change first_output"
                 )
+            labels = np.where(valid, outputs, IGNORE).astype(np.uint8)
         depth = image.depth if "depth" in self.source.tasks else None
         normals = self._normals(image) if self.normals else None
         return Sample(image.color, labels, depth, normals, self._soft_labels(image.name))
@@ -123,7 +157,16 @@ class Samples(Sequence[Sample]):
     def _normals(self, image: LabelledImage) -> np.ndarray | None:
         from sequences.images.labelled_images import normals_of_depth
 
-        return None if image.depth is None else normals_of_depth(image.depth, self._camera)
+        if image.depth is None:
+            return None
+        (height, width), camera = image.depth.shape, self._camera
+        if abs(width * camera.height / (height * camera.width) - 1) > OTHER_SHAPE:
+            raise ValueError(
+                f"{self.source.path}: the depth of {image.name} is {width}x{height} pixels, of another shape than its "
+                f"camera's {camera.width}x{camera.height}, so that normals cannot be computed; make it a source of its "
+                f"own with its `camera`, or leave normals out of its tasks"
+            )
+        return normals_of_depth(image.depth, camera)
 
 
 def open_images(source: Source) -> Sequence[LabelledImage]:
@@ -167,14 +210,8 @@ def recorded_camera(path: str | Path) -> Camera | None:
 
 def drawn(sets: Sequence[Sequence[S]], position: int, seed: int) -> S:
     """The sample at a position of an endless sequence that shuffles all images of all sets anew in every epoch."""
-    sizes = [len(images) for images in sets]
-    epoch, place = divmod(position, sum(sizes))
-    index = int(np.random.default_rng([seed, 1, epoch]).permutation(sum(sizes))[place])
-    for images, size in zip(sets, sizes, strict=True):
-        if index < size:
-            return images[index]
-        index -= size
-    raise AssertionError("unreachable")
+    which, place = drawn_place([len(images) for images in sets], position, seed)
+    return sets[which][place]
 
 
 def collated(views: Sequence[SampleTensors], stride: int) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from networks.losses import (
     soft_cross_entropy,
 )
 from networks.training import device_views
-from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn
+from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn, outputs_by_set
 from networks.training.loop import Loop, device_of, run
 from networks.training.optimisation import Group
 from networks.training.validation import scored
@@ -114,10 +114,19 @@ class JointTraining:
             raise ValueError(f"{self.teachers[0]}: teachers are learned from with distillation above 0, it is 0")
         if self.teachers and taught is not None:
             raise ValueError(f"{taught.path}: has soft_labels, and teachers look at each view; choose one of them")
+        if self.learned == ():
+            raise ValueError("learned is empty; leave it out to train all parameters")
         if self.backbone not in ENCODERS:
             raise ValueError(f"backbone is {self.backbone!r}; known are {', '.join(ENCODERS)}")
+        self._check_outputs()
         self._check_stages()
         self._check_tasks()
+
+    def _check_outputs(self) -> None:
+        used = sum(end - first for first, end in self.outputs.values())
+        taught = self.weights is not None or self.distillation > 0  # then the others mean something all the same
+        if 0 < used < self.num_classes and not taught:
+            raise ValueError(f"num_classes is {self.num_classes}; {' and '.join(self.outputs)} have {used} classes")
 
     def _check_stages(self) -> None:
         if not self.stages:
@@ -143,9 +152,7 @@ class JointTraining:
     @property
     def outputs(self) -> dict[str, tuple[int, int]]:
         """The network's outputs for the classes of each label set: the first, and the one after the last."""
-        firsts = {s.classes: s.first_output for s in (*self.sources, self.validation)}
-        ends = {*firsts.values(), self.num_classes}
-        return {name: (first, min(end for end in ends if end > first)) for name, first in firsts.items()}
+        return outputs_by_set((*self.sources, self.validation), self.num_classes)
 
 
 def train(config: JointTraining, report: Callable[[dict[str, float]], None] | None = None) -> dict[str, float]:
@@ -249,6 +256,7 @@ class JointObjective:
 
     def __init__(self, config: JointTraining, sets: Sequence[Sequence[Sample]], validation: Sequence[Sample]) -> None:
         self.config, self.sets, self.validation = config, sets, validation
+        self.recipe = asdict(config)
         # also with `views` on the device the processor makes the batch that the decoder is fitted to
         self.on_device: device_views.DeviceSamples | None = None
         torch.manual_seed(config.loop.seed)
@@ -294,7 +302,7 @@ class JointObjective:
         return collated(views, stage.stride)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        outputs = self.config.outputs[self.config.validation.classes]
+        outputs = self.config.outputs.get(self.config.validation.classes)
         assert isinstance(network, JointNetwork)
         figures = scored(network, self.validation, self.config.resolution, self.learner.stride, outputs)
         # one point of mIoU counts as much as one centimetre or one degree
@@ -308,11 +316,11 @@ def _metadata(objective: JointObjective) -> dict[str, Any]:
     config, height, width = objective.config, *objective.validation[0].color.shape[:2]
     size = [round(height * config.resolution), round(width * config.resolution)]
     return {
-        "class_set": "+".join(sorted(config.outputs, key=config.outputs.__getitem__)),
+        "class_set": "+".join(config.outputs),
         "label_sets": {name: list(outputs) for name, outputs in config.outputs.items()},
         "input_size": size,
         "focal": camera_of(config.validation, width, height).fx * config.resolution,
-        "recipe": asdict(config),
+        "recipe": objective.recipe,
     }
 
 
@@ -321,6 +329,13 @@ def _groups(network: JointNetwork, balance: nn.Module, config: JointTraining) ->
     frozen = {f"layer{number}" for number in range(1, config.frozen_layers + 1)}
     heads = {id(p): task for task in network.tasks for p in network.task_parameters(task)}
     parameters: dict[str, list[nn.Parameter]] = {}
+    movable = [name for name, _ in network.named_parameters() if name.split(".")[0] not in frozen]
+    for beginning in config.learned or ():
+        if not any(name.startswith(beginning) for name in movable):
+            known = ", ".join(dict.fromkeys(name.split(".")[0] for name in movable))
+            raise ValueError(
+                f"no parameter that is not frozen begins with {beginning!r} (`learned`); known are {known}"
+            )
     for name, parameter in network.named_parameters():
         layer = name.split(".")[0]
         if layer in frozen or (config.learned is not None and not name.startswith(config.learned)):

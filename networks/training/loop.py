@@ -69,6 +69,7 @@ class Objective(Protocol):
 
     groups: list[Group]
     measure: str  # the validation figure by which the best weights are chosen; larger is better
+    recipe: dict[str, Any]  # all settings: a training goes on with the same alone
 
     @property
     def learner(self) -> nn.Module:
@@ -99,6 +100,9 @@ def run(
 
     Args:
         report: called with each row of the log (in the first process).
+
+    Raises:
+        ValueError: last.pt is of a training with other settings than the objective's, or not whole.
 
     Returns: the figures of the last validation.
     """
@@ -139,9 +143,13 @@ class _Training:
         self.optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in objective.groups}
         self.average = AveragedWeights(objective.network, loop.average)
         self.state = State()
-        self.learning = Learning(objective.learner, objective.groups, self.optimisers, self.average, self.state)
+        self.learning = Learning(
+            objective.learner, objective.groups, self.optimisers, self.average, self.state, objective.recipe
+        )
         if (folder / "last.pt").is_file():
             self.learning.restore(folder / "last.pt")
+            if self.state.step > loop.steps:
+                raise ValueError(f"{folder}: {self.state.step} steps are learned already; loop.steps is {loop.steps}")
         self.learner = _shared(objective.learner)
         self.log = Log(folder / "log.csv", self.state.step)
         self.hours = loop.cpu_hours or loop.hours
@@ -168,8 +176,9 @@ class _Training:
             freeze_norms(self.learner)
         with _autocast(loop.precision, self.device):
             loss, terms, examples = self.learner(batch)
-        if not torch.isfinite(loss):
-            found = f"the loss is {loss.item()} at step {state.step}"
+        together = distributed.summed(loss)  # all processes must stop: one that goes on waits for the others for ever
+        if not torch.isfinite(together):
+            found = f"the loss is {together.item()} at step {state.step}"
             raise ValueError(f"{self.folder}: {found}; lower the rates or set loop.clip")
         # each process holds its share of the loss, and the gradients are averaged over processes
         (loss * distributed.world()).backward()

@@ -27,9 +27,10 @@ from networks.pose.losses import RELATIVES, WEIGHTINGS, pose_terms
 from networks.pose.networks import NETWORKS, JointPoseNetwork, open_network
 from networks.pose.parts import PoseModel
 from networks.pose.predictor import save
-from networks.pose.samples import PoseSamples, PoseSource, batch_of, drawn_places, open_source, tuple_places
+from networks.pose.samples import PoseSamples, PoseSource, batch_of, open_source, tuple_places
 from networks.training.loop import Loop, run
 from networks.training.optimisation import Group
+from networks.training.order import drawn_place
 from semslam.atomic import replacing
 from semslam.config import Count, NotNegative, Range, Share, check_ranges
 from semslam.metrics.localisation import pose_errors
@@ -138,7 +139,7 @@ class PoseObjective:
     measure = "score"
 
     def __init__(self, config: PoseTraining) -> None:
-        self.config = config
+        self.config, self.recipe = config, asdict(config)
         kind = NETWORKS[config.network]
         posed = [_opened(source, kind) for source in config.sources]
         validation = _opened(config.validation, kind)
@@ -172,7 +173,7 @@ class PoseObjective:
             "mean": list(self.statistics.mean),
             "std": list(self.statistics.std),
             "input_size": list(size),
-            "recipe": asdict(config),
+            "recipe": self.recipe,
         }
 
     def batch(self, step: int, progress: float) -> dict[str, Any]:
@@ -185,20 +186,14 @@ class PoseObjective:
         for unplaced in (False, True):
             own = [p for p, turn in zip(positions[share], turns[share]) if turn == unplaced]
             sets = self.odometry if unplaced else self.sets
-            if own:
-                places = drawn_places(sum(map(len, sets)), [p // 2 if self.odometry else p for p in own], seed)
-                tuples += [(*self._tuple(sets, place), not unplaced) for place in places]
+            for p in own:
+                which, place = drawn_place([len(samples) for samples in sets], p // 2 if self.odometry else p, seed)
+                recordings = sets[which].images.recordings
+                places = tuple_places(recordings, place, config.tuple_length, config.skip)
+                tuples.append((sets[which], places, not unplaced))
         generators = [np.random.default_rng([seed, 2, p]) for p in positions[share]]
         batch = batch_of(tuples, self.statistics, generators, config.color)
         return batch | {"any_unplaced": len(self.odometry) > 0}
-
-    def _tuple(self, sets: list[PoseSamples], place: int) -> tuple[PoseSamples, np.ndarray]:
-        for samples in sets:
-            if place < len(samples):
-                recordings = samples.images.recordings
-                return samples, tuple_places(recordings, place, self.config.tuple_length, self.config.skip)
-            place -= len(samples)
-        raise AssertionError("unreachable")
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         assert isinstance(network, PoseModel)
@@ -269,18 +264,22 @@ def _statistics(config: PoseTraining, posed: list[PosedImages]) -> PoseStatistic
             raise ValueError(f"{config.weights}: not the weights of a pose network: it holds no statistics")
         return PoseStatistics(tuple(metadata["mean"]), tuple(metadata["std"]))
     T = np.concatenate([images.T_world_camera for images in posed])
+    statistics = PoseStatistics() if config.metric else PoseStatistics.of(T)
     mark = hashlib.sha256(np.ascontiguousarray(T.round(6)).tobytes()).hexdigest()[:16]
     path = Path(config.out) / "statistics.json"
     if path.is_file():
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            statistics, known = PoseStatistics(tuple(kept["mean"]), tuple(kept["std"])), kept["poses"]
+            first, known = PoseStatistics(tuple(kept["mean"]), tuple(kept["std"])), kept["poses"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not the statistics of a training ({error}); remove it to compute them") from None
         if known != mark:
             raise ValueError(f"{path}: is of other poses than {config.sources[0].path} has; choose another `out`")
-        return statistics
-    statistics = PoseStatistics() if config.metric else PoseStatistics.of(T)
+        if not np.allclose([first.mean, first.std], [statistics.mean, statistics.std]):
+            raise ValueError(
+                f"{path}: is of a training with another `metric` than {config.metric}; choose another `out`"
+            )
+        return first
     if distributed.rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"mean": statistics.mean, "std": statistics.std, "poses": mark}

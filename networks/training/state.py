@@ -17,6 +17,12 @@ from semslam.atomic import replacing
 
 logger = logging.getLogger(__name__)
 
+# Settings, of whatever part of a training, with which it may go on changed: where it lies and runs, what is written
+# and scored when, how long it lasts.
+_FREE = frozenset(
+    {"out", "steps", "hours", "cpu_hours", "validate_every", "save_every", "device", "views", "compiled", "in_memory"}
+)
+
 
 @dataclass
 class State:
@@ -43,6 +49,7 @@ class Learning:
     optimisers: dict[str, torch.optim.Optimizer]  # by the group's name
     average: AveragedWeights
     state: State
+    recipe: dict[str, Any]  # the settings of the training
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -58,14 +65,26 @@ class Learning:
             "seconds": self.state.seconds,
             "best": float(self.state.best),
             "figures": self.state.figures,
+            "recipe": self.recipe,
         }
         write(path, content)
 
     def restore(self, path: Path) -> None:
-        """Bring everything back to where `save` left it."""
-        state, average = self.state, self.average
+        """Bring everything back to where `save` left it; ValueError where that was a training of other settings."""
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
+            recipe = saved.get("recipe")
+        except Exception as error:  # whatever a damaged or foreign file makes PyTorch raise
+            raise _not_continued(path, error) from error
+        if recipe is None:
+            logger.warning("%s: an earlier version wrote it without its settings; it goes on with those given", path)
+        elif changed := _differing(recipe, self.recipe):
+            raise ValueError(
+                f"{path}: is of a training with other settings: {', '.join(changed)}; restore them, or choose another "
+                f"`out` to start anew"
+            )
+        state, average = self.state, self.average
+        try:
             self.learner.load_state_dict(saved["learner"])
             for name, optimiser in self.optimisers.items():
                 optimiser.load_state_dict(saved["optimisers"][name])
@@ -78,10 +97,28 @@ class Learning:
             torch.set_rng_state(saved["random"])
             state.step, state.seconds, state.best = saved["step"], saved["seconds"], saved["best"]
             state.figures = saved["figures"]
-        except Exception as error:  # whatever a damaged or foreign file makes PyTorch raise
-            message = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{path}: cannot be continued from ({message}); move it away to start anew") from error
+        except Exception as error:
+            raise _not_continued(path, error) from error
         logger.info("continuing %s at step %d", path, state.step)
+
+
+def _not_continued(path: Path, error: Exception) -> ValueError:
+    message = (str(error).splitlines() or [type(error).__name__])[0]
+    return ValueError(f"{path}: cannot be continued from ({message}); move it away to start anew")
+
+
+def _differing(before: Any, now: Any, name: str = "") -> list[str]:
+    """The settings that differ, with both values; those that only one version of semslam knows are passed over."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        shared = [key for key in before if key in now and key not in _FREE]
+        return [found for key in shared for found in _differing(before[key], now[key], f"{name}.{key}".lstrip("."))]
+    if isinstance(before, tuple) and isinstance(now, tuple) and len(before) == len(now):
+        pairs = enumerate(zip(before, now, strict=True))
+        return [found for i, (old, new) in pairs for found in _differing(old, new, f"{name}[{i}]")]
+    if before == now:
+        return []
+    values = [repr(value) if len(repr(value)) < 60 else "..." for value in (before, now)]
+    return [f"{name} (was {values[0]}, is {values[1]})"]
 
 
 class Log:
