@@ -47,7 +47,8 @@ def test_the_cost_is_that_of_the_obvious_loop():
     turn, shift = (K @ T[:3, :3] @ np.linalg.inv(K)).astype(f32)[None], (K @ T[:3, 3]).astype(f32)[None]
     ratios, half, noise = np.array([0.8, 1.0, 1.3], f32), 2, f32(4)
     cost = np.empty((*CAMERA.shape, 3), f32)
-    views = kernels.Views(other[None], turn, shift)
+    other = np.rint(other)
+    views = kernels.Views(kernels.packed(other)[None], turn, shift)
     kernels.match(grey, views, predicted, ratios, kernels.Matching(half, 1, noise), cost)
     for u, v, d in ((10, 9, 0), (24, 18, 1), (40, 30, 2), (20, 25, 1)):
         warped = np.empty((2 * half + 1, 2 * half + 1))

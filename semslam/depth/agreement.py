@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numba as nb
 import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
+from semslam.compiled import PARALLEL, Pinhole, Pose, pixel_of
 from semslam.depth.completion import CompletedDepth
 
 f32 = np.float32
@@ -35,32 +37,48 @@ def agreed(found: Keyframe, camera: Camera, others: Sequence[Keyframe]) -> Compl
 
     camera: of all of them.
     """
-    points = camera.backproject(found.depth).reshape(-1, 3)
-    weight = 1 / found.log_std**2
-    total, first, second = weight.copy(), np.zeros_like(weight), np.zeros_like(weight)
+    sums = _Sums(*np.zeros((3, *camera.shape), f32))
     for other in others:
-        ratio, log_std = _seen_by(other, camera, points, poses.inverse(other.T_world_camera) @ found.T_world_camera)
-        ratio, log_std = ratio.reshape(weight.shape), log_std.reshape(weight.shape)
-        its = np.where(np.abs(ratio) < GATE, f32(SHARE) / log_std**2, f32(0))
-        total += its
-        first += its * ratio
-        second += its * ratio**2
-    mean = first / total
-    scatter = np.maximum(second / total - mean**2, f32(0))
+        T_other_camera = Pose.of(poses.inverse(other.T_world_camera) @ found.T_world_camera)
+        _add(found.depth, other.depth, other.log_std, Pinhole.of(camera), T_other_camera, f32(GATE), f32(SHARE), sums)
+    total = 1 / found.log_std**2 + sums.weight
+    mean = sums.first / total
+    scatter = np.maximum(sums.second / total - mean**2, f32(0))
     return CompletedDepth(found.depth * np.exp(mean), np.sqrt(found.log_std**2 + scatter))
 
 
-def _seen_by(
-    other: Keyframe, camera: Camera, points: np.ndarray, T_other_camera: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) logarithms of a keyframe's depth over that of points (N, 3) in front of another camera, GATE where it does
-    not see them, and their standard deviations."""
-    seen = poses.transform(T_other_camera, points).astype(f32)
-    ahead = seen[:, 2] > 0.05
-    z = np.where(ahead, seen[:, 2], f32(1))
-    u = np.rint(seen[:, 0] / z * f32(camera.fx) + f32(camera.cx)).astype(np.int32)
-    v = np.rint(seen[:, 1] / z * f32(camera.fy) + f32(camera.cy)).astype(np.int32)
-    inside = ahead & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
-    u, v = np.where(inside, u, 0), np.where(inside, v, 0)
-    ratio = np.where(inside, np.log(other.depth[v, u] / z), f32(GATE))
-    return ratio, other.log_std[v, u]
+class _Sums(NamedTuple):
+    """Over the other keyframes, of logarithms of their depth over that of a keyframe's pixels: (H, W) float32 each."""
+
+    weight: np.ndarray
+    first: np.ndarray  # of weight times logarithm
+    second: np.ndarray  # of weight times its square
+
+
+@nb.njit(**PARALLEL)
+def _add(depth, its_depth, its_log_std, camera, T_other_camera, gate, share, sums):
+    """Add to sums what another keyframe, whose depth is `its_depth`, says of the depth of a keyframe's pixels.
+
+    share: of its information that counts. It says nothing of what is off by more than `gate`, nor of what it does not
+    see.
+    """
+    R, t = T_other_camera.R, T_other_camera.t
+    weights, first, second = sums.weight, sums.first, sums.second
+    for v in nb.prange(camera.height):
+        y = (f32(v) - camera.cy) / camera.fy
+        for u in range(camera.width):
+            x, z = (f32(u) - camera.cx) / camera.fx, depth[v, u]
+            ahead = (R[2, 0] * x + R[2, 1] * y + R[2, 2]) * z + t[2]
+            if ahead <= f32(0.05):
+                continue
+            right = (R[0, 0] * x + R[0, 1] * y + R[0, 2]) * z + t[0]
+            down = (R[1, 0] * x + R[1, 1] * y + R[1, 2]) * z + t[1]
+            i, j = pixel_of(camera, right, down, ahead)
+            if i < 0:
+                continue
+            ratio = np.log(its_depth[j, i] / ahead)
+            if abs(ratio) < gate:
+                weight = share / (its_log_std[j, i] * its_log_std[j, i])
+                weights[v, u] += weight
+                first[v, u] += weight * ratio
+                second[v, u] += weight * ratio * ratio

@@ -18,7 +18,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.config import Correlation, Count, NotNegative, Positive, Range, check_ranges
-from semslam.depth.plane_sweep_kernels import Candidates, Limits, Matching, Views, Winners, aggregate, match, select
+from semslam.depth.plane_sweep_kernels import Candidates, Limits, Matching, Views, Winners, aggregate, match, packed, select
 
 f32 = np.float32
 
@@ -75,7 +75,7 @@ def sweep(
     c = config or SweepConfig()
     K, K_inverse = camera.K, np.linalg.inv(camera.K)
     views = Views(
-        np.stack(others).astype(f32),
+        np.stack([packed(other) for other in others]),
         np.stack([K @ T[:3, :3] @ K_inverse for T in T_other_camera]).astype(f32),
         np.stack([K @ T[:3, 3] for T in T_other_camera]).astype(f32),
     )

@@ -13,13 +13,14 @@ f32 = np.float32
 
 MIDDLE = f32(128)  # grey level that is taken off before squares are summed
 
+BYTE, EIGHT = np.int32(255), np.int32(8)
 STRIP = 32  # rows that are warped and summed while they stay in a core's own caches
 
 
 class Views(NamedTuple):
     """Other images, and how their pixels follow from ours: z (x, y, 1) = depth turn (u, v, 1) + shift."""
 
-    images: np.ndarray  # (N, H, W) float32 luminance
+    images: np.ndarray  # (N, H, W) int32, see `packed`
     turn: np.ndarray  # (N, 3, 3) float32
     shift: np.ndarray  # (N, 3) float32
 
@@ -53,6 +54,14 @@ class Winners(NamedTuple):
     log_std: np.ndarray
 
 
+def packed(image: np.ndarray) -> np.ndarray:
+    """(H, W) int32 of luminance 0..255, rounded: the bytes of each pixel and its neighbours right, below, and right
+    below, which are then read at once."""
+    above = np.rint(image).astype(np.uint8)
+    below = np.roll(above, -1, axis=0)
+    return np.stack([above, np.roll(above, -1, axis=1), below, np.roll(below, -1, axis=1)], axis=-1).view("<i4")[..., 0]
+
+
 @nb.njit(**PARALLEL)
 def match(grey, views, predicted, ratios, matching, cost):
     """Fill cost (H, W, D) with (1 - correlation) / 2 of windows, 1 where no other image shows the candidate.
@@ -66,9 +75,12 @@ def match(grey, views, predicted, ratios, matching, cost):
         strip = np.int64(strip_)  # prange counts unsigned
         first, last = strip * STRIP, min(height, (strip + 1) * STRIP)
         top, bottom = max(0, first - half), min(height, last + half)
-        ours = grey[top:bottom] - MIDDLE  # float32 keeps more of the squares of small numbers
-        warped = np.empty((bottom - top, width), np.float32)
-        seen = np.empty((bottom - top, width), np.float32)
+        # rows from first - half on, zeros beyond the image; float32 keeps more of the squares of small numbers
+        ours = np.zeros((last - first + 2 * half, width), np.float32)
+        warped = np.zeros((last - first + 2 * half, width), np.float32)
+        seen = np.zeros((last - first + 2 * half, width), np.float32)
+        inside = slice(top - first + half, bottom - first + half)
+        ours[inside] = grey[top:bottom] - MIDDLE
         means = np.empty((last - first, width), np.float32)  # of the windows of our image
         scales = np.empty((last - first, width), np.float32)  # 1 / standard deviation there
         shares = np.zeros((2 * half + 2, width), np.float32)  # 1 / pixels of a window of so many rows
@@ -78,19 +90,21 @@ def match(grey, views, predicted, ratios, matching, cost):
         columns = np.zeros((3, width + 2 * half), np.float32)  # sums over rows, with zeros beside the image
         sums = np.empty((3, width), np.float32)
         for v in range(first, last):
-            a, b = max(top, v - half) - top, min(bottom, v + half + 1) - top
-            _window_sums(ours, ours, a, b, half, columns, sums)
-            _moments(sums, shares[b - a], matching.noise, means[v - first], scales[v - first])
+            row, rows = v - first, min(height, v + half + 1) - max(0, v - half)
+            _column_sums(ours, ours, row, half, columns)
+            _window_sums(columns, half, sums)
+            _moments(sums, shares[rows], matching.noise, means[row], scales[row])
         scores = np.empty((best_of, last - first, width), np.float32)
         for d in range(ratios.size):
             scores[:] = f32(-1)
             for o in range(views.images.shape[0]):
-                _warp(views.images[o], views.turn[o], views.shift[o], predicted, ratios[d], top, warped, seen)
+                turn, shift = views.turn[o], views.shift[o]
+                _warp(views.images[o], turn, shift, predicted, ratios[d], top, warped[inside], seen[inside])
                 for v in range(first, last):
-                    a, b = max(top, v - half) - top, min(bottom, v + half + 1) - top
-                    _window_sums(warped, ours, a, b, half, columns, sums)
-                    row, share = v - first, shares[b - a]
-                    mean, scale, there = means[row], scales[row], seen[v - top]
+                    row, rows = v - first, min(height, v + half + 1) - max(0, v - half)
+                    _column_sums(warped, ours, row, half, columns)
+                    _window_sums(columns, half, sums)
+                    share, mean, scale, there = shares[rows], means[row], scales[row], seen[row + half]
                     for u in range(width):
                         m = sums[0, u] * share[u]
                         variance = max(sums[1, u] * share[u] - m * m, f32(0)) + matching.noise
@@ -113,22 +127,36 @@ def match(grey, views, predicted, ratios, matching, cost):
 
 
 @nb.njit(**SERIAL)
-def _window_sums(image, other, first, last, half, columns, sums):
-    """Sums of image, image^2 and image other over the rows first..last and 2 half + 1 columns around each pixel."""
-    width = image.shape[1]
-    c0 = columns[0, half : half + width]
-    c1 = columns[1, half : half + width]
-    c2 = columns[2, half : half + width]
-    c0[:] = f32(0)
-    c1[:] = f32(0)
-    c2[:] = f32(0)
-    for row in range(first, last):
-        one, two = image[row], other[row]
-        for u in range(width):
-            x = one[u]
-            c0[u] += x
-            c1[u] += x * x
-            c2[u] += x * two[u]
+def _column_sums(image, other, first, half, columns):
+    """Sums of image, image^2 and image other over 2 half + 1 rows of each column, from a first row on.
+
+    columns: (3, W + 2 half), where first > 0 the sums of the rows from first - 1 on, which one row joins and one
+    leaves.
+    """
+    width, last = image.shape[1], first + 2 * half
+    c0, c1, c2 = columns[0, half : half + width], columns[1, half : half + width], columns[2, half : half + width]
+    if first == 0:
+        columns[:] = f32(0)
+        for row in range(last + 1):
+            one, two = image[row], other[row]
+            for u in range(width):
+                x = one[u]
+                c0[u] += x
+                c1[u] += x * x
+                c2[u] += x * two[u]
+        return
+    new, old, new_other, old_other = image[last], image[first - 1], other[last], other[first - 1]
+    for u in range(width):
+        x, y = new[u], old[u]
+        c0[u] += x - y
+        c1[u] += x * x - y * y
+        c2[u] += x * new_other[u] - y * old_other[u]
+
+
+@nb.njit(**SERIAL)
+def _window_sums(columns, half, sums):
+    """(3, W) sums over 2 half + 1 columns around each pixel."""
+    width = sums.shape[1]
     for k in range(3):
         out = sums[k]
         out[:] = f32(0)
@@ -156,7 +184,8 @@ def _warp(other, turn, shift, predicted, ratio, top, warped, seen):
     height, width = other.shape
     flat = other.reshape(-1)
     end_x, end_y = f32(width - 1), f32(height - 1)
-    right, down, corner = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.uint32)
+    right, down = np.empty(width, np.float32), np.empty(width, np.float32)
+    corner, four = np.empty(width, np.uint32), np.empty(width, np.int32)
     for row in range(warped.shape[0]):
         v = top + row
         depth, out, there = predicted[v], warped[row], seen[row]
@@ -177,10 +206,12 @@ def _warp(other, turn, shift, predicted, ratio, top, warped, seen):
             corner[u] = j * np.int32(width) + i
             there[u] = f32(1) if inside else f32(0)
         for u in range(width):
-            at = np.uint64(corner[u])
-            below = at + np.uint64(width)
-            upper = flat[at] + right[u] * (flat[at + np.uint64(1)] - flat[at])
-            lower = flat[below] + right[u] * (flat[below + np.uint64(1)] - flat[below])
+            four[u] = flat[corner[u]]  # one by one, in a loop of its own: what follows becomes vectors
+        for u in range(width):
+            bytes_ = four[u]
+            a, b = f32(bytes_ & BYTE), f32((bytes_ >> EIGHT) & BYTE)
+            c, d = f32((bytes_ >> np.int32(16)) & BYTE), f32((bytes_ >> np.int32(24)) & BYTE)
+            upper, lower = a + right[u] * (b - a), c + right[u] * (d - c)
             out[u] = (upper + down[u] * (lower - upper) - MIDDLE) * there[u]
 
 
