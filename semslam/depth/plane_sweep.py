@@ -18,7 +18,17 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.config import Correlation, Count, NotNegative, Positive, Range, check_ranges
-from semslam.depth.plane_sweep_kernels import Candidates, Limits, Matching, Views, Winners, aggregate, match, packed, select
+from semslam.depth.plane_sweep_kernels import (
+    Candidates,
+    Limits,
+    Matching,
+    Views,
+    Winners,
+    aggregate,
+    match,
+    packed,
+    select,
+)
 
 f32 = np.float32
 
