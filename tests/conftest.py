@@ -7,15 +7,20 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from semslam.camera import Camera
 from semslam.frame import Frame
 from sequences import Sequence, open_sequence
 from sequences.recordings.folder import write_folder
+from sequences.room import room
 from sequences.room.kinect_noise import kinect_noise
-from sequences.room.room import RoomSequence
+from sequences.room.room import Rendering, RoomSequence, render
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +41,25 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data not found: {SHARED_DATA} is absent")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_rooms_are_drawn_once() -> Iterator[None]:
+    """Many tests look at the same few small rooms: a process draws a view once, and hands out copies."""
+
+    @lru_cache(maxsize=512)
+    def drawn(camera: Camera, pose: bytes) -> Rendering:
+        return render(camera, np.frombuffer(pose).reshape(4, 4))
+
+    def copied(camera: Camera, T_world_camera: np.ndarray) -> Rendering:
+        if camera.width > 160:
+            return render(camera, T_world_camera)
+        view = drawn(camera, T_world_camera.tobytes())
+        return Rendering(*(getattr(view, field.name).copy() for field in fields(view)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "render", copied)
+        yield
 
 
 @pytest.fixture(scope="module")

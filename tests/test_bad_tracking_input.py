@@ -44,6 +44,7 @@ def test_the_noise_of_the_camera_is_found_whatever_was_assumed():
         assert base + quadratic * z**2 == pytest.approx(true_base + true_quadratic * z**2, rel=0.3)
 
 
+@pytest.mark.slow
 def test_an_estimate_of_noise_follows_the_residuals_and_not_a_few_wild_ones():
     rng = np.random.default_rng(0)
     estimate = NoiseEstimate(0.0012, 0.0019)

@@ -94,6 +94,7 @@ def test_the_map_lies_on_the_rooms_surfaces(runs, poses):
     assert scores.completeness_m < 0.08
 
 
+@pytest.mark.slow
 def test_what_stayed_unsure_is_removed_once_when_all_frames_are_done(runs, network):
     """One view says little, and what the next ones contradict becomes no surer: it is not in the finished map."""
     folder = RunFolder.open(runs("tracked"))
@@ -293,6 +294,7 @@ def test_structure_from_motion_finds_every_fourth_pose_in_metres(network):
     assert found.scale_std < 0.3 and found.focal == pytest.approx(room.camera.fx)
 
 
+@pytest.mark.slow
 def test_a_refined_run_keeps_the_insides_of_planes_with_labels_of_their_surroundings(tmp_path: Path, runs):
     source = RunFolder.open(runs("tracked"))
     refined = refine(source.path, tmp_path / "refined", CrfConfig(iterations=0))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stub_networks import KnowingNetwork
+from variants import one_fast
 
 from semslam.doctor.depth import edges
 from semslam.doctor.depth.range import with_range, without_cut_off
@@ -88,7 +89,7 @@ def reconstructed(scene: Scaled, out: Path, **settings) -> dict:
     return finish(run, mesh=False)
 
 
-@pytest.mark.parametrize("factor", [0.1, 8.0])
+@pytest.mark.parametrize("factor", one_fast(8.0, 0.1))
 def test_a_scene_of_another_size_becomes_a_map(tmp_path, factor):
     usual = reconstructed(Scaled(1.0), tmp_path / "usual")
     other = reconstructed(Scaled(factor), tmp_path / "other")

@@ -156,6 +156,7 @@ def test_a_bare_arm_before_the_camera_is_told_by_its_depth(noisy):
     assert finding.level == "warning" and "keep their depth" in finding.what
 
 
+@pytest.mark.slow
 def test_a_floor_along_which_the_camera_moves_does_not_stay(noisy):
     """Its depth stays in each pixel, as an arm's does."""
     room, _ = noisy

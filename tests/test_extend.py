@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from command_line import refused, semslam
 from stub_networks import KnowingNetwork
+from variants import one_fast
 
 from semslam import poses
 from semslam.frame import Step
@@ -31,7 +32,7 @@ ROOM = "room:frames=60,width=160,height=120"
 LABELS = ["--labels", "none", "--no-mesh"]
 
 
-@pytest.fixture(scope="module", params=["dataset", "tracked"])
+@pytest.fixture(scope="module", params=one_fast("tracked", "dataset"))
 def begun(request, tmp_path_factory) -> Path:
     """A run of the first 24 frames."""
     out = tmp_path_factory.mktemp("begun") / "run"
@@ -133,6 +134,7 @@ def test_a_map_that_has_not_met_the_one_that_it_extends_shows_its_own_path_alone
     assert len(apart.paths()) == 1 and not folder.other_trajectory(1).exists()
 
 
+@pytest.mark.slow
 def test_labels_go_on_with_the_views_that_the_map_names(tmp_path: Path, capsys) -> None:
     out, truth = tmp_path / "run", ["--labels", "truth", "--no-mesh"]
     assert semslam("reconstruct", ROOM, "--frames", 12, *truth, "--out", out) == 0

@@ -75,6 +75,7 @@ def test_frames_before_the_first_given_pose_begin_no_world_of_their_own(room, sh
     assert max(poses.rotation_angle(step) for step in steps) < np.radians(3)
 
 
+@pytest.mark.slow
 def test_poses_that_are_held_too_firmly_for_a_trial_cost_no_observation():
     """Two keyframes that one sees apart and the given poses say are together: holding them makes all look wrong."""
     camera, rng = Camera(320, 240, 260, 260, 160, 120), np.random.default_rng(0)

@@ -155,6 +155,7 @@ def test_a_map_without_classes_is_shown_in_its_colors(tmp_path, capsys):
     assert (shape < 1.5).all()  # one panel, and not a grey one beside it
 
 
+@pytest.mark.slow
 def test_the_map_of_an_unfinished_run_is_told_to_be_one(run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
@@ -169,6 +170,7 @@ def test_the_map_of_an_unfinished_run_is_told_to_be_one(run, tmp_path, capsys):
         assert "an unfinished run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_errors_are_shown_where_evaluate_has_found_them(run, tmp_path, capsys):
     assert "was not compared" in refused(capsys, "view", run.path, "--png", tmp_path / "e.png", "--color-by", "error")
     copy = tmp_path / "run"

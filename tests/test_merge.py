@@ -50,6 +50,7 @@ def second(tmp_path_factory) -> Path:
     return made(folder / "second", 15, 40, "--poses", folder / "poses.txt")
 
 
+@pytest.mark.slow
 def test_the_memory_that_joining_takes_is_told_where_less_was_allowed(second: Path, tmp_path: Path, caplog) -> None:
     small = made(tmp_path / "small", 0, 30, "--memory", "1MB")
     assert semslam("merge", small, second, "--out", tmp_path / "both") == 0

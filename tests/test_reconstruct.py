@@ -222,6 +222,7 @@ def test_where_no_frame_may_be_unreadable_the_first_stops_the_run(copied, tmp_pa
     assert "1 of 12 frames are unreadable, more than the 0 % allowed" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_machine_stops_the_run_and_no_frame_is_left_out(copied, tmp_path, monkeypatch, capsys):
     read, count = decoding.contents, itertools.count()
 

@@ -167,6 +167,7 @@ def test_relabelling_there_and_back_is_the_first_run_again(runs, tmp_path):
     same_map(relabelling.relabel(tmp_path / "b", tmp_path / "a", weights="a"), runs["a"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_can_be_relabelled_as_one_without_a_break(runs, tmp_path):
     broken = reconstructed(tmp_path / "broken", "a", stop_at=23).folder
     same_map(broken, runs["a"])

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import ROOM, refused, semslam
+from variants import one_fast
 
 from semslam import config as configs
 from semslam.engine.labels.label_fusion import label_fusion
@@ -60,7 +61,7 @@ def test_a_run_that_cannot_be_prepared_gives_its_folder_back(tmp_path):
 # kills
 
 
-@pytest.mark.parametrize("frames", [1, 7])
+@pytest.mark.parametrize("frames", one_fast(7, 1))
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_map(whole, tmp_path, frames):
     out = tmp_path / "killed"
     begun(out, frames, checkpoint=1e-9)
@@ -235,6 +236,7 @@ def test_a_replacement_that_is_killed_at_any_step_is_finished_when_the_run_is_op
 # commands that would replace
 
 
+@pytest.mark.slow
 def test_refine_and_relabel_replace_a_run_only_when_asked(whole, tmp_path, capsys):
     out = tmp_path / "refined"
     assert semslam("refine", whole.path, "--out", out) == 0

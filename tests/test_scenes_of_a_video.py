@@ -52,6 +52,7 @@ def test_what_comes_after_a_cut_in_the_video_is_lost_and_not_put_into_the_map(ro
     assert absolute_error(estimate, room.trajectory, with_scale=True).rmse < 0.03
 
 
+@pytest.mark.slow
 def test_the_longest_scene_of_a_video_is_mapped_and_the_other_one_is_named(room, monkeypatch, caplog):
     monkeypatch.setattr(following, "FEWEST", 8)
     monkeypatch.setattr(color_only_poses, "FEWEST", 8)

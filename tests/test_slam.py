@@ -157,6 +157,7 @@ def test_lost_frames_have_no_line_in_the_trajectory_and_do_not_count_as_covered(
     assert figures["coverage"] == pytest.approx(19 / 24)
 
 
+@pytest.mark.slow
 def test_after_a_rehearsal_a_frame_needs_no_more_compiled_code():
     """In a process of its own: in this one, other tests have loaded it."""
     code = """

@@ -99,6 +99,7 @@ def test_pieces_without_a_common_view_are_joined_when_they_meet(round_trip: Room
     assert np.ptp(slam.cloud().positions, axis=0).max() < 10  # nothing is left far away
 
 
+@pytest.mark.slow
 def test_pieces_that_never_meet_are_kept_apart(round_trip: RoomSequence) -> None:
     progress, _, slam = tracked(in_order(round_trip, [*range(22), *range(70, 90)]))
     assert len(progress.parts) == 2 and progress.parts[0] == 0

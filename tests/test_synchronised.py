@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from variants import one_fast
 
 from semslam import images, poses
 from semslam.depth.readout import KINECT_READOUT, has_kinect_steps, readout_of
@@ -59,6 +60,7 @@ def test_depth_is_moved_to_what_the_camera_sees_at_the_moment() -> None:
     assert np.median(off) < 0.001 and np.mean(off < 0.01) > 0.97 and np.mean(found > 0) > 0.95
 
 
+@pytest.mark.slow
 def test_rows_are_moved_to_the_moment_of_the_middle_one() -> None:
     truth = render(CAMERA, shaken(0.6)).depth
     rolled = np.stack([render(CAMERA, shaken(0.6 + 0.03 * (row / 239 - 0.5))).depth[row] for row in range(240)])
@@ -77,7 +79,7 @@ def test_depth_stays_as_it_is_without_motion_and_where_the_camera_would_have_jum
     assert not synchronised(np.zeros_like(depth), CAMERA, motion(0.6), DELAY).any()
 
 
-@pytest.mark.parametrize("delay", [DELAY, -DELAY])
+@pytest.mark.parametrize("delay", one_fast(DELAY, -DELAY))
 def test_tracking_agrees_with_both_images_of_a_frame(delay: float) -> None:
     def error(synchronise: bool) -> float:
         config = SlamConfig(PerceptionConfig(labels="none", synchronise=synchronise))

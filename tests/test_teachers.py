@@ -105,6 +105,7 @@ def test_teachers_tell_classes_and_depth_of_images_that_have_neither(folder: Pat
     assert float(terms["depth"]) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_learner_keeps_its_network_once_compiled_or_not(folder: Path, tmp_path: Path) -> None:
     config = tiny_training(folder, tmp_path)
     for compiled in (False, True):

@@ -115,6 +115,7 @@ def test_the_motion_across_frames_that_were_lost_is_told_for_one_frame(room):
     assert np.linalg.norm(3 * tracker._velocity - motion) < 0.4 * np.linalg.norm(motion)  # the map was adjusted, too
 
 
+@pytest.mark.slow
 def test_an_unknown_focal_length_is_found_with_the_phone_held_upright(room):
     """Portrait images of a camera whose focal length is a fifth less than the guess."""
     upright = Changed(room, [replace(room[i], color=np.rot90(room[i].color).copy()) for i in range(len(room))])

@@ -200,10 +200,7 @@ def write_figure(
     figure = Figure(figsize=(total_width, total_height), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     for k, image in enumerate(images):
-        left = (margin + k * (width + gap)) / total_width
-        axes = figure.add_axes((left, foot / total_height, width / total_width, height / total_height))
-        axes.imshow(image, interpolation="none", aspect="auto")
-        axes.set_axis_off()
+        figure.figimage(image, round(100 * (margin + k * (width + gap))), round(100 * foot))
     line = 1 - 0.5 * head / total_height
     fitting = int((total_width - 2 * margin - 0.085 * len(note)) / 0.13)  # letters of the title that leave room
     title = title if len(title) <= fitting else "..." + title[3 - fitting :]
@@ -226,7 +223,8 @@ def write_figure(
             handleheight=1.1,
             columnspacing=1.6,
         )
-    save_figure(figure, path, format=form)
+    # the usual compression takes twice as long for a tenth less
+    save_figure(figure, path, format=form, pil_kwargs={"compress_level": 3} if form == "png" else None)
 
 
 def preview(
