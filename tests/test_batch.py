@@ -54,6 +54,12 @@ def test_the_command_gets_its_sequence_and_its_folder(tmp_path):
     assert task.words == ("score", "--data", "x y/images", "--json", "{out}.json")
 
 
+def test_a_place_that_a_command_names_is_not_named_again(tmp_path):
+    file = listing(tmp_path / "list.txt", "room")
+    (task,) = tasks_of(file, "reconstruct {sequence} --out=mine/{name}", KNOWN)
+    assert task.words == ("reconstruct", "room", "--out=mine/room")
+
+
 def test_a_task_takes_as_many_lines_as_asked_for(tmp_path):
     file = listing(tmp_path / "list.txt", "a/1.png", "a/2.png", "b/1.png")
     tasks = tasks_of(file, "predict --classes nyu13", KNOWN, group=2)
@@ -124,6 +130,13 @@ def test_results_lie_in_any_place_and_done_tasks_are_not_repeated(tmp_path, pyth
     (tmp_path / "out" / "good" / "metrics.json").unlink()
     (tmp_path / "out" / "good").rmdir()
     assert len(undone(tasks, job)[0]) == 3, "a task whose results were removed is done again"
+
+
+def test_figures_that_another_command_left_are_not_a_tasks_own(tmp_path, python_tasks):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "good.json").write_text('{"frames": 99}')
+    job = Work(Results.at(str(tmp_path / "out")), retries=1, cwd=str(tmp_path))
+    assert job(*python_tasks(good=WRITE), 1).figures == {"frames": 3}
 
 
 def test_wrong_input_is_not_tried_again(tmp_path, python_tasks):

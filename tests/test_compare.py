@@ -26,6 +26,7 @@ from semslam.metrics.surface import points_reference
 from semslam.runs import networks, reconstruct
 from semslam.runs.progress import NoMap
 from sequences import open_sequence
+from sequences.recordings.folder import write_folder
 
 # Those that need whole runs are marked slow.
 ROOM = "room:frames=20,width=96,height=72"
@@ -211,6 +212,17 @@ def test_wrong_input_is_one_clear_line(capsys, tmp_path):
     assert "deep does not exist" in line and not new.exists()
     (tmp_path / "file").write_text("")
     assert "cannot write" in refused(capsys, "compare", ROOM, "--out", tmp_path / "file")
+
+
+def test_files_that_no_comparison_made_are_left_alone(network, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(networks, "predictor", lambda *_: network)
+    (tmp_path / "sensor").mkdir()
+    (tmp_path / "sensor" / "notes.txt").write_text("precious")
+    line = refused(capsys, "compare", ROOM, "--out", tmp_path, "--variants", "sensor")
+    assert "holds files that no comparison made" in line and (tmp_path / "sensor" / "notes.txt").is_file()
+    recording = write_folder(open_sequence("room:frames=3,width=32,height=24"), tmp_path / "recording")
+    line = refused(capsys, "compare", recording, "--out", recording)
+    assert "is a folder of the recording" in line and not (recording / ".lock").exists()
 
 
 @pytest.mark.slow

@@ -157,6 +157,12 @@ def test_surfels_that_wait_for_their_removal_hide_none_of_the_other_map(first: P
 
 
 @pytest.mark.slow
+def test_evidence_in_other_units_is_not_added_up(first: Path, tmp_path: Path, capsys) -> None:
+    other = made(tmp_path / "other", 0, 3, "--set", "slam.labels.method=mean")
+    line = refused(capsys, "merge", first, other, "--out", tmp_path / "both")
+    assert "`slam.labels.method` bayes" in line and "do not add up" in line and not (tmp_path / "both").exists()
+
+
 def test_a_joined_map_is_a_run_like_others(first: Path, second: Path, tmp_path: Path, monkeypatch) -> None:
     """Cameras are found in either half of it, mapping goes on in it, and it is evaluated, exported and joined again."""
     both = tmp_path / "both"

@@ -168,9 +168,18 @@ def test_a_run_is_not_overwritten_without_being_asked(tmp_path, capsys):
     assert semslam("reconstruct", ROOM, "--out", out, *TRUTH, "--no-mesh") == 0  # the same again
     line = refused(capsys, "reconstruct", ROOM, "--out", out, "--labels", "none")
     assert "holds a run with other settings" in line
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "map.ply").write_text("precious")
-    assert "not of a run" in refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "mine", *TRUTH)
+
+
+@pytest.mark.parametrize("name", ["map.ply", "metrics.json", "trajectory_1.txt"])
+def test_files_of_no_run_are_not_replaced(finished, tmp_path, capsys, name):
+    (tmp_path / name).write_text("precious")
+    for command in (
+        ["reconstruct", ROOM, *TRUTH],
+        ["reconstruct", ROOM, *TRUTH, "--resume"],
+        ["refine", finished.path],
+    ):
+        assert f"a {name} that is not of a run" in refused(capsys, *command, "--out", tmp_path)
+        assert [path.read_text() for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["precious"]
 
 
 def test_options_that_cannot_be_are_refused(tmp_path, capsys):

@@ -194,3 +194,11 @@ def test_a_refined_run_stands_beside_the_old_one(tmp_path, capsys):
     bare = tmp_path / "bare"
     assert semslam("reconstruct", room, "--out", bare, "--labels", "none", "--no-mesh") == 0
     assert "no classes" in refused(capsys, "refine", bare)
+
+
+def test_the_mesh_of_a_far_map_keeps_its_labels(tmp_path):
+    far = ["room:frames=6,width=80,height=60", "--poses", "dataset", "--labels", "truth", "--set", "slam.fusion.far=60"]
+    assert semslam("reconstruct", *far, "--out", tmp_path / "run") == 0
+    assert semslam("refine", tmp_path / "run", "--out", tmp_path / "refined") == 0
+    before, after = (RunFolder.open(tmp_path / name).load_mesh().labels != UNLABELLED for name in ("run", "refined"))
+    assert after.mean() > 0.99 * before.mean() > 0.5

@@ -75,13 +75,14 @@ def _completed(words: Sequence[str], command: Command) -> list[str]:
     """The words of a command with the places that it needs."""
     text = " ".join(words)
     completed = [*words]
+    options = {word.partition("=")[0] for word in words}
     if "{sequence}" not in text and "{name}" not in text:
         if not command.takes:
             raise ValueError(f"--command '{text}' does not say where a line of the list goes; write {{sequence}} there")
         completed.insert(1, "{sequence}")
-    if command.needs_out and "--out" not in words:
+    if command.needs_out and "--out" not in options:
         completed += ["--out", "{out}"]
-    if command.writes_json and "--json" not in words:
+    if command.writes_json and "--json" not in options:
         completed += ["--json", "{out}.json"]
     return completed
 

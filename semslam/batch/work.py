@@ -118,7 +118,8 @@ class Work:
     def _figures(self, task: Task) -> dict[str, float]:
         """Single numbers among what the command says of its result."""
         place = self.results.workplace(task.name)
-        for path in (place / f"{task.name}.json", place / task.name / "metrics.json"):
+        written = [place / f"{task.name}.json"] if "{out}.json" in task.command else []  # else it is of another one
+        for path in (*written, place / task.name / "metrics.json"):
             try:
                 values = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):

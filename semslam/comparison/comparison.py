@@ -23,6 +23,7 @@ from semslam.perception import Network
 from semslam.runs import networks
 from semslam.runs.config import RunConfig, settings_of
 from semslam.runs.folder import RunFolder
+from semslam.runs.recording import check_apart
 from semslam.runs.run import Run
 from sequences import Sequence as Recording
 
@@ -131,5 +132,6 @@ def open_comparisons(
         folder = out if len(paths) == 1 else out / f"{len(found) + 1}_{sequence.name}"
         found.append(Comparison(path, folder, settings, config, sequence, chosen))
     for comparison in found:
+        check_apart(comparison.out, comparison.path)
         RunFolder.create(comparison.out)  # find out now, not after the work, whether it can be written
     return found

@@ -13,9 +13,7 @@ from semslam.comparison.depth_study import DepthStudy, moved
 from semslam.comparison.pictures import overview_of, painted_views
 from semslam.comparison.report import number
 from semslam.comparison.variants import Variant
-from semslam.judging.references import scene_reference
-from semslam.judging.run import Evaluation, evaluate_run, keep, world_alignment
-from semslam.metrics.surface import Reference
+from semslam.judging.run import Evaluation, evaluate_run, keep, surface_reference, world_alignment
 from semslam.perception import Network
 from semslam.runs.folder import RunFolder
 from semslam.trajectory import Trajectory
@@ -43,18 +41,19 @@ class Judge:
     """Judges the variants of one sequence, one after the other."""
 
     def __init__(self, sequence: Recording, truth: str, network: Network, limits: tuple[float, float]) -> None:
-        """truth: of the surface, and limits, metres, as in `scene_reference`. network: of NYU-13 or NYU-40."""
+        """sequence: as `judged_recording` makes it. truth: of the surface, and limits, metres, as in `scene_reference`.
+        network: of NYU-13 or NYU-40."""
         self.sequence, self.truth, self.network, self.limits = sequence, truth, network, limits
-        self.reference: Reference | None = None
-        if (sequence.has_poses and sequence.has_depth) or truth not in ("auto", "depth", "tsdf"):
-            self.reference = scene_reference(sequence, truth, limits)
+        self.reference = surface_reference(sequence, truth, lambda: limits)
         self.depth = DepthStudy(sequence, network, self.reference) if sequence.has_depth else None
         self._view: tuple[Camera, np.ndarray] | None = None
 
     def __call__(self, variant: Variant, folder: RunFolder) -> VariantResult:
         """What can be said of a finished variant; its figures go into its metrics.json too."""
         network = self.network if variant.labels == "predicted" else None
-        evaluation = evaluate_run(folder.path, self.truth, self.sequence, network, self.reference)
+        evaluation = evaluate_run(
+            folder.path, self.truth, sequence=self.sequence, network=network, reference=self.reference
+        )
         progress = folder.load_progress()
         estimate, tracked = progress.trajectory(), progress.tracked
         figures = keep(evaluation, folder)

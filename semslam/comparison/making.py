@@ -31,14 +31,15 @@ def is_done(folder: RunFolder, config: RunConfig) -> bool:
 def prepared(folder: RunFolder, config: RunConfig, network: Network) -> Run:
     """The run of these settings, going on where it was interrupted, else from its first frame.
 
-    network: used where the settings ask for predicted depth or labels. ValueError where the folder holds a run that no
+    network: used where the settings ask for predicted depth or labels. ValueError where the folder holds files that no
     comparison made.
     """
     begun = _is_begun(folder, config)
     needed = "predicted" in (config.slam.perception.depth, config.slam.perception.labels)
     if not begun:
-        if folder.exists and not (folder.path / MADE_BY).is_file():
-            raise ValueError(f"{folder.path}: holds a run that no comparison made; name another --out")
+        seen = any(not path.name.startswith(".") for path in folder.path.glob("*"))
+        if seen and not (folder.path / MADE_BY).is_file():
+            raise ValueError(f"{folder.path}: holds files that no comparison made; name another --out")
         shutil.rmtree(folder.path, ignore_errors=True)  # of other settings or weights
         RunFolder.create(folder.path)
         write_json(folder.path / MADE_BY, {"weights": weights_digest(config.weights)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,12 @@ def sections_of(comparisons: Sequence[Comparison]) -> list[Section]:
 
 def _again(c: Comparison, section: Any) -> list[str]:
     """What a person types to get a section's figures again."""
+    folder = f"{shlex.quote(str(c.out))}/VARIANT"
     if section in (trajectory, surface, labels):
-        options = " ".join(c.settings.options("truth"))
-        return [f"semslam evaluate {c.out}/VARIANT {options}   # {', '.join(r.variant.name for r in c.results)}"]
+        options, names = " ".join(c.settings.options("truth")), ", ".join(r.variant.name for r in c.results)
+        return [f"semslam evaluate {folder} {options}   # {names}"]
     if section is cost:
-        return [f"semslam reconstruct ... --out {c.out}/VARIANT   # metrics.json; options: the last section"]
+        return [f"semslam reconstruct ... --out {folder}   # metrics.json; options: the last section"]
     return [c.command] if section in (answer, summary, maps, depth) else []
 
 
@@ -143,7 +145,7 @@ def _findings(c: Comparison) -> list[str]:
     if (hidden := by_name.get("sensor_filled", {}).get("fill_hidden_median_m")) is not None:
         found.append(_filling(by_name["sensor_filled"], hidden))
     study = c.judge.depth
-    if study is not None:
+    if study is not None and study.scales:
         limits = {name: study.sources[name].figures() for name in (NETWORK, SCALED, SHIFTED)}
         scales = np.array(list(study.scales.values()))
         sentence = (

@@ -23,7 +23,6 @@ f32 = np.float32
 NEVER = np.iinfo(np.int32).min  # before the first frame
 USUAL_RANGE = (0.3, 5.0)  # metres; what sensors of rooms measure well
 FARTHEST = 10_000.0  # metres from the origin, along an axis
-MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that they are kept by
 
 
 @dataclass(frozen=True)
@@ -289,7 +288,7 @@ class Fusion(Stage):
         if len(self._chunks) < surfels.n_chunks:
             self._chunks = np.empty(max(256, 2 * surfels.n_chunks), np.int32)
         near = f32(0.5 * self._near)
-        n = visible_chunks(surfels.chunks(), f32(MARGIN), pose, self._pinhole, near, far, self._chunks)
+        n = visible_chunks(surfels.chunks(), f32(surfels.margin), pose, self._pinhole, near, far, self._chunks)
         if surfels.paging is not None:
             surfels.paging.see(self._chunks[:n])
         return self._chunks[:n]

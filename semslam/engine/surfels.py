@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 SURFEL_ARRAYS = ("position", "normal", "color", "seen", "evidence")
 PART = 32  # chunks that are looked at together where the whole map is
 BLOCK = 0.25  # metres
+MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that they are kept by
 BLOCK_AT = 10.0  # metres: where depth reaches farther the cubes grow with it, as surfels do; else most were empty
 
 
@@ -142,6 +143,12 @@ class SurfelMap:
     def arrays(self) -> Surfels:
         """For compiled loops; valid until the map grows."""
         return Surfels(self.counts, self.position, self.normal, self.color, self.seen, self.evidence)
+
+    @property
+    def margin(self) -> float:
+        """Metres that surfels may lie outside of their cubes: fusion moves them as far as their depth may be wrong,
+        which grows with the square of the distance where the cubes grow with the distance."""
+        return MARGIN * max(1.0, self.block / BLOCK) ** 2
 
     def chunks(self) -> Table:
         """The chunks in use; valid until there are more."""

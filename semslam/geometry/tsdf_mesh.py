@@ -146,7 +146,7 @@ def _empty_mesh() -> LabelledMesh:
     )
 
 
-def labelled(mesh: LabelledMesh, cloud: SurfelCloud, radius: float = 0.03) -> LabelledMesh:
+def labelled(mesh: LabelledMesh, cloud: SurfelCloud, radius: float) -> LabelledMesh:
     """The mesh with each vertex's most probable class among the four nearest surfels within `radius` metres.
 
     Surfels that face the other way belong to the other side of a thin surface and do not vote. Where most of the

@@ -53,6 +53,8 @@ class Evaluation:
 def evaluate_run(
     path: str | Path,
     truth: str = "auto",
+    *,
+    moved_to: str | None = None,
     sequence: Recording | None = None,
     network: Network | None = None,
     reference: Reference | None = None,
@@ -60,21 +62,22 @@ def evaluate_run(
 ) -> Evaluation:
     """Everything that can be said of a run. What there is no truth for is None.
 
-    truth: of the surface, see `scene_reference`. sequence, network, reference: those that the run's settings and
-    `truth` name, where the caller has them already. with_scale: align the trajectory by Sim(3) instead of SE(3).
+    truth: of the surface, see `scene_reference`. moved_to: where the run's recording is now. sequence (as
+    `judged_recording` makes it), network, reference: those that the run's settings and `truth` name, where the caller
+    has them already. with_scale: align the trajectory by Sim(3) instead of SE(3).
     """
     folder = RunFolder.open(path)
     config = folder.load_config()
     progress = folder.load_progress()
-    sequence = judged_recording(folder.open_sequence() if sequence is None else sequence, config, progress)
+    if sequence is None:
+        sequence = judged_recording(folder.open_sequence(moved_to), config, progress)
     clouds, _ = folder.load_clouds()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
     paths = _paths(progress, sequence)
     errors = _trajectory_errors(paths)
     figures |= _figures_of_trajectory(folder, progress, sequence, errors, with_scale)
-    posed_depth = sequence.has_poses and sequence.has_depth
-    if reference is None and (posed_depth or truth not in ("auto", "depth", "tsdf")):
-        reference = _reference(sequence, truth, depth_limits(config, sequence))
+    if reference is None:
+        reference = surface_reference(sequence, truth, lambda: depth_limits(config, sequence))
     compared = _compared_surface(folder, progress, sequence, clouds, reference)
     figures |= compared.figures | {"layered": layering(clouds)}
     labels = label_scores(clouds, progress, sequence, config, network)
@@ -147,10 +150,15 @@ def depth_limits(config: RunConfig, sequence: Recording) -> tuple[float, float]:
     return with_range(config.slam.fusion, sequence).range
 
 
-def _reference(sequence: Recording, truth: str, limits: tuple[float, float]) -> Reference | None:
-    """The surface to compare with. Where none was asked for by name and none can be made, None and a warning."""
+def surface_reference(sequence: Recording, truth: str, limits: Callable[[], tuple[float, float]]) -> Reference | None:
+    """The surface to compare with, as `scene_reference` makes it; limits: gives those, should they be needed.
+
+    None where none was asked for by name and none can be made: without poses and depth, or with a warning.
+    """
+    if not (sequence.has_poses and sequence.has_depth) and truth in ("auto", "depth", "tsdf"):
+        return None
     try:
-        return scene_reference(sequence, truth, limits)
+        return scene_reference(sequence, truth, limits())
     except ValueError as error:
         if truth != "auto":
             raise

@@ -78,7 +78,7 @@ def viewed_run(run: str | Path) -> Viewed:
     sample = clouds.sample(most)
     logger.warning(
         "%s: %d of its %d surfels are shown, made larger, since %s of memory allows no more (slam.map.memory); "
-        "pictures (--png) show all",
+        "pictures (--png) in colours, classes, normals or entropy show all",
         *(run, len(sample), len(clouds), memory.memory),
     )
     if errors is not None:

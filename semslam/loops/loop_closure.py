@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from semslam import poses
 from semslam.engine.chunks import MARKED
 from semslam.engine.doubles import doubles
-from semslam.engine.fusion import MARGIN, Fusion
+from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, Tracking
 from semslam.loops import loop_kernels
@@ -35,8 +35,7 @@ from semslam.trajectory import Correction
 logger = logging.getLogger(__name__)
 f32 = np.float32
 UNKNOWN = 100.0  # metres and radians: what is known of the way between sub-maps that have not met
-MOST_STRAY = 0.5 * MARGIN  # metres that corrections may lead surfels out of their cubes; fusion moves them, too
-
+MOST_STRAY = 0.5  # of what surfels may lie outside of their cubes, by corrections; fusion moves them, too
 CHECKED = 1000  # edges, the newest ones, by which a solution is judged
 
 
@@ -169,7 +168,7 @@ class LoopCloser(Stage):
         """Move the surfels, and sort them into their cubes of space again where they have gone too far from them; of
         sub-maps that have met, leave each surface once."""
         self._stray += deform(surfels, correction)
-        far = self._stray > MOST_STRAY or joined is not None
+        far = self._stray > MOST_STRAY * surfels.margin or joined is not None
         if far:
             if joined is not None:
                 self._unite(surfels, joined)

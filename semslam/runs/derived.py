@@ -17,6 +17,7 @@ from semslam.geometry import export
 from semslam.geometry.tsdf_mesh import LABELLING_BYTES, LabelledMesh, labelled
 from semslam.rendering import pictures
 from semslam.runs.config import RunConfig
+from semslam.runs.finished.mesh import fineness
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.recording import check_apart, seen_from, with_absolute_paths
@@ -40,8 +41,11 @@ def check_derivable(source: RunFolder, out: Path, overwrite: bool) -> None:
     if os.path.realpath(out) == os.path.realpath(source.path):
         raise ValueError(f"{out}: a run is not written over the one that it is made from; name another --out")
     check_apart(out, source.load_config().sequence)
-    if RunFolder(out).exists and not overwrite:
-        raise ValueError(f"{out}: holds a run; name another --out, or add --overwrite")
+    folder = RunFolder(out)
+    foreign = folder.foreign
+    if (folder.exists or foreign) and not overwrite:
+        found = f"a {foreign.name} that is not of a run" if foreign else "a run"
+        raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
 
 
 def tell_memory(work: str, bytes_a_surfel: float, source: RunFolder, *others: RunFolder) -> None:
@@ -105,7 +109,8 @@ def write_derived(
     folder.mesh.unlink(missing_ok=True)
     if len(clouds) and mesh is not None:
         some = clouds.sample((config.slam.map.memory_bytes or 0) // LABELLING_BYTES)
-        export.write_mesh(folder.mesh, labelled(mesh, some), label_set)
+        radius = fineness(progress.with_found(source.load_config().slam), clouds).label_radius
+        export.write_mesh(folder.mesh, labelled(mesh, some, radius), label_set)
     if mesh_of is not None:
         export.write_mesh(folder.mesh, mesh_of(folder.load_cloud()[0]), label_set)
     return folder.published()

@@ -92,6 +92,7 @@ def prepare(
         place = folder.resumable(config) if resume else folder
         goes_on = resume and place.exists
         if resume and not goes_on:
+            folder.check_free(config)
             logger.warning("%s: there is no run to go on with (--resume); a new one begins", out)
         config, sequence, verdict = with_verdict(config, sequence, place if goes_on else None)
         if new:

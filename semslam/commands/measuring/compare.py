@@ -47,7 +47,7 @@ def compare(
 ) -> None:
     """Compare sensor depth with predicted depth, everything else equal: makes runs, and one report.
 
-    12 to 17 runs a recording, each as long as a `reconstruct`; --variants and --frames make fewer and shorter ones.
+    10 to 17 runs a recording, each as long as a `reconstruct`; --variants and --frames make fewer and shorter ones.
     """
     from semslam.atomic import write_json
     from semslam.comparison.comparison import open_comparisons

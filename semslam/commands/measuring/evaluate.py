@@ -94,9 +94,8 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
     evaluations = {}
     for run in runs:
         folder = RunFolder.open(run)
-        sequence = folder.open_sequence(moved_to)
         with busy(f"judging {run}"):
-            evaluations[str(run)] = evaluation = evaluate_run(run, truth, sequence, with_scale=with_scale)
+            evaluations[str(run)] = evaluation = evaluate_run(run, truth, moved_to=moved_to, with_scale=with_scale)
         metrics = folder.load_metrics()
         if "frames" not in metrics:
             typer.echo(f"{run}: an unfinished run; the figures are of the part that is done", err=True)

@@ -84,9 +84,12 @@ def _score_recordings(recordings: list[str], weights: str | None, engine: str | 
     network = Predictor.load(weights, engine=engine)
     found: dict[str, Any] = {}
     typer.echo("recording: median of sensor / predicted depth, pixels within 10 %")
-    for name in recordings:
+    names = [Path(name).name for name in recordings]
+    if len({*names}) < len(names):  # many recordings are called seq-01
+        names = [f"{k}_{name}" for k, name in enumerate(names, 1)]
+    for name, short in zip(recordings, names):
         scores = score_scale(network, open_sequence(name))
-        found |= {f"{key}_{Path(name).name}": value for key, value in scores.items()}
+        found |= {f"{key}_{short}": value for key, value in scores.items()}
         typer.echo(f"{name}: {scores['depth_ratio']:.2f}, {scores['depth_within_10']:.0%} ({scores['images']} frames)")
     return found
 

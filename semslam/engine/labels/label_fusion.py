@@ -63,6 +63,11 @@ class LabelFusionConfig:
     neighbourhood: NotNegative = 0.1  # metres: within which surfels complete each other's evidence; 0 = none
     neighbour_views: NotNegative = 10.0  # views: weight of that evidence; 0 = only for surfels that have none
 
+    @property
+    def unit(self) -> tuple[str, float]:
+        """What evidence is counted in, method and floor: that of two maps adds up where these are equal."""
+        return self.method, self.floor
+
     def __post_init__(self) -> None:
         check_choices(self, "slam.labels")
         check_ranges(self, "slam.labels")

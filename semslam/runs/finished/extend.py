@@ -40,11 +40,11 @@ def extend(system: Slam, run: str) -> tuple[int, list[OtherRun]]:
             f"{run}: its map has {surfels.num_classes} classes, the new frames {system.surfels.num_classes}; choose "
             f"`slam.perception.labels` {was.labels} and `slam.perception.classes` {was.classes}, as that run did"
         )
-    labels, theirs = system.config.labels, finished.config.slam.labels
-    if surfels.num_classes and (labels.method, labels.floor) != (theirs.method, theirs.floor):
+    ours, theirs = system.config.labels.unit, finished.config.slam.labels.unit
+    if surfels.num_classes and ours != theirs:
         raise ValueError(
-            f"{run}: its classes were fused with `slam.labels.method` {theirs.method} and `floor` {theirs.floor}, the "
-            f"new frames with {labels.method} and {labels.floor}, which do not add up; set them as that run did"
+            f"{run}: its classes were fused with `slam.labels.method` {theirs[0]} and `floor` {theirs[1]}, the "
+            f"new frames with {ours[0]} and {ours[1]}, which do not add up; set them as that run did"
         )
     if len(surfels) > (most := system.surfels.config.max_surfels):
         raise ValueError(f"{run}: its map has {len(surfels)} surfels, and `slam.map.max_surfels` is {most}; raise it")

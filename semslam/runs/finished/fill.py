@@ -17,7 +17,6 @@ from semslam.depth.filling import HoleFilling, sigma_of
 from semslam.depth.multiview import MultiViewDepth
 from semslam.engine.chunks import visible_chunks
 from semslam.engine.depth_filter import Noise
-from semslam.engine.fusion import MARGIN
 from semslam.perception import Perceive, Perception
 from semslam.rendering.splatting import render
 from semslam.runs.poses import ListedPoses
@@ -114,7 +113,7 @@ def measured_depth(run: Run, camera: Camera, T_world_camera: np.ndarray) -> np.n
     surfels, submap = run.slam.surfels, run.progress.parts[0]
     chunks = np.empty(surfels.n_chunks, np.int32)
     view = Pose.of(T_world_camera), Pinhole.of(camera), np.float32(0), np.float32(np.inf)
-    chunks = chunks[: visible_chunks(surfels.chunks(), np.float32(MARGIN), *view, chunks)]
+    chunks = chunks[: visible_chunks(surfels.chunks(), np.float32(surfels.margin), *view, chunks)]
     depth = np.full(camera.shape, np.float32(np.inf))
     for slots in surfels.parts(chunks):
         cloud = run.progress.part_of(surfels.cloud_of(slots), submap)

@@ -82,6 +82,12 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         raise ValueError(
             f"{run_a} has {has[0]}, {run_b} has {has[1]}; give both the same classes with `semslam relabel`"
         )
+    ours, theirs = (f.config.slam.labels.unit for f in (a, b))
+    if classes[0][0] and ours != theirs:
+        raise ValueError(
+            f"{run_a}: its classes were fused with `slam.labels.method` {ours[0]} and `floor` {ours[1]}, those of "
+            f"{run_b} with {theirs[0]} and {theirs[1]}, which do not add up; make one of them again as the other"
+        )
     T_a_b, sights = _motion_between(a, b, str(run_a), str(run_b))
     folder = derived_folder(a.folder, Path(out), overwrite)
 

@@ -17,6 +17,7 @@ from semslam.labels import LABEL_SETS
 from semslam.perception import Perception
 from semslam.rendering.splatting import render
 from semslam.runs.run import Run
+from semslam.slam import SlamConfig
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +40,22 @@ def write_mesh(run: Run, clouds: CloudInParts) -> None:
     export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[run.config.slam.perception.classes])
 
 
+def fineness(slam: SlamConfig, clouds: CloudInParts) -> ReconstructionConfig:
+    """How fine the mesh of a map is: coarser where depth reaches far, and where memory is short.
+
+    slam: the settings of its run, with what this found out about its depth.
+    """
+    reach, memory = ReconstructionConfig.reaching(slam.fusion.range[1]), slam.map.memory_bytes
+    return reach if clouds.whole is not None or memory is None else reach.within(memory, clouds)
+
+
 def _within_memory(run: Run, clouds: CloudInParts) -> tuple[SurfelCloud, ReconstructionConfig]:
     """The surfels that the mesh is labelled from, and its voxels: coarser, with a warning, where memory is short."""
-    reach = ReconstructionConfig.reaching(run.slam.fusion.config.range[1])
-    memory = run.config.slam.map.memory_bytes
+    slam = run.progress.with_found(run.config.slam)
+    reach, memory = fineness(slam, clouds), slam.map.memory_bytes
     if clouds.whole is not None or memory is None:
         return run.cloud() if clouds.whole is None else clouds.whole, reach
-    finest, reach = reach, reach.within(memory, clouds)
+    finest = ReconstructionConfig.reaching(slam.fusion.range[1])
     if reach != finest:
         logger.warning(
             "the mesh has voxels of %.0f mm in place of %.0f, which is what %s of memory allows (slam.map.memory)",

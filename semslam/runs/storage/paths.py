@@ -105,16 +105,32 @@ class RunPaths:
         """Whether there is a run, finished or not."""
         return self.state.is_file() or self.checkpoint.exists
 
+    @property
+    def of_map(self) -> list[Path]:
+        """Where the files are that are made of a map."""
+        numbered = (path for names in NUMBERED for path in sorted(self.path.glob(names)))
+        return [self.map, self.filled, self.mesh, self.preview, self.metrics, *numbered]
+
+    @property
+    def of_evaluation(self) -> list[Path]:
+        """Where the files are that an evaluation leaves, beside its figures."""
+        return [self.errors, *(self.path / name for name in TRAJECTORY_PLOTS)]
+
+    @property
+    def foreign(self) -> Path | None:
+        """A file of no run that a run would replace here; None where there is none, or there is a run."""
+        ours = [self.trajectory, self.associations, *self.of_map, *self.of_evaluation]
+        return None if self.exists else next(filter(Path.exists, ours), None)
+
     def forget_derived(self) -> None:
         """Remove what was made of an earlier map: it is not this one's."""
         self.forget_evaluation()
-        numbered = (path for names in NUMBERED for path in self.path.glob(names))
-        for path in (self.map, self.filled, self.mesh, self.preview, self.metrics, *numbered):
+        for path in self.of_map:
             path.unlink(missing_ok=True)
 
     def forget_evaluation(self) -> None:
         """Remove what an earlier evaluation left, beside its figures."""
-        for path in (self.errors, *(self.path / name for name in TRAJECTORY_PLOTS)):
+        for path in self.of_evaluation:
             path.unlink(missing_ok=True)
 
     @property
