@@ -91,11 +91,12 @@ def is_damaged(data: bytes) -> bool:
 
     A recording's images are read more than once: what was found is remembered.
     """
-    if (key := hash(data)) not in _found:
+    key = hash(data)
+    if (found := _found.get(key)) is None:  # other threads store and forget, too
         if len(_found) >= MOST_REMEMBERED:
             _found.clear()
-        _found[key] = _judged(data)
-    return _found[key]
+        found = _found[key] = _judged(data)
+    return found
 
 
 def _judged(data: bytes) -> bool:

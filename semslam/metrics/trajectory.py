@@ -165,7 +165,10 @@ def relative_error(
     seconds: float | None = None,
     max_difference: float = 0.02,
 ) -> RelativeError | None:
-    """RPE over all pairs that lie so many frames, or (where given) seconds, apart; None where no pair does."""
+    """RPE over all pairs that lie so many frames, or (where given) seconds, apart; None where no pair does.
+
+    Frames are counted among those that have a pose: across frames that were lost, a step is longer.
+    """
     estimate, reference = matched(estimate, reference, max_difference)
     if seconds is not None:
         i, j = associate(estimate.timestamps + seconds, estimate.timestamps, max_difference)

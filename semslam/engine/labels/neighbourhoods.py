@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numba as nb
@@ -51,7 +52,8 @@ class Neighbourhoods:
         sums: list[np.ndarray] = []
         for part, (mean, weights, views_of) in zip(positions(), own(), strict=True):
             cube = np.searchsorted(self._numbers, self._cubes(part))
-            values = [weights, weights > 0, weights * views_of, *(weights * column for column in mean.T)]
+            columns = (weights * column for column in mean.T)  # one at a time: together they are a map of their own
+            values = chain((weights, weights > 0, weights * views_of), columns)
             if not sums:
                 sums = [np.bincount(cube, value, len(self._numbers)) for value in values]
             else:
