@@ -32,7 +32,7 @@ class FusionConfig:
     near: Positive | None = None  # metres: nearer depth is dropped; null = 0.3, or nearer where most readings are
     far: Positive | None = None  # metres: farther depth is dropped; null = 5, or farther where most readings are
     smoothing: Annotated[int, Range(0, 50)] = 2  # pixels: half the width of the bilateral filter's window; 0 = none
-    # metres: standard deviation of depth at 0.4 m; left at 0.0012, that of the named sensor, or 0.015 of predicted depth
+    # metres: standard deviation of depth at 0.4 m; left at 0.0012, the named sensor's, or 0.015 of predicted depth
     noise: Positive = 0.0012
     # metres: growth of that deviation with (z - 0.4)^2 (Nguyen et al. 2012); left at 0.0019, likewise, or 0.006
     noise_quadratic: NotNegative = 0.0019
@@ -45,7 +45,7 @@ class FusionConfig:
     max_confidence: Annotated[float, Range(1)] = 100.0  # confidence beyond which the mean forgets: scenes change
     # confidence from which a surfel is kept without being confirmed; left at 5, 1.5 of predicted depth
     stable: NotNegative = 5.0
-    # frames: fused after its last merge, in view or not, that a surfel is kept unstable; left at 20, 8 of predicted depth
+    # frames: fused after its last merge, in view or not, that an unstable surfel is kept; left at 20, 8 of predicted depth
     patience: Natural = 20
     # frames: fused from one removal of surfels to the next, 0 = never; left at 10, 1 of predicted depth
     clean_every: Natural = 10
