@@ -45,7 +45,7 @@ class FusionConfig:
     max_confidence: Annotated[float, Range(1)] = 100.0  # confidence beyond which the mean forgets: scenes change
     # confidence from which a surfel is kept without being confirmed; left at 5, 1.5 of predicted depth
     stable: NotNegative = 5.0
-    # frames: fused after its last merge, in view or not, that an unstable surfel is kept; left at 20, 8 of predicted depth
+    # frames: fused after its last merge, seen or not, that an unstable surfel is kept; left at 20, 8 of predicted depth
     patience: Natural = 20
     # frames: fused from one removal of surfels to the next, 0 = never; left at 10, 1 of predicted depth
     clean_every: Natural = 10
