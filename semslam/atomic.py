@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and only regular files are read."""
+"""Files are written whole or not at all, and only regular files are read, from folders that can be trusted."""
 
 from __future__ import annotations
 
@@ -64,6 +64,21 @@ def replacing(path: str | Path, needed: int = 0) -> Iterator[Path]:
         raise full_disk_explained(error, path, max(needed, written)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def private_folder(name: str) -> Path:
+    """The temporary folder NAME-USER, made where it is not there yet, for files that are trusted when read back.
+
+    PermissionError where it is somebody else's, is a link, or others may write into it: whoever came first could have
+    made it, and put there what a later run would load. Windows has such a folder for each user.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else None
+    folder = Path(tempfile.gettempdir()) / f"{name}-{'user' if user is None else user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if user is not None and not (stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o022):
+        raise PermissionError(f"{folder}: is not a folder that only you may write into; remove it, or rename it")
+    return folder
 
 
 def write_json(path: str | Path, values: dict[str, Any]) -> None:

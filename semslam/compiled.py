@@ -6,14 +6,10 @@ A NamedTuple groups the arguments of a loop; Numba takes it apart when the loop 
 from __future__ import annotations
 
 import logging
-import os
-import stat
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba as nb
@@ -24,6 +20,7 @@ from numba.core import event
 from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
+from semslam.atomic import private_folder
 from semslam.camera import Camera
 
 f32 = np.float32
@@ -63,18 +60,11 @@ def _is_cacheable() -> bool:
     with suppress(RuntimeError):
         nb.njit(cache=True)(function)
         return True
-    # An installation that may not be written, and a user without a home. What lies in such a cache is run: the folder
-    # must be nobody else's.
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()) / f"semslam-numba-{user}"
-    with suppress(RuntimeError, OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if found.st_uid == user and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022:
-            nb.config.CACHE_DIR = str(folder)
-            nb.njit(cache=True)(function)
-            logger.warning("compiled code is kept in %s, as no usual folder for it can be written", folder)
-            return True
+    with suppress(RuntimeError, OSError):  # an installation that may not be written, and a user without a home
+        nb.config.CACHE_DIR = str(private_folder("semslam-numba"))
+        nb.njit(cache=True)(function)
+        logger.warning("compiled code is kept in %s, as no usual folder for it can be written", nb.config.CACHE_DIR)
+        return True
     logger.warning("code is compiled anew in every run, which takes a minute: no folder to keep it in can be written")
     return False
 

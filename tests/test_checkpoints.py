@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from networks.joint import checkpoints
 from networks.joint.network import TASKS, JointNetwork
@@ -35,11 +36,11 @@ def test_saved_weights_come_back_with_their_description(tmp_path: Path, network:
 
 def test_the_same_weights_are_the_same_bytes(tmp_path: Path, network: JointNetwork) -> None:
     """A training that was killed and resumed is compared with another by its file; 720 orders of six names."""
-    names = ("recipe", "figures", "focal", "class_set", "label_sets", "input_size")
+    names = ("recipe", "figures", "network", "class_set", "tasks", "encoder")
     for number in range(4):
         checkpoints.save(tmp_path / f"{number}.safetensors", network, dict.fromkeys(names, "\u00fc"))
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
-    assert checkpoints.read_metadata(tmp_path / "0.safetensors")["focal"] == "\u00fc"
+    assert checkpoints.read_metadata(tmp_path / "0.safetensors")["encoder"] == "\u00fc"
 
 
 def test_half_precision_halves_the_file_and_keeps_three_digits(tmp_path: Path, network: JointNetwork) -> None:
@@ -106,6 +107,13 @@ def test_checkpoints_of_trainers_load_whatever_they_keep_beside_the_tensors(
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in network.state_dict().items())
 
 
+def test_what_others_say_beside_their_tensors_is_passed_over(tmp_path: Path, network: JointNetwork) -> None:
+    path = tmp_path / "theirs.safetensors"
+    save_file(dict(network.state_dict()), path, {"framework": "a name, not JSON", "author": "{", "focal": "500"})
+    assert checkpoints.read_metadata(path) == {"focal": 500}
+    assert "author" not in checkpoints.load(path)[1]
+
+
 @pytest.mark.parametrize("names", [("0.", "1."), ("module.0.", "module.1."), ("encoder.", "decoder.")])
 def test_an_encoder_and_a_decoder_that_were_saved_apart_are_one_network(
     tmp_path: Path, network: JointNetwork, names: tuple[str, str]
@@ -122,10 +130,14 @@ def test_weights_with_nan_and_descriptions_that_cannot_be_are_refused(tmp_path: 
         ("large", {"input_size": [10**6, 10**6]}, "input_size is"),
         ("focal", {"focal": -1}, "focal is -1; expected a number above 0"),
         ("sets", {"label_sets": ["nyu40"]}, "label_sets are"),
+        ("mean", {"mean": 3}, "mean is 3; expected three numbers$"),
+        ("std", {"std": [1, 0, 1]}, r"std is \[1, 0, 1\]; expected three numbers above 0"),
     ):
         checkpoints.save(tmp_path / f"{name}.safetensors", network, metadata)
         with pytest.raises(ValueError, match=rf"{name}\.safetensors: its {problem}"):
             checkpoints.load(tmp_path / f"{name}.safetensors")
+        with pytest.raises(ValueError, match=rf"{name}\.safetensors: its {problem}"):
+            checkpoints.read_metadata(tmp_path / f"{name}.safetensors")
     broken = JointNetwork(6)
     with torch.no_grad():
         broken.conv5.weight[3, 4] = float("nan")

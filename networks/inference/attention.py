@@ -221,7 +221,7 @@ class Attention:
     @classmethod
     def of_joint_weights(cls, weights: str | Path | None = None, classes: str | None = None) -> Attention:
         """Of a joint network; see `load`."""
-        from networks.inference.predictor import Predictor, check_image
+        from networks.inference.predictor import check_image, input_shape
         from networks.joint import checkpoints
         from networks.joint.network import normalised
         from networks.pose.predictor import shrunk
@@ -229,11 +229,10 @@ class Attention:
         network, metadata = checkpoints.load(weights)
         path = weights or checkpoints.bundled()
         name, (first, last) = checkpoints.label_outputs(network.num_classes, metadata, classes, path)
-        predictor = Predictor(network, metadata, name, engine="torch")
 
         def outputs(image: np.ndarray, labels: np.ndarray | None) -> dict[str, Tensor]:
             check_image(image)
-            seen = shrunk(image, predictor.input_shape(*image.shape[:2]))
+            seen = shrunk(image, input_shape(metadata.get("input_size"), *image.shape[:2]))
             found = dict(zip(network.tasks, network(normalised(torch.from_numpy(seen)[None]))))
             return found | {"segmentation": found["segmentation"][:, first:last], "depth": found["depth"].abs()}
 

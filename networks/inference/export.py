@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from networks.inference.folding import for_export
 from networks.joint.encoders import MEAN, STD
-from semslam.atomic import replacing
+from semslam.atomic import private_folder, replacing
 
 _FORMAT = 4  # raised when the exported graph changes, so that old files are not used
 _OPSET = 17
@@ -63,9 +63,7 @@ def cache_folder() -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:  # a read-only home
-        folder = Path(tempfile.gettempdir()) / f"semslam-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
+        return private_folder("semslam")
 
 
 def content_hash(network: nn.Module) -> str:

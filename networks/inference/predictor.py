@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +60,7 @@ class Predictor:
             label_set: which classes to return, if the network has several sets; the first by default.
             engine: one of `engines.available_engines()`; the best by default.
             threads: for engines that have a setting of their own.
-            calibration: images of one size; the int8 engines need them the first time.
+            calibration: images like those to come; the int8 engines need them the first time.
         """
         metadata = metadata or {}
         self.network = network
@@ -68,7 +68,7 @@ class Predictor:
         self._sets = checkpoints.label_sets(network.num_classes, metadata) or {self.label_set: self._outputs}
         self.num_classes = self._outputs[1] - self._outputs[0]
         self._merge: np.ndarray | None = None
-        self._input_size = tuple(metadata["input_size"]) if metadata.get("input_size") else None
+        self._input_size = metadata.get("input_size")
         self._focal = metadata.get("focal")
         self._temperature = float(metadata.get("temperature", 1.0))
         images = None if calibration is None else (self._seen(image) for image in calibration)
@@ -147,15 +147,25 @@ class Predictor:
     def interpreted(self, outputs: tuple[Output, ...], size: tuple[int, int], focal: float | None = None) -> Prediction:
         """What the network's `outputs` say, at `size` (width, height); `focal` in pixels of what the network saw."""
         images: Any = _postprocessing(outputs[1])
-        depth = images.depth(outputs[1], size)
+        return Prediction(
+            self.depth_of(outputs[1], size, focal),
+            images.depth_confidence(outputs[1], size),
+            self.probabilities_of(outputs[0], size),
+            self.normals_of(outputs[2], size) if len(outputs) > 2 else None,
+        )
+
+    def depth_of(self, output: Output, size: tuple[int, int], focal: float | None = None) -> np.ndarray:
+        """Depth (H, W) in metres that the network's second output says; see `interpreted`."""
+        images: Any = _postprocessing(output)
+        depth = images.depth(output, size)
         if focal is not None and self._focal is not None:
             depth *= focal / self._focal
-        return Prediction(
-            depth,
-            images.depth_confidence(outputs[1], size),
-            self._probabilities(outputs[0], size),
-            images.normals(outputs[2], size) if len(outputs) > 2 else None,
-        )
+        return depth
+
+    def normals_of(self, output: Output, size: tuple[int, int]) -> np.ndarray:
+        """Unit normals (H, W, 3) at `size` (width, height) of the network's third output."""
+        images: Any = _postprocessing(output)
+        return images.normals(output, size)
 
     def class_probabilities(
         self, image: np.ndarray, size: tuple[int, int] | None = None, mirrored: bool = False
@@ -166,7 +176,7 @@ class Predictor:
         """
         check_image(image)
         scores = _mirrored(self._computed(image[:, ::-1])[0]) if mirrored else self._computed(image)[0]
-        return self._probabilities(scores, size or (image.shape[1], image.shape[0]))
+        return self.probabilities_of(scores, size or (image.shape[1], image.shape[0]))
 
     def outputs(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         """The network's own outputs of an image, each (h, w, channels) float32, valid until the next call."""
@@ -197,18 +207,27 @@ class Predictor:
 
     def input_shape(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which the network sees an image: its shape kept, the area of the training images."""
-        if self._input_size is None:
-            return height, width
-        scale = math.sqrt(self._input_size[0] * self._input_size[1] / (height * width))
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        return input_shape(self._input_size, height, width)
 
-    def _probabilities(self, scores: Output, size: tuple[int, int]) -> np.ndarray:
+    def probabilities_of(self, scores: Output, size: tuple[int, int]) -> np.ndarray:
+        """Class probabilities (H, W, C) at `size` (width, height) of the network's first output."""
         first, last = self._outputs
         if (first, last) != (0, scores.shape[-1]):
             scores = scores[..., first:last]
             scores = np.ascontiguousarray(scores) if isinstance(scores, np.ndarray) else scores
         images: Any = _postprocessing(scores)
         return images.class_probabilities(scores, size, self._merge, self._temperature)
+
+
+def input_shape(trained: Sequence[int] | None, height: int, width: int) -> tuple[int, int]:
+    """(height, width) at which a network sees an image of that size: its shape kept, the area as in training.
+
+    trained: height and width of the training images, the `input_size` of the weights; None leaves the image as it is.
+    """
+    if not trained:
+        return height, width
+    scale = math.sqrt(trained[0] * trained[1] / (height * width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _mirrored(output: Output) -> Output:

@@ -28,7 +28,7 @@ def int8_file(network: nn.Module, images: Iterable[np.ndarray] | None = None) ->
     """The quantised network as an ONNX file like that of `onnx_file`, in the cache.
 
     Args:
-        images: (H, W, 3) uint8 RGB of one size, some ten or more of the kind that it will see, at the size at which
+        images: (H, W, 3) uint8 RGB, some ten or more of the kind that it will see, at the size at which
             it will see them. None takes the file that an earlier call left, and is an error if there is none.
     """
     path = cache_folder() / f"{content_hash(network)}-int8-corrected.onnx"
@@ -96,13 +96,13 @@ def _correct_depth(quantised: Path, exact: Path, images: Sequence[np.ndarray]) -
     import onnx
     import onnxruntime
 
-    outputs = []
+    depths: list[list[float]] = []  # of both networks, the mean of each image: images may be of different sizes
     for path in (quantised, exact):
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         if len(session.get_outputs()) < 2:
             return  # one task: classes
-        outputs.append(np.array([session.run(None, {"image": image[None]})[1] for image in images]))
-    missing = float(np.mean(outputs[1] - outputs[0]))
+        depths.append([float(session.run(None, {"image": image[None]})[1].mean(dtype=np.float64)) for image in images])
+    missing = float(np.mean(np.subtract(depths[1], depths[0])))
     model = onnx.load(quantised)
     heads = [n for n in model.graph.node if n.op_type == "Conv" and "/depth/" in n.name and len(n.input) == 3]
     (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == heads[-1].input[2]]

@@ -29,6 +29,11 @@ _OUTPUTS: dict[int, dict[str, tuple[int, int]]] = {
 }
 # Where trainers keep the tensors of the network, in the order in which they are looked for.
 ENTRIES = ("state_dict", "model_state_dict", "model", "segmenter", "network", "net", "weights")
+# What our files say of a network, as JSON; others' have names and texts of their own beside the tensors.
+_DESCRIBED = frozenset(
+    {"num_classes", "tasks", "mean", "std", "class_set", "label_sets", "input_size", "focal", "temperature", "recipe"}
+    | {"figures", "network", "encoder", "feature", "dropout"}
+)
 _PARTS = frozenset({"encoder", "decoder", "backbone", "heads", "0", "1"})  # names of parts that are kept apart
 # NumPy numbers, which trainers keep beside the tensors: the best mIoU, for example. They run no code.
 _NUMPY_SCALARS: list[Any] = [
@@ -82,9 +87,9 @@ def _existing(path: str | Path) -> Path:
 
 
 def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """The values of a header, each of which is JSON."""
+    """What a header says by our names, checked."""
     try:
-        return {key: json.loads(value) for key, value in header.items() if key != "format"}
+        return _checked({key: json.loads(value) for key, value in header.items() if key in _DESCRIBED}, path)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: its metadata is not JSON ({error})") from error
 
@@ -105,7 +110,7 @@ def read(path: str | Path) -> Weights:
                 header = file.metadata() or {}
         except (SafetensorError, OSError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: not a whole .safetensors file ({_first_line(error)}); copy it again") from error
-        return Weights(_finite(tensors, path), _checked(_metadata(header, path), path))
+        return Weights(_finite(tensors, path), _metadata(header, path))
     if path.suffix == ".npz":
         raise ValueError(
             f"{path}: holds NumPy arrays, expected the weights of a network as .safetensors or as a PyTorch checkpoint "
@@ -221,6 +226,14 @@ def _checked(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
     for name, value in numbers.items():
         if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
             raise ValueError(f"{path}: its {name} is {value}; expected a number above 0")
+    for name, least in (("mean", -math.inf), ("std", 0)):
+        value = metadata.get(name)
+        if value is not None and not (
+            isinstance(value, list)
+            and len(value) == 3
+            and all(isinstance(n, int | float) and least < n < math.inf for n in value)
+        ):
+            raise ValueError(f"{path}: its {name} is {value}; expected three numbers{' above 0' if least == 0 else ''}")
     if not isinstance(sets, dict) or not all(
         isinstance(span, list) and len(span) == 2 and all(isinstance(n, int) and n >= 0 for n in span)
         for span in sets.values()

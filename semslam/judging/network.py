@@ -124,30 +124,30 @@ class _Scores:
         """Score an image by what it has: labels, depth or both."""
         outputs = self.predictor.outputs(image.color)
         if image.labels is not None:
-            self._add_labels(outputs, image.labels)
+            self._add_labels(outputs[0], image.labels)
         if image.depth is not None:
             self._add_depth(outputs, image, image.depth)
         self.images += 1
 
-    def _add_labels(self, outputs: tuple[np.ndarray, ...], labels: np.ndarray) -> None:
+    def _add_labels(self, scores: np.ndarray, labels: np.ndarray) -> None:
         import cv2
 
         size = (labels.shape[1], labels.shape[0])
-        scores = cv2.resize(outputs[0], size, interpolation=cv2.INTER_LINEAR)
-        prediction = self.predictor.interpreted((scores, *outputs[1:]), size)
-        self.labels.add(prediction.class_probabilities, labels)
+        scores = cv2.resize(scores, size, interpolation=cv2.INTER_LINEAR)
+        self.labels.add(self.predictor.probabilities_of(scores, size), labels)
 
     def _add_depth(self, outputs: tuple[np.ndarray, ...], image: LabelledImage, depth: np.ndarray) -> None:
         height, width = image.color.shape[:2]
         camera, focal = self.camera, None
         if camera is not None:
             focal = camera.fx * self.predictor.input_shape(height, width)[1] / camera.width
-        prediction = self.predictor.interpreted(outputs, (depth.shape[1], depth.shape[0]), focal)
+        size = (depth.shape[1], depth.shape[0])
+        predicted = self.predictor.depth_of(outputs[1], size, focal)
         for errors in self.depths.values():
-            errors.add(prediction.depth, depth)
-        self.scale.add(prediction.depth, depth)
-        if prediction.normals is not None and (true := _true_normals(image, camera)) is not None:
-            self.normals.add(prediction.normals, true)
+            errors.add(predicted, depth)
+        self.scale.add(predicted, depth)
+        if len(outputs) > 2 and (true := _true_normals(image, camera)) is not None:
+            self.normals.add(self.predictor.normals_of(outputs[2], size), true)
 
     def check(self) -> None:
         """ValueError where the labels count from another number, or depth counts another unit."""
