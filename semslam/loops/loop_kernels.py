@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from semslam.compiled import PARALLEL, pixel_of
+from semslam.compiled import PARALLEL, SERIAL, pixel_of
 
 
 @nb.njit(**PARALLEL)
@@ -59,3 +59,39 @@ def overlaps(grids, T_live_grid, depth, camera, near, out):
             if d > 0 and abs(d - zz) < near:
                 shared += 1
         out[k] = shared / known if known > 0 else 0.0
+
+
+@nb.njit(**SERIAL)
+def every_second(depth, color, unit, out_depth, out_grey):
+    """Depth (H, W) in metres as uint16 in a unit, 0 where that does not hold it, and the mean of a colour image's
+    channels, of every second pixel each way."""
+    height, width = out_depth.shape
+    for v in range(height):
+        for u in range(width):
+            d = np.rint(depth[2 * v, 2 * u] / unit)
+            out_depth[v, u] = np.uint16(d if d < 65536 else 0)
+            red, green, blue = color[2 * v, 2 * u, 0], color[2 * v, 2 * u, 1], color[2 * v, 2 * u, 2]
+            out_grey[v, u] = (np.uint32(red) + np.uint32(green) + np.uint32(blue)) // np.uint32(3)
+
+
+@nb.njit(**SERIAL)
+def surface_points(depth, normals, camera, stride, pixels, points):
+    """Pixels (N, 2) and points (N, 7) of a `View` of every n-th pixel with a normal; returns how many."""
+    height, width = depth.shape
+    n = 0
+    for v in range(stride // 2, height, stride):
+        for u in range(stride // 2, width, stride):
+            if normals[v, u, 2] == 0:
+                continue
+            z = depth[v, u]
+            pixels[n, 0], pixels[n, 1] = u, v
+            points[n, 0], points[n, 1], points[n, 2] = (
+                (u - camera.cx) / camera.fx * z,
+                (v - camera.cy) / camera.fy * z,
+                z,
+            )
+            for k in range(3):
+                points[n, 3 + k] = normals[v, u, k]
+            points[n, 6] = np.inf  # measured once, but by the sensor itself
+            n += 1
+    return n

@@ -10,6 +10,7 @@ from semslam.camera import Camera
 from semslam.compiled import Pinhole
 from semslam.engine import depth_filter
 from semslam.frame import Frame, Observation, View
+from semslam.loops import loop_kernels
 from semslam.tracking.registration.settings import RegistrationConfig
 
 f32 = np.float32
@@ -29,10 +30,10 @@ class Snapshot:
     def of(observation: Observation, far: float) -> Snapshot:
         """far: metres, the farthest depth that the map keeps."""
         unit = max(DEPTH_UNIT, far / 65535)
-        depth = np.rint(observation.depth[::2, ::2] / unit)
-        red, green, blue = np.moveaxis(observation.color[::2, ::2].astype(np.uint16), 2, 0)
-        grey = (red + green + blue) // 3
-        return Snapshot(np.where(depth < 65536, depth, 0).astype(np.uint16), grey.astype(np.uint8), unit)
+        shape = (observation.camera.height + 1) // 2, (observation.camera.width + 1) // 2
+        depth, grey = np.empty(shape, np.uint16), np.empty(shape, np.uint8)
+        loop_kernels.every_second(observation.depth, observation.color, f32(unit), depth, grey)
+        return Snapshot(depth, grey, unit)
 
     def observation(self, camera: Camera, noise: RegistrationConfig) -> Observation:
         """As an observation of the half-sized camera."""
@@ -51,16 +52,10 @@ class Snapshot:
     def view(self, camera: Camera, noise: RegistrationConfig, stride: int) -> View:
         """As the model that another keyframe is registered against, its camera at the origin."""
         depth, normals = self._surface(camera, noise)
-        v, u = np.nonzero(normals[stride // 2 :: stride, stride // 2 :: stride, 2])
-        v, u = stride * v + stride // 2, stride * u + stride // 2
-        points = np.empty((len(v), 7), f32)
-        points[:, 0] = (u - camera.cx) / camera.fx * depth[v, u]
-        points[:, 1] = (v - camera.cy) / camera.fy * depth[v, u]
-        points[:, 2] = depth[v, u]
-        points[:, 3:6] = normals[v, u]
-        points[:, 6] = np.inf  # measured once, but by the sensor itself
-        pixels = np.column_stack([u, v]).astype(np.int32)
-        return View(camera, np.eye(4), self.grey.astype(f32), stride, pixels, points)
+        rows, columns = len(range(stride // 2, camera.height, stride)), len(range(stride // 2, camera.width, stride))
+        pixels, points = np.empty((rows * columns, 2), np.int32), np.empty((rows * columns, 7), f32)
+        n = loop_kernels.surface_points(depth, normals, Pinhole.of(camera), stride, pixels, points)
+        return View(camera, np.eye(4), self.grey.astype(f32), stride, pixels[:n], points[:n])
 
     def grid(self, camera: Camera) -> np.ndarray:
         """(P, 3) float32 a few points of the surface seen, camera frame, metres; z = 0 where there is none."""

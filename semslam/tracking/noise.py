@@ -54,25 +54,11 @@ class NoiseEstimate:
     def learn(self, depth: np.ndarray, residual: np.ndarray) -> None:
         """Take in one frame's residuals (N,) to the map, metres, at depths (N,), metres."""
         count, sigma, middle = _medians(depth, np.abs(residual), EDGES)
-        told = np.flatnonzero(count >= FEWEST)
-        if len(told) == 0:
-            return
-        self._frames[told] = np.minimum(self._frames[told] + 1, MEMORY)
-        # the median bears what does not fit
-        self._sigma[told] += (MAD_TO_STD * sigma[told] - self._sigma[told]) / self._frames[told]
-        self._depth[told] += (middle[told] - self._depth[told]) / self._frames[told]
-        self.values = self._fitted()
-
-    def _fitted(self) -> np.ndarray:
-        """Base and quadratic that agree best with the bins and with the model, in relative terms."""
-        known = self._frames > 0
-        weight = np.sqrt(self._frames[known])
-        sigma, z = self._sigma[known], self._depth[known]
-        squared = (z - 0.4) ** 2
-        scale = weight / np.maximum(sigma, 0.2 * depth_std(z, *self.model))
-        rows, target = np.stack([scale, scale * squared]), scale * sigma
-        values = np.linalg.solve(rows @ rows.T + np.diag(PRIOR / self.model**2), rows @ target + PRIOR / self.model)
-        return np.clip(values, BOUNDS[0] * self.model, BOUNDS[1] * self.model)
+        told = count >= FEWEST
+        if told.any():
+            # the median bears what does not fit
+            sigma *= MAD_TO_STD
+            self.values = _fitted(told, sigma, middle, (self._frames, self._sigma, self._depth), self.model)
 
     def state(self) -> dict[str, np.ndarray]:
         """What has to be kept to go on; for `restore`."""
@@ -128,3 +114,24 @@ def _medians(depth, distance, edges):
             middle = inside[np.argsort(distance[inside], kind="mergesort")[len(inside) // 2]]
             medians[k], depths[k] = distance[middle], depth[middle]
     return counts, medians, depths
+
+
+@njit(**SERIAL)
+def _fitted(told, sigma, depth, means, model):
+    """Base and quadratic that agree best with the bins and with the model, in relative terms, after another frame has
+    told some bins their standard deviations and depths, metres; these enter the running means."""
+    frames, sigmas, depths = means
+    matrix, target = np.diag(PRIOR / model**2), PRIOR / model
+    for k in range(len(frames)):
+        if told[k]:
+            frames[k] = min(frames[k] + 1, MEMORY)
+            sigmas[k] += (sigma[k] - sigmas[k]) / frames[k]
+            depths[k] += (depth[k] - depths[k]) / frames[k]
+        if frames[k] > 0:
+            z2 = (depths[k] - 0.4) ** 2
+            scale = np.sqrt(frames[k]) / max(sigmas[k], 0.2 * (model[0] + model[1] * z2))
+            row = np.array([scale, scale * z2])
+            matrix += row.reshape(2, 1) * row
+            target += row * (scale * sigmas[k])
+    values = np.linalg.solve(matrix, target)
+    return np.minimum(np.maximum(values, BOUNDS[0] * model), BOUNDS[1] * model)

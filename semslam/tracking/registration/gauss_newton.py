@@ -58,6 +58,14 @@ def held_by_shape(hessian, degenerate):
 
 
 @njit(**SERIAL)
+def turn_of(sums):
+    """A Gauss-Newton step of one term in rotation alone, (3,)."""
+    hessian = symmetric(sums)[3:, 3:]
+    damped = hessian + 1e-3 * np.trace(hessian) * np.eye(3)
+    return -np.linalg.solve(damped, sums[TRIANGLE + 3 : TRIANGLE + 6])
+
+
+@njit(**SERIAL)
 def step_of(sums, widths, balance, held_part, from_prior):
     """One Gauss-Newton step of both terms and the prior: the twist (6,) from the left, and its information (6, 6).
 

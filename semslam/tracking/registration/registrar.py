@@ -23,7 +23,7 @@ from semslam.engine.depth_filter import Noise
 from semslam.frame import Observation, View
 from semslam.tracking.registration import structure
 from semslam.tracking.registration.comparison import COMPARED_ON, SAMPLED, Comparison, compare
-from semslam.tracking.registration.gauss_newton import Balance, spread_of, step_of, symmetric
+from semslam.tracking.registration.gauss_newton import Balance, spread_of, step_of, symmetric, turn_of
 from semslam.tracking.registration.model import (
     BLOCK,
     FIELDS,
@@ -261,14 +261,13 @@ class Registrar:
         start, best = search.T, None
         for _ in range(self.config.rotation_iterations + 1):
             self._linearize(0, search, observation)
-            color = _unpacked(search.sums[1])
-            if color.count < 50:
+            color = search.sums[1]
+            if color[COUNT] < 50:
                 break
-            score = color.rms
+            score = color[RR] / color[COUNT]  # the images' squared differences
             if best is None or score < best[0]:
                 best = score, search.T
-            hessian = color.hessian[3:, 3:] + 1e-3 * np.trace(color.hessian[3:, 3:]) * np.eye(3)
-            step = -np.linalg.solve(hessian, color.gradient[3:])
+            step = turn_of(color)
             search.T = poses.exp(np.concatenate([np.zeros(3), step])) @ search.T
             if np.linalg.norm(step) < 10 * self.config.converged:
                 break

@@ -231,9 +231,10 @@ class Places(Stage):
 
     def _away(self, T: np.ndarray) -> np.ndarray:
         """(P,) how far the places are from a pose, in units of APART: 1 is a new view."""
-        away = poses.inverse(T) @ np.stack(self.T_world_camera)
-        turns = np.arccos(np.clip((np.trace(away[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1, 1))
-        return np.maximum(np.linalg.norm(away[:, :3, 3], axis=1) / APART[0], turns / APART[1])
+        places = np.stack(self.T_world_camera)
+        traces = places[:, :3, :3].reshape(-1, 9) @ T[:3, :3].reshape(9)  # of the rotations between
+        turns = np.arccos(np.clip((traces - 1) / 2, -1, 1))
+        return np.maximum(np.linalg.norm(places[:, :3, 3] - T[:3, 3], axis=1) / APART[0], turns / APART[1])
 
     def _thin_out(self) -> None:
         """Keep the places that are twice as far apart, the oldest first."""
