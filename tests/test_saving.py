@@ -24,9 +24,11 @@ from semslam.runs import folder as folders
 from semslam.runs.config import settings_of
 from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
+from semslam.runs.progress import Progress
 from semslam.runs.reconstruct import prepare
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 from semslam.slam import Slam
+from semslam.trajectory.files import read_tum
 
 SETTINGS = {"sequence": ROOM, "slam.perception.labels": "truth", "slam.perception.label_every": 2}
 OPTIONS = ["--labels", "truth", "--label-every", "2", "--no-mesh"]
@@ -362,3 +364,14 @@ def test_a_run_with_settings_that_this_version_has_no_more_is_read_and_goes_on(w
     assert RunFolder.open(tmp_path / "run").load_config() == run.config
     finish(begun(tmp_path / "run", 100, resume=True), mesh=False)
     assert (tmp_path / "run" / "map.ply").read_bytes() == whole.map.read_bytes()
+
+
+def test_poses_of_poor_tracking_are_told_apart(tmp_path):
+    run, still = RunFolder(tmp_path), [np.eye(4)] * 4
+    progress = Progress(4, [0, 1, 2, 3], timestamps=[0.0, 0.1, 0.2, 0.3], poses=still, submaps=[0] * 4, poor=[2])
+    progress.lost.append(1)
+    run.save_trajectories(progress, np.zeros(3))
+    assert read_tum(run.trajectory).timestamps.tolist() == [0.0, 0.2, 0.3]
+    assert read_tum(run.fused_trajectory).timestamps.tolist() == [0.0, 0.3]
+    progress.poor.clear()
+    assert run.save_trajectories(progress, np.zeros(3)) == [run.trajectory] and not run.fused_trajectory.exists()

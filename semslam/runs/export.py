@@ -27,9 +27,10 @@ ORIGIN = "world_origin.txt"  # of far worlds: what the files with numbers in sin
 def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     """Write the exports of a run one after another; yields (what it is, its path) of each when it is written.
 
-    trajectory.txt and, of the other runs that the map is of, other_trajectory_N.txt; surfels.ply and surfels.pcd;
-    mesh.ply, mesh.obj and mesh.glb in the recorded colours, where the run has a mesh with triangles; floor_plan.png; of
-    a map with classes mesh_labels.glb in their colours, classes/NN_NAME.ply, objects.csv.
+    trajectory.txt; where tracking was poor, trajectory_fused.txt; of the other runs that the map is of,
+    other_trajectory_N.txt; surfels.ply and surfels.pcd; mesh.ply, mesh.obj and mesh.glb in the recorded colours, where
+    the run has a mesh with triangles; floor_plan.png; of a map with classes mesh_labels.glb in their colours,
+    classes/NN_NAME.ply, objects.csv.
     `out` is made.
     Of a world far from its origin, world_origin.txt says what the coordinates in PCD, OBJ and GLB files are relative
     to, which cannot hold them; PLY, CSV and trajectory files hold the world's own.

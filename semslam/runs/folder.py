@@ -321,11 +321,15 @@ class RunFolder(RunPaths):
         for path in self.path.glob(OTHERS):
             path.unlink()
         _write_poses(self.trajectory, progress.trajectory().selected(progress.tracked), world_origin)
+        self.fused_trajectory.unlink(missing_ok=True)
+        fused = [self.fused_trajectory] if progress.poor else []
+        for path in fused:
+            _write_poses(path, progress.trajectory().selected(progress.tracked_well), world_origin)
         others = progress.others_in_map
         files = [self.other_trajectory(number) for number in range(1, len(others) + 1)]
         for path, other in zip(files, others):
             _write_poses(path, other.trajectory(), world_origin, f"of {json.dumps(other.folder)}, in this run's world")
-        return [self.trajectory, *files]
+        return [self.trajectory, *fused, *files]
 
     def save_part_trajectory(self, number: int, trajectory: Trajectory, world_origin: np.ndarray) -> None:
         """Write the poses of a part of the scene that has not met the map as poses in its world."""

@@ -128,6 +128,12 @@ class Progress:
         in the largest sub-map."""
         return self.tracked_in(self.parts[0])
 
+    @property
+    def tracked_well(self) -> np.ndarray:
+        """(N,) bool: the same without frames whose tracking was too poor to fuse them."""
+        _, first = np.unique(np.array(self.timestamps), return_index=True)
+        return self.tracked & ~np.isin(np.array(self.indices)[first], self.poor)
+
     def tracked_in(self, submap: int) -> np.ndarray:
         """(N,) bool: the same for any sub-map."""
         _, first = np.unique(np.array(self.timestamps), return_index=True)

@@ -32,6 +32,11 @@ class RunPaths:
         return self.path / "trajectory.txt"
 
     @property
+    def fused_trajectory(self) -> Path:
+        """The poses of the frames that were fused, where there are others."""
+        return self.path / "trajectory_fused.txt"
+
+    @property
     def map(self) -> Path:
         """Surfels for other programs."""
         return self.path / "map.ply"
