@@ -35,7 +35,6 @@ LITE2_LAYERS = (
     Layer(6, 208, 5, 2, 5), Layer(6, 352, 1, 1),
 )  # fmt: skip
 ENCODERS = {"mobilenet_v2": LAYERS, "efficientnet_lite2": LITE2_LAYERS}
-TAP_CHANNELS = tuple(layer.channels for layer in LAYERS[1:])  # what MobileNet-v2's layer3 .. layer8 return
 MEAN = (0.485, 0.456, 0.406)  # of RGB / 255, over ImageNet
 STD = (0.229, 0.224, 0.225)
 

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.joint.decoder import WIDTH, ChainedResidualPooling, ChannelScale, conv1x1, upsampled
-from networks.joint.encoders import LAYERS, MEAN, STD, Layer, MobileNetV2
+from networks.joint.decoder import WIDTH, ChannelScale, MobileDecoder
+from networks.joint.encoders import LAYERS, MEAN, STD, Layer
 
 TASKS = ("segmentation", "depth", "normals")  # in the order in which the network returns them
 _HEADS = {"segmentation": "segm", "depth": "depth", "normals": "normal"}  # the names in the checkpoints
 
 
-class JointNetwork(MobileNetV2):
+class JointNetwork(MobileDecoder):
     """MobileNet-v2 with a Light-Weight RefineNet decoder and a head for each task.
 
     Parameters: 3,070,057 with 40 classes and two tasks; 3,077,228 with normals too. Names of parameters and buffers
@@ -30,19 +30,6 @@ class JointNetwork(MobileNetV2):
         layers: of the encoder; a stronger one makes a teacher.
     """
 
-    conv3: nn.Conv2d  # one for each level of the encoder, deepest last
-    conv4: nn.Conv2d
-    conv5: nn.Conv2d
-    conv6: nn.Conv2d
-    conv7: nn.Conv2d
-    conv8: nn.Conv2d
-    crp4: nn.Sequential  # the decoder's levels, coarsest first
-    crp3: nn.Sequential
-    crp2: nn.Sequential
-    conv_adapt4: nn.Conv2d
-    conv_adapt3: nn.Conv2d
-    conv_adapt2: nn.Conv2d
-
     def __init__(
         self,
         num_classes: int = 40,
@@ -53,15 +40,9 @@ class JointNetwork(MobileNetV2):
             raise ValueError(f"tasks are {tuple(tasks)}; expected {TASKS[:2]} or {TASKS}")
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}; at least one class is needed")
-        super().__init__(layers)
+        super().__init__(layers, grouped=True, align_corners=False)
         self.num_classes: int = num_classes
         self.tasks = tuple(tasks)
-        for number, layer in enumerate(layers[1:], start=3):
-            setattr(self, f"conv{number}", conv1x1(layer.channels, WIDTH))
-        for level in (4, 3, 2):
-            setattr(self, f"crp{level}", nn.Sequential(ChainedResidualPooling(WIDTH)))
-            setattr(self, f"conv_adapt{level}", conv1x1(WIDTH, WIDTH))
-        self.crp1 = nn.Sequential(ChainedResidualPooling(WIDTH, grouped=True))
         outputs = {"segmentation": num_classes, "depth": 1, "normals": 3}
         for task in self.tasks:
             setattr(self, f"pre_{_HEADS[task]}", ChannelScale(WIDTH))
@@ -79,17 +60,7 @@ class JointNetwork(MobileNetV2):
 
     def decoded(self, taps: Sequence[Tensor], stride: int = 4) -> tuple[Tensor, ...]:
         """`forward`, from the encoder's features on: they may have another reader."""
-        l3, l4, l5, l6, l7, l8 = taps
-        x = self.crp4(F.relu6(self.conv8(l8) + self.conv7(l7)))
-        x = upsampled(self.conv_adapt4(x), like=l6)
-        x = self.crp3(F.relu6(self.conv6(l6) + self.conv5(l5) + x))
-        x = upsampled(self.conv_adapt3(x), like=l4)
-        x = self.crp2(F.relu6(self.conv4(l4) + x))
-        x = self.conv_adapt2(x)
-        if stride == 4:
-            x = self.crp1(F.relu6(self.conv3(l3) + upsampled(x, like=l3)))
-        else:
-            x = F.relu6(x)
+        x = self.refined(taps, stride)
         return tuple(self.head(task, x) for task in self.tasks)
 
     def head(self, task: str, features: Tensor) -> Tensor:

@@ -11,13 +11,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.joint.decoder import WIDTH, ChainedResidualPooling, conv1x1
-from networks.joint.encoders import TAP_CHANNELS, MobileNetV2
+from networks.joint.decoder import WIDTH, ChainedResidualPooling, MobileDecoder, conv1x1, upsampled
 from networks.joint.resnet import ResNet
-
-
-def _upsampled(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 class ResNetRefineNet(ResNet):
@@ -46,7 +41,8 @@ class ResNetRefineNet(ResNet):
         l3, l4 = F.dropout(l3, 0.5, self.training), F.dropout(l4, 0.5, self.training)
         x = self._part("mflow_conv_g1_pool", F.relu(self._part("p_ims1d2_outl1_dimred", l4)))
         for stage, skip in enumerate((l3, l2, l1), start=2):
-            x = _upsampled(self._part(f"mflow_conv_g{stage - 1}_b3_joint_varout_dimred", x), like=skip)
+            x = self._part(f"mflow_conv_g{stage - 1}_b3_joint_varout_dimred", x)
+            x = upsampled(x, skip, align_corners=True)
             skip = self._part(f"p_ims1d2_outl{stage}_dimred", skip)
             skip = self._part(f"adapt_stage{stage}_b2_joint_varout_dimred", skip)
             x = self._part(f"mflow_conv_g{stage}_pool", F.relu(skip + x))
@@ -56,45 +52,17 @@ class ResNetRefineNet(ResNet):
         return getattr(self, name)(x)
 
 
-class MobileRefineNet(MobileNetV2):
+class MobileRefineNet(MobileDecoder):
     """Light-Weight RefineNet on MobileNet-v2: one task, 3,328,360 parameters at 40 classes."""
 
-    conv3: nn.Conv2d
-    conv4: nn.Conv2d
-    conv5: nn.Conv2d
-    conv6: nn.Conv2d
-    conv7: nn.Conv2d
-    conv8: nn.Conv2d
-    crp1: nn.Sequential
-    crp2: nn.Sequential
-    crp3: nn.Sequential
-    crp4: nn.Sequential
-    conv_adapt2: nn.Conv2d
-    conv_adapt3: nn.Conv2d
-    conv_adapt4: nn.Conv2d
-
     def __init__(self, num_classes: int = 40) -> None:
-        super().__init__()
+        super().__init__(grouped=False, align_corners=True)
         self.num_classes = num_classes
-        for number, channels in enumerate(TAP_CHANNELS, start=3):
-            setattr(self, f"conv{number}", conv1x1(channels, WIDTH))
-        for level in (4, 3, 2):
-            setattr(self, f"crp{level}", nn.Sequential(ChainedResidualPooling(WIDTH)))
-            setattr(self, f"conv_adapt{level}", conv1x1(WIDTH, WIDTH))
-        self.crp1 = nn.Sequential(ChainedResidualPooling(WIDTH))
         self.segm = nn.Conv2d(WIDTH, num_classes, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Class scores (B, C, ceil(H / 4), ceil(W / 4)), before soft-max, of a normalised image (B, 3, H, W)."""
-        l3, l4, l5, l6, l7, l8 = self.taps(image)
-        x = self.crp4(F.relu6(self.conv8(l8) + self.conv7(l7)))
-        x = _upsampled(self.conv_adapt4(x), like=l6)
-        x = self.crp3(F.relu6(self.conv6(l6) + self.conv5(l5) + x))
-        x = _upsampled(self.conv_adapt3(x), like=l4)
-        x = self.crp2(F.relu6(self.conv4(l4) + x))
-        x = _upsampled(self.conv_adapt2(x), like=l3)
-        x = self.crp1(F.relu6(self.conv3(l3) + x))
-        return self.segm(x)
+        return self.segm(self.refined(self.taps(image)))
 
 
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {  # name -> the network for that many classes
