@@ -88,6 +88,8 @@ def test_normals_are_scored_against_those_of_the_depth_when_the_camera_is_known(
     assert figures["normal_mean_deg"] == pytest.approx(0, abs=0.2)
     assert figures["normal_11_25"] == 1
     assert "normal_mean_deg" not in score(Oracle(flat), flat, passes=1)
+    other = Camera(48, 64, 60.0, 60.0, 23.5, 31.5)  # of upright images: its rays are not these images'
+    assert "normal_mean_deg" not in score(Oracle(flat), flat, camera=other, passes=1)
 
 
 def test_labels_of_13_classes_score_13_classes_and_other_sets_are_refused(images, perfect) -> None:

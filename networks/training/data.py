@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 LABELS_LOOKED_AT = 50  # label images of which one must have a class
-OTHER_SHAPE = 0.02  # relative difference of width / height that no rounding of an image's sides makes
 
 
 @dataclass(frozen=True)
@@ -155,12 +154,12 @@ class Samples(Sequence[Sample]):
         return probabilities
 
     def _normals(self, image: LabelledImage) -> np.ndarray | None:
-        from sequences.images.labelled_images import normals_of_depth
+        from sequences.images.labelled_images import may_see, normals_of_depth
 
         if image.depth is None:
             return None
         (height, width), camera = image.depth.shape, self._camera
-        if abs(width * camera.height / (height * camera.width) - 1) > OTHER_SHAPE:
+        if not may_see(camera, image.depth):
             raise ValueError(
                 f"{self.source.path}: the depth of {image.name} is {width}x{height} pixels, of another shape than its "
                 f"camera's {camera.width}x{camera.height}, so that normals cannot be computed; make it a source of its "
