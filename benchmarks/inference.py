@@ -66,8 +66,10 @@ def main() -> None:
     outputs = tuple(output.copy() for output in predictor.outputs(image))
     post = interleaved(
         {
-            "13 classes and depth": lambda: predictor.interpreted(outputs, (width, height)),
-            f"{plain.num_classes} classes and depth": lambda: plain.interpreted(outputs, (width, height)),
+            "13 classes and depth": lambda: predictor.interpreted(outputs, (width, height)).class_probabilities,
+            f"{plain.num_classes} classes and depth": lambda: (
+                plain.interpreted(outputs, (width, height)).class_probabilities
+            ),
         },
         arguments.rounds,
     )

@@ -93,15 +93,19 @@ class Judged(NamedTuple):
 
 
 def judged_frames(sequence, T_world_camera, network) -> list[Judged]:
-    """Depth of every 15th frame, brought together with that of the keyframes before, as in a run."""
-    views, found = MultiViewDepth(sequence.camera, T_world_camera, sequence.color_of), []
+    """Depth of every 15th frame, brought together with that of the keyframes before and after, as in a run."""
+
+    def look_at(index: int) -> tuple[np.ndarray, np.ndarray]:
+        color = sequence.color_of(index)
+        return color, network(color, size, sequence.camera.fx, mirror_too=True).depth
+
+    views, found = MultiViewDepth(sequence.camera, T_world_camera, sequence.color_of, look_at=look_at), []
     size = views.camera.width, views.camera.height
     for k in range(len(sequence)):
         judged, keyframe = k in range(20, len(sequence) - 15, 15), views.has_moved(k)
         if T_world_camera[k] is None or not (judged or keyframe):
             continue
-        color = sequence.color_of(k)
-        here = views.measured(k, color, network(color, size, sequence.camera.fx, mirror_too=True).depth)
+        here = views.measured(k, *look_at(k))
         if here is None:
             continue
         if judged:

@@ -195,18 +195,38 @@ def test_a_border_that_perception_leaves_out_has_no_depth_and_costs_the_rest_non
     assert np.median(np.abs(bordered.depth - whole.depth)[both] / whole.depth[both]) < 0.005
 
 
+def looking(room, looked: list[int]) -> MultiViewDepth:
+    """Depth of the room that looks ahead, and notes at which frames."""
+
+    def look_at(i: int) -> tuple[np.ndarray, np.ndarray]:
+        looked.append(i)
+        return room[i].color, room[i].depth
+
+    return MultiViewDepth(room.camera, list(room.poses), room.color_of, look_at=look_at)
+
+
+def seen_in(room, i: int) -> Observation:
+    frame = room[i]
+    return Observation(frame, room.camera, frame.color, frame.depth)
+
+
+def test_keyframes_to_come_are_asked_and_looked_at_once(room):
+    looked, fused = [], []
+    ahead, alone = looking(room, looked), MultiViewDepth(room.camera, list(room.poses), room.color_of)
+    for i in range(20, 36):
+        found, without = ahead(seen_in(room, i), None), alone(seen_in(room, i), None)
+        fused += [i] if found.depth.any() else []
+        if i == 20:
+            assert looked and not np.array_equal(found.depth, without.depth)
+    assert len(set(looked)) == len(looked) and set(fused[1:]) <= set(looked)
+
+
 def test_it_goes_on_from_its_state(room):
-    T = list(room.poses)
-    first, other = (MultiViewDepth(room.camera, T, lambda i: room[i].color) for _ in range(2))
-
-    def seen(i: int) -> Observation:
-        frame = room[i]
-        return Observation(frame, room.camera, frame.color, frame.depth)
-
-    assert first(seen(20), None).depth.any()
+    first, other = looking(room, []), looking(room, [])
+    assert first(seen_in(room, 20), None).depth.any()
     other.restore(first.state())
     for i in (22, 34):
-        a, b = first(seen(i), None), other(seen(i), None)
+        a, b = first(seen_in(room, i), None), other(seen_in(room, i), None)
         np.testing.assert_array_equal(a.depth, b.depth)
 
 

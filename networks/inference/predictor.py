@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,14 +22,33 @@ from networks.joint.network import JointNetwork
 Output = np.ndarray | Tensor  # (h, w, channels) float32 of the network, on this processor or on a device
 
 
-@dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a network believes of one image."""
+    """What a network believes of one image.
 
-    depth: np.ndarray  # (H, W) float32 metres
-    depth_confidence: np.ndarray  # (H, W) float32 in 0..1
-    class_probabilities: np.ndarray  # (H, W, C) float32, summing to 1
-    normals: np.ndarray | None = None  # (H, W, 3) float32 unit, camera frame; None if the network has no such task
+    Classes and normals are made from its small outputs when they are asked for: who wants depth alone need not wait for
+    them, and who keeps a prediction for later keeps little.
+    """
+
+    def __init__(
+        self,
+        depth: np.ndarray,
+        depth_confidence: np.ndarray,
+        class_probabilities: Callable[[], np.ndarray],
+        normals: Callable[[], np.ndarray] | None = None,
+    ) -> None:
+        self.depth = depth  # (H, W) float32 metres
+        self.depth_confidence = depth_confidence  # (H, W) float32 in 0..1
+        self._class_probabilities, self._normals = class_probabilities, normals
+
+    @cached_property
+    def class_probabilities(self) -> np.ndarray:
+        """(H, W, C) float32, summing to 1."""
+        return self._class_probabilities()
+
+    @cached_property
+    def normals(self) -> np.ndarray | None:
+        """(H, W, 3) float32 unit, camera frame; None if the network has no such task."""
+        return None if self._normals is None else self._normals()
 
 
 class Predictor:
@@ -138,20 +157,22 @@ class Predictor:
         height, width = image.shape[:2]
         if focal is not None and self._focal is not None:
             focal *= self.input_shape(height, width)[1] / width
-        outputs = self._computed(image)
+        # an engine's own arrays are valid until it runs again
+        outputs = tuple(o.copy() if isinstance(o, np.ndarray) else o for o in self._computed(image))
         if mirror_too:
-            outputs = tuple(output.copy() if isinstance(output, np.ndarray) else output for output in outputs)
             outputs = _mean(outputs, tuple(_mirrored(output) for output in self._computed(image[:, ::-1])))
         return self.interpreted(outputs, size or (width, height), focal)
 
     def interpreted(self, outputs: tuple[Output, ...], size: tuple[int, int], focal: float | None = None) -> Prediction:
-        """What the network's `outputs` say, at `size` (width, height); `focal` in pixels of what the network saw."""
+        """What the network's `outputs` say, at `size` (width, height); `focal` in pixels of what the network saw.
+
+        The outputs must stay as they are for as long as classes or normals may be asked for."""
         images: Any = _postprocessing(outputs[1])
         return Prediction(
             self.depth_of(outputs[1], size, focal),
             images.depth_confidence(outputs[1], size),
-            self.probabilities_of(outputs[0], size),
-            self.normals_of(outputs[2], size) if len(outputs) > 2 else None,
+            lambda: self.probabilities_of(outputs[0], size),
+            (lambda: self.normals_of(outputs[2], size)) if len(outputs) > 2 else None,
         )
 
     def depth_of(self, output: Output, size: tuple[int, int], focal: float | None = None) -> np.ndarray:

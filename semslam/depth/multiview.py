@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
@@ -41,7 +41,7 @@ class MultiViewConfig:
     keyframe_step: NotNegative = 0.04  # of the scene's depth, from one keyframe to the next
     keyframe_turn_deg: Turn = 6.0  # degrees: likewise, where the camera turns
     least_std: Positive = 0.02  # of the logarithm of depth: what poses, lens and shutter of real cameras add everywhere
-    agreeing: Natural = 3  # keyframes before that are asked whether they say the same
+    agreeing: Natural = 5  # keyframes before, and as many after, that are asked whether they say the same
     max_std: Positive = 0.045  # of the logarithm of depth: what is less sure does not enter the map
     unit_std: Positive = 0.036  # of the logarithm of depth: what counts as one measurement of a sensor
     most_confidence: Positive = 2.0  # of one pixel
@@ -157,6 +157,15 @@ def _everywhere(depth: np.ndarray) -> np.ndarray:
 
 
 ReadColor = Callable[[int], np.ndarray]  # the index of a frame -> (H, W, 3) uint8 RGB
+# likewise -> its image, and a network's depth of it, (H, W) metres, both of the map's size
+LookAt = Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+
+class Ahead(NamedTuple):
+    """What a keyframe to come says by itself."""
+
+    scene: float  # metres: median depth of the keyframe before it
+    found: CompletedDepth | None  # None: too few other frames show the same
 
 
 class MultiViewDepth(Stage):
@@ -168,17 +177,21 @@ class MultiViewDepth(Stage):
         T_world_camera: Sequence[np.ndarray | None],
         color_of: ReadColor,
         config: MultiViewConfig | None = None,
+        look_at: LookAt | None = None,
     ) -> None:
         """camera: of the map. T_world_camera: (4, 4) of each frame of the recording, None where it is not known.
-        color_of: an image of the recording; ValueError or OSError where it cannot be read."""
+        color_of: an image of the recording; ValueError or OSError where it cannot be read. look_at: the same, with
+        depth; without it, keyframes after a frame are not asked what they say of it."""
         self.config = config or MultiViewConfig()
         self.map_camera, self.T_world_camera, self.color_of = camera, T_world_camera, color_of
+        self.look_at = look_at
         shrink = max(1, math.ceil(max(camera.shape) / self.config.longest))
         self.camera = camera.resized(camera.width // shrink, camera.height // shrink)
-        self._greys: dict[int, np.ndarray | None] = {}  # of frames within reach of the last keyframe
+        self._greys: dict[int, np.ndarray | None] = {}  # of frames within reach of the last keyframes
         self._last: np.ndarray | None = None  # T_world_camera of the last keyframe
         self.scene = 2.0  # metres: median depth of the last keyframe
         self._before: list[Keyframe] = []  # the last keyframes, each by itself
+        self._ahead: dict[int, Ahead] = {}  # the next ones, by the indices of their frames
         self.ended = False  # whether all frames are done, and what stayed unsure was removed from the map
 
     def is_keyframe(self, observation: Observation) -> bool:
@@ -190,9 +203,10 @@ class MultiViewDepth(Stage):
         T = self.T_world_camera[index]
         if T is None:
             return False
-        if self._last is None:
-            return True
-        return apart(self._last, T, self.config.keyframe_step * self.scene, self.config.keyframe_turn_deg)
+        return self._last is None or self._is_apart(self._last, T, self.scene)
+
+    def _is_apart(self, T_world_last: np.ndarray, T_world_camera: np.ndarray, scene: float) -> bool:
+        return apart(T_world_last, T_world_camera, self.config.keyframe_step * scene, self.config.keyframe_turn_deg)
 
     def __call__(self, observation: Observation, predict: object) -> Observation:
         """A keyframe with depth and its confidence; no depth where too few other frames show the same.
@@ -203,7 +217,10 @@ class MultiViewDepth(Stage):
         none = replace(observation, depth=np.zeros_like(observation.depth), confidence=None)
         if not observation.depth.any() or not self.is_keyframe(observation):
             return none
-        found = self.measured(index, observation.color, observation.depth)
+        if (ahead := self._ahead.get(index)) is not None and ahead.scene == self.scene:
+            found = ahead.found
+        else:
+            found = self.measured(index, observation.color, observation.depth)
         if found is None:
             return none
         depth, sure = self.weighed(self.agreed(index, found))
@@ -212,10 +229,43 @@ class MultiViewDepth(Stage):
         return replace(observation, depth=np.where(seen, depth, f32(0)), confidence=np.where(seen, sure, f32(0)))
 
     def agreed(self, index: int, found: CompletedDepth) -> CompletedDepth:
-        """What frame `index` and the last keyframes say together of its depth."""
+        """What frame `index`, the last keyframes and the next ones say together of its depth."""
         T = self.T_world_camera[index]
         assert T is not None
-        return agreed(Keyframe(T, found.depth, found.log_std), self.camera, self._before)
+        here = Keyframe(T, found.depth, found.log_std)
+        return agreed(here, self.camera, [*self._before, *self._after(index, here)])
+
+    def _after(self, index: int, here: Keyframe) -> list[Keyframe]:
+        """The keyframes that follow frame `index`, each by itself. here: that frame as one.
+
+        What is measured of them is kept until they are the present frame.
+        """
+        following: list[Keyframe] = []
+        ahead: dict[int, Ahead] = {}
+        before, scene = here, float(np.median(here.depth))
+        for j in range(index + 1, min(index + 1 + self.config.after, len(self.T_world_camera))):
+            if self.look_at is None or len(following) == self.config.agreeing:
+                break
+            T = self.T_world_camera[j]
+            if T is None or not self._is_apart(before.T_world_camera, T, scene):
+                continue
+            known = self._ahead.get(j)
+            ahead[j] = known if known is not None and known.scene == scene else self._looked_at(j, scene)
+            if (found := ahead[j].found) is not None:
+                before, scene = Keyframe(T, found.depth, found.log_std), float(np.median(found.depth))
+                following.append(before)
+        self._ahead = ahead
+        return following
+
+    def _looked_at(self, index: int, scene: float) -> Ahead:
+        """What frame `index` says by itself; nothing where it cannot be read, which the run counts."""
+        assert self.look_at is not None
+        try:
+            color, predicted = self.look_at(index)
+        except (ValueError, OSError) as problem:
+            raise_passing(problem)
+            return Ahead(scene, None)
+        return Ahead(scene, self.measured(index, color, predicted, scene=scene) if predicted.any() else None)
 
     def advance(self, index: int, found: CompletedDepth) -> None:
         """Frame `index` is the last keyframe from now on. found: its depth by itself."""
@@ -235,18 +285,25 @@ class MultiViewDepth(Stage):
         return np.where(sure > 0, depth, f32(0)), sure
 
     def measured(
-        self, index: int, color: np.ndarray, predicted: np.ndarray, sensed: SweptDepth | None = None
+        self,
+        index: int,
+        color: np.ndarray,
+        predicted: np.ndarray,
+        sensed: SweptDepth | None = None,
+        scene: float | None = None,
     ) -> CompletedDepth | None:
         """Depth of frame `index`, whose pose is known, at the size of `camera`; None where too few frames show it.
 
         color: (H, W, 3) uint8 RGB. predicted: (H, W) float32 metres, a network's depth of it, positive but for a border
         of zeros, where it is taken for what the nearest pixel has. sensed: by a depth camera, at the size of `camera`.
+        scene: metres, median depth of the keyframe before; of the last one, if it is not told.
         """
         c, T = self.config, self.T_world_camera[index]
         assert T is not None
-        self._greys = {j: g for j, g in self._greys.items() if index - c.before <= j <= index + c.after}
+        reach = c.before + c.after, 2 * c.after  # keyframes to come are looked at, too, and what they reach
+        self._greys = {j: g for j, g in self._greys.items() if index - reach[0] <= j <= index + reach[1]}
         ways, greys = [], []
-        for j in self.neighbours_of(index):
+        for j in neighbours(index, self.T_world_camera, self.scene if scene is None else scene, c):
             if (other := self._grey_of(j)) is not None:
                 ways.append(poses.inverse(self.T_world_camera[j]) @ T)  # type: ignore[arg-type]
                 greys.append(other.astype(f32))

@@ -26,6 +26,7 @@ from semslam.runs import networks
 from semslam.runs.color_only.depth import correction_of
 from semslam.runs.color_only.fitted import FITTED, fitted_poses
 from semslam.runs.color_only.poses import KEPT
+from semslam.runs.color_only.recalling import RecallingNetwork
 from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.extend import extend
@@ -197,7 +198,8 @@ def _are_fitted(slam: SlamConfig) -> bool:
 def _system(config: RunConfig, sequence: Sequence, network: Network | None, track: PoseSource, places: Places) -> Slam:
     """The parts put together. config: as the recording asks for it. places: those that `track` comes back to."""
     slam = config.slam
-    sensed = Perception(slam.perception, sequence.camera, sequence.label_set, network)
+    asked = RecallingNetwork(network) if network is not None and slam.perception.depth == "predicted" else network
+    sensed = Perception(slam.perception, sequence.camera, sequence.label_set, asked)
     perceive: Perceive = sensed
     correct: Correct | None = None
     if slam.perception.depth == "predicted":

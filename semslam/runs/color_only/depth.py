@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from semslam.depth.corrections import DepthCorrections
 from semslam.depth.multiview import MultiViewDepth
 from semslam.perception import Perception
@@ -18,6 +20,11 @@ def correction_of(
     Depth by parallax needs the poses of the frames to come, and good ones: a pose network's err by decimetres.
     """
     if config.corrections.multiview and isinstance(track, ListedPoses):
-        return MultiViewDepth(perception.camera, track.T_world_camera, sequence.color_of, config.multiview)
+
+        def look_at(index: int) -> tuple[np.ndarray, np.ndarray]:
+            seen = perception.observe(sequence[index], wants_labels=False)
+            return seen.color, seen.depth
+
+        return MultiViewDepth(perception.camera, track.T_world_camera, sequence.color_of, config.multiview, look_at)
     patience = min(30, len(sequence) // 2)
     return DepthCorrections(perception.camera, config.corrections, track.predicted_pose, patience)

@@ -1,0 +1,39 @@
+"""A network that is asked once more of images that it saw a moment ago: depth by parallax looks at frames to come."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+
+from semslam.perception import Network, Prediction
+
+MOST = 8  # predictions that are kept: keyframes after the present one, and some to spare
+
+
+class RecallingNetwork(Network):
+    """A network that keeps what it said of the last images."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._said: dict[tuple[bytes, tuple[int, int], float, bool], Prediction] = {}  # the last one last
+
+    @property
+    def engine(self) -> str:
+        return self.network.engine
+
+    @property
+    def same_for_any_threads(self) -> bool:
+        return self.network.same_for_any_threads
+
+    def class_probabilities(self, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray:
+        return self.network.class_probabilities(image, size, mirrored)
+
+    def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float, mirror_too: bool = False) -> Prediction:
+        asked = blake2b(image.tobytes(), digest_size=16).digest(), size, focal, mirror_too
+        if asked in self._said:
+            return self._said.pop(asked)  # nobody asks a third time, and class probabilities take memory
+        self._said[asked] = self.network(image, size, focal, mirror_too)
+        while len(self._said) > MOST:
+            del self._said[next(iter(self._said))]
+        return self._said[asked]

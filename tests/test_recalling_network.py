@@ -1,0 +1,51 @@
+"""What a network said of an image is remembered until it is asked again."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from semslam.runs.color_only.recalling import MOST, RecallingNetwork
+
+SIZE = (8, 6)
+
+
+class Counting:
+    """A network that notes what it is asked."""
+
+    engine, same_for_any_threads = "none", True
+
+    def __init__(self) -> None:
+        self.asked: list[tuple] = []
+
+    def __call__(self, image, size, focal, mirror_too=False):
+        self.asked.append((int(image[0, 0, 0]), focal, mirror_too))
+        return SimpleNamespace(depth=image[..., 0])
+
+
+def image(grey: int) -> np.ndarray:
+    return np.full((6, 8, 3), grey, np.uint8)
+
+
+def test_the_same_image_is_computed_once_and_answered_twice():
+    network = Counting()
+    recalling = RecallingNetwork(network)
+    first, second = (recalling(image(7), SIZE, 50.0, True) for _ in range(2))
+    assert first is second and len(network.asked) == 1
+
+
+def test_anything_else_that_is_asked_is_computed():
+    network = Counting()
+    recalling = RecallingNetwork(network)
+    for grey, focal, mirror_too in ((7, 50.0, True), (8, 50.0, True), (7, 60.0, True), (7, 50.0, False)):
+        recalling(image(grey), SIZE, focal, mirror_too)
+    assert network.asked == [(7, 50.0, True), (8, 50.0, True), (7, 60.0, True), (7, 50.0, False)]
+
+
+def test_old_answers_are_forgotten():
+    network = Counting()
+    recalling = RecallingNetwork(network)
+    for grey in [*range(MOST + 1), 0]:
+        recalling(image(grey), SIZE, 50.0)
+    assert len(network.asked) == MOST + 2
