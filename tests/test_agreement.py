@@ -33,7 +33,13 @@ def test_what_others_contradict_moves_towards_them_and_is_doubted():
     middle, rest = found.depth[25:35, 35:45], found.depth[45:, 20:60]
     assert 2.0 < middle.mean() < 2.2 - 0.09 and found.log_std[25:35, 35:45].min() > 0.04
     np.testing.assert_allclose(rest, 2.0, atol=1e-4)
-    np.testing.assert_allclose(found.log_std[45:, 20:60], 0.03, atol=1e-3)
+    assert found.log_std[45:, 20:60].max() < 0.03  # where they agree, all are surer
+
+
+def test_others_that_agree_count_as_less_than_independent_ones():
+    found = agreed(wall(np.eye(4)), CAMERA, [wall(ASIDE), wall(np.linalg.inv(ASIDE))])
+    middle = found.log_std[25:35, 35:45]
+    assert 0.03 / np.sqrt(2) < middle.min() and middle.max() < 0.03  # at half of its weight each, two are as one
 
 
 @pytest.mark.parametrize("z", [1.0, 3.0])
