@@ -122,7 +122,7 @@ def test_an_unknown_focal_length_is_found_with_the_phone_held_upright(room):
     upright.camera = replace(Camera.unknown(240, 320), fx=1.25 * room.camera.fx, fy=1.25 * room.camera.fx)
     found = track_images(upright, BlindNetwork())
     assert found.lost == 0
-    assert abs(np.log(found.focal / room.camera.fx)) < found.focal_std < 0.05
+    assert abs(np.log(found.focal / room.camera.fx)) < found.focal_std < 0.06
     turned = replace(found, T_world_camera=found.T_world_camera @ ROT90)
     assert error(room, turned, with_scale=True) < 0.03
     assert found.calibrated(RecalibratedSequence(room, upright.camera)).camera.fx == found.focal

@@ -22,7 +22,9 @@ from semslam.tracking.visual.votes import PLACE_STD, VOTE_POWER, Votes, voted_sc
 WINDOW = 200  # keyframes that are adjusted together when all frames are done
 STRIKES = 3  # times that a landmark was seen where it should not be, from which it is used no longer
 FOCAL_STD = 0.35  # of the logarithm of a focal length that nothing is known of
-FOCAL_FLOOR = 0.03  # relative standard deviation, by what unknown distortion did to recordings of known cameras
+# Relative standard deviation, by what unknown distortion did to recordings of known cameras. It does the same to all
+# parts of one, so that their scatter does not tell it.
+FOCAL_FLOOR = 0.05
 KNOWN_STD = 0.15  # of the logarithm of a landmark's depth: what parallax knows no better does not judge the network
 LEAST_CONFIDENCE = 1e-3  # that a network's depth is given
 FEWEST_VOTES = 10  # landmarks of a keyframe that are enough to judge it
