@@ -97,10 +97,11 @@ def test_the_images_of_one_prediction_are_made_in_the_memory_of_the_last(predict
     made: list[tuple[int, ...]] = []
     new = postprocessing.Recycled(1)._new
     monkeypatch.setattr(postprocessing._LARGE, "_new", lambda shape: made.append(shape) or new(shape))
-    predictor(image, (61, 47))
-    assert len(made) == 4
-    predictor(image, (61, 47))
-    assert len(made) == 4
+    for _ in range(2):
+        prediction = predictor(image, (61, 47))
+        assert prediction.class_probabilities.shape[:2] == prediction.normals.shape[:2] == (47, 61)
+        assert len(made) == 4
+        del prediction
 
 
 def test_a_smeared_edge_is_not_believed() -> None:

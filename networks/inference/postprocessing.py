@@ -116,4 +116,4 @@ class Recycled:
         return self._new(shape)
 
 
-_LARGE = Recycled(kept=4)  # depth, its confidence, probabilities, normals
+_LARGE = Recycled(kept=16)  # depth, its confidence, probabilities, normals; of predictions that are kept for later, too
