@@ -107,8 +107,9 @@ def test_an_absurd_focal_length_is_found_without_poses(long_folder):
         (inverse, "T_camera_world", "invert each pose"),
         (lambda T: T @ np.diag([1.0, -1.0, -1.0, 1.0]), "OpenGL", "diag"),
         (lambda T: np.block([[T[:3, :3], 1000 * T[:3, 3:]], [T[3:]]]), "0.001 times as long", "metres"),
+        (lambda T: np.diag([1, -1, 1, 1]) @ T @ np.diag([1, -1, 1, 1]), "left-handed", "diag(1, -1, 1, 1)"),
     ),
-    ids=["inverted", "opengl", "millimetres"],
+    ids=["inverted", "opengl", "millimetres", "left-handed"],
 )
 def test_poses_in_another_convention_are_found(long_folder, change, what, remedy):
     change_poses(long_folder, change)

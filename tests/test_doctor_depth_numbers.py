@@ -13,6 +13,7 @@ from spoilt_recordings import Spoilt
 from semslam.camera import Camera
 from semslam.doctor import free_motion, stuck
 from semslam.doctor.depth import edges, motion
+from semslam.doctor.depth.readings import empty
 from semslam.doctor.matched import Matches, Shown
 from semslam.doctor.order.interleaved import interleaved
 from semslam.frame import Frame
@@ -64,12 +65,38 @@ def test_a_principal_point_is_told_to_a_few_pixels_and_neither_it_nor_a_focal_le
         assert bent(with_camera(noisy, wrong)).findings(wrong) == []
 
 
+@pytest.mark.parametrize("k1", [-0.25, -0.05])
+def test_a_lens_that_nothing_undoes_is_told_where_it_bends_much(noisy, k1):
+    room, _ = noisy
+    pixels = np.stack(np.meshgrid(np.arange(320), np.arange(240)), -1).reshape(-1, 1, 2).astype(np.float32)
+    distortion = np.array([k1, 0, 0, 0])
+    straight = cv2.undistortPoints(pixels, room.camera.K, distortion, P=room.camera.K).reshape(240, 320, 2)
+
+    def bending(frame: Frame) -> Frame:
+        return replace(frame, color=cv2.remap(frame.color, straight, None, cv2.INTER_LINEAR))
+
+    findings = bent(Spoilt(*noisy, bending)).findings(room.camera)
+    if k1 == -0.05:
+        assert findings == []
+    else:
+        (finding,) = findings
+        assert finding.level == "warning" and "distortion in camera.yaml" in finding.remedy
+        assert float(finding.what.split("k1 about ")[1].split()[0]) == pytest.approx(k1, abs=0.06)
+
+
 def test_what_too_few_frames_tell_is_not_judged(noisy):
     room, frames = noisy
     few = Spoilt(room, frames)
     few.timestamps, few.poses = few.timestamps[:20], few.poses[:20]
     (line,) = bent(few).not_judged()
     assert "proportional" in line and "principal point" in line
+
+
+def test_depth_images_that_hold_nothing_are_told_unless_they_are_few():
+    full, nothing = np.ones((4, 4), np.float32), np.zeros((4, 4), np.float32)
+    (finding,) = empty([full, nothing] * 5)
+    assert "5 of 10 depth images" in finding.what
+    assert empty([full] * 9 + [nothing]) == []
 
 
 @pytest.mark.parametrize(("crop", "said"), [((0, 32), "as wide"), ((24, 32), "times as high")])

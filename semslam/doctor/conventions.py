@@ -24,7 +24,11 @@ from semslam.poses import from_rotation_translation, inverse, rotation_angle, tr
 from sequences import Sequence as Recording
 
 PAIRS = 8  # of frames that are warped into each other
-UNITS_OF_DEPTH, A_UNIT = (0.1, 0.2, 5.0, 10.0), 0.1  # factors of one for another; and how far off (logarithm) it is one
+UNITS_OF_DEPTH = (0.1, 0.2, 5.0, 10.0)  # factors of one for another
+UNITS, A_UNIT = (
+    (*UNITS_OF_DEPTH, 1e-3, 1e-2, 1e2, 1e3),
+    0.1,
+)  # the same of positions, too; what is that near (logarithm)
 USUAL_DEPTH = (0.3, 10.0)  # metres, of the median over a recording
 BETTER = 0.65  # of the recorded misfit: what another reading must reach to be believed
 ALIKE = 1.05  # times the best: readings that fit as well, of which the first in the list is taken
@@ -97,6 +101,7 @@ def fit(recording: Recording, tracks: Sequence[Tracks], measured: Intrinsics | N
             (a, b)
             for i, j in _pairs(recording.poses or ())
             if (a := recording.try_read(i)) is not None and (b := recording.try_read(j)) is not None
+            if a.depth is not None and b.depth is not None and a.depth.any() and b.depth.any()
         ]
         if not pairs:
             return None
@@ -134,7 +139,7 @@ def _measured(found: Intrinsics | None, recording: Recording) -> list[Guess]:
     told = findings_of_intrinsics(found, recording.camera)
     if found is None or found.depth is None or not told:
         return []
-    if any(abs(np.log(found.depth.factor / unit)) < A_UNIT for unit in UNITS_OF_DEPTH):
+    if any(abs(np.log(found.depth.factor / unit)) < A_UNIT for unit in UNITS):
         return []  # which is told by its round number
     what, remedy = ("; ".join(parts) for parts in zip(*((finding.what, finding.remedy) for finding in told)))
     return [Guess(what, remedy, depth_factor=found.depth.factor, focal_factor=found.focal.factor)]
@@ -158,6 +163,11 @@ def _guesses(median_depth: float) -> list[Guess]:
             quaternion_read_from([1, 2, 3, 0]),
         ),
     ]
+    for axis, signs in {"x": (-1, 1, 1), "y": (1, -1, 1), "z": (1, 1, -1)}.items():
+        what = f"the poses fit the images when they are mirrored along {axis}: they are left-handed (Unity, Unreal)"
+        numbers = ", ".join(map(str, signs))
+        remedy = f"multiply each pose from the left and from the right by diag({numbers}, 1)"
+        guesses.append(Guess(what, remedy, _mirrored(np.diag([*signs, 1.0]))))
     for factor in (1e-3, 1e-2, 1e3):
         what = f"the poses fit the images when their translations are {factor:g} times as long"
         remedy = "write the positions in metres; runs read them in the unit that the images leave no doubt of"
@@ -245,6 +255,10 @@ def _with_axes(
 ) -> Callable[[np.ndarray], np.ndarray]:
     turn = from_rotation_translation(axes, np.zeros(3))
     return lambda T: first(T) @ turn
+
+
+def _mirrored(mirror: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda T: mirror @ T @ mirror
 
 
 def quaternion_read_from(order: list[int]) -> Callable[[np.ndarray], np.ndarray]:

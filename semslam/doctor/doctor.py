@@ -11,7 +11,7 @@ from semslam.doctor.colors import doubtful_colors
 from semslam.doctor.depth import edges
 from semslam.doctor.depth.along_the_ray import along_the_ray
 from semslam.doctor.depth.range import with_range, without_cut_off
-from semslam.doctor.depth.readings import doubtful_readings
+from semslam.doctor.depth.readings import doubtful_readings, empty
 from semslam.doctor.depth.repeats import hanging
 from semslam.doctor.finding import Finding
 from semslam.doctor.intrinsics import Intrinsics
@@ -82,6 +82,7 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
         shown = frames[:: max(1, len(frames) // FRAMES_KEPT)]
         findings += _labels(frames)
         findings += doubtful_colors([frame.color for frame in shown]) + hanging(frames)
+        findings += empty([frame.depth for frame in frames if frame.depth is not None])
         of_numbers = intrinsics.doubtful(sequence.camera)
         of_numbers += doubtful_readings([frame.depth for frame in shown if frame.depth is not None])
         findings += of_numbers

@@ -1,8 +1,10 @@
-"""Depth that is a power of the distance, and a principal point that is elsewhere: told from pairs of frames.
+"""Depth that is a power of the distance, a lens that nothing undoes, and a principal point that is elsewhere: told from
+pairs of frames.
 
-A root or a logarithm of the distance, as pictures for the eye hold it, and the principal point of other images bend
-what a moving camera sees as no motion does. Each pair's motion is solved for together with either of the two, by the
-least squares of `least_squares`: no poses are needed. Over the depths of a room a logarithm is much like a root.
+A root or a logarithm of the distance, as pictures for the eye hold it, a lens that bends straight lines, and the
+principal point of other images bend what a moving camera sees as no motion does. Each pair's motion is solved for
+together with one of the three, by the least squares of `least_squares`: no poses are needed. Over the depths of a room
+a logarithm is much like a root.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from sequences import Sequence as Recording
 
 # Metres that the median is made: a power of the distance has no unit, and the sensors' noise has one
 MEDIAN_DEPTH = 2.0
-FOCAL, POWER, RIGHT, DOWN = range(4)  # unknowns: logarithm of a factor; exponent less 1; two shares of the focal length
+# Unknowns: logarithm of a factor; exponent less 1; two shares of the focal length; what is added to a point's distance
+# from the axis, as a share, at one focal length from it
+FOCAL, POWER, RIGHT, DOWN, LENS = range(5)
 PAIRS, POINTS = 40, 80  # pairs, and points of each, at most
 SHORTEST = 1.5  # seconds of a recording: in less, motions are too much alike
 STRETCHES = 6  # of pairs, left out in turn
@@ -37,6 +41,8 @@ ROOT, SQUARE = 0.25, -0.42  # the exponent less 1 ...
 BY_ROOT, BY_SQUARE = 0.85, 0.5  # ... and what it may leave of the misfit, beside another focal length
 # Sound recordings have 0.04 and less; where depth is thin 0.1, which hardly changes the misfit (0.96)
 NOTABLE_SHIFT, BY_SHIFT = 0.07, 0.87  # of the focal length, and of the misfit
+# Sound recordings have 0.05 and less; and what is told leaves so much of the misfit
+NOTABLE_LENS, BY_LENS = 0.09, 0.85
 JUDGED = 0.04  # the standard error of the principal point, at most, with which it would have been seen
 JUDGED_POWER = 0.08  # the same of the exponent
 
@@ -54,16 +60,23 @@ class Bent(NamedTuple):
 
     straight: Solved | None  # FOCAL alone, where the others are suspect; it may not settle either
     power: Solved | None  # POWER alone: together with the focal length, it may not settle
+    lens: Solved | None  # LENS alone, for the same reason
     shift: Solved | None  # FOCAL, RIGHT, DOWN
 
     def findings(self, camera: Camera) -> list[Finding]:
-        """The error of depth that is no distance or, only where that is sound, of the principal point."""
+        """The error of depth that is no distance or, only where that is sound, of the lens or the principal point."""
         if self._is_bent:
             assert self.power is not None
             value, std = self.power.values[0], self.power.std[0]
             what = f"depth is not proportional to distance: the images fit its power of {1 + value:.2f} +- {std:.2f}"
             hint = "square root or its logarithm" if value > 0 else "square"
             return [Finding("error", what, f"write distances along the optical axis; these may be its {hint}")]
+        if self._is_curved and self._lowered(self.lens, BY_LENS):
+            assert self.lens is not None
+            value, std = self.lens.values[0], self.lens.std[0]
+            what = f"the images fit a lens that bends straight lines (k1 about {-value:.2f} +- {std:.2f})"
+            remedy = "undistort colour and depth, or write the lens's coefficients (distortion in camera.yaml)"
+            return [Finding("warning", what, remedy)]
         if not self._is_shifted or self.straight is None or not self._lowered(self.shift, BY_SHIFT):
             return []
         assert self.shift is not None
@@ -90,7 +103,7 @@ class Bent(NamedTuple):
     @property
     def is_suspect(self) -> bool:
         """Whether anything differs so much that it would be told, if the focal length alone does not explain it."""
-        return self._is_bent or self._is_shifted
+        return self._is_bent or self._is_curved or self._is_shifted
 
     @property
     def _is_bent(self) -> bool:
@@ -98,6 +111,12 @@ class Bent(NamedTuple):
             return False
         value, lowered = self.power.values[0], partial(self._lowered, self.power)
         return bool((value > ROOT and lowered(BY_ROOT)) or (value < SQUARE and lowered(BY_SQUARE)))
+
+    @property
+    def _is_curved(self) -> bool:
+        if self.lens is None:
+            return False
+        return bool(abs(self.lens.values[0]) > max(NOTABLE_LENS, SURE * self.lens.std[0]))
 
     @property
     def _is_shifted(self) -> bool:
@@ -118,11 +137,11 @@ def measured(recording: Recording, matched: Matches, sensor: str | None = None) 
     """What pairs of frames tell. sensor: the depth camera, of `SENSORS`; None as the recording says, or a Kinect."""
     pairs = moving_pairs(matched)
     if len(pairs) < FEWEST_PAIRS or recording.timestamps[-1] - recording.timestamps[0] < SHORTEST:
-        return Bent(None, None, None)
+        return Bent(None, None, None, None)
     larger = MEDIAN_DEPTH / float(np.median(np.concatenate([pair.depth[0] for pair in pairs])))
     pairs = [_thinned(pair, larger) for pair in evenly_spread(pairs, PAIRS)]
     solve = partial(_solved, pairs, recording.camera, SENSORS[sensor or recording.sensor or "kinect"])
-    found = Bent(None, solve((POWER,)), solve((FOCAL, RIGHT, DOWN)))
+    found = Bent(None, solve((POWER,)), solve((LENS,)), solve((FOCAL, RIGHT, DOWN)))
     return found._replace(straight=solve((FOCAL,))) if found.is_suspect else found
 
 
@@ -139,7 +158,7 @@ def _solved(pairs: Sequence[Pair], camera: Camera, noise: tuple[float, float], f
     chosen = list(free)
 
     def equations(i: int, T: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        every = np.zeros(4)
+        every = np.zeros(5)
         every[chosen] = x
         return _equations(pairs[i], T, camera, every, chosen, noise)
 
@@ -151,16 +170,19 @@ def _solved(pairs: Sequence[Pair], camera: Camera, noise: tuple[float, float], f
 
 
 def _points(pixels: np.ndarray, depth: np.ndarray, camera: Camera, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) in the camera, by the unknowns, and their derivatives (N, 3, 4)."""
+    """(N, 3) in the camera, by the unknowns, and their derivatives (N, 3, 5)."""
     z = MEDIAN_DEPTH * (depth / MEDIAN_DEPTH) ** (1 + x[POWER])
     focal = np.exp(x[FOCAL])
     right = (pixels[:, 0] - camera.cx) / camera.fx - x[RIGHT]
     down = (pixels[:, 1] - camera.cy) / camera.fy - x[DOWN]
-    points = np.stack([right / focal * z, down / focal * z, z], axis=-1)
-    derivatives = np.zeros((len(z), 3, 4))
+    squared = right**2 + down**2
+    straight = 1 + x[LENS] * squared
+    points = np.stack([right * straight / focal * z, down * straight / focal * z, z], axis=-1)
+    derivatives = np.zeros((len(z), 3, 5))
     derivatives[:, :2, FOCAL] = -points[:, :2]
     derivatives[:, :, POWER] = points * np.log(depth / MEDIAN_DEPTH)[:, None]
-    derivatives[:, 0, RIGHT] = derivatives[:, 1, DOWN] = -z / focal
+    derivatives[:, 0, RIGHT] = derivatives[:, 1, DOWN] = -z / focal  # as without a lens
+    derivatives[:, 0, LENS], derivatives[:, 1, LENS] = right * squared / focal * z, down * squared / focal * z
     return points, derivatives
 
 

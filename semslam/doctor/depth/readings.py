@@ -22,6 +22,7 @@ CONTRADICTED = 2.5  # times that a median has to differ from what is expected
 POSSIBLE_DEPTH = (0.05, 80.0)  # metres; a median outside is a wrong unit
 POSSIBLE_ROUGHNESS = 0.3  # of the depth, between readings a few pixels apart; 0.01 in rooms and on streets
 MARKED, BEYOND = 0.01, 3.0  # share of the readings that are the largest, and times the others' median: no depth
+OFTEN_EMPTY = 0.1  # of the depth images
 CUT_OFF = 0.02  # share of the readings that are one and the same, the largest: no surface is so deep everywhere
 CUT_OFF_FRAMES = 0.75  # of the frames: so many hold the same largest reading
 JUST_NEARER, OUTNUMBERED = 0.95, 2.0  # of the largest; and times the readings between, as quantised ones spread
@@ -59,6 +60,17 @@ def doubtful_readings(depths: Sequence[np.ndarray]) -> list[Finding]:
         what = "depth readings make surfaces only when the two bytes of each are swapped"
         return [Finding("error", what, "write them in the other byte order (array.byteswap(), before it is encoded)")]
     return _of_unit(valid) or cut_off(depths)
+
+
+def empty(depths: Sequence[np.ndarray]) -> list[Finding]:
+    """That many depth images hold nothing."""
+    count = sum(not depth.any() for depth in depths)
+    if count < max(2, OFTEN_EMPTY * len(depths)) or count == len(depths):
+        return []
+    what = f"{count} of {len(depths)} depth images that were looked at hold no reading"
+    return [
+        Finding("warning", what, "those frames add nothing to the map: is depth of a lower rate, or were files lost?")
+    ]
 
 
 def cut_off(depths: Sequence[np.ndarray]) -> list[Finding]:

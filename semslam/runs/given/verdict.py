@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam.doctor import intrinsics
+from semslam.doctor.depth.along_the_ray import along_the_ray
 from semslam.doctor.finding import Finding
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import errors, single, systematic
@@ -124,7 +125,9 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches,
     """What the images say of the poses of `used`; told to the user. ValueError as `with_verdict` says."""
     given = config.poses != "refined"  # which finds its own poses, and these only help it
     wrong = found.contradiction if given or found.decisive else None
-    of_images = unsound(matched, config.sensor).findings  # which would explain poses that do not fit
+    of_matches = unsound(matched, config.sensor).findings
+    of_numbers = [doubt for doubt in intrinsics.doubtful(used.camera) if doubt.level == "error"]
+    of_images = of_numbers or along_the_ray(matched.samples) or of_matches  # which would explain poses that do not fit
     of_single = single.Contradicted()
     if wrong is not None and found.decisive and config.reject_poses:
         raise ValueError(_refusal(name, wrong, of_images))
@@ -146,9 +149,8 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches,
     for finding in findings if of_images else doubts + findings:  # what is of the images is told with their camera
         if finding.level != "hint":
             logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
-    return PoseVerdict(
-        rejected, "; ".join(finding.what for finding in doubts) or None, told=found.told, unsound=of_images
-    )
+    contradicted = "; ".join(finding.what for finding in doubts if finding.level != "hint")
+    return PoseVerdict(rejected, contradicted or None, told=found.told, unsound=of_matches)
 
 
 def _refusal(name: str, wrong: Finding, of_images: list[Finding]) -> str:
