@@ -19,6 +19,7 @@ SENSORS = {
     "lidar": (0.0060, 0.0010),  # of telephones, upsampled
     "synthetic": (0.0006, 0.0004),  # rendered, rounded to millimetres
 }
+USUAL_SENSOR = "kinect"  # unless a recording says its own
 LARGEST = 32766  # pixels; OpenCV's remapping counts them in 16 bits
 KINECT_FOCAL = 0.81  # focal length of a Kinect's colour camera in widths of its image: 63 degrees wide
 FARTHEST_VIEW = 1000.0  # times the longer side: no lens has so long a focal length

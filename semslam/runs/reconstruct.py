@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from semslam.camera import SENSORS
+from semslam.camera import SENSORS, USUAL_SENSOR
 from semslam.depth.corrections import fusion_config
 from semslam.depth.readout import readout_of
 from semslam.doctor import intrinsics
 from semslam.doctor.depth.range import with_range, without_cut_off
+from semslam.doctor.depth.scatter import scatter_of
 from semslam.doctor.order.interleaved import interleaved
 from semslam.doctor.order.timestamps import timestamps
 from semslam.doctor.scene import classes_of_another_scene
@@ -174,7 +175,11 @@ def _with_depth_camera(config: RunConfig, sequence: Sequence) -> SlamConfig:
     """The settings with the noise and the range of the depth camera, where one is used."""
     if config.slam.perception.depth != "sensor":
         return config.slam
-    slam = with_noise_of(config.sensor or sequence.sensor, config.slam)
+    sensor = config.sensor or sequence.sensor
+    larger = scatter_of(sequence, *SENSORS[sensor or USUAL_SENSOR])
+    if larger > 1:
+        logger.info("%s: depth scatters %.1f times as much as expected of its camera", config.sequence, larger)
+    slam = with_noise_of(sensor, config.slam, larger)
     slam = replace(slam, fusion=with_range(slam.fusion, sequence))
     if config.poses != "predicted":  # of a network, whose errors are larger than what the camera moves meanwhile
         slam = replace(slam, perception=_synchronising(slam.perception, sequence))
@@ -251,11 +256,10 @@ def _pose_network(weights: str, world_origin: np.ndarray) -> PoseOf:
     return lambda color: moved_by(network(color), -world_origin)
 
 
-def with_noise_of(sensor: str | None, slam: SlamConfig) -> SlamConfig:
-    """The settings with the noise of a kind of depth camera wherever noise counts, unless it was set by hand."""
-    if sensor is None:
-        return slam
-    noise, quadratic = SENSORS[sensor]
+def with_noise_of(sensor: str | None, slam: SlamConfig, larger: float = 1.0) -> SlamConfig:
+    """The settings with the noise of a kind of depth camera, or so many times that, wherever noise counts, unless it
+    was set by hand."""
+    noise, quadratic = (larger * value for value in SENSORS[sensor or USUAL_SENSOR])
 
     def adapted(stage: Any) -> Any:
         usual = type(stage)()
