@@ -20,11 +20,13 @@ from semslam.doctor.colors import black_images
 from semslam.doctor.depth.readings import implausible_depth
 from semslam.doctor.doctor import diagnose, examine
 from semslam.doctor.finding import Finding
+from semslam.doctor.order.copies import copies
 from semslam.doctor.order.gaps import gaps
 from semslam.doctor.poses.convention import as_convention
 from semslam.frame import Frame
 from semslam.poses import inverse
 from sequences import Sequence, open_sequence
+from sequences.recordings.folder import write_folder
 from sequences.room.kinect_noise import kinect_noise
 from sequences.room.room import RoomSequence
 
@@ -233,6 +235,23 @@ def test_a_gap_that_only_the_images_show_is_found_and_a_black_frame_is_none(long
     jump = [column + 1500 * (i >= 25 * longer + 1) for i, column in enumerate(steady)]
     finding = only(gaps(Panning(jump, black=20)))
     assert finding.level == "warning" and f"after frame {25 * longer} " in finding.what
+
+
+APPENDED, SLOWED = [*range(20), *range(20)], [i // 2 for i in range(40)]
+
+
+@pytest.mark.parametrize(("order", "levels"), [(APPENDED, ["warning"]), (SLOWED, ["hint"]), (range(20), [])])
+def test_images_that_are_recorded_again_are_told(tmp_path, order, levels):
+    room = RoomSequence(frames=20, width=96, height=72)
+    write_folder(room, tmp_path)
+    for name in ("color", "depth"):
+        files = sorted((tmp_path / name).iterdir())
+        images = [file.read_bytes() for file in files]
+        for place, i in enumerate(order):
+            (files[0].parent / f"{place:06d}{files[0].suffix}").write_bytes(images[i])
+    (tmp_path / "groundtruth.txt").unlink()
+    shutil.rmtree(tmp_path / "label40", ignore_errors=True)
+    assert [finding.level for finding in copies(open_sequence(tmp_path))] == levels
 
 
 def test_frames_that_are_all_far_apart_are_no_gaps():

@@ -16,6 +16,7 @@ from semslam.doctor.depth.repeats import hanging
 from semslam.doctor.finding import Finding
 from semslam.doctor.intrinsics import Intrinsics
 from semslam.doctor.matched import Matches
+from semslam.doctor.order.copies import copies
 from semslam.doctor.order.gaps import gaps
 from semslam.doctor.order.interleaved import interleaved
 from semslam.doctor.order.timestamps import timestamps
@@ -74,7 +75,7 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
     frames, findings = _read(sequence)
     lengths: Intrinsics | None = None
     not_judged = []
-    findings += timestamps(sequence) + (interleaved(sequence) or gaps(sequence))
+    findings += timestamps(sequence) + copies(sequence) + (interleaved(sequence) or gaps(sequence))
     if not sequence.has_depth:
         what = "there are no depth images"
         findings.append(Finding("hint", what, "depth can be predicted from colour (--depth predicted)"))

@@ -17,6 +17,7 @@ from semslam.depth.readout import readout_of
 from semslam.doctor import intrinsics
 from semslam.doctor.depth.range import with_range, without_cut_off
 from semslam.doctor.depth.scatter import scatter_of
+from semslam.doctor.order.copies import copies
 from semslam.doctor.order.interleaved import interleaved
 from semslam.doctor.order.timestamps import timestamps
 from semslam.doctor.scene import classes_of_another_scene
@@ -166,7 +167,8 @@ def _forget_poses(folder: RunFolder) -> None:
 
 def _tell_doubts(config: RunConfig, sequence: Sequence) -> None:
     """Warn of intrinsics, times and an order of frames that can hardly be right."""
-    in_time = [found for found in timestamps(sequence) if found.level != "hint"] + interleaved(sequence)
+    of_order = timestamps(sequence) + copies(sequence)
+    in_time = [found for found in of_order if found.level != "hint"] + interleaved(sequence)
     for found in intrinsics.doubtful(sequence.camera) + in_time:
         logger.warning("%s: %s; %s", config.sequence, found.what, found.remedy)
 
