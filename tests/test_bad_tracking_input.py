@@ -13,6 +13,7 @@ from semslam import poses
 from semslam.camera import SENSORS
 from semslam.frame import Frame
 from semslam.slam import Slam
+from semslam.tracking import tracker as trackers
 from semslam.tracking.features import features_of, packed, pose_from, unpacked
 from semslam.tracking.noise import NoiseEstimate
 from semslam.tracking.tracker import Tracker
@@ -191,3 +192,15 @@ def test_a_kinect_that_jumps_to_a_place_seen_from_elsewhere_is_found_at_once(sha
     steps = [slam.step(f if i == 0 else replace(f, T_world_camera=None)) for i, f in enumerate(timed)]
     assert all(step.tracking.ok for step in steps)
     assert errors(steps, frames).max() < 0.1
+
+
+def test_an_early_frame_that_fits_far_less_than_those_before_it_is_doubted(room, monkeypatch):
+    frames, asked = room[:6], []
+    blotches = np.random.default_rng(0).normal(0, 1, (60, 80, 3)).astype(np.float32)
+    blotches = cv2.resize(blotches, (SIZE["width"], SIZE["height"]))
+    spoilt = np.clip(frames[4].color + 150 * blotches, 0, 255).astype(np.uint8)
+    frames[4] = replace(frames[4], color=spoilt)
+    monkeypatch.setattr(trackers, "features_of", lambda *a: asked.append(a[0]) or features_of(*a))
+    steps, _ = tracked(frames)
+    assert steps[4].tracking.state == "good" and steps[4].tracking.evidence < 1.65
+    assert len(asked) == 1 and asked[0] is spoilt

@@ -58,7 +58,7 @@ class Tracker(Stage):
         self._motion = Motion(self.config.gap, refine)
         self._announcements = Announcements()
         self._reference: Reference | None = None  # the last frame whose pose is beyond doubt
-        self._usual = 1.0  # mean evidence of good frames
+        self._usual = 0.0  # mean evidence of good frames; 0 = there was none yet
         self._unmeasured = 0.0  # metres squared: variance added up over frames that did not determine the pose
         self._open = 0  # frames in a row that registration left open
         self._lost_since: float | None = None  # seconds
@@ -133,8 +133,8 @@ class Tracker(Stage):
         self._motion.moved_to(frame, T, self.lost)
         if not followed:
             self._motion.velocity = None
-        if tracking.sound:
-            self._usual += 0.05 * (tracking.evidence - self._usual)
+        if tracking.sound and tracking.covariance is not None:
+            self._usual += (0.05 if self._usual else 1.0) * (tracking.evidence - self._usual)
         if tracking.sound and (tracking.submap or not doubtful):  # what begins a sub-map is all that it has
             self._reference = Reference(T, observation, None)
             self._keep(observation, T)
