@@ -123,6 +123,8 @@ def test_a_webcam_without_its_lens_says_what_it_needs_and_which_cameras_are_here
 def test_a_camera_that_fails_ends_the_recording_and_one_without_an_image_is_one_line(tmp_path, caplog):
     camera = FakeCamera(3)
     camera.frames = []
+    with pytest.raises(KeyboardInterrupt):  # which is not the camera's fault
+        LiveSequence(camera, tmp_path / "ended", warm_up=0, stop=lambda: True)
     with pytest.raises(OSError, match="fake: the camera gives no image; is it plugged in"):
         LiveSequence(camera, tmp_path / "none", warm_up=0)
     camera = FakeCamera(30)

@@ -46,7 +46,8 @@ class LiveSequence(Sequence):
         most; all by default. warm_up: images at the start that are not used.
 
         Waits for the first image, which tells what the camera sees; the frames begin with the iteration. ValueError
-        where there is something at the path, OSError where no image comes.
+        where there is something at the path, OSError where no image comes, KeyboardInterrupt where `stop` said so
+        before one came.
         """
         if path.exists():
             raise ValueError(f"{path}: holds a recording; name another --out, or remove it first")
@@ -67,6 +68,8 @@ class LiveSequence(Sequence):
         if self._preview is None:
             problem = self._capture.problem or "is it plugged in, and used by no other program?"
             self.end()
+            if stop():
+                raise KeyboardInterrupt  # as the signal would have done that `stop` remembers
             raise OSError(f"{source.name}: the camera gives no image; {problem}")
 
     def __len__(self) -> int:

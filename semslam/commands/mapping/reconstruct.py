@@ -96,6 +96,9 @@ def reconstruct(
         _fuse(run, window, None if live else interrupted)  # a camera ends by itself
         if recorder is not None:
             _end_recording(recorder)
+            if not len(recorder):
+                typer.echo("interrupted before the first frame was recorded: there is no map to keep", err=True)
+                raise typer.Exit(130)
         run.save()  # still deaf to Ctrl-C: impatience must not cost the run
     if len(run):
         typer.echo(f"stopped with {len(run)} frames to go; `semslam reconstruct ... --resume` goes on from here: {out}")
