@@ -42,7 +42,9 @@ class Told(event.Listener):
         self.began = time.perf_counter()
         if self.seconds > PATIENCE and not self.said:
             self.said = True
-            logger.getChild("once").warning("compiling for this processor, which takes a minute or two, once")
+            logger.getChild("once").warning(
+                "compiling what this needs for this processor; the first time, that takes a minute or two"
+            )
 
     def on_end(self, _: event.Event) -> None:
         self.seconds += time.perf_counter() - self.began

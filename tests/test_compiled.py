@@ -55,4 +55,4 @@ def test_compiling_that_takes_long_is_told_once(caplog, monkeypatch):
     for _ in range(10):
         told.on_start(None)
         told.on_end(None)
-    assert caplog.text.count("compiling for this processor") == 1 and told.seconds == 10
+    assert caplog.text.count("compiling what this needs for this processor") == 1 and told.seconds == 10

@@ -47,14 +47,21 @@ class Judge:
         self.reference = surface_reference(sequence, truth, lambda: limits)
         self.depth = DepthStudy(sequence, network, self.reference) if sequence.has_depth else None
         self._view: tuple[Camera, np.ndarray] | None = None
+        self._label_frames: list[int] | None = None  # in which all maps are judged: whose labels the first one fused
 
     def __call__(self, variant: Variant, folder: RunFolder) -> VariantResult:
         """What can be said of a finished variant; its figures go into its metrics.json too."""
         network = self.network if variant.labels == "predicted" else None
-        evaluation = evaluate_run(
-            folder.path, self.truth, sequence=self.sequence, network=network, reference=self.reference
-        )
         progress = folder.load_progress()
+        self._label_frames = self._label_frames or progress.labelled
+        evaluation = evaluate_run(
+            folder.path,
+            self.truth,
+            sequence=self.sequence,
+            network=network,
+            reference=self.reference,
+            label_frames=self._label_frames,
+        )
         estimate, tracked = progress.trajectory(), progress.tracked
         figures = keep(evaluation, folder)
         cloud, labels = folder.load_cloud()

@@ -27,14 +27,15 @@ def labels(c: Comparison) -> Section | None:
         keys = [(f"{f}_{count}_{k}", 100, 1) for f in ("miou", "pixel_accuracy", "class_accuracy") for k in
                 (kinds if f == "miou" else ("single", "map", "surfels"))]  # fmt: skip
         keys += [(f"ece_{count}_{k}", 100, 1) for k in ("single", "map")]
-        columns = ["variant", *(f"mIoU {k.replace('_', ', ')}" for k in kinds)]
+        keys.insert(0, ("frames_labelled", 1, 0))
+        columns = ["variant", "frames", *(f"mIoU {k.replace('_', ', ')}" for k in kinds)]
         columns += [f"{f} {k}" for f in ("pixel acc.", "class acc.") for k in ("single", "map", "surfels")]
         columns += ["ECE single", "ECE map"]
         note = (
-            f"Per cent. Single: the network on the frame alone; map: the map rendered back into it; covered: both "
-            f"where the map shows a labelled surfel; surfels: in 3-D, each against the majority of the frames that see "
-            f"it. Protocol: {rows[0].evaluation.labels[count].protocol}; absent classes skipped; one scene, so that "
-            f"pooled and per-scene figures are the same."
+            f"Per cent. Frames: whose labels were fused. Single: the network on the frame alone; map: the map rendered "
+            f"back into it; covered: both where the map shows a labelled surfel; surfels: in 3-D, each against the "
+            f"majority of the frames that see it. Protocol: {rows[0].evaluation.labels[count].protocol}, the same ones "
+            f"for all maps; absent classes skipped; one scene, so that pooled and per-scene figures are the same."
         )
         parts.append(Table(f"{count} classes", tuple(columns), tuple(r.row(keys) for r in rows), note))
         parts += _by_class(c, rows, count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,13 +58,14 @@ def evaluate_run(
     sequence: Recording | None = None,
     network: Network | None = None,
     reference: Reference | None = None,
+    label_frames: Iterable[int] | None = None,
     with_scale: bool = False,
 ) -> Evaluation:
     """Everything that can be said of a run. What there is no truth for is None.
 
     truth: of the surface, see `scene_reference`. moved_to: where the run's recording is now. sequence (as
     `judged_recording` makes it), network, reference: those that the run's settings and `truth` name, where the caller
-    has them already. with_scale: align the trajectory by Sim(3) instead of SE(3).
+    has them already. label_frames: see `label_scores`. with_scale: align the trajectory by Sim(3) instead of SE(3).
     """
     folder = RunFolder.open(path)
     config = folder.load_config()
@@ -80,7 +81,7 @@ def evaluate_run(
         reference = surface_reference(sequence, truth, lambda: depth_limits(config, sequence))
     compared = _compared_surface(folder, progress, sequence, clouds, reference)
     figures |= compared.figures | {"layered": layering(clouds)}
-    labels = label_scores(clouds, progress, sequence, config, network)
+    labels = label_scores(clouds, progress, sequence, config, network, label_frames)
     figures |= label_figures(labels)
     return Evaluation(figures, errors, paths, compared.scores, compared.errors, labels, len(clouds))
 

@@ -25,12 +25,18 @@ VOTES = 60  # frames that are enough to tell surfels' true labels
 
 
 def label_scores(
-    clouds: CloudInParts, progress: Progress, sequence: Recording, config: RunConfig, network: Network | None
+    clouds: CloudInParts,
+    progress: Progress,
+    sequence: Recording,
+    config: RunConfig,
+    network: Network | None,
+    frames: Iterable[int] | None = None,
 ) -> dict[int, MapLabelScores]:
     """Scores by the number of classes: of the map's own and, of NYU-40, of the 13 classes that it merges into.
 
     Empty where map or sequence have no labels, or no table leads from the sequence's labels to the map's. network:
-    in place of the one that `config.weights` names.
+    in place of the one that `config.weights` names. frames: that the map is rendered back into; those whose labels the
+    run fused by default.
     """
     settings = config.slam.perception
     sets = [settings.classes] + (["nyu13"] if settings.classes == "nyu40" else [])
@@ -42,7 +48,7 @@ def label_scores(
         network = networks.predictor(settings.classes, config.weights, config.engine)
     pose_of = progress.posed()
     labelled = [i for i in sequence.labelled_indices if i in pose_of]
-    scored = set(labelled).intersection(progress.labelled)
+    scored = set(labelled).intersection(progress.labelled if frames is None else frames)
     voting = set(evenly_spread(labelled, VOTES))
     scores = {name: MapLabelScores(len(LABEL_SETS[name])) for name in sets}
     votes = {name: SurfelVotes(len(LABEL_SETS[name])) for name in sets}
