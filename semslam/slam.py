@@ -19,6 +19,7 @@ from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.labels.label_fusion import LabelFusionConfig, label_fusion
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation, Step, Tracking, View
+from semslam.images.frame_check import check_frame
 from semslam.loops.loop_closure import LoopCloser
 from semslam.loops.settings import LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
@@ -97,7 +98,12 @@ class Slam:
         return (self.step(frame) for frame in frames)
 
     def step(self, frame: Frame) -> Step:
-        """One frame through the system."""
+        """One frame through the system.
+
+        ValueError, before anything changes, where its arrays are not what `Frame` says: colour (H, W, 3) uint8 RGB of
+        its camera's size, depth (H, W) float32 metres of the same aspect, pose (4, 4) rigid.
+        """
+        check_frame(frame)
         watch = _Stopwatch()
         observation = self.perceive(frame)
         watch.lap("perceive")

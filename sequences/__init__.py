@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator
 from inspect import signature
 from itertools import islice
@@ -110,8 +111,11 @@ def open_sequence(
     `registered` (whether depth lies under colour's pixels), `hints` (a `PoseHints`, for poses without times), and what
     a kind has of its own. They replace what a camera.yaml beside the recording says, and that replaces what the layout
     usually holds.
-    FileNotFoundError where there is nothing, ValueError where no frame could be right or the kind has no such option.
+    FileNotFoundError where there is nothing, ValueError where no frame could be right or the kind has no such option,
+    TypeError where `path` is none.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"a recording is named by a text or a path, not by {path!r}; the built-in one is 'room'")
     options = {name: value for name, value in options.items() if value is not None}
     if not 0 < options.get("depth_scale", 1.0) < math.inf:
         raise ValueError(f"--depth-scale is {options['depth_scale']:g}, expected a positive number of units per metre")
