@@ -9,6 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from inspect import signature
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ from sequences.recordings.datasets import (
 )
 from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner
 from sequences.recordings.sensor import SaidOfSensor, read_camera_file
+from sequences.resampling import same_aspect
 from sequences.room import room
 from sequences.sequence import CorruptFrame, ImageSequence, Mesh, Sequence
 
@@ -105,7 +107,8 @@ def open_sequence(
 ) -> Sequence:
     """Open a recording; its kind, a key of READERS, is told from what lies in the folder where not given.
 
-    stand_in: the camera of images that nothing else describes; without one it is guessed, and a warning says so.
+    stand_in: the likely camera of images that nothing else describes, by their longer side where their shape is not
+    its own; without one a usual one is guessed, and a warning says so. Either guess has `focal_known` False.
 
     Options, of which None is none: `camera` (or a camera.yaml that says it), `depth_scale` (units per metre),
     `registered` (whether depth lies under colour's pixels), `hints` (a `PoseHints`, for poses without times), and what
@@ -129,7 +132,7 @@ def open_sequence(
     options, sensor, readout = _with_camera_files(kind, path, options)
     sequence = _opened(kind, path, options)
     if stand_in is not None and not sequence.camera.focal_known:
-        sequence = _opened(kind, path, options | {"camera": stand_in})
+        sequence = _opened(kind, path, options | {"camera": _standing_in(stand_in, sequence.camera)})
     if min(sequence.camera.shape) < LEAST_SIDE:
         size = f"{sequence.camera.width}x{sequence.camera.height}"
         raise ValueError(f"{path}: its images are {size}, expected at least {LEAST_SIDE} pixels each way")
@@ -139,8 +142,16 @@ def open_sequence(
         sequence.sensor = sensor
     if readout is not None:
         sequence.readout = readout
-    _tell_assumptions(path, sequence)
+    _tell_assumptions(path, sequence, stand_in is not None)
     return sequence
+
+
+def _standing_in(stand_in: Camera, images: Camera) -> Camera:
+    """The camera that is guessed for images of a size, by the one that is likely theirs."""
+    if same_aspect(stand_in.shape, images.shape):
+        return replace(stand_in, focal_known=False)
+    focal = stand_in.fx * max(images.shape) / max(stand_in.shape)
+    return replace(images, fx=focal, fy=focal)
 
 
 def options_of(kind: str) -> frozenset[str]:
@@ -190,14 +201,14 @@ def _with_camera_files(
     return options, sensor, readout
 
 
-def _tell_assumptions(path: Path, sequence: Sequence) -> None:
-    """Warn of what is taken for granted, and of frames without a pose and a camera that is not known."""
+def _tell_assumptions(path: Path, sequence: Sequence, stood_in: bool) -> None:
+    """Warn of what is taken for granted, and of frames without a pose and, if none stands in, an unknown camera."""
     unposed = sum(T is None for T in sequence.poses or ())
     if unposed and not any(NO_POSE in line for line in sequence.assumptions):  # which pairing says with its reasons
         sequence.assumptions += (f"{path}: {unposed} of {len(sequence)} {NO_POSE}",)
     for line in sequence.assumptions:
         logger.warning("%s", line)
-    if not sequence.camera.focal_known:
+    if not sequence.camera.focal_known and not stood_in:
         logger.warning(
             "%s: nothing says what camera took it (camera.yaml, EXIF or --fov); %.0f degrees along the longer side of "
             "its images are assumed, unless `reconstruct` estimates them",

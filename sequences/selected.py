@@ -20,14 +20,19 @@ def selected(sequence: Sequence, start: int = 0, frames: int | None = None, ever
 
     ValueError, which names the setting, where that leaves no frame.
     """
+    indices = chosen_numbers(len(sequence), sequence.name, start, frames, every)
+    return sequence if len(indices) == len(sequence) else SelectedSequence(sequence, indices)
+
+
+def chosen_numbers(count: int, name: str, start: int = 0, frames: int | None = None, every: int = 1) -> np.ndarray:
+    """The numbers (N,) of those frames among `count` of them; name: of the sequence, for messages."""
     if every < 1:
         raise ValueError(f"`every` is {every}, expected 1 or more: every so many-th frame is taken")
     if frames is not None and frames < 1:
         raise ValueError(f"`frames` is {frames}, expected 1 or more")
-    if not 0 <= start < len(sequence):
-        raise ValueError(f"`start` is {start}, but {sequence.name} has frames 0..{len(sequence) - 1}")
-    indices = np.arange(start, len(sequence), every)[:frames]
-    return sequence if len(indices) == len(sequence) else SelectedSequence(sequence, indices)
+    if not 0 <= start < count:
+        raise ValueError(f"`start` is {start}, but {name} has frames 0..{count - 1}")
+    return np.arange(start, count, every)[:frames]
 
 
 def with_both_images(sequence: ImageSequence) -> Sequence:

@@ -21,7 +21,8 @@ from semslam.runs.folder import RunFolder
 from semslam.slam import SlamConfig
 from semslam.tracking.relocalisation import places as module
 from semslam.tracking.relocalisation.localisation import Localisation, Localiser, without_depth
-from semslam.tracking.relocalisation.places import Described, Places, described, matches, refined, solved
+from semslam.tracking.relocalisation.places import Places, described, matches
+from semslam.tracking.relocalisation.resection import Described, refined, solved
 from semslam.trajectory import Correction
 from semslam.trajectory.files import read_tum
 from sequences import open_sequence
@@ -119,7 +120,7 @@ def test_the_covariance_of_a_pose_is_that_of_its_errors() -> None:
     for _ in range(150):
         T, points, pixels = some_points(rng, 40)
         noisy = pixels + rng.normal(size=pixels.shape)
-        T_camera_world, covariance, _ = refined(poses.inverse(T), points, noisy, CAMERA)
+        T_camera_world, covariance, *_ = refined(poses.inverse(T), points, noisy, CAMERA)
         twist = poses.log(T_camera_world @ T)
         squares.append(twist @ np.linalg.solve(covariance, twist))
     assert 4 < np.mean(squares) < 10

@@ -77,6 +77,7 @@ def localise(
             advance()
     _write_poses(found, out)
     summary = figures(found)
+    _tell_guessed(opened, found)
     if json is not None:
         write_json(json, summary)
         typer.echo(f"figures: {json}", err=True)
@@ -90,17 +91,32 @@ def localise(
 
 def _opened(finished: FinishedMap, query: RunConfig, images: list[str]) -> tuple[list[Sequence], list[LocalisedFrame]]:
     """What can be looked for, and what became of single images, among others, that cannot be."""
-    from semslam.runs.finished.localise import not_looked_for, open_query
+    from semslam.runs.finished.localise import not_looked_for, open_query, single_images
 
     opened, refused = [], []
     for name in images:
-        try:
-            opened.append(open_query(finished, replace(query, sequence=name)))
-        except ValueError as error:
-            if len(images) == 1 or not Path(name).exists() or Path(name).is_dir():
-                raise
-            refused.append(not_looked_for(name, 0.0, error))
+        queries = single_images(replace(query, sequence=name))
+        alone = len(images) == len(queries) == 1
+        for single in queries:
+            try:
+                opened.append(open_query(finished, single))
+            except ValueError as error:
+                if alone or not Path(single.sequence).exists() or Path(single.sequence).is_dir():
+                    raise
+                refused.append(not_looked_for(single.sequence, 0.0, error))
     return opened, refused
+
+
+def _tell_guessed(opened: list[Sequence], found: list[LocalisedFrame]) -> None:
+    """One line about images whose camera nothing told."""
+    guessed = sum(len(sequence) for sequence in opened if not sequence.camera.focal_known)
+    other = sum(frame.found.focal is not None for frame in found)
+    if guessed:
+        typer.echo(
+            f"no lens is known of {guessed} images (camera.yaml, EXIF, --camera or --fov): taken for the run's"
+            + (f", but for {other} that another focal length explains better, which is told with them" * bool(other)),
+            err=True,
+        )
 
 
 def _write_poses(found: list[LocalisedFrame], out: Path | None) -> None:

@@ -20,8 +20,9 @@ from semslam.runs.finished.finished_map import FinishedMap
 from semslam.tracking.relocalisation.localisation import Localisation, without_depth
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import tum_lines
-from sequences import CorruptFrame, Sequence, open_sequence
-from sequences.selected import selected
+from sequences import CorruptFrame, Sequence, detect_kind, open_sequence
+from sequences.recordings.folder import images_by_name
+from sequences.selected import chosen_numbers, selected
 
 STEP = 1 / 30  # seconds between images that are given one by one
 
@@ -42,12 +43,17 @@ def not_looked_for(name: str, timestamp: float, problem: Exception) -> Localised
 
 
 def open_query(finished: FinishedMap, query: RunConfig) -> Sequence:
-    """An image, a folder of images or a recording. Images whose camera nothing tells are taken to be of the run's."""
+    """An image, a folder of images or a recording.
+
+    For images whose camera nothing tells that of the run is guessed, see `Localiser.locate`; of those of a folder,
+    which may be of several, `single_images` makes queries of their own.
+    """
+    run_camera = finished.filming_camera
     try:
         found = open_sequence(
             query.sequence,
             query.kind,
-            finished.filming_camera,
+            run_camera,
             camera=query.camera,
             depth_scale=query.depth_scale,
             registered=query.registered,
@@ -57,9 +63,20 @@ def open_query(finished: FinishedMap, query: RunConfig) -> Sequence:
         if os.path.lexists(query.sequence):  # something that it names is missing
             raise
         raise FileNotFoundError(f"{query.sequence}: no such image, folder of images or recording") from None
-    if not found.camera.focal_known:
+    if not found.camera.focal_known and run_camera is None:
         raise ValueError(f"{query.sequence}: nothing says what camera took it; name it with `camera` or `fov`")
     return selected(found, query.start, query.frames, query.every)
+
+
+def single_images(query: RunConfig) -> list[RunConfig]:
+    """The query, or one for each image of a folder of photographs: each has a camera of its own."""
+    path = Path(query.sequence)
+    if not path.is_dir() or (query.kind or detect_kind(path)) != "photos":
+        return [query]
+    files = list(images_by_name(path).values())
+    numbers = chosen_numbers(len(files), str(path), query.start, query.frames, query.every)
+    alone = replace(query, kind="photos", start=0, frames=None, every=1)
+    return [replace(alone, sequence=str(files[number])) for number in numbers]
 
 
 def located(finished: FinishedMap, sequence: Sequence, depth: bool = True) -> Iterator[LocalisedFrame]:
@@ -110,7 +127,8 @@ def tum_text(frames: list[LocalisedFrame]) -> str:
             assert found.T_world_camera is not None
             lines.append(
                 f"# {_printable(frame.name)} confidence {found.confidence:.3f} inliers {found.inliers} "
-                f"std {found.std_m:.4f} m {found.std_deg:.3f} deg\n"
+                f"std {found.std_m:.4f} m {found.std_deg:.3f} deg"
+                f"{'' if found.focal is None else f' focal length {found.focal:.0f} pixels'}\n"
             )
             lines += tum_lines(Trajectory(np.array([frame.timestamp]), found.T_world_camera[None]))
     return "".join(lines)

@@ -25,7 +25,8 @@ from semslam.runs.derived import check_derivable, derived_folder, tell_memory, w
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.stage import prefixed
-from semslam.tracking.relocalisation.places import WIDTH, Described
+from semslam.tracking.relocalisation.places import WIDTH
+from semslam.tracking.relocalisation.resection import Described
 from semslam.tracking.tracker import Tracker
 
 VIEWS = 40  # of the second map that are looked for in the first

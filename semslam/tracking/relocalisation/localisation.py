@@ -12,7 +12,8 @@ from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, View
 from semslam.tracking.judgement import TrackingConfig, fits
 from semslam.tracking.registration.registrar import Registrar
-from semslam.tracking.relocalisation.places import Located, Places, described
+from semslam.tracking.relocalisation.places import Places, described
+from semslam.tracking.relocalisation.resection import FOCAL_STD, Located
 
 WIDEST = 640  # pixels: images are compared with the map at most so wide
 DRIFT = (0.05, np.radians(2.5))  # metres and radians that comparing may move what features found, besides its deviation
@@ -34,6 +35,7 @@ class Localisation:
     inliers: int = 0  # features that agree with the pose
     std_m: float = float("nan")  # standard deviation of the position, metres
     std_deg: float = float("nan")  # and of the orientation
+    focal: float | None = None  # pixels, of an unknown lens that is clearly not the one that was guessed
     reason: str = ""  # why it was not found, for people
 
 
@@ -53,16 +55,19 @@ class Localiser:
         Features found again in the map's places propose at most two poses. One is accepted only where the map, seen
         from there, looks like the image, and, with depth, where it also fits as a lost camera's has to. Without depth
         comparing the images only verifies: features of a few pixels are surer than grey levels under another light.
-        The confidence is (1 - exp(-inliers / SURE)) times the correlation of the image with the map.
+        The confidence is (1 - exp(-inliers / SURE)) times the correlation of the image with the map, and where the
+        camera is a guess times the share of what was not known of its focal length that the features tell.
         """
         observation = self._observation(frame)
         best, tried = 0, []
         for found in self.places.candidates(described(observation.color, observation.camera)):
             best = max(best, found.inliers)
             tried.append(found)
-            accepted = self._verified(found, observation)
+            camera = frame.camera.with_focal(found.focal * frame.camera.fx)
+            zoomed = observation if found.focal == 1 else self._observation(replace(frame, camera=camera))
+            accepted = self._verified(found, zoomed)
             if accepted is not None:
-                return accepted
+                return accepted if found.focal == 1 else replace(accepted, focal=camera.fx)
         if not best:
             return Localisation(None, reason="hardly anything in it is found again in the map")
         if frame.depth is not None and (factor := self._other_unit(tried, frame)):
@@ -137,7 +142,7 @@ class Localiser:
         allowed = DRIFT[0] + 3 * by_features[0], DRIFT[1] + 3 * by_features[1]
         if np.linalg.norm(moved[:3, 3]) > allowed[0] or poses.rotation_angle(moved) > allowed[1]:
             return None
-        confidence = (1 - np.exp(-found.inliers / SURE)) * likeness
+        confidence = (1 - np.exp(-found.inliers / SURE)) * likeness * (1 - found.focal_std / FOCAL_STD)
         return Localisation(T, float(confidence), found.inliers, std_m, float(np.degrees(std)))
 
     def _view(self, T_world_camera: np.ndarray) -> View:

@@ -2,8 +2,7 @@
 
 A place is SIFT features (Lowe, IJCV 2004) of a small image, each with its depth. The descriptors are compared as
 RootSIFT (Arandjelovic and Zisserman, CVPR 2012). An image's pose follows from its features found again in the places
-that share most of them: P3P in RANSAC, then robust Gauss-Newton on the reprojection errors, whose normal equations
-tell the covariance.
+that share most of them, see `resection`.
 """
 
 from __future__ import annotations
@@ -20,49 +19,17 @@ from semslam.camera import Camera
 from semslam.frame import Observation
 from semslam.stage import Stage
 from semslam.threads import background
-from semslam.tracking.features import sampled_pose
+from semslam.tracking.relocalisation.resection import BYTES, Described, Located, solved
 from semslam.trajectory import Correction
 
 WIDTH = 320  # pixels of the images that are described: wide baselines want coarse features
 COUNT = 500  # features of an image, at most
-BYTES = 128  # of a descriptor
 RATIO = 0.8  # of the best match's distance to the second best's (Lowe 2004)
-PIXELS = 3.0  # reprojection error of an inlier at WIDTH, at most
 MOST = 300  # places; about 15 MB in a run's files, at 50 kB each
 APART = (0.12, np.radians(8.0))  # metres, and radians, from a place to the next one, at first
 COMPARED = 16  # places with which all features of an image are compared
 POOLED = 4  # places whose matches are put together: those of more would drown an agreement
 REACH = 4.0  # metres between places that may show the same things
-TURNED = np.radians(50)  # between two views of a point, at most: features hardly survive more (Lowe 2004)
-
-
-@dataclass(frozen=True, eq=False)
-class Described:
-    """The features of one image."""
-
-    camera: Camera  # of the image that was described, WIDTH pixels wide
-    pixels: np.ndarray  # (N, 2) float32 u, v in it
-    descriptors: np.ndarray  # (N, BYTES) uint8
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-
-@dataclass(frozen=True, eq=False)
-class Located:
-    """A pose found among places."""
-
-    T_world_camera: np.ndarray  # (4, 4)
-    covariance: np.ndarray  # (6, 6) of the twist (translation, rotation), camera frame
-    inliers: int  # features of the image whose points in the map agree with the pose
-    matches: int  # features of the image that were matched
-    spread: float  # share of the image, along its less covered side, over which the inliers reach
-    turned: float  # radians, median angle between the inliers' rays in the image and in their places
-
-    @property
-    def plausible(self) -> bool:
-        """Whether so many matches may be worth a closer look."""
-        return self.inliers >= 8 and self.spread >= 0.1 and self.turned <= TURNED
 
 
 def described(color: np.ndarray, camera: Camera) -> Described:
@@ -276,67 +243,3 @@ def matches(known: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray
     clear = first < RATIO**2 * squares.min(axis=1)
     chosen = np.flatnonzero(clear & mutual)
     return best[chosen], chosen
-
-
-def solved(points: np.ndarray, features: np.ndarray, image: Described, seen_from: np.ndarray) -> Located | None:
-    """The pose of an image whose features, by number (N,), may be points (N, 3) in the world; None where none agrees.
-
-    One feature may be several points, of which the pose chooses. seen_from: (N, 3) where the camera was that saw a
-    point, in the world.
-    """
-    camera = image.camera
-    if len(np.unique(features)) < 8:
-        return None
-    points, pixels = points.astype(np.float64), image.pixels[features].astype(np.float64)
-    if (sampled := sampled_pose(points, pixels, camera, PIXELS, tries=1000, confidence=0.9999)) is None:
-        return None
-    T, covariance, errors = refined(sampled.T_camera_points, points, pixels, camera)
-    agree = errors < PIXELS
-    if not np.isfinite(T).all() or np.count_nonzero(agree) < 6:
-        return None
-    reach = np.ptp(pixels[agree], axis=0) / (camera.width, camera.height)
-    agreeing, matched = len(np.unique(features[agree])), len(np.unique(features))
-    T_world_camera = poses.inverse(T)
-    turned = _turned(points[agree], seen_from[agree], T_world_camera[:3, 3])
-    return Located(T_world_camera, covariance, agreeing, matched, float(reach.min()), turned)
-
-
-def _turned(points: np.ndarray, seen_from: np.ndarray, camera: np.ndarray) -> float:
-    """Median angle, in radians, between the rays to points (N, 3) from where they were seen (N, 3) and a camera (3,).
-
-    Wrong matches agree by chance with any pose, often one behind what they show, as those of a mirror image do.
-    """
-    rays, others = points - camera, points - seen_from
-    lengths = np.linalg.norm(rays, axis=1) * np.linalg.norm(others, axis=1)
-    cosines = (rays * others).sum(axis=1) / np.maximum(lengths, 1e-9)
-    return float(np.median(np.arccos(np.clip(cosines, -1, 1))))
-
-
-def refined(
-    T_camera_world: np.ndarray, points: np.ndarray, pixels: np.ndarray, camera: Camera
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gauss-Newton from a pose on the reprojection errors of points (N, 3), under Tukey's weights.
-
-    Returns: T_camera_world, its covariance (6, 6) as a twist in the camera's frame, and errors (N,) in pixels.
-    """
-    T, zero = T_camera_world, np.zeros(len(points))
-    information, errors = np.eye(6), np.full(len(points), np.inf)
-    for _ in range(12):
-        x = poses.transform(T, points)
-        z = np.where(x[:, 2] > 0.05, x[:, 2], 1.0)
-        fx, fy = camera.fx / z, camera.fy / z
-        residual = np.stack([fx * x[:, 0] + camera.cx, fy * x[:, 1] + camera.cy], axis=1) - pixels
-        errors = np.where(x[:, 2] > 0.05, np.linalg.norm(residual, axis=1), np.inf)
-        weight = np.square(np.maximum(1 - np.square(np.minimum(errors, 1e3) / (2 * PIXELS)), 0))
-        rows = [fx, zero, -fx * x[:, 0] / z, zero, fy, -fy * x[:, 1] / z]
-        J_x = np.stack(rows, axis=1).reshape(-1, 2, 3)  # of the pixel by the point in the camera's frame
-        J = np.concatenate([J_x, -J_x @ poses.skew(x)], axis=2)
-        H = np.einsum("nia,n,nib->ab", J, weight, J)
-        g = np.einsum("nia,n,ni->a", J, weight, residual)
-        variance = np.einsum("n,ni->", weight, residual**2) / max(2 * weight.sum() - 6, 1)
-        information = H / max(variance, 0.25)  # no feature is better than half a pixel
-        step = -np.linalg.solve(H + 1e-9 * np.trace(H) * np.eye(6) + 1e-12 * np.eye(6), g)
-        T = poses.exp(step) @ T
-        if np.abs(step).max() < 1e-6:
-            break
-    return T, np.linalg.inv(information + 1e-9 * np.eye(6)), errors
