@@ -293,3 +293,54 @@ def test_what_cannot_be_localised_is_one_line(run: Path, tmp_path: Path, capsys)
     assert "not a run" in refused(capsys, "localise", tmp_path, ROOM)
     assert "nothing: no such image, folder" in refused(capsys, "localise", run, tmp_path / "nothing")
     assert "0, expected 1 or more" in refused(capsys, "localise", run, ROOM, "--frames", 0)
+
+
+def test_photos_of_a_folder_have_each_a_camera_of_their_own(run: Path, room, tmp_path: Path, capsys) -> None:
+    """Cropped, of another aspect, stretched, turned, and one whose EXIF tells its lens; one too small is named."""
+    import cv2
+    from PIL import Image
+
+    color = room[20].color
+    zoomed = np.ascontiguousarray(color[30:210, 40:280])
+    for name, image in {
+        "0_as_it_is.png": color,
+        "1_zoomed.png": zoomed,
+        "2_wide.png": color[30:210],
+        "3_stretched.png": cv2.resize(color, (480, 240)),
+        "4_tall.png": np.rot90(color),
+        "5_tiny.png": color[:10],
+    }.items():
+        write_png(tmp_path / name, np.ascontiguousarray(image))
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = round(36 * room.camera.fx / zoomed.shape[1])
+    Image.fromarray(zoomed).save(tmp_path / "6_told.jpg", exif=exif, quality=95)
+    figures = tmp_path / "found.json"
+    assert semslam("localise", run, tmp_path, "--json", figures) == 0
+    said = capsys.readouterr()
+    assert "5_tiny.png: its images are 320x10" in said.out
+    assert "no lens is known of 5 images" in said.err and "for 2 that another focal length explains" in said.err
+    found = {frame["name"][0]: frame for frame in json.loads(figures.read_text())["frames"]}
+    focal = {name: frame["focal"] for name, frame in found.items()}
+    assert focal["1"] == pytest.approx(room.camera.fx, rel=0.03)
+    assert focal["3"] == pytest.approx(1.5 * room.camera.fx, rel=0.03)
+    assert focal["0"] is focal["2"] is focal["4"] is focal["6"] is None
+    for name in "01236":
+        metres, degrees = error(room.poses[20], np.array(found[name]["T_world_camera"]))
+        assert metres < 0.04 and degrees < 1, (name, metres, degrees)  # EXIF counts whole millimetres
+    turned = np.array(found["4"]["T_world_camera"])
+    assert np.linalg.norm(turned[:3, 3] - room.poses[20][:3, 3]) < 0.04
+
+
+def test_features_on_a_wall_say_how_little_they_tell_of_an_unknown_lens() -> None:
+    """Seen straight on, a wall looks alike from farther away through a longer lens."""
+    rng = np.random.default_rng(5)
+    wall = np.column_stack([rng.uniform(-1, 1, (60, 2)), np.full(60, 3.0)])
+    pixels = CAMERA.project(wall) + rng.normal(scale=0.3, size=(60, 2))
+    image = Described(CAMERA, pixels.astype(np.float32), np.zeros((60, module.BYTES), np.uint8))
+    known, unknown = (
+        solved(wall, np.arange(60), replace(image, camera=replace(CAMERA, focal_known=known)), np.zeros((60, 3)))
+        for known in (True, False)
+    )
+    assert known is not None and unknown is not None
+    assert np.sqrt(known.covariance[2, 2]) < 0.02 and np.sqrt(unknown.covariance[2, 2]) > 0.3
+    assert unknown.focal_std > 0.1

@@ -63,11 +63,13 @@ class Localiser:
         for found in self.places.candidates(described(observation.color, observation.camera)):
             best = max(best, found.inliers)
             tried.append(found)
-            camera = frame.camera.with_focal(found.focal * frame.camera.fx)
-            zoomed = observation if found.focal == 1 else self._observation(replace(frame, camera=camera))
-            accepted = self._verified(found, zoomed)
+            as_guessed = found.zoom == (1, 1)
+            focal = frame.camera.fx * found.zoom[0]
+            zoomed = replace(frame.camera, fx=focal, fy=frame.camera.fy * found.zoom[1])
+            seen = observation if as_guessed else self._observation(replace(frame, camera=zoomed))
+            accepted = self._verified(found, seen)
             if accepted is not None:
-                return accepted if found.focal == 1 else replace(accepted, focal=camera.fx)
+                return accepted if as_guessed else replace(accepted, focal=focal)
         if not best:
             return Localisation(None, reason="hardly anything in it is found again in the map")
         if frame.depth is not None and (factor := self._other_unit(tried, frame)):

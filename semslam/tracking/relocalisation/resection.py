@@ -20,6 +20,7 @@ PIXELS = 3.0  # reprojection error of an inlier in an image of a place's width, 
 TURNED = np.radians(50)  # between two views of a point, at most: features hardly survive more (Lowe 2004)
 FOCALS = 1.2 ** np.array([0, -1, 1, -2, 2, -3, 3, -4, 4, 5])  # times the guess, that are tried: half to 2.5 times
 FOCAL_STD = 0.5  # of an unknown focal length's logarithm, before anything is seen
+ASPECT_STD = 0.1  # of that of a pixel's width over its height
 LIKE_GUESS = 0.02  # relative difference from the guess that is none
 
 
@@ -45,8 +46,8 @@ class Located:
     matches: int  # features of the image that were matched
     spread: float  # share of the image, along its less covered side, over which the inliers reach
     turned: float  # radians, median angle between the inliers' rays in the image and in their places
-    focal: float = 1.0  # times the camera's focal length, with which the image was taken
-    focal_std: float = 0.0  # of its logarithm; 0 where the lens is known
+    zoom: tuple[float, float] = (1.0, 1.0)  # times the camera's fx and fy, with which the image was taken
+    focal_std: float = 0.0  # of the logarithm of fx; 0 where the lens is known
 
     @property
     def plausible(self) -> bool:
@@ -60,8 +61,8 @@ class Refined(NamedTuple):
     T_camera_world: np.ndarray  # (4, 4)
     covariance: np.ndarray  # (6, 6) of the twist (translation, rotation), camera frame
     errors: np.ndarray  # (N,) pixels
-    focal: float = 1.0  # times the camera's
-    focal_std: float = 0.0  # of its logarithm
+    zoom: tuple[float, float] = (1.0, 1.0)  # times the camera's fx and fy
+    focal_std: float = 0.0  # of the logarithm of fx
 
     @property
     def agree(self) -> np.ndarray:
@@ -88,7 +89,7 @@ def solved(points: np.ndarray, features: np.ndarray, image: Described, seen_from
     T_world_camera = poses.inverse(found.T_camera_world)
     turned = _turned(points[agree], seen_from[agree], T_world_camera[:3, 3])
     spread = float(reach.min())
-    return Located(T_world_camera, found.covariance, agreeing, matched, spread, turned, found.focal, found.focal_std)
+    return Located(T_world_camera, found.covariance, agreeing, matched, spread, turned, found.zoom, found.focal_std)
 
 
 def _of_known_lens(points: np.ndarray, pixels: np.ndarray, camera: Camera) -> Refined | None:
@@ -110,7 +111,7 @@ def _of_unknown_lens(points: np.ndarray, pixels: np.ndarray, camera: Camera) -> 
         found = refined(sampled.T_camera_points, points, pixels, camera, focal=float(times))
         if best is None or np.count_nonzero(found.agree) > np.count_nonzero(best.agree):
             best = found
-    if best is None or abs(np.log(best.focal)) > max(LIKE_GUESS, 3 * best.focal_std):
+    if best is None or np.abs(np.log(best.zoom)).max() > max(LIKE_GUESS, 3 * best.focal_std):
         return best
     guessed = refined(best.T_camera_world, points, pixels, camera)
     return guessed._replace(covariance=best.covariance, focal_std=best.focal_std)
@@ -132,36 +133,39 @@ def refined(
 ) -> Refined:
     """Gauss-Newton from a pose on the reprojection errors of points (N, 3), under Tukey's weights.
 
-    focal: times the camera's, to start from, where the focal length is unknown and adjusted too.
+    focal: times the camera's, to start from, where the focal length is unknown and adjusted too, and with it how much
+    higher or lower than wide a pixel is: images are stretched as well as cropped.
     """
     T, zero = T_camera_world, np.zeros(len(points))
-    zoom, unknowns = focal or 1.0, 6 if focal is None else 7
+    zoom, unknowns = np.full(2, focal or 1.0), 6 if focal is None else 8
     information, errors = np.eye(unknowns), np.full(len(points), np.inf)
     for _ in range(12 if focal is None else 25):
         x = poses.transform(T, points)
         z = np.where(x[:, 2] > 0.05, x[:, 2], 1.0)
-        fx, fy = zoom * camera.fx / z, zoom * camera.fy / z
+        fx, fy = zoom[0] * camera.fx / z, zoom[1] * camera.fy / z
         seen = np.stack([fx * x[:, 0], fy * x[:, 1]], axis=1)  # from the principal point
         residual = seen + (camera.cx, camera.cy) - pixels
         errors = np.where(x[:, 2] > 0.05, np.linalg.norm(residual, axis=1), np.inf)
         weight = np.square(np.maximum(1 - np.square(np.minimum(errors, 1e3) / (2 * PIXELS)), 0))
         rows = [fx, zero, -fx * x[:, 0] / z, zero, fy, -fy * x[:, 1] / z]
         J_x = np.stack(rows, axis=1).reshape(-1, 2, 3)  # of the pixel by the point in the camera's frame
-        J = np.concatenate([J_x, -J_x @ poses.skew(x), seen[:, :, None]], axis=2)[:, :, :unknowns]
+        by_focal = np.stack([seen, seen * (0, 1)], axis=2)  # by the logarithms of fx and of fy / fx
+        J = np.concatenate([J_x, -J_x @ poses.skew(x), by_focal], axis=2)[:, :, :unknowns]
         H = np.einsum("nia,n,nib->ab", J, weight, J)
         g = np.einsum("nia,n,ni->a", J, weight, residual)
         variance = np.einsum("n,ni->", weight, residual**2) / max(2 * weight.sum() - unknowns, 1)
         variance = max(variance, 0.25)  # no feature is better than half a pixel
         if focal is not None:
-            H[6, 6] += variance / FOCAL_STD**2
-            g[6] += variance * np.log(zoom) / FOCAL_STD**2
+            prior = variance / np.square([FOCAL_STD, ASPECT_STD])
+            H[[6, 7], [6, 7]] += prior
+            g[6:] += prior * np.log([zoom[0], zoom[1] / zoom[0]])
         information = H / variance
         step = -np.linalg.solve(H + np.diag(np.full(unknowns, 1e-9 * np.trace(H) + 1e-12)), g)
         T = poses.exp(step[:6]) @ T
         if focal is not None:
-            zoom *= float(np.exp(np.clip(step[6], -0.2, 0.2)))
+            zoom *= np.exp(np.clip([step[6], step[6] + step[7]], -0.2, 0.2))
         if np.abs(step).max() < 1e-6:
             break
     covariance = np.linalg.inv(information + 1e-9 * np.eye(unknowns))
     focal_std = 0.0 if focal is None else float(np.sqrt(covariance[6, 6]))
-    return Refined(T, covariance[:6, :6], errors, zoom, focal_std)
+    return Refined(T, covariance[:6, :6], errors, (float(zoom[0]), float(zoom[1])), focal_std)
