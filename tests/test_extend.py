@@ -157,6 +157,24 @@ def test_what_cannot_be_extended_is_one_line(begun: Path, tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("begun", ["dataset"], indirect=True)
+def test_frames_that_the_map_was_made_of_are_refused_or_told(begun: Path, tmp_path: Path, caplog) -> None:
+    """Seen once, they would count as two views. That their poses are not used is told as well."""
+
+    def begin(**part: int) -> object:
+        options = {"sequence": ROOM, "slam.perception.labels": "none", "extend": str(begun), **part}
+        return prepare(settings_of(None, options), tmp_path / str(part))
+
+    for same in ({"frames": 24}, {"start": 4, "frames": 8, "every": 2}):
+        with pytest.raises(ValueError, match="already, and would count twice"):
+            begin(**same)
+    begin(start=12, frames=36)
+    assert "12 of the 36 frames are in the map" in caplog.text and "its poses are not used" in caplog.text
+    caplog.clear()
+    begin(start=24)
+    assert "count twice" not in caplog.text
+
+
+@pytest.mark.parametrize("begun", ["dataset"], indirect=True)
 def test_a_recording_of_another_place_is_refused(begun: Path, tmp_path: Path, capsys) -> None:
     elsewhere = ["--start", 300, "--frames", 4]
     more = ["--extend", begun, "--out", tmp_path / "out"]

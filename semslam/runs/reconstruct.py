@@ -31,7 +31,7 @@ from semslam.runs.color_only.poses import KEPT
 from semslam.runs.color_only.recalling import RecallingNetwork
 from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
-from semslam.runs.finished.extend import extend
+from semslam.runs.finished.extend import check_new, extend
 from semslam.runs.folder import RunFolder
 from semslam.runs.given.checks import BY_IMAGES, check_settings
 from semslam.runs.given.depth_camera import tell_of_depth_camera
@@ -76,6 +76,9 @@ def prepare(
     sequence = config.open_sequence() if sequence is None else sequence
     config = with_absolute_paths(config)
     given = sequence.has_poses and config.extend is None
+    if sequence.has_poses and not given and not config.poses:
+        told = "%s: its poses are not used: its frames are tracked in the map of %s"
+        logger.warning(told, config.sequence, config.extend)
     config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
     check_settings(config, sequence)
     if recorded and config.slam.perception.depth == "predicted" and config.poses in BY_IMAGES and len(sequence) < 2:
@@ -236,7 +239,10 @@ def _begun(
 ) -> Run:
     """The run of a system at its first frame, in the map of the run that it extends, or where it was left."""
     goes_on = resume and folder.exists
-    extended = extend(system, config.extend) if config.extend is not None and not goes_on else None
+    extended = None
+    if config.extend is not None and not goes_on:
+        check_new(config, sequence)
+        extended = extend(system, config.extend)
     system.surfels.page_to(folder.path)
     if config.extend is None:
         track = system.track

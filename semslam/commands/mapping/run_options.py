@@ -31,6 +31,8 @@ CLASSES = "nyu13 (default) | nyu40 | those of other --weights, such as kitti6."
 MEMORY = "Most memory for surfels, such as 500MB; the others wait in files, and the mesh gets coarser to fit."
 FILL = "Fill the depth camera's holes by parallax and the network."
 
+EXTEND = "Folder of a finished run: go on mapping in its map, by tracking, whatever poses there are."
+
 # the recording
 Kind = Annotated[str | None, setting("kind", "--kind", KIND)]
 CameraFile = Annotated[str | None, setting("camera", "--camera", CAMERA_FILE)]
@@ -50,7 +52,7 @@ Poses = Annotated[str | None, setting("poses", "--poses", POSES)]
 PoseRate = Annotated[float | None, setting("pose_rate", "--pose-rate", POSE_RATE)]
 PoseIndices = Annotated[str | None, setting("pose_indices", "--pose-indices", POSE_INDICES)]
 PoseConvention = Annotated[str | None, setting("pose_convention", "--pose-convention", CONVENTION)]
-Extend = Annotated[str | None, setting("extend", "--extend", "Folder of a finished run: go on mapping in its map.")]
+Extend = Annotated[str | None, setting("extend", "--extend", EXTEND)]
 PoseWeights = Annotated[str | None, setting("pose_weights", "--pose-weights", POSE_WEIGHTS)]
 ScaleFrom = Annotated[str | None, setting("scale_from", "--scale-from", SCALE_FROM)]
 Classes = Annotated[str | None, setting("slam.perception.classes", "--classes", CLASSES)]

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 
 from semslam.camera import Camera
 from semslam.loops.loop_closure import LoopCloser
+from semslam.runs.config import RunConfig
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import OtherRun
-from semslam.runs.recording import recorded_camera
+from semslam.runs.recording import is_the_one, recorded_camera
 from semslam.slam import Slam
 from semslam.stage import under_prefix
 from semslam.tracking.relocalisation.keyframes import Keyframes
 from semslam.tracking.tracker import Tracker
+from sequences import Sequence as Recording
 
+logger = logging.getLogger(__name__)
 OTHER_VIEW = 0.08  # of the logarithm of a field of view: cameras that differ by more may be why nothing is found
 
 
@@ -75,6 +80,37 @@ def extend(system: Slam, run: str) -> tuple[int, list[OtherRun]]:
             system.loops.go_on_from_keyframes()
     others = finished.progress.as_others(os.path.abspath(run), -before, np.eye(4))
     return before + finished.progress.before, others
+
+
+def check_new(config: RunConfig, sequence: Recording) -> None:
+    """ValueError where all frames of a recording are in the map that a run with these settings extends; a warning where
+    some are. Seen once, a frame would count as two views: the map gets too sure of it, and surfels are lost."""
+    assert config.extend is not None
+    folder = RunFolder.open(config.extend)
+    earlier = [folder, *(RunFolder(Path(other.folder)) for other in folder.load_progress().others)]
+    count = max(_shared(config, sequence, run) for run in earlier if run.exists)
+    if count == len(sequence):
+        raise ValueError(
+            f"{config.sequence}: its frames are in the map of {config.extend} already, and would count twice; extend "
+            f"it with another recording, or with other frames of this one (`start`, `frames`)"
+        )
+    if count:
+        logger.warning(
+            "%s: %d of the %d frames are in the map of %s already and count twice; leave them out (`start`, `frames`)",
+            *(config.sequence, count, len(sequence), config.extend),
+        )
+
+
+def _shared(config: RunConfig, sequence: Recording, run: RunFolder) -> int:
+    """How many frames of a recording, which these settings name, a run was made of."""
+    if is_the_one(run.load_recording(), sequence):
+        return len(sequence)
+    theirs = run.load_config()
+    if os.path.realpath(theirs.sequence) != os.path.realpath(config.sequence):
+        return 0
+    length = len(sequence.origin[0])
+    ours, done = (range(one.start, length, one.every)[: one.frames] for one in (config, theirs))
+    return len(set(ours).intersection(done[: run.load_progress().next_index]))
 
 
 def why_none_was_found(run: str, camera: Camera) -> str:
