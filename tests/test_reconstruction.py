@@ -15,6 +15,7 @@ from semslam.rendering.viewpoint import look_at
 CAMERA = Camera(160, 120, 140.0, 140.0, 79.5, 59.5)
 NORMAL = np.array([0.2, -0.1, -1.0]) / np.linalg.norm([0.2, -0.1, -1.0])  # of a slanted wall facing the cameras
 OFFSET = float(NORMAL @ [0, 0, 1.5])
+RADIUS = ReconstructionConfig().label_radius
 
 
 def wall_depth(T_world_camera: np.ndarray) -> np.ndarray:
@@ -82,7 +83,8 @@ def test_frames_without_depth_make_an_empty_mesh():
     )
     mesh = reconstruction.mesh()
     assert len(mesh.vertices) == len(mesh.triangles) == 0
-    assert len(labelled(mesh, cloud_of([("floor", *plane((0, 0, 0), (1, 0, 0), (0, 1, 0), 0.1))], 0.1)).labels) == 0
+    floor = cloud_of([("floor", *plane((0, 0, 0), (1, 0, 0), (0, 1, 0), 0.1))], 0.1)
+    assert len(labelled(mesh, floor, RADIUS).labels) == 0
 
 
 def test_images_of_another_size_and_impossible_voxels_are_refused():
@@ -104,18 +106,18 @@ def test_vertices_take_the_class_of_the_surfels_on_their_side():
     back = plane((0, 0, -0.005), (0, 1, 0), (1, 0, 0), 0.02)  # the other side of a thin board
     cloud = cloud_of([("table", *front), ("wall", *back)], 0.02)
     for points, normals, name in ((*front, "table"), (*back, "wall")):
-        labels = labelled(flat_mesh(points, normals), cloud).labels
+        labels = labelled(flat_mesh(points, normals), cloud, RADIUS).labels
         assert (labels == NYU13.id_of(name)).all()
 
 
 def test_vertices_far_from_any_surfel_or_among_unlabelled_ones_have_no_class():
     here, normals = plane((0, 0, 0), (1, 0, 0), (0, 1, 0), 0.02)
     cloud = cloud_of([("table", here, normals)], 0.02)
-    assert (labelled(flat_mesh(here + [0, 0, 0.05], normals), cloud).labels == UNLABELLED).all()
+    assert (labelled(flat_mesh(here + [0, 0, 0.05], normals), cloud, RADIUS).labels == UNLABELLED).all()
     void = cloud_of([(None, here, normals)], 0.02)
-    assert (labelled(flat_mesh(here, normals), void).labels == UNLABELLED).all()
+    assert (labelled(flat_mesh(here, normals), void, RADIUS).labels == UNLABELLED).all()
     nothing = cloud.selected(np.zeros(len(cloud), bool))
-    assert (labelled(flat_mesh(here, normals), nothing).labels == UNLABELLED).all()
+    assert (labelled(flat_mesh(here, normals), nothing, RADIUS).labels == UNLABELLED).all()
 
 
 def test_observations_and_a_map_make_a_labelled_mesh():
