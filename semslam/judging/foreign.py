@@ -10,6 +10,7 @@ import numpy as np
 
 from semslam.geometry.files import read_surface
 from semslam.judging.figures import surface_figures, trajectory_figures
+from semslam.judging.misread import delay, misread_convention
 from semslam.judging.references import file_reference, scene_reference
 from semslam.judging.run import Evaluation
 from semslam.metrics.surface import sampled, surface_errors, surface_scores
@@ -57,7 +58,11 @@ def evaluate_trajectory(
     """
     estimate, truth = on_one_clock(_trajectory(path), _trajectory(reference), hints)
     errors = trajectory_errors(estimate, truth)
-    _tell_another_path(errors, matched(estimate, truth)[1])
+    pairs = matched(estimate, truth)
+    if explained := delay(estimate, truth) or misread_convention(*pairs):
+        logger.warning("%s: %s", path, explained)
+    else:
+        _tell_another_path(errors, pairs[1])
     covered = _near_in_time(truth.timestamps, estimate.timestamps)  # lost frames have no line in a trajectory file
     errors = replace(errors, losses=losses(truth.timestamps, covered))
     return Evaluation(trajectory_figures(errors, len(truth), int((~covered).sum()), with_scale), errors)
