@@ -105,6 +105,25 @@ def test_the_map_of_an_earlier_moment_does_not_pass_as_that_of_the_whole_run(run
     assert "map.npz is of 5 frames and metrics.json of 12" in refused(capsys, "export", run, "--out", tmp_path / "x")
 
 
+def test_the_map_of_another_run_with_as_many_frames_is_told(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    part = [ROOM.replace("=12,", "=30,"), "--start", 9, "--frames", 12]
+    assert semslam("reconstruct", *part, "--out", other, *TRUTH, "--no-mesh") == 0
+    shutil.copy(other / "map.npz", run / "map.npz")
+    capsys.readouterr()
+    for command in (["export", run, "--out", tmp_path / "x"], ["evaluate", run]):
+        assert "are of other frames, times or poses: files of two runs" in refused(capsys, *command)
+    figures = RunFolder(run).load_metrics()
+    del figures["identity"]  # as an earlier version wrote them
+    RunFolder(run).save_metrics(figures)
+    assert RunFolder.open(run).unfinished == ""
+
+
+def test_a_run_without_its_figures_says_how_much_of_it_is_done(run):
+    (run / "metrics.json").unlink()
+    assert RunFolder.open(run).unfinished.startswith("all 12 frames are done, but metrics.json is missing")
+
+
 def test_frames_that_are_skipped_for_one_reason_say_it_once(caplog):
     unreadable = Unreadable(open_sequence("room:frames=4"), 1.0)
     for index, why in enumerate(("a size", "a size", "another size", "a size")):

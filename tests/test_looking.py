@@ -156,18 +156,18 @@ def test_a_map_without_classes_is_shown_in_its_colors(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_map_of_an_unfinished_run_is_told_to_be_one(run, tmp_path, capsys):
+def test_a_run_without_figures_is_told_to_be_one(run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
     for content, told in (("{}", True), ("{", False), ('{"frames": 12}', False)):
         (copy / "metrics.json").write_text(content)
         capsys.readouterr()
         assert semslam("view", copy, "--png", tmp_path / "map.png") == 0
-        assert ("an unfinished run; its map is of the part that is done" in capsys.readouterr().err) == told
+        assert ("frames are done, but metrics.json is missing" in capsys.readouterr().err) == told
     (copy / "metrics.json").write_text("{}")
     for words in (["refine", copy], ["export", copy]):
         assert semslam(*words, "--out", tmp_path / words[0]) == 0
-        assert "an unfinished run" in capsys.readouterr().err
+        assert "metrics.json is missing" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_map(whole, tmp_pat
 def test_what_a_killed_run_left_is_a_run_to_look_at(tmp_path, capsys):
     begun(tmp_path / "killed", 8, checkpoint=1e-9)
     assert semslam("evaluate", tmp_path / "killed") == 0
-    assert "an unfinished run" in capsys.readouterr().err
+    assert "an unfinished run; its map is of 8 of 12 frames" in capsys.readouterr().err
     line = refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "killed", *OPTIONS)
     assert "holds an unfinished run, which --resume goes on with" in line
 

@@ -280,11 +280,11 @@ def busy(what: str) -> Iterator[None]:
 
 
 def note_unfinished(run: Path) -> None:
-    """Say where a run was interrupted; FileNotFoundError where there is none."""
+    """Say how much of a run is done that was interrupted; FileNotFoundError where there is none."""
     from semslam.runs.folder import RunFolder
 
-    if RunFolder.open(run).is_unfinished:
-        typer.echo(f"{run}: an unfinished run; its map is of the part that is done", err=True)
+    if told := RunFolder.open(run).unfinished:
+        typer.echo(f"{run}: {told}", err=True)
 
 
 def end_batch(failed: int, total: int) -> None:

@@ -26,7 +26,7 @@ from semslam.geometry.mesh import LabelledMesh
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.poses import moved_by
 from semslam.runs.config import RunConfig, settings_of_run
-from semslam.runs.progress import Progress
+from semslam.runs.progress import IDENTIFYING, Progress, identity_of
 from semslam.runs.recording import as_compared, found_again
 from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays, stored_rows
 from semslam.runs.storage.clouds import clouds_of
@@ -60,12 +60,23 @@ class RunFolder(RunPaths):
             raise ValueError(f"{self.path}: holds {found}; name another --out, or add --overwrite")
 
     @property
-    def is_unfinished(self) -> bool:
-        """Whether the run was interrupted; not where its figures cannot be read."""
+    def unfinished(self) -> str:
+        """What is said of a run without figures: how much of it is done; nothing of all others, nor where its figures
+        cannot be read."""
         try:
-            return "frames" not in self.load_metrics()
+            if "frames" in self.load_metrics():
+                return ""
+            state, recording = self._newest_scalars("run_next_index"), self.load_recording()
+            done = int(state["run_next_index"])
+            offered = None if recording is None else json.loads(str(recording))["fingerprint"]["frames"]
         except (ValueError, OSError):
-            return False
+            return ""
+        if offered == done:
+            return (
+                f"all {done} frames are done, but {self.metrics.name} is missing: the run was stopped at its end, or "
+                f"it was removed; the command that made the run, with --resume, writes it again"
+            )
+        return f"an unfinished run; its map is of {done}{f' of {offered}' if offered else ''} frames"
 
     def is_of(self, settings: RunConfig) -> bool:
         """Whether there is a run, made with these settings."""
@@ -116,17 +127,24 @@ class RunFolder(RunPaths):
         return folder
 
     def _check_of_one_moment(self) -> None:
-        """ValueError where the map is of another number of frames than the figures: files of two runs, or of two
-        moments of one, were mixed. Damaged files are told by those who need them."""
+        """ValueError where the map is of other frames than the figures: files of two runs, or of two moments of one,
+        were mixed. Damaged files, and figures of earlier versions, are told by those who need them."""
         try:
-            figures, done = self.load_metrics().get("frames"), self._newest_scalars("run_next_index")
+            figures = self.load_metrics()
+            done = self._newest_scalars("run_next_index", *(f"run_{name}" for name in IDENTIFYING))
         except (ValueError, OSError):
             return
-        if isinstance(figures, int) and "run_next_index" in done and figures != (frames := int(done["run_next_index"])):
-            raise ValueError(
-                f"{self.path}: {self.state.name} is of {frames} frames and {self.metrics.name} of {figures}: files of "
-                f"two moments are mixed; copy the whole folder again, or have the map ended (--resume)"
-            )
+        frames, identity = figures.get("frames"), figures.get("identity")
+        if isinstance(frames, int) and "run_next_index" in done and frames != int(done["run_next_index"]):
+            differ = f"{self.state.name} is of {int(done['run_next_index'])} frames and {self.metrics.name} of {frames}"
+        elif isinstance(identity, int) and identity != identity_of(*(done[f"run_{name}"] for name in IDENTIFYING)):
+            differ = f"{self.state.name} and {self.metrics.name} are of other frames, times or poses"
+        else:
+            return
+        raise ValueError(
+            f"{self.path}: {differ}: files of two runs, or of two moments of one, are mixed; copy the whole folder "
+            f"again, or have the map ended (--resume)"
+        )
 
     def fresh(self) -> RunFolder:
         """Where to make a new run: here or, where there is one already, where it stays hidden until it is whole."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from semslam.cloud import SurfelCloud
 from semslam.frame import Step
@@ -17,6 +18,7 @@ from semslam.stage import under_prefix
 from semslam.trajectory import Correction, Trajectory
 
 FRAME_LISTS = ("indices", "lost", "poor", "depth_repeated", "corrupt", "held_out", "labelled", "poses_rejected")
+IDENTIFYING = ("indices", "timestamps", "poses")  # what tells one run from another
 
 
 class NoMap(ValueError):
@@ -225,12 +227,7 @@ class Progress:
     @property
     def identity(self) -> int:
         """By which a run is recognised whose map another one goes on with: its frames, when and where they were."""
-        whole = (
-            np.array(self.indices, np.int64),
-            np.array(self.timestamps, np.float64),
-            np.array(self.poses, np.float64),
-        )
-        return zlib.crc32(b"".join(array.tobytes() for array in whole))
+        return identity_of(self.indices, self.timestamps, self.poses)
 
     def state(self) -> dict[str, np.ndarray]:
         """What must be kept to go on later; for `from_state`."""
@@ -287,6 +284,12 @@ class Progress:
             stages_ms={name: list(v) for name, v in under_prefix("run_ms_", state).items()},
             **lists,
         )
+
+
+def identity_of(indices: ArrayLike, timestamps: ArrayLike, poses: ArrayLike) -> int:
+    """`Progress.identity` of what `Progress.state` has by the names of IDENTIFYING."""
+    whole = np.asarray(indices, np.int64), np.asarray(timestamps, np.float64), np.asarray(poses, np.float64)
+    return zlib.crc32(b"".join(array.tobytes() for array in whole))
 
 
 def _by_time(timestamps: list[float] | np.ndarray, poses: list[np.ndarray] | np.ndarray) -> Trajectory:

@@ -244,6 +244,7 @@ class Run:
         done = progress.next_index - len(progress.corrupt) - len(progress.held_out)
         return {
             "frames": progress.next_index,
+            "identity": progress.identity,  # by which it is told whether map.npz is of the same run
             "frames_fused": progress.fused,
             "frames_lost": len(progress.lost),
             "frames_poor": len(progress.poor),

@@ -97,8 +97,8 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
         with busy(f"judging {run}"):
             evaluations[str(run)] = evaluation = evaluate_run(run, truth, moved_to=moved_to, with_scale=with_scale)
         metrics = folder.load_metrics()
-        if "frames" not in metrics:
-            typer.echo(f"{run}: an unfinished run; the figures are of the part that is done", err=True)
+        if told := folder.unfinished:
+            typer.echo(f"{run}: {told}", err=True)
         if evaluation.surfels == 0:
             typer.echo(folder.nothing_mapped, err=True)
         judged = {name: value for name, value in metrics.items() if name.startswith("held_out_")}
