@@ -146,6 +146,16 @@ def test_weights_with_nan_and_descriptions_that_cannot_be_are_refused(tmp_path: 
         checkpoints.load(tmp_path / "nan.safetensors")
 
 
+@pytest.mark.parametrize("number", [0.0, 0.5])
+def test_a_layer_that_is_one_number_throughout_is_refused(tmp_path: Path, number: float) -> None:
+    """It would give the same depth and class for every pixel, in silence."""
+    constant = JointNetwork(6)
+    torch.nn.init.constant_(constant.depth.weight, number)
+    checkpoints.save(tmp_path / "constant.safetensors", constant)
+    with pytest.raises(ValueError, match=rf"constant\.safetensors: depth\.weight is {number:g} throughout"):
+        checkpoints.load(tmp_path / "constant.safetensors")
+
+
 def test_no_damage_to_a_weights_file_ends_in_anything_but_one_line(tmp_path: Path, network: JointNetwork) -> None:
     """Bits of the header and of the numbers, spliced and blown-up lengths."""
     rng = np.random.default_rng(0)

@@ -192,6 +192,8 @@ def load(path: str | Path | None = None, num_classes: int | None = None) -> tupl
     Args:
         path: a .safetensors file of ours or one of the authors' .ckpt files.
         num_classes: refuse a file with another number of classes.
+
+    ValueError, one line, also where a layer's weights are all one number.
     """
     path = bundled() if path is None else Path(path)
     weights = read(path)
@@ -211,8 +213,20 @@ def load(path: str | Path | None = None, num_classes: int | None = None) -> tupl
         heads = {key: value for key, value in tensors.items() if key.startswith("normal.") and len(value) == 3}
         tensors = tensors | {key: value[[0, 2, 1]] for key, value in heads.items()}
     fill(module, tensors, path)
+    _check_trained(module, path)
     metadata = {"num_classes": found, "tasks": list(module.tasks), "mean": list(MEAN), "std": list(STD)}
     return module.eval(), metadata | weights.metadata
+
+
+def _check_trained(module: nn.Module, path: Path) -> None:
+    """ValueError where the weights of a layer, of several inputs each, are all one number: it mixes nothing."""
+    for key, value in module.named_parameters():
+        first = value.detach().flatten()[0]
+        if value.ndim >= 2 and value[0].numel() > 1 and bool((value == first).all()):
+            raise ValueError(
+                f"{path}: {key} is {float(first):g} throughout, which tells nothing of an image; the training failed "
+                f"or the file is damaged: choose other weights"
+            )
 
 
 def _checked(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
