@@ -250,6 +250,8 @@ class Perception(Stage):
 
 
 def _resized(image: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    # of one's own it may be a view (BGR turned to RGB) or read-only, for which compiled code would be compiled again
+    image = np.require(image, requirements=("C", "W"))
     if (image.shape[1], image.shape[0]) == size:
         return image
     return cv2.resize(image, size, interpolation=interpolation)

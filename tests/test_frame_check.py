@@ -66,6 +66,21 @@ def test_a_refused_frame_leaves_the_system_as_it_was():
     assert slam.stepped == 0 and len(slam.surfels) == 0
 
 
+def test_views_and_arrays_that_cannot_be_written_to_are_mapped_as_their_copies() -> None:
+    """`cv2.imread(file)[:, :, ::-1]` is the usual way to RGB, and `np.asarray` of a Pillow image is read-only."""
+    room = open_sequence("room:frames=1,width=64,height=48")
+    clouds = []
+    for same in (np.array, lambda image: image[::-1, ::-1].copy()[::-1, ::-1], lambda image: image):
+        slam, frame = Slam(room.camera, SlamConfig(PerceptionConfig(labels="none"))), room[0]
+        color, depth = same(frame.color), same(frame.depth)
+        color.flags.writeable = depth.flags.writeable = same is np.array
+        slam.step(replace(frame, color=color, depth=depth))
+        clouds.append(slam.cloud())
+    for cloud in clouds[1:]:
+        np.testing.assert_array_equal(cloud.positions, clouds[0].positions)
+        np.testing.assert_array_equal(cloud.colors, clouds[0].colors)
+
+
 @pytest.mark.parametrize("name", [3, None])
 def test_what_is_no_name_of_a_recording_is_told_in_one_line(name):
     with pytest.raises(TypeError, match="named by a text or a path"):
