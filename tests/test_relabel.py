@@ -225,7 +225,7 @@ def test_the_map_of_another_run_is_not_relabelled(tmp_path, capsys):
         assert semslam("reconstruct", sequence, "--out", tmp_path / name, "--labels", "none", *EVERY, "--no-mesh") == 0
     for name, other in (("long", "short"), ("short", "long")):
         mixed = shutil.copytree(tmp_path / name, tmp_path / f"mixed-{name}")
-        for file, told in (("map.npz", "two moments are mixed"), ("metrics.json", "npz are of different runs")):
+        for file, told in (("map.npz", "files of two runs"), ("metrics.json", "npz are of different runs")):
             shutil.copy(tmp_path / other / file, mixed)
             assert told in refused(capsys, "relabel", mixed, "--weights", "b")
 
