@@ -30,6 +30,7 @@ DEPTH_CHANGED = 0.1  # of the depth
 FEWEST_FRAMES = 7  # with one value: in fewer, painted surfaces of one colour have it, too
 ONE_DEPTH = 0.02  # of the depth: what stays is as deep in all frames but for noise
 MOSTLY = 0.75  # of the frames in which a pixel has that depth
+ONE_MARK = 0.9  # of the pixels with one depth in all frames: so many share it where it is a mark for none
 PAIRS = 8  # of frames, whose motion is known, that are looked at: those that move most
 CONTRADICTED = 0.25  # of the pixels that stay: a floor or a wall along which the camera moves has hardly any
 
@@ -43,6 +44,9 @@ def findings(matched: Matches) -> list[Finding]:
         return [Finding("warning", what, REMEDY)]
     for name, share in _constant(frames).items():
         if share > NOTABLE:
+            if name == "depth" and (mark := _mark(frames)) is not None:
+                what = f"{share:.0%} of the pixels have the depth {mark:.3f} m in all frames: a mark for missing depth"
+                return [Finding("warning", what, "write 0 where depth is missing: a mark is mapped as a surface")]
             what = f"{share:.0%} of the pixels have one {name} in all frames while the other images change there"
             return [Finding("warning", what, REMEDY)]
     if (share := _carried(matched, frames)) > NOTABLE:
@@ -81,15 +85,30 @@ def _constant(frames: Sequence[Frame]) -> dict[str, float]:
     frames = [frame for frame in frames if frame.depth is not None]
     if len(frames) < FEWEST_FRAMES:
         return {}
-    depth = np.array([frame.depth[::STRIDE, ::STRIDE] for frame in frames if frame.depth is not None])
-    color = np.array([frame.color[::STRIDE, ::STRIDE] for frame in frames])
-    spread = np.ptp(color, axis=0).max(axis=-1)
+    depth, spread = _depth_and_spread(frames)
     farthest, nearest = depth.max(axis=0), np.where(depth > 0, depth, np.inf).min(axis=0)
     changed = farthest > (1 + DEPTH_CHANGED) * nearest  # not where there is none
-    return {
-        "colour": float((changed & (spread <= SAME)).mean()),
-        "depth": float(((depth > 0).all(axis=0) & (farthest == nearest) & (spread > CHANGED)).mean()),
-    }
+    return {"colour": float((changed & (spread <= SAME)).mean()), "depth": float(_one_depth(depth, spread).mean())}
+
+
+def _mark(frames: Sequence[Frame]) -> float | None:
+    """The depth, metres, that nearly all pixels share whose depth is one while their colour changes; None where they
+    have several, as a hand or frozen pixels have."""
+    depth, spread = _depth_and_spread([frame for frame in frames if frame.depth is not None])
+    values, counts = np.unique(depth[0][_one_depth(depth, spread)], return_counts=True)
+    return float(values[counts.argmax()]) if counts.max() > ONE_MARK * counts.sum() else None
+
+
+def _depth_and_spread(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
+    """Depth (N, h, w) of frames that all have it, and by how many grey levels the colour of a pixel (h, w) changes."""
+    depth = np.array([frame.depth[::STRIDE, ::STRIDE] for frame in frames if frame.depth is not None])
+    color = np.array([frame.color[::STRIDE, ::STRIDE] for frame in frames])
+    return depth, np.ptp(color, axis=0).max(axis=-1)
+
+
+def _one_depth(depth: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """(h, w) bool: where depth (N, h, w) is one in all frames while the colour's spread (h, w) says that it moved."""
+    return (depth > 0).all(axis=0) & (np.ptp(depth, axis=0) == 0) & (spread > CHANGED)
 
 
 def _carried(matched: Matches, frames: Sequence[Frame]) -> float:

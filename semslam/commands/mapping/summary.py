@@ -70,7 +70,7 @@ def rejected_poses(metrics: Metrics, doctor: str) -> str | None:
 def doubtful_poses(metrics: Metrics, doctor: str) -> str | None:
     if not (contradicted := metrics.get("poses_contradicted")):
         return None
-    return f"the given poses are doubtful: {contradicted}; {doctor}"
+    return f"poses or images are doubtful: {contradicted}; {doctor}"
 
 
 def lost_frames(metrics: Metrics, reason: str, doctor: str | None) -> str | None:
