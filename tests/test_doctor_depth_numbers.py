@@ -163,7 +163,7 @@ RIGHT, CORNER = np.s_[:, 160:], np.s_[120:, 160:]
         (lambda frames: frozen(frames, "color", RIGHT), "points"),
         (lambda frames: frozen(frames, "color", CORNER), "points"),
         (lambda frames: frozen(frames, "depth", RIGHT), "pixels have one depth"),
-        (lambda _: without_return, "are 4.000 m deep in all frames: a mark for missing depth"),
+        (lambda _: without_return, "have the depth 4.000 m in all frames: a mark for missing depth"),
         (lambda frames: dead, "pixels have one colour"),
         (lambda frames: marked, "pixels have one colour"),
     ],

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from semslam.doctor import conventions, flow, intrinsics
+from semslam.doctor import conventions, flow, intrinsics, label_edges
 from semslam.doctor.colors import doubtful_colors
 from semslam.doctor.depth import edges
 from semslam.doctor.depth.along_the_ray import along_the_ray
@@ -81,7 +81,11 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
         findings.append(Finding("hint", what, "depth can be predicted from colour (--depth predicted)"))
     if frames:
         shown = frames[:: max(1, len(frames) // FRAMES_KEPT)]
-        findings += _labels(frames)
+        void = _labels(frames)
+        of_labels = None if void else label_edges.measured(sequence)
+        findings += void if of_labels is None else of_labels.findings()
+        if of_labels is not None and not of_labels.told:
+            not_judged.append("whether labels are of their colour images (too few frames with boundaries at edges)")
         findings += doubtful_colors([frame.color for frame in shown]) + hanging(frames)
         findings += empty([frame.depth for frame in frames if frame.depth is not None])
         of_numbers = intrinsics.doubtful(sequence.camera)

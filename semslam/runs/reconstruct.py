@@ -14,7 +14,7 @@ import numpy as np
 from semslam.camera import SENSORS, USUAL_SENSOR
 from semslam.depth.corrections import fusion_config
 from semslam.depth.readout import readout_of
-from semslam.doctor import intrinsics
+from semslam.doctor import intrinsics, label_edges
 from semslam.doctor.depth.range import with_range, without_cut_off
 from semslam.doctor.depth.scatter import scatter_of
 from semslam.doctor.order.copies import copies
@@ -171,6 +171,8 @@ def _forget_poses(folder: RunFolder) -> None:
 def _tell_doubts(config: RunConfig, sequence: Sequence) -> None:
     """Warn of intrinsics, times and an order of frames that can hardly be right."""
     of_order = timestamps(sequence) + copies(sequence)
+    if config.slam.perception.labels == "truth" and (of_labels := label_edges.measured(sequence)) is not None:
+        of_order += of_labels.findings()
     in_time = [found for found in of_order if found.level != "hint"] + interleaved(sequence)
     for found in intrinsics.doubtful(sequence.camera) + in_time:
         logger.warning("%s: %s; %s", config.sequence, found.what, found.remedy)

@@ -1,0 +1,108 @@
+"""Whether label images are of their colour images: where classes meet, colour or depth has an edge.
+
+What the boundaries of some frames' labels gain over any pixels is held against what the same labels gain mirrored,
+upside down and turned by half. Measured: 0.37 to 0.43 in kitchen, living room and synthetic room, 0.29 in ten pairs of
+NYUv2 that people labelled; 0.08 with labels of quite other frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from semslam.doctor.finding import Finding
+from semslam.frame import UNLABELLED, Frame, evenly_spread
+from sequences import Sequence as Recording
+
+FRAMES, FEWEST = 12, 6  # with labels: that are looked at, at most and at least
+WIDTH = 320  # pixels to which images are reduced
+DEPTH_STEP = 1.05  # times, from one pixel to the next
+BORDER = 4  # pixels at the sides of an image, whose edges are of other kinds
+FEWEST_PIXELS = 100  # of boundaries in a frame
+NONE, SOUND = 0.10, 0.18  # gain over labels that are turned: of other images, and of their own
+TURNED_BETTER = 0.15  # gain of labels that are turned over those as they are
+REMEDY = "give each frame its own labels, as its colour lies; only --labels truth uses them"
+TURNS: dict[str, Any] = {"mirrored": np.s_[:, ::-1], "upside down": np.s_[::-1], "turned by half": np.s_[::-1, ::-1]}
+
+
+class Gains(NamedTuple):
+    """By how much edges are stronger, in ranks from 0 to 1, where classes meet: means over some frames."""
+
+    frames: int
+    own: float
+    turned: dict[str, float]  # of the same labels, by a key of TURNS
+
+    @property
+    def told(self) -> bool:
+        return self.frames >= FEWEST and bool(self.findings() or self._over_turned > SOUND)
+
+    @property
+    def _over_turned(self) -> float:
+        return self.own - float(np.median(list(self.turned.values())))
+
+    def findings(self) -> list[Finding]:
+        if self.frames < FEWEST:
+            return []
+        name, best = max(self.turned.items(), key=lambda item: item[1])
+        if best - self.own > TURNED_BETTER:
+            return [Finding("error", f"the label images are {name}: so turned back they fit the colour images", REMEDY)]
+        if self._over_turned < NONE:
+            what = (
+                f"the label images are not of their colour images: in {self.frames} frames classes hardly meet at edges"
+            )
+            return [Finding("error", what, REMEDY)]
+        return []
+
+
+def measured(recording: Recording) -> Gains | None:
+    """The gains of a recording's labels; None where it has none."""
+    if not recording.labelled_indices:
+        return None
+    gains = []
+    for index in evenly_spread(recording.labelled_indices, FRAMES):
+        frame = recording.try_read(index, labels=True)
+        if frame is not None and frame.labels is not None and (gain := _gains(frame)) is not None:
+            gains.append(gain)
+    own, *turned = np.mean(gains, axis=0) if gains else np.zeros(1 + len(TURNS))
+    return Gains(len(gains), float(own), dict(zip(TURNS, map(float, turned))))
+
+
+def _gains(frame: Frame) -> list[float] | None:
+    """Those of one frame: of its labels as they are, then by TURNS; None where they have hardly any boundaries."""
+    assert frame.labels is not None
+    size = (WIDTH, round(frame.camera.height * WIDTH / frame.camera.width))
+    labels = cv2.resize(frame.labels, size, interpolation=cv2.INTER_NEAREST)
+    depth = None if frame.depth is None else cv2.resize(frame.depth, size, interpolation=cv2.INTER_NEAREST)
+    edges = _edges(cv2.resize(frame.color, size, interpolation=cv2.INTER_AREA), depth)
+    boundaries = _boundaries(labels)
+    if boundaries.sum() < FEWEST_PIXELS:
+        return None
+    usual = edges.mean()
+    return [float(edges[b].mean() - usual) for b in (boundaries, *(boundaries[turn] for turn in TURNS.values()))]
+
+
+def _edges(color: np.ndarray, depth: np.ndarray | None) -> np.ndarray:
+    """(H, W) rank of the strongest edge of colour a pixel or two from each pixel, 0 to 1; 1 beside a step of depth."""
+    smooth = cv2.GaussianBlur(color, (0, 0), 1.0).astype(np.float32)
+    gradients = [cv2.Sobel(smooth, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1))]
+    strength = cv2.dilate(np.sqrt(sum((g**2).sum(axis=2) for g in gradients)), np.ones((5, 5)))
+    order = np.argsort(np.argsort(strength, axis=None, kind="stable"), kind="stable")
+    ranks = order.reshape(strength.shape) / strength.size
+    if depth is None or not depth.any():
+        return ranks
+    around = np.ones((3, 3))
+    farthest = cv2.dilate(depth, around)
+    nearest = cv2.erode(np.where(depth > 0, depth, np.float32(np.inf)), around)
+    return np.maximum(ranks, cv2.dilate((farthest / DEPTH_STEP > nearest).astype(np.uint8), around))
+
+
+def _boundaries(labels: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels whose class is another one than that of the pixel to their left or above."""
+    there, found = labels != UNLABELLED, np.zeros(labels.shape, bool)
+    found[:, 1:] |= (labels[:, 1:] != labels[:, :-1]) & there[:, 1:] & there[:, :-1]
+    found[1:] |= (labels[1:] != labels[:-1]) & there[1:] & there[:-1]
+    inside = np.zeros(labels.shape, bool)
+    inside[BORDER:-BORDER, BORDER:-BORDER] = True
+    return found & inside
