@@ -353,7 +353,7 @@ def test_hidden_classes_are_not_drawn_and_hiding_all_is_an_error(viewed, tmp_pat
         render_png(tmp_path / "map.png", viewed, hidden=range(256))
 
 
-@pytest.mark.parametrize("suffix", one_fast(".png", ".PNG", ".jpg", ".jpeg", ".pdf", ".svg"))
+@pytest.mark.parametrize("suffix", one_fast(".pdf", ".png", ".PNG", ".jpg", ".jpeg", ".svg"))
 def test_a_picture_has_the_format_of_its_suffix(viewed, tmp_path, suffix):
     render_png(tmp_path / f"map{suffix}", viewed)
     magic = {".png": b"\x89PNG", ".jpg": b"\xff\xd8", ".jpeg": b"\xff\xd8", ".pdf": b"%PDF", ".svg": b"<?xml"}

@@ -224,7 +224,8 @@ def write_figure(
             columnspacing=1.6,
         )
     # the usual compression takes twice as long for a tenth less
-    save_figure(figure, path, format=form, pil_kwargs={"compress_level": 3} if form == "png" else None)
+    quick = {"pil_kwargs": {"compress_level": 3}} if form == "png" else {}
+    save_figure(figure, path, format=form, **quick)
 
 
 def preview(
