@@ -105,6 +105,7 @@ def test_what_stayed_unsure_is_removed_once_when_all_frames_are_done(runs, netwo
     assert folder.map.read_bytes() == made
 
 
+@pytest.mark.slow
 def test_the_insides_of_planes_lie_on_the_rooms_surfaces(runs):
     """The walls of the room have no texture; what is added to them comes last, and is as good as the rest."""
     room, folder = open_sequence(ROOM), RunFolder.open(runs("tracked"))
@@ -250,6 +251,7 @@ def test_a_height_needs_classes_with_a_floor(shrunk):
         with_known_size(visual, KnownSize.parsed("height=1.5"), room, network, "kitti6", MultiViewConfig())
 
 
+@pytest.mark.slow
 def test_poses_that_were_kept_are_made_again_with_other_settings(shrunk, tmp_path):
     """A run that was stopped while its images were tracked, and goes on with a length that is known."""
     visual, room, network = shrunk

@@ -125,6 +125,7 @@ def test_quaternions_with_w_first_are_found(long_folder):
     assert "qw first" in only(examine(long_folder)).what
 
 
+@pytest.mark.slow
 def test_poses_of_another_recording_are_called_unfitting(long_folder):
     rng = np.random.default_rng(0)
 

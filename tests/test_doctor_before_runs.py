@@ -57,6 +57,7 @@ def test_a_run_reads_poses_as_the_images_tell_that_they_are_meant(
     np.testing.assert_allclose(inverse(insisted.poses[0]) @ insisted.poses[9], inverse(recorded[0]) @ recorded[9])
 
 
+@pytest.mark.slow
 def test_frames_whose_pose_the_images_contradict_are_told_and_not_fused(long_folder, tmp_path, caplog):
     moved = iter([np.zeros((4, 4))] * 20 + [np.outer([1, 0, 0, 0], [0, 0, 0, 1])])  # frame 20, by 1 m
     change_poses(long_folder, lambda T: T + next(moved, np.zeros((4, 4))))

@@ -52,6 +52,7 @@ def test_depth_that_is_a_function_of_the_distance_is_told(noisy, change, said):
     assert finding.level == "error" and "not proportional to distance" in finding.what and said in finding.remedy
 
 
+@pytest.mark.slow
 def test_a_principal_point_is_told_to_a_few_pixels_and_neither_it_nor_a_focal_length_is_a_root(noisy):
     room, _ = noisy
     camera = room.camera

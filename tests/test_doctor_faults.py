@@ -245,6 +245,7 @@ def test_other_axes_are_told_from_inverted_poses(sound, name, inverted):
     assert "right along" in finding.what or "OpenGL" in finding.what
 
 
+@pytest.mark.slow
 def test_inverted_poses_are_called_inverted(sound):
     room, frames = sound
     spoilt = Spoilt(room, frames, poses=lambda _, T: inverse(T))
@@ -254,6 +255,7 @@ def test_inverted_poses_are_called_inverted(sound):
     assert lengths is None  # by poses that are wrong
 
 
+@pytest.mark.slow
 def test_a_world_far_from_its_origin_is_hinted_at(sound):
     room, frames = sound
     far = np.eye(4)

@@ -116,6 +116,7 @@ def test_an_error_that_a_short_recording_hardly_tells_is_left_alone():
         assert error.is_sure(systematic.NOTABLE["lever"], short, misfit=0.028) == told
 
 
+@pytest.mark.slow
 def test_poses_of_another_camera_are_sound_in_a_dozen_frames_and_shuffled_ones_are_not(shared_data):
     office = selected(open_sequence(shared_data / "realsense_office"), 0, 12)
     assert judged(office).contradiction is None

@@ -56,6 +56,7 @@ def extended(begun: Path, out: Path, stop: int | None = None) -> Progress:
     return run.progress
 
 
+@pytest.mark.slow
 def test_new_frames_go_into_the_map_that_exists(
     begun: Path, network: KnowingNetwork, tmp_path: Path, monkeypatch
 ) -> None:

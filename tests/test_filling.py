@@ -199,6 +199,7 @@ def test_a_camera_that_stands_still_is_told_why_nothing_was_filled(tmp_path):
     assert "5 frames show no parallax" in filled_holes(metrics)
 
 
+@pytest.mark.slow
 def test_the_depth_of_a_map_in_files_is_that_of_the_whole_map(tmp_path):
     room = open_sequence(ROOM)
     found = []

@@ -107,6 +107,7 @@ def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
     assert load_kept(tmp_path / "fitted.npz", FittedPoses, 3) is None
 
 
+@pytest.mark.slow
 def test_poses_of_a_clock_that_is_late_are_taken_at_the_times_that_fit():
     """Of a camera that hurries and halts."""
     steps = np.rint(3 + 2.9 * np.sin(np.arange(44) * 1.3)).astype(int)

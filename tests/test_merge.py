@@ -127,6 +127,7 @@ def test_a_map_that_an_earlier_version_merged_says_what_to_do(first: Path, tmp_p
     assert "extends a and was made by an earlier version" in line and "make it again" in line
 
 
+@pytest.mark.slow
 def test_where_no_mesh_can_be_made_the_run_that_is_there_stays(
     first: Path, second: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -163,6 +164,7 @@ def test_evidence_in_other_units_is_not_added_up(first: Path, tmp_path: Path, ca
     assert "`slam.labels.method` bayes" in line and "do not add up" in line and not (tmp_path / "both").exists()
 
 
+@pytest.mark.slow
 def test_a_joined_map_is_a_run_like_others(first: Path, second: Path, tmp_path: Path, monkeypatch) -> None:
     """Cameras are found in either half of it, mapping goes on in it, and it is evaluated, exported and joined again."""
     both = tmp_path / "both"

@@ -262,6 +262,7 @@ def test_a_depth_scale_a_thousand_times_off_is_said_before_the_work(copied, tmp_
     assert "depth" in line and "scale" in line
 
 
+@pytest.mark.slow
 def test_camera_and_depth_scale_may_be_given(copied, finished, tmp_path):
     camera = (copied / "camera.yaml").rename(tmp_path / "other.yaml")
     (copied / "camera.yaml").write_text(camera.read_text().replace("fx: ", "fx: 9").replace("1000", "5000"))

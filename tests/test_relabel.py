@@ -162,6 +162,7 @@ def test_a_record_goes_on_in_memory_where_it_may_and_the_file_is_full(tmp_path):
         np.testing.assert_array_equal([[unpack(one) for one in record[k]] for k in range(count)], pairs[:count])
 
 
+@pytest.mark.slow
 def test_relabelling_there_and_back_is_the_first_run_again(runs, tmp_path):
     relabelling.relabel(runs["a"].path, tmp_path / "b", weights="b", classes="nyu40")
     same_map(relabelling.relabel(tmp_path / "b", tmp_path / "a", weights="a"), runs["a"])
@@ -182,6 +183,7 @@ def test_what_happened_after_the_map_was_saved_does_not_count(runs):
     assert [some.packed[k] for k in range(7)] == [all_of_it.packed[k] for k in range(7)]
 
 
+@pytest.mark.slow
 def test_a_map_without_labels_gets_them_from_the_command_line(tmp_path, capsys):
     out = tmp_path / "bare"
     assert semslam("reconstruct", ROOM, "--out", out, "--labels", "none", *EVERY, "--no-mesh") == 0
@@ -210,6 +212,7 @@ def test_frames_that_cannot_be_read_any_more_are_skipped_until_they_are_too_many
     assert "frame 5 is skipped: 5.png: damaged" in caplog.text
 
 
+@pytest.mark.slow
 def test_what_cannot_be_relabelled_is_one_line(runs, tmp_path, capsys):
     assert "not written over" in refused(capsys, "relabel", runs["a"].path, "--out", runs["a"].path, "--weights", "b")
     line = refused(capsys, "relabel", runs["a"].path, "--out", tmp_path / "x", "--weights", "b", "--classes", "x")

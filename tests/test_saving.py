@@ -180,6 +180,7 @@ def test_labels_of_an_earlier_version_are_read_as_it_read_them(tmp_path):
     assert labelled.any() and not labelled.all()
 
 
+@pytest.mark.slow
 def test_the_old_run_stays_whole_until_the_new_one_is(whole, tmp_path):
     out = tmp_path / "a"
     finish(begun(out, 100), mesh=False)

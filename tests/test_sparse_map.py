@@ -80,6 +80,7 @@ def test_a_weighted_median_counts_values_as_often_as_they_weigh():
     assert weighted_median(values[:1], np.zeros(1)) == 3
 
 
+@pytest.mark.slow
 def test_in_the_end_keyframes_are_tied_to_what_later_ones_were_the_first_to_show(room):
     tracker = VisualTracker(room.camera, depths_by(KnowingNetwork(room), room.camera))
     for i in range(0, 40, 2):

@@ -108,6 +108,7 @@ def test_moving_the_map_keeps_every_surfel():
     assert np.allclose(order(after), order(before + np.float32([10, 0, 0, 0])), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_state_by_blocks_is_the_state_and_no_block_is_large():
     surfels = filled(300_000)
     state = state_of(surfels)

@@ -52,6 +52,7 @@ def motion(seconds: float) -> np.ndarray:
     return poses.log(poses.inverse(shaken(seconds - 0.001)) @ shaken(seconds + 0.001)) / 0.002
 
 
+@pytest.mark.slow
 def test_depth_is_moved_to_what_the_camera_sees_at_the_moment() -> None:
     there, truth = render(CAMERA, shaken(0.63)), render(CAMERA, shaken(0.6)).depth
     found = synchronised(there.depth, CAMERA, motion(0.615), delay=0.03)
