@@ -50,6 +50,27 @@ class Network(Protocol):
     def class_probabilities(self, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray: ...
 
 
+class NetworkInFront(Network):
+    """A network that stands in front of another one, and asks it what it does not say itself."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    @property
+    def engine(self) -> str:
+        return self.network.engine
+
+    @property
+    def same_for_any_threads(self) -> bool:
+        return self.network.same_for_any_threads
+
+    def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float, mirror_too: bool = False) -> Prediction:
+        return self.network(image, size, focal, mirror_too)
+
+    def class_probabilities(self, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray:
+        return self.network.class_probabilities(image, size, mirrored)
+
+
 class CarriedPrediction:
     """What a network says of an image as it was recorded, at the pixels of one that was resampled from it."""
 

@@ -221,7 +221,8 @@ def killed_after(steps: int) -> Iterator[None]:
 def test_a_replacement_that_is_killed_at_any_step_is_finished_when_the_run_is_opened(whole, tmp_path):
     old = tmp_path / "old"
     finish(begun(old, 100, **{"slam.perception.labels": "none"}), mesh=False)
-    (old / "mesh.ply").write_text("of the old run")
+    for name in ("mesh.ply", "trajectory_fused.txt"):
+        (old / name).write_text("of the old run")
     expected = {path.name: path.read_bytes() for path in whole.path.iterdir()}
     broken_off = 0
     for killed in range(30):

@@ -154,12 +154,13 @@ class Samples(Sequence[Sample]):
         return probabilities
 
     def _normals(self, image: LabelledImage) -> np.ndarray | None:
-        from sequences.images.labelled_images import may_see, normals_of_depth
+        from sequences.images.labelled_images import normals_of_depth
+        from sequences.resampling import same_aspect
 
         if image.depth is None:
             return None
         (height, width), camera = image.depth.shape, self._camera
-        if not may_see(camera, image.depth):
+        if not same_aspect(camera.shape, image.depth.shape):
             raise ValueError(
                 f"{self.source.path}: the depth of {image.name} is {width}x{height} pixels, of another shape than its "
                 f"camera's {camera.width}x{camera.height}, so that normals cannot be computed; make it a source of its "

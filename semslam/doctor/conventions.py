@@ -25,10 +25,8 @@ from sequences import Sequence as Recording
 
 PAIRS = 8  # of frames that are warped into each other
 UNITS_OF_DEPTH = (0.1, 0.2, 5.0, 10.0)  # factors of one for another
-UNITS, A_UNIT = (
-    (*UNITS_OF_DEPTH, 1e-3, 1e-2, 1e2, 1e3),
-    0.1,
-)  # the same of positions, too; what is that near (logarithm)
+UNITS = (*UNITS_OF_DEPTH, 1e-3, 1e-2, 1e2, 1e3)  # the same of positions, too
+A_UNIT = 0.1  # of the logarithm of a factor: what is so near to that of a unit is one
 USUAL_DEPTH = (0.3, 10.0)  # metres, of the median over a recording
 BETTER = 0.65  # of the recorded misfit: what another reading must reach to be believed
 ALIKE = 1.05  # times the best: readings that fit as well, of which the first in the list is taken

@@ -284,9 +284,10 @@ def _true_normals(image: LabelledImage, camera: Camera | None) -> np.ndarray | N
     """Normals of the true depth; None where they cannot be known."""
     if camera is None or image.depth is None:
         return None
-    from sequences.images.labelled_images import may_see, normals_of_depth
+    from sequences.images.labelled_images import normals_of_depth
+    from sequences.resampling import same_aspect
 
-    return normals_of_depth(image.depth, camera) if may_see(camera, image.depth) else None
+    return normals_of_depth(image.depth, camera) if same_aspect(camera.shape, image.depth.shape) else None
 
 
 def _depth_figures(depths: dict[str, DepthErrors]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class RunFolder(RunPaths):
     def in_the_way(self, settings: RunConfig) -> str:
         """What a new run with these settings would destroy here; nothing where it would only be made once more."""
         if not self.exists:
-            return f"a {self.foreign.name} that is not of a run" if self.foreign else ""
+            return f"a {foreign.name} that is not of a run" if (foreign := self.foreign) else ""
         if self.replacement.is_of(settings):
             return "an unfinished run that will replace another, which --resume goes on with"
         if not self.is_of(settings):

@@ -8,7 +8,7 @@ from threading import Lock
 
 import numpy as np
 
-from semslam.perception import Network, Prediction
+from semslam.perception import Network, NetworkInFront, Prediction
 from semslam.threads import background
 
 MOST = 2  # frames that are begun and not asked for yet: their probabilities take memory
@@ -24,22 +24,14 @@ class _Begun:
     probabilities: Future[np.ndarray]
 
 
-class LabelsAhead(Network):
+class LabelsAhead(NetworkInFront):
     """A network on a thread of its own. What it says of an image is the same, whenever that was begun."""
 
     def __init__(self, network: Network) -> None:
-        self.network = network
+        super().__init__(network)
         self._thread = background("labels")
         self._begun: list[_Begun] = []
         self._changing = Lock()  # of that list: several threads read frames
-
-    @property
-    def engine(self) -> str:
-        return self.network.engine
-
-    @property
-    def same_for_any_threads(self) -> bool:
-        return self.network.same_for_any_threads
 
     def begin(self, number: int, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> None:
         """Start on the class probabilities of a frame that will be asked for, unless others wait already."""

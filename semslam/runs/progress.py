@@ -133,13 +133,16 @@ class Progress:
     @property
     def tracked_well(self) -> np.ndarray:
         """(N,) bool: the same without frames whose tracking was too poor to fuse them."""
-        _, first = np.unique(np.array(self.timestamps), return_index=True)
-        return self.tracked & ~np.isin(np.array(self.indices)[first], self.poor)
+        return self.tracked & ~self._are_of(self.poor)
 
     def tracked_in(self, submap: int) -> np.ndarray:
         """(N,) bool: the same for any sub-map."""
+        return self._are_of(self.frames_of(submap))
+
+    def _are_of(self, frames: list[int]) -> np.ndarray:
+        """(N,) bool: which poses of `trajectory` are of these frames."""
         _, first = np.unique(np.array(self.timestamps), return_index=True)
-        return np.isin(np.array(self.indices)[first], self.frames_of(submap))
+        return np.isin(np.array(self.indices)[first], frames)
 
     @property
     def parts(self) -> list[int]:

@@ -26,7 +26,6 @@ from semslam.labels import LabelSet, label_set
 from sequences.nyu_calibration import COLOR_CAMERA
 
 NYU_CAMERA = COLOR_CAMERA.undistorted()  # of NYUv2's labelled images
-OTHER_SHAPE = 0.02  # relative difference of width / height that no rounding of an image's sides makes
 NORMALS_WINDOW = 11  # pixels along a side, over which depth is differentiated
 
 
@@ -204,12 +203,6 @@ def open_labelled_list(
         raise ValueError(f"{path}: the list is empty; expected 'image labels depth' on each line")
     counted = numbering([f.labels for f in files if f.labels is not None], classes, first_id)
     return LabelledImages(tuple(files), counted, depth_scale, str(path))
-
-
-def may_see(camera: Camera, depth: np.ndarray) -> bool:
-    """Whether a depth image has the shape of a camera's images, so that `Camera.resized` tells its rays."""
-    height, width = depth.shape
-    return abs(width * camera.height / (height * camera.width) - 1) <= OTHER_SHAPE
 
 
 def normals_of_depth(depth: np.ndarray, camera: Camera) -> np.ndarray:

@@ -6,28 +6,17 @@ from hashlib import blake2b
 
 import numpy as np
 
-from semslam.perception import Network, Prediction
+from semslam.perception import Network, NetworkInFront, Prediction
 
 MOST = 8  # predictions that are kept: keyframes after the present one, and some to spare
 
 
-class RecallingNetwork(Network):
+class RecallingNetwork(NetworkInFront):
     """A network that keeps what it said of the last images."""
 
     def __init__(self, network: Network) -> None:
-        self.network = network
+        super().__init__(network)
         self._said: dict[tuple[bytes, tuple[int, int], float, bool], Prediction] = {}  # the last one last
-
-    @property
-    def engine(self) -> str:
-        return self.network.engine
-
-    @property
-    def same_for_any_threads(self) -> bool:
-        return self.network.same_for_any_threads
-
-    def class_probabilities(self, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray:
-        return self.network.class_probabilities(image, size, mirrored)
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float, mirror_too: bool = False) -> Prediction:
         asked = blake2b(image.tobytes(), digest_size=16).digest(), size, focal, mirror_too

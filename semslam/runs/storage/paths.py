@@ -114,7 +114,7 @@ class RunPaths:
     def of_map(self) -> list[Path]:
         """Where the files are that are made of a map."""
         numbered = (path for names in NUMBERED for path in sorted(self.path.glob(names)))
-        return [self.map, self.filled, self.mesh, self.preview, self.metrics, *numbered]
+        return [self.map, self.filled, self.mesh, self.preview, self.metrics, self.fused_trajectory, *numbered]
 
     @property
     def of_evaluation(self) -> list[Path]:
