@@ -25,9 +25,8 @@ from semslam.runs.storage.arrays import parts_of
 
 logger = logging.getLogger(__name__)
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
-KEPT = tuple(
-    ["frames", "identity", "surfels", "loops_closed", "bytes_per", "held_out", "lost", "corrupt", "versions", "engine"]
-)
+OF_FRAMES = ("frames", "identity", "held_out", "lost", "corrupt")
+KEPT = (*OF_FRAMES, "surfels", "loops_closed", "bytes_per", "versions", "engine")
 ADDED = ("surfels_filled", "surfels_of_planes")  # metrics of surfels that a run added to its map at its end
 NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in their own way
 
