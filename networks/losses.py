@@ -30,7 +30,8 @@ def cross_entropy(
         scores, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
     )
     valid = labels != IGNORE
-    count = valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
+    # no pixels are picked out: how many there are would have to be known here, for which a GPU would be waited for
+    count = valid.sum() if class_weights is None else (class_weights[torch.where(valid, labels, 0)] * valid).sum()
     return loss / summed(count).clamp(min=1e-6)
 
 
@@ -52,18 +53,19 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
     probability, sorted downwards, times the gradient of the Jaccard index's Lovasz extension. Cross-entropy counts
     pixels, and so large classes; this counts classes alike, as mIoU does. A process of several returns its share.
     """
-    valid = labels != IGNORE
-    probabilities, labels = scores.softmax(1).movedim(1, 0)[:, valid], labels[valid]
-    present = labels.unique()
-    if len(present) == 0:
-        return scores.sum() * 0
-    truth = (labels == present[:, None]).to(scores.dtype)  # (classes present, pixels)
-    errors, order = (truth - probabilities[present]).abs().sort(dim=1, descending=True)
-    truth = truth.gather(1, order)
+    probabilities = scores.softmax(1).movedim(1, 0).flatten(1)  # (classes, pixels)
+    classes = torch.arange(len(probabilities), device=labels.device)
+    truth = labels.flatten() == classes[:, None]
+    # unlabelled pixels have no error, and come last
+    errors = (truth.to(scores.dtype) - probabilities).abs() * (labels.flatten() != IGNORE)
+    errors, order = errors.sort(dim=1, descending=True, stable=True)
+    present = truth.any(1)
+    truth = truth.gather(1, order).to(scores.dtype)
     total = truth.sum(1, keepdim=True)
     jaccard = 1 - (total - truth.cumsum(1)) / (total + (1 - truth).cumsum(1))
     gradient = torch.cat([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], 1)
-    return (errors * gradient.detach()).sum(1).mean() / world()
+    losses = torch.where(present, (errors * gradient.detach()).sum(1), 0.0)
+    return losses.sum() / present.sum().clamp(min=1) / world()
 
 
 def inverse_huber(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
