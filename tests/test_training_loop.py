@@ -33,6 +33,7 @@ class _Fit:
     """Fit a line to noise: small, random (dropout) and quick."""
 
     measure = "score"
+    steady = False
 
     def __init__(self, rate: float = 0.05, every: int = 1) -> None:
         torch.manual_seed(7)

@@ -12,7 +12,7 @@ from tiny_trainings import batch_of
 
 from networks.augmentation import Augmentation, Sample, augmented, recolored
 from networks.training import device_views
-from networks.training.data import class_weights, drawn
+from networks.training.data import class_weights
 from networks.training.order import drawn_place
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -77,6 +77,10 @@ def test_what_lies_outside_the_image_is_unknown() -> None:
     assert view.color.shape == (96, 128, 3)
 
 
+def _one(part: device_views.Part, number: int) -> device_views.SampleTensors:
+    return part.samples.each(lambda images: images[number])
+
+
 @pytest.mark.parametrize("color", [0.0, 0.35])
 def test_a_device_makes_the_views_that_the_processor_makes(color: float) -> None:
     """Shrunk, enlarged, padded, mirrored, with depth smaller than the image: labels, depth and normals are equal."""
@@ -92,9 +96,10 @@ def test_a_device_makes_the_views_that_the_processor_makes(color: float) -> None
     for resolution in (0.5, 1.0):
         view = Augmentation((48, 64), (0.5, 3.0), resolution, color=color)
         samples = [(sample, other, sample)[seed % 3] for seed in range(30)]
-        places = [(*kept.places[0], *kept.places[1])[seed % 3] for seed in range(30)]
-        made = kept.views(places, [np.random.default_rng(seed) for seed in range(30)], view)
-        for seed, ours in enumerate(made):
+        which = [((0, 0), (0, 1), (1, 0))[seed % 3] for seed in range(30)]
+        made = kept.views(which, [np.random.default_rng(seed) for seed in range(30)], view)
+        assert sorted(seed for part in made for seed in part.positions) == list(range(30))
+        for seed, ours in ((seed, _one(part, i)) for part in made for i, seed in enumerate(part.positions)):
             theirs = augmented(samples[seed], np.random.default_rng(seed), view)
             for name in ("labels", "depth", "normals", "soft_labels"):
                 assert (getattr(ours, name) is None) == (getattr(theirs, name) is None)
@@ -113,7 +118,8 @@ def test_recolouring_by_nothing_changes_nothing() -> None:
 
 def test_every_image_is_drawn_once_an_epoch() -> None:
     sets = [list(range(5)), list(range(10, 13))]
-    epochs = [[drawn(sets, p, 3) for p in range(e * 8, e * 8 + 8)] for e in range(2)]  # type: ignore[arg-type]
+    places = [[drawn_place([5, 3], p, 3) for p in range(e * 8, e * 8 + 8)] for e in range(2)]
+    epochs = [[sets[which][i] for which, i in epoch] for epoch in places]
     assert sorted(epochs[0]) == sorted(epochs[1]) == [0, 1, 2, 3, 4, 10, 11, 12]
     assert epochs[0] != epochs[1]
     order = np.random.default_rng([3, 1, 1]).permutation(8)  # what earlier versions drew: trainings of theirs go on

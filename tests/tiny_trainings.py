@@ -50,7 +50,7 @@ def weights_of(network: nn.Module) -> list[Tensor]:
 
 
 def batch_of(views: list[Sample]) -> dict[str, Any]:
-    return collated([device_views.as_tensors(view, torch.device("cpu")) for view in views], 4)
+    return collated([device_views.part_of(number, view) for number, view in enumerate(views)], 4)
 
 
 def tiny_training(folder: Path, out: Path, **settings: Any) -> JointTraining:

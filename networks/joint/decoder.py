@@ -24,7 +24,8 @@ class ChannelScale(nn.Conv2d):
         super().__init__(channels, channels, 1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight.view(1, -1, 1, 1) if self.training else super().forward(x)
+        # autocast leaves products alone: of the features' type, else all that follows would be float32
+        return x * self.weight.view(1, -1, 1, 1).to(x.dtype) if self.training else super().forward(x)
 
 
 def conv1x1(inputs: int, outputs: int) -> nn.Conv2d:

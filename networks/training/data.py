@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from torch import Tensor
 from networks.augmentation import Sample
 from networks.joint.network import TASKS, normalised
 from networks.losses import IGNORE
-from networks.training.device_views import SampleTensors
-from networks.training.order import drawn_place
+from networks.training.device_views import Part
 from semslam.atomic import contents
 from semslam.camera import Camera
 from semslam.config import Natural, Positive, Range, check_ranges
@@ -29,7 +28,6 @@ from semslam.labels import label_set
 if TYPE_CHECKING:
     from sequences.images.labelled_images import LabelledImage
 
-S = TypeVar("S")
 LABELS_LOOKED_AT = 50  # label images of which one must have a class
 
 
@@ -208,13 +206,7 @@ def recorded_camera(path: str | Path) -> Camera | None:
     return read_camera(folder / "camera.yaml")[0] if (folder / "camera.yaml").is_file() else None
 
 
-def drawn(sets: Sequence[Sequence[S]], position: int, seed: int) -> S:
-    """The sample at a position of an endless sequence that shuffles all images of all sets anew in every epoch."""
-    which, place = drawn_place([len(images) for images in sets], position, seed)
-    return sets[which][place]
-
-
-def collated(views: Sequence[SampleTensors], stride: int) -> dict[str, Any]:
+def collated(parts: Sequence[Part], stride: int) -> dict[str, Any]:
     """Tensors of a batch: image (B, 3, H, W); labels and depth (B, h, w), normals (B, 3, h, w) at 1 / stride.
 
     Where a sample has soft labels, `soft_labels` (B, C, h, w) are probabilities, all zero where there are none.
@@ -222,32 +214,39 @@ def collated(views: Sequence[SampleTensors], stride: int) -> dict[str, Any]:
     What a sample lacks is filled with "none" (255, 0, 0); `examples` counts the samples that have each task's truth.
     """
     start = stride // 2  # the middle of each cell
-    cells = (slice(start, None, stride), slice(start, None, stride))
-    color = views[0].color
-    shape, device = color[cells].shape[:2], color.device
+    cells = (slice(None), slice(start, None, stride), slice(start, None, stride))
+    size = sum(len(part.positions) for part in parts)
 
-    def stacked(images: list[Tensor | None], none: Tensor) -> tuple[Tensor, int]:
-        seen = [none if image is None else image[cells] for image in images]
-        return torch.stack(seen), sum(image is not None for image in images)
+    def stacked(name: str, none: Tensor, every: tuple[slice, ...] = cells) -> tuple[Tensor, list[int]]:
+        together = none.expand(size, *none.shape).clone()
+        having = []
+        for positions, samples in parts:
+            images = getattr(samples, name)
+            if images is not None:
+                together[torch.tensor(positions, device=none.device)] = images[every]
+                having += positions
+        return together, having
 
-    labels, labelled = stacked(
-        [view.labels for view in views], torch.full(shape, IGNORE, dtype=torch.uint8, device=device)
-    )
-    depth, measured = stacked([view.depth for view in views], torch.zeros(shape, device=device))
-    normals, oriented = stacked([view.normals for view in views], torch.zeros((*shape, 3), device=device))
+    color = parts[0].samples.color
+    shape, device = color[cells].shape[1:3], color.device
+    seen, _ = stacked("color", torch.zeros_like(color[0]), (slice(None),))
+    labels, labelled = stacked("labels", torch.full(shape, IGNORE, dtype=torch.uint8, device=device))
+    depth, measured = stacked("depth", torch.zeros(shape, device=device))
+    normals, oriented = stacked("normals", torch.zeros((*shape, 3), device=device))
     batch = {
-        "image": normalised(torch.stack([view.color for view in views])),
+        "image": normalised(seen),
         "segmentation": labels.long(),
         "depth": depth,
         "normals": normals.permute(0, 3, 1, 2),
         "stride": stride,
     }
-    taught = [view.soft_labels for view in views]
-    if classes := next((soft.shape[2] for soft in taught if soft is not None), None):
-        soft, _ = stacked(taught, torch.zeros((*shape, classes), dtype=torch.uint8, device=device))
-        batch["soft_labels"] = soft.permute(0, 3, 1, 2).float() / 255
-        labelled = sum(view.labels is not None or view.soft_labels is not None for view in views)
-    batch["examples"] = {"segmentation": labelled, "depth": measured, "normals": oriented}
+    soft = next((part.samples.soft_labels for part in parts if part.samples.soft_labels is not None), None)
+    if soft is not None:
+        none = torch.zeros((*shape, soft.shape[3]), dtype=torch.uint8, device=device)
+        probabilities, taught = stacked("soft_labels", none)
+        batch["soft_labels"] = probabilities.permute(0, 3, 1, 2).float() / 255
+        labelled = list({*labelled, *taught})
+    batch["examples"] = {"segmentation": len(labelled), "depth": len(measured), "normals": len(oriented)}
     return batch
 
 

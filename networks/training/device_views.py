@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,11 +50,23 @@ def as_tensors(sample: Sample, device: torch.device) -> SampleTensors:
     return SampleTensors(color, *others)
 
 
+class Part(NamedTuple):
+    """Samples of a batch that have the same images, stacked."""
+
+    positions: list[int]  # of each in the batch
+    samples: SampleTensors
+
+
+def part_of(position: int, sample: Sample) -> Part:
+    """One sample, on the CPU."""
+    return Part([position], as_tensors(sample, torch.device("cpu")).each(lambda image: image[None]))
+
+
 class DeviceSamples:
     """Sets of samples that lie on a device: about 1.6 MB there for each image of 640x480, 2.5 with normals.
 
     Attributes:
-        places: of each sample of each set, by which `views` finds it.
+        places: of each sample of each set, by which it is found: its stack, and the number there.
     """
 
     def __init__(self, sets: Sequence[Sequence[Sample]], device: torch.device) -> None:
@@ -72,10 +85,15 @@ class DeviceSamples:
         self._stacks = [_stacked(samples).each(lambda images: images.to(device)) for samples in alike.values()]
 
     def views(
-        self, places: Sequence[tuple[int, int]], rngs: Sequence[np.random.Generator], config: Augmentation
-    ) -> list[SampleTensors]:
-        """One view of each sample: that which `networks.augmentation.augmented` makes from the same generator."""
-        found: dict[int, SampleTensors] = {}
+        self, which: Sequence[tuple[int, int]], rngs: Sequence[np.random.Generator], config: Augmentation
+    ) -> list[Part]:
+        """One view of each sample: that which `networks.augmentation.augmented` makes from the same generator.
+
+        Args:
+            which: the set of each sample, and its number there.
+        """
+        places = [self.places[number][i] for number, i in which]
+        parts = []
         for number, stack in enumerate(self._stacks):
             asked = [i for i, (own, _) in enumerate(places) if own == number]
             if not asked:
@@ -83,10 +101,9 @@ class DeviceSamples:
             rows = torch.tensor([places[i][1] for i in asked], device=stack.color.device)
             shape = (stack.color.shape[1], stack.color.shape[2])
             views = [random_view(shape, rngs[i], config) for i in asked]
-            seen = _augmented(stack.each(lambda images, rows=rows: images[rows]), views, config)  # type: ignore[misc]
-            for k, i in enumerate(asked):
-                found[i] = seen.each(lambda images, k=k: images[k])  # type: ignore[misc]
-        return [found[i] for i in range(len(places))]
+            chosen = stack.each(lambda images, rows=rows: images[rows])  # type: ignore[misc]
+            parts.append(Part(asked, _augmented(chosen, views, config)))
+        return parts
 
 
 def _stacked(samples: Sequence[SampleTensors]) -> SampleTensors:

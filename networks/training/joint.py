@@ -37,9 +37,10 @@ from networks.losses import (
     soft_cross_entropy,
 )
 from networks.training import device_views
-from networks.training.data import Samples, Source, camera_of, class_weights, collated, drawn, outputs_by_set
+from networks.training.data import Samples, Source, camera_of, class_weights, collated, outputs_by_set
 from networks.training.loop import Loop, device_of, run
 from networks.training.optimisation import Group
+from networks.training.order import drawn_place
 from networks.training.validation import scored
 from semslam.config import Count, Natural, NotNegative, Positive, Range, Share, check_choices, check_ranges
 
@@ -201,11 +202,8 @@ class JointLearner(nn.Module):
         self.stride = batch["stride"]
         outputs = dict(zip(self.network.tasks, self._outputs(batch["image"], self.stride), strict=True))
         taught = self._taught(batch["image"])
-        # every process must agree on which tasks a batch has; teachers tell classes and depth of every image
-        told = dict.fromkeys(TASKS[:2], len(batch["image"])) if taught else {}
-        here = torch.tensor([(batch["examples"] | told)[task] for task in TASKS], device=batch["image"].device)
-        counts = distributed.summed(here).tolist()
-        examples = {f"head_{task}": int(n) for task, n in zip(TASKS, counts, strict=True) if task in outputs}
+        counts = _of_all_processes(batch["examples"], batch["image"].device)
+        examples = {f"head_{task}": n for task, n in counts.items() if task in outputs}
         losses: dict[str, Tensor] = {}
         if examples["head_segmentation"]:
             losses["segmentation"] = self.segmentation_loss(outputs["segmentation"].float(), batch)
@@ -214,7 +212,8 @@ class JointLearner(nn.Module):
             losses["depth"] = inverse_huber(outputs["depth"][:, 0].float(), depth, depth > 0)
         if taught:
             share = self.config.distillation
-            losses["segmentation"] += share * soft_cross_entropy(outputs["segmentation"].float(), taught[0])
+            probabilities = taught[0] * batch["taught"][:, None, None, None]
+            losses["segmentation"] += share * soft_cross_entropy(outputs["segmentation"].float(), probabilities)
             everywhere = torch.ones_like(taught[1], dtype=torch.bool)
             losses["depth"] += share * inverse_huber(outputs["depth"][:, 0].float(), taught[1], everywhere)
         if examples.get("head_normals"):
@@ -253,6 +252,7 @@ class JointObjective:
     """Labelled images for a joint network (an `Objective`)."""
 
     measure = "score"
+    steady = True
 
     def __init__(self, config: JointTraining, sets: Sequence[Sequence[Sample]], validation: Sequence[Sample]) -> None:
         self.config, self.sets, self.validation = config, sets, validation
@@ -292,14 +292,19 @@ class JointObjective:
         view = Augmentation(stage.crop, stage.scale, config.resolution, color=config.color)
         seed = config.loop.seed
         positions = range(step * config.batch, (step + 1) * config.batch)[share]
-        random = [(p, np.random.default_rng([seed, 2, p])) for p in positions]
+        places = [drawn_place([len(samples) for samples in self.sets], p, seed) for p in positions]
+        rngs = [np.random.default_rng([seed, 2, p]) for p in positions]
         if self.on_device is not None:
-            places = [drawn(self.on_device.places, p, seed) for p in positions]
-            views = self.on_device.views(places, [rng for _, rng in random], view)
+            parts = self.on_device.views(places, rngs, view)
         else:
-            seen = [augmented(drawn(self.sets, p, seed), rng, view) for p, rng in random]
-            views = [device_views.as_tensors(sample, torch.device("cpu")) for sample in seen]
-        return collated(views, stage.stride)
+            seen = [augmented(self.sets[which][i], rng, view) for (which, i), rng in zip(places, rngs, strict=True)]
+            parts = [device_views.part_of(number, sample) for number, sample in enumerate(seen)]
+        batch = collated(parts, stage.stride)
+        if config.teachers:  # they tell depth of every image, and classes where the source has these to be learned
+            classes = torch.tensor(["segmentation" in config.sources[which].tasks for which, _ in places])
+            batch["taught"] = classes.to(batch["image"].device)
+            batch["examples"] |= {"segmentation": int(classes.sum()), "depth": len(places)}
+        return batch
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         outputs = self.config.outputs.get(self.config.validation.classes)
@@ -322,6 +327,14 @@ def _metadata(objective: JointObjective) -> dict[str, Any]:
         "focal": camera_of(config.validation, width, height).fx * config.resolution,
         "recipe": objective.recipe,
     }
+
+
+def _of_all_processes(examples: dict[str, int], device: torch.device) -> dict[str, int]:
+    """How many images of a step have each task's truth: every process must agree on which tasks a batch has."""
+    if distributed.world() == 1:
+        return examples
+    counts = torch.tensor([examples[task] for task in TASKS], device=device)
+    return dict(zip(TASKS, map(int, distributed.summed(counts).tolist()), strict=True))
 
 
 def _groups(network: JointNetwork, balance: nn.Module, config: JointTraining) -> list[Group]:

@@ -7,6 +7,7 @@ killed at any moment goes on to the same bits as one that was not, with two exce
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from networks.training.optimisation import (
     keep_freed_memory,
     warmed_up,
 )
+from networks.training.recorded import Learned, RecordedGradients
 from networks.training.state import Learning, Log, State, write
 from semslam.config import Count, Natural, Positive, Share, check_choices, check_ranges
 
@@ -70,6 +72,8 @@ class Objective(Protocol):
     groups: list[Group]
     measure: str  # the validation figure by which the best weights are chosen; larger is better
     recipe: dict[str, Any]  # all settings: a training goes on with the same alone
+
+    steady: bool  # whether the learner's forward waits for nothing that the device found, so that it can be recorded
 
     @property
     def learner(self) -> nn.Module:
@@ -118,9 +122,8 @@ def run(
             pending = ahead.submit(objective.batch, state.step + 1, following)
             row, terms = training.learn(batch, now)
             row["step_seconds"] = time.monotonic() - started
-            row |= {name: float(distributed.summed(term)) for name, term in terms.items()}
             now = training.agreed_progress()
-            training.judge_and_keep(row, ended=now >= 1.0, report=report)
+            training.judge_and_keep(row, terms, ended=now >= 1.0, report=report)
         pending.cancel()
     objective.network.load_state_dict(training.average.state)
     objective.network.eval()
@@ -151,6 +154,10 @@ class _Training:
             if self.state.step > loop.steps:
                 raise ValueError(f"{folder}: {self.state.step} steps are learned already; loop.steps is {loop.steps}")
         self.learner = _shared(objective.learner)
+        alone = distributed.world() == 1 and all(group.every == 1 for group in objective.groups)
+        recordable = objective.steady and alone and self.device.type == "cuda"
+        self.gradients = RecordedGradients(objective.learner, self._forward) if recordable else self._gradients
+        self._unread: list[tuple[dict[str, float], dict[str, Tensor]]] = []
         self.log = Log(folder / "log.csv", self.state.step)
         self.hours = loop.cpu_hours or loop.hours
         self._clock = time.process_time if loop.cpu_hours else time.monotonic
@@ -164,38 +171,56 @@ class _Training:
 
     def agreed_progress(self) -> float:
         """That of all processes now: clocks differ, and all must stop at the same step."""
+        if distributed.world() == 1:
+            return self.progress(self.state.step)
         progress = torch.tensor(self.progress(self.state.step), dtype=torch.float64, device=self.device)
         return float(distributed.largest(progress))
 
     def learn(self, batch: dict[str, Any], progress: float) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Take one step; a row of the log, and the terms of the loss in this process's share."""
+        """Take one step; a row of the log, and the loss and its terms in this process's share, still on the device."""
         loop, state, network = self.loop, self.state, self.objective.network
         batch = {name: v.to(self.device) if isinstance(v, Tensor) else v for name, v in batch.items()}
         self.learner.train()
         if loop.freeze_norms:
             freeze_norms(self.learner)
-        with _autocast(loop.precision, self.device):
-            loss, terms, examples = self.learner(batch)
-        together = distributed.summed(loss)  # all processes must stop: one that goes on waits for the others for ever
-        if not torch.isfinite(together):
-            found = f"the loss is {together.item()} at step {state.step}"
-            raise ValueError(f"{self.folder}: {found}; lower the rates or set loop.clip")
-        # each process holds its share of the loss, and the gradients are averaged over processes
-        (loss * distributed.world()).backward()
+        loss, terms, examples = self.gradients(batch)
         factor = warmed_up(SCHEDULES[loop.schedule](progress), state.step, loop.warmup)
         _move(self.objective.groups, self.optimisers, examples, factor, loop.clip)
         self.average.update(network)
         state.step += 1
         state.seconds = self._clock() - self._began
         row = {"step": state.step, "progress": progress, "rate_factor": factor, "seconds": state.seconds}
-        return row, terms
+        return row, {"loss": loss.detach(), **terms}
+
+    def _forward(self, batch: dict[str, Any]) -> Learned:
+        # recorded casts of weights must be made again in each step
+        with _autocast(self.loop.precision, self.device, cached=False):
+            return self.learner(batch)
+
+    def _gradients(self, batch: dict[str, Any]) -> Learned:
+        with _autocast(self.loop.precision, self.device):
+            loss, terms, examples = self.learner(batch)
+        # each process holds its share of the loss, and the gradients are averaged over processes
+        (loss * distributed.world()).backward()
+        return loss, terms, examples
 
     def judge_and_keep(
-        self, row: dict[str, float], ended: bool, report: Callable[[dict[str, float]], None] | None
+        self,
+        row: dict[str, float],
+        terms: dict[str, Tensor],
+        ended: bool,
+        report: Callable[[dict[str, float]], None] | None,
     ) -> None:
-        """Validate and write files where a step is due to; only the first process does."""
+        """Validate and write files where a step is due to; only the first process does.
+
+        Raises:
+            ValueError: the loss is not finite; nothing was written since.
+        """
         state, first = self.state, distributed.rank() == 0
-        if ended or state.step % self.loop.validate_every == 0:
+        judged = ended or state.step % self.loop.validate_every == 0
+        kept = ended or state.step % self.loop.save_every == 0
+        rows = self._read(row, terms, all_of_them=judged or kept or self.device.type != "cuda")
+        if judged:
             if first:
                 state.figures = _validated(self.objective, self.average)
                 row |= {f"val_{key}": value for key, value in state.figures.items()}
@@ -205,13 +230,31 @@ class _Training:
             distributed.barrier()
         if not first:
             return
-        self.log.add(row)
-        if report is not None:
-            report(row)
-        if ended or state.step % self.loop.save_every == 0:
+        for read in rows:
+            self.log.add(read)
+            if report is not None:
+                report(read)
+        if kept:
             state.seconds = self._clock() - self._began
             self.log.flush()
             self.learning.save(self.folder / "last.pt")
+
+    def _read(self, row: dict[str, float], terms: dict[str, Tensor], all_of_them: bool) -> list[dict[str, float]]:
+        """The rows whose losses are there to be read, with these.
+
+        A GPU's last one is read when the next step has been launched: it would have nothing to do meanwhile.
+        """
+        self._unread.append((row, terms))
+        count = len(self._unread) - (0 if all_of_them else 1)
+        reading, self._unread = self._unread[:count], self._unread[count:]
+        for earlier, found in reading:
+            told = {name: float(distributed.summed(term)) for name, term in found.items()}
+            loss = told.pop("loss")
+            if not math.isfinite(loss):
+                where = f"the loss is {loss} at step {int(earlier['step']) - 1}"
+                raise ValueError(f"{self.folder}: {where}; lower the rates or set loop.clip")
+            earlier |= told
+        return [earlier for earlier, _ in reading]
 
 
 def _shared(learner: nn.Module) -> nn.Module:
@@ -229,13 +272,13 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def _autocast(precision: str, device: torch.device) -> torch.autocast:
+def _autocast(precision: str, device: torch.device, cached: bool = True) -> torch.autocast:
     # AVX2 and plain AVX-512 gain nothing from bfloat16. AVX512-BF16 (Zen 4) makes a step only 1.35 times as fast:
     # "auto" stays with float32 there, and bfloat16 has to be asked for
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     fast = device.type == "cuda" or has_amx()
     wanted = precision == "bfloat16" or (precision == "auto" and fast)
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=cached)
 
 
 def _move(

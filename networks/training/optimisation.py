@@ -33,7 +33,8 @@ def adamw(group: Group) -> torch.optim.Optimizer:
     decayed = [p for p in group.parameters if p.dim() > 1]  # neither biases nor norms
     others = [p for p in group.parameters if p.dim() <= 1]
     parts = [{"params": decayed, "weight_decay": group.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([part for part in parts if part["params"]], lr=group.rate)
+    fused = all(p.is_cuda for p in group.parameters)  # a launch for all parameters
+    return torch.optim.AdamW([part for part in parts if part["params"]], lr=group.rate, fused=fused or None)
 
 
 def adam(group: Group) -> torch.optim.Optimizer:
@@ -105,9 +106,9 @@ class AveragedWeights:
         torch._foreach_lerp_(*moving, 1 - decay)  # on a GPU one launch in place of hundreds
 
 
-def clip(parameters: Iterable[nn.Parameter], norm: float) -> float:
-    """Scale the gradients so that their joint norm is at most `norm`; returns what it was."""
-    return float(nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], norm))
+def clip(parameters: Iterable[nn.Parameter], norm: float) -> None:
+    """Scale the gradients so that their joint norm is at most `norm`."""
+    nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], norm)
 
 
 def keep_freed_memory() -> None:

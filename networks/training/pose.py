@@ -137,6 +137,7 @@ class PoseObjective:
     """Posed images for a pose network (an `Objective`)."""
 
     measure = "score"
+    steady = False
 
     def __init__(self, config: PoseTraining) -> None:
         self.config, self.recipe = config, asdict(config)

@@ -44,14 +44,15 @@ def scored(
     for sample in samples:
         height, width = (round(side * resolution) for side in sample.color.shape[:2])
         image = cv2.resize(sample.color, (width, height), interpolation=cv2.INTER_AREA)
-        found = [o.cpu() for o in network(normalised(torch.from_numpy(image)[None].to(device)), stride=stride)]
+        found = network(normalised(torch.from_numpy(image)[None].to(device)), stride=stride)
         if sample.labels is not None:
-            predicted = _resized(found[0][:, first:last], sample.labels.shape).argmax(0).numpy()
+            predicted = _resized(found[0][:, first:last], sample.labels.shape).argmax(0).cpu().numpy()
             labels.add(predicted, np.where(sample.labels == IGNORE, IGNORE, sample.labels - np.uint8(first)))
         if sample.depth is not None:
-            depths.add(_resized(found[1], sample.depth.shape)[0].abs().clamp(min=1e-3).numpy(), sample.depth)
+            depths.add(_resized(found[1], sample.depth.shape)[0].abs().clamp(min=1e-3).cpu().numpy(), sample.depth)
         if sample.normals is not None and len(found) > 2:
-            normals.add(_resized(found[2], sample.normals.shape[:2]).numpy().transpose(1, 2, 0), sample.normals)
+            seen = _resized(found[2], sample.normals.shape[:2]).permute(1, 2, 0)
+            normals.add(seen.cpu().numpy(), sample.normals)
     figures: dict[str, float] = {}
     if labels.counts.any():
         classes = labels.scores()
