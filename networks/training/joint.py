@@ -212,8 +212,9 @@ class JointLearner(nn.Module):
             losses["depth"] = inverse_huber(outputs["depth"][:, 0].float(), depth, depth > 0)
         if taught:
             share = self.config.distillation
-            probabilities = taught[0] * batch["taught"][:, None, None, None]
-            losses["segmentation"] += share * soft_cross_entropy(outputs["segmentation"].float(), probabilities)
+            if "segmentation" in losses:
+                probabilities = taught[0] * batch["taught"][:, None, None, None]
+                losses["segmentation"] += share * soft_cross_entropy(outputs["segmentation"].float(), probabilities)
             everywhere = torch.ones_like(taught[1], dtype=torch.bool)
             losses["depth"] += share * inverse_huber(outputs["depth"][:, 0].float(), taught[1], everywhere)
         if examples.get("head_normals"):
