@@ -13,6 +13,7 @@ from tiny_trainings import Killed, weights_of
 from torch import Tensor, nn
 
 from networks import distributed
+from networks.training import loop as loop_module
 from networks.training.loop import Loop, run
 from networks.training.optimisation import OPTIMISERS, SCHEDULES, AveragedWeights, Group, warmed_up
 
@@ -88,6 +89,24 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path, optimiser: s
     assert steps == ["step", *map(str, range(1, 13))]
     best = [torch.load(tmp_path / name / "best.pt", weights_only=True) for name in ("whole", "killed")]
     assert all(torch.equal(best[0][key], best[1][key]) for key in best[0])
+
+
+def test_losses_that_are_read_a_step_late_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU's are: no row is lost or out of order at validations, saves and the end."""
+    loop = Loop(steps=11, save_every=4, validate_every=5)
+    logs = []
+    for name, behind in (("at_once", 0), ("late", 1)):
+        monkeypatch.setitem(loop_module.BEHIND, "cpu", behind)
+        rows: list[dict[str, float]] = []
+        run(_Fit(), loop, tmp_path / name, rows.append)
+        logs.append([{key: value for key, value in row.items() if "seconds" not in key} for row in rows])
+    assert logs[0] == logs[1]
+    assert [row["step"] for row in logs[0]] == list(range(1, 12))
+
+
+def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"recorded is true, but this training runs on the CPU.*set it to false"):
+        run(_Fit(), Loop(steps=1, recorded=True, device="cpu"), tmp_path)
 
 
 def test_the_same_seed_gives_the_same_training_and_another_another(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class Loop:
     average: Share = 0.999  # decay of the averaged weights that are validated and saved; 0 = the last weights
     freeze_norms: bool = True  # keep batch norm statistics as they are
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
+    # whether a GPU records a step as a CUDA graph and repeats it: joint trainings, one process, all groups step at once
+    recorded: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the processor multiplies faster
     validate_every: Count = 500  # steps: between validations; the last one is at the end
     save_every: Count = 200  # steps: between checkpoints, from which a killed training goes on
@@ -64,6 +66,10 @@ class Loop:
             raise ValueError("loop.device is cuda, but PyTorch finds no CUDA device here; set it to auto or cpu")
         if self.hours is not None and self.cpu_hours is not None:
             raise ValueError("loop.hours and loop.cpu_hours are both set; choose one")
+
+
+# steps: how many losses a device may owe. A GPU that is asked for the last one has nothing to do until the next step
+BEHIND = {"cuda": 1}
 
 
 class Objective(Protocol):
@@ -142,6 +148,8 @@ class _Training:
         if self.device.type == "cuda":
             # all batches of a stage have one shape; each new one costs 13 seconds with a limit of 10, seen on an H100
             torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 4
+        if loop.recorded:
+            _check_recordable(objective, self.device)
         objective.learner.to(self.device)
         self.optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in objective.groups}
         self.average = AveragedWeights(objective.network, loop.average)
@@ -154,9 +162,7 @@ class _Training:
             if self.state.step > loop.steps:
                 raise ValueError(f"{folder}: {self.state.step} steps are learned already; loop.steps is {loop.steps}")
         self.learner = _shared(objective.learner)
-        alone = distributed.world() == 1 and all(group.every == 1 for group in objective.groups)
-        recordable = objective.steady and alone and self.device.type == "cuda"
-        self.gradients = RecordedGradients(objective.learner, self._forward) if recordable else self._gradients
+        self.gradients = RecordedGradients(objective.learner, self._forward) if loop.recorded else self._gradients
         self._unread: list[tuple[dict[str, float], dict[str, Tensor]]] = []
         self.log = Log(folder / "log.csv", self.state.step)
         self.hours = loop.cpu_hours or loop.hours
@@ -219,7 +225,7 @@ class _Training:
         state, first = self.state, distributed.rank() == 0
         judged = ended or state.step % self.loop.validate_every == 0
         kept = ended or state.step % self.loop.save_every == 0
-        rows = self._read(row, terms, all_of_them=judged or kept or self.device.type != "cuda")
+        rows = self._read(row, terms, behind=0 if judged or kept else BEHIND.get(self.device.type, 0))
         if judged:
             if first:
                 state.figures = _validated(self.objective, self.average)
@@ -239,13 +245,10 @@ class _Training:
             self.log.flush()
             self.learning.save(self.folder / "last.pt")
 
-    def _read(self, row: dict[str, float], terms: dict[str, Tensor], all_of_them: bool) -> list[dict[str, float]]:
-        """The rows whose losses are there to be read, with these.
-
-        A GPU's last one is read when the next step has been launched: it would have nothing to do meanwhile.
-        """
+    def _read(self, row: dict[str, float], terms: dict[str, Tensor], behind: int) -> list[dict[str, float]]:
+        """The rows of all steps but the last few, with their losses, that were not read before."""
         self._unread.append((row, terms))
-        count = len(self._unread) - (0 if all_of_them else 1)
+        count = len(self._unread) - behind
         reading, self._unread = self._unread[:count], self._unread[count:]
         for earlier, found in reading:
             told = {name: float(distributed.summed(term)) for name, term in found.items()}
@@ -255,6 +258,21 @@ class _Training:
                 raise ValueError(f"{self.folder}: {where}; lower the rates or set loop.clip")
             earlier |= told
         return [earlier for earlier, _ in reading]
+
+
+def _check_recordable(objective: Objective, device: torch.device) -> None:
+    """ValueError where a step cannot be recorded."""
+    why = None
+    if device.type != "cuda":
+        why = "this training runs on the CPU, and only a GPU records"
+    elif not objective.steady:
+        why = "a step of this kind of network waits for what the device found"
+    elif distributed.world() > 1:
+        why = "several processes share its steps"
+    elif any(group.every > 1 for group in objective.groups):
+        why = "task_examples or shared_examples let gradients accumulate"
+    if why is not None:
+        raise ValueError(f"loop.recorded is true, but {why}; set it to false")
 
 
 def _shared(learner: nn.Module) -> nn.Module:

@@ -20,7 +20,19 @@ logger = logging.getLogger(__name__)
 # Settings, of whatever part of a training, with which it may go on changed: where it lies and runs, what is written
 # and scored when, how long it lasts.
 _FREE = frozenset(
-    {"out", "steps", "hours", "cpu_hours", "validate_every", "save_every", "device", "views", "compiled", "in_memory"}
+    {
+        "out",
+        "steps",
+        "hours",
+        "cpu_hours",
+        "validate_every",
+        "save_every",
+        "device",
+        "recorded",
+        "views",
+        "compiled",
+        "in_memory",
+    }
 )
 
 
