@@ -6,6 +6,8 @@ Everything is decoded beforehand, except where whole runs are timed; two threads
 
 from __future__ import annotations
 
+from semslam import poses  # isort: skip  # before NumPy, as the command line does: its BLAS then has one thread
+
 import argparse
 import tempfile
 from collections.abc import Callable, Sequence
@@ -31,7 +33,6 @@ from rgbd_systems import (
     trajectories,
 )
 
-from semslam import poses
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.metrics import trajectory as evaluation
 from semslam.metrics.layering import layering

@@ -21,6 +21,8 @@ frames; resident memory, and the most there ever was, after each 1,000 frames tr
 
 from __future__ import annotations
 
+from semslam import poses  # isort: skip  # before NumPy, as the command line does: its BLAS then has one thread
+
 import argparse
 import importlib.util
 import resource
@@ -34,7 +36,6 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import config as configs
-from semslam import poses
 from semslam.camera import Camera
 from semslam.depth.multiview import MultiViewDepth
 from semslam.metrics.layering import layering

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-NICENESS = 5  # steps: a third of the processor time of a thread that never waits
+NICENESS = 10  # steps: a tenth of the processor time of a thread that never waits
 PARALLEL = 1024  # pixels: side of an image that OpenCV certainly divides among its threads
 
 
