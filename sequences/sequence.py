@@ -50,7 +50,7 @@ class Sequence(ABC):
     cut_off: float | None = None  # metres: depth that far stood for all that lies farther, and was taken off
     assumptions: tuple[str, ...] = ()  # what was taken for granted or left out when the files were read, for people
     grows: bool = False  # whether a camera still records it
-    ahead: int = 6  # frames worth decoding before they are asked for
+    ahead: int = 9  # frames worth decoding before they are asked for
     decoders: int = 1  # threads that decode faster than one: of a single file, read in order, there is no more than one
     packed_in: tuple[Path, ...] = ()  # files that hold the images of many frames: a video, a bag, an archive
     # (3,) float64 metres: what was taken off the recorded poses, see `sequences.rebased`
