@@ -1,17 +1,24 @@
-"""A recording whose camera or lens was not known, or zoomed while it filmed, with the camera that was found."""
+"""A recording whose camera or lens was not known, or zoomed while it filmed, with the camera that was found; or whose
+images have bars along their edges, without these."""
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
+from semslam.atomic import raise_passing
 from semslam.camera import Camera
-from semslam.frame import Frame, RecordedImage
+from semslam.frame import Frame, RecordedImage, evenly_spread
+from semslam.images.bars import Window, shows_something, window_between_bars
 from sequences.resampling import resampled, resampled_depth
 from sequences.sequence import DerivedSequence, Sequence
+
+logger = logging.getLogger(__name__)
+LOOKED_AT = 8  # frames, for bars along the edges of all
 
 
 class RecalibratedSequence(DerivedSequence):
@@ -23,6 +30,62 @@ class RecalibratedSequence(DerivedSequence):
 
     def _changed(self, frame: Frame, index: int) -> Frame:
         return replace(frame, camera=self.camera)
+
+
+class CroppedSequence(DerivedSequence):
+    """Another sequence's frames without what lies outside of a window of its images."""
+
+    def __init__(self, whole: Sequence, window: Window) -> None:
+        super().__init__(whole)
+        self.window, c = window, whole.camera
+        width, height = window.right - window.left, window.bottom - window.top
+        inside = replace(c, width=width, height=height, cx=c.cx - window.left, cy=c.cy - window.top)
+        self.camera = inside if c.focal_known else Camera.unknown(width, height)
+
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        cut = self.window.of
+        return replace(
+            frame,
+            color=cut(frame.color),
+            depth=None if frame.depth is None else cut(frame.depth),
+            labels=None if frame.labels is None else cut(frame.labels),
+            camera=self.camera,
+        )
+
+    def color_of(self, index: int) -> np.ndarray:
+        return self.window.of(super().color_of(index))
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        depth = super().depth_of(index)
+        return None if depth is None else self.window.of(depth)
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        labels = super().labels_of(index)
+        return None if labels is None else self.window.of(labels)
+
+
+def without_bars(sequence: Sequence) -> Sequence:
+    """The sequence without the bars that a video was fitted into another shape with; itself where it has none.
+
+    A network would take them for a part of the room, and a tracker for something that moves with the camera.
+    """
+    images: list[np.ndarray] = []
+    window = whole = Window(0, 0, sequence.camera.width, sequence.camera.height)
+    for i in evenly_spread(range(len(sequence)), LOOKED_AT):
+        try:
+            images.append(sequence.color_of(i))
+        except (ValueError, OSError) as problem:
+            raise_passing(problem)
+        window = window_between_bars(images) or whole
+        if window == whole and images and shows_something(images[-1]):
+            break
+    if window == whole:
+        return sequence
+    logger.warning(
+        "%s: bars along the edges of the images are cut off: %dx%d of %dx%d pixels are left",
+        sequence.name, window.right - window.left, window.bottom - window.top, whole.right, whole.bottom,
+    )  # fmt: skip
+    return CroppedSequence(sequence, window)
 
 
 class ResampledSequence(DerivedSequence):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from semslam.images.bars import Window
 from sequences.rebased import RebasedSequence
+from sequences.recalibrated import CroppedSequence, without_bars
 from sequences.room.room import RoomSequence
 from sequences.selected import SelectedSequence
 from sequences.sequence import DerivedSequence, Sequence
@@ -34,3 +38,51 @@ def test_frames_are_changed_by_one_after_the_other():
     np.testing.assert_array_equal(frame.color, recorded.color)
     np.testing.assert_array_equal(part.depth_of(1), recorded.depth)
     np.testing.assert_allclose(frame.T_world_camera[:3, 3], recorded.T_world_camera[:3, 3] - [1, 2, 3])
+
+
+class Barred(DerivedSequence):
+    """A recording that was fitted into a wider or higher shape with black bars, and fades in from black."""
+
+    def __init__(self, whole: Sequence, top: int = 0, left: int = 0, noise: int = 0) -> None:
+        super().__init__(whole)
+        self.top, self.left, self.noise, c = top, left, noise, whole.camera
+        self.camera = replace(
+            c, width=c.width + 2 * left, height=c.height + 2 * top, cx=c.cx + left, cy=c.cy + top, focal_known=False
+        )
+
+    def color_of(self, index: int) -> np.ndarray:
+        image = super().color_of(index) * (index > 0)
+        barred = np.pad(image, ((self.top, self.top), (self.left, self.left), (0, 0)))
+        noise = np.random.default_rng(index).integers(0, self.noise + 1, barred.shape)
+        return np.clip(barred + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("top", "left", "noise"), [(20, 0, 0), (0, 32, 6), (8, 16, 3)])
+def test_bars_along_the_edges_of_all_images_are_cut_off(top, left, noise, caplog):
+    room = RoomSequence(frames=6, width=160, height=120)
+    plain = without_bars(Barred(room, top, left, noise))
+    camera = plain.camera
+    assert 0 <= room.camera.width - camera.width <= 4 and 0 <= room.camera.height - camera.height <= 4
+    assert plain.color_of(3).shape[:2] == camera.shape
+    assert f"{camera.width}x{camera.height} of {160 + 2 * left}x{120 + 2 * top}" in caplog.text
+
+
+def test_what_is_left_between_bars_has_the_camera_that_took_it():
+    room = RoomSequence(frames=4, width=160, height=120)
+    cut = CroppedSequence(room, Window(10, 20, 150, 118))
+    frame, whole = cut[2], room[2]
+    np.testing.assert_array_equal(frame.depth, whole.depth[20:118, 10:150])
+    np.testing.assert_array_equal(cut.depth_of(2), frame.depth)
+    np.testing.assert_array_equal(cut.labels_of(2), frame.labels)
+    np.testing.assert_array_equal(cut.color_of(2), frame.color)
+    np.testing.assert_allclose(
+        frame.camera.backproject(frame.depth), room.camera.backproject(whole.depth)[20:118, 10:150], atol=1e-6
+    )
+
+
+def test_images_without_bars_are_left_alone_and_looked_at_once(monkeypatch):
+    room = RoomSequence(frames=6, width=160, height=120)
+    asked: list[int] = []
+    read = RoomSequence.color_of
+    monkeypatch.setattr(RoomSequence, "color_of", lambda self, i: (asked.append(i), read(self, i))[1])
+    assert without_bars(room) is room and asked == [0]

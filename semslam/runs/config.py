@@ -64,10 +64,12 @@ class RunConfig:
         check_ranges(self, "")
 
     def open_sequence(self) -> Recording:
-        """The `sequences.Sequence` that the run is of; its poses as `pose_convention` says, where they are used."""
+        """The `sequences.Sequence` that the run is of; its poses as `pose_convention` says, where they are used, and
+        its images without bars, where depth is predicted from them."""
         from semslam.doctor.poses.convention import in_convention
         from sequences import open_sequence
         from sequences.rebased import near_origin
+        from sequences.recalibrated import without_bars
         from sequences.selected import selected
 
         whole = open_sequence(
@@ -82,7 +84,7 @@ class RunConfig:
         part = selected(whole, self.start, self.frames, self.every)
         if self.pose_convention is not None and self.poses_of_recording:
             part = in_convention(part, self.pose_convention)
-        return near_origin(part)
+        return near_origin(without_bars(part) if self.slam.perception.depth == "predicted" else part)
 
     @property
     def poses_of_recording(self) -> bool:
