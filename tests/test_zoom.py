@@ -68,6 +68,15 @@ def test_a_jump_of_zoom_is_found_between_two_images_and_none_without(factor):
 
 
 @pytest.mark.slow
+def test_a_zoom_at_once_that_is_followed_without_a_doubt_is_undone_as_one():
+    room = open_sequence(ROOM)
+    found = track_images(ZoomingSequence(room, np.where(np.arange(60) < 30, 1, 1.2)), BlindNetwork())
+    assert found.lost == 0 and error(room, found, with_scale=True) < 0.02
+    assert found.zoom is not None
+    assert set(found.zoom[:30]) == {1.0} and found.zoom[30:] == pytest.approx(1.2, rel=0.03)
+
+
+@pytest.mark.slow
 def test_a_camera_that_zooms_at_once_is_followed_behind_that(caplog):
     room = open_sequence("room:frames=90,width=320,height=240")
     filmed = ZoomingSequence(room, np.where(np.arange(90) < 45, 1, 1.5))
@@ -142,6 +151,17 @@ def undone(monkeypatch, *says: zoom.FoundZoom, found=(60, 60, 60, 60)):
 def test_a_zoom_that_stabilised_images_seem_to_have_is_told_and_left(monkeypatch, caplog):
     assert undone(monkeypatch, zoom.FoundZoom(np.array([0, 0.05]), 0.002, 0.3)) is None
     assert "seems to zoom by 1.05" in caplog.text
+
+
+def test_a_jump_that_was_followed_is_looked_for_where_zoom_is_steepest():
+    z = np.array([0, 0.01, 0.01, 0.04, 0.2, 0.22, 0.22])
+    keyframes = [Keyframe(10 * k) for k in range(7)]
+    scene = SimpleNamespace(tracker=SimpleNamespace(map=SimpleNamespace(keyframes=keyframes)))
+    frames = zooming.Undone(np.ones(61), scene, zoom.FoundZoom(z, 0.01, 0.5)).frames_of_the_steepest_zoom()
+    np.testing.assert_array_equal(frames, np.arange(11, 61))  # two keyframes around the third and the fourth
+    two = zooming.Undone(np.ones(11), scene, zoom.FoundZoom(z[[0, 6]], 0.01, 0.5))
+    scene.tracker.map.keyframes = keyframes[:2]
+    np.testing.assert_array_equal(two.frames_of_the_steepest_zoom(), np.arange(1, 11))
 
 
 class Keyframe(NamedTuple):

@@ -22,7 +22,8 @@ from sequences.recalibrated import UnzoomedSequence
 logger = logging.getLogger(__name__)
 PASSES = 3  # that undo zoom; each leaves up to half of what the one before left
 WORTH = 0.06  # logarithm of a zoom from which it is undone: stabilised images seem to zoom by 5 %
-MOST_JUMPS = 20  # places that are looked at for a zoom from one frame to the next
+MOST_JUMPS = 20  # places of doubtful tracking that are looked at for a zoom from one frame to the next
+AROUND = 2  # keyframes before and after the steepest zoom, between which all frames are looked at for one
 REMEDY = "film without zooming"
 
 
@@ -36,9 +37,19 @@ class Undone(NamedTuple):
     def with_the_rest(self) -> np.ndarray:
         """The zoom (N,) with that which is left."""
         assert self.left is not None
-        indices = [keyframe.index for keyframe in self.scene.tracker.map.keyframes]
-        zoom = self.zoom * np.exp(np.interp(np.arange(len(self.zoom)), indices, self.left.z))
+        zoom = self.zoom * np.exp(np.interp(np.arange(len(self.zoom)), self._indices, self.left.z))
         return zoom / zoom.min()
+
+    def frames_of_the_steepest_zoom(self) -> np.ndarray:
+        """The frames (N,) around the two keyframes between which the most zoom is left."""
+        assert self.left is not None
+        indices, steepest = self._indices, int(np.abs(np.diff(self.left.z)).argmax())
+        last = min(steepest + 1 + AROUND, len(indices) - 1)
+        return np.arange(indices[max(steepest - AROUND, 0)] + 1, indices[last] + 1)
+
+    @property
+    def _indices(self) -> list[int]:
+        return [keyframe.index for keyframe in self.scene.tracker.map.keyframes]
 
     def is_rather_a_lens(self, found: FoundZoom) -> bool:
         """Whether one lens for all images explains more than a zoom."""
@@ -83,7 +94,9 @@ def unzoomed_scene(
         return Undone(zoom, scene, zoom_of(scene.tracker.map))
 
     best = tracked(np.ones(len(sequence)))
-    jumps = _jumps(sequence, best.scene.followed.good)
+    jumps = _jumps(sequence, np.flatnonzero(np.diff(best.scene.followed.good))[:MOST_JUMPS] + 1)
+    if jumps.max() == 1 and best.left is not None and best.left.evident:
+        jumps = _jumps(sequence, best.frames_of_the_steepest_zoom())
     if jumps.max() > 1:
         logger.warning("the camera zooms by %.2f at once: tracked again with that undone", jumps.max())
         again = tracked(jumps)
@@ -110,13 +123,11 @@ def unzoomed_scene(
     return best.scene, best.zoom if best.zoom.max() > 1 else None
 
 
-def _jumps(sequence: Recording, good: np.ndarray) -> np.ndarray:
-    """The zoom (N,) of each frame of a `sequences.Sequence`, at least 1, by its jumps where tracking is lost or poor.
-
-    good: (N,) bool, which poses are beyond doubt.
-    """
-    zoom = np.ones(len(good))
-    for at in np.flatnonzero(np.diff(good))[:MOST_JUMPS] + 1:
+def _jumps(sequence: Recording, places: np.ndarray) -> np.ndarray:
+    """The zoom (N,) of each frame of a `sequences.Sequence`, at least 1, by its jumps to one of these frames (M,) from
+    the one before it."""
+    zoom = np.ones(len(sequence))
+    for at in places:
         if (jump := _jump_at(sequence, int(at))) is not None:
             zoom[at:] *= jump
     return zoom / zoom.min()
