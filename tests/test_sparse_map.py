@@ -17,6 +17,7 @@ from semslam.runs.color_only.following import depths_by
 from semslam.tracking.visual import sparse_map, visual_tracker
 from semslam.tracking.visual.bundle_adjustment import Adjusted, Scene, adjust
 from semslam.tracking.visual.visual_tracker import VisualTracker
+from semslam.tracking.visual.votes import vote_of, voted_scale
 from sequences import open_sequence
 
 
@@ -142,3 +143,13 @@ def test_what_a_keyframe_costs_does_not_grow_with_how_often_its_place_was_seen(m
     assert states.count("good") > 0.98 * len(states)
     assert np.median(observations[late]) < 1.1 * np.median(observations[early])
     assert len(tracker.map) < 80 * 220  # landmarks that come back are found again
+
+
+def test_an_image_counts_for_less_whose_landmarks_do_not_agree_on_the_scale():
+    sure, rng = np.ones(200), np.random.default_rng(0)
+    alike, unlike = (vote_of(middle + rng.normal(0, std, 200), sure) for middle, std in ((0.0, 0.05), (0.5, 0.2)))
+    assert alike.level == pytest.approx(0, abs=0.02) and unlike.level == pytest.approx(0.5, abs=0.05)
+    assert alike.weight / unlike.weight == pytest.approx(4, rel=0.2)
+    scale, _ = voted_scale(*np.array([alike, unlike, unlike, unlike]).T)
+    assert np.log(scale) == pytest.approx(-alike.level)
+    assert np.isfinite(vote_of(np.zeros(5), np.ones(5)).weight)

@@ -21,13 +21,12 @@ from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.frame import evenly_spread
 from semslam.perception import Network
-from semslam.robust import weighted_median
 from semslam.runs.color_only.following import tracked_camera
 from semslam.runs.color_only.likeness import Likeness, scale_std, share_strange
 from semslam.runs.color_only.poses import VisualPoses, check_parallax
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.sparse_map import FOCAL_FLOOR
-from semslam.tracking.visual.votes import VOTE_POWER, voted_scale
+from semslam.tracking.visual.votes import vote_of, voted_scale
 from sequences import Sequence as Recording
 
 EVERY, MOST = 4, 400  # frames from one that is posed to the next; frames that are posed
@@ -152,10 +151,9 @@ def _votes(model: Any, sequence: Recording, camera: Camera, network: Network) ->
         pixels = np.stack([p.xy for p in seen]) - 0.5
         u, v = np.clip(np.rint(pixels).astype(int), 0, [camera.width - 1, camera.height - 1]).T
         ahead = z > 0
-        confidence = predicted.depth_confidence[v, u][ahead]
         looks.append(Likeness.of(color))
-        level = weighted_median(np.log(z[ahead] / predicted.depth[v, u][ahead]), confidence**VOTE_POWER)
-        votes.append((level, float(confidence.mean()) ** VOTE_POWER))
+        levels = np.log(z[ahead] / predicted.depth[v, u][ahead])
+        votes.append(vote_of(levels, predicted.depth_confidence[v, u][ahead]))
         depths.append(float(np.median(z[ahead])))
     levels, weights = np.array(votes).reshape(-1, 2).T
     return Votes(levels, weights, float(np.median(depths)) if depths else 1.0, share_strange(looks))

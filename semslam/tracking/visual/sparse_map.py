@@ -15,9 +15,8 @@ import numpy as np
 
 from semslam import poses
 from semslam.camera import Camera
-from semslam.robust import weighted_median
 from semslam.tracking.visual.bundle_adjustment import PosePriors, Scene, adjust
-from semslam.tracking.visual.votes import PLACE_STD, VOTE_POWER, Votes, voted_scale
+from semslam.tracking.visual.votes import PLACE_STD, VOTE_POWER, Vote, Votes, vote_of, voted_scale
 
 WINDOW = 200  # keyframes that are adjusted together when all frames are done
 STRIKES = 3  # times that a landmark was seen where it should not be, from which it is used no longer
@@ -191,26 +190,22 @@ class SparseMap:
         log_depth = np.log(predicted[v, u]).astype(np.float16)
         return Votes(ids[said].astype(np.int32), log_depth, sure.astype(np.float16), focal)
 
-    def level(self, k: int, votes: Votes, power: float = 1.0) -> tuple[float, float] | None:
-        """Logarithm of the map's depth over the network's in keyframe k, as the map is now, and its weight.
-
-        The median over the landmarks that parallax knows, each weighted with a power of the network's confidence; None
-        where they are too few. The weight is that power of their mean confidence.
-        """
+    def vote(self, k: int, votes: Votes, power: float = 1.0) -> Vote | None:
+        """What keyframe k says of the scale of the map as it is now, by the landmarks that parallax knows; None where
+        they are too few. power: of the network's confidence."""
         known = (self.variance[votes.ids] < KNOWN_STD**2) & (self.strikes[votes.ids] < STRIKES)
         z = self.project(votes.ids[known], self.T_camera_world[k]).points[:, 2]
         ahead = z > 0
         if ahead.sum() < FEWEST_VOTES:
             return None
         log_depth = votes.log_depth[known][ahead] + np.log(self.camera.fx / votes.focal)  # as it would be said now
-        levels, confidence = np.log(z[ahead]) - log_depth, votes.confidence[known][ahead].astype(np.float64)
-        return weighted_median(levels, confidence**power), float(confidence.mean()) ** power
+        return vote_of(np.log(z[ahead]) - log_depth, votes.confidence[known][ahead].astype(np.float64), power)
 
     @property
     def scale(self) -> tuple[float, float]:
         """Metres in the map's unit, by the votes of all keyframes as the map is now, and its relative standard
         deviation."""
-        judged = [self.level(k, frame.votes, VOTE_POWER) for k, frame in enumerate(self.keyframes) if frame.votes]
+        judged = [self.vote(k, frame.votes, VOTE_POWER) for k, frame in enumerate(self.keyframes) if frame.votes]
         return voted_scale(*np.array([one for one in judged if one is not None]).reshape(-1, 2).T)
 
     @property

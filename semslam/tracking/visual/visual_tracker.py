@@ -243,8 +243,8 @@ class VisualTracker:
             self._T = self.map.T_camera_world[k]
         predicted, confidence = prediction.result()
         if good is not None:
-            followed = self.map.level(k, self.map.votes(self._ids, self._pixels, predicted, confidence, focal))
-        level = self.map.keyframes[max(k - 1, 0)].level if followed is None else followed[0]
+            followed = self.map.vote(k, self.map.votes(self._ids, self._pixels, predicted, confidence, focal))
+        level = self.map.keyframes[max(k - 1, 0)].level if followed is None else followed.level
         self.map.keyframes[k].level = level
         # the focal length may have been adjusted since: depth as it would be said now
         self._replenish(grey, predicted * np.float32(self.map.camera.fx / focal), k)
