@@ -82,14 +82,17 @@ def test_depth_that_is_a_tenth_too_far_is_a_tenth_off(images) -> None:
     assert figures["delta1"] == 1 and figures["silog"] == pytest.approx(0, abs=1e-3)
 
 
-def test_normals_are_scored_against_those_of_the_depth_when_the_camera_is_known(images) -> None:
+def test_normals_are_scored_against_those_of_the_depth_when_the_camera_is_known(images, caplog) -> None:
     flat = [LabelledImage(i.name, i.color, i.labels, np.full((24, 32), 2.0, np.float32)) for i in images]
     figures = score(Oracle(flat), flat, camera=Camera(64, 48, 60.0, 60.0, 31.5, 23.5), passes=1)
     assert figures["normal_mean_deg"] == pytest.approx(0, abs=0.2)
     assert figures["normal_11_25"] == 1
+    assert not caplog.messages
     assert "normal_mean_deg" not in score(Oracle(flat), flat, passes=1)
+    assert "normals of 2 of 2 images are not scored: no camera is known" in caplog.text
     other = Camera(48, 64, 60.0, 60.0, 23.5, 31.5)  # of upright images: its rays are not these images'
     assert "normal_mean_deg" not in score(Oracle(flat), flat, camera=other, passes=1)
+    assert "of another aspect than the camera (48x64)" in caplog.text
 
 
 def test_labels_of_13_classes_score_13_classes_and_other_sets_are_refused(images, perfect) -> None:
@@ -146,14 +149,17 @@ def test_a_real_network_is_scored_and_shown_beside_the_paper(images) -> None:
     torch.manual_seed(0)
     figures = score(Predictor(JointNetwork(40).eval(), engine="torch"), images, passes=1)
     assert 0 <= figures["miou_40"] < 0.3 and figures["rmse"] > 0 and figures["latency_ms"] > 0
-    text = tables(figures)
+    text = tables(figures, "mine", "our kitchen")
     assert "Table I." in text and "Table II." in text and "Table VI." not in text
-    assert "42.02" in text and "0.565" in text and "ours (2 images, torch)" in text
+    assert "42.02" in text and "0.565" in text and "mine (2 images, torch)" in text
+    assert "the paper on all 654 test images of NYUv2, mine on our kitchen" in text.splitlines()[0]
     assert f"{100 * figures['miou_40']:.2f}" in text
 
 
 def test_tables_of_kitti_and_of_three_tasks_appear_when_they_were_scored() -> None:
     figures = {"images": 3, "engine": "torch", "miou_6": 0.8, "rmse": 4.0, "rmse_log": None}
-    assert "87.02" in tables(figures) and "Table I." not in tables(figures)
+    text = tables(figures, "ours", "streets")
+    assert "87.02" in text and "Table I." not in text and "the paper on KITTI's test images, ours on streets" in text
     figures = {"images": 3, "engine": "torch", "miou_40": 0.3, "normal_mean_deg": 25.0, "normal_median_deg": 18.0}
-    assert "Table VI." in tables(figures) and "23.95" in tables(figures)
+    text = tables(figures, "ours", "rooms")
+    assert "Table VI." in text and "23.95" in text

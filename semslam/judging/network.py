@@ -119,6 +119,7 @@ class _Scores:
         protocols = KITTI_PROTOCOLS if predictor.label_set == "kitti6" else PROTOCOLS
         self.depths = {suffix: DepthErrors(protocol) for suffix, protocol in protocols.items()}
         self.normals = NormalErrors()
+        self._without_normals = 0  # images
 
     def add(self, image: LabelledImage) -> None:
         """Score an image by what it has: labels, depth or both."""
@@ -148,11 +149,20 @@ class _Scores:
         self.scale.add(predicted, depth)
         if len(outputs) > 2 and (true := _true_normals(image, camera)) is not None:
             self.normals.add(self.predictor.normals_of(outputs[2], size), true)
+        elif len(outputs) > 2:
+            self._without_normals += 1
 
     def check(self) -> None:
-        """ValueError where the labels count from another number, or depth counts another unit."""
+        """ValueError where the labels count from another number, or depth counts another unit; what is left out is
+        told."""
         self.labels.check()
         self.scale.check()
+        if self._without_normals:
+            logger.warning(
+                "normals of %d of %d images are not scored: %s",
+                *(self._without_normals, self.images),
+                "no camera is known" if self.camera is None else f"their depth images are of another aspect than the camera ({self.camera.width}x{self.camera.height})",
+            )
 
     def figures(self) -> dict[str, Any]:
         return {

@@ -46,10 +46,10 @@ _PAPER: dict[str, list[tuple[str, dict[str, float]]]] = {
     ],
 }
 _TITLES = {
-    "I": "NYUv2: segmentation, depth and cost",
-    "II": "NYUv2: depth in detail",
-    "V": "KITTI: segmentation of six classes, depth",
-    "VI": "NYUv2: more tasks, more data sets",
+    "I": "Segmentation, depth and cost",
+    "II": "Depth in detail",
+    "V": "Segmentation of six classes, depth",
+    "VI": "More tasks, more data sets",
 }
 _COLUMNS: dict[str, tuple[str, int, float]] = {  # figure -> heading, decimals, factor
     "miou_40": ("mIoU %", 2, 100),
@@ -75,17 +75,20 @@ _TABLES = {
 }
 
 
-def tables(figures: dict[str, Any], name: str = "ours") -> str:
+def tables(figures: dict[str, Any], name: str, data: str) -> str:
     """The paper's Tables I and II (NYUv2) or V (KITTI), and VI where normals were scored, with our row below its rows.
 
-    The paper's figures are on all 654 test images; ours are on what was scored. FLOPs in the paper are its own count.
+    The paper's figures are on its own test images; ours are on `data`, which each heading names beside them. FLOPs in
+    the paper are its own count.
     """
     outdoors = figures.get("miou_6") is not None
     shown = ["V"] if outdoors else ["I", "II", *(["VI"] if figures.get("normal_mean_deg") is not None else [])]
-    return "\n\n".join(_table(number, figures, name) for number in shown)
+    paper = "KITTI's test images" if outdoors else "all 654 test images of NYUv2"
+    on = f"the paper on {paper}, {name} on {data}"
+    return "\n\n".join(_table(number, figures, name, on) for number in shown)
 
 
-def _table(number: str, figures: dict[str, Any], name: str) -> str:
+def _table(number: str, figures: dict[str, Any], name: str, on: str) -> str:
     keys = _TABLES[number]
     rows = [*_PAPER[number], (f"{name} ({figures['images']} images, {figures['engine']})", figures)]
     first = max(len(row[0]) for row in rows)
@@ -96,7 +99,7 @@ def _table(number: str, figures: dict[str, Any], name: str) -> str:
         value = row.get(key)
         return "-" if value is None else f"{value * factor:.{decimals}f}"
 
-    lines = [f"Table {number}. {_TITLES[number]}"]
+    lines = [f"Table {number}. {_TITLES[number]}: {on}"]
     lines.append("  ".join([" " * first, *(_COLUMNS[key][0].rjust(w) for key, w in zip(keys, widths, strict=True))]))
     for label, row in rows:
         cells = [cell(row, key).rjust(width) for key, width in zip(keys, widths, strict=True)]

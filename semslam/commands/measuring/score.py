@@ -112,7 +112,8 @@ def _score_joint(source: Source, weights: str | None, engine: str | None, camera
         typer.echo(f"{source.path}: no camera.yaml; its images are taken for NYUv2's (focal length {known.fx:.1f})")
     with progress(len(images), "images") as advance:
         figures = score_network(network, images, source.classes, known, report=lambda _: advance())
-    typer.echo(tables(figures, Path(weights).stem if weights else "bundled"))
+    data = f"{Path(source.path).resolve().name} ({source.split})"
+    typer.echo(tables(figures, Path(weights).stem if weights else "bundled", data))
     return figures
 
 
