@@ -13,7 +13,8 @@ from spoilt_recordings import Spoilt
 from semslam.camera import Camera
 from semslam.doctor import free_motion, stuck
 from semslam.doctor.depth import edges, motion
-from semslam.doctor.depth.readings import empty
+from semslam.doctor.depth.marks import mark
+from semslam.doctor.depth.readings import doubtful_readings, empty
 from semslam.doctor.matched import Matches, Shown
 from semslam.doctor.order.interleaved import interleaved
 from semslam.frame import Frame
@@ -153,6 +154,29 @@ def without_return(frame: Frame) -> Frame:
     depth = frame.depth.copy()
     depth[:, 160:] = 4
     return replace(frame, depth=depth)
+
+
+@pytest.mark.parametrize("value", [0.01, 1.5, 2.0, 10.0])
+def test_a_mark_for_missing_depth_is_told_at_pixels_that_change(noisy, value):
+    """Also where surfaces are as deep, and where a stray reading is farther."""
+    room, _ = noisy
+    rng, depths = np.random.default_rng(0), []
+    for frame in (room[i] for i in range(0, 60, 12)):
+        holes = cv2.resize(rng.normal(0, 1, (15, 20)).astype(np.float32), (320, 240)) > 0.9
+        depth = np.where(holes, np.float32(value), frame.depth)
+        depth[0, 0] = 12.0
+        depths.append(depth)
+    found = mark(depths)
+    assert found.depth == pytest.approx(value) and found.share == pytest.approx(0.1, abs=0.05)
+    assert any("a mark for missing depth" in finding.what for finding in doubtful_readings(depths))
+
+
+def test_a_wall_before_which_things_stand_is_no_mark():
+    """Its depth is one number in all frames, as a resting camera without noise sees it."""
+    depth = np.full((60, 80), 3.0, np.float32)
+    depth[40:] = np.linspace(3, 1.5, 20)[:, None]  # the floor before it
+    depth[20:45, 30:40] = 2.0
+    assert mark([depth] * 5) is None and mark([np.full((60, 80), 3.0)] * 5) is None
 
 
 RIGHT, CORNER = np.s_[:, 160:], np.s_[120:, 160:]

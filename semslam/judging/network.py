@@ -161,7 +161,9 @@ class _Scores:
             logger.warning(
                 "normals of %d of %d images are not scored: %s",
                 *(self._without_normals, self.images),
-                "no camera is known" if self.camera is None else f"their depth images are of another aspect than the camera ({self.camera.width}x{self.camera.height})",
+                "no camera is known"
+                if self.camera is None
+                else f"their depth images are of another aspect than the camera ({self.camera.width}x{self.camera.height})",
             )
 
     def figures(self) -> dict[str, Any]:

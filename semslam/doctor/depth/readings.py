@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 
 from semslam.doctor.conventions import USUAL_DEPTH, change_of_scale
+from semslam.doctor.depth.marks import mark
 from semslam.doctor.finding import Finding
 from semslam.frame import evenly_spread
 from sequences import CorruptFrame
@@ -59,7 +60,19 @@ def doubtful_readings(depths: Sequence[np.ndarray]) -> list[Finding]:
     if _is_byte_swapped(depths):
         what = "depth readings make surfaces only when the two bytes of each are swapped"
         return [Finding("error", what, "write them in the other byte order (array.byteswap(), before it is encoded)")]
-    return _of_unit(valid) or cut_off(depths)
+    return _marked(depths) or _of_unit(valid) or cut_off(depths)
+
+
+def _marked(depths: Sequence[np.ndarray]) -> list[Finding]:
+    """That a number among the readings stands for missing depth, and what the others say of their unit."""
+    if (found := mark(depths)) is None:
+        return []
+    what = (
+        f"{found.share:.0%} of the readings are {found.depth:.3f} m, next to surfaces of any depth: a mark for missing"
+    )
+    error = Finding("error", f"{what} depth", "write 0 where depth is missing")
+    valid = np.concatenate([depth[(depth > 0) & (depth != found.depth)] for depth in depths])
+    return [error, *(_of_median(float(np.median(valid))) if len(valid) else [])]
 
 
 def empty(depths: Sequence[np.ndarray]) -> list[Finding]:
