@@ -282,12 +282,13 @@ def test_the_summary_names_what_failed_and_shows_the_maps(tmp_path):
     results = Results.at(str(tmp_path))
     results.write("kitchen/preview.png", "")
     outcomes = [
-        Outcome("kitchen", "reconstruct", True, 1, 2.5, figures={"surfels": 1234567, "rpe_m": 0.01}),
+        Outcome("kitchen", "reconstruct", True, 1, 2.5, figures={"surfels": 1234567, "rpe_m": 0.01}, input="a/kitchen"),
         Outcome("hall & stairs", "reconstruct", False, 2, 1.0, "no such sequence"),
     ]
     write_summary(outcomes, results)
     rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
-    assert rows[0]["rpe_m"] == "0.01" and rows[1]["surfels"] == "" and rows[1]["message"] == "no such sequence"
+    assert rows[0]["input"] == "a/kitchen" and rows[0]["rpe_m"] == "0.01"
+    assert rows[1]["surfels"] == "" and rows[1]["message"] == "no such sequence"
     page = (tmp_path / "summary.html").read_text()
     assert "1 of 2 done" in page and 'src="kitchen/preview.png"' in page and "hall &amp; stairs" in page
 
@@ -300,6 +301,7 @@ def test_one_failure_stops_nothing_and_done_tasks_are_not_repeated(tmp_path):
     first = CliRunner().invoke(app, words)
     assert first.exit_code == 1 and "2 of 3 done, 0 of them before" in first.output
     rows = list(csv.DictReader((out / "summary.csv").open()))
+    assert [row["input"] for row in rows] == [small, "nowhere", small]
     assert [row["ok"] for row in rows] == ["True", "False", "True"] and rows[0]["frames_fused"] == "2"
     assert rows[1]["attempts"] == "1" and "nowhere: no such sequence" in rows[1]["message"]
     maps = [path.stat().st_mtime_ns for path in sorted(out.glob("*/map.ply"))]

@@ -20,6 +20,7 @@ from semslam.engine.chunks import CHUNK
 from semslam.engine.labels.evidence_map import EvidenceMap
 from semslam.engine.packed import PackedFile, pack, unpack
 from semslam.engine.surfels import SurfelMap
+from semslam.frame import Frame
 from semslam.runs import networks
 from semslam.runs import relabel as relabelling
 from semslam.runs.config import settings_of
@@ -124,6 +125,21 @@ def test_a_relabelled_run_does_not_count_filled_surfels_which_it_has_not(runs, t
     source.save_metrics(source.load_metrics() | {"surfels_filled": 5})
     metrics = relabelling.relabel(source.path, tmp_path / "new", weights="a").load_metrics()
     assert "surfels" in metrics and "surfels_filled" not in metrics
+
+
+def test_a_map_whose_labelled_frames_have_no_depth_is_told_to_have_no_class(tmp_path, monkeypatch, caplog):
+    read = RoomSequence.__getitem__
+
+    def sparse(self: RoomSequence, index: int) -> Frame:
+        frame = read(self, index)
+        return frame if index % 5 else replace(frame, depth=np.zeros_like(frame.depth))
+
+    monkeypatch.setattr(RoomSequence, "__getitem__", sparse)
+    run = reconstructed(tmp_path / "run", "a", bends=False)
+    assert "no surfel has a class" in caplog.text and "one in 5" in caplog.text
+    caplog.clear()
+    relabelling.relabel(run.folder.path, tmp_path / "new", weights="b")
+    assert "no surfel has a class" in caplog.text
 
 
 def test_where_a_pair_cannot_be_kept_none_is_any_more(monkeypatch):

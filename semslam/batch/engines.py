@@ -64,7 +64,10 @@ def on_ray(tasks: list[Task], work: Work, jobs: int, interrupted: Interrupted) -
                 yield ray.get(first)
             except ray.exceptions.RayError as error:
                 reason = str(error).strip().splitlines()[0]
-                yield Outcome(task.name, task.command, False, 1 + work.retries, 0.0, f"its worker died: {reason}")
+                yield Outcome(
+                    *(task.name, task.command, False, 1 + work.retries, 0.0, f"its worker died: {reason}"),
+                    input=task.input,
+                )
     finally:
         ray.shutdown()
 

@@ -23,10 +23,11 @@ def write_summary(outcomes: list[Outcome], results: Results) -> None:
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.figures))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "ok", "attempts", "task_seconds", *names, "message"])
+    writer.writerow(["name", "input", "ok", "attempts", "task_seconds", *names, "message"])
     for outcome in outcomes:
         figures = [outcome.figures.get(name, "") for name in names]
-        writer.writerow([outcome.name, outcome.ok, outcome.attempts, outcome.seconds, *figures, outcome.message])
+        row = [outcome.name, outcome.input, outcome.ok, outcome.attempts, outcome.seconds]
+        writer.writerow([*row, *figures, outcome.message])
     results.write("summary.csv", text.getvalue())
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "summary.html"

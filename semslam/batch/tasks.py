@@ -37,6 +37,11 @@ class Task:
     def command(self) -> str:
         return shlex.join(self.words)
 
+    @property
+    def input(self) -> str:
+        """The line of the list, or the first of several, in words."""
+        return f"{self.lines[0]} and {len(self.lines) - 1} more" if len(self.lines) > 1 else self.lines[0]
+
     def words_for(self, out: Path) -> list[str]:
         """The words with the path of the task's results."""
         return [word.replace("{out}", str(out)) for word in self.words]

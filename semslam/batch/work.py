@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Outcome:
     message: str = ""  # the last line of what it printed, where it failed
     figures: Mapping[str, float] = field(default_factory=dict)  # single numbers of its metrics.json, or of its --json
     fresh: bool = True  # False: it was done before
+    input: str = ""  # what of the list it was given
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,20 @@ class Work:
         except Exception as error:  # storage raises kinds of its own
             unwritten = f"{self.results.address}: cannot be written ({type(error).__name__}: {error})"
             problem = f"{problem}; {unwritten}" if problem else unwritten
-        outcome = Outcome(task.name, task.command, not problem, attempts, seconds, problem[:LONGEST_MESSAGE], figures)
-        return self._recorded(outcome)
+        message = problem[:LONGEST_MESSAGE]
+        return self._recorded(
+            Outcome(task.name, task.command, not problem, attempts, seconds, message, figures, input=task.input)
+        )
 
     def done_before(self, task: Task) -> Outcome | None:
         """The outcome of a task that was done before by the same command; None where it has to be done."""
         try:
-            outcome = Outcome(**json.loads(self.results.read(_record(task.name))) | {"fresh": False})
+            kept = json.loads(self.results.read(_record(task.name)))
+            outcome = Outcome(**kept | {"fresh": False, "input": task.input})  # earlier versions did not keep the input
         except (OSError, TypeError, ValueError):
             return None
-        kept = "{out}" not in task.words or self.results.has(task.name)
-        return outcome if outcome.ok and outcome.command == task.command and kept else None
+        is_there = "{out}" not in task.words or self.results.has(task.name)
+        return outcome if outcome.ok and outcome.command == task.command and is_there else None
 
     def _attempt(self, task: Task, threads: int, interrupted: Callable[[], bool]) -> tuple[str, bool]:
         """Run the command once; why it failed, or nothing, and whether another attempt would be in vain."""
@@ -133,9 +137,7 @@ class Work:
             self.results.write(_record(outcome.name), json.dumps(asdict(outcome), indent=1))
         except Exception as error:
             message = f"{self.results.address}: the record cannot be written ({type(error).__name__}: {error})"
-            return Outcome(
-                outcome.name, outcome.command, False, outcome.attempts, outcome.seconds, message[:LONGEST_MESSAGE]
-            )
+            return replace(outcome, ok=False, message=message[:LONGEST_MESSAGE], figures={})
         return outcome
 
 

@@ -158,13 +158,11 @@ class _Scores:
         self.labels.check()
         self.scale.check()
         if self._without_normals:
-            logger.warning(
-                "normals of %d of %d images are not scored: %s",
-                *(self._without_normals, self.images),
-                "no camera is known"
-                if self.camera is None
-                else f"their depth images are of another aspect than the camera ({self.camera.width}x{self.camera.height})",
-            )
+            why = "no camera is known"
+            if self.camera is not None:
+                size = f"{self.camera.width}x{self.camera.height}"
+                why = f"their depth images are of another aspect than the camera ({size})"
+            logger.warning("normals of %d of %d images are not scored: %s", self._without_normals, self.images, why)
 
     def figures(self) -> dict[str, Any]:
         return {

@@ -66,6 +66,19 @@ def tell_memory(work: str, bytes_a_surfel: float, source: RunFolder, *others: Ru
         )
 
 
+def tell_unlabelled(clouds: CloudInParts, config: RunConfig) -> None:
+    """Warn where a map that was to have classes has none."""
+    if config.slam.perception.labels == "none" or not len(clouds):
+        return
+    if any(part.class_probabilities is None or part.class_probabilities.any() for part in clouds):
+        return
+    every = config.slam.perception.labels_every
+    logger.warning(
+        "%s: no surfel has a class: no frame whose labels are fused (%s) has them where it has depth of the map",
+        *(config.sequence, "each" if every == 1 else f"one in {every}: slam.perception.label_every"),
+    )
+
+
 def write_derived(
     source: RunFolder,
     folder: RunFolder,
@@ -105,6 +118,7 @@ def write_derived(
     forgotten = ADDED if added is None else ()
     folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT) and k not in forgotten} | metrics)
     export.write_map_in_parts(folder.map, clouds, label_set)
+    tell_unlabelled(clouds, config)
     if len(clouds):
         pictures.preview_in_parts(folder.preview, clouds, label_set, title=folder.title, paths=progress.paths())
     folder.mesh.unlink(missing_ok=True)

@@ -60,17 +60,17 @@ def doubtful_readings(depths: Sequence[np.ndarray]) -> list[Finding]:
     if _is_byte_swapped(depths):
         what = "depth readings make surfaces only when the two bytes of each are swapped"
         return [Finding("error", what, "write them in the other byte order (array.byteswap(), before it is encoded)")]
-    return _marked(depths) or _of_unit(valid) or cut_off(depths)
+    return _beyond(valid) or _marked(depths) or _of_median(float(np.median(valid))) or cut_off(depths)
 
 
 def _marked(depths: Sequence[np.ndarray]) -> list[Finding]:
     """That a number among the readings stands for missing depth, and what the others say of their unit."""
-    if (found := mark(depths)) is None:
+    if (found := mark(depths)) is None or found.depth == cut_off_at(depths):  # which is left out
         return []
     what = (
-        f"{found.share:.0%} of the readings are {found.depth:.3f} m, next to surfaces of any depth: a mark for missing"
+        f"{found.share:.0%} of the readings are {found.depth:.3f} m, whatever is beside them: a mark for missing depth"
     )
-    error = Finding("error", f"{what} depth", "write 0 where depth is missing")
+    error = Finding("error", what, "write 0 where depth is missing")
     valid = np.concatenate([depth[(depth > 0) & (depth != found.depth)] for depth in depths])
     return [error, *(_of_median(float(np.median(valid))) if len(valid) else [])]
 
@@ -112,8 +112,8 @@ def cut_off_at(depths: Sequence[np.ndarray]) -> float | None:
     return float(farthest) if found else None
 
 
-def _of_unit(valid: np.ndarray) -> list[Finding]:
-    """Readings (N,) of depth that are a mark for none, and a median that no room has."""
+def _beyond(valid: np.ndarray) -> list[Finding]:
+    """That the largest of the readings (N,) is a mark for missing depth, and what the others say of their unit."""
     farthest = valid.max()
     nearer = valid[valid < farthest]
     if not len(nearer) and farthest > USUAL_DEPTH[1]:
@@ -122,9 +122,9 @@ def _of_unit(valid: np.ndarray) -> list[Finding]:
     share = 1 - len(nearer) / len(valid)
     if share > MARKED and len(nearer) and farthest > BEYOND * np.median(nearer):
         what = f"{share:.0%} of the readings are {farthest:.3f} m, the largest: a mark for missing depth"
-        mark = Finding("error", what, "write 0 where depth is missing")
-        return [mark, *_of_median(float(np.median(nearer)))]
-    return _of_median(float(np.median(valid)))
+        of_mark = Finding("error", what, "write 0 where depth is missing")
+        return [of_mark, *_of_median(float(np.median(nearer)))]
+    return []
 
 
 def _of_median(median: float) -> list[Finding]:

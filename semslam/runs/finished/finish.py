@@ -14,6 +14,7 @@ from semslam.rendering import pictures
 from semslam.runs.color_only.fitted import FITTED, FittedPoses
 from semslam.runs.color_only.kept import load_kept
 from semslam.runs.color_only.poses import KEPT, VisualPoses
+from semslam.runs.derived import tell_unlabelled
 from semslam.runs.finished.extend import why_none_was_found
 from semslam.runs.finished.fill import fill_holes
 from semslam.runs.finished.held_out import judged_by_held_out
@@ -151,6 +152,7 @@ def _write_map(run: Run, metrics: dict[str, Any], mesh: bool) -> None:
     folder, clouds = run.folder, run.clouds()
     labels = LABEL_SETS[run.config.slam.perception.classes]
     export.write_map_in_parts(folder.map, clouds, labels)
+    tell_unlabelled(clouds, run.config)
     _write_parts(run)
     if len(clouds) == 0:
         return
