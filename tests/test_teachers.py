@@ -26,7 +26,7 @@ from networks.inference.labelling import (
 )
 from networks.joint import checkpoints
 from networks.joint.encoders import ENCODERS
-from networks.joint.network import TASKS, JointNetwork
+from networks.joint.network import JointNetwork
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
 from networks.training.data import Samples, Source
 from networks.training.joint import JointLearner, JointObjective, JointTraining, Stage, train
@@ -97,12 +97,29 @@ def test_teachers_tell_classes_and_depth_of_images_that_have_neither(folder: Pat
     objective = JointObjective(config, [samples], [])
     batch = batch_of([augmented(samples[i], np.random.default_rng(i), Augmentation((32, 32), (1, 1))) for i in (0, 1)])
     batch |= {"segmentation": torch.full_like(batch["segmentation"], 255), "depth": torch.zeros_like(batch["depth"])}
-    batch["examples"] = dict.fromkeys(TASKS, 0)
+    batch |= {"taught": torch.ones(2, dtype=torch.bool), "examples": {"segmentation": 2, "depth": 2, "normals": 0}}
     assert groups_moved(objective, batch, tmp_path / "one") == {"encoder", "decoder", "head_depth", "head_segmentation"}
     itself = replace(config, backbone="efficientnet_lite2", weights=str(tmp_path / "teacher.safetensors"))
     learner = JointObjective(itself, [samples], []).learner
     _, terms, _ = learner.eval()(batch)
     assert float(terms["depth"]) < 1e-6
+
+
+def test_teachers_tell_classes_only_of_images_whose_source_has_them_to_be_learned(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = JointNetwork(40).eval()
+    teacher.segm.weight.data *= 1000  # it is sure of what it sees
+    checkpoints.save(tmp_path / "teacher.safetensors", teacher)
+    sources = (Source(str(folder), "both"), Source(str(folder), "rest", tasks=("depth",)))
+    settings = {"sources": sources, "teachers": (str(tmp_path / "teacher.safetensors"),), "distillation": 1.0}
+    config = tiny_training(folder, tmp_path / "x", batch=6, **settings)
+    objective = JointObjective(config, [Samples(source, 40) for source in sources], [])
+    batch = objective.batch(0, 0.0)
+    assert batch["examples"]["segmentation"] == int(batch["taught"].sum()) == 2 and batch["examples"]["depth"] == 6
+    assert torch.equal((batch["segmentation"] != 255).flatten(1).any(1), batch["taught"])
+    everywhere = batch | {"taught": torch.ones(6, dtype=torch.bool)}
+    told, of_all = (objective.learner.eval()(each)[1]["segmentation"] for each in (batch, everywhere))
+    assert not torch.isclose(told, of_all)
 
 
 @pytest.mark.slow
