@@ -119,6 +119,12 @@ def convert(
         logger.warning("%s: the %s labels are left out; a plain folder holds nyu40", path, sequence.label_set)
     elif kind != "folder" and sequence.has_labels:
         logger.warning("%s: the labels are left out, which this layout cannot hold", path)
+    if not sequence.camera.focal_known and (kind != "folder" or sequence.has_depth):
+        logger.warning(
+            "%s: nothing says what camera took %s, and this layout must name one; its guessed intrinsics are written "
+            "as if they were known: say them with --camera or --fov",
+            path, sequence.name,
+        )  # fmt: skip
     _check_times(sequence, kind)
     frames = ReadableSequence(sequence, tell)
     if kind != "folder" or sequence.label_set != "nyu40":
@@ -147,8 +153,9 @@ def _check_times(sequence: Sequence, kind: str) -> None:
     if np.any(steps <= 0):
         at = int(np.argmax(steps <= 0))
         times = "{:.6f} and {:.6f} s".format(*sequence.timestamps[at : at + 2])
+        first, second = sequence.number_of(at), sequence.number_of(at + 1)
         raise ValueError(
-            f"{sequence.name}: frames {at} and {at + 1} are at {times}; here times must increase by a microsecond: "
+            f"{sequence.name}: frames {first} and {second} are at {times}; here times must increase by a microsecond: "
             f"leave frames out (--start, --every), or write Open3D's folder (--to open3d), which holds no times"
         )
 

@@ -12,13 +12,14 @@ from typer.main import get_command
 from typer.testing import CliRunner
 from written_recordings import assert_like_the_room
 
+from semslam.camera import Camera
 from semslam.cli import app
 from semslam.frame import Frame
 from sequences import open_sequence
 from sequences.conversion import WRITERS, convert
 from sequences.room.room import RoomSequence
 from sequences.selected import selected
-from sequences.sequence import DerivedSequence
+from sequences.sequence import DerivedSequence, Sequence
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,17 @@ class Changed(DerivedSequence):
         return replace(frame, depth=np.minimum(frame.depth * self.factor, 200).astype(np.float32))
 
 
+class WithoutAnyDepth(DerivedSequence):
+    """A recording as a plain camera of an unknown lens films it."""
+
+    def __init__(self, whole: Sequence) -> None:
+        super().__init__(whole)
+        self.has_depth, self.camera = False, replace(whole.camera, focal_known=False)
+
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return replace(frame, depth=None, camera=self.camera)
+
+
 @pytest.mark.parametrize(("kind", "farthest"), [("tum", 13.1), ("open3d", 65.5), ("klg", 65.5)])
 def test_depth_that_a_layout_cannot_hold_is_told_and_refused_where_it_is_most(room, tmp_path, kind, farthest, caplog):
     depth = np.concatenate([frame.depth[frame.depth > 0] for frame in room])
@@ -121,6 +133,27 @@ def test_depth_that_a_layout_cannot_hold_is_told_and_refused_where_it_is_most(ro
     assert not (tmp_path / "b.klg").exists()
 
 
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_a_camera_of_numpys_numbers_is_written(room, tmp_path, kind):
+    """Those of bags are; YAML knows none."""
+    camera = replace(room.camera, fx=np.float64(room.camera.fx), fy=np.float64(room.camera.fy))
+    part = Changed(selected(room, frames=2), camera=camera)
+    convert(part, tmp_path / "a.klg", kind)
+    assert open_sequence(tmp_path / "a.klg").camera.fx == pytest.approx(room.camera.fx)
+
+
+def test_a_lens_that_nobody_knows_is_not_known_after_conversion(room, tmp_path, caplog):
+    filmed = WithoutAnyDepth(selected(room, frames=2))
+    convert(filmed, tmp_path / "a")
+    again = open_sequence(tmp_path / "a").camera
+    assert not again.focal_known and again == Camera.unknown(room.camera.width, room.camera.height)
+    assert "guessed intrinsics" not in caplog.text
+    for kind in ("tum", "open3d", "klg"):
+        caplog.clear()
+        convert(filmed, tmp_path / f"{kind}.klg", kind)
+        assert "guessed intrinsics are written as if they were known" in caplog.text
+
+
 def test_two_frames_of_one_time_do_not_overwrite_each_other(room, tmp_path):
     times = room.timestamps.copy()
     times[5] = times[4] + 1e-7
@@ -128,6 +161,8 @@ def test_two_frames_of_one_time_do_not_overwrite_each_other(room, tmp_path):
     for kind in ("folder", "tum", "klg"):
         with pytest.raises(ValueError, match=r"room: frames 4 and 5 are at 0\.13.* must increase by a microsecond"):
             convert(twice, tmp_path / "a.klg", kind)
+        with pytest.raises(ValueError, match="frames 4 and 5 are at"):  # as the recording counts them, not its part
+            convert(selected(twice, start=3), tmp_path / "a.klg", kind)
     assert not list(tmp_path.iterdir())
     twice.poses = None
     for kind in ("folder", "open3d"):

@@ -248,7 +248,8 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
 
     Where 16 bits end before the scene does (65.5 m in millimetres), all depth is written in larger units, which
     camera.yaml names. Labels other than nyu40's are left out. Without poses, which carry the times, files are named by
-    them, unless frames follow each other at one rate.
+    them, unless frames follow each other at one rate. The intrinsics of images that nobody knows the camera of are left
+    out, so that they stay unknown, unless there is depth, which means nothing without.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -272,7 +273,8 @@ def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000
             images.write_png(path / "label40" / name, LABEL_SETS["nyu40"].to_file_ids(frame.labels))
     times = sequence.timestamps
     fps = round((len(times) - 1) / np.ptp(times), 3) if np.ptp(times) > 0 else FPS
-    write_camera_file(path / "camera.yaml", sequence.camera, depth_scale, fps, sequence.sensor, sequence.readout)
+    camera = sequence.camera if sequence.camera.focal_known or sequence.has_depth else None
+    write_camera_file(path / "camera.yaml", camera, depth_scale, fps, sequence.sensor, sequence.readout)
     if sequence.has_poses and sequence.poses is not None:
         _write_poses(path / "groundtruth.txt", times, sequence.poses)
     elif np.abs(times - np.arange(len(times)) / fps).max() > WRITTEN:

@@ -111,7 +111,7 @@ def read_camera_file(path: Path) -> CameraFile:
 
 def write_camera_file(
     path: Path,
-    camera: Camera,
+    camera: Camera | None,
     depth_scale: float | None = None,
     fps: float | None = None,
     sensor: str | None = None,
@@ -120,9 +120,10 @@ def write_camera_file(
     """Write a camera.yaml, see `CameraFile`, of a camera without distortion; what is None is left out."""
     import yaml
 
-    # YAML knows no numbers of NumPy's
-    values: dict[str, Any] = {"width": int(camera.width), "height": int(camera.height)}
-    values |= {key: float(getattr(camera, key)) for key in ("fx", "fy", "cx", "cy")}
+    values: dict[str, Any] = {}  # YAML knows no numbers of NumPy's
+    if camera is not None:
+        values |= {"width": int(camera.width), "height": int(camera.height)}
+        values |= {key: float(getattr(camera, key)) for key in ("fx", "fy", "cx", "cy")}
     values |= {key: float(value) for key, value in (("depth_scale", depth_scale), ("fps", fps)) if value is not None}
     values |= {} if sensor is None else {"sensor": sensor}
     values |= {} if readout is None else {"readout": float(readout)}

@@ -25,6 +25,7 @@ from sequences.pose_pairing import FramePoses, poses_at
 from sequences.recordings.cameras.given_camera import given_camera
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.depth_units import DepthUnits
+from sequences.recordings.sensor import write_camera_file
 from sequences.sequence import Sequence
 
 LAYOUT = "NAME.klg; NAME.yaml or camera.yaml (else 528 528 320 240 at 640x480) and NAME.freiburg (poses) beside it"
@@ -139,7 +140,6 @@ def write_klg(sequence: Sequence, path: str | Path) -> Path:
     Depth beyond 65.5 m becomes none; ValueError where that is most of it.
     """
     import cv2
-    import yaml
 
     from semslam.atomic import replacing
 
@@ -163,9 +163,7 @@ def write_klg(sequence: Sequence, path: str | Path) -> Path:
         units.tell_lost(sequence.name)
         file.seek(0)
         file.write(struct.pack("<i", written))
-    camera = sequence.camera
-    values = {key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
-    path.with_suffix(".yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        write_camera_file(path.with_suffix(".yaml"), sequence.camera)
     trajectory = sequence.trajectory
     if trajectory is not None:
         rounded = Trajectory(np.round(trajectory.timestamps * 1e6) / 1e6, trajectory.T_world_camera)
