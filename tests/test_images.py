@@ -29,7 +29,7 @@ from semslam.images import (
     read_uint16,
     write_png,
 )
-from semslam.images.labels import numbering, read_labels
+from semslam.images.labels import LabelReader, numbering, read_labels
 from semslam.labels import LABEL_SETS, voc_palette
 from sequences import open_sequence
 from sequences.files import Archive, Folder
@@ -241,6 +241,12 @@ def test_labels_are_read_from_ids_palettes_repeated_channels_and_colours(tmp_pat
         assert len(np.unique(colors, axis=0)) == 40
     for path in sorted(tmp_path.iterdir()):
         np.testing.assert_array_equal(read_labels(path), expected, err_msg=path.name)
+
+
+def test_ids_from_0_with_void_as_255_are_no_colours_in_three_channels(tmp_path):
+    ids = np.where(IDS == 40, np.uint8(255), IDS)
+    write_png(tmp_path / "three.png", np.repeat(ids[..., None], 3, axis=2))
+    np.testing.assert_array_equal(LabelReader((tmp_path / "three.png",), "nyu40")(tmp_path / "three.png"), ids)
 
 
 def test_a_palette_that_shuffles_the_numbers_counts_by_its_colours(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from written_recordings import assert_like_the_room, encoded, put, room_frames
 
 from semslam import poses
 from sequences import CorruptFrame, open_sequence
+from sequences.recordings.datasets.kitti_raw import _times
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +135,14 @@ def test_kitti_raw_poses_follow_from_oxts(frames, tmp_path):
     (date / "calib_imu_to_velo.txt").unlink()
     with pytest.raises(ValueError, match=r"calib_imu_to_velo\.txt is neither in it nor in the folder above"):
         open_sequence(drive)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Los_Angeles"])
+def test_kitti_raw_times_are_the_same_everywhere(tmp_path, monkeypatch, zone):
+    put(tmp_path / "timestamps.txt", "2011-09-26 13:02:25.594360375\n2011-09-26 13:02:25.697956120\n")
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", zone)
+        time.tzset()
+        times = _times(tmp_path / "timestamps.txt", ["0000000000", "0000000001"])
+    time.tzset()
+    np.testing.assert_allclose(times, [1317042145.594360, 1317042145.697956], atol=1e-6)

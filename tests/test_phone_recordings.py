@@ -16,6 +16,7 @@ from written_recordings import assert_like_the_room, encoded, millimetres, put, 
 from semslam import poses
 from semslam.camera import Camera
 from sequences import CorruptFrame, open_sequence
+from sequences.recordings.phones import arkit
 from sequences.recordings.phones.lzfse import decompress
 
 FLIP = np.diag([1.0, -1, -1, 1])
@@ -221,6 +222,24 @@ def test_odometry_of_strays_first_versions_has_no_heading_and_no_times(stray, fr
         np.save(path.with_suffix(".npy"), cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
         path.unlink()
     assert_lidar_frames_of_video(open_sequence(stray), frames)
+
+
+def test_odometry_beyond_the_end_of_the_film_takes_its_poses_along(stray, frames):
+    """A line of a frame that was not filmed, before the others: each keeps its own pose and time."""
+    heading, *lines = (stray / "odometry.csv").read_text().splitlines()
+    put(stray / "odometry.csv", "\n".join([heading, f"77.4, 000900, {'9, ' * 3}0, 0, 0, 1", *lines]) + "\n")
+    sequence = open_sequence(stray)
+    assert len(sequence) == len(frames) and sequence.timestamps[0] == pytest.approx(77.5)
+    assert_lidar_frames_of_video(sequence, frames)
+    put(stray / "odometry.csv", "\n".join([heading, f"77.4, 000900, {'9, ' * 3}0, 0, 0, 1"]) + "\n")
+    with pytest.raises(ValueError, match=r"odometry\.csv: has no line of the 4 frames of rgb\.mp4"):
+        open_sequence(stray)
+
+
+def test_confidence_of_another_size_counts_where_it_lies():
+    confidence = np.array([[0, 2], [1, 0]], np.uint8)
+    kept = arkit.trusted(np.ones((6, 8), np.float32), confidence)
+    assert np.array_equal(kept, np.kron(confidence > 0, np.ones((3, 4))))
 
 
 def test_a_stray_line_that_is_cut_is_named(stray):

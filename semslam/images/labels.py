@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.frame import evenly_spread
+from semslam.frame import UNLABELLED, evenly_spread
 from semslam.images import decode_bytes, image_bytes
 from semslam.images.integrity import PNG, CorruptFrame, check_header
 from semslam.labels import LabelSet, label_set, voc_palette
@@ -17,7 +17,7 @@ from semslam.threads import computed_once
 
 MOST_LABEL_COLORS = 256  # of a colour-coded label image
 FEWEST_IN_COLOR = 0.2  # share of the pixels that are not black whose colours must be a label set's
-MOST_GREY_IDS = 64  # of a label image whose three channels are alike: its ids
+MOST_GREY_IDS = 64  # of a label image whose three channels are alike: its ids, but for void
 LABELS_LOOKED_AT = 40  # label images by which it is found out how a data set counts
 
 
@@ -50,9 +50,14 @@ def label_image(path: Path) -> np.ndarray:
     image = decode_bytes(data, path, cv2.IMREAD_UNCHANGED)
     if image.ndim == 3 and image.dtype == np.uint8:
         image = image[:, :, 2::-1]
-        if (image == image[:, :, :1]).all() and image.max() <= MOST_GREY_IDS:  # ids, repeated in three channels
+        if (image == image[:, :, :1]).all() and _are_ids(image[:, :, 0]):  # repeated in three channels
             return image[:, :, 0]
     return image
+
+
+def _are_ids(grey: np.ndarray) -> bool:
+    """Whether the values of a grey image are as small as ids are; 255 is void."""
+    return bool(np.max(grey, where=grey != UNLABELLED, initial=0) <= MOST_GREY_IDS)
 
 
 def _ids_or_colors(data: bytes, path: Path) -> np.ndarray:

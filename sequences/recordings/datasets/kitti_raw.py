@@ -7,7 +7,7 @@ Mercator projection. Geiger et al., "Vision meets robotics: the KITTI dataset", 
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -98,14 +98,15 @@ def _rigid(path: Path, name: str) -> np.ndarray:
 
 
 def _times(path: Path, names: list[str]) -> np.ndarray:
-    """Seconds of the frames; their numbers at 10 Hz where timestamps.txt does not fit."""
+    """Seconds of the frames, their dates taken for UTC's; their numbers at 10 Hz where timestamps.txt does not fit."""
     numbers = np.array([int(name) if name.isdecimal() else i for i, name in enumerate(names)])
     if path.is_file():
         lines = names_of(path).split("\n")
         try:
-            times = np.array([datetime.fromisoformat(lines[n].strip()[:26]).timestamp() for n in numbers])
+            moments = [datetime.fromisoformat(lines[n].strip()[:26]).replace(tzinfo=UTC) for n in numbers]
         except (ValueError, IndexError):
             raise ValueError(f"{path}: expected a line 'date time' for every image") from None
+        times = np.array([moment.timestamp() for moment in moments])
         if np.all(np.diff(times) > 0):
             return times
     return numbers / FPS

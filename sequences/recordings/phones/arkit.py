@@ -27,7 +27,14 @@ def of_quaternion(quaternion_xyzw: np.ndarray, position: np.ndarray) -> np.ndarr
 
 
 def trusted(depth: np.ndarray, confidence: np.ndarray | None, least: int = LEAST_CONFIDENCE) -> np.ndarray:
-    """Depth (H, W) float32 m without the readings of less confidence; confidence (H, W) in whatever steps counts up."""
-    if confidence is None or confidence.shape != depth.shape:
+    """Depth (H, W) float32 m without the readings of less confidence.
+
+    confidence: (h, w), of the same view, in whatever steps counts up; the nearest pixel's counts.
+    """
+    if confidence is None:
         return depth
+    if confidence.shape != depth.shape:
+        import cv2
+
+        confidence = cv2.resize(confidence, depth.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return np.where(confidence >= least, depth, np.float32(0))

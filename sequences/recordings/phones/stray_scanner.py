@@ -6,6 +6,7 @@ Poses are camera to world in our axes (x right, y down, z forward), as the appli
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +39,11 @@ def open_stray_scanner(
     """Open a recording: frame i of the video with line i of odometry.csv; depth of low confidence is left out."""
     path = Path(path)
     video = VideoFile(path / "rgb.mp4", upright=False)
-    frames, ticks, T_world_camera, intrinsics = _odometry(path / "odometry.csv")
+    lines = zip(*_odometry(path / "odometry.csv"))
+    filmed = [line for line in lines if line[0] < len(video.timestamps)]
+    if not filmed:
+        raise ValueError(f"{path / 'odometry.csv'}: has no line of the {len(video.timestamps)} frames of rgb.mp4")
+    frames, ticks, T_world_camera, intrinsics = zip(*filmed)
     shared = _camera_matrix(path / "camera_matrix.csv", video)
     files = Folder(path)
     depth = images_by_name(path / "depth", (".png", ".npy"))
@@ -49,18 +54,22 @@ def open_stray_scanner(
         rig = Rig(rig.color, rig.color.resized(shape[1], shape[0]))
     size = video.width, video.height
     own = [None if row is None or camera is not None else camera_of_numbers(*size, row) for row in intrinsics]
-    last = len(video.timestamps)
-    frames = [n for n in frames if n < last]
     return DecodedSequence(
         name=path.resolve().name,
         rig=rig,
-        timestamps=seconds_or_count(np.array(ticks[: len(frames)]), FPS),
+        timestamps=seconds_or_count(np.array(ticks), FPS),
         read=partial(_read, video, files, (frames, depth_of, own), depth_scale or 1000.0),
-        poses=tuple(T_world_camera[: len(frames)]),
+        poses=T_world_camera,
     )
 
 
-def _read(video: VideoFile, files: Folder, tables: tuple[list, dict, list], depth_scale: float, index: int) -> Images:
+def _read(
+    video: VideoFile,
+    files: Folder,
+    tables: tuple[Sequence[int], dict[int, str], Sequence[Camera | None]],
+    depth_scale: float,
+    index: int,
+) -> Images:
     frames, depth_of, own = tables
     number = frames[index]
     depth = None
