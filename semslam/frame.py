@@ -72,6 +72,7 @@ class Observation:
     confidence: np.ndarray | None = None  # (H, W) float32 in 0..1, weight of each depth; None = all 1
     class_probabilities: np.ndarray | None = None  # (H, W, C) float32; all zero = unlabelled pixel
     normals: np.ndarray | None = None  # (H, W, 3) float32 unit, camera frame, towards the camera
+    hidden: np.ndarray | None = None  # (H, W) bool: pixels that show nothing of the world; None = there are none
 
     @property
     def measures(self) -> bool:

@@ -24,6 +24,7 @@ from semslam.loops.loop_closure import LoopCloser
 from semslam.loops.settings import LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
 from semslam.stage import Stage, stage_of
+from semslam.tracking.attached import Attached
 from semslam.tracking.given_poses import GivenPoses
 from semslam.tracking.judgement import TrackingConfig
 from semslam.tracking.relocalisation.places import Places
@@ -81,6 +82,7 @@ class Slam:
         if correct is None and isinstance(self.track, Tracker) and self.config.perception.synchronise:
             correct = Synchroniser(self.track.velocity_at, self.config.perception.readout or 0.0)
         self.correct = correct
+        self.attached = Attached() if self.config.perception.depth == "sensor" else None
         self.loops = loops
         self.places = places
         fusion = self.config.fusion
@@ -110,6 +112,9 @@ class Slam:
         if self.correct is not None:
             observation = self.correct(observation, self.predict)
             watch.lap("correct")
+        if self.attached is not None:
+            observation = self.attached(observation)
+            watch.lap("attached")
         prepared = self.fusion.prepare(observation)
         watch.lap("filter")
         tracking = self.track(prepared, self.predict)
@@ -150,6 +155,7 @@ class Slam:
         """The parts that remember something between frames, by the names that their states have in a run's file."""
         parts = {"perception": self.perceive, "fusion": self.fusion, "tracker": self.track, "loops": self.loops}
         parts |= {"labels": self.labels, "helps": self.correct, "places": self.places}
+        parts |= {"attached": self.attached}
         return {name: stage_of(part) for name, part in parts.items()}
 
     def remember(self, associations: Associations) -> None:

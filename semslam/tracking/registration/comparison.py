@@ -80,7 +80,13 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
                 fitting += abs(along) < np.float32(4) * depth_sigma(z, noise)
                 same += 1
         row, column = int(v * half), int(u * half)
-        if row < small.shape[0] and column < small.shape[1] and model_grey[i] >= 0 and not other:
+        if (
+            row < small.shape[0]
+            and column < small.shape[1]
+            and model_grey[i] >= 0
+            and small[row, column] >= 0
+            and not other
+        ):
             greys[0, known], greys[1, known] = model_grey[i], small[row, column]
             known += 1
     if known < 50:

@@ -73,7 +73,7 @@ def contrasts(points, every, greys, T, image, camera):
             continue
         u, v = project(camera, x, y, z)
         u, v = np.rint(u), np.rint(v)
-        if u >= 0 and v >= 0 and u < width and v < height:
+        if u >= 0 and v >= 0 and u < width and v < height and image[int(v), int(u)] >= 0:
             model, live = np.float64(greys[i]), np.float64(image[int(v), int(u)])
             sums[0] += model
             sums[1] += model * model

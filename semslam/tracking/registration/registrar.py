@@ -20,7 +20,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.compiled import Pinhole
 from semslam.engine.depth_filter import Noise
-from semslam.frame import Observation, View
+from semslam.frame import NO_GREY, Observation, View
 from semslam.tracking.registration import structure
 from semslam.tracking.registration.comparison import COMPARED_ON, SAMPLED, Comparison, compare
 from semslam.tracking.registration.gauss_newton import Balance, spread_of, step_of, symmetric, turn_of
@@ -170,10 +170,15 @@ class Registrar:
         """Grey pyramids of both sides, and how much the model's points count."""
         c = self.config
         self._live[0][:] = cv2.cvtColor(observation.color, cv2.COLOR_RGB2GRAY)
+        if observation.hidden is not None:
+            self._live[0][observation.hidden] = NO_GREY
         self._model[0] = view.grey
         for pyramid in (self._live, self._model):
             for fine, coarse in pairwise(pyramid):
                 halved(fine, coarse)
+        if observation.hidden is not None:
+            for image in self._live:
+                image[image < 0] = np.nan  # no gradient across the border of what is hidden passes for one
         self._points, self._pixels = view.points, view.pixels
         self._trust, self._roots, self._greys[0] = np.empty((3, len(view.points)), f32)
         weigh(

@@ -1,0 +1,142 @@
+"""What moves with the camera is left out, and nothing else is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from semslam import poses
+from semslam.frame import Frame, Observation, Tracking
+from semslam.slam import Slam
+from semslam.tracking.attached import Attached
+from sequences.room.room import RoomSequence, orbit
+from tests.test_tracking import CAMERA, Corner
+from tests.tracked_frames import SIZE, errors, sensed, states, tracked
+
+STRIPES = np.arange(320) // 20 % 2 * 90 + 60
+
+
+def bonnet(frame: Frame, share: float = 0.28) -> np.ndarray:
+    """(H, W) bool: the pixels of a thing below."""
+    height, width = frame.depth.shape
+    return np.broadcast_to(np.arange(height)[:, None] >= (1 - share) * height, (height, width))
+
+
+def with_bonnet(frame: Frame, share: float = 0.28) -> Frame:
+    """A frame with a thing below that is fixed to the camera, striped, and seen obliquely."""
+    where = bonnet(frame, share)
+    height, width = where.shape
+    depth = np.broadcast_to(np.linspace(1.6, 0.4, height, dtype=np.float32)[:, None], where.shape)
+    color = np.repeat(STRIPES.astype(np.uint8)[None, :width, None], 3, axis=2)
+    return replace(
+        frame, depth=np.where(where, depth, frame.depth), color=np.where(where[..., None], color, frame.color)
+    )
+
+
+def hidden_of(frames: list[Frame]) -> np.ndarray:
+    """(H, W) bool: what is hidden in the last of the frames, with their own poses."""
+    attached = Attached()
+    for frame in frames:
+        seen = attached(sensed(frame))
+        attached.tracked(Tracking(frame.T_world_camera, ok=True))
+    return np.zeros(seen.depth.shape, bool) if seen.hidden is None else seen.hidden
+
+
+@pytest.fixture(scope="module")
+def room() -> list[Frame]:
+    return list(RoomSequence(frames=40, path=lambda t: orbit(2 * t), **SIZE))
+
+
+def test_a_thing_that_moves_with_the_camera_does_not_hold_the_pose(room, monkeypatch):
+    frames = [with_bonnet(frame) for frame in room]
+    steps, _ = tracked(frames)
+    assert states(steps) == ["good"] * 40
+    assert errors(steps, frames)[-1] < 0.015
+    monkeypatch.setattr(Attached, "_compare", lambda *_: False)
+    held, _ = tracked(frames)
+    assert errors(held, frames)[-1] > 3 * errors(steps, frames)[-1]
+
+
+def test_it_is_hidden_and_little_else_is(room):
+    hidden, thing = hidden_of([with_bonnet(frame) for frame in room]), bonnet(room[0])
+    assert hidden[thing].mean() > 0.95 and hidden[~thing].mean() < 0.08
+
+
+def test_where_nothing_is_attached_nothing_is_hidden(room):
+    assert not hidden_of(room).any()
+
+
+def test_when_it_is_gone_what_lies_behind_is_seen_at_once(room):
+    frames = [*map(with_bonnet, room[:-1]), room[-1]]
+    assert hidden_of(frames).mean() < 0.02
+
+
+def test_a_passer_by_before_a_camera_that_stands_still_hides_nothing():
+    still = RoomSequence(frames=1, **SIZE)[0]
+    rng = np.random.default_rng(0)
+    cloth = cv2.resize(rng.integers(30, 220, (30, 12, 3)).astype(np.uint8), (150, 240), interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for k in range(20):
+        color, depth = still.color.copy(), still.depth.copy()
+        left = 8 * k
+        color[:, left : left + 150], depth[:, left : left + 150] = cloth, 0.9
+        frames.append(replace(still, index=k, timestamp=k / 30, color=color, depth=depth))
+    assert not hidden_of(frames).any()
+
+
+def test_poses_that_are_wrong_hide_nothing(room):
+    still = [replace(room[0], T_world_camera=frame.T_world_camera) for frame in room]
+    assert not hidden_of(still).any()
+
+
+def test_it_is_told_once(room, caplog):
+    hidden_of([with_bonnet(frame) for frame in room])
+    assert [record.message for record in caplog.records if "moves with the camera" in record.message] == [
+        record.message for record in caplog.records
+    ]
+    assert len(caplog.records) == 1
+
+
+def test_going_on_from_what_is_kept_is_as_if_there_had_been_no_break(room):
+    frames = [with_bonnet(frame) for frame in room[:24]]
+    for stop in (1, 3, 12):
+        whole, first, second = Attached(), Attached(), Attached()
+        for k, frame in enumerate(frames):
+            if k == stop:
+                second.restore({name: np.array(array) for name, array in first.state().items()})
+            parts = [whole, first if k < stop else second]
+            seen = [part(sensed(frame)) for part in parts]
+            for part in parts:
+                part.tracked(Tracking(frame.T_world_camera, ok=True))
+            np.testing.assert_array_equal(*(one.depth for one in seen))
+
+
+def test_what_is_hidden_shows_registration_nothing():
+    corner, T = Corner(), poses.exp(np.array([0.02, 0.01, 0, 0, 0.01, 0]))
+    seen = corner.observation(T)
+    hidden = np.zeros(CAMERA.shape, bool)
+    hidden[80:] = True
+
+    def found(color: int) -> np.ndarray:
+        painted, depth = seen.color.copy(), np.where(hidden, np.float32(0), seen.depth)
+        painted[hidden] = color
+        observation: Observation = replace(seen, color=painted, depth=depth, hidden=hidden)
+        from semslam.tracking.registration.registrar import Registrar
+
+        return Registrar(CAMERA).register(observation, corner.view(np.eye(4)), np.eye(4)).T_world_camera
+
+    np.testing.assert_array_equal(found(0), found(255))
+    np.testing.assert_allclose(found(90), T, atol=2e-3)
+
+
+def test_given_poses_leave_no_trail_of_it_in_the_map(room):
+    def surfels_of(frames: list[Frame]) -> int:
+        slam = Slam(frames[0].camera, perceive=sensed)
+        for frame in frames:
+            slam.step(frame)
+        return len(slam.surfels)
+
+    assert surfels_of([with_bonnet(f) for f in room]) < 1.3 * surfels_of(room)
