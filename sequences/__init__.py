@@ -249,6 +249,12 @@ def detect_kind(path: str | Path) -> str:
         raise ValueError(f"{path}: the folder is empty; a plain sequence holds {folder.LAYOUT}")
     if path.suffix.lower() in ARCHIVES:
         raise ValueError(f"{path}: fits no kind of sequence that is read packed; unpack it and give the folder")
+    if (path / "transforms.json").is_file():
+        raise ValueError(
+            f"{path}: transforms.json (nerfstudio, Instant-NGP) is not read; give the folder of its images (--depth "
+            f"predicted), or, where a depth camera took it, name the folders color/ and depth/, and write camera.yaml "
+            f"and, if its poses are in metres, groundtruth.txt (TUM lines)"
+        )
     if found := list(islice(_inside(path), 3)):
         raise ValueError(f"{path}: is no recording but holds some; give one of them: {', '.join(found)}")
     raise ValueError(

@@ -43,6 +43,13 @@ def test_a_folder_of_recordings_names_them(tmp_path):
         open_sequence(tmp_path)
 
 
+def test_what_nerfstudio_writes_is_named_and_its_depth_not_offered_as_a_recording(tmp_path):
+    for name in ("images/0.png", "images/1.png", "depths/0.png", "depths/1.png", "transforms.json"):
+        put(tmp_path / name, b"x")
+    with pytest.raises(ValueError, match=r"transforms\.json .* is not read; give the folder of its images"):
+        open_sequence(tmp_path)
+
+
 def test_an_archive_of_no_kind_is_to_be_unpacked(tmp_path):
     put(tmp_path / "scan.tar.gz", b"x")
     with pytest.raises(ValueError, match="unpack it and give the folder"):

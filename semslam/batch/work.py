@@ -20,7 +20,7 @@ from semslam.batch.tasks import Task
 CHILD = "semslam.batch.child"  # the module that runs a command
 INTERRUPTED = (130, -signal.SIGINT)  # exit codes of a command that Ctrl-C ended
 WRONG_USE = 2  # exit code of a command that says what is wrong: another attempt would end like the first
-LOOK_EVERY = 0.2  # seconds between two looks at whether the batch was interrupted
+LOOK_EVERY = 0.1  # seconds between two looks at whether a command has ended, or the batch was interrupted
 BOX = " \t│╭╮╰╯─"  # what the command line frames its own messages with
 LONGEST_MESSAGE = 300  # characters
 _running: set[subprocess.Popen[bytes]] = set()  # commands of this process
@@ -105,10 +105,11 @@ class Work:
             )
             _running.add(process)
             try:
-                code = _ended(process, interrupted)
+                _let_end(process, interrupted)
             finally:
                 _running.discard(process)
                 _end_group(process)
+            code = process.wait()
         if code == 0:
             return "", False
         if code in INTERRUPTED:
@@ -149,7 +150,7 @@ def pausing_together() -> Iterator[None]:
     """
 
     def pause(number: int, frame: object) -> None:
-        resting = [process for process in _running if process.poll() is None]
+        resting = [process for process in _running if not _has_ended(process)]
         for process in resting:
             _signal_group(process, signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)  # it returns when we go on
@@ -180,16 +181,22 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-def _ended(process: subprocess.Popen[bytes], interrupted: Callable[[], bool]) -> int:
-    """The exit code of a process, which is interrupted once if we are."""
+def _let_end(process: subprocess.Popen[bytes], interrupted: Callable[[], bool]) -> None:
+    """Wait until a process has ended, which is interrupted once if we are."""
     told = False
-    while True:
-        try:
-            return process.wait(LOOK_EVERY)
-        except subprocess.TimeoutExpired:
-            if interrupted() and not told:
-                process.send_signal(signal.SIGINT)
-                told = True
+    while not _has_ended(process):
+        time.sleep(LOOK_EVERY)
+        if interrupted() and not told:
+            os.kill(process.pid, signal.SIGINT)  # `send_signal` would ask for the exit code
+            told = True
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process has ended; its id, which is that of its group, stays its own until `wait` asks for its exit
+    code."""
+    if not hasattr(os, "waitid"):
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _record(name: str) -> str:
