@@ -165,6 +165,7 @@ def test_text_as_windows_writes_it_is_read(plain, tmp_path):
         (lambda p: p.rename(p.with_suffix(".jpg")), "depth: holds .jpg files, which are not read as depth"),
         (lambda p: p.rename(p.with_suffix(".npz")), "depth: holds .npz files"),
         (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a pointer of Git LFS"),
+        (lambda p: p.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "is a HEIC or AVIF image"),
     ],
 )
 def test_depth_of_another_kind_is_not_taken_for_none(plain, tmp_path, change, said):

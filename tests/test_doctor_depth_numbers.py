@@ -13,6 +13,7 @@ from spoilt_recordings import Spoilt
 from semslam.camera import Camera
 from semslam.doctor import free_motion, stuck
 from semslam.doctor.depth import edges, motion
+from semslam.doctor.depth.blended import blended
 from semslam.doctor.depth.marks import mark
 from semslam.doctor.depth.readings import doubtful_readings, empty
 from semslam.doctor.matched import Matches, Shown
@@ -169,6 +170,27 @@ def test_a_mark_for_missing_depth_is_told_at_pixels_that_change(noisy, value):
     found = mark(depths)
     assert found.depth == pytest.approx(value) and found.share == pytest.approx(0.1, abs=0.05)
     assert any("a mark for missing depth" in finding.what for finding in doubtful_readings(depths))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda depth: cv2.resize(depth, (160, 120), interpolation=cv2.INTER_LINEAR),
+        lambda depth: cv2.resize(depth, (640, 480), interpolation=cv2.INTER_CUBIC),
+        lambda depth: cv2.GaussianBlur(depth, (0, 0), 0.5),
+    ],
+)
+def test_depth_that_was_resized_or_smoothed_with_its_holes_is_told(noisy, change):
+    _, frames = noisy
+    (finding,) = blended([of_depth(change)(frame) for frame in frames[::18]])
+    assert finding.level == "warning" and "beside" in finding.what and "nearest pixel" in finding.remedy
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (160, 120), (200, 150), (640, 480)])
+def test_depth_that_was_resized_by_its_nearest_pixels_has_ends_beside_holes(noisy, width, height):
+    _, frames = noisy
+    nearest = of_depth(lambda depth: cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST))
+    assert blended([nearest(frame) for frame in frames[::18]]) == [] and blended([]) == []
 
 
 def test_a_wall_before_which_things_stand_is_no_mark():

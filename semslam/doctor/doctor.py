@@ -10,6 +10,7 @@ from semslam.doctor import conventions, flow, intrinsics, label_edges
 from semslam.doctor.colors import doubtful_colors
 from semslam.doctor.depth import edges
 from semslam.doctor.depth.along_the_ray import along_the_ray
+from semslam.doctor.depth.blended import blended
 from semslam.doctor.depth.range import with_range, without_cut_off
 from semslam.doctor.depth.readings import doubtful_readings, empty
 from semslam.doctor.depth.repeats import hanging
@@ -95,7 +96,7 @@ def diagnosis(sequence: Sequence) -> Diagnosis:
             sequence, _ = without_cut_off(sequence)  # told above
             whole = [f for i in evenly_spread(range(len(sequence)), FRAMES_WHOLE) if (f := sequence.try_read(i))]
             findings += [] if of_numbers else _depth_range(sequence)
-            of_images = along_the_ray(whole)
+            of_images = along_the_ray(whole) + blended(whole)
             if sequence.has_depth:
                 of_edges = edges.seen(sequence)
                 of_images += of_edges.findings()

@@ -10,6 +10,7 @@ from semslam.images import jpeg
 
 MOST_PIXELS = 64_000_000  # of an image: what decoding allocates stays below half a gigabyte
 PNG = b"\x89PNG\r\n\x1a\n"
+OF_PHONES = (b"ftyphei", b"ftypmif1", b"ftypmsf1", b"ftypavi")  # HEIC and AVIF, after four bytes
 
 
 class CorruptFrame(ValueError):
@@ -30,6 +31,8 @@ def check_header(data: bytes, where: object) -> None:
         raise CorruptFrame(f"{where}: the file is empty; copy it again", broken_file=True)
     if data.startswith(b"version https://git-lfs"):
         raise CorruptFrame(f"{where}: is a pointer of Git LFS; fetch the files (git lfs pull)", broken_file=True)
+    if data[4:].startswith(OF_PHONES):
+        raise CorruptFrame(f"{where}: is a HEIC or AVIF image, which is not read; convert it to JPEG or PNG")
     if data[:8] == PNG:
         size = _size_of_png(data)
     elif data[:2] == b"\xff\xd8":

@@ -7,6 +7,7 @@ import logging
 from semslam.doctor import intrinsics
 from semslam.doctor.colors import black_images
 from semslam.doctor.depth.along_the_ray import along_the_ray
+from semslam.doctor.depth.blended import blended
 from semslam.doctor.depth.readings import empty
 from semslam.doctor.depth.unit import doubtful_depth_unit
 from semslam.doctor.matched import Matches
@@ -25,7 +26,7 @@ def tell_of_depth_camera(config: RunConfig, sequence: Sequence, verdict: PoseVer
     verdict: of the recording's poses, whose pairs of frames are not matched again. network: predicts metric depth.
     """
     matched = Matches(sequence) if verdict.matched is None else verdict.matched
-    findings = black_images(sequence) + along_the_ray(matched.samples)
+    findings = black_images(sequence) + along_the_ray(matched.samples) + blended(matched.samples)
     findings += empty([frame.depth for frame in matched.samples if frame.depth is not None])
     told = unsound(matched, config.sensor).findings if verdict.unsound is None else verdict.unsound
     if config.poses == "tracked" and not told:
