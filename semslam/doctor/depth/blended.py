@@ -16,16 +16,16 @@ from semslam.frame import Frame, evenly_spread
 FRAMES = 5  # that are looked at
 WIDEST = 6  # pixels from a surface to a hole, over which readings may fade
 FLAT, LEFT = 0.02, 0.1  # of the depth, by which readings of one surface differ; by which another one has left it
-NONE = np.zeros(0)
 NEXT_TO_NOTHING = 0.1  # of the depth: hardly more than 0
 FEWEST = 100  # places where a surface ends at a hole
 NOTABLE = 0.2  # of them; sound recordings have 0.05 at most, also at 160x120, and interpolated ones 0.28 at least
+_NONE = np.zeros(0)
 
 
 def blended(frames: Sequence[Frame]) -> list[Finding]:
     """The warning of depth that fades beside its holes."""
     depths = [frame.depth for frame in frames if frame.depth is not None]
-    ends = np.concatenate([_beyond_surfaces(depths[i]) for i in evenly_spread(range(len(depths)), FRAMES)] or [NONE])
+    ends = np.concatenate([_beyond_surfaces(depths[i]) for i in evenly_spread(range(len(depths)), FRAMES)] or [_NONE])
     if len(ends) < FEWEST or (share := float(np.mean(ends > NEXT_TO_NOTHING))) < NOTABLE:
         return []
     what = f"depth fades towards 0 beside {share:.0%} of its holes: it was resized or smoothed as a picture is"
@@ -49,4 +49,4 @@ def _beyond_surfaces(depth: np.ndarray) -> np.ndarray:
         left = np.abs(following - 1) > LEFT
         first = following[np.arange(len(left)), left.argmax(axis=1)]
         found.append(first[left.any(axis=1) & (first < 1)])
-    return np.concatenate(found or [NONE])
+    return np.concatenate(found or [_NONE])
