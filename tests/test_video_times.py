@@ -1,4 +1,4 @@
-"""When the frames of a video are shown, where neither a steady rate nor a table of the file says it."""
+"""When the frames of a video are shown, where neither a steady rate nor a table of the file says it, and how wide."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from semslam.camera import Camera
+from sequences import open_sequence
 from sequences.recordings.cameras.video_file import VideoFile, mp4_times
 
 FRAMES, RATE = 30, 25
@@ -48,3 +50,27 @@ def test_matroska_frames_are_counted_and_shown_when_each_says(tmp_path):
     times = np.arange(FRAMES) / RATE
     times[10] += 0.02
     np.testing.assert_allclose(VideoFile(path).timestamps, times, atol=1e-3)
+
+
+def with_pixel_aspect(data: bytearray, across: int, down: int) -> bytes:
+    """The bytes of an MP4 with a box `pasp` at the end of its sample description."""
+    boxes = [data.find(name) - 4 for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v\0\0\0\0\0\0")]
+    sizes = [struct.unpack_from(">I", data, at)[0] for at in boxes]
+    for at, size in zip(boxes, sizes):
+        struct.pack_into(">I", data, at, size + 16)
+    end = boxes[-1] + sizes[-1]
+    return bytes(data[:end] + struct.pack(">I4sII", 16, b"pasp", across, down) + data[end:])
+
+
+def test_frames_whose_stored_pixels_are_not_square_are_shown_as_players_do(tmp_path, caplog):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(with_pixel_aspect(filmed(path, "mp4v"), 4, 3))
+    assert VideoFile(path, upright=False).frame(0).shape == (48, 64, 3)
+    sequence = open_sequence(path, fov=60)
+    assert sequence.color_of(20).shape == (48, 85, 3) and sequence.color_of(20).mean() == pytest.approx(160, abs=3)
+    assert (sequence.camera.width, sequence.camera.fx) == (85, pytest.approx(sequence.camera.fy))
+    assert "1.33 times as wide as high: its frames of 64x48 are shown as 85x48" in caplog.text
+    stored = open_sequence(path, camera=Camera(64, 48, 60, 80, 31.5, 23.5)).camera  # of the pixels as they are stored
+    assert (stored.width, stored.fx, stored.fy) == (85, pytest.approx(60 * 85 / 64), 80)
+    path.write_bytes(with_pixel_aspect(filmed(path, "mp4v"), 90, 1))
+    assert VideoFile(path).width == 64

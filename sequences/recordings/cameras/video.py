@@ -43,9 +43,27 @@ def open_video(path: str | Path, *, camera: Camera | None = None, fov: float | N
     found = poses_at(read_trajectory(poses), poses, times) if poses.is_file() else None
     return DecodedSequence(
         name=path.stem,
-        rig=Rig(given_camera(path, video.width, video.height, camera, fov)),
+        rig=Rig(_camera(path, video, camera, fov)),
         timestamps=times,
         read=lambda index: Images(video.frame(index)),
         poses=None if found is None else found.T_world_camera,
-        assumptions=() if found is None else found.notes,
+        assumptions=(*_of_pixels(video), *(() if found is None else found.notes)),
+    )
+
+
+def _camera(path: Path, video: VideoFile, camera: Camera | None, fov: float | None) -> Camera:
+    """The camera of a video's frames as they are shown; one that is given may be of the pixels as they are stored."""
+    try:
+        return given_camera(path, video.width, video.height, camera, fov)
+    except ValueError:
+        return given_camera(path, *video.stored, camera, fov).resized(video.width, video.height)
+
+
+def _of_pixels(video: VideoFile) -> tuple[str, ...]:
+    """What is told of pixels that are not square."""
+    if video.shown is None:
+        return ()
+    return (
+        f"{video.path}: its pixels are {video.width / video.stored[0]:.3g} times as wide as high: its frames of "
+        f"{video.stored[0]}x{video.stored[1]} are shown as {video.width}x{video.height}, as players do",
     )

@@ -19,6 +19,7 @@ ENDED = 1 << 62  # the number of no frame
 LEAST_BYTES = 8  # of a frame in a file: a count that leaves less to each is a forgery
 LARGEST_MOOV = 1 << 28  # bytes
 MP4, MATROSKA = (".mp4", ".m4v", ".mov"), (".mkv", ".webm")  # each frame has a time of its own
+WIDEST_PIXEL = 3.0  # widths over heights that a video's pixels have, or the other way round; more is a wrong number
 SLACK = 1e-3  # seconds that times in other units may differ by
 
 
@@ -37,7 +38,8 @@ class VideoFile:
     """
 
     def __init__(self, path: Path, upright: bool = True) -> None:
-        """upright: turn frames as the file's rotation says, as players do; else the pixels' own orientation."""
+        """upright: frames as players show them, turned as the file's rotation says, and with pixels as wide as high;
+        else as they are stored."""
         self.path, self.upright = path, upright
         self._lock = threading.Lock()
         self._cursors = [_Cursor(self._opened())]  # the last one was used last
@@ -45,8 +47,11 @@ class VideoFile:
         if times is None:
             times = self._decoded_times() if path.suffix.lower() in MP4 + MATROSKA else self._regular_times()
         self.timestamps = times  # (N,) float64 seconds
-        first = self.frame(0)
-        self.height, self.width = first.shape[:2]
+        self.shown: tuple[int, int] | None = None  # width, height of frames whose stored pixels are not square
+        self.stored = self.frame(0).shape[1::-1]  # width, height, after turning
+        if upright and (aspect := self._pixel_aspect()) != 1:
+            self.shown = round(self.stored[0] * aspect), self.stored[1]
+        self.width, self.height = self.shown or self.stored
 
     def frame(self, index: int) -> np.ndarray:
         """Frame `index`; CorruptFrame where it cannot be decoded."""
@@ -63,7 +68,20 @@ class VideoFile:
             cursor.next = index + 1 if ok else ENDED
         if not ok or image is None:
             raise self._ends(index)
+        if self.shown is not None:
+            image = cv2.resize(image, self.shown, interpolation=cv2.INTER_CUBIC)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def _pixel_aspect(self) -> float:
+        """How many times as wide as high the stored pixels are, by the file; 1 where it says nothing, or nonsense."""
+        import cv2
+
+        capture = self._cursors[-1].capture
+        across, down = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+        aspect = across / down if across > 0 and down > 0 else 1.0
+        if capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90:
+            aspect = 1 / aspect
+        return aspect if 1 / WIDEST_PIXEL < aspect < WIDEST_PIXEL else 1.0
 
     def _cursor_for(self, index: int) -> _Cursor:
         """The decoder that is nearest before a frame, or else one that is sent there."""
