@@ -30,32 +30,34 @@ BARREL = Camera(160, 120, 130, 130, 79.5, 59.5, distortion=(-0.25, 0.05, 0, 0))
 def taken_by(numbers: np.ndarray, noise: float = 0.1):
     """A scene as a lens shows it that it does not know of."""
     exact, _ = scene(count=6, landmarks=300, noise=noise)
-    z, centre, (k1, k2) = numbers[0], numbers[1:3], numbers[3:]
+    z, centre, (k1, k2), stretch = numbers[0], numbers[1:3], numbers[3:5], numbers[5]
 
     def shown(pixels: np.ndarray) -> np.ndarray:
-        return exact.focal * (np.exp(z) * lens.distorted(pixels / exact.focal, k1, k2)[0] + centre)
+        return exact.focal * (np.exp([z, z + stretch]) * lens.distorted(pixels / exact.focal, k1, k2)[0] + centre)
 
     held = {"prior": exact.log_depth, "prior_weight": np.full(300, 1.0), "fixed": np.arange(6) == 0}
     return exact._replace(pixel=shown(exact.pixel), seen=shown(exact.seen), **held)
 
 
-@pytest.mark.parametrize("numbers", [(0, 0, 0, -0.2, 0.05), (0, 0.1, -0.05, 0.1, 0), (0.1, 0, 0, 0, 0)])
+@pytest.mark.parametrize(
+    "numbers", [(0, 0, 0, -0.2, 0.05, 0), (0, 0.1, -0.05, 0.1, 0, 0), (0.1, 0, 0, 0, 0, 0), (0, 0, 0, 0.1, 0, 0.25)]
+)
 def test_a_lens_is_found_where_landmarks_are_seen(numbers):
     wanted = np.array(numbers, float)
-    found, cost = lens.fitted(taken_by(wanted), 0.1, np.ones(5, bool))
+    found, cost = lens.fitted(taken_by(wanted), 0.1, np.ones(6, bool))
     np.testing.assert_allclose(found.lens, wanted, atol=0.03)
-    assert lens.fitted(taken_by(wanted), 0.1, np.zeros(5, bool))[1] > 2 * cost
+    assert lens.fitted(taken_by(wanted), 0.1, np.zeros(6, bool))[1] > 2 * cost
 
 
 def test_a_lens_that_is_as_it_is_said_explains_nothing():
-    exact = taken_by(np.zeros(5))
-    costs = [lens.fitted(exact, 0.1, np.full(5, any_lens))[1] for any_lens in (False, True)]
+    exact = taken_by(np.zeros(6))
+    costs = [lens.fitted(exact, 0.1, np.full(6, any_lens))[1] for any_lens in (False, True)]
     assert costs[0] - costs[1] < 0.02 * len(exact.landmark)
 
 
 @pytest.mark.parametrize("k1, is_fitted", [(0.0, False), (-0.1, True)])
 def test_a_lens_is_fitted_only_where_one_step_promises_something(k1, is_fitted, monkeypatch):
-    filmed = taken_by(np.array([0, 0, 0, k1, 0]), noise=0.8)
+    filmed = taken_by(np.array([0, 0, 0, k1, 0, 0]), noise=0.8)
     world = SimpleNamespace(keyframes=range(6), pixel_std=0.8, scene=lambda free, with_focal: (filmed,))
     fits, fitted = [], lens.fitted
     monkeypatch.setattr(lens, "fitted", lambda *a: fits.append(a[2]) or fitted(*a))
@@ -67,10 +69,10 @@ def test_a_lens_is_fitted_only_where_one_step_promises_something(k1, is_fitted, 
 def test_the_gradient_is_the_difference_quotient_of_the_cost(monkeypatch):
     monkeypatch.setattr(normal_equations, "HUBER", 1e9)
     start = disturbed(scene(count=4, landmarks=20)[0])._replace(prior_weight=np.full(20, 2.0))
-    bent = np.array([0.05, 0.02, -0.03, 0.1, -0.05])
+    bent = np.array([0.05, 0.02, -0.03, 0.1, -0.05, 0.1])
     state = lens.LensState(start.T_camera_world, start.log_depth + 0.1, bent)
     _, equations = lens.linearised(start, state, 1.0)
-    h, unknowns = 1e-6, 4 * lens.TWIST + 5
+    h, unknowns = 1e-6, 4 * lens.TWIST + 6
     for i in range(unknowns):
         step = h * (np.arange(unknowns) == i)
         ends = (lens.linearised(start, state.moved(way * step, np.zeros(20)), 1.0)[0] for way in (1, -1))

@@ -54,7 +54,8 @@ def test_matroska_frames_are_counted_and_shown_when_each_says(tmp_path):
 
 def with_pixel_aspect(data: bytearray, across: int, down: int) -> bytes:
     """The bytes of an MP4 with a box `pasp` at the end of its sample description."""
-    boxes = [data.find(name) - 4 for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v\0\0\0\0\0\0")]
+    names = b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v" + bytes(6)
+    boxes = [data.find(name) - 4 for name in names]
     sizes = [struct.unpack_from(">I", data, at)[0] for at in boxes]
     for at, size in zip(boxes, sizes):
         struct.pack_into(">I", data, at, size + 16)

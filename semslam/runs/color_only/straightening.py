@@ -24,6 +24,7 @@ from sequences.recalibrated import StraightenedSequence
 logger = logging.getLogger(__name__)
 TOLD = 0.2  # explained, from which a lens is told: recordings with the camera of their data set have up to 0.13
 PASSES = 5  # that undo a lens; each leaves a part
+SQUARE = 0.01  # of their width, that the height of square pixels may differ
 NO_WORSE, LEFT = 1.05, 0.67  # times the residual, and what a lens explains, before: at most
 
 
@@ -123,9 +124,14 @@ def _sees_its_middle(lens: Camera) -> bool:
     return 0.02 < lens.cx / lens.width < 0.98 and 0.02 < lens.cy / lens.height < 0.98
 
 
+def _pixels(fx: float, fy: float) -> str:
+    """Focal lengths in words; two where pixels are not as wide as high."""
+    return f"{fx:.0f} pixels" if abs(fx / fy - 1) < SQUARE else f"{fx:.0f} pixels across and {fy:.0f} down"
+
+
 def _told(lens: Camera) -> str:
     assert lens.distortion is not None
     return (
-        f"focal length {lens.fx:.0f} pixels, principal point {lens.cx:.0f}, {lens.cy:.0f}, distortion k1 "
+        f"focal length {_pixels(lens.fx, lens.fy)}, principal point {lens.cx:.0f}, {lens.cy:.0f}, distortion k1 "
         f"{lens.distortion[0]:.2f}, k2 {lens.distortion[1]:.2f}, which is undone (--camera gives the true one)"
     )

@@ -2,14 +2,16 @@
 
 A wrong camera bends a map, but not by so much that landmarks could no longer be followed. A bundle adjustment with the
 camera among its unknowns, one for all images, tells how much better they fit another one. It minimises the cost of
-`bundle_adjustment`, with pixels f D(p) + c in place of f p, D(p) = p (1 + k1 |p|^2 + k2 |p|^4) (OpenCV's radial
-distortion), plus ((number - known) / STD)^2 of the camera's five numbers.
+`bundle_adjustment`, with pixels f A D(p) + c in place of f p, D(p) = p (1 + k1 |p|^2 + k2 |p|^4) (OpenCV's radial
+distortion), A = diag(1, exp(a)) of pixels that are not square, plus ((number - known) / STD)^2 of the camera's six
+numbers.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -22,17 +24,21 @@ from semslam.tracking.visual.sparse_map import SparseMap
 
 TWIST = 6  # unknowns of a pose
 # numbers of a lens: logarithm of its focal length over the known one; principal point less the known one, right and
-# down, in known focal lengths; k1; k2
-STD = np.array([0.3, 0.2, 0.2, 0.3, 0.3])  # of these, before the images are asked
+# down, in known focal lengths; k1; k2; logarithm of the pixels' width over their height, over the known one
+STD = np.array([0.3, 0.2, 0.2, 0.3, 0.3, 0.2])  # of these, before the images are asked
 TOGETHER, MOST = 100, 1500  # keyframes that are adjusted together, and their landmarks that most of them show
 FEWEST = 5  # keyframes
-LENSES = (  # which of the numbers may change: the simplest first
-    (False, False, False, True, True),
-    (False, True, True, True, True),
-    (True, False, False, True, True),
-    (True, True, True, True, True),
+LENSES = (  # which of the numbers may change: the simplest first, those of one row alike
+    ((False, False, False, True, True, False),),
+    (
+        (False, True, True, True, True, False),
+        (True, False, False, True, True, False),
+        (False, False, False, True, True, True),
+    ),
+    ((True, True, True, True, True, False),),
+    ((True, True, True, True, True, True),),
 )
-MORE = 0.1  # that one more of them has to explain than the simpler ones
+MORE = 0.1  # that a lens of one row has to explain more than the best of those before
 EVIDENT = 0.05  # of the mean cost of an observation, what a lens explains: less is not looked for, nor undone
 AT_MOST = 2.0  # times what a linear step promises, that a lens explains
 INVERTED = 8  # Newton's steps that undo a distortion
@@ -43,10 +49,10 @@ class LensState(NamedTuple):
 
     T_camera_world: np.ndarray  # (N, 4, 4)
     log_depth: np.ndarray  # (L,)
-    lens: np.ndarray  # (5,)
+    lens: np.ndarray  # (6,)
 
     def moved(self, step: np.ndarray, landmarks: np.ndarray) -> LensState:
-        """After steps of poses and lens (6 N + 5,) and of the logarithms of depth (L,)."""
+        """After steps of poses and lens (6 N + 6,) and of the logarithms of depth (L,)."""
         twists, lens = step[: -len(STD)].reshape(-1, TWIST), step[-len(STD) :]
         T = np.stack([poses.exp(twist) @ T for twist, T in zip(twists, self.T_camera_world)])
         logs = np.clip(self.log_depth + np.clip(landmarks, -1, 1), -3, 6)
@@ -56,16 +62,16 @@ class LensState(NamedTuple):
 class FoundLens(NamedTuple):
     """The lens that a sparse map fits best."""
 
-    numbers: np.ndarray  # (5,), see STD
+    numbers: np.ndarray  # (6,), see STD
     explained: float  # by how much it lowers the mean cost of an observation
 
     def applied_to(self, camera: Camera) -> Camera:
         """The camera with this lens, found in images of which `camera` was taken to be right but for distortion, which
         had been undone with its own."""
-        z, right, down, k1, k2 = map(float, self.numbers)
+        z, right, down, k1, k2, stretch = map(float, self.numbers)
         before = camera.distortion or (0.0, 0.0, 0.0, 0.0)
         return replace(
-            camera, fx=camera.fx * math.exp(z), fy=camera.fy * math.exp(z), cx=camera.cx + camera.fx * right,
+            camera, fx=camera.fx * math.exp(z), fy=camera.fy * math.exp(z + stretch), cx=camera.cx + camera.fx * right,
             cy=camera.cy + camera.fy * down, distortion=(before[0] + k1, before[1] + k2, 0.0, 0.0),
         )  # fmt: skip
 
@@ -84,16 +90,18 @@ def lens_of(world: SparseMap) -> FoundLens | None:
     if len(scene.landmark) < 20:
         return None
     promised = promised_by_a_step(scene, world.pixel_std)
+    simplest, promises = promised[0], iter(promised)
     best, least = FoundLens(np.zeros(len(STD)), 0.0), 0.0
     without: tuple[LensState, float] | None = None
-    for which, promise in zip(LENSES, promised):
-        if AT_MOST * promise > max(least, EVIDENT):
-            without = without or fitted(scene, world.pixel_std, np.zeros(len(STD), bool))
-            found, cost = fitted(scene, world.pixel_std, np.array(which), without[0])
-            explained = (without[1] - cost) / len(scene.landmark)
-            if explained > least:
-                best = FoundLens(found.lens, explained)
-        least = max(best.explained, promised[0]) + MORE
+    for row in LENSES:
+        for which in row:
+            if AT_MOST * next(promises) > max(least, EVIDENT):
+                without = without or fitted(scene, world.pixel_std, np.zeros(len(STD), bool))
+                found, cost = fitted(scene, world.pixel_std, np.array(which), without[0])
+                explained = (without[1] - cost) / len(scene.landmark)
+                if explained > max(least, best.explained):
+                    best = FoundLens(found.lens, explained)
+        least = max(best.explained, simplest) + MORE
     return best
 
 
@@ -122,7 +130,7 @@ def promised_by_a_step(scene: Scene, pixel_std: float) -> np.ndarray:
     H, g = equations.reduced(equations.H_ll + 1e-9)
     H[np.diag_indices(len(H))] += 1e-9
     falls = []
-    for lens in (np.zeros(len(STD), bool), *LENSES):
+    for lens in (np.zeros(len(STD), bool), *chain(*LENSES)):
         free = np.concatenate([np.repeat(~scene.fixed, TWIST), lens])
         step = cholesky.solved(H[np.ix_(free, free)], -g[free])
         falls.append(0.0 if step is None else -float(g[free] @ step))
@@ -146,7 +154,7 @@ def most_seen(scene: Scene, most: int) -> Scene:
 def fitted(scene: Scene, pixel_std: float, lens: np.ndarray, start: LensState | None = None) -> tuple[LensState, float]:
     """The poses, depths and lens that agree best, and their cost.
 
-    pixel_std: see `adjust`. lens: (5,) bool, which of its numbers may change. start: from where; None = the scene.
+    pixel_std: see `adjust`. lens: (6,) bool, which of its numbers may change. start: from where; None = the scene.
     """
     if start is None:
         start = LensState(scene.T_camera_world, scene.log_depth, np.zeros(len(STD)))
@@ -168,13 +176,16 @@ def linearised(scene: Scene, state: LensState, pixel_std: float) -> tuple[float,
 
 
 def _errors(scene: Scene, state: LensState, pixel_std: float) -> Linearised:
-    z, centre, (k1, k2) = state.lens[0], state.lens[1:3], state.lens[3:]
-    known, f, l = scene.focal, scene.focal * float(np.exp(z)), scene.landmark
+    z, centre, (k1, k2), stretch = state.lens[0], state.lens[1:3], state.lens[3:5], state.lens[5]
+    known, f, l = scene.focal, scene.focal * np.exp([z, z + stretch]), scene.landmark  # f: along x and y
     bent = (scene.pixel - known * centre) / f  # (L, 2) of the landmarks in their hosts
     straight = undistorted(bent, k1, k2)
     _, by_straight, by_k = distorted(straight, k1, k2)
     back = np.linalg.inv(by_straight)
-    ray_by_lens = np.concatenate([-back @ bent[:, :, None], -back * (known / f), -back @ by_k], axis=2)  # (L, 2, 5)
+    taller = bent[:, :, None] * [[0.0], [1.0]]  # what stretching changes
+    ray_by_lens = -back @ np.concatenate(  # (L, 2, 6)
+        [bent[:, :, None], np.broadcast_to(np.diag(known / f), back.shape), by_k, taller], axis=2
+    )
     j, h = scene.camera, scene.host[l]
     R_h = state.T_camera_world[h, :3, :3]
     R = state.T_camera_world[j, :3, :3] @ R_h.transpose(0, 2, 1)  # R_j_h
@@ -186,22 +197,23 @@ def _errors(scene: Scene, state: LensState, pixel_std: float) -> Linearised:
     depth = np.where(ahead, y[:, 2], 1.0)[:, None]
     p = y[:, :2] / depth
     shown, by_p, by_k = distorted(p, k1, k2)
-    by = np.zeros((len(j), 3, 18))  # derivatives of y by the twists of observer and host, by lens and log of depth
+    by = np.zeros((len(j), 3, 19))  # derivatives of y by the twists of observer and host, by lens and log of depth
     by[:, :, 0:3] = np.eye(3) * inverse_depth[:, :, None]
     by[:, :, 3:6] = -cross(y)
     by[:, :, 6:9] = -inverse_depth[:, :, None] * R
     by[:, :, 9:12] = R @ cross(ray)
-    by[:, :, 12:17] = R[:, :, :2] @ ray_by_lens[l]
-    by[:, :, 17] = -inverse_depth * t
-    J = f * by_p @ ((by[:, :2] - p[:, :, None] * by[:, 2:]) / depth[:, :, None])
+    by[:, :, 12:18] = R[:, :, :2] @ ray_by_lens[l]
+    by[:, :, 18] = -inverse_depth * t
+    J = f[:, None] * (by_p @ ((by[:, :2] - p[:, :, None] * by[:, 2:]) / depth[:, :, None]))
     J[:, :, 12] += f * shown
     J[:, :, 13:15] += known * np.eye(2)
-    J[:, :, 15:17] += f * by_k
+    J[:, :, 15:17] += f[:, None] * by_k
+    J[:, 1, 17] += f[1] * shown[:, 1]
     cameras = TWIST * np.column_stack([j, h])[:, :, None] + np.arange(TWIST)
     lens = np.broadcast_to(TWIST * len(scene.fixed) + np.arange(len(STD)), (len(j), len(STD)))
     unknowns = np.column_stack([cameras.reshape(len(j), -1), lens])
     errors = (f * shown + known * centre - scene.seen) / pixel_std
-    return Linearised(errors, unknowns, J[:, :, :17] / pixel_std, J[:, :, 17] / pixel_std, ahead)
+    return Linearised(errors, unknowns, J[:, :, :18] / pixel_std, J[:, :, 18] / pixel_std, ahead)
 
 
 def distorted(p: np.ndarray, k1: float, k2: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -56,7 +56,7 @@ def _camera(path: Path, video: VideoFile, camera: Camera | None, fov: float | No
     try:
         return given_camera(path, video.width, video.height, camera, fov)
     except ValueError:
-        return given_camera(path, *video.stored, camera, fov).resized(video.width, video.height)
+        return given_camera(path, video.stored[0], video.stored[1], camera, fov).resized(video.width, video.height)
 
 
 def _of_pixels(video: VideoFile) -> tuple[str, ...]:

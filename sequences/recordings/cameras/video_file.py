@@ -48,9 +48,11 @@ class VideoFile:
             times = self._decoded_times() if path.suffix.lower() in MP4 + MATROSKA else self._regular_times()
         self.timestamps = times  # (N,) float64 seconds
         self.shown: tuple[int, int] | None = None  # width, height of frames whose stored pixels are not square
-        self.stored = self.frame(0).shape[1::-1]  # width, height, after turning
+        first = self.frame(0)
+        height, width = int(first.shape[0]), int(first.shape[1])
+        self.stored = width, height  # after turning
         if upright and (aspect := self._pixel_aspect()) != 1:
-            self.shown = round(self.stored[0] * aspect), self.stored[1]
+            self.shown = round(width * aspect), height
         self.width, self.height = self.shown or self.stored
 
     def frame(self, index: int) -> np.ndarray:
