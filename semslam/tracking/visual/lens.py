@@ -36,7 +36,6 @@ LENSES = (  # which of the numbers may change: the simplest first, those of one 
         (False, False, False, True, True, True),
     ),
     ((True, True, True, True, True, False),),
-    ((True, True, True, True, True, True),),
 )
 MORE = 0.1  # that a lens of one row has to explain more than the best of those before
 EVIDENT = 0.05  # of the mean cost of an observation, what a lens explains: less is not looked for, nor undone
