@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import shlex
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from command_line import refused, semslam
 from stub_networks import KnowingNetwork
 
 from semslam.comparison import depth_study as compare_depth
-from semslam.comparison import making
+from semslam.comparison import making, sections
 from semslam.comparison.answer import answer
 from semslam.comparison.comparison import open_comparisons
 from semslam.comparison.depth_study import SHIFTED, DepthSource, StudiedFrame, best_scale, best_scale_shift, near_edges
@@ -24,7 +25,9 @@ from semslam.comparison.variants import Settings, variants_of
 from semslam.judging import run_labels
 from semslam.metrics.surface import points_reference
 from semslam.runs import networks, reconstruct
+from semslam.runs.folder import RunFolder
 from semslam.runs.progress import NoMap
+from semslam.trajectory import Trajectory
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder
 
@@ -161,7 +164,7 @@ def test_what_is_done_is_not_done_again_and_what_was_broken_off_goes_on(report, 
         pass
     making.finished(run)
     assert (other / "predicted_all" / "map.ply").read_bytes() == (report / "predicted_all" / "map.ply").read_bytes()
-    (comparison,) = open_comparisons([ROOM], other, Settings(classes="nyu13"), "predicted_all")
+    (comparison,) = open_comparisons([ROOM], other, Settings(classes="nyu13"), "predicted_all", overwrite=True)
     monkeypatch.setattr(networks, "predictor", lambda *_: KnowingNetwork(open_sequence(ROOM), "nyu13"))
     assert len(comparison.prepared(variant)) == 20  # other settings: from the start
 
@@ -223,6 +226,37 @@ def test_files_that_no_comparison_made_are_left_alone(network, monkeypatch, tmp_
     recording = write_folder(open_sequence("room:frames=3,width=32,height=24"), tmp_path / "recording")
     line = refused(capsys, "compare", recording, "--out", recording)
     assert "is a folder of the recording" in line and not (recording / ".lock").exists()
+
+
+def test_a_variant_of_other_settings_is_replaced_only_where_one_says_so(tmp_path, capsys):
+    (comparison,) = open_comparisons([ROOM], tmp_path, Settings(), "sensor_true_labels")
+    (variant,) = comparison.variants
+    run = making.prepared(RunFolder(comparison.folder(variant)), variant.settings(comparison.base), None)
+    next(iter(run))
+    run.save()
+    open_comparisons([ROOM], tmp_path, Settings(), "sensor_true_labels")  # it goes on
+    words = ("compare", ROOM, "--out", tmp_path, "--variants", "sensor_true_labels")
+    line = refused(capsys, *words, "--classes", "nyu13")
+    assert "sensor_true_labels: holds a run with other settings or weights; name another --out, or add" in line
+    assert comparison.folder(variant).is_dir()
+    open_comparisons([ROOM], tmp_path, Settings(classes="nyu13"), "sensor_true_labels", overwrite=True)
+
+
+def test_paths_are_drawn_beside_the_reference_that_their_errors_are_of(monkeypatch):
+    """The recording's poses as a run understands them: those in its file may be in another convention."""
+    path = np.tile(np.eye(4), (5, 1, 1))
+    recorded = Trajectory(np.arange(5.0), path.copy())
+    path[:, :3, 3] = np.random.default_rng(0).normal(size=(5, 3))
+    meant = Trajectory(np.arange(5.0), path)
+    drawn = []
+    monkeypatch.setattr(sections.draw, "paths", lambda reference, found: drawn.append(reference))
+    result = SimpleNamespace(variant=variants_of(open_sequence(ROOM))[0], figures={}, estimate=meant)
+    result.variant, result.evaluation = replace(result.variant, poses="tracked"), SimpleNamespace(trajectory=meant)
+    result.tracked, result.row = np.ones(5, bool), lambda keys: ()
+    judge = SimpleNamespace(sequence=SimpleNamespace(trajectory=meant))
+    sequence = SimpleNamespace(trajectory=recorded)
+    sections.trajectory(SimpleNamespace(judge=judge, sequence=sequence, results=[result]))
+    np.testing.assert_array_equal(drawn[0], meant.positions)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from typing import Any
 
 from semslam import config as configs
 from semslam.comparison.judged import Judge, VariantResult
-from semslam.comparison.making import is_done, prepared
+from semslam.comparison.making import check_free, is_done, prepared
 from semslam.comparison.variants import Settings, Variant, chosen_variants, variants_of
 from semslam.doctor.poses.convention import as_meant
 from semslam.judging.run import depth_limits, judged_recording
@@ -105,11 +105,12 @@ class Comparison:
 
 
 def open_comparisons(
-    paths: Sequence[str], out: Path, settings: Settings, variants: str | None = None
+    paths: Sequence[str], out: Path, settings: Settings, variants: str | None = None, overwrite: bool = False
 ) -> list[Comparison]:
     """The comparisons of some sequences, nothing run yet: each in `out`, or in a folder of its name if they are many.
 
-    variants: names with commas; None = every one that a sequence allows. What cannot be done is said now, in one line.
+    variants: names with commas; None = every one that a sequence allows. overwrite: replace variants that were made
+    with other settings or weights. What cannot be done is said now, in one line.
     """
     if settings.classes not in ("nyu13", "nyu40"):
         raise ValueError(f"--classes is {settings.classes!r}, expected nyu13 or nyu40")
@@ -133,5 +134,7 @@ def open_comparisons(
         found.append(Comparison(path, folder, settings, config, sequence, chosen))
     for comparison in found:
         check_apart(comparison.out, comparison.path)
+        for variant in comparison.variants:
+            check_free(RunFolder(comparison.folder(variant)), variant.settings(comparison.base), overwrite)
         RunFolder.create(comparison.out)  # find out now, not after the work, whether it can be written
     return found

@@ -28,19 +28,29 @@ def is_done(folder: RunFolder, config: RunConfig) -> bool:
     return _is_begun(folder, config) and "state_bytes" in (_read_json(folder.metrics) or {})
 
 
+def check_free(folder: RunFolder, config: RunConfig, overwrite: bool) -> None:
+    """ValueError where the run of these settings would destroy one of others, or files that no comparison made."""
+    if _is_begun(folder, config):
+        return
+    if not (folder.path / MADE_BY).is_file():
+        if any(not path.name.startswith(".") for path in folder.path.glob("*")):
+            raise ValueError(f"{folder.path}: holds files that no comparison made; name another --out")
+    elif folder.exists and not overwrite:
+        raise ValueError(
+            f"{folder.path}: holds a run with other settings or weights; name another --out, or add --overwrite"
+        )
+
+
 def prepared(folder: RunFolder, config: RunConfig, network: Network) -> Run:
     """The run of these settings, going on where it was interrupted, else from its first frame.
 
-    network: used where the settings ask for predicted depth or labels. ValueError where the folder holds files that no
-    comparison made.
+    network: used where the settings ask for predicted depth or labels. A run of other settings or weights is replaced:
+    see `check_free`.
     """
     begun = _is_begun(folder, config)
     needed = "predicted" in (config.slam.perception.depth, config.slam.perception.labels)
     if not begun:
-        seen = any(not path.name.startswith(".") for path in folder.path.glob("*"))
-        if seen and not (folder.path / MADE_BY).is_file():
-            raise ValueError(f"{folder.path}: holds files that no comparison made; name another --out")
-        shutil.rmtree(folder.path, ignore_errors=True)  # of other settings or weights
+        shutil.rmtree(folder.path, ignore_errors=True)
         RunFolder.create(folder.path)
         write_json(folder.path / MADE_BY, {"weights": weights_digest(config.weights)})
     run = prepare(config, folder.path, network=network if needed else None, resume=begun)

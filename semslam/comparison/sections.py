@@ -186,7 +186,7 @@ def maps(c: Comparison) -> Section | None:
 
 
 def trajectory(c: Comparison) -> Section | None:
-    reference = c.sequence.trajectory
+    reference = c.judge.sequence.trajectory  # as the errors of the table are found
     if reference is None:
         return None
     keys = (("ate_m", CM, 2), ("ate_median_m", CM, 2), ("ate_max_m", CM, 2), ("ate_sim3_m", CM, 2),

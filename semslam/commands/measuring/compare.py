@@ -23,6 +23,8 @@ from semslam.commands.app import (
     progress,
 )
 
+OVERWRITE = "Replace variants that were made with other settings or weights in --out."
+
 
 @app.command()
 def compare(
@@ -44,6 +46,7 @@ def compare(
         str, typer.Option(help="Surface to compare with: auto | mesh | depth (noise-free) | tsdf | a mesh or cloud.")
     ] = "auto",
     json: Annotated[Path | None, file_option("--json", "Also write the figures to this file, flat.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Compare sensor depth with predicted depth, everything else equal: makes runs, and one report.
 
@@ -56,7 +59,7 @@ def compare(
     from semslam.runs.progress import NoMap
 
     settings = Settings(classes, config, kind, weights, engine, truth, start, frames, every)
-    comparisons = open_comparisons(sequences, out, settings, variants)
+    comparisons = open_comparisons(sequences, out, settings, variants, overwrite)
     for comparison in comparisons:
         with_sensor = [variant for variant in comparison.variants if variant.depth == "sensor"]
         for variant in list(comparison.variants):
