@@ -12,6 +12,7 @@ from variants import one_fast
 
 from semslam.camera import Camera
 from semslam.frame import UNLABELLED
+from semslam.labels import LABEL_SETS
 from semslam.looking.picture import render_png
 from semslam.looking.shapes import path_shapes
 from semslam.rendering.coloring import COLORINGS, UNLABELLED_COLOR, graded
@@ -347,10 +348,18 @@ def test_without_a_driver_our_own_renderer_draws_the_same_scene_and_says_so(view
 
 
 def test_hidden_classes_are_not_drawn_and_hiding_all_is_an_error(viewed, tmp_path):
-    assert NYU13.id_of("floor") not in viewed.without([NYU13.id_of("floor")]).cloud.labels()
-    assert len(viewed.without([NYU13.id_of("floor")]).errors) == len(viewed.without([NYU13.id_of("floor")]).cloud)
+    bare = viewed.without(["floor"])
+    assert NYU13.id_of("floor") not in bare.cloud.labels() and len(bare.errors) == len(bare.cloud)
     with pytest.raises(ValueError, match="nothing to draw"):
-        render_png(tmp_path / "map.png", viewed, hidden=range(256))
+        render_png(tmp_path / "map.png", viewed, hidden=[*NYU13.classes, "unlabelled"])
+
+
+def test_a_class_is_hidden_by_its_name_in_a_map_of_other_classes_too(viewed):
+    """Id 0 is wall in the one label set and bed in the other."""
+    of_13, of_40 = (replace(viewed, label_set=LABEL_SETS[name]) for name in ("nyu13", "nyu40"))
+    ids = [one.ids_of(["wall"]) for one in (of_13, of_40)]
+    assert ids == [[of_13.label_set.id_of("wall")], [0]] and ids[0] != ids[1]
+    assert not of_13.ids_of(["whiteboard"]) and of_40.ids_of(["whiteboard"])
 
 
 @pytest.mark.parametrize("suffix", one_fast(".pdf", ".png", ".PNG", ".jpg", ".jpeg", ".svg"))

@@ -35,12 +35,12 @@ def render_png(
     viewed: Viewed,
     *,
     coloring: str = "label",
-    hidden: Collection[int] = (),
+    hidden: Collection[str] = (),
     beside: Sequence[Viewed] = (),
 ) -> None:
     """Write a picture of the map with its legend, seen from outside.
 
-    `coloring` is a name of COLORINGS, or error; surfels of the class ids in `hidden` are left out. `beside`: other
+    `coloring` is a name of COLORINGS, or error; surfels of the classes named in `hidden` are left out. `beside`: other
     maps, seen from the same pose. Drawn by Open3D over EGL; where there is no driver for it by our own renderer, which
     a warning says. ValueError where there is nothing to draw.
     """

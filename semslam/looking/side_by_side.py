@@ -12,10 +12,10 @@ from semslam.looking.viewed import Viewed
 from semslam.looking.window import MapWindow
 
 
-def view(maps: Sequence[Viewed], coloring: str, hidden: Iterable[int], report: Callable[[str], None]) -> None:
+def view(maps: Sequence[Viewed], coloring: str, hidden: Iterable[str], report: Callable[[str], None]) -> None:
     """Open a window for each map, all with one camera and the same switches, until one is closed.
 
-    `coloring` is a name of COLORINGS, or error; `hidden` are class ids. RuntimeError where no window can be made.
+    `coloring` is a name of COLORINGS, or error; `hidden`: classes, by name. RuntimeError where no window can be made.
     """
     windows: list[MapWindow] = []
     try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.cloud import CloudInParts, SurfelCloud
+from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS, graded
 from semslam.rendering.legend import class_name, classes_present
@@ -51,11 +52,17 @@ class Viewed:
             raise ValueError(f"there is no coloring {coloring!r}; there are {', '.join([*COLORINGS, 'error'])}")
         return COLORINGS[coloring](self.cloud, self.label_set)
 
-    def without(self, hidden: Iterable[int]) -> Viewed:
-        """The same without the surfels of some class ids."""
+    def ids_of(self, names: Iterable[str]) -> list[int]:
+        """The ids that some classes, by their names in a legend, have in this map's label set; none has another's."""
+        names, ids = {*names}, (*range(len(self.label_set)), UNLABELLED)
+        return [i for i in ids if class_name(self.label_set, i) in names]
+
+    def without(self, hidden: Iterable[str]) -> Viewed:
+        """The same without the surfels of some classes, by name."""
+        ids = self.ids_of(hidden)
 
         def kept(cloud: SurfelCloud) -> np.ndarray:
-            return ~np.isin(cloud.labels(), list(hidden))
+            return ~np.isin(cloud.labels(), ids)
 
         keep = kept(self.cloud)
         errors = None if self.errors is None else self.errors[keep]

@@ -40,7 +40,7 @@ class Switches:
     """What a window shows of its map."""
 
     coloring: str = "color"  # a name of COLORINGS, or error
-    hidden: frozenset[int] = frozenset()  # class ids
+    hidden: frozenset[str] = frozenset()  # names of classes: another map beside this one may number them otherwise
     path: bool = True  # the camera's
     frusta: bool = False
     disks: bool = False  # surfels as disks whose backs are hidden, so that rooms open to the viewer; else as points
@@ -137,15 +137,15 @@ class MapWindow:
         classes = self.classes()
         if classes:
             self.chosen = (self.chosen + step) % len(classes)
-            state = "hidden" if classes[self.chosen] in self.switches.hidden else "shown"
-            self.report(f"{class_name(self.viewed.label_set, classes[self.chosen])} ({state})")
+            name = class_name(self.viewed.label_set, classes[self.chosen])
+            self.report(f"{name} ({'hidden' if name in self.switches.hidden else 'shown'})")
             self._redraw_legend()
 
     def toggle_class(self) -> None:
         """Hide the chosen class, or show it again."""
         classes = self.classes()
         if classes:
-            chosen = classes[min(self.chosen, len(classes) - 1)]
+            chosen = class_name(self.viewed.label_set, classes[min(self.chosen, len(classes) - 1)])
             self.switch(replace(self.switches, hidden=self.switches.hidden ^ {chosen}))
             self.choose(0)
 
@@ -189,7 +189,7 @@ class MapWindow:
 
     def visible_surfels(self) -> np.ndarray:
         """(N,) bool: surfels of classes that are not hidden."""
-        return ~np.isin(self.viewed.cloud.labels(), sorted(self.switches.hidden))
+        return ~np.isin(self.viewed.cloud.labels(), self.viewed.ids_of(self.switches.hidden))
 
     def described(self, u: float, v: float) -> str:
         """One line on the surfel at a pixel of the window: class, probabilities, confidence, place."""
@@ -255,7 +255,8 @@ class MapWindow:
 
     def _legend_picture(self) -> np.ndarray:
         chosen = (self.classes() or [UNLABELLED])[min(self.chosen, max(len(self.classes()) - 1, 0))]
-        return legend_image(self.viewed.cloud, self.viewed.label_set, hidden=self.switches.hidden, chosen=chosen)
+        hidden = self.viewed.ids_of(self.switches.hidden)
+        return legend_image(self.viewed.cloud, self.viewed.label_set, hidden=hidden, chosen=chosen)
 
     def _redraw_legend(self) -> None:
         import open3d as o3d

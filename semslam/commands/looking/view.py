@@ -63,7 +63,7 @@ def view(
         raise ValueError(RunFolder.open(run).nothing_mapped)
     note_unfinished(run)
     others = [viewed_run(compare)] if compare else []
-    hidden = [viewed.label_set.id_of(name.strip()) for name in ",".join(hide or ()).split(",") if name.strip()]
+    hidden = [name.strip() for name in ",".join(hide or ()).split(",") if name.strip()]
     shown = Shown(viewed, others, hidden, color_by or ("label" if viewed.has_classes else "color"))
     _check(shown, run)
     if others and (html or video or rerun):
@@ -85,7 +85,7 @@ class Shown(NamedTuple):
 
     viewed: Viewed
     beside: list[Viewed]  # other maps, seen by the same camera
-    hidden: list[int]  # ids of classes that are left out
+    hidden: list[str]  # names of classes that are left out
     color_by: str  # what the surfels' colours mean
 
     @property
@@ -95,7 +95,10 @@ class Shown(NamedTuple):
 
 
 def _check(shown: Shown, run: Path) -> None:
-    """ValueError, before any work, for colours that are unknown or that the map does not have."""
+    """ValueError, before any work, for colours that are unknown or that the map does not have, and unknown classes."""
+    for name in shown.hidden:
+        if not any(one.ids_of([name]) for one in (shown.viewed, *shown.beside)):
+            shown.viewed.label_set.id_of(name)
     if shown.color_by in ("label", "entropy") and not shown.viewed.has_classes:
         raise ValueError(
             f"{run}: its map has no classes; choose --color-by color, or fuse labels: `semslam relabel {run}`"
