@@ -31,6 +31,7 @@ def test_names_are_as_long_as_it_takes_to_tell_images_apart():
     assert names("/a/1.png", "/a/1.jpg") == ["1_png", "1_jpg"]
     assert names("/a/1.png", "/a/1.png") == ["1", "1"]
     assert names("/a/1.png", "/x/a/1.png") == ["a_1", "x_a_1"]
+    assert names("/k/1.jpg", "/o/1.jpg", "/k_1.jpg", "/k_1_2.jpg") == ["k_1", "o_1", "k_1_3", "k_1_2"]
     many = names(*(f"/data/{d}/color/{n}.{s}" for d in "abc" for n in (1, 2) for s in ("png", "jpg")))
     assert len(set(many)) == 12
 
@@ -103,6 +104,8 @@ def test_depth_beyond_what_millimetres_hold_is_written_in_a_larger_unit_that_is_
     assert scale == 256 and (stored == 80 * 256).all() and tmp_path / "far_depth.yaml" in paths
     write_prediction(tmp_path, "near", depth / 2, np.zeros((4, 4), np.uint8), LABEL_SETS["kitti6"])
     assert not (tmp_path / "near_depth.yaml").exists()
+    write_prediction(tmp_path, "far", depth / 2, np.zeros((4, 4), np.uint8), LABEL_SETS["kitti6"])
+    assert not (tmp_path / "far_depth.yaml").exists(), "the unit of the depth that was there before"
     write_prediction(tmp_path, "beyond", 20 * depth, np.zeros((4, 4), np.uint8), LABEL_SETS["kitti6"])
     assert not cv2.imread(str(tmp_path / "beyond_depth.png"), cv2.IMREAD_UNCHANGED).any(), "none, not the farthest"
 

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +119,13 @@ def write_prediction(
         path = folder / f"{name}_{kind}.png"
         write_png(path, image)
         paths.append(path)
+    unit = folder / f"{name}_depth.yaml"
     if scale != DEPTH_SCALES[0]:
-        with replacing(folder / f"{name}_depth.yaml") as temporary:
+        with replacing(unit) as temporary:
             temporary.write_text(f"depth_scale: {scale}  # units a metre\n", encoding="utf-8")
-        paths.append(folder / f"{name}_depth.yaml")
+        paths.append(unit)
+    else:
+        unit.unlink(missing_ok=True)  # of depth that was written here before
     return paths
 
 
@@ -168,7 +172,8 @@ def write_figure(
 def names_for(images: Sequence[Path]) -> list[str]:
     """The name of each image's outputs: its own, with as many of its folders before it as tell it from the others.
 
-    kitchen/0001.jpg and office/0001.jpg become kitchen_0001 and office_0001. An image named twice has one name.
+    kitchen/0001.jpg and office/0001.jpg become kitchen_0001 and office_0001; a kitchen_0001.jpg beside them, which has
+    that name already, becomes kitchen_0001_2. An image named twice has one name.
     """
     paths = [path.resolve() for path in images]
     by_stem: dict[str, set[Path]] = {}
@@ -184,7 +189,18 @@ def names_for(images: Sequence[Path]) -> list[str]:
             # the same name in the same folder has another suffix
             own = stem if len(set(folders.values())) == len(alike) else path.name.replace(".", "_")
             names[path] = "_".join([*_last(parts, depth), own])
+    names = _numbered(names)
     return [names[path] for path in paths]
+
+
+def _numbered(names: dict[Path, str]) -> dict[Path, str]:
+    """The same names, the second and later ones of those that are alike with a number."""
+    found: dict[Path, str] = {}
+    for path, name in names.items():
+        free = (f"{name}_{number}" for number in count(2))
+        taken = name in found.values()
+        found[path] = next(n for n in free if n not in {*names.values(), *found.values()}) if taken else name
+    return found
 
 
 def _last(parts: tuple[str, ...], count: int) -> tuple[str, ...]:
