@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from semslam import poses
 from semslam.frame import UNLABELLED
 
 AT_ONCE = 1 << 16  # surfels
@@ -73,6 +74,12 @@ class SurfelCloud:
             None if self.class_probabilities is None else self.class_probabilities[keep],
             self.world_origin,
         )
+
+    def moved(self, T_new_world: np.ndarray) -> SurfelCloud:
+        """The same surfels in another world frame."""
+        T = poses.orthonormalized(np.asarray(T_new_world, np.float64))
+        positions = poses.transform(T, self.positions).astype(self.positions.dtype)
+        return replace(self, positions=positions, normals=(self.normals @ T[:3, :3].T).astype(self.normals.dtype))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ from semslam.metrics.nearest import Surface
 from semslam.metrics.surface import (
     depth_reference,
     mesh_reference,
-    moved,
     points_reference,
     sampled,
     surface_errors,
@@ -176,7 +175,10 @@ def test_a_rigid_motion_of_both_sides_changes_nothing():
     T_view = look_at(np.array([0.5, 0.5, -1.0]), np.array([0.5, 0.5, 0]), np.array([0, -1.0, 0]))
     reference = mesh_reference(SQUARE, TRIANGLES, camera=CAMERA, T_world_camera=[T_view])
     points = wall(0.03)
-    there = surface_errors((points @ T[:3, :3].T + T[:3, 3]).astype(np.float32), moved(reference, T))
+    moved = mesh_reference(
+        poses.transform(T, SQUARE).astype(np.float32), TRIANGLES, camera=CAMERA, T_world_camera=[T @ T_view]
+    )
+    there = surface_errors(poses.transform(T, points).astype(np.float32), moved)
     np.testing.assert_allclose(there, surface_errors(points, reference), atol=1e-5)
 
 
@@ -213,6 +215,16 @@ def test_a_wall_mapped_once_is_not_layered_and_one_mapped_twice_is():
     assert layering(cloud_of([("wall", *one), ("wall", *back)], 0.02)) == 0
     assert layering(cloud_of([("wall", *one), ("wall", *two)], 0.02)) == 1
     assert np.isnan(layering(cloud_of([("wall", *one)], 0.02).selected(np.zeros(0, int))))
+
+
+def test_a_map_that_is_moved_there_and_back_is_the_same():
+    cloud, T = cloud_of([("wall", *plane((0, 0, 0), (1, 0, 0), (0, 1, 0), 0.1))], 0.1), poses.exp(np.full(6, 0.4))
+    there = cloud.moved(T)
+    np.testing.assert_allclose(there.positions, poses.transform(T, cloud.positions), atol=1e-5)
+    np.testing.assert_allclose(there.normals, cloud.normals @ T[:3, :3].T, atol=1e-5)
+    back = there.moved(poses.inverse(T))
+    np.testing.assert_allclose(back.positions, cloud.positions, atol=1e-5)
+    np.testing.assert_allclose(back.normals, cloud.normals, atol=1e-5)
 
 
 def in_parts(cloud: SurfelCloud, count: int) -> CloudInParts:

@@ -217,12 +217,3 @@ def rendered_depth(cloud: SurfelCloud, camera: Camera, T_world_camera: np.ndarra
 def studied_indices(sequence: Recording, count: int) -> list[int]:
     """Frames that are measured: evenly spread, labelled ones only where some are labelled."""
     return evenly_spread(sequence.labelled_indices or list(range(len(sequence))), count)
-
-
-def moved(cloud: SurfelCloud, T_new_world: np.ndarray) -> SurfelCloud:
-    """The same map in another world frame."""
-    T = poses.orthonormalized(np.asarray(T_new_world, np.float64))
-    chosen = cloud.selected(np.arange(len(cloud)))
-    chosen.positions[:] = poses.transform(T, chosen.positions)
-    chosen.normals[:] = chosen.normals @ T[:3, :3].T
-    return chosen

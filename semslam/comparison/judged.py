@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.comparison.depth_study import DepthStudy, moved
+from semslam.comparison.depth_study import DepthStudy
 from semslam.comparison.pictures import overview_of, painted_views
 from semslam.comparison.report import number
 from semslam.comparison.variants import Variant
@@ -72,7 +72,7 @@ class Judge:
             T = np.eye(4)
             if variant.poses != "dataset" and self.sequence.trajectory is not None and tracked.any():
                 T = world_alignment(estimate.selected(tracked), self.sequence.trajectory)
-            shown = moved(cloud, T)
+            shown = cloud.moved(T)
             if self._view is None:  # one camera for all variants' pictures, chosen for the first one's map
                 self._view = overview_of(shown, labels, self.sequence.trajectory)
             pictures = painted_views(shown, labels, evaluation.errors, self._view)

@@ -15,7 +15,7 @@ on neither side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numba as nb
@@ -207,17 +207,6 @@ def surface_errors(points: np.ndarray | Blocks, reference: Reference) -> np.ndar
         errors[judged] = reference.distance(block[judged])
         found.append(errors)
     return np.concatenate(found)
-
-
-def moved(reference: Reference, T_new_world: np.ndarray) -> Reference:
-    """The same reference in another world frame."""
-    T_back = poses.inverse(np.asarray(T_new_world, np.float64))
-    return replace(
-        reference,
-        points=poses.transform(T_new_world, reference.points).astype(np.float32),
-        distance=lambda points: reference.distance(poses.transform(T_back, points).astype(np.float32)),
-        views=tuple(replace(view, T_world_camera=T_new_world @ view.T_world_camera) for view in reference.views),
-    )
 
 
 def _share(hits: np.ndarray) -> float:
