@@ -335,7 +335,7 @@ def ros_2_sqlite(room: Room, path: Path) -> Written:
 
 def azure_kinect(room: Room, path: Path) -> Written:
     """Colour of 1280x720, its smallest; depth of its own size."""
-    from test_camera_recordings import element, kinect_block, kinect_cameras, kinect_file, number
+    from test_azure_kinect import element, kinect_block, kinect_cameras, kinect_file, number
 
     color = encoded(".jpg", np.ascontiguousarray(np.kron(room.image("color", 0), np.ones((2, 2, 1), np.uint8))[:720]))
     wall = np.full((288, 320), 2000, ">u2").tobytes()

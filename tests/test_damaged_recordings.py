@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_camera_recordings import write_kinect
+from test_azure_kinect import write_kinect
 from test_dataset_recordings import write_sens
 from test_phone_recordings import polycam_files, record3d_files, write_zip
 from written_recordings import put, room_frames, write_video

@@ -6,8 +6,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,33 +14,30 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.atomic import regular_size, remove_leftovers, replacing, text_of, write_json
+from semslam.atomic import remove_leftovers, replacing
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.engine.associations import Associations
 from semslam.engine.labels.label_fusion import label_fusion
 from semslam.engine.saved_surfels import StatePart, restored
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
-from semslam.geometry import export
-from semslam.geometry.mesh import LabelledMesh
 from semslam.labels import LABEL_SETS, LabelSet
-from semslam.poses import moved_by
 from semslam.runs.config import RunConfig, settings_of_run
 from semslam.runs.progress import IDENTIFYING, Progress, identity_of
 from semslam.runs.recording import as_compared, found_again
 from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays, stored_rows
 from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.lock import lock, unlock
-from semslam.runs.storage.paths import OTHERS, REPLACED_BY, RunPaths
+from semslam.runs.storage.made import MadeFiles
+from semslam.runs.storage.paths import REPLACED_BY
 from semslam.runs.storage.upgrade import upgraded
 from semslam.stage import under_prefix
 from semslam.trajectory import Trajectory
-from semslam.trajectory.files import write_tum
 from sequences import Sequence as Recording
 from sequences.rebased import without_poses
 
 
 @dataclass(frozen=True)
-class RunFolder(RunPaths):
+class RunFolder(MadeFiles):
     """A run on disk, written and read. Each file appears whole or not at all."""
 
     def in_the_way(self, settings: RunConfig) -> str:
@@ -318,89 +314,10 @@ class RunFolder(RunPaths):
         with naming(self.filled):
             return SurfelCloud(**arrays)
 
-    def save_errors(self, errors: np.ndarray) -> None:
-        """Keep (N,) float32 metres, NaN where a surfel was not judged, in the order of `load_cloud`."""
-        with replacing(self.errors) as temporary, Path(temporary).open("wb") as file:
-            np.save(file, errors)
-
-    def load_errors(self) -> np.ndarray | None:
-        """What `save_errors` kept; None where the run was not evaluated."""
-        if not self.errors.exists():
-            return None
-        regular_size(self.errors)
-        try:
-            return np.load(self.errors, allow_pickle=False)
-        except (ValueError, EOFError):
-            raise ValueError(f"{self.errors}: damaged; `semslam evaluate {self.path}` writes it again") from None
-
-    def save_trajectories(self, progress: Progress, world_origin: np.ndarray) -> list[Path]:
-        """Write the paths in the map, the run's own and those of the other runs that it is of, as poses in the world;
-        returns the files. world_origin: (3,), of the map."""
-        for path in self.path.glob(OTHERS):
-            path.unlink()
-        _write_poses(self.trajectory, progress.trajectory().selected(progress.tracked), world_origin)
-        self.fused_trajectory.unlink(missing_ok=True)
-        fused = [self.fused_trajectory] if progress.poor else []
-        for path in fused:
-            _write_poses(path, progress.trajectory().selected(progress.tracked_well), world_origin)
-        others = progress.others_in_map
-        files = [self.other_trajectory(number) for number in range(1, len(others) + 1)]
-        for path, other in zip(files, others):
-            _write_poses(path, other.trajectory(), world_origin, f"of {json.dumps(other.folder)}, in this run's world")
-        return [self.trajectory, *fused, *files]
-
-    def save_part_trajectory(self, number: int, trajectory: Trajectory, world_origin: np.ndarray) -> None:
-        """Write the poses of a part of the scene that has not met the map as poses in its world."""
-        _write_poses(self.part_trajectory(number), trajectory, world_origin)
-
     def load_trajectory(self) -> Trajectory:
         """The poses of the largest sub-map, relative to the origin of the map; without loss, unlike trajectory.txt."""
         progress = self.load_progress()
         return progress.trajectory().selected(progress.tracked)
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a file of the run's, whole or not at all."""
-        with replacing(self.path / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-    def save_metrics(self, metrics: dict[str, Any]) -> None:
-        write_json(self.metrics, metrics)
-
-    def load_metrics(self) -> dict[str, Any]:
-        """What `save_metrics` wrote; nothing where a run was interrupted before. ValueError where it is damaged."""
-        if not self.metrics.exists():
-            return {}
-        with self._made_again(self.metrics):
-            found = json.loads(text_of(self.metrics))
-            if not isinstance(found, dict):
-                raise ValueError(f"{type(found).__name__}, expected figures by name")
-        return found
-
-    def load_mesh(self) -> LabelledMesh | None:
-        """The mesh of the run; None where it has none, ValueError where it is damaged."""
-        if not self.mesh.exists():
-            return None
-        with self._made_again(self.mesh):
-            return export.read_mesh_ply(self.mesh)
-
-    @contextmanager
-    def _made_again(self, path: Path) -> Iterator[None]:
-        """Raise ValueError, with what to do, where a file that was made of the state cannot be read."""
-        try:
-            yield
-        except ValueError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            raise ValueError(
-                f"{path}: damaged ({reason}); remove it to go on without, or have it made again: the command that made "
-                f"{self.path}, `semslam reconstruct` with --resume"
-            ) from None
-
-
-def _write_poses(path: Path, trajectory: Trajectory, world_origin: np.ndarray, comment: str = "") -> None:
-    """Write poses that are relative to the origin (3,) of the map as poses in the world: TUM lines, after a comment."""
-    world = Trajectory(trajectory.timestamps, moved_by(trajectory.T_world_camera, world_origin))
-    with replacing(path) as temporary:
-        write_tum(temporary, world, comment)
 
 
 def _scalars(path: Path, *names: str) -> dict[str, np.ndarray]:
