@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from functools import cache
+from itertools import cycle, islice
 
 import numpy as np
 import pytest
@@ -36,14 +37,14 @@ def walk() -> tuple[RoomSequence, list[Frame]]:
 
 
 class FakeCamera:
-    """A walk through the room, at 30 images a second, whether or not anybody takes them."""
+    """A walk through the room, to and fro, at 30 images a second, whether or not anybody takes them."""
 
     name, sensor = "fake", "synthetic"
 
     def __init__(self, images: int, depth: bool = True) -> None:
         room, frames = walk()
         self.camera, self.depth_scale = room.camera, 5000.0 if depth else None
-        self.frames = frames[:images]
+        self.frames = [*islice(cycle([*frames, *frames[-2:0:-1]]), images)]
         self._given, self._began, self.closed = 0, time.monotonic(), False
 
     def read(self) -> Captured | None:
@@ -160,7 +161,7 @@ def test_a_live_run_keeps_up_and_is_the_run_of_its_recording(tmp_path, monkeypat
     words = ["--labels", "none", "--no-mesh", "--poses", "tracked"]
     compiled = CliRunner().invoke(app, ["reconstruct", SMALL, "--out", str(tmp_path / "compiled"), *words])
     assert compiled.exit_code == 0, compiled.output
-    monkeypatch.setitem(devices.DEVICES, "webcam", lambda *_: FakeCamera(45))
+    monkeypatch.setitem(devices.DEVICES, "webcam", lambda *_: FakeCamera(900))  # on a busy machine, too
     monkeypatch.setattr(Slam, "step", lambda slam, frame: (time.sleep(0.1), step(slam, frame))[1])
     live = CliRunner().invoke(app, ["reconstruct", "--live", "--out", str(tmp_path / "live"), "--frames", "8", *words])
     assert live.exit_code == 0, live.output
