@@ -114,6 +114,12 @@ class Tracking:
     submap: int = 0  # number of the part of the map that the pose is in; parts that have not met have a world each
 
     @property
+    def std(self) -> float:
+        """Metres, and radians: the standard deviation of the pose along its least certain direction; 0 where it has
+        none."""
+        return 0.0 if self.covariance is None else float(np.linalg.eigvalsh(self.covariance)[-1] ** 0.5)
+
+    @property
     def state(self) -> Literal["good", "poor", "lost"]:
         """Good: fused. Poor: the pose holds, but the frame must not enter the map. Lost: no pose."""
         return "lost" if not self.ok else "good" if self.sound else "poor"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from semslam import poses
 from semslam.frame import Frame
 
 SAME_ASPECT = 0.02  # of colour's and depth's: 1296x968 beside 640x480 is one field of view
@@ -76,15 +77,14 @@ def _check_pose(frame: Frame, T: np.ndarray) -> None:
     expected = "(4, 4) float, world from camera in metres, its last row 0 0 0 1, None where it is not known"
     if not (_is_array(T, 2) and T.shape == (4, 4) and T.dtype.kind == "f"):
         raise _wrong(frame, "T_world_camera is", T, expected)
-    R = T[:3, :3]
-    error = np.abs(R @ R.T - np.eye(3)).max() + np.abs(T[3] - (0, 0, 0, 1)).max()
-    if not (error < NOT_RIGID and np.isfinite(T).all()):
-        what = "is not rigid (its rotation is scaled or sheared, or its last row another)"
-        what = what if np.isfinite(T).all() else "holds NaN or infinity"
-    elif np.dot(R[0], np.cross(R[1], R[2])) < 0:
+    if poses.is_rigid(T, NOT_RIGID):
+        return
+    if not np.isfinite(T).all():
+        what = "holds NaN or infinity"
+    elif poses.is_rigid(T @ np.diag([1.0, -1.0, 1.0, 1.0]), NOT_RIGID):
         what = "mirrors (its determinant is negative)"
     else:
-        return
+        what = "is not rigid (its rotation is scaled or sheared, or its last row another)"
     raise ValueError(f"frame {frame.number}: T_world_camera {what}; expected a rotation and a translation: {expected}")
 
 

@@ -16,6 +16,7 @@ from semslam.tracking.registration.settings import RegistrationConfig
 
 logger = logging.getLogger(__name__)
 CALM = 5  # good frames after which a poor spell is over
+SETTLED = (0.03, np.radians(1.5))  # metres and radians that registering once more may move a pose found from far away
 LIKENESS = 0.7  # correlation with what the map shows from which an image confirms its pose
 
 MOTIONS = "sideways", "up or down", "to or fro", "in pitch", "in yaw", "in roll"  # of a camera, as a twist has them
@@ -109,6 +110,12 @@ def fits(found: Registration, config: TrackingConfig) -> bool:
         and found.std < 0.01
         and (likeness >= config.found_correlation or (np.isnan(likeness) and found.fitting >= 0.7))
     )
+
+
+def stays(T: np.ndarray, T_again: np.ndarray) -> bool:
+    """Whether a pose that was found from far away is where it was when it is registered again from there."""
+    moved = poses.inverse(T) @ T_again
+    return bool(np.linalg.norm(moved[:3, 3]) < SETTLED[0] and poses.rotation_angle(moved) < SETTLED[1])
 
 
 def evidence(found: Registration) -> float:

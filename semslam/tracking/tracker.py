@@ -11,7 +11,7 @@ from semslam import poses
 from semslam.frame import Frame, Observation, Tracking, View
 from semslam.stage import Stage, prefixed, under_prefix
 from semslam.tracking.features import Reference, features_of, pose_from
-from semslam.tracking.judgement import Announcements, TrackingConfig, fits, judged, why_lost, why_open, why_poor
+from semslam.tracking.judgement import Announcements, TrackingConfig, fits, judged, stays, why_lost, why_open, why_poor
 from semslam.tracking.measuring import MeasuringRegistrar
 from semslam.tracking.motion import Motion
 from semslam.tracking.noise import SensorNoise
@@ -23,7 +23,6 @@ from semslam.trajectory import Correction
 
 DOUBT = 0.3  # less evidence than usual from which features are asked
 OPEN = 0.01  # metres and radians: standard deviation of a pose from which registration leaves it open
-SETTLED = (0.03, np.radians(1.5))  # metres and radians that registering once more may move a pose found from far away
 CHANGE = 0.05  # of the motion from one frame to the next: by how much it may change until the one after
 AGAIN = 3  # times that such a pose may be registered again, each time from where it was found
 Predict = Callable[[np.ndarray], View]  # T_world_camera -> what the map shows from there
@@ -104,7 +103,7 @@ class Tracker(Stage):
         followed = tracking = self.track(observation, predict(T_last), expected)
         # True for nan, too: a flat view confirms nothing
         doubtful = not (tracking.state == "good" and tracking.evidence >= self._usual - DOUBT)
-        is_open = _std(tracking) > OPEN
+        is_open = tracking.std > OPEN
         if (doubtful or is_open) and observation.color.mean() >= self.config.black:
             tracking = self._carried(observation, predict, tracking)
         is_followed = tracking is followed or is_open  # features that decide what registration leaves open are no jump
@@ -226,7 +225,7 @@ class Tracker(Stage):
         T = reference.T_world_camera @ by_features.T_known_live
         found = self.register(observation, predict(T), T)
         again = judged(found, why_lost(found, T, self._unmeasured, c), c)
-        is_open = _std(tracking) > OPEN
+        is_open = tracking.std > OPEN
         if again.ok and (not tracking.ok or again.evidence > tracking.evidence + (-0.05 if is_open else 0.05)):
             if is_open:
                 self._determined()
@@ -249,7 +248,7 @@ class Tracker(Stage):
         for _ in range(AGAIN):
             found = self.register(observation, predict(T), T)
             lost = why_lost(found, T, self._unmeasured, c) or (why_poor(found, c) if tracking.sound else "")
-            if lost or _stays(T, found.T_world_camera):
+            if lost or stays(T, found.T_world_camera):
                 return judged(found, lost, c)
             T = found.T_world_camera
         return replace(tracking, ok=False, reason="the map leads elsewhere from wherever the camera seems to be")
@@ -272,7 +271,7 @@ class Tracker(Stage):
                 return None
             T = found.T_world_camera
             found = self.register(observation, predict(T), T)
-            if _stays(T, found.T_world_camera):
+            if stays(T, found.T_world_camera):
                 return found if fits(found, self.config) else None
         return None
 
@@ -345,14 +344,3 @@ class Tracker(Stage):
         self.keyframes.restore(under_prefix("keyframe_", state))
         if not self.submaps.changes and len(self.keyframes):  # of a version that kept one map
             self.submaps.enter(self.keyframes.indices[0], 0)
-
-
-def _std(tracking: Tracking) -> float:
-    """Metres, and radians: the standard deviation of a pose along its least certain direction; 0 where it has none."""
-    return 0.0 if tracking.covariance is None else float(np.linalg.eigvalsh(tracking.covariance)[-1] ** 0.5)
-
-
-def _stays(T: np.ndarray, T_again: np.ndarray) -> bool:
-    """Whether a pose is where it was."""
-    moved = poses.inverse(T) @ T_again
-    return bool(np.linalg.norm(moved[:3, 3]) < SETTLED[0] and poses.rotation_angle(moved) < SETTLED[1])
