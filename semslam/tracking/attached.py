@@ -23,10 +23,10 @@ from semslam.trajectory import Correction
 logger = logging.getLogger(__name__)
 COLUMNS = 80  # cells across the image, at least; what is said of a cell holds for its pixels
 MOVED = 3.0  # cells that the world has moved, on median, between two frames that are compared ...
-MOVED_AT_FIRST = 0.7  # ... and at first, where features tell the motion
+MOVED_AT_FIRST = 0.5  # ... and at first, where features tell the motion
 ASKED = 8  # frames of which features are asked, at most
 CHANGED = 1.5  # log likelihood against what a cell showed first: it shows something else
-CHANGING = 0.5  # share of the cells of which that holds where the camera moves
+CHANGING = 0.3  # share of the cells of which that holds where the camera moves
 WIDE = 0.5  # share of the image, along its less covered side, over which features move alike: more than a passer-by
 SEEN_AGAIN = 0.3  # share of the cells that show something which both frames saw
 GREY_STD = 8.0  # grey levels: of a cell that shows the same again
