@@ -65,8 +65,8 @@ def doubts(found: VisualPoses, scale_known: bool) -> list[str]:
     if found.restless > RESTLESS:
         said.append(
             f"in {100 * found.restless:.0f} % of the images a third of what is followed is lost though hardly anything "
-            f"moves: the light flickers or the images are spoilt, and the map may be wrong; film by daylight "
-            f"or with an exposure of 10 ms or more"
+            f"moves: the light flickers, a film runs on a screen in view, something is printed over the images or "
+            f"blurs them, and the map may be wrong; film by daylight or with an exposure of 10 ms or more, and without these"
         )
     if found.strange >= MOSTLY and not scale_known:
         said.append(
