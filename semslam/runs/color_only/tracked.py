@@ -66,7 +66,7 @@ def doubts(found: VisualPoses, scale_known: bool) -> list[str]:
         said.append(
             f"in {100 * found.restless:.0f} % of the images a third of what is followed is lost though hardly anything "
             f"moves: the light flickers, a film runs on a screen in view, something is printed over the images or "
-            f"blurs them, and the map may be wrong; film by daylight or with an exposure of 10 ms or more, and without these"
+            f"blurs them, and the map may be wrong; film by daylight or with an exposure of 10 ms or more"
         )
     if found.strange >= MOSTLY and not scale_known:
         said.append(
