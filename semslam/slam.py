@@ -82,7 +82,9 @@ class Slam:
         if correct is None and isinstance(self.track, Tracker) and self.config.perception.synchronise:
             correct = Synchroniser(self.track.velocity_at, self.config.perception.readout or 0.0)
         self.correct = correct
-        self.attached = Attached() if self.config.perception.depth == "sensor" else None
+        # given poses may be off by more than the camera moves, and then much seems to stay
+        of_sensor = self.config.perception.depth == "sensor"
+        self.attached = Attached() if of_sensor and isinstance(self.track, Tracker) else None
         self.loops = loops
         self.places = places
         fusion = self.config.fusion

@@ -29,6 +29,7 @@ CHANGED = 1.5  # log likelihood against what a cell showed first: it shows somet
 CHANGING = 0.3  # share of the cells of which that holds where the camera moves
 WIDE = 0.5  # share of the image, along its less covered side, over which features move alike: more than a passer-by
 SEEN_AGAIN = 0.3  # share of the cells that show something which both frames saw
+WORLD = 0.35  # share of these that have to show what lay there: the poses are right
 GREY_STD = 8.0  # grey levels: of a cell that shows the same again
 DEPTH_SHARE = 0.004  # of a depth: what it is off by, besides noise, where the pose is a little wrong
 CLEAR = 4.0  # log likelihood: a measurement tells no more than this, however badly it fits
@@ -162,6 +163,8 @@ class Attached(Stage):
         std = _std(now.depth, noise)
         of_world = _misfit(depth_then - z, depth_then > 0, std, now.grey - grey_then)
         of_camera = _misfit(before.depth - now.depth, before.depth > 0, std, now.grey - before.grey)
+        if (of_world[again] < CLEAR / 2).mean() < WORLD:
+            return True  # poses that are off make a world that fits nowhere
         told = np.where(again, of_world - of_camera, 0).astype(np.float32)
         # something else that stays as far away, or has the same colour, passes by
         self._ratio += np.where(of_camera < CLEAR / 2, told, np.minimum(told, 0))
