@@ -36,6 +36,7 @@ def test_other_depth_cameras_are_tracked_without_a_loss(noise):
     assert np.sqrt(np.mean(errors(steps, frames) ** 2)) < 0.01
 
 
+@pytest.mark.slow
 def test_the_noise_of_the_camera_is_found_whatever_was_assumed():
     for sensor in ("realsense", "kinect"):
         steps, _ = tracked(list(RoomSequence(frames=40, noise=NOISE[sensor], **SIZE)))
@@ -58,6 +59,7 @@ def test_an_estimate_of_noise_follows_the_residuals_and_not_a_few_wild_ones():
     assert estimate.sigma(depths) == pytest.approx(0.001 + 0.006 * (depths - 0.4) ** 2, rel=0.35)
 
 
+@pytest.mark.slow
 def test_an_estimate_of_noise_does_not_take_failure_for_noise():
     estimate = NoiseEstimate(0.0012, 0.0019)
     for _ in range(200):

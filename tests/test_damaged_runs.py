@@ -86,6 +86,7 @@ def test_errors_of_surfels_that_are_damaged_are_one_line(run):
         viewed_run(run)
 
 
+@pytest.mark.slow
 def test_a_map_without_classes_is_exported_in_its_colours(tmp_path):
     """No grey pictures of classes that there are none of."""
     assert semslam("reconstruct", ROOM, "--out", tmp_path / "run", "--labels", "none", "--poses", "dataset") == 0

@@ -58,6 +58,7 @@ def test_what_was_seen_is_kept():
     assert [whole.see(frame) for frame in HUNG][12:] == [second.see(frame) for frame in HUNG[12:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readout", one_fast(0.0, 0.03))
 def test_a_run_does_not_fuse_depth_of_another_moment(tmp_path, readout):
     """Nor where the same rows are moved otherwise in each frame, as the camera moves."""

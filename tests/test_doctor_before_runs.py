@@ -33,6 +33,7 @@ from sequences.recordings.folder import write_folder
 from sequences.room.room import RoomSequence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convention", one_fast("millimetres", "inverted", "qw-first"))
 def test_a_run_reads_poses_as_the_images_tell_that_they_are_meant(
     long_folder, forty_in_a_folder, convention, tmp_path, caplog

@@ -98,6 +98,7 @@ def test_a_wrong_focal_length_is_not_blamed_on_depth(sound):
     assert motion.findings(Matches(other), wrong) == []
 
 
+@pytest.mark.slow
 def test_a_focal_length_a_quarter_off_is_told_of_three_seconds(sound):
     room, frames = sound
     wrong = room.camera.with_focal(1.25 * room.camera.fx)

@@ -62,6 +62,7 @@ def runs(recordings, tmp_path_factory) -> dict[str, RunFolder]:
     return found
 
 
+@pytest.mark.slow
 def test_a_far_world_gives_the_same_map_moved(runs):
     near, far = (read_ply(runs[name].map)[0] for name in ("near", "far"))
     assert near["x"].dtype == np.float32 and far["x"].dtype == np.float64
@@ -73,6 +74,7 @@ def test_a_far_world_gives_the_same_map_moved(runs):
     assert np.median(distance) < 1e-4 and np.quantile(distance, 0.99) < 2e-3
 
 
+@pytest.mark.slow
 def test_files_of_a_far_world_come_back_as_they_were(runs, tmp_path):
     cloud, labels = runs["far"].load_cloud()
     np.testing.assert_array_equal(cloud.world_origin, [500_000, 5_400_000, 300])

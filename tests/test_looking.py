@@ -183,6 +183,7 @@ def test_errors_are_shown_where_evaluate_has_found_them(run, tmp_path, capsys):
     assert viewed.camera is not None and viewed.camera.width == 128 and len(viewed.trajectory) == 12
 
 
+@pytest.mark.slow
 def test_two_runs_are_drawn_from_one_pose(run, tmp_path, capsys):
     assert semslam("view", run.path, "--compare", run.path, "--png", tmp_path / "two.png") == 0
     two = cv2.imread(str(tmp_path / "two.png"))

@@ -48,6 +48,7 @@ def test_a_project_that_moves_as_a_whole_needs_no_help(recorded, tmp_path):
     assert semslam("evaluate", moved / "runs" / "room") == 0
 
 
+@pytest.mark.slow
 def test_a_recording_that_moved_alone_is_named(recorded, tmp_path, capsys):
     run = recorded / "runs" / "room"
     elsewhere = (recorded / "data" / "room").rename(tmp_path / "elsewhere")

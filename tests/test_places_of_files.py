@@ -35,6 +35,7 @@ def files_of(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_nothing_is_written_among_the_files_of_a_recording_or_of_a_run(recording, tmp_path, capsys):
     before, out = files_of(recording), tmp_path / "run"
     for place in (recording, recording / "color", tmp_path / "recording" / ".." / "recording"):

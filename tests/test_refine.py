@@ -178,6 +178,7 @@ def test_evidence_is_read_as_the_probabilities_they_were_made_from(method):
     np.testing.assert_allclose(fusion.read(fusion.rows_of(p), p.shape[1]), p, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_refined_run_stands_beside_the_old_one(tmp_path, capsys):
     room, out = "room:frames=9,width=96,height=72,noise=kinect", tmp_path / "run"
     assert semslam("reconstruct", room, "--out", out, "--labels", "truth", "--label-every", "4") == 0

@@ -78,6 +78,7 @@ def test_an_evened_image_is_the_same_in_any_light_and_faint_noise_stays_faint(ro
     assert evened(noise, 10.0).std() < 2.5 * noise.std() and abs(evened(noise, 10.0).mean() - 128) < 1
 
 
+@pytest.mark.slow
 def test_exposure_is_no_motion(room):
     rng = np.random.default_rng(0)
     frames = []
@@ -142,6 +143,7 @@ def test_an_image_that_the_machine_cannot_read_now_ends_tracking_and_is_not_left
         track_images(Away(room, [room[i] for i in range(5)]), BlindNetwork())
 
 
+@pytest.mark.slow
 def test_motion_blur_is_told_or_survived_but_never_a_false_pose(room):
     frames = [room[i] for i in range(40)]
     smeared = [replace(f, color=cv2.blur(f.color, (61, 1))) if 18 <= f.index < 24 else f for f in frames]
