@@ -19,7 +19,7 @@ from semslam.camera import USUAL_FOV, Camera
 from semslam.images import COLOR_SUFFIXES
 from sequences.files import files_of_many_frames
 from sequences.pose_pairing import NO_POSE
-from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, sun_rgbd, tum
+from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, tum
 from sequences.recordings.cameras import azure_kinect, klg, photos, ros_bag, video
 from sequences.recordings.datasets import (
     deeploc,
@@ -31,6 +31,7 @@ from sequences.recordings.datasets import (
     scannet_folder,
     scannet_sens,
     scenenet,
+    sun_rgbd,
     tum_rgb,
 )
 from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner

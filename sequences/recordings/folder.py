@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,12 +15,12 @@ from semslam.camera import Camera
 from semslam.images import COLOR_SUFFIXES
 from semslam.images import labels as label_images
 from semslam.labels import LABEL_SETS
-from semslam.trajectory import Trajectory, associate
-from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_lines, write_tum
-from sequences.clock import read_as_seconds
-from sequences.files import check_unpacked, first_readable
+from semslam.trajectory import Trajectory
+from semslam.trajectory.files import write_tum
+from sequences.files import first_readable
 from sequences.pairing import depth_delays, in_order, paired, times_of_names, without_copies
-from sequences.pose_pairing import NO_POSE, Frames, PoseHints, numbers_of_names, poses_at, poses_of_frames
+from sequences.pose_pairing import PoseHints
+from sequences.recordings.folder_poses import FPS, WRITTEN, timed_and_posed
 from sequences.recordings.sensor import (
     NOTHING_SAID,
     SaidOfSensor,
@@ -40,14 +39,6 @@ LAYOUT = (
 )
 DEPTH_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".npy", ".exr")
 NO_IMAGES = ("", ".txt", ".md", ".csv", ".json", ".yaml", ".db", ".ini")  # what may lie beside images
-OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # where there is no groundtruth.txt
-# What nerfstudio and COLMAP put beside images, and nothing here reads: their worlds have no scale
-NOT_READ = ("transforms.json", "images.txt", "images.bin", "sparse", "colmap")
-FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
-
-LIKE_LONG = 0.02  # of the frames' duration, by which that of timed poses may differ that are of the same recording
-WRITTEN = 1e-3  # seconds, by which times of files are rounded
-OTHER_RATE = 1.2  # times as many poses as frames: fewer are of the same rate, and some frames are missing
 
 
 def fits(path: Path) -> bool:
@@ -90,7 +81,7 @@ def open_folder(
     labels, unlabelled = paired(path, frames, label_files, whole=False)
     suffix = next(iter(color.values())).suffix
     assumed = [] if said.depth_scale or not depth else ["depth is taken to count millimetres (depth_scale 1000)"]
-    found = _poses(path, names, fps, hints)
+    found = timed_and_posed(path, names, fps, hints)
     delays = _depth_delays(names, depth)
     sequence = ImageSequence(
         name=path.resolve().name,
@@ -159,88 +150,6 @@ def _check_none_of_another_kind(folder: Path, suffixes: tuple[str, ...], what: s
             f"{folder}: holds {kind[0][0]} files, which are not read as {what}; expected {', '.join(suffixes)}"
             f"{' (JPEG loses depth)' * (what == 'depth')}; convert them, or remove the folder"
         )
-
-
-class _Posed(NamedTuple):
-    timestamps: np.ndarray  # (N,) seconds
-    T_world_camera: tuple[np.ndarray | None, ...] | None
-    notes: tuple[str, ...] = ()
-
-
-def _poses(folder: Path, names: list[str], fps: float | None, hints: PoseHints) -> _Posed:
-    """Times and poses of the frames of these names.
-
-    Times are those of groundtruth.txt where that has a line a frame, else those that the names are, else counted by the
-    frames' numbers, so that frames that lack leave a gap.
-    """
-    path, count = folder / "groundtruth.txt", len(names)
-    times = times_of_names(names)
-    numbers = _numbers(names)
-    counted = times if times is not None else numbers / (fps or FPS)
-    log = next((folder / name for name in OTHER_POSES if (folder / name).exists()), None)
-    check_unpacked(path)
-    if not os.path.lexists(path):  # what is there and no file is told when it is read
-        if log is None:
-            others = [name for name in NOT_READ if (folder / name).exists()]
-            unread = "its poses, if it has any, are not read; write them into groundtruth.txt (TUM lines)"
-            return _Posed(counted, None, tuple(f"{folder / name}: {unread}" for name in others))
-        found = poses_of_frames(read_trajectory(log), log, Frames(counted, names), hints)
-        return _Posed(counted, found.T_world_camera, found.notes)
-    if detect_kind(path) != "tum":
-        found = poses_of_frames(read_trajectory(path), path, Frames(counted, names), hints)
-        return _Posed(counted, found.T_world_camera, found.notes)
-    ticks, posed = read_tum_lines(path)
-    timestamps, unit_note = read_as_seconds(ticks, path)
-    there = [i for i, T in enumerate(posed) if T is not None]
-    note = (f"{path}: {count - len(there)} of {count} {NO_POSE} (lines of NaN, inf or a quaternion of zeros)",)
-    apart = times is None or times.max() < timestamps.min() or times.min() > timestamps.max()
-    if len(posed) == count and apart and hints == PoseHints():
-        return _Posed(timestamps, tuple(posed), unit_note + (note if len(there) < count else ()))
-    trajectory = Trajectory(ticks[there], np.array([posed[i] for i in there]))
-    if times is None and hints == PoseHints():
-        if _of_these_moments(timestamps[there], counted):  # as keyframes have them, from the first frame's time 0
-            at = Trajectory(timestamps[there], np.array([posed[i] for i in there]))
-            found = poses_at(at, path, counted)
-            rare = (
-                f"{path}: {len(there)} of the {count} frames have a pose of their own; they are paired by time, at "
-                f"{fps or FPS:g} frames a second{'' if fps else ', which is assumed'}"
-            )
-            return _Posed(counted, found.T_world_camera, (*unit_note, rare, *found.notes))
-        seconds, frames = np.ptp(timestamps), np.ptp(counted)
-        if len(posed) > OTHER_RATE * count > 1 and abs(seconds - frames) <= LIKE_LONG * frames:  # of one clock
-            at = Trajectory(timestamps[there] - timestamps[0], np.array([posed[i] for i in there]))
-            found = poses_at(at, path, counted)
-            told = (
-                f"{path}: {len(posed)} pose lines for {count} frames, and both last {seconds:.1f} s: the frames are "
-                f"paired with them by time, at {fps or FPS:g} frames a second{'' if fps else ', which is assumed'}"
-            )
-            return _Posed(counted + timestamps[0], found.T_world_camera, (*unit_note, told, *found.notes))
-        if count < len(posed) == numbers[-1] + 1:
-            told = f"{path}: {len(posed)} pose lines for {count} frames, which are paired by the frames' numbers"
-            return _Posed(timestamps[numbers], tuple(posed[i] for i in numbers), (*unit_note, told))
-        raise ValueError(
-            f"{path}: {len(posed)} pose lines, but {count} frames in color/ and depth/; every frame needs one line in "
-            f"order (nan for a frame without a pose), or say which frame each line is of (--pose-indices "
-            f"START:STOP:STEP or FILE) or how many there are per second (--pose-rate R)"
-        )
-    if hints.rate is not None:
-        trajectory = Trajectory(np.array(there, np.float64), trajectory.T_world_camera, "lines", len(posed))
-    found = poses_of_frames(trajectory, path, Frames(counted, names), hints)
-    return _Posed(counted, found.T_world_camera, found.notes)
-
-
-def _numbers(names: list[str]) -> np.ndarray:
-    """(N,) the frames' numbers from the first one's on, where the names count them one by one; else their places."""
-    for numbers in numbers_of_names([f"{name}.x" for name in names])[:1]:
-        steps = np.diff(numbers)
-        if len(steps) and steps.min() > 0 and np.median(steps) == 1 and numbers[-1] - numbers[0] < 2 * len(names):
-            return numbers - numbers[0]
-    return np.arange(len(names))
-
-
-def _of_these_moments(times: np.ndarray, counted: np.ndarray) -> bool:
-    """Whether poses' times (N,), fewer than frames, are all those of some frames (M,); seconds."""
-    return 1 < len(times) < len(counted) and len(associate(counted, np.sort(times), WRITTEN)[0]) == len(times)
 
 
 def write_folder(sequence: Sequence, path: str | Path, depth_scale: float = 1000.0) -> Path:
