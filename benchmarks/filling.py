@@ -46,32 +46,37 @@ class WithoutCubes(DerivedSequence):
         self.T_world_camera = T_world_camera
 
     def _changed(self, frame, index):
+        return replace(frame, depth=self._without(frame.depth, index))
+
+    def depth_of(self, index):
+        return self._without(super().depth_of(index), index)
+
+    def _without(self, depth, index):
         T = self.T_world_camera.get(index)
-        if T is None:
-            return frame
-        points = poses.transform(T, frame.camera.backproject(frame.depth).reshape(-1, 3).astype(np.float64))
-        gone = taken_away(points).reshape(frame.depth.shape)
-        return replace(frame, depth=np.where(gone, np.float32(0), frame.depth))
+        if T is None or depth is None:
+            return depth
+        points = poses.transform(T, self.camera.backproject(depth).reshape(-1, 3).astype(np.float64))
+        return np.where(taken_away(points).reshape(depth.shape), np.float32(0), depth)
 
 
-def mapped(config: RunConfig, network, sequence=None):
-    """A finished run, and its metrics."""
-    run = prepare(config, Path(tempfile.mkdtemp()) / "run", network=network, sequence=sequence)
+def mapped(config: RunConfig, network, folder: str, sequence=None):
+    """A finished run in a new folder below the given one, and its metrics."""
+    run = prepare(config, Path(tempfile.mkdtemp(dir=folder)) / "run", network=network, sequence=sequence)
     for _ in run:
         pass
     return run, finish(run, mesh=False)
 
 
-def measured(data: Path, name: str, network, frames: int | None) -> None:
-    """Print the rows of a recording."""
+def measured(data: Path, name: str, network, frames: int | None, folder: str) -> None:
+    """Print the rows of a recording, whose runs are made in the folder."""
     changes = {"sequence": str(data / name), "poses": RECORDINGS[name], "slam.perception.labels": "none"}
     config = configs.updated(RunConfig(), changes | {"frames": frames}, "benchmark")
-    whole, _ = mapped(config, network)
+    whole, _ = mapped(config, network, folder)
     truth = whole.slam.cloud().positions
     surface, wanted = Surface(truth), truth[taken_away(truth)]
     holed = WithoutCubes(whole.sequence, whole.progress.posed())
     given = replace(config, poses=str(whole.folder.trajectory))
-    results = {fill: mapped(replace(given, fill=fill), network, holed) for fill in (False, True)}
+    results = {fill: mapped(replace(given, fill=fill), network, folder, holed) for fill in (False, True)}
     for fill, (run, _) in results.items():
         apart = Surface(run.cloud().positions).distance(wanted)
         shares = ", ".join(f"{100 * np.mean(apart < limit):.1f} % within {100 * limit:.0f} cm" for limit in (0.05, 0.1))
@@ -89,7 +94,7 @@ def measured(data: Path, name: str, network, frames: int | None) -> None:
         f"deviations told",
         flush=True,
     )
-    metrics = mapped(replace(config, fill=True), network)[1]
+    metrics = mapped(replace(config, fill=True), network, folder)[1]
     print(
         f"{name:<18} its own holes: {100 * metrics['fill_holes_share']:.0f} % of the pixels of "
         f"{metrics['fill_keyframes']} keyframes, {100 * metrics['fill_filled_share']:.0f} % of them filled: "
@@ -107,7 +112,8 @@ def main() -> None:
     arguments = parser.parse_args()
     network = networks.predictor("nyu13", None, None, (480, 640))
     for name in [arguments.only] if arguments.only else RECORDINGS:
-        measured(arguments.data, name, network, arguments.frames)
+        with tempfile.TemporaryDirectory() as folder:
+            measured(arguments.data, name, network, arguments.frames, folder)
 
 
 if __name__ == "__main__":

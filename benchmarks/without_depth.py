@@ -58,10 +58,10 @@ KITCHEN, LIVING, DESK, CAFE = "redkitchen", "icl_livingroom1", "tum_fr1_desk_rgb
 OFFICE = "realsense_office"
 
 
-def run_of(sequence: Path, network: object, **settings: str):
-    """A finished run of `semslam reconstruct --depth predicted` without its mesh, in a temporary folder."""
+def run_of(sequence: Path, network: object, place: str, **settings: str):
+    """A finished run of `semslam reconstruct --depth predicted` without its mesh, in a new folder below `place`."""
     changes = {"sequence": str(sequence), "slam.perception.depth": "predicted", "slam.perception.labels": "none"}
-    out = Path(tempfile.mkdtemp()) / "run"
+    out = Path(tempfile.mkdtemp(dir=place)) / "run"
     run = prepare(configs.updated(RunConfig(), changes | settings, "benchmark"), out, network=network)
     for _ in run:
         pass
@@ -199,10 +199,11 @@ def keyframes(data: Path, network) -> None:
         if name != LIVING:
             changes = {"sequence": str(data / name), "poses": "tracked", "slam.perception.labels": "none"}
             changed = configs.updated(RunConfig(), changes, "benchmark")
-            tracked = prepare(changed, Path(tempfile.mkdtemp()) / "run")
-            for _ in tracked:
-                pass
-            given = [tracked.progress.trajectory().at(float(t)) for t in sequence.timestamps]
+            with tempfile.TemporaryDirectory() as out:
+                tracked = prepare(changed, Path(out) / "run")
+                for _ in tracked:
+                    pass
+                given = [tracked.progress.trajectory().at(float(t)) for t in sequence.timestamps]
         fitted = fit_to_images(sequence, given, network, VisualConfig())
         frames = judged_frames(sequence, fitted.listed(), network)
         mean, scaled, less = (
@@ -220,9 +221,9 @@ def keyframes(data: Path, network) -> None:
         )
 
 
-def alone(folder: Path, network):
+def alone(folder: Path, network, place: str):
     """The run of a recording all by itself; its trajectory's errors are printed."""
-    run, metrics = run_of(folder, network, poses="tracked")
+    run, metrics = run_of(folder, network, place, poses="tracked")
     trajectory = run.progress.trajectory()
     errors = {w: absolute_error(trajectory, run.sequence.trajectory, with_scale=w) for w in (False, True)}
     print(
@@ -235,13 +236,13 @@ def alone(folder: Path, network):
     return run
 
 
-def maps(folder: Path, network, by_itself) -> None:
+def maps(folder: Path, network, by_itself, place: str) -> None:
     """Maps with the data set's poses, and all by itself, against the sensor's points."""
     sequence = open_sequence(folder)
     truth = [None if T is None else np.asarray(T) for T in sequence.poses]
     points = sensor_points(sequence, truth)
     reference = Surface(points)
-    run, metrics = run_of(folder, network, poses="dataset")
+    run, metrics = run_of(folder, network, place, poses="dataset")
     given, T_run = run.progress.trajectory(), by_itself.progress.trajectory()
     times = {float(t): i for i, t in enumerate(sequence.timestamps)}
     T_true = np.array([truth[times[float(t)]] for t in T_run.timestamps])
@@ -373,17 +374,18 @@ def memory(folder: Path, network, count: int = 5000) -> None:
 
     changes = {"sequence": str(folder), "slam.perception.depth": "predicted", "slam.perception.labels": "none"}
     config = configs.updated(RunConfig(), changes | {"poses": "tracked"}, "benchmark")
-    run = prepare(
-        config,
-        Path(tempfile.mkdtemp()) / "run",
-        network=network,
-        sequence=ForthAndBack(open_sequence(folder), count),
-        report=lambda: report("tracked"),
-    )
-    for _ in run:
-        report("fused")
-    lost, keyframes = len(run.progress.lost), run.progress.fused
-    print(f"{folder.name:<18} {lost} of {count} frames lost, {keyframes} keyframes fused, {len(run.cloud())} surfels")
+    with tempfile.TemporaryDirectory() as out:
+        run = prepare(
+            config,
+            Path(out) / "run",
+            network=network,
+            sequence=ForthAndBack(open_sequence(folder), count),
+            report=lambda: report("tracked"),
+        )
+        for _ in run:
+            report("fused")
+        lost, fused, surfels = len(run.progress.lost), run.progress.fused, len(run.cloud())
+    print(f"{folder.name:<18} {lost} of {count} frames lost, {fused} keyframes fused, {surfels} surfels")
 
 
 def main() -> None:
@@ -405,11 +407,13 @@ def main() -> None:
         return
     if arguments.only in (None, "depth"):
         keyframes(arguments.data, network)
-    if arguments.only != "depth":
-        by_itself = {name: alone(arguments.data / name, network) for name in (KITCHEN, LIVING, DESK)}
-    if arguments.only in (None, "maps"):
-        for name in (KITCHEN, LIVING):
-            maps(arguments.data / name, network, by_itself[name])
+    if arguments.only == "depth":
+        return
+    with tempfile.TemporaryDirectory() as place:
+        by_itself = {name: alone(arguments.data / name, network, place) for name in (KITCHEN, LIVING, DESK)}
+        if arguments.only in (None, "maps"):
+            for name in (KITCHEN, LIVING):
+                maps(arguments.data / name, network, by_itself[name], place)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,3 +87,12 @@ def test_images_without_bars_are_left_alone_and_looked_at_once(monkeypatch):
     read = RoomSequence.color_of
     monkeypatch.setattr(RoomSequence, "color_of", lambda self, i: (asked.append(i), read(self, i))[1])
     assert without_bars(room) is room and asked == [0]
+
+
+def test_the_benchmark_of_filling_takes_depth_away_however_it_is_read():
+    benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "filling.py"))
+    room = RoomSequence(frames=2, width=64, height=48)
+    holed = benchmark["WithoutCubes"](room, {1: room.poses[1]})
+    np.testing.assert_array_equal(holed.depth_of(0), room.depth_of(0))
+    np.testing.assert_array_equal(holed.depth_of(1), holed[1].depth)
+    assert 0 < (holed.depth_of(1) > 0).sum() < (room.depth_of(1) > 0).sum()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tracked_frames import sensed
 
 from semslam import poses
 from semslam.camera import Camera
@@ -32,10 +33,6 @@ SPEED = 5  # the room's orbit five times as fast: 90 frames per round, 4 degrees
 
 def room(frames: int) -> RoomSequence:
     return RoomSequence(frames=frames, width=160, height=120, path=lambda seconds: orbit(SPEED * seconds))
-
-
-def sensed(frame: Frame) -> Observation:
-    return Observation(frame, frame.camera, frame.color, frame.depth)
 
 
 def covered(frame: Frame) -> Frame:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tracked_frames import sensed
 
 from semslam import poses
-from semslam.frame import Frame, Observation
+from semslam.frame import Frame
 from semslam.runs.config import settings_of
 from semslam.runs.poses import pose_source
 from semslam.slam import Slam
@@ -19,10 +20,6 @@ from semslam.tracking.relocalisation.keyframes import Keyframes
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
 from sequences.room.room import RoomSequence
-
-
-def sensed(frame: Frame) -> Observation:
-    return Observation(frame, frame.camera, frame.color, frame.depth)
 
 
 class Oracle:
