@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from semslam import poses
+from semslam.camera import Camera, depth_std
 from semslam.frame import Frame, Observation, Tracking
 from semslam.slam import Slam
 from semslam.tracking.attached import Attached
@@ -17,6 +18,9 @@ from tests.test_tracking import CAMERA, Corner
 from tests.tracked_frames import SIZE, errors, sensed, states, tracked
 
 STRIPES = np.arange(320) // 20 % 2 * 90 + 60
+
+UNEVEN = cv2.GaussianBlur(np.random.default_rng(1).normal(size=(512, 512)), (0, 0), 3)
+UNEVEN /= UNEVEN.std()
 
 
 def bonnet(frame: Frame, share: float = 0.28) -> np.ndarray:
@@ -54,10 +58,37 @@ def test_a_thing_that_moves_with_the_camera_does_not_hold_the_pose(room, monkeyp
     frames = [with_bonnet(frame) for frame in room]
     steps, _ = tracked(frames)
     assert states(steps) == ["good"] * 40
-    assert errors(steps, frames)[-1] < 0.015
-    monkeypatch.setattr(Attached, "_compare", lambda *_: False)
+    assert errors(steps, frames)[-1] < 0.045  # of what it held in the first seven frames
+    monkeypatch.setattr(Attached, "_compare", lambda *_, **__: False)
     held, _ = tracked(frames)
-    assert errors(held, frames)[-1] > 3 * errors(steps, frames)[-1]
+    assert errors(held, frames)[-1] > 2 * errors(steps, frames)[-1]
+
+
+def corridor(z0: float, rng: np.random.Generator, width: int = 320) -> Frame:
+    """Seen along it from half a metre above its floor: a depth camera's noise, floor and walls of uneven grey."""
+    camera = Camera(width, width * 3 // 4, 0.82 * width, 0.82 * width, width / 2 - 0.5, width * 3 / 8 - 0.5)
+    x, y, _ = np.moveaxis(camera.backproject(np.ones(camera.shape, np.float32)), 2, 0)
+    with np.errstate(divide="ignore"):
+        depths = np.stack([np.where(y > 0, 0.5, -2.1) / y, 1.5 / np.abs(x), np.full(x.shape, 12 - z0)])
+    depth = depths.min(axis=0)
+    place = ((np.stack([np.where(depths.argmin(axis=0) == 1, y, x) * depth, depth + z0]) * 150) % 512).astype(int)
+    grey = 160 + 25 * UNEVEN[place[1], place[0]] + rng.normal(0, 3, depth.shape)
+    seen = depth + rng.normal(size=depth.shape) * depth_std(depth, 0.0012, 0.0019)
+    color = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    T = np.eye(4)
+    T[2, 3] = z0
+    depth = np.where(seen < 6, seen, 0).astype(np.float32)
+    return Frame(round(z0 * 1000), z0, color, camera, depth, T_world_camera=T)
+
+
+def test_a_drive_along_a_corridor_hides_nothing():
+    """Where a surface is parallel to the motion, each cell shows the same depth again."""
+    rng = np.random.default_rng(0)
+    attached = Attached()
+    for k in range(60):
+        frame = corridor(0.03 * k, rng)
+        assert attached(sensed(frame)).hidden is None, k
+        attached.tracked(Tracking(frame.T_world_camera, ok=True))
 
 
 def test_it_is_hidden_and_little_else_is(room):

@@ -35,6 +35,8 @@ DEPTH_SHARE = 0.004  # of a depth: what it is off by, besides noise, where the p
 CLEAR = 4.0  # log likelihood: a measurement tells no more than this, however badly it fits
 MOST = 30.0  # log likelihood that adds up, so that it is soon forgotten where the thing is taken away
 SURE, POSSIBLE = 10.0, -2.0  # log likelihood ratio, mean around a cell: attached; and so beside a cell that is
+OFF_AT_FIRST = 0.01  # of a depth: what it is off by where features tell the motion
+BELIEVED = 5.0  # log likelihood ratio, mean over a thing: a few cells that are sure may be wrong
 SURFACE = 0.05  # of a depth: neighbouring cells of one thing differ by less, and a thing that stays changes by less
 LEAST, LARGEST = 0.02, 0.6  # share of the image: less is as well noise, and of more the poses are wrong
 USUAL_NOISE = 0.0012, 0.0019  # metres and 1 / metre: of a depth camera of which nothing else is known, see `depth_std`
@@ -111,7 +113,7 @@ class Attached(Stage):
         assert now is not None and first is not None and reference is not None
         both = (first.depth > 0) & (now.depth > 0)
         changed = both & (_misfit(first.depth - now.depth, both, _std(now.depth), now.grey - first.grey) >= CHANGED)
-        if changed.sum() < CHANGING * both.sum():
+        if changed.sum() <= CHANGING * both.sum():  # or neither has depth
             return
         self._asked += 1
         if self._asked >= ASKED:
@@ -120,12 +122,12 @@ class Attached(Stage):
         step = _cells(observation.camera)[1]
         found = pose_from(_inside(reference.features(), changed, step), live, observation.camera)
         if found is not None and found.believable and found.spread >= WIDE:
-            self._compare(now, first, found.T_known_live, MOVED_AT_FIRST)
+            self._compare(now, first, found.T_known_live, MOVED_AT_FIRST, off=OFF_AT_FIRST)
 
     def tracked(self, tracking: Tracking) -> None:
         """Compare the frame with an earlier one, if the camera has moved enough since."""
         now, before = self._now, self._before
-        if now is None or not tracking.ok:
+        if now is None or not (tracking.ok and tracking.sound):
             self._before = None
             return
         now.T_world_camera = tracking.T_world_camera
@@ -143,10 +145,12 @@ class Attached(Stage):
         T_before_now: np.ndarray,
         least: float,
         noise: tuple[float, float] | None = None,
+        off: float = 0.0,
     ) -> bool:
         """Take in what two frames tell; False where the world has moved by less than `least` cells between them.
 
-        noise: the sensor's, as measured; None = a usual one.
+        noise: the sensor's, as measured; None = a usual one. off: share of a depth, by which it may
+            be off because the motion is.
         """
         camera = self._camera
         assert self._ratio is not None and camera is not None
@@ -161,7 +165,10 @@ class Attached(Stage):
         depth_then = cv2.remap(before.depth, u, v, cv2.INTER_NEAREST)
         grey_then = cv2.remap(before.grey, u, v, cv2.INTER_LINEAR)
         std = _std(now.depth, noise)
-        of_world = _misfit(depth_then - z, depth_then > 0, std, now.grey - grey_then)
+        # on a surface that is seen obliquely, a place that is half a cell off has another depth
+        steep = cv2.remap(_steepness(before.depth), u, v, cv2.INTER_NEAREST)
+        std_there = np.sqrt(std**2 + steep**2 + (off * now.depth) ** 2)
+        of_world = _misfit(depth_then - z, depth_then > 0, std_there, now.grey - grey_then)
         of_camera = _misfit(before.depth - now.depth, before.depth > 0, std, now.grey - before.grey)
         if (of_world[again] < CLEAR / 2).mean() < WORLD:
             return True  # poses that are off make a world that fits nowhere
@@ -248,6 +255,12 @@ def _std(depth: np.ndarray, noise: tuple[float, float] | None = None) -> np.ndar
     return DEPTH_SHARE * depth + 2**0.5 * depth_std(depth, *(noise or USUAL_NOISE)) + 1e-6
 
 
+def _steepness(depth: np.ndarray) -> np.ndarray:
+    """(h, w) metres: how much a depth (h, w), 0 = none, changes from a cell to its neighbours: half of their range."""
+    nearest = cv2.erode(np.where(depth > 0, depth, np.float32(np.inf)), AROUND)
+    return np.maximum(cv2.dilate(depth, AROUND) - nearest, 0) / 2
+
+
 def _misfit(off: np.ndarray, measured: np.ndarray, std: np.ndarray, grey_off: np.ndarray) -> np.ndarray:
     """(h, w) minus log likelihood of differences of depth, metres, where measured, and of grey; at most CLEAR each."""
     of_depth = np.where(measured, np.minimum(0.5 * (off / std) ** 2, CLEAR), 0)
@@ -266,4 +279,8 @@ def _attached(ratio: np.ndarray, depth: np.ndarray) -> np.ndarray:
         if np.array_equal(wider, found):
             break
         found = wider
+    count, thing = cv2.connectedComponents(found.astype(np.uint8))
+    cells = np.bincount(thing.ravel(), minlength=count)
+    believed = np.bincount(thing.ravel(), weights=ratio.ravel(), minlength=count) > BELIEVED * cells
+    found &= believed[thing]
     return np.where(found & (LEAST <= found.mean() <= LARGEST), depth, np.float32(0))
