@@ -58,10 +58,10 @@ def test_a_thing_that_moves_with_the_camera_does_not_hold_the_pose(room, monkeyp
     frames = [with_bonnet(frame) for frame in room]
     steps, _ = tracked(frames)
     assert states(steps) == ["good"] * 40
-    assert errors(steps, frames)[-1] < 0.045  # of what it held in the first seven frames
+    assert max(errors(steps, frames)[9:]) < 0.05  # of what it held in the first seven frames
     monkeypatch.setattr(Attached, "_compare", lambda *_, **__: False)
     held, _ = tracked(frames)
-    assert errors(held, frames)[-1] > 2 * errors(steps, frames)[-1]
+    assert max(errors(held, frames)[9:]) > 3 * max(errors(steps, frames)[9:])
 
 
 def corridor(z0: float, rng: np.random.Generator, width: int = 320) -> Frame:
