@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from networks.joint import checkpoints
-from networks.joint.network import TASKS, JointNetwork
+from networks.joint.network import TASKS, JointNetwork, fit_decoder
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,19 @@ def test_a_layer_that_is_one_number_throughout_is_refused(tmp_path: Path, number
     checkpoints.save(tmp_path / "constant.safetensors", constant)
     with pytest.raises(ValueError, match=rf"constant\.safetensors: depth\.weight is {number:g} throughout"):
         checkpoints.load(tmp_path / "constant.safetensors")
+
+
+def test_a_network_that_was_trained_without_its_finest_level_loads(tmp_path: Path) -> None:
+    """Whose weights are zero at first, and stay so at stride 8."""
+    trained = JointNetwork(6)
+    fit_decoder(trained.eval(), torch.rand(1, 3, 64, 64))
+    assert not trained.conv3.weight.any()
+    checkpoints.save(tmp_path / "coarse.safetensors", trained)
+    checkpoints.load(tmp_path / "coarse.safetensors")
+    torch.nn.init.constant_(trained.conv3.weight, 0.5)
+    checkpoints.save(tmp_path / "coarse.safetensors", trained)
+    with pytest.raises(ValueError, match=r"conv3\.weight is 0\.5 throughout"):
+        checkpoints.load(tmp_path / "coarse.safetensors")
 
 
 def test_no_damage_to_a_weights_file_ends_in_anything_but_one_line(tmp_path: Path, network: JointNetwork) -> None:

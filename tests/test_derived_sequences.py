@@ -68,6 +68,20 @@ def test_bars_along_the_edges_of_all_images_are_cut_off(top, left, noise, caplog
     assert f"{camera.width}x{camera.height} of {160 + 2 * left}x{120 + 2 * top}" in caplog.text
 
 
+def test_an_even_area_along_one_edge_is_no_bar():
+    """A white ceiling, a blown-out sky, or a dark floor."""
+    room = RoomSequence(frames=6, width=160, height=120)
+
+    class Ceiling(DerivedSequence):
+        def color_of(self, index: int) -> np.ndarray:
+            image = super().color_of(index).copy()
+            image[:30] = 255
+            return image
+
+    ceiling = Ceiling(room)
+    assert without_bars(ceiling) is ceiling
+
+
 def test_what_is_left_between_bars_has_the_camera_that_took_it():
     room = RoomSequence(frames=4, width=160, height=120)
     cut = CroppedSequence(room, Window(10, 20, 150, 118))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.joint.encoders import ENCODERS, LAYERS, MEAN, STD
-from networks.joint.network import TASKS, JointNetwork
+from networks.joint.network import TASKS, ZERO_AT_FIRST, JointNetwork
 from semslam.atomic import replacing
 
 # The label sets of the paper's networks and their outputs, by the number of all: for files without a description.
@@ -219,9 +219,14 @@ def load(path: str | Path | None = None, num_classes: int | None = None) -> tupl
 
 
 def _check_trained(module: nn.Module, path: Path) -> None:
-    """ValueError where the weights of a layer, of several inputs each, are all one number: it mixes nothing."""
+    """ValueError where the weights of a layer, of several inputs each, are all one number: it mixes nothing.
+
+    Those that a training begins with at zero may have stayed there: one at stride 8 leaves out the finest level.
+    """
     for key, value in module.named_parameters():
         first = value.detach().flatten()[0]
+        if key in ZERO_AT_FIRST and first == 0:
+            continue
         if value.ndim >= 2 and value[0].numel() > 1 and bool((value == first).all()):
             raise ValueError(
                 f"{path}: {key} is {float(first):g} throughout, which tells nothing of an image; the training failed "

@@ -15,6 +15,7 @@ from networks.joint.decoder import WIDTH, ChannelScale, MobileDecoder
 from networks.joint.encoders import LAYERS, MEAN, STD, Layer
 
 TASKS = ("segmentation", "depth", "normals")  # in the order in which the network returns them
+ZERO_AT_FIRST = ("conv3.weight", "crp1.0.1_outvar_dimred.weight")  # of the finest level
 _HEADS = {"segmentation": "segm", "depth": "depth", "normals": "normal"}  # the names in the checkpoints
 
 
@@ -110,8 +111,8 @@ def fit_decoder(network: JointNetwork, image: Tensor) -> None:
     for number, features in enumerate(network.taps(image), start=3):
         convolution = getattr(network, f"conv{number}")
         convolution.weight /= convolution(features).std() + 1e-6
-    network.conv3.weight.zero_()
-    network.crp1.get_submodule("0.1_outvar_dimred").weight.zero_()  # type: ignore[operator,union-attr]
+    for name in ZERO_AT_FIRST:
+        network.get_parameter(name).zero_()
 
 
 def normalised(image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Bars along the edges of images that a video was fitted into another shape with, black or of any one colour."""
+"""Bars along two opposite edges of images that a video was fitted into another shape with, of any one colour."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ NEARLY_ALL = 99.0  # per cent
 SHOWS = 40  # grey levels: an image whose pixels span less shows nothing, and tells nothing of bars
 LEAST = 0.02  # of the side: less is the frame of a sensor's image, or what undoing a lens leaves empty
 MOST = 0.4  # of the side, of one bar; more is a dark room
+UNEQUAL = 0.1  # of a bar's width: by which the two of a pair may differ, where a dark edge of the scene adds to one
 MARGIN = 2  # pixels beside a bar that its edge is smeared over
 
 
@@ -34,9 +35,8 @@ def window_between_bars(images: list[np.ndarray]) -> Window | None:
     if not showing:
         return None
     height, width = showing[0].shape[:2]
-    top, below = (_bar([image[::step] for image in showing]) for step in (1, -1))
-    left, beyond = (_bar([image.transpose(1, 0, 2)[::step] for image in showing]) for step in (1, -1))
-    return Window(left, top, width - beyond, height - below)
+    rows, columns = _bars(showing), _bars([image.transpose(1, 0, 2) for image in showing])
+    return Window(columns, rows, width - columns, height - rows)
 
 
 def shows_something(image: np.ndarray) -> bool:
@@ -44,10 +44,21 @@ def shows_something(image: np.ndarray) -> bool:
     return _span(image[::4, ::4].reshape(-1, 3)) > SHOWS
 
 
-def _bar(images: list[np.ndarray]) -> int:
-    """How many of the first of N rows (N, ..., 3) of all images are to be cut off."""
+def _bars(images: list[np.ndarray]) -> int:
+    """How many of the first and of the last of N rows (N, ..., 3) of all images are to be cut off.
+
+    Both are bars, equally wide and of one colour, or none is: a white ceiling, or the sky, is at one edge alone.
+    """
+    there, here = (np.median(_line(images, k), axis=0) for k in (0, -1))
+    if np.abs(there - here).max() > SPAN:
+        return 0
+    one, other = _bar(images, there), _bar([image[::-1] for image in images], here)
+    return max(one, other) if min(one, other) > 0 and abs(one - other) <= UNEQUAL * max(one, other) + MARGIN else 0
+
+
+def _bar(images: list[np.ndarray], first: np.ndarray) -> int:
+    """How many of the first of N rows (N, ..., 3) of all images, of which the first is of this colour, are a bar."""
     count, found = len(images[0]), 0
-    first = np.median(_line(images, 0), axis=0)
     while found <= MOST * count:
         line = _line(images, found)
         if _span(line) > SPAN or np.abs(np.median(line, axis=0) - first).max() > SPAN:

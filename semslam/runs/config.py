@@ -81,10 +81,12 @@ class RunConfig:
             fov=self.fov,
             hints=self.pose_hints if self.poses_of_recording else None,
         )
+        if self.slam.perception.depth == "predicted":
+            whole = without_bars(whole)  # those of the whole film: all parts of it have one camera
         part = selected(whole, self.start, self.frames, self.every)
         if self.pose_convention is not None and self.poses_of_recording:
             part = in_convention(part, self.pose_convention)
-        return near_origin(without_bars(part) if self.slam.perception.depth == "predicted" else part)
+        return near_origin(part)
 
     @property
     def poses_of_recording(self) -> bool:

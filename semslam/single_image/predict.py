@@ -196,10 +196,11 @@ def names_for(images: Sequence[Path]) -> list[str]:
 def _numbered(names: dict[Path, str]) -> dict[Path, str]:
     """The same names, the second and later ones of those that are alike with a number."""
     found: dict[Path, str] = {}
+    wanted, taken = set(names.values()), set[str]()
     for path, name in names.items():
         free = (f"{name}_{number}" for number in count(2))
-        taken = name in found.values()
-        found[path] = next(n for n in free if n not in {*names.values(), *found.values()}) if taken else name
+        found[path] = next(n for n in free if n not in wanted and n not in taken) if name in taken else name
+        taken.add(found[path])
     return found
 
 

@@ -81,8 +81,8 @@ def lost_frames(metrics: Metrics, reason: str, doctor: str | None) -> str | None
         return None
     advice = "" if doctor is None else f"; {doctor}"
     what = "could not be tracked and"
-    if rejected is not None:  # the poses were given
-        advice, what = "; --poses tracked needs none", "had no pose and"
+    if rejected is not None:  # the poses were given, or those of a plain camera were found before
+        advice, what = "" if "scale_from" in metrics else "; --poses tracked needs none", "had no pose and"
     if len(lost) == 1:
         return f"frame {lost[0]} {what} is not in the map, because {reason}{advice}"
     return (

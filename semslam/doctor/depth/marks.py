@@ -18,8 +18,8 @@ BESIDE, PEAK = 0.05, 5.0  # of the depth; and times as often as any other number
 STEP = 0.03  # of the depth, by which readings differ that are of two surfaces
 AT_STEPS = 0.7  # of the borders with other readings; of a surface, half or more go on to its like
 EITHER_WAY = 0.05  # of those, at least, with what is nearer and with what is farther: a surface hides, or is hidden ...
-ALL, FAR_APART = 0.95, 0.2  # ... or nearly all are at steps, and of so much of the depth (median) ...
-MANY = 100  # ... among as many other numbers in an image: drawn scenes of a few flat things have hardly any
+ALL, FAR_APART = 0.95, 0.2  # ... or nearly all are at steps, and of so much of the depth (median)
+MANY = 100  # other numbers in an image: drawn scenes of a few flat things have hardly any
 
 
 class Mark(NamedTuple):
@@ -54,7 +54,7 @@ def _borders_anything(depths: Sequence[np.ndarray], value: np.floating) -> bool:
         return False
     steps = beside / value - 1
     nearer, farther = np.mean(steps < -STEP), np.mean(steps > STEP)
-    if nearer + farther > AT_STEPS and min(nearer, farther) > EITHER_WAY:
-        return True
-    numbers = np.median([len(np.unique(depth)) for depth in depths])
-    return bool(nearer + farther > ALL and np.median(np.abs(steps)) > FAR_APART and numbers > MANY)
+    if np.median([len(np.unique(depth)) for depth in depths]) <= MANY:
+        return False
+    hides_and_is_hidden = nearer + farther > AT_STEPS and min(nearer, farther) > EITHER_WAY
+    return bool(hides_and_is_hidden or (nearer + farther > ALL and np.median(np.abs(steps)) > FAR_APART))
