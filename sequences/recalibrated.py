@@ -55,6 +55,9 @@ class CroppedSequence(DerivedSequence):
     def color_of(self, index: int) -> np.ndarray:
         return self.window.of(super().color_of(index))
 
+    def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
+        return super().shown_at(index, pixels) - (self.window.left, self.window.top)
+
     def depth_of(self, index: int) -> np.ndarray | None:
         depth = super().depth_of(index)
         return None if depth is None else self.window.of(depth)
@@ -161,6 +164,11 @@ class UnzoomedSequence(ResampledSequence):
     def _labels(self, labels: np.ndarray, index: int) -> np.ndarray:
         return resampled(labels, self._taken_by(index), self.camera, nearest=True)
 
+    def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
+        source, target = self._taken_by(index), self.camera
+        seen = super().shown_at(index, pixels) - (source.cx, source.cy)
+        return seen * (target.fx / source.fx, target.fy / source.fy) + (target.cx, target.cy)
+
     def _places(self, index: int) -> tuple[np.ndarray, float]:
         source, target = self._taken_by(index), self.camera
         zoom = source.fx / target.fx
@@ -193,6 +201,12 @@ class StraightenedSequence(ResampledSequence):
 
     def _labels(self, labels: np.ndarray, index: int) -> np.ndarray:
         return undistorted_to(labels, self.lens, self.camera, nearest=True)
+
+    def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
+        import cv2
+
+        seen = np.asarray(super().shown_at(index, pixels), np.float64)[:, None]
+        return cv2.undistortPoints(seen, self.lens.K, np.asarray(self.lens.distortion), P=self.camera.K)[:, 0]
 
     def _places(self, index: int) -> tuple[np.ndarray, float]:
         return np.stack(_places(self.lens, self.camera), axis=2), self.lens.fx / self.camera.fx

@@ -147,6 +147,10 @@ class Sequence(ABC):
         """The image that `color_of` was resampled from, where a lens or a zoom was undone."""
         return None
 
+    def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
+        """Where pixels (N, 2) u, v of a frame's image as it was recorded are in the image that `color_of` gives."""
+        return pixels
+
     def depth_of(self, index: int) -> np.ndarray | None:
         """(H, W) float32 metres along z, 0 = none."""
         return self._recent(index).depth
@@ -311,6 +315,9 @@ class DerivedSequence(Sequence):
 
     def number_of(self, index: int) -> int:
         return self.whole.number_of(self._of_whole(index))
+
+    def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
+        return self.whole.shown_at(self._of_whole(index), pixels)
 
     def mesh(self) -> Mesh | None:
         return self.whole.mesh()

@@ -19,6 +19,7 @@ from semslam import poses as poses_of
 from semslam.depth.corrections import DepthCorrections
 from semslam.depth.multiview import MultiViewConfig, MultiViewDepth
 from semslam.engine.labels.surfel_crf import CrfConfig
+from semslam.frame import Frame
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run
 from semslam.metrics.surface import surface_scores
@@ -41,7 +42,9 @@ from semslam.runs.refine import refine
 from semslam.slam import SlamConfig
 from semslam.tracking.predicted_poses import PredictedPoses
 from semslam.trajectory import Trajectory
-from sequences import open_sequence
+from sequences import CorruptFrame, open_sequence
+from sequences.recalibrated import UnzoomedSequence
+from sequences.sequence import DerivedSequence
 
 ROOM = "room:frames=60,width=320,height=240"
 
@@ -157,6 +160,20 @@ def test_parallax_is_not_measured_between_the_guesses_of_a_pose_network(network)
     np.testing.assert_array_equal(given.T_world_camera, room.poses)
 
 
+def test_a_look_ahead_needs_no_labels(network):
+    """Those of a frame may be damaged, where none are used."""
+
+    class Damaged(DerivedSequence):
+        def __getitem__(self, index: int) -> Frame:
+            raise CorruptFrame("labels of a frame are damaged")
+
+    room = open_sequence(ROOM)
+    perception = Perception(PerceptionConfig(depth="predicted", labels="none"), room.camera, None, network)
+    given = correction_of(SlamConfig(), Damaged(room), perception, pose_source("dataset", room))
+    assert isinstance(given, MultiViewDepth) and given.look_at is not None
+    np.testing.assert_array_equal(given.look_at(5)[0], room[5].color)
+
+
 # scale
 
 
@@ -197,6 +214,35 @@ def test_a_known_size_gives_the_scale_whatever_the_network_says(shrunk, kind):
     assert way(found.T_world_camera) / way(np.stack(room.poses)) == pytest.approx(1, abs=0.05)
     np.testing.assert_array_equal(found.T_world_camera[0], visual.T_world_camera[0])
     assert 0.01 <= found.scale_std < 0.1
+
+
+def test_a_known_length_names_the_frame_of_the_recording_and_the_pixels_of_its_image(shrunk):
+    """Of part of a recording, whose images were enlarged because another frame of it is zoomed in."""
+    visual, room, network = shrunk
+    ends = ((100, 150), (220, 150))
+    plain = KnownSize.parsed(f"length={length_in(room, 30, ends)},30,100,150,220,150")
+    there = replace(plain, frame=1030)
+
+    class Later(DerivedSequence):
+        def number_of(self, index: int) -> int:
+            return 1000 + index
+
+    zoom = np.full(len(room), 1.0)
+    zoom[50:] = 1.2
+    part = UnzoomedSequence(Later(room), zoom)
+    config = MultiViewConfig()
+    as_recorded = with_known_size(visual, plain, room, network, "nyu13", config)
+    assert as_recorded.T_world_camera[-1] == pytest.approx(
+        with_known_size(visual, there, Later(room), network, "nyu13", config).T_world_camera[-1]
+    )
+    shown = part.shown_at(30, np.array(ends, float))
+    assert np.linalg.norm(shown[1] - shown[0]) == pytest.approx(1.2 * 120)
+    for size, what in (
+        (plain, "there are frames 1000..1059"),
+        (replace(there, pixels=((5, 5), (220, 150))), "cut off"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            with_known_size(visual, size, part, network, "nyu13", config)
 
 
 @pytest.mark.parametrize(

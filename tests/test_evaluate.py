@@ -319,6 +319,13 @@ def one_surfel_a_pixel(probabilities):
     return np.arange(height * width).reshape(height, width), SurfelClasses(probabilities.reshape(-1, classes))
 
 
+def test_a_frame_that_sees_nothing_of_the_map_counts_for_the_network_alone():
+    truth, none = np.zeros((8, 8), np.uint8), SurfelClasses(np.zeros((0, 3), np.float32))
+    scores = MapLabelScores(3)
+    scores.add(truth, np.full(truth.shape, -1), none, np.full((*truth.shape, 3), 1 / 3, np.float32))
+    assert scores.single.counts.sum() > 0 and not scores.map_covered.counts.any()
+
+
 def test_holes_count_as_missed_but_not_among_the_covered():
     truth = np.zeros((20, 20), np.uint8)
     right = np.zeros((20, 20, 3), np.float32)

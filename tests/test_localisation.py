@@ -76,6 +76,17 @@ def test_depth_in_another_unit_than_the_maps_is_told_where_colour_alone_finds_th
     assert "times" not in finished.localiser.locate(replace(frame, depth=far)).reason  # by no one factor
 
 
+def test_a_candidate_is_compared_with_the_map_by_its_own_camera(room, finished, monkeypatch):
+    """A zoomed one that was tried before, and was wrong, changes nothing."""
+    frame, localiser = room[EVERY], finished.localiser
+    right = next(iter(localiser.places.candidates(described(frame.color, frame.camera))))
+    alone = localiser.locate(frame)
+    candidates = [replace(right, zoom=(1.6, 1.6)), right]
+    monkeypatch.setattr(localiser.places, "candidates", lambda image: candidates)
+    for again in (localiser.locate(frame), localiser.locate(without_depth(frame))):
+        assert again.focal is None and are_close(again.T_world_camera, alone.T_world_camera, 0.02, 1)
+
+
 def some_points(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A pose T_world_camera, points (N, 3) in the world and their pixels."""
     T = poses.exp(rng.normal(size=6))

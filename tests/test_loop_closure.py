@@ -297,6 +297,20 @@ def test_a_keyframe_that_shows_nothing_new_is_not_kept_once_there_are_many(monke
     assert [s is None for s in resumed.closures.snapshots] == [s is None for s in closer.closures.snapshots]
 
 
+def test_an_extension_that_is_interrupted_before_the_camera_is_found_goes_on():
+    """Nothing is kept of the keyframes of the map that it extends."""
+    frames, tracker = room(3), Tracker()
+    extended = LoopCloser(tracker)
+    extended.closures.forget(4)
+    resumed = LoopCloser(tracker)
+    resumed.restore(extended.state())
+    for closures_of in (extended.closures, resumed.closures):
+        for frame in (frames[0], frames[1]):
+            closures_of.remember(sensed(frame), 5.0)
+        assert len(closures_of) == 6 and closures_of.kept().tolist() == [4, 5]
+    assert [g is None for g in resumed.closures._grids] == [g is None for g in extended.closures._grids]
+
+
 @pytest.mark.slow
 def test_a_long_recording_costs_no_more_a_frame_at_its_end():
     soak = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "soak.py"))["soak"]

@@ -11,9 +11,10 @@ import pytest
 
 from semslam.camera import Camera
 from semslam.frame import RecordedImage, at_places
+from semslam.images.bars import Window
 from semslam.perception import Perception, PerceptionConfig, predicted
 from sequences import open_sequence
-from sequences.recalibrated import StraightenedSequence, UnzoomedSequence, straightened
+from sequences.recalibrated import CroppedSequence, StraightenedSequence, UnzoomedSequence, straightened
 
 ROOM = "room:frames=2,width=160,height=120"
 
@@ -81,3 +82,16 @@ def test_images_as_recorded_are_shown_as_they_are():
     np.testing.assert_allclose(again.depth, found.depth, atol=1e-5)
     np.testing.assert_allclose(again.class_probabilities, found.class_probabilities, atol=1e-5)
     assert straightened(replace(room.camera, distortion=(0.0, 0.0, 0.0, 0.0))).fx == pytest.approx(room.camera.fx)
+
+
+def test_pixels_of_a_recorded_image_are_found_where_its_resampled_one_shows_them():
+    """Through a lens, a zoom and bars that were undone one after the other."""
+    straight = bent_room()
+    zoomed = UnzoomedSequence(straight, np.array([1.0, 1.25]))
+    for index in (0, 1):
+        places = zoomed.recorded_image(index).places
+        for u, v in ((80, 60), (20, 90), (140, 15)):
+            np.testing.assert_allclose(zoomed.shown_at(index, places[v, u][None]), [(u, v)], atol=0.02)
+    cut = CroppedSequence(zoomed, Window(10, 20, 150, 110))
+    shown = zoomed.shown_at(0, np.array([[50.0, 60.0]]))
+    np.testing.assert_allclose(cut.shown_at(0, np.array([[50.0, 60.0]])), shown - (10, 20))

@@ -149,7 +149,7 @@ class _Training:
             # all batches of a stage have one shape; each new one costs 13 seconds with a limit of 10, seen on an H100
             torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 4
         if loop.recorded:
-            _check_recordable(objective, self.device)
+            _check_recordable(objective, loop, self.device)
         objective.learner.to(self.device)
         self.optimisers = {group.name: OPTIMISERS[loop.optimiser](group) for group in objective.groups}
         self.average = AveragedWeights(objective.network, loop.average)
@@ -260,7 +260,7 @@ class _Training:
         return [earlier for earlier, _ in reading]
 
 
-def _check_recordable(objective: Objective, device: torch.device) -> None:
+def _check_recordable(objective: Objective, loop: Loop, device: torch.device) -> None:
     """ValueError where a step cannot be recorded."""
     why = None
     if device.type != "cuda":
@@ -269,6 +269,8 @@ def _check_recordable(objective: Objective, device: torch.device) -> None:
         why = "a step of this kind of network waits for what the device found"
     elif distributed.world() > 1:
         why = "several processes share its steps"
+    elif not loop.freeze_norms:
+        why = "freeze_norms is false, and norms would learn from the steps before one is recorded, too"
     elif any(group.every > 1 for group in objective.groups):
         why = "task_examples or shared_examples let gradients accumulate"
     if why is not None:

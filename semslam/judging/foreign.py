@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from semslam.doctor.depth.range import with_range
+from semslam.engine.fusion import FusionConfig
 from semslam.geometry.files import read_surface
 from semslam.judging.figures import surface_figures, trajectory_figures
 from semslam.judging.misread import delay, misread_convention
@@ -40,7 +42,11 @@ def evaluate_map(path: str | Path, reference: str | Path, sequence: Recording | 
     if sequence is None:
         truth = file_reference(Path(reference), world_origin=origin)
     else:
-        truth = scene_reference(sequence, str(reference))
+        limits = with_range(FusionConfig(), sequence).range
+        truth = scene_reference(sequence, str(reference), limits)
+        if not len(truth.points):
+            between = f"between {limits[0]:g} and {limits[1]:g} m"
+            raise ValueError(f"{reference}: nothing of it is seen {between} from the poses of {sequence.name}")
     scores = surface_scores(points, truth)
     return Evaluation(surface_figures(scores), surface=scores, errors=surface_errors(points, truth))
 

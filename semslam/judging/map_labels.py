@@ -73,7 +73,8 @@ class MapLabelScores:
         self.map_covered.counts += counts
         if alone is not None:
             labels, none = most_probable(alone), np.uint8(UNLABELLED)
-            called = np.where(index >= 0, surfels.called[index], none)
+            called = np.full(index.shape, none)
+            called[index >= 0] = surfels.called[index[index >= 0]]
             self.single.add(labels, truth)
             self.single_covered.add(labels, np.where(called == none, none, truth))
             self.single_calibration.add(alone, truth)

@@ -176,6 +176,7 @@ class Closures(Stage):
         units = state.get("depth_units", np.full(len(kept), DEPTH_UNIT)).tolist()
         for k, depth, grey, unit in zip(kept, state["depths"], state["greys"], units):
             self.snapshots[k] = Snapshot(depth, grey, unit)
+        self._grids = [None] * len(self.snapshots)
         if len(kept):
             height, width = state["depths"].shape[1:]
             fx, fy, cx, cy = map(float, state["camera"])

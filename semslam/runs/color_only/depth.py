@@ -22,7 +22,7 @@ def correction_of(
     if config.corrections.multiview and isinstance(track, ListedPoses):
 
         def look_at(index: int) -> tuple[np.ndarray, np.ndarray]:
-            seen = perception.observe(sequence[index], wants_labels=False)
+            seen = perception.observe(sequence.read_without_labels(index), wants_labels=False)
             return seen.color, seen.depth
 
         return MultiViewDepth(perception.camera, track.T_world_camera, sequence.color_of, config.multiview, look_at)

@@ -9,7 +9,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.depth.completion import CompletedDepth
 from semslam.depth.multiview import MultiViewConfig, MultiViewDepth
-from semslam.frame import evenly_spread
+from semslam.frame import evenly_spread, first_few
 from semslam.labels import LABEL_SETS
 from semslam.perception import Network, predicted
 from semslam.robust import MAD_TO_STD
@@ -33,7 +33,7 @@ class KnownSize:
     """What `scale_from` says."""
 
     metres: float
-    frame: int | None = None  # None: the length is the camera's height above the floor
+    frame: int | None = None  # its number in the whole recording; None: it is the camera's height above the floor
     pixels: tuple[tuple[float, float], tuple[float, float]] | None = None  # ends of the length, (u, v) as recorded
 
     @staticmethod
@@ -62,7 +62,7 @@ def with_known_size(
     """
     measure = _Measure(visual, sequence, network, config)
     if known.frame is not None:
-        length, std = _length(measure, known, len(visual.good))
+        length, std = _length(measure, known)
     else:
         length, std = _height(measure, visual, LABEL_SETS[classes].classes)
     return visual.scaled(known.metres / length, max(std, LEAST_STD))
@@ -78,11 +78,11 @@ class _Measure:
         self.views.scene = visual.depth
 
     def usable(self) -> list[int]:
-        """Frames, evenly spread, that show parallax."""
+        """Frames, evenly spread, that show parallax, by their numbers in the whole recording."""
         views = self.views
         posed = [i for i, T in enumerate(views.T_world_camera) if T is not None]
         shown = [i for i in posed if len(views.neighbours_of(i)) >= views.config.fewest]
-        return evenly_spread(shown, NAMED)
+        return [self.sequence.number_of(i) for i in evenly_spread(shown, NAMED)]
 
     def __call__(self, index: int) -> tuple[CompletedDepth, np.ndarray] | None:
         """Depth and classes (H, W) of a frame at the size of `views.camera`; None where parallax shows none."""
@@ -95,16 +95,17 @@ class _Measure:
         return None if found is None else (found, said.class_probabilities.argmax(axis=2))
 
 
-def _length(measure: _Measure, known: KnownSize, frames: int) -> tuple[float, float]:
+def _length(measure: _Measure, known: KnownSize) -> tuple[float, float]:
     """The known length as the map has it, and its relative standard deviation."""
-    assert known.frame is not None and known.pixels is not None
-    whole, camera = measure.sequence.camera, measure.views.camera
-    if not 0 <= known.frame < frames:
-        raise ValueError(f"`scale_from` names frame {known.frame}, but there are frames 0..{frames - 1}")
-    for u, v in known.pixels:
-        if not (0 <= u < whole.width and 0 <= v < whole.height):
-            raise ValueError(f"`scale_from` names pixel {u:g},{v:g}, outside the {whole.width}x{whole.height} image")
-    measured = measure(known.frame)
+    assert known.frame is not None
+    sequence, camera = measure.sequence, measure.views.camera
+    numbers = [sequence.number_of(i) for i in range(len(sequence))]
+    if known.frame not in numbers:
+        used = f"{numbers[0]}..{numbers[-1]}" if len(numbers) == numbers[-1] - numbers[0] + 1 else first_few(numbers)
+        raise ValueError(f"`scale_from` names frame {known.frame}, but there are frames {used}")
+    index = numbers.index(known.frame)
+    ends_shown = _shown(known, index, sequence)
+    measured = measure(index)
     if measured is None:
         usable = measure.usable()
         others = (
@@ -112,8 +113,8 @@ def _length(measure: _Measure, known: KnownSize, frames: int) -> tuple[float, fl
         )
         raise ValueError(f"`scale_from` names frame {known.frame}, which shows no parallax; {others}")
     depth, log_std = measured[0].depth, measured[0].log_std
-    ends, spreads = [], []
-    for u, v in known.pixels:
+    whole, ends, spreads = sequence.camera, [], []
+    for u, v in ends_shown:
         x, y = (u + 0.5) * camera.width / whole.width - 0.5, (v + 0.5) * camera.height / whole.height - 0.5
         column, row = min(max(round(x), 0), camera.width - 1), min(max(round(y), 0), camera.height - 1)
         ray = np.array([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1.0])
@@ -123,6 +124,23 @@ def _length(measure: _Measure, known: KnownSize, frames: int) -> tuple[float, fl
     if length < 1e-3:
         raise ValueError("`scale_from` names two pixels that show one place; give the ends of the length")
     return length, float(np.hypot(spreads[0], spreads[1])) / length
+
+
+def _shown(known: KnownSize, index: int, sequence: Recording) -> np.ndarray:
+    """Where the ends of the known length are in the image that is measured in, (2, 2): a lens, a zoom or bars may have
+    been undone since they were read off the recorded one."""
+    recorded, camera = sequence.origin[0].camera, sequence.camera
+    ends = np.array(known.pixels, np.float64)
+    for (u, v), (x, y) in zip(ends, sequence.shown_at(index, ends)):
+        if not (0 <= u < recorded.width and 0 <= v < recorded.height):
+            size = f"{recorded.width}x{recorded.height}"
+            raise ValueError(f"`scale_from` names pixel {u:g},{v:g}, outside the {size} image")
+        if not (0 <= round(x) < camera.width and 0 <= round(y) < camera.height):
+            raise ValueError(
+                f"`scale_from` names pixel {u:g},{v:g} of frame {known.frame}, which is cut off where the lens, the "
+                f"zoom or the bars of the images are undone; name one nearer to the middle"
+            )
+    return sequence.shown_at(index, ends)
 
 
 def _height(measure: _Measure, visual: VisualPoses, classes: tuple[str, ...]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,7 @@ from semslam.tracking.relocalisation.places import WIDTH
 from semslam.tracking.relocalisation.resection import Described
 from semslam.tracking.tracker import Tracker
 
+logger = logging.getLogger(__name__)
 VIEWS = 40  # of the second map that are looked for in the first
 FEWEST = 2  # of them that have to be found at one place
 SHORT = 5  # views, below which it is told that a run shows little
@@ -89,6 +91,9 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
             f"{run_a}: its classes were fused with `slam.labels.method` {ours[0]} and `floor` {ours[1]}, those of "
             f"{run_b} with {theirs[0]} and {theirs[1]}, which do not add up; make one of them again as the other"
         )
+    for finished, run in ((a, run_a), (b, run_b)):
+        if added := len(finished.folder.load_filled() or ()):
+            logger.warning("%s: %d surfels that --fill or planes added to its map are not joined", run, added)
     T_a_b, sights = _motion_between(a, b, str(run_a), str(run_b))
     folder = derived_folder(a.folder, Path(out), overwrite)
 

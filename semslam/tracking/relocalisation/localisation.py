@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from semslam import poses
+from semslam.camera import Camera
 from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, View
@@ -23,6 +25,7 @@ OTHER_UNIT = 1.25  # times, at least, that the depth of an image is larger or sm
 ONE_FACTOR = 0.05  # how far, in the median, single readings may be from the one factor, of it
 FEWEST_READINGS = 100
 USUAL_FACTORS = np.array([0.001, 0.01, 0.1, 0.2, 0.25, 0.5, 2, 4, 5, 10, 100, 1000])  # between units of depth
+CAMERAS = 4  # of which what is needed to compare with the map is kept
 LIKENESS = 0.8  # correlation with the map that fewer inliers need
 
 
@@ -46,8 +49,7 @@ class Localiser:
         """fusion, tracking: settings that the map was made with."""
         self.surfels, self.places, self.config = surfels, places, tracking
         self._fusion_config = fusion
-        self._fusion: Fusion | None = None
-        self._registrar: Registrar | None = None
+        self._tools_of = lru_cache(maxsize=CAMERAS)(self._tools_for)
 
     def locate(self, frame: Frame) -> Localisation:
         """The pose of a frame, from its colour and, where it has any, its depth.
@@ -64,12 +66,9 @@ class Localiser:
             best = max(best, found.inliers)
             tried.append(found)
             as_guessed = found.zoom == (1, 1)
-            focal = frame.camera.fx * found.zoom[0]
-            zoomed = replace(frame.camera, fx=focal, fy=frame.camera.fy * found.zoom[1])
-            seen = observation if as_guessed else self._observation(replace(frame, camera=zoomed))
-            accepted = self._verified(found, seen)
+            accepted = self._verified(found, observation if as_guessed else self._observation(_zoomed(frame, found)))
             if accepted is not None:
-                return accepted if as_guessed else replace(accepted, focal=focal)
+                return accepted if as_guessed else replace(accepted, focal=frame.camera.fx * found.zoom[0])
         if not best:
             return Localisation(None, reason="hardly anything in it is found again in the map")
         if frame.depth is not None and (factor := self._other_unit(tried, frame)):
@@ -84,12 +83,13 @@ class Localiser:
         """How many times the map's depth that of a frame is, where colour alone finds it; None where it is not found,
         or no one factor, far from 1, lies between the two."""
         assert frame.depth is not None
-        plain = self._observation(without_depth(frame))
-        located = (self._verified(found, plain) for found in candidates)
-        T = next((found.T_world_camera for found in located if found is not None), None)
-        if T is None:
+        for found in candidates:
+            plain = self._observation(_zoomed(without_depth(frame), found))
+            if (located := self._verified(found, plain)) is not None and located.T_world_camera is not None:
+                break
+        else:
             return None
-        view, (height, width) = self._view(T), frame.depth.shape
+        view, (height, width) = self._view(located.T_world_camera, plain.camera), frame.depth.shape
         u, v = (view.pixels * (width / plain.camera.width, height / plain.camera.height)).astype(int).T
         read = frame.depth[v, u]
         there = read > 0
@@ -112,26 +112,25 @@ class Localiser:
             size = (camera.width, camera.height)
             color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
             depth = None if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
-        if self._fusion is None or self._fusion.camera != camera:
-            self._fusion = Fusion(camera, self._fusion_config)
-            self._registrar = Registrar(camera, self.config.registration)
         if depth is None:
             flat = np.zeros((*camera.shape, 3), np.float32)
             return Observation(frame, camera, color, np.zeros(camera.shape, np.float32), normals=flat)
-        return self._fusion.prepare(Observation(frame, camera, color, depth))
+        return self._tools_of(camera)[0].prepare(Observation(frame, camera, color, depth))
+
+    def _tools_for(self, camera: Camera) -> tuple[Fusion, Registrar]:
+        return Fusion(camera, self._fusion_config), Registrar(camera, self.config.registration)
 
     def _verified(self, found: Located, observation: Observation) -> Localisation | None:
         """A pose that the map confirms; None where it does not."""
-        assert self._registrar is not None
-        T = found.T_world_camera
-        view = self._view(T)
-        if len(view.points) * view.stride**2 < SEEN * observation.camera.width * observation.camera.height:
+        T, camera = found.T_world_camera, observation.camera
+        registrar, view = self._tools_of(camera)[1], self._view(T, camera)
+        if len(view.points) * view.stride**2 < SEEN * camera.width * camera.height:
             return None
-        compared = self._registrar.register(observation, view, T)
+        compared = registrar.register(observation, view, T)
         has_depth = bool(observation.depth.any())
         if has_depth:
             T = compared.T_world_camera
-            compared = self._registrar.register(observation, self._view(T), T)
+            compared = registrar.register(observation, self._view(T, camera), T)
             T = compared.T_world_camera
         likeness = compared.comparison.correlation
         needed = self.config.found_correlation if found.inliers >= SURE else LIKENESS
@@ -147,9 +146,14 @@ class Localiser:
         confidence = (1 - np.exp(-found.inliers / SURE)) * likeness * (1 - found.focal_std / FOCAL_STD)
         return Localisation(T, float(confidence), found.inliers, std_m, float(np.degrees(std)))
 
-    def _view(self, T_world_camera: np.ndarray) -> View:
-        assert self._fusion is not None
-        return self._fusion.predict(self.surfels, T_world_camera)
+    def _view(self, T_world_camera: np.ndarray, camera: Camera) -> View:
+        return self._tools_of(camera)[0].predict(self.surfels, T_world_camera)
+
+
+def _zoomed(frame: Frame, found: Located) -> Frame:
+    """The frame, taken by the camera that a pose was found with."""
+    fx, fy = frame.camera.fx * found.zoom[0], frame.camera.fy * found.zoom[1]
+    return replace(frame, camera=replace(frame.camera, fx=fx, fy=fy))
 
 
 def without_depth(frame: Frame) -> Frame:
