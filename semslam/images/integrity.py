@@ -31,7 +31,7 @@ def check_header(data: bytes, where: object) -> None:
         raise CorruptFrame(f"{where}: the file is empty; copy it again", broken_file=True)
     if data.startswith(b"version https://git-lfs"):
         raise CorruptFrame(f"{where}: is a pointer of Git LFS; fetch the files (git lfs pull)", broken_file=True)
-    if data[4:].startswith(OF_PHONES):
+    if data.startswith(OF_PHONES, 4):
         raise CorruptFrame(f"{where}: is a HEIC or AVIF image, which is not read; convert it to JPEG or PNG")
     if data[:8] == PNG:
         size = _size_of_png(data)
