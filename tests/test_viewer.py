@@ -11,6 +11,7 @@ from synthetic_maps import COLORS, NYU13, ROOM, SMALL, cloud_of, path_through_ro
 from variants import one_fast
 
 from semslam.camera import Camera
+from semslam.cloud import joined
 from semslam.frame import UNLABELLED
 from semslam.labels import LABEL_SETS
 from semslam.looking.picture import render_png
@@ -165,6 +166,18 @@ def test_the_overview_stands_above_and_sees_the_floor_of_a_closed_room(cloud):
     labels = cloud.labels()[seen[seen >= 0]]
     assert {NYU13.id_of(name) for name in ("floor", "wall", "table", "bed")} <= set(labels)
     assert NYU13.id_of("ceiling") not in labels
+
+
+def test_what_lies_far_away_and_was_hardly_measured_does_not_shrink_the_picture(cloud):
+    remote = cloud.selected(np.arange(len(cloud)) % 20 == 0)
+    remote.positions[:] += [0, 0, 30]
+    remote.confidence[:] = 0.001 * cloud.confidence.mean()
+    alone, both = (
+        overview(part, SMALL, UP, trajectory=path_through_room()) for part in (cloud, joined([cloud, remote]))
+    )
+    np.testing.assert_allclose(both, alone, atol=0.2)
+    remote.confidence[:] = cloud.confidence.mean()
+    assert overview(joined([cloud, remote]), SMALL, UP)[2, 3] > alone[2, 3] + 10  # well measured, it is shown
 
 
 def test_a_film_goes_all_the_way_around_what_is_seen_from_all_sides(cloud):

@@ -14,6 +14,7 @@ ELEVATION = np.radians(38)  # of the viewer who sees a map from outside
 AROUND = 12  # directions that are looked from
 WELL_SEEN = 0.6  # of what the best direction shows
 SAMPLE = 20_000  # surfels are enough to judge a view; all of them only cost time
+REACH = 1.3  # times the radius that holds nearly all of what was measured: surfels beyond it need not be in the picture
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -35,6 +36,21 @@ def thinned(cloud: SurfelCloud, count: int = SAMPLE) -> SurfelCloud:
     sample = cloud.selected(chosen)
     sample.radii[:] *= np.sqrt(len(cloud) / count)
     return sample
+
+
+def without_remote(cloud: SurfelCloud) -> SurfelCloud:
+    """Without surfels that lie far from the others and were hardly measured.
+
+    Such as those of a ceiling at the sensor's limit, seen in passing: to show them, a picture would show the room
+    small.
+    """
+    weight = cloud.confidence.astype(np.float64)
+    if weight.sum() <= 0:
+        return cloud
+    distance = np.linalg.norm(cloud.positions - np.average(cloud.positions, axis=0, weights=weight), axis=1)
+    order = np.argsort(distance, kind="stable")
+    share = np.cumsum(weight[order]) / weight.sum()
+    return cloud.selected(distance <= REACH * distance[order[np.searchsorted(share, 0.997)]])
 
 
 def up_direction(
@@ -129,7 +145,7 @@ def overview(cloud: SurfelCloud, camera: Camera, up: np.ndarray, *, trajectory: 
     if path is not None and trajectory is not None:
         looking = np.asarray(trajectory)[:, :3, 2].mean(axis=0)
         shares *= 1 + 0.5 * -directions @ looking
-    return framed(thinned(cloud).positions, directions[np.argmax(shares)], up, _small(camera), path)
+    return framed(without_remote(thinned(cloud)).positions, directions[np.argmax(shares)], up, _small(camera), path)
 
 
 def _small(camera: Camera) -> Camera:
@@ -140,7 +156,7 @@ def _seen_from_around(
     cloud: SurfelCloud, camera: Camera, up: np.ndarray, trajectory: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """AROUND directions (A, 3), the share (A,) of the map that is seen from each, the places (M, 3) of cameras."""
-    sample, small = thinned(cloud), _small(camera)
+    sample, small = without_remote(thinned(cloud)), _small(camera)
     path = None if trajectory is None or len(trajectory) == 0 else np.asarray(trajectory)[:, :3, 3]
     directions = np.array([raised_direction(up, k * 2 * np.pi / AROUND, ELEVATION) for k in range(AROUND)])
     shares = []
@@ -171,7 +187,7 @@ def swing(
         half, middle = max(before + after, 1) / 2, (after - before) / 2
         start = np.arcsin(np.clip(-middle / half, -1, 1))
         angles = step * (best + middle + half * np.sin(start + 2 * np.pi * turns))
-    sample, small = thinned(cloud), _small(camera)
+    sample, small = without_remote(thinned(cloud)), _small(camera)
     return np.stack(
         [framed(sample.positions, raised_direction(up, angle, ELEVATION), up, small, path) for angle in angles]
     )
