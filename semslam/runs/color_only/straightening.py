@@ -15,7 +15,7 @@ from semslam.perception import Network
 from semslam.runs.color_only.following import Scene
 from semslam.runs.color_only.zooming import WORTH, unzoomed_scene
 from semslam.tracking.visual.config import VisualConfig
-from semslam.tracking.visual.lens import EVIDENT, FoundLens, lens_of
+from semslam.tracking.visual.lens import EVIDENT, FoundLens, is_believable, lens_of
 from semslam.tracking.visual.visual_tracker import VisualTracker
 from semslam.tracking.visual.zoom import zoom_of
 from sequences import Sequence as Recording
@@ -74,11 +74,14 @@ def straight_scene(
         return StraightScene(scene, zoom, None)
     as_said = Straight(scene.tracker, None, lens_of(scene.tracker.map))
     best = _straightened(as_said, _known(sequence.camera, scene))
+    doubtful = as_said.left is not None and as_said.left.most > TOLD
     if best.lens is None:
+        if doubtful:
+            logger.warning("the images fit no camera near the known one: calibrate it, the map may be wrong")
         return StraightScene(scene, None, None)
-    level = logging.WARNING if as_said.left is not None and as_said.left.explained > TOLD else logging.INFO
+    level = logging.WARNING if doubtful else logging.INFO
     logger.log(level, "the images fit another camera than the one that is known: %s", _told(best.lens))
-    if best.left is not None and best.left.explained > TOLD:
+    if best.left is not None and best.left.most > TOLD:
         logger.warning("not all that is wrong could be undone: the map may be wrong; calibrate the camera")
     if (found := zoom_of(best.tracker.map)) is not None and found.evident and found.z.max() > WORTH:
         images = StraightenedSequence(sequence, best.lens)
@@ -94,11 +97,8 @@ def _straightened(best: Straight, known: Camera) -> Straight:
         if best.left is None or best.left.explained < EVIDENT:
             break
         lens = best.left.applied_to(best.lens or known)
-        doubtful = best.lens is None and best.left.explained > TOLD
-        again = best.without(lens) if _sees_its_middle(lens) else None
+        again = best.without(lens) if is_believable(lens, known) else None
         if again is None or not again.is_better(best):
-            if doubtful:
-                logger.warning("the images fit no camera near the known one: calibrate it, the map may be wrong")
             break
         best = again
     return best
@@ -117,11 +117,6 @@ def with_focal(lens: Camera, focal: float) -> Camera:
     ratio = (focal / lens.fx) ** 2
     k1, k2 = lens.distortion[:2]
     return replace(lens.with_focal(focal), distortion=(ratio * k1, ratio**2 * k2, 0.0, 0.0))
-
-
-def _sees_its_middle(lens: Camera) -> bool:
-    """Whether the principal point lies well within the images, without which a lens is not believed."""
-    return 0.02 < lens.cx / lens.width < 0.98 and 0.02 < lens.cy / lens.height < 0.98
 
 
 def _pixels(fx: float, fy: float) -> str:

@@ -54,7 +54,7 @@ class Undone(NamedTuple):
     def is_rather_a_lens(self, found: FoundZoom) -> bool:
         """Whether one lens for all images explains more than a zoom."""
         lens = lens_of(self.scene.tracker.map)
-        return lens is not None and lens.explained > found.explained
+        return lens is not None and lens.most > found.explained
 
     def follows_better(self, before: Undone) -> bool:
         """Whether more frames are followed than with less undone, or as many, whose landmarks are not as far off."""

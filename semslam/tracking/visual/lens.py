@@ -21,6 +21,7 @@ from semslam.camera import Camera
 from semslam.tracking.visual.bundle_adjustment import Scene
 from semslam.tracking.visual.normal_equations import Equations, Linearised, cross, equations_of, minimised
 from semslam.tracking.visual.sparse_map import SparseMap
+from semslam.tracking.visual.zoom import seen_within
 
 TWIST = 6  # unknowns of a pose
 # numbers of a lens: logarithm of its focal length over the known one; principal point less the known one, right and
@@ -35,11 +36,15 @@ LENSES = (  # which of the numbers may change: the simplest first, those of one 
         (True, False, False, True, True, False),
         (False, False, False, True, True, True),
     ),
-    ((True, True, True, True, True, False),),
+    ((True, True, True, True, True, False), (True, False, False, True, True, True)),
 )
+DISTORTION = LENSES[0][0]
 MORE = 0.1  # that a lens of one row has to explain more than the best of those before
 EVIDENT = 0.05  # of the mean cost of an observation, what a lens explains: less is not looked for, nor undone
 AT_MOST = 2.0  # times what a linear step promises, that a lens explains
+OFF_CENTRE = 0.15  # of the longer side, that a principal point lies from the middle of the images, at most
+OTHER_FOCAL = 0.3  # of the logarithm of the focal length, at most
+HALF = 3  # keyframes that tell of a lens without the others
 INVERTED = 8  # Newton's steps that undo a distortion
 
 
@@ -61,8 +66,14 @@ class LensState(NamedTuple):
 class FoundLens(NamedTuple):
     """The lens that a sparse map fits best."""
 
-    numbers: np.ndarray  # (6,), see STD
+    numbers: np.ndarray  # (6,), see STD; zeros where it is not believed
     explained: float  # by how much it lowers the mean cost of an observation
+    denied: float = 0.0  # by how much another one would, that is not believed
+
+    @property
+    def most(self) -> float:
+        """By how much any lens lowers that cost, believed or not."""
+        return max(self.explained, self.denied)
 
     def applied_to(self, camera: Camera) -> Camera:
         """The camera with this lens, found in images of which `camera` was taken to be right but for distortion, which
@@ -75,10 +86,23 @@ class FoundLens(NamedTuple):
         )  # fmt: skip
 
 
+def is_believable(lens: Camera, known: Camera) -> bool:
+    """Whether images that were said to be those of a known camera may be a lens's.
+
+    A camera looks out of the middle of its images, or as far from it as is known. What a rolling shutter, a stretched
+    image or a moving crop does to landmarks, a principal point at the images' edge explains as well.
+    """
+    middle = np.array([known.width - 1, known.height - 1]) / 2
+    off, said = (np.linalg.norm([camera.cx, camera.cy] - middle) for camera in (lens, known))
+    longer = math.log(lens.fx * lens.fy / (known.fx * known.fy)) / 2
+    return off <= max(OFF_CENTRE * max(known.shape), said) and abs(longer) <= OTHER_FOCAL
+
+
 def lens_of(world: SparseMap) -> FoundLens | None:
     """The lens that a map's landmarks fit best; None where too few tell. A part in the middle speaks for a long one.
 
-    Lenses distort that are not said to; that focal length or principal point are wrong, too, has to explain much more.
+    Lenses distort that are not said to; that focal length or principal point are wrong, too, has to explain much more,
+    and in either half of the images what the other half says of them.
     """
     count = len(world.keyframes)
     if count < FEWEST:
@@ -90,18 +114,48 @@ def lens_of(world: SparseMap) -> FoundLens | None:
         return None
     promised = promised_by_a_step(scene, world.pixel_std)
     simplest, promises = promised[0], iter(promised)
-    best, least = FoundLens(np.zeros(len(STD)), 0.0), 0.0
+    nothing = np.zeros(len(STD))
+    best, least, denied = FoundLens(nothing, 0.0), 0.0, 0.0
+    of_best = DISTORTION
     without: tuple[LensState, float] | None = None
     for row in LENSES:
         for which in row:
             if AT_MOST * next(promises) > max(least, EVIDENT):
                 without = without or fitted(scene, world.pixel_std, np.zeros(len(STD), bool))
                 found, cost = fitted(scene, world.pixel_std, np.array(which), without[0])
-                explained = (without[1] - cost) / len(scene.landmark)
-                if explained > max(least, best.explained):
-                    best = FoundLens(found.lens, explained)
+                one = FoundLens(found.lens, (without[1] - cost) / len(scene.landmark))
+                if not is_believable(one.applied_to(world.camera), world.camera):
+                    denied = max(denied, one.explained)
+                elif one.explained > max(least, best.explained):
+                    best, of_best = one, which
         least = max(best.explained, simplest) + MORE
+    if denied > best.explained + MORE:
+        return FoundLens(nothing, 0.0, denied)
+    if of_best != DISTORTION and not is_of_both_halves(scene, world.pixel_std, np.array(of_best)):
+        return FoundLens(nothing, 0.0, best.explained)
     return best
+
+
+def is_of_both_halves(scene: Scene, pixel_std: float, lens: np.ndarray) -> bool:
+    """Whether the lens that either half of the keyframes tells explains something in the other half; also where they
+    are too few. lens: (6,) bool, which of its numbers may change.
+
+    There is one lens for all images. A shaking rolling shutter is another one in each.
+    """
+    count = len(scene.fixed)
+    first = np.arange(count) < count // 2
+    halves = [seen_within(scene, mine) for mine in (first, ~first)]
+    if count // 2 < HALF or min(len(half.landmark) for half in halves) < 20:
+        return True
+    halves = [half._replace(fixed=half.fixed | (np.arange(len(half.fixed)) == 0)) for half in halves]
+    none = np.zeros(len(STD), bool)
+    without = [fitted(half, pixel_std, none) for half in halves]
+    found = [fitted(half, pixel_std, lens, start[0])[0].lens for half, start in zip(halves, without)]
+    explained = 0.0
+    for half, (start, cost), other in zip(halves, without, found[::-1]):
+        with_other = fitted(half, pixel_std, none, start._replace(lens=other))[1] - float((other**2 / STD**2).sum())
+        explained += (cost - with_other) / len(half.landmark)
+    return explained > 0
 
 
 class Straightening:
