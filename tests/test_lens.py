@@ -30,13 +30,16 @@ BARREL = Camera(160, 120, 130, 130, 79.5, 59.5, distortion=(-0.25, 0.05, 0, 0))
 def taken_by(numbers: np.ndarray, noise: float = 0.1):
     """A scene as a lens shows it that it does not know of."""
     exact, _ = scene(count=6, landmarks=300, noise=noise)
-    z, centre, (k1, k2), stretch = numbers[0], numbers[1:3], numbers[3:5], numbers[5]
-
-    def shown(pixels: np.ndarray) -> np.ndarray:
-        return exact.focal * (np.exp([z, z + stretch]) * lens.distorted(pixels / exact.focal, k1, k2)[0] + centre)
-
     held = {"prior": exact.log_depth, "prior_weight": np.full(300, 1.0), "fixed": np.arange(6) == 0}
-    return exact._replace(pixel=shown(exact.pixel), seen=shown(exact.seen), **held)
+    return exact._replace(
+        pixel=shown(exact.pixel, numbers, exact.focal), seen=shown(exact.seen, numbers, exact.focal), **held
+    )
+
+
+def shown(pixels: np.ndarray, numbers: np.ndarray, focal: float) -> np.ndarray:
+    """Where a lens with these numbers shows what one without shows at pixels (N, 2) from its principal point."""
+    z, centre, (k1, k2), stretch = numbers[0], numbers[1:3], numbers[3:5], numbers[5]
+    return focal * (np.exp([z, z + stretch]) * lens.distorted(pixels / focal, k1, k2)[0] + centre)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +61,63 @@ def test_a_lens_that_is_as_it_is_said_explains_nothing():
 @pytest.mark.parametrize("k1, is_fitted", [(0.0, False), (-0.1, True)])
 def test_a_lens_is_fitted_only_where_one_step_promises_something(k1, is_fitted, monkeypatch):
     filmed = taken_by(np.array([0, 0, 0, k1, 0, 0]), noise=0.8)
-    world = SimpleNamespace(keyframes=range(6), pixel_std=0.8, scene=lambda free, with_focal: (filmed,))
+    world = SimpleNamespace(
+        keyframes=range(6),
+        pixel_std=0.8,
+        scene=lambda free, with_focal: (filmed,),
+        camera=BARREL.undistorted(),
+        focal_known=True,
+    )
     fits, fitted = [], lens.fitted
     monkeypatch.setattr(lens, "fitted", lambda *a: fits.append(a[2]) or fitted(*a))
     found = lens.lens_of(world)
     assert bool(fits) == is_fitted and (found.explained > 0.1) == is_fitted
     assert found.numbers[3] == pytest.approx(k1, abs=0.05)
+
+
+@pytest.mark.parametrize("stretches, is_one", [((0.2, 0.2), True), ((0.2, -0.2), False)])
+def test_one_lens_is_told_by_both_halves_of_the_images(stretches, is_one):
+    exact, numbers = taken_by(np.zeros(6)), np.zeros((2, 6))
+    numbers[:, 5] = stretches
+    of_pixel, of_seen = ((cameras >= 3)[:, None] for cameras in (exact.host, exact.camera))
+    pixel, seen = (
+        np.where(later, *(shown(pixels, numbers[half], exact.focal) for half in (1, 0)))
+        for later, pixels in ((of_pixel, exact.pixel), (of_seen, exact.seen))
+    )
+    which = np.array([False, False, False, True, True, True])
+    assert lens.is_of_both_halves(exact._replace(pixel=pixel, seen=seen), 0.1, which) == is_one
+
+
+@pytest.mark.parametrize(
+    "changed, known, believed",
+    [
+        ({"cx": 95}, {}, True),
+        ({"cx": 110}, {}, False),
+        ({"cy": 92}, {}, False),
+        ({"cx": 40, "cy": 60}, {"cx": 130}, True),  # nearer to the middle than was said
+        ({"fx": 160, "fy": 160}, {}, True),
+        ({"fx": 180, "fy": 180}, {}, False),
+        ({"fx": 173, "fy": 130}, {}, True),  # stretched to 4/3 of its width
+    ],
+)
+def test_a_lens_far_from_the_middle_or_of_another_focal_length_is_not_believed(changed, known, believed):
+    assert lens.is_believable(replace(BARREL, **changed), replace(BARREL, **known), focal_known=True) == believed
+
+
+def test_where_no_focal_length_is_known_any_camera_is_believed():
+    assert lens.is_believable(replace(BARREL, fx=250, fy=250), BARREL, focal_known=False)
+    assert not lens.is_believable(replace(BARREL, fx=600, fy=600), BARREL, focal_known=False)
+
+
+def test_a_lens_that_is_not_believed_is_not_undone_but_told():
+    filmed = taken_by(np.array([0, 0.2, 0, 0, 0, 0]))
+    width, height = round(filmed.focal), round(0.75 * filmed.focal)
+    camera = Camera(width, height, filmed.focal, filmed.focal, (width - 1) / 2, (height - 1) / 2)
+    world = SimpleNamespace(
+        keyframes=range(6), pixel_std=0.1, scene=lambda free, with_focal: (filmed,), camera=camera, focal_known=True
+    )
+    found = lens.lens_of(world)
+    assert found.explained == 0 and not found.numbers.any() and found.denied > 1
 
 
 def test_the_gradient_is_the_difference_quotient_of_the_cost(monkeypatch):

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 TOLD = 0.2  # explained, from which a lens is told: recordings with the camera of their data set have up to 0.13
 PASSES = 5  # that undo a lens; each leaves a part
 SQUARE = 0.01  # of their width, that the height of square pixels may differ
+WRONG = "the map may be wrong; calibrate the camera, or give its field of view (--camera, --fov)"
 NO_WORSE, LEFT = 1.05, 0.67  # times the residual, and what a lens explains, before: at most
 
 
@@ -73,11 +74,16 @@ def straight_scene(
     if zoom is not None:
         return StraightScene(scene, zoom, None)
     as_said = Straight(scene.tracker, None, lens_of(scene.tracker.map))
-    best = _straightened(as_said, _known(sequence.camera, scene))
+    known = _known(sequence.camera, scene)
+    best = _straightened(as_said, known)
     doubtful = as_said.left is not None and as_said.left.most > TOLD
     if best.lens is None:
         if doubtful:
-            logger.warning("the images fit no camera near the known one: calibrate it, the map may be wrong")
+            logger.warning(
+                "the images fit no likely camera: are they stretched, cropped, stabilised or shaken? %s", WRONG
+            )
+        elif not (sequence.camera.focal_known or is_believable(known, known, focal_known=False)):
+            logger.warning("no usual camera has the focal length that was found, %.0f pixels: %s", known.fx, WRONG)
         return StraightScene(scene, None, None)
     level = logging.WARNING if doubtful else logging.INFO
     logger.log(level, "the images fit another camera than the one that is known: %s", _told(best.lens))
@@ -97,7 +103,7 @@ def _straightened(best: Straight, known: Camera) -> Straight:
         if best.left is None or best.left.explained < EVIDENT:
             break
         lens = best.left.applied_to(best.lens or known)
-        again = best.without(lens) if is_believable(lens, known) else None
+        again = best.without(lens) if is_believable(lens, known, best.tracker.map.focal_known) else None
         if again is None or not again.is_better(best):
             break
         best = again

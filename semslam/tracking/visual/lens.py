@@ -44,6 +44,7 @@ EVIDENT = 0.05  # of the mean cost of an observation, what a lens explains: less
 AT_MOST = 2.0  # times what a linear step promises, that a lens explains
 OFF_CENTRE = 0.15  # of the longer side, that a principal point lies from the middle of the images, at most
 OTHER_FOCAL = 0.3  # of the logarithm of the focal length, at most
+SHORTEST, LONGEST = 0.3, 1.9  # focal lengths of cameras, over the longer side: 120 to 30 degrees
 HALF = 3  # keyframes that tell of a lens without the others
 INVERTED = 8  # Newton's steps that undo a distortion
 
@@ -86,16 +87,21 @@ class FoundLens(NamedTuple):
         )  # fmt: skip
 
 
-def is_believable(lens: Camera, known: Camera) -> bool:
+def is_believable(lens: Camera, known: Camera, focal_known: bool) -> bool:
     """Whether images that were said to be those of a known camera may be a lens's.
 
     A camera looks out of the middle of its images, or as far from it as is known. What a rolling shutter, a stretched
-    image or a moving crop does to landmarks, a principal point at the images' edge explains as well.
+    image or a moving crop does to landmarks, a principal point at the images' edge explains as well. focal_known: else
+    that of `known` is what landmarks told without any distortion, and may be far off.
     """
     middle = np.array([known.width - 1, known.height - 1]) / 2
-    off, said = (np.linalg.norm([camera.cx, camera.cy] - middle) for camera in (lens, known))
-    longer = math.log(lens.fx * lens.fy / (known.fx * known.fy)) / 2
-    return off <= max(OFF_CENTRE * max(known.shape), said) and abs(longer) <= OTHER_FOCAL
+    off, said = (float(np.linalg.norm([camera.cx, camera.cy] - middle)) for camera in (lens, known))
+    focal, side = math.sqrt(lens.fx * lens.fy), max(known.width, known.height)
+    if focal_known:
+        may_be = abs(math.log(focal / math.sqrt(known.fx * known.fy))) <= OTHER_FOCAL
+    else:
+        may_be = SHORTEST <= focal / side <= LONGEST
+    return off <= max(OFF_CENTRE * side, said) and may_be
 
 
 def lens_of(world: SparseMap) -> FoundLens | None:
@@ -124,7 +130,7 @@ def lens_of(world: SparseMap) -> FoundLens | None:
                 without = without or fitted(scene, world.pixel_std, np.zeros(len(STD), bool))
                 found, cost = fitted(scene, world.pixel_std, np.array(which), without[0])
                 one = FoundLens(found.lens, (without[1] - cost) / len(scene.landmark))
-                if not is_believable(one.applied_to(world.camera), world.camera):
+                if not is_believable(one.applied_to(world.camera), world.camera, world.focal_known):
                     denied = max(denied, one.explained)
                 elif one.explained > max(least, best.explained):
                     best, of_best = one, which

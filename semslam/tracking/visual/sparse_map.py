@@ -24,6 +24,7 @@ FOCAL_STD = 0.35  # of the logarithm of a focal length that nothing is known of
 # Relative standard deviation, by what unknown distortion did to recordings of known cameras. It does the same to all
 # parts of one, so that their scatter does not tell it.
 FOCAL_FLOOR = 0.05
+ALIKE = 0.15  # standard deviations by which all observations may be wrong alike, in the way that another focal length is
 KNOWN_STD = 0.15  # of the logarithm of a landmark's depth: what parallax knows no better does not judge the network
 LEAST_CONFIDENCE = 1e-3  # that a network's depth is given
 FEWEST_VOTES = 10  # landmarks of a keyframe that are enough to judge it
@@ -291,7 +292,8 @@ class SparseMap:
         if scene.focal_std > 0:
             ratio = self.camera.fy / self.camera.fx
             self.camera = replace(self.camera, fx=found.focal, fy=found.focal * ratio)
-            self.focal_std = float(np.hypot(found.focal_std, FOCAL_FLOOR))
+            alike = ALIKE * np.sqrt(len(rows)) * found.focal_std  # how much of that the path leaves open
+            self.focal_std = min(float(np.hypot(alike, FOCAL_FLOOR)), FOCAL_STD)
         wrong = found.residuals > 6 * self.pixel_std
         self.strikes[np.unique(self._landmark[rows[wrong]])] += 1
         keep = np.ones(len(self._landmark), bool)
