@@ -24,7 +24,7 @@ FOCAL_STD = 0.35  # of the logarithm of a focal length that nothing is known of
 # Relative standard deviation, by what unknown distortion did to recordings of known cameras. It does the same to all
 # parts of one, so that their scatter does not tell it.
 FOCAL_FLOOR = 0.05
-ALIKE = 0.15  # standard deviations by which all observations may be wrong alike, in the way that another focal length is
+ALIKE = 0.15  # standard deviations by which all observations may be wrong, alike in the way that a focal length is
 KNOWN_STD = 0.15  # of the logarithm of a landmark's depth: what parallax knows no better does not judge the network
 LEAST_CONFIDENCE = 1e-3  # that a network's depth is given
 FEWEST_VOTES = 10  # landmarks of a keyframe that are enough to judge it
