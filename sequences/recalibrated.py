@@ -73,15 +73,16 @@ def without_bars(sequence: Sequence) -> Sequence:
     A network would take them for a part of the room, and a tracker for something that moves with the camera.
     """
     images: list[np.ndarray] = []
-    window = whole = Window(0, 0, sequence.camera.width, sequence.camera.height)
+    whole = Window(0, 0, sequence.camera.width, sequence.camera.height)
     for i in evenly_spread(range(len(sequence)), LOOKED_AT):
         try:
             images.append(sequence.color_of(i))
         except (ValueError, OSError) as problem:
             raise_passing(problem)
-        window = window_between_bars(images) or whole
-        if window == whole and images and shows_something(images[-1]):
-            break
+            continue
+        if shows_something(images[-1]) and window_between_bars(images[-1:]) == whole:
+            return sequence
+    window = window_between_bars(images) or whole
     if window == whole:
         return sequence
     logger.warning(
@@ -89,6 +90,15 @@ def without_bars(sequence: Sequence) -> Sequence:
         sequence.name, window.right - window.left, window.bottom - window.top, whole.right, whole.bottom,
     )  # fmt: skip
     return CroppedSequence(sequence, window)
+
+
+def window_of(sequence: Sequence) -> Window | None:
+    """The part of the recorded images that a sequence shows; None where that is all of them."""
+    while isinstance(sequence, DerivedSequence):
+        if isinstance(sequence, CroppedSequence):
+            return sequence.window
+        sequence = sequence.whole
+    return None
 
 
 class ResampledSequence(DerivedSequence):

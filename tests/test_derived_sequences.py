@@ -9,9 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semslam import config as configs
+from semslam.comparison.comparison import open_comparisons
+from semslam.comparison.variants import Settings
+from semslam.frame import Frame
 from semslam.images.bars import Window
+from semslam.runs.config import RunConfig
+from semslam.runs.recording import found_again, remembered
 from sequences.rebased import RebasedSequence
 from sequences.recalibrated import CroppedSequence, without_bars
+from sequences.recordings.folder import write_folder
 from sequences.room.room import RoomSequence
 from sequences.selected import SelectedSequence
 from sequences.sequence import DerivedSequence, Sequence
@@ -57,6 +64,19 @@ class Barred(DerivedSequence):
         noise = np.random.default_rng(index).integers(0, self.noise + 1, barred.shape)
         return np.clip(barred + noise, 0, 255).astype(np.uint8)
 
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        edges = (self.top, self.top), (self.left, self.left)
+        depth, labels = (None if x is None else np.pad(x, edges) for x in (frame.depth, frame.labels))
+        return replace(frame, color=self.color_of(index), depth=depth, labels=labels, camera=self.camera)
+
+
+@pytest.fixture
+def barred(tmp_path) -> Path:
+    """The folder of a recording of 160x160 pixels, of which the middle 120 rows show a room."""
+    filmed = Barred(RoomSequence(frames=3, width=160, height=120), 20)
+    filmed.camera = replace(filmed.camera, focal_known=True)
+    return write_folder(filmed, tmp_path / "barred")
+
 
 @pytest.mark.parametrize(("top", "left", "noise"), [(20, 0, 0), (0, 32, 6), (8, 16, 3)])
 def test_bars_along_the_edges_of_all_images_are_cut_off(top, left, noise, caplog):
@@ -66,6 +86,25 @@ def test_bars_along_the_edges_of_all_images_are_cut_off(top, left, noise, caplog
     assert 0 <= room.camera.width - camera.width <= 4 and 0 <= room.camera.height - camera.height <= 4
     assert plain.color_of(3).shape[:2] == camera.shape
     assert f"{camera.width}x{camera.height} of {160 + 2 * left}x{120 + 2 * top}" in caplog.text
+
+
+def test_a_run_finds_its_recording_with_the_bars_that_it_had(barred, tmp_path):
+    as_recorded = RunConfig(sequence=str(barred))
+    without = configs.updated(as_recorded, {"bars": True}, "test")
+    whole, cut = as_recorded.open_sequence(), without.open_sequence()
+    assert whole.camera.height == 160 and 116 <= cut.camera.height <= 120
+    for first, then in ((whole, without), (cut, as_recorded)):  # whatever bars would be seen now
+        again = found_again(then, remembered(first, as_recorded, tmp_path), tmp_path)
+        assert again.camera == first.camera
+        np.testing.assert_array_equal(again.color_of(1), first.color_of(1))
+
+
+def test_all_variants_of_a_barred_recording_are_made_without_bars(barred, tmp_path):
+    (all_,) = open_comparisons([str(barred)], tmp_path / "all", Settings())
+    assert all_.base.bars and all_.sequence.camera.height <= 120
+    assert "bars=true" in all_.commands(all_.variants[0])[0]
+    (sensor,) = open_comparisons([str(barred)], tmp_path / "sensor", Settings(), "sensor")
+    assert sensor.base.bars is None and sensor.sequence.camera.height == 160
 
 
 def test_an_even_area_along_one_edge_is_no_bar():

@@ -78,6 +78,8 @@ class Comparison:
         out = str(self.folder(variant))
         make = ["semslam", "reconstruct", self.path, "--out", out, *variant.options()]
         make += self.settings.options(*MAKING)
+        if self.base.bars and variant.depth == "sensor":
+            make += ["--set", "bars=true"]
         return shlex.join(make), shlex.join(["semslam", "evaluate", out, *self.settings.options("truth")])
 
     @property
@@ -127,6 +129,10 @@ def open_comparisons(
     for path in paths:
         config = replace(base, sequence=path)
         sequence = config.open_sequence()
+        if any(variant.depth == "predicted" for variant in chosen_variants(variants_of(sequence), variants)):
+            plain = replace(config, bars=True).open_sequence()
+            if plain.camera.shape != sequence.camera.shape:  # all variants see the same
+                config, sequence = replace(config, bars=True), plain
         if config.pose_convention is None:
             sequence = as_meant(sequence, path)
         chosen = chosen_variants(variants_of(sequence), variants)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,6 +43,7 @@ class RunConfig:
     frames: Annotated[int, Range(1)] | None = None  # most frames that are taken; null = all
     every: Annotated[int, Range(1)] = 1  # frames: every so many-th one is taken
     registered: bool | None = None  # whether depth lies under colour's pixels; null = as the sequence has it
+    bars: bool | None = None  # whether bars along the images' edges are cut off; null = where depth is predicted
     pose_rate: Positive | None = None  # poses per second of a pose file without times, the first at the first frame
     pose_indices: str | None = None  # START:STOP:STEP or a file: the frame of each pose of a file without times
     pose_convention: str | None = None  # how given poses are meant, such as inverted,millimetres; null = found out
@@ -63,9 +64,12 @@ class RunConfig:
         check_choices(self, "")
         check_ranges(self, "")
 
-    def open_sequence(self) -> Recording:
-        """The `sequences.Sequence` that the run is of; its poses as `pose_convention` says, where they are used, and
-        its images without bars, where depth is predicted from them."""
+    def open_sequence(self, cut: Callable[[Recording], Recording] | None = None) -> Recording:
+        """The `sequences.Sequence` that the run is of; its poses as `pose_convention` says, where they are used.
+
+        cut: takes the bars off the whole recording, as a run did that is known; None = off as far as they are seen,
+        where `bars` says so.
+        """
         from semslam.doctor.poses.convention import in_convention
         from sequences import open_sequence
         from sequences.rebased import near_origin
@@ -81,12 +85,17 @@ class RunConfig:
             fov=self.fov,
             hints=self.pose_hints if self.poses_of_recording else None,
         )
-        if self.slam.perception.depth == "predicted":
-            whole = without_bars(whole)  # those of the whole film: all parts of it have one camera
+        # bars of the whole film: all parts of it have one camera
+        whole = cut(whole) if cut else without_bars(whole) if self.cuts_bars else whole
         part = selected(whole, self.start, self.frames, self.every)
         if self.pose_convention is not None and self.poses_of_recording:
             part = in_convention(part, self.pose_convention)
         return near_origin(part)
+
+    @property
+    def cuts_bars(self) -> bool:
+        """Whether bars along the images' edges are cut off."""
+        return self.slam.perception.depth == "predicted" if self.bars is None else self.bars
 
     @property
     def poses_of_recording(self) -> bool:

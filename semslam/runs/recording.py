@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +15,21 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.depth.synchronised_sequence import synchronised_by
+from semslam.images.bars import Window
 from semslam.perception import PerceptionConfig
 from semslam.runs.config import RunConfig
 from semslam.runs.progress import Progress
 from sequences import Sequence as Recording
 from sequences.files import digest_of_samples
 from sequences.recalibrated import (
+    CroppedSequence,
     RecalibratedSequence,
     StraightenedSequence,
     UnzoomedSequence,
     numbers_of,
+    window_of,
     with_lens,
+    without_bars,
     zoomed,
 )
 from sequences.selected import WithoutDepth
@@ -114,6 +118,8 @@ def remembered(sequence: Recording, config: RunConfig, folder: Path) -> np.ndarr
     """What a run in a folder keeps to find its recording again, and to recognise it; for its state."""
     about: dict[str, Any] = {"fingerprint": fingerprint(sequence)}
     about |= _undone(sequence)
+    if (window := window_of(sequence)) is not None:
+        about["window"] = list(window)
     return seen_from(np.array(json.dumps(about)), config, folder)
 
 
@@ -143,7 +149,7 @@ def found_again(config: RunConfig, kept: np.ndarray | None, folder: Path, moved_
     places = [moved_to] if moved_to else list(_places(config.sequence, about.get("relative", ""), folder))
     other: ValueError | None = None
     for place in places:
-        sequence = replace(config, sequence=place).open_sequence()
+        sequence = replace(config, sequence=place).open_sequence(_as_cut(about))
         if "fingerprint" not in about:
             return sequence
         if "lens" in about:
@@ -158,6 +164,22 @@ def found_again(config: RunConfig, kept: np.ndarray | None, folder: Path, moved_
     raise other or FileNotFoundError(
         f"{config.sequence}: the recording of {folder} is no longer there; name its place with --sequence"
     )
+
+
+def _as_cut(about: dict[str, Any]) -> Callable[[Recording], Recording] | None:
+    """What takes the bars off a recording as the run did that kept this; earlier versions kept no window, and the first
+    ones left all bars."""
+    if "fingerprint" not in about:
+        return None
+    size, window = tuple(about["fingerprint"]["camera"][:2]), about.get("window")
+
+    def cut(whole: Recording) -> Recording:
+        there = whole.camera.width, whole.camera.height
+        if window is not None and window[2] <= there[0] and window[3] <= there[1]:
+            return CroppedSequence(whole, Window(*window))
+        return whole if there == size else without_bars(whole)
+
+    return cut
 
 
 def recorded_camera(about: dict[str, Any]) -> Camera:

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 PASSES = 3  # that undo zoom; each leaves up to half of what the one before left
 WORTH = 0.06  # logarithm of a zoom from which it is undone: stabilised images seem to zoom by 5 %
 MOST_JUMPS = 20  # places of doubtful tracking that are looked at for a zoom from one frame to the next
-AROUND = 2  # keyframes before and after the steepest zoom, between which all frames are looked at for one
+AROUND = 2  # keyframes before and after the steepest zoom, between which all frames are looked at for one ...
+MOST_AROUND = 100  # ... or so many of them, in the middle
 REMEDY = "film without zooming"
 
 
@@ -41,11 +42,13 @@ class Undone(NamedTuple):
         return zoom / zoom.min()
 
     def frames_of_the_steepest_zoom(self) -> np.ndarray:
-        """The frames (N,) around the two keyframes between which the most zoom is left."""
+        """The frames (N,) around the two keyframes between which the most zoom is left; not all of a camera at rest."""
         assert self.left is not None
         indices, steepest = self._indices, int(np.abs(np.diff(self.left.z)).argmax())
         last = min(steepest + 1 + AROUND, len(indices) - 1)
-        return np.arange(indices[max(steepest - AROUND, 0)] + 1, indices[last] + 1)
+        frames = np.arange(indices[max(steepest - AROUND, 0)] + 1, indices[last] + 1)
+        middle = (indices[steepest] + indices[steepest + 1]) // 2
+        return frames[np.abs(frames - middle) <= MOST_AROUND // 2]
 
     @property
     def _indices(self) -> list[int]:
