@@ -64,7 +64,7 @@ def test_a_lens_is_fitted_only_where_one_step_promises_something(k1, is_fitted, 
     world = SimpleNamespace(
         keyframes=range(6),
         pixel_std=0.8,
-        scene=lambda free, with_focal: (filmed,),
+        scene=lambda free, with_focal: (filmed, np.arange(6), None, None),
         camera=BARREL.undistorted(),
         focal_known=True,
     )
@@ -114,7 +114,11 @@ def test_a_lens_that_is_not_believed_is_not_undone_but_told():
     width, height = round(filmed.focal), round(0.75 * filmed.focal)
     camera = Camera(width, height, filmed.focal, filmed.focal, (width - 1) / 2, (height - 1) / 2)
     world = SimpleNamespace(
-        keyframes=range(6), pixel_std=0.1, scene=lambda free, with_focal: (filmed,), camera=camera, focal_known=True
+        keyframes=range(6),
+        pixel_std=0.1,
+        scene=lambda free, with_focal: (filmed, np.arange(6), None, None),
+        camera=camera,
+        focal_known=True,
     )
     found = lens.lens_of(world)
     assert found.explained == 0 and not found.numbers.any() and found.denied > 1

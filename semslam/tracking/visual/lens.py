@@ -115,7 +115,9 @@ def lens_of(world: SparseMap) -> FoundLens | None:
         return None
     first = max(0, (count - TOGETHER) // 2)
     free = (np.arange(count) >= first) & (np.arange(count) < first + TOGETHER)
-    scene = most_seen(world.scene(free, with_focal=False)[0], MOST)
+    scene, frames, _, _ = world.scene(free, with_focal=False)
+    scene = most_seen(seen_within(scene, free[frames]), MOST)  # others, held where they are, would hold the lens too
+    scene = scene._replace(fixed=np.arange(len(scene.fixed)) == 0)
     if len(scene.landmark) < 20:
         return None
     promised = promised_by_a_step(scene, world.pixel_std)
