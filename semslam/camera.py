@@ -117,6 +117,10 @@ class Camera:
         v = (np.arange(self.height, dtype=depth.dtype) - depth.dtype.type(self.cy)) / depth.dtype.type(self.fy)
         return np.stack([u[None, :] * depth, v[:, None] * depth, depth], axis=-1)
 
+    def pixels_of(self, rays: np.ndarray) -> np.ndarray:
+        """Pixels (..., 2) of rays (..., 2), x / z and y / z; no distortion."""
+        return rays * [self.fx, self.fy] + [self.cx, self.cy]
+
     def points(self, pixels: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """(N, 3) metres, camera frame, of pixels (N, 2) at depths (N,) along z."""
         x = (pixels - [self.cx, self.cy]) / [self.fx, self.fy]
@@ -164,13 +168,16 @@ class Camera:
 
     def undistorted_rays(self) -> np.ndarray:
         """(H, W, 2) float64: x / z and y / z of what each recorded pixel shows, the lens's distortion undone."""
+        u, v = np.meshgrid(np.arange(self.width, dtype=np.float64), np.arange(self.height, dtype=np.float64))
+        return self.rays_of(np.stack([u, v], axis=-1))
+
+    def rays_of(self, pixels: np.ndarray) -> np.ndarray:
+        """(..., 2) float64: x / z and y / z of what recorded pixels (..., 2) show, the lens's distortion undone."""
         import cv2
 
-        u, v = np.meshgrid(np.arange(self.width, dtype=np.float64), np.arange(self.height, dtype=np.float64))
-        pixels = np.stack([u, v], axis=-1).reshape(-1, 1, 2)
-        distortion = None if self.distortion is None else np.asarray(self.distortion)
+        distortion = np.zeros(4) if self.distortion is None else np.asarray(self.distortion)
         undo = cv2.fisheye.undistortPoints if self.fisheye else cv2.undistortPoints
-        return undo(pixels, self.K, distortion).reshape(*self.shape, 2)  # type: ignore[arg-type]
+        return undo(np.asarray(pixels, np.float64).reshape(-1, 1, 2), self.K, distortion).reshape(pixels.shape)
 
 
 def is_fisheye(model: str) -> bool:

@@ -147,9 +147,14 @@ class Sequence(ABC):
         """The image that `color_of` was resampled from, where a lens or a zoom was undone."""
         return None
 
+    def recorded_camera(self, index: int) -> Camera:
+        """The camera of a frame's image as it was recorded, with the distortion that the reader undoes."""
+        return self.camera
+
     def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
         """Where pixels (N, 2) u, v of a frame's image as it was recorded are in the image that `color_of` gives."""
-        return pixels
+        recorded = self.recorded_camera(index)
+        return pixels if recorded == self.camera else self.camera.pixels_of(recorded.rays_of(pixels))
 
     def depth_of(self, index: int) -> np.ndarray | None:
         """(H, W) float32 metres along z, 0 = none."""
@@ -188,6 +193,7 @@ class ImageSequence(Sequence):
     assumptions: tuple[str, ...] = ()
     decoders: int = 2
     depth_delays: np.ndarray | None = None
+    lens: Camera | None = None  # of the images as recorded, where `read_color` undoes its distortion
 
     def __post_init__(self) -> None:
         if not self.color_paths:
@@ -250,6 +256,9 @@ class ImageSequence(Sequence):
     def labels_of(self, index: int) -> np.ndarray | None:
         path = None if self.label_paths is None else self.label_paths[index]
         return None if path is None else self._of_camera_size(self.read_labels(path), "label image", path)
+
+    def recorded_camera(self, index: int) -> Camera:
+        return self.lens or self.camera
 
     def files_of(self, index: int) -> list[Path]:
         """The files that are listed for a frame."""
@@ -315,6 +324,9 @@ class DerivedSequence(Sequence):
 
     def number_of(self, index: int) -> int:
         return self.whole.number_of(self._of_whole(index))
+
+    def recorded_camera(self, index: int) -> Camera:
+        return self.whole.recorded_camera(self._of_whole(index))
 
     def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
         return self.whole.shown_at(self._of_whole(index), pixels)

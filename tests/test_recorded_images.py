@@ -15,6 +15,8 @@ from semslam.images.bars import Window
 from semslam.perception import Perception, PerceptionConfig, predicted
 from sequences import open_sequence
 from sequences.recalibrated import CroppedSequence, StraightenedSequence, UnzoomedSequence, straightened
+from sequences.recordings.decoded import DecodedSequence, Images, Rig
+from sequences.selected import selected
 
 ROOM = "room:frames=2,width=160,height=120"
 
@@ -42,6 +44,29 @@ def bent_room() -> StraightenedSequence:
 def seen_in_recorded(camera: Camera, lens: Camera, pixel: tuple[float, float]) -> np.ndarray:
     ray = np.linalg.inv(camera.K) @ [*pixel, 1]
     return cv2.projectPoints(ray[None], np.zeros(3), np.zeros(3), lens.K, np.array(lens.distortion))[0].ravel()
+
+
+@pytest.mark.parametrize("width", [160, 80])
+def test_pixels_as_recorded_are_where_the_reader_that_undoes_the_lens_shows_them(tmp_path, width):
+    """An image file of a lens that bends, and frames that are decoded to another size."""
+    lens = Camera(160, 120, 120.0, 120.0, 85.0, 59.5, distortion=(-0.3, 0.1, 0.0, 0.0))
+    (tmp_path / "color").mkdir()
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[20, 30] = 255
+    for k in range(2):
+        cv2.imwrite(str(tmp_path / "color" / f"{k:06d}.png"), image)
+    (tmp_path / "camera.yaml").write_text(
+        "width: 160\nheight: 120\nfx: 120\nfy: 120\ncx: 85\ncy: 59.5\ndistortion: [-0.3, 0.1, 0, 0]\n"
+    )
+    recording = open_sequence(tmp_path)
+    if width != 160:
+        rig = Rig(lens, lens.undistorted().resized(width, width * 3 // 4))
+        recording = DecodedSequence("film", rig, np.arange(2.0), lambda index: Images(image))
+    grey = recording.color_of(0)[..., 0].astype(float)
+    v, u = np.mgrid[: grey.shape[0], : grey.shape[1]]
+    shown = selected(recording, every=2).shown_at(0, np.array([[30.0, 20.0]]))[0]
+    np.testing.assert_allclose(shown, [(u * grey).sum() / grey.sum(), (v * grey).sum() / grey.sum()], atol=0.4)
+    assert recording.recorded_camera(0).shape == (120, 160)
 
 
 @pytest.mark.parametrize("width", [160, 80])

@@ -127,6 +127,11 @@ class DecodedSequence(Sequence):
     def labelled_indices(self) -> list[int]:
         return super().labelled_indices if self.labelled is None else list(self.labelled)
 
+    def recorded_camera(self, index: int) -> Camera:
+        images = self.read(self._checked(index))
+        height, width = images.color.shape[:2]
+        return (images.camera or self.rig.color).resized(width, height)
+
     def name_of(self, index: int) -> str:
         return super().name_of(index) if self.names is None else self.names[index]
 

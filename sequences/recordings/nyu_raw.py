@@ -46,6 +46,7 @@ def open_nyu_raw(path: str | Path, *, camera: Camera | None = None) -> ImageSequ
     return ImageSequence(
         name=path.resolve().name,
         camera=camera.undistorted(),
+        lens=camera,
         timestamps=times,
         color_paths=tuple(color[i] for i in chosen),
         depth_paths=tuple(depth),

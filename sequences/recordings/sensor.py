@@ -251,7 +251,7 @@ def image_readers(
     read_labels: Callable[[Path], np.ndarray] = label_images.read_labels,
     along_ray: bool = False,
 ) -> dict[str, Any]:
-    """The camera and the reading functions of an `ImageSequence` whose images are those of `camera`, undistorted.
+    """The cameras and the reading functions of an `ImageSequence` whose images are those of `camera`, undistorted.
 
     color: the files of its colour images. read_depth: metres (H, W) as recorded. unregistered: the camera that depth
     comes from, if it is not colour's own. along_ray: what is read are distances from the optical centre.
@@ -264,6 +264,7 @@ def image_readers(
         depth = partial(_read_registered, read_depth, unregistered, camera.undistorted())
     return {
         "camera": camera.undistorted(),
+        "lens": camera,
         "read_color": images.undistorting(images.ColorReader(tuple(color)), camera),
         "read_depth": depth,
         "read_labels": images.undistorting(read_labels, camera, nearest=True, outside=UNLABELLED),

@@ -129,7 +129,7 @@ def _length(measure: _Measure, known: KnownSize) -> tuple[float, float]:
 def _shown(known: KnownSize, index: int, sequence: Recording) -> np.ndarray:
     """Where the ends of the known length are in the image that is measured in, (2, 2): a lens, a zoom or bars may have
     been undone since they were read off the recorded one."""
-    recorded, camera = sequence.origin[0].camera, sequence.camera
+    recorded, camera = sequence.recorded_camera(index), sequence.camera
     ends = np.array(known.pixels, np.float64)
     for (u, v), (x, y) in zip(ends, sequence.shown_at(index, ends)):
         if not (0 <= u < recorded.width and 0 <= v < recorded.height):
