@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from semslam.frame import Frame, first_few
 from sequences.sequence import DerivedSequence, ImageSequence, Sequence
 
 FEW_LACKING = 0.1  # of the frames: so many may have lost a file
+CELLS = 80  # along each side of an image, of what is hidden in it
 
 
 def selected(sequence: Sequence, start: int = 0, frames: int | None = None, every: int = 1) -> Sequence:
@@ -102,6 +104,34 @@ class WithoutDepth(DerivedSequence):
     def depth_of(self, index: int) -> np.ndarray | None:
         depth = super().depth_of(index)
         return np.zeros_like(depth) if depth is not None and index in self.frames else depth
+
+
+def hidden_cells(hidden: np.ndarray) -> np.ndarray:
+    """(CELLS, CELLS // 8) uint8: in which cells of an image (H, W) bool most pixels are set, a bit each."""
+    cells = cv2.resize(hidden.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    return np.packbits(cells >= 0.5, axis=1)
+
+
+class WithoutHidden(DerivedSequence):
+    """Another sequence, whose depth is 0 where something else than the scene was recognised in it."""
+
+    def __init__(self, whole: Sequence, hidden: Mapping[int, np.ndarray]) -> None:
+        """hidden: by the index of a frame, `hidden_cells`; looked up when it is read."""
+        super().__init__(whole)
+        self.hidden = hidden
+
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return replace(frame, depth=self._seen(frame.depth, index))
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        return self._seen(super().depth_of(index), index)
+
+    def _seen(self, depth: np.ndarray | None, index: int) -> np.ndarray | None:
+        if depth is None or index not in self.hidden:
+            return depth
+        cells = np.unpackbits(self.hidden[index], axis=1)
+        v, u = (np.arange(n) * CELLS // n for n in depth.shape)
+        return np.where(cells[np.ix_(v, u)], np.float32(0), depth)
 
 
 class NearerSequence(DerivedSequence):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,8 +11,13 @@ import pytest
 
 from semslam import poses
 from semslam.camera import Camera, depth_std
-from semslam.frame import Frame, Observation, Tracking
-from semslam.slam import Slam
+from semslam.frame import Frame, Observation, Step, Tracking
+from semslam.geometry.tsdf_mesh import ReconstructionConfig
+from semslam.perception import PerceptionConfig
+from semslam.runs.finished.mesh import mesh_of_frames
+from semslam.runs.progress import Progress
+from semslam.runs.recording import as_used
+from semslam.slam import Slam, SlamConfig
 from semslam.tracking.attached import Attached
 from sequences.room.room import RoomSequence, orbit
 from tests.test_tracking import CAMERA, Corner
@@ -169,3 +175,31 @@ def test_given_poses_that_jitter_hide_nothing(room):
     slam = Slam(room[0].camera, perceive=sensed)
     steps = [slam.step(replace(room[0], index=k, T_world_camera=T)) for k, T in enumerate(given)]
     assert all(step.fused for step in steps) and slam.attached is None
+
+
+def test_what_does_not_enter_the_map_does_not_enter_the_mesh():
+    """What is hidden, what is nearer than depth is used, and poor frames; kept while a run is saved, too."""
+    recording = RoomSequence(frames=2, width=160, height=120)
+    hidden, elsewhere = np.zeros(recording.camera.shape, bool), poses.exp(np.array([9.0, 0, 0, 0, 0, 0]))
+    hidden[:, :80] = True
+    known = Progress()
+    for frame in recording:
+        T = elsewhere if frame.index else frame.T_world_camera
+        tracking = Tracking(T, ok=True, sound=not frame.index, reason="doubtful" if frame.index else "")
+        known.record(Step(frame, replace(sensed(frame), hidden=hidden), tracking, not frame.index, {}, None))
+    progress = Progress.from_state(known.state())
+    assert list(progress.posed()) == [0, 1] and list(progress.fused_poses()) == [0]
+
+    config, near = SlamConfig(perception=PerceptionConfig(labels="none")), float(np.median(recording[0].depth))
+    fusion = SimpleNamespace(config=SimpleNamespace(range=(near, 5.0)))
+    run = SimpleNamespace(
+        config=SimpleNamespace(slam=config),
+        sequence=recording,
+        slam=SimpleNamespace(network=None, fusion=fusion),
+        frames=as_used(recording, progress, config.perception, list(recording.poses)),
+        progress=progress,
+    )
+    mesh = mesh_of_frames(run, Slam(recording.camera, perceive=sensed).cloud(), ReconstructionConfig())
+    seen = poses.transform(poses.inverse(recording.poses[0]), mesh.vertices)
+    u, _ = recording.camera.project(seen).T
+    assert len(seen) and u.min() > 78 and seen[:, 2].min() > near - 0.05

@@ -30,7 +30,7 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory
 from sequences import Sequence as Recording
-from sequences.selected import WithoutDepth
+from sequences.selected import WithoutDepth, WithoutHidden
 
 logger = logging.getLogger(__name__)
 EVALUATED = "evaluated"  # the key, in a run's metrics.json, of the names of the figures that an evaluation wrote there
@@ -88,12 +88,14 @@ def evaluate_run(
 
 def judged_recording(sequence: Recording, config: RunConfig, progress: Progress) -> Recording:
     """What a run of a recording is held against: its poses as the run understands them, without depth that a hanging
-    depth camera repeated."""
+    depth camera repeated, or that is of what moves with the camera."""
     if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
         sequence = as_meant(sequence, config.sequence)
     if config.reject_poses and sequence.has_poses:  # as a run of these poses reads them
         sequence = interpolate_repeated_poses(sequence, repeats_of(sequence))
-    return WithoutDepth(sequence, progress.depth_repeated) if progress.depth_repeated else sequence
+    if progress.depth_repeated:
+        sequence = WithoutDepth(sequence, progress.depth_repeated)
+    return WithoutHidden(sequence, progress.hidden) if progress.hidden else sequence
 
 
 def _figures_of_trajectory(

@@ -16,6 +16,7 @@ from semslam.frame import Step
 from semslam.slam import SlamConfig
 from semslam.stage import under_prefix
 from semslam.trajectory import Correction, Trajectory
+from sequences.selected import hidden_cells
 
 FRAME_LISTS = ("indices", "lost", "poor", "depth_repeated", "corrupt", "held_out", "labelled", "poses_rejected")
 IDENTIFYING = ("indices", "timestamps", "poses")  # what tells one run from another
@@ -71,6 +72,7 @@ class Progress:
     depth_repeated: list[int] = field(default_factory=list)  # whose depth is not used: the depth camera hung
     corrupt: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
+    hidden: dict[int, np.ndarray] = field(default_factory=dict)  # by frame: `hidden_cells`, which move with the camera
     labelled: list[int] = field(default_factory=list)  # whose labels were fused
     poses_rejected: list[int] = field(default_factory=list)  # whose given pose is not used: the images contradict it
     poses_contradicted: str | None = None  # what the images say against all poses that were given
@@ -177,6 +179,15 @@ class Progress:
         main = set(self.frames_of(self.parts[0]))
         return {index: T for index, T in zip(self.indices, self.poses) if index in main}
 
+    def fused_poses(self, posed: dict[int, np.ndarray] | None = None) -> dict[int, np.ndarray]:
+        """The same without frames that did not enter the map: tracked poorly, or with the depth of another moment.
+
+        posed: where the tracked frames are in another map that has this one.
+        """
+        left_out = {*self.poor, *self.depth_repeated}
+        posed = self.posed() if posed is None else posed
+        return {index: T for index, T in posed.items() if index not in left_out}
+
     def posed_anywhere(self) -> dict[int, np.ndarray]:
         """The same for the frames of all sub-maps, whose worlds lie far apart."""
         lost = set(self.lost)
@@ -189,6 +200,8 @@ class Progress:
             self.poor.append(step.frame.index)
             self.poor_reason = step.tracking.reason
         self.noise = step.tracking.noise or self.noise
+        if step.observation.hidden is not None:
+            self.hidden[step.frame.index] = hidden_cells(step.observation.hidden)
         if step.tracking.ok:
             self.fused += step.fused
             if step.fused and step.observation.class_probabilities is not None:
@@ -250,6 +263,8 @@ class Progress:
             "run_submaps": np.array(self.submaps, np.int64),
             "run_noise": np.array(self.noise or (), np.float64),
             "run_depth_range": np.array(self.depth_range or (), np.float64),
+            "run_hidden_frames": np.array(list(self.hidden), np.int64),
+            "run_hidden": np.array(list(self.hidden.values()), np.uint8),
             "run_readout": np.array([] if self.readout is None else [self.readout]),
         }
         arrays |= _others_state(self.others)
@@ -278,6 +293,7 @@ class Progress:
             depth_used=used,
             depth_read=read,
             noise=_pair(state.get("run_noise", ())),
+            hidden=dict(zip(map(int, state.get("run_hidden_frames", ())), state.get("run_hidden", ()))),
             depth_range=_pair(state.get("run_depth_range", ())),
             readout=next(map(float, state.get("run_readout", ())), None),
             reason=str(state.get("run_reason", "")),

@@ -32,7 +32,7 @@ from sequences.recalibrated import (
     without_bars,
     zoomed,
 )
-from sequences.selected import WithoutDepth
+from sequences.selected import WithoutDepth, WithoutHidden
 
 PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
 # what a recording is recognised by, in words
@@ -66,14 +66,16 @@ def as_compared(saved: RunConfig, settings: RunConfig) -> RunConfig:
 def as_used(
     sequence: Recording, progress: Progress, perception: PerceptionConfig, T_world_camera: Many[np.ndarray | None]
 ) -> Recording:
-    """The recording as a run uses it: without depth that a hanging depth camera repeated, all rows of one moment.
+    """The recording as a run uses it: without depth that a hanging depth camera repeated, all rows of one moment, and,
+    once all poses are known, without what moves with the camera.
 
     perception: as the run found it. T_world_camera: (4, 4) of the frames by which depth is moved, None where a frame
     has none; empty where no pose is known yet.
     """
-    used = WithoutDepth(sequence, progress.depth_repeated)
+    without = WithoutDepth(sequence, progress.depth_repeated)
     moved = len(T_world_camera) and perception.synchronise and perception.depth == "sensor"
-    return synchronised_by(used, T_world_camera, perception.readout) if moved else used
+    used = synchronised_by(without, T_world_camera, perception.readout) if moved else without
+    return WithoutHidden(used, progress.hidden) if len(T_world_camera) and progress.hidden else used
 
 
 def delay_undone(sequence: Recording, perception: PerceptionConfig) -> float | None:

@@ -42,7 +42,7 @@ def fill_holes(run: Run) -> AddedSurfels:
     against them. Of a run's map that lies in files only what is in view is read. Their confidence is that of measured
     surfels times the ratio of the variances, the sensor's and theirs.
     """
-    config, network, posed = run.config.slam, run.slam.network, run.progress.posed()
+    config, network, posed = run.config.slam, run.slam.network, run.progress.fused_poses()
     assert network is not None
     noise = Noise.of(*(run.progress.noise or _noise(run)))
     perception = replace(config.perception, depth="predicted")
@@ -82,12 +82,12 @@ def fused_apart(
     has_moved: Callable[[int], bool],
     correct: Correct | None = None,
 ) -> SurfelCloud:
-    """A map of its own, in memory, of a finished run's frames at their final poses.
+    """A map of its own, in memory, of the frames that a finished run fused, at their final poses.
 
     perception: whose camera and classes the observations of `perceive` have. has_moved: which frames are fused, by
     their index. Frames that can be read no more are left out.
     """
-    posed = run.progress.posed()
+    posed = run.progress.fused_poses()
     track = ListedPoses([posed.get(i) for i in range(len(run.sequence))], "the run")
     classes = perception.num_classes
     slam = Slam(perception.camera, config, perceive=perceive, num_classes=classes, track=track, correct=correct)

@@ -36,7 +36,7 @@ def write_mesh(run: Run, clouds: CloudInParts) -> None:
         assert run.slam.places is not None
         mesh = mesh_of_map(cloud, run.slam.fusion.camera, run.slam.places.T_world_camera, reach)
     else:
-        mesh = _mesh_of_frames(run, cloud, reach)
+        mesh = mesh_of_frames(run, cloud, reach)
     export.write_mesh(run.folder.mesh, mesh, LABEL_SETS[run.config.slam.perception.classes])
 
 
@@ -66,12 +66,12 @@ def _within_memory(run: Run, clouds: CloudInParts) -> tuple[SurfelCloud, Reconst
     return run.cloud() if drawn else clouds.sample(memory // LABELLING_BYTES), reach
 
 
-def _mesh_of_frames(run: Run, cloud: SurfelCloud, reach: ReconstructionConfig) -> LabelledMesh:
-    """The mesh of every n-th frame whose depth is its own; predicted depth is taken as the map shows it."""
+def mesh_of_frames(run: Run, cloud: SurfelCloud, reach: ReconstructionConfig) -> LabelledMesh:
+    """The mesh of every n-th frame that was fused, of depth as it was; predicted depth is taken as the map shows it."""
     config = run.config.slam.perception
     perceive = Perception(replace(config, labels="none"), run.sequence.camera, None, run.slam.network)
-    repeated = set(run.progress.depth_repeated)
-    posed = [(index, T) for index, T in run.progress.posed().items() if index not in repeated]
+    near, _ = run.slam.fusion.config.range
+    posed = list(run.progress.fused_poses().items())
 
     def observed() -> Iterator[tuple[Observation, np.ndarray]]:
         for index, T in posed[::EVERY]:
@@ -81,7 +81,8 @@ def _mesh_of_frames(run: Run, cloud: SurfelCloud, reach: ReconstructionConfig) -
             elif config.depth == "predicted":  # which is corrected on its way into the map, and only there
                 yield _rendered(frame, cloud, perceive, T), T
             else:
-                yield perceive(frame), T
+                seen = perceive(frame)
+                yield replace(seen, depth=np.where(seen.depth > near, seen.depth, np.float32(0))), T
 
     return reconstructed(observed(), cloud, reach)
 

@@ -35,7 +35,7 @@ def complete_planes(run: Run) -> AddedSurfels:
     They are fused in a map of their own, and kept where several frames agree, and most of those that look there, and
     the map has no surface close before or behind them.
     """
-    config, posed = run.config.slam, run.progress.posed()
+    config, posed = run.config.slam, run.progress.fused_poses()
     perceive = Perception(config.perception, run.sequence.camera, run.sequence.label_set, run.slam.network)
 
     def shown(camera: Camera, T: np.ndarray) -> np.ndarray:

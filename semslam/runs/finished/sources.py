@@ -40,9 +40,9 @@ def sources_of(folder: RunFolder, moved_to: str | None = None) -> list[Source]:
 
 def _source(run: RunFolder, sequence: Recording, progress: Progress, posed: dict[int, np.ndarray]) -> Source:
     """The recording of a run, whose frames are where `posed` says."""
-    slam, poor = progress.with_found(run.load_config().slam), set(progress.poor)
+    slam = progress.with_found(run.load_config().slam)
     used = as_used(sequence, progress, slam.perception, [posed.get(i) for i in range(len(sequence))])
-    return Source(used, slam.perception, slam.fusion, {i: T for i, T in posed.items() if i not in poor})
+    return Source(used, slam.perception, slam.fusion, progress.fused_poses(posed))
 
 
 def _source_of_another(other: OtherRun, folder: RunFolder, places: list[Path]) -> Source:
