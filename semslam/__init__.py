@@ -13,6 +13,7 @@ os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")
 # Threads that wait in a spin take the cores from the thread that decodes the next frame, from a network's engine and
 # from whatever else the machine does: tracking was five times slower beside other work. OpenMP reads it when it starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENCV_THREAD_POOL_ACTIVE_WAIT_WORKER", "0")  # the same of OpenCV's
 # NumPy's and SciPy's BLAS divides even small products among threads that wait in a spin; it reads this when imported.
 # Processes that are started from here inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

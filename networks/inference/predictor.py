@@ -102,12 +102,13 @@ class Predictor:
         weights: str | Path | None = None,
         label_set: str | None = None,
         engine: str | None = None,
+        threads: int | None = None,
         calibration: Iterable[np.ndarray] | None = None,
     ) -> Predictor:
         """The predictor of a weights file, ours or the authors'; the bundled one by default."""
         network, metadata = checkpoints.load(weights)
         checkpoints.label_outputs(network.num_classes, metadata, label_set, weights or checkpoints.bundled())
-        return cls(network, metadata, label_set, engine, calibration=calibration)
+        return cls(network, metadata, label_set, engine, threads, calibration)
 
     @property
     def label_sets(self) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def project_chunks(chunks, surfels, pose, camera, near, far, index):
                 atomic_min(index, p, key)
 
 
-@nb.njit(**SERIAL)
+@nb.njit(**PARALLEL)
 def shown_grey(index, color, out):
     """Luminance 0..255 (H, W) float32 of the surfels that an index map shows; NO_GREY where it is empty."""
     height, width = out.shape
@@ -110,7 +110,8 @@ def shown_grey(index, color, out):
     if packed.size == 0:  # there is no slot that an empty pixel could stand for
         out[:] = f32(NO_GREY)
         return
-    for v in range(height):
+    for v_ in nb.prange(height):
+        v = np.int64(v_)  # prange counts unsigned
         keys = index[v * width : (v + 1) * width]
         shown = np.empty(width, np.uint64)
         # without branches: which pixels are empty cannot be guessed
@@ -133,31 +134,39 @@ def _first_shown(index, width, v_0, v_1, u_0, u_1):
     return -1
 
 
-@nb.njit(**SERIAL)
+@nb.njit(**PARALLEL)
 def shown_points(index, camera, stride, surfels, pose, pixels, points):
     """One point of each stride x stride block of an index map that shows any: see `View`. Returns how many."""
-    position, normal = surfels.position, surfels.normal
+    _, position, normal, _, _, _ = surfels
     R, t = pose
     flat_position, flat_normal = position.reshape(-1), normal.reshape(-1)
     width, height = camera.width, camera.height
-    firsts, total = np.empty(len(pixels), np.int32), 0
-    for v in range(0, height, stride):
+    rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride  # of blocks
+    firsts, ends = np.empty((rows, columns), np.int32), np.zeros(rows + 1, np.int64)
+    for row_ in nb.prange(rows):
+        row = np.int64(row_)  # prange counts unsigned
+        v, count = row * stride, 0
         for u in range(0, width, stride):
             pixel = _first_shown(index, width, v, min(v + stride, height), u, min(u + stride, width))
             if pixel >= 0:
-                firsts[total] = pixel
-                total += 1
-    for n in range(total):
-        ahead = 4 * (index[firsts[min(n + AHEAD, total - 1)]] & SLOT)
-        prefetch(flat_position, ahead)
-        prefetch(flat_normal, ahead)
-        pixel = firsts[n]
-        i = np.uint64(index[pixel] & SLOT)
-        x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
-        nx, ny, nz = normal[i, 0], normal[i, 1], normal[i, 2]
-        for k in range(3):
-            points[n, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
-            points[n, 3 + k] = R[0, k] * nx + R[1, k] * ny + R[2, k] * nz
-        points[n, 6] = normal[i, 3]
-        pixels[n, 0], pixels[n, 1] = pixel % width, pixel // width
-    return total
+                firsts[row, count] = pixel
+                count += 1
+        ends[row + 1] = count
+    ends = np.cumsum(ends)
+    for row_ in nb.prange(rows):
+        row = np.int64(row_)
+        start, shown = ends[row], firsts[row, : ends[row + 1] - ends[row]]
+        for j in range(len(shown)):
+            ahead = 4 * (index[shown[min(j + AHEAD, len(shown) - 1)]] & SLOT)
+            prefetch(flat_position, ahead)
+            prefetch(flat_normal, ahead)
+            pixel, n = shown[j], start + j
+            i = np.uint64(index[pixel] & SLOT)
+            x, y, z = position[i, 0] - t[0], position[i, 1] - t[1], position[i, 2] - t[2]
+            nx, ny, nz = normal[i, 0], normal[i, 1], normal[i, 2]
+            for k in range(3):
+                points[n, k] = R[0, k] * x + R[1, k] * y + R[2, k] * z
+                points[n, 3 + k] = R[0, k] * nx + R[1, k] * ny + R[2, k] * nz
+            points[n, 6] = normal[i, 3]
+            pixels[n, 0], pixels[n, 1] = pixel % width, pixel // width
+    return ends[rows]

@@ -15,6 +15,8 @@ TRAILING = 4  # bytes after the last block that some cameras write; damage leave
 
 WORDS = 1 << 16  # of 16 bits, each of which begins with a code or none
 SHORT = 9  # bits of most codes
+AT_ONCE = 57  # bits that are read at once: what is left of 64 after a byte that was begun
+MOST_BITS = 31  # of a code and its number
 
 
 class Stream(NamedTuple):
@@ -27,43 +29,56 @@ class Stream(NamedTuple):
 
 
 @njit(inline="always")
-def _peek(data: np.ndarray, bit: Any) -> Any:
-    """The next 16 bits."""
-    byte = bit >> 3
-    three = np.int64(data[byte]) << 16 | np.int64(data[byte + 1]) << 8 | np.int64(data[byte + 2])
-    return three >> (8 - (bit & 7)) & 0xFFFF
+def _ahead(data: np.ndarray, bit: Any) -> Any:
+    """The next AT_ONCE bits or more, uint64, the first of them on top."""
+    byte, eight = np.uint64(bit >> 3), np.uint64(0)
+    for k in range(8):  # one access: compilers know this
+        eight = eight << np.uint64(8) | np.uint64(data[byte + np.uint64(k)])
+    return eight << np.uint64(bit & 7)
 
 
 @njit(inline="always")
-def _code(table: np.ndarray, word: Any) -> Any:
-    """The code that 16 bits begin with, 0 where there is none; see `jpeg` for the table."""
-    code = np.int64(table[WORDS + (word >> (16 - SHORT))])
-    return code if code != 0 else np.int64(table[word])
+def _peek(data: np.ndarray, bit: Any) -> Any:
+    """The next 16 bits."""
+    return np.int64(_ahead(data, bit) >> np.uint64(48))
+
+
+@njit(inline="always")
+def _code(tables: np.ndarray, first: Any, word: Any) -> Any:
+    """The code that 16 bits begin with, 0 where there is none; see `jpeg` for the table, which starts at `first`."""
+    code = np.int64(tables[np.uint64(first + WORDS + (word >> (16 - SHORT)))])
+    return code if code != 0 else np.int64(tables[np.uint64(first + word)])
 
 
 @njit(**SERIAL)
-def _block(data: np.ndarray, bit: Any, dc: np.ndarray, ac: np.ndarray, sequential: bool, end: Any) -> Any:
+def _block(data: np.ndarray, bit: Any, dc: np.ndarray, ac: np.ndarray, first: Any, sequential: bool, end: Any) -> Any:
     """The bit after a block's codes: that of its mean, and in sequential scans those of all else; -1 = damaged.
 
     A block of nothing but zeros is sound where they say that it ends. No scene has 63 coefficients alike: a page that
     was never written has.
     """
     word = _peek(data, bit)
-    code = _code(dc, word)
+    code = _code(dc, first, word)
     if code == 0 or code & 0xFF > 16:
         return -1
     bit += (code >> 8) + (code & 0xFF)
     unwritten = sequential and word == 0
     k: Any = 1
+    ahead, left = np.uint64(0), 0
     while sequential and k < 64:
-        if bit > end:
-            return -1
-        word = _peek(data, bit)
-        code = _code(ac, word)
+        if left < MOST_BITS:
+            if bit > end:
+                return -1
+            ahead, left = _ahead(data, bit), AT_ONCE
+        word = np.int64(ahead >> np.uint64(48))
+        code = _code(ac, first, word)
         if code == 0:
             return -1
         zeros, bits = (code & 0xFF) >> 4, code & 15
-        bit += (code >> 8) + bits
+        taken = (code >> 8) + bits
+        bit += taken
+        left -= taken
+        ahead <<= np.uint64(taken)
         if bits == 0 and zeros < 15:
             unwritten = False
             break
@@ -78,6 +93,7 @@ def scan(stream: Stream, order: np.ndarray, dc: np.ndarray, ac: np.ndarray, sequ
 
     order: (B,) the component of each block of a unit. dc, ac: (C, ...) uint16, the codes of C components, see `jpeg`.
     """
+    data, all_dc, all_ac, length = stream.data, dc.reshape(-1), ac.reshape(-1), dc.shape[1]
     bit: Any = 0
     for part in range(len(stream.ends)):
         end = 8 * stream.ends[part]
@@ -86,7 +102,7 @@ def scan(stream: Stream, order: np.ndarray, dc: np.ndarray, ac: np.ndarray, sequ
                 if not sequential and refined:  # a bit a block
                     bit += 1
                 else:
-                    bit = _block(stream.data, bit, dc[component], ac[component], sequential, end)
+                    bit = _block(data, bit, all_dc, all_ac, component * length, sequential, end)
                 if bit < 0 or bit > end:
                     return False
         if end - bit >= 8 * TRAILING:
@@ -112,7 +128,7 @@ def ac_scan(stream: Stream, table: np.ndarray, coded: np.ndarray, first: int, la
             while run == 0 and k <= last:
                 if bit > end:
                     return False
-                code = _code(table, _peek(stream.data, bit))
+                code = _code(table, 0, _peek(stream.data, bit))
                 if code == 0:
                     return False
                 zeros, bits = (code & 0xFF) >> 4, code & 15

@@ -19,15 +19,23 @@ def weights_file(weights: str | None = None) -> Path:
 
 
 def predictor(
-    classes: str, weights: str | None = None, engine: str | None = None, shape: tuple[int, int] | None = None
+    classes: str,
+    weights: str | None = None,
+    engine: str | None = None,
+    shape: tuple[int, int] | None = None,
+    beside_others: bool = False,
 ) -> Any:
     """The network of a weights file (the bundled one by default) with probabilities of the given classes.
 
     shape: (height, width) of the images to come; their engine then compiles now, and no frame has to wait for it.
+    beside_others: half of the cores are left to those who do not wait for it. An engine's threads wait for each other
+    in a spin, and have the priority of what loads it.
     """
+    from networks.inference.engines import cpu_count
     from networks.inference.predictor import Predictor
 
-    network = Predictor.load(weights, engine=engine)
+    threads = max(1, cpu_count() // 2) if beside_others else None
+    network = Predictor.load(weights, engine=engine, threads=threads)
     if classes in network.label_sets:
         network = network.restricted(classes)
     else:

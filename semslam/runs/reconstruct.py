@@ -135,7 +135,9 @@ def _run(
     _tell_doubts(config, sequence)
     slam = _with_depth_camera(config, sequence)
     if network is None and (config.fill or "predicted" in (slam.perception.depth, slam.perception.labels)):
-        network = networks.predictor(slam.perception.classes, config.weights, config.engine, sequence.camera.shape)
+        beside_others = slam.perception.depth == "sensor" and not config.fill  # see LabelsAhead
+        of_weights = slam.perception.classes, config.weights, config.engine
+        network = networks.predictor(*of_weights, sequence.camera.shape, beside_others)
     if slam.perception.labels == "predicted" and (mismatch := classes_of_another_scene(slam, sequence)):
         logger.warning("%s: %s", config.sequence, mismatch)
     if slam.perception.depth == "predicted":
