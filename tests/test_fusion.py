@@ -172,6 +172,8 @@ def test_the_view_from_a_fused_pose_shows_the_fused_depth(frames):
     shown = view.grey >= 0
     assert shown.mean() > 0.9 and shown[v, u].all()
     assert np.abs(view.grey - grey)[shown].max() < 1
+    blocks = v // view.stride * frames[0].camera.width + u // view.stride
+    assert (np.diff(blocks) > 0).all()  # in row order, one each, for any number of threads
 
 
 def test_a_view_from_a_new_pose_is_projected_anew(frames):

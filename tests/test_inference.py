@@ -280,6 +280,24 @@ def test_looking_at_the_mirror_image_too_an_image_and_its_mirror_image_are_told_
     assert (np.median(high - low) > 0.01) and (((seen.depth > low - 1e-4) & (seen.depth < high + 1e-4)).mean() > 0.95)
 
 
+def test_an_image_that_is_remembered_says_the_same_again_and_its_depth_is_not_computed(network, image) -> None:
+    forgetful, remembering = (Predictor(network, engine="torch") for _ in range(2))
+    remembering.remembered, computed = 1, []
+    run = remembering._run
+    remembering._run = lambda seen: (computed.append(len(computed)), run(seen))[1]
+    remembering(image)
+    for mirror_too in (False, True):
+        told, again = forgetful(image, mirror_too=mirror_too), remembering(image, mirror_too=mirror_too)
+        np.testing.assert_array_equal(again.depth, told.depth)
+        assert len(computed) == 1 + mirror_too  # the mirror image is another one
+    np.testing.assert_array_equal(again.class_probabilities, told.class_probabilities)
+    np.testing.assert_array_equal(again.normals, told.normals)
+    assert len(computed) == 3
+    remembering(255 - image)
+    remembering(image)
+    assert len(computed) == 5  # only so many are remembered
+
+
 def test_an_image_is_brought_to_the_size_that_the_network_was_trained_for(network, image) -> None:
     half = Predictor(network, {"input_size": [240, 320]}, engine="torch")
     assert half.input_shape(480, 640) == (240, 320)

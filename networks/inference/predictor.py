@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +20,31 @@ from networks.joint import checkpoints, cost
 from networks.joint.network import JointNetwork
 
 Output = np.ndarray | Tensor  # (h, w, channels) float32 of the network, on this processor or on a device
+
+
+class _Look(NamedTuple):
+    """What a network puts out of one image."""
+
+    depth: Output  # the second one
+    number: int  # of the outputs
+    outputs: Callable[[], tuple[Output, ...]]  # scores, depth and, from some networks, normals
+
+    def meaned(self, of_mirror: tuple[Any, ...]) -> _Look:
+        """The mean with what it puts out of the mirror image, as seen in the image; of depth, that of its logarithm."""
+
+        @cache
+        def outputs() -> tuple[Output, ...]:
+            across = np.array([-1, 1, 1], np.float32)  # normals point the other way across the mirror
+            (scores, _, *normals), (scores_of_mirror, _, *normals_of_mirror) = self.outputs(), of_mirror
+            means: Any = (
+                n + m * (across if isinstance(m, np.ndarray) else m.new_tensor(across))
+                for n, m in zip(normals, normals_of_mirror)
+            )
+            return (scores + scores_of_mirror) / 2, depth, *means
+
+        depth: Any = self.depth
+        depth = abs(depth * of_mirror[1]) ** 0.5
+        return _Look(depth, self.number, outputs)
 
 
 class Prediction:
@@ -60,6 +85,7 @@ class Predictor:
         engine: name of what runs the network.
         same_for_any_threads: whether the engine returns the same bits for any number of threads.
         network: the module, as loaded.
+        remembered: images whose depth is kept, some 40 KB each, for those who ask for that of the same ones again.
     """
 
     def __init__(
@@ -90,6 +116,8 @@ class Predictor:
         self._input_size = metadata.get("input_size")
         self._focal = metadata.get("focal")
         self._temperature = float(metadata.get("temperature", 1.0))
+        self._depths: dict[int, tuple[Output, int]] = {}  # of images lately seen: see `_Look`
+        self.remembered = 0
         images = None if calibration is None else (self._seen(image) for image in calibration)
         self._run = open_engine(network, engine, threads, images)
         self.engine = self._run.name
@@ -158,26 +186,37 @@ class Predictor:
         height, width = image.shape[:2]
         if focal is not None and self._focal is not None:
             focal *= self.input_shape(height, width)[1] / width
-        # an engine's own arrays are valid until it runs again
-        outputs = tuple(o.copy() if isinstance(o, np.ndarray) else o for o in self._computed(image))
+        looked = self._look_at(image)
         if mirror_too:
-            outputs = _mean(outputs, tuple(_mirrored(output) for output in self._computed(image[:, ::-1])))
-        return self.interpreted(outputs, size or (width, height), focal)
-
-    def interpreted(self, outputs: tuple[Output, ...], size: tuple[int, int], focal: float | None = None) -> Prediction:
-        """What the network's `outputs` say, at `size` (width, height); `focal` in pixels of what the network saw.
-
-        The outputs must stay as they are for as long as classes or normals may be asked for."""
-        images: Any = _postprocessing(outputs[1])
+            looked = looked.meaned(tuple(_mirrored(output) for output in self._computed(image[:, ::-1])))
+        size = size or (width, height)
+        images: Any = _postprocessing(looked.depth)
         return Prediction(
-            self.depth_of(outputs[1], size, focal),
-            images.depth_confidence(outputs[1], size),
-            lambda: self.probabilities_of(outputs[0], size),
-            (lambda: self.normals_of(outputs[2], size)) if len(outputs) > 2 else None,
+            self.depth_of(looked.depth, size, focal),
+            images.depth_confidence(looked.depth, size),
+            lambda: self.probabilities_of(looked.outputs()[0], size),
+            (lambda: self.normals_of(looked.outputs()[2], size)) if looked.number > 2 else None,
         )
 
+    def _look_at(self, image: np.ndarray) -> _Look:
+        """The network's outputs of an image; of one that it has seen lately, all but depth only if they are needed."""
+        key = hash((image.shape, image.tobytes()))
+
+        @cache
+        def outputs() -> tuple[Output, ...]:
+            # an engine's own arrays are valid until it runs again
+            return tuple(o.copy() if isinstance(o, np.ndarray) else o for o in self._computed(image))
+
+        if (known := self._depths.get(key)) is None:
+            known = self._depths[key] = outputs()[1], len(outputs())
+            while len(self._depths) > self.remembered:
+                del self._depths[next(iter(self._depths))]
+        return _Look(*known, outputs)
+
     def depth_of(self, output: Output, size: tuple[int, int], focal: float | None = None) -> np.ndarray:
-        """Depth (H, W) in metres that the network's second output says; see `interpreted`."""
+        """Depth (H, W) in metres at `size` (width, height) of the network's second output.
+
+        focal: in pixels of what the network saw."""
         images: Any = _postprocessing(output)
         depth = images.depth(output, size)
         if focal is not None and self._focal is not None:
@@ -254,21 +293,6 @@ def input_shape(trained: Sequence[int] | None, height: int, width: int) -> tuple
 
 def _mirrored(output: Output) -> Output:
     return np.ascontiguousarray(output[:, ::-1]) if isinstance(output, np.ndarray) else output.flip(1)
-
-
-def _mean(outputs: tuple[Any, ...], of_mirror: tuple[Any, ...]) -> tuple[Output, ...]:
-    """The mean of a network's outputs of an image and of its mirror image, both as seen in the image; of depth, that of
-    its logarithm."""
-    (scores, depth, *normals), (scores_of_mirror, depth_of_mirror, *normals_of_mirror) = outputs, of_mirror
-    across = np.array([-1, 1, 1], np.float32)  # normals point the other way across the mirror
-    return (
-        (scores + scores_of_mirror) / 2,
-        abs(depth * depth_of_mirror) ** 0.5,
-        *(
-            n + m * (across if isinstance(m, np.ndarray) else m.new_tensor(across))
-            for n, m in zip(normals, normals_of_mirror)
-        ),
-    )
 
 
 def _postprocessing(output: Output) -> ModuleType:

@@ -10,6 +10,8 @@ import numpy as np
 from semslam.labels import remapping
 from semslam.tracking.predicted_poses import PoseOf
 
+REMEMBERED = 1000  # images: tracking, fusion and the search for planes ask for the depth of the same ones
+
 
 def weights_file(weights: str | None = None) -> Path:
     """The weights file that a name means; the bundled one by default."""
@@ -36,6 +38,7 @@ def predictor(
 
     threads = max(1, cpu_count() // 2) if beside_others else None
     network = Predictor.load(weights, engine=engine, threads=threads)
+    network.remembered = REMEMBERED
     if classes in network.label_sets:
         network = network.restricted(classes)
     else:
