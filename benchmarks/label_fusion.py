@@ -48,6 +48,7 @@ from semslam.engine.labels.evidence import row_width
 from semslam.engine.labels.label_fusion import LabelFusion, LabelFusionConfig, label_fusion
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import UNLABELLED
+from semslam.images.resizing import resized_depth, resized_ids
 from semslam.judging.map_labels import BAND
 from semslam.labels import remap_labels, remapping
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
@@ -100,7 +101,7 @@ def observed(path: Path, width: int) -> Scene:
         pixels.append(fusion.pixels[slots])
         if frame.labels is not None:
             size = (perceive.camera.width, perceive.camera.height)
-            truth = cv2.resize(frame.labels, size, interpolation=cv2.INTER_NEAREST)
+            truth = resized_ids(frame.labels, size)
             truth = remap_labels(truth, sequence.label_set, "nyu13")
             truths[i] = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
     cloud = surfels.cloud()
@@ -268,9 +269,9 @@ def after_views(predictor: Predictor, data: Path, temperature: float) -> dict[tu
         assert image.labels is not None and image.depth is not None
         camera = NYU_CAMERA.resized(image.color.shape[1] // EVERY, image.color.shape[0] // EVERY)
         size = camera.width, camera.height
-        depth = cv2.resize(image.depth, size, interpolation=cv2.INTER_NEAREST)
+        depth = resized_depth(image.depth, size)
         positions = camera.backproject(depth).reshape(-1, 3)
-        truth = remap_labels(cv2.resize(image.labels, size, interpolation=cv2.INTER_NEAREST), "nyu40", "nyu13")
+        truth = remap_labels(resized_ids(image.labels, size), "nyu40", "nyu13")
         maps = {told: Pixels(depth.size) for told in MOVING}
         rng = np.random.default_rng([1, number])
         for view in range(max(VIEWS)):

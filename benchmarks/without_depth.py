@@ -38,6 +38,7 @@ from scipy.spatial.transform import Rotation
 from semslam import config as configs
 from semslam.camera import Camera
 from semslam.depth.multiview import MultiViewDepth
+from semslam.images.resizing import resized_depth
 from semslam.metrics.layering import layering
 from semslam.metrics.nearest import Surface
 from semslam.metrics.trajectory import Alignment, absolute_error, umeyama
@@ -111,7 +112,7 @@ def judged_frames(sequence, T_world_camera, network) -> list[Judged]:
             continue
         if judged:
             together = views.agreed(k, here)
-            truth = cv2.resize(sequence.depth_of(k), size, interpolation=cv2.INTER_NEAREST)
+            truth = resized_depth(sequence.depth_of(k), size)
             found.append(Judged(together.depth, together.log_std, truth))
         if keyframe:
             views.advance(k, here)

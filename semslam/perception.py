@@ -14,6 +14,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.config import Count, Natural, Range, check_choices, check_ranges
 from semslam.frame import UNLABELLED, Frame, Observation, RecordedImage, at_places
+from semslam.images.resizing import resized_depth, resized_ids
 from semslam.labels import LABEL_SETS, remapping
 from semslam.stage import Stage
 
@@ -214,7 +215,7 @@ class Perception(Stage):
         elif frame.depth is None:
             raise ValueError(f"frame {frame.number} has no depth image; set `slam.perception.depth` to predicted")
         else:
-            depth = _resized(frame.depth, size, cv2.INTER_NEAREST)
+            depth = resized_depth(_plain(frame.depth), size)
             if config.labels == "predicted" and wants_labels:
                 assert self.network is not None
                 probabilities = self.network.class_probabilities(frame.color, size, config.is_mirrored(frame.index))
@@ -257,22 +258,21 @@ class Perception(Stage):
 
     def resized_color(self, frame: Frame) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a frame at the map's size."""
-        return _resized(frame.color, (self.camera.width, self.camera.height), cv2.INTER_AREA)
+        color, size = _plain(frame.color), (self.camera.width, self.camera.height)
+        same = color.shape[1::-1] == size
+        return color if same else cv2.resize(color, size, interpolation=cv2.INTER_AREA)
 
     def _one_hot(self, frame: Frame) -> np.ndarray | None:
         """(H, W, C) float32, 1 for the true class of each labelled pixel; None where the frame has no labels."""
         if frame.labels is None or self._classes_of is None:
             return None
-        labels = _resized(self._classes_of[frame.labels], (self.camera.width, self.camera.height), cv2.INTER_NEAREST)
+        labels = resized_ids(self._classes_of[frame.labels], (self.camera.width, self.camera.height))
         known = np.flatnonzero(labels != UNLABELLED)
         probabilities = np.zeros((labels.size, self.num_classes), np.float32)
         probabilities.ravel()[known * self.num_classes + labels.ravel()[known]] = 1
         return probabilities.reshape(*labels.shape, self.num_classes)
 
 
-def _resized(image: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+def _plain(image: np.ndarray) -> np.ndarray:
     # of one's own it may be a view (BGR turned to RGB) or read-only, for which compiled code would be compiled again
-    image = np.require(image, requirements=("C", "W"))
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    return cv2.resize(image, size, interpolation=interpolation)
+    return np.require(image, requirements=("C", "W"))

@@ -7,9 +7,9 @@ from functools import lru_cache
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.images.resizing import SMOOTH_STEP, resized_depth
 
 SAME_ASPECT = 0.02  # of each other: 1296x968 beside 640x480 is one field of view
-SMOOTH_STEP = 0.02  # of the depth; between samples further apart runs an edge, which no interpolation may bridge
 
 
 def same_aspect(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> bool:
@@ -27,7 +27,7 @@ def resampled(image: np.ndarray, source: Camera, target: Camera, nearest: bool =
     image, source = source.undistort(image, nearest), source.undistorted()
     if (source.width, source.height) != (target.width, target.height):
         shrinks = target.width < source.width
-        how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         image = cv2.resize(image, (target.width, target.height), interpolation=how)
         source = source.resized(target.width, target.height)
     sx, sy = source.fx / target.fx, source.fy / target.fy
@@ -42,9 +42,12 @@ def resampled(image: np.ndarray, source: Camera, target: Camera, nearest: bool =
 
 def resampled_depth(depth: np.ndarray, source: Camera, target: Camera) -> np.ndarray:
     """Depth (h, w) float32 m resampled like an image: interpolated on surfaces, the nearest reading at their edges."""
+    depth, source = source.undistort(depth, nearest=True), source.undistorted()
+    if depth.shape != target.shape:
+        depth, source = resized_depth(depth, (target.width, target.height)), source.resized(target.width, target.height)
     nearest = resampled(depth, source, target, nearest=True)
-    if target.width <= source.width:
-        return nearest
+    if nearest is depth:
+        return depth
     there = resampled((depth > 0).astype(np.float32), source, target)
     smooth = resampled(depth, source, target)
     on_surface = (there > 0.999) & (np.abs(smooth - nearest) < SMOOTH_STEP * nearest)

@@ -272,7 +272,7 @@ def vector(v: np.ndarray) -> bytes:
 
 
 def test_scenenet_depth_is_along_the_ray_and_poses_are_of_mid_shutter(frames, tmp_path):
-    camera = Camera(96, 72, 48 / np.tan(np.radians(30)), 36 / np.tan(np.radians(22.5)), 48.0, 36.0)
+    camera = Camera(96, 72, 48 / np.tan(np.radians(30)), 36 / np.tan(np.radians(22.5)), 47.5, 35.5)
     views = b""
     at, to = np.array([1.0, 1.5, 2.0]), np.array([4.0, 1.0, 2.5])
     for i, frame in enumerate(frames):

@@ -18,11 +18,11 @@ OFFSET = float(NORMAL @ [0, 0, 1.5])
 RADIUS = ReconstructionConfig().label_radius
 
 
-def wall_depth(T_world_camera: np.ndarray) -> np.ndarray:
-    """Exact z-depth of the plane NORMAL . p = OFFSET from a pose."""
+def wall_depth(T_world_camera: np.ndarray, normal: np.ndarray = NORMAL, offset: float = OFFSET) -> np.ndarray:
+    """Exact z-depth of the plane normal . p = offset from a pose."""
     rays = CAMERA.backproject(np.ones(CAMERA.shape, np.float32)).astype(np.float64)
-    distance = OFFSET - NORMAL @ T_world_camera[:3, 3]
-    return (distance / (rays @ (T_world_camera[:3, :3].T @ NORMAL))).astype(np.float32)
+    distance = offset - normal @ T_world_camera[:3, 3]
+    return (distance / (rays @ (T_world_camera[:3, :3].T @ normal))).astype(np.float32)
 
 
 def poses_before_the_wall() -> list[np.ndarray]:
@@ -49,6 +49,16 @@ def test_the_mesh_lies_on_the_wall_and_faces_the_cameras(mesh):
     a, b, c = (mesh.vertices[mesh.triangles[:, k]] for k in range(3))
     winding = np.cross(b - a, c - a) @ NORMAL
     assert (winding >= 0).mean() > 0.99  # counter-clockwise seen from the cameras
+
+
+@pytest.mark.parametrize("slant", [(0.7, 0.0), (0.0, 0.7)], ids=["slanted to the side", "slanted upwards"])
+def test_the_mesh_is_not_moved_against_the_pixels_along_either_axis(slant):
+    normal = np.array([*slant, -1.0]) / np.linalg.norm([*slant, -1.0])
+    offset = float(normal @ [0, 0, 1.5])
+    reconstruction = Reconstruction()
+    for T in poses_before_the_wall():
+        reconstruction.integrate(wall_depth(T, normal, offset), np.zeros((*CAMERA.shape, 3), np.uint8), CAMERA, T)
+    assert abs(np.median(reconstruction.mesh().vertices @ normal - offset)) < 0.0003  # half a pixel is 5 mm here
 
 
 def test_the_mesh_has_the_recorded_colour(mesh):

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from networks.joint.encoders import MobileNetV2
 from networks.joint.resnet import ResNet
+from semslam.images.resizing import resized_ids
 
 ChannelWeights = Callable[[Tensor, Tensor], Tensor]  # features and gradient (B, C, h, w) -> weights (B, C)
 Score = Callable[[dict[str, Tensor]], Tensor]  # the network's outputs -> the number whose cause is looked for
@@ -241,7 +242,6 @@ class Attention:
     @classmethod
     def of_pose_weights(cls, weights: str | Path) -> Attention:
         """Of a pose network."""
-        import cv2
 
         from networks.inference.predictor import check_image
         from networks.pose.predictor import PosePredictor
@@ -253,7 +253,7 @@ class Attention:
             check_image(image)
             named = None
             if labels is not None and predictor.needs_labels:
-                named = torch.from_numpy(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST))[None]
+                named = torch.from_numpy(resized_ids(labels, (width, height)))[None]
             return network.outputs(predictor.input(image), named)
 
         metadata = predictor.metadata

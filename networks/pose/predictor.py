@@ -18,6 +18,7 @@ from networks.joint.network import normalised
 from networks.pose.encoding import PoseStatistics, decoded
 from networks.pose.geomapnet import converted, is_geomapnet
 from networks.pose.networks import NETWORKS, PoseModel, open_network
+from semslam.images.resizing import resized_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ class PosePredictor:
         named = None
         if self.needs_labels and labels is not None:
             height, width = self.input_size
-            labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+            labels = resized_ids(labels, (width, height))
             named = torch.from_numpy(labels)[None]
         return self.network.outputs(self.input(image), named)
 

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -17,6 +16,7 @@ from networks.losses import IGNORE
 from networks.pose.encoding import PoseStatistics, encoded
 from networks.pose.predictor import shrunk
 from semslam.config import Count, Natural, check_ranges
+from semslam.images.resizing import resized_depth, resized_ids
 
 if TYPE_CHECKING:
     from sequences.images.posed_images import PosedImages
@@ -105,10 +105,8 @@ class PoseSamples:
         none = np.full(self.size, IGNORE, np.uint8)
         return (
             shrunk(images.read_color(number), self.size),
-            none if labels is None else cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST),
-            np.zeros(self.size, np.float32)
-            if depth is None
-            else cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST),
+            none if labels is None else resized_ids(labels, (width, height)),
+            np.zeros(self.size, np.float32) if depth is None else resized_depth(depth, (width, height)),
         )
 
 

@@ -18,6 +18,7 @@ from semslam.depth.multiview import MultiViewDepth
 from semslam.depth.plane_sweep import SweptDepth
 from semslam.engine.depth_filter import Noise
 from semslam.frame import Observation
+from semslam.images.resizing import resized_depth
 from semslam.robust import MAD_TO_STD
 from semslam.stage import Stage
 
@@ -149,5 +150,4 @@ def discs(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _resized(depth: np.ndarray, camera: Camera) -> np.ndarray:
-    size = (camera.width, camera.height)
-    return depth if depth.shape[::-1] == size else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+    return resized_depth(depth, (camera.width, camera.height))

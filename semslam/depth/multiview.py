@@ -23,6 +23,7 @@ from semslam.depth.agreement import Keyframe, agreed
 from semslam.depth.completion import CompletedDepth, CompletionConfig, complete
 from semslam.depth.plane_sweep import SweepConfig, SweptDepth, sweep
 from semslam.frame import Observation
+from semslam.images.resizing import resized_depth, resized_ids
 from semslam.stage import Stage
 
 f32 = np.float32
@@ -138,7 +139,7 @@ def _known(swept: SweptDepth, measured: SweptDepth | None) -> SweptDepth:
     if measured is None:
         return swept
     size = swept.depth.shape[::-1]
-    depth, log_std = (cv2.resize(x, size, interpolation=cv2.INTER_NEAREST) for x in (measured.depth, measured.log_std))
+    depth, log_std = resized_depth(measured.depth, size), resized_ids(measured.log_std, size)
     there = depth > 0
     return SweptDepth(np.where(there, depth, swept.depth), np.where(there, log_std, swept.log_std))
 
@@ -281,7 +282,7 @@ class MultiViewDepth(Stage):
         confidence[found.log_std > c.max_std] = 0
         whole = (self.map_camera.width, self.map_camera.height)
         depth = cv2.resize(found.depth, whole, interpolation=cv2.INTER_LINEAR)
-        sure = cv2.resize(confidence.astype(f32), whole, interpolation=cv2.INTER_NEAREST)
+        sure = resized_ids(confidence.astype(f32), whole)
         return np.where(sure > 0, depth, f32(0)), sure
 
     def measured(

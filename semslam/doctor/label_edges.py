@@ -14,6 +14,7 @@ import numpy as np
 
 from semslam.doctor.finding import Finding
 from semslam.frame import UNLABELLED, Frame, evenly_spread
+from semslam.images.resizing import resized_depth, resized_ids
 from sequences import Sequence as Recording
 
 FRAMES, FEWEST = 12, 6  # with labels: that are looked at, at most and at least
@@ -73,8 +74,8 @@ def _gains(frame: Frame) -> list[float] | None:
     """Those of one frame: of its labels as they are, then by TURNS; None where they have hardly any boundaries."""
     assert frame.labels is not None
     size = (WIDTH, round(frame.camera.height * WIDTH / frame.camera.width))
-    labels = cv2.resize(frame.labels, size, interpolation=cv2.INTER_NEAREST)
-    depth = None if frame.depth is None else cv2.resize(frame.depth, size, interpolation=cv2.INTER_NEAREST)
+    labels = resized_ids(frame.labels, size)
+    depth = None if frame.depth is None else resized_depth(frame.depth, size)
     edges = _edges(cv2.resize(frame.color, size, interpolation=cv2.INTER_AREA), depth)
     boundaries = _boundaries(labels)
     if boundaries.sum() < FEWEST_PIXELS:

@@ -258,7 +258,7 @@ class SurfelMap:
             normals=self.normal[slots, :3],
             radii=self.position[slots, 3],
             confidence=self.normal[slots, 3],
-            colors=(self.color[slots, :3] >> 8).astype(np.uint8),
+            colors=(self.color[slots, :3] + np.uint16(128) >> 8).astype(np.uint8),
             first_seen=self.seen[slots, 0],
             last_seen=self.seen[slots, 1],
             class_probabilities=None if class_probabilities is None else class_probabilities[keep],

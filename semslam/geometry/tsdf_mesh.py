@@ -104,12 +104,13 @@ class Reconstruction:
         depth_image = o3d.t.geometry.Image(tensor(np.ascontiguousarray(depth, np.float32)))
         color_image = o3d.t.geometry.Image(tensor(np.ascontiguousarray(color, np.float32) / np.float32(255)))
         K, extrinsic = tensor(camera.K), tensor(poses.inverse(np.asarray(T_world_camera, np.float64)))
+        to_read = tensor(camera.K + [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # Open3D cuts pixels off, ours are centres
         metres = 1.0  # what one unit of depth is
         blocks = self._grid.compute_unique_block_coordinates(
             depth_image, K, extrinsic, metres, config.max_depth, config.truncation
         )
         self._grid.integrate(
-            blocks, depth_image, color_image, K, extrinsic, metres, config.max_depth, config.truncation
+            blocks, depth_image, color_image, to_read, extrinsic, metres, config.max_depth, config.truncation
         )
 
     def mesh(self) -> LabelledMesh:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-import cv2
 import numpy as np
 
 from semslam.camera import Camera
 from semslam.cloud import CloudInParts, most_probable
 from semslam.frame import Frame, evenly_spread
+from semslam.images.resizing import resized_ids
 from semslam.judging.map_labels import MapLabelScores, SurfelClasses, SurfelVotes
 from semslam.labels import LABEL_SETS, remap_labels, remap_probabilities
 from semslam.perception import Network
@@ -97,7 +97,7 @@ def _labelled_frames(
         camera, labels = frame.camera, frame.labels
         if width is not None and width != camera.width:
             camera = camera.of_width(width)
-            labels = cv2.resize(labels, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
+            labels = resized_ids(labels, (camera.width, camera.height))
         yield index, frame, camera, labels
 
 

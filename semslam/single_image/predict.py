@@ -24,6 +24,7 @@ from semslam.images import (
     read_color,
     write_png,
 )
+from semslam.images.resizing import resized_ids
 from semslam.labels import LABEL_SETS, LabelSet
 from sequences.files import VIDEOS
 
@@ -233,9 +234,9 @@ def _predict(color: np.ndarray, out: Path, name: str, predictor: Any) -> list[Pa
     figure = out / f"{name}_figure.png"
     labels, depth, normals = small, prediction.depth, prediction.normals
     if small_color is not color:
-        labels = cv2.resize(small, shape[::-1], interpolation=cv2.INTER_NEAREST)
+        labels = resized_ids(small, shape[::-1])
         depth = cv2.resize(prediction.depth, shape[::-1], interpolation=cv2.INTER_LINEAR)
-        normals = None if normals is None else cv2.resize(normals, shape[::-1], interpolation=cv2.INTER_NEAREST)
+        normals = None if normals is None else resized_ids(normals, shape[::-1])
     written = write_prediction(out, name, depth, labels, label_set, normals)
     write_figure(figure, small_color, prediction.depth, small, label_set, prediction.normals)
     return [*written, figure]

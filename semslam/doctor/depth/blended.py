@@ -29,7 +29,7 @@ def blended(frames: Sequence[Frame]) -> list[Finding]:
     if len(ends) < FEWEST or (share := float(np.mean(ends > NEXT_TO_NOTHING))) < NOTABLE:
         return []
     what = f"depth fades towards 0 beside {share:.0%} of its holes: it was resized or smoothed as a picture is"
-    remedy = "resize depth by its nearest pixel (OpenCV: INTER_NEAREST), and smooth it only where there is depth"
+    remedy = "resize depth by its nearest pixel (OpenCV: INTER_NEAREST_EXACT), and smooth it only where there is depth"
     return [Finding("warning", what, remedy)]
 
 

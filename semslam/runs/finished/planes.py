@@ -15,6 +15,7 @@ from semslam.depth.layers import less_sure_layers
 from semslam.depth.multiview import apart
 from semslam.depth.planes import even_patches, looks_like, planes_of
 from semslam.frame import Frame, Observation
+from semslam.images.resizing import resized_depth, resized_ids
 from semslam.perception import Perception
 from semslam.runs.finished.fill import AddedSurfels, fused_apart, measured_depth
 from semslam.runs.run import Run
@@ -130,13 +131,13 @@ class PlaneCompletion:
         if sum(int(plane.found.sum()) for plane in planes) < LEAST_FOUND * known.size:
             return Observation(frame, whole, color, np.zeros(whole.shape, f32))
         seen = self.perception.observe(frame, True, mirror_too=False)  # enough to tell a plane's shape
-        predicted = cv2.resize(seen.depth, size, interpolation=cv2.INTER_NEAREST)
-        depth = cv2.resize(known, (whole.width, whole.height), interpolation=cv2.INTER_NEAREST)
+        predicted = resized_depth(seen.depth, size)
+        depth = resized_ids(known, (whole.width, whole.height))
         filled = np.zeros_like(depth)
         u, v = np.meshgrid(*(((np.arange(n) + 0.5) * m / n - 0.5) for n, m in zip(depth.shape[::-1], size)))
         for plane in planes:
             if looks_like(plane, known, predicted):
-                found = cv2.resize(plane.found.astype(np.uint8), depth.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+                found = resized_ids(plane.found.astype(np.uint8), depth.shape[::-1]) > 0
                 found &= (depth <= 0) & (seen.depth > 0)  # not at the border that perception leaves out
                 filled[found] = plane.depth_at(u[found], v[found])
         there = np.isfinite(filled) & (filled > 0)

@@ -79,7 +79,7 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
                 out[2, same] = along / max(abs(nx * qx + ny * qy + nz), np.float32(0.1))
                 fitting += abs(along) < np.float32(4) * depth_sigma(z, noise)
                 same += 1
-        row, column = int(v * half), int(u * half)
+        row, column = int((v + half) * half), int((u + half) * half)
         if (
             row < small.shape[0]
             and column < small.shape[1]

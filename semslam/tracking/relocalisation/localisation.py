@@ -12,6 +12,7 @@ from semslam.camera import Camera
 from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Frame, Observation, View
+from semslam.images.resizing import resized_depth
 from semslam.tracking.judgement import TrackingConfig, fits
 from semslam.tracking.registration.registrar import Registrar
 from semslam.tracking.relocalisation.places import Places, described
@@ -90,7 +91,7 @@ class Localiser:
         else:
             return None
         view, (height, width) = self._view(located.T_world_camera, plain.camera), frame.depth.shape
-        u, v = (view.pixels * (width / plain.camera.width, height / plain.camera.height)).astype(int).T
+        u, v = ((view.pixels + 0.5) * (width / plain.camera.width, height / plain.camera.height)).astype(int).T
         read = frame.depth[v, u]
         there = read > 0
         if there.sum() < FEWEST_READINGS:
@@ -111,7 +112,7 @@ class Localiser:
             camera = camera.resized(round(camera.width / scale), round(camera.height / scale))
             size = (camera.width, camera.height)
             color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
-            depth = None if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+            depth = None if depth is None else resized_depth(depth, size)
         if depth is None:
             flat = np.zeros((*camera.shape, 3), np.float32)
             return Observation(frame, camera, color, np.zeros(camera.shape, np.float32), normals=flat)

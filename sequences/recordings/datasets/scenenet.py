@@ -46,7 +46,7 @@ def open_scenenet(path: str | Path, *, camera: Camera | None = None) -> DecodedS
     height, width = first_readable(files.image, (color[n] for n in numbers)).shape[:2]
     if camera is None:
         fx, fy = width / 2 / math.tan(WIDTH_ANGLE / 2), height / 2 / math.tan(HEIGHT_ANGLE / 2)
-        camera = Camera(width, height, fx, fy, width / 2, height / 2)
+        camera = Camera(width, height, fx, fy, (width - 1) / 2, (height - 1) / 2)
     views = _views(path)
     return DecodedSequence(
         name="_".join(path.resolve().parts[-2:]),

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import poses
+from semslam.images.resizing import resized_ids
 
 LEAST_CONFIDENCE = 1  # of 0, 1, 2: low readings are guesses at edges and far away
 # ARKit's camera looks along -z with y up; ours along +z with y down.
@@ -34,7 +35,5 @@ def trusted(depth: np.ndarray, confidence: np.ndarray | None, least: int = LEAST
     if confidence is None:
         return depth
     if confidence.shape != depth.shape:
-        import cv2
-
-        confidence = cv2.resize(confidence, depth.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        confidence = resized_ids(confidence, depth.shape[::-1])
     return np.where(confidence >= least, depth, np.float32(0))
