@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from command_line import refused, semslam
@@ -21,7 +22,7 @@ from semslam.runs.folder import RunFolder
 from semslam.slam import SlamConfig
 from semslam.tracking.relocalisation import places as module
 from semslam.tracking.relocalisation.localisation import Localisation, Localiser, without_depth
-from semslam.tracking.relocalisation.places import Places, described, matches
+from semslam.tracking.relocalisation.places import Places, described, matches, root_sift
 from semslam.tracking.relocalisation.resection import Described, refined, solved
 from semslam.trajectory import Correction
 from semslam.trajectory.files import read_tum
@@ -191,6 +192,16 @@ def test_places_move_with_the_map_and_come_back_as_they_were(room, finished: Fin
     shift = poses.exp([0.3, -0.1, 0.2, 0.1, 0.2, -0.1])
     copy.world_moved(Correction(np.array([0]), shift[None]))
     assert are_close(next(copy.candidates(image)).T_world_camera, shift @ before, 0.01, 0.2)
+
+
+def test_features_of_an_image_turned_upside_down_lie_at_the_turned_places():
+    noise = cv2.GaussianBlur(np.random.default_rng(0).random((120, 160)), (0, 0), 2)
+    grey = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    upright, turned = root_sift(grey)[0], [159, 119] - root_sift(np.ascontiguousarray(grey[::-1, ::-1]))[0]
+    offsets = turned[None] - upright[:, None]
+    nearest = offsets[np.arange(len(upright)), np.linalg.norm(offsets, axis=2).argmin(axis=1)]
+    same = np.linalg.norm(nearest, axis=1) < 1
+    assert same.sum() > 50 and np.abs(np.median(nearest[same], axis=0)).max() < 0.03
 
 
 def test_features_that_are_still_looked_for_are_waited_for(room) -> None:

@@ -24,6 +24,7 @@ from semslam.trajectory import Correction
 
 WIDTH = 320  # pixels of the images that are described: wide baselines want coarse features
 COUNT = 500  # features of an image, at most
+UPSCALED = 0.25  # pixels to the lower right of where they are, OpenCV says that features lie: it doubles images first
 RATIO = 0.8  # of the best match's distance to the second best's (Lowe 2004)
 MOST = 300  # places; about 15 MB in a run's files, at 50 kB each
 APART = (0.12, np.radians(8.0))  # metres, and radians, from a place to the next one, at first
@@ -43,13 +44,11 @@ def described(color: np.ndarray, camera: Camera) -> Described:
 
 def root_sift(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 2) float32 and descriptors (N, BYTES) uint8 of the features of an image (H, W) uint8."""
-    # without the precise upscaling every feature would lie a quarter of a pixel to the lower right
-    sift = cv2.SIFT_create(COUNT, contrastThreshold=0.02, enable_precise_upscale=True)  # type: ignore[attr-defined]
-    keypoints, descriptors = sift.detectAndCompute(grey, None)
+    keypoints, descriptors = cv2.SIFT_create(COUNT, contrastThreshold=0.02).detectAndCompute(grey, None)  # type: ignore[attr-defined]
     if not keypoints:
         return np.zeros((0, 2), np.float32), np.zeros((0, BYTES), np.uint8)
     roots = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
-    pixels = np.array([keypoint.pt for keypoint in keypoints], np.float32)
+    pixels = np.array([keypoint.pt for keypoint in keypoints], np.float32) - np.float32(UPSCALED)
     return pixels, np.minimum(512 * roots, 255).astype(np.uint8)
 
 
