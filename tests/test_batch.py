@@ -132,6 +132,15 @@ def test_results_lie_in_any_place_and_done_tasks_are_not_repeated(tmp_path, pyth
     assert len(undone(tasks, job)[0]) == 3, "a task whose results were removed is done again"
 
 
+def test_a_task_whose_file_was_removed_is_done_again(tmp_path, python_tasks):
+    tasks = [Task("a", ("a",), ("import pathlib; pathlib.Path(sys.argv[2]).touch()", "{out}.json"))]
+    job = Work(Results.at(str(tmp_path)), retries=0, cwd=str(tmp_path))
+    assert all(outcome.ok for outcome in ENGINES["local"](tasks, job, 1, never))
+    assert undone(tasks, job)[0] == []
+    (tmp_path / "a.json").unlink()
+    assert undone(tasks, job)[0] == tasks
+
+
 def test_figures_that_another_command_left_are_not_a_tasks_own(tmp_path, python_tasks):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "good.json").write_text('{"frames": 99}')

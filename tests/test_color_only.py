@@ -252,6 +252,7 @@ def test_a_known_length_names_the_frame_of_the_recording_and_the_pixels_of_its_i
         ("height=-1", "expected height=METRES"),
         ("height=nan", "expected height=METRES"),
         ("length=1,2,3", "length=METRES,FRAME"),
+        ("length=1,30.7,10,10,20,20", "frame is 30.7, expected a whole number"),
         ("length=1,99,10,10,20,20", "names frame 99, but there are frames 0..59"),
         ("length=1,30,10,10,20,900", "outside the 320x240 image"),
         ("length=1,30,10,10,10,10", "show one place"),

@@ -23,6 +23,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.finished.finish import finish
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.sources import sources_of
+from semslam.runs.progress import Progress
 from semslam.runs.reconstruct import prepare
 from semslam.slam import SlamConfig
 from sequences import open_sequence
@@ -177,6 +178,8 @@ def test_readings_that_stand_for_all_that_is_farther_are_told_and_left_out_and_a
 def test_where_depth_is_cut_off_there_is_none_and_all_else_is_judged_without_it():
     cut = CutOff(2.5)
     nearer, (finding,) = without_cut_off(cut)
+    config = RunConfig(pose_convention="as-recorded", reject_poses=False)
+    assert judged_recording(cut, config, Progress()).depth_of(0).max() == nearer.depth_of(0).max()
     depth = nearer.depth_of(0)
     np.testing.assert_array_equal(depth, np.where(cut[0].depth < 2.5, cut[0].depth, 0))
     np.testing.assert_array_equal(nearer[0].depth, depth)

@@ -131,7 +131,11 @@ def test_pcd_keeps_labels_and_class_clouds_add_up_to_the_map(cloud, tmp_path):
     np.testing.assert_array_equal(points["label"].numpy()[:, 0], cloud.labels() + np.uint8(1))
     np.testing.assert_array_equal(points["radius"].numpy()[:, 0], cloud.radii)
 
+    (tmp_path / "classes").mkdir()
+    for name in ("01_bed.ply", "notes.txt"):  # of an older export, and somebody's
+        (tmp_path / "classes" / name).touch()
     paths = write_class_clouds(tmp_path / "classes", CloudInParts.of(cloud), NYU13)
+    assert {*(tmp_path / "classes").iterdir()} == {*paths, tmp_path / "classes" / "notes.txt"}
     assert {path.name for path in paths} >= {"00_unlabelled.ply", "05_floor.ply", "12_wall.ply"}
     clouds = [read_map_ply(path) for path in paths]
     assert sum(map(len, clouds)) == len(cloud)

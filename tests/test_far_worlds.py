@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation
 from semslam.geometry.export import read_map_ply, read_mesh_ply, write_map_ply
 from semslam.geometry.files import read_surface
-from semslam.geometry.ply import read_ply
+from semslam.geometry.ply import read_ply, write_ply
 from semslam.judging.foreign import evaluate_map
+from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run
 from semslam.labels import LABEL_SETS
 from semslam.runs.config import RunConfig
@@ -128,6 +130,17 @@ def test_poses_of_a_far_file_find_their_origin_themselves(recordings, tmp_path):
     steps = list(run)
     np.testing.assert_array_equal(run.slam.surfels.world_origin, [500_000, 5_400_000, 300])
     assert all(step is not None and step.fused for step in steps)
+
+
+def test_a_far_file_is_the_reference_of_a_map_whose_poses_a_far_file_told(tmp_path):
+    """The recording has no poses of its own, which would say what the map is relative to."""
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]) + UTM
+    write_ply(tmp_path / "scan.ply", dict(zip("xyz", corners.T)), np.array([[0, 1, 2]], np.int32), [])
+    recording = SimpleNamespace(
+        has_poses=False, poses=None, world_origin=np.zeros(3), camera=open_sequence(ROOM).camera
+    )
+    reference = scene_reference(recording, str(tmp_path / "scan.ply"), world_origin=UTM)
+    assert reference.distance(np.zeros((1, 3), np.float32))[0] < 0.1
 
 
 def test_a_near_world_keeps_its_coordinates():

@@ -190,7 +190,7 @@ def test_options_that_cannot_be_are_refused(tmp_path, capsys):
 def test_held_out_frames_judge_the_map(tmp_path, capsys):
     assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh", "--hold-out", "4") == 0
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    assert metrics["frames_held_out"] == 3 and metrics["frames_fused"] == 9
+    assert metrics["frames_held_out"] == 3 and metrics["frames_fused"] == 9 and metrics["held_out_unposed"] == 0
     assert metrics["held_out_depth_median_m"] < 0.005
     assert metrics["held_out_coverage"] > 0.95
     said = f"3 frames held out: the map's depth is {100 * metrics['held_out_depth_median_m']:.2f} cm off theirs"

@@ -94,6 +94,9 @@ def test_an_estimated_focal_length_is_told_in_pixels_and_degrees():
 def test_held_out_frames_that_the_map_does_not_cover_are_told_without_a_figure():
     figures = {"frames_held_out": 3, "held_out_coverage": 0.0, "held_out_depth_median_m": float("nan")}
     assert said(figures) == ["3 frames held out: none of their depth is covered by the map"]
+    assert said(figures | {"held_out_unposed": 1}) == [
+        "2 of 3 frames held out (the others lie where the camera was lost): none of their depth is covered by the map"
+    ]
 
 
 def test_the_command_that_looks_for_the_cause_of_lost_frames_looks_at_those_that_were_taken():

@@ -81,7 +81,8 @@ class Work:
             outcome = Outcome(**kept | {"fresh": False, "input": task.input})  # earlier versions did not keep the input
         except (OSError, TypeError, ValueError):
             return None
-        is_there = "{out}" not in task.words or self.results.has(task.name)
+        written = [word.partition("=")[2] or word for word in task.words if "{out}" in word]
+        is_there = all(self.results.has(word.replace("{out}", task.name)) for word in written)
         return outcome if outcome.ok and outcome.command == task.command and is_there else None
 
     def _attempt(self, task: Task, threads: int, interrupted: Callable[[], bool]) -> tuple[str, bool]:

@@ -18,7 +18,7 @@ from semslam.comparison.judged import Judge, VariantResult
 from semslam.comparison.making import check_free, is_done, prepared
 from semslam.comparison.variants import Settings, Variant, chosen_variants, variants_of
 from semslam.doctor.poses.convention import as_meant
-from semslam.judging.run import depth_limits, judged_recording
+from semslam.judging.run import depth_limits, judged_recording, origin_of
 from semslam.perception import Network
 from semslam.runs import networks
 from semslam.runs.config import RunConfig, settings_of
@@ -59,7 +59,8 @@ class Comparison:
         """Who judges all variants, made when the first one is done: by the recording as that one reads it."""
         first = RunFolder.open(self.folder(self.variants[0]))
         recording = judged_recording(first.open_sequence(), first.load_config(), first.load_progress())
-        return Judge(recording, self.settings.truth, self.network, depth_limits(self.base, recording))
+        origin = origin_of(first.load_clouds()[0])
+        return Judge(recording, self.settings.truth, self.network, depth_limits(self.base, recording), origin)
 
     def main(self) -> list[str]:
         """The variants that plots show, where all would be too many."""

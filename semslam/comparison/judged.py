@@ -40,11 +40,18 @@ class VariantResult:
 class Judge:
     """Judges the variants of one sequence, one after the other."""
 
-    def __init__(self, sequence: Recording, truth: str, network: Network, limits: tuple[float, float]) -> None:
-        """sequence: as `judged_recording` makes it. truth: of the surface, and limits, metres, as in `scene_reference`.
+    def __init__(
+        self,
+        sequence: Recording,
+        truth: str,
+        network: Network,
+        limits: tuple[float, float],
+        world_origin: np.ndarray | None = None,
+    ) -> None:
+        """sequence: as `judged_recording` makes it. truth, limits, world_origin: as in `scene_reference`.
         network: of NYU-13 or NYU-40."""
         self.sequence, self.truth, self.network, self.limits = sequence, truth, network, limits
-        self.reference = surface_reference(sequence, truth, lambda: limits)
+        self.reference = surface_reference(sequence, truth, lambda: limits, world_origin)
         self.depth = DepthStudy(sequence, network, self.reference) if sequence.has_depth else None
         self._view: tuple[Camera, np.ndarray] | None = None
         self._label_frames: list[int] | None = None  # in which all maps are judged: whose labels the first one fused

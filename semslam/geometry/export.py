@@ -25,6 +25,7 @@ from semslam.labels import LabelSet
 from semslam.rendering.coloring import UNLABELLED_COLOR
 
 AT_ONCE = 1 << 16  # surfels
+CLASS_CLOUDS = "[0-9]*_*.ply"  # the files that `write_class_clouds` writes
 CLASS_COMMENT = re.compile(r"label ([0-9]{1,18}) (.*?)(?: color \d+ \d+ \d+)?$")
 MAP_PROPERTIES = ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "radius", "confidence", "label",
                   "label_confidence", "first_seen", "last_seen")  # fmt: skip
@@ -214,9 +215,12 @@ def _check_written(written: bool, path: str | Path) -> None:
 
 def write_class_clouds(folder: str | Path, clouds: CloudInParts, label_set: LabelSet) -> list[Path]:
     """Write the surfels of each class present to their own PLY, `05_floor.ply`, unlabelled ones to
-    `00_unlabelled.ply`; the paths written. The folder is made where it is missing."""
+    `00_unlabelled.ply`; the paths written. The folder is made where it is missing; those of
+    an older export are removed."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for older in folder.glob(CLASS_CLOUDS):
+        older.unlink()
     counts = np.zeros(UNLABELLED + 1, np.int64)
     for part in clouds:
         checked_classes(part, label_set)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.doctor.depth.range import without_cut_off
 from semslam.frame import evenly_spread
 from semslam.labels import label_set, remap_arg_max, remap_labels, remap_probabilities
 from semslam.metrics.depth import FIGURES, KITTI_PROTOCOLS, PROTOCOLS, DepthErrors
@@ -93,10 +94,12 @@ def score(
 def score_scale(predictor: Predictor, sequence: Sequence) -> dict[str, Any]:
     """How well the scale of predicted depth fits a recording's sensor: `images, depth_ratio, depth_within_10`.
 
+    Depth that stands for all that lies farther does not count.
     At most `RECORDING_FRAMES` of its frames are used, evenly spread.
     """
     if not sequence.has_depth:
         raise ValueError(f"{sequence.name}: has no depth to compare with")
+    sequence, _ = without_cut_off(sequence)
     scale, used = _DepthScale(), 0
     for index in evenly_spread(range(len(sequence)), RECORDING_FRAMES):
         frame = sequence.try_read(index)

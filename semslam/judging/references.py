@@ -22,13 +22,17 @@ TSDF_FRAMES, VIEWS = 100, 40  # frames that are enough for a reference mesh, and
 VIEW_WIDTH = 320  # pixels
 
 
-def scene_reference(sequence: Recording, truth: str = "auto", limits: tuple[float, float] = ROOM) -> Reference:
+def scene_reference(
+    sequence: Recording, truth: str = "auto", limits: tuple[float, float] = ROOM, world_origin: np.ndarray | None = None
+) -> Reference:
     """The surface that a sequence's maps are held against; ValueError where there is none.
 
     truth: "mesh", that of a synthetic sequence; "depth", back-projected with the data set's poses, where it is
     noise-free; "tsdf", the mesh that Open3D makes of it; "auto": mesh where there is one, else tsdf; or a file.
-    limits: metres; the nearest and the farthest depth that counts, those that the map keeps.
+    limits: metres; the nearest and the farthest depth that counts, those that the map keeps. world_origin: (3,) metres,
+    to which the map is relative, where the sequence has no poses of its own that say it.
     """
+    origin = sequence.world_origin if sequence.has_poses or world_origin is None else world_origin
     pose_of = {i: T for i, T in enumerate(sequence.poses or ()) if T is not None}
     posed = list(pose_of)
     views = [pose_of[i] for i in evenly_spread(posed, VIEWS)]
@@ -39,7 +43,7 @@ def scene_reference(sequence: Recording, truth: str = "auto", limits: tuple[floa
     if truth == "mesh":
         raise ValueError(f"{sequence.name} has no mesh of its own; name a file, or depth or tsdf")
     if truth not in ("auto", "depth", "tsdf"):
-        return file_reference(Path(truth), small if views else None, views, limits, sequence.world_origin)
+        return file_reference(Path(truth), small if views else None, views, limits, origin)
     if not posed or not sequence.has_depth:
         raise ValueError(f"{sequence.name} has no depth with poses to make a reference of; name a mesh or a cloud")
     sequence = synchronised_by(sequence, sequence.poses or (), readout_of(sequence))

@@ -12,7 +12,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.cloud import CloudInParts
-from semslam.doctor.depth.range import with_range
+from semslam.doctor.depth.range import with_range, without_cut_off
 from semslam.doctor.poses.convention import as_meant
 from semslam.doctor.poses.repeated import interpolate_repeated_poses, repeats_of
 from semslam.judging.figures import filling_figures, label_figures, surface_figures, trajectory_figures
@@ -78,7 +78,7 @@ def evaluate_run(
     errors = _trajectory_errors(paths)
     figures |= _figures_of_trajectory(folder, progress, sequence, errors, with_scale)
     if reference is None:
-        reference = surface_reference(sequence, truth, lambda: depth_limits(config, sequence))
+        reference = surface_reference(sequence, truth, lambda: depth_limits(config, sequence), origin_of(clouds))
     compared = _compared_surface(folder, progress, sequence, clouds, reference)
     figures |= compared.figures | {"layered": layering(clouds)}
     labels = label_scores(clouds, progress, sequence, config, network, label_frames)
@@ -87,12 +87,13 @@ def evaluate_run(
 
 
 def judged_recording(sequence: Recording, config: RunConfig, progress: Progress) -> Recording:
-    """What a run of a recording is held against: its poses as the run understands them, without depth that a hanging
-    depth camera repeated, or that is of what moves with the camera."""
+    """What a run of a recording is held against: its poses as the run understands them, without depth that stands for
+    all that lies farther, that a hanging depth camera repeated, or that is of what moves with the camera."""
     if config.pose_convention is None or not config.poses_of_recording:  # no run has judged these poses
         sequence = as_meant(sequence, config.sequence)
     if config.reject_poses and sequence.has_poses:  # as a run of these poses reads them
         sequence = interpolate_repeated_poses(sequence, repeats_of(sequence))
+    sequence, _ = without_cut_off(sequence)
     if progress.depth_repeated:
         sequence = WithoutDepth(sequence, progress.depth_repeated)
     return WithoutHidden(sequence, progress.hidden) if progress.hidden else sequence
@@ -153,7 +154,17 @@ def depth_limits(config: RunConfig, sequence: Recording) -> tuple[float, float]:
     return with_range(config.slam.fusion, sequence).range
 
 
-def surface_reference(sequence: Recording, truth: str, limits: Callable[[], tuple[float, float]]) -> Reference | None:
+def origin_of(clouds: CloudInParts) -> np.ndarray:
+    """(3,) metres, to which a map is relative."""
+    return next(iter(clouds.geometry)).world_origin
+
+
+def surface_reference(
+    sequence: Recording,
+    truth: str,
+    limits: Callable[[], tuple[float, float]],
+    world_origin: np.ndarray | None = None,
+) -> Reference | None:
     """The surface to compare with, as `scene_reference` makes it; limits: gives those, should they be needed.
 
     None where none was asked for by name and none can be made: without poses and depth, or with a warning.
@@ -161,7 +172,7 @@ def surface_reference(sequence: Recording, truth: str, limits: Callable[[], tupl
     if not (sequence.has_poses and sequence.has_depth) and truth in ("auto", "depth", "tsdf"):
         return None
     try:
-        return scene_reference(sequence, truth, limits())
+        return scene_reference(sequence, truth, limits(), world_origin)
     except ValueError as error:
         if truth != "auto":
             raise

@@ -46,7 +46,9 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     if RunFolder(out).exists:
         raise ValueError(f"{out}: holds a run; name another folder for the exports, {out}/export for example")
     out.mkdir(parents=True, exist_ok=True)
-    (out / ORIGIN).unlink(missing_ok=True)  # an older export's
+    for name in (ORIGIN, *MESHES, "mesh_labels.glb", "objects.csv", f"classes/{export.CLASS_CLOUDS}"):
+        for older in out.glob(name):
+            older.unlink()  # this run may have none
     # objects and the plan are of some of the surfels where memory allows no more
     cloud = clouds.sample((folder.load_config().slam.map.memory_bytes or 0) // OBJECT_BYTES)
     if len(cloud) < len(clouds):

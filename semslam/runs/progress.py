@@ -174,6 +174,10 @@ class Progress:
         """Frames that went through the system."""
         return self.next_index - len(self.corrupt) - len(self.held_out)
 
+    def frames_per_second(self, besides: float = 0.0) -> float:
+        """Of the frames that went through the system; besides: seconds that were spent before and after."""
+        return self.stepped / (self.seconds + besides) if self.seconds + besides else float("nan")
+
     def posed(self) -> dict[int, np.ndarray]:
         """T_world_camera (4, 4) of every tracked frame of the largest sub-map, by its index."""
         main = set(self.frames_of(self.parts[0]))

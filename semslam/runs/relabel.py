@@ -44,8 +44,9 @@ def relabel(
 
     Its labels equal those of a full run with these weights, bit by bit, except for an extended or merged map, whose
     surfels are associated anew with the frames of all its recordings, by depth and pose. The run may have had labels of
-    any source, or none. Where its depth was predicted, depth and so the surfels stay those of the old network. Frames
-    that cannot be read any more are skipped as a run skips them: told, and an error where they are too many.
+    any source, or none. Where its depth was predicted, depth and so the surfels stay those of the old network.
+    Surfels that fill holes or planes take the labels of the nearest others. Frames that cannot be read any more are
+    skipped as a run skips them: told, and an error where they are too many.
 
     moved_to: where the recording is now. overwrite: replace a run that `out` holds. report: called with the number of
     frames after each one.

@@ -241,7 +241,6 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Counts, timings and versions for metrics.json, whose names are stable."""
         progress, surfels = self.progress, self.slam.surfels
-        done = progress.next_index - len(progress.corrupt) - len(progress.held_out)
         return {
             "frames": progress.next_index,
             "identity": progress.identity,  # by which it is told whether map.npz is of the same run
@@ -264,7 +263,7 @@ class Run:
             "bytes_per_surfel": surfels.bytes_per_surfel,
             "bytes_per_labelled_frame": self.slam.associations.bytes_per_frame if self.slam.associations else 0.0,
             "seconds": progress.seconds,
-            "frames_per_second": done / progress.seconds if progress.seconds else float("nan"),
+            "frames_per_second": progress.frames_per_second(),
             "stages_ms": {
                 stage: {"median": float(np.median(v)), "p95": float(np.percentile(v, 95))}
                 for stage, v in progress.stages_ms.items()

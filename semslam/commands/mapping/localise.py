@@ -108,12 +108,15 @@ def _opened(finished: FinishedMap, query: RunConfig, images: list[str]) -> tuple
 
 
 def _tell_guessed(opened: list[Sequence], found: list[LocalisedFrame]) -> None:
-    """One line about images whose camera nothing told."""
-    guessed = sum(len(sequence) for sequence in opened if not sequence.camera.focal_known)
+    """One line about images that were found and whose camera nothing told; the last of `found` are those opened."""
+    known = [sequence.camera.focal_known for sequence in opened for _ in range(len(sequence))]
+    looked_for = found[len(found) - len(known) :]
+    guessed = sum(f.found.T_world_camera is not None and not told for f, told in zip(looked_for, known, strict=True))
     other = sum(frame.found.focal is not None for frame in found)
     if guessed:
         typer.echo(
-            f"no lens is known of {guessed} images (camera.yaml, EXIF, --camera or --fov): taken for the run's"
+            f"no lens is known of {guessed} images that were found (camera.yaml, EXIF, --camera or --fov): taken for the "
+            "run's"
             + (f", but for {other} that another focal length explains better, which is told with them" * bool(other)),
             err=True,
         )

@@ -140,10 +140,13 @@ def held_out(metrics: Metrics) -> str | None:
     if "held_out_depth_median_m" not in metrics:
         return None
     count, median = metrics["frames_held_out"], metrics["held_out_depth_median_m"]
+    of_them = f"{count} frames held out"
+    if unposed := metrics.get("held_out_unposed", 0):
+        of_them = f"{count - unposed} of {count} frames held out (the others lie where the camera was lost)"
     if not math.isfinite(median):
-        return f"{count} frames held out: none of their depth is covered by the map"
+        return f"{of_them}: none of their depth is covered by the map"
     return (
-        f"{count} frames held out: the map's depth is {100 * median:.2f} cm off theirs (median) and covers "
+        f"{of_them}: the map's depth is {100 * median:.2f} cm off theirs (median) and covers "
         f"{100 * metrics['held_out_coverage']:.1f} % of it"
     )
 

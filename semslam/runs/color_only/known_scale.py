@@ -49,6 +49,8 @@ class KnownSize:
             raise ValueError(f"`scale_from` is {text!r}, expected {FORMS}")
         if kind == "height":
             return KnownSize(numbers[0])
+        if not numbers[1].is_integer():
+            raise ValueError(f"`scale_from` is {text!r}: its frame is {numbers[1]:g}, expected a whole number")
         return KnownSize(numbers[0], int(numbers[1]), ((numbers[2], numbers[3]), (numbers[4], numbers[5])))
 
 

@@ -56,7 +56,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     metrics |= found
     besides += seconds
     if besides:
-        metrics["frames_per_second"] = metrics["frames"] / (metrics["seconds"] + besides)
+        metrics["frames_per_second"] = run.progress.frames_per_second(besides)
     if run.progress.before:
         metrics["surfels_of_earlier_frames"] = run.slam.surfels.count_earlier()
     run.folder.save_metrics(metrics)

@@ -8,19 +8,26 @@ from semslam.rendering.splatting import render_in_parts
 from semslam.runs.poses import ListedPoses
 from semslam.runs.run import Run
 
+MOST_APART = 4.5  # frames from the one before to the one after: between them one more may be lost
+
 
 def judged_by_held_out(run: Run) -> dict[str, float]:
     """The median error of the map's depth in the frames held out, in metres, and the share of depth that it covers.
 
     A held-out frame is seen from its own pose where all were given, as the run uses them: in the map's world, and
-    corrected where the images ask for that; else from the pose between its neighbours'.
+    corrected where the images ask for that; else from the pose between its neighbours', unless these are far apart,
+    because the camera was lost there: such frames, and those before the first pose and after the last, are left out and
+    counted.
     """
     clouds, trajectory = run.clouds(), run.progress.trajectory().selected(run.progress.tracked)
     listed = run.slam.track.T_world_camera if isinstance(run.slam.track, ListedPoses) else None
-    errors, valid = [], 0
+    times = run.sequence.timestamps
+    apart = MOST_APART * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    errors, valid, unposed = [], 0, 0
     for index in run.progress.held_out:
-        T = trajectory.at(run.sequence.timestamps[index]) if listed is None else listed[index]
+        T = trajectory.at(times[index], apart) if listed is None else listed[index]
         frame = run.frames.try_read(index)
+        unposed += T is None
         if T is None or frame is None or frame.depth is None:
             continue
         predicted = render_in_parts(clouds, frame.camera, T, cull_back=False).depth
@@ -33,4 +40,5 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
     return {
         "held_out_depth_median_m": float(np.median(pooled)) if len(pooled) else float("nan"),
         "held_out_coverage": len(pooled) / valid if valid else float("nan"),
+        "held_out_unposed": unposed,
     }
