@@ -115,8 +115,8 @@ def _tell_guessed(opened: list[Sequence], found: list[LocalisedFrame]) -> None:
     other = sum(frame.found.focal is not None for frame in found)
     if guessed:
         typer.echo(
-            f"no lens is known of {guessed} images that were found (camera.yaml, EXIF, --camera or --fov): taken for the "
-            "run's"
+            f"no lens is known of {guessed} images that were found (camera.yaml, EXIF, --camera or --fov): taken for "
+            "the run's"
             + (f", but for {other} that another focal length explains better, which is told with them" * bool(other)),
             err=True,
         )
