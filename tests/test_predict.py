@@ -14,7 +14,14 @@ from typer.testing import CliRunner
 
 from semslam.cli import app
 from semslam.labels import LABEL_SETS
-from semslam.single_image.predict import image_files, images_of, names_for, predict_files, write_prediction
+from semslam.single_image.predict import (
+    focal_length,
+    image_files,
+    images_of,
+    names_for,
+    predict_files,
+    write_prediction,
+)
 
 
 def test_names_are_as_long_as_it_takes_to_tell_images_apart():
@@ -36,7 +43,7 @@ def test_names_are_as_long_as_it_takes_to_tell_images_apart():
     assert len(set(many)) == 12
 
 
-def predictor(color: np.ndarray, size: tuple[int, int]) -> SimpleNamespace:
+def predictor(color: np.ndarray, size: tuple[int, int], focal: float | None) -> SimpleNamespace:
     """A network that takes an image's red for centimetres, and its left for wall and its right for floor."""
     red = cv2.resize(color[..., 0], size, interpolation=cv2.INTER_AREA)
     probabilities = np.zeros((*red.shape, 40), np.float32)
@@ -108,6 +115,32 @@ def test_depth_beyond_what_millimetres_hold_is_written_in_a_larger_unit_that_is_
     assert not (tmp_path / "far_depth.yaml").exists(), "the unit of the depth that was there before"
     write_prediction(tmp_path, "beyond", 20 * depth, np.zeros((4, 4), np.uint8), LABEL_SETS["kitti6"])
     assert not cv2.imread(str(tmp_path / "beyond_depth.png"), cv2.IMREAD_UNCHANGED).any(), "none, not the farthest"
+
+
+def test_depth_is_scaled_by_the_lens_that_a_recording_of_the_images_would_have(tmp_path):
+    """That of --fov, else of camera.yaml, for images that were turned upright too, else of EXIF, else of nothing."""
+    exif, folder = Image.Exif(), tmp_path / "recording"
+    exif.get_ifd(0x8769)[0xA405] = 27
+    image = Image.fromarray(np.zeros((60, 80, 3), np.uint8))
+    (folder / "color").mkdir(parents=True)
+    for place in (tmp_path, folder / "color"):
+        image.save(place / "told.jpg", exif=exif)
+    image.save(tmp_path / "untold.jpg")
+    assert focal_length(tmp_path / "told.jpg", 60, 80) == (pytest.approx(60), "EXIF")
+    assert focal_length(tmp_path / "untold.jpg", 60, 80)[0] is None
+    assert focal_length(tmp_path / "told.jpg", 60, 80, 90.0) == (pytest.approx(40), "--fov")
+    (folder / "camera.yaml").write_text("width: 160\nheight: 120\nfx: 150\nfy: 150\ncx: 79.5\ncy: 59.5\n")
+    for height, width in ((60, 80), (80, 60)):
+        assert focal_length(folder / "color" / "told.jpg", height, width) == (pytest.approx(75), "camera.yaml")
+    given: list[float | None] = []
+
+    def listening(color, size, focal):
+        given.append(focal)
+        return predictor(color, size, focal)
+
+    listening.label_set = "nyu40"
+    (found,) = predict_files([tmp_path / "told.jpg"], tmp_path / "out", listening)
+    assert given == [pytest.approx(60)] and found.lens == "EXIF"
 
 
 def test_a_folder_stands_for_its_images_as_people_count_and_a_recording_for_its_colours(tmp_path):

@@ -12,8 +12,8 @@ import pytest
 from synthetic_maps import NYU13, path_through_room, room
 
 from semslam.looking.film import followed_poses, orbit_poses, write_video
-from semslam.looking.page import _colorscale, quantized, write_html
-from semslam.looking.viewed import Viewed
+from semslam.looking.page import _colorscale, _Scene, _surfels, quantized, write_html
+from semslam.looking.viewed import Viewed, description
 from semslam.rendering.pictures import picture_camera
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -55,6 +55,20 @@ def test_a_page_holds_its_script_every_class_and_every_switch(viewed, tmp_path):
     assert "<title>caf\ufffd</title>" in (tmp_path / "odd.html").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="the map is empty"):
         write_html(tmp_path / "none.html", viewed.without([*viewed.label_set.classes, "unlabelled"]))
+
+
+def test_places_that_are_told_are_those_of_the_world(viewed):
+    """Not of the page's axes, nor relative to the origin of a far world; frames as the whole recording numbers them."""
+    far = replace(viewed.cloud, world_origin=np.array([500_000.0, 5_400_000.0, 0.0]))
+    told = replace(viewed, cloud=far, number_of=lambda index: 1000 + index)
+    scene = _Scene(told, far)
+    for (_, rows), trace in zip(scene.members, _surfels(scene), strict=True):
+        np.testing.assert_allclose(trace["customdata"] - far.world_origin, far.positions[rows], atol=1e-3)
+        assert "customdata[2]" in trace["hovertemplate"] and "%{x" not in trace["hovertemplate"]
+    x, y, z = far.positions[7] + far.world_origin
+    first, last = 1000 + far.first_seen[7], 1000 + far.last_seen[7]
+    said = description(told, 7)
+    assert f"({x:.3f}, {y:.3f}, {z:.3f}) m" in said and said.endswith(f"frames {first} to {last}")
 
 
 @pytest.mark.slow

@@ -101,5 +101,5 @@ def _frames_shown(c: Comparison, study: DepthStudy) -> Iterable[Picture]:
             if T is not None:
                 name = "map, raw" if result.variant.corrections == "none" else "map, all corrections"
                 depths[name] = rendered_depth(cloud, frame.camera, T)
-        title = f"The {which} frame: {index}"
+        title = f"The {which} frame: {c.sequence.number_of(index)}"
         yield Picture(title, (("", draw.depth_frame(frame.color, frame.truth, depths)),))

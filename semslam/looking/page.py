@@ -120,6 +120,7 @@ def _surfels(scene: _Scene) -> Iterator[dict[str, Any]]:
     places = scene.placed(scene.cloud.positions).astype(np.float32).round(4)
     for i, rows in scene.members:
         x, y, z = places[rows].T
+        world = (scene.cloud.positions[rows] + scene.cloud.world_origin).round(3)  # which the page's axes do not tell
         name = class_name(scene.viewed.label_set, i)
         yield {
             "x": x,
@@ -131,7 +132,9 @@ def _surfels(scene: _Scene) -> Iterator[dict[str, Any]]:
             "showlegend": False,
             "visible": shown_first(name),
             "marker": {"size": 1.8, "color": scene.color_of(i), "cmin": 0, "cmax": PALETTE - 1, "opacity": 1},
-            "hovertemplate": f"{html.escape(name)}<br>%{{x:.2f}}, %{{y:.2f}}, %{{z:.2f}} m<extra></extra>",
+            "hovertemplate": f"{html.escape(name)}<br>%{{customdata[0]:.2f}}, %{{customdata[1]:.2f}}, "
+            "%{customdata[2]:.2f} m<extra></extra>",
+            "customdata": world if scene.cloud.world_origin.any() else world.astype(np.float32),
         }
 
 

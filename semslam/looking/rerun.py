@@ -46,7 +46,8 @@ def write_rerun(path: str | Path, run: str | Path, viewed: Viewed) -> None:
     """Write an .rrd file. Classes have their names and colours; ids count from 1, 0 is unlabelled.
 
     Entities: camera (poses of all frames, and the image plane), camera/color, camera/depth, camera/classes (of at most
-    60 frames, those with labels first), path, map/classes, map/colors. The timeline `frame` counts frames.
+    60 frames, those with labels first), path, map/classes, map/colors. The timeline `frame` counts those of the
+    recording. Coordinates are relative to `world_origin`, metres, of the entity map.
     """
     path = Path(path)
     check_recording(path)
@@ -82,6 +83,7 @@ def _annotations(rr: Any, label_set: LabelSet) -> Any:
 def _log_map(rr: Any, recording: Any, viewed: Viewed) -> None:
     cloud = viewed.cloud
     ids = cloud.labels() + np.uint8(1)
+    recording.log("map", rr.AnyValues(world_origin=cloud.world_origin), static=True)
     recording.log("map/classes", rr.Points3D(cloud.positions, radii=cloud.radii, class_ids=ids), static=True)
     recording.log("map/colors", rr.Points3D(cloud.positions, radii=cloud.radii, colors=cloud.colors), static=True)
     if lines := [path[:, :3, 3] for path in viewed.paths if len(path) > 1]:
@@ -95,12 +97,12 @@ def _log_frames(rr: Any, recording: Any, config: RunConfig, sequence: Recording,
     pinhole = rr.Pinhole(image_from_camera=camera.K, resolution=[camera.width, camera.height], image_plane_distance=0.2)
     recording.log("camera", pinhole, static=True)
     for index, T in pose_of.items():
-        recording.set_time("frame", sequence=index)
+        recording.set_time("frame", sequence=sequence.number_of(index))
         recording.log("camera", rr.Transform3D(translation=T[:3, 3], mat3x3=T[:3, :3]))
     chosen = evenly_spread(progress.labelled or list(pose_of), IMAGES)  # those with labels, if any have
     read = sequence.__getitem__ if config.slam.perception.labels == "truth" else sequence.read_without_labels
     for index in chosen:
-        recording.set_time("frame", sequence=index)
+        recording.set_time("frame", sequence=sequence.number_of(index))
         observation = perceive.observe(read(index), True)
         recording.log("camera/color", rr.Image(observation.color).compress(jpeg_quality=85))
         ok, encoded = cv2.imencode(".png", depth_units(observation.depth))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS, graded
 from semslam.rendering.legend import class_name, classes_present
 from semslam.runs.folder import RunFolder
+from sequences import Sequence as Recording
 
 logger = logging.getLogger(__name__)
 SHOWN_BYTES = 400  # a surfel, in windows, pages and films
@@ -31,6 +32,7 @@ class Viewed:
     paths: Sequence[np.ndarray] = ()  # each (N, 4, 4) float64 T_world_camera: see `Progress.paths`
     camera: Camera | None = None  # of the sequence, for the frusta
     errors: np.ndarray | None = None  # (N,) float32 metres from the reference surface, NaN = not compared
+    number_of: Callable[[int], int] | None = None  # of a frame in the whole recording, where that is at hand
     all_of_it: CloudInParts | None = None  # the map itself, where the cloud is only some of its surfels, made larger
 
     @property
@@ -77,11 +79,12 @@ def viewed_run(run: str | Path) -> Viewed:
     errors = folder.load_errors()
     if errors is not None and len(errors) != len(clouds):
         errors = None  # of an earlier map in this folder
-    paths, camera = folder.load_progress().paths(), recorded_camera(folder)
+    paths, recording = folder.load_progress().paths(), _recording_of(folder)
+    camera, number_of = (None, None) if recording is None else (recording.camera, recording.number_of)
     memory = folder.load_config().slam.map
     most = (memory.memory_bytes or 0) // SHOWN_BYTES
     if clouds.whole is not None or len(clouds) <= most:
-        return Viewed(clouds.sample(most), label_set, folder.title, paths, camera, errors)
+        return Viewed(clouds.sample(most), label_set, folder.title, paths, camera, errors, number_of)
     sample = clouds.sample(most)
     logger.warning(
         "%s: %d of its %d surfels are shown, made larger, since %s of memory allows no more (slam.map.memory); "
@@ -90,13 +93,13 @@ def viewed_run(run: str | Path) -> Viewed:
     )
     if errors is not None:
         errors = errors[clouds.sampled(most)]
-    return Viewed(sample, label_set, folder.title, paths, camera, errors, clouds)
+    return Viewed(sample, label_set, folder.title, paths, camera, errors, number_of, clouds)
 
 
-def recorded_camera(folder: RunFolder) -> Camera | None:
-    """The camera of the run's sequence; None where that is no longer there."""
+def _recording_of(folder: RunFolder) -> Recording | None:
+    """The run's sequence; None where that is no longer there."""
     try:
-        return folder.open_sequence().camera
+        return folder.open_sequence()
     except (ValueError, OSError):
         return None
 
@@ -114,10 +117,17 @@ def shown_range(coloring: str) -> str:
 
 
 def description(viewed: Viewed, surfel: int) -> str:
-    """One line on a surfel: its class, the runners-up, confidence, place and when it was seen."""
+    """One line on a surfel: its class, the runners-up, confidence, place in the world and when it was seen.
+
+    Frames of other runs that the map is of have numbers below 0.
+    """
     cloud = viewed.cloud
     probabilities = cloud.class_probabilities
-    x, y, z = cloud.positions[surfel]
+    x, y, z = cloud.positions[surfel] + cloud.world_origin
+    first, last = (
+        index if index < 0 or viewed.number_of is None else viewed.number_of(index)
+        for index in (int(cloud.first_seen[surfel]), int(cloud.last_seen[surfel]))
+    )
     if probabilities is None or probabilities[surfel].max(initial=0) <= 0:
         classes = "unlabelled"
     else:
@@ -126,7 +136,7 @@ def description(viewed: Viewed, surfel: int) -> str:
     return (
         f"surfel {surfel}: {classes}; confidence {cloud.confidence[surfel]:.1f}, "
         f"radius {1000 * cloud.radii[surfel]:.1f} mm at ({x:.3f}, {y:.3f}, {z:.3f}) m, "
-        f"seen in frames {cloud.first_seen[surfel]} to {cloud.last_seen[surfel]}"
+        f"seen in frames {first} to {last}"
     )
 
 

@@ -17,7 +17,6 @@ from semslam.frame import evenly_spread
 from semslam.images import (
     COLOR_SUFFIXES,
     DEPTH_SCALES,
-    CorruptFrame,
     depth_units,
     fitting_scale,
     natural_key,
@@ -27,6 +26,7 @@ from semslam.images import (
 from semslam.images.resizing import resized_ids
 from semslam.labels import LABEL_SETS, LabelSet
 from sequences.files import VIDEOS
+from sequences.recordings.cameras.given_camera import exif_focal, given_camera
 
 NAMED = 12  # classes in a figure's legend
 MOST_PIXELS = (
@@ -41,6 +41,7 @@ class Predicted:
     image: Path
     files: list[Path]  # that were written
     problem: str | None = None  # why there are none
+    lens: str | None = None  # what told the focal length by which depth is scaled
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
@@ -209,26 +210,48 @@ def _last(parts: tuple[str, ...], count: int) -> tuple[str, ...]:
     return parts[max(0, len(parts) - count) :]
 
 
-def predict_files(images: Sequence[Path], out: Path, predictor: Any) -> Iterator[Predicted]:
+def predict_files(images: Sequence[Path], out: Path, predictor: Any, fov: float | None = None) -> Iterator[Predicted]:
     """Write predictions and a figure of one image after the other; an image that cannot be read ends nothing.
 
-    Images are turned upright. `predictor` is a `networks.inference.predictor.Predictor`.
+    Images are turned upright. `predictor` is a `networks.inference.predictor.Predictor`. fov: of all images,
+    horizontal, degrees.
     """
     for path, name in zip(images, names_for(images)):
         try:
             color = read_color(path, upright=True)
-        except CorruptFrame as problem:
+            focal, lens = focal_length(path, color.shape[0], color.shape[1], fov)
+        except ValueError as problem:
             yield Predicted(path, [], str(problem))
             continue
-        yield Predicted(path, _predict(color, out, name, predictor))
+        yield Predicted(path, _predict(color, out, name, predictor, focal), lens=lens)
 
 
-def _predict(color: np.ndarray, out: Path, name: str, predictor: Any) -> list[Path]:
+def focal_length(path: Path, height: int, width: int, fov: float | None = None) -> tuple[float | None, str]:
+    """The focal length of an image in pixels, and what told it: that of a recording of such images, see `given_camera`.
+
+    None where nothing tells it, and the network takes the image for one of the camera that it was trained with.
+    ValueError for a camera.yaml of images of another aspect.
+    """
+    place = path.parent if path.parent.name == "color" else path  # of a recording, whose camera.yaml lies beside it
+    exif = exif_focal(path, max(width, height))
+    try:
+        camera = given_camera(place, width, height, None, fov, exif)
+    except ValueError:
+        camera = given_camera(place, height, width, None, fov, exif)  # of an image that was turned upright
+    if not camera.focal_known:
+        return None, "nothing: taken for the network's own camera's (--fov, a camera.yaml or EXIF tells another)"
+    if fov is not None:
+        return camera.fx, "--fov"
+    unwritten = exif is not None and abs(camera.fx - exif) < 1e-6 * exif
+    return camera.fx, "EXIF" if unwritten else "camera.yaml"
+
+
+def _predict(color: np.ndarray, out: Path, name: str, predictor: Any, focal: float | None) -> list[Path]:
     import cv2
 
     label_set, shape = LABEL_SETS[predictor.label_set], color.shape[:2]
     size = shown_size(*shape)
-    prediction = predictor(color, size)
+    prediction = predictor(color, size, focal)
     small = prediction.class_probabilities.argmax(axis=2).astype(label_set.dtype)
     small_color = color if size == shape[::-1] else cv2.resize(color, size, interpolation=cv2.INTER_AREA)
     figure = out / f"{name}_figure.png"
