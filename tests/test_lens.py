@@ -204,6 +204,30 @@ def test_a_lens_of_another_focal_length_bends_the_same_pixels():
     assert longer.fx == pytest.approx(1.3 * BARREL.fx)
 
 
+def test_a_lens_is_looked_for_from_the_guess_where_no_camera_has_the_focal_length_found(monkeypatch, caplog):
+    class Tracked:
+        size = np.array([160, 120])
+
+        def __init__(self, focal: float) -> None:
+            camera = Camera(160, 120, focal, focal, 79.5, 59.5)
+            self.map = SimpleNamespace(camera=camera, focal_known=False, residual=1.0)
+
+        def with_focal(self, focal: float) -> Tracked:
+            return Tracked(focal)
+
+    looked_at: list[float] = []
+    unknown = SimpleNamespace(camera=Camera.unknown(320, 240))
+    nothing = lens.FoundLens(np.zeros(6), 0.0)
+    monkeypatch.setattr(straightening, "lens_of", lambda world: looked_at.append(world.camera.fx) or nothing)
+    for focal in (900.0, 150.0):
+        tracked = SimpleNamespace(tracker=Tracked(focal))
+        monkeypatch.setattr(straightening, "unzoomed_scene", lambda *_, scene=tracked: (scene, None))
+        found = straightening.straight_scene(unknown, BlindNetwork(), None, lambda: None, None)
+        assert found == (tracked, None, None)
+    assert looked_at == [pytest.approx(unknown.camera.fx / 2), 150.0]
+    assert caplog.text.count("no usual camera") == 1
+
+
 class BentSequence(DerivedSequence):
     """The room as a wide lens would have filmed it; its camera knows no distortion."""
 

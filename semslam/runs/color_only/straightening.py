@@ -73,8 +73,12 @@ def straight_scene(
     scene, zoom = unzoomed_scene(sequence, network, config, report, folder)
     if zoom is not None:
         return StraightScene(scene, zoom, None)
-    as_said = Straight(scene.tracker, None, lens_of(scene.tracker.map))
-    known = _known(sequence.camera, scene)
+    known, tracker = _known(sequence.camera, scene), scene.tracker
+    likely = sequence.camera.focal_known or is_believable(known, known, focal_known=False)
+    if not likely:  # a distorting lens can lead it anywhere
+        known = sequence.camera.undistorted()
+        tracker = tracker.with_focal(known.fx * tracker.size[0] / known.width)
+    as_said = Straight(tracker, None, lens_of(tracker.map))
     best = _straightened(as_said, known)
     doubtful = as_said.left is not None and as_said.left.most > TOLD
     if best.lens is None:
@@ -82,8 +86,8 @@ def straight_scene(
             logger.warning(
                 "the images fit no likely camera: are they stretched, cropped, stabilised or shaken? %s", WRONG
             )
-        elif not (sequence.camera.focal_known or is_believable(known, known, focal_known=False)):
-            logger.warning("no usual camera has the focal length that was found, %.0f pixels: %s", known.fx, WRONG)
+        elif not likely:
+            logger.warning("no usual camera has the focal length that was found: %s", WRONG)
         return StraightScene(scene, None, None)
     level = logging.WARNING if doubtful else logging.INFO
     logger.log(level, "the images fit another camera than the one that is known: %s", _told(best.lens))

@@ -297,6 +297,18 @@ class VisualTracker:
         other.map.adjust_all()
         return other
 
+    def with_focal(self, focal: float) -> VisualTracker:
+        """What was tracked, once it is finished, as if the camera that nothing is known of had this focal length, pixels
+        along x. The map is adjusted with it; adjustments to come may change it.
+        """
+        other, camera = copy.copy(self), self.map.camera.with_focal(focal)
+        other.map = found = self.map.seen_by_camera(camera, lambda pixels: pixels)
+        found.strikes[:] = 0
+        found.focal_known = True
+        found.adjust_all()
+        found.focal_known = self.map.focal_known
+        return other
+
     def _replenish(self, grey: np.ndarray, predicted: np.ndarray, k: int) -> None:
         """New landmarks where none are followed, at the network's depth and the scale of the map around."""
         wanted = self.config.features - len(self._ids)
