@@ -298,8 +298,9 @@ class VisualTracker:
         return other
 
     def with_focal(self, focal: float) -> VisualTracker:
-        """What was tracked, once it is finished, as if the camera that nothing is known of had this focal length, pixels
-        along x. The map is adjusted with it; adjustments to come may change it.
+        """What was tracked, once it is finished, as if an unknown camera had this focal length, pixels along x.
+
+        The map is adjusted with it; adjustments to come may change it.
         """
         other, camera = copy.copy(self), self.map.camera.with_focal(focal)
         other.map = found = self.map.seen_by_camera(camera, lambda pixels: pixels)
