@@ -95,7 +95,7 @@ def test_held_out_frames_that_the_map_does_not_cover_are_told_without_a_figure()
     figures = {"frames_held_out": 3, "held_out_coverage": 0.0, "held_out_depth_median_m": float("nan")}
     assert said(figures) == ["3 frames held out: none of their depth is covered by the map"]
     assert said(figures | {"held_out_unposed": 1}) == [
-        "2 of 3 frames held out (the others lie where the camera was lost): none of their depth is covered by the map"
+        "2 of 3 frames held out (where the others were is not known): none of their depth is covered by the map"
     ]
 
 

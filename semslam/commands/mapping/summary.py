@@ -142,7 +142,7 @@ def held_out(metrics: Metrics) -> str | None:
     count, median = metrics["frames_held_out"], metrics["held_out_depth_median_m"]
     of_them = f"{count} frames held out"
     if unposed := metrics.get("held_out_unposed", 0):
-        of_them = f"{count - unposed} of {count} frames held out (the others lie where the camera was lost)"
+        of_them = f"{count - unposed} of {count} frames held out (where the others were is not known)"
     if not math.isfinite(median):
         return f"{of_them}: none of their depth is covered by the map"
     return (
