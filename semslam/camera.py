@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,21 @@ USUAL_SENSOR = "kinect"  # unless a recording says its own
 LARGEST = 32766  # pixels; OpenCV's remapping counts them in 16 bits
 KINECT_FOCAL = 0.81  # focal length of a Kinect's colour camera in widths of its image: 63 degrees wide
 FARTHEST_VIEW = 1000.0  # times the longer side: no lens has so long a focal length
+SHORTEST_VIEW = 0.02  # times the longer side: 178 degrees; a shorter one counts in widths of the image
+SAME_ASPECT = 0.02  # of each other: 1296x968 beside 640x480 is one field of view
+FOCUSING = 0.03  # by which a lens that focuses changes its focal length, and moves the image by its size
 USUAL_FOV = 60.0  # degrees along the longer side: of a camera that nothing is known of
 
 
 def depth_std(z: Any, base: Any, quadratic: Any) -> Any:
     """Standard deviation of a sensor's depth z, metres: a number or an array (Nguyen et al. 2012, eq. 3)."""
     return base + quadratic * (z - 0.4) ** 2
+
+
+def same_aspect(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> bool:
+    """Whether images (H, W, ...) of these shapes may be one view in two sizes, each rounded to pixels."""
+    across, down = shape_a[1] * shape_b[0], shape_a[0] * shape_b[1]
+    return abs(across - down) <= max(SAME_ASPECT * down, *shape_a[:2], *shape_b[:2])
 
 
 @dataclass(frozen=True)
@@ -46,27 +56,33 @@ class Camera:
     focal_known: bool = True  # False: nothing said what camera it is, and fx, fy are a guess
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.width, Integral) and isinstance(self.height, Integral)):
+            raise ValueError(f"camera is {self.width!r}x{self.height!r}; expected whole numbers of pixels")
         if self.width < 1 or self.height < 1:
             raise ValueError(f"camera is {self.width}x{self.height}; width and height must be at least 1 pixel")
         intrinsics = (self.fx, self.fy, self.cx, self.cy)
-        if not np.all(np.isfinite(intrinsics)) or self.fx <= 0 or self.fy <= 0:
+        numbers = all(isinstance(number, Real) and math.isfinite(number) for number in intrinsics)
+        if not numbers or self.fx <= 0 or self.fy <= 0:
             raise ValueError(
                 f"camera has fx {self.fx}, fy {self.fy}, cx {self.cx}, cy {self.cy}; the focal lengths must be "
                 f"positive pixels (a data set with negative fy has its y axis mirrored by its reader)"
             )
-        longest = FARTHEST_VIEW * max(self.width, self.height)
-        if max(self.fx, self.fy) > longest or max(abs(self.cx), abs(self.cy)) > longest:
+        longer = max(self.width, self.height)
+        shortest, longest = SHORTEST_VIEW * longer, FARTHEST_VIEW * longer
+        focals_fit = shortest <= min(self.fx, self.fy) and max(self.fx, self.fy) <= longest
+        if not focals_fit or max(abs(self.cx), abs(self.cy)) > longest:
             raise ValueError(
                 f"camera has fx {self.fx:g}, fy {self.fy:g}, cx {self.cx:g}, cy {self.cy:g}; expected pixels of its "
                 f"{self.width}x{self.height} images"
             )
-
         if self.width > LARGEST or self.height > LARGEST:
             raise ValueError(f"camera is {self.width}x{self.height}; expected at most {LARGEST} pixels each way")
         if self.fisheye and (self.distortion is None or len(self.distortion) != 4):
             raise ValueError(
                 f"a fisheye camera has distortion {self.distortion}; expected its four numbers k1 k2 k3 k4"
             )
+        if self.distortion is not None:
+            object.__setattr__(self, "distortion", tuple(map(float, self.distortion)))  # cameras are keys of caches
         if self.distortion is not None and (
             len(self.distortion) not in DISTORTIONS or not np.all(np.isfinite(self.distortion))
         ):
@@ -93,6 +109,12 @@ class Camera:
     def fov(self) -> float:
         """Horizontal field of view, degrees."""
         return math.degrees(2 * math.atan(self.width / 2 / self.fx))
+
+    @property
+    def in_words(self) -> str:
+        """Its numbers, for messages."""
+        numbers = ", ".join(f"{name} {getattr(self, name):.6g}" for name in ("fx", "fy", "cx", "cy"))
+        return f"{self.width}x{self.height}, {numbers}"
 
     @property
     def K(self) -> np.ndarray:
@@ -142,6 +164,14 @@ class Camera:
             cx=(self.cx + 0.5) * sx - 0.5,
             cy=(self.cy + 0.5) * sy - 0.5,
         )
+
+    def is_like(self, other: Camera) -> bool:
+        """Whether the images of both show the same, in whatever size, but for what a lens moves when it focuses."""
+        if not same_aspect(self.shape, other.shape):
+            return False
+        mine = self.resized(other.width, other.height)
+        shifts = (mine.fx - other.fx) / other.fx, (mine.fy - other.fy) / other.fy, (mine.cx - other.cx) / other.width
+        return max(map(abs, (*shifts, (mine.cy - other.cy) / other.height))) < FOCUSING
 
     def of_width(self, width: int) -> Camera:
         """This camera after its image is resized to a width, as high as keeps its shape; itself where it is so wide."""

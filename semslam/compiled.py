@@ -53,6 +53,11 @@ class Told(event.Listener):
 event.register("numba:compile", Told())
 
 
+def plain(image: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """The image as a loop was compiled for it: a view (BGR turned to RGB) or a read-only one would compile it again."""
+    return np.require(image, dtype, ("C", "W"))
+
+
 def _is_cacheable() -> bool:
     """Whether Numba finds a folder for compiled code: beside the source, in the user's cache, or a temporary one."""
 

@@ -78,10 +78,16 @@ class LabelSet:
 
     def to_file_ids(self, labels: np.ndarray) -> np.ndarray:
         """A label image (H, W) as files hold it; the inverse of `from_file_ids`."""
-        outside = (labels >= len(self)) & (labels != self.unlabelled)
+        self.check(labels)
+        return (labels.astype(self.dtype) + np.array(self.first_file_id, self.dtype)).astype(self.dtype)
+
+    def check(self, labels: np.ndarray) -> None:
+        """ValueError unless all labels (...) are ids of this set, as they are in memory."""
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"labels are {labels.dtype}, expected whole numbers: ids of {self.name}")
+        outside = (labels < 0) | ((labels >= len(self)) & (labels != self.unlabelled))
         if outside.any():
             raise ValueError(f"label {int(labels[outside][0])} is outside {self.name}, which has {len(self)} classes")
-        return (labels.astype(self.dtype) + np.array(self.first_file_id, self.dtype)).astype(self.dtype)
 
 
 def voc_palette(count: int) -> np.ndarray:
@@ -142,6 +148,7 @@ def remapping(source: str, target: str) -> np.ndarray:
     894 -> 40 is NYU's own table, 40 -> 13 the one of SceneNet and SemanticFusion; 894 -> 13 chains them.
     """
     source_set, target_set = label_set(source), label_set(target)
+    source, target = source_set.name, target_set.name
     if source == target:
         table = np.arange(len(source_set), dtype=source_set.dtype)
     elif (source, target) == ("nyu894", "nyu13"):
@@ -159,6 +166,7 @@ def remapping(source: str, target: str) -> np.ndarray:
 
 def remap_labels(labels: np.ndarray, source: str, target: str) -> np.ndarray:
     """The same label image in the target's ids; unlabelled stays unlabelled."""
+    label_set(source).check(labels)
     lut = np.full(label_set(source).unlabelled + 1, label_set(target).unlabelled, label_set(target).dtype)
     table = remapping(source, target)
     lut[: len(table)] = table
@@ -168,8 +176,7 @@ def remap_labels(labels: np.ndarray, source: str, target: str) -> np.ndarray:
 def remap_probabilities(probabilities: np.ndarray, source: str, target: str) -> np.ndarray:
     """Probabilities (..., C_source) as (..., C_target): those of merged classes are summed."""
     table = remapping(source, target)
-    if probabilities.shape[-1] != len(table):
-        raise ValueError(f"{source} has {len(table)} classes, the probabilities have {probabilities.shape[-1]}")
+    _check_classes(probabilities, source)
     merge = np.zeros((len(table), len(label_set(target))), probabilities.dtype)
     merge[np.arange(len(table)), table] = 1
     return (probabilities.reshape(-1, len(table)) @ merge).reshape(*probabilities.shape[:-1], -1)
@@ -181,6 +188,12 @@ def remap_arg_max(probabilities: np.ndarray, source: str, target: str) -> np.nda
     Unlike the arg max of `remap_probabilities`, a class that many source classes merge into has no
     advantage. All zero is unlabelled.
     """
+    _check_classes(probabilities, source)
     labels = probabilities.argmax(axis=-1).astype(label_set(source).dtype)
     labels[probabilities.max(axis=-1) <= 0] = label_set(source).unlabelled
     return remap_labels(labels, source, target)
+
+
+def _check_classes(probabilities: np.ndarray, name: str) -> None:
+    if probabilities.shape[-1] != len(label_set(name)):
+        raise ValueError(f"{name} has {len(label_set(name))} classes, the probabilities have {probabilities.shape[-1]}")

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from semslam.camera import Camera
+from semslam.compiled import plain
 from semslam.config import Count, Natural, Range, check_choices, check_ranges
 from semslam.frame import UNLABELLED, Frame, Observation, RecordedImage, at_places
 from semslam.images.resizing import resized_depth, resized_ids
@@ -175,17 +176,22 @@ class Perception(Stage):
             raise ValueError("`slam.perception.labels` is truth: this sequence has no labels; use predicted or none")
         if network is None and "predicted" in (config.depth, config.labels):
             raise ValueError("predicted depth or labels need a network")
+        if camera.distortion is not None:
+            raise ValueError(
+                "the frames' camera has a distortion; undistort the images, and give `camera.undistorted()`"
+            )
         self.config = config
         self.network = network
         self.needed: Callable[[Observation], bool] | None = None  # see `sparing`; None = every frame is
         self.perceived = 0  # frames; which are labelled goes by it, as frames may be left out
         self.num_classes = 0 if config.labels == "none" else len(LABEL_SETS[config.classes])
         self.camera = camera.of_width(config.width or camera.width)
-        self._classes_of = None
+        self._classes_of, self._label_set, self._known = None, label_set, 0
         if config.labels == "truth" and label_set is not None:
             table = remapping(label_set, config.classes)
             self._classes_of = np.full(256, UNLABELLED, np.uint8)
             self._classes_of[: len(table)] = table
+            self._known = len(table)
 
     def __call__(self, frame: Frame) -> Observation:
         """The observation of the next frame; ValueError where it lacks what the configuration needs."""
@@ -203,6 +209,11 @@ class Perception(Stage):
         """
         config = self.config
         size = (self.camera.width, self.camera.height)
+        if not frame.camera.is_like(self.camera):
+            raise ValueError(
+                f"frame {frame.number} is of another camera ({frame.camera.in_words}) than the map "
+                f"({self.camera.in_words}); the frames of a map have one camera, so resample those of others"
+            )
         wants_labels = wants_labels and config.labels != "none"
         confidence = probabilities = None
         if config.depth == "predicted":
@@ -215,7 +226,7 @@ class Perception(Stage):
         elif frame.depth is None:
             raise ValueError(f"frame {frame.number} has no depth image; set `slam.perception.depth` to predicted")
         else:
-            depth = resized_depth(_plain(frame.depth), size)
+            depth = resized_depth(plain(frame.depth), size)
             if config.labels == "predicted" and wants_labels:
                 assert self.network is not None
                 probabilities = self.network.class_probabilities(frame.color, size, config.is_mirrored(frame.index))
@@ -258,7 +269,7 @@ class Perception(Stage):
 
     def resized_color(self, frame: Frame) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a frame at the map's size."""
-        color, size = _plain(frame.color), (self.camera.width, self.camera.height)
+        color, size = plain(frame.color), (self.camera.width, self.camera.height)
         same = color.shape[1::-1] == size
         return color if same else cv2.resize(color, size, interpolation=cv2.INTER_AREA)
 
@@ -266,13 +277,13 @@ class Perception(Stage):
         """(H, W, C) float32, 1 for the true class of each labelled pixel; None where the frame has no labels."""
         if frame.labels is None or self._classes_of is None:
             return None
+        if (largest := int((frame.labels + np.uint8(1)).max())) > self._known:  # unlabelled, 255, becomes 0
+            raise ValueError(
+                f"frame {frame.number}: labels hold the id {largest - 1}, expected 0..{self._known - 1} of "
+                f"{self._label_set}, or 255 = unlabelled"
+            )
         labels = resized_ids(self._classes_of[frame.labels], (self.camera.width, self.camera.height))
         known = np.flatnonzero(labels != UNLABELLED)
         probabilities = np.zeros((labels.size, self.num_classes), np.float32)
         probabilities.ravel()[known * self.num_classes + labels.ravel()[known]] = 1
         return probabilities.reshape(*labels.shape, self.num_classes)
-
-
-def _plain(image: np.ndarray) -> np.ndarray:
-    # of one's own it may be a view (BGR turned to RGB) or read-only, for which compiled code would be compiled again
-    return np.require(image, requirements=("C", "W"))

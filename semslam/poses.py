@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+LAST_ROW = 1e-5  # by which the last row of a rigid transform may miss 0 0 0 1
+
 
 def from_rotation_translation(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
     """(4, 4) transform from a (3, 3) rotation and a (3,) translation in metres."""
@@ -181,10 +183,14 @@ def orthonormalized(T: np.ndarray) -> np.ndarray:
 
 def is_rigid(T: np.ndarray, tolerance: float = 1e-3) -> bool:
     """Whether T is finite, ends in 0 0 0 1 and has a proper rotation up to the tolerance."""
-    return bool(
-        T.shape == (4, 4)
-        and np.all(np.isfinite(T))
-        and np.allclose(T[3], [0, 0, 0, 1])
-        and np.allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=tolerance)
-        and np.linalg.det(T[:3, :3]) > 0
-    )
+    return T.shape == (4, 4) and bool(are_rigid(T, tolerance))
+
+
+def are_rigid(T: np.ndarray, tolerance: float = 1e-3) -> np.ndarray:
+    """(...) bool: which of (..., 4, 4) `is_rigid` holds for."""
+    R = T[..., :3, :3]
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity compare as False
+        orthonormal = (np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)) <= tolerance).all(axis=(-2, -1))
+        ends = (np.abs(T[..., 3, :] - [0, 0, 0, 1]) <= LAST_ROW).all(axis=-1)
+        proper = np.linalg.det(R) > 0
+    return orthonormal & ends & proper & np.isfinite(T[..., :3, 3]).all(axis=-1)

@@ -19,7 +19,7 @@ from semslam.engine.fusion import Fusion, FusionConfig
 from semslam.engine.labels.label_fusion import LabelFusionConfig, label_fusion
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.frame import Frame, Observation, Step, Tracking, View
-from semslam.images.frame_check import check_frame
+from semslam.images.frame_check import check_frame, check_tracking
 from semslam.loops.loop_closure import LoopCloser
 from semslam.loops.settings import LoopConfig
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
@@ -75,6 +75,11 @@ class Slam:
         `perceive` replaces the whole first stage: its observations then have the size of `camera` and `num_classes`
         classes."""
         self.config = config or SlamConfig()
+        for name, given, kind in (("camera", camera, Camera), ("config", self.config, SlamConfig)):
+            if not isinstance(given, kind):
+                raise TypeError(f"the {name} is {type(given).__name__}, expected {kind.__module__}.{kind.__name__}")
+        if loops is not None and loops.tracker is not track:
+            raise ValueError("`loops` watches another tracker than `track`; make it as LoopCloser(track)")
         perception = Perception(self.config.perception, camera, label_set, network) if perceive is None else None
         self.perceive: Perceive = perceive or perception  # type: ignore[assignment]
         self.network = network
@@ -120,6 +125,7 @@ class Slam:
         prepared = self.fusion.prepare(observation)
         watch.lap("filter")
         tracking = self.track(prepared, self.predict)
+        check_tracking(frame, tracking)
         for stage in self.stages.values():
             stage.tracked(tracking)
         watch.lap("track")

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from semslam.camera import USUAL_FOV, Camera
+from semslam.camera import USUAL_FOV, Camera, same_aspect
 from semslam.images import COLOR_SUFFIXES
 from sequences.files import files_of_many_frames
 from sequences.pose_pairing import NO_POSE
@@ -36,7 +36,6 @@ from sequences.recordings.datasets import (
 )
 from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner
 from sequences.recordings.sensor import SaidOfSensor, read_camera_file
-from sequences.resampling import same_aspect
 from sequences.room import room
 from sequences.sequence import CorruptFrame, ImageSequence, Mesh, Sequence
 
@@ -121,8 +120,11 @@ def open_sequence(
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"a recording is named by a text or a path, not by {path!r}; the built-in one is 'room'")
     options = {name: value for name, value in options.items() if value is not None}
-    if not 0 < options.get("depth_scale", 1.0) < math.inf:
-        raise ValueError(f"--depth-scale is {options['depth_scale']:g}, expected a positive number of units per metre")
+    scale, camera = options.get("depth_scale", 1.0), options.get("camera")
+    if not (isinstance(scale, int | float) and 0 < scale < math.inf):
+        raise ValueError(f"--depth-scale is {scale}, expected a positive number of units per metre")
+    if not isinstance(camera, Camera | None):
+        raise TypeError(f"`camera` is {type(camera).__name__}, expected a semslam.camera.Camera")
     if not str(path):
         raise ValueError("the recording's name is empty; give a folder, a file, or 'room' for the built-in one")
     path = Path(path)

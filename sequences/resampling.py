@@ -9,13 +9,6 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.images.resizing import SMOOTH_STEP, resized_depth
 
-SAME_ASPECT = 0.02  # of each other: 1296x968 beside 640x480 is one field of view
-
-
-def same_aspect(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> bool:
-    """Whether images (H, W) of these shapes may be one view in two sizes."""
-    return abs(shape_a[1] * shape_b[0] / (shape_a[0] * shape_b[1]) - 1) < SAME_ASPECT
-
 
 def resampled(image: np.ndarray, source: Camera, target: Camera, nearest: bool = False) -> np.ndarray:
     """An image (H, W, ...) of `source` as `target`, without distortion, sees it from the same place; 0 outside.

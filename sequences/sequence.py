@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,12 +14,12 @@ import numpy as np
 
 from semslam import images
 from semslam.atomic import raise_passing
-from semslam.camera import Camera
+from semslam.camera import Camera, same_aspect
 from semslam.frame import Frame, RecordedImage
 from semslam.images import CorruptFrame
 from semslam.images import labels as label_images
 from semslam.trajectory import Trajectory
-from sequences.resampling import resampled_depth, same_aspect
+from sequences.resampling import resampled_depth
 
 __all__ = ["CorruptFrame", "DerivedSequence", "ImageSequence", "Mesh", "Sequence"]
 
@@ -100,7 +101,7 @@ class Sequence(ABC):
 
     def number_of(self, index: int) -> int:
         """The number of frame `index` in the recording that this is part of: what messages name it by."""
-        return int(index)
+        return index
 
     def mesh(self) -> Mesh | None:
         """The scene's exact surface, where it is known: a synthetic scene's."""
@@ -170,6 +171,7 @@ class Sequence(ABC):
         return lru_cache(maxsize=4)(self.__getitem__)
 
     def _checked(self, index: int) -> int:
+        index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has frames 0..{len(self) - 1}, asked for {index}")
         return int(index)

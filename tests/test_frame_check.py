@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from semslam.camera import Camera
 from semslam.frame import Frame
 from semslam.images.frame_check import check_frame
 from semslam.perception import PerceptionConfig
+from semslam.poses import from_rotation_translation
 from semslam.slam import Slam, SlamConfig
 from sequences import open_sequence
 
@@ -35,12 +37,19 @@ SCALED = np.diag([2.0, 2.0, 2.0, 1.0])
         ("depth", np.full((48, 64), -2, np.float32), "negative"),
         ("depth", np.full((48, 64), np.inf, np.float32), "infinite or NaN"),
         ("depth", np.full((48, 64), np.nan, np.float32), "infinite or NaN"),
+        ("depth", np.full((1, 1), 2, np.float32), "expected an image"),
+        ("depth", np.ma.masked_equal(FRAME.depth, 2), "MaskedArray"),
         ("labels", np.zeros((48, 64), np.int64), "uint8 class ids"),
+        ("labels", np.zeros((48, 32), np.uint8), "another aspect"),
+        ("labels", torch.zeros(48, 64, dtype=torch.uint8), "labels are Tensor"),
         ("T_world_camera", SCALED, "not rigid"),
         ("T_world_camera", np.eye(4)[:3], r"\(3, 4\)"),
         ("T_world_camera", np.diag([-1.0, 1, 1, 1]), "mirrors"),
         ("T_world_camera", np.full((4, 4), np.nan), "NaN"),
         ("T_world_camera", np.zeros((4, 4)), "not rigid"),
+        ("T_world_camera", from_rotation_translation(np.eye(3), np.ones(3)).T, "transposed"),
+        ("timestamp", np.nan, "timestamp is nan"),
+        ("timestamp", "0.5", "timestamp is '0.5'"),
     ],
 )
 def test_a_wrong_array_is_refused_in_one_line_with_the_remedy(field, array, says):

@@ -20,7 +20,7 @@ from networks.joint.network import TASKS, normalised
 from networks.losses import IGNORE
 from networks.training.device_views import Part
 from semslam.atomic import contents
-from semslam.camera import Camera
+from semslam.camera import Camera, same_aspect
 from semslam.config import Natural, Positive, Range, check_ranges
 from semslam.frame import evenly_spread
 from semslam.labels import label_set
@@ -153,7 +153,6 @@ class Samples(Sequence[Sample]):
 
     def _normals(self, image: LabelledImage) -> np.ndarray | None:
         from sequences.images.labelled_images import normals_of_depth
-        from sequences.resampling import same_aspect
 
         if image.depth is None:
             return None

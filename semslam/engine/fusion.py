@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 
 from semslam.camera import Camera
-from semslam.compiled import Pinhole, Pose
+from semslam.compiled import Pinhole, Pose, plain
 from semslam.config import Count, Gate, Natural, NotNegative, Positive, Range, check_ranges
 from semslam.engine import depth_filter, index_map
 from semslam.engine import fusion_kernels as kernels
@@ -17,6 +17,7 @@ from semslam.engine.depth_filter import Noise
 from semslam.engine.merging import match, merge
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import Observation, Tracking, View
+from semslam.images.frame_check import check_observation, check_pose
 from semslam.stage import Stage
 
 f32 = np.float32
@@ -121,17 +122,17 @@ class Fusion(Stage):
     def prepare(self, observation: Observation) -> Observation:
         """The observation with smoothed depth and its normals, which are working images: the next call reuses them."""
         c = self.config
-        for image in (observation.depth, observation.color, observation.confidence, observation.class_probabilities):
-            if image is not None and image.shape[:2] != self.camera.shape:
-                height, width = image.shape[:2]
-                raise ValueError(
-                    f"frame {observation.frame.number} has an image of {width}x{height}, the map's camera is "
-                    f"{self.camera.width}x{self.camera.height}; all images of a map need one size"
-                )
-        depth = np.ascontiguousarray(observation.depth, f32)
+        check_observation(observation, self.camera)
+        depth, confidence = plain(observation.depth, f32), observation.confidence
         depth_filter.bilateral(depth, c.smoothing, f32(self._near), f32(self._far), self._noise, self._depth)
         depth_filter.normals_of(self._depth, self._pinhole, self._noise, self._normals)
-        return replace(observation, depth=self._depth, normals=self._normals)
+        return replace(
+            observation,
+            depth=self._depth,
+            normals=self._normals,
+            color=plain(observation.color, np.uint8),
+            confidence=None if confidence is None else plain(confidence, f32),
+        )
 
     def fuse(self, surfels: SurfelMap, observation: Observation, T_world_camera: np.ndarray, now: int) -> FusionCounts:
         """Fuse a prepared observation, seen at the given pose as frame `now`, into the map."""
@@ -139,16 +140,10 @@ class Fusion(Stage):
         depth, normals = observation.depth, observation.normals
         if normals is None:
             raise ValueError("the observation has no normals; call `prepare` first")
-        number = observation.frame.number
-        if not np.isfinite(T_world_camera).all():
-            raise ValueError(f"the pose of frame {number} is not finite; give frames without a pose as lost")
-        if np.linalg.det(T_world_camera[:3, :3]) < 0:
-            raise ValueError(
-                f"the pose of frame {number} is mirrored (determinant below 0); poses need right-handed axes"
-            )
+        check_pose(observation.frame, "the pose", T_world_camera)
         if (far := np.abs(T_world_camera[:3, 3]).max()) > FARTHEST:
             raise ValueError(
-                f"the pose of frame {number} is {far / 1e3:.0f} km from the origin, where "
+                f"the pose of frame {observation.frame.number} is {far / 1e3:.0f} km from the origin, where "
                 f"the map's float32 coordinates are coarser than a millimetre; make poses relative to a nearer origin, "
                 f"as `sequences.rebased.near_origin` does"
             )

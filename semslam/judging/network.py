@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semslam.camera import Camera
+from semslam.camera import Camera, same_aspect
 from semslam.doctor.depth.range import without_cut_off
 from semslam.frame import evenly_spread
 from semslam.labels import label_set, remap_arg_max, remap_labels, remap_probabilities
@@ -298,7 +298,6 @@ def _true_normals(image: LabelledImage, camera: Camera | None) -> np.ndarray | N
     if camera is None or image.depth is None:
         return None
     from sequences.images.labelled_images import normals_of_depth
-    from sequences.resampling import same_aspect
 
     return normals_of_depth(image.depth, camera) if same_aspect(camera.shape, image.depth.shape) else None
 

@@ -94,6 +94,12 @@ class DepthErrors:
         """Count one pair of depth images (H, W) in metres."""
         if prediction.shape != truth.shape:
             raise ValueError(f"the prediction is {prediction.shape}, the truth {truth.shape}; resize one of them first")
+        for name, depth in (("prediction", prediction), ("truth", truth)):
+            if depth.ndim != 2 or not np.issubdtype(depth.dtype, np.floating):
+                raise ValueError(
+                    f"the {name} is {depth.shape} {depth.dtype}, expected (H, W) float metres; divide "
+                    f"whole millimetres by 1000"
+                )
         window = crop_slices(self.protocol.crop, *truth.shape)
         prediction, truth = prediction[window], truth[window]
         valid = np.isfinite(truth) & (truth > 0)

@@ -29,6 +29,8 @@ class PoseErrors:
 
 def pose_errors(predicted: np.ndarray, truth: np.ndarray) -> PoseErrors:
     """Errors of poses (N, 4, 4); the angle is 2 acos |<q, q'>| of the quaternions, computed without loss near 0."""
+    if predicted.shape != truth.shape or truth.shape[1:] != (4, 4):
+        raise ValueError(f"poses are {predicted.shape}, the true ones {truth.shape}; expected (N, 4, 4) of both")
     turn = np.swapaxes(truth[:, :3, :3], -1, -2) @ predicted[:, :3, :3]
     degrees = np.degrees(Rotation.from_matrix(turn).magnitude())
     return PoseErrors(np.linalg.norm(predicted[:, :3, 3] - truth[:, :3, 3], axis=1), degrees)

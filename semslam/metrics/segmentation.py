@@ -47,13 +47,16 @@ class ConfusionMatrix:
 
         Truth outside 0..C-1 is ignored, and so is truth within `ignore_band` pixels of another label or of void.
         """
+        if not (np.issubdtype(prediction.dtype, np.integer) and np.issubdtype(truth.dtype, np.integer)):
+            raise ValueError(f"the prediction is {prediction.dtype}, the truth {truth.dtype}; expected ids of classes")
         if prediction.shape != truth.shape:
             raise ValueError(f"the prediction is {prediction.shape}, the truth {truth.shape}; resize one of them first")
-        valid = truth < self.num_classes
+        valid = (truth >= 0) & (truth < self.num_classes)
         if ignore_band:
             valid &= ~boundary_band(truth, ignore_band)
         columns = self.num_classes + 1
-        called = np.minimum(prediction[valid], self.num_classes).astype(np.int64)
+        called = prediction[valid].astype(np.int64)
+        called[(called < 0) | (called > self.num_classes)] = self.num_classes
         flat = truth[valid].astype(np.int64) * columns + called
         self.counts += np.bincount(flat, minlength=self.counts.size).reshape(self.counts.shape)
 

@@ -122,6 +122,8 @@ def mesh_reference(
     """
     if len(triangles) == 0:
         raise ValueError(f"{name}: the reference mesh has no triangles")
+    if triangles.dtype.kind not in "iu" or not 0 <= triangles.min() <= triangles.max() < len(vertices):
+        raise ValueError(f"{name}: triangles are no whole numbers from 0 to {len(vertices) - 1}, of its vertices")
     surface, (near, far), views = Surface(vertices, triangles), limits, []
     if camera is not None:
         for T in T_world_camera:

@@ -34,7 +34,14 @@ def voxel_means(points: np.ndarray | Blocks, voxel: float = VOXEL) -> np.ndarray
 
 def in_blocks(points: np.ndarray | Blocks) -> Blocks:
     """Points (N, 3) as one block, or the blocks that they are."""
-    return points if callable(points) else lambda: iter([points])
+    if callable(points):
+        return points
+    points = np.asarray(points)
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
+        raise ValueError(f"points are {points.shape} {points.dtype}, expected (N, 3) numbers, metres")
+    if not (finite := np.isfinite(points).all(axis=1)).all():
+        raise ValueError(f"{np.sum(~finite)} of {len(points)} points are NaN or infinite; leave them out")
+    return lambda: iter([points])
 
 
 def _numbering(blocks: Blocks, voxel: float) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -16,6 +16,7 @@ from semslam import poses
 
 Clock = Literal["seconds", "numbers", "lines"]
 FARTHEST = 1e9  # metres from the origin: a hundred times the size of the earth is no place, but a broken number
+NOT_RIGID = 0.01  # by which a rotation may miss orthonormality: text files round to a few digits
 GAP = 2.5  # times the usual time from one pose to the next
 
 
@@ -29,16 +30,21 @@ class Trajectory:
     lines: int | None = None  # of clock "lines": how many frames the file counts, those without a pose included
 
     def __post_init__(self) -> None:
-        if self.T_world_camera.shape != (len(self.timestamps), 4, 4):
-            raise ValueError(
-                f"trajectory has {len(self.timestamps)} timestamps and poses of shape {self.T_world_camera.shape}; "
-                f"expected ({len(self.timestamps)}, 4, 4)"
-            )
+        for name in ("timestamps", "T_world_camera"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
+        times, T = self.timestamps, self.T_world_camera
+        if times.ndim != 1 or T.shape != (len(times), 4, 4):
+            raise ValueError(f"a trajectory has times {times.shape} and poses {T.shape}, expected (N,) and (N, 4, 4)")
         if not (np.all(np.isfinite(self.timestamps)) and np.all(np.isfinite(self.T_world_camera))):
             raise ValueError("trajectory holds NaN or infinite numbers; leave frames without a pose out of it")
         if len(self) and np.abs(self.positions).max() > FARTHEST:
             raise ValueError(
                 f"a position of the trajectory is {np.abs(self.positions).max():.3g} m from the origin; expected metres"
+            )
+        if not (rigid := poses.are_rigid(T, NOT_RIGID)).all():
+            raise ValueError(
+                f"pose {int(np.argmin(rigid))} of the trajectory is not rigid; expected a rotation and a translation, "
+                f"world from camera, in the last column"
             )
         if np.any(np.diff(self.timestamps) <= 0):
             at = int(np.argmax(np.diff(self.timestamps) <= 0)) + 1

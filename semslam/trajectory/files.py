@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from semslam import poses
 from semslam.atomic import text_of
-from semslam.trajectory import Trajectory
+from semslam.trajectory import NOT_RIGID, Trajectory
 
 MISSING_POSES_ALLOWED = 0.5  # of the frames
 
@@ -266,12 +266,12 @@ def _matrix(path: Path, line: int, numbers: np.ndarray) -> np.ndarray:
     """The rigid (4, 4) transform of 12 or 16 numbers, its rounded rotation made a true one."""
     T = np.eye(4)
     T[: len(numbers) // 4] = numbers.reshape(-1, 4)
-    if poses.is_rigid(T @ np.diag([1.0, -1.0, 1.0, 1.0]), tolerance=1e-2):
+    if poses.is_rigid(T @ np.diag([1.0, -1.0, 1.0, 1.0]), NOT_RIGID):
         raise ValueError(
             f"{path}:{line}: the pose is mirrored (its rotation has determinant -1); export right-handed axes, for "
             f"example with the y axis of the camera negated where the file is written"
         )
-    if not poses.is_rigid(T, tolerance=1e-2):
+    if not poses.is_rigid(T, NOT_RIGID):
         raise ValueError(
             f"{path}:{line}: not a rigid transform (rotation not orthonormal within 0.01, or last row not 0 0 0 1)"
         )

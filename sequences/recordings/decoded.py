@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semslam.camera import Camera
+from semslam.camera import Camera, same_aspect
 from semslam.frame import UNLABELLED, Frame
 from semslam.images import CorruptFrame
 from sequences.recordings.registration import registered_depth
-from sequences.resampling import resampled, resampled_depth, same_aspect
+from sequences.resampling import resampled, resampled_depth
 from sequences.sequence import Sequence
 
 WORKING_SIZE = 640  # pixels of the longer side that colour keeps beside coarser depth
