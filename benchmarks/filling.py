@@ -60,11 +60,11 @@ class WithoutCubes(DerivedSequence):
 
 
 def mapped(config: RunConfig, network, folder: str, sequence=None):
-    """A finished run in a new folder below the given one, and its metrics."""
+    """A finished run in a new folder below the given one, and its metrics, NaN where there is nothing to measure."""
     run = prepare(config, Path(tempfile.mkdtemp(dir=folder)) / "run", network=network, sequence=sequence)
     for _ in run:
         pass
-    return run, finish(run, mesh=False)
+    return run, {name: np.nan if value is None else value for name, value in finish(run, mesh=False).items()}
 
 
 def measured(data: Path, name: str, network, frames: int | None, folder: str) -> None:

@@ -61,6 +61,12 @@ def random_view(shape: tuple[int, int], rng: np.random.Generator, config: Augmen
     return View(zoom, (top, left, window_h, window_w), mirror, rng.uniform(-1, 1, 6) * config.color)
 
 
+def covered(shape: tuple[int, int], config: Augmentation) -> float:
+    """The share of a view at the middle zoom that an image of `shape` (height, width) fills; the rest is padded."""
+    scale = config.resolution * float(np.sqrt(np.prod(config.scale)))
+    return float(np.prod(np.minimum(1, np.multiply(shape, scale) / config.crop)))
+
+
 def augmented(sample: Sample, rng: np.random.Generator, config: Augmentation) -> Sample:
     """A random view of `sample`, all of its images `config.crop` large.
 

@@ -33,6 +33,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
+    if hasattr(signal, "SIGCHLD"):  # where a parent ignores it, our own children's exit codes would be lost to us
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in ending_signals():
         signal.signal(number, _interrupt)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)

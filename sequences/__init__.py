@@ -123,8 +123,8 @@ def open_sequence(
     scale, camera = options.get("depth_scale", 1.0), options.get("camera")
     if not (isinstance(scale, int | float) and 0 < scale < math.inf):
         raise ValueError(f"--depth-scale is {scale}, expected a positive number of units per metre")
-    if not isinstance(camera, Camera | None):
-        raise TypeError(f"`camera` is {type(camera).__name__}, expected a semslam.camera.Camera")
+    if not isinstance(camera, Camera | str | os.PathLike | None):
+        raise TypeError(f"`camera` is {type(camera).__name__}, expected a semslam.camera.Camera or its file")
     if not str(path):
         raise ValueError("the recording's name is empty; give a folder, a file, or 'room' for the built-in one")
     path = Path(path)

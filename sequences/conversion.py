@@ -109,8 +109,9 @@ def convert(
         raise ValueError(f"cannot write a recording of kind '{kind}'; written are {', '.join(WRITERS)}")
     if kind == "klg" and path.suffix.lower() != ".klg":
         raise ValueError(f"{path}: a recording of kind 'klg' is one file; give it a name that ends in .klg")
-    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(f"{path}: is there already; give another path")
+    for file in (path, path.with_suffix(".yaml"), path.with_suffix(".freiburg")) if kind == "klg" else (path,):
+        if os.path.lexists(file) and not (file.is_dir() and not any(file.iterdir())):
+            raise ValueError(f"{file}: is there already; give another path")
     if kind == "klg":
         check_writable(path)
     else:

@@ -154,6 +154,18 @@ def test_outputs_that_cannot_be_written_are_told_before_any_work(capsys, monkeyp
     assert ended.value.code == 2 and said in told and len(told.splitlines()) == 1, told
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="no children that end here")
+def test_a_parent_that_ignores_its_childrens_ends_does_not_hide_those_of_ours(monkeypatch):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    monkeypatch.setattr("sys.argv", ["semslam", "kinds"])
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert subprocess.run([sys.executable, "-c", "raise SystemExit(3)"], check=False).returncode == 3
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_with_a_word_and_gives_the_folder_back(tmp_path, number):

@@ -251,6 +251,13 @@ def test_options_of_a_recording_are_those_of_every_command_that_opens_one(room, 
         assert shared | ({"--pose-rate", "--pose-indices"} if more else set()) <= options, command
 
 
+def test_files_that_would_lie_beside_a_klg_are_not_overwritten(room, tmp_path):
+    (tmp_path / "b.yaml").write_text("settings of mine")
+    with pytest.raises(ValueError, match=r"b\.yaml: is there already"):
+        convert(room, tmp_path / "b.klg", "klg")
+    assert (tmp_path / "b.yaml").read_text() == "settings of mine" and not (tmp_path / "b.klg").exists()
+
+
 def test_a_klg_file_needs_its_suffix(room, tmp_path):
     with pytest.raises(
         ValueError, match=r"room: a recording of kind 'klg' is one file; give it a name that ends in \.klg"

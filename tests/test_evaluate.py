@@ -67,6 +67,17 @@ def evaluation(run, network):
     return evaluate_run(run, network=network)
 
 
+def test_the_ends_of_a_recording_that_a_piece_of_it_leaves_out_are_no_losses(tmp_path):
+    times = np.arange(20) / 10
+    T = np.tile(np.eye(4), (20, 1, 1))
+    T[:, 0, 3] = times
+    write_tum(tmp_path / "all.txt", Trajectory(times, T))
+    there = np.r_[5:8, 10:15]
+    write_tum(tmp_path / "piece.txt", Trajectory(times[there], T[there]))
+    figures = evaluate_trajectory(tmp_path / "piece.txt", tmp_path / "all.txt").figures
+    assert figures["times_lost"] == 1 and figures["coverage"] == pytest.approx(8 / 20)
+
+
 def test_a_run_with_exact_depth_and_poses_is_accurate_and_complete(evaluation):
     figures = evaluation.figures
     assert figures["ate_m"] < 1e-6
@@ -212,7 +223,7 @@ def test_a_trajectory_of_another_system_is_compared_with_a_reference(tmp_path, c
     similar = json.loads(out.read_text())
     assert similar["ate_m"] == similar["ate_sim3_m"] and similar["ate_se3_m"] == rigid["ate_m"]
     said = capsys.readouterr().out
-    assert "ate, SE(3)" in said and "ate, Sim(3)" in said and "scale error" in said
+    assert "ate, SE(3)" in said and "ate, Sim(3)" in said and "true / estimated scale" in said
     half[:, :3, 3] *= 1e-3
     write_tum(tmp_path / "est.txt", Trajectory(t[:20], half[:20]))
     assert semslam("evaluate", *files) == 0

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_trainings import Killed, batch_of, groups_moved, tiny_training, weights_of, write_images
+from typer.testing import CliRunner
 
 from networks.augmentation import Augmentation, augmented
 from networks.joint import checkpoints
@@ -22,6 +23,8 @@ from networks.joint.network import JointNetwork
 from networks.training.data import Samples, Source, camera_of
 from networks.training.joint import JointObjective, JointTraining, Stage, train
 from networks.training.loop import Loop
+from semslam import config as configs
+from semslam.cli import app
 from sequences.images.labelled_images import NYU_CAMERA
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -345,3 +348,20 @@ def test_two_processes_train_as_one_with_the_same_batch(folder: Path, tmp_path: 
             place = columns.index(column)
             assert np.isclose(float(a.split(",")[place] or "nan"), float(b.split(",")[place] or "nan"),
                               rtol=1e-3, equal_nan=True)  # fmt: skip
+
+
+def test_crops_that_the_images_do_not_fill_are_told(folder: Path, tmp_path: Path, caplog) -> None:
+    for crop, told in (((64, 64), False), ((96, 128), True)):
+        config = tiny_training(folder, tmp_path, stages=(Stage(1.0, crop, (0.5, 2.0)),))
+        caplog.clear()
+        JointObjective(config, [Samples(config.sources[0], 40)], [])
+        assert ("75 % of the usual view is padding: images of 64x48" in caplog.text) == told
+
+
+def test_the_command_line_changes_any_setting_of_a_training(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "training.yaml"
+    configs.save(file, tiny_training(folder, tmp_path / "out"))
+    found = CliRunner().invoke(app, ["train", str(file), "--set", "loop.steps=3", "--set", f"out={tmp_path / 'other'}"])
+    assert found.exit_code == 0 and (tmp_path / "other" / "network.safetensors").exists()
+    with pytest.raises(ValueError, match=r"--set.*unknown setting 'sted'"):
+        CliRunner().invoke(app, ["train", str(file), "--set", "sted=3"], catch_exceptions=False)

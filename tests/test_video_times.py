@@ -73,5 +73,7 @@ def test_frames_whose_stored_pixels_are_not_square_are_shown_as_players_do(tmp_p
     assert "1.33 times as wide as high: its frames of 64x48 are shown as 85x48" in caplog.text
     stored = open_sequence(path, camera=Camera(64, 48, 60, 80, 31.5, 23.5)).camera  # of the pixels as they are stored
     assert (stored.width, stored.fx, stored.fy) == (85, pytest.approx(60 * 85 / 64), 80)
+    with pytest.raises(ValueError, match="camera is 64x64, of another aspect"):
+        open_sequence(path, camera=Camera(64, 64, 60, 60, 31.5, 31.5))
     path.write_bytes(with_pixel_aspect(filmed(path, "mp4v"), 90, 1))
     assert VideoFile(path).width == 64

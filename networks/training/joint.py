@@ -12,6 +12,7 @@ The regimes of Nekrasov et al., Table III, are settings of it:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import distributed
-from networks.augmentation import Augmentation, Sample, augmented
+from networks.augmentation import Augmentation, Sample, augmented, covered
 from networks.joint import checkpoints
 from networks.joint.encoders import ENCODERS
 from networks.joint.imagenet import start_mobilenet
@@ -43,6 +44,10 @@ from networks.training.optimisation import Group
 from networks.training.order import drawn_place
 from networks.training.validation import scored
 from semslam.config import Count, Natural, NotNegative, Positive, Range, Share, check_choices, check_ranges
+
+LEAST_COVERED = 0.5  # of a view, by the image
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -257,6 +262,7 @@ class JointObjective:
 
     def __init__(self, config: JointTraining, sets: Sequence[Sequence[Sample]], validation: Sequence[Sample]) -> None:
         self.config, self.sets, self.validation = config, sets, validation
+        _tell_padding(config, sets)
         self.recipe = asdict(config)
         # also with `views` on the device the processor makes the batch that the decoder is fitted to
         self.on_device: device_views.DeviceSamples | None = None
@@ -315,6 +321,21 @@ class JointObjective:
         angle = figures.get("normal_mean_deg", 0.0) / 100
         figures["score"] = figures.get("miou", 0.0) - figures.get("rmse", 0.0) - angle
         return figures
+
+
+def _tell_padding(config: JointTraining, sets: Sequence[Sequence[Sample]]) -> None:
+    """Warns of views that show less of an image than of the padding around it."""
+    for source, samples in zip(config.sources, sets, strict=True):
+        height, width = samples[0].color.shape[:2]
+        for stage in config.stages:
+            share = covered((height, width), Augmentation(stage.crop, stage.scale, config.resolution))
+            if share < LEAST_COVERED:
+                size, crop = f"{width}x{height}", f"{stage.crop[1]}x{stage.crop[0]}"
+                logger.warning(
+                    "%s: %.0f %% of the usual view is padding: images of %s are too small for `stages.crop` (%s) at "
+                    "resolution %g and zoom %g to %g", source.path, 100 - 100 * share, size, crop, config.resolution,
+                    *stage.scale,
+                )  # fmt: skip
 
 
 def _metadata(objective: JointObjective) -> dict[str, Any]:

@@ -192,8 +192,8 @@ def trajectory(c: Comparison) -> Section | None:
     keys = (("ate_m", CM, 2), ("ate_median_m", CM, 2), ("ate_max_m", CM, 2), ("ate_sim3_m", CM, 2),
             ("trajectory_scale", 1, 3), ("rpe_m", 1000, 1), ("rpe_deg", 1, 2), ("drift_per_metre", 100, 1),
             ("coverage", 100, 1))  # fmt: skip
-    columns = ("variant", "ATE cm, SE(3)", "median", "max", "ATE cm, Sim(3)", "scale", "RPE mm a frame",
-               "RPE deg per frame", "drift cm per metre", "frames with a pose %")  # fmt: skip
+    columns = ("variant", "ATE cm, SE(3)", "median", "max", "ATE cm, Sim(3)", "true / estimated scale",
+               "RPE mm a frame", "RPE deg per frame", "drift cm over 1 m", "frames with a pose %")  # fmt: skip
     tracked = [r for r in c.results if r.variant.poses != "dataset"]
     if not tracked:
         return Section("Trajectory", [Text("Every variant took the data set's poses; there is nothing to compare.")])
@@ -206,8 +206,8 @@ def trajectory(c: Comparison) -> Section | None:
         found[r.variant.what] = (error.alignment(r.estimate.positions), r.tracked, seconds, error.errors)
     protocol = next((str(r.figures["trajectory_protocol"]) for r in tracked if "trajectory_protocol" in r.figures), "")
     note = (
-        f"TUM protocol: {protocol}. Scale: what the estimate must be multiplied by; depth that is wrong in scale makes "
-        f"poses that are. Variants with given poses are left out: their error is 0 by construction."
+        f"TUM protocol: {protocol}. Depth that is wrong in scale makes poses that are. Variants with given poses are "
+        f"left out: their error is 0 by construction."
     )
     parts: list[Any] = [Table("Errors of the tracked poses", columns, tuple(r.row(keys) for r in tracked), note)]
     if found:

@@ -115,7 +115,8 @@ def table(figures: dict[str, Any]) -> str:
         ("frames held out", "held_out_depth_median_m", 100, "cm"), ("frames held out", "held_out_coverage", 100, "%"),
     ]  # fmt: skip
     protocols = {"trajectory": "trajectory_protocol", "surface": "surface_protocol", "labels": "label_protocol_13"}
-    names = {"ate_se3_m": "ate, SE(3)", "ate_sim3_m": "ate, Sim(3)", "trajectory_scale": "scale",
+    names = {"ate_se3_m": "ate, SE(3)", "ate_sim3_m": "ate, Sim(3)", "trajectory_scale": "true / estimated scale",
+             "scale_error": "estimate too large by", "drift_per_metre": "drift over stretches of 1 m",
              "rpe_m": "rpe", "rpe_1s_m": "rpe over 1 s", "rpe_1s_deg": "rpe over 1 s", "first_lost_s": "first lost at",
              "longest_recovery_s": "longest recovery"}  # fmt: skip
     lines: list[str] = []

@@ -70,7 +70,8 @@ def evaluate_trajectory(
     else:
         _tell_another_path(errors, pairs[1])
     covered = _near_in_time(truth.timestamps, estimate.timestamps)  # lost frames have no line in a trajectory file
-    errors = replace(errors, losses=losses(truth.timestamps, covered))
+    there = (estimate.timestamps[0] <= truth.timestamps) & (truth.timestamps <= estimate.timestamps[-1])
+    errors = replace(errors, losses=losses(truth.timestamps[there], covered[there]))  # a piece's ends are no losses
     return Evaluation(trajectory_figures(errors, len(truth), int((~covered).sum()), with_scale), errors)
 
 

@@ -13,6 +13,7 @@ from semslam.commands.app import app
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML of a training; see configs/.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: loop.steps=1000")] = None,
 ) -> None:
     """Train a network; a training that was killed continues.
 
@@ -32,6 +33,7 @@ def train(
         raise ValueError(f"{config}: kind is {kind!r}; known are {', '.join(kinds)}")
     form, run = kinds[kind]
     settings = configs.from_dict(values, form, str(config))
+    settings = configs.updated(settings, map(configs.parsed, set_ or ()), "--set")
     figures = run(settings, report=lambda row: typer.echo(" ".join(f"{key}={value:.4g}" for key, value in row.items())))
     typer.echo(" ".join(f"{key}={value:.4g}" for key, value in figures.items()))
     typer.echo(f"weights: {settings.out}/network.safetensors")

@@ -115,7 +115,9 @@ def tum_text(frames: list[LocalisedFrame]) -> str:
 
     Frames that were not found are comments alone: one for those in a row that share a reason.
     """
-    lines = ["# timestamp tx ty tz qx qy qz qw (camera to world, metres)\n"]
+    lines = [
+        f"# timestamp tx ty tz qx qy qz qw (camera to world, metres; images without times are {STEP:.3f} s apart)\n"
+    ]
     for missed, several in groupby(frames, key=_missed):
         if missed is not None:
             names = [_printable(frame.name) for frame in several]

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.camera import Camera
+from semslam.camera import Camera, same_aspect
 from sequences.recordings.folder import read_camera
 
 FULL_FRAME = 36.0  # millimetres, the longer side that EXIF's "focal length in 35 mm film" refers to
+
+
+class OtherAspect(ValueError):
+    """A camera is not that of these images, whatever their size."""
 
 
 def given_camera(
@@ -19,7 +23,7 @@ def given_camera(
     """The camera of images of this size: the one given, else camera.yaml's, else of `fov`, else of EXIF's `focal`.
 
     path: the recording; camera.yaml lies in it or beside it, there also as NAME.yaml. fov: horizontal, degrees.
-    focal: pixels. A camera of another size but the same aspect is resized; ValueError where the aspect is another.
+    focal: pixels. A camera of another size but the same aspect is resized; `OtherAspect` where it is of another.
     Where there is none, `Camera.unknown`.
     """
     beside = [path / "camera.yaml", path.with_suffix(".yaml"), path.parent / "camera.yaml"]
@@ -32,8 +36,8 @@ def given_camera(
         return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
     if camera is None:
         return Camera.unknown(width, height)
-    if abs(camera.width * height - camera.height * width) > 0.01 * camera.width * height:
-        raise ValueError(
+    if not same_aspect(camera.shape, (height, width)):
+        raise OtherAspect(
             f"{path}: images are {width}x{height}, but its camera is {camera.width}x{camera.height}, of another aspect"
         )
     return camera.resized(width, height)

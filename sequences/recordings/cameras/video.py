@@ -8,7 +8,7 @@ from semslam.camera import Camera
 from semslam.trajectory.files import read_trajectory
 from sequences.files import VIDEOS
 from sequences.pose_pairing import poses_at
-from sequences.recordings.cameras.given_camera import given_camera
+from sequences.recordings.cameras.given_camera import OtherAspect, given_camera
 from sequences.recordings.cameras.video_file import VideoFile
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 
@@ -55,7 +55,7 @@ def _camera(path: Path, video: VideoFile, camera: Camera | None, fov: float | No
     """The camera of a video's frames as they are shown; one that is given may be of the pixels as they are stored."""
     try:
         return given_camera(path, video.width, video.height, camera, fov)
-    except ValueError:
+    except OtherAspect:
         return given_camera(path, video.stored[0], video.stored[1], camera, fov).resized(video.width, video.height)
 
 
