@@ -27,6 +27,8 @@ class Relabelled(DerivedSequence):
         self._change = change
 
     def _changed(self, frame: Frame, index: int) -> Frame:
+        if frame.labels is None:
+            return frame
         return replace(frame, labels=np.ascontiguousarray(self._change(frame.labels, index)))
 
 
@@ -55,6 +57,14 @@ def test_labels_of_their_images_and_coarse_ones_are_sound(room) -> None:
 def test_turned_labels_are_told(room, change, said) -> None:
     (line,) = told(room, change)
     assert line.startswith("error: the label images") and said in line
+
+
+@pytest.mark.parametrize("late", [2, -4])
+def test_labels_that_are_a_few_frames_off_are_told(room, late) -> None:
+    labels = [frame.labels for frame in room]
+    (line,) = told(room, lambda _, index: labels[np.clip(index + late, 0, len(labels) - 1)])
+    assert line.startswith("error: the label images belong to colour images about")
+    assert line.endswith("frames later" if late > 0 else "frames earlier")
 
 
 def test_labels_of_other_frames_are_told(room) -> None:
