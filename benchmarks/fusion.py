@@ -53,7 +53,7 @@ class Engine:
         self.probabilities = scores / scores.sum(axis=2, keepdims=True)
 
     def step(self, frame: Frame, T: np.ndarray, now: int, label_every: int = 1) -> None:
-        observation = self.fusion.prepare(Observation(frame, frame.camera, frame.color, frame.depth))
+        observation = self.fusion.prepare(Observation.of(frame))
         self.fusion.fuse(self.surfels, observation, T, now)
         if now % label_every == 0:
             self.labels.fuse(self.surfels, self.fusion.visible, self.fusion.pixels, self.probabilities, T)

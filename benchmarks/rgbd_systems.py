@@ -34,10 +34,6 @@ class Result:
 System = Callable[[Sequence[Frame]], Result]
 
 
-def sensed(frame: Frame) -> Observation:
-    return Observation(frame, frame.camera, frame.color, frame.depth)
-
-
 def without_pose(frame: Frame) -> Frame:
     return replace(frame, T_world_camera=None)
 
@@ -65,7 +61,7 @@ def semslam_with_map(
     slam = Slam(
         frames[0].camera,
         settings_for(frames),
-        perceive=sensed,
+        perceive=Observation.of,
         track=tracker,
         loops=LoopCloser(tracker) if loops else None,
         places=tracker.places,

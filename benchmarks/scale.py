@@ -89,7 +89,7 @@ def fused(maps: list[tuple[SurfelMap, Fusion]], views: list[Observation]) -> tup
 def paging() -> None:
     room = RoomSequence(frames=FRAMES * 15)  # a round, of which every 15th frame is taken
     frames = [room[i] for i in range(0, FRAMES * 15, 15)]
-    views = [Observation(frame, room.camera, frame.color, frame.depth) for frame in frames]
+    views = [Observation.of(frame) for frame in frames]
     whole = SurfelMap(13, MapConfig(CAPACITY))
     fused([(whole, Fusion(room.camera))], views)  # compiles, and tells the size
     size = whole.n_chunks * CHUNK * whole.bytes_per_surfel

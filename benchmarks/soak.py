@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semslam import poses
-from semslam.frame import Frame, Observation, Tracking, View
+from semslam.frame import Observation, Tracking, View
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics.trajectory import absolute_error
 from semslam.slam import Slam
@@ -37,11 +37,6 @@ def walk(seconds: float) -> np.ndarray:
     """T_world_camera (4, 4): the room's orbit, but never the same way and the same look twice."""
     slow = np.sin(seconds * np.array([0.11, 0.13, 0.17, 0.07, 0.05, 0.03]) + np.arange(6))
     return orbit(seconds) @ poses.exp(slow * [0.1, 0.1, 0.15, 0.1, 0.3, 0.1])
-
-
-def sensed(frame: Frame) -> Observation:
-    """The frame as it is."""
-    return Observation(frame, frame.camera, frame.color, frame.depth)
 
 
 def megabytes() -> float:
@@ -79,7 +74,7 @@ def soak(count: int, width: int, drift: float, every: int = 500) -> Soak:
     frames = RoomSequence(frames=count, width=width, height=3 * width // 4, noise=kinect_noise, path=walk)
     tracker = Drifting(drift)
     closer = LoopCloser(tracker)
-    slam = Slam(frames.camera, perceive=sensed, track=tracker, loops=closer)
+    slam = Slam(frames.camera, perceive=Observation.of, track=tracker, loops=closer)
     milliseconds, busy, stages = np.zeros(count), np.zeros(count), []
     memory, T = [], np.empty((count, 4, 4))
     print(f"{'frames':>8}{'median':>9}{'p99':>9}{'largest':>9}{'busiest':>9}{'lost':>6}{'keyframes':>11}{'kept':>6}{'edges':>8}"

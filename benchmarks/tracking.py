@@ -28,7 +28,6 @@ from rgbd_systems import (
     report,
     semslam,
     semslam_with_map,
-    sensed,
     tracked_error,
     trajectories,
 )
@@ -351,7 +350,7 @@ def surface(data: Path) -> None:
         ]
     )  # fmt: skip
     tree = cKDTree(points)
-    given_slam = Slam(frames[0].camera, perceive=sensed)
+    given_slam = Slam(frames[0].camera, perceive=Observation.of)
     for frame in frames:
         given_slam.step(frame)
     result, tracked_slam = semslam_with_map(frames)

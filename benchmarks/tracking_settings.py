@@ -22,11 +22,11 @@ from typing import Literal
 
 import numba
 import numpy as np
-from rgbd_systems import Result, sensed, settings_for, tracked_error, without_pose
+from rgbd_systems import Result, settings_for, tracked_error, without_pose
 from tracking import with_holes
 
 from semslam.atomic import replacing
-from semslam.frame import Frame
+from semslam.frame import Frame, Observation
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics.trajectory import self_consistency
 from semslam.perception import Perception, PerceptionConfig
@@ -146,7 +146,7 @@ def made(config: SlamConfig, piece: Piece) -> dict[str, float]:
     tracker = Tracker(config.tracking, places=Places())
     loops = LoopCloser(tracker, config.loops)
     config = settings_for(frames, config)
-    slam = Slam(frames[0].camera, config, perceive=sensed, track=tracker, loops=loops, places=tracker.places)
+    slam = Slam(frames[0].camera, config, perceive=Observation.of, track=tracker, loops=loops, places=tracker.places)
     T: list[np.ndarray] = []
     ok = []
     for i, frame in enumerate(frames):

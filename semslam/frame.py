@@ -74,6 +74,12 @@ class Observation:
     normals: np.ndarray | None = None  # (H, W, 3) float32 unit, camera frame, towards the camera
     hidden: np.ndarray | None = None  # (H, W) bool: pixels that show nothing of the world; None = there are none
 
+    @staticmethod
+    def of(frame: Frame) -> Observation:
+        """A frame with depth of colour's size, as it is: the simplest perception."""
+        depth = np.zeros(frame.camera.shape, np.float32) if frame.depth is None else frame.depth
+        return Observation(frame, frame.camera, frame.color, depth)
+
     @property
     def measures(self) -> bool:
         """Whether any depth counts; what has none must not reach the map, where seeing empty space is a measurement."""

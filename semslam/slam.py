@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 
@@ -178,23 +177,6 @@ class Slam:
         """The map so far, as plain arrays."""
         probabilities = self.labels.probabilities(self.surfels) if self.surfels.num_classes else None
         return self.surfels.cloud(probabilities, min_confidence)
-
-
-@cache
-def rehearse() -> None:
-    """Load the compiled code that every tracked frame needs, once, so that the first frames are not late: a system of
-    its own tracks and fuses a small picture of a rough wall three times."""
-    width, height = 160, 120
-    camera = Camera(width, height, 160, 160, (width - 1) / 2, (height - 1) / 2)
-    u, v = np.meshgrid(np.arange(width), np.arange(height))
-    rough = np.sin(u / 5) * np.cos(v / 7) + np.sin((u + v) / 11)  # -2..2
-    color = np.repeat((127 + 60 * rough).astype(np.uint8)[:, :, None], 3, axis=2)
-    depth = (2 + 0.1 * rough).astype(np.float32)
-    tracker = Tracker()
-    config = SlamConfig(perception=PerceptionConfig(labels="truth"))
-    slam = Slam(camera, config, track=tracker, loops=LoopCloser(tracker), places=tracker.places, label_set="nyu13")
-    for k in range(3):
-        slam.step(Frame(k, k / 30, color, camera, depth, labels=np.zeros((height, width), np.uint8)))
 
 
 class _Stopwatch:

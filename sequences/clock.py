@@ -7,6 +7,8 @@ import numpy as np
 UNITS = {1.0: "s", 1e3: "ms", 1e6: "us", 1e9: "ns"}  # ticks a second
 UNIT_NAMES = {1.0: "seconds", 1e3: "milliseconds", 1e6: "microseconds", 1e9: "nanoseconds"}
 LONGEST_STEP = 4.0  # seconds between frames; slower than that nobody records
+IN_TIME = 0.02  # seconds between a frame and a pose, by which the unit of the poses' times is told
+FEW_MET, MOST_MET = 0.1, 0.6  # of the frames: what meets more is in seconds; what another unit must meet
 CAMERA_STEP = (7.5, 130.0)  # milliseconds between the frames of a camera, 8 to 130 a second
 
 
@@ -73,3 +75,17 @@ def seconds_or_count(ticks: np.ndarray, fps: float) -> np.ndarray:
     if len(ticks) > 1 and not np.all(np.diff(ticks) > 0):
         return np.arange(len(ticks)) / fps
     return seconds(ticks)
+
+
+def unit_that_meets(times: np.ndarray, timestamps: np.ndarray) -> float:
+    """1e3, 1e6 or 1e9 where times (N,) meet most frames' seconds (M,) in that unit and few as they are; else 1."""
+
+    def met(unit: float) -> float:
+        ticks = np.sort(times) / unit
+        after = np.clip(np.searchsorted(ticks, timestamps), 1, len(ticks) - 1)
+        away = np.minimum(np.abs(ticks[after - 1] - timestamps), np.abs(ticks[after] - timestamps))
+        return float(np.mean(away < IN_TIME))
+
+    if len(times) < 2 or met(1.0) > FEW_MET:
+        return 1.0
+    return next((unit for unit in list(UNITS)[1:] if met(unit) > MOST_MET), 1.0)

@@ -19,14 +19,12 @@ import numpy as np
 from semslam import poses
 from semslam.atomic import text_of
 from semslam.trajectory import Trajectory
-from sequences.clock import UNIT_NAMES, UNITS, since_1970
+from sequences.clock import UNIT_NAMES, since_1970, unit_that_meets
 
 logger = logging.getLogger(__name__)
 
 USUAL_GAP = 0.1  # seconds; between poses further apart the camera may have been anywhere, unless poses are rarer
 LONGEST_GAP = 0.5  # seconds; poses rarer than that are not interpolated
-IN_TIME = 0.02  # seconds between a frame and a pose, by which the unit of times is told
-FEW_MET, MOST_MET = 0.1, 0.6  # of the frames: what meets more is in seconds; what another unit must meet
 NO_POSE = "frames have no pose"  # in notes: how many, and why
 SAME_CLOCK = 5e-3  # seconds; what a frame and a pose may lie apart where none can be interpolated
 ROUNDING = 1e-3  # seconds; what the ends of a trajectory may lie off the frames, written with fewer digits
@@ -124,7 +122,7 @@ def poses_of_frames(
             trajectory = replace(trajectory, timestamps=trajectory.timestamps / unit)
         if _counts_frames(trajectory, frames.timestamps):
             return _by_number(replace(trajectory, clock="numbers"), source, frames)
-        unit = _ticks_a_second(trajectory.timestamps, frames.timestamps)
+        unit = unit_that_meets(trajectory.timestamps, frames.timestamps)
         found = poses_at(
             replace(trajectory, timestamps=trajectory.timestamps / unit), source, frames.timestamps, frames.taken
         )
@@ -237,7 +235,7 @@ def _in_one_unit(estimate: Trajectory, reference: Trajectory) -> tuple[Trajector
     """Two trajectories with times in seconds, where one's times count another unit; a line says so."""
     both = []
     for name, ours, theirs in (("estimate", estimate, reference), ("reference", reference, estimate)):
-        unit = since_1970(ours.timestamps) or _ticks_a_second(
+        unit = since_1970(ours.timestamps) or unit_that_meets(
             ours.timestamps, theirs.timestamps / (since_1970(theirs.timestamps) or 1.0)
         )
         if unit != 1.0:
@@ -305,20 +303,6 @@ def _counts_frames(trajectory: Trajectory, timestamps: np.ndarray) -> bool:
     if len(times) < 3 or np.any(times != np.rint(times)) or times[0] < 0 or times[-1] > len(timestamps):
         return False
     return bool(np.mean((times >= timestamps.min()) & (times <= timestamps.max())) < 0.5)
-
-
-def _ticks_a_second(times: np.ndarray, timestamps: np.ndarray) -> float:
-    """1e3, 1e6 or 1e9 where times (N,) meet most frames' seconds (M,) in that unit and few as they are; else 1."""
-
-    def met(unit: float) -> float:
-        ticks = np.sort(times) / unit
-        after = np.clip(np.searchsorted(ticks, timestamps), 1, len(ticks) - 1)
-        away = np.minimum(np.abs(ticks[after - 1] - timestamps), np.abs(ticks[after] - timestamps))
-        return float(np.mean(away < IN_TIME))
-
-    if len(times) < 2 or met(1.0) > FEW_MET:
-        return 1.0
-    return next((unit for unit in list(UNITS)[1:] if met(unit) > MOST_MET), 1.0)
 
 
 def _by_number(trajectory: Trajectory, source: str | Path, frames: Frames) -> FramePoses:

@@ -21,7 +21,7 @@ from semslam.slam import Slam, SlamConfig
 from semslam.tracking.attached import Attached
 from sequences.room.room import RoomSequence, orbit
 from tests.test_tracking import CAMERA, Corner
-from tests.tracked_frames import SIZE, errors, sensed, states, tracked
+from tests.tracked_frames import SIZE, errors, states, tracked
 
 STRIPES = np.arange(320) // 20 % 2 * 90 + 60
 
@@ -50,7 +50,7 @@ def hidden_of(frames: list[Frame]) -> np.ndarray:
     """(H, W) bool: what is hidden in the last of the frames, with their own poses."""
     attached = Attached()
     for frame in frames:
-        seen = attached(sensed(frame))
+        seen = attached(Observation.of(frame))
         attached.tracked(Tracking(frame.T_world_camera, ok=True))
     return np.zeros(seen.depth.shape, bool) if seen.hidden is None else seen.hidden
 
@@ -93,7 +93,7 @@ def test_a_drive_along_a_corridor_hides_nothing():
     attached = Attached()
     for k in range(60):
         frame = corridor(0.03 * k, rng)
-        assert attached(sensed(frame)).hidden is None, k
+        assert attached(Observation.of(frame)).hidden is None, k
         attached.tracked(Tracking(frame.T_world_camera, ok=True))
 
 
@@ -145,7 +145,7 @@ def test_going_on_from_what_is_kept_is_as_if_there_had_been_no_break(room):
             if k == stop:
                 second.restore({name: np.array(array) for name, array in first.state().items()})
             parts = [whole, first if k < stop else second]
-            seen = [part(sensed(frame)) for part in parts]
+            seen = [part(Observation.of(frame)) for part in parts]
             for part in parts:
                 part.tracked(Tracking(frame.T_world_camera, ok=True))
             np.testing.assert_array_equal(*(one.depth for one in seen))
@@ -172,7 +172,7 @@ def test_what_is_hidden_shows_registration_nothing():
 def test_given_poses_that_jitter_hide_nothing(room):
     rng = np.random.default_rng(0)
     given = [frame.T_world_camera @ poses.exp(0.02 * rng.standard_normal(6)) for frame in room]
-    slam = Slam(room[0].camera, perceive=sensed)
+    slam = Slam(room[0].camera, perceive=Observation.of)
     steps = [slam.step(replace(room[0], index=k, T_world_camera=T)) for k, T in enumerate(given)]
     assert all(step.fused for step in steps) and slam.attached is None
 

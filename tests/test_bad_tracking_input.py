@@ -7,11 +7,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from tracked_frames import SIZE, errors, sensed, states, tracked
+from tracked_frames import SIZE, errors, states, tracked
 
 from semslam import poses
 from semslam.camera import SENSORS
-from semslam.frame import Frame
+from semslam.frame import Frame, Observation
 from semslam.slam import Slam
 from semslam.tracking import tracker as trackers
 from semslam.tracking.features import features_of, packed, pose_from, unpacked
@@ -88,7 +88,7 @@ def test_standing_still_before_a_noise_that_nobody_named_does_not_wear_the_map(p
     sequence = RoomSequence(frames=1, width=160, height=120)
     camera, T = sequence.camera, sequence.poses[0]
     view, track = render(camera, T), Tracker() if poses_are == "tracked" else None
-    slam, counts = Slam(camera, perceive=sensed, track=track), []
+    slam, counts = Slam(camera, perceive=Observation.of, track=track), []
     for k in range(900):
         exact = Frame(k, k / 30, view.color, camera, view.depth, view.labels, T)
         step = slam.step(realsense_noise(exact, view.incidence, np.random.default_rng(k)))
@@ -101,7 +101,8 @@ def test_the_noise_of_the_camera_is_found_where_poses_are_given_too():
     frames = list(RoomSequence(frames=40, noise=NOISE["realsense"], **SIZE))
     shaken = [replace(f, T_world_camera=f.T_world_camera @ poses.exp(0.003 * np.sin(np.arange(6) + f.index)))
               for f in frames]  # fmt: skip
-    exact, wrong = (list(Slam(frames[0].camera, perceive=sensed).run(given))[-1].tracking for given in (frames, shaken))
+    slams = (Slam(frames[0].camera, perceive=Observation.of) for _ in range(2))
+    exact, wrong = (list(slam.run(given))[-1].tracking for slam, given in zip(slams, (frames, shaken)))
     base, quadratic = SENSORS["realsense"]
     for tracking in (exact, wrong):  # what poses err by is no noise of the camera
         assert tracking.noise[0] + tracking.noise[1] * 2.1**2 == pytest.approx(base + quadratic * 2.1**2, rel=0.3)
@@ -189,7 +190,7 @@ def test_a_kinect_that_jumps_to_a_place_seen_from_elsewhere_is_found_at_once(sha
     kitchen = open_sequence(shared_data / "redkitchen")
     frames = [kitchen[i] for i in (*range(40), *range(90, 100))]
     tracker = Tracker()
-    slam = Slam(kitchen.camera, perceive=sensed, track=tracker, places=tracker.places)
+    slam = Slam(kitchen.camera, perceive=Observation.of, track=tracker, places=tracker.places)
     timed = [replace(f, index=i, timestamp=i / 30) for i, f in enumerate(frames)]
     steps = [slam.step(f if i == 0 else replace(f, T_world_camera=None)) for i, f in enumerate(timed)]
     assert all(step.tracking.ok for step in steps)

@@ -151,7 +151,7 @@ def test_a_near_world_keeps_its_coordinates():
 def test_a_far_pose_does_not_reach_the_map_in_silence():
     frame = next(iter(Elsewhere()))
     fusion = Fusion(frame.camera)
-    observation = fusion.prepare(Observation(frame, frame.camera, frame.color, frame.depth))
+    observation = fusion.prepare(Observation.of(frame))
     with pytest.raises(ValueError, match="5400 km from the origin"):
         fusion.fuse(SurfelMap(0), observation, frame.T_world_camera, 0)
     moved = poses.moved_by(frame.T_world_camera, -UTM)

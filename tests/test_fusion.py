@@ -29,7 +29,7 @@ def frames() -> list[Frame]:
 
 def observe(frame: Frame) -> Observation:
     assert frame.depth is not None
-    return Observation(frame, frame.camera, frame.color, frame.depth)
+    return Observation.of(frame)
 
 
 def fused(frames: list[Frame], config: FusionConfig | None = None, map_config: MapConfig | None = None):

@@ -206,7 +206,7 @@ def test_features_of_an_image_turned_upside_down_lie_at_the_turned_places():
 
 def test_features_that_are_still_looked_for_are_waited_for(room) -> None:
     places, frame = Places(), room[0]
-    places.see(Observation(frame, frame.camera, frame.color, frame.depth), np.eye(4))
+    places.see(Observation.of(frame), np.eye(4))
     assert len(places) == len(places.points) == len(places.descriptors) == 1
     assert len(places.points[0]) == len(places.descriptors[0]) > 20
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tracked_frames import sensed
 
 from semslam import poses
 from semslam.camera import Camera
@@ -153,7 +152,7 @@ def test_a_correction_interpolates_between_keyframes_and_moves_surfels_with_thei
 
 def test_codes_of_the_same_view_agree_and_of_other_views_do_not():
     frames = room(60)
-    observations = [sensed(f) for f in (frames[0], frames[1], frames[40])]
+    observations = [Observation.of(f) for f in (frames[0], frames[1], frames[40])]
     keyframes = Keyframes(Ferns())
     for i, observation in enumerate(observations):
         keyframes.add(i, np.eye(4), keyframes.ferns.code(observation))
@@ -162,14 +161,14 @@ def test_codes_of_the_same_view_agree_and_of_other_views_do_not():
     assert keyframes.nearest(keyframes.codes[1], 2) == [1, 0]
     np.testing.assert_array_equal(Ferns().code(observations[2]), keyframes.codes[2])
     blind = covered(frames[0])
-    code = keyframes.ferns.code(sensed(blind))
+    code = keyframes.ferns.code(Observation.of(blind))
     assert np.all(code == NO_CODE) and keyframes.nearest(code, 3) == []
 
 
 def test_a_kidnapped_camera_is_found_where_it_has_been_before():
     frames = room(60)
     tracker = Tracker()
-    slam = Slam(frames.camera, perceive=sensed, track=tracker)
+    slam = Slam(frames.camera, perceive=Observation.of, track=tracker)
     path = [frames[i] for i in range(50)]
     path += [covered(replace(frames[49], index=50 + i, timestamp=(50 + i) / 30)) for i in range(30)]
     path += [replace(frames[i], index=70 + i, timestamp=(70 + i) / 30) for i in range(10, 25)]
@@ -193,7 +192,7 @@ def test_a_kidnapped_camera_is_found_where_it_has_been_before():
 def test_a_keyframe_keeps_depth_as_far_as_the_map_does(far, unit):
     frame = next(iter(room(1)))
     frame = replace(frame, depth=np.linspace(0.5, far, frame.depth.size, dtype=np.float32).reshape(frame.depth.shape))
-    snapshot = Snapshot.of(sensed(frame), far)
+    snapshot = Snapshot.of(Observation.of(frame), far)
     assert snapshot.unit == unit
     np.testing.assert_allclose(snapshot.depth * snapshot.unit, frame.depth[::2, ::2], atol=unit)
 
@@ -204,7 +203,7 @@ def two_rounds(frames: list[Frame], close: bool) -> tuple[float, float, LoopClos
     closer = LoopCloser(tracker)
     slam = Slam(
         frames[0].camera,
-        perceive=sensed,
+        perceive=Observation.of,
         track=tracker,
         loops=closer if close else None,
     )
@@ -234,7 +233,7 @@ def test_a_place_that_is_seen_again_elsewhere_closes_a_global_loop():
     frames = room(26)
     tracker = Tracker()
     closer = LoopCloser(tracker)
-    slam = Slam(frames.camera, perceive=sensed, track=tracker, loops=closer)
+    slam = Slam(frames.camera, perceive=Observation.of, track=tracker, loops=closer)
     for i in range(25):
         slam.step(replace(frames[i], T_world_camera=frames[0].T_world_camera if i == 0 else None))
     # From frame 6 on a drift of 0.6 m that nobody noticed: map, keyframes and the ways between them bend with it.
@@ -248,7 +247,7 @@ def test_a_place_that_is_seen_again_elsewhere_closes_a_global_loop():
     closer.edges = [replace(e, T_i_j=poses.inverse(T[e.i]) @ T[e.j]) for e in closer.edges if not e.closure]
     # Back at the start.
     drifted = poses.exp([*(0.6 * axis), 0, 0, 0]) @ frames[1].T_world_camera
-    observation = slam.fusion.prepare(sensed(replace(frames[1], index=25)))
+    observation = slam.fusion.prepare(Observation.of(replace(frames[1], index=25)))
     keyframes.add(25, drifted, keyframes.ferns.code(observation))
     correction = closer(observation, Tracking(drifted, ok=True), slam.surfels, slam.fusion)
     assert correction is not None
@@ -271,7 +270,7 @@ def test_a_wrong_closure_is_forgotten_and_leaves_the_map_alone():
 
     closer = LoopCloser(tracker)
     closer.closures = Mistaken(tracker, closer.config)
-    slam = Slam(frames.camera, perceive=sensed, track=tracker, loops=closer)
+    slam = Slam(frames.camera, perceive=Observation.of, track=tracker, loops=closer)
     for i in range(14):
         step = slam.step(replace(frames[i], T_world_camera=frames[0].T_world_camera if i == 0 else None))
         assert step.correction is None
@@ -285,7 +284,7 @@ def test_a_keyframe_that_shows_nothing_new_is_not_kept_once_there_are_many(monke
     frames = room(14)
     tracker = Tracker()
     closer = LoopCloser(tracker)
-    slam = Slam(frames.camera, perceive=sensed, track=tracker, loops=closer)
+    slam = Slam(frames.camera, perceive=Observation.of, track=tracker, loops=closer)
     there_and_back = [*range(14), *range(12, -1, -1)]
     for k, i in enumerate(there_and_back):
         given = frames[0].T_world_camera if k == 0 else None
@@ -306,7 +305,7 @@ def test_an_extension_that_is_interrupted_before_the_camera_is_found_goes_on():
     resumed.restore(extended.state())
     for closures_of in (extended.closures, resumed.closures):
         for frame in (frames[0], frames[1]):
-            closures_of.remember(sensed(frame), 5.0)
+            closures_of.remember(Observation.of(frame), 5.0)
         assert len(closures_of) == 6 and closures_of.kept().tolist() == [4, 5]
     assert [g is None for g in resumed.closures._grids] == [g is None for g in extended.closures._grids]
 

@@ -207,7 +207,7 @@ def looking(room, looked: list[int]) -> MultiViewDepth:
 
 def seen_in(room, i: int) -> Observation:
     frame = room[i]
-    return Observation(frame, room.camera, frame.color, frame.depth)
+    return Observation.of(frame)
 
 
 def test_keyframes_to_come_are_asked_and_looked_at_once(room):

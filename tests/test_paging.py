@@ -43,7 +43,7 @@ STEP = np.array([50.0, 0, 0])  # metres from one to the next
 @cache
 def views() -> list[Observation]:
     room = RoomSequence(frames=6, width=160, height=120)
-    return [Observation(frame, room.camera, frame.color, frame.depth) for frame in room]
+    return [Observation.of(frame) for frame in room]
 
 
 def walk():

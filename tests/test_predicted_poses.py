@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tracked_frames import sensed
 
 from semslam import poses
-from semslam.frame import Frame
+from semslam.frame import Frame, Observation
 from semslam.runs.config import settings_of
 from semslam.runs.poses import pose_source
 from semslam.slam import Slam
@@ -54,7 +53,7 @@ def without_pose(frame: Frame) -> Frame:
 
 
 def mapped(frames: list[Frame], track: Callable) -> Slam:
-    slam = Slam(frames[0].camera, perceive=sensed, track=track)
+    slam = Slam(frames[0].camera, perceive=Observation.of, track=track)
     for i, frame in enumerate(frames):
         slam.step(frame if i == 0 else without_pose(frame))
     return slam
@@ -73,8 +72,8 @@ def test_steps_around_a_pose_lie_at_their_distance_in_pairs() -> None:
 
 def test_a_network_that_is_right_makes_the_map_of_given_poses(room: list[Frame]) -> None:
     oracle = Oracle(room)
-    slam = Slam(room[0].camera, perceive=sensed, track=PredictedPoses(oracle, TrackingConfig()))
-    given = Slam(room[0].camera, perceive=sensed)
+    slam = Slam(room[0].camera, perceive=Observation.of, track=PredictedPoses(oracle, TrackingConfig()))
+    given = Slam(room[0].camera, perceive=Observation.of)
     for frame in room[:5]:
         step = slam.step(without_pose(frame))
         assert step.tracking.ok and np.allclose(step.tracking.T_world_camera, frame.T_world_camera, atol=1e-12)
@@ -152,7 +151,7 @@ def test_a_restarted_camera_that_is_not_found_leaves_the_map_alone(room: list[Fr
 def test_each_frame_alone_is_refined_or_lost(room: list[Frame]) -> None:
     oracle = Oracle(room, 0.08, 3)
     oracle.poses[room[0].color.tobytes()] = room[0].T_world_camera
-    slam = Slam(room[0].camera, perceive=sensed, track=RefinedTrack(oracle))
+    slam = Slam(room[0].camera, perceive=Observation.of, track=RefinedTrack(oracle))
     for i in (0, 1, 2, 3):
         tracking = slam.step(room[i]).tracking
         metres, degrees = error(room[i].T_world_camera, tracking.T_world_camera)
@@ -164,7 +163,7 @@ def test_each_frame_alone_is_refined_or_lost(room: list[Frame]) -> None:
 def test_without_a_map_the_first_pose_is_the_recordings_or_else_the_networks(room: list[Frame]) -> None:
     oracle = Oracle(room, 0.1, 5)
     for frame, expected in ((room[3], room[3].T_world_camera), (without_pose(room[3]), oracle(room[3].color))):
-        slam = Slam(room[0].camera, perceive=sensed, track=Tracker(propose=proposals(oracle)))
+        slam = Slam(room[0].camera, perceive=Observation.of, track=Tracker(propose=proposals(oracle)))
         tracking = slam.step(frame).tracking
         assert tracking.ok and np.allclose(tracking.T_world_camera, expected)
 

@@ -46,6 +46,6 @@ def test_noisy_depth_is_fused_if_it_is_expected_to_be_noisy(larger, fused):
     frames = [noisy(frame, 3.0) for frame in RoomSequence(frames=10, **SIZE)]
     config = with_noise_of(None, SlamConfig(), larger)
     tracker = Tracker(config.tracking)
-    slam = Slam(frames[0].camera, config, perceive=lambda f: Observation(f, f.camera, f.color, f.depth), track=tracker)
+    slam = Slam(frames[0].camera, config, perceive=Observation.of, track=tracker)
     steps = [slam.step(f if i == 0 else replace(f, T_world_camera=None)) for i, f in enumerate(frames)]
     assert all(step.tracking.ok for step in steps) and sum(step.fused for step in steps[1:]) == fused

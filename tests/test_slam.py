@@ -163,7 +163,8 @@ def test_after_a_rehearsal_a_frame_needs_no_more_compiled_code():
     code = """
 import gc
 from numba.core.dispatcher import Dispatcher
-from semslam.slam import Slam, SlamConfig, rehearse
+from semslam.runs.reconstruct import rehearse
+from semslam.slam import Slam, SlamConfig
 from semslam.perception import PerceptionConfig
 from semslam.loops.loop_closure import LoopCloser
 from semslam.tracking.tracker import Tracker

@@ -48,7 +48,7 @@ def tracked(frames: list[Frame]) -> tuple[Progress, Tracker, Slam]:
     tracker = Tracker(config, places=places)
     slam = Slam(
         frames[0].camera,
-        perceive=lambda f: Observation(f, f.camera, f.color, f.depth),
+        perceive=Observation.of,
         track=tracker,
         loops=LoopCloser(tracker),
         places=places,
@@ -144,7 +144,7 @@ def test_a_correction_stops_where_a_part_begins() -> None:
 
 def test_frames_of_joined_parts_count_together() -> None:
     progress, frame = Progress(), RoomSequence(frames=1, **SIZE)[0]
-    observation = Observation(frame, frame.camera, frame.color, frame.depth)
+    observation = Observation.of(frame)
 
     def step(index: int, submap: int, correction: Correction | None = None) -> Step:
         tracking = Tracking(np.eye(4), ok=True, submap=submap)

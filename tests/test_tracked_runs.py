@@ -63,7 +63,7 @@ def tracked(frames: Sequence[Frame], tracker: Tracker | None = None, given: bool
     tracker = tracker or Tracker()
     slam = Slam(
         frames[0].camera,
-        perceive=lambda f: Observation(f, f.camera, f.color, f.depth),
+        perceive=Observation.of,
         track=tracker,
         loops=LoopCloser(tracker),
     )
@@ -232,7 +232,7 @@ def test_the_state_of_tracker_and_loops_goes_on_as_if_nothing_had_happened(frame
         tracker = Drifting()
         return Slam(
             frames[0].camera,
-            perceive=lambda f: Observation(f, f.camera, f.color, f.depth),
+            perceive=Observation.of,
             track=tracker,
             loops=LoopCloser(tracker),
         )

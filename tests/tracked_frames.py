@@ -14,13 +14,9 @@ from semslam.tracking.tracker import Tracker
 SIZE = {"width": 320, "height": 240}
 
 
-def sensed(frame: Frame) -> Observation:
-    return Observation(frame, frame.camera, frame.color, frame.depth)
-
-
 def tracked(frames: list[Frame], loops: bool = False) -> tuple[list[Step], Slam]:
     tracker = Tracker()
-    slam = Slam(frames[0].camera, perceive=sensed, track=tracker, loops=LoopCloser(tracker) if loops else None)
+    slam = Slam(frames[0].camera, perceive=Observation.of, track=tracker, loops=LoopCloser(tracker) if loops else None)
     timed = [replace(f, index=i, timestamp=i / 30) for i, f in enumerate(frames)]
     return [slam.step(f if i == 0 else replace(f, T_world_camera=None)) for i, f in enumerate(timed)], slam
 

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semslam.camera import SENSORS, USUAL_SENSOR
+from semslam.camera import SENSORS, USUAL_SENSOR, Camera
 from semslam.depth.corrections import fusion_config
 from semslam.depth.readout import readout_of
 from semslam.doctor import intrinsics, label_edges
@@ -21,6 +22,7 @@ from semslam.doctor.order.copies import copies
 from semslam.doctor.order.interleaved import interleaved
 from semslam.doctor.order.timestamps import timestamps
 from semslam.doctor.scene import classes_of_another_scene
+from semslam.frame import Frame
 from semslam.loops.loop_closure import LoopCloser
 from semslam.perception import Network, Perceive, Perception, PerceptionConfig
 from semslam.poses import moved_by
@@ -41,7 +43,7 @@ from semslam.runs.poses import ListedPoses, PosesOfFile, PoseSource, pose_source
 from semslam.runs.recording import check_apart, with_absolute_paths
 from semslam.runs.run import Run
 from semslam.runs.storage.lock import unlock
-from semslam.slam import Correct, Slam, SlamConfig, rehearse
+from semslam.slam import Correct, Slam, SlamConfig
 from semslam.tracking.predicted_poses import PoseOf
 from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
@@ -307,3 +309,20 @@ def _tell_range(slam: SlamConfig, asked: SlamConfig) -> None:
         logger.warning(
             "depth from %.3g to %.3g m is used, where the readings are (slam.fusion.near and far set it)", near, far
         )
+
+
+@cache
+def rehearse() -> None:
+    """Load the compiled code that every tracked frame needs, once, so that the first frames are not late: a system of
+    its own tracks and fuses a small picture of a rough wall three times."""
+    width, height = 160, 120
+    camera = Camera(width, height, 160, 160, (width - 1) / 2, (height - 1) / 2)
+    u, v = np.meshgrid(np.arange(width), np.arange(height))
+    rough = np.sin(u / 5) * np.cos(v / 7) + np.sin((u + v) / 11)  # -2..2
+    color = np.repeat((127 + 60 * rough).astype(np.uint8)[:, :, None], 3, axis=2)
+    depth = (2 + 0.1 * rough).astype(np.float32)
+    tracker = Tracker()
+    config = SlamConfig(perception=PerceptionConfig(labels="truth"))
+    slam = Slam(camera, config, track=tracker, loops=LoopCloser(tracker), places=tracker.places, label_set="nyu13")
+    for k in range(3):
+        slam.step(Frame(k, k / 30, color, camera, depth, labels=np.zeros((height, width), np.uint8)))

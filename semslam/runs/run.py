@@ -30,6 +30,7 @@ from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import Progress
 from semslam.runs.recording import as_compared, as_used, delay_undone, is_the_one, remembered
 from semslam.runs.storage.arrays import naming, parts_of
+from semslam.runs.storage.checkpoint import CHECKPOINT, stretched
 from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.versions import versions
 from semslam.runs.unreadable import Unreadable
@@ -39,8 +40,6 @@ from semslam.threads import background
 from sequences import Sequence as Recording
 
 logger = logging.getLogger(__name__)
-CHECKPOINT = 30.0  # seconds after which the state is saved again
-CHECKPOINT_SHARE = 0.02  # of the time of a run that saving its state takes at most
 
 
 class Run:
@@ -99,7 +98,7 @@ class Run:
                 self.save_checkpoint()
                 saved = time.perf_counter()
                 if self.checkpoint is None:
-                    pause = _stretched(pause, saved - saving)
+                    pause = stretched(pause, saved - saving)
             yield step
             began = time.perf_counter()  # waiting for the next frame to be decoded counts
 
@@ -340,15 +339,3 @@ class Run:
                 f"{self.folder.final}: cannot go on: what it saved of {name} is not what this version of semslam saves "
                 f"({type(problem).__name__}: {problem}); begin the run again with --overwrite"
             ) from problem
-
-
-def _stretched(pause: float, cost: float) -> float:
-    """The seconds until the next checkpoint, after one that took `cost` seconds; told where they grow by a half."""
-    longer = max(CHECKPOINT, cost / CHECKPOINT_SHARE)
-    if longer < 1.5 * pause:
-        return max(pause, longer)
-    logger.warning(
-        "saving the state took %.1f s: it is saved every %.0f s, and a crash may lose as many (--checkpoint sets it)",
-        *(cost, longer),
-    )
-    return longer

@@ -8,6 +8,7 @@ the process is killed or the disk is full, the map is never copied, and a save c
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -28,8 +29,12 @@ from semslam.engine.saved_surfels import state_parts
 from semslam.engine.surfels import PART, SURFEL_ARRAYS, SurfelMap
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 
+CHECKPOINT = 30.0  # seconds after which the state is saved again
+CHECKPOINT_SHARE = 0.02  # of the time of a run that saving its state takes at most
 PAGE = 1 << 16  # bytes
 AT_ONCE = 256 * PAGE  # bytes that are read before a map of files gives them back
+
+logger = logging.getLogger(__name__)
 
 
 @nb.njit(**PARALLEL)
@@ -258,3 +263,15 @@ def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
     os.lseek(descriptor, offset, os.SEEK_SET)
     while data:
         data = data[os.write(descriptor, data) :]
+
+
+def stretched(pause: float, cost: float) -> float:
+    """The seconds until the next checkpoint, after one that took `cost` seconds; told where they grow by a half."""
+    longer = max(CHECKPOINT, cost / CHECKPOINT_SHARE)
+    if longer < 1.5 * pause:
+        return max(pause, longer)
+    logger.warning(
+        "saving the state took %.1f s: it is saved every %.0f s, and a crash may lose as many (--checkpoint sets it)",
+        *(cost, longer),
+    )
+    return longer
