@@ -186,7 +186,7 @@ def test_what_does_not_enter_the_map_does_not_enter_the_mesh():
     for frame in recording:
         T = elsewhere if frame.index else frame.T_world_camera
         tracking = Tracking(T, ok=True, sound=not frame.index, reason="doubtful" if frame.index else "")
-        known.record(Step(frame, replace(sensed(frame), hidden=hidden), tracking, not frame.index, {}, None))
+        known.record(Step(frame, replace(Observation.of(frame), hidden=hidden), tracking, not frame.index, {}, None))
     progress = Progress.from_state(known.state())
     assert list(progress.posed()) == [0, 1] and list(progress.fused_poses()) == [0]
 
@@ -199,7 +199,7 @@ def test_what_does_not_enter_the_map_does_not_enter_the_mesh():
         frames=as_used(recording, progress, config.perception, list(recording.poses)),
         progress=progress,
     )
-    mesh = mesh_of_frames(run, Slam(recording.camera, perceive=sensed).cloud(), ReconstructionConfig())
+    mesh = mesh_of_frames(run, Slam(recording.camera, perceive=Observation.of).cloud(), ReconstructionConfig())
     seen = poses.transform(poses.inverse(recording.poses[0]), mesh.vertices)
     u, _ = recording.camera.project(seen).T
     assert len(seen) and u.min() > 78 and seen[:, 2].min() > near - 0.05

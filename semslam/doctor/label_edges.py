@@ -5,7 +5,8 @@ upside down and turned by half. Measured: 0.37 to 0.43 in kitchen, living room a
 NYUv2 that people labelled; 0.08 with labels of quite other frames.
 
 The edges of frames before and after tell whether labels are a few frames off. Measured, for the best of these over
-their own: -0.03 to -0.002 in parts of kitchen and living room; of labels that are 2 to 10 frames off, 0.02 to 0.1.
+their own, whatever shift suits these best: too little in 33 parts and variants of kitchen and living room, and enough
+of most labels that are 2 to 10 frames off.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ BORDER = 4  # pixels at the sides of an image, whose edges are of other kinds
 FEWEST_PIXELS = 100  # of boundaries in a frame
 NONE, SOUND = 0.10, 0.18  # gain over labels that are turned: of other images, and of their own
 OFFSETS = (-8, -4, -2, -1, 1, 2, 4, 8)  # frames
-LATE, CERTAIN = 0.015, 4.0  # gain with another frame's edges over that with their own: at least, in standard errors
+SHIFTS = tuple((down, across) for down in range(-6, 7, 3) for across in range(-6, 7, 3))  # pixels of labels, tried
+LATE, CERTAIN = 0.015, 4.0  # gain with another frame's edges over theirs: at least, in standard errors
 TURNED_BETTER = 0.15  # gain of labels that are turned over those as they are
 REMEDY = "give each frame its own labels, as its colour lies; only --labels truth uses them"
 TURNS: dict[str, Any] = {"mirrored": np.s_[:, ::-1], "upside down": np.s_[::-1], "turned by half": np.s_[::-1, ::-1]}
@@ -55,8 +57,9 @@ class Gains(NamedTuple):
         if best - self.own > TURNED_BETTER:
             return [Finding("error", f"the label images are {name}: so turned back they fit the colour images", REMEDY)]
         if self.late:
-            when = f"{abs(self.late)} frames {'later' if self.late > 0 else 'earlier'}"
-            return [Finding("error", f"the label images belong to colour images about {when}", REMEDY)]
+            count, when = abs(self.late), "later" if self.late > 0 else "earlier"
+            what = f"the label images belong to colour images about {count} frame{'s' * (count > 1)} {when}"
+            return [Finding("error", what, REMEDY)]
         if self._over_turned < NONE:
             what = (
                 f"the label images are not of their colour images: in {self.frames} frames classes hardly meet at edges"
@@ -70,7 +73,8 @@ def measured(recording: Recording) -> Gains | None:
     if not recording.labelled_indices:
         return None
     gains: list[list[float]] = []
-    over_own: list[np.ndarray] = []
+    shifted: list[list[float]] = []  # gains of labels as they are, but by SHIFTS elsewhere
+    of_others: list[list[float]] = []
     for index in evenly_spread(recording.labelled_indices, FRAMES):
         frame = recording.try_read(index, labels=True)
         if frame is None or frame.labels is None or (boundaries := _boundaries(frame)).sum() < FEWEST_PIXELS:
@@ -79,24 +83,26 @@ def measured(recording: Recording) -> Gains | None:
         gains.append([_gain(edges, boundaries[turn]) for turn in (np.s_[:], *TURNS.values())])
         around = (index + offset for offset in OFFSETS)
         others = (recording.try_read(i) if 0 <= i < len(recording) else None for i in around)
-        over = [np.nan if other is None else _gain(_edges(other, boundaries.shape), boundaries) for other in others]
-        over_own.append(np.array(over) - gains[-1][0])
+        shifted.append([_gain(edges, np.roll(boundaries, shift, (0, 1))) for shift in SHIFTS])
+        of_others.append([np.nan if o is None else _gain(_edges(o, boundaries.shape), boundaries) for o in others])
     own, *turned = np.mean(gains, axis=0) if gains else np.zeros(1 + len(TURNS))
-    late = _late(np.array(over_own)) if len(gains) >= FEWEST else 0
+    late = _late(np.array(shifted), np.array(of_others)) if len(gains) >= FEWEST else 0
     return Gains(len(gains), float(own), dict(zip(TURNS, map(float, turned))), late)
 
 
-def _late(over_own: np.ndarray) -> int:
-    """The offset whose frames' edges gain most over the labels' own, (N, len(OFFSETS)), NaN where there is no such
-    frame; 0 where none clearly does."""
-    frames = np.isfinite(over_own).sum(axis=0)
-    enough = over_own[:, frames >= FEWEST]
-    if not enough.size:
-        return 0
-    mean = np.nanmean(enough, axis=0)
-    error = np.nanstd(enough, axis=0, ddof=1) / np.sqrt(frames[frames >= FEWEST])
-    best = int(np.argmax(mean))
-    return int(np.array(OFFSETS)[frames >= FEWEST][best]) if mean[best] > max(LATE, CERTAIN * error[best]) else 0
+def _late(shifted: np.ndarray, of_others: np.ndarray) -> int:
+    """The offset whose frames' edges gain most over the labels' own; 0 where none clearly does, or where one shift of
+    all labels would do the same.
+
+    shifted: (N, len(SHIFTS)) gains with their own edges. of_others: (N, len(OFFSETS)), NaN where there is no frame.
+    """
+    own = shifted[:, np.argmax(shifted.mean(axis=0))]
+    best, most = 0, LATE
+    for offset, gains in zip(OFFSETS, of_others.T):
+        over = (gains - own)[np.isfinite(gains)]
+        if len(over) >= FEWEST and over.mean() > max(most, CERTAIN * over.std(ddof=1) / np.sqrt(len(over))):
+            best, most = offset, float(over.mean())
+    return best
 
 
 def _gain(edges: np.ndarray, boundaries: np.ndarray) -> float:
