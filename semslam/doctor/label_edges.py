@@ -18,6 +18,7 @@ import numpy as np
 
 from semslam.doctor.finding import Finding
 from semslam.frame import UNLABELLED, Frame, evenly_spread
+from semslam.images.resizing import resized_depth, resized_ids
 from sequences import Sequence as Recording
 
 FRAMES, FEWEST = 12, 6  # with labels: that are looked at, at most and at least
@@ -114,7 +115,7 @@ def _edges(frame: Frame, shape: tuple[int, ...]) -> np.ndarray:
     """(H, W) rank of the strongest edge of colour a pixel or two from each pixel, 0 to 1; 1 beside a step of depth."""
     size = shape[::-1]
     color = cv2.resize(frame.color, size, interpolation=cv2.INTER_AREA)
-    depth = None if frame.depth is None else cv2.resize(frame.depth, size, interpolation=cv2.INTER_NEAREST)
+    depth = None if frame.depth is None else resized_depth(frame.depth, size)
     smooth = cv2.GaussianBlur(color, (0, 0), 1.0).astype(np.float32)
     gradients = [cv2.Sobel(smooth, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1))]
     strength = cv2.dilate(np.sqrt(sum((g**2).sum(axis=2) for g in gradients)), np.ones((5, 5)))
@@ -132,7 +133,7 @@ def _boundaries(frame: Frame) -> np.ndarray:
     """(H, W) bool, WIDTH wide: pixels whose class is another one than that of the pixel to their left or above."""
     assert frame.labels is not None
     size = (WIDTH, round(frame.camera.height * WIDTH / frame.camera.width))
-    labels = cv2.resize(frame.labels, size, interpolation=cv2.INTER_NEAREST)
+    labels = resized_ids(frame.labels, size)
     there, found = labels != UNLABELLED, np.zeros(labels.shape, bool)
     found[:, 1:] |= (labels[:, 1:] != labels[:, :-1]) & there[:, 1:] & there[:, :-1]
     found[1:] |= (labels[1:] != labels[:-1]) & there[1:] & there[:-1]
