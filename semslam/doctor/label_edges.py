@@ -113,7 +113,7 @@ def _gain(edges: np.ndarray, boundaries: np.ndarray) -> float:
 
 def _edges(frame: Frame, shape: tuple[int, ...]) -> np.ndarray:
     """(H, W) rank of the strongest edge of colour a pixel or two from each pixel, 0 to 1; 1 beside a step of depth."""
-    size = shape[::-1]
+    size = shape[1], shape[0]
     color = cv2.resize(frame.color, size, interpolation=cv2.INTER_AREA)
     depth = None if frame.depth is None else resized_depth(frame.depth, size)
     smooth = cv2.GaussianBlur(color, (0, 0), 1.0).astype(np.float32)
