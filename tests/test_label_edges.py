@@ -63,7 +63,7 @@ def test_turned_labels_are_told(room, change, said) -> None:
 def test_labels_that_are_a_few_frames_off_are_told(room, late) -> None:
     labels = [frame.labels for frame in room]
     (line,) = told(room, lambda _, index: labels[np.clip(index + late, 0, len(labels) - 1)])
-    assert line.startswith("error: the label images belong to colour images about")
+    assert line.startswith("warning: the label images belong to colour images about")
     assert line.endswith("frames later" if late > 0 else "frames earlier")
 
 
