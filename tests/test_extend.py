@@ -121,7 +121,8 @@ def test_the_paths_of_other_runs_are_kept_and_move_with_the_map() -> None:
     moved = poses.exp(np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0]))
     tracking = SimpleNamespace(T_world_camera=np.eye(4), state="good", noise=None, ok=True, submap=0)
     frame, closed = SimpleNamespace(index=2, timestamp=0.2), Correction(np.array([-4]), moved[None])
-    kept.record(Step(frame, None, tracking, False, {}, closed))
+    seen = SimpleNamespace(hidden=None)
+    kept.record(Step(frame, seen, tracking, False, {}, closed))
     for path in kept.paths():
         assert np.allclose(path[:, 2, 3] - (1 if len(path) == 3 else shift[2, 3] + 1), 0)
 

@@ -72,12 +72,12 @@ def test_a_hole_in_a_plane_becomes_the_plane():
     """Nothing is to be seen but grey, and the network knows the shape, at half the scale: the surrounding tells it."""
     u, v = np.meshgrid(np.arange(96), np.arange(72))
     plane = (1 / (0.5 + 0.002 * u - 0.001 * v)).astype(f32)  # inverse depth of a plane is linear in the image
-    Observation.of = plane.copy()
-    Observation.of[25:45, 35:60] = 0
+    sensed = plane.copy()
+    sensed[25:45, 35:60] = 0
     grey = np.full(CAMERA.shape, 120, f32)
     T = [poses.exp(np.array([x, 0, 0, 0, 0, 0])) for x in (-0.1, 0.1)]
-    found = depth_from_views(grey, CAMERA, [grey, grey], T, 0.5 * plane, measured=with_doubt(Observation.of, NOISE))
-    np.testing.assert_allclose(found.depth[Observation.of == 0], plane[Observation.of == 0], rtol=0.005)
+    found = depth_from_views(grey, CAMERA, [grey, grey], T, 0.5 * plane, measured=with_doubt(sensed, NOISE))
+    np.testing.assert_allclose(found.depth[sensed == 0], plane[sensed == 0], rtol=0.005)
     assert found.log_std[35, 47] > found.log_std[35, 36] > found.log_std[35, 30]  # doubt grows into the hole
 
 
