@@ -79,9 +79,11 @@ def complete(
 def _halved(image: np.ndarray, total: bool) -> np.ndarray:
     """An image of half the size: sums of four pixels, or their means."""
     height, width = image.shape
-    even = np.pad(image, ((0, height % 2), (0, width % 2)), mode="constant" if total else "edge")
-    four = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2)
-    return np.ascontiguousarray(four.sum(axis=(1, 3)) if total else four.mean(axis=(1, 3)), f32)
+    if height % 2 or width % 2:
+        image = np.pad(image, ((0, height % 2), (0, width % 2)), mode="constant" if total else "edge")
+    upper, lower = image[::2], image[1::2]
+    four = (upper[:, ::2] + upper[:, 1::2]) + (lower[:, ::2] + lower[:, 1::2])
+    return four if total else four / f32(4)
 
 
 def _links(logs: np.ndarray, grey: np.ndarray, edge: np.float32, contrast: np.float32) -> tuple[np.ndarray, np.ndarray]:
@@ -90,12 +92,11 @@ def _links(logs: np.ndarray, grey: np.ndarray, edge: np.float32, contrast: np.fl
     An edge of the image alone cuts nothing: it may be painted, and what is behind it would know no depth. A network
     blurs jumps of depth, so that one small step of many counts where the image has an edge.
     """
-    links = []
-    for axis in (1, 0):
+    right, down = np.zeros((2, *logs.shape), f32)
+    for axis, link in ((1, right[:, :-1]), (0, down[:-1])):
         jump, step = np.abs(np.diff(logs, axis=axis)) / edge, np.abs(np.diff(grey, axis=axis)) / contrast
-        link = 1 / (1 + jump**2 * (1 + step**2))
-        links.append(np.pad(link, ((0, axis == 0), (0, axis == 1))).astype(f32))
-    return links[0], links[1]
+        link[:] = 1 / (1 + jump**2 * (1 + step**2))
+    return right, down
 
 
 @nb.njit(**SERIAL)

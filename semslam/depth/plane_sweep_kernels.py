@@ -57,9 +57,9 @@ class Winners(NamedTuple):
 def packed(image: np.ndarray) -> np.ndarray:
     """(H, W) int32 of luminance 0..255, rounded: the bytes of each pixel and its neighbours right, below, and right
     below, which are then read at once."""
-    above = np.rint(image).astype(np.uint8)
-    below = np.roll(above, -1, axis=0)
-    return np.stack([above, np.roll(above, -1, axis=1), below, np.roll(below, -1, axis=1)], axis=-1).view("<i4")[..., 0]
+    one = np.rint(image).astype(np.uint8).astype(np.uint32)
+    two = one | np.roll(one, -1, axis=1) << np.uint32(8)
+    return (two | np.roll(two, -1, axis=0) << np.uint32(16)).view(np.int32)
 
 
 @nb.njit(**PARALLEL)
