@@ -27,6 +27,7 @@ DEPTH_STEP = 1.05  # times, from one pixel to the next
 BORDER = 4  # pixels at the sides of an image, whose edges are of other kinds
 FEWEST_PIXELS = 100  # of boundaries in a frame
 NONE, SOUND = 0.10, 0.18  # gain over labels that are turned: of other images, and of their own
+FIRST_OFFSETS = (-4, -2, 2, 4)  # frames, of OFFSETS: where none of them gains anything, no others are looked at
 OFFSETS = (-8, -4, -2, -1, 1, 2, 4, 8)  # frames
 SHIFTS = tuple((down, across) for down in range(-6, 7, 3) for across in range(-6, 7, 3))  # pixels of labels, tried
 LATE, CERTAIN = 0.015, 4.0  # gain with another frame's edges over theirs: at least, in standard errors
@@ -75,35 +76,45 @@ def measured(recording: Recording) -> Gains | None:
         return None
     gains: list[list[float]] = []
     shifted: list[list[float]] = []  # gains of labels as they are, but by SHIFTS elsewhere
-    of_others: list[list[float]] = []
+    looked_at: dict[int, np.ndarray] = {}  # boundaries by frame
     for index in evenly_spread(recording.labelled_indices, FRAMES):
         frame = recording.try_read(index, labels=True)
         if frame is None or frame.labels is None or (boundaries := _boundaries(frame)).sum() < FEWEST_PIXELS:
             continue
         edges = _edges(frame, boundaries.shape)
         gains.append([_gain(edges, boundaries[turn]) for turn in (np.s_[:], *TURNS.values())])
-        around = (index + offset for offset in OFFSETS)
-        others = (recording.try_read(i) if 0 <= i < len(recording) else None for i in around)
         shifted.append([_gain(edges, np.roll(boundaries, shift, (0, 1))) for shift in SHIFTS])
-        of_others.append([np.nan if o is None else _gain(_edges(o, boundaries.shape), boundaries) for o in others])
+        looked_at[index] = boundaries
     own, *turned = np.mean(gains, axis=0) if gains else np.zeros(1 + len(TURNS))
-    late = _late(np.array(shifted), np.array(of_others)) if len(gains) >= FEWEST else 0
+    late = _late(recording, looked_at, np.array(shifted)) if len(gains) >= FEWEST else 0
     return Gains(len(gains), float(own), dict(zip(TURNS, map(float, turned))), late)
 
 
-def _late(shifted: np.ndarray, of_others: np.ndarray) -> int:
+def _late(recording: Recording, looked_at: dict[int, np.ndarray], shifted: np.ndarray) -> int:
     """The offset whose frames' edges gain most over the labels' own; 0 where none clearly does, or where one shift of
     all labels would do the same.
 
-    shifted: (N, len(SHIFTS)) gains with their own edges. of_others: (N, len(OFFSETS)), NaN where there is no frame.
+    looked_at: boundaries by frame. shifted: (len(looked_at), len(SHIFTS)) gains with their own edges.
     """
     own = shifted[:, np.argmax(shifted.mean(axis=0))]
+    if not any(len(over) and over.mean() > 0 for over in (_over(recording, looked_at, own, k) for k in FIRST_OFFSETS)):
+        return 0  # nearly always, and at half the cost
     best, most = 0, LATE
-    for offset, gains in zip(OFFSETS, of_others.T):
-        over = (gains - own)[np.isfinite(gains)]
+    for offset in OFFSETS:
+        over = _over(recording, looked_at, own, offset)
         if len(over) >= FEWEST and over.mean() > max(most, CERTAIN * over.std(ddof=1) / np.sqrt(len(over))):
             best, most = offset, float(over.mean())
     return best
+
+
+def _over(recording: Recording, looked_at: dict[int, np.ndarray], own: np.ndarray, offset: int) -> np.ndarray:
+    """What boundaries gain, over their own, with the edges of the frames so much later; of those that there are."""
+    over = []
+    for (index, boundaries), gain in zip(looked_at.items(), own):
+        other = recording.try_read(index + offset) if 0 <= index + offset < len(recording) else None
+        if other is not None:
+            over.append(_gain(_edges(other, boundaries.shape), boundaries) - gain)
+    return np.array(over)
 
 
 def _gain(edges: np.ndarray, boundaries: np.ndarray) -> float:
