@@ -129,9 +129,10 @@ def _edges(frame: Frame, shape: tuple[int, ...]) -> np.ndarray:
     depth = None if frame.depth is None else resized_depth(frame.depth, size)
     smooth = cv2.GaussianBlur(color, (0, 0), 1.0).astype(np.float32)
     gradients = [cv2.Sobel(smooth, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1))]
-    strength = cv2.dilate(np.sqrt(sum((g**2).sum(axis=2) for g in gradients)), np.ones((5, 5)))
-    order = np.argsort(np.argsort(strength, axis=None, kind="stable"), kind="stable")
-    ranks = order.reshape(strength.shape) / strength.size
+    strength = cv2.dilate(np.sqrt(sum(np.einsum("ijk,ijk->ij", g, g) for g in gradients)), np.ones((5, 5)))
+    ranks = np.empty(strength.size)
+    ranks[np.argsort(strength, axis=None, kind="stable")] = np.arange(strength.size) / strength.size
+    ranks = ranks.reshape(strength.shape)
     if depth is None or not depth.any():
         return ranks
     around = np.ones((3, 3))
