@@ -90,6 +90,7 @@ def reconstructed(scene: Scaled, out: Path, **settings) -> dict:
     return finish(run, mesh=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", one_fast(8.0, 0.1))
 def test_a_scene_of_another_size_becomes_a_map(tmp_path, factor):
     usual = reconstructed(Scaled(1.0), tmp_path / "usual")

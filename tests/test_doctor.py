@@ -119,6 +119,7 @@ def test_poses_in_another_convention_are_found(long_folder, change, what, remedy
     assert finding.level == "error" and what in finding.what and remedy in finding.remedy
 
 
+@pytest.mark.slow
 def test_quaternions_with_w_first_are_found(long_folder):
     rows = np.loadtxt(long_folder / "groundtruth.txt")
     np.savetxt(long_folder / "groundtruth.txt", rows[:, [0, 1, 2, 3, 7, 4, 5, 6]], fmt="%.9f")

@@ -41,6 +41,7 @@ def test_depth_along_the_ray_is_told_from_z(sound):
     assert "along each pixel's ray" in finding.what and "depth_along_ray" in finding.remedy
 
 
+@pytest.mark.slow
 def test_every_convention_is_told_from_the_images(sound):
     recording = Spoilt(*sound)
     sure = Judged(AS_RECORDED)

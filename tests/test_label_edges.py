@@ -36,6 +36,7 @@ def told(room: Sequence, change) -> list[str]:
     return [f"{f.level}: {f.what}" for f in label_edges.measured(Relabelled(room, change)).findings()]
 
 
+@pytest.mark.slow
 def test_labels_of_their_images_and_coarse_ones_are_sound(room) -> None:
     for change in (
         lambda labels, _: labels,

@@ -67,6 +67,7 @@ def finished(run: Path) -> FinishedMap:
     return FinishedMap(run)
 
 
+@pytest.mark.slow
 def test_depth_in_another_unit_than_the_maps_is_told_where_colour_alone_finds_the_image(room, finished):
     frame = room[EVERY]
     for factor in (0.25, 1.5):  # in the range of depth that the map was made with

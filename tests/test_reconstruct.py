@@ -51,6 +51,7 @@ def finished(tmp_path_factory) -> RunFolder:
     return RunFolder.open(out)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_to_is_evaluated(finished, capsys, monkeypatch):
     def read_only(*_: object) -> None:
         raise PermissionError(f"{finished.metrics}: its folder cannot be written to")
@@ -159,6 +160,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path, capsys):
     assert "other settings" in line and "config.yaml" in line
 
 
+@pytest.mark.slow
 def test_a_run_is_not_overwritten_without_being_asked(tmp_path, capsys):
     out = tmp_path / "a"
     interrupted_run(out, 3)
@@ -361,6 +363,7 @@ def test_an_unknown_setting_names_the_known_ones(tmp_path, capsys):
     assert "unknown setting 'smothing'" in line and "smoothing" in line
 
 
+@pytest.mark.slow
 def test_settings_of_a_file_hold_unless_an_option_says_otherwise(tmp_path):
     (tmp_path / "settings.yaml").write_text("slam: {perception: {labels: truth, classes: nyu40}}\nhold_out: 4\n")
     common = ["--config", tmp_path / "settings.yaml", "--no-mesh"]

@@ -63,6 +63,7 @@ def test_a_run_that_cannot_be_prepared_gives_its_folder_back(tmp_path):
 # kills
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", one_fast(7, 1))
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_map(whole, tmp_path, frames):
     out = tmp_path / "killed"
@@ -106,6 +107,7 @@ def test_a_process_killed_at_any_time_loses_no_more_than_a_checkpoint(whole, tmp
     assert (out / "map.ply").read_bytes() == whole.map.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_while_saving_does_not_lose_the_run(whole, tmp_path, monkeypatch):
     step, save = Slam.step, RunFolder.save_state
 
@@ -254,6 +256,7 @@ def test_refine_and_relabel_replace_a_run_only_when_asked(whole, tmp_path, capsy
 # a full disk
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_with_a_line_and_the_run_goes_on_later(whole, tmp_path, capsys, monkeypatch):
     out = tmp_path / "a"
     written = [0]
@@ -355,6 +358,7 @@ def test_a_run_whose_stages_kept_something_else_says_what_to_do_and_is_not_calle
     assert "damaged" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_with_settings_that_this_version_has_no_more_is_read_and_goes_on(whole, tmp_path):
     run = begun(tmp_path / "run", 5)
     run.save()

@@ -44,6 +44,7 @@ def test_the_path_through_the_room_is_found_in_metres(room):
     np.testing.assert_allclose(found.T_world_camera[0], room.poses[0], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_keyframes_vote_for_the_scale_and_single_ones_do_not_matter(room):
     """A network whose scale wavers by a third from frame to frame, and is a fifth too large on the whole."""
     network = KnowingNetwork(room, spoil=lambda depth, i: depth * np.float32(1.2 * np.exp(0.3 * np.sin(2.3 * i))))
