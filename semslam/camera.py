@@ -24,7 +24,7 @@ USUAL_SENSOR = "kinect"  # unless a recording says its own
 LARGEST = 32766  # pixels; OpenCV's remapping counts them in 16 bits
 KINECT_FOCAL = 0.81  # focal length of a Kinect's colour camera in widths of its image: 63 degrees wide
 FARTHEST_VIEW = 1000.0  # times the longer side: no lens has so long a focal length
-SHORTEST_VIEW = 0.01  # times the longer side: 179 degrees; a shorter one counts in widths of the image
+SHORTEST_VIEW = 0.01  # times the longer side: 179 degrees; a shorter one, with its centre, counts in widths
 SAME_ASPECT = 0.02  # of each other: 1296x968 beside 640x480 is one field of view
 FOCUSING = 0.03  # by which a lens that focuses changes its focal length, and moves the image by its size
 USUAL_FOV = 60.0  # degrees along the longer side: of a camera that nothing is known of
@@ -68,9 +68,9 @@ class Camera:
                 f"positive pixels (a data set with negative fy has its y axis mirrored by its reader)"
             )
         longer = max(self.width, self.height)
-        shortest, longest = SHORTEST_VIEW * longer, FARTHEST_VIEW * longer
-        focals_fit = shortest <= min(self.fx, self.fy) and max(self.fx, self.fy) <= longest
-        if not focals_fit or max(abs(self.cx), abs(self.cy)) > longest:
+        longest, centre = FARTHEST_VIEW * longer, max(abs(self.cx), abs(self.cy))
+        in_widths = max(self.fx, self.fy) < SHORTEST_VIEW * longer and centre <= 1
+        if in_widths or max(self.fx, self.fy, centre) > longest:
             raise ValueError(
                 f"camera has fx {self.fx:g}, fy {self.fy:g}, cx {self.cx:g}, cy {self.cy:g}; expected pixels of its "
                 f"{self.width}x{self.height} images"

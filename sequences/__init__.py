@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from inspect import signature
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,7 +122,7 @@ def open_sequence(
         raise TypeError(f"a recording is named by a text or a path, not by {path!r}; the built-in one is 'room'")
     options = {name: value for name, value in options.items() if value is not None}
     scale, camera = options.get("depth_scale", 1.0), options.get("camera")
-    if not (isinstance(scale, int | float) and 0 < scale < math.inf):
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < float(scale) < math.inf:
         raise ValueError(f"--depth-scale is {scale}, expected a positive number of units per metre")
     if not isinstance(camera, Camera | str | os.PathLike | None):
         raise TypeError(f"`camera` is {type(camera).__name__}, expected a semslam.camera.Camera or its file")

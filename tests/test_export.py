@@ -390,6 +390,12 @@ def test_a_long_title_and_legend_fit_a_small_plan(cloud, tmp_path):
             assert (edge == 255).all(), "nothing is cut off"
 
 
+def test_a_street_of_150_metres_has_a_floor_plan(cloud) -> None:
+    far = cloud.selected(np.arange(len(cloud)))
+    far.positions[:] *= np.float32(150 / np.ptp(far.positions, axis=0).max())
+    assert 1 < floor_plan(far, NYU13, pixels=300).pixels_per_metre < 2.1
+
+
 def test_walls_run_along_the_sides_of_a_plan_however_the_room_is_turned(cloud):
     angle = 0.4
     R = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]], np.float32)

@@ -153,6 +153,21 @@ def test_aligned_depth_with_odometry(frames, tmp_path, ros, storage):
         assert (sequence[1].color == sequence[1].color).all() and (sequence[3].depth == sequence[3].depth).all()
 
 
+def test_colour_images_that_have_no_depth_are_counted(frames, tmp_path):
+    with BagWriter(tmp_path / "a.bag", 1) as bag:
+        for i in range(12):  # a connection that loses two of three depth images
+            time, frame = START + i / 30, frames[i % 4]
+            bag.info("/camera/color/camera_info", time, frame.camera, OPTICAL)
+            bag.image("/camera/color/image_raw", time, frame.color, "rgb8", OPTICAL)
+            if i % 3 == 0:
+                bag.info("/camera/depth/camera_info", time, frame.camera, OPTICAL)
+                bag.image("/camera/depth/image_raw", time, millimetres(frame.depth), "16UC1", OPTICAL)
+    sequence = open_sequence(tmp_path / "a.bag")
+    assert len(sequence) < 12
+    (note,) = [note for note in sequence.assumptions if "of 12 colour images have depth" in note]
+    assert f"{len(sequence)} of 12" in note
+
+
 def test_a_lens_of_fourteen_numbers_is_undistorted(frames, tmp_path):
     camera = replace(frames[0].camera, distortion=(0.1, -0.03, 0.002, -0.001, *[0.01] * 10))
     with BagWriter(tmp_path / "a.bag", 1) as bag:
@@ -170,7 +185,7 @@ def test_a_camera_that_was_never_calibrated_is_one_line_and_given(frames, tmp_pa
     with BagWriter(tmp_path / "a.bag", 1) as bag:
         bag.info("/camera/rgb/camera_info", START, nothing, OPTICAL)
         bag.image("/camera/rgb/image_raw", START, frames[0].color, "rgb8", OPTICAL)
-    with pytest.raises(ValueError, match="/camera/rgb/camera_info: camera has fx 0"):
+    with pytest.raises(ValueError, match="/camera/rgb/camera_info: its CameraInfo is of no calibrated camera"):
         open_sequence(tmp_path / "a.bag")
     assert open_sequence(tmp_path / "a.bag", camera=known).camera == known
 

@@ -180,7 +180,8 @@ rehearse()
 rehearsed = loaded()
 tracker = Tracker()
 config = SlamConfig(PerceptionConfig(labels="truth"))
-slam = Slam(room.camera, config, track=tracker, loops=LoopCloser(tracker), places=tracker.places, label_set="nyu13")
+parts = {"track": tracker, "loops": LoopCloser(tracker), "places": tracker.places}
+slam = Slam(room.camera, config, label_set=room.label_set, **parts)
 for frame in frames:
     assert slam.step(frame).fused
 print(before, rehearsed, loaded())

@@ -33,7 +33,7 @@ def room():
     return open_sequence(ROOM)
 
 
-ROT90 = np.diag([0.0, 0, 1, 1])  # T_portrait_landscape of a camera whose images were turned by np.rot90
+ROT90 = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # T_portrait_landscape of np.rot90's
 
 
 def test_the_path_through_the_room_is_found_in_metres(room):

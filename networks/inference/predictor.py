@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
+from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -116,7 +118,8 @@ class Predictor:
         self._input_size = metadata.get("input_size")
         self._focal = metadata.get("focal")
         self._temperature = float(metadata.get("temperature", 1.0))
-        self._depths: dict[int, tuple[Output, int]] = {}  # of images lately seen: see `_Look`
+        self._one_at_a_time = threading.RLock()
+        self._depths: dict[bytes, tuple[Output, int]] = {}  # of images lately seen: see `_Look`
         self.remembered = 0
         images = None if calibration is None else (self._seen(image) for image in calibration)
         self._run = open_engine(network, engine, threads, images)
@@ -200,17 +203,21 @@ class Predictor:
 
     def _look_at(self, image: np.ndarray) -> _Look:
         """The network's outputs of an image; of one that it has seen lately, all but depth only if they are needed."""
-        key = hash((image.shape, image.tobytes()))
 
         @cache
         def outputs() -> tuple[Output, ...]:
-            # an engine's own arrays are valid until it runs again
-            return tuple(o.copy() if isinstance(o, np.ndarray) else o for o in self._computed(image))
+            with self._one_at_a_time:  # an engine's own arrays are valid until it runs again
+                return tuple(o.copy() if isinstance(o, np.ndarray) else o for o in self._computed(image))
 
-        if (known := self._depths.get(key)) is None:
-            known = self._depths[key] = outputs()[1], len(outputs())
-            while len(self._depths) > self.remembered:
-                del self._depths[next(iter(self._depths))]
+        if not self.remembered:
+            return _Look(outputs()[1], len(outputs()), outputs)
+        image = image.copy()  # the caller's may be written to before more than its depth is asked for
+        key = blake2b(image.tobytes(), digest_size=16).digest() + str(image.shape).encode()
+        with self._one_at_a_time:
+            if (known := self._depths.get(key)) is None:
+                known = self._depths[key] = outputs()[1], len(outputs())
+                while len(self._depths) > self.remembered:
+                    del self._depths[next(iter(self._depths))]
         return _Look(*known, outputs)
 
     def depth_of(self, output: Output, size: tuple[int, int], focal: float | None = None) -> np.ndarray:
@@ -236,8 +243,11 @@ class Predictor:
         mirrored: look at the mirror image; what is returned is of the image all the same.
         """
         check_image(image)
-        scores = _mirrored(self._computed(image[:, ::-1])[0]) if mirrored else self._computed(image)[0]
-        return self.probabilities_of(scores, size or (image.shape[1], image.shape[0]))
+        size = size or (image.shape[1], image.shape[0])
+        with self._one_at_a_time:
+            if mirrored:
+                return self.probabilities_of(_mirrored(self._computed(image[:, ::-1])[0]), size)
+            return self.probabilities_of(self._computed(image)[0], size)
 
     def outputs(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         """The network's own outputs of an image, each (h, w, channels) float32, valid until the next call."""

@@ -130,7 +130,9 @@ def open_comparisons(
     for path in paths:
         config = replace(base, sequence=path)
         sequence = config.open_sequence()
-        if any(variant.depth == "predicted" for variant in chosen_variants(variants_of(sequence), variants)):
+        if config.bars is None and any(
+            variant.depth == "predicted" for variant in chosen_variants(variants_of(sequence), variants)
+        ):
             plain = replace(config, bars=True).open_sequence()
             if plain.camera.shape != sequence.camera.shape:  # all variants see the same
                 config, sequence = replace(config, bars=True), plain

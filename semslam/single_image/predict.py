@@ -232,7 +232,7 @@ def focal_length(path: Path, height: int, width: int, fov: float | None = None) 
     None where nothing tells it, and the network takes the image for one of the camera that it was trained with.
     ValueError for a camera.yaml of images of another aspect.
     """
-    place = path.parent if path.parent.name == "color" else path  # of a recording, whose camera.yaml lies beside it
+    place = path.parent if path.parent.name == "color" else path.parent / "camera"  # NAME.yaml may be anything
     exif = exif_focal(path, max(width, height))
     try:
         camera = given_camera(place, width, height, None, fov, exif)

@@ -31,7 +31,8 @@ def opened(path: Path) -> Iterator[Any]:
     except Exception as problem:  # of rosbags and of what it reads with, of many kinds
         reason = " ".join(str(problem).split())[:200]
         raise ValueError(
-            f"{path}: cannot be read as a bag, or is cut short ({reason}); `rosbag reindex` mends some"
+            f"{path}: cannot be read as a bag, or is cut short ({reason}); the index of a ROS 1 bag is at "
+            "its end: copy it again, or `rosbag reindex` it with ROS"
         ) from None
     try:
         yield reader

@@ -85,8 +85,12 @@ def open_ros_bag(
         times = color.timestamps[of_color]
         if color.of_sensor and depth.of_sensor:  # times of arrival tell of the transport
             delays = depth_delays(times, depth.timestamps[of_depth])
-        if len(of_color) < 0.9 * min(len(color.timestamps), len(depth.timestamps)):
-            notes += (f"{path}: {len(of_color)} of {len(color.timestamps)} colour images have depth at their time",)
+        for stream, name, lacks in ((color, "colour", "depth"), (depth, "depth", "colour")):
+            if len(of_color) < 0.9 * len(stream.timestamps):
+                notes += (
+                    f"{path}: {len(of_color)} of {len(stream.timestamps)} {name} images have {lacks} at their time; "
+                    "the others are left out",
+                )
     found = _camera_poses(index, f"{path}: {topics.pose}", color_frame, times)
     return DecodedSequence(
         name=path.stem,

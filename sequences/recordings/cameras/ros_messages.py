@@ -123,6 +123,10 @@ def camera_of_info(message: Any, where: str) -> Camera:
     """The camera of a CameraInfo message; ValueError for one that was not calibrated or has a lens of another model."""
     K = np.asarray(message.K if hasattr(message, "K") else message.k, np.float64)
     D = np.asarray(message.D if hasattr(message, "D") else message.d, np.float64)
+    if not np.any(K):  # what drivers of cameras write that nobody calibrated
+        raise ValueError(
+            f"{where}: its CameraInfo is of no calibrated camera (K is 0); give its camera with --camera FILE"
+        )
     try:
         fisheye = bool(np.any(D)) and is_fisheye(message.distortion_model)
         if fisheye and not np.any(D[4:]):  # drivers fill the fifth of five with 0
