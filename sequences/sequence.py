@@ -101,7 +101,7 @@ class Sequence(ABC):
 
     def number_of(self, index: int) -> int:
         """The number of frame `index` in the recording that this is part of: what messages name it by."""
-        return index
+        return int(index)
 
     def mesh(self) -> Mesh | None:
         """The scene's exact surface, where it is known: a synthetic scene's."""

@@ -242,7 +242,6 @@ class Attention:
     @classmethod
     def of_pose_weights(cls, weights: str | Path) -> Attention:
         """Of a pose network."""
-
         from networks.inference.predictor import check_image
         from networks.pose.predictor import PosePredictor
 

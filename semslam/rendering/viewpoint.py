@@ -141,11 +141,12 @@ def overview(cloud: SurfelCloud, camera: Camera, up: np.ndarray, *, trajectory: 
     """
     if len(cloud) == 0:
         return look_at(up * 2, np.zeros(3), up)
-    directions, shares, path = _seen_from_around(cloud, camera, up, trajectory)
+    sample = without_remote(thinned(cloud))
+    directions, shares, path = _seen_from_around(sample, camera, up, trajectory)
     if path is not None and trajectory is not None:
         looking = np.asarray(trajectory)[:, :3, 2].mean(axis=0)
         shares *= 1 + 0.5 * -directions @ looking
-    return framed(without_remote(thinned(cloud)).positions, directions[np.argmax(shares)], up, _small(camera), path)
+    return framed(sample.positions, directions[np.argmax(shares)], up, _small(camera), path)
 
 
 def _small(camera: Camera) -> Camera:
@@ -153,10 +154,10 @@ def _small(camera: Camera) -> Camera:
 
 
 def _seen_from_around(
-    cloud: SurfelCloud, camera: Camera, up: np.ndarray, trajectory: np.ndarray | None
+    sample: SurfelCloud, camera: Camera, up: np.ndarray, trajectory: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """AROUND directions (A, 3), the share (A,) of the map that is seen from each, the places (M, 3) of cameras."""
-    sample, small = without_remote(thinned(cloud)), _small(camera)
+    """AROUND directions (A, 3), the share (A,) of surfels that is seen from each, the places (M, 3) of cameras."""
+    small = _small(camera)
     path = None if trajectory is None or len(trajectory) == 0 else np.asarray(trajectory)[:, :3, 3]
     directions = np.array([raised_direction(up, k * 2 * np.pi / AROUND, ELEVATION) for k in range(AROUND)])
     shares = []
@@ -175,7 +176,8 @@ def swing(
     `WELL_SEEN` of what the best one shows is seen: behind a wall there are only the backs of things, which no camera
     saw. The map fills each picture.
     """
-    _, shares, path = _seen_from_around(cloud, camera, up, trajectory)
+    sample, small = without_remote(thinned(cloud)), _small(camera)
+    _, shares, path = _seen_from_around(sample, camera, up, trajectory)
     best = int(np.argmax(shares))
     well = shares >= WELL_SEEN * shares[best]
     step, turns = 2 * np.pi / AROUND, np.arange(count) / count
@@ -187,7 +189,6 @@ def swing(
         half, middle = max(before + after, 1) / 2, (after - before) / 2
         start = np.arcsin(np.clip(-middle / half, -1, 1))
         angles = step * (best + middle + half * np.sin(start + 2 * np.pi * turns))
-    sample, small = without_remote(thinned(cloud)), _small(camera)
     return np.stack(
         [framed(sample.positions, raised_direction(up, angle, ELEVATION), up, small, path) for angle in angles]
     )

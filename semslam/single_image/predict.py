@@ -26,7 +26,7 @@ from semslam.images import (
 from semslam.images.resizing import resized_ids
 from semslam.labels import LABEL_SETS, LabelSet
 from sequences.files import VIDEOS
-from sequences.recordings.cameras.given_camera import exif_focal, given_camera
+from sequences.recordings.cameras.given_camera import OtherAspect, exif_focal, given_camera
 
 NAMED = 12  # classes in a figure's legend
 MOST_PIXELS = (
@@ -236,7 +236,7 @@ def focal_length(path: Path, height: int, width: int, fov: float | None = None) 
     exif = exif_focal(path, max(width, height))
     try:
         camera = given_camera(place, width, height, None, fov, exif)
-    except ValueError:
+    except OtherAspect:
         camera = given_camera(place, height, width, None, fov, exif)  # of an image that was turned upright
     if not camera.focal_known:
         return None, "nothing: taken for the network's own camera's (--fov, a camera.yaml or EXIF tells another)"

@@ -17,7 +17,7 @@ from sequences.recordings.registration import registered_depth
 from sequences.sequence import ImageSequence
 
 LAYOUT = "r-<seconds>-<tick>.ppm and d-<seconds>-<tick>.pgm"
-FARTHEST = 10.0  # metres, to which the toolbox clips: what lies farther is left out
+FARTHEST = 10.0  # metres
 NO_READING = 2047  # raw 11-bit disparity
 APART = 0.1  # seconds; images further apart are of different moments
 SMALLEST_RAW = 600  # smaller raw values are noise, as the toolbox has it
@@ -85,11 +85,11 @@ def moments(color_times: np.ndarray, depth_times: np.ndarray) -> tuple[np.ndarra
 
 
 def depth_of_raw(raw: np.ndarray) -> np.ndarray:
-    """Metres (..., float32) of raw Kinect disparities: 351.3 / (1092.5 - raw), 0 = none, and from 10 m on."""
+    """Metres (..., float32) of raw Kinect disparities: 351.3 / (1092.5 - raw), 0 = none, 10 m at most."""
     with np.errstate(divide="ignore"):
         depth = 351.3 / (1092.5 - raw.astype(np.float64))
-    valid = (raw >= SMALLEST_RAW) & (raw < NO_READING) & (depth >= 0) & (depth < FARTHEST)
-    return np.where(valid, depth, 0).astype(np.float32)
+    valid = (raw >= SMALLEST_RAW) & (raw < NO_READING) & (depth >= 0)
+    return np.where(valid, np.minimum(depth, FARTHEST), 0).astype(np.float32)
 
 
 def projected_depth(raw: np.ndarray, color_camera: Camera) -> np.ndarray:

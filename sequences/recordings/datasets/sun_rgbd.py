@@ -14,7 +14,7 @@ from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, image_reader
 from sequences.sequence import ImageSequence
 
 LAYOUT = "image/NAME.jpg, depth_bfx/NAME.png (rotated by 3 bits), intrinsics.txt"
-FARTHEST = 8.0  # metres, to which the toolbox clips: what lies farther is left out
+FARTHEST = 8.0  # metres, as the toolbox clips
 
 
 def fits(path: Path) -> bool:
@@ -58,5 +58,4 @@ def read_rotated_depth(path: Path) -> np.ndarray:
     """Depth (H, W) float32 m of a PNG whose 16 bits are millimetres rotated left by three."""
     rotated = images.read_uint16(path)
     millimetres = (rotated >> 3) | (rotated << 13)
-    depth = millimetres * np.float32(1e-3)
-    return np.where(depth < FARTHEST, depth, np.float32(0))
+    return np.minimum(millimetres * np.float32(1e-3), np.float32(FARTHEST))
