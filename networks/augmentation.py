@@ -45,7 +45,7 @@ class View:
 
     zoom: float  # by which depth is divided
     window: tuple[float, float, float, float]  # pixels of the colour image: top, left, height, width; fills the crop
-    mirror: bool
+    mirror: bool  # before the window is taken: its left is then counted from the image's right side
     gains: np.ndarray  # (6,) of the colours, see `recolored`
 
 
@@ -78,8 +78,8 @@ def augmented(sample: Sample, rng: np.random.Generator, config: Augmentation) ->
 
     def view(image: np.ndarray, fill: object, smooth: bool = False) -> np.ndarray:
         window = scaled_window(drawn.window, image.shape[0] / height, image.shape[1] / width)
-        seen = _window(image, window, config.crop, fill, smooth)
-        return np.ascontiguousarray(seen[:, ::-1]) if drawn.mirror else seen
+        turned = np.ascontiguousarray(image[:, ::-1]) if drawn.mirror else image
+        return _window(turned, window, config.crop, fill, smooth)
 
     color = view(sample.color, PADDING, smooth=True)
     if config.color > 0:
@@ -110,7 +110,9 @@ def _window(
 ) -> np.ndarray:
     """The part (top, left, height, width) of `image`, in its pixels, resized to `size`; `fill` where there is none.
 
-    Where `smooth`, pixels are means when the image shrinks and bilinear when it grows, else nearest neighbours.
+    Where `smooth`, pixels are means when the image shrinks and bilinear when it grows, else what lies at their upper
+    left corners: of the pixel in the middle of a cell that is learned from (`networks.training.data.collated`), that is
+    the cell's centre.
     """
     top, left, window_h, window_w = window
     (y0, y1), (v0, v1) = spans(top, window_h, image.shape[0], size[0])

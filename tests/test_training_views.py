@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_trainings import batch_of
 
-from networks.augmentation import Augmentation, Sample, augmented, recolored
+from networks.augmentation import Augmentation, Sample, augmented, random_view, recolored
 from networks.training import device_views
-from networks.training.data import class_weights
+from networks.training.data import class_weights, collated
 from networks.training.order import drawn_place
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -66,6 +66,28 @@ def test_images_of_a_view_stay_on_each_other() -> None:
             assert (inside[view.depth > 0] == (ratio > 1.5 * ratio.min())).mean() > 0.93
             compared += 1
     assert compared > 10
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_what_is_learned_of_a_cell_is_what_lies_at_its_centre(mirrored: bool) -> None:
+    """An edge divides the cells of labels and depth, on average, where it divides the colours."""
+    color, labels = np.zeros((32, 256, 3), np.uint8), np.zeros((32, 256), np.uint8)
+    color[:, 118:], labels[:, 118:] = 255, 1
+    depth = np.where(labels[:, ::2] == 1, np.float32(4), np.float32(1))
+    apart = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        config = Augmentation((16, 128), (0.8, 1.6), mirror=mirrored)
+        drawn = random_view((32, 256), np.random.default_rng(seed), config)
+        view = augmented(Sample(color, labels, depth), rng, config)
+        if drawn.mirror != mirrored or (view.labels == 255).any() or len(np.unique(view.labels)) < 2:
+            continue
+        learned = collated([device_views.part_of(0, view)], 4)
+        bright = (view.color[..., 0] / 255).mean() * 128
+        far = (learned["depth"][0] > 2 / drawn.zoom).float().mean().item() * 128
+        apart.append(((learned["segmentation"][0] == 1).float().mean().item() * 128 - bright, far - bright))
+    assert len(apart) > 80
+    assert np.abs(np.mean(apart, axis=0)).max() < 0.35  # pixels; a reading at the other corner is 1 off
 
 
 def test_what_lies_outside_the_image_is_unknown() -> None:

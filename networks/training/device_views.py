@@ -150,8 +150,7 @@ def _smooth(images: Tensor, views: Sequence[View], crop: tuple[int, int]) -> Ten
     down, covered_rows = _weights(rows, images.shape[1], crop[0], shrinks, images.device)
     across, covered_columns = _weights(columns, images.shape[2], crop[1], shrinks, images.device)
     mirrored = torch.tensor([view.mirror for view in views], device=images.device)
-    across = torch.where(mirrored[:, None, None], across.flip(1), across)
-    covered_columns = torch.where(mirrored[:, None], covered_columns.flip(1), covered_columns)
+    across = torch.where(mirrored[:, None, None], across.flip(2), across)
     seen = torch.einsum("bvy,byxc->bvxc", down, images.float())
     seen = torch.einsum("bux,bvxc->bvuc", across, seen).round().clamp(0, 255).to(torch.uint8)
     inside = covered_rows[:, :, None, None] & covered_columns[:, None, :, None]
@@ -200,9 +199,9 @@ def _nearest(
         top, left, window_h, window_w = scaled_window(view.window, height / shape[0], width / shape[1])
         (y0, y1), (v0, v1) = spans(top, window_h, height, crop[0])
         (x0, x1), (u0, u1) = spans(left, window_w, width, crop[1])
-        rows[i, v0:v1], columns[i, u0:u1] = _places(y0, y1, v1 - v0), _places(x0, x1, u1 - u0)
-        if view.mirror:
-            columns[i] = columns[i, ::-1].copy()
+        across = _places(x0, x1, u1 - u0)
+        rows[i, v0:v1] = _places(y0, y1, v1 - v0)
+        columns[i, u0:u1] = width - 1 - across if view.mirror else across
     down, across = (torch.from_numpy(places).to(images.device) for places in (rows, columns))
     lines = torch.arange(len(views), device=images.device)[:, None, None]
     seen = images[lines, down.clamp(min=0)[:, :, None], across.clamp(min=0)[:, None, :]]

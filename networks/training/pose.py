@@ -121,7 +121,8 @@ class PoseLearner(nn.Module):
             losses["segmentation"] = cross_entropy(outputs["segmentation"].flatten(0, 1).float(), labels.flatten(0, 1))
         if "depth" in outputs:
             predicted = outputs["depth"].flatten(0, 1)[:, 0].float()
-            truth = F.interpolate(batch["depth"].flatten(0, 1)[:, None], size=predicted.shape[-2:])[:, 0]
+            depth = batch["depth"].flatten(0, 1)[:, None]
+            truth = F.interpolate(depth, size=predicted.shape[-2:], mode="nearest-exact")[:, 0]
             if distributed.summed((truth > 0).any()[None].float()) > 0:
                 losses["depth"] = inverse_huber(predicted, truth, truth > 0)
         if not losses:
