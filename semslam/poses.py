@@ -172,6 +172,12 @@ def rotation_angle(T: np.ndarray) -> float:
     return float(np.linalg.norm(log(T)[3:]))
 
 
+def are_apart(T_world_a: np.ndarray, T_world_b: np.ndarray, metres: float, degrees: float) -> bool:
+    """Whether two camera poses (4, 4) are farther apart than this, in the one or in the other."""
+    way = inverse(T_world_a) @ T_world_b
+    return bool(np.linalg.norm(way[:3, 3]) > metres or np.degrees(rotation_angle(way)) > degrees)
+
+
 def orthonormalized(T: np.ndarray) -> np.ndarray:
     """T (..., 4, 4) with rotations replaced by the nearest true ones: text files round to a few digits."""
     u, _, vt = np.linalg.svd(T[..., :3, :3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import cv2
@@ -219,6 +220,18 @@ def test_keyframes_to_come_are_asked_and_looked_at_once(room):
         if i == 20:
             assert looked and not np.array_equal(found.depth, without.depth)
     assert len(set(looked)) == len(looked) and set(fused[1:]) <= set(looked)
+
+
+def test_the_next_keyframe_is_looked_at_beside_the_sweep_and_nothing_changes(room, monkeypatch):
+    looked: list[int] = []
+    beside, threads = looking(room, looked), set()
+    look_at = beside.look_at
+    beside.look_at = lambda i: (threads.add(threading.current_thread().name), look_at(i))[1]
+    alone = looking(room, [])
+    monkeypatch.setattr(alone, "_begin", lambda *_: None)
+    for i in range(20, 30):
+        np.testing.assert_array_equal(beside(seen_in(room, i), None).depth, alone(seen_in(room, i), None).depth)
+    assert any(name.startswith("depth") for name in threads)
 
 
 def test_it_goes_on_from_its_state(room):

@@ -191,7 +191,9 @@ class Predictor:
             focal *= self.input_shape(height, width)[1] / width
         looked = self._look_at(image)
         if mirror_too:
-            looked = looked.meaned(tuple(_mirrored(output) for output in self._computed(image[:, ::-1])))
+            with self._one_at_a_time:
+                of_mirror = tuple(_mirrored(output) for output in self._computed(image[:, ::-1]))
+            looked = looked.meaned(of_mirror)
         size = size or (width, height)
         images: Any = _postprocessing(looked.depth)
         return Prediction(

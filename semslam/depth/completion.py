@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numba as nb
@@ -34,6 +35,11 @@ class CompletedDepth:
 
     depth: np.ndarray  # metres along z
     log_std: np.ndarray  # standard deviation of its logarithm
+
+    @cached_property
+    def median(self) -> float:
+        """Of the depth, metres."""
+        return float(np.median(self.depth))
 
 
 def complete(
@@ -74,6 +80,19 @@ def complete(
     information = np.zeros_like(weight)
     _spread_information(weight, right, down, f32(1 / c.prior_std**2), information)
     return CompletedDepth(predicted * np.exp(r), 1 / np.sqrt(information))
+
+
+def everywhere(depth: np.ndarray) -> np.ndarray:
+    """Depth (H, W), some of it positive; where it is 0 that of the nearest pixel."""
+    known = depth > 0
+    if known.all():
+        return depth
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    of_label = np.zeros(nearest.max() + 1, depth.dtype)
+    of_label[nearest[known]] = depth[known]
+    return of_label[nearest]
 
 
 def _halved(image: np.ndarray, total: bool) -> np.ndarray:

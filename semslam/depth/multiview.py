@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Annotated, NamedTuple
 
@@ -20,11 +21,12 @@ from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.config import Count, Natural, NotNegative, Positive, Range, Turn, check_ranges
 from semslam.depth.agreement import Keyframe, agreed
-from semslam.depth.completion import CompletedDepth, CompletionConfig, complete
+from semslam.depth.completion import CompletedDepth, CompletionConfig, complete, everywhere
 from semslam.depth.plane_sweep import SweepConfig, SweptDepth, sweep
 from semslam.frame import Observation
 from semslam.images.resizing import resized_depth, resized_ids
 from semslam.stage import Stage
+from semslam.threads import background
 
 f32 = np.float32
 
@@ -94,12 +96,6 @@ def neighbours(
     return sorted(found)
 
 
-def apart(T_world_a: np.ndarray, T_world_b: np.ndarray, metres: float, degrees: float) -> bool:
-    """Whether two camera poses (4, 4) are farther apart than this, in the one or in the other."""
-    way = poses.inverse(T_world_a) @ T_world_b
-    return bool(np.linalg.norm(way[:3, 3]) > metres or np.degrees(poses.rotation_angle(way)) > degrees)
-
-
 def depth_from_views(
     grey: np.ndarray,
     camera: Camera,
@@ -108,10 +104,12 @@ def depth_from_views(
     predicted: np.ndarray,
     config: MultiViewConfig | None = None,
     measured: SweptDepth | None = None,
+    foretold: Callable[[float], object] = lambda metres: None,
 ) -> CompletedDepth:
     """Depth at every pixel of an image, from other images where they determine it; see `plane_sweep.sweep`.
 
     measured: by a depth camera, of the image's size, 0 = nothing; it counts there in place of what the images say.
+    foretold: called, before the finer sweep, with about the median of the depth, metres.
     """
     c = config or MultiViewConfig()
     half = (camera.width // 2, camera.height // 2)
@@ -127,6 +125,7 @@ def depth_from_views(
         level = float(np.median(found.depth[believed] / rough[believed]))
         rough, predicted = rough * f32(level), predicted * f32(level)
     corrected = complete(rough, found.depth, found.log_std, smaller[0], c.completion)
+    foretold(corrected.median)
     size = (camera.width, camera.height)
     prior = predicted * cv2.resize(corrected.depth / rough, size, interpolation=cv2.INTER_LINEAR)
     found = _known(sweep(grey, camera, others, T_other_camera, prior, c.fine), measured)
@@ -142,19 +141,6 @@ def _known(swept: SweptDepth, measured: SweptDepth | None) -> SweptDepth:
     depth, log_std = resized_depth(measured.depth, size), resized_ids(measured.log_std, size)
     there = depth > 0
     return SweptDepth(np.where(there, depth, swept.depth), np.where(there, log_std, swept.log_std))
-
-
-def _everywhere(depth: np.ndarray) -> np.ndarray:
-    """Depth (H, W), some of it positive; where it is 0 that of the nearest pixel."""
-    known = depth > 0
-    if known.all():
-        return depth
-    _, nearest = cv2.distanceTransformWithLabels(
-        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    of_label = np.zeros(nearest.max() + 1, depth.dtype)
-    of_label[nearest[known]] = depth[known]
-    return of_label[nearest]
 
 
 ReadColor = Callable[[int], np.ndarray]  # the index of a frame -> (H, W, 3) uint8 RGB
@@ -193,6 +179,9 @@ class MultiViewDepth(Stage):
         self.scene = 2.0  # metres: median depth of the last keyframe
         self._before: list[Keyframe] = []  # the last keyframes, each by itself
         self._ahead: dict[int, Ahead] = {}  # the next ones, by the indices of their frames
+        # the frame that is looked at beside the finer sweep of the keyframe before it, as it will likely be the next
+        self._begun: tuple[int, Future[tuple[np.ndarray, np.ndarray]]] | None = None
+        self._thread = background("depth")
         self.ended = False  # whether all frames are done, and what stayed unsure was removed from the map
 
     def is_keyframe(self, observation: Observation) -> bool:
@@ -207,7 +196,9 @@ class MultiViewDepth(Stage):
         return self._last is None or self._is_apart(self._last, T, self.scene)
 
     def _is_apart(self, T_world_last: np.ndarray, T_world_camera: np.ndarray, scene: float) -> bool:
-        return apart(T_world_last, T_world_camera, self.config.keyframe_step * scene, self.config.keyframe_turn_deg)
+        return poses.are_apart(
+            T_world_last, T_world_camera, self.config.keyframe_step * scene, self.config.keyframe_turn_deg
+        )
 
     def __call__(self, observation: Observation, predict: object) -> Observation:
         """A keyframe with depth and its confidence; no depth where too few other frames show the same.
@@ -234,45 +225,59 @@ class MultiViewDepth(Stage):
         T = self.T_world_camera[index]
         assert T is not None
         here = Keyframe(T, found.depth, found.log_std)
-        return agreed(here, self.camera, [*self._before, *self._after(index, here)])
+        return agreed(here, self.camera, [*self._before, *self._after(index, here, found.median)])
 
-    def _after(self, index: int, here: Keyframe) -> list[Keyframe]:
-        """The keyframes that follow frame `index`, each by itself. here: that frame as one.
+    def _after(self, index: int, before: Keyframe, scene: float) -> list[Keyframe]:
+        """The keyframes that follow frame `index`, each by itself. before: that frame as one; scene: its median depth.
 
         What is measured of them is kept until they are the present frame.
         """
         following: list[Keyframe] = []
         ahead: dict[int, Ahead] = {}
-        before, scene = here, float(np.median(here.depth))
-        for j in range(index + 1, min(index + 1 + self.config.after, len(self.T_world_camera))):
-            if self.look_at is None or len(following) == self.config.agreeing:
+        end = min(index + 1 + self.config.after, len(self.T_world_camera))
+        while self.look_at is not None and len(following) < self.config.agreeing:
+            if (index := self._next(index, end, before.T_world_camera, scene)) == end:
                 break
-            T = self.T_world_camera[j]
-            if T is None or not self._is_apart(before.T_world_camera, T, scene):
-                continue
-            known = self._ahead.get(j)
-            ahead[j] = known if known is not None and known.scene == scene else self._looked_at(j, scene)
-            if (found := ahead[j].found) is not None:
-                before, scene = Keyframe(T, found.depth, found.log_std), float(np.median(found.depth))
+            known, T = self._ahead.get(index), self.T_world_camera[index]
+            ahead[index] = known if known is not None and known.scene == scene else self._looked_at(index, scene)
+            if (found := ahead[index].found) is not None and T is not None:
+                before, scene = Keyframe(T, found.depth, found.log_std), found.median
                 following.append(before)
         self._ahead = ahead
         return following
 
+    def _next(self, index: int, end: int, T_world_last: np.ndarray, scene: float) -> int:
+        """The first frame after frame `index` that is apart from a pose; `end` where none before it is."""
+        for j in range(index + 1, end):
+            if (T := self.T_world_camera[j]) is not None and self._is_apart(T_world_last, T, scene):
+                return j
+        return end
+
     def _looked_at(self, index: int, scene: float) -> Ahead:
         """What frame `index` says by itself; nothing where it cannot be read, which the run counts."""
         assert self.look_at is not None
+        begun, self._begun = self._begun, None
         try:
-            color, predicted = self.look_at(index)
+            color, predicted = begun[1].result() if begun and begun[0] == index else self.look_at(index)
         except (ValueError, OSError) as problem:
             raise_passing(problem)
             return Ahead(scene, None)
-        return Ahead(scene, self.measured(index, color, predicted, scene=scene) if predicted.any() else None)
+        if not predicted.any():
+            return Ahead(scene, None)
+        return Ahead(scene, self.measured(index, color, predicted, None, scene, lambda deep: self._begin(index, deep)))
+
+    def _begin(self, index: int, scene: float) -> None:
+        """Begin to look at the keyframe that follows frame `index` if its depth has this median."""
+        T, end = self.T_world_camera[index], len(self.T_world_camera)
+        assert T is not None and self.look_at is not None
+        if (following := self._next(index, end, T, scene)) < end:
+            self._begun = following, self._thread.submit(self.look_at, following)
 
     def advance(self, index: int, found: CompletedDepth) -> None:
         """Frame `index` is the last keyframe from now on. found: its depth by itself."""
         T = self._last = self.T_world_camera[index]
         assert T is not None
-        self.scene = float(np.median(found.depth))
+        self.scene = found.median
         self._before = [Keyframe(T, found.depth, found.log_std), *self._before][: self.config.agreeing]
 
     def weighed(self, found: CompletedDepth) -> tuple[np.ndarray, np.ndarray]:
@@ -292,12 +297,14 @@ class MultiViewDepth(Stage):
         predicted: np.ndarray,
         sensed: SweptDepth | None = None,
         scene: float | None = None,
+        foretold: Callable[[float], object] = lambda metres: None,
     ) -> CompletedDepth | None:
         """Depth of frame `index`, whose pose is known, at the size of `camera`; None where too few frames show it.
 
         color: (H, W, 3) uint8 RGB. predicted: (H, W) float32 metres, a network's depth of it, positive but for a border
         of zeros, where it is taken for what the nearest pixel has. sensed: by a depth camera, at the size of `camera`.
-        scene: metres, median depth of the keyframe before; of the last one, if it is not told.
+        scene: metres, median depth of the keyframe before; of the last one, if it is not told. foretold: see
+        `depth_from_views`.
         """
         c, T = self.config, self.T_world_camera[index]
         assert T is not None
@@ -311,8 +318,8 @@ class MultiViewDepth(Stage):
         if len(ways) < c.fewest:
             return None
         size = (self.camera.width, self.camera.height)
-        small = cv2.resize(_everywhere(predicted), size, interpolation=cv2.INTER_AREA)
-        return depth_from_views(self._grey(color).astype(f32), self.camera, greys, ways, small, c, sensed)
+        small = cv2.resize(everywhere(predicted), size, interpolation=cv2.INTER_AREA)
+        return depth_from_views(self._grey(color).astype(f32), self.camera, greys, ways, small, c, sensed, foretold)
 
     def neighbours_of(self, index: int) -> list[int]:
         """The frames that frame `index`, whose pose is known, is compared with."""

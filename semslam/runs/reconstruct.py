@@ -137,7 +137,8 @@ def _run(
     _tell_doubts(config, sequence)
     slam = _with_depth_camera(config, sequence)
     if network is None and (config.fill or "predicted" in (slam.perception.depth, slam.perception.labels)):
-        beside_others = slam.perception.depth == "sensor" and not config.fill  # see LabelsAhead
+        # see LabelsAhead and MultiViewDepth
+        beside_others = not config.fill if slam.perception.depth == "sensor" else slam.corrections.multiview
         of_weights = slam.perception.classes, config.weights, config.engine
         network = networks.predictor(*of_weights, sequence.camera.shape, beside_others)
     if slam.perception.labels == "predicted" and (mismatch := classes_of_another_scene(slam, sequence)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from threading import Lock
 
 import numpy as np
 
@@ -16,13 +17,17 @@ class RecallingNetwork(NetworkInFront):
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
+        self._changing = Lock()  # of what it said: frames to come are looked at by a thread of their own
         self._said: dict[tuple[bytes, tuple[int, int], float, bool], Prediction] = {}  # the last one last
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float, mirror_too: bool = False) -> Prediction:
         asked = blake2b(image.tobytes(), digest_size=16).digest(), size, focal, mirror_too
-        if asked in self._said:
-            return self._said.pop(asked)  # nobody asks a third time, and class probabilities take memory
-        self._said[asked] = self.network(image, size, focal, mirror_too)
-        while len(self._said) > MOST:
-            del self._said[next(iter(self._said))]
-        return self._said[asked]
+        with self._changing:
+            if (said := self._said.pop(asked, None)) is not None:
+                return said  # nobody asks a third time, and class probabilities take memory
+        said = self.network(image, size, focal, mirror_too)
+        with self._changing:
+            self._said[asked] = said
+            while len(self._said) > MOST:
+                del self._said[next(iter(self._said))]
+        return said

@@ -12,7 +12,6 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.depth.layers import less_sure_layers
-from semslam.depth.multiview import apart
 from semslam.depth.planes import even_patches, looks_like, planes_of
 from semslam.frame import Frame, Observation
 from semslam.images.resizing import resized_depth, resized_ids
@@ -95,7 +94,9 @@ class PlaneCompletion:
 
     def has_moved(self, index: int) -> bool:
         """Whether the camera has moved enough since the last frame that was searched."""
-        return self._last is None or apart(self._last, self.T_world_camera[index], STEP * self._scene, TURN_DEG)
+        return self._last is None or poses.are_apart(
+            self._last, self.T_world_camera[index], STEP * self._scene, TURN_DEG
+        )
 
     def looked_at(self, positions: np.ndarray, normals: np.ndarray, near: float, far: float) -> np.ndarray:
         """(N,) int: from how many of the frames that were searched the map does not hide each surfel.
