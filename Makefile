@@ -13,7 +13,7 @@ DEMO := runs/demo
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo setup test test-all lint format docs bench clean
+.PHONY: demo setup test test-quick test-all lint format docs bench clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -53,9 +53,13 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# CI runs the slow tests too, and all of them in one process, so that none disturbs another's measures.
-test: lint
-	$(BIN)/python -m pytest $(if $(filter true,$(CI)),,-n 2 --dist loadfile -m "not slow")
+# CI runs the slow tests too, and all of them in one process, so that none disturbs another's measures. Elsewhere types
+# are checked beside the tests, which take longer; both have to pass.
+test: setup
+	$(MAKE) --no-print-directory $(if $(filter true,$(CI)),test-all,-j2 lint test-quick)
+
+test-quick: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint
 	$(BIN)/python -m pytest

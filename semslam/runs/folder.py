@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ class RunFolder(MadeFiles):
         if "run_config" not in saved:  # of an earlier version, which kept them in a file of their own
             return settings_of_run(configs.read(self.config), str(self.config))
         with naming(self.state):
-            return settings_of_run(configs.parsed_yaml(str(saved["run_config"])), str(self.path))
+            return _settings_of(str(saved["run_config"]), str(self.path))
 
     def load_recording(self) -> np.ndarray | None:
         """What was kept to recognise the recording; None for a run of an earlier version."""
@@ -318,6 +319,12 @@ class RunFolder(MadeFiles):
         """The poses of the largest sub-map, relative to the origin of the map; without loss, unlike trajectory.txt."""
         progress = self.load_progress()
         return progress.trajectory().selected(progress.tracked)
+
+
+@lru_cache(maxsize=8)
+def _settings_of(text: str, where: str) -> RunConfig:
+    """Settings as a run kept them. Commands ask for them several times, and reading YAML takes 50 ms."""
+    return settings_of_run(configs.parsed_yaml(text), where)
 
 
 def _scalars(path: Path, *names: str) -> dict[str, np.ndarray]:

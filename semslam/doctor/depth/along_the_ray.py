@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from semslam.camera import Camera
 from semslam.doctor.finding import Finding
@@ -19,10 +20,10 @@ def along_the_ray(frames: Sequence[Frame]) -> list[Finding]:
 
     The inverse of z is linear over the pixels of a plane. Patches that are nearly flat either way are compared.
     """
-    rows = [row for frame in frames if frame.depth is not None for row in _patches(frame.depth, frame.camera)]
-    if not rows:
+    rows = [_patches(frame.depth, frame.camera) for frame in frames if frame.depth is not None]
+    as_z, as_ray = np.concatenate([np.zeros((0, 2)), *rows]).T
+    if len(as_z) == 0:
         return []
-    as_z, as_ray = np.array(rows).T
     flat = np.minimum(as_z, as_ray)
     chosen = flat <= np.percentile(flat, 30)
     if chosen.sum() < FEWEST_PATCHES or float((as_z < as_ray)[chosen].mean()) > ALONG_RAY:
@@ -32,23 +33,30 @@ def along_the_ray(frames: Sequence[Frame]) -> list[Finding]:
     return [Finding("error", what, remedy)]
 
 
-def _patches(depth: np.ndarray, camera: Camera) -> list[tuple[float, float]]:
-    """How far square patches of an image are from planes, relative to depth: read as z, and as the ray's length."""
+def _patches(depth: np.ndarray, camera: Camera) -> np.ndarray:
+    """(N, 2): how far square patches of an image are from planes, relative to depth: as z, and as the ray's length.
+
+    All of an image's patches are fitted at once.
+    """
     width = max(24, camera.width // 8)
     step = max(1, width // 12)
     u, v = (np.arange(camera.width) - camera.cx) / camera.fx, (np.arange(camera.height) - camera.cy) / camera.fy
     stretch = np.sqrt(1 + u[None, :] ** 2 + v[:, None] ** 2)
-    found = []
-    for top in range(0, camera.height - width + 1, width // 2):
-        for left in range(0, camera.width - width + 1, width // 2):
-            rows, columns = np.mgrid[top : top + width : step, left : left + width : step]
-            z = depth[rows, columns]
-            there = z > 0
-            if there.mean() < 0.8:
-                continue
-            basis = np.column_stack([columns[there] - left, rows[there] - top, np.ones(there.sum())])
-            inverse = 1 / z[there].astype(np.float64)
-            both = np.column_stack([inverse, inverse * stretch[rows, columns][there]])
-            rest = both - basis @ np.linalg.lstsq(basis, both, rcond=None)[0]
-            found.append(tuple(np.sqrt((rest**2).mean(axis=0)) / both.mean(axis=0)))
-    return found
+    if min(depth.shape) < width:
+        return np.zeros((0, 2))
+    along = np.arange(0, width, step) / width - 0.5
+    down, across = (axis.ravel() for axis in np.meshgrid(along, along, indexing="ij"))
+    basis = np.stack([across, down, np.ones_like(down)], axis=1)  # of planes, (P, 3)
+    z, stretch = (
+        sliding_window_view(image, (width, width))[:: width // 2, :: width // 2, ::step, ::step].reshape(-1, len(basis))
+        for image in (depth, stretch)
+    )
+    kept = (z > 0).mean(axis=1) >= 0.8
+    z, stretch = z[kept].astype(np.float64), stretch[kept]
+    there = (z > 0).astype(np.float64)
+    inverse = there / np.where(z > 0, z, 1)
+    both = np.stack([inverse, inverse * stretch], axis=2)
+    normal = (there @ (basis[:, :, None] * basis[:, None, :]).reshape(-1, 9)).reshape(-1, 3, 3)
+    rest = (both - basis @ np.linalg.solve(normal, basis.T @ both)) * there[:, :, None]
+    count = there.sum(axis=1)[:, None]
+    return np.sqrt((rest**2).sum(axis=1) / count) / (both.sum(axis=1) / count)
