@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import tempfile
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from semslam.batch.results import Results
 from semslam.batch.work import Outcome
 from semslam.comparison.report import Picture, Section, Table, Text, write_html
 
-# on the page, where tasks have them; all others are in the CSV
+# on the page, where tasks have them, with the mIoU of maps and networks; all others are in the CSV
 ON_THE_PAGE = (
-    *("frames", "frames_fused", "frames_lost", "surfels", "frames_per_second", "ate_m", "fscore_5cm", "miou_13_map"),
-    *("miou_40", "miou_13", "rmse", "images"),
+    *("frames", "frames_fused", "frames_lost", "surfels", "frames_per_second", "ate_m", "fscore_5cm"),
+    *("rmse", "images"),
 )
+MIOU = re.compile(r"miou_\d+(_map)?")
 
 
 def write_summary(outcomes: list[Outcome], results: Results) -> None:
@@ -38,7 +40,8 @@ def write_summary(outcomes: list[Outcome], results: Results) -> None:
 def _sections(outcomes: list[Outcome], results: Results) -> list[Section]:
     done = [outcome for outcome in outcomes if outcome.ok]
     failed = [outcome for outcome in outcomes if not outcome.ok]
-    shown = [name for name in ON_THE_PAGE if any(name in outcome.figures for outcome in outcomes)]
+    names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.figures))
+    shown = [name for name in ON_THE_PAGE if name in names] + [name for name in names if MIOU.fullmatch(name)]
     rows = tuple(
         (
             *(outcome.name, f"{outcome.seconds:.1f}", str(outcome.attempts)),

@@ -18,6 +18,7 @@ from semslam.comparison.depth_study import NETWORK, SCALED, SHIFTED
 from semslam.comparison.judged import VariantResult
 from semslam.comparison.labels_section import labels
 from semslam.comparison.report import Commands, Picture, Section, Table, Text, number, write_html, write_markdown
+from semslam.judging.figures import class_counts
 from semslam.judging.run import over_scenes
 from semslam.metrics.trajectory import absolute_error
 
@@ -281,11 +282,12 @@ def commands(c: Comparison) -> Section:
 def pooled(comparisons: Sequence[Comparison]) -> Section:
     """All scenes as one: means of the scenes' figures, and label figures of all pixels in one matrix."""
     figures = pooled_figures(comparisons)
+    counts = class_counts(name for f in figures.values() for name in f)
     keys = (("accuracy_m", CM, 1), ("completeness_m", CM, 1), ("fscore_5cm", 100, 1), ("ate_m", CM, 2),
-            *((f"miou_{n}_{k}{p}", 100, 1) for n in (13, 40) for k in ("single", "map", "surfels")
+            *((f"miou_{n}_{k}{p}", 100, 1) for n in counts for k in ("single", "map", "surfels")
               for p in ("", "_pooled")))  # fmt: skip
     columns = ("variant", "accuracy cm", "completeness cm", "F 5 cm %", "ATE cm", *(
-        f"mIoU-{n} {k} {p}" for n in (13, 40) for k in ("single", "map", "surfels") for p in ("mean", "pooled")
+        f"mIoU-{n} {k} {p}" for n in counts for k in ("single", "map", "surfels") for p in ("mean", "pooled")
     ))  # fmt: skip
     rows = tuple((name, *(number(f.get(k), d, x) for k, x, d in keys)) for name, f in figures.items())
     note = "Mean: of the scenes' own figures; pooled: of one confusion matrix over the pixels of all scenes."

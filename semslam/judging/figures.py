@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -73,8 +75,8 @@ def filling_figures(unfilled: SurfaceScores, filled: SurfaceScores) -> dict[str,
 
 
 def label_figures(labels: dict[int, MapLabelScores]) -> dict[str, Any]:
-    """miou_13_single, miou_13_map and so on; None where there is nothing to compare."""
-    found: dict[str, Any] = {"miou_13_single": None, "miou_13_map": None}
+    """miou_13_single, miou_13_map and so on, by the number of classes; None where there is nothing to compare."""
+    found: dict[str, Any] = {f"miou_{count}_{name}": None for count in labels or (13,) for name in ("single", "map")}
     for count, scores in labels.items():
         for name in ("single", "map", "single_covered", "map_covered", "surfels"):
             matrix = getattr(scores, name)
@@ -92,8 +94,14 @@ def label_figures(labels: dict[int, MapLabelScores]) -> dict[str, Any]:
     return found
 
 
+def class_counts(names: Iterable[str]) -> list[int]:
+    """The numbers of classes that figures of these names were made for, from the least."""
+    return sorted({int(found[1]) for name in names if (found := re.match(r"miou_(\d+)_", name))})
+
+
 def table(figures: dict[str, Any]) -> str:
     """The figures as lines for people: groups, units, protocols."""
+    counts = class_counts(figures)
     rows: list[tuple[str, str, float, str]] = [
         ("trajectory", "ate_se3_m", 1000, "mm"), ("trajectory", "ate_sim3_m", 1000, "mm"),
         ("trajectory", "trajectory_scale", 1, ""), ("trajectory", "scale_error", 100, "%"),
@@ -108,13 +116,14 @@ def table(figures: dict[str, Any]) -> str:
         ("surface", "completeness_unfilled_m", 100, "cm"), ("surface", "recall_5cm_unfilled", 100, "%"),
         ("surface", "accuracy_filled_m", 100, "cm"), ("surface", "precision_5cm_filled", 100, "%"),
         ("surface", "layered", 100, "%"),
-        *(("labels", f"{f}_{c}_{v}", 100, "%") for c in (13, 40)
+        *(("labels", f"{f}_{c}_{v}", 100, "%") for c in counts
           for v in ("single", "map", "single_covered", "map_covered", "surfels")
           for f in ("miou", "pixel_accuracy", "class_accuracy")),
-        *(("labels", f"ece_{c}_{v}", 100, "%") for c in (13, 40) for v in ("single", "map")),
+        *(("labels", f"ece_{c}_{v}", 100, "%") for c in counts for v in ("single", "map")),
         ("frames held out", "held_out_depth_median_m", 100, "cm"), ("frames held out", "held_out_coverage", 100, "%"),
     ]  # fmt: skip
-    protocols = {"trajectory": "trajectory_protocol", "surface": "surface_protocol", "labels": "label_protocol_13"}
+    protocols = {"trajectory": "trajectory_protocol", "surface": "surface_protocol"}
+    protocols |= {"labels": f"label_protocol_{counts[0]}"} if counts else {}  # they differ in no word
     names = {"ate_se3_m": "ate, SE(3)", "ate_sim3_m": "ate, Sim(3)", "trajectory_scale": "true / estimated scale",
              "scale_error": "estimate too large by", "drift_per_metre": "drift over stretches of 1 m",
              "rpe_m": "rpe", "rpe_1s_m": "rpe over 1 s", "rpe_1s_deg": "rpe over 1 s", "first_lost_s": "first lost at",

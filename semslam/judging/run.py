@@ -46,7 +46,7 @@ class Evaluation:
     paths: tuple[Trajectory, Trajectory, np.ndarray] | None = None  # estimate, reference, which poses were tracked
     surface: SurfaceScores | None = None
     errors: np.ndarray | None = None  # (N,) float32 metres of each surfel to the reference, NaN = not judged
-    labels: dict[int, MapLabelScores] = field(default_factory=dict)  # by the number of classes, 13 or 40
+    labels: dict[int, MapLabelScores] = field(default_factory=dict)  # by the number of classes
     surfels: int | None = None  # of the map
 
 
@@ -214,7 +214,7 @@ def over_scenes(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
             figures[name] = float(np.mean(values))
         if 0 < len(values) < len(flat):
             figures[f"{name}_scenes"] = len(values)
-    for count in (13, 40):
+    for count in sorted({count for e in evaluations.values() for count in e.labels}):
         scores = {name: e.labels[count] for name, e in evaluations.items() if count in e.labels}
         for kind in ("single", "map", "surfels"):
             matrices = {name: getattr(s, kind) for name, s in scores.items() if getattr(s, kind).counts.sum()}
