@@ -162,13 +162,16 @@ def test_what_cannot_be_extended_is_one_line(begun: Path, tmp_path: Path, capsys
 def test_frames_that_the_map_was_made_of_are_refused_or_told(begun: Path, tmp_path: Path, caplog) -> None:
     """Seen once, they would count as two views. That their poses are not used is told as well."""
 
-    def begin(**part: int) -> object:
+    def begin(**part: int | str) -> object:
         options = {"sequence": ROOM, "slam.perception.labels": "none", "extend": str(begun), **part}
-        return prepare(settings_of(None, options), tmp_path / str(part))
+        return prepare(settings_of(None, options), tmp_path / str(len(list(tmp_path.iterdir()))))
 
     for same in ({"frames": 24}, {"start": 4, "frames": 8, "every": 2}):
         with pytest.raises(ValueError, match="already, and would count twice"):
             begin(**same)
+    assert semslam("convert", ROOM, tmp_path / "copy", "--frames", 24) == 0  # the same images, in files of other names
+    with pytest.raises(ValueError, match="already, and would count twice"):
+        begin(sequence=str(tmp_path / "copy"))
     begin(start=12, frames=36)
     assert "12 of the 36 frames are in the map" in caplog.text and "its poses are not used" in caplog.text
     caplog.clear()

@@ -213,6 +213,14 @@ def is_the_one(kept: np.ndarray | None, sequence: Recording) -> bool:
     return kept is not None and _difference(json.loads(str(kept))["fingerprint"], sequence) is None
 
 
+def is_a_copy(kept: np.ndarray | None, sequence: Recording) -> bool:
+    """Whether a sequence shows what the recording showed that `remembered` kept something of, whatever its files are
+    called: as many frames, the first and the last the same to the pixel."""
+    if kept is None or (was := json.loads(str(kept))["fingerprint"])["frames"] != len(sequence) or not was["first"]:
+        return False
+    return was["first"] == _digest(sequence, 0) and was["last"] == _digest(sequence, len(sequence) - 1)
+
+
 def _difference(kept: dict[str, Any], sequence: Recording) -> str | None:
     """In which feature a sequence differs from the recording that was kept, in words."""
     here = fingerprint(sequence)

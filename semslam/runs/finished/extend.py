@@ -16,7 +16,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import OtherRun
-from semslam.runs.recording import is_the_one, recorded_camera
+from semslam.runs.recording import is_a_copy, is_the_one, recorded_camera
 from semslam.slam import Slam
 from semslam.stage import under_prefix
 from semslam.tracking.relocalisation.keyframes import Keyframes
@@ -103,7 +103,8 @@ def check_new(config: RunConfig, sequence: Recording) -> None:
 
 def _shared(config: RunConfig, sequence: Recording, run: RunFolder) -> int:
     """How many frames of a recording, which these settings name, a run was made of."""
-    if is_the_one(run.load_recording(), sequence):
+    kept = run.load_recording()
+    if is_the_one(kept, sequence) or is_a_copy(kept, sequence):
         return len(sequence)
     theirs = run.load_config()
     if os.path.realpath(theirs.sequence) != os.path.realpath(config.sequence):
