@@ -31,7 +31,7 @@ from semslam.runs.color_only.kept import save_kept
 from semslam.runs.color_only.known_scale import KnownSize, with_known_size
 from semslam.runs.color_only.poses import KEPT, track_images
 from semslam.runs.color_only.settings import settings_of_poses
-from semslam.runs.color_only.sfm import sfm_poses
+from semslam.runs.color_only.sfm import sfm_poses, step_of
 from semslam.runs.color_only.tracked import doubts, visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.finish import finish, why_no_map
@@ -323,6 +323,12 @@ def test_lost_frames_do_not_explain_why_tracked_ones_gave_no_map():
     assert told([0, 1], [0, 1]) == "nothing has a pose"
     assert "no frame has depth that is sure enough" in told([0, 1, 2], []) and "could not" not in told([0, 1, 2], [])
     assert told([0, 1, 2], [2]).startswith("frames that could not be tracked: 1; of the 2 others no frame has depth")
+
+
+def test_images_of_a_long_film_that_are_far_apart_are_told(caplog) -> None:
+    assert step_of(open_sequence("room:frames=1600,width=32,height=24")) == 4 and not caplog.text
+    assert step_of(open_sequence("room:frames=9000,width=32,height=24")) == 23
+    assert "one every 0.8 seconds" in caplog.text
 
 
 def test_structure_from_motion_without_its_library_is_one_line(network, monkeypatch):

@@ -137,10 +137,10 @@ def test_a_training_on_labels_that_are_all_void_ends_with_one_line(folder: Path,
 def test_the_camera_of_a_source_is_the_one_named_or_recorded_or_else_nyus(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "folder"
     shutil.copytree(folder, copy)
-    assert camera_of(Source(str(copy)), 64, 48).fx == NYU_CAMERA.fx
+    assert camera_of(Source(str(copy)), 64, 48)[0].fx == NYU_CAMERA.fx
     (copy / "camera.yaml").write_text("{width: 640, height: 480, fx: 585, fy: 585, cx: 320, cy: 240}")
-    assert camera_of(Source(str(copy)), 64, 48).fx == pytest.approx(58.5)
-    assert camera_of(Source(str(copy), camera=(50, 50, 32, 24)), 64, 48).fx == 50
+    assert camera_of(Source(str(copy)), 64, 48)[0].fx == pytest.approx(58.5)
+    assert camera_of(Source(str(copy), camera=(50, 50, 32, 24)), 64, 48)[0].fx == 50
 
 
 def test_two_label_sets_share_one_network(folder: Path, tmp_path: Path) -> None:
@@ -233,6 +233,15 @@ def test_learned_task_weights_are_learned(folder: Path, tmp_path: Path) -> None:
     assert float(saved["balance.log_variance.depth"]) != 0
 
 
+def test_depth_is_learned_as_the_camera_of_the_validation_would_see_it(folder: Path, tmp_path: Path) -> None:
+    """A network knows one focal length: through a lens twice as long, everything looks half as far away."""
+    source = Source(str(folder), camera=(1000.0, 1000.0, 32.0, 24.0))
+    recorded, learned = Samples(source, 40)[0].depth, Samples(source, 40, focal=500.0)[0].depth
+    assert recorded is not None and learned is not None and np.allclose(learned, recorded / 2)
+    unknown = Samples(Source(str(folder)), 40, focal=500.0)[0].depth
+    assert unknown is not None and np.array_equal(unknown, recorded)
+
+
 def test_settings_that_cannot_work_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sources is empty"):
         tiny_training(folder, tmp_path, sources=())
@@ -248,6 +257,10 @@ def test_settings_that_cannot_work_are_refused(folder: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"`learned_task_weights` replaces them"):
         weights = {"segmentation": 0.5, "depth": 0.5}
         tiny_training(folder, tmp_path, task_weights=weights, learned_task_weights=True)
+    with pytest.raises(ValueError, match=r"is 2 to 0\.5; expected the smaller one first"):
+        Stage(scale=(2.0, 0.5))
+    with pytest.raises(ValueError, match="leave out weights or encoder"):
+        tiny_training(folder, tmp_path, weights="a.safetensors", encoder="b.npz")
     with pytest.raises(ValueError, match="learned is empty"):
         tiny_training(folder, tmp_path, learned=())
     for settings in ({"learned": ("segm", "conv9")}, {"learned": ("conv9", "layer1."), "frozen_layers": 2}):

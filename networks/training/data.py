@@ -83,18 +83,30 @@ def outputs_by_set(sources: Iterable[Source], num_classes: int) -> dict[str, tup
 
 
 class Samples(Sequence[Sample]):
-    """The images of a source as samples: labels as the network's outputs, normals computed where they are learned."""
+    """The images of a source as samples: labels as the network's outputs, normals computed where they are learned.
 
-    def __init__(self, source: Source, num_classes: int, normals: bool = False) -> None:
+    Attributes:
+        camera: of the colour images.
+    """
+
+    def __init__(self, source: Source, num_classes: int, normals: bool = False, focal: float | None = None) -> None:
+        """
+        Args:
+            num_classes: outputs of the network.
+            normals: compute those of the depth, where the source has these to be learned.
+            focal: pixels of the stored images; depth becomes what a camera of this focal length would see, which is
+                what a network that knows one camera can learn. None: as recorded. Of a source whose camera nobody
+                named, which counts as NYUv2's, depth stays as it is.
+        """
         if num_classes > IGNORE:
             raise ValueError(f"num_classes is {num_classes}; labels are learned as bytes, expected at most {IGNORE}")
         self.source = source
         self.normals = normals and {"normals", "depth"} <= set(source.tasks)
         self.images = open_images(source)
         self.num_classes = num_classes
-        if self.normals:
-            height, width = self.images[0].color.shape[:2]
-            self._camera = camera_of(source, width, height)
+        height, width = self.images[0].color.shape[:2]
+        self.camera, known = camera_of(source, width, height)
+        self._depth_factor = np.float32(focal / self.camera.fx if known and focal is not None else 1)
         self._kept: list[Sample] | None = None
         if source.in_memory:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -134,6 +146,7 @@ class Samples(Sequence[Sample]):
             labels = np.where(valid, outputs, IGNORE).astype(np.uint8)
         depth = image.depth if "depth" in self.source.tasks else None
         normals = self._normals(image) if self.normals else None
+        depth = None if depth is None else depth * self._depth_factor
         return Sample(image.color, labels, depth, normals, self._soft_labels(image.name))
 
     def _soft_labels(self, name: str) -> np.ndarray | None:
@@ -156,7 +169,7 @@ class Samples(Sequence[Sample]):
 
         if image.depth is None:
             return None
-        (height, width), camera = image.depth.shape, self._camera
+        (height, width), camera = image.depth.shape, self.camera
         if not same_aspect(camera.shape, image.depth.shape):
             raise ValueError(
                 f"{self.source.path}: the depth of {image.name} is {width}x{height} pixels, of another shape than its "
@@ -186,15 +199,16 @@ def open_images(source: Source) -> Sequence[LabelledImage]:
     return images
 
 
-def camera_of(source: Source, width: int, height: int) -> Camera:
-    """The camera of a source's colour images of that size: as named, as its camera.yaml says, or else NYUv2's."""
+def camera_of(source: Source, width: int, height: int) -> tuple[Camera, bool]:
+    """The camera of a source's colour images of that size, as named or as its camera.yaml says, and whether it is
+    known; else NYUv2's."""
     from sequences.images.labelled_images import NYU_CAMERA
 
     if source.camera is not None:
         fx, fy, cx, cy = source.camera
-        return Camera(width, height, fx, fy, cx, cy)
+        return Camera(width, height, fx, fy, cx, cy), True
     recorded = recorded_camera(source.path)
-    return NYU_CAMERA if recorded is None else recorded.resized(width, height)
+    return (NYU_CAMERA, False) if recorded is None else (recorded.resized(width, height), True)
 
 
 def recorded_camera(path: str | Path) -> Camera | None:

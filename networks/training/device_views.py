@@ -199,9 +199,9 @@ def _nearest(
         top, left, window_h, window_w = scaled_window(view.window, height / shape[0], width / shape[1])
         (y0, y1), (v0, v1) = spans(top, window_h, height, crop[0])
         (x0, x1), (u0, u1) = spans(left, window_w, width, crop[1])
-        across = _places(x0, x1, u1 - u0)
+        read = _places(x0, x1, u1 - u0)
         rows[i, v0:v1] = _places(y0, y1, v1 - v0)
-        columns[i, u0:u1] = width - 1 - across if view.mirror else across
+        columns[i, u0:u1] = width - 1 - read if view.mirror else read
     down, across = (torch.from_numpy(places).to(images.device) for places in (rows, columns))
     lines = torch.arange(len(views), device=images.device)[:, None, None]
     seen = images[lines, down.clamp(min=0)[:, :, None], across.clamp(min=0)[:, None, :]]

@@ -43,7 +43,7 @@ from networks.training.loop import Loop, device_of, run
 from networks.training.optimisation import Group
 from networks.training.order import drawn_place
 from networks.training.validation import scored
-from semslam.config import Count, Natural, NotNegative, Positive, Range, Share, check_choices, check_ranges
+from semslam.config import Count, Natural, NotNegative, Positive, Range, check_choices, check_ranges
 
 LEAST_COVERED = 0.5  # of a view, by the image
 
@@ -63,6 +63,10 @@ class Stage:
     def __post_init__(self) -> None:
         check_choices(self, "stages")
         check_ranges(self, "stages")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(
+                f"`stages.scale` is {self.scale[0]:g} to {self.scale[1]:g}; expected the smaller one first"
+            )
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class JointTraining:
     learned: tuple[str, ...] | None = None  # the only parameters that are trained, by how their names begin; null = all
     task_examples: Count = 1  # images: with a task's labels between two steps of its head (UberNet)
     shared_examples: Count = 1  # images: between two steps of the parameters that tasks share (UberNet)
-    label_smoothing: Share = 0.0  # share of the truth that is spread over all classes
+    label_smoothing: Annotated[float, Range(0, 0.9)] = 0.0  # share of the truth that is spread over all classes
     lovasz: NotNegative = 0.0  # weight of the Lovasz-softmax loss, added to the cross-entropy
     lovasz_stride: Count = 1  # of its outputs' pixels, both ways: it sorts all of them, which takes long on a GPU
     teachers: tuple[str, ...] = ()  # weights of networks that say, of each view, what they see in it
@@ -120,6 +124,8 @@ class JointTraining:
             raise ValueError(f"{self.teachers[0]}: teachers are learned from with distillation above 0, it is 0")
         if self.teachers and taught is not None:
             raise ValueError(f"{taught.path}: has soft_labels, and teachers look at each view; choose one of them")
+        if self.weights is not None and self.encoder is not None:
+            raise ValueError("weights are those of the whole network, the encoder's too; leave out weights or encoder")
         if self.learned == ():
             raise ValueError("learned is empty; leave it out to train all parameters")
         if self.backbone not in ENCODERS:
@@ -170,11 +176,10 @@ def train(config: JointTraining, report: Callable[[dict[str, float]], None] | No
         report: called with each row of the log.
     """
     with distributed.process_group():
-        objective = JointObjective(
-            config,
-            [Samples(source, config.num_classes, "normals" in config.tasks) for source in config.sources],
-            Samples(config.validation, config.num_classes, "normals" in config.tasks),
-        )
+        validation = Samples(config.validation, config.num_classes, "normals" in config.tasks)
+        focal = validation.camera.fx  # the network's
+        sets = [Samples(source, config.num_classes, "normals" in config.tasks, focal) for source in config.sources]
+        objective = JointObjective(config, sets, validation)
         figures = run(objective, config.loop, config.out, report)
         if distributed.rank() == 0:
             metadata = _metadata(objective) | {"figures": figures}
@@ -346,7 +351,7 @@ def _metadata(objective: JointObjective) -> dict[str, Any]:
         "class_set": "+".join(config.outputs),
         "label_sets": {name: list(outputs) for name, outputs in config.outputs.items()},
         "input_size": size,
-        "focal": camera_of(config.validation, width, height).fx * config.resolution,
+        "focal": camera_of(config.validation, width, height)[0].fx * config.resolution,
         "recipe": objective.recipe,
     }
 

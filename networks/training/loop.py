@@ -7,6 +7,7 @@ killed at any moment goes on to the same bits as one that was not, with two exce
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -33,6 +34,8 @@ from networks.training.optimisation import (
 from networks.training.recorded import Learned, RecordedGradients
 from networks.training.state import Learning, Log, State, write
 from semslam.config import Count, Natural, Positive, Share, check_choices, check_ranges
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,8 @@ def run(
     """Train until the steps or the hours are used up; continue from `folder`/last.pt if there is one.
 
     Writes `last.pt` (everything), `best.pt` (state dict of the averaged weights with the best validation) and
-    `log.csv`. Afterwards the network holds the averaged weights. Under torchrun the processes share each batch, and
-    the first one writes.
+    `log.csv`. Afterwards the network holds the averaged weights of the last step, not the best ones. Under torchrun the
+    processes share each batch, and the first one writes.
 
     Args:
         report: called with each row of the log (in the first process).
@@ -230,8 +233,14 @@ class _Training:
             if first:
                 state.figures = _validated(self.objective, self.average)
                 row |= {f"val_{key}": value for key, value in state.figures.items()}
-                if state.figures[self.objective.measure] > state.best:
-                    state.best = state.figures[self.objective.measure]
+                score = state.figures[self.objective.measure]
+                if math.isnan(score):
+                    logger.warning(
+                        "%s: the validation's %s of step %d is not a number; best.pt stays as it is",
+                        *(self.folder, self.objective.measure, state.step),
+                    )
+                if score > state.best:
+                    state.best = score
                     write(self.folder / "best.pt", self.average.state)
             distributed.barrier()
         if not first:

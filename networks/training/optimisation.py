@@ -82,7 +82,7 @@ def warmed_up(factor: float, step: int, steps: int) -> float:
 
 
 class AveragedWeights:
-    """Exponential moving average of a module's parameters; buffers are copied.
+    """Exponential moving average of a module's parameters and statistics; counts are copied.
 
     The decay grows with the number of updates, so that the random start is soon forgotten.
     """

@@ -32,7 +32,7 @@ from networks.training.loop import Loop, run
 from networks.training.optimisation import Group
 from networks.training.order import drawn_place
 from semslam.atomic import replacing
-from semslam.config import Count, NotNegative, Range, Share, check_ranges
+from semslam.config import Count, NotNegative, Range, check_ranges
 from semslam.metrics.localisation import pose_errors
 from semslam.metrics.segmentation import ConfusionMatrix
 
@@ -54,7 +54,7 @@ class PoseTraining:
     trunk: str | None = None  # for the network joint: weights of a joint network to start from, or "bundled"
     weights: str | None = None  # weights of a pose network to start from; its statistics are kept
     feature: Count = 2048  # size of the embedding
-    dropout: Share = 0.5  # share of the embedding that is dropped in training
+    dropout: Annotated[float, Range(0, 0.99)] = 0.5  # share of the embedding that is dropped in training
     shorter_side: Annotated[int, Range(32, 10_000)] = 256  # pixels: of the images that the network sees
     tuple_length: Count = 1  # images: that are learned from together; 1 is PoseNet, more is MapNet
     skip: Count = 10  # frames: between the images of a tuple
@@ -81,6 +81,9 @@ class PoseTraining:
             raise ValueError(f"batch is {self.batch}; expected a multiple of {distributed.world()} processes")
         if (self.relative or self.unlabelled) and self.tuple_length < 2:
             raise ValueError("relative terms and unlabelled recordings need a tuple_length of at least 2")
+        if self.weights is not None and (self.imagenet is not None or self.trunk is not None):
+            other = "imagenet" if self.imagenet is not None else "trunk"
+            raise ValueError(f"weights are those of the whole network; leave out weights or {other}")
         if self.trunk and self.network != "joint":
             raise ValueError(f"trunk is for network joint, not {self.network}; leave it out")
 

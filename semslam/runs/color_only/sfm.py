@@ -6,6 +6,7 @@ out; the network's depth gives the scale, as in visual tracking.
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 import time
@@ -29,7 +30,9 @@ from semslam.tracking.visual.sparse_map import FOCAL_FLOOR
 from semslam.tracking.visual.votes import vote_of, voted_scale
 from sequences import Sequence as Recording
 
+logger = logging.getLogger(__name__)
 EVERY, MOST = 4, 400  # frames from one that is posed to the next; frames that are posed
+FAR_APART = 0.5  # seconds from one to the next with which images of a walk may show too little in common
 VOTERS = 30  # images whose depth the network predicts, for the scale
 SAFE = 10  # points of an image that are enough for a vote
 
@@ -81,9 +84,22 @@ def sfm_poses(sequence: Recording, network: Network, report: Callable[[], object
     return found
 
 
+def step_of(sequence: Recording) -> int:
+    """Frames from one of a recording that is posed to the next; a warning where they are too far apart for a walk."""
+    step = max(EVERY, math.ceil(len(sequence) / MOST))
+    seconds = np.diff(sequence.timestamps[::step])
+    if step > EVERY and len(seconds) and np.median(seconds) > FAR_APART:
+        logger.warning(
+            "%s: at most %d images are posed, here one every %.1f seconds, which may have too little in common; give a "
+            "shorter piece (`start`, `frames`), or track the poses",
+            *(sequence.name, MOST, np.median(seconds)),
+        )
+    return step
+
+
 def _write_images(sequence: Recording, camera: Camera, folder: Path, report: Callable[[], object]) -> None:
     folder.mkdir()
-    step = max(EVERY, math.ceil(len(sequence) / MOST))
+    step = step_of(sequence)
     for index in range(0, len(sequence), step):
         for _ in range(index, min(index + step, len(sequence))):
             report()
