@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from semslam.camera import Camera
-from semslam.frame import Frame
+from semslam.frame import Frame, Observation
 from sequences import Sequence, open_sequence
 from sequences.recordings.folder import write_folder
 from sequences.room import room
@@ -32,7 +32,35 @@ if hasattr(signal, "SIGHUP"):
 
 logging.getLogger("semslam.compiled.once").setLevel(logging.ERROR)  # tests count lines, whatever is compiled before
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def compile_tracking() -> None:
+    """The loops that track and fuse a frame."""
+    from semslam.runs.reconstruct import rehearse
+
+    rehearse()
+
+
+def compile_parallax() -> None:
+    """Those that measure depth by parallax."""
+    from semslam.depth.multiview import MultiViewDepth
+
+    room = RoomSequence(frames=40, width=80, height=60)
+    views = MultiViewDepth(room.camera, room.poses, room.color_of, None, lambda i: (room[i].color, room[i].depth))
+    views(Observation.of(room[15]), None)
+
+
+def pytest_sessionstart() -> None:
+    """In a fresh clone, two processes begin with different loops: else they would compile the same ones at a time."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    for mine, package, compiled in (("gw0", "engine", compile_tracking), ("gw1", "depth", compile_parallax)):
+        if worker == mine and not any((ROOT / "semslam" / package).glob("__pycache__/*.nbi")):
+            compiled()
+
+
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ def match(grey, views, predicted, ratios, matching, cost):
                         variance = max(sums[1, u] * share[u] - m * m, f32(0)) + matching.noise
                         score = (sums[2, u] * share[u] - mean[u] * m) * scale[u] / np.sqrt(variance)
                         sums[0, u] = score if there[u] > f32(0) else f32(-1)
-                    for k in range(best_of):  # insertion into the best so far
+                    for k in range(min(o + 1, best_of)):  # insertion into the best so far
                         best = scores[k, row]
                         for u in range(width):
                             score, known = sums[0, u], best[u]
@@ -221,21 +221,19 @@ def aggregate(cost, grey, small, large, edge, total):
     height, width, count = cost.shape
     for v_ in nb.prange(height):
         v = np.int64(v_)  # prange counts unsigned
-        before, now = np.empty(count, np.float32), np.empty(count, np.float32)
+        lines = np.full((2, count + 2), np.float32(np.inf))
         for direction in range(2):
             for i in range(width):
                 u = i if direction == 0 else width - 1 - i
                 back = u - 1 if direction == 0 else u + 1
                 if i == 0:
-                    now[:] = cost[v, u]
+                    _begin(cost[v, u], lines[i & 1], total[0, v, u])
                 else:
                     jump = max(large / (f32(1) + abs(grey[v, u] - grey[v, back]) / edge), small)
-                    _step(cost[v, u], before, small, jump, now)
-                total[0, v, u] += now
-                before, now = now, before
+                    _step(cost[v, u], lines[1 - (i & 1)], small, jump, lines[i & 1], total[0, v, u])
     for half_ in nb.prange(2):
         half = np.int64(half_)
-        lines = np.empty((2, 3, width, count), np.float32)
+        lines = np.full((2, 3, width, count + 2), np.float32(np.inf))
         for i in range(height):
             v = i if half == 0 else height - 1 - i
             back = v - 1 if half == 0 else v + 1
@@ -244,27 +242,33 @@ def aggregate(cost, grey, small, large, edge, total):
                 for k in range(3):
                     w = u + k - 1
                     if i == 0 or w < 0 or w >= width:
-                        lines[new, k, u] = cost[v, u]
+                        _begin(cost[v, u], lines[new, k, u], total[1 + half, v, u])
                     else:
                         jump = max(large / (f32(1) + abs(grey[v, u] - grey[back, w]) / edge), small)
-                        _step(cost[v, u], lines[old, k, w], small, jump, lines[new, k, u])
-                    total[1 + half, v, u] += lines[new, k, u]
+                        _step(cost[v, u], lines[old, k, w], small, jump, lines[new, k, u], total[1 + half, v, u])
 
 
 @nb.njit(**SERIAL)
-def _step(cost, before, small, jump, now):
-    """One step along a path: now(d) = cost(d) + the cheapest way here - the cheapest of all before."""
-    count = cost.size
-    least = before[0]
-    for d in range(1, count):
-        least = min(least, before[d])
-    for d in range(count):
-        best = min(before[d], least + jump)
-        if d > 0:
-            best = min(best, before[d - 1] + small)
-        if d + 1 < count:
-            best = min(best, before[d + 1] + small)
-        now[d] = cost[d] + best - least
+def _begin(cost, now, total):
+    """The first step along a path; see `_step`."""
+    for d in range(cost.size):
+        now[d + 1] = cost[d]
+        total[d] += cost[d]
+
+
+@nb.njit(**SERIAL)
+def _step(cost, before, small, jump, now, total):
+    """One step along a path: now(d) = cost(d) + the cheapest way here - the cheapest of all before; adds it to total.
+
+    before, now: (D + 2,), infinite at both ends.
+    """
+    least = before[1]
+    for d in range(cost.size):
+        least = min(least, before[d + 1])
+    for d in range(cost.size):
+        beside = min(before[d], before[d + 2]) + small
+        now[d + 1] = cost[d] + min(min(before[d + 1], least + jump), beside) - least
+        total[d] += now[d + 1]
 
 
 @nb.njit(**PARALLEL)
