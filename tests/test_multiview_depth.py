@@ -157,6 +157,12 @@ def test_neighbours_lie_at_the_baselines_on_both_sides_and_skip_what_has_no_pose
     assert neighbours(50, T, 2.0, config) == [38, 43, 56]  # 6 cm is frame 44, without a pose; 12 cm ahead is too late
 
 
+def test_a_slow_camera_is_compared_with_frames_of_some_seconds_before_and_after():
+    """A millimetre a frame, before a scene two metres away: a way of a fifteenth of that takes four seconds."""
+    T = [poses.exp(np.array([0.001 * i, 0, 0, 0, 0, 0])) for i in range(500)]
+    assert neighbours(250, T, 2.0, MultiViewConfig()) == [10, 130, 190, 310, 370]
+
+
 @pytest.mark.parametrize("wrong", [0.5, 1.0, 1.8])
 def test_depth_of_the_room_is_found_whatever_the_scale_of_the_prediction(room, wrong):
     frames = {i: room[i] for i in range(10, 50, 4)}

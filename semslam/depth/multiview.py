@@ -36,8 +36,8 @@ class MultiViewConfig:
     """Which frames are looked at, and how depth is searched in them."""
 
     baselines: tuple[Positive, ...] = (0.03, 0.06, 0.12, 0.2)  # camera's ways to other frames, in the scene's depth
-    before: Natural = 120  # frames that are looked back, where the camera moves slowly ...
-    after: Natural = 90  # ... and ahead
+    before: Natural = 240  # frames that are looked back, where the camera moves slowly ...
+    after: Natural = 180  # ... and ahead
     max_turn_deg: Turn = 30.0  # degrees: between two frames that are compared
     fewest: Count = 2  # frames to compare with; a keyframe that has fewer gets no depth
     longest: Annotated[int, Range(16, 10_000)] = 384  # pixels: longer side of the images that are swept, at most
