@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Annotated, NamedTuple
 
@@ -26,7 +26,6 @@ from semslam.depth.plane_sweep import SweepConfig, SweptDepth, sweep
 from semslam.frame import Observation
 from semslam.images.resizing import resized_depth, resized_ids
 from semslam.stage import Stage
-from semslam.threads import background
 
 f32 = np.float32
 
@@ -181,7 +180,7 @@ class MultiViewDepth(Stage):
         self._ahead: dict[int, Ahead] = {}  # the next ones, by the indices of their frames
         # the frame that is looked at beside the finer sweep of the keyframe before it, as it will likely be the next
         self._begun: tuple[int, Future[tuple[np.ndarray, np.ndarray]]] | None = None
-        self._thread = background("depth")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="depth")  # not a background one: it is waited for
         self.ended = False  # whether all frames are done, and what stayed unsure was removed from the map
 
     def is_keyframe(self, observation: Observation) -> bool:
