@@ -18,6 +18,8 @@ SENSORS = {
     "tof": (0.0015, 0.0008),  # time of flight: Kinect v2, Azure Kinect
     "realsense": (0.0010, 0.0065),  # active stereo with a short baseline: RealSense D400
     "lidar": (0.0060, 0.0010),  # of telephones, upsampled
+    "survey-lidar": (0.0200, 0.000002),  # on cars and tripods, spinning: 2 cm near by, 3 cm at 80 m
+    "stereo": (0.0100, 0.00065),  # a car's pair of cameras: a quarter of a pixel, focal length x baseline of KITTI
     "synthetic": (0.0006, 0.0004),  # rendered, rounded to millimetres
 }
 USUAL_SENSOR = "kinect"  # unless a recording says its own

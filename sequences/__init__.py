@@ -65,6 +65,7 @@ class Reader(NamedTuple):
     fits: Callable[[Path], bool]  # whether a path looks like this kind
     layout: str  # what lies in it, for people
     fixed: tuple[str, ...] = ()  # fields of `SaidOfSensor` that the recordings fix, where the reader takes the others
+    sensor: str | None = None  # the key of `semslam.camera.SENSORS` of the depth camera that all such recordings have
 
 
 READERS: dict[str, Reader] = {
@@ -89,12 +90,12 @@ READERS: dict[str, Reader] = {
     "scannet": Reader(scannet_folder.open_scannet_folder, scannet_folder.fits, scannet_folder.LAYOUT),
     "replica": Reader(replica.open_nice_slam, replica.fits_nice_slam, replica.NICE_SLAM_LAYOUT),
     "semantic-nerf": Reader(replica.open_semantic_nerf, replica.fits_semantic_nerf, replica.SEMANTIC_NERF_LAYOUT),
-    "record3d": Reader(record3d.open_record3d, record3d.fits, record3d.LAYOUT),
-    "stray-scanner": Reader(stray_scanner.open_stray_scanner, stray_scanner.fits, stray_scanner.LAYOUT),
-    "polycam": Reader(polycam.open_polycam, polycam.fits, polycam.LAYOUT),
-    "arkitscenes": Reader(arkitscenes.open_arkitscenes, arkitscenes.fits, arkitscenes.LAYOUT),
+    "record3d": Reader(record3d.open_record3d, record3d.fits, record3d.LAYOUT, sensor="lidar"),
+    "stray-scanner": Reader(stray_scanner.open_stray_scanner, stray_scanner.fits, stray_scanner.LAYOUT, sensor="lidar"),
+    "polycam": Reader(polycam.open_polycam, polycam.fits, polycam.LAYOUT, sensor="lidar"),
+    "arkitscenes": Reader(arkitscenes.open_arkitscenes, arkitscenes.fits, arkitscenes.LAYOUT, sensor="lidar"),
     "ros-bag": Reader(ros_bag.open_ros_bag, ros_bag.fits, ros_bag.LAYOUT),
-    "azure-kinect": Reader(azure_kinect.open_azure_kinect, azure_kinect.fits, azure_kinect.LAYOUT),
+    "azure-kinect": Reader(azure_kinect.open_azure_kinect, azure_kinect.fits, azure_kinect.LAYOUT, sensor="tof"),
     "klg": Reader(klg.open_klg, klg.fits, klg.LAYOUT),
     "video": Reader(video.open_video, video.fits, video.LAYOUT),
     "photos": Reader(photos.open_photos, photos.fits, photos.LAYOUT),
@@ -142,8 +143,7 @@ def open_sequence(
         raise ValueError(f"{path}: its images are {size}, expected at least {LEAST_SIDE} pixels each way")
     if not sequence.size_of(0):  # frames with files of their own are told apart by those, whatever lies beside them
         sequence.packed_in = files_of_many_frames(path)
-    if sensor is not None:
-        sequence.sensor = sensor
+    sequence.sensor = sensor or sequence.sensor or READERS[kind].sensor
     if readout is not None:
         sequence.readout = readout
     _tell_assumptions(path, sequence, stand_in is not None)

@@ -101,6 +101,7 @@ def test_azure_kinect_depth_is_brought_to_colour(tmp_path):
     )
     color, depth = write_kinect(tmp_path / "a.mkv", T)
     sequence = open_sequence(tmp_path / "a.mkv")
+    assert sequence.sensor == "tof"
     np.testing.assert_allclose(sequence.timestamps, [0, 0.033, 0.066], atol=1e-9)
     assert sequence[1].depth_delay == pytest.approx(0.003, abs=1e-9)
     np.testing.assert_allclose(sequence.rig.color.distortion, color.distortion)

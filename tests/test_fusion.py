@@ -358,3 +358,15 @@ def turned(rows, columns, again):
     for j in range(0, GROUP, LANES):
         to_columns(rows, 4 * j, columns, j)
         to_rows(columns, j, again, 4 * j)
+
+
+@pytest.mark.parametrize("sensor", ["kinect", "stereo", "survey-lidar"])
+def test_a_lorry_is_no_error_of_the_facade_behind_it(frames, sensor):
+    """40 m and 34 m away, as driving data sets have them: no surfel of either moves towards the other."""
+    base, quadratic = SENSORS[sensor]
+    config = FusionConfig(near=2.0, far=80.0, noise=base, noise_quadratic=quadratic)
+    surfels, fusion = SurfelMap(0, MapConfig().reaching(80.0)), Fusion(frames[0].camera, config)
+    for now, z in enumerate([40.0] * 4 + [34.0] * 4):
+        fusion.fuse(surfels, fusion.prepare(flat(z, frames[0])), np.eye(4), now)
+    depths = surfels.position[surfels.slots(), 2]
+    assert np.minimum(np.abs(depths - 34), np.abs(depths - 40)).max() < 0.01

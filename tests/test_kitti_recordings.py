@@ -70,6 +70,7 @@ def test_kitti_lidar_becomes_sparse_depth(kitti, frames):
         points_0 = points_2 + [0.06, 0, 0]
         lidar = np.column_stack([points_0[:, 2], -points_0[:, 0], -points_0[:, 1], np.zeros(len(points_0))])
         put(kitti / "velodyne" / f"{i:06d}.bin", lidar.astype("<f4").tobytes())
+    assert open_sequence(kitti).sensor == "survey-lidar"
     for read, true in zip(open_sequence(kitti), frames):
         there = read.depth > 0
         assert 0.1 < there.mean() < 0.2
@@ -88,7 +89,9 @@ def test_kitti_stereo_measures_a_wall(tmp_path):
     put(tmp_path / "image_1" / "000000.png", encoded(".png", texture[:, 40 + disparity : 340 + disparity]))
     P1 = np.hstack([K, K @ [[-0.54], [0], [0]]])
     put(tmp_path / "calib.txt", f"P0: {matrix_line(np.hstack([K, np.zeros((3, 1))]))}P1: {matrix_line(P1)}")
-    depth = open_sequence(tmp_path)[0].depth[20:-20, 150:-20]
+    sequence = open_sequence(tmp_path)
+    assert sequence.sensor == "stereo"
+    depth = sequence[0].depth[20:-20, 150:-20]
     assert (depth > 0).mean() > 0.9 and np.abs(depth[depth > 0] - 6).max() < 0.2
 
 

@@ -87,7 +87,7 @@ def assert_lidar_frames(sequence, frames) -> None:
 @pytest.mark.parametrize("top", ["", "scan/"])
 def test_record3d_archives_are_read_as_they_are(frames, tmp_path, top):
     sequence = open_sequence(write_zip(tmp_path / "a.r3d", record3d_files(frames), top))
-    assert sequence.camera == frames[0].camera and len(sequence) == 4
+    assert sequence.camera == frames[0].camera and len(sequence) == 4 and sequence.sensor == "lidar"
     np.testing.assert_allclose(np.diff(sequence.timestamps), 0.1)
     assert_lidar_frames(sequence, frames)
 
@@ -197,6 +197,7 @@ def stray(frames, tmp_path) -> Path:
 
 def test_stray_scanner_is_video_with_depth_and_odometry(stray, frames):
     sequence = open_sequence(stray)
+    assert sequence.sensor == "lidar"
     assert_lidar_frames_of_video(sequence, frames)
     np.testing.assert_allclose(np.diff(sequence.timestamps), 1 / 60, atol=1e-5)
     (stray / "depth" / "000002.png").unlink()
@@ -275,6 +276,7 @@ def test_polycam_folders_and_archives(frames, tmp_path, kind):
     for path in (tmp_path / "folder", archive):
         sequence = open_sequence(path)
         np.testing.assert_allclose(np.diff(sequence.timestamps), 0.5)
+        assert sequence.sensor == "lidar"
         assert_lidar_frames(sequence, frames)
 
 
@@ -295,6 +297,7 @@ def test_arkitscenes_pairs_by_time_and_inverts_the_trajectory(frames, tmp_path):
         lines.append(f"{t:.6f} " + " ".join(f"{x:.9f}" for x in numbers))
     put(path / "lowres_wide.traj", "\n".join(lines))
     assert_like_the_room(open_sequence(path), frames, color=0.1)
+    assert open_sequence(path).sensor == "lidar"
     pincam = path / "lowres_wide_intrinsics" / "47333462_100.000.pincam"
     pincam.unlink()
     os.mkfifo(pincam)  # reading a pipe that nobody writes to would wait for ever

@@ -146,7 +146,7 @@ def test_aligned_depth_with_odometry(frames, tmp_path, ros, storage):
     inner = [path] if ros == 1 else [path, next(path.glob("*.mcap" if storage == "mcap" else "*.db3"))]
     for place in inner:
         sequence = open_sequence(place)
-        assert sequence.camera == frames[0].camera
+        assert sequence.camera == frames[0].camera and sequence.sensor == "realsense"
         assert_like_the_room(sequence, frames, color=0.01)
         np.testing.assert_allclose(sequence.timestamps, START + np.arange(4) / 30, atol=1e-6)
         assert [frame.depth_delay for frame in sequence] == pytest.approx([0.004] * 4, abs=1e-6)
@@ -358,7 +358,7 @@ def test_realsense_recordings_say_units_and_places(frames, tmp_path):
 
     sequence = open_sequence(tmp_path / "a.bag")
     expected = registered_depth(frames[2].depth, frames[2].camera, sequence.camera, T)
-    assert sequence.camera.cx == 50.0
+    assert sequence.camera.cx == 50.0 and sequence.sensor == "realsense"
     assert np.quantile(np.abs(sequence[2].depth - expected), 0.97) < 1e-3
 
 

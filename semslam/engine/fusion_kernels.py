@@ -18,6 +18,7 @@ from semslam.engine.index_map import AHEAD, EMPTY, MICRO, SLOT, locate, pixel_at
 f32 = np.float32
 RIM = 160  # see `mark_removals`
 RARE = f32(0.2)  # of `stable`: the confidence of what was seen once or twice at the border of the image
+MOST_OF_DEPTH = f32(0.1)  # of its depth: what a surface's gate grows to
 NOTHING = np.int32(EMPTY >> 32)  # micrometres: the depth of a pixel of the index map that shows no surfel
 DEEPEST = f32(2147483520)  # micrometres: the largest float32 below that
 
@@ -62,8 +63,11 @@ class Traces(NamedTuple):
 
 @nb.njit(inline="always")
 def gate_of(z, rules):
-    """How far, in metres, a measurement at depth z may lie from the surfel that it belongs to."""
-    return rules.gate + f32(3) * depth_sigma(z, rules)
+    """How far, in metres, a measurement at depth z may lie from the surfel that it belongs to.
+
+    What a camera's noise grows by with depth is bounded: a car before a facade is no error of the facade's.
+    """
+    return rules.gate + min(f32(3) * depth_sigma(z, rules), f32(3) * rules.base + MOST_OF_DEPTH * z)
 
 
 @nb.njit(inline="always")

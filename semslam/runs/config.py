@@ -37,7 +37,8 @@ class RunConfig:
     kind: str | None = None  # layout of the sequence; null = found out
     camera: str | None = None  # camera.yaml that replaces what the sequence says of its camera
     depth_scale: Positive | None = None  # units per metre: of depth images, in place of what the sequence says
-    sensor: Literal["kinect", "tof", "realsense", "lidar", "synthetic"] | None = None  # depth camera; null = as named
+    # depth camera; null = as the recording names it, or as its layout tells
+    sensor: Literal["kinect", "tof", "realsense", "lidar", "survey-lidar", "stereo", "synthetic"] | None = None
     fov: Annotated[float, Range(1, 170)] | None = None  # degrees: horizontally, of a camera that nothing describes
     start: Annotated[int, Range(0)] = 0  # first frame of the sequence that is taken
     frames: Annotated[int, Range(1)] | None = None  # most frames that are taken; null = all

@@ -104,6 +104,7 @@ class DecodedSequence(Sequence):
     names: tuple[str, ...] | None = None  # of the frames' images; None = their numbers
     decoders: int = 1
     depth_delays: np.ndarray | None = None
+    sensor: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.timestamps) == 0:

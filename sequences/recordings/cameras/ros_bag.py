@@ -69,6 +69,7 @@ def open_ros_bag(
             (None, "") if topics.depth is None else _camera(bag, topics.depth, given=registered is True)
         )
         units = depth_scale or _depth_units(bag) or 1000.0
+        sensor = _sensor(bag, topics)
         index = _indexed(bag, topics)
         T_color_depth = None if topics.depth is None else _extrinsics(bag, index.tree, topics, color_frame, depth_frame)
     color = Topic(path, topics.color, index.messages[topics.color])
@@ -100,6 +101,7 @@ def open_ros_bag(
         poses=found.T_world_camera or None,
         assumptions=(*notes, *found.notes),
         depth_delays=delays,
+        sensor=sensor,
     )
 
 
@@ -242,6 +244,21 @@ def _camera(bag: Any, topic: str, given: bool) -> tuple[Camera | None, str]:
     message = _first(bag, chosen)
     camera = None if given else ros.camera_of_info(message, chosen)
     return camera, frame or message.header.frame_id.lstrip("/")
+
+
+def _sensor(bag: Any, topics: Topics) -> str | None:
+    """The key of `semslam.camera.SENSORS` of the depth camera, as the usual names of its driver's topics tell it."""
+    name = (topics.depth or "").lower()
+    if any(word in name for word in ("kinect2", "azure", "k4a", "depth_to_rgb", "l515")):
+        return "tof"
+    if "realsense" in name or "aligned_depth_to_color" in name:
+        return "realsense"
+    if not name.startswith("/device_"):
+        return None
+    # a RealSense recording says which camera it is of, as messages of a key and a value
+    infos = [c for c in bag.connections if c.topic.endswith("/info") and c.msgtype.endswith("/KeyValue")]
+    values = [bag.deserialize(data, c.msgtype).value for c, _, data in bag.messages(connections=infos)] if infos else []
+    return "tof" if any("L515" in value for value in values) else "realsense"
 
 
 def _depth_units(bag: Any) -> float | None:

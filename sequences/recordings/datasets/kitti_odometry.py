@@ -50,13 +50,16 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
     T_camera_0 = poses.from_rotation_translation(np.eye(3), np.linalg.solve(P[:, :3], P[:, 3]))
     right = images_by_name(path / EYES[left])
     depth: DepthOf | None = None
+    sensor = None
     if (path / "velodyne").is_dir():
         if "Tr" not in matrices:
             raise ValueError(f"{path / 'calib.txt'}: lacks Tr, from the lidar to camera 0; add it, or remove velodyne/")
         T_0_lidar = np.vstack([matrices["Tr"], [0, 0, 0, 1]])
+        sensor = "survey-lidar"
         depth = partial(of_lidar, path / "velodyne", recorded, T_camera_0 @ T_0_lidar)
     elif right:
         baseline = (P[0, 3] - _projection(path, matrices, EYES[left])[0, 3]) / P[0, 0]
+        sensor = "stereo"
         depth = partial(of_stereo, right, recorded.fx * float(baseline))
     T_world_0 = _poses(path)
     return DecodedSequence(
@@ -67,6 +70,7 @@ def open_kitti_odometry(path: str | Path, *, camera: Camera | None = None) -> De
         poses=None
         if T_world_0 is None
         else tuple(T_world_0[i] @ poses.inverse(T_camera_0) if i in T_world_0 else None for i in numbers),
+        sensor=sensor,
     )
 
 

@@ -50,11 +50,14 @@ def open_kitti_raw(path: str | Path, *, camera: Camera | None = None) -> Decoded
     T_0_reference = poses.from_rotation_translation(_matrix(cameras, "R_rect_00", (3, 3), path), np.zeros(3))
     right = images_by_name(path / f"image_{EYES[eye]}" / "data")
     depth: DepthOf | None = None
+    sensor = None
     if (path / "velodyne_points" / "data").is_dir():
         T_camera_lidar = T_camera_0 @ T_0_reference @ _rigid(path, "calib_velo_to_cam.txt")
+        sensor = "survey-lidar"
         depth = partial(of_lidar, path / "velodyne_points" / "data", recorded, T_camera_lidar)
     elif right:
         baseline = (P[0, 3] - _matrix(cameras, f"P_rect_{EYES[eye]}", (3, 4), path)[0, 3]) / P[0, 0]
+        sensor = "stereo"
         depth = partial(of_stereo, right, recorded.fx * float(baseline))
     T_world_camera = None
     if (path / "oxts" / "data").is_dir():
@@ -68,6 +71,7 @@ def open_kitti_raw(path: str | Path, *, camera: Camera | None = None) -> Decoded
         timestamps=_times(path / f"image_{eye}" / "timestamps.txt", list(files)),
         read=partial(read_frame, list(files.values()), depth),
         poses=T_world_camera,
+        sensor=sensor,
     )
 
 
