@@ -23,6 +23,8 @@ SENSORS = {
     "synthetic": (0.0006, 0.0004),  # rendered, rounded to millimetres
 }
 USUAL_SENSOR = "kinect"  # unless a recording says its own
+# Metres: edges of the bins by which noise is measured beyond rooms, a quarter from one to the next.
+FARTHER = (5.0, 6.3, 8.0, 10.0, 12.5, 16.0, 20.0, 25.0, 32.0, 40.0, 50.0, 64.0, 80.0)
 LARGEST = 32766  # pixels; OpenCV's remapping counts them in 16 bits
 KINECT_FOCAL = 0.81  # focal length of a Kinect's colour camera in widths of its image: 63 degrees wide
 FARTHEST_VIEW = 1000.0  # times the longer side: no lens has so long a focal length

@@ -95,6 +95,8 @@ class Slam:
         if self.config.perception.depth == "predicted":
             fusion = fusion_config(self.config.corrections, fusion)
         self.fusion = Fusion(perception.camera if perception else camera, fusion)
+        if isinstance(self.track, Tracker):
+            self.track.submaps.far = self.fusion.config.range[1]
         classes = perception.num_classes if perception else num_classes
         self.surfels = SurfelMap(classes, self.config.map.reaching(self.fusion.config.range[1]))
         self.labels = label_fusion(self.config.labels)

@@ -59,6 +59,28 @@ def test_an_estimate_of_noise_follows_the_residuals_and_not_a_few_wild_ones():
     assert estimate.sigma(depths) == pytest.approx(0.001 + 0.006 * (depths - 0.4) ** 2, rel=0.35)
 
 
+def test_noise_is_measured_in_halls_and_streets_too():
+    rng = np.random.default_rng(0)
+    estimate = NoiseEstimate(0.0012, 0.0019)
+    for _ in range(60):
+        z = rng.uniform(7, 60, 2000)
+        estimate.learn(z, rng.normal(size=len(z)) * (0.004 + 0.005 * (z - 0.4) ** 2))
+    assert estimate.sigma(np.array([30.0])) == pytest.approx(0.005 * 29.6**2, rel=0.2)
+
+
+def test_an_estimate_of_a_version_that_measured_rooms_alone_goes_on():
+    old, estimate = NoiseEstimate(0.0012, 0.0019).state(), NoiseEstimate(0.0012, 0.0019)
+    estimate.restore({name: array if name == "values" else array[:13] + 1 for name, array in old.items()})
+    estimate.learn(np.full(100, 30.0), np.full(100, 3.0))
+    assert estimate.state()["frames"].tolist() == [1.0] * 13 + [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_noise_that_no_frame_has_told_of_is_not_said_to_be_measured():
+    frames = list(RoomSequence(frames=2, **SIZE))
+    steps, _ = tracked(frames)
+    assert steps[0].tracking.noise is None and steps[1].tracking.noise is not None
+
+
 @pytest.mark.slow
 def test_an_estimate_of_noise_does_not_take_failure_for_noise():
     estimate = NoiseEstimate(0.0012, 0.0019)

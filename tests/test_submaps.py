@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from semslam import poses
+from semslam.camera import Camera
 from semslam.engine.doubles import doubles
+from semslam.engine.fusion import FusionConfig
 from semslam.frame import Frame, Observation, Step, Tracking
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics.trajectory import trajectory_errors
@@ -19,9 +21,11 @@ from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.reconstruct import prepare
-from semslam.slam import Slam
+from semslam.slam import Slam, SlamConfig
 from semslam.tracking.judgement import TrackingConfig
+from semslam.tracking.relocalisation.keyframes import Ferns, Keyframes
 from semslam.tracking.relocalisation.places import Places
+from semslam.tracking.submaps import Absence
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory import Correction, Trajectory
 from semslam.trajectory.files import read_tum, write_tum
@@ -123,12 +127,47 @@ def test_what_shows_nothing_begins_no_part(round_trip: RoomSequence) -> None:
 
 def test_a_tracker_of_a_version_without_parts_goes_on_in_one(round_trip: RoomSequence) -> None:
     _, tracker, slam = tracked(in_order(round_trip, [0, 1]))
-    state = {name: array for name, array in tracker.state().items() if name not in ("submaps", "lost_since")}
+    newer = "submaps", "lost_since", "lost_frames", "depth_share"
+    state = {name: array for name, array in tracker.state().items() if name not in newer}
     tracker.restore(state)
     elsewhere = replace(round_trip[75], T_world_camera=None)
-    slam.step(replace(elsewhere, index=2, timestamp=1.0, depth=np.zeros_like(elsewhere.depth)))
-    began = slam.step(replace(elsewhere, index=3, timestamp=2.0))
+    for k in range(5):
+        slam.step(replace(elsewhere, index=2 + k, timestamp=1.0 + 0.1 * k, depth=np.zeros_like(elsewhere.depth)))
+    began = slam.step(replace(elsewhere, index=7, timestamp=2.0))
     assert began.tracking.ok and began.tracking.submap == 1 and tracker.submaps.of(1) == 0
+
+
+@pytest.mark.parametrize("rate", [30.0, 5.0, 1.0, 0.5])
+def test_a_slow_recording_begins_no_part_at_its_second_lost_frame(rate: float) -> None:
+    absence, begun = Absence(), []
+    absence.ended(np.ones((8, 8), np.float32))
+    for k in range(60):
+        begun.append(absence.is_long(k / rate, 1.0))
+        absence.lost(k / rate)
+    assert begun.index(True) == max(rate, 5)
+
+
+def test_sparse_depth_is_enough_to_begin_a_part_where_all_of_it_is() -> None:
+    lidar, kinect = Absence(), Absence()
+    sparse = np.zeros((100, 100), np.float32)
+    sparse[:20, ::4] = 10
+    lidar.ended(sparse)
+    kinect.ended(np.ones((100, 100), np.float32))
+    assert lidar.enough == pytest.approx(0.1) and kinect.enough == Absence().enough == 0.2
+    restored = Absence()
+    restored.restore(lidar.state())
+    assert restored.enough == lidar.enough
+
+
+@pytest.mark.parametrize("far", [5.0, 80.0])
+def test_cameras_of_two_parts_see_nothing_of_each_other(far: float) -> None:
+    tracker = Tracker()
+    Slam(Camera.of_fov(64, 48, 60), SlamConfig(fusion=FusionConfig(far=far)), perceive=Observation.of, track=tracker)
+    tracker.submaps.enter(0, 0)
+    keyframes = Keyframes(Ferns())
+    keyframes.add(0, np.eye(4), keyframes.ferns.nothing)
+    _, T = tracker.submaps.next(keyframes)
+    assert T[0, 3] >= 2.2 * far + 80 and (far > 5 or T[0, 3] == 100)
 
 
 def test_a_correction_stops_where_a_part_begins() -> None:

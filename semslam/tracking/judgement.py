@@ -45,7 +45,8 @@ class TrackingConfig:
     feature_std: Positive = 0.02  # metres: what a motion found from features alone may be wrong by
     gap: NotNegative = 0.5  # seconds: so long without a pose, motion says nothing, and a pose must fit as a found one
     measure_noise: bool = True  # whether the sensor's noise follows what the recording says
-    new_map_after: NotNegative = 1.0  # seconds: lost so long, a camera that sees something begins a sub-map; 0 = never
+    # seconds: lost so long, and five frames, a camera that sees something begins a sub-map; 0 = never
+    new_map_after: NotNegative = 1.0
     black: NotNegative = 8.0  # grey levels: mean of an image that shows nothing, if the map there is brighter by far
 
     def __post_init__(self) -> None:

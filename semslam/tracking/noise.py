@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from semslam.camera import depth_std
+from semslam.camera import FARTHER, depth_std
 from semslam.compiled import SERIAL
 from semslam.robust import MAD_TO_STD
 from semslam.stage import prefixed, under_prefix
 from semslam.tracking.registration.comparison import Comparison
 
-EDGES = np.array([0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0])  # metres
+EDGES = np.array([0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0, 3.5, 4.0, *FARTHER])  # metres
 FEWEST = 20  # residuals of a frame in a bin that say something
 MEMORY = 50.0  # frames that the running mean spans
 PRIOR = 5.0  # frames that the model of the sensor's kind is worth
@@ -68,6 +68,10 @@ class NoiseEstimate:
         """Go on from a `state`."""
         self.values, self._sigma = state["values"].copy(), state["sigma"].copy()
         self._depth, self._frames = state["depth"].copy(), state["frames"].copy()
+        if lacking := len(EDGES) - 1 - len(self._frames):  # earlier versions measured up to 5 m
+            self._sigma, self._depth, self._frames = (
+                np.pad(values, (0, lacking)) for values in (self._sigma, self._depth, self._frames)
+            )
 
 
 class SensorNoise:

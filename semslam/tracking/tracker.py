@@ -18,7 +18,7 @@ from semslam.tracking.noise import SensorNoise
 from semslam.tracking.registration.registrar import Registration
 from semslam.tracking.relocalisation.keyframes import Ferns, Keyframes
 from semslam.tracking.relocalisation.places import Places, described
-from semslam.tracking.submaps import SubMaps
+from semslam.tracking.submaps import Absence, SubMaps
 from semslam.trajectory import Correction
 
 DOUBT = 0.3  # less evidence than usual from which features are asked
@@ -60,7 +60,7 @@ class Tracker(Stage):
         self._usual = 0.0  # mean evidence of good frames; 0 = there was none yet
         self._unmeasured = 0.0  # metres squared: variance added up over frames that did not determine the pose
         self._open = 0  # frames in a row that registration left open
-        self._lost_since: float | None = None  # seconds
+        self._absence = Absence()
 
     @property
     def noise(self) -> SensorNoise:
@@ -76,11 +76,12 @@ class Tracker(Stage):
             tracking, followed, doubtful = self._followed_or_found(observation, predict, self._motion.last[1])
         if tracking.ok:
             self._accept(observation, tracking, followed, doubtful)
-        elif self._lost_since is None:
-            self._lost_since = frame.timestamp
+        else:
+            self._absence.lost(frame.timestamp)
         self._announcements.tell(frame, tracking)
         self.lost = not tracking.ok
-        measured = self.noise.of_depth.model_now if self.config.measure_noise else None
+        of_depth = self.noise.of_depth  # until a frame has told, fusion goes by its own setting
+        measured = of_depth.model_now if self.config.measure_noise and of_depth.measured else None
         return replace(tracking, noise=measured, submap=self.submaps.of(frame.index))
 
     def _begun_or_placed(self, observation: Observation, predict: Predict) -> Tracking:
@@ -124,7 +125,7 @@ class Tracker(Stage):
     def _accept(self, observation: Observation, tracking: Tracking, followed: bool, doubtful: bool) -> None:
         """Remember a pose that was found."""
         frame, T = observation.frame, tracking.T_world_camera
-        self._lost_since = None
+        self._absence.ended(observation.depth)
         if not self.submaps.changes:
             self.submaps.enter(frame.index, 0)
         elif self.lost or not followed:  # begun, or found in the map
@@ -195,12 +196,12 @@ class Tracker(Stage):
 
     def _begun(self, observation: Observation) -> Tracking | None:
         """A new sub-map, if the camera has been lost for long, and sees enough to begin one; else None."""
-        c, frame = self.config, observation.frame
-        lost_for = 0.0 if self._lost_since is None else frame.timestamp - self._lost_since
-        measured = int(np.count_nonzero(observation.depth))
-        if c.new_map_after <= 0 or lost_for < c.new_map_after or not self.keyframes.indices:
+        c, depth = self.config, observation.depth
+        is_long = self._absence.is_long(observation.frame.timestamp, c.new_map_after)
+        if c.new_map_after <= 0 or not is_long or not self.keyframes.indices:
             return None
-        if measured < max(c.min_points, 0.2 * observation.depth.size) or observation.color.std() < 2 * c.black:
+        measured = int(np.count_nonzero(depth))
+        if measured < max(c.min_points, self._absence.enough * depth.size) or observation.color.std() < 2 * c.black:
             return None
         if (begins := self.submaps.next(self.keyframes)) is None:
             return None
@@ -324,7 +325,7 @@ class Tracker(Stage):
             "usual": np.array(self._usual),
             **self._announcements.state(),
             "submaps": self.submaps.state(),
-            "lost_since": np.array(np.nan if self._lost_since is None else self._lost_since),
+            **self._absence.state(),
             **self.noise.state(),
             **prefixed("reference_", self._reference.state() if self._reference is not None else {}),
             **prefixed("keyframe_", self.keyframes.state()),
@@ -337,8 +338,7 @@ class Tracker(Stage):
         self._usual, self._open = float(state["usual"]), int(state.get("open", 0))
         self._announcements.restore(state)
         self.submaps.restore(state.get("submaps", np.zeros((0, 2), np.int64)))
-        since = float(state.get("lost_since", np.nan))
-        self._lost_since = None if np.isnan(since) else since
+        self._absence.restore(state)
         self.noise.restore(state)
         self._reference = Reference.restored(under_prefix("reference_", state)) if "reference_pose" in state else None
         self.keyframes.restore(under_prefix("keyframe_", state))

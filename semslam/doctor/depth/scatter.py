@@ -13,13 +13,13 @@ from contextlib import suppress
 
 import numpy as np
 
-from semslam.camera import depth_std
+from semslam.camera import FARTHER, depth_std
 from semslam.frame import evenly_spread
 from semslam.robust import MAD_TO_STD
 from sequences import CorruptFrame, Sequence
 
 FRAMES = 4  # that are looked at
-EDGES = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0])  # metres, of bins of depth
+EDGES = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, *FARTHER])  # metres, of bins of depth
 FEWEST = 1000  # readings of a bin
 LARGER, MOST = 2.0, 6.0  # times: less is within what cameras of one kind differ by, and more is no noise
 

@@ -10,6 +10,7 @@ from numba import njit
 
 from semslam.compiled import SERIAL, project, rotated, transformed
 from semslam.engine.depth_filter import depth_sigma
+from semslam.tracking.registration.terms import most_apart
 
 SAMPLED = 16  # every so-many-th point of the model is compared
 COMPARED_ON = 1  # times that the grey images which are compared were halved
@@ -67,7 +68,8 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
             continue
         column, row = int(u + half), int(v + half)
         d = depth[row, column]
-        other = d > 0 and abs(d - z) > np.float32(0.1)
+        sigma = depth_sigma(z, noise)
+        other = d > 0 and abs(d - z) > most_apart(np.float32(0.1), z, sigma)
         measured += d > 0
         if d > 0 and not other:
             nx, ny, nz = rotated(T, points[i, 3], points[i, 4], points[i, 5])
@@ -77,7 +79,7 @@ def compare(points, trust, T, live, camera, noise, model_grey, out):
                 along = nx * (qx * d - x) + ny * (qy * d - y) + nz * (d - z)
                 out[0, same], out[1, same] = z, along
                 out[2, same] = along / max(abs(nx * qx + ny * qy + nz), np.float32(0.1))
-                fitting += abs(along) < np.float32(4) * depth_sigma(z, noise)
+                fitting += abs(along) < np.float32(4) * sigma
                 same += 1
         row, column = int((v + half) * half), int((u + half) * half)
         if (

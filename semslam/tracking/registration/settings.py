@@ -16,7 +16,8 @@ class Level:
     every: Count  # every n-th point of the model takes part
     pyramid: Annotated[int, Range(0, 8)]  # the grey images are halved so often
     iterations: Iterations  # at most
-    gate: Positive  # metres: pairs further apart are not the same surface
+    # metres: pairs further apart are not the same surface; beyond 5 m, three standard deviations where that is more
+    gate: Positive
 
     def __post_init__(self) -> None:
         check_ranges(self, "registration.levels")

@@ -17,7 +17,7 @@ from semslam.compiled import SERIAL, project, rotated, transformed
 from semslam.engine.depth_filter import depth_sigma
 from semslam.tracking.registration.gauss_newton import held_by_shape
 from semslam.tracking.registration.model import BLOCK
-from semslam.tracking.registration.terms import dot
+from semslam.tracking.registration.terms import dot, most_apart
 
 FEW, SAMPLES = 1_500, 6_000  # points that are compared, at most: at first, and where these leave a doubt
 CLEAR = 3.0  # standard deviations of what noise makes of nothing: so much is no structure yet, and twice that is
@@ -112,8 +112,8 @@ def products(model, every, T, live, cameras, shown, gates):
         mx, my, mz = normals[row, column, 0], normals[row, column, 1], normals[row, column, 2]
         qx, qy = (np.float32(column) - cx) / fx * d, (np.float32(row) - cy) / fy * d
         far2 = (qx - x) ** 2 + (qy - y) ** 2 + (d - z) ** 2
-        if d > 0 and far2 <= gates.far * gates.far:
-            sigma = depth_sigma(z, gates)
+        sigma = depth_sigma(z, gates)
+        if d > 0 and far2 <= most_apart(gates.far, z, sigma) ** 2:
             e = (nx * (qx - x) + ny * (qy - y) + nz * (d - z)) / (sigma * gates.geometry_scale * gates.tukey)
             if e * e < one:
                 s = (one - e * e) * roots[i] / sigma

@@ -25,6 +25,7 @@ PLACED = 16
 L_X, L_Y, L_Z, L_I, U, V, DEPTH, D_X, D_Y, D_Z, F_U, F_V, G_00, G_01, G_10, G_11 = (k * BLOCK for k in range(PLACED))
 # Rows of a term: six of sqrt(w) J, sqrt(w) r, r, w, and for colour the difference of grey with exposure still in it.
 ROWS = 10
+ROOM, APART = np.float32(5), np.float32(3)  # metres, and standard deviations: see `most_apart`
 FEW_BLOCKS = 20  # are done before another thread has begun
 
 # Columns of a term's sums: 21 of the upper triangle of J^T W J, 6 of J^T W r, then
@@ -49,7 +50,7 @@ class Gates(NamedTuple):
 
     base: np.float32  # the sensor's noise, see `Noise`
     quadratic: np.float32
-    far: np.float32  # metres between the points of a pair, at most
+    far: np.float32  # metres between the points of a pair, at most: see `most_apart`
     cosine: np.float32  # of the angle between their normals, at least
     geometry_scale: np.float32  # of the geometric residual, in units of the sensor's noise
     tukey: np.float32
@@ -58,6 +59,13 @@ class Gates(NamedTuple):
     gradient2: np.float32  # least squared gradient of the image
     huber: np.float32
     border: np.float32  # loss of weight towards the border of the image
+
+
+@njit(inline="always")
+def most_apart(far, z, sigma):
+    """How far points of one surface may seem to be apart at depth z, metres: gates are made for rooms, and farther away
+    the noise of depth, sigma, outgrows them."""
+    return max(far, APART * sigma) if z > ROOM else far
 
 
 @njit(**SERIAL)
@@ -166,7 +174,7 @@ def _geometry(model, T, camera, gates, found, pixels, rows):
     t00, t01, t02 = T[0, 0], T[0, 1], T[0, 2]
     t10, t11, t12 = T[1, 0], T[1, 1], T[1, 2]
     t20, t21, t22 = T[2, 0], T[2, 1], T[2, 2]
-    far2, cosine, widest, border = gates.far * gates.far, gates.cosine, gates.geometry_scale, gates.border
+    far, cosine, widest, border = gates.far, gates.cosine, gates.geometry_scale, gates.border
     tukey, zero, one = gates.tukey, np.float32(0), np.float32(1)
     count = 0
     for j in range(BLOCK):
@@ -180,11 +188,12 @@ def _geometry(model, T, camera, gates, found, pixels, rows):
         root = model[ROOT + j] / np.sqrt(one + slope2 * slope2)
         qx, qy = (found[U + j] - cx) / fx * d, (found[V + j] - cy) / fy * d
         dx, dy, dz = qx - x, qy - y, d - z
-        same = (dx * dx + dy * dy + dz * dz <= far2) & (
+        sigma = depth_sigma(z, gates)
+        most = most_apart(far, z, sigma)
+        same = (dx * dx + dy * dy + dz * dz <= most * most) & (
             found[D_X + j] * nx + found[D_Y + j] * ny + found[D_Z + j] * nz >= cosine
         )
         pixels[BLOCK + j] = pixels[BLOCK + j] if same | (d <= zero) else np.int32(-1)
-        sigma = depth_sigma(z, gates)
         r = nx * dx + ny * dy + nz * dz
         e = r / (sigma * widest * tukey)
         e2 = e * e
