@@ -220,8 +220,22 @@ def test_places_are_bounded_and_still_cover_the_way(room, monkeypatch) -> None:
         if places.is_new(T):
             places.see(Observation(replace(frame, index=k), frame.camera, frame.color, frame.depth), T)
     positions = np.array([T[0, 3] for T in places.T_world_camera])
-    assert len(places) <= 8 and positions.min() == 0 and positions.max() > 12
-    assert np.diff(positions).max() <= 8
+    assert len(places) <= 16 and positions.min() == 0 and positions.max() > 12
+    assert np.diff(positions).max() <= 4
+
+
+def test_the_way_back_has_places_of_its_own(room, monkeypatch) -> None:
+    """50 m straight on, turned around, and back: however few places are left, some look each way."""
+    monkeypatch.setattr(module, "MOST", 20)
+    places, frame = Places(), room[0]
+    back = poses.exp([0, 0, 0, 0, np.pi, 0])
+    way = [poses.exp([0, 0, z, 0, 0, 0]) for z in np.arange(0, 50, 0.5)]
+    turn = [way[-1] @ poses.exp([0, 0, 0, 0, angle, 0]) for angle in np.linspace(0, np.pi, 10)]
+    for k, T in enumerate([*way, *turn, *(T @ back for T in way[::-1])]):
+        places.see(Observation(replace(frame, index=k), frame.camera, frame.color[:16, :16], frame.depth[:16, :16]), T)
+    looks_ahead = np.array([T[2, 2] > 0.5 for T in places.T_world_camera])
+    looks_back = np.array([T[2, 2] < -0.5 for T in places.T_world_camera])
+    assert len(places) <= 40 and min(looks_ahead.sum(), looks_back.sum()) >= 4
 
 
 def test_the_command_writes_lines_figures_and_a_picture(run: Path, tmp_path: Path, room) -> None:

@@ -26,8 +26,10 @@ WIDTH = 320  # pixels of the images that are described: wide baselines want coar
 COUNT = 500  # features of an image, at most
 UPSCALED = 0.25  # pixels to the lower right of where they are, OpenCV says that features lie: it doubles images first
 RATIO = 0.8  # of the best match's distance to the second best's (Lowe 2004)
-MOST = 300  # places; about 15 MB in a run's files, at 50 kB each
+MOST = 300  # places; about 15 MB in a run's files, at 50 kB each; twice that where they lie farther apart than at first
 APART = (0.12, np.radians(8.0))  # metres, and radians, from a place to the next one, at first
+LIKE = np.radians(35.0)  # radians from which features are not found again: what looks another way is another place ...
+VAST = 64.0  # ... unless places are so many times `APART` apart, at which angles grow again: some room must be left
 COMPARED = 16  # places with which all features of an image are compared
 POOLED = 4  # places whose matches are put together: those of more would drown an agreement
 REACH = 4.0  # metres between places that may show the same things
@@ -67,11 +69,11 @@ def _features(color: np.ndarray, depth: np.ndarray, camera: Camera) -> tuple[np.
 
 @dataclass(eq=False)
 class Places(Stage):
-    """What the map looks like from at most MOST poses, at least APART from one another."""
+    """What the map looks like from at most MOST poses, or twice as many, at least APART from one another."""
 
     indices: list[int] = field(default_factory=list)  # of the frames
     T_world_camera: list[np.ndarray] = field(default_factory=list)
-    apart: float = 1.0  # in units of APART; doubles where there are too many
+    apart: float = 1.0  # times the distance of APART; doubles where there are too many
     _points: list[np.ndarray] = field(default_factory=list)
     _descriptors: list[np.ndarray] = field(default_factory=list)
     # The features of the newest place, which are found beside the next frames: it takes as long as all the rest of a
@@ -96,7 +98,7 @@ class Places(Stage):
 
     def is_new(self, T_world_camera: np.ndarray) -> bool:
         """Whether no place shows what is seen from there."""
-        return not self.T_world_camera or bool(self._away(T_world_camera).min() >= self.apart)
+        return not self.T_world_camera or bool(self._away(T_world_camera).min() >= 1)
 
     def see(self, observation: Observation, T_world_camera: np.ndarray) -> None:
         """Make what was observed from a pose a place, if no other shows the same."""
@@ -107,7 +109,7 @@ class Places(Stage):
         self.T_world_camera.append(np.array(T_world_camera))
         depth = observation.depth.copy()  # a working image of fusion
         self._newest = self._describer.submit(_features, observation.color, depth, observation.camera)
-        if len(self) > MOST:
+        if len(self) > self._most:
             self._thin_out()
 
     def candidates(self, image: Described, most: int = 2, among: Sequence[int] | None = None) -> Iterator[Located]:
@@ -138,7 +140,7 @@ class Places(Stage):
             T = poses.orthonormalized(T_here_other @ T)
             if self.is_new(T):
                 self._append(index + shift, T, points, descriptors)
-        while len(self) > MOST:
+        while len(self) > self._most:
             self._thin_out()
 
     def keep(self, frames: set[int]) -> None:
@@ -198,11 +200,18 @@ class Places(Stage):
         self.descriptors.append(descriptors)
 
     def _away(self, T: np.ndarray) -> np.ndarray:
-        """(P,) how far the places are from a pose, in units of APART: 1 is a new view."""
+        """(P,) how far the places are from a pose: 1 is a new view."""
         places = np.stack(self.T_world_camera)
         traces = places[:, :3, :3].reshape(-1, 9) @ T[:3, :3].reshape(9)  # of the rotations between
         turns = np.arccos(np.clip((traces - 1) / 2, -1, 1))
-        return np.maximum(np.linalg.norm(places[:, :3, 3] - T[:3, 3], axis=1) / APART[0], turns / APART[1])
+        turned = APART[1] * max(min(self.apart, LIKE / APART[1]), self.apart / VAST)
+        distances = np.linalg.norm(places[:, :3, 3] - T[:3, 3], axis=1)
+        return np.maximum(distances / (self.apart * APART[0]), turns / turned)
+
+    @property
+    def _most(self) -> int:
+        """How many places there may be: more in a large map."""
+        return MOST if self.apart == 1 else 2 * MOST
 
     def _thin_out(self) -> None:
         """Keep the places that are twice as far apart, the oldest first."""
