@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from semslam import images, poses
 from semslam.camera import Camera
 from semslam.judging.plots import plot_errors, plot_trajectory
+from semslam.judging.run import losses_of
 from semslam.metrics import trajectory as evaluation
+from semslam.runs.progress import Progress
 from semslam.trajectory import Trajectory
 
 
@@ -131,6 +135,19 @@ def test_spells_of_loss_are_counted_with_their_times():
     assert losses.lost_at == pytest.approx((0.2, 0.7, 0.9))
     assert losses.recovered_after == pytest.approx((0.3, 0.1))
     assert losses.coverage == 0.5
+
+
+@pytest.mark.parametrize("lost", [range(40), [*range(40), 50], [0, 50, 99]])
+def test_frames_that_are_lost_before_the_first_pose_count_as_lost(lost):
+    """100 frames at 10 Hz, of which a run's trajectory begins with the first one that it has found."""
+    recording, first = SimpleNamespace(timestamps=5 + np.arange(100) / 10), min({*range(100)} - {*lost})
+    of = list(range(first, 100))
+    times, still = (5 + np.array(of) / 10).tolist(), [np.eye(4)] * len(of)
+    run = Progress(100, of, timestamps=times, poses=still, lost=list(lost), submaps=[0] * len(of))
+    told = losses_of(run, recording)
+    assert told.frames == 100 and told.tracked == 100 - len(lost)
+    assert told.lost_at == pytest.approx([i / 10 for i in lost if i - 1 not in lost])
+    assert told.recovered_after[0] == pytest.approx(first / 10)
 
 
 def test_lost_frames_do_not_enter_the_errors():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from semslam.judging.run_labels import label_scores
 from semslam.metrics import surface
 from semslam.metrics.layering import layering
 from semslam.metrics.surface import Reference, SurfaceScores
-from semslam.metrics.trajectory import TrajectoryErrors, matched, trajectory_errors
+from semslam.metrics.trajectory import Losses, TrajectoryErrors, losses, matched, trajectory_errors
 from semslam.metrics.voxels import Blocks
 from semslam.perception import Network
 from semslam.runs.config import RunConfig
@@ -75,7 +75,7 @@ def evaluate_run(
     clouds, _ = folder.load_clouds()
     figures: dict[str, Any] = {"poses": config.poses, "depth": config.slam.perception.depth}
     paths = _paths(progress, sequence)
-    errors = _trajectory_errors(paths)
+    errors = None if paths is None else _trajectory_errors(paths, losses_of(progress, sequence))
     figures |= _figures_of_trajectory(folder, progress, sequence, errors, with_scale)
     if reference is None:
         reference = surface_reference(sequence, truth, lambda: depth_limits(config, sequence), origin_of(clouds))
@@ -230,11 +230,18 @@ def _paths(progress: Progress, sequence: Recording) -> tuple[Trajectory, Traject
     return progress.trajectory(), sequence.trajectory, progress.tracked
 
 
-def _trajectory_errors(paths: tuple[Trajectory, Trajectory, np.ndarray] | None) -> TrajectoryErrors | None:
-    if paths is None:
-        return None
+def losses_of(progress: Progress, sequence: Recording) -> Losses:
+    """The spells of lost tracking in a run, of the frames before its first pose too, which its trajectory lacks."""
+    early = sorted({*progress.lost} - {*progress.indices})
+    times = np.r_[sequence.timestamps[early], progress.trajectory().timestamps]
+    tracked = np.r_[np.zeros(len(early), bool), progress.tracked]
+    order = np.argsort(times, kind="stable")
+    return losses(times[order], tracked[order])
+
+
+def _trajectory_errors(paths: tuple[Trajectory, Trajectory, np.ndarray], lost: Losses) -> TrajectoryErrors | None:
     try:
-        return trajectory_errors(*paths)
+        return replace(trajectory_errors(*paths), losses=lost)
     except ValueError:  # too few poses to say anything
         return None
 
