@@ -192,9 +192,26 @@ def test_a_kidnapped_camera_is_found_where_it_has_been_before():
 def test_a_keyframe_keeps_depth_as_far_as_the_map_does(far, unit):
     frame = next(iter(room(1)))
     frame = replace(frame, depth=np.linspace(0.5, far, frame.depth.size, dtype=np.float32).reshape(frame.depth.shape))
-    snapshot = Snapshot.of(Observation.of(frame), far)
+    snapshot = Snapshot.of(Observation.of(frame), Snapshot.camera_of(frame.camera), far)
     assert snapshot.unit == unit
     np.testing.assert_allclose(snapshot.depth * snapshot.unit, frame.depth[::2, ::2], atol=unit)
+
+
+@pytest.mark.parametrize(("width", "height", "n"), [(639, 479, 2), (1280, 720, 4), (3840, 2160, 12)])
+def test_a_keyframe_is_kept_as_small_whatever_the_camera(width, height, n):
+    """Depth of every n-th pixel, so that its camera sees the same rays; grey without the patterns of those between."""
+    camera = Camera(width, height, 0.8 * width, 0.8 * width, width / 2, height / 2)
+    kept = Snapshot.camera_of(camera)
+    depth = camera.backproject(np.ones(camera.shape, np.float32))[..., 0] + np.float32(2)
+    stripes = np.zeros((height, width, 3), np.uint8)
+    stripes[:, ::4] = 200
+    frame = Frame(0, 0.0, stripes, camera, depth)
+    snapshot = Snapshot.of(Observation.of(frame), kept, 5.0)
+    assert snapshot.depth.shape == kept.shape and kept.width <= 320
+    expected = kept.backproject(np.ones(kept.shape, np.float32))[..., 0] + 2
+    np.testing.assert_allclose(snapshot.depth * snapshot.unit, expected, atol=1e-4)
+    if n > 4:
+        assert np.ptp(snapshot.grey[:, 1:-1].astype(int)) < 60
 
 
 def two_rounds(frames: list[Frame], close: bool) -> tuple[float, float, LoopCloser]:

@@ -30,7 +30,7 @@ class Closures(Stage):
     def __init__(self, tracker: Tracker, config: LoopConfig) -> None:
         self.tracker, self.config = tracker, config
         self.snapshots: list[Snapshot | None] = []  # one a keyframe, None where an older one shows the same
-        self._camera: Camera | None = None  # half the size
+        self._camera: Camera | None = None  # of the snapshots
         self._registrar: Registrar | None = None
         self._grids: list[np.ndarray | None] = []  # of the snapshots
 
@@ -47,7 +47,7 @@ class Closures(Stage):
         if self._camera is None:
             self._prepare(observation.camera)
         assert self._camera is not None
-        snapshot = Snapshot.of(observation, far)
+        snapshot = Snapshot.of(observation, self._camera, far)
         self.snapshots.append(snapshot)
         self._grids.append(snapshot.grid(self._camera))
 
@@ -56,9 +56,7 @@ class Closures(Stage):
         return np.flatnonzero([snapshot is not None for snapshot in self.snapshots])
 
     def _prepare(self, camera: Camera) -> None:
-        # Every second pixel, beginning with the first: centres stay centres.
-        width, height = (camera.width + 1) // 2, (camera.height + 1) // 2
-        self._camera = Camera(width, height, camera.fx / 2, camera.fy / 2, camera.cx / 2, camera.cy / 2)
+        self._camera = Snapshot.camera_of(camera)
         self._registrar = Registrar(self._camera, self.config.registration)
 
     def edges_to(self, k: int) -> list[Edge]:

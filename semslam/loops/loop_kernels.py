@@ -62,16 +62,22 @@ def overlaps(grids, T_live_grid, depth, camera, near, out):
 
 
 @nb.njit(**SERIAL)
-def every_second(depth, color, unit, out_depth, out_grey):
-    """Depth (H, W) in metres as uint16 in a unit, 0 where that does not hold it, and the mean of a colour image's
-    channels, of every second pixel each way."""
+def every_nth(depth, color, n, unit, out_depth, out_grey):
+    """Depth (H, W) in metres as uint16 in a unit, 0 where that does not hold it, of every n-th pixel each way, and the
+    mean of a colour image's channels there, and of as many pixels around as are nearer to it than to the next."""
     height, width = out_depth.shape
+    reach = (n - 1) // 2
     for v in range(height):
         for u in range(width):
-            d = np.rint(depth[2 * v, 2 * u] / unit)
+            d = np.rint(depth[n * v, n * u] / unit)
             out_depth[v, u] = np.uint16(d if d < 65536 else 0)
-            red, green, blue = color[2 * v, 2 * u, 0], color[2 * v, 2 * u, 1], color[2 * v, 2 * u, 2]
-            out_grey[v, u] = (np.uint32(red) + np.uint32(green) + np.uint32(blue)) // np.uint32(3)
+            total, count = np.uint32(0), np.uint32(0)
+            for row in range(max(n * v - reach, 0), min(n * v + reach + 1, color.shape[0])):
+                for column in range(max(n * u - reach, 0), min(n * u + reach + 1, color.shape[1])):
+                    for channel in range(3):
+                        total += np.uint32(color[row, column, channel])
+                    count += np.uint32(3)
+            out_grey[v, u] = total // count
 
 
 @nb.njit(**SERIAL)

@@ -15,28 +15,36 @@ from semslam.tracking.registration.settings import RegistrationConfig
 
 f32 = np.float32
 DEPTH_UNIT = 1e-4  # metres: of the keyframes' depth where 16 bits reach as far as the map does, 6.5 m; else larger
+WIDTH = 320  # pixels that a snapshot has at least, where its image has; less than twice as many
 GRID = 16  # pixels between the points that tell whether two keyframes see the same
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What a keyframe saw, at half the resolution, small enough to keep a thousand."""
+    """What a keyframe saw, at a resolution small enough to keep a thousand, whatever the camera's."""
 
     depth: np.ndarray  # (H, W) uint16, in `unit`, 0 = none
     grey: np.ndarray  # (H, W) uint8
     unit: float = DEPTH_UNIT  # metres
 
     @staticmethod
-    def of(observation: Observation, far: float) -> Snapshot:
-        """far: metres, the farthest depth that the map keeps."""
-        unit = max(DEPTH_UNIT, far / 65535)
-        shape = (observation.camera.height + 1) // 2, (observation.camera.width + 1) // 2
-        depth, grey = np.empty(shape, np.uint16), np.empty(shape, np.uint8)
-        loop_kernels.every_second(observation.depth, observation.color, f32(unit), depth, grey)
+    def of(observation: Observation, camera: Camera, far: float) -> Snapshot:
+        """camera: of `camera_of`. far: metres, the farthest depth that the map keeps."""
+        unit, step = max(DEPTH_UNIT, far / 65535), round(observation.camera.width / camera.width)
+        depth, grey = np.empty(camera.shape, np.uint16), np.empty(camera.shape, np.uint8)
+        loop_kernels.every_nth(observation.depth, observation.color, step, f32(unit), depth, grey)
         return Snapshot(depth, grey, unit)
 
+    @staticmethod
+    def camera_of(camera: Camera) -> Camera:
+        """The camera of a camera's snapshots: every n-th pixel, beginning with the first, so that centres stay centres.
+        Every second, or less where that leaves `WIDTH` of them."""
+        n = max(2, camera.width // WIDTH)
+        width, height = -(-camera.width // n), -(-camera.height // n)
+        return Camera(width, height, camera.fx / n, camera.fy / n, camera.cx / n, camera.cy / n)
+
     def observation(self, camera: Camera, noise: RegistrationConfig) -> Observation:
-        """As an observation of the half-sized camera."""
+        """As an observation of the snapshots' camera."""
         depth, normals = self._surface(camera, noise)
         color = np.repeat(self.grey[..., None], 3, axis=2)
         return Observation(Frame(0, 0.0, color, camera), camera, color, depth, normals=normals)
