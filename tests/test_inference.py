@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -296,6 +299,22 @@ def test_an_image_that_is_remembered_says_the_same_again_and_its_depth_is_not_co
     remembering(255 - image)
     remembering(image)
     assert len(computed) == 5  # only so many are remembered
+
+
+def test_an_engine_is_asked_by_one_thread_at_a_time(network, image, monkeypatch) -> None:
+    """What it returns is valid until it is asked again."""
+    predictor, alone = Predictor(network, engine="torch"), Lock()
+    run = predictor._run
+
+    def watched(seen: np.ndarray) -> tuple[np.ndarray, ...]:
+        assert alone.acquire(blocking=False)
+        time.sleep(0.01)
+        alone.release()
+        return run(seen)
+
+    monkeypatch.setattr(predictor, "_run", watched)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda part: predictor(part, mirror_too=True), [image[i:] for i in range(6)]))
 
 
 def test_an_image_is_brought_to_the_size_that_the_network_was_trained_for(network, image) -> None:
