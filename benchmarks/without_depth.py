@@ -42,6 +42,7 @@ from semslam.images.resizing import resized_depth
 from semslam.metrics.layering import layering
 from semslam.metrics.nearest import Surface
 from semslam.metrics.trajectory import Alignment, absolute_error, umeyama
+from semslam.perception import predicted
 from semslam.runs import networks
 from semslam.runs.color_only.fitted import fit_to_images
 from semslam.runs.color_only.poses import track_images
@@ -98,8 +99,8 @@ def judged_frames(sequence, T_world_camera, network) -> list[Judged]:
     """Depth of every 15th frame, brought together with that of the keyframes before and after, as in a run."""
 
     def look_at(index: int) -> tuple[np.ndarray, np.ndarray]:
-        color = sequence.color_of(index)
-        return color, network(color, size, sequence.camera.fx, mirror_too=True).depth
+        color, recorded = sequence.color_of(index), sequence.recorded_image(index)
+        return color, predicted(network, color, size, sequence.camera.fx, recorded, mirror_too=True).depth
 
     views, found = MultiViewDepth(sequence.camera, T_world_camera, sequence.color_of, look_at=look_at), []
     size = views.camera.width, views.camera.height
@@ -206,7 +207,7 @@ def keyframes(data: Path, network) -> None:
                     pass
                 given = [tracked.progress.trajectory().at(float(t)) for t in sequence.timestamps]
         fitted = fit_to_images(sequence, given, network, VisualConfig())
-        frames = judged_frames(sequence, fitted.listed(), network)
+        frames = judged_frames(fitted.calibrated(sequence), fitted.listed(), network)
         mean, scaled, less = (
             np.mean([frame.errors() for frame in some], axis=0)
             for some in (frames, in_one_scale(frames), less_what_is_fixed(frames))

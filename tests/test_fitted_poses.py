@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from stub_networks import KnowingNetwork
@@ -9,6 +11,7 @@ from stub_networks import KnowingNetwork
 from semslam import poses
 from semslam.camera import Camera
 from semslam.metrics.trajectory import absolute_error
+from semslam.runs.color_only import fitted
 from semslam.runs.color_only.clocks import at_other_times
 from semslam.runs.color_only.fitted import FittedPoses, _hold_firmly, fit_to_images
 from semslam.runs.color_only.kept import load_kept, save_kept
@@ -16,6 +19,7 @@ from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.sparse_map import SparseMap
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
+from sequences.recalibrated import StraightenedSequence, numbers_of
 from sequences.selected import SelectedSequence
 
 CENTIMETRES, DEGREES = 0.03, 1.2  # of the waves that recorded poses are given
@@ -59,7 +63,7 @@ def test_poses_that_waver_are_corrected_and_keep_their_world_and_their_metre(roo
 def test_exact_poses_are_kept_to_the_last_bit_and_gaps_stay_gaps(room, shrinking):
     given = [None if i in (7, 8, 30) else T for i, T in enumerate(room.poses)]
     found = fit_to_images(room, given, shrinking, VisualConfig())
-    assert not found.corrected and not found.figures()["poses_corrected"]
+    assert not found.corrected and found.calibrated(room) is room and not found.figures()["poses_corrected"]
     for kept, T in zip(found.listed(), given):
         assert (kept is None) == (T is None)
         assert T is None or np.array_equal(kept, T)
@@ -73,6 +77,17 @@ def test_frames_before_the_first_given_pose_begin_no_world_of_their_own(room, sh
     steps = [poses.inverse(T_given_room @ T) @ there for T, there in zip(room.poses[15:], found.T_world_camera[15:])]
     assert max(np.linalg.norm(step[:3, 3]) for step in steps) < 0.06
     assert max(poses.rotation_angle(step) for step in steps) < np.radians(3)
+
+
+def test_a_lens_that_landmarks_tell_of_is_undone_in_images_and_poses(room, shrinking, monkeypatch):
+    lens = replace(room.camera, distortion=(0.02, -0.01, 0.0, 0.0))
+    monkeypatch.setattr(fitted, "straightened", lambda as_said, known: as_said.without(lens))
+    given = [wavering(T, i) for i, T in enumerate(room.poses)]
+    found = fit_to_images(room, given, shrinking, VisualConfig())
+    straight = found.calibrated(room)
+    assert isinstance(straight, StraightenedSequence) and straight.lens == lens
+    assert found.corrected and found.figures()["lens"] == pytest.approx(numbers_of(lens).tolist())
+    assert np.median(relative_errors(room, found.T_world_camera)) < 0.5 * np.median(relative_errors(room, given))
 
 
 @pytest.mark.slow
@@ -94,7 +109,7 @@ def test_poses_that_are_held_too_firmly_for_a_trial_cost_no_observation():
 
 
 def test_what_was_found_is_kept_for_a_run_that_goes_on(tmp_path):
-    found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True, 0.02, 3.0)
+    found = FittedPoses(np.tile(np.eye(4), (3, 1, 1)), 2.5, 0.7, 0.01, 0.02, True, 0.02, 3.0, np.arange(6.0)[None])
     save_kept(tmp_path / "fitted.npz", found, "settings")
     again = load_kept(tmp_path / "fitted.npz", FittedPoses, 3)
     assert again is not None and again.figures() == found.figures()

@@ -162,7 +162,7 @@ def _run(
         if isinstance(track, ListedPoses) and _are_fitted(slam):
             assert network is not None
             fitted = fitted_poses(folder.path, sequence, track.T_world_camera, network, config, report)
-            track.T_world_camera = fitted.listed()
+            track.T_world_camera, sequence = fitted.listed(), fitted.calibrated(sequence)
     system = _system(replace(config, slam=slam), sequence, network, track, places)
     return _begun(config, sequence, system, folder, resume, checkpoint, verdict)
 

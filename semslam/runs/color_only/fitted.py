@@ -18,11 +18,14 @@ from semslam.runs.color_only.clocks import at_other_times, time_offset
 from semslam.runs.color_only.following import depths_by, follow_images, tracked_camera
 from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.settings import settings_of_poses
+from semslam.runs.color_only.straightening import TOLD, Straight, straightened, tell_lens
 from semslam.runs.config import RunConfig
 from semslam.tracking.visual.config import VisualConfig
+from semslam.tracking.visual.lens import lens_of
 from semslam.tracking.visual.sparse_map import SparseMap
 from semslam.tracking.visual.visual_tracker import VisualTracker
 from sequences import Sequence as Recording
+from sequences.recalibrated import StraightenedSequence, numbers_of, with_lens
 
 FITTED = "fitted.npz"  # in a run's folder
 FEWEST = 3  # keyframes, from which poses can be contradicted
@@ -44,6 +47,13 @@ class FittedPoses:
     corrected: bool  # whether these are other ones than were given
     time_offset: float  # seconds from the time of each image to that of the poses that it fits, 0 where that is none
     seconds: float  # that fitting took
+    lens: np.ndarray | None = None  # (1, 6) fx fy cx cy, pixels, k1 k2 of the recording's images; None = as it is said
+
+    def calibrated(self, sequence: Recording) -> Recording:
+        """The `sequences.Sequence` that the poses were fitted to, without the distortion that was found."""
+        if self.lens is None:
+            return sequence
+        return StraightenedSequence(sequence, with_lens(sequence.camera, self.lens[0]))
 
     def listed(self) -> list[np.ndarray | None]:
         """T_world_camera (4, 4) of each frame, None where it is not known."""
@@ -59,6 +69,7 @@ class FittedPoses:
             "poses_turned_deg": float(np.degrees(self.turned)),
             "poses_time_offset_s": self.time_offset,
             "fitting_seconds": self.seconds,
+            "lens": None if self.lens is None else self.lens[0].tolist(),
         }
 
 
@@ -74,10 +85,11 @@ def fit_to_images(
 
     Recorded poses are often inconsistent by centimetres and degrees over a few dozen frames, which depth by parallax
     does not forgive. Poses that agree with the images nearly as well as the best ones (`AGREES`) are kept to the last
-    bit. Else, where the clocks of camera and poses differ, they are taken at the times that fit. What contradicts the
-    images even so is the prior of a bundle adjustment, with the smallest standard deviations for which the landmarks
-    are not farther off than by `WORSE` (the discrepancy principle; Morozov, "On the solution of functional equations
-    by the method of regularization", 1966), at most those of `config`.
+    bit. Else a lens that the landmarks tell of is undone, as where no poses are given, and where the clocks of camera
+    and poses differ, these are taken at the times that fit. What contradicts the images even so is the prior of a
+    bundle adjustment, with the smallest standard deviations for which the landmarks are not farther off than by `WORSE`
+    (the discrepancy principle; Morozov, "On the solution of functional equations by the method of regularization",
+    1966), at most those of `config`.
 
     report: called for each frame. folder: of the tracker's temporary file.
     """
@@ -93,14 +105,18 @@ def fit_to_images(
     world = tracker.map
     if len(world.keyframes) < FEWEST:
         return replace(kept, seconds=time.perf_counter() - began)
-    world.adjust_all()
+    tracker.finish()
     misfit_given, least = world.misfit(_held(world)), world.misfit(world.T_camera_world)
     agrees = math.hypot(least, AGREES)
     kept = replace(kept, misfit_given=misfit_given, misfit=misfit_given, seconds=time.perf_counter() - began)
     if not misfit_given > agrees:
         return kept
+    tracker, lens = _without_lens(tracker, recorded)
+    world = tracker.map
+    least = world.misfit(world.T_camera_world)
+    agrees = math.hypot(least, AGREES)
     offset, after = _at_fitting_times(world, given, sequence.timestamps, least)
-    misfit = misfit_given
+    misfit = world.misfit(_held(world))
     if offset:
         unreached = ~np.isfinite(after[:, 0, 0])
         after[unreached] = before[unreached]  # a pose that is a little late is better than none
@@ -115,7 +131,19 @@ def fit_to_images(
         there = np.isfinite(found[:, 0, 0]) & np.isfinite(before[:, 0, 0])
         after[there] = found[there]
     moved, turned = _median_change(before, after)
-    return FittedPoses(after, misfit_given, misfit, moved, turned, True, offset, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return FittedPoses(after, misfit_given, misfit, moved, turned, True, offset, seconds, lens)
+
+
+def _without_lens(tracker: VisualTracker, recorded: Camera) -> tuple[VisualTracker, np.ndarray | None]:
+    """What was tracked, without the distortion of the lens that its landmarks tell of, and that lens of the recording's
+    images: (1, 6), see `FittedPoses`; None where they tell of none."""
+    as_said = Straight(tracker, None, lens_of(tracker.map))
+    best = straightened(as_said, recorded.undistorted())
+    if best.lens is None:
+        return tracker, None
+    tell_lens(best.lens, as_said.left is not None and as_said.left.most > TOLD, best.left)
+    return best.tracker, numbers_of(best.lens)[None]
 
 
 def _at_fitting_times(

@@ -79,7 +79,7 @@ def straight_scene(
         known = sequence.camera.undistorted()
         tracker = tracker.with_focal(known.fx * tracker.size[0] / known.width)
     as_said = Straight(tracker, None, lens_of(tracker.map))
-    best = _straightened(as_said, known)
+    best = straightened(as_said, known)
     doubtful = as_said.left is not None and as_said.left.most > TOLD
     if best.lens is None:
         if doubtful:
@@ -89,10 +89,7 @@ def straight_scene(
         elif not likely:
             logger.warning("no usual camera has the focal length that was found: %s", WRONG)
         return StraightScene(scene, None, None)
-    level = logging.WARNING if doubtful else logging.INFO
-    logger.log(level, "the images fit another camera than the one that is known: %s", _told(best.lens))
-    if best.left is not None and best.left.most > TOLD:
-        logger.warning("not all that is wrong could be undone: the map may be wrong; calibrate the camera")
+    tell_lens(best.lens, doubtful, best.left)
     if (found := zoom_of(best.tracker.map)) is not None and found.evident and found.z.max() > WORTH:
         images = StraightenedSequence(sequence, best.lens)
         again, zoom = unzoomed_scene(images, network, config, lambda: None, folder)
@@ -101,7 +98,7 @@ def straight_scene(
     return StraightScene(scene._replace(tracker=best.tracker), None, best.lens)
 
 
-def _straightened(best: Straight, known: Camera) -> Straight:
+def straightened(best: Straight, known: Camera) -> Straight:
     """What was tracked by a known camera, with the lens undone that is evident in it, step by step."""
     for _ in range(PASSES):
         if best.left is None or best.left.explained < EVIDENT:
@@ -112,6 +109,14 @@ def _straightened(best: Straight, known: Camera) -> Straight:
             break
         best = again
     return best
+
+
+def tell_lens(lens: Camera, doubtful: bool, left: FoundLens | None) -> None:
+    """Say which lens was undone. doubtful: whether it is far from what was known. left: what it leaves to be undone."""
+    level = logging.WARNING if doubtful else logging.INFO
+    logger.log(level, "the images fit another camera than the one that is known: %s", _told(lens))
+    if left is not None and left.most > TOLD:
+        logger.warning("not all that is wrong could be undone: the map may be wrong; calibrate the camera")
 
 
 def _known(camera: Camera, scene: Scene) -> Camera:

@@ -89,8 +89,6 @@ class VisualTracker:
         self._given: np.ndarray | None = None  # the same, as it was given of this frame
         self._velocity = np.zeros(6)  # by which the camera moves a frame
         self._found = 0  # the last frame that was not lost
-        self._exposure: tuple[float, float] | None = None
-        self._in_given_world = False  # whether the first frame's pose was given; then images were better not evened
         self._lens: Camera | None = None  # of the images, where the map is without its distortion ...
         self._straight: Callable[[np.ndarray], np.ndarray] | None = None  # ... and pixels (N, 2) of them without it
         self._started = 0  # landmarks followed at the last keyframe
@@ -142,11 +140,9 @@ class VisualTracker:
 
     def _tracked(self, index: int, color: np.ndarray, given: np.ndarray | None) -> VisualTracking:
         before, self._given = self._given, None if given is None else poses.inverse(given)
-        if not self.map.keyframes:
-            self._in_given_world = given is not None
         grey = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
         blank = bool(grey.std() < self.config.blank)
-        grey = self._exposed(grey) if self._in_given_world else evened(grey, self.config.window)
+        grey = evened(grey, self.config.window)
         if not self.map.keyframes:
             if blank:
                 return VisualTracking(np.eye(4), "lost", 0, False, "the image shows nothing to hold on to", blank)
@@ -200,19 +196,6 @@ class VisualTracker:
         left = bool(good.sum() < self.config.keyframe_share * self._started)
         self.forced += left and bool(flow < HARDLY * self.config.keyframe_flow)
         return left or bool(flow > self.config.keyframe_flow)
-
-    def _exposed(self, grey: np.ndarray) -> np.ndarray:
-        """The image with the brightness and contrast of the one before, so that exposure is no motion."""
-        mean, std = float(grey.mean()), max(float(grey.std()), 1.0)
-        if self._exposure is None or std < self.config.blank:
-            if std >= self.config.blank:
-                self._exposure = (mean, std)
-            return grey
-        gain = np.clip(self._exposure[1] / std, 0.5, 2.0)
-        offset = np.clip(self._exposure[0] - gain * mean, -100, 100)
-        # followed slowly back to the camera's own, or a walk into the dark would saturate
-        self._exposure = tuple(0.95 * old + 0.05 * new for old, new in zip(self._exposure, (mean, std)))  # type: ignore[assignment]
-        return np.clip(grey * np.float32(gain) + np.float32(offset), 0, 255).astype(np.uint8)
 
     def _select(self, keep: np.ndarray) -> None:
         self._pixels, self._ids, self._at_keyframe = self._pixels[keep], self._ids[keep], self._at_keyframe[keep]
