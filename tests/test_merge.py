@@ -185,6 +185,18 @@ def test_a_joined_map_is_a_run_like_others(first: Path, second: Path, tmp_path: 
     assert told.mean() > 0.8 and (truth == found)[told].mean() > 0.97
 
 
+def test_views_that_meet_are_found_however_few_they_are_among_the_others(first, second, tmp_path, monkeypatch) -> None:
+    """Those of the second map that look most like the first are tried first, and then all."""
+    a, b = FinishedMap(first).places, FinishedMap(second).places
+    order = np.argsort(-a.likeness(b), kind="stable")
+    in_both = np.array([index < 15 for index in b.indices])  # frames 15 to 29 of the room
+    assert in_both[order[: in_both.sum()]].mean() > 0.6 and not in_both[-1]
+    for place in ("likeliest", "all"):
+        monkeypatch.setattr("semslam.runs.finished.merge.VIEWS", 3 if place == "likeliest" else 0)
+        folder = merge(first, second, tmp_path / place)
+        assert folder.load_metrics()["merged_views"] >= 3
+
+
 def test_maps_that_do_not_meet_are_refused_and_nothing_is_written(first: Path, tmp_path: Path, capsys) -> None:
     elsewhere = made(tmp_path / "elsewhere", 300, 6)
     capsys.readouterr()

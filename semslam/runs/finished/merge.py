@@ -17,7 +17,6 @@ from semslam.engine.fusion import Fusion
 from semslam.engine.labels.evidence import LATEST
 from semslam.engine.saved_surfels import state_of
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
-from semslam.frame import evenly_spread
 from semslam.geometry.tsdf_mesh import ReconstructionConfig, mesh_of_map
 from semslam.loops.meetings import AGREE
 from semslam.loops.pose_graph import Edge, optimized_poses
@@ -31,7 +30,8 @@ from semslam.tracking.relocalisation.resection import Described
 from semslam.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
-VIEWS = 40  # of the second map that are looked for in the first
+VIEWS = 40  # of the second map, those that most look like it, that are looked for in the first; then one by one ...
+ENOUGH = 4  # ... the others, until so many are found at one place
 FEWEST = 2  # of them that have to be found at one place
 SHORT = 5  # views, below which it is told that a run shows little
 COPIES, BESIDES = 6, 240  # of a surfel's arrays, and bytes for what its map shows and the mesh: memory, about
@@ -132,10 +132,8 @@ def _camera(finished: FinishedMap, run: str) -> Camera:
 def _motion_between(a: FinishedMap, b: FinishedMap, run_a: str, run_b: str) -> tuple[np.ndarray, int]:
     """T_a_b, and how many views it rests on; ValueError where the maps do not meet."""
     sights = _sights(a, b, _camera(a, run_a), _camera(b, run_b))
-    groups = [[other for other in sights if other.agrees(one)] for one in sights]
-    largest = max(groups, key=len, default=[])
+    largest = _largest(sights)
     if len(largest) < FEWEST:
-        views = min(len(b.places), VIEWS)
         kept = f"{len(a.places)} and {len(b.places)} views are kept of them"
         hint = (
             f"{kept}, too few to be found: record longer, with a camera that moves"
@@ -143,7 +141,7 @@ def _motion_between(a: FinishedMap, b: FinishedMap, run_a: str, run_b: str) -> t
             else f"{kept}; record the second so that it sees part of what the first shows"
         )
         raise ValueError(
-            f"{run_b} does not meet {run_a}: {len(sights)} of {views} views of its map are found in the other, "
+            f"{run_b} does not meet {run_a}: {len(sights)} of {len(b.places)} views of its map are found in the other, "
             f"{len(largest)} of them at one place, expected {FEWEST} or more; {hint}"
         )
     edges = []
@@ -154,18 +152,30 @@ def _motion_between(a: FinishedMap, b: FinishedMap, run_a: str, run_b: str) -> t
     return optimized_poses(np.stack([np.eye(4), largest[0].T_a_b]), edges)[1], len(largest)
 
 
+def _largest(sights: list[_Sight]) -> list[_Sight]:
+    """Most of the sights that agree with one of them."""
+    return max(([other for other in sights if other.agrees(one)] for one in sights), key=len, default=[])
+
+
 def _sights(a: FinishedMap, b: FinishedMap, camera_a: Camera, camera_b: Camera) -> list[_Sight]:
-    """The places of b that are found in a: by features, then as b's map looks from there."""
+    """The places of b that are found in a: by features, then as b's map looks from there. All are tried where too few
+    of the likeliest agree."""
     slam = a.progress.with_found(a.config.slam)
     fusion, tracker, cloud = Fusion(camera_a, slam.fusion), Tracker(slam.tracking), b.surfels.cloud()
     described = camera_b.of_width(min(WIDTH, camera_b.width))
     found = []
-    for k in evenly_spread(range(len(b.places)), VIEWS):
+    likeliest = np.argsort(-a.places.likeness(b.places), kind="stable").tolist()
+    for tried, k in enumerate([*sorted(likeliest[:VIEWS]), *likeliest[VIEWS:]]):
+        if tried >= VIEWS and len(_largest(found)) >= ENOUGH:
+            break
         T_b_view, points = b.places.T_world_camera[k], b.places.points[k]
         pixels = described.project(points).astype(np.float32)
         image = Described(described, pixels, b.places.descriptors[k])
+        candidates = list(a.places.candidates(image))
+        if not candidates:
+            continue
         observation = fusion.prepare(observed(cloud, camera_a, T_b_view))
-        for candidate in a.places.candidates(image):
+        for candidate in candidates:
             at = tracker.settled(observation, partial(fusion.predict, a.surfels), candidate.T_world_camera)
             if at is not None:
                 found.append(_Sight(T_b_view, at.T_world_camera, at.covariance))

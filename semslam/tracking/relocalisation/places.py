@@ -32,6 +32,7 @@ LIKE = np.radians(35.0)  # radians from which features are not found again: what
 VAST = 64.0  # ... unless places are so many times `APART` apart, at which angles grow again: some room must be left
 COMPARED = 16  # places with which all features of an image are compared
 POOLED = 4  # places whose matches are put together: those of more would drown an agreement
+ALIKE = 0.85 * 512**2  # product of two descriptors, whose length is 512, that may be of one point
 REACH = 4.0  # metres between places that may show the same things
 
 
@@ -131,6 +132,19 @@ class Places(Stage):
             found = solved(np.concatenate(points), features, image, seen_from)
             if found is not None and found.plausible:
                 yield found
+
+    def likeness(self, other: Places) -> np.ndarray:
+        """(N,) of each place of another map, how many of a quarter of its features one place of this map has too."""
+        known = [d for d in self.descriptors if len(d)]
+        found = np.zeros(len(other), np.int64)
+        if not known:
+            return found
+        firsts = np.cumsum([0, *map(len, known)])[:-1]
+        all_known = np.concatenate(known).astype(np.float32).T
+        for k, descriptors in enumerate(other.descriptors):
+            best = np.maximum.reduceat(descriptors[::4].astype(np.float32) @ all_known, firsts, axis=1)
+            found[k] = (best >= ALIKE).sum(axis=0).max(initial=0)
+        return found
 
     def take(self, other: Places, T_here_other: np.ndarray, shift: int) -> None:
         """Add the places of another map that show what none of this one's does; shift: is added to their frames."""
