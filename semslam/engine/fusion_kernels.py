@@ -135,8 +135,8 @@ def find_new(index, measured, camera, rules, new, new_counts):
             if hidden[u] or normals[v, u, 2] == f32(0) or (has_confidence and confidence[v, u] <= f32(0)):
                 continue
             d = row[u]
-            if d <= spacing * focal:  # cells of two to four pixels, as one is smaller than the spacing
-                reach = min(np.int64(spacing * focal / d) + 1, 4)
+            if d <= spacing * focal:  # cells of two pixels or more, as one is smaller than the spacing
+                reach = np.int64(min(spacing * focal / d, f32(width))) + 1
                 if u % reach != 0 or v % reach != 0:
                     continue
                 if (u // reach + v // reach) & 1 == 1 and f32(1.4142135) * d < coarsest * focal:
