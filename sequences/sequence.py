@@ -240,13 +240,13 @@ class ImageSequence(Sequence):
             return None
         path = self.depth_paths[index]
         depth = self.read_depth(path)
-        recorded = self._depth_shape
+        recorded = self.depth_shape
         if recorded != self.camera.shape and depth.shape == recorded and same_aspect(recorded, self.camera.shape):
             return resampled_depth(depth, self.camera.resized(recorded[1], recorded[0]), self.camera)
         return self._of_camera_size(depth, "depth", path)
 
     @cached_property
-    def _depth_shape(self) -> tuple[int, ...]:
+    def depth_shape(self) -> tuple[int, ...]:
         """(H, W) of the depth images as recorded: that of the first that can be read."""
         for path in (self.depth_paths or ())[:20]:
             try:

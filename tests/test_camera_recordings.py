@@ -66,6 +66,24 @@ def test_colour_beside_coarser_depth_keeps_640_pixels():
     assert (tall.width, tall.height) == (480, 640)
 
 
+def test_colour_of_a_folder_keeps_640_pixels_beside_coarser_depth(tmp_path, caplog):
+    """As of a phone: colour of 1920x1440, its lens distorting, and labels of that size, beside depth of 256x192."""
+    camera = Camera(1920, 1440, 1500, 1500, 959.5, 719.5, distortion=(0.05, 0, 0, 0))
+    image = np.tile(np.arange(1920) * 255 // 1919, (1440, 1)).astype(np.uint8)[..., None].repeat(3, axis=2)
+    put(tmp_path / "color" / "0.png", encoded(".png", image))
+    put(tmp_path / "depth" / "0.png", encoded(".png", np.full((192, 256), 2000, np.uint16)))
+    put(tmp_path / "label40" / "0.png", encoded(".png", np.full((1440, 1920), 7, np.uint8)))
+    said = {key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
+    put(tmp_path / "camera.yaml", yaml.safe_dump(said | {"distortion": list(camera.distortion)}))
+    sequence = open_sequence(tmp_path)
+    frame = sequence[0]
+    assert frame.color.shape == (480, 640, 3) and frame.depth.shape == frame.labels.shape == (480, 640)
+    assert frame.camera.fx == pytest.approx(500) and "become frames of 640x480" in caplog.text
+    assert frame.color[240, 320, 0] == pytest.approx(image[720, 960, 0], abs=2) and frame.labels[240, 320] == 6
+    shown = sequence.shown_at(0, np.array([[1500.0, 300.0]]))[0]
+    assert frame.color[240, round(shown[0]), 0] == pytest.approx(image[720, 1500, 0], abs=3)
+
+
 def test_what_becomes_of_the_sizes_is_told():
     color, depth = Camera(1920, 1440, 1500, 1500, 960, 720), Camera(256, 192, 200, 200, 128, 96)
     (note,) = Rig(color, depth).notes("scan")

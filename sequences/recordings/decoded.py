@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from semslam.frame import UNLABELLED, Frame
 from semslam.images import CorruptFrame
 from sequences.recordings.registration import registered_depth
 from sequences.resampling import resampled, resampled_depth
-from sequences.sequence import Sequence
+from sequences.sequence import ImageSequence, Sequence
 
 WORKING_SIZE = 640  # pixels of the longer side that colour keeps beside coarser depth
 REGISTERED_SCALE = 0.9  # of the depth's pixels to an angle
@@ -175,3 +176,32 @@ class DecodedSequence(Sequence):
                 f"{self.name}: {what} of frame {index} is {image.shape[1]}x{image.shape[0]}, its camera's is "
                 f"{expected[1]}x{expected[0]}; give the camera of these images with --camera"
             )
+
+
+def at_working_size(sequence: ImageSequence) -> ImageSequence:
+    """A recording of image files whose colour, beside coarser depth, is reduced as a `Rig`'s, which is told."""
+    shape, recorded = sequence.depth_shape, sequence.camera
+    if not same_aspect(shape, recorded.shape):
+        return sequence
+    rig = Rig(recorded, recorded.resized(shape[1], shape[0]))
+    if rig.camera.shape == recorded.shape:
+        return sequence
+    return replace(
+        sequence,
+        camera=rig.camera,
+        lens=sequence.lens or recorded,
+        read_color=partial(_reduced, sequence.read_color, rig.color_image, recorded.shape),
+        read_labels=partial(_reduced, sequence.read_labels, rig.label_image, recorded.shape),
+        assumptions=(*sequence.assumptions, *rig.notes(sequence.name)),
+    )
+
+
+def _reduced(
+    read: Callable[[Path], np.ndarray],
+    reduce: Callable[[np.ndarray], np.ndarray],
+    shape: tuple[int, int],
+    path: Path,
+) -> np.ndarray:
+    """An image as it is read, reduced if it is of the recorded shape; others are told by the sequence."""
+    image = read(path)
+    return reduce(image) if image.shape[:2] == shape else image

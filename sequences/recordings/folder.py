@@ -20,6 +20,7 @@ from semslam.trajectory.files import write_tum
 from sequences.files import first_readable
 from sequences.pairing import depth_delays, in_order, paired, times_of_names, without_copies
 from sequences.pose_pairing import PoseHints
+from sequences.recordings.decoded import at_working_size
 from sequences.recordings.folder_poses import FPS, WRITTEN, timed_and_posed
 from sequences.recordings.sensor import (
     NOTHING_SAID,
@@ -102,7 +103,7 @@ def open_folder(
             along_ray=bool(said.depth_along_ray),
         ),
     )
-    return with_both_images(sequence)
+    return with_both_images(at_working_size(sequence))
 
 
 def _depth_delays(names: list[str], depth: dict[str, Path]) -> np.ndarray:

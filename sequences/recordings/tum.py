@@ -21,6 +21,7 @@ from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_19
 from sequences.files import check_unpacked, first_readable
 from sequences.pairing import MOST, SAME_TIME, depth_delays
 from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
+from sequences.recordings.decoded import at_working_size
 from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.sequence import ImageSequence
 
@@ -182,15 +183,17 @@ def opened(path: Path, listed: Listed, sensor: tuple[dict[str, Any], list[str]],
             if hints != PoseHints():
                 raise
             notes = (f"{problem}; until then its poses are left out",)
-    return ImageSequence(
-        name=path.resolve().name,
-        timestamps=listed.timestamps,
-        color_paths=tuple(listed.color),
-        depth_paths=tuple(listed.depth),
-        poses=poses,
-        assumptions=(*assumed, *listed.notes, *notes),
-        depth_delays=listed.depth_delays,
-        **readers,
+    return at_working_size(
+        ImageSequence(
+            name=path.resolve().name,
+            timestamps=listed.timestamps,
+            color_paths=tuple(listed.color),
+            depth_paths=tuple(listed.depth),
+            poses=poses,
+            assumptions=(*assumed, *listed.notes, *notes),
+            depth_delays=listed.depth_delays,
+            **readers,
+        )
     )
 
 
