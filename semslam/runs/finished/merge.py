@@ -163,7 +163,7 @@ def _sights(a: FinishedMap, b: FinishedMap, camera_a: Camera, camera_b: Camera) 
     slam = a.progress.with_found(a.config.slam)
     fusion, tracker, cloud = Fusion(camera_a, slam.fusion), Tracker(slam.tracking), b.surfels.cloud()
     described = camera_b.of_width(min(WIDTH, camera_b.width))
-    found = []
+    found: list[_Sight] = []
     likeliest = np.argsort(-a.places.likeness(b.places), kind="stable").tolist()
     for tried, k in enumerate([*sorted(likeliest[:VIEWS]), *likeliest[VIEWS:]]):
         if tried >= VIEWS and len(_largest(found)) >= ENOUGH:
