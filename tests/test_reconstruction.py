@@ -7,9 +7,17 @@ import pytest
 from synthetic_maps import NYU13, cloud_of, plane
 
 from semslam.camera import Camera
-from semslam.frame import UNLABELLED, Frame, Observation
+from semslam.frame import UNLABELLED, Frame, Observation, evenly_spread
 from semslam.geometry.mesh import LabelledMesh
-from semslam.geometry.tsdf_mesh import Reconstruction, ReconstructionConfig, labelled, mesh_of_map, reconstructed
+from semslam.geometry.tsdf_mesh import (
+    Reconstruction,
+    ReconstructionConfig,
+    frames_enough,
+    labelled,
+    mesh_of_map,
+    reconstructed,
+)
+from semslam.poses import exp
 from semslam.rendering.viewpoint import look_at
 
 CAMERA = Camera(160, 120, 140.0, 140.0, 79.5, 59.5)
@@ -84,6 +92,42 @@ def test_a_few_frames_make_a_mesh_too(frames):
     mesh = reconstruction.mesh()
     assert len(mesh.triangles) > 5000
     assert np.abs(mesh.vertices @ NORMAL - OFFSET).mean() < 0.002
+
+
+def test_what_only_two_frames_show_has_a_mesh_where_no_place_is_shown_by_more():
+    reconstruction, depth = Reconstruction(), np.full(CAMERA.shape, 1.5, np.float32)
+    places = 0.8 * np.arange(8)  # a view is 1.7 m wide
+    for x in places:
+        T = np.eye(4)
+        T[0, 3] = x
+        reconstruction.integrate(depth, np.zeros((*CAMERA.shape, 3), np.uint8), CAMERA, T)
+    found = reconstruction.mesh().vertices[:, 0]
+    shown = np.histogram(found, np.arange(places[0], places[-1], 0.1))[0]
+    assert (shown > 100).all()
+
+
+def path(xs: np.ndarray) -> np.ndarray:
+    """Poses (N, 4, 4) at places along x."""
+    T = np.tile(np.eye(4), (len(xs), 1, 1))
+    T[:, 0, 3] = xs
+    return T
+
+
+def test_frames_are_taken_where_the_camera_moves_on():
+    still, fast = np.zeros(300), 0.2 * np.arange(1, 101)
+    chosen = np.array(frames_enough(path(np.concatenate([still, fast])), CAMERA, 2.0, 40, 1000))
+    assert np.diff(chosen[chosen < 300]).max() <= 11 and (chosen >= 300).sum() == 100
+    half = frames_enough(path(fast), CAMERA, 4.0, 10, 1000)
+    assert np.diff(half).max() == 2 and len(half) == 50 + 1  # what is twice as far moves half as fast
+    assert len(frames_enough(path(fast), CAMERA, 2.0, 10, 30)) == 30
+    turning = np.stack([exp(np.array([0, 0, 0, 0, a, 0])) for a in np.radians(np.linspace(0, 360, 200))])
+    assert len(frames_enough(turning, CAMERA, np.inf, 10, 1000)) == pytest.approx(3600 / 46.4, abs=2)
+
+
+def test_frames_of_a_slow_camera_are_evenly_spread():
+    slow = frames_enough(path(1e-4 * np.arange(211)), CAMERA, 2.0, 100, 1000)
+    assert slow == evenly_spread(range(211), 100)
+    assert len(frames_enough(path(np.zeros(50)), CAMERA, np.inf, 5, 50)) == 5
 
 
 def test_frames_without_depth_make_an_empty_mesh():

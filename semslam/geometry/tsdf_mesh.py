@@ -25,6 +25,10 @@ VIEWS = 150  # of a map, at most, that a mesh is made of where its frames are no
 CELL_BYTES = 80_000  # of a growing grid and its mesh for each cube of a block's size that the surface passes through
 LABELLING_BYTES = 200  # a surfel, by which a mesh is labelled
 FIRST_BLOCKS = 4096  # where the grid starts; it grows by itself
+# Of the measurements that the median voxel has, what one must have to be surface: of few and far between frames less
+# than usual, or a quarter of what a short recording shows has no mesh. Flying pixels are one measurement of many.
+SEEN = 1 / 8
+MOVED = 0.1  # of what a camera sees: a view that has changed by that much is worth a frame
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class ReconstructionConfig:
     voxel_size: Positive = 0.01  # metres
     truncation: Positive = 5.0  # voxels; surfaces thinner than this times the voxel size lose their backs
     max_depth: Positive = 5.0  # metres; farther measurements are left out
-    min_weight: NotNegative = 2.0  # measurements; what more frames than so many have seen becomes surface
+    min_weight: NotNegative = 2.0  # measurements; what more frames than so many, or than fit, saw becomes surface
     label_radius: Positive = 0.03  # metres from a vertex to the surfels that name its class
 
     def __post_init__(self) -> None:
@@ -71,7 +75,6 @@ class Reconstruction:
         import open3d as o3d
 
         self.config = config or ReconstructionConfig()
-        self._frames = 0  # integrated
         single = o3d.core.float32
         self._grid: Any = o3d.t.geometry.VoxelBlockGrid(
             ("tsdf", "weight", "color"),
@@ -99,7 +102,6 @@ class Reconstruction:
         config = self.config
         if not np.any((depth > 0) & (depth < config.max_depth)):
             return  # nothing to add, and Open3D raises where no block is touched
-        self._frames += 1
         tensor = o3d.core.Tensor
         depth_image = o3d.t.geometry.Image(tensor(np.ascontiguousarray(depth, np.float32)))
         color_image = o3d.t.geometry.Image(tensor(np.ascontiguousarray(color, np.float32) / np.float32(255)))
@@ -113,12 +115,17 @@ class Reconstruction:
             blocks, depth_image, color_image, to_read, extrinsic, metres, config.max_depth, config.truncation
         )
 
+    def _enough(self) -> float:
+        """The measurements that a voxel needs more of: as set, or fewer where most voxels have few themselves."""
+        weights = self._grid.attribute("weight").numpy()[self._grid.hashmap().active_buf_indices().numpy()]
+        usual = float(np.median(weights[weights > 0]))
+        return min(self.config.min_weight, max(0.5, SEEN * usual))
+
     def mesh(self) -> LabelledMesh:
         """The surface so far, without labels; the same vertices in the same order every time."""
         if self.blocks == 0:
             return _empty_mesh()
-        seen_by_more = min(self.config.min_weight, self._frames - 1.0)  # a short recording has a mesh too
-        mesh = self._grid.extract_triangle_mesh(weight_threshold=seen_by_more)
+        mesh = self._grid.extract_triangle_mesh(weight_threshold=self._enough())
         if "indices" not in mesh.triangle or len(mesh.vertex.positions) == 0:
             return _empty_mesh()
         vertices = mesh.vertex.positions.numpy()
@@ -135,6 +142,30 @@ class Reconstruction:
         colors = np.clip(mesh.vertex.colors.numpy()[order] * 255 + 0.5, 0, 255).astype(np.uint8)
         labels = np.full(len(order), UNLABELLED, np.uint8)
         return LabelledMesh(vertices[order], triangles, normals, colors, labels)
+
+
+def frames_enough(
+    T_world_camera: Sequence[np.ndarray], camera: Camera, depth: float, least: int, most: int, moved: float = MOVED
+) -> list[int]:
+    """The numbers of the poses (4, 4) of a path that show all that it passes: at least and at most so many, and one
+    where the view has changed by `moved` of itself, by the way over the depth of what is seen (metres) and the turn
+    over the field of view."""
+    if len(T_world_camera) <= least:
+        return list(range(len(T_world_camera)))
+    T = np.asarray(T_world_camera, np.float64)
+    way = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
+    turn = np.arccos(np.clip((np.einsum("nij,nij->n", T[1:, :3, :3], T[:-1, :3, :3]) - 1) / 2, -1, 1))
+    field_of_view = 2 * np.arctan(0.5 * min(camera.width / camera.fx, camera.height / camera.fy))
+    steps = np.maximum((way / depth + turn / field_of_view) / moved, (least - 1) / (len(T) - 1))
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    count = min(int(np.ceil(along[-1] - 1e-6)) + 1, most)
+    return np.unique(np.searchsorted((along[1:] + along[:-1]) / 2, np.linspace(0, along[-1], count))).tolist()
+
+
+def depth_seen(depths: Iterable[np.ndarray | None]) -> float:
+    """Metres, the median of some depth images (H, W); infinite where they are empty: only turns change such views."""
+    medians = [np.median(depth[depth > 0]) for depth in depths if depth is not None and (depth > 0).any()]
+    return float(np.median(medians)) if medians else np.inf
 
 
 def _empty_mesh() -> LabelledMesh:

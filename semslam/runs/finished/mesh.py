@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from semslam.cloud import CloudInParts, SurfelCloud
-from semslam.frame import Frame, Observation
+from semslam.frame import Frame, Observation, evenly_spread
 from semslam.geometry import export
 from semslam.geometry.mesh import LabelledMesh
-from semslam.geometry.tsdf_mesh import LABELLING_BYTES, ReconstructionConfig, mesh_of_map, reconstructed
+from semslam.geometry.tsdf_mesh import (
+    LABELLING_BYTES,
+    ReconstructionConfig,
+    depth_seen,
+    frames_enough,
+    mesh_of_map,
+    reconstructed,
+)
 from semslam.labels import LABEL_SETS
 from semslam.perception import Perception
 from semslam.rendering.splatting import render
@@ -21,12 +27,15 @@ from semslam.slam import SlamConfig
 
 logger = logging.getLogger(__name__)
 
-EVERY = 5  # frames; a mesh at 10 mm changes little with more, and each costs as much as fusing three
+# Of the frames, at least and at most: a mesh at 10 mm changes little with more, and each costs as much as fusing three.
+# All of a short recording, most places of which a fifth of its frames would show once or twice.
+SHARE, FAST, ALL = 1 / 5, 2 / 5, 60
+SAMPLED = 8  # frames that tell how far the camera sees
 
 
 def write_mesh(run: Run, clouds: CloudInParts) -> None:
-    """Write Open3D's TSDF of every n-th frame at its final pose, labelled from the surfels; of views of the map where
-    it was begun by another run, whose frames are not at hand.
+    """Write Open3D's TSDF of frames at their final poses, labelled from the surfels; of views of the map where it was
+    begun by another run, whose frames are not at hand.
 
     clouds: the map. Of a map in parts the mesh is as fine as the memory that is allowed lets it be, and labelled from
     some of the surfels.
@@ -67,24 +76,31 @@ def _within_memory(run: Run, clouds: CloudInParts) -> tuple[SurfelCloud, Reconst
 
 
 def mesh_of_frames(run: Run, cloud: SurfelCloud, reach: ReconstructionConfig) -> LabelledMesh:
-    """The mesh of every n-th frame that was fused, of depth as it was; predicted depth is taken as the map shows it."""
+    """The mesh of frames that were fused, of every fifth or more where the camera moves fast, of depth as it was;
+    predicted depth is taken as the map shows it."""
     config = run.config.slam.perception
     perceive = Perception(replace(config, labels="none"), run.sequence.camera, None, run.slam.network)
     near, _ = run.slam.fusion.config.range
     posed = list(run.progress.fused_poses().items())
 
-    def observed() -> Iterator[tuple[Observation, np.ndarray]]:
-        for index, T in posed[::EVERY]:
-            if (frame := run.frames.try_read(index)) is None:
-                number = run.sequence.number_of(index)
-                logger.warning("frame %d can be read no more, and is left out of the mesh", number)
-            elif config.depth == "predicted":  # which is corrected on its way into the map, and only there
-                yield _rendered(frame, cloud, perceive, T), T
-            else:
-                seen = perceive(frame)
-                yield replace(seen, depth=np.where(seen.depth > near, seen.depth, np.float32(0))), T
+    def observed(index: int, T: np.ndarray) -> Observation | None:
+        if (frame := run.frames.try_read(index)) is None:
+            number = run.sequence.number_of(index)
+            logger.warning("frame %d can be read no more, and is left out of the mesh", number)
+            return None
+        if config.depth == "predicted":  # which is corrected on its way into the map, and only there
+            return _rendered(frame, cloud, perceive, T)
+        seen = perceive(frame)
+        return replace(seen, depth=np.where(seen.depth > near, seen.depth, np.float32(0)))
 
-    return reconstructed(observed(), cloud, reach)
+    if len(posed) > ALL:
+        sampled = (observed(index, T) for index, T in evenly_spread(posed, SAMPLED))
+        depth = depth_seen(seen.depth for seen in sampled if seen is not None)
+        least, most = (max(ALL, round(share * len(posed))) for share in (SHARE, FAST))
+        enough = frames_enough([T for _, T in posed], perceive.camera, depth, least, most)
+        posed = [posed[k] for k in enough]
+    seen = ((observed(index, T), T) for index, T in posed)
+    return reconstructed(((one, T) for one, T in seen if one is not None), cloud, reach)
 
 
 def _rendered(frame: Frame, cloud: SurfelCloud, perception: Perception, T_world_camera: np.ndarray) -> Observation:
