@@ -119,7 +119,7 @@ def test_a_recording_without_readings_is_evaluated_without_a_surface_and_says_so
     assert semslam("evaluate", run, "--json", tmp_path / "figures.json") == 0
     assert "accuracy_m" not in json.loads((tmp_path / "figures.json").read_text())
     assert "no surface to compare the map with" in caplog.text
-    assert "no frame has a pose and depth" in refused(capsys, "evaluate", run, "--truth", "tsdf")
+    assert "its depth and poses make no mesh" in refused(capsys, "evaluate", run, "--truth", "tsdf")
 
 
 def test_a_recording_for_rerun_holds_frames_predictions_poses_and_map(run, tmp_path, capsys):

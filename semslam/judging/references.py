@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from semslam.depth.synchronised_sequence import synchronised_by
 from semslam.frame import evenly_spread
 from semslam.geometry.files import read_surface
 from semslam.geometry.mesh import LabelledMesh
-from semslam.geometry.tsdf_mesh import Reconstruction, ReconstructionConfig
+from semslam.geometry.tsdf_mesh import Reconstruction, ReconstructionConfig, depth_seen, frames_enough
 from semslam.metrics import surface
 from semslam.metrics.surface import ROOM, Reference
 from sequences import Sequence as Recording
 
-TSDF_FRAMES, VIEWS = 100, 40  # frames that are enough for a reference mesh, and for its views
+logger = logging.getLogger(__name__)
+# frames, at least and at most, that a reference mesh is made of, and its views; a frame takes some 60 ms, a view 20
+TSDF_FRAMES, VIEWS = (100, 1000), (40, 400)
+APART = 0.5  # of what a camera sees: by so much views differ
+SAMPLED = 8  # frames that tell how far the camera sees
 VIEW_WIDTH = 320  # pixels
 
 
@@ -35,8 +40,10 @@ def scene_reference(
     origin = sequence.world_origin if sequence.has_poses or world_origin is None else world_origin
     pose_of = {i: T for i, T in enumerate(sequence.poses or ()) if T is not None}
     posed = list(pose_of)
-    views = [pose_of[i] for i in evenly_spread(posed, VIEWS)]
     camera = sequence.camera
+    depth = _depth_seen(sequence, posed) if len(posed) > min(TSDF_FRAMES[0], VIEWS[0]) else np.inf
+    enough = frames_enough(list(pose_of.values()), camera, depth, *VIEWS, moved=APART)
+    views = [pose_of[posed[k]] for k in enough]
     small = camera.of_width(min(VIEW_WIDTH, camera.width))
     if truth in ("auto", "mesh") and (own := sequence.mesh()) is not None:
         return surface.mesh_reference(own.vertices, own.triangles, "the scene's own mesh", small, views, limits)
@@ -47,27 +54,48 @@ def scene_reference(
     if not posed or not sequence.has_depth:
         raise ValueError(f"{sequence.name} has no depth with poses to make a reference of; name a mesh or a cloud")
     sequence = synchronised_by(sequence, sequence.poses or (), readout_of(sequence))
-    if truth != "depth" and len((mesh := _tsdf_mesh(sequence, posed, limits)).triangles):
-        voxel = 100 * ReconstructionConfig.reaching(limits[1]).voxel_size
-        name = f"the sensor's depth fused with the data set's poses (Open3D, {voxel:.2g} cm voxels)"
-        return surface.mesh_reference(mesh.vertices, mesh.triangles, name, small, views, limits)
-    frames = (frame for i in evenly_spread(posed, VIEWS) if (frame := sequence.try_read(i)) is not None)
+    if truth != "depth":
+        mesh = _tsdf_mesh(sequence, pose_of, depth, limits)
+        if len(mesh.triangles):
+            voxel = 100 * ReconstructionConfig.reaching(limits[1]).voxel_size
+            name = f"the sensor's depth fused with the data set's poses (Open3D, {voxel:.2g} cm voxels)"
+            return surface.mesh_reference(mesh.vertices, mesh.triangles, name, small, views, limits)
+        said = f"{sequence.name}: its depth and poses make no mesh between {limits[0]:g} and {limits[1]:g} m"
+        if truth == "tsdf":
+            raise ValueError(f"{said}; name a file, or depth where it is free of noise")
+        logger.warning("%s; maps are compared with the depth itself, noise and all", said)
+    frames = (frame for k in enough if (frame := sequence.try_read(posed[k])) is not None)
     seen = (
         (f.camera, f.depth, f.T_world_camera) for f in frames if f.depth is not None and f.T_world_camera is not None
     )
     return surface.depth_reference(seen, "the sequence's depth back-projected with its poses", limits)
 
 
-def _tsdf_mesh(sequence: Recording, posed: list[int], limits: tuple[float, float]) -> LabelledMesh:
-    """The mesh of the sensor's depth at the data set's poses; without triangles where too little of it agrees."""
+def _depth_seen(sequence: Recording, posed: list[int]) -> float:
+    """Metres to what the camera sees, in the median; infinite where the recording has no depth that tells."""
+    if not sequence.has_depth:
+        return np.inf
+    frames = (sequence.try_read(i) for i in evenly_spread(posed, SAMPLED))
+    return depth_seen(frame.depth for frame in frames if frame is not None)
+
+
+def _tsdf_mesh(
+    sequence: Recording, pose_of: dict[int, np.ndarray], depth: float, limits: tuple[float, float]
+) -> LabelledMesh:
+    """The mesh of the sensor's depth at the data set's poses, of enough frames where they see so deep (metres); without
+    triangles where too little of it agrees."""
     near, far = limits
     reconstruction = Reconstruction(ReconstructionConfig.reaching(far))
-    for i in evenly_spread(posed, TSDF_FRAMES):
+    posed, T_world_camera = list(pose_of), list(pose_of.values())
+    enough = frames_enough(T_world_camera, sequence.camera, depth, *TSDF_FRAMES)
+    if len(enough) >= TSDF_FRAMES[1] and len(posed) > len(enough):
+        logger.warning("%s: the reference is made of %d of its %d frames", sequence.name, len(enough), len(posed))
+    for i in (posed[k] for k in enough):
         frame = sequence.try_read(i)
         if frame is None or frame.depth is None or frame.T_world_camera is None:
             continue
-        depth = np.where(frame.depth > near, frame.depth, np.float32(0))
-        reconstruction.integrate(depth, frame.color, frame.camera, frame.T_world_camera)
+        beyond = np.where(frame.depth > near, frame.depth, np.float32(0))
+        reconstruction.integrate(beyond, frame.color, frame.camera, frame.T_world_camera)
     return reconstruction.mesh()
 
 
