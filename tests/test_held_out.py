@@ -9,7 +9,7 @@ import pytest
 
 from semslam.cloud import CloudInParts
 from semslam.engine.surfels import SurfelMap
-from semslam.runs.finished.held_out import judged_by_held_out
+from semslam.runs.finished.held_out import _Errors, judged_by_held_out
 from semslam.runs.progress import Progress
 from sequences.room.room import RoomSequence
 
@@ -30,6 +30,17 @@ def test_a_frame_held_out_while_the_camera_was_lost_is_left_out_and_counted():
     run = SimpleNamespace(progress=progress, sequence=recording, frames=recording, slam=slam, clouds=lambda: empty)
     figures = judged_by_held_out(run)
     assert figures["held_out_unposed"] == 2 and figures["held_out_coverage"] == 0
+
+
+def test_the_median_of_errors_takes_no_memory_for_each_of_them():
+    errors, rng = _Errors(), np.random.default_rng(0)
+    frames = [rng.gamma(2.0, 0.01, 4000).astype(np.float32) for _ in range(5)] + [np.zeros(100, np.float32)]
+    for frame in frames:
+        errors.add(frame)
+    assert errors.count == 20100
+    assert errors.median() == pytest.approx(np.median(np.concatenate(frames)), rel=2e-3)
+    assert sum(value.nbytes for value in vars(errors).values()) < 3e6
+    assert np.isnan(_Errors().median())
 
 
 def test_frames_that_are_held_out_do_not_make_a_run_faster():

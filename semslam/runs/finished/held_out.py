@@ -23,7 +23,7 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
     listed = run.slam.track.T_world_camera if isinstance(run.slam.track, ListedPoses) else None
     times = run.sequence.timestamps
     apart = MOST_APART * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    errors, valid, unposed = [], 0, 0
+    errors, valid, unposed = _Errors(), 0, 0
     for index in run.progress.held_out:
         T = trajectory.at(times[index], apart) if listed is None else listed[index]
         frame = run.frames.try_read(index)
@@ -34,11 +34,39 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
         near, far = run.slam.fusion.config.range
         measured = (frame.depth > near) & (frame.depth < far)
         seen = measured & np.isfinite(predicted)
-        errors.append(np.abs(predicted - frame.depth)[seen])
+        errors.add(np.abs(predicted - frame.depth)[seen])
         valid += int(measured.sum())
-    pooled = np.concatenate(errors) if errors else np.zeros(0)
     return {
-        "held_out_depth_median_m": float(np.median(pooled)) if len(pooled) else float("nan"),
-        "held_out_coverage": len(pooled) / valid if valid else float("nan"),
+        "held_out_depth_median_m": errors.median(),
+        "held_out_coverage": errors.count / valid if valid else float("nan"),
         "held_out_unposed": unposed,
     }
+
+
+class _Errors:
+    """How often errors of each size came, to 0.1 % of themselves: 2 MB however many pixels there are.
+
+    The upper bits of a single-precision number that is not negative, exponent and the first of the fraction, rise with
+    it, and number the sizes.
+    """
+
+    LEFT_OUT = 13  # bits, the lowest ones
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(1 << (31 - self.LEFT_OUT), np.int64)
+
+    def add(self, errors: np.ndarray) -> None:
+        """Count errors (N,), not negative."""
+        bits = np.ascontiguousarray(errors, np.float32).view(np.uint32)
+        self._counts += np.bincount(bits >> self.LEFT_OUT, minlength=len(self._counts))
+
+    @property
+    def count(self) -> int:
+        return int(self._counts.sum())
+
+    def median(self) -> float:
+        """The middle of the sizes that the median error is of; NaN where there was none."""
+        if self.count == 0:
+            return float("nan")
+        size = int(np.searchsorted(np.cumsum(self._counts), (self.count + 1) // 2))
+        return float(np.uint32((size << self.LEFT_OUT) + (1 << (self.LEFT_OUT - 1))).view(np.float32))
