@@ -14,7 +14,7 @@ import pytest
 from synthetic_maps import BED, NYU13, TABLE, cloud_of, path_through_room, plane, room
 
 from semslam.atomic import replacing
-from semslam.cloud import CloudInParts
+from semslam.cloud import CloudInParts, joined
 from semslam.frame import UNLABELLED
 from semslam.geometry.export import (
     read_map_ply,
@@ -356,6 +356,17 @@ def test_two_tables_apart_are_two_objects_and_specks_are_none():
     parts.append(("chair", np.array([[5.0, 5, 5]]), np.array([[0, 0, 1.0]])))
     found = objects(cloud_of(parts, 0.02), NYU13, up=np.array([0, 0, 1.0]))
     assert [(o.class_name, o.number) for o in found] == [("table", 1), ("table", 2)]
+
+
+def test_a_wall_seen_from_afar_is_one_object():
+    spacing = 0.08  # 40 m away: more than the gap
+    points, normals = plane((0, 0, 0), (6, 0, 0), (0, 0, 6), spacing)
+    wall, speck = (
+        cloud_of([("wall", points, normals)], 0.1),
+        cloud_of([("wall", points[:4] + [9, 0, 0], normals[:4])], 0.1),
+    )
+    found = objects(joined([wall, speck]), NYU13, up=np.array([0, 0, 1.0]))
+    assert [piece.surfels for piece in found] == [len(points)] and found[0].area == pytest.approx(36, rel=0.1)
 
 
 def test_a_map_in_parts_is_written_with_the_memory_of_a_few_of_them(tmp_path):

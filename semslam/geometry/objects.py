@@ -20,6 +20,8 @@ COLUMNS = (
     *("center_x", "center_y", "center_z", "label_confidence"),
 )
 
+LEAST_AREA, LEAST_SURFELS = 0.01, 12  # square metres of an object, and surfels
+
 
 @dataclass(frozen=True)
 class MapObject:
@@ -89,9 +91,10 @@ def objects(
     up: np.ndarray | None = None,
     gap: float = 0.05,
 ) -> list[MapObject]:
-    """The map's pieces of at least a square decimetre, by class and then by area.
+    """The map's pieces of at least a square decimetre and a dozen surfels, by class and then by area.
 
-    `gap`: see `connected_pieces`. Two chairs that touch are one piece: the map knows classes, not instances.
+    `gap`: see `connected_pieces`; that of a class whose surfels lie farther apart is a diameter of its median one. Two
+    chairs that touch are one piece: the map knows classes, not instances.
     """
     import cv2
 
@@ -101,13 +104,13 @@ def objects(
     found: list[MapObject] = []
     for class_id in np.unique(labels[labels != UNLABELLED]):
         members = np.flatnonzero(labels == class_id)
-        pieces = connected_pieces(cloud.positions[members], gap)
+        pieces = connected_pieces(cloud.positions[members], max(gap, 2 * float(np.median(cloud.radii[members]))))
         order = np.argsort(pieces, kind="stable")
         starts = np.flatnonzero(np.diff(pieces[order], prepend=-1))
         of_class = []
         for piece in np.split(members[order], starts[1:]):
             area = float(areas[piece].sum())
-            if area < 0.01:
+            if area < LEAST_AREA or len(piece) < LEAST_SURFELS:
                 continue
             (x, y), (a, b), degrees = cv2.minAreaRect(upright[piece, :2].astype(np.float32))
             if b > a:
