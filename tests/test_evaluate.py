@@ -19,15 +19,15 @@ from semslam.frame import UNLABELLED
 from semslam.geometry.ply import write_ply
 from semslam.judging.foreign import evaluate_trajectory
 from semslam.judging.map_labels import (
-    BAND,
     MapLabelScores,
     SurfelClasses,
     SurfelVotes,
     pooled_and_mean,
+    without_band,
 )
 from semslam.judging.references import scene_reference
 from semslam.judging.run import Evaluation, evaluate_run, keep, over_scenes, world_alignment
-from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
+from semslam.metrics.segmentation import Calibration, ConfusionMatrix
 from semslam.rendering.splatting import render
 from semslam.runs import networks
 from semslam.runs.config import settings_of
@@ -293,10 +293,10 @@ def test_looking_surfels_up_counts_what_scoring_pixel_by_pixel_counts():
         scores.add(truth, rendering.index, surfels)
         image = rendered_probabilities(cloud, rendering)
         called = most_probable(image)
-        matrix.add(called, truth, ignore_band=BAND)
-        trimmed = np.where(boundary_band(truth, BAND), UNLABELLED, truth)
+        trimmed = without_band(truth)
+        matrix.add(called, trimmed)
         covered.add(called, np.where(called == UNLABELLED, UNLABELLED, trimmed))
-        calibration.add(image, truth, ignore_band=BAND)
+        calibration.add(image, trimmed)
     assert matrix.counts[:, -1].sum() > 0 and covered.counts.sum() > 1000
     np.testing.assert_array_equal(scores.map.counts, matrix.counts)
     np.testing.assert_array_equal(scores.map_covered.counts, covered.counts)
@@ -353,14 +353,23 @@ def test_holes_count_as_missed_but_not_among_the_covered():
 
 
 def test_the_band_at_boundaries_does_not_count():
-    truth = np.zeros((20, 20), np.uint8)
-    truth[:, 10:] = 1
-    called = np.zeros((20, 20, 2), np.float32)
-    called[:, :12, 0] = 1  # two pixels off
-    called[:, 12:, 1] = 1
+    truth = np.zeros((20, 640), np.uint8)
+    truth[:, 320:] = 1
+    called = np.zeros((20, 640, 2), np.float32)
+    called[:, :322, 0] = 1  # two pixels off
+    called[:, 322:, 1] = 1
     scores = MapLabelScores(2)
     scores.add(truth, *one_surfel_a_pixel(called))
     assert scores.map.scores().miou == 1
+
+
+@pytest.mark.parametrize("width", [160, 320, 640, 1280, 3840])
+def test_the_band_at_boundaries_is_the_same_share_of_images_of_all_sizes(width):
+    truth = np.zeros((8, 160), np.uint8)
+    truth[:, 20:40], truth[:, 90:] = 1, 2
+    truth = np.kron(truth, np.ones((1, max(1, width // 160)), np.uint8))
+    ignored = (without_band(truth) == UNLABELLED).sum(axis=1)
+    assert ignored[0] == 3 * 2 * max(1, round(3 * width / 640))
 
 
 def test_pooling_counts_pixels_and_the_mean_counts_scenes():

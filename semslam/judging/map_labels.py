@@ -21,7 +21,13 @@ from semslam.frame import UNLABELLED
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.rendering.splatting import Rendering
 
-BAND = 3  # pixels at the truth's boundaries: derived and hand-made labels are no better than that
+BAND = 3 / 640  # of the width, at the truth's boundaries: derived and hand-made labels are no better than that
+
+
+def without_band(truth: np.ndarray) -> np.ndarray:
+    """True ids (H, W) uint8, unlabelled at boundaries, as far from them as labels are not to be believed."""
+    width = max(1, round(BAND * truth.shape[1]))
+    return np.where(boundary_band(truth, width), np.uint8(UNLABELLED), truth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +66,7 @@ class MapLabelScores:
     ) -> None:
         """Count one frame: true ids (H, W), the surfel (H, W) that the map shows in each pixel, -1 for none, and the
         probabilities (H, W, C) of the network alone."""
-        truth = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
+        truth = without_band(truth)
         self.frames += 1
         counts, calibration = np.zeros_like(self.map.counts), Calibration()
         calibration.log_likelihood_sum = _count(
@@ -83,8 +89,8 @@ class MapLabelScores:
     def protocol(self) -> str:
         """How the figures in 2-D came about."""
         return (
-            f"one confusion matrix over {self.frames} labelled frames, void and a band of {BAND} pixels at "
-            f"boundaries ignored, holes of the map count as missed"
+            f"one confusion matrix over {self.frames} labelled frames, void and a band at boundaries of "
+            f"{640 * BAND:g} pixels of 640 in width ignored, holes of the map count as missed"
         )
 
 
@@ -101,7 +107,7 @@ class SurfelVotes:
 
     def add(self, rendering: Rendering, truth: np.ndarray) -> None:
         """Count a frame: the map rendered from its pose, surfaces seen from behind too, and its true ids (H, W)."""
-        truth = np.where(boundary_band(truth, BAND), np.uint8(UNLABELLED), truth)
+        truth = without_band(truth)
         T_camera_world = Pose.of(poses.inverse(np.asarray(rendering.T_world_camera, np.float64)))
         self._frames.append((T_camera_world, Pinhole.of(rendering.camera), rendering.depth, truth))
 
