@@ -72,7 +72,7 @@ def test_metrics_have_their_stable_names(finished):
     metrics = json.loads(finished.metrics.read_text())
     assert metrics["frames"] == metrics["frames_fused"] == 12
     assert metrics["frames_lost"] == 0
-    assert metrics["surfels"] == len(read_map_ply(finished.map))
+    assert metrics["surfels"] == metrics["surfels_in_map"] == len(read_map_ply(finished.map))
     assert metrics["bytes_per_surfel"] < 100.1
     assert metrics["seconds"] > 0 and metrics["frames_per_second"] > 0
     assert set(metrics["stages_ms"]["fuse"]) == {"median", "p95"}

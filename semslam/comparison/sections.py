@@ -238,11 +238,16 @@ def surface(c: Comparison) -> Section | None:
     if len(inturn) > 2:
         names = [r.variant.what.replace("predicted depth, ", "") for r in inturn]
         error = {
-            "map to truth": [CM * (r.figures["accuracy_m"] or np.nan) for r in inturn],
-            "truth to map": [CM * (r.figures["completeness_m"] or np.nan) for r in inturn],
+            "map to truth": [_centimetres(r.figures["accuracy_m"]) for r in inturn],
+            "truth to map": [_centimetres(r.figures["completeness_m"]) for r in inturn],
         }
         parts.append(Picture("One correction after the other", (("", draw.bars(names, error, "mean distance, cm")),)))
     return Section("Surface", parts)
+
+
+def _centimetres(metres: float | None) -> float:
+    """NaN where there is no figure."""
+    return np.nan if metres is None else CM * metres
 
 
 def cost(c: Comparison) -> Section:

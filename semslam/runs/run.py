@@ -260,7 +260,7 @@ class Run:
             "surfels": surfels.living(),
             "surfels_turned_away": surfels.rejected,
             "bytes_per_surfel": surfels.bytes_per_surfel,
-            "bytes_per_labelled_frame": self.slam.associations.bytes_per_frame if self.slam.associations else 0.0,
+            "bytes_per_labelled_frame": self.slam.associations.bytes_per_frame if self.slam.associations else None,
             "seconds": progress.seconds,
             "frames_per_second": progress.frames_per_second(),
             "stages_ms": {

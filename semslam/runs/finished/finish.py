@@ -55,7 +55,8 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     found, seconds = _figures_of_images(run)
     metrics |= found
     besides += seconds
-    if besides:
+    if besides:  # both are of all that it took before the files
+        metrics["seconds"] = run.progress.seconds + besides
         metrics["frames_per_second"] = run.progress.frames_per_second(besides)
     if run.progress.before:
         metrics["surfels_of_earlier_frames"] = run.slam.surfels.count_earlier()
@@ -152,6 +153,8 @@ def _write_map(run: Run, metrics: dict[str, Any], mesh: bool) -> None:
     folder, clouds = run.folder, run.clouds()
     labels = LABEL_SETS[run.config.slam.perception.classes]
     export.write_map_in_parts(folder.map, clouds, labels)
+    metrics["surfels_in_map"] = len(clouds)  # with those that fill holes, without those of parts that never met
+    folder.save_metrics(metrics)
     tell_unlabelled(clouds, run.config)
     _write_parts(run)
     if len(clouds) == 0:
