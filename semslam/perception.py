@@ -138,6 +138,12 @@ class PerceptionConfig:
         if self.classes not in LABEL_SETS:
             known = ", ".join(LABEL_SETS)
             raise ValueError(f"`slam.perception.classes` is {self.classes!r}, expected one of {known}")
+        if len(LABEL_SETS[self.classes]) > UNLABELLED:
+            fine = ", ".join(name for name, label_set in LABEL_SETS.items() if len(label_set) <= UNLABELLED)
+            raise ValueError(
+                f"`slam.perception.classes` is {self.classes}, whose {len(LABEL_SETS[self.classes])} classes are more "
+                f"than the {UNLABELLED} that a map has room for; take {fine}"
+            )
 
     @property
     def labels_every(self) -> int:
@@ -186,6 +192,11 @@ class Perception(Stage):
         self.perceived = 0  # frames; which are labelled goes by it, as frames may be left out
         self.num_classes = 0 if config.labels == "none" else len(LABEL_SETS[config.classes])
         self.camera = camera.of_width(config.width or camera.width)
+        if 2 * config.border >= min(self.camera.shape):
+            raise ValueError(
+                f"`slam.perception.border` is {config.border} pixels, which leaves nothing of images of "
+                f"{self.camera.width}x{self.camera.height}"
+            )
         self._classes_of, self._label_set, self._known = None, label_set, 0
         if config.labels == "truth" and label_set is not None:
             table = remapping(label_set, config.classes)

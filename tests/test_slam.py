@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from stub_networks import KnowingNetwork
 
+from semslam.camera import Camera
 from semslam.frame import Frame, Tracking
 from semslam.perception import Perception, PerceptionConfig
 from semslam.runs.config import settings_of
@@ -26,6 +27,17 @@ ROOM = "room:frames=24,width=96,height=72"
 @pytest.fixture(scope="module")
 def room():
     return open_sequence(ROOM)
+
+
+def test_a_border_that_leaves_nothing_and_more_classes_than_fit_are_refused():
+    camera = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
+    Perception(PerceptionConfig(labels="none", border=23), camera)
+    with pytest.raises(ValueError, match="border` is 24 pixels, which leaves nothing of images of 64x48"):
+        Perception(PerceptionConfig(labels="none", border=24), camera)
+    with pytest.raises(
+        ValueError, match=r"classes` is nyu894, whose 894 classes are more than the 255 .* take nyu40, nyu13"
+    ):
+        PerceptionConfig(classes="nyu894")
 
 
 def test_a_list_of_steps_holds_each_frames_own_depth(room):
