@@ -49,3 +49,11 @@ def test_old_answers_are_forgotten():
     for grey in [*range(MOST + 1), 0]:
         recalling(image(grey), SIZE, 50.0)
     assert len(network.asked) == MOST + 2
+
+
+def test_answers_of_large_images_are_forgotten_sooner_and_the_last_is_kept():
+    network = Counting()
+    recalling = RecallingNetwork(network)
+    for grey in (0, 1, 2, 2, 0):
+        recalling(image(grey), (4000, 3000), 50.0)
+    assert [asked[0] for asked in network.asked] == [0, 1, 2, 0]

@@ -17,6 +17,7 @@ import torch
 from semslam.camera import KINECT_FOCAL
 
 SLANT = 4.0  # tangent of the angle of incidence that halves the confidence: 76 degrees
+MOST_BYTES = 400_000_000  # of arrays that are given out again: eight images of 40 classes at 640x480
 BORDER_CELLS = 2.0  # output cells from the image's border within which the confidence falls to a half
 
 
@@ -55,8 +56,14 @@ def normals(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return torch.nn.functional.normalize(torch.from_numpy(resized(output, size)), dim=-1, eps=1e-6).numpy()
 
 
-def depth_confidence(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def focal_in_widths(focal: float | None, width: int, height: int) -> float:
+    """A focal length in pixels of an image in widths of it; that of a Kinect, lying or upright, where none is known."""
+    return focal / width if focal is not None else KINECT_FOCAL * max(width, height) / width
+
+
+def depth_confidence(output: np.ndarray, size: tuple[int, int], focal: float = KINECT_FOCAL) -> np.ndarray:
     """How far to believe the predicted depth, (H, W) float32 in 0..1 at `size` (W, H); from the network's (h, w, 1).
+    focal: length in widths of the image.
 
     The change of ln z per radian of viewing angle is the tangent of the angle under which a surface is seen. A
     network smears occluding edges into slopes that no real surface is seen under, so steep ones are doubted:
@@ -68,7 +75,7 @@ def depth_confidence(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     logarithm = np.log(np.maximum(np.abs(output[..., 0]), 1e-2)).astype(np.float32)
     padded = cv2.copyMakeBorder(logarithm, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-    tangent = np.sqrt(across**2 + down**2) * np.float32(0.5 * KINECT_FOCAL * width)
+    tangent = np.sqrt(across**2 + down**2) * np.float32(0.5 * focal * width)
     tangent = cv2.dilate(tangent, np.ones((3, 3), np.uint8))  # both sides of the slope are equally wrong
     confidence = 1 / (1 + (tangent / np.float32(SLANT)) ** 2)
     rows, columns = (_from_border(count) for count in (height, width))
@@ -92,11 +99,13 @@ class Recycled:
     """Float32 arrays that are given out again once nobody holds them.
 
     Probabilities of 40 classes at 640x480 are 49 MB, which the C library asks the kernel for anew each time: clearing
-    the pages took as long as computing what stands in them.
+    the pages took as long as computing what stands in them. Those of larger images are not kept beyond `most_bytes`.
     """
 
-    def __init__(self, kept: int, new: Callable[[tuple[int, ...]], np.ndarray] | None = None) -> None:
-        self._kept = kept
+    def __init__(
+        self, kept: int, most_bytes: int = MOST_BYTES, new: Callable[[tuple[int, ...]], np.ndarray] | None = None
+    ) -> None:
+        self._kept, self._most_bytes = kept, most_bytes
         self._new = new or (lambda shape: np.empty(shape, np.float32))
         self._arrays: list[np.ndarray] = []  # the one given out last comes last
         self._lock = Lock()
@@ -105,7 +114,9 @@ class Recycled:
         """An array of this shape; what it holds is left over."""
         with self._lock:
             array = self._free(shape)
-            self._arrays = [*self._arrays, array][-self._kept :]
+            sizes = np.cumsum([array.nbytes, *(other.nbytes for other in reversed(self._arrays))])
+            fitting = min(int((sizes <= self._most_bytes).sum()), self._kept)
+            self._arrays = [*self._arrays, array][-fitting:] if fitting else []
             return array
 
     def _free(self, shape: tuple[int, ...]) -> np.ndarray:

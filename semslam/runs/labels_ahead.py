@@ -11,7 +11,8 @@ import numpy as np
 from semslam.perception import Network, NetworkInFront, Prediction
 from semslam.threads import background
 
-MOST = 2  # frames that are begun and not asked for yet: their probabilities take memory
+# Frames that are begun and not asked for yet, and bytes that their probabilities take, unless a single one takes more.
+MOST, MOST_BYTES = 2, 400_000_000
 OVER = 20  # frames after which one that was begun is asked for no more; fewer are read ahead
 
 
@@ -32,12 +33,13 @@ class LabelsAhead(NetworkInFront):
         self._thread = background("labels")
         self._begun: list[_Begun] = []
         self._changing = Lock()  # of that list: several threads read frames
+        self._bytes_each = 0  # of the last probabilities
 
     def begin(self, number: int, image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> None:
         """Start on the class probabilities of a frame that will be asked for, unless others wait already."""
         with self._changing:
             self._begun = [begun for begun in self._begun if number - begun.number < OVER]
-            if len(self._begun) < MOST:
+            if len(self._begun) < (MOST if MOST * self._bytes_each <= MOST_BYTES else 1):
                 probabilities = self._thread.submit(self.network.class_probabilities, image, size, mirrored)
                 self._begun.append(_Begun(number, image, size, mirrored, probabilities))
 
@@ -46,9 +48,10 @@ class LabelsAhead(NetworkInFront):
             asked = size, mirrored
             of_image = [b for b in self._begun if b.image is image and (b.size, b.mirrored) == asked]
             self._begun = [begun for begun in self._begun if begun not in of_image]
-        if of_image:
-            return of_image[0].probabilities.result()
-        return self._thread.submit(self.network.class_probabilities, image, size, mirrored).result()
+        begun = of_image[0].probabilities if of_image else None
+        found = (begun or self._thread.submit(self.network.class_probabilities, image, size, mirrored)).result()
+        self._bytes_each = found.nbytes
+        return found
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], focal: float, mirror_too: bool = False) -> Prediction:
         return self._thread.submit(self.network, image, size, focal, mirror_too).result()

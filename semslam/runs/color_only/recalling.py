@@ -9,7 +9,9 @@ import numpy as np
 
 from semslam.perception import Network, NetworkInFront, Prediction
 
-MOST = 8  # predictions that are kept: keyframes after the present one, and some to spare
+# Predictions that are kept, the last one always: keyframes after the present one, and some to spare; and bytes that
+# depth and confidence take, and another time as much for what they are made of.
+MOST, MOST_BYTES = 8, 200_000_000
 
 
 class RecallingNetwork(NetworkInFront):
@@ -28,6 +30,7 @@ class RecallingNetwork(NetworkInFront):
         said = self.network(image, size, focal, mirror_too)
         with self._changing:
             self._said[asked] = said
-            while len(self._said) > MOST:
+            bytes_each = 12 * size[0] * size[1]
+            while len(self._said) > max(1, min(MOST, MOST_BYTES // bytes_each)):
                 del self._said[next(iter(self._said))]
         return said
