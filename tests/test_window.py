@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from synthetic_maps import NYU13, SMALL, path_through_room, room, viewed_room
 
-from semslam.looking.shapes import FRUSTUM_DEPTH, frustum_lines, surfel_quads
+from semslam.looking.shapes import FRUSTUM_EVERY, MOST_FRUSTA, frustum_lines, frustum_shapes, surfel_quads
 from semslam.looking.side_by_side import view
 from semslam.looking.viewed import Viewed, legend_lines
 from semslam.looking.window import KEYS, MapWindow, Switches, key_help
-from semslam.rendering.viewpoint import look_at
+from semslam.rendering.viewpoint import look_at, pyramid_depth
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,16 @@ def test_lines_of_the_legend_and_shapes_have_the_right_size(viewed, cloud):
     areas = np.linalg.norm(cross, axis=1).reshape(5, 2).sum(axis=1)
     np.testing.assert_allclose(areas, np.pi * cloud.radii[:5] ** 2, rtol=1e-5)  # as large as the disks
     assert (np.einsum("ij,ij->i", cross, np.repeat(cloud.normals[:5], 2, axis=0)) > 0).all()  # seen from the front
-    points, lines = frustum_lines(SMALL, np.eye(4))
+    points, lines = frustum_lines(SMALL, np.eye(4), 0.12)
     assert points.shape == (5, 3) and lines.shape == (8, 2)
-    np.testing.assert_allclose(points[1:, 2], FRUSTUM_DEPTH)
+    np.testing.assert_allclose(points[1:, 2], 0.12)
     np.testing.assert_allclose(SMALL.project(points[1:])[0], [-0.5, -0.5])
+
+
+def test_cameras_are_drawn_as_large_as_the_map_asks_for_and_not_without_end(cloud):
+    assert pyramid_depth(cloud) == 0.12
+    street = replace(cloud, positions=20 * cloud.positions, radii=20 * cloud.radii)
+    assert 0.5 < pyramid_depth(street) < 2
+    still = np.tile(np.eye(4), (FRUSTUM_EVERY * MOST_FRUSTA * 2, 1, 1))
+    assert len(frustum_shapes(SMALL, still[: FRUSTUM_EVERY * 7], 0.1)) == 7
+    assert len(frustum_shapes(SMALL, still, 0.1)) == MOST_FRUSTA

@@ -9,11 +9,11 @@ import numpy as np
 
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
+from semslam.frame import evenly_spread
 from semslam.poses import transform
 from semslam.rendering.pictures import PATH_COLOR
 
-FRUSTUM_DEPTH = 0.12  # metres
-FRUSTUM_EVERY = 15  # frames: half a second of most recordings
+FRUSTUM_EVERY, MOST_FRUSTA = 15, 400  # frames: half a second of most recordings; more in long ones
 
 
 def surfel_quads(cloud: SurfelCloud) -> tuple[np.ndarray, np.ndarray]:
@@ -30,13 +30,13 @@ def surfel_quads(cloud: SurfelCloud) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(corners, axis=1).reshape(-1, 3), triangles.reshape(-1, 3).astype(np.int32)
 
 
-def frustum_lines(camera: Camera, T_world_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """World points (5, 3) and line indices (8, 2) of a camera's pyramid, FRUSTUM_DEPTH deep."""
+def frustum_lines(camera: Camera, T_world_camera: np.ndarray, depth: float) -> tuple[np.ndarray, np.ndarray]:
+    """World points (5, 3) and line indices (8, 2) of a camera's pyramid, so many metres deep."""
     corners = np.array([[0, 0], [camera.width, 0], [camera.width, camera.height], [0, camera.height]], np.float64) - 0.5
     rays = np.column_stack(
         [(corners[:, 0] - camera.cx) / camera.fx, (corners[:, 1] - camera.cy) / camera.fy, np.ones(4)]
     )
-    points = transform(T_world_camera, np.vstack([np.zeros(3), rays * FRUSTUM_DEPTH]))
+    points = transform(T_world_camera, np.vstack([np.zeros(3), rays * depth]))
     return points, np.array([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1]])
 
 
@@ -68,9 +68,10 @@ def path_shapes(paths: Sequence[np.ndarray]) -> list[Any]:
     ]
 
 
-def frustum_shapes(camera: Camera, trajectory: np.ndarray) -> list[Any]:
-    """A frustum at every FRUSTUM_EVERY-th of the poses (N, 4, 4)."""
-    return [_lines(*frustum_lines(camera, T)) for T in trajectory[::FRUSTUM_EVERY]]
+def frustum_shapes(camera: Camera, trajectory: np.ndarray, depth: float) -> list[Any]:
+    """A frustum at every FRUSTUM_EVERY-th of the poses (N, 4, 4), of long paths at MOST_FRUSTA of them."""
+    shown = evenly_spread(list(trajectory[::FRUSTUM_EVERY]), MOST_FRUSTA)
+    return [_lines(*frustum_lines(camera, T, depth)) for T in shown]
 
 
 def _lines(points: np.ndarray, pairs: np.ndarray) -> Any:

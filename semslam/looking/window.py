@@ -25,7 +25,7 @@ from semslam.rendering.coloring import COLORINGS
 from semslam.rendering.legend import class_name, classes_present, legend_image
 from semslam.rendering.pictures import BACKGROUND, picture_camera, printable
 from semslam.rendering.splatting import render
-from semslam.rendering.viewpoint import overview, up_direction
+from semslam.rendering.viewpoint import overview, pyramid_depth, up_direction
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ class MapWindow:
         if switches.path:
             shapes += path_shapes(viewed.paths)
         if viewed.trajectory is not None and viewed.camera is not None and switches.frusta:
-            shapes += frustum_shapes(viewed.camera, viewed.trajectory)
+            shapes += frustum_shapes(viewed.camera, viewed.trajectory, pyramid_depth(viewed.cloud))
         for shape in self._shapes:
             self._vis.remove_geometry(shape, False)
         for shape in shapes:

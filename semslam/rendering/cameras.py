@@ -13,10 +13,9 @@ from semslam.cloud import CloudInParts
 from semslam.frame import evenly_spread
 from semslam.labels import LabelSet
 from semslam.rendering.pictures import SAMPLE, picture_camera, picture_in_parts, write_figure
-from semslam.rendering.viewpoint import overview, up_direction
+from semslam.rendering.viewpoint import overview, pyramid_depth, up_direction
 
 MOST = 60  # cameras that are drawn, evenly spread
-SIZE = 0.12  # metres from a camera's centre to the image that is drawn before it
 UNSURE, SURE = np.array([214, 40, 40]), np.array([30, 140, 60])  # colours of confidence 0 and 1
 
 
@@ -32,10 +31,12 @@ def draw_cameras_in_map(
     up = up_direction(sample, label_set, T_world_camera)
     T_world_view = overview(sample, camera, up, trajectory=T_world_camera)
     image = picture_in_parts(clouds, camera, T_world_view, lambda part: [part.colors])[0]
+    depth = pyramid_depth(sample)
     shown = evenly_spread(range(len(T_world_camera)), MOST)
     for k in shown:
         color = UNSURE + confidence[k] * (SURE - UNSURE)
-        _draw_pyramid(image, camera, poses.inverse(T_world_view) @ T_world_camera[k], tuple(int(c) for c in color))
+        T_view_camera = poses.inverse(T_world_view) @ T_world_camera[k]
+        _draw_pyramid(image, camera, T_view_camera, depth, tuple(int(c) for c in color))
     note = f"{len(T_world_camera)} cameras found" + (
         f", {len(shown)} drawn" if len(shown) < len(T_world_camera) else ""
     )
@@ -43,8 +44,10 @@ def draw_cameras_in_map(
     write_figure(path, [image], title="Cameras in the map", note=note, legend=legend)
 
 
-def _draw_pyramid(image: np.ndarray, camera: Camera, T_view_camera: np.ndarray, color: tuple[int, ...]) -> None:
-    corners = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1], [-0.6, 0.45, 1]]) * SIZE
+def _draw_pyramid(
+    image: np.ndarray, camera: Camera, T_view_camera: np.ndarray, depth: float, color: tuple[int, ...]
+) -> None:
+    corners = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1], [-0.6, 0.45, 1]]) * depth
     points = poses.transform(T_view_camera, corners)
     if (points[:, 2] < 0.05).any():
         return

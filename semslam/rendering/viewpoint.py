@@ -13,6 +13,7 @@ from semslam.rendering.splatting import render
 ELEVATION = np.radians(38)  # of the viewer who sees a map from outside
 AROUND = 12  # directions that are looked from
 WELL_SEEN = 0.6  # of what the best direction shows
+PYRAMID, ROOM = 0.12, 6.0  # metres: how deep cameras are drawn in a map that reaches so far from its middle, or less
 SAMPLE = 20_000  # surfels are enough to judge a view; all of them only cost time
 REACH = 1.3  # times the radius that holds nearly all of what was measured: surfels beyond it need not be in the picture
 
@@ -36,6 +37,14 @@ def thinned(cloud: SurfelCloud, count: int = SAMPLE) -> SurfelCloud:
     sample = cloud.selected(chosen)
     sample.radii[:] *= np.sqrt(len(cloud) / count)
     return sample
+
+
+def pyramid_depth(cloud: SurfelCloud) -> float:
+    """Metres, how deep cameras are drawn as pyramids in a map: 12 cm in a room, in proportion to its reach beyond."""
+    if len(cloud) == 0:
+        return PYRAMID
+    distance = np.linalg.norm(cloud.positions - np.median(cloud.positions, axis=0), axis=1)
+    return PYRAMID * max(1.0, float(np.percentile(distance, 90)) / ROOM)
 
 
 def without_remote(cloud: SurfelCloud) -> SurfelCloud:
