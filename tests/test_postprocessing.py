@@ -8,7 +8,7 @@ import torch
 from used_networks import used_network
 
 from networks.inference import device_postprocessing, engines, postprocessing
-from networks.inference.postprocessing import depth_confidence, merging, resized
+from networks.inference.postprocessing import depth_confidence, merging, resized, usual_focal
 from networks.inference.predictor import Predictor
 from networks.joint.network import JointNetwork
 
@@ -45,6 +45,14 @@ def test_resized_images_share_memory_with_nothing_that_is_held() -> None:
     assert resized(images[0], (50, 40)).ctypes.data == place  # the memory last used is still in the cache
 
 
+def test_memory_of_large_images_is_not_kept() -> None:
+    made: list[tuple[int, ...]] = []
+    recycled = postprocessing.Recycled(4, 10_000, lambda shape: made.append(shape) or np.empty(shape, np.float32))
+    for shape in ((50, 40), (60, 50), (10, 10), (10, 10), (60, 50)):  # 8 kB, 12 kB, 400 bytes
+        recycled.taken(shape)
+    assert made == [(50, 40), (60, 50), (10, 10), (60, 50)]
+
+
 def test_a_wall_seen_straight_on_is_believed_and_the_border_half() -> None:
     confidence = depth_confidence(np.full((60, 80, 1), 3.0, np.float32), (80, 60))
     np.testing.assert_allclose(confidence[2:-2, 2:-2], 1)
@@ -61,6 +69,16 @@ def test_the_confidence_of_a_plane_follows_the_angle_under_which_it_is_seen(degr
         depth = np.tile(profile.astype(np.float32), (size[1], 1))[..., None]
         confidence = depth_confidence(depth, size)[size[1] // 2, size[0] // 2]
         assert confidence == pytest.approx(1 / (1 + (np.tan(np.radians(degrees)) / 4) ** 2), rel=0.3)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640)])
+def test_the_confidence_of_a_plane_is_the_same_in_upright_images(size) -> None:
+    cells = (size[0] // 16, size[1] // 16)
+    angle = (np.arange(cells[0]) - cells[0] / 2) * 16 / (0.81 * 640)
+    profile = 1 / np.maximum(1 - angle * np.tan(np.radians(60)), 0.05)
+    depth = np.tile(profile.astype(np.float32), (cells[1], 1))[..., None]
+    confidence = depth_confidence(depth, cells, usual_focal(*size))[cells[1] // 2, cells[0] // 2]
+    assert confidence == pytest.approx(1 / (1 + (np.tan(np.radians(60)) / 4) ** 2), rel=0.05)
 
 
 @pytest.mark.parametrize("size", [(64, 48), (24, 20)])

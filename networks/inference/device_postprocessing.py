@@ -34,13 +34,13 @@ def normals(output: Tensor, size: tuple[int, int]) -> np.ndarray:
     return _copied(F.normalize(_resized(output.float(), size), dim=-1, eps=1e-6))
 
 
-def depth_confidence(output: Tensor, size: tuple[int, int]) -> np.ndarray:
+def depth_confidence(output: Tensor, size: tuple[int, int], focal: float = KINECT_FOCAL) -> np.ndarray:
     """`postprocessing.depth_confidence` of (h, w, 1) on a device."""
     height, width = output.shape[:2]
     logarithm = output[..., 0].float().abs().clamp(min=1e-2).log()
     padded = F.pad(logarithm[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
     across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-    tangent = (across.square() + down.square()).sqrt() * (0.5 * KINECT_FOCAL * width)
+    tangent = (across.square() + down.square()).sqrt() * (0.5 * focal * width)
     tangent = F.max_pool2d(tangent[None, None], 3, stride=1, padding=1)[0, 0]
     confidence = 1 / (1 + (tangent / SLANT).square())
     rows, columns = (_from_border(count, output.device) for count in (height, width))

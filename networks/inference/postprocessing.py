@@ -56,9 +56,9 @@ def normals(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return torch.nn.functional.normalize(torch.from_numpy(resized(output, size)), dim=-1, eps=1e-6).numpy()
 
 
-def focal_in_widths(focal: float | None, width: int, height: int) -> float:
-    """A focal length in pixels of an image in widths of it; that of a Kinect, lying or upright, where none is known."""
-    return focal / width if focal is not None else KINECT_FOCAL * max(width, height) / width
+def usual_focal(width: int, height: int) -> float:
+    """The focal length of a Kinect, whose longer side is the image's, in widths of the image."""
+    return KINECT_FOCAL * max(width, height) / width
 
 
 def depth_confidence(output: np.ndarray, size: tuple[int, int], focal: float = KINECT_FOCAL) -> np.ndarray:

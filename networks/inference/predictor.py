@@ -198,7 +198,7 @@ class Predictor:
         images: Any = _postprocessing(looked.depth)
         return Prediction(
             self.depth_of(looked.depth, size, focal),
-            images.depth_confidence(looked.depth, size),
+            images.depth_confidence(looked.depth, size, postprocessing.usual_focal(width, height)),
             lambda: self.probabilities_of(looked.outputs()[0], size),
             (lambda: self.normals_of(looked.outputs()[2], size)) if looked.number > 2 else None,
         )
