@@ -24,6 +24,7 @@ f32 = np.float32
 NEVER = np.iinfo(np.int32).min  # before the first frame
 USUAL_RANGE = (0.3, 5.0)  # metres; what sensors of rooms measure well
 FARTHEST = 10_000.0  # metres from the origin, along an axis
+FEW = 4  # frames within which what passes by is seen, and that are not enough to see again what is new
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Fusion(Stage):
         # Cleaning counts the frames that were fused: indices have gaps where frames are skipped or held out.
         self._fused = 0
         self._recent: list[int] = []  # indices of the last of them, one more than `patience`
+        self.ended = False  # whether all frames are done, and what passed by was removed from the map
         self._pinhole = Pinhole.of(camera)
         self._noise = Noise.of(self.config.noise, self.config.noise_quadratic)
         self._depth = np.zeros((height, width), f32)
@@ -219,6 +221,7 @@ class Fusion(Stage):
             "fused": np.array(self._fused),
             "noise": np.array(self._noise),
             "recent": np.array(self._recent, np.int64),
+            "ended": np.array(self.ended),
         }
         if self._index_pose is not None:
             state["index_pose"] = self._index_pose
@@ -235,9 +238,22 @@ class Fusion(Stage):
         self._index[:] = state["index"]
         self._fused = int(state.get("fused", self._fused))
         self._recent = state.get("recent", np.zeros(0, np.int64)).tolist()
+        self.ended = bool(state.get("ended", False))
         self._noise = Noise.of(*state.get("noise", self._noise))
         self._index_pose = state.get("index_pose")
         self._to_compact = state.get("to_bury")
+
+    def remove_passing(self, surfels: SurfelMap) -> None:
+        """Remove, once, when all frames are done, what too few of them saw: surfels with less confidence than two
+        sights give, or than half of the median where that is less, as in a recording of few images, and with sights
+        within FEW frames, other than the last ones. A person who walked by, and noise at edges, stay so where the
+        camera turned away before anything was seen behind them.
+        """
+        if not self.ended and self._recent and len(surfels):
+            least = min(float(kernels.RARE) * self.config.stable, 0.5 * surfels.median_confidence())
+            surfels.remove_passing(least, FEW, before=self._recent[-FEW:][0])
+            self.invalidate(slots_moved=True)
+        self.ended = True
 
     def tracked(self, tracking: Tracking) -> None:
         """Filter and gate by the sensor's noise as tracking measures it, from the next frame on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -206,10 +206,28 @@ class SurfelMap:
             if self.paging is not None:
                 self.paging.give_back(chunks)
 
+    def median_confidence(self) -> float:
+        """Of the living, of which there is one at least."""
+        confidence = np.concatenate([self.normal[part, 3] for part in self.parts()])
+        return float(np.median(confidence[confidence >= 0]))
+
     def remove_unsure(self, least: float) -> None:
         """Remove the surfels with less confidence."""
+        self._remove(lambda part: self.normal[part, 3] < least)
+
+    def remove_passing(self, least: float, frames: int, before: int) -> None:
+        """Remove the surfels with less confidence that were seen within so few frames, all of them before frame
+        `before`."""
+
+        def passing(part: slice) -> np.ndarray:
+            first, last = self.seen[part, 0], self.seen[part, 1]
+            return (self.normal[part, 3] < least) & (last - first < frames) & (last < before)
+
+        self._remove(passing)
+
+    def _remove(self, which: Callable[[Any], np.ndarray]) -> None:
         for part in self.parts():
-            self.color[part[self.normal[part, 3] < least], 3] = MARKED
+            self.color[part[which(part)], 3] = MARKED
         self.compact_all()
 
     def sort_again(self) -> None:

@@ -207,14 +207,18 @@ class Run:
         each says something else, and none of it becomes sure.
         """
         surfels = self.slam.surfels
-        confidence = np.concatenate([np.zeros(0, np.float32), *(surfels.normal[part, 3] for part in surfels.parts())])
-        living = confidence[confidence >= 0]
-        if len(living) == 0:
+        if len(surfels) == 0:
             return
-        surfels.remove_unsure(min(least, 0.5 * float(np.median(living))))
+        surfels.remove_unsure(min(least, 0.5 * surfels.median_confidence()))
         remove_layers(surfels)
         self.slam.fusion.invalidate(slots_moved=True)
         self._saved = -1
+
+    def remove_passing(self) -> None:
+        """Remove, once, when all frames are done, what was there for a moment and was never looked at again."""
+        if not self.slam.fusion.ended:
+            self.slam.fusion.remove_passing(self.slam.surfels)
+            self._saved = -1
 
     def save(self) -> None:
         """Write the lossless state and the trajectories: enough to go on, or to look at what there is."""

@@ -38,7 +38,7 @@ _NO_DEPTH = {
 
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     """Write everything that a run leaves behind; returns its metrics. `NoMap` where no frame was fused."""
-    _end_depth_of_views(run)
+    _remove_unsure(run)
     if isinstance(run.slam.track, Tracker):  # from here on its poses are known
         posed = run.progress.posed()
         run.synchronise([posed.get(i) for i in range(len(run.sequence))])
@@ -66,10 +66,12 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     return metrics
 
 
-def _end_depth_of_views(run: Run) -> None:
-    """Leave out, once, what several views together did not make sure of."""
+def _remove_unsure(run: Run) -> None:
+    """Leave out, once, what passed by, or what several views of predicted depth did not make sure of."""
     views = run.slam.correct
-    if isinstance(views, MultiViewDepth) and not views.ended:
+    if not isinstance(views, MultiViewDepth):
+        run.remove_passing()
+    elif not views.ended:
         run.remove_unsure(views.config.least_confidence)
         views.ended = True
 
