@@ -49,7 +49,6 @@ from semslam.engine.labels.label_fusion import LabelFusion, LabelFusionConfig, l
 from semslam.engine.surfels import SurfelMap
 from semslam.frame import UNLABELLED
 from semslam.images.resizing import resized_depth, resized_ids
-from semslam.judging.map_labels import BAND
 from semslam.labels import remap_labels, remapping
 from semslam.metrics.segmentation import Calibration, ConfusionMatrix, boundary_band
 from semslam.perception import Perception, PerceptionConfig
@@ -57,6 +56,7 @@ from semslam.rendering.splatting import render
 from sequences import open_sequence
 from sequences.images.labelled_images import NYU_CAMERA
 
+BAND = 3  # pixels of 320, at the truth's boundaries
 CLASSES = 13
 FUSING: Any = (chunks, depth_filter, index_map, kernels, fusion)  # a change of theirs may change who merges with whom
 SCENES = ("icl_livingroom1", "redkitchen")

@@ -70,7 +70,7 @@ def test_maps_that_meet_become_one(first: Path, second: Path, tmp_path: Path) ->
     labelled = both.labels()[both.first_seen < 0] < 255
     assert labelled.mean() > 0.9  # classes come along
     metrics = RunFolder.open(tmp_path / "both").load_metrics()
-    assert metrics["merged_views"] >= 2 and metrics["surfels"] == len(both)
+    assert metrics["merged_views"] >= 2 and metrics["surfels"] == metrics["surfels_in_map"] == len(both)
     found_by = FinishedMap(tmp_path / "both").places.indices
     assert min(found_by) < 0 <= max(found_by)  # cameras are found by the places of either map
 

@@ -24,7 +24,6 @@ f32 = np.float32
 NEVER = np.iinfo(np.int32).min  # before the first frame
 USUAL_RANGE = (0.3, 5.0)  # metres; what sensors of rooms measure well
 FARTHEST = 10_000.0  # metres from the origin, along an axis
-FEW = 4  # frames within which what passes by is seen, and that are not enough to see again what is new
 
 
 @dataclass(frozen=True)
@@ -243,17 +242,10 @@ class Fusion(Stage):
         self._index_pose = state.get("index_pose")
         self._to_compact = state.get("to_bury")
 
-    def remove_passing(self, surfels: SurfelMap) -> None:
-        """Remove, once, when all frames are done, what too few of them saw: surfels with less confidence than two
-        sights give, or than half of the median where that is less, as in a recording of few images, and with sights
-        within FEW frames, other than the last ones. A person who walked by, and noise at edges, stay so where the
-        camera turned away before anything was seen behind them.
-        """
-        if not self.ended and self._recent and len(surfels):
-            least = min(float(kernels.RARE) * self.config.stable, 0.5 * surfels.median_confidence())
-            surfels.remove_passing(least, FEW, before=self._recent[-FEW:][0])
-            self.invalidate(slots_moved=True)
-        self.ended = True
+    @property
+    def rare(self) -> float:
+        """Less confidence than this has what was seen once or twice."""
+        return float(kernels.RARE) * self.config.stable
 
     def tracked(self, tracking: Tracking) -> None:
         """Filter and gate by the sensor's noise as tracking measures it, from the next frame on."""

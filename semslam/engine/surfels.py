@@ -213,22 +213,20 @@ class SurfelMap:
 
     def remove_unsure(self, least: float) -> None:
         """Remove the surfels with less confidence."""
-        self._remove(lambda part: self.normal[part, 3] < least)
+        self.remove_where(lambda part: self.normal[part, 3] < least)
 
-    def remove_passing(self, least: float, frames: int, before: int) -> None:
-        """Remove the surfels with less confidence that were seen within so few frames, all of them before frame
-        `before`."""
+    def remove_where(self, which: Callable[[np.ndarray], np.ndarray]) -> int:
+        """Remove surfels, after which others may have moved to their slots; returns how many.
 
-        def passing(part: slice) -> np.ndarray:
-            first, last = self.seen[part, 0], self.seen[part, 1]
-            return (self.normal[part, 3] < least) & (last - first < frames) & (last < before)
-
-        self._remove(passing)
-
-    def _remove(self, which: Callable[[Any], np.ndarray]) -> None:
+        which: of the slots of a part of the map (N,), those that are to go, (N,) bool; called part by part.
+        """
+        removed = 0
         for part in self.parts():
-            self.color[part[which(part)], 3] = MARKED
+            gone = part[which(part)]
+            self.color[gone, 3] = MARKED
+            removed += len(gone)
         self.compact_all()
+        return removed
 
     def sort_again(self) -> None:
         """Sort the surfels into the cubes of space that they now lie in, after they were moved."""

@@ -38,7 +38,7 @@ class ReconstructionConfig:
     voxel_size: Positive = 0.01  # metres
     truncation: Positive = 5.0  # voxels; surfaces thinner than this times the voxel size lose their backs
     max_depth: Positive = 5.0  # metres; farther measurements are left out
-    min_weight: NotNegative = 2.0  # measurements; what more frames than so many, or than fit, saw becomes surface
+    min_weight: NotNegative = 2.0  # measurements; more than these make a surface; fewer where most voxels have few
     label_radius: Positive = 0.03  # metres from a vertex to the surfels that name its class
 
     def __post_init__(self) -> None:
@@ -118,7 +118,8 @@ class Reconstruction:
     def _enough(self) -> float:
         """The measurements that a voxel needs more of: as set, or fewer where most voxels have few themselves."""
         weights = self._grid.attribute("weight").numpy()[self._grid.hashmap().active_buf_indices().numpy()]
-        usual = float(np.median(weights[weights > 0]))
+        seen = weights[weights > 0]
+        usual = float(np.median(seen)) if len(seen) else 0.0
         return min(self.config.min_weight, max(0.5, SEEN * usual))
 
     def mesh(self) -> LabelledMesh:
@@ -156,7 +157,8 @@ def frames_enough(
     way = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
     turn = np.arccos(np.clip((np.einsum("nij,nij->n", T[1:, :3, :3], T[:-1, :3, :3]) - 1) / 2, -1, 1))
     field_of_view = 2 * np.arctan(0.5 * min(camera.width / camera.fx, camera.height / camera.fy))
-    steps = np.maximum((way / depth + turn / field_of_view) / moved, (least - 1) / (len(T) - 1))
+    changed = np.minimum((way / depth + turn / field_of_view) / moved, 1)  # after a jump a view is worth no more
+    steps = np.maximum(changed, (least - 1) / (len(T) - 1))
     along = np.concatenate([[0.0], np.cumsum(steps)])
     count = min(int(np.ceil(along[-1] - 1e-6)) + 1, most)
     return np.unique(np.searchsorted((along[1:] + along[:-1]) / 2, np.linspace(0, along[-1], count))).tolist()

@@ -88,7 +88,7 @@ def _tsdf_mesh(
     reconstruction = Reconstruction(ReconstructionConfig.reaching(far))
     posed, T_world_camera = list(pose_of), list(pose_of.values())
     enough = frames_enough(T_world_camera, sequence.camera, depth, *TSDF_FRAMES)
-    if len(enough) >= TSDF_FRAMES[1] and len(posed) > len(enough):
+    if len(enough) > 0.9 * TSDF_FRAMES[1] and len(posed) > len(enough):
         logger.warning("%s: the reference is made of %d of its %d frames", sequence.name, len(enough), len(posed))
     for i in (posed[k] for k in enough):
         frame = sequence.try_read(i)

@@ -116,7 +116,8 @@ def write_derived(
         folder.save_filled(_labelled_by_nearest(added, clouds))
         clouds, label_set = folder.load_clouds()
     forgotten = ADDED if added is None else ()
-    folder.save_metrics({k: v for k, v in old.items() if k.startswith(KEPT) and k not in forgotten} | metrics)
+    kept = {k: v for k, v in old.items() if k.startswith(KEPT) and k not in forgotten}
+    folder.save_metrics(kept | metrics | {"surfels_in_map": len(clouds)})
     export.write_map_in_parts(folder.map, clouds, label_set)
     tell_unlabelled(clouds, config)
     if len(clouds):

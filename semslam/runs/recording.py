@@ -216,9 +216,10 @@ def is_the_one(kept: np.ndarray | None, sequence: Recording) -> bool:
 def is_a_copy(kept: np.ndarray | None, sequence: Recording) -> bool:
     """Whether a sequence shows what the recording showed that `remembered` kept something of, whatever its files are
     called: as many frames, the first and the last the same to the pixel."""
-    if kept is None or (was := json.loads(str(kept))["fingerprint"])["frames"] != len(sequence) or not was["first"]:
+    if kept is None or (was := json.loads(str(kept))["fingerprint"])["frames"] != len(sequence):
         return False
-    return was["first"] == _digest(sequence, 0) and was["last"] == _digest(sequence, len(sequence) - 1)
+    ends = _digest(sequence, 0), _digest(sequence, len(sequence) - 1)
+    return ends == (was["first"], was["last"]) and ends[0] != ends[1]  # films begin and end black, or with a sign
 
 
 def _difference(kept: dict[str, Any], sequence: Recording) -> str | None:

@@ -214,11 +214,9 @@ class Run:
         self.slam.fusion.invalidate(slots_moved=True)
         self._saved = -1
 
-    def remove_passing(self) -> None:
-        """Remove, once, when all frames are done, what was there for a moment and was never looked at again."""
-        if not self.slam.fusion.ended:
-            self.slam.fusion.remove_passing(self.slam.surfels)
-            self._saved = -1
+    def changed(self) -> None:
+        """To be called where the map was changed after the last frame: `save` writes it anew."""
+        self._saved = -1
 
     def save(self) -> None:
         """Write the lossless state and the trajectories: enough to go on, or to look at what there is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from semslam.camera import SENSORS
 from semslam.commands.app import (
     CAMERA_FILE,
     CONVENTION,
@@ -26,7 +27,7 @@ POSES = "dataset (default, if there) | tracked | sfm | refined | predicted | pre
 POSE_WEIGHTS = "Weights of a pose network: for predicted poses, or to find a tracked camera that is lost."
 CORRECTIONS = "Of predicted depth: all | none | noise,anchors,align,bend,edges,weights,gate,keyframes,multiview."
 SCALE_FROM = "Without a depth camera: height=M above the floor | length=M,FRAME,U,V,U,V."
-SENSOR = "Depth camera: kinect | tof | realsense | lidar | synthetic. Refined by tracking."
+SENSOR = f"Depth camera: {' | '.join(SENSORS)}. Taken from the layout where that tells it; refined by tracking."
 CLASSES = "nyu13 (default) | nyu40 | those of other --weights, such as kitti6."
 MEMORY = "Most memory for surfels, such as 500MB; the others wait in files, and the mesh gets coarser to fit."
 FILL = "Fill the depth camera's holes by parallax and the network."

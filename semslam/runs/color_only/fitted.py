@@ -114,9 +114,10 @@ def fit_to_images(
     tracker, lens = _without_lens(tracker, recorded)
     world = tracker.map
     least = world.misfit(world.T_camera_world)
-    agrees = math.hypot(least, AGREES)
+    agrees, misfit = math.hypot(least, AGREES), world.misfit(_held(world))
+    if not misfit > agrees:  # the lens was all that they contradicted
+        return replace(kept, misfit=misfit, lens=lens, seconds=time.perf_counter() - began)
     offset, after = _at_fitting_times(world, given, sequence.timestamps, least)
-    misfit = world.misfit(_held(world))
     if offset:
         unreached = ~np.isfinite(after[:, 0, 0])
         after[unreached] = before[unreached]  # a pose that is a little late is better than none

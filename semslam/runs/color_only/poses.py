@@ -140,8 +140,8 @@ def track_images(
     )
     if is_flat_picture(tracker.map):
         raise NoMap(
-            f"{sequence.name}: the images are one flat picture that is shifted and enlarged, a photograph or a slide; "
-            f"depth needs a camera that moves through what it films"
+            f"{sequence.name}: the images are one flat picture that is shifted and enlarged, a photograph, a slide "
+            f"or the view of a camera that only turns; depth needs a camera that moves sideways through what it films"
         )
     _check(sequence, result, followed)
     logger.info(

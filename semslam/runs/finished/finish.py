@@ -19,6 +19,7 @@ from semslam.runs.finished.extend import why_none_was_found
 from semslam.runs.finished.fill import fill_holes
 from semslam.runs.finished.held_out import judged_by_held_out
 from semslam.runs.finished.mesh import write_mesh
+from semslam.runs.finished.passing import remove_passing
 from semslam.runs.finished.planes import complete_planes
 from semslam.runs.poses import ListedPoses, PosesOfFile
 from semslam.runs.progress import NoMap
@@ -68,9 +69,12 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
 
 def _remove_unsure(run: Run) -> None:
     """Leave out, once, what passed by, or what several views of predicted depth did not make sure of."""
-    views = run.slam.correct
+    views, fusion = run.slam.correct, run.slam.fusion
     if not isinstance(views, MultiViewDepth):
-        run.remove_passing()
+        if not fusion.ended and run.config.slam.perception.depth == "sensor":
+            remove_passing(run)
+            fusion.ended = True
+            run.changed()
     elif not views.ended:
         run.remove_unsure(views.config.least_confidence)
         views.ended = True

@@ -16,6 +16,7 @@ from numba import njit, prange
 
 from semslam.compiled import PARALLEL, SERIAL, Pinhole, prefetch
 from semslam.engine.depth_filter import depth_sigma
+from semslam.engine.fusion_kernels import MOST_OF_DEPTH
 from semslam.tracking.registration.model import BLOCK, GREY, N_X, N_Y, N_Z, ROOT, X, Y, Z
 
 AHEAD = 16  # points before its turn that what a point needs of the images is asked for
@@ -65,7 +66,7 @@ class Gates(NamedTuple):
 def most_apart(far, z, sigma):
     """How far points of one surface may seem to be apart at depth z, metres: gates are made for rooms, and farther away
     the noise of depth, sigma, outgrows them."""
-    return max(far, APART * sigma) if z > ROOM else far
+    return max(far, min(APART * sigma, MOST_OF_DEPTH * z)) if z > ROOM else far
 
 
 @njit(**SERIAL)
