@@ -153,7 +153,7 @@ def test_sparse_depth_is_enough_to_begin_a_part_where_all_of_it_is() -> None:
     sparse[:20, ::4] = 10
     lidar.ended(sparse)
     kinect.ended(np.ones((100, 100), np.float32))
-    assert lidar.enough == pytest.approx(0.1) and kinect.enough == Absence().enough == 0.2
+    assert lidar.enough == pytest.approx(0.025) and kinect.enough == Absence().enough == 0.2
     restored = Absence()
     restored.restore(lidar.state())
     assert restored.enough == lidar.enough
