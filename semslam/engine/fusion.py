@@ -101,7 +101,6 @@ class Fusion(Stage):
         # Cleaning counts the frames that were fused: indices have gaps where frames are skipped or held out.
         self._fused = 0
         self._recent: list[int] = []  # indices of the last of them, one more than `patience`
-        self.ended = False  # whether all frames are done, and what passed by was removed from the map
         self._pinhole = Pinhole.of(camera)
         self._noise = Noise.of(self.config.noise, self.config.noise_quadratic)
         self._depth = np.zeros((height, width), f32)
@@ -220,7 +219,6 @@ class Fusion(Stage):
             "fused": np.array(self._fused),
             "noise": np.array(self._noise),
             "recent": np.array(self._recent, np.int64),
-            "ended": np.array(self.ended),
         }
         if self._index_pose is not None:
             state["index_pose"] = self._index_pose
@@ -237,7 +235,6 @@ class Fusion(Stage):
         self._index[:] = state["index"]
         self._fused = int(state.get("fused", self._fused))
         self._recent = state.get("recent", np.zeros(0, np.int64)).tolist()
-        self.ended = bool(state.get("ended", False))
         self._noise = Noise.of(*state.get("noise", self._noise))
         self._index_pose = state.get("index_pose")
         self._to_compact = state.get("to_bury")

@@ -211,11 +211,11 @@ class Run:
             return
         surfels.remove_unsure(min(least, 0.5 * surfels.median_confidence()))
         remove_layers(surfels)
-        self.slam.fusion.invalidate(slots_moved=True)
-        self._saved = -1
+        self.changed()
 
     def changed(self) -> None:
-        """To be called where the map was changed after the last frame: `save` writes it anew."""
+        """To be called where surfels were removed after the last frame: `save` writes them anew."""
+        self.slam.fusion.invalidate(slots_moved=True)
         self._saved = -1
 
     def save(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from semslam.perception import Network, NetworkInFront, Prediction
 
 # Predictions that are kept, the last one always: keyframes after the present one, and some to spare; and bytes that
-# depth and confidence take, and another time as much for what they are made of.
+# they take, 12 a pixel. Of very large images fewer are kept than keyframes follow, and the network looks again.
 MOST, MOST_BYTES = 8, 200_000_000
 
 

@@ -39,10 +39,10 @@ _NO_DEPTH = {
 
 def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     """Write everything that a run leaves behind; returns its metrics. `NoMap` where no frame was fused."""
-    _remove_unsure(run)
     if isinstance(run.slam.track, Tracker):  # from here on its poses are known
         posed = run.progress.posed()
         run.synchronise([posed.get(i) for i in range(len(run.sequence))])
+    _remove_unsure(run)
     run.judge_depth()  # where the last frames that tell could not be read
     run.save()
     _check_map(run)
@@ -61,23 +61,20 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
         metrics["frames_per_second"] = run.progress.frames_per_second(besides)
     if run.progress.before:
         metrics["surfels_of_earlier_frames"] = run.slam.surfels.count_earlier()
-    run.folder.save_metrics(metrics)
     _write_map(run, metrics, mesh)
     run.folder = run.folder.published()
     return metrics
 
 
 def _remove_unsure(run: Run) -> None:
-    """Leave out, once, what passed by, or what several views of predicted depth did not make sure of."""
-    views, fusion = run.slam.correct, run.slam.fusion
-    if not isinstance(views, MultiViewDepth):
-        if not fusion.ended and run.config.slam.perception.depth == "sensor":
-            remove_passing(run)
-            fusion.ended = True
-            run.changed()
-    elif not views.ended:
-        run.remove_unsure(views.config.least_confidence)
-        views.ended = True
+    """Leave out what passed by or, once, what several views of predicted depth did not make sure of."""
+    views = run.slam.correct
+    if isinstance(views, MultiViewDepth):
+        if not views.ended:
+            run.remove_unsure(views.config.least_confidence)
+            views.ended = True
+    elif run.config.slam.perception.depth == "sensor" and (removed := remove_passing(run)):
+        logger.info("%d surfels were removed that other frames see through: of what passed by", removed)
 
 
 def _check_map(run: Run) -> None:
@@ -158,9 +155,9 @@ def _write_map(run: Run, metrics: dict[str, Any], mesh: bool) -> None:
     """Write the surfels and, unless there are none, their picture and mesh, whose seconds go into the metrics."""
     folder, clouds = run.folder, run.clouds()
     labels = LABEL_SETS[run.config.slam.perception.classes]
-    export.write_map_in_parts(folder.map, clouds, labels)
     metrics["surfels_in_map"] = len(clouds)  # with those that fill holes, without those of parts that never met
     folder.save_metrics(metrics)
+    export.write_map_in_parts(folder.map, clouds, labels)
     tell_unlabelled(clouds, run.config)
     _write_parts(run)
     if len(clouds) == 0:

@@ -36,8 +36,8 @@ def remove_passing(run: Run) -> int:
         gone[gone] = times >= TIMES
         return gone
 
-    removed = surfels.remove_where(passed_by)
-    run.slam.fusion.invalidate(slots_moved=True)
+    if removed := surfels.remove_where(passed_by):
+        run.changed()
     return removed
 
 

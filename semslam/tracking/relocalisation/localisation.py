@@ -22,7 +22,7 @@ WIDEST = 640  # pixels: images are compared with the map at most so wide
 DRIFT = (0.05, np.radians(2.5))  # metres and radians that comparing may move what features found, besides its deviation
 SEEN = 0.1  # share of the image in which the map shows something, at least
 # Times the standard deviations that independent errors would have, by features and by depth: neighbours err together,
-# and with the map. Seen on four recordings: 1.3 to 2.8, and 1 to 9 where depth or map bend.
+# and with the map. Seen on four recordings, medians: 1.2 to 2.5, and 0.9 to 7.8 where depth or map bend.
 ERRORS_TOGETHER = 2.3, 3.0
 SURE = 20.0  # inliers of a pose that features alone make believable; below, the map has to look more like the image
 OTHER_UNIT = 1.25  # times, at least, that the depth of an image is larger or smaller than the map's, to be told
