@@ -162,9 +162,16 @@ class Slam:
     @property
     def stages(self) -> dict[str, Stage]:
         """The parts that remember something between frames, by the names that their states have in a run's file."""
-        parts = {"perception": self.perceive, "fusion": self.fusion, "tracker": self.track, "loops": self.loops}
-        parts |= {"labels": self.labels, "helps": self.correct, "places": self.places}
-        parts |= {"attached": self.attached}
+        parts: dict[str, object] = {
+            "perception": self.perceive,
+            "fusion": self.fusion,
+            "tracker": self.track,
+            "loops": self.loops,
+            "labels": self.labels,
+            "correct": self.correct,
+            "places": self.places,
+            "attached": self.attached,
+        }
         return {name: stage_of(part) for name, part in parts.items()}
 
     def remember(self, associations: Associations) -> None:

@@ -89,7 +89,7 @@ def test_settings_in_messages_are_shown_as_their_options():
         (["score", "--recording", "x", "--frames", "1:2"], "--frames is for pose weights, not for --recording"),
         (["export", "x", "--out", "/proc/x"], "/proc/x: cannot write here: "),
         (["reconstruct", ROOM, "--out", "x", "--corrections", "all"], "--corrections is for --depth predicted"),
-        (["reconstruct", ROOM, "--out", "x", "--depth", "predicted", "--helps", "magic"], "there is no 'magic'"),
+        (["reconstruct", ROOM, "--out", "x", "--depth", "predicted", "--corrections", "magic"], "there is no 'magic'"),
     ],
 )
 def test_options_that_do_not_go_together_are_named(capsys, words, said):

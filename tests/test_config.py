@@ -7,7 +7,6 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from pathlib import Path
 
 import pytest
 
@@ -206,12 +205,6 @@ def test_options_win_over_the_file_and_assignments_over_both(tmp_path):
     assert (settings.hold_out, settings.slam.fusion.gate, settings.slam.fusion.far) == (5, 0.03, 7.0)
 
 
-def test_a_renamed_setting_is_read_and_named_with_its_new_place(tmp_path, caplog):
-    (tmp_path / "old.yaml").write_text("slam: {helps: {anchors: false}}")
-    assert not settings_of(tmp_path / "old.yaml").slam.corrections.anchors
-    assert "slam.helps was renamed to slam.corrections" in caplog.text
-
-
 def test_a_choice_is_checked_where_it_is_made_in_python_too():
     with pytest.raises(ValueError, match=r"`slam.perception.labels` is 'some', expected one of predicted, truth, none"):
         PerceptionConfig(labels="some")
@@ -372,13 +365,3 @@ def test_a_range_is_checked_where_settings_are_made_in_python_too():
         VisualConfig(features=0)
     with pytest.raises(ValueError, match=r"`slam.multiview.baselines` is nan, expected more than 0"):
         MultiViewConfig(baselines=(0.1, float("nan")))
-
-
-# earlier versions
-
-
-def test_a_settings_file_of_an_earlier_version_still_loads_and_says_what_has_changed(caplog):
-    settings = settings_of(Path(__file__).with_name("settings_of_an_earlier_version.yaml"))
-    assert settings.sequence == "room" and settings.slam.fusion.gate == 0.01
-    assert "slam.helps was renamed to slam.corrections" in caplog.text
-    assert "slam.tracking.found_grey is used no longer" in caplog.text

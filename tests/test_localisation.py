@@ -18,7 +18,6 @@ from semslam.images import read_color, write_png
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.finished.localise import LocalisedFrame, located, open_query, tum_text
-from semslam.runs.folder import RunFolder
 from semslam.slam import SlamConfig
 from semslam.tracking.relocalisation import places as module
 from semslam.tracking.relocalisation.localisation import Localisation, Localiser, without_depth
@@ -289,23 +288,6 @@ def test_images_in_a_row_that_are_not_found_share_a_line() -> None:
         "# 1.png to 2.png (2 images) not found: some features agree, but",
         "# 3.png not found: dark",
     ]
-
-
-def test_runs_that_kept_no_places_are_looked_at_again(run: Path, monkeypatch) -> None:
-    """By their recording or, where that is gone, by pictures of the map."""
-    whole = RunFolder.load_state
-    monkeypatch.setattr(
-        RunFolder,
-        "load_state",
-        lambda self, stored: {k: v for k, v in whole(self, stored).items() if not k.startswith("places_")},
-    )
-    query = RunConfig(sequence=ROOM, start=20, frames=1)
-    for gone in (False, True):
-        if gone:
-            monkeypatch.setattr(RunFolder, "open_sequence", lambda self, moved_to=None: open_sequence("nowhere"))
-        finished = FinishedMap(run)
-        found = next(located(finished, open_query(finished, query))).found
-        assert found.T_world_camera is not None, (gone, found.reason)
 
 
 def test_a_map_larger_than_memory_is_localised_in_as_one_that_fits(run: Path, finished: FinishedMap) -> None:

@@ -19,7 +19,6 @@ from semslam.runs.finished.merge import _joined, merge
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.relabel import relabel
-from semslam.runs.storage.arrays import parts_of
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import read_tum, write_tum
 from sequences import open_sequence
@@ -110,21 +109,6 @@ def test_a_run_is_recognised_by_its_frames_times_and_poses() -> None:
     for other in (replace(run, timestamps=[0.6]), replace(run, poses=[SHIFT]), replace(run, indices=[1])):
         assert other.identity != run.identity
     assert [other.identity for other in run.as_others("a", -1, SHIFT)] == [run.identity]
-
-
-def test_a_map_that_an_earlier_version_merged_says_what_to_do(first: Path, tmp_path: Path, capsys) -> None:
-    run = RunFolder.open(shutil.copytree(first, tmp_path / "both"))
-    run.associations.unlink()
-    run.save_metrics(run.load_metrics() | {"merged_from": ["a", "b"]})
-    capsys.readouterr()
-    line = refused(capsys, "relabel", run.path, "--out", tmp_path / "no")
-    assert "was merged from a and b by an earlier version" in line and "merge them again" in line
-    metrics, state = run.load_metrics(), run.load_state()
-    del metrics["merged_from"], state["run_config"]
-    run.save_state(parts_of(state), replace(run.load_config(), extend="a"))
-    run.save_metrics(metrics)
-    line = refused(capsys, "relabel", run.path, "--out", tmp_path / "no")
-    assert "extends a and was made by an earlier version" in line and "make it again" in line
 
 
 @pytest.mark.slow

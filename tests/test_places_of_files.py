@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import zlib
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 from command_line import refused, semslam
 
 from semslam.atomic import replacing
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
-from semslam.runs.recording import fingerprint, found_again, remembered
+from semslam.runs.recording import found_again, remembered
 from sequences import READERS, open_sequence
 from sequences.recalibrated import RecalibratedSequence
 from sequences.recordings.folder import write_folder
@@ -101,16 +97,6 @@ def test_a_moved_recording_is_told_from_one_with_another_image_in_its_middle(rec
     (moved / "depth" / "000004.png").unlink()
     with pytest.raises(ValueError, match="is not the recording that"):
         RunFolder.open(tmp_path / "run").open_sequence(str(moved))
-
-
-def test_photographs_that_an_earlier_version_numbered_are_recognised(recording, tmp_path):
-    photos = recording.rename(tmp_path / "photos") / "color"
-    settings = RunConfig(sequence=str(photos))
-    for names, known in (("\n".join(f"{i:06d}" for i in range(6)), True), ("other", False)):
-        kept = {"fingerprint": fingerprint(open_sequence(photos)) | {"names": zlib.crc32(names.encode())}}
-        found = nullcontext() if known else pytest.raises(ValueError, match="the names of images differ")
-        with found:
-            assert len(found_again(settings, np.array(json.dumps(kept)), tmp_path)) == 6
 
 
 def test_a_recording_whose_camera_the_run_has_found_is_recognised_and_has_that_camera(recording, tmp_path):

@@ -185,7 +185,7 @@ def test_files_of_no_run_are_not_replaced(finished, tmp_path, capsys, name):
 
 
 def test_options_that_cannot_be_are_refused(tmp_path, capsys):
-    for words in (["--depth-scale", "0"], ["--depth-scale", "-5"], ["--helps", "all"], ["--label-every", "0"]):
+    for words in (["--depth-scale", "0"], ["--depth-scale", "-5"], ["--corrections", "all"], ["--label-every", "0"]):
         assert words[0] in refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, *words)
 
 

@@ -130,7 +130,7 @@ def test_a_damaged_or_foreign_state_is_refused(tmp_path: Path) -> None:
         run(_Fit(), Loop(steps=2), tmp_path)
 
 
-def test_a_training_goes_on_with_its_own_settings_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_training_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
     run(_Fit(), Loop(steps=2), tmp_path)
     changed = _Fit()
     changed.recipe |= {"rate": 0.1, "sources": ({"path": "b", "in_memory": False},)}
@@ -145,11 +145,6 @@ def test_a_training_goes_on_with_its_own_settings_alone(tmp_path: Path, caplog: 
     rows: list[dict[str, float]] = []
     run(moved, Loop(steps=3), tmp_path, rows.append)
     assert [row["step"] for row in rows] == [3]
-    saved = torch.load(tmp_path / "last.pt", weights_only=True)
-    del saved["recipe"]  # as earlier versions wrote it
-    torch.save(saved, tmp_path / "last.pt")
-    run(changed, Loop(steps=4), tmp_path)
-    assert "an earlier version wrote it without its settings" in caplog.text
 
 
 def test_hours_end_a_training_and_its_schedule(tmp_path: Path) -> None:
@@ -179,7 +174,8 @@ def test_accumulated_steps_are_those_of_the_mean_gradient(tmp_path: Path) -> Non
     small, large = _Fit(rate=0.1, every=12), Large(rate=0.1)
     for fit, steps, name in ((small, 3, "small"), (large, 1, "large")):
         fit.network[1].p = 0.0
-        run(fit, Loop(steps=steps, optimiser="sgd", schedule="constant", average=0.0), tmp_path / name)
+        exact = Loop(steps=steps, optimiser="sgd", schedule="constant", average=0.0, precision="float32")
+        run(fit, exact, tmp_path / name)
     for ours, theirs in zip(weights_of(small.network), weights_of(large.network), strict=True):
         torch.testing.assert_close(ours, theirs)
 

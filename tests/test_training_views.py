@@ -144,7 +144,7 @@ def test_every_image_is_drawn_once_an_epoch() -> None:
     epochs = [[sets[which][i] for which, i in epoch] for epoch in places]
     assert sorted(epochs[0]) == sorted(epochs[1]) == [0, 1, 2, 3, 4, 10, 11, 12]
     assert epochs[0] != epochs[1]
-    order = np.random.default_rng([3, 1, 1]).permutation(8)  # what earlier versions drew: trainings of theirs go on
+    order = np.random.default_rng([3, 1, 1]).permutation(8)  # so that trainings go on as they began
     assert epochs[1] == [[*sets[0], *sets[1]][i] for i in order]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -225,7 +224,7 @@ def test_a_zoom_is_kept_with_the_poses_and_with_the_recording(tmp_path):
     undone = again.calibrated(room)
     config = RunConfig(sequence="room:frames=3,width=160,height=120")
     kept = recording.remembered(undone, config, tmp_path)
-    assert json.loads(str(kept))["zoom"] == factors.tolist()
+    assert kept["zoom"] == factors.tolist()
     opened = recording.found_again(config, kept, tmp_path)
     assert opened.camera == undone.camera
     np.testing.assert_array_equal(opened[0].color, undone[0].color)

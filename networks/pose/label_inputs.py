@@ -128,7 +128,7 @@ class SharedInputNetwork(LabelReadingNetwork):
 class FourthChannelNetwork(LabelReadingNetwork):
     """The variant whose encoder reads the label ids as a fourth channel, from -1 to 1; without a label 0.
 
-    It keeps a table of colours that it does not read: weights saved by earlier versions hold one.
+    It has a table of colours, as the others have, and does not read it.
     """
 
     def __init__(

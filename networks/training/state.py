@@ -85,12 +85,10 @@ class Learning:
         """Bring everything back to where `save` left it; ValueError where that was a training of other settings."""
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            recipe = saved.get("recipe")
+            recipe = saved["recipe"]
         except Exception as error:  # whatever a damaged or foreign file makes PyTorch raise
             raise _not_continued(path, error) from error
-        if recipe is None:
-            logger.warning("%s: an earlier version wrote it without its settings; it goes on with those given", path)
-        elif changed := _differing(recipe, self.recipe):
+        if changed := _differing(recipe, self.recipe):
             raise ValueError(
                 f"{path}: is of a training with other settings: {', '.join(changed)}; restore them, or choose another "
                 f"`out` to start anew"

@@ -37,7 +37,6 @@ class Outcome:
     seconds: float
     message: str = ""  # the last line of what it printed, where it failed
     figures: Mapping[str, float] = field(default_factory=dict)  # single numbers of its metrics.json, or of its --json
-    fresh: bool = True  # False: it was done before
     input: str = ""  # what of the list it was given
 
 
@@ -78,7 +77,7 @@ class Work:
         """The outcome of a task that was done before by the same command; None where it has to be done."""
         try:
             kept = json.loads(self.results.read(_record(task.name)))
-            outcome = Outcome(**kept | {"fresh": False, "input": task.input})  # earlier versions did not keep the input
+            outcome = Outcome(**kept)
         except (OSError, TypeError, ValueError):
             return None
         written = [word.partition("=")[2] or word for word in task.words if "{out}" in word]

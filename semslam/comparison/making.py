@@ -95,7 +95,7 @@ def _is_begun(folder: RunFolder, config: RunConfig) -> bool:
     try:
         kept = folder.load_config()
         return kept == as_compared(config, kept)  # how poses are meant may have been found out when the run began
-    except ValueError:  # written by another version, with other settings
+    except ValueError:  # damaged: it is made again
         return False
 
 

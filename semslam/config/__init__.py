@@ -1,11 +1,9 @@
 """Configurations: frozen dataclasses with working defaults, read from and written to YAML, changed one by one."""
 
 from semslam.config.conversion import (
-    drop_unknown,
     from_dict,
     load,
     parsed,
-    rename,
     save,
     to_dict,
     to_yaml,
@@ -44,14 +42,12 @@ __all__ = [
     "bytes_of",
     "check_choices",
     "check_ranges",
-    "drop_unknown",
     "explained",
     "from_dict",
     "load",
     "parsed",
     "parsed_yaml",
     "read",
-    "rename",
     "save",
     "to_dict",
     "to_yaml",

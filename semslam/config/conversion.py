@@ -89,29 +89,6 @@ def parsed(assignment: str) -> tuple[str, Any]:
         raise ValueError(f"{assignment!r}: the value is not YAML: {error}") from None
 
 
-def rename(values: Any, renamed: Mapping[str, str]) -> list[str]:
-    """Move settings, in place, from their old dotted names to their new ones; returns the old names that were there.
-
-    Settings whose new name is empty are removed.
-    """
-    found = []
-    for old, new in renamed.items():
-        group, target, last = _group(values, old), _group(values, new), old.rpartition(".")[2]
-        if group is not None and target is not None and last in group:
-            value = group.pop(last)
-            if new:
-                target[new.rpartition(".")[2]] = value
-            found.append(old)
-    return found
-
-
-def _group(values: Any, name: str) -> dict[str, Any] | None:
-    """The dict that holds a dotted name; None where there is none."""
-    for group in name.split(".")[:-1]:
-        values = values.get(group) if isinstance(values, dict) else None
-    return values if isinstance(values, dict) else None
-
-
 def default_of(field: dataclasses.Field) -> Any:
     """The default of a dataclass's field; MISSING where it has none."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
@@ -124,20 +101,6 @@ def _made(values: Any, kind: type[T], where: Where) -> T:
         raise ValueError(f"{where}: lacks {', '.join(missing)}, which has no default")
     with _located(where):
         return kind(**checked)
-
-
-def drop_unknown(values: Any, kind: type, within: str = "") -> list[str]:
-    """Remove from nested dicts what a dataclass has no setting for; the names of what was removed."""
-    hints, dropped = typing.get_type_hints(kind), []
-    for key in list(values) if isinstance(values, dict) else []:
-        if key not in hints:
-            del values[key]
-            dropped.append(f"{within}{key}")
-            continue
-        for part in (hints[key], *typing.get_args(hints[key])):
-            if dataclasses.is_dataclass(part) and isinstance(part, type):
-                dropped += drop_unknown(values[key], part, f"{within}{key}.")
-    return dropped
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from semslam.frame import Observation, evenly_spread
 from semslam.loops import loop_kernels
 from semslam.loops.pose_graph import Edge
 from semslam.loops.settings import LoopConfig
-from semslam.loops.snapshot import DEPTH_UNIT, Snapshot
+from semslam.loops.snapshot import Snapshot
 from semslam.stage import Stage
 from semslam.tracking.registration.registrar import Registrar, Registration
 from semslam.tracking.tracker import Tracker
@@ -169,10 +169,9 @@ class Closures(Stage):
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`."""
-        kept = state.get("kept", np.arange(len(state["depths"])))
-        self.snapshots = [None] * int(state.get("keyframes", len(kept)))
-        units = state.get("depth_units", np.full(len(kept), DEPTH_UNIT)).tolist()
-        for k, depth, grey, unit in zip(kept, state["depths"], state["greys"], units):
+        kept = state["kept"]
+        self.snapshots = [None] * int(state["keyframes"])
+        for k, depth, grey, unit in zip(kept, state["depths"], state["greys"], state["depth_units"].tolist()):
             self.snapshots[k] = Snapshot(depth, grey, unit)
         self._grids = [None] * len(self.snapshots)
         if len(kept):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,21 +11,6 @@ from semslam import config as configs
 from semslam.config import Positive, Range, Share, check_choices, check_ranges
 from semslam.slam import SlamConfig
 from sequences import Sequence as Recording
-
-logger = logging.getLogger(__name__)
-# settings of earlier versions -> their new names, both dotted; those without one are gone
-RENAMED = {
-    "slam.helps": "slam.corrections",
-    "slam.tracking.found_grey": "",
-    "slam.labels.weight": "",
-    "slam.labels.saturation": "",
-    "slam.labels.most_evidence": "",
-    "slam.labels.way": "slam.labels.distance",
-    "slam.labels.turn_deg": "slam.labels.angle_deg",
-    "slam.labels.most_worth": "slam.labels.max_views",
-    "slam.labels.reach": "slam.labels.neighbourhood",
-    "slam.labels.pull": "slam.labels.neighbour_views",
-}
 
 
 @dataclass(frozen=True)
@@ -119,30 +103,6 @@ def settings_of(
     options: values by the dotted names of settings. assignments: such as "slam.fusion.gate=0.02".
     Raises ValueError, which names the setting, for an unknown one or a wrong value; OSError for a missing file.
     """
-    config = load(file) if file else RunConfig()
+    config = configs.load(file, RunConfig) if file else RunConfig()
     config = configs.updated(config, options or {}, "")
     return configs.updated(config, map(configs.parsed, assignments), "--set")
-
-
-def load(path: Path) -> RunConfig:
-    """The settings of a YAML file; those of earlier versions are read under their new names, with a hint."""
-    return from_values(configs.read(path), str(path), logging.WARNING)
-
-
-def from_values(values: Any, where: str, level: int = logging.DEBUG) -> RunConfig:
-    """Settings from nested dicts, those of earlier versions, too; ValueError, which names `where`, for unknown ones.
-
-    level: of the hint that a setting has a new name. What a run left behind is nobody's to mend.
-    """
-    for old in configs.rename(values, RENAMED):
-        new = RENAMED[old]
-        logger.log(level, "%s: the setting %s %s", where, old, f"was renamed to {new}" if new else "is used no longer")
-    return configs.from_dict(values, RunConfig, where)
-
-
-def settings_of_run(values: Any, where: str) -> RunConfig:
-    """The settings of a run; without those that this version has no more, which do nothing to a map that is there."""
-    configs.rename(values, RENAMED)
-    for name in configs.drop_unknown(values, RunConfig):
-        logger.debug("%s: the setting %s of another version is left out", where, name)
-    return from_values(values, where)

@@ -20,7 +20,7 @@ from semslam.runs.config import RunConfig
 from semslam.runs.finished.mesh import fineness
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
-from semslam.runs.recording import check_apart, seen_from, with_absolute_paths
+from semslam.runs.recording import as_array, check_apart, seen_from, with_absolute_paths
 from semslam.runs.storage.arrays import parts_of
 
 logger = logging.getLogger(__name__)
@@ -103,13 +103,12 @@ def write_derived(
     if associations is not None:
         folder.save_associations(associations)
     state = source.load_state(stored=source.in_parts) | changes
-    if "run_recording" in state:
-        state["run_recording"] = seen_from(state["run_recording"], config, folder.final)
+    state["run_recording"] = as_array(seen_from(source.load_recording(), config, folder.final))
     folder.save_state(
         parts_of({k: v for k, v in state.items() if not k.startswith(NOT_KEPT) and k not in forget}), config
     )
     progress = Progress.from_state(state)
-    folder.save_trajectories(progress, state.get("world_origin", np.zeros(3)))
+    folder.save_trajectories(progress, state["world_origin"])
     clouds, label_set = folder.load_clouds()
     added = None if other_map else source.load_filled()  # in another map they may have moved
     if added is not None and len(clouds):

@@ -22,7 +22,7 @@ from semslam.engine.labels.label_fusion import label_fusion
 from semslam.engine.saved_surfels import StatePart, restored
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
 from semslam.labels import LABEL_SETS, LabelSet
-from semslam.runs.config import RunConfig, settings_of_run
+from semslam.runs.config import RunConfig
 from semslam.runs.progress import IDENTIFYING, Progress, identity_of
 from semslam.runs.recording import as_compared, found_again
 from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays, stored_rows
@@ -30,7 +30,6 @@ from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.made import MadeFiles
 from semslam.runs.storage.paths import REPLACED_BY
-from semslam.runs.storage.upgrade import upgraded
 from semslam.stage import under_prefix
 from semslam.trajectory import Trajectory
 from sequences import Sequence as Recording
@@ -63,9 +62,8 @@ class RunFolder(MadeFiles):
         try:
             if "frames" in self.load_metrics():
                 return ""
-            state, recording = self._newest_scalars("run_next_index"), self.load_recording()
-            done = int(state["run_next_index"])
-            offered = None if recording is None else json.loads(str(recording))["fingerprint"]["frames"]
+            done = int(self._newest_scalars("run_next_index")["run_next_index"])
+            offered = self.load_recording()["fingerprint"]["frames"]
         except (ValueError, OSError):
             return ""
         if offered == done:
@@ -73,18 +71,18 @@ class RunFolder(MadeFiles):
                 f"all {done} frames are done, but {self.metrics.name} is missing: the run was stopped at its end, or "
                 f"it was removed; the command that made the run, with --resume, writes it again"
             )
-        return f"an unfinished run; its map is of {done}{f' of {offered}' if offered else ''} frames"
+        return f"an unfinished run; its map is of {done} of {offered} frames"
 
     def is_of(self, settings: RunConfig) -> bool:
         """Whether there is a run, made with these settings."""
         try:
             return self.exists and as_compared(self.load_config(), settings) == settings
-        except (ValueError, OSError):  # of another version, or damaged
+        except (ValueError, OSError):  # damaged
             return False
 
     @property
     def is_readable(self) -> bool:
-        """Whether the settings of the run can be read: it is not damaged, and of this version."""
+        """Whether the settings of the run can be read: it is not damaged."""
         try:
             self.load_config()
         except (ValueError, OSError):
@@ -125,16 +123,16 @@ class RunFolder(MadeFiles):
 
     def _check_of_one_moment(self) -> None:
         """ValueError where the map is of other frames than the figures: files of two runs, or of two moments of one,
-        were mixed. Damaged files, and figures of earlier versions, are told by those who need them."""
+        were mixed. Damaged files are told by those who need them."""
         try:
             figures = self.load_metrics()
             done = self._newest_scalars("run_next_index", *(f"run_{name}" for name in IDENTIFYING))
         except (ValueError, OSError):
             return
         frames, identity = figures.get("frames"), figures.get("identity")
-        if isinstance(frames, int) and "run_next_index" in done and frames != int(done["run_next_index"]):
+        if frames is not None and frames != int(done["run_next_index"]):
             differ = f"{self.state.name} is of {int(done['run_next_index'])} frames and {self.metrics.name} of {frames}"
-        elif isinstance(identity, int) and identity != identity_of(*(done[f"run_{name}"] for name in IDENTIFYING)):
+        elif identity is not None and identity != identity_of(*(done[f"run_{name}"] for name in IDENTIFYING)):
             differ = f"{self.state.name} and {self.metrics.name} are of other frames, times or poses"
         else:
             return
@@ -168,19 +166,18 @@ class RunFolder(MadeFiles):
 
     def load_config(self) -> RunConfig:
         """The settings that the run was made with."""
-        saved = self._newest_scalars("run_config")
-        if "run_config" not in saved:  # of an earlier version, which kept them in a file of their own
-            return settings_of_run(configs.read(self.config), str(self.config))
         with naming(self.state):
-            return _settings_of(str(saved["run_config"]), str(self.path))
+            text = str(self._newest_scalars("run_config")["run_config"])
+        return _settings_of(text, str(self.path))
 
-    def load_recording(self) -> np.ndarray | None:
-        """What was kept to recognise the recording; None for a run of an earlier version."""
-        return self._newest_scalars("run_recording").get("run_recording")
+    def load_recording(self) -> dict[str, Any]:
+        """What was kept to recognise the recording, see `recording.remembered`."""
+        with naming(self.state):
+            return json.loads(str(self._newest_scalars("run_recording")["run_recording"]))
 
     def load_poses_rejected(self) -> tuple[int, ...]:
         """The frames whose given pose the run does not use, since the images contradict it."""
-        return tuple(int(i) for i in self._newest_scalars("run_poses_rejected").get("run_poses_rejected", ()))
+        return tuple(self._newest_scalars("run_poses_rejected")["run_poses_rejected"].tolist())
 
     def open_sequence(self, moved_to: str | None = None) -> Recording:
         """The recording that the run was made of, without poses that it rejected; `moved_to`: where it is now.
@@ -208,12 +205,7 @@ class RunFolder(MadeFiles):
         else:
             left = stored_rows(self.state, SURFEL_ARRAYS) if stored else {}
             state = load_arrays(self.state, without=left) | left
-        return self._upgraded(state)
-
-    def _upgraded(self, state: dict[str, Any]) -> dict[str, Any]:
-        with naming(self.state):
-            config = self.load_config().slam
-            return upgraded(state, config.perception, config.labels)
+        return state
 
     def _checkpoint_is_newer(self) -> bool:
         if not self.checkpoint.exists:
@@ -229,7 +221,7 @@ class RunFolder(MadeFiles):
         if self._checkpoint_is_newer():
             state = self.load_state(stored=True)
         else:
-            state = self._upgraded(load_arrays(self.state, without=SURFEL_ARRAYS))
+            state = load_arrays(self.state, without=SURFEL_ARRAYS)
         with naming(self.state):
             return Progress.from_state(state)
 
@@ -324,7 +316,10 @@ class RunFolder(MadeFiles):
 @lru_cache(maxsize=8)
 def _settings_of(text: str, where: str) -> RunConfig:
     """Settings as a run kept them. Commands ask for them several times, and reading YAML takes 50 ms."""
-    return settings_of_run(configs.parsed_yaml(text), where)
+    try:
+        return configs.from_dict(configs.parsed_yaml(text), RunConfig, where)
+    except ValueError as error:
+        raise ValueError(f"{error}; another version of semslam made this run: make it again") from None
 
 
 def _scalars(path: Path, *names: str) -> dict[str, np.ndarray]:

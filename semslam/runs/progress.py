@@ -78,7 +78,7 @@ class Progress:
     poses_contradicted: str | None = None  # what the images say against all poses that were given
     submaps: list[int] = field(default_factory=list)  # of each pose: the number of the part of the map that it is in
     before: int = 0  # frames of the other runs whose maps this one has; surfels name them -1, -2 ...
-    others: list[OtherRun] = field(default_factory=list)  # none where an earlier version extended or merged the run
+    others: list[OtherRun] = field(default_factory=list)
     loops: int = 0  # closed
     fused: int = 0
     noise: tuple[float, float] | None = None  # of the depth camera, as tracking measured it: see `Tracking`
@@ -231,8 +231,7 @@ class Progress:
             self.stages_ms.setdefault(stage, []).append(milliseconds)
 
     def with_found(self, slam: SlamConfig) -> SlamConfig:
-        """A run's settings with what it found out about its depth: which of it is used, how it is read, its noise; as
-        they are where an earlier version did not keep that."""
+        """A run's settings with what it found out about its depth: which of it is used, how it is read, its noise."""
         fusion, perception = slam.fusion, replace(slam.perception, readout=self.readout)
         if self.depth_range is not None:
             fusion = replace(fusion, near=self.depth_range[0], far=self.depth_range[1])
@@ -281,29 +280,28 @@ class Progress:
     @staticmethod
     def from_state(state: dict[str, np.ndarray]) -> Progress:
         """The progress whose `state` is among these arrays."""
-        lists: dict[str, Any] = {name: [int(i) for i in state.get(f"run_{name}", ())] for name in FRAME_LISTS}
-        whole = np.zeros(len(state["run_timestamps"]), np.int64)  # of a version without sub-maps
-        used, read = (int(n) for n in state.get("run_depth", (0, 0)))
+        lists: dict[str, Any] = {name: state[f"run_{name}"].tolist() for name in FRAME_LISTS}
+        used, read = state["run_depth"].tolist()
         return Progress(
             next_index=int(state["run_next_index"]),
-            before=int(state.get("run_before", 0)),
+            before=int(state["run_before"]),
             others=_others_from(state),
             timestamps=list(state["run_timestamps"]),
             poses=list(state["run_poses"]),
-            submaps=[int(number) for number in state.get("run_submaps", whole)],
+            submaps=state["run_submaps"].tolist(),
             seconds=float(state["run_seconds"]),
             loops=int(state["run_loops"]),
             fused=int(state["run_fused"]),
             depth_used=used,
             depth_read=read,
-            noise=_pair(state.get("run_noise", ())),
-            hidden=dict(zip(map(int, state.get("run_hidden_frames", ())), state.get("run_hidden", ()))),
-            depth_range=_pair(state.get("run_depth_range", ())),
-            readout=next(map(float, state.get("run_readout", ())), None),
-            reason=str(state.get("run_reason", "")),
-            poor_reason=str(state.get("run_poor_reason", "")),
-            poses_contradicted=str(state.get("run_poses_contradicted", "")) or None,
-            depth_contradicted=str(state.get("run_depth_contradicted", "")),
+            noise=_pair(state["run_noise"]),
+            hidden=dict(zip(state["run_hidden_frames"].tolist(), state["run_hidden"])),
+            depth_range=_pair(state["run_depth_range"]),
+            readout=next(iter(state["run_readout"].tolist()), None),
+            reason=str(state["run_reason"]),
+            poor_reason=str(state["run_poor_reason"]),
+            poses_contradicted=str(state["run_poses_contradicted"]) or None,
+            depth_contradicted=str(state["run_depth_contradicted"]),
             stages_ms={name: list(v) for name, v in under_prefix("run_ms_", state).items()},
             **lists,
         )
@@ -341,9 +339,7 @@ def _others_state(others: list[OtherRun]) -> dict[str, np.ndarray]:
 
 
 def _others_from(state: dict[str, np.ndarray]) -> list[OtherRun]:
-    """The other runs whose `_others_state` is among these arrays; none where an earlier version kept none."""
-    if "run_others_frames" not in state:
-        return []
+    """The other runs whose `_others_state` is among these arrays."""
     ends = np.cumsum(state["run_others_frames"])[:-1]
     of_frames = (np.split(state[f"run_others_{name}"], ends) for name in ("indices", "timestamps", "poses"))
     of_runs = (state[f"run_others_{name}"].tolist() for name in ("folder", "identity", "shift"))

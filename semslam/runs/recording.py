@@ -29,7 +29,6 @@ from sequences.recalibrated import (
     numbers_of,
     window_of,
     with_lens,
-    without_bars,
     zoomed,
 )
 from sequences.selected import WithoutDepth, WithoutHidden
@@ -57,7 +56,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 def as_compared(saved: RunConfig, settings: RunConfig) -> RunConfig:
     """The settings of a run as those of another are compared with them: how poses are meant is that of the other where
-    only one of the two says it, since a run finds it out when it begins, and earlier versions did not keep it."""
+    only one of the two says it, since a run finds it out when it begins."""
     known = saved.pose_convention is not None and settings.pose_convention is not None
     convention = saved.pose_convention if known else settings.pose_convention
     return replace(with_absolute_paths(saved), pose_convention=convention)
@@ -116,13 +115,17 @@ def fingerprint(sequence: Recording) -> dict[str, Any]:
     }
 
 
-def remembered(sequence: Recording, config: RunConfig, folder: Path) -> np.ndarray:
-    """What a run in a folder keeps to find its recording again, and to recognise it; for its state."""
-    about: dict[str, Any] = {"fingerprint": fingerprint(sequence)}
-    about |= _undone(sequence)
+def remembered(sequence: Recording, config: RunConfig, folder: Path) -> dict[str, Any]:
+    """What a run in a folder keeps to find its recording again, and to recognise it; JSON's kinds of values."""
+    about = {"fingerprint": fingerprint(sequence)} | _undone(sequence)
     if (window := window_of(sequence)) is not None:
         about["window"] = list(window)
-    return seen_from(np.array(json.dumps(about)), config, folder)
+    return seen_from(about, config, folder)
+
+
+def as_array(about: dict[str, Any]) -> np.ndarray:
+    """What was `remembered`, for the state of a run."""
+    return np.array(json.dumps(about))
 
 
 def _undone(sequence: Recording) -> dict[str, Any]:
@@ -134,26 +137,23 @@ def _undone(sequence: Recording) -> dict[str, Any]:
     return {"lens": numbers_of(sequence.lens).tolist()} if isinstance(sequence, StraightenedSequence) else {}
 
 
-def seen_from(kept: np.ndarray, config: RunConfig, folder: Path) -> np.ndarray:
+def seen_from(about: dict[str, Any], config: RunConfig, folder: Path) -> dict[str, Any]:
     """The same for a run in another folder."""
     relative = os.path.relpath(config.sequence, folder) if Path(config.sequence).exists() else ""
-    return np.array(json.dumps(json.loads(str(kept)) | {"relative": relative}))
+    return about | {"relative": relative}
 
 
-def found_again(config: RunConfig, kept: np.ndarray | None, folder: Path, moved_to: str | None = None) -> Any:
+def found_again(config: RunConfig, about: dict[str, Any], folder: Path, moved_to: str | None = None) -> Recording:
     """The open sequence of a run, whose camera is the run's where the recording does not know it.
 
     ValueError where it is another one, FileNotFoundError where there is none.
 
-    kept: what `remembered` gave; None for a run of an earlier version. moved_to: where the recording is now.
+    about: what `remembered` gave. moved_to: where the recording is now.
     """
-    about = {} if kept is None else json.loads(str(kept))
-    places = [moved_to] if moved_to else list(_places(config.sequence, about.get("relative", ""), folder))
+    places = [moved_to] if moved_to else list(_places(config.sequence, about["relative"], folder))
     other: ValueError | None = None
     for place in places:
-        sequence = replace(config, sequence=place).open_sequence(_as_cut(about))
-        if "fingerprint" not in about:
-            return sequence
+        sequence = replace(config, sequence=place).open_sequence(_as_cut(about.get("window")))
         if "lens" in about:
             sequence = StraightenedSequence(sequence, with_lens(sequence.camera, about["lens"]))
         if len(about.get("zoom", ())) == len(sequence):
@@ -168,18 +168,13 @@ def found_again(config: RunConfig, kept: np.ndarray | None, folder: Path, moved_
     )
 
 
-def _as_cut(about: dict[str, Any]) -> Callable[[Recording], Recording] | None:
-    """What takes the bars off a recording as the run did that kept this; earlier versions kept no window, and the first
-    ones left all bars."""
-    if "fingerprint" not in about:
-        return None
-    size, window = tuple(about["fingerprint"]["camera"][:2]), about.get("window")
+def _as_cut(window: list[int] | None) -> Callable[[Recording], Recording]:
+    """What takes the bars off a recording as a run did that kept this window of it; None = it left all of it."""
 
     def cut(whole: Recording) -> Recording:
-        there = whole.camera.width, whole.camera.height
-        if window is not None and window[2] <= there[0] and window[3] <= there[1]:
-            return CroppedSequence(whole, Window(*window))
-        return whole if there == size else without_bars(whole)
+        if window is None or window[2] > whole.camera.width or window[3] > whole.camera.height:
+            return whole
+        return CroppedSequence(whole, Window(*window))
 
     return cut
 
@@ -208,15 +203,16 @@ def _places(path: str, relative: str, folder: Path) -> Iterator[str]:
             yield place
 
 
-def is_the_one(kept: np.ndarray | None, sequence: Recording) -> bool:
+def is_the_one(about: dict[str, Any], sequence: Recording) -> bool:
     """Whether a sequence is the recording that `remembered` kept something of."""
-    return kept is not None and _difference(json.loads(str(kept))["fingerprint"], sequence) is None
+    return _difference(about["fingerprint"], sequence) is None
 
 
-def is_a_copy(kept: np.ndarray | None, sequence: Recording) -> bool:
+def is_a_copy(about: dict[str, Any], sequence: Recording) -> bool:
     """Whether a sequence shows what the recording showed that `remembered` kept something of, whatever its files are
     called: as many frames, the first and the last the same to the pixel."""
-    if kept is None or (was := json.loads(str(kept))["fingerprint"])["frames"] != len(sequence):
+    was = about["fingerprint"]
+    if was["frames"] != len(sequence):
         return False
     ends = _digest(sequence, 0), _digest(sequence, len(sequence) - 1)
     return ends == (was["first"], was["last"]) and ends[0] != ends[1]  # films begin and end black, or with a sign
@@ -225,12 +221,10 @@ def is_a_copy(kept: np.ndarray | None, sequence: Recording) -> bool:
 def _difference(kept: dict[str, Any], sequence: Recording) -> str | None:
     """In which feature a sequence differs from the recording that was kept, in words."""
     here = fingerprint(sequence)
-    if kept.get("names") == _digest_of_names(f"{i:06d}" for i in range(len(sequence))):
-        here["names"] = kept["names"]  # earlier versions numbered photographs
     if not sequence.camera.focal_known:  # the run found it by tracking
         here["camera"] = [*here["camera"][:2], *kept["camera"][2:]]
     for feature, words in FEATURES.items():
-        if feature in kept and here[feature] != kept[feature]:  # earlier versions kept fewer
+        if here[feature] != kept[feature]:
             values = f" ({here[feature]}, was {kept[feature]})" if feature in ("frames", "camera") else ""
             return f"{words} differs{values}" if feature != "names" else f"{words} differ"
     return None

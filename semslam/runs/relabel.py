@@ -20,7 +20,6 @@ from semslam.labels import LABEL_SETS
 from semslam.perception import Network, Perception
 from semslam.rendering.splatting import observed_in_parts
 from semslam.runs import networks
-from semslam.runs.config import RunConfig
 from semslam.runs.derived import derived_folder, with_labels, write_derived
 from semslam.runs.finished.sources import Source, sources_of
 from semslam.runs.folder import RunFolder
@@ -57,7 +56,7 @@ def relabel(
     state = source.load_state(stored=in_parts)
     associations = source.load_associations(state)
     if associations is None and not source.load_progress().others:
-        raise _unassociated(source, config)
+        raise _unassociated(source)
     sources = sources_of(source, moved_to) if associations is None else []
     folder = derived_folder(source, Path(out), overwrite)
     network = networks.predictor(classes, weights, engine)
@@ -80,18 +79,8 @@ def relabel(
     return write_derived(source, folder, config, changes, metrics, associations)
 
 
-def _unassociated(source: RunFolder, config: RunConfig) -> Exception:
-    """Why nothing says which surfels of a run were seen where, and what to do."""
-    if merged := source.load_metrics().get("merged_from"):
-        return ValueError(
-            f"{source.path}: was merged from {' and '.join(merged)} by an earlier version, which did not keep where "
-            f"their frames are in it; merge them again, and relabel that"
-        )
-    if config.extend is not None:
-        return ValueError(
-            f"{source.path}: extends {config.extend} and was made by an earlier version, which did not keep where that "
-            f"run's frames are in it; make it again, and relabel that"
-        )
+def _unassociated(source: RunFolder) -> Exception:
+    """That nothing says which surfels of a run were seen where, and what to do."""
     refined = source.load_metrics().get("refined_from")
     remedy = f"relabel {refined}, and refine that again" if refined else "copy the whole folder again, or map again"
     return FileNotFoundError(

@@ -28,7 +28,7 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import Progress
-from semslam.runs.recording import as_compared, as_used, delay_undone, is_the_one, remembered
+from semslam.runs.recording import as_array, as_compared, as_used, delay_undone, is_the_one, remembered
 from semslam.runs.storage.arrays import naming, parts_of
 from semslam.runs.storage.checkpoint import CHECKPOINT, stretched
 from semslam.runs.storage.clouds import clouds_of
@@ -237,7 +237,7 @@ class Run:
 
     @cached_property
     def _recording(self) -> np.ndarray:
-        return remembered(self.sequence, self.config, self.folder.final)
+        return as_array(remembered(self.sequence, self.config, self.folder.final))
 
     def metrics(self) -> dict[str, Any]:
         """Counts, timings and versions for metrics.json, whose names are stable."""

@@ -49,7 +49,6 @@ def localise(
     start: Start = 0,
     frames: FrameCount = None,
     every: Every = 1,
-    sequence: Annotated[str | None, typer.Option(help="Where the run's recording is now, if it was moved.")] = None,
     json: Json = None,
 ) -> None:
     """Find where images were taken in the map of a finished run; exit code 1 if none of them is found."""
@@ -59,7 +58,7 @@ def localise(
     from semslam.runs.finished.localise import draw, figures, located_in_each
 
     note_unfinished(run)
-    finished = FinishedMap(run, sequence, paged=True)
+    finished = FinishedMap(run, paged=True)
     query = RunConfig(
         kind=kind,
         camera=str(camera) if camera else None,

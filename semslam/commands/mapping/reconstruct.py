@@ -60,7 +60,6 @@ def reconstruct(
     weights: options.Weights = None,
     engine: options.Engine = None,
     corrections: options.Corrections = None,
-    helps: Annotated[str | None, typer.Option(hidden=True)] = None,  # what --corrections was called
     hold_out: options.HoldOut = None,
     loops: options.Loops = None,
     max_surfels: options.MaxSurfels = None,
@@ -89,7 +88,7 @@ def reconstruct(
             typer.echo(f"mapping what {recorder.name} sees; move it slowly, Ctrl-C ends", err=True)
         else:
             chosen |= {"sequence": sequence}
-        settings = _settings(chosen, config, set_ or [], corrections, helps)
+        settings = _settings(chosen, config, set_ or [])
         run = _prepared(settings, out, recorder, resume, overwrite, checkpoint)
         interrupted = interrupted or at_end.enter_context(interruptible())
         window = _live_view(run, asked=show) if show or live else None
@@ -112,24 +111,22 @@ def reconstruct(
         window.stay()
 
 
-def _settings(
-    chosen: dict[str, Any], file: Path | None, assignments: list[str], corrections: str | None, helps: str | None
-) -> RunConfig:
+def _settings(chosen: dict[str, Any], file: Path | None, assignments: list[str]) -> RunConfig:
     """The settings of the run: of a file, changed by options (chosen, by dotted names), changed by --set.
 
-    helps: --corrections by its old name. ValueError for an option that is empty or does not go with the others.
+    ValueError for an option that is empty or does not go with the others.
     """
     from semslam.depth.corrections import CorrectionsConfig
     from semslam.runs.config import settings_of
 
-    if names := corrections or helps:
-        chosen = chosen | {"slam.corrections": CorrectionsConfig.named(names)}
     if empty := [name for name, value in chosen.items() if value == ""]:  # a variable of the shell that is not set
         flag = "SEQUENCE" if empty[0] == "sequence" else FLAGS[empty[0]]
         raise ValueError(f"{flag} is empty; give it a value, or leave it out")
+    if names := chosen.get("slam.corrections"):
+        chosen = chosen | {"slam.corrections": CorrectionsConfig.named(names)}
     settings = settings_of(file, chosen, assignments)
     if names and settings.slam.perception.depth != "predicted":
-        raise ValueError(f"{'--corrections' if corrections else '--helps'} is for --depth predicted; leave it out")
+        raise ValueError("--corrections is for --depth predicted; leave it out")
     return settings
 
 

@@ -60,10 +60,9 @@ class DepthRepeats(Stage):
         return {"checksum": np.array(self._checksum), "color": small, "sizes": np.array(self._sizes, np.int64)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a `state`; without one, of an earlier version, as at the start."""
-        if "checksum" in state:
-            self._checksum, self._color = int(state["checksum"]), state["color"]
-            self._sizes = [int(size) for size in state["sizes"]]
+        """Go on from a `state`."""
+        self._checksum, self._color = int(state["checksum"]), state["color"]
+        self._sizes = state["sizes"].tolist()
 
 
 def in_words(frames: Sequence[int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -116,12 +115,10 @@ def _shared(config: RunConfig, sequence: Recording, run: RunFolder) -> int:
 
 def why_none_was_found(run: str, camera: Camera) -> str:
     """What may have kept all frames of a camera from being found in the map of a run: their camera, or the place."""
-    kept = RunFolder.open(run).load_recording()
-    if kept is not None:
-        now, then = camera.fov, recorded_camera(json.loads(str(kept))).fov
-        if abs(math.log(now / then)) > OTHER_VIEW:
-            return (
-                f"its camera sees {now:.0f} degrees across, that of the map saw {then:.0f}: if they are one camera, "
-                f"give both its fx and fy (camera.yaml, --camera); else, do both show the same place?"
-            )
+    now, then = camera.fov, recorded_camera(RunFolder.open(run).load_recording()).fov
+    if abs(math.log(now / then)) > OTHER_VIEW:
+        return (
+            f"its camera sees {now:.0f} degrees across, that of the map saw {then:.0f}: if they are one camera, give "
+            f"both its fx and fy (camera.yaml, --camera); else, do both show the same place?"
+        )
     return "do both show the same place?"

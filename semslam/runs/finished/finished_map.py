@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from semslam.camera import Camera
 from semslam.engine.surfels import SURFEL_ARRAYS
-from semslam.rendering.splatting import observed
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.recording import filming_camera, recorded_camera
@@ -21,9 +19,8 @@ from semslam.tracking.relocalisation.places import Places
 class FinishedMap:
     """The map of a run, with places to find cameras in it."""
 
-    def __init__(self, run: str | Path, moved_to: str | None = None, paged: bool = False) -> None:
-        """moved_to: where the run's recording is now; it is read only for a run of a version that kept no places.
-        paged: of the surfels no more are kept in memory than the run's settings say, as long as its folder may hold
+    def __init__(self, run: str | Path, paged: bool = False) -> None:
+        """paged: of the surfels no more are kept in memory than the run's settings say, as long as its folder may hold
         the others; for those who look at the map and leave it as it is.
 
         FileNotFoundError where there is no run, ValueError where its files are damaged or it shows no place.
@@ -42,21 +39,17 @@ class FinishedMap:
         if not len(self.surfels):
             raise ValueError(self.folder.nothing_mapped)
         if not len(self.places):
-            self._look_around(moved_to)
-        if not len(self.places):
             raise ValueError(f"{run}: its map shows no place to find a camera by; make the run again")
 
     @property
-    def camera(self) -> Camera | None:
-        """That of the run's frames; None where an earlier version did not keep it."""
-        kept = self.folder.load_recording()
-        return None if kept is None else recorded_camera(json.loads(str(kept)))
+    def camera(self) -> Camera:
+        """That of the run's frames."""
+        return recorded_camera(self.folder.load_recording())
 
     @property
-    def filming_camera(self) -> Camera | None:
+    def filming_camera(self) -> Camera:
         """That of other images taken by the run's camera, whose lens or zoom is undone in the run's frames."""
-        kept = self.folder.load_recording()
-        return None if kept is None else filming_camera(json.loads(str(kept)))
+        return filming_camera(self.folder.load_recording())
 
     @cached_property
     def localiser(self) -> Localiser:
@@ -69,23 +62,3 @@ class FinishedMap:
             registration = replace(slam.tracking.registration, noise=noise, noise_quadratic=quadratic)
             slam = replace(slam, tracking=replace(slam.tracking, registration=registration))
         return Localiser(self.surfels, self.places, slam.fusion, slam.tracking)
-
-    def _look_around(self, moved_to: str | None) -> None:
-        """Make the places of a run that kept none: from its recording or, without that, from pictures of its map."""
-        cloud = self.surfels.cloud()
-        try:
-            sequence = self.folder.open_sequence(moved_to)
-        except (ValueError, OSError):
-            if moved_to is not None:
-                raise
-            sequence = None
-        camera = self.camera if sequence is None else sequence.camera
-        if camera is None or not len(cloud):
-            return
-        for index, T in self.progress.posed().items():
-            if not self.places.is_new(T):
-                continue
-            seen = observed(cloud, camera, T)
-            frame = sequence.try_read(index) if sequence is not None else None
-            color = frame.color if frame is not None else seen.color
-            self.places.see(replace(seen, frame=replace(seen.frame, index=index), color=color), T)

@@ -48,12 +48,11 @@ def open_query(finished: FinishedMap, query: RunConfig) -> Sequence:
     For images whose camera nothing tells that of the run is guessed, see `Localiser.locate`; of those of a folder,
     which may be of several, `single_images` makes queries of their own.
     """
-    run_camera = finished.filming_camera
     try:
         found = open_sequence(
             query.sequence,
             query.kind,
-            run_camera,
+            finished.filming_camera,
             camera=query.camera,
             depth_scale=query.depth_scale,
             registered=query.registered,
@@ -63,8 +62,6 @@ def open_query(finished: FinishedMap, query: RunConfig) -> Sequence:
         if os.path.lexists(query.sequence):  # something that it names is missing
             raise
         raise FileNotFoundError(f"{query.sequence}: no such image, folder of images or recording") from None
-    if not found.camera.focal_known and run_camera is None:
-        raise ValueError(f"{query.sequence}: nothing says what camera took it; name it with `camera` or `fov`")
     return selected(found, query.start, query.frames, query.every)
 
 

@@ -72,7 +72,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         raise ValueError(f"{out}: a run is not written over one that it is made from; name another --out")
     of_a, of_b = RunFolder.open(run_a), RunFolder.open(run_b)
     check_derivable(of_a, Path(out), overwrite)
-    size = of_a.load_metrics().get("bytes_per_surfel", 0.0)
+    size = of_a.load_metrics()["bytes_per_surfel"]
     tell_memory("joining", COPIES * size + BESIDES, of_a, of_b)
     a, b = FinishedMap(run_a), FinishedMap(run_b)
     for finished, run in ((a, run_a), (b, run_b)):
@@ -101,7 +101,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     merged, doubled = _joined(a, b, T_a_b, earlier)
     places = a.places
     places.take(b.places, T_a_b, -earlier)
-    camera = _camera(a, str(run_a))
+    camera = _camera(a)
     changes = state_of(merged) | prefixed("places_", places.state())
     others = [*a.progress.others, *b.progress.as_others(os.path.abspath(run_b), -earlier, T_a_b)]
     changes |= replace(a.progress, before=earlier + b.progress.before, others=others).state()
@@ -121,17 +121,14 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     return write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, mesh_of=mesh)
 
 
-def _camera(finished: FinishedMap, run: str) -> Camera:
+def _camera(finished: FinishedMap) -> Camera:
     """That of the run's frames as they were fused."""
-    camera, width = finished.camera, finished.config.slam.perception.width
-    if camera is None:
-        raise ValueError(f"{run}: was made by an earlier version, which did not keep its camera; make it again")
-    return camera.of_width(width or camera.width)
+    return finished.camera.of_width(finished.config.slam.perception.width or finished.camera.width)
 
 
 def _motion_between(a: FinishedMap, b: FinishedMap, run_a: str, run_b: str) -> tuple[np.ndarray, int]:
     """T_a_b, and how many views it rests on; ValueError where the maps do not meet."""
-    sights = _sights(a, b, _camera(a, run_a), _camera(b, run_b))
+    sights = _sights(a, b, _camera(a), _camera(b))
     largest = _largest(sights)
     if len(largest) < FEWEST:
         kept = f"{len(a.places)} and {len(b.places)} views are kept of them"

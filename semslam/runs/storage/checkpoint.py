@@ -116,11 +116,7 @@ class Checkpoint:
 
     @property
     def exists(self) -> bool:
-        return self.table.is_file() or self._is_older
-
-    @property
-    def _is_older(self) -> bool:
-        return (self.folder / "base.npz").is_file() and not self.table.is_file()
+        return self.table.is_file()
 
     def save(self, surfels: SurfelMap, arrays: dict[str, np.ndarray]) -> None:
         """Save the map and everything else. What this raises leaves the state that was saved before."""
@@ -171,11 +167,6 @@ class Checkpoint:
         self._saved = None
 
     def _members(self, *names: str) -> dict[str, np.ndarray]:
-        if self._is_older:
-            raise ValueError(
-                f"{self.folder}: was saved by an earlier version of semslam, and this one cannot go on from it; begin "
-                f"the run again with --overwrite"
-            )
         return load_arrays(self.table, names or None)
 
     def _named(self, names: Collection[str]) -> dict[str, np.ndarray]:
