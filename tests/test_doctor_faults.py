@@ -11,10 +11,10 @@ from spoilt_recordings import Spoilt, only_error
 from variants import one_fast
 
 from semslam.doctor import intrinsics
-from semslam.doctor.conventions import stretched
 from semslam.doctor.depth import edges
 from semslam.doctor.depth.readings import implausible_depth
 from semslam.doctor.doctor import diagnose, diagnosis
+from semslam.doctor.guesses import stretched
 from semslam.doctor.matched import Pair
 from semslam.doctor.poses.convention import AS_RECORDED, Judged, _misread, as_convention, judged
 from semslam.frame import Frame

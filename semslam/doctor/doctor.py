@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from semslam.doctor import conventions, flow, intrinsics, label_edges
+from semslam.doctor import flow, guesses, intrinsics, label_edges
 from semslam.doctor.colors import doubtful_colors
 from semslam.doctor.depth import edges
 from semslam.doctor.depth.along_the_ray import along_the_ray
@@ -28,22 +28,16 @@ from semslam.engine.fusion import USUAL_RANGE, FusionConfig
 from semslam.frame import UNLABELLED, Frame, evenly_spread
 from sequences import CorruptFrame, Sequence, open_sequence
 from sequences.rebased import without_poses
-from sequences.selected import selected
 
 FRAMES_READ = 100  # at most, evenly spread
 FRAMES_KEPT = 12  # of them, for statistics on pixels
 FRAMES_WHOLE = 16  # at full size, for planes and edges
 
 
-def examine(
-    path: str | Path, kind: str | None = None, start: int = 0, frames: int | None = None, every: int = 1, **options: Any
-) -> list[Finding]:
-    """Open a recording and diagnose it, or part of it; a recording that cannot be opened is the finding.
-
-    start, frames, every: of `sequences.selected`. options: of `sequences.open_sequence`.
-    """
+def examine(path: str | Path) -> list[Finding]:
+    """Open a recording and diagnose it; a recording that cannot be opened is the finding."""
     try:
-        sequence = selected(open_sequence(path, kind, **options), start, frames, every)
+        sequence = open_sequence(path)
     except ValueError as problem:
         return [unopened(problem)]
     return diagnose(sequence)
@@ -200,7 +194,7 @@ def _motion(sequence: Sequence) -> tuple[list[Finding], Intrinsics | None, list[
     lengths = intrinsics.findings_of(measured, sequence.camera)
     findings = lengths + hints
     if sequence.has_poses:
-        found = conventions.findings_of(conventions.fit(sequence, flow.stretches(sequence), measured))
+        found = guesses.findings_of(guesses.fit(sequence, flow.stretches(sequence), measured))
         unexplained = any(finding.level == "warning" for finding in found)  # by anything simple
         if unexplained or convention.at_one_place(sequence):
             of_poses = convention.findings_of_poses(sequence, matched)

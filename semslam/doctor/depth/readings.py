@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import numpy as np
 
-from semslam.doctor.conventions import USUAL_DEPTH, change_of_scale
 from semslam.doctor.depth.marks import mark
 from semslam.doctor.finding import Finding
+from semslam.doctor.guesses import USUAL_DEPTH, change_of_scale
 from semslam.frame import evenly_spread
 from sequences import CorruptFrame
 from sequences import Sequence as Recording

@@ -14,8 +14,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from semslam.doctor import flow, intrinsics
-from semslam.doctor.conventions import ALIKE, Fit, Guess, findings_of, fit, flow_misfit, quaternion_read_from, stretched
 from semslam.doctor.finding import Finding
+from semslam.doctor.guesses import ALIKE, Fit, Guess, findings_of, fit, flow_misfit, quaternion_read_from, stretched
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses import errors
 from semslam.poses import inverse, moved_by

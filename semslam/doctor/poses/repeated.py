@@ -10,7 +10,7 @@ import numpy as np
 
 from semslam import poses
 from semslam.doctor import flow
-from semslam.doctor.conventions import AS_RECORDED, flow_misfit
+from semslam.doctor.guesses import AS_RECORDED, flow_misfit
 from sequences import Sequence as Recording
 from sequences.rebased import with_poses
 

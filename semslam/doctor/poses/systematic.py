@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from semslam.doctor.conventions import SMALL_LAG
 from semslam.doctor.finding import Finding, counted
+from semslam.doctor.guesses import SMALL_LAG
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses.errors import PoseErrors
 from semslam.poses import inverse
