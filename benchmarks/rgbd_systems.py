@@ -175,14 +175,14 @@ def tracked_error(result: Result, frames: Sequence[Frame]) -> float:
     return evaluation.absolute_error(estimate.selected(result.ok), truth.selected(result.ok)).rmse
 
 
-def report(result: Result, frames: Sequence[Frame], gaps: Sequence[int] = GAPS) -> float:
+def report(result: Result, frames: Sequence[Frame]) -> float:
     """Print one line about a result; returns its ATE in metres."""
     estimate, truth = trajectories(result, frames)
     ate, rpe = evaluation.absolute_error(estimate, truth), evaluation.relative_error(estimate, truth)
     depths = [frame.depth for frame in frames]
     own = " ".join(
         f"{evaluation.self_consistency(depths, frames[0].camera, result.T_world_camera, gap) * 1e3:5.1f}"
-        for gap in gaps
+        for gap in GAPS
         if gap < len(frames)
     )
     print(

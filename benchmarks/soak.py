@@ -105,9 +105,9 @@ def soak(count: int, width: int, drift: float, every: int = 500) -> Soak:
     return Soak(milliseconds, busy, stages, np.array(memory), ate)
 
 
-def slowest(found: Soak, count: int = 8) -> None:
+def slowest(found: Soak) -> None:
     """Print the slowest frames after the first ones, and what they did."""
-    for i in sorted(np.argsort(found.milliseconds[WARM:])[::-1][:count] + WARM):
+    for i in sorted(np.argsort(found.milliseconds[WARM:])[::-1][:8] + WARM):
         stages = ", ".join(f"{name} {ms:.0f}" for name, ms in found.stages_ms[i].items() if ms >= 5)
         print(f"    frame {i}: {found.milliseconds[i]:.0f} ms, processor {found.busy[i]:.0f} ms ({stages})")
 

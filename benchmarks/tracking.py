@@ -177,15 +177,15 @@ def steps(data: Path) -> None:
             print(f"{name} every {every}: " + "; ".join(line), flush=True)
 
 
-def speed(data: Path, most: int | None = None) -> None:
-    """most: frames of each recording; the benchmark takes all, and the first 60 for slam.Model."""
+def speed(data: Path) -> None:
+    """Of whole runs, and of slam.Model on the first 60 frames of each."""
     print(
         "\nWhole runs, tracked, files read and decoded while the frame before is computed; Open3D's slam.Model at 10 mm"
     )
     print("on decoded frames. The ratio is of mean milliseconds a frame, labels included.")
     for name in ("redkitchen", "icl_livingroom1", "nyuv2_cafe", "realsense_office"):
         sequence = open_sequence(data / name)
-        frames = [sequence[i] for i in range(min(len(sequence), most or 60))]
+        frames = [sequence[i] for i in range(min(len(sequence), 60))]
         if frames[0].T_world_camera is None:
             frames[0] = replace(frames[0], T_world_camera=np.eye(4))
         semslam(frames[:10])  # compile
@@ -194,7 +194,7 @@ def speed(data: Path, most: int | None = None) -> None:
             ("tracked", {"slam.perception.labels": "none"}),
             ("tracked, network every 10 frames", {"slam.perception.label_every": 10}),
         ):
-            metrics = whole_run(data / name, {"poses": "tracked", "frames": most, **options})
+            metrics = whole_run(data / name, {"poses": "tracked", **options})
             rate = metrics["frames_per_second"]
             stages = ", ".join(f"{stage} {ms['median']:.1f}" for stage, ms in metrics["stages_ms"].items())
             print(

@@ -23,14 +23,11 @@ def far_origin(places: Iterable[np.ndarray | None]) -> np.ndarray:
     return np.round(first / GRID) * GRID if np.abs(first).max() > FAR else np.zeros(3)
 
 
-def near_origin(sequence: Sequence, T_world_camera: Iterable[np.ndarray | None] | None = None) -> Sequence:
-    """The sequence with poses relative to its `far_origin`; itself where that is 0.
-
-    T_world_camera: (4, 4) a frame, in place of the recorded poses.
-    """
-    poses = sequence.poses if T_world_camera is None else tuple(T_world_camera)
-    origin = far_origin(poses or ())
-    return sequence if poses is sequence.poses and not origin.any() else RebasedSequence(sequence, poses or (), origin)
+def near_origin(sequence: Sequence) -> Sequence:
+    """The sequence with poses relative to its `far_origin`; itself where that is 0."""
+    poses = sequence.poses or ()
+    origin = far_origin(poses)
+    return RebasedSequence(sequence, poses, origin) if origin.any() else sequence
 
 
 class RebasedSequence(DerivedSequence):

@@ -32,7 +32,43 @@ class RecalibratedSequence(DerivedSequence):
         return replace(frame, camera=self.camera)
 
 
-class CroppedSequence(DerivedSequence):
+class RedrawnSequence(DerivedSequence):
+    """Another sequence's frames, each of whose images is made from the one before."""
+
+    @abstractmethod
+    def _color(self, image: np.ndarray, index: int) -> np.ndarray:
+        """(H, W, 3) uint8: an image of frame `index`, as this sequence has it."""
+
+    @abstractmethod
+    def _depth(self, image: np.ndarray, index: int) -> np.ndarray:
+        """(H, W) float32 metres: its depth image."""
+
+    @abstractmethod
+    def _labels(self, image: np.ndarray, index: int) -> np.ndarray:
+        """(H, W) uint8: its label image."""
+
+    def _changed(self, frame: Frame, index: int) -> Frame:
+        return replace(
+            frame,
+            color=self._color(frame.color, index),
+            depth=None if frame.depth is None else self._depth(frame.depth, index),
+            labels=None if frame.labels is None else self._labels(frame.labels, index),
+            camera=self.camera,
+        )
+
+    def color_of(self, index: int) -> np.ndarray:
+        return self._color(super().color_of(index), index)
+
+    def depth_of(self, index: int) -> np.ndarray | None:
+        depth = super().depth_of(index)
+        return None if depth is None else self._depth(depth, index)
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        labels = super().labels_of(index)
+        return None if labels is None else self._labels(labels, index)
+
+
+class CroppedSequence(RedrawnSequence):
     """Another sequence's frames without what lies outside of a window of its images."""
 
     def __init__(self, whole: Sequence, window: Window) -> None:
@@ -42,29 +78,13 @@ class CroppedSequence(DerivedSequence):
         inside = replace(c, width=width, height=height, cx=c.cx - window.left, cy=c.cy - window.top)
         self.camera = inside if c.focal_known else Camera.unknown(width, height)
 
-    def _changed(self, frame: Frame, index: int) -> Frame:
-        cut = self.window.of
-        return replace(
-            frame,
-            color=cut(frame.color),
-            depth=None if frame.depth is None else cut(frame.depth),
-            labels=None if frame.labels is None else cut(frame.labels),
-            camera=self.camera,
-        )
+    def _color(self, image: np.ndarray, index: int) -> np.ndarray:
+        return self.window.of(image)
 
-    def color_of(self, index: int) -> np.ndarray:
-        return self.window.of(super().color_of(index))
+    _depth = _labels = _color
 
     def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
         return super().shown_at(index, pixels) - (self.window.left, self.window.top)
-
-    def depth_of(self, index: int) -> np.ndarray | None:
-        depth = super().depth_of(index)
-        return None if depth is None else self.window.of(depth)
-
-    def labels_of(self, index: int) -> np.ndarray | None:
-        labels = super().labels_of(index)
-        return None if labels is None else self.window.of(labels)
 
 
 def without_bars(sequence: Sequence) -> Sequence:
@@ -101,20 +121,8 @@ def window_of(sequence: Sequence) -> Window | None:
     return None
 
 
-class ResampledSequence(DerivedSequence):
+class ResampledSequence(RedrawnSequence):
     """Another sequence's frames, as another camera would have taken each of them from the same place."""
-
-    @abstractmethod
-    def _color(self, image: np.ndarray, index: int) -> np.ndarray:
-        """(H, W, 3) uint8: an image of frame `index`, resampled."""
-
-    @abstractmethod
-    def _depth(self, depth: np.ndarray, index: int) -> np.ndarray:
-        """(H, W) float32 metres: its depth."""
-
-    @abstractmethod
-    def _labels(self, labels: np.ndarray, index: int) -> np.ndarray:
-        """(H, W) uint8: its labels."""
 
     @abstractmethod
     def _places(self, index: int) -> tuple[np.ndarray, float]:
@@ -122,28 +130,11 @@ class ResampledSequence(DerivedSequence):
         this one's."""
 
     def _changed(self, frame: Frame, index: int) -> Frame:
-        return replace(
-            frame,
-            color=self._color(frame.color, index),
-            depth=None if frame.depth is None else self._depth(frame.depth, index),
-            labels=None if frame.labels is None else self._labels(frame.labels, index),
-            camera=self.camera,
-            recorded=self._recorded(frame.recorded or frame.color, index),
-        )
-
-    def color_of(self, index: int) -> np.ndarray:
-        return self._color(super().color_of(index), index)
-
-    def depth_of(self, index: int) -> np.ndarray | None:
-        depth = super().depth_of(index)
-        return None if depth is None else self._depth(depth, index)
-
-    def labels_of(self, index: int) -> np.ndarray | None:
-        labels = super().labels_of(index)
-        return None if labels is None else self._labels(labels, index)
+        recorded = self._recorded(frame.recorded or frame.color, index)
+        return replace(super()._changed(frame, index), recorded=recorded)
 
     def recorded_image(self, index: int) -> RecordedImage:
-        return self._recorded(super().recorded_image(index) or super().color_of(index), index)
+        return self._recorded(super().recorded_image(index) or self.whole.color_of(index), index)
 
     def _recorded(self, image: np.ndarray | RecordedImage, index: int) -> RecordedImage:
         """Of frame `index`, from its image in the other sequence, or from what that was resampled from itself."""
@@ -168,11 +159,11 @@ class UnzoomedSequence(ResampledSequence):
     def _color(self, image: np.ndarray, index: int) -> np.ndarray:
         return resampled(image, self._taken_by(index), self.camera)
 
-    def _depth(self, depth: np.ndarray, index: int) -> np.ndarray:
-        return resampled_depth(depth, self._taken_by(index), self.camera)
+    def _depth(self, image: np.ndarray, index: int) -> np.ndarray:
+        return resampled_depth(image, self._taken_by(index), self.camera)
 
-    def _labels(self, labels: np.ndarray, index: int) -> np.ndarray:
-        return resampled(labels, self._taken_by(index), self.camera, nearest=True)
+    def _labels(self, image: np.ndarray, index: int) -> np.ndarray:
+        return resampled(image, self._taken_by(index), self.camera, nearest=True)
 
     def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
         source, target = self._taken_by(index), self.camera
@@ -206,11 +197,11 @@ class StraightenedSequence(ResampledSequence):
     def _color(self, image: np.ndarray, index: int) -> np.ndarray:
         return undistorted_to(image, self.lens, self.camera)
 
-    def _depth(self, depth: np.ndarray, index: int) -> np.ndarray:
-        return undistorted_to(depth, self.lens, self.camera, nearest=True)
+    def _depth(self, image: np.ndarray, index: int) -> np.ndarray:
+        return undistorted_to(image, self.lens, self.camera, nearest=True)
 
-    def _labels(self, labels: np.ndarray, index: int) -> np.ndarray:
-        return undistorted_to(labels, self.lens, self.camera, nearest=True)
+    def _labels(self, image: np.ndarray, index: int) -> np.ndarray:
+        return undistorted_to(image, self.lens, self.camera, nearest=True)
 
     def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
         import cv2

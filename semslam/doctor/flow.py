@@ -72,11 +72,11 @@ def stretches(recording: Recording, count: int = STRETCHES) -> list[Tracks]:
     return [tracks for tracks in found if tracks is not None]
 
 
-def long_stretches(recording: Recording, count: int = STRETCHES) -> list[Tracks]:
+def long_stretches(recording: Recording) -> list[Tracks]:
     """The same over stretches in which the camera moves a long way, so that noise of poses is small beside it."""
     far = FAR * recording.camera.width / 640
     found = []
-    for start in evenly_spread(range(max(len(recording) - STRETCH, 0)), count):
+    for start in evenly_spread(range(max(len(recording) - STRETCH, 0)), STRETCHES):
         indices = range(start, min(start + LONGEST, len(recording)))
         tracks = next((tracks for tracks in _following(recording, indices) if tracks.flow > far), None)
         found += [] if tracks is None else [tracks]

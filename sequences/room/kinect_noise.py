@@ -14,6 +14,7 @@ from semslam.labels import LABEL_SETS
 BASELINE_FOCAL = 351.3  # m px: depth = BASELINE_FOCAL / (1092.5 - raw), the NYU toolbox' formula for raw disparities
 RAW_AT_INFINITY = 1092.5
 NEAREST, FARTHEST = 0.5, 8.0  # metres
+RAGGED = 0.5  # pixels: standard deviation of where an edge is
 _TILE = 1024  # side of the pre-drawn noise fields: drawing fresh numbers would cost more than the rendering
 
 
@@ -51,11 +52,11 @@ def in_shadow(depth: np.ndarray, focal: float, baseline: float = 0.075) -> np.nd
     return lit_from < np.maximum.accumulate(lit_from, axis=1) - 1.0
 
 
-def _displaced(depth: np.ndarray, du: np.ndarray, dv: np.ndarray, sigma: float = 0.5) -> np.ndarray:
-    """The depth of a pixel that a normal deviate of `sigma` pixels away: edges become ragged."""
+def _displaced(depth: np.ndarray, du: np.ndarray, dv: np.ndarray) -> np.ndarray:
+    """The depth of the pixel that lies a normal deviate of RAGGED pixels away: edges become ragged."""
     height, width = depth.shape
-    v = np.clip(np.rint(np.arange(height, dtype=np.float32)[:, None] + sigma * dv), 0, height - 1).astype(np.int32)
-    u = np.clip(np.rint(np.arange(width, dtype=np.float32)[None, :] + sigma * du), 0, width - 1).astype(np.int32)
+    v = np.clip(np.rint(np.arange(height, dtype=np.float32)[:, None] + RAGGED * dv), 0, height - 1).astype(np.int32)
+    u = np.clip(np.rint(np.arange(width, dtype=np.float32)[None, :] + RAGGED * du), 0, width - 1).astype(np.int32)
     return depth[v, u]
 
 

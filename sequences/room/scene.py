@@ -95,10 +95,10 @@ class _Builder:
             else:
                 self.face(origin, right, down, label, texture)
 
-    def turned(self, profile, center, label: str, texture: str, segments: int = 32) -> None:
+    def turned(self, profile, center, label: str, texture: str) -> None:
         """A solid of revolution about the vertical: (radius, z) points of its outline, from the top down."""
         radius, z = np.array(profile, np.float64).T
-        angle = np.linspace(0, 2 * np.pi, segments + 1)
+        angle = np.linspace(0, 2 * np.pi, 32 + 1)
         x = center[0] + radius[:, None] * np.cos(angle)
         y = center[1] + radius[:, None] * np.sin(angle)
         points = np.stack([x, y, np.broadcast_to(z[:, None] + center[2], x.shape)], axis=-1)

@@ -125,12 +125,11 @@ def drawers(rng, color, rows=3):
     return tinted(color, 0.07 * noise(rng, 2.5, 30) - 0.35 * joint - 0.5 * knob)
 
 
-def landscape(rng, sky, land, sun=True):
+def landscape(rng, sky, land):
     """A framed painting: sky, hills, sun; fitted."""
     u, v = _grid()
     image = np.array(sky) * (0.75 + 0.35 * v[..., None]) * np.ones(3)
-    if sun:
-        image[(u - 0.72) ** 2 + (v - 0.28) ** 2 < 0.008] = (250, 225, 120)
+    image[(u - 0.72) ** 2 + (v - 0.28) ** 2 < 0.008] = (250, 225, 120)
     for layer, tone in enumerate((0.75, 1.0, 1.25)):
         height = 0.5 + 0.12 * layer + 0.07 * np.sin(2 * np.pi * (u * (1.3 + layer) + rng.random()))
         ground = v > height

@@ -25,6 +25,7 @@ FEWEST_FLOORS = 2
 NAMED = 8  # frames that a message names
 FLOOR_SHARE = 0.03  # of the image that must show it
 FLAT = 0.02  # of the camera's distance to the floor: a point that is nearer to a plane lies on it
+SAMPLES = 200  # of three points, by which the floor's plane is looked for
 LEAST_STD = 0.01  # relative: people measure, and click, no better
 
 
@@ -174,11 +175,11 @@ def _height(measure: _Measure, visual: VisualPoses, classes: tuple[str, ...]) ->
     return middle, spread / middle / np.sqrt(len(heights))
 
 
-def distance_to_plane(points: np.ndarray, samples: int = 200, seed: int = 0) -> float:
+def distance_to_plane(points: np.ndarray) -> float:
     """How far from the origin the plane is that most of the points (N, 3) lie on (RANSAC, then least squares)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     best, on = -1, np.ones(len(points), bool)
-    for _ in range(samples):
+    for _ in range(SAMPLES):
         a, b, c = points[rng.choice(len(points), 3, replace=False)]
         normal = np.cross(b - a, c - a)
         size = np.linalg.norm(normal)
