@@ -100,11 +100,14 @@ class PoseHints(NamedTuple):
         return found, note
 
 
+NO_HINTS = PoseHints()
+
+
 def poses_of_frames(
     trajectory: Trajectory,
     source: str | Path,
     frames: Frames,
-    hints: PoseHints = PoseHints(),  # noqa: B008
+    hints: PoseHints = NO_HINTS,
 ) -> FramePoses:
     """The pose of each frame; ValueError where file and frames do not fit each other, with what would make them fit."""
     hints, count = hints.checked(), len(frames.timestamps)
@@ -195,7 +198,7 @@ def usual_gap(trajectory: Trajectory) -> float:
 def on_one_clock(
     estimate: Trajectory,
     reference: Trajectory,
-    hints: PoseHints = PoseHints(),  # noqa: B008
+    hints: PoseHints = NO_HINTS,
 ) -> tuple[Trajectory, Trajectory]:
     """Two trajectories whose timestamps mean the same; ValueError where nothing says how they belong together.
 
@@ -210,7 +213,7 @@ def on_one_clock(
             return _renumbered(estimate, hints, reference), reference
         if estimate.clock == "lines" and hints.rate is not None:
             return _timed(estimate, hints.rate), _timed(reference, hints.rate)
-        if hints != PoseHints():
+        if hints != NO_HINTS:
             both = {"seconds": "times", "numbers": "frame numbers", "lines": "as many poses"}[estimate.clock]
             given = "--pose-indices" if hints.rate is None else "--pose-rate"
             raise ValueError(f"both trajectories carry {both}, by which they are paired; leave {given} out")

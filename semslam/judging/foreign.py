@@ -21,7 +21,7 @@ from semslam.trajectory import Trajectory
 from semslam.trajectory.files import is_pose_folder, read_trajectory
 from sequences import Sequence as Recording
 from sequences import open_sequence
-from sequences.pose_pairing import PoseHints, on_one_clock
+from sequences.pose_pairing import NO_HINTS, PoseHints, on_one_clock
 from sequences.rebased import far_origin
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def evaluate_trajectory(
     path: str | Path,
     reference: str | Path,
     with_scale: bool = False,
-    hints: PoseHints = PoseHints(),  # noqa: B008
+    hints: PoseHints = NO_HINTS,
 ) -> Evaluation:
     """A trajectory file of any system against a reference; with_scale aligns by a similarity (monocular systems).
 

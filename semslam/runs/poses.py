@@ -18,7 +18,7 @@ from semslam.tracking.relocalisation.places import Places
 from semslam.tracking.tracker import Tracker
 from semslam.trajectory.files import read_trajectory
 from sequences import Sequence as Recording
-from sequences.pose_pairing import FramePoses, Frames, PoseHints, poses_of_frames
+from sequences.pose_pairing import NO_HINTS, FramePoses, Frames, PoseHints, poses_of_frames
 from sequences.rebased import far_origin
 
 
@@ -72,7 +72,7 @@ def poses_of_file(poses: str, sequence: Recording, hints: PoseHints | None = Non
         )
     whole, numbers = sequence.origin
     frames = Frames(whole.timestamps, [whole.name_of(i) for i in range(len(whole))], numbers)
-    found = poses_of_frames(read_trajectory(poses), poses, frames, hints or PoseHints())
+    found = poses_of_frames(read_trajectory(poses), poses, frames, hints or NO_HINTS)
     return found._replace(T_world_camera=tuple(found.T_world_camera[number] for number in numbers))
 
 

@@ -19,7 +19,7 @@ from semslam.trajectory import Trajectory
 from semslam.trajectory.files import write_tum
 from sequences.files import first_readable
 from sequences.pairing import depth_delays, in_order, paired, times_of_names, without_copies
-from sequences.pose_pairing import PoseHints
+from sequences.pose_pairing import NO_HINTS, PoseHints
 from sequences.recordings.decoded import at_working_size
 from sequences.recordings.folder_poses import FPS, WRITTEN, timed_and_posed
 from sequences.recordings.sensor import (
@@ -51,7 +51,7 @@ def open_folder(
     *,
     said: SaidOfSensor = NOTHING_SAID,
     fps: float | None = None,
-    hints: PoseHints = PoseHints(),  # noqa: B008
+    hints: PoseHints = NO_HINTS,
 ) -> Sequence:
     """Open a plain folder. Depth, labels and poses are optional; what is None is left as the layout has it.
 

@@ -14,7 +14,7 @@ from semslam.trajectory.files import detect_kind, read_trajectory, read_tum_line
 from sequences.clock import read_as_seconds
 from sequences.files import check_unpacked
 from sequences.pairing import times_of_names
-from sequences.pose_pairing import NO_POSE, Frames, PoseHints, numbers_of_names, poses_at, poses_of_frames
+from sequences.pose_pairing import NO_HINTS, NO_POSE, Frames, PoseHints, numbers_of_names, poses_at, poses_of_frames
 
 OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # where there is no groundtruth.txt
 # What nerfstudio and COLMAP put beside images, and nothing here reads: their worlds have no scale
@@ -50,10 +50,10 @@ def timed_and_posed(folder: Path, names: list[str], fps: float | None, hints: Po
         return _paired(read_trajectory(path), path, frames, hints)
     lines = _Lines.of(path)
     apart = times is None or times.max() < lines.seconds.min() or times.min() > lines.seconds.max()
-    if len(lines) == len(names) and apart and hints == PoseHints():
+    if len(lines) == len(names) and apart and hints == NO_HINTS:
         return _line_by_line(lines)
     trajectory = lines.at(lines.ticks)
-    if times is None and hints == PoseHints():
+    if times is None and hints == NO_HINTS:
         return _without_times(lines, _Counted(numbers, counted, fps))
     if hints.rate is not None:
         trajectory = Trajectory(np.array(lines.there, np.float64), trajectory.T_world_camera, "lines", len(lines))

@@ -12,7 +12,7 @@ from semslam.camera import Camera
 from semslam.trajectory.files import read_open3d_log
 from sequences.files import MALFORMED, reason
 from sequences.pairing import in_order, paired
-from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
+from sequences.pose_pairing import NO_HINTS, Frames, PoseHints, poses_of_frames
 from sequences.recordings.folder import images_by_name
 from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.sequence import ImageSequence
@@ -36,7 +36,7 @@ def open_open3d(
     *,
     said: SaidOfSensor = NOTHING_SAID,
     fps: float | None = None,
-    hints: PoseHints = PoseHints(),  # noqa: B008
+    hints: PoseHints = NO_HINTS,
 ) -> ImageSequence:
     """Open an Open3D folder: depth in millimetres, registered; frames without a pose in the log have none.
 

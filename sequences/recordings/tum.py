@@ -20,7 +20,7 @@ from semslam.trajectory.files import read_trajectory
 from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_1970
 from sequences.files import check_unpacked, first_readable
 from sequences.pairing import MOST, SAME_TIME, depth_delays
-from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
+from sequences.pose_pairing import NO_HINTS, Frames, PoseHints, poses_of_frames
 from sequences.recordings.decoded import at_working_size
 from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.sequence import ImageSequence
@@ -62,7 +62,7 @@ def open_tum(
     path: str | Path,
     *,
     said: SaidOfSensor = NOTHING_SAID,
-    hints: PoseHints = PoseHints(),  # noqa: B008
+    hints: PoseHints = NO_HINTS,
 ) -> ImageSequence:
     """Open a TUM RGB-D folder. A frame is a colour image with the depth image within SAME_TIME seconds.
 
@@ -101,7 +101,7 @@ def open_eth3d(
     path: str | Path,
     *,
     said: SaidOfSensor = NOTHING_SAID,
-    hints: PoseHints = PoseHints(),  # noqa: B008
+    hints: PoseHints = NO_HINTS,
 ) -> ImageSequence:
     """Open an ETH3D SLAM folder as `open_tum` does; FileNotFoundError without its calibration, as no other camera would
     be right."""
@@ -115,7 +115,7 @@ def open_associations(
     *,
     said: SaidOfSensor = NOTHING_SAID,
     fps: float | None = None,
-    hints: PoseHints = PoseHints(),  # noqa: B008
+    hints: PoseHints = NO_HINTS,
 ) -> ImageSequence:
     """Open a folder whose associations.txt pairs colour and depth, of whatever sensor: times in seconds, or counted.
 
@@ -180,7 +180,7 @@ def opened(path: Path, listed: Listed, sensor: tuple[dict[str, Any], list[str]],
         try:
             poses, notes, _ = poses_of_frames(trajectory, truth, frames, hints)
         except ValueError as problem:
-            if hints != PoseHints():
+            if hints != NO_HINTS:
                 raise
             notes = (f"{problem}; until then its poses are left out",)
     return at_working_size(

@@ -11,7 +11,7 @@ from semslam import images
 from semslam.camera import Camera
 from semslam.trajectory.files import read_trajectory
 from sequences.files import first_readable
-from sequences.pose_pairing import Frames, PoseHints, poses_of_frames
+from sequences.pose_pairing import NO_HINTS, Frames, PoseHints, poses_of_frames
 from sequences.recordings import tum
 from sequences.recordings.cameras.given_camera import given_camera
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
@@ -28,7 +28,7 @@ def open_tum_rgb(
     *,
     camera: Camera | None = None,
     fov: float | None = None,
-    hints: PoseHints = PoseHints(),  # noqa: B008
+    hints: PoseHints = NO_HINTS,
 ) -> DecodedSequence:
     """Open a folder of colour images; the camera is given, or TUM's where the folder's name says which."""
     path = Path(path)
