@@ -16,7 +16,7 @@ from semslam import poses
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.depth.alignment import ScaleShift
-from semslam.frame import evenly_spread
+from semslam.frame import UNLABELLED, evenly_spread
 from semslam.labels import LABEL_SETS, remap_labels, remap_probabilities
 from semslam.metrics.depth import FIGURES, PROTOCOLS, DepthErrors, DepthScores
 from semslam.metrics.surface import Reference
@@ -193,7 +193,7 @@ class DepthStudy:
                 continue
             in_range = (frame.depth > limits[0]) & (frame.depth < limits[1])
             truth = np.where(in_range, frame.depth, np.float32(0))
-            labels = np.full(truth.shape, 255, np.uint8)
+            labels = np.full(truth.shape, UNLABELLED, np.uint8)
             if self.sequence.label_set is not None and frame.labels is not None:
                 labels = remap_labels(frame.labels, self.sequence.label_set, "nyu13")
             studied = StudiedFrame(index, frame.color, frame.camera, truth, labels, None)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam import poses
-from semslam.camera import SENSORS, Camera
+from semslam.camera import SENSORS, USUAL_SENSOR, Camera
 from semslam.doctor.finding import Finding
 from semslam.doctor.intrinsics import FEWEST_PAIRS, moving_pairs
 from semslam.doctor.least_squares import PIXEL_STD, covariance, error_left_out, normal_equations, settled
@@ -134,13 +134,13 @@ def _moved(pixels: float, ahead: str, back: str) -> str:
 
 
 def measured(recording: Recording, matched: Matches, sensor: str | None = None) -> Bent:
-    """What pairs of frames tell. sensor: the depth camera, of `SENSORS`; None as the recording says, or a Kinect."""
+    """What pairs of frames tell. sensor: the depth camera, of `SENSORS`; None as the recording says."""
     pairs = moving_pairs(matched)
     if len(pairs) < FEWEST_PAIRS or recording.timestamps[-1] - recording.timestamps[0] < SHORTEST:
         return Bent(None, None, None, None)
     larger = MEDIAN_DEPTH / float(np.median(np.concatenate([pair.depth[0] for pair in pairs])))
     pairs = [_thinned(pair, larger) for pair in evenly_spread(pairs, PAIRS)]
-    solve = partial(_solved, pairs, recording.camera, SENSORS[sensor or recording.sensor or "kinect"])
+    solve = partial(_solved, pairs, recording.camera, SENSORS[sensor or recording.sensor or USUAL_SENSOR])
     found = Bent(None, solve((POWER,)), solve((LENS,)), solve((FOCAL, RIGHT, DOWN)))
     return found._replace(straight=solve((FOCAL,))) if found.is_suspect else found
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam import poses
-from semslam.camera import SENSORS, Camera
+from semslam.camera import SENSORS, USUAL_SENSOR, Camera
 from semslam.doctor.finding import Finding
 from semslam.doctor.least_squares import PIXEL_STD, Settled, covariance, error_left_out, normal_equations, settled
 from semslam.doctor.matched import SECONDS_APART, Matches, Pair, given_motion
@@ -80,10 +80,10 @@ def measured(
     and for short recordings where nothing is grossly wrong.
 
     by_poses: whether poses that the recording has are taken as right; else motions are solved for. sensor: the depth
-    camera, of `SENSORS`; None as the recording says, or a Kinect. matched: its pairs of frames, where they are known.
+    camera, of `SENSORS`; None as the recording says, or the usual. matched: its pairs of frames, where they are known.
     """
     given = by_poses and recording.has_poses
-    matched, noise = matched or Matches(recording), SENSORS[sensor or recording.sensor or "kinect"]
+    matched, noise = matched or Matches(recording), SENSORS[sensor or recording.sensor or USUAL_SENSOR]
     pairs = _usable(recording, matched, given)
     if (lengths := _lengths(pairs, recording, given, noise)) is None:
         return None

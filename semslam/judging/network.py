@@ -17,7 +17,7 @@ import numpy as np
 
 from semslam.camera import Camera, same_aspect
 from semslam.doctor.depth.range import without_cut_off
-from semslam.frame import evenly_spread
+from semslam.frame import UNLABELLED, evenly_spread
 from semslam.labels import label_set, remap_arg_max, remap_labels, remap_probabilities
 from semslam.metrics.depth import FIGURES, KITTI_PROTOCOLS, PROTOCOLS, DepthErrors
 from semslam.metrics.normals import NormalErrors
@@ -206,7 +206,7 @@ class _LabelScores:
         called = probabilities.argmax(axis=-1)[labelled].astype(np.uint8)
         for shift in self._agreeing:
             moved = truth[labelled].astype(np.int64) + shift
-            moved = np.where((moved >= 0) & (moved < len(label_set(self.truth))), moved, 255).astype(np.uint8)
+            moved = np.where((moved >= 0) & (moved < len(label_set(self.truth))), moved, UNLABELLED).astype(np.uint8)
             if self.truth == "nyu40" and self.predicted == "nyu13":
                 moved = remap_labels(moved, "nyu40", "nyu13")
             expected = called

@@ -76,15 +76,8 @@ def prepare(
     """
     recorded = sequence is None  # a camera has its frames still to come
     sequence = config.open_sequence() if sequence is None else sequence
-    config = with_absolute_paths(config)
-    given = sequence.has_poses and config.extend is None
-    if sequence.has_poses and not given and not config.poses:
-        told = "%s: its poses are not used: its frames are tracked in the map of %s"
-        logger.warning(told, config.sequence, config.extend)
-    config = replace(config, poses=config.poses or ("dataset" if given else "tracked"))
-    check_settings(config, sequence)
-    if recorded and config.slam.perception.depth == "predicted" and config.poses in BY_IMAGES and len(sequence) < 2:
-        raise ValueError(f"{config.sequence}: is one frame; tracking by images needs several that overlap")
+    config = _with_poses(with_absolute_paths(config), sequence)
+    check_settings(config, sequence, recorded)
     check_apart(out, config.sequence)
     if resume and overwrite:
         raise ValueError(f"{out}: --resume goes on with the run that is there, --overwrite replaces it; choose one")
@@ -118,6 +111,15 @@ def prepare(
             folder.replacement.path.rmdir()
         unlock(folder.path)
         raise
+
+
+def _with_poses(config: RunConfig, sequence: Sequence) -> RunConfig:
+    """The settings with where poses come from: where they leave it open the recording, if it has poses that count."""
+    given = sequence.has_poses and config.extend is None
+    if sequence.has_poses and not given and not config.poses:
+        told = "%s: its poses are not used: its frames are tracked in the map of %s"
+        logger.warning(told, config.sequence, config.extend)
+    return replace(config, poses=config.poses or ("dataset" if given else "tracked"))
 
 
 def _run(

@@ -10,6 +10,7 @@ import numpy as np
 
 from semslam.engine.labels.label_fusion import label_fusion
 from semslam.engine.labels.surfel_crf import CrfConfig, refined_probabilities
+from semslam.frame import UNLABELLED
 from semslam.labels import LABEL_SETS
 from semslam.runs.derived import derived_folder, tell_memory, write_derived
 from semslam.runs.folder import RunFolder
@@ -46,12 +47,12 @@ def refine(run: str | Path, out: str | Path, crf: CrfConfig | None = None, overw
     config = replace(config, slam=replace(config.slam, labels=labels))
     evidence = surfels.evidence[surfels.slots()]
     evidence[surfels.are_living()] = label_fusion(labels).rows_of(probabilities)
-    after = probabilities.argmax(axis=1)
+    after, known = probabilities.argmax(axis=1), before != UNLABELLED
     metrics = {
         "refined_from": str(run),
         "refine": asdict(crf),
         "refine_seconds": seconds,
-        "refine_changed": float(np.mean(after[before < 255] != before[before < 255])) if (before < 255).any() else 0.0,
-        "refine_filled": int(np.count_nonzero((before == 255) & (probabilities.max(axis=1) > 0))),
+        "refine_changed": float(np.mean(after[known] != before[known])) if known.any() else 0.0,
+        "refine_filled": int(np.count_nonzero(~known & (probabilities.max(axis=1) > 0))),
     }
     return write_derived(source, folder, config, {"evidence": evidence}, metrics)

@@ -36,8 +36,7 @@ def extend(system: Slam, run: str) -> tuple[int, list[OtherRun]]:
     finished = FinishedMap(run)
     tracker, surfels, before = system.track, finished.surfels, finished.progress.next_index
     assert isinstance(tracker, Tracker) and system.places is not None
-    if len(finished.progress.parts) > 1:
-        raise ValueError(f"{run}: its map is in {len(finished.progress.parts)} parts that have not met; extend another")
+    finished.check_joined("extend")
     if surfels.num_classes != system.surfels.num_classes:
         was = finished.config.slam.perception
         raise ValueError(

@@ -41,6 +41,11 @@ class FinishedMap:
         if not len(self.places):
             raise ValueError(f"{run}: its map shows no place to find a camera by; make the run again")
 
+    def check_joined(self, task: str) -> None:
+        """ValueError where the map is in parts that have not met: nothing can be added to several worlds."""
+        if (parts := len(self.progress.parts)) > 1:
+            raise ValueError(f"{self.folder.path}: its map is in {parts} parts that have not met; {task} another")
+
     @property
     def camera(self) -> Camera:
         """That of the run's frames."""

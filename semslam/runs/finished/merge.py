@@ -72,28 +72,13 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         raise ValueError(f"{out}: a run is not written over one that it is made from; name another --out")
     of_a, of_b = RunFolder.open(run_a), RunFolder.open(run_b)
     check_derivable(of_a, Path(out), overwrite)
-    size = of_a.load_metrics()["bytes_per_surfel"]
+    size = of_a.load_metrics().get("bytes_per_surfel", 0.0)  # none of a run that was interrupted
     tell_memory("joining", COPIES * size + BESIDES, of_a, of_b)
     a, b = FinishedMap(run_a), FinishedMap(run_b)
-    for finished, run in ((a, run_a), (b, run_b)):
-        if len(finished.progress.parts) > 1:
-            parts = len(finished.progress.parts)
-            raise ValueError(f"{run}: its map is in {parts} parts that have not met; merge another")
-    classes = [(f.surfels.num_classes, f.config.slam.perception.classes) for f in (a, b)]
-    if classes[0] != classes[1]:
-        has = [f"{count} classes ({label_set})" if count else "no labels" for count, label_set in classes]
-        raise ValueError(
-            f"{run_a} has {has[0]}, {run_b} has {has[1]}; give both the same classes with `semslam relabel`"
-        )
-    ours, theirs = (f.config.slam.labels.unit for f in (a, b))
-    if classes[0][0] and ours != theirs:
-        raise ValueError(
-            f"{run_a}: its classes were fused with `slam.labels.method` {ours[0]} and `floor` {ours[1]}, those of "
-            f"{run_b} with {theirs[0]} and {theirs[1]}, which do not add up; make one of them again as the other"
-        )
-    for finished, run in ((a, run_a), (b, run_b)):
-        if added := len(finished.folder.load_filled() or ()):
-            logger.warning("%s: %d surfels that --fill or planes added to its map are not joined", run, added)
+    _check_alike(a, b)
+    for folder in (of_a, of_b):
+        if added := len(folder.load_filled() or ()):
+            logger.warning("%s: %d surfels that --fill or planes added to its map are not joined", folder.path, added)
     T_a_b, sights = _motion_between(a, b, str(run_a), str(run_b))
     folder = derived_folder(a.folder, Path(out), overwrite)
 
@@ -119,6 +104,25 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         reach = ReconstructionConfig.reaching(far)
         mesh = partial(mesh_of_map, camera=camera, T_world_camera=places.T_world_camera, config=reach)
     return write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, mesh_of=mesh)
+
+
+def _check_alike(a: FinishedMap, b: FinishedMap) -> None:
+    """ValueError where either map is in parts, or where what they know of classes does not add up."""
+    for finished in (a, b):
+        finished.check_joined("merge")
+    run_a, run_b = a.folder.path, b.folder.path
+    classes = [(f.surfels.num_classes, f.config.slam.perception.classes) for f in (a, b)]
+    if classes[0] != classes[1]:
+        has = [f"{count} classes ({label_set})" if count else "no labels" for count, label_set in classes]
+        raise ValueError(
+            f"{run_a} has {has[0]}, {run_b} has {has[1]}; give both the same classes with `semslam relabel`"
+        )
+    ours, theirs = (f.config.slam.labels.unit for f in (a, b))
+    if classes[0][0] and ours != theirs:
+        raise ValueError(
+            f"{run_a}: its classes were fused with `slam.labels.method` {ours[0]} and `floor` {ours[1]}, those of "
+            f"{run_b} with {theirs[0]} and {theirs[1]}, which do not add up; make one of them again as the other"
+        )
 
 
 def _camera(finished: FinishedMap) -> Camera:

@@ -13,8 +13,8 @@ from sequences import detect_kind
 BY_IMAGES = ("tracked", "sfm")  # settings of `poses` by which predicted depth is posed by the images alone
 
 
-def check_settings(config: RunConfig, sequence: Recording) -> None:
-    """ValueError for settings that contradict one another, or the recording."""
+def check_settings(config: RunConfig, sequence: Recording, recorded: bool = True) -> None:
+    """ValueError for settings that contradict one another, or the recording. recorded: whether it is at its end."""
     depth, poses, hold_out = config.slam.perception.depth, config.poses, config.hold_out
     if depth == "sensor" and not sequence.has_depth:
         hint = _around(config.sequence) or "with `slam.perception.depth` predicted it is mapped from its colours"
@@ -41,6 +41,8 @@ def check_settings(config: RunConfig, sequence: Recording) -> None:
             f"`poses` {poses} registers every frame, which needs the sensor's depth; with `slam.perception.depth` "
             f"predicted use `poses` dataset, predicted or tracked"
         )
+    if recorded and depth == "predicted" and poses in BY_IMAGES and len(sequence) < 2:
+        raise ValueError(f"{config.sequence}: is one frame; tracking by images needs several that overlap")
     if depth == "sensor" and poses == "sfm":
         raise ValueError(
             "`poses` sfm is for recordings without a depth camera; use `slam.perception.depth` predicted, or `poses` "
