@@ -65,11 +65,12 @@ def synchronised(
 @nb.njit(**PARALLEL)
 def _synchronise(depth, camera, twist, delay, readout, least, out):
     height, width = depth.shape
+    flat = depth.reshape(-1)
     for row_ in nb.prange(height):
         row = np.int64(row_)  # prange counts unsigned
         elapsed = delay + (f32(row) / f32(max(height - 1, 1)) - f32(0.5)) * readout
         y = (f32(row) - camera.cy) / camera.fy
-        here, inverses = depth[row], np.empty(width, np.float32)
+        here, there, inverses = depth[row], out[row], np.empty(width, np.float32)
         for column in range(width):
             inverses[column] = f32(1) / here[column] if here[column] > 0 else f32(0)
         last = f32(0)  # of a pixel's depth, or of the last one that had any
@@ -77,27 +78,41 @@ def _synchronise(depth, camera, twist, delay, readout, least, out):
             last = inverses[column] if inverses[column] > 0 else last
             inverses[column] = last
         us, vs, nearer = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-        moves = 0
-        for column in range(width):  # without branches, over whole vectors
+        corners, moves = np.empty(width, np.int32), np.empty(width, np.uint8)
+        some = 0
+        # where most time goes, loops without branches, which run over whole vectors, and one that only looks up
+        for column in range(width):
             x = (f32(column) - camera.cx) / camera.fx
             du, dv, dz = _flow(camera, twist, x, y, inverses[column])
+            u, v = f32(column) + elapsed * du, f32(row) + elapsed * dv
+            us[column], vs[column], nearer[column] = u, v, f32(1) + elapsed * dz
+            corners[column] = _before(v, height) * np.int32(width) + _before(u, width)
             stays = max(abs(du), abs(dv)) * abs(elapsed) < least
-            us[column] = f32(-np.inf) if stays else f32(column) + elapsed * du
-            vs[column], nearer[column] = f32(row) + elapsed * dv, f32(1) + elapsed * dz
-            moves += np.int64(not stays)
-        out[row] = here
-        for column in range(width if moves else 0):
-            if us[column] == f32(-np.inf):
+            moves[column] = np.uint8(0) if stays else np.uint8(1)
+            some += np.int64(not stays)
+        there[:] = here
+        if some == 0:
+            continue
+        a, b = np.empty(width, np.float32), np.empty(width, np.float32)
+        c, d = np.empty(width, np.float32), np.empty(width, np.float32)
+        for column in range(width):
+            a[column], b[column], c[column], d[column] = _corners(flat, corners[column], width, height)
+        for column in range(width):
+            u, v = us[column], vs[column]
+            found = _between(a[column], b[column], c[column], d[column], u, v, width, height) * nearer[column]
+            other = (found > 0) & ~(abs(found * inverses[column] - f32(1)) <= AGREES)
+            there[column] = found if moves[column] else here[column]
+            moves[column] = moves[column] if other else np.uint8(0)
+        for column in range(width):
+            if not moves[column]:
                 continue
-            inverse, found = inverses[column], _between(depth, us[column], vs[column]) * nearer[column]
-            if found > 0 and not abs(found * inverse - f32(1)) <= AGREES:  # perhaps the surface behind, or before
-                x, other = (f32(column) - camera.cx) / camera.fx, f32(1) / found
-                du, dv, dz = _flow(camera, twist, x, y, other)
-                found = _between(depth, f32(column) + elapsed * du, f32(row) + elapsed * dv)
-                found *= f32(1) + elapsed * dz
-                if not abs(found * other - f32(1)) <= AGREES:
-                    found = f32(0)
-            out[row, column] = found
+            # perhaps the surface behind, or before
+            x, inverse = (f32(column) - camera.cx) / camera.fx, f32(1) / there[column]
+            du, dv, dz = _flow(camera, twist, x, y, inverse)
+            u, v = f32(column) + elapsed * du, f32(row) + elapsed * dv
+            a_, b_, c_, d_ = _corners(flat, _before(v, height) * np.int32(width) + _before(u, width), width, height)
+            found = _between(a_, b_, c_, d_, u, v, width, height) * (f32(1) + elapsed * dz)
+            there[column] = found if abs(found * inverse - f32(1)) <= AGREES else f32(0)
 
 
 @nb.njit(inline="always")
@@ -113,20 +128,29 @@ def _flow(camera, twist, x, y, inverse):
 
 
 @nb.njit(inline="always")
-def _between(depth, u, v):
-    """Depth between four pixels of one surface; elsewhere the nearest pixel's; 0 outside.
+def _before(u, width):
+    """The pixel before a place, of two that are in the image, even for a place that is not a number."""
+    return np.int32(min(u if u > f32(0) else f32(0), f32(max(width - 2, 0))))
+
+
+@nb.njit(inline="always")
+def _corners(flat, corner, width, height):
+    """Depth at four pixels, of which the first is `corner`: that one, to the right of it, and below these two."""
+    right, down = np.uint64(min(width - 1, 1)), np.uint64(width * min(height - 1, 1))
+    p = np.uint64(corner)
+    return flat[p], flat[p + right], flat[p + down], flat[p + down + right]
+
+
+@nb.njit(inline="always")
+def _between(a, b, c, d, u, v, width, height):
+    """Depth at a place between four pixels of one surface, see `_corners`; elsewhere the nearest pixel's; 0 outside.
 
     The nearest one everywhere would leave an image as it is that moves by less than half a pixel.
     """
-    height, width = depth.shape
-    if not (f32(-0.5) <= u < width - f32(0.5) and f32(-0.5) <= v < height - f32(0.5)):
-        return f32(0)
-    left, top = min(max(int(u), 0), max(width - 2, 0)), min(max(int(v), 0), max(height - 2, 0))
-    right, down = min(left + 1, width - 1), min(top + 1, height - 1)
-    a, b, c, d = depth[top, left], depth[top, right], depth[down, left], depth[down, right]
+    inside = (f32(-0.5) <= u) & (u < f32(width) - f32(0.5)) & (f32(-0.5) <= v) & (v < f32(height) - f32(0.5))
+    across, along = u - f32(_before(u, width)), v - f32(_before(v, height))
     least, most = min(min(a, b), min(c, d)), max(max(a, b), max(c, d))
-    if least <= 0 or most - least > AGREES * least:
-        return depth[min(int(v + f32(0.5)), height - 1), min(int(u + f32(0.5)), width - 1)]
-    across, along = u - f32(left), v - f32(top)
     upper, lower = a + across * (b - a), c + across * (d - c)
-    return upper + along * (lower - upper)
+    one = (least > 0) & (most - least <= AGREES * least)
+    nearest = (d if across >= f32(0.5) else c) if along >= f32(0.5) else (b if across >= f32(0.5) else a)
+    return (upper + along * (lower - upper) if one else nearest) if inside else f32(0)
