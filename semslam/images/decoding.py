@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam.atomic import contents, is_passing_in_reading
-from semslam.images import jpeg
+from semslam.images import jpeg, png
 from semslam.images.integrity import CorruptFrame, check_header
 
 LARGEST_FILE = 1 << 29  # bytes
@@ -46,6 +46,8 @@ def decode_bytes(data: bytes, where: object, flags: int) -> np.ndarray:
     import cv2
 
     check_header(data, where)
+    if flags & cv2.IMREAD_ANYDEPTH and png.is_of_16_bits(data) and (depth := png.decoded(data)) is not None:
+        return depth
     damaged = data[:2] == b"\xff\xd8" and jpeg.is_damaged(data)
     try:
         image = None if damaged else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
