@@ -31,7 +31,6 @@ from networks.inference import postprocessing
 from networks.inference.export import content_hash
 from networks.inference.predictor import Predictor
 from networks.joint import checkpoints
-from semslam.atomic import write_json
 from semslam.engine import chunks, depth_filter, fusion, index_map
 from semslam.engine import fusion_kernels as kernels
 from semslam.engine.chunks import CHUNK
@@ -39,6 +38,7 @@ from semslam.engine.fusion import Fusion
 from semslam.engine.labels.evidence import row_width
 from semslam.engine.labels.label_fusion import LabelFusion, LabelFusionConfig, label_fusion
 from semslam.engine.surfels import SurfelMap
+from semslam.files.writing import write_json
 from semslam.frame import UNLABELLED
 from semslam.images.resizing import resized_ids
 from semslam.labels import remap_labels, remapping

@@ -39,7 +39,7 @@ from networks.pose.samples import PoseSource, open_source
 from networks.training.loop import Loop
 from networks.training.pose import PoseTraining, train
 from semslam import poses
-from semslam.atomic import write_json
+from semslam.files.writing import write_json
 from semslam.judging.pose_network import score_poses
 from semslam.labels import LABEL_SETS
 from semslam.loops.pose_windows import Covariances, windowed_poses

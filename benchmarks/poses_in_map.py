@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import write_json
+from semslam.files.writing import write_json
 from semslam.frame import Observation, Tracking
 from semslam.judging.references import scene_reference
 from semslam.judging.run import evaluate_run

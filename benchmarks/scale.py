@@ -24,11 +24,11 @@ from unittest.mock import patch
 import numpy as np
 
 from semslam import poses
-from semslam.atomic import write_json
 from semslam.comparison.making import peak_memory, reset_peak_memory
 from semslam.engine.chunks import CHUNK
 from semslam.engine.fusion import Fusion
 from semslam.engine.surfels import SURFEL_ARRAYS, MapConfig, SurfelMap
+from semslam.files.writing import write_json
 from semslam.frame import Frame, Observation
 from semslam.judging.figures import table
 from semslam.judging.run import evaluate_run

@@ -22,7 +22,7 @@ from regimes import BUDGETS, Result, compare
 
 from networks.training.joint import JointTraining
 from semslam import config as configs
-from semslam.atomic import write_json
+from semslam.files.writing import write_json
 
 FIGURES = {"miou": ("mIoU %", 100, 1), "pixel_accuracy": ("pixel acc. %", 100, 1), "rmse": ("RMSE m", 1, 3)}
 # Nekrasov et al., Table III: 795 images with labels and depth, or these and 25,405 more with depth alone

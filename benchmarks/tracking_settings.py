@@ -25,7 +25,7 @@ import numpy as np
 from rgbd_systems import Result, settings_for, tracked_error, without_pose
 from tracking import with_holes
 
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 from semslam.frame import Frame, Observation
 from semslam.loops.loop_closure import LoopCloser
 from semslam.metrics.trajectory import self_consistency

@@ -18,8 +18,8 @@ from semslam.commands.measuring import evaluate, compare, score  # noqa: F401
 from semslam.commands.networks import predict, attend, train, label, calibrate  # noqa: F401
 
 # isort: on
-from semslam.atomic import causes_of, is_lack_of_memory, is_passing
 from semslam.commands.app import app, ending_signals, with_flags
+from semslam.files.failures import causes_of, is_lack_of_memory, is_passing
 
 # exit codes; 75 is EX_TEMPFAIL of sysexits.h: another attempt may succeed; 130 is 128 + SIGINT, as shells have it
 WRONG_USE, MACHINE_FAILED, INTERRUPTED = 2, 75, 130

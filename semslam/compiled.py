@@ -20,8 +20,8 @@ from numba.core import event
 from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
-from semslam.atomic import private_folder
 from semslam.camera import Camera
+from semslam.files.writing import private_folder
 
 f32 = np.float32
 PATIENCE = 3.0  # seconds of compiling that pass without a word

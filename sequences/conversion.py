@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import check_makeable, check_writable, replacing_folder
+from semslam.files.writing import check_makeable, check_writable, replacing_folder
 from semslam.images import write_png
 from sequences.pairing import SAME_TIME
 from sequences.recordings.cameras.klg import write_klg

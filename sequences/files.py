@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from semslam import images
-from semslam.atomic import raise_passing
+from semslam.files.failures import raise_passing
 from semslam.images import CorruptFrame, unreadable
 from semslam.threads import computed_once
 

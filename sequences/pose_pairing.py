@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam import poses
-from semslam.atomic import text_of
+from semslam.files.reading import text_of
 from semslam.trajectory import Trajectory
 from sequences.clock import UNIT_NAMES, since_1970, unit_that_meets
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from semslam.atomic import raise_passing
 from semslam.camera import Camera
+from semslam.files.failures import raise_passing
 from semslam.frame import Frame, RecordedImage, evenly_spread
 from semslam.images.bars import Window, shows_something, window_between_bars
 from sequences.resampling import resampled, resampled_depth

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from semslam import images
-from semslam.atomic import raise_passing
 from semslam.camera import Camera, same_aspect
+from semslam.files.failures import raise_passing
 from semslam.frame import Frame, RecordedImage
 from semslam.images import CorruptFrame
 from semslam.images import labels as label_images

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from synthetic_maps import BED, NYU13, TABLE, cloud_of, path_through_room, plane, room
 
-from semslam.atomic import replacing
 from semslam.cloud import CloudInParts, joined
+from semslam.files.writing import replacing
 from semslam.frame import UNLABELLED
 from semslam.geometry.export import (
     read_map_ply,

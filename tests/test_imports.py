@@ -22,7 +22,7 @@ VALUES = (
     "cloud",
     "config",
     "images",
-    "atomic",
+    "files",
     "compiled",
     "stage",
     "threads",

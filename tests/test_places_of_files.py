@@ -11,7 +11,7 @@ import cv2
 import pytest
 from command_line import refused, semslam
 
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 from semslam.runs.config import RunConfig
 from semslam.runs.folder import RunFolder
 from semslam.runs.recording import found_again, remembered

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from networks.inference.folding import for_export
 from networks.joint.encoders import MEAN, STD
-from semslam.atomic import private_folder, replacing
+from semslam.files.writing import private_folder, replacing
 
 _FORMAT = 4  # raised when the exported graph changes, so that old files are not used
 _OPSET = 17

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from networks.joint import checkpoints
 from networks.joint.network import normalised
 from networks.joint.refinenet import MobileRefineNet, ResNetRefineNet
-from semslam.atomic import replacing, text_of
+from semslam.files.reading import text_of
+from semslam.files.writing import replacing
 from semslam.images import CorruptFrame, read_color, write_png
 from semslam.labels import LABEL_SETS, LabelSet
 

@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from networks.inference.export import cache_folder, content_hash, onnx_file
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 
 # Kept in float: the first layers, where rounding costs most (on NYUv2, 3 points of mIoU in place of 0.2, for 5 % of
 # the work), and the heads whose values are measured rather than compared.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from networks.joint.encoders import ENCODERS, LAYERS, MEAN, STD
 from networks.joint.network import TASKS, ZERO_AT_FIRST, JointNetwork
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 
 # The label sets of the paper's networks and their outputs, by the number of all: for files without a description.
 _OUTPUTS: dict[int, dict[str, tuple[int, int]]] = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from networks.joint.checkpoints import named_from, read_tensors
 from networks.joint.encoders import LAYERS, LITE2_LAYERS, MEAN, STD, Layer, MobileNetV2
 from networks.joint.resnet import ResNet
-from semslam.atomic import contents
+from semslam.files.reading import contents
 
 RESNET_PREFIXES = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
 

@@ -19,9 +19,9 @@ from networks.augmentation import Sample
 from networks.joint.network import TASKS, normalised
 from networks.losses import IGNORE
 from networks.training.device_views import Part
-from semslam.atomic import contents
 from semslam.camera import Camera, same_aspect
 from semslam.config import Natural, Positive, Range, check_ranges
+from semslam.files.reading import contents
 from semslam.frame import evenly_spread
 from semslam.labels import label_set
 

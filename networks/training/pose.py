@@ -31,8 +31,8 @@ from networks.pose.samples import PoseSamples, PoseSource, batch_of, open_source
 from networks.training.loop import Loop, run
 from networks.training.optimisation import Group
 from networks.training.order import drawn_place
-from semslam.atomic import replacing
 from semslam.config import Count, NotNegative, Range, check_ranges
+from semslam.files.writing import replacing
 from semslam.metrics.localisation import pose_errors
 from semslam.metrics.segmentation import ConfusionMatrix
 

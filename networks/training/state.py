@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from networks.training.optimisation import AveragedWeights, Group
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 
 logger = logging.getLogger(__name__)
 

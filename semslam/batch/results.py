@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semslam.atomic import check_makeable, replacing
+from semslam.files.writing import check_makeable, replacing
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
-from semslam.atomic import names_of
+from semslam.files.reading import names_of
 
 TAKEN = ("tasks", "summary.csv", "summary.html")  # names beside the results of tasks
 COMMENT = re.compile(r"(?:^|\s)#.*")  # a name may hold '#'

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semslam.atomic import check_makeable, check_writable
+from semslam.files.writing import check_makeable, check_writable
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from semslam.atomic import write_json
+from semslam.files.writing import write_json
 from semslam.perception import Network
 from semslam.runs import networks
 from semslam.runs.config import RunConfig

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 from semslam.rendering.pictures import encodable
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import write_json
 from semslam.comparison import pictures as draw
 from semslam.comparison.answer import answer
 from semslam.comparison.comparison import Comparison
@@ -18,6 +17,7 @@ from semslam.comparison.depth_study import NETWORK, SCALED, SHIFTED
 from semslam.comparison.judged import VariantResult
 from semslam.comparison.labels_section import labels
 from semslam.comparison.report import Commands, Picture, Section, Table, Text, number, write_html, write_markdown
+from semslam.files.writing import write_json
 from semslam.judging.figures import class_counts
 from semslam.judging.run import over_scenes
 from semslam.metrics.trajectory import absolute_error

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 
-from semslam.atomic import replacing
 from semslam.config.ranges import Where, check_choice, check_range, hints_of, members_of, shown
 from semslam.config.text import parsed_yaml, read
+from semslam.files.writing import replacing
 
 T = TypeVar("T")
 EXPECTED = {int: "a whole number", str: "text", bool: "true or false"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from semslam.atomic import text_of
+from semslam.files.reading import text_of
 
 LARGEST_FILE, MOST_NESTED = 1 << 20, 50  # bytes, and levels, of anything that people write as settings
 

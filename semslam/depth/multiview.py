@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 
 from semslam import poses
-from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.config import Count, Natural, NotNegative, Positive, Range, Turn, check_ranges
 from semslam.depth.agreement import Keyframe, agreed
 from semslam.depth.completion import CompletedDepth, CompletionConfig, complete, everywhere
 from semslam.depth.plane_sweep import SweepConfig, SweptDepth, sweep
+from semslam.files.failures import raise_passing
 from semslam.frame import Observation
 from semslam.images.resizing import resized_depth, resized_ids
 from semslam.stage import Stage

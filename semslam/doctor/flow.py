@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from semslam import poses
-from semslam.atomic import raise_passing
 from semslam.camera import Camera
+from semslam.files.failures import raise_passing
 from semslam.frame import evenly_spread
 from semslam.tracking.features import sampled_pose
 from semslam.tracking.optical_flow import follow

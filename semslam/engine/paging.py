@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from semslam.atomic import full_disk_explained
+from semslam.files.writing import full_disk_explained
 
 AFTERWARDS = 0.75  # of the budget: what is still in memory after chunks were given back
 ROWS = 1 << 15  # that are read at once

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import check_suffix, replacing
 from semslam.cloud import CloudInParts, SurfelCloud
+from semslam.files.writing import check_suffix, replacing
 from semslam.frame import UNLABELLED
 from semslam.geometry.mesh import LabelledMesh
 from semslam.geometry.ply import read_ply, write_ply, write_ply_in_parts

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import replacing
 from semslam.cloud import SurfelCloud
+from semslam.files.writing import replacing
 from semslam.frame import UNLABELLED
 from semslam.labels import LabelSet
 from semslam.rendering.viewpoint import level_axes, up_direction

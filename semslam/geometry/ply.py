@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import regular_size, replacing
+from semslam.files.reading import regular_size
+from semslam.files.writing import replacing
 from semslam.geometry.polygons import triangles_of
 
 TYPES = {"u1": "uchar", "i1": "char", "u2": "ushort", "i2": "short", "u4": "uint", "i4": "int", "f4": "float"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 from semslam.frame import evenly_spread
 from semslam.images.decoding import LOOKED_AT, decode_bytes, image_bytes
 from semslam.images.integrity import CorruptFrame

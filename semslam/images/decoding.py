@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import contents, is_passing_in_reading
+from semslam.files.failures import is_passing_in_reading
+from semslam.files.reading import contents
 from semslam.images import jpeg, png
 from semslam.images.integrity import CorruptFrame, check_header
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 from semslam.metrics.trajectory import absolute_error, matched, pair_errors
 from semslam.trajectory import Trajectory
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 from semslam.labels import LabelSet
 from semslam.metrics.localisation import PoseErrors
 from semslam.rendering.pictures import printable

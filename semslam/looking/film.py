@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import check_suffix, replacing
 from semslam.camera import Camera
+from semslam.files.writing import check_suffix, replacing
 from semslam.looking.viewed import Viewed
 from semslam.rendering.pictures import draw_paths, picture, picture_camera
 from semslam.rendering.splatting import lit

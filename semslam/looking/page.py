@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import replacing
 from semslam.cloud import SurfelCloud
+from semslam.files.writing import replacing
 from semslam.looking.viewed import Viewed, shown_range
 from semslam.rendering.coloring import COLORINGS
 from semslam.rendering.legend import class_color, class_name, classes_present

@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from semslam.atomic import check_suffix, replacing
 from semslam.cloud import most_probable
+from semslam.files.writing import check_suffix, replacing
 from semslam.frame import evenly_spread
 from semslam.images import depth_units
 from semslam.labels import LabelSet

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import check_suffix, replacing
 from semslam.camera import Camera
 from semslam.cloud import CloudInParts, SurfelCloud
+from semslam.files.writing import check_suffix, replacing
 from semslam.labels import LabelSet
 from semslam.rendering.coloring import COLORINGS, INK
 from semslam.rendering.legend import legend_entries_in_parts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 from semslam.geometry import export
 from semslam.geometry.objects import objects, write_objects_csv
 from semslam.rendering.floor_plan import floor_plan, write_floor_plan

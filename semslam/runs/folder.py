@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from semslam import config as configs
-from semslam.atomic import remove_leftovers, replacing
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.engine.associations import Associations
 from semslam.engine.labels.label_fusion import label_fusion
 from semslam.engine.saved_surfels import StatePart, restored
 from semslam.engine.surfels import SURFEL_ARRAYS, SurfelMap
+from semslam.files.writing import remove_leftovers, replacing
 from semslam.labels import LABEL_SETS, LabelSet
 from semslam.runs.config import RunConfig
 from semslam.runs.progress import IDENTIFYING, Progress, identity_of

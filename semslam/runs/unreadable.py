@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from semslam.atomic import is_passing_in_reading
+from semslam.files.failures import is_passing_in_reading
 from semslam.frame import Frame
 from sequences import Sequence
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 from semslam.images import labels as label_images
 from semslam.labels import LABEL_SETS
 from semslam.rendering.pictures import picture_format

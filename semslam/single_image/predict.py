@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import replacing
+from semslam.files.writing import replacing
 from semslam.frame import evenly_spread
 from semslam.images import (
     COLOR_SUFFIXES,

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import poses
-from semslam.atomic import text_of
+from semslam.files.reading import text_of
 from semslam.trajectory import NOT_RIGID, Trajectory
 
 MISSING_POSES_ALLOWED = 0.5  # of the frames

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import text_of
+from semslam.files.reading import text_of
 from semslam.images import labels as label_images
 from sequences.images.pose_list import PoseLine, images_of, read_pose_lines
 from sequences.images.posed_images import PosedImages

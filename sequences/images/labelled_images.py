@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import names_of
 from semslam.camera import Camera
+from semslam.files.reading import names_of
 from semslam.images import COLOR_SUFFIXES, read_color, read_depth
 from semslam.images.labels import numbering, read_labels
 from semslam.labels import LabelSet, label_set

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import contents
+from semslam.files.reading import contents
 
 LARGEST = 64 << 20  # bytes of a file or of what it unpacks to
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import images, poses
-from semslam.atomic import text_of
+from semslam.files.reading import text_of
 from semslam.trajectory.files import is_number
 from sequences.images.posed_images import PosedImages
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import text_of
 from semslam.camera import Camera
+from semslam.files.reading import text_of
 from semslam.trajectory.files import read_open3d_log
 from sequences.files import MALFORMED, reason
 from sequences.pairing import in_order, paired

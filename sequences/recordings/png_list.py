@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import names_of
 from semslam.camera import Camera
+from semslam.files.reading import names_of
 from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, Usual, usual_readers
 from sequences.sequence import ImageSequence
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images
-from semslam.atomic import text_of
 from semslam.camera import Camera
+from semslam.files.reading import text_of
 from semslam.trajectory.files import read_pose_folder
 from sequences.recordings.sensor import NOTHING_SAID, DepthCamera, SaidOfSensor, image_readers
 from sequences.selected import with_both_images

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from semslam import images
-from semslam.atomic import names_of, text_of
 from semslam.camera import Camera
+from semslam.files.reading import names_of, text_of
 from semslam.trajectory import associate
 from semslam.trajectory.files import read_trajectory
 from sequences.clock import UNIT_NAMES, camera_ticks_a_second, seconds, since_1970

@@ -52,7 +52,7 @@ def localise(
     json: Json = None,
 ) -> None:
     """Find where images were taken in the map of a finished run; exit code 1 if none of them is found."""
-    from semslam.atomic import write_json
+    from semslam.files.writing import write_json
     from semslam.runs.config import RunConfig
     from semslam.runs.finished.finished_map import FinishedMap
     from semslam.runs.finished.localise import draw, figures, located_in_each

@@ -52,10 +52,10 @@ def compare(
 
     10 to 17 runs a recording, each as long as a `reconstruct`; --variants and --frames make fewer and shorter ones.
     """
-    from semslam.atomic import write_json
     from semslam.comparison.comparison import open_comparisons
     from semslam.comparison.sections import flat_figures, write
     from semslam.comparison.variants import Settings
+    from semslam.files.writing import write_json
     from semslam.runs.progress import NoMap
 
     settings = Settings(classes, config, kind, weights, engine, truth, start, frames, every)

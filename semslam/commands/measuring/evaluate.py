@@ -48,7 +48,7 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Evaluate runs, or another system's map or trajectory, against the truth."""
-    from semslam.atomic import write_json
+    from semslam.files.writing import write_json
     from semslam.judging import foreign
     from semslam.judging.figures import table
     from semslam.runs.folder import RunFolder

@@ -56,7 +56,7 @@ def score(
     """
     from networks.pose.predictor import holds_pose_network
     from networks.training.data import Source
-    from semslam.atomic import write_json
+    from semslam.files.writing import write_json
 
     poses = weights is not None and holds_pose_network(weights)
     only_job(context, JOBS, "pose weights" if poses else "--recording" if recording else "joint weights")

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from semslam.atomic import raise_passing
 from semslam.doctor.flow import found_again
+from semslam.files.failures import raise_passing
 from sequences import Sequence
 
 WIDTH = 160  # pixels: images are compared this small

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from semslam.atomic import is_passing_in_reading
 from semslam.camera import Camera
+from semslam.files.failures import is_passing_in_reading
 from semslam.perception import Network, predicted
 from semslam.runs.color_only.likeness import Likeness
 from semslam.tracking.visual.config import VisualConfig

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from semslam import images, poses
-from semslam.atomic import raise_passing
 from semslam.camera import Camera
+from semslam.files.failures import raise_passing
 from semslam.frame import evenly_spread
 from semslam.perception import Network
 from semslam.runs.color_only.following import tracked_camera

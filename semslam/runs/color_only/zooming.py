@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semslam.atomic import raise_passing
+from semslam.files.failures import raise_passing
 from semslam.perception import Network
 from semslam.runs.color_only.following import Scene, longest_scene
 from semslam.tracking.visual.config import VisualConfig

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import raise_passing
 from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.compiled import Pinhole, Pose
@@ -17,6 +16,7 @@ from semslam.depth.filling import HoleFilling, sigma_of
 from semslam.depth.multiview import MultiViewDepth
 from semslam.engine.chunks import visible_chunks
 from semslam.engine.depth_filter import Noise
+from semslam.files.failures import raise_passing
 from semslam.perception import Perceive, Perception
 from semslam.rendering.splatting import render
 from semslam.runs.poses import ListedPoses

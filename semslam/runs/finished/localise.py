@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import raise_passing, replacing
+from semslam.files.failures import raise_passing
+from semslam.files.writing import replacing
 from semslam.poses import moved_by
 from semslam.rendering.cameras import draw_cameras_in_map
 from semslam.runs.config import RunConfig

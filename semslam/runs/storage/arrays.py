@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import flush_to_disk, is_passing, regular_size, replacing
 from semslam.engine.paging import StoredRows
 from semslam.engine.saved_surfels import StatePart
+from semslam.files.failures import is_passing
+from semslam.files.reading import regular_size
+from semslam.files.writing import flush_to_disk, replacing
 
 AT_ONCE = 1 << 22  # bytes that are read
 

@@ -21,12 +21,12 @@ from typing import Any, BinaryIO
 import numba as nb
 import numpy as np
 
-from semslam.atomic import full_disk_explained
 from semslam.compiled import PARALLEL
 from semslam.engine.chunks import CHUNK
 from semslam.engine.paging import StoredRows
 from semslam.engine.saved_surfels import state_parts
 from semslam.engine.surfels import PART, SURFEL_ARRAYS, SurfelMap
+from semslam.files.writing import full_disk_explained
 from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
 
 CHECKPOINT = 30.0  # seconds after which the state is saved again

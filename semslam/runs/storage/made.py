@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from semslam.atomic import regular_size, replacing, text_of, write_json
+from semslam.files.reading import regular_size, text_of
+from semslam.files.writing import replacing, write_json
 from semslam.geometry import export
 from semslam.geometry.mesh import LabelledMesh
 from semslam.poses import moved_by

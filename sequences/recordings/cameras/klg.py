@@ -141,7 +141,7 @@ def write_klg(sequence: Sequence, path: str | Path) -> Path:
     """
     import cv2
 
-    from semslam.atomic import replacing
+    from semslam.files.writing import replacing
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images, poses
-from semslam.atomic import text_of
 from semslam.camera import Camera, is_fisheye
+from semslam.files.reading import text_of
 from semslam.trajectory import Trajectory
 from semslam.trajectory.files import read_euroc
 from sequences.clock import seconds

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images, poses
-from semslam.atomic import names_of
 from semslam.camera import Camera
+from semslam.files.reading import names_of
 from semslam.trajectory.files import read_kitti
 from sequences.files import first_readable
 from sequences.pairing import frame_number

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import images, poses
-from semslam.atomic import names_of
 from semslam.camera import Camera
+from semslam.files.reading import names_of
 from sequences.files import first_readable
 from sequences.recordings.cameras.given_camera import camera_of_matrix
 from sequences.recordings.datasets.outdoor_depth import DepthOf, of_lidar, of_stereo, read_frame

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images
-from semslam.atomic import text_of
 from semslam.camera import Camera
+from semslam.files.reading import text_of
 from semslam.images import labels as label_images
 from semslam.trajectory.files import read_kitti
 from sequences.files import MALFORMED, first_readable, reason

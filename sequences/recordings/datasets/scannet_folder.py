@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.atomic import names_of
 from semslam.camera import Camera
+from semslam.files.reading import names_of
 from semslam.trajectory.files import read_pose_folder
 from sequences.files import Folder, first_readable
 from sequences.pairing import frame_number

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from semslam import images
-from semslam.atomic import text_of
 from semslam.camera import Camera
+from semslam.files.reading import text_of
 from sequences.recordings.folder import images_by_name
 from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, image_readers
 from sequences.sequence import ImageSequence

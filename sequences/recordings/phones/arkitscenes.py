@@ -13,8 +13,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from semslam import poses
-from semslam.atomic import text_of
 from semslam.camera import Camera
+from semslam.files.reading import text_of
 from semslam.images import CorruptFrame
 from semslam.trajectory import Trajectory, associate
 from sequences.files import Folder, first_readable, reason

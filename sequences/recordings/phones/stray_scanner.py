@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from semslam import poses
-from semslam.atomic import text_of
 from semslam.camera import Camera
+from semslam.files.reading import text_of
 from semslam.images import CorruptFrame
 from sequences.clock import seconds_or_count
 from sequences.files import Folder, first_readable

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and only regular files are read."""
+"""Files are written whole or not at all, and only regular files are read; whose fault an error is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from semslam.atomic import contents, is_passing, names_of, remove_leftovers, replacing
+from semslam.files.failures import is_passing
+from semslam.files.reading import contents, names_of
+from semslam.files.writing import remove_leftovers, replacing
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):

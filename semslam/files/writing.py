@@ -1,8 +1,7 @@
-"""Files are written whole or not at all, and only regular files are read, from folders that can be trusted."""
+"""Files and folders are written whole or not at all, into folders that can be trusted."""
 
 from __future__ import annotations
 
-import codecs
 import errno
 import json
 import math
@@ -16,32 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7-zip"}
-LARGEST_TEXT = 64 << 20  # bytes; half a million poses
-# errors of a machine that is short of something, or cut off from it: the same command may succeed later, or elsewhere
-PASSING = frozenset(
-    getattr(errno, name)
-    for name in (
-        *(
-            "ENOSPC",
-            "EDQUOT",
-            "EFBIG",
-            "EIO",
-            "ENOMEM",
-            "EMFILE",
-            "ENFILE",
-            "EAGAIN",
-            "EBUSY",
-            "ENOLCK",
-            "ESTALE",
-            "ETIMEDOUT",
-        ),
-        *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH"),
-    )
-    if hasattr(errno, name)
-)
-# what PyTorch and OpenCV, which have no kind of error for it, say of memory that they do not get
-NO_MEMORY = ("allocate memory", "insufficient memory", "out of memory", "can't start new thread")
+from semslam.files.failures import is_passing
 
 
 @contextmanager
@@ -212,96 +186,3 @@ def full_disk_explained(error: OSError, path: Path, needed: int) -> OSError:
 
 def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e6:.2g} MB"
-
-
-def is_passing(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is the machine's and not the input's: memory, a full disk, a connection."""
-    of_system = any(isinstance(link, OSError) and link.errno in PASSING for link in causes_of(error))
-    return of_system or is_lack_of_memory(error)
-
-
-def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is that memory was refused, or threads for want of it."""
-    return any(
-        isinstance(link, MemoryError)
-        or (not isinstance(link, (ValueError, OSError)) and any(words in str(link).lower() for words in NO_MEMORY))
-        for link in causes_of(error)
-    )
-
-
-def causes_of(error: BaseException) -> list[BaseException]:
-    """The error, what it was raised from, what that was raised from, and so on."""
-    chain = [error]
-    while (cause := chain[-1].__cause__) is not None and cause not in chain:  # an error may be raised from itself
-        chain.append(cause)
-    return chain
-
-
-def is_passing_in_reading(error: BaseException) -> bool:
-    """`is_passing` of an error in reading: there EIO is a bad sector, of that file alone."""
-    return is_passing(error) and not (isinstance(error, OSError) and error.errno == errno.EIO)
-
-
-def raise_passing(error: Exception) -> None:
-    """Raise an error in reading if it is passing: who goes on would take what is whole for unreadable."""
-    if is_passing_in_reading(error):
-        raise error
-
-
-def regular_size(path: str | Path) -> int:
-    """The bytes of a regular file; FileNotFoundError where there is nothing, ValueError where it is no file.
-
-    Pipes and devices must not be opened: reading one could wait, or go on, for ever.
-    """
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except ValueError as error:  # a null byte in it
-        raise ValueError(f"{str(path)!r}: cannot be a file's name ({error})") from None
-    if not stat.S_ISREG(found.st_mode):
-        kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or a device"
-        raise ValueError(f"{path}: is a {kind}, expected a file")
-    return found.st_size
-
-
-def contents(path: str | Path, largest: int = 1 << 30) -> bytes:
-    """The content of a regular file of at most `largest` bytes.
-
-    Raises FileNotFoundError where there is nothing, other OSErrors where it cannot be read, ValueError for what is no
-    file or too large for one; each names the path.
-    """
-    size = regular_size(path)
-    if size > largest:
-        raise ValueError(f"{path}: has {size / 1e6:.1f} MB, expected at most {largest / 1e6:.1f} MB")
-    return Path(path).read_bytes()
-
-
-def text_of(path: str | Path, expected: str = "text", largest: int = LARGEST_TEXT) -> str:
-    """The text of a UTF-8 file, or of a UTF-16 file as Windows writes them, without its byte order mark.
-
-    Raises as `contents`; ValueError where it is no text.
-    """
-    try:
-        return _decoded(contents(path, largest), path)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not a text file, expected {expected}") from None
-
-
-def names_of(path: str | Path) -> str:
-    """The text of a file that lists file names, which may be in any encoding: decoded as Python decodes these.
-
-    Raises as `contents`; ValueError where it is no text: packed, or UTF-16 that is cut.
-    """
-    try:
-        return _decoded(contents(path, LARGEST_TEXT), path, "surrogateescape")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not a text file, expected a list of names") from None
-
-
-def _decoded(data: bytes, path: str | Path, errors: str = "strict") -> str:
-    for start, kind in PACKED.items():
-        if data.startswith(start):
-            raise ValueError(f"{path}: is compressed ({kind}), expected text; unpack it first")
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return data.decode("utf-16" if wide else "utf-8-sig", errors)
