@@ -190,7 +190,7 @@ def test_plots_are_written(tmp_path):
     truth = wandering()
     ok = np.ones(len(truth), bool)
     ok[3:6] = False
-    plot_trajectory(tmp_path / "trajectory.png", noisy(truth), truth, ok)
+    plot_trajectory(tmp_path / "trajectory.png", noisy(truth), truth, ok, with_scale=False)
     plot_errors(tmp_path / "errors.png", noisy(truth), truth, ok, with_scale=True)
     for name in ("trajectory.png", "errors.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
@@ -200,7 +200,7 @@ def test_a_straight_path_is_drawn_across_a_whole_picture(tmp_path):
     T = np.tile(np.eye(4), (30, 1, 1))
     T[:, 0, 3] = np.linspace(0, 20, 30)
     straight = Trajectory(np.arange(30.0), T)
-    plot_trajectory(tmp_path / "straight.png", noisy(straight), straight)
+    plot_trajectory(tmp_path / "straight.png", noisy(straight), straight, np.ones(30, bool), with_scale=False)
     frame = (images.read_color(tmp_path / "straight.png").max(axis=2) < 128).mean(axis=0)
     assert (frame > 0.6).sum() >= 2, "the sides of the axes are long lines, as high as most of the picture"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from semslam.files.writing import replacing
 from semslam.metrics.trajectory import absolute_error, matched, pair_errors
+from semslam.rendering.pictures import save_figure
 from semslam.trajectory import Trajectory
 
 FINEST = 0.1, 0.01  # millimetres and degrees that an axis of errors spans at least: below them is rounding
@@ -18,13 +18,13 @@ def plot_trajectory(
     path: str | Path,
     estimate: Trajectory,
     reference: Trajectory,
-    tracked: np.ndarray | None = None,
-    with_scale: bool = False,
+    tracked: np.ndarray,
+    with_scale: bool,
 ) -> None:
     """A PNG of the aligned trajectory over the reference, seen along the reference's two widest axes."""
     from matplotlib.figure import Figure
 
-    found = estimate if tracked is None else estimate.selected(np.asarray(tracked, bool))
+    found = estimate.selected(tracked)
     error = absolute_error(found, reference, with_scale)
     aligned, truth = error.alignment(estimate.positions), reference.positions
     # World axes differ between data sets; the plane of most motion shows the path best.
@@ -35,8 +35,8 @@ def plot_trajectory(
     ax.plot(*((truth - truth.mean(axis=0)) @ plane).T, color="0.45", linewidth=2.5, label="reference")
     line = (aligned - truth.mean(axis=0)) @ plane
     ax.plot(*line.T, color="#0072b2", linewidth=1.2, label="estimate")
-    if tracked is not None and not np.all(tracked):
-        ax.plot(*line[~np.asarray(tracked, bool)].T, "x", color="#d55e00", markersize=4, label="lost")
+    if not tracked.all():
+        ax.plot(*line[~tracked].T, "x", color="#d55e00", markersize=4, label="lost")
     ax.plot(*line[0], "o", color="#0072b2", markersize=5)
     ax.set(
         xlabel="metres, first principal axis",
@@ -47,16 +47,15 @@ def plot_trajectory(
     ax.set_title(f"ATE {error.rmse * 1000:.1f} mm ({error.protocol}, {error.matched} poses)")
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    save_figure(figure, path, dpi=150, format="png")
 
 
 def plot_errors(
     path: str | Path,
     estimate: Trajectory,
     reference: Trajectory,
-    tracked: np.ndarray | None = None,
-    with_scale: bool = False,
+    tracked: np.ndarray,
+    with_scale: bool,
 ) -> None:
     """A PNG of the error of position (after alignment) and of rotation per frame over time; lost spells are shaded.
 
@@ -64,7 +63,6 @@ def plot_errors(
     """
     from matplotlib.figure import Figure
 
-    tracked = np.ones(len(estimate), bool) if tracked is None else np.asarray(tracked, bool)
     found = estimate.selected(tracked)
     error = absolute_error(found, reference, with_scale)
     est, ref = matched(found, reference)
@@ -100,5 +98,4 @@ def plot_errors(
             label = "_"
         ax.grid(alpha=0.3)
     top.legend(frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    save_figure(figure, path, dpi=150, format="png")

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from semslam.files.writing import replacing
 from semslam.labels import LabelSet
 from semslam.metrics.localisation import PoseErrors
-from semslam.rendering.pictures import printable
+from semslam.rendering.pictures import printable, save_figure
 
 TRUTH, PREDICTION, BETWEEN = "#1a9641", "#d7191c", "#9a9a9a"
 
@@ -35,7 +34,7 @@ def pose_graph(path: str | Path, predicted: np.ndarray, truth: np.ndarray, title
         axis.grid(alpha=0.3)
     axes[0].legend(loc="best", fontsize=8)
     figure.suptitle(printable(title))
-    _write(figure, path)
+    save_figure(figure, path, dpi=110, format="png")
 
 
 def cumulative_errors(path: str | Path, errors: Mapping[str, PoseErrors]) -> None:
@@ -52,7 +51,7 @@ def cumulative_errors(path: str | Path, errors: Mapping[str, PoseErrors]) -> Non
         axis.set_xlim(left=0)
         axis.grid(alpha=0.3)
     axes[1].legend(loc="lower right", fontsize=8)
-    _write(figure, path)
+    save_figure(figure, path, dpi=110, format="png")
 
 
 def label_rows(
@@ -78,7 +77,7 @@ def label_rows(
         Patch(facecolor=labels.colors[i] / 255, edgecolor="black", label=labels.classes[i]) for i in sorted(shown)
     ]
     figure.legend(handles=patches[:24], loc="outside lower center", ncols=8, fontsize=7)
-    _write(figure, path)
+    save_figure(figure, path, dpi=110, format="png")
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, Any]:
@@ -86,8 +85,3 @@ def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, 
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns)
-
-
-def _write(figure: Any, path: str | Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")

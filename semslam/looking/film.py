@@ -12,8 +12,7 @@ import numpy as np
 from semslam.camera import Camera
 from semslam.files.writing import check_suffix, replacing
 from semslam.looking.viewed import Viewed
-from semslam.rendering.pictures import draw_paths, picture, picture_camera
-from semslam.rendering.splatting import lit
+from semslam.rendering.pictures import draw_paths, lit_if_flat, picture, picture_camera
 from semslam.rendering.viewpoint import swing, up_direction
 
 BACK = 0.6  # metres: a camera on the recorded path stands so far behind it, to see what lay around the frame
@@ -74,7 +73,7 @@ def write_video(
             raise OSError(f"{path}: OpenCV cannot write films here; is the folder read-only?")
         try:
             for T_world_view in T_world_views:
-                shown = lit(colors, viewed.cloud, T_world_view) if coloring == "label" else colors
+                shown = lit_if_flat(colors, coloring, viewed.cloud, T_world_view)
                 image = picture(viewed.cloud, camera, T_world_view, [shown])[0]
                 image = draw_paths(image, camera, T_world_view, viewed.paths)
                 writer.write(np.ascontiguousarray(image[..., ::-1]))

@@ -17,13 +17,13 @@ from semslam.rendering.legend import legend_entries
 from semslam.rendering.pictures import (
     SAMPLE,
     draw_paths,
+    lit_if_flat,
     picture,
     picture_camera,
     picture_format,
     picture_in_parts,
     write_figure,
 )
-from semslam.rendering.splatting import lit
 from semslam.rendering.viewpoint import overview, up_direction
 
 logger = logging.getLogger(__name__)
@@ -96,9 +96,7 @@ def _images(maps: Sequence[Viewed], coloring: str, T_world_camera: np.ndarray, c
 
 
 def _shown_colors(viewed: Viewed, coloring: str, T_world_camera: np.ndarray) -> np.ndarray:
-    """(N, 3) uint8 colours; those of classes are lit, so that flat areas show their shape."""
-    colors = viewed.colored(coloring)
-    return lit(colors, viewed.cloud, T_world_camera) if coloring == "label" else colors
+    return lit_if_flat(viewed.colored(coloring), coloring, viewed.cloud, T_world_camera)
 
 
 def _opengl_image(viewed: Viewed, coloring: str, T_world_camera: np.ndarray, camera: Camera) -> np.ndarray:

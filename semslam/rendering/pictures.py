@@ -103,10 +103,14 @@ def without_specks(cloud: SurfelCloud) -> SurfelCloud:
 
 
 def shown_colors(cloud: SurfelCloud, label_set: LabelSet, coloring: str, T_world_camera: np.ndarray) -> np.ndarray:
-    """(N, 3) uint8 colours by a name of COLORINGS; those of classes are lit, so that flat areas show their shape."""
+    """(N, 3) uint8 colours by a name of COLORINGS, as they are shown from a pose."""
     if coloring not in COLORINGS:
         raise ValueError(f"there is no coloring {coloring!r}; there are {', '.join(COLORINGS)}")
-    colors = COLORINGS[coloring](cloud, label_set)
+    return lit_if_flat(COLORINGS[coloring](cloud, label_set), coloring, cloud, T_world_camera)
+
+
+def lit_if_flat(colors: np.ndarray, coloring: str, cloud: SurfelCloud, T_world_camera: np.ndarray) -> np.ndarray:
+    """The colours (N, 3) of a coloring; those of classes are lit, so that flat areas show their shape."""
     return lit(colors, cloud, T_world_camera) if coloring == "label" else colors
 
 

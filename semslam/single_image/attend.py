@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from semslam.files.writing import replacing
 from semslam.images import labels as label_images
 from semslam.labels import LABEL_SETS
-from semslam.rendering.pictures import picture_format
+from semslam.rendering.pictures import picture_format, save_figure
 from semslam.single_image.predict import shown_size
 
 logger = logging.getLogger(__name__)
@@ -171,8 +170,7 @@ def write_figure(path: str | Path, image: np.ndarray, maps: dict[int, np.ndarray
     scale = figure.colorbar(_scale(), ax=list(axes), shrink=0.8, pad=0.01, ticks=[0, 1])
     scale.ax.set_yticklabels(["least", "most"])
     figure.suptitle(f"Where the network looks: {asked.title}", fontsize=12)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=form)
+    save_figure(figure, path, format=form)
 
 
 def _scale() -> Any:

@@ -25,6 +25,7 @@ from semslam.images import (
 )
 from semslam.images.resizing import resized_ids
 from semslam.labels import LABEL_SETS, LabelSet
+from semslam.rendering.pictures import save_figure
 from sequences.files import VIDEOS
 from sequences.recordings.cameras.given_camera import OtherAspect, exif_focal, given_camera
 
@@ -167,8 +168,7 @@ def write_figure(
     axes[2].legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=4, fontsize=8, frameon=False)
     if normals is not None:
         axes[3].imshow(normal_colors(normals))
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def names_for(images: Sequence[Path]) -> list[str]:
