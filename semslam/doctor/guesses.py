@@ -221,13 +221,17 @@ def _scales() -> list[Guess]:
     guesses = []
     for factor in np.exp(np.linspace(np.log(0.2), np.log(5.0), 93)):
         if abs(factor - 1) > 0.03:
-            what = f"the images fit the poses when the positions are {factor:.2f} times as long"
-            remedy = (
-                f"write the positions in the metres of the depth images; if it is these that are off, make depth_scale "
-                f"(units per metre) {factor:.2f} times as large"
-            )
-            guesses.append(Guess(what, remedy, stretched(float(factor)), of_length=True))
+            guesses.append(Guess(*of_another_length(factor), stretched(float(factor)), of_length=True))
     return guesses
+
+
+def of_another_length(factor: float) -> tuple[str, str]:
+    """What is said where positions are to be `factor` times as long, and what helps."""
+    remedy = (
+        "write the positions in the metres of the depth images; if it is these that are off, make depth_scale "
+        f"(units per metre) {factor:.2f} times as large"
+    )
+    return f"the images fit the poses when the positions are {factor:.2f} times as long", remedy
 
 
 def _lags(recording: Recording) -> list[Guess]:
@@ -237,15 +241,16 @@ def _lags(recording: Recording) -> list[Guess]:
     guesses = []
     for lag in sorted((*range(-reach, 0), *range(1, reach + 1)), key=abs):
         seconds = abs(lag) * interval
-        what = (
-            f"the images fit the poses of {counted(abs(lag), 'frame')} {'later' if lag > 0 else 'earlier'} "
-            f"({seconds:.2f} s) better than their own"
-        )
-        how = f"take {seconds:.2f} s from" if lag > 0 else f"add {seconds:.2f} s to"
-        remedy = f"{how} the times of the poses, or shift their lines by {abs(lag)}; --poses tracked needs none"
         small = seconds <= SMALL_LAG + interval / 2  # whole frames round a delay
-        guesses.append(Guess(what, remedy, lag=lag, level="hint" if small else "error"))
+        guesses.append(Guess(*of_other_frames(lag, seconds), lag=lag, level="hint" if small else "error"))
     return guesses
+
+
+def of_other_frames(lag: int, seconds: float) -> tuple[str, str]:
+    """What is said where images have the poses of `lag` frames later, which are `seconds` away, and what helps."""
+    later, how = ("later", f"take {seconds:.2f} s from") if lag > 0 else ("earlier", f"add {seconds:.2f} s to")
+    what = f"the images fit the poses of {counted(abs(lag), 'frame')} {later} ({seconds:.2f} s) better than their own"
+    return what, f"{how} the times of the poses, or shift their lines by {abs(lag)}; --poses tracked needs none"
 
 
 def _with_axes(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from semslam.cloud import CloudInParts, SurfelCloud
-from semslam.files.writing import check_suffix, replacing
+from semslam.files.writing import check_suffix, check_writable, replacing
 from semslam.frame import UNLABELLED
 from semslam.geometry.mesh import LabelledMesh
 from semslam.geometry.ply import read_ply, write_ply, write_ply_in_parts
@@ -290,8 +290,7 @@ def _write_mesh_open3d(path: str | Path, mesh: LabelledMesh, label_set: LabelSet
     import open3d as o3d
 
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: its folder {path.parent} does not exist; create it first")
+    check_writable(path)
     if len(mesh.triangles) == 0:
         raise ValueError(f"{path}: the mesh has no triangles, and {path.suffix} files need some")
     colors = _shown_colors(mesh, label_set, by).astype(np.float32) / 255

@@ -9,7 +9,7 @@ import numpy as np
 from semslam.files.failures import is_passing_in_reading
 from semslam.files.reading import contents
 from semslam.images import jpeg, png
-from semslam.images.integrity import CorruptFrame, check_header
+from semslam.images.integrity import CorruptFrame, check_header, no_image
 
 LARGEST_FILE = 1 << 29  # bytes
 LOOKED_AT = 20  # images of a recording by which it is found out how its files count
@@ -55,5 +55,5 @@ def decode_bytes(data: bytes, where: object, flags: int) -> np.ndarray:
     except (cv2.error, MemoryError):
         image = None
     if image is None:
-        raise CorruptFrame(f"{where}: the file is no image or is damaged; copy it again", broken_file=True)
+        raise no_image(where)
     return image

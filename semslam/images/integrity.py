@@ -21,6 +21,11 @@ class CorruptFrame(ValueError):
         self.broken_file = broken_file  # missing or damaged: chance, rather than a wrong kind of file
 
 
+def no_image(where: object) -> CorruptFrame:
+    """What is raised of bytes that nothing reads as an image."""
+    return CorruptFrame(f"{where}: the file is no image or is damaged; copy it again", broken_file=True)
+
+
 def check_header(data: bytes, where: object) -> None:
     """CorruptFrame unless these are the bytes of a whole image of at most `MOST_PIXELS`; nothing is decoded.
 
@@ -40,7 +45,7 @@ def check_header(data: bytes, where: object) -> None:
     else:
         size = _size_by_pillow(data)
         if size is None:
-            raise CorruptFrame(f"{where}: the file is no image or is damaged; copy it again", broken_file=True)
+            raise no_image(where)
     if size is None:
         raise CorruptFrame(f"{where}: the file is truncated ({len(data)} bytes); copy it again", broken_file=True)
     width, height = size

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from semslam.doctor.finding import Finding, counted
-from semslam.doctor.guesses import SMALL_LAG
+from semslam.doctor.finding import Finding
+from semslam.doctor.guesses import SMALL_LAG, of_another_length, of_other_frames
 from semslam.doctor.matched import Matches
 from semslam.doctor.poses.errors import PoseErrors
 from semslam.poses import inverse
@@ -84,16 +84,9 @@ class Shared(NamedTuple):
         """The delay and the largest error; empty where poses share none."""
         found = [] if self.largest is None else [_finding(*self.largest)]
         if self.lag and self.in_time < SURELY_LATE * self.misfit:
-            what = (
-                f"the images fit the poses of {counted(abs(self.lag), 'frame')} "
-                f"{'later' if self.lag > 0 else 'earlier'} ({abs(self.seconds):.2f} s) better than their own"
-            )
-            how = f"take {self.seconds:.2f} s from" if self.lag > 0 else f"add {-self.seconds:.2f} s to"
-            remedy = (
-                f"{how} the times of the poses, or shift their lines by {abs(self.lag)}; --poses tracked needs none"
-            )
-            harmless = abs(self.seconds) < SMALL_LAG and self.misfit - self.in_time < HARMLESS
-            found.append(Finding("hint" if harmless else "warning", what, remedy))
+            away = abs(self.seconds)
+            harmless = away < SMALL_LAG and self.misfit - self.in_time < HARMLESS
+            found.append(Finding("hint" if harmless else "warning", *of_other_frames(self.lag, away)))
         return found
 
 
@@ -124,12 +117,7 @@ def _finding(name: str, error: Error) -> Finding:
         what = f"the poses drift by {100 * size:.1f} cm a second"
         remedy = f"surfaces that are seen again are doubled; {refined}"
     else:
-        factor = float(np.exp(error.value[0]))
-        what = f"the images fit the poses when the positions are {factor:.2f} times as long"
-        remedy = (
-            "write the positions in the metres of the depth images; if it is these that are off, make depth_scale "
-            f"(units per metre) {factor:.2f} times as large"
-        )
+        what, remedy = of_another_length(float(np.exp(error.value[0])))
     return Finding("warning", what, remedy)
 
 
