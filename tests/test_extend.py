@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from semslam.frame import Step
 from semslam.looking.viewed import viewed_run
 from semslam.runs.config import settings_of
 from semslam.runs.export import export_run
-from semslam.runs.finished.extend import why_none_was_found
+from semslam.runs.finished.extend import check_new, why_none_was_found
 from semslam.runs.finished.finish import finish
 from semslam.runs.finished.finished_map import FinishedMap
 from semslam.runs.folder import RunFolder
@@ -177,6 +178,17 @@ def test_frames_that_the_map_was_made_of_are_refused_or_told(begun: Path, tmp_pa
     caplog.clear()
     begin(start=24)
     assert "count twice" not in caplog.text
+
+
+def test_frames_that_were_held_out_of_a_map_may_extend_it(tmp_path: Path, caplog) -> None:
+    held = ["--frames", 12, "--hold-out", 4, "--poses", "dataset", *LABELS, "--out", tmp_path / "held"]
+    assert semslam("reconstruct", ROOM, *held) == 0
+    config = settings_of(None, {"sequence": ROOM, "extend": str(tmp_path / "held"), "start": 3, "every": 4})
+    check_new(config, config.open_sequence())
+    assert "count twice" not in caplog.text
+    with_fused = replace(config, start=2, every=1, frames=3)
+    check_new(with_fused, with_fused.open_sequence())
+    assert "2 of the 3 frames are in the map" in caplog.text
 
 
 @pytest.mark.parametrize("begun", ["dataset"], indirect=True)

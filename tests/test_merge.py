@@ -56,8 +56,10 @@ def test_the_memory_that_joining_takes_is_told_where_less_was_allowed(second: Pa
     assert f"{small}: joining " in caplog.text and "the run was made with 1MB" in caplog.text
 
 
-def test_maps_that_meet_become_one(first: Path, second: Path, tmp_path: Path) -> None:
+def test_maps_that_meet_become_one(first: Path, second: Path, tmp_path: Path, capsys) -> None:
     assert semslam("merge", first, second, "--out", tmp_path / "both") == 0
+    goes_on = ["--frames", 30, "--labels", "truth", "--no-mesh", "--resume", "--out", tmp_path / "both"]
+    assert "`semslam merge` with --overwrite" in refused(capsys, "reconstruct", ROOM, *goes_on)
     a, b, both = (RunFolder.open(path).load_cloud()[0] for path in (first, second, tmp_path / "both"))
     assert len(a) < len(both) < len(a) + len(b)
     assert (both.first_seen < 0).sum() == len(both) - len(a) and both.first_seen.min() >= -40

@@ -253,8 +253,14 @@ def test_a_failure_of_the_machine_stops_the_run_and_no_frame_is_left_out(copied,
 def test_too_many_corrupt_frames_stop_the_run(copied, tmp_path, capsys):
     for name in sorted(os.listdir(copied / "depth"))[3:8]:
         (copied / "depth" / name).write_bytes(b"not a picture")
-    assert semslam("reconstruct", copied, "--out", tmp_path / "a", *TRUTH) == 2
+    again = ["reconstruct", copied, "--out", tmp_path / "a", *TRUTH, "--no-mesh"]
+    assert semslam(*again) == 2
     assert "2 of 12 frames are unreadable, more than the 10 % allowed" in capsys.readouterr().err.splitlines()[-1]
+    for _ in range(2):  # nor does it go on past them
+        assert semslam(*again, "--resume") == 2
+        assert "2 of 12 frames are unreadable" in capsys.readouterr().err.splitlines()[-1]
+    assert semslam(*again, "--resume", "--set", "max_corrupt=0.5") == 0
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["frames_corrupt"] == 5
 
 
 def test_a_depth_scale_a_thousand_times_off_is_said_before_the_work(copied, tmp_path, capsys):

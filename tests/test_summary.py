@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from semslam.camera import Camera
-from semslam.commands.mapping.summary import look_for_cause, summary
+from semslam.commands.mapping.summary import frames_fused, look_for_cause, summary
+from semslam.frame import Frame, Observation, Step, Tracking
 from semslam.runs.config import settings_of
+from semslam.runs.progress import Progress
 
 CAMERA = Camera(640, 480, 320.0, 320.0, 319.5, 239.5)
 FIGURES = {
@@ -93,6 +96,9 @@ def test_an_estimated_focal_length_is_told_in_pixels_and_degrees():
 
 def test_held_out_frames_that_the_map_does_not_cover_are_told_without_a_figure():
     figures = {"frames_held_out": 3, "held_out_coverage": 0.0, "held_out_depth_median_m": float("nan")}
+    without = figures | {"held_out_measured": 0}
+    assert said(without) == ["3 frames held out: they have no depth to judge the map by"]
+    figures["held_out_measured"] = 7
     assert said(figures) == ["3 frames held out: none of their depth is covered by the map"]
     assert said(figures | {"held_out_unposed": 1}) == [
         "2 of 3 frames held out (where the others were is not known): none of their depth is covered by the map"
@@ -105,6 +111,48 @@ def test_the_command_that_looks_for_the_cause_of_lost_frames_looks_at_those_that
         look_for_cause(settings_of(None, part)) == "`semslam doctor 'a room' --start 1 --frames 5` looks for the cause"
     )
     assert look_for_cause(settings_of(None, {"sequence": "room"})) == DOCTOR
+
+
+def test_the_command_that_looks_for_the_cause_opens_the_recording_in_the_same_way():
+    options = {"sequence": "a", "kind": "tum", "camera": "c.yaml", "depth_scale": 5000.0, "registered": False}
+    assert settings_of(None, options).doctor == (
+        "semslam doctor a --kind tum --camera c.yaml --depth-scale 5000.0 --unregistered"
+    )
+
+
+def test_poses_of_a_file_are_none_that_doctor_knows():
+    settings = settings_of(None, {"sequence": "room", "poses": "poses.txt"})
+    found = summary(FIGURES | {"poses_rejected": [2]}, settings, CAMERA, "", False, 11.6)
+    assert found[1] == "frame 2 left out, since the images contradict the given pose"
+
+
+def test_a_reason_is_that_of_a_frame_that_is_told():
+    """Frames whose pose was rejected and frames whose depth is repeated are told in sentences of their own."""
+
+    def step(index: int, state: str, reason: str) -> Step:
+        lost = state == "lost"
+        tracking = Tracking(np.eye(4), ok=not lost, sound=False, reason=reason)
+        frame = Frame(index, index / 30, np.zeros((4, 4, 3), np.uint8), CAMERA)
+        return Step(frame, Observation.of(frame), tracking)
+
+    progress = Progress(poses_rejected=[1, 5], depth_repeated=[6])
+    said = [(1, "lost", "rejected"), (2, "lost", "no pose"), (3, "poor", "fog"), (5, "lost", "rejected")]
+    for told in [*said, (6, "poor", "no depth")]:
+        progress.record(step(*told))
+    assert (progress.reason, progress.poor_reason) == ("no pose", "fog")
+
+
+@pytest.mark.parametrize(("between", "known"), [(1 / 30, True), (1 / 3, False)])
+def test_depth_is_moved_only_where_poses_are_near_in_time(between, known):
+    times = [k * between for k in range(4)]
+    progress = Progress(4, [0, 1, 2, 3], times, [np.eye(4)] * 4, submaps=[0] * 4)
+    assert progress.motion_known is known
+
+
+def test_the_seconds_of_a_command_are_not_told_where_most_frames_are_of_one_before():
+    settings = settings_of(None, {"sequence": "room"})
+    assert "(12 s with" in frames_fused(FIGURES | {"seconds": 9.0}, settings, 12.0)
+    assert "with start" not in frames_fused(FIGURES | {"seconds": 190.8}, settings, 24.0)
 
 
 def test_parts_that_have_not_met_the_map_are_counted_and_named():

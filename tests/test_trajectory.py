@@ -32,16 +32,17 @@ def test_a_tum_file_returns_what_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "separator", "tick"), [("tum", " ", 1), ("euroc", ",", 1e9), ("elasticfusion", ",", 1e6)]
 )
-def test_poses_with_a_quaternion_of_zeros_are_left_out_unless_most_are(tmp_path, kind, separator, tick):
+@pytest.mark.parametrize("missing", [[0] * 4, [np.nan] * 4])
+def test_lines_without_a_pose_are_left_out_unless_most_are(tmp_path, kind, separator, tick, missing):
     path = tmp_path / "poses.txt"
 
     def read_with_lost(lost: set[int]) -> Trajectory:
-        lines = [[i * tick, 1, 2, 3, *([0, 0, 0, 0] if i in lost else [0, 0.6, 0, 0.8])] for i in range(4)]
+        lines = [[i * tick, 1, 2, 3, *(missing if i in lost else [0, 0.6, 0, 0.8])] for i in range(4)]
         path.write_text("\n".join(separator.join(f"{number:g}" for number in line) for line in lines))
         return read_trajectory(path, kind)
 
     assert read_with_lost({1}).timestamps.tolist() == [0, 2, 3]
-    with pytest.raises(ValueError, match=r"poses\.txt:2: quaternion of length 0"):
+    with pytest.raises(ValueError, match=r"poses\.txt:2: no pose"):
         read_with_lost({1, 2, 3})
 
 
@@ -110,10 +111,11 @@ def test_real_samples_read(shared_data):
     ("text", "message"),
     [
         ("0 0 0 0 0 0 0 1\n1 0 0 0 0 0 1\n", "bad.txt:2: 7 columns"),
-        ("0 0 0 0 0 0 0 1\n1 0 nan 0 0 0 0 1\n", "bad.txt:2: holds NaN"),
+        ("0 0 0 0 0 0 0 1\nnan 0 nan 0 0 0 0 1\n", "bad.txt:2: NaN or inf for a time"),
+        ("0 0 nan 0 0 0 0 1\n1 0 0 0 0 0 0 0\n2 0 0 0 0 0 0 1\n", "bad.txt:1: no pose"),
         ("0 0 0 0 0 0 0 1\n0 0 0 0 0 0 0 1\n", "bad.txt:2: timestamp 0 does not increase"),
         ("# head\n\n5 0 0 0 0 0 0 1\n4 0 0 0 0 0 0 1\n", "bad.txt:4: timestamp 4 does not increase"),
-        ("0 0 0 0 0 0 0 0\n", "bad.txt:1: quaternion of length 0"),
+        ("0 0 0 0 0 0 0 0.1\n", "bad.txt:1: quaternion of length 0.1"),
         ("0 0 0 0 0 0 0 1\n1 0 zero 0 0 0 0 1\n", "bad.txt:2: '1 0 zero"),
         ("1 0 0 0 0 1 0 0 0 0 7 0\n", "bad.txt:1: not a rigid transform"),
         ("1 2 3 4 5\n", "5 numbers in the first line"),

@@ -186,7 +186,7 @@ class SurfelMap:
                 logger.warning(
                     "the map is full: %s; what is there goes on being refined, new surfaces are not added; "
                     "raise --max-surfels%s to map more",
-                    reached, " or map.block" if done < n else "",
+                    reached, " or slam.map.block" if done < n else "",
                 )  # fmt: skip
         return out[:done]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,26 @@ class RunConfig:
     def poses_of_recording(self) -> bool:
         """Whether the poses that settings speak of are the recording's own, used or not, and no file's."""
         return self.poses in ("", "dataset", "tracked", "refined", "predicted", "predicted-refined", "sfm")
+
+    @property
+    def doctor(self) -> str:
+        """The command that looks at the frames that are taken of the recording, opened in the same way."""
+        named = {
+            "--kind": self.kind,
+            "--camera": self.camera,
+            "--depth-scale": self.depth_scale,
+            "--fov": self.fov,
+            "--pose-rate": self.pose_rate,
+            "--pose-indices": self.pose_indices,
+            "--start": self.start or None,
+            "--frames": self.frames,
+            "--every": None if self.every == 1 else self.every,
+        }
+        words = ["semslam", "doctor", self.sequence]
+        words += [word for flag, value in named.items() if value is not None for word in (flag, f"{value}")]
+        if self.registered is not None:
+            words.append("--registered" if self.registered else "--unregistered")
+        return shlex.join(words)
 
     @property
     def pose_hints(self) -> Any:

@@ -75,7 +75,7 @@ def tell_unlabelled(clouds: CloudInParts, config: RunConfig) -> None:
     every = config.slam.perception.labels_every
     logger.warning(
         "%s: no surfel has a class: no frame whose labels are fused (%s) has them where it has depth of the map",
-        *(config.sequence, "each" if every == 1 else f"one in {every}: slam.perception.labels_every"),
+        *(config.sequence, "each" if every == 1 else f"one in {every}: slam.perception.label_every"),
     )
 
 

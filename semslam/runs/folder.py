@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -69,7 +68,9 @@ class RunFolder(MadeFiles):
         if offered == done:
             return (
                 f"all {done} frames are done, but {self.metrics.name} is missing: the run was stopped at its end, or "
-                f"it was removed; the command that made the run, with --resume, writes it again"
+                f"it "
+                f"was removed; the command that made the run writes it again: `semslam reconstruct` with --resume, "
+                f"others with --overwrite"
             )
         return f"an unfinished run; its map is of {done} of {offered} frames"
 
@@ -291,8 +292,8 @@ class RunFolder(MadeFiles):
     @property
     def nothing_mapped(self) -> str:
         """What is said of a run whose map has no surfels."""
-        recording = shlex.quote(self.load_config().sequence)
-        return f"{self.path}: its map is empty, no frame was fused; `semslam doctor {recording}` looks for the cause"
+        doctor = self.load_config().doctor
+        return f"{self.path}: its map is empty, no frame was fused; `{doctor}` looks for the cause"
 
     def save_filled(self, cloud: SurfelCloud) -> None:
         """Keep the surfels that fill the holes of the map."""

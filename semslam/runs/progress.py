@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from semslam.cloud import SurfelCloud
+from semslam.depth.synchronised_sequence import LONGEST
 from semslam.frame import Step
 from semslam.slam import SlamConfig
 from semslam.stage import under_prefix
@@ -81,9 +82,10 @@ class Progress:
     others: list[OtherRun] = field(default_factory=list)
     loops: int = 0  # closed
     fused: int = 0
+    passed_by: int = 0  # surfels that were removed because other frames see through them
     noise: tuple[float, float] | None = None  # of the depth camera, as tracking measured it: see `Tracking`
-    reason: str = ""  # why the last lost frame was lost
-    poor_reason: str = ""  # why the last poor frame was not fused
+    reason: str = ""  # why the last lost frame was lost; of frames whose pose was rejected where all are
+    poor_reason: str = ""  # why the last poor frame was not fused whose depth is its own
     depth_contradicted: str = ""  # what colour images say against the depth images, if anything
     seconds: float = 0.0
     depth_used: int = 0  # of the depth readings that were looked at: how many lie in the range that is used
@@ -192,6 +194,13 @@ class Progress:
         posed = self.posed() if posed is None else posed
         return {index: T for index, T in posed.items() if index not in left_out}
 
+    @property
+    def motion_known(self) -> bool:
+        """Whether two poses are near enough in time to tell a velocity by which depth is moved."""
+        posed = set(self.posed_anywhere())
+        times = np.unique([time for index, time in zip(self.indices, self.timestamps) if index in posed])
+        return bool(np.any(np.diff(times) <= LONGEST))
+
     def posed_anywhere(self) -> dict[int, np.ndarray]:
         """The same for the frames of all sub-maps, whose worlds lie far apart."""
         lost = set(self.lost)
@@ -202,7 +211,8 @@ class Progress:
         T = step.tracking.T_world_camera
         if step.tracking.state == "poor":
             self.poor.append(step.frame.index)
-            self.poor_reason = step.tracking.reason
+            if step.frame.index not in self.depth_repeated:  # which has its own reason
+                self.poor_reason = step.tracking.reason
         self.noise = step.tracking.noise or self.noise
         if step.observation.hidden is not None:
             self.hidden[step.frame.index] = hidden_cells(step.observation.hidden)
@@ -212,7 +222,8 @@ class Progress:
                 self.labelled.append(step.frame.index)
         else:
             self.lost.append(step.frame.index)
-            self.reason = step.tracking.reason
+            if step.frame.index not in self.poses_rejected or not self.reason:
+                self.reason = step.tracking.reason
             if not self.poses:
                 return  # there is not even a last pose to repeat
             T = self.poses[-1]
@@ -257,6 +268,7 @@ class Progress:
             "run_seconds": np.array(self.seconds),
             "run_loops": np.array(self.loops),
             "run_fused": np.array(self.fused),
+            "run_passed_by": np.array(self.passed_by),
             "run_depth": np.array([self.depth_used, self.depth_read]),
             "run_reason": np.array(self.reason),
             "run_poor_reason": np.array(self.poor_reason),
@@ -292,6 +304,7 @@ class Progress:
             seconds=float(state["run_seconds"]),
             loops=int(state["run_loops"]),
             fused=int(state["run_fused"]),
+            passed_by=int(state["run_passed_by"]),
             depth_used=used,
             depth_read=read,
             noise=_pair(state["run_noise"]),

@@ -76,6 +76,7 @@ def prepare(
     """
     recorded = sequence is None  # a camera has its frames still to come
     sequence = config.open_sequence() if sequence is None else sequence
+    left_open = not config.poses
     config = _with_poses(with_absolute_paths(config), sequence)
     check_settings(config, sequence, recorded)
     check_apart(out, config.sequence)
@@ -103,6 +104,9 @@ def prepare(
         run = _run(config, sequence, network, place, resume, checkpoint, report, verdict)
         if recorded and not resume and config.slam.perception.depth == "sensor":
             tell_of_depth_camera(config, sequence, verdict, run.slam.network)
+        if config.extend is not None and left_open and sequence.has_poses:
+            told = "%s: its poses are not used: its frames are tracked in the map of %s"
+            logger.warning(told, config.sequence, config.extend)
         if isinstance(run.slam.track, Tracker):  # others need less of it, and are not late
             rehearse()
         return run
@@ -116,9 +120,6 @@ def prepare(
 def _with_poses(config: RunConfig, sequence: Sequence) -> RunConfig:
     """The settings with where poses come from: where they leave it open the recording, if it has poses that count."""
     given = sequence.has_poses and config.extend is None
-    if sequence.has_poses and not given and not config.poses:
-        told = "%s: its poses are not used: its frames are tracked in the map of %s"
-        logger.warning(told, config.sequence, config.extend)
     return replace(config, poses=config.poses or ("dataset" if given else "tracked"))
 
 

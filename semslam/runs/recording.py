@@ -56,10 +56,11 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 def as_compared(saved: RunConfig, settings: RunConfig) -> RunConfig:
     """The settings of a run as those of another are compared with them: how poses are meant is that of the other where
-    only one of the two says it, since a run finds it out when it begins."""
+    only one of the two says it, since a run finds it out when it begins; how many frames may be unreadable is the
+    other's, since it changes no map."""
     known = saved.pose_convention is not None and settings.pose_convention is not None
     convention = saved.pose_convention if known else settings.pose_convention
-    return replace(with_absolute_paths(saved), pose_convention=convention)
+    return replace(with_absolute_paths(saved), pose_convention=convention, max_corrupt=settings.max_corrupt)
 
 
 def as_used(

@@ -79,7 +79,14 @@ class Run:
         self.synchronise(slam.track.T_world_camera if isinstance(slam.track, ListedPoses) else ())
         if self.progress.next_index:
             self._see_edges_again()
-        self._unreadable = Unreadable(sequence, config.max_corrupt, self.progress.corrupt, config.sequence)
+        self._unreadable = Unreadable(
+            sequence,
+            config.max_corrupt,
+            self.progress.corrupt,
+            config.sequence,
+            remedy="; --resume with a larger one goes on from here",
+        )
+        self._unreadable.check(len(sequence))
 
     def __len__(self) -> int:
         """Frames still to do."""
@@ -242,6 +249,7 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Counts, timings and versions for metrics.json, whose names are stable."""
         progress, surfels = self.progress, self.slam.surfels
+        perception, moved = self.slam.config.perception, progress.motion_known
         return {
             "frames": progress.next_index,
             "identity": progress.identity,  # by which it is told whether map.npz is of the same run
@@ -252,8 +260,8 @@ class Run:
             "submaps": len(progress.parts),
             "frames_depth_repeated": len(progress.depth_repeated),
             "frames_corrupt": len(progress.corrupt),
-            "readout_s": self.slam.config.perception.readout,
-            "depth_delay_s": delay_undone(self.sequence, self.slam.config.perception),
+            "readout_s": perception.readout if moved else 0.0,
+            "depth_delay_s": delay_undone(self.sequence, perception) if moved else None,
             "depth_range_m": list(self.slam.fusion.config.range),
             "depth_contradicted": progress.depth_contradicted or None,
             "depth_used": progress.depth_used / progress.depth_read if progress.depth_read else None,
@@ -311,6 +319,11 @@ class Run:
             self._restore_stage("repeats", self._depth_repeats, state)
         with naming(self.folder.state):
             self.progress = Progress.from_state(state)
+        if self.progress.before and self.config.extend is None:
+            raise ValueError(
+                f"{self.folder.final}: was merged from other runs, and has no frames to go on with; make it again: "
+                f"`semslam merge` with --overwrite"
+            )
         self.slam.stepped = self.progress.stepped
         if (associations := self.folder.load_associations(state)) is not None:
             self.slam.remember(associations)

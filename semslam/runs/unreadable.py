@@ -21,6 +21,7 @@ class Unreadable:
     share: float  # of the frames that may be unreadable: the setting `max_corrupt`
     frames: list[int] = field(default_factory=list)  # their indices in the sequence
     recording: str = ""  # what a message calls it, where not by the sequence's name
+    remedy: str = ""  # what a message says to do where they are too many
     _last: tuple[int, str] = (-1, "")  # the frame that was told of in full, and why it was skipped
 
     def read(self, frame_of: Callable[[int], Frame], index: int, offered: int) -> Frame | None:
@@ -47,8 +48,12 @@ class Unreadable:
         else:
             logger.warning("frame %d is skipped: %s", number, problem)
             self._last = number, why
+        self.check(offered, f"; the last: {problem}")
+
+    def check(self, offered: int, last: str = "") -> None:
+        """ValueError where they are more than the share of the frames offered; last: what is said of the last one."""
         if len(self.frames) > self.share * offered:
             raise ValueError(
                 f"{self.recording or self.sequence.name}: {len(self.frames)} of {offered} frames are unreadable, more "
-                f"than the {100 * self.share:g} % allowed (the setting `max_corrupt` raises that); the last: {problem}"
+                f"than the {100 * self.share:g} % allowed (`max_corrupt`{self.remedy}){last}"
             )

@@ -39,8 +39,7 @@ def read_tum(path: str | Path, fps: float | None = None) -> Trajectory:
 
     ICL-NUIM's file counts frames where the time should be; they stay as they are. `fps` is not used.
     """
-    path = Path(path)
-    return _from_rows(path, list(_numbers(path, (8,), "TUM: timestamp tx ty tz qx qy qz qw")), 1.0, [4, 5, 6, 7])
+    return _from_rows(Path(path), _tum_rows(Path(path)), 1.0, [4, 5, 6, 7])
 
 
 def read_tum_lines(path: str | Path) -> tuple[np.ndarray, list[np.ndarray | None]]:
@@ -49,15 +48,13 @@ def read_tum_lines(path: str | Path) -> tuple[np.ndarray, list[np.ndarray | None
     ValueError where most are.
     """
     path = Path(path)
-    rows = list(_numbers(path, (8,), "timestamp tx ty tz qx qy qz qw", finite=False))
-    finite = [bool(np.all(np.isfinite(row)) and np.any(row[4:])) for _, row in rows]
-    _check_gaps(path, rows, finite)
-    for line, row in rows:
-        if not np.isfinite(row[0]):
-            raise ValueError(f"{path}:{line}: NaN or inf for a time; a frame without a pose still has one")
-    trajectory = _from_rows(path, [row for row, there in zip(rows, finite) if there], 1.0, [4, 5, 6, 7])
-    T = iter(trajectory.T_world_camera)
-    return np.array([row[0] for _, row in rows]), [next(T) if there else None for there in finite]
+    rows = _tum_rows(path)
+    T = iter(_from_rows(path, rows, 1.0, [4, 5, 6, 7]).T_world_camera)
+    return np.array([row[0] for _, row in rows]), [next(T) if _has_pose(row, [4, 5, 6, 7]) else None for _, row in rows]
+
+
+def _tum_rows(path: Path) -> list[tuple[int, np.ndarray]]:
+    return list(_numbers(path, (8,), "TUM: timestamp tx ty tz qx qy qz qw", finite=False))
 
 
 def read_euroc(path: str | Path, fps: float | None = None) -> Trajectory:
@@ -66,7 +63,7 @@ def read_euroc(path: str | Path, fps: float | None = None) -> Trajectory:
     EuRoC's poses are those of the body (the IMU): multiply by T_body_camera for a camera's.
     """
     path = Path(path)
-    rows = list(_numbers(path, range(8, 33), "EuRoC: nanoseconds,px,py,pz,qw,qx,qy,qz,...", separator=","))
+    rows = list(_numbers(path, range(8, 33), "EuRoC: nanoseconds,px,py,pz,qw,qx,qy,qz,...", ",", finite=False))
     return _from_rows(path, rows, 1e-9, [5, 6, 7, 4])
 
 
@@ -80,7 +77,7 @@ def read_elasticfusion_csv(path: str | Path, fps: float | None = None) -> Trajec
     Both world and camera are expressed in that basis, so a pose T becomes M^-1 T M.
     """
     path = Path(path)
-    rows = list(_numbers(path, (8,), "ElasticFusion: microseconds,x,y,z,qx,qy,qz,qw", separator=","))
+    rows = list(_numbers(path, (8,), "ElasticFusion: microseconds,x,y,z,qx,qy,qz,qw", ",", finite=False))
     robot = _from_rows(path, rows, 1e-6, [4, 5, 6, 7])
     return Trajectory(robot.timestamps, _T_ROBOT_CAMERA.T @ robot.T_world_camera @ _T_ROBOT_CAMERA)
 
@@ -317,16 +314,25 @@ def _from_matrices(
     return Trajectory(numbers, T, "numbers" if lines is None else "lines", lines)
 
 
+def _has_pose(row: np.ndarray, quaternion: list[int]) -> bool:
+    """Whether a row (time, position, quaternion, ...) tells a pose, and not that the camera was lost."""
+    return bool(np.all(np.isfinite(row[:8])) and np.any(row[quaternion]))
+
+
 def _from_rows(path: Path, rows: list[tuple[int, np.ndarray]], seconds: float, quaternion: list[int]) -> Trajectory:
     """A trajectory of rows (time, position, quaternion); `quaternion` names the columns of x, y, z and w.
 
-    Trackers write a quaternion of zeros for a frame that they lost: such rows are left out, unless most are so.
+    Trackers write NaN, or a quaternion of zeros, for a frame that they lost: such rows are left out; ValueError where
+    most are so.
     """
     if not rows:
         raise ValueError(f"{path}: holds no poses")
-    there = [(line, row) for line, row in rows if np.any(row[quaternion])]
-    if len(rows) - len(there) <= MISSING_POSES_ALLOWED * len(rows):
-        rows = there
+    for line, row in rows:
+        if not np.isfinite(row[0]):
+            raise ValueError(f"{path}:{line}: NaN or inf for a time; a frame without a pose still has one")
+    there = [_has_pose(row, quaternion) for _, row in rows]
+    _check_gaps(path, rows, there)
+    rows = [row for row, posed in zip(rows, there) if posed]
     previous = -np.inf
     for line, row in rows:
         norm = float(np.linalg.norm(row[quaternion]))

@@ -24,5 +24,6 @@ def export(run: Annotated[Path, typer.Argument(help="Folder of a run.")], out: O
         typer.echo("the world is far from 0: the coordinates in .pcd, .obj and .glb files are relative to this origin")
     if "mesh" not in written:
         typer.echo(
-            "no mesh: the run was interrupted (--resume goes on), had --no-mesh, is a merged one, or saw too little"
+            "no mesh: the run was interrupted (--resume goes on), had --no-mesh, was merged from one without, or saw "
+            "too little"
         )

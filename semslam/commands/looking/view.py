@@ -104,7 +104,10 @@ def _check(shown: Shown, run: Path) -> None:
             f"{run}: its map has no classes; choose --color-by color, or fuse labels: `semslam relabel {run}`"
         )
     if shown.color_by == "error" and shown.viewed.errors is None:
-        raise ValueError(f"{run}: was not compared with a reference; do so first: `semslam evaluate {run}`")
+        raise ValueError(
+            f"{run}: its surfels were not compared with a reference; `semslam evaluate {run}` does it where the "
+            f"recording has depth and poses or a mesh; else name a reference with --truth"
+        )
     shown.viewed.colored(shown.color_by)
 
 

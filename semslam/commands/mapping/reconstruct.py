@@ -100,7 +100,10 @@ def reconstruct(
                 raise typer.Exit(130)
         run.save()  # still deaf to Ctrl-C: impatience must not cost the run
     if len(run):
-        typer.echo(f"stopped with {len(run)} frames to go; `semslam reconstruct ... --resume` goes on from here: {out}")
+        again = "--resume in place of --overwrite" if overwrite else "--resume"
+        typer.echo(f"stopped with {len(run)} frames to go; the same command with {again} goes on from here: {out}")
+        if run.folder.path != run.folder.final:
+            typer.echo(f"until it is whole, {out} shows the run that it replaces")
         raise typer.Exit(130)
     metrics = _finished(run, mesh, recorder, out)
     seconds = time.perf_counter() - began

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +22,13 @@ def summary(
     frame was not tracked. live: whether the frames came from a camera, so that `doctor` has no recording to look at.
     seconds: that the whole command took.
     """
-    doctor = look_for_cause(settings)
+    doctor = None if live else look_for_cause(settings)
+    of_poses = doctor if settings.poses_of_recording else None  # it knows no others
     every = [
         frames_fused(metrics, settings, seconds),
-        rejected_poses(metrics, doctor),
-        doubtful_poses(metrics, doctor),
-        lost_frames(metrics, reason, None if live else doctor),
+        rejected_poses(metrics, of_poses),
+        doubtful_poses(metrics, of_poses),
+        lost_frames(metrics, reason, doctor),
         poor_frames(metrics),
         hung_depth(metrics),
         moved_depth(metrics, settings),
@@ -46,31 +46,34 @@ def summary(
 
 def look_for_cause(settings: RunConfig) -> str:
     """The command that looks for the cause of lost frames, in the frames that were taken."""
-    part = {"--start": (settings.start, 0), "--frames": (settings.frames, None), "--every": (settings.every, 1)}
-    words = ["semslam", "doctor", settings.sequence]
-    words += [word for flag, (n, usual) in part.items() if n != usual for word in (flag, str(n))]
-    return f"`{shlex.join(words)}` looks for the cause"
+    return f"`{settings.doctor}` looks for the cause"
 
 
 def frames_fused(metrics: Metrics, settings: RunConfig, seconds: float) -> str:
     sparing = settings.slam.perception.depth == "predicted" and settings.slam.corrections.keyframes
     fused = f"{metrics['frames_fused']} {'keyframes ' if sparing else ''}of {metrics['frames']} frames fused"
-    rate = f"{metrics['frames_per_second']:.1f} frames/s ({seconds:.0f} s with start and final files)"
+    rate = f"{metrics['frames_per_second']:.1f} frames/s"
+    if metrics.get("seconds", 0.0) <= seconds:  # else most of the frames are of a command before, which was resumed
+        rate += f" ({seconds:.0f} s with start and final files)"
     return f"{fused}, {rate}, {metrics['surfels']} surfels"
 
 
-def rejected_poses(metrics: Metrics, doctor: str) -> str | None:
+def rejected_poses(metrics: Metrics, doctor: str | None) -> str | None:
     from semslam.doctor.poses.single import listed
 
     if not (rejected := metrics.get("poses_rejected")):
         return None
-    return f"{listed(rejected)} left out, since the images contradict the given pose; {doctor}"
+    return f"{listed(rejected)} left out, since the images contradict the given pose{_advice(doctor)}"
 
 
-def doubtful_poses(metrics: Metrics, doctor: str) -> str | None:
+def doubtful_poses(metrics: Metrics, doctor: str | None) -> str | None:
     if not (contradicted := metrics.get("poses_contradicted")):
         return None
-    return f"poses or images are doubtful: {contradicted}; {doctor}"
+    return f"poses or images are doubtful: {contradicted}{_advice(doctor)}"
+
+
+def _advice(doctor: str | None) -> str:
+    return "" if doctor is None else f"; {doctor}"
 
 
 def lost_frames(metrics: Metrics, reason: str, doctor: str | None) -> str | None:
@@ -79,7 +82,7 @@ def lost_frames(metrics: Metrics, reason: str, doctor: str | None) -> str | None
     lost = [index for index in metrics["lost"] if index not in (rejected or ())]
     if not lost:
         return None
-    advice = "" if doctor is None else f"; {doctor}"
+    advice = _advice(doctor)
     what = "could not be tracked and"
     if rejected is not None:  # the poses were given, or those of a plain camera were found before
         advice, what = "" if "scale_from" in metrics else "; --poses tracked needs none", "had no pose and"
@@ -143,6 +146,8 @@ def held_out(metrics: Metrics) -> str | None:
     of_them = f"{count} frames held out"
     if unposed := metrics.get("held_out_unposed", 0):
         of_them = f"{count - unposed} of {count} frames held out (where the others were is not known)"
+    if not metrics["held_out_measured"]:
+        return f"{of_them}: they have no depth to judge the map by"
     if not math.isfinite(median):
         return f"{of_them}: none of their depth is covered by the map"
     return (

@@ -156,7 +156,8 @@ def _height(measure: _Measure, visual: VisualPoses, classes: tuple[str, ...]) ->
         )
     floor = names.index("floor")
     heights = []
-    for index in evenly_spread(np.flatnonzero(visual.good).tolist(), FLOORS):
+    looked_at = evenly_spread(np.flatnonzero(visual.good).tolist(), FLOORS)
+    for index in looked_at:
         measured = measure(index)
         if measured is None:
             continue
@@ -167,8 +168,8 @@ def _height(measure: _Measure, visual: VisualPoses, classes: tuple[str, ...]) ->
             heights.append(distance_to_plane(points))
     if len(heights) < FEWEST_FLOORS:
         raise ValueError(
-            f"`scale_from` is the camera's height, but the floor was found in {len(heights)} of {FLOORS} frames, "
-            f"expected {FEWEST_FLOORS}; give a length between two pixels: {FORMS}"
+            f"`scale_from` is the camera's height, but the floor was found in {len(heights)} of {len(looked_at)} "
+            f"frames, expected {FEWEST_FLOORS}; give a length between two pixels: {FORMS}"
         )
     middle = float(np.median(heights))
     spread = MAD_TO_STD * float(np.median(np.abs(np.array(heights) - middle)))

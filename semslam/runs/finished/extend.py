@@ -100,7 +100,7 @@ def check_new(config: RunConfig, sequence: Recording) -> None:
 
 
 def _shared(config: RunConfig, sequence: Recording, run: RunFolder) -> int:
-    """How many frames of a recording, which these settings name, a run was made of."""
+    """How many frames of a recording, which these settings name, are in the map of a run."""
     kept = run.load_recording()
     if is_the_one(kept, sequence) or is_a_copy(kept, sequence):
         return len(sequence)
@@ -108,8 +108,9 @@ def _shared(config: RunConfig, sequence: Recording, run: RunFolder) -> int:
     if os.path.realpath(theirs.sequence) != os.path.realpath(config.sequence):
         return 0
     length = len(sequence.origin[0])
-    ours, done = (range(one.start, length, one.every)[: one.frames] for one in (config, theirs))
-    return len(set(ours).intersection(done[: run.load_progress().next_index]))
+    ours, offered = (range(one.start, length, one.every)[: one.frames] for one in (config, theirs))
+    progress = run.load_progress()
+    return len(set(ours).intersection(offered[index] for index in progress.fused_poses(progress.posed_anywhere())))
 
 
 def why_none_was_found(run: str, camera: Camera) -> str:

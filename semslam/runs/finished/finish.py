@@ -42,11 +42,11 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     if isinstance(run.slam.track, Tracker):  # from here on its poses are known
         posed = run.progress.posed()
         run.synchronise([posed.get(i) for i in range(len(run.sequence))])
-    passed_by = _remove_unsure(run)
+    _remove_unsure(run)
     run.judge_depth()  # where the last frames that tell could not be read
     run.save()
     _check_map(run)
-    metrics = run.metrics() | {"surfels_passed_by": passed_by}
+    metrics = run.metrics() | {"surfels_passed_by": run.progress.passed_by}
     _tell_unused_depth(run, metrics)
     metrics |= _figures_of_parts(run)
     added, besides = _add_surfels(run)
@@ -66,7 +66,7 @@ def finish(run: Run, mesh: bool = True) -> dict[str, Any]:
     return metrics
 
 
-def _remove_unsure(run: Run) -> int:
+def _remove_unsure(run: Run) -> None:
     """Leave out what passed by, and count it, or, once, what several views of predicted depth did not make sure of."""
     views = run.slam.correct
     if isinstance(views, MultiViewDepth):
@@ -74,8 +74,7 @@ def _remove_unsure(run: Run) -> int:
             run.remove_unsure(views.config.least_confidence)
             views.ended = True
     elif run.config.slam.perception.depth == "sensor":
-        return remove_passing(run)
-    return 0
+        run.progress.passed_by += remove_passing(run)
 
 
 def _check_map(run: Run) -> None:

@@ -40,6 +40,7 @@ def judged_by_held_out(run: Run) -> dict[str, float]:
         "held_out_depth_median_m": errors.median(),
         "held_out_coverage": errors.count / valid if valid else float("nan"),
         "held_out_unposed": unposed,
+        "held_out_measured": valid,  # readings of depth
     }
 
 

@@ -148,7 +148,8 @@ def _verdict(config: RunConfig, used: Sequence, found: Judged, matched: Matches,
             findings = lengths + findings
     for finding in findings if of_images else doubts + findings:  # what is of the images is told with their camera
         if finding.level != "hint":
-            logger.warning("%s: %s; %s; `semslam doctor` tells more", name, finding.what, finding.remedy)
+            more = "; `semslam doctor` tells more" if config.poses_of_recording else ""
+            logger.warning("%s: %s; %s%s", name, finding.what, finding.remedy, more)
     contradicted = "; ".join(finding.what for finding in doubts if finding.level != "hint")
     return PoseVerdict(rejected, contradicted or None, told=found.told, unsound=of_matches)
 

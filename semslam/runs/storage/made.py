@@ -94,8 +94,8 @@ class MadeFiles(RunPaths):
         except ValueError as error:
             reason = str(error).removeprefix(f"{path}: ")
             raise ValueError(
-                f"{path}: damaged ({reason}); remove it to go on without, or have it made again: the command that made "
-                f"{self.path}, `semslam reconstruct` with --resume"
+                f"{path}: damaged ({reason}); remove it to go on without, or have it made again by the command that "
+                f"made {self.path}: `semslam reconstruct` with --resume, others with --overwrite"
             ) from None
 
 
