@@ -20,12 +20,10 @@ from semslam.images import (
     ColorReader,
     CorruptFrame,
     DepthReader,
-    depth_of_bytes,
     depth_of_units,
     depth_units,
     fitting_scale,
     natural_key,
-    png,
     read_color,
     read_depth,
     read_uint16,
@@ -168,48 +166,12 @@ def jpeg(image: np.ndarray, *options: int) -> bytes:
 # ------------------------------------------------------------------------------------------- what is no image
 
 
-def test_depth_of_every_png_filter_is_what_opencv_reads(monkeypatch):
-    image = (1000 + np.cumsum(RNG.integers(-300, 300, (45, 37)), axis=1)).astype(np.uint16)
-    image[RNG.random(image.shape) < 0.2] = 0
-    files = []
-    for kind in range(5):
-        options = [cv2.IMWRITE_PNG_FILTER, 8 << kind, cv2.IMWRITE_PNG_COMPRESSION, 6]  # PNG_FILTER_NONE is 8, and so on
-        files.append(cv2.imencode(".png", image, options)[1].tobytes())
-        rows = np.frombuffer(zlib.decompress(idat_of(files[-1])), np.uint8).reshape(45, -1)
-        assert (rows[1:, 0] == kind).all()
-        np.testing.assert_array_equal(png.decoded(files[-1]), image)
-    monkeypatch.setattr(png, "decoded", lambda _: image + 1)
-    assert (depth_of_bytes(files[0], "depth.png", 1.0) == image + 1).all()  # and it is what decodes depth
-
-
-def test_a_png_that_needs_more_than_its_rows_is_left_to_opencv():
-    image = RNG.integers(0, 5000, (8, 9)).astype(np.uint16)
-    plain = cv2.imencode(".png", image)[1].tobytes()
-    transparent = plain[:33] + chunk(b"tRNS", bytes(2)) + plain[33:]
-    assert png.is_of_16_bits(transparent) and png.decoded(transparent) is None
-    assert not png.is_of_16_bits(cv2.imencode(".png", image.astype(np.uint8))[1].tobytes())
-    assert not png.is_of_16_bits(png_of(8, 9))
-    for rows in (bytes([5, *bytes(18)] * 8), bytes(19 * 8 - 1)):  # an unknown filter, and a byte too few
-        assert png.decoded(plain[:33] + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")) is None
-    assert png.decoded(plain[:33] + chunk(b"IDAT", b"no rows") + chunk(b"IEND", b"")) is None
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def idat_of(data: bytes) -> bytes:
-    """What the IDAT chunks of a PNG hold."""
-    place, found = 8, b""
-    while place < len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        found += data[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
-        place += 12 + length
-    return found
-
-
 def png_of(width: int, height: int) -> bytes:
     """A PNG whose header claims a size, with the few bytes that this many zeros are packed into, or less."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 

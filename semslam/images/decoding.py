@@ -8,7 +8,7 @@ import numpy as np
 
 from semslam.files.failures import is_passing_in_reading
 from semslam.files.reading import contents
-from semslam.images import jpeg, png
+from semslam.images import jpeg
 from semslam.images.integrity import CorruptFrame, check_header, no_image
 
 LARGEST_FILE = 1 << 29  # bytes
@@ -47,8 +47,6 @@ def decode_bytes(data: bytes, where: object, flags: int) -> np.ndarray:
     import cv2
 
     check_header(data, where)
-    if flags & cv2.IMREAD_ANYDEPTH and png.is_of_16_bits(data) and (depth := png.decoded(data)) is not None:
-        return depth
     damaged = data[:2] == b"\xff\xd8" and jpeg.is_damaged(data)
     try:
         image = None if damaged else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
