@@ -38,50 +38,65 @@ def depth(c: Comparison) -> Section | None:
             "depth is in the map's range and the map shows something: the share of such pixels is given."
         )
     ]
+    parts += _metrics(figures)
+    shown = {n: named.get(n, n) for n in (NETWORK, SHIFTED, *c.main()) if n in study.sources}
+    per_frame = {
+        title: (
+            np.array(sorted(study.sources[name].frames)),
+            np.array([study.sources[name].frames[i].rmse for i in sorted(study.sources[name].frames)]),
+        )
+        for name, title in shown.items()
+    }
+    parts.append(Picture("Frame by frame", (("", draw.lines(per_frame, "frame", "RMSE, m")),)))
+    parts += _by_distance_and_class(study, shown)
+    parts.append(_near_edges(study, shown))
+    parts += _frames_shown(c, study)
+    return Section("Depth, frame by frame", parts)
+
+
+def _metrics(figures: dict[str, dict[str, float]]) -> Iterable[Table]:
     rows = tuple(
         (name, number(f["shown"], 1, 100), *(number(f[key], 3) for key in FIGURES)) for name, f in figures.items()
     )
     note = "RMSE, sqr rel in metres, SILog times 100; pooled over valid pixels, whole frame, no cap: `semslam score`'s."
-    parts.append(Table("All depth metrics", ("depth", "pixels %", *FIGURES), rows, note))
+    yield Table("All depth metrics", ("depth", "pixels %", *FIGURES), rows, note)
     rows = tuple(
         (f"{name}: {protocol.name}, {pooling}", *(number(figures[name][key + suffix + end], 3) for key in FIGURES))
         for name in (NETWORK, SHIFTED)
         for suffix, protocol in PROTOCOLS.items()
         for end, pooling in (("", "pooled"), ("_mean_of_images", "mean of images"))
     )
-    parts.append(Table("The network under every protocol", ("depth", *FIGURES), rows))
-    main = [name for name in (NETWORK, SHIFTED, *c.main()) if name in study.sources]
-    per_frame = {
-        named.get(name, name): (
-            np.array(sorted(study.sources[name].frames)),
-            np.array([study.sources[name].frames[i].rmse for i in sorted(study.sources[name].frames)]),
-        )
-        for name in main
-    }
-    parts.append(Picture("Frame by frame", (("", draw.lines(per_frame, "frame", "RMSE, m")),)))
+    yield Table("The network under every protocol", ("depth", *FIGURES), rows)
+
+
+def _by_distance_and_class(study: DepthStudy, shown: dict[str, str]) -> Iterable[Picture]:
+    """shown: the names of sources, and what the report calls them."""
     bins = [f"{a:g}-{b:g}" if np.isfinite(b) else f"over {a:g}" for a, b in pairwise(DISTANCES)]
     seen = [k for k, e in enumerate(study.sources[NETWORK].distances) if e.pooled().pixels > 500]
-    by_distance = {named.get(n, n): [study.sources[n].distances[k].pooled().abs_rel * 100 for k in seen] for n in main}
+    by_distance = {
+        title: [study.sources[n].distances[k].pooled().abs_rel * 100 for k in seen] for n, title in shown.items()
+    }
     drawn = draw.bars([bins[k] for k in seen], by_distance, "mean |error| / truth, %")
-    parts.append(Picture("By true distance, metres", (("", drawn),)))
+    yield Picture("By true distance, metres", (("", drawn),))
     classes = LABEL_SETS["nyu13"].classes
     seen = [k for k, e in enumerate(study.sources[NETWORK].classes) if e.pooled().pixels > 500]
-    by_class = {named.get(n, n): [study.sources[n].classes[k].pooled().abs_rel * 100 for k in seen] for n in main}
+    by_class = {title: [study.sources[n].classes[k].pooled().abs_rel * 100 for k in seen] for n, title in shown.items()}
     whose = "true" if study.by_true_classes else "predicted"
     names = [classes[k] for k in seen]
-    parts.append(Picture(f"By {whose} class", (("", draw.bars(names, by_class, "mean |error| / truth, %")),)))
+    yield Picture(f"By {whose} class", (("", draw.bars(names, by_class, "mean |error| / truth, %")),))
+
+
+def _near_edges(study: DepthStudy, shown: dict[str, str]) -> Table:
     rows = tuple(
-        (named.get(n, n), *(number(study.sources[n].figures()[k], 3) for k in
+        (title, *(number(study.sources[n].figures()[k], 3) for k in
          ("rmse_near_edges", "rmse_elsewhere", "abs_rel_near_edges", "abs_rel_elsewhere")))
-        for n in main
+        for n, title in shown.items()
     )  # fmt: skip
     note = (
         f"Near: within {EDGE_WIDTH} pixels (at 640 columns) of a jump of the true depth by over {100 * EDGE_STEP:g} %."
     )
     columns = ("depth", "RMSE m near", "elsewhere", "abs rel near", "elsewhere")
-    parts.append(Table("Near depth edges and elsewhere", columns, rows, note))
-    parts += _frames_shown(c, study)
-    return Section("Depth, frame by frame", parts)
+    return Table("Near depth edges and elsewhere", columns, rows, note)
 
 
 def _frames_shown(c: Comparison, study: DepthStudy) -> Iterable[Picture]:

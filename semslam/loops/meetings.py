@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,23 @@ from semslam.tracking.relocalisation.places import described
 from semslam.tracking.tracker import Tracker
 
 AGREE = (0.05, np.radians(2.0))  # metres and radians between where two keyframes meet the other sub-map, at most
-Sight = tuple[int, int, np.ndarray, np.ndarray]  # keyframes a and k, the motion T_a_k (4, 4), its covariance (6, 6)
+
+
+class Sight(NamedTuple):
+    """Keyframe k as keyframe a of another sub-map sees it."""
+
+    a: int
+    k: int
+    T_a_k: np.ndarray  # (4, 4)
+    covariance: np.ndarray  # (6, 6) of that motion
+
+
+class Once(NamedTuple):
+    """What was found of another sub-map once, and has to be found again."""
+
+    other: int
+    T_other_present: np.ndarray  # (4, 4)
+    sight: Sight
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +51,7 @@ class Meetings(Stage):
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
-        self._first: tuple[int, np.ndarray, Sight] | None = None  # the other sub-map, T_other_present, what was found
+        self._first: Once | None = None
 
     def met(self, k: int, observation: Observation, surfels: SurfelMap, fusion: Fusion) -> Meeting | None:
         """Whether keyframe k, just observed, completes a meeting of its sub-map with another."""
@@ -53,18 +70,18 @@ class Meetings(Stage):
             numbers = np.array([tracker.submaps.of(index) for index in keyframes.indices])
             distances[numbers == present] = np.inf
             a = int(distances.argmin())
-            sight = (a, k, poses.inverse(keyframes.T_world_camera[a]) @ T, measured.covariance)
+            sight = Sight(a, k, poses.inverse(keyframes.T_world_camera[a]) @ T, measured.covariance)
             other, join = int(numbers[a]), T @ poses.inverse(T_k)
-            first, self._first = self._first, (other, join, sight)
-            if first is None or first[0] != other or first[2][1] == k:
+            first, self._first = self._first, Once(other, join, sight)
+            if first is None or first.other != other or first.sight.k == k:
                 return None
-            apart = poses.inverse(first[1] @ T_k) @ T
+            apart = poses.inverse(first.T_other_present @ T_k) @ T
             if np.linalg.norm(apart[:3, 3]) > AGREE[0] or poses.rotation_angle(apart) > AGREE[1]:
                 return None
             self._first = None
             gone, into = max(present, other), min(present, other)
             T_into_gone = join if gone == present else poses.inverse(join)
-            return Meeting(gone, into, T_into_gone, (first[2], sight))
+            return Meeting(gone, into, T_into_gone, (first.sight, sight))
         return None
 
     def state(self) -> dict[str, np.ndarray]:
@@ -79,4 +96,4 @@ class Meetings(Stage):
         self._first = None
         if "met" in state:
             other, a, k = (int(n) for n in state["met"])
-            self._first = other, state["met_join"], (a, k, state["met_motion"], state["met_covariance"])
+            self._first = Once(other, state["met_join"], Sight(a, k, state["met_motion"], state["met_covariance"]))

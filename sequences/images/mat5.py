@@ -63,10 +63,13 @@ def _add(arrays: dict[str, np.ndarray], kind: int, payload: bytes, order: str) -
     if kind != _MATRIX:
         return
     parts = _elements(payload, order)
-    if len(parts) < 4 or len(parts[1][1]) != 8 or parts[3][0] not in _TYPES:
+    if len(parts) < 4:
         return
-    shape = struct.unpack(f"{order}ii", parts[1][1])
-    values = np.frombuffer(parts[3][1], np.dtype(order + _TYPES[parts[3][0]]))
+    _, (_, size), (_, name), (type_, numbers) = parts[:4]
+    if len(size) != 8 or type_ not in _TYPES:
+        return
+    shape = struct.unpack(f"{order}ii", size)
+    values = np.frombuffer(numbers, np.dtype(order + _TYPES[type_]))
     if min(shape) < 0 or shape[0] * shape[1] != len(values):
         raise ValueError(f"{len(values)} numbers for an array of {shape[0]}x{shape[1]}")
-    arrays[parts[2][1].decode("latin-1")] = values.reshape(shape, order="F")
+    arrays[name.decode("latin-1")] = values.reshape(shape, order="F")
