@@ -21,6 +21,7 @@ from semslam.images import COLOR_SUFFIXES
 from sequences.files import files_of_many_frames
 from sequences.pose_pairing import NO_POSE
 from sequences.recordings import folder, icl_nuim, nyu_raw, open3d_folder, png_list, seven_scenes, tum
+from sequences.recordings.camera_file import read_camera_file
 from sequences.recordings.cameras import azure_kinect, klg, photos, ros_bag, video
 from sequences.recordings.datasets import (
     deeploc,
@@ -36,7 +37,7 @@ from sequences.recordings.datasets import (
     tum_rgb,
 )
 from sequences.recordings.phones import arkitscenes, polycam, record3d, stray_scanner
-from sequences.recordings.sensor import SaidOfSensor, read_camera_file
+from sequences.recordings.sensor import SaidOfSensor
 from sequences.room import room
 from sequences.sequence import CorruptFrame, ImageSequence, Mesh, Sequence
 

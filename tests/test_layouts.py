@@ -13,7 +13,7 @@ import pytest
 from semslam.frame import Frame
 from sequences import open_sequence
 from sequences.conversion import WRITERS, convert
-from sequences.recordings.sensor import write_camera_file
+from sequences.recordings.camera_file import write_camera_file
 from sequences.room.room import RoomSequence
 from sequences.sequence import DerivedSequence
 

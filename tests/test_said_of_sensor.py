@@ -13,8 +13,8 @@ from written_recordings import as_associations, as_icl, as_open3d, as_png_list, 
 from semslam.camera import Camera
 from sequences import open_sequence, options_of
 from sequences.pairing import in_order
+from sequences.recordings.camera_file import read_camera_file
 from sequences.recordings.registration import registered_depth
-from sequences.recordings.sensor import read_camera_file
 from sequences.room.room import RoomSequence
 
 

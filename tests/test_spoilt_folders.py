@@ -11,8 +11,8 @@ import yaml
 
 from semslam.camera import Camera
 from sequences import CorruptFrame, open_sequence
+from sequences.recordings.camera_file import write_camera_file
 from sequences.recordings.folder import write_folder
-from sequences.recordings.sensor import write_camera_file
 from sequences.room.room import RoomSequence
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from semslam import images
 from semslam.frame import Frame
 from sequences.live.capture import WARM_UP, Capture, Captured, Source
-from sequences.recordings.sensor import write_camera_file
+from sequences.recordings.camera_file import write_camera_file
 from sequences.sequence import Sequence
 
 logger = logging.getLogger(__name__)

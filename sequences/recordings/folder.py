@@ -20,15 +20,10 @@ from semslam.trajectory.files import write_tum
 from sequences.files import first_readable
 from sequences.pairing import depth_delays, in_order, paired, times_of_names, without_copies
 from sequences.pose_pairing import NO_HINTS, PoseHints
+from sequences.recordings.camera_file import read_camera_file, write_camera_file
 from sequences.recordings.decoded import at_working_size
 from sequences.recordings.folder_poses import FPS, WRITTEN, timed_and_posed
-from sequences.recordings.sensor import (
-    NOTHING_SAID,
-    SaidOfSensor,
-    image_readers,
-    read_camera_file,
-    write_camera_file,
-)
+from sequences.recordings.sensor import NOTHING_SAID, SaidOfSensor, image_readers
 from sequences.selected import with_both_images
 from sequences.sequence import ImageSequence, Sequence
 

@@ -22,10 +22,10 @@ from semslam.trajectory.files import read_tum, write_tum
 from sequences.clock import seconds_or_count
 from sequences.files import read_part, unpacked
 from sequences.pose_pairing import FramePoses, poses_at
+from sequences.recordings.camera_file import write_camera_file
 from sequences.recordings.cameras.given_camera import given_camera
 from sequences.recordings.decoded import DecodedSequence, Images, Rig
 from sequences.recordings.depth_units import DepthUnits
-from sequences.recordings.sensor import write_camera_file
 from sequences.sequence import Sequence
 
 LAYOUT = "NAME.klg; NAME.yaml or camera.yaml (else 528 528 320 240 at 640x480) and NAME.freiburg (poses) beside it"
