@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickletools
 import struct
@@ -105,6 +106,75 @@ def test_checkpoints_of_trainers_load_whatever_they_keep_beside_the_tensors(
     torch.save(content, tmp_path / "trainer.pth.tar")
     loaded, _ = checkpoints.load(tmp_path / "trainer.pth.tar")
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in network.state_dict().items())
+
+
+class _Settings(dict):
+    """As configurations of other libraries, which are not installed where the weights are read."""
+
+
+class _Seen:
+    """Says when it is made."""
+
+    made = False
+
+    def __init__(self, **settings: object) -> None:
+        self.__dict__.update(settings)
+
+    def __setstate__(self, state: dict) -> None:
+        type(self).made = True
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("entry", ["model", "generator"])
+def test_settings_of_any_class_beside_the_tensors_are_passed_over(
+    tmp_path: Path, network: JointNetwork, zipped: bool, entry: str
+) -> None:
+    """And their classes are not called; an optimiser's schedule and the state of random numbers lie there as well."""
+    beside = {
+        "args": argparse.Namespace(lr=0.1, out=tmp_path),
+        "hyper_parameters": _Settings(rate=0.1, nested=_Settings(name="x")),
+        "object": _Seen(a=1),
+        "random": np.random.RandomState(0).get_state(),
+        "scheduler": torch.optim.lr_scheduler.StepLR(torch.optim.SGD(network.parameters()), 3),
+    }
+    file = tmp_path / "trainer.pth"
+    torch.save(beside | {entry: network.state_dict()}, file, _use_new_zipfile_serialization=zipped)
+    loaded, _ = checkpoints.load(file)
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in network.state_dict().items())
+    assert not _Seen.made
+
+
+def test_arrays_in_place_of_tensors_load(tmp_path: Path, network: JointNetwork) -> None:
+    torch.save({"params": {key: value.numpy() for key, value in network.state_dict().items()}}, tmp_path / "arrays.pth")
+    loaded, _ = checkpoints.load(tmp_path / "arrays.pth")
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in network.state_dict().items())
+
+
+def test_a_whole_network_in_a_file_is_refused(tmp_path: Path, network: JointNetwork) -> None:
+    torch.save({"model": network}, tmp_path / "module.pth")
+    with pytest.raises(ValueError, match=r"module\.pth: refused.*\(torch\.nn\..*save its state dict alone"):
+        checkpoints.load(tmp_path / "module.pth")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("<!DOCTYPE html><html><head><title>Sign in</title>", r"is text that begins with '<!DOCTYPE html>"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 6\n", r"is a pointer of Git LFS; fetch"),
+    ],
+)
+def test_text_in_place_of_weights_is_called_so(tmp_path: Path, suffix: str, content: str, said: str) -> None:
+    (tmp_path / f"weights{suffix}").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        checkpoints.read(tmp_path / f"weights{suffix}")
+
+
+def test_variances_below_zero_are_refused(tmp_path: Path, network: JointNetwork) -> None:
+    state = {key: -value if key.endswith("1.running_var") else value for key, value in network.state_dict().items()}
+    torch.save(state, tmp_path / "negative.pth")
+    with pytest.raises(ValueError, match=r"negative\.pth: layer1\.1\.running_var is -1, but a variance is never"):
+        checkpoints.load(tmp_path / "negative.pth")
 
 
 def test_what_others_say_beside_their_tensors_is_passed_over(tmp_path: Path, network: JointNetwork) -> None:

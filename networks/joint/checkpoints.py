@@ -1,6 +1,6 @@
 """Weights in files: ours are safetensors with their description in the header; the authors' are old pickles.
 
-Nothing in a file is ever executed: pickles are read with `weights_only=True`.
+Nothing in a file is ever executed; see `pickled`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from networks.joint import pickled
 from networks.joint.encoders import ENCODERS, LAYERS, MEAN, STD
 from networks.joint.network import TASKS, ZERO_AT_FIRST, JointNetwork
 from semslam.files.writing import replacing
@@ -35,11 +36,6 @@ _DESCRIBED = frozenset(
     | {"figures", "network", "encoder", "feature", "dropout"}
 )
 _PARTS = frozenset({"encoder", "decoder", "backbone", "heads", "0", "1"})  # names of parts that are kept apart
-# NumPy numbers, which trainers keep beside the tensors: the best mIoU, for example. They run no code.
-_NUMPY_SCALARS: list[Any] = [
-    np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")),
-    *((np.float64(0).__reduce__()[0], f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
-]  # fmt: skip
 BUNDLED = Path(__file__).parents[1] / "weights" / "joint_nyud40.safetensors"
 
 
@@ -97,10 +93,11 @@ def _metadata(header: Mapping[str, str], path: Path) -> dict[str, Any]:
 def read(path: str | Path) -> Weights:
     """The content of a weights file; ValueError, one line, where it is damaged or holds no tensors.
 
-    Of a trainer's dict the first entry of `ENTRIES` counts that holds tensors; numbers and texts beside tensors are
-    left out, and so is the `module.` that training in parallel puts before each name.
+    Of a trainer's dict the first entry of `ENTRIES` counts that holds tensors, or else the only entry that does; what
+    lies beside tensors is left out, and so is the `module.` that training in parallel puts before each name.
     """
     path = _existing(path)
+    pickled.check_binary(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -116,21 +113,15 @@ def read(path: str | Path) -> Weights:
             f"{path}: holds NumPy arrays, expected the weights of a network as .safetensors or as a PyTorch checkpoint "
             f"(an encoder to start a training from is named in its YAML)"
         )
-    try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # half a file makes PyTorch raise almost anything
-        if "weights_only" in str(error).lower():
-            raise ValueError(
-                f"{path}: refused, because it holds more than tensors and could run code when loaded; "
-                f"save its state dict alone, or as .safetensors"
-            ) from error
-        raise ValueError(f"{path}: not a whole PyTorch checkpoint ({_first_line(error)}); copy it again") from error
+    content = pickled.load(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a state dict of tensors, found {type(content).__name__}")
     entry = next((content[name] for name in ENTRIES if _holds_tensors(content.get(name))), None)
+    others = [value for value in content.values() if _holds_tensors(value)]
+    if entry is None and len(others) == 1 and not _holds_tensors(content):  # by a name of its own, such as "generator"
+        entry = others[0]
     state = content if entry is None else entry
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {str(key): _as_tensor(value) for key, value in state.items() if _is_tensor(value)}
     if not tensors:
         found = ", ".join(map(str, list(content)[:8])) or "nothing"
         raise ValueError(f"{path}: expected a state dict of tensors; in the file are {found}")
@@ -138,7 +129,16 @@ def read(path: str | Path) -> Weights:
 
 
 def _holds_tensors(content: object) -> bool:
-    return isinstance(content, dict) and any(isinstance(value, Tensor) for value in content.values())
+    return isinstance(content, dict) and any(_is_tensor(value) for value in content.values())
+
+
+def _is_tensor(value: object) -> bool:
+    """Whether a value is a tensor, or an array that some trainers keep in its place."""
+    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
+
+
+def _as_tensor(value: Tensor | np.ndarray) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
 
 
 def _finite(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -223,6 +223,12 @@ def _check_trained(module: nn.Module, path: Path) -> None:
 
     Those that a training begins with at zero may have stayed there: one at stride 8 leaves out the finest level.
     """
+    for key, value in module.named_buffers():
+        if key.endswith("running_var") and bool((value < 0).any()):
+            raise ValueError(
+                f"{path}: {key} is {float(value.min()):g}, but a variance is never below 0; the file is damaged: "
+                f"choose other weights"
+            )
     for key, value in module.named_parameters():
         first = value.detach().flatten()[0]
         if key in ZERO_AT_FIRST and first == 0:
