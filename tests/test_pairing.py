@@ -204,16 +204,45 @@ def test_raw_images_are_in_the_order_of_time_and_far_ones_are_no_pair(tmp_path, 
         open_sequence(raw(times, ["300.1", "300.2"]))
 
 
-def test_two_images_at_one_time_are_told(room, tmp_path):
-    path = as_tum(room, tmp_path / "twice", 5000.0)
-    with (path / "rgb.txt").open("a") as file:
-        file.write("0.0333 rgb/5.png\n")
-    with pytest.raises(ValueError, match=r"rgb\.txt:7: 5\.png is a second image at 0\.0333 s"):
+def _with_times(path, change):
+    """Lists of images with other times."""
+    for name in ("rgb.txt", "depth.txt"):
+        lines = [line.split() for line in (path / name).read_text().splitlines() if not line.startswith("#")]
+        times = change(np.array([float(words[0]) for words in lines]))
+        (path / name).write_text("".join(f"{time:.4f} {words[1]}\n" for time, words in zip(times, lines)))
+
+
+def test_images_of_a_clock_that_stands_still_are_left_out_and_told(tmp_path):
+    small = RoomSequence(frames=24, width=80, height=60)
+    path = as_tum(small, tmp_path / "still", 5000.0)
+    _with_times(path, lambda times: np.where(np.arange(24) == 8, times[7], times))
+    sequence = open_sequence(path, camera=small.camera)
+    assert [file.stem for file in sequence.color_paths] == [str(i) for i in range(24) if i != 8]
+    for name in ("rgb.txt", "depth.txt"):
+        assert any(f"1 of 24 images of {name} have the time of another" in note for note in sequence.assumptions)
+    _with_times(path, np.floor)
+    with pytest.raises(ValueError, match=r"rgb\.txt: 23 of 24 images have the time of another, .*1\.png at 0; write"):
         open_sequence(path)
+
+
+def test_a_line_that_is_written_twice_is_one_and_a_clock_that_goes_back_is_told(tmp_path):
+    small = RoomSequence(frames=24, width=80, height=60)
+    path = as_tum(small, tmp_path / "twice", 5000.0)
+    with (path / "rgb.txt").open("a") as file:
+        file.write((path / "rgb.txt").read_text().splitlines()[-1] + "\n")
+    sequence = open_sequence(path, camera=small.camera)
+    assert len(sequence) == 24 and not any("rgb.txt" in note for note in sequence.assumptions)
+    path = as_tum(small, tmp_path / "back", 5000.0)
+    _with_times(path, lambda times: np.where(np.arange(24) >= 12, times - 0.205, times))
+    (note,) = (n for n in open_sequence(path, camera=small.camera).assumptions if "times of rgb.txt go back" in n)
+    assert "once, first at 12.png" in note
+
+
+def test_two_pairs_at_one_time_are_told(room, tmp_path):
     path = as_associations(room, tmp_path / "again", 5000.0)
     with (path / "associations.txt").open("a") as file:
         file.write("0.0333 rgb/5.png 0.0333 depth/5.png\n")
-    with pytest.raises(ValueError, match=r"associations\.txt: .* is a second frame at 0\.0333"):
+    with pytest.raises(ValueError, match=r"associations\.txt: 1 of 7 images have the time of another, .*5\.png"):
         open_sequence(path, camera=room.camera)
 
 

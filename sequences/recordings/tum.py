@@ -6,7 +6,6 @@ ETH3D SLAM (Schoeps et al., "BAD SLAM", CVPR 2019) is the same with a calibratio
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ ASSOCIATIONS_LAYOUT = "associations.txt (time rgb/time.png time depth/time.png),
 CALIBRATION = "calibration.txt"
 DEPTH_SCALE = 5000.0  # units per metre
 POSE_FILES = ("groundtruth.txt", "traj.txt", "poses.txt", "trajectory.txt", "trajectory.log")
+MOST_STANDING = 0.1  # of the images of a list: how many may have the time of another one
 FPS = 30.0  # of lists that count frames, where nothing says otherwise
 
 # Calibrations that come with the data set; freiburg3's images are undistorted already.
@@ -71,8 +71,8 @@ def open_tum(
     between the poses around its colour image.
     """
     path = Path(path)
-    color_times, color = images_listed(path / "rgb.txt")
-    depth_times, depth = images_listed(path / "depth.txt")
+    color_times, color, of_order = images_listed(path / "rgb.txt")
+    depth_times, depth, of_depth_order = images_listed(path / "depth.txt")
     of_color, of_depth = associate(color_times, depth_times, SAME_TIME)
     if len(of_color) == 0:
         raise ValueError(
@@ -85,7 +85,8 @@ def open_tum(
             f"{path}: only {len(of_color)} of {len(color_times)} images of rgb.txt have a depth image within "
             f"{SAME_TIME} s; are both lists of one recording, and do their clocks agree?"
         )
-    notes = [
+    notes = [*of_order, *of_depth_order]
+    notes += [
         f"{count} of {len(times)} images of {name} have no partner within {SAME_TIME} s and are left out"
         for count, times, name in zip(lone, (color_times, depth_times), ("rgb.txt", "depth.txt"))
         if count
@@ -122,7 +123,7 @@ def open_associations(
     Which of a line's two files is depth is told from their names, else colour is taken to come first.
     """
     path = Path(path)
-    entries = read_associations(path / "associations.txt")
+    entries, of_order = read_associations(path / "associations.txt")
     stamps = np.array([entry.stamp for entry in entries])
     of_depth = np.array([entry.depth_stamp for entry in entries])
     notes: tuple[str, ...] = ()
@@ -140,7 +141,7 @@ def open_associations(
         notes = (f"associations.txt counts frames: {fps or FPS:g} per second are taken",)
         stamps, of_depth = stamps / (fps or FPS), of_depth / (fps or FPS)
     files = [entry.color for entry in entries], [entry.depth for entry in entries]
-    listed = Listed(stamps, *files, notes, depth_delays(stamps, of_depth))
+    listed = Listed(stamps, *files, (*of_order, *notes), depth_delays(stamps, of_depth))
     readers = usual_readers(path, listed.color, listed.depth, _usual(path), said)
     return opened(path, listed, readers, hints)
 
@@ -229,8 +230,9 @@ class Association(NamedTuple):
     depth: Path
 
 
-def read_associations(path: Path) -> list[Association]:
-    """The lines `stamp file stamp file` of an associations.txt, by stamp; ValueError names a line that is none."""
+def read_associations(path: Path) -> tuple[list[Association], list[str]]:
+    """The lines `stamp file stamp file` of an associations.txt, by stamp, and what is said of their order; ValueError
+    names a line that is none."""
     entries = []
     for number, words in _word_lines(path):
         try:
@@ -245,11 +247,37 @@ def read_associations(path: Path) -> list[Association]:
         entries.append(Association(*stamps, *files))
     if not entries:
         raise ValueError(f"{path}: lists no frames")
-    entries.sort(key=lambda entry: entry.stamp)
-    for one, other in pairwise(entries):
-        if one.stamp == other.stamp:
-            raise ValueError(f"{path}: {other.color.name} is a second frame at {other.stamp:.10g}; remove one")
-    return entries
+    kept, notes = _by_time(path, [entry.stamp for entry in entries], [entry.color for entry in entries])
+    return [entries[i] for i in kept], notes
+
+
+def _by_time(path: Path, stamps: list[float], files: list[Path]) -> tuple[list[int], list[str]]:
+    """Which entries of a list are read, by time, and what is said of the others and of a clock that was set back.
+
+    Of images of one time the first is read: when the others were taken is not known. A line that is written twice is
+    one. ValueError where images of one time are many.
+    """
+    first: dict[float, int] = {}
+    standing = [i for i, stamp in enumerate(stamps) if files[first.setdefault(stamp, i)] != files[i]]
+    if len(standing) > MOST_STANDING * len(stamps):
+        raise ValueError(
+            f"{path}: {len(standing)} of {len(stamps)} images have the time of another, the first of them "
+            f"{files[standing[0]].name} at {stamps[standing[0]]:.10g}; write the time of each, with enough digits"
+        )
+    notes = []
+    if standing:
+        notes.append(
+            f"{len(standing)} of {len(stamps)} images of {path.name} have the time of another, the first of them "
+            f"{files[standing[0]].name}, and are left out"
+        )
+    back = [i for i in range(1, len(stamps)) if stamps[i] < stamps[i - 1]]
+    if back:
+        places = "once" if len(back) == 1 else f"{len(back)} times"
+        notes.append(
+            f"the times of {path.name} go back {places}, first at {files[back[0]].name}: its images are read in the "
+            f"order of their times; if a clock was set back, correct the times"
+        )
+    return [first[stamp] for stamp in sorted(first)], notes
 
 
 def _word_lines(path: Path) -> list[tuple[int, list[str]]]:
@@ -264,9 +292,18 @@ def _listed(path: Path, name: str) -> Path:
     return file if "\\" not in name or file.exists() else path.parent / name.replace("\\", "/")
 
 
-def images_listed(path: Path) -> tuple[np.ndarray, list[Path]]:
-    """Times (N,) in seconds, increasing, and the files of a list of `timestamp file` lines."""
-    entries: dict[float, Path] = {}
+class Images(NamedTuple):
+    """The images of a list."""
+
+    timestamps: np.ndarray  # (N,) seconds, increasing
+    files: list[Path]
+    notes: list[str]  # what is said of their order
+
+
+def images_listed(path: Path) -> Images:
+    """The images of a list of `timestamp file` lines."""
+    times: list[float] = []
+    files: list[Path] = []
     for number, words in _word_lines(path):
         try:
             time, file = float(words[0]), _listed(path, words[1])
@@ -276,9 +313,9 @@ def images_listed(path: Path) -> tuple[np.ndarray, list[Path]]:
             raise ValueError(f"{path}:{number}: '{' '.join(words)[:60]}' is not 'timestamp file'") from None
         if not np.isfinite(time):
             raise ValueError(f"{path}:{number}: the time {words[0]} is no number")
-        if entries.setdefault(time, file) != file:
-            raise ValueError(f"{path}:{number}: {file.name} is a second image at {words[0]} s; remove one")
-    if not entries:
+        times.append(time)
+        files.append(file)
+    if not files:
         raise ValueError(f"{path}: lists no images")
-    times = sorted(entries)
-    return seconds(np.array(times)), [entries[time] for time in times]
+    kept, notes = _by_time(path, times, files)
+    return Images(seconds(np.array([times[i] for i in kept])), [files[i] for i in kept], notes)

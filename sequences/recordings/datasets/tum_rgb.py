@@ -32,11 +32,11 @@ def open_tum_rgb(
 ) -> DecodedSequence:
     """Open a folder of colour images; the camera is given, or TUM's where the folder's name says which."""
     path = Path(path)
-    times, files = tum.images_listed(path / "rgb.txt")
+    times, files, of_order = tum.images_listed(path / "rgb.txt")
     height, width = first_readable(images.read_color, files).shape[:2]
-    notes: tuple[str, ...] = ()
+    notes = tuple(of_order)
     if camera is None and fov is None and (named := tum.camera_of_name(path)) is not None:
-        camera, notes = named, (f"{path}: by its name this is a freiburg camera of TUM",)
+        camera, notes = named, (*notes, f"{path}: by its name this is a freiburg camera of TUM")
     truth = path / "groundtruth.txt"
     frames = Frames(times, [file.name for file in files])
     found = poses_of_frames(read_trajectory(truth), truth, frames, hints) if truth.is_file() else None
