@@ -127,6 +127,23 @@ def test_a_second_ctrl_c_while_saving_does_not_lose_the_run(whole, tmp_path, mon
     assert RunFolder.open(out).map.read_bytes() == whole.map.read_bytes()
 
 
+def test_a_ctrl_c_while_all_frames_are_saved_is_not_forgotten(whole, tmp_path, monkeypatch, capsys):
+    save = RunFolder.save_state
+
+    def press_and_save(self, *arguments):
+        signal.raise_signal(signal.SIGTERM)
+        save(self, *arguments)
+
+    out = tmp_path / "pressed"
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "save_state", press_and_save)
+        assert semslam("reconstruct", ROOM, "--out", out, *OPTIONS) == 130
+    assert "all frames are fused and saved" in capsys.readouterr().out
+    assert not RunFolder(out).map.exists()
+    assert semslam("reconstruct", ROOM, "--out", out, *OPTIONS, "--resume") == 0
+    assert RunFolder.open(out).map.read_bytes() == whole.map.read_bytes()
+
+
 # one step from one valid state to the next
 
 

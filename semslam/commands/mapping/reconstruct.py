@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -105,6 +105,8 @@ def reconstruct(
         if run.folder.path != run.folder.final:
             typer.echo(f"until it is whole, {out} shows the run that it replaces")
         raise typer.Exit(130)
+    if not live and interrupted():  # while the last frame was fused, or what is done was saved
+        _end_before_the_last_files(None, out)
     metrics = _finished(run, mesh, recorder, out)
     seconds = time.perf_counter() - began
     for sentence in summary(metrics, settings, run.sequence.camera, run.progress.reason, live, seconds):
@@ -187,9 +189,13 @@ def _finished(run: Run, mesh: bool, recorder: LiveSequence | None, out: Path) ->
         with busy("writing map, mesh and pictures"):
             return finish(run, mesh=mesh)
     except KeyboardInterrupt:
-        again = f"`semslam reconstruct {recorder.path}` maps them anew" if recorder is not None else "--resume ends it"
-        typer.echo(f"interrupted; all frames are fused and saved, the last files are not written; {again}: {out}")
-        raise typer.Exit(130) from None
+        _end_before_the_last_files(recorder, out)
+
+
+def _end_before_the_last_files(recorder: LiveSequence | None, out: Path) -> NoReturn:
+    again = f"`semslam reconstruct {recorder.path}` maps them anew" if recorder is not None else "--resume ends it"
+    typer.echo(f"interrupted; all frames are fused and saved, the last files are not written; {again}: {out}")
+    raise typer.Exit(130) from None
 
 
 def _list_files(run: Run, out: Path) -> None:
