@@ -45,7 +45,7 @@ def open_icl_nuim(
     the poses become T' = S T S with S = diag(1, -1, 1, 1).
     """
     path = Path(path)
-    entries = read_associations(path / "associations.txt")
+    entries, of_order = read_associations(path / "associations.txt")
     numbers = [round(entry.stamp) for entry in entries]
     T_of_frame = _poses(path)
     color, depth = tuple(entry.color for entry in entries), tuple(entry.depth for entry in entries)
@@ -56,7 +56,7 @@ def open_icl_nuim(
         color_paths=color,
         depth_paths=depth,
         poses=None if T_of_frame is None else tuple(T_of_frame.get(number) for number in numbers),
-        assumptions=tuple(assumed),
+        assumptions=(*assumed, *of_order),
         **readers,
     )
     sequence.readout = 0.0  # rendered, though some of its depth has a Kinect's noise
