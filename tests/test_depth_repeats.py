@@ -1,4 +1,4 @@
-"""A depth camera that hangs is told, and what it repeats is not fused; slow depth and a resting camera are none."""
+"""A camera that hangs is told, and what it repeats is not fused; slow images and a resting camera are none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from variants import one_fast
 
-from semslam.commands.mapping.summary import hung_depth
-from semslam.doctor.depth.repeats import DepthRepeats, hanging
+from semslam.commands.mapping.summary import hung_color, hung_depth
+from semslam.doctor.depth.repeats import ColorRepeats, DepthRepeats, hanging
 from semslam.frame import Frame
 from semslam.judging.run import judged_recording
 from semslam.runs.config import settings_of
@@ -19,7 +19,7 @@ from semslam.runs.finished.sources import sources_of
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import prepare
 from sequences.recordings.folder import write_folder
-from sequences.room.room import RoomSequence
+from sequences.room.room import NOISE, RoomSequence, orbit
 
 FRAMES = list(RoomSequence(frames=24, width=80, height=60))
 
@@ -56,6 +56,62 @@ def test_what_was_seen_is_kept():
         first.see(frame)
     second.restore(first.state())
     assert [whole.see(frame) for frame in HUNG][12:] == [second.see(frame) for frame in HUNG[12:]]
+
+
+def with_color_of(index: np.ndarray) -> list[Frame]:
+    """The room's frames, each with the colour of another one."""
+    return [replace(frame, color=FRAMES[i].color) for frame, i in zip(FRAMES, index)]
+
+
+COLOR_HUNG = with_color_of(np.where((np.arange(24) > 8) & (np.arange(24) < 16), 8, np.arange(24)))
+
+
+def test_colour_that_stays_while_depth_changes_is_told():
+    (finding,) = hanging(COLOR_HUNG)
+    assert "the colour of" in finding.what and "to 15, is the image of an earlier frame" in finding.what
+
+
+@pytest.mark.parametrize("slower", [1, 2, 3, 5])
+def test_colour_slower_than_depth_does_not_hang(slower):
+    assert hanging(with_color_of(np.arange(24) // slower * slower)) == []
+
+
+@pytest.mark.parametrize("noise", ["kinect", "realsense", "tof"])
+def test_a_resting_camera_before_noisy_depth_does_not_hang(noise):
+    still = list(RoomSequence(frames=24, width=160, height=120, noise=NOISE[noise], path=lambda _: orbit(0.0)))
+    assert hanging([replace(frame, color=still[0].color) for frame in still]) == []
+
+
+def test_the_dark_does_not_hang():
+    assert hanging([replace(frame, color=np.zeros_like(frame.color)) for frame in FRAMES]) == []
+
+
+def test_what_was_seen_of_colour_is_kept():
+    whole, first, second = ColorRepeats(), ColorRepeats(), ColorRepeats()
+    for frame in COLOR_HUNG[:12]:
+        first.see(frame)
+    second.restore(first.state())
+    assert [whole.see(frame) for frame in COLOR_HUNG][12:] == [second.see(frame) for frame in COLOR_HUNG[12:]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("poses", one_fast("tracked", "dataset"))
+def test_a_run_leaves_out_colour_of_another_moment(tmp_path, poses):
+    recording = RoomSequence(frames=24, width=160, height=120)
+    write_folder(recording, tmp_path / "recording")
+    files = sorted((tmp_path / "recording" / "color").iterdir())
+    for file in files[9:16]:
+        file.write_bytes(files[8].read_bytes())
+    settings = {"sequence": str(tmp_path / "recording"), "poses": poses, "slam": {"perception": {"labels": "none"}}}
+    run = prepare(settings_of(None, settings), tmp_path / "run")
+    for _ in run:
+        pass
+    finish(run, mesh=False)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    out = metrics["color_repeated"]
+    assert out and out == list(range(out[0], 16)) and metrics["frames_lost"] == 0
+    assert metrics["frames_fused"] == 24 - len(out) and "to 15, is the image" in (hung_color(metrics) or "")
+    assert RunFolder.open(tmp_path / "run").load_progress().color_repeated == out
 
 
 @pytest.mark.slow

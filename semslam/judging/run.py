@@ -105,7 +105,7 @@ def _figures_of_trajectory(
     """How far the run's poses are off, of how many frames, and by which protocol."""
     offered = progress.next_index - len(progress.held_out)
     apart = sum(len(progress.frames_of(submap)) for submap in progress.parts[1:])
-    not_in_map = len(progress.lost) + len(progress.corrupt) + apart
+    not_in_map = len(progress.lost) + len(progress.corrupt) + len(progress.color_repeated) + apart
     figures = trajectory_figures(errors, offered, not_in_map, with_scale)
     if errors is None:
         few = "fewer than two of its poses have a reference" if sequence.trajectory is not None else "no reference"

@@ -19,7 +19,10 @@ from semslam.stage import under_prefix
 from semslam.trajectory import Correction, Trajectory
 from sequences.selected import hidden_cells
 
-FRAME_LISTS = ("indices", "lost", "poor", "depth_repeated", "corrupt", "held_out", "labelled", "poses_rejected")
+FRAME_LISTS = (
+    *("indices", "lost", "poor", "depth_repeated", "color_repeated", "corrupt", "held_out", "labelled"),
+    "poses_rejected",
+)
 IDENTIFYING = ("indices", "timestamps", "poses")  # what tells one run from another
 
 
@@ -71,6 +74,7 @@ class Progress:
     lost: list[int] = field(default_factory=list)
     poor: list[int] = field(default_factory=list)  # tracked, but not good enough to be fused
     depth_repeated: list[int] = field(default_factory=list)  # whose depth is not used: the depth camera hung
+    color_repeated: list[int] = field(default_factory=list)  # that were left out: the colour camera hung
     corrupt: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
     hidden: dict[int, np.ndarray] = field(default_factory=dict)  # by frame: `hidden_cells`, which move with the camera
@@ -174,7 +178,7 @@ class Progress:
     @property
     def stepped(self) -> int:
         """Frames that went through the system."""
-        return self.next_index - len(self.corrupt) - len(self.held_out)
+        return self.next_index - len(self.corrupt) - len(self.color_repeated) - len(self.held_out)
 
     def frames_per_second(self, besides: float = 0.0) -> float:
         """Of the frames that went through the system; besides: seconds that were spent before and after."""

@@ -19,7 +19,7 @@ from semslam.depth.layers import remove_layers
 from semslam.depth.synchronised_sequence import SynchronisedSequence
 from semslam.doctor.depth.edges import DepthEdges
 from semslam.doctor.depth.range import usable_share
-from semslam.doctor.depth.repeats import DepthRepeats
+from semslam.doctor.depth.repeats import ColorRepeats, DepthRepeats
 from semslam.engine.associations import Associations
 from semslam.engine.saved_surfels import state_parts
 from semslam.frame import Frame, Step
@@ -64,6 +64,7 @@ class Run:
         self.progress = Progress()
         self._depth_edges = DepthEdges(sequence) if config.slam.perception.depth == "sensor" else None
         self._depth_repeats = DepthRepeats() if config.slam.perception.depth == "sensor" else None
+        self._color_repeats = ColorRepeats() if config.slam.perception.depth == "sensor" else None
         # they are looked at beside the next frame; the result says whether all that there is to see was seen
         self._edges_thread = background("edges")
         self._edges_seen: Future[bool] | None = None
@@ -93,7 +94,7 @@ class Run:
         return len(self.sequence) - self.progress.next_index
 
     def __iter__(self) -> Iterator[Step | None]:
-        """Step through the remaining frames; None for one that was unreadable or held out."""
+        """Step through the remaining frames; None for one that was unreadable, held out or of two moments."""
         began = saved = time.perf_counter()
         pause = CHECKPOINT if self.checkpoint is None else self.checkpoint
         for index, frame in self._frames():
@@ -121,6 +122,9 @@ class Run:
             return None
         if self._is_held_out(index):
             self.progress.held_out.append(index)
+            return None
+        if self._color_repeats is not None and self._color_repeats.see(frame):
+            self.progress.color_repeated.append(index)  # colour would hold tracking back, and paint the map wrongly
             return None
         if self._depth_repeats is not None and frame.depth is not None and self._depth_repeats.see(frame):
             self.progress.depth_repeated.append(index)
@@ -178,7 +182,8 @@ class Run:
         if isinstance(self.slam.network, LabelsAhead) and not self._is_held_out(index):
             every = self.config.hold_out
             # how many frames are perceived before it; a guess, as some may be corrupt
-            before = index - (index // every if every else 0) - len(self.progress.corrupt)
+            left_out = len(self.progress.corrupt) + len(self.progress.color_repeated)
+            before = index - (index // every if every else 0) - left_out
             if before % perception.labels_every == 0:
                 size = camera.width, camera.height
                 self.slam.network.begin(index, frame.color, size, perception.is_mirrored(index))
@@ -259,6 +264,7 @@ class Run:
             "frames_apart": sum(len(progress.frames_of(number)) for number in progress.parts[1:]),
             "submaps": len(progress.parts),
             "frames_depth_repeated": len(progress.depth_repeated),
+            "frames_color_repeated": len(progress.color_repeated),
             "frames_corrupt": len(progress.corrupt),
             "readout_s": perception.readout if moved else 0.0,
             "depth_delay_s": delay_undone(self.sequence, perception) if moved else None,
@@ -281,6 +287,7 @@ class Run:
             "poor": self._numbers(progress.poor),
             "poor_reason": progress.poor_reason or None,
             "depth_repeated": self._numbers(progress.depth_repeated),
+            "color_repeated": self._numbers(progress.color_repeated),
             "corrupt": self._numbers(progress.corrupt),
             "assumptions": list(self.sequence.assumptions),
             "depth_noise": progress.noise and {"at_0.4_m": progress.noise[0], "quadratic": progress.noise[1]},
@@ -297,6 +304,8 @@ class Run:
         state = {f"{name}_{key}": value for name, stage in stages.items() for key, value in stage.state().items()}
         if self._depth_repeats is not None:
             state |= prefixed("repeats_", self._depth_repeats.state())
+        if self._color_repeats is not None:
+            state |= prefixed("color_repeats_", self._color_repeats.state())
         if self.slam.associations is not None:
             state["run_events"] = np.array(len(self.slam.associations.events))
         return state | self.progress.state() | {"run_recording": self._recording}
@@ -317,6 +326,8 @@ class Run:
             self._restore_stage(name, stage, state)
         if self._depth_repeats is not None:
             self._restore_stage("repeats", self._depth_repeats, state)
+        if self._color_repeats is not None:
+            self._restore_stage("color_repeats", self._color_repeats, state)
         with naming(self.folder.state):
             self.progress = Progress.from_state(state)
         if self.progress.before and self.config.extend is None:

@@ -31,6 +31,7 @@ def summary(
         lost_frames(metrics, reason, doctor),
         poor_frames(metrics),
         hung_depth(metrics),
+        hung_color(metrics),
         moved_depth(metrics, settings),
         submaps(metrics),
         held_out(metrics),
@@ -111,6 +112,14 @@ def hung_depth(metrics: Metrics) -> str | None:
     if not (repeated := metrics.get("depth_repeated")):
         return None
     return f"{in_words(repeated)}; their depth is not used"
+
+
+def hung_color(metrics: Metrics) -> str | None:
+    from semslam.doctor.depth.repeats import in_words
+
+    if not (repeated := metrics.get("color_repeated")):
+        return None
+    return f"{in_words(repeated, 'colour')}; they are left out"
 
 
 def moved_depth(metrics: Metrics, settings: RunConfig) -> str | None:
