@@ -52,6 +52,15 @@ def test_matroska_frames_are_counted_and_shown_when_each_says(tmp_path):
     np.testing.assert_allclose(VideoFile(path).timestamps, times, atol=1e-3)
 
 
+def test_a_matroska_file_that_was_cut_short_is_told(tmp_path):
+    data = filmed(tmp_path / "whole.mkv", "MJPG")
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 3])
+    whole, cut = (open_sequence(tmp_path / name, fov=60) for name in ("whole.mkv", "cut.mkv"))
+    assert not any("announces" in note for note in whole.assumptions)
+    (note,) = (note for note in cut.assumptions if "announces" in note)
+    assert f"its {len(cut)} images end after" in note and 0 < len(cut) < FRAMES / 2
+
+
 def with_pixel_aspect(data: bytearray, across: int, down: int) -> bytes:
     """The bytes of an MP4 with a box `pasp` at the end of its sample description."""
     names = b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v" + bytes(6)

@@ -47,7 +47,7 @@ def open_video(path: str | Path, *, camera: Camera | None = None, fov: float | N
         timestamps=times,
         read=lambda index: Images(video.frame(index)),
         poses=None if found is None else found.T_world_camera,
-        assumptions=(*_of_pixels(video), *(() if found is None else found.notes)),
+        assumptions=(*_of_length(video), *_of_pixels(video), *(() if found is None else found.notes)),
     )
 
 
@@ -57,6 +57,16 @@ def _camera(path: Path, video: VideoFile, camera: Camera | None, fov: float | No
         return given_camera(path, video.width, video.height, camera, fov)
     except OtherAspect:
         return given_camera(path, video.stored[0], video.stored[1], camera, fov).resized(video.width, video.height)
+
+
+def _of_length(video: VideoFile) -> tuple[str, ...]:
+    """What is told of a file that holds less than it announces."""
+    if not video.announced:
+        return ()
+    return (
+        f"{video.path}: announces {video.announced:.1f} s, and its {len(video.timestamps)} images end after "
+        f"{video.timestamps[-1]:.1f} s: it was cut short, or its sound is longer; copy it again if images are missing",
+    )
 
 
 def _of_pixels(video: VideoFile) -> tuple[str, ...]:

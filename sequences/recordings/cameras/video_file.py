@@ -20,6 +20,7 @@ LEAST_BYTES = 8  # of a frame in a file: a count that leaves less to each is a f
 LARGEST_MOOV = 1 << 28  # bytes
 MP4, MATROSKA = (".mp4", ".m4v", ".mov"), (".mkv", ".webm")  # each frame has a time of its own
 WIDEST_PIXEL = 3.0  # widths over heights that a video's pixels have, or the other way round; more is a wrong number
+CUT_SHORT = 0.1, 0.5  # of the length that a file announces, and seconds: it lacks more where it was cut short
 SLACK = 1e-3  # seconds that times in other units may differ by
 
 
@@ -43,6 +44,7 @@ class VideoFile:
         self.path, self.upright = path, upright
         self._lock = threading.Lock()
         self._cursors = [_Cursor(self._opened())]  # the last one was used last
+        self.announced = 0.0  # seconds: what a file that was cut short says of its length
         times = mp4_times(path) if path.suffix.lower() in MP4 else None
         if times is None:
             times = self._decoded_times() if path.suffix.lower() in MP4 + MATROSKA else self._regular_times()
@@ -147,6 +149,11 @@ class VideoFile:
         while len(times) < self.path.stat().st_size // LEAST_BYTES and capture.grab():
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         seconds = np.array(times)
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) / fps if fps > 0 else 0.0
+        share, least = CUT_SHORT
+        if len(times) and announced - seconds[-1] > share * announced + least:
+            self.announced = announced
         return seconds - seconds[0] if len(times) and (np.diff(seconds) > 0).all() else self._regular_times()
 
     def _counted(self, most: int) -> int:
