@@ -34,7 +34,7 @@ class Absence:
     def ended(self, depth: np.ndarray) -> None:
         """A frame with depth (H, W) has a pose."""
         self.since, self.frames = None, 0
-        self._share += (0.05 if self._share else 1.0) * (np.count_nonzero(depth) / depth.size - self._share)
+        self._share += (0.05 if self._share else 1.0) * (np.count_nonzero(depth > 0) / depth.size - self._share)
 
     def is_long(self, timestamp: float, seconds: float) -> bool:
         """Whether so many seconds, and some frames, are lost by the time of a frame."""
