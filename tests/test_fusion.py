@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from semslam import poses
-from semslam.camera import SENSORS
-from semslam.engine.fusion import Fusion, FusionConfig
+from semslam.camera import SENSORS, Camera
+from semslam.engine.fusion import Fusion, FusionConfig, stride_for
 from semslam.engine.merging import LAYERS
 from semslam.engine.saved_surfels import state_of
 from semslam.engine.surfels import MapConfig, SurfelMap
 from semslam.engine.vectors import GROUP, LANES, to_columns, to_rows
 from semslam.frame import NO_GREY, Frame, Observation
+from semslam.tracking.registration.settings import RegistrationConfig
 from sequences import open_sequence
 from sequences.room.room import NOISE, RoomSequence, render
 
@@ -157,6 +158,11 @@ def test_an_occluded_surface_is_kept(frames):
     for k in range(3, 50):
         fusion.fuse(surfels, fusion.prepare(flat(1.0, frames[0])), np.eye(4), k)
     assert (np.abs(surfels.cloud().positions[:, 2] - 2) < 1e-6).sum() == frames[0].depth.size
+
+
+def test_a_view_has_a_point_for_what_registration_counts_as_one_measurement():
+    fusion = FusionConfig()
+    assert stride_for(Camera(640, 480, 525, 525, 320, 240), fusion.view_points) ** 2 == RegistrationConfig().correlation
 
 
 def test_the_view_from_a_fused_pose_shows_the_fused_depth(frames):

@@ -51,7 +51,9 @@ class FusionConfig:
     # frames: fused from one removal of surfels to the next, 0 = never; left at 10, 1 of predicted depth
     clean_every: Natural = 10
     carve: NotNegative = 1.0  # confidence that a surfel in front of a measurement loses in each frame
-    view_points: Count = 20_000  # points: of the map in a predicted view, about, evenly spread over the image
+    # points: of the map in a predicted view, about, evenly spread over the image; at 640x480 one of 25 pixels, which
+    # err together (`correlation` of the registration): more of them cost more than they tell
+    view_points: Count = 14_000
 
     def __post_init__(self) -> None:
         check_ranges(self, "slam.fusion")
