@@ -152,6 +152,23 @@ class Camera:
         x = (pixels - [self.cx, self.cy]) / [self.fx, self.fy]
         return np.column_stack([x, np.ones(len(x))]) * depth[:, None]
 
+    def flow(self, pixels: np.ndarray, depth: np.ndarray | float, twist: np.ndarray) -> np.ndarray:
+        """(..., 2) pixels a second, by which what pixels (..., 2) show at a depth (...) along z moves in the image.
+
+        twist: (6,) or (..., 6) a second of the camera, in its own frame; what it sees stands still: X' = -(v + w x X).
+        """
+        x, y = np.moveaxis((pixels - [self.cx, self.cy]) / [self.fx, self.fy], -1, 0)
+        vx, vy, vz, wx, wy, wz = np.moveaxis(np.asarray(twist), -1, 0)
+        right, down, ahead = vx / depth + wy - wz * y, vy / depth + wz * x - wx, vz / depth + wx * y - wy * x
+        return np.stack([self.fx * (x * ahead - right), self.fy * (y * ahead - down)], axis=-1)
+
+    def elapsed(self, pixels: np.ndarray, readout: np.ndarray) -> np.ndarray:
+        """(...) seconds from an image's moment, that of its middle, to that at which pixels (..., 2) of it were read.
+
+        readout: (2,) seconds from the first column to the last one, and from the first row to the last one.
+        """
+        return ((pixels + 0.5) / [self.width, self.height] - 0.5) @ readout
+
     def resized(self, width: int, height: int) -> Camera:
         """This camera after its image is resized.
 

@@ -1,23 +1,26 @@
-"""A recording whose camera or lens was not known, or zoomed while it filmed, with the camera that was found; or whose
-images have bars along their edges, without these."""
+"""A recording whose camera or lens was not known, zoomed while it filmed, or read its rows one after another, with the
+camera that was found; or whose images have bars along their edges, without these."""
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from semslam.camera import Camera
 from semslam.files.failures import raise_passing
-from semslam.frame import Frame, RecordedImage, evenly_spread
+from semslam.frame import UNLABELLED, Frame, RecordedImage, evenly_spread
 from semslam.images.bars import Window, shows_something, window_between_bars
 from sequences.resampling import resampled, resampled_depth
 from sequences.sequence import DerivedSequence, Sequence
 
 logger = logging.getLogger(__name__)
+LEAST_FLOW = 0.1  # pixels: images in which nothing was read that far from where it was stay as they are
+CELL = 16  # pixels, from one to the next for which that is computed
 LOOKED_AT = 8  # frames, for bars along the edges of all
 
 
@@ -211,6 +214,75 @@ class StraightenedSequence(ResampledSequence):
 
     def _places(self, index: int) -> tuple[np.ndarray, float]:
         return np.stack(_places(self.lens, self.camera), axis=2), self.lens.fx / self.camera.fx
+
+
+class UnrolledSequence(ResampledSequence):
+    """Another sequence's frames as if all rows of an image had been read at one moment, that of its middle.
+
+    What is nearer or farther than the scene usually is moves a little less right than the rest.
+    """
+
+    def __init__(self, whole: Sequence, readout: np.ndarray, twists: np.ndarray, depth: float) -> None:
+        """readout: (2,) seconds, see `Camera.elapsed`. twists: (N, 6) a second of the camera at each frame, in its own
+        frame. depth: of the scene, metres."""
+        super().__init__(whole)
+        self.shutter, self.twists, self.depth = readout, twists, depth
+
+    def _color(self, image: np.ndarray, index: int) -> np.ndarray:
+        import cv2
+
+        if (places := self._moved(index)) is None:
+            return image
+        # cubic, and the border's own pixels beyond it: see `undistorted_to`
+        return cv2.remap(image, places[..., 0], places[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+    def _depth(self, image: np.ndarray, index: int) -> np.ndarray:
+        return self._nearest(image, index, 0)
+
+    def _labels(self, image: np.ndarray, index: int) -> np.ndarray:
+        return self._nearest(image, index, UNLABELLED)
+
+    def _nearest(self, image: np.ndarray, index: int, outside: int) -> np.ndarray:
+        import cv2
+
+        if (places := self._moved(index)) is None:
+            return image
+        return cv2.remap(image, places[..., 0], places[..., 1], cv2.INTER_NEAREST, borderValue=outside)
+
+    def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
+        seen = super().shown_at(index, pixels)
+        elapsed = self.camera.elapsed(seen, self.shutter)
+        return seen - self.camera.flow(seen, self.depth, self.twists[index]) * elapsed[..., None]
+
+    def _places(self, index: int) -> tuple[np.ndarray, float]:
+        places = self._moved(index)
+        return (self._pixels if places is None else places), 1.0
+
+    @cached_property
+    def _moved(self) -> Callable[[int], np.ndarray | None]:
+        """Of a frame, (H, W, 2) float32: where the image before shows what each pixel shows; None where that is the
+        pixel itself, nearly. The last few are kept: parts of a frame are asked for one after the other."""
+        return lru_cache(maxsize=4)(self._places_of)
+
+    def _places_of(self, index: int) -> np.ndarray | None:
+        import cv2
+
+        camera = self.camera.resized(*(-(-side // CELL) for side in (self.camera.width, self.camera.height)))
+        pixels = np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), axis=2).astype(np.float64)
+        flow, late = camera.flow(pixels, self.depth, self.twists[index]), np.zeros_like(pixels)
+        for _ in range(2):  # the moment is that of the row where it was read
+            late = flow * camera.elapsed(pixels + late, self.shutter)[..., None]
+        late *= np.divide(self.camera.shape[::-1], camera.shape[::-1])
+        if np.abs(late).max() < LEAST_FLOW:
+            return None
+        size = self.camera.width, self.camera.height
+        return self._pixels + cv2.resize(late.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        """(H, W, 2) float32 u, v of the pixels themselves."""
+        u, v = np.arange(self.camera.width), np.arange(self.camera.height)
+        return np.stack(np.meshgrid(u, v), axis=2).astype(np.float32)
 
 
 def numbers_of(lens: Camera) -> np.ndarray:

@@ -18,6 +18,7 @@ class Changed:
 
     def __init__(self, sequence, frames) -> None:
         self.name, self.camera, self.poses, self.frames = "changed", sequence.camera, None, frames
+        self.timestamps = np.arange(len(frames)) / 30.0
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -25,6 +25,7 @@ from sequences.recalibrated import (
     CroppedSequence,
     RecalibratedSequence,
     StraightenedSequence,
+    UnrolledSequence,
     UnzoomedSequence,
     numbers_of,
     window_of,
@@ -131,6 +132,9 @@ def as_array(about: dict[str, Any]) -> np.ndarray:
 
 def _undone(sequence: Recording) -> dict[str, Any]:
     """What of the camera's doing a run undoes in the frames of its recording."""
+    if isinstance(sequence, UnrolledSequence):
+        read = {"readout": sequence.shutter.tolist(), "twists": sequence.twists.tolist(), "depth": sequence.depth}
+        return {"shutter": read} | _undone(sequence.whole)
     if isinstance(sequence, UnzoomedSequence):
         return {"zoom": sequence.zoom.tolist()} | _undone(sequence.whole)
     if isinstance(sequence, RecalibratedSequence):
@@ -159,6 +163,10 @@ def found_again(config: RunConfig, about: dict[str, Any], folder: Path, moved_to
             sequence = StraightenedSequence(sequence, with_lens(sequence.camera, about["lens"]))
         if len(about.get("zoom", ())) == len(sequence):
             sequence = UnzoomedSequence(sequence, np.array(about["zoom"]))
+        if (read := about.get("shutter")) is not None and len(read["twists"]) == len(sequence):
+            if not sequence.camera.focal_known:
+                sequence = RecalibratedSequence(sequence, recorded_camera(about))
+            sequence = UnrolledSequence(sequence, np.array(read["readout"]), np.array(read["twists"]), read["depth"])
         if (difference := _difference(about["fingerprint"], sequence)) is None:
             return sequence if sequence.camera.focal_known else RecalibratedSequence(sequence, recorded_camera(about))
         other = other or ValueError(

@@ -18,7 +18,7 @@ from semslam.runs.color_only.clocks import at_other_times, time_offset
 from semslam.runs.color_only.following import depths_by, follow_images, tracked_camera
 from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.settings import settings_of_poses
-from semslam.runs.color_only.straightening import TOLD, Straight, straightened, tell_lens
+from semslam.runs.color_only.straightening import TOLD, Straight, at_one_moment, straightened, tell_lens, unrolled
 from semslam.runs.config import RunConfig
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.lens import lens_of
@@ -48,12 +48,15 @@ class FittedPoses:
     time_offset: float  # seconds from the time of each image to that of the poses that it fits, 0 where that is none
     seconds: float  # that fitting took
     lens: np.ndarray | None = None  # (1, 6) fx fy cx cy, pixels, k1 k2 of the recording's images; None = as it is said
+    readout: np.ndarray | None = None  # (1, 2) seconds, see `Camera.elapsed`, that is undone; None = none
+    depth: float = 0.0  # metres: median of the landmarks', where a readout is undone
 
     def calibrated(self, sequence: Recording) -> Recording:
-        """The `sequences.Sequence` that the poses were fitted to, without the distortion that was found."""
-        if self.lens is None:
-            return sequence
-        return StraightenedSequence(sequence, with_lens(sequence.camera, self.lens[0]))
+        """The `sequences.Sequence` that the poses were fitted to, without the distortion that was found, each
+        image read at one moment."""
+        if self.lens is not None:
+            sequence = StraightenedSequence(sequence, with_lens(sequence.camera, self.lens[0]))
+        return at_one_moment(sequence, self.readout, self.T_world_camera, self.depth)
 
     def listed(self) -> list[np.ndarray | None]:
         """T_world_camera (4, 4) of each frame, None where it is not known."""
@@ -70,6 +73,7 @@ class FittedPoses:
             "poses_time_offset_s": self.time_offset,
             "fitting_seconds": self.seconds,
             "lens": None if self.lens is None else self.lens[0].tolist(),
+            "readout_ms": 0.0 if self.readout is None else float(1000 * np.abs(self.readout).max()),
         }
 
 
@@ -85,11 +89,11 @@ def fit_to_images(
 
     Recorded poses are often inconsistent by centimetres and degrees over a few dozen frames, which depth by parallax
     does not forgive. Poses that agree with the images nearly as well as the best ones (`AGREES`) are kept to the last
-    bit. Else a lens that the landmarks tell of is undone, as where no poses are given, and where the clocks of camera
-    and poses differ, these are taken at the times that fit. What contradicts the images even so is the prior of a
-    bundle adjustment, with the smallest standard deviations for which the landmarks are not farther off than by `WORSE`
-    (the discrepancy principle; Morozov, "On the solution of functional equations by the method of regularization",
-    1966), at most those of `config`.
+    bit. Else a lens and a rolling shutter that the landmarks tell of are undone, as where no poses are given, and where
+    the clocks of camera and poses differ, these are taken at the times that fit. What contradicts the images even so is
+    the prior of a bundle adjustment, with the smallest standard deviations for which the landmarks are not farther off
+    than by `WORSE` (the discrepancy principle; Morozov, "On the solution of functional equations by the method of
+    regularization", 1966), at most those of `config`.
 
     report: called for each frame. folder: of the tracker's temporary file.
     """
@@ -112,11 +116,13 @@ def fit_to_images(
     if not misfit_given > agrees:
         return kept
     tracker, lens = _without_lens(tracker, recorded)
+    tracker, readout = unrolled(tracker, sequence.timestamps)
     world = tracker.map
+    kept = replace(kept, lens=lens, readout=readout, depth=0.0 if readout is None else world.depth)
     least = world.misfit(world.T_camera_world)
     agrees, misfit = math.hypot(least, AGREES), world.misfit(_held(world))
-    if not misfit > agrees:  # the lens was all that they contradicted
-        return replace(kept, misfit=misfit, lens=lens, seconds=time.perf_counter() - began)
+    if not misfit > agrees:  # lens and shutter were all that they contradicted
+        return replace(kept, misfit=misfit, seconds=time.perf_counter() - began)
     offset, after = _at_fitting_times(world, given, sequence.timestamps, least)
     if offset:
         unreached = ~np.isfinite(after[:, 0, 0])
@@ -133,7 +139,10 @@ def fit_to_images(
         after[there] = found[there]
     moved, turned = _median_change(before, after)
     seconds = time.perf_counter() - began
-    return FittedPoses(after, misfit_given, misfit, moved, turned, True, offset, seconds, lens)
+    return replace(
+        kept, T_world_camera=after, misfit=misfit, moved=moved, turned=turned, corrected=True, time_offset=offset,
+        seconds=seconds,
+    )  # fmt: skip
 
 
 def _without_lens(tracker: VisualTracker, recorded: Camera) -> tuple[VisualTracker, np.ndarray | None]:

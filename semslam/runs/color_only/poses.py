@@ -16,7 +16,7 @@ from semslam.camera import Camera
 from semslam.perception import Network
 from semslam.runs.color_only.following import FEWEST, Followed, longest_stretch
 from semslam.runs.color_only.likeness import scale_std, share_strange
-from semslam.runs.color_only.straightening import straight_scene
+from semslam.runs.color_only.straightening import at_one_moment, straight_scene, unrolled
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import NoMap
 from semslam.tracking.visual.config import VisualConfig
@@ -50,6 +50,8 @@ class VisualPoses:
     zoom: np.ndarray | None = None  # (N,) each frame's focal length over that of the widest; None = all alike
     lens: np.ndarray | None = None  # (1, 6) fx fy cx cy, pixels, k1 k2 of the recording's images; None = as it is said
 
+    readout: np.ndarray | None = None  # (1, 2) seconds, see `Camera.elapsed`, that is undone; None = none
+
     @property
     def lost(self) -> int:
         """How many frames have no pose."""
@@ -73,17 +75,20 @@ class VisualPoses:
             "residual_pixels": self.residual if np.isfinite(self.residual) else None,
             "restless_images": self.restless,
             "lens": None if self.lens is None else self.lens[0].tolist(),
+            "readout_ms": 0.0 if self.readout is None else float(1000 * np.abs(self.readout).max()),
             "zoom": 1.0 if self.zoom is None else float(self.zoom.max() / self.zoom.min()),
         }
 
     def calibrated(self, sequence: Recording) -> Recording:
         """The `sequences.Sequence` that was tracked, with the focal length that was found where none was known, and as
-        if the camera had neither zoomed nor distorted more than is said."""
+        if the camera had neither zoomed nor distorted more than is said, and read each image at one moment."""
         if self.lens is not None:
             sequence = StraightenedSequence(sequence, with_lens(sequence.camera, self.lens[0]))
         if not sequence.camera.focal_known:
             sequence = RecalibratedSequence(sequence, sequence.camera.with_focal(self.focal))
-        return sequence if self.zoom is None else UnzoomedSequence(sequence, self.zoom)
+        if self.zoom is not None:
+            sequence = UnzoomedSequence(sequence, self.zoom)
+        return at_one_moment(sequence, self.readout, self.T_world_camera, self.depth)
 
     def scaled(self, factor: float, std: float) -> VisualPoses:
         """The same with all lengths times a factor, from the first pose on; std: relative, of the scale from now on."""
@@ -112,6 +117,7 @@ def track_images(
     recorded: Camera = sequence.camera
     began = time.perf_counter()
     (tracker, followed, images), zoom, lens = straight_scene(sequence, network, config, report, folder)
+    tracker, readout = (tracker, None) if zoom is not None else unrolled(tracker, sequence.timestamps)
     scale, std = tracker.map.scale
     strange = share_strange(images)
     std = scale_std(std, strange)
@@ -137,6 +143,7 @@ def track_images(
         restless=tracker.forced / max(1, int(followed.found.sum())),
         zoom=zoom,
         lens=None if lens is None else numbers_of(lens)[None],
+        readout=readout,
     )
     if is_flat_picture(tracker.map):
         raise NoMap(

@@ -1,4 +1,5 @@
-"""Tracking by images of a camera whose lens is not as it is said: what it distorts is undone in what was tracked."""
+"""Tracking by images of a camera whose lens is not as it is said, or that reads an image row by row: what that does to
+images is undone in what was tracked."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from semslam.runs.color_only.following import Scene
 from semslam.runs.color_only.zooming import WORTH, unzoomed_scene
 from semslam.tracking.visual.config import VisualConfig
 from semslam.tracking.visual.lens import EVIDENT, FoundLens, is_believable, lens_of
+from semslam.tracking.visual.shutter import readout_of, twists_of
 from semslam.tracking.visual.visual_tracker import VisualTracker
 from semslam.tracking.visual.zoom import zoom_of
 from sequences import Sequence as Recording
-from sequences.recalibrated import StraightenedSequence
+from sequences.recalibrated import StraightenedSequence, UnrolledSequence
 
 logger = logging.getLogger(__name__)
 TOLD = 0.2  # explained, from which a lens is told: recordings with the camera of their data set have up to 0.13
@@ -109,6 +111,31 @@ def straightened(best: Straight, known: Camera) -> Straight:
             break
         best = again
     return best
+
+
+def unrolled(tracker: VisualTracker, timestamps: np.ndarray) -> tuple[VisualTracker, np.ndarray | None]:
+    """What was tracked of frames (N,) at these times, seconds, as if each image had been read at one moment, and the
+    readout (1, 2), see `readout_of`, that its landmarks tell of; None where they tell of none."""
+    twists = twists_of([tracker.pose(i) for i in range(len(timestamps))], timestamps)
+    of_keyframes = twists[[keyframe.index for keyframe in tracker.map.keyframes]]
+    readout = readout_of(tracker.map, of_keyframes, float(np.median(np.diff(timestamps))) if len(timestamps) > 1 else 0)
+    if readout is None:
+        return tracker, None
+    logger.info("images are read within %.0f ms (a rolling shutter), which is undone", 1000 * np.abs(readout).max())
+    return tracker.unrolled(readout, twists), readout[None]
+
+
+def at_one_moment(
+    sequence: Recording, readout: np.ndarray | None, T_world_camera: np.ndarray, depth: float
+) -> Recording:
+    """A `sequences.Sequence` as if each image had been read at one moment; itself where no readout (1, 2) was found.
+
+    T_world_camera: (N, 4, 4) metres, not finite where there is none. depth: of the scene, metres.
+    """
+    if readout is None:
+        return sequence
+    twists = twists_of([T if np.isfinite(T[0, 0]) else None for T in T_world_camera], sequence.timestamps)
+    return UnrolledSequence(sequence, readout[0], twists, depth)
 
 
 def tell_lens(lens: Camera, doubtful: bool, left: FoundLens | None) -> None:

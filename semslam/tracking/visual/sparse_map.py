@@ -226,6 +226,30 @@ class SparseMap:
         other._seen = (moved(self._seen + self._centre) - other._centre).astype(np.float32)
         return other
 
+    def unrolled(self, readout: np.ndarray, twists: np.ndarray) -> SparseMap:
+        """The same map of images each of which was read at one moment, not row by row; not adjusted.
+
+        readout: (2,) seconds, see `Camera.elapsed`. twists: (K, 6) a second of the camera at each keyframe, in its own
+        frame, in the map's unit.
+        """
+        other = copy.copy(self)
+        other.restore(self.snapshot())
+        other.pixel = self.pixel - self.read_late(self.pixel, np.exp(self.log_depth), readout, twists[self.host])
+        for first in range(0, len(self._seen), MOST_LOOKED_AT):
+            some = slice(first, first + MOST_LOOKED_AT)
+            of, seen = self._keyframe[some], self._seen[some]
+            depth = self.project(self._landmark[some], self.T_camera_world[of]).points[:, 2]
+            other._seen[some] = seen - self.read_late(seen, depth, readout, twists[of])
+        return other
+
+    def read_late(self, seen: np.ndarray, depth: np.ndarray, readout: np.ndarray, twists: np.ndarray) -> np.ndarray:
+        """(N, 2) pixels by which landmarks moved from the moment of an image to that at which their rows were read.
+
+        seen: (N, 2) pixels from the principal point. depth: (N,) in the map's unit. readout, twists: see `unrolled`.
+        """
+        pixels = seen + self._centre
+        return self.camera.flow(pixels, np.maximum(depth, 0.05), twists) * self.camera.elapsed(pixels, readout)[:, None]
+
     def snapshot(self) -> dict[str, np.ndarray]:
         """What adjustments of a known focal length change; for `restore`."""
         return {name: getattr(self, name).copy() for name in ADJUSTED}

@@ -91,6 +91,7 @@ class VisualTracker:
         self._found = 0  # the last frame that was not lost
         self._lens: Camera | None = None  # of the images, where the map is without its distortion ...
         self._straight: Callable[[np.ndarray], np.ndarray] | None = None  # ... and pixels (N, 2) of them without it
+        self._readout, self._twists = np.zeros(2), np.zeros((0, 6))  # see `unrolled`; no twists where nothing is undone
         self._started = 0  # landmarks followed at the last keyframe
         self._at_keyframe = np.zeros((0, 2), np.float32)  # where each followed feature was at the last keyframe
 
@@ -133,6 +134,10 @@ class VisualTracker:
         known, pixels = self.map.strikes[ids] < STRIKES, bits.view(np.float32).reshape(-1, 2)
         if self._straight is not None:
             pixels = self._straight(pixels)
+        if len(self._twists):
+            centre = np.array([self.map.camera.cx, self.map.camera.cy])
+            depth = self.map.project(ids, T).points[:, 2]
+            pixels = pixels - self.map.read_late(pixels - centre, depth, self._readout, self._twists[index])
         if known.sum() >= self.config.min_inliers:
             found, distances = located(self.map, T, ids[known], pixels[known])
             T = found if self.config.holds(distances) else T
@@ -277,6 +282,18 @@ class VisualTracker:
         other = copy.copy(self)
         other._lens, other._straight = lens, after.straight
         other.map = self.map.seen_by_camera(after.camera, lambda pixels: after.straight(before.recorded(pixels)))
+        other.map.adjust_all()
+        return other
+
+    def unrolled(self, readout: np.ndarray, twists: np.ndarray) -> VisualTracker:
+        """What was tracked, once it is finished, as if each image had been read at one moment; likewise.
+
+        readout: (2,) seconds, see `Camera.elapsed`. twists: (N, 6) a second of the camera at each frame, in its own
+        frame, in the map's unit.
+        """
+        other = copy.copy(self)
+        other._readout, other._twists = readout, twists
+        other.map = self.map.unrolled(readout, twists[[keyframe.index for keyframe in self.map.keyframes]])
         other.map.adjust_all()
         return other
 
