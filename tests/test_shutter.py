@@ -199,7 +199,7 @@ def test_a_readout_is_kept_with_the_poses_and_with_the_recording(tmp_path):
     found = FittedPoses(np.stack(room.poses), 2.5, 0.7, 0.01, 0.02, True, 0.0, 3.0, None, np.array([[0, 0.028]]), 2.0)
     save_kept(tmp_path / "fitted.npz", found, "settings")
     again = load_kept(tmp_path / "fitted.npz", FittedPoses, 3)
-    assert again is not None and again.figures()["readout_ms"] == pytest.approx(28)
+    assert again is not None and again.figures()["color_readout_s"] == pytest.approx(0.028)
     undone = again.calibrated(room)
     assert isinstance(undone, UnrolledSequence) and undone.twists.any()
     config = RunConfig(sequence="room:frames=3,width=160,height=120")

@@ -73,7 +73,7 @@ class FittedPoses:
             "poses_time_offset_s": self.time_offset,
             "fitting_seconds": self.seconds,
             "lens": None if self.lens is None else self.lens[0].tolist(),
-            "readout_ms": 0.0 if self.readout is None else float(1000 * np.abs(self.readout).max()),
+            "color_readout_s": 0.0 if self.readout is None else float(np.abs(self.readout).max()),
         }
 
 

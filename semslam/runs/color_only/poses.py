@@ -75,7 +75,7 @@ class VisualPoses:
             "residual_pixels": self.residual if np.isfinite(self.residual) else None,
             "restless_images": self.restless,
             "lens": None if self.lens is None else self.lens[0].tolist(),
-            "readout_ms": 0.0 if self.readout is None else float(1000 * np.abs(self.readout).max()),
+            "color_readout_s": 0.0 if self.readout is None else float(np.abs(self.readout).max()),
             "zoom": 1.0 if self.zoom is None else float(self.zoom.max() / self.zoom.min()),
         }
 
