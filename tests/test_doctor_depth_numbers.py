@@ -12,7 +12,7 @@ from spoilt_recordings import Spoilt
 
 from semslam.camera import Camera
 from semslam.doctor import free_motion, stuck
-from semslam.doctor.depth import edges, motion
+from semslam.doctor.depth import drifting, edges, motion
 from semslam.doctor.depth.blended import blended
 from semslam.doctor.depth.marks import mark
 from semslam.doctor.depth.readings import doubtful_readings, empty
@@ -52,6 +52,20 @@ def test_depth_that_is_a_function_of_the_distance_is_told(noisy, change, said):
     room, _ = noisy
     (finding,) = bent(Spoilt(*noisy, of_depth(change))).findings(room.camera)
     assert finding.level == "error" and "not proportional to distance" in finding.what and said in finding.remedy
+
+
+def drifts(recording: Sequence) -> list:
+    return drifting.findings(Matches(recording), recording.camera)
+
+
+def test_depth_whose_scale_drifts_is_told_and_no_other_fault_is_taken_for_that(noisy):
+    room, frames = noisy
+    wave = [replace(f, depth=(f.depth * (1 + 0.04 * np.sin(f.index / 12))).astype(np.float32)) for f in frames]
+    (finding,) = drifts(Spoilt(room, wave))
+    assert finding.level == "warning" and "the scale of depth changes with time" in finding.what
+    assert drifts(Spoilt(*noisy)) == []
+    for camera in (room.camera.with_focal(0.8 * room.camera.fx), replace(room.camera, cx=room.camera.cx - 35)):
+        assert drifts(with_camera(noisy, camera)) == []
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from semslam.doctor import free_motion, stuck
-from semslam.doctor.depth import motion
+from semslam.doctor.depth import drifting, motion
 from semslam.doctor.finding import Finding
 from semslam.doctor.matched import Matches
 
@@ -18,7 +18,7 @@ class Unsound(NamedTuple):
 
 
 def unsound(matched: Matches, sensor: str | None = None) -> Unsound:
-    """Parts of the image that stay, depth that is none of its images or no distance, another principal point.
+    """Parts of the image that stay, depth that is none of its images, no distance or drifts, another principal point.
 
     sensor: the depth camera, as the settings say.
     """
@@ -30,4 +30,6 @@ def unsound(matched: Matches, sensor: str | None = None) -> Unsound:
         return Unsound(found, [])
     bent = free_motion.measured(recording, matched, sensor)
     found = bent.findings(recording.camera)
+    if not any(finding.level == "error" for finding in found):  # depth that drifts looks like another principal point
+        found = drifting.findings(matched, recording.camera) or found
     return Unsound(found, [] if found else bent.not_judged())
