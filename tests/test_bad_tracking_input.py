@@ -68,13 +68,6 @@ def test_noise_is_measured_in_halls_and_streets_too():
     assert estimate.sigma(np.array([30.0])) == pytest.approx(0.005 * 29.6**2, rel=0.2)
 
 
-def test_an_estimate_of_a_version_that_measured_rooms_alone_goes_on():
-    old, estimate = NoiseEstimate(0.0012, 0.0019).state(), NoiseEstimate(0.0012, 0.0019)
-    estimate.restore({name: array if name == "values" else array[:13] + 1 for name, array in old.items()})
-    estimate.learn(np.full(100, 30.0), np.full(100, 3.0))
-    assert estimate.state()["frames"].tolist() == [1.0] * 13 + [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
-
-
 def test_noise_that_no_frame_has_told_of_is_not_said_to_be_measured():
     frames = list(RoomSequence(frames=2, **SIZE))
     steps, _ = tracked(frames)

@@ -250,8 +250,3 @@ def test_it_goes_on_from_its_state(room):
     for i in (22, 34):
         a, b = first(seen_in(room, i), None), other(seen_in(room, i), None)
         np.testing.assert_array_equal(a.depth, b.depth)
-
-
-def test_a_run_of_an_earlier_version_is_not_gone_on_with(room):
-    with pytest.raises(ValueError, match="start it again with --overwrite"):
-        MultiViewDepth(room.camera, room.poses, room.color_of).restore({"waited": np.array(3)})

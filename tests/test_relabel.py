@@ -61,7 +61,7 @@ class Bending(Stage):
         surfels.position[slots, :3] = surfels.position[slots, :3] @ R.T + t
         surfels.normal[slots, :3] = surfels.normal[slots, :3] @ R.T
         surfels.sort_again()
-        fusion.restore({"index": np.full(observation.depth.size, np.int64(0x7FFFFFFFFFFFFFFF))})
+        fusion.invalidate(slots_moved=True)
         return correction
 
     def state(self) -> dict[str, np.ndarray]:

@@ -125,18 +125,6 @@ def test_what_shows_nothing_begins_no_part(round_trip: RoomSequence) -> None:
         assert len(progress.lost) == len(rest) and not tracker.submaps.apart
 
 
-def test_a_tracker_of_a_version_without_parts_goes_on_in_one(round_trip: RoomSequence) -> None:
-    _, tracker, slam = tracked(in_order(round_trip, [0, 1]))
-    newer = "submaps", "lost_since", "lost_frames", "depth_share"
-    state = {name: array for name, array in tracker.state().items() if name not in newer}
-    tracker.restore(state)
-    elsewhere = replace(round_trip[75], T_world_camera=None)
-    for k in range(5):
-        slam.step(replace(elsewhere, index=2 + k, timestamp=1.0 + 0.1 * k, depth=np.zeros_like(elsewhere.depth)))
-    began = slam.step(replace(elsewhere, index=7, timestamp=2.0))
-    assert began.tracking.ok and began.tracking.submap == 1 and tracker.submaps.of(1) == 0
-
-
 @pytest.mark.parametrize("rate", [30.0, 5.0, 1.0, 0.5])
 def test_a_slow_recording_begins_no_part_at_its_second_lost_frame(rate: float) -> None:
     absence, begun = Absence(), []

@@ -347,13 +347,8 @@ class MultiViewDepth(Stage):
         return state if self._last is None else state | {"last": self._last}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a `state`; ValueError where an earlier version, which corrected single frames, made it."""
-        if "scene" not in state:
-            raise ValueError(
-                "this run was begun without depth by parallax (`slam.corrections.multiview`), which an earlier version "
-                "did not have; start it again with --overwrite"
-            )
+        """Go on from a `state`."""
         self.scene, self._last = float(state["scene"]), state.get("last")
         before = [state[name] for name in (f"before_{field}" for field in Keyframe._fields) if name in state]
         self._before = [Keyframe(*arrays) for arrays in zip(*before)]
-        self.ended = bool(state.get("ended", False))
+        self.ended = bool(state["ended"])

@@ -86,7 +86,7 @@ class Event:
 
     kind: int  # SEEN: slots and their pixels; REMOVED: slots; MOVED: old slots and new ones
     frame: int  # index of the frame for SEEN
-    T_world_camera: np.ndarray | None = None  # (4, 4) for SEEN, as the frame was fused; earlier versions kept none
+    T_world_camera: np.ndarray | None = None  # (4, 4) for SEEN, as the frame was fused
 
 
 class Associations:
@@ -199,8 +199,6 @@ class Associations:
 
         ValueError where its arrays are missing or do not fit together.
         """
-        # earlier versions kept no poses
-        state = {"poses": np.broadcast_to(UNKNOWN, (len(state.get("kinds", ())), 4, 4))} | state
         check_state(state, STATE)
         places = np.concatenate([[0], state["ends"], [len(state["data"])]])
         if len(state["ends"]) != 2 * len(state["kinds"]) or np.any(np.diff(places) < 0) or state["every"] < 1:

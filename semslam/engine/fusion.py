@@ -225,7 +225,7 @@ class Fusion(Stage):
         if self._index_pose is not None:
             state["index_pose"] = self._index_pose
         if self._to_compact is not None:
-            state["to_bury"] = self._to_compact
+            state["to_compact"] = self._to_compact
         return state
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -235,11 +235,11 @@ class Fusion(Stage):
                 f"the saved state is of {state['index'].size} pixels, these frames have {self._index.size}"
             )
         self._index[:] = state["index"]
-        self._fused = int(state.get("fused", self._fused))
-        self._recent = state.get("recent", np.zeros(0, np.int64)).tolist()
-        self._noise = Noise.of(*state.get("noise", self._noise))
+        self._fused = int(state["fused"])
+        self._recent = state["recent"].tolist()
+        self._noise = Noise.of(*state["noise"])
         self._index_pose = state.get("index_pose")
-        self._to_compact = state.get("to_bury")
+        self._to_compact = state.get("to_compact")
 
     @property
     def rare(self) -> float:

@@ -23,7 +23,7 @@ STATE: Layout = {  # the arrays of a saved map
     "origins": (np.float32, ("chunks", 3)),
     "block_keys": (np.int64, ("blocks",)),
     "open_chunks": (np.int32, ("blocks",)),
-    "turned_away": (np.int64, ()),
+    "rejected": (np.int64, ()),
 }
 
 
@@ -57,7 +57,7 @@ def state_parts(surfels: SurfelMap) -> Iterator[StatePart]:
         ("origins", surfels.origins[: surfels.n_chunks].copy()),
         ("block_keys", block_keys),
         ("open_chunks", open_chunks),
-        ("turned_away", np.array(surfels.rejected)),
+        ("rejected", np.array(surfels.rejected)),
         ("classes", np.array(surfels.num_classes)),
         ("block", np.array(surfels.block)),
         ("world_origin", surfels.world_origin),
@@ -87,7 +87,7 @@ def restored(state: Mapping[str, Any], config: MapConfig | None = None, folder: 
     if np.any((open_chunks < -1) | (open_chunks >= len(counts))):
         raise ValueError(f"the saved map names chunks that it does not have; it has {len(counts)}")
     surfels = SurfelMap(int(state["classes"]), config)
-    surfels.block = float(state.get("block", surfels.block))
+    surfels.block = float(state["block"])
     if state["evidence"].shape[1] != surfels.evidence.shape[1]:
         raise ValueError(
             f"the saved map has {state['classes']} classes and {state['evidence'].shape[1]} numbers a surfel for "
@@ -106,7 +106,7 @@ def restored(state: Mapping[str, Any], config: MapConfig | None = None, folder: 
         for name in SURFEL_ARRAYS:
             getattr(surfels, name)[part] = state[name][done : done + len(part)]
         done += len(part)
-    surfels.rejected = int(state["turned_away"])
+    surfels.rejected = int(state["rejected"])
     surfels.full = surfels.rejected > 0
-    surfels.world_origin = state.get("world_origin", surfels.world_origin)
+    surfels.world_origin = state["world_origin"]
     return surfels

@@ -68,7 +68,7 @@ def relabel(
         sequence = source.open_sequence(moved_to)
         perceive = Perception(config.slam.perception, sequence.camera, sequence.label_set, network)
         unreadable = Unreadable(sequence, config.max_corrupt)
-        labelled = _fuse_again(source, associations, labels, perceive, sequence, evidence, unreadable, report)
+        labelled = _fuse_again(associations, labels, perceive, sequence, evidence, unreadable, report)
         frames = len(labelled)
     rows = StoredRows.of_blocks(folder.path, evidence.rows(state["counts"]), evidence.surfels.evidence)
     metrics: dict[str, Any] = {"relabelled_from": str(run), "frames_labelled": frames, "engine": network.engine}
@@ -90,7 +90,6 @@ def _unassociated(source: RunFolder) -> Exception:
 
 
 def _fuse_again(
-    folder: RunFolder,
     associations: Associations,
     labels: LabelFusion,
     perceive: Perception,
@@ -100,15 +99,15 @@ def _fuse_again(
     report: Callable[[int], None],
 ) -> list[int]:
     """Fill in the evidence of the surfels, by the pixels that they were merged with; the frames that were read."""
-    frames, posed = associations.frames, folder.load_progress().posed_anywhere()
+    frames = associations.frames
 
     def fuse(surfels: SurfelMap, chunks: np.ndarray, pixels: np.ndarray, event: Event) -> None:
         report(len(frames))
         frame = unreadable.read(sequence.read_without_labels, event.frame, len(frames))
         probabilities = None if frame is None else perceive.observe(frame, True).class_probabilities
         if probabilities is not None:
-            T = posed[event.frame] if event.T_world_camera is None else event.T_world_camera
-            labels.fuse(surfels, chunks, pixels, probabilities, T)
+            assert event.T_world_camera is not None  # those that saw something have one
+            labels.fuse(surfels, chunks, pixels, probabilities, event.T_world_camera)
 
     associations.fuse_again(evidence, fuse, perceive.camera.width * perceive.camera.height)
     return [index for index in frames if index not in unreadable.frames]

@@ -194,7 +194,7 @@ class Attached(Stage):
         return state
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a `state`; without one, of an earlier version, as at the start."""
+        """Go on from a `state`; of one before the first frame as at the start."""
         if "ratio" not in state:
             return
         self._ratio, self._depth = state["ratio"].copy(), state["depth"]

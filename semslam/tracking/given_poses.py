@@ -73,7 +73,7 @@ class GivenPoses(Stage):
         return self._measuring.noise.state() | {"seen": np.array(self._seen)} | last
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a `state`; from one of an earlier version, which measured no noise, as at the start."""
-        if self._measuring is not None and "seen" in state:
+        """Go on from a `state`."""
+        if self._measuring is not None:
             self._measuring.noise.restore(state)
             self._seen, self._seen_from = int(state["seen"]), state.get("last")

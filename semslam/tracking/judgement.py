@@ -173,4 +173,4 @@ class Announcements:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`, or from one that holds more."""
         self.told, self.calm = str(state["told"]), int(state["calm"])
-        self._was_lost = bool(state.get("was_lost", self.told == "lost"))  # earlier versions did not keep it
+        self._was_lost = bool(state["was_lost"])

@@ -108,6 +108,5 @@ class Motion:
         self.last = None if np.isnan(time) else (time, state["pose"])
         self._given = None if np.isnan(state["given"]).any() else state["given"]
         self.velocity = None if np.isnan(state["velocity"]).any() else state["velocity"]
-        earlier = state.get("earlier")  # which an earlier version did not keep
-        self._earlier = None if earlier is None or np.isnan(earlier).any() else earlier
+        self._earlier = None if np.isnan(state["earlier"]).any() else state["earlier"]
         self._interval = float(state["interval"])

@@ -68,10 +68,6 @@ class NoiseEstimate:
         """Go on from a `state`."""
         self.values, self._sigma = state["values"].copy(), state["sigma"].copy()
         self._depth, self._frames = state["depth"].copy(), state["frames"].copy()
-        if lacking := len(EDGES) - 1 - len(self._frames):  # earlier versions measured up to 5 m
-            self._sigma, self._depth, self._frames = (
-                np.pad(values, (0, lacking)) for values in (self._sigma, self._depth, self._frames)
-            )
 
 
 class SensorNoise:
@@ -93,9 +89,8 @@ class SensorNoise:
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`, or from one that holds more."""
-        for prefix, estimate in (("noise_", self.along_normals), ("depth_noise_", self.of_depth)):
-            if kept := under_prefix(prefix, state):  # earlier versions fused by the noise along normals
-                estimate.restore(kept)
+        self.along_normals.restore(under_prefix("noise_", state))
+        self.of_depth.restore(under_prefix("depth_noise_", state))
 
 
 @njit(**SERIAL)

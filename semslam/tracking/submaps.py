@@ -51,11 +51,10 @@ class Absence:
         return {"lost_since": since, "lost_frames": np.array(self.frames), "depth_share": np.array(self._share)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from a `state`, or from one that holds more or, of an earlier version, less."""
-        since = float(state.get("lost_since", np.nan))
+        """Go on from a `state`, or from one that holds more."""
+        since = float(state["lost_since"])
         self.since = None if np.isnan(since) else since
-        self.frames = int(state.get("lost_frames", 0 if self.since is None else FEWEST_LOST))
-        self._share = float(state.get("depth_share", 0.0))
+        self.frames, self._share = int(state["lost_frames"]), float(state["depth_share"])
 
 
 class SubMaps:

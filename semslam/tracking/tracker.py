@@ -335,12 +335,10 @@ class Tracker(Stage):
         """Go on from a `state`."""
         self._motion.restore(state)
         self._unmeasured, self.lost = float(state["unmeasured"]), bool(state["lost"])
-        self._usual, self._open = float(state["usual"]), int(state.get("open", 0))
+        self._usual, self._open = float(state["usual"]), int(state["open"])
         self._announcements.restore(state)
-        self.submaps.restore(state.get("submaps", np.zeros((0, 2), np.int64)))
+        self.submaps.restore(state["submaps"])
         self._absence.restore(state)
         self.noise.restore(state)
         self._reference = Reference.restored(under_prefix("reference_", state)) if "reference_pose" in state else None
         self.keyframes.restore(under_prefix("keyframe_", state))
-        if not self.submaps.changes and len(self.keyframes):  # of a version that kept one map
-            self.submaps.enter(self.keyframes.indices[0], 0)

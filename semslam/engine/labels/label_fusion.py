@@ -190,8 +190,6 @@ class LabelFusion(Stage):
         return {"views": self._views, "count": np.array(self._count)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        if not state:  # of an earlier version, whose evidence names no views
-            return
         check_state(state, STATE)
         if len(state["views"]) < min(int(state["count"]), MAX):
             raise ValueError(f"the saved labels count {state['count']} views and hold {len(state['views'])}")

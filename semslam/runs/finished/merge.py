@@ -97,7 +97,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         "merged_views": sights,
         "merged_doubled": doubled,
     }
-    out_of_date = ("run_events", "fusion_index_pose", "fusion_to_bury")
+    out_of_date = ("run_events", "fusion_index_pose", "fusion_to_compact")
     mesh = None
     if a.folder.mesh.is_file() and b.folder.mesh.is_file():
         far = float(np.percentile(np.concatenate([points[:, 2] for points in places.points]), 99))

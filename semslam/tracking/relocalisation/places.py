@@ -181,9 +181,7 @@ class Places(Stage):
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a `state`; without places where an earlier version kept none."""
-        if "counts" not in state:
-            return
+        """Go on from a `state`."""
         self._settle()
         ends = np.cumsum(state["counts"])[:-1]
         several = len(state["counts"]) > 0
