@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
+from variants import one_fast
 
 from networks.joint import checkpoints
 from networks.pose.networks import NETWORKS
@@ -132,10 +133,11 @@ def test_images_without_labels_teach_a_multi_task_network_poses_and_are_left_out
     assert blue > 2 and green > 2  # DeepLoc's background is blue, its sky green
 
 
+@pytest.mark.parametrize("precision", one_fast("bfloat16", "float32"))
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_network_takes_a_step_and_is_scored(deeploc: Path, tmp_path: Path, network: str) -> None:
+def test_every_network_takes_a_step_and_is_scored(deeploc: Path, tmp_path: Path, network: str, precision: str) -> None:
     lengths = {"tuple_length": 2, "skip": 1, "relative": "motion", "weighting": "uncertainty"}
-    figures = train(small(deeploc, tmp_path, network=network, loop=Loop(steps=1), **lengths))
+    figures = train(small(deeploc, tmp_path, network=network, loop=Loop(steps=1, precision=precision), **lengths))
     predictor = PosePredictor.load(tmp_path / "network.safetensors")
     tasks = predictor.network.tasks
     assert ("median_m" in figures) == ("pose" in tasks) and ("miou" in figures) == ("segmentation" in tasks)

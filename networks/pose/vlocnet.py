@@ -71,11 +71,12 @@ def warped(features: Tensor, motion: Tensor, depth: Tensor | float = DEPTH, foca
         focal: of the camera, in widths of the image.
     """
     many, _, height, width = features.shape
+    motion = motion.float()  # an angle in bfloat16 has three digits
     pixels = focal * width  # square pixels: the same along both axes
     u = (torch.arange(width, device=features.device) + 0.5 - width / 2) / pixels
     v = (torch.arange(height, device=features.device) + 0.5 - height / 2) / pixels
     rays = torch.stack([u.expand(height, width), v[:, None].expand(height, width), torch.ones(height, width).to(u)], -1)
-    z = depth[..., None] if isinstance(depth, Tensor) else depth
+    z = depth[..., None].float() if isinstance(depth, Tensor) else depth
     points = (rays * z).expand(many, height, width, 3)
     q = exp_quaternion(motion[:, 3:])[:, None, None].expand(many, height, width, 4)
     before = rotated(q, points) + motion[:, None, None, :3]
