@@ -7,11 +7,13 @@ radians, so that exp(twist) = [exp(w) V(w)t; 0 1] (Barfoot, State Estimation for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+
+LONGEST = 0.17  # seconds from a pose to the next, at most, that a velocity is told from
 
 LAST_ROW = 1e-5  # by which the last row of a rigid transform may miss 0 0 0 1
 
@@ -91,6 +93,21 @@ def exp(twist: np.ndarray) -> np.ndarray:
     T[..., :3, :] = np.moveaxis(np.array(rows), (0, 1), (-2, -1))
     T[..., 3, 3] = 1
     return T
+
+
+def velocity(T_world_camera: Sequence[np.ndarray | None], timestamps: np.ndarray, index: int) -> np.ndarray | None:
+    """(6,) twist a second of a camera at one of its poses, in its own frame, between the poses before and after it that
+    are at most `LONGEST` away; None where there are none.
+
+    T_world_camera: (4, 4) each, None where it is not known. timestamps: (N,) seconds.
+    """
+    posed = [j for j in (index - 1, index, index + 1) if 0 <= j < len(timestamps) and T_world_camera[j] is not None]
+    near = [j for j in posed if abs(timestamps[j] - timestamps[index]) <= LONGEST]
+    if len(near) < 2 or not (elapsed := float(timestamps[near[-1]] - timestamps[near[0]])) > 0:
+        return None
+    first, last = (T_world_camera[j] for j in (near[0], near[-1]))
+    assert first is not None and last is not None
+    return log(inverse(first) @ last) / elapsed
 
 
 def log(T: np.ndarray) -> np.ndarray:

@@ -217,7 +217,7 @@ class StraightenedSequence(ResampledSequence):
 
 
 class UnrolledSequence(ResampledSequence):
-    """Another sequence's frames as if all rows of an image had been read at one moment, that of its middle.
+    """Another sequence's frames as if all rows of a colour image had been read at one moment, that of its middle.
 
     What is nearer or farther than the scene usually is moves a little less right than the rest.
     """
@@ -237,17 +237,14 @@ class UnrolledSequence(ResampledSequence):
         return cv2.remap(image, places[..., 0], places[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
     def _depth(self, image: np.ndarray, index: int) -> np.ndarray:
-        return self._nearest(image, index, 0)
+        return image  # another camera's: `readout` tells of its rows
 
     def _labels(self, image: np.ndarray, index: int) -> np.ndarray:
-        return self._nearest(image, index, UNLABELLED)
-
-    def _nearest(self, image: np.ndarray, index: int, outside: int) -> np.ndarray:
         import cv2
 
         if (places := self._moved(index)) is None:
             return image
-        return cv2.remap(image, places[..., 0], places[..., 1], cv2.INTER_NEAREST, borderValue=outside)
+        return cv2.remap(image, places[..., 0], places[..., 1], cv2.INTER_NEAREST, borderValue=UNLABELLED)
 
     def shown_at(self, index: int, pixels: np.ndarray) -> np.ndarray:
         seen = super().shown_at(index, pixels)
@@ -262,21 +259,25 @@ class UnrolledSequence(ResampledSequence):
     def _moved(self) -> Callable[[int], np.ndarray | None]:
         """Of a frame, (H, W, 2) float32: where the image before shows what each pixel shows; None where that is the
         pixel itself, nearly. The last few are kept: parts of a frame are asked for one after the other."""
-        return lru_cache(maxsize=4)(self._places_of)
+        return lru_cache(maxsize=2)(self._places_of)
 
     def _places_of(self, index: int) -> np.ndarray | None:
         import cv2
 
-        camera = self.camera.resized(*(-(-side // CELL) for side in (self.camera.width, self.camera.height)))
-        pixels = np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), axis=2).astype(np.float64)
+        camera, sides = self.camera, (self.camera.width, self.camera.height)
+        cells = [-(-side // CELL) for side in sides]
+        steps = np.divide(sides, cells)
+        # the middles of cells, and of those around the image, so that its border lies between two
+        middles = [(np.arange(-1, count + 1) + 0.5) * step - 0.5 for count, step in zip(cells, steps)]
+        pixels = np.stack(np.meshgrid(*middles), axis=2)
         flow, late = camera.flow(pixels, self.depth, self.twists[index]), np.zeros_like(pixels)
         for _ in range(2):  # the moment is that of the row where it was read
             late = flow * camera.elapsed(pixels + late, self.shutter)[..., None]
-        late *= np.divide(self.camera.shape[::-1], camera.shape[::-1])
         if np.abs(late).max() < LEAST_FLOW:
             return None
-        size = self.camera.width, self.camera.height
-        return self._pixels + cv2.resize(late.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        to_cells = np.column_stack([np.diag(1 / steps), 0.5 / steps + 0.5])
+        linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return self._pixels + cv2.warpAffine(late.astype(np.float32), to_cells, sides, flags=linear)
 
     @cached_property
     def _pixels(self) -> np.ndarray:

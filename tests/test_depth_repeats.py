@@ -94,6 +94,14 @@ def test_what_was_seen_of_colour_is_kept():
     assert [whole.see(frame) for frame in COLOR_HUNG][12:] == [second.see(frame) for frame in COLOR_HUNG[12:]]
 
 
+def test_colour_that_becomes_slower_as_in_the_dark_hangs_only_until_its_rate_is_known():
+    walk = list(RoomSequence(frames=120, width=80, height=60, path=lambda seconds: orbit(2 * seconds)))
+    index = [i if i < 40 else i // 5 * 5 for i in range(len(walk))]
+    repeats = ColorRepeats()
+    left_out = [k for k, i in enumerate(index) if repeats.see(replace(walk[k], color=walk[i].color))]
+    assert 0 < len(left_out) < 12 and max(left_out) < 60
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("poses", one_fast("tracked", "dataset"))
 def test_a_run_leaves_out_colour_of_another_moment(tmp_path, poses):

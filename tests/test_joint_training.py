@@ -331,7 +331,7 @@ train(JointTraining(
     batch=4,
     class_balance=0.3,
     learned_task_weights=True,
-    loop=Loop(steps=3, optimiser="sgd", average=0.0, clip=1.0),
+    loop=Loop(steps=3, optimiser="sgd", average=0.0, clip=1.0, precision="float32"),
 ))
 """
 

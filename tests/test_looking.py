@@ -172,7 +172,7 @@ def test_a_run_without_figures_is_told_to_be_one(run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_errors_are_shown_where_evaluate_has_found_them(run, tmp_path, capsys):
-    assert "was not compared" in refused(capsys, "view", run.path, "--png", tmp_path / "e.png", "--color-by", "error")
+    assert "were not compared" in refused(capsys, "view", run.path, "--png", tmp_path / "e.png", "--color-by", "error")
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
     assert semslam("evaluate", copy) == 0

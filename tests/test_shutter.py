@@ -188,8 +188,11 @@ def test_what_is_read_of_a_frame_is_undone_alike_and_pixels_are_found_in_it():
     u, v = 40, 100
     np.testing.assert_allclose(undone.shown_at(0, places[v, u][None].astype(float)), [[u, v]], atol=0.1)
     assert np.abs(places[v, u] - [u, v]).max() > 0.5
-    carried = cv2.remap(room[0].depth, places, None, cv2.INTER_NEAREST)
-    np.testing.assert_array_equal(frame.depth, carried)
+    np.testing.assert_array_equal(frame.depth, room[0].depth)  # another camera's
+    carried = cv2.remap(room[0].labels, places, None, cv2.INTER_NEAREST, borderValue=255)
+    np.testing.assert_array_equal(frame.labels, carried)
+    u, v = np.array([[0, 0], [159, 119], [80, 0], [0, 60]]).T  # as exactly at the border
+    np.testing.assert_allclose(undone.shown_at(0, places[v, u].astype(float)), np.column_stack([u, v]), atol=1.0)
     still = UnrolledSequence(room, np.array([0.0, 0.03]), 0.001 * twists, 2.0)
     np.testing.assert_array_equal(still.color_of(0), room.color_of(0))
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 TEXT = 64  # bytes: so many at the start of a file tell whether it is text
+LARGEST = 1 << 28  # bytes: of what tells how a file's tensors hang together, without their numbers
 LEGACY = 5  # pickles at the start of a file in PyTorch's format of before 1.6; the numbers follow
 # NumPy's numbers and arrays, which trainers keep beside the tensors: the best mIoU, the state of the random numbers.
 _NUMPY: list[Any] = [
@@ -58,7 +59,8 @@ def load(path: Path) -> object:
     except Exception as error:  # half a file makes PyTorch raise almost anything
         if "weights_only" in str(error).lower():
             networks = [name for name in refused if name.startswith("torch.nn.")]
-            named = next((f" ({name})" for name in [*networks, *refused] if name != "_codecs.encode"), "")
+            others = [name for name in refused if not name.startswith(("torch.", "_codecs."))]
+            named = next((f" ({name})" for name in [*networks, *others]), "")
             raise ValueError(
                 f"{path}: refused, because it holds more than tensors{named} and could run code when loaded; "
                 f"save its state dict alone, or as .safetensors"
@@ -95,13 +97,14 @@ def _names(path: Path) -> list[str]:
     with path.open("rb") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
-                inside = [name for name in archive.namelist() if name.endswith("data.pkl")]
-                pickles = [archive.read(name) for name in inside[:1]]
-            operations = [list(pickletools.genops(content)) for content in pickles]
+                inside = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")][:1]
+                if inside and inside[0].file_size > LARGEST:
+                    raise ValueError(f"its structure takes {inside[0].file_size} bytes, at most {LARGEST} are read")
+                pickles: list[Any] = [archive.read(entry) for entry in inside]
         else:
             file.seek(0)
-            operations = [list(pickletools.genops(file)) for _ in range(LEGACY)]
-    for operation, argument, _ in (entry for pickled in operations for entry in pickled):
-        if operation.name == "GLOBAL":
-            names[str(argument).replace(" ", ".").replace("__builtin__.", "builtins.")] = None
+            pickles = [file] * LEGACY
+        for operation, argument, _ in (entry for pickled in pickles for entry in pickletools.genops(pickled)):
+            if operation.name == "GLOBAL":
+                names[str(argument).replace(" ", ".").replace("__builtin__.", "builtins.")] = None
     return [name for name in names if name not in known and not name.startswith(("torch._utils.", "numpy.dtype"))]

@@ -12,8 +12,6 @@ from semslam.depth.synchronised import synchronised
 from semslam.frame import Frame
 from sequences.sequence import DerivedSequence, Sequence
 
-LONGEST = 0.25  # seconds between the poses that a velocity is told from
-
 
 def synchronised_by(sequence: Sequence, T_world_camera: Many[np.ndarray | None], readout: float | None) -> Sequence:
     """The sequence, synchronised by poses where its depth is of several moments; see `SynchronisedSequence`."""
@@ -50,9 +48,4 @@ class SynchronisedSequence(DerivedSequence):
 
     def velocity(self, index: int) -> np.ndarray | None:
         """The camera's twist a second (6,) at a frame, in its own frame, between the poses around it; None without."""
-        near = [i for i in (index - 1, index, index + 1) if 0 <= i < len(self) and self._T_world_camera[i] is not None]
-        if len(near) < 2 or not 0 < (elapsed := self.timestamps[near[-1]] - self.timestamps[near[0]]) <= LONGEST:
-            return None
-        first, last = (self._T_world_camera[i] for i in (near[0], near[-1]))
-        assert first is not None and last is not None
-        return poses.log(poses.inverse(first) @ last) / elapsed
+        return poses.velocity(self._T_world_camera, self.timestamps, index)

@@ -25,7 +25,7 @@ from semslam.runs.storage.arrays import parts_of
 
 logger = logging.getLogger(__name__)
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
-OF_FRAMES = ("frames", "identity", "held_out", "lost", "corrupt")
+OF_FRAMES = ("frames", "identity", "held_out", "lost", "poor", "corrupt", "depth_repeated", "color_repeated")
 KEPT = (*OF_FRAMES, "surfels", "loops_closed", "bytes_per", "versions", "engine")
 ADDED = ("surfels_filled", "surfels_of_planes")  # metrics of surfels that a run added to its map at its end
 NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in their own way

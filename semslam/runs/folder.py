@@ -127,7 +127,8 @@ class RunFolder(MadeFiles):
         were mixed. Damaged files are told by those who need them."""
         try:
             figures = self.load_metrics()
-            done = self._newest_scalars("run_next_index", *(f"run_{name}" for name in IDENTIFYING))
+            with naming(self.state):
+                done = self._newest_scalars("run_next_index", *(f"run_{name}" for name in IDENTIFYING))
         except (ValueError, OSError):
             return
         frames, identity = figures.get("frames"), figures.get("identity")

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from semslam.cloud import SurfelCloud
-from semslam.depth.synchronised_sequence import LONGEST
 from semslam.frame import Step
+from semslam.poses import LONGEST
 from semslam.slam import SlamConfig
 from semslam.stage import under_prefix
 from semslam.trajectory import Correction, Trajectory

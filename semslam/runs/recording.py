@@ -133,7 +133,11 @@ def as_array(about: dict[str, Any]) -> np.ndarray:
 def _undone(sequence: Recording) -> dict[str, Any]:
     """What of the camera's doing a run undoes in the frames of its recording."""
     if isinstance(sequence, UnrolledSequence):
-        read = {"readout": sequence.shutter.tolist(), "twists": sequence.twists.tolist(), "depth": sequence.depth}
+        read = {
+            "readout": sequence.shutter.tolist(),
+            "twists": sequence.twists.astype(np.float32).tobytes().hex(),
+            "depth": sequence.depth,
+        }
         return {"shutter": read} | _undone(sequence.whole)
     if isinstance(sequence, UnzoomedSequence):
         return {"zoom": sequence.zoom.tolist()} | _undone(sequence.whole)
@@ -163,10 +167,14 @@ def found_again(config: RunConfig, about: dict[str, Any], folder: Path, moved_to
             sequence = StraightenedSequence(sequence, with_lens(sequence.camera, about["lens"]))
         if len(about.get("zoom", ())) == len(sequence):
             sequence = UnzoomedSequence(sequence, np.array(about["zoom"]))
-        if (read := about.get("shutter")) is not None and len(read["twists"]) == len(sequence):
+        read = about.get("shutter")
+        twists = np.frombuffer(bytes.fromhex(read["twists"]), np.float32).reshape(-1, 6) if read else ()
+        if read is not None and len(twists) == len(sequence):
             if not sequence.camera.focal_known:
                 sequence = RecalibratedSequence(sequence, recorded_camera(about))
-            sequence = UnrolledSequence(sequence, np.array(read["readout"]), np.array(read["twists"]), read["depth"])
+            sequence = UnrolledSequence(
+                sequence, np.array(read["readout"]), np.array(twists, np.float64), read["depth"]
+            )
         if (difference := _difference(about["fingerprint"], sequence)) is None:
             return sequence if sequence.camera.focal_known else RecalibratedSequence(sequence, recorded_camera(about))
         other = other or ValueError(
@@ -245,6 +253,8 @@ def _digest_of_names(names: Iterable[str]) -> int:
 
 def _digest(sequence: Recording, index: int) -> int:
     """Of a frame's colours; depth may be read in other units, or with another camera."""
+    while isinstance(sequence, (UnrolledSequence, UnzoomedSequence, StraightenedSequence)):
+        sequence = sequence.whole  # as recorded: another processor undoes a lens with other last bits
     frame = sequence.try_read(index)
     if frame is None:
         return 0

@@ -55,5 +55,5 @@ class Unreadable:
         if len(self.frames) > self.share * offered:
             raise ValueError(
                 f"{self.recording or self.sequence.name}: {len(self.frames)} of {offered} frames are unreadable, more "
-                f"than the {100 * self.share:g} % allowed (`max_corrupt`{self.remedy}){last}"
+                f"than the {100 * self.share:g} % allowed (the setting `max_corrupt`{self.remedy}){last}"
             )

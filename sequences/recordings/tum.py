@@ -259,7 +259,7 @@ def _by_time(path: Path, stamps: list[float], files: list[Path]) -> tuple[list[i
     """
     first: dict[float, int] = {}
     standing = [i for i, stamp in enumerate(stamps) if files[first.setdefault(stamp, i)] != files[i]]
-    if len(standing) > MOST_STANDING * len(stamps):
+    if len(standing) > max(1, MOST_STANDING * len(stamps)):
         raise ValueError(
             f"{path}: {len(standing)} of {len(stamps)} images have the time of another, the first of them "
             f"{files[standing[0]].name} at {stamps[standing[0]]:.10g}; write the time of each, with enough digits"
@@ -271,7 +271,7 @@ def _by_time(path: Path, stamps: list[float], files: list[Path]) -> tuple[list[i
             f"{files[standing[0]].name}, and are left out"
         )
     back = [i for i in range(1, len(stamps)) if stamps[i] < stamps[i - 1]]
-    if back:
+    if 0 < len(back) <= max(1, MOST_STANDING * len(stamps)):  # more are of a list in another order
         places = "once" if len(back) == 1 else f"{len(back)} times"
         notes.append(
             f"the times of {path.name} go back {places}, first at {files[back[0]].name}: its images are read in the "

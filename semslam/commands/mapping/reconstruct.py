@@ -100,14 +100,15 @@ def reconstruct(
                 raise typer.Exit(130)
         run.save()  # still deaf to Ctrl-C: impatience must not cost the run
     if len(run):
-        again = "--resume in place of --overwrite" if overwrite else "--resume"
-        typer.echo(f"stopped with {len(run)} frames to go; the same command with {again} goes on from here: {out}")
+        typer.echo(
+            f"stopped with {len(run)} frames to go; the same command with {_again(overwrite)} goes on from here: {out}"
+        )
         if run.folder.path != run.folder.final:
             typer.echo(f"until it is whole, {out} shows the run that it replaces")
         raise typer.Exit(130)
     if not live and interrupted():  # while the last frame was fused, or what is done was saved
-        _end_before_the_last_files(None, out)
-    metrics = _finished(run, mesh, recorder, out)
+        _end_before_the_last_files(None, out, _again(overwrite))
+    metrics = _finished(run, mesh, recorder, out, _again(overwrite))
     seconds = time.perf_counter() - began
     for sentence in summary(metrics, settings, run.sequence.camera, run.progress.reason, live, seconds):
         typer.echo(sentence)
@@ -181,20 +182,25 @@ def _end_recording(recorder: LiveSequence) -> None:
     typer.echo(f"{len(recorder)} frames recorded in {recorder.path}; {recorder.dropped} of the camera's dropped")
 
 
-def _finished(run: Run, mesh: bool, recorder: LiveSequence | None, out: Path) -> dict[str, Any]:
-    """The metrics of a run whose frames are all fused, after its last files are written."""
+def _finished(run: Run, mesh: bool, recorder: LiveSequence | None, out: Path, again: str) -> dict[str, Any]:
+    """The metrics of a run whose frames are all fused, after its last files are written; again: see `_again`."""
     from semslam.runs.finished.finish import finish
 
     try:
         with busy("writing map, mesh and pictures"):
             return finish(run, mesh=mesh)
     except KeyboardInterrupt:
-        _end_before_the_last_files(recorder, out)
+        _end_before_the_last_files(recorder, out, again)
 
 
-def _end_before_the_last_files(recorder: LiveSequence | None, out: Path) -> NoReturn:
-    again = f"`semslam reconstruct {recorder.path}` maps them anew" if recorder is not None else "--resume ends it"
-    typer.echo(f"interrupted; all frames are fused and saved, the last files are not written; {again}: {out}")
+def _again(overwrite: bool) -> str:
+    """The option with which the command of a run that was interrupted ends it."""
+    return "--resume in place of --overwrite" if overwrite else "--resume"
+
+
+def _end_before_the_last_files(recorder: LiveSequence | None, out: Path, again: str) -> NoReturn:
+    ends = f"`semslam reconstruct {recorder.path}` maps them anew" if recorder is not None else f"{again} ends it"
+    typer.echo(f"interrupted; all frames are fused and saved, the last files are not written; {ends}: {out}")
     raise typer.Exit(130) from None
 
 

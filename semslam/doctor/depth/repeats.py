@@ -25,7 +25,7 @@ DEPTH_CHANGED = 0.01
 PATCH, MOST_CHANGE, FEWEST_PATCHES = 4, 0.05, 20  # such pixels each way; more is an edge that moves; patches
 FEWEST_GROUPS = 3  # of frames with one depth image, that tell how often each is repeated
 TIMES_USUAL = 2  # as often as is usual, or more often than that at the start ...
-REMEMBERED = 1000  # groups, the latest ones
+REMEMBERED = 6  # groups, the latest ones, with the open one: a camera may become slower, as colour does in the dark
 MOST_AT_START = 10  # ... where nothing tells what is usual: depth of a tenth of colour's rate
 
 
@@ -64,7 +64,8 @@ class ColorRepeats(Stage):
             self._checksum, self._depth = checksum, depth.copy()
             self._groups.begin()
             return False
-        return _depth_change(self._depth, depth) > DEPTH_CHANGED and self._groups.add()
+        often = self._groups.add()
+        return often and _depth_change(self._depth, depth) > DEPTH_CHANGED
 
     def state(self) -> dict[str, np.ndarray]:
         """What must be kept to go on later; for `restore`."""

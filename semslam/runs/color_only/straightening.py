@@ -135,7 +135,8 @@ def at_one_moment(
     if readout is None:
         return sequence
     twists = twists_of([T if np.isfinite(T[0, 0]) else None for T in T_world_camera], sequence.timestamps)
-    return UnrolledSequence(sequence, readout[0], twists, depth)
+    # rounded as they are kept
+    return UnrolledSequence(sequence, readout[0], twists.astype(np.float32).astype(np.float64), depth)
 
 
 def tell_lens(lens: Camera, doubtful: bool, left: FoundLens | None) -> None:

@@ -110,7 +110,8 @@ def _shared(config: RunConfig, sequence: Recording, run: RunFolder) -> int:
     length = len(sequence.origin[0])
     ours, offered = (range(one.start, length, one.every)[: one.frames] for one in (config, theirs))
     progress = run.load_progress()
-    return len(set(ours).intersection(offered[index] for index in progress.fused_poses(progress.posed_anywhere())))
+    fused = progress.fused_poses(progress.posed_anywhere())
+    return len(set(ours).intersection(offered[index] for index in fused if index < len(offered)))
 
 
 def why_none_was_found(run: str, camera: Camera) -> str:

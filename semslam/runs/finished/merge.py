@@ -103,7 +103,8 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         far = float(np.percentile(np.concatenate([points[:, 2] for points in places.points]), 99))
         reach = ReconstructionConfig.reaching(far)
         mesh = partial(mesh_of_map, camera=camera, T_world_camera=places.T_world_camera, config=reach)
-    return write_derived(a.folder, folder, a.config, changes, metrics, forget=out_of_date, mesh_of=mesh)
+    config = replace(a.config, extend=None)  # no frames of its own go on in it
+    return write_derived(a.folder, folder, config, changes, metrics, forget=out_of_date, mesh_of=mesh)
 
 
 def _check_alike(a: FinishedMap, b: FinishedMap) -> None:

@@ -19,7 +19,6 @@ from semslam.tracking.visual.lens import EVIDENT, FEWEST, MOST, TOGETHER, most_s
 from semslam.tracking.visual.sparse_map import SparseMap
 from semslam.tracking.visual.zoom import seen_within
 
-LONGEST = 0.25  # seconds between the poses that a velocity is told from
 TRIED = 0.7  # of the time from one frame to the next: readouts that are tried first, forth and back
 REFINED = 2  # more that are tried where these promise something
 AT_MOST = 1.2  # likewise: a readout that is believed is less
@@ -34,11 +33,8 @@ def twists_of(T_world_camera: Sequence[np.ndarray | None], timestamps: np.ndarra
     """
     found = np.zeros((len(timestamps), 6))
     for i in range(len(timestamps)):
-        near = [j for j in (i - 1, i, i + 1) if 0 <= j < len(timestamps) and T_world_camera[j] is not None]
-        if len(near) > 1 and 0 < (elapsed := float(timestamps[near[-1]] - timestamps[near[0]])) <= LONGEST:
-            first, last = (T_world_camera[j] for j in (near[0], near[-1]))
-            assert first is not None and last is not None
-            found[i] = poses.log(poses.inverse(first) @ last) / elapsed
+        if (velocity := poses.velocity(T_world_camera, timestamps, i)) is not None:
+            found[i] = velocity
     return found
 
 
