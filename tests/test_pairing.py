@@ -240,9 +240,13 @@ def test_a_line_that_is_written_twice_is_one_and_a_clock_that_goes_back_is_told(
 
 def test_two_pairs_at_one_time_are_told(room, tmp_path):
     path = as_associations(room, tmp_path / "again", 5000.0)
-    with (path / "associations.txt").open("a") as file:
-        file.write("0.0333 rgb/5.png 0.0333 depth/5.png\n")
-    with pytest.raises(ValueError, match=r"associations\.txt: 1 of 7 images have the time of another, .*5\.png"):
+    pairs = (path / "associations.txt").read_text()
+    one, two = (f"{time} rgb/5.png {time} depth/5.png\n" for time in ("0.0333", "0.0667"))
+    (path / "associations.txt").write_text(pairs + one)
+    sequence = open_sequence(path, camera=room.camera)
+    assert len(sequence) == 6 and any("1 of 7 images of" in line for line in sequence.assumptions)
+    (path / "associations.txt").write_text(pairs + one + two)
+    with pytest.raises(ValueError, match=r"associations\.txt: 2 of 8 images have the time of another, .*5\.png"):
         open_sequence(path, camera=room.camera)
 
 
