@@ -57,6 +57,7 @@ def synchronised(
     away = abs(delay) + readout / 2
     if max(np.linalg.norm(velocity[:3]) * away / MOST[0], np.linalg.norm(velocity[3:]) * away / MOST[1]) > 1:
         return depth
+    depth = np.ascontiguousarray(depth)
     out = np.empty_like(depth)
     _synchronise(depth, Pinhole.of(camera), velocity.astype(f32), f32(delay), f32(readout), f32(LEAST), out)
     return out

@@ -68,8 +68,7 @@ class RunFolder(MadeFiles):
         if offered == done:
             return (
                 f"all {done} frames are done, but {self.metrics.name} is missing: the run was stopped at its end, or "
-                f"it "
-                f"was removed; the command that made the run writes it again: `semslam reconstruct` with --resume, "
+                f"it was removed; the command that made the run writes it again: `semslam reconstruct` with --resume, "
                 f"others with --overwrite"
             )
         return f"an unfinished run; its map is of {done} of {offered} frames"

@@ -20,7 +20,14 @@ from semslam.trajectory import Correction, Trajectory
 from sequences.selected import hidden_cells
 
 FRAME_LISTS = (
-    *("indices", "lost", "poor", "depth_repeated", "color_repeated", "corrupt", "held_out", "labelled"),
+    "indices",
+    "lost",
+    "poor",
+    "depth_repeated",
+    "color_repeated",
+    "corrupt",
+    "held_out",
+    "labelled",
     "poses_rejected",
 )
 IDENTIFYING = ("indices", "timestamps", "poses")  # what tells one run from another

@@ -146,6 +146,17 @@ def _undone(sequence: Recording) -> dict[str, Any]:
     return {"lens": numbers_of(sequence.lens).tolist()} if isinstance(sequence, StraightenedSequence) else {}
 
 
+def _unrolled(sequence: Recording, about: dict[str, Any]) -> Recording:
+    """A recording with its shutter undone as a run did that kept this; itself where it has another number of frames."""
+    kept = about["shutter"]
+    twists = np.frombuffer(bytes.fromhex(kept["twists"]), np.float32).reshape(-1, 6).astype(np.float64)
+    if len(twists) != len(sequence):
+        return sequence
+    if not sequence.camera.focal_known:
+        sequence = RecalibratedSequence(sequence, recorded_camera(about))
+    return UnrolledSequence(sequence, np.array(kept["readout"]), twists, kept["depth"])
+
+
 def seen_from(about: dict[str, Any], config: RunConfig, folder: Path) -> dict[str, Any]:
     """The same for a run in another folder."""
     relative = os.path.relpath(config.sequence, folder) if Path(config.sequence).exists() else ""
@@ -167,14 +178,8 @@ def found_again(config: RunConfig, about: dict[str, Any], folder: Path, moved_to
             sequence = StraightenedSequence(sequence, with_lens(sequence.camera, about["lens"]))
         if len(about.get("zoom", ())) == len(sequence):
             sequence = UnzoomedSequence(sequence, np.array(about["zoom"]))
-        read = about.get("shutter")
-        twists = np.frombuffer(bytes.fromhex(read["twists"]), np.float32).reshape(-1, 6) if read else ()
-        if read is not None and len(twists) == len(sequence):
-            if not sequence.camera.focal_known:
-                sequence = RecalibratedSequence(sequence, recorded_camera(about))
-            sequence = UnrolledSequence(
-                sequence, np.array(read["readout"]), np.array(twists, np.float64), read["depth"]
-            )
+        if "shutter" in about:
+            sequence = _unrolled(sequence, about)
         if (difference := _difference(about["fingerprint"], sequence)) is None:
             return sequence if sequence.camera.focal_known else RecalibratedSequence(sequence, recorded_camera(about))
         other = other or ValueError(

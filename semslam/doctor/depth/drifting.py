@@ -15,6 +15,7 @@ from semslam.camera import Camera
 from semslam.doctor.finding import Finding
 from semslam.doctor.intrinsics import FEWEST_PAIRS, moving_pairs
 from semslam.doctor.matched import Matches, Pair
+from semslam.robust import MAD_TO_STD
 
 DISTANCES, FEWEST = 400, 50  # between points of a pair, drawn and used
 APART = 0.15  # of the median depth, at least, in both frames: less is noise
@@ -47,7 +48,7 @@ def findings(matched: Matches, camera: Camera) -> list[Finding]:
 
 def _change(pair: Pair, camera: Camera) -> Change | None:
     """How much longer distances are in the second frame of a pair; None where it shows too few."""
-    a, b = (_points(pixels, depth, camera) for pixels, depth in zip(pair.pixels, pair.depth))
+    a, b = (camera.points(pixels, depth) for pixels, depth in zip(pair.pixels, pair.depth))
     rng = np.random.default_rng(0)
     i, j = rng.integers(0, len(a), (2, DISTANCES))
     before, after = (np.linalg.norm(points[i] - points[j], axis=1) for points in (a, b))
@@ -57,11 +58,5 @@ def _change(pair: Pair, camera: Camera) -> Change | None:
         return None
     ratios = np.log(after[used] / before[used])
     middle = float(np.median(ratios))
-    spread = 1.48 * float(np.median(np.abs(ratios - middle)))
+    spread = MAD_TO_STD * float(np.median(np.abs(ratios - middle)))
     return Change(middle, 1.25 * spread / min(len(a), len(ratios)) ** 0.5)  # of a median of so many points
-
-
-def _points(pixels: np.ndarray, depth: np.ndarray, camera: Camera) -> np.ndarray:
-    """(N, 3) in the camera."""
-    x, y = (pixels[:, 0] - camera.cx) / camera.fx, (pixels[:, 1] - camera.cy) / camera.fy
-    return np.stack([x * depth, y * depth, depth], axis=-1)

@@ -59,8 +59,9 @@ class ColorRepeats(Stage):
         if frame.depth is None:
             return False
         color, depth = frame.color[::STRIDE, ::STRIDE], frame.depth[::STRIDE, ::STRIDE]
-        checksum, is_flat = zlib.crc32(color.tobytes()), color.std() < CHANGED  # without light, all images are black
-        if not self._groups.sizes or checksum != self._checksum or is_flat or depth.shape != self._depth.shape:
+        checksum = zlib.crc32(color.tobytes())
+        differs = not self._groups.sizes or checksum != self._checksum or depth.shape != self._depth.shape
+        if differs or color.std() < CHANGED:  # without light, all images are black
             self._checksum, self._depth = checksum, depth.copy()
             self._groups.begin()
             return False

@@ -49,7 +49,6 @@ class VisualPoses:
     restless: float = 0.0  # share of the frames that became keyframes as they had lost much and hardly moved
     zoom: np.ndarray | None = None  # (N,) each frame's focal length over that of the widest; None = all alike
     lens: np.ndarray | None = None  # (1, 6) fx fy cx cy, pixels, k1 k2 of the recording's images; None = as it is said
-
     readout: np.ndarray | None = None  # (1, 2) seconds, see `Camera.elapsed`, that is undone; None = none
 
     @property
