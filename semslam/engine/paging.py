@@ -124,6 +124,8 @@ class Paging:
             explained.errno = error.errno
             raise explained from None
         mapping = mmap.mmap(descriptor, size)
+        if hasattr(mapping, "madvise"):  # or with each page some systems read and map megabytes beside it
+            mapping.madvise(mmap.MADV_RANDOM)
         self._files[name] = _File(descriptor, mapping, like.nbytes)
         if len(self._seen) < chunks:
             self._seen = np.concatenate([self._seen, np.full(chunks - len(self._seen), -1, np.int64)])
@@ -155,14 +157,25 @@ class Paging:
     def give_back(self, chunks: np.ndarray) -> None:
         """Take chunks (N,), increasing, out of memory; they come back when they are looked at."""
         self._in_memory[chunks] = False
+        self._advise(chunks, "MADV_DONTNEED", within=True)  # of a file: nothing is lost
+
+    def read_ahead(self, chunks: np.ndarray) -> None:
+        """Begin to read chunks (N,), increasing, from the disk, all of each at once, also what holds no surfels yet."""
+        self._advise(chunks, "MADV_WILLNEED", within=False)
+
+    def _advise(self, chunks: np.ndarray, advice: str, within: bool) -> None:
+        """Tell the system about the pages of chunks (N,), increasing: those `within` them, or all that they touch."""
+        if not hasattr(mmap, advice):
+            return
         starts = np.flatnonzero(np.diff(chunks, prepend=-2) != 1)
         ends = np.append(starts[1:], len(chunks))[: len(starts)] - 1
+        page = mmap.PAGESIZE
         for _, mapping, size in self._files.values():
             for first, last in zip(chunks[starts], chunks[ends]):
-                begin = -(-int(first) * size // mmap.PAGESIZE) * mmap.PAGESIZE
-                end = min((int(last) + 1) * size, len(mapping)) // mmap.PAGESIZE * mmap.PAGESIZE
-                if begin < end and hasattr(mapping, "madvise"):
-                    mapping.madvise(mmap.MADV_DONTNEED, begin, end - begin)  # of a file: nothing is lost
+                begin, end = int(first) * size, min((int(last) + 1) * size, len(mapping))
+                begin, end = (-(-begin // page) * page, end // page * page) if within else (begin // page * page, end)
+                if begin < end:
+                    mapping.madvise(getattr(mmap, advice), begin, end - begin)
 
     def __del__(self) -> None:
         for file in self._files.values():  # mappings end with the last array that shows them

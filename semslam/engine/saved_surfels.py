@@ -69,6 +69,8 @@ def _rows(surfels: SurfelMap, array: np.ndarray) -> Iterator[np.ndarray]:
     """The rows of an array that hold surfels, PART chunks at a time."""
     for first in range(0, surfels.n_chunks, PART):
         counts = surfels.counts[first : min(first + PART, surfels.n_chunks)]
+        if surfels.paging is not None:
+            surfels.paging.read_ahead(np.arange(first, first + len(counts)))
         within = np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
         yield array[first * CHUNK : (first + len(counts)) * CHUNK][within]
         if surfels.paging is not None:

@@ -131,6 +131,8 @@ class SurfelMap:
         step = max(len(chunks), 1) if self.paging is None else PART
         for first in range(0, max(len(chunks), 1), step):
             some = chunks[first : first + step]
+            if self.paging is not None:
+                self.paging.read_ahead(some)
             rows, within = np.nonzero(np.arange(CHUNK)[None, :] < self.counts[some, None])
             yield some[rows].astype(np.int64) * CHUNK + within
             if self.paging is not None:
@@ -202,6 +204,8 @@ class SurfelMap:
         step = PART if self.paging is not None else max(self.n_chunks, 1)
         for first in range(0, self.n_chunks, step):
             chunks = np.arange(first, min(first + step, self.n_chunks), dtype=np.int32)
+            if self.paging is not None:
+                self.paging.read_ahead(chunks)
             self.compact(chunks)
             if self.paging is not None:
                 self.paging.give_back(chunks)
