@@ -283,7 +283,7 @@ def files_of(folder: Path, images: list[np.ndarray]) -> list[Path]:
     return paths
 
 
-def test_files_that_count_from_0_and_call_void_255_are_recognised(tmp_path):
+def test_files_that_count_from_0_and_call_void_255_are_recognised_and_told(tmp_path, caplog):
     """As the labels of the reference trainers do."""
     ours = [IDS, np.roll(IDS, 100)]
     theirs = [image - np.uint8(1) for image in ours]
@@ -292,6 +292,8 @@ def test_files_that_count_from_0_and_call_void_255_are_recognised(tmp_path):
         known = numbering(paths, "nyu40")
         for path, expected in zip(paths, theirs, strict=True):
             np.testing.assert_array_equal(read_labels(path, known), expected)
+    (told,) = caplog.messages
+    assert told.startswith(f"{tmp_path / 'theirs'}: ") and "255 is taken for void, and 0 for the first class" in told
     assert numbering(paths, "nyu40", first_id=1).first_file_id == 1  # what is said counts
 
 

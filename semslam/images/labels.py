@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from semslam.images import decode_bytes, image_bytes
 from semslam.images.integrity import PNG, CorruptFrame, check_header
 from semslam.labels import LabelSet, label_set, voc_palette
 from semslam.threads import computed_once
+
+logger = logging.getLogger(__name__)
 
 MOST_LABEL_COLORS = 256  # of a colour-coded label image
 FEWEST_IN_COLOR = 0.2  # share of the pixels that are not black whose colours must be a label set's
@@ -139,6 +142,11 @@ def numbering(paths: Sequence[Path], classes: str, first_id: int | None = None) 
     if first_id is None:
         counts_from_0 = known.unlabelled in ids and max(kinds, default=0) < len(known)
         first_id = 0 if counts_from_0 else known.first_file_id
+        if first_id != known.first_file_id:
+            logger.warning(
+                "%s: the label images hold %d and nothing above %d: %d is taken for void, and 0 for the first class",
+                paths[0].parent, known.unlabelled, max(kinds, default=0), known.unlabelled,
+            )  # fmt: skip
     return known if first_id == known.first_file_id else replace(known, first_file_id=first_id)
 
 
