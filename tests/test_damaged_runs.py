@@ -11,8 +11,10 @@ import pytest
 from command_line import ROOM, TRUTH, refused, semslam
 
 from semslam.looking.viewed import viewed_run
+from semslam.runs.config import settings_of
 from semslam.runs.export import export_run
 from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import prepare
 from semslam.runs.unreadable import Unreadable
 from semslam.trajectory.files import read_tum
 from sequences import open_sequence
@@ -131,3 +133,85 @@ def test_frames_that_are_skipped_for_one_reason_say_it_once(caplog):
         ": 2.png: another size",
         ": 3.png: a size",
     ]
+
+
+def filled(run: Path, count: int = 50) -> RunFolder:
+    """The run with copies of some of its surfels as those that fill holes, counted in its figures."""
+    folder = RunFolder.open(run)
+    cloud = folder.load_cloud()[0].selected(np.arange(count))
+    folder.save_filled(cloud, folder.load_progress().identity)
+    folder.save_metrics(folder.load_metrics() | {"surfels_filled": count})
+    return folder
+
+
+def test_surfels_that_fill_holes_are_those_of_the_run_and_whole(run, tmp_path, capsys):
+    folder = filled(run)
+    with np.load(folder.filled) as file:
+        arrays = dict(file)
+    surfels = len(folder.load_map().cloud())
+    assert len(folder.load_cloud()[0]) == surfels + 50
+    wrong = {
+        "expected float32 (50,)": {"radii": arrays["radii"][1:]},
+        "some positions are not finite": {"positions": np.full((50, 3), np.nan, np.float32)},
+        "the saved array class_probabilities": {"class_probabilities": arrays["class_probabilities"][:, :5]},
+        "is of another run": {"identity": arrays["identity"] + 1},
+        "lacks the array colors": {"colors": None},
+    }
+    for said, change in wrong.items():
+        changed = {name: array for name, array in (arrays | change).items() if array is not None}
+        np.savez(folder.filled, **changed)
+        line = refused(capsys, "export", run, "--out", tmp_path / "x")
+        assert f"{folder.filled}: damaged (" in line and said in line
+    folder.filled.unlink()
+    assert "filled.npz: is missing, with 50 surfels of the map" in refused(
+        capsys, "export", run, "--out", tmp_path / "x"
+    )
+
+
+def test_the_files_of_a_run_are_not_written_over(run, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    for name in ("metrics.json", "map.npz", "trajectory.txt", "mesh.ply"):
+        assert f"{run / name}: is a file of the run" in refused(capsys, "evaluate", run, "--json", run / name)
+    (tmp_path / "link").symlink_to(run)
+    assert "is a file of the run" in refused(capsys, "evaluate", run, "--json", tmp_path / "link" / "metrics.json")
+    assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    line = refused(capsys, "reconstruct", ROOM, "--extend", run, "--labels", "none", "--out", run, "--overwrite")
+    assert "a run is not written over the one that it extends" in line
+    assert semslam("evaluate", run, "--json", run / "evaluation.json") == 0
+
+
+def test_exports_replace_those_of_an_earlier_one_and_no_other_files(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    for name in ("mesh.obj", "objects.csv", "classes/05_chair.ply", "other_trajectory_9.txt"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("precious")
+        assert f"holds {name}, which is not of an export" in refused(capsys, "export", run, "--out", out)
+        assert (out / name).read_text() == "precious"
+        (out / name).unlink()
+    for _ in range(2):
+        (out / "notes.md").write_text("mine")
+        assert semslam("export", run, "--out", out) == 0
+        assert (out / "notes.md").is_file() and (out / "mesh.obj").is_file()
+        (out / "other_trajectory_9.txt").write_text("of an earlier export")
+    assert not (out / "classes" / "00_none.ply").exists()
+
+
+def test_a_damaged_checkpoint_is_named_once_with_what_to_do(tmp_path, capsys):
+    begun = prepare(settings_of(None, {"sequence": ROOM, "slam.perception.labels": "truth"}), tmp_path / "a")
+    for _ in zip(range(3), begun):
+        pass
+    begun.save()
+    begun.save_checkpoint()
+    run = RunFolder(tmp_path / "a")
+    run.checkpoint.table.write_bytes(run.checkpoint.table.read_bytes()[:1000])
+    line = refused(capsys, "view", run.path, "--png", tmp_path / "a.png")
+    assert line.count("damaged (") == 1 and f"{run.checkpoint.table}: damaged" in line and "--resume goes on" in line
+    run.checkpoint.remove()
+    assert semslam("reconstruct", ROOM, "--out", run.path, *TRUTH, "--no-mesh", "--resume") == 0
+
+
+def test_a_run_that_was_killed_in_its_first_save_begins_again(tmp_path):
+    """What the map refers to is written before it."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "associations.npz").write_bytes(b"of the killed run")
+    assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh", "--resume") == 0

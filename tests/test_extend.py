@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -206,3 +207,21 @@ def test_frames_of_another_focal_length_that_are_not_found_are_not_blamed_on_the
     assert why_none_was_found(str(begun), camera) == "do both show the same place?"
     told = why_none_was_found(str(begun), camera.with_focal(1.5 * camera.fx))
     assert "degrees across" in told and "--camera" in told
+
+
+def test_an_extended_run_goes_on_without_the_run_that_it_extends(begun: Path, tmp_path: Path) -> None:
+    """All of that map is in it from the first frame on."""
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(begun, base)
+    assert extended(base, out, stop=4).next_index == 4
+    base.rename(tmp_path / "elsewhere")
+    assert extended(base, out, stop=4).next_index == 8
+
+
+def test_an_unfinished_map_and_its_added_surfels_are_told(begun: Path, tmp_path: Path, caplog) -> None:
+    base = RunFolder(Path(shutil.copytree(begun, tmp_path / "base")))
+    base.save_filled(base.load_cloud()[0].selected(np.arange(7)), base.load_progress().identity)
+    base.metrics.unlink()
+    extended(base.path, tmp_path / "out", stop=1)
+    assert any("metrics.json is missing" in line for line in caplog.messages)
+    assert any("7 surfels that --fill added to its map are not in the extended one" in line for line in caplog.messages)

@@ -180,7 +180,7 @@ def test_files_of_no_run_are_not_replaced(finished, tmp_path, capsys, name):
         ["reconstruct", ROOM, *TRUTH, "--resume"],
         ["refine", finished.path],
     ):
-        assert f"a {name} that is not of a run" in refused(capsys, *command, "--out", tmp_path)
+        assert f"a file {name} that is not of a run" in refused(capsys, *command, "--out", tmp_path)
         assert [path.read_text() for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["precious"]
 
 

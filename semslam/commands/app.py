@@ -67,10 +67,20 @@ def file_option(flag: str, help: str, check: Callable[[Path], object] = lambda p
             out = context.params.get("out")  # `folder_option` is eager: it is there whatever the order of the words
             if path.parent.is_dir() or out is None or path.parent.absolute() != out.absolute():
                 check_writable(path)
+            _check_not_of_a_run(path)
             check(path)
         return path
 
     return typer.Option(flag, parser=_named, callback=writable, metavar="PATH", help=help)
+
+
+def _check_not_of_a_run(path: Path) -> None:
+    """ValueError for a file that a run is read from."""
+    if (path.parent / "map.npz").is_file():
+        from semslam.runs.storage.paths import RunPaths
+
+        if path.resolve() in [own.resolve() for own in RunPaths(path.parent).read_again]:
+            raise ValueError(f"{path}: is a file of the run {path.parent}, which is read from it; name another file")
 
 
 def whole_number(text: str) -> int:

@@ -18,7 +18,7 @@ from semslam.geometry.tsdf_mesh import LABELLING_BYTES, LabelledMesh, labelled
 from semslam.rendering import pictures
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.mesh import fineness
-from semslam.runs.folder import RunFolder
+from semslam.runs.folder import ADDED, RunFolder
 from semslam.runs.progress import Progress
 from semslam.runs.recording import as_array, check_apart, seen_from, with_absolute_paths
 from semslam.runs.storage.arrays import parts_of
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 # what metrics.json says of the geometry holds for the new run too, what it says of labels does not
 OF_FRAMES = ("frames", "identity", "held_out", "lost", "poor", "corrupt", "depth_repeated", "color_repeated")
 KEPT = (*OF_FRAMES, "surfels", "loops_closed", "bytes_per", "versions", "engine")
-ADDED = ("surfels_filled", "surfels_of_planes")  # metrics of surfels that a run added to its map at its end
 NOT_KEPT = ("associations_", "run_config")  # of a state: they are saved in their own way
 
 
@@ -45,7 +44,7 @@ def check_derivable(source: RunFolder, out: Path, overwrite: bool) -> None:
     folder = RunFolder(out)
     foreign = folder.foreign
     if (folder.exists or foreign) and not overwrite:
-        found = f"a {foreign.name} that is not of a run" if foreign else "a run"
+        found = f"a file {foreign.name} that is not of a run" if foreign else "a run"
         raise ValueError(f"{out}: holds {found}; name another --out, or add --overwrite")
 
 
@@ -112,7 +111,7 @@ def write_derived(
     clouds, label_set = folder.load_clouds()
     added = None if other_map else source.load_filled()  # in another map they may have moved
     if added is not None and len(clouds):
-        folder.save_filled(_labelled_by_nearest(added, clouds))
+        folder.save_filled(_labelled_by_nearest(added, clouds), progress.identity)
         clouds, label_set = folder.load_clouds()
     forgotten = ADDED if added is None else ()
     kept = {k: v for k, v in old.items() if k.startswith(KEPT) and k not in forgotten}

@@ -9,19 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from semslam.files.writing import replacing
+from semslam.files.writing import replacing, write_json
 from semslam.geometry import export
 from semslam.geometry.objects import objects, write_objects_csv
 from semslam.rendering.floor_plan import floor_plan, write_floor_plan
 from semslam.rendering.viewpoint import up_direction
 from semslam.runs.folder import RunFolder
 from semslam.runs.recording import check_apart
+from semslam.runs.storage.paths import OTHERS
 
 MESHES = ("mesh.ply", "mesh.obj", "mesh.glb")
+MARK = "export.json"  # of a folder of exports, whose files the next export replaces
 logger = logging.getLogger(__name__)
 
 OBJECT_BYTES = 400  # a surfel, by which objects are found and the plan is drawn
 ORIGIN = "world_origin.txt"  # of far worlds: what the files with numbers in single precision count from
+WRITTEN = (
+    "trajectory.txt", "trajectory_fused.txt", OTHERS, ORIGIN, "surfels.ply", "surfels.pcd", *MESHES, "mesh_labels.glb",
+    "objects.csv", "floor_plan.png", f"classes/{export.CLASS_CLOUDS}",
+)  # fmt: skip
 
 
 def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
@@ -31,7 +37,8 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     other_trajectory_N.txt; surfels.ply and surfels.pcd; mesh.ply, mesh.obj and mesh.glb in the recorded colours, where
     the run has a mesh with triangles; floor_plan.png; of a map with classes mesh_labels.glb in their colours,
     classes/NN_NAME.ply, objects.csv.
-    `out` is made.
+    `out` is made, and export.json in it, by which the next export knows that it may replace these files; ValueError
+    where files of others have their names.
     Of a world far from its origin, world_origin.txt says what the coordinates in PCD, OBJ and GLB files are relative
     to, which cannot hold them; PLY, CSV and trajectory files hold the world's own.
     """
@@ -45,10 +52,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     check_apart(out, folder.load_config().sequence)
     if RunFolder(out).exists:
         raise ValueError(f"{out}: holds a run; name another folder for the exports, {out}/export for example")
-    out.mkdir(parents=True, exist_ok=True)
-    for name in (ORIGIN, *MESHES, "mesh_labels.glb", "objects.csv", f"classes/{export.CLASS_CLOUDS}"):
-        for older in out.glob(name):
-            older.unlink()  # this run may have none
+    _clear(out, run)
     # objects and the plan are of some of the surfels where memory allows no more
     cloud = clouds.sample((folder.load_config().slam.map.memory_bytes or 0) // OBJECT_BYTES)
     if len(cloud) < len(clouds):
@@ -83,6 +87,17 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     plan = floor_plan(cloud, label_set, up=up, paths=paths)
     write_floor_plan(out / "floor_plan.png", plan, label_set, title=folder.title)
     yield "floor plan", out / "floor_plan.png"
+
+
+def _clear(out: Path, run: str | Path) -> None:
+    """Make a folder for exports, without those of an earlier one: this run may have fewer."""
+    older = [path for name in WRITTEN for path in sorted(out.glob(name))]
+    if older and not (out / MARK).is_file():
+        raise ValueError(f"{out}: holds {older[0].relative_to(out)}, which is not of an export; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / MARK, {"exported_from": str(run)})
+    for path in older:
+        path.unlink()
 
 
 def _write_origin(path: Path, world_origin: np.ndarray) -> None:

@@ -29,10 +29,23 @@ from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.made import MadeFiles
 from semslam.runs.storage.paths import REPLACED_BY
-from semslam.stage import under_prefix
+from semslam.stage import Layout, check_state, under_prefix
 from semslam.trajectory import Trajectory
 from sequences import Sequence as Recording
 from sequences.rebased import without_poses
+
+ADDED = ("surfels_filled", "surfels_of_planes")  # metrics of surfels that a run added to its map at its end
+FILLED: Layout = {
+    "positions": (np.float32, ("surfels", 3)),
+    "normals": (np.float32, ("surfels", 3)),
+    "radii": (np.float32, ("surfels",)),
+    "confidence": (np.float32, ("surfels",)),
+    "colors": (np.uint8, ("surfels", 3)),
+    "first_seen": (np.int32, ("surfels",)),
+    "last_seen": (np.int32, ("surfels",)),
+    "world_origin": (np.float64, (3,)),
+    "identity": (np.int64, ()),
+}  # the arrays of filled.npz
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class RunFolder(MadeFiles):
     def in_the_way(self, settings: RunConfig) -> str:
         """What a new run with these settings would destroy here; nothing where it would only be made once more."""
         if not self.exists:
-            return f"a {foreign.name} that is not of a run" if (foreign := self.foreign) else ""
+            return f"a file {foreign.name} that is not of a run" if (foreign := self.foreign) else ""
         if self.replacement.is_of(settings):
             return "an unfinished run that will replace another, which --resume goes on with"
         if not self.is_of(settings):
@@ -295,17 +308,36 @@ class RunFolder(MadeFiles):
         doctor = self.load_config().doctor
         return f"{self.path}: its map is empty, no frame was fused; `{doctor}` looks for the cause"
 
-    def save_filled(self, cloud: SurfelCloud) -> None:
-        """Keep the surfels that fill the holes of the map."""
-        arrays = {f.name: getattr(cloud, f.name) for f in fields(cloud)}
+    def save_filled(self, cloud: SurfelCloud, identity: int) -> None:
+        """Keep the surfels that fill the holes of the map; identity: `Progress.identity` of the run."""
+        arrays = {f.name: getattr(cloud, f.name) for f in fields(cloud)} | {"identity": np.array(identity, np.int64)}
         save_arrays(self.filled, parts_of({name: array for name, array in arrays.items() if array is not None}))
 
     def load_filled(self) -> SurfelCloud | None:
-        """What `save_filled` kept; None of a run whose holes were not filled."""
+        """What `save_filled` kept; None of a run whose holes were not filled.
+
+        ValueError where the file is damaged, of another run, or missing though the figures count its surfels.
+        """
         if not self.filled.is_file():
+            figures = self.load_metrics()
+            if count := sum(int(figures.get(name, 0)) for name in ADDED):
+                raise ValueError(
+                    f"{self.filled}: is missing, with {count} surfels of the map; copy the whole run again, or have "
+                    f"it made again: `semslam reconstruct` with --resume, others with --overwrite"
+                )
             return None
         arrays = load_arrays(self.filled)
+        with naming(self.state):
+            state = self._newest_scalars("classes", *(f"run_{name}" for name in IDENTIFYING))
         with naming(self.filled):
+            layout = dict(FILLED)
+            if classes := int(state["classes"]):
+                layout["class_probabilities"] = (np.float32, ("surfels", classes))
+            check_state(arrays, layout)
+            if int(arrays.pop("identity")) != identity_of(*(state[f"run_{name}"] for name in IDENTIFYING)):
+                raise ValueError("is of another run, or of another moment of this one")
+            if not np.isfinite(arrays["positions"]).all():
+                raise ValueError("some positions are not finite")
             return SurfelCloud(**arrays)
 
     def load_trajectory(self) -> Trajectory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -80,6 +81,8 @@ def prepare(
     config = _with_poses(with_absolute_paths(config), sequence)
     check_settings(config, sequence, recorded)
     check_apart(out, config.sequence)
+    if config.extend is not None and os.path.realpath(config.extend) == os.path.realpath(out):
+        raise ValueError(f"{out}: a run is not written over the one that it extends; name another --out")
     if resume and overwrite:
         raise ValueError(f"{out}: --resume goes on with the run that is there, --overwrite replaces it; choose one")
     if recorded and config.slam.perception.depth == "sensor":

@@ -35,6 +35,7 @@ from sequences.recalibrated import (
 from sequences.selected import WithoutDepth, WithoutHidden
 
 PATHS = ("sequence", "extend", "camera", "poses", "pose_weights", "weights")  # settings that may name a file or folder
+ONLY_PATHS = ("extend", "camera")  # of these, those that name nothing else
 # what a recording is recognised by, in words
 FEATURES = {
     "frames": "the number of frames",
@@ -49,9 +50,10 @@ FEATURES = {
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The settings with every path that exists made absolute: they hold wherever they are read."""
+    """The settings with every path made absolute that exists, or cannot be anything else: they hold wherever they are
+    read."""
     values = {name: getattr(config, name) for name in PATHS}
-    existing = {name: value for name, value in values.items() if value and Path(value).exists()}
+    existing = {name: value for name, value in values.items() if value and (name in ONLY_PATHS or Path(value).exists())}
     return replace(config, **{name: os.path.abspath(value) for name, value in existing.items()})
 
 

@@ -37,6 +37,10 @@ def extend(system: Slam, run: str) -> tuple[int, list[OtherRun]]:
     tracker, surfels, before = system.track, finished.surfels, finished.progress.next_index
     assert isinstance(tracker, Tracker) and system.places is not None
     finished.check_joined("extend")
+    if told := finished.folder.unfinished:
+        logger.warning("%s: %s", run, told)
+    if added := len(finished.folder.load_filled() or ()):
+        logger.warning("%s: %d surfels that --fill added to its map are not in the extended one", run, added)
     if surfels.num_classes != system.surfels.num_classes:
         was = finished.config.slam.perception
         raise ValueError(

@@ -132,7 +132,7 @@ def _add_surfels(run: Run) -> tuple[dict[str, Any], float]:
     began = time.perf_counter()
     added = complete_planes(run) if planes else fill_holes(run)
     run.filled = added.cloud
-    run.folder.save_filled(added.cloud)
+    run.folder.save_filled(added.cloud, run.progress.identity)
     seconds = time.perf_counter() - began
     return added.figures | {"planes_seconds" if planes else "fill_seconds": seconds}, seconds
 

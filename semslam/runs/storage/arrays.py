@@ -92,16 +92,26 @@ def _check_claim(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
             raise ValueError(f"{member.filename} claims to be {dtype} {shape}")
 
 
+class Damaged(ValueError):
+    """A file of a run is not what was written: which, why, and what to do."""
+
+    def __init__(self, path: Path, reason: str, remedy: str = "run `semslam reconstruct` again") -> None:
+        super().__init__(f"{path}: damaged ({reason}); {remedy}")
+        self.path, self.reason = path, reason
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Raise ValueError, which names the file, where what was read from it does not make sense."""
+    """Raise `Damaged`, which names the file, where what was read from it does not make sense."""
     try:
         yield
+    except Damaged:  # another file, which was read meanwhile
+        raise
     except Exception as error:  # zipfile, zlib, NumPy and what reads the arrays raise a dozen kinds
         if is_passing(error) or isinstance(error, PermissionError):
             raise
         reason = " ".join(str(error).split()).removeprefix(f"{path}: ") or type(error).__name__
-        raise ValueError(f"{path}: damaged ({reason}); run `semslam reconstruct` again") from error
+        raise Damaged(path, reason) from error
 
 
 def _bytes_of(block: np.ndarray) -> memoryview:

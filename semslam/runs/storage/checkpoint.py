@@ -27,7 +27,7 @@ from semslam.engine.paging import StoredRows
 from semslam.engine.saved_surfels import state_parts
 from semslam.engine.surfels import PART, SURFEL_ARRAYS, SurfelMap
 from semslam.files.writing import full_disk_explained
-from semslam.runs.storage.arrays import load_arrays, parts_of, save_arrays
+from semslam.runs.storage.arrays import Damaged, load_arrays, parts_of, save_arrays
 
 CHECKPOINT = 30.0  # seconds after which the state is saved again
 CHECKPOINT_SHARE = 0.02  # of the time of a run that saving its state takes at most
@@ -95,7 +95,7 @@ class _Pages:
             self.file.seek(int(place) * PAGE)
             read += self.file.readinto(data[k * PAGE : (k + 1) * PAGE].data)  # type: ignore[attr-defined]
         if read < data.size or not np.array_equal(_digests(data), where.digests[pages]):
-            raise ValueError(f"{self.path}: damaged ({name}); run `semslam reconstruct` again")
+            raise Damaged(self.path, name)
         return data.view(like.dtype).reshape(-1, *like.shape[1:])
 
 
@@ -157,9 +157,13 @@ class Checkpoint:
             before = os.stat(self.table).st_mtime_ns if self.table.is_file() else 0
             try:
                 return read()
-            except ValueError:
+            except Damaged as error:
                 if not self.table.is_file() or os.stat(self.table).st_mtime_ns == before:
-                    raise  # and not because another process has saved again
+                    # and not because another process has saved again
+                    remedy = (
+                        f"remove the folder {self.folder}: --resume goes on from map.npz beside it, or begins again"
+                    )
+                    raise Damaged(error.path, error.reason, remedy) from None
 
     def remove(self) -> None:
         """Remove the state: the run is saved elsewhere."""

@@ -117,6 +117,12 @@ class RunPaths:
         return [self.map, self.filled, self.mesh, self.preview, self.metrics, self.fused_trajectory, *numbered]
 
     @property
+    def read_again(self) -> list[Path]:
+        """Where the files are by which the run, or what was made of it, is known later."""
+        state = [self.state, self.config, self.trajectory, self.associations, self.errors]
+        return [*state, *(path for path in self.of_map if path != self.preview)]
+
+    @property
     def of_evaluation(self) -> list[Path]:
         """Where the files are that an evaluation leaves, beside its figures."""
         return [self.errors, *(self.path / name for name in TRAJECTORY_PLOTS)]
@@ -124,7 +130,7 @@ class RunPaths:
     @property
     def foreign(self) -> Path | None:
         """A file of no run that a run would replace here; None where there is none, or there is a run."""
-        ours = [self.trajectory, self.associations, *self.of_map, *self.of_evaluation]
+        ours = [self.trajectory, *self.of_map, *self.of_evaluation]  # no others write associations.npz
         return None if self.exists else next(filter(Path.exists, ours), None)
 
     def forget_derived(self) -> None:
