@@ -179,7 +179,7 @@ def remap_probabilities(probabilities: np.ndarray, source: str, target: str) -> 
     _check_classes(probabilities, source)
     merge = np.zeros((len(table), len(label_set(target))), probabilities.dtype)
     merge[np.arange(len(table)), table] = 1
-    return (probabilities.reshape(-1, len(table)) @ merge).reshape(*probabilities.shape[:-1], -1)
+    return (probabilities.reshape(-1, len(table)) @ merge).reshape(*probabilities.shape[:-1], merge.shape[1])
 
 
 def remap_arg_max(probabilities: np.ndarray, source: str, target: str) -> np.ndarray:

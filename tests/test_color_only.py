@@ -27,9 +27,9 @@ from semslam.metrics.trajectory import absolute_error, umeyama
 from semslam.perception import Perception, PerceptionConfig
 from semslam.rendering.splatting import render
 from semslam.runs.color_only.depth import correction_of
-from semslam.runs.color_only.kept import save_kept
+from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.known_scale import KnownSize, with_known_size
-from semslam.runs.color_only.poses import KEPT, track_images
+from semslam.runs.color_only.poses import KEPT, VisualPoses, track_images
 from semslam.runs.color_only.settings import settings_of_poses
 from semslam.runs.color_only.sfm import sfm_poses, step_of
 from semslam.runs.color_only.tracked import doubts, visual_poses
@@ -44,6 +44,7 @@ from semslam.tracking.predicted_poses import PredictedPoses
 from semslam.trajectory import Trajectory
 from sequences import CorruptFrame, open_sequence
 from sequences.recalibrated import UnzoomedSequence
+from sequences.selected import SelectedSequence
 from sequences.sequence import DerivedSequence
 
 ROOM = "room:frames=60,width=320,height=240"
@@ -282,7 +283,7 @@ def test_doubts_are_said_again_of_poses_that_were_kept_and_not_of_a_size_that_wa
     visual, room, network = shrunk
     config = configs.updated(settings("tracked"), {"frames": len(room)}, "test")
     doubted = replace(visual, strange=1.0, residual=2.0)
-    save_kept(tmp_path / KEPT, doubted, settings_of_poses(config))
+    save_kept(tmp_path / KEPT, doubted, settings_of_poses(config, room))
     for _ in range(2):
         caplog.clear()
         visual_poses(tmp_path, room, network, config, lambda: None)
@@ -304,11 +305,26 @@ def test_poses_that_were_kept_are_made_again_with_other_settings(shrunk, tmp_pat
     """A run that was stopped while its images were tracked, and goes on with a length that is known."""
     visual, room, network = shrunk
     before = configs.updated(settings("tracked"), {"frames": len(room)}, "test")
-    save_kept(tmp_path / KEPT, visual, settings_of_poses(before))
+    save_kept(tmp_path / KEPT, visual, settings_of_poses(before, room))
     assert visual_poses(tmp_path, room, network, before, lambda: None).scale == visual.scale
     known = replace(before, scale_from=f"length={length_in(room, 30, ((60, 180), (260, 180)))},30,60,180,260,180")
     again = visual_poses(tmp_path, room, network, known, lambda: None)
     assert way(again.T_world_camera) / way(np.stack(room.poses)) == pytest.approx(1, abs=0.08)
+
+
+def test_poses_that_were_kept_are_of_one_recording_and_forgotten_by_a_run_of_none(shrunk, network, tmp_path):
+    """A folder where a run by images was given up, and another recording as long, or another kind of run, goes on."""
+    visual, room, _ = shrunk
+    longer = open_sequence(ROOM.replace("=60", "=90"))
+    config, others = settings("tracked"), SelectedSequence(longer, np.arange(30, 90))
+    save_kept(tmp_path / KEPT, visual, settings_of_poses(config, room))
+    assert load_kept(tmp_path / KEPT, VisualPoses, len(room), settings_of_poses(config, room)) is not None
+    assert load_kept(tmp_path / KEPT, VisualPoses, len(room), settings_of_poses(config, others)) is None
+    by_sensor = {"sequence": ROOM, "frames": 5, "poses": "tracked", "slam.perception.labels": "none"}
+    run = prepare(configs.updated(RunConfig(), by_sensor, "test"), tmp_path, resume=True)
+    for _ in run:
+        pass
+    assert "tracking" not in finish(run, mesh=False) and not (tmp_path / KEPT).exists()
 
 
 # structure from motion

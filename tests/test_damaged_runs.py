@@ -215,3 +215,12 @@ def test_a_run_that_was_killed_in_its_first_save_begins_again(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "associations.npz").write_bytes(b"of the killed run")
     assert semslam("reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, "--no-mesh", "--resume") == 0
+
+
+@pytest.mark.parametrize("name", ["map.ply", "preview.png", "config.yaml", "map.npz", "visual.npz"])
+@pytest.mark.parametrize("way", ["--resume", "--overwrite"])
+def test_a_folder_with_the_name_of_a_file_is_told_before_any_work(tmp_path, capsys, name, way):
+    (tmp_path / "a" / name).mkdir(parents=True)
+    line = refused(capsys, "reconstruct", ROOM, "--out", tmp_path / "a", *TRUTH, way)
+    assert f"{tmp_path / 'a' / name}: is a folder" in line and "move it" in line
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [name]

@@ -124,6 +124,7 @@ def test_remapping_one_hot_probabilities_is_remapping_labels():
     labels = np.arange(40, dtype=np.uint8)
     expected = remap_labels(labels, "nyu40", "nyu13")
     assert np.array_equal(remap_probabilities(one_hot, "nyu40", "nyu13").argmax(-1), expected)
+    assert remap_probabilities(one_hot[:0], "nyu40", "nyu13").shape == (0, 13)  # a part of a map that has no surfels
     assert np.array_equal(remap_arg_max(one_hot, "nyu40", "nyu13"), expected)
 
 

@@ -198,3 +198,15 @@ def test_maps_that_do_not_meet_are_refused_and_nothing_is_written(first: Path, t
     assert f"{unlabelled} has no labels" in told and "13 classes" in told
     for one, other in ((first, unlabelled), (unlabelled, first)):
         assert "not written over" in refused(capsys, "merge", one, other, "--out", first, "--overwrite")
+
+
+def test_a_map_that_is_in_the_other_already_is_refused_or_told(
+    first: Path, second: Path, tmp_path: Path, capsys, caplog
+):
+    copy = Path(shutil.copytree(first, tmp_path / "copy"))
+    assert "are in the map of" in refused(capsys, "merge", first, copy, "--out", tmp_path / "a")
+    joined = merge(first, second, tmp_path / "joined")
+    assert "are in the map of" in refused(capsys, "merge", joined.path, second, "--out", tmp_path / "a")
+    caplog.clear()
+    merge(first, joined.path, tmp_path / "twice")
+    assert any("1 of its 2 runs are in the map of" in line for line in caplog.messages)

@@ -115,6 +115,7 @@ class RunFolder(MadeFiles):
             raise OSError(
                 f"{path}: cannot write the run here ({error.strerror or error}); name another --out"
             ) from error
+        folder.check_names()
         lock(folder.path)
         remove_leftovers(folder.path)
         folder.finish_replacing()

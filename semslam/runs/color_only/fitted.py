@@ -215,7 +215,7 @@ def fitted_poses(
     report: Callable[[], object],
 ) -> FittedPoses:
     """`fit_to_images`, or what a run's folder keeps of it; kept there where it does not."""
-    settings = settings_of_poses(config)
+    settings = settings_of_poses(config, sequence)
     if (kept := load_kept(folder / FITTED, FittedPoses, len(sequence), settings)) is not None:
         return kept
     found = fit_to_images(sequence, given, network, config.slam.visual, report, folder)

@@ -29,7 +29,7 @@ def visual_poses(
 
     report: called after each frame that is tracked.
     """
-    settings = settings_of_poses(config)
+    settings = settings_of_poses(config, sequence)
     found = load_kept(folder / KEPT, VisualPoses, len(sequence), settings)
     if found is None:
         found = _made(folder, sequence, network, config, report)

@@ -76,6 +76,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     tell_memory("joining", COPIES * size + BESIDES, of_a, of_b)
     a, b = FinishedMap(run_a), FinishedMap(run_b)
     _check_alike(a, b)
+    _check_apart(a, b)
     for folder in (of_a, of_b):
         if added := len(folder.load_filled() or ()):
             logger.warning("%s: %d surfels that --fill or planes added to its map are not joined", folder.path, added)
@@ -105,6 +106,16 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
         mesh = partial(mesh_of_map, camera=camera, T_world_camera=places.T_world_camera, config=reach)
     config = replace(a.config, extend=None)  # no frames of its own go on in it
     return write_derived(a.folder, folder, config, changes, metrics, forget=out_of_date, mesh_of=mesh)
+
+
+def _check_apart(a: FinishedMap, b: FinishedMap) -> None:
+    """ValueError where all that the second map is made of is in the first; a warning where some of it is."""
+    of_a, of_b = ({run.progress.identity, *(other.identity for other in run.progress.others)} for run in (a, b))
+    if of_b <= of_a:
+        raise ValueError(f"{b.folder.path}: its frames are in the map of {a.folder.path} already; name another run")
+    if shared := of_a & of_b:
+        told = "%s: the frames of %d of its %d runs are in the map of %s already, and count twice"
+        logger.warning(told, b.folder.path, len(shared), len(of_b), a.folder.path)
 
 
 def _check_alike(a: FinishedMap, b: FinishedMap) -> None:

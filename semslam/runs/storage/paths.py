@@ -133,6 +133,17 @@ class RunPaths:
         ours = [self.trajectory, *self.of_map, *self.of_evaluation]  # no others write associations.npz
         return None if self.exists else next(filter(Path.exists, ours), None)
 
+    def check_names(self) -> None:
+        """OSError where a folder has the name of one of the run's files, or a file that of its folder."""
+        files = [self.config, self.trajectory, self.state, self.associations, *self.of_map, *self.of_evaluation]
+        kept = [self.path / name for name in (KEPT, FITTED)]
+        if (wrong := next(filter(Path.is_dir, [*files, *kept]), None)) is not None:
+            raise OSError(
+                f"{wrong}: is a folder, and the run writes a file of this name; move it, or name another --out"
+            )
+        if self.checkpoint.folder.is_file():
+            raise OSError(f"{self.checkpoint.folder}: is a file, and the run makes a folder of this name; move it")
+
     def forget_derived(self) -> None:
         """Remove what was made of an earlier map: it is not this one's."""
         self.forget_evaluation()
