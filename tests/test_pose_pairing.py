@@ -331,3 +331,20 @@ def test_frames_that_were_deleted_leave_a_gap_in_the_times_and_poses_of_their_fo
     np.testing.assert_allclose(sequence.timestamps, np.array(kept) / 30, atol=1e-6)
     for T, number in zip(sequence.poses, kept, strict=True):
         np.testing.assert_allclose(T, room.poses[number], atol=1e-6)
+
+
+def test_a_rate_that_contradicts_the_times_of_a_folders_poses_is_refused(tmp_path):
+    from sequences import open_sequence
+    from sequences.conversion import convert
+
+    room = RoomSequence(12, 32, 24)
+    convert(room, tmp_path / "room", "folder")
+    with pytest.raises(
+        ValueError, match=r"groundtruth\.txt: its poses carry times, 30 a second; leave --pose-rate 15 out"
+    ):
+        open_sequence(tmp_path / "room", hints=PoseHints(rate=15.0))
+    path = tmp_path / "room" / "groundtruth.txt"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    path.write_text("".join(f"{number} {line.split(' ', 1)[1]}\n" for number, line in enumerate(lines)))
+    counted = open_sequence(tmp_path / "room", hints=PoseHints(rate=15.0))  # numbers of poses are no times
+    np.testing.assert_allclose(counted.poses[2], room.poses[1], atol=1e-6)

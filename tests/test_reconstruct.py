@@ -52,9 +52,10 @@ def finished(tmp_path_factory) -> RunFolder:
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_be_written_to_is_evaluated(finished, capsys, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_run_that_cannot_be_written_to_is_evaluated(finished, capsys, monkeypatch, number):
     def read_only(*_: object) -> None:
-        raise PermissionError(f"{finished.metrics}: its folder cannot be written to")
+        raise OSError(number, os.strerror(number), str(finished.metrics))
 
     monkeypatch.setattr(RunFolder, "save_metrics", read_only)
     assert semslam("evaluate", finished.path) == 0

@@ -20,6 +20,7 @@ OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # wh
 # What nerfstudio and COLMAP put beside images, and nothing here reads: their worlds have no scale
 NOT_READ = ("transforms.json", "images.txt", "images.bin", "sparse", "colmap")
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
+OTHER_TIMES = 0.1  # share: a rate of poses that differs by more from that of their times contradicts these
 LIKE_LONG = 0.02  # of the frames' duration, by which that of timed poses may differ that are of the same recording
 WRITTEN = 1e-3  # seconds, by which times of files are rounded
 OTHER_RATE = 1.2  # times as many poses as frames: fewer are of the same rate, and some frames are missing
@@ -56,6 +57,8 @@ def timed_and_posed(folder: Path, names: list[str], fps: float | None, hints: Po
     if times is None and hints == NO_HINTS:
         return _without_times(lines, _Counted(numbers, counted, fps))
     if hints.rate is not None:
+        if (own := lines.rate) is not None and abs(own / hints.rate - 1) > OTHER_TIMES:
+            raise ValueError(f"{path}: its poses carry times, {own:.3g} a second; leave --pose-rate {hints.rate:g} out")
         trajectory = Trajectory(np.array(lines.there, np.float64), trajectory.T_world_camera, "lines", len(lines))
     return _paired(trajectory, path, frames, hints)
 
@@ -92,6 +95,14 @@ class _Lines:
 
     def __len__(self) -> int:
         return len(self.poses)
+
+    @property
+    def rate(self) -> float | None:
+        """Poses a second by their times; None where they have none, but equal ones or the numbers of frames."""
+        times = self.ticks[self.there]
+        if len(times) < 2 or (np.diff(times) <= 0).any() or (times == np.round(times)).all():
+            return None
+        return 1 / float(np.median(np.diff(self.seconds[self.there])))
 
     @property
     def there(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,7 +106,9 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
         typer.echo(f"{run}\n{table(evaluation.figures | judged)}")
         try:
             _keep(folder, evaluation, with_scale)
-        except PermissionError as error:  # somebody else's run, or an archive's
+        except OSError as error:  # somebody else's run, or an archive's
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             typer.echo(f"the figures are not kept in the run: {error}", err=True)
     if len(runs) == 1:
         return evaluation.figures
