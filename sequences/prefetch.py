@@ -24,22 +24,24 @@ def read_ahead(
     if ahead < 1 or threads < 1:
         raise ValueError(f"ahead {ahead} and threads {threads} must be at least 1")
 
-    def attempt(index: int) -> T | Exception:
-        try:
-            return read(index)
-        except (ValueError, OSError) as problem:
-            return problem
-
     numbers = iter(indices)
     waiting: deque[tuple[int, Future]] = deque()
     with background("reader", threads) as pool:
         try:
-            waiting.extend((i, pool.submit(attempt, i)) for i in islice(numbers, ahead))
+            waiting.extend((i, pool.submit(attempted, read, i)) for i in islice(numbers, ahead))
             while waiting:
                 index, future = waiting.popleft()
                 result = future.result()
-                waiting.extend((i, pool.submit(attempt, i)) for i in islice(numbers, 1))
+                waiting.extend((i, pool.submit(attempted, read, i)) for i in islice(numbers, 1))
                 yield index, result
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def attempted(read: Callable[[int], T], index: int) -> T | Exception:
+    """What `read` gives for a frame, or the ValueError or OSError that it raises."""
+    try:
+        return read(index)
+    except (ValueError, OSError) as problem:
+        return problem

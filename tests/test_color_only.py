@@ -161,16 +161,46 @@ def test_parallax_is_not_measured_between_the_guesses_of_a_pose_network(network)
     np.testing.assert_array_equal(given.T_world_camera, room.poses)
 
 
+class Damaged(DerivedSequence):
+    """A recording one of whose images is damaged, which notes what is read of it."""
+
+    def __init__(self, whole) -> None:
+        super().__init__(whole)
+        self.read: list[int] = []
+
+    def color_of(self, index: int) -> np.ndarray:
+        if index == 7:
+            raise CorruptFrame("an image is damaged")
+        return super().color_of(index)
+
+    def read_without_labels(self, index: int) -> Frame:
+        self.read.append(index)
+        return replace(super().read_without_labels(index), color=self.color_of(index))
+
+
+def test_of_the_frames_between_keyframes_none_is_read_that_was_read_when_its_pose_was_found(tmp_path, network):
+    """A damaged one is counted, and keyframes that were looked at ahead are not read again."""
+    room = Damaged(open_sequence(ROOM))
+    run = prepare(settings("dataset"), tmp_path / "run", sequence=room, network=network)
+    room.read.clear()
+    steps = list(run)
+    keyframes = [index for index, step in enumerate(steps) if step is not None]
+    assert sorted(room.read) == sorted({7, *keyframes}) and 2 < len(keyframes) < 30
+    assert run.progress.corrupt == [7] and run.progress.indices == [i for i in range(60) if i != 7]
+    assert run.progress.fused == len(keyframes) and run.progress.stepped == 59
+    np.testing.assert_array_equal(run.progress.poses[20], run.slam.track.T_world_camera[21])
+
+
 def test_a_look_ahead_needs_no_labels(network):
     """Those of a frame may be damaged, where none are used."""
 
-    class Damaged(DerivedSequence):
+    class Unlabelled(DerivedSequence):
         def __getitem__(self, index: int) -> Frame:
             raise CorruptFrame("labels of a frame are damaged")
 
     room = open_sequence(ROOM)
     perception = Perception(PerceptionConfig(depth="predicted", labels="none"), room.camera, None, network)
-    given = correction_of(SlamConfig(), Damaged(room), perception, pose_source("dataset", room))
+    given = correction_of(SlamConfig(), Unlabelled(room), perception, pose_source("dataset", room))
     assert isinstance(given, MultiViewDepth) and given.look_at is not None
     np.testing.assert_array_equal(given.look_at(5)[0], room[5].color)
 

@@ -1,4 +1,4 @@
-"""What a network said of an image is remembered until it is asked again."""
+"""What was read of frames to come, and what a network said of them, is remembered until it is asked again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from semslam.runs.color_only.recalling import MOST, RecallingNetwork
+from semslam.runs.color_only.recalling import MOST, RecallingNetwork, RecallingSequence
+from sequences import open_sequence
+from sequences.sequence import DerivedSequence
 
 SIZE = (8, 6)
 
@@ -57,3 +59,32 @@ def test_answers_of_large_images_are_forgotten_sooner_and_the_last_is_kept():
     for grey in (0, 1, 2, 2, 0):
         recalling(image(grey), (4000, 3000), 50.0)
     assert [asked[0] for asked in network.asked] == [0, 1, 2, 0]
+
+
+class Noting(DerivedSequence):
+    """A recording that notes which of its frames are read."""
+
+    def __init__(self, whole) -> None:
+        super().__init__(whole)
+        self.read: list[int] = []
+
+    def read_without_labels(self, index: int):
+        self.read.append(index)
+        return super().read_without_labels(index)
+
+
+def test_a_frame_is_read_once_and_given_twice():
+    noting = Noting(open_sequence("room:frames=12,width=64,height=48"))
+    recalling = RecallingSequence(noting)
+    first, second = recalling.read_without_labels(3), recalling[3]
+    assert second.color is first.color and noting.read == [3]
+    np.testing.assert_array_equal(second.labels, noting.labels_of(3))
+    assert recalling.read_without_labels(3).index == 3 and noting.read == [3, 3]
+
+
+def test_frames_that_nobody_asked_for_again_are_forgotten():
+    noting = Noting(open_sequence("room:frames=12,width=64,height=48"))
+    recalling = RecallingSequence(noting)
+    for index in [*range(MOST + 1), 0]:
+        recalling.read_without_labels(index)
+    assert noting.read == [*range(MOST + 1), 0]

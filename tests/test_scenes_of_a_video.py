@@ -71,7 +71,7 @@ def test_frames_that_show_nothing_are_named_and_not_offered_for_a_map_of_their_o
     T = np.stack([room[i].T_world_camera for i in range(60)] + [np.full((4, 4), np.nan)] * 80)
     found = VisualPoses(T, np.isfinite(T[:, 0, 0]), 1.0, 0.2, 3, 2.0, 1.0, 100.0, 0.0, 0.0, 0.8)
     blank = (np.arange(140) >= 60) & (np.arange(140) < 95)
-    said = following.Followed(found.found, found.good, blank, "")
+    said = following.Followed(found.found, found.good, blank, np.ones(len(blank), bool), "")
     monkeypatch.setattr(following, "follow_images", lambda *arguments: said)
     frames = Changed(room, [room[0]] * 140)
     followed = following.longest_scene(frames, BlindNetwork(), None, lambda: None, None).followed
@@ -91,7 +91,7 @@ def test_a_fade_between_two_scenes_does_not_use_up_the_search_for_the_longest_on
         scene = (start < 7) * [0, 7] or (start >= begins) * [begins, count] or [start, start + 1]
         there = np.arange(count)
         found = (there >= start) & (there < scene[1])
-        return following.Followed(found, found, np.zeros(count, bool), "")
+        return following.Followed(found, found, np.zeros(count, bool), np.ones(count, bool), "")
 
     monkeypatch.setattr(following, "follow_images", follow)
     frames = Changed(room, [room[0]] * count)

@@ -80,12 +80,16 @@ class ListedPoses(GivenPoses):
     """Takes the poses of frames from a list: all are known before the first frame is read."""
 
     def __init__(
-        self, T_world_camera: Sequence[np.ndarray | None], source: str, config: TrackingConfig | None = None
+        self,
+        T_world_camera: Sequence[np.ndarray | None],
+        source: str,
+        config: TrackingConfig | None = None,
+        readable: np.ndarray | None = None,
     ) -> None:
         """T_world_camera: (4, 4) of each frame of the recording, None where it is not known. config: see
-        `GivenPoses`."""
+        `GivenPoses`. readable: (N,) bool, which images were read when the poses were found; None = nobody looked."""
         super().__init__(lambda frame: self.T_world_camera[frame.index], source, config)
-        self.T_world_camera = T_world_camera
+        self.T_world_camera, self.readable = T_world_camera, readable
 
 
 class PosesOfFile(ListedPoses):

@@ -238,10 +238,7 @@ class Progress:
             if not self.poses:
                 return  # there is not even a last pose to repeat
             T = self.poses[-1]
-        self.indices.append(step.frame.index)
-        self.timestamps.append(step.frame.timestamp)
-        self.poses.append(T)
-        self.submaps.append(step.tracking.submap)
+        self.add_pose(step.frame.index, step.frame.timestamp, T, step.tracking.submap)
         if step.correction is not None:
             self.poses = list(step.correction.corrected(self.indices, np.array(self.poses)))
             self.others = [run.corrected(step.correction) for run in self.others]
@@ -251,6 +248,13 @@ class Progress:
                 self.submaps = [into if number == gone else number for number in self.submaps]
         for stage, milliseconds in step.stages_ms.items():
             self.stages_ms.setdefault(stage, []).append(milliseconds)
+
+    def add_pose(self, index: int, timestamp: float, T_world_camera: np.ndarray, submap: int = 0) -> None:
+        """Add the pose of a frame, also of one that is not looked at as nothing of it would enter the map."""
+        self.indices.append(index)
+        self.timestamps.append(timestamp)
+        self.poses.append(T_world_camera)
+        self.submaps.append(submap)
 
     def with_found(self, slam: SlamConfig) -> SlamConfig:
         """A run's settings with what it found out about its depth: which of it is used, how it is read, its noise."""

@@ -31,7 +31,7 @@ from semslam.runs import networks
 from semslam.runs.color_only.depth import correction_of
 from semslam.runs.color_only.fitted import FITTED, fitted_poses
 from semslam.runs.color_only.poses import KEPT
-from semslam.runs.color_only.recalling import RecallingNetwork
+from semslam.runs.color_only.recalling import RecallingNetwork, RecallingSequence
 from semslam.runs.color_only.tracked import visual_poses
 from semslam.runs.config import RunConfig
 from semslam.runs.finished.extend import check_new, extend
@@ -171,8 +171,11 @@ def _run(
             assert network is not None
             fitted = fitted_poses(folder.path, sequence, track.T_world_camera, network, config, report)
             track.T_world_camera, sequence = fitted.listed(), fitted.calibrated(sequence)
+            track.readable = fitted.readable
         else:
             _forget_poses(folder, FITTED)
+    if slam.perception.depth == "predicted":
+        sequence = RecallingSequence(sequence)
     system = _system(replace(config, slam=slam), sequence, network, track, places)
     return _begun(config, sequence, system, folder, resume, checkpoint, verdict)
 

@@ -16,6 +16,7 @@ import numpy as np
 from semslam import config as configs
 from semslam.cloud import CloudInParts, SurfelCloud, joined
 from semslam.depth.layers import remove_layers
+from semslam.depth.multiview import MultiViewDepth
 from semslam.depth.synchronised_sequence import SynchronisedSequence
 from semslam.doctor.depth.edges import DepthEdges
 from semslam.doctor.depth.range import usable_share
@@ -94,7 +95,8 @@ class Run:
         return len(self.sequence) - self.progress.next_index
 
     def __iter__(self) -> Iterator[Step | None]:
-        """Step through the remaining frames; None for one that was unreadable, held out or of two moments."""
+        """Step through the remaining frames; None for one that was unreadable, held out, of two moments or passed by:
+        see `_is_passed_by`."""
         began = saved = time.perf_counter()
         pause = CHECKPOINT if self.checkpoint is None else self.checkpoint
         for index, frame in self._frames():
@@ -110,7 +112,7 @@ class Run:
             yield step
             began = time.perf_counter()  # waiting for the next frame to be decoded counts
 
-    def _advance(self, index: int, frame: Frame | Exception) -> Step | None:
+    def _advance(self, index: int, frame: Frame | Exception | None) -> Step | None:
         if isinstance(frame, Exception):
             try:
                 self._unreadable.skip(index, frame, len(self.sequence))
@@ -122,6 +124,9 @@ class Run:
             return None
         if self._is_held_out(index):
             self.progress.held_out.append(index)
+            return None
+        if frame is None:
+            self._pass_by(index)
             return None
         if self._color_repeats is not None and self._color_repeats.see(frame):
             self.progress.color_repeated.append(index)  # colour would hold tracking back, and paint the map wrongly
@@ -154,11 +159,32 @@ class Run:
                     *(self.config.sequence, finding.what, finding.remedy),
                 )
 
-    def _frames(self) -> Iterator[tuple[int, Frame | Exception]]:
-        """Frames in order, decoded ahead by another thread; the exception of one that cannot be read."""
-        from sequences.prefetch import read_ahead
+    def _is_passed_by(self, index: int) -> bool:
+        """Whether a frame need not be read: depth by parallax is of keyframes, and this is none of them; that its image
+        can be read is known since its pose was found."""
+        track, views = self.slam.track, self.slam.correct
+        if not (isinstance(views, MultiViewDepth) and isinstance(track, ListedPoses)):
+            return False
+        known = track.readable is not None and track.readable[index] and track.T_world_camera[index] is not None
+        return bool(known) and not views.has_moved(index)
+
+    def _pass_by(self, index: int) -> None:
+        assert isinstance(self.slam.track, ListedPoses)
+        T = self.slam.track.T_world_camera[index]
+        assert T is not None
+        self.progress.add_pose(index, float(self.sequence.timestamps[index]), T)
+        self.slam.stepped += 1
+
+    def _frames(self) -> Iterator[tuple[int, Frame | Exception | None]]:
+        """Frames in order, decoded ahead by another thread; the exception of one that cannot be read.
+
+        Depth by parallax looks ahead itself; there None stands for frames that are passed by, which each step decides.
+        """
+        from sequences.prefetch import attempted, read_ahead
 
         remaining = self.sequence.numbers(self.progress.next_index)
+        if isinstance(self.slam.correct, MultiViewDepth):
+            return ((i, None if self._is_passed_by(i) else attempted(self._read_ahead, i)) for i in remaining)
         return read_ahead(self._read_ahead, remaining, self.sequence.ahead, self.sequence.decoders)
 
     def read(self, index: int) -> Frame:

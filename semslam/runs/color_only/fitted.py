@@ -50,6 +50,7 @@ class FittedPoses:
     lens: np.ndarray | None = None  # (1, 6) fx fy cx cy, pixels, k1 k2 of the recording's images; None = as it is said
     readout: np.ndarray | None = None  # (1, 2) seconds, see `Camera.elapsed`, that is undone; None = none
     depth: float = 0.0  # metres: median of the landmarks', where a readout is undone
+    readable: np.ndarray | None = None  # (N,) bool, which images could be read; None = nobody looked
 
     def calibrated(self, sequence: Recording) -> Recording:
         """The `sequences.Sequence` that the poses were fitted to, without the distortion that was found, each
@@ -105,7 +106,7 @@ def fit_to_images(
         return kept
     camera = tracked_camera(recorded)
     tracker = VisualTracker(camera, depths_by(network, camera), config, folder=folder)
-    follow_images(tracker, sequence, given, report)
+    kept = replace(kept, readable=follow_images(tracker, sequence, given, report).readable)
     world = tracker.map
     if len(world.keyframes) < FEWEST:
         return replace(kept, seconds=time.perf_counter() - began)

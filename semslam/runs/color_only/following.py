@@ -47,6 +47,7 @@ class Followed(NamedTuple):
     found: np.ndarray  # (N,) bool, which frames have a pose
     good: np.ndarray  # (N,) bool, which poses are beyond doubt
     blank: np.ndarray  # (N,) bool, which images show nothing to hold on to
+    readable: np.ndarray  # (N,) bool, which images could be read, of those that were looked at
     reason: str  # why the last frame was lost that was
 
 
@@ -64,7 +65,7 @@ def follow_images(
     frame. OSError where the machine, not the image, is why one cannot be read: what is tracked without it stays so.
     """
     size, in_given_world = tuple(map(int, tracker.size)), any(T is not None for T in given)
-    here, good, blank = np.zeros((3, len(sequence)), bool)
+    here, good, blank, readable = np.zeros((4, len(sequence)), bool)
     state, reason = "", ""
 
     def read(index: int) -> np.ndarray:
@@ -75,6 +76,7 @@ def follow_images(
         report()
         if isinstance(color, Exception) and is_passing_in_reading(color):
             raise color
+        readable[i] = not isinstance(color, Exception)
         if in_given_world and given[i] is None and not tracker.map.keyframes:
             continue
         if isinstance(color, Exception):  # counted by the run
@@ -86,7 +88,7 @@ def follow_images(
         state, reason = found.state, found.reason or reason
         here[i], good[i], blank[i] = found.state != "lost", found.state == "good", found.blank
     tracker.close()
-    return Followed(here, good, blank, reason)
+    return Followed(here, good, blank, readable, reason)
 
 
 class Scene(NamedTuple):

@@ -98,7 +98,8 @@ class VisualPoses:
 
     def given(self) -> ListedPoses:
         """As the poses of a run; frames that are not good enough are lost to it."""
-        return ListedPoses([T if good else None for T, good in zip(self.T_world_camera, self.good)], "visual tracking")
+        T = [T if good else None for T, good in zip(self.T_world_camera, self.good)]
+        return ListedPoses(T, "visual tracking", readable=self.found)
 
 
 def track_images(

@@ -1,17 +1,22 @@
-"""A network that is asked once more of images that it saw a moment ago: depth by parallax looks at frames to come."""
+"""Depth by parallax looks at frames to come: what was read of these, and what a network said of them, is kept until
+they are the present frame."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
 from threading import Lock
 
 import numpy as np
 
+from semslam.frame import Frame
 from semslam.perception import Network, NetworkInFront, Prediction
+from sequences.sequence import DerivedSequence, Sequence
 
 # Predictions that are kept, the last one always: keyframes after the present one, and some to spare; and bytes that
 # they take, 12 a pixel. Of very large images fewer are kept than keyframes follow, and the network looks again.
 MOST, MOST_BYTES = 8, 200_000_000
+FRAME_BYTES = 18  # a pixel of a frame: colour and depth, and of its image as recorded, colour and places
 
 
 class RecallingNetwork(NetworkInFront):
@@ -34,3 +39,27 @@ class RecallingNetwork(NetworkInFront):
             while len(self._said) > max(1, min(MOST, MOST_BYTES // bytes_each)):
                 del self._said[next(iter(self._said))]
         return said
+
+
+class RecallingSequence(DerivedSequence):
+    """Another sequence's frames, of which the last that were read are kept until they are read once more."""
+
+    def __init__(self, whole: Sequence) -> None:
+        super().__init__(whole)
+        self._changing = Lock()  # of what was read: likewise
+        self._read: dict[int, Frame] = {}  # the last one last
+
+    def __getitem__(self, index: int) -> Frame:
+        return replace(self.read_without_labels(index), labels=self.labels_of(index))
+
+    def read_without_labels(self, index: int) -> Frame:
+        with self._changing:
+            if (kept := self._read.pop(index, None)) is not None:
+                return kept
+        frame = super().read_without_labels(index)
+        with self._changing:
+            self._read[index] = frame
+            bytes_each = FRAME_BYTES * self.camera.width * self.camera.height
+            while len(self._read) > max(1, min(MOST, MOST_BYTES // bytes_each)):
+                del self._read[next(iter(self._read))]
+        return frame
