@@ -321,6 +321,8 @@ def test_doubts_are_said_again_of_poses_that_were_kept_and_not_of_a_size_that_wa
     assert doubts(visual, scale_known=False) == [] and len(doubts(doubted, scale_known=True)) == 1
     flickering = doubts(replace(visual, restless=0.8), scale_known=True)
     assert len(flickering) == 1 and "in 80 % of the images" in flickering[0]
+    unsure, sure = (doubts(replace(visual, focal_std=std), scale_known=True) for std in (0.14, 0.07))
+    assert len(unsure) == 1 and "focal length to 14 % only" in unsure[0] and sure == []
     assert doubted.figures()["strange_images"] == 1.0 and doubted.figures()["residual_pixels"] == 2.0
 
 

@@ -203,28 +203,70 @@ def test_a_lens_of_another_focal_length_bends_the_same_pixels():
     assert longer.fx == pytest.approx(1.3 * BARREL.fx)
 
 
-def test_a_lens_is_looked_for_from_the_guess_where_no_camera_has_the_focal_length_found(monkeypatch, caplog):
-    class Tracked:
-        size = np.array([160, 120])
+class Tracked:
+    """What was tracked with a focal length, pixels; landmarks are off by as much as this says of one, or by a pixel."""
 
-        def __init__(self, focal: float) -> None:
-            camera = Camera(160, 120, focal, focal, 79.5, 59.5)
-            self.map = SimpleNamespace(camera=camera, focal_known=False, residual=1.0)
+    size = np.array([160, 120])
 
-        def with_focal(self, focal: float) -> Tracked:
-            return Tracked(focal)
+    def __init__(self, focal: float, residuals: dict[float, float] | None = None) -> None:
+        camera, self.residuals = Camera(160, 120, focal, focal, 79.5, 59.5), residuals or {}
+        self.map = SimpleNamespace(camera=camera, focal_known=False, residual=self.residuals.get(round(focal), 1.0))
 
+    def with_focal(self, focal: float) -> Tracked:
+        return Tracked(focal, self.residuals)
+
+
+def straight_of_unknown(
+    tracker: Tracked, monkeypatch, denied: float = 0.0
+) -> tuple[straightening.StraightScene, list[float]]:
+    """What is made of that, and the focal lengths from which a lens was looked for: one is found from the guess.
+
+    denied: see `FoundLens`.
+    """
     looked_at: list[float] = []
-    unknown = SimpleNamespace(camera=Camera.unknown(320, 240))
-    nothing = lens.FoundLens(np.zeros(6), 0.0)
-    monkeypatch.setattr(straightening, "lens_of", lambda world: looked_at.append(world.camera.fx) or nothing)
-    for focal in (900.0, 150.0):
-        tracked = SimpleNamespace(tracker=Tracked(focal))
-        monkeypatch.setattr(straightening, "unzoomed_scene", lambda *_, scene=tracked: (scene, None))
-        found = straightening.straight_scene(unknown, BlindNetwork(), None, lambda: None, None)
-        assert found == (tracked, None, None)
-    assert looked_at == [pytest.approx(unknown.camera.fx / 2), 150.0]
-    assert caplog.text.count("no usual camera") == 1
+    doubt, scene = lens.FoundLens(np.zeros(6), 0.0, denied), straightening.Scene(tracker, None, [])
+
+    def straightened(best: straightening.Straight, known: Camera) -> straightening.Straight:
+        return best._replace(lens=replace(known, distortion=(-0.3, 0, 0, 0)) if known == UNKNOWN else None)
+
+    monkeypatch.setattr(straightening, "lens_of", lambda world: looked_at.append(world.camera.fx) or doubt)
+    monkeypatch.setattr(straightening, "zoom_of", lambda world: None)
+    monkeypatch.setattr(straightening, "straightened", straightened)
+    monkeypatch.setattr(straightening, "unzoomed_scene", lambda *_: (scene, None))
+    filmed = SimpleNamespace(camera=UNKNOWN)
+    return straightening.straight_scene(filmed, BlindNetwork(), None, lambda: None, None), looked_at
+
+
+UNKNOWN = Camera.unknown(320, 240)
+GUESS = Camera.unknown(160, 120).fx
+
+
+def test_a_lens_is_looked_for_from_the_guess_where_no_camera_has_the_focal_length_found(monkeypatch):
+    found, looked_at = straight_of_unknown(Tracked(900.0), monkeypatch)
+    assert found.lens is not None and looked_at == [900.0, pytest.approx(GUESS)]
+
+
+@pytest.mark.parametrize("focal", [150.0, 300.0])
+def test_a_focal_length_is_kept_with_which_landmarks_tell_of_no_lens(focal, monkeypatch):
+    found, looked_at = straight_of_unknown(Tracked(focal, {round(GUESS): 0.5}), monkeypatch)
+    assert found.lens is None and found.scene.tracker.map.camera.fx == focal and looked_at == [focal]
+
+
+@pytest.mark.parametrize("by_guess, is_kept", [(1.0, True), (0.97, True), (0.9, False)])
+@pytest.mark.parametrize("focal", [150.0, 300.0])
+def test_a_lens_is_looked_for_from_the_guess_where_none_that_is_told_is_likely(focal, by_guess, is_kept, monkeypatch):
+    found, looked_at = straight_of_unknown(Tracked(focal, {round(GUESS): by_guess}), monkeypatch, denied=0.5)
+    assert (found.lens is None) == is_kept
+    assert found.scene.tracker.map.camera.fx == pytest.approx(focal if is_kept else GUESS)
+    assert looked_at == pytest.approx([focal, GUESS])
+
+
+def test_a_focal_length_that_no_camera_has_is_told_where_no_lens_is_found(monkeypatch, caplog):
+    tracked = straightening.Scene(Tracked(900.0), None, [])
+    monkeypatch.setattr(straightening, "unzoomed_scene", lambda *_: (tracked, None))
+    monkeypatch.setattr(straightening, "lens_of", lambda world: lens.FoundLens(np.zeros(6), 0.0))
+    found = straightening.straight_scene(SimpleNamespace(camera=UNKNOWN), BlindNetwork(), None, lambda: None, None)
+    assert found == (tracked, None, None) and "no usual camera" in caplog.text
 
 
 class BentSequence(DerivedSequence):

@@ -47,6 +47,17 @@ def test_the_scale_is_of_the_map_as_it_is_now_and_of_what_the_network_is_sure_of
     assert world.scale[0] == pytest.approx(0.75, rel=1e-3)
 
 
+def test_a_guessed_focal_length_counts_as_one_measurement_beside_all_that_is_wrong_alike():
+    rng, blank = np.random.default_rng(0), np.zeros((240, 320), np.uint8)
+    world = sparse_map.SparseMap(Camera(320, 240, 260, 260, 160, 120), 1, 0.3, focal_known=False)
+    ids = world.add_landmarks(world.add_keyframe(0, blank, np.eye(4)), rng.uniform(60, 180, (900, 2)), np.zeros(900))
+    shown = world.add_keyframe(1, blank, np.eye(4))
+    for seen, std in ((ids[:20], 0.35), (ids[20:], 0.35 / (0.15 * 30))):
+        world.observe(seen, world.project(seen, np.eye(4)).pixels, shown)
+        assert world.scene(np.ones(2, bool), with_focal=True)[0].focal_std == pytest.approx(std)
+    assert world.scene(np.ones(2, bool), with_focal=False)[0].focal_std == 0
+
+
 def test_the_residual_is_how_far_landmarks_are_seen_from_where_they_should_be():
     rng, camera = np.random.default_rng(0), Camera(320, 240, 260, 250, 160, 120)
     world = sparse_map.SparseMap(camera, pixel_std=1, prior_std=0.3)

@@ -16,7 +16,7 @@ from semslam.perception import Network
 from semslam.runs.color_only.following import Scene
 from semslam.runs.color_only.zooming import WORTH, unzoomed_scene
 from semslam.tracking.visual.config import VisualConfig
-from semslam.tracking.visual.lens import EVIDENT, FoundLens, is_believable, lens_of
+from semslam.tracking.visual.lens import EVIDENT, USUAL, FoundLens, is_believable, lens_of
 from semslam.tracking.visual.shutter import readout_of, twists_of
 from semslam.tracking.visual.visual_tracker import VisualTracker
 from semslam.tracking.visual.zoom import zoom_of
@@ -29,6 +29,7 @@ PASSES = 5  # that undo a lens; each leaves a part
 SQUARE = 0.01  # of their width, that the height of square pixels may differ
 WRONG = "the map may be wrong; calibrate the camera, or give its field of view (--camera, --fov)"
 NO_WORSE, LEFT = 1.05, 0.67  # times the residual, and what a lens explains, before: at most
+NEARER = 0.95  # times the residual with the focal length that was found, that one with another and a lens has
 
 
 class Straight(NamedTuple):
@@ -75,13 +76,7 @@ def straight_scene(
     scene, zoom = unzoomed_scene(sequence, network, config, report, folder)
     if zoom is not None:
         return StraightScene(scene, zoom, None)
-    known, tracker = _known(sequence.camera, scene), scene.tracker
-    likely = sequence.camera.focal_known or is_believable(known, known, focal_known=False)
-    if not likely:  # a distorting lens can lead it anywhere
-        known = sequence.camera.undistorted()
-        tracker = tracker.with_focal(known.fx * tracker.size[0] / known.width)
-    as_said = Straight(tracker, None, lens_of(tracker.map))
-    best = straightened(as_said, known)
+    as_said, best, likely = _of_likely_camera(sequence.camera, scene)
     doubtful = as_said.left is not None and as_said.left.most > TOLD
     if best.lens is None:
         if doubtful:
@@ -98,6 +93,29 @@ def straight_scene(
         if zoom is not None:
             return StraightScene(again, zoom, best.lens)
     return StraightScene(scene._replace(tracker=best.tracker), None, best.lens)
+
+
+def _of_likely_camera(camera: Camera, scene: Scene) -> tuple[Straight, Straight, bool]:
+    """What was tracked of a recording with this camera; the same without the distortion that is evident in it; and
+    whether any camera has the focal length that was found, where none is known.
+
+    A wide lens that distorts leads the focal length astray. Where no camera has it, or what the landmarks tell from
+    there is no likely lens, one is looked for from the guess, and taken where landmarks are clearly nearer with it.
+    """
+    known, tracker = _known(camera, scene), scene.tracker
+    likely = camera.focal_known or is_believable(known, known, focal_known=False)
+    as_said = best = Straight(tracker, None, lens_of(tracker.map))
+    if likely:
+        best = straightened(as_said, known)
+        doubtful = as_said.left is not None and as_said.left.most > TOLD
+        if camera.focal_known or not doubtful or (best.lens is not None and known.fx <= USUAL * max(known.shape)):
+            return as_said, best, likely
+    guess = camera.undistorted()
+    guessed = tracker.with_focal(guess.fx * tracker.size[0] / guess.width)
+    as_guessed = Straight(guessed, None, lens_of(guessed.map))
+    by_guess = straightened(as_guessed, guess)
+    nearer = by_guess.lens is not None and by_guess.tracker.map.residual < NEARER * tracker.map.residual
+    return (as_guessed, by_guess, likely) if nearer or not likely else (as_said, best, likely)
 
 
 def straightened(best: Straight, known: Camera) -> Straight:

@@ -19,6 +19,7 @@ from sequences import Sequence as Recording
 logger = logging.getLogger(__name__)
 RESIDUAL = 1.4  # pixels of tracked images: sound recordings have 0.7 to 0.9, a wobble of 6 pixels 1.9
 RESTLESS = 0.5  # share of the images; see `VisualPoses.restless`
+FOCAL_UNSURE = 0.1  # relative: whole recordings of unknown cameras have 0.05 to 0.07
 
 
 def visual_poses(
@@ -67,6 +68,12 @@ def doubts(found: VisualPoses, scale_known: bool) -> list[str]:
             f"in {100 * found.restless:.0f} % of the images a third of what is followed is lost though hardly anything "
             f"moves: the light flickers, a film runs on a screen in view, something is printed over the images or "
             f"blurs them, and the map may be wrong; film by daylight or with an exposure of 10 ms or more"
+        )
+    if found.focal_std > FOCAL_UNSURE:
+        said.append(
+            f"the camera is unknown, and its images tell its focal length to {100 * found.focal_std:.0f} % only: the "
+            f"map may be too deep or too flat by as much; give its field of view (--camera, --fov), or move more "
+            f"sideways, before things near and far"
         )
     if found.strange >= MOSTLY and not scale_known:
         said.append(

@@ -44,7 +44,8 @@ EVIDENT = 0.05  # of the mean cost of an observation, what a lens explains: less
 AT_MOST = 2.0  # times what a linear step promises, that a lens explains
 OFF_CENTRE = 0.15  # of the longer side, that a principal point lies from the middle of the images, at most
 OTHER_FOCAL = 0.3  # of the logarithm of the focal length, at most
-SHORTEST, LONGEST = 0.3, 1.5  # focal lengths of cameras, over the longer side: 118 to 37 degrees
+SHORTEST, LONGEST = 0.3, 3.5  # focal lengths of cameras, over the longer side: 118 to 16 degrees
+USUAL = 1.5  # likewise, at most: 37 degrees; a longer one may be that of a telephoto lens, or what distortion leads to
 HALF = 3  # keyframes that tell of a lens without the others
 INVERTED = 8  # Newton's steps that undo a distortion
 

@@ -379,6 +379,8 @@ class SparseMap:
         together = (self.prior_std / PLACE_STD) ** 2
         share = min(1.0, together / max(len(landmarks), 1)) if given else 1.0
         stretch = np.array([1.0, self.camera.fx / self.camera.fy])
+        # observations are wrong alike, and a guess of the focal length counts beside what they tell even so
+        guess_std = FOCAL_STD / max(1.0, ALIKE * np.sqrt(len(rows)))
         scene = Scene(
             self.T_camera_world[frames],
             fixed,
@@ -392,7 +394,7 @@ class SparseMap:
             self._seen[rows] * stretch,
             self.camera.fx,
             self._guess,
-            FOCAL_STD if with_focal else 0.0,
+            guess_std if with_focal else 0.0,
         )
         return scene, frames, landmarks, rows
 
