@@ -323,6 +323,8 @@ def test_doubts_are_said_again_of_poses_that_were_kept_and_not_of_a_size_that_wa
     assert len(flickering) == 1 and "in 80 % of the images" in flickering[0]
     unsure, sure = (doubts(replace(visual, focal_std=std), scale_known=True) for std in (0.14, 0.07))
     assert len(unsure) == 1 and "focal length to 14 % only" in unsure[0] and sure == []
+    changes, still = (doubts(replace(visual, focal_spread=most), scale_known=True) for most in (0.03, 0.02))
+    assert len(changes) == 1 and "seems to change by +- 3.0 %" in changes[0] and still == []
     assert doubted.figures()["strange_images"] == 1.0 and doubted.figures()["residual_pixels"] == 2.0
 
 

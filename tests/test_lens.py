@@ -74,6 +74,24 @@ def test_a_lens_is_fitted_only_where_one_step_promises_something(k1, is_fitted, 
     assert found.numbers[3] == pytest.approx(k1, abs=0.05)
 
 
+@pytest.mark.parametrize("change", [0.0, 0.15])
+def test_a_focal_length_that_changes_from_keyframe_to_keyframe_is_seen(change):
+    z = np.linspace(0, change, 8)
+    exact, _ = scene(count=8, landmarks=300, noise=0.2)
+    seen, pixel = (
+        pixels * np.exp(z[cameras])[:, None]
+        for pixels, cameras in ((exact.seen, exact.camera), (exact.pixel, exact.host))
+    )
+    filmed = exact._replace(seen=seen, pixel=pixel)
+    world = SimpleNamespace(
+        keyframes=range(8), pixel_std=0.2, scene=lambda free, with_focal: (filmed, np.arange(8), None, None)
+    )
+    assert lens.focal_spread_of(world) == pytest.approx(np.std(z), abs=0.02)
+    assert (lens.focal_spread_of(world) > 0.025) == (change > 0)
+    world.keyframes = range(4)
+    assert lens.focal_spread_of(world) == 0
+
+
 @pytest.mark.parametrize("stretches, is_one", [((0.2, 0.2), True), ((0.2, -0.2), False)])
 def test_one_lens_is_told_by_both_halves_of_the_images(stretches, is_one):
     exact, numbers = taken_by(np.zeros(6)), np.zeros((2, 6))

@@ -19,6 +19,7 @@ from sequences import Sequence as Recording
 logger = logging.getLogger(__name__)
 RESIDUAL = 1.4  # pixels of tracked images: sound recordings have 0.7 to 0.9, a wobble of 6 pixels 1.9
 RESTLESS = 0.5  # share of the images; see `VisualPoses.restless`
+FOCAL_SPREADS = 0.025  # relative: sound recordings and variants of them have up to 0.019
 FOCAL_UNSURE = 0.1  # relative: whole recordings of unknown cameras have 0.05 to 0.07
 
 
@@ -68,6 +69,13 @@ def doubts(found: VisualPoses, scale_known: bool) -> list[str]:
             f"in {100 * found.restless:.0f} % of the images a third of what is followed is lost though hardly anything "
             f"moves: the light flickers, a film runs on a screen in view, something is printed over the images or "
             f"blurs them, and the map may be wrong; film by daylight or with an exposure of 10 ms or more"
+        )
+    if found.focal_spread > FOCAL_SPREADS:
+        said.append(
+            f"the focal length seems to change by +- {100 * found.focal_spread:.1f} % while the camera films: it zooms "
+            f"or focuses, its images are cropped off their middle, stretched or stabilised, or shake too much to be "
+            f"followed well, and the map may be wrong; film the whole image slowly with zoom and focus locked, or "
+            f"calibrate the camera (--camera)"
         )
     if found.focal_std > FOCAL_UNSURE:
         said.append(

@@ -21,7 +21,7 @@ from semslam.camera import Camera
 from semslam.tracking.visual.bundle_adjustment import Scene
 from semslam.tracking.visual.normal_equations import Equations, Linearised, cross, equations_of, minimised
 from semslam.tracking.visual.sparse_map import SparseMap
-from semslam.tracking.visual.zoom import seen_within
+from semslam.tracking.visual.zoom import adjusted, seen_within, smoothed
 
 TWIST = 6  # unknowns of a pose
 # numbers of a lens: logarithm of its focal length over the known one; principal point less the known one, right and
@@ -111,14 +111,9 @@ def lens_of(world: SparseMap) -> FoundLens | None:
     Lenses distort that are not said to; that focal length or principal point are wrong, too, has to explain much more,
     and in either half of the images what the other half says of them.
     """
-    count = len(world.keyframes)
-    if count < FEWEST:
+    if len(world.keyframes) < FEWEST:
         return None
-    first = max(0, (count - TOGETHER) // 2)
-    free = (np.arange(count) >= first) & (np.arange(count) < first + TOGETHER)
-    scene, frames, _, _ = world.scene(free, with_focal=False)
-    scene = most_seen(seen_within(scene, free[frames]), MOST)  # others, held where they are, would hold the lens too
-    scene = scene._replace(fixed=np.arange(len(scene.fixed)) == 0)
+    scene = _middle_of(world)
     if len(scene.landmark) < 20:
         return None
     promised = promised_by_a_step(scene, world.pixel_std)
@@ -165,6 +160,31 @@ def is_of_both_halves(scene: Scene, pixel_std: float, lens: np.ndarray) -> bool:
         with_other = fitted(half, pixel_std, none, start._replace(lens=other))[1] - float((other**2 / STD**2).sum())
         explained += (cost - with_other) / len(half.landmark)
     return explained > 0
+
+
+def focal_spread_of(world: SparseMap) -> float:
+    """Standard deviation of the logarithm of the focal length over the keyframes, if each may have one of its own; 0
+    where too few tell.
+
+    Once zoom, lens and shutter are undone, what is left of that has another cause, such as a wrong camera, a moving
+    crop or a path that went wrong: each part of the images wants a camera of its own.
+    """
+    if len(world.keyframes) < FEWEST:
+        return 0.0
+    scene = _middle_of(world)
+    if len(scene.landmark) < 20:
+        return 0.0
+    return float(np.std(smoothed(adjusted(scene, world.pixel_std)[0].z)))
+
+
+def _middle_of(world: SparseMap) -> Scene:
+    """At most TOGETHER keyframes in the middle of a map, and MOST of their own landmarks."""
+    count = len(world.keyframes)
+    first = max(0, (count - TOGETHER) // 2)
+    free = (np.arange(count) >= first) & (np.arange(count) < first + TOGETHER)
+    scene, frames, _, _ = world.scene(free, with_focal=False)
+    scene = most_seen(seen_within(scene, free[frames]), MOST)  # others, held where they are, would hold the lens too
+    return scene._replace(fixed=np.arange(len(scene.fixed)) == 0)
 
 
 class Straightening:

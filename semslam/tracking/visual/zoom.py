@@ -91,9 +91,14 @@ def zoom_of(world: SparseMap) -> FoundZoom | None:
         known = np.isfinite(z) & np.isfinite(part)
         level = float(np.median((part - z)[known])) if known.any() else 0.0
         z = np.where(np.isfinite(z), z, part - level)
-    smooth = median_filter(z, FEWEST, mode="nearest")
+    smooth = smoothed(z)
     rough = MAD_TO_STD * float(np.median(np.abs(np.diff(z))))
     return FoundZoom(smooth - smooth.min(), rough, gain / seen)
+
+
+def smoothed(z: np.ndarray) -> np.ndarray:
+    """Medians over neighbours of what each keyframe (N,) says."""
+    return median_filter(z, FEWEST, mode="nearest")
 
 
 def seen_within(scene: Scene, mine: np.ndarray) -> Scene:
