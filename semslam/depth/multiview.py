@@ -40,8 +40,8 @@ class MultiViewConfig:
     max_turn_deg: Turn = 30.0  # degrees: between two frames that are compared
     fewest: Count = 2  # frames to compare with; a keyframe that has fewer gets no depth
     longest: Annotated[int, Range(16, 10_000)] = 384  # pixels: longer side of the images that are swept, at most
-    keyframe_step: NotNegative = 0.04  # of the scene's depth, from one keyframe to the next
-    keyframe_turn_deg: Turn = 6.0  # degrees: likewise, where the camera turns
+    keyframe_step: NotNegative = 0.05  # of the scene's depth, from one keyframe to the next
+    keyframe_turn_deg: Turn = 7.5  # degrees: likewise, where the camera turns
     least_std: Positive = 0.02  # of the logarithm of depth: what poses, lens and shutter of real cameras add everywhere
     agreeing: Natural = 5  # keyframes before, and as many after, that are asked whether they say the same
     max_std: Positive = 0.045  # of the logarithm of depth: what is less sure does not enter the map
@@ -56,7 +56,7 @@ class MultiViewConfig:
     )
     fine: SweepConfig = field(
         default_factory=lambda: SweepConfig(
-            nearest=0.75, farthest=1.333, candidates=28, half_window=2, best_of=5, noise=1.0, min_margin=0.06
+            nearest=0.75, farthest=1.333, candidates=24, half_window=2, best_of=5, noise=1.0, min_margin=0.06
         )
     )
     completion: CompletionConfig = field(default_factory=CompletionConfig)
