@@ -128,6 +128,8 @@ def open_sequence(
         raise ValueError(f"--depth-scale is {scale}, expected a positive number of units per metre")
     if not isinstance(camera, Camera | str | os.PathLike | None):
         raise TypeError(f"`camera` is {type(camera).__name__}, expected a semslam.camera.Camera or its file")
+    if camera is not None and "fov" in options:
+        raise ValueError("--camera and --fov both say what the images show; give one of them")
     if not str(path):
         raise ValueError("the recording's name is empty; give a folder, a file, or 'room' for the built-in one")
     path = Path(path)

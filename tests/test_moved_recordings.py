@@ -12,8 +12,11 @@ from command_line import refused, semslam
 
 from semslam.runs.color_only.kept import save_kept
 from semslam.runs.color_only.poses import VisualPoses
+from semslam.runs.config import settings_of
 from semslam.runs.folder import RunFolder
+from semslam.runs.reconstruct import prepare
 from semslam.runs.recording import fingerprint
+from semslam.runs.storage.lock import unlock
 from sequences import open_sequence
 from sequences.files import files_of_many_frames
 from sequences.recordings.cameras.klg import write_klg
@@ -154,3 +157,49 @@ def test_a_run_knows_nothing_of_one_by_colour_alone_that_was_given_up_in_its_fol
     save_kept(tmp_path / "run" / "visual.npz", found, "")
     assert semslam("reconstruct", ROOM, "--out", tmp_path / "run", *OPTIONS) == 0
     assert "tracking" not in RunFolder.open(tmp_path / "run").load_metrics()
+
+
+def doubled_unit(folder: Path) -> None:
+    file = folder / "camera.yaml"
+    file.write_text(file.read_text().replace("depth_scale: 1000", "depth_scale: 2000"))
+
+
+def moved_poses(folder: Path) -> None:
+    file = folder / "groundtruth.txt"
+    lines = [line.split() for line in file.read_text().splitlines() if not line.startswith("#")]
+    file.write_text("".join(" ".join([time, str(float(x) + 1), *rest]) + "\n" for time, x, *rest in lines))
+
+
+def other_images(folder: Path) -> None:
+    shutil.rmtree(folder)
+    write_folder(open_sequence("room:frames=6,width=96,height=72,seed=3,noise=kinect"), folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (doubled_unit, "the depth of the first or of the last frame differs"),
+        (moved_poses, "the pose of frame 0 is not what it was"),
+        (other_images, "the first frame differs"),
+    ],
+)
+def test_a_run_does_not_go_on_with_a_recording_that_was_changed_in_its_place(tmp_path, capsys, change, said):
+    folder, out = write_folder(open_sequence(ROOM), tmp_path / "room"), tmp_path / "run"
+    options = {"sequence": str(folder), "poses": "dataset", "slam.perception.labels": "none"}
+    begun = prepare(settings_of(None, options), out)
+    for _ in zip(range(3), begun):
+        pass
+    begun.save()
+    unlock(out)
+    before = (out / "map.npz").read_bytes()
+    command = ["reconstruct", folder, "--poses", "dataset", *OPTIONS, "--out", out]
+    change(folder)
+    line = refused(capsys, *command, "--resume")
+    assert said in line and "--overwrite" in line
+    assert (out / "map.npz").read_bytes() == before
+    assert semslam(*command, "--overwrite") == 0
+
+
+def test_depth_of_another_unit_does_not_judge_a_run(recorded, capsys):
+    doubled_unit(recorded / "data" / "room")
+    assert "of another --depth-scale?" in refused(capsys, "evaluate", recorded / "runs" / "room")

@@ -68,6 +68,9 @@ def file_option(flag: str, help: str, check: Callable[[Path], object] = lambda p
             if path.parent.is_dir() or out is None or path.parent.absolute() != out.absolute():
                 check_writable(path)
             _check_not_of_a_run(path)
+            others = [other for other in context.params.values() if isinstance(other, Path)]
+            if any(other.resolve() == path.resolve() for other in others):
+                raise typer.BadParameter(f"{path} is named twice; give each its own file")
             check(path)
         return path
 

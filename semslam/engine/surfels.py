@@ -19,6 +19,7 @@ from semslam.engine.paging import Paging, StoredRows
 
 logger = logging.getLogger(__name__)
 SURFEL_ARRAYS = ("position", "normal", "color", "seen", "evidence")
+LEAST_MEMORY = 100_000  # bytes: two chunks
 PART = 32  # chunks that are looked at together where the whole map is
 BLOCK = 0.25  # metres
 MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that they are kept by
@@ -36,8 +37,8 @@ class MapConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "slam.map")
-        if self.memory is not None:
-            _ = self.memory_bytes
+        if (memory := self.memory_bytes) is not None and memory < LEAST_MEMORY:
+            raise ValueError(f"`slam.map.memory` is {self.memory}, expected at least {LEAST_MEMORY / 1e3:.0f}KB")
 
     def reaching(self, far: float) -> MapConfig:
         """The settings with cubes that fit depth up to so many metres, unless they were set."""

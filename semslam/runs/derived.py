@@ -115,7 +115,6 @@ def write_derived(
         clouds, label_set = folder.load_clouds()
     forgotten = ADDED if added is None else ()
     kept = {k: v for k, v in old.items() if k.startswith(KEPT) and k not in forgotten}
-    folder.save_metrics(kept | metrics | {"surfels_in_map": len(clouds)})
     export.write_map_in_parts(folder.map, clouds, label_set)
     tell_unlabelled(clouds, config)
     if len(clouds):
@@ -127,6 +126,7 @@ def write_derived(
         export.write_mesh(folder.mesh, labelled(mesh, some, radius), label_set)
     if mesh_of is not None:
         export.write_mesh(folder.mesh, mesh_of(folder.load_cloud()[0]), label_set)
+    folder.save_metrics(kept | metrics | {"surfels_in_map": len(clouds)})  # last: a run that has figures is ended
     return folder.published()
 
 

@@ -46,7 +46,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     clouds, label_set = folder.load_clouds()
     if len(clouds) == 0:
         raise ValueError(folder.nothing_mapped)
-    progress = folder.load_progress()
+    progress, mesh = folder.load_progress(), folder.load_mesh()
     paths = progress.paths()
     out = Path(out)
     check_apart(out, folder.load_config().sequence)
@@ -69,7 +69,6 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     for name in ("surfels.ply", "surfels.pcd"):
         export.write_map_in_parts(out / name, clouds, label_set)
         yield "surfels", out / name
-    mesh = folder.load_mesh()
     if mesh is not None and len(mesh.triangles):
         for name in MESHES:
             export.write_mesh(out / name, mesh, label_set)

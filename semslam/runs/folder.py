@@ -24,7 +24,7 @@ from semslam.labels import LABEL_SETS, LabelSet
 from semslam.runs.config import RunConfig
 from semslam.runs.progress import IDENTIFYING, Progress, identity_of
 from semslam.runs.recording import as_compared, found_again
-from semslam.runs.storage.arrays import load_arrays, naming, parts_of, save_arrays, stored_rows
+from semslam.runs.storage.arrays import Damaged, load_arrays, naming, parts_of, save_arrays, stored_rows
 from semslam.runs.storage.clouds import clouds_of
 from semslam.runs.storage.lock import lock, unlock
 from semslam.runs.storage.made import MadeFiles
@@ -265,7 +265,11 @@ class RunFolder(MadeFiles):
         saved = under_prefix("associations_", state)
         if "run_events" not in state or not (saved or self.associations.exists()):
             return None
-        saved = saved or load_arrays(self.associations)
+        try:
+            saved = saved or load_arrays(self.associations)
+        except Damaged as error:
+            remedy = "remove it to go on without: the map then cannot be relabelled"
+            raise Damaged(error.path, error.reason, remedy) from None
         with naming(self.associations):
             beside = self.path if os.access(self.path, os.W_OK) else None
             found = Associations.from_state(saved, int(state["run_events"]), beside)

@@ -46,7 +46,9 @@ FEATURES = {
     "last": "the last frame",
     "sizes": "the size of image files",
     "packed": "the content of the file",
+    "depth": "the depth of the first or of the last frame",
 }
+SAME_DEPTH = 1e-3  # share of the median depth of a frame: depth of two units, or two recordings, differs by more
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -116,6 +118,7 @@ def fingerprint(sequence: Recording) -> dict[str, Any]:
         "packed": [digest_of_samples(file) for file in whole.packed_in],
         "first": _digest(sequence, 0),
         "last": _digest(sequence, last),
+        "depth": [_median_depth(whole, int(number)) for number in (numbers[0], numbers[-1])],
     }
 
 
@@ -242,16 +245,37 @@ def is_a_copy(about: dict[str, Any], sequence: Recording) -> bool:
     return ends == (was["first"], was["last"]) and ends[0] != ends[1]  # films begin and end black, or with a sign
 
 
+def check_unchanged(about: dict[str, Any], sequence: Recording, folder: Path) -> None:
+    """ValueError where a sequence is not the recording that a run in a folder was begun with."""
+    if (difference := _difference(about["fingerprint"], sequence)) is not None:
+        raise ValueError(
+            f"{sequence.name}: is not the recording that {folder} was begun with, {difference}; put that one back, "
+            f"or begin again with --overwrite"
+        )
+
+
 def _difference(kept: dict[str, Any], sequence: Recording) -> str | None:
     """In which feature a sequence differs from the recording that was kept, in words."""
     here = fingerprint(sequence)
     if not sequence.camera.focal_known:  # the run found it by tracking
         here["camera"] = [*here["camera"][:2], *kept["camera"][2:]]
+    if np.allclose(here["depth"], kept["depth"], rtol=SAME_DEPTH, atol=0):
+        here["depth"] = kept["depth"]
     for feature, words in FEATURES.items():
         if here[feature] != kept[feature]:
             values = f" ({here[feature]}, was {kept[feature]})" if feature in ("frames", "camera") else ""
-            return f"{words} differs{values}" if feature != "names" else f"{words} differ"
+            if feature == "depth":
+                values = f" (medians {here[feature]} m, were {kept[feature]}: of another --depth-scale?)"
+            return f"{words} differs{values}" if feature not in ("names", "times") else f"{words} differ"
     return None
+
+
+def _median_depth(whole: Recording, number: int) -> float:
+    """Metres, of the readings of a frame as it was recorded, to 6 digits; 0 where it has none."""
+    frame = whole.try_read(number) if whole.has_depth else None
+    if frame is None or frame.depth is None or not (frame.depth > 0).any():
+        return 0.0
+    return float(f"{np.median(frame.depth[frame.depth > 0]):.6g}")
 
 
 def _digest_of_names(names: Iterable[str]) -> int:

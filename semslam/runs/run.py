@@ -29,7 +29,15 @@ from semslam.runs.folder import RunFolder
 from semslam.runs.labels_ahead import LabelsAhead
 from semslam.runs.poses import ListedPoses
 from semslam.runs.progress import Progress
-from semslam.runs.recording import as_array, as_compared, as_used, delay_undone, is_the_one, remembered
+from semslam.runs.recording import (
+    as_array,
+    as_compared,
+    as_used,
+    check_unchanged,
+    delay_undone,
+    is_the_one,
+    remembered,
+)
 from semslam.runs.storage.arrays import naming, parts_of
 from semslam.runs.storage.checkpoint import CHECKPOINT, stretched
 from semslam.runs.storage.clouds import clouds_of
@@ -41,6 +49,7 @@ from semslam.threads import background
 from sequences import Sequence as Recording
 
 logger = logging.getLogger(__name__)
+SAME_POSE = 1e-5  # metres, and of a rotation's numbers: what reading a pose again may change
 
 
 class Run:
@@ -338,7 +347,8 @@ class Run:
 
     def _restore(self) -> None:
         saved = as_compared(self.folder.load_config(), self.config)
-        moved = saved != self.config and is_the_one(self.folder.load_recording(), self.sequence)
+        about = self.folder.load_recording()
+        moved = saved != self.config and is_the_one(about, self.sequence)
         if (replace(saved, sequence=self.config.sequence) if moved else saved) != self.config:
             now = {line.strip() for line in configs.to_yaml(self.config).splitlines()}
             before = [line.strip() for line in configs.to_yaml(saved).splitlines() if line.strip() not in now]
@@ -346,6 +356,7 @@ class Run:
                 f"{self.folder.config}: this run was made with other settings ({', '.join(before[:4])}); resume it "
                 f"with the same, or use another --out"
             )
+        check_unchanged(about, self.sequence, self.folder.final)
         state = self.folder.load_state(stored=self.config.slam.map.memory is not None)
         self.slam.surfels = self.folder.load_map(state, paged=True)
         for name, stage in self.slam.stages.items():
@@ -361,11 +372,25 @@ class Run:
                 f"{self.folder.final}: was merged from other runs, and has no frames to go on with; make it again: "
                 f"`semslam merge` with --overwrite"
             )
+        self._check_poses()
         self.slam.stepped = self.progress.stepped
         if (associations := self.folder.load_associations(state)) is not None:
             self.slam.remember(associations)
         else:  # what was not kept is not known
             self.slam.associations = None
+
+    def _check_poses(self) -> None:
+        """ValueError where the given poses are not those of the frames that are done."""
+        if not isinstance(self.slam.track, ListedPoses):
+            return
+        given = self.slam.track.T_world_camera
+        for index, T in self.progress.posed().items():
+            now = given[index]
+            if now is None or not np.allclose(now, T, atol=SAME_POSE):
+                raise ValueError(
+                    f"{self.slam.track.source}: the pose of frame {self.sequence.number_of(index)} is not what it was "
+                    f"when {self.folder.final} was begun; put those poses back, or begin again with --overwrite"
+                )
 
     def _see_edges_again(self) -> None:
         """Look once more at the depth edges of frames that are done, unless they were judged."""

@@ -95,9 +95,9 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
     evaluations = {}
     for run in runs:
         folder = RunFolder.open(run)
+        metrics = folder.load_metrics()  # damaged figures are told before the work
         with busy(f"judging {run}"):
             evaluations[str(run)] = evaluation = evaluate_run(run, truth, moved_to=moved_to, with_scale=with_scale)
-        metrics = folder.load_metrics()
         if told := folder.unfinished:
             typer.echo(f"{run}: {told}", err=True)
         if evaluation.surfels == 0:

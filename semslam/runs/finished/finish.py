@@ -152,22 +152,25 @@ def _figures_of_images(run: Run) -> tuple[dict[str, Any], float]:
 
 
 def _write_map(run: Run, metrics: dict[str, Any], mesh: bool) -> None:
-    """Write the surfels and, unless there are none, their picture and mesh, whose seconds go into the metrics."""
+    """Write the surfels and, unless there are none, their picture and mesh, whose seconds go into the metrics, and
+    these."""
     folder, clouds = run.folder, run.clouds()
     labels = LABEL_SETS[run.config.slam.perception.classes]
     metrics["surfels_in_map"] = len(clouds)  # with those that fill holes, without those of parts that never met
-    folder.save_metrics(metrics)
     export.write_map_in_parts(folder.map, clouds, labels)
     tell_unlabelled(clouds, run.config)
     _write_parts(run)
     if len(clouds) == 0:
+        folder.save_metrics(metrics)
         return
     pictures.preview_in_parts(folder.preview, clouds, labels, title=folder.title, paths=run.progress.paths())
     folder.mesh.unlink(missing_ok=True)  # an older run's
-    if mesh:
-        began = time.perf_counter()
-        write_mesh(run, clouds)
-        metrics["mesh_seconds"] = time.perf_counter() - began
+    try:
+        if mesh:
+            began = time.perf_counter()
+            write_mesh(run, clouds)
+            metrics["mesh_seconds"] = time.perf_counter() - began
+    finally:  # last: a run that has figures is ended
         folder.save_metrics(metrics)
 
 

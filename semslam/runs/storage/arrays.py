@@ -95,7 +95,7 @@ def _check_claim(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 class Damaged(ValueError):
     """A file of a run is not what was written: which, why, and what to do."""
 
-    def __init__(self, path: Path, reason: str, remedy: str = "run `semslam reconstruct` again") -> None:
+    def __init__(self, path: Path, reason: str, remedy: str = "make the run again (--overwrite)") -> None:
         super().__init__(f"{path}: damaged ({reason}); {remedy}")
         self.path, self.reason = path, reason
 

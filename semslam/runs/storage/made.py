@@ -82,7 +82,10 @@ class MadeFiles(RunPaths):
             return None
         regular_size(self.errors)
         try:
-            return np.load(self.errors, allow_pickle=False)
+            found = np.load(self.errors, allow_pickle=False)
+            if found.dtype != np.float32 or found.ndim != 1:
+                raise ValueError
+            return found
         except (ValueError, EOFError):
             raise ValueError(f"{self.errors}: damaged; `semslam evaluate {self.path}` writes it again") from None
 

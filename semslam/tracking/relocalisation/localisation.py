@@ -79,7 +79,8 @@ class Localiser:
             return Localisation(
                 None,
                 reason=f"colour alone finds it (--no-depth), but its depth is {factor:g} times that of the map; "
-                f"make --depth-scale (units per metre) {factor:g} times as large",
+                f"make --depth-scale (units per metre) {factor:g} times as large, unless the map was made from colour "
+                f"alone: then its own size is a guess (--scale-from)",
             )
         return Localisation(None, reason=f"{best} features agree, but the map there does not look like the image")
 
