@@ -79,7 +79,7 @@ def test_a_run_without_a_mesh_exports_the_rest_and_says_so(run, tmp_path, capsys
     assert semslam("reconstruct", ROOM, "--out", out, "--labels", "none", "--no-mesh") == 0
     assert semslam("export", out, "--out", tmp_path / "exports") == 0
     assert "no mesh" in capsys.readouterr().out
-    named = {"trajectory.txt", "surfels.ply", "surfels.pcd", "floor_plan.png"}
+    named = {"export.json", "trajectory.txt", "surfels.ply", "surfels.pcd", "floor_plan.png"}
     assert {path.name for path in (tmp_path / "exports").iterdir()} == named
     assert "no such folder" in refused(capsys, "export", tmp_path / "nowhere", "--out", tmp_path / "x")
 

@@ -119,12 +119,12 @@ def test_a_relabelled_run_equals_a_full_run_bit_by_bit(runs, tmp_path):
     same_map(relabelled, runs["b"])
 
 
-def test_a_relabelled_run_does_not_count_filled_surfels_which_it_has_not(runs, tmp_path):
+def test_a_run_whose_filled_surfels_are_missing_is_not_relabelled_without_them(runs, tmp_path):
     shutil.copytree(runs["a"].path, tmp_path / "filled")
     source = RunFolder.open(tmp_path / "filled")
     source.save_metrics(source.load_metrics() | {"surfels_filled": 5})
-    metrics = relabelling.relabel(source.path, tmp_path / "new", weights="a").load_metrics()
-    assert "surfels" in metrics and "surfels_filled" not in metrics
+    with pytest.raises(ValueError, match=r"filled\.npz: is missing, with 5 surfels"):
+        relabelling.relabel(source.path, tmp_path / "new", weights="a")
 
 
 def test_a_map_whose_labelled_frames_have_no_depth_is_told_to_have_no_class(tmp_path, monkeypatch, caplog):

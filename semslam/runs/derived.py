@@ -99,6 +99,7 @@ def write_derived(
     other_map = "position" in changes
     # what is damaged is told before anything is written
     old, mesh = source.load_metrics(), None if other_map else source.load_mesh()
+    added = None if other_map else source.load_filled()  # in another map they may have moved
     if associations is not None:
         folder.save_associations(associations)
     state = source.load_state(stored=source.in_parts) | changes
@@ -109,7 +110,6 @@ def write_derived(
     progress = Progress.from_state(state)
     folder.save_trajectories(progress, state["world_origin"])
     clouds, label_set = folder.load_clouds()
-    added = None if other_map else source.load_filled()  # in another map they may have moved
     if added is not None and len(clouds):
         folder.save_filled(_labelled_by_nearest(added, clouds), progress.identity)
         clouds, label_set = folder.load_clouds()

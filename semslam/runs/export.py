@@ -53,6 +53,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     if RunFolder(out).exists:
         raise ValueError(f"{out}: holds a run; name another folder for the exports, {out}/export for example")
     _clear(out, run)
+    yield "export", out / MARK
     # objects and the plan are of some of the surfels where memory allows no more
     cloud = clouds.sample((folder.load_config().slam.map.memory_bytes or 0) // OBJECT_BYTES)
     if len(cloud) < len(clouds):

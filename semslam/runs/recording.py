@@ -259,8 +259,10 @@ def _difference(kept: dict[str, Any], sequence: Recording) -> str | None:
     here = fingerprint(sequence)
     if not sequence.camera.focal_known:  # the run found it by tracking
         here["camera"] = [*here["camera"][:2], *kept["camera"][2:]]
-    if np.allclose(here["depth"], kept["depth"], rtol=SAME_DEPTH, atol=0):
-        here["depth"] = kept["depth"]
+    here["depth"] = [
+        was if 0 in (now, was) or abs(now / was - 1) < SAME_DEPTH else now  # a frame without readings tells nothing
+        for now, was in zip(here["depth"], kept["depth"], strict=True)
+    ]
     for feature, words in FEATURES.items():
         if here[feature] != kept[feature]:
             values = f" ({here[feature]}, was {kept[feature]})" if feature in ("frames", "camera") else ""
