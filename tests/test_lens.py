@@ -17,6 +17,7 @@ from semslam.runs import recording
 from semslam.runs.color_only import straightening
 from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.poses import VisualPoses, track_images
+from semslam.runs.color_only.recalling import RecallingSequence
 from semslam.runs.config import RunConfig
 from semslam.tracking.visual import lens, normal_equations
 from sequences import open_sequence
@@ -195,7 +196,7 @@ def test_a_lens_is_kept_with_the_poses_and_with_the_recording(tmp_path):
     straight = again.calibrated(room)
     assert straight.lens == with_lens(room.camera, kept_lens[0])
     config = RunConfig(sequence="room:frames=3,width=160,height=120")
-    kept = recording.remembered(straight, config, tmp_path)
+    kept = recording.remembered(RecallingSequence(straight), config, tmp_path)
     assert kept["lens"] == kept_lens[0].tolist()
     opened = recording.found_again(config, kept, tmp_path)
     assert opened.camera == straight.camera

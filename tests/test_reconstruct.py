@@ -52,10 +52,10 @@ def finished(tmp_path_factory) -> RunFolder:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
-def test_a_run_that_cannot_be_written_to_is_evaluated(finished, capsys, monkeypatch, number):
+@pytest.mark.parametrize("error", [PermissionError("its folder"), OSError(errno.EROFS, os.strerror(errno.EROFS))])
+def test_a_run_that_cannot_be_written_to_is_evaluated(finished, capsys, monkeypatch, error):
     def read_only(*_: object) -> None:
-        raise OSError(number, os.strerror(number), str(finished.metrics))
+        raise error
 
     monkeypatch.setattr(RunFolder, "save_metrics", read_only)
     assert semslam("evaluate", finished.path) == 0

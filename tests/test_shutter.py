@@ -18,6 +18,7 @@ from semslam.runs.color_only import poses as color_only_poses
 from semslam.runs.color_only.fitted import FittedPoses
 from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.poses import track_images
+from semslam.runs.color_only.recalling import RecallingSequence
 from semslam.runs.config import RunConfig
 from semslam.tracking.visual.shutter import readout_of, twists_of
 from semslam.tracking.visual.sparse_map import SparseMap
@@ -206,7 +207,7 @@ def test_a_readout_is_kept_with_the_poses_and_with_the_recording(tmp_path):
     undone = again.calibrated(room)
     assert isinstance(undone, UnrolledSequence) and undone.twists.any()
     config = RunConfig(sequence="room:frames=3,width=160,height=120")
-    kept = recording.remembered(undone, config, tmp_path)
+    kept = recording.remembered(RecallingSequence(undone), config, tmp_path)
     assert "shutter" in kept
     opened = recording.found_again(config, kept, tmp_path)
     np.testing.assert_array_equal(opened[1].color, undone[1].color)

@@ -19,6 +19,7 @@ from semslam.runs import recording
 from semslam.runs.color_only import zooming
 from semslam.runs.color_only.kept import load_kept, save_kept
 from semslam.runs.color_only.poses import VisualPoses, track_images
+from semslam.runs.color_only.recalling import RecallingSequence
 from semslam.runs.config import RunConfig
 from semslam.tracking.visual import normal_equations, zoom
 from semslam.tracking.visual.zoom_jump import jump_between
@@ -223,7 +224,7 @@ def test_a_zoom_is_kept_with_the_poses_and_with_the_recording(tmp_path):
     assert again.figures()["zoom"] == pytest.approx(1.2)
     undone = again.calibrated(room)
     config = RunConfig(sequence="room:frames=3,width=160,height=120")
-    kept = recording.remembered(undone, config, tmp_path)
+    kept = recording.remembered(RecallingSequence(undone), config, tmp_path)
     assert kept["zoom"] == factors.tolist()
     opened = recording.found_again(config, kept, tmp_path)
     assert opened.camera == undone.camera

@@ -17,6 +17,7 @@ from semslam.camera import Camera
 from semslam.depth.synchronised_sequence import synchronised_by
 from semslam.images.bars import Window
 from semslam.perception import PerceptionConfig
+from semslam.runs.color_only.recalling import RecallingSequence
 from semslam.runs.config import RunConfig
 from semslam.runs.progress import Progress
 from sequences import Sequence as Recording
@@ -106,6 +107,7 @@ def check_apart(out: Path, recording: str) -> None:
 
 def fingerprint(sequence: Recording) -> dict[str, Any]:
     """What a recording is recognised by, as FEATURES says; numbers that JSON keeps."""
+    sequence = _recalled(sequence)
     camera, last = sequence.camera, len(sequence) - 1
     whole, numbers = sequence.origin
     sizes = np.array([whole.size_of(int(number)) for number in numbers], np.int64)
@@ -124,10 +126,16 @@ def fingerprint(sequence: Recording) -> dict[str, Any]:
 
 def remembered(sequence: Recording, config: RunConfig, folder: Path) -> dict[str, Any]:
     """What a run in a folder keeps to find its recording again, and to recognise it; JSON's kinds of values."""
+    sequence = _recalled(sequence)
     about = {"fingerprint": fingerprint(sequence)} | _undone(sequence)
     if (window := window_of(sequence)) is not None:
         about["window"] = list(window)
     return seen_from(about, config, folder)
+
+
+def _recalled(sequence: Recording) -> Recording:
+    """The recording whose frames are kept for those who ask again; itself where none are."""
+    return sequence.whole if isinstance(sequence, RecallingSequence) else sequence
 
 
 def as_array(about: dict[str, Any]) -> np.ndarray:

@@ -107,7 +107,7 @@ def _evaluated(runs: list[Path], truth: str, with_scale: bool, moved_to: str | N
         try:
             _keep(folder, evaluation, with_scale)
         except OSError as error:  # somebody else's run, or an archive's
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
                 raise
             typer.echo(f"the figures are not kept in the run: {error}", err=True)
     if len(runs) == 1:
