@@ -318,6 +318,8 @@ def test_depth_files_of_other_types(tmp_path):
     cv2.imwrite(str(tmp_path / "float.tiff"), np.where(depth > 0, depth, np.float32(np.nan)))
     cv2.imwrite(str(tmp_path / "units.tiff"), (depth * 1000).astype(np.uint16))
     cv2.imwrite(str(tmp_path / "units.png"), (depth * 1000).astype(np.uint16))
+    cv2.imwrite(str(tmp_path / "signed.tiff"), np.where(depth > 0, depth * 1000, -1).astype(np.int32))
+    np.save(tmp_path / "wide.npy", np.where(depth > 0, depth * 1000, 2**32 - 1).astype(np.uint32))
     files = Folder(tmp_path)
     for name in files.names:
         np.testing.assert_allclose(files.depth(name), depth, atol=1e-6, err_msg=name)

@@ -18,6 +18,7 @@ from semslam.threads import computed_once
 logger = logging.getLogger(__name__)
 
 FARTHEST_METRES = 200.0  # median of floats that may be metres: outdoors it is a tenth of it, of millimetres the tenfold
+WHOLE = (".npy", ".tif", ".tiff")  # formats whose whole numbers may have a sign, or 32 bits
 MARK = 65535  # what 16 bits hold at most: a mark for missing depth, or a reading beyond their range
 DEPTH_SCALES = (1000, 256, 100)  # units per metre of depth that is written: the coarser ones for farther scenes
 
@@ -41,8 +42,8 @@ def depth_of_bytes(data: bytes, path: Path | str, depth_scale: float = 1000.0) -
     """(H, W) float32 metres of what a depth file holds; `path` tells its format and is named in messages.
 
     PNG, TIFF and .npy of whole numbers count `depth_scale` units per metre; TIFF, EXR and .npy of floats hold metres.
-    Readings that are NaN, infinite or negative become 0 = none; so does 65535 in 16 bits. Bytes (uint8) are too
-    coarse to be depth.
+    Readings that are NaN, infinite or negative become 0 = none; so does the largest whole number of their type (65535
+    in 16 bits). Bytes (uint8) are too coarse to be depth.
     """
     raw = _stored_depth(data, path)
     return _metres(raw, 1.0 if raw.dtype.kind == "f" else depth_scale)
@@ -98,7 +99,7 @@ def _stored_depth(data: bytes, path: Path | str) -> np.ndarray:
     else:
         raw = decode_bytes(data, path, cv2.IMREAD_UNCHANGED)
     floats = suffix != ".png" and np.issubdtype(raw.dtype, np.floating)
-    whole = suffix == ".npy" and np.issubdtype(raw.dtype, np.integer) and raw.dtype.itemsize > 1
+    whole = suffix in WHOLE and np.issubdtype(raw.dtype, np.integer) and raw.dtype.itemsize > 1
     if raw.ndim != 2 or not (floats or whole or raw.dtype == np.uint16):
         raise _no_depth(path, raw)
     return raw
@@ -109,7 +110,10 @@ def _metres(raw: np.ndarray, scale: float) -> np.ndarray:
     if raw.dtype == np.uint16:
         return depth_of_units(raw, scale)
     metres = raw.astype(np.float32) * np.float32(1 / scale)
-    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+    read = np.isfinite(metres) & (metres > 0)
+    if raw.dtype.kind in "iu":
+        read &= raw != np.iinfo(raw.dtype).max
+    return np.where(read, metres, np.float32(0))
 
 
 def depth_of_units(units: np.ndarray, depth_scale: float) -> np.ndarray:
@@ -140,9 +144,12 @@ def depth_units(depth: np.ndarray, depth_scale: float = 1000.0) -> np.ndarray:
 
 def _no_depth(path: Path | str, raw: np.ndarray) -> CorruptFrame:
     channels = 1 if raw.ndim == 2 else raw.shape[2]
+    remedy = "convert it (millimetres as uint16 PNG, depth_scale 1000)"
+    if raw.dtype == np.uint8:  # steps of centimetres, or colours that stand for distances: no conversion undoes them
+        remedy = "a picture of depth holds no distances: export them (millimetres as uint16 PNG, depth_scale 1000)"
+    plural = "s" * (channels > 1)
     return CorruptFrame(
-        f"{path}: depth is {raw.dtype} with {channels} channel{'s' * (channels > 1)}, expected uint16 with one; "
-        f"convert it (millimetres as uint16 PNG, depth_scale 1000)"
+        f"{path}: depth is {raw.dtype} with {channels} channel{plural}, expected uint16 with one; {remedy}"
     )
 
 
