@@ -279,10 +279,25 @@ class ImageSequence(Sequence):
         if image.shape[:2] != self.camera.shape:
             raise CorruptFrame(
                 f"{path}: {what} is {image.shape[1]}x{image.shape[0]}, the camera's is "
-                f"{self.camera.width}x{self.camera.height}; colour, labels and camera must have one size, depth their "
-                f"aspect (depth of another camera: write depth_camera and T_color_depth into camera.yaml)"
+                f"{self.camera.width}x{self.camera.height}; {self._remedy_of_size(image)}"
             )
         return image
+
+    def _remedy_of_size(self, image: np.ndarray) -> str:
+        """What to do about an image that is not of the camera's size."""
+        camera = self.recorded_camera(0)
+        upright = (camera.height, camera.width)
+        if same_aspect(image.shape[:2], upright[::-1]) and not same_aspect(image.shape[:2], upright):
+            return (
+                f"it seems turned by 90 degrees: turn it back, or, if all images are turned, write width: "
+                f"{camera.height}, height: {camera.width}, fx: {camera.fy:g}, fy: {camera.fx:g} and the turned centre "
+                f"(clockwise cx: {camera.height - 1 - camera.cy:g}, cy: {camera.cx:g}; counter-clockwise cx: "
+                f"{camera.cy:g}, cy: {camera.width - 1 - camera.cx:g}) as the camera's"
+            )
+        return (
+            "colour, labels and camera must have one size, depth their aspect (depth of another camera: write "
+            "depth_camera and T_color_depth into camera.yaml)"
+        )
 
     def _check_first_frame(self) -> None:
         """Refuse the sequence when its first frame is readable but of the wrong size or type: so are the others."""

@@ -86,6 +86,16 @@ def test_a_camera_of_another_size_is_refused_at_once(folder):
         open_sequence(folder)
 
 
+def test_images_that_were_turned_are_told_with_the_camera_that_fits_them(folder):
+    for path in (*folder.glob("color/*"), *folder.glob("depth/*")):
+        cv2.imwrite(str(path), cv2.rotate(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), cv2.ROTATE_90_CLOCKWISE))
+    values = yaml.safe_load((folder / "camera.yaml").read_text())
+    with pytest.raises(ValueError, match="image is 60x80, the camera's is 80x60; it seems turned by 90") as found:
+        open_sequence(folder)
+    clockwise = f"clockwise cx: {59 - values['cy']:g}, cy: {values['cx']:g}"
+    assert "width: 60, height: 80" in str(found.value) and clockwise in str(found.value)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 48), (48, 1), (64, 15)])
 def test_images_too_small_to_show_anything_are_refused(tmp_path, width, height):
     write_folder(RoomSequence(2, 64, 48), tmp_path)
