@@ -133,6 +133,11 @@ def test_frames_that_are_skipped_for_one_reason_say_it_once(caplog):
         ": 2.png: another size",
         ": 3.png: a size",
     ]
+    caplog.clear()
+    for index in range(4, 40):
+        unreadable.skip(index % 4, ValueError(f"{index}.png: a size"), 40)
+    assert len(caplog.records) == 3 and caplog.messages[-1].endswith("; further ones are only counted")
+    assert len(unreadable.frames) == 40
 
 
 def filled(run: Path, count: int = 50) -> RunFolder:

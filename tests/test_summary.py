@@ -54,6 +54,11 @@ def test_frames_that_were_tracked_but_not_fused_are_told_with_the_reason():
     assert said(poor)[0] == "2 frames (4, 7) tracked but not fused; the last, because of fog"
 
 
+def test_frames_that_could_not_be_read_are_counted():
+    assert said({"corrupt": [3]}) == ["frame 3 could not be read and is not in the map"]
+    assert said({"corrupt": [3, 5]}) == ["2 frames (3, 5) could not be read and are not in the map"]
+
+
 def test_what_is_undone_of_the_times_of_depth_is_told_once_and_is_no_warning():
     assert said({"depth_delay_s": 0.017, "readout_s": 0.03}) == [
         "depth is 17 ms apart from its colour image (median) and was read row by row in 30 ms, as a Kinect reads; that "

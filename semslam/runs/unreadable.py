@@ -11,6 +11,7 @@ from semslam.frame import Frame
 from sequences import Sequence
 
 logger = logging.getLogger(__name__)
+REPEATED = 3  # frames skipped for one reason that are named one by one; the rest is counted
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Unreadable:
     recording: str = ""  # what a message calls it, where not by the sequence's name
     remedy: str = ""  # what a message says to do where they are too many
     _last: tuple[int, str] = (-1, "")  # the frame that was told of in full, and why it was skipped
+    _repeated: int = 0  # frames skipped for this reason since
 
     def read(self, frame_of: Callable[[int], Frame], index: int, offered: int) -> Frame | None:
         """Frame `index` of so many, or None where it is skipped; raises as `skip`."""
@@ -44,10 +46,13 @@ class Unreadable:
         number = self.sequence.number_of(index)
         _, _, why = str(problem).partition(": ")  # after the file's name
         if why and why == self._last[1]:
-            logger.warning("frame %d is skipped for the same reason as frame %d", number, self._last[0])
+            self._repeated += 1
+            if self._repeated <= REPEATED:
+                more = "; further ones are only counted" if self._repeated == REPEATED else ""
+                logger.warning("frame %d is skipped for the same reason as frame %d%s", number, self._last[0], more)
         else:
             logger.warning("frame %d is skipped: %s", number, problem)
-            self._last = number, why
+            self._last, self._repeated = (number, why), 0
         self.check(offered, f"; the last: {problem}")
 
     def check(self, offered: int, last: str = "") -> None:

@@ -30,6 +30,7 @@ def summary(
         doubtful_poses(metrics, of_poses),
         lost_frames(metrics, reason, doctor),
         poor_frames(metrics),
+        unreadable_frames(metrics),
         hung_depth(metrics),
         hung_color(metrics),
         moved_depth(metrics, settings),
@@ -104,6 +105,14 @@ def poor_frames(metrics: Metrics) -> str | None:
         return None
     last = "; the last, because" if len(poor) > 1 else ", because"
     return f"{listed(poor)} tracked but not fused{last} {metrics['poor_reason'] or 'it fits the map too badly'}"
+
+
+def unreadable_frames(metrics: Metrics) -> str | None:
+    from semslam.doctor.poses.single import listed
+
+    if not (corrupt := metrics.get("corrupt")):
+        return None
+    return f"{listed(corrupt)} could not be read and {'are' if len(corrupt) > 1 else 'is'} not in the map"
 
 
 def hung_depth(metrics: Metrics) -> str | None:
