@@ -333,6 +333,26 @@ def test_frames_that_were_deleted_leave_a_gap_in_the_times_and_poses_of_their_fo
         np.testing.assert_allclose(T, room.poses[number], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kept", "counted"),
+    [
+        ([0, 3, 4, 9, 11, 16, 17, 23], [0, 3, 4, 9, 11, 16, 17, 23]),  # most are lost
+        ([0, 10, 20, 40, 50], [0, 1, 2, 4, 5]),  # every tenth was kept; one of these is lost
+        ([0, 7, 5000, 90001], [0, 1, 2, 3]),  # numbers of something else
+    ],
+)
+def test_frames_are_counted_by_their_numbers_however_many_are_lost(tmp_path, kept, counted):
+    from sequences import open_sequence
+    from sequences.conversion import convert
+
+    convert(RoomSequence(len(kept), 32, 24), tmp_path / "room", "folder")
+    (tmp_path / "room" / "groundtruth.txt").unlink()
+    for kind in ("color", "depth", "label40"):
+        for i, number in reversed(list(enumerate(kept))):
+            (tmp_path / "room" / kind / f"{i:06d}.png").rename(tmp_path / "room" / kind / f"{number:06d}.png")
+    np.testing.assert_allclose(open_sequence(tmp_path / "room").timestamps, np.array(counted) / 30, atol=1e-6)
+
+
 def test_a_rate_that_contradicts_the_times_of_a_folders_poses_is_refused(tmp_path):
     from sequences import open_sequence
     from sequences.conversion import convert

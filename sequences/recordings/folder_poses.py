@@ -23,6 +23,7 @@ FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
 OTHER_TIMES = 0.1  # share: a rate of poses that differs by more from that of their times contradicts these
 LIKE_LONG = 0.02  # of the frames' duration, by which that of timed poses may differ that are of the same recording
 WRITTEN = 1e-3  # seconds, by which times of files are rounded
+MOST_LACKING = 8  # numbers per frame: names that leave out more do not count frames
 OTHER_RATE = 1.2  # times as many poses as frames: fewer are of the same rate, and some frames are missing
 
 
@@ -181,11 +182,16 @@ def _of_lacking_frames(lines: _Lines, frames: _Counted) -> Posed | None:
 
 
 def _numbers(names: list[str]) -> np.ndarray:
-    """(N,) the frames' numbers from the first one's on, where the names count them one by one; else their places."""
+    """(N,) the frames' numbers from the first one's on, where the names count them; else their places.
+
+    They are counted in the largest step that fits all of them: every tenth frame is one of a tenth of the rate.
+    """
     for numbers in numbers_of_names([f"{name}.x" for name in names])[:1]:
         steps = np.diff(numbers)
-        if len(steps) and steps.min() > 0 and np.median(steps) == 1 and numbers[-1] - numbers[0] < 2 * len(names):
-            return numbers - numbers[0]
+        if len(steps) and steps.min() > 0:
+            counted = (numbers - numbers[0]) // np.gcd.reduce(steps)
+            if counted[-1] < MOST_LACKING * len(names):
+                return counted
     return np.arange(len(names))
 
 
