@@ -128,8 +128,6 @@ def open_sequence(
         raise ValueError(f"--depth-scale is {scale}, expected a positive number of units per metre")
     if not isinstance(camera, Camera | str | os.PathLike | None):
         raise TypeError(f"`camera` is {type(camera).__name__}, expected a semslam.camera.Camera or its file")
-    if camera is not None and "fov" in options:
-        raise ValueError("--camera and --fov both say what the images show; give one of them")
     if not str(path):
         raise ValueError("the recording's name is empty; give a folder, a file, or 'room' for the built-in one")
     path = Path(path)
@@ -180,6 +178,8 @@ def _with_camera_files(
     """
     own = options_of(kind)
     beside = (path if path.is_dir() else path.parent) / "camera.yaml"
+    if "fov" in options and _says_a_camera(options.get("camera")):
+        raise ValueError("--camera and --fov both say what the images show; give one of them")
     if "fov" in options and "fov" not in own and "camera" in own - {*options} and not beside.is_file():
         recorded = _opened(kind, path, {name: options[name] for name in options if name in own}).camera
         if not recorded.focal_known:
@@ -206,6 +206,13 @@ def _with_camera_files(
             )
         options = {name: value for name, value in found.options.items() if name in own} | options
     return options, sensor, readout
+
+
+def _says_a_camera(camera: Camera | str | Path | None) -> bool:
+    """Whether a camera is given, or a file that says its intrinsics."""
+    if camera is None or isinstance(camera, Camera):
+        return camera is not None
+    return "camera" in read_camera_file(Path(camera)).options
 
 
 def _tell_assumptions(path: Path, sequence: Sequence, stood_in: bool) -> None:

@@ -156,6 +156,11 @@ def test_a_videos_camera_is_written_given_or_guessed(video, tmp_path, caplog):
         open_sequence(path, fov=90.0).camera.fx == pytest.approx(48)
         and open_sequence(path, fov=90.0).camera.focal_known
     )
+    write_camera(tmp_path / "other.yaml", Camera(192, 144, 200, 200, 95.5, 71.5))
+    with pytest.raises(ValueError, match="--camera and --fov both say"):
+        open_sequence(path, fov=90.0, camera=tmp_path / "other.yaml")
+    (tmp_path / "readout.yaml").write_text("readout: 0.02\n")
+    assert open_sequence(path, fov=90.0, camera=tmp_path / "readout.yaml").camera.fx == pytest.approx(48)
     write_camera(tmp_path / "clip.yaml", Camera(192, 144, 200, 200, 95.5, 71.5))
     assert open_sequence(path).camera.fx == 100, "the camera of the same lens at twice the size"
     write_camera(tmp_path / "clip.yaml", Camera(192, 192, 200, 200, 95.5, 95.5))

@@ -27,6 +27,7 @@ from semslam.metrics.surface import points_reference
 from semslam.runs import networks, reconstruct
 from semslam.runs.folder import RunFolder
 from semslam.runs.progress import NoMap
+from semslam.runs.storage.lock import unlock
 from semslam.trajectory import Trajectory
 from sequences import open_sequence
 from sequences.recordings.folder import write_folder
@@ -240,6 +241,22 @@ def test_a_variant_of_other_settings_is_replaced_only_where_one_says_so(tmp_path
     assert "sensor_true_labels: holds a run with other settings or weights; name another --out, or add" in line
     assert comparison.folder(variant).is_dir()
     open_comparisons([ROOM], tmp_path, Settings(classes="nyu13"), "sensor_true_labels", overwrite=True)
+
+
+def test_a_variant_of_a_recording_that_was_changed_is_replaced_only_where_one_says_so(tmp_path, capsys):
+    recording = write_folder(open_sequence("room:frames=3,width=96,height=72"), tmp_path / "recording")
+    (comparison,) = open_comparisons([recording], tmp_path / "out", Settings(), "sensor_true_labels")
+    (variant,) = comparison.variants
+    run = making.prepared(RunFolder(comparison.folder(variant)), variant.settings(comparison.base), None)
+    next(iter(run))
+    run.save()
+    unlock(run.folder.path)
+    file = recording / "camera.yaml"
+    file.write_text(file.read_text().replace("depth_scale: 1000", "depth_scale: 2000"))
+    line = refused(capsys, "compare", recording, "--out", tmp_path / "out", "--variants", "sensor_true_labels")
+    assert "sensor_true_labels: its recording was changed since; name another --out, or add --overwrite" in line
+    open_comparisons([recording], tmp_path / "out", Settings(), "sensor_true_labels", overwrite=True)
+    assert not comparison.folder(variant).exists()
 
 
 def test_paths_are_drawn_beside_the_reference_that_their_errors_are_of(monkeypatch):

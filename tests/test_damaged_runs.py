@@ -190,7 +190,7 @@ def test_exports_replace_those_of_an_earlier_one_and_no_other_files(run, tmp_pat
     for name in ("mesh.obj", "objects.csv", "classes/05_chair.ply", "other_trajectory_9.txt"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("precious")
-        assert f"holds {name}, which is not of an export" in refused(capsys, "export", run, "--out", out)
+        assert f"holds {name}, and no export.json" in refused(capsys, "export", run, "--out", out)
         assert (out / name).read_text() == "precious"
         (out / name).unlink()
     for _ in range(2):

@@ -364,6 +364,11 @@ def test_a_rate_that_contradicts_the_times_of_a_folders_poses_is_refused(tmp_pat
     ):
         open_sequence(tmp_path / "room", hints=PoseHints(rate=15.0))
     path = tmp_path / "room" / "groundtruth.txt"
+    text = path.read_text()
+    rounded = [f"{float(line.split()[0]):.2f} {line.split(' ', 1)[1]}" for line in text.splitlines() if line[0] != "#"]
+    path.write_text("\n".join(rounded))
+    assert len(open_sequence(tmp_path / "room", hints=PoseHints(rate=30.0))) == 12  # of two decimals
+    path.write_text(text)
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     path.write_text("".join(f"{number} {line.split(' ', 1)[1]}\n" for number, line in enumerate(lines)))
     counted = open_sequence(tmp_path / "room", hints=PoseHints(rate=15.0))  # numbers of poses are no times

@@ -29,8 +29,15 @@ def is_done(folder: RunFolder, config: RunConfig) -> bool:
 
 
 def check_free(folder: RunFolder, config: RunConfig, overwrite: bool) -> None:
-    """ValueError where the run of these settings would destroy one of others, or files that no comparison made."""
+    """ValueError where the run of these settings would destroy one of others, or of a recording that was changed since,
+    or files that no comparison made; a run of a changed recording is removed where it may be."""
     if _is_begun(folder, config):
+        if not _shows_its_recording(folder):
+            if not overwrite:
+                raise ValueError(
+                    f"{folder.path}: its recording was changed since; name another --out, or add --overwrite"
+                )
+            shutil.rmtree(folder.path)
         return
     if not (folder.path / MADE_BY).is_file():
         if any(not path.name.startswith(".") for path in folder.path.glob("*")):
@@ -97,6 +104,15 @@ def _is_begun(folder: RunFolder, config: RunConfig) -> bool:
         return kept == as_compared(config, kept)  # how poses are meant may have been found out when the run began
     except ValueError:  # damaged: it is made again
         return False
+
+
+def _shows_its_recording(folder: RunFolder) -> bool:
+    """Whether the recording of a run is the one that it was made of."""
+    try:
+        folder.open_sequence()
+    except ValueError:
+        return False
+    return True
 
 
 def _read_json(path: Path) -> Any:

@@ -93,7 +93,10 @@ def _clear(out: Path, run: str | Path) -> None:
     """Make a folder for exports, without those of an earlier one: this run may have fewer."""
     older = [path for name in WRITTEN for path in sorted(out.glob(name))]
     if older and not (out / MARK).is_file():
-        raise ValueError(f"{out}: holds {older[0].relative_to(out)}, which is not of an export; name another folder")
+        raise ValueError(
+            f"{out}: holds {older[0].relative_to(out)}, and no {MARK} of an earlier export; move it, or name another "
+            f"folder"
+        )
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / MARK, {"exported_from": str(run)})
     for path in older:

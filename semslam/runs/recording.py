@@ -269,10 +269,10 @@ def _difference(kept: dict[str, Any], sequence: Recording) -> str | None:
         here["camera"] = [*here["camera"][:2], *kept["camera"][2:]]
     here["depth"] = [
         was if 0 in (now, was) or abs(now / was - 1) < SAME_DEPTH else now  # a frame without readings tells nothing
-        for now, was in zip(here["depth"], kept["depth"], strict=True)
+        for now, was in zip(here["depth"], kept.get("depth", here["depth"]), strict=True)
     ]
     for feature, words in FEATURES.items():
-        if here[feature] != kept[feature]:
+        if here[feature] != kept.get(feature, here[feature]):
             values = f" ({here[feature]}, was {kept[feature]})" if feature in ("frames", "camera") else ""
             if feature == "depth":
                 values = f" (medians {here[feature]} m, were {kept[feature]}: of another --depth-scale?)"

@@ -20,6 +20,7 @@ OTHER_POSES = ("trajectory.log", "traj.txt", "poses.txt", "pose", "poses")  # wh
 # What nerfstudio and COLMAP put beside images, and nothing here reads: their worlds have no scale
 NOT_READ = ("transforms.json", "images.txt", "images.bin", "sparse", "colmap")
 FPS = 30.0  # where neither poses nor names nor camera.yaml tell the time
+TOGETHER = 10  # steps of poses whose time tells their rate
 OTHER_TIMES = 0.1  # share: a rate of poses that differs by more from that of their times contradicts these
 LIKE_LONG = 0.02  # of the frames' duration, by which that of timed poses may differ that are of the same recording
 WRITTEN = 1e-3  # seconds, by which times of files are rounded
@@ -103,7 +104,9 @@ class _Lines:
         times = self.ticks[self.there]
         if len(times) < 2 or (np.diff(times) <= 0).any() or (times == np.round(times)).all():
             return None
-        return 1 / float(np.median(np.diff(self.seconds[self.there])))
+        seconds = self.seconds[self.there]
+        apart = min(TOGETHER, len(seconds) - 1)  # times of two decimals are rounded by a sixth of a frame
+        return apart / float(np.median(seconds[apart:] - seconds[:-apart]))
 
     @property
     def there(self) -> list[int]:
