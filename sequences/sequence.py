@@ -279,11 +279,11 @@ class ImageSequence(Sequence):
         if image.shape[:2] != self.camera.shape:
             raise CorruptFrame(
                 f"{path}: {what} is {image.shape[1]}x{image.shape[0]}, the camera's is "
-                f"{self.camera.width}x{self.camera.height}; {self._remedy_of_size(image)}"
+                f"{self.camera.width}x{self.camera.height}; {self._remedy_of_size(image, what)}"
             )
         return image
 
-    def _remedy_of_size(self, image: np.ndarray) -> str:
+    def _remedy_of_size(self, image: np.ndarray, what: str) -> str:
         """What to do about an image that is not of the camera's size."""
         camera = self.recorded_camera(0)
         upright = (camera.height, camera.width)
@@ -294,6 +294,8 @@ class ImageSequence(Sequence):
                 f"(clockwise cx: {camera.height - 1 - camera.cy:g}, cy: {camera.cx:g}; counter-clockwise cx: "
                 f"{camera.cy:g}, cy: {camera.width - 1 - camera.cx:g}) as the camera's"
             )
+        if what == "label image":
+            return "resize label images to that by nearest neighbour, or crop colour and depth as they were cropped"
         return (
             "colour, labels and camera must have one size, depth their aspect (depth of another camera: write "
             "depth_camera and T_color_depth into camera.yaml)"

@@ -96,6 +96,13 @@ def test_images_that_were_turned_are_told_with_the_camera_that_fits_them(folder)
     assert "width: 60, height: 80" in str(found.value) and clockwise in str(found.value)
 
 
+def test_label_images_of_another_size_are_told_to_be_resized(folder):
+    for path in (folder / "label40").iterdir():
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), (64, 64), interpolation=0))
+    with pytest.raises(ValueError, match="label image is 64x64, the camera's is 80x60; resize label images to that"):
+        open_sequence(folder)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 48), (48, 1), (64, 15)])
 def test_images_too_small_to_show_anything_are_refused(tmp_path, width, height):
     write_folder(RoomSequence(2, 64, 48), tmp_path)
