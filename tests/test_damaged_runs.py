@@ -83,9 +83,12 @@ def test_a_damaged_state_is_one_line_wherever_a_run_is_read(run, tmp_path, capsy
 
 
 def test_errors_of_surfels_that_are_damaged_are_one_line(run):
-    (run / "errors.npy").write_bytes(b"junk")
-    with pytest.raises(ValueError, match=r"errors\.npy: damaged; .semslam evaluate"):
-        viewed_run(run)
+    with (run / "words.npy").open("wb") as file:
+        np.save(file, np.array(["a", "b"]))
+    for damaged in (b"junk", (run / "words.npy").read_bytes(), (run / "map.npz").read_bytes()):
+        (run / "errors.npy").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"errors\.npy: damaged; .semslam evaluate"):
+            viewed_run(run)
 
 
 @pytest.mark.slow
@@ -183,6 +186,12 @@ def test_the_files_of_a_run_are_not_written_over(run, tmp_path, capsys):
     line = refused(capsys, "reconstruct", ROOM, "--extend", run, "--labels", "none", "--out", run, "--overwrite")
     assert "a run is not written over the one that it extends" in line
     assert semslam("evaluate", run, "--json", run / "evaluation.json") == 0
+    path, reference = tmp_path / "path.txt", tmp_path / "reference.txt"
+    for copy in (path, reference):
+        shutil.copy(run / "trajectory.txt", copy)
+    for words in (["--json", path, "--trajectory", path], ["--trajectory", path, "--json", path]):
+        assert "is named twice" in refused(capsys, "evaluate", *words, "--reference", reference)
+    assert path.read_bytes() == reference.read_bytes()
 
 
 def test_exports_replace_those_of_an_earlier_one_and_no_other_files(run, tmp_path, capsys):
@@ -193,12 +202,12 @@ def test_exports_replace_those_of_an_earlier_one_and_no_other_files(run, tmp_pat
         assert f"holds {name}, and no export.json" in refused(capsys, "export", run, "--out", out)
         assert (out / name).read_text() == "precious"
         (out / name).unlink()
-    for _ in range(2):
-        (out / "notes.md").write_text("mine")
-        assert semslam("export", run, "--out", out) == 0
-        assert (out / "notes.md").is_file() and (out / "mesh.obj").is_file()
-        (out / "other_trajectory_9.txt").write_text("of an earlier export")
-    assert not (out / "classes" / "00_none.ply").exists()
+    (out / "notes.md").write_text("mine")
+    assert semslam("export", run, "--out", out) == 0
+    (out / "other_trajectory_9.txt").write_text("of an earlier export")
+    assert semslam("export", run, "--out", out) == 0
+    assert (out / "notes.md").is_file() and (out / "mesh.obj").is_file()
+    assert not (out / "other_trajectory_9.txt").exists()
 
 
 def test_a_damaged_checkpoint_is_named_once_with_what_to_do(tmp_path, capsys):

@@ -89,8 +89,11 @@ def test_a_focal_length_that_changes_from_keyframe_to_keyframe_is_seen(change):
     )
     assert lens.focal_spread_of(world) == pytest.approx(np.std(z), abs=0.02)
     assert (lens.focal_spread_of(world) > 0.025) == (change > 0)
+    flat = filmed._replace(log_depth=np.log(np.linspace(1.9, 2.1, len(filmed.host))))
+    world.scene = lambda free, with_focal: (flat, np.arange(8), None, None)
+    assert np.isnan(lens.focal_spread_of(world))
     world.keyframes = range(4)
-    assert lens.focal_spread_of(world) == 0
+    assert np.isnan(lens.focal_spread_of(world))
 
 
 @pytest.mark.parametrize("stretches, is_one", [((0.2, 0.2), True), ((0.2, -0.2), False)])

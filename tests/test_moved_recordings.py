@@ -203,3 +203,18 @@ def test_a_run_does_not_go_on_with_a_recording_that_was_changed_in_its_place(tmp
 def test_depth_of_another_unit_does_not_judge_a_run(recorded, capsys):
     doubled_unit(recorded / "data" / "room")
     assert "of another --depth-scale?" in refused(capsys, "evaluate", recorded / "runs" / "room")
+
+
+def test_a_run_goes_on_when_a_broken_image_was_copied_again(tmp_path):
+    folder, out = write_folder(open_sequence(ROOM), tmp_path / "room"), tmp_path / "run"
+    image = sorted((folder / "color").iterdir())[-1]
+    whole = image.read_bytes()
+    image.write_bytes(whole[:200])
+    begun = prepare(settings_of(None, {"sequence": str(folder), "slam.perception.labels": "none"}), out)
+    for _ in zip(range(3), begun):
+        pass
+    begun.save()
+    unlock(out)
+    image.write_bytes(whole)
+    assert semslam("reconstruct", folder, *OPTIONS, "--out", out, "--resume") == 0
+    assert RunFolder.open(out).load_metrics()["frames_fused"] == 6

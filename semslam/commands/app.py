@@ -14,10 +14,30 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from semslam.files.writing import check_makeable, check_writable
 
-app = typer.Typer(
+
+class _Command(TyperCommand):
+    """A command that does not write a file over another one that it names."""
+
+    def invoke(self, ctx: Any) -> Any:
+        several = [values if isinstance(values, list) else [values] for values in ctx.params.values()]
+        paths = [value.resolve() for values in several for value in values if isinstance(value, Path)]
+        for path in ctx.meta.get(WRITTEN, []):
+            if paths.count(path.resolve()) > 1:
+                raise ValueError(f"{path} is named twice; give each its own file")
+        return super().invoke(ctx)
+
+
+class _App(typer.Typer):
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
+        return super().command(name, cls=_Command, **options)
+
+
+WRITTEN = "semslam.written"  # among what a command's context holds: the files that its options name for writing
+app = _App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -68,9 +88,7 @@ def file_option(flag: str, help: str, check: Callable[[Path], object] = lambda p
             if path.parent.is_dir() or out is None or path.parent.absolute() != out.absolute():
                 check_writable(path)
             _check_not_of_a_run(path)
-            others = [other for other in context.params.values() if isinstance(other, Path)]
-            if any(other.resolve() == path.resolve() for other in others):
-                raise typer.BadParameter(f"{path} is named twice; give each its own file")
+            context.meta.setdefault(WRITTEN, []).append(path)
             check(path)
         return path
 
@@ -79,11 +97,12 @@ def file_option(flag: str, help: str, check: Callable[[Path], object] = lambda p
 
 def _check_not_of_a_run(path: Path) -> None:
     """ValueError for a file that a run is read from."""
-    if (path.parent / "map.npz").is_file():
-        from semslam.runs.storage.paths import RunPaths
+    from semslam.runs.storage.paths import RunPaths
 
-        if path.resolve() in [own.resolve() for own in RunPaths(path.parent).read_again]:
-            raise ValueError(f"{path}: is a file of the run {path.parent}, which is read from it; name another file")
+    for folder in path.resolve().parents[:2]:  # the second is a run's where the first is its checkpoint's
+        run = RunPaths(folder)
+        if run.exists and path.resolve() in [own.resolve() for own in run.read_again]:
+            raise ValueError(f"{path}: is a file of the run {folder}, which is read from it; name another file")
 
 
 def whole_number(text: str) -> int:

@@ -144,6 +144,8 @@ def open_comparisons(
     for comparison in found:
         check_apart(comparison.out, comparison.path)
         for variant in comparison.variants:
-            check_free(RunFolder(comparison.folder(variant)), variant.settings(comparison.base), overwrite)
+            check_free(
+                RunFolder(comparison.folder(variant)), variant.settings(comparison.base), comparison.sequence, overwrite
+            )
         RunFolder.create(comparison.out)  # find out now, not after the work, whether it can be written
     return found

@@ -17,8 +17,11 @@ from semslam.runs.config import RunConfig
 from semslam.runs.finished.finish import finish
 from semslam.runs.folder import RunFolder
 from semslam.runs.reconstruct import prepare
-from semslam.runs.recording import as_compared
+from semslam.runs.recording import as_compared, is_the_one
 from semslam.runs.run import Run
+from semslam.runs.storage.arrays import Damaged
+from semslam.runs.storage.lock import lock, unlock
+from sequences import Sequence as Recording
 
 MADE_BY = "variant.json"  # in a variant's folder: the weights that it was made with
 
@@ -28,16 +31,21 @@ def is_done(folder: RunFolder, config: RunConfig) -> bool:
     return _is_begun(folder, config) and "state_bytes" in (_read_json(folder.metrics) or {})
 
 
-def check_free(folder: RunFolder, config: RunConfig, overwrite: bool) -> None:
+def check_free(folder: RunFolder, config: RunConfig, sequence: Recording, overwrite: bool) -> None:
     """ValueError where the run of these settings would destroy one of others, or of a recording that was changed since,
-    or files that no comparison made; a run of a changed recording is removed where it may be."""
+    or files that no comparison made; a run of a changed recording is removed where it may be.
+
+    sequence: the recording, open.
+    """
     if _is_begun(folder, config):
-        if not _shows_its_recording(folder):
+        if not (is_the_one(folder.load_recording(), sequence) or _shows_its_recording(folder)):
             if not overwrite:
                 raise ValueError(
                     f"{folder.path}: its recording was changed since; name another --out, or add --overwrite"
                 )
+            lock(folder.path)
             shutil.rmtree(folder.path)
+            unlock(folder.path)
         return
     if not (folder.path / MADE_BY).is_file():
         if any(not path.name.startswith(".") for path in folder.path.glob("*")):
@@ -107,9 +115,11 @@ def _is_begun(folder: RunFolder, config: RunConfig) -> bool:
 
 
 def _shows_its_recording(folder: RunFolder) -> bool:
-    """Whether the recording of a run is the one that it was made of."""
+    """Whether the recording of a run is the one that it was made of, with what the run undid of its camera's doing."""
     try:
         folder.open_sequence()
+    except Damaged:
+        raise
     except ValueError:
         return False
     return True

@@ -11,6 +11,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -124,8 +125,7 @@ class Paging:
             explained.errno = error.errno
             raise explained from None
         mapping = mmap.mmap(descriptor, size)
-        if hasattr(mapping, "madvise"):  # or with each page some systems read and map megabytes beside it
-            mapping.madvise(mmap.MADV_RANDOM)
+        _advise(mapping, "MADV_RANDOM")  # or with each page some systems read and map megabytes beside it
         self._files[name] = _File(descriptor, mapping, like.nbytes)
         if len(self._seen) < chunks:
             self._seen = np.concatenate([self._seen, np.full(chunks - len(self._seen), -1, np.int64)])
@@ -157,26 +157,35 @@ class Paging:
     def give_back(self, chunks: np.ndarray) -> None:
         """Take chunks (N,), increasing, out of memory; they come back when they are looked at."""
         self._in_memory[chunks] = False
-        self._advise(chunks, "MADV_DONTNEED", within=True)  # of a file: nothing is lost
-
-    def read_ahead(self, chunks: np.ndarray) -> None:
-        """Begin to read chunks (N,), increasing, from the disk, all of each at once, also what holds no surfels yet."""
-        self._advise(chunks, "MADV_WILLNEED", within=False)
-
-    def _advise(self, chunks: np.ndarray, advice: str, within: bool) -> None:
-        """Tell the system about the pages of chunks (N,), increasing: those `within` them, or all that they touch."""
-        if not hasattr(mmap, advice):
-            return
         starts = np.flatnonzero(np.diff(chunks, prepend=-2) != 1)
         ends = np.append(starts[1:], len(chunks))[: len(starts)] - 1
-        page = mmap.PAGESIZE
         for _, mapping, size in self._files.values():
             for first, last in zip(chunks[starts], chunks[ends]):
-                begin, end = int(first) * size, min((int(last) + 1) * size, len(mapping))
-                begin, end = (-(-begin // page) * page, end // page * page) if within else (begin // page * page, end)
+                begin = -(-int(first) * size // mmap.PAGESIZE) * mmap.PAGESIZE
+                end = min((int(last) + 1) * size, len(mapping)) // mmap.PAGESIZE * mmap.PAGESIZE
                 if begin < end:
-                    mapping.madvise(getattr(mmap, advice), begin, end - begin)
+                    _advise(mapping, "MADV_DONTNEED", begin, end - begin)  # of a file: nothing is lost
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """While all of it is read from end to end: the system reads ahead."""
+        self._advise_all("MADV_NORMAL")
+        try:
+            yield
+        finally:
+            self._advise_all("MADV_RANDOM")
+
+    def _advise_all(self, advice: str) -> None:
+        for file in self._files.values():
+            _advise(file.mapping, advice)
 
     def __del__(self) -> None:
         for file in self._files.values():  # mappings end with the last array that shows them
             os.close(file.descriptor)
+
+
+def _advise(mapping: mmap.mmap, advice: str, *where: int) -> None:
+    """Advise the system on a mapping, or on bytes from `where[0]`, `where[1]` of them, if it takes advice."""
+    if hasattr(mmap, advice):
+        with suppress(OSError):  # some file systems take none
+            mapping.madvise(getattr(mmap, advice), *where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,14 +68,14 @@ def state_parts(surfels: SurfelMap) -> Iterator[StatePart]:
 
 def _rows(surfels: SurfelMap, array: np.ndarray) -> Iterator[np.ndarray]:
     """The rows of an array that hold surfels, PART chunks at a time."""
-    for first in range(0, surfels.n_chunks, PART):
-        counts = surfels.counts[first : min(first + PART, surfels.n_chunks)]
-        if surfels.paging is not None:
-            surfels.paging.read_ahead(np.arange(first, first + len(counts)))
-        within = np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
-        yield array[first * CHUNK : (first + len(counts)) * CHUNK][within]
-        if surfels.paging is not None:
-            surfels.paging.give_back(np.arange(first, first + len(counts)))
+    paging = surfels.paging
+    with nullcontext() if paging is None else paging.in_order():
+        for first in range(0, surfels.n_chunks, PART):
+            counts = surfels.counts[first : min(first + PART, surfels.n_chunks)]
+            within = np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])
+            yield array[first * CHUNK : (first + len(counts)) * CHUNK][within]
+            if paging is not None:
+                paging.give_back(np.arange(first, first + len(counts)))
 
 
 def restored(state: Mapping[str, Any], config: MapConfig | None = None, folder: Path | None = None) -> SurfelMap:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from semslam.engine.paging import Paging, StoredRows
 
 logger = logging.getLogger(__name__)
 SURFEL_ARRAYS = ("position", "normal", "color", "seen", "evidence")
-LEAST_MEMORY = 100_000  # bytes: two chunks
+LEAST_MEMORY = 100_000  # bytes: two chunks without classes
 PART = 32  # chunks that are looked at together where the whole map is
 BLOCK = 0.25  # metres
 MARGIN = 0.1  # metres that surfels may lie outside of the cubes of space that they are kept by
@@ -130,14 +131,13 @@ class SurfelMap:
         """
         chunks = np.arange(self.n_chunks) if chunks is None else chunks
         step = max(len(chunks), 1) if self.paging is None else PART
-        for first in range(0, max(len(chunks), 1), step):
-            some = chunks[first : first + step]
-            if self.paging is not None:
-                self.paging.read_ahead(some)
-            rows, within = np.nonzero(np.arange(CHUNK)[None, :] < self.counts[some, None])
-            yield some[rows].astype(np.int64) * CHUNK + within
-            if self.paging is not None:
-                self.paging.give_back(some)
+        with nullcontext() if self.paging is None else self.paging.in_order():
+            for first in range(0, max(len(chunks), 1), step):
+                some = chunks[first : first + step]
+                rows, within = np.nonzero(np.arange(CHUNK)[None, :] < self.counts[some, None])
+                yield some[rows].astype(np.int64) * CHUNK + within
+                if self.paging is not None:
+                    self.paging.give_back(some)
 
     def count_earlier(self) -> int:
         """How many surfels are of frames before the first, of a map that is extended."""
@@ -205,8 +205,6 @@ class SurfelMap:
         step = PART if self.paging is not None else max(self.n_chunks, 1)
         for first in range(0, self.n_chunks, step):
             chunks = np.arange(first, min(first + step, self.n_chunks), dtype=np.int32)
-            if self.paging is not None:
-                self.paging.read_ahead(chunks)
             self.compact(chunks)
             if self.paging is not None:
                 self.paging.give_back(chunks)

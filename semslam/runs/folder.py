@@ -318,14 +318,24 @@ class RunFolder(MadeFiles):
         arrays = {f.name: getattr(cloud, f.name) for f in fields(cloud)} | {"identity": np.array(identity, np.int64)}
         save_arrays(self.filled, parts_of({name: array for name, array in arrays.items() if array is not None}))
 
+    def count_filled(self) -> int:
+        """How many surfels fill holes of the map, also where they cannot be read."""
+        try:
+            return len(self.load_filled() or ())
+        except ValueError:
+            return self._filled_by_figures()
+
+    def _filled_by_figures(self) -> int:
+        figures = self.load_metrics()
+        return sum(int(figures.get(name, 0)) for name in ADDED)
+
     def load_filled(self) -> SurfelCloud | None:
         """What `save_filled` kept; None of a run whose holes were not filled.
 
         ValueError where the file is damaged, of another run, or missing though the figures count its surfels.
         """
         if not self.filled.is_file():
-            figures = self.load_metrics()
-            if count := sum(int(figures.get(name, 0)) for name in ADDED):
+            if count := self._filled_by_figures():
                 raise ValueError(
                     f"{self.filled}: is missing, with {count} surfels of the map; copy the whole run again, or have "
                     f"it made again: `semslam reconstruct` with --resume, others with --overwrite"

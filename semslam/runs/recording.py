@@ -49,6 +49,7 @@ FEATURES = {
     "packed": "the content of the file",
     "depth": "the depth of the first or of the last frame",
 }
+UNREAD = 0  # in place of the digest of a frame
 SAME_DEPTH = 1e-3  # share of the median depth of a frame: depth of two units, or two recordings, differs by more
 
 
@@ -254,17 +255,22 @@ def is_a_copy(about: dict[str, Any], sequence: Recording) -> bool:
 
 
 def check_unchanged(about: dict[str, Any], sequence: Recording, folder: Path) -> None:
-    """ValueError where a sequence is not the recording that a run in a folder was begun with."""
-    if (difference := _difference(about["fingerprint"], sequence)) is not None:
+    """ValueError where a sequence is not the recording that a run in a folder was begun with. Files that could not be
+    read may have been copied again meanwhile."""
+    if (difference := _difference(about["fingerprint"], sequence, exact=False)) is not None:
         raise ValueError(
             f"{sequence.name}: is not the recording that {folder} was begun with, {difference}; put that one back, "
             f"or begin again with --overwrite"
         )
 
 
-def _difference(kept: dict[str, Any], sequence: Recording) -> str | None:
-    """In which feature a sequence differs from the recording that was kept, in words."""
+def _difference(kept: dict[str, Any], sequence: Recording, exact: bool = True) -> str | None:
+    """In which feature a sequence differs from the recording that was kept, in words. exact: files that could be read
+    on one side alone, and the size of files, count too."""
     here = fingerprint(sequence)
+    if not exact:
+        unread = [name for name in ("first", "last") if UNREAD in (here[name], kept[name])]
+        here |= {name: kept[name] for name in ("sizes", *unread)}
     if not sequence.camera.focal_known:  # the run found it by tracking
         here["camera"] = [*here["camera"][:2], *kept["camera"][2:]]
     here["depth"] = [
@@ -298,5 +304,5 @@ def _digest(sequence: Recording, index: int) -> int:
         sequence = sequence.whole  # as recorded: another processor undoes a lens with other last bits
     frame = sequence.try_read(index)
     if frame is None:
-        return 0
+        return UNREAD
     return zlib.crc32(np.ascontiguousarray(frame.color).tobytes())

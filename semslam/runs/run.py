@@ -187,12 +187,14 @@ class Run:
     def _frames(self) -> Iterator[tuple[int, Frame | Exception | None]]:
         """Frames in order, decoded ahead by another thread; the exception of one that cannot be read.
 
-        Depth by parallax looks ahead itself; there None stands for frames that are passed by, which each step decides.
+        Depth by parallax looks ahead itself; there, where images are known to be readable, None stands for frames that
+        are passed by, which each step decides.
         """
         from sequences.prefetch import attempted, read_ahead
 
         remaining = self.sequence.numbers(self.progress.next_index)
-        if isinstance(self.slam.correct, MultiViewDepth):
+        track, views = self.slam.track, self.slam.correct
+        if isinstance(views, MultiViewDepth) and isinstance(track, ListedPoses) and track.readable is not None:
             return ((i, None if self._is_passed_by(i) else attempted(self._read_ahead, i)) for i in remaining)
         return read_ahead(self._read_ahead, remaining, self.sequence.ahead, self.sequence.decoders)
 

@@ -100,7 +100,8 @@ def _of_likely_camera(camera: Camera, scene: Scene) -> tuple[Straight, Straight,
     whether any camera has the focal length that was found, where none is known.
 
     A wide lens that distorts leads the focal length astray. Where no camera has it, or what the landmarks tell from
-    there is no likely lens, one is looked for from the guess, and taken where landmarks are clearly nearer with it.
+    there is no likely lens, one is looked for from the guess, and taken where no camera has that focal length, or
+    landmarks are clearly nearer with it.
     """
     known, tracker = _known(camera, scene), scene.tracker
     likely = camera.focal_known or is_believable(known, known, focal_known=False)

@@ -19,7 +19,7 @@ from sequences import Sequence as Recording
 logger = logging.getLogger(__name__)
 RESIDUAL = 1.4  # pixels of tracked images: sound recordings have 0.7 to 0.9, a wobble of 6 pixels 1.9
 RESTLESS = 0.5  # share of the images; see `VisualPoses.restless`
-FOCAL_SPREADS = 0.025  # relative: sound recordings and variants of them have up to 0.019
+FOCAL_SPREADS = 0.025  # relative: sound recordings as recorded, in parts and every third frame have up to 0.019
 FOCAL_UNSURE = 0.1  # relative: whole recordings of unknown cameras have 0.05 to 0.07
 
 

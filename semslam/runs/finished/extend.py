@@ -39,7 +39,7 @@ def extend(system: Slam, run: str) -> tuple[int, list[OtherRun]]:
     finished.check_joined("extend")
     if told := finished.folder.unfinished:
         logger.warning("%s: %s", run, told)
-    if added := len(finished.folder.load_filled() or ()):
+    if added := finished.folder.count_filled():
         logger.warning("%s: %d surfels that --fill added to its map are not in the extended one", run, added)
     if surfels.num_classes != system.surfels.num_classes:
         was = finished.config.slam.perception

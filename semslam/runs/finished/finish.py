@@ -165,13 +165,15 @@ def _write_map(run: Run, metrics: dict[str, Any], mesh: bool) -> None:
         return
     pictures.preview_in_parts(folder.preview, clouds, labels, title=folder.title, paths=run.progress.paths())
     folder.mesh.unlink(missing_ok=True)  # an older run's
-    try:
-        if mesh:
-            began = time.perf_counter()
+    if mesh:
+        began = time.perf_counter()
+        try:
             write_mesh(run, clouds)
-            metrics["mesh_seconds"] = time.perf_counter() - began
-    finally:  # last: a run that has figures is ended
-        folder.save_metrics(metrics)
+        except Exception:
+            folder.save_metrics(metrics)
+            raise
+        metrics["mesh_seconds"] = time.perf_counter() - began
+    folder.save_metrics(metrics)  # last: a run that has figures is ended
 
 
 def _write_parts(run: Run) -> None:

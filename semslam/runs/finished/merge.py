@@ -78,7 +78,7 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
     _check_alike(a, b)
     _check_apart(a, b)
     for folder in (of_a, of_b):
-        if added := len(folder.load_filled() or ()):
+        if added := folder.count_filled():
             logger.warning("%s: %d surfels that --fill or planes added to its map are not joined", folder.path, added)
     T_a_b, sights = _motion_between(a, b, str(run_a), str(run_b))
     folder = derived_folder(a.folder, Path(out), overwrite)

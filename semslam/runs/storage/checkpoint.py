@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -132,7 +132,8 @@ class Checkpoint:
             self._saved = _paged(self._members())
         paging = surfels.paging
         give_back = paging.give_all_back if paging is not None else lambda: None
-        paged = self._write(large, self._saved, give_back)
+        with nullcontext() if paging is None else paging.in_order():
+            paged = self._write(large, self._saved, give_back)
         for name, where in paged.items():
             small[f"{name}@places"], small[f"{name}@digests"] = where.places, where.digests
             small[f"{name}@rows"] = np.array(len(large[name]))

@@ -83,7 +83,7 @@ class MadeFiles(RunPaths):
         regular_size(self.errors)
         try:
             found = np.load(self.errors, allow_pickle=False)
-            if found.dtype != np.float32 or found.ndim != 1:
+            if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.ndim != 1:
                 raise ValueError
             return found
         except (ValueError, EOFError):

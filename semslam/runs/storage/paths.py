@@ -120,7 +120,8 @@ class RunPaths:
     def read_again(self) -> list[Path]:
         """Where the files are by which the run, or what was made of it, is known later."""
         state = [self.state, self.config, self.trajectory, self.associations, self.errors]
-        return [*state, *(path for path in self.of_map if path != self.preview)]
+        found = [self.checkpoint.table, self.checkpoint.pages, self.path / KEPT, self.path / FITTED]
+        return [*state, *found, *(path for path in self.of_map if path != self.preview)]
 
     @property
     def of_evaluation(self) -> list[Path]:

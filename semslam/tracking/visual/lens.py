@@ -28,6 +28,7 @@ TWIST = 6  # unknowns of a pose
 # down, in known focal lengths; k1; k2; logarithm of the pixels' width over their height, over the known one
 STD = np.array([0.3, 0.2, 0.2, 0.3, 0.3, 0.2])  # of these, before the images are asked
 TOGETHER, MOST = 100, 1500  # keyframes that are adjusted together, and their landmarks that most of them show
+FLAT = 0.08  # standard deviation of the logarithm of depth within images of a wall
 FEWEST = 5  # keyframes
 LENSES = (  # which of the numbers may change: the simplest first, those of one row alike
     ((False, False, False, True, True, False),),
@@ -163,17 +164,21 @@ def is_of_both_halves(scene: Scene, pixel_std: float, lens: np.ndarray) -> bool:
 
 
 def focal_spread_of(world: SparseMap) -> float:
-    """Standard deviation of the logarithm of the focal length over the keyframes, if each may have one of its own; 0
-    where too few tell.
+    """Standard deviation of the logarithm of the focal length over the keyframes, if each may have one of its own; NaN
+    where too few tell, or before a wall: approaching what has one depth looks like zooming.
 
     Once zoom, lens and shutter are undone, what is left of that has another cause, such as a wrong camera, a moving
     crop or a path that went wrong: each part of the images wants a camera of its own.
     """
     if len(world.keyframes) < FEWEST:
-        return 0.0
+        return np.nan
     scene = _middle_of(world)
     if len(scene.landmark) < 20:
-        return 0.0
+        return np.nan
+    hosts, of_host = np.unique(scene.host, return_inverse=True)
+    middle = np.bincount(of_host, scene.log_depth) / np.bincount(of_host)
+    if len(hosts) == 0 or np.std(scene.log_depth - middle[of_host]) < FLAT:
+        return np.nan
     return float(np.std(smoothed(adjusted(scene, world.pixel_std)[0].z)))
 
 
