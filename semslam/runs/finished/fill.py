@@ -13,7 +13,7 @@ from semslam.camera import Camera
 from semslam.cloud import SurfelCloud
 from semslam.compiled import Pinhole, Pose
 from semslam.depth.filling import HoleFilling, sigma_of
-from semslam.depth.multiview import MultiViewDepth
+from semslam.depth.multiview import MultiViewConfig, MultiViewDepth
 from semslam.engine.chunks import visible_chunks
 from semslam.engine.depth_filter import Noise
 from semslam.files.failures import raise_passing
@@ -24,6 +24,7 @@ from semslam.runs.run import Run
 from semslam.slam import Correct, Slam, SlamConfig
 
 logger = logging.getLogger(__name__)
+DENSER = 0.8  # times as far are keyframes apart as elsewhere
 USUAL_DEPTH = 2.0  # metres, at which a filled surfel's confidence is compared with a measured one's
 
 
@@ -33,6 +34,12 @@ class AddedSurfels:
 
     cloud: SurfelCloud
     figures: dict[str, Any]
+
+
+def _denser(multiview: MultiViewConfig) -> MultiViewConfig:
+    """The settings with keyframes nearer to one another: they see into holes, which is all that they are for."""
+    step, turn = DENSER * multiview.keyframe_step, DENSER * multiview.keyframe_turn_deg
+    return replace(multiview, keyframe_step=step, keyframe_turn_deg=turn)
 
 
 def fill_holes(run: Run) -> AddedSurfels:
@@ -56,7 +63,7 @@ def fill_holes(run: Run) -> AddedSurfels:
         frame = run.frames.try_read(index)
         return np.zeros(run.sequence.camera.shape, np.float32) if frame is None or frame.depth is None else frame.depth
 
-    views = MultiViewDepth(perceive.camera, T_world_camera, run.sequence.color_of, config.multiview)
+    views = MultiViewDepth(perceive.camera, T_world_camera, run.sequence.color_of, _denser(config.multiview))
     filling = HoleFilling(views, noise, shown)
     near, far = run.slam.fusion.config.range
     config = replace(config, perception=perception, fusion=replace(config.fusion, near=near, far=far))
