@@ -96,6 +96,7 @@ def test_files_of_a_far_world_come_back_as_they_were(runs, tmp_path):
 def test_exports_of_a_far_world_say_what_their_coordinates_are_relative_to(runs, tmp_path, capsys):
     tmp_path.joinpath("near").mkdir()
     (tmp_path / "near" / "world_origin.txt").write_text("of an older export")
+    (tmp_path / "near" / "export.json").write_text("{}")
     for name in ("near", "far"):
         assert semslam("export", runs[name].path, "--out", tmp_path / name) == 0
         said = capsys.readouterr().out

@@ -53,7 +53,6 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     if RunFolder(out).exists:
         raise ValueError(f"{out}: holds a run; name another folder for the exports, {out}/export for example")
     _clear(out, run)
-    yield "export", out / MARK
     # objects and the plan are of some of the surfels where memory allows no more
     cloud = clouds.sample((folder.load_config().slam.map.memory_bytes or 0) // OBJECT_BYTES)
     if len(cloud) < len(clouds):
@@ -87,6 +86,7 @@ def export_run(run: str | Path, out: str | Path) -> Iterator[tuple[str, Path]]:
     plan = floor_plan(cloud, label_set, up=up, paths=paths)
     write_floor_plan(out / "floor_plan.png", plan, label_set, title=folder.title)
     yield "floor plan", out / "floor_plan.png"
+    yield "export", out / MARK
 
 
 def _clear(out: Path, run: str | Path) -> None:

@@ -383,7 +383,7 @@ class Run:
 
     def _check_poses(self) -> None:
         """ValueError where the given poses are not those of the frames that are done."""
-        if not isinstance(self.slam.track, ListedPoses):
+        if not isinstance(self.slam.track, ListedPoses) or self.progress.loops:  # then they moved
             return
         given = self.slam.track.T_world_camera
         for index, T in self.progress.posed().items():

@@ -109,9 +109,9 @@ def merge(run_a: str | Path, run_b: str | Path, out: str | Path, overwrite: bool
 
 
 def _check_apart(a: FinishedMap, b: FinishedMap) -> None:
-    """ValueError where all that the second map is made of is in the first; a warning where some of it is."""
+    """ValueError where both maps are of the same runs; a warning where some of them are in both."""
     of_a, of_b = ({run.progress.identity, *(other.identity for other in run.progress.others)} for run in (a, b))
-    if of_b <= of_a:
+    if of_a == of_b:
         raise ValueError(f"{b.folder.path}: its frames are in the map of {a.folder.path} already; name another run")
     if shared := of_a & of_b:
         told = "%s: the frames of %d of its %d runs are in the map of %s already, and count twice"
