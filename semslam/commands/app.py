@@ -18,6 +18,8 @@ from typer.core import TyperCommand
 
 from semslam.files.writing import check_makeable, check_writable
 
+WRITTEN = "semslam.written"  # among what a command's context holds: the files that its options name for writing
+
 
 class _Command(TyperCommand):
     """A command that does not write a file over another one that it names."""
@@ -36,7 +38,6 @@ class _App(typer.Typer):
         return super().command(name, cls=_Command, **options)
 
 
-WRITTEN = "semslam.written"  # among what a command's context holds: the files that its options name for writing
 app = _App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,

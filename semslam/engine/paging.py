@@ -166,16 +166,8 @@ class Paging:
                 if begin < end:
                     _advise(mapping, "MADV_DONTNEED", begin, end - begin)  # of a file: nothing is lost
 
-    @contextmanager
-    def in_order(self) -> Iterator[None]:
-        """While all of it is read from end to end: the system reads ahead."""
-        self._advise_all("MADV_NORMAL")
-        try:
-            yield
-        finally:
-            self._advise_all("MADV_RANDOM")
-
-    def _advise_all(self, advice: str) -> None:
+    def advise_all(self, advice: str) -> None:
+        """Advise the system on all of it: the name of one of `mmap`'s constants."""
         for file in self._files.values():
             _advise(file.mapping, advice)
 
@@ -189,3 +181,16 @@ def _advise(mapping: mmap.mmap, advice: str, *where: int) -> None:
     if hasattr(mmap, advice):
         with suppress(OSError):  # some file systems take none
             mapping.madvise(getattr(mmap, advice), *where)
+
+
+@contextmanager
+def in_order(paging: Paging | None) -> Iterator[None]:
+    """While all of a map's files, if it has any, are read from end to end: the system reads ahead."""
+    if paging is None:
+        yield
+        return
+    paging.advise_all("MADV_NORMAL")
+    try:
+        yield
+    finally:
+        paging.advise_all("MADV_RANDOM")

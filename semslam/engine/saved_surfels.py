@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from semslam.engine.chunks import CHUNK, BlockTable
+from semslam.engine.paging import in_order
 from semslam.engine.surfels import PART, SURFEL_ARRAYS, MapConfig, SurfelMap
 from semslam.stage import Layout, check_state
 
@@ -69,7 +69,7 @@ def state_parts(surfels: SurfelMap) -> Iterator[StatePart]:
 def _rows(surfels: SurfelMap, array: np.ndarray) -> Iterator[np.ndarray]:
     """The rows of an array that hold surfels, PART chunks at a time."""
     paging = surfels.paging
-    with nullcontext() if paging is None else paging.in_order():
+    with in_order(paging):
         for first in range(0, surfels.n_chunks, PART):
             counts = surfels.counts[first : min(first + PART, surfels.n_chunks)]
             within = np.flatnonzero(np.arange(CHUNK)[None, :] < counts[:, None])

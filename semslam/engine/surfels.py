@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from semslam.cloud import SurfelCloud
 from semslam.config import Count, Positive, bytes_of, check_ranges
 from semslam.engine.chunks import CHUNK, MARKED, BlockTable, Surfels, Table, compact_chunks
 from semslam.engine.labels.evidence import row_width
-from semslam.engine.paging import Paging, StoredRows
+from semslam.engine.paging import Paging, StoredRows, in_order
 
 logger = logging.getLogger(__name__)
 SURFEL_ARRAYS = ("position", "normal", "color", "seen", "evidence")
@@ -131,7 +130,7 @@ class SurfelMap:
         """
         chunks = np.arange(self.n_chunks) if chunks is None else chunks
         step = max(len(chunks), 1) if self.paging is None else PART
-        with nullcontext() if self.paging is None else self.paging.in_order():
+        with in_order(self.paging):
             for first in range(0, max(len(chunks), 1), step):
                 some = chunks[first : first + step]
                 rows, within = np.nonzero(np.arange(CHUNK)[None, :] < self.counts[some, None])

@@ -147,7 +147,7 @@ class RunFolder(MadeFiles):
         frames, identity = figures.get("frames"), figures.get("identity")
         if frames is not None and frames != int(done["run_next_index"]):
             differ = f"{self.state.name} is of {int(done['run_next_index'])} frames and {self.metrics.name} of {frames}"
-        elif identity is not None and identity != identity_of(*(done[f"run_{name}"] for name in IDENTIFYING)):
+        elif identity is not None and identity != _identity_of(done):
             differ = f"{self.state.name} and {self.metrics.name} are of other frames, times or poses"
         else:
             return
@@ -352,7 +352,7 @@ class RunFolder(MadeFiles):
             if classes := int(state["classes"]):
                 layout["class_probabilities"] = (np.float32, ("surfels", classes))
             check_state(arrays, layout)
-            if int(arrays.pop("identity")) != identity_of(*(state[f"run_{name}"] for name in IDENTIFYING)):
+            if int(arrays.pop("identity")) != _identity_of(state):
                 raise ValueError("is of another run, or of another moment of this one")
             if not np.isfinite(arrays["positions"]).all():
                 raise ValueError("some positions are not finite")
@@ -362,6 +362,11 @@ class RunFolder(MadeFiles):
         """The poses of the largest sub-map, relative to the origin of the map; without loss, unlike trajectory.txt."""
         progress = self.load_progress()
         return progress.trajectory().selected(progress.tracked)
+
+
+def _identity_of(state: dict[str, np.ndarray]) -> int:
+    """`Progress.identity` of a state that has what it is made of."""
+    return identity_of(*(state[f"run_{name}"] for name in IDENTIFYING))
 
 
 @lru_cache(maxsize=8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ from semslam.trajectory.files import read_trajectory
 from sequences import Sequence as Recording
 from sequences.pose_pairing import NO_HINTS, FramePoses, Frames, PoseHints, poses_of_frames
 from sequences.rebased import far_origin
+
+SAME_POSE = 1e-5  # metres, and of a rotation's numbers: what reading a pose again may change
 
 
 class PoseSource(Protocol):
@@ -90,6 +92,17 @@ class ListedPoses(GivenPoses):
         `GivenPoses`. readable: (N,) bool, which images were read when the poses were found; None = nobody looked."""
         super().__init__(lambda frame: self.T_world_camera[frame.index], source, config)
         self.T_world_camera, self.readable = T_world_camera, readable
+
+    def check_unchanged(self, posed: Mapping[int, np.ndarray], number_of: Callable[[int], int], folder: Path) -> None:
+        """ValueError where the poses are not those (4, 4) that a run in a folder has of its frames, by their index.
+        number_of: what people call a frame."""
+        for index, T in posed.items():
+            now = self.T_world_camera[index]
+            if now is None or not np.allclose(now, T, atol=SAME_POSE):
+                raise ValueError(
+                    f"{self.source}: the pose of frame {number_of(index)} is not what it was when {folder} was begun; "
+                    f"put those poses back, or begin again with --overwrite"
+                )
 
 
 class PosesOfFile(ListedPoses):

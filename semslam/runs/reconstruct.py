@@ -139,7 +139,7 @@ def _run(
     """The run of settings that can be met, in a folder that is ours; the arguments are those of `prepare`, and what
     the images say of given poses."""
     if not resume:
-        _forget_poses(folder, KEPT, FITTED)
+        _forget_poses(folder)
     _tell_doubts(config, sequence)
     slam = _with_depth_camera(config, sequence)
     if network is None and (config.fill or "predicted" in (slam.perception.depth, slam.perception.labels)):
@@ -156,33 +156,31 @@ def _run(
     elif slam.perception.labels == "predicted":
         assert network is not None
         network = LabelsAhead(network)
-    places = Places()
+    places, used = Places(), ""
     if slam.perception.depth == "predicted" and config.poses in BY_IMAGES:
         assert network is not None
-        _forget_poses(folder, FITTED)
         visual = visual_poses(folder.path, sequence, network, config, report)
         sequence = visual.calibrated(sequence)
         track: PoseSource = visual.given()
+        used = KEPT
     else:
-        _forget_poses(folder, KEPT)
         pose_of = _pose_network(config.pose_weights, sequence.world_origin) if config.pose_weights else None
         track = pose_source(config.poses, sequence, slam.tracking, pose_of, places, verdict.of_file)
         if isinstance(track, ListedPoses) and _are_fitted(slam):
             assert network is not None
             fitted = fitted_poses(folder.path, sequence, track.T_world_camera, network, config, report)
             track.T_world_camera, sequence = fitted.listed(), fitted.calibrated(sequence)
-            track.readable = fitted.readable
-        else:
-            _forget_poses(folder, FITTED)
+            track.readable, used = fitted.readable, FITTED
+    _forget_poses(folder, used)
     if slam.perception.depth == "predicted":
         sequence = RecallingSequence(sequence)
     system = _system(replace(config, slam=slam), sequence, network, track, places)
     return _begun(config, sequence, system, folder, resume, checkpoint, verdict)
 
 
-def _forget_poses(folder: RunFolder, *names: str) -> None:
-    """Remove what was kept of poses by images for a run that was given up in this folder."""
-    for name in names:
+def _forget_poses(folder: RunFolder, used: str = "") -> None:
+    """Remove what was kept of poses by images, but for the file `used`, for a run that was given up in this folder."""
+    for name in {KEPT, FITTED} - {used}:
         (folder.path / name).unlink(missing_ok=True)
 
 

@@ -49,7 +49,6 @@ from semslam.threads import background
 from sequences import Sequence as Recording
 
 logger = logging.getLogger(__name__)
-SAME_POSE = 1e-5  # metres, and of a rotation's numbers: what reading a pose again may change
 
 
 class Run:
@@ -105,7 +104,7 @@ class Run:
 
     def __iter__(self) -> Iterator[Step | None]:
         """Step through the remaining frames; None for one that was unreadable, held out, of two moments or passed by:
-        see `_is_passed_by`."""
+        see `_frames`."""
         began = saved = time.perf_counter()
         pause = CHECKPOINT if self.checkpoint is None else self.checkpoint
         for index, frame in self._frames():
@@ -168,15 +167,6 @@ class Run:
                     *(self.config.sequence, finding.what, finding.remedy),
                 )
 
-    def _is_passed_by(self, index: int) -> bool:
-        """Whether a frame need not be read: depth by parallax is of keyframes, and this is none of them; that its image
-        can be read is known since its pose was found."""
-        track, views = self.slam.track, self.slam.correct
-        if not (isinstance(views, MultiViewDepth) and isinstance(track, ListedPoses)):
-            return False
-        known = track.readable is not None and track.readable[index] and track.T_world_camera[index] is not None
-        return bool(known) and not views.has_moved(index)
-
     def _pass_by(self, index: int) -> None:
         assert isinstance(self.slam.track, ListedPoses)
         T = self.slam.track.T_world_camera[index]
@@ -187,15 +177,20 @@ class Run:
     def _frames(self) -> Iterator[tuple[int, Frame | Exception | None]]:
         """Frames in order, decoded ahead by another thread; the exception of one that cannot be read.
 
-        Depth by parallax looks ahead itself; there, where images are known to be readable, None stands for frames that
-        are passed by, which each step decides.
+        Depth by parallax looks ahead itself, and is of keyframes. There None stands for the other frames, which are
+        passed by unread where it is known, since their poses were found, that their images can be read; each step
+        decides which they are.
         """
         from sequences.prefetch import attempted, read_ahead
 
         remaining = self.sequence.numbers(self.progress.next_index)
         track, views = self.slam.track, self.slam.correct
         if isinstance(views, MultiViewDepth) and isinstance(track, ListedPoses) and track.readable is not None:
-            return ((i, None if self._is_passed_by(i) else attempted(self._read_ahead, i)) for i in remaining)
+            passed_by = [read and T is not None for read, T in zip(track.readable, track.T_world_camera, strict=True)]
+            return (
+                (i, None if passed_by[i] and not views.has_moved(i) else attempted(self._read_ahead, i))
+                for i in remaining
+            )
         return read_ahead(self._read_ahead, remaining, self.sequence.ahead, self.sequence.decoders)
 
     def read(self, index: int) -> Frame:
@@ -374,25 +369,13 @@ class Run:
                 f"{self.folder.final}: was merged from other runs, and has no frames to go on with; make it again: "
                 f"`semslam merge` with --overwrite"
             )
-        self._check_poses()
+        if isinstance(self.slam.track, ListedPoses) and not self.progress.loops:  # which move poses
+            self.slam.track.check_unchanged(self.progress.posed(), self.sequence.number_of, self.folder.final)
         self.slam.stepped = self.progress.stepped
         if (associations := self.folder.load_associations(state)) is not None:
             self.slam.remember(associations)
         else:  # what was not kept is not known
             self.slam.associations = None
-
-    def _check_poses(self) -> None:
-        """ValueError where the given poses are not those of the frames that are done."""
-        if not isinstance(self.slam.track, ListedPoses) or self.progress.loops:  # then they moved
-            return
-        given = self.slam.track.T_world_camera
-        for index, T in self.progress.posed().items():
-            now = given[index]
-            if now is None or not np.allclose(now, T, atol=SAME_POSE):
-                raise ValueError(
-                    f"{self.slam.track.source}: the pose of frame {self.sequence.number_of(index)} is not what it was "
-                    f"when {self.folder.final} was begun; put those poses back, or begin again with --overwrite"
-                )
 
     def _see_edges_again(self) -> None:
         """Look once more at the depth edges of frames that are done, unless they were judged."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from semslam.engine.chunks import CHUNK
 from semslam.engine.labels.evidence import row_width
-from semslam.engine.paging import Paging
+from semslam.engine.paging import Paging, in_order
 from semslam.engine.surfels import PART, SurfelMap
 
 
@@ -68,8 +68,9 @@ class EvidenceMap:
     def rows(self, counts: np.ndarray) -> Iterator[np.ndarray]:
         """The rows of the surfels of a map whose chunks hold so many (K,), block by block, in the order of slots."""
         self.reserve(len(counts))
-        for first in range(0, len(counts), PART):
-            within = np.arange(CHUNK)[None, :] < counts[first : first + PART, None]
-            yield self.surfels.evidence[first * CHUNK :][np.flatnonzero(within)]
-            if self._paging is not None:
-                self._paging.give_all_back()
+        with in_order(self._paging):
+            for first in range(0, len(counts), PART):
+                within = np.arange(CHUNK)[None, :] < counts[first : first + PART, None]
+                yield self.surfels.evidence[first * CHUNK :][np.flatnonzero(within)]
+                if self._paging is not None:
+                    self._paging.give_all_back()

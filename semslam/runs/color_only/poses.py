@@ -48,9 +48,7 @@ class VisualPoses:
     strange: float  # share of the images with predicted depth that are unlike those of its training; see `likeness`
     residual: float  # pixels of tracked images: median distance of landmarks from where they should be; NaN = unknown
     restless: float = 0.0  # share of the frames that became keyframes as they had lost much and hardly moved
-    focal_spread: float = (
-        np.nan
-    )  # relative standard deviation over the film, as far as none was undone; `focal_spread_of`
+    focal_spread: float = np.nan  # relative standard deviation over the film: see `focal_spread_of`
     zoom: np.ndarray | None = None  # (N,) each frame's focal length over that of the widest; None = all alike
     lens: np.ndarray | None = None  # (1, 6) fx fy cx cy, pixels, k1 k2 of the recording's images; None = as it is said
     readout: np.ndarray | None = None  # (1, 2) seconds, see `Camera.elapsed`, that is undone; None = none

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 
 from semslam.compiled import PARALLEL
 from semslam.engine.chunks import CHUNK
-from semslam.engine.paging import StoredRows
+from semslam.engine.paging import StoredRows, in_order
 from semslam.engine.saved_surfels import state_parts
 from semslam.engine.surfels import PART, SURFEL_ARRAYS, SurfelMap
 from semslam.files.writing import full_disk_explained
@@ -132,7 +132,7 @@ class Checkpoint:
             self._saved = _paged(self._members())
         paging = surfels.paging
         give_back = paging.give_all_back if paging is not None else lambda: None
-        with nullcontext() if paging is None else paging.in_order():
+        with in_order(paging):
             paged = self._write(large, self._saved, give_back)
         for name, where in paged.items():
             small[f"{name}@places"], small[f"{name}@digests"] = where.places, where.digests

@@ -175,9 +175,9 @@ def focal_spread_of(world: SparseMap) -> float:
     scene = _middle_of(world)
     if len(scene.landmark) < 20:
         return np.nan
-    hosts, of_host = np.unique(scene.host, return_inverse=True)
+    _, of_host = np.unique(scene.host, return_inverse=True)
     middle = np.bincount(of_host, scene.log_depth) / np.bincount(of_host)
-    if len(hosts) == 0 or np.std(scene.log_depth - middle[of_host]) < FLAT:
+    if np.std(scene.log_depth - middle[of_host]) < FLAT:
         return np.nan
     return float(np.std(smoothed(adjusted(scene, world.pixel_std)[0].z)))
 
